@@ -1,0 +1,37 @@
+# Every target sets up what it needs: a virtual environment in .venv, the dependencies, the package.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: test test-all lint format demo benchmarks clean
+
+test: lint            ## style, types and the fast tests
+	$(BIN)/python -m pytest
+
+test-all: lint        ## also the slow tests on real data
+	$(BIN)/python -m pytest -m "slow or not slow"
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+demo: $(READY)        ## what the package can do on this machine
+	$(BIN)/idiolect doctor
+	$(BIN)/idiolect models
+
+benchmarks: $(READY)  ## every side-by-side run, one after another
+	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
+
+$(READY): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[test,lint]'
+	touch $@

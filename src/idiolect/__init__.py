@@ -1,0 +1,34 @@
+"""Teach a language model your domain's words, then search, rank and recommend with it.
+
+The public names, and nothing else. Each is imported when it is first used, so that
+``import idiolect`` stays light (PEP 562).
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from idiolect.models.language_model import LanguageModel
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "LanguageModel": "idiolect.models.language_model",
+}
+
+__all__ = ["LanguageModel", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its home the first time it is asked for."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'idiolect' has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,55 @@
+"""The `idiolect` command: what it is, where its groups are, and how errors reach a person."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from idiolect import __version__
+from idiolect.cli import models
+from idiolect.errors import IdiolectError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="idiolect",
+    help="Teach a language model your domain's words, then search, rank and recommend with it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("models")(models.models)
+app.command("doctor")(models.doctor)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"idiolect {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Options that stand before any command."""
+
+
+def main() -> None:
+    """Run the command line; an error of ours is one line on standard error and exit status 2."""
+    try:
+        app()
+    except IdiolectError as error:
+        typer.echo(f"idiolect: {error}", err=True)
+        sys.exit(2)
+    except BrokenPipeError:
+        sys.exit(141)

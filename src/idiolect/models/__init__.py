@@ -1,0 +1,1 @@
+"""Published models: how each family's configuration and weights map to the one Transformer."""

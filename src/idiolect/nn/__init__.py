@@ -1,0 +1,1 @@
+"""Blocks: configuration, attention, positions, layers, the one Transformer, and its heads."""

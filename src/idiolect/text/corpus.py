@@ -1,0 +1,185 @@
+"""`Corpus`: documents streamed from files in bounded memory, split and mixed reproducibly.
+
+What is notable:
+
+- A corpus is a description, not data: every iteration reads again from the start, so it can be
+  handed to several stages, and nothing but the document at hand is in memory.
+- Nothing is dropped in silence: `skipped` counts what a pass left out, by reason.
+- A document's side of a split depends on its text alone, so the same text never stands on both
+  sides, and adding files moves no document.
+
+>>> train, held_out = Corpus.from_texts(["a", "b", "c", "d"]).split(0.5)
+>>> sorted([*train, *held_out])
+['a', 'b', 'c', 'd']
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from glob import glob, has_magic
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Self
+
+from idiolect.errors import InputError
+from idiolect.text.records import DEFAULT_LIMIT, is_readable, read_documents
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+__all__ = ["Corpus"]
+
+
+class Corpus:
+    """A stream of documents (`str`) that can be read again and again.
+
+    Args:
+        source: a file (`.txt`, `.jsonl`, `.csv`, `.tsv`, `.parquet`, or one of these with `.gz`
+            after it), a folder (all such files below it, in order of their paths), a glob, or a
+            list of any of these.
+        field: the field that holds the text, or several to be joined by a line break, in files
+            that have fields. By default `text` or another usual name, or the only one there is.
+        per: in `.txt` files, whether a document is a line or the whole file.
+        limit: the largest document in bytes; longer ones are skipped as `oversized`.
+
+    Raises:
+        InputError: a file is missing, of an unknown type, damaged as a whole, or without a field
+            that can be chosen; or, when iterated, not one document was found.
+    """
+
+    skipped: Counter[str]
+    """How many records the latest pass left out, by reason."""
+
+    def __init__(
+        self,
+        source: str | Path | Sequence[str | Path],
+        field: str | Sequence[str] | None = None,
+        *,
+        per: Literal["line", "file"] = "line",
+        limit: int = DEFAULT_LIMIT,
+    ) -> None:
+        sources = [source] if isinstance(source, str | Path) else list(source)
+        paths = [path for one in sources for path in _paths(one)]
+        fields = (field,) if isinstance(field, str) else tuple(field or ())
+        self._name = ", ".join(str(one) for one in sources)
+        self._read: Callable[[Counter[str]], Iterator[str]] = lambda skipped: chain.from_iterable(
+            read_documents(path, fields, per, limit, skipped) for path in paths
+        )
+        self.skipped = Counter()
+
+    @classmethod
+    def from_texts(cls, texts: Sequence[str]) -> Self:
+        """Make a corpus of texts in memory; empty ones are skipped and counted."""
+
+        def read(skipped: Counter[str]) -> Iterator[str]:
+            for text in texts:
+                if text.strip():
+                    yield text
+                else:
+                    skipped["empty"] += 1
+
+        return cls._of(f"{len(texts)} texts", read)
+
+    @classmethod
+    def _of(cls, name: str, read: Callable[[Counter[str]], Iterator[str]]) -> Self:
+        corpus = cls.__new__(cls)
+        corpus._name, corpus._read, corpus.skipped = name, read, Counter()
+        return corpus
+
+    def __iter__(self) -> Iterator[str]:
+        self.skipped = skipped = Counter[str]()
+        empty = True
+        for document in self._read(skipped):
+            empty = False
+            yield document
+        if empty:
+            reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.most_common())
+            raise InputError(
+                f"no documents in {self._name}",
+                hint=f"skipped: {reasons}" if reasons else "the source holds no text",
+            )
+
+    def __repr__(self) -> str:
+        return f"Corpus({self._name})"
+
+    def split(self, fraction: float = 0.1, *, seed: int = 0) -> tuple[Self, Self]:
+        """Divide into a training part and a held-out part of about `fraction` of the documents.
+
+        The side is decided by a hash of the document and the seed.
+
+        Raises:
+            InputError: the fraction is not between 0 and 1.
+        """
+        if not 0 < fraction < 1:
+            raise InputError(f"a fraction of {fraction} leaves one side empty", hint="try 0.1")
+        border = int(fraction * 2**64)
+
+        def held_out(document: str) -> bool:
+            key = seed.to_bytes(8, "little", signed=True)
+            digest = hashlib.blake2b(document.encode(), digest_size=8, key=key).digest()
+            return int.from_bytes(digest, "little") < border
+
+        return (
+            self._of(
+                f"the training part of {self._name}",
+                lambda skipped: (text for text in self._read(skipped) if not held_out(text)),
+            ),
+            self._of(
+                f"the held-out {fraction:.0%} of {self._name}",
+                lambda skipped: (text for text in self._read(skipped) if held_out(text)),
+            ),
+        )
+
+    def mix(self, other: Corpus, share: float) -> Self:
+        """Interleave documents of `other`, so that they make up `share` of all characters.
+
+        Every document of this corpus occurs once and in order; the other is cut short or begun
+        again as needed. The order is fixed, without chance: a document of the other corpus comes
+        whenever its share has fallen behind. This is the replay of general text against
+        forgetting.
+
+        Raises:
+            InputError: the share is not between 0 and 1.
+        """
+        if not 0 < share < 1:
+            raise InputError(f"a share of {share} is no mix", hint="try 0.1")
+
+        def read(skipped: Counter[str]) -> Iterator[str]:
+            replay = _forever(other, skipped)
+            own = replayed = 0
+            for document in self._read(skipped):
+                own += len(document)
+                yield document
+                while replayed < (own + replayed) * share:
+                    again = next(replay)
+                    replayed += len(again)
+                    yield again
+
+        return self._of(f"{self._name} with {share:.0%} of {other._name}", read)
+
+
+def _forever(corpus: Corpus, skipped: Counter[str]) -> Iterator[str]:
+    """Repeat a corpus without end, counting what it skips once; an empty one is an error."""
+    first = True
+    while True:
+        yield from corpus
+        if first:
+            skipped.update(corpus.skipped)
+        first = False
+
+
+def _paths(source: str | Path) -> list[Path]:
+    path = Path(source)
+    if path.is_dir():
+        found = sorted(p for p in path.rglob("*") if p.is_file() and is_readable(p))
+    elif path.exists():
+        found = [path]
+    elif has_magic(str(source)):
+        found = sorted(Path(name) for name in glob(str(source), recursive=True))
+        found = [p for p in found if p.is_file()]
+    else:
+        raise InputError(f"no such file or folder: {source}", hint="check the path")
+    if not found:
+        raise InputError(f"no text files in {source}", hint="known: .txt .jsonl .csv .parquet .gz")
+    return found

@@ -1,0 +1,192 @@
+"""The layouts in which tokenizers are published, each read into an engine and its settings.
+
+A directory is recognised by the files in it, a file by its name and its first bytes. Where several
+layouts lie side by side, `tokenizer.json` is taken: it is the only one that holds the whole
+pipeline.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tokenizers
+from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
+
+from idiolect.errors import CheckpointError, InputError, OfflineError
+from idiolect.text.files import read_json, read_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["read", "template"]
+
+Settings = dict[str, Any]
+
+_HUB_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+    "vocab.json", "merges.txt", "vocab.txt", "*.model", "*.tiktoken",
+)  # fmt: skip
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+_ALGORITHMS = ("BPE", "Unigram", "WordPiece", "WordLevel")
+
+
+def read(source: str | Path) -> tuple[tokenizers.Tokenizer, Settings]:
+    """Read a tokenizer from a directory, a file or the hub; see `Tokenizer.load`."""
+    path = Path(source)
+    if not path.exists():
+        path = _download(str(source))
+    if path.is_dir():
+        return _read_directory(path)
+    return _read_file(path), {}
+
+
+def template(engine: tokenizers.Tokenizer, before: list[str], after: list[str]) -> None:
+    """Put special tokens around every text; between the texts of a pair stands the last one.
+
+    Tokens the vocabulary lacks are left out.
+    """
+    ids = {token: engine.token_to_id(token) for token in (*before, *after)}
+    before = [token for token in before if ids[token] is not None]
+    after = [token for token in after if ids[token] is not None]
+    if not before and not after:
+        return
+    engine.post_processor = processors.TemplateProcessing(
+        single=[*before, "$A", *after],
+        pair=[*before, "$A", *after, *(f"{token}:1" for token in ("$B", *after))],
+        special_tokens=[(token, id_) for token, id_ in ids.items() if id_ is not None],
+    )
+
+
+def _read_directory(folder: Path) -> tuple[tokenizers.Tokenizer, Settings]:
+    settings: Settings = {}
+    for name in ("special_tokens_map.json", "tokenizer_config.json"):
+        if (folder / name).is_file():
+            settings.update(read_json(folder / name))
+    for name in ("tokenizer.json", "vocab.json", "vocab.txt"):
+        if (folder / name).is_file():
+            engine = _read_file(folder / name, settings)
+            break
+    else:
+        models_there = sorted([*folder.glob("*.model"), *folder.glob("*.tiktoken")])
+        if len(models_there) != 1:
+            raise InputError(
+                f"no tokenizer in {folder}"
+                if not models_there
+                else f"several tokenizers in {folder}: {', '.join(p.name for p in models_there)}",
+                hint=f"looked for {', '.join(_HUB_FILES)}"
+                if not models_there
+                else "name one of the files",
+            )
+        engine = _read_file(models_there[0], settings)
+    return engine, settings
+
+
+def _read_file(path: Path, settings: Settings | None = None) -> tokenizers.Tokenizer:
+    settings = {} if settings is None else settings
+    if path.name == "merges.txt":
+        path = path.with_name("vocab.json")
+    if path.name == "vocab.json":
+        return _read_vocab_and_merges(path, path.with_name("merges.txt"))
+    if path.suffix == ".json":
+        return _read_pipeline(path)
+    if path.suffix == ".txt":
+        return _read_wordpiece(path, settings)
+    raise InputError(
+        f"{path.name} is no tokenizer file known here",
+        hint="known: tokenizer.json, vocab.json with merges.txt, vocab.txt, .model, .tiktoken",
+    )
+
+
+def _read_pipeline(path: Path) -> tokenizers.Tokenizer:
+    text = read_text(path)
+    try:
+        return tokenizers.Tokenizer.from_str(text)
+    except Exception as error:
+        kind = read_json(path).get("model", {}).get("type", "BPE")
+        if kind not in _ALGORITHMS:
+            raise CheckpointError(
+                f"{path}: unknown tokenizer algorithm {kind!r}",
+                hint=f"known: {', '.join(_ALGORITHMS)}",
+            ) from error
+        raise CheckpointError(
+            f"{path} is damaged: {error}", hint="fetch or export it again"
+        ) from error
+
+
+def _read_vocab_and_merges(vocab_path: Path, merges_path: Path) -> tokenizers.Tokenizer:
+    vocab = read_json(vocab_path)
+    lines = read_text(merges_path).split("\n")
+    merges: list[Any] = [
+        tuple(line.split(" ")) for line in lines if line and not line.startswith("#version")
+    ]
+    if any(len(merge) != 2 for merge in merges):
+        wrong = next(" ".join(merge) for merge in merges if len(merge) != 2)
+        raise CheckpointError(f"{merges_path} is damaged: {wrong!r} is no pair of tokens")
+    try:
+        engine = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=merges))
+    except Exception as error:
+        raise CheckpointError(f"{vocab_path} and merges.txt disagree: {error}") from error
+    engine.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    engine.decoder = decoders.ByteLevel()
+    engine.post_processor = processors.ByteLevel(trim_offsets=False)
+    _mark_special(engine, ("<s>", "<pad>", "</s>", "<unk>", "<mask>", "<|endoftext|>"))
+    if "<s>" in vocab and "</s>" in vocab:
+        engine.post_processor = processors.RobertaProcessing(
+            ("</s>", vocab["</s>"]), ("<s>", vocab["<s>"]), add_prefix_space=False
+        )
+    return engine
+
+
+def _read_wordpiece(path: Path, settings: Settings) -> tokenizers.Tokenizer:
+    lines = read_text(path).split("\n")
+    if lines and not lines[-1]:
+        lines.pop()
+    vocab = {line.rstrip("\r"): id_ for id_, line in enumerate(lines)}
+    if "[UNK]" not in vocab:
+        raise CheckpointError(f"{path} has no [UNK]", hint="is it a WordPiece vocabulary?")
+    special = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+    # Without a setting, a vocabulary that holds a capital letter is a cased one.
+    cased = any(token != token.lower() for token in vocab if not token.startswith("["))
+    engine = tokenizers.Tokenizer(models.WordPiece(vocab, unk_token="[UNK]"))
+    engine.normalizer = normalizers.BertNormalizer(
+        lowercase=settings.get("do_lower_case", not cased),
+        strip_accents=settings.get("strip_accents"),
+        handle_chinese_chars=settings.get("tokenize_chinese_chars", True),
+    )
+    engine.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    engine.decoder = decoders.WordPiece()
+    _mark_special(engine, special)
+    template(engine, ["[CLS]"], ["[SEP]"])
+    return engine
+
+
+def _mark_special(engine: tokenizers.Tokenizer, tokens: Iterable[str]) -> None:
+    engine.add_special_tokens(
+        [
+            AddedToken(token, special=True, normalized=False, lstrip=token == "<mask>")
+            for token in tokens
+            if engine.token_to_id(token) is not None
+        ]
+    )
+
+
+def _download(repository: str) -> Path:
+    if not _HUB_ID.fullmatch(repository):
+        raise InputError(f"no such file or directory: {repository}", hint="check the path")
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    try:
+        return Path(huggingface_hub.snapshot_download(repository, allow_patterns=list(_HUB_FILES)))
+    except errors.RepositoryNotFoundError as error:
+        raise InputError(
+            f"{repository} is neither a path here nor a repository on the hub",
+            hint="check the spelling; a private repository needs `hf auth login`",
+        ) from error
+    except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, OSError) as error:
+        raise OfflineError(
+            f"{repository} is no path here, and the hub cannot be reached",
+            hint="check the path, or download the repository and give its directory",
+        ) from error

@@ -1,0 +1,266 @@
+"""One `Tokenizer`, whatever the algorithm: text to ids and back over the `tokenizers` engine.
+
+What is notable:
+
+- The engine's own JSON is the only truth. The kind of tokenizer, the special ids and the
+  fingerprint are read from it and from `tokenizer_config.json`, never from a model's name.
+- A tokenizer neither pads, truncates nor samples. Settings of that sort inside a published
+  `tokenizer.json` are set aside on loading: a batch decides them.
+- What is saved, `transformers.AutoTokenizer` loads with identical ids, because the generic class
+  is named there: the specific ones (`LlamaTokenizer`, `T5Tokenizer`, …) rebuild parts of the
+  pipeline from their own code and so forget what was changed.
+- A `Tokenizer` does not change. Whoever changes a copy of its engine makes a new one from it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from idiolect.errors import ConfigError, InputError
+from idiolect.text import formats
+from idiolect.text.files import write_atomic
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from tokenizers import Encoding
+    from tokenizers import Tokenizer as Engine
+
+__all__ = ["Kind", "Tokenizer"]
+
+Kind = Literal["byte-bpe", "sentencepiece-bpe", "bpe", "unigram", "wordpiece", "wordlevel"]
+"""How a tokenizer cuts text; `bpe` is BPE over characters without the SentencePiece space."""
+
+_CHUNK = 1024
+"""Texts handed to the engine at once: its encodings are some 100 bytes a token, ids are 8."""
+
+_USUAL_SPECIAL = {
+    "pad": ("<pad>", "[PAD]", "<|padding|>", "<|pad|>"),
+    "bos": ("<s>", "<bos>", "[BOS]", "<|begin_of_text|>", "<|startoftext|>", "<|endoftext|>"),
+    "eos": ("</s>", "<eos>", "[EOS]", "<|end_of_text|>", "<|endoftext|>"),
+    "unk": ("<unk>", "[UNK]", "<|unk|>"),
+    "mask": ("<mask>", "[MASK]", "<|mask|>"),
+    "cls": ("[CLS]", "<cls>"),
+    "sep": ("[SEP]", "<sep>"),
+}
+"""Names looked for among the special tokens where the settings are silent."""
+
+
+class Tokenizer:
+    """Text to ids and back.
+
+    >>> tokenizer = Tokenizer.load("path/to/checkpoint")  # doctest: +SKIP
+    >>> tokenizer.encode_batch(["a text", "another"])  # doctest: +SKIP
+    [[64, 2420], [29214]]
+    """
+
+    engine: Engine
+    """The `tokenizers` engine; change a copy of it, not this one."""
+    settings: dict[str, Any]
+    """What `tokenizer_config.json` and `special_tokens_map.json` say; written back by `save`."""
+
+    def __init__(self, engine: Engine, settings: dict[str, Any] | None = None) -> None:
+        self.engine = engine
+        self.settings = dict(settings or {})
+        if engine.truncation is not None:
+            self.settings.setdefault("model_max_length", engine.truncation["max_length"])
+            engine.no_truncation()
+        if engine.padding is not None:
+            engine.no_padding()
+        for randomness in ("dropout", "alpha"):
+            if getattr(engine.model, randomness, None) is not None:
+                setattr(engine.model, randomness, None)
+
+    @classmethod
+    def load(cls, source: str | Path) -> Self:
+        """Load a published tokenizer.
+
+        Args:
+            source: a directory, one file (`tokenizer.json`, `vocab.json` with `merges.txt` beside
+                it, `vocab.txt`, a SentencePiece `.model`, a tiktoken rank file), or the id of a
+                repository on the Hugging Face hub.
+
+        Raises:
+            InputError: there is no such file, directory or repository, or no tokenizer in it.
+            CheckpointError: a file is damaged, not UTF-8, or contradicts another.
+            OfflineError: the hub cannot be reached and the files are not cached.
+        """
+        return cls(*formats.read(source))
+
+    @classmethod
+    def from_engine(cls, engine: Engine, settings: dict[str, Any] | None = None) -> Self:
+        """Wrap an engine, which must not be changed afterwards."""
+        return cls(engine, settings)
+
+    def save(self, directory: str | Path) -> None:
+        """Write `tokenizer.json` and `tokenizer_config.json`, each whole or not at all.
+
+        `transformers.AutoTokenizer` loads the directory with identical ids.
+        """
+        directory = Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        # These make transformers rebuild what tokenizer.json already says: class by class, the
+        # post-processor from add_bos_token / add_eos_token, and the added tokens.
+        rebuilt = {"added_tokens_decoder", "add_bos_token", "add_eos_token", "auto_map"}
+        settings = {key: value for key, value in self.settings.items() if key not in rebuilt}
+        settings["tokenizer_class"] = "PreTrainedTokenizerFast"
+        text = json.dumps(settings, ensure_ascii=False, indent=2, sort_keys=True)
+        write_atomic(directory / "tokenizer_config.json", f"{text}\n".encode())
+        write_atomic(directory / "tokenizer.json", self.engine.to_str(pretty=True).encode())
+
+    def encode_batch(self, texts: Iterable[str], *, special_tokens: bool = True) -> list[list[int]]:
+        """Encode texts, with the special tokens of the model's own template unless told not to.
+
+        Returns:
+            A list of ids for each text.
+        """
+        return [
+            encoding.ids
+            for chunk in _chunks(texts)
+            for encoding in self.engine.encode_batch_fast(chunk, add_special_tokens=special_tokens)
+        ]
+
+    def encode(self, text: str, *, special_tokens: bool = True) -> list[int]:
+        """Encode one text; see `encode_batch`."""
+        return self.encode_batch([text], special_tokens=special_tokens)[0]
+
+    def encode_with_offsets(
+        self, texts: Iterable[str], *, special_tokens: bool = True
+    ) -> list[tuple[list[int], list[tuple[int, int]]]]:
+        """Encode texts and say where each token comes from.
+
+        Returns:
+            For each text its ids, and for each id the character range `(start, end)` of the text;
+            tokens of the template have `(0, 0)`.
+        """
+        return [
+            (encoding.ids, encoding.offsets)
+            for encoding in self._encodings(texts, special_tokens=special_tokens)
+        ]
+
+    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
+        """Turn ids back into text; see `decode_batch`."""
+        return self.decode_batch([ids], skip_special_tokens=skip_special_tokens)[0]
+
+    def decode_batch(
+        self, batch: Iterable[Sequence[int]], *, skip_special_tokens: bool = True
+    ) -> list[str]:
+        """Turn lists of ids back into texts.
+
+        Raises:
+            InputError: an id is negative or not below `len(self)`.
+        """
+        lists = [list(ids) for ids in batch]
+        for ids in lists:
+            if ids and not (min(ids) >= 0 and max(ids) < len(self)):
+                wrong = next(i for i in ids if not 0 <= i < len(self))
+                raise InputError(
+                    f"id {wrong} is outside the vocabulary of {len(self)} ids",
+                    hint="were these ids made with another tokenizer?",
+                )
+        return self.engine.decode_batch(lists, skip_special_tokens=skip_special_tokens)
+
+    @cached_property
+    def _length(self) -> int:
+        return max(self.engine.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+
+    def __len__(self) -> int:
+        """Number of ids, added tokens and unused ids below the largest included."""
+        return self._length
+
+    def __repr__(self) -> str:
+        return f"Tokenizer({self.kind}, {len(self)} ids)"
+
+    @cached_property
+    def kind(self) -> Kind:
+        """How the engine cuts text, read from its parts.
+
+        Raises:
+            ConfigError: the engine's algorithm is none of those known here.
+        """
+        model = type(self.engine.model).__name__
+        simple: dict[str, Kind] = {
+            "Unigram": "unigram",
+            "WordPiece": "wordpiece",
+            "WordLevel": "wordlevel",
+        }
+        if model in simple:
+            return simple[model]
+        if model != "BPE":
+            raise ConfigError(
+                f"unknown tokenizer algorithm {model}", hint=f"known: BPE, {', '.join(simple)}"
+            )
+        parts = [_state(self.engine.normalizer), _state(self.engine.pre_tokenizer)]
+        if any('"ByteLevel"' in part for part in parts):
+            return "byte-bpe"
+        return "sentencepiece-bpe" if any("▁" in part for part in parts) else "bpe"
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of all that determines ids: 32 hexadecimal digits, equal after save and load."""
+        pipeline = json.loads(self.engine.to_str())
+        for passing in ("version", "truncation", "padding"):
+            del pipeline[passing]
+        text = json.dumps(pipeline, sort_keys=True)
+        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+    def token_id(self, role: str) -> int | None:
+        """Find the id of a special token by its role, such as `pad` or `eos`.
+
+        The settings (`pad_token`, …) come first, then what the post-processor and the model
+        name, then the usual names among the special tokens.
+        """
+        named = self.settings.get(f"{role}_token")
+        if isinstance(named, dict):
+            named = named.get("content")
+        if isinstance(named, str):
+            return self.engine.token_to_id(named)
+        if role in ("cls", "sep"):
+            processor = json.loads(_state(self.engine.post_processor) or "{}")
+            if isinstance(processor.get(role), list):
+                return int(processor[role][1])
+        if role == "unk" and isinstance(getattr(self.engine.model, "unk_token", None), str):
+            return self.engine.token_to_id(self.engine.model.unk_token)
+        special = {
+            token.content: id_
+            for id_, token in self.engine.get_added_tokens_decoder().items()
+            if token.special
+        }
+        return next((special[name] for name in _USUAL_SPECIAL[role] if name in special), None)
+
+    pad_id = cached_property(lambda self: self.token_id("pad"))
+    """Id of the padding token, or None."""
+    bos_id = cached_property(lambda self: self.token_id("bos"))
+    """Id of the token that begins a text, or None."""
+    eos_id = cached_property(lambda self: self.token_id("eos"))
+    """Id of the token that ends a text, or None."""
+    unk_id = cached_property(lambda self: self.token_id("unk"))
+    """Id of the token for what cannot be encoded, or None."""
+    mask_id = cached_property(lambda self: self.token_id("mask"))
+    """Id of the token for a masked position, or None."""
+    cls_id = cached_property(lambda self: self.token_id("cls"))
+    """Id of the token whose hidden state stands for the text, or None."""
+    sep_id = cached_property(lambda self: self.token_id("sep"))
+    """Id of the token that separates two texts, or None."""
+
+    def _encodings(self, texts: Iterable[str], *, special_tokens: bool) -> Iterator[Encoding]:
+        for chunk in _chunks(texts):
+            yield from self.engine.encode_batch(chunk, add_special_tokens=special_tokens)
+
+
+def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
+    if isinstance(texts, str):
+        raise InputError("a batch of texts is wanted, not one text", hint="use encode")
+    iterator = iter(texts)
+    while chunk := list(islice(iterator, _CHUNK)):
+        yield chunk
+
+
+def _state(part: Any) -> str:
+    """Return the JSON of one part of the engine; empty where it has none."""
+    return "" if part is None else part.__getstate__().decode()

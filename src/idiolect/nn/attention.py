@@ -1,0 +1,245 @@
+"""Multi-head attention, and what each query may see.
+
+Batches come in two forms, and everything but attention treats them alike:
+
+    grid    (batch, length, width), padding and document borders told by a mask
+    packed  (tokens, width), no padding at all: `spans` say where each document begins and ends
+
+Attention over a packed batch goes document by document. That costs no mask, no work on padding and
+none across documents, so it is what CPUs get whenever a batch holds padding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from idiolect.nn.basic import Linear, RMSNorm
+from idiolect.nn.cache import LayerCache
+from idiolect.nn.config import TransformerConfig
+from idiolect.nn.position import RelativeTable, rotate
+
+__all__ = ["Attention", "Sight", "Span"]
+
+Span = tuple[int, int]
+"""First token of a document in a packed batch, and the one after its last."""
+
+
+@dataclass(kw_only=True)
+class Sight:
+    """What the queries of one forward pass may see of its keys."""
+
+    causal: bool
+    """No key after the query."""
+    queries: int
+    """Queries a text; in a packed batch, of the longest."""
+    keys: int
+    """Keys a text; in a packed batch, of the longest. The queries are the last of them."""
+    query_documents: Tensor | None = None
+    """Grid only: which document each query belongs to, 0 for padding. Shape: (batch, queries)."""
+    key_documents: Tensor | None = None
+    """The same for the keys; a query sees the keys of its own document. Shape: (batch, keys)."""
+    bias: Tensor | None = None
+    """Added to the scores. Shape: (heads, queries, keys), or with the batch before it."""
+    spans: Sequence[tuple[Span, Span]] | None = None
+    """Packed only: where each document's queries and keys stand."""
+    _masks: dict[int | None, Tensor | None] = field(default_factory=dict)
+
+    def mask(self, window: int | None, like: Tensor) -> tuple[Tensor | None, bool]:
+        """Return a mask for `scaled_dot_product_attention` or none, and whether it is causal.
+
+        Args:
+            window: How many keys back a query sees, itself counted; `None` for all.
+            like: A tensor of the scores' type and device.
+        """
+        narrow = window is not None and window < self.keys
+        free = self.key_documents is None and self.bias is None and not narrow
+        if free and (not self.causal or self.queries == 1):
+            return None, False
+        if free and self.queries == self.keys:
+            return None, True
+        key = window if narrow else None
+        if key not in self._masks:
+            self._masks[key] = self._build(key, like)
+        return self._masks[key], False
+
+    def _build(self, window: int | None, like: Tensor) -> Tensor | None:
+        query = torch.arange(self.keys - self.queries, self.keys, device=like.device)[:, None]
+        key = torch.arange(self.keys, device=like.device)
+        seen = None
+        if self.causal:
+            seen = key <= query
+        if window is not None:
+            near = key > query - window
+            if not self.causal:
+                near &= key < query + window
+            seen = near if seen is None else seen & near
+        if self.key_documents is not None:
+            mine = self._same_document()
+            seen = mine if seen is None else seen & mine
+            # A padding query would see nothing, and a softmax over nothing is not a number.
+            seen = seen | ~seen.any(-1, keepdim=True)
+        if self.bias is None:
+            return seen
+        bias = self.bias.to(like.dtype)
+        return bias if seen is None else bias.masked_fill(~seen, torch.finfo(like.dtype).min)
+
+    def _same_document(self) -> Tensor:
+        assert self.key_documents is not None
+        keys = self.key_documents[:, None, None, :]
+        if self.query_documents is None:
+            return keys > 0
+        return (keys == self.query_documents[:, None, :, None]) & (keys > 0)
+
+
+class Attention(nn.Module):
+    """Scaled dot-product attention with heads (Vaswani et al. 2017, 1706.03762).
+
+    Key/value heads may be fewer than query heads (Ainslie et al. 2023, 2305.13245). Without
+    `memory` a text attends to itself; with it, to another text (cross-attention).
+    """
+
+    def __init__(
+        self, config: TransformerConfig, *, window: int | None = None, cross: bool = False
+    ) -> None:
+        super().__init__()
+        self.heads, self.key_heads, self.width = config.heads, config.key_heads, config.score_width
+        self.query = Linear(config.width, self.heads * self.width, bias=config.query_bias)
+        self.key = Linear(config.width, self.key_heads * self.width, bias=config.query_bias)
+        self.value = Linear(config.width, self.key_heads * self.width, bias=config.query_bias)
+        self.output = Linear(self.heads * self.width, config.width, bias=config.output_bias)
+        self.query_norm = self.key_norm = None
+        if config.qk_norm:
+            self.query_norm = RMSNorm(self.width, epsilon=config.norm_epsilon)
+            self.key_norm = RMSNorm(self.width, epsilon=config.norm_epsilon)
+        self.relative_keys = self.relative_values = None
+        if config.position == "shaw" and not cross:
+            self.relative_keys = RelativeTable(config.relative_buckets, self.width)
+            self.relative_values = RelativeTable(config.relative_buckets, self.width)
+        self.window = window
+        self.dropout = config.attention_dropout
+        self.scale = config.score_scale
+        if self.scale is None:
+            # Untied positions give the other half of the score.
+            parts = 2 if config.position == "untied" and not cross else 1
+            self.scale = (parts * self.width) ** -0.5
+
+    def forward(
+        self,
+        x: Tensor,
+        sight: Sight,
+        *,
+        memory: Tensor | None = None,
+        turn: tuple[Tensor, Tensor] | None = None,
+        cache: LayerCache | None = None,
+    ) -> Tensor:
+        """Let each token gather from what it sees.
+
+        Shape: x (batch, length, width) or packed (tokens, width); memory likewise; result as x.
+
+        Args:
+            x: Where the queries come from.
+            sight: What they may see.
+            memory: Where keys and values come from; `x` where it is `None`.
+            turn: Rotary cosines and sines of the queries (and keys).
+            cache: Earlier keys and values. For cross-attention it is filled once, then only read.
+        """
+        query = self.query(x).unflatten(-1, (self.heads, self.width))
+        if self.query_norm is not None:
+            query = self.query_norm(query)
+        if turn is not None:
+            query = rotate(query, turn)
+        if sight.spans is not None:
+            key, value = self._keys_values(x if memory is None else memory, turn)
+            return self._finish(self._attend_spans(query, key, value, sight))
+
+        query = query.transpose(1, 2)
+        known = cache.read() if cache is not None and memory is not None else None
+        if known is None:
+            key, value = self._keys_values(x if memory is None else memory, turn)
+            key, value = key.transpose(1, 2), value.transpose(1, 2)
+            if cache is not None:
+                key, value = cache.append(key, value)
+        else:
+            key, value = known
+        mask, causal = sight.mask(self.window, query)
+        return self._finish(self._attend(query, key, value, mask, causal).transpose(1, 2))
+
+    def _keys_values(self, x: Tensor, turn: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
+        key = self.key(x).unflatten(-1, (self.key_heads, self.width))
+        if self.key_norm is not None:
+            key = self.key_norm(key)
+        if turn is not None:
+            key = rotate(key, turn)
+        return key, self.value(x).unflatten(-1, (self.key_heads, self.width))
+
+    def _finish(self, gathered: Tensor) -> Tensor:
+        result: Tensor = self.output(gathered.flatten(-2))
+        return result
+
+    def _attend_spans(self, query: Tensor, key: Tensor, value: Tensor, sight: Sight) -> Tensor:
+        """Attend document by document. Shape: (tokens, heads, width), all three and the result."""
+        assert sight.spans is not None
+        mask, causal = sight.mask(self.window, query)
+        gathered = []
+        for (start, end), (key_start, key_end) in sight.spans:
+            mine = None if mask is None else mask[..., : end - start, : key_end - key_start]
+            one = self._attend(
+                query[None, start:end].transpose(1, 2),
+                key[None, key_start:key_end].transpose(1, 2),
+                value[None, key_start:key_end].transpose(1, 2),
+                mine,
+                causal,
+            )
+            gathered.append(one.transpose(1, 2)[0])
+        return torch.cat(gathered) if gathered else torch.empty_like(query)
+
+    def _attend(
+        self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool
+    ) -> Tensor:
+        """Attend. Shape: (batch, heads, length, width); the result as the queries."""
+        if self.relative_keys is not None:
+            return self._attend_relative(query, key, value, mask, causal)
+        shared = self.heads // self.key_heads
+        dropout = self.dropout if self.training else 0.0
+        if shared > 1 and query.shape[2] == 1 and (mask is None or mask.shape[-3] == 1):
+            # One new token: heads that share keys become queries of one head, nothing is copied.
+            folded = query.view(query.shape[0], self.key_heads, shared, self.width)
+            gathered = F.scaled_dot_product_attention(
+                folded, key, value, attn_mask=mask, dropout_p=dropout, scale=self.scale
+            )
+            return gathered.reshape(query.shape)
+        if shared > 1:
+            key, value = key.repeat_interleave(shared, 1), value.repeat_interleave(shared, 1)
+        return F.scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, dropout_p=dropout, is_causal=causal, scale=self.scale
+        )
+
+    def _attend_relative(
+        self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool
+    ) -> Tensor:
+        """Attend with a vector for each distance added to keys and values (Shaw et al. 2018)."""
+        assert self.relative_keys is not None
+        assert self.relative_values is not None
+        assert self.scale is not None
+        shared = self.heads // self.key_heads
+        key, value = key.repeat_interleave(shared, 1), value.repeat_interleave(shared, 1)
+        queries, keys = query.shape[2], key.shape[2]
+        key_place = torch.arange(keys, device=query.device)
+        query_place = key_place[keys - queries :]
+        scores = query @ key.mT
+        scores = scores + torch.einsum(
+            "bhqd,qkd->bhqk", query, self.relative_keys(query_place, key_place)
+        )
+        scores = scores * self.scale
+        if causal:
+            scores = scores.masked_fill(key_place > query_place[:, None], float("-inf"))
+        elif mask is not None:
+            scores = scores.masked_fill(~mask, float("-inf"))
+        weights = F.dropout(scores.softmax(-1), self.dropout, self.training)
+        relative = self.relative_values(query_place, key_place)
+        return weights @ value + torch.einsum("bhqk,qkd->bhqd", weights, relative)

@@ -1,0 +1,117 @@
+"""Linear maps, norms, activations and the feed-forward layer.
+
+Notable: `linear` goes through oneDNN instead of the default matrix library when nothing will be
+differentiated. For one row against a (50257, 768) matrix that is about twice as fast, since the
+default gemv reads memory with one thread; for thousands of rows it is 1.1 to 1.4 times as fast.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from idiolect.nn.config import Activation, NormKind
+
+__all__ = ["FeedForward", "Linear", "RMSNorm", "activate", "linear", "make_norm"]
+
+_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(  # type: ignore[no-untyped-call]
+    torch.ops.mkldnn, "_linear_pointwise"
+)
+_FEW = 1 << 18
+"""Fewer weights than this fit the caches, where a oneDNN call costs more than it saves."""
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return x·weightᵀ + bias by the fastest kernel at hand.
+
+    Shape: x (…, in), weight (out, in), bias (out), result (…, out).
+    """
+    if (
+        _ONEDNN
+        and not torch.is_grad_enabled()
+        and x.dtype == torch.float32 == weight.dtype
+        and x.device.type == "cpu"
+        and (weight.numel() >= _FEW or x.numel() > x.shape[-1])
+        and not torch.compiler.is_compiling()
+    ):
+        result: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+        return result
+    return F.linear(x, weight, bias)
+
+
+class Linear(nn.Linear):
+    """A dense map whose forward pass is `linear`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Map the last dimension. Shape: (…, in) to (…, out)."""
+        return linear(input, self.weight, self.bias)
+
+
+class RMSNorm(nn.Module):
+    """Divide by the root mean square (Zhang & Sennrich 2019, 1910.07467), computed in float32.
+
+    Shape: (…, width) to (…, width).
+    """
+
+    def __init__(self, width: int, *, epsilon: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.epsilon = epsilon
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise the last dimension."""
+        if x.dtype == torch.float32:
+            return F.rms_norm(x, self.weight.shape, self.weight, self.epsilon)
+        return F.rms_norm(x.float(), self.weight.shape, eps=self.epsilon).to(x.dtype) * self.weight
+
+
+def make_norm(kind: NormKind, width: int, *, epsilon: float) -> nn.Module:
+    """Build the norm of the given kind over the last dimension."""
+    if kind == "layer":
+        return nn.LayerNorm(width, eps=epsilon)
+    return RMSNorm(width, epsilon=epsilon)
+
+
+def activate(kind: Activation, x: Tensor) -> Tensor:
+    """Apply an activation elementwise."""
+    if kind == "gelu":
+        return F.gelu(x)
+    if kind == "gelu_tanh":
+        return F.gelu(x, approximate="tanh")
+    if kind == "silu":
+        return F.silu(x)
+    return F.relu(x)
+
+
+class FeedForward(nn.Module):
+    """Widen, activate, narrow; with `gated`, the activation gates a second widening.
+
+    Shape: (…, width) to (…, width).
+    """
+
+    def __init__(
+        self,
+        width: int,
+        inner: int,
+        *,
+        activation: Activation,
+        gated: bool,
+        bias: bool,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        self.activation: Activation = activation
+        self.gate = Linear(width, inner, bias=bias) if gated else None
+        self.up = Linear(width, inner, bias=bias)
+        self.down = Linear(inner, width, bias=bias)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map each position by itself."""
+        if self.gate is None:
+            inner = activate(self.activation, self.up(x))
+        else:
+            inner = activate(self.activation, self.gate(x)) * self.up(x)
+        result: Tensor = self.down(self.dropout(inner))
+        return result

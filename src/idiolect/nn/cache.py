@@ -1,0 +1,80 @@
+"""Keys and values of the tokens already read, so that a decoder reads each token once."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+__all__ = ["Cache", "LayerCache"]
+
+
+class LayerCache:
+    """Keys and values of one attention. Shape: (batch, key heads, length, head width).
+
+    The buffers are larger than what they hold and double when full, so that a step copies only the
+    new token instead of everything before it.
+    """
+
+    def __init__(self) -> None:
+        self.length = 0
+        self._keys: Tensor | None = None
+        self._values: Tensor | None = None
+
+    def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Add new tokens at the end; return all keys and all values (views, not copies)."""
+        end = self.length + keys.shape[2]
+        self._keys = _room(self._keys, keys, self.length, end)
+        self._values = _room(self._values, values, self.length, end)
+        self._keys[:, :, self.length : end] = keys
+        self._values[:, :, self.length : end] = values
+        self.length = end
+        return self._keys[:, :, :end], self._values[:, :, :end]
+
+    def read(self) -> tuple[Tensor, Tensor] | None:
+        """Return all keys and all values, or `None` before the first `append`."""
+        if self._keys is None or self._values is None:
+            return None
+        return self._keys[:, :, : self.length], self._values[:, :, : self.length]
+
+    def select(self, rows: Tensor) -> None:
+        """Keep the given rows of the batch, in the given order (for beams and finished texts)."""
+        if self._keys is not None and self._values is not None:
+            self._keys, self._values = self._keys[rows], self._values[rows]
+
+
+def _room(buffer: Tensor | None, like: Tensor, used: int, needed: int) -> Tensor:
+    if buffer is not None and buffer.shape[2] >= needed:
+        return buffer
+    batch, heads, _, width = like.shape
+    larger = like.new_empty(batch, heads, max(64, 2 * used, needed), width)
+    if buffer is not None:
+        larger[:, :, :used] = buffer[:, :, :used]
+    return larger
+
+
+class Cache:
+    """The caches of a decoder's layers, and the encoder's output where there is one."""
+
+    def __init__(self) -> None:
+        self._own: list[LayerCache] = []
+        self._cross: list[LayerCache] = []
+        self.memory: Tensor | None = None
+        """The encoder's hidden states, kept from the first step. Shape: (batch, length, width)."""
+
+    def layer(self, index: int) -> tuple[LayerCache, LayerCache]:
+        """Return the caches of a layer: of its self-attention and of its cross-attention."""
+        while len(self._own) <= index:
+            self._own.append(LayerCache())
+            self._cross.append(LayerCache())
+        return self._own[index], self._cross[index]
+
+    @property
+    def length(self) -> int:
+        """How many tokens have been read."""
+        return self._own[0].length if self._own else 0
+
+    def select(self, rows: Tensor) -> None:
+        """Keep the given rows of the batch, in the given order. Shape: rows (n,), int64."""
+        for cache in (*self._own, *self._cross):
+            cache.select(rows)
+        if self.memory is not None:
+            self.memory = self.memory[rows]

@@ -1,0 +1,219 @@
+"""What a Transformer is made of: one frozen dataclass that describes every family.
+
+A family is a set of values here; no code asks for a model's name. The defaults are those of a
+pre-norm, learned-position decoder in the manner of GPT-2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from idiolect.errors import ConfigError
+
+__all__ = [
+    "Activation",
+    "NormKind",
+    "PoolKind",
+    "PositionKind",
+    "RotaryScaling",
+    "Task",
+    "TransformerConfig",
+]
+
+Activation = Literal["gelu", "gelu_tanh", "relu", "silu"]
+NormKind = Literal["layer", "rms"]
+PositionKind = Literal[
+    "none", "learned", "sinusoidal", "rotary", "buckets", "shaw", "alibi", "untied"
+]
+PoolKind = Literal["none", "first", "last", "end"]
+Task = Literal["language", "next_sentence", "sequence", "token", "span", "reward"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RotaryScaling:
+    """How rotary frequencies are stretched beyond the length a model was trained on."""
+
+    kind: Literal["linear", "yarn", "llama3"]
+    """`linear`: every frequency is divided by `factor` (Chen et al. 2023, position interpolation);
+    `yarn`: only the slow ones, and the scores are rescaled (Peng et al. 2023, 2309.00071);
+    `llama3`: only wavelengths longer than a band are divided (Llama 3.1)."""
+    factor: float
+    """How many times longer the texts may become."""
+    trained_length: int = 0
+    """The length of pre-training, in tokens (yarn and llama3)."""
+    fast: float = 32.0
+    """yarn: turns within `trained_length` above which a frequency is left alone (its beta_fast);
+    llama3: the same, as its `high_freq_factor`."""
+    slow: float = 1.0
+    """yarn: turns below which it is fully divided (beta_slow); llama3: `low_freq_factor`."""
+    attention_factor: float | None = None
+    """yarn: factor on cosines and sines; `None` gives 0.1·ln(factor) + 1."""
+    rounded: bool = True
+    """yarn: whether the ends of the ramp are rounded to whole dimensions."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerConfig:
+    """Shape and wiring of one Transformer: encoder, decoder, or both.
+
+    Raises:
+        ConfigError: A value is unknown, or two values do not fit together.
+    """
+
+    vocabulary: int
+    """Rows of the token embedding, padding rows included."""
+    width: int
+    """Size of the hidden states."""
+    heads: int
+    """Query heads."""
+    inner: int
+    """Size of the feed-forward layer's inside."""
+    encoder_layers: int = 0
+    """Layers that see the whole text."""
+    decoder_layers: int = 0
+    """Layers that see only what came before; with an encoder they also read its output."""
+    kv_heads: int | None = None
+    """Key/value heads, each shared by `heads / kv_heads` query heads (`None`: as `heads`)."""
+    head_width: int | None = None
+    """Size of one head (`None`: `width / heads`)."""
+
+    norm: NormKind = "layer"
+    """`layer`: mean and variance; `rms`: root mean square only, no bias."""
+    norm_epsilon: float = 1e-5
+    """Added to the variance before the root."""
+    norm_first: bool = True
+    """Norm before each sub-layer (pre-norm) or after its residual sum (post-norm)."""
+    embedding_norm: bool = False
+    """Norm over the summed embeddings."""
+    final_norm: bool = True
+    """Norm after the last layer."""
+    qk_norm: bool = False
+    """RMS norm over each query and key head (Qwen3)."""
+
+    activation: Activation = "gelu"
+    """`gelu` by the error function, `gelu_tanh` by its tanh approximation, `relu`, `silu`."""
+    gated: bool = False
+    """Feed-forward as activation(x·G) · (x·U) before the way out (Shazeer 2020, 2002.05202)."""
+    query_bias: bool = True
+    """Biases on the query, key and value projections."""
+    output_bias: bool = True
+    """Bias on the attention's output projection."""
+    inner_bias: bool = True
+    """Biases in the feed-forward layer."""
+
+    position: PositionKind = "learned"
+    """`learned` and `sinusoidal` are added to the embeddings; `rotary` turns queries and keys;
+    `buckets` (T5), `alibi` and `untied` (TUPE) add to the scores; `shaw` adds relative keys and
+    values inside each layer."""
+    max_positions: int = 0
+    """Rows of the learned table, offset not counted; for other kinds the length of pre-training,
+    0 where nothing bounds it."""
+    position_offset: int = 0
+    """First row used by the first token (2 in RoBERTa, BART, XGLM)."""
+    sinusoid_interleaved: bool = True
+    """Sines and cosines in turn, as the paper writes them; else all sines, then all cosines, with
+    the slightly different frequencies of tensor2tensor and fairseq."""
+    rotary_base: float = 10_000.0
+    """Base of the rotary frequencies (theta)."""
+    rotary_scaling: RotaryScaling | None = None
+    """Stretching for longer texts."""
+    relative_buckets: int = 32
+    """T5 and TUPE: how many distance classes; Shaw: 2·k + 1 with distances clipped at ±k."""
+    relative_distance: int = 128
+    """T5 and TUPE: the distance from which all share the last class."""
+    windows: tuple[int | None, ...] = ()
+    """For each layer how many keys back a query sees, itself counted (`None`: all). Repeated over
+    the layers: `(None, 128)` alternates dense and locally banded attention, as in GPT-3."""
+
+    score_scale: float | None = None
+    """Factor on query·key (`None`: head_width^-0.5; T5: 1)."""
+    embedding_scale: float = 1.0
+    """Factor on the token embeddings."""
+    output_scale: float = 1.0
+    """Factor on the hidden states before the language-model head."""
+    token_types: int = 0
+    """Rows of the segment embedding (BERT's sentence A and B)."""
+    languages: int = 0
+    """Rows of the language embedding (XLM)."""
+    dropout: float = 0.0
+    """On embeddings and on each sub-layer's output."""
+    attention_dropout: float = 0.0
+    """On attention weights."""
+    inner_dropout: float = 0.0
+    """Inside the feed-forward layer, after the activation."""
+
+    tasks: tuple[Task, ...] = ("language",)
+    """Heads on top; the first gives `logits`."""
+    tied: bool = True
+    """The language-model head is the token embedding."""
+    head_transform: bool = False
+    """Dense, activation and norm before the language-model head (BERT)."""
+    head_bias: bool = False
+    """A bias on the vocabulary logits (BERT, XLM, BART)."""
+    pool: PoolKind = "none"
+    """Which token stands for a text: the `first`, the `last` real one, or the last `end` token."""
+    pool_dense: bool = False
+    """A dense layer with tanh on that token (BERT's pooler)."""
+    labels: int = 2
+    """Classes of the sequence or token classification head."""
+    label_bias: bool = True
+    """A bias on the sequence classification head."""
+    end_id: int | None = None
+    """Id of the token that `pool="end"` looks for."""
+    pad_id: int | None = None
+    """Id that fills batches; its embedding row receives no gradient."""
+    start_id: int | None = None
+    """Id a decoder with an encoder starts from."""
+
+    def __post_init__(self) -> None:
+        for name, kind in (
+            ("activation", Activation),
+            ("norm", NormKind),
+            ("position", PositionKind),
+            ("pool", PoolKind),
+        ):
+            if getattr(self, name) not in get_args(kind):
+                raise ConfigError(
+                    f"{name} is {getattr(self, name)!r}", hint="one of " + ", ".join(get_args(kind))
+                )
+        for task in self.tasks:
+            if task not in get_args(Task):
+                raise ConfigError(
+                    f"unknown task {task!r}", hint="one of " + ", ".join(get_args(Task))
+                )
+        for name in ("vocabulary", "width", "heads", "inner", "key_heads", "score_width"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}", hint="it must be at least 1")
+        if self.encoder_layers + self.decoder_layers < 1:
+            raise ConfigError(
+                "a Transformer without layers", hint="set encoder_layers or decoder_layers"
+            )
+        if self.head_width is None and self.width % self.heads:
+            raise ConfigError(f"width {self.width} is not a multiple of the {self.heads} heads")
+        if self.heads % self.key_heads:
+            raise ConfigError(
+                f"{self.heads} query heads cannot share {self.key_heads} key/value heads evenly"
+            )
+        if self.position == "learned" and self.max_positions < 1:
+            raise ConfigError("learned positions without a length", hint="set max_positions")
+        if self.position == "rotary" and self.score_width % 2:
+            raise ConfigError(f"rotary positions need an even head width, not {self.score_width}")
+        if any(window is not None and window < 1 for window in self.windows):
+            raise ConfigError(
+                f"attention windows {self.windows}", hint="at least 1, or None for all"
+            )
+
+    @property
+    def key_heads(self) -> int:
+        """Key/value heads, `kv_heads` or as many as query heads."""
+        return self.heads if self.kv_heads is None else self.kv_heads
+
+    @property
+    def score_width(self) -> int:
+        """Size of one head, `head_width` or `width / heads`."""
+        return self.width // self.heads if self.head_width is None else self.head_width
+
+    def window(self, layer: int) -> int | None:
+        """How many keys back the given layer sees, itself counted; `None` for all."""
+        return self.windows[layer % len(self.windows)] if self.windows else None

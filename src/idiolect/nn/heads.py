@@ -1,0 +1,185 @@
+"""What stands on top of the hidden states: one small module for each kind of answer.
+
+Heads over tokens (`language`, `token`, `span`) read every hidden state; heads over texts
+(`next_sentence`, `sequence`, `reward`) read the one vector that `Pooler` makes of a text.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from idiolect.errors import ConfigError
+from idiolect.nn.basic import Linear, activate, linear, make_norm
+from idiolect.nn.config import Task, TransformerConfig
+
+__all__ = [
+    "LanguageHead",
+    "NextSentenceHead",
+    "Pooler",
+    "RewardHead",
+    "SequenceHead",
+    "SpanHead",
+    "TokenHead",
+    "make_head",
+]
+
+
+class LanguageHead(nn.Module):
+    """Scores of every vocabulary entry at every position.
+
+    Tied, the rows of the token embedding are its weights (Press & Wolf 2017, 1608.05859); BERT puts
+    a dense layer, an activation and a norm before them, and a bias after.
+    """
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.scale = config.output_scale
+        self.activation = config.activation
+        self.dense = self.norm = None
+        if config.head_transform:
+            self.dense = Linear(config.width, config.width)
+            self.norm = make_norm(config.norm, config.width, epsilon=config.norm_epsilon)
+        self.weight = (
+            None
+            if config.tied
+            else nn.Parameter(torch.empty(config.vocabulary, config.width).normal_(std=0.02))
+        )
+        self.bias = nn.Parameter(torch.zeros(config.vocabulary)) if config.head_bias else None
+
+    def transform(self, hidden: Tensor) -> Tensor:
+        """Return what the vocabulary rows are multiplied with. Shape: (…, width) to (…, width)."""
+        if self.dense is not None and self.norm is not None:
+            hidden = self.norm(activate(self.activation, self.dense(hidden)))
+        return hidden * self.scale if self.scale != 1.0 else hidden
+
+    def forward(self, hidden: Tensor, rows: Tensor) -> Tensor:
+        """Score the vocabulary.
+
+        Shape: hidden (…, width), rows (vocabulary, width), result (…, vocabulary).
+
+        Args:
+            hidden: The network's hidden states.
+            rows: The token embedding, used where the head is tied.
+        """
+        weight = rows if self.weight is None else self.weight
+        return linear(self.transform(hidden), weight, self.bias)
+
+
+class Pooler(nn.Module):
+    """One vector a text: its first token, its last, or its last end token; then dense and tanh."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.kind = config.pool
+        self.end_id = config.end_id
+        self.dense = Linear(config.width, config.width) if config.pool_dense else None
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, hidden: Tensor, ids: Tensor, mask: Tensor | None) -> Tensor:
+        """Pick each text's token. Shape: (batch, length, width) to (batch, width)."""
+        if self.kind == "first":
+            picked = (
+                hidden[:, 0] if mask is None else self._pick(hidden, (mask > 0).int().argmax(-1))
+            )
+        else:
+            wanted = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask > 0
+            if self.kind == "end":
+                wanted = wanted & (ids == self.end_id)
+            place = torch.arange(ids.shape[1], device=ids.device)
+            picked = self._pick(hidden, (place * wanted).argmax(-1))
+        if self.dense is not None:
+            picked = torch.tanh(self.dense(picked))
+        return picked
+
+    @staticmethod
+    def _pick(hidden: Tensor, place: Tensor) -> Tensor:
+        return hidden[torch.arange(hidden.shape[0], device=hidden.device), place]
+
+
+class NextSentenceHead(nn.Module):
+    """Does the second text follow the first? (BERT, 1810.04805)"""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.output = Linear(config.width, 2)
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """Score "follows" and "does not". Shape: (batch, width) to (batch, 2)."""
+        scores: Tensor = self.output(pooled)
+        return scores
+
+
+class SequenceHead(nn.Module):
+    """Classes of a whole text."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(config.dropout)
+        self.output = Linear(config.width, config.labels, bias=config.label_bias)
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """Score the classes. Shape: (batch, width) to (batch, labels)."""
+        scores: Tensor = self.output(self.dropout(pooled))
+        return scores
+
+
+class TokenHead(nn.Module):
+    """Classes of each token."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(config.dropout)
+        self.output = Linear(config.width, config.labels)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Score the classes. Shape: (batch, length, width) to (batch, length, labels)."""
+        scores: Tensor = self.output(self.dropout(hidden))
+        return scores
+
+
+class SpanHead(nn.Module):
+    """Where an answer starts and where it ends (extractive question answering)."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.output = Linear(config.width, 2)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Score each token as start and end. Shape: (batch, length, width) to (batch, length, 2)."""
+        scores: Tensor = self.output(hidden)
+        return scores
+
+
+class RewardHead(nn.Module):
+    """One number that says how good a text is (Ouyang et al. 2022, 2203.02155)."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.output = Linear(config.width, 1, bias=config.label_bias)
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """Score the text. Shape: (batch, width) to (batch,)."""
+        scores: Tensor = self.output(pooled)
+        return scores.squeeze(-1)
+
+
+_HEADS: dict[Task, type[nn.Module]] = {
+    "language": LanguageHead,
+    "next_sentence": NextSentenceHead,
+    "sequence": SequenceHead,
+    "token": TokenHead,
+    "span": SpanHead,
+    "reward": RewardHead,
+}
+
+
+def make_head(task: Task, config: TransformerConfig) -> nn.Module:
+    """Build the head of a task.
+
+    Raises:
+        ConfigError: The task reads a pooled vector and the configuration pools none.
+    """
+    if task in ("next_sentence", "sequence", "reward") and config.pool == "none":
+        raise ConfigError(f"the task {task!r} needs one vector a text", hint="set pool")
+    return _HEADS[task](config)

@@ -1,0 +1,279 @@
+"""How a Transformer learns where a token stands.
+
+Three places where positions can enter, and the kinds that enter there:
+
+    embeddings        learned table, sinusoids
+    queries and keys  rotary
+    scores            T5 buckets, ALiBi, untied positions (TUPE): the `ScoreBias` modules
+
+Shaw's relative keys and values live inside each layer, so `RelativeTable` is held by the attention.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from idiolect.nn.basic import Linear
+from idiolect.nn.config import RotaryScaling, TransformerConfig
+
+__all__ = [
+    "Alibi",
+    "RelativeBuckets",
+    "RelativeTable",
+    "Rotary",
+    "ScoreBias",
+    "UntiedPositions",
+    "alibi_slopes",
+    "make_score_bias",
+    "relative_bucket",
+    "rotary_frequencies",
+    "rotate",
+    "sinusoids",
+]
+
+
+def sinusoids(length: int, width: int, *, interleaved: bool) -> Tensor:
+    """Return the fixed table of "Attention Is All You Need" (Vaswani et al. 2017, 1706.03762).
+
+    With `interleaved`, sine and cosine of one frequency stand side by side and the frequencies are
+    10000^(-2i/width). Without it all sines come first and the exponent runs over width/2 - 1 steps,
+    as in tensor2tensor and fairseq (and so in XGLM's weights).
+
+    Shape: (length, width), float32.
+    """
+    positions = torch.arange(length, dtype=torch.float64)[:, None]
+    half = width // 2
+    steps = torch.arange(half, dtype=torch.float64)
+    if interleaved:
+        angles = positions * 10_000.0 ** (-2 * steps / width)
+        table = torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)
+    else:
+        angles = positions * 10_000.0 ** (-steps / max(half - 1, 1))
+        table = torch.cat([angles.sin(), angles.cos()], dim=-1)
+    return nn.functional.pad(table, (0, width - table.shape[1])).float()
+
+
+def rotary_frequencies(
+    width: int, *, base: float, scaling: RotaryScaling | None
+) -> tuple[Tensor, float]:
+    """Return the angle each dimension pair turns by a position, and the factor on the cosines.
+
+    Shape: (width / 2,), float32.
+    """
+    frequencies = 1.0 / base ** (torch.arange(0, width, 2, dtype=torch.float32) / width)
+    if scaling is None:
+        return frequencies, 1.0
+    if scaling.kind == "linear":
+        return frequencies / scaling.factor, 1.0
+    if scaling.kind == "llama3":
+        turns = scaling.trained_length * frequencies / (2 * math.pi)
+        keep = ((turns - scaling.slow) / (scaling.fast - scaling.slow)).clamp(0, 1)
+        return frequencies * (keep + (1 - keep) / scaling.factor), 1.0
+
+    def dimension(turns: float) -> float:
+        """Index of the pair that makes this many turns within the trained length."""
+        return (
+            width * math.log(scaling.trained_length / (turns * 2 * math.pi)) / (2 * math.log(base))
+        )
+
+    low, high = dimension(scaling.fast), dimension(scaling.slow)
+    if scaling.rounded:
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(low, 0), min(high, width - 1)
+    ramp = (torch.arange(width // 2, dtype=torch.float32) - low) / max(high - low, 1e-3)
+    divide = ramp.clamp(0, 1)
+    factor = scaling.attention_factor
+    if factor is None:
+        factor = 0.1 * math.log(scaling.factor) + 1.0 if scaling.factor > 1 else 1.0
+    return frequencies * (1 - divide + divide / scaling.factor), factor
+
+
+def rotate(x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
+    """Turn each pair (x_i, x_{i + width/2}) by its angle (Su et al. 2021, 2104.09864).
+
+    Shape: x (…, heads, width); cosines and sines (…, 1, width).
+    """
+    cosine, sine = turn
+    left, right = x.chunk(2, dim=-1)
+    return x * cosine + torch.cat([-right, left], dim=-1) * sine
+
+
+class Rotary(nn.Module):
+    """Rotary angles for any positions; the frequencies are not weights and are not saved."""
+
+    frequencies: Tensor
+
+    def __init__(self, width: int, *, base: float, scaling: RotaryScaling | None) -> None:
+        super().__init__()
+        frequencies, self.factor = rotary_frequencies(width, base=base, scaling=scaling)
+        self.register_buffer("frequencies", frequencies, persistent=False)
+
+    def forward(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Return cosines and sines. Shape: positions (…), result two of (…, 1, width)."""
+        angles = positions[..., None, None].float() * self.frequencies
+        angles = torch.cat([angles, angles], dim=-1)
+        return (angles.cos() * self.factor).to(dtype), (angles.sin() * self.factor).to(dtype)
+
+
+class ScoreBias(nn.Module, ABC):
+    """Something added to the attention scores of every layer, from positions alone."""
+
+    @abstractmethod
+    def forward(self, queries: Tensor, keys: Tensor) -> Tensor:
+        """Return the bias.
+
+        Shape: positions (…, queries) and (…, keys), result (…, heads, queries, keys).
+        """
+
+
+def relative_bucket(distance: Tensor, *, buckets: int, limit: int, two_sided: bool) -> Tensor:
+    """Sort signed distances (key minus query) into T5's classes (Raffel et al. 2019, 1910.10683).
+
+    Half of the classes hold one distance each, the other half widen logarithmically up to `limit`;
+    two-sided, the upper half of the numbers is for keys to the right.
+
+    >>> relative_bucket(torch.tensor([-200, -3, 0, 3]), buckets=32, limit=128, two_sided=True)
+    tensor([15,  3,  0, 19])
+    """
+    start = torch.zeros_like(distance)
+    if two_sided:
+        buckets //= 2
+        start = (distance > 0).long() * buckets
+        distance = distance.abs()
+    else:
+        distance = -distance.clamp(max=0)
+    exact = buckets // 2
+    # The float32 steps are the reference's own: borders between classes depend on their rounding.
+    wide = torch.log(distance.float() / exact) / math.log(limit / exact) * (buckets - exact)
+    wide = (exact + wide.clamp(min=0).long()).clamp(max=buckets - 1)
+    return start + torch.where(distance < exact, distance, wide)
+
+
+class RelativeBuckets(ScoreBias):
+    """A learned score for each head and class of distance, shared by all layers (T5)."""
+
+    def __init__(self, heads: int, *, buckets: int, limit: int, two_sided: bool) -> None:
+        super().__init__()
+        self.table = nn.Embedding(buckets, heads)
+        self.limit = limit
+        self.two_sided = two_sided
+
+    def forward(self, queries: Tensor, keys: Tensor) -> Tensor:
+        """Look up the score of each distance."""
+        bucket = relative_bucket(
+            keys[..., None, :] - queries[..., :, None],
+            buckets=self.table.num_embeddings,
+            limit=self.limit,
+            two_sided=self.two_sided,
+        )
+        scores: Tensor = self.table(bucket)
+        return scores.movedim(-1, -3)
+
+
+def alibi_slopes(heads: int) -> Tensor:
+    """Return the slope of each head: powers of 2^(-8/heads), and those between them beyond 2^n.
+
+    Shape: (heads,).
+    """
+    whole = 2 ** math.floor(math.log2(heads))
+    slopes = [2.0 ** (-8.0 * (i + 1) / whole) for i in range(whole)]
+    slopes += [2.0 ** (-4.0 * (2 * i + 1) / whole) for i in range(heads - whole)]
+    return torch.tensor(slopes)
+
+
+class Alibi(ScoreBias):
+    """A penalty that grows linearly with distance (Press et al. 2021, 2108.12409)."""
+
+    slopes: Tensor
+
+    def __init__(self, heads: int) -> None:
+        super().__init__()
+        self.register_buffer("slopes", alibi_slopes(heads), persistent=False)
+
+    def forward(self, queries: Tensor, keys: Tensor) -> Tensor:
+        """Return -slope · |key - query|."""
+        distance = (keys[..., None, :] - queries[..., :, None]).abs()
+        return -self.slopes[:, None, None] * distance[..., None, :, :]
+
+
+class UntiedPositions(ScoreBias):
+    """Position scores with projections of their own, apart from the words (TUPE, 2006.15595).
+
+    Content and position each give half of the score, so both are scaled by (2·head_width)^-0.5.
+    With `buckets` a relative score is added (TUPE-R). Two-sided, the first token is untied: its
+    row and its column hold one learned score each, since [CLS] stands for the text and not for a
+    place in it.
+    """
+
+    def __init__(self, config: TransformerConfig, *, two_sided: bool) -> None:
+        super().__init__()
+        self.heads = config.heads
+        self.scale = (2 * config.score_width) ** -0.5
+        self.table = nn.Embedding(config.max_positions, config.width)
+        self.norm = nn.LayerNorm(config.width, eps=config.norm_epsilon)
+        self.query = Linear(config.width, config.heads * config.score_width)
+        self.key = Linear(config.width, config.heads * config.score_width)
+        self.relative = (
+            RelativeBuckets(
+                config.heads,
+                buckets=config.relative_buckets,
+                limit=config.relative_distance,
+                two_sided=two_sided,
+            )
+            if config.relative_buckets
+            else None
+        )
+        self.first = nn.Parameter(torch.zeros(2, config.heads)) if two_sided else None
+
+    def forward(self, queries: Tensor, keys: Tensor) -> Tensor:
+        """Correlate positions with positions."""
+        places = self.norm(self.table.weight)
+        query = self.query(places)[queries].unflatten(-1, (self.heads, -1)).movedim(-2, -3)
+        key = self.key(places)[keys].unflatten(-1, (self.heads, -1)).movedim(-2, -3)
+        scores: Tensor = query @ key.mT * self.scale
+        if self.relative is not None:
+            scores = scores + self.relative(queries, keys)
+        if self.first is not None:
+            of_first, to_first = self.first[:, :, None, None]
+            from_first = (queries == 0)[..., None, :, None]
+            scores = torch.where((keys == 0)[..., None, None, :], to_first, scores)
+            scores = torch.where(from_first, of_first, scores)
+        return scores
+
+
+def make_score_bias(config: TransformerConfig, *, two_sided: bool) -> ScoreBias | None:
+    """Build the score bias the configuration asks for, or nothing."""
+    if config.position == "buckets":
+        return RelativeBuckets(
+            config.heads,
+            buckets=config.relative_buckets,
+            limit=config.relative_distance,
+            two_sided=two_sided,
+        )
+    if config.position == "alibi":
+        return Alibi(config.heads)
+    if config.position == "untied":
+        return UntiedPositions(config, two_sided=two_sided)
+    return None
+
+
+class RelativeTable(nn.Module):
+    """One learned vector for each clipped distance (Shaw et al. 2018, 1803.02155).
+
+    Distances beyond ±k share the outermost vector; 2·k + 1 vectors in all.
+    """
+
+    def __init__(self, vectors: int, width: int) -> None:
+        super().__init__()
+        self.table = nn.Embedding(vectors, width)
+
+    def forward(self, queries: Tensor, keys: Tensor) -> Tensor:
+        """Look up a vector for each pair. Shape: (…, queries, keys, width)."""
+        limit = (self.table.num_embeddings - 1) // 2
+        distance = (keys[..., None, :] - queries[..., :, None]).clamp(-limit, limit)
+        vectors: Tensor = self.table(distance + limit)
+        return vectors

@@ -1,0 +1,276 @@
+"""The one Transformer: embeddings, an encoder or a decoder or both, and heads.
+
+Every family is this module with other values in its `TransformerConfig`. On a CPU, texts that carry
+padding are packed first: the layers then see real tokens only (see `attention`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from idiolect.errors import InputError
+from idiolect.nn.attention import Sight, Span
+from idiolect.nn.cache import Cache
+from idiolect.nn.config import TransformerConfig
+from idiolect.nn.heads import LanguageHead, Pooler, make_head
+from idiolect.nn.packing import Packing, places_and_documents
+from idiolect.nn.stack import Stack
+
+__all__ = ["Output", "Transformer"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """What a network makes of a batch."""
+
+    hidden: Tensor
+    """The last hidden states; zero at padding where a batch was packed. (batch, length, width)."""
+    logits: Tensor | None = None
+    """Scores of the first task's head, in the shape that head gives."""
+    pooled: Tensor | None = None
+    """One vector a text, where the configuration pools. (batch, width)."""
+    next_sentence: Tensor | None = None
+    """BERT's second head, where it stands beside a language-model head. (batch, 2)."""
+    memory: Tensor | None = None
+    """The encoder's hidden states, where a decoder read them. (batch, length, width)."""
+
+
+class Transformer(nn.Module):
+    """Ids in, hidden states and head scores out.
+
+    Raises:
+        InputError: Ids outside the vocabulary, a text longer than the learned positions, or a
+            mask of another shape.
+    """
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.tokens = nn.Embedding(config.vocabulary, config.width, padding_idx=config.pad_id)
+        self.types = nn.Embedding(config.token_types, config.width) if config.token_types else None
+        self.languages = nn.Embedding(config.languages, config.width) if config.languages else None
+        both = config.encoder_layers > 0 and config.decoder_layers > 0
+        self.encoder = self.decoder = None
+        if config.encoder_layers:
+            self.encoder = Stack(config, layers=config.encoder_layers, causal=False, cross=False)
+        if config.decoder_layers:
+            self.decoder = Stack(config, layers=config.decoder_layers, causal=True, cross=both)
+        self.pooler = None if config.pool == "none" else Pooler(config)
+        self.heads = nn.ModuleDict({task: make_head(task, config) for task in config.tasks})
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.tokens.weight.device
+
+    def forward(
+        self,
+        ids: Tensor,
+        mask: Tensor | None = None,
+        *,
+        types: Tensor | None = None,
+        languages: Tensor | None = None,
+        target_ids: Tensor | None = None,
+        target_mask: Tensor | None = None,
+        cache: Cache | None = None,
+        heads: bool = True,
+    ) -> Output:
+        """Read a batch.
+
+        Shape: all ids and masks (batch, length); int32 or int64.
+
+        Args:
+            ids: The texts; with an encoder and a decoder, what the encoder reads.
+            mask: 0 for padding and 1 for text, or the ascending numbers of several documents packed
+                in a row, which then do not see one another. With a cache it covers what was read
+                before, too. `None`: no padding.
+            types: Segment of each token (BERT).
+            languages: Language of each token (XLM).
+            target_ids: What the decoder reads; by default `ids` shifted right behind the start id.
+            target_mask: The mask of `target_ids`.
+            cache: Read only what is new, and remember it.
+            heads: Whether to compute the heads' scores.
+        """
+        if self.encoder is None or self.decoder is None:
+            stack = self.encoder or self.decoder
+            assert stack is not None
+            hidden = self._read(stack, ids, mask, types=types, languages=languages, cache=cache)
+            return self._finish(hidden, ids, mask, None, heads=heads)
+        memory = None if cache is None else cache.memory
+        if memory is None:
+            memory = self._read(self.encoder, ids, mask, types=types, languages=languages)
+            if cache is not None:
+                cache.memory = memory
+        if target_ids is None:
+            target_ids, target_mask = self._shift_right(ids), mask
+        hidden = self._read(
+            self.decoder, target_ids, target_mask, cache=cache, memory=memory, memory_mask=mask
+        )
+        return self._finish(hidden, target_ids, target_mask, memory, heads=heads)
+
+    def encode(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return the hidden states of the encoder alone. Shape: (batch, length, width)."""
+        if self.encoder is None:
+            raise InputError("this network has no encoder", hint="call it instead")
+        return self._read(self.encoder, ids, mask)
+
+    def score_vocabulary(self, hidden: Tensor) -> Tensor:
+        """Apply the language-model head. Shape: (…, width) to (…, vocabulary)."""
+        head = self.heads["language"]
+        assert isinstance(head, LanguageHead)
+        logits: Tensor = head(hidden, self.tokens.weight)
+        return logits
+
+    def _shift_right(self, ids: Tensor) -> Tensor:
+        start = self.config.start_id
+        if start is None:
+            raise InputError("the decoder has nothing to read", hint="give target_ids")
+        return torch.cat([ids.new_full((len(ids), 1), start), ids[:, :-1]], dim=1)
+
+    def _embed(self, ids: Tensor, types: Tensor | None, languages: Tensor | None) -> Tensor:
+        x: Tensor = self.tokens(ids)
+        if self.config.embedding_scale != 1.0:
+            x = x * self.config.embedding_scale
+        if self.types is not None:
+            x = x + (self.types.weight[0] if types is None else self.types(types))
+        if self.languages is not None and languages is not None:
+            x = x + self.languages(languages)
+        return x
+
+    def _read(
+        self,
+        stack: Stack,
+        ids: Tensor,
+        mask: Tensor | None,
+        *,
+        types: Tensor | None = None,
+        languages: Tensor | None = None,
+        cache: Cache | None = None,
+        memory: Tensor | None = None,
+        memory_mask: Tensor | None = None,
+    ) -> Tensor:
+        """Embed a grid of ids and pass it through a stack, packed where that saves work."""
+        past = cache.length if cache is not None else 0
+        self._check(stack, ids, mask, past)
+        on_cpu = ids.device.type == "cpu"
+        if mask is not None and on_cpu and bool((mask == 1).all()):
+            mask = None
+        x = self._embed(ids, types, languages)
+        length = ids.shape[1]
+        if mask is not None and on_cpu and cache is None:
+            packing = Packing.of(mask)
+            sight = _packed_sight(stack, packing)
+            memory_sight = None
+            if memory is not None:
+                memory, memory_sight = _packed_memory(packing, memory, memory_mask)
+            packed = stack(
+                packing.pack(x), sight, packing.places, memory=memory, memory_sight=memory_sight
+            )
+            return packing.unpack(packed)
+
+        if mask is None:
+            all_places = torch.arange(past + length, device=ids.device)
+            documents = None
+        else:
+            all_places, documents = places_and_documents(mask)
+        places = all_places[..., past:]
+        sight = Sight(
+            causal=stack.causal,
+            queries=length,
+            keys=past + length,
+            query_documents=None if documents is None else documents[:, past:],
+            key_documents=documents,
+            bias=None if stack.score_bias is None else stack.score_bias(places, all_places),
+        )
+        memory_sight = None
+        if memory is not None:
+            memory_sight = Sight(
+                causal=False,
+                queries=length,
+                keys=memory.shape[1],
+                query_documents=None if documents is None else documents[:, past:],
+                key_documents=None if memory_mask is None else memory_mask.long(),
+            )
+        hidden: Tensor = stack(
+            x, sight, places, memory=memory, memory_sight=memory_sight, cache=cache
+        )
+        return hidden
+
+    def _check(self, stack: Stack, ids: Tensor, mask: Tensor | None, past: int) -> None:
+        if ids.dim() != 2:
+            raise InputError(f"ids have the shape {tuple(ids.shape)}", hint="give (batch, length)")
+        if mask is not None and mask.shape != (len(ids), past + ids.shape[1]):
+            raise InputError(
+                f"the mask has the shape {tuple(mask.shape)}",
+                hint=f"give {(len(ids), past + ids.shape[1])}, as many as ids and cached tokens",
+            )
+        if ids.device.type == "cpu" and ids.numel():
+            low, high = int(ids.min()), int(ids.max())
+            if low < 0 or high >= self.config.vocabulary:
+                raise InputError(
+                    f"id {low if low < 0 else high} is outside the vocabulary of "
+                    f"{self.config.vocabulary}",
+                    hint="tokenizer and network do not belong together",
+                )
+        # Documents packed in a row are shorter than the row: only a single one is judged here.
+        if stack.limit is not None and mask is None and past + ids.shape[1] > stack.limit:
+            raise InputError(
+                f"a text of {past + ids.shape[1]} tokens; the model has {stack.limit} positions",
+                hint="truncate it or split it",
+            )
+
+    def _finish(
+        self,
+        hidden: Tensor,
+        ids: Tensor,
+        mask: Tensor | None,
+        memory: Tensor | None,
+        *,
+        heads: bool,
+    ) -> Output:
+        if not heads:
+            return Output(hidden=hidden, memory=memory)
+        pooled = None if self.pooler is None else self.pooler(hidden, ids, mask)
+        scores = [self._score(task, hidden, pooled) for task in self.config.tasks]
+        extra = dict(zip(self.config.tasks[1:], scores[1:], strict=True))
+        return Output(
+            hidden=hidden,
+            logits=scores[0] if scores else None,
+            pooled=pooled,
+            next_sentence=extra.get("next_sentence"),
+            memory=memory,
+        )
+
+    def _score(self, task: str, hidden: Tensor, pooled: Tensor | None) -> Tensor:
+        if task == "language":
+            return self.score_vocabulary(hidden)
+        scores: Tensor = self.heads[task](hidden if task in ("token", "span") else pooled)
+        return scores
+
+
+def _packed_sight(stack: Stack, packing: Packing) -> Sight:
+    longest = packing.longest
+    place = torch.arange(longest, device=packing.index.device)
+    return Sight(
+        causal=stack.causal,
+        queries=longest,
+        keys=longest,
+        bias=None if stack.score_bias is None else stack.score_bias(place, place),
+        spans=[(span, span) for span in packing.spans],
+    )
+
+
+def _packed_memory(
+    packing: Packing, memory: Tensor, memory_mask: Tensor | None
+) -> tuple[Tensor, Sight]:
+    """Pack what a packed decoder reads; its documents and the encoder's pair off in order."""
+    if memory_mask is None:
+        memory_mask = torch.ones(memory.shape[:2], dtype=torch.bool, device=memory.device)
+    other = Packing.of(memory_mask)
+    pairs: Sequence[tuple[Span, Span]] = list(zip(packing.spans, other.spans, strict=True))
+    sight = Sight(causal=False, queries=packing.longest, keys=other.longest, spans=pairs)
+    return other.pack(memory), sight

@@ -15,10 +15,11 @@ import tokenizers
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
 
 from idiolect.errors import CheckpointError, InputError, OfflineError
+from idiolect.text import sentencepiece, tiktoken
 from idiolect.text.files import read_json, read_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 __all__ = ["read", "template"]
 
@@ -29,17 +30,25 @@ _HUB_FILES = (
     "vocab.json", "merges.txt", "vocab.txt", "*.model", "*.tiktoken",
 )  # fmt: skip
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+_USUAL_TEMPLATE = {"LlamaTokenizer": ("bos",), "T5Tokenizer": ("eos",)}
+"""What a SentencePiece model published for a class is trained to see around a text."""
 _ALGORITHMS = ("BPE", "Unigram", "WordPiece", "WordLevel")
 
 
-def read(source: str | Path) -> tuple[tokenizers.Tokenizer, Settings]:
+def read(source: str | Path, encoding: str | None = None) -> tuple[tokenizers.Tokenizer, Settings]:
     """Read a tokenizer from a directory, a file or the hub; see `Tokenizer.load`."""
     path = Path(source)
     if not path.exists():
         path = _download(str(source))
-    if path.is_dir():
-        return _read_directory(path)
-    return _read_file(path), {}
+    settings: Settings = {}
+    if not path.is_dir():
+        return _read_file(path, settings, encoding), settings
+    for name in ("special_tokens_map.json", "tokenizer_config.json"):
+        if (path / name).is_file():
+            settings.update(read_json(path / name))
+    engine = _read_file(_main_file(path), settings, encoding)
+    _place_added_tokens(engine, _added_tokens(path, settings), path)
+    return engine, settings
 
 
 def template(engine: tokenizers.Tokenizer, before: list[str], after: list[str]) -> None:
@@ -59,44 +68,55 @@ def template(engine: tokenizers.Tokenizer, before: list[str], after: list[str]) 
     )
 
 
-def _read_directory(folder: Path) -> tuple[tokenizers.Tokenizer, Settings]:
-    settings: Settings = {}
-    for name in ("special_tokens_map.json", "tokenizer_config.json"):
-        if (folder / name).is_file():
-            settings.update(read_json(folder / name))
-    for name in ("tokenizer.json", "vocab.json", "vocab.txt"):
-        if (folder / name).is_file():
-            engine = _read_file(folder / name, settings)
-            break
-    else:
-        models_there = sorted([*folder.glob("*.model"), *folder.glob("*.tiktoken")])
-        if len(models_there) != 1:
-            raise InputError(
-                f"no tokenizer in {folder}"
-                if not models_there
-                else f"several tokenizers in {folder}: {', '.join(p.name for p in models_there)}",
-                hint=f"looked for {', '.join(_HUB_FILES)}"
-                if not models_there
-                else "name one of the files",
-            )
-        engine = _read_file(models_there[0], settings)
-    return engine, settings
+def _main_file(folder: Path) -> Path:
+    """Find the file in a directory that holds the vocabulary."""
+    for pattern in ("tokenizer.json", "vocab.json", "vocab.txt", "*.model", "*.tiktoken"):
+        found = sorted(folder.glob(pattern))
+        if len(found) > 1:
+            names = ", ".join(path.name for path in found)
+            raise InputError(f"several tokenizers in {folder}: {names}", hint="name one of them")
+        if found:
+            return found[0]
+    raise InputError(f"no tokenizer in {folder}", hint=f"looked for {', '.join(_HUB_FILES)}")
 
 
-def _read_file(path: Path, settings: Settings | None = None) -> tokenizers.Tokenizer:
-    settings = {} if settings is None else settings
+def _read_file(path: Path, settings: Settings, encoding: str | None) -> tokenizers.Tokenizer:
+    """Read one file; settings it implies are added to those given, which come first."""
     if path.name == "merges.txt":
         path = path.with_name("vocab.json")
     if path.name == "vocab.json":
-        return _read_vocab_and_merges(path, path.with_name("merges.txt"))
+        return _read_vocab_and_merges(path, path.with_name("merges.txt"), settings)
     if path.suffix == ".json":
         return _read_pipeline(path)
     if path.suffix == ".txt":
         return _read_wordpiece(path, settings)
+    if path.suffix == ".tiktoken" or (path.suffix == ".model" and _holds_ranks(path)):
+        return tiktoken.read(path, encoding)
+    if path.suffix == ".model":
+        return _read_sentencepiece(path, settings)
     raise InputError(
         f"{path.name} is no tokenizer file known here",
         hint="known: tokenizer.json, vocab.json with merges.txt, vocab.txt, .model, .tiktoken",
     )
+
+
+def _holds_ranks(path: Path) -> bool:
+    """Whether the file begins with a line of tiktoken ranks: some are published as `.model`."""
+    with path.open("rb") as file:
+        return re.match(rb"[A-Za-z0-9+/]+={0,2} \d+\r?\n", file.read(256)) is not None
+
+
+def _read_sentencepiece(path: Path, settings: Settings) -> tokenizers.Tokenizer:
+    engine, named = sentencepiece.read(path)
+    settings.update({**named, **settings})
+    usual = _USUAL_TEMPLATE.get(settings.get("tokenizer_class", "").removesuffix("Fast"), ())
+    ends = {
+        role: [settings[f"{role}_token"]]
+        for role in ("bos", "eos")
+        if settings.get(f"add_{role}_token", role in usual) and f"{role}_token" in settings
+    }
+    template(engine, ends.get("bos", []), ends.get("eos", []))
+    return engine
 
 
 def _read_pipeline(path: Path) -> tokenizers.Tokenizer:
@@ -115,7 +135,9 @@ def _read_pipeline(path: Path) -> tokenizers.Tokenizer:
         ) from error
 
 
-def _read_vocab_and_merges(vocab_path: Path, merges_path: Path) -> tokenizers.Tokenizer:
+def _read_vocab_and_merges(
+    vocab_path: Path, merges_path: Path, settings: Settings
+) -> tokenizers.Tokenizer:
     vocab = read_json(vocab_path)
     lines = read_text(merges_path).split("\n")
     merges: list[Any] = [
@@ -128,13 +150,14 @@ def _read_vocab_and_merges(vocab_path: Path, merges_path: Path) -> tokenizers.To
         engine = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=merges))
     except Exception as error:
         raise CheckpointError(f"{vocab_path} and merges.txt disagree: {error}") from error
-    engine.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    prefix = bool(settings.get("add_prefix_space", False))
+    engine.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix)
     engine.decoder = decoders.ByteLevel()
     engine.post_processor = processors.ByteLevel(trim_offsets=False)
     _mark_special(engine, ("<s>", "<pad>", "</s>", "<unk>", "<mask>", "<|endoftext|>"))
     if "<s>" in vocab and "</s>" in vocab:
         engine.post_processor = processors.RobertaProcessing(
-            ("</s>", vocab["</s>"]), ("<s>", vocab["<s>"]), add_prefix_space=False
+            ("</s>", vocab["</s>"]), ("<s>", vocab["<s>"]), add_prefix_space=prefix
         )
     return engine
 
@@ -160,6 +183,35 @@ def _read_wordpiece(path: Path, settings: Settings) -> tokenizers.Tokenizer:
     _mark_special(engine, special)
     template(engine, ["[CLS]"], ["[SEP]"])
     return engine
+
+
+def _added_tokens(folder: Path, settings: Settings) -> dict[int, AddedToken]:
+    """Collect the tokens that the settings place beside the vocabulary, by id."""
+    tokens: dict[int, AddedToken] = {}
+    try:
+        if (folder / "added_tokens.json").is_file():
+            for content, id_ in read_json(folder / "added_tokens.json").items():
+                tokens[int(id_)] = AddedToken(content, normalized=False)
+        for key, token in settings.get("added_tokens_decoder", {}).items():
+            tokens[int(key)] = AddedToken(**token)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{folder}: the added tokens cannot be read: {error}") from error
+    return dict(sorted(tokens.items()))
+
+
+def _place_added_tokens(
+    engine: tokenizers.Tokenizer, tokens: Mapping[int, AddedToken], folder: Path
+) -> None:
+    known = engine.get_added_tokens_decoder()
+    for id_, token in tokens.items():
+        if id_ not in known:
+            engine.add_tokens([token])
+        found = engine.token_to_id(token.content)
+        if found != id_:
+            raise CheckpointError(
+                f"{folder}: {token.content} is id {id_} in the settings, {found} in the vocabulary",
+                hint="use a tokenizer.json, which states every id",
+            )
 
 
 def _mark_special(engine: tokenizers.Tokenizer, tokens: Iterable[str]) -> None:

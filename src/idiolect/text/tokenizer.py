@@ -77,20 +77,22 @@ class Tokenizer:
                 setattr(engine.model, randomness, None)
 
     @classmethod
-    def load(cls, source: str | Path) -> Self:
+    def load(cls, source: str | Path, *, encoding: str | None = None) -> Self:
         """Load a published tokenizer.
 
         Args:
             source: a directory, one file (`tokenizer.json`, `vocab.json` with `merges.txt` beside
                 it, `vocab.txt`, a SentencePiece `.model`, a tiktoken rank file), or the id of a
                 repository on the Hugging Face hub.
+            encoding: for tiktoken ranks, the published name of the encoding they are of; by
+                default the file's name.
 
         Raises:
             InputError: there is no such file, directory or repository, or no tokenizer in it.
             CheckpointError: a file is damaged, not UTF-8, or contradicts another.
             OfflineError: the hub cannot be reached and the files are not cached.
         """
-        return cls(*formats.read(source))
+        return cls(*formats.read(source, encoding))
 
     @classmethod
     def from_engine(cls, engine: Engine, settings: dict[str, Any] | None = None) -> Self:

@@ -206,7 +206,11 @@ class Attention(nn.Module):
             return self._attend_relative(query, key, value, mask, causal)
         shared = self.heads // self.key_heads
         dropout = self.dropout if self.training else 0.0
-        if shared > 1 and query.shape[2] == 1 and (mask is None or mask.shape[-3] == 1):
+        if (
+            shared > 1
+            and query.shape[2] == 1
+            and (mask is None or mask.dim() == 2 or mask.shape[-3] == 1)
+        ):
             # One new token: heads that share keys become queries of one head, nothing is copied.
             folded = query.view(query.shape[0], self.key_heads, shared, self.width)
             gathered = F.scaled_dot_product_attention(

@@ -149,6 +149,8 @@ class TransformerConfig:
     """The language-model head is the token embedding."""
     head_transform: bool = False
     """Dense, activation and norm before the language-model head (BERT)."""
+    head_activation: Activation | None = None
+    """The activation in that transform, where it is not the layers' own (RoBERTa: always gelu)."""
     head_bias: bool = False
     """A bias on the vocabulary logits (BERT, XLM, BART)."""
     pool: PoolKind = "none"
@@ -164,7 +166,8 @@ class TransformerConfig:
     pad_id: int | None = None
     """Id that fills batches; its embedding row receives no gradient."""
     start_id: int | None = None
-    """Id a decoder with an encoder starts from."""
+    """Id a decoder with an encoder starts from; `None`: from the text's own last token, moved to
+    the front (mBART's language code)."""
 
     def __post_init__(self) -> None:
         for name, kind in (

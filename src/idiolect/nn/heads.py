@@ -35,7 +35,7 @@ class LanguageHead(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.scale = config.output_scale
-        self.activation = config.activation
+        self.activation = config.head_activation or config.activation
         self.dense = self.norm = None
         if config.head_transform:
             self.dense = Linear(config.width, config.width)
@@ -146,7 +146,7 @@ class SpanHead(nn.Module):
         self.output = Linear(config.width, 2)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """Score each token as start and end. Shape: (batch, length, width) to (batch, length, 2)."""
+        """Score each token as start and end. Shape: (batch, length, 2)."""
         scores: Tensor = self.output(hidden)
         return scores
 

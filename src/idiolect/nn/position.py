@@ -45,9 +45,9 @@ def sinusoids(length: int, width: int, *, interleaved: bool) -> Tensor:
 
     Shape: (length, width), float32.
     """
-    positions = torch.arange(length, dtype=torch.float64)[:, None]
+    positions = torch.arange(length, dtype=torch.float64, device="cpu")[:, None]
     half = width // 2
-    steps = torch.arange(half, dtype=torch.float64)
+    steps = torch.arange(half, dtype=torch.float64, device="cpu")
     if interleaved:
         angles = positions * 10_000.0 ** (-2 * steps / width)
         table = torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)
@@ -64,7 +64,9 @@ def rotary_frequencies(
 
     Shape: (width / 2,), float32.
     """
-    frequencies = 1.0 / base ** (torch.arange(0, width, 2, dtype=torch.float32) / width)
+    # Angles are no weights, so they are computed even where the weights are only planned ("meta").
+    steps = torch.arange(0, width, 2, dtype=torch.float32, device="cpu")
+    frequencies = 1.0 / base ** (steps / width)
     if scaling is None:
         return frequencies, 1.0
     if scaling.kind == "linear":
@@ -84,7 +86,7 @@ def rotary_frequencies(
     if scaling.rounded:
         low, high = math.floor(low), math.ceil(high)
     low, high = max(low, 0), min(high, width - 1)
-    ramp = (torch.arange(width // 2, dtype=torch.float32) - low) / max(high - low, 1e-3)
+    ramp = (steps / 2 - low) / max(high - low, 1e-3)
     divide = ramp.clamp(0, 1)
     factor = scaling.attention_factor
     if factor is None:
@@ -182,7 +184,7 @@ def alibi_slopes(heads: int) -> Tensor:
     whole = 2 ** math.floor(math.log2(heads))
     slopes = [2.0 ** (-8.0 * (i + 1) / whole) for i in range(whole)]
     slopes += [2.0 ** (-4.0 * (2 * i + 1) / whole) for i in range(heads - whole)]
-    return torch.tensor(slopes)
+    return torch.tensor(slopes, device="cpu")
 
 
 class Alibi(ScoreBias):

@@ -85,16 +85,17 @@ class Stack(nn.Module):
                 memory_sight=memory_sight,
                 cache=None if cache is None else cache.layer(i),
             )
-        if self.final_norm is not None:
-            x = self.final_norm(x)
-        return x
+        if self.final_norm is None:
+            return x
+        result: Tensor = self.final_norm(x)
+        return result
 
     def _add_positions(self, x: Tensor, places: Tensor) -> Tensor:
         if self.table is not None:
-            return x + self.table(places + self.offset)
+            x = x + self.table(places + self.offset)
         if self.sinusoidal:
             longest = int(places.max()) + 1 if places.numel() else 0
             if longest + self.offset > len(self.positions):
                 self.positions = self._sinusoids(2 * longest).to(self.positions.device)
-            return x + self.positions[places + self.offset].to(x.dtype)
+            x = x + self.positions[places + self.offset].to(x.dtype)
         return x

@@ -90,7 +90,7 @@ class Transformer(nn.Module):
                 before, too. `None`: no padding.
             types: Segment of each token (BERT).
             languages: Language of each token (XLM).
-            target_ids: What the decoder reads; by default `ids` shifted right behind the start id.
+            target_ids: What the decoder reads; by default `ids`, moved right by one.
             target_mask: The mask of `target_ids`.
             cache: Read only what is new, and remember it.
             heads: Whether to compute the heads' scores.
@@ -105,12 +105,14 @@ class Transformer(nn.Module):
             memory = self._read(self.encoder, ids, mask, types=types, languages=languages)
             if cache is not None:
                 cache.memory = memory
+        # A shifted text is pooled where its own tokens stand, as BART and T5 do.
+        pool_ids, pool_mask = (ids, mask) if target_ids is None else (target_ids, target_mask)
         if target_ids is None:
-            target_ids, target_mask = self._shift_right(ids), mask
+            target_ids, target_mask = self._shift_right(ids, mask), mask
         hidden = self._read(
             self.decoder, target_ids, target_mask, cache=cache, memory=memory, memory_mask=mask
         )
-        return self._finish(hidden, target_ids, target_mask, memory, heads=heads)
+        return self._finish(hidden, pool_ids, pool_mask, memory, heads=heads)
 
     def encode(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return the hidden states of the encoder alone. Shape: (batch, length, width)."""
@@ -125,11 +127,15 @@ class Transformer(nn.Module):
         logits: Tensor = head(hidden, self.tokens.weight)
         return logits
 
-    def _shift_right(self, ids: Tensor) -> Tensor:
-        start = self.config.start_id
-        if start is None:
-            raise InputError("the decoder has nothing to read", hint="give target_ids")
-        return torch.cat([ids.new_full((len(ids), 1), start), ids[:, :-1]], dim=1)
+    def _shift_right(self, ids: Tensor, mask: Tensor | None) -> Tensor:
+        if self.config.start_id is not None:
+            first = ids.new_full((len(ids), 1), self.config.start_id)
+        elif mask is None:
+            first = ids[:, -1:]
+        else:
+            place = torch.arange(ids.shape[1], device=ids.device)
+            first = ids.gather(1, (place * (mask > 0)).argmax(-1, keepdim=True))
+        return torch.cat([first, ids[:, :-1]], dim=1)
 
     def _embed(self, ids: Tensor, types: Tensor | None, languages: Tensor | None) -> Tensor:
         x: Tensor = self.tokens(ids)

@@ -1,0 +1,137 @@
+"""BART (1910.13461) and mBART (2001.08210): encoder and decoder with learned positions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from idiolect.models.family import Architecture, Family, Fields, activation
+from idiolect.models.names import Rule
+
+__all__ = ["FAMILIES"]
+
+
+def _attention(side: str, theirs: str, ours: str) -> tuple[Rule, ...]:
+    theirs, ours = f"{side}.layers.{{n}}.{theirs}", f"{side}.layers.{{n}}.{ours}"
+    return (
+        Rule(f"{theirs}.q_proj.*", f"{ours}.query.*"),
+        Rule(f"{theirs}.k_proj.*", f"{ours}.key.*"),
+        Rule(f"{theirs}.v_proj.*", f"{ours}.value.*"),
+        Rule(f"{theirs}.out_proj.*", f"{ours}.output.*"),
+        Rule(f"{theirs}_layer_norm.*", f"{ours}_norm.*"),
+    )
+
+
+def _side(side: str) -> tuple[Rule, ...]:
+    return (
+        Rule(f"{side}.embed_positions.weight", f"{side}.table.weight"),
+        Rule(f"{side}.layernorm_embedding.*", f"{side}.embedding_norm.*"),
+        *_attention(side, "self_attn", "attention"),
+        Rule(f"{side}.layers.{{n}}.fc1.*", f"{side}.layers.{{n}}.feed_forward.up.*"),
+        Rule(f"{side}.layers.{{n}}.fc2.*", f"{side}.layers.{{n}}.feed_forward.down.*"),
+        Rule(f"{side}.layers.{{n}}.final_layer_norm.*", f"{side}.layers.{{n}}.feed_forward_norm.*"),
+        Rule(f"{side}.layer_norm.*", f"{side}.final_norm.*"),
+    )
+
+
+_RULES = (
+    Rule("shared.weight", "tokens.weight"),
+    *_side("encoder"),
+    *_side("decoder"),
+    *_attention("decoder", "encoder_attn", "cross"),
+)
+
+
+def _bart(fields: Fields) -> dict[str, Any]:
+    width = fields.get("d_model", 1024)
+    return {
+        "width": width,
+        "heads": fields.same("encoder_attention_heads", "decoder_attention_heads", 16),
+        "inner": fields.same("encoder_ffn_dim", "decoder_ffn_dim", 4096),
+        "encoder_layers": fields.get("encoder_layers", 12),
+        "decoder_layers": fields.get("decoder_layers", 12),
+        "norm_first": False,
+        "embedding_norm": True,
+        "final_norm": False,
+        "activation": activation(fields.get("activation_function", "gelu")),
+        "max_positions": fields.get("max_position_embeddings", 1024),
+        "position_offset": 2,
+        "embedding_scale": width**0.5 if fields.get("scale_embedding", False) else 1.0,
+        "dropout": fields.get("dropout", 0.1),
+        "attention_dropout": fields.get("attention_dropout", 0.0),
+        "inner_dropout": fields.get("activation_dropout", 0.0),
+        "pad_id": fields.get("pad_token_id", 1),
+        "start_id": fields.get("decoder_start_token_id", 2),
+    }
+
+
+def _mbart(fields: Fields) -> dict[str, Any]:
+    # The decoder starts from the text's own last token, the code of its language.
+    return _bart(fields) | {"norm_first": True, "final_norm": True, "start_id": None}
+
+
+_READS = frozenset(
+    {
+        "d_model",
+        "encoder_attention_heads",
+        "decoder_attention_heads",
+        "encoder_ffn_dim",
+        "decoder_ffn_dim",
+        "encoder_layers",
+        "decoder_layers",
+        "activation_function",
+        "max_position_embeddings",
+        "scale_embedding",
+        "dropout",
+        "attention_dropout",
+        "activation_dropout",
+        "decoder_start_token_id",
+    }
+)
+
+
+def _family(model_type: str, name: str, title: str, paper: str, **data: Any) -> Family:
+    head = (
+        Rule("lm_head.weight", "heads.language.weight", bare=True),
+        Rule("final_logits_bias", "heads.language.bias", bare=True, row=True),
+    )
+    classify = (
+        Rule("classification_head.dense.*", "pooler.dense.*", bare=True),
+        Rule("classification_head.out_proj.*", "heads.sequence.output.*", bare=True),
+    )
+    return Family(
+        model_type=model_type,
+        title=title,
+        paper=paper,
+        rules=_RULES,
+        architectures={
+            f"{name}ForConditionalGeneration": Architecture(
+                tasks=("language",), prefix="model.", rules=head, config={"head_bias": True}
+            ),
+            f"{name}Model": Architecture(),
+            f"{name}ForSequenceClassification": Architecture(
+                tasks=("sequence",),
+                prefix="model.",
+                rules=classify,
+                config={"pool": "end", "pool_dense": True},
+            ),
+            f"{name}ForQuestionAnswering": Architecture(
+                tasks=("span",),
+                prefix="model.",
+                rules=(Rule("qa_outputs.*", "heads.span.output.*", bare=True),),
+            ),
+        },
+        aliases={
+            "encoder.embed_tokens.weight": "tokens.weight",
+            "decoder.embed_tokens.weight": "tokens.weight",
+            "lm_head.weight": "tokens.weight",
+        },
+        reads=_READS,
+        fixed={"is_decoder": (False,)},
+        **data,
+    )
+
+
+FAMILIES = (
+    _family("bart", "Bart", "BART", "arXiv 1910.13461", configure=_bart),
+    _family("mbart", "MBart", "mBART", "arXiv 2001.08210", configure=_mbart),
+)

@@ -1,0 +1,174 @@
+"""A network out of a checkpoint and back: names, shapes and tied copies, checked before any use.
+
+Everything wrong with a checkpoint is reported together, and nothing half-loaded is returned.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from idiolect.errors import CheckpointError
+from idiolect.models.family import Family
+from idiolect.models.names import NameTable, Source, matches
+from idiolect.models.registry import find_family
+from idiolect.models.weights import Weights, open_weights
+from idiolect.nn.config import TransformerConfig
+from idiolect.nn.transformer import Transformer
+
+__all__ = ["export_weights", "read_network"]
+
+_HEAD = "heads.language.weight"
+
+
+def read_network(
+    directory: Path, settings: Mapping[str, Any], *, dtype: torch.dtype | None = None
+) -> Transformer:
+    """Build the network that a `config.json` describes, with the weights of its directory.
+
+    Args:
+        directory: Where the weight files are.
+        settings: The fields of `config.json`.
+        dtype: Number format of the weights; `None` keeps the file's.
+
+    Raises:
+        ConfigError: Fields that would change the result and are not supported.
+        CheckpointError: Weights that are missing, unexpected, of another shape, or copies of one
+            another that differ: all of them in one message.
+    """
+    family = find_family(settings)
+    table = _table(family, settings)
+    weights = open_weights(directory)
+    stored = _stored_names(weights, family)
+    config = _settle_head(family.config(settings), family, table, weights, stored)
+    with torch.device("meta"):
+        network = Transformer(config)
+
+    tensors: dict[str, Tensor] = {}
+    missing, misshaped, expected = [], [], set()
+    for ours, parameter in network.state_dict().items():
+        source = table.source(ours)
+        expected.add(source.name)
+        name = stored.get(source.name) or _stored_copy(ours, family, stored)
+        if name is None:
+            missing.append(source.full_name)
+            continue
+        tensor = source.extract(weights[name])
+        if tensor.shape != parameter.shape:
+            misshaped.append(f"{name} gives {_shape(tensor)} and not {_shape(parameter)}")
+        tensors[ours] = tensor if dtype is None else tensor.to(dtype)
+    unexpected = [
+        name for bare, name in stored.items() if bare not in expected and not _known(bare, family)
+    ]
+    different = [
+        f"{stored[alias]} and {stored[table.source(ours).name]}"
+        for alias, ours in family.aliases.items()
+        if alias in stored
+        and alias not in expected
+        and ours in tensors
+        and not torch.equal(tensors[ours], weights[stored[alias]].to(tensors[ours].dtype))
+    ]
+    problems = [
+        f"{kind}: {_few(names)}"
+        for kind, names in (
+            ("missing", sorted(set(missing))),
+            ("wrong shape", misshaped),
+            ("unexpected", unexpected),
+            ("copies that differ", different),
+        )
+        if names
+    ]
+    if problems:
+        raise CheckpointError(
+            f"the weights in {directory} do not fit its config.json: " + "; ".join(problems),
+            hint="both must come from the same model",
+        )
+    network.load_state_dict(tensors, strict=True, assign=True)
+    return network.eval()
+
+
+def export_weights(network: Transformer, settings: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return the network's weights under the names of the published layout."""
+    table = _table(find_family(settings), settings)
+    fused: dict[str, list[tuple[Source, Tensor]]] = {}
+    for ours, tensor in network.state_dict().items():
+        source = table.source(ours)
+        fused.setdefault(source.full_name, []).append((source, tensor.detach().cpu()))
+    exported = {}
+    for name, parts in fused.items():
+        parts.sort(key=lambda part: part[0].part)
+        exported[name] = parts[0][0].combine([tensor for _, tensor in parts])
+    return exported
+
+
+def _table(family: Family, settings: Mapping[str, Any]) -> NameTable:
+    _, architecture = family.architecture(settings)
+    rules = (*family.rules, *architecture.rules)
+    return NameTable(rules, prefix=architecture.prefix, gated=family.config(settings).gated)
+
+
+def _stored_names(weights: Weights, family: Family) -> dict[str, str]:
+    """Map names without any prefix to the names in the file.
+
+    Prefixes come and go: the published `gpt2` names the class with a head, and its weights lack
+    that class's prefix. Before 2019 norms called their weights gamma and beta, after TensorFlow.
+    """
+    prefixes = {a.prefix for a in family.architectures.values() if a.prefix}
+    stored = {}
+    for name in weights.names:
+        bare = next((name.removeprefix(p) for p in prefixes if name.startswith(p)), name)
+        stored[re.sub(r"\.gamma$", ".weight", re.sub(r"\.beta$", ".bias", bare))] = name
+    return stored
+
+
+def _settle_head(
+    config: TransformerConfig,
+    family: Family,
+    table: NameTable,
+    weights: Weights,
+    stored: Mapping[str, str],
+) -> TransformerConfig:
+    """Tie or untie the language-model head as the weights say, where config.json is not the truth.
+
+    A file that says "tied" and holds another head has trained that head; it is kept.
+    """
+    if "language" not in config.tasks:
+        return config
+    head = stored.get(table.source(_HEAD).name)
+    if head is None and not config.tied and family.head_may_be_absent:
+        return replace(config, tied=True)
+    tokens = stored.get(table.source("tokens.weight").name)
+    if config.tied and head is not None and tokens is not None:
+        return replace(config, tied=torch.equal(weights[head], weights[tokens]))
+    return config
+
+
+def _stored_copy(ours: str, family: Family, stored: Mapping[str, str]) -> str | None:
+    """Find a tied copy of a weight that was stored in its place."""
+    if ours == _HEAD:
+        return None
+    copies = (stored.get(alias) for alias, copied in family.aliases.items() if copied == ours)
+    return next((name for name in copies if name is not None), None)
+
+
+def _known(bare: str, family: Family) -> bool:
+    """Tell whether a tensor that the network does not need is no surprise."""
+    if bare in family.aliases or any(re.fullmatch(pattern, bare) for pattern in family.ignored):
+        return True
+    rules = (rule for other in family.architectures.values() for rule in other.rules)
+    return any(matches(rule.theirs, bare) for rule in rules)
+
+
+def _shape(tensor: Tensor) -> str:
+    return "×".join(map(str, tensor.shape))
+
+
+def _few(names: list[str], count: int = 8) -> str:
+    rest = f" and {len(names) - count} more" if len(names) > count else ""
+    return ", ".join(names[:count]) + rest

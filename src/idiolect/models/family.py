@@ -1,0 +1,160 @@
+"""What a family of published models is: data that maps its configuration and weights to ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from idiolect.errors import ConfigError
+from idiolect.models.names import Rule
+from idiolect.nn.config import Activation, Task, TransformerConfig
+
+__all__ = ["Architecture", "Family", "Fields", "activation"]
+
+_ACTIVATIONS: dict[str, Activation] = {
+    "gelu": "gelu",
+    "gelu_fast": "gelu_tanh",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "relu": "relu",
+    "silu": "silu",
+    "swish": "silu",
+}
+
+
+def activation(name: str) -> Activation:
+    """Translate the name of an activation.
+
+    Raises:
+        ConfigError: We do not have it; the message lists those we have.
+    """
+    if name not in _ACTIVATIONS:
+        raise ConfigError(
+            f"the activation {name!r} is not supported", hint="one of " + ", ".join(_ACTIVATIONS)
+        )
+    return _ACTIVATIONS[name]
+
+
+class Fields:
+    """The fields of a `config.json`, with the family's defaults for those that are not there.
+
+    A field that is there and null counts as not there, as the files themselves use it.
+    """
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self.values = values
+
+    def get(self, name: str, default: Any) -> Any:
+        """Return a field's value, or the default where it is missing or null."""
+        value = self.values.get(name)
+        return default if value is None else value
+
+    def same(self, first: str, second: str, default: Any) -> Any:
+        """Return the value two fields share.
+
+        Raises:
+            ConfigError: They differ; the one Transformer gives both sides the same shape.
+        """
+        value, other = self.get(first, default), self.get(second, default)
+        if value != other:
+            raise ConfigError(
+                f"{first} is {value} and {second} is {other}", hint="only equal sides are supported"
+            )
+        return value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """One class of a family: which heads it has, and how its weights are named."""
+
+    tasks: tuple[Task, ...] = ()
+    """The heads on top."""
+    prefix: str = ""
+    """Before the names of the body."""
+    rules: tuple[Rule, ...] = ()
+    """The names of its heads."""
+    config: Mapping[str, Any] = field(default_factory=dict)
+    """What it changes in the `TransformerConfig`."""
+    fixed: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    """Fields that are supported at these values only, where this head is used."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """A family of models: everything that distinguishes it from the others, as data."""
+
+    model_type: str
+    """What `config.json` calls it."""
+    title: str
+    """Its name, for people."""
+    paper: str
+    """Where it was described."""
+    configure: Callable[[Fields], dict[str, Any]]
+    """From the fields of `config.json` to the arguments of `TransformerConfig`."""
+    rules: tuple[Rule, ...]
+    """The names of the body's weights."""
+    architectures: Mapping[str, Architecture]
+    """Its classes; the first is taken where `config.json` names none."""
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    """Names of tied copies in a checkpoint, and which of our weights they copy."""
+    ignored: tuple[str, ...] = ()
+    """Names of buffers that some checkpoints hold and no network reads, as regular expressions."""
+    reads: frozenset[str] = frozenset()
+    """Fields that `configure` reads."""
+    fixed: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    """Fields that would change the result, and the values at which they are supported."""
+    head_may_be_absent: bool = False
+    """An untied head that a checkpoint lacks is tied (T5: its files say "untied" and are not)."""
+
+    def architecture(self, settings: Mapping[str, Any]) -> tuple[str, Architecture]:
+        """Find the class a `config.json` names.
+
+        Raises:
+            ConfigError: It names a class we do not have; the message lists those we have.
+        """
+        named = settings.get("architectures") or [next(iter(self.architectures))]
+        for name in named:
+            if name in self.architectures:
+                return name, self.architectures[name]
+        raise ConfigError(
+            f"{self.model_type} models of the class {named[0]!r} are not supported",
+            hint="one of " + ", ".join(self.architectures),
+        )
+
+    def config(self, settings: Mapping[str, Any]) -> TransformerConfig:
+        """Build the network's configuration from the fields of a `config.json`.
+
+        Raises:
+            ConfigError: Fields with values that would change the result and are not supported, all
+                of them named; or values that do not fit together.
+        """
+        name, architecture = self.architecture(settings)
+        fixed = {**self.fixed, **architecture.fixed}
+        refused = [
+            f"{key} = {settings[key]!r} (supported: {', '.join(map(repr, values))})"
+            for key, values in fixed.items()
+            if settings.get(key) is not None and settings[key] not in values
+        ]
+        if refused:
+            raise ConfigError(f"{name}: not supported: " + "; ".join(refused))
+        fields = Fields(settings)
+        values = {
+            "vocabulary": fields.get("vocab_size", 0),
+            "tied": bool(fields.get("tie_word_embeddings", True)),
+            "pad_id": fields.get("pad_token_id", None),
+            "tasks": architecture.tasks,
+            "labels": _labels(fields),
+        }
+        values |= self.configure(fields) | dict(architecture.config)
+        if values["pad_id"] is not None and not 0 <= values["pad_id"] < values["vocabulary"]:
+            # Llama's published "-1" means that there is none.
+            values["pad_id"] = None
+        if values.get("pool") == "end":
+            values["end_id"] = fields.get("eos_token_id", None)
+        return TransformerConfig(**values)
+
+
+def _labels(fields: Fields) -> int:
+    names = fields.get("id2label", None)
+    return len(names) if names else int(fields.get("num_labels", 2))

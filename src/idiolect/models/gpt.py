@@ -1,0 +1,254 @@
+"""GPT (Radford et al. 2018), GPT-2 (2019), GPT-3's shapes (2005.14165) and XGLM (2112.10668)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from idiolect.models.family import Architecture, Family, Fields, activation
+from idiolect.models.names import Rule
+
+__all__ = ["FAMILIES", "GPT3_SIZES", "gpt3_settings"]
+
+_BLOCK = (
+    Rule(
+        "h.{n}.attn.c_attn.*",
+        (
+            "decoder.layers.{n}.attention.query.*",
+            "decoder.layers.{n}.attention.key.*",
+            "decoder.layers.{n}.attention.value.*",
+        ),
+        transpose=True,
+    ),
+    Rule("h.{n}.attn.c_proj.*", "decoder.layers.{n}.attention.output.*", transpose=True),
+    Rule("h.{n}.ln_1.*", "decoder.layers.{n}.attention_norm.*"),
+    Rule("h.{n}.mlp.c_fc.*", "decoder.layers.{n}.feed_forward.up.*", transpose=True),
+    Rule("h.{n}.mlp.c_proj.*", "decoder.layers.{n}.feed_forward.down.*", transpose=True),
+    Rule("h.{n}.ln_2.*", "decoder.layers.{n}.feed_forward_norm.*"),
+)
+_HEAD = Rule("lm_head.weight", "heads.language.weight", bare=True)
+_SCORE = Rule("score.weight", "heads.sequence.output.weight", bare=True)
+_LAST = {"pool": "last", "label_bias": False}
+_IGNORED = (r"(.+\.)?h\.\d+\.attn\.(bias|masked_bias)", r"(.+\.)?position_ids")
+_READS = frozenset({"n_embd", "n_head", "n_layer", "n_positions", "layer_norm_epsilon"}) | {
+    "resid_pdrop",
+    "embd_pdrop",
+    "attn_pdrop",
+}
+
+
+def _decoder(fields: Fields) -> dict[str, Any]:
+    width = fields.get("n_embd", 768)
+    return {
+        "width": width,
+        "heads": fields.get("n_head", 12),
+        "inner": 4 * width,
+        "decoder_layers": fields.get("n_layer", 12),
+        "max_positions": fields.get("n_positions", 512),
+        "norm_epsilon": fields.get("layer_norm_epsilon", 1e-5),
+        "dropout": fields.same("resid_pdrop", "embd_pdrop", 0.1),
+        "attention_dropout": fields.get("attn_pdrop", 0.1),
+    }
+
+
+def _gpt(fields: Fields) -> dict[str, Any]:
+    # Its "gelu" is the tanh approximation, under the name that later meant the exact one.
+    name = fields.get("afn", "gelu")
+    return _decoder(fields) | {
+        "activation": activation("gelu_new" if name == "gelu" else name),
+        "norm_first": False,
+        "final_norm": False,
+    }
+
+
+def _gpt2(fields: Fields) -> dict[str, Any]:
+    values = _decoder(fields)
+    return values | {
+        "inner": fields.get("n_inner", values["inner"]),
+        "max_positions": fields.get("n_positions", 1024),
+        "activation": activation(fields.get("activation_function", "gelu_new")),
+    }
+
+
+def _gpt3(fields: Fields) -> dict[str, Any]:
+    return _gpt2(fields) | {
+        "windows": tuple(fields.get("attention_windows", (None,))),
+        "head_width": fields.get("head_dim", None),
+    }
+
+
+GPT3_SIZES: dict[str, tuple[int, int, int]] = {
+    "small": (12, 768, 12),
+    "medium": (24, 1024, 16),
+    "large": (24, 1536, 16),
+    "xl": (24, 2048, 24),
+    "2.7b": (32, 2560, 32),
+    "6.7b": (32, 4096, 32),
+    "13b": (40, 5140, 40),
+    "175b": (96, 12288, 96),
+}
+"""Layers, width and heads of table 2.1 of 2005.14165. "xl" and "13b" print widths that their head
+counts do not divide; `gpt3_settings` gives those heads of 128, as the table says."""
+
+
+def gpt3_settings(size: str, *, band: int = 128) -> dict[str, Any]:
+    """Return `config.json` fields for a model of GPT-3's shape, dense and banded layers in turn.
+
+    Args:
+        size: One of `GPT3_SIZES`.
+        band: How many keys back a banded layer sees. The paper does not give the figure.
+    """
+    layers, width, heads = GPT3_SIZES[size]
+    return {
+        "model_type": "gpt3",
+        "architectures": ["GPT3LMHeadModel"],
+        "vocab_size": 50257,
+        "n_layer": layers,
+        "n_embd": width,
+        "n_head": heads,
+        "n_positions": 2048,
+        "attention_windows": [None, band],
+    } | ({"head_dim": 128} if width % heads else {})
+
+
+_GPT2_TABLE = (
+    Rule("wte.weight", "tokens.weight"),
+    Rule("wpe.weight", "decoder.table.weight"),
+    *_BLOCK,
+    Rule("ln_f.*", "decoder.final_norm.*"),
+)
+_GPT2_READS = _READS | {"n_inner", "activation_function"}
+_GPT2_FIXED = {
+    "scale_attn_weights": (True,),
+    "scale_attn_by_inverse_layer_idx": (False,),
+    "add_cross_attention": (False,),
+}
+
+_GPT = Family(
+    model_type="openai-gpt",
+    title="GPT",
+    paper="Radford et al. 2018, Improving Language Understanding by Generative Pre-Training",
+    configure=_gpt,
+    rules=(
+        Rule("tokens_embed.weight", "tokens.weight"),
+        Rule("positions_embed.weight", "decoder.table.weight"),
+        *_BLOCK,
+    ),
+    architectures={
+        "OpenAIGPTLMHeadModel": Architecture(
+            tasks=("language",), prefix="transformer.", rules=(_HEAD,)
+        ),
+        "OpenAIGPTModel": Architecture(),
+        "OpenAIGPTForSequenceClassification": Architecture(
+            tasks=("sequence",), prefix="transformer.", rules=(_SCORE,), config=_LAST
+        ),
+    },
+    aliases={"lm_head.weight": "tokens.weight"},
+    ignored=_IGNORED,
+    reads=_READS | {"afn"},
+)
+
+_GPT2 = Family(
+    model_type="gpt2",
+    title="GPT-2",
+    paper="Radford et al. 2019, Language Models are Unsupervised Multitask Learners",
+    configure=_gpt2,
+    rules=_GPT2_TABLE,
+    architectures={
+        "GPT2LMHeadModel": Architecture(tasks=("language",), prefix="transformer.", rules=(_HEAD,)),
+        "GPT2Model": Architecture(),
+        "GPT2ForSequenceClassification": Architecture(
+            tasks=("sequence",), prefix="transformer.", rules=(_SCORE,), config=_LAST
+        ),
+        "GPT2ForTokenClassification": Architecture(
+            tasks=("token",),
+            prefix="transformer.",
+            rules=(Rule("classifier.*", "heads.token.output.*", bare=True),),
+        ),
+        "GPT2ForQuestionAnswering": Architecture(
+            tasks=("span",),
+            prefix="transformer.",
+            rules=(Rule("qa_outputs.*", "heads.span.output.*", bare=True),),
+        ),
+    },
+    aliases={"lm_head.weight": "tokens.weight"},
+    ignored=_IGNORED,
+    reads=_GPT2_READS,
+    fixed=_GPT2_FIXED,
+)
+
+_GPT3 = Family(
+    model_type="gpt3",
+    title="GPT-3 shapes",
+    paper="arXiv 2005.14165",
+    configure=_gpt3,
+    rules=_GPT2_TABLE,
+    architectures={
+        "GPT3LMHeadModel": Architecture(tasks=("language",), prefix="transformer.", rules=(_HEAD,))
+    },
+    aliases={"lm_head.weight": "tokens.weight"},
+    reads=_GPT2_READS | {"attention_windows", "head_dim"},
+    fixed=_GPT2_FIXED,
+)
+
+
+def _xglm(fields: Fields) -> dict[str, Any]:
+    width = fields.get("d_model", 1024)
+    return {
+        "width": width,
+        "heads": fields.get("attention_heads", 16),
+        "inner": fields.get("ffn_dim", 4096),
+        "decoder_layers": fields.get("num_layers", 24),
+        "activation": activation(fields.get("activation_function", "gelu")),
+        "position": "sinusoidal",
+        "sinusoid_interleaved": False,
+        "position_offset": 2,
+        "max_positions": fields.get("max_position_embeddings", 2048),
+        "embedding_scale": width**0.5 if fields.get("scale_embedding", True) else 1.0,
+        "dropout": fields.get("dropout", 0.1),
+        "attention_dropout": fields.get("attention_dropout", 0.1),
+        "inner_dropout": fields.get("activation_dropout", 0.0),
+        "pad_id": fields.get("pad_token_id", 1),
+    }
+
+
+_XGLM = Family(
+    model_type="xglm",
+    title="XGLM",
+    paper="arXiv 2112.10668",
+    configure=_xglm,
+    rules=(
+        Rule("embed_tokens.weight", "tokens.weight"),
+        Rule("layers.{n}.self_attn.q_proj.*", "decoder.layers.{n}.attention.query.*"),
+        Rule("layers.{n}.self_attn.k_proj.*", "decoder.layers.{n}.attention.key.*"),
+        Rule("layers.{n}.self_attn.v_proj.*", "decoder.layers.{n}.attention.value.*"),
+        Rule("layers.{n}.self_attn.out_proj.*", "decoder.layers.{n}.attention.output.*"),
+        Rule("layers.{n}.self_attn_layer_norm.*", "decoder.layers.{n}.attention_norm.*"),
+        Rule("layers.{n}.fc1.*", "decoder.layers.{n}.feed_forward.up.*"),
+        Rule("layers.{n}.fc2.*", "decoder.layers.{n}.feed_forward.down.*"),
+        Rule("layers.{n}.final_layer_norm.*", "decoder.layers.{n}.feed_forward_norm.*"),
+        Rule("layer_norm.*", "decoder.final_norm.*"),
+    ),
+    architectures={
+        "XGLMForCausalLM": Architecture(tasks=("language",), prefix="model.", rules=(_HEAD,)),
+        "XGLMModel": Architecture(),
+    },
+    aliases={"lm_head.weight": "tokens.weight"},
+    ignored=(r"(.+\.)?embed_positions\.weights",),
+    reads=frozenset(
+        {
+            "d_model",
+            "attention_heads",
+            "ffn_dim",
+            "num_layers",
+            "activation_function",
+            "max_position_embeddings",
+            "scale_embedding",
+            "dropout",
+            "attention_dropout",
+            "activation_dropout",
+        }
+    ),
+    fixed={"add_cross_attention": (False,)},
+)
+
+FAMILIES = (_GPT, _GPT2, _GPT3, _XGLM)

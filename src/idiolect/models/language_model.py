@@ -1,0 +1,167 @@
+"""`LanguageModel`: a network and its tokenizer as one thing, in Hugging Face's directory layout."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+
+from idiolect.errors import CheckpointError
+from idiolect.models.checkpoint import export_weights, read_network
+from idiolect.models.family import Family
+from idiolect.models.registry import find_family
+from idiolect.models.weights import SHARD_BYTES, is_weight_file, write_weights
+from idiolect.nn.transformer import Transformer
+from idiolect.text.files import read_json
+from idiolect.text.hub import locate
+from idiolect.text.tokenizer import Tokenizer
+
+__all__ = ["LanguageModel"]
+
+_RECORD = "idiolect.json"
+_HUB_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "pytorch_model*.bin")
+
+
+class LanguageModel:
+    """A network and the tokenizer it was trained with.
+
+    >>> model = LanguageModel.load("path/to/model")        # doctest: +SKIP
+    >>> ids = torch.tensor(model.tokenizer.encode_batch(["one text"]))  # doctest: +SKIP
+    >>> model.network(ids).logits.shape                    # doctest: +SKIP
+    torch.Size([1, 4, 32000])
+
+    Raises:
+        CheckpointError: The tokenizer has more ids than the network has rows.
+    """
+
+    def __init__(
+        self, network: Transformer, tokenizer: Tokenizer, settings: Mapping[str, Any]
+    ) -> None:
+        if len(tokenizer) > network.config.vocabulary:
+            raise CheckpointError(
+                f"the tokenizer has {len(tokenizer)} ids and the network "
+                f"{network.config.vocabulary} rows",
+                hint="they do not belong together",
+            )
+        self.network = network
+        """The network, in evaluation mode after loading."""
+        self.tokenizer = tokenizer
+        """The tokenizer whose ids the network reads; the network may have more rows than it has."""
+        self.settings = dict(settings)
+        """The fields of `config.json`, as they were published."""
+
+    @property
+    def family(self) -> Family:
+        """The family of published models it belongs to."""
+        return find_family(self.settings)
+
+    @classmethod
+    def load(
+        cls,
+        source: str | Path,
+        *,
+        dtype: torch.dtype | None = None,
+        device: str | torch.device = "cpu",
+    ) -> Self:
+        """Load a published model.
+
+        Args:
+            source: A directory in the Hugging Face layout, or the id of a repository on the hub.
+            dtype: Number format of the weights. By default a CPU gets float32, which it is fast
+                with, and an accelerator gets what the file holds.
+            device: Where to put the network.
+
+        Raises:
+            InputError: There is no such directory or repository.
+            OfflineError: It would have to be fetched and cannot be.
+            ConfigError: An unknown family, or fields that would change the result and are not
+                supported.
+            CheckpointError: Files that are missing or damaged, or do not fit together.
+        """
+        directory = locate(source, _HUB_FILES)
+        settings = read_json(directory / "config.json")
+        find_family(settings)
+        tokenizer = Tokenizer.load(directory)
+        _check_record(directory, tokenizer)
+        if dtype is None and torch.device(device).type == "cpu":
+            dtype = torch.float32
+        network = read_network(directory, settings, dtype=dtype).to(device)
+        return cls(network, tokenizer, settings)
+
+    def save(
+        self,
+        directory: str | Path,
+        *,
+        dtype: torch.dtype | None = None,
+        shard_bytes: int = SHARD_BYTES,
+    ) -> None:
+        """Write the model where `load` and `transformers` find it; whole, or not at all.
+
+        Files of other names that are already in the directory stay there.
+
+        Args:
+            directory: Where to write. It need not exist.
+            dtype: Number format of the weights; `None` keeps the network's.
+            shard_bytes: Weights beyond this size are split into several files.
+        """
+        directory = Path(directory)
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        fresh = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
+        try:
+            tensors = export_weights(self.network, self.settings)
+            if dtype is not None:
+                tensors = {name: tensor.to(dtype) for name, tensor in tensors.items()}
+            write_weights(fresh, tensors, shard_bytes=shard_bytes)
+            name, _ = self.family.architecture(self.settings)
+            stored = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
+            settings = self.settings | {
+                "architectures": [name],
+                "dtype": stored,
+                "vocab_size": self.network.config.vocabulary,
+            }
+            settings.pop("torch_dtype", None)
+            _write_json(fresh / "config.json", settings)
+            self.tokenizer.save(fresh)
+            _write_json(fresh / _RECORD, {"format": 1, "tokenizer": self.tokenizer.fingerprint})
+            _replace(directory, fresh)
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _check_record(directory: Path, tokenizer: Tokenizer) -> None:
+    """Refuse a directory in which somebody has exchanged the tokenizer."""
+    path = directory / _RECORD
+    if path.exists() and read_json(path).get("tokenizer") != tokenizer.fingerprint:
+        raise CheckpointError(
+            f"the tokenizer in {directory} is not the one this model was saved with",
+            hint=f"restore it; or, if it was changed on purpose, remove {_RECORD}",
+        )
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    text = json.dumps(value, ensure_ascii=False, indent=2, sort_keys=True)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def _replace(directory: Path, fresh: Path) -> None:
+    """Put a finished directory in the place of another, keeping what else was in that one."""
+    fresh.chmod(0o755)
+    for path in fresh.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    if not directory.exists():
+        fresh.rename(directory)
+        return
+    for path in directory.iterdir():
+        if not (fresh / path.name).exists() and not is_weight_file(path.name):
+            path.rename(fresh / path.name)
+    old = directory.with_name(f"{fresh.name}.old")
+    directory.rename(old)
+    fresh.rename(directory)
+    shutil.rmtree(old)

@@ -1,0 +1,233 @@
+"""Llama (2302.13971), Mistral (2310.06825), Qwen2 (2407.10671) and Qwen3 (2505.09388).
+
+Pre-norm decoders with RMS norms, rotary positions, gated feed-forward layers and shared key/value
+heads; they differ in biases, windows and query/key norms.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from idiolect.errors import ConfigError
+from idiolect.models.family import Architecture, Family, Fields, activation
+from idiolect.models.names import Rule
+from idiolect.nn.config import RotaryScaling
+
+__all__ = ["FAMILIES"]
+
+_RULES = (
+    Rule("embed_tokens.weight", "tokens.weight"),
+    Rule("layers.{n}.self_attn.q_proj.*", "decoder.layers.{n}.attention.query.*"),
+    Rule("layers.{n}.self_attn.k_proj.*", "decoder.layers.{n}.attention.key.*"),
+    Rule("layers.{n}.self_attn.v_proj.*", "decoder.layers.{n}.attention.value.*"),
+    Rule("layers.{n}.self_attn.o_proj.*", "decoder.layers.{n}.attention.output.*"),
+    Rule("layers.{n}.self_attn.q_norm.weight", "decoder.layers.{n}.attention.query_norm.weight"),
+    Rule("layers.{n}.self_attn.k_norm.weight", "decoder.layers.{n}.attention.key_norm.weight"),
+    Rule("layers.{n}.mlp.gate_proj.*", "decoder.layers.{n}.feed_forward.gate.*"),
+    Rule("layers.{n}.mlp.up_proj.*", "decoder.layers.{n}.feed_forward.up.*"),
+    Rule("layers.{n}.mlp.down_proj.*", "decoder.layers.{n}.feed_forward.down.*"),
+    Rule("layers.{n}.input_layernorm.weight", "decoder.layers.{n}.attention_norm.weight"),
+    Rule(
+        "layers.{n}.post_attention_layernorm.weight", "decoder.layers.{n}.feed_forward_norm.weight"
+    ),
+    Rule("norm.weight", "decoder.final_norm.weight"),
+)
+
+_SCALINGS = ("default", "linear", "yarn", "llama3")
+
+
+def _rotary(fields: Fields) -> dict[str, Any]:
+    """Read rotary positions in the older form (rope_theta, rope_scaling) or the newer one."""
+    given = fields.get("rope_parameters", None) or fields.get("rope_scaling", None) or {}
+    kind = given.get("rope_type", given.get("type", "default"))
+    base = given.get("rope_theta", fields.get("rope_theta", 10_000.0))
+    if kind not in _SCALINGS:
+        raise ConfigError(
+            f"rotary scaling {kind!r} is not supported", hint="one of " + ", ".join(_SCALINGS)
+        )
+    part = given.get("partial_rotary_factor", fields.get("partial_rotary_factor", 1.0))
+    if part != 1.0:
+        raise ConfigError(f"partial_rotary_factor = {part} is not supported", hint="only 1.0 is")
+    if kind == "default":
+        return {"rotary_base": base}
+    if "factor" not in given:
+        raise ConfigError(f"rotary scaling {kind!r} without a factor", hint="add it to config.json")
+    trained = fields.get(
+        "original_max_position_embeddings",
+        given.get("original_max_position_embeddings", fields.get("max_position_embeddings", 2048)),
+    )
+    values: dict[str, Any] = {"kind": kind, "factor": given["factor"], "trained_length": trained}
+    if kind == "llama3":
+        values |= {"fast": given["high_freq_factor"], "slow": given["low_freq_factor"]}
+    if kind == "yarn":
+        unsupported = [key for key in ("mscale", "mscale_all_dim") if given.get(key)]
+        if unsupported:
+            raise ConfigError(f"rotary scaling with {unsupported[0]} is not supported")
+        values |= {
+            "fast": given.get("beta_fast") or 32.0,
+            "slow": given.get("beta_slow") or 1.0,
+            "attention_factor": given.get("attention_factor"),
+            "rounded": given.get("truncate", True),
+        }
+    return {"rotary_base": base, "rotary_scaling": RotaryScaling(**values)}
+
+
+def _decoder(fields: Fields) -> dict[str, Any]:
+    heads = fields.get("num_attention_heads", 32)
+    return {
+        "width": fields.get("hidden_size", 4096),
+        "heads": heads,
+        "kv_heads": fields.get("num_key_value_heads", heads),
+        "head_width": fields.get("head_dim", None),
+        "inner": fields.get("intermediate_size", 11008),
+        "decoder_layers": fields.get("num_hidden_layers", 32),
+        "norm": "rms",
+        "norm_epsilon": fields.get("rms_norm_eps", 1e-6),
+        "activation": activation(fields.get("hidden_act", "silu")),
+        "gated": True,
+        "query_bias": False,
+        "output_bias": False,
+        "inner_bias": False,
+        "position": "rotary",
+        "max_positions": fields.get("max_position_embeddings", 2048),
+        "attention_dropout": fields.get("attention_dropout", 0.0),
+        "tied": fields.get("tie_word_embeddings", False),
+    } | _rotary(fields)
+
+
+def _llama(fields: Fields) -> dict[str, Any]:
+    bias = fields.get("attention_bias", False)
+    return _decoder(fields) | {
+        "query_bias": bias,
+        "output_bias": bias,
+        "inner_bias": fields.get("mlp_bias", False),
+    }
+
+
+def _mistral(fields: Fields) -> dict[str, Any]:
+    # A window is part of the published shape, so a null here means "none", not "the default".
+    window = fields.values.get("sliding_window", 4096)
+    return _decoder(fields) | {
+        "kv_heads": fields.get("num_key_value_heads", 8),
+        "inner": fields.get("intermediate_size", 14336),
+        "windows": (window,) if window else (),
+    }
+
+
+def _windows(fields: Fields) -> dict[str, Any]:
+    """Qwen's layers: full attention first, then windows, unless `layer_types` tells each."""
+    layers = fields.get("num_hidden_layers", 32)
+    window = fields.get("sliding_window", 4096) if fields.get("use_sliding_window", False) else None
+    full = fields.get("max_window_layers", 28)
+    default = ["full_attention" if i < full else "sliding_attention" for i in range(layers)]
+    kinds = fields.get("layer_types", default)
+    unknown = set(kinds) - {"full_attention", "sliding_attention"}
+    if unknown:
+        raise ConfigError(f"layer_types with {sorted(unknown)[0]!r} are not supported")
+    if window is None or "sliding_attention" not in kinds:
+        return {"windows": ()}
+    return {"windows": tuple(window if kind == "sliding_attention" else None for kind in kinds)}
+
+
+def _qwen2(fields: Fields) -> dict[str, Any]:
+    return _decoder(fields) | _windows(fields) | {"query_bias": True}
+
+
+def _qwen3(fields: Fields) -> dict[str, Any]:
+    bias = fields.get("attention_bias", False)
+    return (
+        _decoder(fields)
+        | _windows(fields)
+        | {
+            "head_width": fields.get("head_dim", 128),
+            "qk_norm": True,
+            "query_bias": bias,
+            "output_bias": bias,
+        }
+    )
+
+
+_READS = frozenset(
+    {
+        "hidden_size",
+        "num_attention_heads",
+        "num_key_value_heads",
+        "intermediate_size",
+        "num_hidden_layers",
+        "rms_norm_eps",
+        "hidden_act",
+        "max_position_embeddings",
+        "attention_dropout",
+        "rope_parameters",
+        "rope_scaling",
+        "rope_theta",
+        "partial_rotary_factor",
+        "original_max_position_embeddings",
+        "head_dim",
+    }
+)
+_QWEN_READS = _READS | {"use_sliding_window", "sliding_window", "max_window_layers", "layer_types"}
+
+
+def _family(
+    model_type: str, name: str, paper: str, *, question_prefix: str = "transformer.", **data: Any
+) -> Family:
+    score = Rule("score.*", "heads.token.output.*", bare=True)
+    return Family(
+        model_type=model_type,
+        title=name,
+        paper=paper,
+        rules=_RULES,
+        architectures={
+            f"{name}ForCausalLM": Architecture(
+                tasks=("language",),
+                prefix="model.",
+                rules=(Rule("lm_head.weight", "heads.language.weight", bare=True),),
+            ),
+            f"{name}Model": Architecture(),
+            f"{name}ForSequenceClassification": Architecture(
+                tasks=("sequence",),
+                prefix="model.",
+                rules=(Rule("score.weight", "heads.sequence.output.weight", bare=True),),
+                config={"pool": "last", "label_bias": False},
+            ),
+            f"{name}ForTokenClassification": Architecture(
+                tasks=("token",), prefix="model.", rules=(score,)
+            ),
+            f"{name}ForQuestionAnswering": Architecture(
+                tasks=("span",),
+                prefix=question_prefix,
+                rules=(Rule("qa_outputs.*", "heads.span.output.*", bare=True),),
+            ),
+        },
+        aliases={"lm_head.weight": "tokens.weight"},
+        ignored=(r"(.+\.)?rotary_emb\.inv_freq",),
+        **data,
+    )
+
+
+FAMILIES = (
+    _family(
+        "llama",
+        "Llama",
+        "arXiv 2302.13971",
+        configure=_llama,
+        reads=_READS | {"attention_bias", "mlp_bias"},
+    ),
+    _family(
+        "mistral",
+        "Mistral",
+        "arXiv 2310.06825",
+        question_prefix="model.",
+        configure=_mistral,
+        reads=_READS | {"sliding_window"},
+    ),
+    _family("qwen2", "Qwen2", "arXiv 2407.10671", configure=_qwen2, reads=_QWEN_READS),
+    _family(
+        "qwen3",
+        "Qwen3",
+        "arXiv 2505.09388",
+        configure=_qwen3,
+        reads=_QWEN_READS | {"attention_bias"},
+    ),
+)

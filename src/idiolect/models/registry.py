@@ -1,0 +1,31 @@
+"""The families there are, by the `model_type` that a `config.json` gives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from idiolect.errors import ConfigError
+from idiolect.models import bart, bert, gpt, llama, t5, xlm
+from idiolect.models.family import Family
+
+__all__ = ["FAMILIES", "find_family"]
+
+FAMILIES: dict[str, Family] = {
+    family.model_type: family
+    for module in (bert, xlm, gpt, llama, t5, bart)
+    for family in module.FAMILIES
+}
+
+
+def find_family(settings: Mapping[str, Any]) -> Family:
+    """Find the family of a `config.json`.
+
+    Raises:
+        ConfigError: Its `model_type` is missing or unknown; the message lists the known ones.
+    """
+    model_type = settings.get("model_type")
+    if model_type not in FAMILIES:
+        what = "no model_type" if model_type is None else f"unknown model type {model_type!r}"
+        raise ConfigError(what, hint="known: " + ", ".join(sorted(FAMILIES)))
+    return FAMILIES[model_type]

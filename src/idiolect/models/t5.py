@@ -1,0 +1,172 @@
+"""T5 and T5 1.1 (1910.10683), mT5 (2010.11934): encoder and decoder with bucketed distances."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from idiolect.models.family import Architecture, Family, Fields, activation
+from idiolect.models.names import Rule
+
+__all__ = ["FAMILIES"]
+
+
+def _side(side: str, last: int) -> tuple[Rule, ...]:
+    """Rows of the encoder or the decoder; `last` is the number of its feed-forward sub-layer."""
+    theirs, ours = f"{side}.block.{{n}}.layer", f"{side}.layers.{{n}}"
+    inner = f"{theirs}.{last}.DenseReluDense"
+    return (
+        Rule(
+            f"{side}.block.0.layer.0.SelfAttention.relative_attention_bias.weight",
+            f"{side}.score_bias.table.weight",
+        ),
+        Rule(f"{theirs}.0.SelfAttention.q.weight", f"{ours}.attention.query.weight"),
+        Rule(f"{theirs}.0.SelfAttention.k.weight", f"{ours}.attention.key.weight"),
+        Rule(f"{theirs}.0.SelfAttention.v.weight", f"{ours}.attention.value.weight"),
+        Rule(f"{theirs}.0.SelfAttention.o.weight", f"{ours}.attention.output.weight"),
+        Rule(f"{theirs}.0.layer_norm.weight", f"{ours}.attention_norm.weight"),
+        Rule(f"{inner}.wi.weight", f"{ours}.feed_forward.up.weight", gated=False),
+        Rule(f"{inner}.wi_0.weight", f"{ours}.feed_forward.gate.weight", gated=True),
+        Rule(f"{inner}.wi_1.weight", f"{ours}.feed_forward.up.weight", gated=True),
+        Rule(f"{inner}.wo.weight", f"{ours}.feed_forward.down.weight"),
+        Rule(f"{theirs}.{last}.layer_norm.weight", f"{ours}.feed_forward_norm.weight"),
+        Rule(f"{side}.final_layer_norm.weight", f"{side}.final_norm.weight"),
+    )
+
+
+_CROSS = "decoder.block.{n}.layer.1"
+_RULES = (
+    Rule("shared.weight", "tokens.weight"),
+    *_side("encoder", 1),
+    *_side("decoder", 2),
+    Rule(f"{_CROSS}.EncDecAttention.q.weight", "decoder.layers.{n}.cross.query.weight"),
+    Rule(f"{_CROSS}.EncDecAttention.k.weight", "decoder.layers.{n}.cross.key.weight"),
+    Rule(f"{_CROSS}.EncDecAttention.v.weight", "decoder.layers.{n}.cross.value.weight"),
+    Rule(f"{_CROSS}.EncDecAttention.o.weight", "decoder.layers.{n}.cross.output.weight"),
+    Rule(f"{_CROSS}.layer_norm.weight", "decoder.layers.{n}.cross_norm.weight"),
+)
+
+
+def _both(fields: Fields) -> dict[str, Any]:
+    gate, _, name = fields.get("feed_forward_proj", "relu").rpartition("-")
+    layers = fields.get("num_layers", 6)
+    dropout = fields.get("dropout_rate", 0.1)
+    return {
+        "width": fields.get("d_model", 512),
+        "heads": fields.get("num_heads", 8),
+        "head_width": fields.get("d_kv", 64),
+        "inner": fields.get("d_ff", 2048),
+        "encoder_layers": layers,
+        "decoder_layers": fields.get("num_decoder_layers", layers),
+        "norm": "rms",
+        "norm_epsilon": fields.get("layer_norm_epsilon", 1e-6),
+        # "gated-gelu" means the tanh approximation, though its name is that of the exact one.
+        "activation": activation("gelu_new" if (gate, name) == ("gated", "gelu") else name),
+        "gated": gate == "gated",
+        "query_bias": False,
+        "output_bias": False,
+        "inner_bias": False,
+        "position": "buckets",
+        "relative_buckets": fields.get("relative_attention_num_buckets", 32),
+        "relative_distance": fields.get("relative_attention_max_distance", 128),
+        "score_scale": 1.0,
+        "dropout": dropout,
+        "attention_dropout": dropout,
+        "inner_dropout": dropout,
+        "pad_id": fields.get("pad_token_id", 0),
+        # T5 starts decoding from its padding token.
+        "start_id": fields.get("decoder_start_token_id", fields.get("pad_token_id", 0)),
+    }
+
+
+def _t5(fields: Fields) -> dict[str, Any]:
+    values = _both(fields)
+    # T5 1.1 dropped the scaling together with the tying, and its files tell only of the latter.
+    scaled = fields.get("tie_word_embeddings", True) and fields.get("scale_decoder_outputs", True)
+    return values | {"output_scale": values["width"] ** -0.5 if scaled else 1.0}
+
+
+def _mt5(fields: Fields) -> dict[str, Any]:
+    shape = {
+        "num_layers": 8,
+        "num_heads": 6,
+        "d_ff": 1024,
+        "feed_forward_proj": "gated-gelu",
+    }
+    return _both(Fields(shape | {k: v for k, v in fields.values.items() if v is not None}))
+
+
+_READS = frozenset(
+    {
+        "d_model",
+        "num_heads",
+        "d_kv",
+        "d_ff",
+        "num_layers",
+        "num_decoder_layers",
+        "layer_norm_epsilon",
+        "feed_forward_proj",
+        "relative_attention_num_buckets",
+        "relative_attention_max_distance",
+        "dropout_rate",
+        "decoder_start_token_id",
+    }
+)
+
+
+def _family(model_type: str, name: str, title: str, paper: str, **data: Any) -> Family:
+    classify = (
+        Rule("classification_head.dense.*", "pooler.dense.*", bare=True),
+        Rule("classification_head.out_proj.*", "heads.sequence.output.*", bare=True),
+    )
+    return Family(
+        model_type=model_type,
+        title=title,
+        paper=paper,
+        rules=_RULES,
+        architectures={
+            f"{name}ForConditionalGeneration": Architecture(
+                tasks=("language",),
+                rules=(Rule("lm_head.weight", "heads.language.weight", bare=True),),
+            ),
+            f"{name}Model": Architecture(),
+            f"{name}EncoderModel": Architecture(config={"decoder_layers": 0}),
+            f"{name}ForSequenceClassification": Architecture(
+                tasks=("sequence",),
+                prefix="transformer.",
+                rules=classify,
+                config={"pool": "end", "pool_dense": True},
+            ),
+            f"{name}ForTokenClassification": Architecture(
+                tasks=("token",),
+                prefix="transformer.",
+                rules=(Rule("classifier.*", "heads.token.output.*", bare=True),),
+                config={"decoder_layers": 0},
+            ),
+            f"{name}ForQuestionAnswering": Architecture(
+                tasks=("span",), rules=(Rule("qa_outputs.*", "heads.span.output.*", bare=True),)
+            ),
+        },
+        aliases={
+            "encoder.embed_tokens.weight": "tokens.weight",
+            "decoder.embed_tokens.weight": "tokens.weight",
+            "lm_head.weight": "tokens.weight",
+        },
+        # A row that some of the first T5 files hold: the cross-attention never used its distances.
+        ignored=(r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight",),
+        head_may_be_absent=True,
+        fixed={"is_decoder": (False,)},
+        **data,
+    )
+
+
+FAMILIES = (
+    _family(
+        "t5",
+        "T5",
+        "T5, T5 1.1",
+        "arXiv 1910.10683",
+        configure=_t5,
+        reads=_READS | {"scale_decoder_outputs"},
+    ),
+    _family("mt5", "MT5", "mT5", "arXiv 2010.11934", configure=_mt5, reads=_READS),
+)

@@ -1,0 +1,46 @@
+"""Where a model is: a path on this machine, or a repository on the Hugging Face hub."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from idiolect.errors import InputError, OfflineError
+
+__all__ = ["locate"]
+
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+def locate(source: str | Path, files: Iterable[str]) -> Path:
+    """Return the path of a model: as given, or fetched from the hub.
+
+    Args:
+        source: A path, or the id of a repository.
+        files: Patterns of the files to fetch.
+
+    Raises:
+        InputError: It is neither.
+        OfflineError: It looks like a repository, and the hub cannot be reached.
+    """
+    path = Path(source)
+    if path.exists():
+        return path
+    if not _HUB_ID.fullmatch(str(source)):
+        raise InputError(f"no such file or directory: {source}", hint="check the path")
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    try:
+        return Path(huggingface_hub.snapshot_download(str(source), allow_patterns=list(files)))
+    except errors.RepositoryNotFoundError as error:
+        raise InputError(
+            f"{source} is neither a path here nor a repository on the hub",
+            hint="check the spelling; a private repository needs `hf auth login`",
+        ) from error
+    except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, OSError) as error:
+        raise OfflineError(
+            f"{source} is no path here, and the hub cannot be reached",
+            hint="check the path, or download the repository and give its directory",
+        ) from error

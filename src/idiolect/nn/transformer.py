@@ -108,7 +108,8 @@ class Transformer(nn.Module):
         # A shifted text is pooled where its own tokens stand, as BART and T5 do.
         pool_ids, pool_mask = (ids, mask) if target_ids is None else (target_ids, target_mask)
         if target_ids is None:
-            target_ids, target_mask = self._shift_right(ids, mask), mask
+            target_ids = torch.cat([self.start_ids(ids, mask), ids[:, :-1]], dim=1)
+            target_mask = mask
         hidden = self._read(
             self.decoder, target_ids, target_mask, cache=cache, memory=memory, memory_mask=mask
         )
@@ -127,15 +128,14 @@ class Transformer(nn.Module):
         logits: Tensor = head(hidden, self.tokens.weight)
         return logits
 
-    def _shift_right(self, ids: Tensor, mask: Tensor | None) -> Tensor:
+    def start_ids(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return what a decoder behind an encoder starts from. Shape: (batch, 1)."""
         if self.config.start_id is not None:
-            first = ids.new_full((len(ids), 1), self.config.start_id)
-        elif mask is None:
-            first = ids[:, -1:]
-        else:
-            place = torch.arange(ids.shape[1], device=ids.device)
-            first = ids.gather(1, (place * (mask > 0)).argmax(-1, keepdim=True))
-        return torch.cat([first, ids[:, :-1]], dim=1)
+            return ids.new_full((len(ids), 1), self.config.start_id)
+        if mask is None:
+            return ids[:, -1:]
+        place = torch.arange(ids.shape[1], device=ids.device)
+        return ids.gather(1, (place * (mask > 0)).argmax(-1, keepdim=True))
 
     def _embed(self, ids: Tensor, types: Tensor | None, languages: Tensor | None) -> Tensor:
         x: Tensor = self.tokens(ids)

@@ -16,14 +16,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import struct
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
+from random import Random
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from idiolect.errors import ConfigError, InputError
 from idiolect.text import formats
 from idiolect.text.files import write_atomic
+from idiolect.text.sampling import Sampler
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -111,6 +114,10 @@ class Tokenizer:
         rebuilt = {"added_tokens_decoder", "add_bos_token", "add_eos_token", "auto_map"}
         settings = {key: value for key, value in self.settings.items() if key not in rebuilt}
         settings["tokenizer_class"] = "PreTrainedTokenizerFast"
+        names = {id_: token for token, id_ in self._special_tokens().items()}
+        for role in _USUAL_SPECIAL:
+            if (id_ := self.token_id(role)) in names:
+                settings.setdefault(f"{role}_token", names[id_])
         text = json.dumps(settings, ensure_ascii=False, indent=2, sort_keys=True)
         write_atomic(directory / "tokenizer_config.json", f"{text}\n".encode())
         write_atomic(directory / "tokenizer.json", self.engine.to_str(pretty=True).encode())
@@ -144,6 +151,51 @@ class Tokenizer:
             (encoding.ids, encoding.offsets)
             for encoding in self._encodings(texts, special_tokens=special_tokens)
         ]
+
+    def sample_batch(
+        self,
+        texts: Iterable[str],
+        *,
+        alpha: float | None = None,
+        dropout: float | None = None,
+        seed: int = 0,
+        special_tokens: bool = True,
+    ) -> list[list[int]]:
+        """Encode texts by segmentations drawn at random; the same seed draws the same ones.
+
+        Args:
+            texts: the texts.
+            alpha: for Unigram, how much likelier the better segmentations are (Kudo 2018): 0
+                draws evenly among all, 0.1 to 0.5 are usual, a large value always takes the best.
+            dropout: for BPE, the probability to pass a merge over (Provilkov et al. 2020): 0
+                encodes as ever, 0.1 is usual, 1 gives single symbols.
+            seed: where chance begins.
+            special_tokens: whether to add those of the model's template.
+
+        Raises:
+            InputError: the strength that the algorithm takes is missing or impossible, or the
+                algorithm has no subword sampling.
+        """
+        wanted = {"Unigram": ("alpha", alpha, dropout), "BPE": ("dropout", dropout, alpha)}
+        model = type(self.engine.model).__name__
+        if model not in wanted:
+            raise InputError(
+                f"{self.kind} has no subword sampling", hint=f"known for {', '.join(wanted)}"
+            )
+        name, strength, other = wanted[model]
+        if strength is None or other is not None or strength < 0:
+            raise InputError(f"{self.kind} is sampled with {name}=, at least 0, and nothing else")
+        if name == "dropout" and strength > 1:
+            raise InputError(f"dropout is a probability, not {strength}")
+        random = Random(seed)
+        return [
+            self._sampler.resample(encoding, strength, random)
+            for encoding in self._encodings(texts, special_tokens=special_tokens)
+        ]
+
+    @cached_property
+    def _sampler(self) -> Sampler:
+        return Sampler(self.engine)
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """Turn ids back into text; see `decode_batch`."""
@@ -208,6 +260,9 @@ class Tokenizer:
         pipeline = json.loads(self.engine.to_str())
         for passing in ("version", "truncation", "padding"):
             del pipeline[passing]
+        if self.kind == "unigram":  # the JSON gives scores back but for the last bit
+            scored = pipeline["model"]["vocab"]
+            pipeline["model"]["vocab"] = [(piece, _single(score)) for piece, score in scored]
         text = json.dumps(pipeline, sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
@@ -228,11 +283,7 @@ class Tokenizer:
                 return int(processor[role][1])
         if role == "unk" and isinstance(getattr(self.engine.model, "unk_token", None), str):
             return self.engine.token_to_id(self.engine.model.unk_token)
-        special = {
-            token.content: id_
-            for id_, token in self.engine.get_added_tokens_decoder().items()
-            if token.special
-        }
+        special = self._special_tokens()
         return next((special[name] for name in _USUAL_SPECIAL[role] if name in special), None)
 
     pad_id = cached_property(lambda self: self.token_id("pad"))
@@ -250,6 +301,10 @@ class Tokenizer:
     sep_id = cached_property(lambda self: self.token_id("sep"))
     """Id of the token that separates two texts, or None."""
 
+    def _special_tokens(self) -> dict[str, int]:
+        added = self.engine.get_added_tokens_decoder()
+        return {token.content: id_ for id_, token in added.items() if token.special}
+
     def _encodings(self, texts: Iterable[str], *, special_tokens: bool) -> Iterator[Encoding]:
         for chunk in _chunks(texts):
             yield from self.engine.encode_batch(chunk, add_special_tokens=special_tokens)
@@ -261,6 +316,11 @@ def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
     iterator = iter(texts)
     while chunk := list(islice(iterator, _CHUNK)):
         yield chunk
+
+
+def _single(score: float) -> float:
+    """Round to single precision, as SentencePiece keeps its scores."""
+    return float(struct.unpack("f", struct.pack("f", score))[0])
 
 
 def _state(part: Any) -> str:

@@ -12,12 +12,13 @@ import os
 import tempfile
 from typing import TYPE_CHECKING, Any
 
-from idiolect.errors import CheckpointError
+from idiolect.errors import CheckpointError, IdiolectError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["read_bytes", "read_json", "read_text", "write_atomic"]
+__all__ = ["engine_errors", "read_bytes", "read_json", "read_text", "write_atomic"]
 
 
 def read_bytes(path: Path) -> bytes:
@@ -67,6 +68,24 @@ def read_json(path: Path) -> dict[str, Any]:
             f"{path} holds a {type(value).__name__}, not an object", hint="is it the right file?"
         )
     return value
+
+
+@contextlib.contextmanager
+def engine_errors(name: str) -> Iterator[None]:
+    """Turn what the engine raises while it takes a file apart into one line.
+
+    The engine's own panics are no `Exception`; they are caught here as well.
+    """
+    try:
+        yield
+    except IdiolectError:
+        raise
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise CheckpointError(
+            f"{name} is damaged: {error}", hint="fetch or export it again"
+        ) from error
 
 
 def write_atomic(path: Path, data: bytes) -> None:

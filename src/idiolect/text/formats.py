@@ -7,6 +7,7 @@ pipeline.
 
 from __future__ import annotations
 
+import base64
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +16,8 @@ import tokenizers
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
 
 from idiolect.errors import CheckpointError, InputError, OfflineError
-from idiolect.text import sentencepiece, tiktoken
-from idiolect.text.files import read_json, read_text
+from idiolect.text import charsmap, sentencepiece, tiktoken
+from idiolect.text.files import engine_errors, read_json, read_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -120,19 +121,36 @@ def _read_sentencepiece(path: Path, settings: Settings) -> tokenizers.Tokenizer:
 
 
 def _read_pipeline(path: Path) -> tokenizers.Tokenizer:
-    text = read_text(path)
-    try:
-        return tokenizers.Tokenizer.from_str(text)
-    except Exception as error:
-        kind = read_json(path).get("model", {}).get("type", "BPE")
+    pipeline = read_json(path)
+    with engine_errors(str(path)):
+        kind = pipeline["model"].get("type", _ALGORITHMS[0])
         if kind not in _ALGORITHMS:
             raise CheckpointError(
                 f"{path}: unknown tokenizer algorithm {kind!r}",
                 hint=f"known: {', '.join(_ALGORITHMS)}",
-            ) from error
-        raise CheckpointError(
-            f"{path} is damaged: {error}", hint="fetch or export it again"
-        ) from error
+            )
+        for step in _steps(pipeline.get("normalizer")):
+            if step["type"] == "Precompiled":
+                charsmap.check(base64.b64decode(step["precompiled_charsmap"]))
+        engine = tokenizers.Tokenizer.from_str(read_text(path))
+        engine.encode("a")  # a template that names unknown tokens fails only here
+        for token in pipeline["added_tokens"]:
+            # The engine counts added tokens on from the vocabulary, whatever the file says.
+            if (found := engine.token_to_id(token["content"])) != token["id"]:
+                raise CheckpointError(
+                    f"{path} places {token['content']} at id {token['id']}, the engine at {found}",
+                    hint="list it in the model's vocabulary at the id that is meant",
+                )
+    return engine
+
+
+def _steps(part: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """List the single steps of a normaliser."""
+    if part is None:
+        return []
+    if part["type"] != "Sequence":
+        return [part]
+    return [step for inner in part["normalizers"] for step in _steps(inner)]
 
 
 def _read_vocab_and_merges(
@@ -146,10 +164,11 @@ def _read_vocab_and_merges(
     if any(len(merge) != 2 for merge in merges):
         wrong = next(" ".join(merge) for merge in merges if len(merge) != 2)
         raise CheckpointError(f"{merges_path} is damaged: {wrong!r} is no pair of tokens")
-    try:
+    with engine_errors(f"{vocab_path} or merges.txt"):
+        lost = next((a + b for a, b in merges if not {a, b, a + b} <= vocab.keys()), None)
+        if lost is not None:
+            raise CheckpointError(f"{vocab_path} and merges.txt disagree: no {lost!r} in the one")
         engine = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=merges))
-    except Exception as error:
-        raise CheckpointError(f"{vocab_path} and merges.txt disagree: {error}") from error
     prefix = bool(settings.get("add_prefix_space", False))
     engine.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix)
     engine.decoder = decoders.ByteLevel()

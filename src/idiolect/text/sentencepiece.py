@@ -25,7 +25,7 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 
 from idiolect.errors import CheckpointError, ConfigError
 from idiolect.text import charsmap, wire
-from idiolect.text.files import read_bytes
+from idiolect.text.files import engine_errors, read_bytes
 from idiolect.text.merges import merges_from_ranks
 
 if TYPE_CHECKING:
@@ -140,14 +140,10 @@ def build(model: SentencePieceModel) -> tokenizers.Tokenizer:
     unknown = next((i for i, piece in enumerate(model.pieces) if piece.type == _UNKNOWN), None)
     if unknown is None:
         raise CheckpointError("the SentencePiece model has no unknown piece")
-    try:
+    with engine_errors("the SentencePiece model"):
         build_model = _unigram if model.algorithm == "unigram" else _bpe
         engine = tokenizers.Tokenizer(build_model(model, unknown))
         engine.normalizer = _normalizer(model)
-    except CheckpointError:
-        raise
-    except Exception as error:
-        raise CheckpointError(f"the SentencePiece model is damaged: {error}") from error
     engine.pre_tokenizer = _pre_tokenizer(model)
     engine.decoder = _decoder(model)
     engine.add_tokens(

@@ -1,0 +1,355 @@
+r"""One pass over a corpus: how each distinct stretch of text is tokenised, and where it stands.
+
+What is notable: text is cut at single spaces into *chunks*, and each distinct chunk is encoded
+once. A document's tokens are then a sum over its chunks, because no tokenizer joins what a space
+separates. That is checked, not assumed: some documents are encoded whole, and where a sum is
+wrong every document is.
+
+>>> _mark("a type-2\n case").split(" ")
+['\x01a', 'type-2\n\x00case', '\x01']
+"""
+
+from __future__ import annotations
+
+import heapq
+import re
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from concurrent.futures import Future
+
+    from idiolect.text.tokenizer import Tokenizer
+
+__all__ = [
+    "START",
+    "Census",
+    "Integers",
+    "Statistics",
+    "WorstDocument",
+    "encode_after",
+    "take_census",
+]
+
+START = "\1"
+"""Stands before the chunk that begins a document; all others begin with a space."""
+_UNBROKEN = re.compile(rf" (?<=[\s{START}] )")
+"""A space after white space; no chunk begins at one."""
+
+Integers = npt.NDArray[Any]
+"""An array of whole numbers of any width."""
+
+_BATCH = 1 << 22
+"""Characters handled at once."""
+_DISTINCT = 1 << 22
+"""Distinct chunks kept; the corpus that has more is enormous, and those met later are rare."""
+_STREAM = 1 << 25
+"""Chunks whose order is kept, 4 bytes each; of a longer corpus every 2nd, 4th, … document is."""
+_SAMPLE = 64
+"""Documents encoded whole to check that chunks can be added up."""
+_WORST = 20
+
+
+@dataclass(frozen=True)
+class WorstDocument:
+    """A document that takes many tokens a word."""
+
+    index: int
+    """Position in the corpus, from 0."""
+    tokens_per_word: float
+    words: int
+    beginning: str
+    """The first characters of its text."""
+
+
+@dataclass
+class Statistics:
+    """How a tokenizer fares on a corpus."""
+
+    documents: int = 0
+    words: int = 0
+    """Stretches between white space."""
+    bytes: int = 0
+    """Of UTF-8."""
+    tokens: int = 0
+    """Without the special tokens of a template."""
+    unknown: int = 0
+    """Tokens that stand for something outside the vocabulary."""
+    pieces: Counter[int] = field(default_factory=Counter)
+    """How many words were cut into one piece, two pieces, …"""
+    worst: list[WorstDocument] = field(default_factory=list)
+    """Documents of 10 words or more with the most tokens a word, the worst first."""
+
+    @property
+    def bytes_per_token(self) -> float:
+        """UTF-8 bytes a token."""
+        return self.bytes / max(self.tokens, 1)
+
+    @property
+    def tokens_per_word(self) -> float:
+        """Tokens a word, also called fertility."""
+        return self.tokens / max(self.words, 1)
+
+    @property
+    def unknown_share(self) -> float:
+        """Share of all tokens that are the unknown token, 0 to 1."""
+        return self.unknown / max(self.tokens, 1)
+
+
+@dataclass
+class Census:
+    """What a pass over a corpus leaves behind."""
+
+    statistics: Statistics
+    chunks: list[str]
+    """Distinct chunks; number 0 is the empty one, which stands after every document. One that
+    began a document has `START` before it, all others a space."""
+    counts: Integers
+    """How often each chunk occurs in the whole corpus, shape `(len(chunks),)`."""
+    stream: Integers
+    """Numbers of the chunks of the documents kept, in order, `int32`."""
+    stride: int
+    """The stream holds every `stride`-th document."""
+
+
+def encode_after(anchor: str, tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
+    """Encode texts as they would be encoded after `anchor` in running text.
+
+    Where the anchor's own tokens change, which means that they joined with the text, the text is
+    encoded alone.
+
+    Returns:
+        The ids of each text, without those of the anchor.
+    """
+    before = tokenizer.encode(anchor, special_tokens=False)
+    cut = len(before)
+    encoded = tokenizer.encode_batch([anchor + text for text in texts], special_tokens=False)
+    joined = [i for i, ids in enumerate(encoded) if ids[:cut] != before]
+    alone = tokenizer.encode_batch([texts[i] for i in joined], special_tokens=False)
+    for i, ids in zip(joined, alone, strict=True):
+        encoded[i] = before + ids
+    return [ids[cut:] for ids in encoded]
+
+
+def take_census(tokenizer: Tokenizer, corpus: Iterable[str], *, stream: int = _STREAM) -> Census:
+    """Read a corpus once and tokenise each distinct chunk once.
+
+    Args:
+        tokenizer: the tokenizer to be judged.
+        corpus: the documents.
+        stream: the largest number of chunks whose order is kept.
+    """
+    taker = _Taker(tokenizer, stream)
+    # Arrow and the engine both work without Python's lock: while the new chunks of one batch are
+    # encoded, the next batch is cut.
+    with ThreadPoolExecutor(2) as pool:
+        cut: Future[_Cut] | None = None
+        number: _Numbered | None = None
+        for documents in _batches(corpus):
+            following = pool.submit(_cut, documents)
+            if cut:
+                ahead = taker.number(cut.result(), pool)
+                if number:
+                    taker.add(number)
+                number = ahead
+            cut = following
+        if cut:
+            ahead = taker.number(cut.result(), pool)
+            if number:
+                taker.add(number)
+            taker.add(ahead)
+    return taker.finish()
+
+
+@dataclass
+class _Cut:
+    """A batch of documents cut into chunks."""
+
+    documents: list[str]
+    starts: Integers
+    """Where each document's chunks begin in `places`."""
+    places: Integers
+    """Place of each chunk in `distinct`."""
+    distinct: list[str]
+
+
+@dataclass
+class _Numbered:
+    """A batch whose chunks have their numbers and are being measured."""
+
+    documents: list[str]
+    starts: Integers
+    numbers: Integers
+    measured: Future[tuple[Integers, Integers]]
+
+
+def _cut(documents: list[str]) -> _Cut:
+    lists = pc.split_pattern(pa.array(map(_mark, documents), pa.large_string()), " ")
+    chunks = lists.values.dictionary_encode()
+    return _Cut(
+        documents,
+        lists.offsets.to_numpy()[:-1],
+        chunks.indices.to_numpy(),
+        cast("list[str]", chunks.dictionary.to_pylist()),
+    )
+
+
+def _mark(text: str) -> str:
+    r"""Make every space that is no border of chunks a NUL, and mark the document's two ends.
+
+    >>> _mark("a  b")
+    '\x01a \x00b \x01'
+    """
+    if "\0" in text or START in text:  # another control character is as good
+        text = text.replace("\0", "\2").replace(START, "\2")
+    text = f"{START}{text}"
+    if not text.isascii():
+        text = _UNBROKEN.sub("\0", text)
+    else:
+        if "  " in text:
+            text = text.replace("  ", " \0").replace("\0 ", "\0\0")
+        for white in f"\n\t\r\v\f{START}":
+            if f"{white} " in text:
+                text = text.replace(f"{white} ", f"{white}\0")
+    return f"{text} {START}"
+
+
+class _Taker:
+    """Adds up what `take_census` meets."""
+
+    def __init__(self, tokenizer: Tokenizer, stream: int) -> None:
+        self.tokenizer = tokenizer
+        self.statistics = Statistics()
+        self.numbers: dict[str, int] = {START: 0}
+        self.whole = False
+        """Whether documents have to be encoded whole."""
+        self.counts = np.zeros(0, np.int64)
+        self.lengths = np.zeros(0, np.int32)
+        self.unknown = np.zeros(0, np.int32)
+        self.kept: list[Integers] = []
+        self.limit = stream
+        self.stride = 1
+        self.worst: list[tuple[float, int, WorstDocument]] = []
+        self.anchor = len(tokenizer.encode("a", special_tokens=False))
+        byte_level = tokenizer.kind == "byte-bpe"
+        self.unknown_id = None if byte_level else tokenizer.unk_id
+
+    def number(self, cut: _Cut, pool: ThreadPoolExecutor) -> _Numbered:
+        """Number the chunks of a batch and begin to measure those that are new."""
+        known = len(self.numbers) if len(self.lengths) else 0
+        if len(self.numbers) < _DISTINCT:
+            for chunk in cut.distinct:
+                self.numbers.setdefault(chunk, len(self.numbers))
+        self.whole = self.whole or len(self.numbers) >= _DISTINCT
+        places = (self.numbers.get(chunk, -1) for chunk in cut.distinct)
+        table = np.fromiter(places, np.int32, len(cut.distinct))
+        new = list(islice(self.numbers, known, None))
+        self.lengths = np.append(self.lengths, np.zeros(len(new), np.int32))
+        return _Numbered(
+            cut.documents, cut.starts, table[cut.places], pool.submit(self.measure, new)
+        )
+
+    def measure(self, keys: list[str]) -> tuple[Integers, Integers]:
+        """Count the tokens, and the unknown tokens, of each chunk in running text."""
+        first = [key[:1] == START for key in keys]
+        texts = [
+            (key[1:] if begins else f"a {key}").replace("\0", " ")
+            for key, begins in zip(keys, first, strict=True)
+        ]
+        encodings = self.tokenizer.engine.encode_batch_fast(texts, add_special_tokens=False)
+        lengths = np.fromiter(map(len, encodings), np.int32, len(keys))
+        lengths -= np.where(first, 0, self.anchor).astype(np.int32)
+        if self.unknown_id is None:
+            return lengths, np.zeros_like(lengths)
+        unknown = (encoding.ids.count(self.unknown_id) for encoding in encodings)
+        return lengths, np.fromiter(unknown, np.int32, len(keys))
+
+    def add(self, batch: _Numbered) -> None:
+        """Take in a batch whose new chunks have been measured."""
+        lengths, unknown = batch.measured.result()
+        done = len(self.unknown)
+        self.unknown = np.append(self.unknown, unknown)
+        self.lengths[done : len(self.unknown)] = lengths
+        numbers = batch.numbers
+        counts = np.bincount(numbers[numbers >= 0], minlength=len(self.unknown))
+        counts[: len(self.counts)] += self.counts
+        self.counts = counts
+
+        documents = batch.documents
+        tokens = np.add.reduceat(self.lengths[numbers], batch.starts, dtype=np.int64)
+        if not self.statistics.documents and not self.whole:
+            exact = self._encode_whole(documents[:_SAMPLE])
+            self.whole = bool((exact != tokens[:_SAMPLE]).any())
+        if self.whole:
+            tokens = self._encode_whole(documents)
+        self._count(documents, tokens)
+        self._keep(np.split(numbers, batch.starts[1:]))
+
+    def _encode_whole(self, documents: list[str]) -> Integers:
+        engine = self.tokenizer.engine
+        encodings = engine.encode_batch_fast(documents, add_special_tokens=False)
+        return np.fromiter(map(len, encodings), np.int64, len(documents))
+
+    def _count(self, documents: list[str], tokens: Integers) -> None:
+        statistics = self.statistics
+        for index, (text, length) in enumerate(
+            zip(documents, tokens.tolist(), strict=True), statistics.documents
+        ):
+            # A count of spaces is enough to see that a document is none of the worst.
+            if len(self.worst) == _WORST and length <= self.worst[0][0] * text.count(" "):
+                continue
+            words = len(text.split())
+            if words < 10:
+                continue
+            document = WorstDocument(index, length / words, words, text[:80])
+            keep = heapq.heappush if len(self.worst) < _WORST else heapq.heappushpop
+            keep(self.worst, (document.tokens_per_word, -index, document))
+        statistics.documents += len(documents)
+        statistics.tokens += int(tokens.sum())
+        statistics.bytes += sum(len(text.encode()) for text in documents)
+
+    def _keep(self, rows: list[Integers]) -> None:
+        first = self.statistics.documents - len(rows)
+        self.kept += [row for i, row in enumerate(rows, first) if i % self.stride == 0]
+        while sum(map(len, self.kept)) > self.limit and len(self.kept) > 1:
+            self.kept = self.kept[::2]
+            self.stride *= 2
+
+    def finish(self) -> Census:
+        """Sum up over distinct chunks what needs no order."""
+        statistics = self.statistics
+        chunks = [
+            (key if key[:1] == START else f" {key}").replace("\0", " ") for key in self.numbers
+        ]
+        chunks[0] = ""
+        words = np.fromiter((len(chunk.split()) for chunk in chunks), np.int64, len(chunks))
+        statistics.words = int(words @ self.counts)
+        statistics.unknown = int(self.unknown @ self.counts)
+        single = words == 1
+        pieces = np.bincount(self.lengths[single], weights=self.counts[single])
+        statistics.pieces = Counter({i: int(n) for i, n in enumerate(pieces) if n and i})
+        statistics.worst = [document for _, _, document in sorted(self.worst, reverse=True)]
+        stream = np.concatenate(self.kept) if self.kept else np.zeros(0, np.int32)
+        return Census(statistics, chunks, self.counts, stream, self.stride)
+
+
+def _batches(corpus: Iterable[str]) -> Iterator[list[str]]:
+    batch: list[str] = []
+    size = 0
+    for document in corpus:
+        batch.append(document)
+        size += len(document)
+        if size >= _BATCH:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch

@@ -30,6 +30,8 @@ def check(charsmap: bytes) -> None:
     # A unit: bit 31 marks a value; else bits 10-30 are the way to the children (in steps of 256
     # if bit 9 is set), bit 8 says that one child is a value, and bits 0-7 are the unit's label.
     inner = np.flatnonzero(units < 1 << 31)
+    if units[0] >= 1 << 31:
+        raise ValueError("the character map's trie has no root")
     node = units[inner]
     children = inner ^ ((node >> 10) << ((node & 0x200) >> 6))
     if np.any((children | 0xFF) >= len(units)):

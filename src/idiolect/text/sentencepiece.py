@@ -9,6 +9,9 @@ What is notable:
 - Control pieces (`<s>`) become special tokens that are found in text, as everywhere in the Hugging
   Face layout; SentencePiece itself takes them for plain text. Text between two special tokens is
   encoded like a text of its own, with its own leading space where the model adds one.
+- The engine applies the character map to whole graphemes: where a short one holds a character that
+  the map replaces, whatever else it holds (a second combining mark, the end of a line in CR LF) is
+  lost. No text in some 300 languages showed it.
 
 Kudo and Richardson 2018, SentencePiece (arXiv:1808.06226). Field numbers:
 https://github.com/google/sentencepiece/blob/master/src/sentencepiece_model.proto
@@ -38,8 +41,6 @@ _NORMAL, _UNKNOWN, _CONTROL, _USER, _UNUSED, _BYTE = range(1, 7)
 _ALGORITHMS = {1: "unigram", 2: "bpe", 3: "word", 4: "char"}
 _SPECIAL_IDS = {40: 0, 41: 1, 42: 2, 43: -1}
 """Fields of the trainer's record that give the special ids, and their defaults."""
-_OUT_OF_REACH = 8
-"""Times the lowest score: what a byte piece is given, so that no text spells it out."""
 
 
 class Piece(NamedTuple):
@@ -160,11 +161,11 @@ def build(model: SentencePieceModel) -> tokenizers.Tokenizer:
 
 
 def _unigram(model: SentencePieceModel, unknown: int) -> models.Unigram:
-    # The engine looks for every entry in the text; SentencePiece only for normal pieces.
-    low = min((p.score for p in model.pieces if p.type == _NORMAL), default=0.0)
-    unreachable = _OUT_OF_REACH * min(low, -1.0)
+    # The engine looks for every entry in the text, SentencePiece only for normal pieces. The
+    # lowest score, not a lower one: the unknown character's score hangs on it.
+    lowest = min((p.score for p in model.pieces if p.type == _NORMAL), default=0.0)
     vocab = [
-        (piece.text, piece.score if piece.type in (_NORMAL, _USER) else unreachable)
+        (piece.text, piece.score if piece.type in (_NORMAL, _USER) else lowest)
         for piece in model.pieces
     ]
     return models.Unigram(vocab, unk_id=unknown, byte_fallback=model.byte_fallback)
@@ -204,12 +205,18 @@ def _normalizer(model: SentencePieceModel) -> normalizers.Normalizer:
 
 def _pre_tokenizer(model: SentencePieceModel) -> pre_tokenizers.PreTokenizer | None:
     """Cut before spaces, as far as no piece reaches across the cut."""
+    steps: list[pre_tokenizers.PreTokenizer] = []
     pieces = [piece.text for piece in model.pieces if piece.type in (_NORMAL, _UNUSED)]
     if not any(SPACE in text[1:] for text in pieces):
-        return pre_tokenizers.Split(SPACE, "merged_with_next")
-    if not any(SPACE in text.lstrip(SPACE) for text in pieces):
-        return pre_tokenizers.Split(Regex(f"{SPACE}*[^{SPACE}]+|{SPACE}+"), "isolated")
-    return None
+        steps.append(pre_tokenizers.Split(SPACE, "merged_with_next"))
+    elif not any(SPACE in text.lstrip(SPACE) for text in pieces):
+        words = Regex(f"{SPACE}*[^{SPACE}]+|{SPACE}+")
+        steps.append(pre_tokenizers.Split(words, "isolated"))
+    if model.byte_fallback and model.algorithm == "unigram":
+        # Text that spells a byte piece is no such piece: cut within it.
+        spelt = Regex("(?<=<0x)[0-9A-F](?=[0-9A-F]>)")
+        steps.append(pre_tokenizers.Split(spelt, "merged_with_previous"))
+    return pre_tokenizers.Sequence(steps) if steps else None
 
 
 def _decoder(model: SentencePieceModel) -> decoders.Decoder:

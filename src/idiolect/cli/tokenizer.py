@@ -77,8 +77,11 @@ def train(
     training, measuring = corpus.split(held_out)
     base = Tokenizer.load(continue_from) if continue_from else None
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    console = Console(stderr=True)
     began = time.perf_counter()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as progress:
         documents = _Counted(training, progress)
         learnt = _learn(documents, size, algorithm, base, progress)
     seconds = time.perf_counter() - began

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
 from idiolect.errors import InputError
-from idiolect.text.records import DEFAULT_LIMIT, is_readable, read_documents
+from idiolect.text.records import DEFAULT_LIMIT, flaw, is_readable, read_documents
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -74,10 +74,11 @@ class Corpus:
 
         def read(skipped: Counter[str]) -> Iterator[str]:
             for text in texts:
-                if text.strip():
+                reason = flaw(text)
+                if reason is None:
                     yield text
                 else:
-                    skipped["empty"] += 1
+                    skipped[reason] += 1
 
         return cls._of(f"{len(texts)} texts", read)
 

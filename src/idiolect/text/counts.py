@@ -51,7 +51,7 @@ def count_words(tokenizer: Tokenizer, texts: Iterable[str]) -> Counter[tuple[int
 
     Ids that nothing can be joined with divide a pre-token and are left out. Where the engine cuts
     no pre-tokens, as some published for SentencePiece do not, a word begins at each piece that
-    begins with a space.
+    begins with a space, unless nothing but spaces stands before it.
 
     Args:
         tokenizer: gives the pre-tokens and their present pieces.
@@ -64,10 +64,11 @@ def count_words(tokenizer: Tokenizer, texts: Iterable[str]) -> Counter[tuple[int
     length = len(tokenizer)
     fixed = np.zeros(length, bool)
     fixed[list(fixed_ids(engine))] = True
-    begins = np.zeros(length, bool)
+    begins, spaces = np.zeros(length, bool), np.zeros(length, bool)
     if engine.pre_tokenizer is None:
         vocab = engine.get_vocab(with_added_tokens=True)
         begins[[id_ for token, id_ in vocab.items() if token.startswith("▁")]] = True
+        spaces[[id_ for token, id_ in vocab.items() if not token.strip("▁")]] = True
     counts: Counter[bytes] = Counter()
     # The engine works without Python's lock: the next batch is encoded while this one is counted.
     with ThreadPoolExecutor(1) as pool:
@@ -75,16 +76,16 @@ def count_words(tokenizer: Tokenizer, texts: Iterable[str]) -> Counter[tuple[int
         for batch in _batches(texts):
             encoded = pool.submit(engine.encode_batch, batch, add_special_tokens=False)
             if pending is not None:
-                counts.update(_words(pending.result(), fixed, begins))
+                counts.update(_words(pending.result(), fixed, begins, spaces))
             pending = encoded
         if pending is not None:
-            counts.update(_words(pending.result(), fixed, begins))
+            counts.update(_words(pending.result(), fixed, begins, spaces))
     return Counter(
         {tuple(np.frombuffer(word, np.int32).tolist()): count for word, count in counts.items()}
     )
 
 
-def _words(encodings: list[Encoding], fixed: Any, begins: Any) -> Iterator[bytes]:
+def _words(encodings: list[Encoding], fixed: Any, begins: Any, spaces: Any) -> Iterator[bytes]:
     parts: list[int | None] = []
     ids: list[int] = []
     for encoding in encodings:
@@ -93,7 +94,7 @@ def _words(encodings: list[Encoding], fixed: Any, begins: Any) -> Iterator[bytes
     stream = np.array(ids, np.int32)
     part = np.array(parts, np.int64)
     left_out = (stream < 0) | fixed[stream]
-    change = (part[1:] != part[:-1]) | begins[stream[1:]]
+    change = (part[1:] != part[:-1]) | (begins[stream[1:]] & ~spaces[stream[:-1]])
     cuts = np.flatnonzero(np.concatenate([[True], change | left_out[1:] | left_out[:-1], [True]]))
     data = stream.tobytes()
     for start, end in zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True):

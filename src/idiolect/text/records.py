@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from io import BufferedIOBase
     from pathlib import Path
 
-__all__ = ["DEFAULT_LIMIT", "is_readable", "read_documents"]
+__all__ = ["DEFAULT_LIMIT", "flaw", "is_readable", "read_documents"]
 
 DEFAULT_LIMIT = 16 << 20
 """Bytes; the largest document read unless told otherwise."""
@@ -34,6 +34,20 @@ _USUAL_FIELDS = ("text", "content", "body", "document", "abstract", "description
 def is_readable(path: Path) -> bool:
     """Whether the file's name says it is of a type read here."""
     return _type(path) in _READERS
+
+
+def flaw(text: str) -> str | None:
+    """Why a text cannot be a document: `empty`, or `bad UTF-8`; None where it can.
+
+    A JSON escape may give half of a surrogate pair, which no encoding of text has.
+    """
+    if not text.strip():
+        return "empty"
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return "bad UTF-8"
+    return None
 
 
 def read_documents(
@@ -61,14 +75,11 @@ def read_documents(
     try:
         with _open(path) as file:
             for text in _READERS[kind](file, path, fields, limit, skipped):
-                if not text.strip():
-                    skipped["empty"] += 1
-                elif not _is_utf8(text):
-                    skipped["bad UTF-8"] += 1
-                elif len(text) > limit:
-                    skipped["oversized"] += 1
-                else:
+                reason = "oversized" if len(text) > limit else flaw(text)
+                if reason is None:
                     yield text
+                else:
+                    skipped[reason] += 1
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(
             f"{path} cannot be read: {error}", hint="is it complete and undamaged?"
@@ -84,15 +95,6 @@ def _type(path: Path) -> str:
 
 def _open(path: Path) -> BufferedIOBase:
     return gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb")
-
-
-def _is_utf8(text: str) -> bool:
-    """Whether the text can be encoded: a JSON escape may give half of a surrogate pair."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _lines(file: BufferedIOBase, limit: int, skipped: Counter[str]) -> Iterator[str]:
@@ -229,7 +231,8 @@ def _choose(record: dict[str, Any], path: Path) -> tuple[str]:
     """Choose the field that holds the text, or say which there are."""
     strings = [name for name, value in record.items() if isinstance(value, str)]
     usual = [name for name in strings if name.lower() in _USUAL_FIELDS]
-    for candidates in ([n for n in usual if n.lower() == "text"], usual, strings):
+    exact = [name for name in strings if name.lower() == "text"]
+    for candidates in (exact, [] if usual == ["title"] else usual, strings):
         if len(candidates) == 1:
             return (candidates[0],)
     raise InputError(

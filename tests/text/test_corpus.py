@@ -1,0 +1,289 @@
+"""`Corpus`: every type of file, what is skipped, splits, mixes, and memory."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from idiolect.errors import InputError
+from idiolect.text.corpus import Corpus
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+TEXTS = ["first document", "zweites, mit „Zeichen“", 'third "quoted", with\na break', "日本語 🦙"]
+RECORDS = [{"id": i, "text": text, "title": f"title {i}"} for i, text in enumerate(TEXTS)]
+
+
+def write(path: Path, records: Sequence[dict[str, Any]] = RECORDS) -> Path:
+    """Write records in the type of the path's name; a text file takes one line each."""
+    opener = gzip.open if path.suffix == ".gz" else open
+    kind = path.name.removesuffix(".gz").rsplit(".", 1)[1]
+    if kind == "parquet":
+        pq.write_table(pa.Table.from_pylist(list(records)), path.with_suffix(".tmp"))
+        with opener(path, "wb") as binary:
+            binary.write(path.with_suffix(".tmp").read_bytes())
+        path.with_suffix(".tmp").unlink()
+        return path
+    with opener(path, "wt", encoding="utf-8", newline="") as file:
+        if kind == "txt":
+            file.write("".join(record["text"].replace("\n", " ") + "\n" for record in records))
+        elif kind == "jsonl":
+            file.write("".join(json.dumps(record) + "\n" for record in records))
+        else:
+            table = csv.DictWriter(file, list(records[0]), delimiter="\t" if kind == "tsv" else ",")
+            table.writeheader()
+            table.writerows(records)
+    return path
+
+
+@pytest.mark.parametrize("ending", ["", ".gz"])
+@pytest.mark.parametrize("kind", ["txt", "jsonl", "csv", "tsv", "parquet"])
+def test_each_type_of_file(kind: str, ending: str, tmp_path: Path) -> None:
+    corpus = Corpus(write(tmp_path / f"a.{kind}{ending}"))
+    expected = [text.replace("\n", " ") for text in TEXTS] if kind == "txt" else TEXTS
+    assert list(corpus) == expected
+    assert list(corpus) == expected, "a corpus can be read again"
+    assert not corpus.skipped
+
+
+def test_folder_glob_and_list(tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    write(tmp_path / "b" / "x.jsonl", [{"text": "x"}])
+    write(tmp_path / "a.txt", [{"text": "a"}])
+    (tmp_path / "image.png").write_bytes(b"\x89PNG")
+    assert list(Corpus(tmp_path)) == ["a", "x"]
+    assert list(Corpus(str(tmp_path / "**" / "*.jsonl"))) == ["x"]
+    assert list(Corpus([tmp_path / "b", tmp_path / "a.txt"])) == ["x", "a"]
+
+
+def test_a_file_as_one_document(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("\ufeffone\ntwo\n")
+    assert list(Corpus(tmp_path, per="file")) == ["one\ntwo\n"]
+    assert list(Corpus(tmp_path, per="line")) == ["one", "two"]
+
+
+class TestFields:
+    @pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
+    def test_several_are_joined(self, kind: str, tmp_path: Path) -> None:
+        corpus = Corpus(write(tmp_path / f"a.{kind}"), ["title", "text"])
+        assert next(iter(corpus)) == "title 0\nfirst document"
+
+    @pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
+    def test_doubt_is_reported(self, kind: str, tmp_path: Path) -> None:
+        path = write(tmp_path / f"a.{kind}", [{"title": "a", "abstract": "b"}])
+        with pytest.raises(InputError, match=r"which field holds the text.*title, abstract"):
+            list(Corpus(path))
+        assert list(Corpus(path, "abstract")) == ["b"]
+
+    def test_the_usual_and_the_only_one(self, tmp_path: Path) -> None:
+        usual = write(tmp_path / "a.jsonl", [{"id": "x", "abstract": "b"}])
+        only = write(tmp_path / "b.jsonl", [{"n": 1, "words": "c"}])
+        assert list(Corpus([usual, only])) == ["b", "c"]
+
+    @pytest.mark.parametrize("kind", ["csv", "parquet"])
+    def test_missing(self, kind: str, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match=r"no field body.*there are id, text, title"):
+            list(Corpus(write(tmp_path / f"a.{kind}"), "body"))
+
+    def test_json_lines_of_bare_strings(self, tmp_path: Path) -> None:
+        (tmp_path / "a.jsonl").write_text('"one"\n"two"\n')
+        assert list(Corpus(tmp_path)) == ["one", "two"]
+
+
+class TestSkipped:
+    def test_lines(self, tmp_path: Path) -> None:
+        lines = [b"good", b"", b"   ", b"bad \xff byte", b"x" * 2000, b"also good"]
+        (tmp_path / "a.txt").write_bytes(b"\r\n".join(lines))
+        corpus = Corpus(tmp_path, limit=1000)
+        assert list(corpus) == ["good", "also good"]
+        assert corpus.skipped == {"empty": 2, "bad UTF-8": 1, "oversized": 1}
+        list(corpus)
+        assert corpus.skipped["empty"] == 2, "counted anew in each pass"
+
+    def test_json(self, tmp_path: Path) -> None:
+        lines = [
+            '{"text": "good"}', "{", '{"text": 3}', '{"title": "x"}', "[1]", '{"text": ""}',
+            r'{"text": "\ud83d"}', "[" * 100_000, '{"text": ' + "9" * 5000 + "}",
+            '{"text": "' + "x" * 200_000 + '"}', '{"text": "also good"}',
+        ]  # fmt: skip
+        (tmp_path / "a.jsonl").write_text("\n".join(lines))
+        corpus = Corpus(tmp_path, limit=150_000)
+        assert list(corpus) == ["good", "also good"]
+        assert corpus.skipped == {
+            "malformed JSON": 3, "no field": 3, "empty": 1, "bad UTF-8": 1, "oversized": 1
+        }  # fmt: skip
+
+    def test_csv(self, tmp_path: Path) -> None:
+        rows = 'id,text\n1,good\n2,"a, b"\n3\n4,x,y\n\n5,"two\nlines"\n6,' + "x" * 900 + "\n"
+        (tmp_path / "a.csv").write_text(rows + '7,"never closed\n')
+        corpus = Corpus(tmp_path, "text", limit=500)
+        assert list(corpus) == ["good", "a, b", "two\nlines"]
+        assert corpus.skipped == {"malformed CSV": 3, "oversized": 1}
+
+    def test_a_quote_that_never_closes_costs_one_record(self, tmp_path: Path) -> None:
+        lines = ["id,text", '1,"open', *[f"{i},row number {i}" for i in range(2, 500)]]
+        (tmp_path / "a.csv").write_text("\n".join(lines))
+        corpus = Corpus(tmp_path, "text", limit=1000)
+        assert "row number 499" in list(corpus)
+        assert corpus.skipped["oversized"] == 1
+
+    def test_whole_files(self, tmp_path: Path) -> None:
+        for name, content in (("a", b"fine"), ("b", b"\xff"), ("c", b"x" * 99), ("d", b"")):
+            (tmp_path / f"{name}.txt").write_bytes(content)
+        corpus = Corpus(tmp_path, per="file", limit=50)
+        assert list(corpus) == ["fine"]
+        assert corpus.skipped == {"bad UTF-8": 1, "oversized": 1, "empty": 1}
+
+    def test_texts_in_memory(self) -> None:
+        corpus = Corpus.from_texts(["a", " ", "\ud83d", "b"])
+        assert list(corpus) == ["a", "b"]
+        assert corpus.skipped == {"empty": 1, "bad UTF-8": 1}
+
+
+class TestBadInput:
+    def test_missing(self, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match="no such file or folder"):
+            Corpus(tmp_path / "none.txt")
+        with pytest.raises(InputError, match="no text files in"):
+            Corpus(str(tmp_path / "*.txt"))
+        with pytest.raises(InputError, match="no text files in"):
+            Corpus(tmp_path)
+
+    def test_unknown_type(self, tmp_path: Path) -> None:
+        (tmp_path / "a.docx").write_bytes(b"PK")
+        with pytest.raises(InputError, match=r"a\.docx is of a type that cannot be read.*\.jsonl"):
+            list(Corpus(tmp_path / "a.docx"))
+
+    def test_empty(self, tmp_path: Path) -> None:
+        (tmp_path / "a.txt").write_text("\n \n")
+        with pytest.raises(InputError, match=r"no documents in .*a\.txt \(skipped: 2 empty"):
+            list(Corpus(tmp_path / "a.txt"))
+        with pytest.raises(InputError, match="no documents"):
+            list(Corpus.from_texts([]))
+
+    @pytest.mark.parametrize("kind", ["txt.gz", "parquet", "parquet.gz"])
+    def test_damaged_files(self, kind: str, tmp_path: Path) -> None:
+        path = write(tmp_path / f"a.{kind}")
+        path.write_bytes(path.read_bytes()[:-20])
+        with pytest.raises(InputError, match=r"cannot be read|no readable Parquet"):
+            list(Corpus(path))
+
+    def test_not_gzip(self, tmp_path: Path) -> None:
+        (tmp_path / "a.txt.gz").write_bytes(b"plain text")
+        with pytest.raises(InputError, match="cannot be read"):
+            list(Corpus(tmp_path))
+
+    def test_shares(self) -> None:
+        corpus = Corpus.from_texts(["a"])
+        for share in (0, 1, -0.5, 2):
+            with pytest.raises(InputError, match="fraction"):
+                corpus.split(share)
+            with pytest.raises(InputError, match="share"):
+                corpus.mix(corpus, share)
+
+
+class TestSplit:
+    def test_no_text_on_both_sides(self) -> None:
+        corpus = Corpus.from_texts([f"document {i % 500}" for i in range(2000)])
+        train, held_out = corpus.split(0.2)
+        assert not set(train) & set(held_out)
+        assert len(list(train)) + len(list(held_out)) == 2000
+        assert 0.15 < len(set(held_out)) / 500 < 0.25
+
+    def test_order_and_company_do_not_matter(self) -> None:
+        few = Corpus.from_texts(["a", "b", "c", "d", "e"]).split(0.5)[1]
+        many = Corpus.from_texts([*"zyxwvutsrqponmlkjihgfedcba"]).split(0.5)[1]
+        assert set(few) == set(many) & set("abcde")
+
+    def test_seeds_differ(self) -> None:
+        corpus = Corpus.from_texts([str(i) for i in range(100)])
+        assert set(corpus.split(0.5, seed=1)[0]) != set(corpus.split(0.5, seed=2)[0])
+
+    def test_an_empty_side_is_said(self) -> None:
+        with pytest.raises(InputError, match="no documents in the held-out 0% of 1 texts"):
+            list(Corpus.from_texts(["a"]).split(1e-9)[1])
+
+
+class TestMix:
+    def test_share_order_and_repetition(self) -> None:
+        own = [f"own {i:04}" for i in range(300)]
+        mixed = list(
+            Corpus.from_texts(own).mix(Corpus.from_texts(["general 1", "general 2"]), 0.25)
+        )
+        replayed = [text for text in mixed if text.startswith("general")]
+        assert [text for text in mixed if text.startswith("own")] == own
+        share = sum(map(len, replayed)) / sum(map(len, mixed))
+        assert share == pytest.approx(0.25, abs=0.005)
+        assert replayed[:4] == ["general 1", "general 2"] * 2
+        # Spread evenly: no stretch of the mix without its share.
+        assert all(any(t.startswith("general") for t in mixed[i : i + 8]) for i in range(300))
+
+    def test_same_again(self) -> None:
+        mixed = Corpus.from_texts([*"abcdef"]).mix(Corpus.from_texts([*"xyz"]), 0.4)
+        assert list(mixed) == list(mixed)
+
+    def test_an_empty_other_is_an_error(self) -> None:
+        with pytest.raises(InputError, match="no documents in 0 texts"):
+            list(Corpus.from_texts(["a"]).mix(Corpus.from_texts([]), 0.5))
+
+
+@given(st.lists(st.binary(max_size=40)), st.sampled_from(["txt", "jsonl", "csv", "tsv"]))
+@settings(deadline=None)
+def test_any_bytes_in_any_file(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[bytes], kind: str
+) -> None:
+    path = tmp_path_factory.getbasetemp() / f"fuzz.{kind}"
+    path.write_bytes(b"\n".join(lines))
+    try:
+        documents = list(Corpus(path, None if kind == "txt" else "text"))
+    except InputError:
+        return
+    assert all(text.strip() and text.encode() for text in documents)
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), min_size=1))
+@settings(deadline=None)
+def test_json_lines_give_any_text_back(
+    tmp_path_factory: pytest.TempPathFactory, texts: list[str]
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "texts.jsonl"
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    wanted = [text for text in texts if text.strip()]
+    if wanted:
+        assert list(Corpus(path)) == wanted
+
+
+@pytest.mark.parametrize("kind", ["txt", "jsonl", "csv", "txt.gz"])
+def test_a_giant_line_is_never_held(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / f"a.{kind}"
+    giant = 300 << 20
+    opener = gzip.open if kind.endswith("gz") else open
+    with opener(path, "wb", **({"compresslevel": 1} if kind.endswith("gz") else {})) as file:
+        file.write(b"text\n" if kind == "csv" else b"")
+        for _ in range(giant >> 20):
+            file.write(b"x" * (1 << 20))
+        file.write(b'\n"good"\n')
+    program = (
+        "import resource, sys\n"
+        "from idiolect.text.corpus import Corpus\n"
+        f"resource.setrlimit(resource.RLIMIT_DATA, ({200 << 20}, {200 << 20}))\n"
+        f"corpus = Corpus({os.fspath(path)!r})\n"
+        "print(len(list(corpus)), dict(corpus.skipped))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "1 {'oversized': 1}\n", done.stderr

@@ -1,8 +1,9 @@
 """The published 260K-parameter Llama-architecture model, converted into our layout.
 
-Its file is a header of seven int32 (width, inner, layers, heads, key/value heads, vocabulary, context)
-and float32 tensors in the order read below; its tokenizer file gives a score, a length and the bytes
-of each piece. Its rotary pairs stand side by side, ours half a head apart, so rows are reordered.
+Its file is a header of seven int32 (width, inner, layers, heads, key/value heads, vocabulary,
+context) and float32 tensors in the order read below; its tokenizer file gives a score, a length and
+the bytes of each piece. Its rotary pairs stand side by side, ours half a head apart, so rows
+are reordered.
 """
 
 from __future__ import annotations

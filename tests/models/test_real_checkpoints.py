@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from models.stories import GREEDY, load_stories
-from parity.reference import assert_close
 
 from idiolect.generate.strategies import greedy
 from idiolect.models.language_model import LanguageModel
+from models.stories import GREEDY, load_stories
+from parity.reference import assert_close
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def _minilm() -> Path:
 TEXTS = [
     "The eigenvalues of a Hermitian matrix are real.",
     "Short.",
-    "A product that nobody has seen: XR-2000B, with HbA1c test strips (50 pieces), naïve café 日本語",
+    "A product nobody has seen: XR-2000B, with HbA1c test strips (50 pieces), naïve café 日本語",
     "word " * 300,
 ]
 

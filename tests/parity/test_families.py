@@ -8,6 +8,9 @@ from typing import Any
 import pytest
 import torch
 import transformers
+
+from idiolect.models.registry import FAMILIES
+from idiolect.nn.cache import Cache
 from parity.reference import (
     VOCABULARY,
     Reference,
@@ -16,9 +19,6 @@ from parity.reference import (
     batch,
     make,
 )
-
-from idiolect.models.registry import FAMILIES
-from idiolect.nn.cache import Cache
 
 ENCODERS = [
     ("bert", "BertForMaskedLM", {}),

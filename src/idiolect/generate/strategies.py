@@ -30,7 +30,8 @@ def greedy(
 
     Args:
         network: A network with a language-model head.
-        ids: The texts; of different lengths, they are padded on the left, where the mask is 0.
+        ids: The texts. Of different lengths, they are padded on the left, where the mask is 0; what
+            an encoder reads may be padded on either side.
         mask: 1 for text and 0 for padding; `None`: no padding.
         new: The most tokens to add.
         stop: Ids that end a text. What follows one in the result is filled with it.
@@ -40,14 +41,15 @@ def greedy(
     """
     if ids.shape[1] == 0:
         raise InputError("nothing to continue", hint="begin with the model's first token")
-    if mask is not None and not bool(mask[:, -1].all()):
+    both = network.encoder is not None and network.decoder is not None
+    if not both and mask is not None and not bool(mask[:, -1].all()):
         raise InputError("texts to continue are padded on the right", hint="pad on the left")
     cache = Cache()
-    both = network.encoder is not None and network.decoder is not None
     stops = torch.tensor(sorted(stop), dtype=torch.long, device=ids.device)
     ended = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
     start = network.start_ids(ids, mask) if both else ids
-    step, chosen = start, []
+    step = start
+    chosen: list[Tensor] = []
     for _ in range(new):
         if both:
             output = network(ids, mask, target_ids=step, cache=cache, heads=False)

@@ -69,26 +69,6 @@ def _mbart(fields: Fields) -> dict[str, Any]:
     return _bart(fields) | {"norm_first": True, "final_norm": True, "start_id": None}
 
 
-_READS = frozenset(
-    {
-        "d_model",
-        "encoder_attention_heads",
-        "decoder_attention_heads",
-        "encoder_ffn_dim",
-        "decoder_ffn_dim",
-        "encoder_layers",
-        "decoder_layers",
-        "activation_function",
-        "max_position_embeddings",
-        "scale_embedding",
-        "dropout",
-        "attention_dropout",
-        "activation_dropout",
-        "decoder_start_token_id",
-    }
-)
-
-
 def _family(model_type: str, name: str, title: str, paper: str, **data: Any) -> Family:
     head = (
         Rule("lm_head.weight", "heads.language.weight", bare=True),
@@ -125,7 +105,6 @@ def _family(model_type: str, name: str, title: str, paper: str, **data: Any) -> 
             "decoder.embed_tokens.weight": "tokens.weight",
             "lm_head.weight": "tokens.weight",
         },
-        reads=_READS,
         fixed={"is_decoder": (False,)},
         **data,
     )

@@ -61,20 +61,6 @@ def _roberta(fields: Fields) -> dict[str, Any]:
     }
 
 
-_READS = frozenset(
-    {
-        "hidden_size",
-        "num_attention_heads",
-        "intermediate_size",
-        "num_hidden_layers",
-        "layer_norm_eps",
-        "hidden_act",
-        "type_vocab_size",
-        "hidden_dropout_prob",
-        "attention_probs_dropout_prob",
-        "max_position_embeddings",
-    }
-)
 _FIXED = {
     "is_decoder": (False,),
     "add_cross_attention": (False,),
@@ -126,7 +112,6 @@ _BERT = Family(
         "cls.predictions.decoder.bias": "heads.language.bias",
     },
     ignored=_IGNORED,
-    reads=_READS,
     fixed=_FIXED,
 )
 
@@ -171,7 +156,6 @@ def _roberta_family(model_type: str, name: str, title: str, paper: str) -> Famil
             "lm_head.decoder.bias": "heads.language.bias",
         },
         ignored=_IGNORED,
-        reads=_READS,
         fixed=_FIXED,
     )
 

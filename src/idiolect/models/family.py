@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from idiolect.errors import ConfigError
@@ -40,15 +41,22 @@ class Fields:
     """The fields of a `config.json`, with the family's defaults for those that are not there.
 
     A field that is there and null counts as not there, as the files themselves use it.
+
+    Args:
+        values: The fields.
+        defaults: Defaults of this family that differ from those its `configure` function gives.
     """
 
-    def __init__(self, values: Mapping[str, Any]) -> None:
+    def __init__(
+        self, values: Mapping[str, Any], defaults: Mapping[str, Any] = MappingProxyType({})
+    ) -> None:
         self.values = values
+        self.defaults = defaults
 
     def get(self, name: str, default: Any) -> Any:
         """Return a field's value, or the default where it is missing or null."""
         value = self.values.get(name)
-        return default if value is None else value
+        return self.defaults.get(name, default) if value is None else value
 
     def same(self, first: str, second: str, default: Any) -> Any:
         """Return the value two fields share.
@@ -100,8 +108,6 @@ class Family:
     """Names of tied copies in a checkpoint, and which of our weights they copy."""
     ignored: tuple[str, ...] = ()
     """Names of buffers that some checkpoints hold and no network reads, as regular expressions."""
-    reads: frozenset[str] = frozenset()
-    """Fields that `configure` reads."""
     fixed: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     """Fields that would change the result, and the values at which they are supported."""
     head_may_be_absent: bool = False

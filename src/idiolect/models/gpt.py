@@ -1,4 +1,9 @@
-"""GPT (Radford et al. 2018), GPT-2 (2019), GPT-3's shapes (2005.14165) and XGLM (2112.10668)."""
+"""GPT, GPT-2, GPT-3's shapes and XGLM: decoders with biases and positions added to the embeddings.
+
+Radford et al. 2018, Improving Language Understanding by Generative Pre-Training; 2019, Language
+Models are Unsupervised Multitask Learners; Brown et al. 2020 (2005.14165); Lin et al. 2021
+(2112.10668).
+"""
 
 from __future__ import annotations
 
@@ -29,11 +34,6 @@ _HEAD = Rule("lm_head.weight", "heads.language.weight", bare=True)
 _SCORE = Rule("score.weight", "heads.sequence.output.weight", bare=True)
 _LAST = {"pool": "last", "label_bias": False}
 _IGNORED = (r"(.+\.)?h\.\d+\.attn\.(bias|masked_bias)", r"(.+\.)?position_ids")
-_READS = frozenset({"n_embd", "n_head", "n_layer", "n_positions", "layer_norm_epsilon"}) | {
-    "resid_pdrop",
-    "embd_pdrop",
-    "attn_pdrop",
-}
 
 
 def _decoder(fields: Fields) -> dict[str, Any]:
@@ -116,7 +116,6 @@ _GPT2_TABLE = (
     *_BLOCK,
     Rule("ln_f.*", "decoder.final_norm.*"),
 )
-_GPT2_READS = _READS | {"n_inner", "activation_function"}
 _GPT2_FIXED = {
     "scale_attn_weights": (True,),
     "scale_attn_by_inverse_layer_idx": (False,),
@@ -126,7 +125,7 @@ _GPT2_FIXED = {
 _GPT = Family(
     model_type="openai-gpt",
     title="GPT",
-    paper="Radford et al. 2018, Improving Language Understanding by Generative Pre-Training",
+    paper="Radford et al. 2018",
     configure=_gpt,
     rules=(
         Rule("tokens_embed.weight", "tokens.weight"),
@@ -144,13 +143,12 @@ _GPT = Family(
     },
     aliases={"lm_head.weight": "tokens.weight"},
     ignored=_IGNORED,
-    reads=_READS | {"afn"},
 )
 
 _GPT2 = Family(
     model_type="gpt2",
     title="GPT-2",
-    paper="Radford et al. 2019, Language Models are Unsupervised Multitask Learners",
+    paper="Radford et al. 2019",
     configure=_gpt2,
     rules=_GPT2_TABLE,
     architectures={
@@ -172,7 +170,6 @@ _GPT2 = Family(
     },
     aliases={"lm_head.weight": "tokens.weight"},
     ignored=_IGNORED,
-    reads=_GPT2_READS,
     fixed=_GPT2_FIXED,
 )
 
@@ -186,7 +183,6 @@ _GPT3 = Family(
         "GPT3LMHeadModel": Architecture(tasks=("language",), prefix="transformer.", rules=(_HEAD,))
     },
     aliases={"lm_head.weight": "tokens.weight"},
-    reads=_GPT2_READS | {"attention_windows", "head_dim"},
     fixed=_GPT2_FIXED,
 )
 
@@ -234,20 +230,6 @@ _XGLM = Family(
     },
     aliases={"lm_head.weight": "tokens.weight"},
     ignored=(r"(.+\.)?embed_positions\.weights",),
-    reads=frozenset(
-        {
-            "d_model",
-            "attention_heads",
-            "ffn_dim",
-            "num_layers",
-            "activation_function",
-            "max_position_embeddings",
-            "scale_embedding",
-            "dropout",
-            "attention_dropout",
-            "activation_dropout",
-        }
-    ),
     fixed={"add_cross_attention": (False,)},
 )
 

@@ -147,28 +147,6 @@ def _qwen3(fields: Fields) -> dict[str, Any]:
     )
 
 
-_READS = frozenset(
-    {
-        "hidden_size",
-        "num_attention_heads",
-        "num_key_value_heads",
-        "intermediate_size",
-        "num_hidden_layers",
-        "rms_norm_eps",
-        "hidden_act",
-        "max_position_embeddings",
-        "attention_dropout",
-        "rope_parameters",
-        "rope_scaling",
-        "rope_theta",
-        "partial_rotary_factor",
-        "original_max_position_embeddings",
-        "head_dim",
-    }
-)
-_QWEN_READS = _READS | {"use_sliding_window", "sliding_window", "max_window_layers", "layer_types"}
-
-
 def _family(
     model_type: str, name: str, paper: str, *, question_prefix: str = "transformer.", **data: Any
 ) -> Family:
@@ -212,7 +190,6 @@ FAMILIES = (
         "Llama",
         "arXiv 2302.13971",
         configure=_llama,
-        reads=_READS | {"attention_bias", "mlp_bias"},
     ),
     _family(
         "mistral",
@@ -220,14 +197,12 @@ FAMILIES = (
         "arXiv 2310.06825",
         question_prefix="model.",
         configure=_mistral,
-        reads=_READS | {"sliding_window"},
     ),
-    _family("qwen2", "Qwen2", "arXiv 2407.10671", configure=_qwen2, reads=_QWEN_READS),
+    _family("qwen2", "Qwen2", "arXiv 2407.10671", configure=_qwen2),
     _family(
         "qwen3",
         "Qwen3",
         "arXiv 2505.09388",
         configure=_qwen3,
-        reads=_QWEN_READS | {"attention_bias"},
     ),
 )

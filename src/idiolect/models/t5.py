@@ -92,25 +92,7 @@ def _mt5(fields: Fields) -> dict[str, Any]:
         "d_ff": 1024,
         "feed_forward_proj": "gated-gelu",
     }
-    return _both(Fields(shape | {k: v for k, v in fields.values.items() if v is not None}))
-
-
-_READS = frozenset(
-    {
-        "d_model",
-        "num_heads",
-        "d_kv",
-        "d_ff",
-        "num_layers",
-        "num_decoder_layers",
-        "layer_norm_epsilon",
-        "feed_forward_proj",
-        "relative_attention_num_buckets",
-        "relative_attention_max_distance",
-        "dropout_rate",
-        "decoder_start_token_id",
-    }
-)
+    return _both(Fields(fields.values, defaults=shape))
 
 
 def _family(model_type: str, name: str, title: str, paper: str, **data: Any) -> Family:
@@ -166,7 +148,6 @@ FAMILIES = (
         "T5, T5 1.1",
         "arXiv 1910.10683",
         configure=_t5,
-        reads=_READS | {"scale_decoder_outputs"},
     ),
-    _family("mt5", "MT5", "mT5", "arXiv 2010.11934", configure=_mt5, reads=_READS),
+    _family("mt5", "MT5", "mT5", "arXiv 2010.11934", configure=_mt5),
 )

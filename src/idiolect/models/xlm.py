@@ -89,20 +89,6 @@ FAMILIES = (
         },
         aliases={"pred_layer.proj.weight": "tokens.weight"},
         ignored=(r"(.+\.)?position_ids",),
-        reads=frozenset(
-            {
-                "emb_dim",
-                "n_heads",
-                "n_layers",
-                "n_langs",
-                "use_lang_emb",
-                "layer_norm_eps",
-                "gelu_activation",
-                "dropout",
-                "attention_dropout",
-                "max_position_embeddings",
-            }
-        ),
         fixed={"causal": (False,), "asm": (False,), "is_encoder": (True,)},
     ),
 )

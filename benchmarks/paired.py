@@ -1,0 +1,51 @@
+"""Two sides in one process, in alternation: medians, and the median of the ratios pair by pair."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+__all__ = ["Pair", "compare"]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """What both sides took, in seconds."""
+
+    ours: list[float]
+    theirs: list[float]
+
+    @property
+    def ratio(self) -> float:
+        """How many times as fast as the other side ours is; the median over the pairs."""
+        return statistics.median(b / a for a, b in zip(self.ours, self.theirs, strict=True))
+
+    def line(self, name: str, target: float) -> str:
+        """One row of a report."""
+        ours, theirs = statistics.median(self.ours), statistics.median(self.theirs)
+        low = min(b / a for a, b in zip(self.ours, self.theirs, strict=True))
+        high = max(b / a for a, b in zip(self.ours, self.theirs, strict=True))
+        verdict = "reached" if self.ratio >= target else "SHORT"
+        return (
+            f"{name:<46} ours {ours:8.4f} s  theirs {theirs:8.4f} s  ratio {self.ratio:5.2f} "
+            f"({low:.2f}-{high:.2f})  target {target:.2f} {verdict}"
+        )
+
+
+def compare(
+    ours: Callable[[], object], theirs: Callable[[], object], *, pairs: int = 7, warm: int = 1
+) -> Pair:
+    """Time both sides in turn. Who goes first alternates, since the second finds warm caches."""
+    for _ in range(warm):
+        ours()
+        theirs()
+    times: tuple[list[float], list[float]] = ([], [])
+    for number in range(pairs):
+        order = (0, 1) if number % 2 == 0 else (1, 0)
+        for side in order:
+            begin = time.perf_counter()
+            (ours, theirs)[side]()
+            times[side].append(time.perf_counter() - begin)
+    return Pair(*times)

@@ -1,0 +1,74 @@
+"""`idiolect`, `idiolect models`, `idiolect doctor`, and how errors reach a person."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from idiolect import __version__
+from idiolect.cli import main as module
+from idiolect.errors import InputError
+from idiolect.models.registry import FAMILIES
+
+runner = CliRunner()
+
+
+def test_version() -> None:
+    assert runner.invoke(module.app, ["--version"]).output.strip() == f"idiolect {__version__}"
+
+
+def test_models_lists_every_family() -> None:
+    result = runner.invoke(module.app, ["models"], env={"COLUMNS": "140"})
+    assert result.exit_code == 0
+    for family in FAMILIES.values():
+        assert family.title in result.output
+    rows = json.loads(runner.invoke(module.app, ["models", "--json"]).output)
+    by_type = {row["model_type"]: row for row in rows}
+    assert by_type["t5"]["reads"] == "encoder and decoder"
+    assert by_type["bert"]["heads"] == ["language", "next sentence", "sequence", "token", "span"]
+    assert by_type["llama"]["positions"] == "rotary"
+
+
+def test_doctor_says_what_is_there() -> None:
+    import torch
+
+    result = runner.invoke(module.app, ["doctor"])
+    assert result.exit_code == 0
+    assert torch.__version__ in result.output
+    assert "GFLOP/s" in result.output
+
+
+def test_errors_are_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise InputError("no such file: terms.txt", hint="check the path")
+
+    monkeypatch.setattr(module, "app", fail)
+    with pytest.raises(SystemExit) as stopped:
+        module.main()
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err == "idiolect: no such file: terms.txt (check the path)\n"
+
+
+def _commands() -> list[list[str]]:
+    from typer.main import get_command
+
+    def walk(command: object, words: list[str]) -> list[list[str]]:
+        children = getattr(command, "commands", {})
+        found = [words]
+        for name, child in children.items():
+            found += walk(child, [*words, name])
+        return found
+
+    return walk(get_command(module.app), [])
+
+
+@pytest.mark.parametrize("words", _commands(), ids=lambda w: " ".join(w) or "idiolect")
+def test_help_explains_itself(words: list[str]) -> None:
+    result = runner.invoke(module.app, [*words, "--help"], env={"COLUMNS": "100"})
+    assert result.exit_code == 0
+    if words and "COMMAND" not in result.output:
+        assert "Example" in result.output, "show a real example"

@@ -1,0 +1,242 @@
+"""Attention written out with loops; grids, packed rows, documents, windows and caches agree."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from itertools import product
+
+import pytest
+import torch
+from torch import Tensor
+
+from idiolect.errors import ConfigError, InputError
+from idiolect.nn.attention import Attention, Sight
+from idiolect.nn.cache import Cache, LayerCache
+from idiolect.nn.config import TransformerConfig
+from idiolect.nn.packing import Packing, places_and_documents
+from idiolect.nn.transformer import Transformer
+
+KINDS = ("none", "learned", "sinusoidal", "rotary", "buckets", "shaw", "alibi", "untied")
+BASE = TransformerConfig(
+    vocabulary=50,
+    width=16,
+    heads=4,
+    inner=24,
+    decoder_layers=2,
+    max_positions=32,
+    relative_buckets=8,
+    relative_distance=16,
+)
+
+
+def network(**changes: object) -> Transformer:
+    torch.manual_seed(0)
+    built = Transformer(replace(BASE, **changes)).eval()
+    with torch.no_grad():
+        for parameter in built.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return built
+
+
+def by_hand(module: Attention, x: Tensor, *, causal: bool, window: int | None) -> Tensor:
+    """One text, loops over heads, queries and keys. Shape: (length, width)."""
+    length = len(x)
+    shared = module.heads // module.key_heads
+    query = (x @ module.query.weight.T + module.query.bias).view(length, module.heads, -1)
+    key = (x @ module.key.weight.T + module.key.bias).view(length, module.key_heads, -1)
+    value = (x @ module.value.weight.T + module.value.bias).view(length, module.key_heads, -1)
+    gathered = torch.zeros(length, module.heads, module.width)
+    for head, i in product(range(module.heads), range(length)):
+        seen = [
+            j
+            for j in range(length)
+            if (not causal or j <= i)
+            and (window is None or (j > i - window and (causal or j < i + window)))
+        ]
+        scores = []
+        for j in seen:
+            k = key[j, head // shared]
+            if module.relative_keys is not None:
+                k = k + module.relative_keys(torch.tensor([i]), torch.tensor([j]))[0, 0]
+            scores.append(query[i, head] @ k / math.sqrt(module.width))
+        weights = torch.stack(scores).softmax(0)
+        for weight, j in zip(weights, seen, strict=True):
+            v = value[j, head // shared]
+            if module.relative_values is not None:
+                v = v + module.relative_values(torch.tensor([i]), torch.tensor([j]))[0, 0]
+            gathered[i, head] += weight * v
+    return gathered.flatten(1) @ module.output.weight.T + module.output.bias
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("window", [None, 3])
+@pytest.mark.parametrize("kv_heads", [4, 2, 1])
+@pytest.mark.parametrize("position", ["none", "shaw"])
+def test_attention_by_hand(causal: bool, window: int | None, kv_heads: int, position: str) -> None:
+    torch.manual_seed(0)
+    config = replace(BASE, kv_heads=kv_heads, position=position, relative_buckets=5)
+    module = Attention(config, window=window)
+    x = torch.randn(2, 7, 16)
+    sight = Sight(causal=causal, queries=7, keys=7)
+    with torch.no_grad():
+        ours = module(x, sight)
+        for row in range(2):
+            expected = by_hand(module, x[row], causal=causal, window=window)
+            torch.testing.assert_close(ours[row], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("position", KINDS)
+@pytest.mark.parametrize("side", ["encoder_layers", "decoder_layers"])
+def test_packing_changes_nothing(position: str, side: str) -> None:
+    """A padded batch, on a CPU packed, gives each text what it gets alone."""
+    layers = {"encoder_layers": 0, "decoder_layers": 0, side: 2}
+    net = network(position=position, windows=(None, 4), **layers)
+    lengths = (9, 3, 6, 1)
+    ids = torch.randint(0, 50, (4, 9))
+    mask = torch.stack([torch.arange(9) < n for n in lengths])
+    with torch.no_grad():
+        together = net(ids, mask).hidden
+        for row, length in enumerate(lengths):
+            alone = net(ids[row : row + 1, :length]).hidden
+            torch.testing.assert_close(together[row, :length], alone[0], rtol=1e-4, atol=1e-5)
+            assert not together[row, length:].any()
+
+
+@pytest.mark.parametrize("position", KINDS)
+def test_grid_and_packed_rows_agree(position: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an accelerator computes with masks is what a CPU computes with spans."""
+    net = network(position=position, windows=(None, 4))
+    ids = torch.randint(0, 50, (3, 8))
+    mask = torch.tensor(
+        [[0, 0, 1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 0, 0, 0], [1, 1, 1, 2, 2, 3, 3, 3]]
+    )
+    with torch.no_grad():
+        packed = net(ids, mask).hidden
+        # A cache asks for the grid; an empty one changes nothing else.
+        grid = net(ids, mask, cache=Cache()).hidden
+    real = mask > 0
+    torch.testing.assert_close(packed[real], grid[real], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("position", KINDS)
+def test_documents_in_a_row_do_not_see_each_other(position: str) -> None:
+    net = network(position=position)
+    ids = torch.randint(0, 50, (1, 9))
+    mask = torch.tensor([[1, 1, 1, 1, 2, 2, 2, 3, 3]])
+    with torch.no_grad():
+        row = net(ids, mask).hidden[0]
+        for start, end in ((0, 4), (4, 7), (7, 9)):
+            alone = net(ids[:, start:end]).hidden[0]
+            torch.testing.assert_close(row[start:end], alone, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("position", KINDS)
+@pytest.mark.parametrize("kv_heads", [4, 2])
+def test_cache_reads_each_token_once(position: str, kv_heads: int) -> None:
+    net = network(position=position, kv_heads=kv_heads, windows=(3, None))
+    ids = torch.randint(0, 50, (2, 90))[:, :20]
+    with torch.no_grad():
+        whole = net(ids).hidden
+        cache = Cache()
+        steps = [net(ids[:, i : i + 1], cache=cache).hidden for i in range(20)]
+    torch.testing.assert_close(torch.cat(steps, 1), whole, rtol=1e-4, atol=1e-5)
+
+
+def test_cache_grows_and_selects_rows() -> None:
+    cache = LayerCache()
+    parts = [torch.randn(3, 2, n, 4) for n in (1, 70, 1, 200)]
+    for part in parts:
+        keys, values = cache.append(part, -part)
+    assert torch.equal(keys, torch.cat(parts, 2))
+    assert torch.equal(values, -torch.cat(parts, 2))
+    cache.select(torch.tensor([2, 0]))
+    keys, _ = cache.append(parts[0][:2], parts[0][:2])
+    assert torch.equal(keys[:, :, :-1], torch.cat(parts, 2)[[2, 0]])
+
+
+@pytest.mark.parametrize("position", KINDS)
+def test_encoder_decoder_pairs_texts(position: str) -> None:
+    net = network(position=position, encoder_layers=2, start_id=0)
+    ids = torch.randint(0, 50, (3, 8))
+    target = torch.randint(0, 50, (3, 5))
+    mask = torch.stack([torch.arange(8) < n for n in (8, 2, 5)])
+    target_mask = torch.stack([torch.arange(5) < n for n in (1, 5, 3)])
+    with torch.no_grad():
+        together = net(ids, mask, target_ids=target, target_mask=target_mask).hidden
+        for row, (n, m) in enumerate(zip((8, 2, 5), (1, 5, 3), strict=True)):
+            alone = net(ids[row : row + 1, :n], target_ids=target[row : row + 1, :m]).hidden[0]
+            torch.testing.assert_close(together[row, :m], alone, rtol=1e-4, atol=1e-5)
+
+
+def test_gradients_flow_through_packed_batches() -> None:
+    ids = torch.randint(0, 50, (2, 6))
+    mask = torch.tensor([[1, 1, 1, 1, 1, 1], [1, 1, 1, 0, 0, 0]])
+    net = network(position="rotary")
+    net(ids, mask).hidden.pow(2).sum().backward()
+    packed = {name: p.grad.clone() for name, p in net.named_parameters() if p.grad is not None}
+    net.zero_grad()
+    total = sum(net(ids[i : i + 1, :n]).hidden.pow(2).sum() for i, n in ((0, 6), (1, 3)))
+    total.backward()
+    for name, gradient in packed.items():
+        torch.testing.assert_close(dict(net.named_parameters())[name].grad, gradient)
+
+
+def test_dropout_acts_in_training_only() -> None:
+    net = network(dropout=0.5, attention_dropout=0.5, inner_dropout=0.5)
+    ids = torch.randint(0, 50, (1, 6))
+    assert torch.equal(net(ids).hidden, net(ids).hidden)
+    net.train()
+    assert not torch.equal(net(ids).hidden, net(ids).hidden)
+
+
+def test_places_restart_with_each_document() -> None:
+    places, documents = places_and_documents(torch.tensor([[0, 1, 0, 1, 2, 2, 5, 0]]))
+    assert places.tolist() == [[0, 0, 0, 1, 0, 1, 0, 0]]
+    assert documents.tolist() == [[0, 1, 0, 1, 2, 2, 5, 0]]
+    packing = Packing.of(torch.tensor([[0, 1, 1, 2], [3, 0, 0, 0]]))
+    assert packing.spans == [(0, 2), (2, 3), (3, 4)]
+    grid = torch.arange(8.0).view(2, 4, 1)
+    assert packing.unpack(packing.pack(grid)).flatten().tolist() == [0, 1, 2, 3, 4, 0, 0, 0]
+
+
+def test_an_empty_text_is_harmless() -> None:
+    net = network()
+    ids = torch.randint(0, 50, (2, 4))
+    mask = torch.tensor([[1, 1, 0, 0], [0, 0, 0, 0]])
+    with torch.no_grad():
+        for cache in (None, Cache()):
+            assert net(ids, mask, cache=cache).hidden.isfinite().all()
+
+
+def test_bad_input_is_named() -> None:
+    net = network()
+    with pytest.raises(InputError, match="id 50 is outside the vocabulary of 50"):
+        net(torch.tensor([[1, 50]]))
+    with pytest.raises(InputError, match="33 tokens; the model has 32"):
+        net(torch.zeros(1, 33, dtype=torch.long))
+    with pytest.raises(InputError, match="mask has the shape"):
+        net(torch.zeros(1, 3, dtype=torch.long), torch.ones(1, 4))
+    with pytest.raises(InputError, match="shape"):
+        net(torch.zeros(3, dtype=torch.long))
+    with pytest.raises(InputError, match="no encoder"):
+        net.encode(torch.zeros(1, 3, dtype=torch.long))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"activation": "swoosh"}, "one of gelu"),
+        ({"width": 15}, "not a multiple"),
+        ({"kv_heads": 3}, "share 3"),
+        ({"decoder_layers": 0}, "without layers"),
+        ({"max_positions": 0}, "set max_positions"),
+        ({"windows": (0,)}, "at least 1"),
+        ({"tasks": ("sequence",)}, "set pool"),
+        ({"tasks": ("juggling",)}, "one of language"),
+        ({"position": "rotary", "head_width": 3}, "even head width"),
+    ],
+)
+def test_impossible_configurations_are_refused(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Transformer(replace(BASE, **changes))

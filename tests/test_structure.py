@@ -1,0 +1,165 @@
+"""The house's order: who may import whom, what is public, and that everything public is told."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import idiolect
+from conftest import ROOT
+
+SOURCE = ROOT / "src" / "idiolect"
+
+# Each floor may use the floors below it; rooms on one floor do not know each other.
+FLOORS = (
+    {"errors"},
+    {"nn", "text", "words"},
+    {"models"},
+    {"training"},
+    {"vocabulary", "generate"},
+    {"encoding"},
+    {"recommend", "ranking", "search"},
+    {"pipeline"},
+    {"cli", "serve"},
+)
+# The oracles of tests and benchmarks, and the opponents.
+NEVER = {
+    "transformers",
+    "peft",
+    "sentence_transformers",
+    "sentencepiece",
+    "tiktoken",
+    "gensim",
+    "hnswlib",
+    "faiss",
+    "usearch",
+    "diskannpy",
+    "ranx",
+}
+# Rooms that stay useful without the rest of the house.
+ONLY = {"nn": {"torch"}, "search/diskann": {"numpy", "numba"}}
+STANDARD = set(sys.stdlib_module_names) | {"__future__"}
+
+
+def _modules() -> list[Path]:
+    return sorted(SOURCE.rglob("*.py"))
+
+
+def _imports(path: Path) -> set[str]:
+    """Every module a file imports anywhere in it, also inside functions."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            assert node.module is not None
+            found.add(node.module)
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def _room(name: str) -> str | None:
+    """The room of a module's full name: `idiolect.nn.config` is in `nn`."""
+    parts = name.split(".")
+    return parts[1] if parts[0] == "idiolect" and len(parts) > 1 else None
+
+
+def _floor(room: str) -> int:
+    return next(i for i, rooms in enumerate(FLOORS) if room in rooms)
+
+
+@pytest.mark.parametrize("path", _modules(), ids=lambda p: str(p.relative_to(SOURCE)))
+def test_imports_point_down(path: Path) -> None:
+    here = path.relative_to(SOURCE).parts[0].removesuffix(".py")
+    if here == "__init__":
+        return
+    for name in _imports(path):
+        room = _room(name)
+        if room in (None, here, "__version__"):
+            continue
+        assert _floor(room) < _floor(here), f"{here} may not import {name}"
+
+
+@pytest.mark.parametrize("path", _modules(), ids=lambda p: str(p.relative_to(SOURCE)))
+def test_no_oracle_is_imported(path: Path) -> None:
+    outside = {name.split(".")[0] for name in _imports(path)}
+    assert not outside & NEVER
+    place = path.relative_to(SOURCE).as_posix()
+    for room, allowed in ONLY.items():
+        if place.startswith(f"{room}/"):
+            assert outside <= allowed | STANDARD | {"idiolect"}
+
+
+def test_a_forbidden_arrow_would_be_seen(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.py"
+    bad.write_text("def f():\n    from idiolect.models import registry\n")
+    assert "idiolect.models" in _imports(bad)
+    assert _floor("models") > _floor("nn")
+
+
+def _imported() -> list[ModuleType]:
+    names = [m.name for m in pkgutil.walk_packages(idiolect.__path__, "idiolect.")]
+    return [importlib.import_module(name) for name in names]
+
+
+@pytest.mark.parametrize("module", _imported(), ids=lambda m: m.__name__)
+def test_public_names_are_exported_and_told(module: ModuleType) -> None:
+    assert inspect.getdoc(module), "the module has no docstring"
+    own = {
+        name: value
+        for name, value in vars(module).items()
+        if getattr(value, "__module__", None) == module.__name__
+        and (inspect.isclass(value) or inspect.isfunction(value))
+    }
+    exported = set(getattr(module, "__all__", ()))
+    public = {name for name in own if not name.startswith("_")}
+    assert public <= exported, f"public, but not in __all__: {sorted(public - exported)}"
+    for name in exported:
+        assert hasattr(module, name), f"__all__ names {name}, which is not there"
+    for name in public & exported:
+        _assert_told(own[name], f"{module.__name__}.{name}")
+
+
+def _assert_told(value: object, name: str) -> None:
+    assert inspect.getdoc(value), f"{name} has no docstring"
+    if not inspect.isclass(value):
+        return
+    for member, method in vars(value).items():
+        if not member.startswith("_") and inspect.isfunction(method):
+            assert method.__doc__, f"{name}.{member} has no docstring"
+
+
+def test_top_level_names_resolve() -> None:
+    assert sorted(idiolect.__all__) == dir(idiolect)
+    for name in idiolect.__all__:
+        assert getattr(idiolect, name) is not None
+    with pytest.raises(AttributeError):
+        idiolect.nothing_of_this_name  # noqa: B018
+
+
+def test_files_stay_short() -> None:
+    long = {
+        path.relative_to(ROOT).as_posix(): lines
+        for path in _modules()
+        if (lines := len(path.read_text(encoding="utf-8").splitlines())) > 420
+    }
+    assert not long, "find the second idea in these files"
+
+
+def test_import_is_light() -> None:
+    """Importing the package or the command line brings none of the heavy libraries."""
+    code = (
+        "import sys, idiolect, idiolect.cli.main; "
+        "print(sorted({'torch', 'tokenizers', 'numpy', 'pyarrow'} & set(sys.modules)))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"

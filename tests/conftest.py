@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+
+# The models of tests are so small that a second thread only waits for the first.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 

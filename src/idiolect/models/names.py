@@ -52,15 +52,18 @@ class Source:
     rule: Rule
 
     def extract(self, tensor: Tensor) -> Tensor:
-        """Turn the checkpoint's tensor into ours (a view where that is possible)."""
+        """Turn the checkpoint's tensor into ours: a view, or a copy where the layout differs.
+
+        A transposed view would save the copy and cost every later product far more.
+        """
         if self.rule.row:
             tensor = tensor.squeeze(0)
         if self.rule.transpose and tensor.dim() == 2:
             tensor = tensor.t()
-        if self.parts == 1:
-            return tensor
-        size = tensor.shape[0] // self.parts
-        return tensor[self.part * size : (self.part + 1) * size]
+        if self.parts > 1:
+            size = tensor.shape[0] // self.parts
+            tensor = tensor[self.part * size : (self.part + 1) * size]
+        return tensor.contiguous()
 
     def combine(self, parts: list[Tensor]) -> Tensor:
         """Turn our tensors, in the order of the rule, into the checkpoint's."""

@@ -160,6 +160,21 @@ def test_settings_name_the_template_of_a_sentencepiece_model(
     assert Tokenizer.load(tmp_path).encode("Hello") == [15043, 2]
 
 
+def test_settings_name_the_template_of_a_merge_list(
+    published: dict[str, Path], tmp_path: Path
+) -> None:
+    for name in ("vocab.json", "merges.txt"):
+        (tmp_path / name).write_bytes((published["gpt2"] / name).read_bytes())
+    config = {"tokenizer_class": "GPT2Tokenizer", "add_prefix_space": True, "add_bos_token": True}
+    config["bos_token"] = {"content": "<|endoftext|>", "lstrip": False}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    assert Tokenizer.load(tmp_path).encode("Hello") == [50256, 18435]
+    # Any token that the settings call special is found in text.
+    config |= {"add_bos_token": False, "pad_token": "Ġhello"}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    assert Tokenizer.load(tmp_path).encode("Ġhello") == [23748]
+
+
 def test_settings_of_a_wordpiece_vocabulary(published: dict[str, Path], tmp_path: Path) -> None:
     (tmp_path / "vocab.txt").write_bytes((published["bert"] / "vocab.txt").read_bytes())
     cased = Tokenizer.load(tmp_path)
@@ -341,7 +356,8 @@ class TestBadInput:
         [
             ('{"a": 0, "b": 1}', "a b", "disagree"),
             ('{"a": 0, "b": 1, "ab": 2}', "#version: 0.2\na b c", "no pair"),
-            ('{"a": "x"}', "", "damaged"),
+            ('{"a": "x"}', "", "damaged|not byte-level"),
+            ('{"a</w>": 0, "b": 1}', "", "not byte-level"),
         ],
     )
     def test_damaged_merges(self, vocab: str, merges: str, message: str, tmp_path: Path) -> None:

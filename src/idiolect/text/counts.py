@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from idiolect.text.tokenizer import Tokenizer
 
-__all__ = ["count_words", "fixed_ids"]
+__all__ = ["batches", "count_words", "fixed_ids"]
 
 _BATCH = 1 << 20
 """Characters encoded at once; an encoding takes some 100 times the memory of its text."""
@@ -73,7 +73,7 @@ def count_words(tokenizer: Tokenizer, texts: Iterable[str]) -> Counter[tuple[int
     # The engine works without Python's lock: the next batch is encoded while this one is counted.
     with ThreadPoolExecutor(1) as pool:
         pending = None
-        for batch in _batches(texts):
+        for batch in batches(texts):
             encoded = pool.submit(engine.encode_batch, batch, add_special_tokens=False)
             if pending is not None:
                 counts.update(_words(pending.result(), fixed, begins, spaces))
@@ -102,7 +102,8 @@ def _words(encodings: list[Encoding], fixed: Any, begins: Any, spaces: Any) -> I
             yield data[4 * start : 4 * end]
 
 
-def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
+def batches(texts: Iterable[str]) -> Iterator[list[str]]:
+    """Group texts so that encoding one group takes some 100 MB, whatever their lengths."""
     batch: list[str] = []
     size = 0
     for text in texts:

@@ -17,6 +17,7 @@ from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
 
 from idiolect.errors import CheckpointError, InputError, OfflineError
 from idiolect.text import charsmap, sentencepiece, tiktoken
+from idiolect.text.bytelevel import to_characters
 from idiolect.text.files import engine_errors, read_json, read_text
 
 if TYPE_CHECKING:
@@ -31,8 +32,12 @@ _HUB_FILES = (
     "vocab.json", "merges.txt", "vocab.txt", "*.model", "*.tiktoken",
 )  # fmt: skip
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
-_USUAL_TEMPLATE = {"LlamaTokenizer": ("bos",), "T5Tokenizer": ("eos",)}
-"""What a SentencePiece model published for a class is trained to see around a text."""
+_USUAL_TEMPLATE: dict[str, tuple[str, ...]] = {
+    "LlamaTokenizer": ("bos",),
+    "T5Tokenizer": ("eos",),
+    "GPT2Tokenizer": (),
+}
+"""Special tokens around a text that a class adds where its settings do not say."""
 _ALGORITHMS = ("BPE", "Unigram", "WordPiece", "WordLevel")
 
 
@@ -110,14 +115,31 @@ def _holds_ranks(path: Path) -> bool:
 def _read_sentencepiece(path: Path, settings: Settings) -> tokenizers.Tokenizer:
     engine, named = sentencepiece.read(path)
     settings.update({**named, **settings})
-    usual = _USUAL_TEMPLATE.get(settings.get("tokenizer_class", "").removesuffix("Fast"), ())
-    ends = {
-        role: [settings[f"{role}_token"]]
-        for role in ("bos", "eos")
-        if settings.get(f"add_{role}_token", role in usual) and f"{role}_token" in settings
-    }
-    template(engine, ends.get("bos", []), ends.get("eos", []))
+    _mark_special(engine, _named_special(settings))
+    template(engine, *(_template_of(settings) or ([], [])))
     return engine
+
+
+def _named_special(settings: Settings) -> list[str]:
+    """List the tokens that the settings call special."""
+    named = [value for key, value in settings.items() if key.endswith("_token")]
+    named += settings.get("additional_special_tokens") or []
+    texts = [token.get("content") if isinstance(token, dict) else token for token in named]
+    return [text for text in texts if isinstance(text, str)]
+
+
+def _template_of(settings: Settings) -> tuple[list[str], list[str]] | None:
+    """Tokens that the settings put before and after a text; None where they are silent."""
+    usual = _USUAL_TEMPLATE.get(settings.get("tokenizer_class", "").removesuffix("Fast"))
+    if usual is None and not {"add_bos_token", "add_eos_token"} & settings.keys():
+        return None
+    before, after = (
+        _named_special({"_token": settings.get(f"{role}_token")})
+        if settings.get(f"add_{role}_token", role in (usual or ()))
+        else []
+        for role in ("bos", "eos")
+    )
+    return before, after
 
 
 def _read_pipeline(path: Path) -> tokenizers.Tokenizer:
@@ -168,13 +190,22 @@ def _read_vocab_and_merges(
         lost = next((a + b for a, b in merges if not {a, b, a + b} <= vocab.keys()), None)
         if lost is not None:
             raise CheckpointError(f"{vocab_path} and merges.txt disagree: no {lost!r} in the one")
+        if to_characters(b" ") not in vocab:
+            raise CheckpointError(
+                f"{vocab_path} is not byte-level, and does not say how text is cut",
+                hint="use a tokenizer.json, which says it",
+            )
         engine = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=merges))
     prefix = bool(settings.get("add_prefix_space", False))
     engine.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix)
     engine.decoder = decoders.ByteLevel()
     engine.post_processor = processors.ByteLevel(trim_offsets=False)
     _mark_special(engine, ("<s>", "<pad>", "</s>", "<unk>", "<mask>", "<|endoftext|>"))
-    if "<s>" in vocab and "</s>" in vocab:
+    _mark_special(engine, _named_special(settings))
+    around = _template_of(settings)
+    if around is not None:
+        template(engine, *around)
+    elif "<s>" in vocab and "</s>" in vocab:
         engine.post_processor = processors.RobertaProcessing(
             ("</s>", vocab["</s>"]), ("<s>", vocab["<s>"]), add_prefix_space=prefix
         )
@@ -199,7 +230,7 @@ def _read_wordpiece(path: Path, settings: Settings) -> tokenizers.Tokenizer:
     )
     engine.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     engine.decoder = decoders.WordPiece()
-    _mark_special(engine, special)
+    _mark_special(engine, (*special, *_named_special(settings)))
     template(engine, ["[CLS]"], ["[SEP]"])
     return engine
 

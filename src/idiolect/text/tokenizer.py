@@ -18,13 +18,13 @@ import hashlib
 import json
 import struct
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from idiolect.errors import ConfigError, InputError
 from idiolect.text import formats
+from idiolect.text.counts import batches
 from idiolect.text.files import write_atomic
 from idiolect.text.sampling import Sampler
 
@@ -38,9 +38,6 @@ __all__ = ["Kind", "Tokenizer"]
 
 Kind = Literal["byte-bpe", "sentencepiece-bpe", "bpe", "unigram", "wordpiece", "wordlevel"]
 """How a tokenizer cuts text; `bpe` is BPE over characters without the SentencePiece space."""
-
-_CHUNK = 1024
-"""Texts handed to the engine at once: its encodings are some 100 bytes a token, ids are 8."""
 
 _USUAL_SPECIAL = {
     "pad": ("<pad>", "[PAD]", "<|padding|>", "<|pad|>"),
@@ -130,8 +127,8 @@ class Tokenizer:
         """
         return [
             encoding.ids
-            for chunk in _chunks(texts)
-            for encoding in self.engine.encode_batch_fast(chunk, add_special_tokens=special_tokens)
+            for batch in batches(_several(texts))
+            for encoding in self.engine.encode_batch_fast(batch, add_special_tokens=special_tokens)
         ]
 
     def encode(self, text: str, *, special_tokens: bool = True) -> list[int]:
@@ -306,16 +303,15 @@ class Tokenizer:
         return {token.content: id_ for id_, token in added.items() if token.special}
 
     def _encodings(self, texts: Iterable[str], *, special_tokens: bool) -> Iterator[Encoding]:
-        for chunk in _chunks(texts):
-            yield from self.engine.encode_batch(chunk, add_special_tokens=special_tokens)
+        for batch in batches(_several(texts)):
+            yield from self.engine.encode_batch(batch, add_special_tokens=special_tokens)
 
 
-def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
+def _several(texts: Iterable[str]) -> Iterable[str]:
+    """Refuse a single text, which is an iterable of texts too."""
     if isinstance(texts, str):
         raise InputError("a batch of texts is wanted, not one text", hint="use encode")
-    iterator = iter(texts)
-    while chunk := list(islice(iterator, _CHUNK)):
-        yield chunk
+    return texts
 
 
 def _single(score: float) -> float:

@@ -20,6 +20,7 @@ from idiolect.models.names import NameTable, Source, matches
 from idiolect.models.registry import find_family
 from idiolect.models.weights import Weights, open_weights
 from idiolect.nn.config import TransformerConfig
+from idiolect.nn.embedding import ExtendedRows
 from idiolect.nn.transformer import Transformer
 
 __all__ = ["export_weights", "read_network"]
@@ -94,10 +95,13 @@ def read_network(
 
 
 def export_weights(network: Transformer, settings: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Return the network's weights under the names of the published layout."""
+    """Return the network's weights under the names of the published layout.
+
+    Rows that were added to a vocabulary are joined with the original ones.
+    """
     table = _table(find_family(settings), settings)
     fused: dict[str, list[tuple[Source, Tensor]]] = {}
-    for ours, tensor in network.state_dict().items():
+    for ours, tensor in _joined(network).items():
         source = table.source(ours)
         fused.setdefault(source.full_name, []).append((source, tensor.detach().cpu()))
     exported = {}
@@ -105,6 +109,16 @@ def export_weights(network: Transformer, settings: Mapping[str, Any]) -> dict[st
         parts.sort(key=lambda part: part[0].part)
         exported[name] = parts[0][0].combine([tensor for _, tensor in parts])
     return exported
+
+
+def _joined(network: Transformer) -> dict[str, Tensor]:
+    """Return the state of the network as it would be if its vocabulary had been that large."""
+    state: dict[str, Tensor] = network.state_dict()
+    for name, rows in network.vocabulary_rows().items():
+        if isinstance(rows, ExtendedRows):
+            del state[f"{name}.original"], state[f"{name}.added"]
+            state[name] = rows.joined()
+    return state
 
 
 def _table(family: Family, settings: Mapping[str, Any]) -> NameTable:

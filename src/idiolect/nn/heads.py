@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from idiolect.errors import ConfigError
 from idiolect.nn.basic import Linear, activate, linear, make_norm
 from idiolect.nn.config import Task, TransformerConfig
+from idiolect.nn.embedding import ExtendedRows
 
 __all__ = [
     "LanguageHead",
@@ -31,6 +32,11 @@ class LanguageHead(nn.Module):
     Tied, the rows of the token embedding are its weights (Press & Wolf 2017, 1608.05859); BERT puts
     a dense layer, an activation and a norm before them, and a bias after.
     """
+
+    weight: nn.Parameter | ExtendedRows | None
+    """The rows of an untied head."""
+    bias: nn.Parameter | ExtendedRows | None
+    """Added to the scores."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -53,7 +59,7 @@ class LanguageHead(nn.Module):
             hidden = self.norm(activate(self.activation, self.dense(hidden)))
         return hidden * self.scale if self.scale != 1.0 else hidden
 
-    def forward(self, hidden: Tensor, rows: Tensor) -> Tensor:
+    def forward(self, hidden: Tensor, rows: Tensor | ExtendedRows) -> Tensor:
         """Score the vocabulary.
 
         Shape: hidden (…, width), rows (vocabulary, width), result (…, vocabulary).
@@ -62,8 +68,13 @@ class LanguageHead(nn.Module):
             hidden: The network's hidden states.
             rows: The token embedding, used where the head is tied.
         """
-        weight = rows if self.weight is None else self.weight
-        return linear(self.transform(hidden), weight, self.bias)
+        weight, bias = rows if self.weight is None else self.weight, self.bias
+        hidden = self.transform(hidden)
+        if isinstance(weight, ExtendedRows):
+            assert not isinstance(bias, Tensor)
+            return weight.score(hidden, bias)
+        assert not isinstance(bias, ExtendedRows)
+        return linear(hidden, weight, bias)
 
 
 class Pooler(nn.Module):

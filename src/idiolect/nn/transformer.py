@@ -6,8 +6,8 @@ padding are packed first: the layers then see real tokens only (see `attention`)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from idiolect.errors import InputError
 from idiolect.nn.attention import Sight, Span
 from idiolect.nn.cache import Cache
 from idiolect.nn.config import TransformerConfig
+from idiolect.nn.embedding import ExtendedEmbedding, ExtendedRows
 from idiolect.nn.heads import LanguageHead, Pooler, make_head
 from idiolect.nn.packing import Packing, places_and_documents
 from idiolect.nn.stack import Stack
@@ -47,6 +48,9 @@ class Transformer(nn.Module):
             mask of another shape.
     """
 
+    tokens: nn.Embedding | ExtendedEmbedding
+    """One row for each id."""
+
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.config = config
@@ -65,7 +69,7 @@ class Transformer(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.tokens.weight.device
+        return next(self.parameters()).device
 
     def forward(
         self,
@@ -127,6 +131,49 @@ class Transformer(nn.Module):
         assert isinstance(head, LanguageHead)
         logits: Tensor = head(hidden, self.tokens.weight)
         return logits
+
+    def vocabulary_rows(self) -> dict[str, Tensor | ExtendedRows]:
+        """Return, by name, what has a row or a number for each id: embedding, head, its bias."""
+        rows: dict[str, Tensor | ExtendedRows] = {"tokens.weight": self.tokens.weight}
+        if "language" in self.heads:
+            head = self.heads["language"]
+            assert isinstance(head, LanguageHead)
+            if head.weight is not None:
+                rows["heads.language.weight"] = head.weight
+            if head.bias is not None:
+                rows["heads.language.bias"] = head.bias
+        return rows
+
+    def add_rows(self, first_id: int, added: Mapping[str, Tensor]) -> None:
+        """Give the ids from `first_id` on rows of their own, and freeze the original ones.
+
+        Rows that were added before stay, and go on being trained.
+
+        Args:
+            first_id: The first new id; at most the number of rows there are.
+            added: The new rows, for each name in `vocabulary_rows`. Shape: (N, width) or (N,).
+
+        Raises:
+            InputError: A name is missing or too many, or rows do not fit.
+        """
+        old = self.vocabulary_rows()
+        if set(added) != set(old):
+            raise InputError(f"new rows for {sorted(added)}", hint=f"give them for {sorted(old)}")
+        for name, rows in old.items():
+            if isinstance(rows, ExtendedRows):
+                kept = rows.added[: first_id - rows.first_id]
+                extended = ExtendedRows(
+                    rows.original, torch.cat([kept, added[name]]), first_id=rows.first_id
+                )
+            else:
+                extended = ExtendedRows(rows, added[name], first_id=first_id)
+            if name == "tokens.weight":
+                self.tokens = ExtendedEmbedding(extended, padding_idx=self.config.pad_id)
+            else:
+                head, kind = self.heads["language"], name.rpartition(".")[2]
+                delattr(head, kind)
+                setattr(head, kind, extended)
+        self.config = replace(self.config, vocabulary=len(extended))
 
     def start_ids(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return what a decoder behind an encoder starts from. Shape: (batch, 1)."""

@@ -51,24 +51,27 @@ def read_network(
     with torch.device("meta"):
         network = Transformer(config)
 
-    tensors: dict[str, Tensor] = {}
-    missing, misshaped, expected = [], [], set()
-    for ours, parameter in network.state_dict().items():
-        source = table.source(ours)
-        expected.add(source.name)
-        name = stored.get(source.name) or _stored_copy(ours, family, stored)
-        if name is None:
-            missing.append(source.full_name)
-            continue
-        tensor = source.extract(weights[name])
-        if tensor.shape != parameter.shape:
-            misshaped.append(f"{name} gives {_shape(tensor)} and not {_shape(parameter)}")
-        tensors[ours] = tensor if dtype is None else tensor.to(dtype)
+    wanted = network.state_dict()
+    sources = {ours: table.source(ours) for ours in wanted}
+    found = {
+        ours: stored.get(source.name) or _stored_copy(ours, family, stored)
+        for ours, source in sources.items()
+    }
+    tensors = {ours: sources[ours].extract(weights[name]) for ours, name in found.items() if name}
+    if dtype is not None:
+        tensors = {ours: tensor.to(dtype) for ours, tensor in tensors.items()}
+    missing = [sources[ours].full_name for ours, name in found.items() if name is None]
+    misshaped = [
+        f"{found[ours]} gives {_shape(tensor)} and not {_shape(wanted[ours])}"
+        for ours, tensor in tensors.items()
+        if tensor.shape != wanted[ours].shape
+    ]
+    expected = {source.name for source in sources.values()}
     unexpected = [
         name for bare, name in stored.items() if bare not in expected and not _known(bare, family)
     ]
     different = [
-        f"{stored[alias]} and {stored[table.source(ours).name]}"
+        f"{stored[alias]} and {found[ours]}"
         for alias, ours in family.aliases.items()
         if alias in stored
         and alias not in expected
@@ -78,7 +81,7 @@ def read_network(
     problems = [
         f"{kind}: {_few(names)}"
         for kind, names in (
-            ("missing", sorted(set(missing))),
+            ("missing", list(dict.fromkeys(missing))),
             ("wrong shape", misshaped),
             ("unexpected", unexpected),
             ("copies that differ", different),

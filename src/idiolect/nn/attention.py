@@ -148,7 +148,7 @@ class Attention(nn.Module):
             turn: Rotary cosines and sines of the queries (and keys).
             cache: Earlier keys and values. For cross-attention it is filled once, then only read.
         """
-        query = self.query(x).unflatten(-1, (self.heads, self.width))
+        query = self.query(x).view(*x.shape[:-1], self.heads, self.width)
         if self.query_norm is not None:
             query = self.query_norm(query)
         if turn is not None:
@@ -170,12 +170,13 @@ class Attention(nn.Module):
         return self._finish(self._attend(query, key, value, mask, causal).transpose(1, 2))
 
     def _keys_values(self, x: Tensor, turn: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
-        key = self.key(x).unflatten(-1, (self.key_heads, self.width))
+        heads = (*x.shape[:-1], self.key_heads, self.width)
+        key = self.key(x).view(heads)
         if self.key_norm is not None:
             key = self.key_norm(key)
         if turn is not None:
             key = rotate(key, turn)
-        return key, self.value(x).unflatten(-1, (self.key_heads, self.width))
+        return key, self.value(x).view(heads)
 
     def _finish(self, gathered: Tensor) -> Tensor:
         result: Tensor = self.output(gathered.flatten(-2))

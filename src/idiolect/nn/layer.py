@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from idiolect.nn.attention import Attention, Sight
@@ -42,7 +43,7 @@ class Layer(nn.Module):
             dropout=config.inner_dropout,
         )
         self.feed_forward_norm = norm()
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = config.dropout
         self.norm_first = config.norm_first
 
     def forward(
@@ -68,8 +69,8 @@ class Layer(nn.Module):
         return self._residual(x, self.feed_forward_norm, self.feed_forward)
 
     def _residual(self, x: Tensor, norm: nn.Module, inside: Callable[[Tensor], Tensor]) -> Tensor:
-        if self.norm_first:
-            x = x + self.dropout(inside(norm(x)))
-        else:
-            x = norm(x + self.dropout(inside(x)))
-        return x
+        change = inside(norm(x) if self.norm_first else x)
+        if self.training and self.dropout:
+            change = F.dropout(change, self.dropout)
+        x = x + change
+        return x if self.norm_first else norm(x)

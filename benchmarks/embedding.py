@@ -1,0 +1,67 @@
+"""One training step of a growing embedding alone, beside `peft`'s trainable tokens.
+
+    python benchmarks/embedding.py
+
+Both sides hold the same 128,000 original and 2,000 new rows of width 1,024, read the same ids (one
+in eight is new) and do forward, backward and an AdamW step. `peft` rebuilds the whole matrix in
+every forward pass; here the original matrix is only read.
+"""
+
+from __future__ import annotations
+
+import resource
+
+import torch
+from peft import TrainableTokensConfig, get_peft_model
+from torch import Tensor, nn
+
+from idiolect.nn.embedding import ExtendedEmbedding, ExtendedRows
+from paired import compare
+
+THREADS = 2
+ROWS, ADDED, WIDTH = 128_000, 2_000, 1_024
+BATCHES = ((8, 512), (1, 128))
+TARGET = 5.0
+
+
+def step(module: nn.Module, ids: Tensor, grad: Tensor, optimizer: torch.optim.Optimizer) -> Tensor:
+    """Forward, backward, update."""
+    optimizer.zero_grad()
+    out: Tensor = module(ids)
+    out.backward(grad)
+    optimizer.step()
+    return out.detach()
+
+
+def main() -> None:
+    torch.set_num_threads(THREADS)
+    torch.manual_seed(0)
+    original, added = torch.randn(ROWS, WIDTH), torch.randn(ADDED, WIDTH)
+
+    ours = ExtendedEmbedding(ExtendedRows(original, added, first_id=ROWS))
+    dense = nn.Embedding.from_pretrained(torch.cat([original, added]))
+    theirs = get_peft_model(
+        nn.Sequential(dense),
+        TrainableTokensConfig(token_indices=list(range(ROWS, ROWS + ADDED)), target_modules=["0"]),
+    )
+    optimizers = [
+        torch.optim.AdamW([p for p in side.parameters() if p.requires_grad], weight_decay=0.0)
+        for side in (ours, theirs)
+    ]
+    for batch, length in BATCHES:
+        ids = torch.randint(0, ROWS, (batch, length))
+        new = torch.rand(batch, length) < 1 / 8
+        ids[new] = torch.randint(ROWS, ROWS + ADDED, (int(new.sum()),))
+        grad = torch.randn(batch, length, WIDTH)
+        pair = compare(
+            lambda ids=ids, grad=grad: step(ours, ids, grad, optimizers[0]),
+            lambda ids=ids, grad=grad: step(theirs, ids, grad, optimizers[1]),
+        )
+        assert torch.allclose(ours(ids), theirs(ids)), "the two sides came apart"
+        print(pair.line(f"embedding step, {batch} x {length} tokens", TARGET), flush=True)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(f"{THREADS} threads; peak of the process {peak:.2f} GiB")
+
+
+if __name__ == "__main__":
+    main()

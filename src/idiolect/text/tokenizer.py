@@ -22,10 +22,11 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from idiolect.errors import ConfigError, InputError
+from idiolect.errors import CheckpointError, ConfigError, InputError
 from idiolect.text import formats
 from idiolect.text.counts import batches
-from idiolect.text.files import write_atomic
+from idiolect.text.extension import Extension
+from idiolect.text.files import read_json, write_atomic
 from idiolect.text.sampling import Sampler
 
 if TYPE_CHECKING:
@@ -64,9 +65,15 @@ class Tokenizer:
     settings: dict[str, Any]
     """What `tokenizer_config.json` and `special_tokens_map.json` say; written back by `save`."""
 
-    def __init__(self, engine: Engine, settings: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        settings: dict[str, Any] | None = None,
+        extension: Extension | Path | None = None,
+    ) -> None:
         self.engine = engine
         self.settings = dict(settings or {})
+        self._extension = extension
         if engine.truncation is not None:
             self.settings.setdefault("model_max_length", engine.truncation["max_length"])
             engine.no_truncation()
@@ -92,16 +99,43 @@ class Tokenizer:
             CheckpointError: a file is damaged, not UTF-8, or contradicts another.
             OfflineError: the hub cannot be reached and the files are not cached.
         """
-        return cls(*formats.read(source, encoding))
+        engine, settings = formats.read(source, encoding)
+        path = Path(source)
+        record = (path if path.is_dir() else path.parent) / "extension.json"
+        return cls(engine, settings, record if record.is_file() else None)
 
     @classmethod
-    def from_engine(cls, engine: Engine, settings: dict[str, Any] | None = None) -> Self:
+    def from_engine(
+        cls,
+        engine: Engine,
+        settings: dict[str, Any] | None = None,
+        extension: Extension | None = None,
+    ) -> Self:
         """Wrap an engine, which must not be changed afterwards."""
-        return cls(engine, settings)
+        return cls(engine, settings, extension)
+
+    @cached_property
+    def extension(self) -> Extension | None:
+        """The record of what was added to a published tokenizer; None for one as published.
+
+        Raises:
+            CheckpointError: the record on disk is damaged, or that of another tokenizer.
+        """
+        if not isinstance(self._extension, Path):
+            return self._extension
+        record = Extension.from_dict(read_json(self._extension))
+        if record.size + len(record.added) != len(self):
+            raise CheckpointError(
+                f"{self._extension} adds {len(record.added)} ids to {record.size}, "
+                f"the tokenizer has {len(self)}",
+                hint="it belongs to another tokenizer; restore the right one or remove it",
+            )
+        return record
 
     def save(self, directory: str | Path) -> None:
         """Write `tokenizer.json` and `tokenizer_config.json`, each whole or not at all.
 
+        The record of an extension goes beside them, as `extension.json`.
         `transformers.AutoTokenizer` loads the directory with identical ids.
         """
         directory = Path(directory)
@@ -117,6 +151,12 @@ class Tokenizer:
                 settings.setdefault(f"{role}_token", names[id_])
         text = json.dumps(settings, ensure_ascii=False, indent=2, sort_keys=True)
         write_atomic(directory / "tokenizer_config.json", f"{text}\n".encode())
+        record = directory / "extension.json"
+        if self.extension:
+            compact = json.dumps(self.extension.to_dict(), ensure_ascii=False)
+            write_atomic(record, f"{compact}\n".encode())
+        else:
+            record.unlink(missing_ok=True)
         write_atomic(directory / "tokenizer.json", self.engine.to_str(pretty=True).encode())
 
     def encode_batch(self, texts: Iterable[str], *, special_tokens: bool = True) -> list[list[int]]:

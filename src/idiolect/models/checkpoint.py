@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from idiolect.errors import CheckpointError
 from idiolect.models.family import Family
@@ -21,9 +21,10 @@ from idiolect.models.registry import find_family
 from idiolect.models.weights import Weights, open_weights
 from idiolect.nn.config import TransformerConfig
 from idiolect.nn.embedding import ExtendedRows
+from idiolect.nn.lora import lora_layers
 from idiolect.nn.transformer import Transformer
 
-__all__ = ["export_weights", "read_network"]
+__all__ = ["describe_rows", "export_weights", "read_network", "split_rows"]
 
 _HEAD = "heads.language.weight"
 
@@ -44,7 +45,7 @@ def read_network(
             another that differ: all of them in one message.
     """
     family = find_family(settings)
-    table = _table(family, settings)
+    table = family.names(settings)
     weights = open_weights(directory)
     stored = _stored_names(weights, family)
     config = _settle_head(family.config(settings), family, table, weights, stored)
@@ -100,9 +101,9 @@ def read_network(
 def export_weights(network: Transformer, settings: Mapping[str, Any]) -> dict[str, Tensor]:
     """Return the network's weights under the names of the published layout.
 
-    Rows that were added to a vocabulary are joined with the original ones.
+    Rows that were added to a vocabulary are joined with the original ones, adapters are folded in.
     """
-    table = _table(find_family(settings), settings)
+    table = find_family(settings).names(settings)
     fused: dict[str, list[tuple[Source, Tensor]]] = {}
     for ours, tensor in _joined(network).items():
         source = table.source(ours)
@@ -114,20 +115,79 @@ def export_weights(network: Transformer, settings: Mapping[str, Any]) -> dict[st
     return exported
 
 
+def describe_rows(network: Transformer, dtype: torch.dtype | None = None) -> dict[str, Any]:
+    """Describe how a vocabulary has grown, for `split_rows`; empty where it has not.
+
+    Args:
+        network: The network.
+        dtype: The number format its weights are about to be written in.
+
+    Raises:
+        VerificationError: The original rows are frozen, and have changed.
+    """
+    grown = {k: r for k, r in network.vocabulary_rows().items() if isinstance(r, ExtendedRows)}
+    if not grown:
+        return {}
+    for rows in grown.values():
+        rows.verify()
+    tokens = grown["tokens.weight"]
+    return {
+        "first_id": tokens.first_id,
+        "added": len(tokens.added),
+        "original": {name: rows.hash_original(dtype) for name, rows in grown.items()},
+    }
+
+
+def split_rows(network: Transformer, record: Mapping[str, Any], stored: torch.dtype) -> None:
+    """Part original from added rows again, as `describe_rows` found them.
+
+    Args:
+        network: A network as it was read, with whole matrices.
+        record: What `describe_rows` gave.
+        stored: The number format of the weights in their file.
+
+    Raises:
+        CheckpointError: The record does not fit the network, or the original rows have changed.
+    """
+    first, end = record["first_id"], record["first_id"] + record["added"]
+    whole = network.vocabulary_rows()
+    hashes = record["original"]
+    if set(hashes) != set(whole) or not 0 < first < end <= network.config.vocabulary:
+        raise CheckpointError(
+            "the record of the added rows does not fit the network",
+            hint="they must come from the same model",
+        )
+    added = {}
+    for name, rows in whole.items():
+        assert isinstance(rows, nn.Parameter)
+        added[name] = rows.detach()[first:end].clone()
+        if end == len(rows):
+            rows.data = rows.data[:first]
+    network.add_rows(first, added)
+    for name, rows in network.vocabulary_rows().items():
+        assert isinstance(rows, ExtendedRows)
+        exact = torch.promote_types(stored, rows.original.dtype) == rows.original.dtype
+        if exact and rows.fingerprint != hashes[name]:
+            raise CheckpointError(
+                f"the original rows of {name} are not those the vocabulary grew from",
+                hint="somebody has changed the weights; extend the original model again",
+            )
+
+
 def _joined(network: Transformer) -> dict[str, Tensor]:
-    """Return the state of the network as it would be if its vocabulary had been that large."""
+    """Return the state of the network as if its vocabulary had always been that large.
+
+    Neither the network's rows nor its adapters are touched.
+    """
     state: dict[str, Tensor] = network.state_dict()
     for name, rows in network.vocabulary_rows().items():
         if isinstance(rows, ExtendedRows):
             del state[f"{name}.original"], state[f"{name}.added"]
             state[name] = rows.joined()
+    for name, layer in lora_layers(network).items():
+        del state[f"{name}.lora_a"], state[f"{name}.lora_b"]
+        state[f"{name}.weight"] = layer.merged()
     return state
-
-
-def _table(family: Family, settings: Mapping[str, Any]) -> NameTable:
-    _, architecture = family.architecture(settings)
-    rules = (*family.rules, *architecture.rules)
-    return NameTable(rules, prefix=architecture.prefix, gated=family.config(settings).gated)
 
 
 def _stored_names(weights: Weights, family: Family) -> dict[str, str]:

@@ -13,7 +13,7 @@ from typing import Any, Self
 import torch
 
 from idiolect.errors import CheckpointError
-from idiolect.models.checkpoint import export_weights, read_network
+from idiolect.models.checkpoint import describe_rows, export_weights, read_network, split_rows
 from idiolect.models.family import Family
 from idiolect.models.registry import find_family
 from idiolect.models.weights import SHARD_BYTES, is_weight_file, write_weights
@@ -25,6 +25,8 @@ from idiolect.text.tokenizer import Tokenizer
 __all__ = ["LanguageModel"]
 
 _RECORD = "idiolect.json"
+_EXTENSION = "extension.json"
+"""Written with the tokenizer where that was extended; else one that is there belongs to another."""
 _HUB_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "pytorch_model*.bin")
 
 
@@ -71,6 +73,9 @@ class LanguageModel:
     ) -> Self:
         """Load a published model.
 
+        Where its vocabulary has grown, original and added rows are parted again, so that training
+        can go on; that the original ones are still the same is checked.
+
         Args:
             source: A directory in the Hugging Face layout, or the id of a repository on the hub.
             dtype: Number format of the weights. By default a CPU gets float32, which it is fast
@@ -88,11 +93,13 @@ class LanguageModel:
         settings = read_json(directory / "config.json")
         find_family(settings)
         tokenizer = Tokenizer.load(directory)
-        _check_record(directory, tokenizer)
+        record = _read_record(directory, tokenizer)
         if dtype is None and torch.device(device).type == "cpu":
             dtype = torch.float32
-        network = read_network(directory, settings, dtype=dtype).to(device)
-        return cls(network, tokenizer, settings)
+        network = read_network(directory, settings, dtype=dtype)
+        if record.get("rows"):
+            split_rows(network, record["rows"], getattr(torch, settings["dtype"]))
+        return cls(network.to(device), tokenizer, settings)
 
     def save(
         self,
@@ -109,6 +116,9 @@ class LanguageModel:
             directory: Where to write. It need not exist.
             dtype: Number format of the weights; `None` keeps the network's.
             shard_bytes: Weights beyond this size are split into several files.
+
+        Raises:
+            VerificationError: Original rows of a grown vocabulary are frozen, and have changed.
         """
         directory = Path(directory)
         directory.parent.mkdir(parents=True, exist_ok=True)
@@ -128,20 +138,27 @@ class LanguageModel:
             settings.pop("torch_dtype", None)
             _write_json(fresh / "config.json", settings)
             self.tokenizer.save(fresh)
-            _write_json(fresh / _RECORD, {"format": 1, "tokenizer": self.tokenizer.fingerprint})
+            record = {"format": 1, "tokenizer": self.tokenizer.fingerprint}
+            if rows := describe_rows(self.network, dtype):
+                record["rows"] = rows
+            _write_json(fresh / _RECORD, record)
             _replace(directory, fresh)
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
 
 
-def _check_record(directory: Path, tokenizer: Tokenizer) -> None:
-    """Refuse a directory in which somebody has exchanged the tokenizer."""
+def _read_record(directory: Path, tokenizer: Tokenizer) -> dict[str, Any]:
+    """Read what `save` noted; refuse a directory in which somebody has exchanged the tokenizer."""
     path = directory / _RECORD
-    if path.exists() and read_json(path).get("tokenizer") != tokenizer.fingerprint:
+    if not path.exists():
+        return {}
+    record = read_json(path)
+    if record.get("tokenizer") != tokenizer.fingerprint:
         raise CheckpointError(
             f"the tokenizer in {directory} is not the one this model was saved with",
             hint=f"restore it; or, if it was changed on purpose, remove {_RECORD}",
         )
+    return record
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:
@@ -159,7 +176,8 @@ def _replace(directory: Path, fresh: Path) -> None:
         fresh.rename(directory)
         return
     for path in directory.iterdir():
-        if not (fresh / path.name).exists() and not is_weight_file(path.name):
+        outdated = is_weight_file(path.name) or path.name == _EXTENSION
+        if not outdated and not (fresh / path.name).exists():
             path.rename(fresh / path.name)
     old = directory.with_name(f"{fresh.name}.old")
     directory.rename(old)

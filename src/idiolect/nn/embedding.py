@@ -12,19 +12,26 @@ What is notable:
        ids   0 … first_id-1        first_id … end_id-1         end_id …
       rows   original[id]          added[id - first_id]        original[id], where it is that long
 
+- The promise can be checked: `verify` compares a hash of the original rows with the one taken when
+  the vocabulary grew.
 - The same class holds an embedding (V, width), an untied head (V, width) and a head's bias (V,).
 """
 
 from __future__ import annotations
 
+import hashlib
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from idiolect.errors import InputError
+from idiolect.errors import InputError, VerificationError
 from idiolect.nn.basic import linear
 
 __all__ = ["ExtendedEmbedding", "ExtendedRows"]
+
+_HASHED_AT_ONCE = 8192
+"""Rows brought into float32 at once."""
 
 
 class ExtendedRows(nn.Module):
@@ -58,6 +65,8 @@ class ExtendedRows(nn.Module):
         """The new rows; they may have a finer number format than the original ones. (N, …)."""
         self.first_id = first_id
         """The id of the first added row."""
+        self.fingerprint = self.hash_original()
+        """SHA-256 of the original rows, as they were when the vocabulary grew."""
 
     @property
     def end_id(self) -> int:
@@ -71,6 +80,30 @@ class ExtendedRows(nn.Module):
     def extra_repr(self) -> str:
         """Tell the sizes; called by `repr`."""
         return f"{len(self.original)} original, {len(self.added)} added from id {self.first_id}"
+
+    def hash_original(self, dtype: torch.dtype | None = None) -> str:
+        """Return the SHA-256 of the rows below `first_id`, as float32 in little-endian order.
+
+        Args:
+            dtype: The number format they are first brought to; by default they stay as they are.
+        """
+        digest = hashlib.sha256()
+        for rows in torch.split(self.original.detach()[: self.first_id], _HASHED_AT_ONCE):
+            exact = rows.to(dtype or rows.dtype).float().cpu().contiguous()
+            digest.update(exact.view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
+    def verify(self) -> None:
+        """Check that the original rows are what they were, unless somebody has unfrozen them.
+
+        Raises:
+            VerificationError: They have changed.
+        """
+        if not self.original.requires_grad and self.hash_original() != self.fingerprint:
+            raise VerificationError(
+                "original rows of the vocabulary have changed, though they are frozen",
+                hint="something wrote into them; go back to the last checkpoint",
+            )
 
     def lookup(self, ids: Tensor, *, padding_idx: int | None = None) -> Tensor:
         """Return the rows of ids.

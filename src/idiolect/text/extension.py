@@ -77,6 +77,10 @@ class Extension:
     """By the name of the text: `domain`, `general`."""
     unverified: tuple[str, ...]
     """What could not be checked, in words."""
+    notes: tuple[str, ...]
+    """What else whoever uses the new tokens should know, in words."""
+    replaced: dict[str, Any]
+    """Parts of the engine's pipeline as they were, where they had to be replaced."""
 
     def to_base(self, ids: list[int]) -> list[int]:
         """Replace new ids by the base pieces they stand for."""
@@ -107,6 +111,7 @@ class Extension:
                     "refused": tuple(Refused(**form) for form in record["refused"]),
                     "checks": {name: Check(**check) for name, check in record["checks"].items()},
                     "unverified": tuple(record["unverified"]),
+                    "notes": tuple(record["notes"]),
                 }
             )
         except (KeyError, TypeError) as error:
@@ -130,4 +135,5 @@ class Extension:
                 f"{check.inside_words} uses inside longer words"
             )
         lines += [f"not verified: {text}" for text in self.unverified]
+        lines += [f"note: {text}" for text in self.notes]
         return "\n".join(lines)

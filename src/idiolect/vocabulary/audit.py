@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from idiolect.errors import InputError
-from idiolect.vocabulary.census import encode_after, take_census
+from idiolect.vocabulary.census import encode_forms, take_census
 from idiolect.vocabulary.choice import Occurrences
 from idiolect.vocabulary.ngrams import UnitStream, cut_units, mine
 from idiolect.vocabulary.terms import LeftOut, Term, Terms, objection
@@ -266,22 +266,13 @@ class _Auditor:
             return max(len(ids), len(form.strip()))
         return len(ids)
 
-    def _encode(self, forms: Sequence[str]) -> list[list[int]]:
-        """Encode forms as in running text: after a word, or after an opening bracket."""
-        results: list[list[int]] = [[] for _ in forms]
-        for anchor, spaced in (("a", True), ("(", False)):
-            places = [i for i, form in enumerate(forms) if form.startswith(" ") is spaced]
-            encoded = encode_after(anchor, self.tokenizer, [forms[i] for i in places])
-            for i, ids in zip(places, encoded, strict=True):
-                results[i] = ids
-        return results
-
     def _costs(self) -> Integers:
         """Tokens of each frequent unit, by rank."""
         ranked = np.flatnonzero(self.ngrams.ranks)
         units = [self.stream.units[unit] for unit in ranked]
         costs = [
-            self._cost(unit, ids) for unit, ids in zip(units, self._encode(units), strict=True)
+            self._cost(unit, ids)
+            for unit, ids in zip(units, encode_forms(self.tokenizer, units), strict=True)
         ]
         return np.array([1, *costs], np.int32)
 
@@ -305,7 +296,7 @@ class _Auditor:
         # The more frequent of two spellings that are encoded alike lends its name to both.
         terms = terms[np.argsort(-level.terms[terms], kind="stable")]
         forms = [self.stream.surface(int(level.first[term]), level.length) for term in terms]
-        for term, form, ids in zip(terms, forms, self._encode(forms), strict=True):
+        for term, form, ids in zip(terms, forms, encode_forms(self.tokenizer, forms), strict=True):
             if self._cost(form, ids) > 1 and not objection(form.strip()):
                 table[term] = self._number(form, ids, float(level.pmi[term]))
         return table
@@ -315,7 +306,7 @@ class _Auditor:
         terms = Terms.of(glossary)
         left_out = list(terms.left_out)
         forms = [form for term in terms for form in term.forms]
-        encoded = dict(zip(forms, self._encode(forms), strict=True))
+        encoded = dict(zip(forms, encode_forms(self.tokenizer, forms), strict=True))
         asked = []
         for term in terms:
             broken = [form for form in term.forms if self._cost(form, encoded[form]) > 1]

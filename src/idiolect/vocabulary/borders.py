@@ -21,6 +21,7 @@ begins no term costs a handful of steps.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import regex
@@ -210,7 +211,7 @@ def _joints(vocabulary: Collection[str]) -> tuple[str, str]:
     Returns:
         Patterns for the place before a term and the place after it.
     """
-    joined = [pair for piece in vocabulary for pair in zip(piece, piece[1:], strict=False)]
+    joined = [pair for piece in vocabulary for pair in pairwise(piece)]
     kinds = {c: bool(_IS_WORD.match(c)) for c in {c for pair in joined for c in pair}}
     pairs = {(a, b) for a, b in joined if "▁" not in (a, b) and kinds[a] != kinds[b]}
     sides = []

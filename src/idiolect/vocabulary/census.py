@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from concurrent.futures import Future
 
     from idiolect.text.tokenizer import Tokenizer
@@ -36,7 +36,7 @@ __all__ = [
     "Integers",
     "Statistics",
     "WorstDocument",
-    "encode_after",
+    "encode_forms",
     "take_census",
 ]
 
@@ -121,23 +121,23 @@ class Census:
     """The stream holds every `stride`-th document."""
 
 
-def encode_after(anchor: str, tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
-    """Encode texts as they would be encoded after `anchor` in running text.
+def encode_forms(tokenizer: Tokenizer, forms: Sequence[str]) -> list[list[int]]:
+    """Encode stretches of text as in running text: after a word, or after an opening bracket.
 
-    Where the anchor's own tokens change, which means that they joined with the text, the text is
+    Where the bracket's own token changes, which means that it joined with the text, the text is
     encoded alone.
-
-    Returns:
-        The ids of each text, without those of the anchor.
     """
-    before = tokenizer.encode(anchor, special_tokens=False)
-    cut = len(before)
-    encoded = tokenizer.encode_batch([anchor + text for text in texts], special_tokens=False)
-    joined = [i for i, ids in enumerate(encoded) if ids[:cut] != before]
-    alone = tokenizer.encode_batch([texts[i] for i in joined], special_tokens=False)
-    for i, ids in zip(joined, alone, strict=True):
-        encoded[i] = before + ids
-    return [ids[cut:] for ids in encoded]
+    results: list[list[int]] = [[] for _ in forms]
+    for anchor, spaced in (("a", True), ("(", False)):
+        places = [i for i, form in enumerate(forms) if form.startswith(" ") is spaced]
+        before = tokenizer.encode(anchor, special_tokens=False)
+        encoded = tokenizer.encode_batch([anchor + forms[i] for i in places], special_tokens=False)
+        for i, ids in zip(places, encoded, strict=True):
+            joined = ids[: len(before)] != before
+            results[i] = (
+                tokenizer.encode(forms[i], special_tokens=False) if joined else ids[len(before) :]
+            )
+    return results
 
 
 def take_census(tokenizer: Tokenizer, corpus: Iterable[str], *, stream: int = _STREAM) -> Census:

@@ -1,0 +1,130 @@
+"""What an extension must hold before it is handed out, checked on real text.
+
+- Replacing new ids by the base pieces they stand for gives back the base ids: so text without new
+  terms has the ids it had, and nothing changes around the terms.
+- Decoding gives the text it gave before.
+- Every new term is one token in context.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from idiolect.text.counts import batches
+from idiolect.text.extension import Check
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from idiolect.text.extension import Added
+    from idiolect.text.tokenizer import Tokenizer
+
+__all__ = ["Verdict", "check", "unreached"]
+
+_SPACED = ("a{} b", "a{}.", "a{},")
+_BARE = ("{} b", "({})", "\n{}\n", '"{}"', "-{} b")
+
+
+@dataclass
+class Verdict:
+    """The result of a check, and who is to blame for what went wrong."""
+
+    check: Check
+    culprits: set[int] = field(default_factory=set)
+    """New ids in documents that changed."""
+    blameless: str = ""
+    """Beginning of a document that changed though no new id is in it; empty if there is none."""
+
+
+def unreached(larger: Tokenizer, added: Sequence[Added]) -> tuple[set[int], int]:
+    """Find new ids that text cannot produce.
+
+    A form with a space before it must be one token between two words; one without, in at least
+    one of the places where such a form stands.
+
+    Returns:
+        The ids that are not, and how many others are one token in only some of the places tried.
+    """
+    failed = set()
+    partly = 0
+    for spaced, contexts in ((True, _SPACED), (False, _BARE)):
+        tokens = [t for t in added if t.kind != "part" and t.text.startswith(" ") is spaced]
+        reached = [
+            [token.id in ids for token, ids in zip(tokens, encoded, strict=True)]
+            for context in contexts
+            for encoded in [
+                larger.encode_batch([context.format(t.text) for t in tokens], special_tokens=False)
+            ]
+        ]
+        for i, token in enumerate(tokens):
+            found = [places[i] for places in reached]
+            enough = found[0] if spaced else any(found)
+            if not enough:
+                failed.add(token.id)
+            elif not all(found):
+                partly += 1
+    return failed, partly
+
+
+def check(
+    base: Tokenizer, larger: Tokenizer, pieces: Mapping[int, Sequence[int]], corpus: Iterable[str]
+) -> Verdict:
+    """Compare two tokenizers on a corpus.
+
+    Args:
+        base: the smaller one.
+        larger: the one with new ids.
+        pieces: for each new id the ids of `base` it stands for.
+        corpus: documents; all are read, few at a time.
+    """
+    size = len(base)
+    documents = changed = otherwise = with_terms = uses = inside = before = after = 0
+    used: set[int] = set()
+    verdict_culprits: set[int] = set()
+    blameless = ""
+    for texts in batches(corpus):
+        old = base.encode_batch(texts, special_tokens=False)
+        encodings = larger.engine.encode_batch(texts, add_special_tokens=False)
+        new = [encoding.ids for encoding in encodings]
+        different = [i for i, (a, b) in enumerate(zip(old, new, strict=True)) if a != b]
+        was = base.decode_batch([old[i] for i in different], skip_special_tokens=False)
+        now = larger.decode_batch([new[i] for i in different], skip_special_tokens=False)
+        otherwise += sum(a != b for a, b in zip(was, now, strict=True))
+        documents += len(texts)
+        before += sum(map(len, old))
+        after += sum(map(len, new))
+        for i in different:
+            fresh = [(place, id_) for place, id_ in enumerate(new[i]) if id_ >= size]
+            restored = [piece for id_ in new[i] for piece in pieces.get(id_, (id_,))]
+            if restored != old[i]:
+                changed += 1
+                verdict_culprits.update(id_ for _, id_ in fresh)
+                if not fresh:
+                    blameless = blameless or texts[i][:80]
+            with_terms += bool(fresh)
+            uses += len(fresh)
+            used.update(id_ for _, id_ in fresh)
+            offsets = encodings[i].offsets
+            inside += sum(_inside(texts[i], *offsets[place]) for place, _ in fresh)
+    return Verdict(
+        Check(
+            documents=documents,
+            changed=changed,
+            decoded_otherwise=otherwise,
+            with_terms=with_terms,
+            uses=uses,
+            used=len(used),
+            inside_words=inside,
+            tokens_before=before,
+            tokens_after=after,
+        ),
+        verdict_culprits,
+        blameless,
+    )
+
+
+def _inside(text: str, start: int, end: int) -> bool:
+    """Whether a range of a text begins or ends in the middle of a word."""
+    begins = start > 0 and text[start].isalnum() and text[start - 1].isalnum()
+    return begins or (end < len(text) and text[end - 1].isalnum() and text[end].isalnum())

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from idiolect.errors import ConfigError
-from idiolect.models.names import Rule
+from idiolect.models.names import NameTable, Rule
 from idiolect.nn.config import Activation, Task, TransformerConfig
 
 __all__ = ["Architecture", "Family", "Fields", "activation"]
@@ -127,6 +127,12 @@ class Family:
             f"{self.model_type} models of the class {named[0]!r} are not supported",
             hint="one of " + ", ".join(self.architectures),
         )
+
+    def names(self, settings: Mapping[str, Any]) -> NameTable:
+        """Return the table of weight names for the class that a `config.json` names."""
+        _, architecture = self.architecture(settings)
+        rules = (*self.rules, *architecture.rules)
+        return NameTable(rules, prefix=architecture.prefix, gated=self.config(settings).gated)
 
     def config(self, settings: Mapping[str, Any]) -> TransformerConfig:
         """Build the network's configuration from the fields of a `config.json`.

@@ -1,0 +1,185 @@
+"""LoRA adapters in the layout of `peft`: written so that it loads them, and read as it writes them.
+
+Where a checkpoint holds query, key and value as one tensor (GPT-2), its adapter has one pair of
+matrices for the three. Ours are written as one pair of three times the rank, with zeros between:
+
+    A = [A_q; A_k; A_v]      B = diag(B_q, B_k, B_v)
+
+which is the same change to the last bit of the arithmetic's order. Theirs are read back by giving
+each of the three the shared A and its own part of B.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from idiolect.errors import CheckpointError, ConfigError
+from idiolect.models.language_model import LanguageModel
+from idiolect.models.names import Source
+from idiolect.nn.lora import LoraLinear, lora_layers
+from idiolect.text.files import read_json, write_atomic
+
+__all__ = ["load_adapter", "save_adapter"]
+
+_CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_PREFIX = "base_model.model."
+# What would change the result and is not supported; the values that mean "not used".
+_UNUSED: dict[str, tuple[Any, ...]] = {
+    "bias": ("none",),
+    "lora_bias": (False,),
+    "modules_to_save": ([],),
+    "trainable_token_indices": ([], {}),
+    "use_dora": (False,),
+    "use_qalora": (False,),
+    "layer_replication": ([],),
+    "target_parameters": ([],),
+}
+
+
+def save_adapter(model: LanguageModel, directory: str | Path) -> None:
+    """Write a model's adapters as `adapter_config.json` and `adapter_model.safetensors`.
+
+    Raises:
+        ConfigError: The model has no adapters.
+    """
+    layers = lora_layers(model.network)
+    if not layers:
+        raise ConfigError("the model has no adapters", hint="add_lora puts them there")
+    table = model.family.names(model.settings)
+    groups: dict[str, list[tuple[Source, LoraLinear]]] = {}
+    for ours, layer in layers.items():
+        source = table.source(f"{ours}.weight")
+        groups.setdefault(source.full_name.removesuffix(".weight"), []).append((source, layer))
+    tensors: dict[str, Tensor] = {}
+    ranks: dict[str, int] = {}
+    alphas: dict[str, float] = {}
+    for name, parts in groups.items():
+        a, b, scale = _join(parts)
+        tensors[f"{_PREFIX}{name}.lora_A.weight"] = a
+        tensors[f"{_PREFIX}{name}.lora_B.weight"] = b
+        ranks[name], alphas[name] = len(a), scale * len(a)
+    rank, alpha = next(iter(ranks.values())), next(iter(alphas.values()))
+    config = {
+        "peft_type": "LORA",
+        "r": rank,
+        "lora_alpha": alpha,
+        "lora_dropout": next(iter(layers.values())).dropout,
+        "target_modules": list(groups),
+        "rank_pattern": {_exactly(n): r for n, r in ranks.items() if r != rank},
+        "alpha_pattern": {_exactly(n): a for n, a in alphas.items() if a != alpha},
+        "fan_in_fan_out": any(part.rule.transpose for g in groups.values() for part, _ in g),
+        "bias": "none",
+        "inference_mode": True,
+    }
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    write_atomic(directory / _WEIGHTS, save(tensors, metadata={"format": "pt"}))
+    write_atomic(directory / _CONFIG, (json.dumps(config, indent=2) + "\n").encode())
+
+
+def load_adapter(model: LanguageModel, directory: str | Path) -> list[str]:
+    """Adapt a model, in place, with adapters that `save_adapter` or `peft` has written.
+
+    Returns:
+        The names of the adapted layers.
+
+    Raises:
+        CheckpointError: Files missing or damaged, or adapters of layers the model does not have.
+        ConfigError: Adapters of a kind that is not supported.
+    """
+    directory = Path(directory)
+    config = read_json(directory / _CONFIG)
+    _refuse_unsupported(config)
+    try:
+        tensors = load_file(directory / _WEIGHTS)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"cannot read {directory / _WEIGHTS}: {error}") from error
+    table = model.family.names(model.settings)
+    network = model.network
+    adapted, used = {}, set()
+    for ours, module in network.named_modules():
+        if not isinstance(module, torch.nn.Linear) or ours.startswith("heads."):
+            continue
+        source = table.source(f"{ours}.weight")
+        name = _PREFIX + source.full_name.removesuffix(".weight")
+        if f"{name}.lora_A.weight" not in tensors:
+            continue
+        a, b = tensors[f"{name}.lora_A.weight"], tensors[f"{name}.lora_B.weight"]
+        used |= {f"{name}.lora_A.weight", f"{name}.lora_B.weight"}
+        b = b.chunk(source.parts)[source.part]
+        if (b.shape[0], a.shape[1]) != tuple(module.weight.shape):
+            raise CheckpointError(
+                f"the adapter of {name} is {b.shape[0]}×{a.shape[1]}, the layer "
+                f"{module.weight.shape[0]}×{module.weight.shape[1]}",
+                hint="it belongs to another model",
+            )
+        scale = _scale(name.removeprefix(_PREFIX), len(a), config)
+        dropout = float(config.get("lora_dropout", 0.0))
+        layer = LoraLinear(module, rank=len(a), scale=scale, dropout=dropout)
+        layer.lora_a.data.copy_(a)
+        layer.lora_b.data.copy_(b)
+        adapted[ours] = layer
+    left = set(tensors) - used
+    if left:
+        raise CheckpointError(
+            f"the model has no layer for {sorted(left)[0]}", hint="it belongs to another model"
+        )
+    for ours, layer in adapted.items():
+        parent, _, leaf = ours.rpartition(".")
+        setattr(network.get_submodule(parent), leaf, layer)
+    return list(adapted)
+
+
+def _join(parts: list[tuple[Source, LoraLinear]]) -> tuple[Tensor, Tensor, float]:
+    """Write the adapters of one stored tensor as one pair."""
+    source, first = parts[0]
+    if source.parts == 1:
+        return first.lora_a.detach().contiguous(), first.lora_b.detach().contiguous(), first.scale
+    by_part = {part.part: layer for part, layer in parts}
+    a = torch.cat([layer.lora_a for layer in by_part.values()]).detach()
+    b = a.new_zeros(source.parts * first.out_features, len(a))
+    column = 0
+    for part, layer in by_part.items():
+        rows = slice(part * first.out_features, (part + 1) * first.out_features)
+        # One scale serves all: differences between them go into B.
+        b[rows, column : column + len(layer.lora_a)] = layer.lora_b.detach() * (
+            layer.scale / first.scale
+        )
+        column += len(layer.lora_a)
+    return a, b, first.scale
+
+
+def _refuse_unsupported(config: Mapping[str, Any]) -> None:
+    if config.get("peft_type") != "LORA":
+        raise ConfigError(
+            f"an adapter of the type {config.get('peft_type')!r}", hint="LORA is supported"
+        )
+    refused = [
+        key
+        for key, unused in _UNUSED.items()
+        if config.get(key) is not None and config[key] not in unused
+    ]
+    if refused:
+        raise ConfigError("adapters with " + ", ".join(refused) + " are not supported")
+
+
+def _scale(name: str, rank: int, config: Mapping[str, Any]) -> float:
+    alpha = float(config.get("lora_alpha", 8))
+    for pattern, value in (config.get("alpha_pattern") or {}).items():
+        if re.fullmatch(rf"(.*\.)?({pattern})", name):
+            alpha = float(value)
+    return float(alpha / rank**0.5 if config.get("use_rslora") else alpha / rank)
+
+
+def _exactly(name: str) -> str:
+    """A pattern for one module: `peft` reads its keys as regular expressions."""
+    return re.escape(name)

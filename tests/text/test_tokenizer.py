@@ -267,6 +267,17 @@ def test_byte_level_is_lossless(small: Tokenizer, text: str) -> None:
     assert all(0 <= id_ < len(small) for id_ in ids)
 
 
+def test_added_tokens_are_no_bytes(small: Tokenizer) -> None:
+    engine = type(small.engine).from_str(small.engine.to_str())
+    engine.add_tokens(["naïve", "日本"])
+    engine.add_special_tokens(["«end»"])
+    tokenizer = Tokenizer.from_engine(engine)
+    text = "the naïvenaïve cat 日本«end»é"
+    ids = tokenizer.encode(text)
+    assert tokenizer.decode(ids, skip_special_tokens=False) == text
+    assert tokenizer.decode(ids) == text.replace("«end»", "")
+
+
 def test_ids_outside_the_vocabulary(small: Tokenizer) -> None:
     for wrong in (-1, len(small), 10**12):
         with pytest.raises(InputError, match=f"id {wrong} is outside"):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["batches", "count_words", "fixed_ids"]
 
-_BATCH = 1 << 20
+_BATCH = 1 << 22
 """Characters encoded at once; an encoding takes some 100 times the memory of its text."""
 
 
@@ -103,7 +103,7 @@ def _words(encodings: list[Encoding], fixed: Any, begins: Any, spaces: Any) -> I
 
 
 def batches(texts: Iterable[str]) -> Iterator[list[str]]:
-    """Group texts so that encoding one group takes some 100 MB, whatever their lengths."""
+    """Group texts so that encoding one group takes some 100 MB or less, whatever their lengths."""
     batch: list[str] = []
     size = 0
     for text in texts:

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 import tokenizers
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
 
-from idiolect.errors import CheckpointError, InputError, OfflineError
+from idiolect.errors import CheckpointError, InputError
 from idiolect.text import charsmap, sentencepiece, tiktoken
 from idiolect.text.bytelevel import to_characters
 from idiolect.text.files import engine_errors, read_json, read_text
+from idiolect.text.hub import locate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -31,7 +32,6 @@ _HUB_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
     "vocab.json", "merges.txt", "vocab.txt", "*.model", "*.tiktoken",
 )  # fmt: skip
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _USUAL_TEMPLATE: dict[str, tuple[str, ...]] = {
     "LlamaTokenizer": ("bos",),
     "T5Tokenizer": ("eos",),
@@ -43,9 +43,7 @@ _ALGORITHMS = ("BPE", "Unigram", "WordPiece", "WordLevel")
 
 def read(source: str | Path, encoding: str | None = None) -> tuple[tokenizers.Tokenizer, Settings]:
     """Read a tokenizer from a directory, a file or the hub; see `Tokenizer.load`."""
-    path = Path(source)
-    if not path.exists():
-        path = _download(str(source))
+    path = locate(source, _HUB_FILES)
     settings: Settings = {}
     if not path.is_dir():
         return _read_file(path, settings, encoding), settings
@@ -272,23 +270,3 @@ def _mark_special(engine: tokenizers.Tokenizer, tokens: Iterable[str]) -> None:
             if engine.token_to_id(token) is not None
         ]
     )
-
-
-def _download(repository: str) -> Path:
-    if not _HUB_ID.fullmatch(repository):
-        raise InputError(f"no such file or directory: {repository}", hint="check the path")
-    import huggingface_hub
-    from huggingface_hub import errors
-
-    try:
-        return Path(huggingface_hub.snapshot_download(repository, allow_patterns=list(_HUB_FILES)))
-    except errors.RepositoryNotFoundError as error:
-        raise InputError(
-            f"{repository} is neither a path here nor a repository on the hub",
-            hint="check the spelling; a private repository needs `hf auth login`",
-        ) from error
-    except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, OSError) as error:
-        raise OfflineError(
-            f"{repository} is no path here, and the hub cannot be reached",
-            hint="check the path, or download the repository and give its directory",
-        ) from error

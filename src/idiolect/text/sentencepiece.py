@@ -4,8 +4,9 @@ What is notable:
 
 - The file is read by a parser of our own (`wire`), so no protobuf is needed.
 - BPE pieces carry scores, not merges; `merges_from_ranks` finds the one merge behind each.
-- Pieces that span no word border let the engine cut text into words first, with the same result:
-  only then does its cache of words help. Whether they do is read from the vocabulary.
+- Where no piece spans a word border, the engine may cut text into words first, with the same
+  result: the time then grows with the length of a text and not faster. Whether any does is read
+  from the vocabulary.
 - Control pieces (`<s>`) become special tokens that are found in text, as everywhere in the Hugging
   Face layout; SentencePiece itself takes them for plain text. Text between two special tokens is
   encoded like a text of its own, with its own leading space where the model adds one.

@@ -18,9 +18,12 @@ import hashlib
 import json
 import struct
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, Literal, Self
+
+from tokenizers import pre_tokenizers
 
 from idiolect.errors import CheckpointError, ConfigError, InputError
 from idiolect.text import formats
@@ -32,7 +35,7 @@ from idiolect.text.sampling import Sampler
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from tokenizers import Encoding
+    from tokenizers import AddedToken, Encoding
     from tokenizers import Tokenizer as Engine
 
 __all__ = ["Kind", "Tokenizer"]
@@ -254,7 +257,30 @@ class Tokenizer:
                     f"id {wrong} is outside the vocabulary of {len(self)} ids",
                     hint="were these ids made with another tokenizer?",
                 )
+        if self._misread:
+            return [self._decode_apart(ids, skip_special_tokens) for ids in lists]
         return self.engine.decode_batch(lists, skip_special_tokens=skip_special_tokens)
+
+    @cached_property
+    def _misread(self) -> dict[int, AddedToken]:
+        """Added tokens that the engine's decoder takes for bytes, such as `naïve`."""
+        if self.kind != "byte-bpe":
+            return {}
+        alphabet = set(pre_tokenizers.ByteLevel.alphabet())
+        return {
+            id_: token
+            for id_, token in self.engine.get_added_tokens_decoder().items()
+            if not token.content.isascii() and set(token.content) <= alphabet
+        }
+
+    def _decode_apart(self, ids: list[int], skip_special_tokens: bool) -> str:
+        parts = []
+        for token, run in groupby(ids, key=self._misread.get):
+            if token is None:
+                parts.append(self.engine.decode(list(run), skip_special_tokens))
+            elif not (token.special and skip_special_tokens):
+                parts += [token.content for _ in run]
+        return "".join(parts)
 
     @cached_property
     def _length(self) -> int:

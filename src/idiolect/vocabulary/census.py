@@ -122,21 +122,30 @@ class Census:
 
 
 def encode_forms(tokenizer: Tokenizer, forms: Sequence[str]) -> list[list[int]]:
-    """Encode stretches of text as in running text: after a word, or after an opening bracket.
+    """Encode stretches of text as in running text.
 
-    Where the bracket's own token changes, which means that it joined with the text, the text is
+    One with a space before it is put after a word, one without after a sign. Signs are tried in
+    turn until one stays what it is and so has not joined with the text; where all do, the text is
     encoded alone.
     """
     results: list[list[int]] = [[] for _ in forms]
-    for anchor, spaced in (("a", True), ("(", False)):
+    for spaced, anchors in ((True, "a"), (False, '("!|\n')):
         places = [i for i, form in enumerate(forms) if form.startswith(" ") is spaced]
-        before = tokenizer.encode(anchor, special_tokens=False)
-        encoded = tokenizer.encode_batch([anchor + forms[i] for i in places], special_tokens=False)
-        for i, ids in zip(places, encoded, strict=True):
-            joined = ids[: len(before)] != before
-            results[i] = (
-                tokenizer.encode(forms[i], special_tokens=False) if joined else ids[len(before) :]
-            )
+        for anchor in anchors:
+            before = tokenizer.encode(anchor, special_tokens=False)
+            texts = [anchor + forms[i] for i in places]
+            joined = []
+            for i, ids in zip(
+                places, tokenizer.encode_batch(texts, special_tokens=False), strict=True
+            ):
+                if ids[: len(before)] == before:
+                    results[i] = ids[len(before) :]
+                else:
+                    joined.append(i)
+            places = joined
+        alone = tokenizer.encode_batch([forms[i] for i in places], special_tokens=False)
+        for i, ids in zip(places, alone, strict=True):
+            results[i] = ids
     return results
 
 

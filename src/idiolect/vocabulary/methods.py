@@ -26,9 +26,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Built", "add_words", "append", "exact", "scores"]
 
-_MARGIN = 1e-3
-"""By how much a new Unigram piece beats the pieces it is made of: enough to win against them, too
-little to win against anything else (in natural logarithms of probability)."""
+_MARGIN = 5e-4
+"""By how much a new Unigram piece beats the pieces it is made of, for each place where it joins
+two and once more: enough to win against them, and against smaller new pieces that lie in it, but
+too little to win against anything else (in natural logarithms of probability)."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def scores(tokenizer: Tokenizer, forms: Sequence[Form]) -> Built:
             unknown if piece == model["unk_id"] or piece >= len(known) else known[piece]
             for piece in form.pieces
         )
-        + _MARGIN
+        + _MARGIN * (2 * len(form.pieces) - 1)
         for form in forms
     ]
     return _grow(tokenizer, forms, [form.seen for form in forms], _phrases(forms), values=values)

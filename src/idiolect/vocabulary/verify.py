@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Verdict", "check", "unreached"]
 
-_SPACED = ("a{} b", "a{}.", "a{},")
-_BARE = ("{} b", "({})", "\n{}\n", '"{}"', "-{} b")
+_PLACES = {True: ("a{} b", "the{} and", "){} (", "a{}.", "a{},"), False: ("{} b", "({})", "\n{}\n")}
+"""Where to look for a form with a space before it, and for one without. There are several, since a
+longer term may begin with the word before."""
 
 
 @dataclass
@@ -40,15 +41,12 @@ class Verdict:
 def unreached(larger: Tokenizer, added: Sequence[Added]) -> tuple[set[int], int]:
     """Find new ids that text cannot produce.
 
-    A form with a space before it must be one token between two words; one without, in at least
-    one of the places where such a form stands.
-
     Returns:
         The ids that are not, and how many others are one token in only some of the places tried.
     """
     failed = set()
     partly = 0
-    for spaced, contexts in ((True, _SPACED), (False, _BARE)):
+    for spaced, contexts in _PLACES.items():
         tokens = [t for t in added if t.kind != "part" and t.text.startswith(" ") is spaced]
         reached = [
             [token.id in ids for token, ids in zip(tokens, encoded, strict=True)]
@@ -59,8 +57,7 @@ def unreached(larger: Tokenizer, added: Sequence[Added]) -> tuple[set[int], int]
         ]
         for i, token in enumerate(tokens):
             found = [places[i] for places in reached]
-            enough = found[0] if spaced else any(found)
-            if not enough:
+            if not any(found):
                 failed.add(token.id)
             elif not all(found):
                 partly += 1
@@ -81,7 +78,7 @@ def check(
     size = len(base)
     documents = changed = otherwise = with_terms = uses = inside = before = after = 0
     used: set[int] = set()
-    verdict_culprits: set[int] = set()
+    culprits: set[int] = set()
     blameless = ""
     for texts in batches(corpus):
         old = base.encode_batch(texts, special_tokens=False)
@@ -96,11 +93,11 @@ def check(
         after += sum(map(len, new))
         for i in different:
             fresh = [(place, id_) for place, id_ in enumerate(new[i]) if id_ >= size]
-            restored = [piece for id_ in new[i] for piece in pieces.get(id_, (id_,))]
-            if restored != old[i]:
+            near = _blame(old[i], new[i], pieces)
+            if near is not None:
                 changed += 1
-                verdict_culprits.update(id_ for _, id_ in fresh)
-                if not fresh:
+                culprits |= near
+                if not near:
                     blameless = blameless or texts[i][:80]
             with_terms += bool(fresh)
             uses += len(fresh)
@@ -119,9 +116,28 @@ def check(
             tokens_before=before,
             tokens_after=after,
         ),
-        verdict_culprits,
+        culprits,
         blameless,
     )
+
+
+def _blame(
+    old: Sequence[int], new: Sequence[int], pieces: Mapping[int, Sequence[int]]
+) -> set[int] | None:
+    """Find the new ids at and around what does not turn back into the old ids; None if all does."""
+    sources: list[tuple[int, int]] = [
+        (piece, place) for place, id_ in enumerate(new) for piece in pieces.get(id_, (id_,))
+    ]
+    restored = [piece for piece, _ in sources]
+    if restored == old:
+        return None
+    shorter = min(len(old), len(restored))
+    start = next((i for i in range(shorter) if old[i] != restored[i]), shorter)
+    rest = shorter - start
+    end = next((i for i in range(rest) if old[-1 - i] != restored[-1 - i]), rest)
+    first = sources[start - 1][1] if start else 0
+    last = sources[min(len(sources) - end, len(sources) - 1)][1]
+    return {id_ for id_ in new[first : last + 1] if id_ in pieces}
 
 
 def _inside(text: str, start: int, end: int) -> bool:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from idiolect import __version__
-from idiolect.cli import models, tokenizer
+from idiolect.cli import models, tokenizer, vocabulary
 from idiolect.errors import IdiolectError
 
 __all__ = ["app", "main"]
@@ -24,6 +24,7 @@ app = typer.Typer(
 )
 app.command("models")(models.models)
 app.command("doctor")(models.doctor)
+app.command("audit")(vocabulary.audit)
 app.add_typer(tokenizer.app, name="tokenizer")
 
 

@@ -20,6 +20,7 @@ import numpy as np
 from idiolect.errors import InputError
 from idiolect.vocabulary.census import encode_forms, take_census
 from idiolect.vocabulary.choice import Occurrences
+from idiolect.vocabulary.forms import see
 from idiolect.vocabulary.ngrams import UnitStream, cut_units, mine
 from idiolect.vocabulary.terms import LeftOut, Term, Terms, objection
 
@@ -98,7 +99,7 @@ class Audit:
     _glossary: list[tuple[str, list[int]]] = field(repr=False)
     """For each glossary term its candidates."""
 
-    def choose(self, rows: int, *, least: float | None = None) -> Terms:
+    def choose(self, rows: int, *, least: float | None = None, phrases: bool = True) -> Terms:
         """Choose the forms that save the most tokens, each against the cost of its row.
 
         Glossary terms come first, whatever they save. The others are taken one by one, always
@@ -109,6 +110,8 @@ class Audit:
             rows: how many forms to choose at most: rows the embedding grows by.
             least: the (weighted) tokens a form must still save in the corpus to be worth a row.
                 By default 2 a thousand documents, and at least 2.
+            phrases: whether to choose terms that cross the borders of the pre-tokenizer too;
+                merges and WordPiece entries cannot hold them.
 
         Raises:
             InputError: a budget or a least saving below 1.
@@ -128,6 +131,9 @@ class Audit:
             else:
                 forced.update(dict.fromkeys(numbers, term))
         weights = np.array([candidate.weight for candidate in self.candidates])
+        if not phrases:
+            seen = see(self.tokenizer, [candidate.form for candidate in self.candidates])
+            weights[[cuts > 1 for _, cuts in seen]] = 0.0
         chosen: dict[str, Term] = {}
         for pick in self._occurrences.choose(weights, forced, rows, least):
             candidate = self.candidates[pick.candidate]

@@ -18,6 +18,7 @@ from idiolect.models.family import Family
 from idiolect.models.registry import find_family
 from idiolect.models.weights import SHARD_BYTES, is_weight_file, write_weights
 from idiolect.nn.transformer import Transformer
+from idiolect.text.extension import Extension
 from idiolect.text.files import read_json
 from idiolect.text.hub import locate
 from idiolect.text.tokenizer import Tokenizer
@@ -62,6 +63,11 @@ class LanguageModel:
     def family(self) -> Family:
         """The family of published models it belongs to."""
         return find_family(self.settings)
+
+    @property
+    def extension(self) -> Extension | None:
+        """What was added to the vocabulary, and what was verified about it."""
+        return self.tokenizer.extension
 
     @classmethod
     def load(

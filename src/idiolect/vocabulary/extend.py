@@ -1,4 +1,4 @@
-"""`extend`: teach a tokenizer terms, prove it, and say what could not be proved.
+"""`extend`: teach a tokenizer or a model terms, prove it, and say what could not be proved.
 
 >>> larger = extend(tokenizer, ["HbA1c", "metformin"], general=Corpus("books/"))  # doctest: +SKIP
 >>> print(larger.extension)  # doctest: +SKIP
@@ -8,8 +8,7 @@ general: 3288 documents, 0.0% fewer tokens, 0 changed beyond the terms, 0 uses i
 
 from __future__ import annotations
 
-from functools import singledispatch
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, overload
 
 from idiolect.errors import ConfigError, InputError, VerificationError
 from idiolect.text.extension import Added, Extension, Refused
@@ -23,10 +22,12 @@ from idiolect.vocabulary.verify import check, unreached
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from idiolect.models.language_model import LanguageModel
     from idiolect.text.extension import Check
     from idiolect.text.tokenizer import Kind
     from idiolect.vocabulary.forms import Form
     from idiolect.vocabulary.methods import Built
+    from idiolect.vocabulary.rows import Init
 
 __all__ = ["METHODS", "extend"]
 
@@ -49,20 +50,44 @@ _INEXACT = frozenset({"append"})
 _ROUNDS = 5
 
 
-@singledispatch
+@overload
 def extend(
-    base: Any,
+    base: Tokenizer,
     terms: Terms | Iterable[str],
     method: str | None = None,
     *,
     domain: Iterable[str] | None = None,
     general: Iterable[str] | None = None,
     rows: int | None = None,
-) -> Any:
+) -> Tokenizer: ...
+@overload
+def extend(
+    base: LanguageModel,
+    terms: Terms | Iterable[str],
+    method: str | None = None,
+    *,
+    domain: Iterable[str] | None = None,
+    general: Iterable[str] | None = None,
+    rows: int | None = None,
+    init: Init = "subword",
+    seed: int = 0,
+) -> LanguageModel: ...
+def extend(
+    base: Tokenizer | LanguageModel,
+    terms: Terms | Iterable[str],
+    method: str | None = None,
+    *,
+    domain: Iterable[str] | None = None,
+    general: Iterable[str] | None = None,
+    rows: int | None = None,
+    init: Init = "subword",
+    seed: int = 0,
+) -> Tokenizer | LanguageModel:
     """Teach a tokenizer terms, so that each becomes one token, and verify the result.
 
     Args:
-        base: a `Tokenizer`; it stays as it is.
+        base: a `Tokenizer`, or a `LanguageModel`, whose network then grows by the rows of the new
+            tokens (see `grow`); it stays as it is.
         terms: what `Audit.choose` returned, or plain strings, each then taught with and without
             a space before it.
         method: `exact`: whole words and phrases only, nothing else can change (byte-level and
@@ -74,22 +99,34 @@ def extend(
         general: other text, to verify that nothing else changed; `merges` also chooses its steps
             by it.
         rows: add at most so many ids.
+        init: for a model, how the new rows begin; see `rows`. `neighbours` learns from `domain`.
+        seed: for a model, where chance begins.
 
     Returns:
-        A larger tokenizer whose `extension` is the record of what was added, refused and
-        verified. Where nothing is left to add to one that has been extended, that one itself.
+        A larger tokenizer, or a model with one, whose `extension` is the record of what was
+        added, refused and verified. Where nothing is left to add to one that has been extended,
+        that one itself.
 
     Raises:
         InputError: there are no terms, or no such method.
         ConfigError: the tokenizer's algorithm cannot be extended.
         VerificationError: text without the terms would change.
     """
-    raise InputError(
-        f"a {type(base).__name__} cannot be extended", hint="give a Tokenizer or its directory"
+    if isinstance(base, Tokenizer):
+        return _extend_tokenizer(base, terms, method, domain=domain, general=general, rows=rows)
+    # A bare tokenizer is extended without loading torch.
+    from idiolect.vocabulary.grow import grow
+
+    larger = _extend_tokenizer(
+        base.tokenizer, terms, method, domain=domain, general=general, rows=rows
+    )
+    return (
+        base
+        if larger is base.tokenizer
+        else grow(base, larger, init=init, corpus=domain, seed=seed)
     )
 
 
-@extend.register(Tokenizer)
 def _extend_tokenizer(
     base: Tokenizer,
     terms: Terms | Iterable[str],

@@ -22,7 +22,6 @@ from torch import Tensor
 from idiolect.errors import CheckpointError, InputError
 from idiolect.models.language_model import LanguageModel
 from idiolect.nn.embedding import ExtendedRows
-from idiolect.text.extension import Extension
 from idiolect.text.tokenizer import Tokenizer
 from idiolect.vocabulary.neighbours import context_vectors, neighbour_mixture
 from idiolect.vocabulary.rows import Init, Mixture, initial_rows
@@ -62,11 +61,11 @@ def grow(
     """
     if init not in get_args(Init):
         raise InputError(f"unknown init {init!r}", hint="one of " + ", ".join(get_args(Init)))
-    extension = _extension(model, tokenizer)
+    first_id = len(model.tokenizer)
+    pieces = _new_pieces(model.tokenizer, tokenizer)
     neighbours = None
     if init == "neighbours":
-        neighbours = _neighbours(tokenizer, extension, vectors, corpus)
-    pieces = [[id_ for id_ in a.pieces if id_ != tokenizer.unk_id] for a in extension.added]
+        neighbours = _neighbours(tokenizer, first_id, vectors, corpus)
     generator = torch.Generator().manual_seed(seed)
     network = copy.deepcopy(model.network)
     added = {}
@@ -74,7 +73,7 @@ def grow(
         matrix = rows.joined() if isinstance(rows, ExtendedRows) else rows.detach()
         new = initial_rows(
             matrix.cpu(),
-            _trained(matrix, extension.size, network.config.pad_id),
+            _trained(matrix, first_id, network.config.pad_id),
             pieces,
             init,
             predicts=name != "tokens.weight",
@@ -82,22 +81,25 @@ def grow(
             generator=generator,
         ).to(matrix.device)
         finer = torch.promote_types(matrix.dtype, new.dtype)
-        padding = _padding(matrix, extension.size, len(tokenizer))
+        padding = _padding(matrix, first_id, len(tokenizer))
         added[name] = torch.cat([new.to(finer), padding.to(finer)])
-    network.add_rows(extension.size, added)
+    network.add_rows(first_id, added)
     return LanguageModel(network, tokenizer, model.settings)
 
 
-def _extension(model: LanguageModel, tokenizer: Tokenizer) -> Extension:
-    extension = tokenizer.extension
-    if extension is None or not extension.added:
+def _new_pieces(old: Tokenizer, new: Tokenizer) -> list[list[int]]:
+    """Return for each new id, in order, the original ids it stands for."""
+    if new.extension is None or len(new) == len(old):
         raise InputError("this tokenizer has no new tokens", hint="extend it first")
-    if extension.base != model.tokenizer.fingerprint:
+    earlier = old.extension
+    base, known = (earlier.base, earlier.added) if earlier else (old.fingerprint, ())
+    if new.extension.base != base or new.extension.added[: len(known)] != known:
         raise CheckpointError(
             "the tokenizer was extended from another one than the model's",
             hint="extend the tokenizer of this model",
         )
-    return extension
+    added = sorted(new.extension.added[len(known) :], key=lambda token: token.id)
+    return [[id_ for id_ in token.pieces if id_ != new.unk_id] for token in added]
 
 
 def _trained(matrix: Tensor, ids: int, pad_id: int | None) -> Tensor:
@@ -121,7 +123,7 @@ def _padding(matrix: Tensor, first_id: int, end_id: int) -> Tensor:
 
 def _neighbours(
     tokenizer: Tokenizer,
-    extension: Extension,
+    first_id: int,
     vectors: Tensor | None,
     corpus: Iterable[str] | None,
 ) -> Mixture:
@@ -134,5 +136,5 @@ def _neighbours(
             f"vectors of the shape {tuple(vectors.shape)} for {len(tokenizer)} ids",
             hint="give one for each id of the extended tokenizer",
         )
-    old = torch.arange(extension.size)
-    return neighbour_mixture(vectors, torch.arange(extension.size, len(tokenizer)), old)
+    ids = torch.arange(len(tokenizer))
+    return neighbour_mixture(vectors, ids[first_id:], ids[:first_id])

@@ -21,6 +21,7 @@ begins no term costs a handful of steps.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -216,9 +217,15 @@ def _joints(vocabulary: Collection[str]) -> tuple[str, str]:
     pairs = {(a, b) for a, b in joined if "▁" not in (a, b) and kinds[a] != kinds[b]}
     sides = []
     for word_first in (False, True):
-        chosen = [(a, b) for a, b in pairs if kinds[a] is word_first]
-        left, right = ("".join(sorted({_escape(pair[side]) for pair in chosen})) for side in (0, 1))
-        sides.append(rf"(?!(?<=[{left}])[{right}])" if chosen else "")
+        lefts: dict[str, set[str]] = defaultdict(set)
+        for a, b in pairs:
+            if kinds[a] is word_first:
+                lefts[b].add(_escape(a))
+        rights: dict[str, list[str]] = defaultdict(list)
+        for right, before in sorted(lefts.items()):
+            rights["".join(sorted(before))].append(_escape(right))
+        options = [f"(?<=[{left}])[{''.join(right)}]" for left, right in rights.items()]
+        sides.append(f"(?!{'|'.join(options)})" if options else "")
     return sides[0], sides[1]
 
 

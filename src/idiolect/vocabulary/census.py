@@ -47,6 +47,8 @@ _UNBROKEN = re.compile(rf" (?<=[\s{START}] )")
 
 Integers = npt.NDArray[Any]
 """An array of whole numbers of any width."""
+_AFTER_BREAK = re.compile(r"(?<=[^\S ])(?=\S)")
+_BEGINNING = re.compile(rf"^{START}(?=\S)")
 
 _BATCH = 1 << 22
 """Characters handled at once."""
@@ -112,7 +114,8 @@ class Census:
     statistics: Statistics
     chunks: list[str]
     """Distinct chunks; number 0 is the empty one, which stands after every document. One that
-    began a document has `START` before it, all others a space."""
+    began a document has `START` before it, all others a space. There is a space also where only
+    the tokenizer sees one: some take a line break for it, or put one before every text."""
     counts: Integers
     """How often each chunk occurs in the whole corpus, shape `(len(chunks),)`."""
     stream: Integers
@@ -339,6 +342,7 @@ class _Taker:
         chunks = [
             (key if key[:1] == START else f" {key}").replace("\0", " ") for key in self.numbers
         ]
+        chunks = self._level(chunks)
         chunks[0] = ""
         words = np.fromiter((len(chunk.split()) for chunk in chunks), np.int64, len(chunks))
         statistics.words = int(words @ self.counts)
@@ -349,6 +353,18 @@ class _Taker:
         statistics.worst = [document for _, _, document in sorted(self.worst, reverse=True)]
         stream = np.concatenate(self.kept) if self.kept else np.zeros(0, np.int32)
         return Census(statistics, chunks, self.counts, stream, self.stride)
+
+    def _level(self, chunks: list[str]) -> list[str]:
+        """Put spaces where the tokenizer sees one: after a line break, before every text."""
+
+        def after_a(text: str) -> list[int]:
+            return self.tokenizer.encode(f"a{text}", special_tokens=False)[self.anchor :]
+
+        if after_a("\nb") == after_a(" b"):
+            chunks = [_AFTER_BREAK.sub(" ", chunk) for chunk in chunks]
+        if self.tokenizer.encode("b", special_tokens=False) == after_a(" b"):
+            chunks = [_BEGINNING.sub(f"{START} ", chunk) for chunk in chunks]
+        return chunks
 
 
 def _batches(corpus: Iterable[str]) -> Iterator[list[str]]:

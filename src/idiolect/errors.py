@@ -13,6 +13,7 @@ __all__ = [
     "InputError",
     "MissingDependencyError",
     "OfflineError",
+    "TrainingError",
     "VerificationError",
 ]
 
@@ -49,6 +50,10 @@ class OfflineError(IdiolectError):
 
 class MissingDependencyError(IdiolectError):
     """An optional package is needed and not installed; the hint is its install command."""
+
+
+class TrainingError(IdiolectError):
+    """A run whose loss is not a number any more, or explodes; its last good state is kept."""
 
 
 class VerificationError(IdiolectError):

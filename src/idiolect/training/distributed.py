@@ -1,0 +1,127 @@
+"""Several processes that train one network: `torchrun` starts them, gloo or NCCL joins them.
+
+Two ways, the same numbers:
+
+    data parallel   every process holds the whole network; gradients are summed once a step, after
+                    accumulation, in one transfer of what trains
+    sharded         `fully_shard` (FSDP2, Zhao et al. 2023, 2304.11277): every process holds its
+                    part of all weights, the frozen vocabulary included, and gathers a layer only
+                    while it computes
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from idiolect.nn.layer import Layer
+from idiolect.nn.transformer import Transformer
+
+__all__ = ["Workers", "without_weights"]
+
+
+@dataclass(frozen=True)
+class Workers:
+    """The processes of a run and this one's place among them."""
+
+    rank: int = 0
+    """This process."""
+    count: int = 1
+    """All of them."""
+
+    @classmethod
+    def join(cls, device: torch.device) -> Workers:
+        """Meet the other processes that `torchrun` started; alone where there are none."""
+        if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+            return cls()
+        if not dist.is_initialized():
+            if device.type == "cuda":
+                torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+            dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        return cls(dist.get_rank(), dist.get_world_size())
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes the files."""
+        return self.rank == 0
+
+    def share(self, rows: int) -> slice:
+        """Return which of a step's rows this process reads."""
+        return slice(self.rank * rows // self.count, (self.rank + 1) * rows // self.count)
+
+    def sum(self, *numbers: float, device: torch.device) -> list[float]:
+        """Add numbers over all processes."""
+        if self.count == 1:
+            return list(numbers)
+        total = torch.tensor(numbers, dtype=torch.float64, device=device)
+        dist.all_reduce(total)
+        summed: list[float] = total.tolist()
+        return summed
+
+    def wait(self) -> None:
+        """Wait until every process is here."""
+        if self.count > 1:
+            dist.barrier()
+
+    def shard(self, step: nn.Module) -> None:
+        """Divide the weights of a module and all its layers among the processes, in place."""
+        for module in step.modules():
+            if isinstance(module, Layer):
+                fully_shard(module)
+        fully_shard(step)
+
+    def gradient_scale(self, parameters: Iterable[nn.Parameter]) -> float:
+        """Return what a process has to multiply its loss with, so that gradients add up.
+
+        Sharded gradients are averaged by `fully_shard`; others are summed by `sum_gradients`.
+        """
+        return float(self.count) if any(isinstance(p, DTensor) for p in parameters) else 1.0
+
+    def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Add the gradients of all processes, in one transfer, unless sharding has done it."""
+        if self.count == 1:
+            return
+        plain = [p for p in parameters if not isinstance(p, DTensor)]
+        if not plain:
+            return
+        for parameter in plain:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        grads = [p.grad for p in plain if p.grad is not None]
+        flat = torch.cat([grad.flatten() for grad in grads])
+        dist.all_reduce(flat)
+        for grad, part in zip(grads, torch.split(flat, [g.numel() for g in grads]), strict=True):
+            grad.copy_(part.view_as(grad))
+
+    @staticmethod
+    def gather(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return whole tensors on the CPU, each process the same, one after another."""
+        return {
+            name: (t.full_tensor() if isinstance(t, DTensor) else t).detach().cpu()
+            for name, t in tensors.items()
+        }
+
+    @staticmethod
+    def scatter(whole: Tensor, like: Tensor) -> Tensor:
+        """Lay a whole tensor out as another one is."""
+        whole = whole.to(device=like.device, dtype=like.dtype)
+        if isinstance(like, DTensor):
+            return distribute_tensor(whole, like.device_mesh, like.placements)
+        return whole
+
+
+def without_weights(network: Transformer) -> Transformer:
+    """Return a copy whose weights are on the meta device: what a sharded network is gathered in."""
+    memo: dict[int, object] = {
+        id(p): nn.Parameter(p.detach().to("meta"), requires_grad=p.requires_grad)
+        for p in network.parameters()
+    }
+    return copy.deepcopy(network, memo)

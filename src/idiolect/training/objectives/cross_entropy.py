@@ -1,0 +1,148 @@
+"""Cross-entropy over a vocabulary whose scores are never all in memory.
+
+What is notable:
+
+- Tokens go through the head a few at a time. The gradient is taken in the forward pass, from the
+  scores that are there, so nothing of the size tokens × vocabulary is ever kept or computed again
+  (as in Wijmans et al. 2024, 2411.09009, and Hsu et al. 2024, 2410.10989).
+- The vocabulary may come in blocks, each with its own weights. A frozen block costs two products,
+  one for the scores and one for the hidden states' gradient; only a trained one costs the third,
+  and only a trained one has a gradient buffer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import reduce
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from idiolect.nn.basic import linear
+from idiolect.nn.embedding import ExtendedRows
+from idiolect.nn.heads import LanguageHead
+from idiolect.nn.transformer import Transformer
+
+__all__ = ["Block", "cross_entropy", "score_in_chunks", "vocabulary_blocks"]
+
+Block = tuple[Tensor, Tensor | None]
+"""Consecutive rows of a head, and their biases. (rows, width) and (rows,)."""
+
+_BYTES = {"cpu": 32 << 20}
+"""Size of the scores of a chunk: a CPU's caches hold part of it; elsewhere memory is faster."""
+_BYTES_ELSEWHERE = 512 << 20
+
+
+def vocabulary_blocks(network: Transformer) -> list[Block]:
+    """Return the rows a network's language-model head multiplies with, in the order of ids."""
+    head = network.heads["language"]
+    assert isinstance(head, LanguageHead)
+    rows = network.tokens.weight if head.weight is None else head.weight
+    weights = rows.blocks() if isinstance(rows, ExtendedRows) else [rows]
+    if head.bias is None:
+        return [(weight, None) for weight in weights]
+    biases = head.bias.blocks() if isinstance(head.bias, ExtendedRows) else [head.bias]
+    return list(zip(weights, biases, strict=True))
+
+
+def cross_entropy(hidden: Tensor, targets: Tensor, blocks: Sequence[Block]) -> Tensor:
+    """Return the sum over tokens of −log softmax(hidden·rowsᵀ + biases)[target].
+
+    Shape: hidden (tokens, width), targets (tokens,), result a scalar in float32.
+
+    Args:
+        hidden: What the rows are multiplied with; see `LanguageHead.transform`.
+        targets: Ids, counted over all blocks.
+        blocks: The rows of the vocabulary.
+    """
+    flat = [tensor for block in blocks for tensor in block]
+    training = torch.is_grad_enabled()
+    total: Tensor = _CrossEntropy.apply(hidden, targets, training, *flat)  # type: ignore[no-untyped-call]
+    return total
+
+
+def score_in_chunks(
+    hidden: Tensor, blocks: Sequence[Block]
+) -> Iterator[tuple[slice, list[Tensor]]]:
+    """Score the vocabulary for a few tokens at a time.
+
+    Yields:
+        Which tokens, and their scores in float32, one tensor a block. (chunk, rows of the block).
+    """
+    rows = sum(len(weight) for weight, _ in blocks)
+    budget = _BYTES.get(hidden.device.type, _BYTES_ELSEWHERE)
+    chunk = max(16, budget // (4 * rows))
+    for start in range(0, len(hidden), chunk):
+        part = slice(start, start + chunk)
+        yield part, [linear(hidden[part], weight, bias).float() for weight, bias in blocks]
+
+
+def _product_type(x: Tensor) -> torch.dtype:
+    """Return the number format of matrix products: autocast's, or that of the hidden states."""
+    if torch.is_autocast_enabled(x.device.type):
+        return torch.get_autocast_dtype(x.device.type)
+    return x.dtype
+
+
+class _CrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, targets: Tensor, training: bool, *flat: Any) -> Tensor:
+        dtype = _product_type(hidden)
+        x, weights = hidden.to(dtype), [weight.to(dtype) for weight in flat[::2]]
+        biases = [None if bias is None else bias.to(dtype) for bias in flat[1::2]]
+        wanted = [training and need for need in ctx.needs_input_grad]
+        for_hidden = torch.empty_like(hidden) if wanted[0] else None
+        for_flat = [
+            torch.zeros_like(tensor, dtype=torch.float32) if want else None
+            for tensor, want in zip(flat, wanted[3:], strict=True)
+        ]
+        total = hidden.new_zeros((), dtype=torch.float32)
+        for part, scores in score_in_chunks(x, list(zip(weights, biases, strict=True))):
+            total += _nll_to_gradients(scores, targets[part])
+            if for_hidden is not None:
+                products = (s.to(dtype) @ w for s, w in zip(scores, weights, strict=True))
+                for_hidden[part] = reduce(torch.add, products)
+            for grad, for_weight, for_bias in zip(
+                scores, for_flat[::2], for_flat[1::2], strict=True
+            ):
+                if for_weight is not None:
+                    for_weight += grad.to(dtype).t() @ x[part]
+                if for_bias is not None:
+                    for_bias += grad.sum(0)
+        ctx.save_for_backward(for_hidden, *for_flat)
+        ctx.types = [tensor.dtype if tensor is not None else None for tensor in flat]
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:
+        for_hidden, *for_flat = ctx.saved_tensors
+        return (
+            None if for_hidden is None else for_hidden * scale,
+            None,
+            None,
+            *(
+                None if grad is None else (grad * scale).to(dtype)
+                for grad, dtype in zip(for_flat, ctx.types, strict=True)
+            ),
+        )
+
+
+def _nll_to_gradients(scores: list[Tensor], targets: Tensor) -> Tensor:
+    """Return the summed loss of a chunk; overwrite its scores by the loss's gradient to them."""
+    normaliser = scores[0].logsumexp(-1)
+    for block in scores[1:]:
+        normaliser = torch.logaddexp(normaliser, block.logsumexp(-1))
+    total = normaliser.sum()
+    first = 0
+    for block in scores:
+        own = (targets >= first) & (targets < first + block.shape[-1])
+        token = own.nonzero().squeeze(-1)
+        place = (token, targets[token] - first)
+        total = total - block[place].sum()
+        block.sub_(normaliser[:, None]).exp_()
+        block[place] -= 1.0
+        first += block.shape[-1]
+    return total

@@ -1,0 +1,150 @@
+"""What each objective predicts, and its loss against the plain one and transformers'."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+import transformers
+
+from idiolect.errors import InputError
+from idiolect.models.language_model import LanguageModel
+from idiolect.training.batches import Batch, Rows
+from idiolect.training.objectives.causal import Causal
+from idiolect.training.objectives.masked import Masked
+from training import models
+
+IDS = torch.tensor([[1, 5, 6, 7, 2, 1, 9, 41, 2, 0], [1, 8, 44, 2, 1, 30, 31, 32, 33, 2]])
+DOCUMENTS = torch.tensor([[1, 1, 1, 1, 1, 2, 2, 2, 2, 0], [1, 1, 1, 1, 2, 2, 2, 2, 2, 2]])
+ROWS = Rows(IDS, DOCUMENTS, 0, (0, 1, 2, 3))
+
+
+def _texts() -> list[torch.Tensor]:
+    return [
+        ids[documents == number]
+        for ids, documents in zip(IDS, DOCUMENTS, strict=True)
+        for number in (1, 2)
+    ]
+
+
+def test_causal_targets_stay_in_their_document() -> None:
+    batch = Causal(models.model().network).prepare(ROWS)
+    assert batch.targets[0].tolist() == [5, 6, 7, 2, -1, 9, 41, 2, -1, -1]
+    assert batch.targets[1].tolist() == [8, 44, 2, -1, 30, 31, 32, 33, 2, -1]
+    assert (batch.count, batch.tokens) == (15, 19)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("model_type", ["llama", "gpt2"])
+def test_causal_loss_of_packed_rows(model_type: str, tied: bool) -> None:
+    """Loss and gradients are those of the documents one by one, all logits at once."""
+    model = models.model(model_type, tie_word_embeddings=tied)
+    network = model.network
+    goal = Causal(network)
+    wanted = [p for p in network.parameters() if p.requires_grad]
+    ours = goal.loss(network, goal.prepare(ROWS))
+    mine = torch.autograd.grad(ours, wanted)
+    plain = sum(
+        F.cross_entropy(network(text[None, :-1]).logits[0], text[1:], reduction="sum")
+        for text in _texts()
+    )
+    assert isinstance(plain, torch.Tensor)
+    torch.testing.assert_close(ours, plain)
+    for a, b in zip(mine, torch.autograd.grad(plain, wanted), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("model_type", ["llama", "gpt2"])
+def test_causal_loss_of_transformers(tmp_path: object, model_type: str) -> None:
+    model = models.model(model_type, grown=False)
+    model.save(str(tmp_path))
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(str(tmp_path)).eval()
+    ids = IDS.clamp(max=39)
+    mask = torch.ones_like(ids)
+    goal = Causal(model.network)
+    batch = goal.prepare(Rows(ids, mask, 0, (0, 1)))
+    ours = goal.loss(model.network, batch) / batch.count
+    reference = theirs(input_ids=ids, attention_mask=mask, labels=ids).loss
+    torch.testing.assert_close(ours, reference)
+    ours.backward()
+    reference.backward()
+    ours_rows = model.network.tokens.weight.grad
+    torch.testing.assert_close(
+        ours_rows, theirs.get_input_embeddings().weight.grad, rtol=1e-4, atol=1e-6
+    )
+
+
+def _masked(model: LanguageModel, **options: float) -> tuple[Masked, Rows]:
+    torch.manual_seed(0)
+    ids = torch.randint(4, 45, (64, 64))
+    ids[:, 0], ids[:, -1] = 1, 2
+    documents = torch.ones_like(ids)
+    documents[:, 60:] = 0
+    goal = Masked(model.network, model.tokenizer, **options)  # type: ignore[arg-type]
+    return goal, Rows(ids, documents, 0, ())
+
+
+def test_masking_is_80_10_10() -> None:
+    goal, rows = _masked(models.model("bert"))
+    batch = goal.prepare(rows)
+    picked = batch.targets >= 0
+    real = rows.documents > 0
+    assert not picked[~real].any()
+    assert not picked[:, 0].any(), "[CLS] is never picked"
+    assert torch.equal(batch.targets[picked], rows.ids[picked])
+    assert abs(float(picked[real].float().mean()) - 0.15) < 0.02
+    masked = (batch.ids == 3) & picked
+    same = (batch.ids == rows.ids) & picked
+    count = int(picked.sum())
+    assert abs(int(masked.sum()) / count - 0.8) < 0.05
+    assert abs(int(same.sum()) / count - 0.1) < 0.05
+    assert torch.equal(batch.ids[~picked], rows.ids[~picked])
+
+
+def test_masking_is_drawn_anew_and_can_be_repeated() -> None:
+    goal, rows = _masked(models.model("bert"))
+    first = goal.prepare(rows)
+    assert torch.equal(first.ids, goal.prepare(rows).ids)
+    later = Rows(rows.ids, rows.documents, 64, ())
+    assert not torch.equal(first.targets, goal.prepare(later).targets)
+    # Half of the rows, as another process would see them, are masked alike.
+    half = Rows(rows.ids[32:], rows.documents[32:], 32, ())
+    assert torch.equal(first.ids[32:], goal.prepare(half).ids)
+
+
+def test_masked_loss() -> None:
+    model = models.model("bert")
+    goal, rows = _masked(model)
+    batch = goal.prepare(rows)
+    ours = goal.loss(model.network, batch)
+    logits = model.network(batch.ids, batch.documents).logits
+    torch.testing.assert_close(
+        ours,
+        F.cross_entropy(
+            logits.flatten(0, 1), batch.targets.flatten(), ignore_index=-1, reduction="sum"
+        ),
+        rtol=1e-5,
+        atol=1e-3,
+    )
+
+
+def test_the_wrong_network_is_refused() -> None:
+    decoder, encoder = models.model(), models.model("bert")
+    with pytest.raises(InputError, match="masked"):
+        Causal(encoder.network)
+    with pytest.raises(InputError, match="causal"):
+        Masked(decoder.network, decoder.tokenizer)
+    bare = models.model("bert", grown=False)
+    del bare.tokenizer.settings["mask_token"]
+    bare.tokenizer.engine.add_special_tokens(["<s>", "</s>"])
+    with pytest.raises(InputError, match="no mask token"):
+        Masked(bare.network, type(bare.tokenizer)(bare.tokenizer.engine, {}))
+    headless = models.model("bert", grown=False, architectures=["BertModel"])
+    with pytest.raises(InputError, match="no language-model head"):
+        Masked(headless.network, headless.tokenizer)
+
+
+def test_batches_divide() -> None:
+    batch = Batch(IDS, DOCUMENTS, IDS)
+    assert torch.equal(batch.part(slice(1, 2)).ids, IDS[1:])
+    assert torch.equal(batch.to(torch.device("cpu")).targets, IDS)

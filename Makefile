@@ -7,10 +7,10 @@ READY := $(VENV)/.ready
 .PHONY: test test-all lint format demo benchmarks clean
 
 test: lint            ## style, types and the fast tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadscope
 
 test-all: lint        ## also the slow tests on real data
-	$(BIN)/python -m pytest -m "slow or not slow"
+	$(BIN)/python -m pytest -n auto --dist loadscope -m "slow or not slow"
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -12,7 +12,7 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from idiolect.errors import MissingDependencyError
+from idiolect.errors import CheckpointError, MissingDependencyError
 from idiolect.text.files import write_atomic
 
 __all__ = ["Reporter"]
@@ -69,10 +69,20 @@ class Reporter:
             self._events.close()
 
     def step(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Report a step, the first being 1."""
+        """Report a step, the first being 1.
+
+        Raises:
+            CheckpointError: The disk is full or fails.
+        """
         if self._file is not None:
-            self._file.write(json.dumps({"step": step, **metrics}) + "\n")
-            self._file.flush()
+            try:
+                self._file.write(json.dumps({"step": step, **metrics}) + "\n")
+                self._file.flush()
+            except OSError as error:
+                raise CheckpointError(
+                    f"cannot write {self._file.name}: {error.strerror}",
+                    hint="make room and start again to go on from the last checkpoint",
+                ) from error
         if self._events is not None:
             for name, value in metrics.items():
                 self._events.add_scalar(name, value, step)

@@ -1,0 +1,66 @@
+"""Runs in processes of their own, so that they can be killed.
+
+The server that forks them has imported everything, so a run starts within milliseconds.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import resource
+import sys
+import time
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from idiolect.errors import IdiolectError
+from idiolect.text.corpus import Corpus
+from idiolect.training.plan import Plan
+from idiolect.training.pretrain import pretrain
+from training import models
+
+PLAN = Plan(length=32, batch=4, micro_batch=2, learning_rate=1e-2, save_every=4)
+STEPS = 30
+
+_FORKS = multiprocessing.get_context("forkserver")
+_FORKS.set_forkserver_preload(["training.runs"])
+
+
+def run(out: Path, *, largest_file: int | None = None, **options: Any) -> None:
+    """Train a small model with dropout, adapters and accumulation; errors end with status 2."""
+    if largest_file is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
+    model = models.model("gpt2", tie_word_embeddings=False)
+    settings: dict[str, Any] = {"steps": STEPS, "train": "rows+lora", "plan": PLAN}
+    try:
+        pretrain(model, Corpus.from_texts(models.texts()), out=out, **settings | options)
+    except IdiolectError as error:
+        (out.parent / "error.txt").write_text(str(error))
+        sys.exit(2)
+
+
+def start(out: Path, **options: Any) -> BaseProcess:
+    process = _FORKS.Process(target=run, args=(out,), kwargs=options)
+    process.start()
+    return process
+
+
+def finish(process: BaseProcess) -> int:
+    """Wait for a process and return its exit status."""
+    process.join(120)
+    assert process.exitcode is not None, "the run hangs"
+    return process.exitcode
+
+
+def wait_for(condition: Callable[[], bool], process: BaseProcess) -> None:
+    while not condition():
+        assert process.is_alive(), "the run ended too soon"
+        time.sleep(0.002)
+
+
+def outcome(out: Path) -> dict[str, bytes]:
+    """Everything a run leaves that must not depend on how often it was stopped."""
+    last = out / f"checkpoint-{STEPS:08}"
+    files = [out / "model" / "model.safetensors", *last.iterdir(), *(out / "adapter").iterdir()]
+    return {str(path.relative_to(out)): path.read_bytes() for path in files}

@@ -1,0 +1,198 @@
+"""Runs that are killed, interrupted, poisoned or out of disk: nothing is lost, nothing differs."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from idiolect.errors import CheckpointError, InputError, TrainingError
+from idiolect.text.corpus import Corpus
+from idiolect.training.objectives.causal import Causal
+from idiolect.training.plan import Plan
+from idiolect.training.pretrain import pretrain
+from training import models, runs
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
+    """A run that nobody disturbed, and how long it took."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    assert runs.finish(runs.start(out)) == 0  # starts the server of processes
+    shutil.rmtree(out)
+    started = time.perf_counter()
+    assert runs.finish(runs.start(out)) == 0
+    return out, time.perf_counter() - started
+
+
+def _assert_same(out: Path, whole: Path) -> None:
+    ours, reference = runs.outcome(out), runs.outcome(whole)
+    assert ours.keys() == reference.keys()
+    for name, data in reference.items():
+        assert ours[name] == data, f"{name} differs"
+    steps = [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert steps == list(range(1, runs.STEPS + 1))
+    assert not list(out.glob(".*")), "something half-written was left"
+
+
+def test_killed_at_random_moments(tmp_path: Path, whole: tuple[Path, float]) -> None:
+    reference, seconds = whole
+    seed = time.time_ns()
+    draw = random.Random(seed)
+    out, kills = tmp_path / "run", 0
+    while True:
+        process = runs.start(out)
+        if kills < 12:
+            process.join(draw.uniform(0, seconds))
+        else:
+            runs.finish(process)
+        if process.exitcode is not None:
+            assert process.exitcode == 0, f"seed {seed}"
+            break
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGKILL)
+        runs.finish(process)
+        kills += 1
+    _assert_same(out, reference)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 1)])
+def test_a_signal_saves_and_ends(
+    tmp_path: Path, whole: tuple[Path, float], number: signal.Signals, status: int
+) -> None:
+    out = tmp_path / "run"
+    process = runs.start(out)
+    metrics = out / "metrics.jsonl"
+    runs.wait_for(lambda: metrics.exists() and metrics.read_text().count("\n") >= 2, process)
+    assert process.pid is not None
+    os.kill(process.pid, number)
+    assert runs.finish(process) == status
+    done = metrics.read_text().count("\n")
+    assert done < runs.STEPS, "it went on to the end"
+    assert (out / f"checkpoint-{done:08}" / "state.json").exists(), "the last step was not saved"
+    assert runs.finish(runs.start(out)) == 0
+    _assert_same(out, whole[0])
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(tmp_path: Path, whole: tuple[Path, float]) -> None:
+    out = tmp_path / "run"
+    process = runs.start(out)
+    runs.wait_for(lambda: (out / "checkpoint-00000004").exists(), process)
+    process.kill()
+    runs.finish(process)
+    before = {path.name for path in out.glob("checkpoint-*")}
+    room = (whole[0] / f"checkpoint-{runs.STEPS:08}" / "optimizer.safetensors").stat().st_size - 1
+    assert runs.finish(runs.start(out, largest_file=room)) == 2
+    error = (tmp_path / "error.txt").read_text()
+    assert "cannot write the checkpoint of step" in error
+    assert "is whole" in error
+    assert {path.name for path in out.glob("checkpoint-*")} == before
+    assert not list(out.glob(".checkpoint*"))
+    assert runs.finish(runs.start(out)) == 0
+    _assert_same(out, whole[0])
+
+
+def _corpus() -> Corpus:
+    return Corpus.from_texts(models.texts())
+
+
+_PLAN = Plan(length=32, batch=2, learning_rate=1e-2, save_every=4)
+
+
+@pytest.mark.parametrize(
+    ("factor", "words"), [(float("nan"), "the loss is nan"), (1e3, "its mean so far")]
+)
+def test_a_bad_batch_stops_before_it_does_harm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, factor: float, words: str
+) -> None:
+    calls = 0
+    usual = Causal.loss
+
+    def poisoned(self: Causal, network: object, batch: object) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        return usual(self, network, batch) * (factor if calls == 7 else 1.0)  # type: ignore[arg-type]
+
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(Causal, "loss", poisoned)
+        with pytest.raises(TrainingError) as caught:
+            pretrain(models.model(), _corpus(), out=out, steps=10, plan=_PLAN)
+    message = str(caught.value)
+    assert "step 7" in message
+    assert words in message
+    assert "the batch holds documents" in message
+    assert (out / "checkpoint-00000006").exists(), "the state before the batch is kept"
+    # Without the poison the run goes on from there as if nothing had been.
+    pretrain(models.model(), _corpus(), out=out, steps=10, plan=_PLAN)
+    other = tmp_path / "other"
+    pretrain(models.model(), _corpus(), out=other, steps=10, plan=_PLAN)
+    weights = "model/model.safetensors"
+    assert (out / weights).read_bytes() == (other / weights).read_bytes()
+
+
+def test_a_gradient_without_end_stops_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = Causal.loss
+
+    def endless(self: Causal, network: object, batch: object) -> torch.Tensor:
+        loss = usual(self, network, batch)  # type: ignore[arg-type]
+        loss.register_hook(lambda grad: grad * float("inf"))
+        return loss
+
+    monkeypatch.setattr(Causal, "loss", endless)
+    with pytest.raises(TrainingError, match="gradient"):
+        pretrain(models.model(), _corpus(), out=tmp_path / "run", steps=3, plan=_PLAN)
+
+
+def test_too_little_disk_is_said_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(InputError, match="are free"):
+        pretrain(models.model(), _corpus(), out=tmp_path / "run", steps=3, plan=_PLAN)
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_another_run_is_refused(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    pretrain(models.model(), _corpus(), out=out, steps=2, plan=_PLAN)
+    other = models.model()
+    with torch.no_grad():
+        next(other.network.decoder.parameters()).add_(1)  # type: ignore[union-attr]
+    with pytest.raises(CheckpointError, match="another run: model was"):
+        pretrain(other, _corpus(), out=out, steps=2, plan=_PLAN)
+    with pytest.raises(CheckpointError, match="steps was 2 and is 3"):
+        pretrain(models.model(), _corpus(), out=out, steps=3, plan=_PLAN)
+    record = json.loads((out / "run.json").read_text())
+    (out / "run.json").write_text(json.dumps(record | {"format": 99}))
+    with pytest.raises(CheckpointError, match="format 99"):
+        pretrain(models.model(), _corpus(), out=out, steps=2, plan=_PLAN)
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    pretrain(models.model(), _corpus(), out=out, steps=2, plan=_PLAN)
+    weights = out / "checkpoint-00000002" / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-8])
+    with pytest.raises(CheckpointError, match="00000002 is damaged"):
+        pretrain(models.model(), _corpus(), out=out, steps=2, plan=_PLAN)
+
+
+def test_a_finished_run_is_not_run_again(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    first = pretrain(models.model(), _corpus(), out=out, steps=4, plan=_PLAN)
+    stamp = (out / "model" / "model.safetensors").stat().st_mtime_ns
+    again = pretrain(models.model(), _corpus(), out=out, steps=4, plan=_PLAN)
+    assert (out / "model" / "model.safetensors").stat().st_mtime_ns == stamp
+    for (name, a), b in zip(
+        first.network.named_parameters(), again.network.parameters(), strict=True
+    ):
+        assert torch.equal(a, b), name

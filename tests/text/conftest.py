@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import json
 import random
@@ -11,7 +12,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from idiolect.text.tokenizer import Tokenizer
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 SOURCES = {
@@ -43,6 +47,12 @@ def published(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
             else:
                 shutil.copyfile(path, target)
     return {name: root / source for name, source in SOURCES.items()}
+
+
+@pytest.fixture(scope="session")
+def loaded(published: dict[str, Path]) -> Callable[[str], Tokenizer]:
+    """Load each published tokenizer once: they do not change."""
+    return functools.cache(lambda name: Tokenizer.load(published[name]))
 
 
 @pytest.fixture(scope="session")

@@ -127,11 +127,13 @@ class TestSkipped:
         }  # fmt: skip
 
     def test_csv(self, tmp_path: Path) -> None:
-        rows = 'id,text\n1,good\n2,"a, b"\n3\n4,x,y\n\n5,"two\nlines"\n6,' + "x" * 900 + "\n"
+        rows = (
+            'id,text\n1,good\n2,"a, b"\n3\n4,x,y\n\n4,x\ry\n5,"two\nlines"\n6,' + "x" * 900 + "\n"
+        )
         (tmp_path / "a.csv").write_text(rows + '7,"never closed\n')
         corpus = Corpus(tmp_path, "text", limit=500)
         assert list(corpus) == ["good", "a, b", "two\nlines"]
-        assert corpus.skipped == {"malformed CSV": 3, "oversized": 1}
+        assert corpus.skipped == {"malformed CSV": 4, "oversized": 1}
 
     def test_a_quote_that_never_closes_costs_one_record(self, tmp_path: Path) -> None:
         lines = ["id,text", '1,"open', *[f"{i},row number {i}" for i in range(2, 500)]]

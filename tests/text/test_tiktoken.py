@@ -37,11 +37,11 @@ def test_ids(
 ) -> None:
     ours = Tokenizer.load(published[file])
     theirs = their_encoding(name, read_ranks(published[file]), monkeypatch)
-    # Every code point, between letters, digits and spaces: the classes of the two regular
-    # expression engines must agree.
+    # Every code point of the first two planes, beside letters, digits and spaces: the classes
+    # of the two regular expression engines must agree.
     every = [
-        " ".join(f"a{c}b{c}1{c} {c}'{c}s" for c in map(chr, range(start, start + 64)))
-        for start in (*range(0, 0xD800, 64), *range(0xE000, 0x30000, 64))
+        " ".join(f"a{c}1{c} {c}'{c}" for c in map(chr, range(start, start + 64)))
+        for start in (*range(0, 0xD800, 64), *range(0xE000, 0x20000, 64))
     ]
     for texts in (multilingual, odd, every):
         ids = ours.encode_batch(texts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from idiolect.text import bpe, unigram, wordpiece
 from idiolect.text.tokenizer import Tokenizer
 from text.conftest import SOURCES
 from text.gguf import read_metadata
+
+Load = Callable[[str], Tokenizer]
 
 DOCUMENTS = ["the cat sat on the mat", "the dog ate the cat's dinner", "cats and dogs, dogs, dogs"]
 KINDS = {
@@ -81,17 +84,20 @@ def test_llama_cpp_vectors(name: str, shared: Path, tmp_path: Path) -> None:
     assert tokenizer.encode_batch(inputs, special_tokens=False) == vectors
 
 
-@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.slow] * (n in ("bpemb", "cl100k"))) for n in SOURCES],
+)
 def test_transformers_loads_what_is_saved(
-    name: str, published: dict[str, Path], tmp_path: Path, multilingual: list[str], odd: list[str]
+    name: str, loaded: Load, tmp_path: Path, multilingual: list[str], odd: list[str]
 ) -> None:
-    tokenizer = Tokenizer.load(published[name])
+    tokenizer = loaded(name)
     assert tokenizer.kind == KINDS[name]
     tokenizer.save(tmp_path)
-    texts = multilingual[::8] + odd[::20] + ["<s>a</s> <mask> [MASK] <|endoftext|> <unk>"]
+    texts = multilingual[::16] + odd[::40] + ["<s>a</s> <mask> [MASK] <|endoftext|> <unk>"]
     ids = tokenizer.encode_batch(texts)
     # A model's own type beside it must not make transformers rebuild the tokenizer its way.
-    for model_type in (None, "llama", "t5"):
+    for model_type in (None, "llama"):
         if model_type:
             (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
         theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
@@ -112,9 +118,9 @@ def test_transformers_loads_what_is_saved(
 
 @pytest.mark.parametrize("name", ["gpt2", "roberta", "gpt-neox", "cl100k", "llama"])
 def test_decode_gives_the_text_back(
-    name: str, published: dict[str, Path], multilingual: list[str], odd: list[str]
+    name: str, loaded: Load, multilingual: list[str], odd: list[str]
 ) -> None:
-    tokenizer = Tokenizer.load(published[name])
+    tokenizer = loaded(name)
     texts = [*multilingual, *odd]
     if name == "gpt-neox":  # its normaliser composes characters
         texts = [unicodedata.normalize("NFC", text) for text in texts]
@@ -124,9 +130,9 @@ def test_decode_gives_the_text_back(
     assert tokenizer.decode_batch(ids, skip_special_tokens=False) == texts
 
 
-def test_special_ids_of_each_kind(published: dict[str, Path]) -> None:
+def test_special_ids_of_each_kind(loaded: Load) -> None:
     def ids(name: str) -> list[int | None]:
-        tokenizer = Tokenizer.load(published[name])
+        tokenizer = loaded(name)
         roles = ("pad", "bos", "eos", "unk", "mask", "cls", "sep")
         return [getattr(tokenizer, f"{role}_id") for role in roles]
 
@@ -137,9 +143,9 @@ def test_special_ids_of_each_kind(published: dict[str, Path]) -> None:
     assert ids("llama") == [None, 1, 2, 0, None, None, None]
 
 
-def test_template_of_each_layout(published: dict[str, Path]) -> None:
+def test_template_of_each_layout(loaded: Load) -> None:
     def pieces(name: str) -> list[str]:
-        tokenizer = Tokenizer.load(published[name])
+        tokenizer = loaded(name)
         return [tokenizer.engine.id_to_token(id_) for id_ in tokenizer.encode("Hello world")]
 
     assert pieces("bert") == ["[CLS]", "Hello", "world", "[SEP]"]
@@ -240,10 +246,10 @@ def test_length_counts_unused_ids(small: Tokenizer) -> None:
     assert len(Tokenizer.from_engine(engine)) == 5001
 
 
-def test_offsets_point_into_the_text(published: dict[str, Path]) -> None:
+def test_offsets_point_into_the_text(loaded: Load) -> None:
     text = "Der Führer 日本 🦙 fährt"
     for name in ("gpt2", "bert", "t5", "llama", "roberta"):
-        tokenizer = Tokenizer.load(published[name])
+        tokenizer = loaded(name)
         ((ids, offsets),) = tokenizer.encode_with_offsets([text])
         assert ids == tokenizer.encode(text)
         covered = "".join(text[start:end] for start, end in dict.fromkeys(offsets))
@@ -431,9 +437,9 @@ class TestSampling:
          ("t5", {"alpha": 0.2}), ("botchan", {"alpha": 0.2})],
     )  # fmt: skip
     def test_same_text_other_pieces(
-        self, name: str, strength: dict[str, float], published: dict[str, Path]
+        self, name: str, strength: dict[str, float], loaded: Load
     ) -> None:
-        tokenizer = Tokenizer.load(published[name])
+        tokenizer = loaded(name)
         texts = ["A reproducible <s> immunohistochemistry 🦙 日本."] * 20
         drawn = tokenizer.sample_batch(texts, **strength)
         assert len({tuple(ids) for ids in drawn}) > 10

@@ -10,7 +10,7 @@ from idiolect.errors import InputError, OfflineError
 
 __all__ = ["locate"]
 
-_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
 def locate(source: str | Path, files: Iterable[str]) -> Path:

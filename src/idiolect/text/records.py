@@ -161,7 +161,11 @@ def _read_table(
     delimiter = "\t" if _type(path) == ".tsv" else ","
     header: list[str] | None = None
     for record in _table_records(file, limit, skipped):
-        row = next(csv.reader(record, delimiter=delimiter), [])
+        try:
+            row = next(csv.reader(record, delimiter=delimiter), [])
+        except csv.Error:  # such as a carriage return within a line
+            skipped["malformed CSV"] += 1
+            continue
         if header is None:
             header = row
             if fields and not set(fields) <= set(header):

@@ -28,6 +28,7 @@ _SHAPES: dict[str, dict[str, Any]] = {
         "num_hidden_layers": 2,
         "num_attention_heads": 2,
         "max_position_embeddings": 64,
+        "tie_word_embeddings": True,
     },
     "gpt2": {
         "architectures": ["GPT2LMHeadModel"],

@@ -150,9 +150,11 @@ def _train(
         seed=plan.seed,
         pad_id=tokenizer.pad_id,
     )
-    goal: Objective = Causal(network)
+    goal: Objective
     if objective == "masked":
         goal = Masked(network, tokenizer, seed=plan.seed)
+    else:
+        goal = Causal(network)
     # Small updates would be lost in a format of 8 bits' precision.
     formats = {name: parameter.dtype for name, parameter in trained.items()}
     for parameter in trained.values():

@@ -37,10 +37,10 @@ class Reporter:
         self._file = None
         self._events: Any = None
         if folder is not None:
-            _keep(folder / "metrics.jsonl", done)
-            self._file = (folder / "metrics.jsonl").open("a", encoding="utf-8")
             if tensorboard:
                 self._events = _event_writer(folder / "events", done)
+            _keep(folder / "metrics.jsonl", done)
+            self._file = (folder / "metrics.jsonl").open("a", encoding="utf-8")
         self._progress = Progress(
             TextColumn("training"),
             BarColumn(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Literal, get_args
@@ -150,11 +150,10 @@ def _train(
         seed=plan.seed,
         pad_id=tokenizer.pad_id,
     )
-    goal: Objective
-    if objective == "masked":
-        goal = Masked(network, tokenizer, seed=plan.seed)
-    else:
-        goal = Causal(network)
+    goals: dict[str, Callable[[], Objective]] = {
+        "causal": lambda: Causal(network),
+        "masked": lambda: Masked(network, tokenizer, seed=plan.seed),
+    }
     # Small updates would be lost in a format of 8 bits' precision.
     formats = {name: parameter.dtype for name, parameter in trained.items()}
     for parameter in trained.values():
@@ -162,7 +161,7 @@ def _train(
     whole = without_weights(network) if sharded else None
     trainer = Trainer(
         network,
-        goal,
+        goals[objective](),
         source,
         plan,
         steps=steps,

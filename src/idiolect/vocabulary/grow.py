@@ -68,6 +68,7 @@ def grow(
         neighbours = _neighbours(tokenizer, first_id, vectors, corpus)
     generator = torch.Generator().manual_seed(seed)
     network = copy.deepcopy(model.network)
+    tied = "language" in network.heads and network.config.tied
     added = {}
     for name, rows in network.vocabulary_rows().items():
         matrix = rows.joined() if isinstance(rows, ExtendedRows) else rows.detach()
@@ -76,7 +77,8 @@ def grow(
             _trained(matrix, first_id, network.config.pad_id),
             pieces,
             init,
-            predicts=name != "tokens.weight",
+            reads=name == "tokens.weight",
+            predicts=name != "tokens.weight" or tied,
             neighbours=neighbours,
             generator=generator,
         ).to(matrix.device)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from idiolect import __version__
-from idiolect.cli import models, tokenizer, vocabulary
+from idiolect.cli import extension, models, tokenizer, vocabulary
 from idiolect.errors import IdiolectError
 
 __all__ = ["app", "main"]
@@ -25,6 +25,8 @@ app = typer.Typer(
 app.command("models")(models.models)
 app.command("doctor")(models.doctor)
 app.command("audit")(vocabulary.audit)
+app.command("extend")(extension.extend)
+app.command("distill")(extension.distill)
 app.add_typer(tokenizer.app, name="tokenizer")
 
 

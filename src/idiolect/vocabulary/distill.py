@@ -40,10 +40,7 @@ from idiolect.training.optim import choose_parameters
 from idiolect.training.plan import Plan
 from idiolect.vocabulary.contexts import Contexts, find_contexts
 
-__all__ = ["DISTILL_PLAN", "Distilled", "distill"]
-
-DISTILL_PLAN = Plan(length=50, batch=16, learning_rate=1e-4, weight_decay=0.0)
-"""Snippets of 50 tokens, 16 a step, and the published rate."""
+__all__ = ["Distilled", "distill", "distillation_plan"]
 
 Snippet = NDArray[np.int32]
 
@@ -72,6 +69,19 @@ class Distilled:
         return [text for text, count in self.contexts.items() if not count]
 
 
+def distillation_plan(model: LanguageModel, *, seed: int = 0) -> Plan:
+    """Return the usual plan: snippets of 50 tokens, 16 a step, no decay.
+
+    The published rate of 1e-4 was for rows whose numbers have a size of about 0.02; others get one
+    in proportion, since the distance a row has to go is.
+    """
+    rows = model.network.tokens.weight
+    original = rows.original if isinstance(rows, ExtendedRows) else rows
+    size = float(original.detach().float().square().mean().sqrt())
+    rate = min(1e-2, size / 200)
+    return Plan(length=50, batch=16, learning_rate=rate, weight_decay=0.0, seed=seed)
+
+
 def distill(
     model: LanguageModel,
     teacher: LanguageModel,
@@ -79,7 +89,7 @@ def distill(
     *,
     contexts: int = 100,
     passes: int = 1,
-    plan: Plan = DISTILL_PLAN,
+    plan: Plan | None = None,
     out: str | Path | None = None,
 ) -> Distilled:
     """Train a model's added rows until it reads new tokens as the teacher reads their pieces.
@@ -90,7 +100,7 @@ def distill(
         corpus: Documents of the domain.
         contexts: Snippets wanted for each new token.
         passes: How often each snippet is read.
-        plan: Sizes and rates; `length` is that of a snippet.
+        plan: Sizes and rates, by default `distillation_plan(model)`; `length` is a snippet's.
         out: A folder for the run, which can then be interrupted and gone on with. The finished
             model is put in `out/model`.
 
@@ -101,6 +111,7 @@ def distill(
             `out` holds another run.
         VerificationError: Original rows moved.
     """
+    plan = plan or distillation_plan(model)
     extension = _check(model, teacher)
     objective = _Distillation(model, teacher.network, extension)
     found = find_contexts(
@@ -254,7 +265,7 @@ class _Distillation:
 
     def __init__(self, model: LanguageModel, teacher: Transformer, extension: Extension) -> None:
         network = model.network
-        self.teacher = teacher
+        self.teacher = teacher.eval()
         self.pieces = {token.id: token.pieces for token in extension.added}
         self.first_id = extension.size
         self.causal = network.encoder is None

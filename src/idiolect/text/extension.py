@@ -44,7 +44,8 @@ class Check:
     changed: int
     """Documents whose ids differ by more than new ids in the place of the pieces they stand for."""
     decoded_otherwise: int
-    """Documents that no longer decode to the text they did."""
+    """Documents of which decoding no longer gives back what it did. Those with an unknown token
+    are not counted, since a new token restores what that lost."""
     with_terms: int
     """Documents in which a new id occurs."""
     uses: int

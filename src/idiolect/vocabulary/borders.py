@@ -92,7 +92,7 @@ def isolates(pipeline: Pipeline) -> bool:
 
 
 def isolate(pipeline: Pipeline, terms: Collection[str], vocabulary: Collection[str]) -> None:
-    """Make a pre-tokenizer keep terms together, in place.
+    """Make a pre-tokenizer keep terms together, and the decoder their spaces, in place.
 
     Args:
         pipeline: the engine's JSON, of a layout for which `isolates` is true. It must not have
@@ -123,6 +123,17 @@ def isolate(pipeline: Pipeline, terms: Collection[str], vocabulary: Collection[s
         stop = f"(?!{_bare(bare, before, after)})" if bare else ""
         rest = rf"(?:[{_WORD}]|[^▁{_WORD}]{stop})*[^▁{_WORD}]?" if stop else "[^▁]*"
         pipeline["pre_tokenizer"]["pretokenizers"].append(_split(f"{first}|{run}{rest}"))
+        decoder = pipeline["decoder"]
+        if decoder and decoder["type"] == "Metaspace" and decoder.get("prepend_scheme") != "never":
+            # It drops every `▁` of the first token, which was right while a token held one.
+            pipeline["decoder"] = {
+                "type": "Sequence",
+                "decoders": [
+                    {"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
+                    {"type": "Fuse"},
+                    {"type": "Strip", "content": " ", "start": 1, "stop": 0},
+                ],
+            }
 
 
 def _layout(pipeline: Pipeline) -> str | None:

@@ -8,6 +8,7 @@ general: 3288 documents, 0.0% fewer tokens, 0 changed beyond the terms, 0 uses i
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, overload
 
 from idiolect.errors import ConfigError, InputError, VerificationError
@@ -20,7 +21,7 @@ from idiolect.vocabulary.terms import Terms
 from idiolect.vocabulary.verify import check, unreached
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from idiolect.models.language_model import LanguageModel
     from idiolect.text.extension import Check
@@ -47,6 +48,9 @@ _BUILDERS: dict[str, Callable[[Tokenizer, Sequence[Form]], Built]] = {
 }
 _INEXACT = frozenset({"append"})
 """Methods that by their nature also change words that only begin like a term."""
+_TIED = frozenset({"scores"})
+"""Methods under which two equally likely cuts of a word may change places: the probability of an
+unknown character hangs on the lowest score, and with it how sums are rounded."""
 _ROUNDS = 5
 
 
@@ -110,7 +114,7 @@ def extend(
     Raises:
         InputError: there are no terms, or no such method.
         ConfigError: the tokenizer's algorithm cannot be extended.
-        VerificationError: text without the terms would change.
+        VerificationError: text without the terms, or decoding, would change.
     """
     if isinstance(base, Tokenizer):
         return _extend_tokenizer(base, terms, method, domain=domain, general=general, rows=rows)
@@ -143,48 +147,75 @@ def _extend_tokenizer(
         raise InputError("there are no terms to add", hint="give at least one")
     method = _method(base, method)
     forms, refused, notes = prepare(base, terms)
+    earlier = {form.text: form for form in base.extension.refused} if base.extension else {}
+    refused = [*earlier.values(), *(form for form in refused if form.text not in earlier)]
+    forms = [form for form in forms if form.text not in earlier]
     if rows is not None and method != "merges":
         refused += [Refused(f.text, f"no row left in a budget of {rows}") for f in forms[rows:]]
         forms = forms[:rows]
-    if not forms and base.extension:
-        return base
     texts = {"domain": domain, "general": general}
+    given = {name: corpus for name, corpus in texts.items() if corpus is not None}
     for _ in range(_ROUNDS):
         built = fold(base, forms, general, rows) if method == "merges" else None
         built = built or _BUILDERS[method](base, forms)
-        failed, partly = unreached(built.tokenizer, built.added)
-        reasons = dict.fromkeys(failed, "no text produces it as one token")
-        checks: dict[str, Check] = {}
-        if not failed:
-            pieces = {token.id: token.pieces for token in built.added}
-            for name, corpus in texts.items():
-                if corpus is None:
-                    continue
-                verdict = check(base, built.tokenizer, pieces, corpus)
-                checks[name] = verdict.check
-                if method in _INEXACT:
-                    continue
-                if verdict.blameless:
-                    raise VerificationError(
-                        f"{name} text without new terms changes: {verdict.blameless!r}",
-                        hint="another method may do: " + ", ".join(METHODS[base.kind]),
-                    )
-                reasons |= dict.fromkeys(
-                    verdict.culprits, f"stands in {name} text that changes beyond the terms"
-                )
-        if not reasons:
+        trial = _try(base, built, method, given)
+        if not trial.reasons:
             break
-        bad = {token.text: reasons[token.id] for token in built.added if token.id in reasons}
-        refused += [Refused(text, reason) for text, reason in bad.items()]
-        forms = [form for form in forms if form.text not in bad]
+        bad = {token.text: trial.reasons.get(token.id) for token in built.added}
+        refused += [Refused(text, reason) for text, reason in bad.items() if reason]
+        forms = [form for form in forms if not bad.get(form.text)]
     else:
         raise VerificationError(
             f"text still changes beyond the terms after {_ROUNDS} attempts to leave terms out",
             hint="try another method, or fewer terms",
         )
+    if base.extension and not built.added:
+        return base
+    refused += built.refused
+    return _record(base, built, method, refused, trial.checks, [*notes, *trial.notes])
+
+
+@dataclass
+class _Trial:
+    """What verifying a larger tokenizer found."""
+
+    reasons: dict[int, str]
+    """New ids that must go, and why."""
+    checks: dict[str, Check] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def _try(base: Tokenizer, built: Built, method: str, texts: Mapping[str, Iterable[str]]) -> _Trial:
+    """Verify a larger tokenizer; where a term cannot be reached, no text is read yet."""
+    failed, partly = unreached(built.tokenizer, built.added)
+    trial = _Trial(dict.fromkeys(failed, "no text produces it as one token"))
+    if failed:
+        return trial
     if partly:
-        notes.append(f"{partly} forms are one token in some places only, say not before a comma")
-    return _record(base, built, method, [*refused, *built.refused], checks, notes)
+        trial.notes.append(f"{partly} forms are one token in some places only, not beside every sign")
+    pieces = {token.id: token.pieces for token in built.added}
+    for name, corpus in texts.items():
+        verdict = check(base, built.tokenizer, pieces, corpus)
+        trial.checks[name] = verdict.check
+        if verdict.misread:
+            raise VerificationError(
+                f"{name} text would no longer be decoded as before: {verdict.misread!r}",
+                hint="another method may do: " + ", ".join(METHODS[base.kind]),
+            )
+        if method in _INEXACT:
+            continue
+        reason = f"stands in {name} text that changes beyond the terms"
+        trial.reasons |= dict.fromkeys(verdict.culprits, reason)
+        if verdict.blameless and method in _TIED:
+            trial.notes.append(
+                f"in {name} text some words have another, equally likely cut: {verdict.blameless!r}"
+            )
+        elif verdict.blameless:
+            raise VerificationError(
+                f"{name} text without new terms changes: {verdict.blameless!r}",
+                hint="another method may do: " + ", ".join(METHODS[base.kind]),
+            )
+    return trial
 
 
 def _method(base: Tokenizer, method: str | None) -> str:

@@ -153,7 +153,7 @@ def _grow(
     alone = {form.seen for form in apart} & {form.seen for form in terms}
     replaced: dict[str, Any] = {}
     if alone or (earlier and earlier.replaced):
-        replaced = {part: original[part] for part in ("normalizer", "pre_tokenizer")}
+        replaced = {part: original[part] for part in ("normalizer", "pre_tokenizer", "decoder")}
         pipeline |= json.loads(json.dumps(replaced))
         apart_before = [
             token.text

@@ -36,6 +36,8 @@ class Verdict:
     """New ids in documents that changed."""
     blameless: str = ""
     """Beginning of a document that changed though no new id is in it; empty if there is none."""
+    misread: str = ""
+    """Beginning of a document that is no longer decoded as before; empty if there is none."""
 
 
 def unreached(larger: Tokenizer, added: Sequence[Added]) -> tuple[set[int], int]:
@@ -79,7 +81,7 @@ def check(
     documents = changed = otherwise = with_terms = uses = inside = before = after = 0
     used: set[int] = set()
     culprits: set[int] = set()
-    blameless = ""
+    blameless = misread = ""
     for texts in batches(corpus):
         old = base.encode_batch(texts, special_tokens=False)
         encodings = larger.engine.encode_batch(texts, add_special_tokens=False)
@@ -87,7 +89,13 @@ def check(
         different = [i for i, (a, b) in enumerate(zip(old, new, strict=True)) if a != b]
         was = base.decode_batch([old[i] for i in different], skip_special_tokens=False)
         now = larger.decode_batch([new[i] for i in different], skip_special_tokens=False)
-        otherwise += sum(a != b for a, b in zip(was, now, strict=True))
+        lost = [
+            texts[i]
+            for i, a, b in zip(different, was, now, strict=True)
+            if base.unk_id not in old[i] and _lost(texts[i], a, b)
+        ]
+        misread = misread or (lost[0][:80] if lost else "")
+        otherwise += len(lost)
         documents += len(texts)
         before += sum(map(len, old))
         after += sum(map(len, new))
@@ -118,6 +126,7 @@ def check(
         ),
         culprits,
         blameless,
+        misread,
     )
 
 
@@ -138,6 +147,16 @@ def _blame(
     first = sources[start - 1][1] if start else 0
     last = sources[min(len(sources) - end, len(sources) - 1)][1]
     return {id_ for id_ in new[first : last + 1] if id_ in pieces}
+
+
+def _lost(text: str, was: str, now: str) -> bool:
+    """Whether decoding lost something it kept before.
+
+    WordPiece and others never gave back all white space; a new token may only restore some.
+    """
+    if was == text:
+        return now != text
+    return "".join(was.split()) != "".join(now.split())
 
 
 def _inside(text: str, start: int, end: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import transformers
 
 from idiolect.errors import ConfigError
 from idiolect.models.checkpoint import read_network
-from idiolect.models.family import Family
+from idiolect.models.family import Family, Fields
 from idiolect.models.gpt import GPT3_SIZES, gpt3_settings
 from idiolect.models.registry import FAMILIES, find_family
 from idiolect.models.weights import write_weights
@@ -25,8 +26,9 @@ HARMLESS = {
     "chunk_size_feed_forward",
     "classifier_dropout",
     "decoder_layerdrop",
-    "decoder_start_token_id",
+    "decoder_start_token_id",  # where a family does not read it: XGLM decodes nothing encoded
     "dtype",
+    "embd_pdrop",
     "embed_init_std",
     "encoder_layerdrop",
     "end_n_top",
@@ -62,37 +64,37 @@ HARMLESS = {
 PUBLISHED = [family for family in FAMILIES.values() if family.model_type != "gpt3"]
 
 
-class Recorder(dict[str, object]):
-    """Fields that remember which of them were asked for."""
-
-    def __init__(self, values: dict[str, object], asked: set[str]) -> None:
-        super().__init__(values)
-        self.asked = asked
-
-    def get(self, key: str, default: object = None) -> object:
-        self.asked.add(key)
-        return super().get(key, default)
-
-
-def _read(family: Family) -> set[str]:
+def _read(family: Family, monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """The fields that a family looks up when it builds a configuration."""
     asked: set[str] = set()
+    original, number = Fields.get, Fields.number
+
+    def get(self: Fields, name: str, default: object) -> object:
+        asked.add(name)
+        return original(self, name, default)
+
+    def get_number(self: Fields, name: str) -> int | None:
+        asked.add(name)
+        return number(self, name)
+
+    monkeypatch.setattr(Fields, "get", get)
+    monkeypatch.setattr(Fields, "number", get_number)
     for values in (
         {"n_langs": 2},
         {"use_sliding_window": True},
         {"rope_scaling": {"type": "linear", "factor": 2.0}},
     ):
-        family.config(Recorder({"vocab_size": 100, **values}, asked))
+        family.config({"vocab_size": 100, **values})
     return asked
 
 
 @pytest.mark.parametrize("family", PUBLISHED, ids=lambda f: f.model_type)
-def test_no_field_is_overlooked(family: Family) -> None:
+def test_no_field_is_overlooked(family: Family, monkeypatch: pytest.MonkeyPatch) -> None:
     fields = set(transformers.AutoConfig.for_model(family.model_type).to_dict())
     heads = {key for a in family.architectures.values() for key in a.fixed}
     # GPT's and GPT-2's summary belongs to a class with two heads, which is not among ours.
     two_heads = {f for f in fields if f.startswith("summary_")} if not heads else set()
-    known = HARMLESS | _read(family) | set(family.fixed) | heads | two_heads
+    known = HARMLESS | _read(family, monkeypatch) | set(family.fixed) | heads | two_heads
     assert not fields - known, "decide what these fields do"
 
 
@@ -105,9 +107,14 @@ def test_no_field_is_overlooked(family: Family) -> None:
         ("xlm", {"asm": True}, "asm"),
         ("xlm", {"causal": True}, "causal"),
         ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx"),
-        ("gpt2", {"resid_pdrop": 0.1, "embd_pdrop": 0.3}, "embd_pdrop is 0.3"),
+        ("gpt2", {"n_embd": "768"}, "n_embd is '768'"),
+        ("gpt2", {"layer_norm_epsilon": float("nan")}, "norm_epsilon is nan"),
+        ("bert", {"hidden_dropout_prob": 1.5}, "dropout is 1.5"),
+        ("bert", {"num_hidden_layers": -1}, "encoder_layers is -1"),
+        ("llama", {"rope_scaling": "linear"}, "rope_scaling is 'linear'"),
+        ("llama", {"rope_scaling": {"type": "llama3", "factor": 8.0}}, "low_freq_factor"),
         ("llama", {"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "dynamic"),
-        ("llama", {"rope_scaling": {"type": "linear"}}, "without a factor"),
+        ("llama", {"rope_scaling": {"type": "linear"}}, "without factor"),
         ("llama", {"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
         ("qwen2", {"layer_types": ["chunked_attention"] * 32}, "chunked_attention"),
         ("bart", {"encoder_ffn_dim": 8, "decoder_ffn_dim": 16}, "decoder_ffn_dim is 16"),
@@ -126,6 +133,40 @@ def test_all_refused_fields_are_named_together() -> None:
         FAMILIES["xlm"].config({"vocab_size": 9, "asm": True, "causal": True})
     assert "asm" in str(caught.value)
     assert "causal" in str(caught.value)
+
+
+def test_other_names_of_fields_are_read() -> None:
+    """`transformers` reads them, so a file may use them."""
+    config = FAMILIES["gpt2"].config({"vocab_size": 9, "num_attention_heads": 4, "n_head": 2})
+    assert config.heads == 2, "a field's own name comes first"
+    assert FAMILIES["gpt2"].config({"vocab_size": 9, "num_attention_heads": 4}).heads == 4
+    assert FAMILIES["xlm"].config({"n_words": 77, "emb_dim": 32, "n_heads": 4}).vocabulary == 77
+    for family in PUBLISHED:
+        known = transformers.AutoConfig.for_model(family.model_type).attribute_map
+        ids = {"bos_index", "eos_index"}  # of no consequence for a network
+        assert family.synonyms == {k: v for k, v in known.items() if k not in ids}
+
+
+def test_null_is_not_always_the_default() -> None:
+    mistral = {"vocab_size": 9, "hidden_size": 32, "num_attention_heads": 4}
+    assert FAMILIES["mistral"].config(mistral | {"num_key_value_heads": None}).key_heads == 4
+    windows = {"use_sliding_window": True, "sliding_window": None, "max_window_layers": 0}
+    assert FAMILIES["qwen2"].config({"vocab_size": 9, **windows}).windows == ()
+
+
+ODD = ["12", [1], {}, -1, 0, 1.5, float("nan"), True, [], {"a": []}]
+
+
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=lambda f: f.model_type)
+def test_odd_values_are_errors_of_ours(family: Family, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever stands in a config.json, nothing but a configuration or a ConfigError comes out."""
+    names = _read(family, monkeypatch) | {"architectures", "id2label", "model_type"}
+    for name in sorted(names):
+        for value in ODD:
+            with contextlib.suppress(ConfigError):
+                find_family({"model_type": family.model_type, name: value}).config(
+                    {"vocab_size": 100, name: value}
+                )
 
 
 def test_unknown_model_types_list_the_known() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import pickle
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from idiolect.errors import (
     InputError,
     OfflineError,
 )
+from idiolect.models.checkpoint import read_network
 from models.tiny import WORDS, tiny_model, tiny_tokenizer
 
 
@@ -85,6 +87,15 @@ def test_weights_only_bin_files_load(saved: Path) -> None:
     assert same(LanguageModel.load(saved), model)
 
 
+def test_bin_files_older_than_archives_load(saved: Path) -> None:
+    model = LanguageModel.load(saved)
+    weights = load_file(saved / "model.safetensors")
+    old = {"_use_new_zipfile_serialization": False}
+    torch.save(weights, saved / "pytorch_model.bin", **old)
+    (saved / "model.safetensors").unlink()
+    assert same(LanguageModel.load(saved), model)
+
+
 class Trap:
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return Path.touch, (Path("trap-was-sprung"),)
@@ -118,11 +129,68 @@ def test_a_failed_save_leaves_the_old_model(saved: Path, monkeypatch: pytest.Mon
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module, "_replace", full)
-    with pytest.raises(OSError, match="No space"):
+    monkeypatch.setattr(module, "write_weights", full)
+    with pytest.raises(InputError, match="No space left"):
         model.save(saved)
     assert {path.name: path.read_bytes() for path in saved.iterdir()} == before
     assert [path.name for path in saved.parent.iterdir()] == [saved.name]
+
+
+@pytest.mark.parametrize("survivors", range(5))
+def test_a_replacement_that_is_cut_short_is_never_read(
+    saved: Path, monkeypatch: pytest.MonkeyPatch, survivors: int
+) -> None:
+    """At any moment the directory holds the old model, the new one, or a mark that says so."""
+    model = tiny_model(hidden_size=16)
+    (saved / "README.md").write_text("mine")
+    replace, left = os.replace, [survivors]
+
+    def stop(source: Path, target: Path) -> None:
+        if Path(target).parent == saved:
+            if not left[0]:
+                raise KeyboardInterrupt
+            left[0] -= 1
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", stop)
+    with contextlib.suppress(KeyboardInterrupt):
+        model.save(saved)
+    monkeypatch.undo()
+    assert (saved / "README.md").read_text() == "mine"
+    if (saved / ".unfinished").exists():
+        with pytest.raises(CheckpointError, match="cut short"):
+            LanguageModel.load(saved)
+        model.save(saved)
+    assert same(LanguageModel.load(saved), model)
+
+
+def test_nothing_of_the_old_model_is_left(saved: Path) -> None:
+    stale = {"pad_token": "</s>", "eos_token": "<s>"}
+    (saved / "special_tokens_map.json").write_text(json.dumps(stale))
+    (saved / "generation_config.json").write_text("{}")
+    (saved / "notes").mkdir()
+    tiny_model().save(saved)
+    assert LanguageModel.load(saved).tokenizer.pad_id is None
+    assert not (saved / "generation_config.json").exists()
+    assert (saved / "notes").is_dir()
+
+
+def test_odd_places_to_save_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model()
+    (tmp_path / "file").write_text("a file")
+    with pytest.raises(InputError, match="is a file"):
+        model.save(tmp_path / "file")
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    model.save(tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert same(LanguageModel.load(tmp_path / "real"), model)
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "mine.txt").write_text("mine")
+    monkeypatch.chdir(tmp_path / "here")
+    model.save(".")
+    assert (tmp_path / "here" / "mine.txt").read_text() == "mine"
+    assert same(LanguageModel.load("."), model)
 
 
 def test_all_problems_are_reported_together(saved: Path) -> None:
@@ -135,9 +203,46 @@ def test_all_problems_are_reported_together(saved: Path) -> None:
         LanguageModel.load(saved)
     message = str(caught.value)
     assert "missing: model.norm.weight" in message
-    assert "mlp.up_proj.weight gives 3×3 and not 12×8" in message
+    assert "mlp.up_proj.weight is 3×3 and not 12×8" in message
     assert "unexpected: model.visual.weight" in message
     assert "\n" not in message
+
+
+def test_whole_numbers_are_no_weights(saved: Path) -> None:
+    weights = load_file(saved / "model.safetensors")
+    weights["model.norm.weight"] = torch.ones(8, dtype=torch.int8)
+    save_file(weights, saved / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"no weights: model\.norm\.weight"):
+        LanguageModel.load(saved)
+
+
+def test_a_network_has_one_number_format(saved: Path) -> None:
+    weights = load_file(saved / "model.safetensors")
+    weights["model.norm.weight"] = weights["model.norm.weight"].bfloat16()
+    save_file(weights, saved / "model.safetensors")
+    settings = json.loads((saved / "config.json").read_text())
+    network = read_network(saved, settings)
+    assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
+
+
+def test_unusable_devices_are_named(saved: Path) -> None:
+    with pytest.raises(InputError, match="cannot use the device"):
+        LanguageModel.load(saved, device="no-such-device")
+
+
+def test_new_models_begin_as_they_should() -> None:
+    settings = tiny_model().settings | {"hidden_size": 64, "intermediate_size": 128}
+    one, other = (LanguageModel.new(settings, tiny_tokenizer(), seed=7) for _ in range(2))
+    assert same(one, other)
+    assert not same(one, LanguageModel.new(settings, tiny_tokenizer(), seed=8))
+    state = one.network.state_dict()
+    assert float(state["decoder.layers.0.attention.query.weight"].std()) == pytest.approx(
+        0.02, rel=0.1
+    )
+    assert float(state["decoder.layers.0.feed_forward.down.weight"].std()) == pytest.approx(
+        0.02 / 4**0.5, rel=0.1
+    )
+    assert bool((state["decoder.final_norm.weight"] == 1).all())
 
 
 def test_truncated_weights(saved: Path) -> None:
@@ -215,8 +320,9 @@ def test_a_trained_head_of_a_tied_model_is_kept(tmp_path: Path) -> None:
 
 
 def test_unknown_and_unreachable_sources(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no such file or directory"):
-        LanguageModel.load(tmp_path / "nothing" / "here")
+    for name in (tmp_path / "nothing" / "here", "foo--bar", "a" * 300, "-x"):
+        with pytest.raises(InputError, match="no such file or directory"):
+            LanguageModel.load(name)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     import huggingface_hub.constants
 

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from idiolect.errors import ConfigError, InputError
-from idiolect.nn.attention import Attention, Sight
+from idiolect.nn.attention import Attention, Visibility
 from idiolect.nn.cache import Cache, LayerCache
 from idiolect.nn.config import TransformerConfig
-from idiolect.nn.packing import Packing, places_and_documents
+from idiolect.nn.packing import Packing, positions_and_documents
 from idiolect.nn.transformer import Transformer
 
 KINDS = ("none", "learned", "sinusoidal", "rotary", "buckets", "shaw", "alibi", "untied")
@@ -25,7 +25,7 @@ BASE = TransformerConfig(
     inner=24,
     decoder_layers=2,
     max_positions=32,
-    relative_buckets=8,
+    relative_buckets=9,
     relative_distance=16,
 )
 
@@ -78,9 +78,10 @@ def test_attention_by_hand(causal: bool, window: int | None, kv_heads: int, posi
     config = replace(BASE, kv_heads=kv_heads, position=position, relative_buckets=5)
     module = Attention(config, window=window)
     x = torch.randn(2, 7, 16)
-    sight = Sight(causal=causal, queries=7, keys=7)
+    place = torch.arange(7)
+    visibility = Visibility(causal=causal, query_positions=place, key_positions=place)
     with torch.no_grad():
-        ours = module(x, sight)
+        ours = module(x, visibility)
         for row in range(2):
             expected = by_hand(module, x[row], causal=causal, window=window)
             torch.testing.assert_close(ours[row], expected, rtol=1e-4, atol=1e-5)
@@ -191,8 +192,8 @@ def test_dropout_acts_in_training_only() -> None:
 
 
 def test_places_restart_with_each_document() -> None:
-    places, documents = places_and_documents(torch.tensor([[0, 1, 0, 1, 2, 2, 5, 0]]))
-    assert places.tolist() == [[0, 0, 0, 1, 0, 1, 0, 0]]
+    positions, documents = positions_and_documents(torch.tensor([[0, 1, 0, 1, 2, 2, 5, 0]]))
+    assert positions.tolist() == [[0, 0, 0, 1, 0, 1, 0, 0]]
     assert documents.tolist() == [[0, 1, 0, 1, 2, 2, 5, 0]]
     packing = Packing.of(torch.tensor([[0, 1, 1, 2], [3, 0, 0, 0]]))
     assert packing.spans == [(0, 2), (2, 3), (3, 4)]
@@ -211,7 +212,7 @@ def test_an_empty_text_is_harmless() -> None:
 
 def test_bad_input_is_named() -> None:
     net = network()
-    with pytest.raises(InputError, match="id 50 is outside the vocabulary of 50"):
+    with pytest.raises(InputError, match="id 50 is outside the 50 there are"):
         net(torch.tensor([[1, 50]]))
     with pytest.raises(InputError, match="33 tokens; the model has 32"):
         net(torch.zeros(1, 33, dtype=torch.long))

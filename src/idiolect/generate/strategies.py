@@ -37,11 +37,17 @@ def greedy(
         stop: Ids that end a text. What follows one in the result is filled with it.
 
     Raises:
-        InputError: The texts are empty, or padded on the right.
+        InputError: The network predicts no next token, or the texts are empty or padded on the
+            right.
     """
     if ids.shape[1] == 0:
         raise InputError("nothing to continue", hint="begin with the model's first token")
-    both = network.encoder is not None and network.decoder is not None
+    if network.decoder is None or "language" not in network.heads:
+        raise InputError(
+            "this network does not predict the next token",
+            hint="a decoder with a language-model head does",
+        )
+    both = network.encoder is not None
     if not both and mask is not None and not bool(mask[:, -1].all()):
         raise InputError("texts to continue are padded on the right", hint="pad on the left")
     cache = Cache()

@@ -61,12 +61,17 @@ def _bart(fields: Fields) -> dict[str, Any]:
         "inner_dropout": fields.get("activation_dropout", 0.0),
         "pad_id": fields.get("pad_token_id", 1),
         "start_id": fields.get("decoder_start_token_id", 2),
+        "end_id": fields.get("eos_token_id", 2),
     }
 
 
 def _mbart(fields: Fields) -> dict[str, Any]:
-    # The decoder starts from the text's own last token, the code of its language.
-    return _bart(fields) | {"norm_first": True, "final_norm": True, "start_id": None}
+    return _bart(fields) | {
+        "norm_first": True,
+        "final_norm": True,
+        "start_id": fields.number("decoder_start_token_id"),
+        "shift_last": True,
+    }
 
 
 def _family(model_type: str, name: str, title: str, paper: str, **data: Any) -> Family:
@@ -99,6 +104,11 @@ def _family(model_type: str, name: str, title: str, paper: str, **data: Any) -> 
                 prefix="model.",
                 rules=(Rule("qa_outputs.*", "heads.span.output.*", bare=True),),
             ),
+        },
+        synonyms={
+            "hidden_size": "d_model",
+            "num_attention_heads": "encoder_attention_heads",
+            "num_hidden_layers": "encoder_layers",
         },
         aliases={
             "encoder.embed_tokens.weight": "tokens.weight",

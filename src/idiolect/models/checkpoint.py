@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -58,15 +59,22 @@ def read_network(
         ours: stored.get(source.name) or _stored_copy(ours, family, stored)
         for ours, source in sources.items()
     }
-    tensors = {ours: sources[ours].extract(weights[name]) for ours, name in found.items() if name}
-    if dtype is not None:
-        tensors = {ours: tensor.to(dtype) for ours, tensor in tensors.items()}
+    raw = {ours: weights[name] for ours, name in found.items() if name}
+    shapes = {ours: sources[ours].stored_shape(wanted[ours].shape) for ours in raw}
     missing = [sources[ours].full_name for ours, name in found.items() if name is None]
     misshaped = [
-        f"{found[ours]} gives {_shape(tensor)} and not {_shape(wanted[ours])}"
-        for ours, tensor in tensors.items()
-        if tensor.shape != wanted[ours].shape
+        f"{found[ours]} is {_shape(tensor.shape)} and not {_shape(shapes[ours])}"
+        for ours, tensor in raw.items()
+        if tensor.shape != shapes[ours]
     ]
+    no_weights = [
+        str(found[ours]) for ours, tensor in raw.items() if not tensor.is_floating_point()
+    ]
+    tensors = {
+        ours: sources[ours].extract(tensor)
+        for ours, tensor in raw.items()
+        if tensor.shape == shapes[ours]
+    }
     expected = {source.name for source in sources.values()}
     unexpected = [
         name for bare, name in stored.items() if bare not in expected and not _known(bare, family)
@@ -77,13 +85,14 @@ def read_network(
         if alias in stored
         and alias not in expected
         and ours in tensors
-        and not torch.equal(tensors[ours], weights[stored[alias]].to(tensors[ours].dtype))
+        and not _equal(tensors[ours], weights[stored[alias]])
     ]
     problems = [
         f"{kind}: {_few(names)}"
         for kind, names in (
             ("missing", list(dict.fromkeys(missing))),
             ("wrong shape", misshaped),
+            ("whole numbers, no weights", no_weights),
             ("unexpected", unexpected),
             ("copies that differ", different),
         )
@@ -94,6 +103,10 @@ def read_network(
             f"the weights in {directory} do not fit its config.json: " + "; ".join(problems),
             hint="both must come from the same model",
         )
+    if dtype is None:
+        # A network computes in one number format: the finest of those in the file.
+        dtype = reduce(torch.promote_types, (tensor.dtype for tensor in tensors.values()))
+    tensors = {ours: tensor.to(dtype) for ours, tensor in tensors.items()}
     network.load_state_dict(tensors, strict=True, assign=True)
     return network.eval()
 
@@ -138,21 +151,25 @@ def describe_rows(network: Transformer, dtype: torch.dtype | None = None) -> dic
     }
 
 
-def split_rows(network: Transformer, record: Mapping[str, Any], stored: torch.dtype) -> None:
+def split_rows(network: Transformer, record: Mapping[str, Any]) -> None:
     """Part original from added rows again, as `describe_rows` found them.
 
     Args:
         network: A network as it was read, with whole matrices.
-        record: What `describe_rows` gave.
-        stored: The number format of the weights in their file.
+        record: What `describe_rows` gave, and `dtype`, the number format of the file.
 
     Raises:
         CheckpointError: The record does not fit the network, or the original rows have changed.
     """
-    first, end = record["first_id"], record["first_id"] + record["added"]
+    try:
+        first, end = int(record["first_id"]), int(record["first_id"]) + int(record["added"])
+        hashes = dict(record["original"])
+        stored = getattr(torch, record["dtype"])
+        fits = isinstance(stored, torch.dtype)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        fits = False
     whole = network.vocabulary_rows()
-    hashes = record["original"]
-    if set(hashes) != set(whole) or not 0 < first < end <= network.config.vocabulary:
+    if not fits or set(hashes) != set(whole) or not 0 < first < end <= network.config.vocabulary:
         raise CheckpointError(
             "the record of the added rows does not fit the network",
             hint="they must come from the same model",
@@ -222,7 +239,7 @@ def _settle_head(
         return replace(config, tied=True)
     tokens = stored.get(table.source("tokens.weight").name)
     if config.tied and head is not None and tokens is not None:
-        return replace(config, tied=torch.equal(weights[head], weights[tokens]))
+        return replace(config, tied=_equal(weights[head], weights[tokens]))
     return config
 
 
@@ -242,8 +259,15 @@ def _known(bare: str, family: Family) -> bool:
     return any(matches(rule.theirs, bare) for rule in rules)
 
 
-def _shape(tensor: Tensor) -> str:
-    return "×".join(map(str, tensor.shape))
+def _equal(one: Tensor, other: Tensor) -> bool:
+    """Compare copies; one that was stored in a coarser number format is compared in that."""
+    if torch.promote_types(one.dtype, other.dtype) == one.dtype:
+        return torch.equal(one.to(other.dtype), other)
+    return torch.equal(one, other.to(one.dtype))
+
+
+def _shape(shape: torch.Size) -> str:
+    return "×".join(map(str, shape)) or "a number"
 
 
 def _few(names: list[str], count: int = 8) -> str:

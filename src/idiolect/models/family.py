@@ -24,6 +24,21 @@ _ACTIVATIONS: dict[str, Activation] = {
 }
 
 
+_KINDS: dict[type, Any] = {
+    bool: bool,
+    int: int,
+    float: (int, float),
+    str: str,
+    dict: dict,
+    list: list,
+}
+"""What may stand where a default of a type stands."""
+
+
+def _all(kinds: Any) -> tuple[type, ...]:
+    return kinds if isinstance(kinds, tuple) else (kinds,)
+
+
 def activation(name: str) -> Activation:
     """Translate the name of an activation.
 
@@ -54,9 +69,36 @@ class Fields:
         self.defaults = defaults
 
     def get(self, name: str, default: Any) -> Any:
-        """Return a field's value, or the default where it is missing or null."""
+        """Return a field's value, or the default where it is missing or null.
+
+        Raises:
+            ConfigError: The value is of another type than the default.
+        """
+        default = self.defaults.get(name, default)
         value = self.values.get(name)
-        return self.defaults.get(name, default) if value is None else value
+        if value is None:
+            return default
+        kinds = _KINDS.get(type(default), object)
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in _all(kinds)):
+            raise ConfigError(f"{name} is {value!r}", hint=f"it must be like {default!r}")
+        return value
+
+    def number(self, name: str) -> int | None:
+        """Return a whole number, or none where there is none; of a list of ids the first.
+
+        Raises:
+            ConfigError: It is something else.
+        """
+        value = self.values.get(name)
+        if isinstance(value, list) and value:
+            value = value[0]
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+            raise ConfigError(f"{name} is {value!r}", hint="it must be a whole number")
+        return value
+
+    def given(self, name: str, default: Any) -> Any:
+        """Return a field's value, null where it says so, or the default where it is missing."""
+        return self.get(name, default) if self.values.get(name, default) is not None else None
 
     def same(self, first: str, second: str, default: Any) -> Any:
         """Return the value two fields share.
@@ -104,6 +146,8 @@ class Family:
     """The names of the body's weights."""
     architectures: Mapping[str, Architecture]
     """Its classes; the first is taken where `config.json` names none."""
+    synonyms: Mapping[str, str] = field(default_factory=dict)
+    """Other names that `config.json` may use for a field, and the field's own."""
     aliases: Mapping[str, str] = field(default_factory=dict)
     """Names of tied copies in a checkpoint, and which of our weights they copy."""
     ignored: tuple[str, ...] = ()
@@ -113,6 +157,12 @@ class Family:
     head_may_be_absent: bool = False
     """An untied head that a checkpoint lacks is tied (T5: its files say "untied" and are not)."""
 
+    def canonical(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the fields of a `config.json` under their own names."""
+        own = {k: v for k, v in settings.items() if k not in self.synonyms}
+        renamed = {self.synonyms[k]: v for k, v in settings.items() if k in self.synonyms}
+        return renamed | own
+
     def architecture(self, settings: Mapping[str, Any]) -> tuple[str, Architecture]:
         """Find the class a `config.json` names.
 
@@ -120,8 +170,10 @@ class Family:
             ConfigError: It names a class we do not have; the message lists those we have.
         """
         named = settings.get("architectures") or [next(iter(self.architectures))]
+        if not isinstance(named, list):
+            raise ConfigError(f"architectures is {named!r}", hint="it must be a list of names")
         for name in named:
-            if name in self.architectures:
+            if isinstance(name, str) and name in self.architectures:
                 return name, self.architectures[name]
         raise ConfigError(
             f"{self.model_type} models of the class {named[0]!r} are not supported",
@@ -141,6 +193,7 @@ class Family:
             ConfigError: Fields with values that would change the result and are not supported, all
                 of them named; or values that do not fit together.
         """
+        settings = self.canonical(settings)
         name, architecture = self.architecture(settings)
         fixed = {**self.fixed, **architecture.fixed}
         refused = [
@@ -154,7 +207,7 @@ class Family:
         values = {
             "vocabulary": fields.get("vocab_size", 0),
             "tied": bool(fields.get("tie_word_embeddings", True)),
-            "pad_id": fields.get("pad_token_id", None),
+            "pad_id": fields.number("pad_token_id"),
             "tasks": architecture.tasks,
             "labels": _labels(fields),
         }
@@ -162,11 +215,13 @@ class Family:
         if values["pad_id"] is not None and not 0 <= values["pad_id"] < values["vocabulary"]:
             # Llama's published "-1" means that there is none.
             values["pad_id"] = None
-        if values.get("pool") == "end":
-            values["end_id"] = fields.get("eos_token_id", None)
         return TransformerConfig(**values)
 
 
 def _labels(fields: Fields) -> int:
     names = fields.get("id2label", None)
-    return len(names) if names else int(fields.get("num_labels", 2))
+    if names is None:
+        return int(fields.get("num_labels", 2))
+    if not isinstance(names, dict):
+        raise ConfigError(f"id2label is {names!r}", hint="it must map numbers to names")
+    return len(names)

@@ -32,6 +32,12 @@ _BLOCK = (
 )
 _HEAD = Rule("lm_head.weight", "heads.language.weight", bare=True)
 _SCORE = Rule("score.weight", "heads.sequence.output.weight", bare=True)
+_SYNONYMS = {
+    "max_position_embeddings": "n_positions",
+    "hidden_size": "n_embd",
+    "num_attention_heads": "n_head",
+    "num_hidden_layers": "n_layer",
+}
 _LAST = {"pool": "last", "label_bias": False}
 _IGNORED = (r"(.+\.)?h\.\d+\.attn\.(bias|masked_bias)", r"(.+\.)?position_ids")
 
@@ -45,7 +51,7 @@ def _decoder(fields: Fields) -> dict[str, Any]:
         "decoder_layers": fields.get("n_layer", 12),
         "max_positions": fields.get("n_positions", 512),
         "norm_epsilon": fields.get("layer_norm_epsilon", 1e-5),
-        "dropout": fields.same("resid_pdrop", "embd_pdrop", 0.1),
+        "dropout": fields.get("resid_pdrop", 0.1),
         "attention_dropout": fields.get("attn_pdrop", 0.1),
     }
 
@@ -71,8 +77,8 @@ def _gpt2(fields: Fields) -> dict[str, Any]:
 
 def _gpt3(fields: Fields) -> dict[str, Any]:
     return _gpt2(fields) | {
-        "windows": tuple(fields.get("attention_windows", (None,))),
-        "head_width": fields.get("head_dim", None),
+        "windows": tuple(fields.get("attention_windows", [None])),
+        "head_width": fields.number("head_dim"),
     }
 
 
@@ -141,6 +147,7 @@ _GPT = Family(
             tasks=("sequence",), prefix="transformer.", rules=(_SCORE,), config=_LAST
         ),
     },
+    synonyms=_SYNONYMS,
     aliases={"lm_head.weight": "tokens.weight"},
     ignored=_IGNORED,
 )
@@ -168,6 +175,7 @@ _GPT2 = Family(
             rules=(Rule("qa_outputs.*", "heads.span.output.*", bare=True),),
         ),
     },
+    synonyms=_SYNONYMS,
     aliases={"lm_head.weight": "tokens.weight"},
     ignored=_IGNORED,
     fixed=_GPT2_FIXED,
@@ -182,6 +190,7 @@ _GPT3 = Family(
     architectures={
         "GPT3LMHeadModel": Architecture(tasks=("language",), prefix="transformer.", rules=(_HEAD,))
     },
+    synonyms=_SYNONYMS,
     aliases={"lm_head.weight": "tokens.weight"},
     fixed=_GPT2_FIXED,
 )
@@ -227,6 +236,11 @@ _XGLM = Family(
     architectures={
         "XGLMForCausalLM": Architecture(tasks=("language",), prefix="model.", rules=(_HEAD,)),
         "XGLMModel": Architecture(),
+    },
+    synonyms={
+        "hidden_size": "d_model",
+        "num_attention_heads": "attention_heads",
+        "num_hidden_layers": "num_layers",
     },
     aliases={"lm_head.weight": "tokens.weight"},
     ignored=(r"(.+\.)?embed_positions\.weights",),

@@ -3,32 +3,37 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 
-from idiolect.errors import CheckpointError
+from idiolect.errors import CheckpointError, InputError
 from idiolect.models.checkpoint import describe_rows, export_weights, read_network, split_rows
+from idiolect.models.directory import check_finished, replacing
 from idiolect.models.family import Family
 from idiolect.models.registry import find_family
-from idiolect.models.weights import SHARD_BYTES, is_weight_file, write_weights
+from idiolect.models.weights import SHARD_BYTES, write_weights
 from idiolect.nn.transformer import Transformer
 from idiolect.text.extension import Extension
 from idiolect.text.files import read_json
+from idiolect.text.formats import TOKENIZER_FILES
 from idiolect.text.hub import locate
 from idiolect.text.tokenizer import Tokenizer
 
 __all__ = ["LanguageModel"]
 
 _RECORD = "idiolect.json"
-_EXTENSION = "extension.json"
 """Written with the tokenizer where that was extended; else one that is there belongs to another."""
-_HUB_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "pytorch_model*.bin")
+_HUB_FILES = (
+    "config.json",
+    "model.safetensors",
+    "model-*.safetensors",
+    "model.safetensors.index.json",
+    _RECORD,
+    *TOKENIZER_FILES,
+)
 
 
 class LanguageModel:
@@ -56,7 +61,7 @@ class LanguageModel:
         """The network, in evaluation mode after loading."""
         self.tokenizer = tokenizer
         """The tokenizer whose ids the network reads; the network may have more rows than it has."""
-        self.settings = dict(settings)
+        self.settings = find_family(settings).canonical(settings)
         """The fields of `config.json`, as they were published."""
 
     @property
@@ -68,6 +73,26 @@ class LanguageModel:
     def extension(self) -> Extension | None:
         """What was added to the vocabulary, and what was verified about it."""
         return self.tokenizer.extension
+
+    @classmethod
+    def new(cls, settings: Mapping[str, Any], tokenizer: Tokenizer, *, seed: int = 0) -> Self:
+        """Make a model of its own, not yet trained.
+
+        Args:
+            settings: The fields of a `config.json`: `model_type` and the shape. The size of the
+                vocabulary is the tokenizer's unless it is given.
+            tokenizer: The tokenizer it is to be trained with.
+            seed: Decides the first weights.
+
+        Raises:
+            ConfigError: An unknown family, or values that are not supported or do not fit together.
+            CheckpointError: A vocabulary smaller than the tokenizer's.
+        """
+        family = find_family(settings)
+        settings = {"vocab_size": len(tokenizer), **family.canonical(settings)}
+        network = Transformer(family.config(settings))
+        network.initialise(seed)
+        return cls(network.eval(), tokenizer, settings)
 
     @classmethod
     def load(
@@ -96,16 +121,26 @@ class LanguageModel:
             CheckpointError: Files that are missing or damaged, or do not fit together.
         """
         directory = locate(source, _HUB_FILES)
+        if not any(directory.glob("model*.safetensors")):
+            directory = locate(source, (*_HUB_FILES, "pytorch_model*.bin*"))
+        check_finished(directory)
         settings = read_json(directory / "config.json")
         find_family(settings)
         tokenizer = Tokenizer.load(directory)
         record = _read_record(directory, tokenizer)
-        if dtype is None and torch.device(device).type == "cpu":
+        if dtype is None and str(device).startswith("cpu"):
             dtype = torch.float32
         network = read_network(directory, settings, dtype=dtype)
         if record.get("rows"):
-            split_rows(network, record["rows"], getattr(torch, settings["dtype"]))
-        return cls(network.to(device), tokenizer, settings)
+            split_rows(network, record["rows"])
+        try:
+            network = network.to(device)
+        except (AssertionError, RuntimeError) as error:
+            raise InputError(
+                f"cannot use the device {device}: {str(error).splitlines()[0]}",
+                hint="idiolect doctor lists the devices there are",
+            ) from error
+        return cls(network, tokenizer, settings)
 
     def save(
         self,
@@ -116,7 +151,7 @@ class LanguageModel:
     ) -> None:
         """Write the model where `load` and `transformers` find it; whole, or not at all.
 
-        Files of other names that are already in the directory stay there.
+        Files of other programs in the directory stay; those of a model that was there do not.
 
         Args:
             directory: Where to write. It need not exist.
@@ -124,33 +159,28 @@ class LanguageModel:
             shard_bytes: Weights beyond this size are split into several files.
 
         Raises:
+            InputError: The directory cannot be written to.
             VerificationError: Original rows of a grown vocabulary are frozen, and have changed.
         """
-        directory = Path(directory)
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        fresh = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
-        try:
-            tensors = export_weights(self.network, self.settings)
-            if dtype is not None:
-                tensors = {name: tensor.to(dtype) for name, tensor in tensors.items()}
+        tensors = export_weights(self.network, self.settings)
+        if dtype is not None:
+            tensors = {name: tensor.to(dtype) for name, tensor in tensors.items()}
+        stored = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
+        name, _ = self.family.architecture(self.settings)
+        settings = self.settings | {
+            "architectures": [name],
+            "dtype": stored,
+            "vocab_size": self.network.config.vocabulary,
+        }
+        settings.pop("torch_dtype", None)
+        record: dict[str, Any] = {"format": 1, "tokenizer": self.tokenizer.fingerprint}
+        if rows := describe_rows(self.network, dtype):
+            record["rows"] = rows | {"dtype": stored}
+        with replacing(directory) as fresh:
             write_weights(fresh, tensors, shard_bytes=shard_bytes)
-            name, _ = self.family.architecture(self.settings)
-            stored = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
-            settings = self.settings | {
-                "architectures": [name],
-                "dtype": stored,
-                "vocab_size": self.network.config.vocabulary,
-            }
-            settings.pop("torch_dtype", None)
             _write_json(fresh / "config.json", settings)
             self.tokenizer.save(fresh)
-            record = {"format": 1, "tokenizer": self.tokenizer.fingerprint}
-            if rows := describe_rows(self.network, dtype):
-                record["rows"] = rows
             _write_json(fresh / _RECORD, record)
-            _replace(directory, fresh)
-        finally:
-            shutil.rmtree(fresh, ignore_errors=True)
 
 
 def _read_record(directory: Path, tokenizer: Tokenizer) -> dict[str, Any]:
@@ -170,22 +200,3 @@ def _read_record(directory: Path, tokenizer: Tokenizer) -> dict[str, Any]:
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:
     text = json.dumps(value, ensure_ascii=False, indent=2, sort_keys=True)
     path.write_text(text + "\n", encoding="utf-8")
-
-
-def _replace(directory: Path, fresh: Path) -> None:
-    """Put a finished directory in the place of another, keeping what else was in that one."""
-    fresh.chmod(0o755)
-    for path in fresh.iterdir():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-    if not directory.exists():
-        fresh.rename(directory)
-        return
-    for path in directory.iterdir():
-        outdated = is_weight_file(path.name) or path.name == _EXTENSION
-        if not outdated and not (fresh / path.name).exists():
-            path.rename(fresh / path.name)
-    old = directory.with_name(f"{fresh.name}.old")
-    directory.rename(old)
-    fresh.rename(directory)
-    shutil.rmtree(old)

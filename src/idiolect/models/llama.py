@@ -38,7 +38,7 @@ _SCALINGS = ("default", "linear", "yarn", "llama3")
 
 def _rotary(fields: Fields) -> dict[str, Any]:
     """Read rotary positions in the older form (rope_theta, rope_scaling) or the newer one."""
-    given = fields.get("rope_parameters", None) or fields.get("rope_scaling", None) or {}
+    given = Fields(fields.get("rope_parameters", {}) or fields.get("rope_scaling", {}))
     kind = given.get("rope_type", given.get("type", "default"))
     base = given.get("rope_theta", fields.get("rope_theta", 10_000.0))
     if kind not in _SCALINGS:
@@ -50,23 +50,31 @@ def _rotary(fields: Fields) -> dict[str, Any]:
         raise ConfigError(f"partial_rotary_factor = {part} is not supported", hint="only 1.0 is")
     if kind == "default":
         return {"rotary_base": base}
-    if "factor" not in given:
-        raise ConfigError(f"rotary scaling {kind!r} without a factor", hint="add it to config.json")
+    needed = ["factor", *(("low_freq_factor", "high_freq_factor") if kind == "llama3" else ())]
+    for name in needed:
+        if given.get(name, None) is None:
+            raise ConfigError(
+                f"rotary scaling {kind!r} without {name}", hint="add it to config.json"
+            )
     trained = fields.get(
         "original_max_position_embeddings",
         given.get("original_max_position_embeddings", fields.get("max_position_embeddings", 2048)),
     )
-    values: dict[str, Any] = {"kind": kind, "factor": given["factor"], "trained_length": trained}
+    factor = given.get("factor", 1.0)
+    values: dict[str, Any] = {"kind": kind, "factor": factor, "trained_length": trained}
     if kind == "llama3":
-        values |= {"fast": given["high_freq_factor"], "slow": given["low_freq_factor"]}
+        values |= {
+            "fast": given.get("high_freq_factor", 4.0),
+            "slow": given.get("low_freq_factor", 1.0),
+        }
     if kind == "yarn":
-        unsupported = [key for key in ("mscale", "mscale_all_dim") if given.get(key)]
+        unsupported = [key for key in ("mscale", "mscale_all_dim") if given.get(key, None)]
         if unsupported:
             raise ConfigError(f"rotary scaling with {unsupported[0]} is not supported")
         values |= {
-            "fast": given.get("beta_fast") or 32.0,
-            "slow": given.get("beta_slow") or 1.0,
-            "attention_factor": given.get("attention_factor"),
+            "fast": given.get("beta_fast", 32.0),
+            "slow": given.get("beta_slow", 1.0),
+            "attention_factor": given.get("attention_factor", None),
             "rounded": given.get("truncate", True),
         }
     return {"rotary_base": base, "rotary_scaling": RotaryScaling(**values)}
@@ -78,7 +86,7 @@ def _decoder(fields: Fields) -> dict[str, Any]:
         "width": fields.get("hidden_size", 4096),
         "heads": heads,
         "kv_heads": fields.get("num_key_value_heads", heads),
-        "head_width": fields.get("head_dim", None),
+        "head_width": fields.number("head_dim"),
         "inner": fields.get("intermediate_size", 11008),
         "decoder_layers": fields.get("num_hidden_layers", 32),
         "norm": "rms",
@@ -105,10 +113,9 @@ def _llama(fields: Fields) -> dict[str, Any]:
 
 
 def _mistral(fields: Fields) -> dict[str, Any]:
-    # A window is part of the published shape, so a null here means "none", not "the default".
-    window = fields.values.get("sliding_window", 4096)
+    window = fields.given("sliding_window", 4096)
     return _decoder(fields) | {
-        "kv_heads": fields.get("num_key_value_heads", 8),
+        "kv_heads": fields.given("num_key_value_heads", 8),
         "inner": fields.get("intermediate_size", 14336),
         "windows": (window,) if window else (),
     }
@@ -117,13 +124,14 @@ def _mistral(fields: Fields) -> dict[str, Any]:
 def _windows(fields: Fields) -> dict[str, Any]:
     """Qwen's layers: full attention first, then windows, unless `layer_types` tells each."""
     layers = fields.get("num_hidden_layers", 32)
-    window = fields.get("sliding_window", 4096) if fields.get("use_sliding_window", False) else None
+    used = fields.get("use_sliding_window", False)
+    window = fields.given("sliding_window", 4096) if used else None
     full = fields.get("max_window_layers", 28)
     default = ["full_attention" if i < full else "sliding_attention" for i in range(layers)]
     kinds = fields.get("layer_types", default)
-    unknown = set(kinds) - {"full_attention", "sliding_attention"}
+    unknown = [k for k in kinds if k not in ("full_attention", "sliding_attention")]
     if unknown:
-        raise ConfigError(f"layer_types with {sorted(unknown)[0]!r} are not supported")
+        raise ConfigError(f"layer_types with {unknown[0]!r} are not supported")
     if window is None or "sliding_attention" not in kinds:
         return {"windows": ()}
     return {"windows": tuple(window if kind == "sliding_attention" else None for kind in kinds)}

@@ -51,6 +51,13 @@ class Source:
     """How many parts it has; 1 where it is not fused."""
     rule: Rule
 
+    def stored_shape(self, ours: torch.Size) -> torch.Size:
+        """Return the shape a checkpoint's tensor must have to give one of ours."""
+        shape = [ours[0] * self.parts, *ours[1:]]
+        if self.rule.transpose and len(shape) == 2:
+            shape.reverse()
+        return torch.Size([1, *shape] if self.rule.row else shape)
+
     def extract(self, tensor: Tensor) -> Tensor:
         """Turn the checkpoint's tensor into ours, as a view where that serves as well.
 

@@ -25,7 +25,7 @@ def find_family(settings: Mapping[str, Any]) -> Family:
         ConfigError: Its `model_type` is missing or unknown; the message lists the known ones.
     """
     model_type = settings.get("model_type")
-    if model_type not in FAMILIES:
+    if not isinstance(model_type, str) or model_type not in FAMILIES:
         what = "no model_type" if model_type is None else f"unknown model type {model_type!r}"
         raise ConfigError(what, hint="known: " + ", ".join(sorted(FAMILIES)))
     return FAMILIES[model_type]

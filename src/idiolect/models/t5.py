@@ -75,6 +75,7 @@ def _both(fields: Fields) -> dict[str, Any]:
         "pad_id": fields.get("pad_token_id", 0),
         # T5 starts decoding from its padding token.
         "start_id": fields.get("decoder_start_token_id", fields.get("pad_token_id", 0)),
+        "end_id": fields.get("eos_token_id", 1),
     }
 
 
@@ -82,7 +83,7 @@ def _t5(fields: Fields) -> dict[str, Any]:
     values = _both(fields)
     # T5 1.1 dropped the scaling together with the tying, and its files tell only of the latter.
     scaled = fields.get("tie_word_embeddings", True) and fields.get("scale_decoder_outputs", True)
-    return values | {"output_scale": values["width"] ** -0.5 if scaled else 1.0}
+    return values | {"output_scale": max(values["width"], 1) ** -0.5 if scaled else 1.0}
 
 
 def _mt5(fields: Fields) -> dict[str, Any]:
@@ -127,6 +128,12 @@ def _family(model_type: str, name: str, title: str, paper: str, **data: Any) -> 
             f"{name}ForQuestionAnswering": Architecture(
                 tasks=("span",), rules=(Rule("qa_outputs.*", "heads.span.output.*", bare=True),)
             ),
+        },
+        synonyms={
+            "hidden_size": "d_model",
+            "num_attention_heads": "num_heads",
+            "num_hidden_layers": "num_layers",
+            "head_dim": "d_kv",
         },
         aliases={
             "encoder.embed_tokens.weight": "tokens.weight",

@@ -7,6 +7,7 @@ Safetensors files are mapped into memory, so a tensor costs nothing until it is 
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from torch import Tensor
 from idiolect.errors import CheckpointError
 from idiolect.text.files import read_json
 
-__all__ = ["SHARD_BYTES", "Weights", "is_weight_file", "open_weights", "write_weights"]
+__all__ = ["SHARD_BYTES", "Weights", "open_weights", "write_weights"]
 
 SHARD_BYTES = 5_000_000_000
 """Files larger than this are split, as the hub does."""
@@ -44,9 +45,6 @@ class Weights:
     def names(self) -> list[str]:
         """The names of all tensors."""
         return list(self._homes)
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._homes
 
     def __getitem__(self, name: str) -> Tensor:
         """Return a tensor; of a safetensors file it is mapped, not read."""
@@ -106,7 +104,9 @@ def _open(path: Path) -> Any:
     try:
         if path.suffix == ".safetensors":
             return safe_open(path, framework="pt")
-        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        # Files from before torch 1.6 are no archives and cannot be mapped.
+        mapped = zipfile.is_zipfile(path)
+        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except (SafetensorError, OSError, EOFError, RuntimeError, ValueError) as error:
         raise CheckpointError(
             f"{path} is cut off or damaged: {_first_line(error)}", hint="fetch it again"
@@ -130,7 +130,7 @@ def write_weights(
 ) -> None:
     """Write tensors as one safetensors file, or as several with an index.
 
-    The directory is one that nobody reads yet; `LanguageModel.save` renames it when it is whole.
+    The directory is one that nobody reads yet; see `directory.replacing`.
     """
     shards: list[dict[str, Tensor]] = [{}]
     size = total = 0
@@ -152,9 +152,3 @@ def write_weights(
         homes |= dict.fromkeys(shard, file)
     index = {"metadata": {"total_size": total}, "weight_map": homes}
     (directory / f"{_SINGLE}.index.json").write_text(json.dumps(index, indent=2), encoding="utf-8")
-
-
-def is_weight_file(name: str) -> bool:
-    """Tell whether a file of a model directory holds weights or their index."""
-    stem = name.removesuffix(".index.json")
-    return stem.endswith((".safetensors", ".bin")) and stem.startswith(("model", "pytorch_model"))

@@ -26,8 +26,7 @@ def _configure(fields: Fields) -> dict[str, Any]:
         "dropout": fields.get("dropout", 0.1),
         "attention_dropout": fields.get("attention_dropout", 0.1),
         "max_positions": fields.get("max_position_embeddings", 512),
-        "pad_id": fields.get("pad_token_id", fields.get("pad_index", 2)),
-        "vocabulary": fields.get("vocab_size", fields.get("n_words", 30145)),
+        "pad_id": fields.get("pad_token_id", 2),
         "head_bias": True,
     }
 
@@ -86,6 +85,13 @@ FAMILIES = (
                 prefix="transformer.",
                 rules=(Rule("qa_outputs.*", "heads.span.output.*", bare=True),),
             ),
+        },
+        synonyms={
+            "n_words": "vocab_size",
+            "hidden_size": "emb_dim",
+            "num_attention_heads": "n_heads",
+            "num_hidden_layers": "n_layers",
+            "pad_index": "pad_token_id",
         },
         aliases={"pred_layer.proj.weight": "tokens.weight"},
         ignored=(r"(.+\.)?position_ids",),

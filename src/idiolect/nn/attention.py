@@ -23,22 +23,22 @@ from idiolect.nn.cache import LayerCache
 from idiolect.nn.config import TransformerConfig
 from idiolect.nn.position import RelativeTable, rotate
 
-__all__ = ["Attention", "Sight", "Span"]
+__all__ = ["Attention", "Span", "Visibility"]
 
 Span = tuple[int, int]
 """First token of a document in a packed batch, and the one after its last."""
 
 
 @dataclass(kw_only=True)
-class Sight:
+class Visibility:
     """What the queries of one forward pass may see of its keys."""
 
     causal: bool
     """No key after the query."""
-    queries: int
-    """Queries a text; in a packed batch, of the longest."""
-    keys: int
-    """Keys a text; in a packed batch, of the longest. The queries are the last of them."""
+    query_positions: Tensor
+    """Place of each query in its text. Shape: (queries,) or (batch, queries)."""
+    key_positions: Tensor
+    """Place of each key in its text. Shape: (keys,) or (batch, keys)."""
     query_documents: Tensor | None = None
     """Grid only: which document each query belongs to, 0 for padding. Shape: (batch, queries)."""
     key_documents: Tensor | None = None
@@ -56,11 +56,12 @@ class Sight:
             window: How many keys back a query sees, itself counted; `None` for all.
             like: A tensor of the scores' type and device.
         """
-        narrow = window is not None and window < self.keys
-        free = self.key_documents is None and self.bias is None and not narrow
-        if free and (not self.causal or self.queries == 1):
+        queries, keys = self.query_positions.shape[-1], self.key_positions.shape[-1]
+        narrow = window is not None and window < keys
+        plain = self.key_documents is None and self.bias is None and not narrow
+        if plain and (not self.causal or queries == 1):
             return None, False
-        if free and self.queries == self.keys:
+        if plain and queries == keys:
             return None, True
         key = window if narrow else None
         if key not in self._masks:
@@ -68,25 +69,29 @@ class Sight:
         return self._masks[key], False
 
     def _build(self, window: int | None, like: Tensor) -> Tensor | None:
-        query = torch.arange(self.keys - self.queries, self.keys, device=like.device)[:, None]
-        key = torch.arange(self.keys, device=like.device)
-        seen = None
+        """Build a mask. Shape: (queries, keys), or (batch, 1 or heads, queries, keys)."""
+        query = self.query_positions[..., :, None]
+        key = self.key_positions[..., None, :]
+        visible = None
         if self.causal:
-            seen = key <= query
+            visible = key <= query
         if window is not None:
             near = key > query - window
             if not self.causal:
                 near &= key < query + window
-            seen = near if seen is None else seen & near
+            visible = near if visible is None else visible & near
+        if visible is not None and visible.dim() == 3:
+            visible = visible[:, None]
         if self.key_documents is not None:
-            mine = self._same_document()
-            seen = mine if seen is None else seen & mine
+            same = self._same_document()
+            visible = same if visible is None else visible & same
             # A padding query would see nothing, and a softmax over nothing is not a number.
-            seen = seen | ~seen.any(-1, keepdim=True)
+            visible = visible | ~visible.any(-1, keepdim=True)
         if self.bias is None:
-            return seen
+            return visible
         bias = self.bias.to(like.dtype)
-        return bias if seen is None else bias.masked_fill(~seen, torch.finfo(like.dtype).min)
+        lowest = torch.finfo(like.dtype).min
+        return bias if visible is None else bias.masked_fill(~visible, lowest)
 
     def _same_document(self) -> Tensor:
         assert self.key_documents is not None
@@ -131,10 +136,10 @@ class Attention(nn.Module):
     def forward(
         self,
         x: Tensor,
-        sight: Sight,
+        visibility: Visibility,
         *,
         memory: Tensor | None = None,
-        turn: tuple[Tensor, Tensor] | None = None,
+        rotation: tuple[Tensor, Tensor] | None = None,
         cache: LayerCache | None = None,
     ) -> Tensor:
         """Let each token gather from what it sees.
@@ -143,51 +148,58 @@ class Attention(nn.Module):
 
         Args:
             x: Where the queries come from.
-            sight: What they may see.
+            visibility: What they may see.
             memory: Where keys and values come from; `x` where it is `None`.
-            turn: Rotary cosines and sines of the queries (and keys).
+            rotation: Rotary cosines and sines of the queries (and keys).
             cache: Earlier keys and values. For cross-attention it is filled once, then only read.
         """
         query = self.query(x).view(*x.shape[:-1], self.heads, self.width)
         if self.query_norm is not None:
             query = self.query_norm(query)
-        if turn is not None:
-            query = rotate(query, turn)
-        if sight.spans is not None:
-            key, value = self._keys_values(x if memory is None else memory, turn)
-            return self._finish(self._attend_spans(query, key, value, sight))
+        if rotation is not None:
+            query = rotate(query, rotation)
+        if visibility.spans is not None:
+            key, value = self._keys_values(x if memory is None else memory, rotation)
+            return self._finish(self._attend_spans(query, key, value, visibility))
 
         query = query.transpose(1, 2)
         known = cache.read() if cache is not None and memory is not None else None
         if known is None:
-            key, value = self._keys_values(x if memory is None else memory, turn)
+            key, value = self._keys_values(x if memory is None else memory, rotation)
             key, value = key.transpose(1, 2), value.transpose(1, 2)
             if cache is not None:
                 key, value = cache.append(key, value)
         else:
             key, value = known
-        mask, causal = sight.mask(self.window, query)
-        return self._finish(self._attend(query, key, value, mask, causal).transpose(1, 2))
+        mask, causal = visibility.mask(self.window, query)
+        positions = visibility.query_positions, visibility.key_positions
+        gathered = self._attend(query, key, value, mask, causal, positions)
+        return self._finish(gathered.transpose(1, 2))
 
-    def _keys_values(self, x: Tensor, turn: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
+    def _keys_values(
+        self, x: Tensor, rotation: tuple[Tensor, Tensor] | None
+    ) -> tuple[Tensor, Tensor]:
         heads = (*x.shape[:-1], self.key_heads, self.width)
         key = self.key(x).view(heads)
         if self.key_norm is not None:
             key = self.key_norm(key)
-        if turn is not None:
-            key = rotate(key, turn)
+        if rotation is not None:
+            key = rotate(key, rotation)
         return key, self.value(x).view(heads)
 
     def _finish(self, gathered: Tensor) -> Tensor:
         result: Tensor = self.output(gathered.flatten(-2))
         return result
 
-    def _attend_spans(self, query: Tensor, key: Tensor, value: Tensor, sight: Sight) -> Tensor:
+    def _attend_spans(
+        self, query: Tensor, key: Tensor, value: Tensor, visibility: Visibility
+    ) -> Tensor:
         """Attend document by document. Shape: (tokens, heads, width), all three and the result."""
-        assert sight.spans is not None
-        mask, causal = sight.mask(self.window, query)
+        assert visibility.spans is not None
+        mask, causal = visibility.mask(self.window, query)
+        positions = visibility.query_positions, visibility.key_positions
         gathered = []
-        for (start, end), (key_start, key_end) in sight.spans:
+        for (start, end), (key_start, key_end) in visibility.spans:
             mine = None if mask is None else mask[..., : end - start, : key_end - key_start]
             one = self._attend(
                 query[None, start:end].transpose(1, 2),
@@ -195,16 +207,23 @@ class Attention(nn.Module):
                 value[None, key_start:key_end].transpose(1, 2),
                 mine,
                 causal,
+                (positions[0][: end - start], positions[1][: key_end - key_start]),
             )
             gathered.append(one.transpose(1, 2)[0])
         return torch.cat(gathered) if gathered else torch.empty_like(query)
 
     def _attend(
-        self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor | None,
+        causal: bool,
+        positions: tuple[Tensor, Tensor],
     ) -> Tensor:
         """Attend. Shape: (batch, heads, length, width); the result as the queries."""
         if self.relative_keys is not None:
-            return self._attend_relative(query, key, value, mask, causal)
+            return self._attend_relative(query, key, value, mask, causal, positions)
         shared = self.heads // self.key_heads
         dropout = self.dropout if self.training else 0.0
         if (
@@ -225,7 +244,13 @@ class Attention(nn.Module):
         )
 
     def _attend_relative(
-        self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor | None,
+        causal: bool,
+        positions: tuple[Tensor, Tensor],
     ) -> Tensor:
         """Attend with a vector for each distance added to keys and values (Shaw et al. 2018)."""
         assert self.relative_keys is not None
@@ -233,18 +258,17 @@ class Attention(nn.Module):
         assert self.scale is not None
         shared = self.heads // self.key_heads
         key, value = key.repeat_interleave(shared, 1), value.repeat_interleave(shared, 1)
-        queries, keys = query.shape[2], key.shape[2]
-        key_place = torch.arange(keys, device=query.device)
-        query_place = key_place[keys - queries :]
+        # Texts that begin at other columns have other distances, so a batch of vectors.
+        pairs = "bqk" if positions[0].dim() == 2 else "qk"
+        relative_keys = self.relative_keys(*positions)
+        relative_values = self.relative_values(*positions)
         scores = query @ key.mT
-        scores = scores + torch.einsum(
-            "bhqd,qkd->bhqk", query, self.relative_keys(query_place, key_place)
-        )
+        scores = scores + torch.einsum(f"bhqd,{pairs}d->bhqk", query, relative_keys)
         scores = scores * self.scale
         if causal:
-            scores = scores.masked_fill(key_place > query_place[:, None], float("-inf"))
+            later = positions[1] > positions[0][:, None]
+            scores = scores.masked_fill(later, float("-inf"))
         elif mask is not None:
             scores = scores.masked_fill(~mask, float("-inf"))
         weights = F.dropout(scores.softmax(-1), self.dropout, self.training)
-        relative = self.relative_values(query_place, key_place)
-        return weights @ value + torch.einsum("bhqk,qkd->bhqd", weights, relative)
+        return weights @ value + torch.einsum(f"bhqk,{pairs}d->bhqd", weights, relative_values)

@@ -2,12 +2,16 @@
 
 Notable: on a CPU `linear` goes through oneDNN instead of the default matrix library. For one row
 against a (50257, 768) matrix that is about twice as fast, since the default gemv reads memory with
-one thread; for thousands of rows it is 1.1 to 1.4 times as fast, forward and backward alike. A
-transposed view as weight is the exception: oneDNN would reorder all of it at every call.
+one thread; for thousands of rows it is 1.1 to 1.4 times as fast, forward and backward alike.
+Weights that are transposed views stay with the default library: oneDNN reorders the whole matrix at
+every call, which only the thousands of rows of a backward pass repay. The operator is torch's own,
+but no public one; where a release lacks it, everything goes through `F.linear`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -33,21 +37,28 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
     Shape: x (…, in), weight (out, in), bias (out), result (…, out).
     """
-    if (
-        not _ONEDNN
-        or not (x.dtype == torch.float32 == weight.dtype)
-        or x.device.type != "cpu"
-        or not weight.is_contiguous()
-        or not (weight.numel() >= _FEW or x.numel() > x.shape[-1])
-        or torch.compiler.is_compiling()
-    ):
+    large = weight.numel() >= _FEW
+    if not _fits_onednn(x, weight):
         return F.linear(x, weight, bias)
     if not torch.is_grad_enabled():
-        return _product(x, weight, bias)
-    if weight.numel() < _FEW or x.numel() < _MANY * x.shape[-1]:
-        return F.linear(x, weight, bias)
-    result: Tensor = _Product.apply(x, weight, bias)  # type: ignore[no-untyped-call]
-    return result
+        few = not large and x.numel() == x.shape[-1]
+        return F.linear(x, weight, bias) if few else _product(x, weight, bias)
+    if large and x.numel() >= _MANY * x.shape[-1]:
+        result: Tensor = _Product.apply(x, weight, bias)  # type: ignore[no-untyped-call]
+        return result
+    return F.linear(x, weight, bias)
+
+
+def _fits_onednn(x: Tensor, weight: Tensor) -> bool:
+    """Tell whether oneDNN may take a product: float32 on a CPU, in eager mode, in plain layout."""
+    return (
+        _ONEDNN
+        and x.dtype == torch.float32 == weight.dtype
+        and x.device.type == "cpu"
+        and weight.is_contiguous()
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
+    )
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -109,15 +120,17 @@ def make_norm(kind: NormKind, width: int, *, epsilon: float) -> nn.Module:
     return RMSNorm(width, epsilon=epsilon)
 
 
+_ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),
+    "relu": F.relu,
+    "silu": F.silu,
+}
+
+
 def activate(kind: Activation, x: Tensor) -> Tensor:
     """Apply an activation elementwise."""
-    if kind == "gelu":
-        return F.gelu(x)
-    if kind == "gelu_tanh":
-        return F.gelu(x, approximate="tanh")
-    if kind == "silu":
-        return F.silu(x)
-    return F.relu(x)
+    return _ACTIVATIONS[kind](x)
 
 
 class FeedForward(nn.Module):

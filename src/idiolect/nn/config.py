@@ -30,6 +30,26 @@ PoolKind = Literal["none", "first", "last", "end"]
 Task = Literal["language", "next_sentence", "sequence", "token", "span", "reward"]
 
 
+_LOWEST = {
+    "vocabulary": 1,
+    "width": 1,
+    "heads": 1,
+    "inner": 1,
+    "key_heads": 1,
+    "score_width": 1,
+    "encoder_layers": 0,
+    "decoder_layers": 0,
+    "max_positions": 0,
+    "position_offset": 0,
+    "relative_buckets": 0,
+    "relative_distance": 0,
+    "token_types": 0,
+    "languages": 0,
+    "norm_epsilon": 0,
+    "labels": 1,
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class RotaryScaling:
     """How rotary frequencies are stretched beyond the length a model was trained on."""
@@ -51,6 +71,16 @@ class RotaryScaling:
     """yarn: factor on cosines and sines; `None` gives 0.1·ln(factor) + 1."""
     rounded: bool = True
     """yarn: whether the ends of the ramp are rounded to whole dimensions."""
+
+    def __post_init__(self) -> None:
+        if not self.factor >= 1:
+            raise ConfigError(f"a rotary scaling by {self.factor}", hint="at least 1")
+        if self.kind != "linear" and not (self.trained_length > 0 and self.fast > self.slow > 0):
+            raise ConfigError(
+                f"rotary scaling {self.kind} with the length {self.trained_length} and turns from "
+                f"{self.slow} to {self.fast}",
+                hint="give the trained length, and a fast limit above the slow one",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,28 +196,37 @@ class TransformerConfig:
     pad_id: int | None = None
     """Id that fills batches; its embedding row receives no gradient."""
     start_id: int | None = None
-    """Id a decoder with an encoder starts from; `None`: from the text's own last token, moved to
-    the front (mBART's language code)."""
+    """Id a decoder with an encoder starts from; `None`: the text's own last token."""
+    shift_last: bool = False
+    """What a decoder reads by default is its text behind the text's own last token, and not behind
+    the start id (mBART, where that is the code of the language)."""
 
     def __post_init__(self) -> None:
         for name, kind in (
             ("activation", Activation),
+            ("head_activation", Activation),
             ("norm", NormKind),
             ("position", PositionKind),
             ("pool", PoolKind),
         ):
-            if getattr(self, name) not in get_args(kind):
+            value = getattr(self, name)
+            if value not in get_args(kind) and not (name == "head_activation" and value is None):
                 raise ConfigError(
-                    f"{name} is {getattr(self, name)!r}", hint="one of " + ", ".join(get_args(kind))
+                    f"{name} is {value!r}", hint="one of " + ", ".join(get_args(kind))
                 )
         for task in self.tasks:
             if task not in get_args(Task):
                 raise ConfigError(
                     f"unknown task {task!r}", hint="one of " + ", ".join(get_args(Task))
                 )
-        for name in ("vocabulary", "width", "heads", "inner", "key_heads", "score_width"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}", hint="it must be at least 1")
+        for name, lowest in _LOWEST.items():
+            if not getattr(self, name) >= lowest:
+                raise ConfigError(f"{name} is {getattr(self, name)}", hint=f"at least {lowest}")
+        for name in ("dropout", "attention_dropout", "inner_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(
+                    f"{name} is {getattr(self, name)}", hint="at least 0, less than 1"
+                )
         if self.encoder_layers + self.decoder_layers < 1:
             raise ConfigError(
                 "a Transformer without layers", hint="set encoder_layers or decoder_layers"
@@ -198,13 +237,36 @@ class TransformerConfig:
             raise ConfigError(
                 f"{self.heads} query heads cannot share {self.key_heads} key/value heads evenly"
             )
-        if self.position == "learned" and self.max_positions < 1:
-            raise ConfigError("learned positions without a length", hint="set max_positions")
-        if self.position == "rotary" and self.score_width % 2:
-            raise ConfigError(f"rotary positions need an even head width, not {self.score_width}")
-        if any(window is not None and window < 1 for window in self.windows):
+        self._check_positions()
+        if not all(w is None or (isinstance(w, int) and w >= 1) for w in self.windows):
             raise ConfigError(
                 f"attention windows {self.windows}", hint="at least 1, or None for all"
+            )
+        if self.pool == "end" and self.end_id is None:
+            raise ConfigError(
+                "the end token stands for a text, and there is none", hint="set end_id"
+            )
+
+    def _check_positions(self) -> None:
+        if self.position in ("learned", "untied") and self.max_positions < 1:
+            raise ConfigError(
+                f"{self.position} positions without a length", hint="set max_positions"
+            )
+        if self.position == "rotary" and self.score_width % 2:
+            raise ConfigError(f"rotary positions need an even head width, not {self.score_width}")
+        if self.position == "shaw" and self.relative_buckets % 2 == 0:
+            raise ConfigError(
+                f"relative_buckets is {self.relative_buckets}",
+                hint="Shaw's are odd: as many to the left as to the right, and one for no distance",
+            )
+        relative = self.position == "untied" and self.relative_buckets > 0
+        # A quarter of two-sided classes, half of one-sided ones, hold one distance each.
+        if (relative or self.position == "buckets") and not (
+            4 <= self.relative_buckets < 2 * self.relative_distance
+        ):
+            raise ConfigError(
+                f"{self.relative_buckets} distance classes up to {self.relative_distance}",
+                hint="at least 4 classes, and a distance of more than half of them",
             )
 
     @property

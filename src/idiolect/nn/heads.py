@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from idiolect.errors import ConfigError
+from idiolect.errors import ConfigError, InputError
 from idiolect.nn.basic import Linear, activate, linear, make_norm
 from idiolect.nn.config import Task, TransformerConfig
 from idiolect.nn.embedding import ExtendedRows
@@ -97,6 +97,11 @@ class Pooler(nn.Module):
             wanted = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask > 0
             if self.kind == "end":
                 wanted = wanted & (ids == self.end_id)
+                if ids.device.type == "cpu" and not bool(wanted.any(-1).all()):
+                    raise InputError(
+                        f"a text without the token {self.end_id} that stands for it",
+                        hint="encode texts with their special tokens",
+                    )
             place = torch.arange(ids.shape[1], device=ids.device)
             picked = self._pick(hidden, (place * wanted).argmax(-1))
         if self.dense is not None:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from idiolect.nn.attention import Attention, Sight
+from idiolect.nn.attention import Attention, Visibility
 from idiolect.nn.basic import FeedForward, make_norm
 from idiolect.nn.cache import LayerCache
 from idiolect.nn.config import TransformerConfig
@@ -49,22 +49,24 @@ class Layer(nn.Module):
     def forward(
         self,
         x: Tensor,
-        sight: Sight,
+        visibility: Visibility,
         *,
-        turn: tuple[Tensor, Tensor] | None = None,
+        rotation: tuple[Tensor, Tensor] | None = None,
         memory: Tensor | None = None,
-        memory_sight: Sight | None = None,
+        memory_visibility: Visibility | None = None,
         cache: tuple[LayerCache, LayerCache] | None = None,
     ) -> Tensor:
         """Pass the hidden states through the layer; see `Attention.forward` for the arguments."""
         own, other = cache if cache is not None else (None, None)
         x = self._residual(
-            x, self.attention_norm, lambda y: self.attention(y, sight, turn=turn, cache=own)
+            x,
+            self.attention_norm,
+            lambda y: self.attention(y, visibility, rotation=rotation, cache=own),
         )
         cross, cross_norm = self.cross, self.cross_norm
-        if cross is not None and cross_norm is not None and memory_sight is not None:
+        if cross is not None and cross_norm is not None and memory_visibility is not None:
             x = self._residual(
-                x, cross_norm, lambda y: cross(y, memory_sight, memory=memory, cache=other)
+                x, cross_norm, lambda y: cross(y, memory_visibility, memory=memory, cache=other)
             )
         return self._residual(x, self.feed_forward_norm, self.feed_forward)
 

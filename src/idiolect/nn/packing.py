@@ -8,15 +8,16 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from idiolect.errors import InputError
 from idiolect.nn.attention import Span
 
-__all__ = ["Packing", "places_and_documents"]
+__all__ = ["Packing", "positions_and_documents"]
 
 
-def places_and_documents(mask: Tensor) -> tuple[Tensor, Tensor]:
+def positions_and_documents(mask: Tensor) -> tuple[Tensor, Tensor]:
     """Number each token within its document.
 
-    >>> places_and_documents(torch.tensor([[0, 1, 1, 2, 2, 2]]))
+    >>> positions_and_documents(torch.tensor([[0, 1, 1, 2, 2, 2]]))
     (tensor([[0, 0, 1, 0, 1, 2]]), tensor([[0, 1, 1, 2, 2, 2]]))
 
     Shape: mask (batch, length), result two of (batch, length), int64.
@@ -43,18 +44,30 @@ class Packing:
     """Of the grid: (batch, length)."""
     spans: list[Span]
     """First token of each document, and the one after its last."""
-    places: Tensor
+    documents: list[tuple[int, int]]
+    """Row and number of each document."""
+    positions: Tensor
     """Number of each token within its document. (tokens,)."""
 
     @classmethod
     def of(cls, mask: Tensor) -> Packing:
-        """Read a mask as `places_and_documents` does."""
-        places, documents = places_and_documents(mask)
+        """Read a mask as `positions_and_documents` does.
+
+        Raises:
+            InputError: The numbers of the documents do not ascend along a row.
+        """
+        positions, documents = positions_and_documents(mask)
+        if bool((documents < documents.cummax(-1).values)[documents > 0].any()):
+            raise InputError("the numbers of the documents in a row must ascend")
         flat = documents.flatten()
         index = flat.nonzero().squeeze(-1)
-        places = places.flatten()[index]
-        starts = [*(places == 0).nonzero().squeeze(-1).tolist(), len(index)]
-        return cls(index, mask.shape, list(pairwise(starts)), places)
+        positions = positions.flatten()[index]
+        first = (positions == 0).nonzero().squeeze(-1)
+        rows = (index[first] // mask.shape[1]).tolist()
+        numbers = flat[index[first]].tolist()
+        spans = list(pairwise([*first.tolist(), len(index)]))
+        keys = list(zip(rows, numbers, strict=True))
+        return cls(index, mask.shape, spans, keys, positions)
 
     def pack(self, grid: Tensor) -> Tensor:
         """Drop the padding. Shape: (batch, length, …) to (tokens, …)."""

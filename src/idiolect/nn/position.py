@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +28,7 @@ __all__ = [
     "RelativeTable",
     "Rotary",
     "ScoreBias",
+    "Sinusoids",
     "UntiedPositions",
     "alibi_slopes",
     "make_score_bias",
@@ -104,15 +107,43 @@ def rotate(x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
     return x * cosine + torch.cat([-right, left], dim=-1) * sine
 
 
+class Sinusoids(nn.Module):
+    """The fixed table, made longer when a text asks for it; it is no weight and is not saved."""
+
+    table: Tensor
+
+    def __init__(self, length: int, width: int, *, interleaved: bool) -> None:
+        super().__init__()
+        self.width, self.interleaved = width, interleaved
+        table = sinusoids(length, width, interleaved=interleaved)
+        self.register_buffer("table", table, persistent=False)
+
+    def forward(self, positions: Tensor) -> Tensor:
+        """Look positions up. Shape: (…) to (…, width)."""
+        needed = int(positions.max()) + 1 if positions.numel() else 0
+        if needed > len(self.table):
+            longer = sinusoids(2 * needed, self.width, interleaved=self.interleaved)
+            self.table = longer.to(self.table)
+        return self.table[positions]
+
+
 class Rotary(nn.Module):
-    """Rotary angles for any positions; the frequencies are not weights and are not saved."""
+    """Rotary angles for any positions; the frequencies are no weights and are not saved."""
 
     frequencies: Tensor
 
     def __init__(self, width: int, *, base: float, scaling: RotaryScaling | None) -> None:
         super().__init__()
-        frequencies, self.factor = rotary_frequencies(width, base=base, scaling=scaling)
-        self.register_buffer("frequencies", frequencies, persistent=False)
+        exact, self.factor = rotary_frequencies(width, base=base, scaling=scaling)
+        self._exact = exact.tolist()
+        self.register_buffer("frequencies", exact, persistent=False)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move with the network, and stay float32: a rounded frequency is another position."""
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if self.frequencies.dtype != torch.float32:
+            self.frequencies = torch.tensor(self._exact, device=self.frequencies.device)
+        return self
 
     def forward(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Return cosines and sines. Shape: positions (…), result two of (…, 1, width)."""

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from idiolect.nn.attention import Sight
+from idiolect.errors import InputError
+from idiolect.nn.attention import Visibility
 from idiolect.nn.basic import make_norm
 from idiolect.nn.cache import Cache
 from idiolect.nn.config import TransformerConfig
 from idiolect.nn.layer import Layer
-from idiolect.nn.position import Rotary, make_score_bias, sinusoids
+from idiolect.nn.position import Rotary, Sinusoids, make_score_bias
 
 __all__ = ["Stack"]
 
 
 class Stack(nn.Module):
     """Positions, layers and norms of one side: an encoder or a decoder."""
-
-    positions: Tensor
 
     def __init__(
         self, config: TransformerConfig, *, layers: int, causal: bool, cross: bool
@@ -29,11 +28,12 @@ class Stack(nn.Module):
         self.table = None
         if config.position == "learned":
             self.table = nn.Embedding(config.max_positions + self.offset, config.width)
-        self.sinusoids = (config.width, config.sinusoid_interleaved)
-        self.sinusoidal = config.position == "sinusoidal"
-        if self.sinusoidal:
-            self.register_buffer(
-                "positions", self._sinusoids(config.max_positions), persistent=False
+        self.sinusoids = None
+        if config.position == "sinusoidal":
+            self.sinusoids = Sinusoids(
+                config.max_positions + self.offset,
+                config.width,
+                interleaved=config.sinusoid_interleaved,
             )
         self.rotary = (
             Rotary(config.score_width, base=config.rotary_base, scaling=config.rotary_scaling)
@@ -52,37 +52,41 @@ class Stack(nn.Module):
     def _norm(config: TransformerConfig) -> nn.Module:
         return make_norm(config.norm, config.width, epsilon=config.norm_epsilon)
 
-    def _sinusoids(self, length: int) -> Tensor:
-        width, interleaved = self.sinusoids
-        return sinusoids(length + self.offset, width, interleaved=interleaved)
+    def check_length(self, length: int) -> None:
+        """Refuse a text that is longer than the positions there are."""
+        if self.limit is not None and length > self.limit:
+            raise InputError(
+                f"a text of {length} tokens; the model has {self.limit} positions",
+                hint="truncate it or split it",
+            )
 
     def forward(
         self,
         x: Tensor,
-        sight: Sight,
-        places: Tensor,
+        visibility: Visibility,
+        positions: Tensor,
         *,
         memory: Tensor | None = None,
-        memory_sight: Sight | None = None,
+        memory_visibility: Visibility | None = None,
         cache: Cache | None = None,
     ) -> Tensor:
         """Pass embeddings through the layers.
 
-        Shape: x (batch, length, width) or packed (tokens, width), and so the result; places
+        Shape: x (batch, length, width) or packed (tokens, width), and so the result; positions
         (batch, length), (length,) or packed (tokens,).
         """
-        x = self._add_positions(x, places)
+        x = self._add_positions(x, positions)
         if self.embedding_norm is not None:
             x = self.embedding_norm(x)
         x = self.dropout(x)
-        turn = None if self.rotary is None else self.rotary(places, x.dtype)
+        rotation = None if self.rotary is None else self.rotary(positions, x.dtype)
         for i, layer in enumerate(self.layers):
             x = layer(
                 x,
-                sight,
-                turn=turn,
+                visibility,
+                rotation=rotation,
                 memory=memory,
-                memory_sight=memory_sight,
+                memory_visibility=memory_visibility,
                 cache=None if cache is None else cache.layer(i),
             )
         if self.final_norm is None:
@@ -90,12 +94,9 @@ class Stack(nn.Module):
         result: Tensor = self.final_norm(x)
         return result
 
-    def _add_positions(self, x: Tensor, places: Tensor) -> Tensor:
+    def _add_positions(self, x: Tensor, positions: Tensor) -> Tensor:
         if self.table is not None:
-            x = x + self.table(places + self.offset)
-        if self.sinusoidal:
-            longest = int(places.max()) + 1 if places.numel() else 0
-            if longest + self.offset > len(self.positions):
-                self.positions = self._sinusoids(2 * longest).to(self.positions.device)
-            x = x + self.positions[places + self.offset].to(x.dtype)
+            x = x + self.table(positions + self.offset)
+        if self.sinusoids is not None:
+            x = x + self.sinusoids(positions + self.offset).to(x.dtype)
         return x

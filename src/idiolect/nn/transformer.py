@@ -6,19 +6,19 @@ padding are packed first: the layers then see real tokens only (see `attention`)
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from idiolect.errors import InputError
-from idiolect.nn.attention import Sight, Span
+from idiolect.nn.attention import Visibility
 from idiolect.nn.cache import Cache
 from idiolect.nn.config import TransformerConfig
 from idiolect.nn.embedding import ExtendedEmbedding, ExtendedRows
 from idiolect.nn.heads import LanguageHead, Pooler, make_head
-from idiolect.nn.packing import Packing, places_and_documents
+from idiolect.nn.packing import Packing, positions_and_documents
 from idiolect.nn.stack import Stack
 
 __all__ = ["Output", "Transformer"]
@@ -66,6 +66,28 @@ class Transformer(nn.Module):
         self.pooler = None if config.pool == "none" else Pooler(config)
         self.heads = nn.ModuleDict({task: make_head(task, config) for task in config.tasks})
 
+    @torch.no_grad()
+    def initialise(self, seed: int) -> None:
+        """Give every weight its first value, the same for the same seed.
+
+        Matrices are normal with standard deviation 0.02, those that end a residual branch with
+        0.02 / √(2·layers), so that the sum over the branches does not grow with their number
+        (Radford et al. 2019); norms are one, biases zero.
+        """
+        layers = self.config.encoder_layers + self.config.decoder_layers
+        with torch.random.fork_rng([]):
+            torch.manual_seed(seed)
+            for name, parameter in self.named_parameters():
+                if parameter.dim() < 2:
+                    norm = "norm" in name and name.endswith("weight")
+                    parameter.fill_(1.0 if norm else 0.0)
+                else:
+                    ends = name.endswith((".output.weight", ".down.weight")) and ".layers." in name
+                    parameter.normal_(std=0.02 / (2 * layers) ** 0.5 if ends else 0.02)
+            rows = self.tokens.weight
+            if self.config.pad_id is not None and isinstance(rows, Tensor):
+                rows[self.config.pad_id].zero_()
+
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
@@ -87,6 +109,9 @@ class Transformer(nn.Module):
 
         Shape: all ids and masks (batch, length); int32 or int64.
 
+        A text's positions are counted from its own first token, so padding on the left changes
+        nothing. (`transformers` counts from the row's first column in BERT, XLM, GPT-2 and BART.)
+
         Args:
             ids: The texts; with an encoder and a decoder, what the encoder reads.
             mask: 0 for padding and 1 for text, or the ascending numbers of several documents packed
@@ -102,6 +127,10 @@ class Transformer(nn.Module):
         if self.encoder is None or self.decoder is None:
             stack = self.encoder or self.decoder
             assert stack is not None
+            if target_ids is not None:
+                raise InputError("this network has one side only, and target_ids are given")
+            if cache is not None and not stack.causal:
+                raise InputError("an encoder reads texts whole", hint="give no cache")
             hidden = self._read(stack, ids, mask, types=types, languages=languages, cache=cache)
             return self._finish(hidden, ids, mask, None, heads=heads)
         memory = None if cache is None else cache.memory
@@ -112,18 +141,24 @@ class Transformer(nn.Module):
         # A shifted text is pooled where its own tokens stand, as BART and T5 do.
         pool_ids, pool_mask = (ids, mask) if target_ids is None else (target_ids, target_mask)
         if target_ids is None:
-            target_ids = torch.cat([self.start_ids(ids, mask), ids[:, :-1]], dim=1)
-            target_mask = mask
+            target_ids, target_mask = self._shift_right(ids, mask), mask
         hidden = self._read(
             self.decoder, target_ids, target_mask, cache=cache, memory=memory, memory_mask=mask
         )
         return self._finish(hidden, pool_ids, pool_mask, memory, heads=heads)
 
-    def encode(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
+    def encode(
+        self,
+        ids: Tensor,
+        mask: Tensor | None = None,
+        *,
+        types: Tensor | None = None,
+        languages: Tensor | None = None,
+    ) -> Tensor:
         """Return the hidden states of the encoder alone. Shape: (batch, length, width)."""
         if self.encoder is None:
             raise InputError("this network has no encoder", hint="call it instead")
-        return self._read(self.encoder, ids, mask)
+        return self._read(self.encoder, ids, mask, types=types, languages=languages)
 
     def score_vocabulary(self, hidden: Tensor) -> Tensor:
         """Apply the language-model head. Shape: (…, width) to (…, vocabulary)."""
@@ -179,19 +214,37 @@ class Transformer(nn.Module):
         """Return what a decoder behind an encoder starts from. Shape: (batch, 1)."""
         if self.config.start_id is not None:
             return ids.new_full((len(ids), 1), self.config.start_id)
+        return self._last_ids(ids, mask)
+
+    def _shift_right(self, ids: Tensor, mask: Tensor | None) -> Tensor:
+        last = self.config.shift_last
+        first = self._last_ids(ids, mask) if last else self.start_ids(ids, mask)
+        return torch.cat([first, ids[:, :-1]], dim=1)
+
+    @staticmethod
+    def _last_ids(ids: Tensor, mask: Tensor | None) -> Tensor:
         if mask is None:
             return ids[:, -1:]
-        place = torch.arange(ids.shape[1], device=ids.device)
-        return ids.gather(1, (place * (mask > 0)).argmax(-1, keepdim=True))
+        position = torch.arange(ids.shape[1], device=ids.device)
+        return ids.gather(1, (position * (mask > 0)).argmax(-1, keepdim=True))
 
     def _embed(self, ids: Tensor, types: Tensor | None, languages: Tensor | None) -> Tensor:
         x: Tensor = self.tokens(ids)
         if self.config.embedding_scale != 1.0:
             x = x * self.config.embedding_scale
-        if self.types is not None:
-            x = x + (self.types.weight[0] if types is None else self.types(types))
-        if self.languages is not None and languages is not None:
-            x = x + self.languages(languages)
+        for what, table, given in (
+            ("type", self.types, types),
+            ("language", self.languages, languages),
+        ):
+            if given is not None:
+                if table is None:
+                    raise InputError(f"this network has no {what}s, and {what}s are given")
+                if given.shape != ids.shape:
+                    raise InputError(f"{what}s {tuple(given.shape)} for ids {tuple(ids.shape)}")
+                _check_range(what, given, table.num_embeddings)
+                x = x + table(given)
+        if self.types is not None and types is None:
+            x = x + self.types.weight[0]
         return x
 
     def _read(
@@ -208,73 +261,77 @@ class Transformer(nn.Module):
     ) -> Tensor:
         """Embed a grid of ids and pass it through a stack, packed where that saves work."""
         past = cache.length if cache is not None else 0
-        self._check(stack, ids, mask, past)
+        self._check(ids, mask, past)
+        length = ids.shape[1]
         on_cpu = ids.device.type == "cpu"
         if mask is not None and on_cpu and bool((mask == 1).all()):
             mask = None
         x = self._embed(ids, types, languages)
-        length = ids.shape[1]
         if mask is not None and on_cpu and cache is None:
             packing = Packing.of(mask)
-            sight = _packed_sight(stack, packing)
-            memory_sight = None
+            stack.check_length(packing.longest)
+            visibility = _packed_visibility(stack, packing)
+            memory_visibility = None
             if memory is not None:
-                memory, memory_sight = _packed_memory(packing, memory, memory_mask)
+                memory, memory_visibility = _packed_memory(packing, memory, memory_mask)
             packed = stack(
-                packing.pack(x), sight, packing.places, memory=memory, memory_sight=memory_sight
+                packing.pack(x),
+                visibility,
+                packing.positions,
+                memory=memory,
+                memory_visibility=memory_visibility,
             )
             return packing.unpack(packed)
 
+        documents = None
+        all_positions = torch.arange(past + length, device=ids.device)
+        if mask is not None:
+            all_positions, documents = positions_and_documents(mask)
+        # Elsewhere than on a CPU, looking at a mask would make the host wait for the device.
         if mask is None:
-            all_places = torch.arange(past + length, device=ids.device)
-            documents = None
-        else:
-            all_places, documents = places_and_documents(mask)
-        places = all_places[..., past:]
-        sight = Sight(
+            stack.check_length(past + length)
+        elif on_cpu and mask.numel():
+            stack.check_length(int(all_positions.max()) + 1)
+        positions = all_positions[..., past:]
+        visibility = Visibility(
             causal=stack.causal,
-            queries=length,
-            keys=past + length,
+            query_positions=positions,
+            key_positions=all_positions,
             query_documents=None if documents is None else documents[:, past:],
             key_documents=documents,
-            bias=None if stack.score_bias is None else stack.score_bias(places, all_places),
+            bias=None if stack.score_bias is None else stack.score_bias(positions, all_positions),
         )
-        memory_sight = None
+        memory_visibility = None
         if memory is not None:
-            memory_sight = Sight(
+            memory_visibility = Visibility(
                 causal=False,
-                queries=length,
-                keys=memory.shape[1],
+                query_positions=positions,
+                key_positions=torch.arange(memory.shape[1], device=ids.device),
                 query_documents=None if documents is None else documents[:, past:],
                 key_documents=None if memory_mask is None else memory_mask.long(),
             )
         hidden: Tensor = stack(
-            x, sight, places, memory=memory, memory_sight=memory_sight, cache=cache
+            x,
+            visibility,
+            positions,
+            memory=memory,
+            memory_visibility=memory_visibility,
+            cache=cache,
         )
         return hidden
 
-    def _check(self, stack: Stack, ids: Tensor, mask: Tensor | None, past: int) -> None:
-        if ids.dim() != 2:
-            raise InputError(f"ids have the shape {tuple(ids.shape)}", hint="give (batch, length)")
+    def _check(self, ids: Tensor, mask: Tensor | None, past: int) -> None:
+        if ids.dim() != 2 or ids.is_floating_point():
+            raise InputError(
+                f"ids have the shape {tuple(ids.shape)} and the type {ids.dtype}",
+                hint="give whole numbers of the shape (batch, length)",
+            )
         if mask is not None and mask.shape != (len(ids), past + ids.shape[1]):
             raise InputError(
                 f"the mask has the shape {tuple(mask.shape)}",
                 hint=f"give {(len(ids), past + ids.shape[1])}, as many as ids and cached tokens",
             )
-        if ids.device.type == "cpu" and ids.numel():
-            low, high = int(ids.min()), int(ids.max())
-            if low < 0 or high >= self.config.vocabulary:
-                raise InputError(
-                    f"id {low if low < 0 else high} is outside the vocabulary of "
-                    f"{self.config.vocabulary}",
-                    hint="tokenizer and network do not belong together",
-                )
-        # Documents packed in a row are shorter than the row: only a single one is judged here.
-        if stack.limit is not None and mask is None and past + ids.shape[1] > stack.limit:
-            raise InputError(
-                f"a text of {past + ids.shape[1]} tokens; the model has {stack.limit} positions",
-                hint="truncate it or split it",
-            )
+        _check_range("id", ids, self.config.vocabulary)
 
     def _finish(
         self,
@@ -287,6 +344,8 @@ class Transformer(nn.Module):
     ) -> Output:
         if not heads:
             return Output(hidden=hidden, memory=memory)
+        if mask is not None:
+            mask = mask[:, -hidden.shape[1] :]
         pooled = None if self.pooler is None else self.pooler(hidden, ids, mask)
         scores = [self._score(task, hidden, pooled) for task in self.config.tasks]
         extra = dict(zip(self.config.tasks[1:], scores[1:], strict=True))
@@ -305,25 +364,48 @@ class Transformer(nn.Module):
         return scores
 
 
-def _packed_sight(stack: Stack, packing: Packing) -> Sight:
-    longest = packing.longest
-    place = torch.arange(longest, device=packing.index.device)
-    return Sight(
+def _check_range(what: str, ids: Tensor, size: int) -> None:
+    """Refuse ids without a row; on an accelerator the kernels do that."""
+    if ids.device.type != "cpu" or not ids.numel():
+        return
+    low, high = int(ids.min()), int(ids.max())
+    if low < 0 or high >= size:
+        raise InputError(
+            f"{what} {low if low < 0 else high} is outside the {size} there are",
+            hint="tokenizer and network do not belong together",
+        )
+
+
+def _packed_visibility(stack: Stack, packing: Packing) -> Visibility:
+    positions = torch.arange(packing.longest, device=packing.index.device)
+    return Visibility(
         causal=stack.causal,
-        queries=longest,
-        keys=longest,
-        bias=None if stack.score_bias is None else stack.score_bias(place, place),
+        query_positions=positions,
+        key_positions=positions,
+        bias=None if stack.score_bias is None else stack.score_bias(positions, positions),
         spans=[(span, span) for span in packing.spans],
     )
 
 
 def _packed_memory(
     packing: Packing, memory: Tensor, memory_mask: Tensor | None
-) -> tuple[Tensor, Sight]:
-    """Pack what a packed decoder reads; its documents and the encoder's pair off in order."""
+) -> tuple[Tensor, Visibility]:
+    """Pack what a packed decoder reads: each document reads the encoder's of its number."""
     if memory_mask is None:
         memory_mask = torch.ones(memory.shape[:2], dtype=torch.bool, device=memory.device)
     other = Packing.of(memory_mask)
-    pairs: Sequence[tuple[Span, Span]] = list(zip(packing.spans, other.spans, strict=True))
-    sight = Sight(causal=False, queries=packing.longest, keys=other.longest, spans=pairs)
-    return other.pack(memory), sight
+    sources = dict(zip(other.documents, other.spans, strict=True))
+    alone = [document for document in packing.documents if document not in sources]
+    if alone:
+        raise InputError(f"text {alone[0][0]} of the batch has a target and no source to read")
+    pairs = [
+        (span, sources[document])
+        for span, document in zip(packing.spans, packing.documents, strict=True)
+    ]
+    visibility = Visibility(
+        causal=False,
+        query_positions=torch.arange(packing.longest, device=memory.device),
+        key_positions=torch.arange(other.longest, device=memory.device),
+        spans=pairs,
+    )
+    return other.pack(memory), visibility

@@ -24,14 +24,15 @@ from idiolect.text.hub import locate
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-__all__ = ["read", "template"]
+__all__ = ["TOKENIZER_FILES", "read", "template"]
 
 Settings = dict[str, Any]
 
-_HUB_FILES = (
+TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
     "vocab.json", "merges.txt", "vocab.txt", "*.model", "*.tiktoken",
 )  # fmt: skip
+"""Names of the files a tokenizer may be stored in."""
 _USUAL_TEMPLATE: dict[str, tuple[str, ...]] = {
     "LlamaTokenizer": ("bos",),
     "T5Tokenizer": ("eos",),
@@ -43,7 +44,7 @@ _ALGORITHMS = ("BPE", "Unigram", "WordPiece", "WordLevel")
 
 def read(source: str | Path, encoding: str | None = None) -> tuple[tokenizers.Tokenizer, Settings]:
     """Read a tokenizer from a directory, a file or the hub; see `Tokenizer.load`."""
-    path = locate(source, _HUB_FILES)
+    path = locate(source, TOKENIZER_FILES)
     settings: Settings = {}
     if not path.is_dir():
         return _read_file(path, settings, encoding), settings
@@ -81,7 +82,7 @@ def _main_file(folder: Path) -> Path:
             raise InputError(f"several tokenizers in {folder}: {names}", hint="name one of them")
         if found:
             return found[0]
-    raise InputError(f"no tokenizer in {folder}", hint=f"looked for {', '.join(_HUB_FILES)}")
+    raise InputError(f"no tokenizer in {folder}", hint=f"looked for {', '.join(TOKENIZER_FILES)}")
 
 
 def _read_file(path: Path, settings: Settings, encoding: str | None) -> tokenizers.Tokenizer:

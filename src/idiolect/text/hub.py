@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -25,8 +26,9 @@ def locate(source: str | Path, files: Iterable[str]) -> Path:
         OfflineError: It looks like a repository, and the hub cannot be reached.
     """
     path = Path(source)
-    if path.exists():
-        return path
+    with contextlib.suppress(OSError):  # a name that is too long for a file
+        if path.exists():
+            return path
     if not _HUB_ID.fullmatch(str(source)):
         raise InputError(f"no such file or directory: {source}", hint="check the path")
     import huggingface_hub
@@ -39,7 +41,9 @@ def locate(source: str | Path, files: Iterable[str]) -> Path:
             f"{source} is neither a path here nor a repository on the hub",
             hint="check the spelling; a private repository needs `hf auth login`",
         ) from error
-    except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, OSError) as error:
+    except errors.HFValidationError as error:
+        raise InputError(f"no such file or directory: {source}", hint="check the path") from error
+    except Exception as error:  # whatever a proxy, a resolver or a full disk makes of it
         raise OfflineError(
             f"{source} is no path here, and the hub cannot be reached",
             hint="check the path, or download the repository and give its directory",

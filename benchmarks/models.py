@@ -95,7 +95,7 @@ def mixed() -> list[str]:
             theirs(ids, attention_mask=mask)
 
     with torch.inference_mode():
-        pair = compare(run_ours, run_theirs, pairs=3, warm=0)
+        pair = compare(run_ours, run_theirs, pairs=3, warm=1)
     return [
         pair.line(f"MiniLM, {len(texts)} documents of mixed length", 1.3),
         f"  {real} real tokens in grids of {grid}: {real / grid:.0%}",

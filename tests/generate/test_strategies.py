@@ -16,12 +16,15 @@ CASES = [
     ("llama", "LlamaForCausalLM"),
     ("t5", "T5ForConditionalGeneration"),
     ("bart", "BartForConditionalGeneration"),
+    ("mbart", "MBartForConditionalGeneration"),
 ]
 
 
 @pytest.mark.parametrize(("model_type", "architecture"), CASES, ids=[c[0] for c in CASES])
 def test_greedy_matches_generate(tmp_path: Path, model_type: str, architecture: str) -> None:
-    extra = {"forced_eos_token_id": None} if model_type == "bart" else {}
+    extra = {"forced_eos_token_id": None} if "bart" in model_type else {}
+    if model_type == "mbart":
+        extra["decoder_start_token_id"] = 7
     reference = make(tmp_path, model_type, architecture, **extra)
     ids, mask = batch()
     if reference.network.encoder is None:
@@ -57,10 +60,15 @@ def test_stops_end_a_text(tmp_path: Path) -> None:
 
 
 def test_bad_input(tmp_path: Path) -> None:
-    network = make(tmp_path, "gpt2", "GPT2LMHeadModel").network
+    network = make(tmp_path / "gpt2", "gpt2", "GPT2LMHeadModel").network
     ids = torch.randint(3, 90, (1, 4))
     with pytest.raises(InputError, match="padded on the right"):
         greedy(network, ids, torch.tensor([[1, 1, 1, 0]]), new=2)
+    bert = make(tmp_path / "bert", "bert", "BertForMaskedLM").network
+    body = make(tmp_path / "body", "gpt2", "GPT2Model").network
+    for other in (bert, body):
+        with pytest.raises(InputError, match="does not predict the next token"):
+            greedy(other, ids, new=2)
     with pytest.raises(InputError, match="nothing to continue"):
         greedy(network, ids[:, :0], new=2)
     assert greedy(network, ids, new=0).shape == (1, 0)

@@ -121,6 +121,20 @@ def test_grid_and_packed_rows_agree(position: str, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("position", KINDS)
+def test_holes_in_a_text_do_not_count(position: str) -> None:
+    """A prompt padded on the right and continued has padding inside; distances skip it."""
+    net = network(position=position, windows=(None, 3))
+    ids = torch.randint(0, 50, (1, 8))
+    mask = torch.tensor([[1, 1, 0, 0, 1, 1, 1, 1]])
+    with torch.no_grad():
+        alone = net(ids[mask > 0][None]).hidden[0]
+        packed = net(ids, mask).hidden[mask > 0]
+        grid = net(ids, mask, cache=Cache()).hidden[mask > 0]
+    torch.testing.assert_close(packed, alone, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(grid, alone, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("position", KINDS)
 def test_documents_in_a_row_do_not_see_each_other(position: str) -> None:
     net = network(position=position)
     ids = torch.randint(0, 50, (1, 9))
@@ -170,6 +184,32 @@ def test_encoder_decoder_pairs_texts(position: str) -> None:
             torch.testing.assert_close(together[row, :m], alone, rtol=1e-4, atol=1e-5)
 
 
+def test_each_document_reads_its_own_source() -> None:
+    net = network(position="rotary", encoder_layers=1, start_id=0)
+    ids, target = torch.randint(0, 50, (2, 6)), torch.randint(0, 50, (2, 4))
+    mask = torch.tensor([[1, 1, 1, 2, 2, 2], [1, 1, 0, 0, 0, 0]])
+    target_mask = torch.tensor([[1, 2, 2, 2], [1, 1, 1, 0]])
+    with torch.no_grad():
+        together = net(ids, mask, target_ids=target, target_mask=target_mask).hidden
+        alone = net(ids[:1, 3:], target_ids=target[:1, 1:]).hidden[0]
+    torch.testing.assert_close(together[0, 1:], alone, rtol=1e-4, atol=1e-5)
+    with pytest.raises(InputError, match="text 1 of the batch has a target and no source"):
+        net(ids, mask * torch.tensor([[1], [0]]), target_ids=target, target_mask=target_mask)
+
+
+def test_a_whole_cache_selects_rows() -> None:
+    net = network(position="rotary", encoder_layers=1, start_id=0)
+    ids, target = torch.randint(0, 50, (3, 6)), torch.randint(0, 50, (3, 4))
+    rows = torch.tensor([2, 0])
+    with torch.no_grad():
+        cache = Cache()
+        net(ids, target_ids=target[:, :3], cache=cache)
+        cache.select(rows)
+        step = net(ids[rows], target_ids=target[rows, 3:], cache=cache).logits
+        whole = net(ids[rows], target_ids=target[rows]).logits
+    torch.testing.assert_close(step[:, 0], whole[:, -1], rtol=1e-4, atol=1e-5)
+
+
 def test_gradients_flow_through_packed_batches() -> None:
     ids = torch.randint(0, 50, (2, 6))
     mask = torch.tensor([[1, 1, 1, 1, 1, 1], [1, 1, 1, 0, 0, 0]])
@@ -216,6 +256,24 @@ def test_bad_input_is_named() -> None:
         net(torch.tensor([[1, 50]]))
     with pytest.raises(InputError, match="33 tokens; the model has 32"):
         net(torch.zeros(1, 33, dtype=torch.long))
+    for mask in (torch.ones(1, 33), torch.tensor([[0] + 33 * [1]])):
+        ids = torch.zeros(1, mask.shape[1], dtype=torch.long)
+        with pytest.raises(InputError, match="33 tokens; the model has 32"):
+            net(ids, mask)
+    assert net(torch.zeros(1, 40, dtype=torch.long), torch.arange(1, 41)[None] // 21 + 1)
+    with pytest.raises(InputError, match="must ascend"):
+        net(torch.zeros(1, 3, dtype=torch.long), torch.tensor([[2, 1, 1]]))
+    with pytest.raises(InputError, match="whole numbers"):
+        net(torch.zeros(1, 3))
+    with pytest.raises(InputError, match="no types"):
+        net(torch.zeros(1, 3, dtype=torch.long), types=torch.zeros(1, 3, dtype=torch.long))
+    with pytest.raises(InputError, match="one side only"):
+        net(torch.zeros(1, 3, dtype=torch.long), target_ids=torch.zeros(1, 3, dtype=torch.long))
+    encoder = network(decoder_layers=0, encoder_layers=1, token_types=2)
+    with pytest.raises(InputError, match="reads texts whole"):
+        encoder(torch.zeros(1, 3, dtype=torch.long), cache=Cache())
+    with pytest.raises(InputError, match="type 2 is outside the 2"):
+        encoder(torch.zeros(1, 3, dtype=torch.long), types=torch.full((1, 3), 2))
     with pytest.raises(InputError, match="mask has the shape"):
         net(torch.zeros(1, 3, dtype=torch.long), torch.ones(1, 4))
     with pytest.raises(InputError, match="shape"):
@@ -228,6 +286,13 @@ def test_bad_input_is_named() -> None:
     ("changes", "message"),
     [
         ({"activation": "swoosh"}, "one of gelu"),
+        ({"head_activation": "swoosh"}, "one of gelu"),
+        ({"position": "shaw", "relative_buckets": 8}, "odd"),
+        ({"position": "buckets", "relative_buckets": 2}, "at least 4"),
+        ({"position": "buckets", "relative_buckets": 32, "relative_distance": 16}, "more than"),
+        ({"position": "untied", "max_positions": 0}, "set max_positions"),
+        ({"encoder_layers": -1}, "at least 0"),
+        ({"dropout": 1.0}, "less than 1"),
         ({"width": 15}, "not a multiple"),
         ({"kv_heads": 3}, "share 3"),
         ({"decoder_layers": 0}, "without layers"),

@@ -8,9 +8,14 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 
+from idiolect.errors import CheckpointError
+from idiolect.models.checkpoint import read_network
+from idiolect.models.language_model import LanguageModel
 from idiolect.models.registry import FAMILIES
 from idiolect.nn.cache import Cache
+from models.tiny import tiny_tokenizer
 from parity.reference import (
     VOCABULARY,
     Reference,
@@ -100,7 +105,6 @@ BODIES = [
     ("bart", "BartModel"),
     ("mbart", "MBartModel"),
 ]
-SPECIAL = {"ForMaskedLM", "ForCausalLM", "ForConditionalGeneration", "Model", "LMHeadModel"}
 
 
 def _ids(cases: list[tuple[Any, ...]]) -> list[str]:
@@ -109,20 +113,21 @@ def _ids(cases: list[tuple[Any, ...]]) -> list[str]:
     ]
 
 
-def _same_again(reference: Reference, tmp_path: Path) -> None:
-    """What we save loads in `transformers` and gives the same scores."""
-    from idiolect.models.weights import write_weights
-
-    exported = assert_round_trip(reference)
+def _same_again(reference: Reference, tmp_path: Path, **inputs: Any) -> None:
+    """What `LanguageModel.save` writes loads in `transformers` and gives the same outputs."""
+    assert_round_trip(reference)
     again = tmp_path / "again"
-    again.mkdir()
-    write_weights(again, exported)
-    (again / "config.json").write_bytes((reference.directory / "config.json").read_bytes())
+    LanguageModel(reference.network, tiny_tokenizer(), reference.settings).save(again)
     loaded, info = type(reference.model).from_pretrained(again, output_loading_info=True)
     assert not info["missing_keys"]
     assert not info["unexpected_keys"]
     for name, tensor in reference.model.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], tensor), name
+    with torch.no_grad():
+        before, after = reference.model(**inputs), loaded(**inputs)
+    for name, value in before.items():
+        if isinstance(value, torch.Tensor):
+            assert torch.equal(value, after[name]), name
 
 
 @pytest.mark.parametrize(("model_type", "architecture", "fields"), ENCODERS, ids=_ids(ENCODERS))
@@ -151,7 +156,7 @@ def test_encoders(
     assert_close(dense.logits, scores[:1])
     if "seq_relationship_logits" in theirs:
         assert_close(ours.next_sentence, theirs.seq_relationship_logits)
-    _same_again(reference, tmp_path)
+    _same_again(reference, tmp_path, input_ids=ids, attention_mask=mask, **theirs_extra)
 
 
 @pytest.mark.parametrize(("model_type", "architecture", "fields"), DECODERS, ids=_ids(DECODERS))
@@ -166,7 +171,7 @@ def test_decoders(
     assert_close(ours.hidden, theirs.hidden_states[-1], mask)
     assert_close(ours.logits, theirs.logits, mask)
     _check_cache(reference, ids)
-    _same_again(reference, tmp_path)
+    _same_again(reference, tmp_path, input_ids=ids, attention_mask=mask)
 
 
 def _check_cache(reference: Reference, ids: torch.Tensor) -> None:
@@ -221,7 +226,8 @@ def test_encoder_decoders(
             for a, b in ((0, 4), (4, 5), (5, 9))
         ]
     assert_close(torch.cat(pieces, dim=1), whole)
-    _same_again(reference, tmp_path)
+    inputs = {"input_ids": ids, "attention_mask": mask, "decoder_input_ids": target_ids}
+    _same_again(reference, tmp_path, **inputs)
 
 
 @pytest.mark.parametrize(("model_type", "architecture"), BODIES, ids=_ids(BODIES))
@@ -238,7 +244,7 @@ def test_bodies(tmp_path: Path, model_type: str, architecture: str) -> None:
     assert_close(ours.hidden, theirs.last_hidden_state, mask)
     if "pooler_output" in theirs:
         assert_close(ours.pooled, theirs.pooler_output)
-    _same_again(reference, tmp_path)
+    _same_again(reference, tmp_path, input_ids=ids, attention_mask=mask, **theirs_extra)
 
 
 def _head_cases() -> list[tuple[str, str]]:
@@ -270,7 +276,7 @@ def test_heads(tmp_path: Path, model_type: str, architecture: str) -> None:
         assert_close(ours.logits, theirs.logits, mask)
     else:
         assert_close(ours.logits, theirs.logits)
-    _same_again(reference, tmp_path)
+    _same_again(reference, tmp_path, input_ids=ids, attention_mask=mask)
 
 
 def test_every_architecture_is_compared() -> None:
@@ -285,4 +291,72 @@ def test_padded_rows_are_kept(tmp_path: Path) -> None:
     """More rows than the tokenizer has ids is normal, and they come back."""
     reference = make(tmp_path / "theirs", "llama", "LlamaForCausalLM", vocab_size=128)
     assert reference.network.tokens.weight.shape[0] == 128 > VOCABULARY
-    _same_again(reference, tmp_path)
+    _same_again(reference, tmp_path, input_ids=batch()[0])
+
+
+def test_a_grown_vocabulary_loads_there(tmp_path: Path) -> None:
+    """XLM's files call the size of the vocabulary `n_words`; the old one must not survive."""
+    reference = make(tmp_path / "theirs", "xlm", "XLMWithLMHeadModel")
+    settings = reference.settings | {"n_words": reference.settings["vocab_size"]}
+    network = reference.network
+    added = {
+        name: torch.randn(3, *rows.shape[1:]) for name, rows in network.vocabulary_rows().items()
+    }
+    network.add_rows(VOCABULARY, added)
+    LanguageModel(network, tiny_tokenizer(), settings).save(tmp_path / "grown")
+    loaded = transformers.XLMWithLMHeadModel.from_pretrained(tmp_path / "grown")
+    ids = torch.tensor([[3, VOCABULARY, 5, VOCABULARY + 2]])
+    with torch.no_grad():
+        assert_close(network(ids).logits, loaded(ids).logits)
+
+
+def test_published_names_without_a_prefix(tmp_path: Path) -> None:
+    """The published `gpt2` names the class with a head, stores names without its prefix, and
+    buffers that nothing reads; older BERT files call the weights of norms gamma and beta."""
+    reference = make(tmp_path / "theirs", "gpt2", "GPT2LMHeadModel")
+    stored = load_file(reference.directory / "model.safetensors")
+    old = {name.removeprefix("transformer."): tensor for name, tensor in stored.items()}
+    old["h.0.attn.bias"] = torch.ones(1, 1, 64, 64)
+    save_file(old, reference.directory / "model.safetensors")
+    again = read_network(reference.directory, reference.settings)
+    assert torch.equal(again.tokens.weight, reference.network.tokens.weight)
+
+    reference = make(tmp_path / "bert", "bert", "BertForMaskedLM")
+    stored = load_file(reference.directory / "model.safetensors")
+    old = {
+        name.replace("LayerNorm.weight", "LayerNorm.gamma").replace(
+            "LayerNorm.bias", "LayerNorm.beta"
+        ): tensor
+        for name, tensor in stored.items()
+    }
+    assert set(old) != set(stored)
+    save_file(old, reference.directory / "model.safetensors")
+    again = read_network(reference.directory, reference.settings)
+    ids, mask = batch()
+    with torch.no_grad():
+        assert torch.equal(again(ids, mask).logits, reference.network(ids, mask).logits)
+
+
+def test_fused_tensors_of_a_wrong_shape(tmp_path: Path) -> None:
+    reference = make(tmp_path / "theirs", "gpt2", "GPT2LMHeadModel")
+    stored = load_file(reference.directory / "model.safetensors")
+    stored["transformer.h.0.attn.c_attn.weight"] = torch.zeros(32, 98)
+    stored["transformer.h.1.attn.c_attn.bias"] = torch.tensor(0.0)
+    save_file(stored, reference.directory / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"is 32×98 and not 32×96.*is a number and not 96"):
+        read_network(reference.directory, reference.settings)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision(tmp_path: Path, dtype: torch.dtype) -> None:
+    reference = make(tmp_path / "theirs", "llama", "LlamaForCausalLM")
+    ours = read_network(reference.directory, reference.settings, dtype=dtype)
+    theirs = reference.model.to(dtype)
+    ids, mask = batch()
+    with torch.no_grad():
+        one, other = ours(ids, mask).logits.float(), theirs(ids, attention_mask=mask).logits.float()
+    assert ((one - other)[mask > 0].abs().max() / other.abs().max()) < 4 * torch.finfo(dtype).eps
+    moved = reference.network.to(dtype)
+    rotary = moved.decoder.rotary.frequencies
+    assert rotary.dtype == torch.float32
+    assert torch.equal(rotary, ours.decoder.rotary.frequencies)

@@ -85,7 +85,7 @@ def doctor() -> None:
     table.add_column(overflow="fold")
     table.add_row("idiolect", __version__)
     table.add_row("python", f"{platform.python_version()} on {platform.system()}")
-    table.add_row("processor cores", str(len(os.sched_getaffinity(0))))
+    table.add_row("processor cores", str(os.cpu_count()))
     for package in ("torch", "tokenizers", "safetensors", "huggingface_hub", "numpy"):
         table.add_row(package, metadata.version(package))
     for package, extra in _OPTIONAL.items():

@@ -24,7 +24,7 @@ from idiolect.text.hub import locate
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-__all__ = ["TOKENIZER_FILES", "read", "template"]
+__all__ = ["TOKENIZER_FILES", "Settings", "read", "template"]
 
 Settings = dict[str, Any]
 

@@ -35,7 +35,7 @@ from idiolect.text.merges import merges_from_ranks
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Piece", "SentencePieceModel", "build", "parse", "read"]
+__all__ = ["SPACE", "Piece", "SentencePieceModel", "build", "parse", "read"]
 
 SPACE = "▁"
 _NORMAL, _UNKNOWN, _CONTROL, _USER, _UNUSED, _BYTE = range(1, 7)

@@ -30,7 +30,7 @@ import regex
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
-__all__ = ["GPT2_PATTERN", "isolate", "isolates", "tree"]
+__all__ = ["GPT2_PATTERN", "Pipeline", "isolate", "isolates", "tree"]
 
 GPT2_PATTERN = r" ?\p{L}+| ?\p{N}+|'s|'t|'re|'ve|'m|'ll|'d| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 """What the engine's `ByteLevel` cuts by. Letters and digits are tried first, since they are the

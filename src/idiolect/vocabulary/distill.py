@@ -40,7 +40,7 @@ from idiolect.training.optim import choose_parameters
 from idiolect.training.plan import Plan
 from idiolect.vocabulary.contexts import Contexts, find_contexts
 
-__all__ = ["Distilled", "distill", "distillation_plan"]
+__all__ = ["Distilled", "Snippet", "distill", "distillation_plan"]
 
 Snippet = NDArray[np.int32]
 

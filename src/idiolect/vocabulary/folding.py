@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from idiolect.text.tokenizer import Tokenizer
     from idiolect.vocabulary.forms import Form
 
-__all__ = ["fold"]
+__all__ = ["Span", "fold"]
 
 Span = tuple[int, ...]
 

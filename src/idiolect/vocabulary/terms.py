@@ -19,7 +19,7 @@ from idiolect.text.files import read_json, write_atomic
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["LeftOut", "Term", "Terms", "objection", "read_glossary"]
+__all__ = ["LONGEST", "LeftOut", "Source", "Term", "Terms", "objection", "read_glossary"]
 
 LONGEST = 100
 """Characters in a term; WordPiece, too, gives up on words longer than this."""

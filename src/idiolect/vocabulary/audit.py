@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Audit", "Candidate", "Group", "audit"]
 
-_PRIOR = 10_000.0
-"""Words the Dirichlet prior of the log-odds counts for."""
+_PRIOR = 0.01
+"""Words the Dirichlet prior of the log-odds counts for, as a share of the words in both texts."""
 
 
 @dataclass(frozen=True)
@@ -237,7 +237,8 @@ class _Auditor:
         if general is not None:
             elsewhere = take_census(self.tokenizer, general)
             beyond = elsewhere.statistics
-            odds = self._log_odds(counts, self._count_in(elsewhere, tables, wanted))
+            there = self._count_in(elsewhere, tables, wanted)
+            odds = _log_odds(counts, self.statistics.words, there, beyond.words)
         weights = np.ones(len(counts)) if odds is None else 1 / (1 + np.exp(-odds[0]))
         order = np.flatnonzero(frequent)
         order = order[np.argsort(-(saved * weights)[order], kind="stable")]
@@ -348,19 +349,23 @@ class _Auditor:
             np.add.at(counts, table[table >= 0], terms[table >= 0])
         rare = {n: self.forms[n] for n in wanted if not counts[n]}
         np.add.at(counts, _find(stream, rare)[0], 1)
-        self.elsewhere = int((stream.starts | stream.ends).sum()) * stream.scale
         return counts * stream.scale
 
-    def _log_odds(self, here: Integers, there: Integers) -> tuple[Floats, Floats]:
-        """Weighted log-odds with an informative Dirichlet prior, and the same over its deviation.
 
-        The prior is the distribution of both texts together.
-        """
-        words = int((self.stream.starts | self.stream.ends).sum()) * self.stream.scale
-        prior = _PRIOR * (here + there + 0.5) / (words + self.elsewhere)
-        sides = [(here + prior, words), (there + prior, self.elsewhere)]
-        (one, other) = (np.log(y) - np.log(n + _PRIOR - y) for y, n in sides)
-        return one - other, (one - other) / np.sqrt(sum(1 / y for y, _ in sides))
+def _log_odds(here: Integers, n: int, there: Integers, m: int) -> tuple[Floats, Floats]:
+    """Weighted log-odds with an informative Dirichlet prior, and the same over its deviation.
+
+    Args:
+        here: counts in a text of `n` words.
+        n: words.
+        there: counts in another text of `m` words.
+        m: words. The prior is the distribution of both texts together.
+    """
+    prior = _PRIOR * (here + there + 0.5)
+    everything = _PRIOR * (n + m)
+    one = np.log(here + prior) - np.log(n + everything - here - prior)
+    other = np.log(there + prior) - np.log(m + everything - there - prior)
+    return one - other, (one - other) / np.sqrt(1 / (here + prior) + 1 / (there + prior))
 
 
 def _spread(occurrences: Occurrences, documents: Integers) -> Integers:

@@ -24,6 +24,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from idiolect.errors import InputError
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from concurrent.futures import Future
@@ -59,6 +61,8 @@ _STREAM = 1 << 25
 _SAMPLE = 64
 """Documents encoded whole to check that chunks can be added up."""
 _WORST = 20
+_WORST_WORDS = 10
+"""Documents listed as the worst, and the words one must have to be listed."""
 
 
 @dataclass(frozen=True)
@@ -159,6 +163,9 @@ def take_census(tokenizer: Tokenizer, corpus: Iterable[str], *, stream: int = _S
         tokenizer: the tokenizer to be judged.
         corpus: the documents.
         stream: the largest number of chunks whose order is kept.
+
+    Raises:
+        InputError: there are no documents.
     """
     taker = _Taker(tokenizer, stream)
     # Arrow and the engine both work without Python's lock: while the new chunks of one batch are
@@ -174,11 +181,12 @@ def take_census(tokenizer: Tokenizer, corpus: Iterable[str], *, stream: int = _S
                     taker.add(number)
                 number = ahead
             cut = following
-        if cut:
-            ahead = taker.number(cut.result(), pool)
-            if number:
-                taker.add(number)
-            taker.add(ahead)
+        if cut is None:
+            raise InputError("there are no documents to audit", hint="is the corpus empty?")
+        ahead = taker.number(cut.result(), pool)
+        if number:
+            taker.add(number)
+        taker.add(ahead)
     return taker.finish()
 
 
@@ -201,7 +209,7 @@ class _Numbered:
     documents: list[str]
     starts: Integers
     numbers: Integers
-    measured: Future[tuple[Integers, Integers]]
+    measured: Future[Integers]
 
 
 def _cut(documents: list[str]) -> _Cut:
@@ -242,11 +250,12 @@ class _Taker:
         self.tokenizer = tokenizer
         self.statistics = Statistics()
         self.numbers: dict[str, int] = {START: 0}
+        self.numbered = 0
         self.whole = False
         """Whether documents have to be encoded whole."""
         self.counts = np.zeros(0, np.int64)
-        self.lengths = np.zeros(0, np.int32)
-        self.unknown = np.zeros(0, np.int32)
+        self.sizes = np.zeros((3, 0), np.int32)
+        """Tokens, unknown tokens and words of each chunk."""
         self.kept: list[Integers] = []
         self.limit = stream
         self.stride = 1
@@ -257,7 +266,7 @@ class _Taker:
 
     def number(self, cut: _Cut, pool: ThreadPoolExecutor) -> _Numbered:
         """Number the chunks of a batch and begin to measure those that are new."""
-        known = len(self.numbers) if len(self.lengths) else 0
+        known = self.numbered
         if len(self.numbers) < _DISTINCT:
             for chunk in cut.distinct:
                 self.numbers.setdefault(chunk, len(self.numbers))
@@ -265,68 +274,66 @@ class _Taker:
         places = (self.numbers.get(chunk, -1) for chunk in cut.distinct)
         table = np.fromiter(places, np.int32, len(cut.distinct))
         new = list(islice(self.numbers, known, None))
-        self.lengths = np.append(self.lengths, np.zeros(len(new), np.int32))
+        self.numbered = len(self.numbers)
         return _Numbered(
             cut.documents, cut.starts, table[cut.places], pool.submit(self.measure, new)
         )
 
-    def measure(self, keys: list[str]) -> tuple[Integers, Integers]:
-        """Count the tokens, and the unknown tokens, of each chunk in running text."""
+    def measure(self, keys: list[str]) -> Integers:
+        """Count tokens, unknown tokens and words of each chunk in running text, shape `(3, n)`."""
         first = [key[:1] == START for key in keys]
         texts = [
             (key[1:] if begins else f"a {key}").replace("\0", " ")
             for key, begins in zip(keys, first, strict=True)
         ]
+        sizes = self._sizes(texts)
+        sizes[0] -= np.where(first, 0, self.anchor).astype(np.int32)
+        sizes[2] -= ~np.array(first, bool)
+        return sizes
+
+    def _sizes(self, texts: list[str]) -> Integers:
         encodings = self.tokenizer.engine.encode_batch_fast(texts, add_special_tokens=False)
-        lengths = np.fromiter(map(len, encodings), np.int32, len(keys))
-        lengths -= np.where(first, 0, self.anchor).astype(np.int32)
-        if self.unknown_id is None:
-            return lengths, np.zeros_like(lengths)
-        unknown = (encoding.ids.count(self.unknown_id) for encoding in encodings)
-        return lengths, np.fromiter(unknown, np.int32, len(keys))
+        sizes = np.zeros((3, len(texts)), np.int32)
+        sizes[0] = np.fromiter(map(len, encodings), np.int32, len(texts))
+        if self.unknown_id is not None:
+            unknown = (encoding.ids.count(self.unknown_id) for encoding in encodings)
+            sizes[1] = np.fromiter(unknown, np.int32, len(texts))
+        sizes[2] = np.fromiter((len(text.split()) for text in texts), np.int32, len(texts))
+        return sizes
 
     def add(self, batch: _Numbered) -> None:
         """Take in a batch whose new chunks have been measured."""
-        lengths, unknown = batch.measured.result()
-        done = len(self.unknown)
-        self.unknown = np.append(self.unknown, unknown)
-        self.lengths[done : len(self.unknown)] = lengths
+        self.sizes = np.concatenate([self.sizes, batch.measured.result()], axis=1)
         numbers = batch.numbers
-        counts = np.bincount(numbers[numbers >= 0], minlength=len(self.unknown))
+        counts = np.bincount(numbers[numbers >= 0], minlength=self.sizes.shape[1])
         counts[: len(self.counts)] += self.counts
         self.counts = counts
 
         documents = batch.documents
-        tokens = np.add.reduceat(self.lengths[numbers], batch.starts, dtype=np.int64)
+        sums = np.add.reduceat(self.sizes[:, numbers], batch.starts, axis=1, dtype=np.int64)
         if not self.statistics.documents and not self.whole:
-            exact = self._encode_whole(documents[:_SAMPLE])
-            self.whole = bool((exact != tokens[:_SAMPLE]).any())
+            exact = self._sizes(documents[:_SAMPLE])
+            self.whole = bool((exact != sums[:, :_SAMPLE]).any())
         if self.whole:
-            tokens = self._encode_whole(documents)
-        self._count(documents, tokens)
+            sums = self._sizes(documents).astype(np.int64)
+        self._count(documents, *sums)
         self._keep(np.split(numbers, batch.starts[1:]))
 
-    def _encode_whole(self, documents: list[str]) -> Integers:
-        engine = self.tokenizer.engine
-        encodings = engine.encode_batch_fast(documents, add_special_tokens=False)
-        return np.fromiter(map(len, encodings), np.int64, len(documents))
-
-    def _count(self, documents: list[str], tokens: Integers) -> None:
+    def _count(
+        self, documents: list[str], tokens: Integers, unknown: Integers, words: Integers
+    ) -> None:
         statistics = self.statistics
-        for index, (text, length) in enumerate(
-            zip(documents, tokens.tolist(), strict=True), statistics.documents
-        ):
-            # A count of spaces is enough to see that a document is none of the worst.
-            if len(self.worst) == _WORST and length <= self.worst[0][0] * text.count(" "):
-                continue
-            words = len(text.split())
-            if words < 10:
-                continue
-            document = WorstDocument(index, length / words, words, text[:80])
+        per_word = tokens / np.maximum(words, 1)
+        least = self.worst[0][0] if len(self.worst) == _WORST else 0.0
+        for i in np.flatnonzero((words >= _WORST_WORDS) & (per_word > least)).tolist():
+            index = statistics.documents + i
+            document = WorstDocument(index, float(per_word[i]), int(words[i]), documents[i][:80])
             keep = heapq.heappush if len(self.worst) < _WORST else heapq.heappushpop
             keep(self.worst, (document.tokens_per_word, -index, document))
         statistics.documents += len(documents)
         statistics.tokens += int(tokens.sum())
+        statistics.unknown += int(unknown.sum())
+        statistics.words += int(words.sum())
         statistics.bytes += sum(len(text.encode()) for text in documents)
 
     def _keep(self, rows: list[Integers]) -> None:
@@ -344,15 +351,11 @@ class _Taker:
         ]
         chunks = self._level(chunks)
         chunks[0] = ""
-        words = np.fromiter((len(chunk.split()) for chunk in chunks), np.int64, len(chunks))
-        statistics.words = int(words @ self.counts)
-        statistics.unknown = int(self.unknown @ self.counts)
-        single = words == 1
-        pieces = np.bincount(self.lengths[single], weights=self.counts[single])
+        single = self.sizes[2] == 1
+        pieces = np.bincount(self.sizes[0, single], weights=self.counts[single])
         statistics.pieces = Counter({i: int(n) for i, n in enumerate(pieces) if n and i})
         statistics.worst = [document for _, _, document in sorted(self.worst, reverse=True)]
-        stream = np.concatenate(self.kept) if self.kept else np.zeros(0, np.int32)
-        return Census(statistics, chunks, self.counts, stream, self.stride)
+        return Census(statistics, chunks, self.counts, np.concatenate(self.kept), self.stride)
 
     def _level(self, chunks: list[str]) -> list[str]:
         """Put spaces where the tokenizer sees one: after a line break, before every text."""

@@ -192,7 +192,8 @@ def _try(base: Tokenizer, built: Built, method: str, texts: Mapping[str, Iterabl
     if failed:
         return trial
     if partly:
-        trial.notes.append(f"{partly} forms are one token in some places only, not beside every sign")
+        where = "in some places only, not beside every sign"
+        trial.notes.append(f"{partly} forms are one token {where}")
     pieces = {token.id: token.pieces for token in built.added}
     for name, corpus in texts.items():
         verdict = check(base, built.tokenizer, pieces, corpus)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import unicodedata
 from collections import defaultdict
 from dataclasses import dataclass
-from itertools import count, repeat
+from itertools import count
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -74,13 +74,10 @@ class UnitStream:
 
     def __init__(self, census: Census, like: UnitStream | None = None) -> None:
         found = _UNIT.findall("\0".join(census.chunks))
-        if like is None:
-            known: dict[str, int] = defaultdict(count(1).__next__, {"\0": -1, START: 0})
-            every = map(known.__getitem__, found)
-        else:
-            known = {"\0": -1} | {unit: number for number, unit in enumerate(like.units)}
-            every = map(known.get, found, repeat(0))
-        flat = np.fromiter(every, np.int32, len(found))
+        same = like.units if like else [START]
+        known: dict[str, int] = defaultdict(count(len(same)).__next__, {"\0": -1})
+        known |= {unit: number for number, unit in enumerate(same)}
+        flat = np.fromiter(map(known.__getitem__, found), np.int32, len(found))
         self.units = list(known)[1:]
         # Chunk number c is flat[borders[c] + 1 : borders[c + 1]].
         borders = np.concatenate([[-1], np.flatnonzero(flat == -1), [len(flat)]])
@@ -100,6 +97,9 @@ class UnitStream:
         # ® and ™ also join what a space separates; a full stop or a hyphen does not.
         joins = ((traits & _JOINER) > 0) & next_word & (~next_spaced | ((traits & _SIGN) > 0))
         self.links = (word & (next_word | ((after & _JOINER) > 0))) | joins
+        if like:
+            self.units = like.units
+            self.numbers[self.numbers >= len(like.units)] = 0
 
     def surface(self, position: int, length: int) -> str:
         """Text of the n-gram of `length` units at a position."""

@@ -20,15 +20,18 @@ from idiolect.text.counts import batches
 if TYPE_CHECKING:
     from idiolect.text.tokenizer import Tokenizer
 
-__all__ = ["Contexts", "find_contexts"]
+__all__ = ["Contexts", "Snippet", "find_contexts"]
+
+Snippet = NDArray[np.int32]
+"""Ids of a part of a document, without special tokens."""
 
 
 @dataclass(frozen=True)
 class Contexts:
     """What was found."""
 
-    snippets: list[NDArray[np.int32]]
-    """Ids, without special tokens, of the extended vocabulary."""
+    snippets: list[Snippet]
+    """They do not overlap."""
     count: Counter[int]
     """In how many snippets each new id stands."""
 

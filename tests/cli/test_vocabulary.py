@@ -1,0 +1,88 @@
+"""`idiolect audit`, as a person runs it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from idiolect.text.tokenizer import Tokenizer
+from idiolect.vocabulary.extend import extend
+from idiolect.vocabulary.terms import Terms
+from vocabulary.conftest import DOMAIN, GENERAL, make
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def run(*arguments: object, width: int = 160) -> subprocess.CompletedProcess[str]:
+    program = "from idiolect.cli.main import main; main()"
+    return subprocess.run(
+        [sys.executable, "-c", program, "audit", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"COLUMNS": str(width), "PATH": ""},
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    make("gpt2").save(tmp_path / "gpt2")
+    lines = [json.dumps({"note": text}) for text in DOMAIN]
+    (tmp_path / "notes.jsonl").write_text("\n".join([*lines, "{broken"]))
+    (tmp_path / "general.txt").write_text("\n".join(" ".join(t.split()) for t in GENERAL))
+    (tmp_path / "glossary.txt").write_text("HbA1c\n\nthe\nquuxine\n")
+    return tmp_path
+
+
+def test_the_whole_road(folder: Path) -> None:
+    outputs = [folder / name for name in ("terms.json", "audit.json", "audit.csv")]
+    done = run(
+        folder / "gpt2", folder / "notes.jsonl", "--general", folder / "general.txt",
+        "--glossary", folder / "glossary.txt", "--rows", 40, "--top", 5,
+        "--terms", outputs[0], "--json", outputs[1], "--csv", outputs[2],
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for shown in ("tokens a word", "log-odds", "skipped 1 records of the corpus: malformed JSON"):
+        assert shown in done.stdout
+    assert "left out 'the': already one token" in done.stdout
+    assert "left out '': empty" in done.stdout
+    terms = Terms.load(outputs[0])
+    assert len(terms.forms) <= 40
+    assert {"HbA1c", "quuxine"} <= {term.text for term in terms}
+    larger = extend(Tokenizer.load(folder / "gpt2"), terms, domain=DOMAIN)
+    assert larger.extension.checks["domain"].saving > 0.3
+    assert json.loads(outputs[1].read_text())["statistics"]["documents"] == len(DOMAIN)
+    assert list(csv.DictReader(outputs[2].read_text().splitlines()))
+
+
+def test_it_stays_readable_in_a_narrow_window(folder: Path) -> None:
+    done = run(folder / "gpt2", folder / "notes.jsonl", "--top", 3, width=80)
+    assert done.returncode == 0
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    assert "Terms it breaks" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nowhere", "notes.jsonl"], "no such file or directory"),
+        (["gpt2", "nothing.jsonl"], "no such file or folder"),
+        (["gpt2", "notes.jsonl", "--glossary", "none.txt"], "cannot read"),
+        (["gpt2", "notes.jsonl", "--json", "no/folder/x.json"], "no folder"),
+        (["gpt2", "notes.jsonl", "--rows", "0"], "chooses nothing"),
+        (["gpt2", "glossary.txt", "--glossary", "latin.txt"], "not UTF-8 in line 1"),
+    ],
+)
+def test_bad_input_is_one_line(folder: Path, arguments: list[str], said: str) -> None:
+    (folder / "latin.txt").write_bytes(b"na\xefve\n")
+    paths = [a if a.startswith("-") or a.isdigit() else str(folder / a) for a in arguments]
+    done = run(*paths)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == 1

@@ -21,9 +21,9 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-demo: $(READY)        ## what the package can do on this machine
+demo: $(READY)        ## a published encoder learns the words of NumPy's documentation
 	$(BIN)/idiolect doctor
-	$(BIN)/idiolect models
+	$(BIN)/python examples/first_words.py runs/demo
 
 benchmarks: $(READY)  ## every side-by-side run, one after another
 	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done

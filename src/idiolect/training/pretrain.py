@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from idiolect.errors import ConfigError, InputError, VerificationError
 from idiolect.models.adapter import save_adapter
 from idiolect.models.language_model import LanguageModel
+from idiolect.nn.embedding import ExtendedRows
 from idiolect.nn.lora import LoraConfig, add_lora, merge_lora
 from idiolect.nn.transformer import Transformer
 from idiolect.text.corpus import Corpus
@@ -83,6 +84,8 @@ def pretrain(
     """
     plan = plan or Plan()
     network = model.network
+    if train == "rows" and plan.learning_rate is None:
+        plan = replace(plan, learning_rate=_row_rate(network))
     _check(network, plan, steps, objective)
     workers = Workers.join(network.device)
     folder = RunFolder(out)
@@ -127,6 +130,13 @@ def pretrain(
     workers.wait()
     model.network.eval()
     return model
+
+
+def _row_rate(network: Transformer) -> float:
+    """A rate at which Adam, whose steps have the rate's size, moves rows of any size as readily."""
+    rows = network.tokens.weight
+    original = rows.original if isinstance(rows, ExtendedRows) else rows
+    return min(3e-2, float(original.detach().float().square().mean().sqrt()) / 50)
 
 
 def _train(

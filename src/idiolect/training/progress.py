@@ -90,6 +90,11 @@ class Reporter:
         text = f"loss {metrics['loss']:.4f}{bits}  {metrics['tokens_per_second']:,.0f} tokens/s"
         self._progress.update(self._task, completed=step, text=text)
 
+    def say(self, text: str) -> None:
+        """Tell a person something, once, on standard error."""
+        if self._file is not None:
+            self._progress.console.print(text)
+
 
 def _keep(path: Path, steps: int) -> None:
     """Drop the lines of steps that will be done again, and one that was cut off."""

@@ -1,0 +1,123 @@
+"""`idiolect pretrain`: from a published model and from nothing, and its errors in one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from idiolect.cli.main import app
+from idiolect.errors import IdiolectError
+from idiolect.models.language_model import LanguageModel
+from training import models
+
+runner = CliRunner()
+
+_MAIN = "from idiolect.cli.main import main; main()"
+
+_TOML = """
+[model]
+model_type = "llama"
+hidden_size = 16
+intermediate_size = 24
+num_hidden_layers = 2
+num_attention_heads = 2
+max_position_embeddings = 64
+tie_word_embeddings = true
+
+[training]
+steps = 5
+length = 32
+batch = 2
+learning_rate = 0.01
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    models.model().save(tmp_path / "model")
+    models.tokenizer().save(tmp_path / "tokenizer")
+    (tmp_path / "text.txt").write_text("\n".join(models.texts()))
+    (tmp_path / "new.toml").write_text(_TOML)
+    return tmp_path
+
+
+def _run(folder: Path, *arguments: str) -> str:
+    result = runner.invoke(app, ["pretrain", *arguments])
+    if isinstance(result.exception, IdiolectError):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_help_shows_an_example() -> None:
+    assert "idiolect pretrain ./gpt2" in runner.invoke(app, ["pretrain", "--help"]).output
+
+
+def test_rows_of_a_published_model(folder: Path) -> None:
+    out = folder / "run"
+    sources = [str(folder / "model"), str(folder / "text.txt")]
+    options = ["--out", str(out), "--steps", "3", "--length", "32", "--batch", "2"]
+    assert str(out / "model") in _run(folder, *sources, *options)
+    record = json.loads((out / "run.json").read_text())
+    assert (record["train"], record["objective"], record["plan"]["batch"]) == ("rows", "causal", 2)
+    assert len(LanguageModel.load(out / "model").tokenizer) == 45
+
+
+def test_from_nothing(folder: Path) -> None:
+    out = folder / "run"
+    sources = [str(folder / "tokenizer"), str(folder / "text.txt")]
+    _run(folder, *sources, "--config", str(folder / "new.toml"), "-o", str(out), "--seed", "3")
+    record = json.loads((out / "run.json").read_text())
+    assert record["unfreeze_original_rows"]
+    assert (record["train"], record["plan"]["seed"], record["steps"]) == ("all", 3, 5)
+    trained = LanguageModel.load(out / "model")
+    fresh = LanguageModel.new(trained.settings, trained.tokenizer, seed=3)
+    assert not trained.network.tokens.weight.equal(fresh.network.tokens.weight)  # type: ignore[arg-type,operator]
+
+
+@pytest.mark.parametrize(
+    ("toml", "words"),
+    [
+        ("[model", "new.toml:"),
+        ("[training]\nsteps = 3", "no table"),
+        ('[model]\nmodel_type = "nothing"\n[training]\nsteps = 1', "unknown model type"),
+        (_TOML + "colour = 1", "unknown training settings: colour"),
+        (_TOML.replace("steps = 5", ""), "how many steps"),
+    ],
+)
+def test_bad_files_are_told(folder: Path, toml: str, words: str) -> None:
+    (folder / "new.toml").write_text(toml)
+    sources = [str(folder / "tokenizer"), str(folder / "text.txt")]
+    options = ["--config", str(folder / "new.toml"), "-o", str(folder / "run")]
+    with pytest.raises(IdiolectError, match=words):
+        _run(folder, *sources, *options)
+
+
+def test_a_person_stops_it_and_goes_on(folder: Path) -> None:
+    out = folder / "run"
+    command = [
+        *(sys.executable, "-c", _MAIN, "pretrain"),
+        *(str(folder / "model"), str(folder / "text.txt"), "-o", str(out)),
+        *("--steps", "3000", "--length", "32", "--batch", "2"),
+    ]
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    metrics = out / "metrics.jsonl"
+    while not (metrics.exists() and metrics.read_text()):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "start again to go on from there" in errors
+    assert "Traceback" not in errors
+    assert list(out.glob("checkpoint-*"))

@@ -269,7 +269,7 @@ def test_tensorboard_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize("train", ["rows", "body"])
 def test_rows_alone_get_a_rate_of_their_size(tmp_path: Path, train: Any) -> None:
-    """Adam's steps have the rate's size, so what moves rows of 0.3 would take those of 0.02 apart."""
+    """Adam moves a number by the rate, so what suits rows of 0.3 takes those of 0.02 apart."""
     model = models.model("llama")
     size = float(model.network.vocabulary_rows()["tokens.weight"].original.square().mean().sqrt())
     plan = Plan(length=32, batch=2, warmup=0.0)

@@ -246,6 +246,12 @@ def test_a_normaliser_that_respells_is_named() -> None:
     assert gone.extension.refused[0].reason == "the normaliser leaves nothing of it"
 
 
+def test_a_term_the_decoder_respells_is_refused() -> None:
+    record = extend(make("bert"), ["do not", "metformin"]).extension
+    assert [refused.reason for refused in record.refused] == ['decodes to "don\'t"']
+    assert [token.text for token in record.added] == [" metformin"]
+
+
 def test_an_entry_the_merges_never_reach_is_refused() -> None:
     pipeline = json.loads(make("gpt2").engine.to_str())
     pipeline["model"]["vocab"]["Ġmetformin"] = len(make("gpt2"))

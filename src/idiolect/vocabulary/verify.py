@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from idiolect.text.extension import Added
     from idiolect.text.tokenizer import Tokenizer
 
-__all__ = ["Verdict", "check", "unreached"]
+__all__ = ["Verdict", "check", "respelt", "unreached"]
 
 _PLACES = {True: ("a{} b", "the{} and", "){} (", "a{}.", "a{},"), False: ("{} b", "({})", "\n{}\n")}
 """Where to look for a form with a space before it, and for one without. There are several, since a
@@ -64,6 +64,27 @@ def unreached(larger: Tokenizer, added: Sequence[Added]) -> tuple[set[int], int]
             elif not all(found):
                 partly += 1
     return failed, partly
+
+
+def respelt(
+    base: Tokenizer, larger: Tokenizer, pieces: Mapping[int, Sequence[int]]
+) -> dict[int, str]:
+    """Find new ids that decode to other text than their pieces, white space aside.
+
+    The WordPiece decoder, for one, tidies each token, and makes "don't" of a token `do not`.
+
+    Returns:
+        What each of them decodes to.
+    """
+    anchor = base.encode("a", special_tokens=False)
+    known = {i: p for i, p in pieces.items() if base.unk_id not in p}
+    was = base.decode_batch([[*anchor, *p] for p in known.values()], skip_special_tokens=False)
+    now = larger.decode_batch([[*anchor, i] for i in known], skip_special_tokens=False)
+    return {
+        i: b[1:].strip()
+        for i, a, b in zip(known, was, now, strict=True)
+        if "".join(a.split()) != "".join(b.split())
+    }
 
 
 def check(

@@ -39,7 +39,7 @@ from idiolect.vocabulary.audit import audit
 from idiolect.vocabulary.extend import extend
 from paired import compare
 
-THREADS, ADDED, LENGTH, BATCH, PAIRS = 2, 2_000, 512, 8, 5
+THREADS, ADDED, LENGTH, BATCH, PAIRS = 2, 2_000, 512, 8, 3
 TARGETS = {"rows": (1.5, 0.7), "all": (1.2, None)}
 MODES = ("rows", "all")
 

@@ -11,14 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from idiolect.models.language_model import LanguageModel
+    from idiolect.training.plan import Plan
+    from idiolect.training.pretrain import pretrain
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "LanguageModel": "idiolect.models.language_model",
+    "Plan": "idiolect.training.plan",
+    "pretrain": "idiolect.training.pretrain",
 }
 
-__all__ = ["LanguageModel", "__version__"]
+__all__ = ["LanguageModel", "Plan", "__version__", "pretrain"]
 
 
 def __getattr__(name: str) -> Any:

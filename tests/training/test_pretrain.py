@@ -113,6 +113,15 @@ def test_original_rows_move_only_when_they_are_unfrozen(tmp_path: Path) -> None:
     assert moved == {"tokens.weight.original", "tokens.weight.added"}
 
 
+def test_new_rows_leave_old_text_as_it_was(tmp_path: Path) -> None:
+    """Before any adapter or body is trained, old ids read and score bit for bit as published."""
+    published = models.model(grown=False).network
+    trained = pretrain(models.model(), _corpus(), out=tmp_path, steps=20, plan=PLAN).network
+    ids = torch.arange(4, len(models.OLD)).view(2, -1)
+    with torch.no_grad():
+        assert torch.equal(trained(ids).logits[..., : len(models.OLD)], published(ids).logits)
+
+
 def test_it_learns_and_says_so(tmp_path: Path) -> None:
     model = models.model()
     pretrain(model, _corpus(), out=tmp_path, steps=300, train="all", plan=PLAN)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -87,6 +88,7 @@ def pretrain(
     where the file has two tables: `model` with the fields of a config.json, and `training` with
     steps, batch, learning_rate and the like.
     """
+    from idiolect.models.language_model import LanguageModel
     from idiolect.nn.lora import LoraConfig
     from idiolect.text.corpus import Corpus
     from idiolect.training.plan import Plan
@@ -112,7 +114,7 @@ def pretrain(
     if "steps" not in choices:
         raise ConfigError("how many steps?", hint="give --steps")
     if config is None:
-        start = _load(model)
+        start = LanguageModel.load(model, device=_device())
     else:
         start = _new(shape, model, plan.seed)
         choices = {"train": "all", "unfreeze_original_rows": True} | choices
@@ -136,24 +138,20 @@ def pretrain(
     typer.echo(f"the model is in {out / 'model'}")
 
 
-def _load(model: str) -> LanguageModel:
-    import torch
-
-    from idiolect.models.language_model import LanguageModel
-
-    return LanguageModel.load(model, device="cuda" if torch.cuda.is_available() else "cpu")
-
-
 def _new(shape: dict[str, Any], tokenizer: str, seed: int) -> LanguageModel:
-    import torch
-
     from idiolect.models.language_model import LanguageModel
     from idiolect.text.tokenizer import Tokenizer
 
     model = LanguageModel.new(shape, Tokenizer.load(tokenizer), seed=seed)
-    if torch.cuda.is_available():
-        model.network.to("cuda")
+    model.network.to(_device())
     return model
+
+
+def _device() -> str:
+    """Return this process's GPU, where the machine has any."""
+    import torch
+
+    return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -39,12 +39,16 @@ class Workers:
 
     @classmethod
     def join(cls, device: torch.device) -> Workers:
-        """Meet the other processes that `torchrun` started; alone where there are none."""
+        """Meet the other processes that `torchrun` started; alone where there are none.
+
+        Args:
+            device: This process's own; GPUs are joined by NCCL, CPUs by gloo.
+        """
         if int(os.environ.get("WORLD_SIZE", "1")) < 2:
             return cls()
         if not dist.is_initialized():
             if device.type == "cuda":
-                torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+                torch.cuda.set_device(device)
             dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
         return cls(dist.get_rank(), dist.get_world_size())
 

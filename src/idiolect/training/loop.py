@@ -38,8 +38,9 @@ from idiolect.training.progress import Reporter
 __all__ = ["Objective", "Source", "Trainer"]
 
 _EXPLOSION = 3.0
-"""A loss this many times its running mean is no noise: from 3 nats it is beyond a blind guess."""
+"""A loss this many times its running mean is no noise."""
 _MEMORY = 0.95
+"""The running mean's weight of what was before."""
 
 
 class Objective(Protocol):
@@ -114,6 +115,10 @@ class Trainer:
         self.workers = workers or Workers()
         self.bytes_per_token = bytes_per_token
         self.device = network.device
+        for parameter in network.parameters():
+            # Some checkpoints load as transposed views, which reading tolerates: training reads
+            # and writes them at half the speed.
+            parameter.data = parameter.data.contiguous()
         self._step = _Step(network, objective)
         self._autocast, compiled = _capability(self.device)
         if compiled:

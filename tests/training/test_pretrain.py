@@ -39,7 +39,19 @@ def _kind(name: str, rows: set[str]) -> str:
     return "added" if name.removesuffix(".added") in rows else "body"
 
 
-@pytest.mark.parametrize(("train", "tied"), list(itertools.product(MODES, (True, False))))
+@pytest.mark.parametrize(
+    ("train", "tied"),
+    [
+        ("rows", True),
+        ("rows", False),
+        ("all", False),
+        *(
+            pytest.param(train, tied, marks=pytest.mark.slow)
+            for train, tied in itertools.product(MODES, (True, False))
+            if train != "rows" and (train, tied) != ("all", False)
+        ),
+    ],
+)
 def test_500_steps_move_what_trains_and_nothing_else(
     tmp_path: Path, train: Any, tied: bool
 ) -> None:

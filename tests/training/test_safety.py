@@ -42,14 +42,15 @@ def _assert_same(out: Path, whole: Path) -> None:
     assert not list(out.glob(".*")), "something half-written was left"
 
 
-def test_killed_at_random_moments(tmp_path: Path, whole: tuple[Path, float]) -> None:
+@pytest.mark.parametrize("often", [5, pytest.param(40, marks=pytest.mark.slow)])
+def test_killed_at_random_moments(tmp_path: Path, whole: tuple[Path, float], often: int) -> None:
     reference, seconds = whole
     seed = time.time_ns()
     draw = random.Random(seed)
     out, kills = tmp_path / "run", 0
     while True:
         process = runs.start(out)
-        if kills < 12:
+        if kills < often:
             process.join(draw.uniform(0, seconds))
         else:
             runs.finish(process)

@@ -76,6 +76,10 @@ class Rows:
     sources: Sequence[int]
     """Which documents of the token file the rows hold, in order."""
 
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self.ids)
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -87,6 +91,10 @@ class Batch:
     """The mask of the network; see `Rows.documents`."""
     targets: Tensor
     """The id each token has to predict; -1 where it need not. (rows, length)."""
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self.ids)
 
     @property
     def count(self) -> int:

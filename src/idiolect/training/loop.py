@@ -28,19 +28,47 @@ from torch import Tensor, nn
 from idiolect.errors import ConfigError, TrainingError
 from idiolect.nn.layer import Layer
 from idiolect.nn.transformer import Transformer
-from idiolect.training.batches import Batch, Rows
 from idiolect.training.checkpoint import Checkpoint, RunFolder
 from idiolect.training.distributed import Workers
 from idiolect.training.optim import make_optimizer
 from idiolect.training.plan import Plan
 from idiolect.training.progress import Reporter
 
-__all__ = ["Objective", "Source", "Trainer"]
+__all__ = ["Divisible", "Examples", "Objective", "Source", "Trainer"]
 
 _EXPLOSION = 3.0
 """A loss this many times its running mean is no noise."""
 _MEMORY = 0.95
 """The running mean's weight of what was before."""
+
+
+class Examples(Protocol):
+    """What a source gives for one step."""
+
+    @property
+    def sources(self) -> Sequence[int]:
+        """Which documents they come from; to name them when something goes wrong."""
+
+
+class Divisible(Protocol):
+    """A batch: what processes share and micro-batches divide."""
+
+    @property
+    def count(self) -> int:
+        """How many targets its loss is a sum over."""
+
+    @property
+    def tokens(self) -> int:
+        """How many real tokens it has."""
+
+    def __len__(self) -> int:
+        """How many rows it has."""
+
+    def part(self, rows: slice) -> Divisible:
+        """Return some of the rows."""
+
+    def to(self, device: torch.device) -> Divisible:
+        """Move it to a device."""
 
 
 class Objective(Protocol):
@@ -50,17 +78,17 @@ class Objective(Protocol):
     def predicts_text(self) -> bool:
         """Whether every token is predicted once, so that bits per byte have a meaning."""
 
-    def prepare(self, rows: Rows) -> Batch:
+    def prepare(self, rows: Any) -> Divisible:
         """Make a batch of what the source gives. The same rows always give the same batch."""
 
-    def loss(self, network: Transformer, batch: Batch) -> Tensor:
+    def loss(self, network: Transformer, batch: Any) -> Tensor:
         """Return the loss summed over the batch's targets, a scalar."""
 
 
 class Source(Protocol):
     """Where batches come from, endlessly."""
 
-    def take(self) -> Rows:
+    def take(self) -> Examples:
         """Return the rows of the next step, for all processes."""
 
     def state(self) -> dict[str, Any]:
@@ -78,7 +106,7 @@ class _Step(nn.Module):
         self.network = network
         self._objective = (objective,)
 
-    def forward(self, batch: Batch) -> Tensor:
+    def forward(self, batch: Divisible) -> Tensor:
         return self._objective[0].loss(self.network, batch)
 
 
@@ -180,7 +208,7 @@ class Trainer:
         torch.manual_seed(
             (self.plan.seed << 32) + self.done * self.workers.count + self.workers.rank
         )
-        own = self._accumulate(batch.part(self.workers.share(len(rows.ids))), total)
+        own = self._accumulate(batch.part(self.workers.share(len(batch))), total)
         self.workers.sum_gradients(self.training.values())
         norm = nn.utils.clip_grad_norm_(self.training.values(), self.plan.clip)
         norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
@@ -208,12 +236,12 @@ class Trainer:
         reporter.step(self.done, metrics)
         return signals > 0
 
-    def _accumulate(self, batch: Batch, total: int) -> float:
+    def _accumulate(self, batch: Divisible, total: int) -> float:
         """Add up the gradients of this process's rows; return their summed loss."""
         scale = self.workers.gradient_scale(self.training.values()) / total
-        size = self.plan.micro_batch or len(batch.ids)
+        size = self.plan.micro_batch or len(batch)
         summed = torch.zeros((), device=self.device)
-        for start in range(0, len(batch.ids), size):
+        for start in range(0, len(batch), size):
             part = batch.part(slice(start, start + size)).to(self.device)
             with self._autocast:
                 loss = self._step(part)
@@ -221,7 +249,7 @@ class Trainer:
             summed += loss.detach()
         return float(summed)
 
-    def _judge(self, loss: float, norm: float, rows: Rows, before: Mapping[str, Any]) -> None:
+    def _judge(self, loss: float, norm: float, rows: Examples, before: Mapping[str, Any]) -> None:
         """Stop at a loss that would ruin the weights."""
         if math.isfinite(loss) and math.isfinite(norm) and loss <= _EXPLOSION * self._mean_loss:
             return

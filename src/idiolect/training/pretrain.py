@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import torch
+from rich.console import Console
 from torch import Tensor, nn
 
 from idiolect.errors import ConfigError, InputError, VerificationError
@@ -107,7 +108,8 @@ def pretrain(
         )
         if not folder.tokens.exists():
             text = corpus if replay is None else corpus.mix(replay, replay_share)
-            TokenFile.write(folder.tokens, text, model.tokenizer)
+            with Console(stderr=True).status("tokenising the corpus"):
+                TokenFile.write(folder.tokens, text, model.tokenizer)
     if adapters is not None:
         with torch.random.fork_rng([]):
             torch.manual_seed(plan.seed)
@@ -125,7 +127,9 @@ def pretrain(
         if adapters is not None:
             save_adapter(model, folder.adapter)
         if not folder.model.exists():
-            model.save(folder.model)
+            fresh = folder.path / ".model.new"
+            model.save(fresh)
+            fresh.rename(folder.model)
     merge_lora(model.network)
     workers.wait()
     model.network.eval()

@@ -11,18 +11,35 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from idiolect.models.language_model import LanguageModel
+    from idiolect.text.corpus import Corpus
+    from idiolect.text.tokenizer import Tokenizer
     from idiolect.training.plan import Plan
     from idiolect.training.pretrain import pretrain
+    from idiolect.vocabulary.audit import audit
+    from idiolect.vocabulary.extend import extend
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Corpus": "idiolect.text.corpus",
     "LanguageModel": "idiolect.models.language_model",
     "Plan": "idiolect.training.plan",
+    "Tokenizer": "idiolect.text.tokenizer",
+    "audit": "idiolect.vocabulary.audit",
+    "extend": "idiolect.vocabulary.extend",
     "pretrain": "idiolect.training.pretrain",
 }
 
-__all__ = ["LanguageModel", "Plan", "__version__", "pretrain"]
+__all__ = [
+    "Corpus",
+    "LanguageModel",
+    "Plan",
+    "Tokenizer",
+    "__version__",
+    "audit",
+    "extend",
+    "pretrain",
+]
 
 
 def __getattr__(name: str) -> Any:

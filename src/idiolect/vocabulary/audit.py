@@ -1,9 +1,7 @@
 """`audit`: how a tokenizer fares on a corpus, and which terms it breaks.
 
 One pass counts every distinct stretch of text; candidate terms are what recurs among them, from
-single words to phrases that cross the tokenizer's own borders. Where general text is given, each
-candidate also says how typical of the domain it is, by the log-odds of Monroe, Colaresi and Quinn
-("Fightin' Words", 2008).
+single words to phrases that cross the tokenizer's own borders.
 
 >>> found = audit(tokenizer, Corpus("abstracts.jsonl"), general=Corpus("books/"))  # doctest: +SKIP
 >>> found.choose(5000).save("terms.json")  # doctest: +SKIP
@@ -18,53 +16,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from idiolect.errors import InputError
-from idiolect.vocabulary.census import encode_forms, take_census
-from idiolect.vocabulary.choice import Occurrences
+from idiolect.vocabulary.candidates import Candidate, Found, find_candidates
 from idiolect.vocabulary.forms import see
-from idiolect.vocabulary.ngrams import UnitStream, cut_units, mine
-from idiolect.vocabulary.terms import LeftOut, Term, Terms, objection
+from idiolect.vocabulary.terms import LeftOut, Term, Terms
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from idiolect.text.tokenizer import Tokenizer
-    from idiolect.vocabulary.census import Census, Integers, Statistics
-    from idiolect.vocabulary.ngrams import Floats, Level
-    from idiolect.vocabulary.terms import Source
+    from idiolect.vocabulary.census import Statistics
 
 __all__ = ["Audit", "Candidate", "Group", "audit"]
-
-_PRIOR = 0.01
-"""Words the Dirichlet prior of the log-odds counts for, as a share of the words in both texts."""
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A stretch of text that could become one token."""
-
-    form: str
-    """The text, with the space before it if any."""
-    count: int
-    """Occurrences in the corpus."""
-    documents: int
-    """Documents it occurs in."""
-    pieces: tuple[int, ...]
-    """Ids it is made of now."""
-    saved: int
-    """Tokens the corpus would lose if this were one token and nothing else changed."""
-    log_odds: float | None
-    """Logarithm of the ratio of its odds in the corpus to those in general text."""
-    z: float | None
-    """The same in standard deviations; above 2 it is no accident."""
-    pmi: float | None
-    """For a phrase, bits of pointwise mutual information at its weakest space."""
-    source: Source
-    """`glossary` where the user named it, else `corpus`."""
-
-    @property
-    def weight(self) -> float:
-        """What a token saved by it counts: the chance that a use of it is the domain's, 0 to 1."""
-        return 1.0 if self.log_odds is None else float(1 / (1 + np.exp(-self.log_odds)))
 
 
 @dataclass(frozen=True)
@@ -84,20 +46,29 @@ class Group:
 class Audit:
     """What a tokenizer does to a corpus, and the terms it breaks."""
 
-    statistics: Statistics
-    """Of the corpus."""
-    general: Statistics | None
-    """Of the general text, if there was any."""
-    candidates: list[Candidate]
-    """Everything that could become one token, by weighted savings, the best first."""
-    left_out: list[LeftOut]
-    """Glossary lines that cannot be or need not be taught, with the reason."""
-    tokenizer: Tokenizer = field(repr=False)
-    _occurrences: Occurrences = field(repr=False)
-    _documents: Integers = field(repr=False)
-    """Document of each unit position."""
-    _glossary: list[tuple[str, list[int]]] = field(repr=False)
-    """For each glossary term its candidates."""
+    tokenizer: Tokenizer
+    """The tokenizer that was audited."""
+    _found: Found = field(repr=False)
+
+    @property
+    def statistics(self) -> Statistics:
+        """Of the corpus."""
+        return self._found.statistics
+
+    @property
+    def general(self) -> Statistics | None:
+        """Of the general text, if there was any."""
+        return self._found.general
+
+    @property
+    def candidates(self) -> list[Candidate]:
+        """Everything that could become one token, by weighted savings, the best first."""
+        return self._found.candidates
+
+    @property
+    def left_out(self) -> list[LeftOut]:
+        """Glossary lines that cannot be or need not be taught, with the reason."""
+        return self._found.left_out
 
     def choose(self, rows: int, *, least: float | None = None, phrases: bool = True) -> Terms:
         """Choose the forms that save the most tokens, each against the cost of its row.
@@ -125,7 +96,7 @@ class Audit:
             )
         left_out = list(self.left_out)
         forced: dict[int, str] = {}
-        for term, numbers in self._glossary:
+        for term, numbers in self._found.asked:
             if len(forced) + len(set(numbers) - forced.keys()) > rows:
                 left_out.append(LeftOut(term, f"no row left in a budget of {rows}"))
             else:
@@ -135,7 +106,7 @@ class Audit:
             seen = see(self.tokenizer, [candidate.form for candidate in self.candidates])
             weights[[cuts > 1 for _, cuts in seen]] = 0.0
         chosen: dict[str, Term] = {}
-        for pick in self._occurrences.choose(weights, forced, rows, least):
+        for pick in self._found.occurrences.choose(weights, forced, rows, least):
             candidate = self.candidates[pick.candidate]
             text = forced.get(pick.candidate, candidate.form.strip())
             old = chosen.get(text, Term(text, (), candidate.source))
@@ -158,13 +129,13 @@ class Audit:
 
     def _group(self, numbers: list[int]) -> Group:
         candidates = sorted((self.candidates[n] for n in numbers), key=lambda c: -c.saved)
-        offsets, begins = self._occurrences.offsets, self._occurrences.begins
+        offsets, begins = self._found.occurrences.offsets, self._found.occurrences.begins
         places = np.concatenate([begins[offsets[n] : offsets[n + 1]] for n in numbers])
         return Group(
             max(candidates, key=lambda c: c.count).form.strip(),
             tuple(candidates),
             sum(c.count for c in candidates),
-            len(np.unique(self._documents[places])),
+            len(np.unique(self._found.documents[places])),
             sum(c.saved for c in candidates),
         )
 
@@ -192,214 +163,8 @@ def audit(
         InputError: the corpus holds no documents.
         ConfigError: the tokenizer's algorithm is unknown.
     """
-    return _Auditor(tokenizer, corpus, min_documents).finish(general, glossary or ())
-
-
-class _Auditor:
-    """The steps of `audit`: candidates are numbered as they are met, and put in order last."""
-
-    def __init__(
-        self, tokenizer: Tokenizer, corpus: Iterable[str], min_documents: int | None
-    ) -> None:
-        self.tokenizer = tokenizer
-        census = take_census(tokenizer, corpus)
-        self.statistics = census.statistics
-        self.floor = min_documents or min(max(2, self.statistics.documents // 1000), 100)
-        self.stream = UnitStream(census)
-        self.ngrams = mine(self.stream, max(2, self.floor // self.stream.scale))
-        self.unknown = None if tokenizer.kind == "byte-bpe" else tokenizer.unk_id
-        self.forms: list[str] = []
-        self.pieces: list[list[int]] = []
-        self.pmi: list[float] = []
-        self.numbers: dict[object, int] = {}
-        """Candidate by its pieces: what is encoded alike can only become one token together."""
-
-    def finish(self, general: Iterable[str] | None, glossary: Sequence[str]) -> Audit:
-        costs = self._costs()
-        tables = [self._candidates(level, costs) for level in self.ngrams.levels]
-        asked, left_out = self._ask(glossary)
-        found = [
-            (table[level.labels], level.positions, level.positions + level.length)
-            for level, table in zip(self.ngrams.levels, tables, strict=True)
-        ]
-        wanted = sorted({number for _, numbers in asked for number in numbers})
-        found.append(_find(self.stream, {number: self.forms[number] for number in wanted}))
-        occurrences = self._occurrences(found, costs)
-
-        documents = np.cumsum(self.stream.numbers == 0, dtype=np.int32) - 1
-        spread = _spread(occurrences, documents)
-        frequent = spread * self.stream.scale >= self.floor
-        frequent[wanted] = True
-        counts = np.diff(occurrences.offsets) * self.stream.scale
-        saved = occurrences.savings() * self.stream.scale
-        odds = None
-        beyond = None
-        if general is not None:
-            elsewhere = take_census(self.tokenizer, general)
-            beyond = elsewhere.statistics
-            there = self._count_in(elsewhere, tables, wanted)
-            odds = _log_odds(counts, self.statistics.words, there, beyond.words)
-        weights = np.ones(len(counts)) if odds is None else 1 / (1 + np.exp(-odds[0]))
-        order = np.flatnonzero(frequent)
-        order = order[np.argsort(-(saved * weights)[order], kind="stable")]
-        place = {int(number): i for i, number in enumerate(order)}
-        return Audit(
-            statistics=self.statistics,
-            general=beyond,
-            candidates=[
-                Candidate(
-                    form=self.forms[number],
-                    count=int(counts[number]),
-                    documents=int(spread[number]) * self.stream.scale,
-                    pieces=tuple(self.pieces[number]),
-                    saved=int(saved[number]),
-                    log_odds=None if odds is None else float(odds[0][number]),
-                    z=None if odds is None else float(odds[1][number]),
-                    pmi=self.pmi[number] if np.isfinite(self.pmi[number]) else None,
-                    source="glossary" if number in set(wanted) else "corpus",
-                )
-                for number in order
-            ],
-            left_out=left_out,
-            tokenizer=self.tokenizer,
-            _occurrences=occurrences.select(order),
-            _documents=documents,
-            _glossary=[(term, [place[n] for n in numbers]) for term, numbers in asked],
-        )
-
-    def _cost(self, form: str, ids: Sequence[int]) -> int:
-        """Tokens a form costs; what is unknown costs as if it were spelt, since it is lost."""
-        if self.unknown is not None and self.unknown in ids:
-            return max(len(ids), len(form.strip()))
-        return len(ids)
-
-    def _costs(self) -> Integers:
-        """Tokens of each frequent unit, by rank."""
-        ranked = np.flatnonzero(self.ngrams.ranks)
-        units = [self.stream.units[unit] for unit in ranked]
-        costs = [
-            self._cost(unit, ids)
-            for unit, ids in zip(units, encode_forms(self.tokenizer, units), strict=True)
-        ]
-        return np.array([1, *costs], np.int32)
-
-    def _number(self, form: str, ids: list[int], pmi: float) -> int:
-        """Number a candidate; forms that are encoded alike are one."""
-        lost = self.unknown is not None and self.unknown in ids
-        number = self.numbers.setdefault(form.strip() if lost else tuple(ids), len(self.forms))
-        if number == len(self.forms):
-            self.forms.append(form)
-            self.pieces.append(ids)
-            self.pmi.append(pmi)
-        return number
-
-    def _candidates(self, level: Level, costs: Integers) -> Integers:
-        """Number the terms of a level that are not one token yet: candidate by term, or -1."""
-        table = np.full(len(level.keys), -1, np.int32)
-        worth = level.terms * self.stream.scale >= self.floor
-        if level.length == 1:
-            worth &= costs > 1
-        terms = np.flatnonzero(worth)
-        # The more frequent of two spellings that are encoded alike lends its name to both.
-        terms = terms[np.argsort(-level.terms[terms], kind="stable")]
-        forms = [self.stream.surface(int(level.first[term]), level.length) for term in terms]
-        for term, form, ids in zip(terms, forms, encode_forms(self.tokenizer, forms), strict=True):
-            if self._cost(form, ids) > 1 and not objection(form.strip()):
-                table[term] = self._number(form, ids, float(level.pmi[term]))
-        return table
-
-    def _ask(self, glossary: Sequence[str]) -> tuple[list[tuple[str, list[int]]], list[LeftOut]]:
-        """Number the forms of the glossary's terms, and say which need not or cannot be taught."""
-        terms = Terms.of(glossary)
-        left_out = list(terms.left_out)
-        forms = [form for term in terms for form in term.forms]
-        encoded = dict(zip(forms, encode_forms(self.tokenizer, forms), strict=True))
-        asked = []
-        for term in terms:
-            broken = [form for form in term.forms if self._cost(form, encoded[form]) > 1]
-            if broken:
-                numbers = [self._number(form, encoded[form], np.inf) for form in broken]
-                asked.append((term.text, list(dict.fromkeys(numbers))))
-            else:
-                left_out.append(LeftOut(term.text, "already one token"))
-        return asked, left_out
-
-    def _occurrences(
-        self, found: list[tuple[Integers, Integers, Integers]], costs: Integers
-    ) -> Occurrences:
-        """Sort what was found by candidate and place, each place once."""
-        candidates, begins, ends = (np.concatenate(parts) for parts in zip(*found, strict=True))
-        known = candidates >= 0
-        size = len(self.stream.numbers)
-        keys = candidates[known].astype(np.int64) * size + begins[known]
-        keys, first = np.unique(keys, return_index=True)
-        bounds = np.arange(len(self.forms) + 1, dtype=np.int64) * size
-        return Occurrences(
-            costs=costs[self.ngrams.ranks[self.stream.numbers]],
-            begins=begins[known][first],
-            ends=ends[known][first],
-            offsets=np.searchsorted(keys, bounds),
-        )
-
-    def _count_in(self, census: Census, tables: list[Integers], wanted: list[int]) -> Integers:
-        """Count every candidate in general text."""
-        stream = UnitStream(census, like=self.stream)
-        counts = np.zeros(len(self.forms), np.int64)
-        for table, terms in zip(tables, self.ngrams.count(stream), strict=True):
-            np.add.at(counts, table[table >= 0], terms[table >= 0])
-        rare = {n: self.forms[n] for n in wanted if not counts[n]}
-        np.add.at(counts, _find(stream, rare)[0], 1)
-        return counts * stream.scale
-
-
-def _log_odds(here: Integers, n: int, there: Integers, m: int) -> tuple[Floats, Floats]:
-    """Weighted log-odds with an informative Dirichlet prior, and the same over its deviation.
-
-    Args:
-        here: counts in a text of `n` words.
-        n: words.
-        there: counts in another text of `m` words.
-        m: words. The prior is the distribution of both texts together.
-    """
-    prior = _PRIOR * (here + there + 0.5)
-    everything = _PRIOR * (n + m)
-    one = np.log(here + prior) - np.log(n + everything - here - prior)
-    other = np.log(there + prior) - np.log(m + everything - there - prior)
-    return one - other, (one - other) / np.sqrt(1 / (here + prior) + 1 / (there + prior))
-
-
-def _spread(occurrences: Occurrences, documents: Integers) -> Integers:
-    """Count the documents in which each candidate occurs."""
-    at = documents[occurrences.begins]
-    candidates = np.repeat(np.arange(len(occurrences.offsets) - 1), np.diff(occurrences.offsets))
-    new = np.append(True, (at[1:] != at[:-1]) | (candidates[1:] != candidates[:-1]))[: len(at)]
-    return np.bincount(candidates[new], minlength=len(occurrences.offsets) - 1)
-
-
-def _find(stream: UnitStream, forms: dict[int, str]) -> tuple[Integers, Integers, Integers]:
-    """Find where forms occur, begun and ended where words are: numbers, begins, ends."""
-    found: list[tuple[int, Integers, int]] = []
-    if forms:
-        known = {unit: number for number, unit in enumerate(stream.units)}
-        order = np.argsort(stream.numbers, kind="stable")
-        ordered = stream.numbers[order]
-    for number, form in forms.items():
-        units = [known.get(unit, -1) for unit in cut_units(form)]
-        if -1 in units:
-            continue
-        begins = order[slice(*np.searchsorted(ordered, [units[0], units[0] + 1]))]
-        begins = begins[begins + len(units) < len(ordered)]
-        for step, unit in enumerate(units[1:], 1):
-            begins = begins[stream.numbers[begins + step] == unit]
-        if form.strip()[0].isalnum():
-            begins = begins[stream.starts[begins]]
-        if form[-1].isalnum():
-            begins = begins[stream.ends[begins + len(units) - 1]]
-        found.append((number, begins, len(units)))
-    numbers = np.repeat([number for number, _, _ in found], [len(b) for _, b, _ in found])
-    begins = np.concatenate([np.zeros(0, np.int64), *(b for _, b, _ in found)])
-    lengths = np.repeat([length for _, _, length in found], [len(b) for _, b, _ in found])
-    return numbers.astype(np.int32), begins.astype(np.int32), (begins + lengths).astype(np.int32)
+    found = find_candidates(tokenizer, corpus, general, glossary or (), min_documents)
+    return Audit(tokenizer, found)
 
 
 def _singulars(word: str) -> Iterator[str]:

@@ -10,6 +10,7 @@ import torch
 from idiolect.nn.attention import Visibility
 from idiolect.nn.layer import Layer
 from idiolect.nn.packing import positions_and_documents
+from idiolect.training.chance import derive_seed
 from idiolect.training.loop import _capability
 from training import models
 
@@ -65,3 +66,11 @@ def test_layers_compile_in_one_piece(model_type: str) -> None:
     compiled = read()
     compiled.sum().backward()
     torch.testing.assert_close(compiled[documents > 0], eager[documents > 0])
+
+
+def test_seeds_use_every_number() -> None:
+    def draw(*numbers: int) -> float:
+        return float(torch.rand((), generator=torch.Generator().manual_seed(derive_seed(*numbers))))
+
+    assert draw(1, 2) == draw(1, 2)
+    assert len({draw(a, b) for a in range(5) for b in range(5)}) == 25

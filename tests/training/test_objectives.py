@@ -107,6 +107,8 @@ def test_masking_is_drawn_anew_and_can_be_repeated() -> None:
     assert torch.equal(first.ids, goal.prepare(rows).ids)
     later = Rows(rows.ids, rows.documents, 64, ())
     assert not torch.equal(first.targets, goal.prepare(later).targets)
+    other_seed, _ = _masked(models.model("bert"), seed=1)
+    assert not torch.equal(first.targets, other_seed.prepare(rows).targets)
     # Half of the rows, as another process would see them, are masked alike.
     half = Rows(rows.ids[32:], rows.documents[32:], 32, ())
     assert torch.equal(first.ids[32:], goal.prepare(half).ids)

@@ -241,6 +241,7 @@ def test_bad_input_is_one_line(tmp_path: Path) -> None:
         {"schedule": "step"},
         {"micro_batch": 0},
         {"clip": 0.0},
+        {"seed": -1},
     ],
 )
 def test_plans_out_of_range(values: dict[str, Any]) -> None:

@@ -21,7 +21,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -159,6 +159,24 @@ class RunFolder:
             gone = self.path / f".checkpoint.{step:08}.old"
             (self.path / f"checkpoint-{step:08}").rename(gone)
             shutil.rmtree(gone, ignore_errors=True)
+
+    def publish(self, save: Callable[[Path], None]) -> None:
+        """Let the finished model be written, and show it when it is whole.
+
+        Raises:
+            CheckpointError: The disk is full or fails.
+        """
+        fresh = self.path / ".model.new"
+        try:
+            save(fresh / "model")
+            (fresh / "model").rename(self.model)
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(
+                f"cannot write the model to {self.model}: {_reason(error)}",
+                hint="make room and start again; the training itself is done and kept",
+            ) from error
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
 
     def latest(self) -> Checkpoint | None:
         """Read the last checkpoint, if there is one.

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from idiolect.errors import ConfigError, TrainingError
 from idiolect.nn.layer import Layer
 from idiolect.nn.transformer import Transformer
+from idiolect.training.chance import derive_seed
 from idiolect.training.checkpoint import Checkpoint, RunFolder
 from idiolect.training.distributed import Workers
 from idiolect.training.optim import make_optimizer
@@ -37,7 +38,7 @@ from idiolect.training.progress import Reporter
 __all__ = ["Divisible", "Examples", "Objective", "Source", "Trainer"]
 
 _EXPLOSION = 3.0
-"""A loss this many times its running mean is no noise."""
+"""A loss this many times its running mean, and one more, is no noise."""
 _MEMORY = 0.95
 """The running mean's weight of what was before."""
 
@@ -167,7 +168,7 @@ class Trainer:
         self._mean_loss = math.inf
 
     def run(self, *, tensorboard: bool = False) -> None:
-        """Train to the end, from the last checkpoint where there is one.
+        """Train to the end, from the last checkpoint where there is one. Leaves training mode on.
 
         Raises:
             TrainingError: The loss is not finite or explodes.
@@ -176,8 +177,6 @@ class Trainer:
             SystemExit: SIGTERM came; the state is saved.
         """
         self._resume()
-        was_training = self.network.training
-        self.network.train()
         reporter = Reporter(
             self.folder.path if self.workers.is_first else None,
             steps=self.steps,
@@ -189,6 +188,7 @@ class Trainer:
             _caught_signals() as caught,
             torch.random.fork_rng([self.device] if self.device.type == "cuda" else []),
         ):
+            self.network.train()
             while self.done < self.steps:
                 stop = self._advance(reporter, caught)
                 if stop or self.done == self.steps or self.done % self.plan.save_every == 0:
@@ -196,7 +196,6 @@ class Trainer:
                 if stop:
                     reporter.say(f"stopped after step {self.done}; start again to go on from there")
                     _leave(caught)
-        self.network.train(was_training)
 
     def _advance(self, reporter: Reporter, caught: Sequence[int]) -> bool:
         """Do one step; return whether a signal came to any process."""
@@ -205,9 +204,7 @@ class Trainer:
         rows = self.source.take()
         batch = self.objective.prepare(rows)
         total = max(1, batch.count)
-        torch.manual_seed(
-            (self.plan.seed << 32) + self.done * self.workers.count + self.workers.rank
-        )
+        torch.manual_seed(derive_seed(self.plan.seed, self.done, self.workers.rank))
         own = self._accumulate(batch.part(self.workers.share(len(batch))), total)
         self.workers.sum_gradients(self.training.values())
         norm = nn.utils.clip_grad_norm_(self.training.values(), self.plan.clip)
@@ -251,7 +248,7 @@ class Trainer:
 
     def _judge(self, loss: float, norm: float, rows: Examples, before: Mapping[str, Any]) -> None:
         """Stop at a loss that would ruin the weights."""
-        if math.isfinite(loss) and math.isfinite(norm) and loss <= _EXPLOSION * self._mean_loss:
+        if math.isfinite(loss) and math.isfinite(norm) and loss <= _EXPLOSION * self._mean_loss + 1:
             return
         self.optimizer.zero_grad(set_to_none=True)
         self._save(before)

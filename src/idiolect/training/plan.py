@@ -60,6 +60,8 @@ class Plan:
         for name in ("warmup", "last_rate", "weight_decay"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}", hint="it is between 0 and 1")
+        if self.seed < 0:
+            raise ConfigError(f"seed is {self.seed}", hint="it is at least 0")
         if self.schedule not in get_args(Schedule):
             raise ConfigError(
                 f"the schedule {self.schedule!r}", hint="one of " + ", ".join(get_args(Schedule))

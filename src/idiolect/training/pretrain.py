@@ -127,9 +127,7 @@ def pretrain(
         if adapters is not None:
             save_adapter(model, folder.adapter)
         if not folder.model.exists():
-            fresh = folder.path / ".model.new"
-            model.save(fresh)
-            fresh.rename(folder.model)
+            folder.publish(model.save)
     merge_lora(model.network)
     workers.wait()
     model.network.eval()

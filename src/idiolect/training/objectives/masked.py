@@ -9,6 +9,7 @@ from idiolect.errors import InputError
 from idiolect.nn.transformer import Transformer
 from idiolect.text.tokenizer import Tokenizer
 from idiolect.training.batches import Batch, Frame, Rows
+from idiolect.training.chance import derive_seed
 from idiolect.training.objectives.causal import check_head, language_loss
 
 __all__ = ["Masked"]
@@ -69,7 +70,7 @@ class Masked:
         generator = torch.Generator()
         uniform, other = [], []
         for number in range(rows.first, rows.first + len(rows.ids)):
-            generator.manual_seed((self.seed << 40) + number)
+            generator.manual_seed(derive_seed(self.seed, number))
             uniform.append(torch.rand(2, length, generator=generator))
             other.append(torch.randint(self.vocabulary, (length,), generator=generator))
         choice, kind = torch.stack(uniform, dim=1)

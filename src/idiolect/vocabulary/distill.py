@@ -129,7 +129,7 @@ def distill(
         assert isinstance(rows, ExtendedRows)
         rows.verify()
     if out is not None and not folder.model.exists():
-        model.save(folder.model)
+        folder.publish(model.save)
     return Distilled(
         snippets=len(training),
         steps=steps,

@@ -151,9 +151,8 @@ class Distillation:
             targets[:, :-1] = torch.where(real[:, 1:], rows.ids[:, 1:], -1)
         return Pairs(rows.ids, rows.documents, targets, teacher_ids, teacher_mask, places, matched)
 
-    def loss(self, network: Transformer, batch: Batch) -> Tensor:
+    def loss(self, network: Transformer, batch: Pairs) -> Tensor:
         """Return the loss summed over the hidden states that are compared."""
-        assert isinstance(batch, Pairs)
         network.eval()  # Dropout would only add noise to what is compared.
         student, teacher = self._states(network, batch)
         distance = (student[batch.matched] - teacher[batch.matched]).float().square().mean(-1).sum()

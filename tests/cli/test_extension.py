@@ -1,0 +1,95 @@
+"""`idiolect extend` and `idiolect distill`, as a person runs them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from idiolect.models.language_model import LanguageModel
+from idiolect.text.tokenizer import Tokenizer
+from vocabulary.conftest import DOMAIN, GENERAL
+from vocabulary.test_grow import TERMS, build
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    program = "from idiolect.cli.main import main; main()"
+    return subprocess.run(
+        [sys.executable, "-c", program, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"COLUMNS": "200", "PATH": "", "OMP_NUM_THREADS": "1"},
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model, its terms, and text."""
+    path = tmp_path_factory.mktemp("work")
+    build("gpt2").save(path / "base")
+    (path / "terms.txt").write_text("\n".join([*TERMS, ""]))
+    (path / "domain.jsonl").write_text("\n".join(json.dumps({"note": text}) for text in DOMAIN))
+    (path / "general.txt").write_text("\n".join(text.replace("\n", " ") for text in GENERAL[:50]))
+    return path
+
+
+def test_extend_then_distill(folder: Path) -> None:
+    domain = ("--domain", folder / "domain.jsonl", "--general", folder / "general.txt")
+    fields = ("--field", "note", "--field", "text")
+    done = run(
+        "extend", folder / "base", folder / "terms.txt", *domain, *fields, "-o", folder / "larger"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "tokens added by 'exact'" in done.stdout
+    assert "domain text" in done.stdout
+    assert "general text" in done.stdout
+    larger = LanguageModel.load(folder / "larger")
+    assert larger.extension is not None
+    assert {token.text.strip() for token in larger.extension.added} == set(TERMS)
+
+    train = ("distill", folder / "larger", folder / "domain.jsonl", "--field", "note")
+    run_folder = folder / "run"
+    done = run(*train, "--teacher", folder / "base", "--contexts", 20, "-o", run_folder)
+    assert done.returncode == 0, done.stderr
+    assert "squared distance" in done.stdout
+    taught = LanguageModel.load(run_folder / "model")
+    assert taught.extension == larger.extension
+    assert "no context for 'metformin'" in done.stderr
+
+    done = run(*train, "--teacher", folder / "larger", "-o", folder / "other")
+    assert done.returncode == 2
+    assert "teacher" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_bare_tokenizer_can_be_extended(folder: Path, tmp_path: Path) -> None:
+    Tokenizer.load(folder / "base").save(tmp_path / "tokenizer")
+    done = run("extend", tmp_path / "tokenizer", folder / "terms.txt", "-o", tmp_path / "larger")
+    assert done.returncode == 0, done.stderr
+    assert "not verified" in done.stderr or "none was given" in done.stderr
+    assert not (tmp_path / "larger" / "config.json").exists()
+    assert Tokenizer.load(tmp_path / "larger").extension is not None
+
+
+def test_nothing_is_overwritten_or_half_written(folder: Path, tmp_path: Path) -> None:
+    done = run("extend", folder / "base", folder / "terms.txt", "-o", folder / "base")
+    assert done.returncode == 2
+    assert "already" in done.stderr
+    (tmp_path / "empty.txt").write_text("\n")
+    done = run("extend", folder / "base", tmp_path / "empty.txt", "-o", tmp_path / "out")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    done = run("extend", folder / "base", tmp_path / "none.json", "-o", tmp_path / "out")
+    assert done.returncode == 2
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("command", ["extend", "distill"])
+def test_help_shows_an_example(command: str) -> None:
+    done = run(command, "--help")
+    assert done.returncode == 0
+    assert f"idiolect {command} ./gpt2" in done.stdout

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from idiolect.errors import ConfigError, InputError
+from idiolect.nn.embedding import ExtendedRows
 from idiolect.nn.lora import LoraLinear
 from idiolect.nn.transformer import Transformer
 
-__all__ = ["Train", "choose_parameters", "make_optimizer", "original_rows"]
+__all__ = ["Train", "choose_parameters", "make_optimizer", "original_rows", "row_rate"]
 
 Train = Literal["rows", "rows+lora", "body", "all"]
 """What trains: the added rows; these and adapters; everything but the vocabulary's rows; everything
@@ -68,6 +69,16 @@ def choose_parameters(
             hint='extend its vocabulary first, or choose train="all"',
         )
     return chosen
+
+
+def row_rate(network: Transformer) -> float:
+    """Return the learning rate for rows that train alone: a fiftieth of the size of the old ones.
+
+    Adam moves a number by the rate, so what suits rows of 0.3 takes those of 0.02 apart.
+    """
+    rows = network.tokens.weight
+    original = rows.original if isinstance(rows, ExtendedRows) else rows
+    return min(3e-2, float(original.detach().float().square().mean().sqrt()) / 50)
 
 
 def make_optimizer(network: nn.Module, *, weight_decay: float) -> torch.optim.AdamW:

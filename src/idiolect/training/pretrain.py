@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from idiolect.errors import ConfigError, InputError, VerificationError
 from idiolect.models.adapter import save_adapter
 from idiolect.models.language_model import LanguageModel
-from idiolect.nn.embedding import ExtendedRows
 from idiolect.nn.lora import LoraConfig, add_lora, merge_lora
 from idiolect.nn.transformer import Transformer
 from idiolect.text.corpus import Corpus
@@ -25,7 +24,7 @@ from idiolect.training.distributed import Workers, without_weights
 from idiolect.training.loop import Objective, Trainer
 from idiolect.training.objectives.causal import Causal
 from idiolect.training.objectives.masked import Masked
-from idiolect.training.optim import Train, choose_parameters, original_rows
+from idiolect.training.optim import Train, choose_parameters, original_rows, row_rate
 from idiolect.training.plan import Plan
 from idiolect.training.tokens import TokenFile
 
@@ -86,7 +85,7 @@ def pretrain(
     plan = plan or Plan()
     network = model.network
     if train == "rows" and plan.learning_rate is None:
-        plan = replace(plan, learning_rate=_row_rate(network))
+        plan = replace(plan, learning_rate=row_rate(network))
     _check(network, plan, steps, objective)
     workers = Workers.join(network.device)
     folder = RunFolder(out)
@@ -132,13 +131,6 @@ def pretrain(
     workers.wait()
     model.network.eval()
     return model
-
-
-def _row_rate(network: Transformer) -> float:
-    """A rate at which Adam, whose steps have the rate's size, moves rows of any size as readily."""
-    rows = network.tokens.weight
-    original = rows.original if isinstance(rows, ExtendedRows) else rows
-    return min(3e-2, float(original.detach().float().square().mean().sqrt()) / 50)
 
 
 def _train(

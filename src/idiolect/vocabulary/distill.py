@@ -34,7 +34,7 @@ from idiolect.nn.transformer import Transformer
 from idiolect.text.extension import Extension
 from idiolect.training.checkpoint import RunFolder
 from idiolect.training.loop import Trainer
-from idiolect.training.optim import choose_parameters
+from idiolect.training.optim import choose_parameters, row_rate
 from idiolect.training.plan import Plan
 from idiolect.vocabulary.contexts import Contexts, Snippet, find_contexts
 from idiolect.vocabulary.distillation import Distillation, Snippets
@@ -67,15 +67,8 @@ class Distilled:
 
 
 def distillation_plan(model: LanguageModel, *, seed: int = 0) -> Plan:
-    """Return the usual plan: snippets of 50 tokens, 16 a step, no decay.
-
-    The published rate of 1e-4 was for rows whose numbers have a size of about 0.02; others get one
-    in proportion, since the distance a row has to go is.
-    """
-    rows = model.network.tokens.weight
-    original = rows.original if isinstance(rows, ExtendedRows) else rows
-    size = float(original.detach().float().square().mean().sqrt())
-    rate = min(1e-2, size / 200)
+    """Return the usual plan: snippets of 50 tokens, 16 a step, no decay, the rate of `row_rate`."""
+    rate = row_rate(model.network)
     return Plan(length=50, batch=16, learning_rate=rate, weight_decay=0.0, seed=seed)
 
 

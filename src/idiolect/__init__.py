@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from idiolect.training.plan import Plan
     from idiolect.training.pretrain import pretrain
     from idiolect.vocabulary.audit import audit
+    from idiolect.vocabulary.distill import distill
     from idiolect.vocabulary.extend import extend
 
 __version__ = "0.1.0"
@@ -26,6 +27,7 @@ _HOMES = {
     "Plan": "idiolect.training.plan",
     "Tokenizer": "idiolect.text.tokenizer",
     "audit": "idiolect.vocabulary.audit",
+    "distill": "idiolect.vocabulary.distill",
     "extend": "idiolect.vocabulary.extend",
     "pretrain": "idiolect.training.pretrain",
 }
@@ -37,6 +39,7 @@ __all__ = [
     "Tokenizer",
     "__version__",
     "audit",
+    "distill",
     "extend",
     "pretrain",
 ]

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from idiolect.models.language_model import LanguageModel
 from idiolect.text.tokenizer import Tokenizer
@@ -64,6 +66,16 @@ def test_extend_then_distill(folder: Path) -> None:
     assert done.returncode == 2
     assert "teacher" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_weights_keep_their_number_format(folder: Path, tmp_path: Path) -> None:
+    build("gpt2").save(tmp_path / "narrow", dtype=torch.bfloat16)
+    done = run("extend", tmp_path / "narrow", folder / "terms.txt", "-o", tmp_path / "larger")
+    assert done.returncode == 0, done.stderr
+    old, new = (load_file(tmp_path / n / "model.safetensors") for n in ("narrow", "larger"))
+    assert {tensor.dtype for tensor in new.values()} == {torch.bfloat16}
+    rows = old["transformer.wte.weight"]
+    assert torch.equal(new["transformer.wte.weight"][: len(rows)], rows)
 
 
 def test_a_bare_tokenizer_can_be_extended(folder: Path, tmp_path: Path) -> None:

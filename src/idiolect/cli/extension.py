@@ -160,7 +160,8 @@ def _load(base: str) -> LanguageModel | Tokenizer:
         return Tokenizer.load(base)
     from idiolect.models.language_model import LanguageModel
 
-    return LanguageModel.load(base)
+    # Nothing is computed with it: the weights are written as they are.
+    return LanguageModel.load(base, dtype="stored")
 
 
 def _read_terms(path: Path) -> Terms:

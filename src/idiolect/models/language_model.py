@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import torch
 
@@ -99,7 +99,7 @@ class LanguageModel:
         cls,
         source: str | Path,
         *,
-        dtype: torch.dtype | None = None,
+        dtype: torch.dtype | Literal["stored"] | None = None,
         device: str | torch.device = "cpu",
     ) -> Self:
         """Load a published model.
@@ -110,7 +110,7 @@ class LanguageModel:
         Args:
             source: A directory in the Hugging Face layout, or the id of a repository on the hub.
             dtype: Number format of the weights. By default a CPU gets float32, which it is fast
-                with, and an accelerator gets what the file holds.
+                with, and an accelerator gets what the file holds, as `stored` always does.
             device: Where to put the network.
 
         Raises:
@@ -130,7 +130,7 @@ class LanguageModel:
         record = _read_record(directory, tokenizer)
         if dtype is None and str(device).startswith("cpu"):
             dtype = torch.float32
-        network = read_network(directory, settings, dtype=dtype)
+        network = read_network(directory, settings, dtype=None if dtype == "stored" else dtype)
         if record.get("rows"):
             split_rows(network, record["rows"])
         try:

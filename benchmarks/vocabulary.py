@@ -84,7 +84,7 @@ def main() -> None:
             pair = compare(
                 lambda: larger.engine.encode_batch_fast(some),
                 lambda engine=engine: engine.encode_batch_fast(some),
-                pairs=5,
+                pairs=9,
             )
             print(pair.line(f"encoding {size:.0f} MB / {other}", targets[other]))
         for label, engine in {"extended": larger.engine, **engines}.items():

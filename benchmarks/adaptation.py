@@ -6,7 +6,7 @@ Both sides train the same 124M weights and 2,000 added rows on the same product 
 lengths, cut at 512 tokens, in float32. Theirs pads each batch of eight to its longest text and, for
 the rows alone, uses `peft`'s trainable token indices, as is usual; ours packs. A pass over the
 documents is timed, both sides in turn, and divided by the real tokens it trained on. Peak memory is
-that of a process which does nothing but such passes.
+that of a process which does one such pass and nothing else.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from idiolect.vocabulary.audit import audit
 from idiolect.vocabulary.extend import extend
 from paired import compare
 
-THREADS, ADDED, LENGTH, BATCH, PAIRS = 2, 2_000, 512, 8, 3
+ADDED, LENGTH, BATCH, PAIRS = 2_000, 512, 8, 3
 TARGETS = {"rows": (1.5, 0.7), "all": (1.2, None)}
 MODES = ("rows", "all")
 
@@ -162,7 +162,7 @@ SIDES = {"ours": our_side, "theirs": their_side}
 
 
 def peak(scratch: Path, side: str, mode: str) -> float:
-    """Return the GiB a process needs that does two passes of one side."""
+    """Return the GiB a process needs that does one pass of one side."""
     command = [sys.executable, __file__, "--only", side, mode, str(scratch)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return float(done.stdout.split()[-1])
@@ -178,15 +178,15 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path, nargs="?")
     parser.add_argument("--documents", type=int, default=32)
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", nargs=3, metavar=("SIDE", "MODE", "SCRATCH"))
     parser.add_argument("--modes", nargs="*", default=MODES)
     arguments = parser.parse_args()
-    torch.set_num_threads(THREADS)
+    torch.set_num_threads(arguments.threads)
     transformers.logging.set_verbosity_error()
     if arguments.only:
         side, mode, scratch = arguments.only
         run, _ = SIDES[side](Path(scratch), mode)
-        run()
         run()
         print(_peak_of_this_process())
         return
@@ -196,7 +196,7 @@ def main() -> None:
         lengths = sorted(map(len, json.loads((scratch / "documents.json").read_text())))
         print(
             f"{len(lengths)} documents of {lengths[0]} to {lengths[-1]} characters, "
-            f"median {lengths[len(lengths) // 2]}; {THREADS} threads",
+            f"median {lengths[len(lengths) // 2]}; {arguments.threads} threads",
             flush=True,
         )
         for mode in arguments.modes:

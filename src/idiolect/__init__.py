@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from idiolect.encoding.encoder import Encoder
     from idiolect.models.language_model import LanguageModel
     from idiolect.text.corpus import Corpus
     from idiolect.text.tokenizer import Tokenizer
@@ -23,6 +24,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Corpus": "idiolect.text.corpus",
+    "Encoder": "idiolect.encoding.encoder",
     "LanguageModel": "idiolect.models.language_model",
     "Plan": "idiolect.training.plan",
     "Tokenizer": "idiolect.text.tokenizer",
@@ -34,6 +36,7 @@ _HOMES = {
 
 __all__ = [
     "Corpus",
+    "Encoder",
     "LanguageModel",
     "Plan",
     "Tokenizer",

@@ -103,6 +103,8 @@ def _exchange(target: Path, fresh: Path) -> None:
     _flush(target)
     names = sorted((path.name for path in fresh.iterdir()), key=lambda name: name == _LAST)
     for name in names:
+        if (fresh / name).is_dir():  # a rename replaces a file, and an empty folder
+            shutil.rmtree(target / name, ignore_errors=True)
         os.replace(fresh / name, target / name)
     for path in target.iterdir():
         owned = any(fnmatch(path.name, pattern) for pattern in _OWNED)

@@ -1,0 +1,1 @@
+"""Text to vectors: pooling, precision, tuning on pairs."""

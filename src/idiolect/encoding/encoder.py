@@ -1,0 +1,377 @@
+"""`Encoder`: texts to vectors, with any `LanguageModel`.
+
+What is notable:
+
+- Texts are sorted by length and batched by tokens, not by number, so that hardly anything is
+  padding; vectors come back in the order of the texts.
+- Nothing is cut silently: texts that are too long, and empty ones, are counted, and told where the
+  caller does not count them.
+- A text without a single token of its own has the zero vector: it is like no other text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import Progress
+from torch import Tensor
+
+from idiolect.encoding.layout import LAYOUT_FILES, Layout
+from idiolect.encoding.pooling import Pooling, check_pooling, pool
+from idiolect.errors import ConfigError, InputError, VerificationError
+from idiolect.models.directory import replacing
+from idiolect.models.language_model import LanguageModel
+from idiolect.text.hub import locate
+from idiolect.training.batches import Frame
+
+__all__ = ["Counts", "Encoder", "Kind"]
+
+Kind = Literal["document", "query"]
+"""What a text is to a search; a model's instructions may differ for the two."""
+
+TOKENS_PER_BATCH = 4096
+_ALIASES = {"document": ("document", "passage", "corpus"), "query": ("query",)}
+_UNBOUNDED = 512
+_TELL = logging.getLogger(__name__)
+
+
+@dataclass
+class Counts:
+    """What was met while encoding; adds up over the calls it is given to."""
+
+    texts: int = 0
+    """Texts encoded."""
+    tokens: int = 0
+    """Tokens read, those of the template counted."""
+    truncated: int = 0
+    """Texts that were cut."""
+    lost: int = 0
+    """Tokens that were cut off."""
+    empty: int = 0
+    """Texts without a token of their own; their vectors are zero."""
+
+
+class Encoder:
+    """A model that makes one vector of a text.
+
+    >>> encoder = Encoder.load("path/to/all-MiniLM-L6-v2")      # doctest: +SKIP
+    >>> encoder.encode(["a text", "another"]).shape             # doctest: +SKIP
+    (2, 384)
+
+    Args:
+        model: The model. Of one with an encoder and a decoder, the encoder is used.
+        pooling: How hidden states become a vector; see `idiolect.encoding.pooling`.
+        normalise: Whether vectors have length one.
+        instructions: Text put before a text, by the kind of text.
+        length: Tokens read of a text, those of the template counted; by default as many as model
+            and tokenizer name, and 512 where both are silent.
+        both_ways: Let a causal model attend to what follows as well (LLM2Vec, BehnamGhader et al.
+            2024, 2404.05961). It has to be trained for that before it gives good vectors.
+        default_kind: The kind of texts whose kind is not told.
+        trained_dimensions: Shorter widths the model was trained for (Matryoshka).
+
+    Raises:
+        ConfigError: An unknown pooling, a length the model has no positions for, or a model that
+            attends both ways already.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        pooling: Pooling = "mean",
+        *,
+        normalise: bool = True,
+        instructions: Mapping[str, str] | None = None,
+        length: int | None = None,
+        both_ways: bool = False,
+        default_kind: str | None = None,
+        trained_dimensions: Sequence[int] = (),
+    ) -> None:
+        check_pooling(pooling)
+        if both_ways and model.network.encoder is not None:
+            raise ConfigError("the model attends both ways already", hint="leave both_ways out")
+        self.model = model
+        self.pooling: Pooling = pooling
+        self.normalise = normalise
+        self.instructions = dict(instructions or {})
+        self.both_ways = both_ways
+        self.default_kind = default_kind
+        self.trained_dimensions = tuple(trained_dimensions)
+        self._frame = Frame.of(model.tokenizer, causal=False)
+        self.length = _check_length(model, length)
+
+    @classmethod
+    def load(cls, source: str | Path, *, device: str | torch.device = "cpu") -> Self:
+        """Load a model of sentence-transformers, or a plain one, whose tokens are averaged.
+
+        Args:
+            source: A directory, or the id of a repository on the hub.
+            device: Where to put the network.
+
+        Raises:
+            InputError: There is no such directory or repository.
+            CheckpointError: Files are missing or damaged, or do not fit together.
+            ConfigError: A family, step or setting that is not supported and would change vectors.
+        """
+        directory = locate(source, LAYOUT_FILES)
+        layout = Layout.read(directory) or Layout(normalise=True)
+        return cls(
+            LanguageModel.load(source, device=device),
+            layout.pooling,
+            normalise=layout.normalise,
+            instructions=layout.instructions,
+            length=layout.length,
+            both_ways=layout.both_ways,
+            default_kind=layout.default_kind,
+            trained_dimensions=layout.trained_dimensions,
+        )
+
+    def save(self, directory: str | Path) -> None:
+        """Write the model where `load` and sentence-transformers find it; whole, or not at all.
+
+        sentence-transformers gives the same vectors, or refuses the directory: echo pooling and
+        causal models that read both ways are nothing it knows.
+
+        Raises:
+            InputError: The directory cannot be written to.
+        """
+        layout = Layout(
+            pooling=self.pooling,
+            normalise=self.normalise,
+            length=self.length,
+            both_ways=self.both_ways,
+            instructions=self.instructions,
+            default_kind=self.default_kind,
+            trained_dimensions=self.trained_dimensions,
+        )
+        with replacing(directory) as fresh:
+            self.model.save(fresh)
+            layout.write(fresh, self.dimensions)
+
+    @property
+    def dimensions(self) -> int:
+        """Width of the vectors."""
+        return self.model.network.config.width
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of all that determines vectors: 32 hexadecimal digits.
+
+        Computed whenever it is asked for, since weights change in training.
+        """
+        settings = [self.model.tokenizer.fingerprint, self.pooling, self.normalise, self.length]
+        settings += [self.both_ways, sorted(self.instructions.items()), self.default_kind]
+        digest = hashlib.blake2b(repr(settings).encode(), digest_size=16)
+        for name, tensor in sorted(self.model.network.state_dict().items()):
+            if not name.startswith(("heads.", "pooler.")):
+                digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+                digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+        return digest.hexdigest()
+
+    def encode(
+        self,
+        texts: Sequence[str],
+        *,
+        kind: str | None = None,
+        dimensions: int | None = None,
+        tokens_per_batch: int = TOKENS_PER_BATCH,
+        progress: bool = False,
+        counts: Counts | None = None,
+    ) -> NDArray[np.float32]:
+        """Make a vector of each text.
+
+        Args:
+            texts: The texts.
+            kind: `document`, `query` or another kind the model has an instruction for.
+            dimensions: Keep only so many of the first dimensions (Matryoshka), and normalise again.
+            tokens_per_batch: Tokens read at once; memory grows with it.
+            progress: Show how far it is, on a terminal.
+            counts: Added to. Where it is not given, cut and empty texts are told as a warning.
+
+        Returns:
+            Shape (texts, dimensions), in the order of the texts.
+
+        Raises:
+            InputError: One text instead of several, something that is no text, or an unknown kind.
+            VerificationError: A vector is not finite.
+        """
+        dimensions = self._check_dimensions(dimensions)
+        counted = Counts()
+        rows = self._tokenise(texts, kind, counted)
+        vectors = np.zeros((len(rows), dimensions), dtype=np.float32)
+        order = sorted((i for i in range(len(rows)) if rows[i]), key=lambda i: -len(rows[i]))
+        bar = Progress(console=Console(stderr=True), disable=not progress)
+        with self._reading(), bar:
+            task = bar.add_task("encoding", total=len(rows), completed=counted.empty)
+            for batch in _batches(order, rows, tokens_per_batch):
+                found = self._embed([rows[i] for i in batch])[:, :dimensions]
+                if self.normalise and dimensions < self.dimensions:
+                    found = F.normalize(found, dim=-1)
+                _check_finite(found, batch)
+                vectors[batch] = found.float().cpu().numpy()
+                bar.advance(task, len(batch))
+        if counts is None:
+            self._tell(counted)
+        else:
+            for name, value in vars(counted).items():
+                setattr(counts, name, getattr(counts, name) + value)
+        return vectors
+
+    def embed(self, texts: Sequence[str], kind: str | None = None) -> Tensor:
+        """Make a vector of each text, differentiable; in the mode the network is in.
+
+        Shape: result (texts, dimensions), normalised if the encoder normalises.
+        """
+        return self._embed(self._tokenise(texts, kind, Counts()))
+
+    def _check_dimensions(self, dimensions: int | None) -> int:
+        if dimensions is None:
+            return self.dimensions
+        if not 1 <= dimensions <= self.dimensions:
+            raise InputError(
+                f"{dimensions} dimensions; the model has {self.dimensions}",
+                hint=f"give a number from 1 to {self.dimensions}",
+            )
+        return dimensions
+
+    def _instruction(self, kind: str | None) -> str:
+        kind = self.default_kind if kind is None else kind
+        if kind is None:
+            return ""
+        for name in _ALIASES.get(kind, (kind,)):
+            if name in self.instructions:
+                return self.instructions[name]
+        if kind in _ALIASES:
+            return ""
+        known = sorted({*self.instructions, *_ALIASES})
+        raise InputError(f"unknown kind of text {kind!r}", hint="one of " + ", ".join(known))
+
+    def _tokenise(self, texts: Sequence[str], kind: str | None, counts: Counts) -> list[list[int]]:
+        """Return the ids of each text as the network reads them; none of an empty text."""
+        if isinstance(texts, str):
+            raise InputError("several texts are wanted, not one", hint="put it into a list")
+        for number, text in enumerate(texts):
+            if not isinstance(text, str):
+                raise InputError(f"text {number} is a {type(text).__name__}", hint="give strings")
+        instruction = self._instruction(kind)
+        before, after = list(self._frame.before), list(self._frame.after)
+        room = self.length - len(before) - len(after)
+        if self.pooling == "echo":
+            room //= 2
+        whole = [instruction + text for text in texts] if instruction else texts
+        rows = self.model.tokenizer.encode_batch(whole, special_tokens=False)
+        counts.texts += len(rows)
+        for number, row in enumerate(rows):
+            if not row or not texts[number].strip():
+                counts.empty += 1
+                rows[number] = []
+                continue
+            if len(row) > room:
+                counts.truncated += 1
+                counts.lost += len(row) - room
+                del row[room:]
+            rows[number] = before + row * (2 if self.pooling == "echo" else 1) + after
+            counts.tokens += len(rows[number])
+        return rows
+
+    def _embed(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        device = self.model.network.device
+        lengths = torch.tensor([len(row) for row in rows], dtype=torch.long)
+        longest = max(int(lengths.max()) if len(rows) else 0, 1)
+        grid = np.zeros((len(rows), longest), dtype=np.int64)
+        for number, row in enumerate(rows):
+            grid[number, : len(row)] = row
+        ids, lengths = torch.from_numpy(grid).to(device), lengths.to(device)
+        place = torch.arange(longest, device=device)
+        mask = place < lengths[:, None]
+        hidden = self._read(ids, mask)
+        if self.pooling == "echo":
+            first, last = len(self._frame.before), len(self._frame.after)
+            once = (lengths - first - last).clamp(min=0) // 2
+            second = (first + once)[:, None]
+            mask = (place >= second) & (place < second + once[:, None])
+        vectors = pool(self.pooling, hidden, mask)
+        return F.normalize(vectors, dim=-1) if self.normalise else vectors
+
+    def _read(self, ids: Tensor, mask: Tensor) -> Tensor:
+        network = self.model.network
+        if network.encoder is not None:
+            return network.encode(ids, mask)
+        assert network.decoder is not None
+        network.decoder.causal = not self.both_ways
+        try:
+            return network(ids, mask, heads=False).hidden  # type: ignore[no-any-return]
+        finally:
+            network.decoder.causal = True
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Put the network into evaluation mode, and back afterwards."""
+        network = self.model.network
+        training = network.training
+        network.eval()
+        try:
+            with torch.inference_mode():
+                yield
+        finally:
+            network.train(training)
+
+    def _tell(self, counts: Counts) -> None:
+        if counts.truncated:
+            _TELL.warning(
+                "%d of %d texts are longer than %d tokens and were cut; %d tokens were not read",
+                *(counts.truncated, counts.texts, self.length, counts.lost),
+            )
+        if counts.empty:
+            _TELL.warning(
+                "%d of %d texts are empty; their vectors are zero", counts.empty, counts.texts
+            )
+
+
+def _check_length(model: LanguageModel, length: int | None) -> int:
+    """Return how many tokens a text may have."""
+    config = model.network.config
+    rows = config.max_positions if config.position in ("learned", "untied") else None
+    if length is not None:
+        if length < 4 or (rows is not None and length > rows):
+            raise ConfigError(
+                f"a length of {length} tokens; the model has {rows or 'unbounded'} positions",
+                hint="at least 4, and no more than there are positions",
+            )
+        return length
+    named: Any = model.tokenizer.settings.get("model_max_length")
+    # transformers writes 10^30 where nobody knows.
+    told = [n for n in (named, config.max_positions) if isinstance(n, int) and 0 < n < 10**9]
+    return min(told, default=_UNBOUNDED)
+
+
+def _batches(
+    order: Sequence[int], rows: Sequence[Sequence[int]], tokens: int
+) -> Iterator[list[int]]:
+    """Cut texts, longest first, into batches of at most `tokens` tokens with their padding."""
+    start = 0
+    while start < len(order):
+        count = max(tokens // len(rows[order[start]]), 1)
+        yield list(order[start : start + count])
+        start += count
+
+
+def _check_finite(vectors: Tensor, batch: Sequence[int]) -> None:
+    finite = torch.isfinite(vectors).all(-1)
+    if not bool(finite.all()):
+        number = min(text for text, fine in zip(batch, finite.tolist(), strict=True) if not fine)
+        raise VerificationError(
+            f"the vector of text {number} is not finite",
+            hint="the weights are damaged or training diverged; load an earlier checkpoint",
+        )

@@ -1,4 +1,4 @@
-"""Where a model is: a path on this machine, or a repository on the Hugging Face hub."""
+"""Where a model is: a path on this machine, one that is shipped, or a repository on the hub."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ from idiolect.errors import InputError, OfflineError
 
 __all__ = ["locate"]
 
+_SHIPPED = Path(__file__).parents[1] / "assets"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
 def locate(source: str | Path, files: Iterable[str]) -> Path:
-    """Return the path of a model: as given, or fetched from the hub.
+    """Return the path of a model: as given, as it comes with this package, or fetched from the hub.
 
     Args:
-        source: A path, or the id of a repository.
+        source: A path, the name of a model that is shipped (`idiolect-base`), or the id of a
+            repository.
         files: Patterns of the files to fetch.
 
     Raises:
@@ -31,6 +33,8 @@ def locate(source: str | Path, files: Iterable[str]) -> Path:
             return path
     if not _HUB_ID.fullmatch(str(source)):
         raise InputError(f"no such file or directory: {source}", hint="check the path")
+    if (_SHIPPED / source).is_dir():
+        return _SHIPPED / source
     import huggingface_hub
     from huggingface_hub import errors
 

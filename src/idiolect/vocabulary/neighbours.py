@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -22,6 +22,8 @@ from torch import Tensor
 from idiolect.vocabulary.rows import Mixture
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from idiolect.text.tokenizer import Tokenizer
 
 __all__ = ["context_vectors", "neighbour_mixture", "sparsemax"]
@@ -63,7 +65,7 @@ def context_vectors(tokenizer: Tokenizer, corpus: Iterable[str]) -> Tensor:
     return vectors
 
 
-def _read(tokenizer: Tokenizer, corpus: Iterable[str]) -> np.ndarray:
+def _read(tokenizer: Tokenizer, corpus: Iterable[str]) -> NDArray[Any]:
     """Return the ids of the corpus in a row, with a gap of -1 after each document."""
     gap, parts, size = [-1] * _WINDOW, [], 0
     documents = iter(corpus)
@@ -74,7 +76,9 @@ def _read(tokenizer: Tokenizer, corpus: Iterable[str]) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def _count_pairs(stream: np.ndarray, present: np.ndarray, contexts: np.ndarray) -> np.ndarray:
+def _count_pairs(
+    stream: NDArray[Any], present: NDArray[Any], contexts: NDArray[Any]
+) -> NDArray[Any]:
     """Count how often each token stands near each context. (present, contexts), float32."""
     size = int(max(present.max(), contexts.max())) + 1
     row, column = np.full(size, -1, np.int64), np.full(size, -1, np.int64)

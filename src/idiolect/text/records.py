@@ -13,6 +13,7 @@ import json
 import shutil
 import tempfile
 import zlib
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from idiolect.errors import InputError
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
     from io import BufferedIOBase
     from pathlib import Path
 
-__all__ = ["DEFAULT_LIMIT", "flaw", "is_readable", "read_documents"]
+    import pyarrow.parquet as pq
+
+__all__ = ["DEFAULT_LIMIT", "flaw", "is_readable", "read_documents", "read_records"]
 
 DEFAULT_LIMIT = 16 << 20
 """Bytes; the largest document read unless told otherwise."""
@@ -72,14 +75,46 @@ def read_documents(
             f"{path.name} is of a type that cannot be read",
             hint=f"known: {', '.join(k for k in _READERS if k[0] == '.')}, each also with .gz",
         )
+    with _readable(path) as file:
+        for text in _READERS[kind](file, path, fields, limit, skipped):
+            reason = "oversized" if len(text) > limit else flaw(text)
+            if reason is None:
+                yield text
+            else:
+                skipped[reason] += 1
+
+
+def read_records(
+    path: Path, skipped: Counter[str], *, limit: int = DEFAULT_LIMIT
+) -> Iterator[dict[str, Any]]:
+    """Stream the records of one file that has fields: `.jsonl`, `.csv`, `.tsv` or `.parquet`.
+
+    Args:
+        path: the file; its name decides how it is read.
+        skipped: is counted up by reason for each record left out.
+        limit: the largest record in bytes.
+
+    Raises:
+        InputError: the file is missing, of another type, or damaged as a whole.
+    """
+    if _type(path) not in _ROWS:
+        raise InputError(
+            f"{path.name} is of a type that has no fields",
+            hint=f"known: {', '.join(_ROWS)}, each also with .gz",
+        )
+    with _readable(path) as file:
+        for record in _ROWS[_type(path)](file, path, limit, skipped):
+            if isinstance(record, dict):
+                yield record
+            else:
+                skipped["no field"] += 1
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[BufferedIOBase]:
     try:
         with _open(path) as file:
-            for text in _READERS[kind](file, path, fields, limit, skipped):
-                reason = "oversized" if len(text) > limit else flaw(text)
-                if reason is None:
-                    yield text
-                else:
-                    skipped[reason] += 1
+            yield file
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(
             f"{path} cannot be read: {error}", hint="is it complete and undamaged?"
@@ -136,14 +171,7 @@ def _read_whole(
 def _read_json_lines(
     file: BufferedIOBase, path: Path, fields: Sequence[str], limit: int, skipped: Counter[str]
 ) -> Iterator[str]:
-    for line in _lines(file, limit, skipped):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):
-            skipped["malformed JSON"] += 1
-            continue
+    for record in _json_records(file, path, limit, skipped):
         if isinstance(record, str):
             yield record
         elif isinstance(record, dict):
@@ -153,9 +181,33 @@ def _read_json_lines(
             skipped["no field"] += 1
 
 
+def _json_records(
+    file: BufferedIOBase, path: Path, limit: int, skipped: Counter[str]
+) -> Iterator[Any]:
+    for line in _lines(file, limit, skipped):
+        if not line.strip():
+            continue
+        try:
+            yield json.loads(line)
+        except (ValueError, RecursionError):
+            skipped["malformed JSON"] += 1
+
+
 def _read_table(
     file: BufferedIOBase, path: Path, fields: Sequence[str], limit: int, skipped: Counter[str]
 ) -> Iterator[str]:
+    for record in _table_rows(file, path, limit, skipped, fields):
+        fields = fields or _choose(record, path)
+        yield from _join(record, fields, skipped)
+
+
+def _table_rows(
+    file: BufferedIOBase,
+    path: Path,
+    limit: int,
+    skipped: Counter[str],
+    fields: Sequence[str] = (),
+) -> Iterator[dict[str, Any]]:
     # The module's own limit of 128 KiB a field is process-wide; it is only ever raised.
     csv.field_size_limit(max(csv.field_size_limit(), limit))
     delimiter = "\t" if _type(path) == ".tsv" else ","
@@ -174,9 +226,7 @@ def _read_table(
             if row:
                 skipped["malformed CSV"] += 1
         else:
-            named = dict(zip(header, row, strict=True))
-            fields = fields or _choose(named, path)
-            yield from _join(named, fields, skipped)
+            yield dict(zip(header, row, strict=True))
 
 
 def _table_records(file: BufferedIOBase, limit: int, skipped: Counter[str]) -> Iterator[list[str]]:
@@ -206,6 +256,33 @@ def _read_parquet(
     file: BufferedIOBase, path: Path, fields: Sequence[str], limit: int, skipped: Counter[str]
 ) -> Iterator[str]:
     import pyarrow as pa
+
+    with _parquet(file, path) as table:
+        names = table.schema_arrow.names
+        if fields and not set(fields) <= set(names):
+            raise _no_field(path, fields, names)
+        strings = [
+            column.name
+            for column in table.schema_arrow
+            if pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
+        ]
+        fields = fields or _choose(dict.fromkeys(strings, ""), path)
+        for batch in table.iter_batches(batch_size=64, columns=list(fields)):
+            for record in batch.to_pylist():
+                yield from _join(record, fields, skipped)
+
+
+def _parquet_rows(
+    file: BufferedIOBase, path: Path, limit: int, skipped: Counter[str]
+) -> Iterator[dict[str, Any]]:
+    with _parquet(file, path) as table:
+        for batch in table.iter_batches(batch_size=64):
+            yield from batch.to_pylist()
+
+
+@contextmanager
+def _parquet(file: BufferedIOBase, path: Path) -> Iterator[pq.ParquetFile]:
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     with tempfile.TemporaryFile() as plain:
@@ -214,19 +291,7 @@ def _read_parquet(
             shutil.copyfileobj(file, plain)
             plain.seek(0)
         try:
-            table = pq.ParquetFile(plain if compressed else path)
-            names = table.schema_arrow.names
-            if fields and not set(fields) <= set(names):
-                raise _no_field(path, fields, names)
-            strings = [
-                column.name
-                for column in table.schema_arrow
-                if pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
-            ]
-            fields = fields or _choose(dict.fromkeys(strings, ""), path)
-            for batch in table.iter_batches(batch_size=64, columns=list(fields)):
-                for record in batch.to_pylist():
-                    yield from _join(record, fields, skipped)
+            yield pq.ParquetFile(plain if compressed else path)
         except pa.ArrowException as error:
             raise InputError(f"{path} is no readable Parquet file: {error}") from error
 
@@ -269,4 +334,11 @@ _READERS: dict[
     ".tsv": _read_table,
     ".parquet": _read_parquet,
     "whole": _read_whole,
+}
+
+_ROWS: dict[str, Callable[[BufferedIOBase, Path, int, Counter[str]], Iterator[Any]]] = {
+    ".jsonl": _json_records,
+    ".csv": _table_rows,
+    ".tsv": _table_rows,
+    ".parquet": _parquet_rows,
 }

@@ -13,53 +13,35 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from idiolect.encoding.layout import LAYOUT_FILES, Layout
+from idiolect.encoding.matryoshka import tell_untrained
 from idiolect.encoding.pooling import Pooling, check_pooling, pool
+from idiolect.encoding.reading import Counts, Reader, by_length
+from idiolect.encoding.vectors import VectorFile, Vectors
 from idiolect.errors import ConfigError, InputError, VerificationError
 from idiolect.models.directory import replacing
 from idiolect.models.language_model import LanguageModel
 from idiolect.text.hub import locate
-from idiolect.training.batches import Frame
 
-__all__ = ["Counts", "Encoder", "Kind"]
+__all__ = ["Encoder"]
 
-Kind = Literal["document", "query"]
-"""What a text is to a search; a model's instructions may differ for the two."""
-
-TOKENS_PER_BATCH = 4096
-_ALIASES = {"document": ("document", "passage", "corpus"), "query": ("query",)}
+_TOKENS_PER_BATCH = 4096
 _UNBOUNDED = 512
+_SAMPLE = 512
 _TELL = logging.getLogger(__name__)
-
-
-@dataclass
-class Counts:
-    """What was met while encoding; adds up over the calls it is given to."""
-
-    texts: int = 0
-    """Texts encoded."""
-    tokens: int = 0
-    """Tokens read, those of the template counted."""
-    truncated: int = 0
-    """Texts that were cut."""
-    lost: int = 0
-    """Tokens that were cut off."""
-    empty: int = 0
-    """Texts without a token of their own; their vectors are zero."""
 
 
 class Encoder:
@@ -108,8 +90,15 @@ class Encoder:
         self.both_ways = both_ways
         self.default_kind = default_kind
         self.trained_dimensions = tuple(trained_dimensions)
-        self._frame = Frame.of(model.tokenizer, causal=False)
+        self._told: set[int] = set()
         self.length = _check_length(model, length)
+        self._reader = Reader(
+            model.tokenizer,
+            self.length,
+            twice=pooling == "echo",
+            instructions=self.instructions,
+            default_kind=default_kind,
+        )
 
     @classmethod
     def load(cls, source: str | Path, *, device: str | torch.device = "cpu") -> Self:
@@ -185,7 +174,7 @@ class Encoder:
         *,
         kind: str | None = None,
         dimensions: int | None = None,
-        tokens_per_batch: int = TOKENS_PER_BATCH,
+        tokens_per_batch: int = _TOKENS_PER_BATCH,
         progress: bool = False,
         counts: Counts | None = None,
     ) -> NDArray[np.float32]:
@@ -206,34 +195,98 @@ class Encoder:
             InputError: One text instead of several, something that is no text, or an unknown kind.
             VerificationError: A vector is not finite.
         """
-        dimensions = self._check_dimensions(dimensions)
+        width = self._check_dimensions(dimensions)
         counted = Counts()
-        rows = self._tokenise(texts, kind, counted)
-        vectors = np.zeros((len(rows), dimensions), dtype=np.float32)
-        order = sorted((i for i in range(len(rows)) if rows[i]), key=lambda i: -len(rows[i]))
+        rows = self._reader.read(texts, kind, counted)
+        vectors = np.zeros((len(rows), width), dtype=np.float32)
+        untrained = width not in {*self.trained_dimensions, self.dimensions, *self._told}
+        sample: list[Tensor] = []
         bar = Progress(console=Console(stderr=True), disable=not progress)
         with self._reading(), bar:
             task = bar.add_task("encoding", total=len(rows), completed=counted.empty)
-            for batch in _batches(order, rows, tokens_per_batch):
-                found = self._embed([rows[i] for i in batch])[:, :dimensions]
-                if self.normalise and dimensions < self.dimensions:
-                    found = F.normalize(found, dim=-1)
+            for batch in by_length(rows, tokens_per_batch):
+                found = self._embed([rows[i] for i in batch]).float()
                 _check_finite(found, batch)
-                vectors[batch] = found.float().cpu().numpy()
+                if untrained:
+                    step = -(-len(rows) // _SAMPLE)
+                    sample.append(found[[j for j, i in enumerate(batch) if i % step == 0]])
+                if width < self.dimensions:
+                    found = found[:, :width]
+                    found = F.normalize(found, dim=-1) if self.normalise else found
+                vectors[batch] = found.cpu().numpy()
                 bar.advance(task, len(batch))
+        if sample:
+            self._told.add(width)
+            _TELL.warning(tell_untrained(torch.cat(sample).cpu().numpy(), width))
         if counts is None:
             self._tell(counted)
         else:
-            for name, value in vars(counted).items():
-                setattr(counts, name, getattr(counts, name) + value)
+            counts.add(counted)
         return vectors
+
+    def encode_to(
+        self,
+        path: str | Path,
+        texts: Iterable[str],
+        *,
+        kind: str | None = None,
+        dimensions: int | None = None,
+        tokens_per_batch: int = _TOKENS_PER_BATCH,
+        block: int = 8192,
+        progress: bool = False,
+        counts: Counts | None = None,
+    ) -> Vectors:
+        """Write a vector of each text to a file; see `idiolect.encoding.vectors`.
+
+        Memory does not grow with the number of texts. The same call goes on where one that was
+        ended stopped, and does nothing where one has finished.
+
+        Args:
+            path: Of the `.npy` file.
+            texts: The texts; read once, in order. To go on, give the same ones from the start.
+            kind: As in `encode`.
+            dimensions: As in `encode`.
+            tokens_per_batch: As in `encode`.
+            block: Texts that are sorted by length and written together.
+            progress: Show how far it is, on a terminal.
+            counts: Added to. Where it is not given, cut and empty texts are told as a warning.
+
+        Raises:
+            InputError: As in `encode`; or the file was begun with other texts or settings.
+            CheckpointError: What was written before is damaged.
+            VerificationError: A vector is not finite.
+        """
+        width = self._check_dimensions(dimensions)
+        settings = {"encoder": self.fingerprint, "kind": kind}
+        file = VectorFile(path, settings, width)
+        counted = Counts(**file.counts)
+        columns = (TextColumn("encoding"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        bar = Progress(*columns, console=Console(stderr=True), disable=not progress)
+        with bar:
+            total = len(texts) if isinstance(texts, Sized) else None
+            task = bar.add_task("", total=total, completed=file.rows)
+            for some in file.remaining(texts, block):
+                vectors = self.encode(
+                    some,
+                    kind=kind,
+                    dimensions=dimensions,
+                    tokens_per_batch=tokens_per_batch,
+                    counts=counted,
+                )
+                file.append(some, vectors, vars(counted))
+                bar.advance(task, len(some))
+        if counts is None:
+            self._tell(counted)
+        else:
+            counts.add(counted)
+        return file.finish()
 
     def embed(self, texts: Sequence[str], kind: str | None = None) -> Tensor:
         """Make a vector of each text, differentiable; in the mode the network is in.
 
         Shape: result (texts, dimensions), normalised if the encoder normalises.
         """
-        return self._embed(self._tokenise(texts, kind, Counts()))
+        return self._embed(self._reader.read(texts, kind, Counts()))
 
     def _check_dimensions(self, dimensions: int | None) -> int:
         if dimensions is None:
@@ -244,46 +297,6 @@ class Encoder:
                 hint=f"give a number from 1 to {self.dimensions}",
             )
         return dimensions
-
-    def _instruction(self, kind: str | None) -> str:
-        kind = self.default_kind if kind is None else kind
-        if kind is None:
-            return ""
-        for name in _ALIASES.get(kind, (kind,)):
-            if name in self.instructions:
-                return self.instructions[name]
-        if kind in _ALIASES:
-            return ""
-        known = sorted({*self.instructions, *_ALIASES})
-        raise InputError(f"unknown kind of text {kind!r}", hint="one of " + ", ".join(known))
-
-    def _tokenise(self, texts: Sequence[str], kind: str | None, counts: Counts) -> list[list[int]]:
-        """Return the ids of each text as the network reads them; none of an empty text."""
-        if isinstance(texts, str):
-            raise InputError("several texts are wanted, not one", hint="put it into a list")
-        for number, text in enumerate(texts):
-            if not isinstance(text, str):
-                raise InputError(f"text {number} is a {type(text).__name__}", hint="give strings")
-        instruction = self._instruction(kind)
-        before, after = list(self._frame.before), list(self._frame.after)
-        room = self.length - len(before) - len(after)
-        if self.pooling == "echo":
-            room //= 2
-        whole = [instruction + text for text in texts] if instruction else texts
-        rows = self.model.tokenizer.encode_batch(whole, special_tokens=False)
-        counts.texts += len(rows)
-        for number, row in enumerate(rows):
-            if not row or not texts[number].strip():
-                counts.empty += 1
-                rows[number] = []
-                continue
-            if len(row) > room:
-                counts.truncated += 1
-                counts.lost += len(row) - room
-                del row[room:]
-            rows[number] = before + row * (2 if self.pooling == "echo" else 1) + after
-            counts.tokens += len(rows[number])
-        return rows
 
     def _embed(self, rows: Sequence[Sequence[int]]) -> Tensor:
         device = self.model.network.device
@@ -297,7 +310,7 @@ class Encoder:
         mask = place < lengths[:, None]
         hidden = self._read(ids, mask)
         if self.pooling == "echo":
-            first, last = len(self._frame.before), len(self._frame.after)
+            first, last = len(self._reader.frame.before), len(self._reader.frame.after)
             once = (lengths - first - last).clamp(min=0) // 2
             second = (first + once)[:, None]
             mask = (place >= second) & (place < second + once[:, None])
@@ -354,17 +367,6 @@ def _check_length(model: LanguageModel, length: int | None) -> int:
     # transformers writes 10^30 where nobody knows.
     told = [n for n in (named, config.max_positions) if isinstance(n, int) and 0 < n < 10**9]
     return min(told, default=_UNBOUNDED)
-
-
-def _batches(
-    order: Sequence[int], rows: Sequence[Sequence[int]], tokens: int
-) -> Iterator[list[int]]:
-    """Cut texts, longest first, into batches of at most `tokens` tokens with their padding."""
-    start = 0
-    while start < len(order):
-        count = max(tokens // len(rows[order[start]]), 1)
-        yield list(order[start : start + count])
-        start += count
 
 
 def _check_finite(vectors: Tensor, batch: Sequence[int]) -> None:

@@ -1,0 +1,205 @@
+"""Vectors on disk: a `.npy` file that is read where it lies, written so that nothing is done twice.
+
+While it grows, two files stand beside the place of the finished one:
+
+    docs.npy.part         the header, then rows
+    docs.npy.part.json    what the rows are of, how many are whole, a hash of their texts
+
+A block of rows is flushed to the disk before the record counts it. A process that is killed at any
+moment therefore loses at most one block; the next one checks that texts and settings are the same,
+drops what is beyond the record and goes on. At the end the header gets the number of rows and the
+file its name; the record stays beside it as `docs.npy.json`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from idiolect.errors import CheckpointError, InputError
+from idiolect.text.files import read_json, write_atomic
+
+__all__ = ["VectorFile", "Vectors"]
+
+_HEADER_BYTES = 128
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """A finished file of vectors."""
+
+    path: Path
+    """The `.npy` file."""
+    array: NDArray[np.float32]
+    """The vectors, mapped into memory and not to be written to. Shape: (texts, dimensions)."""
+    record: Mapping[str, Any]
+    """`encoder` (its fingerprint), `kind`, `dimensions`, `rows`, `texts` (a hash), `counts`."""
+
+    @classmethod
+    def open(cls, path: str | Path) -> Self:
+        """Open a file that `Encoder.encode_to` wrote.
+
+        Raises:
+            CheckpointError: It is missing, damaged, or not the one its record tells of.
+        """
+        path = Path(path)
+        record = read_json(_beside(path))
+        try:
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"cannot read {path}: {error}", hint="encode again") from error
+        if array.shape != (record.get("rows"), record.get("dimensions")):
+            raise CheckpointError(
+                f"{path} has the shape {array.shape}, its record tells of "
+                f"({record.get('rows')}, {record.get('dimensions')})",
+                hint="encode again",
+            )
+        return cls(path, array, record)
+
+
+class VectorFile:
+    """A file of vectors that is being written, or goes on being written.
+
+    Args:
+        path: Of the finished file.
+        settings: What the vectors are of; another run is refused in the same place.
+        dimensions: Width of the vectors.
+
+    Raises:
+        InputError: The place cannot be written to, or holds something else.
+    """
+
+    def __init__(self, path: str | Path, settings: Mapping[str, Any], dimensions: int) -> None:
+        self.path = Path(path)
+        self.part = self.path.with_name(f"{self.path.name}.part")
+        self._settings = {**settings, "dimensions": dimensions}
+        self._dimensions = dimensions
+        self._digest = hashlib.blake2b(digest_size=16)
+        self.rows: int = 0
+        """Rows that are whole."""
+        self.counts: dict[str, int] = {}
+        """What was counted up to there."""
+        self._texts: str | None = None
+        if self.path.exists() and not _beside(self.path).exists():
+            raise InputError(f"{path} exists and is not ours", hint="choose another name")
+        self.finished = self.path.exists()
+        """Whether there is nothing left to write."""
+        known = _beside(self.path if self.finished else self.part)
+        if known.exists():
+            self._continue(read_json(known))
+        if self.finished:
+            _beside(self.part).unlink(missing_ok=True)
+        else:
+            self._open()
+
+    def _continue(self, record: Mapping[str, Any]) -> None:
+        for name, value in self._settings.items():
+            if record.get(name) != value:
+                raise InputError(
+                    f"{self.path} was begun with {name} {record.get(name)}, not {value}",
+                    hint="choose another name, or remove it to begin again",
+                )
+        self.rows, self.counts = record["rows"], dict(record["counts"])
+        self._texts = record["texts"]
+
+    def _open(self) -> None:
+        if not self.rows:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.part.write_bytes(_header(0, self._dimensions))
+        if not self.part.exists() or self.part.stat().st_size < self._end:
+            raise CheckpointError(
+                f"{self.part} is shorter than its record tells",
+                hint=f"remove {_beside(self.part).name} to begin again",
+            )
+        os.truncate(self.part, self._end)
+
+    @property
+    def _end(self) -> int:
+        return _HEADER_BYTES + self.rows * self._dimensions * 4
+
+    def remaining(self, texts: Iterable[str], block: int) -> Iterator[list[str]]:
+        """Pass over the texts whose rows are there, and give the others in blocks.
+
+        Raises:
+            InputError: They are not the texts the rows were made of.
+        """
+        stream = iter(texts)
+        left = self.rows
+        while left:
+            done = list(islice(stream, min(left, block)))
+            if not done:
+                break
+            self._read(done)
+            left -= len(done)
+        if self.rows and (left or self._digest.hexdigest() != self._texts):
+            raise InputError(
+                f"{self.path} was begun with other texts",
+                hint="choose another name, or remove it to begin again",
+            )
+        while texts_of_block := list(islice(stream, block)):
+            if self.finished:
+                raise InputError(
+                    f"{self.path} is finished, and has {self.rows} of the texts only",
+                    hint="choose another name, or remove it to begin again",
+                )
+            yield texts_of_block
+
+    def append(
+        self, texts: Sequence[str], vectors: NDArray[np.float32], counts: Mapping[str, int]
+    ) -> None:
+        """Add the rows of a block; they are on the disk when this returns."""
+        with self.part.open("ab") as file:
+            file.write(np.ascontiguousarray(vectors, dtype="<f4").data)
+            file.flush()
+            os.fsync(file.fileno())
+        self._read(texts)
+        self.rows += len(texts)
+        self.counts = dict(counts)
+        write_atomic(_beside(self.part), self._record())
+
+    def finish(self) -> Vectors:
+        """Give the file its name."""
+        if not self.finished:
+            with self.part.open("r+b") as file:
+                file.write(_header(self.rows, self._dimensions))
+                file.flush()
+                os.fsync(file.fileno())
+            write_atomic(_beside(self.path), self._record())
+            os.replace(self.part, self.path)
+            _beside(self.part).unlink(missing_ok=True)
+        return Vectors.open(self.path)
+
+    def _read(self, texts: Iterable[str]) -> None:
+        for text in texts:
+            data = text.encode()
+            self._digest.update(len(data).to_bytes(8, "little") + data)
+
+    def _record(self) -> bytes:
+        record = {
+            **self._settings,
+            "rows": self.rows,
+            "texts": self._digest.hexdigest(),
+            "counts": self.counts,
+        }
+        return f"{json.dumps(record, indent=2)}\n".encode()
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f"{path.name}.json")
+
+
+def _header(rows: int, dimensions: int) -> bytes:
+    """Return a `.npy` header of version 1.0 that has room for any number of rows."""
+    shape = f"({rows}, {dimensions})"
+    text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}"
+    magic = b"\x93NUMPY\x01\x00" + (_HEADER_BYTES - 10).to_bytes(2, "little")
+    return magic + text.ljust(_HEADER_BYTES - 11).encode() + b"\n"

@@ -1,0 +1,218 @@
+"""Metadata filters, as Pinecone's users know them, parsed into a small tree.
+
+    {"brand": "acme", "price": {"$gte": 10, "$lt": 50}, "$not": {"tags": {"$in": ["old"]}}}
+
+Conditions side by side must all hold. `$ne`, `$nin` and `$not` are complements: an item that lacks
+the field matches them, as in MongoDB. A list matches where one of its elements does. A text, a
+number and a boolean are never equal to one another; `$gt` and its kin compare numbers with numbers
+and texts with texts, so that ISO dates can be ranged over.
+
+>>> parse({"price": {"$gt": 10}})
+Condition(field='price', operator='$gt', value=10)
+>>> parse('{"$or": [{"price": {"$above": 10}}]}')
+Traceback (most recent call last):
+idiolect.errors.InputError: filter: unknown operator $above at $or[0].price (known: $eq, $ne, ...)
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from idiolect.errors import InputError
+
+__all__ = ["Condition", "Either", "Every", "Filter", "Not", "Scalar", "conditions", "parse"]
+
+_DEEPEST = 32
+_MOST_VALUES = 10_000  # of one `$in`, as Pinecone's
+_ORDERINGS = ("$gt", "$gte", "$lt", "$lte")
+_OPERATORS = ("$eq", "$ne", *_ORDERINGS, "$in", "$nin", "$exists", "$not")
+
+Scalar = str | bool | int | float
+"""A value that can be filtered by."""
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One field compared: `$eq $gt $gte $lt $lte` with a scalar, `$in` with several, `$exists`."""
+
+    field: str
+    operator: str
+    value: Scalar | tuple[Scalar, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Every:
+    """All parts hold; without parts, everything matches."""
+
+    parts: tuple[Filter, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Either:
+    """At least one part holds."""
+
+    parts: tuple[Filter, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Not:
+    """The part does not hold."""
+
+    part: Filter
+
+
+Filter = Condition | Every | Either | Not
+
+
+def parse(given: Mapping[str, Any] | str) -> Filter:
+    """Parse a filter, given as an object or as its JSON text.
+
+    Raises:
+        InputError: it is malformed; the message shows the place.
+    """
+    if isinstance(given, str):
+        try:
+            given = json.loads(given)
+        except (ValueError, RecursionError) as error:
+            raise InputError(
+                f"filter: not JSON: {error}", hint="""for example '{"price": {"$lt": 50}}'"""
+            ) from None
+    return _parse_object(given, "", 0)
+
+
+def conditions(node: Filter) -> Iterator[Condition]:
+    """Yield every condition of a filter, from left to right."""
+    match node:
+        case Condition():
+            yield node
+        case Every(parts) | Either(parts):
+            for part in parts:
+                yield from conditions(part)
+        case Not(part):
+            yield from conditions(part)
+
+
+def _parse_object(given: Any, place: str, depth: int) -> Filter:
+    if not isinstance(given, Mapping):
+        raise _wrong(f"expected an object, not {_show(given)}", place)
+    if depth > _DEEPEST:
+        raise _wrong("nested too deeply", place, hint=f"at most {_DEEPEST} levels")
+    parts: list[Filter] = []
+    for key, value in given.items():
+        here = f"{place}.{key}" if place else str(key)
+        if not isinstance(key, str):
+            raise _wrong(f"{key!r} is no field name", place, hint="use texts as keys")
+        if key in ("$and", "$or"):
+            parts.append(_parse_list(key, value, here, depth))
+        elif key == "$not":
+            parts.append(Not(_parse_object(value, here, depth + 1)))
+        elif key.startswith("$"):
+            known = "fields, $and, $or, $not"
+            raise _wrong(f"{key} cannot stand here", place, hint=f"known here: {known}")
+        else:
+            parts.append(_parse_field(key, value, here, depth))
+    return parts[0] if len(parts) == 1 else Every(tuple(parts))
+
+
+def _parse_list(key: str, given: Any, place: str, depth: int) -> Filter:
+    if not _is_list(given) or not given:
+        raise _wrong(f"expected a list of filters, not {_show(given)}", place)
+    parts = tuple(_parse_object(part, f"{place}[{i}]", depth + 1) for i, part in enumerate(given))
+    return Every(parts) if key == "$and" else Either(parts)
+
+
+def _parse_field(field: str, given: Any, place: str, depth: int) -> Filter:
+    """Parse what a field is compared with: a scalar, or an object of operators."""
+    if not isinstance(given, Mapping):
+        return Condition(field, "$eq", _scalar(given, place))
+    if not given:
+        raise _wrong("an empty condition", place, hint=f"known: {', '.join(_OPERATORS)}")
+    if depth > _DEEPEST:
+        raise _wrong("nested too deeply", place, hint=f"at most {_DEEPEST} levels")
+    parts = tuple(
+        _parse_operator(field, operator, value, place, depth) for operator, value in given.items()
+    )
+    return parts[0] if len(parts) == 1 else Every(parts)
+
+
+def _parse_operator(field: str, operator: Any, value: Any, place: str, depth: int) -> Filter:
+    here = f"{place}.{operator}"
+    match operator:
+        case "$eq":
+            return Condition(field, "$eq", _scalar(value, here))
+        case "$ne":
+            return Not(Condition(field, "$eq", _scalar(value, here)))
+        case "$gt" | "$gte" | "$lt" | "$lte":
+            if isinstance(value, bool):
+                raise _wrong(f"expected a number or a text, not {_show(value)}", here)
+            return Condition(field, operator, _scalar(value, here))
+        case "$in":
+            return Condition(field, "$in", _scalars(value, here))
+        case "$nin":
+            return Not(Condition(field, "$in", _scalars(value, here)))
+        case "$exists":
+            if not isinstance(value, bool):
+                raise _wrong(f"expected true or false, not {_show(value)}", here)
+            present = Condition(field, "$exists", True)
+            return present if value else Not(present)
+        case "$not":
+            if not isinstance(value, Mapping):
+                raise _wrong(f"expected an object of operators, not {_show(value)}", here)
+            return Not(_parse_field(field, value, here, depth + 1))
+    raise _wrong(f"unknown operator {operator}", place, hint=f"known: {', '.join(_OPERATORS)}")
+
+
+def _scalars(given: Any, place: str) -> tuple[Scalar, ...]:
+    if not _is_list(given) or not given:
+        raise _wrong(f"expected a list of values, not {_show(given)}", place)
+    if len(given) > _MOST_VALUES:
+        raise _wrong(f"{len(given):,} values", place, hint=f"at most {_MOST_VALUES:,}")
+    return tuple(_scalar(value, f"{place}[{i}]") for i, value in enumerate(given))
+
+
+def _scalar(given: Any, place: str) -> Scalar:
+    match given:
+        case None:
+            hint = '{"$exists": false} finds items without it'
+            raise _wrong("null is no value", place, hint=hint)
+        case str():
+            try:
+                given.encode()
+            except UnicodeEncodeError:
+                raise _wrong(f"{given!r} is not valid Unicode", place) from None
+            return given
+        case bool():
+            return given
+        case int():
+            fits = abs(given) < 2**63
+            return (
+                given
+                if fits
+                else _finite(float(given) if abs(given) < 2**1023 else math.inf, place)
+            )
+        case float():
+            return _finite(given, place)
+    raise _wrong(f"expected a text, a number or a boolean, not {_show(given)}", place)
+
+
+def _finite(value: float, place: str) -> float:
+    if not math.isfinite(value):
+        raise _wrong(f"{value} is no finite number", place)
+    return value
+
+
+def _is_list(given: Any) -> bool:
+    return isinstance(given, Sequence) and not isinstance(given, str | bytes)
+
+
+def _show(given: Any) -> str:
+    text = repr(given)
+    return text if len(text) <= 40 else f"{text[:40]}…"
+
+
+def _wrong(message: str, place: str, *, hint: str = "") -> InputError:
+    return InputError(f"filter: {message} at {place or 'the top'}", hint=hint)

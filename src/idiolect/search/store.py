@@ -1,0 +1,552 @@
+"""`Store`: items with texts, metadata and vectors, in one folder, that loses nothing.
+
+    products/
+      ledger.db     SQLite: everything, in one transaction (see `idiolect.search.ledger`)
+      graphs/       DiskANN graphs made from it, which may be thrown away at any time
+      snapshots/    copies of the ledger
+
+What is notable:
+
+- A write is on the disk when the call returns, and any read after it sees it, in every process.
+- What no graph holds yet is compared one by one, so results never wait for a merge; merges run in
+  the background, beside readers and writers.
+- One process writes at a time and a second one waits; readers wait for nobody.
+
+>>> store = Store.open("products", dimensions=384)                       # doctest: +SKIP
+>>> store.upsert([Item("p1", "a red lamp", {"price": 20}, vector)])      # doctest: +SKIP
+>>> store.query(vector, k=3, filter={"price": {"$lt": 50}})              # doctest: +SKIP
+[Hit(id='p1', score=1.0, text='a red lamp', metadata={'price': 20}, highlight='')]
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import threading
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, get_args
+
+import numpy as np
+
+from idiolect.errors import CheckpointError, IdiolectError, InputError
+from idiolect.search.facts import Facts
+from idiolect.search.filters import parse
+from idiolect.search.items import (
+    Hit,
+    Hits,
+    Item,
+    Metric,
+    check_count,
+    check_items,
+    check_name,
+    check_query,
+    encode_metadata,
+)
+from idiolect.search.ledger import Ledger
+from idiolect.search.merging import due, merge
+from idiolect.search.namespace import Namespace, Row
+from idiolect.search.view import View
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from types import TracebackType
+
+    from numpy.typing import ArrayLike
+
+__all__ = ["Description", "NamespaceDescription", "Store"]
+
+_LOG = logging.getLogger(__name__)
+_WIDEST = 4096
+_PAGE = 1000
+
+
+@dataclass(frozen=True)
+class NamespaceDescription:
+    """What a namespace holds."""
+
+    items: int
+    unmerged: int
+    """Items that are compared one by one until the next merge."""
+    fields: tuple[str, ...]
+    """Metadata fields that can be filtered by."""
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a store holds."""
+
+    dimensions: int
+    metric: Metric
+    changes: int
+    """Writes since the store was made."""
+    bytes: int
+    """On the disk."""
+    namespaces: dict[str, NamespaceDescription]
+
+    @property
+    def items(self) -> int:
+        """How many there are in all namespaces."""
+        return sum(namespace.items for namespace in self.namespaces.values())
+
+
+class Store:
+    """An embedded store; open it with `Store.open`, close it or use it as a context.
+
+    May be used by several threads at once.
+    """
+
+    path: Path
+    dimensions: int
+    metric: Metric
+
+    def __init__(self, path: Path, wait: float, merge_after: int, background: bool) -> None:
+        self.path = path
+        self._ledger = Ledger(path / "ledger.db", wait)
+        self._merge_after = merge_after
+        self._background = background
+        self._views: dict[str, View] = {}
+        self._lock = threading.Lock()
+        self._written = Counter[int]()
+        self._merging: threading.Thread | None = None
+        settings = self.settings
+        self.dimensions = int(settings["dimensions"])
+        self.metric = settings["metric"]
+
+    @classmethod
+    def open(
+        cls,
+        path: str | Path,
+        *,
+        dimensions: int | None = None,
+        metric: Metric = "cosine",
+        wait: float = 30.0,
+        merge_after: int = 10_000,
+        background: bool = True,
+    ) -> Self:
+        """Open a store, or make one where `dimensions` are given and there is none.
+
+        Args:
+            path: its folder.
+            dimensions: of its vectors, 2 to 4,096; a store that is there must have as many.
+            metric: how vectors of a new store are compared: `cosine`, `inner` or `l2`.
+            wait: seconds to wait for another writer.
+            merge_after: how many unmerged items a namespace may have before they are merged into
+                its graph; also the fewest that are worth a graph.
+            background: whether that is done beside the writes, or only by `merge`.
+
+        Raises:
+            InputError: there is no store and none is to be made, the folder or the file in it is
+                another program's, or the dimensions or the metric differ from the store's.
+            CheckpointError: the ledger is damaged.
+        """
+        path = Path(path)
+        if dimensions is not None:
+            _make(path, dimensions, metric, wait)
+        elif not path.is_dir():
+            kind = "is a file, not the folder of an index" if path.exists() else "does not exist"
+            raise InputError(f"{path} {kind}", hint="check the path, or build an index there")
+        store = cls(path, wait, merge_after, background)
+        if dimensions is not None and (store.dimensions, store.metric) != (dimensions, metric):
+            store.close()
+            raise InputError(
+                f"{path} holds vectors of {store.dimensions} dimensions under {store.metric},"
+                f" not {dimensions} under {metric}",
+                hint="choose another folder",
+            )
+        return store
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Wait for a merge that is under way, and let go of all files."""
+        if self._merging:
+            self._merging.join()
+        self._ledger.close()
+        self._views.clear()
+
+    # Settings
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Everything the store was told to remember, its dimensions and metric among it."""
+        with self._ledger.reading() as db:
+            return dict(db.execute("SELECT * FROM settings"))
+
+    def remember(self, **settings: str | int) -> None:
+        """Keep facts about the store, such as which encoder made its vectors."""
+        with self._ledger.writing() as db:
+            db.executemany("INSERT OR REPLACE INTO settings VALUES (?, ?)", settings.items())
+
+    # Writing
+
+    def upsert(self, items: Sequence[Item], *, namespace: str = "") -> None:
+        """Add items, or replace those with the same ids: all of them or, on an error, none.
+
+        Raises:
+            InputError: an item cannot be stored (see `check_items`, `encode_metadata`), or
+                another process was writing for longer than the wait.
+        """
+        check_name(namespace, "namespace")
+        vectors = check_items(items, self.dimensions, self.metric)
+        metadata = [encode_metadata(item) for item in items]
+        with self._ledger.writing() as db:
+            place = Namespace.create(db, namespace)
+            place.put(items, metadata, vectors)
+        self._wrote(place.number, len(items))
+
+    def update(
+        self,
+        id: str,
+        *,
+        text: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        vector: ArrayLike | None = None,
+        namespace: str = "",
+    ) -> None:
+        """Change parts of one item; what is not given stays.
+
+        Args:
+            id: of the item.
+            text: its new text.
+            metadata: fields to set; None as a value removes a field.
+            vector: (dimensions,) its new vector.
+            namespace: of the item.
+
+        Raises:
+            InputError: there is no such item, or the result cannot be stored.
+        """
+        with self._ledger.writing() as db:
+            place = Namespace.find(db, namespace)
+            rows = list(place.rows([id])) if place else []
+            if place is None or not rows:
+                raise InputError(
+                    f"no item {id!r} in namespace {namespace!r}", hint="upsert adds new items"
+                )
+            (old,) = _items(place, rows, vectors=True)
+            removed = {name for name, value in (metadata or {}).items() if value is None}
+            item = replace(
+                old,
+                text=old.text if text is None else text,
+                metadata={
+                    name: value
+                    for name, value in {**old.metadata, **(metadata or {})}.items()
+                    if name not in removed
+                },
+                vector=old.vector if vector is None else np.asarray(vector),
+            )
+            vectors = check_items([item], self.dimensions, self.metric)
+            place.put([item], [encode_metadata(item)], vectors)
+        self._wrote(place.number, 1)
+
+    def delete(
+        self,
+        ids: Iterable[str] | None = None,
+        *,
+        filter: Mapping[str, Any] | str | None = None,
+        namespace: str = "",
+    ) -> int:
+        """Delete items by id or by filter, and return how many there were.
+
+        Raises:
+            InputError: not exactly one of `ids` and `filter` is given, or the filter is malformed.
+        """
+        if (ids is None) == (filter is None):
+            raise InputError(
+                "delete needs ids or a filter, and not both", hint="drop() empties a namespace"
+            )
+        wanted = None if ids is None else _distinct(ids)
+        node = None if filter is None else parse(filter)
+        with self._ledger.writing() as db:
+            place = Namespace.find(db, namespace)
+            if place is None:
+                return 0
+            if wanted is not None:
+                rows = list(place.rows(wanted))
+            else:
+                assert node is not None
+                rows = list(place.numbered(place.facts.rows(node).tolist())) if len(place) else []
+            place.remove(rows)
+        self._wrote(place.number, len(rows))
+        return len(rows)
+
+    def drop(self, namespace: str = "") -> int:
+        """Delete a whole namespace, and return how many items it had."""
+        with self._ledger.writing() as db:
+            place = Namespace.find(db, namespace)
+            if place is None:
+                return 0
+            count = len(place)
+            place.drop()
+        return count
+
+    # Reading
+
+    def fetch(
+        self, ids: Iterable[str], *, namespace: str = "", vectors: bool = False
+    ) -> dict[str, Item]:
+        """Return the items of ids, in their order; unknown ones are left out."""
+        wanted = _distinct(ids)
+        with self._ledger.reading() as db:
+            place = Namespace.find(db, namespace)
+            if place is None:
+                return {}
+            found = {i.id: i for i in _items(place, list(place.rows(wanted)), vectors=vectors)}
+        return {id: found[id] for id in wanted if id in found}
+
+    def items(self, *, namespace: str = "", vectors: bool = False) -> Iterator[Item]:
+        """Stream all items in the order they were written; what is written meanwhile may show."""
+        after = 0
+        while True:
+            with self._ledger.reading() as db:
+                place = Namespace.find(db, namespace)
+                page = place.page(after, _PAGE) if place else []
+                found = list(_items(place, page, vectors=vectors)) if place and page else []
+            if not page:
+                return
+            yield from found
+            after = page[-1].row
+
+    def list(
+        self, prefix: str = "", *, after: str = "", limit: int = 100, namespace: str = ""
+    ) -> Sequence[str]:
+        """Return up to `limit` ids that begin with `prefix`, in order, after the id `after`."""
+        with self._ledger.reading() as db:
+            cursor = db.execute(
+                "SELECT id FROM items JOIN namespaces ON number = namespace"
+                " WHERE name = ? AND id >= ? AND id > ? AND substr(id, 1, ?) = ?"
+                " ORDER BY id LIMIT ?",
+                (namespace, prefix, after, len(prefix), prefix, limit),
+            )
+            return [id for (id,) in cursor]
+
+    def namespaces(self) -> dict[str, int]:
+        """Return how many items each namespace has."""
+        with self._ledger.reading() as db:
+            return dict(
+                db.execute(
+                    "SELECT name, (SELECT count(*) FROM items WHERE namespace = number)"
+                    " FROM namespaces ORDER BY name"
+                )
+            )
+
+    def describe(self) -> Description:
+        """Return what the store holds."""
+        with self._ledger.reading() as db:
+            found = db.execute(
+                "SELECT name, number, (SELECT count(*) FROM items WHERE namespace = number),"
+                " (SELECT count(*) FROM items WHERE namespace = number AND row > ifnull(last_row,"
+                " 0)) FROM namespaces ORDER BY name"
+            ).fetchall()
+            namespaces = {
+                name: NamespaceDescription(items, unmerged, tuple(Facts(db, number).names()))
+                for name, number, items, unmerged in found
+            }
+        return Description(
+            self.dimensions,
+            self.metric,
+            self.settings["changes"],
+            sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file()),
+            namespaces,
+        )
+
+    def query(
+        self,
+        vector: ArrayLike,
+        k: int = 10,
+        *,
+        filter: Mapping[str, Any] | str | None = None,
+        namespace: str = "",
+    ) -> Hits:
+        """Return the k nearest items, best first; fewer where there are fewer.
+
+        Args:
+            vector: (dimensions,) the query.
+            k: how many, 1 to 10,000.
+            filter: see `idiolect.search.filters`; an object or JSON text.
+            namespace: where to search; an unknown one is empty.
+
+        Returns:
+            Hits whose score is the cosine, the inner product, or minus the squared distance.
+
+        Raises:
+            InputError: the vector, k or filter is bad.
+            CheckpointError: a derived file is damaged; the message names it.
+        """
+        checked = check_query(vector, self.dimensions, self.metric)
+        check_count(k)
+        node = None if filter is None else parse(filter)
+        with self._seeing(namespace) as (place, view):
+            if place is None or view is None:
+                return []
+            selection = None
+            if node is not None:
+                selection = (repr(node), lambda: place.facts.rows(node) if len(place) else _NONE)
+            return _hits(place, view.search(checked, k, selection=selection))
+
+    def match(
+        self,
+        text: str,
+        k: int = 10,
+        *,
+        filter: Mapping[str, Any] | str | None = None,
+        namespace: str = "",
+        marks: tuple[str, str] | None = None,
+    ) -> Hits:
+        """Return the k items whose texts match a query's words best (BM25), best first.
+
+        Args:
+            text: any text.
+            k: how many, 1 to 10,000.
+            filter: see `idiolect.search.filters`; an object or JSON text.
+            namespace: where to search; an unknown one is empty.
+            marks: what to put before and after each word found, in `Hit.highlight`.
+
+        Raises:
+            InputError: k or the filter is bad.
+        """
+        check_count(k)
+        node = None if filter is None else parse(filter)
+        with self._ledger.reading() as db:
+            place = Namespace.find(db, namespace)
+            if place is None:
+                return []
+            among = None
+            if node is not None:
+                among = set(place.facts.rows(node).tolist()) if len(place) else set[int]()
+            found = place.words.search(text, k, among)
+            hits = _hits(place, found)
+            if marks is None:
+                return hits
+            marked = place.words.highlight(text, [row for row, _ in found], *marks)
+            return [
+                replace(hit, highlight=marked.get(row, ""))
+                for hit, (row, _) in zip(hits, found, strict=True)
+            ]
+
+    # Keeping
+
+    def merge(self, *, rebuild: bool = False) -> None:
+        """Bring all graphs up to date now.
+
+        Args:
+            rebuild: make them again from the ledger, whatever there is.
+        """
+        with self._ledger.reading() as db:
+            numbers = [number for (number,) in db.execute("SELECT number FROM namespaces")]
+        for number in numbers:
+            self._merge(number, rebuild=rebuild)
+
+    def _merge(self, number: int, *, rebuild: bool = False) -> None:
+        merge(
+            self._ledger,
+            self.path / "graphs",
+            number,
+            self.metric,
+            self.dimensions,
+            smallest=self._merge_after,
+            rebuild=rebuild,
+        )
+
+    def _wrote(self, number: int, count: int) -> None:
+        """Begin a merge in the background where one is due."""
+        if not self._background:
+            return
+        self._written[number] += count
+        if self._written[number] < self._merge_after // 10:
+            return
+        self._written[number] = 0
+        with self._ledger.reading() as db:
+            if not due(db, number, self._merge_after):
+                return
+        with self._lock:
+            if self._merging is None or not self._merging.is_alive():
+                self._merging = threading.Thread(
+                    target=self._merge_quietly, args=(number,), name="idiolect-merge"
+                )
+                self._merging.start()
+
+    def _merge_quietly(self, number: int) -> None:
+        """A merge that fails loses nothing: items stay searchable one by one."""
+        try:
+            self._merge(number)
+        except (IdiolectError, OSError) as error:
+            _LOG.warning("%s: the merge failed and will be tried again: %s", self.path, error)
+
+    @contextlib.contextmanager
+    def _seeing(self, name: str) -> Iterator[tuple[Namespace | None, View | None]]:
+        """One state of a namespace, in the ledger and in memory alike."""
+        for last in (False, False, True):
+            with self._ledger.reading() as db:
+                # The lock is held from the first read on, so that states only go forward.
+                with self._lock:
+                    place = Namespace.find(db, name)
+                    try:
+                        view = self._view(db, name, place.number) if place else None
+                    except CheckpointError:
+                        if last:
+                            raise
+                        continue  # a merge may have put a newer graph in its place
+                yield place, view
+                return
+
+    def _view(self, db: sqlite3.Connection, name: str, number: int) -> View:
+        view = View.advance(
+            self._views.get(name), db, number, self.path / "graphs", self.dimensions, self.metric
+        )
+        self._views[name] = view
+        return view
+
+
+_NONE = np.empty(0, np.int64)
+
+
+def _make(path: Path, dimensions: int, metric: Metric, wait: float) -> None:
+    if not 2 <= dimensions <= _WIDEST:
+        raise InputError(f"{dimensions} dimensions", hint=f"from 2 to {_WIDEST:,} can be searched")
+    if metric not in get_args(Metric):
+        raise InputError(f"unknown metric {metric!r}", hint=f"known: {', '.join(get_args(Metric))}")
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path} is a file", hint="an index is a folder; choose another name")
+    ledger = path / "ledger.db"
+    if path.is_dir() and not ledger.exists() and any(path.iterdir()):
+        raise InputError(
+            f"{path} is not empty and holds no index; nothing was changed",
+            hint="choose another folder",
+        )
+    path.mkdir(parents=True, exist_ok=True)
+    Ledger.create(ledger, wait, {"dimensions": dimensions, "metric": metric})
+
+
+def _distinct(ids: Iterable[str]) -> list[str]:
+    if isinstance(ids, str):
+        raise InputError(f"ids is the text {ids!r}", hint="give a list of ids")
+    return list(dict.fromkeys(check_name(id, "id") for id in ids))
+
+
+def _items(place: Namespace, rows: Sequence[Row], *, vectors: bool) -> Iterator[Item]:
+    known = dict(place.vectors([row.row for row in rows])) if vectors else {}
+    for row in rows:
+        blob = known.get(row.row)
+        vector = None if blob is None else np.frombuffer(blob, "<f4")
+        yield Item(row.id, row.text, json.loads(row.metadata), vector)
+
+
+def _hits(place: Namespace, found: Sequence[tuple[int, float]]) -> list[Hit]:
+    rows = {row.row: row for row in place.numbered(row for row, _ in found)}
+    return [
+        Hit(rows[row].id, score, rows[row].text, json.loads(rows[row].metadata))
+        for row, score in found
+    ]

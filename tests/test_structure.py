@@ -45,7 +45,7 @@ NEVER = {
     "ranx",
 }
 # Rooms that stay useful without the rest of the house.
-ONLY = {"nn": {"torch"}, "search/diskann": {"numpy", "numba"}}
+ONLY = {"nn": {"torch"}, "search/diskann": {"numpy", "numba", "llvmlite"}}
 STANDARD = set(sys.stdlib_module_names) | {"__future__"}
 
 

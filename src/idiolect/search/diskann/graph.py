@@ -1,0 +1,346 @@
+"""DiskANN's graph in memory: build, search, insert, delete, merge, save and open.
+
+Rows keep their numbers for as long as they live, so a number can stand for an item elsewhere; the
+numbers of deleted rows are given out again after a merge. One thread writes at a time (others wait);
+searches need no lock and see the graph before or after a write, or between two rows of it.
+"""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from idiolect.errors import ConfigError, InputError
+from idiolect.search.diskann.build import connect, construct, trim
+from idiolect.search.diskann.codes import aligned
+from idiolect.search.diskann.filtered import search_kept
+from idiolect.search.diskann.rows import METRICS, Rows, check_vectors
+from idiolect.search.diskann.search import scan, search_graph
+from idiolect.search.diskann.stored import read_rows, write_rows
+from idiolect.search.diskann.threads import Crew
+from idiolect.search.diskann.update import repaired
+
+__all__ = ["Graph", "Metric"]
+
+Metric = Literal["cosine", "inner", "l2"]
+"""What nearest means: the largest cosine or inner product, or the smallest Euclidean distance."""
+
+_ALPHA = 1.2
+_WIDTH = 64
+_PIECE = 16
+_SCAN = 4
+"""What an exact score costs, in looks at a code."""
+
+
+class Graph:
+    """An index of vectors in memory; made by `build` or `open`.
+
+    Example:
+        >>> graph = Graph.build(vectors)                    # float32 (n, dimension)
+        >>> ids, scores = graph.search(queries, 10)         # int64 and float32, (q, 10)
+    """
+
+    def __init__(self, rows: Rows, *, width: int, seed: int, free: NDArray[np.int64]) -> None:
+        self._rows = rows
+        self._width = width
+        self._seed = seed
+        self._free = free
+        self._buried = int(rows.count - len(free) - rows.alive.sum())
+        self._lock = threading.RLock()
+
+    @classmethod
+    def build(
+        cls,
+        vectors: ArrayLike,
+        *,
+        metric: Metric = "cosine",
+        degree: int = 64,
+        width: int = 100,
+        seed: int = 0,
+        threads: int | None = None,
+    ) -> Graph:
+        """Build the graph of vectors; row `i` is vector `i`.
+
+        Args:
+            vectors: float32 (n, dimension), n from 0 on; copied.
+            metric: What nearest means.
+            degree: Most neighbours of a row; more are faster at high recall and take 4 bytes each.
+            width: Rows kept in view while a new one looks for neighbours; more is slower and better.
+            seed: Of the order in which rows are placed. The same seed gives the same graph.
+            threads: How many to use, all processors by default; the graph does not depend on it.
+
+        Raises:
+            InputError: vectors of a wrong shape, not finite, or zero under cosine.
+            ConfigError: an unknown metric, or a degree or width that makes no sense.
+        """
+        if metric not in METRICS:
+            raise ConfigError(f"unknown metric {metric!r}", hint=f"one of {', '.join(METRICS)}")
+        if degree < 2 or width < 2:
+            raise ConfigError(f"degree {degree}, width {width}", hint="both must be 2 or more")
+        rows = Rows.of(np.asarray(vectors, np.float32), METRICS[metric], degree)
+        if rows.count:
+            with Crew(threads) as crew:
+                construct(rows, width=width, degree=degree, alpha=_ALPHA, seed=seed, crew=crew)
+        return cls(rows, width=width, seed=seed, free=np.empty(0, np.int64))
+
+    def __len__(self) -> int:
+        """Count the rows that can be found."""
+        return self._rows.count - len(self._free) - self._buried
+
+    @property
+    def rows(self) -> int:
+        """Row numbers given out so far, those of deleted rows included: the length of a mask."""
+        return self._rows.count
+
+    @property
+    def dimension(self) -> int:
+        """Numbers in a vector."""
+        return self._rows.dimension
+
+    @property
+    def metric(self) -> Metric:
+        """What nearest means."""
+        return next(name for name, number in METRICS.items() if number == self._rows.metric)  # type: ignore[return-value]
+
+    @property
+    def memory(self) -> int:
+        """Bytes the arrays take."""
+        rows = self._rows
+        arrays = (rows.vectors, rows.codes, rows.side, rows.neighbours, rows.alive)
+        return sum(array.nbytes for array in arrays)
+
+    @property
+    def deleted(self) -> int:
+        """Deleted rows that a merge would take out."""
+        return self._buried
+
+    def vectors(self, ids: ArrayLike) -> NDArray[np.float32]:
+        """Return vectors (n, dimension) by row; of unit length under cosine."""
+        return self._rows.vectors[np.asarray(ids, np.int64), : self.dimension]
+
+    def search(
+        self,
+        queries: ArrayLike,
+        k: int,
+        *,
+        width: int | None = None,
+        keep: NDArray[np.bool_] | None = None,
+        threads: int | None = None,
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Find the nearest rows of each query.
+
+        Args:
+            queries: float32 (q, dimension), or (dimension,) for one.
+            k: How many to find.
+            width: Candidates kept in view, at least `k`: more is slower and finds more. By default
+                64 or twice `k`.
+            keep: bool (rows,): only these rows may be found.
+            threads: How many answer a batch, all processors by default.
+
+        Returns:
+            ids int64 (q, k), nearest first, -1 where fewer than `k` rows can be found; scores
+            float32 (q, k): cosine or inner product, or the negated squared distance for L2; minus
+            infinity where there is no row.
+
+        Raises:
+            InputError: queries of another dimension, not finite or zero under cosine, a mask of
+                another length, or a `k` or `width` below one.
+        """
+        rows = self._rows
+        given = np.atleast_2d(np.asarray(queries, np.float32))
+        check_vectors(given, rows.metric, rows.dimension)
+        if k < 1 or (width is not None and width < 1):
+            raise InputError(f"k is {k} and width {width}", hint="both must be 1 or more")
+        padded = aligned(len(given), rows.vectors.shape[1], np.float32)
+        padded[:, : rows.dimension] = given
+        if rows.metric == METRICS["cosine"]:
+            padded /= np.linalg.norm(padded, axis=1, keepdims=True)
+        ids = np.full((len(given), k), -1, np.int64)
+        scores = np.full((len(given), k), -np.inf, np.float32)
+        if rows.entry < 0:
+            return ids, scores
+        wide = max(k, width or max(_WIDTH, 2 * k))
+        with Crew(threads if len(given) > 1 else 1) as crew:
+            piece = _PIECE if crew.threads > 1 else max(1, len(given))
+            if keep is None and not self._buried:
+                self._search_all(rows, padded, wide, ids, scores, crew, piece)
+            else:
+                self._search_kept(rows, padded, wide, keep, ids, scores, crew, piece)
+        return ids, scores
+
+    @staticmethod
+    def _search_all(
+        rows: Rows, queries: Any, width: int, ids: Any, scores: Any, crew: Crew, piece: int
+    ) -> None:
+        def task(start: int, stop: int) -> None:
+            seen = rows.marks.take()
+            search_graph(
+                rows.vectors, rows.codes, rows.quantiser.bits, rows.quantiser.step, rows.side,
+                rows.metric, rows.neighbours, rows.entry, queries[start:stop], width, seen,
+                ids[start:stop], scores[start:stop],
+            )  # fmt: skip
+            rows.marks.give(seen)
+
+        crew.share(task, len(queries), piece)
+
+    @staticmethod
+    def _search_kept(
+        rows: Rows,
+        queries: Any,
+        width: int,
+        keep: NDArray[np.bool_] | None,
+        ids: Any,
+        scores: Any,
+        crew: Crew,
+        piece: int,
+    ) -> None:
+        """Walk the graph where that is cheaper, look at every kept row where it is not."""
+        if keep is None:
+            keep = rows.alive
+        else:
+            if keep.dtype != np.bool_ or keep.shape != (rows.count,):
+                raise InputError(
+                    f"the mask is {keep.dtype} of shape {keep.shape}",
+                    hint=f"give bool of shape ({rows.count},)",
+                )
+            keep = keep & rows.alive[: rows.count]
+        kept = int(np.count_nonzero(keep))
+        if not kept:
+            return
+        effort = min(_SCAN * kept, rows.count)
+        expected = width * rows.count // kept * rows.neighbours.shape[1] // 2
+        chosen = np.flatnonzero(keep)
+
+        def task(start: int, stop: int) -> None:
+            part = slice(start, stop)
+            left = np.ones(stop - start, np.bool_)
+            if expected < effort:
+                seen = rows.marks.take()
+                search_kept(
+                    rows.vectors, rows.codes, rows.quantiser.bits, rows.quantiser.step, rows.side,
+                    rows.metric, rows.neighbours, rows.entry, queries[part], width, keep, effort,
+                    seen, ids[part], scores[part],
+                )  # fmt: skip
+                rows.marks.give(seen)
+                left = ids[part, 0] == -2
+            for i in start + np.flatnonzero(left):
+                one = slice(i, i + 1)
+                scan(rows.vectors, rows.metric, chosen, queries[one], ids[one], scores[one])
+
+        crew.share(task, len(queries), piece)
+
+    def insert(self, vectors: ArrayLike, *, threads: int | None = None) -> NDArray[np.int64]:
+        """Add vectors (n, dimension); returns their row numbers, int64 (n,).
+
+        Numbers of rows that were deleted and merged are given out again, smallest first, then new
+        ones.
+
+        Raises:
+            InputError: see `build`; then nothing is added.
+        """
+        given = np.atleast_2d(np.asarray(vectors, np.float32))
+        with self._lock:
+            rows = self._rows
+            check_vectors(given, rows.metric, rows.dimension)
+            reused = self._free[: len(given)]
+            fresh = np.arange(rows.count, rows.count + len(given) - len(reused))
+            places = np.concatenate([reused, fresh]).astype(np.int64)
+            if not len(places):
+                return places
+            count = rows.count + len(fresh)
+            placed = len(self) + self._buried
+            rows = rows.grown(count)
+            rows.put(places, given, count)
+            self._place(rows, places, placed, threads)
+            self._free = self._free[len(reused) :]
+            self._rows = rows
+            return places
+
+    def _place(
+        self, rows: Rows, places: NDArray[np.int64], placed: int, threads: int | None
+    ) -> None:
+        """Give rows their neighbours."""
+        degree = rows.neighbours.shape[1]
+        if not placed:
+            rows.entry, places, placed = int(places[0]), places[1:], 1
+        many = 8 * len(places) > placed
+        graph = rows.neighbours
+        if many:  # with room for edges back, as in `construct`
+            graph = np.full((len(rows.alive), degree * 5 // 4 + 1), -1, np.int32)
+            graph[:, :degree] = rows.neighbours
+        with Crew(threads) as crew:
+            connect(
+                rows,
+                graph,
+                places,
+                placed=placed,
+                width=self._width,
+                degree=degree,
+                alpha=_ALPHA,
+                crew=crew,
+                marks=rows.marks,
+            )
+            if many:
+                trim(rows, graph, rows.neighbours, _ALPHA, crew)
+
+    def delete(self, ids: ArrayLike) -> None:
+        """Delete rows: from now on nothing finds them. `merge` closes the holes.
+
+        Raises:
+            InputError: a row that does not exist or was deleted already; then none is deleted.
+        """
+        wanted = np.unique(np.asarray(ids, np.int64))
+        with self._lock:
+            rows = self._rows
+            inside = (wanted >= 0) & (wanted < rows.count)
+            known = inside & rows.alive[np.where(inside, wanted, 0)] if rows.count else inside
+            if not known.all():
+                raise InputError(f"there is no row {wanted[~known][0]}", hint="it may be deleted")
+            rows.alive[wanted] = False
+            self._buried += len(wanted)
+
+    def merge(self, *, threads: int | None = None) -> None:
+        """Take deleted rows out of the graph; their numbers become free.
+
+        May run in a thread of its own: searches go on, writers wait.
+        """
+        with self._lock:
+            if not self._buried:
+                return
+            rows = self._rows
+            with Crew(threads) as crew:
+                neighbours = repaired(rows, _ALPHA, crew)
+            self._rows = rows.with_graph(neighbours)
+            self._free = np.flatnonzero(~rows.alive[: rows.count])
+            self._buried = 0
+
+    def save(self, path: str | Path) -> None:
+        """Write the graph as one file, which appears whole or not at all.
+
+        Raises:
+            InputError: the file cannot be written.
+        """
+        with self._lock:
+            facts = {"width": self._width, "seed": self._seed}
+            write_rows(path, self._rows, self._free, facts)
+
+    @classmethod
+    def open(cls, path: str | Path, *, verify: bool = True) -> Graph:
+        """Open a saved graph; its pages are shared with other processes that open it.
+
+        What is changed afterwards stays in this process until it is saved.
+
+        Args:
+            path: The file.
+            verify: Read the whole file and compare its checksums. Without it only the header is
+                checked, and pages are read when a search needs them.
+
+        Raises:
+            CheckpointError: the file is missing, damaged, or no graph.
+        """
+        rows, free, facts = read_rows(path, verify=verify)
+        return cls(rows, width=facts["width"], seed=facts["seed"], free=free)

@@ -1,0 +1,75 @@
+"""Choosing a row's neighbours: robust pruning (Subramanya et al. 2019, algorithm 2).
+
+Candidates are taken nearest first; one is passed over when a neighbour already chosen is nearer to
+it, by a factor `alpha`, than the row itself: the search can reach it through that neighbour. With
+`alpha` above one some of these stay, which gives long edges and short walks.
+
+Distances are exact and squared. For inner products they are those of the vectors lifted to one
+length by one more dimension (Bachrach et al. 2014), which is where the largest inner product is
+the nearest point.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from idiolect.search.diskann.beam import pack, row_of
+from idiolect.search.diskann.codes import load_row
+from idiolect.search.diskann.jit import kernel
+from idiolect.search.diskann.vector import squared_distance
+
+__all__ = ["choose", "gap", "sort_candidates"]
+
+
+@kernel
+def gap(vectors, lines, lift, left, right):  # type: ignore[no-untyped-def]
+    """Return the squared distance of two rows; `vectors` is an address, `lift` may be empty."""
+    stride = lines * 64
+    distance = squared_distance(vectors + left * stride, vectors + right * stride, lines)
+    if lift.shape[0]:
+        difference = lift[left] - lift[right]
+        distance += difference * difference
+    return distance
+
+
+@kernel
+def sort_candidates(vectors, lines, lift, row, candidates, count):  # type: ignore[no-untyped-def]
+    """Return the packed candidates of a row, nearest first, without the row and without doubles."""
+    keys = np.empty(count, np.int64)
+    for j in range(count):
+        load_row(vectors, np.int64(candidates[j]), lines)
+    used = 0
+    for j in range(count):
+        other = np.int64(candidates[j])
+        if other != row:
+            keys[used] = pack(gap(vectors, lines, lift, row, other), other)
+            used += 1
+    keys = np.sort(keys[:used])
+    distinct = 0
+    for j in range(used):
+        if j == 0 or keys[j] != keys[j - 1]:
+            keys[distinct] = keys[j]
+            distinct += 1
+    return keys[:distinct]
+
+
+@kernel
+def choose(vectors, lines, lift, row, keys, alpha, chosen):  # type: ignore[no-untyped-def]
+    """Fill `chosen` (int32) from sorted candidates; what stays empty is -1. Returns the number."""
+    count = 0
+    for key in keys:
+        other = row_of(key)
+        distance = gap(vectors, lines, lift, np.int64(row), other)
+        keep = True
+        for j in range(count):
+            if alpha * gap(vectors, lines, lift, np.int64(chosen[j]), other) <= distance:
+                keep = False
+                break
+        if keep:
+            chosen[count] = other
+            count += 1
+            if count == chosen.shape[0]:
+                break
+    for j in range(count, chosen.shape[0]):
+        chosen[j] = -1
+    return count

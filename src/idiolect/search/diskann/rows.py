@@ -1,0 +1,232 @@
+"""The arrays of a graph: one row for each vector, with room to grow.
+
+| array        | shape                    | what                                                 |
+|--------------|--------------------------|------------------------------------------------------|
+| `vectors`    | (room, padded dimension) | float32; of unit length under cosine                 |
+| `codes`      | (room, 64 · lines)       | uint8; short codes that steer the search             |
+| `side`       | (room,), empty for cosine| float32; see below                                   |
+| `neighbours` | (room, degree)           | int32; the unused end of a row is -1                 |
+| `alive`      | (room,)                  | False for deleted rows and for room not yet used     |
+
+A search ranks by `query · x + weight · side[x]`. For the squared Euclidean distance the weight is
+one and the side `-|x|²/2`, of the vector as its code gives it back. For the inner product `side` is
+the one dimension more that lifts every vector to the same length, on which queries are zero.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from idiolect.errors import InputError
+from idiolect.search.diskann.codes import Quantiser, aligned
+from idiolect.search.diskann.threads import Marks
+
+__all__ = ["METRICS", "Rows", "check_vectors"]
+
+METRICS = {"cosine": 0, "inner": 1, "l2": 2}
+"""The metrics, and the numbers by which kernels know them."""
+
+_SAMPLE = 10_000
+"""Rows from which the bounds of codes are taken."""
+_CHUNK = 16_384
+"""Rows converted at once."""
+_REFIT = 4
+"""The code is chosen again when there are this many times the rows it was chosen by."""
+
+
+def check_vectors(vectors: NDArray[np.float32], metric: int, dimension: int | None) -> None:
+    """Refuse vectors that cannot be searched for.
+
+    Raises:
+        InputError: another dimension, values that are not finite, or zeros under cosine.
+    """
+    if vectors.ndim != 2:
+        raise InputError(
+            f"vectors have {vectors.ndim} axes, not 2", hint="give an array of shape (n, dimension)"
+        )
+    if dimension is not None and vectors.shape[1] != dimension:
+        raise InputError(
+            f"vectors have {vectors.shape[1]} dimensions, the index has {dimension}",
+            hint="encode them with the encoder the index was built with",
+        )
+    with np.errstate(over="ignore"):
+        lengths = np.einsum("ij,ij->i", vectors, vectors)
+    if not np.isfinite(lengths).all():
+        row = int(np.flatnonzero(~np.isfinite(lengths))[0])
+        raise InputError(
+            f"vector {row} has values that are not finite or too large",
+            hint="leave it out, or see where it comes from",
+        )
+    if metric == METRICS["cosine"] and not lengths.all():
+        row = int(np.flatnonzero(lengths == 0)[0])
+        raise InputError(
+            f"vector {row} is zero, which has no direction", hint="leave it out, or use metric l2"
+        )
+
+
+@dataclass
+class Rows:
+    """Vectors and what is derived from them.
+
+    Not for several writers at once; a search goes on undisturbed with the arrays it began with.
+    """
+
+    metric: int
+    dimension: int
+    quantiser: Quantiser
+    vectors: NDArray[np.float32]
+    codes: NDArray[np.uint8]
+    side: NDArray[np.float32]
+    neighbours: NDArray[np.int32]
+    alive: NDArray[np.bool_]
+    count: int
+    """Rows in use, deleted ones among them; the others are room."""
+    entry: int
+    """Where searches begin: the row nearest to the mean."""
+    length: float
+    """The squared length to which an inner product's vectors are lifted."""
+    fitted: int
+    """Rows there were when the code was chosen."""
+
+    @property
+    def lift(self) -> NDArray[np.float32]:
+        """The dimension more that counts in distances between rows; empty where there is none."""
+        return self.side if self.metric == METRICS["inner"] else self.side[:0]
+
+    @cached_property
+    def marks(self) -> Marks:
+        """For the searches in these arrays."""
+        return Marks(len(self.alive))
+
+    @classmethod
+    def of(cls, vectors: NDArray[np.float32], metric: int, degree: int) -> Rows:
+        """Lay out vectors (n, dimension) as rows without neighbours.
+
+        Raises:
+            InputError: see `check_vectors`.
+        """
+        check_vectors(vectors, metric, None)
+        count, dimension = vectors.shape
+        width = -(-dimension // 16) * 16
+        empty = cls(
+            metric=metric,
+            dimension=dimension,
+            quantiser=Quantiser.fit(np.empty((0, width), np.float32), 32),
+            vectors=aligned(0, width, np.float32),
+            codes=aligned(0, 4 * width, np.uint8),
+            side=np.empty(0, np.float32),
+            neighbours=np.empty((0, degree), np.int32),
+            alive=np.empty(0, np.bool_),
+            count=0,
+            entry=-1,
+            length=0.0,
+            fitted=0,
+        )
+        rows = empty._with_room(count)
+        rows.put(np.arange(count), vectors, count)
+        if count:
+            mean = rows.vectors.mean(0, dtype=np.float64)
+            rows.entry = rows.nearest_to(mean.astype(np.float32))
+        return rows
+
+    def _choose_code(self) -> None:
+        """Choose the code by the rows there are, and encode them anew."""
+        count = self.fitted = self.count
+        sample = self.vectors[: count : -(-count // _SAMPLE)]
+        self.quantiser = Quantiser.choose(sample)
+        if self.quantiser.bits == 32:
+            self.codes = self.vectors.view(np.uint8)
+        else:
+            self.codes = aligned(len(self.vectors), self.quantiser.lines * 64, np.uint8)
+        if self.metric == METRICS["inner"]:
+            used = self.vectors[:count]
+            self.length = float(np.einsum("ij,ij->i", used, used).max())
+        self._put_codes(np.arange(count))
+
+    def nearest_to(self, point: NDArray[np.float32]) -> int:
+        """Return the living row at the smallest Euclidean distance, -1 where none lives."""
+        best, least = -1, np.inf
+        for start in range(0, self.count, _CHUNK):
+            stop = min(start + _CHUNK, self.count)
+            distances = ((self.vectors[start:stop] - point) ** 2).sum(1)
+            distances[~self.alive[start:stop]] = np.inf
+            if distances.min() < least:
+                best, least = start + int(distances.argmin()), float(distances.min())
+        return best
+
+    def put(self, places: NDArray[np.int64], vectors: NDArray[np.float32], count: int) -> None:
+        """Set the rows at these places, after which `count` are in use.
+
+        The code is chosen again when there are several times as many rows as it was chosen by.
+        """
+        for start in range(0, len(places), _CHUNK):
+            chunk = vectors[start : start + _CHUNK]
+            if self.metric == METRICS["cosine"]:
+                chunk = chunk / np.linalg.norm(chunk, axis=1, keepdims=True)
+            self.vectors[places[start : start + _CHUNK], : self.dimension] = chunk
+        self.neighbours[places] = -1
+        self.alive[places] = True
+        self.count = count
+        if count > _REFIT * self.fitted:
+            self._choose_code()
+        else:
+            self._put_codes(places)
+
+    def _put_codes(self, places: NDArray[np.int64]) -> None:
+        for start in range(0, len(places), _CHUNK):
+            self._encode(places[start : start + _CHUNK])
+
+    def _encode(self, places: NDArray[np.int64]) -> None:
+        chunk = self.vectors[places]
+        if self.quantiser.bits < 32:
+            self.codes[places] = self.quantiser.encode(chunk)
+        if self.metric == METRICS["l2"]:
+            decoded = self.quantiser.decode(chunk)
+            self.side[places] = -0.5 * np.einsum("ij,ij->i", decoded, decoded)
+        elif self.metric == METRICS["inner"]:
+            missing = self.length - np.einsum("ij,ij->i", chunk, chunk)
+            self.side[places] = np.sqrt(np.maximum(missing, 0))
+
+    def _with_room(self, room: int) -> Rows:
+        """Return a copy in larger arrays."""
+        old = len(self.alive)
+        vectors = aligned(room, self.vectors.shape[1], np.float32)
+        vectors[:old] = self.vectors
+        codes = vectors.view(np.uint8)
+        if self.quantiser.bits < 32:
+            codes = aligned(room, self.codes.shape[1], np.uint8)
+            codes[:old] = self.codes
+        side = np.zeros(0 if self.metric == METRICS["cosine"] else room, np.float32)
+        side[: len(self.side)] = self.side
+        neighbours = np.full((room, self.neighbours.shape[1]), -1, np.int32)
+        neighbours[:old] = self.neighbours
+        alive = np.zeros(room, np.bool_)
+        alive[:old] = self.alive
+        return replace(
+            self, vectors=vectors, codes=codes, side=side, neighbours=neighbours, alive=alive
+        )
+
+    def grown(self, count: int) -> Rows:
+        """Return rows with room for `count`: these, or a copy a quarter larger than they are.
+
+        The code is chosen anew in a copy only, so that searches keep the one they began with.
+        """
+        refit = count > _REFIT * self.fitted
+        if count <= len(self.alive) and not refit:
+            return self
+        return self._with_room(max(count, len(self.alive) * 5 // 4))
+
+    def with_graph(self, neighbours: NDArray[np.int32]) -> Rows:
+        """Return the same rows with other neighbours, and a living row to begin searches from."""
+        rows = replace(self, neighbours=neighbours)
+        alive = self.vectors[: self.count][self.alive[: self.count]]
+        if len(alive):
+            mean = alive.mean(0, dtype=np.float64).astype(np.float32)
+            rows.entry = rows.nearest_to(mean)
+        else:
+            rows.entry = -1
+        return rows

@@ -1,0 +1,82 @@
+"""A graph as a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from idiolect.errors import CheckpointError
+from idiolect.search.diskann.codes import Quantiser
+from idiolect.search.diskann.format import ArrayFile, write_arrays
+from idiolect.search.diskann.rows import Rows
+
+__all__ = ["read_rows", "write_rows"]
+
+_KIND, _VERSION = "graph", 1
+
+
+def write_rows(
+    path: str | Path, rows: Rows, free: NDArray[np.int64], facts: Mapping[str, Any]
+) -> None:
+    """Write rows, the free ones among them, and facts.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    count = rows.count
+    facts = {
+        **facts,
+        "metric": rows.metric,
+        "dimension": rows.dimension,
+        "entry": rows.entry,
+        "length": rows.length,
+        "fitted": rows.fitted,
+        "bits": rows.quantiser.bits,
+    }
+    arrays = {
+        "vectors": rows.vectors[:count],
+        "neighbours": rows.neighbours[:count],
+        "side": rows.side[:count],
+        "alive": rows.alive[:count],
+        "free": free,
+        "low": rows.quantiser.low,
+        "step": rows.quantiser.step,
+    }
+    if rows.quantiser.bits < 32:
+        arrays["codes"] = rows.codes[:count]
+    write_arrays(path, _KIND, _VERSION, facts, arrays)
+
+
+def read_rows(path: str | Path, *, verify: bool) -> tuple[Rows, NDArray[np.int64], dict[str, Any]]:
+    """Return what `write_rows` wrote.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or no graph.
+    """
+    file = ArrayFile(path, _KIND, _VERSION)
+    if verify:
+        file.verify()
+    facts, vectors = file.facts, file.array("vectors")
+    codes = vectors.view(np.uint8) if facts["bits"] == 32 else file.array("codes")
+    rows = Rows(
+        metric=facts["metric"],
+        dimension=facts["dimension"],
+        quantiser=Quantiser(facts["bits"], file.array("low"), file.array("step")),
+        vectors=vectors,
+        codes=codes,
+        side=file.array("side"),
+        neighbours=file.array("neighbours"),
+        alive=file.array("alive"),
+        count=len(vectors),
+        entry=facts["entry"],
+        length=facts["length"],
+        fitted=facts["fitted"],
+    )
+    graph = rows.neighbours
+    if verify and rows.count and not (-1 <= graph.min() and graph.max() < rows.count > rows.entry):
+        raise CheckpointError(f"{path} is damaged: it has edges to rows that do not exist")
+    return rows, file.array("free"), facts

@@ -1,0 +1,225 @@
+"""The inner loops, written in LLVM's vector types so that each is a handful of instructions a line.
+
+numba vectorises simple loops, but not a product of 4-bit by 8-bit integers, and not with several
+independent accumulators. Every row these functions read starts at a multiple of 64 bytes and is
+padded with zeros to a multiple of 64, so there are no remainders; addresses are plain integers.
+
+A row of 4-bit codes holds dimensions `128 b + j` in the low and `128 b + 64 + j` in the high half
+of byte `j` of its line `b`: one load, one shift and two masks give two lines to multiply.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import binding, ir
+from numba import config, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+__all__ = [
+    "dot",
+    "dot_bytes",
+    "dot_nibbles",
+    "popcount",
+    "prefetch",
+    "squared_distance",
+]
+
+_I8, _I32, _I64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
+_F32 = ir.FloatType()
+_BYTES = ir.VectorType(_I8, 64)
+_INTS = ir.VectorType(_I32, 16)
+_FLOATS = ir.VectorType(_F32, 16)
+
+
+def _has_vnni() -> bool:
+    """Whether numba compiles for a processor that multiplies 64 bytes in one instruction."""
+    return not config.CPU_NAME and bool(binding.get_host_cpu_features().get("avx512vnni"))
+
+
+def _declare(builder: ir.IRBuilder, name: str, result: ir.Type, arguments: list[ir.Type]) -> Any:
+    kind = ir.FunctionType(result, arguments)
+    return cgutils.get_or_insert_function(builder.module, kind, name)
+
+
+def _load(builder: ir.IRBuilder, address: ir.Value, vector: ir.VectorType) -> ir.Value:
+    line = builder.load(builder.inttoptr(address, vector.as_pointer()))
+    line.align = 16
+    return line
+
+
+def _constant(vector: ir.VectorType, value: float) -> ir.Constant:
+    return ir.Constant(vector, [value] * vector.count)
+
+
+def _half_sum(builder: ir.IRBuilder, vector: ir.Value, add: Callable[..., ir.Value]) -> ir.Value:
+    """Add the upper half of a vector to its lower half."""
+    half = vector.type.count // 2
+    index = ir.VectorType(_I32, half)
+    low = builder.shuffle_vector(vector, vector, ir.Constant(index, list(range(half))))
+    high = builder.shuffle_vector(vector, vector, ir.Constant(index, list(range(half, 2 * half))))
+    return add(low, high)
+
+
+def _sum(builder: ir.IRBuilder, vector: ir.Value, add: Callable[..., ir.Value]) -> ir.Value:
+    while vector.type.count > 1:
+        vector = _half_sum(builder, vector, add)
+    return builder.extract_element(vector, _I32(0))
+
+
+def _multiply_bytes(
+    builder: ir.IRBuilder, total: ir.Value, unsigned: ir.Value, signed: ir.Value
+) -> ir.Value:
+    """Add products of 64 unsigned by 64 signed bytes to 16 sums."""
+    if _has_vnni():
+        multiply = _declare(builder, "llvm.x86.avx512.vpdpbusd.512", _INTS, [_INTS, _BYTES, _BYTES])
+        return builder.call(multiply, [total, unsigned, signed])
+    wide = ir.VectorType(_I32, 64)
+    products = builder.mul(builder.zext(unsigned, wide), builder.sext(signed, wide))
+    for _ in range(2):
+        products = _half_sum(builder, products, builder.add)
+    return builder.add(total, products)
+
+
+def _accumulate(
+    builder: ir.IRBuilder,
+    count: ir.Value,
+    start: list[ir.Constant],
+    step: Callable[[ir.Value, list[ir.Value]], list[ir.Value]],
+) -> list[ir.Value]:
+    """Loop over lines 0..count-1; `step` takes the line's number and the sums, gives new sums."""
+    sums = [cgutils.alloca_once_value(builder, value) for value in start]
+    with cgutils.for_range(builder, count) as loop:
+        news = step(loop.index, [builder.load(one) for one in sums])
+        for place, new in zip(sums, news, strict=True):
+            builder.store(new, place)
+    return [builder.load(one) for one in sums]
+
+
+@intrinsic
+def dot_nibbles(typing: Any, codes: Any, query: Any, lines: Any) -> Any:
+    """Multiply a row of 4-bit codes by a query of 8-bit integers.
+
+    `dot_nibbles(codes, query, lines)` takes the addresses of `lines` lines of codes and of
+    `2 * lines` lines of signed bytes, and returns the sum as an int32.
+    """
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
+        code, query, lines = arguments
+        zero = _constant(_INTS, 0)
+
+        def step(index: ir.Value, sums: list[ir.Value]) -> list[ir.Value]:
+            offset = builder.shl(index, _I64(6))
+            packed = _load(builder, builder.add(code, offset), _BYTES)
+            place = builder.add(query, builder.shl(offset, _I64(1)))
+            low = builder.and_(packed, _constant(_BYTES, 15))
+            high = builder.lshr(packed, _constant(_BYTES, 4))
+            second = _load(builder, builder.add(place, _I64(64)), _BYTES)
+            return [
+                _multiply_bytes(builder, sums[0], low, _load(builder, place, _BYTES)),
+                _multiply_bytes(builder, sums[1], high, second),
+            ]
+
+        sums = _accumulate(builder, lines, [zero, zero], step)
+        return _sum(builder, builder.add(*sums), builder.add)
+
+    return types.int32(types.int64, types.int64, types.int64), generate
+
+
+@intrinsic
+def dot_bytes(typing: Any, codes: Any, query: Any, lines: Any) -> Any:
+    """Multiply a row of 8-bit codes by a query: unsigned by signed bytes, summed as an int32."""
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
+        code, query, lines = arguments
+
+        def step(index: ir.Value, sums: list[ir.Value]) -> list[ir.Value]:
+            offset = builder.shl(index, _I64(6))
+            left = _load(builder, builder.add(code, offset), _BYTES)
+            right = _load(builder, builder.add(query, offset), _BYTES)
+            return [_multiply_bytes(builder, sums[0], left, right)]
+
+        sums = _accumulate(builder, lines, [_constant(_INTS, 0)], step)
+        return _sum(builder, sums[0], builder.add)
+
+    return types.int32(types.int64, types.int64, types.int64), generate
+
+
+def _fuse(builder: ir.IRBuilder, left: ir.Value, right: ir.Value, total: ir.Value) -> ir.Value:
+    multiply = _declare(builder, "llvm.fma.v16f32", _FLOATS, [_FLOATS] * 3)
+    return builder.call(multiply, [left, right, total])
+
+
+def _float_loop(
+    builder: ir.IRBuilder,
+    arguments: Any,
+    term: Callable[[ir.Value, ir.Value, ir.Value], ir.Value],
+) -> ir.Value:
+    """Sum a term over two rows of float32, two lines a round, each with its own sums."""
+    left, right, lines = arguments
+
+    def one(index: ir.Value, total: ir.Value) -> ir.Value:
+        offset = builder.shl(index, _I64(6))
+        a = _load(builder, builder.add(left, offset), _FLOATS)
+        return term(a, _load(builder, builder.add(right, offset), _FLOATS), total)
+
+    def step(index: ir.Value, sums: list[ir.Value]) -> list[ir.Value]:
+        even = builder.shl(index, _I64(1))
+        return [one(even, sums[0]), one(builder.add(even, _I64(1)), sums[1])]
+
+    zero = _constant(_FLOATS, 0.0)
+    sums = _accumulate(builder, builder.lshr(lines, _I64(1)), [zero, zero], step)
+    last = cgutils.alloca_once_value(builder, builder.fadd(*sums))
+    with builder.if_then(builder.trunc(lines, ir.IntType(1))):  # an odd number of lines
+        builder.store(one(builder.sub(lines, _I64(1)), builder.load(last)), last)
+    return _sum(builder, builder.load(last), builder.fadd)
+
+
+@intrinsic
+def dot(typing: Any, left: Any, right: Any, lines: Any) -> Any:
+    """Return the inner product of two rows of `16 * lines` float32, given by address."""
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
+        return _float_loop(builder, arguments, lambda a, b, total: _fuse(builder, a, b, total))
+
+    return types.float32(types.int64, types.int64, types.int64), generate
+
+
+@intrinsic
+def squared_distance(typing: Any, left: Any, right: Any, lines: Any) -> Any:
+    """Return the squared Euclidean distance of two rows of `16 * lines` float32."""
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
+        def term(a: ir.Value, b: ir.Value, total: ir.Value) -> ir.Value:
+            difference = builder.fsub(a, b)
+            return _fuse(builder, difference, difference, total)
+
+        return _float_loop(builder, arguments, term)
+
+    return types.float32(types.int64, types.int64, types.int64), generate
+
+
+@intrinsic
+def prefetch(typing: Any, address: Any) -> Any:
+    """Ask for the line of memory at an address; nothing waits for it."""
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
+        pointer = _I8.as_pointer()
+        fetch = _declare(builder, "llvm.prefetch.p0", ir.VoidType(), [pointer, _I32, _I32, _I32])
+        place = builder.inttoptr(arguments[0], pointer)
+        builder.call(fetch, [place, _I32(0), _I32(3), _I32(1)])
+        return context.get_dummy_value()
+
+    return types.void(types.int64), generate
+
+
+@intrinsic
+def popcount(typing: Any, word: Any) -> Any:
+    """Count the ones of a 64-bit word."""
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
+        return builder.ctpop(arguments[0])
+
+    return types.int64(types.uint64), generate

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -10,9 +9,9 @@ from typing import Literal, get_args
 
 import torch
 from rich.console import Console
-from torch import Tensor, nn
+from torch import nn
 
-from idiolect.errors import ConfigError, InputError, VerificationError
+from idiolect.errors import ConfigError, InputError
 from idiolect.models.adapter import save_adapter
 from idiolect.models.language_model import LanguageModel
 from idiolect.nn.lora import LoraConfig, add_lora, merge_lora
@@ -21,10 +20,18 @@ from idiolect.text.corpus import Corpus
 from idiolect.training.batches import Frame, PackedDocuments
 from idiolect.training.checkpoint import RunFolder
 from idiolect.training.distributed import Workers, without_weights
+from idiolect.training.frozen import (
+    bytes_written,
+    check_rows,
+    fingerprint,
+    narrow,
+    row_fingerprints,
+    widen,
+)
 from idiolect.training.loop import Objective, Trainer
 from idiolect.training.objectives.causal import Causal
 from idiolect.training.objectives.masked import Masked
-from idiolect.training.optim import Train, choose_parameters, original_rows, row_rate
+from idiolect.training.optim import Train, choose_parameters, row_rate
 from idiolect.training.plan import Plan
 from idiolect.training.tokens import TokenFile
 
@@ -93,7 +100,7 @@ def pretrain(
     if workers.is_first:
         folder.begin(
             {
-                "model": _digest(network.state_dict()),
+                "model": fingerprint(network.state_dict()),
                 "tokenizer": model.tokenizer.fingerprint,
                 "corpus": repr(corpus),
                 "replay": None if replay is None else [repr(replay), replay_share],
@@ -115,13 +122,11 @@ def pretrain(
             add_lora(network, adapters)
     trained = choose_parameters(network, train, unfreeze_original_rows=unfreeze_original_rows)
     if workers.is_first:
-        folder.check_space(_bytes_written(network, trained))
+        folder.check_space(bytes_written(network, trained))
     workers.wait()
-    frozen = {} if unfreeze_original_rows else _digests(network)
+    frozen = {} if unfreeze_original_rows else row_fingerprints(network)
     _train(model, trained, plan, steps, objective, folder, workers, sharded, tensorboard)
-    for name, digest in frozen.items():
-        if _digests(model.network)[name] != digest:
-            raise VerificationError(f"{name} moved although it was frozen")
+    check_rows(model.network, frozen)
     if workers.is_first:
         if adapters is not None:
             save_adapter(model, folder.adapter)
@@ -158,10 +163,7 @@ def _train(
         "causal": lambda: Causal(network),
         "masked": lambda: Masked(network, tokenizer, seed=plan.seed),
     }
-    # Small updates would be lost in a format of 8 bits' precision.
-    formats = {name: parameter.dtype for name, parameter in trained.items()}
-    for parameter in trained.values():
-        parameter.data = parameter.data.float()
+    formats = widen(trained)
     whole = without_weights(network) if sharded else None
     trainer = Trainer(
         network,
@@ -178,9 +180,7 @@ def _train(
     if whole is not None:
         whole.load_state_dict(workers.gather(network.state_dict()), assign=True)
         model.network = whole
-    for name, parameter in model.network.named_parameters():
-        if name in formats:
-            parameter.data = parameter.data.to(formats[name])
+    narrow(model.network, formats)
 
 
 def _check(network: Transformer, plan: Plan, steps: int, objective: str) -> None:
@@ -196,24 +196,3 @@ def _check(network: Transformer, plan: Plan, steps: int, objective: str) -> None
             f"rows of {plan.length} tokens, and the model has {longest} positions",
             hint=f"set length to at most {longest}",
         )
-
-
-def _digest(tensors: Mapping[str, Tensor]) -> str:
-    """Hash names and bytes of tensors."""
-    digest = hashlib.blake2b(digest_size=16)
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        data = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
-        digest.update(data.data)
-    return digest.hexdigest()
-
-
-def _digests(network: Transformer) -> dict[str, str]:
-    return {name: _digest({name: rows}) for name, rows in original_rows(network).items()}
-
-
-def _bytes_written(network: Transformer, trained: Mapping[str, Tensor]) -> int:
-    """Estimate what a run writes: three checkpoints of weights and two moments, and the model."""
-    moments = sum(p.numel() * 12 for p in trained.values())
-    whole = sum(t.numel() * t.element_size() for t in network.state_dict().values())
-    return int(3 * moments + whole)

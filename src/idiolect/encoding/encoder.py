@@ -92,13 +92,14 @@ class Encoder:
         self.trained_dimensions = tuple(trained_dimensions)
         self._told: set[int] = set()
         self.length = _check_length(model, length)
-        self._reader = Reader(
+        self.reader = Reader(
             model.tokenizer,
             self.length,
             twice=pooling == "echo",
             instructions=self.instructions,
             default_kind=default_kind,
         )
+        """Makes a row of ids of each text."""
 
     @classmethod
     def load(cls, source: str | Path, *, device: str | torch.device = "cpu") -> Self:
@@ -197,7 +198,7 @@ class Encoder:
         """
         width = self._check_dimensions(dimensions)
         counted = Counts()
-        rows = self._reader.read(texts, kind, counted)
+        rows = self.reader.read(texts, kind, counted)
         vectors = np.zeros((len(rows), width), dtype=np.float32)
         untrained = width not in {*self.trained_dimensions, self.dimensions, *self._told}
         sample: list[Tensor] = []
@@ -205,7 +206,7 @@ class Encoder:
         with self._reading(), bar:
             task = bar.add_task("encoding", total=len(rows), completed=counted.empty)
             for batch in by_length(rows, tokens_per_batch):
-                found = self._embed([rows[i] for i in batch]).float()
+                found = self.embed_rows([rows[i] for i in batch]).float()
                 _check_finite(found, batch)
                 if untrained:
                     step = -(-len(rows) // _SAMPLE)
@@ -286,7 +287,7 @@ class Encoder:
 
         Shape: result (texts, dimensions), normalised if the encoder normalises.
         """
-        return self._embed(self._reader.read(texts, kind, Counts()))
+        return self.embed_rows(self.reader.read(texts, kind, Counts()))
 
     def _check_dimensions(self, dimensions: int | None) -> int:
         if dimensions is None:
@@ -298,7 +299,8 @@ class Encoder:
             )
         return dimensions
 
-    def _embed(self, rows: Sequence[Sequence[int]]) -> Tensor:
+    def embed_rows(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        """Do as `embed` does, with what `reader` has made of the texts."""
         device = self.model.network.device
         lengths = torch.tensor([len(row) for row in rows], dtype=torch.long)
         longest = max(int(lengths.max()) if len(rows) else 0, 1)
@@ -310,7 +312,7 @@ class Encoder:
         mask = place < lengths[:, None]
         hidden = self._read(ids, mask)
         if self.pooling == "echo":
-            first, last = len(self._reader.frame.before), len(self._reader.frame.after)
+            first, last = len(self.reader.frame.before), len(self.reader.frame.after)
             once = (lengths - first - last).clamp(min=0) // 2
             second = (first + once)[:, None]
             mask = (place >= second) & (place < second + once[:, None])

@@ -7,6 +7,7 @@ batch fails.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,7 +16,7 @@ import numpy as np
 from idiolect.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -168,13 +169,15 @@ def encode_metadata(item: Item) -> str:
     Raises:
         InputError: it is no JSON object (the message names the place), or over 40 KiB.
     """
-    if not isinstance(item.metadata, dict):
+    if not isinstance(item.metadata, Mapping):
         raise InputError(
             f"item {item.id!r}: its metadata is a {type(item.metadata).__name__}, not an object",
             hint="give a dict of names and values",
         )
     try:
-        text = json.dumps(item.metadata, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        text = json.dumps(
+            dict(item.metadata), ensure_ascii=False, allow_nan=False, separators=(",", ":")
+        )
         size = len(text.encode())
     except (TypeError, ValueError, RecursionError) as error:
         place = _place(item.metadata)
@@ -203,7 +206,7 @@ def _place(metadata: Mapping[str, Any]) -> str | None:
         if not waiting:
             return None
         place, value = waiting.pop()
-        if isinstance(value, dict):
+        if isinstance(value, dict) or value is metadata:
             for key, inner in value.items():
                 if not isinstance(key, str) or not _is_unicode(key):
                     return f"{place or 'the top'}: key {key!r}"

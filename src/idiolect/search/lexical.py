@@ -65,8 +65,11 @@ class Lexical:
         )
 
     def rebuild(self) -> None:
-        """Read all texts again, and join the index's parts into one."""
+        """Read all texts again."""
         self._db.execute(f"INSERT INTO {self._words} ({self._words}) VALUES ('rebuild')")
+
+    def optimise(self) -> None:
+        """Join the parts of the index into one."""
         self._db.execute(f"INSERT INTO {self._words} ({self._words}) VALUES ('optimize')")
 
     def verify(self) -> None:

@@ -3,7 +3,7 @@
 A folder that is written under a temporary name, flushed and renamed, and never changed afterwards:
 
     graph      the graph itself, in its own checked format
-    rows       the ledger's row of each number of the graph, ascending, with a checksum
+    rows       the ledger's row of each number of the graph, -1 where there is none, with a checksum
 
 It can be thrown away at any time: the ledger holds everything it was made from.
 """
@@ -15,7 +15,7 @@ import shutil
 import struct
 import uuid
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,7 +43,18 @@ class Merged:
     """Of its folder."""
     graph: Graph
     rows: NDArray[np.int64]
-    """(n,) ascending; `rows[i]` is the ledger's row of number i of the graph."""
+    """(graph.rows,) the ledger's row of each number of the graph; -1 where it has none."""
+    _order: NDArray[np.intp] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_order", np.argsort(self.rows, kind="stable"))
+
+    def numbers(self, rows: NDArray[np.int64]) -> NDArray[np.intp]:
+        """Return the graph's numbers of ledger rows; rows that it does not hold are left out."""
+        places = np.searchsorted(self.rows, rows, sorter=self._order)
+        numbers = self._order[places[places < len(self.rows)]]
+        held: NDArray[np.intp] = numbers[self.rows[numbers] == rows[places < len(self.rows)]]
+        return held
 
     @classmethod
     def open(cls, folder: Path) -> Merged:
@@ -61,9 +72,9 @@ class Merged:
             graph = Graph.open(folder / "graph")
         except CheckpointError as error:
             raise CheckpointError(error.message, hint=_HINT) from error
-        if len(graph) != len(rows):
+        if graph.rows != len(rows):
             raise CheckpointError(
-                f"{folder} holds {len(rows):,} rows for {len(graph):,} vectors", hint=_HINT
+                f"{folder} holds {len(rows):,} rows for {graph.rows:,} vectors", hint=_HINT
             )
         return cls(folder.name, graph, rows)
 

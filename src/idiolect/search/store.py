@@ -22,17 +22,15 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import threading
-from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, get_args
 
 import numpy as np
 
-from idiolect.errors import CheckpointError, IdiolectError, InputError
-from idiolect.search.facts import Facts
+from idiolect.errors import CheckpointError, InputError
+from idiolect.search.description import Description, describe
 from idiolect.search.filters import parse
 from idiolect.search.items import (
     Hit,
@@ -46,8 +44,10 @@ from idiolect.search.items import (
     encode_metadata,
 )
 from idiolect.search.ledger import Ledger
-from idiolect.search.merging import due, merge
+from idiolect.search.merging import Merger
 from idiolect.search.namespace import Namespace, Row
+from idiolect.search.snapshots import put_back, take
+from idiolect.search.verify import Flaw, find_flaws
 from idiolect.search.view import View
 
 if TYPE_CHECKING:
@@ -57,40 +57,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike
 
-__all__ = ["Description", "NamespaceDescription", "Store"]
+__all__ = ["Store"]
 
-_LOG = logging.getLogger(__name__)
 _WIDEST = 4096
 _PAGE = 1000
-
-
-@dataclass(frozen=True)
-class NamespaceDescription:
-    """What a namespace holds."""
-
-    items: int
-    unmerged: int
-    """Items that are compared one by one until the next merge."""
-    fields: tuple[str, ...]
-    """Metadata fields that can be filtered by."""
-
-
-@dataclass(frozen=True)
-class Description:
-    """What a store holds."""
-
-    dimensions: int
-    metric: Metric
-    changes: int
-    """Writes since the store was made."""
-    bytes: int
-    """On the disk."""
-    namespaces: dict[str, NamespaceDescription]
-
-    @property
-    def items(self) -> int:
-        """How many there are in all namespaces."""
-        return sum(namespace.items for namespace in self.namespaces.values())
 
 
 class Store:
@@ -106,15 +76,19 @@ class Store:
     def __init__(self, path: Path, wait: float, merge_after: int, background: bool) -> None:
         self.path = path
         self._ledger = Ledger(path / "ledger.db", wait)
-        self._merge_after = merge_after
-        self._background = background
         self._views: dict[str, View] = {}
         self._lock = threading.Lock()
-        self._written = Counter[int]()
-        self._merging: threading.Thread | None = None
         settings = self.settings
         self.dimensions = int(settings["dimensions"])
         self.metric = settings["metric"]
+        self._merger = Merger(
+            self._ledger,
+            path / "graphs",
+            self.metric,
+            self.dimensions,
+            smallest=merge_after,
+            background=background,
+        )
 
     @classmethod
     def open(
@@ -172,8 +146,7 @@ class Store:
 
     def close(self) -> None:
         """Wait for a merge that is under way, and let go of all files."""
-        if self._merging:
-            self._merging.join()
+        self._merger.close()
         self._ledger.close()
         self._views.clear()
 
@@ -205,7 +178,7 @@ class Store:
         with self._ledger.writing() as db:
             place = Namespace.create(db, namespace)
             place.put(items, metadata, vectors)
-        self._wrote(place.number, len(items))
+        self._merger.wrote(place.number, len(items))
 
     def update(
         self,
@@ -249,7 +222,7 @@ class Store:
             )
             vectors = check_items([item], self.dimensions, self.metric)
             place.put([item], [encode_metadata(item)], vectors)
-        self._wrote(place.number, 1)
+        self._merger.wrote(place.number, 1)
 
     def delete(
         self,
@@ -279,7 +252,7 @@ class Store:
                 assert node is not None
                 rows = list(place.numbered(place.facts.rows(node).tolist())) if len(place) else []
             place.remove(rows)
-        self._wrote(place.number, len(rows))
+        self._merger.wrote(place.number, len(rows))
         return len(rows)
 
     def drop(self, namespace: str = "") -> int:
@@ -344,23 +317,7 @@ class Store:
 
     def describe(self) -> Description:
         """Return what the store holds."""
-        with self._ledger.reading() as db:
-            found = db.execute(
-                "SELECT name, number, (SELECT count(*) FROM items WHERE namespace = number),"
-                " (SELECT count(*) FROM items WHERE namespace = number AND row > ifnull(last_row,"
-                " 0)) FROM namespaces ORDER BY name"
-            ).fetchall()
-            namespaces = {
-                name: NamespaceDescription(items, unmerged, tuple(Facts(db, number).names()))
-                for name, number, items, unmerged in found
-            }
-        return Description(
-            self.dimensions,
-            self.metric,
-            self.settings["changes"],
-            sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file()),
-            namespaces,
-        )
+        return describe(self._ledger, self.path)
 
     def query(
         self,
@@ -447,43 +404,46 @@ class Store:
         with self._ledger.reading() as db:
             numbers = [number for (number,) in db.execute("SELECT number FROM namespaces")]
         for number in numbers:
-            self._merge(number, rebuild=rebuild)
+            self._merger.merge(number, rebuild=rebuild)
 
-    def _merge(self, number: int, *, rebuild: bool = False) -> None:
-        merge(
-            self._ledger,
-            self.path / "graphs",
-            number,
-            self.metric,
-            self.dimensions,
-            smallest=self._merge_after,
-            rebuild=rebuild,
-        )
+    def snapshot(self, name: str) -> Path:
+        """Copy the present state of the ledger, and return the copy's path.
 
-    def _wrote(self, number: int, count: int) -> None:
-        """Begin a merge in the background where one is due."""
-        if not self._background:
-            return
-        self._written[number] += count
-        if self._written[number] < self._merge_after // 10:
-            return
-        self._written[number] = 0
-        with self._ledger.reading() as db:
-            if not due(db, number, self._merge_after):
-                return
-        with self._lock:
-            if self._merging is None or not self._merging.is_alive():
-                self._merging = threading.Thread(
-                    target=self._merge_quietly, args=(number,), name="idiolect-merge"
-                )
-                self._merging.start()
+        Raises:
+            InputError: the name cannot be a file's, or is taken.
+        """
+        return take(self._ledger, self.path / "snapshots", name)
 
-    def _merge_quietly(self, number: int) -> None:
-        """A merge that fails loses nothing: items stay searchable one by one."""
-        try:
-            self._merge(number)
-        except (IdiolectError, OSError) as error:
-            _LOG.warning("%s: the merge failed and will be tried again: %s", self.path, error)
+    def restore(self, name: str) -> None:
+        """Make the store what it was when a snapshot was taken.
+
+        Raises:
+            InputError: there is no such snapshot.
+            CheckpointError: it is damaged.
+        """
+        put_back(self._ledger, self.path / "snapshots", name)
+        self.merge()
+
+    def verify(self) -> Iterator[Flaw]:
+        """Yield everything that is damaged, comparing all that is kept twice."""
+        return find_flaws(self._ledger, self.path / "graphs", self.dimensions)
+
+    def compact(self, *, rebuild: bool = False) -> None:
+        """Merge everything and give room back to the disk.
+
+        Args:
+            rebuild: make words, filters and graphs again from the items.
+        """
+        with self._ledger.writing() as db:
+            for (number,) in db.execute("SELECT number FROM namespaces").fetchall():
+                place = Namespace(db, number)
+                if rebuild:
+                    place.rebuild()
+                place.words.optimise()
+        self.merge(rebuild=rebuild)
+        with self._ledger.connection() as db:
+            db.execute("VACUUM")
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     @contextlib.contextmanager
     def _seeing(self, name: str) -> Iterator[tuple[Namespace | None, View | None]]:

@@ -70,7 +70,6 @@ class _Fresh:
 class _Selection:
     """The rows a filter matches, as masks over both halves."""
 
-    rows: NDArray[np.int64]
     merged: NDArray[np.bool_]
     fresh: NDArray[np.bool_]
 
@@ -93,6 +92,12 @@ class View:
     fresh: _Fresh
     _selections: dict[str, _Selection] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    _whole: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        gone = len(self.alive) - int(self.alive.sum())
+        free = self.merged.graph.rows - len(self.merged.graph) if self.merged else 0
+        object.__setattr__(self, "_whole", gone == free)
 
     @property
     def unmerged(self) -> int:
@@ -134,7 +139,7 @@ class View:
             last_row, last_tombstone = old.last_row, old.last_tombstone
         else:
             merged = Merged.open(folder / graph) if graph else None
-            alive = np.ones(len(merged.rows) if merged else 0, bool)
+            alive = merged.rows >= 0 if merged else np.empty(0, bool)
             fresh = _Fresh.empty(dimensions)
             last_row, last_tombstone = last_row or 0, max(last_tombstone or 0, forgotten)
         gone = db.execute(
@@ -146,7 +151,7 @@ class View:
             rows = np.unique(np.array([row for _, row in gone], dtype=np.int64))
             if merged:
                 alive = alive.copy()
-                alive[_positions(merged.rows, rows)] = False
+                alive[merged.numbers(rows)] = False
             fresh = fresh.without(rows)
         added = db.execute(
             "SELECT row, vector FROM items JOIN vectors USING (row)"
@@ -181,7 +186,7 @@ class View:
         found = self._search_fresh(query, k, chosen)
         if self.merged:
             keep: NDArray[np.bool_] | None = self.alive if chosen is None else chosen.merged
-            if chosen is None and self.alive.all():
+            if chosen is None and self._whole:
                 keep = None
             if keep is None or keep.any():
                 numbers, scores = self.merged.graph.search(query[None], k, keep=keep)
@@ -214,10 +219,12 @@ class View:
             found = self._selections.get(name)
         if found is None:
             rows = read()
+            merged = np.zeros(len(self.alive), bool)
+            if self.merged:
+                merged[self.merged.numbers(rows)] = True
             found = _Selection(
-                rows,
-                self.alive & _mask(self.merged.rows, rows) if self.merged else self.alive,
-                self.fresh.alive & _mask(self.fresh.rows, rows),
+                merged & self.alive,
+                np.isin(self.fresh.rows, rows, assume_unique=True) & self.fresh.alive,
             )
             with self._lock:
                 while len(self._selections) >= _MOST_SELECTIONS:
@@ -231,17 +238,3 @@ def _prepare(vectors: NDArray[np.float32], metric: Metric) -> NDArray[np.float32
         return vectors
     normalised: NDArray[np.float32] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     return normalised
-
-
-def _positions(rows: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[np.intp]:
-    """Where ascending `rows` hold those of `wanted` that they hold."""
-    places = np.searchsorted(rows, wanted)
-    there = places < len(rows)
-    held: NDArray[np.intp] = places[there][rows[places[there]] == wanted[there]]
-    return held
-
-
-def _mask(rows: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[np.bool_]:
-    mask = np.zeros(len(rows), bool)
-    mask[_positions(rows, wanted)] = True
-    return mask

@@ -1,0 +1,121 @@
+"""Rankings joined into one, and made various: fusion and maximal marginal relevance.
+
+BM25 scores and cosines live on different scales. Reciprocal-rank fusion (Cormack et al. 2009) only
+asks at which place each ranking has an item; weighted fusion first brings the scores of each
+ranking to 0..1, so that a clear winner counts for more than a narrow one.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal, get_args
+
+import numpy as np
+
+from idiolect.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from idiolect.search.items import Hit, Hits
+
+__all__ = ["Fusion", "diversify", "fuse"]
+
+Fusion = Literal["reciprocal", "weighted"]
+
+_CONSTANT = 60  # of reciprocal ranks, as in the paper
+
+
+def fuse(
+    rankings: Sequence[Hits],
+    *,
+    method: Fusion = "reciprocal",
+    weights: Sequence[float] | None = None,
+) -> Hits:
+    """Join rankings of the same items into one, best first; ties go to the smaller id.
+
+    Args:
+        rankings: each best first.
+        method: `reciprocal`, the sum of weight / (60 + place), or `weighted`, the sum of weight
+            times the score brought to 0..1 within its ranking.
+        weights: of each ranking; equal by default.
+
+    Raises:
+        InputError: the method is unknown, or the weights do not fit.
+    """
+    if method not in get_args(Fusion):
+        raise InputError(f"unknown fusion {method!r}", hint=f"known: {', '.join(get_args(Fusion))}")
+    weights = [1.0] * len(rankings) if weights is None else list(weights)
+    if len(weights) != len(rankings) or not all(0 <= w < float("inf") for w in weights):
+        raise InputError(
+            f"weights {weights} for {len(rankings)} rankings", hint="give one of 0 or more for each"
+        )
+    scores: defaultdict[str, float] = defaultdict(float)
+    hits: dict[str, Hit] = {}
+    for weight, ranking in zip(weights, rankings, strict=True):
+        parts = _reciprocal(ranking) if method == "reciprocal" else _scaled(ranking)
+        for hit, part in zip(ranking, parts, strict=True):
+            scores[hit.id] += weight * part
+            known = hits.setdefault(hit.id, hit)
+            if hit.highlight and not known.highlight:
+                hits[hit.id] = hit
+    joined = [replace(hit, score=scores[id]) for id, hit in hits.items()]
+    return sorted(joined, key=lambda hit: (-hit.score, hit.id))
+
+
+def diversify(
+    hits: Hits, vectors: Mapping[str, NDArray[np.float32]], k: int, variety: float
+) -> Hits:
+    """Choose k hits that are good and unlike one another (Carbonell & Goldstein 1998).
+
+    One after the other, the hit with the largest `(1 - variety) * relevance - variety * likeness`
+    is taken: its score brought to 0..1, and its largest cosine with those already taken.
+
+    Args:
+        hits: candidates, best first.
+        vectors: (dimensions,) of each by its id; a hit without one is like nothing.
+        k: how many to choose.
+        variety: 0 keeps the order, 1 asks for nothing but difference.
+
+    Returns:
+        The chosen ones in the order they were taken, with the scores they came with.
+
+    Raises:
+        InputError: variety is not from 0 to 1.
+    """
+    if not 0 <= variety <= 1:
+        raise InputError(f"variety is {variety}", hint="give 0 (none) to 1 (nothing else)")
+    if not hits or not vectors:
+        return hits[:k]
+    relevance = np.array(_scaled(hits))
+    width = len(next(iter(vectors.values())))
+    matrix = np.stack([vectors.get(hit.id, np.zeros(width, np.float32)) for hit in hits])
+    norms = np.linalg.norm(matrix, axis=1, keepdims=True)
+    matrix = np.divide(matrix, norms, out=np.zeros_like(matrix), where=norms > 0)
+    likeness = np.zeros(len(hits))
+    chosen: list[int] = []
+    left = np.ones(len(hits), bool)
+    for _ in range(min(k, len(hits))):
+        value = np.where(left, (1 - variety) * relevance - variety * likeness, -np.inf)
+        best = int(value.argmax())
+        similarity = matrix @ matrix[best]
+        likeness = np.maximum(likeness, similarity) if chosen else similarity
+        chosen.append(best)
+        left[best] = False
+    return [hits[i] for i in chosen]
+
+
+def _reciprocal(ranking: Hits) -> list[float]:
+    return [1 / (_CONSTANT + place) for place in range(1, len(ranking) + 1)]
+
+
+def _scaled(ranking: Hits) -> list[float]:
+    """Bring scores to 0..1; where all are equal, all are 1."""
+    if not ranking:
+        return []
+    scores = [hit.score for hit in ranking]
+    low, high = min(scores), max(scores)
+    return [(score - low) / (high - low) if high > low else 1.0 for score in scores]

@@ -1,0 +1,301 @@
+"""`Index`: texts that are found by meaning and by words; an encoder and a store together.
+
+What is notable:
+
+- Building is the same as adding: an item that is there with the same text and metadata is passed
+  over, so a build that was killed goes on when it is started again, and a second run does nothing.
+- The index remembers which encoder made its vectors. Another one's vectors would be compared
+  without any sense, so it is refused.
+
+>>> index = Index.build("products", encoder, [Item("p1", "a red lamp")])   # doctest: +SKIP
+>>> index.search("crimson light")                                          # doctest: +SKIP
+[Hit(id='p1', score=0.01639, text='a red lamp', metadata={}, highlight='')]
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
+
+from idiolect.errors import ConfigError, InputError
+from idiolect.search.hybrid import Fusion, diversify, fuse
+from idiolect.search.items import Hits, Item, check_count, check_text
+from idiolect.search.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+    from pathlib import Path
+    from types import TracebackType
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from idiolect.encoding.encoder import Encoder
+    from idiolect.search.contract import AnyStore
+
+__all__ = ["Index", "Mode"]
+
+Mode = Literal["hybrid", "dense", "lexical"]
+
+_AT_ONCE = 512  # items encoded and written together
+_DEEPER = 5  # candidates of each ranking for one result wanted
+_FEWEST = 50
+
+
+class Index:
+    """Items with texts, found by meaning and by words.
+
+    Args:
+        store: where the items are.
+        encoder: what made or will make their vectors; without one there are only words, and
+            `similar`.
+
+    Raises:
+        ConfigError: the vectors were made by another encoder.
+    """
+
+    def __init__(self, store: AnyStore, encoder: Encoder | None = None) -> None:
+        self.store = store
+        self.encoder = encoder
+        if encoder is None:
+            return
+        made_by = store.settings.get("encoder")
+        if made_by is None:
+            if any(store.namespaces().values()):
+                raise ConfigError(
+                    "the store holds vectors and does not say which encoder made them",
+                    hint="search it with vectors, or build an index of its items",
+                )
+            store.remember(encoder=encoder.fingerprint)
+        elif made_by != encoder.fingerprint:
+            raise ConfigError(
+                f"the index was made by encoder {made_by[:12]}…, this is"
+                f" {encoder.fingerprint[:12]}…",
+                hint="use the one it was made by, or build the index again in another folder",
+            )
+
+    @classmethod
+    def build(
+        cls,
+        path: str | Path,
+        encoder: Encoder,
+        items: Iterable[Item],
+        *,
+        dimensions: int | None = None,
+        namespace: str = "",
+        progress: bool = False,
+    ) -> Self:
+        """Make an index of items, or go on with one; any number of them, in bounded memory.
+
+        Args:
+            path: its folder.
+            encoder: makes the vectors.
+            items: a stream; of two items with one id the later one stays.
+            dimensions: keep only so many of each vector (Matryoshka encoders).
+            namespace: where the items go.
+            progress: show how far it is, on a terminal.
+
+        Returns:
+            The index, open.
+
+        Raises:
+            ConfigError: there is an index, made by another encoder.
+            InputError: an item cannot be stored; those before it are.
+        """
+        width = dimensions or encoder.dimensions
+        # Merged once at the end: inserting piece by piece would take longer.
+        index = cls(Store.open(path, dimensions=width, background=False), encoder)
+        try:
+            index.add(items, namespace=namespace, progress=progress)
+        except BaseException:
+            index.close()
+            raise
+        return index
+
+    @classmethod
+    def open(cls, path: str | Path, encoder: Encoder | None = None) -> Self:
+        """Open an index that was built.
+
+        Raises:
+            InputError: there is none.
+            ConfigError: it was made by another encoder.
+        """
+        return cls(Store.open(path), encoder)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the store."""
+        self.store.close()
+
+    def add(
+        self, items: Iterable[Item], *, namespace: str = "", progress: bool = False
+    ) -> Counter[str]:
+        """Add or replace items, and make their vectors where text or vector are new.
+
+        Args:
+            items: a stream; of two items with one id the later one stays.
+            namespace: where they go.
+            progress: show how far it is, on a terminal.
+
+        Returns:
+            How many were `written`, `unchanged`, or left out because their text is `empty` to the
+            encoder: nothing could find them.
+
+        Raises:
+            InputError: an item cannot be stored; those before it are.
+        """
+        counts = Counter[str]()
+        for batch in _shown(_batches(items), progress):
+            counts += self._add(list({item.id: item for item in batch}.values()), namespace)
+        self.store.merge()
+        return counts
+
+    def _add(self, batch: list[Item], namespace: str) -> Counter[str]:
+        old = self.store.fetch((item.id for item in batch), namespace=namespace)
+        changed = [
+            item
+            for item in batch
+            if (before := old.get(item.id)) is None
+            or (before.text, before.metadata) != (item.text, item.metadata)
+        ]
+        for item in changed:
+            check_text(item)
+        known = self.store.fetch(
+            [item.id for item in changed if item.id in old and old[item.id].text == item.text],
+            namespace=namespace,
+            vectors=True,
+        )
+        vectors = self._encode([item.text for item in changed if item.id not in known], "document")
+        made = iter(vectors)
+        ready = [
+            replace(item, vector=known[item.id].vector if item.id in known else next(made))
+            for item in changed
+        ]
+        kept = [item for item in ready if item.vector is not None and item.vector.any()]
+        self.store.upsert(kept, namespace=namespace)
+        return Counter(
+            written=len(kept),
+            unchanged=len(batch) - len(changed),
+            empty=len(changed) - len(kept),
+        )
+
+    def search(
+        self,
+        text: str,
+        k: int = 10,
+        *,
+        mode: Mode = "hybrid",
+        filter: Mapping[str, Any] | str | None = None,
+        namespace: str = "",
+        fusion: Fusion = "reciprocal",
+        weights: tuple[float, float] | None = None,
+        variety: float = 0.0,
+        marks: tuple[str, str] | None = None,
+    ) -> Hits:
+        """Find the k items that answer a text best, best first.
+
+        Args:
+            text: the query.
+            k: how many, 1 to 10,000.
+            mode: `dense` by vectors (the score is a cosine), `lexical` by words (BM25), or
+                `hybrid`, both joined (see `idiolect.search.hybrid.fuse`).
+            filter: see `idiolect.search.filters`.
+            namespace: where to search.
+            fusion: how hybrid joins: `reciprocal` or `weighted`.
+            weights: of meaning and of words in hybrid.
+            variety: 0 to 1; how much results should differ from one another.
+            marks: what to put around the query's words in `Hit.highlight`.
+
+        Raises:
+            InputError: the mode is unknown, or k, filter or variety is bad.
+            ConfigError: there is no encoder, and the mode needs one.
+        """
+        if mode not in get_args(Mode):
+            raise InputError(f"unknown mode {mode!r}", hint=f"known: {', '.join(get_args(Mode))}")
+        wanted = check_count(k)
+        if variety or mode == "hybrid":
+            wanted = min(max(_DEEPER * k, _FEWEST), 10_000)
+        where: dict[str, Any] = {"filter": filter, "namespace": namespace}
+        rankings: list[Hits] = []
+        if mode != "lexical":
+            (vector,) = self._encode([text], "query")
+            rankings.append(self.store.query(vector, wanted, **where) if vector.any() else [])
+        if mode != "dense":
+            rankings.append(self.store.match(text, wanted, marks=marks, **where))
+        hits = fuse(rankings, method=fusion, weights=weights) if mode == "hybrid" else rankings[0]
+        if variety:
+            found = self.store.fetch((hit.id for hit in hits), namespace=namespace, vectors=True)
+            vectors = {id: item.vector for id, item in found.items() if item.vector is not None}
+            hits = diversify(hits, vectors, k, variety)
+        return hits[:k]
+
+    def similar(
+        self,
+        item_id: str,
+        k: int = 10,
+        *,
+        filter: Mapping[str, Any] | str | None = None,
+        namespace: str = "",
+    ) -> Hits:
+        """Find the k items nearest to an item, itself left out; no encoder is needed.
+
+        Raises:
+            InputError: there is no such item, or k or the filter is bad.
+        """
+        check_count(k)
+        found = self.store.fetch([item_id], namespace=namespace, vectors=True)
+        if item_id not in found:
+            raise InputError(f"no item {item_id!r}", hint="is it in another namespace?")
+        vector = found[item_id].vector
+        assert vector is not None
+        hits = self.store.query(vector, min(k + 1, 10_000), filter=filter, namespace=namespace)
+        return [hit for hit in hits if hit.id != item_id][:k]
+
+    def _encode(self, texts: list[str], kind: str) -> NDArray[np.float32]:
+        if self.encoder is None:
+            raise ConfigError(
+                "without an encoder there is no meaning to search by",
+                hint="open the index with its encoder, or use mode='lexical'",
+            )
+        width = self.store.dimensions
+        shorter = None if width == self.encoder.dimensions else width
+        return self.encoder.encode(texts, kind=kind, dimensions=shorter)
+
+
+def _batches(items: Iterable[Item]) -> Iterator[list[Item]]:
+    stream = iter(items)
+    while batch := list(islice(stream, _AT_ONCE)):
+        yield batch
+
+
+def _shown(batches: Iterator[list[Item]], progress: bool) -> Iterator[list[Item]]:
+    """Pass batches on, telling on standard error how many items there were."""
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.completed:,} items  {task.fields[rate]:,.0f}/s"),
+        TimeElapsedColumn(),
+    )
+    with Progress(
+        *columns, console=Console(stderr=True), transient=True, disable=not progress
+    ) as bar:
+        task = bar.add_task("", total=None, rate=0.0)
+        for batch in batches:
+            yield batch
+            shown = bar.tasks[task]
+            seconds = shown.elapsed or 1.0
+            bar.update(task, advance=len(batch), rate=(shown.completed + len(batch)) / seconds)

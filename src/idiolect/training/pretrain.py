@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import torch
-from rich.console import Console
 from torch import nn
 
 from idiolect.errors import ConfigError, InputError
@@ -33,6 +32,7 @@ from idiolect.training.objectives.causal import Causal
 from idiolect.training.objectives.masked import Masked
 from idiolect.training.optim import Train, choose_parameters, row_rate
 from idiolect.training.plan import Plan
+from idiolect.training.progress import showing
 from idiolect.training.tokens import TokenFile
 
 __all__ = ["ObjectiveName", "pretrain"]
@@ -114,7 +114,7 @@ def pretrain(
         )
         if not folder.tokens.exists():
             text = corpus if replay is None else corpus.mix(replay, replay_share)
-            with Console(stderr=True).status("tokenising the corpus"):
+            with showing("tokenising the corpus"):
                 TokenFile.write(folder.tokens, text, model.tokenizer)
     if adapters is not None:
         with torch.random.fork_rng([]):

@@ -1,10 +1,16 @@
-"""What a run tells while it goes: a line on the terminal, `metrics.jsonl`, TensorBoard events."""
+"""What a run tells while it goes: a line on the terminal, `metrics.jsonl`, TensorBoard events.
+
+A run that is part of something larger does not draw on the terminal itself: whoever has begun to
+`listen` hears its steps and shows them among the rest.
+"""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -15,7 +21,33 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from idiolect.errors import CheckpointError, MissingDependencyError
 from idiolect.text.files import write_atomic
 
-__all__ = ["Reporter"]
+__all__ = ["Listener", "Reporter", "listen", "showing"]
+
+Listener = Callable[[int, int, str], None]
+"""Hears of steps done, of how many, and of what there is to say about the last one."""
+
+_listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
+
+
+@contextmanager
+def listen(listener: Listener) -> Iterator[None]:
+    """Let `listener` hear of every step, instead of drawing on the terminal."""
+    token = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(token)
+
+
+@contextmanager
+def showing(what: str) -> Iterator[None]:
+    """Show that something without steps goes on."""
+    if listener := _listener.get():
+        listener(0, 0, what)
+        yield
+    else:
+        with Console(stderr=True).status(what):
+            yield
 
 
 class Reporter:
@@ -36,6 +68,8 @@ class Reporter:
     ) -> None:
         self._file = None
         self._events: Any = None
+        self._steps = steps
+        self._listener = _listener.get()
         if folder is not None:
             if tensorboard:
                 self._events = _event_writer(folder / "events", done)
@@ -48,7 +82,7 @@ class Reporter:
             TextColumn("{task.fields[text]}"),
             TimeRemainingColumn(),
             console=Console(stderr=True),
-            disable=folder is None or not sys.stderr.isatty(),
+            disable=folder is None or self._listener is not None or not sys.stderr.isatty(),
         )
         self._task = self._progress.add_task("", total=steps, completed=done, text="")
 
@@ -89,6 +123,8 @@ class Reporter:
         bits = f"  {metrics['bits_per_byte']:.3f} bits/byte" if "bits_per_byte" in metrics else ""
         text = f"loss {metrics['loss']:.4f}{bits}  {metrics['tokens_per_second']:,.0f} tokens/s"
         self._progress.update(self._task, completed=step, text=text)
+        if self._listener is not None:
+            self._listener(step, self._steps, text)
 
     def say(self, text: str) -> None:
         """Tell a person something, once, on standard error."""

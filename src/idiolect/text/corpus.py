@@ -28,7 +28,7 @@ from idiolect.text.records import DEFAULT_LIMIT, flaw, is_readable, read_documen
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-__all__ = ["Corpus"]
+__all__ = ["Corpus", "source_files"]
 
 
 class Corpus:
@@ -60,7 +60,7 @@ class Corpus:
         limit: int = DEFAULT_LIMIT,
     ) -> None:
         sources = [source] if isinstance(source, str | Path) else list(source)
-        paths = [path for one in sources for path in _paths(one)]
+        paths = [path for one in sources for path in source_files(one)]
         fields = (field,) if isinstance(field, str) else tuple(field or ())
         self._name = ", ".join(str(one) for one in sources)
         self._read: Callable[[Counter[str]], Iterator[str]] = lambda skipped: chain.from_iterable(
@@ -170,7 +170,12 @@ def _forever(corpus: Corpus, skipped: Counter[str]) -> Iterator[str]:
         first = False
 
 
-def _paths(source: str | Path) -> list[Path]:
+def source_files(source: str | Path) -> list[Path]:
+    """Return the files that a path, a folder or a glob stands for, in order of their paths.
+
+    Raises:
+        InputError: there are none.
+    """
     path = Path(source)
     if path.is_dir():
         found = sorted(p for p in path.rglob("*") if p.is_file() and is_readable(p))

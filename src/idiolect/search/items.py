@@ -16,7 +16,7 @@ import numpy as np
 from idiolect.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -25,11 +25,13 @@ __all__ = [
     "Hits",
     "Item",
     "Metric",
+    "change",
     "check_count",
     "check_items",
     "check_name",
     "check_query",
     "check_text",
+    "distinct",
     "encode_metadata",
 ]
 
@@ -67,6 +69,34 @@ class Hit:
 
 Hits = list[Hit]
 """Results, best first."""
+
+
+def change(
+    item: Item,
+    text: str | None,
+    metadata: Mapping[str, Any] | None,
+    vector: ArrayLike | None,
+) -> Item:
+    """Return an item with some parts changed; a field whose new value is None is removed."""
+    fields = {**item.metadata, **(metadata or {})}
+    removed = {name for name, value in (metadata or {}).items() if value is None}
+    return Item(
+        item.id,
+        item.text if text is None else text,
+        {name: value for name, value in fields.items() if name not in removed},
+        item.vector if vector is None else np.asarray(vector),
+    )
+
+
+def distinct(ids: Iterable[str]) -> list[str]:
+    """Return checked ids in their order, each once.
+
+    Raises:
+        InputError: one text was given instead of several, or an id cannot be one.
+    """
+    if isinstance(ids, str):
+        raise InputError(f"ids is the text {ids!r}", hint="give a list of ids")
+    return list(dict.fromkeys(check_name(id, "id") for id in ids))
 
 
 def check_name(name: str, what: str) -> str:

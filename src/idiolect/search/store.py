@@ -37,10 +37,12 @@ from idiolect.search.items import (
     Hits,
     Item,
     Metric,
+    change,
     check_count,
     check_items,
     check_name,
     check_query,
+    distinct,
     encode_metadata,
 )
 from idiolect.search.ledger import Ledger
@@ -209,17 +211,7 @@ class Store:
                     f"no item {id!r} in namespace {namespace!r}", hint="upsert adds new items"
                 )
             (old,) = _items(place, rows, vectors=True)
-            removed = {name for name, value in (metadata or {}).items() if value is None}
-            item = replace(
-                old,
-                text=old.text if text is None else text,
-                metadata={
-                    name: value
-                    for name, value in {**old.metadata, **(metadata or {})}.items()
-                    if name not in removed
-                },
-                vector=old.vector if vector is None else np.asarray(vector),
-            )
+            item = change(old, text, metadata, vector)
             vectors = check_items([item], self.dimensions, self.metric)
             place.put([item], [encode_metadata(item)], vectors)
         self._merger.wrote(place.number, 1)
@@ -240,7 +232,7 @@ class Store:
             raise InputError(
                 "delete needs ids or a filter, and not both", hint="drop() empties a namespace"
             )
-        wanted = None if ids is None else _distinct(ids)
+        wanted = None if ids is None else distinct(ids)
         node = None if filter is None else parse(filter)
         with self._ledger.writing() as db:
             place = Namespace.find(db, namespace)
@@ -271,7 +263,7 @@ class Store:
         self, ids: Iterable[str], *, namespace: str = "", vectors: bool = False
     ) -> dict[str, Item]:
         """Return the items of ids, in their order; unknown ones are left out."""
-        wanted = _distinct(ids)
+        wanted = distinct(ids)
         with self._ledger.reading() as db:
             place = Namespace.find(db, namespace)
             if place is None:
@@ -488,12 +480,6 @@ def _make(path: Path, dimensions: int, metric: Metric, wait: float) -> None:
         )
     path.mkdir(parents=True, exist_ok=True)
     Ledger.create(ledger, wait, {"dimensions": dimensions, "metric": metric})
-
-
-def _distinct(ids: Iterable[str]) -> list[str]:
-    if isinstance(ids, str):
-        raise InputError(f"ids is the text {ids!r}", hint="give a list of ids")
-    return list(dict.fromkeys(check_name(id, "id") for id in ids))
 
 
 def _items(place: Namespace, rows: Sequence[Row], *, vectors: bool) -> Iterator[Item]:

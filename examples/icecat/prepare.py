@@ -1,0 +1,114 @@
+"""Lay out Icecat's products and the judgements of Chorus for a run.
+
+    python examples/icecat/prepare.py DATA OUT
+
+DATA holds `icecat-chorus/` with the products (`products_*.json.zip`) and the graded judgements
+(`Broad_Query_Set_rated.csv`). The catalogue is every judged product and one in five of the others.
+There are no queries but the judged ones, so the pairs are two views of a product: its title, and
+its description with its attributes. General text is one in four modules of `openstax/text/`.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import sys
+import zipfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+MEDICAL_BOOKS = {"anatomy-physiology", "microbiology"}
+OTHERS = 5
+"""Of the products nobody judged, one in so many is in the catalogue."""
+EVERY = 4
+"""Of the books' modules, one in so many is taken."""
+
+
+def products(data: Path) -> Iterator[dict[str, Any]]:
+    """Yield all products."""
+    for path in sorted((data / "icecat-chorus").glob("products_*.json.zip")):
+        with zipfile.ZipFile(path) as archive:
+            for name in archive.namelist():
+                yield from json.loads(archive.read(name))
+
+
+def details(product: dict[str, Any]) -> str:
+    """Return what is said of a product beside its title."""
+    attributes = [
+        f"{name.removeprefix('attr_t_').replace('_', ' ')}: {value}"
+        for name, value in product.items()
+        if name.startswith("attr_t_") and isinstance(value, str)
+    ]
+    return "\n".join([product.get("short_description") or "", *attributes]).strip()
+
+
+def judgements(data: Path) -> list[dict[str, str]]:
+    """Read the judgements: query, docid, rating."""
+    path = data / "icecat-chorus" / "Broad_Query_Set_rated.csv"
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def modules(data: Path) -> Iterator[str]:
+    """Yield some modules of books."""
+    for path in sorted((data / "openstax" / "text").glob("*.txt.gz")):
+        if path.name.removesuffix(".txt.gz") not in MEDICAL_BOOKS:
+            with gzip.open(path, "rt", encoding="utf-8") as file:
+                yield from file.read().split("\n\n")[::EVERY]
+
+
+def write(path: Path, records: Iterable[object]) -> None:
+    """Write a record a line."""
+    lines = [json.dumps(record, ensure_ascii=False) for record in records]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print(f"{path}: {len(lines):,} records")
+
+
+def main() -> None:
+    """Write the files that idiolect.toml names."""
+    data, out = Path(sys.argv[1]), Path(sys.argv[2])
+    out.mkdir(parents=True, exist_ok=True)
+    judged = judgements(data)
+    wanted = {row["docid"] for row in judged}
+    every = list(products(data))
+    kept = [
+        product
+        for number, product in enumerate(every)
+        if product["id"] in wanted or number % OTHERS == 0
+    ]
+    write(
+        out / "items.jsonl",
+        (
+            {
+                "id": product["id"],
+                "title": product["title"],
+                "text": f"{product['title']}\n{details(product)}",
+                "metadata": {"supplier": product.get("supplier") or ""},
+            }
+            for product in kept
+        ),
+    )
+    write(
+        out / "corpus.jsonl",
+        ({"text": f"{product['title']}\n{details(product)}"} for product in every),
+    )
+    write(out / "general.jsonl", ({"text": text} for text in modules(data) if text.strip()))
+    write(
+        out / "pairs.jsonl",
+        (
+            {"query": product["title"], "document": details(product)}
+            for product in every
+            if details(product)
+        ),
+    )
+    queries = sorted({row["query"] for row in judged})
+    names = {query: f"q{number}" for number, query in enumerate(queries, start=1)}
+    write(out / "queries.jsonl", ({"id": name, "text": query} for query, name in names.items()))
+    rows = [f"{names[row['query']]}\t{row['docid']}\t{row['rating']}\n" for row in judged]
+    (out / "judgements.tsv").write_text("query-id\tcorpus-id\tscore\n" + "".join(rows))
+
+
+if __name__ == "__main__":
+    main()

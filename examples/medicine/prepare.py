@@ -1,0 +1,96 @@
+"""Lay out SumPubMed and SciFact for a run: abstracts to learn from, claims to search with.
+
+    python examples/medicine/prepare.py DATA OUT
+
+DATA holds `scifact/scifact.zip`, `sumpubmed/abstracts.jsonl.gz` and `openstax/text/*.txt.gz`. The
+catalogue is SciFact's 5,183 abstracts; the validation claims, which BEIR calls the test, are the
+queries; the training claims are the pairs. SumPubMed is in lower case, so all of it is made so.
+"""
+
+from __future__ import annotations
+
+import ast
+import csv
+import gzip
+import io
+import json
+import re
+import sys
+import zipfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+MEDICAL_BOOKS = {"anatomy-physiology", "microbiology"}
+EVERY = 4
+"""Of SumPubMed's abstracts and the books' modules, one in so many is taken."""
+QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"")
+MARKS = re.compile(r"<(?:dig|cit)>|\b(?:BACKGROUND|METHODS|RESULTS|CONCLUSIONS)\b")
+
+
+def table(data: Path, name: str) -> Iterator[dict[str, str]]:
+    """Read a table of SciFact."""
+    with zipfile.ZipFile(data / "scifact" / "scifact.zip") as archive, archive.open(name) as file:
+        yield from csv.DictReader(io.TextIOWrapper(file, encoding="utf-8"))
+
+
+def claims(data: Path, part: str) -> dict[str, tuple[str, list[str]]]:
+    """Return each claim and the abstracts it cites; a claim has a row for each evidence."""
+    found: dict[str, tuple[str, list[str]]] = {}
+    for row in table(data, f"claims_{part}.csv"):
+        found[row["id"]] = (row["claim"].lower(), re.findall(r"\d+", row["cited_doc_ids"]))
+    return found
+
+
+def abstracts(data: Path) -> Iterator[dict[str, str]]:
+    """Yield SciFact's abstracts; the sentences are a printed array of strings."""
+    for row in table(data, "corpus_train.csv"):
+        sentences = [ast.literal_eval(quoted) for quoted in QUOTED.findall(row["abstract"])]
+        title = row["title"].strip()
+        text = f"{title}\n{' '.join(sentences)}".lower()
+        yield {"id": row["doc_id"], "title": title, "text": text}
+
+
+def articles(data: Path) -> Iterator[str]:
+    """Yield some of SumPubMed's abstracts, without the marks put in place of numbers."""
+    with gzip.open(data / "sumpubmed" / "abstracts.jsonl.gz", "rt", encoding="utf-8") as file:
+        for number, line in enumerate(file):
+            if number % EVERY == 0:
+                yield " ".join(MARKS.sub(" ", json.loads(line)["abstract"]).split())
+
+
+def modules(data: Path) -> Iterator[str]:
+    """Yield some modules of books that are not medical."""
+    for path in sorted((data / "openstax" / "text").glob("*.txt.gz")):
+        if path.name.removesuffix(".txt.gz") not in MEDICAL_BOOKS:
+            with gzip.open(path, "rt", encoding="utf-8") as file:
+                yield from file.read().split("\n\n")[::EVERY]
+
+
+def write(path: Path, records: Iterable[object]) -> None:
+    """Write a record a line."""
+    lines = [json.dumps(record, ensure_ascii=False) for record in records]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print(f"{path}: {len(lines):,} records")
+
+
+def main() -> None:
+    """Write the files that idiolect.toml names."""
+    data, out = Path(sys.argv[1]), Path(sys.argv[2])
+    out.mkdir(parents=True, exist_ok=True)
+    items = list(abstracts(data))
+    write(out / "items.jsonl", items)
+    texts = [item["text"] for item in items]
+    write(out / "corpus.jsonl", ({"text": text} for text in (*articles(data), *texts)))
+    write(out / "general.jsonl", ({"text": text} for text in modules(data) if text.strip()))
+    test, train = claims(data, "validation"), claims(data, "train")
+    write(out / "queries.jsonl", ({"id": name, "text": text} for name, (text, _) in test.items()))
+    write(
+        out / "pairs.jsonl",
+        ({"query": text, "document_id": doc} for text, docs in train.values() for doc in docs),
+    )
+    rows = [f"{name}\t{doc}\t1\n" for name, (_, docs) in test.items() for doc in docs]
+    (out / "judgements.tsv").write_text("query-id\tcorpus-id\tscore\n" + "".join(rows))
+
+
+if __name__ == "__main__":
+    main()

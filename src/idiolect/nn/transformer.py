@@ -160,6 +160,13 @@ class Transformer(nn.Module):
             raise InputError("this network has no encoder", hint="call it instead")
         return self._read(self.encoder, ids, mask, types=types, languages=languages)
 
+    def decode(self, decoder: Stack, ids: Tensor, mask: Tensor | None, *, memory: Tensor) -> Tensor:
+        """Return the hidden states of a decoder that reads these embeddings, and a memory.
+
+        Shape: ids (batch, length), memory (batch, any, width), result (batch, length, width).
+        """
+        return self._read(decoder, ids, mask, memory=memory)
+
     def score_vocabulary(self, hidden: Tensor) -> Tensor:
         """Apply the language-model head. Shape: (…, width) to (…, vocabulary)."""
         head = self.heads["language"]

@@ -205,7 +205,7 @@ class KL:
 class Matryoshka:
     """Any loss, on the first d numbers of the vectors, for each d (Kusupati et al. 2022).
 
-    Vectors cut short are brought back to length one; the losses are added up. 2205.13147.
+    The losses are added up. 2205.13147.
 
     Raises:
         ConfigError: No dimensions, or not all are positive.
@@ -215,6 +215,8 @@ class Matryoshka:
     """What is minimised at each."""
     dimensions: tuple[int, ...]
     """How many numbers are kept; the whole vector is trained where its size is among them."""
+    normalise: bool = True
+    """Whether vectors have length one."""
 
     def __post_init__(self) -> None:
         if not self.dimensions or min(self.dimensions) < 1:
@@ -231,8 +233,10 @@ class Matryoshka:
             )
         total = queries.new_zeros((), dtype=torch.float32)
         for size in self.dimensions:
-            short = F.normalize(queries[:, :size], dim=1), F.normalize(documents[:, :size], dim=1)
-            total = total + self.loss(*short, candidates)
+            short = [vectors[:, :size] for vectors in (queries, documents)]
+            if self.normalise:
+                short = [F.normalize(vectors, dim=1) for vectors in short]
+            total = total + self.loss(short[0], short[1], candidates)
         return total
 
 

@@ -1,0 +1,267 @@
+"""Pairs of a query and a document that answers it: read from files, and laid out for training.
+
+A file has a record a pair, in `.jsonl`, `.csv`, `.tsv` or `.parquet`:
+
+    query, document        texts, or ids where the texts are given apart
+    negative…              any fields whose name begins so: a text or a list of them that do not
+                           answer the query
+    scores                 a teacher's scores of the document and its negatives, in that order
+
+In `.csv` a list is written as JSON. Fields that are named otherwise can be named.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from idiolect.errors import InputError
+from idiolect.text.records import flaw, read_records
+
+__all__ = ["Pair", "PairFile", "PairTable", "read_texts"]
+
+_IDS = ("_id", "id", "doc_id", "docid", "query_id")
+_TEXTS = ("title", "text", "contents", "abstract", "description", "document", "query")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A query, and a document that answers it."""
+
+    query: str
+    document: str
+    negatives: tuple[str, ...] = ()
+    """Documents that do not answer it."""
+    scores: tuple[float, ...] = ()
+    """A teacher's scores of the document and the negatives, or none."""
+
+
+class PairFile:
+    """The pairs of a file, read anew each time they are gone through.
+
+    Args:
+        path: The file.
+        query: The field that holds the query.
+        document: The field that holds the document.
+        queries: The text of each query, where the field holds ids.
+        documents: The text of each document and negative, where the fields hold ids.
+
+    Raises:
+        InputError: The file cannot be read; when iterated also: a field is missing, an id has no
+            text, scores do not fit, or no pair was found.
+    """
+
+    skipped: Counter[str]
+    """How many records the latest pass left out, by reason."""
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        query: str = "query",
+        document: str = "document",
+        queries: Mapping[str, str] | None = None,
+        documents: Mapping[str, str] | None = None,
+    ) -> None:
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise InputError(f"no such file: {path}", hint="check the path")
+        self._query, self._document = query, document
+        self._queries, self._documents = queries, documents
+        self.skipped = Counter()
+
+    def __iter__(self) -> Iterator[Pair]:
+        self.skipped = skipped = Counter[str]()
+        found = False
+        for number, record in enumerate(read_records(self.path, skipped), start=1):
+            pair = self._pair(record, f"{self.path}, record {number}")
+            texts = (pair.query, pair.document, *pair.negatives)
+            reason = next((reason for text in texts if (reason := flaw(text))), None)
+            if reason is not None:
+                skipped[reason] += 1
+                continue
+            found = True
+            yield pair
+        if not found:
+            reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.most_common())
+            raise InputError(
+                f"no pairs in {self.path}", hint=f"skipped: {reasons}" if reasons else "it is empty"
+            )
+
+    def _pair(self, record: Mapping[str, Any], where: str) -> Pair:
+        missing = [name for name in (self._query, self._document) if record.get(name) is None]
+        if missing:
+            raise InputError(
+                f"{where} has no field {' and no field '.join(missing)}",
+                hint=f"there are {', '.join(map(str, record)) or 'none'}; name the ones that "
+                "hold query and document",
+            )
+        negatives = [
+            one
+            for name, value in record.items()
+            if str(name).startswith("negative")
+            for one in _listed(value, name, where)
+        ]
+        scores = _listed(record.get("scores"), "scores", where)
+        if any(isinstance(score, bool) or not isinstance(score, int | float) for score in scores):
+            raise InputError(f"{where}: scores are {scores!r}", hint="a list of numbers is wanted")
+        return Pair(
+            _text(record[self._query], self._queries, "query", where),
+            _text(record[self._document], self._documents, "document", where),
+            tuple(_text(one, self._documents, "document", where) for one in negatives),
+            tuple(float(score) for score in scores),
+        )
+
+
+def read_texts(path: str | Path) -> dict[str, str]:
+    """Read a file of texts with ids, such as a collection's documents; a title goes first.
+
+    The id is in `_id` or `id`, and text in `title`, `text` or another usual name.
+
+    Raises:
+        InputError: The file cannot be read, a record has no id or no text, or an id comes twice.
+    """
+    texts: dict[str, str] = {}
+    for number, record in enumerate(read_records(Path(path), Counter()), start=1):
+        ids = [record[name] for name in _IDS if record.get(name) is not None]
+        parts = [record[name] for name in _TEXTS if isinstance(record.get(name), str)]
+        if not ids or not parts:
+            what = "text" if ids else "id"
+            raise InputError(
+                f"{path}, record {number} has no {what}",
+                hint=f"there are {', '.join(map(str, record))}; "
+                f"known are {', '.join(_TEXTS if ids else _IDS)}",
+            )
+        if str(ids[0]) in texts:
+            raise InputError(f"{path}, record {number}: the id {ids[0]} comes twice")
+        texts[str(ids[0])] = "\n".join(part for part in parts if part)
+    return texts
+
+
+def _listed(value: Any, name: str, where: str) -> list[Any]:
+    """Return what a field holds as a list; a table's cell may hold it as JSON."""
+    if value is None or value == "":
+        return []
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            if name == "scores":
+                raise InputError(f"{where}: {name} is {value!r}, no list of JSON") from None
+    return value if isinstance(value, list) else [value]
+
+
+def _text(value: Any, texts: Mapping[str, str] | None, kind: str, where: str) -> str:
+    if texts is None:
+        if not isinstance(value, str):
+            raise InputError(
+                f"{where}: a {kind} is {value!r}, no text",
+                hint=f"if it is an id, give the texts of the {kind}s",
+            )
+        return value
+    if str(value) not in texts:
+        raise InputError(f"{where}: no {kind} has the id {value!r}", hint="give all its texts")
+    return texts[str(value)]
+
+
+@dataclass
+class PairTable:
+    """Pairs by the numbers of their texts, each text once.
+
+    >>> table = PairTable.of([Pair("a", "x"), Pair("a", "y"), Pair("b", "x")])
+    >>> table.pairs, table.right
+    ([(0, 0), (0, 1), (1, 0)], [{0, 1}, {0}])
+    """
+
+    queries: list[str] = field(default_factory=list)
+    documents: list[str] = field(default_factory=list)
+    """Those of the pairs, and others that negatives may be found among."""
+    pairs: list[tuple[int, int]] = field(default_factory=list)
+    """Query and document of each."""
+    negatives: list[tuple[int, ...]] = field(default_factory=list)
+    """The explicit negatives of each pair."""
+    scores: list[tuple[float, ...]] = field(default_factory=list)
+    """A teacher's scores of each pair's document and negatives."""
+    right: list[set[int]] = field(default_factory=list)
+    """The documents that must not be a negative of a query: those some pair names for it, and one
+    that is the query itself."""
+
+    @classmethod
+    def of(cls, pairs: Iterable[Pair], corpus: Iterable[str] = ()) -> Self:
+        """Number the texts.
+
+        A negative that another pair names as right for the query is left out.
+
+        Args:
+            pairs: The pairs; one that comes again is left out.
+            corpus: More documents.
+
+        Raises:
+            InputError: There are no pairs; or one has an empty text, or another number of scores
+                than of documents.
+        """
+        table = cls()
+        queries, documents = _Numbers(table.queries), _Numbers(table.documents)
+        rows: dict[tuple[int, int], Pair] = {}
+        for number, pair in enumerate(pairs, start=1):
+            _check(pair, number)
+            rows.setdefault((queries[pair.query], documents[pair.document]), pair)
+        if not rows:
+            raise InputError("there are no pairs to tune on")
+        table.pairs = list(rows)
+        negatives = [[documents[text] for text in pair.negatives] for pair in rows.values()]
+        for text in corpus:
+            documents[text]
+        table.right = [{documents[text]} if text in documents else set() for text in queries]
+        for query, document in table.pairs:
+            table.right[query].add(document)
+        for (query, _), pair, numbers in zip(table.pairs, rows.values(), negatives, strict=True):
+            kept = [i for i, one in enumerate(numbers) if one not in table.right[query]]
+            table.negatives.append(tuple(numbers[i] for i in kept))
+            places = (0, *(1 + i for i in kept)) if pair.scores else ()
+            table.scores.append(tuple(pair.scores[i] for i in places))
+        return table
+
+    def __len__(self) -> int:
+        """Number of pairs."""
+        return len(self.pairs)
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of all texts, pairs and scores."""
+        digest = hashlib.blake2b(digest_size=16)
+        for texts in (self.queries, self.documents):
+            for text in texts:
+                data = text.encode()
+                digest.update(len(data).to_bytes(8, "little") + data)
+        digest.update(repr((self.pairs, self.negatives, self.scores)).encode())
+        return digest.hexdigest()
+
+
+def _check(pair: Pair, number: int) -> None:
+    for text in (pair.query, pair.document, *pair.negatives):
+        if reason := flaw(text):
+            raise InputError(f"pair {number} has a text that is no text: {reason}")
+    if pair.scores and len(pair.scores) != 1 + len(pair.negatives):
+        raise InputError(
+            f"pair {number} has {len(pair.scores)} scores and {1 + len(pair.negatives)} documents",
+            hint="one for the document, then one for each negative",
+        )
+
+
+class _Numbers(dict[str, int]):
+    """The number of each text, given when it is first asked for."""
+
+    def __init__(self, texts: list[str]) -> None:
+        super().__init__()
+        self._texts = texts
+
+    def __missing__(self, text: str) -> int:
+        self[text] = number = len(self._texts)
+        self._texts.append(text)
+        return number

@@ -1,6 +1,6 @@
 """A filter in Milvus's own language, and the facts beside each item that it asks about.
 
-Each fact is a 64-bit hash: of a field, of a field and the kind of its value, of a field, kind and
+Each fact is a 63-bit hash: of a field, of a field and the kind of its value, of a field, kind and
 value. So texts, numbers and booleans never mix, lists match by element, and one inverted index over
 an array of integers answers equality; only ranges read the metadata itself.
 """
@@ -97,4 +97,4 @@ def _typed(value: Scalar) -> tuple[str, str]:
 
 def _hash(*parts: str) -> int:
     data = json.dumps(parts).encode()
-    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "big", signed=True)
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "big") >> 1

@@ -158,9 +158,9 @@ def check_items(items: Sequence[Item], dimensions: int, metric: Metric) -> NDArr
     for row, item in enumerate(items):
         if item.vector is None:
             raise InputError(f"item {item.id!r} has no vector", hint="encode it first")
-        given = np.asarray(item.vector)
-        if given.shape != (dimensions,) or given.dtype.kind not in "fiu":
-            _check_vector(item.vector, f"item {item.id!r}", dimensions, metric)
+        given = item.vector
+        if not _is_plain(given, dimensions):
+            given = _check_vector(given, f"item {item.id!r}", dimensions, metric)
         vectors[row] = given
     with np.errstate(over="ignore", invalid="ignore"):
         squares = np.einsum("nd,nd->n", vectors, vectors)
@@ -260,6 +260,15 @@ def _is_unicode(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def _is_plain(vector: object, dimensions: int) -> bool:
+    """Whether a vector has the type and shape that are kept; its numbers may still be bad."""
+    return (
+        isinstance(vector, np.ndarray)
+        and vector.dtype == np.float32
+        and vector.shape == (dimensions,)
+    )
 
 
 def _check_vector(

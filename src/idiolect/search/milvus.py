@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import contextlib
 import heapq
-import json
 import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self, get_args
@@ -26,7 +25,12 @@ from typing import TYPE_CHECKING, Any, Self, get_args
 import numpy as np
 
 from idiolect.errors import CheckpointError, InputError, MissingDependencyError
-from idiolect.search.collection import LONGEST_TEXT, MOST_FACTS, make_collection
+from idiolect.search.collection import (
+    LONGEST_TEXT,
+    MOST_FACTS,
+    describe_collection,
+    make_collection,
+)
 from idiolect.search.expressions import expression, hashes, quote
 from idiolect.search.filters import Condition, conditions, parse
 from idiolect.search.items import (
@@ -60,12 +64,11 @@ _SETTINGS = "s"
 class MilvusStore:
     """A store in one collection of a Milvus cluster; open it with `MilvusStore.open`."""
 
-    def __init__(self, client: Any, collection: str, made: dict[str, Any]) -> None:
+    def __init__(self, client: Any, collection: str, dimensions: int, metric: Metric) -> None:
         self._client = client
         self._collection = collection
-        self._made = made
-        self.dimensions = int(made["dimensions"])
-        self.metric: Metric = made["metric"]
+        self.dimensions = dimensions
+        self.metric: Metric = metric
         self._known: set[str] = set()
 
     @classmethod
@@ -112,15 +115,13 @@ class MilvusStore:
                 make_collection(
                     client, collection, dimensions, metric, shards, local="://" not in uri
                 )
-            description = client.describe_collection(collection)["description"]
-        try:
-            made = json.loads(description)["idiolect"]
-        except (ValueError, KeyError, TypeError):
+            made = describe_collection(client, collection)
+        if made is None:
             raise InputError(
                 f"collection {collection!r} is another program's; nothing was changed",
                 hint="choose another name",
-            ) from None
-        store = cls(client, collection, made)
+            )
+        store = cls(client, collection, *made)
         if dimensions is not None and (store.dimensions, store.metric) != (dimensions, metric):
             raise InputError(
                 f"collection {collection!r} holds vectors of {store.dimensions} dimensions under"
@@ -143,7 +144,8 @@ class MilvusStore:
     def settings(self) -> dict[str, Any]:
         """Everything the store was told to remember, its dimensions and metric among it."""
         found = self._query(f'kind == "{_SETTINGS}"', ["metadata"], 1)
-        return {**self._made, **(found[0]["metadata"] if found else {})}
+        made = {"dimensions": self.dimensions, "metric": self.metric}
+        return {**(found[0]["metadata"] if found else {}), **made}
 
     def remember(self, **settings: str | int) -> None:
         """Keep facts about the store."""

@@ -58,7 +58,7 @@ class Namespace:
     @classmethod
     def create(cls, db: sqlite3.Connection, name: str) -> Namespace:
         """Return the namespace of a name; it is made where there is none."""
-        if found := cls.find(db, name):
+        if (found := cls.find(db, name)) is not None:
             return found
         number = db.execute(
             "INSERT INTO namespaces (name) VALUES (?) RETURNING number", (name,)
@@ -67,7 +67,8 @@ class Namespace:
         namespace.words.create()
         return namespace
 
-    def __len__(self) -> int:
+    def count(self) -> int:
+        """Return how many items there are."""
         query = "SELECT count(*) FROM items WHERE namespace = ?"
         return int(self._db.execute(query, (self.number,)).fetchone()[0])
 

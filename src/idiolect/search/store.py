@@ -205,7 +205,7 @@ class Store:
         """
         with self._ledger.writing() as db:
             place = Namespace.find(db, namespace)
-            rows = list(place.rows([id])) if place else []
+            rows = list(place.rows([id])) if place is not None else []
             if place is None or not rows:
                 raise InputError(
                     f"no item {id!r} in namespace {namespace!r}", hint="upsert adds new items"
@@ -242,7 +242,9 @@ class Store:
                 rows = list(place.rows(wanted))
             else:
                 assert node is not None
-                rows = list(place.numbered(place.facts.rows(node).tolist())) if len(place) else []
+                rows = (
+                    list(place.numbered(place.facts.rows(node).tolist())) if place.count() else []
+                )
             place.remove(rows)
         self._merger.wrote(place.number, len(rows))
         return len(rows)
@@ -253,7 +255,7 @@ class Store:
             place = Namespace.find(db, namespace)
             if place is None:
                 return 0
-            count = len(place)
+            count = place.count()
             place.drop()
         return count
 
@@ -277,8 +279,10 @@ class Store:
         while True:
             with self._ledger.reading() as db:
                 place = Namespace.find(db, namespace)
-                page = place.page(after, _PAGE) if place else []
-                found = list(_items(place, page, vectors=vectors)) if place and page else []
+                page = place.page(after, _PAGE) if place is not None else []
+                found = (
+                    list(_items(place, page, vectors=vectors)) if place is not None and page else []
+                )
             if not page:
                 return
             yield from found
@@ -342,7 +346,7 @@ class Store:
                 return []
             selection = None
             if node is not None:
-                selection = (repr(node), lambda: place.facts.rows(node) if len(place) else _NONE)
+                selection = (repr(node), lambda: place.facts.rows(node) if place.count() else _NONE)
             return _hits(place, view.search(checked, k, selection=selection))
 
     def match(
@@ -374,7 +378,7 @@ class Store:
                 return []
             among = None
             if node is not None:
-                among = set(place.facts.rows(node).tolist()) if len(place) else set[int]()
+                among = set(place.facts.rows(node).tolist()) if place.count() else set[int]()
             found = place.words.search(text, k, among)
             hits = _hits(place, found)
             if marks is None:
@@ -446,7 +450,7 @@ class Store:
                 with self._lock:
                     place = Namespace.find(db, name)
                     try:
-                        view = self._view(db, name, place.number) if place else None
+                        view = self._view(db, name, place.number) if place is not None else None
                     except CheckpointError:
                         if last:
                             raise

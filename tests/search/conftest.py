@@ -1,0 +1,58 @@
+"""A store of each kind: one suite runs on all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from idiolect.search.contract import AnyStore
+from idiolect.search.milvus import MilvusStore
+from idiolect.search.store import Store
+from search.things import DIMENSIONS
+
+
+def _exact(folder: Path, **options: Any) -> AnyStore:
+    return Store.open(folder / "index", background=False, **options)
+
+
+def _graph(folder: Path, **options: Any) -> AnyStore:
+    """A store that merges after every write, so that searches go through a graph."""
+    store = Store.open(folder / "index", merge_after=4, background=False, **options)
+    write = store.upsert
+
+    def upsert(*args: Any, **more: Any) -> None:
+        write(*args, **more)
+        store.merge()
+
+    store.upsert = upsert  # type: ignore[method-assign]
+    return store
+
+
+def _milvus(folder: Path, **options: Any) -> AnyStore:
+    pytest.importorskip("milvus_lite")
+    return MilvusStore.open(str(folder / "milvus.db"), "things", **options)
+
+
+KINDS: dict[str, Callable[..., AnyStore]] = {"exact": _exact, "graph": _graph, "milvus": _milvus}
+
+
+@pytest.fixture(params=KINDS)
+def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[..., AnyStore]]:
+    """A function that opens an empty store of the kind at hand."""
+    stores: list[AnyStore] = []
+
+    def open_(**options: Any) -> AnyStore:
+        stores.append(KINDS[request.param](tmp_path, **{"dimensions": DIMENSIONS, **options}))
+        return stores[-1]
+
+    yield open_
+    for store in stores:
+        store.close()
+
+
+@pytest.fixture
+def store(opened: Callable[..., AnyStore]) -> AnyStore:
+    return opened()

@@ -11,8 +11,8 @@ from pathlib import Path
 
 __all__ = ["SciFact", "read_scifact"]
 
-_BETWEEN = re.compile(r"""(?<=['"])\n ?(?=['"])""")
-"""A sentence ends a line, and the next begins one."""
+_BETWEEN = re.compile(r"""(?<=['"])\s+(?=['"])""")
+"""What stands between two sentences."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,15 @@ def read_scifact(folder: Path) -> SciFact:
         }
         claims = {part: rows(f"claims_{part}.csv") for part in ("train", "validation")}
     cited = {
-        row["id"]: re.findall(r"\d+", row["cited_doc_ids"]) for part in claims.values() for row in part
+        row["id"]: re.findall(r"\d+", row["cited_doc_ids"])
+        for part in claims.values()
+        for row in part
     }
     texts = {part: {row["id"]: row["claim"] for row in table} for part, table in claims.items()}
     return SciFact(documents, texts["train"], texts["validation"], cited)
 
 
 def _sentences(printed: str) -> str:
-    """Join a printed array of sentences. ['One.'\\n 'Two.'] → One. Two."""
+    """Join a printed array of sentences: each in quotation marks."""
     parts = _BETWEEN.split(printed.strip()[1:-1])
     return " ".join(part.strip()[1:-1].replace("\\'", "'").strip() for part in parts)

@@ -39,9 +39,22 @@ TextObjective = Literal["simcse", "tsdae"]
 """How an encoder learns from text alone."""
 
 
-def tuning_plan(**values: Any) -> Plan:
-    """Return the usual plan: 32 pairs a step, a rate of 2e-5 that falls to zero, decay of 0.01."""
-    usual = {"batch": 32, "learning_rate": 2e-5, "last_rate": 0.0, "weight_decay": 0.01}
+_RATES: dict[Train, float] = {"rows+lora": 2e-4, "body": 2e-5, "all": 2e-5}
+
+
+def tuning_plan(encoder: Encoder, train: Train = "all", **values: Any) -> Plan:
+    """Return the usual plan: 32 pairs a step, and a small rate that falls to zero.
+
+    It is 2e-5 for published weights and 2e-4 for adapters; for rows that train alone, see
+    `row_rate`.
+
+    Args:
+        encoder: What is to be trained.
+        train: What of it.
+        values: Fields of `Plan` that are to be others.
+    """
+    usual = {"batch": 32, "last_rate": 0.0, "weight_decay": 0.01}
+    usual["learning_rate"] = _RATES.get(train) or row_rate(encoder.model.network)
     return Plan.of(usual | values)
 
 
@@ -85,7 +98,7 @@ def tune(
             rows; `all`, which is all but the original rows.
         lora: Size and place of the adapters.
         unfreeze_original_rows: Train the published rows as well.
-        plan: Sizes, rates and intervals, by default `tuning_plan()`. `micro_batch` is how many
+        plan: Sizes, rates and intervals, by default `tuning_plan`'s. `micro_batch` is how many
             texts' activations are held; the others' gradients are cached, and the loss is the same.
         tensorboard: Write TensorBoard events to `out/events`.
 
@@ -100,7 +113,7 @@ def tune(
         TrainingError: The loss is not finite or explodes.
         VerificationError: Original rows moved.
     """
-    plan = _plan(encoder, plan, train)
+    plan = plan or tuning_plan(encoder, train)
     if isinstance(pairs, str | Path):
         pairs = PairFile(pairs)
     table = PairTable.of(pairs, corpus)
@@ -174,7 +187,7 @@ def tune_on_text(
         raise ConfigError(
             f"objective={objective!r}", hint="one of " + ", ".join(get_args(TextObjective))
         )
-    plan = _plan(encoder, plan, train)
+    plan = plan or tuning_plan(encoder, train)
     known = list(dict.fromkeys(texts))
     reading = _reading(encoder, plan.length)
     goal: SimCSE | TSDAE
@@ -274,13 +287,6 @@ class _Run:
             folder.publish(self.encoder.save)
         self.workers.wait()
         model.network.eval()
-
-
-def _plan(encoder: Encoder, plan: Plan | None, train: Train) -> Plan:
-    plan = plan or tuning_plan()
-    if train == "rows" and plan.learning_rate is None:
-        return replace(plan, learning_rate=row_rate(encoder.model.network))
-    return plan
 
 
 def _widths(encoder: Encoder, dimensions: Iterable[int]) -> tuple[int, ...]:

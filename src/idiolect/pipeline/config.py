@@ -32,7 +32,6 @@ __all__ = [
     "EncoderSettings",
     "EvaluateSettings",
     "ExtendSettings",
-    "IndexSettings",
     "TuneSettings",
     "find_base",
 ]
@@ -93,7 +92,7 @@ class ExtendSettings(_Table):
 
     method: str | None = None
     """exact, merges, scores, words or append; by default the tokenizer's own."""
-    init: Literal["subword", "weighted", "mean", "normal", "multivariate", "neighbours"] = "subword"
+    init: Literal["subword", "weighted", "mean", "normal", "multivariate"] = "subword"
     """How the new rows begin."""
 
 
@@ -141,20 +140,14 @@ class TuneSettings(_Table):
     """Shorter widths that shall do as well (Matryoshka)."""
 
 
-class IndexSettings(_Table):
-    """The index."""
-
-    degree: int = Field(default=32, ge=4)
-    """Neighbours a node of the graph keeps."""
-
-
 class EvaluateSettings(_Table):
     """What is measured."""
 
     controls: bool = True
     """Whether to train the controls: without new tokens, and with random ones."""
-    documents: int = Field(default=200, ge=1)
-    """Documents kept out of training that bits per byte are measured on, of each text."""
+    windows: int = Field(default=100, ge=1)
+    """Windows of 1,000 characters that bits per byte are measured on, of domain and of general text
+    that is kept out of training."""
 
 
 class Config(_Table):
@@ -174,7 +167,6 @@ class Config(_Table):
     adapt: AdaptSettings = AdaptSettings()
     encoder: EncoderSettings = EncoderSettings()
     tune: TuneSettings = TuneSettings()
-    index: IndexSettings = IndexSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
 
     @classmethod

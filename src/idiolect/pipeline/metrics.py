@@ -95,7 +95,7 @@ class AuditMetrics(TypedDict):
 
 
 class TokenCount(TypedDict):
-    """A text in tokens before and after, on documents kept out of training."""
+    """A text in tokens before and after. Of the domain it is what is kept out of training."""
 
     documents: int
     before: int
@@ -136,7 +136,7 @@ class TrainingMetrics(TypedDict):
     train: NotRequired[str]
     """adapt: what trained."""
     objective: NotRequired[str]
-    """adapt: causal or masked."""
+    """adapt: causal, masked or tsdae."""
     error_before: NotRequired[float]
     """distill: distance to the teacher's hidden states on snippets kept apart, a share of their
     variance."""
@@ -187,12 +187,13 @@ class System(TypedDict):
 
     name: str
     """bm25, base, vocabulary, pretraining, tuning, hybrid; the controls: untrained,
-    plain.pretraining, plain.tuning, random.tuning."""
+    plain.pretraining, plain.tuning, random.pretraining, random.tuning."""
     label: str
     """For people."""
     control: bool
     search: dict[str, float] | None
-    """Means over the queries, by measure: ndcg@10, recall@100, mrr@10. None if not measured."""
+    """Means over the queries, by measure: ndcg@10, recall@100, mrr@10, judged@10 (the share of the
+    first ten that somebody judged). None if not measured."""
     similar: dict[str, float] | None
     """The same for similar items."""
 
@@ -266,7 +267,8 @@ class EvaluateMetrics(TypedDict):
     """In the order of the road, then the controls."""
     significance: list[Significance]
     matryoshka: list[dict[str, float]]
-    """Of the tuned encoder: `dimensions`, and `search` and `similar`, each an ndcg@10."""
+    """Of the tuned encoder: `dimensions`, `trained` (1 or 0: whether it was tuned at that width),
+    and `search` and `similar`, each an ndcg@10."""
     promises: Promises
     notes: list[str]
     """What a reader must know, such as that items' text is part of adaptation."""

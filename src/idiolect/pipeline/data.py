@@ -1,0 +1,199 @@
+"""What a run reads: the catalogue, text to learn from, pairs, and what people judged.
+
+Each file is opened when a stage needs it, and each has a fingerprint of its bytes, by which a stage
+knows whether its inputs have changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+from idiolect.encoding.pairs import Pair, PairFile
+from idiolect.errors import InputError
+from idiolect.pipeline.config import DataSettings
+from idiolect.ranking.collection import read_judgements, read_queries
+from idiolect.search.items import Item
+from idiolect.text.corpus import Corpus, source_files
+from idiolect.text.records import read_records
+
+__all__ = ["HELD_OUT", "Data"]
+
+HELD_OUT = 0.1
+"""Share of documents that nothing is trained on, for bits per byte and tokens saved."""
+_SOURCES = ("items", "corpus", "general", "pairs", "queries", "judgements", "similar", "glossary")
+_BLOCK = 1 << 20
+
+
+class Data:
+    """The inputs of a run.
+
+    Args:
+        settings: Where they are, and what the fields are called.
+        folder: What paths are relative to.
+
+    Raises:
+        InputError: A file or folder is missing.
+    """
+
+    def __init__(self, settings: DataSettings, folder: Path) -> None:
+        self.settings = settings
+        self._folder = folder
+        for name in _SOURCES:
+            self._files(name)
+
+    def fingerprint(self, name: str) -> str:
+        """Hash the bytes of an input, and the names of its fields; empty where there is none.
+
+        Args:
+            name: A key of the configuration's table.
+        """
+        digest = hashlib.blake2b(digest_size=16)
+        for path in self._files(name):
+            digest.update(path.name.encode() + b"\n" + _digest(path, path.stat().st_mtime_ns))
+        if name in ("items", "corpus"):
+            settings = self.settings
+            digest.update(repr((settings.id, settings.text, settings.title)).encode())
+        return digest.hexdigest()
+
+    @cached_property
+    def items(self) -> dict[str, Item]:
+        """The catalogue, by id; a title is in an item's metadata.
+
+        Raises:
+            InputError: It is empty, or an item has no id or text, or two have one id.
+        """
+        settings, (path,) = self.settings, self._files("items")
+        skipped: Counter[str] = Counter()
+        items: dict[str, Item] = {}
+        for number, record in enumerate(read_records(path, skipped), start=1):
+            item = self._item(record, f"{path}, record {number}")
+            if item.id in items:
+                raise InputError(f"{path}, record {number}: the id {item.id!r} comes twice")
+            items[item.id] = item
+        if not items:
+            reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.most_common())
+            raise InputError(
+                f"the catalogue {path} is empty",
+                hint=f"skipped: {reasons}"
+                if reasons
+                else f"give a record with {settings.id} and {settings.text[0]} for each item",
+            )
+        return items
+
+    @property
+    def texts(self) -> dict[str, str]:
+        """The text of each item, by its id."""
+        return {name: item.text for name, item in self.items.items()}
+
+    @property
+    def titled(self) -> bool:
+        """Whether items have titles that do not stand in their texts anyway."""
+        return any(_is_apart(item) for item in self.items.values())
+
+    @cached_property
+    def corpus(self) -> tuple[Corpus, Corpus]:
+        """Text of the domain: the part that is learnt from, and the one that is kept apart."""
+        if self.settings.corpus:
+            whole = Corpus(self._files("corpus"))
+        else:
+            whole = Corpus(self._files("items"), self.settings.text)
+        return whole.split(HELD_OUT)
+
+    @cached_property
+    def general(self) -> tuple[Corpus, Corpus] | None:
+        """Text of no domain, in two parts as well; None where there is none."""
+        if not self.settings.general:
+            return None
+        return Corpus(self._files("general")).split(HELD_OUT)
+
+    @property
+    def glossary(self) -> Path | None:
+        """The file of terms that are to be taught."""
+        return next(iter(self._files("glossary")), None)
+
+    def pairs(self) -> list[Pair]:
+        """Read the pairs to tune with; an empty list where none are given.
+
+        Raises:
+            InputError: A record has no query or document, or names an item that is not there.
+        """
+        pairs: list[Pair] = []
+        for path in self._files("pairs"):
+            first = next(iter(read_records(path, Counter())), {})
+            by_id = "document_id" in first and "document" not in first
+            pairs += (
+                PairFile(path, document="document_id", documents=self.texts)
+                if by_id
+                else PairFile(path)
+            )
+        return pairs
+
+    @cached_property
+    def queries(self) -> dict[str, str]:
+        """The text of each query of the search test, by its id."""
+        return {
+            query: text for path in self._files("queries") for query, text in _texts(path).items()
+        }
+
+    @property
+    def judgements(self) -> dict[str, dict[str, float]]:
+        """The grades of the search test: items by query."""
+        return {
+            q: g for path in self._files("judgements") for q, g in read_judgements(path).items()
+        }
+
+    @property
+    def similar(self) -> dict[str, dict[str, float]]:
+        """The grades of the test of similar items: items by item."""
+        return {q: g for path in self._files("similar") for q, g in read_judgements(path).items()}
+
+    def _item(self, record: dict[str, Any], where: str) -> Item:
+        settings = self.settings
+        name = record.get(settings.id)
+        parts = [record[field] for field in settings.text if isinstance(record.get(field), str)]
+        text = "\n".join(part for part in parts if part.strip())
+        if name is None or not text:
+            missing = settings.id if name is None else " or ".join(settings.text)
+            raise InputError(
+                f"{where} has no {missing}",
+                hint=f"there are {', '.join(map(str, record))}; "
+                f"set data.{'id' if name is None else 'text'}",
+            )
+        metadata = record.get("metadata")
+        if not isinstance(metadata, dict):
+            used = {settings.id, *settings.text}
+            metadata = {field: value for field, value in record.items() if field not in used}
+        if isinstance(title := record.get(settings.title), str):
+            metadata = {**metadata, "title": title}
+        return Item(str(name), text, metadata)
+
+    def _files(self, name: str) -> list[Path]:
+        given = getattr(self.settings, name) or ()
+        sources = (given,) if isinstance(given, str) else given
+        try:
+            return [path for source in sources for path in source_files(self._folder / source)]
+        except InputError as error:
+            raise InputError(f"data.{name}: {error.message}", hint=error.hint) from error
+
+
+def _texts(path: Path) -> dict[str, str]:
+    return read_queries(path)
+
+
+def _is_apart(item: Item) -> bool:
+    title = item.metadata.get("title", "")
+    return bool(title) and title not in item.text
+
+
+@lru_cache(maxsize=1024)
+def _digest(path: Path, changed: int) -> bytes:
+    """Hash a file; once in a process, as long as it does not change."""
+    digest = hashlib.blake2b(digest_size=16)
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.digest()

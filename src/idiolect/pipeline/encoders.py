@@ -1,0 +1,179 @@
+"""The stages from a language model to something that can be searched: `tune` and `index`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from idiolect.encoding.encoder import Encoder
+from idiolect.encoding.pairs import Pair, PairTable
+from idiolect.encoding.tune import tune as train_on_pairs
+from idiolect.encoding.tune import tune_on_text, tuning_plan
+from idiolect.errors import InputError
+from idiolect.pipeline.data import Data
+from idiolect.pipeline.metrics import IndexMetrics, IndexPoint, TuneMetrics
+from idiolect.pipeline.stages import SAVE_EVERY, Work, load_encoder, summed_up
+from idiolect.search.diskann.graph import Graph
+from idiolect.search.index import Index
+from idiolect.search.items import Item
+
+__all__ = ["index", "open_index", "tune"]
+
+_WIDTHS = (10, 20, 40, 80, 160)
+_ASKED = 200
+_K = 10
+
+
+def open_index(run: Path) -> Index:
+    """Open the index of a run, with the encoder that made it.
+
+    Raises:
+        InputError: The run has none.
+    """
+    stages = run / "stages"
+    if not (stages / "index" / "index").is_dir():
+        raise InputError(f"{run} has no finished index", hint="idiolect run goes on with it")
+    return Index.open(stages / "index" / "index", Encoder.load(stages / "tune" / "model"))
+
+
+def tune(work: Work) -> TuneMetrics:
+    """Teach the encoder which texts belong together.
+
+    Without pairs, titles and texts of the items are taken for pairs; without titles, it learns from
+    the texts alone.
+    """
+    settings, data = work.config.tune, work.data
+    encoder = load_encoder(work, work.model)
+    plan = tuning_plan(
+        encoder,
+        batch=settings.batch,
+        learning_rate=settings.learning_rate,
+        length=encoder.length,
+        save_every=SAVE_EVERY,
+        seed=work.config.seed,
+    )
+    pairs, left_out = _without_tests(data.pairs(), data)
+    note = ""
+    if not data.settings.pairs:
+        pairs = (
+            [Pair(i.metadata["title"], i.text) for i in data.items.values()] if data.titled else []
+        )
+        what = "titles and texts of the items" if pairs else "the items' texts alone"
+        note = f"there are no pairs, so it was tuned on {what}"
+    elif not pairs:
+        raise InputError(
+            f"all {left_out} pairs of {data.settings.pairs} are of the tests",
+            hint="give pairs whose queries are not tested",
+        )
+    if pairs:
+        train_on_pairs(
+            encoder,
+            pairs,
+            out=work.folder,
+            dimensions=settings.dimensions,
+            steps=settings.steps,
+            plan=plan,
+        )
+    else:
+        dropout = encoder.model.network.config.dropout
+        tune_on_text(
+            encoder,
+            data.texts.values(),
+            out=work.folder,
+            objective="simcse" if dropout else "tsdae",
+            steps=settings.steps,
+            plan=plan,
+        )
+    curve = summed_up(work.folder)
+    return {
+        "pairs": len(PairTable.of(pairs)) if pairs else 0,
+        "supervised": not note,
+        "note": note,
+        "steps": curve["steps"],
+        "loss_first": curve["loss_first"],
+        "loss_last": curve["loss_last"],
+        "left_out": left_out,
+    }
+
+
+def index(work: Work) -> IndexMetrics:
+    """Build the index, and measure what its graph finds, and how fast."""
+    path = work.folder / "index"
+    encoder = Encoder.load(work.model)
+    items = work.data.items
+    with Index.build(path, encoder, _told(items, work)) as built:
+        rows = [item.vector for item in built.store.items(vectors=True) if item.vector is not None]
+    vectors = np.stack(rows)
+    exact, curve = _curve(vectors)
+    return {
+        "items": len(vectors),
+        "dimensions": vectors.shape[1],
+        "bytes": sum(file.stat().st_size for file in path.rglob("*") if file.is_file()),
+        "exact_queries_per_second": exact,
+        "curve": curve,
+    }
+
+
+def _without_tests(pairs: list[Pair], data: Data) -> tuple[list[Pair], int]:
+    """Leave out pairs that would give away what the tests ask."""
+    asked = set(data.queries.values())
+    texts = data.texts
+    alike = {
+        (texts[one], texts[other])
+        for one, grades in data.similar.items()
+        for other in grades
+        if one in texts and other in texts
+    }
+    kept = [
+        pair
+        for pair in pairs
+        if pair.query not in asked
+        and (pair.query, pair.document) not in alike
+        and (pair.document, pair.query) not in alike
+    ]
+    return kept, len(pairs) - len(kept)
+
+
+def _told(items: Mapping[str, Item], work: Work) -> Iterator[Item]:
+    for number, item in enumerate(items.values(), start=1):
+        yield item
+        work.tell(number, len(items), "items")
+
+
+def _curve(vectors: NDArray[np.float32]) -> tuple[float, list[IndexPoint]]:
+    """Ask the graph for the neighbours of some of its own vectors, at several widths."""
+    graph = Graph.build(vectors)
+    asked = vectors[:: max(1, len(vectors) // _ASKED)]
+    true, seconds = _timed(lambda query: np.argsort(-(vectors @ query))[:_K], asked)
+    curve: list[IndexPoint] = []
+    for width in _WIDTHS:
+        found, spent = _timed(partial(_ask, graph, width), asked)
+        hits = [len(set(a) & set(b)) / _K for a, b in zip(true, found, strict=True)]
+        curve.append(
+            {
+                "width": width,
+                "recall": float(np.mean(hits)),
+                "queries_per_second": len(asked) / spent,
+            }
+        )
+    return len(asked) / seconds, curve
+
+
+def _ask(graph: Graph, width: int, query: NDArray[np.float32]) -> NDArray[np.int64]:
+    found: NDArray[np.int64] = graph.search(query[None], _K, width=width, threads=1)[0][0]
+    return found
+
+
+def _timed(
+    search: Callable[[NDArray[np.float32]], NDArray[np.int64]], queries: NDArray[np.float32]
+) -> tuple[list[list[int]], float]:
+    """Ask one query at a time, after one that warms up; return the answers and the seconds."""
+    search(queries[0])
+    began = time.perf_counter()
+    found = [search(query).tolist() for query in queries]
+    return found, time.perf_counter() - began

@@ -1,0 +1,337 @@
+"""The stage `evaluate`: what each step of the road is worth, beside controls that keep it honest.
+
+What is notable:
+
+- All systems answer the same queries over the same items, by exact search over vectors; only
+  `hybrid` is the finished index as a user meets it.
+- A difference is told with its 95% interval and the p-value of a paired test over the queries.
+- The controls: `plain` had the same budget of training and no new tokens, `random` learnt terms
+  chosen at random, `untrained` has the new tokens with their first rows.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+from numpy.typing import NDArray
+
+from idiolect.encoding.encoder import Encoder
+from idiolect.pipeline.encoders import open_index
+from idiolect.pipeline.language import check_promises, measure_language
+from idiolect.pipeline.metrics import (
+    EvaluateMetrics,
+    Found,
+    Ranking,
+    Search,
+    Significance,
+    System,
+)
+from idiolect.pipeline.stages import Work, load_encoder
+from idiolect.ranking.baselines import BM25, Dense
+from idiolect.ranking.collection import Collection
+from idiolect.ranking.metrics import Evaluation, Run
+from idiolect.ranking.metrics import evaluate as measure
+from idiolect.ranking.significance import compare
+from idiolect.search.index import Index
+from idiolect.text.files import write_atomic
+
+__all__ = ["COMPARISONS", "SYSTEMS", "Candidate", "evaluate"]
+
+_MEASURES = ("ndcg@10", "recall@100", "mrr@10", "judged@10")
+_DEPTH = 100
+_SHOWN = 10
+_FIRST = 5
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A system that may be measured."""
+
+    name: str
+    label: str
+    step: str = ""
+    """The step whose model it is; the base itself, or no model, where there is none."""
+    control: bool = False
+
+
+SYSTEMS = (
+    Candidate("bm25", "BM25"),
+    Candidate("base", "base"),
+    Candidate("vocabulary", "+ vocabulary", "distill"),
+    Candidate("pretraining", "+ continued pre-training", "adapt"),
+    Candidate("tuning", "+ tuning", "tune"),
+    Candidate("hybrid", "hybrid: tuned and BM25", "index"),
+    Candidate("untrained", "new tokens, not trained", "extend", control=True),
+    Candidate("plain.pretraining", "no new tokens: pre-training", "plain.adapt", control=True),
+    Candidate("plain.tuning", "no new tokens: pre-training, tuning", "plain.tune", control=True),
+    Candidate("random.pretraining", "random tokens: pre-training", "random.adapt", control=True),
+    Candidate("random.tuning", "random tokens: pre-training, tuning", "random.tune", control=True),
+)
+"""In the order they are told."""
+
+COMPARISONS = (
+    ("base", "vocabulary"),
+    ("vocabulary", "pretraining"),
+    ("pretraining", "tuning"),
+    ("base", "tuning"),
+    ("bm25", "tuning"),
+    ("bm25", "hybrid"),
+    ("untrained", "vocabulary"),
+    ("plain.pretraining", "pretraining"),
+    ("plain.tuning", "tuning"),
+    ("random.tuning", "tuning"),
+)
+"""Which differences are tested: of each pair the second against the first."""
+
+
+def evaluate(work: Work) -> EvaluateMetrics:
+    """Measure search, similar items and language modelling for every system of the run."""
+    data = work.data
+    systems = [one for one in SYSTEMS if one.step in ("", *work.done)]
+    search = _collection(data.texts, data.queries, data.judgements)
+    similar = _collection(data.texts, data.texts, data.similar)
+    runs = _Runs(work, search, similar)
+    for number, system in enumerate(systems):
+        work.tell(number, len(systems) + 1, system.label)
+        runs.add(system)
+    work.tell(len(systems), len(systems) + 1, "bits per byte")
+    extended = json.loads((work.done["extend"] / "metrics.json").read_text(encoding="utf-8"))
+    return {
+        "tokens": extended["texts"],
+        "language": measure_language(work, {one.name: one.step for one in systems}),
+        "search": _ranking(search),
+        "similar": _ranking(similar),
+        "systems": [runs.told(system) for system in systems],
+        "significance": list(runs.compared()),
+        "matryoshka": runs.matryoshka(),
+        "promises": check_promises(work, extended["texts"]),
+        "notes": _notes(work),
+    }
+
+
+class _Runs:
+    """What all systems answer, and what that is worth."""
+
+    def __init__(self, work: Work, search: Collection | None, similar: Collection | None) -> None:
+        self.work, self.texts = work, work.data.texts
+        self.tests = {"search": search, "similar": similar}
+        self.values: dict[str, dict[str, Evaluation]] = {"search": {}, "similar": {}}
+        self._tuned: Dense | None = None
+        self._shown: dict[str, Run] = {}
+
+    def add(self, system: Candidate) -> None:
+        """Let a system answer both tests."""
+        if system.name == "bm25":
+            bm25 = BM25(self.texts)
+            self._ask(system, bm25.search, lambda asked: bm25.search(asked, _DEPTH + 1))
+        elif system.name == "hybrid":
+            with open_index(self.work.folder.parents[1]) as index:
+                self._ask(system, _through(index, _DEPTH), _through(index, _DEPTH + 1))
+        else:
+            encoder = self._encoder(system)
+            dense = Dense(encoder, self.texts)
+            self._ask(system, dense.search, lambda asked: _nearest(dense, asked))
+            if system.name in ("base", "tuning"):
+                self._show(system.name, dense)
+            if system.name == "tuning":
+                self._tuned = dense
+                np.save(self.work.folder / "vectors.npy", dense.vectors)
+                self._write_searches(encoder)
+
+    def told(self, system: Candidate) -> System:
+        """Return a system's figures."""
+        means = {
+            test: found[system.name].means if system.name in found else None
+            for test, found in self.values.items()
+        }
+        return {
+            "name": system.name,
+            "label": system.label,
+            "control": system.control,
+            "search": means["search"],
+            "similar": means["similar"],
+        }
+
+    def compared(self) -> Iterator[Significance]:
+        """Yield whether systems differ."""
+        for test, found in self.values.items():
+            for first, second in COMPARISONS:
+                if first in found and second in found:
+                    sides = (found[name].per_query["ndcg@10"] for name in (first, second))
+                    result = compare(*sides)
+                    yield {
+                        "test": test,
+                        "measure": "ndcg@10",
+                        "first": first,
+                        "second": second,
+                        "difference": result.difference,
+                        "low": result.low,
+                        "high": result.high,
+                        "p_value": result.p_value,
+                        "wins": result.wins,
+                        "losses": result.losses,
+                    }
+
+    def matryoshka(self) -> list[dict[str, float]]:
+        """Return what the tuned encoder is worth with fewer dimensions."""
+        if self._tuned is None:
+            return []
+        width = self._tuned.encoder.dimensions
+        trained = {*self.work.config.tune.dimensions, width}
+        halves = {width >> n for n in range(1, 5) if width >> n >= 8}
+        curve = []
+        for size in sorted(trained | halves):
+            point: dict[str, float] = {"dimensions": size, "trained": float(size in trained)}
+            for test, collection in self.tests.items():
+                if collection is not None:
+                    run = _cut(self._tuned, collection, test, size)
+                    point[test] = measure(collection.judgements, run, measures=["ndcg@10"]).means[
+                        "ndcg@10"
+                    ]
+            curve.append(point)
+        return curve
+
+    def _encoder(self, system: Candidate) -> Encoder:
+        if not system.step:
+            return load_encoder(self.work, self.work.base)
+        return load_encoder(self.work, str(self.work.done[system.step] / "model"))
+
+    def _ask(
+        self,
+        system: Candidate,
+        search: Callable[[Mapping[str, str]], Run],
+        similar: Callable[[Mapping[str, str]], Run],
+    ) -> None:
+        for test, ask in (("search", search), ("similar", similar)):
+            collection = self.tests[test]
+            if collection is None:
+                continue
+            run = ask(collection.queries)
+            if test == "similar":
+                run = _without_selves(run)
+            self.values[test][system.name] = measure(collection.judgements, run, measures=_MEASURES)
+
+    def _show(self, name: str, dense: Dense) -> None:
+        """Keep a system's first answers to a few queries."""
+        collection = self.tests["search"] or self.tests["similar"]
+        if collection is not None:
+            step = max(1, len(collection.queries) // _SHOWN)
+            asked = dict(islice(islice(collection.queries.items(), 0, None, step), _SHOWN))
+            self._shown[name] = _without_selves(dense.search(asked, _FIRST + 1))
+
+    def _write_searches(self, tuned: Encoder) -> None:
+        collection = self.tests["search"] or self.tests["similar"]
+        searches: list[Search] = []
+        for query in self._shown.get("tuning", ()):
+            assert collection is not None
+            text = collection.queries[query]
+            searches.append(
+                {
+                    "query": text,
+                    "base": self._found(collection, query, "base"),
+                    "tuning": self._found(collection, query, "tuning"),
+                    "new_terms": _new_terms(tuned, text),
+                }
+            )
+        _write_json(self.work, "searches.json", searches)
+
+    def _found(self, collection: Collection, query: str, system: str) -> list[Found]:
+        grades, items = collection.judgements[query], self.work.data.items
+        return [
+            {
+                "id": name,
+                "title": str(items[name].metadata.get("title", name)),
+                "text": items[name].text[:200],
+                "grade": grades.get(name),
+            }
+            for name in list(self._shown[system][query])[:_FIRST]
+        ]
+
+
+def _collection(
+    texts: Mapping[str, str],
+    queries: Mapping[str, str],
+    judgements: Mapping[str, Mapping[str, float]],
+) -> Collection | None:
+    return Collection.join(texts, queries, judgements) if judgements else None
+
+
+def _ranking(collection: Collection | None) -> Ranking | None:
+    if collection is None:
+        return None
+    asked = [q for q, grades in collection.judgements.items() if max(grades.values()) > 0]
+    return {
+        "queries": len(asked),
+        "items": len(collection.documents),
+        "notes": list(collection.notes),
+    }
+
+
+def _through(index: Index, k: int) -> Callable[[Mapping[str, str]], Run]:
+    """Ask an index as a user does."""
+    return lambda queries: {
+        name: {hit.id: hit.score for hit in index.search(text, k, mode="hybrid")}
+        for name, text in queries.items()
+    }
+
+
+def _nearest(dense: Dense, items: Iterable[str], dimensions: int | None = None) -> Run:
+    """Find the items nearest to items, by the vectors that are there."""
+    vectors = dense.vectors[:, :dimensions]
+    vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    places = {name: place for place, name in enumerate(dense.ids)}
+    return {item: _best(dense.ids, vectors @ vectors[places[item]]) for item in items}
+
+
+def _best(ids: list[str], scores: NDArray[np.float32]) -> dict[str, float]:
+    best = np.argsort(-scores, kind="stable")[: _DEPTH + 1]
+    return {ids[place]: float(scores[place]) for place in best}
+
+
+def _cut(dense: Dense, collection: Collection, test: str, dimensions: int) -> Run:
+    if test == "search":
+        return dense.search(collection.queries, dimensions=dimensions)
+    return _without_selves(_nearest(dense, collection.queries, dimensions))
+
+
+def _without_selves(run: Run) -> Run:
+    """Take what was asked for out of the answers, where queries are items."""
+    return {
+        query: {name: score for name, score in scores.items() if name != query}
+        for query, scores in run.items()
+    }
+
+
+def _new_terms(tuned: Encoder, text: str) -> list[str]:
+    tokenizer = tuned.model.tokenizer
+    record = tokenizer.extension
+    if record is None:
+        return []
+    names = {token.id: token.text.strip() for token in record.added}
+    ids = tokenizer.encode(text, special_tokens=False)
+    return list(dict.fromkeys(names[id_] for id_ in ids if id_ in names))
+
+
+def _notes(work: Work) -> list[str]:
+    notes = [
+        "the items' text is part of what the model was adapted to (transductive), queries and "
+        "judgements are not"
+        if not work.data.settings.corpus
+        else "where the items' text is in the corpus, it is part of adaptation (transductive); "
+        "queries and judgements are not"
+    ]
+    tuned = json.loads((work.done["tune"] / "metrics.json").read_text(encoding="utf-8"))
+    if tuned["note"]:
+        notes.append(tuned["note"])
+    if not work.config.evaluate.controls:
+        notes.append("the controls were switched off, so what a gain is due to is not known")
+    return notes
+
+
+def _write_json(work: Work, name: str, value: object) -> None:
+    text = json.dumps(value, ensure_ascii=False, indent=1)
+    write_atomic(work.folder / name, f"{text}\n".encode())

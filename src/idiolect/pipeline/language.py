@@ -1,0 +1,87 @@
+"""What `evaluate` measures beside rankings: bits per byte, and whether promises were kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import islice
+
+from idiolect.pipeline.metrics import Language, Promises, TokenCount
+from idiolect.pipeline.stages import Work, load_model
+from idiolect.text.corpus import Corpus
+from idiolect.training.evaluation import compare, score, windows
+from idiolect.training.frozen import fingerprint
+from idiolect.training.optim import original_rows
+
+__all__ = ["check_promises", "measure_language"]
+
+_WINDOW = 1000
+
+
+def measure_language(work: Work, systems: Mapping[str, str]) -> Language:
+    """Measure bits per byte of every model that predicts the next token.
+
+    Args:
+        work: As always.
+        systems: The names of the systems, and the step whose model each is.
+    """
+    base = load_model(work.base)
+    result: Language = {
+        "applicable": False,
+        "note": "",
+        "window": 0,
+        "systems": {},
+        "forgetting": None,
+        "terms": None,
+    }
+    if base.network.decoder is None or base.network.encoder is not None:
+        result["note"] = f"{base.family.title} reads both ways and predicts no next token"
+        return result
+    data, count = work.data, work.config.evaluate.windows
+    domain = _some(data.corpus[1], count)
+    general = _some(data.general[1], count) if data.general else []
+    main = compare(
+        base, load_model(str(work.done["adapt"] / "model")), domain=domain, general=general
+    )
+    result |= {
+        "applicable": True,
+        "window": main["window"],
+        "forgetting": main.get("forgetting"),
+        "terms": main.get("terms"),
+    }
+    texts = {"domain": domain, "general": general}
+    cut = {name: windows(some, size=main["window"]) for name, some in texts.items() if some}
+    for system, step in systems.items():
+        if system in ("base", "pretraining"):
+            side = "before" if system == "base" else "after"
+            result["systems"][system] = {name: main[name][side]["bits_per_byte"] for name in cut}
+        elif step.rpartition(".")[2] in ("extend", "distill", "adapt"):
+            model = load_model(str(work.done[step] / "model"))
+            result["systems"][system] = {
+                name: score(model, some).bits_per_byte for name, some in cut.items()
+            }
+    return result
+
+
+def _some(corpus: Corpus, count: int) -> list[str]:
+    """Return the first windows of a corpus, few of each document."""
+    return list(
+        islice((window for text in corpus for window in windows([text], size=_WINDOW)[:2]), count)
+    )
+
+
+def check_promises(work: Work, texts: Mapping[str, TokenCount]) -> Promises:
+    """Check that the finished model has the base's rows, bit for bit, and sum up the re-reading."""
+    base, final = (
+        {name.removesuffix(".original"): rows for name, rows in original_rows(model).items()}
+        for model in (
+            load_model(work.base).network,
+            load_model(str(work.done["tune"] / "model")).network,
+        )
+    )
+    before = fingerprint(base)
+    return {
+        "original_rows": before,
+        "original_rows_identical": fingerprint(final) == before,
+        "documents_changed": sum(text["changed"] for text in texts.values()),
+        "documents_checked": sum(text["documents"] for text in texts.values()),
+    }

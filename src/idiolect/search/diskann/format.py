@@ -1,14 +1,14 @@
 """Files of arrays: versioned, checksummed, written whole, opened by mapping them into memory.
 
     bytes 0–7     magic
-    bytes 8–15    length of the header
-    bytes 16–31   BLAKE2b of the header, 16 bytes
-    bytes 32–     the header: JSON with the kind of file, its version, facts, and for each array its
+    bytes 8–23    place and length of the header
+    bytes 24–39   BLAKE2b of the header, 16 bytes
+    from 4,096    the arrays, each from a multiple of 4,096 bytes
+    at the end    the header: JSON with the kind of file, its version, facts, and for each array its
                   name, type, shape, place and the checksums of its blocks
-    then          the arrays, each from a multiple of 4,096 bytes
 
-The checksum of a block is eight interleaved chains of 64-bit multiplications, fast enough to check a
-file at the speed of memory. Each step maps different states to different states, so one changed
+The checksum of a block is eight interleaved chains of 64-bit multiplications, fast enough to check
+a file at the speed of memory. Each step maps different states to different states, so one changed
 word always changes the sum. It protects from accidents, not from forgery; what could make a search
 read outside its arrays is checked apart.
 """
@@ -18,11 +18,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import mmap
 import os
 import struct
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -33,7 +35,7 @@ from idiolect.errors import CheckpointError, InputError
 from idiolect.search.diskann.jit import kernel
 from idiolect.search.diskann.threads import Crew
 
-__all__ = ["PAGE", "ArrayFile", "atomic_file", "checksum", "write_arrays"]
+__all__ = ["PAGE", "ArrayFile", "Streamed", "atomic_file", "checksum", "write_arrays"]
 
 PAGE = 4096
 """Bytes in a page of disk and memory."""
@@ -97,16 +99,31 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
         raise
 
 
-def _block_sums(array: NDArray[Any], crew: Crew) -> list[str]:
-    data = array.reshape(-1).view(np.uint8)
-    sums = [""] * -(-len(data) // _BLOCK)
+@dataclass(frozen=True)
+class Streamed:
+    """An array that is made while it is written: chunks, of all axes but the first complete."""
 
-    def one(start: int, stop: int) -> None:
-        for i in range(start, stop):
-            sums[i] = f"{int(checksum(data[i * _BLOCK : (i + 1) * _BLOCK])):016x}"
+    type: np.dtype[Any]
+    shape: tuple[int, ...]
+    chunks: Iterable[NDArray[Any]]
 
-    crew.share(one, len(sums), 4)
-    return sums
+
+def _bytes_of(array: NDArray[Any]) -> NDArray[np.uint8]:
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+
+
+def _blocks(array: NDArray[Any] | Streamed) -> Iterator[NDArray[np.uint8]]:
+    """Cut an array into blocks of bytes, all but the last of full length."""
+    chunks = array.chunks if isinstance(array, Streamed) else [array]
+    left = np.empty(0, np.uint8)
+    for chunk in chunks:
+        data = np.concatenate([left, _bytes_of(chunk)]) if len(left) else _bytes_of(chunk)
+        whole = len(data) // _BLOCK * _BLOCK
+        for start in range(0, whole, _BLOCK):
+            yield data[start : start + _BLOCK]
+        left = data[whole:]
+    if len(left):
+        yield left
 
 
 def write_arrays(
@@ -114,38 +131,34 @@ def write_arrays(
     kind: str,
     version: int,
     facts: Mapping[str, Any],
-    arrays: Mapping[str, NDArray[Any]],
+    arrays: Mapping[str, NDArray[Any] | Streamed],
 ) -> None:
     """Write arrays and facts (what JSON can hold) as one file.
 
     Raises:
         InputError: the file cannot be written.
     """
-    entries: list[dict[str, Any]] = []
-    place = 0
-    with Crew() as crew:
-        for name, array in arrays.items():
-            entries.append(
-                {
-                    "name": name,
-                    "type": array.dtype.str,
-                    "shape": array.shape,
-                    "place": place,
-                    "sums": _block_sums(np.ascontiguousarray(array), crew),
-                }
-            )
-            place += -(-array.nbytes // PAGE) * PAGE
-    header = json.dumps(
-        {"kind": kind, "version": version, "facts": dict(facts), "bytes": place, "arrays": entries}
-    ).encode()
-    digest = hashlib.blake2b(header, digest_size=16).digest()
-    start = -(-(32 + len(header)) // PAGE) * PAGE
     with atomic_file(Path(path)) as file:
-        file.write(_MAGIC + struct.pack("<Q", len(header)) + digest + header)
-        for entry, array in zip(entries, arrays.values(), strict=True):
-            file.seek(start + entry["place"])
-            np.ascontiguousarray(array).tofile(file)
-        file.truncate(start + place)
+        place = PAGE
+        entries: list[dict[str, Any]] = []
+        for name, array in arrays.items():
+            type_ = array.type if isinstance(array, Streamed) else array.dtype
+            entry = {"name": name, "type": type_.str, "shape": array.shape, "place": place}
+            file.seek(place)
+            sums = []
+            for block in _blocks(array):
+                sums.append(f"{int(checksum(block)):016x}")
+                file.write(block.data)
+            entries.append({**entry, "sums": sums})
+            place = -(-file.tell() // PAGE) * PAGE
+        header = json.dumps(
+            {"kind": kind, "version": version, "facts": dict(facts), "arrays": entries}
+        ).encode()
+        file.seek(place)
+        file.write(header)
+        file.seek(0)
+        digest = hashlib.blake2b(header, digest_size=16).digest()
+        file.write(_MAGIC + struct.pack("<QQ", place, len(header)) + digest)
 
 
 class ArrayFile:
@@ -167,41 +180,12 @@ class ArrayFile:
         self.path = Path(path)
         try:
             with self.path.open("rb") as file:
-                size = os.fstat(file.fileno()).st_size
-                header = self._read_header(file, size)
-                self._start = -(-(32 + len(header)) // PAGE) * PAGE
-                content = json.loads(header)
-                self._check(content, kind, version, size)
+                content = self._read_header(file)
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
         except OSError as error:
             raise CheckpointError(
                 f"cannot read {self.path}: {error.strerror}", hint="check the path"
             ) from error
-        self.facts: dict[str, Any] = content["facts"]
-        """What was written beside the arrays."""
-        self._entries = {entry["name"]: entry for entry in content["arrays"]}
-
-    def _read_header(self, file: IO[bytes], size: int) -> bytes:
-        head = file.read(32)
-        if head[:7] != _MAGIC[:7]:
-            raise CheckpointError(
-                f"{self.path} is not an index file", hint="give the path an index was saved to"
-            )
-        if head[:8] != _MAGIC:
-            raise CheckpointError(
-                f"{self.path} has a newer file format", hint="read it with a newer version"
-            )
-        length = struct.unpack("<Q", head[8:16])[0] if len(head) == 32 else 0
-        if not 0 < length <= min(_LONGEST, size - 32):
-            raise CheckpointError(f"{self.path} is damaged: its header is cut", hint=_AGAIN)
-        header = file.read(length)
-        if hashlib.blake2b(header, digest_size=16).digest() != head[16:]:
-            raise CheckpointError(
-                f"{self.path} is damaged: its header does not match its checksum", hint=_AGAIN
-            )
-        return header
-
-    def _check(self, content: dict[str, Any], kind: str, version: int, size: int) -> None:
         if content["kind"] != kind:
             raise CheckpointError(
                 f"{self.path} holds a {content['kind']}, not a {kind}", hint="is it the right file?"
@@ -211,39 +195,82 @@ class ArrayFile:
                 f"{self.path} is of version {content['version']}, this program reads {version}",
                 hint="read it with a newer version",
             )
-        whole = self._start + content["bytes"]
-        if size != whole:
+        self.facts: dict[str, Any] = content["facts"]
+        """What was written beside the arrays."""
+        self._entries: dict[str, Any] = {entry["name"]: entry for entry in content["arrays"]}
+
+    def _read_header(self, file: IO[bytes]) -> dict[str, Any]:
+        head = file.read(40)
+        if head[:7] != _MAGIC[:7]:
             raise CheckpointError(
-                f"{self.path} is damaged: it has {size:,} bytes, not {whole:,}", hint=_AGAIN
+                f"{self.path} is not an index file", hint="give the path an index was saved to"
             )
+        if head[7:8] != _MAGIC[7:]:
+            raise CheckpointError(
+                f"{self.path} has a newer file format", hint="read it with a newer version"
+            )
+        size = os.fstat(file.fileno()).st_size
+        place, length = struct.unpack("<QQ", head[8:24]) if len(head) == 40 else (0, 0)
+        if not 0 < length <= _LONGEST or size != place + length:
+            raise CheckpointError(
+                f"{self.path} is damaged: it has {size:,} bytes, not {place + length:,}",
+                hint=_AGAIN,
+            )
+        file.seek(place)
+        header = file.read(length)
+        if hashlib.blake2b(header, digest_size=16).digest() != head[24:]:
+            raise CheckpointError(
+                f"{self.path} is damaged: its header does not match its checksum", hint=_AGAIN
+            )
+        content: dict[str, Any] = json.loads(header)
+        return content
+
+    def _entry(self, name: str) -> dict[str, Any]:
+        if name not in self._entries:
+            raise CheckpointError(f"{self.path} is damaged: it has no {name}", hint=_AGAIN)
+        entry: dict[str, Any] = self._entries[name]
+        return entry
+
+    def place(self, name: str) -> int:
+        """Return the first byte of an array."""
+        return int(self._entry(name)["place"])
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._entries
 
     def array(self, name: str) -> NDArray[Any]:
-        """Return an array by name.
+        """Return an array by name, mapped.
 
         Raises:
             CheckpointError: the file has no such array.
         """
-        entry = self._entries.get(name)
-        if entry is None:
-            raise CheckpointError(f"{self.path} is damaged: it has no {name}", hint=_AGAIN)
-        kind = np.dtype(entry["type"])
-        count = int(np.prod(entry["shape"], dtype=np.int64))
-        place = self._start + entry["place"]
-        return np.frombuffer(self._map, kind, count, place).reshape(entry["shape"])
+        entry = self._entry(name)
+        count = math.prod(entry["shape"])
+        array = np.frombuffer(self._map, np.dtype(entry["type"]), count, entry["place"])
+        return array.reshape(entry["shape"])
 
-    def verify(self, threads: int | None = None) -> None:
-        """Read everything and compare the checksums.
+    def verify(self, *, leave_out: Collection[str] = (), threads: int | None = None) -> None:
+        """Read the arrays and compare the checksums.
 
         Raises:
             CheckpointError: a block is damaged; the message tells the array and the bytes.
         """
         with Crew(threads) as crew:
             for name, entry in self._entries.items():
-                for i, found in enumerate(_block_sums(self.array(name), crew)):
-                    if found != entry["sums"][i]:
-                        first = self._start + entry["place"] + i * _BLOCK
-                        raise CheckpointError(
-                            f"{self.path} is damaged: its {name}, bytes {first:,} to "
-                            f"{first + _BLOCK - 1:,}, do not match their checksum",
-                            hint=_AGAIN,
-                        )
+                if name not in leave_out:
+                    self._verify(name, entry["sums"], crew)
+
+    def _verify(self, name: str, sums: list[str], crew: Crew) -> None:
+        data = _bytes_of(self.array(name))
+
+        def check(start: int, stop: int) -> None:
+            for i in range(start, stop):
+                if f"{int(checksum(data[i * _BLOCK : (i + 1) * _BLOCK])):016x}" != sums[i]:
+                    first = self.place(name) + i * _BLOCK
+                    raise CheckpointError(
+                        f"{self.path} is damaged: its {name}, bytes {first:,} to "
+                        f"{first + _BLOCK - 1:,}, do not match their checksum",
+                        hint=_AGAIN,
+                    )
+
+        crew.share(check, len(sums), 4)

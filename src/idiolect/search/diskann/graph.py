@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,16 +18,20 @@ from idiolect.errors import ConfigError, InputError
 from idiolect.search.diskann.build import connect, construct, trim
 from idiolect.search.diskann.codes import aligned
 from idiolect.search.diskann.filtered import search_kept
-from idiolect.search.diskann.rows import METRICS, Rows, check_vectors
+from idiolect.search.diskann.rows import (
+    METRICS,
+    Metric,
+    Rows,
+    check_mask,
+    check_vectors,
+    metric_name,
+)
 from idiolect.search.diskann.search import scan, search_graph
 from idiolect.search.diskann.stored import read_rows, write_rows
 from idiolect.search.diskann.threads import Crew
 from idiolect.search.diskann.update import repaired
 
-__all__ = ["Graph", "Metric"]
-
-Metric = Literal["cosine", "inner", "l2"]
-"""What nearest means: the largest cosine or inner product, or the smallest Euclidean distance."""
+__all__ = ["Graph"]
 
 _ALPHA = 1.2
 _WIDTH = 64
@@ -104,7 +108,7 @@ class Graph:
     @property
     def metric(self) -> Metric:
         """What nearest means."""
-        return next(name for name, number in METRICS.items() if number == self._rows.metric)  # type: ignore[return-value]
+        return metric_name(self._rows.metric)
 
     @property
     def memory(self) -> int:
@@ -199,15 +203,7 @@ class Graph:
         piece: int,
     ) -> None:
         """Walk the graph where that is cheaper, look at every kept row where it is not."""
-        if keep is None:
-            keep = rows.alive
-        else:
-            if keep.dtype != np.bool_ or keep.shape != (rows.count,):
-                raise InputError(
-                    f"the mask is {keep.dtype} of shape {keep.shape}",
-                    hint=f"give bool of shape ({rows.count},)",
-                )
-            keep = keep & rows.alive[: rows.count]
+        keep = check_mask(keep, rows.alive[: rows.count])
         kept = int(np.count_nonzero(keep))
         if not kept:
             return
@@ -317,6 +313,10 @@ class Graph:
             self._rows = rows.with_graph(neighbours)
             self._free = np.flatnonzero(~rows.alive[: rows.count])
             self._buried = 0
+
+    def snapshot(self) -> Rows:
+        """Return the arrays as they are now, which later writes may change; for other forms."""
+        return self._rows
 
     def save(self, path: str | Path) -> None:
         """Write the graph as one file, which appears whole or not at all.

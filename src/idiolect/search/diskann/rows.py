@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,9 +26,12 @@ from idiolect.errors import InputError
 from idiolect.search.diskann.codes import Quantiser, aligned
 from idiolect.search.diskann.threads import Marks
 
-__all__ = ["METRICS", "Rows", "check_vectors"]
+__all__ = ["METRICS", "Metric", "Rows", "check_mask", "check_vectors", "metric_name"]
 
-METRICS = {"cosine": 0, "inner": 1, "l2": 2}
+Metric = Literal["cosine", "inner", "l2"]
+"""What nearest means: the largest cosine or inner product, or the smallest Euclidean distance."""
+
+METRICS: dict[Metric, int] = {"cosine": 0, "inner": 1, "l2": 2}
 """The metrics, and the numbers by which kernels know them."""
 
 _SAMPLE = 10_000
@@ -66,6 +70,27 @@ def check_vectors(vectors: NDArray[np.float32], metric: int, dimension: int | No
         raise InputError(
             f"vector {row} is zero, which has no direction", hint="leave it out, or use metric l2"
         )
+
+
+def check_mask(keep: NDArray[np.bool_] | None, alive: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return the rows that may be found: the living ones that a filter, if there is one, keeps.
+
+    Raises:
+        InputError: a mask of another type or length.
+    """
+    if keep is None:
+        return alive
+    if keep.dtype != np.bool_ or keep.shape != alive.shape:
+        raise InputError(
+            f"the mask is {keep.dtype} of shape {keep.shape}",
+            hint=f"give bool of shape {alive.shape}",
+        )
+    return keep & alive
+
+
+def metric_name(metric: int) -> Metric:
+    """Return the name of a metric by its number."""
+    return next(name for name, number in METRICS.items() if number == metric)
 
 
 @dataclass

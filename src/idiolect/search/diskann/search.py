@@ -9,7 +9,7 @@ from idiolect.search.diskann.codes import load_row, prepare_query
 from idiolect.search.diskann.jit import kernel
 from idiolect.search.diskann.vector import dot, squared_distance
 
-__all__ = ["next_tag", "rank", "scan", "search_graph"]
+__all__ = ["next_tag", "rank", "scan", "search_graph", "write_best"]
 
 
 @kernel
@@ -20,6 +20,18 @@ def next_tag(seen):  # type: ignore[no-untyped-def]
         seen[:] = 0
     seen[last] += 1
     return seen[last]
+
+
+@kernel
+def write_best(best, found, ids, scores):  # type: ignore[no-untyped-def]
+    """Unpack candidates into rows and scores; what is left over gets -1 and minus infinity."""
+    for j in range(found):
+        ids[j] = row_of(best[j])
+        ordered = best[j] >> 32
+        scores[j] = -np.int32(ordered ^ ((ordered >> 31) & 0x7FFFFFFF)).view(np.float32)
+    for j in range(found, best.shape[0]):
+        ids[j] = -1
+        scores[j] = -np.inf
 
 
 @kernel
@@ -46,13 +58,7 @@ def rank(vectors, metric, query, pool, size, best, ids, scores):  # type: ignore
             distance = -dot(at, place, lines)
         insert(best, found, pack(distance, row))
         found = min(found + 1, best.shape[0])
-    for j in range(found):
-        ids[j] = row_of(best[j])
-        ordered = best[j] >> 32
-        scores[j] = -np.int32(ordered ^ ((ordered >> 31) & 0x7FFFFFFF)).view(np.float32)
-    for j in range(found, best.shape[0]):
-        ids[j] = -1
-        scores[j] = -np.inf
+    write_best(best, found, ids, scores)
 
 
 @kernel

@@ -56,7 +56,9 @@ def repaired(rows: Rows, alpha: float, crew: Crew) -> NDArray[np.int32]:
     out = np.full_like(rows.neighbours, -1)
     factor = np.float32(alpha)
     crew.share(
-        lambda a, b: _repair(rows.vectors, rows.lift, rows.neighbours, rows.alive, factor, a, b, out),
+        lambda a, b: _repair(
+            rows.vectors, rows.lift, rows.neighbours, rows.alive, factor, a, b, out
+        ),
         rows.count,
         512,
     )

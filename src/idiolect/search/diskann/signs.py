@@ -1,0 +1,142 @@
+"""One bit a dimension: the signs of a rotated vector, as in RaBitQ (Gao and Long 2024).
+
+A random rotation spreads a vector (less the mean) evenly over its dimensions; then its signs tell
+its direction, and one number a row, chosen so that the estimate is unbiased, its length. The query
+keeps four bits a dimension, as four planes of bits: the inner product is counted with AND and
+population count, 64 dimensions at a time.
+
+The rotation is made of random sign flips and Walsh–Hadamard transforms over the first and the last
+dimensions of the largest power of two that fits: orthogonal, quick, and nothing to store but signs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from idiolect.search.diskann.jit import kernel
+from idiolect.search.diskann.rows import METRICS
+from idiolect.search.diskann.threads import Crew
+from idiolect.search.diskann.vector import popcount
+
+__all__ = ["SignCodes", "count_signs", "split_query"]
+
+_ROUNDS = 4
+
+
+@kernel
+def _rotate(vector, flips):  # type: ignore[no-untyped-def]
+    """Rotate a vector in place; `flips` holds -1 and 1, a row a round."""
+    width = vector.shape[0]
+    span = 1
+    while span * 2 <= width:
+        span *= 2
+    shrink = np.float32(1 / np.sqrt(span))
+    for turn in range(flips.shape[0]):
+        for j in range(width):
+            vector[j] *= flips[turn, j]
+        part = vector[:span] if turn % 2 == 0 else vector[width - span :]
+        step = 1
+        while step < span:
+            for block in range(0, span, 2 * step):
+                for j in range(block, block + step):
+                    left, right = part[j], part[j + step]
+                    part[j] = left + right
+                    part[j + step] = left - right
+            step *= 2
+        for j in range(span):
+            part[j] *= shrink
+
+
+@kernel
+def _encode(vectors, mean, flips, squares, codes, facts):  # type: ignore[no-untyped-def]
+    """Write the signs of vectors as bits, and for each its factor and its constant."""
+    width = mean.shape[0]
+    rotated = np.empty(width, np.float32)
+    for row in range(vectors.shape[0]):
+        square = np.float32(0)
+        length = np.float32(0)
+        for j in range(width):
+            value = vectors[row, j]
+            square += value * value
+            rotated[j] = value - mean[j]
+            length += rotated[j] * rotated[j]
+        _rotate(rotated, flips)
+        total = np.float32(0)
+        codes[row] = 0
+        for j in range(width):
+            total += abs(rotated[j])
+            if rotated[j] > 0:
+                codes[row, j >> 6] |= np.uint64(1) << np.uint64(j & 63)
+        facts[row, 0] = length / total if total > 0 else np.float32(0)
+        facts[row, 1] = np.float32(-0.5) * square if squares else np.float32(0)
+
+
+@kernel
+def split_query(query, flips, rotated, planes, facts):  # type: ignore[no-untyped-def]
+    """Rotate a query and cut it into four planes of bits (4, words)."""
+    width = rotated.shape[0]
+    for j in range(width):
+        rotated[j] = query[j]
+    _rotate(rotated, flips)
+    low, high, total = rotated[0], rotated[0], np.float32(0)
+    for j in range(width):
+        low, high = min(low, rotated[j]), max(high, rotated[j])
+        total += rotated[j]
+    step = (high - low) / np.float32(15)
+    inverse = np.float32(1) / step if step > 0 else np.float32(0)
+    planes[:] = 0
+    for j in range(width):
+        level = np.uint64(np.rint((rotated[j] - low) * inverse))
+        for plane in range(4):
+            bit = (level >> np.uint64(plane)) & np.uint64(1)
+            planes[plane, j >> 6] |= bit << np.uint64(j & 63)
+    facts[0], facts[1], facts[2] = low, step, total
+
+
+@kernel
+def count_signs(codes, facts, row, planes, query):  # type: ignore[no-untyped-def]
+    """Return the estimated score of a row, short of a constant of the query."""
+    ones = np.int64(0)
+    levels = np.int64(0)
+    for word in range(codes.shape[1]):
+        bits = codes[row, word]
+        ones += popcount(bits)
+        for plane in range(4):
+            levels += popcount(bits & planes[plane, word]) << plane
+    product = np.float32(2) * (query[0] * np.float32(ones) + query[1] * np.float32(levels))
+    return facts[row, 0] * (product - query[2]) + facts[row, 1]
+
+
+@dataclass(frozen=True)
+class SignCodes:
+    """Signs of all rows and what they mean.
+
+    `codes` is uint64 (rows, words), `facts` float32 (rows, 2): the factor and the constant.
+    """
+
+    codes: NDArray[np.uint64]
+    facts: NDArray[np.float32]
+    flips: NDArray[np.float32]
+
+    @classmethod
+    def of(
+        cls, vectors: NDArray[np.float32], dimension: int, metric: int, seed: int, crew: Crew
+    ) -> SignCodes:
+        """Encode vectors (n, padded dimension)."""
+        random = np.random.default_rng(seed)
+        flips = random.choice(np.array([-1, 1], np.float32), (_ROUNDS, dimension))
+        mean = np.zeros(dimension, np.float32)
+        if len(vectors):
+            mean = vectors[:, :dimension].mean(0, dtype=np.float64).astype(np.float32)
+        codes = np.zeros((len(vectors), -(-dimension // 64)), np.uint64)
+        facts = np.zeros((len(vectors), 2), np.float32)
+        squares = metric == METRICS["l2"]
+        crew.share(
+            lambda a, b: _encode(vectors[a:b], mean, flips, squares, codes[a:b], facts[a:b]),
+            len(vectors),
+            1024,
+        )
+        return cls(codes, facts, flips)

@@ -1,0 +1,415 @@
+import html.parser
+import json
+import re
+
+import numpy as np
+import pytest
+
+from idiolect.errors import CheckpointError, InputError
+from idiolect.pipeline.report import charts
+from idiolect.pipeline.report.mapping import place
+from idiolect.pipeline.report.page import write_report
+from idiolect.search.items import Item
+from idiolect.search.store import Store
+from idiolect.vocabulary.terms import Term, Terms
+
+EVIL = "<script>alert('$x_1$ & \"y\"')</script><img src=http://example.org/a.png onerror=alert(1)>"
+
+
+def text_metrics():
+    return {
+        "documents": 90,
+        "words": 9000,
+        "tokens": 14000,
+        "bytes_per_token": 3.1,
+        "tokens_per_word": 1.55,
+        "unknown_share": 0.001,
+        "pieces": {"1": 6000, "2": 2000, "3": 700, "7": 300},
+    }
+
+
+def broken(term="eigh", pieces=("e", "ig", "h"), chosen=True):
+    return {"term": term, "pieces": list(pieces), "count": 40, "saved": 80, "chosen": chosen}
+
+
+def counted():
+    return {
+        "documents": 10,
+        "before": 1000,
+        "after": 873,
+        "saved": 0.127,
+        "changed": 0,
+        "uses": 60,
+    }
+
+
+def training(**more):
+    return {"steps": 50, "tokens": 12800, "loss_first": 3.0, "loss_last": 2.0, **more}
+
+
+def system(name, label, value, control=False):
+    scores = {"ndcg@10": value, "recall@100": value + 0.2, "mrr@10": value - 0.05}
+    return {"name": name, "label": label, "control": control, "search": scores, "similar": scores}
+
+
+def found(text="Some text.", grade=None):
+    return {"id": "i1", "title": "Item one", "text": text, "grade": grade}
+
+
+def figures():
+    """Everything a run measures, in the format of `metrics.py`."""
+    return {
+        "audit": {
+            "tokenizer": "byte-bpe",
+            "vocabulary": 8192,
+            "domain": text_metrics(),
+            "general": text_metrics(),
+            "candidates": 900,
+            "terms": 2,
+            "rows": 4,
+            "saved": 320,
+            "broken": [broken(), broken("lsqr", ("ls", "q", "r"), chosen=False)],
+            "skipped": {},
+        },
+        "extend": {
+            "method": "exact",
+            "added": 4,
+            "refused": [{"text": "a b", "reason": "crosses a border"}],
+            "first_id": 8192,
+            "texts": {"domain": counted(), "general": counted()},
+            "unverified": [],
+            "notes": ["A note of extend."],
+        },
+        "distill": training(error_before=0.5, error_after=0.2, without_context=1),
+        "adapt": training(train="all", objective="causal"),
+        "tune": {
+            "pairs": 300,
+            "supervised": True,
+            "note": "",
+            "steps": 50,
+            "loss_first": 2.0,
+            "loss_last": 0.5,
+            "left_out": 3,
+        },
+        "index": {
+            "items": 30,
+            "dimensions": 8,
+            "bytes": 123456,
+            "exact_queries_per_second": 900.0,
+            "curve": [
+                {"width": 10, "recall": 0.8, "queries_per_second": 9000.0},
+                {"width": 20, "recall": 0.97, "queries_per_second": 5000.0},
+            ],
+        },
+        "evaluate": {
+            "tokens": {"domain": counted(), "general": counted()},
+            "language": {
+                "applicable": True,
+                "note": "",
+                "window": 1000,
+                "systems": {
+                    "base": {"domain": 2.31, "general": 1.52},
+                    "pretraining": {"domain": 1.71, "general": 1.57},
+                    "random.pretraining": {"domain": 1.83, "general": 1.58},
+                },
+                "forgetting": {"divergence": 0.123, "same_first": 0.9},
+                "terms": None,
+            },
+            "search": {"queries": 20, "items": 30, "notes": ["A note of search."]},
+            "similar": {"queries": 10, "items": 30, "notes": []},
+            "systems": [
+                system("bm25", "BM25", 0.41),
+                system("base", "base", 0.214),
+                system("tuning", "+ tuning", 0.537),
+                system("untrained", "new tokens, untrained", 0.123, control=True),
+            ],
+            "significance": [
+                {
+                    "test": "search",
+                    "measure": "ndcg@10",
+                    "first": "base",
+                    "second": "tuning",
+                    "difference": 0.323,
+                    "low": 0.28,
+                    "high": 0.37,
+                    "p_value": 0.0001,
+                    "wins": 15,
+                    "losses": 2,
+                }
+            ],
+            "matryoshka": [
+                {"dimensions": 4, "search": 0.4, "similar": 0.3},
+                {"dimensions": 8, "search": 0.5, "similar": 0.4},
+            ],
+            "promises": {
+                "original_rows": "0123abcd",
+                "original_rows_identical": True,
+                "documents_changed": 0,
+                "documents_checked": 200,
+            },
+            "notes": ["Items' text is part of adaptation."],
+        },
+    }
+
+
+def write_run(folder, metrics, *, text="Some text about eigh.", query="a query", term="eigh"):
+    rng = np.random.default_rng(0)
+    names = ("audit", "distill", "adapt", "tune", "plain.adapt", "evaluate", "index")
+    for name in names:
+        (folder / "stages" / name).mkdir(parents=True)
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    manifest = {
+        "format": 1,
+        "idiolect": "0.1.0",
+        "versions": {"python": "3.11", "torch": "2.13"},
+        "machine": {"processor": "x86_64", "cores": 2, "threads": 2},
+        "steps": {name: {"fingerprint": "ab", "seconds": 12.5} for name in names},
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    (folder / "idiolect.toml").write_text('base = "some/where/small"\n[data]\nitems = "a.jsonl"\n')
+    for name in ("distill", "adapt", "tune", "plain.adapt"):
+        rows = [{"step": step, "loss": 3 / step} for step in range(1, 51)]
+        (folder / "stages" / name / "metrics.jsonl").write_text(
+            "".join(json.dumps(row) + "\n" for row in rows)
+        )
+    search = {
+        "query": query,
+        "base": [found(text)],
+        "tuning": [found(text, grade=1.0)],
+        "new_terms": [term],
+    }
+    (folder / "stages" / "evaluate" / "searches.json").write_text(json.dumps([search]))
+    Terms([Term(term, (term, f" {term}"))], []).save(folder / "stages" / "audit" / "terms.json")
+    with Store.open(folder / "stages" / "index" / "index", dimensions=8) as store:
+        vectors = rng.normal(size=(60, 8)).astype(np.float32)
+        store.upsert(
+            [
+                Item(f"i{n}", text if n < 4 else "Other text.", {}, vector / np.linalg.norm(vector))
+                for n, vector in enumerate(vectors)
+            ]
+        )
+    return folder
+
+
+class Reader(html.parser.HTMLParser):
+    """Collects what a browser would see, and complains of tags that do not fit together."""
+
+    void = frozenset({"meta", "br", "img", "link", "input", "hr"})
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.tags, self.attributes, self.text, self.ids = [], [], [], "", []
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.attributes += attributes
+        self.ids += [value for name, value in attributes if name == "id"]
+        if tag not in self.void:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.tags.append(tag)
+        self.attributes += attributes
+        self.ids += [value for name, value in attributes if name == "id"]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def read(page):
+    reader = Reader()
+    reader.feed(page)
+    reader.close()
+    assert reader.open == []
+    return reader
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    run = write_run(tmp_path_factory.mktemp("run"), figures())
+    path = write_report(run)
+    assert path == run / "report.html"
+    return path.read_text()
+
+
+def test_the_page_shows_what_was_measured(page):
+    text = " ".join(read(page).text.split())
+    for shown in (
+        "What small learnt",
+        "2.31 → 1.71",
+        "0.214 → 0.537",
+        "12.7%",
+        "2 of 2 held",
+        "eigh",
+        "crosses a border",
+        "A note of extend.",
+        "A note of search.",
+        "Items' text is part of adaptation.",
+        "+0.323",
+        "< 0.001",
+        "15 : 2",
+        "0123abcd",
+        "0.123 bits a token",
+        "3 pairs left out",
+        "a query",
+    ):
+        assert shown in text, shown
+
+
+def test_old_pieces_are_marked_one_by_one(page):
+    assert "<span>e</span><span>ig</span><span>h</span>" in page
+
+
+def test_the_best_system_is_marked_and_controls_are_apart(page):
+    best = re.findall(r"<tr class=\"best\"><td>([^<]*)</td>\s*<td class=\"n\"><b>", page)
+    assert best == ["+ tuning"]
+    assert page.count('<tr class="control">') == 1
+
+
+def test_charts_are_drawn(page):
+    names = re.findall(r'<svg [^>]*aria-label="([^"]*)"', page)
+    assert names == [
+        "nDCG@10 of each system",
+        "Bits per byte of each model",
+        "Words by pieces",
+        "Training loss",
+        "Recall of the index against speed",
+        "nDCG@10 by dimensions kept",
+        "Items and new terms on their two main axes",
+        "Seconds of each step",
+    ]
+
+
+def test_nothing_refers_to_a_network_and_no_script_runs(page):
+    reader = read(page)
+    assert "://" not in page
+    assert "//" not in re.sub(r"/\*.*?\*/", "", page.split("<body>")[0])
+    assert not {"script", "img", "link", "iframe", "object", "embed", "base"} & set(reader.tags)
+    for name, value in reader.attributes:
+        assert not name.startswith("on")
+        if name in ("href", "xlink:href", "src", "action", "data"):
+            assert value.startswith("#"), value
+    for target in re.findall(r"url\(([^)]*)\)", page):
+        assert target.startswith("#")
+    assert "default-src 'none'" in page
+    assert "@import" not in page
+
+
+def test_every_reference_inside_the_page_has_one_target(page):
+    reader = read(page)
+    assert len(reader.ids) == len(set(reader.ids))
+    for target in re.findall(r'(?:href="#|url\(#)([^")]*)', page):
+        assert target in reader.ids, target
+
+
+def test_colours_are_the_pages(page):
+    body = page.split("<body>")[1]
+    assert not re.search(r"#[0-9a-fA-F]{6}", body)
+    used = set(re.findall(r"var\(--([\w-]+)\)", page))
+    for scheme in re.findall(r":root \{(.*?)\}", page, re.DOTALL):
+        assert used <= set(re.findall(r"--([\w-]+):", scheme))
+    assert page.count(":root {") == 2
+
+
+def test_text_from_outside_is_escaped_wherever_it_stands(tmp_path):
+    metrics = figures()
+    metrics["audit"]["broken"] = [broken(EVIL, [EVIL])]
+    metrics["audit"]["tokenizer"] = EVIL
+    metrics["extend"]["refused"] = [{"text": EVIL, "reason": EVIL}]
+    metrics["extend"]["notes"] = metrics["extend"]["unverified"] = [EVIL]
+    metrics["tune"]["note"] = metrics["evaluate"]["language"]["note"] = EVIL
+    metrics["evaluate"]["notes"] = metrics["evaluate"]["search"]["notes"] = [EVIL]
+    metrics["evaluate"]["systems"][0]["label"] = EVIL
+    metrics["evaluate"]["promises"]["original_rows"] = EVIL
+    run = write_run(tmp_path, metrics, text=f"{EVIL} eigh", query=EVIL, term=EVIL)
+    (run / "idiolect.toml").write_text(f"base = {json.dumps(EVIL)}\n# {EVIL}\n")
+    page = write_report(run).read_text()
+    reader = read(page)
+    assert not {"script", "img"} & set(reader.tags)
+    assert not any(name.startswith("on") for name, _ in reader.attributes)
+    assert reader.text.count(EVIL) > 15
+
+
+def test_a_run_without_judgements_pairs_or_general_text(tmp_path):
+    metrics = figures()
+    evaluate = metrics["evaluate"]
+    metrics["audit"]["general"] = evaluate["search"] = evaluate["similar"] = None
+    metrics["tune"]["supervised"] = False
+    metrics["index"]["items"] = 2
+    del metrics["extend"]["texts"]["general"], evaluate["tokens"]["general"]
+    evaluate["significance"], evaluate["matryoshka"] = [], []
+    evaluate["language"] |= {"applicable": False, "note": "It is an encoder.", "systems": {}}
+    evaluate["language"]["forgetting"] = None
+    for one in evaluate["systems"]:
+        one["search"] = one["similar"] = None
+    run = write_run(tmp_path, metrics)
+    (run / "stages" / "evaluate" / "searches.json").write_text("[]")
+    text = read(write_report(run).read_text()).text
+    assert "nothing could be ranked" in text
+    assert "There were no queries" in text
+    assert "too few items" in text
+    assert "without pairs" in text
+    assert "It is an encoder." in text
+
+
+def test_a_broken_promise_is_said(tmp_path):
+    metrics = figures()
+    metrics["evaluate"]["promises"] |= {"original_rows_identical": False, "documents_changed": 7}
+    page = write_report(write_run(tmp_path, metrics)).read_text()
+    assert "0 of 2 held" in page
+    assert page.count('<span class="no">broken</span>') == 2
+
+
+def test_what_is_no_finished_run_is_said(tmp_path):
+    with pytest.raises(InputError, match="no finished run"):
+        write_report(tmp_path)
+    metrics = figures()
+    del metrics["evaluate"]["promises"]
+    with pytest.raises(CheckpointError, match="promises"):
+        write_report(write_run(tmp_path / "old", metrics))
+    run = write_run(tmp_path / "damaged", figures())
+    (run / "stages" / "evaluate" / "searches.json").write_text("[{")
+    with pytest.raises(CheckpointError, match=r"searches\.json is damaged"):
+        write_report(run)
+    assert not (run / "report.html").exists()
+
+
+def test_the_same_run_gives_the_same_page(tmp_path, page):
+    assert write_report(write_run(tmp_path, figures())).read_text() == page
+
+
+def test_a_plane_keeps_the_directions_of_most_variance():
+    rng = np.random.default_rng(1)
+    hidden = rng.normal(size=(200, 2)) * [5, 2]
+    basis = np.linalg.qr(rng.normal(size=(6, 2)))[0]
+    vectors = (hidden @ basis.T + rng.normal(size=(200, 6)) * 0.01).astype(np.float32)
+    plane = place(vectors, [""] * 200, [])
+    assert plane.terms == {}
+    assert plane.spread > 0.999
+    centred = hidden - hidden.mean(0)
+    for axis, expected in enumerate(centred.std(0)):
+        assert plane.points[:, axis].std() == pytest.approx(expected, rel=0.05)
+
+
+def test_a_term_stands_in_the_middle_of_the_items_that_use_it_most():
+    vectors = np.eye(40, dtype=np.float32)
+    texts = ["a lamp", "lamp lamp", "lamps", "the lamp", "box"] + ["everywhere"] * 35
+    plane = place(vectors, texts, ["lamp", "box", "everywhere"])
+    assert list(plane.terms) == ["lamp"]  # box is in one item, everywhere in most
+    assert plane.terms["lamp"] == pytest.approx(tuple(plane.points[[0, 1, 3]].mean(0)))
+
+
+def test_labels_mean_nothing_to_the_drawing():
+    drawn = charts.dots("a", {"b": {"$\\frac{": 1.0, "<&>": 2.0}})
+    assert "$\\frac{" in drawn
+    assert "&lt;&amp;&gt;" in drawn
+
+
+def test_labels_that_find_no_room_are_left_out():
+    points = np.random.default_rng(0).normal(size=(50, 2))
+    crowd = {f"label-{n}": (0.0, 0.0) for n in range(5)}
+    drawn = charts.scatter("a", points, {**crowd, "apart": (-1.0, 2.0)})
+    assert re.findall(r">(label-\d|apart)<", drawn) == ["label-0", "apart"]

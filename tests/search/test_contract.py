@@ -151,6 +151,9 @@ def test_namespaces_are_apart(store: AnyStore) -> None:
     assert store.namespaces() == {"one": 1}
     store.upsert([thing(1)], namespace="two")
     assert store.namespaces() == {"one": 1, "two": 1}
+    described = store.describe()
+    assert (described.dimensions, described.metric, described.items) == (8, "cosine", 2)
+    assert {name: one.items for name, one in described.namespaces.items()} == store.namespaces()
     assert store.match("other", 5, namespace="two") == []
 
 

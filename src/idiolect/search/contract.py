@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike
 
+    from idiolect.search.description import Description
     from idiolect.search.items import Hits, Item, Metric
 
 __all__ = ["AnyStore"]
@@ -72,6 +73,9 @@ class AnyStore(Protocol):
 
     def namespaces(self) -> dict[str, int]:
         """Return how many items each namespace has."""
+
+    def describe(self) -> Description:
+        """Return what the store holds."""
 
     def query(
         self,

@@ -24,8 +24,8 @@ class NamespaceDescription:
     items: int
     unmerged: int
     """Items that are compared one by one until the next merge."""
-    fields: tuple[str, ...]
-    """Metadata fields that can be filtered by."""
+    fields: tuple[str, ...] | None
+    """Metadata fields that can be filtered by; None where the store does not list them."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,8 @@ class Description:
 
     dimensions: int
     metric: Metric
-    changes: int
-    """Writes since the store was made."""
-    bytes: int
-    """On the disk."""
+    bytes: int | None
+    """On the disk; None where the store does not tell."""
     snapshots: tuple[str, ...]
     namespaces: dict[str, NamespaceDescription]
 
@@ -64,7 +62,6 @@ def describe(ledger: Ledger, folder: Path) -> Description:
     return Description(
         settings["dimensions"],
         settings["metric"],
-        settings["changes"],
         sum(file.stat().st_size for file in files),
         tuple(snapshot_names(folder / "snapshots")),
         namespaces,

@@ -59,6 +59,7 @@ class Index:
     def __init__(self, store: AnyStore, encoder: Encoder | None = None) -> None:
         self.store = store
         self.encoder = encoder
+        self.counts = Counter[str]()
         if encoder is None:
             return
         made_by = store.settings.get("encoder")
@@ -85,6 +86,7 @@ class Index:
         *,
         dimensions: int | None = None,
         namespace: str = "",
+        source: str | None = None,
         progress: bool = False,
     ) -> Self:
         """Make an index of items, or go on with one; any number of them, in bounded memory.
@@ -95,10 +97,11 @@ class Index:
             items: a stream; of two items with one id the later one stays.
             dimensions: keep only so many of each vector (Matryoshka encoders).
             namespace: where the items go.
+            source: where the encoder can be loaded from, to be remembered.
             progress: show how far it is, on a terminal.
 
         Returns:
-            The index, open.
+            The index, open; its `counts` say what was done.
 
         Raises:
             ConfigError: there is an index, made by another encoder.
@@ -106,17 +109,18 @@ class Index:
         """
         width = dimensions or encoder.dimensions
         # Merged once at the end: inserting piece by piece would take longer.
-        index = cls(Store.open(path, dimensions=width, background=False), encoder)
-        try:
-            index.add(items, namespace=namespace, progress=progress)
-        except BaseException:
-            index.close()
-            raise
-        return index
+        with cls(Store.open(path, dimensions=width, background=False), encoder) as index:
+            if source is not None:
+                index.store.remember(source=source)
+            counts = index.add(items, namespace=namespace, progress=progress)
+            index.store.merge()
+        made = cls.open(path, encoder)
+        made.counts = counts
+        return made
 
     @classmethod
     def open(cls, path: str | Path, encoder: Encoder | None = None) -> Self:
-        """Open an index that was built.
+        """Open an index that was built; close it, or use it as a context.
 
         Raises:
             InputError: there is none.
@@ -159,7 +163,6 @@ class Index:
         counts = Counter[str]()
         for batch in _shown(_batches(items), progress):
             counts += self._add(list({item.id: item for item in batch}.values()), namespace)
-        self.store.merge()
         return counts
 
     def _add(self, batch: list[Item], namespace: str) -> Counter[str]:

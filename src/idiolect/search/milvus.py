@@ -31,6 +31,7 @@ from idiolect.search.collection import (
     describe_collection,
     make_collection,
 )
+from idiolect.search.description import Description, NamespaceDescription
 from idiolect.search.expressions import expression, hashes, quote
 from idiolect.search.filters import Condition, conditions, parse
 from idiolect.search.items import (
@@ -255,6 +256,14 @@ class MilvusStore:
         """Return how many items each namespace has."""
         names = sorted(row["id"] for row in self._scan(f'kind == "{_NAMES}"', ["id"]))
         return {name: self._count(_inside(name)) for name in names}
+
+    def describe(self) -> Description:
+        """Return what the store holds; fields and bytes are the cluster's own affair."""
+        spaces = {
+            name: NamespaceDescription(items, unmerged=0, fields=None)
+            for name, items in self.namespaces().items()
+        }
+        return Description(self.dimensions, self.metric, None, (), spaces)
 
     def query(
         self,

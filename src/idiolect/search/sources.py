@@ -1,0 +1,106 @@
+"""Items out of files: which field is the id, which hold the text, what becomes metadata."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from idiolect.errors import InputError
+from idiolect.search.items import Item
+from idiolect.text.records import read_records
+
+if TYPE_CHECKING:
+    from collections import Counter
+    from collections.abc import Iterator, Sequence
+
+__all__ = ["read_items"]
+
+_KINDS = (".jsonl", ".csv", ".tsv", ".parquet")
+_IDS = ("id", "_id", "doc_id", "docid", "sku", "key")
+_TEXTS = ("title", "name", "text", "contents", "content", "abstract", "description", "body")
+
+
+def read_items(
+    sources: Sequence[str | Path],
+    *,
+    id_field: str | None = None,
+    fields: Sequence[str] = (),
+    metadata: Sequence[str] | None = None,
+    skipped: Counter[str],
+) -> Iterator[Item]:
+    """Stream items from `.jsonl`, `.csv`, `.tsv` and `.parquet` files, also with `.gz`.
+
+    Args:
+        sources: files, and folders of such files.
+        id_field: the field that holds the id; by default a usual one, such as `id`.
+        fields: those that make the text, joined by a line break; by default the usual ones there
+            are, such as `title` and `text`.
+        metadata: the fields to keep as metadata; by default all others that are not null. In
+            tables of text, what reads as a number, true or false is one.
+        skipped: is counted up by reason for each record left out.
+
+    Raises:
+        InputError: a source cannot be read, or its first record has no id or text field.
+    """
+    for path in _paths(sources):
+        plain = path.suffix != ".gz"
+        untyped = (path.suffix if plain else Path(path.stem).suffix) in (".csv", ".tsv")
+        for record in read_records(path, skipped):
+            id_field = id_field or _choose(record, _IDS, path, "id", "--id")[0]
+            fields = fields or _choose(record, _TEXTS, path, "text", "--field")
+            id = record.get(id_field)
+            texts = [record[name] for name in fields if isinstance(record.get(name), str)]
+            if id is None or id == "" or isinstance(id, dict | list):
+                skipped["no id"] += 1
+                continue
+            if not any(text.strip() for text in texts):
+                skipped["no text"] += 1
+                continue
+            others = [name for name in record if name != id_field and name not in fields]
+            kept = {
+                name: _value(record[name], untyped)
+                for name in (others if metadata is None else metadata)
+                if record.get(name) is not None
+            }
+            yield Item(str(id), "\n".join(text for text in texts if text), kept)
+
+
+def _choose(
+    record: dict[str, Any], usual: Sequence[str], path: Path, what: str, option: str
+) -> list[str]:
+    found = [name for name in usual if record.get(name) is not None]
+    if not found:
+        raise InputError(
+            f"{path}: which field holds the {what}? There are {', '.join(record)}",
+            hint=f"choose with {option}",
+        )
+    return found
+
+
+def _value(value: Any, untyped: bool) -> Any:
+    """A value as JSON has it: `'12.5'` from a table is a number, a date is ISO text."""
+    if isinstance(value, datetime.date | datetime.time):
+        return value.isoformat()
+    if untyped and isinstance(value, str):
+        try:
+            read = json.loads(value)
+        except ValueError:
+            return value
+        finite = isinstance(read, bool | int) or (isinstance(read, float) and abs(read) < 1e308)
+        return read if finite else value
+    return value
+
+
+def _paths(sources: Sequence[str | Path]) -> Iterator[Path]:
+    for source in map(Path, sources):
+        if source.is_dir():
+            found = [p for p in sorted(source.rglob("*")) if set(_KINDS) & set(p.suffixes)]
+            if not found:
+                raise InputError(f"no records in {source}", hint=f"known: {' '.join(_KINDS)}")
+            yield from found
+        elif source.exists():
+            yield source
+        else:
+            raise InputError(f"no such file or folder: {source}", hint="check the path")

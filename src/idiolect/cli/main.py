@@ -8,7 +8,17 @@ from typing import Annotated
 import typer
 
 from idiolect import __version__
-from idiolect.cli import evaluate, extension, index, models, pretrain, search, tokenizer, vocabulary
+from idiolect.cli import (
+    evaluate,
+    extension,
+    index,
+    models,
+    pretrain,
+    search,
+    tokenizer,
+    tune,
+    vocabulary,
+)
 from idiolect.errors import IdiolectError
 
 __all__ = ["app", "main"]
@@ -28,6 +38,7 @@ app.command("audit")(vocabulary.audit)
 app.command("extend")(extension.extend)
 app.command("distill")(extension.distill)
 app.command("pretrain")(pretrain.pretrain)
+app.command("tune")(tune.tune)
 app.command("search")(search.search)
 app.command("similar")(search.similar)
 app.add_typer(index.app, name="index")

@@ -22,10 +22,12 @@ from numpy.typing import NDArray
 
 __all__ = ["Line", "bars", "dots", "lines", "scatter"]
 
-_WIDTH = 7.2  # inches: 518 units of the SVG, about as many pixels as a column is wide
+_WIDTH = 9.6  # inches: 691 units of the SVG, of which a page makes a few more pixels
+_DIGITS = re.compile(r"(\.\d\d)\d+")
 _ROLES = ("ink", "muted", "grid", "paper", "s1", "s2", "s3", "s4", "s5", "s6")
 _STAND_IN = {role: f"#0a0b{number:02x}" for number, role in enumerate(_ROLES, start=16)}
 _SERIES = tuple(_STAND_IN[role] for role in _ROLES if re.fullmatch(r"s\d", role))
+_DASHES = ((0, (4, 2)), (0, (1, 1.4)))  # of the controls
 _STYLE: Any = {
     "svg.fonttype": "none",
     "text.parse_math": False,
@@ -76,7 +78,7 @@ def lines(
     y: str,
     marked: bool = False,
     log: bool = False,
-    height: float = 2.3,
+    height: float = 2.9,
 ) -> str:
     """Draw lines in panels side by side.
 
@@ -87,16 +89,19 @@ def lines(
         y: label of the first vertical axis.
         marked: whether to mark each point.
         log: whether the horizontal axes are logarithmic, with a tick at each point.
-        height: in inches, of 7.2 in width.
+        height: in inches, of 9.6 in width.
     """
     with _figure(name, height) as (figure, done):
         axes = figure.subplots(1, len(panels), squeeze=False)[0]
         for place, (title, drawn) in zip(axes, panels.items(), strict=True):
             if title:
                 place.set_title(title)
-            colours = iter(_SERIES)
+            colours, dashes = iter(_SERIES), iter(_DASHES)
             for line in drawn:
-                _line(place, line, _STAND_IN["muted"] if line.control else next(colours), marked)
+                if line.control:
+                    _line(place, line, _STAND_IN["muted"], next(dashes), marked)
+                else:
+                    _line(place, line, next(colours), "-", marked)
             place.set_xlabel(x)
             if log:
                 ticks = sorted({value for line in drawn for value in line.x})
@@ -120,7 +125,7 @@ def bars(name: str, values: Mapping[str, Sequence[float]], labels: Sequence[str]
         labels: what the groups are.
         y: label of the vertical axis.
     """
-    with _figure(name, 2.3) as (figure, done):
+    with _figure(name, 2.6) as (figure, done):
         axes = figure.subplots()
         width = 0.8 / len(values)
         for number, (series, heights) in enumerate(values.items()):
@@ -150,7 +155,7 @@ def dots(
         number: format of the values.
     """
     labels = list(dict.fromkeys(label for values in panels.values() for label in values))
-    with _figure(name, 0.7 + 0.21 * len(labels)) as (figure, done):
+    with _figure(name, 0.7 + 0.25 * len(labels)) as (figure, done):
         axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
         for place, (title, values) in zip(axes, panels.items(), strict=True):
             place.set_title(title)
@@ -168,7 +173,7 @@ def dots(
                     xytext=(6, 0),
                     textcoords="offset points",
                     va="center",
-                    fontsize=8,
+                    fontsize=8.5,
                 )
             place.set_xlim(0, most * 1.18)
             place.set_ylim(len(labels) - 0.5, -0.5)
@@ -189,10 +194,10 @@ def scatter(
         points: of shape (n, 2).
         named: places by their names, the most important first.
     """
-    with _figure(name, 4.6) as (figure, done):
+    with _figure(name, 6.2) as (figure, done):
         axes = figure.subplots()
         axes.plot(
-            *points.T, ".", color=_STAND_IN["muted"], markersize=2.6, alpha=0.4, markeredgewidth=0
+            *points.T, ".", color=_STAND_IN["muted"], markersize=4.5, alpha=0.45, markeredgewidth=0
         )
         figure.draw_without_rendering()
         taken: list[Any] = []
@@ -215,7 +220,7 @@ def scatter(
     return done[0]
 
 
-def _line(axes: Axes, line: Line, colour: str, marked: bool) -> None:
+def _line(axes: Axes, line: Line, colour: str, dash: Any, marked: bool) -> None:
     if line.faint is not None:
         axes.plot(line.x, line.faint, color=colour, linewidth=0.6, alpha=0.25)
     axes.plot(
@@ -223,7 +228,7 @@ def _line(axes: Axes, line: Line, colour: str, marked: bool) -> None:
         line.y,
         color=colour,
         label=line.label,
-        linestyle=(0, (3, 2)) if line.control else "-",
+        linestyle=dash,
         marker="o" if marked else None,
         markersize=4,
     )
@@ -257,7 +262,7 @@ def _themed(svg: str, name: str) -> str:
     svg = head + svg[svg.index(">") + 1 :]
     svg = re.sub(r"font: ([\d.]+px)[^;\"]*", r"font-size: \1", svg)
     svg = re.sub(r" font-family: [^;\"]*;", "", svg)
-    svg = re.sub(r"(\.\d\d)\d+", r"\1", svg)
+    svg = re.sub(r'="[^"]*"', lambda value: _DIGITS.sub(r"\1", value[0]), svg)
     for role, colour in _STAND_IN.items():
         svg = svg.replace(colour, f"var(--{role})")
     return svg

@@ -20,7 +20,7 @@ import numpy as np
 
 from idiolect.errors import CheckpointError, InputError
 from idiolect.pipeline.metrics import Search, System
-from idiolect.pipeline.report import charts
+from idiolect.pipeline.report.figures import draw
 from idiolect.pipeline.report.mapping import Plane, place
 from idiolect.search.store import Store
 from idiolect.text.files import read_json, read_text, write_atomic
@@ -31,8 +31,6 @@ __all__ = ["write_report"]
 _MEASURES = ("ndcg@10", "recall@100", "mrr@10")
 _TESTS = ("search", "similar")
 _MOST_POINTS = 4000  # of the map; of more items every second, third … is drawn
-_PIECES = 6  # words of so many pieces and more are one bar
-_SMOOTHED = 40  # of that share of the steps a value of a curve is the mean
 
 
 def write_report(run: str | Path) -> Path:
@@ -88,7 +86,7 @@ def _told(run: Path) -> dict[str, Any]:
         **metrics,
         "base": Path(tomllib.loads(config).get("base", "idiolect-base")).name,
         "best": {test: _best(evaluate["systems"], test) for test in _TESTS},
-        "charts": _charts(run, metrics, seconds, labels, plane),
+        "charts": draw(run, metrics, seconds, plane),
         "config": config,
         "css": _resource("page.css"),
         "labels": labels,
@@ -160,7 +158,7 @@ def _tiles(evaluate: Mapping[str, Any]) -> Iterator[dict[str, str]]:
             "more": more,
         }
     systems = {system["name"]: system for system in evaluate["systems"]}
-    for test, title in (("search", "search"), ("similar", "similar items")):
+    for test, title in (("search", "search"), ("similar", "similar")):
         before = systems.get("base", {}).get(test)
         after = systems.get("tuning", {}).get(test)
         if before and after:
@@ -177,142 +175,6 @@ def _tiles(evaluate: Mapping[str, Any]) -> Iterator[dict[str, str]]:
         "value": f"{sum(held)} of {len(held)} held",
         "more": "published rows; tokens elsewhere",
     }
-
-
-def _charts(
-    run: Path,
-    metrics: Mapping[str, Any],
-    seconds: Mapping[str, float],
-    labels: Mapping[str, str],
-    plane: Plane | None,
-) -> dict[str, str | None]:
-    evaluate, index = metrics["evaluate"], metrics["index"]
-    ranked = {
-        title: {s["label"]: s[test]["ndcg@10"] for s in evaluate["systems"] if s[test]}
-        for test, title in (("search", "search"), ("similar", "similar items"))
-        if evaluate[test]
-    }
-    bits = evaluate["language"]["systems"]
-    curve = index["curve"]
-    widths = evaluate["matryoshka"]
-    return {
-        "ranking": charts.dots(
-            "nDCG@10 of each system",
-            ranked,
-            muted=[s["label"] for s in evaluate["systems"] if s["control"]],
-        )
-        if any(ranked.values())
-        else None,
-        "language": charts.dots(
-            "Bits per byte of each model",
-            {
-                text: {_called(name, labels): of[text] for name, of in bits.items() if text in of}
-                for text in ("domain", "general")
-                if any(text in of for of in bits.values())
-            },
-            muted=[_called(name, labels) for name in bits if _is_control(name)],
-        )
-        if bits
-        else None,
-        "pieces": _pieces(metrics["audit"]),
-        "training": charts.lines("Training loss", _curves(run), x="step", y="loss", height=2.6),
-        "index": charts.lines(
-            "Recall of the index against speed",
-            {
-                "": [
-                    charts.Line(
-                        "graph",
-                        [point["queries_per_second"] for point in curve],
-                        [point["recall"] for point in curve],
-                    )
-                ]
-            },
-            x="queries a second",
-            y="recall@10",
-            marked=True,
-        ),
-        "matryoshka": charts.lines(
-            "nDCG@10 by dimensions kept",
-            {
-                "": [
-                    charts.Line(
-                        title,
-                        [width["dimensions"] for width in widths if test in width],
-                        [width[test] for width in widths if test in width],
-                    )
-                    for test, title in (("search", "search"), ("similar", "similar items"))
-                    if any(test in width for width in widths)
-                ]
-            },
-            x="dimensions",
-            y="nDCG@10",
-            marked=True,
-            log=True,
-        )
-        if len(widths) > 1
-        else None,
-        "map": charts.scatter(
-            "Items and new terms on their two main axes",
-            plane.points,
-            dict(islice(plane.terms.items(), 60)),
-        )
-        if plane
-        else None,
-        "time": charts.dots("Seconds of each step", {"seconds": dict(seconds)}, number=".1f"),
-    }
-
-
-def _called(name: str, labels: Mapping[str, str]) -> str:
-    """Return a system's label; the models that only the bits are measured of have none."""
-    return labels.get(name, name.replace(".", ", "))
-
-
-def _is_control(name: str) -> bool:
-    return "." in name or name == "untrained"
-
-
-def _pieces(audit: Mapping[str, Any]) -> str:
-    """Draw which share of words is cut into one piece, two, three …"""
-    shares = {}
-    for name in ("domain", "general"):
-        if audit[name]:
-            pieces = {int(count): words for count, words in audit[name]["pieces"].items()}
-            total = sum(pieces.values()) or 1
-            heights = [pieces.get(count, 0) / total for count in range(1, _PIECES)]
-            shares[name] = [*heights, 1 - sum(heights)]
-    labels = [*map(str, range(1, _PIECES)), f"{_PIECES} or more"]
-    return charts.bars("Words by pieces", shares, labels, y="share of words")
-
-
-def _curves(run: Path) -> dict[str, list[charts.Line]]:
-    """Read the losses of each training step, and of its controls."""
-    panels: dict[str, list[charts.Line]] = {}
-    for stage in ("distill", "adapt", "tune"):
-        for prefix, label in (("", stage), ("plain.", "no new tokens"), ("random.", "random ones")):
-            path = run / "stages" / f"{prefix}{stage}" / "metrics.jsonl"
-            if path.exists():
-                rows = [json.loads(row) for row in read_text(path).splitlines()]
-                loss = np.array([row["loss"] for row in rows])
-                panels.setdefault(stage, []).append(
-                    charts.Line(
-                        label if prefix else "with new tokens",
-                        [row["step"] for row in rows],
-                        _smoothed(loss).tolist(),
-                        control=bool(prefix),
-                        faint=None if prefix else loss.tolist(),
-                    )
-                )
-    return panels
-
-
-def _smoothed(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Return at each step the mean of the steps just before it and it."""
-    width = max(1, len(values) // _SMOOTHED)
-    sums = np.cumsum(np.concatenate([[0.0], values]))
-    ends = np.arange(1, len(values) + 1)
-    starts = np.maximum(ends - width, 0)
-    smoothed: np.ndarray[Any, Any] = (sums[ends] - sums[starts]) / (ends - starts)
-    return smoothed
 
 
 def _duration(seconds: float) -> str:

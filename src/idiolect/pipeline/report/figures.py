@@ -1,0 +1,162 @@
+"""Which charts a report has, and what of a run's figures is in each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from idiolect.pipeline.metrics import (
+    AuditMetrics,
+    EvaluateMetrics,
+    IndexMetrics,
+    Language,
+    System,
+    TextMetrics,
+)
+from idiolect.pipeline.report import charts
+from idiolect.pipeline.report.charts import Line
+from idiolect.pipeline.report.mapping import Plane
+from idiolect.text.files import read_text
+
+__all__ = ["draw"]
+
+_PIECES = 6  # words of so many pieces and more are one bar
+_SMOOTHED = 40  # a curve's value is the mean over that part of the steps
+_NAMES = 60  # terms that are tried on the map; those without room are left out
+_TESTS = {"search": "search", "similar": "similar items"}
+
+
+def draw(
+    run: Path, metrics: Mapping[str, Any], seconds: Mapping[str, float], plane: Plane | None
+) -> dict[str, str | None]:
+    """Draw a run's charts, by name; None for those it has no figures for.
+
+    Args:
+        run: its folder, for the training curves.
+        metrics: of all steps.
+        seconds: of each step.
+        plane: where items and terms are.
+    """
+    evaluate: EvaluateMetrics = metrics["evaluate"]
+    return {
+        "ranking": _ranking(evaluate),
+        "language": _language(evaluate["language"], evaluate["systems"]),
+        "pieces": _pieces(metrics["audit"]),
+        "training": charts.lines("Training loss", _curves(run), x="step", y="loss", height=3.0),
+        "index": _index(metrics["index"]),
+        "matryoshka": _matryoshka(evaluate["matryoshka"]),
+        "map": _map(plane) if plane else None,
+        "time": charts.dots("Seconds of each step", {"seconds": dict(seconds)}, number=".1f"),
+    }
+
+
+def _ranking(evaluate: EvaluateMetrics) -> str | None:
+    panels: dict[str, dict[str, float]] = {}
+    for system in evaluate["systems"]:
+        for title, scores in (("search", system["search"]), ("similar items", system["similar"])):
+            if scores is not None:
+                panels.setdefault(title, {})[system["label"]] = scores["ndcg@10"]
+    controls = [system["label"] for system in evaluate["systems"] if system["control"]]
+    return charts.dots("nDCG@10 of each system", panels, muted=controls) if panels else None
+
+
+def _language(language: Language, systems: list[System]) -> str | None:
+    bits = language["systems"]
+    if not bits:
+        return None
+    labels = {system["name"]: system["label"] for system in systems}
+    called = {name: labels.get(name, name.replace(".", ", ")) for name in bits}
+    return charts.dots(
+        "Bits per byte of each model",
+        {
+            text: {called[name]: of[text] for name, of in bits.items() if text in of}
+            for text in ("domain", "general")
+            if any(text in of for of in bits.values())
+        },
+        muted=[called[name] for name in bits if "." in name or name == "untrained"],
+    )
+
+
+def _pieces(audit: AuditMetrics) -> str:
+    """Draw which share of words is cut into one piece, two, three …"""
+    shares = {"domain": _shares(audit["domain"])}
+    if audit["general"] is not None:
+        shares["general"] = _shares(audit["general"])
+    labels = [*map(str, range(1, _PIECES)), f"{_PIECES} or more"]
+    return charts.bars("Words by pieces", shares, labels, y="share of words")
+
+
+def _shares(text: TextMetrics) -> list[float]:
+    counts = [0] * _PIECES
+    for pieces, words in text["pieces"].items():
+        counts[min(int(pieces), _PIECES) - 1] += words
+    return [count / max(sum(counts), 1) for count in counts]
+
+
+def _curves(run: Path) -> dict[str, list[Line]]:
+    """Read the losses of each training step, and of its controls."""
+    panels: dict[str, list[Line]] = {}
+    for stage in ("distill", "adapt", "tune"):
+        for prefix, label in (("", "new tokens"), ("plain.", "none"), ("random.", "random ones")):
+            path = run / "stages" / f"{prefix}{stage}" / "metrics.jsonl"
+            if path.exists():
+                rows = [json.loads(row) for row in read_text(path).splitlines()]
+                loss = [row["loss"] for row in rows]
+                steps = [row["step"] for row in rows]
+                line = Line(label, steps, _smoothed(loss), bool(prefix), None if prefix else loss)
+                panels.setdefault(stage, []).append(line)
+    return panels
+
+
+def _smoothed(values: list[float]) -> list[float]:
+    """Return at each step the mean of it and the steps just before it."""
+    width = max(1, len(values) // _SMOOTHED)
+    sums = np.cumsum([0.0, *values])
+    ends = np.arange(1, len(values) + 1)
+    starts = np.maximum(ends - width, 0)
+    smoothed: list[float] = ((sums[ends] - sums[starts]) / (ends - starts)).tolist()
+    return smoothed
+
+
+def _index(index: IndexMetrics) -> str:
+    speeds = [point["queries_per_second"] for point in index["curve"]]
+    recalls = [point["recall"] for point in index["curve"]]
+    drawn = [
+        Line("graph", speeds, recalls),
+        Line("exact product", [index["exact_queries_per_second"]], [1.0], control=True),
+    ]
+    return charts.lines(
+        "Recall of the index against speed",
+        {"": drawn},
+        x="queries a second",
+        y="recall@10",
+        marked=True,
+    )
+
+
+def _matryoshka(widths: list[dict[str, float]]) -> str | None:
+    if len(widths) < 2:
+        return None
+    drawn = [
+        Line(title, [width["dimensions"] for width in measured], [w[test] for w in measured])
+        for test, title in _TESTS.items()
+        if (measured := [width for width in widths if test in width])
+    ]
+    return charts.lines(
+        "nDCG@10 by dimensions kept",
+        {"": drawn},
+        x="dimensions",
+        y="nDCG@10",
+        marked=True,
+        log=True,
+    )
+
+
+def _map(plane: Plane) -> str:
+    named = dict(islice(plane.terms.items(), _NAMES))
+    return charts.scatter("Items and new terms on their two main axes", plane.points, named)

@@ -6,6 +6,8 @@ import json
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from encoding import tuning
+from encoding import tuning, workers
 from idiolect.encoding.batches import PairBatch, Rounds
 from idiolect.encoding.contrast import Contrast
 from idiolect.encoding.encoder import Encoder
@@ -334,3 +336,28 @@ def test_an_objective_asks_its_miner_for_the_round() -> None:
         mined = table.documents[6 + Given.asked[-1]]
         assert batch.documents[column] == tuning.encoder().reader.read([mined], None, Counts())[0]
     assert Given.asked == [0, 0, 1, 1]
+
+
+def test_two_processes_equal_one(tmp_path: Path) -> None:
+    """In-batch negatives are those of the whole step, whichever process reads them."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    run = subprocess.run(
+        [*command, str(Path(workers.__file__)), str(tmp_path / "two")],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert run.returncode == 0, run.stderr[-4000:]
+    workers.train(tmp_path / "one")
+    for what in ("pairs", "text"):
+        np.testing.assert_allclose(
+            _losses(tmp_path / "two" / what), _losses(tmp_path / "one" / what), rtol=1e-4
+        )
+        # Weights whose gradient is nought, such as the keys' biases, follow rounding: Adam divides
+        # by their size. The vectors do not.
+        one, two = (
+            Encoder.load(tmp_path / side / what / "model").encode(models.texts(10))
+            for side in ("one", "two")
+        )
+        np.testing.assert_allclose(one, two, atol=1e-4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, replace
@@ -39,6 +40,7 @@ TextObjective = Literal["simcse", "tsdae"]
 """How an encoder learns from text alone."""
 
 
+_TELL = logging.getLogger(__name__)
 _RATES: dict[Train, float] = {"rows+lora": 2e-4, "body": 2e-5, "all": 2e-5}
 
 
@@ -141,6 +143,11 @@ def tune(
         reading, table, goal, miner=miner, at_once=plan.micro_batch, workers=run.workers
     )
     run.train(objective, source, tensorboard=tensorboard)
+    if (cut := objective.counts).truncated:
+        _TELL.warning(
+            "%.0f%% of the texts read are longer than %d tokens and were cut",
+            *(100 * cut.truncated / cut.texts, reading.length),
+        )
     encoder.trained_dimensions = widths[1:] or encoder.trained_dimensions
     run.finish()
     return encoder

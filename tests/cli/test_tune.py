@@ -1,0 +1,94 @@
+"""`idiolect tune` as a person runs it: files in, an encoder out, and errors in one line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from encoding import tuning
+from idiolect.cli.main import app
+from idiolect.encoding.encoder import Encoder
+from idiolect.errors import IdiolectError
+from training import models
+
+runner = CliRunner()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    tuning.encoder().save(tmp_path / "model")
+    pairs = tuning.pairs(12)
+    records = [{"query": pair.query, "document": pair.document} for pair in pairs]
+    _write(tmp_path / "pairs.jsonl", records)
+    _write(
+        tmp_path / "ids.jsonl",
+        [{"query": f"q{i}", "document": f"d{i}", "negative": f"d{i - 1}"} for i in range(1, 12)],
+    )
+    for kind, texts in (("q", [p.query for p in pairs]), ("d", [p.document for p in pairs])):
+        numbered = [{"_id": f"{kind}{i}", "text": text} for i, text in enumerate(texts)]
+        _write(tmp_path / f"{kind}.jsonl", numbered)
+    (tmp_path / "text.txt").write_text("\n".join(models.texts(20)))
+    return tmp_path
+
+
+def _write(path: Path, records: list[dict[str, str]]) -> None:
+    path.write_text("\n".join(map(json.dumps, records)))
+
+
+def _run(folder: Path, source: str, *options: str) -> str:
+    arguments = [str(folder / "model"), str(folder / source), "-o", str(folder / "run")]
+    result = runner.invoke(app, ["tune", *arguments, "--batch", "4", "--steps", "2", *options])
+    if isinstance(result.exception, IdiolectError):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_help_shows_an_example() -> None:
+    assert "idiolect tune ./minilm" in runner.invoke(app, ["tune", "--help"]).output
+
+
+def test_pairs_with_mined_negatives(folder: Path) -> None:
+    options = ["--negatives", "1", "--corpus", str(folder / "text.txt"), "--dimensions", "8,4"]
+    assert str(folder / "run" / "model") in _run(folder, "pairs.jsonl", *options)
+    record = json.loads((folder / "run" / "run.json").read_text())
+    assert record["mining"] == {"count": 1, "pool": 30, "margin": 0.95}
+    assert "dimensions=(16, 8, 4)" in record["loss"]
+    assert Encoder.load(folder / "run" / "model").trained_dimensions == (8, 4)
+
+
+def test_pairs_of_ids(folder: Path) -> None:
+    options = ["--queries", str(folder / "q.jsonl"), "--documents", str(folder / "d.jsonl")]
+    _run(folder, "ids.jsonl", *options, "--loss", "triplet", "--margin", "0.5")
+    record = json.loads((folder / "run" / "run.json").read_text())
+    assert record["loss"] == "Triplet(margin=0.5)"
+
+
+@pytest.mark.parametrize("objective", ["simcse", "tsdae"])
+def test_text_alone(folder: Path, objective: str) -> None:
+    _run(folder, "text.txt", "--objective", objective)
+    assert json.loads((folder / "run" / "run.json").read_text())["objective"] == objective
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "words"),
+    [
+        ("pairs.jsonl", ["--query", "claim"], r"record 1 has no field claim \(there are query, d"),
+        ("nothing.jsonl", [], "no such file"),
+        ("pairs.jsonl", ["--dimensions", "8;4"], "dimensions '8;4'"),
+        ("pairs.jsonl", ["--margin", "1"], "the loss infonce has no margin"),
+        ("pairs.jsonl", ["--loss", "kl"], "the pairs have no scores"),
+    ],
+)
+def test_mistakes_are_told(folder: Path, source: str, options: list[str], words: str) -> None:
+    with pytest.raises(IdiolectError, match=words):
+        _run(folder, source, *options)
+
+
+def test_what_is_left_out_is_told(folder: Path) -> None:
+    with (folder / "pairs.jsonl").open("a") as file:
+        file.write('\n{"query": "", "document": "x"}')
+    assert "1 records of" in _run(folder, "pairs.jsonl")

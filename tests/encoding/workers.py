@@ -1,0 +1,46 @@
+"""What each process of `torchrun` does in `test_tune`: one run that all of them share.
+
+Usage: torchrun --nproc-per-node 2 workers.py FOLDER
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from encoding import tuning
+from idiolect.encoding.mining import Mining
+from idiolect.encoding.tune import tune, tune_on_text
+from idiolect.training.objectives.contrastive import InfoNCE
+from idiolect.training.plan import Plan
+from training import models
+
+PLAN = Plan(batch=6, micro_batch=5, learning_rate=5e-3, save_every=1000)
+
+
+def train(folder: Path) -> None:
+    """Tune on pairs, and on text; without dropout, which every process draws for itself."""
+    options: dict[str, Any] = {"steps": 5, "plan": PLAN}
+    tune(
+        tuning.encoder(0.0),
+        tuning.pairs(13),
+        out=folder / "pairs",
+        loss=InfoNCE(both_ways=True),
+        mining=Mining(count=1, pool=4),
+        corpus=models.texts(20, seed=9),
+        **options,
+    )
+    tune_on_text(
+        tuning.encoder(0.0),
+        models.texts(20),
+        out=folder / "text",
+        objective="tsdae",
+        **options,
+    )
+
+
+if __name__ == "__main__":
+    train(Path(sys.argv[1]))

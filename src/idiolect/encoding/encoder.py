@@ -301,6 +301,14 @@ class Encoder:
 
     def embed_rows(self, rows: Sequence[Sequence[int]]) -> Tensor:
         """Do as `embed` does, with what `reader` has made of the texts."""
+        vectors = pool(self.pooling, *self.read_rows(rows))
+        return F.normalize(vectors, dim=-1) if self.normalise else vectors
+
+    def read_rows(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        """Return the hidden states of what `reader` has made of texts, and which are to be pooled.
+
+        Shape: (rows, longest, width) and (rows, longest), the latter true for those.
+        """
         device = self.model.network.device
         lengths = torch.tensor([len(row) for row in rows], dtype=torch.long)
         longest = max(int(lengths.max()) if len(rows) else 0, 1)
@@ -316,8 +324,7 @@ class Encoder:
             once = (lengths - first - last).clamp(min=0) // 2
             second = (first + once)[:, None]
             mask = (place >= second) & (place < second + once[:, None])
-        vectors = pool(self.pooling, hidden, mask)
-        return F.normalize(vectors, dim=-1) if self.normalise else vectors
+        return hidden, mask
 
     def _read(self, ids: Tensor, mask: Tensor) -> Tensor:
         network = self.model.network

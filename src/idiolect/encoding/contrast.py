@@ -18,7 +18,7 @@ from idiolect.nn.transformer import Transformer
 from idiolect.training.distributed import Workers
 from idiolect.training.objectives.contrastive import Loss, embed_in_parts
 
-__all__ = ["Contrast", "embed_shared"]
+__all__ = ["Contrast", "embed_shared", "share_loss"]
 
 
 class Contrast:
@@ -64,9 +64,10 @@ class Contrast:
             embed_shared(self.encoder, rows, self.workers, at_once=self.at_once)
             for rows in (batch.queries, batch.documents)
         )
-        return share_loss(
-            self.goal(queries[batch.query], documents, batch.candidates), self.workers
-        )
+        # Scores are divided by a small temperature, which bfloat16 is too coarse for.
+        with torch.autocast(queries.device.type, enabled=False):
+            loss = self.goal(queries[batch.query], documents, batch.candidates)
+        return share_loss(loss, self.workers)
 
 
 def embed_shared(

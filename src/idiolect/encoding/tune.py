@@ -199,7 +199,8 @@ def tune_on_text(
     reading = _reading(encoder, plan.length)
     goal: SimCSE | TSDAE
     if objective == "simcse":
-        goal = SimCSE(reading, known, at_once=plan.micro_batch)
+        workers = Workers.join(encoder.model.network.device)
+        goal = SimCSE(reading, known, at_once=plan.micro_batch, workers=workers)
     else:
         goal = TSDAE(reading, known, seed=plan.seed)
     source = Rounds(len(known), rows=plan.batch, seed=plan.seed)

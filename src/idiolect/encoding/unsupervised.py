@@ -109,7 +109,9 @@ class SimCSE:
             for _ in range(2)
         )
         pairs = Candidates.diagonal(len(batch), device=once.device)
-        return share_loss(self.goal(once, again, pairs), self.workers)
+        with torch.autocast(once.device.type, enabled=False):  # as in `Contrast`
+            loss = self.goal(once, again, pairs)
+        return share_loss(loss, self.workers)
 
 
 class TSDAE:

@@ -26,6 +26,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
+from idiolect.encoding.int8 import to_int8
 from idiolect.encoding.layout import LAYOUT_FILES, Layout
 from idiolect.encoding.matryoshka import tell_untrained
 from idiolect.encoding.pooling import Pooling, check_pooling, pool
@@ -38,7 +39,10 @@ from idiolect.text.hub import locate
 
 __all__ = ["Encoder"]
 
-_TOKENS_PER_BATCH = 4096
+_TOKENS_PER_BATCH = 2048
+"""On a CPU: what stays in its caches."""
+_TOKENS_ELSEWHERE = 1 << 15
+"""On an accelerator, which wants to be filled."""
 _UNBOUNDED = 512
 _SAMPLE = 512
 _TELL = logging.getLogger(__name__)
@@ -91,6 +95,8 @@ class Encoder:
         self.default_kind = default_kind
         self.trained_dimensions = tuple(trained_dimensions)
         self._told: set[int] = set()
+        self._rounded = ""
+        """The fingerprint before `to_int8`."""
         self.length = _check_length(model, length)
         self.reader = Reader(
             model.tokenizer,
@@ -134,8 +140,10 @@ class Encoder:
         causal models that read both ways are nothing it knows.
 
         Raises:
-            InputError: The directory cannot be written to.
+            InputError: The directory cannot be written to, or weights were rounded by `to_int8`.
         """
+        if self._rounded:
+            raise InputError("rounded weights are not saved", hint="save before to_int8")
         layout = Layout(
             pooling=self.pooling,
             normalise=self.normalise,
@@ -149,6 +157,22 @@ class Encoder:
             self.model.save(fresh)
             layout.write(fresh, self.dimensions)
 
+    def to_int8(self) -> None:
+        """Compute the dense maps in 8-bit integers from now on; see `idiolect.encoding.int8`.
+
+        Several times as fast on a CPU, and a little less exact. The encoder can then no longer be
+        trained or saved, and its fingerprint is another one.
+
+        Raises:
+            ConfigError: The model is not on a CPU, or carries adapters.
+            MissingDependencyError: This build of torch computes nothing in int8.
+        """
+        if self.model.network.device.type != "cpu":
+            raise ConfigError("int8 is computed on a CPU only", hint="load with device='cpu'")
+        if not self._rounded:
+            self._rounded = self.fingerprint
+            to_int8(self.model.network)
+
     @property
     def dimensions(self) -> int:
         """Width of the vectors."""
@@ -160,6 +184,8 @@ class Encoder:
 
         Computed whenever it is asked for, since weights change in training.
         """
+        if self._rounded:
+            return hashlib.blake2b(f"int8 {self._rounded}".encode(), digest_size=16).hexdigest()
         settings = [self.model.tokenizer.fingerprint, self.pooling, self.normalise, self.length]
         settings += [self.both_ways, sorted(self.instructions.items()), self.default_kind]
         digest = hashlib.blake2b(repr(settings).encode(), digest_size=16)
@@ -175,7 +201,7 @@ class Encoder:
         *,
         kind: str | None = None,
         dimensions: int | None = None,
-        tokens_per_batch: int = _TOKENS_PER_BATCH,
+        tokens_per_batch: int | None = None,
         progress: bool = False,
         counts: Counts | None = None,
     ) -> NDArray[np.float32]:
@@ -185,7 +211,8 @@ class Encoder:
             texts: The texts.
             kind: `document`, `query` or another kind the model has an instruction for.
             dimensions: Keep only so many of the first dimensions (Matryoshka), and normalise again.
-            tokens_per_batch: Tokens read at once; memory grows with it.
+            tokens_per_batch: Tokens read at once; memory grows with it. By default what suits the
+                device.
             progress: Show how far it is, on a terminal.
             counts: Added to. Where it is not given, cut and empty texts are told as a warning.
 
@@ -203,6 +230,9 @@ class Encoder:
         untrained = width not in {*self.trained_dimensions, self.dimensions, *self._told}
         sample: list[Tensor] = []
         bar = Progress(console=Console(stderr=True), disable=not progress)
+        if tokens_per_batch is None:
+            on_cpu = self.model.network.device.type == "cpu"
+            tokens_per_batch = _TOKENS_PER_BATCH if on_cpu else _TOKENS_ELSEWHERE
         with self._reading(), bar:
             task = bar.add_task("encoding", total=len(rows), completed=counted.empty)
             for batch in by_length(rows, tokens_per_batch):
@@ -232,7 +262,7 @@ class Encoder:
         *,
         kind: str | None = None,
         dimensions: int | None = None,
-        tokens_per_batch: int = _TOKENS_PER_BATCH,
+        tokens_per_batch: int | None = None,
         block: int = 8192,
         progress: bool = False,
         counts: Counts | None = None,

@@ -159,6 +159,7 @@ def our_side(pairs: list[Pair], scratch: str, *, all_rows: bool) -> Callable[[],
 def their_side(pairs: list[Pair], scratch: str) -> Callable[[], None]:
     """The same with sentence-transformers."""
     import datasets
+    import transformers
     from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer
     from sentence_transformers import SentenceTransformerTrainingArguments as Arguments
     from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
@@ -187,6 +188,7 @@ def their_side(pairs: list[Pair], scratch: str) -> Callable[[], None]:
         train_dataset=datasets.Dataset.from_dict(columns),
         loss=MultipleNegativesRankingLoss(model),
     )
+    trainer.remove_callback(transformers.PrinterCallback)
 
     def run() -> None:
         trainer.train()

@@ -9,11 +9,13 @@ import typer
 
 from idiolect import __version__
 from idiolect.cli import (
+    encode,
     evaluate,
     extension,
     index,
     models,
     pretrain,
+    run,
     search,
     tokenizer,
     tune,
@@ -32,12 +34,15 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command("init")(run.init)
+app.command("run")(run.run)
 app.command("models")(models.models)
 app.command("doctor")(models.doctor)
 app.command("audit")(vocabulary.audit)
 app.command("extend")(extension.extend)
 app.command("distill")(extension.distill)
 app.command("pretrain")(pretrain.pretrain)
+app.command("encode")(encode.encode)
 app.command("tune")(tune.tune)
 app.command("search")(search.search)
 app.command("similar")(search.similar)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from idiolect.cli.index import load_encoder
+from idiolect.errors import InputError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["search", "similar"]
 
-_Index = Annotated[Path, typer.Argument(help="Folder of the index.")]
+_Index = Annotated[Path, typer.Argument(help="Folder of the index, or of a run that made one.")]
 _Count = Annotated[int, typer.Option("-k", help="How many results.")]
 _Filter = Annotated[
     str | None, typer.Option(help="""Such as '{"price": {"$lt": 50}, "brand": "acme"}'""")
@@ -55,6 +56,7 @@ def search(
     from idiolect.search.index import Index
     from idiolect.search.store import Store
 
+    index, encoder = _made_by_run(index, encoder)
     with Store.open(index, background=False) as store:
         model = None if mode == "lexical" else load_encoder(store, encoder)
         hits = Index(store, model).search(
@@ -84,9 +86,21 @@ def similar(
     from idiolect.search.index import Index
     from idiolect.search.store import Store
 
+    index, _ = _made_by_run(index)
     with Store.open(index, background=False) as store:
         hits = Index(store).similar(item, k, filter=filter, namespace=namespace)
     _show(hits, as_json)
+
+
+def _made_by_run(folder: Path, encoder: str | None = None) -> tuple[Path, str | None]:
+    """Return index and encoder of a run, where the folder is that of one."""
+    stages = folder / "stages"
+    if not stages.is_dir():
+        return folder, encoder
+    index = stages / "index" / "index"
+    if not index.is_dir():
+        raise InputError(f"the run {folder} has no index yet", hint="idiolect run goes on with it")
+    return index, encoder or str(stages / "tune" / "model")
 
 
 def _show(hits: Hits, as_json: bool) -> None:

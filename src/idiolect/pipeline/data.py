@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from idiolect.errors import InputError
 from idiolect.pipeline.config import DataSettings
 from idiolect.ranking.collection import read_judgements, read_queries
 from idiolect.search.items import Item
+from idiolect.search.sources import read_items
 from idiolect.text.corpus import Corpus, source_files
 from idiolect.text.records import read_records
 
@@ -69,16 +72,15 @@ class Data:
         settings, (path,) = self.settings, self._files("items")
         skipped: Counter[str] = Counter()
         items: dict[str, Item] = {}
-        for number, record in enumerate(read_records(path, skipped), start=1):
-            item = self._item(record, f"{path}, record {number}")
+        for item in read_items([path], id_field=settings.id, fields=settings.text, skipped=skipped):
             if item.id in items:
-                raise InputError(f"{path}, record {number}: the id {item.id!r} comes twice")
-            items[item.id] = item
+                raise InputError(f"{path}: the id {item.id!r} comes twice", hint="keep one of them")
+            items[item.id] = replace(item, metadata=_flat(item.metadata, settings.title))
         if not items:
             reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.most_common())
             raise InputError(
                 f"the catalogue {path} is empty",
-                hint=f"skipped: {reasons}"
+                hint=f"skipped: {reasons}; see data.id and data.text"
                 if reasons
                 else f"give a record with {settings.id} and {settings.text[0]} for each item",
             )
@@ -136,7 +138,7 @@ class Data:
     def queries(self) -> dict[str, str]:
         """The text of each query of the search test, by its id."""
         return {
-            query: text for path in self._files("queries") for query, text in _texts(path).items()
+            q: text for path in self._files("queries") for q, text in read_queries(path).items()
         }
 
     @property
@@ -151,26 +153,6 @@ class Data:
         """The grades of the test of similar items: items by item."""
         return {q: g for path in self._files("similar") for q, g in read_judgements(path).items()}
 
-    def _item(self, record: dict[str, Any], where: str) -> Item:
-        settings = self.settings
-        name = record.get(settings.id)
-        parts = [record[field] for field in settings.text if isinstance(record.get(field), str)]
-        text = "\n".join(part for part in parts if part.strip())
-        if name is None or not text:
-            missing = settings.id if name is None else " or ".join(settings.text)
-            raise InputError(
-                f"{where} has no {missing}",
-                hint=f"there are {', '.join(map(str, record))}; "
-                f"set data.{'id' if name is None else 'text'}",
-            )
-        metadata = record.get("metadata")
-        if not isinstance(metadata, dict):
-            used = {settings.id, *settings.text}
-            metadata = {field: value for field, value in record.items() if field not in used}
-        if isinstance(title := record.get(settings.title), str):
-            metadata = {**metadata, "title": title}
-        return Item(str(name), text, metadata)
-
     def _files(self, name: str) -> list[Path]:
         given = getattr(self.settings, name) or ()
         sources = (given,) if isinstance(given, str) else given
@@ -180,8 +162,11 @@ class Data:
             raise InputError(f"data.{name}: {error.message}", hint=error.hint) from error
 
 
-def _texts(path: Path) -> dict[str, str]:
-    return read_queries(path)
+def _flat(metadata: Mapping[str, Any], title: str) -> dict[str, Any]:
+    """Bring metadata that stands in a field of that name to the top, and name the title so."""
+    inner = metadata.get("metadata")
+    flat = inner if isinstance(inner, dict) else dict(metadata)
+    return {**flat, "title": metadata[title]} if isinstance(metadata.get(title), str) else flat
 
 
 def _is_apart(item: Item) -> bool:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from idiolect.encoding.encoder import Encoder
 from idiolect.encoding.pairs import Pair, PairTable
+from idiolect.encoding.reading import Counts
 from idiolect.encoding.tune import tune as train_on_pairs
 from idiolect.encoding.tune import tune_on_text, tuning_plan
 from idiolect.errors import InputError
@@ -105,13 +106,15 @@ def index(work: Work) -> IndexMetrics:
     """Build the index, and measure what its graph finds, and how fast."""
     path = work.folder / "index"
     encoder = Encoder.load(work.model)
-    items = work.data.items
-    with Index.build(path, encoder, _told(items, work)) as built:
+    items, counts = work.data.items, Counts()
+    encoder.reader.read([item.text for item in items.values()], "document", counts)
+    with Index.build(path, encoder, _told(items, work), source=work.model) as built:
         rows = [item.vector for item in built.store.items(vectors=True) if item.vector is not None]
     vectors = np.stack(rows)
     exact, curve = _curve(vectors)
     return {
         "items": len(vectors),
+        "cut": counts.truncated,
         "dimensions": vectors.shape[1],
         "bytes": sum(file.stat().st_size for file in path.rglob("*") if file.is_file()),
         "exact_queries_per_second": exact,

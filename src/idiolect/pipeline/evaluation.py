@@ -15,6 +15,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +38,7 @@ from idiolect.ranking.metrics import Evaluation, Run
 from idiolect.ranking.metrics import evaluate as measure
 from idiolect.ranking.significance import compare
 from idiolect.search.index import Index
-from idiolect.text.files import write_atomic
+from idiolect.text.files import read_json, write_atomic
 
 __all__ = ["COMPARISONS", "SYSTEMS", "Candidate", "evaluate"]
 
@@ -56,6 +57,8 @@ class Candidate:
     step: str = ""
     """The step whose model it is; the base itself, or no model, where there is none."""
     control: bool = False
+    ranks: bool = True
+    """Whether it answers the tests of rankings; else only its bits per byte are measured."""
 
 
 SYSTEMS = (
@@ -65,11 +68,13 @@ SYSTEMS = (
     Candidate("pretraining", "+ continued pre-training", "adapt"),
     Candidate("tuning", "+ tuning", "tune"),
     Candidate("hybrid", "hybrid: tuned and BM25", "index"),
-    Candidate("untrained", "new tokens, not trained", "extend", control=True),
-    Candidate("plain.pretraining", "no new tokens: pre-training", "plain.adapt", control=True),
-    Candidate("plain.tuning", "no new tokens: pre-training, tuning", "plain.tune", control=True),
-    Candidate("random.pretraining", "random tokens: pre-training", "random.adapt", control=True),
-    Candidate("random.tuning", "random tokens: pre-training, tuning", "random.tune", control=True),
+    Candidate("untrained", "new tokens, not trained", "extend", True),
+    Candidate("plain.pretraining", "no new tokens: pre-training", "plain.adapt", True, ranks=False),
+    Candidate("plain.tuning", "no new tokens: pre-training, tuning", "plain.tune", True),
+    Candidate(
+        "random.pretraining", "random tokens: pre-training", "random.adapt", True, ranks=False
+    ),
+    Candidate("random.tuning", "random tokens: pre-training, tuning", "random.tune", True),
 )
 """In the order they are told."""
 
@@ -81,7 +86,6 @@ COMPARISONS = (
     ("bm25", "tuning"),
     ("bm25", "hybrid"),
     ("untrained", "vocabulary"),
-    ("plain.pretraining", "pretraining"),
     ("plain.tuning", "tuning"),
     ("random.tuning", "tuning"),
 )
@@ -99,7 +103,7 @@ def evaluate(work: Work) -> EvaluateMetrics:
         work.tell(number, len(systems) + 1, system.label)
         runs.add(system)
     work.tell(len(systems), len(systems) + 1, "bits per byte")
-    extended = json.loads((work.done["extend"] / "metrics.json").read_text(encoding="utf-8"))
+    extended = _metrics(work, "extend")
     return {
         "tokens": extended["texts"],
         "language": measure_language(work, {one.name: one.step for one in systems}),
@@ -125,6 +129,8 @@ class _Runs:
 
     def add(self, system: Candidate) -> None:
         """Let a system answer both tests."""
+        if not system.ranks:
+            return
         if system.name == "bm25":
             bm25 = BM25(self.texts)
             self._ask(system, bm25.search, lambda asked: bm25.search(asked, _DEPTH + 1))
@@ -133,13 +139,15 @@ class _Runs:
                 self._ask(system, _through(index, _DEPTH), _through(index, _DEPTH + 1))
         else:
             encoder = self._encoder(system)
-            dense = Dense(encoder, self.texts)
+            dense = (
+                self._indexed(encoder) if system.name == "tuning" else Dense(encoder, self.texts)
+            )
             self._ask(system, dense.search, lambda asked: _nearest(dense, asked))
             if system.name in ("base", "tuning"):
                 self._show(system.name, dense)
             if system.name == "tuning":
                 self._tuned = dense
-                np.save(self.work.folder / "vectors.npy", dense.vectors)
+                np.save(self.work.folder / "vectors.npy", self._tuned.vectors)
                 self._write_searches(encoder)
 
     def told(self, system: Candidate) -> System:
@@ -194,6 +202,15 @@ class _Runs:
                     ]
             curve.append(point)
         return curve
+
+    def _indexed(self, encoder: Encoder) -> Dense:
+        """Search exactly among the vectors the index holds, instead of making them once more."""
+        with open_index(self.work.folder.parents[1]) as index:
+            vectors = {item.id: item.vector for item in index.store.items(vectors=True)}
+        dense = Dense(encoder, {})
+        dense.ids = [name for name in self.texts if vectors.get(name) is not None]
+        dense.vectors = np.stack([v for name in dense.ids if (v := vectors[name]) is not None])
+        return dense
 
     def _encoder(self, system: Candidate) -> Encoder:
         if not system.step:
@@ -324,12 +341,21 @@ def _notes(work: Work) -> list[str]:
         else "where the items' text is in the corpus, it is part of adaptation (transductive); "
         "queries and judgements are not"
     ]
-    tuned = json.loads((work.done["tune"] / "metrics.json").read_text(encoding="utf-8"))
+    tuned, index = _metrics(work, "tune"), _metrics(work, "index")
     if tuned["note"]:
         notes.append(tuned["note"])
+    if index["cut"]:
+        notes.append(
+            f"{index['cut']:,} of {index['items']:,} items are longer than the encoder reads, and "
+            "are found by their beginning; BM25 reads them whole"
+        )
     if not work.config.evaluate.controls:
         notes.append("the controls were switched off, so what a gain is due to is not known")
     return notes
+
+
+def _metrics(work: Work, step: str) -> dict[str, Any]:
+    return read_json(work.done[step] / "metrics.json")
 
 
 def _write_json(work: Work, name: str, value: object) -> None:

@@ -174,6 +174,8 @@ class IndexMetrics(TypedDict):
     """Of the step index."""
 
     items: int
+    cut: int
+    """Items longer than the encoder reads; of these only the beginning is found by meaning."""
     dimensions: int
     bytes: int
     """On disk."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -121,7 +122,7 @@ def run(path: str | Path, *, out: str | Path | None = None) -> Path:
     with folder.locked(_kept(path)):
         prints = _fingerprints(steps, config, data, base)
         display = Display(list(prints), [folder.seconds(name) for name in prints])
-        with display.shown(), listen(display.advance):
+        with display.shown(), listen(display.advance), _without_warnings():
             for step in steps:
                 if folder.done(step.name, prints[step.name]):
                     display.skip(step.name)
@@ -175,6 +176,18 @@ def _kept(path: Path) -> str:
     """Return a configuration's text as it is kept in the run's folder."""
     where = path.resolve().parent
     return f"# as it was used; paths are relative to {where}\n{read_text(path)}"
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Keep the encoder from saying of every batch what the index's figures say of all."""
+    logger = logging.getLogger("idiolect.encoding.encoder")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 @contextmanager

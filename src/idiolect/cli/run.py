@@ -1,0 +1,168 @@
+"""`idiolect init` and `idiolect run`: the main road, from a folder of data to figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from idiolect.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+__all__ = ["init", "results", "run"]
+
+
+def init(
+    folder: Annotated[Path, typer.Argument(help="Folder with your catalogue and texts.")],
+    base: Annotated[
+        str, typer.Option(help="The model to adapt: idiolect-base, minilm, a directory or hub id.")
+    ] = "idiolect-base",
+    force: Annotated[bool, typer.Option("--force", help="Replace a configuration.")] = False,
+) -> None:
+    """Look at a folder of data, and write a commented configuration into it.
+
+    Example: [bold]idiolect init ./shop[/bold], look at shop/idiolect.toml, and then
+    [bold]idiolect run shop/idiolect.toml[/bold]
+    """
+    from idiolect.pipeline.survey import survey
+    from idiolect.text.files import write_atomic
+
+    path = folder / "idiolect.toml"
+    if path.exists() and not force:
+        raise InputError(f"{path} is there already", hint="--force replaces it")
+    found = survey(folder, base=base)
+    write_atomic(path, found.text.encode())
+    for line in found.told:
+        typer.echo(line)
+    typer.echo(f"look at {path}, then: idiolect run {path}")
+
+
+def run(
+    config: Annotated[Path, typer.Argument(help="The configuration, idiolect.toml.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder of the run, instead of its `out`.")
+    ] = None,
+) -> None:
+    """Teach a model a domain's words, tune it, build its index, and measure every step.
+
+    The same command goes on with a run that was ended, and does nothing where nothing has changed.
+
+    Example: [bold]idiolect run shop/idiolect.toml[/bold]
+    """
+    from rich.console import Console
+
+    from idiolect.pipeline.run import run as do
+    from idiolect.text.files import read_json
+
+    try:
+        folder = do(config, out=out)
+    except KeyboardInterrupt:
+        typer.echo("stopped; the same command goes on from here", err=True)
+        raise typer.Exit(130) from None
+    console = Console()
+    for table in results(read_json(folder / "metrics.json")):
+        console.print(table)
+    console.print(f"the run is in {folder}; idiolect search {folder} QUERY asks its index")
+
+
+def results(metrics: dict[str, Any]) -> list[Table]:
+    """Lay out a run's figures in tables.
+
+    Args:
+        metrics: What the run's metrics.json holds.
+    """
+    figures = metrics["evaluate"]
+    return [_systems(figures), _texts(figures), _differences(figures)]
+
+
+def _systems(figures: dict[str, Any]) -> Table:
+    from rich.table import Table
+
+    language = figures["language"]["systems"]
+    tests = [test for test in ("search", "similar") if figures[test]]
+    texts = [name for name in ("domain", "general") if name in language.get("base", {})]
+    table = Table(title="What each step is worth", title_justify="left", caption_justify="left")
+    table.add_column("")
+    for test in tests:
+        table.add_column(f"{test}: nDCG@10", justify="right")
+        table.add_column("recall@100", justify="right")
+    for name in texts:
+        table.add_column(f"bits per byte, {name}", justify="right")
+    controls = False
+    for system in figures["systems"]:
+        if system["control"] and not controls:
+            table.add_section()
+            controls = True
+        cells = []
+        for test in tests:
+            means = system[test] or {}
+            cells += [_number(means.get(name)) for name in ("ndcg@10", "recall@100")]
+        cells += [_number(language.get(system["name"], {}).get(name)) for name in texts]
+        table.add_row(system["label"], *cells)
+    caption = [
+        f"{test}: {figures[test]['queries']:,} queries over {figures[test]['items']:,} items"
+        for test in tests
+    ]
+    if figures["language"]["note"]:
+        caption.append(figures["language"]["note"])
+    table.caption = "\n".join([*caption, *figures["notes"]])
+    return table
+
+
+def _texts(figures: dict[str, Any]) -> Table:
+    from rich.table import Table
+
+    promises = figures["promises"]
+    kept = "identical" if promises["original_rows_identical"] else "CHANGED"
+    table = Table(
+        title="Tokens",
+        title_justify="left",
+        caption=f"original rows: {kept}; documents tokenised otherwise beyond the new terms: "
+        f"{promises['documents_changed']} of {promises['documents_checked']:,}",
+        caption_justify="left",
+    )
+    table.add_column("")
+    for column in ("documents", "tokens before", "after", "saved"):
+        table.add_column(column, justify="right")
+    for name, text in figures["tokens"].items():
+        table.add_row(
+            f"{name} text",
+            f"{text['documents']:,}",
+            f"{text['before']:,}",
+            f"{text['after']:,}",
+            f"{text['saved']:.1%}",
+        )
+    return table
+
+
+def _differences(figures: dict[str, Any]) -> Table:
+    from rich.table import Table
+
+    labels = {system["name"]: system["label"] for system in figures["systems"]}
+    table = Table(
+        title="Differences in nDCG@10, paired over the queries",
+        title_justify="left",
+        caption="the interval is of a bootstrap, p of a randomisation test",
+        caption_justify="left",
+    )
+    for column in ("test", "second", "against first"):
+        table.add_column(column)
+    for column in ("difference", "95% interval", "p"):
+        table.add_column(column, justify="right")
+    for one in figures["significance"]:
+        table.add_row(
+            one["test"],
+            labels[one["second"]],
+            labels[one["first"]],
+            f"{one['difference']:+.4f}",
+            f"{one['low']:+.4f} to {one['high']:+.4f}",
+            f"{one['p_value']:.4f}",
+        )
+    return table
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"

@@ -1,0 +1,170 @@
+"""A first configuration for a folder of data, written after looking at what is there.
+
+A file is known by its name (`items.jsonl`, `products.csv`, `queries.tsv` …), the fields of a table
+by theirs. What was not found stands in the configuration as a comment, with what it would be for.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from idiolect.errors import InputError
+from idiolect.pipeline.config import Config, DataSettings
+from idiolect.text.records import is_readable, read_records
+
+__all__ = ["Survey", "survey"]
+
+_NAMES = {
+    "items": ("items", "products", "catalogue", "catalog", "documents", "corpus"),
+    "corpus": ("corpus", "texts", "domain"),
+    "general": ("general", "replay", "other"),
+    "pairs": ("pairs", "train", "clicks"),
+    "queries": ("queries", "searches", "topics"),
+    "judgements": ("judgements", "judgments", "qrels", "ratings"),
+    "similar": ("similar", "related"),
+    "glossary": ("glossary", "terms"),
+}
+_ID = ("id", "_id", "sku", "docid", "doc_id", "item_id", "product_id", "asin")
+_TITLE = ("title", "name", "product_name", "heading")
+_TEXT = ("text", "description", "abstract", "body", "content", "contents", "short_description")
+_TABLES = ("audit", "extend", "distill", "adapt", "encoder", "tune", "evaluate")
+_SAMPLE = 200
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What was found in a folder."""
+
+    text: str
+    """The configuration."""
+    told: tuple[str, ...]
+    """What a person should know, a line each."""
+
+
+def survey(folder: Path, *, base: str) -> Survey:
+    """Look at a folder of data, and write a configuration for it.
+
+    Args:
+        folder: The folder.
+        base: The model to adapt.
+
+    Raises:
+        InputError: There is no such folder, or nothing in it that could be a catalogue.
+    """
+    if not folder.is_dir():
+        raise InputError(f"no such folder: {folder}", hint="give the folder that holds your data")
+    paths = sorted(path for path in folder.iterdir() if is_readable(path) or path.is_dir())
+    found = {name: _named(paths, names) for name, names in _NAMES.items()}
+    items = found["items"] or _only_table(paths, found)
+    if items is None or items.is_dir():
+        raise InputError(
+            f"{folder} holds no catalogue", hint="name it items.jsonl (or .csv, .tsv, .parquet)"
+        )
+    if found["corpus"] == items:
+        found["corpus"] = None
+    found["items"] = items
+    records = list(islice(read_records(items, Counter()), _SAMPLE))
+    if not records:
+        raise InputError(f"the catalogue {items} is empty", hint="it has a record for each item")
+    fields = _fields(records, items)
+    told = [f"{name}: {path.name}" for name, path in found.items() if path is not None]
+    told += [f"{name}: none found" for name, path in found.items() if path is None]
+    told.append(f"an item's id is in {fields['id']}, its text in {', '.join(fields['text'])}")
+    return Survey(_written(base, found, fields), tuple(told))
+
+
+def _named(paths: Sequence[Path], names: Sequence[str]) -> Path | None:
+    stems = {path.name.partition(".")[0].lower(): path for path in reversed(paths)}
+    return next((stems[name] for name in names if name in stems), None)
+
+
+def _only_table(paths: Sequence[Path], found: Mapping[str, Path | None]) -> Path | None:
+    """Return the one table that has no other meaning."""
+    rest = [
+        path
+        for path in paths
+        if path.is_file() and ".txt" not in path.suffixes and path not in found.values()
+    ]
+    return rest[0] if len(rest) == 1 else None
+
+
+def _fields(records: Sequence[Mapping[str, Any]], path: Path) -> dict[str, Any]:
+    """Choose the fields of id, title and text; text is the usual ones, or else the longest."""
+    names = list(records[0])
+    lower = {name.lower(): name for name in reversed(names)}
+    identity = next((lower[name] for name in _ID if name in lower), None)
+    if identity is None:
+        identity = next((name for name in names if _all_different(records, name)), None)
+    if identity is None:
+        raise InputError(
+            f"{path} has no field that tells items apart", hint=f"there are {', '.join(names)}"
+        )
+    title = next((lower[name] for name in _TITLE if name in lower), None)
+    text = [lower[name] for name in _TEXT if name in lower and _is_text(records, lower[name])]
+    if not text:
+        texts = [name for name in names if name != identity and _is_text(records, name)]
+        text = sorted(texts, key=lambda name: -_length(records, name))[:1]
+    if not text:
+        raise InputError(f"{path} has no field with text", hint=f"there are {', '.join(names)}")
+    # Where the only text is a description, the name belongs before it.
+    if title is not None and title not in text and "text" not in text:
+        text.insert(0, title)
+    return {"id": identity, "title": title, "text": text}
+
+
+def _all_different(records: Sequence[Mapping[str, Any]], name: str) -> bool:
+    values = [record.get(name) for record in records]
+    return None not in values and len({str(value) for value in values}) == len(values)
+
+
+def _is_text(records: Sequence[Mapping[str, Any]], name: str) -> bool:
+    return any(isinstance(value := record.get(name), str) and value.strip() for record in records)
+
+
+def _length(records: Sequence[Mapping[str, Any]], name: str) -> int:
+    return sum(len(str(record.get(name) or "")) for record in records)
+
+
+def _written(base: str, found: Mapping[str, Path | None], fields: Mapping[str, Any]) -> str:
+    lines = [
+        "# What each key is for stands behind it; keys in comments have their usual values.",
+        "",
+    ]
+    lines += _lines(Config, {"base": base}, ("base", "out", "seed"))
+    given: dict[str, Any] = {
+        name: f"{path.name}/" if path.is_dir() else path.name
+        for name, path in found.items()
+        if path is not None
+    }
+    usual = DataSettings(items="")
+    for name, value in fields.items():
+        if value is not None and tuple(value) != tuple(getattr(usual, name)):
+            given[name] = value
+    lines += ["", "[data]", *_lines(DataSettings, given, tuple(DataSettings.model_fields))]
+    for table in _TABLES:
+        kind: Any = Config.model_fields[table].annotation
+        lines += ["", f"[{table}]", *_lines(kind, {}, tuple(kind.model_fields))]
+    return "\n".join(lines) + "\n"
+
+
+def _lines(kind: Any, given: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    lines = []
+    for name in names:
+        field = kind.model_fields[name]
+        value = given.get(name, field.default)
+        comment = " ".join((field.description or "").split())
+        empty = value is None or value == ()
+        lines.append(f"# {comment}")
+        lines.append(f"{'' if name in given else '# '}{name} = {_toml('' if empty else value)}")
+    return lines
+
+
+def _toml(value: Any) -> str:
+    # JSON's strings, numbers, lists and truth values are TOML's too.
+    return json.dumps(list(value) if isinstance(value, tuple) else value, ensure_ascii=False)

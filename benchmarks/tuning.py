@@ -86,7 +86,10 @@ def quality(data: Path, out: Path, epochs: int, rate: float, length: int) -> Non
     place = {text: row for row, text in enumerate(table.documents)}
     order = [place[text] for text in part.documents.values()]
     before = np.array(Vectors.open(out / "mined" / "documents.npy").array)[order]
-    after = encoder.encode(list(part.documents.values()), kind="document", progress=True)
+    abstracts = list(part.documents.values())
+    after = encoder.encode_to(
+        out / "tuned.npy", abstracts, kind="document", block=512, progress=True
+    ).array
     new_queries = encoder.encode(list(part.validation.values()), kind="query")
     values = {
         (when, width): ndcg(part, cut(asked, width), cut(found, width))

@@ -33,6 +33,8 @@ __all__ = ["Miner", "Mining", "mine"]
 
 _ROWS, _COLUMNS = 256, 65_536
 """Pairs and documents that are compared at once: at most 64 MiB of scores."""
+_KEPT_AT_ONCE = 1024
+"""Documents whose vectors are on the disk together; a run that is ended loses no more than those."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +133,9 @@ class Miner:
         self.folder, self.seed, self._workers = folder, seed, workers or Workers()
         path = folder / "documents.npy"
         if self._workers.is_first:
-            encoder.encode_to(path, table.documents, kind="document", progress=True)
+            encoder.encode_to(
+                path, table.documents, kind="document", block=_KEPT_AT_ONCE, progress=True
+            )
         self._workers.wait()
         self._documents = Vectors.open(path).array
 

@@ -21,9 +21,8 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-demo: $(READY)        ## a published encoder learns the words of NumPy's documentation
-	$(BIN)/idiolect doctor
-	$(BIN)/python examples/first_words.py runs/demo
+demo: $(READY)        ## a language model learns the words of NumPy and SciPy, and answers searches
+	$(BIN)/idiolect demo --out runs/demo
 
 benchmarks: $(READY)  ## every side-by-side run, one after another
 	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done

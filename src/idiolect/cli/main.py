@@ -9,12 +9,14 @@ import typer
 
 from idiolect import __version__
 from idiolect.cli import (
+    demo,
     encode,
     evaluate,
     extension,
     index,
     models,
     pretrain,
+    report,
     run,
     search,
     tokenizer,
@@ -34,8 +36,10 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command("demo")(demo.demo)
 app.command("init")(run.init)
 app.command("run")(run.run)
+app.command("report")(report.report)
 app.command("models")(models.models)
 app.command("doctor")(models.doctor)
 app.command("audit")(vocabulary.audit)

@@ -34,7 +34,7 @@ __all__ = ["Miner", "Mining", "mine"]
 _ROWS, _COLUMNS = 256, 65_536
 """Pairs and documents that are compared at once: at most 64 MiB of scores."""
 _KEPT_AT_ONCE = 1024
-"""Documents whose vectors are on the disk together; a run that is ended loses no more than those."""
+"""Documents whose vectors go to the disk together: as many are lost when a run is ended."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ def vector(seed: int) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=DIMENSIONS).astype(np.float32)
 
 
-def thing(number: int, **metadata: Any) -> Item:
+def thing(number: int, /, **metadata: Any) -> Item:
     """An item with a vector and a text of its own."""
     return Item(f"t{number}", f"thing number {number}", metadata, vector(number))
 

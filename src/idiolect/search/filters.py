@@ -104,7 +104,7 @@ def _parse_object(given: Any, place: str, depth: int) -> Filter:
     parts: list[Filter] = []
     for key, value in given.items():
         here = f"{place}.{key}" if place else str(key)
-        if not isinstance(key, str):
+        if not isinstance(key, str) or not _is_unicode(key):
             raise _wrong(f"{key!r} is no field name", place, hint="use texts as keys")
         if key in ("$and", "$or"):
             parts.append(_parse_list(key, value, here, depth))
@@ -180,10 +180,8 @@ def _scalar(given: Any, place: str) -> Scalar:
             hint = '{"$exists": false} finds items without it'
             raise _wrong("null is no value", place, hint=hint)
         case str():
-            try:
-                given.encode()
-            except UnicodeEncodeError:
-                raise _wrong(f"{given!r} is not valid Unicode", place) from None
+            if not _is_unicode(given):
+                raise _wrong(f"{given!r} is not valid Unicode", place)
             return given
         case bool():
             return given
@@ -203,6 +201,14 @@ def _finite(value: float, place: str) -> float:
     if not math.isfinite(value):
         raise _wrong(f"{value} is no finite number", place)
     return value
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _is_list(given: Any) -> bool:

@@ -174,8 +174,13 @@ def open_database(path: Path, wait: float) -> sqlite3.Connection:
         db = sqlite3.connect(path, timeout=wait, isolation_level=None, check_same_thread=False)
     except sqlite3.OperationalError as error:
         raise InputError(f"cannot open {path}: {error}", hint="check its permissions") from None
-    db.execute("PRAGMA synchronous = FULL")
-    db.execute("PRAGMA cache_size = -65536")  # KiB
+    try:
+        with _told(path):
+            db.execute("PRAGMA synchronous = FULL")
+            db.execute("PRAGMA cache_size = -65536")  # KiB
+    except CheckpointError:
+        db.close()
+        raise
     return db
 
 

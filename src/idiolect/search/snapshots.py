@@ -81,7 +81,10 @@ def put_back(ledger: Ledger, folder: Path, name: str) -> None:
 
 @contextlib.contextmanager
 def _checked(copy: Path, path: Path) -> Iterator[sqlite3.Connection]:
-    db = open_database(copy, 0)
+    try:
+        db = open_database(copy, 0)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path} is damaged", hint="use another snapshot") from error
     try:
         found = db.execute("PRAGMA quick_check(1)").fetchone()[0]
         if found != "ok":

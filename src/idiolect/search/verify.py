@@ -6,6 +6,7 @@ else was made from it and can be made again.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from idiolect.search.filters import Scalar
     from idiolect.search.ledger import Ledger
 
 __all__ = ["Flaw", "find_flaws"]
@@ -88,8 +90,7 @@ def _items(
                 or checksum(row, row.metadata, vector) != sums[row.row]
             ):
                 yield Flaw(f"{where}, item {row.id!r}", "its checksum is wrong", derived=False)
-                continue
-            said = list(scalars(json.loads(row.metadata)))
+            said = list(_said(row.metadata))
             facts += len(said)
             for field, value in said:
                 found = db.execute(
@@ -110,6 +111,12 @@ def _items(
         space.words.verify()
     except CheckpointError as error:
         yield Flaw(where, error.message, derived=True)
+
+
+def _said(metadata: str) -> Iterator[tuple[str, Scalar | bytes]]:
+    """The facts of an item's metadata; none where it is damaged, which its checksum tells."""
+    with contextlib.suppress(ValueError):
+        yield from scalars(json.loads(metadata))
 
 
 def _graph(folder: Path) -> Iterator[Flaw]:

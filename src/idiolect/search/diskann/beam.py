@@ -5,8 +5,8 @@ its row in the next 31 bits and, in the lowest, whether it was expanded. The lis
 nearest is then sorted by comparing integers and shifted by one move of memory, and equal distances
 have an order, the same in every run.
 
-Distances here are estimates from codes (smaller is nearer): `-(query · x + weight · side[x])`, where
-`side` makes an inner product rank by another metric (see `metric`); for cosine it is not read.
+Distances here are estimates from codes (smaller is nearer): `-(query · x + weight · side[x])`,
+where `side` makes an inner product rank by distance (see `rows`); at weight zero it is not read.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from idiolect.search.diskann.codes import estimate, load_row
 from idiolect.search.diskann.jit import kernel
 
-__all__ = ["beam", "insert", "pack", "row_of"]
+__all__ = ["beam", "collect", "insert", "pack", "row_of"]
 
 
 @kernel
@@ -52,15 +52,29 @@ def insert(pool, size, key):  # type: ignore[no-untyped-def]
 
 
 @kernel
+def collect(row, seen, tag, fresh, count, codes, lines):  # type: ignore[no-untyped-def]
+    """Append the rows of a list not met before to `fresh`, and ask for their codes."""
+    for other in row:
+        if other < 0:
+            break
+        if seen[other] != tag:
+            seen[other] = tag
+            fresh[count] = other
+            count += 1
+            load_row(codes, np.int64(other), lines)
+    return count
+
+
+@kernel
 def beam(  # type: ignore[no-untyped-def]
-    codes, lines, bits, side, weight, neighbours, entry, query, scale, pool, seen, tag, trail
+    codes, lines, bits, side, weight, neighbours, hubs, entry, query, scale, pool, seen, tag, trail
 ):
     """Fill `pool` with the nearest rows found from `entry`, nearest first; returns their number.
 
     `codes` and `query` are addresses; `seen[row] == tag` marks what was met; `trail` (int32, may be
     empty) receives the rows expanded, in order, and its last element how many there are.
     """
-    fresh = np.empty(neighbours.shape[1], np.int32)
+    fresh = np.empty(neighbours.shape[1] + hubs.shape[1], np.int32)
     seen[entry] = tag
     distance = -estimate(codes, entry, lines, bits, query, scale)
     if weight != 0:
@@ -73,19 +87,13 @@ def beam(  # type: ignore[no-untyped-def]
             continue
         here = row_of(pool[at])
         pool[at] |= 1
+        if at + 1 < size:  # the likely next one: its row of neighbours comes while this one is read
+            load_row(neighbours.ctypes.data, row_of(pool[at + 1]), neighbours.shape[1] >> 4)
         if steps < trail.shape[0] - 1:
             trail[steps] = here
             steps += 1
-        count = 0
-        for j in range(neighbours.shape[1]):
-            other = neighbours[here, j]
-            if other < 0:
-                break
-            if seen[other] != tag:
-                seen[other] = tag
-                fresh[count] = other
-                count += 1
-                load_row(codes, np.int64(other), lines)
+        count = collect(neighbours[here], seen, tag, fresh, 0, codes, lines)
+        count = collect(hubs[here], seen, tag, fresh, count, codes, lines)
         first = size
         for j in range(count):
             other = np.int64(fresh[j])

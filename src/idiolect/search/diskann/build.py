@@ -2,27 +2,29 @@
 
 The points of a batch are searched for in the graph as it was before the batch, each chooses its
 neighbours from the rows its search expanded, and then every row that was chosen gets the edges
-back, pruned when there are too many. Within each step no two tasks write the same row, so nothing is
-locked and any number of threads gives the same graph (as in ParlayANN, Dobson et al. 2023).
+back, pruned when there are too many. Within each step no two tasks write the same row, so nothing
+is locked and any number of threads gives the same graph (as in ParlayANN, Dobson et al. 2023).
 A first pass uses `alpha = 1`, a second one the real `alpha` on a graph that is navigable by then.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from idiolect.search.diskann.beam import beam
 from idiolect.search.diskann.codes import prepare_query
+from idiolect.search.diskann.hubs import attract
 from idiolect.search.diskann.jit import kernel
 from idiolect.search.diskann.prune import choose, sort_candidates
-from idiolect.search.diskann.rows import Rows
+from idiolect.search.diskann.rows import METRICS, Rows
 from idiolect.search.diskann.search import next_tag
-from idiolect.search.diskann.threads import Crew, Marks
+from idiolect.search.diskann.threads import Crew, by_target
 
-__all__ = ["connect", "construct", "trim"]
+__all__ = ["Plan", "connect", "construct"]
 
 _SLACK = 1.3
 """Room for edges back while building; without it nearly each of them would prune a row."""
@@ -32,31 +34,36 @@ _PIECE = 32
 """Points in the work of one thread."""
 
 
+@dataclass(frozen=True)
+class Plan:
+    """How rows are placed."""
+
+    width: int
+    """Rows kept in view by the search for a point."""
+    alpha: float
+    """Factor of the pruning, on squared distances."""
+    seed: int
+    """Of the order in which rows are placed."""
+
+
 @kernel
 def _propose(  # type: ignore[no-untyped-def]
-    vectors, codes, bits, step, side, metric, neighbours, entry, points, width, alpha, seen, chosen
+    vectors, codes, bits, step, side, weight, neighbours, entry, points, width, alpha, seen, chosen
 ):
     """Search for each point and choose its neighbours; the graph is only read."""
     lines = codes.shape[1] // 64
     wide = vectors.shape[1] // 16
-    query = np.empty(lines * (128 if bits == 4 else 64) + 64, np.uint8)
-    start = -query.ctypes.data % 64
-    query = query[start:]
+    room = np.empty(lines * (128 if bits == 4 else 64) + 64, np.uint8)
+    code = room[-room.ctypes.data % 64 :]
     trail = np.empty(4 * width, np.int32)
     candidates = np.empty(4 * width + neighbours.shape[1], np.int32)
     pool = np.empty(width, np.int64)
-    lift = side if metric == 1 else side[:0]
     for i in range(points.shape[0]):
         point = points[i]
-        scale = prepare_query(vectors[point], step, bits, query)
-        weight = np.float32(0)
-        if metric == 1:
-            weight = side[point]
-        elif metric == 2:
-            weight = np.float32(1)
+        scale = prepare_query(vectors[point], step, bits, code)
         beam(
-            codes.ctypes.data, lines, bits, side, weight, neighbours, entry,
-            query.ctypes.data, scale, pool, seen, next_tag(seen), trail,
+            codes.ctypes.data, lines, bits, side, weight, neighbours, neighbours[:, :0], entry,
+            code.ctypes.data, scale, pool, seen, next_tag(seen), trail,
         )  # fmt: skip
         count = trail[trail.shape[0] - 1]
         candidates[:count] = trail[:count]
@@ -65,12 +72,12 @@ def _propose(  # type: ignore[no-untyped-def]
                 break
             candidates[count] = other
             count += 1
-        keys = sort_candidates(vectors.ctypes.data, wide, lift, point, candidates, count)
-        choose(vectors.ctypes.data, wide, lift, point, keys, alpha, chosen[i])
+        keys = sort_candidates(vectors.ctypes.data, wide, point, candidates, count)
+        choose(vectors.ctypes.data, wide, point, keys, alpha, chosen[i])
 
 
 @kernel
-def _link_back(vectors, lift, neighbours, degree, alpha, targets, starts, sources):  # type: ignore[no-untyped-def]
+def _link_back(vectors, neighbours, degree, alpha, targets, starts, sources):  # type: ignore[no-untyped-def]
     """Give each target the edges back from the points that chose it; prune rows that overflow."""
     wide = vectors.shape[1] // 16
     room = neighbours.shape[1]
@@ -92,13 +99,13 @@ def _link_back(vectors, lift, neighbours, degree, alpha, targets, starts, source
         if total <= room:
             row[:total] = candidates[:total]
             continue
-        keys = sort_candidates(vectors.ctypes.data, wide, lift, targets[i], candidates, total)
+        keys = sort_candidates(vectors.ctypes.data, wide, targets[i], candidates, total)
         row[degree:] = -1
-        choose(vectors.ctypes.data, wide, lift, targets[i], keys, alpha, row[:degree])
+        choose(vectors.ctypes.data, wide, targets[i], keys, alpha, row[:degree])
 
 
 @kernel
-def _trim(vectors, lift, neighbours, alpha, start, stop, out):  # type: ignore[no-untyped-def]
+def _trim(vectors, neighbours, alpha, start, stop, out):  # type: ignore[no-untyped-def]
     """Copy rows start..stop-1 into narrower ones, pruning those that are too long."""
     wide = vectors.shape[1] // 16
     degree = out.shape[1]
@@ -109,8 +116,8 @@ def _trim(vectors, lift, neighbours, alpha, start, stop, out):  # type: ignore[n
         if count <= degree:
             out[row] = neighbours[row, :degree]
         else:
-            keys = sort_candidates(vectors.ctypes.data, wide, lift, row, neighbours[row], count)
-            choose(vectors.ctypes.data, wide, lift, row, keys, alpha, out[row])
+            keys = sort_candidates(vectors.ctypes.data, wide, row, neighbours[row], count)
+            choose(vectors.ctypes.data, wide, row, keys, alpha, out[row])
 
 
 def _batches(order: NDArray[np.int64], placed: int) -> Iterator[NDArray[np.int64]]:
@@ -122,90 +129,76 @@ def _batches(order: NDArray[np.int64], placed: int) -> Iterator[NDArray[np.int64
         start += size
 
 
-def connect(
+def _place(
     rows: Rows,
-    neighbours: NDArray[np.int32],
-    points: NDArray[np.int64],
-    *,
-    placed: int,
+    graph: NDArray[np.int32],
+    batch: NDArray[np.int64],
     width: int,
-    degree: int,
     alpha: float,
     crew: Crew,
-    marks: Marks,
 ) -> None:
-    """Place points in a graph, in this order, with edges back.
+    """Place the points of one batch in a graph (rows, degree or more columns)."""
+    degree = rows.neighbours.shape[1]
+    factor, weight = np.float32(alpha), np.float32(rows.metric != METRICS["cosine"])
+    chosen = np.empty((len(batch), degree), np.int32)
 
-    Args:
-        rows: What the rows are.
-        neighbours: The graph, int32 (rows, at least `degree`), changed in place.
-        points: Rows to place.
-        placed: How many rows the graph reaches already.
-        width: Width of the search for each point.
-        degree: Neighbours of a row after pruning.
-        alpha: Factor of the pruning, on squared distances.
-        crew: Threads.
-        marks: For the searches.
-    """
-    factor = np.float32(alpha)
+    def propose(start: int, stop: int) -> None:
+        seen = rows.marks.take()
+        _propose(
+            rows.vectors, rows.codes, rows.quantiser.bits, rows.quantiser.step, rows.side, weight,
+            graph, rows.entry, batch[start:stop], width, factor, seen, chosen[start:stop],
+        )  # fmt: skip
+        rows.marks.give(seen)
+
+    crew.share(propose, len(batch), _PIECE)
+    graph[batch, :degree] = chosen
+    graph[batch, degree:] = -1
+    targets, starts, sources = by_target(chosen, batch)
+
+    def link(start: int, stop: int) -> None:
+        part, bounds = targets[start:stop], starts[start : stop + 1]
+        _link_back(rows.vectors, graph, degree, factor, part, bounds, sources)
+
+    crew.share(link, len(targets), 8 * _PIECE)
+
+
+def connect(rows: Rows, points: NDArray[np.int64], placed: int, plan: Plan, crew: Crew) -> None:
+    """Place new points in the graph, in this order; `placed` rows are in it already."""
+    many = 8 * len(points) > placed
+    graph = _with_slack(rows) if many else rows.neighbours
     for batch in _batches(points, placed):
-        chosen = np.empty((len(batch), degree), np.int32)
-
-        def propose(start: int, stop: int) -> None:
-            seen = marks.take()
-            _propose(
-                rows.vectors, rows.codes, rows.quantiser.bits, rows.quantiser.step, rows.side,
-                rows.metric, neighbours, rows.entry, batch[start:stop], width, factor, seen,
-                chosen[start:stop],
-            )  # fmt: skip
-            marks.give(seen)
-
-        crew.share(propose, len(batch), _PIECE)
-        neighbours[batch, :degree] = chosen
-        neighbours[batch, degree:] = -1
-        pairs = (chosen.astype(np.int64) << 32) | batch[:, None]
-        pairs = np.sort(pairs[chosen >= 0])
-        sources, all_targets = pairs & 0xFFFFFFFF, pairs >> 32
-        starts = np.flatnonzero(np.diff(all_targets, prepend=-1, append=-1))
-        targets = all_targets[starts[:-1]]
-
-        def link(start: int, stop: int) -> None:
-            _link_back(
-                rows.vectors, rows.lift, neighbours, degree, factor, targets[start:stop],
-                starts[start : stop + 1], sources,
-            )  # fmt: skip
-
-        crew.share(link, len(targets), 8 * _PIECE)
+        _place(rows, graph, batch, plan.width, plan.alpha, crew)
+    if many:
+        _narrow(rows, graph, plan.alpha, crew)
+    for batch in _batches(points, placed):
+        attract(rows, batch, plan.width, crew)
 
 
-def trim(
-    rows: Rows, neighbours: NDArray[np.int32], out: NDArray[np.int32], alpha: float, crew: Crew
-) -> None:
-    """Copy a graph into an array of fewer columns, pruning the rows that are too long."""
+def construct(rows: Rows, plan: Plan, crew: Crew) -> None:
+    """Build the graph of all rows: two passes in a random order."""
+    graph = _with_slack(rows)
+    order = np.random.default_rng(plan.seed).permutation(rows.count)
+    order = order[order != rows.entry]
+    for placed, alpha in ((1, 1.0), (rows.count, plan.alpha)):
+        for batch in _batches(order, placed):
+            _place(rows, graph, batch, plan.width, alpha, crew)
+    _narrow(rows, graph, plan.alpha, crew)
+    for _ in range(2):  # the second round walks by what the first has found
+        for batch in _batches(np.arange(rows.count), rows.count):
+            attract(rows, batch, plan.width, crew)
+
+
+def _with_slack(rows: Rows) -> NDArray[np.int32]:
+    """Return the graph in wider rows."""
+    degree = rows.neighbours.shape[1]
+    graph = np.full((len(rows.alive), int(_SLACK * degree) + 1), -1, np.int32)
+    graph[:, :degree] = rows.neighbours
+    return graph
+
+
+def _narrow(rows: Rows, graph: NDArray[np.int32], alpha: float, crew: Crew) -> None:
+    """Take the graph back into its rows, pruning those that are too long."""
     factor = np.float32(alpha)
     crew.share(
-        lambda a, b: _trim(rows.vectors, rows.lift, neighbours, factor, a, b, out),
-        rows.count,
-        1024,
+        lambda a, b: _trim(rows.vectors, graph, factor, a, b, rows.neighbours), rows.count, 1024
     )
-
-
-def construct(rows: Rows, *, width: int, degree: int, alpha: float, seed: int, crew: Crew) -> None:
-    """Build the graph of all rows: two passes in a random order."""
-    neighbours = np.full((rows.count, max(degree + 1, int(_SLACK * degree))), -1, np.int32)
-    marks = Marks(rows.count)
-    order = np.random.default_rng(seed).permutation(rows.count)
-    order = order[order != rows.entry]
-    for placed, factor in ((1, 1.0), (rows.count, alpha)):
-        connect(
-            rows,
-            neighbours,
-            order,
-            placed=placed,
-            width=width,
-            degree=degree,
-            alpha=factor,
-            crew=crew,
-            marks=marks,
-        )
-    trim(rows, neighbours, rows.neighbours, alpha, crew)

@@ -3,7 +3,7 @@
 A dimension is cut into equal steps between two bounds taken from the data and stored as a 4-bit or
 8-bit number, so `x ≈ low + step · code`. With a query's `query · step` rounded to signed bytes,
 the inner product is one of small integers, 64 bytes an instruction; its constant part,
-`query · low`, is the same for every row and left out. With 32 bits, the vectors are their own codes.
+`query · low`, is the same for every row and left out. With 32 bits, vectors are their own codes.
 
 Few bits are enough while the rounding is small beside the distance to a near neighbour. That
 depends on the data (a plane of two dimensions crowded with points needs all the bits, 384
@@ -40,11 +40,12 @@ _PROBES, _NEAR, _TOLERANCE = 200, 10, 0.05
 
 
 def aligned(rows: int, width: int, dtype: Any) -> NDArray[Any]:
-    """Return zeros of shape (rows, width) whose rows start at multiples of a line if `width` does."""
+    """Return zeros (rows, width); each row starts a line if its bytes are a multiple of one."""
     size = rows * width * np.dtype(dtype).itemsize
     raw = np.zeros(size + LINE, np.uint8)
     start = -raw.ctypes.data % LINE
-    return raw[start : start + size].view(dtype).reshape(rows, width)
+    array: NDArray[Any] = raw[start : start + size].view(dtype).reshape(rows, width)
+    return array
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class Quantiser:
         """
         probes = sample[:: -(-len(sample) // _PROBES)]
         squares = np.einsum("ij,ij->i", sample, sample)
-        near = []
+        near: list[float] = []
         for probe in probes:
             distances = squares - 2 * (sample @ probe) + probe @ probe
             distances = np.sort(distances[distances > 1e-6 * squares.max()])[:_NEAR]
@@ -111,7 +112,7 @@ class Quantiser:
         codes = self._levels(vectors)
         if self.bits == 4:
             halves = codes.reshape(len(codes), -1, 2, LINE)
-            codes = (halves[:, :, 0] | halves[:, :, 1] << 4).reshape(len(codes), -1)
+            codes = (halves[:, :, 0] | halves[:, :, 1] * np.uint8(16)).reshape(len(codes), -1)
         return codes
 
     def decode(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -132,7 +133,7 @@ class Quantiser:
 
 @kernel
 def prepare_query(query, step, bits, place):  # type: ignore[no-untyped-def]
-    """Write a query (float32) as signed bytes into `place` (uint8); returns the scale of one unit."""
+    """Write a query (float32) as signed bytes into `place` (uint8); returns what one unit is."""
     if bits == 32:
         floats = place.view(np.float32)
         for j in range(query.shape[0]):

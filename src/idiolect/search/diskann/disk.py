@@ -1,4 +1,4 @@
-"""DiskANN's disk form: codes in memory, vectors and neighbours in pages that are read when needed."""
+"""DiskANN's disk form: codes in memory, vectors and neighbours in pages read when needed."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ class DiskGraph:
             else:
                 signs = SignCodes.of(used, rows.dimension, rows.metric, seed, crew)
                 arrays |= {"signs": signs.codes, "facts": signs.facts, "flips": signs.flips}
-        neighbours = rows.neighbours[: rows.count]
+        neighbours = rows.edges()
         layout = Layout(rows.vectors.shape[1], neighbours.shape[1])
         shape = (layout.pages(rows.count), layout.page)
         arrays["pages"] = Streamed(np.dtype(np.uint8), shape, lay_out(rows, neighbours, layout))

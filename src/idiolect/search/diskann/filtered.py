@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from idiolect.search.diskann.beam import insert, pack, row_of
-from idiolect.search.diskann.codes import estimate, load_row, prepare_query
+from idiolect.search.diskann.beam import collect, insert, pack, row_of
+from idiolect.search.diskann.codes import estimate, prepare_query
 from idiolect.search.diskann.jit import kernel
 from idiolect.search.diskann.search import next_tag, rank
 
@@ -49,10 +49,24 @@ def _pop(heap, size):  # type: ignore[no-untyped-def]
 
 @kernel
 def _walk(  # type: ignore[no-untyped-def]
-    codes, lines, bits, side, weight, neighbours, entry, query, scale, keep, pool, heap, seen, tag
+    codes,
+    lines,
+    bits,
+    side,
+    weight,
+    neighbours,
+    hubs,
+    entry,
+    query,
+    scale,
+    keep,
+    pool,
+    heap,
+    seen,
+    tag,
 ):
     """Collect the nearest kept rows in `pool`; returns their number, or -1 where `heap` is full."""
-    fresh = np.empty(neighbours.shape[1], np.int64)
+    fresh = np.empty(neighbours.shape[1] + hubs.shape[1], np.int32)
     fresh[0] = entry
     seen[entry] = tag
     count, size, waiting, met = 1, 0, 0, 0
@@ -62,7 +76,7 @@ def _walk(  # type: ignore[no-untyped-def]
         if met > heap.shape[0]:
             return -1
         for j in range(count):
-            other = fresh[j]
+            other = np.int64(fresh[j])
             distance = -estimate(codes, other, lines, bits, query, scale)
             if weight != 0:
                 distance -= weight * side[other]
@@ -80,22 +94,14 @@ def _walk(  # type: ignore[no-untyped-def]
         waiting -= 1
         if size == width and key >= pool[size - 1]:
             return size
-        count = 0
         here = row_of(key)
-        for j in range(neighbours.shape[1]):
-            near = neighbours[here, j]
-            if near < 0:
-                break
-            if seen[near] != tag:
-                seen[near] = tag
-                fresh[count] = near
-                count += 1
-                load_row(codes, np.int64(near), lines)
+        count = collect(neighbours[here], seen, tag, fresh, 0, codes, lines)
+        count = collect(hubs[here], seen, tag, fresh, count, codes, lines)
 
 
 @kernel
 def search_kept(  # type: ignore[no-untyped-def]
-    vectors, codes, bits, step, side, metric, neighbours, entry, queries, width, keep, effort,
+    vectors, codes, bits, step, side, metric, neighbours, hubs, entry, queries, width, keep, effort,
     seen, ids, scores,
 ):  # fmt: skip
     """Answer queries from kept rows; `ids[i, 0] == -2` marks those that took more than `effort`.
@@ -112,7 +118,7 @@ def search_kept(  # type: ignore[no-untyped-def]
     for i in range(queries.shape[0]):
         scale = prepare_query(queries[i], step, bits, code)
         size = _walk(
-            codes.ctypes.data, lines, bits, side, weight, neighbours, entry,
+            codes.ctypes.data, lines, bits, side, weight, neighbours, hubs, entry,
             code.ctypes.data, scale, keep, pool, heap, seen, next_tag(seen),
         )  # fmt: skip
         if size < 0:

@@ -1,8 +1,8 @@
 """DiskANN's graph in memory: build, search, insert, delete, merge, save and open.
 
 Rows keep their numbers for as long as they live, so a number can stand for an item elsewhere; the
-numbers of deleted rows are given out again after a merge. One thread writes at a time (others wait);
-searches need no lock and see the graph before or after a write, or between two rows of it.
+numbers of deleted rows are given out again after a merge. One thread writes at a time (others
+wait); searches need no lock and see the graph before or after a write, or between two rows of it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from idiolect.errors import ConfigError, InputError
-from idiolect.search.diskann.build import connect, construct, trim
+from idiolect.search.diskann.build import Plan, connect, construct
 from idiolect.search.diskann.codes import aligned
 from idiolect.search.diskann.filtered import search_kept
 from idiolect.search.diskann.rows import (
@@ -50,8 +50,7 @@ class Graph:
 
     def __init__(self, rows: Rows, *, width: int, seed: int, free: NDArray[np.int64]) -> None:
         self._rows = rows
-        self._width = width
-        self._seed = seed
+        self._plan = Plan(width, _ALPHA, seed)
         self._free = free
         self._buried = int(rows.count - len(free) - rows.alive.sum())
         self._lock = threading.RLock()
@@ -72,8 +71,9 @@ class Graph:
         Args:
             vectors: float32 (n, dimension), n from 0 on; copied.
             metric: What nearest means.
-            degree: Most neighbours of a row; more are faster at high recall and take 4 bytes each.
-            width: Rows kept in view while a new one looks for neighbours; more is slower and better.
+            degree: Edges of a row, 4 bytes each; more are faster at high recall.
+            width: Rows kept in view while a new one looks for neighbours: more is slower to
+                build and better.
             seed: Of the order in which rows are placed. The same seed gives the same graph.
             threads: How many to use, all processors by default; the graph does not depend on it.
 
@@ -86,10 +86,11 @@ class Graph:
         if degree < 2 or width < 2:
             raise ConfigError(f"degree {degree}, width {width}", hint="both must be 2 or more")
         rows = Rows.of(np.asarray(vectors, np.float32), METRICS[metric], degree)
+        graph = cls(rows, width=width, seed=seed, free=np.empty(0, np.int64))
         if rows.count:
             with Crew(threads) as crew:
-                construct(rows, width=width, degree=degree, alpha=_ALPHA, seed=seed, crew=crew)
-        return cls(rows, width=width, seed=seed, free=np.empty(0, np.int64))
+                construct(rows, graph._plan, crew)
+        return graph
 
     def __len__(self) -> int:
         """Count the rows that can be found."""
@@ -114,7 +115,9 @@ class Graph:
     def memory(self) -> int:
         """Bytes the arrays take."""
         rows = self._rows
-        arrays = (rows.vectors, rows.codes, rows.side, rows.neighbours, rows.alive)
+        arrays = [rows.vectors, rows.side, rows.neighbours, rows.hubs, rows.alive]
+        if rows.quantiser.bits < 32:
+            arrays.append(rows.codes)
         return sum(array.nbytes for array in arrays)
 
     @property
@@ -184,7 +187,7 @@ class Graph:
             seen = rows.marks.take()
             search_graph(
                 rows.vectors, rows.codes, rows.quantiser.bits, rows.quantiser.step, rows.side,
-                rows.metric, rows.neighbours, rows.entry, queries[start:stop], width, seen,
+                rows.metric, rows.neighbours, rows.hubs, rows.entry, queries[start:stop], width, seen,
                 ids[start:stop], scores[start:stop],
             )  # fmt: skip
             rows.marks.give(seen)
@@ -218,7 +221,7 @@ class Graph:
                 seen = rows.marks.take()
                 search_kept(
                     rows.vectors, rows.codes, rows.quantiser.bits, rows.quantiser.step, rows.side,
-                    rows.metric, rows.neighbours, rows.entry, queries[part], width, keep, effort,
+                    rows.metric, rows.neighbours, rows.hubs, rows.entry, queries[part], width, keep, effort,
                     seen, ids[part], scores[part],
                 )  # fmt: skip
                 rows.marks.give(seen)
@@ -260,28 +263,10 @@ class Graph:
         self, rows: Rows, places: NDArray[np.int64], placed: int, threads: int | None
     ) -> None:
         """Give rows their neighbours."""
-        degree = rows.neighbours.shape[1]
         if not placed:
             rows.entry, places, placed = int(places[0]), places[1:], 1
-        many = 8 * len(places) > placed
-        graph = rows.neighbours
-        if many:  # with room for edges back, as in `construct`
-            graph = np.full((len(rows.alive), degree * 5 // 4 + 1), -1, np.int32)
-            graph[:, :degree] = rows.neighbours
         with Crew(threads) as crew:
-            connect(
-                rows,
-                graph,
-                places,
-                placed=placed,
-                width=self._width,
-                degree=degree,
-                alpha=_ALPHA,
-                crew=crew,
-                marks=rows.marks,
-            )
-            if many:
-                trim(rows, graph, rows.neighbours, _ALPHA, crew)
+            connect(rows, places, placed, self._plan, crew)
 
     def delete(self, ids: ArrayLike) -> None:
         """Delete rows: from now on nothing finds them. `merge` closes the holes.
@@ -309,8 +294,7 @@ class Graph:
                 return
             rows = self._rows
             with Crew(threads) as crew:
-                neighbours = repaired(rows, _ALPHA, crew)
-            self._rows = rows.with_graph(neighbours)
+                self._rows = repaired(rows, self._plan, crew)
             self._free = np.flatnonzero(~rows.alive[: rows.count])
             self._buried = 0
 
@@ -325,7 +309,7 @@ class Graph:
             InputError: the file cannot be written.
         """
         with self._lock:
-            facts = {"width": self._width, "seed": self._seed}
+            facts = {"width": self._plan.width, "seed": self._plan.seed}
             write_rows(path, self._rows, self._free, facts)
 
     @classmethod

@@ -1,7 +1,7 @@
 """Nodes on disk: a vector and its neighbours side by side, so that one read brings both.
 
-A page is 4,096 bytes (for wide vectors, several in a row): whole nodes, each its vector and then the
-rows of its neighbours, and in the last eight bytes a checksum, compared at every read.
+A page is 4,096 bytes (for wide vectors, several in a row): whole nodes, each its vector and then
+the rows of its neighbours, and in the last eight bytes a checksum, compared at every read.
 
 The reads of a beam are announced to the system before the first is waited for, so a disk serves
 them together; what the system still has in its cache costs a copy.

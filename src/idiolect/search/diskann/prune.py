@@ -4,9 +4,7 @@ Candidates are taken nearest first; one is passed over when a neighbour already 
 it, by a factor `alpha`, than the row itself: the search can reach it through that neighbour. With
 `alpha` above one some of these stay, which gives long edges and short walks.
 
-Distances are exact and squared. For inner products they are those of the vectors lifted to one
-length by one more dimension (Bachrach et al. 2014), which is where the largest inner product is
-the nearest point.
+Distances are exact, squared and Euclidean, whatever the metric of the queries.
 """
 
 from __future__ import annotations
@@ -22,18 +20,14 @@ __all__ = ["choose", "gap", "sort_candidates"]
 
 
 @kernel
-def gap(vectors, lines, lift, left, right):  # type: ignore[no-untyped-def]
-    """Return the squared distance of two rows; `vectors` is an address, `lift` may be empty."""
+def gap(vectors, lines, left, right):  # type: ignore[no-untyped-def]
+    """Return the squared distance of two rows; `vectors` is an address."""
     stride = lines * 64
-    distance = squared_distance(vectors + left * stride, vectors + right * stride, lines)
-    if lift.shape[0]:
-        difference = lift[left] - lift[right]
-        distance += difference * difference
-    return distance
+    return squared_distance(vectors + left * stride, vectors + right * stride, lines)
 
 
 @kernel
-def sort_candidates(vectors, lines, lift, row, candidates, count):  # type: ignore[no-untyped-def]
+def sort_candidates(vectors, lines, row, candidates, count):  # type: ignore[no-untyped-def]
     """Return the packed candidates of a row, nearest first, without the row and without doubles."""
     keys = np.empty(count, np.int64)
     for j in range(count):
@@ -42,7 +36,7 @@ def sort_candidates(vectors, lines, lift, row, candidates, count):  # type: igno
     for j in range(count):
         other = np.int64(candidates[j])
         if other != row:
-            keys[used] = pack(gap(vectors, lines, lift, row, other), other)
+            keys[used] = pack(gap(vectors, lines, row, other), other)
             used += 1
     keys = np.sort(keys[:used])
     distinct = 0
@@ -54,15 +48,15 @@ def sort_candidates(vectors, lines, lift, row, candidates, count):  # type: igno
 
 
 @kernel
-def choose(vectors, lines, lift, row, keys, alpha, chosen):  # type: ignore[no-untyped-def]
+def choose(vectors, lines, row, keys, alpha, chosen):  # type: ignore[no-untyped-def]
     """Fill `chosen` (int32) from sorted candidates; what stays empty is -1. Returns the number."""
     count = 0
     for key in keys:
         other = row_of(key)
-        distance = gap(vectors, lines, lift, np.int64(row), other)
+        distance = gap(vectors, lines, np.int64(row), other)
         keep = True
         for j in range(count):
-            if alpha * gap(vectors, lines, lift, np.int64(chosen[j]), other) <= distance:
+            if alpha * gap(vectors, lines, np.int64(chosen[j]), other) <= distance:
                 keep = False
                 break
         if keep:

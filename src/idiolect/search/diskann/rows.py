@@ -1,16 +1,16 @@
 """The arrays of a graph: one row for each vector, with room to grow.
 
-| array        | shape                    | what                                                 |
-|--------------|--------------------------|------------------------------------------------------|
-| `vectors`    | (room, padded dimension) | float32; of unit length under cosine                 |
-| `codes`      | (room, 64 · lines)       | uint8; short codes that steer the search             |
-| `side`       | (room,), empty for cosine| float32; see below                                   |
-| `neighbours` | (room, degree)           | int32; the unused end of a row is -1                 |
-| `alive`      | (room,)                  | False for deleted rows and for room not yet used     |
+| array        | shape                     | what                                                |
+|--------------|---------------------------|-----------------------------------------------------|
+| `vectors`    | (room, padded dimension)  | float32; of unit length under cosine                |
+| `codes`      | (room, 64 · lines)        | uint8; short codes that steer the search            |
+| `side`       | (room,), empty for cosine | float32; `-|x|²/2` of the vector its code gives back |
+| `neighbours` | (room, degree)            | int32; the unused end of a row is -1                |
+| `hubs`       | (room, degree)            | int32; more edges, for inner products alone         |
+| `alive`      | (room,)                   | False for deleted rows and for room not yet used    |
 
-A search ranks by `query · x + weight · side[x]`. For the squared Euclidean distance the weight is
-one and the side `-|x|²/2`, of the vector as its code gives it back. For the inner product `side` is
-the one dimension more that lifts every vector to the same length, on which queries are zero.
+A search ranks by `query · x + weight · side[x]`: with a weight of one that is the order of Euclidean
+distances, with zero that of inner products.
 """
 
 from __future__ import annotations
@@ -107,20 +107,14 @@ class Rows:
     codes: NDArray[np.uint8]
     side: NDArray[np.float32]
     neighbours: NDArray[np.int32]
+    hubs: NDArray[np.int32]
     alive: NDArray[np.bool_]
     count: int
     """Rows in use, deleted ones among them; the others are room."""
     entry: int
     """Where searches begin: the row nearest to the mean."""
-    length: float
-    """The squared length to which an inner product's vectors are lifted."""
     fitted: int
     """Rows there were when the code was chosen."""
-
-    @property
-    def lift(self) -> NDArray[np.float32]:
-        """The dimension more that counts in distances between rows; empty where there is none."""
-        return self.side if self.metric == METRICS["inner"] else self.side[:0]
 
     @cached_property
     def marks(self) -> Marks:
@@ -137,6 +131,7 @@ class Rows:
         check_vectors(vectors, metric, None)
         count, dimension = vectors.shape
         width = -(-dimension // 16) * 16
+        hubs = degree // 2 if metric == METRICS["inner"] else 0
         empty = cls(
             metric=metric,
             dimension=dimension,
@@ -144,19 +139,25 @@ class Rows:
             vectors=aligned(0, width, np.float32),
             codes=aligned(0, 4 * width, np.uint8),
             side=np.empty(0, np.float32),
-            neighbours=np.empty((0, degree), np.int32),
+            neighbours=np.empty((0, degree - hubs), np.int32),
+            hubs=np.empty((0, hubs), np.int32),
             alive=np.empty(0, np.bool_),
             count=0,
             entry=-1,
-            length=0.0,
             fitted=0,
         )
         rows = empty._with_room(count)
         rows.put(np.arange(count), vectors, count)
-        if count:
-            mean = rows.vectors.mean(0, dtype=np.float64)
-            rows.entry = rows.nearest_to(mean.astype(np.float32))
+        rows.entry = rows.centre()
         return rows
+
+    def edges(self) -> NDArray[np.int32]:
+        """Return neighbours and hubs together (count, degree), the unused end of a row -1."""
+        used = self.neighbours[: self.count]
+        if not self.hubs.shape[1]:
+            return used
+        both = np.concatenate([used, self.hubs[: self.count]], axis=1)
+        return np.take_along_axis(both, np.argsort(both < 0, axis=1, kind="stable"), 1)
 
     def _choose_code(self) -> None:
         """Choose the code by the rows there are, and encode them anew."""
@@ -167,21 +168,17 @@ class Rows:
             self.codes = self.vectors.view(np.uint8)
         else:
             self.codes = aligned(len(self.vectors), self.quantiser.lines * 64, np.uint8)
-        if self.metric == METRICS["inner"]:
-            used = self.vectors[:count]
-            self.length = float(np.einsum("ij,ij->i", used, used).max())
         self._put_codes(np.arange(count))
 
-    def nearest_to(self, point: NDArray[np.float32]) -> int:
-        """Return the living row at the smallest Euclidean distance, -1 where none lives."""
-        best, least = -1, np.inf
-        for start in range(0, self.count, _CHUNK):
-            stop = min(start + _CHUNK, self.count)
-            distances = ((self.vectors[start:stop] - point) ** 2).sum(1)
-            distances[~self.alive[start:stop]] = np.inf
-            if distances.min() < least:
-                best, least = start + int(distances.argmin()), float(distances.min())
-        return best
+    def centre(self) -> int:
+        """Return the living row nearest to the mean of the living, -1 where none lives."""
+        living = np.flatnonzero(self.alive[: self.count])
+        if not len(living):
+            return -1
+        pieces = [living[start : start + _CHUNK] for start in range(0, len(living), _CHUNK)]
+        mean = sum(self.vectors[piece].sum(0, dtype=np.float64) for piece in pieces) / len(living)
+        distances = [((self.vectors[piece] - mean) ** 2).sum(1) for piece in pieces]
+        return int(living[np.concatenate(distances).argmin()])
 
     def put(self, places: NDArray[np.int64], vectors: NDArray[np.float32], count: int) -> None:
         """Set the rows at these places, after which `count` are in use.
@@ -194,6 +191,7 @@ class Rows:
                 chunk = chunk / np.linalg.norm(chunk, axis=1, keepdims=True)
             self.vectors[places[start : start + _CHUNK], : self.dimension] = chunk
         self.neighbours[places] = -1
+        self.hubs[places] = -1
         self.alive[places] = True
         self.count = count
         if count > _REFIT * self.fitted:
@@ -209,12 +207,9 @@ class Rows:
         chunk = self.vectors[places]
         if self.quantiser.bits < 32:
             self.codes[places] = self.quantiser.encode(chunk)
-        if self.metric == METRICS["l2"]:
+        if self.metric != METRICS["cosine"]:
             decoded = self.quantiser.decode(chunk)
             self.side[places] = -0.5 * np.einsum("ij,ij->i", decoded, decoded)
-        elif self.metric == METRICS["inner"]:
-            missing = self.length - np.einsum("ij,ij->i", chunk, chunk)
-            self.side[places] = np.sqrt(np.maximum(missing, 0))
 
     def _with_room(self, room: int) -> Rows:
         """Return a copy in larger arrays."""
@@ -229,10 +224,18 @@ class Rows:
         side[: len(self.side)] = self.side
         neighbours = np.full((room, self.neighbours.shape[1]), -1, np.int32)
         neighbours[:old] = self.neighbours
+        hubs = np.full((room, self.hubs.shape[1]), -1, np.int32)
+        hubs[:old] = self.hubs
         alive = np.zeros(room, np.bool_)
         alive[:old] = self.alive
         return replace(
-            self, vectors=vectors, codes=codes, side=side, neighbours=neighbours, alive=alive
+            self,
+            vectors=vectors,
+            codes=codes,
+            side=side,
+            neighbours=neighbours,
+            hubs=hubs,
+            alive=alive,
         )
 
     def grown(self, count: int) -> Rows:
@@ -244,14 +247,3 @@ class Rows:
         if count <= len(self.alive) and not refit:
             return self
         return self._with_room(max(count, len(self.alive) * 5 // 4))
-
-    def with_graph(self, neighbours: NDArray[np.int32]) -> Rows:
-        """Return the same rows with other neighbours, and a living row to begin searches from."""
-        rows = replace(self, neighbours=neighbours)
-        alive = self.vectors[: self.count][self.alive[: self.count]]
-        if len(alive):
-            mean = alive.mean(0, dtype=np.float64).astype(np.float32)
-            rows.entry = rows.nearest_to(mean)
-        else:
-            rows.entry = -1
-        return rows

@@ -52,10 +52,7 @@ def rank(vectors, metric, query, pool, size, best, ids, scores):  # type: ignore
             load_row(base, row_of(pool[j + 2]), lines)
         row = row_of(pool[j])
         at = base + row * (lines * 64)
-        if metric == 2:
-            distance = squared_distance(at, place, lines)
-        else:
-            distance = -dot(at, place, lines)
+        distance = squared_distance(at, place, lines) if metric == 2 else -dot(at, place, lines)
         insert(best, found, pack(distance, row))
         found = min(found + 1, best.shape[0])
     write_best(best, found, ids, scores)
@@ -63,7 +60,20 @@ def rank(vectors, metric, query, pool, size, best, ids, scores):  # type: ignore
 
 @kernel
 def search_graph(  # type: ignore[no-untyped-def]
-    vectors, codes, bits, step, side, metric, neighbours, entry, queries, width, seen, ids, scores
+    vectors,
+    codes,
+    bits,
+    step,
+    side,
+    metric,
+    neighbours,
+    hubs,
+    entry,
+    queries,
+    width,
+    seen,
+    ids,
+    scores,
 ):
     """Answer queries (q, padded dimension) one after another; the results are (q, k)."""
     lines = codes.shape[1] // 64
@@ -76,7 +86,7 @@ def search_graph(  # type: ignore[no-untyped-def]
     for i in range(queries.shape[0]):
         scale = prepare_query(queries[i], step, bits, code)
         size = beam(
-            codes.ctypes.data, lines, bits, side, weight, neighbours, entry,
+            codes.ctypes.data, lines, bits, side, weight, neighbours, hubs, entry,
             code.ctypes.data, scale, pool, seen, next_tag(seen), trail,
         )  # fmt: skip
         rank(vectors, metric, queries[i], pool, size, best, ids[i], scores[i])

@@ -33,13 +33,13 @@ def write_rows(
         "metric": rows.metric,
         "dimension": rows.dimension,
         "entry": rows.entry,
-        "length": rows.length,
         "fitted": rows.fitted,
         "bits": rows.quantiser.bits,
     }
     arrays = {
         "vectors": rows.vectors[:count],
         "neighbours": rows.neighbours[:count],
+        "hubs": rows.hubs[:count],
         "side": rows.side[:count],
         "alive": rows.alive[:count],
         "free": free,
@@ -70,13 +70,18 @@ def read_rows(path: str | Path, *, verify: bool) -> tuple[Rows, NDArray[np.int64
         codes=codes,
         side=file.array("side"),
         neighbours=file.array("neighbours"),
+        hubs=file.array("hubs"),
         alive=file.array("alive"),
         count=len(vectors),
         entry=facts["entry"],
-        length=facts["length"],
         fitted=facts["fitted"],
     )
-    graph = rows.neighbours
-    if verify and rows.count and not (-1 <= graph.min() and graph.max() < rows.count > rows.entry):
-        raise CheckpointError(f"{path} is damaged: it has edges to rows that do not exist")
+    if verify:
+        for name in ("neighbours", "hubs"):
+            edges = file.array(name)
+            if edges.size and not -1 <= edges.min() <= edges.max() < rows.count:
+                raise CheckpointError(
+                    f"{path} is damaged: its {name} lead to rows that do not exist",
+                    hint="build it again, or restore it from a copy",
+                )
     return rows, file.array("free"), facts

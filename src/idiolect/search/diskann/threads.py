@@ -14,7 +14,7 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Crew", "Marks", "cores"]
+__all__ = ["Crew", "Marks", "by_target", "cores"]
 
 
 def cores() -> int:
@@ -77,3 +77,26 @@ class Marks:
     def give(self, marks: NDArray[np.uint8]) -> None:
         """Hand an array back."""
         self._free.append(marks)
+
+
+def by_target(
+    chosen: NDArray[np.int32], sources: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Turn edges around: who was chosen, and by whom.
+
+    >>> by_target(np.array([[7, -1], [7, 8]], np.int32), np.array([1, 2]))
+    (array([7, 8]), array([0, 2, 3]), array([1, 2, 2]))
+
+    Args:
+        chosen: Rows that each source chose, -1 for none (sources, most).
+        sources: Rows.
+
+    Returns:
+        The targets, ascending; where the sources of each begin, and the end; the sources,
+        ascending for each target.
+    """
+    pairs = (chosen.astype(np.int64) << 32) | sources[:, None]
+    pairs = np.sort(pairs[chosen >= 0])
+    targets = pairs >> 32
+    starts = np.flatnonzero(np.diff(targets, prepend=-1, append=-1))
+    return targets[starts[:-1]], starts, pairs & 0xFFFFFFFF

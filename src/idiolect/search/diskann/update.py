@@ -8,9 +8,12 @@ so searches go on meanwhile.
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+from dataclasses import replace
 
+import numpy as np
+
+from idiolect.search.diskann.build import Plan
+from idiolect.search.diskann.hubs import attract
 from idiolect.search.diskann.jit import kernel
 from idiolect.search.diskann.prune import choose, sort_candidates
 from idiolect.search.diskann.rows import Rows
@@ -20,7 +23,7 @@ __all__ = ["repaired"]
 
 
 @kernel
-def _repair(vectors, lift, neighbours, alive, alpha, start, stop, out):  # type: ignore[no-untyped-def]
+def _repair(vectors, neighbours, alive, alpha, start, stop, out):  # type: ignore[no-untyped-def]
     """Write rows start..stop-1 of the graph without deleted ones."""
     wide = vectors.shape[1] // 16
     degree = neighbours.shape[1]
@@ -45,21 +48,27 @@ def _repair(vectors, lift, neighbours, alive, alpha, start, stop, out):  # type:
                     candidates[count] = far
                     count += 1
         if lost:
-            keys = sort_candidates(vectors.ctypes.data, wide, lift, row, candidates, count)
-            choose(vectors.ctypes.data, wide, lift, row, keys, alpha, out[row])
+            keys = sort_candidates(vectors.ctypes.data, wide, row, candidates, count)
+            choose(vectors.ctypes.data, wide, row, keys, alpha, out[row])
         else:
             out[row, :count] = candidates[:count]
 
 
-def repaired(rows: Rows, alpha: float, crew: Crew) -> NDArray[np.int32]:
-    """Return the graph without its deleted rows; nothing is changed."""
-    out = np.full_like(rows.neighbours, -1)
-    factor = np.float32(alpha)
+def repaired(rows: Rows, plan: Plan, crew: Crew) -> Rows:
+    """Return rows whose graph does not lead to deleted ones; those given are not changed."""
+    neighbours = np.full_like(rows.neighbours, -1)
+    alpha = np.float32(plan.alpha)
     crew.share(
-        lambda a, b: _repair(
-            rows.vectors, rows.lift, rows.neighbours, rows.alive, factor, a, b, out
-        ),
+        lambda a, b: _repair(rows.vectors, rows.neighbours, rows.alive, alpha, a, b, neighbours),
         rows.count,
         512,
     )
-    return out
+    hubs = rows.hubs.copy()
+    dead = (hubs >= 0) & ~rows.alive[hubs]
+    hubs[~rows.alive] = -1
+    lost = np.flatnonzero(dead.any(1) & rows.alive)
+    hubs[lost] = -1  # found anew below
+    after = replace(rows, neighbours=neighbours, hubs=hubs)
+    after.entry = after.centre()
+    attract(after, lost, plan.width, crew)
+    return after

@@ -98,7 +98,7 @@ def _accumulate(
     return [builder.load(one) for one in sums]
 
 
-@intrinsic
+@intrinsic  # type: ignore[untyped-decorator]
 def dot_nibbles(typing: Any, codes: Any, query: Any, lines: Any) -> Any:
     """Multiply a row of 4-bit codes by a query of 8-bit integers.
 
@@ -128,7 +128,7 @@ def dot_nibbles(typing: Any, codes: Any, query: Any, lines: Any) -> Any:
     return types.int32(types.int64, types.int64, types.int64), generate
 
 
-@intrinsic
+@intrinsic  # type: ignore[untyped-decorator]
 def dot_bytes(typing: Any, codes: Any, query: Any, lines: Any) -> Any:
     """Multiply a row of 8-bit codes by a query: unsigned by signed bytes, summed as an int32."""
 
@@ -177,7 +177,7 @@ def _float_loop(
     return _sum(builder, builder.load(last), builder.fadd)
 
 
-@intrinsic
+@intrinsic  # type: ignore[untyped-decorator]
 def dot(typing: Any, left: Any, right: Any, lines: Any) -> Any:
     """Return the inner product of two rows of `16 * lines` float32, given by address."""
 
@@ -187,7 +187,7 @@ def dot(typing: Any, left: Any, right: Any, lines: Any) -> Any:
     return types.float32(types.int64, types.int64, types.int64), generate
 
 
-@intrinsic
+@intrinsic  # type: ignore[untyped-decorator]
 def squared_distance(typing: Any, left: Any, right: Any, lines: Any) -> Any:
     """Return the squared Euclidean distance of two rows of `16 * lines` float32."""
 
@@ -201,7 +201,7 @@ def squared_distance(typing: Any, left: Any, right: Any, lines: Any) -> Any:
     return types.float32(types.int64, types.int64, types.int64), generate
 
 
-@intrinsic
+@intrinsic  # type: ignore[untyped-decorator]
 def prefetch(typing: Any, address: Any) -> Any:
     """Ask for the line of memory at an address; nothing waits for it."""
 
@@ -215,7 +215,7 @@ def prefetch(typing: Any, address: Any) -> Any:
     return types.void(types.int64), generate
 
 
-@intrinsic
+@intrinsic  # type: ignore[untyped-decorator]
 def popcount(typing: Any, word: Any) -> Any:
     """Count the ones of a 64-bit word."""
 

@@ -85,10 +85,11 @@ def search_pages(  # type: ignore[no-untyped-def]
                 start = (where[j] % per_page) * node
                 at_vector = buffer.ctypes.data + j * page + start
                 if not keep.shape[0] or keep[where[j]]:
-                    if metric == 2:
-                        exact = squared_distance(at_vector, at_query, lines)
-                    else:
-                        exact = -dot(at_vector, at_query, lines)
+                    exact = (
+                        squared_distance(at_vector, at_query, lines)
+                        if metric == 2
+                        else -dot(at_vector, at_query, lines)
+                    )
                     insert(best, found, pack(exact, where[j]))
                     found = min(found + 1, best.shape[0])
                 if not follow:

@@ -1,0 +1,162 @@
+"""An index: built, gone on with, searched by meaning and by words."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from idiolect.errors import ConfigError, InputError
+from idiolect.search.index import Index
+from idiolect.search.items import Item
+from idiolect.search.store import Store
+
+MEANINGS = {"crimson": "red", "light": "lamp", "seat": "chair"}
+
+
+class Words:
+    """Stands for an encoder: a text is the sum of its words' vectors, synonyms share theirs."""
+
+    def __init__(self, fingerprint: str = "words", dimensions: int = 32) -> None:
+        self.fingerprint = fingerprint
+        self.dimensions = dimensions
+        self.encoded: list[str] = []
+
+    def encode(
+        self, texts: Sequence[str], *, kind: str, dimensions: int | None = None
+    ) -> np.ndarray:
+        assert kind in ("query", "document")
+        self.encoded += texts
+        vectors = np.zeros((len(texts), self.dimensions), np.float32)
+        for row, text in enumerate(texts):
+            for word in text.lower().split():
+                seed = zlib.crc32(MEANINGS.get(word, word).encode())
+                vectors[row] += np.random.default_rng(seed).normal(size=self.dimensions)
+        return vectors[:, :dimensions]
+
+
+ITEMS = [
+    Item("p1", "red lamp", {"price": 20}),
+    Item("p2", "blue lamp", {"price": 30}),
+    Item("p3", "red chair", {"price": 80}),
+    Item("p4", "wooden table", {"price": 90}),
+    Item("p5", "light wooden table", {"price": 95}),
+]
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Iterator[Index]:
+    with Index.build(tmp_path / "index", _words(), ITEMS) as built:
+        yield built
+
+
+def _words(**options: Any) -> Any:
+    return Words(**options)
+
+
+def _ids(hits: Any) -> list[str]:
+    return [hit.id for hit in hits]
+
+
+def test_meaning_words_and_both(index: Index) -> None:
+    assert _ids(index.search("crimson seat", 1, mode="dense")) == ["p3"]
+    assert index.search("crimson seat", 1, mode="lexical") == []
+    assert _ids(index.search("crimson seat", 1)) == ["p3"]
+    assert _ids(index.search("blue", 5, mode="lexical")) == ["p2"]
+    both = index.search("light", 2)
+    assert both[0].id == "p5"  # found by its word and by its meaning
+    assert both[0].score == pytest.approx(1 / 61 + 1 / (60 + _place(index, "light", "p5")))
+    assert _ids(index.search("red lamp", 5, filter={"price": {"$gt": 25}}))[0] in ("p2", "p3")
+    assert {hit.metadata["price"] for hit in index.search("lamp", filter={"price": 20})} == {20}
+    with pytest.raises(InputError, match="unknown mode 'both'"):
+        index.search("x", mode="both")  # type: ignore[arg-type]
+
+
+def _place(index: Index, query: str, id: str) -> int:
+    return 1 + _ids(index.search(query, 5, mode="dense")).index(id)
+
+
+def test_similar_needs_no_encoder_and_leaves_the_item_out(index: Index, tmp_path: Path) -> None:
+    with Index.open(tmp_path / "index") as other:
+        assert _ids(other.similar("p4", 1)) == ["p5"]
+        assert "p4" not in _ids(other.similar("p4", 100))
+        assert len(other.similar("p4", 100)) == 4
+        assert _ids(other.similar("p4", 5, filter={"price": {"$lt": 25}})) == ["p1"]
+        assert _ids(other.search("lamp", mode="lexical")) == ["p1", "p2"]
+        with pytest.raises(InputError, match="no item 'p9'"):
+            other.similar("p9")
+        with pytest.raises(ConfigError, match="without an encoder"):
+            other.search("lamp")
+
+
+def test_another_encoder_is_refused(index: Index, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"was made by encoder words…, this is others…"):
+        Index.open(tmp_path / "index", _words(fingerprint="others"))
+    with pytest.raises(ConfigError, match="was made by"):
+        Index.build(tmp_path / "index", _words(fingerprint="others"), ITEMS)
+    with Store.open(tmp_path / "vectors", dimensions=32) as store:
+        store.upsert([Item("a", "", {}, np.ones(32, np.float32))])
+        with pytest.raises(ConfigError, match="does not say which encoder"):
+            Index(store, _words())
+
+
+def test_a_build_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    many = [Item(f"i{n}", f"word{n}", {"n": n}) for n in range(1500)]
+
+    def failing() -> Iterator[Item]:
+        yield from many[:1200]
+        raise KeyboardInterrupt
+
+    encoder = _words()
+    with pytest.raises(KeyboardInterrupt):
+        Index.build(tmp_path / "index", encoder, failing())
+    done = len(encoder.encoded)
+    assert done == 1024  # whole batches
+    with Index.build(tmp_path / "index", encoder, many) as index:
+        assert len(encoder.encoded) == 1500
+        assert dict(index.counts) == {"written": 1500 - done, "unchanged": done}
+        assert index.store.namespaces() == {"": 1500}
+    with Index.build(tmp_path / "index", encoder, iter(many)) as index:
+        assert len(encoder.encoded) == 1500
+        assert dict(index.counts) == {"unchanged": 1500}
+
+
+def test_only_what_changed_is_encoded_again(index: Index) -> None:
+    encoder = index.encoder
+    assert isinstance(encoder, Words)
+    encoder.encoded.clear()
+    changed = [
+        Item("p1", "red lamp", {"price": 21}),
+        Item("p2", "green lamp", {"price": 30}),
+        ITEMS[2],
+        Item("p6", "first", {}),
+        Item("p6", "second", {}),
+        Item("p7", "   ", {}),
+    ]
+    assert dict(index.add(changed)) == {"written": 3, "unchanged": 1, "empty": 1}
+    assert encoder.encoded == ["green lamp", "second", "   "]
+    assert index.store.fetch(["p1"])["p1"].metadata == {"price": 21}
+    assert _ids(index.search("second", 1)) == ["p6"]
+    assert index.search("", 3) == []
+
+
+def test_variety_and_highlights(index: Index) -> None:
+    index.add([Item(f"twin{n}", "red lamp", {}) for n in range(5)])
+    plain = {hit.text for hit in index.search("red lamp", 3)}
+    assert plain == {"red lamp"}
+    varied = {hit.text for hit in index.search("red lamp", 3, variety=0.7)}
+    assert len(varied) == 3
+    (hit,) = index.search("crimson lamp", 1, mode="lexical", filter={"price": 20}, marks=("<", ">"))
+    assert hit.highlight == "red <lamp>"
+
+
+def test_shorter_vectors(tmp_path: Path) -> None:
+    with Index.build(tmp_path / "index", _words(), ITEMS, dimensions=16) as index:
+        assert index.store.dimensions == 16
+        assert _ids(index.search("crimson seat", 1, mode="dense")) == ["p3"]
+    with pytest.raises(InputError, match="16 dimensions"):
+        Index.build(tmp_path / "index", _words(), ITEMS)

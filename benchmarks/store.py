@@ -16,7 +16,6 @@ import argparse
 import json
 import multiprocessing
 import os
-import sqlite3
 import tempfile
 import time
 from collections.abc import Callable
@@ -61,12 +60,19 @@ def items(first: int, found: np.ndarray) -> list[Item]:
 
 
 class Contender(Protocol):
-    def write(self, batch: list[Item]) -> None: ...
-    def finish(self) -> None: ...
-    def query(self, vector: np.ndarray, brand: str | None) -> list[str]: ...
+    """A store as this benchmark uses it."""
+
+    def write(self, batch: list[Item]) -> None:
+        """Add or replace a batch, durably."""
+
+    def finish(self) -> None:
+        """Index what was written."""
+
+    def query(self, vector: np.ndarray, brand: str | None) -> list[str]:
+        """Return the ids of the ten nearest, having read their texts and metadata as well."""
 
 
-class Ours:
+class Ours(Contender):
     def __init__(self, folder: Path) -> None:
         self.store = Store.open(folder / "ours", dimensions=DIMENSIONS)
 
@@ -80,7 +86,7 @@ class Ours:
         return [hit.id for hit in self.store.query(vector, filter=brand and {"brand": brand})]
 
 
-class Lance:
+class Lance(Contender):
     def __init__(self, folder: Path) -> None:
         import lancedb
         import pyarrow as pa
@@ -118,13 +124,15 @@ class Lance:
         return [row["id"] for row in query.select(["id", "text", "price", "brand"]).to_list()]
 
 
-class SqliteVec:
+class SqliteVec(Contender):
     def __init__(self, folder: Path) -> None:
+        import apsw  # many a Python's own sqlite3 cannot load extensions
         import sqlite_vec
 
-        self.db = sqlite3.connect(folder / "vec.db", timeout=60, isolation_level=None)
+        self.db = apsw.Connection(str(folder / "vec.db"))
+        self.db.set_busy_timeout(60_000)
         self.db.enable_load_extension(True)
-        sqlite_vec.load(self.db)
+        self.db.load_extension(sqlite_vec.loadable_path())
         self.db.execute("PRAGMA journal_mode = WAL")
         self.db.execute("PRAGMA synchronous = FULL")
         self.db.execute(

@@ -90,6 +90,7 @@ def test_rounds_encode_queries_alone(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert read == [20], "each document once, when the run begins"
     first, second = miner.negatives(0), miner.negatives(1)
     assert read == [20, 10, 10]
+    assert np.array_equal(miner.negatives(0), first)
     assert first.shape == (10, 2)
     assert not np.array_equal(first, second), "every round draws others"
     # A run that is gone on with finds the same, even if the weights are others by now.

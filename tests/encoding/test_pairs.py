@@ -155,3 +155,5 @@ def test_pairs_in_memory_are_checked() -> None:
         PairTable.of([Pair("a", "b"), Pair("a", " ")])
     with pytest.raises(InputError, match="pair 1 has 1 scores and 2 documents"):
         PairTable.of([Pair("a", "b", ("c",), (1.0,))])
+    with pytest.raises(InputError, match="pair 1 has the scores"):
+        PairTable.of([Pair("a", "b", ("c",), (1.0, float("nan")))])

@@ -223,6 +223,19 @@ def test_pairs_with_fewer_negatives(loss: Loss) -> None:
     assert all(g.isfinite().all() for g in torch.autograd.grad(total, [queries, documents]))
 
 
+@pytest.mark.parametrize("loss", [MarginMSE(), KL()])
+def test_what_the_teacher_has_not_seen_is_not_learnt_from(loss: Loss) -> None:
+    queries, documents = _vectors(1), _vectors(4, seed=1)
+    candidates = Candidates(
+        positive=torch.tensor([0]),
+        negatives=torch.tensor([[1, 2]]),
+        ignored=torch.zeros(1, 4, dtype=torch.bool),
+        scores=torch.tensor([[3.0, 1.0, torch.nan]]),
+    )
+    seen = replace(candidates, negatives=torch.tensor([[1]]), scores=torch.tensor([[3.0, 1.0]]))
+    torch.testing.assert_close(loss(queries, documents, candidates), loss(queries, documents, seen))
+
+
 def test_what_cannot_be_computed_is_told() -> None:
     queries, documents = _vectors(PAIRS), _vectors(PAIRS, seed=1)
     pairs = Candidates.diagonal(PAIRS)

@@ -138,12 +138,18 @@ class Miner:
             )
         self._workers.wait()
         self._documents = Vectors.open(path).array
+        self._drawn: tuple[int, NDArray[np.int64]] | None = None
 
     def negatives(self, number: int) -> NDArray[np.int64]:
         """Return the negatives of each pair in a round. Shape: (pairs, count), -1 for none.
 
         The first time a round is asked for, it is mined with the encoder's weights as they are.
         """
+        if self._drawn is None or self._drawn[0] != number:
+            self._drawn = number, self._draw(number)
+        return self._drawn[1]
+
+    def _draw(self, number: int) -> NDArray[np.int64]:
         pool = self._pool(number)
         chance = np.random.default_rng([self.seed, number]).random(pool.shape)
         chance[pool < 0] = 2.0  # those come last

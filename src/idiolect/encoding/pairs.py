@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -252,6 +253,8 @@ def _check(pair: Pair, number: int) -> None:
             f"pair {number} has {len(pair.scores)} scores and {1 + len(pair.negatives)} documents",
             hint="one for the document, then one for each negative",
         )
+    if not all(map(math.isfinite, pair.scores)):
+        raise InputError(f"pair {number} has the scores {pair.scores}", hint="give numbers")
 
 
 class _Numbers(dict[str, int]):

@@ -51,7 +51,8 @@ class Candidates:
     ignored: Tensor
     """Other documents that are right for its query as well. (pairs, documents), bool."""
     scores: Tensor | None = None
-    """A teacher's scores of its document and its negatives, in that order. (pairs, 1 + most)."""
+    """A teacher's scores of its document and its negatives, in that order; not a number where the
+    teacher has not seen one, which then is not learnt from. (pairs, 1 + most)."""
 
     @classmethod
     def diagonal(cls, pairs: int, *, device: torch.device | None = None) -> Self:
@@ -271,7 +272,7 @@ def _own_scores(
     if candidates.scores is None:
         raise InputError("this loss copies a teacher, and the pairs have no scores")
     columns = torch.cat([candidates.positive[:, None], candidates.negatives], dim=1)
-    real = columns >= 0
+    real = (columns >= 0) & ~candidates.scores.isnan()
     if not bool(real[:, 1:].any()):
         raise InputError("this loss compares with explicit negatives, and there are none")
     scores = torch.einsum("pd,pcd->pc", queries, documents[columns.clamp(min=0)])

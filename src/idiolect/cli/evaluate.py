@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from idiolect.cli import ranking
+
 if TYPE_CHECKING:
     from rich.table import Table
 
 __all__ = ["app", "lm"]
 
 app = typer.Typer(help="Measure models.", no_args_is_help=True)
+app.command("search")(ranking.evaluate_search)
 
 
 @app.callback()

@@ -16,6 +16,7 @@ from idiolect.cli import (
     index,
     models,
     pretrain,
+    ranking,
     report,
     run,
     search,
@@ -49,6 +50,7 @@ app.command("pretrain")(pretrain.pretrain)
 app.command("encode")(encode.encode)
 app.command("tune")(tune.tune)
 app.command("search")(search.search)
+app.command("rerank")(ranking.rerank)
 app.command("similar")(search.similar)
 app.add_typer(index.app, name="index")
 app.add_typer(tokenizer.app, name="tokenizer")

@@ -106,6 +106,7 @@ class Dense:
         self._place = {name: place for place, name in enumerate(self.ids)}
         self.vectors = encoder.encode(list(documents.values()), kind="document", progress=progress)
         """One row a document. Shape: (documents, dimensions)."""
+        self._asked: tuple[str, NDArray[np.float32]] | None = None
 
     def search(
         self, queries: Mapping[str, str], k: int = 100, *, dimensions: int | None = None
@@ -132,10 +133,21 @@ class Dense:
                 run[name] = {self.ids[place]: float(row[place]) for place in best}
         return run
 
-    def score(self, query: str, documents: Sequence[str]) -> NDArray[np.float32]:
-        """Score some of the documents, given by their ids. Shape: (documents,)."""
-        rows = self.vectors[[self._place[name] for name in documents]]
-        found: NDArray[np.float32] = rows @ self.encoder.encode([query], kind="query")[0]
+    def score(
+        self, query: str, documents: Sequence[str], *, dimensions: int | None = None
+    ) -> NDArray[np.float32]:
+        """Score some of the documents, given by their ids. Shape: (documents,).
+
+        Args:
+            query: Its text. The vector of the last one is kept.
+            documents: Ids.
+            dimensions: As in `search`.
+        """
+        if self._asked is None or self._asked[0] != query:
+            self._asked = query, self.encoder.encode([query], kind="query")
+        stored = self.vectors[[self._place[name] for name in documents]]
+        wanted = self._cut(self._asked[1], dimensions)[0]
+        found: NDArray[np.float32] = self._cut(stored, dimensions) @ wanted
         return found
 
     def _cut(self, vectors: NDArray[np.float32], dimensions: int | None) -> NDArray[np.float32]:
@@ -145,7 +157,8 @@ class Dense:
         if not self.encoder.normalise:
             return short
         lengths = np.linalg.norm(short, axis=1, keepdims=True)
-        return short / np.maximum(lengths, np.finfo(np.float32).tiny)
+        unit: NDArray[np.float32] = short / np.maximum(lengths, np.finfo(np.float32).tiny)
+        return unit
 
 
 def _largest(scores: NDArray[np.float32], k: int, *, above: float = -np.inf) -> NDArray[np.int64]:

@@ -1,0 +1,260 @@
+"""`CrossEncoder`: one network reads query and document together, and says how well they fit.
+
+Slow, since every pair is read, and the best there is: each word of the one sees each word of the
+other (Nogueira & Cho 2019, 1901.04085). It orders what a search found, and teaches faster models.
+
+Any `LanguageModel` can become one: its body stays, and the classification head its family has takes
+the place of the head it had. What is saved, transformers' `AutoModelForSequenceClassification`
+loads, with the same scores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from idiolect.encoding.batches import Draw
+from idiolect.encoding.reading import Counts, by_length
+from idiolect.errors import ConfigError
+from idiolect.models.language_model import LanguageModel
+from idiolect.nn.embedding import ExtendedEmbedding
+from idiolect.nn.transformer import Transformer
+from idiolect.ranking.groups import Group, Loss, check_loss, ranking_loss
+from idiolect.ranking.joint import JointBatch, JointFrame
+from idiolect.ranking.learning import learn
+from idiolect.training.frozen import fingerprint
+from idiolect.training.plan import Plan
+
+__all__ = ["CrossEncoder"]
+
+_TOKENS_PER_BATCH = 4096
+
+
+class CrossEncoder:
+    """A model with a classification head of one score, or of two classes.
+
+    >>> model = CrossEncoder.of(LanguageModel.load("path/to/bert"))     # doctest: +SKIP
+    >>> model.train(groups, out="runs/ranker", epochs=2)                # doctest: +SKIP
+    >>> model.score([("a query", "a document")])                        # doctest: +SKIP
+    array([1.73], dtype=float32)
+
+    Args:
+        model: The model.
+        length: Tokens read of a pair, those of the template counted; by default as many as the
+            model has positions, and 512 at most.
+
+    Raises:
+        ConfigError: The model has no such head, or a length is given that it has no positions for.
+    """
+
+    def __init__(self, model: LanguageModel, *, length: int | None = None) -> None:
+        config = model.network.config
+        if "sequence" not in config.tasks or config.labels > 2:
+            raise ConfigError(
+                "the model has no classification head of one score or two classes",
+                hint="make one with CrossEncoder.of(model), and train it",
+            )
+        positions = config.max_positions or 512
+        if length is not None and not 8 <= length <= positions:
+            raise ConfigError(f"a length of {length} tokens", hint=f"from 8 to {positions}")
+        self.model = model
+        self.length = length or min(positions, 512)
+        self.frame = JointFrame.of(model.tokenizer)
+
+    @classmethod
+    def of(cls, model: LanguageModel, *, length: int | None = None, seed: int = 0) -> Self:
+        """Give a copy of a model a head of one score, which is to be trained.
+
+        Args:
+            model: Any model whose family has a class with a classification head.
+            length: As for the class.
+            seed: Decides the head's first weights.
+
+        Raises:
+            ConfigError: The family has no such class.
+        """
+        return cls(_with_head(model, seed), length=length)
+
+    @classmethod
+    def load(cls, source: str | Path, *, length: int | None = None, device: str = "cpu") -> Self:
+        """Load a published or saved one.
+
+        Raises:
+            InputError: There is no such directory or repository.
+            CheckpointError: Files are missing or damaged, or do not fit together.
+            ConfigError: It has no classification head of one score or two classes.
+        """
+        return cls(LanguageModel.load(source, device=device), length=length)
+
+    def save(self, directory: str | Path) -> None:
+        """Write it where `load` and transformers find it; whole, or not at all.
+
+        Raises:
+            InputError: The directory cannot be written to.
+        """
+        self.model.save(directory)
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of all that determines scores."""
+        weights = fingerprint(self.model.network.state_dict())
+        return f"{weights}-{self.model.tokenizer.fingerprint}-{self.length}"
+
+    @torch.no_grad()
+    def score(
+        self, pairs: Sequence[tuple[str, str]], *, counts: Counts | None = None
+    ) -> NDArray[np.float32]:
+        """Score pairs of a query and a document.
+
+        Args:
+            pairs: Their texts.
+            counts: Added to; says how many were cut.
+
+        Returns:
+            Logits: larger is better; their sigmoid is how probable it is that the document answers
+            the query, where the model was trained so. Shape: (pairs,).
+        """
+        network = self.model.network
+        rows = self._read(pairs, counts)
+        scores = np.zeros(len(rows), np.float32)
+        training = network.training
+        network.eval()
+        try:
+            for batch in by_length([ids for ids, _ in rows], _TOKENS_PER_BATCH):
+                grid = JointBatch.of([rows[i] for i in batch], self.model.tokenizer.pad_id or 0)
+                scores[batch] = self._logits(network, grid.to(network.device)).float().cpu().numpy()
+        finally:
+            network.train(training)
+        return scores
+
+    def train(
+        self,
+        groups: Iterable[Group],
+        *,
+        out: str | Path,
+        loss: Loss = "listwise",
+        epochs: int = 1,
+        plan: Plan | None = None,
+    ) -> Self:
+        """Train it; a run that was ended is gone on with. The original embedding rows do not move.
+
+        Args:
+            groups: Queries with documents and labels.
+            out: The run's folder; see `RunFolder`. The finished model is in `out/model`.
+            loss: What is minimised; `pointwise` where a group has one document only.
+            epochs: Passes over the groups.
+            plan: Sizes and rates, by default those of `ranking_plan`; a row is a group.
+
+        Raises:
+            InputError: There are no groups, or their labels are none.
+            CheckpointError: `out` holds another run, or its checkpoint is damaged.
+            TrainingError: The loss is not finite or explodes.
+        """
+        check_loss(loss)
+        folder = learn(
+            self.model.network,
+            lambda checked: _Ranking(self, checked, loss),
+            groups,
+            bodies=[self.model.network],
+            read=lambda name: True,
+            record={"cross_encoder": self.fingerprint, "loss": loss},
+            out=out,
+            epochs=epochs,
+            plan=plan,
+        )
+        if not folder.model.exists():
+            folder.publish(self.save)
+        return self
+
+    def _logits(self, network: Transformer, batch: JointBatch) -> Tensor:
+        types = batch.types if network.config.token_types > 1 else None
+        logits: Tensor = network(batch.ids, batch.mask, types=types).logits
+        # Of two classes, "fits" is the second; the difference is the log-odds.
+        return logits[:, -1] - logits[:, 0] if logits.shape[1] == 2 else logits[:, 0]
+
+    def _read(
+        self, pairs: Sequence[tuple[str, str]], counts: Counts | None = None
+    ) -> list[tuple[list[int], list[int]]]:
+        """Return ids and types of each pair; the document is cut first, then the query."""
+        tokenizer = self.model.tokenizer
+        texts = list(dict.fromkeys(text for pair in pairs for text in pair))
+        known = dict(zip(texts, tokenizer.encode_batch(texts, special_tokens=False), strict=True))
+        room = self.length - self.frame.size
+        rows = []
+        for query, document in pairs:
+            first, second = known[query], known[document]
+            asked = first[: max(room // 2, room - len(second))]
+            read = second[: room - len(asked)]
+            if counts is not None:
+                lost = len(first) + len(second) - len(asked) - len(read)
+                counts.texts += 1
+                counts.tokens += len(asked) + len(read) + self.frame.size
+                counts.truncated += lost > 0
+                counts.lost += lost
+            rows.append(self.frame.join(asked, read))
+        return rows
+
+
+class _Ranking:
+    """The objective: labels for what the network scores."""
+
+    predicts_text = False
+
+    def __init__(self, ranker: CrossEncoder, groups: Sequence[Group], loss: Loss) -> None:
+        self.ranker, self.groups, self.kind = ranker, groups, loss
+
+    def prepare(self, rows: Draw) -> JointBatch:
+        """Read some groups."""
+        chosen = [self.groups[number] for number in rows.sources]
+        pairs = [(group.query, text) for group in chosen for text in group.documents]
+        return JointBatch.of(
+            self.ranker._read(pairs),
+            self.ranker.model.tokenizer.pad_id or 0,
+            [label for group in chosen for label in group.labels],
+            [len(group.documents) for group in chosen],
+        )
+
+    def loss(self, network: Transformer, batch: JointBatch) -> Tensor:
+        """Return the loss summed over the groups."""
+        scores = self.ranker._logits(network, batch).float()
+        return ranking_loss(self.kind, scores, batch.labels, batch.sizes)
+
+
+def _with_head(model: LanguageModel, seed: int) -> LanguageModel:
+    """Copy a model's body under the head for one score that its family has."""
+    family = model.family
+    found = [name for name, a in family.architectures.items() if a.tasks == ("sequence",)]
+    if not found:
+        raise ConfigError(
+            f"{family.title} models have no class with a classification head",
+            hint="take a model of another family",
+        )
+    settings = dict(model.settings) | {
+        "architectures": found[:1],
+        "id2label": {"0": "LABEL_0"},
+        "label2id": {"LABEL_0": 0},
+        "vocab_size": model.network.config.vocabulary,
+    }
+    if settings.get("pad_token_id") is None:
+        # transformers finds the last token of a padded text by it.
+        tokenizer = model.tokenizer
+        spare = tokenizer.pad_id if tokenizer.pad_id is not None else tokenizer.eos_id
+        settings["pad_token_id"] = spare
+    source = model.network
+    network = Transformer(family.config(settings))
+    network.initialise(seed)
+    if isinstance(source.tokens, ExtendedEmbedding):
+        network.tokens = deepcopy(source.tokens)
+        network.config = replace(network.config, vocabulary=source.config.vocabulary)
+    own, theirs = network.state_dict(), source.state_dict()
+    kept = {n: t for n, t in theirs.items() if n in own and not n.startswith("heads.")}
+    network.load_state_dict(kept, strict=False)
+    return LanguageModel(network.to(source.device).eval(), model.tokenizer, settings)

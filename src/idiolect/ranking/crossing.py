@@ -1,0 +1,81 @@
+"""What TwinBERT puts on top of its towers: weighted pooling, and two ways to cross two vectors.
+
+Lu, Jiao & Zhang 2020, 2002.06275. The weights of the pooling begin equal, so that it begins as the
+mean.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+__all__ = ["Crossing", "TowerHead"]
+
+Crossing = Literal["cosine", "residual"]
+"""How two vectors become a score: by their cosine, scaled and shifted; or the larger of both in
+each dimension, through a residual layer and a logistic regression."""
+
+_SCALE = 20.0
+"""What a cosine is multiplied with at first: 1/0.05, as in contrastive training."""
+
+
+class TowerHead(nn.Module):
+    """Weighted pooling for both towers, and the crossing."""
+
+    def __init__(self, width: int, crossing: Crossing) -> None:
+        super().__init__()
+        self.kind: Crossing = crossing
+        with torch.random.fork_rng([]):
+            torch.manual_seed(0)
+            self.weigh = nn.ModuleDict({kind: nn.Linear(width, 1) for kind in _KINDS})
+            self.cross: nn.Module = _CROSSINGS[crossing](width)
+        for parameter in self.weigh.parameters():
+            nn.init.zeros_(parameter)
+
+    def pool(self, hidden: Tensor, mask: Tensor, kind: str) -> Tensor:
+        """Average hidden states by learnt weights; zeros where the mask shows nothing.
+
+        Shape: (texts, length, width) and (texts, length) to (texts, width).
+        """
+        weights = self.weigh[kind](hidden).squeeze(-1)
+        weights = weights.masked_fill(~mask, torch.finfo(weights.dtype).min)
+        shares = weights.softmax(1) * mask
+        vectors = torch.bmm(shares.unsqueeze(1), hidden).squeeze(1)
+        return F.normalize(vectors, dim=-1) if self.kind == "cosine" else vectors
+
+    def forward(self, queries: Tensor, documents: Tensor) -> Tensor:
+        """Score pairs of vectors. Shape: two of (pairs, width) to (pairs,); logits."""
+        scores: Tensor = self.cross(queries, documents)
+        return scores
+
+
+class _Cosine(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(_SCALE).log())
+        self.shift = nn.Parameter(torch.zeros(()))
+
+    def forward(self, queries: Tensor, documents: Tensor) -> Tensor:
+        return (queries * documents).sum(-1) * self.scale.exp() + self.shift
+
+
+class _Residual(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.inner = nn.Linear(width, width)
+        self.output = nn.Linear(width, 1)
+
+    def forward(self, queries: Tensor, documents: Tensor) -> Tensor:
+        both = torch.maximum(queries, documents)
+        scores: Tensor = self.output(both + F.relu(self.inner(both))).squeeze(-1)
+        return scores
+
+
+_KINDS = ("query", "document")
+_CROSSINGS: dict[Crossing, type[_Cosine] | type[_Residual]] = {
+    "cosine": _Cosine,
+    "residual": _Residual,
+}

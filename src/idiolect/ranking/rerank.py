@@ -1,0 +1,66 @@
+"""Putting candidates into a better order with a model that looks at each closely."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
+
+from idiolect.errors import InputError, VerificationError
+from idiolect.ranking.metrics import Run
+
+__all__ = ["Scorer", "rerank"]
+
+Scorer = Callable[[Sequence[tuple[str, str]]], NDArray[np.float32]]
+"""Scores pairs of a query and a document, given by their texts. Shape of the result: (pairs,)."""
+
+
+def rerank(
+    run: Run,
+    queries: Mapping[str, str],
+    documents: Mapping[str, str],
+    score: Scorer,
+    *,
+    depth: int = 100,
+    progress: bool = False,
+) -> dict[str, dict[str, float]]:
+    """Order the first documents of each query by a model's scores; the others are dropped.
+
+    Args:
+        run: What a search returned.
+        queries: The text of each query.
+        documents: The text of each document.
+        score: The model's, such as `CrossEncoder.score`.
+        depth: How many of each query's documents are looked at.
+        progress: Show how far it is.
+
+    Raises:
+        InputError: The run names a query or document that has no text.
+        VerificationError: A score is not finite.
+    """
+    unknown = [query for query in run if query not in queries]
+    unknown += [doc for found in run.values() for doc in found if doc not in documents]
+    if unknown:
+        raise InputError(
+            f"{len(unknown)} ids of the run have no text: {', '.join(unknown[:3])}",
+            hint="give the queries and documents the run was made with",
+        )
+    result: dict[str, dict[str, float]] = {}
+    shown = track(run, "ranking", console=Console(stderr=True), disable=not progress)
+    for query in shown:
+        found = run[query]
+        names = sorted(found, key=lambda doc: (found[doc], doc), reverse=True)[:depth]
+        if not names or not queries[query].strip():
+            continue
+        scores = score([(queries[query], documents[name]) for name in names])
+        if not np.isfinite(scores).all():
+            bad = names[int(np.flatnonzero(~np.isfinite(scores))[0])]
+            raise VerificationError(
+                f"the score of document {bad!r} for query {query!r} is not finite",
+                hint="the model's weights are damaged or its training diverged",
+            )
+        result[query] = dict(zip(names, scores.tolist(), strict=True))
+    return result

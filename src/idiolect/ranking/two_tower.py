@@ -1,0 +1,384 @@
+"""`TwoTower`: query and document are read apart, so documents can be read beforehand.
+
+TwinBERT (Lu, Jiao & Zhang 2020, 2002.06275), with towers of any encoder:
+
+    query ──► tower ──► weighted pooling ──┐
+                                           ├─► crossing ──► score
+    document ► tower ──► weighted pooling ─┘
+
+- Weighted pooling: a learnt weight for each token, from its hidden state. It begins as the mean, so
+  that towers of a tuned encoder begin as that encoder.
+- Crossing `cosine`: the cosine, scaled and shifted. Vectors have length one, and any index of
+  nearest neighbours finds what the towers would. Crossing `residual`: the larger of both vectors in
+  each dimension goes through a residual layer and a logistic regression; it orders candidates only.
+- A cross-encoder teaches it: `distil` gives the documents of a query the teacher's own soft labels.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, Self, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from idiolect.encoding.batches import Draw
+from idiolect.encoding.encoder import Encoder
+from idiolect.encoding.reading import Counts, by_length
+from idiolect.errors import CheckpointError, ConfigError
+from idiolect.nn.transformer import Transformer
+from idiolect.ranking.crossing import Crossing, TowerHead
+from idiolect.ranking.groups import Group, Loss, check_loss, ranking_loss
+from idiolect.ranking.learning import learn
+from idiolect.ranking.rerank import Scorer
+from idiolect.text.files import read_bytes, read_json, write_atomic
+from idiolect.training.frozen import fingerprint
+from idiolect.training.plan import Plan
+
+__all__ = ["TwoTower", "soft_labels"]
+
+_TOKENS_PER_BATCH = 4096
+
+
+class TwoTower:
+    """Two encoders and what makes a score of their vectors.
+
+    >>> student = TwoTower(Encoder.load("path/to/encoder"))             # doctest: +SKIP
+    >>> student.distil(teacher.score, groups, out="runs/student")       # doctest: +SKIP
+    >>> vectors = student.encode(documents, kind="document")            # doctest: +SKIP
+
+    Args:
+        encoder: Both towers, or that of the queries. Of its settings, the pooling is not used.
+        documents: The tower of the documents, where it is to have weights of its own.
+        crossing: How vectors become a score.
+
+    Raises:
+        ConfigError: An unknown crossing, or towers of different width.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        documents: Encoder | None = None,
+        *,
+        crossing: Crossing = "cosine",
+    ) -> None:
+        if crossing not in get_args(Crossing):
+            raise ConfigError(
+                f"crossing={crossing!r}", hint="one of " + ", ".join(get_args(Crossing))
+            )
+        if documents is not None and documents.dimensions != encoder.dimensions:
+            raise ConfigError(
+                f"towers of {encoder.dimensions} and {documents.dimensions} dimensions",
+                hint="both must have the same",
+            )
+        self.towers = {"query": encoder, "document": documents or encoder}
+        """The encoder of each kind of text."""
+        self.crossing: Crossing = crossing
+        self.head = TowerHead(encoder.dimensions, crossing).to(encoder.model.network.device)
+        """What is learnt beside the towers."""
+
+    @property
+    def shared(self) -> bool:
+        """Whether both towers are one."""
+        return self.towers["query"] is self.towers["document"]
+
+    @property
+    def dimensions(self) -> int:
+        """Width of the vectors."""
+        return self.towers["query"].dimensions
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of all that determines scores."""
+        towers = "-".join(tower.fingerprint for tower in self.towers.values())
+        return f"{self.crossing}-{towers}-{fingerprint(self.head.state_dict())}"
+
+    @classmethod
+    def load(cls, directory: str | Path, *, device: str | torch.device = "cpu") -> Self:
+        """Load what `save` wrote.
+
+        Raises:
+            CheckpointError: Files are missing or damaged, or are not of one model.
+        """
+        directory = Path(directory)
+        record = read_json(directory / "two_tower.json")
+        encoder = Encoder.load(directory / "query", device=device)
+        shared = record.get("shared") is True
+        documents = None if shared else Encoder.load(directory / "document", device=device)
+        model = cls(encoder, documents, crossing=record.get("crossing", "cosine"))
+        path = directory / "head.safetensors"
+        try:
+            model.head.load_state_dict(load(read_bytes(path)))
+        except (SafetensorError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise CheckpointError(f"{path} is damaged: {reason}", hint="save it again") from error
+        if model.fingerprint != record.get("fingerprint"):
+            raise CheckpointError(
+                f"the files in {directory} are not of one model", hint="save it again"
+            )
+        return model
+
+    def save(self, directory: str | Path) -> None:
+        """Write the towers as encoders, and what is between them.
+
+        What is half-written is refused by `load`: the record that names the parts comes last.
+
+        Raises:
+            InputError: The directory cannot be written to.
+        """
+        directory = Path(directory)
+        self.towers["query"].save(directory / "query")
+        if not self.shared:
+            self.towers["document"].save(directory / "document")
+        tensors = {name: tensor.contiguous() for name, tensor in self.head.state_dict().items()}
+        write_atomic(directory / "head.safetensors", save(tensors))
+        record = {
+            "crossing": self.crossing,
+            "shared": self.shared,
+            "fingerprint": self.fingerprint,
+        }
+        write_atomic(directory / "two_tower.json", f"{json.dumps(record, indent=2)}\n".encode())
+
+    def encode(
+        self,
+        texts: Sequence[str],
+        *,
+        kind: Literal["query", "document"],
+        counts: Counts | None = None,
+    ) -> NDArray[np.float32]:
+        """Make a vector of each text; zeros of an empty one.
+
+        Args:
+            texts: The texts.
+            kind: Whose tower reads them.
+            counts: Added to.
+
+        Returns:
+            Of length one with a cosine crossing. Shape: (texts, dimensions), in their order.
+        """
+        tower = self.towers[kind]
+        rows = tower.reader.read(texts, kind, Counts() if counts is None else counts)
+        vectors = np.zeros((len(rows), self.dimensions), np.float32)
+        with self._evaluating():
+            for batch in by_length(rows, _TOKENS_PER_BATCH):
+                found = self._vectors([rows[i] for i in batch], kind)
+                vectors[batch] = found.float().cpu().numpy()
+        return vectors
+
+    def cross(
+        self, queries: NDArray[np.float32], documents: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """Score pairs of vectors. Shape: two of (pairs, dimensions) to (pairs,); logits."""
+        device = self.towers["query"].model.network.device
+        with self._evaluating():
+            pair = (torch.from_numpy(vectors).to(device) for vectors in (queries, documents))
+            scores: NDArray[np.float32] = self.head(*pair).float().cpu().numpy()
+            return scores
+
+    def score(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
+        """Score pairs of a query and a document, each text read once. Shape: (pairs,); logits."""
+        places: dict[str, list[int]] = {}
+        vectors: dict[str, NDArray[np.float32]] = {}
+        for column, kind in enumerate(get_args(Literal["query", "document"])):
+            texts = {text: i for i, text in enumerate(dict.fromkeys(p[column] for p in pairs))}
+            places[kind] = [texts[pair[column]] for pair in pairs]
+            vectors[kind] = self.encode(list(texts), kind=kind)
+        return self.cross(
+            vectors["query"][places["query"]], vectors["document"][places["document"]]
+        )
+
+    def distil(
+        self,
+        teacher: Scorer,
+        groups: Iterable[Group],
+        *,
+        out: str | Path,
+        temperature: float = 1.0,
+        loss: Loss = "listwise",
+        epochs: int = 1,
+        plan: Plan | None = None,
+    ) -> Self:
+        """Learn from a teacher's soft labels; no judgements are needed.
+
+        Args:
+            teacher: Scores pairs; `CrossEncoder.score`, or the like.
+            groups: Queries with documents; their labels are not looked at.
+            out: As in `train`.
+            temperature: See `soft_labels`.
+            loss: `pointwise` is the paper's; `listwise` asks for the teacher's order alone.
+            epochs: As in `train`.
+            plan: As in `train`.
+
+        Raises:
+            InputError: There are no groups.
+            CheckpointError: As in `train`.
+            TrainingError: As in `train`.
+        """
+        labelled = soft_labels(teacher, groups, loss=loss, temperature=temperature)
+        return self.train(labelled, out=out, loss=loss, epochs=epochs, plan=plan)
+
+    def train(
+        self,
+        groups: Iterable[Group],
+        *,
+        out: str | Path,
+        loss: Loss = "listwise",
+        epochs: int = 1,
+        plan: Plan | None = None,
+    ) -> Self:
+        """Train it; a run that was ended is gone on with. The original embedding rows do not move.
+
+        Args:
+            groups: Queries with documents and labels.
+            out: The run's folder; see `RunFolder`. The finished model is in `out/model`.
+            loss: What is minimised.
+            epochs: Passes over the groups.
+            plan: Sizes and rates, by default `ranking_plan`'s; a row is a group.
+
+        Raises:
+            InputError: There are no groups, or their labels are none.
+            CheckpointError: `out` holds another run, or its checkpoint is damaged.
+            TrainingError: The loss is not finite or explodes.
+        """
+        check_loss(loss)
+        record = {"two_tower": self.fingerprint, "loss": loss}
+        bodies = [tower.model.network for tower in self.towers.values()]
+        with self._joined() as network:
+            folder = learn(
+                network,
+                lambda checked: _Distillation(self, checked, loss),
+                groups,
+                bodies=bodies[:1] if self.shared else bodies,
+                # Parts of the joined network that are none of the body, and train as they are.
+                read=lambda name: not name.startswith(("heads.", "pooler.")),
+                record=record,
+                out=out,
+                epochs=epochs,
+                plan=plan,
+            )
+        if not folder.model.exists():
+            folder.publish(self.save)
+        return self
+
+    def _vectors(self, rows: Sequence[Sequence[int]], kind: str) -> Tensor:
+        return self.head.pool(*self.towers[kind].read_rows(rows), kind)
+
+    @contextmanager
+    def _joined(self) -> Iterator[Transformer]:
+        """Make head and second tower parts of the first network, to train and be kept with it."""
+        network = self.towers["query"].model.network
+        network.two_tower = self.head
+        if not self.shared:
+            network.other_tower = self.towers["document"].model.network
+        try:
+            yield network
+        finally:
+            del network.two_tower
+            if not self.shared:
+                del network.other_tower
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        networks = [tower.model.network for tower in self.towers.values()]
+        before = [network.training for network in networks]
+        for network in networks:
+            network.eval()
+        try:
+            with torch.inference_mode():
+                yield
+        finally:
+            for network, training in zip(networks, before, strict=True):
+                network.train(training)
+
+
+def soft_labels(
+    teacher: Scorer, groups: Iterable[Group], *, loss: Loss, temperature: float = 1.0
+) -> list[Group]:
+    """Give the documents of each query a teacher's labels.
+
+    Args:
+        teacher: Scores pairs with logits.
+        groups: Queries with documents.
+        loss: What they are for: `pointwise`, the teacher's probability that the document answers;
+            `listwise`, its distribution over the documents of the query.
+        temperature: Logits are divided by it; above 1, labels are softer (Hinton et al. 2015).
+
+    Raises:
+        ConfigError: An unknown loss, or a temperature that is not positive.
+    """
+    check_loss(loss)
+    if not temperature > 0:
+        raise ConfigError(f"a temperature of {temperature}", hint="it must be positive")
+    labelled = []
+    for group in groups:
+        scores = teacher([(group.query, text) for text in group.documents])
+        logits = torch.from_numpy(np.asarray(scores, np.float32)) / temperature
+        soft = logits.sigmoid() if loss == "pointwise" else logits.softmax(0)
+        labelled.append(replace(group, labels=tuple(soft.tolist())))
+    return labelled
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Groups as the towers read them."""
+
+    queries: list[list[int]]
+    documents: list[list[int]]
+    labels: Tensor
+    sizes: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    @property
+    def count(self) -> int:
+        return len(self.sizes)
+
+    @property
+    def tokens(self) -> int:
+        return sum(map(len, self.queries)) + sum(map(len, self.documents))
+
+    def part(self, rows: slice) -> _Batch:
+        ends = np.cumsum((0, *self.sizes))
+        first, last, _ = rows.indices(len(self.sizes))
+        own = slice(int(ends[first]), int(ends[max(first, last)]))
+        return _Batch(self.queries[rows], self.documents[own], self.labels[own], self.sizes[rows])
+
+    def to(self, device: torch.device) -> _Batch:
+        return replace(self, labels=self.labels.to(device))
+
+
+class _Distillation:
+    """The objective: labels for what the towers score."""
+
+    predicts_text = False
+
+    def __init__(self, model: TwoTower, groups: Sequence[Group], loss: Loss) -> None:
+        self.model, self.groups, self.kind = model, groups, loss
+
+    def prepare(self, rows: Draw) -> _Batch:
+        chosen = [self.groups[number] for number in rows.sources]
+        texts = [text for group in chosen for text in group.documents]
+        towers = self.model.towers
+        return _Batch(
+            towers["query"].reader.read([group.query for group in chosen], "query", Counts()),
+            towers["document"].reader.read(texts, "document", Counts()),
+            torch.tensor([label for group in chosen for label in group.labels]),
+            tuple(len(group.documents) for group in chosen),
+        )
+
+    def loss(self, network: Transformer, batch: _Batch) -> Tensor:
+        queries = self.model._vectors(batch.queries, "query")
+        documents = self.model._vectors(batch.documents, "document")
+        sizes = torch.tensor(batch.sizes, device=queries.device)
+        scores = self.model.head(queries.repeat_interleave(sizes, dim=0), documents).float()
+        return ranking_loss(self.kind, scores, batch.labels, batch.sizes)

@@ -121,7 +121,8 @@ class Lance(Contender):
     def query(self, vector: np.ndarray, brand: str | None) -> list[str]:
         query = self.table.search(vector).distance_type("cosine").nprobes(20).limit(10)
         query = query.where(f"brand = '{brand}'", prefilter=True) if brand else query
-        return [row["id"] for row in query.select(["id", "text", "price", "brand"]).to_list()]
+        wanted = ["id", "text", "price", "brand", "_distance"]
+        return [row["id"] for row in query.select(wanted).to_list()]
 
 
 class SqliteVec(Contender):

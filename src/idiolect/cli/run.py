@@ -87,10 +87,10 @@ def _systems(figures: dict[str, Any]) -> Table:
     table = Table(title="What each step is worth", title_justify="left", caption_justify="left")
     table.add_column("")
     for test in tests:
-        table.add_column(f"{test}: nDCG@10", justify="right")
-        table.add_column("recall@100", justify="right")
+        table.add_column(f"{test}\nnDCG@10", justify="right")
+        table.add_column("\nR@100", justify="right")
     for name in texts:
-        table.add_column(f"bits per byte, {name}", justify="right")
+        table.add_column(f"{name}\nbits/byte", justify="right")
     controls = False
     for system in figures["systems"]:
         if system["control"] and not controls:
@@ -148,8 +148,8 @@ def _differences(figures: dict[str, Any]) -> Table:
         caption="the interval is of a bootstrap, p of a randomisation test",
         caption_justify="left",
     )
-    for column in ("test", "second", "against first"):
-        table.add_column(column)
+    for column in ("", "system", "against"):
+        table.add_column(column, no_wrap=True)
     for column in ("difference", "95% interval", "p"):
         table.add_column(column, justify="right")
     for one in figures["significance"]:
@@ -157,12 +157,12 @@ def _differences(figures: dict[str, Any]) -> Table:
             one["test"],
             labels[one["second"]],
             labels[one["first"]],
-            f"{one['difference']:+.4f}",
-            f"{one['low']:+.4f} to {one['high']:+.4f}",
+            f"{one['difference']:+.3f}",
+            f"{one['low']:+.3f} to {one['high']:+.3f}",
             f"{one['p_value']:.4f}",
         )
     return table
 
 
 def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}"
+    return "" if value is None else f"{value:.3f}"

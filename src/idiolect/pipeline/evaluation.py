@@ -3,7 +3,7 @@
 What is notable:
 
 - All systems answer the same queries over the same items, by exact search over vectors; only
-  `hybrid` is the finished index as a user meets it.
+  `hybrid` searches the finished index as a user does. For similar items it joins the rankings.
 - A difference is told with its 95% interval and the p-value of a paired test over the queries.
 - The controls: `plain` had the same budget of training and no new tokens, `random` learnt terms
   chosen at random, `untrained` has the new tokens with their first rows.
@@ -37,7 +37,9 @@ from idiolect.ranking.collection import Collection
 from idiolect.ranking.metrics import Evaluation, Run
 from idiolect.ranking.metrics import evaluate as measure
 from idiolect.ranking.significance import compare
+from idiolect.search.hybrid import fuse
 from idiolect.search.index import Index
+from idiolect.search.items import Hit
 from idiolect.text.files import read_json, write_atomic
 
 __all__ = ["COMPARISONS", "SYSTEMS", "Candidate", "evaluate"]
@@ -65,16 +67,16 @@ SYSTEMS = (
     Candidate("bm25", "BM25"),
     Candidate("base", "base"),
     Candidate("vocabulary", "+ vocabulary", "distill"),
-    Candidate("pretraining", "+ continued pre-training", "adapt"),
+    Candidate("pretraining", "+ pre-training", "adapt"),
     Candidate("tuning", "+ tuning", "tune"),
-    Candidate("hybrid", "hybrid: tuned and BM25", "index"),
-    Candidate("untrained", "new tokens, not trained", "extend", True),
-    Candidate("plain.pretraining", "no new tokens: pre-training", "plain.adapt", True, ranks=False),
-    Candidate("plain.tuning", "no new tokens: pre-training, tuning", "plain.tune", True),
+    Candidate("hybrid", "hybrid", "index"),
+    Candidate("untrained", "untrained tokens", "extend", True),
+    Candidate("plain.pretraining", "no new tokens, pre-trained", "plain.adapt", True, ranks=False),
+    Candidate("plain.tuning", "no new tokens, tuned", "plain.tune", True),
     Candidate(
-        "random.pretraining", "random tokens: pre-training", "random.adapt", True, ranks=False
+        "random.pretraining", "random tokens, pre-trained", "random.adapt", True, ranks=False
     ),
-    Candidate("random.tuning", "random tokens: pre-training, tuning", "random.tune", True),
+    Candidate("random.tuning", "random tokens, tuned", "random.tune", True),
 )
 """In the order they are told."""
 
@@ -124,6 +126,7 @@ class _Runs:
         self.work, self.texts = work, work.data.texts
         self.tests = {"search": search, "similar": similar}
         self.values: dict[str, dict[str, Evaluation]] = {"search": {}, "similar": {}}
+        self._bm25 = BM25(self.texts)
         self._tuned: Dense | None = None
         self._shown: dict[str, Run] = {}
 
@@ -132,11 +135,10 @@ class _Runs:
         if not system.ranks:
             return
         if system.name == "bm25":
-            bm25 = BM25(self.texts)
-            self._ask(system, bm25.search, lambda asked: bm25.search(asked, _DEPTH + 1))
+            self._ask(system, self._bm25.search, lambda asked: self._bm25.search(asked, _DEPTH + 1))
         elif system.name == "hybrid":
             with open_index(self.work.folder.parents[1]) as index:
-                self._ask(system, _through(index, _DEPTH), _through(index, _DEPTH + 1))
+                self._ask(system, lambda asked: _through(index, asked), self._joined)
         else:
             encoder = self._encoder(system)
             dense = (
@@ -202,6 +204,20 @@ class _Runs:
                     ]
             curve.append(point)
         return curve
+
+    def _joined(self, items: Mapping[str, str]) -> Run:
+        """Join both rankings of similar items, as a hybrid search does."""
+        assert self._tuned is not None
+        sides = (_nearest(self._tuned, items), self._bm25.search(items, _DEPTH + 1))
+        return {
+            item: {
+                hit.id: hit.score
+                for hit in fuse(
+                    [[Hit(*pair, "", {}) for pair in run[item].items()] for run in sides]
+                )
+            }
+            for item in items
+        }
 
     def _indexed(self, encoder: Encoder) -> Dense:
         """Search exactly among the vectors the index holds, instead of making them once more."""
@@ -288,10 +304,10 @@ def _ranking(collection: Collection | None) -> Ranking | None:
     }
 
 
-def _through(index: Index, k: int) -> Callable[[Mapping[str, str]], Run]:
+def _through(index: Index, queries: Mapping[str, str]) -> Run:
     """Ask an index as a user does."""
-    return lambda queries: {
-        name: {hit.id: hit.score for hit in index.search(text, k, mode="hybrid")}
+    return {
+        name: {hit.id: hit.score for hit in index.search(text, _DEPTH, mode="hybrid")}
         for name, text in queries.items()
     }
 

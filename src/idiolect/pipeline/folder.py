@@ -81,6 +81,11 @@ class Folder:
         """What all steps left in their `metrics.json`, by step."""
         return self.path / _METRICS
 
+    @property
+    def report_path(self) -> Path:
+        """The page for people."""
+        return self.path / "report.html"
+
     @contextmanager
     def locked(self, config: str) -> Iterator[None]:
         """Work in the folder, alone.

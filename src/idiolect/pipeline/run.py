@@ -30,6 +30,7 @@ from idiolect.pipeline.data import Data
 from idiolect.pipeline.evaluation import evaluate
 from idiolect.pipeline.folder import Folder
 from idiolect.pipeline.progress import Display
+from idiolect.pipeline.report.page import write_report
 from idiolect.pipeline.stages import Stage, Work
 from idiolect.text.files import read_text
 from idiolect.training.progress import listen
@@ -121,7 +122,7 @@ def run(path: str | Path, *, out: str | Path | None = None) -> Path:
     steps = road(config)
     with folder.locked(_kept(path)):
         prints = _fingerprints(steps, config, data, base)
-        display = Display(list(prints), [folder.seconds(name) for name in prints])
+        display = Display([*prints, "report"], [*(folder.seconds(name) for name in prints), 5.0])
         with display.shown(), listen(display.advance), _without_warnings():
             for step in steps:
                 if folder.done(step.name, prints[step.name]):
@@ -140,7 +141,13 @@ def run(path: str | Path, *, out: str | Path | None = None) -> Path:
                     began = time.monotonic()
                     metrics = step.do(work)
                     folder.finish(step.name, metrics, time.monotonic() - began)
-        folder.summarise(prints)
+                folder.report_path.unlink(missing_ok=True)
+            folder.summarise(prints)
+            if folder.report_path.exists():
+                display.skip("report")
+            else:
+                with display.running("report"), _named("report"):
+                    write_report(folder.path)
     return folder.path
 
 

@@ -187,8 +187,8 @@ class Graph:
             seen = rows.marks.take()
             search_graph(
                 rows.vectors, rows.codes, rows.quantiser.bits, rows.quantiser.step, rows.side,
-                rows.metric, rows.neighbours, rows.hubs, rows.entry, queries[start:stop], width, seen,
-                ids[start:stop], scores[start:stop],
+                rows.metric, rows.neighbours, rows.hubs, rows.entry, queries[start:stop], width,
+                seen, ids[start:stop], scores[start:stop],
             )  # fmt: skip
             rows.marks.give(seen)
 
@@ -221,8 +221,8 @@ class Graph:
                 seen = rows.marks.take()
                 search_kept(
                     rows.vectors, rows.codes, rows.quantiser.bits, rows.quantiser.step, rows.side,
-                    rows.metric, rows.neighbours, rows.hubs, rows.entry, queries[part], width, keep, effort,
-                    seen, ids[part], scores[part],
+                    rows.metric, rows.neighbours, rows.hubs, rows.entry, queries[part], width, keep,
+                    effort, seen, ids[part], scores[part],
                 )  # fmt: skip
                 rows.marks.give(seen)
                 left = ids[part, 0] == -2

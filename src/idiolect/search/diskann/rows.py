@@ -4,7 +4,7 @@
 |--------------|---------------------------|-----------------------------------------------------|
 | `vectors`    | (room, padded dimension)  | float32; of unit length under cosine                |
 | `codes`      | (room, 64 · lines)        | uint8; short codes that steer the search            |
-| `side`       | (room,), empty for cosine | float32; `-|x|²/2` of the vector its code gives back |
+| `side`       | (room,), empty for cosine | float32; `-|x|²/2` of `x` as its code gives it back |
 | `neighbours` | (room, degree)            | int32; the unused end of a row is -1                |
 | `hubs`       | (room, degree)            | int32; more edges, for inner products alone         |
 | `alive`      | (room,)                   | False for deleted rows and for room not yet used    |

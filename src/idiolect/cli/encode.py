@@ -1,0 +1,104 @@
+"""`idiolect encode`: texts to vectors in a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from collections import Counter
+
+    from rich.table import Table
+
+    from idiolect.encoding.reading import Counts
+
+__all__ = ["encode"]
+
+
+def encode(
+    model: Annotated[str, typer.Argument(help="The model: a directory or a hub id.")],
+    sources: Annotated[
+        list[str],
+        typer.Argument(help="Files, folders or globs: .txt .jsonl .csv .tsv .parquet, also .gz"),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The .npy file to write.")],
+    field: Annotated[
+        list[str] | None, typer.Option(help="Field that holds the text; may be given again.")
+    ] = None,
+    per: Annotated[
+        Literal["line", "file"], typer.Option(help="What a document is in .txt files.")
+    ] = "line",
+    kind: Annotated[
+        str | None, typer.Option(help="document, query, …: which of the model's instructions.")
+    ] = None,
+    dimensions: Annotated[
+        int | None, typer.Option(help="Keep the first so many dimensions.", min=1)
+    ] = None,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Compute in 8-bit integers: faster, less exact.")
+    ] = False,
+    codes: Annotated[
+        Literal["int8", "binary"] | None,
+        typer.Option(help="Also write the vectors in 8 bits or 1 bit, to OUT.int8 or OUT.binary."),
+    ] = None,
+    tokens_per_batch: Annotated[
+        int | None, typer.Option(help="Tokens read at once.", min=1)
+    ] = None,
+) -> None:
+    """Make a vector of each text. The same command goes on with a run that was ended.
+
+    OUT is a NumPy array of float32 with a row for each document, in order; OUT.json says what it
+    was made of.
+
+    Example: [bold]idiolect encode all-MiniLM-L6-v2 abstracts.jsonl -o abstracts.npy[/bold]
+    """
+    from rich.console import Console
+
+    from idiolect.encoding.encoder import Encoder
+    from idiolect.encoding.precision import Codes
+    from idiolect.encoding.reading import Counts
+    from idiolect.text.corpus import Corpus
+
+    console, counts = Console(), Counts()
+    corpus = Corpus(sources, field, per=per)
+    with Console(stderr=True).status("loading the model"):
+        encoder = Encoder.load(model)
+        if int8:
+            encoder.to_int8()
+    try:
+        vectors = encoder.encode_to(
+            out,
+            corpus,
+            kind=kind,
+            dimensions=dimensions,
+            tokens_per_batch=tokens_per_batch,
+            progress=console.is_terminal,
+            counts=counts,
+        )
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    console.print(_report(counts, corpus.skipped, encoder.length))
+    if codes is not None:
+        place = out.with_suffix(f".{codes}")
+        Codes.of(vectors.array, codes).save(place)
+        console.print(f"codes in {place}")
+    rows, width = vectors.array.shape
+    console.print(f"{rows:,} vectors of {width} dimensions in {out}")
+
+
+def _report(counts: Counts, skipped: Counter[str], length: int) -> Table:
+    from rich.table import Table
+
+    table = Table(show_header=False, box=None)
+    table.add_column(justify="left")
+    table.add_column(justify="right")
+    table.add_row("texts", f"{counts.texts:,}")
+    table.add_row("tokens read", f"{counts.tokens:,}")
+    table.add_row(f"cut at {length} tokens", f"{counts.truncated:,}")
+    table.add_row("  tokens not read", f"{counts.lost:,}")
+    table.add_row("empty, vector is zero", f"{counts.empty:,}")
+    for reason, count in skipped.most_common():
+        table.add_row(f"records without a row: {reason}", f"{count:,}")
+    return table

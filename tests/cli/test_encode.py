@@ -1,0 +1,45 @@
+"""`idiolect encode` as a person runs it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+from typer.testing import CliRunner
+
+from encoding.models import tiny_encoder
+from idiolect.cli.main import app
+from idiolect.encoding.precision import Codes
+
+runner = CliRunner()
+
+
+def test_vectors_counts_and_codes(tmp_path: Path) -> None:
+    encoder = tiny_encoder(length=6, instructions={"query": "a "})
+    encoder.save(tmp_path / "model")
+    texts = ["a b c", "d e f g h i j", "p"]
+    lines = [json.dumps({"text": text}) for text in [*texts, " "]]
+    (tmp_path / "docs.jsonl").write_text("\n".join(lines))
+    out = tmp_path / "v.npy"
+    command = ["encode", str(tmp_path / "model"), str(tmp_path / "docs.jsonl"), "-o", str(out)]
+    result = runner.invoke(app, [*command, "--kind", "query", "--codes", "binary"])
+    assert result.exit_code == 0, result.output
+    np.testing.assert_allclose(np.load(out), encoder.encode(texts, kind="query"), atol=1e-6)
+    words = " ".join(result.output.split())
+    assert "texts 3" in words
+    assert "cut at 6 tokens 1" in words
+    assert "tokens not read 4" in words
+    assert "records without a row: empty 1" in words
+    assert "3 vectors of 16 dimensions" in words
+    assert len(Codes.open(tmp_path / "v.binary")) == 3
+    again = runner.invoke(app, [*command, "--kind", "query"])
+    assert again.exit_code == 0
+    other = runner.invoke(app, command)
+    assert other.exit_code != 0
+    assert "begun with kind query, not None" in str(other.exception)
+
+
+def test_help_has_an_example() -> None:
+    result = runner.invoke(app, ["encode", "--help"], env={"COLUMNS": "120"})
+    assert "idiolect encode all-MiniLM-L6-v2 abstracts.jsonl -o abstracts.npy" in result.output

@@ -79,13 +79,11 @@ def results(metrics: dict[str, Any]) -> list[Table]:
 
 
 def _systems(figures: dict[str, Any]) -> Table:
-    from rich.table import Table
-
     language = figures["language"]["systems"]
     tests = [test for test in ("search", "similar") if figures[test]]
     texts = [name for name in ("domain", "general") if name in language.get("base", {})]
-    table = Table(title="What each step is worth", title_justify="left", caption_justify="left")
-    table.add_column("")
+    table = _table("What each step is worth")
+    table.add_column("", no_wrap=True)
     for test in tests:
         table.add_column(f"{test}\nnDCG@10", justify="right")
         table.add_column("\nR@100", justify="right")
@@ -94,7 +92,7 @@ def _systems(figures: dict[str, Any]) -> Table:
     controls = False
     for system in figures["systems"]:
         if system["control"] and not controls:
-            table.add_section()
+            table.add_row("controls", style="dim")
             controls = True
         cells = []
         for test in tests:
@@ -113,16 +111,12 @@ def _systems(figures: dict[str, Any]) -> Table:
 
 
 def _texts(figures: dict[str, Any]) -> Table:
-    from rich.table import Table
-
     promises = figures["promises"]
     kept = "identical" if promises["original_rows_identical"] else "CHANGED"
-    table = Table(
-        title="Tokens",
-        title_justify="left",
-        caption=f"original rows: {kept}; documents tokenised otherwise beyond the new terms: "
-        f"{promises['documents_changed']} of {promises['documents_checked']:,}",
-        caption_justify="left",
+    table = _table("Tokens")
+    table.caption = (
+        f"original rows: {kept}; documents tokenised otherwise beyond the new terms: "
+        f"{promises['documents_changed']} of {promises['documents_checked']:,}"
     )
     table.add_column("")
     for column in ("documents", "tokens before", "after", "saved"):
@@ -139,29 +133,35 @@ def _texts(figures: dict[str, Any]) -> Table:
 
 
 def _differences(figures: dict[str, Any]) -> Table:
-    from rich.table import Table
-
     labels = {system["name"]: system["label"] for system in figures["systems"]}
-    table = Table(
-        title="Differences in nDCG@10, paired over the queries",
-        title_justify="left",
-        caption="the interval is of a bootstrap, p of a randomisation test",
-        caption_justify="left",
-    )
+    table = _table("Differences in nDCG@10, paired over the queries")
+    table.caption = "the interval is of a bootstrap, p of a randomisation test"
     for column in ("", "system", "against"):
         table.add_column(column, no_wrap=True)
-    for column in ("difference", "95% interval", "p"):
-        table.add_column(column, justify="right")
+    for column in ("change", "95% interval", "p"):
+        table.add_column(column, justify="right", no_wrap=True)
     for one in figures["significance"]:
         table.add_row(
             one["test"],
             labels[one["second"]],
             labels[one["first"]],
             f"{one['difference']:+.3f}",
-            f"{one['low']:+.3f} to {one['high']:+.3f}",
+            f"{one['low']:+.3f}…{one['high']:+.3f}",
             f"{one['p_value']:.4f}",
         )
     return table
+
+
+def _table(title: str) -> Table:
+    from rich.table import Table
+
+    return Table(
+        title=title,
+        box=None,
+        padding=(0, 2, 0, 0),
+        title_justify="left",
+        caption_justify="left",
+    )
 
 
 def _number(value: float | None) -> str:

@@ -228,7 +228,9 @@ def _lines(text: str) -> dict[tuple[str, ...], int]:
             table = tuple(_names(heading["name"]))
             found.setdefault(table, number)
         elif key := _KEY.match(line):
-            found.setdefault((*table, *_names(key["key"])), number)
+            names = list(_names(key["key"]))
+            for depth in range(1, len(names) + 1):
+                found.setdefault((*table, *names[:depth]), number)
     return found
 
 

@@ -71,11 +71,9 @@ SYSTEMS = (
     Candidate("tuning", "+ tuning", "tune"),
     Candidate("hybrid", "hybrid", "index"),
     Candidate("untrained", "untrained tokens", "extend", True),
-    Candidate("plain.pretraining", "no new tokens, pre-trained", "plain.adapt", True, ranks=False),
+    Candidate("plain.pretraining", "no new tokens, adapted", "plain.adapt", True, ranks=False),
     Candidate("plain.tuning", "no new tokens, tuned", "plain.tune", True),
-    Candidate(
-        "random.pretraining", "random tokens, pre-trained", "random.adapt", True, ranks=False
-    ),
+    Candidate("random.pretraining", "random tokens, adapted", "random.adapt", True, ranks=False),
     Candidate("random.tuning", "random tokens, tuned", "random.tune", True),
 )
 """In the order they are told."""

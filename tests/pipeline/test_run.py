@@ -1,0 +1,342 @@
+"""The road: what it leaves, what it does again, how it goes on, and what it says when it cannot."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import resource
+import shutil
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+from idiolect.encoding.encoder import Encoder
+from idiolect.errors import CheckpointError, ConfigError, IdiolectError, InputError
+from idiolect.models.language_model import LanguageModel
+from idiolect.pipeline.config import Config
+from idiolect.pipeline.encoders import open_index
+from idiolect.pipeline.folder import FORMAT, Folder
+from idiolect.pipeline.run import road, run
+from pipeline.shop import KINDS, change, open_shop, table, write
+
+_FORKS = multiprocessing.get_context("forkserver")
+_FORKS.set_forkserver_preload(["idiolect.pipeline.run"])
+
+
+@pytest.fixture
+def shop(finished: Path, tmp_path: Path) -> Path:
+    """A finished run that may be changed; the path of its configuration."""
+    shutil.copytree(finished, tmp_path / "shop")
+    return tmp_path / "shop" / "idiolect.toml"
+
+
+def metrics(run: Path, step: str) -> dict[str, Any]:
+    return json.loads((run / "stages" / step / "metrics.json").read_text())
+
+
+def done_when(run: Path) -> dict[str, int]:
+    """When each step was done, as its folder says."""
+    paths = (run / "stages").iterdir()
+    return {path.name: (path / "metrics.json").stat().st_mtime_ns for path in paths}
+
+
+def done_again(run_folder: Path, config: Path) -> set[str]:
+    before = done_when(run_folder)
+    run(config)
+    after = done_when(run_folder)
+    return {name for name in after if after[name] != before.get(name)}
+
+
+def test_every_step_leaves_what_the_report_needs(finished: Path) -> None:
+    folder = finished / "run"
+    steps = road(Config.load(finished / "idiolect.toml"))
+    whole = json.loads((folder / "metrics.json").read_text())
+    assert list(whole) == [step.name for step in steps]
+    assert {path.name for path in (folder / "stages").iterdir()} == set(whole)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert set(manifest["steps"]) == set(whole)
+    assert (folder / "report.html").exists()
+    assert "items.jsonl" in (folder / "idiolect.toml").read_text()
+    leftovers = [path.name for path in folder.rglob("checkpoint-*")]
+    assert not leftovers
+
+
+def test_the_promises_are_measured(finished: Path) -> None:
+    found = metrics(finished / "run", "evaluate")
+    assert found["promises"]["original_rows_identical"]
+    assert found["promises"]["documents_changed"] == 0
+    assert found["promises"]["documents_checked"] > 60
+    assert found["tokens"]["domain"]["saved"] > 0.2
+
+
+def test_a_row_that_moved_would_be_told(shop: Path) -> None:
+    weights = shop.parent / "run" / "stages" / "tune" / "model" / "model.safetensors"
+    from safetensors.torch import save_file
+
+    tensors = load_file(weights)
+    name = next(name for name in tensors if "embed_tokens" in name)
+    tensors[name][0, 0] += 1
+    save_file(tensors, weights, {"format": "pt"})
+    shutil.rmtree(shop.parent / "run" / "stages" / "evaluate")
+    with pytest.raises(CheckpointError, match="evaluate: "):
+        run(shop)
+
+
+def test_controls_have_the_budget_and_not_the_words(finished: Path) -> None:
+    stages = finished / "run" / "stages"
+    plain = LanguageModel.load(stages / "plain.tune" / "model")
+    base = LanguageModel.load(finished / "model")
+    assert len(plain.tokenizer) == len(base.tokenizer)
+    main, control = metrics(finished / "run", "adapt"), metrics(finished / "run", "plain.adapt")
+    extra = metrics(finished / "run", "distill")["tokens"]
+    assert control["steps"] == main["steps"] + round(extra / (32 * 2))
+    chosen, at_random = (
+        {token.text for token in LanguageModel.load(stages / name / "model").extension.added}
+        for name in ("extend", "random.extend")
+    )
+    assert len(chosen) == len(at_random)
+    assert chosen != at_random
+
+
+def test_systems_are_measured_and_compared(finished: Path) -> None:
+    found = metrics(finished / "run", "evaluate")
+    systems = {one["name"]: one for one in found["systems"]}
+    assert list(systems)[:6] == ["bm25", "base", "vocabulary", "pretraining", "tuning", "hybrid"]
+    for name in ("bm25", "base", "tuning", "hybrid", "plain.tuning", "random.tuning", "untrained"):
+        for test in ("search", "similar"):
+            assert 0 <= systems[name][test]["ndcg@10"] <= 1
+    # The words of a query stand in the texts of its items alone.
+    assert systems["bm25"]["search"]["ndcg@10"] > 0.8
+    tests = {(one["test"], one["first"], one["second"]) for one in found["significance"]}
+    assert ("search", "plain.tuning", "tuning") in tests
+    bits = found["language"]["systems"]
+    assert bits["base"]["domain"] > bits["vocabulary"]["domain"] > 0
+    widths = [(point["dimensions"], point["trained"]) for point in found["matryoshka"]]
+    assert (8, 1.0) in widths
+    assert (16, 1.0) in widths
+
+
+def test_tuned_figures_are_those_of_the_finished_encoder(finished: Path) -> None:
+    """Exact search with the encoder that was saved, by hand."""
+    items = [json.loads(line) for line in (finished / "items.jsonl").read_text().splitlines()]
+    encoder = Encoder.load(finished / "run" / "stages" / "tune" / "model")
+    texts = encoder.encode([item["text"] for item in items], kind="document")
+    asked = encoder.encode(list(KINDS.values()), kind="query")
+    ranks = []
+    for kind, scores in zip(KINDS, asked @ texts.T, strict=True):
+        best = sorted(zip(scores, (item["id"] for item in items), strict=True), reverse=True)
+        ranks.append(next(i for i, (_, name) in enumerate(best, 1) if name.startswith(kind)))
+    systems = {one["name"]: one for one in metrics(finished / "run", "evaluate")["systems"]}
+    by_hand = sum(1 / rank for rank in ranks) / len(ranks)
+    assert systems["tuning"]["search"]["mrr@10"] == pytest.approx(by_hand, abs=1e-6)
+
+
+def test_searches_before_and_after(finished: Path) -> None:
+    path = finished / "run" / "stages" / "evaluate" / "searches.json"
+    searches = json.loads(path.read_text())
+    assert {search["query"] for search in searches} == set(KINDS.values())
+    assert len(searches[0]["base"]) == len(searches[0]["tuning"]) == 5
+    assert searches[0]["base"][0].keys() == {"id", "title", "text", "grade"}
+
+
+def test_the_index_answers(finished: Path) -> None:
+    with open_index(finished / "run") as index:
+        assert index.search("a lamp for the garden", 3, mode="lexical")[0].id.startswith("quendrif")
+        assert "quendrifolate-3" not in [hit.id for hit in index.similar("quendrifolate-3", 5)]
+
+
+def test_a_second_run_does_nothing(shop: Path) -> None:
+    before = (shop.parent / "run" / "report.html").stat().st_mtime_ns
+    assert done_again(shop.parent / "run", shop) == set()
+    assert (shop.parent / "run" / "report.html").stat().st_mtime_ns == before
+
+
+def test_what_depends_on_a_change_is_done_again(shop: Path) -> None:
+    table(shop.parent / "similar.tsv", ["zorblaxine-0\tzorblaxine-5\t1"])
+    shop.write_text(shop.read_text() + "controls = false\n")
+    again = done_again(shop.parent / "run", shop)
+    # Tuning leaves out what the tests ask, so it depends on them.
+    assert again == {"tune", "index", "evaluate"}
+    assert metrics(shop.parent / "run", "evaluate")["similar"]["queries"] == 1
+    kept = {path.name for path in (shop.parent / "run" / "stages").iterdir()}
+    assert not any("." in name for name in kept), "controls that are not wanted any more"
+
+
+def test_without_pairs_titles_are_taken_and_it_is_said(tmp_path: Path) -> None:
+    config = open_shop(tmp_path)
+    change(config, 'pairs = "pairs.jsonl"\n', "")
+    for name in ("queries", "judgements", "general"):
+        line = next(line for line in config.read_text().splitlines() if line.startswith(name))
+        change(config, f"{line}\n", "")
+    folder = run(config)
+    tuned = metrics(folder, "tune")
+    assert not tuned["supervised"]
+    assert "titles and texts" in tuned["note"]
+    found = metrics(folder, "evaluate")
+    assert tuned["note"] in found["notes"]
+    assert found["search"] is None
+    assert any("controls were switched off" in note for note in found["notes"])
+
+
+def test_pairs_of_the_tests_are_left_out(tmp_path: Path) -> None:
+    config = open_shop(tmp_path)
+    given_away = [{"query": what, "document_id": f"{name}-0"} for name, what in KINDS.items()]
+    write(tmp_path / "pairs.jsonl", given_away)
+    with pytest.raises(InputError, match=r"tune: all 4 pairs of pairs\.jsonl are of the tests"):
+        run(config)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("items.jsonl", "", "the catalogue .*items.jsonl is empty"),
+        ("items.jsonl", '{"id": "1"}\n', "audit: .*items.jsonl.* text"),
+        ("items.jsonl", '{"id": "1", "text": "a b"}\n' * 2, "the id '1' comes twice"),
+        ("pairs.jsonl", '{"query": "x"}\n', "tune: .*pairs.jsonl, record 1 has no field document"),
+        ("judgements.tsv", "query-id\tcorpus-id\tscore\nq\td\tmuch\n", "'much' is not a number"),
+    ],
+)
+def test_bad_data_is_one_line(tmp_path: Path, file: str, content: str, message: str) -> None:
+    config = open_shop(tmp_path)
+    (tmp_path / file).write_text(content)
+    with pytest.raises(IdiolectError, match=message) as caught:
+        run(config)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["items", "general", "pairs", "judgements"])
+def test_a_configuration_that_points_nowhere(tmp_path: Path, name: str) -> None:
+    config = open_shop(tmp_path)
+    line = next(line for line in config.read_text().splitlines() if line.startswith(name))
+    change(config, line, f'{name} = "nowhere.jsonl"')
+    with pytest.raises(InputError, match=f"data.{name}: no such file or folder: .*nowhere.jsonl"):
+        run(config)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_base_that_is_nowhere(tmp_path: Path) -> None:
+    config = open_shop(tmp_path)
+    change(config, 'base = "model"', 'base = "./no/such/model"')
+    with pytest.raises(InputError, match=r"no such file or directory: \./no/such/model"):
+        run(config)
+
+
+def test_a_run_of_a_newer_version_is_left_alone(shop: Path) -> None:
+    manifest = shop.parent / "run" / "manifest.json"
+    record = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps(record | {"format": FORMAT + 1, "idiolect": "9.0"}))
+    with pytest.raises(CheckpointError, match=r"a run of idiolect 9\.0 .*use that version"):
+        run(shop)
+    assert json.loads(manifest.read_text())["idiolect"] == "9.0"
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    config = open_shop(tmp_path)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.txt").write_text("years of work")
+    with pytest.raises(InputError, match="holds other files and no run"):
+        run(config)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["thesis.txt"]
+
+
+def _hold(path: Path, held: Any) -> None:
+    with Folder(path).locked(""):
+        held.set()
+        time.sleep(60)
+
+
+def test_two_runs_in_one_folder(tmp_path: Path) -> None:
+    config = open_shop(tmp_path)
+    held = _FORKS.Event()
+    process = _FORKS.Process(target=_hold, args=(tmp_path / "run", held))
+    process.start()
+    try:
+        assert held.wait(60)
+        with pytest.raises(InputError, match=f"process {process.pid} is at work in .*run"):
+            run(config)
+    finally:
+        process.kill()
+        process.join()
+    with Folder(tmp_path / "run").locked(""):
+        pass  # a lock ends with the process that held it
+
+
+def _run_small_disk(config: Path) -> None:
+    """Run where no file can grow beyond a few kilobytes, as if the disk were full."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))
+    try:
+        run(config)
+    except IdiolectError as error:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+        (config.parent / "error.txt").write_text(str(error))
+
+
+def test_a_full_disk(tmp_path: Path) -> None:
+    config = open_shop(tmp_path)
+    process = _FORKS.Process(target=_run_small_disk, args=(config,))
+    process.start()
+    process.join()
+    told = (tmp_path / "error.txt").read_text()
+    assert told.startswith(("audit: ", "extend: "))
+    assert "\n" not in told
+    assert not (tmp_path / "run" / "stages" / "extend").exists()
+    run(config)
+
+
+def test_a_killed_run_goes_on_and_ends_the_same(tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    for folder in (whole, killed):
+        folder.mkdir()
+        config = open_shop(folder)
+        change(config, "[adapt]\nsteps = 4", "[adapt]\nsteps = 260")
+    run(whole / "idiolect.toml")
+    partial = killed / "run" / "stages" / ".adapt.partial"
+    process = _FORKS.Process(target=run, args=(killed / "idiolect.toml",))
+    process.start()
+    deadline = time.monotonic() + 120
+    while not (partial / "checkpoint-00000100").exists() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    assert partial.exists(), "it was killed in the middle of a step"
+    audited = (killed / "run" / "stages" / "audit" / "metrics.json").stat().st_mtime_ns
+    run(killed / "idiolect.toml")
+    assert (killed / "run" / "stages" / "audit" / "metrics.json").stat().st_mtime_ns == audited
+    for step in ("adapt", "tune"):
+        one, other = (
+            load_file(folder / "run" / "stages" / step / "model" / "model.safetensors")
+            for folder in (whole, killed)
+        )
+        assert one.keys() == other.keys()
+        assert all(one[name].equal(other[name]) for name in one)
+    assert metrics(whole / "run", "adapt") == metrics(killed / "run", "adapt")
+
+
+def test_a_step_that_was_whole_but_not_yet_shown(shop: Path) -> None:
+    """Killed between the last write and the rename."""
+    stages = shop.parent / "run" / "stages"
+    (stages / "evaluate").rename(stages / ".evaluate.partial")
+    run(shop)
+    assert (stages / "evaluate" / "metrics.json").exists()
+
+
+def test_no_configuration_depends_on_what_it_does_not_read(shop: Path) -> None:
+    change(shop, "[tune]\nsteps = 3", "[tune]\nsteps = 2")
+    shop.write_text(shop.read_text() + "controls = false\n")
+    again = done_again(shop.parent / "run", shop)
+    assert again == {"tune", "index", "evaluate"}
+
+
+def test_config_errors_come_before_any_work(tmp_path: Path) -> None:
+    config = open_shop(tmp_path)
+    change(config, "[tune]", "[tone]")
+    with pytest.raises(ConfigError, match="did you mean tune"):
+        run(config)
+    assert not (tmp_path / "run").exists()

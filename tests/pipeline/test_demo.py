@@ -2,9 +2,12 @@ import json
 import subprocess
 import sys
 import types
+from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from idiolect.cli.main import app
 from idiolect.errors import MissingDependencyError
 from idiolect.pipeline import catalogue as module
 from idiolect.pipeline.catalogue import Catalogue
@@ -190,3 +193,22 @@ def test_a_package_that_is_missing_is_named(monkeypatch):
 def test_a_module_that_a_release_lacks_is_passed_over():
     assert Catalogue.read(("numpy.fft", "numpy.no_such_module")).entries
     assert "numpy.fft" in module.MODULES
+
+
+@pytest.mark.parametrize("base", ["minilm", "local"])
+def test_the_command_writes_the_demo_and_runs_it(base, tmp_path, monkeypatch):
+    done = []
+
+    def write(folder, *, base):
+        done.append((folder, base))
+        return {"items.jsonl": 12345}
+
+    monkeypatch.setattr("idiolect.pipeline.demo.write_demo", write)
+    monkeypatch.setattr("idiolect.cli.run.run", done.append)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "local").mkdir()
+    result = CliRunner().invoke(app, ["demo", "--base", base, "--out", "here"])
+    assert result.exit_code == 0, result.output
+    assert "12,345 items.jsonl" in result.output
+    where = str(tmp_path / "local") if base == "local" else base
+    assert done == [(Path("here"), where), Path("here/idiolect.toml")]

@@ -4,7 +4,9 @@ import re
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from idiolect.cli.main import app
 from idiolect.errors import CheckpointError, InputError
 from idiolect.pipeline.report import charts
 from idiolect.pipeline.report.mapping import place
@@ -375,6 +377,14 @@ def test_what_is_no_finished_run_is_said(tmp_path):
     with pytest.raises(CheckpointError, match=r"searches\.json is damaged"):
         write_report(run)
     assert not (run / "report.html").exists()
+
+
+def test_the_command_says_where_the_page_is(tmp_path):
+    run = write_run(tmp_path, figures())
+    result = CliRunner().invoke(app, ["report", str(run)])
+    assert result.exit_code == 0, result.output
+    assert "report.html" in "".join(result.output.split())
+    assert (run / "report.html").stat().st_size > 10_000
 
 
 def test_the_same_run_gives_the_same_page(tmp_path, page):

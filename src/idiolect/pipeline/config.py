@@ -115,7 +115,8 @@ class AdaptSettings(_Table):
     """Tokens a row."""
     batch: int = Field(default=8, ge=1)
     """Rows a step."""
-    learning_rate: float = Field(default=3e-4, gt=0, le=1)
+    learning_rate: float | None = Field(default=None, gt=0, le=1)
+    """By default 3e-4, and 2e-5 for a model without a language-model head."""
     replay: float = Field(default=0.2, ge=0, lt=1)
     """Share of general text, if there is any."""
 
@@ -135,7 +136,8 @@ class TuneSettings(_Table):
     steps: int = Field(default=200, ge=1)
     batch: int = Field(default=32, ge=2)
     """Pairs a step; the documents of the others are what a query is told from."""
-    learning_rate: float = Field(default=1e-4, gt=0, le=1)
+    learning_rate: float | None = Field(default=None, gt=0, le=1)
+    """By default 2e-5 for a base that was published as an encoder, and 5e-4 for another."""
     dimensions: tuple[int, ...] = ()
     """Shorter widths that shall do as well (Matryoshka)."""
 

@@ -22,12 +22,14 @@ from idiolect.pipeline.stages import SAVE_EVERY, Work, load_encoder, summed_up
 from idiolect.search.diskann.graph import Graph
 from idiolect.search.index import Index
 from idiolect.search.items import Item
+from idiolect.text.hub import locate
 
 __all__ = ["index", "open_index", "tune"]
 
 _WIDTHS = (10, 20, 40, 80, 160)
 _ASKED = 200
 _K = 10
+_ENCODER_RATE, _MODEL_RATE = 2e-5, 5e-4
 
 
 def open_index(run: Path) -> Index:
@@ -53,7 +55,7 @@ def tune(work: Work) -> TuneMetrics:
     plan = tuning_plan(
         encoder,
         batch=settings.batch,
-        learning_rate=settings.learning_rate,
+        learning_rate=settings.learning_rate or _rate(work.base),
         length=encoder.length,
         save_every=SAVE_EVERY,
         seed=work.config.seed,
@@ -120,6 +122,12 @@ def index(work: Work) -> IndexMetrics:
         "exact_queries_per_second": exact,
         "curve": curve,
     }
+
+
+def _rate(base: str) -> float:
+    """Return the usual rate: an encoder is only to be turned a little, a plain model to become one."""
+    is_encoder = (locate(base, ("modules.json",)) / "modules.json").exists()
+    return _ENCODER_RATE if is_encoder else _MODEL_RATE
 
 
 def _without_tests(pairs: list[Pair], data: Data) -> tuple[list[Pair], int]:

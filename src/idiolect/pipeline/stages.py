@@ -56,6 +56,7 @@ __all__ = [
 ]
 
 _SHOWN = 60
+_HEAD_RATE, _ENCODER_RATE = 3e-4, 2e-5
 SAVE_EVERY = 100
 """Training steps between checkpoints."""
 
@@ -191,10 +192,11 @@ def adapt(work: Work) -> TrainingMetrics:
     encoder = load_encoder(work, work.model)
     model, network = encoder.model, encoder.model.network
     length = min(settings.length, network.config.max_positions or settings.length)
+    has_head = "language" in network.heads
     plan = Plan(
         length=length,
         batch=settings.batch,
-        learning_rate=settings.learning_rate,
+        learning_rate=settings.learning_rate or (_HEAD_RATE if has_head else _ENCODER_RATE),
         save_every=SAVE_EVERY,
         seed=work.config.seed,
     )
@@ -203,7 +205,7 @@ def adapt(work: Work) -> TrainingMetrics:
     if model.extension is None:
         steps += round(more / (length * settings.batch))
     corpus, _ = data.corpus
-    if "language" not in network.heads:
+    if not has_head:
         tune_on_text(
             encoder,
             corpus,

@@ -125,7 +125,7 @@ def index(work: Work) -> IndexMetrics:
 
 
 def _rate(base: str) -> float:
-    """Return the usual rate: an encoder is only to be turned a little, a plain model to become one."""
+    """Return the usual rate: an encoder is turned a little, a plain model has to become one."""
     is_encoder = (locate(base, ("modules.json",)) / "modules.json").exists()
     return _ENCODER_RATE if is_encoder else _MODEL_RATE
 

@@ -16,7 +16,6 @@ Filters: see `idiolect.search.expressions`.
 
 from __future__ import annotations
 
-import contextlib
 import heapq
 import re
 from dataclasses import replace
@@ -24,13 +23,8 @@ from typing import TYPE_CHECKING, Any, Self, get_args
 
 import numpy as np
 
-from idiolect.errors import CheckpointError, InputError, MissingDependencyError
-from idiolect.search.collection import (
-    LONGEST_TEXT,
-    MOST_FACTS,
-    describe_collection,
-    make_collection,
-)
+from idiolect.errors import InputError
+from idiolect.search.collection import LONGEST_TEXT, MOST_FACTS, Collection
 from idiolect.search.description import Description, NamespaceDescription
 from idiolect.search.expressions import expression, hashes, quote
 from idiolect.search.filters import Condition, conditions, parse
@@ -55,7 +49,6 @@ if TYPE_CHECKING:
 
 __all__ = ["MilvusStore"]
 
-_MESSAGE = 8 << 20  # bytes written at once; a server takes 64 MiB
 _PAGE = 1000
 _FIELDS = ["id", "text", "metadata"]
 _ITEMS, _NAMES = "i", "n"  # what a row is: an item, or the name of a namespace
@@ -65,11 +58,10 @@ _SETTINGS = "s"
 class MilvusStore:
     """A store in one collection of a Milvus cluster; open it with `MilvusStore.open`."""
 
-    def __init__(self, client: Any, collection: str, dimensions: int, metric: Metric) -> None:
-        self._client = client
+    def __init__(self, collection: Collection) -> None:
         self._collection = collection
-        self.dimensions = dimensions
-        self.metric: Metric = metric
+        self.dimensions = collection.dimensions
+        self.metric: Metric = collection.metric
         self._known: set[str] = set()
 
     @classmethod
@@ -98,31 +90,12 @@ class MilvusStore:
             InputError: there is no collection and none is to be made, it is another program's, or
                 dimensions or metric differ; or the cluster refuses.
         """
-        try:
-            from pymilvus import MilvusClient
-        except ImportError as error:
-            raise MissingDependencyError(
-                "pymilvus is not installed", hint="pip install 'idiolect[milvus]'"
-            ) from error
         if metric not in get_args(Metric):
             raise InputError(
                 f"unknown metric {metric!r}", hint=f"known: {', '.join(get_args(Metric))}"
             )
-        with _told():
-            client = MilvusClient(uri=uri, token=token)
-            if not client.has_collection(collection):
-                if dimensions is None:
-                    raise InputError(f"no collection {collection!r}", hint="export an index to it")
-                make_collection(
-                    client, collection, dimensions, metric, shards, local="://" not in uri
-                )
-            made = describe_collection(client, collection)
-        if made is None:
-            raise InputError(
-                f"collection {collection!r} is another program's; nothing was changed",
-                hint="choose another name",
-            )
-        store = cls(client, collection, *made)
+        made = None if dimensions is None else (dimensions, metric, shards)
+        store = cls(Collection.open(uri, collection, token, made))
         if dimensions is not None and (store.dimensions, store.metric) != (dimensions, metric):
             raise InputError(
                 f"collection {collection!r} holds vectors of {store.dimensions} dimensions under"
@@ -139,18 +112,18 @@ class MilvusStore:
 
     def close(self) -> None:
         """Let go of the connection."""
-        self._client.close()
+        self._collection.close()
 
     @property
     def settings(self) -> dict[str, Any]:
         """Everything the store was told to remember, its dimensions and metric among it."""
-        found = self._query(f'kind == "{_SETTINGS}"', ["metadata"], 1)
+        found = self._collection.query(f'kind == "{_SETTINGS}"', ["metadata"], 1)
         made = {"dimensions": self.dimensions, "metric": self.metric}
         return {**(found[0]["metadata"] if found else {}), **made}
 
     def remember(self, **settings: str | int) -> None:
         """Keep facts about the store."""
-        self._write([self._note(_SETTINGS, "", {**self.settings, **settings})])
+        self._collection.write([self._note(_SETTINGS, "", {**self.settings, **settings})])
 
     # Writing
 
@@ -162,9 +135,9 @@ class MilvusStore:
             self._row(item, vector, namespace) for item, vector in zip(items, vectors, strict=True)
         ]
         if namespace not in self._known:
-            self._write([self._note(_NAMES, namespace, {})])
+            self._collection.write([self._note(_NAMES, namespace, {})])
             self._known.add(namespace)
-        self._write(rows)
+        self._collection.write(rows)
 
     def update(
         self,
@@ -198,23 +171,20 @@ class MilvusStore:
         if ids is not None:
             keys = [_key(namespace, id) for id in self.fetch(ids, namespace=namespace)]
             for start in range(0, len(keys), _PAGE):
-                with _told():
-                    self._client.delete(self._collection, ids=keys[start : start + _PAGE])
+                self._collection.delete(ids=keys[start : start + _PAGE])
             return len(keys)
         where = self._where(namespace, filter)
-        count = self._count(where) if where else 0
+        count = self._collection.count(where) if where else 0
         if count:
-            with _told():
-                self._client.delete(self._collection, filter=where)
+            self._collection.delete(filter=where)
         return count
 
     def drop(self, namespace: str = "") -> int:
         """Delete a whole namespace, and return how many items it had."""
         where = _inside(namespace)
-        count = self._count(where)
-        with _told():
-            self._client.delete(self._collection, filter=where)
-            self._client.delete(self._collection, ids=[f"{_NAMES}:{namespace}"])
+        count = self._collection.count(where)
+        self._collection.delete(filter=where)
+        self._collection.delete(ids=[f"{_NAMES}:{namespace}"])
         self._known.discard(namespace)
         return count
 
@@ -229,16 +199,13 @@ class MilvusStore:
         found: dict[str, Item] = {}
         for start in range(0, len(wanted), _PAGE):
             keys = [_key(namespace, id) for id in wanted[start : start + _PAGE]]
-            with _told():
-                rows = self._client.get(self._collection, ids=keys, output_fields=fields)
-            found |= {row["id"]: _item(row) for row in rows}
+            found |= {row["id"]: _item(row) for row in self._collection.get(keys, fields)}
         return {id: found[id] for id in wanted if id in found}
 
     def items(self, *, namespace: str = "", vectors: bool = False) -> Iterator[Item]:
         """Stream all items, in no particular order."""
-        yield from map(
-            _item, self._scan(_inside(namespace), [*_FIELDS, "vector"] if vectors else _FIELDS)
-        )
+        fields = [*_FIELDS, "vector"] if vectors else _FIELDS
+        yield from map(_item, self._collection.scan(_inside(namespace), fields))
 
     def list(
         self, prefix: str = "", *, after: str = "", limit: int = 100, namespace: str = ""
@@ -250,12 +217,12 @@ class MilvusStore:
             where += f" and id >= {quote(prefix)} and id < {quote(end)}"
         if after:
             where += f" and id > {quote(after)}"
-        return heapq.nsmallest(limit, (row["id"] for row in self._scan(where, ["id"])))
+        return heapq.nsmallest(limit, (row["id"] for row in self._collection.scan(where, ["id"])))
 
     def namespaces(self) -> dict[str, int]:
         """Return how many items each namespace has."""
-        names = sorted(row["id"] for row in self._scan(f'kind == "{_NAMES}"', ["id"]))
-        return {name: self._count(_inside(name)) for name in names}
+        names = sorted(row["id"] for row in self._collection.scan(f'kind == "{_NAMES}"', ["id"]))
+        return {name: self._collection.count(_inside(name)) for name in names}
 
     def describe(self) -> Description:
         """Return what the store holds; fields and bytes are the cluster's own affair."""
@@ -302,8 +269,7 @@ class MilvusStore:
 
     def merge(self) -> None:
         """Seal what was written, so that the cluster indexes it now."""
-        with _told():
-            self._client.flush(self._collection)
+        self._collection.flush()
 
     def _search(
         self,
@@ -317,16 +283,7 @@ class MilvusStore:
         where = self._where(namespace, filter)
         if where is None:
             return []
-        with _told():
-            (found,) = self._client.search(
-                self._collection,
-                data=[wanted],
-                anns_field=field,
-                limit=k,
-                filter=where,
-                output_fields=_FIELDS,
-                consistency_level="Strong",
-            )
+        found = self._collection.search(field, wanted, k, where, _FIELDS)
         return [
             Hit(
                 hit["entity"]["id"],
@@ -342,50 +299,15 @@ class MilvusStore:
         if filter is None:
             return _inside(namespace)
         node = parse(filter)
-        if not self._query(_inside(namespace), ["id"], 1):
+        if not self._collection.query(_inside(namespace), ["id"], 1):
             return None
         for name in {c.field for c in conditions(node) if c.operator != "$exists"}:
             present = expression(Condition(name, "$exists", True))
-            if not self._query(f"{_inside(namespace)} and {present}", ["id"], 1):
+            if not self._collection.query(f"{_inside(namespace)} and {present}", ["id"], 1):
                 raise InputError(
                     f"filter: no item has the field {name!r}", hint="is it spelt as in the items?"
                 )
         return f"{_inside(namespace)} and {expression(node)}"
-
-    def _query(self, where: str, fields: Sequence[str], limit: int) -> Any:
-        with _told():
-            return self._client.query(
-                self._collection,
-                filter=where,
-                output_fields=[*fields],
-                limit=limit,
-                consistency_level="Strong",
-            )
-
-    def _count(self, where: str) -> int:
-        with _told():
-            found = self._client.query(
-                self._collection,
-                filter=where,
-                output_fields=["count(*)"],
-                consistency_level="Strong",
-            )
-        return int(found[0]["count(*)"])
-
-    def _scan(self, where: str, fields: Sequence[str]) -> Iterator[dict[str, Any]]:
-        with _told():
-            iterator = self._client.query_iterator(
-                self._collection,
-                filter=where,
-                output_fields=[*fields],
-                batch_size=_PAGE,
-                consistency_level="Strong",
-            )
-            try:
-                while page := iterator.next():
-                    yield from page
-            finally:
-                iterator.close()
 
     def _row(self, item: Item, vector: Any, namespace: str) -> dict[str, Any]:
         encode_metadata(item)
@@ -424,22 +346,6 @@ class MilvusStore:
             "vector": np.eye(1, self.dimensions, dtype=np.float32)[0],
         }
 
-    def _write(self, rows: Sequence[dict[str, Any]]) -> None:
-        batch: list[dict[str, Any]] = []
-        size = 0
-        for row in rows:
-            batch.append(row)
-            size += 4 * self.dimensions + len(row["text"]) * 3 + 1000
-            if size > _MESSAGE:
-                self._send(batch)
-                batch, size = [], 0
-        if batch:
-            self._send(batch)
-
-    def _send(self, batch: Sequence[dict[str, Any]]) -> None:
-        with _told():
-            self._client.upsert(self._collection, batch)
-
 
 def _key(namespace: str, id: str) -> str:
     return f"{_ITEMS}:{len(namespace)}:{namespace}{id}"
@@ -464,16 +370,3 @@ def _mark(text: str, query: str, marks: tuple[str, str]) -> str:
         return f"{before}{found}{after}" if found.casefold().startswith(tuple(stems)) else found
 
     return re.sub(r"\w+", mark, text)
-
-
-@contextlib.contextmanager
-def _told() -> Iterator[None]:
-    """Turn what the cluster raises into one line."""
-    from pymilvus import MilvusException
-
-    try:
-        yield
-    except MilvusException as error:
-        raise CheckpointError(
-            f"Milvus: {' '.join(str(error.message).split())}", hint="is the cluster there and well?"
-        ) from error

@@ -20,40 +20,28 @@ What is notable:
 
 from __future__ import annotations
 
-import contextlib
-import json
-import threading
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, get_args
 
-import numpy as np
-
-from idiolect.errors import CheckpointError, InputError
-from idiolect.search.description import Description, describe
+from idiolect.errors import InputError
 from idiolect.search.filters import parse
 from idiolect.search.items import (
-    Hit,
-    Hits,
     Item,
     Metric,
     change,
-    check_count,
     check_items,
     check_name,
-    check_query,
     distinct,
     encode_metadata,
 )
 from idiolect.search.ledger import Ledger
 from idiolect.search.merging import Merger
-from idiolect.search.namespace import Namespace, Row
+from idiolect.search.namespace import Namespace
+from idiolect.search.reading import Reader, read_items
 from idiolect.search.snapshots import put_back, take
 from idiolect.search.verify import Flaw, find_flaws
-from idiolect.search.view import View
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
 
@@ -62,27 +50,16 @@ if TYPE_CHECKING:
 __all__ = ["Store"]
 
 _WIDEST = 4096
-_PAGE = 1000
 
 
-class Store:
+class Store(Reader):
     """An embedded store; open it with `Store.open`, close it or use it as a context.
 
-    May be used by several threads at once.
+    May be used by several threads at once. What it reads: `idiolect.search.reading`.
     """
 
-    path: Path
-    dimensions: int
-    metric: Metric
-
     def __init__(self, path: Path, wait: float, merge_after: int, background: bool) -> None:
-        self.path = path
-        self._ledger = Ledger(path / "ledger.db", wait)
-        self._views: dict[str, View] = {}
-        self._lock = threading.Lock()
-        settings = self.settings
-        self.dimensions = int(settings["dimensions"])
-        self.metric = settings["metric"]
+        super().__init__(path, wait)
         self._merger = Merger(
             self._ledger,
             path / "graphs",
@@ -152,20 +129,12 @@ class Store:
         self._ledger.close()
         self._views.clear()
 
-    # Settings
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Everything the store was told to remember, its dimensions and metric among it."""
-        with self._ledger.reading() as db:
-            return dict(db.execute("SELECT * FROM settings"))
+    # Writing
 
     def remember(self, **settings: str | int) -> None:
         """Keep facts about the store, such as which encoder made its vectors."""
         with self._ledger.writing() as db:
             db.executemany("INSERT OR REPLACE INTO settings VALUES (?, ?)", settings.items())
-
-    # Writing
 
     def upsert(self, items: Sequence[Item], *, namespace: str = "") -> None:
         """Add items, or replace those with the same ids: all of them or, on an error, none.
@@ -210,7 +179,7 @@ class Store:
                 raise InputError(
                     f"no item {id!r} in namespace {namespace!r}", hint="upsert adds new items"
                 )
-            (old,) = _items(place, rows, vectors=True)
+            (old,) = read_items(place, rows, vectors=True)
             item = change(old, text, metadata, vector)
             vectors = check_items([item], self.dimensions, self.metric)
             place.put([item], [encode_metadata(item)], vectors)
@@ -258,136 +227,6 @@ class Store:
             count = place.count()
             place.drop()
         return count
-
-    # Reading
-
-    def fetch(
-        self, ids: Iterable[str], *, namespace: str = "", vectors: bool = False
-    ) -> dict[str, Item]:
-        """Return the items of ids, in their order; unknown ones are left out."""
-        wanted = distinct(ids)
-        with self._ledger.reading() as db:
-            place = Namespace.find(db, namespace)
-            if place is None:
-                return {}
-            found = {i.id: i for i in _items(place, list(place.rows(wanted)), vectors=vectors)}
-        return {id: found[id] for id in wanted if id in found}
-
-    def items(self, *, namespace: str = "", vectors: bool = False) -> Iterator[Item]:
-        """Stream all items in the order they were written; what is written meanwhile may show."""
-        after = 0
-        while True:
-            with self._ledger.reading() as db:
-                place = Namespace.find(db, namespace)
-                page = place.page(after, _PAGE) if place is not None else []
-                found = (
-                    list(_items(place, page, vectors=vectors)) if place is not None and page else []
-                )
-            if not page:
-                return
-            yield from found
-            after = page[-1].row
-
-    def list(
-        self, prefix: str = "", *, after: str = "", limit: int = 100, namespace: str = ""
-    ) -> Sequence[str]:
-        """Return up to `limit` ids that begin with `prefix`, in order, after the id `after`."""
-        with self._ledger.reading() as db:
-            cursor = db.execute(
-                "SELECT id FROM items JOIN namespaces ON number = namespace"
-                " WHERE name = ? AND id >= ? AND id > ? AND substr(id, 1, ?) = ?"
-                " ORDER BY id LIMIT ?",
-                (namespace, prefix, after, len(prefix), prefix, limit),
-            )
-            return [id for (id,) in cursor]
-
-    def namespaces(self) -> dict[str, int]:
-        """Return how many items each namespace has."""
-        with self._ledger.reading() as db:
-            return dict(
-                db.execute(
-                    "SELECT name, (SELECT count(*) FROM items WHERE namespace = number)"
-                    " FROM namespaces ORDER BY name"
-                )
-            )
-
-    def describe(self) -> Description:
-        """Return what the store holds."""
-        return describe(self._ledger, self.path)
-
-    def query(
-        self,
-        vector: ArrayLike,
-        k: int = 10,
-        *,
-        filter: Mapping[str, Any] | str | None = None,
-        namespace: str = "",
-    ) -> Hits:
-        """Return the k nearest items, best first; fewer where there are fewer.
-
-        Args:
-            vector: (dimensions,) the query.
-            k: how many, 1 to 10,000.
-            filter: see `idiolect.search.filters`; an object or JSON text.
-            namespace: where to search; an unknown one is empty.
-
-        Returns:
-            Hits whose score is the cosine, the inner product, or minus the squared distance.
-
-        Raises:
-            InputError: the vector, k or filter is bad.
-            CheckpointError: a derived file is damaged; the message names it.
-        """
-        checked = check_query(vector, self.dimensions, self.metric)
-        check_count(k)
-        node = None if filter is None else parse(filter)
-        with self._seeing(namespace) as (place, view):
-            if place is None or view is None:
-                return []
-            selection = None
-            if node is not None:
-                selection = (repr(node), lambda: place.facts.rows(node) if place.count() else _NONE)
-            return _hits(place, view.search(checked, k, selection=selection))
-
-    def match(
-        self,
-        text: str,
-        k: int = 10,
-        *,
-        filter: Mapping[str, Any] | str | None = None,
-        namespace: str = "",
-        marks: tuple[str, str] | None = None,
-    ) -> Hits:
-        """Return the k items whose texts match a query's words best (BM25), best first.
-
-        Args:
-            text: any text.
-            k: how many, 1 to 10,000.
-            filter: see `idiolect.search.filters`; an object or JSON text.
-            namespace: where to search; an unknown one is empty.
-            marks: what to put before and after each word found, in `Hit.highlight`.
-
-        Raises:
-            InputError: k or the filter is bad.
-        """
-        check_count(k)
-        node = None if filter is None else parse(filter)
-        with self._ledger.reading() as db:
-            place = Namespace.find(db, namespace)
-            if place is None:
-                return []
-            among = None
-            if node is not None:
-                among = set(place.facts.rows(node).tolist()) if place.count() else set[int]()
-            found = place.words.search(text, k, among)
-            hits = _hits(place, found)
-            if marks is None:
-                return hits
-            marked = place.words.highlight(text, [row for row, _ in found], *marks)
-            return [
-                replace(hit, highlight=marked.get(row, ""))
-                for hit, (row, _) in zip(hits, found, strict=True)
-            ]
 
     # Keeping
 
@@ -441,33 +280,6 @@ class Store:
             db.execute("VACUUM")
             db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
-    @contextlib.contextmanager
-    def _seeing(self, name: str) -> Iterator[tuple[Namespace | None, View | None]]:
-        """One state of a namespace, in the ledger and in memory alike."""
-        for last in (False, False, True):
-            with self._ledger.reading() as db:
-                # The lock is held from the first read on, so that states only go forward.
-                with self._lock:
-                    place = Namespace.find(db, name)
-                    try:
-                        view = self._view(db, name, place.number) if place is not None else None
-                    except CheckpointError:
-                        if last:
-                            raise
-                        continue  # a merge may have put a newer graph in its place
-                yield place, view
-                return
-
-    def _view(self, db: sqlite3.Connection, name: str, number: int) -> View:
-        view = View.advance(
-            self._views.get(name), db, number, self.path / "graphs", self.dimensions, self.metric
-        )
-        self._views[name] = view
-        return view
-
-
-_NONE = np.empty(0, np.int64)
-
 
 def _make(path: Path, dimensions: int, metric: Metric, wait: float) -> None:
     if not 2 <= dimensions <= _WIDEST:
@@ -484,19 +296,3 @@ def _make(path: Path, dimensions: int, metric: Metric, wait: float) -> None:
         )
     path.mkdir(parents=True, exist_ok=True)
     Ledger.create(ledger, wait, {"dimensions": dimensions, "metric": metric})
-
-
-def _items(place: Namespace, rows: Sequence[Row], *, vectors: bool) -> Iterator[Item]:
-    known = dict(place.vectors([row.row for row in rows])) if vectors else {}
-    for row in rows:
-        blob = known.get(row.row)
-        vector = None if blob is None else np.frombuffer(blob, "<f4")
-        yield Item(row.id, row.text, json.loads(row.metadata), vector)
-
-
-def _hits(place: Namespace, found: Sequence[tuple[int, float]]) -> list[Hit]:
-    rows = {row.row: row for row in place.numbered(row for row, _ in found)}
-    return [
-        Hit(rows[row].id, score, rows[row].text, json.loads(rows[row].metadata))
-        for row, score in found
-    ]

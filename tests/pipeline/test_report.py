@@ -266,7 +266,7 @@ def test_old_pieces_are_marked_one_by_one(page):
 
 
 def test_the_best_system_is_marked_and_controls_are_apart(page):
-    best = re.findall(r"<tr class=\"best\"><td>([^<]*)</td>\s*<td class=\"n\"><b>", page)
+    best = re.findall(r"<tr><td>([^<]*)</td>\s*<td class=\"n\"><b", page)
     assert best == ["+ tuning"]
     assert page.count('<tr class="control">') == 1
 
@@ -377,6 +377,22 @@ def test_what_is_no_finished_run_is_said(tmp_path):
     with pytest.raises(CheckpointError, match=r"searches\.json is damaged"):
         write_report(run)
     assert not (run / "report.html").exists()
+
+
+def test_a_run_ends_with_its_report(finished):
+    reader = read((finished / "run" / "report.html").read_text())
+    metrics = json.loads((finished / "run" / "metrics.json").read_text())
+    figures = metrics["evaluate"]
+    text = " ".join(reader.text.split())
+    for one in figures["systems"]:
+        if one["search"]:
+            assert one["label"] in text
+            assert f"{one['search']['ndcg@10']:.3f}" in text
+    assert figures["promises"]["original_rows"] in text
+    for name in json.loads((finished / "run" / "manifest.json").read_text())["steps"]:
+        assert name in text
+    searches = json.loads((finished / "run/stages/evaluate/searches.json").read_text())
+    assert all(search["query"] in text for search in searches[:10])
 
 
 def test_the_command_says_where_the_page_is(tmp_path):

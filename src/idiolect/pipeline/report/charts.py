@@ -196,8 +196,9 @@ def scatter(
     """
     with _figure(name, 6.2) as (figure, done):
         axes = figure.subplots()
+        size = 4.5 if len(points) > 500 else 8.0
         axes.plot(
-            *points.T, ".", color=_STAND_IN["muted"], markersize=4.5, alpha=0.45, markeredgewidth=0
+            *points.T, ".", color=_STAND_IN["muted"], markersize=size, alpha=0.45, markeredgewidth=0
         )
         figure.draw_without_rendering()
         taken: list[Any] = []

@@ -72,7 +72,7 @@ def _users(texts: Sequence[str], terms: Sequence[str]) -> dict[str, list[int]]:
         for match in pattern.finditer(text):
             users = counts[match[0]]
             users[number] = users.get(number, 0) + 1
-    most = max(_FEWEST, int(_COMMON * len(texts)))
+    most = max(_USERS, int(_COMMON * len(texts)))
     return {
         term: sorted(users, key=lambda number: (-users[number], number))[:_USERS]
         for term, users in counts.items()

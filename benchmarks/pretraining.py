@@ -27,8 +27,8 @@ from idiolect.text.tokenizer import Tokenizer
 from idiolect.training.plan import Plan
 from idiolect.training.pretrain import pretrain
 
-SHAPES = ((256, 4), (384, 6), (512, 8), (768, 12))
-STEPS = 6
+SHAPES = ((256, 4), (384, 6), (512, 8))
+STEPS = 4
 
 
 def matrix_rate(device: str) -> float:

@@ -28,7 +28,10 @@ def gap(vectors, lines, left, right):  # type: ignore[no-untyped-def]
 
 @kernel
 def sort_candidates(vectors, lines, row, candidates, count):  # type: ignore[no-untyped-def]
-    """Return the packed candidates of a row, nearest first, without the row and without doubles."""
+    """Return the packed candidates of a row, nearest first, each once and not the row itself.
+
+    Rows with the same vector begin with the next larger number, so that they form a ring.
+    """
     keys = np.empty(count, np.int64)
     for j in range(count):
         load_row(vectors, np.int64(candidates[j]), lines)
@@ -44,18 +47,30 @@ def sort_candidates(vectors, lines, row, candidates, count):  # type: ignore[no-
         if j == 0 or keys[j] != keys[j - 1]:
             keys[distinct] = keys[j]
             distinct += 1
+    twins = after = 0
+    while twins < distinct and keys[twins] >> 32 == 0:
+        after += row_of(keys[twins]) < row
+        twins += 1
+    keys[:twins] = np.concatenate((keys[after:twins], keys[:after]))
     return keys[:distinct]
 
 
 @kernel
 def choose(vectors, lines, row, keys, alpha, chosen):  # type: ignore[no-untyped-def]
-    """Fill `chosen` (int32) from sorted candidates; what stays empty is -1. Returns the number."""
-    count = 0
+    """Fill `chosen` (int32) from sorted candidates; what stays empty is -1. Returns the number.
+
+    Any row hides all others from its twins, and they would lose each other; so a quarter of the
+    places is open to them.
+    """
+    count = twins = 0
     for key in keys:
         other = row_of(key)
         distance = gap(vectors, lines, np.int64(row), other)
         keep = True
-        for j in range(count):
+        if distance == 0:
+            keep = twins < max(1, chosen.shape[0] // 4)
+            twins += 1
+        for j in range(count if distance > 0 else 0):
             if alpha * gap(vectors, lines, np.int64(chosen[j]), other) <= distance:
                 keep = False
                 break

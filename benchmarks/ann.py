@@ -1,0 +1,273 @@
+"""Nearest neighbours in memory beside hnswlib, Intel's SVS and faiss: recall, speed, memory, build.
+
+    python benchmarks/ann.py [--rows 100000] [--scratch FOLDER] [--build]
+
+All in one process on the same vectors (see `mixture.py`), on one thread. Each side's own knob is
+turned up until recall@10 against exact search reaches a target; then all sides answer the same
+queries in turn, and the least processor time of several rounds counts, for a call with all queries
+("batch") and for a call each ("single"). `--build` builds all anew and reports the wall-clock time
+at two threads; otherwise what the scratch folder keeps from before is used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import faiss
+import hnswlib
+import numpy as np
+import svs
+from rich.console import Console
+from rich.table import Table
+
+from idiolect.search.diskann import Graph
+from mixture import load_mixture, recall
+
+TARGETS, ROUNDS, K, THREADS = (0.95, 0.99), 7, 10, 2
+WANTED = {"hnswlib": 2.0, "SVS": 1.4, "faiss": 1.3}
+Search = Callable[[Any], Any]
+
+
+class Side:
+    """One library: how it builds, saves and loads its index, and searches at a setting."""
+
+    name: str
+    settings: tuple[Any, ...]
+
+    def build(self, points: Any) -> None:
+        raise NotImplementedError
+
+    def save(self, path: Path) -> None:
+        raise NotImplementedError
+
+    def load(self, path: Path, points: Any) -> None:
+        raise NotImplementedError
+
+    def search(self, setting: Any) -> Search:
+        raise NotImplementedError
+
+    def memory(self, points: Any) -> float:
+        """Bytes of the index, as a multiple of the vectors'."""
+        raise NotImplementedError
+
+
+class Ours(Side):
+    name = "idiolect"
+    settings = (10, 11, 12, 13, 14, 15, 16, 18, 20, 22, 24, 26, 28, 32, 36, 40, 48, 56, 64, 80, 96)
+
+    def build(self, points: Any) -> None:
+        self.graph = Graph.build(points, threads=THREADS)
+
+    def save(self, path: Path) -> None:
+        self.graph.save(path)
+
+    def load(self, path: Path, points: Any) -> None:
+        self.graph = Graph.open(path)
+
+    def search(self, setting: Any) -> Search:
+        return lambda queries: self.graph.search(queries, K, width=setting, threads=1)[0]
+
+    def memory(self, points: Any) -> float:
+        return self.graph.memory / points.nbytes
+
+
+class Hnswlib(Side):
+    settings = (10, 12, 14, 16, 18, 20, 24, 28, 32, 36, 40, 48, 56, 64, 72, 80, 96, 112, 128, 160)
+
+    def __init__(self, links: int) -> None:
+        self.name = f"hnswlib M{links}"
+        self.links = links
+
+    def build(self, points: Any) -> None:
+        self.index = hnswlib.Index("ip", points.shape[1])
+        self.index.init_index(len(points), M=self.links, ef_construction=200, random_seed=1)
+        self.index.add_items(points, num_threads=THREADS)
+
+    def save(self, path: Path) -> None:
+        self.index.save_index(str(path))
+
+    def load(self, path: Path, points: Any) -> None:
+        self.index = hnswlib.Index("ip", points.shape[1])
+        self.index.load_index(str(path))
+
+    def search(self, setting: Any) -> Search:
+        def run(queries: Any) -> Any:
+            self.index.set_ef(setting)
+            return self.index.knn_query(queries, K, num_threads=1)[0]
+
+        return run
+
+    def memory(self, points: Any) -> float:
+        return self.index.index_file_size() / points.nbytes
+
+
+class Svs(Side):
+    """Uncompressed: its LVQ codes exist for Intel's processors alone."""
+
+    name = "SVS"
+    settings = (10, 11, 12, 14, 16, 18, 20, 24, 28, 32, 36, 40, 48, 56, 64, 72, 80, 96, 128, 160)
+
+    def build(self, points: Any) -> None:
+        parameters = svs.VamanaBuildParameters(graph_max_degree=64, window_size=128)
+        self.index = svs.Vamana.build(parameters, points, svs.DistanceType.MIP, num_threads=THREADS)
+
+    def save(self, path: Path) -> None:
+        path.mkdir()
+        self.index.save(*(str(path / part) for part in ("config", "graph", "data")))
+
+    def load(self, path: Path, points: Any) -> None:
+        data = svs.VectorDataLoader(str(path / "data"), svs.DataType.float32, points.shape[1])
+        graph = svs.GraphLoader(str(path / "graph"))
+        self.index = svs.Vamana(str(path / "config"), graph, data, svs.DistanceType.MIP)
+
+    def search(self, setting: Any) -> Search:
+        def run(queries: Any) -> Any:
+            self.index.search_window_size = setting
+            return self.index.search(queries, K)[0]
+
+        return run
+
+    def memory(self, points: Any) -> float:
+        return 1 + 4 * 65 / (4 * points.shape[1])
+
+
+class Faiss(Side):
+    name = "faiss IVF-PQ fast-scan"
+    settings = tuple((p, f) for p in (4, 6, 8, 12, 16, 24, 32, 48, 64, 96) for f in (8, 16, 32))
+
+    def build(self, points: Any) -> None:
+        faiss.omp_set_num_threads(THREADS)
+        lists, parts = int(1.6 * len(points) ** 0.5), points.shape[1] // 2
+        factory = f"IVF{lists},PQ{parts}x4fs,RFlat"
+        self.index = faiss.index_factory(points.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
+        self.index.train(points)
+        self.index.add(points)
+        faiss.omp_set_num_threads(1)
+
+    def save(self, path: Path) -> None:
+        self.path = path
+        faiss.write_index(self.index, str(path))
+
+    def load(self, path: Path, points: Any) -> None:
+        self.path = path
+        faiss.omp_set_num_threads(1)
+        self.index = faiss.read_index(str(path))
+
+    def search(self, setting: Any) -> Search:
+        probes, factor = setting
+        inner = faiss.IVFSearchParameters(nprobe=probes)
+        parameters = faiss.IndexRefineSearchParameters(k_factor=factor, base_index_params=inner)
+        return lambda queries: self.index.search(queries, K, params=parameters)[1]
+
+    def memory(self, points: Any) -> float:
+        return self.path.stat().st_size / points.nbytes
+
+
+SIDES = (Ours(), Hnswlib(16), Hnswlib(32), Svs(), Faiss())
+
+
+def prepare(scratch: Path, points: Any, rebuild: bool) -> dict[str, float]:
+    """Build or load every index; returns the seconds of those that were built."""
+    seconds = {}
+    for side in SIDES:
+        path = scratch / f"{side.name.replace(' ', '-')}-{len(points)}"
+        if rebuild:
+            shutil.rmtree(path, ignore_errors=True)
+            path.unlink(missing_ok=True)
+        if not path.exists():
+            start = time.perf_counter()
+            side.build(points)
+            seconds[side.name] = time.perf_counter() - start
+            print(f"{side.name}: built in {seconds[side.name]:.1f} s", flush=True)
+            side.save(path)
+        side.load(path, points)
+    return seconds
+
+
+def first_reaching(side: Side, target: float, queries: Any, truth: Any) -> tuple[Any, float]:
+    """Return the least costly setting with this recall, and its recall."""
+    best, least, reached = None, float("inf"), 0.0
+    for setting in side.settings:
+        run = side.search(setting)
+        start = time.process_time()
+        found = recall(run(queries), truth)
+        cost = time.process_time() - start
+        if found >= target and cost < least:
+            best, least, reached = setting, cost, found
+            if not isinstance(setting, tuple):
+                break
+    assert best is not None, f"{side.name} does not reach {target}"
+    return best, reached
+
+
+def measure(queries: Any, truth: Any) -> list[tuple[str, float, Any, float, float, float]]:
+    """Return name, target, setting, recall, and queries a second in a batch and one by one."""
+    runs = []
+    for target in TARGETS:
+        for side in SIDES:
+            setting, reached = first_reaching(side, target, queries, truth)
+            runs.append((side.name, target, setting, reached, side.search(setting)))
+    least = [[float("inf"), float("inf")] for _ in runs]
+    for _ in range(ROUNDS):
+        for times, (*_, run) in zip(least, runs, strict=True):
+            start = time.process_time()
+            run(queries)
+            middle = time.process_time()
+            for one in range(len(queries)):
+                run(queries[one : one + 1])
+            end = time.process_time()
+            times[:] = min(times[0], middle - start), min(times[1], end - middle)
+    count = len(queries)
+    return [(*run[:4], count / t[0], count / t[1]) for run, t in zip(runs, least, strict=True)]
+
+
+def report(rows: list[Any], seconds: dict[str, float], points: Any) -> None:
+    memory = {side.name: side.memory(points) for side in SIDES}
+    table = Table(title=f"{len(points):,} × {points.shape[1]} float32, one thread, recall@{K}")
+    for column in ("", "recall ≥", "setting", "recall", "batch q/s", "ours ×", "single q/s",
+                   "ours ×", "memory × vectors", "build s"):  # fmt: skip
+        table.add_column(column, justify="left" if not column else "right")
+    for target in TARGETS:
+        ours = next(row for row in rows if row[0] == "idiolect" and row[1] == target)
+        for name, wanted, setting, reached, batch, single in rows:
+            if wanted == target:
+                table.add_row(
+                    name, f"{target}", str(setting), f"{reached:.4f}", f"{batch:,.0f}",
+                    f"{ours[4] / batch:.2f}", f"{single:,.0f}", f"{ours[5] / single:.2f}",
+                    f"{memory[name]:.2f}", f"{seconds[name]:.1f}" if name in seconds else "",
+                )  # fmt: skip
+    Console(width=120).print(table)
+    for target in TARGETS:
+        ours = next(row for row in rows if row[0] == "idiolect" and row[1] == target)
+        for library, wanted in WANTED.items():
+            best = max(row[4] for row in rows if row[0].startswith(library) and row[1] == target)
+            print(f"recall {target}: {ours[4] / best:.2f} × {library} at its best, wanted {wanted}")
+    print(f"memory: {memory['idiolect']:.3f} × the vectors, wanted 1.3")
+    if "hnswlib M16" in seconds and "idiolect" in seconds:
+        for name in ("hnswlib M16", "hnswlib M32"):
+            print(f"build: {seconds['idiolect'] / seconds[name]:.2f} × {name}'s time, wanted 1.0")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--scratch", type=Path, default=Path("/tmp/idiolect-ann"))
+    parser.add_argument("--build", action="store_true", help="build all indexes anew")
+    given = parser.parse_args()
+    given.scratch.mkdir(exist_ok=True, parents=True)
+    points, queries, truth = load_mixture(given.scratch, given.rows)
+    Graph.build(points[:300], threads=1).search(queries[:2], K)  # kernels compiled, or loaded
+    seconds = prepare(given.scratch, points, given.build)
+    report(measure(queries, truth), seconds, points)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,241 @@
+"""The graph in memory against exact search, through its whole life."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from idiolect.errors import ConfigError, InputError
+from idiolect.search.diskann import Graph
+from search.diskann.truth import clusters, recall, scores_of
+
+METRICS = ("cosine", "inner", "l2")
+
+
+@pytest.fixture(scope="module", params=METRICS)
+def built(request: pytest.FixtureRequest):
+    points = clusters(4000, 48, lengths=0.3)
+    return request.param, points, Graph.build(points, metric=request.param, degree=32, width=64)
+
+
+QUERIES = clusters(100, 48, seed=1)
+
+
+def test_finds_what_an_exact_search_finds(built) -> None:
+    metric, points, graph = built
+    ids, scores = graph.search(QUERIES, 10)
+    assert ids.dtype == np.int64
+    assert scores.dtype == np.float32
+    assert recall(ids, points, QUERIES, metric) >= 0.99
+    exact = np.take_along_axis(scores_of(points, QUERIES, metric), ids, 1)
+    np.testing.assert_allclose(scores, exact, rtol=1e-4, atol=1e-4)
+    assert (np.diff(scores, axis=1) <= 0).all()
+
+
+def test_one_query_is_a_batch_of_one(built) -> None:
+    _, _, graph = built
+    together, scores = graph.search(QUERIES[:20], 5)
+    for i in range(20):
+        one, score = graph.search(QUERIES[i], 5)
+        np.testing.assert_array_equal(one[0], together[i])
+        np.testing.assert_array_equal(score[0], scores[i])
+
+
+def test_a_wider_search_finds_no_less(built) -> None:
+    metric, points, graph = built
+    narrow, wide = (
+        recall(graph.search(QUERIES, 10, width=w)[0], points, QUERIES, metric) for w in (10, 100)
+    )
+    assert narrow < wide
+    assert wide >= 0.99
+
+
+@pytest.mark.parametrize("share", [0.5, 0.1, 0.01, 0.001])
+def test_recall_holds_under_a_filter(built, share: float) -> None:
+    metric, points, graph = built
+    keep = np.zeros(len(points), bool)
+    count = max(10, int(share * len(points)))
+    keep[np.random.default_rng(2).permutation(len(points))[:count]] = True
+    ids, _ = graph.search(QUERIES, 10, keep=keep)
+    assert keep[ids].all()
+    assert recall(ids, points, QUERIES, metric, keep) >= 0.95
+
+
+def test_recall_holds_where_the_kept_rows_are_far_away(built) -> None:
+    """Rows of one side of space, queries from the other: the walk has to cross what is not kept."""
+    metric, points, graph = built
+    side = points @ points.mean(0)
+    keep = side < np.quantile(side, 0.2)
+    queries = QUERIES[np.argsort(-(QUERIES @ points.mean(0)))[:40]]
+    ids, _ = graph.search(queries, 10, keep=keep)
+    assert recall(ids, points, queries, metric, keep) >= 0.95
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_recall_stays_after_deletes_and_inserts(metric: str) -> None:
+    points = clusters(3000, 32, lengths=0.2)
+    queries = clusters(100, 32, seed=1)
+    graph = Graph.build(points, metric=metric, degree=32, width=64)
+    before = recall(graph.search(queries, 10, width=40)[0], points, queries, metric)
+    gone = np.random.default_rng(3).permutation(3000)[:900]
+    alive = np.ones(3000, bool)
+    alive[gone] = False
+    graph.delete(gone)
+    assert (len(graph), graph.deleted, graph.rows) == (2100, 900, 3000)
+    ids, _ = graph.search(queries, 10, width=40)
+    assert recall(ids, points, queries, metric, alive) >= before - 0.01
+    graph.merge()
+    assert (len(graph), graph.deleted, graph.rows) == (2100, 0, 3000)
+    ids, _ = graph.search(queries, 10, width=40)
+    assert recall(ids, points, queries, metric, alive) >= before - 0.01
+    places = np.concatenate([graph.insert(points[part]) for part in np.split(gone, 9)])
+    assert sorted(places) == sorted(gone), "freed rows are used again"
+    now = points.copy()
+    now[places] = points[gone]
+    ids, _ = graph.search(queries, 10, width=40)
+    assert recall(ids, now, queries, metric) >= before - 0.01
+
+
+def test_a_graph_grown_from_nothing_is_as_good() -> None:
+    points, queries = clusters(3000, 32), clusters(100, 32, seed=1)
+    graph = Graph.build(points[:0], degree=32, width=64)
+    np.testing.assert_array_equal(graph.insert(points[:1]), [0])
+    for start in range(1, 3000, 500):
+        graph.insert(points[start : start + 500])
+    assert len(graph) == 3000
+    assert recall(graph.search(queries, 10)[0], points, queries, "cosine") >= 0.99
+
+
+def test_what_was_deleted_is_not_found_and_what_was_inserted_is() -> None:
+    points = clusters(500, 16)
+    graph = Graph.build(points, metric="l2")
+    graph.delete([3, 4])
+    assert not {3, 4} & set(graph.search(points[3], 500)[0].ravel().tolist())
+    new = graph.insert(points[3] + 0.001)
+    assert graph.search(points[3], 1)[0][0, 0] == new[0] == 500
+    np.testing.assert_array_equal(graph.vectors(new), points[3:4] + np.float32(0.001))
+    graph.delete(np.setdiff1d(np.arange(501), [3, 4]))
+    assert len(graph) == 0
+    assert (graph.search(points[:2], 3)[0] == -1).all()
+    graph.merge()
+    assert graph.insert(points[:2]).tolist() == [0, 1]
+    assert graph.search(points[1], 1)[0][0, 0] == 1
+
+
+def test_the_same_seed_gives_the_same_graph_on_any_number_of_threads(tmp_path: Path) -> None:
+    points = clusters(1500, 24)
+    files = []
+    for i, (seed, threads) in enumerate([(0, 1), (0, 3), (1, 1)]):
+        graph = Graph.build(points, degree=16, width=32, seed=seed, threads=threads)
+        graph.delete(np.arange(0, 300, 2))
+        graph.merge(threads=threads)
+        graph.insert(points[:200] * 2, threads=threads)
+        graph.save(tmp_path / str(i))
+        files.append(np.array(graph.snapshot().neighbours))
+    np.testing.assert_array_equal(files[0], files[1])
+    assert (files[0] != files[2]).any()
+    assert (tmp_path / "0").read_bytes() == (tmp_path / "1").read_bytes()
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("rows", [0, 1, 2, 3, 11])
+def test_few_rows(metric: str, rows: int) -> None:
+    points = clusters(rows, 5)
+    graph = Graph.build(points, metric=metric)
+    assert len(graph) == rows
+    ids, scores = graph.search(np.ones((2, 5), np.float32), 12)
+    assert ids.shape == scores.shape == (2, 12)
+    for row in ids:
+        assert sorted(row[:rows]) == list(range(rows))
+    assert (ids[:, rows:] == -1).all()
+    assert (scores[:, rows:] == -np.inf).all()
+
+
+@pytest.mark.parametrize("dimension", [2, 3, 17, 200, 4096])
+@pytest.mark.parametrize("metric", METRICS)
+def test_any_dimension(dimension: int, metric: str) -> None:
+    points, queries = clusters(600, dimension), clusters(20, dimension, seed=1)
+    graph = Graph.build(points, metric=metric, degree=24, width=48)
+    assert recall(graph.search(queries, 10)[0], points, queries, metric) >= 0.98
+
+
+@pytest.mark.parametrize("metric", ["cosine", "l2"])
+def test_a_crowded_plane(metric: str) -> None:
+    """Neighbours are much closer here than a step of a short code."""
+    points = np.random.default_rng(0).normal(size=(8000, 2)).astype(np.float32)
+    graph = Graph.build(points, metric=metric, degree=16, width=40)
+    assert recall(graph.search(points[:100], 10)[0], points, points[:100], metric) >= 0.98
+
+
+def test_doubles_are_all_found() -> None:
+    points = np.repeat(clusters(20, 8), 30, axis=0)
+    ids, scores = Graph.build(points, metric="l2").search(points[::30], 30)
+    for i, row in enumerate(ids):
+        assert set(row // 30) == {i}
+    np.testing.assert_array_equal(scores, 0)
+
+
+def test_bad_input_is_refused_and_changes_nothing() -> None:
+    points = clusters(50, 6)
+    bad = points.copy()
+    bad[7, 2] = np.nan
+    for vectors, told in [
+        (bad, "vector 7 has values that are not finite"),
+        (np.where(np.isnan(bad), np.inf, bad), "vector 7"),
+        (np.full((1, 6), 1e30, np.float32), "too large"),
+        (np.zeros((1, 6), np.float32), "vector 0 is zero"),
+        (points[0], "1 axes"),
+    ]:
+        with pytest.raises(InputError, match=told):
+            Graph.build(vectors)
+    graph = Graph.build(points)
+    for wrong, told in [
+        (bad, "vector 7"),
+        (points[:, :5], "5 dimensions, the index has 6"),
+        (np.zeros((2, 6)), "zero"),
+    ]:
+        with pytest.raises(InputError, match=told):
+            graph.insert(wrong)
+        with pytest.raises(InputError, match=told):
+            graph.search(wrong, 3)
+    for gone, told in [([50], "no row 50"), ([-1], "no row -1"), ([2, 99], "no row 99")]:
+        with pytest.raises(InputError, match=told):
+            graph.delete(gone)
+    assert (len(graph), graph.rows, graph.deleted) == (50, 50, 0)
+    for keep in (np.ones(49, bool), np.ones(50)):
+        with pytest.raises(InputError, match="the mask is"):
+            graph.search(points, 3, keep=keep)
+    with pytest.raises(InputError, match="k is 0"):
+        graph.search(points, 0)
+    with pytest.raises(ConfigError, match="one of cosine, inner, l2"):
+        Graph.build(points, metric="dot")  # type: ignore[arg-type]
+    Graph.build(np.zeros((3, 6), np.float32), metric="l2")
+
+
+def test_searches_go_on_while_rows_come_and_go() -> None:
+    points = clusters(2000, 32)
+    graph = Graph.build(points[:1000], degree=16, width=32)
+    wrong: list[str] = []
+    stop = threading.Event()
+
+    def look() -> None:
+        while not stop.is_set():
+            ids, _ = graph.search(points[:50], 1, threads=1)
+            missed = int((ids[:, 0] != np.arange(50)).sum())
+            if missed > 1:
+                wrong.append(f"{missed} of 50 rows did not find themselves")
+
+    readers = [threading.Thread(target=look) for _ in range(2)]
+    for reader in readers:
+        reader.start()
+    for start in range(1000, 2000, 200):
+        graph.delete(np.arange(start - 900, start - 800))
+        graph.insert(points[start : start + 200])
+        graph.merge()
+    stop.set()
+    for reader in readers:
+        reader.join()
+    assert not wrong, wrong[:3]

@@ -1,0 +1,157 @@
+"""The inner loops against NumPy, on this processor and on a plain one, and where they are kept."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from idiolect.search.diskann.beam import insert, pack, row_of
+from idiolect.search.diskann.codes import Quantiser, aligned, estimate, prepare_query
+from idiolect.search.diskann.product import ProductCodes, look_up, tabulate
+from idiolect.search.diskann.signs import SignCodes, count_signs, split_query
+from idiolect.search.diskann.threads import Crew
+from search.diskann.truth import clusters
+
+CHECK = """
+import numpy as np
+from idiolect.search.diskann.codes import aligned
+from idiolect.search.diskann.jit import kernel
+from idiolect.search.diskann import vector
+
+@kernel
+def run(a, b, lines, which):
+    x, y = a.ctypes.data, b.ctypes.data
+    if which == 0:
+        return np.float64(vector.dot_nibbles(x, y, lines))
+    if which == 1:
+        return np.float64(vector.dot_bytes(x, y, lines))
+    if which == 2:
+        return np.float64(vector.dot(x, y, lines))
+    return np.float64(vector.squared_distance(x, y, lines))
+
+random = np.random.default_rng(0)
+for lines in (1, 2, 3, 8, 13):
+    codes, query = aligned(lines, 64, np.uint8), aligned(2 * lines, 64, np.int8)
+    codes[:] = random.integers(0, 256, codes.shape)
+    query[:] = random.integers(-127, 128, query.shape)
+    halves = np.stack([codes & 15, codes >> 4], 1).astype(int).reshape(-1, 64)
+    assert run(codes, query, lines, 0) == (halves * query).sum()
+    assert run(codes, query, lines, 1) == (codes.astype(int) * query[:lines]).sum()
+    a, b = aligned(lines, 16, np.float32), aligned(lines, 16, np.float32)
+    a[:], b[:] = random.normal(size=a.shape), random.normal(size=b.shape)
+    np.testing.assert_allclose(run(a, b, lines, 2), (a * b).sum(), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(run(a, b, lines, 3), ((a - b) ** 2).sum(), rtol=1e-5)
+"""
+
+
+@pytest.mark.parametrize("processor", ["", "generic"])
+def test_inner_loops(tmp_path: Path, processor: str) -> None:
+    (tmp_path / "check.py").write_text(CHECK)
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+    if processor:
+        environment["NUMBA_CPU_NAME"] = processor
+    subprocess.run([sys.executable, tmp_path / "check.py"], env=environment, check=True)
+
+
+COUNT = """
+import numpy as np
+from idiolect.search.diskann import jit
+from idiolect.search.diskann.format import checksum
+checksum(np.zeros(10, np.uint8))
+print(jit.kernel_folder(), sum(checksum.stats.cache_hits.values()))
+"""
+
+
+def _count(**environment: str) -> list[str]:
+    run = subprocess.run(
+        [sys.executable, "-c", COUNT],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return run.stdout.split()
+
+
+def test_a_second_process_finds_the_kernels_compiled(tmp_path: Path) -> None:
+    first, second = (_count(XDG_CACHE_HOME=str(tmp_path)) for _ in range(2))
+    assert first[0] == second[0]
+    assert first[0].startswith(str(tmp_path))
+    assert (first[1], second[1]) == ("0", "1")
+
+
+def test_without_a_folder_to_keep_them_kernels_work(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    nowhere = str(tmp_path / "file")
+    assert _count(XDG_CACHE_HOME=nowhere, HOME=nowhere, NUMBA_CACHE_DIR="") == ["None", "0"]
+
+
+def test_candidates_sort_by_distance_and_then_row() -> None:
+    distances = np.array([-np.inf, -3.5, -1e-30, 0, 1e-30, 2, 2, np.inf], np.float32)
+    keys = [pack(d, i) for i, d in enumerate(distances)]
+    assert keys == sorted(keys)
+    assert [row_of(key) for key in keys] == list(range(8))
+    assert row_of(pack(np.float32(1), 2**31 - 1)) == 2**31 - 1
+
+
+def test_a_list_keeps_the_nearest() -> None:
+    values = np.random.default_rng(0).permutation(100)
+    pool, size = np.empty(10, np.int64), 0
+    for value in values:
+        insert(pool, size, np.int64(value))
+        size = min(size + 1, 10)
+    assert pool.tolist() == list(range(10))
+
+
+@pytest.mark.parametrize(("bits", "error"), [(4, 0.12), (8, 0.01), (32, 1e-6)])
+@pytest.mark.parametrize("dimension", [16, 80, 384])
+def test_codes_estimate_inner_products(bits: int, error: float, dimension: int) -> None:
+    points = aligned(500, dimension, np.float32)
+    points[:] = clusters(500, dimension)
+    quantiser = Quantiser.fit(points, bits)
+    decoded = quantiser.decode(points)
+    assert np.sqrt(((decoded - points) ** 2).mean() / points.var()) < error
+    codes = aligned(500, quantiser.lines * 64, np.uint8)
+    codes[:] = quantiser.encode(points)
+    place = aligned(1, max(4 * dimension, len(quantiser.step)), np.uint8)[0]
+    query = points[7] + 0.1
+    scale = prepare_query(query, quantiser.step, bits, place)
+    found = [
+        estimate(codes.ctypes.data, i, quantiser.lines, bits, place.ctypes.data, scale)
+        for i in range(500)
+    ]
+    exact = decoded @ query
+    offset = np.mean(exact - found)
+    assert np.abs(exact - found - offset).max() < 0.02 * exact.std()
+
+
+def test_the_number_of_bits_follows_the_data() -> None:
+    wide, plane = clusters(5000, 128), np.random.default_rng(0).normal(size=(10_000, 2))
+    crowded = np.repeat(wide[:50], 100, axis=0) + 1e-3 * wide[np.arange(5000) % 977]
+    assert Quantiser.choose(wide).bits == 4
+    assert Quantiser.choose(plane.astype(np.float32)).bits == 32
+    assert Quantiser.choose(crowded).bits > 4
+
+
+@pytest.mark.parametrize("metric", [0, 1, 2])
+def test_codes_on_disk_estimate_scores(metric: int) -> None:
+    points = clusters(2000, 96)
+    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    query = points[3] + 0.3 * points[5]
+    exact = points @ query - (0.5 * (points**2).sum(1) if metric == 2 else 0)
+    with Crew(1) as crew:
+        products = ProductCodes.of(points, 96, 0, crew)
+        signs = SignCodes.of(points, 96, metric, 0, crew)
+    table = np.empty((len(products.centres), 256), np.float32)
+    tabulate(query, products.centres, metric == 2, table)
+    by_products = [look_up(products.codes, i, table) for i in range(2000)]
+    planes, facts = np.empty((4, signs.codes.shape[1]), np.uint64), np.empty(3, np.float32)
+    split_query(query, signs.flips, np.empty(96, np.float32), planes, facts)
+    by_signs = [count_signs(signs.codes, signs.facts, i, planes, facts) for i in range(2000)]
+    assert np.corrcoef(exact, by_products)[0, 1] > 0.98
+    assert np.corrcoef(exact, by_signs)[0, 1] > 0.93

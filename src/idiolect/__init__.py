@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from idiolect.encoding.encoder import Encoder
     from idiolect.encoding.tune import tune
     from idiolect.models.language_model import LanguageModel
+    from idiolect.search.index import Index
+    from idiolect.search.items import Item
     from idiolect.text.corpus import Corpus
     from idiolect.text.tokenizer import Tokenizer
     from idiolect.training.plan import Plan
@@ -26,6 +28,8 @@ __version__ = "0.1.0"
 _HOMES = {
     "Corpus": "idiolect.text.corpus",
     "Encoder": "idiolect.encoding.encoder",
+    "Index": "idiolect.search.index",
+    "Item": "idiolect.search.items",
     "LanguageModel": "idiolect.models.language_model",
     "Plan": "idiolect.training.plan",
     "Tokenizer": "idiolect.text.tokenizer",
@@ -39,6 +43,8 @@ _HOMES = {
 __all__ = [
     "Corpus",
     "Encoder",
+    "Index",
+    "Item",
     "LanguageModel",
     "Plan",
     "Tokenizer",

@@ -200,7 +200,7 @@ def test_list_goes_on_after_an_id(store: AnyStore) -> None:
 
 
 def test_words_find_texts(store: AnyStore) -> None:
-    texts = ["The XR-2000B runs hot", "running shoes", "a red lamp", "Café lamps, red and blue"]
+    texts = ["The XR-2000B runs hot", "running shoes", "a red lamp", "Café lamp, red and blue"]
     store.upsert([Item(str(n), text, {}, vector(n)) for n, text in enumerate(texts)])
     assert _ids(store.match("xr-2000b", 3)) == ["0"]
     assert _ids(store.match("shoes runs", 3)) in (["0", "1"], ["1", "0"])

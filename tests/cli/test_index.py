@@ -1,0 +1,156 @@
+"""`idiolect index`, `search` and `similar`, as a person runs them on a small encoder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner, Result
+
+from idiolect.cli.main import app
+from idiolect.errors import IdiolectError, InputError
+
+PRODUCTS = [
+    {"id": 1, "title": "red lamp", "price": 20.0, "brand": "acme"},
+    {"id": 2, "title": "blue lamp", "price": 30.5, "brand": "bolt"},
+    {"id": 3, "title": "oak table", "price": 200, "brand": "bolt"},
+    {"title": "no id", "price": 1},
+    {"id": 5, "price": 1},
+]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with records, and an encoder that needs no weights."""
+    from idiolect.encoding.encoder import Encoder
+
+    class Letters:
+        """Counts letters."""
+
+        dimensions = 26
+        fingerprint = "letters"
+
+        def encode(self, texts: list[str], **_: Any) -> np.ndarray:
+            counts = [[text.lower().count(chr(97 + n)) for n in range(26)] for text in texts]
+            return np.array(counts, np.float32)
+
+    monkeypatch.setattr(Encoder, "load", lambda source: Letters())
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "products.jsonl").write_text("\n".join(map(json.dumps, PRODUCTS)))
+    (tmp_path / "more.csv").write_text("id,title,price,brand\n4,green lamp,12.5,acme\n007,old,,x\n")
+    return tmp_path
+
+
+def _run(*arguments: str) -> Result:
+    return CliRunner().invoke(app, arguments, env={"COLUMNS": "120"})
+
+
+def _fails(*arguments: str) -> IdiolectError:
+    result = _run(*arguments)
+    assert isinstance(result.exception, IdiolectError), result.output
+    return result.exception
+
+
+@pytest.fixture
+def index(here: Path) -> str:
+    result = _run("index", "build", "idx", "products.jsonl", "--encoder", "letters")
+    assert result.exit_code == 0, result.output
+    assert "3 items written, 0 unchanged" in result.output
+    assert "left out 1 records: no id" in result.output
+    assert "left out 1 records: no text" in result.output
+    return "idx"
+
+
+def _found(*arguments: str) -> list[str]:
+    result = _run(*arguments, "--json")
+    assert result.exit_code == 0, result.output
+    return [json.loads(line)["id"] for line in result.output.splitlines()]
+
+
+def test_build_add_search_delete(index: str) -> None:
+    assert _found("search", index, "lamp", "-k", "2") == ["1", "2"]
+    assert _found("search", index, "lamp", "--filter", '{"price": {"$gt": 25}}')[0] == "2"
+    assert _found("search", index, "table", "--mode", "lexical") == ["3"]
+    assert _found("similar", index, "1", "-k", "1") == ["2"]
+    result = _run("index", "add", index, "more.csv")
+    assert "2 items written, 0 unchanged" in result.output
+    assert _found("search", index, "lamp", "--filter", '{"price": 12.5}') == ["4"]
+    assert _found("search", index, "old", "--mode", "lexical") == ["007"]
+    again = _run("index", "build", index, "products.jsonl", "--encoder", "letters")
+    assert "0 items written, 3 unchanged" in again.output
+    assert _run("index", "delete", index, "1", "nope").output == "deleted 1 items\n"
+    assert "deleted 2" in _run("index", "delete", index, "--filter", '{"brand":"bolt"}').output
+    assert sorted(_found("search", index, "lamp")) == ["007", "4"]
+
+
+def test_tables_show_what_was_found(index: str) -> None:
+    shown = _run("search", index, "red lamp", "-k", "2").output
+    assert "red lamp" in shown
+    assert "price=20.0  brand=acme" in shown
+    assert "\x02" not in shown
+    assert _run("search", index, "zzz", "--mode", "lexical").output == "nothing found\n"
+    info = _run("index", "info", index).output
+    assert "3 items, 26 dimensions, cosine" in info
+    assert "brand, price" in info
+    assert "encoder letters" in info
+
+
+def test_verify_names_the_damage_and_compact_repairs_it(index: str) -> None:
+    import sqlite3
+
+    assert "nothing is damaged" in _run("index", "verify", index).output
+    with sqlite3.connect(Path(index) / "ledger.db") as db:
+        db.execute("DELETE FROM facts WHERE value = 'acme'")
+    db.close()
+    result = _run("index", "verify", index)
+    assert result.exit_code == 1
+    assert "filters miss its brand" in result.output
+    assert _run("index", "compact", index, "--rebuild").exit_code == 0
+    assert _run("index", "verify", index).exit_code == 0
+
+
+def test_snapshot_and_restore(index: str) -> None:
+    assert _run("index", "snapshot", index, "first").exit_code == 0
+    _run("index", "delete", index, "1", "2")
+    assert _run("index", "restore", index, "first").output == "restored 3 items\n"
+    assert _found("search", index, "lamp", "-k", "2") == ["1", "2"]
+
+
+def test_export(index: str, here: Path) -> None:
+    pytest.importorskip("milvus_lite")
+    assert (
+        "3 items to a.jsonl"
+        in _run("index", "export", index, "--to", "jsonl", "-o", "a.jsonl").output
+    )
+    records = [json.loads(line) for line in Path("a.jsonl").read_text().splitlines()]
+    assert {r["id"]: r["metadata"] for r in records}["1"] == {"price": 20.0, "brand": "acme"}
+    _run("index", "export", index, "--to", "parquet", "-o", "a.parquet")
+    table = pq.read_table("a.parquet").to_pylist()
+    assert [row["id"] for row in table] == [record["id"] for record in records]
+    assert [row["vector"] for row in table] == [record["vector"] for record in records]
+    to = ("--to", "milvus", "--uri", "a.db", "--collection", "things")
+    assert "3 items to collection things" in _run("index", "export", index, *to).output
+    from idiolect.search.milvus import MilvusStore
+
+    with MilvusStore.open("a.db", "things") as moved:
+        assert moved.settings["encoder"] == "letters"
+        assert moved.fetch(["1"])["1"].metadata == {"price": 20.0, "brand": "acme"}
+        assert [hit.id for hit in moved.match("oak", 3)] == ["3"]
+    assert sorted(path.name for path in here.iterdir() if path.name.startswith(".")) == []
+
+
+def test_errors_are_one_line(index: str) -> None:
+    assert "no item has the field 'colour'" in str(
+        _fails("search", index, "lamp", "--mode", "lexical", "--filter", '{"colour": 1}')
+    )
+    assert "at price" in str(_fails("search", index, "x", "--filter", '{"price": {"$x": 1}}'))
+    assert isinstance(_fails("index", "info", "nowhere"), InputError)
+    assert isinstance(_fails("similar", index, "99"), InputError)
+    assert "needs a file" in str(_fails("index", "export", index, "--to", "jsonl"))
+    Path("a.jsonl").write_text('{"title": "x"}')
+    build = ("index", "build", "other", "a.jsonl", "--encoder", "letters")
+    assert "which field holds the id? There are title" in str(_fails(*build))

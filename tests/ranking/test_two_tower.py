@@ -72,7 +72,7 @@ def test_residual_crossing_by_hand() -> None:
 def test_learns_from_a_teacher(crossing: str, loss: str, tmp_path: Path) -> None:
     towers = _separate(crossing) if crossing == "residual" else TwoTower(small.encoder())
     rows = towers.towers["document"].model.network.tokens.weight.clone()
-    towers.distil(_teacher, small.groups(40), out=tmp_path, loss=loss, epochs=6, plan=PLAN)  # type: ignore[arg-type]
+    towers.distil(_teacher, small.groups(40), out=tmp_path, loss=loss, epochs=12, plan=PLAN)  # type: ignore[arg-type]
     assert small.share_first(towers.score, small.groups(30, seed=1)) > 0.8
     assert torch.equal(towers.towers["document"].model.network.tokens.weight, rows)
     assert not hasattr(towers.towers["query"].model.network, "two_tower")

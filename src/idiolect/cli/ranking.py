@@ -77,11 +77,13 @@ def evaluate_search(
     from rich.console import Console
 
     from idiolect.ranking.metrics import evaluate
-    from idiolect.ranking.systems import draw_curve, figures_of, write_per_query
+    from idiolect.ranking.systems import draw_curve, figures_of, picture_kind, write_per_query
     from idiolect.text.files import write_atomic
 
     console, errors = Console(), Console(stderr=True)
     sizes = _sizes(dimensions)
+    if curve is not None:
+        picture_kind(curve)  # before anything takes time
     with errors.status("reading the collection"):
         collection = _collection(data, split, documents, queries, judgements)
     for note in collection.notes:
@@ -103,11 +105,13 @@ def evaluate_search(
         from idiolect.ranking.collection import read_run
 
         systems[path.name] = measure(read_run(path))
-    for name in [*([base] if base else []), *(models or [])]:
+    named = {"base": base} if base else {}
+    for name in models or []:
+        named[_label(name, named)] = name
+    for label, name in named.items():
         from idiolect.ranking.baselines import Dense
 
         dense = Dense(_encoder(name), collection.documents, progress=errors.is_terminal)
-        label = "base" if name == base else _label(name, systems)
         systems[label] = measure(dense.search(collection.queries))
         whole = dense.vectors.shape[1]
         curves[label] = {whole: systems[label].means["ndcg@10"]}
@@ -118,9 +122,9 @@ def evaluate_search(
     figures = figures_of(systems, against="base" if base else None)
     figures |= {"notes": collection.notes, "gains": gains, "judged_only": judged_only}
     figures["curves"] = curves
-    for path in (out, per_query, curve):
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
+    for file in (out, per_query, curve):
+        if file is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
     if out is not None:
         write_atomic(out, (json.dumps(figures, indent=2) + "\n").encode())
     if per_query is not None:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from types import ModuleType
+from typing import Any, Self
 
 import numpy as np
 
@@ -17,9 +19,6 @@ from idiolect.errors import CheckpointError, InputError, MissingDependencyError
 from idiolect.ranking.features import Features
 from idiolect.ranking.metrics import Judgements, Run
 from idiolect.text.files import read_json, write_atomic
-
-if TYPE_CHECKING:
-    import lightgbm
 
 __all__ = ["LambdaMART", "cross_validate"]
 
@@ -34,11 +33,11 @@ class LambdaMART:
     >>> better = model.rerank(features, run)                    # doctest: +SKIP
 
     Args:
-        trees: The trees.
+        trees: The trees, a `lightgbm.Booster`.
         names: The features they look at, in order.
     """
 
-    def __init__(self, trees: lightgbm.Booster, names: Sequence[str]) -> None:
+    def __init__(self, trees: Any, names: Sequence[str]) -> None:
         self._trees = trees
         self.names = tuple(names)
         """The features it looks at."""
@@ -182,11 +181,10 @@ def cross_validate(
     return result
 
 
-def _library() -> lightgbm:  # type: ignore[valid-type]
+def _library() -> ModuleType:
     try:
-        import lightgbm
+        return import_module("lightgbm")
     except (ImportError, OSError) as error:  # its shared library may lack the system's OpenMP
         raise MissingDependencyError(
             f"LightGBM cannot be loaded: {error}", hint="pip install 'idiolect[ranking]'"
         ) from error
-    return lightgbm

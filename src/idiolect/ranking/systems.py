@@ -16,7 +16,7 @@ from idiolect.ranking.metrics import Evaluation
 from idiolect.ranking.significance import compare
 from idiolect.text.files import write_atomic
 
-__all__ = ["draw_curve", "figures_of", "write_per_query"]
+__all__ = ["draw_curve", "figures_of", "picture_kind", "write_per_query"]
 
 _INK, _GRID = "#333333", "#dddddd"
 _SERIES = ("#1f5fa8", "#c25a1a", "#3c8a4a", "#7a4fa3")
@@ -70,6 +70,18 @@ def write_per_query(path: str | Path, systems: Mapping[str, Evaluation]) -> None
     write_atomic(Path(path), text.getvalue().encode())
 
 
+def picture_kind(path: str | Path) -> str:
+    """Return the format a picture is to have, by the end of its name: `svg`, `png` or `pdf`.
+
+    Raises:
+        InputError: It has none that can be drawn.
+    """
+    kind = Path(path).suffix.lower().removeprefix(".")
+    if kind not in ("svg", "png", "pdf"):
+        raise InputError(f"{path} is no picture", hint="give a name that ends in .svg or .png")
+    return kind
+
+
 def draw_curve(
     path: str | Path,
     curves: Mapping[str, Mapping[int, float]],
@@ -88,10 +100,7 @@ def draw_curve(
     Raises:
         InputError: The file's name says no format that can be drawn.
     """
-    path = Path(path)
-    kind = path.suffix.lower().removeprefix(".")
-    if kind not in ("svg", "png", "pdf"):
-        raise InputError(f"{path.name} is no picture", hint="give a name that ends in .svg or .png")
+    kind = picture_kind(path)
     figure = Figure(figsize=(6.4, 3.8), layout="constrained")
     axes = figure.subplots()
     sizes = sorted({size for curve in curves.values() for size in curve})
@@ -126,4 +135,4 @@ def draw_curve(
     axes.legend(frameon=False, fontsize=9, loc="lower right")
     buffer = io.BytesIO()
     figure.savefig(buffer, format=kind, dpi=160, metadata={"Date": None} if kind == "svg" else None)
-    write_atomic(path, buffer.getvalue())
+    write_atomic(Path(path), buffer.getvalue())

@@ -1,0 +1,127 @@
+"""`idiolect evaluate search` and `idiolect rerank`, as a person runs them."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from idiolect.cli.main import app
+from idiolect.errors import ConfigError, IdiolectError, InputError
+from idiolect.ranking.baselines import BM25
+from idiolect.ranking.collection import read_run, write_run
+from idiolect.ranking.cross_encoder import CrossEncoder
+from idiolect.ranking.two_tower import TwoTower
+from ranking import small
+
+TEXTS = {f"d{i}": " ".join(small.WORDS[i : i + 3]) for i in range(12)}
+QUERIES = {"q0": "w1 w2", "q1": "w6", "q2": "w9 w10"}
+GRADES = {"q0": {"d1": 2, "d0": 1}, "q1": {"d5": 1, "d4": 1, "gone": 1}, "q2": {"d9": 2}}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name, texts in (("corpus", TEXTS), ("queries", QUERIES)):
+        lines = [json.dumps({"_id": key, "text": text}) for key, text in texts.items()]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines))
+    (tmp_path / "qrels").mkdir()
+    rows = [f"{q}\t{d}\t{g}" for q, grades in GRADES.items() for d, g in grades.items()]
+    text = "\n".join(["query-id\tcorpus-id\tscore", *rows])
+    (tmp_path / "qrels" / "test.tsv").write_text(text)
+    small.encoder().save(tmp_path / "model")
+    return tmp_path
+
+
+def _run(*arguments: str) -> str:
+    result = CliRunner().invoke(app, list(arguments), env={"COLUMNS": "200"})
+    if isinstance(result.exception, IdiolectError):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_evaluate_search(folder: Path) -> None:
+    model = str(folder / "model")
+    write_run(folder / "other.txt", {"q0": {"d1": 2.0, "d0": 1.0}, "q1": {"d5": 1.0}})
+    output = _run(
+        "evaluate", "search", model, "--base", model, "--data", str(folder),
+        "--run", str(folder / "other.txt"), "--dimensions", "8,4",
+        "--curve", str(folder / "made" / "curve.svg"), "--out", str(folder / "made" / "out.json"),
+        "--per-query", str(folder / "made" / "queries.csv"),
+    )  # fmt: skip
+    assert "1 judgements are of documents that are not there: 'gone'" in output
+    assert "3 queries" in output
+    figures = json.loads((folder / "made" / "out.json").read_text())
+    systems = figures["systems"]
+    assert list(systems) == [
+        "BM25", "other.txt", "base", "base, 8 dimensions", "base, 4 dimensions",
+        f"{folder.name}/model", f"{folder.name}/model, 8 dimensions",
+        f"{folder.name}/model, 4 dimensions",
+    ]  # fmt: skip
+    for name in systems:
+        assert name in output
+    assert figures["against"] == "base"
+    same = systems[f"{folder.name}/model"]["comparison"]
+    assert (same["difference"], same["p_value"]) == (0, 1)
+    assert systems["other.txt"]["unanswered"] == 1
+    assert systems["other.txt"]["means"]["mrr@10"] == pytest.approx(2 / 3)
+    with (folder / "made" / "queries.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 3 * len(systems)
+    mean = sum(float(r["ndcg@10"]) for r in rows if r["system"] == "BM25") / 3
+    assert mean == pytest.approx(systems["BM25"]["means"]["ndcg@10"], abs=1e-5)
+    drawing = (folder / "made" / "curve.svg").read_text()
+    assert drawing.count("<svg") == 1
+    curve = figures["curves"]["base"]
+    assert set(curve) == {"16", "8", "4"}
+
+
+def test_judgements_name_queries_by_their_text(folder: Path) -> None:
+    (folder / "rated.csv").write_text("query,docid,rating\nw1 w2,d1,3\nw6,d5,1\nw9,d0,0\n")
+    output = _run(
+        "evaluate", "search", "--documents", str(folder / "corpus.jsonl"),
+        "--judgements", str(folder / "rated.csv"), "--gains", "exponential",
+    )  # fmt: skip
+    assert "2 queries; 1 without a relevant document are left out" in output
+
+
+@pytest.mark.parametrize("kind", ["cross-encoder", "two towers"])
+def test_rerank(kind: str, folder: Path) -> None:
+    saved = folder / "ranker"
+    score = (model := CrossEncoder.of(small.model())).score
+    if kind == "two towers":
+        score = (model := TwoTower(small.encoder())).score  # type: ignore[assignment]
+    model.save(saved)
+    write_run(folder / "bm25.txt", BM25(TEXTS).search(QUERIES))
+    output = _run(
+        "rerank", str(saved), "--run", str(folder / "bm25.txt"),
+        "--documents", str(folder / "corpus.jsonl"), "--queries", str(folder / "queries.jsonl"),
+        "-o", str(folder / "made" / "better.txt"), "--depth", "2",
+    )  # fmt: skip
+    assert "3 queries, 6 documents" in output
+    better = read_run(folder / "made" / "better.txt")
+    for query, found in better.items():
+        expected = score([(QUERIES[query], TEXTS[doc]) for doc in found])
+        assert list(found.values()) == pytest.approx(expected.tolist(), abs=1e-5)
+
+
+def test_errors_are_one_line(folder: Path) -> None:
+    with pytest.raises(ConfigError, match="what is to be searched"):
+        _run("evaluate", "search", str(folder / "model"))
+    with pytest.raises(ConfigError, match="--dimensions 8,x"):
+        _run("evaluate", "search", "--data", str(folder), "--dimensions", "8,x")
+    with pytest.raises(ConfigError, match="the one or the others"):
+        _run("evaluate", "search", "--data", str(folder), "--queries", "q.jsonl")
+    with pytest.raises(InputError, match="no picture"):
+        _run(
+            "evaluate", "search", str(folder / "model"), "--data", str(folder),
+            "--curve", str(folder / "curve.txt"),
+        )  # fmt: skip
+    with pytest.raises(ConfigError, match="no classification head"):
+        _run(
+            "rerank", str(folder / "model"), "--run", "none", "--documents", "none",
+            "--queries", "none", "-o", str(folder / "out.txt"),
+        )  # fmt: skip

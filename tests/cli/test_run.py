@@ -1,0 +1,122 @@
+"""`idiolect init` and `run` as a person types them, and search in what a run has made."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from idiolect.cli.main import app
+from pipeline.shop import change, open_shop
+
+runner = CliRunner()
+
+_MAIN = "from idiolect.cli.main import main; main()"
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a finished run in `run`."""
+    folder = tmp_path_factory.mktemp("shop")
+    result = runner.invoke(app, ["run", str(open_shop(folder))], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    (folder / "printed.txt").write_text(result.output)
+    return folder
+
+
+def _idiolect(*words: object, **options: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", _MAIN, *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_what_a_run_prints(shop: Path) -> None:
+    printed = (shop / "printed.txt").read_text()
+    for words in ("BM25", "+ vocabulary", "hybrid", "nDCG@10", "bits/byte", "95% interval"):
+        assert words in printed
+    assert "original rows: identical" in printed
+    assert "transductive" in printed
+    assert max(map(len, printed.splitlines())) <= 80
+
+
+def test_search_and_similar_take_a_run(shop: Path) -> None:
+    asked = ["search", str(shop / "run"), "a lamp for the garden", "--json", "-k", "3"]
+    result = runner.invoke(app, [*asked, "--mode", "lexical"], catch_exceptions=False)
+    hits = [json.loads(line) for line in result.output.splitlines()]
+    assert len(hits) == 3
+    assert hits[0]["id"].startswith("quendrifolate")
+    assert hits[0]["metadata"]["title"].startswith("quendrifolate")
+    assert runner.invoke(app, asked, catch_exceptions=False).exit_code == 0
+    again = ["similar", str(shop / "run"), "mivotrexol-1", "--json", "-k", "2"]
+    result = runner.invoke(app, again, catch_exceptions=False)
+    assert len(result.output.splitlines()) == 2
+    assert 'mivotrexol-1"' not in result.output
+
+
+def test_search_in_a_run_without_an_index(tmp_path: Path) -> None:
+    (tmp_path / "run" / "stages").mkdir(parents=True)
+    told = _idiolect("search", tmp_path / "run", "x")
+    assert told.returncode == 2
+    assert "has no index yet (idiolect run goes on with it)" in told.stderr
+
+
+def test_init_then_look_then_run(shop: Path, tmp_path: Path) -> None:
+    shutil.copytree(shop, tmp_path / "shop", ignore=shutil.ignore_patterns("run"))
+    folder = tmp_path / "shop"
+    refused = _idiolect("init", folder)
+    assert refused.returncode == 2
+    assert "is there already (--force replaces it)" in refused.stderr
+    result = runner.invoke(app, ["init", str(folder), "--base", "model", "--force"])
+    assert result.exit_code == 0
+    assert "pairs: pairs.jsonl" in result.output
+    assert f"idiolect run {folder / 'idiolect.toml'}" in result.output.replace("\n", "")
+    assert 'base = "model"' in (folder / "idiolect.toml").read_text()
+
+
+@pytest.mark.parametrize("command", ["init", "run"])
+def test_help_shows_an_example(command: str) -> None:
+    assert "Example: idiolect" in runner.invoke(app, [command, "--help"]).output
+
+
+def test_a_mistake_is_one_line(tmp_path: Path) -> None:
+    config = open_shop(tmp_path)
+    change(config, "[tune]", "[tnue]")
+    told = _idiolect("run", config)
+    assert told.returncode == 2
+    assert told.stdout == ""
+    (line,) = told.stderr.splitlines()
+    assert line.startswith(f"idiolect: {config}, line ")
+    assert line.endswith("unknown key tnue (did you mean tune?)")
+
+
+def test_steps_are_told_where_there_is_no_terminal(shop: Path) -> None:
+    told = _idiolect("run", shop / "idiolect.toml")
+    assert told.returncode == 0
+    assert told.stderr.splitlines() == [
+        f"{step}: unchanged"
+        for step in ("audit", "extend", "distill", "adapt", "tune", "index", "evaluate", "report")
+    ]
+
+
+def test_stopped_by_a_person(tmp_path: Path) -> None:
+    config = open_shop(tmp_path)
+    change(config, "[adapt]\nsteps = 4", "[adapt]\nsteps = 100000")
+    process = subprocess.Popen(
+        [sys.executable, "-c", _MAIN, "run", str(config)], stderr=subprocess.PIPE, text=True
+    )
+    metrics = tmp_path / "run" / "stages" / ".adapt.partial" / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not (metrics.exists() and metrics.stat().st_size) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "stopped; the same command goes on from here" in told
+    assert list(metrics.parent.glob("checkpoint-*")), "what was done is kept"

@@ -47,7 +47,7 @@ def test_what_a_run_prints(shop: Path) -> None:
 
 
 def test_search_and_similar_take_a_run(shop: Path) -> None:
-    asked = ["search", str(shop / "run"), "a lamp for the garden", "--json", "-k", "3"]
+    asked = ["search", str(shop / "run"), "quendrifolate", "--json", "-k", "3"]
     result = runner.invoke(app, [*asked, "--mode", "lexical"], catch_exceptions=False)
     hits = [json.loads(line) for line in result.output.splitlines()]
     assert len(hits) == 3

@@ -136,8 +136,9 @@ def tune(
     reading = _reading(encoder, plan.length)
     miner = None
     if mining is not None:
+        # Among whole texts, as searches will be, however little of them is read in training.
         miner = Miner(
-            reading, table, mining, run.folder.path / "mined", seed=plan.seed, workers=run.workers
+            encoder, table, mining, run.folder.path / "mined", seed=plan.seed, workers=run.workers
         )
     objective = Contrast(
         reading, table, goal, miner=miner, at_once=plan.micro_batch, workers=run.workers

@@ -23,7 +23,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import faiss
 import hnswlib
-
 import svs
 from rich.console import Console
 from rich.table import Table

@@ -2,12 +2,12 @@
 
     python benchmarks/ann_disk.py [--rows 100000] [--scratch FOLDER] [--diskannpy PYTHON]
 
-Each side runs in a process of its own on one thread, on the same vectors and queries, and turns up
-its own knob until recall@10 against exact search reaches 0.95. Then it answers the queries once with
-its files dropped from the system's cache ("cold"), and several times with them in it ("warm");
-both are wall-clock time, from the disk this machine has. Memory is what the process holds besides mapped
-files, less what it held before the index was opened. `diskannpy` pins an old NumPy, so it is found
-through the Python of an environment that has it.
+Each side runs in a process of its own on one thread, on the same vectors and queries, and turns
+up its own knob until recall@10 against exact search reaches 0.95. Then it answers the queries once
+with its files dropped from the system's cache ("cold"), and several times with them in it
+("warm"); both are wall-clock time, from the disk this machine has. Memory is what the process holds
+besides mapped files, less what it held before the index was opened. `diskannpy` pins an old NumPy,
+so it is found through the Python of an environment that has it.
 """
 
 from __future__ import annotations

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from idiolect.encoding.encoder import Encoder
     from idiolect.encoding.tune import tune
     from idiolect.models.language_model import LanguageModel
+    from idiolect.ranking.cross_encoder import CrossEncoder
+    from idiolect.ranking.metrics import evaluate
+    from idiolect.ranking.two_tower import TwoTower
     from idiolect.search.index import Index
     from idiolect.search.items import Item
     from idiolect.text.corpus import Corpus
@@ -27,14 +30,17 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Corpus": "idiolect.text.corpus",
+    "CrossEncoder": "idiolect.ranking.cross_encoder",
     "Encoder": "idiolect.encoding.encoder",
     "Index": "idiolect.search.index",
     "Item": "idiolect.search.items",
     "LanguageModel": "idiolect.models.language_model",
     "Plan": "idiolect.training.plan",
     "Tokenizer": "idiolect.text.tokenizer",
+    "TwoTower": "idiolect.ranking.two_tower",
     "audit": "idiolect.vocabulary.audit",
     "distill": "idiolect.vocabulary.distill",
+    "evaluate": "idiolect.ranking.metrics",
     "extend": "idiolect.vocabulary.extend",
     "pretrain": "idiolect.training.pretrain",
     "tune": "idiolect.encoding.tune",
@@ -42,15 +48,18 @@ _HOMES = {
 
 __all__ = [
     "Corpus",
+    "CrossEncoder",
     "Encoder",
     "Index",
     "Item",
     "LanguageModel",
     "Plan",
     "Tokenizer",
+    "TwoTower",
     "__version__",
     "audit",
     "distill",
+    "evaluate",
     "extend",
     "pretrain",
     "tune",

@@ -54,17 +54,12 @@ class BM25:
 
     def search(self, queries: Mapping[str, str], k: int = 100) -> Run:
         """Return the k best documents of each query, without those that share no word with it."""
-        return {
-            query: dict(
-                zip(
-                    (self.ids[place] for place in best),
-                    scores[best].astype(float).tolist(),
-                    strict=True,
-                )
-            )
-            for query, scores in zip(queries, map(self._all, queries.values()), strict=True)
-            for best in (_largest(scores, k, above=0.0),)
-        }
+        run: dict[str, dict[str, float]] = {}
+        for query, text in queries.items():
+            scores = self._all(text)
+            best = _largest(scores, k, above=0.0)
+            run[query] = {self.ids[place]: float(scores[place]) for place in best}
+        return run
 
     def score(self, query: str, documents: Sequence[str]) -> NDArray[np.float32]:
         """Score some of the documents, given by their ids. Shape: (documents,)."""

@@ -110,7 +110,7 @@ def draw_curve(
         axes.plot(own, values, "o-", color=colour, label=name, linewidth=1.8, markersize=4.5)
         whole = values[-1]
         for size, value in zip(own[:-1], values[:-1], strict=True):
-            if whole > 0 and name == next(iter(curves)):
+            if whole > 0:
                 axes.annotate(
                     f"{value / whole:.0%}",
                     (size, value),

@@ -112,10 +112,10 @@ class Lance(Contender):
         merge.when_not_matched_insert_all().execute(data)
 
     def finish(self) -> None:
-        self.table.create_index(
-            metric="cosine", vector_column_name="vector", index_type="IVF_HNSW_SQ"
-        )
-        self.table.create_scalar_index("brand")
+        from lancedb.index import BTree, HnswSq
+
+        self.table.create_index("vector", config=HnswSq(distance_type="cosine"))
+        self.table.create_index("brand", config=BTree())
         self.table.optimize()
 
     def query(self, vector: np.ndarray, brand: str | None) -> list[str]:

@@ -157,7 +157,7 @@ def test_a_second_writer_waits_or_is_told(tmp_path: Path) -> None:
 def test_readers_see_whole_writes_while_another_process_writes(tmp_path: Path) -> None:
     folder = tmp_path / "index"
     Store.open(folder, dimensions=DIMENSIONS).close()
-    process = _start(folder, 0, 60)
+    process = _start(folder, 0, 30)
     with _open(folder) as store:
         reads = 0
         while process.poll() is None:

@@ -37,6 +37,8 @@ def ours(folder: Path, points: Any, codes: Any) -> tuple[Callable[[], Search], t
     if not path.exists():
         graph = folder.parent / f"idiolect-{len(points)}"
         DiskGraph.write(path, Graph.open(graph) if graph.exists() else points, codes=codes)
+    DiskGraph.write(folder / "few", points[:300], codes=codes)  # the code of the program is not
+    DiskGraph.open(folder / "few").search(points[:2], K)  # memory of an index
 
     def start() -> Search:
         disk = DiskGraph.open(path)

@@ -11,6 +11,8 @@ import typer
 from idiolect.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rich.table import Table
 
     from idiolect.ranking.collection import Collection
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["evaluate_search", "rerank"]
 
+_SHOWN = ("ndcg@10", "mrr@10", "map", "recall@100", "judged@10")
+"""The others are in the files that --out and --per-query write."""
 _Documents = Annotated[Path | None, typer.Option(help="Documents: .jsonl, table or TREC elements.")]
 _Queries = Annotated[Path | None, typer.Option(help="Queries, in the same formats.")]
 
@@ -132,7 +136,8 @@ def evaluate_search(
     if curve is not None:
         level = ("BM25", systems["BM25"].means["ndcg@10"]) if bm25 else None
         draw_curve(curve, curves, level=level)
-    console.print(_table(figures))
+    for table in _tables(figures):
+        console.print(table)
 
 
 def rerank(
@@ -241,24 +246,39 @@ def _sizes(text: str | None) -> list[int]:
     return sizes
 
 
-def _table(figures: dict[str, Any]) -> Table:
+def _tables(figures: dict[str, Any]) -> Iterator[Table]:
+    """Draw the means, and then the differences: together they would not fit a terminal."""
+    from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title="Search", title_justify="left", caption_justify="left")
-    first = next(iter(figures["systems"].values()))
-    table.add_column("system", no_wrap=True)
-    for measure in first["means"]:
-        table.add_column(measure, justify="right", no_wrap=True)
-    table.add_column(f"against {figures['against']}", justify="right", no_wrap=True)
-    table.add_column("p", justify="right", no_wrap=True)
-    for name, row in figures["systems"].items():
-        cells = [f"{value:.4f}" for value in row["means"].values()]
-        if found := row.get("comparison"):
-            change = f"{found['difference']:+.4f} [{found['low']:+.4f}, {found['high']:+.4f}]"
-            cells += [change, f"{found['p_value']:.4f}"]
-        table.add_row(name, *cells)
+    systems = figures["systems"]
+    means = Table(title="Search", title_justify="left", caption_justify="left")
+    means.add_column("")
+    for measure in _SHOWN:
+        means.add_column(measure, justify="right", no_wrap=True)
+    for name, row in systems.items():
+        means.add_row(escape(name), *(f"{row['means'][measure]:.4f}" for measure in _SHOWN))
     left_out = figures["left_out"]
-    table.caption = f"{figures['queries']} queries" + (
+    means.caption = f"{figures['queries']} queries" + (
         f"; {left_out} without a relevant document are left out" if left_out else ""
     )
-    return table
+    yield means
+    if len(systems) < 2:
+        return
+    title = f"{figures['measure']} against {figures['against']}"
+    table = Table(title=title, title_justify="left", caption_justify="left")
+    table.add_column("")
+    for heading in ("difference", "95% interval", "p", "better", "worse"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for name, row in systems.items():
+        if found := row.get("comparison"):
+            table.add_row(
+                escape(name),
+                f"{found['difference']:+.4f}",
+                f"{found['low']:+.4f} to {found['high']:+.4f}",
+                f"{found['p_value']:.4f}",
+                str(found["wins"]),
+                str(found["losses"]),
+            )
+    table.caption = "intervals by the paired bootstrap, p by the paired randomisation test"
+    yield table

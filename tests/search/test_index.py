@@ -160,3 +160,21 @@ def test_shorter_vectors(tmp_path: Path) -> None:
         assert _ids(index.search("crimson seat", 1, mode="dense")) == ["p3"]
     with pytest.raises(InputError, match="16 dimensions"):
         Index.build(tmp_path / "index", _words(), ITEMS)
+
+
+def test_the_same_over_milvus(index: Index, tmp_path: Path) -> None:
+    pytest.importorskip("milvus_lite")
+    from idiolect.search.milvus import MilvusStore
+
+    store = MilvusStore.open(str(tmp_path / "milvus.db"), "things", dimensions=32)
+    with Index(store, _words()) as other:
+        assert dict(other.add(ITEMS)) == {"written": 5}
+        assert dict(other.add(ITEMS)) == {"unchanged": 5}
+        for mode in ("dense", "lexical"):
+            ours, theirs = (one.search("red lamp", 5, mode=mode) for one in (index, other))
+            assert ours[0].id == theirs[0].id == "p1"
+            assert set(_ids(ours)) == set(_ids(theirs))  # some are equally good
+        assert _ids(other.similar("p4", 1)) == ["p5"]
+        assert _ids(other.search("red lamp", 5, filter={"price": {"$lt": 25}})) == ["p1"]
+        with pytest.raises(ConfigError, match="was made by"):
+            Index(store, _words(fingerprint="others"))

@@ -140,7 +140,7 @@ def test_killed_at_any_moment(tmp_path: Path) -> None:
         "encoder.encode_to(root / 'v.npy', texts, block=100)"
     )
     kills = 0
-    for delay in (0.02, 0.05, 0.1, 0.15, 60):
+    for delay in (0.02, 0.1, 60):
         process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
         assert process.stdout is not None
         process.stdout.readline()

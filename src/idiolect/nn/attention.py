@@ -194,22 +194,25 @@ class Attention(nn.Module):
     def _attend_spans(
         self, query: Tensor, key: Tensor, value: Tensor, visibility: Visibility
     ) -> Tensor:
-        """Attend document by document. Shape: (tokens, heads, width), all three and the result."""
+        """Attend document by document, those of one length together.
+
+        Shape: (tokens, heads, width), all three and the result.
+        """
         assert visibility.spans is not None
         mask, causal = visibility.mask(self.window, query)
         positions = visibility.query_positions, visibility.key_positions
         gathered = []
-        for (start, end), (key_start, key_end) in visibility.spans:
-            mine = None if mask is None else mask[..., : end - start, : key_end - key_start]
+        for count, (start, end), (key_start, key_end) in _runs(visibility.spans):
+            length, key_length = (end - start) // count, (key_end - key_start) // count
             one = self._attend(
-                query[None, start:end].transpose(1, 2),
-                key[None, key_start:key_end].transpose(1, 2),
-                value[None, key_start:key_end].transpose(1, 2),
-                mine,
+                query[start:end].view(count, length, *query.shape[1:]).transpose(1, 2),
+                key[key_start:key_end].view(count, key_length, *key.shape[1:]).transpose(1, 2),
+                value[key_start:key_end].view(count, key_length, *value.shape[1:]).transpose(1, 2),
+                None if mask is None else mask[..., :length, :key_length],
                 causal,
-                (positions[0][: end - start], positions[1][: key_end - key_start]),
+                (positions[0][:length], positions[1][:key_length]),
             )
-            gathered.append(one.transpose(1, 2)[0])
+            gathered.append(one.transpose(1, 2).flatten(0, 1))
         return torch.cat(gathered) if gathered else torch.empty_like(query)
 
     def _attend(
@@ -272,3 +275,24 @@ class Attention(nn.Module):
             scores = scores.masked_fill(~mask, float("-inf"))
         weights = F.dropout(scores.softmax(-1), self.dropout, self.training)
         return weights @ value + torch.einsum(f"bhqk,{pairs}d->bhqd", weights, relative_values)
+
+
+def _runs(spans: Sequence[tuple[Span, Span]]) -> list[tuple[int, Span, Span]]:
+    """Join neighbouring documents of one length: how many, and where they begin and end.
+
+    >>> _runs([((0, 2), (0, 3)), ((2, 4), (3, 6)), ((4, 5), (6, 9))])
+    [(2, (0, 4), (0, 6)), (1, (4, 5), (6, 9))]
+    """
+    runs: list[tuple[int, Span, Span]] = []
+    for (start, end), (key_start, key_end) in spans:
+        if runs:
+            count, (first, last), (key_first, key_last) = runs[-1]
+            alike = (last - first, key_last - key_first) == (
+                (end - start) * count,
+                (key_end - key_start) * count,
+            )
+            if alike and (last, key_last) == (start, key_start):
+                runs[-1] = (count + 1, (first, end), (key_first, key_end))
+                continue
+        runs.append((1, (start, end), (key_start, key_end)))
+    return runs

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
-import resource
 import shutil
 import signal
 import time
@@ -22,10 +20,8 @@ from idiolect.pipeline.config import Config
 from idiolect.pipeline.encoders import open_index
 from idiolect.pipeline.folder import FORMAT, Folder
 from idiolect.pipeline.run import road, run
+from pipeline.runs import FORKS, hold, run_on_full_disk, start
 from pipeline.shop import KINDS, change, open_shop, table, write
-
-_FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["idiolect.pipeline.run"])
 
 
 @pytest.fixture
@@ -194,8 +190,8 @@ def test_pairs_of_the_tests_are_left_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        ("items.jsonl", "", "the catalogue .*items.jsonl is empty"),
-        ("items.jsonl", '{"id": "1"}\n', "audit: .*items.jsonl.* text"),
+        ("items.jsonl", "", "audit: the catalogue .*items.jsonl is empty"),
+        ("items.jsonl", '{"id": "1"}\n', "audit: the catalogue .*skipped: 1 no text"),
         ("items.jsonl", '{"id": "1", "text": "a b"}\n' * 2, "the id '1' comes twice"),
         ("pairs.jsonl", '{"query": "x"}\n', "tune: .*pairs.jsonl, record 1 has no field document"),
         ("judgements.tsv", "query-id\tcorpus-id\tscore\nq\td\tmuch\n", "'much' is not a number"),
@@ -244,16 +240,10 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["thesis.txt"]
 
 
-def _hold(path: Path, held: Any) -> None:
-    with Folder(path).locked(""):
-        held.set()
-        time.sleep(60)
-
-
 def test_two_runs_in_one_folder(tmp_path: Path) -> None:
     config = open_shop(tmp_path)
-    held = _FORKS.Event()
-    process = _FORKS.Process(target=_hold, args=(tmp_path / "run", held))
+    held = FORKS.Event()
+    process = FORKS.Process(target=hold, args=(tmp_path / "run", held))
     process.start()
     try:
         assert held.wait(60)
@@ -266,20 +256,9 @@ def test_two_runs_in_one_folder(tmp_path: Path) -> None:
         pass  # a lock ends with the process that held it
 
 
-def _run_small_disk(config: Path) -> None:
-    """Run where no file can grow beyond a few kilobytes, as if the disk were full."""
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))
-    try:
-        run(config)
-    except IdiolectError as error:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
-        (config.parent / "error.txt").write_text(str(error))
-
-
 def test_a_full_disk(tmp_path: Path) -> None:
     config = open_shop(tmp_path)
-    process = _FORKS.Process(target=_run_small_disk, args=(config,))
+    process = FORKS.Process(target=run_on_full_disk, args=(config,))
     process.start()
     process.join()
     told = (tmp_path / "error.txt").read_text()
@@ -297,8 +276,7 @@ def test_a_killed_run_goes_on_and_ends_the_same(tmp_path: Path) -> None:
         change(config, "[adapt]\nsteps = 4", "[adapt]\nsteps = 260")
     run(whole / "idiolect.toml")
     partial = killed / "run" / "stages" / ".adapt.partial"
-    process = _FORKS.Process(target=run, args=(killed / "idiolect.toml",))
-    process.start()
+    process = start(killed / "idiolect.toml")
     deadline = time.monotonic() + 120
     while not (partial / "checkpoint-00000100").exists() and time.monotonic() < deadline:
         time.sleep(0.005)

@@ -74,6 +74,8 @@ class BrokenTerm(TypedDict):
 class AuditMetrics(TypedDict):
     """Of the step audit."""
 
+    items: int
+    """In the catalogue."""
     tokenizer: str
     """Kind of tokenizer, such as byte-bpe."""
     vocabulary: int

@@ -105,6 +105,7 @@ def load_encoder(work: Work, path: str) -> Encoder:
 def audit(work: Work) -> AuditMetrics:
     """Find the terms that the base's tokenizer breaks, and choose; also as many at random."""
     settings, data = work.config.audit, work.data
+    items = data.items  # read first: a catalogue that cannot be used is told before any work
     corpus, _ = data.corpus
     general = data.general[0] if data.general else None
     glossary = read_glossary(data.glossary) if data.glossary else None
@@ -115,6 +116,7 @@ def audit(work: Work) -> AuditMetrics:
     picked.save(work.folder / "random.json")
     chosen = {form for term in terms for form in term.forms}
     return {
+        "items": len(items),
         "tokenizer": found.tokenizer.kind,
         "vocabulary": len(found.tokenizer),
         "domain": _text(found.statistics),

@@ -1,0 +1,44 @@
+"""Runs in processes of their own, so that they can be held, starved of space and killed."""
+
+from __future__ import annotations
+
+import multiprocessing
+import resource
+import signal
+import time
+from multiprocessing.process import BaseProcess
+from multiprocessing.synchronize import Event
+from pathlib import Path
+
+from idiolect.errors import IdiolectError
+from idiolect.pipeline.folder import Folder
+from idiolect.pipeline.run import run
+
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["pipeline.runs"])
+
+
+def hold(path: Path, held: Event) -> None:
+    """Be at work in a run's folder."""
+    with Folder(path).locked(""):
+        held.set()
+        time.sleep(60)
+
+
+def run_on_full_disk(config: Path) -> None:
+    """Run where no file can grow beyond a few kilobytes, and write down what is raised."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (9000, hard))
+    try:
+        run(config)
+    except IdiolectError as error:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        (config.parent / "error.txt").write_text(str(error))
+
+
+def start(config: Path) -> BaseProcess:
+    """Start a run."""
+    process = FORKS.Process(target=run, args=(config,))
+    process.start()
+    return process

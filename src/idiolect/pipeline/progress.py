@@ -36,12 +36,11 @@ class Display:
         self._notes: dict[str, str] = {}
         self._current = ""
         self._text = ""
-        self._done = self._total = 0
+        self._done = self._total = self._offset = 0
         self._began = self._first = time.monotonic()
         self._console = Console(stderr=True)
-        self._live = Live(
-            console=self._console, get_renderable=self._render, refresh_per_second=4, transient=True
-        )
+        self._live = Live(console=self._console, get_renderable=self._render, refresh_per_second=4)
+        self._started = time.monotonic()
 
     @contextmanager
     def shown(self) -> Iterator[None]:
@@ -61,7 +60,7 @@ class Display:
     def running(self, step: str) -> Iterator[None]:
         """Show a step while it runs."""
         self._current, self._text = step, ""
-        self._done = self._total = 0
+        self._done = self._total = self._offset = 0
         self._began = self._first = time.monotonic()
         yield
         self._taken[step] = time.monotonic() - self._began
@@ -92,7 +91,7 @@ class Display:
         return left, known
 
     def _step_left(self) -> float | None:
-        moved = self._done - getattr(self, "_offset", 0)
+        moved = self._done - self._offset
         if self._total and moved > 0:
             return (time.monotonic() - self._first) / moved * (self._total - self._done)
         guess = self._guess(self._current)
@@ -119,7 +118,10 @@ class Display:
             else:
                 table.add_row(" ", f"[dim]{step}[/dim]", "", "", "")
         left, known = self._left()
-        return Group(table, Text(f"{'' if known else 'at least '}{_duration(left)} left"))
+        last = f"{'' if known else 'at least '}{_duration(left)} left"
+        if all(step in self._taken or step in self._notes for step in self._steps):
+            last = f"{_duration(time.monotonic() - self._started)} in all"
+        return Group(table, Text(last))
 
     def _told(self) -> str:
         counted = f"{self._done:,}/{self._total:,}  " if self._total else ""

@@ -45,8 +45,34 @@ similar = "data/similar.tsv"        # See Also, taken out as well
 
 {settings}"""
 
+# Little of everything: with its controls the whole road is walked in minutes.
+_SETTINGS = """\
+[audit]
+rows = 400
 
-def write_demo(folder: Path, *, base: str, settings: str = "") -> dict[str, int]:
+[distill]
+contexts = 4
+
+[adapt]
+steps = 30
+length = 64
+batch = 16
+learning_rate = 1e-3
+
+[encoder]
+length = 48                         # of a text, its first tokens are read
+
+[tune]
+steps = 40
+learning_rate = 3e-4
+dimensions = [32, 64, 128]
+
+[evaluate]
+windows = 40
+"""
+
+
+def write_demo(folder: Path, *, base: str, settings: str = _SETTINGS) -> dict[str, int]:
     """Write the demo's data and configuration.
 
     The folder gets `idiolect.toml`, and under `data` items.jsonl, corpus.jsonl, general.jsonl,
@@ -56,7 +82,7 @@ def write_demo(folder: Path, *, base: str, settings: str = "") -> dict[str, int]
     Args:
         folder: where to; made if it is not there.
         base: the model to adapt, as a configuration names it.
-        settings: further tables of the configuration.
+        settings: the other tables of the configuration.
 
     Returns:
         How many records each file has.

@@ -106,11 +106,14 @@ class Data:
         return whole.split(HELD_OUT)
 
     @cached_property
+    def all_general(self) -> Corpus | None:
+        """Text of no domain; None where there is none."""
+        return Corpus(self._files("general")) if self.settings.general else None
+
+    @cached_property
     def general(self) -> tuple[Corpus, Corpus] | None:
-        """Text of no domain, in two parts as well; None where there is none."""
-        if not self.settings.general:
-            return None
-        return Corpus(self._files("general")).split(HELD_OUT)
+        """Text of no domain, in two parts as well."""
+        return self.all_general.split(HELD_OUT) if self.all_general else None
 
     @property
     def glossary(self) -> Path | None:

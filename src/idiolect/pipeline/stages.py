@@ -11,7 +11,6 @@ import random
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from itertools import chain
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -144,7 +143,7 @@ def extend(work: Work, *, terms: str = "terms.json") -> ExtendMetrics:
         Terms.load(work.done["audit"] / terms),
         settings.method,
         domain=held_out,
-        general=list(chain(*data.general)) if data.general else None,
+        general=data.all_general,
         init=settings.init,
         seed=work.config.seed,
     )

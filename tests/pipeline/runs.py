@@ -22,7 +22,7 @@ def hold(path: Path, held: Event) -> None:
     """Be at work in a run's folder."""
     with Folder(path).locked(""):
         held.set()
-        time.sleep(60)
+        time.sleep(600)
 
 
 def run_on_full_disk(config: Path) -> None:

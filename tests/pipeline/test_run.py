@@ -246,7 +246,7 @@ def test_two_runs_in_one_folder(tmp_path: Path) -> None:
     process = FORKS.Process(target=hold, args=(tmp_path / "run", held))
     process.start()
     try:
-        assert held.wait(60)
+        assert held.wait(300)
         with pytest.raises(InputError, match=f"process {process.pid} is at work in .*run"):
             run(config)
     finally:
@@ -277,7 +277,7 @@ def test_a_killed_run_goes_on_and_ends_the_same(tmp_path: Path) -> None:
     run(whole / "idiolect.toml")
     partial = killed / "run" / "stages" / ".adapt.partial"
     process = start(killed / "idiolect.toml")
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not (partial / "checkpoint-00000100").exists() and time.monotonic() < deadline:
         time.sleep(0.005)
     assert process.pid is not None

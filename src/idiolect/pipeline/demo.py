@@ -51,19 +51,18 @@ _SETTINGS = """\
 rows = 400
 
 [distill]
-contexts = 4
+contexts = 2
 
 [adapt]
 steps = 30
 length = 64
-batch = 16
 learning_rate = 1e-3
 
 [encoder]
-length = 48                         # of a text, its first tokens are read
+length = 40                         # of a text, its first tokens are read
 
 [tune]
-steps = 40
+steps = 30
 learning_rate = 3e-4
 dimensions = [32, 64, 128]
 

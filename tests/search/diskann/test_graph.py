@@ -239,3 +239,61 @@ def test_searches_go_on_while_rows_come_and_go() -> None:
     for reader in readers:
         reader.join()
     assert not wrong, wrong[:3]
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_label_is_searched_among_its_own_rows(metric: str, tmp_path: Path) -> None:
+    """Labels that have nothing to do with where rows are, of very different sizes."""
+    points, queries = clusters(6000, 32, lengths=0.2), clusters(60, 32, seed=1)
+    share = np.array([0.6, 0.3, 0.08, 0.015, 0.005])
+    labels = np.random.default_rng(5).choice([0, 1, 2, 9, -1], 6000, p=share)
+    graph = Graph.build(points[:5500], metric=metric, labels=labels[:5500], degree=32, width=64)
+    graph.insert(points[5500:], labels=labels[5500:])
+    graph.save(tmp_path / "graph")
+    for each in (graph, Graph.open(tmp_path / "graph")):
+        for label in (0, 1, 2, 9):
+            ids, _ = each.search(queries, 10, label=label, width=32)
+            assert recall(ids, points, queries, metric, labels == label) >= 0.95
+        assert (each.search(queries, 3, label=5)[0] == -1).all()
+        assert (each.search(queries, 3, label=10)[0] == -1).all()
+    odd = np.arange(6000) % 2 == 1
+    ids, _ = graph.search(queries, 10, label=1, keep=odd)
+    assert recall(ids, points, queries, metric, (labels == 1) & odd) >= 0.95
+    gone = np.flatnonzero(labels == 1)[::2]
+    graph.delete(gone)
+    left = labels == 1
+    left[gone] = False
+    for _ in range(2):
+        ids, _ = graph.search(queries, 10, label=1)
+        assert recall(ids, points, queries, metric, left) >= 0.95
+        graph.merge()
+
+
+def test_labels_lead_the_walk() -> None:
+    """The rows of a label far from everything else are found without walking through the rest."""
+    points = clusters(4000, 24)
+    labels = np.random.default_rng(0).integers(0, 2, 4000)
+    graph = Graph.build(points, labels=labels, degree=16, width=32)
+    rows = graph.snapshot()
+    reached, front = {int(rows.starts[1])}, [int(rows.starts[1])]
+    while front:
+        near = rows.neighbours[front.pop()]
+        fresh = {int(i) for i in near if i >= 0 and labels[i] == 1} - reached
+        reached |= fresh
+        front += fresh
+    assert len(reached) >= 0.99 * (labels == 1).sum()
+
+
+def test_bad_labels_are_refused() -> None:
+    points = clusters(20, 4)
+    for labels, told in [([1] * 19, "shape"), ([0.5] * 20, "float64"), ([-2] * 20, "from -2")]:
+        with pytest.raises(InputError, match=told):
+            Graph.build(points, labels=labels)
+    plain = Graph.build(points)
+    with pytest.raises(InputError, match="built without labels"):
+        plain.search(points, 1, label=0)
+    with pytest.raises(InputError, match="built without labels"):
+        plain.insert(points, labels=[0] * 20)
+    grown = Graph.build(points[:0])
+    grown.insert(points, labels=np.arange(20) % 3)
+    assert set(grown.search(points[0], 7, label=2)[0][0] % 3) == {2}

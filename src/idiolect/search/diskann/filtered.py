@@ -68,6 +68,7 @@ def _walk(  # type: ignore[no-untyped-def]
     """Collect the nearest kept rows in `pool`; returns their number, or -1 where `heap` is full."""
     fresh = np.empty(neighbours.shape[1] + hubs.shape[1], np.int32)
     fresh[0] = entry
+    near = fresh[:0]  # no labels
     seen[entry] = tag
     count, size, waiting, met = 1, 0, 0, 0
     width = pool.shape[0]
@@ -95,8 +96,8 @@ def _walk(  # type: ignore[no-untyped-def]
         if size == width and key >= pool[size - 1]:
             return size
         here = row_of(key)
-        count = collect(neighbours[here], seen, tag, fresh, 0, codes, lines)
-        count = collect(hubs[here], seen, tag, fresh, count, codes, lines)
+        count = collect(neighbours[here], near, -1, seen, tag, fresh, 0, codes, lines)
+        count = collect(hubs[here], near, -1, seen, tag, fresh, count, codes, lines)
 
 
 @kernel

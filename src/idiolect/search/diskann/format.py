@@ -81,6 +81,7 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
             dir=path.parent, prefix=f".{path.name}.", delete=False
         ) as file:
             temporary = file.name
+            os.chmod(temporary, 0o644)  # an index is for other users to read, too
             yield file
             file.flush()
             os.fsync(file.fileno())

@@ -22,6 +22,7 @@ from idiolect.search.diskann.rows import (
     METRICS,
     Metric,
     Rows,
+    check_labels,
     check_mask,
     check_vectors,
     metric_name,
@@ -64,6 +65,7 @@ class Graph:
         degree: int = 64,
         width: int = 100,
         seed: int = 0,
+        labels: ArrayLike | None = None,
         threads: int | None = None,
     ) -> Graph:
         """Build the graph of vectors; row `i` is vector `i`.
@@ -75,17 +77,22 @@ class Graph:
             width: Rows kept in view while a new one looks for neighbours: more is slower to
                 build and better.
             seed: Of the order in which rows are placed. The same seed gives the same graph.
+            labels: int (n,): a small number from 0 on for each row, -1 for none. The rows of a
+                label stay connected among themselves, so that `search` can look only there.
             threads: How many to use, all processors by default; the graph does not depend on it.
 
         Raises:
-            InputError: vectors of a wrong shape, not finite, or zero under cosine.
+            InputError: labels that do not fit, or vectors of a wrong shape, not finite, or zero
+                under cosine.
             ConfigError: an unknown metric, or a degree or width that makes no sense.
         """
         if metric not in METRICS:
             raise ConfigError(f"unknown metric {metric!r}", hint=f"one of {', '.join(METRICS)}")
         if degree < 2 or width < 2:
             raise ConfigError(f"degree {degree}, width {width}", hint="both must be 2 or more")
-        rows = Rows.of(np.asarray(vectors, np.float32), METRICS[metric], degree)
+        given = np.asarray(vectors, np.float32)
+        marked = None if labels is None else check_labels(labels, len(given))
+        rows = Rows.of(given, METRICS[metric], degree, marked)
         graph = cls(rows, width=width, seed=seed, free=np.empty(0, np.int64))
         if rows.count:
             with Crew(threads) as crew:
@@ -136,6 +143,7 @@ class Graph:
         *,
         width: int | None = None,
         keep: NDArray[np.bool_] | None = None,
+        label: int | None = None,
         threads: int | None = None,
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Find the nearest rows of each query.
@@ -146,6 +154,7 @@ class Graph:
             width: Candidates kept in view, at least `k`: more is slower and finds more. By default
                 64 or twice `k`.
             keep: bool (rows,): only these rows may be found.
+            label: Only rows built or inserted with this label may be found.
             threads: How many answer a batch, all processors by default.
 
         Returns:
@@ -173,22 +182,36 @@ class Graph:
         wide = max(k, width or max(_WIDTH, 2 * k))
         with Crew(threads if len(given) > 1 else 1) as crew:
             piece = _PIECE if crew.threads > 1 else max(1, len(given))
-            if keep is None and not self._buried:
-                self._search_all(rows, padded, wide, ids, scores, crew, piece)
+            walk = keep is None and not self._buried
+            if label is not None and not (walk and _many(rows, label, wide)):
+                keep, label, walk = _masked(rows, label, keep), None, False
+            if walk:
+                self._search_all(rows, label, padded, wide, ids, scores, crew, piece)
             else:
                 self._search_kept(rows, padded, wide, keep, ids, scores, crew, piece)
         return ids, scores
 
     @staticmethod
     def _search_all(
-        rows: Rows, queries: Any, width: int, ids: Any, scores: Any, crew: Crew, piece: int
+        rows: Rows,
+        label: int | None,
+        queries: Any,
+        width: int,
+        ids: Any,
+        scores: Any,
+        crew: Crew,
+        piece: int,
     ) -> None:
+        entry, wanted = rows.entry, np.int32(-1)
+        if label is not None:
+            entry, wanted = int(rows.starts[label]), np.int32(label)
+
         def task(start: int, stop: int) -> None:
             seen = rows.marks.take()
             search_graph(
                 rows.vectors, rows.codes, rows.quantiser.bits, rows.quantiser.step, rows.side,
-                rows.metric, rows.neighbours, rows.hubs, rows.entry, queries[start:stop], width,
-                seen, ids[start:stop], scores[start:stop],
+                rows.metric, rows.neighbours, rows.hubs, rows.labels, wanted, entry,
+                queries[start:stop], width, seen, ids[start:stop], scores[start:stop],
             )  # fmt: skip
             rows.marks.give(seen)
 
@@ -232,7 +255,13 @@ class Graph:
 
         crew.share(task, len(queries), piece)
 
-    def insert(self, vectors: ArrayLike, *, threads: int | None = None) -> NDArray[np.int64]:
+    def insert(
+        self,
+        vectors: ArrayLike,
+        *,
+        labels: ArrayLike | None = None,
+        threads: int | None = None,
+    ) -> NDArray[np.int64]:
         """Add vectors (n, dimension); returns their row numbers, int64 (n,).
 
         Numbers of rows that were deleted and merged are given out again, smallest first, then new
@@ -245,6 +274,11 @@ class Graph:
         with self._lock:
             rows = self._rows
             check_vectors(given, rows.metric, rows.dimension)
+            marked = np.full(len(given), -1, np.int32)
+            if labels is not None:
+                marked = check_labels(labels, len(given))
+                if rows.count and not len(rows.labels):
+                    raise InputError("the graph was built without labels", hint="build it anew")
             reused = self._free[: len(given)]
             fresh = np.arange(rows.count, rows.count + len(given) - len(reused))
             places = np.concatenate([reused, fresh]).astype(np.int64)
@@ -254,6 +288,11 @@ class Graph:
             placed = len(self) + self._buried
             rows = rows.grown(count)
             rows.put(places, given, count)
+            if labels is not None and not len(rows.labels):
+                rows.labels = np.full(len(rows.alive), -1, np.int32)
+            if len(rows.labels):
+                rows.labels[places] = marked
+                rows.find_starts()
             self._place(rows, places, placed, threads)
             self._free = self._free[len(reused) :]
             self._rows = rows
@@ -328,3 +367,20 @@ class Graph:
         """
         rows, free, facts = read_rows(path, verify=verify)
         return cls(rows, width=facts["width"], seed=facts["seed"], free=free)
+
+
+def _many(rows: Rows, label: int, width: int) -> bool:
+    """Whether a label has so many rows that walking among them is cheaper than looking at all."""
+    return 0 <= label < len(rows.shares) and bool(
+        _SCAN * rows.shares[label] > width * rows.neighbours.shape[1] // 2
+    )
+
+
+def _masked(rows: Rows, label: int, keep: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
+    """Return the rows with a label, of those a filter keeps."""
+    if not len(rows.labels):
+        raise InputError("the graph was built without labels", hint="give them to Graph.build")
+    if label < 0:
+        raise InputError(f"label {label}", hint="labels are numbers from 0 on")
+    found = rows.labels[: rows.count] == label
+    return found if keep is None else check_mask(keep, found)

@@ -4,9 +4,10 @@
 |--------------|---------------------------|-----------------------------------------------------|
 | `vectors`    | (room, padded dimension)  | float32; of unit length under cosine                |
 | `codes`      | (room, 64 · lines)        | uint8; short codes that steer the search            |
-| `side`       | (room,), empty for cosine | float32; `-|x|²/2` of `x` as its code gives it back |
+| `side`       | (room,), empty for cosine | float32; `-|x|²/2` of `x` as encoded                 |
 | `neighbours` | (room, degree)            | int32; the unused end of a row is -1                |
 | `hubs`       | (room, degree)            | int32; more edges, for inner products alone         |
+| `labels`     | (room,), or empty         | int32; one for a row, -1 for none                   |
 | `alive`      | (room,)                   | False for deleted rows and for room not yet used    |
 
 A search ranks by `query · x + weight · side[x]`: with a weight of one that is the order of Euclidean
@@ -15,18 +16,26 @@ distances, with zero that of inner products.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from idiolect.errors import InputError
 from idiolect.search.diskann.codes import Quantiser, aligned
 from idiolect.search.diskann.threads import Marks
 
-__all__ = ["METRICS", "Metric", "Rows", "check_mask", "check_vectors", "metric_name"]
+__all__ = [
+    "METRICS",
+    "Metric",
+    "Rows",
+    "check_labels",
+    "check_mask",
+    "check_vectors",
+    "metric_name",
+]
 
 Metric = Literal["cosine", "inner", "l2"]
 """What nearest means: the largest cosine or inner product, or the smallest Euclidean distance."""
@@ -72,6 +81,26 @@ def check_vectors(vectors: NDArray[np.float32], metric: int, dimension: int | No
         )
 
 
+def check_labels(labels: ArrayLike, count: int) -> NDArray[np.int32]:
+    """Return one label for each of `count` rows.
+
+    Raises:
+        InputError: another number of labels, or labels below -1 or above 2^24.
+    """
+    array = np.asarray(labels)
+    if array.shape != (count,) or not np.issubdtype(array.dtype, np.integer):
+        raise InputError(
+            f"labels are {array.dtype} of shape {array.shape}",
+            hint=f"give integers of shape ({count},)",
+        )
+    if count and (array.min() < -1 or array.max() > 1 << 24):
+        raise InputError(
+            f"labels go from {array.min()} to {array.max()}",
+            hint="number them from 0 on; -1 stands for none",
+        )
+    return array.astype(np.int32)
+
+
 def check_mask(keep: NDArray[np.bool_] | None, alive: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Return the rows that may be found: the living ones that a filter, if there is one, keeps.
 
@@ -108,6 +137,7 @@ class Rows:
     side: NDArray[np.float32]
     neighbours: NDArray[np.int32]
     hubs: NDArray[np.int32]
+    labels: NDArray[np.int32]
     alive: NDArray[np.bool_]
     count: int
     """Rows in use, deleted ones among them; the others are room."""
@@ -115,6 +145,10 @@ class Rows:
     """Where searches begin: the row nearest to the mean."""
     fitted: int
     """Rows there were when the code was chosen."""
+    starts: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    """By label: where to begin a search among its rows, -1 where it has none."""
+    shares: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    """By label: how many rows have it."""
 
     @cached_property
     def marks(self) -> Marks:
@@ -122,7 +156,13 @@ class Rows:
         return Marks(len(self.alive))
 
     @classmethod
-    def of(cls, vectors: NDArray[np.float32], metric: int, degree: int) -> Rows:
+    def of(
+        cls,
+        vectors: NDArray[np.float32],
+        metric: int,
+        degree: int,
+        labels: NDArray[np.int32] | None,
+    ) -> Rows:
         """Lay out vectors (n, dimension) as rows without neighbours.
 
         Raises:
@@ -141,6 +181,7 @@ class Rows:
             side=np.empty(0, np.float32),
             neighbours=np.empty((0, degree - hubs), np.int32),
             hubs=np.empty((0, hubs), np.int32),
+            labels=np.empty(0, np.int32),
             alive=np.empty(0, np.bool_),
             count=0,
             entry=-1,
@@ -149,7 +190,20 @@ class Rows:
         rows = empty._with_room(count)
         rows.put(np.arange(count), vectors, count)
         rows.entry = rows.centre()
+        if labels is not None:
+            rows.labels = labels.copy()
+            rows.find_starts()
         return rows
+
+    def find_starts(self) -> None:
+        """Note how many rows have each label, and where to begin a search among them."""
+        if not len(self.labels):
+            return
+        living = np.flatnonzero(self.alive[: self.count])
+        living = living[self.labels[living] >= 0]
+        self.shares = np.bincount(self.labels[living])
+        self.starts = np.full(len(self.shares), -1, np.int64)
+        self.starts[self.labels[living][::-1]] = living[::-1]
 
     def edges(self) -> NDArray[np.int32]:
         """Return neighbours and hubs together (count, degree), the unused end of a row -1."""
@@ -226,6 +280,8 @@ class Rows:
         neighbours[:old] = self.neighbours
         hubs = np.full((room, self.hubs.shape[1]), -1, np.int32)
         hubs[:old] = self.hubs
+        labels = np.full(room if len(self.labels) else 0, -1, np.int32)
+        labels[: min(old, len(labels))] = self.labels
         alive = np.zeros(room, np.bool_)
         alive[:old] = self.alive
         return replace(
@@ -235,6 +291,7 @@ class Rows:
             side=side,
             neighbours=neighbours,
             hubs=hubs,
+            labels=labels,
             alive=alive,
         )
 

@@ -60,21 +60,9 @@ def rank(vectors, metric, query, pool, size, best, ids, scores):  # type: ignore
 
 @kernel
 def search_graph(  # type: ignore[no-untyped-def]
-    vectors,
-    codes,
-    bits,
-    step,
-    side,
-    metric,
-    neighbours,
-    hubs,
-    entry,
-    queries,
-    width,
-    seen,
-    ids,
-    scores,
-):
+    vectors, codes, bits, step, side, metric, neighbours, hubs, labels, label, entry, queries,
+    width, seen, ids, scores,
+):  # fmt: skip
     """Answer queries (q, padded dimension) one after another; the results are (q, k)."""
     lines = codes.shape[1] // 64
     room = np.empty(lines * (128 if bits == 4 else 64) + 64, np.uint8)
@@ -86,7 +74,7 @@ def search_graph(  # type: ignore[no-untyped-def]
     for i in range(queries.shape[0]):
         scale = prepare_query(queries[i], step, bits, code)
         size = beam(
-            codes.ctypes.data, lines, bits, side, weight, neighbours, hubs, entry,
+            codes.ctypes.data, lines, bits, side, weight, neighbours, hubs, labels, label, entry,
             code.ctypes.data, scale, pool, seen, next_tag(seen), trail,
         )  # fmt: skip
         rank(vectors, metric, queries[i], pool, size, best, ids[i], scores[i])

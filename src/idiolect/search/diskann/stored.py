@@ -41,6 +41,7 @@ def write_rows(
         "neighbours": rows.neighbours[:count],
         "hubs": rows.hubs[:count],
         "side": rows.side[:count],
+        "labels": rows.labels[:count],
         "alive": rows.alive[:count],
         "free": free,
         "low": rows.quantiser.low,
@@ -71,11 +72,13 @@ def read_rows(path: str | Path, *, verify: bool) -> tuple[Rows, NDArray[np.int64
         side=file.array("side"),
         neighbours=file.array("neighbours"),
         hubs=file.array("hubs"),
+        labels=file.array("labels"),
         alive=file.array("alive"),
         count=len(vectors),
         entry=facts["entry"],
         fitted=facts["fitted"],
     )
+    rows.find_starts()
     if verify:
         for name in ("neighbours", "hubs"):
             edges = file.array(name)

@@ -23,7 +23,7 @@ __all__ = ["repaired"]
 
 
 @kernel
-def _repair(vectors, neighbours, alive, alpha, start, stop, out):  # type: ignore[no-untyped-def]
+def _repair(vectors, labels, neighbours, alive, alpha, start, stop, out):  # type: ignore[no-untyped-def]
     """Write rows start..stop-1 of the graph without deleted ones."""
     wide = vectors.shape[1] // 16
     degree = neighbours.shape[1]
@@ -49,7 +49,7 @@ def _repair(vectors, neighbours, alive, alpha, start, stop, out):  # type: ignor
                     count += 1
         if lost:
             keys = sort_candidates(vectors.ctypes.data, wide, row, candidates, count)
-            choose(vectors.ctypes.data, wide, row, keys, alpha, out[row])
+            choose(vectors.ctypes.data, wide, labels, row, keys, alpha, out[row])
         else:
             out[row, :count] = candidates[:count]
 
@@ -59,7 +59,9 @@ def repaired(rows: Rows, plan: Plan, crew: Crew) -> Rows:
     neighbours = np.full_like(rows.neighbours, -1)
     alpha = np.float32(plan.alpha)
     crew.share(
-        lambda a, b: _repair(rows.vectors, rows.neighbours, rows.alive, alpha, a, b, neighbours),
+        lambda a, b: _repair(
+            rows.vectors, rows.labels, rows.neighbours, rows.alive, alpha, a, b, neighbours
+        ),
         rows.count,
         512,
     )
@@ -70,5 +72,6 @@ def repaired(rows: Rows, plan: Plan, crew: Crew) -> Rows:
     hubs[lost] = -1  # found anew below
     after = replace(rows, neighbours=neighbours, hubs=hubs)
     after.entry = after.centre()
+    after.find_starts()
     attract(after, lost, plan.width, crew)
     return after

@@ -56,14 +56,12 @@ contexts = 2
 [adapt]
 steps = 30
 length = 64
-learning_rate = 1e-3
 
 [encoder]
 length = 40                         # of a text, its first tokens are read
 
 [tune]
 steps = 30
-learning_rate = 3e-4
 dimensions = [32, 64, 128]
 
 [evaluate]

@@ -4,14 +4,14 @@
 |--------------|---------------------------|-----------------------------------------------------|
 | `vectors`    | (room, padded dimension)  | float32; of unit length under cosine                |
 | `codes`      | (room, 64 · lines)        | uint8; short codes that steer the search            |
-| `side`       | (room,), empty for cosine | float32; `-|x|²/2` of `x` as encoded                 |
+| `side`       | (room,), empty for cosine | float32; `-|x|²/2` of `x` as encoded                |
 | `neighbours` | (room, degree)            | int32; the unused end of a row is -1                |
 | `hubs`       | (room, degree)            | int32; more edges, for inner products alone         |
 | `labels`     | (room,), or empty         | int32; one for a row, -1 for none                   |
 | `alive`      | (room,)                   | False for deleted rows and for room not yet used    |
 
-A search ranks by `query · x + weight · side[x]`: with a weight of one that is the order of Euclidean
-distances, with zero that of inner products.
+A search ranks by `query · x + weight · side[x]`: with a weight of one that is the order of
+Euclidean distances, with zero that of inner products.
 """
 
 from __future__ import annotations

@@ -24,7 +24,10 @@ MEDICAL_BOOKS = {"anatomy-physiology", "microbiology"}
 EVERY = 4
 """Of SumPubMed's abstracts and the books' modules, one in so many is taken."""
 QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"")
-MARKS = re.compile(r"<(?:dig|cit)>|\b(?:BACKGROUND|METHODS|RESULTS|CONCLUSIONS)\b")
+MARKS = re.compile(
+    r"<(?:dig|cit)>|\b(?:BACKGROUND|METHODS|RESULTS|CONCLUSIONS)\b"
+    r"|(?:issue-)?copyright-statement© the author\S*(?: \d{4})?"
+)
 
 
 def table(data: Path, name: str) -> Iterator[dict[str, str]]:

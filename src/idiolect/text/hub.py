@@ -27,14 +27,14 @@ def locate(source: str | Path, files: Iterable[str]) -> Path:
         InputError: It is neither.
         OfflineError: It looks like a repository, and the hub cannot be reached.
     """
-    path = Path(source)
+    path, is_name = Path(source), bool(_HUB_ID.fullmatch(str(source)))
     with contextlib.suppress(OSError):  # a name that is too long for a file
         if path.exists():
             return path
-    if not _HUB_ID.fullmatch(str(source)):
+        if is_name and (_SHIPPED / path).is_dir():
+            return _SHIPPED / path
+    if not is_name:
         raise InputError(f"no such file or directory: {source}", hint="check the path")
-    if (_SHIPPED / source).is_dir():
-        return _SHIPPED / source
     import huggingface_hub
     from huggingface_hub import errors
 

@@ -14,7 +14,10 @@ from typer.testing import CliRunner
 from idiolect.cli.main import app
 from idiolect.errors import InputError
 from idiolect.models.language_model import LanguageModel
+from idiolect.training import evaluation
 from idiolect.training.evaluation import compare, forgetting, score, term_use, windows
+from idiolect.vocabulary.extend import extend
+from idiolect.vocabulary.grow import grow
 from models.stories import load_stories
 from models.tiny import tiny_model
 
@@ -64,6 +67,18 @@ def test_a_model_has_not_forgotten_itself(stories: LanguageModel, tales: list[st
     found = forgetting(stories, stories, windows(tales, size=500))
     assert found.divergence == pytest.approx(0.0, abs=1e-9)
     assert found.same_first == 1.0
+
+
+def test_vocabularies_of_two_sizes_are_scored_in_the_same_portions(
+    stories: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "Once upon a time, there was a little girl named Lily."
+    grown = grow(stories, extend(stories.tokenizer, ["zyx" + "qw" * n for n in range(60)]))
+    # Five rows of the smaller vocabulary at once, and four of the larger one.
+    monkeypatch.setattr(evaluation, "_SCORES", 5 * len(stories.tokenizer))
+    found = forgetting(stories, grown, [text])
+    assert found.tokens == len(stories.tokenizer.encode_batch([text], special_tokens=False)[0])
+    assert found.divergence == pytest.approx(0.0, abs=1e-9)
 
 
 def test_divergence_is_the_definition(stories: LanguageModel) -> None:

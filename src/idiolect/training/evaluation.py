@@ -161,8 +161,10 @@ def forgetting(base: LanguageModel, model: LanguageModel, texts: Sequence[str]) 
         )
     size = len(base.tokenizer)
     divergence, same, tokens = 0.0, 0, 0
+    # Both are scored in the same portions, though their vocabularies differ in size.
+    rows = max(one.network.config.vocabulary for one in (base, model))
     for batch in _batches(base, alike):
-        pairs = zip(_scores(base, batch), _scores(model, batch), strict=True)
+        pairs = zip(_scores(base, batch, rows), _scores(model, batch, rows), strict=True)
         for (before, _), (after, _) in pairs:
             p, q = (x[:, :size].double().log_softmax(-1) for x in (before, after))
             divergence += float((p.exp() * (p - q)).sum())
@@ -282,8 +284,15 @@ def _batches(model: LanguageModel, texts: Sequence[str]) -> Iterator[_Batch]:
         yield _Batch(ids, mask, (row_of, column_of), ids[row_of, column_of + 1])
 
 
-def _scores(model: LanguageModel, batch: _Batch) -> Iterator[tuple[Tensor, Tensor]]:
+def _scores(
+    model: LanguageModel, batch: _Batch, rows: int | None = None
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Read a batch and score the vocabulary a few tokens at a time.
+
+    Args:
+        model: What reads.
+        batch: What is read.
+        rows: The size of vocabulary that decides how many tokens those are; by default its own.
 
     Yields:
         logits (some, vocabulary), and their targets (some,).
@@ -291,9 +300,8 @@ def _scores(model: LanguageModel, batch: _Batch) -> Iterator[tuple[Tensor, Tenso
     if not len(batch.targets):
         return
     network = model.network
-    rows, columns = batch.places
-    hidden = network(batch.ids, batch.mask, heads=False).hidden[rows, columns]
-    step = max(1, _SCORES // network.config.vocabulary)
+    hidden = network(batch.ids, batch.mask, heads=False).hidden[batch.places]
+    step = max(1, _SCORES // (rows or network.config.vocabulary))
     for start in range(0, len(hidden), step):
         part = slice(start, start + step)
         # Rows that no token stands for are padding; they are no part of the vocabulary.

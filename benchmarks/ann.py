@@ -15,6 +15,7 @@ import argparse
 import os
 import shutil
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,27 +36,27 @@ WANTED = {"hnswlib": 2.0, "SVS": 1.4, "faiss": 1.3}
 Search = Callable[[Any], Any]
 
 
-class Side:
+class Side(ABC):
     """One library: how it builds, saves and loads its index, and searches at a setting."""
 
     name: str
     settings: tuple[Any, ...]
 
-    def build(self, points: Any) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def build(self, points: Any) -> None: ...
 
-    def save(self, path: Path) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def save(self, path: Path) -> None: ...
 
-    def load(self, path: Path, points: Any) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def load(self, path: Path, points: Any) -> None: ...
 
-    def search(self, setting: Any) -> Search:
-        raise NotImplementedError
+    @abstractmethod
+    def search(self, setting: Any) -> Search: ...
 
+    @abstractmethod
     def memory(self, points: Any) -> float:
         """Bytes of the index, as a multiple of the vectors'."""
-        raise NotImplementedError
 
 
 class Ours(Side):

@@ -1,6 +1,6 @@
 """Lay out SumPubMed and SciFact for a run: abstracts to learn from, claims to search with.
 
-    python examples/medicine/prepare.py DATA OUT
+    python examples/prepare_medicine.py DATA OUT
 
 DATA holds `scifact/scifact.zip`, `sumpubmed/abstracts.jsonl.gz` and `openstax/text/*.txt.gz`. The
 catalogue is SciFact's 5,183 abstracts; the validation claims, which BEIR calls the test, are the
@@ -17,12 +17,11 @@ import json
 import re
 import sys
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-MEDICAL_BOOKS = {"anatomy-physiology", "microbiology"}
-EVERY = 4
-"""Of SumPubMed's abstracts and the books' modules, one in so many is taken."""
+from layout import EVERY, general, write
+
 QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"")
 MARKS = re.compile(
     r"<(?:dig|cit)>|\b(?:BACKGROUND|METHODS|RESULTS|CONCLUSIONS)\b"
@@ -61,21 +60,6 @@ def articles(data: Path) -> Iterator[str]:
                 yield " ".join(MARKS.sub(" ", json.loads(line)["abstract"]).split())
 
 
-def modules(data: Path) -> Iterator[str]:
-    """Yield some modules of books that are not medical."""
-    for path in sorted((data / "openstax" / "text").glob("*.txt.gz")):
-        if path.name.removesuffix(".txt.gz") not in MEDICAL_BOOKS:
-            with gzip.open(path, "rt", encoding="utf-8") as file:
-                yield from file.read().split("\n\n")[::EVERY]
-
-
-def write(path: Path, records: Iterable[object]) -> None:
-    """Write a record a line."""
-    lines = [json.dumps(record, ensure_ascii=False) for record in records]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    print(f"{path}: {len(lines):,} records")
-
-
 def main() -> None:
     """Write the files that idiolect.toml names."""
     data, out = Path(sys.argv[1]), Path(sys.argv[2])
@@ -84,7 +68,7 @@ def main() -> None:
     write(out / "items.jsonl", items)
     texts = [item["text"] for item in items]
     write(out / "corpus.jsonl", ({"text": text} for text in (*articles(data), *texts)))
-    write(out / "general.jsonl", ({"text": text} for text in modules(data) if text.strip()))
+    write(out / "general.jsonl", general(data))
     test, train = claims(data, "validation"), claims(data, "train")
     write(out / "queries.jsonl", ({"id": name, "text": text} for name, (text, _) in test.items()))
     write(

@@ -1,6 +1,6 @@
 """Lay out Icecat's products and the judgements of Chorus for a run.
 
-    python examples/icecat/prepare.py DATA OUT
+    python examples/prepare_icecat.py DATA OUT
 
 DATA holds `icecat-chorus/` with the products (`products_*.json.zip`) and the graded judgements
 (`Broad_Query_Set_rated.csv`). The catalogue is every judged product and one in five of the others.
@@ -11,19 +11,17 @@ its description with its attributes. General text is one in four modules of `ope
 from __future__ import annotations
 
 import csv
-import gzip
 import json
 import sys
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-MEDICAL_BOOKS = {"anatomy-physiology", "microbiology"}
+from layout import general, write
+
 OTHERS = 5
 """Of the products nobody judged, one in so many is in the catalogue."""
-EVERY = 4
-"""Of the books' modules, one in so many is taken."""
 
 
 def products(data: Path) -> Iterator[dict[str, Any]]:
@@ -49,21 +47,6 @@ def judgements(data: Path) -> list[dict[str, str]]:
     path = data / "icecat-chorus" / "Broad_Query_Set_rated.csv"
     with path.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
-
-
-def modules(data: Path) -> Iterator[str]:
-    """Yield some modules of books."""
-    for path in sorted((data / "openstax" / "text").glob("*.txt.gz")):
-        if path.name.removesuffix(".txt.gz") not in MEDICAL_BOOKS:
-            with gzip.open(path, "rt", encoding="utf-8") as file:
-                yield from file.read().split("\n\n")[::EVERY]
-
-
-def write(path: Path, records: Iterable[object]) -> None:
-    """Write a record a line."""
-    lines = [json.dumps(record, ensure_ascii=False) for record in records]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    print(f"{path}: {len(lines):,} records")
 
 
 def main() -> None:
@@ -94,7 +77,7 @@ def main() -> None:
         out / "corpus.jsonl",
         ({"text": f"{product['title']}\n{details(product)}"} for product in every),
     )
-    write(out / "general.jsonl", ({"text": text} for text in modules(data) if text.strip()))
+    write(out / "general.jsonl", general(data))
     write(
         out / "pairs.jsonl",
         (

@@ -141,7 +141,11 @@ class Svs(Side):
 
 class Faiss(Side):
     name = "faiss IVF-PQ fast-scan"
-    settings = tuple((p, f) for p in (4, 6, 8, 12, 16, 24, 32, 48, 64, 96) for f in (8, 16, 32))
+    settings = tuple(
+        (probes, factor)
+        for probes in (4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
+        for factor in (8, 16, 32, 64)
+    )
 
     def build(self, points: Any) -> None:
         faiss.omp_set_num_threads(THREADS)

@@ -49,6 +49,9 @@ def tune(
     dimensions: Annotated[
         str | None, typer.Option(help="Shorter widths to be good at (Matryoshka): 192,96")
     ] = None,
+    whiten: Annotated[
+        bool, typer.Option("--whiten", help="For a model that was not trained as an encoder.")
+    ] = False,
     loss: Annotated[
         _LossName, typer.Option(help="margin-mse and kl copy the pairs' scores, of a teacher.")
     ] = "infonce",
@@ -130,6 +133,7 @@ def tune(
                 pairs,
                 loss=_loss(loss, temperature, margin, both_ways),
                 dimensions=_numbers(dimensions),
+                whiten=whiten,
                 mining=Mining(count=negatives) if negatives else None,
                 corpus=[*texts, *(Corpus(corpus, field) if corpus else ())],
                 **options,

@@ -13,10 +13,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -26,11 +25,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
+from idiolect.encoding.forward import evaluating, hidden_states, second_reading
 from idiolect.encoding.int8 import to_int8
 from idiolect.encoding.layout import LAYOUT_FILES, Layout
 from idiolect.encoding.matryoshka import tell_untrained
 from idiolect.encoding.pooling import Pooling, check_pooling, pool
-from idiolect.encoding.reading import Counts, Reader, by_length
+from idiolect.encoding.projection import Projection
+from idiolect.encoding.reading import Counts, Reader, by_length, check_length
 from idiolect.encoding.vectors import VectorFile, Vectors
 from idiolect.errors import ConfigError, InputError, VerificationError
 from idiolect.models.directory import replacing
@@ -43,8 +44,9 @@ _TOKENS_PER_BATCH = 2048
 """On a CPU: what stays in its caches."""
 _TOKENS_ELSEWHERE = 1 << 15
 """On an accelerator, which wants to be filled."""
-_UNBOUNDED = 512
 _SAMPLE = 512
+_FITTED = 4
+"""Texts for each dimension that a projection is fitted to."""
 _TELL = logging.getLogger(__name__)
 
 
@@ -58,6 +60,7 @@ class Encoder:
     Args:
         model: The model. Of one with an encoder and a decoder, the encoder is used.
         pooling: How hidden states become a vector; see `idiolect.encoding.pooling`.
+        projection: What maps the pooled vectors, if anything does; see `project`.
         normalise: Whether vectors have length one.
         instructions: Text put before a text, by the kind of text.
         length: Tokens read of a text, those of the template counted; by default as many as model
@@ -77,6 +80,7 @@ class Encoder:
         model: LanguageModel,
         pooling: Pooling = "mean",
         *,
+        projection: Projection | None = None,
         normalise: bool = True,
         instructions: Mapping[str, str] | None = None,
         length: int | None = None,
@@ -89,6 +93,7 @@ class Encoder:
             raise ConfigError("the model attends both ways already", hint="leave both_ways out")
         self.model = model
         self.pooling: Pooling = pooling
+        self.projection = projection and projection.to(model.network.device)
         self.normalise = normalise
         self.instructions = dict(instructions or {})
         self.both_ways = both_ways
@@ -97,7 +102,7 @@ class Encoder:
         self._told: set[int] = set()
         self._rounded = ""
         """The fingerprint before `to_int8`."""
-        self.length = _check_length(model, length)
+        self.length = check_length(model, length)
         self.reader = Reader(
             model.tokenizer,
             self.length,
@@ -125,6 +130,7 @@ class Encoder:
         return cls(
             LanguageModel.load(source, device=device),
             layout.pooling,
+            projection=layout.projection,
             normalise=layout.normalise,
             instructions=layout.instructions,
             length=layout.length,
@@ -146,6 +152,7 @@ class Encoder:
             raise InputError("rounded weights are not saved", hint="save before to_int8")
         layout = Layout(
             pooling=self.pooling,
+            projection=self.projection,
             normalise=self.normalise,
             length=self.length,
             both_ways=self.both_ways,
@@ -155,7 +162,7 @@ class Encoder:
         )
         with replacing(directory) as fresh:
             self.model.save(fresh)
-            layout.write(fresh, self.dimensions)
+            layout.write(fresh, self.model.network.config.width)
 
     def to_int8(self) -> None:
         """Compute the dense maps in 8-bit integers from now on; see `idiolect.encoding.int8`.
@@ -176,6 +183,8 @@ class Encoder:
     @property
     def dimensions(self) -> int:
         """Width of the vectors."""
+        if self.projection is not None:
+            return self.projection.dimensions
         return self.model.network.config.width
 
     @property
@@ -189,7 +198,10 @@ class Encoder:
         settings = [self.model.tokenizer.fingerprint, self.pooling, self.normalise, self.length]
         settings += [self.both_ways, sorted(self.instructions.items()), self.default_kind]
         digest = hashlib.blake2b(repr(settings).encode(), digest_size=16)
-        for name, tensor in sorted(self.model.network.state_dict().items()):
+        tensors = self.model.network.state_dict()
+        if self.projection is not None:
+            tensors |= self.projection.tensors
+        for name, tensor in sorted(tensors.items()):
             if not name.startswith(("heads.", "pooler.")):
                 digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
                 digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
@@ -233,7 +245,7 @@ class Encoder:
         if tokens_per_batch is None:
             on_cpu = self.model.network.device.type == "cpu"
             tokens_per_batch = _TOKENS_PER_BATCH if on_cpu else _TOKENS_ELSEWHERE
-        with self._reading(), bar:
+        with evaluating(self.model.network), bar:
             task = bar.add_task("encoding", total=len(rows), completed=counted.empty)
             for batch in by_length(rows, tokens_per_batch):
                 found = self.embed_rows([rows[i] for i in batch]).float()
@@ -250,7 +262,7 @@ class Encoder:
             self._told.add(width)
             _TELL.warning(tell_untrained(torch.cat(sample).cpu().numpy(), width))
         if counts is None:
-            self._tell(counted)
+            counted.tell(self.length)
         else:
             counts.add(counted)
         return vectors
@@ -307,7 +319,7 @@ class Encoder:
                 file.append(some, vectors, vars(counted))
                 bar.advance(task, len(some))
         if counts is None:
-            self._tell(counted)
+            counted.tell(self.length)
         else:
             counts.add(counted)
         return file.finish()
@@ -318,6 +330,32 @@ class Encoder:
         Shape: result (texts, dimensions), normalised if the encoder normalises.
         """
         return self.embed_rows(self.reader.read(texts, kind, Counts()))
+
+    def project(self, texts: Sequence[str], *, whiten: bool = False) -> None:
+        """Fit a map of the vectors to those of some texts, and use it from now on.
+
+        The first dimensions then say the most, and whitened, vectors of a model that was never
+        trained to make any can be told apart. A map that is there already is fitted further.
+
+        Args:
+            texts: Documents; of many, some are read.
+            whiten: Also centre and scale; see `idiolect.encoding.projection`.
+
+        Raises:
+            InputError: No text has a token; and as in `encode`.
+            VerificationError: A vector is not finite.
+        """
+        some = texts[:: max(1, len(texts) // (_FITTED * self.dimensions))]
+        rows = [row for row in self.reader.read(some, "document", Counts()) if row]
+        if not rows:
+            raise InputError("there is no text to fit a projection to")
+        with evaluating(self.model.network):
+            parts = [
+                self._pooled([rows[i] for i in batch]).float().cpu()
+                for batch in by_length(rows, _TOKENS_PER_BATCH)
+            ]
+        fitted = Projection.fit(torch.cat(parts).numpy(), whiten=whiten)
+        self.projection = fitted.to(self.model.network.device).after(self.projection)
 
     def _check_dimensions(self, dimensions: int | None) -> int:
         if dimensions is None:
@@ -331,81 +369,22 @@ class Encoder:
 
     def embed_rows(self, rows: Sequence[Sequence[int]]) -> Tensor:
         """Do as `embed` does, with what `reader` has made of the texts."""
-        vectors = pool(self.pooling, *self.read_rows(rows))
+        vectors = self._pooled(rows)
         return F.normalize(vectors, dim=-1) if self.normalise else vectors
+
+    def _pooled(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        vectors = pool(self.pooling, *self.read_rows(rows))
+        return vectors if self.projection is None else self.projection(vectors)
 
     def read_rows(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         """Return the hidden states of what `reader` has made of texts, and which are to be pooled.
 
         Shape: (rows, longest, width) and (rows, longest), the latter true for those.
         """
-        device = self.model.network.device
-        lengths = torch.tensor([len(row) for row in rows], dtype=torch.long)
-        longest = max(int(lengths.max()) if len(rows) else 0, 1)
-        grid = np.zeros((len(rows), longest), dtype=np.int64)
-        for number, row in enumerate(rows):
-            grid[number, : len(row)] = row
-        ids, lengths = torch.from_numpy(grid).to(device), lengths.to(device)
-        place = torch.arange(longest, device=device)
-        mask = place < lengths[:, None]
-        hidden = self._read(ids, mask)
+        hidden, mask = hidden_states(self.model.network, rows, both_ways=self.both_ways)
         if self.pooling == "echo":
-            first, last = len(self.reader.frame.before), len(self.reader.frame.after)
-            once = (lengths - first - last).clamp(min=0) // 2
-            second = (first + once)[:, None]
-            mask = (place >= second) & (place < second + once[:, None])
+            mask = second_reading(mask, self.reader.frame)
         return hidden, mask
-
-    def _read(self, ids: Tensor, mask: Tensor) -> Tensor:
-        network = self.model.network
-        if network.encoder is not None:
-            return network.encode(ids, mask)
-        assert network.decoder is not None
-        network.decoder.causal = not self.both_ways
-        try:
-            return network(ids, mask, heads=False).hidden  # type: ignore[no-any-return]
-        finally:
-            network.decoder.causal = True
-
-    @contextmanager
-    def _reading(self) -> Iterator[None]:
-        """Put the network into evaluation mode, and back afterwards."""
-        network = self.model.network
-        training = network.training
-        network.eval()
-        try:
-            with torch.inference_mode():
-                yield
-        finally:
-            network.train(training)
-
-    def _tell(self, counts: Counts) -> None:
-        if counts.truncated:
-            _TELL.warning(
-                "%d of %d texts are longer than %d tokens and were cut; %d tokens were not read",
-                *(counts.truncated, counts.texts, self.length, counts.lost),
-            )
-        if counts.empty:
-            _TELL.warning(
-                "%d of %d texts are empty; their vectors are zero", counts.empty, counts.texts
-            )
-
-
-def _check_length(model: LanguageModel, length: int | None) -> int:
-    """Return how many tokens a text may have."""
-    config = model.network.config
-    rows = config.max_positions if config.position in ("learned", "untied") else None
-    if length is not None:
-        if length < 4 or (rows is not None and length > rows):
-            raise ConfigError(
-                f"a length of {length} tokens; the model has {rows or 'unbounded'} positions",
-                hint="at least 4, and no more than there are positions",
-            )
-        return length
-    named: Any = model.tokenizer.settings.get("model_max_length")
-    # transformers writes 10^30 where nobody knows.
-    told = [n for n in (named, config.max_positions) if isinstance(n, int) and 0 < n < 10**9]
-    return min(told, default=_UNBOUNDED)
 
 
 def _check_finite(vectors: Tensor, batch: Sequence[int]) -> None:

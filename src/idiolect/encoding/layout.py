@@ -1,7 +1,8 @@
 """The directory layout of sentence-transformers: what stands beside the model's own files.
 
-    modules.json                       the steps: transformer, pooling, normalise
+    modules.json                       the steps: transformer, pooling, dense, normalise
     1_Pooling/config.json              how hidden states become a vector
+    2_Dense/                           a linear map of that vector, if there is one
     sentence_bert_config.json          how many tokens are read
     config_sentence_transformers.json  instructions ("prompts")
 
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from idiolect.encoding.pooling import Pooling, check_pooling
+from idiolect.encoding.projection import Projection
 from idiolect.errors import CheckpointError, ConfigError
 from idiolect.text.files import read_json, read_text, write_atomic
 
@@ -27,6 +29,8 @@ __all__ = ["LAYOUT_FILES", "Layout"]
 LAYOUT_FILES = (
     "modules.json",
     "*_Pooling/config.json",
+    "*_Dense/config.json",
+    "*_Dense/model.safetensors",
     "sentence_bert_config.json",
     "config_sentence_transformers.json",
 )
@@ -40,6 +44,8 @@ _THEIRS: dict[str, str] = {
     "echo": "echo",
 }
 _OURS = {theirs: ours for ours, theirs in _THEIRS.items()}
+_ENDINGS = ((), ("Dense",), ("Normalize",), ("Dense", "Normalize"))
+_IDENTITY = "torch.nn.modules.linear.Identity"
 # Before release 5.4 there was a switch for each kind.
 _SWITCHES = {
     "pooling_mode_cls_token": "cls",
@@ -57,6 +63,8 @@ class Layout:
 
     pooling: Pooling = "mean"
     """How hidden states become a vector."""
+    projection: Projection | None = None
+    """What maps that vector."""
     normalise: bool = False
     """Whether vectors have length one."""
     length: int | None = None
@@ -82,10 +90,10 @@ class Layout:
             return None
         steps = _read_steps(directory / "modules.json")
         kinds = [kind for kind, _ in steps]
-        if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
+        if kinds[:2] != ["Transformer", "Pooling"] or tuple(kinds[2:]) not in _ENDINGS:
             raise ConfigError(
                 f"{directory}: the steps {' → '.join(kinds) or 'none'} are not supported",
-                hint="known: Transformer → Pooling, and Normalize after them",
+                hint="known: Transformer → Pooling, and Dense and Normalize after them",
             )
         if steps[0][1] not in ("", "."):
             raise ConfigError(f"{directory}: the model is in {steps[0][1]!r}", hint="load that")
@@ -101,6 +109,7 @@ class Layout:
         prompts = _read_optional(directory / "config_sentence_transformers.json")
         return cls(
             pooling=_pooling_of(directory, pooling),
+            projection=_dense_of(_inside(directory, steps[2][1])) if "Dense" in kinds else None,
             normalise=kinds[-1] == "Normalize",
             length=reading.get("max_seq_length"),
             both_ways=pooling.get("both_ways", False),
@@ -130,7 +139,10 @@ class Layout:
         }
         if self.trained_dimensions:
             prompts["matryoshka_dimensions"] = list(self.trained_dimensions)
-        steps = ["", "1_Pooling", *(["2_Normalize"] if self.normalise else [])]
+        kinds = ["Pooling"]
+        kinds += ["Dense"] if self.projection else []
+        kinds += ["Normalize"] if self.normalise else []
+        steps = ["", *(f"{number}_{kind}" for number, kind in enumerate(kinds, 1))]
         for step in steps[1:]:
             (directory / step).mkdir()
         modules = [
@@ -144,6 +156,15 @@ class Layout:
         ]
         reading = {"max_seq_length": self.length, "do_lower_case": False}
         _write(directory / "1_Pooling" / "config.json", pooling)
+        if self.projection:
+            dense = {
+                "in_features": self.projection.weight.shape[1],
+                "out_features": self.projection.dimensions,
+                "bias": True,
+                "activation_function": _IDENTITY,
+            }
+            _write(directory / "2_Dense" / "config.json", dense)
+            self.projection.save(directory / "2_Dense" / "model.safetensors")
         _write(directory / "sentence_bert_config.json", reading)
         _write(directory / "config_sentence_transformers.json", prompts)
         _write(directory / "modules.json", modules)
@@ -163,6 +184,17 @@ def _pooling_of(directory: Path, settings: dict[str, Any]) -> Pooling:
     kind = _OURS[modes]
     check_pooling(kind)
     return kind  # type: ignore[return-value]
+
+
+def _dense_of(folder: Path) -> Projection:
+    settings = read_json(folder / "config.json")
+    activation = settings.get("activation_function", "Tanh")
+    if activation != _IDENTITY or settings.get("use_residual"):
+        raise ConfigError(
+            f"{folder}: a dense step with {activation} or a residual is not supported",
+            hint="known: a linear map",
+        )
+    return Projection.load(folder / "model.safetensors")
 
 
 def _read_steps(path: Path) -> list[tuple[str, str]]:

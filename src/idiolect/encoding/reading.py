@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from idiolect.errors import InputError
+from idiolect.errors import ConfigError, InputError
+from idiolect.models.language_model import LanguageModel
 from idiolect.text.tokenizer import Tokenizer
 from idiolect.training.batches import Frame
 
-__all__ = ["Counts", "Reader", "by_length"]
+__all__ = ["Counts", "Reader", "by_length", "check_length"]
+
+_UNBOUNDED = 512
+_TELL = logging.getLogger(__name__)
 
 _NAMES = {"document": ("document", "passage", "corpus"), "query": ("query",)}
 """What models call the instructions for the two kinds of text that every search has."""
@@ -34,6 +40,18 @@ class Counts:
         """Add what another counted."""
         for name, value in vars(other).items():
             setattr(self, name, getattr(self, name) + value)
+
+    def tell(self, length: int) -> None:
+        """Warn of texts that were cut after so many tokens, and of empty ones."""
+        if self.truncated:
+            _TELL.warning(
+                "%d of %d texts are longer than %d tokens and were cut; %d tokens were not read",
+                *(self.truncated, self.texts, length, self.lost),
+            )
+        if self.empty:
+            _TELL.warning(
+                "%d of %d texts are empty; their vectors are zero", self.empty, self.texts
+            )
 
 
 class Reader:
@@ -120,6 +138,27 @@ def by_length(rows: Sequence[Sequence[int]], tokens: int) -> Iterator[list[int]]
         count = max(tokens // len(rows[order[start]]), 1)
         yield order[start : start + count]
         start += count
+
+
+def check_length(model: LanguageModel, length: int | None) -> int:
+    """Return how many tokens a text may have: as many as are asked for, or as are named.
+
+    Raises:
+        ConfigError: The model has no positions for so many.
+    """
+    config = model.network.config
+    rows = config.max_positions if config.position in ("learned", "untied") else None
+    if length is not None:
+        if length < 4 or (rows is not None and length > rows):
+            raise ConfigError(
+                f"a length of {length} tokens; the model has {rows or 'unbounded'} positions",
+                hint="at least 4, and no more than there are positions",
+            )
+        return length
+    named: Any = model.tokenizer.settings.get("model_max_length")
+    # transformers writes 10^30 where nobody knows.
+    told = [n for n in (named, config.max_positions) if isinstance(n, int) and 0 < n < 10**9]
+    return min(told, default=_UNBOUNDED)
 
 
 def _check(texts: Sequence[str]) -> None:

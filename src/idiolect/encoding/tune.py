@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -16,6 +16,7 @@ from idiolect.encoding.contrast import Contrast
 from idiolect.encoding.encoder import Encoder
 from idiolect.encoding.mining import Miner, Mining
 from idiolect.encoding.pairs import Pair, PairFile, PairTable
+from idiolect.encoding.projection import Projection
 from idiolect.encoding.unsupervised import TSDAE, SimCSE
 from idiolect.errors import ConfigError
 from idiolect.models.adapter import save_adapter
@@ -67,6 +68,7 @@ def tune(
     out: str | Path,
     loss: Loss | None = None,
     dimensions: Iterable[int] = (),
+    whiten: bool = False,
     mining: Mining | None = None,
     corpus: Iterable[str] = (),
     epochs: int = 1,
@@ -90,7 +92,10 @@ def tune(
         out: The run's folder; see `RunFolder`. The finished encoder is in `out/model`.
         loss: What is minimised; see `idiolect.training.objectives.contrastive`. By default
             `InfoNCE()`.
-        dimensions: Shorter widths at which vectors are to be good as well (Matryoshka).
+        dimensions: Shorter widths at which vectors are to be good as well (Matryoshka). An encoder
+            without a projection gets one, so that they begin as the principal axes.
+        whiten: Centre and scale the vectors by the pairs' documents first, for a model that was not
+            trained as an encoder; see `Encoder.project`.
         mining: Give each pair hard negatives, found anew in each pass.
         corpus: Documents beside the pairs' own that these are found among.
         epochs: Passes over the pairs.
@@ -131,8 +136,11 @@ def tune(
             "pairs": table.fingerprint,
             "loss": repr(goal),
             "mining": mining and asdict(mining),
+            "whiten": whiten,
         }
     )
+    if whiten or (len(widths) > 1 and encoder.projection is None):
+        run.project(table.documents, whiten=whiten)
     reading = _reading(encoder, plan.length)
     miner = None
     if mining is not None:
@@ -254,6 +262,16 @@ class _Run:
             )
         self.workers.wait()
 
+    def project(self, texts: Sequence[str], *, whiten: bool) -> None:
+        """Fit a projection once; a run that is gone on with must find the very same axes."""
+        path = self.folder.path / "projection.safetensors"
+        if self.workers.is_first and not path.exists():
+            self.encoder.project(texts, whiten=whiten)
+            assert self.encoder.projection is not None
+            self.encoder.projection.save(path)
+        self.workers.wait()
+        self.encoder.projection = Projection.load(path).to(self.encoder.model.network.device)
+
     def train(self, goal: Objective, source: Rounds, *, tensorboard: bool) -> None:
         """Train, and check that nothing else has moved."""
         network = self.encoder.model.network
@@ -316,6 +334,7 @@ def _reading(encoder: Encoder, length: int) -> Encoder:
     return Encoder(
         encoder.model,
         encoder.pooling,
+        projection=encoder.projection,
         normalise=encoder.normalise,
         instructions=encoder.instructions,
         length=length,

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Self, get_args
@@ -32,6 +32,7 @@ from torch import Tensor
 
 from idiolect.encoding.batches import Draw
 from idiolect.encoding.encoder import Encoder
+from idiolect.encoding.forward import evaluating
 from idiolect.encoding.reading import Counts, by_length
 from idiolect.errors import CheckpointError, ConfigError
 from idiolect.nn.transformer import Transformer
@@ -56,7 +57,7 @@ class TwoTower:
     >>> vectors = student.encode(documents, kind="document")            # doctest: +SKIP
 
     Args:
-        encoder: Both towers, or that of the queries. Of its settings, the pooling is not used.
+        encoder: Both towers, or that of the queries. Its pooling and projection are not used.
         documents: The tower of the documents, where it is to have weights of its own.
         crossing: How vectors become a score.
 
@@ -286,18 +287,8 @@ class TwoTower:
             if not self.shared:
                 del network.other_tower
 
-    @contextmanager
-    def _evaluating(self) -> Iterator[None]:
-        networks = [tower.model.network for tower in self.towers.values()]
-        before = [network.training for network in networks]
-        for network in networks:
-            network.eval()
-        try:
-            with torch.inference_mode():
-                yield
-        finally:
-            for network, training in zip(networks, before, strict=True):
-                network.train(training)
+    def _evaluating(self) -> AbstractContextManager[None]:
+        return evaluating(*(tower.model.network for tower in self.towers.values()))
 
 
 def soft_labels(

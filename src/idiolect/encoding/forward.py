@@ -1,0 +1,66 @@
+"""Rows of ids through a network, as an encoder needs it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from idiolect.nn.transformer import Transformer
+from idiolect.training.batches import Frame
+
+__all__ = ["evaluating", "hidden_states", "second_reading"]
+
+
+def hidden_states(
+    network: Transformer, rows: Sequence[Sequence[int]], *, both_ways: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Return the hidden states of rows, and which of them belong to a token.
+
+    Args:
+        network: With an encoder, which is used alone, or a decoder.
+        rows: Ids; they need not be of one length.
+        both_ways: Let a decoder's tokens see what follows as well.
+
+    Shape: (rows, longest, width) and (rows, longest).
+    """
+    lengths = torch.tensor([len(row) for row in rows], dtype=torch.long)
+    longest = max(int(lengths.max()) if len(rows) else 0, 1)
+    grid = np.zeros((len(rows), longest), dtype=np.int64)
+    for number, row in enumerate(rows):
+        grid[number, : len(row)] = row
+    ids = torch.from_numpy(grid).to(network.device)
+    mask = (torch.arange(longest) < lengths[:, None]).to(network.device)
+    if network.encoder is not None:
+        return network.encode(ids, mask), mask
+    assert network.decoder is not None
+    network.decoder.causal = not both_ways
+    try:
+        return network(ids, mask, heads=False).hidden, mask
+    finally:
+        network.decoder.causal = True
+
+
+def second_reading(mask: Tensor, frame: Frame) -> Tensor:
+    """Narrow a mask to the second half of what stands within the frame (echo)."""
+    before, after = len(frame.before), len(frame.after)
+    once = (mask.sum(1, keepdim=True) - before - after).clamp(min=0) // 2
+    place = torch.arange(mask.shape[1], device=mask.device)
+    return (place >= before + once) & (place < before + 2 * once)
+
+
+@contextmanager
+def evaluating(*networks: Transformer) -> Iterator[None]:
+    """Put networks into evaluation mode without gradients, and back afterwards."""
+    before = [network.training for network in networks]
+    for network in networks:
+        network.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        for network, training in zip(networks, before, strict=True):
+            network.train(training)

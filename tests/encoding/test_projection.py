@@ -16,9 +16,10 @@ from encoding.models import tiny_encoder
 from idiolect.encoding.encoder import Encoder
 from idiolect.encoding.matryoshka import neighbours_kept
 from idiolect.encoding.projection import Projection
-from idiolect.encoding.tune import tune
+from idiolect.encoding.tune import tune, tune_on_text
 from idiolect.errors import CheckpointError, ConfigError, InputError
 from idiolect.training.plan import Plan
+from training import models
 
 MANY = [" ".join(random.Random(n).choices("abcdefghijklmnop", k=3 + n % 9)) for n in range(60)]
 
@@ -138,3 +139,13 @@ def test_tuning_for_the_whole_width_leaves_vectors_as_they_are(tmp_path: Path) -
     encoder = tuning.encoder(0.0)
     tune(encoder, tuning.pairs(), out=tmp_path, steps=1, plan=Plan(batch=8, learning_rate=1e-3))
     assert encoder.projection is None
+
+
+def test_learning_from_text_alone_whitens_for_what_is_saved(tmp_path: Path) -> None:
+    encoder = tuning.encoder(0.1)
+    plan = Plan(batch=8, length=16, learning_rate=1e-3)
+    known = models.texts(20)
+    tune_on_text(encoder, known, out=tmp_path, whiten=True, steps=2, plan=plan)
+    saved = Encoder.load(tmp_path / "model")
+    assert saved.projection is not None
+    np.testing.assert_allclose(saved.encode(known), encoder.encode(known), atol=1e-5)

@@ -92,6 +92,7 @@ def figures():
             "loss_first": 2.0,
             "loss_last": 0.5,
             "left_out": 3,
+            "kept_apart": 20,
         },
         "index": {
             "items": 30,

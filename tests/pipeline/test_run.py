@@ -128,7 +128,7 @@ def test_tuned_figures_are_those_of_the_finished_encoder(finished: Path) -> None
         best = sorted(zip(scores, (item["id"] for item in items), strict=True), reverse=True)
         ranks.append(next(i for i, (_, name) in enumerate(best, 1) if name.startswith(kind)))
     systems = {one["name"]: one for one in metrics(finished / "run", "evaluate")["systems"]}
-    by_hand = sum(1 / rank for rank in ranks) / len(ranks)
+    by_hand = sum(1 / rank for rank in ranks if rank <= 10) / len(ranks)
     assert systems["tuning"]["search"]["mrr@10"] == pytest.approx(by_hand, abs=1e-6)
 
 

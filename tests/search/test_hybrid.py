@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from idiolect.errors import InputError
-from idiolect.search.hybrid import diversify, fuse
+from idiolect.search.hybrid import choose_weights, diversify, fuse
 from idiolect.search.items import Hit
 
 
@@ -73,3 +73,15 @@ def test_variety_prefers_what_is_unlike_the_chosen() -> None:
     for variety in (-0.1, 1.1, float("nan")):
         with pytest.raises(InputError, match="variety"):
             chosen(variety)
+
+
+def test_weights_are_chosen_by_the_first_right_hit() -> None:
+    """By hand: only meaning finds x in the first question, only words find y in the second."""
+    meaning = (_ranking(x=0.9, a=0.1), _ranking(a=5.0, x=1.0), {"x"})
+    words = (_ranking(b=0.9, y=0.8, c=0.1), _ranking(y=5.0, b=1.0), {"y"})
+    assert choose_weights([meaning]) == (0.6, 0.4), "at a half, x and a are equal, and a is first"
+    assert choose_weights([words]) == (0.5, 0.5), "it stays as near a half as it can"
+    never = (_ranking(a=1.0, b=0.5), _ranking(b=1.0, z=0.5, a=0.1), {"z"})
+    assert choose_weights([never, never])[0] < 0.5
+    with pytest.raises(InputError, match="no questions"):
+        choose_weights([])

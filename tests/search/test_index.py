@@ -178,3 +178,17 @@ def test_the_same_over_milvus(index: Index, tmp_path: Path) -> None:
         assert _ids(other.search("red lamp", 5, filter={"price": {"$lt": 25}})) == ["p1"]
         with pytest.raises(ConfigError, match="was made by"):
             Index(store, _words(fingerprint="others"))
+
+
+def test_what_hybrid_is_worth_is_found_and_remembered(index: Index, tmp_path: Path) -> None:
+    assert index.fusion == ("reciprocal", None)
+    # Words alone mislead: "light" stands in a table's text, and means a lamp.
+    weights = index.weigh({"crimson light": ["p1"], "light": ["p2", "p1"]})
+    assert weights[0] > 0.5
+    assert index.fusion == ("weighted", pytest.approx(weights))
+    found = index.search("light")
+    assert _ids(found) == _ids(index.search("light", fusion="weighted", weights=weights))
+    with Index.open(tmp_path / "index", _words()) as again:
+        assert again.fusion == index.fusion
+    with pytest.raises(InputError, match="no questions"):
+        index.weigh({})

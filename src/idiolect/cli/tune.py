@@ -121,6 +121,7 @@ def tune(
         "lora": LoraConfig(rank=rank, alpha=2.0 * rank, targets=tuple(adapt.split(","))),
         "unfreeze_original_rows": unfreeze_original_rows,
         "plan": tuning_plan(encoder, train, **values),
+        "whiten": whiten,
         "tensorboard": tensorboard,
     }
     try:
@@ -133,7 +134,6 @@ def tune(
                 pairs,
                 loss=_loss(loss, temperature, margin, both_ways),
                 dimensions=_numbers(dimensions),
-                whiten=whiten,
                 mining=Mining(count=negatives) if negatives else None,
                 corpus=[*texts, *(Corpus(corpus, field) if corpus else ())],
                 **options,

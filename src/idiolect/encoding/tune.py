@@ -168,6 +168,7 @@ def tune_on_text(
     *,
     out: str | Path,
     objective: TextObjective = "simcse",
+    whiten: bool = False,
     epochs: int = 1,
     steps: int | None = None,
     train: Train = "all",
@@ -184,6 +185,7 @@ def tune_on_text(
         out: As in `tune`.
         objective: `simcse`: a text, read twice with other dropout, is its own pair; `tsdae`: a text
             has to be written again from the vector of what is left when words are taken away.
+        whiten: Centre and scale the vectors by these texts first, as in `tune`.
         epochs: As in `tune`, and so are all others.
         steps: See there.
         train: See there.
@@ -215,7 +217,10 @@ def tune_on_text(
     source = Rounds(len(known), rows=plan.batch, seed=plan.seed)
     steps = epochs * source.steps if steps is None else steps
     run = _Run(encoder, plan, steps, train, lora, unfreeze_original_rows, out)
-    run.begin({"texts": goal.fingerprint, "objective": objective})
+    run.begin({"texts": goal.fingerprint, "objective": objective, "whiten": whiten})
+    if whiten:
+        run.project(known, whiten=True)
+        reading.projection = encoder.projection
     with ExitStack() as stack:
         if isinstance(goal, TSDAE):
             stack.enter_context(goal.attached())

@@ -136,6 +136,8 @@ class TuneSettings(_Table):
     steps: int = Field(default=200, ge=1)
     batch: int = Field(default=32, ge=2)
     """Pairs a step; the documents of the others are what a query is told from."""
+    length: int | None = Field(default=None, ge=8)
+    """Tokens read of a text in training; by default as many as the encoder reads."""
     learning_rate: float | None = Field(default=None, gt=0, le=1)
     """By default 2e-5 for a base that was published as an encoder, and 5e-4 for another."""
     dimensions: tuple[int, ...] = ()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import random
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -18,17 +20,19 @@ from idiolect.encoding.tune import tune_on_text, tuning_plan
 from idiolect.errors import InputError
 from idiolect.pipeline.data import Data
 from idiolect.pipeline.metrics import IndexMetrics, IndexPoint, TuneMetrics
-from idiolect.pipeline.stages import SAVE_EVERY, Work, load_encoder, summed_up
+from idiolect.pipeline.stages import SAVE_EVERY, Work, is_encoder, load_encoder, summed_up
 from idiolect.search.diskann.graph import Graph
 from idiolect.search.index import Index
 from idiolect.search.items import Item
-from idiolect.text.hub import locate
+from idiolect.text.files import write_atomic
 
 __all__ = ["index", "open_index", "tune"]
 
 _WIDTHS = (10, 20, 40, 80, 160)
 _ASKED = 200
 _K = 10
+_KEPT, _MOST_KEPT = "kept.jsonl", 200
+"""Queries that are not trained on: on these it is chosen how hybrid search joins."""
 _ENCODER_RATE, _MODEL_RATE = 2e-5, 5e-4
 
 
@@ -51,12 +55,12 @@ def tune(work: Work) -> TuneMetrics:
     the texts alone.
     """
     settings, data = work.config.tune, work.data
-    encoder = load_encoder(work, work.model)
+    encoder, published = load_encoder(work, work.model), is_encoder(work.base)
     plan = tuning_plan(
         encoder,
         batch=settings.batch,
-        learning_rate=settings.learning_rate or _rate(work.base),
-        length=encoder.length,
+        learning_rate=settings.learning_rate or (_ENCODER_RATE if published else _MODEL_RATE),
+        length=settings.length or encoder.length,
         save_every=SAVE_EVERY,
         seed=work.config.seed,
     )
@@ -73,12 +77,16 @@ def tune(work: Work) -> TuneMetrics:
             f"all {left_out} pairs of {data.settings.pairs} are of the tests",
             hint="give pairs whose queries are not tested",
         )
+    pairs, kept = _kept_apart(pairs, data, work.config.seed)
+    lines = [json.dumps(question, ensure_ascii=False) + "\n" for question in kept.items()]
+    write_atomic(work.folder / _KEPT, "".join(lines).encode())
     if pairs:
         train_on_pairs(
             encoder,
             pairs,
             out=work.folder,
             dimensions=settings.dimensions,
+            whiten=not published,
             steps=settings.steps,
             plan=plan,
         )
@@ -89,6 +97,7 @@ def tune(work: Work) -> TuneMetrics:
             data.texts.values(),
             out=work.folder,
             objective="simcse" if dropout else "tsdae",
+            whiten=not published,
             steps=settings.steps,
             plan=plan,
         )
@@ -101,6 +110,7 @@ def tune(work: Work) -> TuneMetrics:
         "loss_first": curve["loss_first"],
         "loss_last": curve["loss_last"],
         "left_out": left_out,
+        "kept_apart": len(kept),
     }
 
 
@@ -112,6 +122,9 @@ def index(work: Work) -> IndexMetrics:
     encoder.reader.read([item.text for item in items.values()], "document", counts)
     with Index.build(path, encoder, _told(items, work), source=work.model) as built:
         rows = [item.vector for item in built.store.items(vectors=True) if item.vector is not None]
+        lines = (Path(work.model).parent / _KEPT).read_text(encoding="utf-8").splitlines()
+        answers = dict(json.loads(line) for line in lines)
+        meaning = built.weigh(answers)[0] if answers else None
     vectors = np.stack(rows)
     exact, curve = _curve(vectors)
     return {
@@ -119,15 +132,10 @@ def index(work: Work) -> IndexMetrics:
         "cut": counts.truncated,
         "dimensions": vectors.shape[1],
         "bytes": sum(file.stat().st_size for file in path.rglob("*") if file.is_file()),
+        "meaning": meaning,
         "exact_queries_per_second": exact,
         "curve": curve,
     }
-
-
-def _rate(base: str) -> float:
-    """Return the usual rate: an encoder is turned a little, a plain model has to become one."""
-    is_encoder = (locate(base, ("modules.json",)) / "modules.json").exists()
-    return _ENCODER_RATE if is_encoder else _MODEL_RATE
 
 
 def _without_tests(pairs: list[Pair], data: Data) -> tuple[list[Pair], int]:
@@ -148,6 +156,23 @@ def _without_tests(pairs: list[Pair], data: Data) -> tuple[list[Pair], int]:
         and (pair.document, pair.query) not in alike
     ]
     return kept, len(pairs) - len(kept)
+
+
+def _kept_apart(
+    pairs: list[Pair], data: Data, seed: int
+) -> tuple[list[Pair], dict[str, list[str]]]:
+    """Keep some queries out of training, with the items that answer them.
+
+    Only pairs of a query with an item can be, not those of two items.
+    """
+    ids = {text: name for name, text in data.texts.items()}
+    asked = sorted({p.query for p in pairs if p.query not in ids and p.document in ids})
+    chosen = set(random.Random(seed).sample(asked, min(_MOST_KEPT, len(asked) // 10)))
+    kept: dict[str, list[str]] = {}
+    for pair in pairs:
+        if pair.query in chosen and pair.document in ids:
+            kept.setdefault(pair.query, []).append(ids[pair.document])
+    return [pair for pair in pairs if pair.query not in chosen], kept
 
 
 def _told(items: Mapping[str, Item], work: Work) -> Iterator[Item]:

@@ -160,6 +160,8 @@ class TuneMetrics(TypedDict):
     loss_last: float
     left_out: int
     """Pairs left out because their query is one the search is tested with."""
+    kept_apart: int
+    """Pairs not trained on, for choosing how hybrid search joins."""
 
 
 class IndexPoint(TypedDict):
@@ -181,6 +183,9 @@ class IndexMetrics(TypedDict):
     dimensions: int
     bytes: int
     """On disk."""
+    meaning: float | None
+    """Weight of meaning in hybrid search, words having the rest, as chosen on pairs that were kept
+    apart; None where there were none."""
     exact_queries_per_second: float
     """Of a plain product with all vectors, for comparison."""
     curve: list[IndexPoint]

@@ -188,7 +188,7 @@ def _kept(path: Path) -> str:
 @contextmanager
 def _without_warnings() -> Iterator[None]:
     """Keep the encoder from saying of every batch what the index's figures say of all."""
-    logger = logging.getLogger("idiolect.encoding.encoder")
+    logger = logging.getLogger("idiolect.encoding")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:

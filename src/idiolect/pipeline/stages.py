@@ -29,6 +29,7 @@ from idiolect.pipeline.metrics import (
     TrainingMetrics,
 )
 from idiolect.text.extension import Check
+from idiolect.text.hub import locate
 from idiolect.text.tokenizer import Tokenizer
 from idiolect.training.plan import Plan
 from idiolect.training.pretrain import ObjectiveName, pretrain
@@ -49,6 +50,7 @@ __all__ = [
     "audit",
     "distill",
     "extend",
+    "is_encoder",
     "load_encoder",
     "load_model",
     "summed_up",
@@ -99,6 +101,11 @@ def load_encoder(work: Work, path: str) -> Encoder:
         length=settings.length or base.length,
         default_kind=base.default_kind,
     )
+
+
+def is_encoder(base: str) -> bool:
+    """Whether a model was published as an encoder, and its vectors can be used as they are."""
+    return (locate(base, ("modules.json",)) / "modules.json").exists()
 
 
 def audit(work: Work) -> AuditMetrics:

@@ -20,12 +20,12 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 from idiolect.errors import ConfigError, InputError
-from idiolect.search.hybrid import Fusion, diversify, fuse
+from idiolect.search.hybrid import Fusion, choose_weights, diversify, fuse
 from idiolect.search.items import Hits, Item, check_count, check_text
 from idiolect.search.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
     from pathlib import Path
     from types import TracebackType
 
@@ -202,7 +202,7 @@ class Index:
         mode: Mode = "hybrid",
         filter: Mapping[str, Any] | str | None = None,
         namespace: str = "",
-        fusion: Fusion = "reciprocal",
+        fusion: Fusion | None = None,
         weights: tuple[float, float] | None = None,
         variety: float = 0.0,
         marks: tuple[str, str] | None = None,
@@ -216,7 +216,8 @@ class Index:
                 `hybrid`, both joined (see `idiolect.search.hybrid.fuse`).
             filter: see `idiolect.search.filters`.
             namespace: where to search.
-            fusion: how hybrid joins: `reciprocal` or `weighted`.
+            fusion: how hybrid joins: `reciprocal` or `weighted`; by default as `weigh` found, or
+                reciprocal where it was not asked.
             weights: of meaning and of words in hybrid.
             variety: 0 to 1; how much results should differ from one another.
             marks: what to put around the query's words in `Hit.highlight`.
@@ -231,18 +232,56 @@ class Index:
         if variety or mode == "hybrid":
             wanted = min(max(_DEEPER * k, _FEWEST), 10_000)
         where: dict[str, Any] = {"filter": filter, "namespace": namespace}
-        rankings: list[Hits] = []
-        if mode != "lexical":
-            (vector,) = self._encode([text], "query")
-            rankings.append(self.store.query(vector, wanted, **where) if vector.any() else [])
-        if mode != "dense":
-            rankings.append(self.store.match(text, wanted, marks=marks, **where))
-        hits = fuse(rankings, method=fusion, weights=weights) if mode == "hybrid" else rankings[0]
+        if mode == "hybrid":
+            method, usual = self.fusion if fusion is None else (fusion, None)
+            sides = (self._dense(text, wanted, where), self._lexical(text, wanted, marks, where))
+            hits = fuse(sides, method=method, weights=weights or usual)
+        elif mode == "dense":
+            hits = self._dense(text, wanted, where)
+        else:
+            hits = self._lexical(text, wanted, marks, where)
         if variety:
             found = self.store.fetch((hit.id for hit in hits), namespace=namespace, vectors=True)
             vectors = {id: item.vector for id, item in found.items() if item.vector is not None}
             hits = diversify(hits, vectors, k, variety)
         return hits[:k]
+
+    @property
+    def fusion(self) -> tuple[Fusion, tuple[float, float] | None]:
+        """How hybrid joins where a search does not say: the method, and the weights."""
+        share = self.store.settings.get("meaning")
+        if share is None:
+            return "reciprocal", None
+        return "weighted", (int(share) / 100, 1 - int(share) / 100)
+
+    def weigh(
+        self, answers: Mapping[str, Collection[str]], *, namespace: str = ""
+    ) -> tuple[float, float]:
+        """Find out how much meaning and words are worth here, and join them so from now on.
+
+        Args:
+            answers: queries with the ids of the items that answer them; ones the encoder was
+                trained on would make meaning look better than it is.
+            namespace: where to search.
+
+        Returns:
+            The weights of meaning and of words; see `choose_weights`.
+
+        Raises:
+            InputError: there are no queries.
+            ConfigError: there is no encoder.
+        """
+        where: dict[str, Any] = {"filter": None, "namespace": namespace}
+        weights = choose_weights(
+            (
+                self._dense(query, _FEWEST, where),
+                self._lexical(query, _FEWEST, None, where),
+                right,
+            )
+            for query, right in answers.items()
+        )
+        self.store.remember(meaning=round(100 * weights[0]))
+        return weights
 
     def similar(
         self,
@@ -265,6 +304,15 @@ class Index:
         assert vector is not None
         hits = self.store.query(vector, min(k + 1, 10_000), filter=filter, namespace=namespace)
         return [hit for hit in hits if hit.id != item_id][:k]
+
+    def _dense(self, text: str, k: int, where: Mapping[str, Any]) -> Hits:
+        (vector,) = self._encode([text], "query")
+        return self.store.query(vector, k, **where) if vector.any() else []
+
+    def _lexical(
+        self, text: str, k: int, marks: tuple[str, str] | None, where: Mapping[str, Any]
+    ) -> Hits:
+        return self.store.match(text, k, marks=marks, **where)
 
     def _encode(self, texts: list[str], kind: str) -> NDArray[np.float32]:
         if self.encoder is None:

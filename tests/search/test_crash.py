@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from idiolect.errors import InputError
+from idiolect.search.index import Index
 from idiolect.search.items import Item
 from idiolect.search.store import Store
+from search import builder
+from search.diskann.truth import recall
 from search.things import DIMENSIONS, nearest, thing, vector
 from search.writer import MERGE_AFTER, Operation
 
-WRITER = Path(__file__).with_name("writer.py")
 
-
-def _start(*arguments: object) -> subprocess.Popen[str]:
-    command = [sys.executable, str(WRITER), *map(str, arguments)]
+def _start(script: str, *arguments: object) -> subprocess.Popen[str]:
+    path = Path(__file__).with_name(script)
+    command = [sys.executable, str(path), *map(str, arguments)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
@@ -81,7 +87,7 @@ def _rounds(folder: Path, kills: int, seed: int) -> Counter[str]:
     for turn in range(kills):
         kind = ("upsert", "merge", "compact", "delete", "update")[turn % 5]
         done, last, under_way = _kill_during(
-            _start(folder, first), kind, chance.random() ** 2 * 0.08
+            _start("writer.py", folder, first), kind, chance.random() ** 2 * 0.08
         )
         assert last == first + done - 1
         for number in range(first, last + 1):
@@ -109,7 +115,7 @@ def test_two_processes_write_at_once(tmp_path: Path) -> None:
     folder = tmp_path / "index"
     Store.open(folder, dimensions=DIMENSIONS).close()
     upserts = [n for n in range(400) if Operation(n).kind == "upsert"]
-    writers = [_start(folder, 0, 40), _start(folder, 40, 80)]
+    writers = [_start("writer.py", folder, 0, 40), _start("writer.py", folder, 40, 80)]
     lines = [writer.communicate()[0].splitlines() for writer in writers]
     assert [writer.returncode for writer in writers] == [0, 0]
     assert [len(one) for one in lines] == [80, 80]
@@ -134,19 +140,27 @@ def test_two_processes_write_at_once(tmp_path: Path) -> None:
                 assert items[id] == item
 
 
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Be in the middle of a write to a store."""
+    with contextlib.closing(sqlite3.connect(folder / "ledger.db", isolation_level=None)) as db:
+        db.execute("BEGIN IMMEDIATE")
+        yield
+
+
 def test_a_second_writer_waits_or_is_told(tmp_path: Path) -> None:
     folder = tmp_path / "index"
     first = Store.open(folder, dimensions=DIMENSIONS)
     second = Store.open(folder, wait=0.1)
     first.upsert([thing(0)])
-    with first._ledger.writing():
+    with _writing(folder):
         with pytest.raises(InputError, match="is being written by another process"):
             second.upsert([thing(1)])
         assert list(second.list()) == ["t0"]  # reading waits for nobody
     second.upsert([thing(1)])
     assert list(first.list()) == ["t0", "t1"]
-    process = _start(folder, 0, 1)
-    with first._ledger.writing():
+    process = _start("writer.py", folder, 0, 1)
+    with _writing(folder):
         time.sleep(1)
     process.communicate()
     assert process.returncode == 0
@@ -157,7 +171,7 @@ def test_a_second_writer_waits_or_is_told(tmp_path: Path) -> None:
 def test_readers_see_whole_writes_while_another_process_writes(tmp_path: Path) -> None:
     folder = tmp_path / "index"
     Store.open(folder, dimensions=DIMENSIONS).close()
-    process = _start(folder, 0, 30)
+    process = _start("writer.py", folder, 0, 30)
     with _open(folder) as store:
         reads = 0
         while process.poll() is None:
@@ -173,3 +187,51 @@ def test_readers_see_whole_writes_while_another_process_writes(tmp_path: Path) -
         assert reads > 10
         assert process.returncode == 0
     process.communicate()
+
+
+def _kill_build(folder: Path, drawn: int, ripe: Callable[[], bool]) -> tuple[int, int]:
+    """Kill a build that has drawn so many items as soon as it is ripe.
+
+    Returns how many items it had drawn, and how many it had encoded by then.
+    """
+    process = _start("builder.py", folder)
+    assert process.stdout is not None
+    line = "0 0"
+    while int(line.split()[0]) < drawn:
+        line = process.stdout.readline()
+        assert line, "the build ended by itself"
+    while not ripe():
+        assert process.poll() is None, "the build ended by itself"
+    process.send_signal(signal.SIGKILL)
+    rest, _ = process.communicate()
+    drawn, encoded = map(int, (rest or line).splitlines()[-1].split())
+    return drawn, encoded
+
+
+def test_a_killed_build_goes_on(tmp_path: Path) -> None:
+    """Killed among its batches, then while it makes the graph, a build ends as if it never was."""
+    folder = tmp_path / "index"
+    drawn, _ = _kill_build(folder, 3000, lambda: True)
+    with Store.open(folder) as store:
+        written = store.namespaces()[""]
+        assert drawn - 512 <= written <= drawn  # no more is lost than the batch under way
+    merging = folder / "graphs" / ".lock"
+    drawn, encoded = _kill_build(folder, builder.ITEMS, merging.exists)
+    assert drawn == builder.ITEMS
+    assert encoded <= builder.ITEMS - written
+    with Store.open(folder) as store:
+        assert store.describe().namespaces[""].unmerged == builder.ITEMS
+    last, _ = _start("builder.py", folder).communicate()
+    assert last.splitlines()[-1] == f"written 0, unchanged {builder.ITEMS}, encoded 0"
+    items = list(builder.items())
+    encoder = builder.encoder()
+    with Index.open(folder, encoder) as index:
+        assert list(index.store.items()) == items
+        assert index.store.describe().namespaces[""].unmerged == 0
+        assert list(index.store.verify()) == []
+        asked = [f"kind{n} shape{n % 7}" for n in range(40)]
+        hits = [index.search(text, 10, mode="dense") for text in asked]
+        found = np.array([[int(hit.id[1:]) for hit in one] for one in hits])
+        points = encoder.encode([item.text for item in items], kind="document")
+        assert recall(found, points, encoder.encode(asked, kind="query"), "cosine") >= 0.99
+        assert index.search("number77", 1, mode="lexical")[0].id == "i77"

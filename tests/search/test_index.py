@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,30 +13,7 @@ from idiolect.errors import ConfigError, InputError
 from idiolect.search.index import Index
 from idiolect.search.items import Item
 from idiolect.search.store import Store
-
-MEANINGS = {"crimson": "red", "light": "lamp", "seat": "chair"}
-
-
-class Words:
-    """Stands for an encoder: a text is the sum of its words' vectors, synonyms share theirs."""
-
-    def __init__(self, fingerprint: str = "words", dimensions: int = 32) -> None:
-        self.fingerprint = fingerprint
-        self.dimensions = dimensions
-        self.encoded: list[str] = []
-
-    def encode(
-        self, texts: Sequence[str], *, kind: str, dimensions: int | None = None
-    ) -> np.ndarray:
-        assert kind in ("query", "document")
-        self.encoded += texts
-        vectors = np.zeros((len(texts), self.dimensions), np.float32)
-        for row, text in enumerate(texts):
-            for word in text.lower().split():
-                seed = zlib.crc32(MEANINGS.get(word, word).encode())
-                vectors[row] += np.random.default_rng(seed).normal(size=self.dimensions)
-        return vectors[:, :dimensions]
-
+from search.words import Words
 
 ITEMS = [
     Item("p1", "red lamp", {"price": 20}),

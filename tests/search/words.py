@@ -1,0 +1,31 @@
+"""`Words` stands for an encoder: a text is the sum of its words' vectors, synonyms share theirs."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+
+import numpy as np
+
+MEANINGS = {"crimson": "red", "light": "lamp", "seat": "chair"}
+
+
+class Words:
+    """Encodes texts, and remembers which; equal texts have equal vectors in every process."""
+
+    def __init__(self, fingerprint: str = "words", dimensions: int = 32) -> None:
+        self.fingerprint = fingerprint
+        self.dimensions = dimensions
+        self.encoded: list[str] = []
+
+    def encode(
+        self, texts: Sequence[str], *, kind: str, dimensions: int | None = None
+    ) -> np.ndarray:
+        assert kind in ("query", "document")
+        self.encoded += texts
+        vectors = np.zeros((len(texts), self.dimensions), np.float32)
+        for row, text in enumerate(texts):
+            for word in text.lower().split():
+                seed = zlib.crc32(MEANINGS.get(word, word).encode())
+                vectors[row] += np.random.default_rng(seed).normal(size=self.dimensions)
+        return vectors[:, :dimensions]

@@ -19,6 +19,8 @@ from typing import Any
 
 from idiolect.pipeline.calls import sessions
 from idiolect.pipeline.catalogue import Catalogue, Entry
+from idiolect.pipeline.config import find_base
+from idiolect.pipeline.stages import is_encoder
 from idiolect.text.files import write_atomic
 
 __all__ = ["PACKAGES", "general_text", "write_demo"]
@@ -54,14 +56,15 @@ rows = 400
 contexts = 2
 
 [adapt]
-steps = 30
+steps = 40
 length = 64
 
 [encoder]
-length = 40                         # of a text, its first tokens are read
+length = {length}                         # of a text, its first tokens are read
 
 [tune]
-steps = 30
+steps = {steps}
+length = 40
 dimensions = [32, 64, 128]
 
 [evaluate]
@@ -69,7 +72,7 @@ windows = 40
 """
 
 
-def write_demo(folder: Path, *, base: str, settings: str = _SETTINGS) -> dict[str, int]:
+def write_demo(folder: Path, *, base: str, settings: str | None = None) -> dict[str, int]:
     """Write the demo's data and configuration.
 
     The folder gets `idiolect.toml`, and under `data` items.jsonl, corpus.jsonl, general.jsonl,
@@ -79,7 +82,7 @@ def write_demo(folder: Path, *, base: str, settings: str = _SETTINGS) -> dict[st
     Args:
         folder: where to; made if it is not there.
         base: the model to adapt, as a configuration names it.
-        settings: the other tables of the configuration.
+        settings: the other tables of the configuration; by default ones that fit the base.
 
     Returns:
         How many records each file has.
@@ -126,10 +129,16 @@ def write_demo(folder: Path, *, base: str, settings: str = _SETTINGS) -> dict[st
         **{package: version(package) for package in PACKAGES},
         items=counts["items.jsonl"],
         base=json.dumps(base),  # a JSON string is a TOML string
-        settings=settings,
+        settings=settings or _settings(base),
     )
     write_atomic(folder / "idiolect.toml", config.encode())
     return counts
+
+
+def _settings(base: str) -> str:
+    """An encoder needs a nudge where a plain model has to become one."""
+    steps, length = (25, 40) if is_encoder(find_base(base, Path())) else (100, 56)
+    return _SETTINGS.format(steps=steps, length=length)
 
 
 def general_text() -> list[str]:

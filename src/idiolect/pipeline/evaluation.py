@@ -370,6 +370,11 @@ def _notes(work: Work) -> list[str]:
     tuned, index = _metrics(work, "tune"), _metrics(work, "index")
     if tuned["note"]:
         notes.append(tuned["note"])
+    if index["meaning"] is not None:
+        notes.append(
+            f"hybrid gives meaning a weight of {index['meaning']:.1f} and words the rest, as was "
+            f"best for {tuned['kept_apart']} queries that were kept out of tuning"
+        )
     if index["cut"]:
         notes.append(
             f"{index['cut']:,} of {index['items']:,} items are longer than the encoder reads, and "

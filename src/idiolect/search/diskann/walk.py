@@ -30,6 +30,47 @@ def _distance(row, products, table, signs, facts, planes, query_facts):  # type:
 
 
 @kernel
+def _look_at(  # type: ignore[no-untyped-def]
+    rows, seen, tag, pool, first, size, products, table, signs, facts, planes, query_facts
+):
+    """Put rows not met before among the candidates by their codes; a negative one ends the list.
+
+    Returns the first place where a candidate may be unread, and how many candidates there are.
+    """
+    for row in rows:
+        if row < 0:
+            break
+        if seen[row] == tag:
+            continue
+        seen[row] = tag
+        distance = _distance(np.int64(row), products, table, signs, facts, planes, query_facts)
+        key = pack(distance, row)
+        if size < pool.shape[0] or key < pool[size - 1]:
+            first = min(first, insert(pool, size, key))
+            size = min(size + 1, pool.shape[0])
+    return first, size
+
+
+@kernel
+def _choose_unread(pool, first, size, rows):  # type: ignore[no-untyped-def]
+    """Take the nearest candidates not yet read, from place `first` on, as many as `rows` holds.
+
+    Returns the place of the first of them, and their number.
+    """
+    while first < size and pool[first] & 1:
+        first += 1
+    count = 0
+    for at in range(first, size):
+        if not pool[at] & 1:
+            rows[count] = row_of(pool[at])
+            pool[at] |= 1
+            count += 1
+            if count == rows.shape[0]:
+                break
+    return first, count
+
+
+@kernel
 def search_pages(  # type: ignore[no-untyped-def]
     products, centres, squares, signs, facts, flips, file, place, page, per_page, node, vector,
     degree, metric, queries, width, seeds, follow, keep, buffer, seen, ids, scores,
@@ -57,57 +98,35 @@ def search_pages(  # type: ignore[no-untyped-def]
             split_query(queries[i], flips, rotated, planes, query_facts)
         at_query = queries[i].ctypes.data
         tag = next_tag(seen)
-        size = found = 0
-        for seed in seeds:
-            seen[seed] = tag
-            distance = _distance(seed, products, table, signs, facts, planes, query_facts)
-            insert(pool, size, pack(distance, seed))
-            size = min(size + 1, width)
-        first = 0
+        first, size = _look_at(
+            seeds, seen, tag, pool, 0, 0, products, table, signs, facts, planes, query_facts
+        )
+        found = 0
         while True:
-            while first < size and pool[first] & 1:
-                first += 1
-            count = 0
-            for at in range(first, size):
-                if not pool[at] & 1:
-                    where[count] = row_of(pool[at])
-                    numbers[count] = where[count] // per_page
-                    pool[at] |= 1
-                    count += 1
-                    if count == buffer.shape[0]:
-                        break
+            first, count = _choose_unread(pool, first, size, where)
             if count == 0:
                 break
+            for j in range(count):
+                numbers[j] = where[j] // per_page
             damaged = read_pages(file, place, page, numbers, count, buffer)
             if damaged >= 0:
                 return damaged
             for j in range(count):
                 start = (where[j] % per_page) * node
-                at_vector = buffer.ctypes.data + j * page + start
                 if not keep.shape[0] or keep[where[j]]:
+                    at = buffer.ctypes.data + j * page + start
                     exact = (
-                        squared_distance(at_vector, at_query, lines)
+                        squared_distance(at, at_query, lines)
                         if metric == 2
-                        else -dot(at_vector, at_query, lines)
+                        else -dot(at, at_query, lines)
                     )
                     insert(best, found, pack(exact, where[j]))
                     found = min(found + 1, best.shape[0])
-                if not follow:
-                    continue
-                edges = buffer[j, start + vector : start + vector + 4 * degree].view(np.int32)
-                for other in edges:
-                    if other < 0:
-                        break
-                    if seen[other] == tag:
-                        continue
-                    seen[other] = tag
-                    distance = _distance(
-                        np.int64(other), products, table, signs, facts, planes, query_facts
-                    )
-                    key = pack(distance, other)
-                    if size == width and key >= pool[size - 1]:
-                        continue
-                    first = min(first, insert(pool, size, key))
-                    size = min(size + 1, width)
+                if follow:
+                    edges = buffer[j, start + vector : start + vector + 4 * degree].view(np.int32)
+                    first, size = _look_at(
+                        edges, seen, tag, pool, first, size, products, table, signs, facts, planes,
+                        query_facts,
+                    )  # fmt: skip
         write_best(best, found, ids[i], scores[i])
     return np.int64(-1)

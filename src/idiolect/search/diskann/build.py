@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from idiolect.search.diskann.beam import beam
-from idiolect.search.diskann.codes import prepare_query
+from idiolect.search.diskann.codes import code_room, prepare_query
 from idiolect.search.diskann.hubs import attract
 from idiolect.search.diskann.jit import kernel
 from idiolect.search.diskann.prune import choose, sort_candidates
@@ -54,8 +54,7 @@ def _propose(  # type: ignore[no-untyped-def]
     """Search for each point and choose its neighbours; the graph is only read."""
     lines = codes.shape[1] // 64
     wide = vectors.shape[1] // 16
-    room = np.empty(lines * (128 if bits == 4 else 64) + 64, np.uint8)
-    code = room[-room.ctypes.data % 64 :]
+    code = code_room(lines, bits)
     trail = np.empty(4 * width, np.int32)
     candidates = np.empty(8 * width + neighbours.shape[1], np.int32)
     pool = np.empty(width, np.int64)

@@ -25,6 +25,7 @@ __all__ = [
     "LINE",
     "Quantiser",
     "aligned",
+    "code_room",
     "estimate",
     "load_row",
     "prepare_query",
@@ -129,6 +130,13 @@ class Quantiser:
         np.subtract(vectors, self.low[:width], out=levels[:, :width])
         levels[:, :width] /= used
         return np.clip(np.rint(levels, out=levels), 0, 2**self.bits - 1).astype(np.uint8)
+
+
+@kernel
+def code_room(lines, bits):  # type: ignore[no-untyped-def]
+    """Return room for a query as `prepare_query` writes it, beside codes of so many lines."""
+    room = np.empty(lines * (128 if bits == 4 else 64) + 64, np.uint8)
+    return room[-room.ctypes.data % 64 :]
 
 
 @kernel

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from idiolect.search.diskann.beam import collect, insert, pack, row_of
-from idiolect.search.diskann.codes import estimate, prepare_query
+from idiolect.search.diskann.codes import code_room, estimate, prepare_query
 from idiolect.search.diskann.jit import kernel
 from idiolect.search.diskann.search import next_tag, rank
 
@@ -110,8 +110,7 @@ def search_kept(  # type: ignore[no-untyped-def]
     `effort` is the number of rows a query may look at.
     """
     lines = codes.shape[1] // 64
-    room = np.empty(lines * (128 if bits == 4 else 64) + 64, np.uint8)
-    code = room[-room.ctypes.data % 64 :]
+    code = code_room(lines, bits)
     pool = np.empty(width, np.int64)
     heap = np.empty(effort, np.int64)
     best = np.empty(ids.shape[1], np.int64)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from idiolect.search.diskann.beam import beam, insert, pack, row_of
-from idiolect.search.diskann.codes import prepare_query
+from idiolect.search.diskann.codes import code_room, prepare_query
 from idiolect.search.diskann.jit import kernel
 from idiolect.search.diskann.rows import Rows
 from idiolect.search.diskann.search import next_tag
@@ -53,8 +53,7 @@ def _find_hubs(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     """Search for the hubs of each point."""
     lines = codes.shape[1] // 64
-    room = np.empty(lines * (128 if bits == 4 else 64) + 64, np.uint8)
-    code = room[-room.ctypes.data % 64 :]
+    code = code_room(lines, bits)
     pool = np.empty(max(width, 2 * hubs.shape[1]), np.int64)
     candidates = np.empty(pool.shape[0], np.int32)
     trail = np.empty(0, np.int32)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from idiolect.search.diskann.beam import beam, insert, pack, row_of
-from idiolect.search.diskann.codes import load_row, prepare_query
+from idiolect.search.diskann.codes import code_room, load_row, prepare_query
 from idiolect.search.diskann.jit import kernel
 from idiolect.search.diskann.vector import dot, squared_distance
 
@@ -65,8 +65,7 @@ def search_graph(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     """Answer queries (q, padded dimension) one after another; the results are (q, k)."""
     lines = codes.shape[1] // 64
-    room = np.empty(lines * (128 if bits == 4 else 64) + 64, np.uint8)
-    code = room[-room.ctypes.data % 64 :]
+    code = code_room(lines, bits)
     pool = np.empty(width, np.int64)
     best = np.empty(ids.shape[1], np.int64)
     trail = np.empty(0, np.int32)

@@ -44,6 +44,17 @@ def test_one_query_is_a_batch_of_one(built) -> None:
         np.testing.assert_array_equal(score[0], scores[i])
 
 
+def test_queries_may_be_of_any_layout(built) -> None:
+    _, _, graph = built
+    usual, _ = graph.search(QUERIES, 5)
+    read_only = QUERIES.copy()
+    read_only.setflags(write=False)
+    strided = np.repeat(QUERIES, 2, axis=1)[:, ::2]
+    doubles = QUERIES.astype(np.float64)
+    for queries in (read_only, strided, np.asfortranarray(QUERIES), doubles, QUERIES.tolist()):
+        np.testing.assert_array_equal(graph.search(queries, 5)[0], usual)
+
+
 def test_a_wider_search_finds_no_less(built) -> None:
     metric, points, graph = built
     narrow, wide = (
@@ -195,7 +206,9 @@ def test_bad_input_is_refused_and_changes_nothing() -> None:
     for wrong, told in [
         (bad, "vector 7"),
         (points[:, :5], "5 dimensions, the index has 6"),
-        (np.zeros((2, 6)), "zero"),
+        (np.zeros((2, 6)), "vector 0 is zero"),
+        (np.vstack([points[:3], np.full(6, 1e-30)]), "vector 3 is zero"),
+        (np.full((1, 6), 1e30), "vector 0 has values that are not finite or too large"),
     ]:
         with pytest.raises(InputError, match=told):
             graph.insert(wrong)

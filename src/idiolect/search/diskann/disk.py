@@ -15,7 +15,8 @@ from idiolect.search.diskann.format import ArrayFile, Streamed, write_arrays
 from idiolect.search.diskann.graph import Graph
 from idiolect.search.diskann.pages import Layout, lay_out
 from idiolect.search.diskann.product import ProductCodes
-from idiolect.search.diskann.rows import METRICS, Metric, check_mask, check_vectors, metric_name
+from idiolect.search.diskann.queries import blank, prepare, share
+from idiolect.search.diskann.rows import METRICS, Metric, check_mask, metric_name, padded_width
 from idiolect.search.diskann.signs import SignCodes
 from idiolect.search.diskann.threads import Crew, Marks
 from idiolect.search.diskann.walk import search_pages
@@ -26,7 +27,6 @@ Codes = Literal["products", "signs"]
 """What is held in memory: a byte for four dimensions, or a bit for each and two numbers."""
 
 _KIND, _VERSION = "disk graph", 1
-_PIECE = 16
 _WIDTH = 64
 _SCAN = 100
 """What reading a page costs, in looks at a code."""
@@ -48,7 +48,7 @@ class DiskGraph:
         self._dimension: int = facts["dimension"]
         self._degree: int = facts["degree"]
         self._entry: int = facts["entry"]
-        self._layout = Layout(-(-self._dimension // 16) * 16, self._degree)
+        self._layout = Layout(padded_width(self._dimension), self._degree)
         self._alive = np.array(file.array("alive"))
         self._products = self._load("products", np.uint8, 2)
         self._centres = self._load("centres", np.float32, 3)
@@ -189,16 +189,10 @@ class DiskGraph:
             InputError: as in `Graph.search`.
             CheckpointError: a page is damaged.
         """
-        given = np.atleast_2d(np.asarray(queries, np.float32))
-        check_vectors(given, self._metric, self._dimension)
         if k < 1 or beam < 1 or (width is not None and width < 1):
             raise InputError(f"k {k}, beam {beam}, width {width}", hint="all must be 1 or more")
-        padded = aligned(len(given), self._layout.vector // 4, np.float32)
-        padded[:, : self._dimension] = given
-        if self._metric == METRICS["cosine"]:
-            padded /= np.linalg.norm(padded, axis=1, keepdims=True)
-        ids = np.full((len(given), k), -1, np.int64)
-        scores = np.full((len(given), k), -np.inf, np.float32)
+        prepared = prepare(queries, self._metric, self._dimension)
+        ids, scores = blank(len(prepared), k)
         wide = max(k, width or max(_WIDTH, 2 * k))
         allowed = check_mask(keep, self._alive)
         kept = int(np.count_nonzero(allowed))
@@ -213,16 +207,13 @@ class DiskGraph:
                 wide = wider
         else:
             allowed = allowed[:0]
-        with Crew(threads if len(given) > 1 else 1) as crew:
-            piece = _PIECE if crew.threads > 1 else max(1, len(given))
 
-            def task(start: int, stop: int) -> None:
-                part = slice(start, stop)
-                self._answer(
-                    padded[part], wide, beam, seeds, follow, allowed, ids[part], scores[part]
-                )
+        def task(part: slice) -> None:
+            self._answer(
+                prepared[part], wide, beam, seeds, follow, allowed, ids[part], scores[part]
+            )
 
-            crew.share(task, len(given), piece)
+        share(task, len(prepared), threads)
         return ids, scores
 
     def _answer(

@@ -8,16 +8,16 @@ wait); searches need no lock and see the graph before or after a write, or betwe
 from __future__ import annotations
 
 import threading
+from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from idiolect.errors import ConfigError, InputError
 from idiolect.search.diskann.build import Plan, connect, construct
-from idiolect.search.diskann.codes import aligned
 from idiolect.search.diskann.filtered import search_kept
+from idiolect.search.diskann.queries import blank, prepare, share
 from idiolect.search.diskann.rows import (
     METRICS,
     Metric,
@@ -36,7 +36,6 @@ __all__ = ["Graph"]
 
 _ALPHA = 1.2
 _WIDTH = 64
-_PIECE = 16
 _SCAN = 4
 """What an exact score costs, in looks at a code."""
 
@@ -167,93 +166,21 @@ class Graph:
                 another length, or a `k` or `width` below one.
         """
         rows = self._rows
-        given = np.atleast_2d(np.asarray(queries, np.float32))
-        check_vectors(given, rows.metric, rows.dimension)
         if k < 1 or (width is not None and width < 1):
             raise InputError(f"k is {k} and width {width}", hint="both must be 1 or more")
-        padded = aligned(len(given), rows.vectors.shape[1], np.float32)
-        padded[:, : rows.dimension] = given
-        if rows.metric == METRICS["cosine"]:
-            padded /= np.linalg.norm(padded, axis=1, keepdims=True)
-        ids = np.full((len(given), k), -1, np.int64)
-        scores = np.full((len(given), k), -np.inf, np.float32)
+        prepared = prepare(queries, rows.metric, rows.dimension)
+        ids, scores = blank(len(prepared), k)
         if rows.entry < 0:
             return ids, scores
         wide = max(k, width or max(_WIDTH, 2 * k))
-        with Crew(threads if len(given) > 1 else 1) as crew:
-            piece = _PIECE if crew.threads > 1 else max(1, len(given))
-            walk = keep is None and not self._buried
-            if label is not None and not (walk and _many(rows, label, wide)):
-                keep, label, walk = _masked(rows, label, keep), None, False
-            if walk:
-                self._search_all(rows, label, padded, wide, ids, scores, crew, piece)
-            else:
-                self._search_kept(rows, padded, wide, keep, ids, scores, crew, piece)
+        walk = keep is None and not self._buried
+        if label is not None and not (walk and _many(rows, label, wide)):
+            keep, label, walk = _masked(rows, label, keep), None, False
+        if walk:
+            _search_all(rows, label, prepared, wide, ids, scores, threads)
+        else:
+            _search_kept(rows, keep, prepared, wide, ids, scores, threads)
         return ids, scores
-
-    @staticmethod
-    def _search_all(
-        rows: Rows,
-        label: int | None,
-        queries: Any,
-        width: int,
-        ids: Any,
-        scores: Any,
-        crew: Crew,
-        piece: int,
-    ) -> None:
-        entry, wanted = rows.entry, np.int32(-1)
-        if label is not None:
-            entry, wanted = int(rows.starts[label]), np.int32(label)
-
-        def task(start: int, stop: int) -> None:
-            seen = rows.marks.take()
-            search_graph(
-                rows.vectors, rows.codes, rows.quantiser.bits, rows.quantiser.step, rows.side,
-                rows.metric, rows.neighbours, rows.hubs, rows.labels, wanted, entry,
-                queries[start:stop], width, seen, ids[start:stop], scores[start:stop],
-            )  # fmt: skip
-            rows.marks.give(seen)
-
-        crew.share(task, len(queries), piece)
-
-    @staticmethod
-    def _search_kept(
-        rows: Rows,
-        queries: Any,
-        width: int,
-        keep: NDArray[np.bool_] | None,
-        ids: Any,
-        scores: Any,
-        crew: Crew,
-        piece: int,
-    ) -> None:
-        """Walk the graph where that is cheaper, look at every kept row where it is not."""
-        keep = check_mask(keep, rows.alive[: rows.count])
-        kept = int(np.count_nonzero(keep))
-        if not kept:
-            return
-        effort = min(_SCAN * kept, rows.count)
-        expected = width * rows.count // kept * rows.neighbours.shape[1] // 2
-        chosen = np.flatnonzero(keep)
-
-        def task(start: int, stop: int) -> None:
-            part = slice(start, stop)
-            left = np.ones(stop - start, np.bool_)
-            if expected < effort:
-                seen = rows.marks.take()
-                search_kept(
-                    rows.vectors, rows.codes, rows.quantiser.bits, rows.quantiser.step, rows.side,
-                    rows.metric, rows.neighbours, rows.hubs, rows.entry, queries[part], width, keep,
-                    effort, seen, ids[part], scores[part],
-                )  # fmt: skip
-                rows.marks.give(seen)
-                left = ids[part, 0] == -2
-            for i in start + np.flatnonzero(left):
-                one = slice(i, i + 1)
-                scan(rows.vectors, rows.metric, chosen, queries[one], ids[one], scores[one])
-
-        crew.share(task, len(queries), piece)
 
     def insert(
         self,
@@ -367,6 +294,68 @@ class Graph:
         """
         rows, free, facts = read_rows(path, verify=verify)
         return cls(rows, width=facts["width"], seed=facts["seed"], free=free)
+
+
+def _search_all(
+    rows: Rows,
+    label: int | None,
+    queries: NDArray[np.float32],
+    width: int,
+    ids: NDArray[np.int64],
+    scores: NDArray[np.float32],
+    threads: int | None,
+) -> None:
+    """Walk the graph, or the part of it that has a label."""
+    entry, wanted = rows.entry, np.int32(-1)
+    if label is not None:
+        entry, wanted = int(rows.starts[label]), np.int32(label)
+
+    def task(part: slice) -> None:
+        seen = rows.marks.take()
+        search_graph(
+            rows.vectors, rows.codes, rows.quantiser.bits, rows.quantiser.step, rows.side,
+            rows.metric, rows.neighbours, rows.hubs, rows.labels, wanted, entry,
+            queries[part], width, seen, ids[part], scores[part],
+        )  # fmt: skip
+        rows.marks.give(seen)
+
+    share(task, len(queries), threads)
+
+
+def _search_kept(
+    rows: Rows,
+    keep: NDArray[np.bool_] | None,
+    queries: NDArray[np.float32],
+    width: int,
+    ids: NDArray[np.int64],
+    scores: NDArray[np.float32],
+    threads: int | None,
+) -> None:
+    """Walk the graph where that is cheaper, look at every kept row where it is not."""
+    keep = check_mask(keep, rows.alive[: rows.count])
+    kept = int(np.count_nonzero(keep))
+    if not kept:
+        return
+    effort = min(_SCAN * kept, rows.count)
+    walk = width * rows.count // kept * rows.neighbours.shape[1] // 2 < effort
+    chosen = cache(lambda: np.flatnonzero(keep))  # takes longer than a walk, which needs it rarely
+
+    def task(part: slice) -> None:
+        left = np.arange(part.start, part.stop)
+        if walk:
+            seen = rows.marks.take()
+            search_kept(
+                rows.vectors, rows.codes, rows.quantiser.bits, rows.quantiser.step, rows.side,
+                rows.metric, rows.neighbours, rows.hubs, rows.entry, queries[part], width, keep,
+                effort, seen, ids[part], scores[part],
+            )  # fmt: skip
+            rows.marks.give(seen)
+            left = left[ids[part, 0] == -2]
+        for i in left:
+            one = slice(i, i + 1)
+            scan(rows.vectors, rows.metric, chosen(), queries[one], ids[one], scores[one])
+
+    share(task, len(queries), threads)
 
 
 def _many(rows: Rows, label: int, width: int) -> bool:

@@ -33,8 +33,11 @@ __all__ = [
     "Rows",
     "check_labels",
     "check_mask",
+    "check_shape",
     "check_vectors",
     "metric_name",
+    "padded_width",
+    "unfit",
 ]
 
 Metric = Literal["cosine", "inner", "l2"]
@@ -51,11 +54,16 @@ _REFIT = 4
 """The code is chosen again when there are this many times the rows it was chosen by."""
 
 
-def check_vectors(vectors: NDArray[np.float32], metric: int, dimension: int | None) -> None:
-    """Refuse vectors that cannot be searched for.
+def padded_width(dimension: int) -> int:
+    """Return how many numbers a vector of so many takes in whole lines of memory."""
+    return -(-dimension // 16) * 16
+
+
+def check_shape(vectors: NDArray[np.float32], dimension: int | None) -> None:
+    """Refuse arrays that are not vectors (n, dimension).
 
     Raises:
-        InputError: another dimension, values that are not finite, or zeros under cosine.
+        InputError: another number of axes, or another dimension.
     """
     if vectors.ndim != 2:
         raise InputError(
@@ -66,19 +74,35 @@ def check_vectors(vectors: NDArray[np.float32], metric: int, dimension: int | No
             f"vectors have {vectors.shape[1]} dimensions, the index has {dimension}",
             hint="encode them with the encoder the index was built with",
         )
+
+
+def check_vectors(vectors: NDArray[np.float32], metric: int, dimension: int | None) -> None:
+    """Refuse vectors that cannot be indexed.
+
+    Raises:
+        InputError: another dimension, values that are not finite, or zeros under cosine.
+    """
+    check_shape(vectors, dimension)
     with np.errstate(over="ignore"):
-        lengths = np.einsum("ij,ij->i", vectors, vectors)
-    if not np.isfinite(lengths).all():
-        row = int(np.flatnonzero(~np.isfinite(lengths))[0])
-        raise InputError(
-            f"vector {row} has values that are not finite or too large",
-            hint="leave it out, or see where it comes from",
-        )
-    if metric == METRICS["cosine"] and not lengths.all():
-        row = int(np.flatnonzero(lengths == 0)[0])
-        raise InputError(
+        squares = np.einsum("ij,ij->i", vectors, vectors)
+    bad = ~np.isfinite(squares)
+    if metric == METRICS["cosine"]:
+        bad |= squares == 0
+    if bad.any():
+        row = int(bad.argmax())
+        raise unfit(row, zero=bool(squares[row] == 0))
+
+
+def unfit(row: int, *, zero: bool) -> InputError:
+    """Return what is wrong with a vector, which is zero or else not finite or too large."""
+    if zero:
+        return InputError(
             f"vector {row} is zero, which has no direction", hint="leave it out, or use metric l2"
         )
+    return InputError(
+        f"vector {row} has values that are not finite or too large",
+        hint="leave it out, or see where it comes from",
+    )
 
 
 def check_labels(labels: ArrayLike, count: int) -> NDArray[np.int32]:
@@ -170,7 +194,7 @@ class Rows:
         """
         check_vectors(vectors, metric, None)
         count, dimension = vectors.shape
-        width = -(-dimension // 16) * 16
+        width = padded_width(dimension)
         hubs = degree // 2 if metric == METRICS["inner"] else 0
         empty = cls(
             metric=metric,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from idiolect.errors import InputError
 from idiolect.search.filters import (
-    _OPERATORS,
+    OPERATORS,
     Condition,
     Either,
     Every,
@@ -82,7 +82,7 @@ JSON = st.recursive(
     lambda inner: (
         st.lists(inner, max_size=4)
         | st.dictionaries(
-            st.sampled_from([*_OPERATORS, "$and", "$or", "$x", *FIELDS]),
+            st.sampled_from([*OPERATORS, "$and", "$or", "$x", *FIELDS]),
             inner,
             max_size=4,
         )

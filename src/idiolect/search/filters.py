@@ -23,13 +23,25 @@ from dataclasses import dataclass
 from typing import Any
 
 from idiolect.errors import InputError
+from idiolect.search.items import is_unicode
 
-__all__ = ["Condition", "Either", "Every", "Filter", "Not", "Scalar", "conditions", "parse"]
+__all__ = [
+    "OPERATORS",
+    "Condition",
+    "Either",
+    "Every",
+    "Filter",
+    "Not",
+    "Scalar",
+    "conditions",
+    "parse",
+]
 
 _DEEPEST = 32
 _MOST_VALUES = 10_000  # of one `$in`, as Pinecone's
-_ORDERINGS = ("$gt", "$gte", "$lt", "$lte")
-_OPERATORS = ("$eq", "$ne", *_ORDERINGS, "$in", "$nin", "$exists", "$not")
+
+OPERATORS = ("$eq", "$ne", "$gt", "$gte", "$lt", "$lte", "$in", "$nin", "$exists", "$not")
+"""What a field can be compared by."""
 
 Scalar = str | bool | int | float
 """A value that can be filtered by."""
@@ -104,7 +116,7 @@ def _parse_object(given: Any, place: str, depth: int) -> Filter:
     parts: list[Filter] = []
     for key, value in given.items():
         here = f"{place}.{key}" if place else str(key)
-        if not isinstance(key, str) or not _is_unicode(key):
+        if not isinstance(key, str) or not is_unicode(key):
             raise _wrong(f"{key!r} is no field name", place, hint="use texts as keys")
         if key in ("$and", "$or"):
             parts.append(_parse_list(key, value, here, depth))
@@ -130,7 +142,7 @@ def _parse_field(field: str, given: Any, place: str, depth: int) -> Filter:
     if not isinstance(given, Mapping):
         return Condition(field, "$eq", _scalar(given, place))
     if not given:
-        raise _wrong("an empty condition", place, hint=f"known: {', '.join(_OPERATORS)}")
+        raise _wrong("an empty condition", place, hint=f"known: {', '.join(OPERATORS)}")
     if depth > _DEEPEST:
         raise _wrong("nested too deeply", place, hint=f"at most {_DEEPEST} levels")
     parts = tuple(
@@ -163,7 +175,7 @@ def _parse_operator(field: str, operator: Any, value: Any, place: str, depth: in
             if not isinstance(value, Mapping):
                 raise _wrong(f"expected an object of operators, not {_show(value)}", here)
             return Not(_parse_field(field, value, here, depth + 1))
-    raise _wrong(f"unknown operator {operator}", place, hint=f"known: {', '.join(_OPERATORS)}")
+    raise _wrong(f"unknown operator {operator}", place, hint=f"known: {', '.join(OPERATORS)}")
 
 
 def _scalars(given: Any, place: str) -> tuple[Scalar, ...]:
@@ -180,7 +192,7 @@ def _scalar(given: Any, place: str) -> Scalar:
             hint = '{"$exists": false} finds items without it'
             raise _wrong("null is no value", place, hint=hint)
         case str():
-            if not _is_unicode(given):
+            if not is_unicode(given):
                 raise _wrong(f"{given!r} is not valid Unicode", place)
             return given
         case bool():
@@ -201,14 +213,6 @@ def _finite(value: float, place: str) -> float:
     if not math.isfinite(value):
         raise _wrong(f"{value} is no finite number", place)
     return value
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _is_list(given: Any) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
@@ -27,12 +27,15 @@ __all__ = [
     "Metric",
     "change",
     "check_count",
+    "check_deletion",
     "check_items",
+    "check_metric",
     "check_name",
     "check_query",
     "check_text",
     "distinct",
     "encode_metadata",
+    "is_unicode",
 ]
 
 Metric = Literal["cosine", "inner", "l2"]
@@ -129,6 +132,28 @@ def check_count(k: int) -> int:
     if isinstance(k, bool) or not isinstance(k, int | np.integer) or not 1 <= k <= _MOST_HITS:
         raise InputError(f"k is {k!r}", hint=f"ask for 1 to {_MOST_HITS:,} hits")
     return int(k)
+
+
+def check_metric(metric: str) -> None:
+    """Refuse a metric that there is not.
+
+    Raises:
+        InputError: it is unknown.
+    """
+    if metric not in get_args(Metric):
+        raise InputError(f"unknown metric {metric!r}", hint=f"known: {', '.join(get_args(Metric))}")
+
+
+def check_deletion(ids: Iterable[str] | None, filter: Mapping[str, Any] | str | None) -> None:
+    """Refuse to delete by nothing at all, or in two ways at once.
+
+    Raises:
+        InputError: not exactly one of `ids` and `filter` is given.
+    """
+    if (ids is None) == (filter is None):
+        raise InputError(
+            "delete needs ids or a filter, and not both", hint="drop() empties a namespace"
+        )
 
 
 def check_query(vector: ArrayLike, dimensions: int, metric: Metric) -> NDArray[np.float32]:
@@ -238,7 +263,7 @@ def _place(metadata: Mapping[str, Any]) -> str | None:
         place, value = waiting.pop()
         if isinstance(value, dict) or value is metadata:
             for key, inner in value.items():
-                if not isinstance(key, str) or not _is_unicode(key):
+                if not isinstance(key, str) or not is_unicode(key):
                     return f"{place or 'the top'}: key {key!r}"
                 waiting.append((f"{place}.{key}" if place else key, inner))
         elif isinstance(value, list | tuple):
@@ -247,14 +272,15 @@ def _place(metadata: Mapping[str, Any]) -> str | None:
             if not np.isfinite(value):
                 return f"{place}: {value!r}"
         elif isinstance(value, str):
-            if not _is_unicode(value):
+            if not is_unicode(value):
                 return f"{place}: {value!r}"
         elif value is not None and not isinstance(value, int):
             return f"{place}: a {type(value).__name__}"
     return None
 
 
-def _is_unicode(text: str) -> bool:
+def is_unicode(text: str) -> bool:
+    """Whether a text can be written as UTF-8; one read from a damaged source may not."""
     try:
         text.encode()
     except UnicodeEncodeError:

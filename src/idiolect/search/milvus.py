@@ -19,7 +19,7 @@ from __future__ import annotations
 import heapq
 import re
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Self, get_args
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -35,7 +35,9 @@ from idiolect.search.items import (
     Metric,
     change,
     check_count,
+    check_deletion,
     check_items,
+    check_metric,
     check_name,
     check_query,
     distinct,
@@ -90,13 +92,11 @@ class MilvusStore:
             InputError: there is no collection and none is to be made, it is another program's, or
                 dimensions or metric differ; or the cluster refuses.
         """
-        if metric not in get_args(Metric):
-            raise InputError(
-                f"unknown metric {metric!r}", hint=f"known: {', '.join(get_args(Metric))}"
-            )
+        check_metric(metric)
         made = None if dimensions is None else (dimensions, metric, shards)
         store = cls(Collection.open(uri, collection, token, made))
         if dimensions is not None and (store.dimensions, store.metric) != (dimensions, metric):
+            store.close()
             raise InputError(
                 f"collection {collection!r} holds vectors of {store.dimensions} dimensions under"
                 f" {store.metric}, not {dimensions} under {metric}",
@@ -164,10 +164,7 @@ class MilvusStore:
         namespace: str = "",
     ) -> int:
         """Delete items by id or by filter, and return how many there were; see `Store.delete`."""
-        if (ids is None) == (filter is None):
-            raise InputError(
-                "delete needs ids or a filter, and not both", hint="drop() empties a namespace"
-            )
+        check_deletion(ids, filter)
         if ids is not None:
             keys = [_key(namespace, id) for id in self.fetch(ids, namespace=namespace)]
             for start in range(0, len(keys), _PAGE):

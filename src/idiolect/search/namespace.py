@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from idiolect.search.filters import Filter
+
 __all__ = ["Namespace", "Row", "checksum"]
 
 _AT_ONCE = 10_000  # bindings of one statement
@@ -173,6 +175,14 @@ class Namespace:
                 f"SELECT row, id, text, metadata FROM items WHERE row IN ({places})", chunk
             )
             yield from map(Row._make, cursor)
+
+    def matching(self, node: Filter) -> NDArray[np.int64]:
+        """Return the row numbers a filter matches, ascending.
+
+        Raises:
+            InputError: it compares a field that no item has, and there are items.
+        """
+        return self.facts.rows(node) if self.count() else np.empty(0, np.int64)
 
     def page(self, after: int, limit: int) -> list[Row]:
         """Return the next items in the order they were written, after a row number."""

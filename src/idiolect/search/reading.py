@@ -13,7 +13,7 @@ import numpy as np
 
 from idiolect.errors import CheckpointError
 from idiolect.search.description import Description, describe
-from idiolect.search.filters import Filter, parse
+from idiolect.search.filters import parse
 from idiolect.search.items import Hit, Hits, Item, Metric, check_count, check_query, distinct
 from idiolect.search.ledger import Ledger
 from idiolect.search.namespace import Namespace, Row
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import ArrayLike
 
 __all__ = ["Reader", "read_items"]
 
@@ -59,10 +59,10 @@ class Reader:
         """Return the items of ids, in their order; unknown ones are left out."""
         wanted = distinct(ids)
         with self._ledger.reading() as db:
-            place = Namespace.find(db, namespace)
-            if place is None:
+            space = Namespace.find(db, namespace)
+            if space is None:
                 return {}
-            found = {i.id: i for i in read_items(place, list(place.rows(wanted)), vectors=vectors)}
+            found = {i.id: i for i in read_items(space, list(space.rows(wanted)), vectors=vectors)}
         return {id: found[id] for id in wanted if id in found}
 
     def items(self, *, namespace: str = "", vectors: bool = False) -> Iterator[Item]:
@@ -70,11 +70,11 @@ class Reader:
         after = 0
         while True:
             with self._ledger.reading() as db:
-                place = Namespace.find(db, namespace)
-                if place is None:
+                space = Namespace.find(db, namespace)
+                if space is None:
                     return
-                page = place.page(after, _PAGE)
-                found = list(read_items(place, page, vectors=vectors))
+                page = space.page(after, _PAGE)
+                found = list(read_items(space, page, vectors=vectors))
             if not page:
                 return
             yield from found
@@ -133,13 +133,13 @@ class Reader:
         checked = check_query(vector, self.dimensions, self.metric)
         check_count(k)
         node = None if filter is None else parse(filter)
-        with self._seeing(namespace) as (place, view):
-            if place is None or view is None:
+        with self._seeing(namespace) as (space, view):
+            if space is None or view is None:
                 return []
             selection = None
             if node is not None:
-                selection = (repr(node), lambda: _matching(place, node))
-            return _hits(place, view.search(checked, k, selection=selection))
+                selection = (repr(node), lambda: space.matching(node))
+            return _hits(space, view.search(checked, k, selection=selection))
 
     def match(
         self,
@@ -165,17 +165,17 @@ class Reader:
         check_count(k)
         node = None if filter is None else parse(filter)
         with self._ledger.reading() as db:
-            place = Namespace.find(db, namespace)
-            if place is None:
+            space = Namespace.find(db, namespace)
+            if space is None:
                 return []
             among = None
             if node is not None:
-                among = set(_matching(place, node).tolist())
-            found = place.words.search(text, k, among)
-            hits = _hits(place, found)
+                among = set(space.matching(node).tolist())
+            found = space.words.search(text, k, among)
+            hits = _hits(space, found)
             if marks is None:
                 return hits
-            marked = place.words.highlight(text, [row for row, _ in found], *marks)
+            marked = space.words.highlight(text, [row for row, _ in found], *marks)
             return [
                 replace(hit, highlight=marked.get(row, ""))
                 for hit, (row, _) in zip(hits, found, strict=True)
@@ -188,14 +188,14 @@ class Reader:
             with self._ledger.reading() as db:
                 # The lock is held from the first read on, so that states only go forward.
                 with self._lock:
-                    place = Namespace.find(db, name)
+                    space = Namespace.find(db, name)
                     try:
-                        view = self._view(db, name, place.number) if place is not None else None
+                        view = self._view(db, name, space.number) if space is not None else None
                     except CheckpointError:
                         if last:
                             raise
                         continue  # a merge may have put a newer graph in its place
-                yield place, view
+                yield space, view
                 return
 
     def _view(self, db: sqlite3.Connection, name: str, number: int) -> View:
@@ -206,23 +206,18 @@ class Reader:
         return view
 
 
-def read_items(place: Namespace, rows: Sequence[Row], *, vectors: bool) -> Iterator[Item]:
+def read_items(space: Namespace, rows: Sequence[Row], *, vectors: bool) -> Iterator[Item]:
     """Yield the items of rows, with their vectors or without."""
-    known = dict(place.vectors([row.row for row in rows])) if vectors else {}
+    known = dict(space.vectors([row.row for row in rows])) if vectors else {}
     for row in rows:
         blob = known.get(row.row)
         vector = None if blob is None else np.frombuffer(blob, "<f4")
         yield Item(row.id, row.text, json.loads(row.metadata), vector)
 
 
-def _hits(place: Namespace, found: Sequence[tuple[int, float]]) -> list[Hit]:
-    rows = {row.row: row for row in place.numbered(row for row, _ in found)}
+def _hits(space: Namespace, found: Sequence[tuple[int, float]]) -> list[Hit]:
+    rows = {row.row: row for row in space.numbered(row for row, _ in found)}
     return [
         Hit(rows[row].id, score, rows[row].text, json.loads(rows[row].metadata))
         for row, score in found
     ]
-
-
-def _matching(place: Namespace, node: Filter) -> NDArray[np.int64]:
-    """The rows a filter matches; an empty namespace has no fields, so none of them is absent."""
-    return place.facts.rows(node) if place.count() else np.empty(0, np.int64)

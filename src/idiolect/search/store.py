@@ -21,7 +21,7 @@ What is notable:
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, get_args
+from typing import TYPE_CHECKING, Any, Self
 
 from idiolect.errors import InputError
 from idiolect.search.filters import parse
@@ -29,7 +29,9 @@ from idiolect.search.items import (
     Item,
     Metric,
     change,
+    check_deletion,
     check_items,
+    check_metric,
     check_name,
     distinct,
     encode_metadata,
@@ -147,9 +149,9 @@ class Store(Reader):
         vectors = check_items(items, self.dimensions, self.metric)
         metadata = [encode_metadata(item) for item in items]
         with self._ledger.writing() as db:
-            place = Namespace.create(db, namespace)
-            place.put(items, metadata, vectors)
-        self._merger.wrote(place.number, len(items))
+            space = Namespace.create(db, namespace)
+            space.put(items, metadata, vectors)
+        self._merger.wrote(space.number, len(items))
 
     def update(
         self,
@@ -173,17 +175,17 @@ class Store(Reader):
             InputError: there is no such item, or the result cannot be stored.
         """
         with self._ledger.writing() as db:
-            place = Namespace.find(db, namespace)
-            rows = list(place.rows([id])) if place is not None else []
-            if place is None or not rows:
+            space = Namespace.find(db, namespace)
+            rows = list(space.rows([id])) if space is not None else []
+            if space is None or not rows:
                 raise InputError(
                     f"no item {id!r} in namespace {namespace!r}", hint="upsert adds new items"
                 )
-            (old,) = read_items(place, rows, vectors=True)
+            (old,) = read_items(space, rows, vectors=True)
             item = change(old, text, metadata, vector)
             vectors = check_items([item], self.dimensions, self.metric)
-            place.put([item], [encode_metadata(item)], vectors)
-        self._merger.wrote(place.number, 1)
+            space.put([item], [encode_metadata(item)], vectors)
+        self._merger.wrote(space.number, 1)
 
     def delete(
         self,
@@ -197,35 +199,29 @@ class Store(Reader):
         Raises:
             InputError: not exactly one of `ids` and `filter` is given, or the filter is malformed.
         """
-        if (ids is None) == (filter is None):
-            raise InputError(
-                "delete needs ids or a filter, and not both", hint="drop() empties a namespace"
-            )
-        wanted = None if ids is None else distinct(ids)
+        check_deletion(ids, filter)
+        wanted = [] if ids is None else distinct(ids)
         node = None if filter is None else parse(filter)
         with self._ledger.writing() as db:
-            place = Namespace.find(db, namespace)
-            if place is None:
+            space = Namespace.find(db, namespace)
+            if space is None:
                 return 0
-            if wanted is not None:
-                rows = list(place.rows(wanted))
+            if node is None:
+                rows = list(space.rows(wanted))
             else:
-                assert node is not None
-                rows = (
-                    list(place.numbered(place.facts.rows(node).tolist())) if place.count() else []
-                )
-            place.remove(rows)
-        self._merger.wrote(place.number, len(rows))
+                rows = list(space.numbered(space.matching(node).tolist()))
+            space.remove(rows)
+        self._merger.wrote(space.number, len(rows))
         return len(rows)
 
     def drop(self, namespace: str = "") -> int:
         """Delete a whole namespace, and return how many items it had."""
         with self._ledger.writing() as db:
-            place = Namespace.find(db, namespace)
-            if place is None:
+            space = Namespace.find(db, namespace)
+            if space is None:
                 return 0
-            count = place.count()
-            place.drop()
+            count = space.count()
+            space.drop()
         return count
 
     # Keeping
@@ -271,10 +267,10 @@ class Store(Reader):
         """
         with self._ledger.writing() as db:
             for (number,) in db.execute("SELECT number FROM namespaces").fetchall():
-                place = Namespace(db, number)
+                space = Namespace(db, number)
                 if rebuild:
-                    place.rebuild()
-                place.words.optimise()
+                    space.rebuild()
+                space.words.optimise()
         self.merge(rebuild=rebuild)
         with self._ledger.connection() as db:
             db.execute("VACUUM")
@@ -284,8 +280,7 @@ class Store(Reader):
 def _make(path: Path, dimensions: int, metric: Metric, wait: float) -> None:
     if not 2 <= dimensions <= _WIDEST:
         raise InputError(f"{dimensions} dimensions", hint=f"from 2 to {_WIDEST:,} can be searched")
-    if metric not in get_args(Metric):
-        raise InputError(f"unknown metric {metric!r}", hint=f"known: {', '.join(get_args(Metric))}")
+    check_metric(metric)
     if path.exists() and not path.is_dir():
         raise InputError(f"{path} is a file", hint="an index is a folder; choose another name")
     ledger = path / "ledger.db"

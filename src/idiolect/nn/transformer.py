@@ -1,7 +1,7 @@
 """The one Transformer: embeddings, an encoder or a decoder or both, and heads.
 
 Every family is this module with other values in its `TransformerConfig`. On a CPU, texts that carry
-padding are packed first: the layers then see real tokens only (see `attention`).
+padding are packed first: the layers then see real tokens only (see `reading`).
 """
 
 from __future__ import annotations
@@ -13,12 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from idiolect.errors import InputError
-from idiolect.nn.attention import Visibility
 from idiolect.nn.cache import Cache
 from idiolect.nn.config import TransformerConfig
 from idiolect.nn.embedding import ExtendedEmbedding, ExtendedRows
 from idiolect.nn.heads import LanguageHead, Pooler, make_head
-from idiolect.nn.packing import Packing, positions_and_documents
+from idiolect.nn.reading import read
 from idiolect.nn.stack import Stack
 
 __all__ = ["Output", "Transformer"]
@@ -266,66 +265,9 @@ class Transformer(nn.Module):
         memory: Tensor | None = None,
         memory_mask: Tensor | None = None,
     ) -> Tensor:
-        """Embed a grid of ids and pass it through a stack, packed where that saves work."""
-        past = cache.length if cache is not None else 0
-        self._check(ids, mask, past)
-        length = ids.shape[1]
-        on_cpu = ids.device.type == "cpu"
-        if mask is not None and on_cpu and bool((mask == 1).all()):
-            mask = None
+        self._check(ids, mask, cache.length if cache is not None else 0)
         x = self._embed(ids, types, languages)
-        if mask is not None and on_cpu and cache is None:
-            packing = Packing.of(mask)
-            stack.check_length(packing.longest)
-            visibility = _packed_visibility(stack, packing)
-            memory_visibility = None
-            if memory is not None:
-                memory, memory_visibility = _packed_memory(packing, memory, memory_mask)
-            packed = stack(
-                packing.pack(x),
-                visibility,
-                packing.positions,
-                memory=memory,
-                memory_visibility=memory_visibility,
-            )
-            return packing.unpack(packed)
-
-        documents = None
-        all_positions = torch.arange(past + length, device=ids.device)
-        if mask is not None:
-            all_positions, documents = positions_and_documents(mask)
-        # Elsewhere than on a CPU, looking at a mask would make the host wait for the device.
-        if mask is None:
-            stack.check_length(past + length)
-        elif on_cpu and mask.numel():
-            stack.check_length(int(all_positions.max()) + 1)
-        positions = all_positions[..., past:]
-        visibility = Visibility(
-            causal=stack.causal,
-            query_positions=positions,
-            key_positions=all_positions,
-            query_documents=None if documents is None else documents[:, past:],
-            key_documents=documents,
-            bias=None if stack.score_bias is None else stack.score_bias(positions, all_positions),
-        )
-        memory_visibility = None
-        if memory is not None:
-            memory_visibility = Visibility(
-                causal=False,
-                query_positions=positions,
-                key_positions=torch.arange(memory.shape[1], device=ids.device),
-                query_documents=None if documents is None else documents[:, past:],
-                key_documents=None if memory_mask is None else memory_mask.long(),
-            )
-        hidden: Tensor = stack(
-            x,
-            visibility,
-            positions,
-            memory=memory,
-            memory_visibility=memory_visibility,
-            cache=cache,
-        )
-        return hidden
+        return read(stack, x, mask, cache=cache, memory=memory, memory_mask=memory_mask)
 
     def _check(self, ids: Tensor, mask: Tensor | None, past: int) -> None:
         if ids.dim() != 2 or ids.is_floating_point():
@@ -381,38 +323,3 @@ def _check_range(what: str, ids: Tensor, size: int) -> None:
             f"{what} {low if low < 0 else high} is outside the {size} there are",
             hint="tokenizer and network do not belong together",
         )
-
-
-def _packed_visibility(stack: Stack, packing: Packing) -> Visibility:
-    positions = torch.arange(packing.longest, device=packing.index.device)
-    return Visibility(
-        causal=stack.causal,
-        query_positions=positions,
-        key_positions=positions,
-        bias=None if stack.score_bias is None else stack.score_bias(positions, positions),
-        spans=[(span, span) for span in packing.spans],
-    )
-
-
-def _packed_memory(
-    packing: Packing, memory: Tensor, memory_mask: Tensor | None
-) -> tuple[Tensor, Visibility]:
-    """Pack what a packed decoder reads: each document reads the encoder's of its number."""
-    if memory_mask is None:
-        memory_mask = torch.ones(memory.shape[:2], dtype=torch.bool, device=memory.device)
-    other = Packing.of(memory_mask)
-    sources = dict(zip(other.documents, other.spans, strict=True))
-    alone = [document for document in packing.documents if document not in sources]
-    if alone:
-        raise InputError(f"text {alone[0][0]} of the batch has a target and no source to read")
-    pairs = [
-        (span, sources[document])
-        for span, document in zip(packing.spans, packing.documents, strict=True)
-    ]
-    visibility = Visibility(
-        causal=False,
-        query_positions=torch.arange(packing.longest, device=memory.device),
-        key_positions=torch.arange(other.longest, device=memory.device),
-        spans=pairs,
-    )
-    return other.pack(memory), visibility

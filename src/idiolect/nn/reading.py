@@ -1,0 +1,131 @@
+"""A grid of embedded texts through a stack: packed where that saves work, padded elsewhere.
+
+On a CPU the padding is taken out first, and attention goes document by document. With a cache, and
+on an accelerator, whose kernels want a rectangle, the grid stays as it is.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from idiolect.errors import InputError
+from idiolect.nn.attention import Visibility
+from idiolect.nn.cache import Cache
+from idiolect.nn.packing import Packing, positions_and_documents
+from idiolect.nn.stack import Stack
+
+__all__ = ["read"]
+
+
+def read(
+    stack: Stack,
+    x: Tensor,
+    mask: Tensor | None,
+    *,
+    cache: Cache | None = None,
+    memory: Tensor | None = None,
+    memory_mask: Tensor | None = None,
+) -> Tensor:
+    """Return the hidden states; zero at padding where the grid was packed.
+
+    Shape: x and the result (batch, length, width).
+
+    Args:
+        stack: An encoder or a decoder.
+        x: The embedded texts.
+        mask: As in `Transformer.forward`.
+        cache: What was read before; x is only what is new.
+        memory: The hidden states a decoder reads. Shape: (batch, any, width).
+        memory_mask: Its mask.
+
+    Raises:
+        InputError: A text is longer than the stack's positions, or has a target and no source.
+    """
+    on_cpu = x.device.type == "cpu"
+    if mask is not None and on_cpu and bool((mask == 1).all()):
+        mask = None
+    if mask is not None and on_cpu and cache is None:
+        return _read_packed(stack, x, mask, memory, memory_mask)
+    past, length = cache.length if cache is not None else 0, x.shape[1]
+    documents = None
+    all_positions = torch.arange(past + length, device=x.device)
+    if mask is not None:
+        all_positions, documents = positions_and_documents(mask)
+    # Elsewhere than on a CPU, looking at a mask would make the host wait for the device.
+    if mask is None:
+        stack.check_length(past + length)
+    elif on_cpu and mask.numel():
+        stack.check_length(int(all_positions.max()) + 1)
+    positions = all_positions[..., past:]
+    visibility = Visibility(
+        causal=stack.causal,
+        query_positions=positions,
+        key_positions=all_positions,
+        query_documents=None if documents is None else documents[:, past:],
+        key_documents=documents,
+        bias=None if stack.score_bias is None else stack.score_bias(positions, all_positions),
+    )
+    memory_visibility = None
+    if memory is not None:
+        memory_visibility = Visibility(
+            causal=False,
+            query_positions=positions,
+            key_positions=torch.arange(memory.shape[1], device=x.device),
+            query_documents=None if documents is None else documents[:, past:],
+            key_documents=None if memory_mask is None else memory_mask.long(),
+        )
+    hidden: Tensor = stack(
+        x, visibility, positions, memory=memory, memory_visibility=memory_visibility, cache=cache
+    )
+    return hidden
+
+
+def _read_packed(
+    stack: Stack, x: Tensor, mask: Tensor, memory: Tensor | None, memory_mask: Tensor | None
+) -> Tensor:
+    packing = Packing.of(mask)
+    stack.check_length(packing.longest)
+    positions = torch.arange(packing.longest, device=packing.index.device)
+    visibility = Visibility(
+        causal=stack.causal,
+        query_positions=positions,
+        key_positions=positions,
+        bias=None if stack.score_bias is None else stack.score_bias(positions, positions),
+        spans=[(span, span) for span in packing.spans],
+    )
+    memory_visibility = None
+    if memory is not None:
+        memory, memory_visibility = _packed_memory(packing, memory, memory_mask)
+    packed = stack(
+        packing.pack(x),
+        visibility,
+        packing.positions,
+        memory=memory,
+        memory_visibility=memory_visibility,
+    )
+    return packing.unpack(packed)
+
+
+def _packed_memory(
+    packing: Packing, memory: Tensor, memory_mask: Tensor | None
+) -> tuple[Tensor, Visibility]:
+    """Pack what a packed decoder reads: each document reads the encoder's of its number."""
+    if memory_mask is None:
+        memory_mask = torch.ones(memory.shape[:2], dtype=torch.bool, device=memory.device)
+    other = Packing.of(memory_mask)
+    sources = dict(zip(other.documents, other.spans, strict=True))
+    alone = [document for document in packing.documents if document not in sources]
+    if alone:
+        raise InputError(f"text {alone[0][0]} of the batch has a target and no source to read")
+    pairs = [
+        (span, sources[document])
+        for span, document in zip(packing.spans, packing.documents, strict=True)
+    ]
+    visibility = Visibility(
+        causal=False,
+        query_positions=torch.arange(packing.longest, device=memory.device),
+        key_positions=torch.arange(other.longest, device=memory.device),
+        spans=pairs,
+    )
+    return other.pack(memory), visibility

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
 
 from idiolect.encoding.pairs import Pair, PairFile
 from idiolect.errors import InputError
@@ -75,7 +73,9 @@ class Data:
         for item in read_items([path], id_field=settings.id, fields=settings.text, skipped=skipped):
             if item.id in items:
                 raise InputError(f"{path}: the id {item.id!r} comes twice", hint="keep one of them")
-            items[item.id] = replace(item, metadata=_flat(item.metadata, settings.title))
+            title = item.metadata.get(settings.title)
+            named = {**item.metadata, "title": title} if isinstance(title, str) else item.metadata
+            items[item.id] = replace(item, metadata=named)
         if not items:
             reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.most_common())
             raise InputError(
@@ -163,13 +163,6 @@ class Data:
             return [path for source in sources for path in source_files(self._folder / source)]
         except InputError as error:
             raise InputError(f"data.{name}: {error.message}", hint=error.hint) from error
-
-
-def _flat(metadata: Mapping[str, Any], title: str) -> dict[str, Any]:
-    """Bring metadata that stands in a field of that name to the top, and name the title so."""
-    inner = metadata.get("metadata")
-    flat = inner if isinstance(inner, dict) else dict(metadata)
-    return {**flat, "title": metadata[title]} if isinstance(metadata.get(title), str) else flat
 
 
 def _is_apart(item: Item) -> bool:

@@ -37,8 +37,9 @@ def read_items(
         id_field: the field that holds the id; by default a usual one, such as `id`.
         fields: those that make the text, joined by a line break; by default the usual ones there
             are, such as `title` and `text`.
-        metadata: the fields to keep as metadata; by default all others that are not null. In
-            tables of text, what reads as a number, true or false is one.
+        metadata: the fields to keep as metadata; by default all others that are not null, and
+            what stands in an object called `metadata`. In tables of text, what reads as a number,
+            true or false is one.
         skipped: is counted up by reason for each record left out.
 
     Raises:
@@ -58,6 +59,9 @@ def read_items(
             if not any(text.strip() for text in texts):
                 skipped["no text"] += 1
                 continue
+            if metadata is None and isinstance(record.get("metadata"), dict):
+                inner = record.pop("metadata")
+                record = {**inner, **record}
             others = [name for name in record if name != id_field and name not in fields]
             kept = {
                 name: _value(record[name], untyped)

@@ -176,6 +176,8 @@ def info(index: _Index) -> None:
         settings = store.settings
         if "encoder" in settings:
             console.print(f"encoder {settings['encoder'][:12]}… {settings.get('source', '')}")
+        if "meaning" in settings:
+            console.print(f"hybrid weighs meaning {settings['meaning']} %, and words the rest")
 
 
 @app.command()

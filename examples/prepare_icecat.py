@@ -4,14 +4,16 @@
 
 DATA holds `icecat-chorus/` with the products (`products_*.json.zip`) and the graded judgements
 (`Broad_Query_Set_rated.csv`). The catalogue is every judged product and one in five of the others.
-There are no queries but the judged ones, so the pairs are two views of a product: its title, and
-its description with its attributes. General text is one in four modules of `openstax/text/`.
+There are no queries but the judged ones, and these are short, so the pairs are made of products
+alone: one to three words that follow each other in a title, drawn twice, and the product. General
+text is one in four modules of `openstax/text/`.
 """
 
 from __future__ import annotations
 
 import csv
 import json
+import random
 import sys
 import zipfile
 from collections.abc import Iterator
@@ -22,6 +24,8 @@ from layout import general, write
 
 OTHERS = 5
 """Of the products nobody judged, one in so many is in the catalogue."""
+EXCERPTS = 2
+"""Of each product's title."""
 
 
 def products(data: Path) -> Iterator[dict[str, Any]]:
@@ -40,6 +44,16 @@ def details(product: dict[str, Any]) -> str:
         if name.startswith("attr_t_") and isinstance(value, str)
     ]
     return "\n".join([product.get("short_description") or "", *attributes]).strip()
+
+
+def excerpts(title: str) -> list[str]:
+    """Draw a few words of a title, as somebody might search for it; the same for the same title."""
+    chance, words = random.Random(title), title.split()
+    drawn = []
+    for _ in range(EXCERPTS):
+        start = chance.randrange(len(words))
+        drawn.append(" ".join(words[start : start + chance.randint(1, 3)]))
+    return list(dict.fromkeys(drawn))
 
 
 def judgements(data: Path) -> list[dict[str, str]]:
@@ -81,9 +95,9 @@ def main() -> None:
     write(
         out / "pairs.jsonl",
         (
-            {"query": product["title"], "document": details(product)}
-            for product in every
-            if details(product)
+            {"query": words, "document_id": product["id"]}
+            for product in kept
+            for words in excerpts(product["title"])
         ),
     )
     queries = sorted({row["query"] for row in judged})

@@ -137,7 +137,7 @@ def write_demo(folder: Path, *, base: str, settings: str | None = None) -> dict[
 
 def _settings(base: str) -> str:
     """An encoder needs a nudge where a plain model has to become one."""
-    steps, length = (25, 40) if is_encoder(find_base(base, Path())) else (100, 56)
+    steps, length = (25, 40) if is_encoder(find_base(base, Path())) else (90, 48)
     return _SETTINGS.format(steps=steps, length=length)
 
 

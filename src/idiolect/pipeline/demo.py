@@ -53,23 +53,25 @@ _SETTINGS = """\
 rows = 400
 
 [distill]
-contexts = 2
+contexts = {contexts}
 
 [adapt]
-steps = 40
+steps = {adapt}
 length = 64
 
 [encoder]
 length = {length}                         # of a text, its first tokens are read
 
 [tune]
-steps = {steps}
-length = 40
+steps = {tune}
+length = {read}
 dimensions = [32, 64, 128]
 
 [evaluate]
 windows = 40
 """
+_PLAIN = {"contexts": 2, "adapt": 40, "length": 48, "tune": 90, "read": 40}
+_ENCODER = {"contexts": 1, "adapt": 12, "length": 32, "tune": 25, "read": 32}
 
 
 def write_demo(folder: Path, *, base: str, settings: str | None = None) -> dict[str, int]:
@@ -136,9 +138,8 @@ def write_demo(folder: Path, *, base: str, settings: str | None = None) -> dict[
 
 
 def _settings(base: str) -> str:
-    """An encoder needs a nudge where a plain model has to become one."""
-    steps, length = (25, 40) if is_encoder(find_base(base, Path())) else (90, 48)
-    return _SETTINGS.format(steps=steps, length=length)
+    """An encoder needs a nudge, and is larger; a plain model has to become one."""
+    return _SETTINGS.format(**(_ENCODER if is_encoder(find_base(base, Path())) else _PLAIN))
 
 
 def general_text() -> list[str]:

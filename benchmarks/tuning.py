@@ -35,6 +35,7 @@ from idiolect.encoding.contrast import Contrast
 from idiolect.encoding.encoder import Encoder
 from idiolect.encoding.mining import Mining
 from idiolect.encoding.pairs import Pair, PairTable
+from idiolect.encoding.projection import Projection
 from idiolect.encoding.tune import tune, tuning_plan
 from idiolect.encoding.vectors import Vectors
 from idiolect.ranking.metrics import evaluate
@@ -82,7 +83,10 @@ def quality(data: Path, out: Path, epochs: int, rate: float, length: int) -> Non
         epochs=epochs,
         plan=plan,
     )
-    # The miner has encoded all documents before training, in the order of its table.
+    # The miner has encoded all documents before training, in the order of its table; their axes were
+    # turned before, which changes no product of whole vectors.
+    turn = Projection.load(out / "projection.safetensors")
+    queries = turn(torch.from_numpy(queries)).numpy()
     table = PairTable.of(pairs, part.documents.values())
     place = {text: row for row, text in enumerate(table.documents)}
     order = [place[text] for text in part.documents.values()]

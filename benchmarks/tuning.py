@@ -83,8 +83,8 @@ def quality(data: Path, out: Path, epochs: int, rate: float, length: int) -> Non
         epochs=epochs,
         plan=plan,
     )
-    # The miner has encoded all documents before training, in the order of its table; their axes were
-    # turned before, which changes no product of whole vectors.
+    # The miner has encoded all documents before training, in the order of its table. Their axes were
+    # turned first, which changes no product of whole vectors.
     turn = Projection.load(out / "projection.safetensors")
     queries = turn(torch.from_numpy(queries)).numpy()
     table = PairTable.of(pairs, part.documents.values())

@@ -83,7 +83,7 @@ def quality(data: Path, out: Path, epochs: int, rate: float, length: int) -> Non
         epochs=epochs,
         plan=plan,
     )
-    # The miner has encoded all documents before training, in the order of its table. Their axes were
+    # The miner has encoded all documents before training, in its table's order. Their axes were
     # turned first, which changes no product of whole vectors.
     turn = Projection.load(out / "projection.safetensors")
     queries = turn(torch.from_numpy(queries)).numpy()

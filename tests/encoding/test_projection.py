@@ -17,7 +17,7 @@ from idiolect.encoding.encoder import Encoder
 from idiolect.encoding.matryoshka import neighbours_kept
 from idiolect.encoding.projection import Projection
 from idiolect.encoding.tune import tune, tune_on_text
-from idiolect.errors import CheckpointError, ConfigError, InputError
+from idiolect.errors import CheckpointError, ConfigError, InputError, VerificationError
 from idiolect.training.plan import Plan
 from training import models
 
@@ -77,6 +77,40 @@ def test_projections_are_chained() -> None:
 def test_nothing_to_fit_to_is_told() -> None:
     with pytest.raises(InputError, match="no text to fit"):
         tiny_encoder().project(["", " "])
+
+
+def test_vectors_that_are_not_finite_are_told_before_axes_are_found() -> None:
+    encoder = tiny_encoder()
+    with torch.no_grad():
+        encoder.model.network.tokens.weight[4] = torch.nan  # the letter a
+    with pytest.raises(VerificationError, match="vector of text 1 "):
+        encoder.project(["b c", "a b", "c d"])
+
+
+def test_texts_that_are_all_the_same_still_have_finite_vectors() -> None:
+    encoder = tiny_encoder(normalise=True)
+    encoder.project(["a b c"] * 5, whiten=True)
+    assert np.isfinite(encoder.encode(MANY)).all()
+    assert np.linalg.norm(encoder.encode(["d e f"])) == pytest.approx(1, abs=1e-5)
+
+
+def test_an_encoder_that_reads_less_keeps_all_else() -> None:
+    encoder = tiny_encoder(
+        "llama",
+        pooling="weighted",
+        normalise=False,
+        both_ways=True,
+        instructions={"query": "a "},
+        default_kind="query",
+        trained_dimensions=(4,),
+    )
+    encoder.project(MANY)
+    same = encoder.altered()
+    assert same.fingerprint == encoder.fingerprint
+    assert same.trained_dimensions == (4,)
+    short = encoder.altered(length=6)
+    assert (short.length, encoder.length) == (6, 64)
+    np.testing.assert_array_equal(short.encode(["b", "c"]), encoder.encode(["b", "c"]))
 
 
 def test_the_layout_keeps_it_for_both(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from idiolect.models.family import Family, Fields
 from idiolect.models.gpt import GPT3_SIZES, gpt3_settings
 from idiolect.models.registry import FAMILIES, find_family
 from idiolect.models.weights import write_weights
+from idiolect.nn.config import TransformerConfig
 from idiolect.nn.transformer import Transformer
 
 # Fields that change no score of a network in evaluation mode: how it was initialised or trained,
@@ -164,9 +165,10 @@ def test_odd_values_are_errors_of_ours(family: Family, monkeypatch: pytest.Monke
     for name in sorted(names):
         for value in ODD:
             with contextlib.suppress(ConfigError):
-                find_family({"model_type": family.model_type, name: value}).config(
+                made = find_family({"model_type": family.model_type, name: value}).config(
                     {"vocab_size": 100, name: value}
                 )
+                assert isinstance(made, TransformerConfig)
 
 
 def test_unknown_model_types_list_the_known() -> None:

@@ -342,6 +342,7 @@ def test_unknown_model_type(saved: Path) -> None:
 def test_damage_is_always_an_error_of_ours(saved: Path, seed: int) -> None:
     """Flipped bytes in the header change nothing that matters, or are refused."""
     path = saved / "model.safetensors"
+    sound = LanguageModel.load(saved).network.state_dict()
     data = bytearray(path.read_bytes())
     generator = torch.Generator().manual_seed(seed)
     header = int.from_bytes(data[:8], "little")
@@ -349,4 +350,5 @@ def test_damage_is_always_an_error_of_ours(saved: Path, seed: int) -> None:
         data[place] ^= int(torch.randint(1, 256, (1,), generator=generator))
     path.write_bytes(data)
     with contextlib.suppress(IdiolectError):
-        LanguageModel.load(saved)
+        loaded = LanguageModel.load(saved).network.state_dict()
+        assert all(torch.equal(loaded[name], tensor) for name, tensor in sound.items())

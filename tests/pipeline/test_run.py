@@ -13,13 +13,16 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
+from encoding.models import tiny_encoder
 from idiolect.encoding.encoder import Encoder
 from idiolect.errors import CheckpointError, ConfigError, IdiolectError, InputError
 from idiolect.models.language_model import LanguageModel
-from idiolect.pipeline.config import Config
+from idiolect.pipeline.config import Config, DataSettings
+from idiolect.pipeline.data import Data
 from idiolect.pipeline.encoders import open_index
 from idiolect.pipeline.folder import FORMAT, Folder
 from idiolect.pipeline.run import road, run
+from idiolect.pipeline.stages import Work, load_encoder
 from pipeline.runs import FORKS, hold, run_on_full_disk, start
 from pipeline.shop import KINDS, change, open_shop, table, write
 
@@ -144,6 +147,41 @@ def test_the_index_answers(finished: Path) -> None:
     with open_index(finished / "run") as index:
         assert index.search("quendrifolate", 3, mode="lexical")[0].id.startswith("quendrif")
         assert "quendrifolate-3" not in [hit.id for hit in index.similar("quendrifolate-3", 5)]
+
+
+def _lines(path: Path) -> list[Any]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_how_hybrid_joins_is_chosen_on_pairs_that_were_not_trained_on(finished: Path) -> None:
+    run = finished / "run"
+    kept = dict(_lines(run / "stages" / "tune" / "kept.jsonl"))
+    tuned = metrics(run, "tune")
+    assert (len(kept), tuned["kept_apart"], tuned["pairs"]) == (2, 2, 18)
+    items = {item["title"]: item["id"] for item in _lines(finished / "items.jsonl")}
+    assert all(answers == [items[query]] for query, answers in kept.items())
+    meaning = metrics(run, "index")["meaning"]
+    with open_index(run) as index:
+        assert index.fusion == ("weighted", pytest.approx((meaning, 1 - meaning)))
+        assert index.weigh(kept)[0] == meaning
+
+
+def test_a_model_is_read_as_its_base_was_published(tmp_path: Path) -> None:
+    encoder = tiny_encoder("llama", pooling="weighted", both_ways=True, length=20)
+    encoder.project(["a b c", "d e", "f g h i"], whiten=True)
+    encoder.save(tmp_path / "base")
+    encoder.model.save(tmp_path / "model")
+    (tmp_path / "items.jsonl").touch()
+    work = Work(
+        config=Config.model_validate({"data": {"items": "items.jsonl"}}),
+        data=Data(DataSettings(items="items.jsonl"), tmp_path),
+        base=str(tmp_path / "base"),
+        model="",
+        done={},
+        folder=tmp_path,
+        tell=lambda *_: None,
+    )
+    assert load_encoder(work, str(tmp_path / "model")).fingerprint == encoder.fingerprint
 
 
 def test_a_second_run_does_nothing(shop: Path) -> None:

@@ -15,7 +15,7 @@ import hashlib
 import logging
 from collections.abc import Iterable, Mapping, Sequence, Sized
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -127,17 +127,7 @@ class Encoder:
         """
         directory = locate(source, LAYOUT_FILES)
         layout = Layout.read(directory) or Layout(normalise=True)
-        return cls(
-            LanguageModel.load(source, device=device),
-            layout.pooling,
-            projection=layout.projection,
-            normalise=layout.normalise,
-            instructions=layout.instructions,
-            length=layout.length,
-            both_ways=layout.both_ways,
-            default_kind=layout.default_kind,
-            trained_dimensions=layout.trained_dimensions,
-        )
+        return cls(LanguageModel.load(source, device=device), **vars(layout))
 
     def save(self, directory: str | Path) -> None:
         """Write the model where `load` and sentence-transformers find it; whole, or not at all.
@@ -150,19 +140,9 @@ class Encoder:
         """
         if self._rounded:
             raise InputError("rounded weights are not saved", hint="save before to_int8")
-        layout = Layout(
-            pooling=self.pooling,
-            projection=self.projection,
-            normalise=self.normalise,
-            length=self.length,
-            both_ways=self.both_ways,
-            instructions=self.instructions,
-            default_kind=self.default_kind,
-            trained_dimensions=self.trained_dimensions,
-        )
         with replacing(directory) as fresh:
             self.model.save(fresh)
-            layout.write(fresh, self.model.network.config.width)
+            self.layout.write(fresh, self.model.network.config.width)
 
     def to_int8(self) -> None:
         """Compute the dense maps in 8-bit integers from now on; see `idiolect.encoding.int8`.
@@ -179,6 +159,31 @@ class Encoder:
         if not self._rounded:
             self._rounded = self.fingerprint
             to_int8(self.model.network)
+
+    def altered(self, **changes: Any) -> Encoder:
+        """Return an encoder that reads as this one does but for some arguments.
+
+        Args:
+            changes: Arguments of `Encoder`, such as `model` or `length`.
+
+        Raises:
+            ConfigError: As for a new one.
+        """
+        return Encoder(**{"model": self.model} | vars(self.layout) | changes)
+
+    @property
+    def layout(self) -> Layout:
+        """What is to be known of it beside the model."""
+        return Layout(
+            pooling=self.pooling,
+            projection=self.projection,
+            normalise=self.normalise,
+            length=self.length,
+            both_ways=self.both_ways,
+            instructions=self.instructions,
+            default_kind=self.default_kind,
+            trained_dimensions=self.trained_dimensions,
+        )
 
     @property
     def dimensions(self) -> int:
@@ -345,15 +350,15 @@ class Encoder:
             InputError: No text has a token; and as in `encode`.
             VerificationError: A vector is not finite.
         """
-        some = texts[:: max(1, len(texts) // (_FITTED * self.dimensions))]
-        rows = [row for row in self.reader.read(some, "document", Counts()) if row]
-        if not rows:
-            raise InputError("there is no text to fit a projection to")
+        step = max(1, len(texts) // (_FITTED * self.dimensions))
+        rows = self.reader.read(texts[::step], "document", Counts())
+        parts: list[Tensor] = []
         with evaluating(self.model.network):
-            parts = [
-                self._pooled([rows[i] for i in batch]).float().cpu()
-                for batch in by_length(rows, _TOKENS_PER_BATCH)
-            ]
+            for batch in by_length(rows, _TOKENS_PER_BATCH):
+                parts.append(self._pooled([rows[i] for i in batch]).float().cpu())
+                _check_finite(parts[-1], [step * i for i in batch])
+        if not parts:
+            raise InputError("there is no text to fit a projection to")
         fitted = Projection.fit(torch.cat(parts).numpy(), whiten=whiten)
         self.projection = fitted.to(self.model.network.device).after(self.projection)
 

@@ -57,7 +57,7 @@ class Projection:
         variances, axes = np.linalg.eigh(spread.T @ spread / max(len(spread), 1))
         weight = axes[:, ::-1].T
         if whiten:
-            floor = max(_FLOOR * variances.mean(), np.finfo(np.float32).tiny)
+            floor = _FLOOR * variances.mean() or 1.0  # texts that are all the same stay as they are
             weight = weight / np.sqrt(np.maximum(variances[::-1], 0) + floor)[:, None]
         return cls(_tensor(weight), _tensor(-weight @ centre))
 

@@ -334,15 +334,4 @@ def _widths(encoder: Encoder, dimensions: Iterable[int]) -> tuple[int, ...]:
 
 def _reading(encoder: Encoder, length: int) -> Encoder:
     """Return the encoder, reading no more of a text than the plan says."""
-    if length >= encoder.length:
-        return encoder
-    return Encoder(
-        encoder.model,
-        encoder.pooling,
-        projection=encoder.projection,
-        normalise=encoder.normalise,
-        instructions=encoder.instructions,
-        length=length,
-        both_ways=encoder.both_ways,
-        default_kind=encoder.default_kind,
-    )
+    return encoder if length >= encoder.length else encoder.altered(length=length)

@@ -91,7 +91,9 @@ def write_demo(folder: Path, *, base: str, settings: str | None = None) -> dict[
 
     Raises:
         MissingDependencyError: a package is not installed.
+        InputError: there is no such base.
     """
+    settings = settings or _settings(base)  # first: a base that is not there is told before work
     catalogue = Catalogue.read()
     entries = catalogue.entries.values()
     searches = list(catalogue.searches())
@@ -131,7 +133,7 @@ def write_demo(folder: Path, *, base: str, settings: str | None = None) -> dict[
         **{package: version(package) for package in PACKAGES},
         items=counts["items.jsonl"],
         base=json.dumps(base),  # a JSON string is a TOML string
-        settings=settings or _settings(base),
+        settings=settings,
     )
     write_atomic(folder / "idiolect.toml", config.encode())
     return counts

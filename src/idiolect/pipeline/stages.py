@@ -94,12 +94,11 @@ def load_model(path: str) -> LanguageModel:
 def load_encoder(work: Work, path: str) -> Encoder:
     """Make an encoder of a model, which reads as the base does unless the configuration says so."""
     base, settings = Encoder.load(work.base), work.config.encoder
-    return Encoder(
-        load_model(path),
-        settings.pooling or base.pooling,
-        instructions=base.instructions,
+    return base.altered(
+        model=load_model(path),
+        pooling=settings.pooling or base.pooling,
+        normalise=True,  # whatever is compared here is compared by angle
         length=settings.length or base.length,
-        default_kind=base.default_kind,
     )
 
 

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from idiolect.encoding.batches import Draw
+from idiolect.encoding.forward import evaluating
 from idiolect.encoding.reading import Counts, by_length
 from idiolect.errors import ConfigError
 from idiolect.models.language_model import LanguageModel
@@ -108,7 +108,6 @@ class CrossEncoder:
         weights = fingerprint(self.model.network.state_dict())
         return f"{weights}-{self.model.tokenizer.fingerprint}-{self.length}"
 
-    @torch.no_grad()
     def score(
         self, pairs: Sequence[tuple[str, str]], *, counts: Counts | None = None
     ) -> NDArray[np.float32]:
@@ -125,14 +124,10 @@ class CrossEncoder:
         network = self.model.network
         rows = self._read(pairs, counts)
         scores = np.zeros(len(rows), np.float32)
-        training = network.training
-        network.eval()
-        try:
+        with evaluating(network):
             for batch in by_length([ids for ids, _ in rows], _TOKENS_PER_BATCH):
                 grid = JointBatch.of([rows[i] for i in batch], self.model.tokenizer.pad_id or 0)
                 scores[batch] = self._logits(network, grid.to(network.device)).float().cpu().numpy()
-        finally:
-            network.train(training)
         return scores
 
     def train(

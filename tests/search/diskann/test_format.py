@@ -48,7 +48,7 @@ def test_every_flipped_byte_is_seen(saved: tuple[Path, Graph], tmp_path: Path) -
     """Each byte that means something; between the arrays there is padding."""
     path, _ = saved
     whole = path.read_bytes()
-    file = ArrayFile(path, "graph", 1)
+    file = ArrayFile(path, "graph", 2)
     places = [*range(40), len(whole) - 1, len(whole) - 200]
     start, length = struct.unpack("<QQ", whole[8:24])
     for entry in json.loads(whole[start : start + length])["arrays"]:
@@ -78,9 +78,24 @@ def test_other_files_are_told_apart(saved: tuple[Path, Graph], tmp_path: Path) -
         Graph.open(tmp_path / "text")
     with pytest.raises(CheckpointError, match="holds a graph, not a disk graph"):
         DiskGraph.open(saved[0])
-    write_arrays(tmp_path / "new", "graph", 2, {}, {})
-    with pytest.raises(CheckpointError, match="version 2, this program reads 1"):
+    write_arrays(tmp_path / "new", "graph", 3, {}, {})
+    with pytest.raises(CheckpointError, match="version 3, this program reads 2"):
         Graph.open(tmp_path / "new")
+
+
+def test_a_graph_from_before_there_were_labels_is_read(
+    saved: tuple[Path, Graph], tmp_path: Path
+) -> None:
+    path, graph = saved
+    file = ArrayFile(path, "graph", 2)
+    names = ("vectors", "neighbours", "hubs", "side", "alive", "free", "low", "step", "codes")
+    old = tmp_path / "old"
+    write_arrays(old, "graph", 1, file.facts, {name: file.array(name) for name in names})
+    queries = clusters(20, 20, seed=1)
+    for one, other in zip(
+        graph.search(queries, 7), Graph.open(old).search(queries, 7), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_edges_out_of_the_graph_are_refused(tmp_path: Path) -> None:

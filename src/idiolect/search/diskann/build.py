@@ -152,9 +152,8 @@ def _place(
     def propose(start: int, stop: int) -> None:
         seen = rows.marks.take()
         _propose(
-            rows.vectors, rows.codes, rows.quantiser.bits, rows.quantiser.step, rows.side, weight,
-            graph, rows.labels, rows.starts, rows.entry, batch[start:stop], width, factor, seen,
-            chosen[start:stop],
+            *rows.steering, weight, graph, rows.labels, rows.starts, rows.entry, batch[start:stop],
+            width, factor, seen, chosen[start:stop],
         )  # fmt: skip
         rows.marks.give(seen)
 

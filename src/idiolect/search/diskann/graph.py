@@ -313,8 +313,7 @@ def _search_all(
     def task(part: slice) -> None:
         seen = rows.marks.take()
         search_graph(
-            rows.vectors, rows.codes, rows.quantiser.bits, rows.quantiser.step, rows.side,
-            rows.metric, rows.neighbours, rows.hubs, rows.labels, wanted, entry,
+            *rows.steering, rows.metric, rows.neighbours, rows.hubs, rows.labels, wanted, entry,
             queries[part], width, seen, ids[part], scores[part],
         )  # fmt: skip
         rows.marks.give(seen)
@@ -345,9 +344,8 @@ def _search_kept(
         if walk:
             seen = rows.marks.take()
             search_kept(
-                rows.vectors, rows.codes, rows.quantiser.bits, rows.quantiser.step, rows.side,
-                rows.metric, rows.neighbours, rows.hubs, rows.entry, queries[part], width, keep,
-                effort, seen, ids[part], scores[part],
+                *rows.steering, rows.metric, rows.neighbours, rows.hubs, rows.entry, queries[part],
+                width, keep, effort, seen, ids[part], scores[part],
             )  # fmt: skip
             rows.marks.give(seen)
             left = left[ids[part, 0] == -2]

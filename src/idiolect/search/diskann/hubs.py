@@ -98,9 +98,8 @@ def attract(rows: Rows, points: NDArray[np.int64], width: int, crew: Crew) -> No
     def find(start: int, stop: int) -> None:
         seen = rows.marks.take()
         _find_hubs(
-            rows.vectors, rows.codes, rows.quantiser.bits, rows.quantiser.step, rows.side,
-            rows.alive, rows.labels, rows.neighbours, rows.hubs, rows.entry, points[start:stop],
-            width, seen, chosen[start:stop],
+            *rows.steering, rows.alive, rows.labels, rows.neighbours, rows.hubs, rows.entry,
+            points[start:stop], width, seen, chosen[start:stop],
         )  # fmt: skip
         rows.marks.give(seen)
 

@@ -40,6 +40,8 @@ __all__ = [
     "unfit",
 ]
 
+_Floats = NDArray[np.float32]
+
 Metric = Literal["cosine", "inner", "l2"]
 """What nearest means: the largest cosine or inner product, or the smallest Euclidean distance."""
 
@@ -218,6 +220,11 @@ class Rows:
             rows.labels = labels.copy()
             rows.find_starts()
         return rows
+
+    @property
+    def steering(self) -> tuple[_Floats, NDArray[np.uint8], int, _Floats, _Floats]:
+        """Vectors, codes, the codes' bits and steps, and `side`, as every kernel takes them."""
+        return self.vectors, self.codes, self.quantiser.bits, self.quantiser.step, self.side
 
     def find_starts(self) -> None:
         """Note how many rows have each label, and where to begin a search among them."""

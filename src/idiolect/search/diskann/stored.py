@@ -16,7 +16,7 @@ from idiolect.search.diskann.rows import Rows
 
 __all__ = ["read_rows", "write_rows"]
 
-_KIND, _VERSION = "graph", 1
+_KIND, _VERSION = "graph", 2  # before 2 there were no labels
 
 
 def write_rows(
@@ -72,7 +72,7 @@ def read_rows(path: str | Path, *, verify: bool) -> tuple[Rows, NDArray[np.int64
         side=file.array("side"),
         neighbours=file.array("neighbours"),
         hubs=file.array("hubs"),
-        labels=file.array("labels"),
+        labels=file.array("labels") if "labels" in file else np.empty(0, np.int32),
         alive=file.array("alive"),
         count=len(vectors),
         entry=facts["entry"],

@@ -14,6 +14,14 @@ import pytest
 from idiolect.pipeline.demo import write_demo
 
 README = Path(__file__).parents[1] / "README.md"
+FEW = {
+    "audit": "rows = 20",
+    "distill": "contexts = 1",
+    "adapt": "steps = 2\nlength = 64",
+    "encoder": "length = 16",
+    "tune": "steps = 2",
+    "evaluate": "windows = 4",
+}
 COLOURS, THINGS = ("red", "blue", "green", "wooden"), ("desk lamp", "chair", "shelf", "table")
 
 
@@ -77,12 +85,20 @@ def test_the_road_runs_step_by_step(tmp_path: Path) -> None:
     assert "bits per byte" in told
 
 
-@pytest.mark.slow
 def test_a_catalogue_is_run_and_searched(tmp_path: Path) -> None:
+    """With few steps of everything: how many there are is the owner's to say in the file."""
     (tmp_path / "shop").mkdir()
     products(tmp_path / "shop" / "products.jsonl")
     (script,) = (block for block in blocks("sh") if "idiolect init" in block)
-    assert "red desk lamp" in shell(script, tmp_path)
+    first, rest = script.split("\n", 1)
+    shell(first, tmp_path)
+    config = tmp_path / "shop" / "idiolect.toml"
+    text = config.read_text(encoding="utf-8")
+    for table, few in FEW.items():
+        assert f"[{table}]\n" in text
+        text = text.replace(f"[{table}]\n", f"[{table}]\n{few}\n")
+    config.write_text(text, encoding="utf-8")
+    assert "red desk lamp" in shell(rest, tmp_path)
     assert (tmp_path / "shop" / "run" / "report.html").exists()
 
 

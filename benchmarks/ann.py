@@ -32,6 +32,8 @@ from idiolect.search.diskann import Graph
 from mixture import load_mixture, recall
 
 TARGETS, ROUNDS, K, THREADS = (0.95, 0.99), 7, 10, 2
+WIDTHS = tuple(sorted({round(10 * 1.06**n) for n in range(60)}))
+"""How many candidates a graph's search keeps: from 10 to 311, in small steps, for each side."""
 WANTED = {"hnswlib": 2.0, "SVS": 1.4, "faiss": 1.3}
 Search = Callable[[Any], Any]
 
@@ -61,8 +63,7 @@ class Side(ABC):
 
 class Ours(Side):
     name = "idiolect"
-    settings = (10, 11, 12, 13, 14, 15, 16, 18, 20, 22, 24, 26, 28, 32, 36, 40, 48, 56, 64, 80, 96,
-                112, 128, 160, 192, 256)  # fmt: skip
+    settings = WIDTHS
 
     def build(self, points: Any) -> None:
         self.graph = Graph.build(points, threads=THREADS)
@@ -81,8 +82,7 @@ class Ours(Side):
 
 
 class Hnswlib(Side):
-    settings = (10, 12, 14, 16, 18, 20, 24, 28, 32, 36, 40, 48, 56, 64, 72, 80, 96, 112, 128, 160,
-                192, 256, 320)  # fmt: skip
+    settings = WIDTHS
 
     def __init__(self, links: int) -> None:
         self.name = f"hnswlib M{links}"
@@ -115,8 +115,7 @@ class Svs(Side):
     """Uncompressed: its LVQ codes exist for Intel's processors alone."""
 
     name = "SVS"
-    settings = (10, 11, 12, 14, 16, 18, 20, 24, 28, 32, 36, 40, 48, 56, 64, 72, 80, 96, 128, 160,
-                192, 256)  # fmt: skip
+    settings = WIDTHS
 
     def build(self, points: Any) -> None:
         parameters = svs.VamanaBuildParameters(graph_max_degree=64, window_size=128)

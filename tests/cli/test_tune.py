@@ -73,6 +73,14 @@ def test_text_alone(folder: Path, objective: str) -> None:
     assert json.loads((folder / "run" / "run.json").read_text())["objective"] == objective
 
 
+def test_a_teacher_is_imitated(folder: Path) -> None:
+    _run(folder, "text.txt", "--objective", "imitate", "--teacher", str(folder / "model"))
+    (line, *_) = (folder / "run" / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(line)["loss"] == pytest.approx(0, abs=1e-5), "it is its own teacher"
+    with pytest.raises(IdiolectError, match="'pairs' with a teacher"):
+        _run(folder, "pairs.jsonl", "--teacher", str(folder / "model"))
+
+
 @pytest.mark.parametrize(
     ("source", "options", "words"),
     [

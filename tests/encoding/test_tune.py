@@ -282,7 +282,7 @@ def test_text_alone_teaches_something(tmp_path: Path, objective: Any, model_type
     assert Encoder.load(tmp_path / "model").fingerprint == encoder.fingerprint
 
 
-@pytest.mark.parametrize("objective", ["simcse", "tsdae"])
+@pytest.mark.parametrize("objective", ["simcse", "tsdae", "imitate"])
 def test_text_alone_goes_on(
     tmp_path: Path, objective: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -292,7 +292,13 @@ def test_text_alone_goes_on(
     def run(out: Path) -> Encoder:
         plan = Plan(batch=10, learning_rate=1e-2, save_every=3)
         return tune_on_text(
-            tuning.encoder(), models.texts(40), out=out, objective=objective, steps=7, plan=plan
+            tuning.encoder(),
+            models.texts(40),
+            out=out,
+            objective=objective,
+            teacher=tuning.teacher() if objective == "imitate" else None,
+            steps=7,
+            plan=plan,
         )
 
     whole = run(tmp_path / "whole")
@@ -350,7 +356,7 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
     )
     assert run.returncode == 0, run.stderr[-4000:]
     workers.train(tmp_path / "one")
-    for what in ("pairs", "text"):
+    for what in ("pairs", "text", "imitation"):
         np.testing.assert_allclose(
             _losses(tmp_path / "two" / what), _losses(tmp_path / "one" / what), rtol=1e-4
         )

@@ -6,6 +6,8 @@ import multiprocessing
 from pathlib import Path
 from typing import Any
 
+from tokenizers.normalizers import Replace, Sequence
+
 from idiolect.encoding.encoder import Encoder
 from idiolect.encoding.mining import Mining
 from idiolect.encoding.pairs import Pair
@@ -23,6 +25,19 @@ forks.set_forkserver_preload(["encoding.tuning"])
 def encoder(dropout: float = 0.1, **options: Any) -> Encoder:
     fields = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
     return Encoder(models.model("bert", **fields), **options)
+
+
+def teacher(**options: Any) -> Encoder:
+    """An encoder without the new words, which reads each of them as two old ones."""
+    model = models.model("bert", grown=False)
+    pieces = [Replace(new, f"w{n} w{n + 6}") for n, new in enumerate(models.NEW)]
+    model.tokenizer.engine.normalizer = Sequence(pieces)
+    return Encoder(model, **options)
+
+
+def pupil(**options: Any) -> Encoder:
+    """The same with the new words, whose rows mean nothing yet."""
+    return Encoder(models.model("bert"), **options)
 
 
 def pairs(count: int = 24) -> list[Pair]:

@@ -40,6 +40,14 @@ def train(folder: Path) -> None:
         objective="tsdae",
         **options,
     )
+    tune_on_text(
+        tuning.pupil(),
+        models.texts(20),
+        out=folder / "imitation",
+        objective="imitate",
+        teacher=tuning.teacher(),
+        **options,
+    )
 
 
 if __name__ == "__main__":

@@ -29,9 +29,12 @@ def tune(
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run; see below.")],
     objective: Annotated[
-        Literal["pairs", "simcse", "tsdae"],
-        typer.Option(help="simcse and tsdae learn from files of text, without pairs."),
+        Literal["pairs", "simcse", "tsdae", "imitate"],
+        typer.Option(help="All but pairs learn from files of text. imitate: see --teacher."),
     ] = "pairs",
+    teacher: Annotated[
+        str | None, typer.Option(help="The encoder before it got new tokens, to be imitated.")
+    ] = None,
     query: Annotated[str, typer.Option(help="Field that holds the query.")] = "query",
     document: Annotated[str, typer.Option(help="Field that holds the document.")] = "document",
     queries: Annotated[
@@ -103,6 +106,8 @@ def tune(
     from idiolect.nn.lora import LoraConfig
     from idiolect.text.corpus import Corpus
 
+    if teacher is not None and objective == "pairs":
+        raise ConfigError("objective='pairs' with a teacher", hint="--objective imitate")
     encoder = Encoder.load(model, device=_device())
     given = {
         "length": length,
@@ -126,16 +131,18 @@ def tune(
     }
     try:
         if objective != "pairs":
-            tune_on_text(encoder, Corpus(source, field), objective=objective, **options)
+            known = None if teacher is None else Encoder.load(teacher, device=_device())
+            texts = Corpus(source, field)
+            tune_on_text(encoder, texts, objective=objective, teacher=known, **options)
         else:
-            pairs, texts = _pairs(source, query, document, queries, documents)
+            pairs, named = _pairs(source, query, document, queries, documents)
             run(
                 encoder,
                 pairs,
                 loss=_loss(loss, temperature, margin, both_ways),
                 dimensions=_numbers(dimensions),
                 mining=Mining(count=negatives) if negatives else None,
-                corpus=[*texts, *(Corpus(corpus, field) if corpus else ())],
+                corpus=[*named, *(Corpus(corpus, field) if corpus else ())],
                 **options,
             )
             _tell_skipped(pairs)

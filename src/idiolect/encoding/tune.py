@@ -14,6 +14,7 @@ import torch
 from idiolect.encoding.batches import Rounds
 from idiolect.encoding.contrast import Contrast
 from idiolect.encoding.encoder import Encoder
+from idiolect.encoding.imitation import Imitation
 from idiolect.encoding.mining import Miner, Mining
 from idiolect.encoding.pairs import Pair, PairFile, PairTable
 from idiolect.encoding.projection import Projection
@@ -37,9 +38,8 @@ from idiolect.training.plan import Plan
 
 __all__ = ["TextObjective", "tune", "tune_on_text", "tuning_plan"]
 
-TextObjective = Literal["simcse", "tsdae"]
+TextObjective = Literal["simcse", "tsdae", "imitate"]
 """How an encoder learns from text alone."""
-
 
 _TELL = logging.getLogger(__name__)
 _RATES: dict[Train, float] = {"rows+lora": 2e-4, "body": 2e-5, "all": 2e-5}
@@ -168,6 +168,7 @@ def tune_on_text(
     *,
     out: str | Path,
     objective: TextObjective = "simcse",
+    teacher: Encoder | None = None,
     whiten: bool = False,
     epochs: int = 1,
     steps: int | None = None,
@@ -184,7 +185,9 @@ def tune_on_text(
         texts: Sentences or short documents; a `Corpus`, for example.
         out: As in `tune`.
         objective: `simcse`: a text, read twice with other dropout, is its own pair; `tsdae`: a text
-            has to be written again from the vector of what is left when words are taken away.
+            has to be written again from the vector of what is left when words are taken away;
+            `imitate`: passages of a text must have the vectors that `teacher` makes of them.
+        teacher: For `imitate`: the encoder before it was given new tokens, on the same device.
         whiten: Centre and scale the vectors by these texts first, as in `tune`.
         epochs: As in `tune`, and so are all others.
         steps: See there.
@@ -196,7 +199,8 @@ def tune_on_text(
 
     Raises:
         InputError: There are no texts, or the model has no dropout for `simcse`; and as in `tune`.
-        ConfigError: An unknown objective, or fewer than one step.
+        ConfigError: An unknown objective, a teacher that is missing, not asked for or of another
+            width, whitened vectors to imitate, or fewer than one step.
         CheckpointError: As in `tune`.
         TrainingError: As in `tune`.
         VerificationError: As in `tune`.
@@ -205,12 +209,17 @@ def tune_on_text(
         raise ConfigError(
             f"objective={objective!r}", hint="one of " + ", ".join(get_args(TextObjective))
         )
+    _check_teacher(objective, teacher, whiten)
     plan = plan or tuning_plan(encoder, train)
     known = list(dict.fromkeys(texts))
     reading = _reading(encoder, plan.length)
-    goal: SimCSE | TSDAE
-    if objective == "simcse":
-        workers = Workers.join(encoder.model.network.device)
+    workers = Workers.join(encoder.model.network.device)
+    goal: SimCSE | TSDAE | Imitation
+    if teacher is not None:
+        goal = Imitation(
+            reading, teacher, known, seed=plan.seed, at_once=plan.micro_batch, workers=workers
+        )
+    elif objective == "simcse":
         goal = SimCSE(reading, known, at_once=plan.micro_batch, workers=workers)
     else:
         goal = TSDAE(reading, known, seed=plan.seed)
@@ -319,6 +328,18 @@ class _Run:
             folder.publish(self.encoder.save)
         self.workers.wait()
         model.network.eval()
+
+
+def _check_teacher(objective: TextObjective, teacher: Encoder | None, whiten: bool) -> None:
+    if (objective == "imitate") != (teacher is not None):
+        raise ConfigError(
+            f"objective={objective!r} {'with a' if teacher else 'without a'} teacher",
+            hint="imitate needs the encoder before it was given new tokens, and no other does",
+        )
+    if teacher is not None and whiten:
+        raise ConfigError(
+            "whitened vectors cannot imitate others", hint="whiten in a later run, on pairs"
+        )
 
 
 def _widths(encoder: Encoder, dimensions: Iterable[int]) -> tuple[int, ...]:

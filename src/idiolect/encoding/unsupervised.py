@@ -22,7 +22,7 @@ from idiolect.training.distributed import Workers
 from idiolect.training.objectives.contrastive import Candidates, InfoNCE
 from idiolect.training.objectives.tsdae import Denoiser, damage
 
-__all__ = ["TSDAE", "SimCSE", "TextBatch"]
+__all__ = ["TSDAE", "SimCSE", "TextBatch", "hash_texts"]
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class SimCSE:
     @property
     def fingerprint(self) -> str:
         """A hash of the texts."""
-        return _hash(self.texts)
+        return hash_texts(self.texts)
 
     def prepare(self, rows: Draw) -> TextBatch:
         """Read texts."""
@@ -141,7 +141,7 @@ class TSDAE:
     @property
     def fingerprint(self) -> str:
         """A hash of the texts and of what is taken away."""
-        return _hash([*self.texts, str(self.share)])
+        return hash_texts([*self.texts, str(self.share)])
 
     @contextmanager
     def attached(self) -> Iterator[None]:
@@ -186,7 +186,8 @@ def _check(texts: Sequence[str]) -> None:
         raise InputError(f"{len(texts)} different texts to tune on", hint="give more")
 
 
-def _hash(texts: Sequence[str]) -> str:
+def hash_texts(texts: Sequence[str]) -> str:
+    """Return a hash of texts: 32 hexadecimal digits."""
     digest = hashlib.blake2b(digest_size=16)
     for text in texts:
         data = text.encode()

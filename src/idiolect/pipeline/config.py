@@ -116,7 +116,8 @@ class AdaptSettings(_Table):
     batch: int = Field(default=8, ge=1)
     """Rows a step."""
     learning_rate: float | None = Field(default=None, gt=0, le=1)
-    """By default 3e-4, and 2e-5 for a model without a language-model head."""
+    """By default 3e-4, and 5e-5 for a model without a language-model head, which learns to give the
+    vectors it gave before."""
     replay: float = Field(default=0.2, ge=0, lt=1)
     """Share of general text, if there is any."""
 

@@ -132,13 +132,13 @@ class TrainingMetrics(TypedDict):
     tokens: int
     """Tokens read in training."""
     loss_first: float
-    """Mean loss of the first tenth of the steps."""
+    """Mean loss of the first tenth of the steps; 0 where there were none."""
     loss_last: float
     """Mean loss of the last tenth."""
     train: NotRequired[str]
     """adapt: what trained."""
     objective: NotRequired[str]
-    """adapt: causal, masked or tsdae."""
+    """adapt: causal, masked, or imitation of the base's vectors."""
     error_before: NotRequired[float]
     """distill: distance to the teacher's hidden states on snippets kept apart, a share of their
     variance."""

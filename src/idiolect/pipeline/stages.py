@@ -57,7 +57,7 @@ __all__ = [
 ]
 
 _SHOWN = 60
-_HEAD_RATE, _ENCODER_RATE = 3e-4, 2e-5
+_HEAD_RATE, _ENCODER_RATE = 3e-4, 5e-5
 SAVE_EVERY = 100
 """Training steps between checkpoints."""
 
@@ -191,9 +191,11 @@ def distill(work: Work) -> TrainingMetrics:
 def adapt(work: Work) -> TrainingMetrics:
     """Go on with pre-training on the domain's text.
 
-    A model without a language-model head, as encoders are often published, writes damaged texts
-    again from their vectors instead (TSDAE). A model that was not distilled is given as many tokens
-    more as distillation reads, so that the control without new tokens has had the same budget.
+    A model without a language-model head, as encoders are often published, learns to give a text
+    with its new tokens the vector that the base gives it with the old pieces. Without new tokens it
+    would be its own teacher: there is nothing to learn, and the control stays the base. A model
+    with a head that was not distilled is given as many tokens more as distillation reads, so that
+    the control without new tokens has had the same budget.
     """
     settings, data = work.config.adapt, work.data
     encoder = load_encoder(work, work.model)
@@ -207,22 +209,26 @@ def adapt(work: Work) -> TrainingMetrics:
         save_every=SAVE_EVERY,
         seed=work.config.seed,
     )
-    more = sum(_tokens(folder) for name, folder in work.done.items() if name == "distill")
-    steps = settings.steps
-    if model.extension is None:
-        steps += round(more / (length * settings.batch))
     corpus, _ = data.corpus
     if not has_head:
+        if model.extension is None:
+            encoder.save(work.folder / "model")
+            return {"steps": 0, "tokens": 0, "loss_first": 0.0, "loss_last": 0.0}
         tune_on_text(
             encoder,
             corpus,
             out=work.folder,
-            objective="tsdae",
-            steps=steps,
+            objective="imitate",
+            teacher=load_encoder(work, work.base),
+            steps=settings.steps,
             train=settings.train,
             plan=plan,
         )
-        return {**summed_up(work.folder), "train": settings.train, "objective": "tsdae"}
+        return {**summed_up(work.folder), "train": settings.train, "objective": "imitation"}
+    more = sum(_tokens(folder) for name, folder in work.done.items() if name == "distill")
+    steps = settings.steps
+    if model.extension is None:
+        steps += round(more / (length * settings.batch))
     objective: ObjectiveName = "masked" if network.decoder is None else "causal"
     pretrain(
         model,

@@ -1,0 +1,134 @@
+"""An encoder with new tokens learns to give the vectors it gave with the old pieces."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from encoding import tuning
+from encoding.models import minilm
+from idiolect.encoding.batches import Draw
+from idiolect.encoding.encoder import Encoder
+from idiolect.encoding.imitation import Imitation
+from idiolect.encoding.tune import tune_on_text
+from idiolect.errors import CheckpointError, ConfigError, InputError
+from idiolect.models.language_model import LanguageModel
+from idiolect.training.plan import Plan
+from idiolect.vocabulary.extend import extend
+from idiolect.vocabulary.terms import Term, Terms
+from training import models
+
+PLAN = Plan(batch=10, learning_rate=1e-2, save_every=3, last_rate=0.0)
+
+
+def _distance(one: Encoder, other: Encoder, texts: list[str]) -> float:
+    vectors = (encoder.encode(texts) for encoder in (one, other))
+    return float(1 - np.mean(np.sum(np.multiply(*vectors), axis=1)))
+
+
+def test_vectors_come_nearer_on_texts_not_seen(tmp_path: Path) -> None:
+    student, teacher = tuning.pupil(), tuning.teacher()
+    texts, others = models.texts(60), models.texts(20, seed=3)
+    known, before = teacher.fingerprint, _distance(student, teacher, others)
+    rows = student.model.network.tokens.weight.original.detach().clone()  # type: ignore[union-attr]
+    tune_on_text(
+        student, texts, out=tmp_path, objective="imitate", teacher=teacher, epochs=20, plan=PLAN
+    )
+    assert before > 0.005
+    assert _distance(student, teacher, others) < before / 4
+    assert teacher.fingerprint == known
+    assert (student.model.network.tokens.weight.original == rows).all()  # type: ignore[union-attr]
+    assert Encoder.load(tmp_path / "model").fingerprint == student.fingerprint
+
+
+def test_the_loss_is_the_squared_distance(tmp_path: Path) -> None:
+    """One text of the fewest words is always read whole, so the first loss can be computed."""
+    student, teacher = tuning.pupil(), tuning.teacher()
+    text = ["w3 n1 w5 n4"]
+    vectors = [encoder.encode(text)[0] for encoder in (student, teacher)]
+    expected = float(np.sum((vectors[0] - vectors[1]) ** 2))
+    tune_on_text(
+        student, text, out=tmp_path, objective="imitate", teacher=teacher, steps=1, plan=PLAN
+    )
+    line = json.loads((tmp_path / "metrics.jsonl").read_text())
+    assert line["loss"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_passages_are_of_all_lengths_and_places() -> None:
+    student, teacher = tuning.pupil(length=20), tuning.teacher()
+    words = [f"w{i}" for i in range(36)]
+    goal = Imitation(student, teacher, [" ".join(words), "w1 w2"])
+    drawn = [goal.prepare(Draw([0, 1], number)) for number in range(300)]
+    ids = dict(zip(words, student.model.tokenizer.encode(" ".join(words))[1:-1], strict=True))
+    passages = [batch.rows[0][1:-1] for batch in drawn]
+    assert {len(passage) for passage in passages} == set(range(4, 19)), "18 fit beside the frame"
+    assert {id_ for passage in passages for id_ in passage} == set(ids.values())
+    for passage in passages:
+        assert passage == list(range(passage[0], passage[0] + len(passage))), "words in their order"
+    assert all(batch.rows[1][1:-1] == [ids["w1"], ids["w2"]] for batch in drawn)
+    again = goal.prepare(Draw([0], 7))
+    assert again.rows[0][1:-1] == passages[7], "what is read follows from the round"
+
+
+def test_another_teacher_is_another_run(tmp_path: Path) -> None:
+    def run(teacher: Encoder) -> None:
+        tune_on_text(
+            tuning.pupil(),
+            models.texts(20),
+            out=tmp_path,
+            objective="imitate",
+            teacher=teacher,
+            steps=1,
+            plan=PLAN,
+        )
+
+    run(tuning.teacher())
+    with pytest.raises(CheckpointError, match="texts was"):
+        run(tuning.teacher(pooling="first"))
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"objective": "imitate"}, ConfigError, "'imitate' without a teacher"),
+        ({"objective": "tsdae", "teacher": True}, ConfigError, "'tsdae' with a teacher"),
+        ({"objective": "imitate", "teacher": True, "whiten": True}, ConfigError, "whitened"),
+        ({"objective": "imitate", "teacher": True, "texts": []}, InputError, "no text"),
+    ],
+)
+def test_what_makes_no_sense(tmp_path: Path, options: Any, error: Any, words: str) -> None:
+    if options.get("teacher"):
+        options = options | {"teacher": tuning.teacher()}
+    texts = options.pop("texts", models.texts(4))
+    with pytest.raises(error, match=words):
+        tune_on_text(tuning.pupil(), texts, out=tmp_path, **options)
+
+
+def test_a_teacher_of_another_width(tmp_path: Path) -> None:
+    teacher = Encoder(models.model("bert", grown=False, hidden_size=8))
+    with pytest.raises(ConfigError, match="8 dimensions and the encoder's 16"):
+        tune_on_text(
+            tuning.pupil(), ["w1"], out=tmp_path, objective="imitate", teacher=teacher, steps=1
+        )
+
+
+def test_a_published_encoder_learns_real_terms(tmp_path: Path) -> None:
+    """MiniLM with three new tokens gives more nearly the vectors of MiniLM."""
+    base = minilm()
+    teacher = Encoder.load(base)
+    terms = Terms(Term(word, (word,)) for word in ("metformin", "hyperglycemia", "thrombosis"))
+    student = teacher.altered(model=extend(LanguageModel.load(base), terms))
+    drugs = ["metformin", "hyperglycemia", "thrombosis"]
+    texts = [f"{one} was seen in {n} patients with {two}" for n in range(9) for one in drugs
+             for two in drugs]  # fmt: skip
+    asked = ["does metformin help?", "a case of thrombosis", "acute hyperglycemia in children"]
+    before = _distance(student, teacher, asked)
+    plan = Plan(batch=16, learning_rate=1e-4)
+    tune_on_text(
+        student, texts, out=tmp_path, objective="imitate", teacher=teacher, steps=12, plan=plan
+    )
+    assert _distance(student, teacher, asked) < 0.7 * before

@@ -102,6 +102,37 @@ def test_controls_have_the_budget_and_not_the_words(finished: Path) -> None:
     assert chosen != at_random
 
 
+def test_a_published_encoder_is_imitated(tmp_path: Path) -> None:
+    """It has no head to pre-train, so its new tokens learn to give the vectors it gave before."""
+    config = open_shop(tmp_path, controls=True)
+    settings = {
+        "model_type": "bert",
+        "architectures": ["BertModel"],
+        "hidden_size": 16,
+        "intermediate_size": 24,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "max_position_embeddings": 64,
+    }
+    base = LanguageModel.load(tmp_path / "model")
+    Encoder(LanguageModel.new(settings, base.tokenizer)).save(tmp_path / "model")
+    change(config, "[adapt]\nsteps = 4\nlength = 32\nbatch = 2", "[adapt]\nsteps = 40\nbatch = 16")
+    change(config, "batch = 16", "batch = 16\nlearning_rate = 3e-3")
+    run(config)
+    learnt = metrics(tmp_path / "run", "adapt")
+    assert learnt["objective"] == "imitation"
+    assert learnt["loss_last"] < learnt["loss_first"]
+    assert metrics(tmp_path / "run", "random.adapt")["steps"] == 40
+    assert metrics(tmp_path / "run", "plain.adapt")["steps"] == 0, "it would be its own teacher"
+    control = Encoder.load(tmp_path / "run" / "stages" / "plain.adapt" / "model")
+    assert control.fingerprint == Encoder.load(tmp_path / "model").altered(length=32).fingerprint
+    found = metrics(tmp_path / "run", "evaluate")
+    assert found["promises"]["original_rows_identical"]
+    assert any("give the vectors that the base gives" in note for note in found["notes"])
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "imitation" in page
+
+
 def test_systems_are_measured_and_compared(finished: Path) -> None:
     found = metrics(finished / "run", "evaluate")
     systems = {one["name"]: one for one in found["systems"]}

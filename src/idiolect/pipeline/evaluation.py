@@ -368,6 +368,12 @@ def _notes(work: Work) -> list[str]:
         "queries and judgements are not"
     ]
     tuned, index = _metrics(work, "tune"), _metrics(work, "index")
+    if _metrics(work, "adapt")["objective"] == "imitation":
+        notes.append(
+            "the base has no language-model head, so instead of pre-training, texts with new "
+            "tokens learnt to give the vectors that the base gives; without new tokens there is "
+            "nothing to learn in that, and this control is the base, tuned alike"
+        )
     if tuned["note"]:
         notes.append(tuned["note"])
     if index["meaning"] is not None:

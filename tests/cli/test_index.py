@@ -17,7 +17,7 @@ from idiolect.errors import IdiolectError, InputError
 PRODUCTS = [
     {"id": 1, "title": "red lamp", "price": 20.0, "brand": "acme"},
     {"id": 2, "title": "blue lamp", "price": 30.5, "brand": "bolt"},
-    {"id": 3, "title": "oak table", "price": 200, "brand": "bolt"},
+    {"id": 3, "title": "oak table", "price": 200, "brand": "bolt", "wood": "oak", "tags": []},
     {"title": "no id", "price": 1},
     {"id": 5, "price": 1},
 ]
@@ -92,6 +92,10 @@ def test_tables_show_what_was_found(index: str) -> None:
     assert "red lamp" in shown
     assert "price=20.0  brand=acme" in shown
     assert "\x02" not in shown
+    shown = _run("search", index, "table", "--mode", "lexical").output
+    assert "price=200" in shown
+    assert "wood=" not in shown, "the text begins with it"
+    assert "tags=" not in shown
     assert _run("search", index, "zzz", "--mode", "lexical").output == "nothing found\n"
     info = _run("index", "info", index).output
     assert "3 items, 26 dimensions, cosine" in info

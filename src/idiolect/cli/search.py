@@ -146,10 +146,18 @@ def _body(hit: Hit) -> Text:
             shown.append(found, style="bold yellow").append(rest)
         else:
             shown.append(part)
-    facts = "  ".join(f"{name}={_brief(value)}" for name, value in hit.metadata.items())
+    facts = "  ".join(
+        f"{name}={_brief(value)}" for name, value in hit.metadata.items() if _adds(value, hit)
+    )
     if facts:
         shown.append(f"\n{facts[:_SHOWN]}", style="dim")
     return shown
+
+
+def _adds(value: object, hit: Hit) -> bool:
+    """Whether a reader learns anything from a value: a title that begins the text is shown there."""
+    said = isinstance(value, str) and hit.text.startswith(value)  # as the empty one is
+    return not said and value not in (None, [])
 
 
 def _brief(value: object) -> str:

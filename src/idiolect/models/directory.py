@@ -18,6 +18,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from idiolect.errors import CheckpointError, InputError
+from idiolect.text.files import flush
 
 __all__ = ["check_finished", "replacing"]
 
@@ -67,14 +68,14 @@ def replacing(directory: str | Path) -> Iterator[Path]:
         fresh = Path(tempfile.mkdtemp(prefix=".saving-", dir=home))
         yield fresh
         for path in fresh.iterdir():
-            _flush(path)
+            flush(path)
         if target.is_dir():
             _exchange(target, fresh)
         else:
             # mkdtemp is for its owner alone; a model is for whoever may read its neighbours.
             fresh.chmod(home.stat().st_mode & 0o777)
             fresh.rename(target)
-            _flush(home)
+            flush(home)
     except (OSError, SafetensorError) as error:
         raise InputError(
             f"cannot write the model to {directory}: {getattr(error, 'strerror', None) or error}",
@@ -100,7 +101,7 @@ def check_finished(directory: Path) -> None:
 def _exchange(target: Path, fresh: Path) -> None:
     mark = target / _MARK
     mark.touch()
-    _flush(target)
+    flush(target)
     names = sorted((path.name for path in fresh.iterdir()), key=lambda name: name == _LAST)
     for name in names:
         if (fresh / name).is_dir():  # a rename replaces a file, and an empty folder
@@ -110,14 +111,6 @@ def _exchange(target: Path, fresh: Path) -> None:
         owned = any(fnmatch(path.name, pattern) for pattern in _OWNED)
         if owned and path.name not in names and not path.is_dir():
             path.unlink()
-    _flush(target)
+    flush(target)
     mark.unlink()
-    _flush(target)
-
-
-def _flush(path: Path) -> None:
-    number = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
+    flush(target)

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from idiolect.errors import CheckpointError
+from idiolect.text.files import flush
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -87,9 +88,9 @@ class Merged:
         try:
             graph.save(temporary / "graph")
             _write_rows(temporary / "rows", rows)
-            _flush(temporary)
+            flush(temporary)
             temporary.rename(parent / name)
-            _flush(parent)
+            flush(parent)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
@@ -116,12 +117,3 @@ def _write_rows(path: Path, rows: NDArray[np.int64]) -> None:
         file.write(_HEADER.pack(_MAGIC, len(rows), zlib.crc32(body)) + body)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _flush(folder: Path) -> None:
-    """Put a folder's own entries on the disk."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["engine_errors", "read_bytes", "read_json", "read_text", "write_atomic"]
+__all__ = ["engine_errors", "flush", "read_bytes", "read_json", "read_text", "write_atomic"]
 
 
 def read_bytes(path: Path) -> bytes:
@@ -102,6 +102,15 @@ def write_atomic(path: Path, data: bytes) -> None:
         with contextlib.suppress(OSError):
             os.unlink(name)
         raise
+
+
+def flush(path: Path) -> None:
+    """Put a file, or a folder's own entries, on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _umask() -> int:

@@ -17,7 +17,6 @@ and then renamed, and only after that the oldest one goes, so two whole ones are
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import tempfile
@@ -31,7 +30,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from idiolect.errors import CheckpointError, InputError
-from idiolect.text.files import read_json, write_atomic
+from idiolect.text.files import flush, read_json, write_atomic
 
 __all__ = ["Checkpoint", "RunFolder"]
 
@@ -139,12 +138,12 @@ class RunFolder:
             save_file(dict(checkpoint.weights), fresh / "weights.safetensors")
             save_file(dict(checkpoint.optimizer), fresh / "optimizer.safetensors")
             for name in ("weights.safetensors", "optimizer.safetensors"):
-                _flush(fresh / name)
+                flush(fresh / name)
             state = {"format": _FORMAT, "step": checkpoint.step, **checkpoint.state}
             write_atomic(fresh / "state.json", f"{json.dumps(state)}\n".encode())
             fresh.chmod(0o755)
             fresh.rename(folder)
-            _flush(self.path)
+            flush(self.path)
         except (OSError, SafetensorError) as error:
             kept = self._steps()
             hint = f"the checkpoint of step {kept[-1]} is whole; " if kept else ""
@@ -206,14 +205,6 @@ class RunFolder:
     def _steps(self) -> list[int]:
         names = (_NAME.fullmatch(path.name) for path in self.path.iterdir())
         return sorted(int(match[1]) for match in names if match)
-
-
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _reason(error: Exception) -> str:

@@ -25,9 +25,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from idiolect.errors import InputError
+from idiolect.text.counts import batches
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
     from concurrent.futures import Future
 
     from idiolect.text.tokenizer import Tokenizer
@@ -52,8 +53,6 @@ Integers = npt.NDArray[Any]
 _AFTER_BREAK = re.compile(r"(?<=[^\S ])(?=\S)")
 _BEGINNING = re.compile(rf"^{START}(?=\S)")
 
-_BATCH = 1 << 22
-"""Characters handled at once."""
 _DISTINCT = 1 << 22
 """Distinct chunks kept; the corpus that has more is enormous, and those met later are rare."""
 _STREAM = 1 << 25
@@ -173,7 +172,7 @@ def take_census(tokenizer: Tokenizer, corpus: Iterable[str], *, stream: int = _S
     with ThreadPoolExecutor(2) as pool:
         cut: Future[_Cut] | None = None
         number: _Numbered | None = None
-        for documents in _batches(corpus):
+        for documents in batches(corpus):
             following = pool.submit(_cut, documents)
             if cut:
                 ahead = taker.number(cut.result(), pool)
@@ -368,16 +367,3 @@ class _Taker:
         if self.tokenizer.encode("b", special_tokens=False) == after_a(" b"):
             chunks = [_BEGINNING.sub(f"{START} ", chunk) for chunk in chunks]
         return chunks
-
-
-def _batches(corpus: Iterable[str]) -> Iterator[list[str]]:
-    batch: list[str] = []
-    size = 0
-    for document in corpus:
-        batch.append(document)
-        size += len(document)
-        if size >= _BATCH:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch

@@ -74,6 +74,15 @@ def test_passages_are_of_all_lengths_and_places() -> None:
     assert again.rows[0][1:-1] == passages[7], "what is read follows from the round"
 
 
+def test_both_read_the_same() -> None:
+    """A passage that the teacher would have to cut, having more tokens of it, is made shorter."""
+    student, teacher = tuning.pupil(length=20), tuning.teacher(length=12)
+    goal = Imitation(student, teacher, [" ".join(models.NEW * 6)])
+    for number in range(100):
+        batch = goal.prepare(Draw([0], number))
+        assert 0 < len(batch.taught[0]) - 2 == 2 * (len(batch.rows[0]) - 2)
+
+
 def test_another_teacher_is_another_run(tmp_path: Path) -> None:
     def run(teacher: Encoder) -> None:
         tune_on_text(

@@ -155,7 +155,7 @@ def _body(hit: Hit) -> Text:
 
 
 def _adds(value: object, hit: Hit) -> bool:
-    """Whether a reader learns anything from a value: a title that begins the text is shown there."""
+    """Whether a reader learns anything from a value: the text may begin with its title."""
     said = isinstance(value, str) and hit.text.startswith(value)  # as the empty one is
     return not said and value not in (None, [])
 

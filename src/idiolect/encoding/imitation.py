@@ -92,16 +92,13 @@ class Imitation:
 
     def prepare(self, rows: Draw) -> _Lesson:
         """Read a passage of each text; which one follows from seed, round and number."""
-        passages = [
-            self._passage(
-                self.texts[number], np.random.default_rng([self.seed, rows.round, number])
-            )
-            for number in rows.sources
-        ]
-        return _Lesson(
-            self.encoder.reader.read(passages, None, Counts()),
-            taught=self.teacher.reader.read(passages, None, Counts()),
-        )
+        lesson = _Lesson([], taught=[])
+        for number in rows.sources:
+            chance = np.random.default_rng([self.seed, rows.round, number])
+            own, taught = self._read_whole(self._draw(self.texts[number].split(), chance))
+            lesson.rows.append(own)
+            lesson.taught.append(taught)
+        return lesson
 
     def loss(self, network: Transformer, batch: _Lesson) -> Tensor:
         """Return the loss summed over the texts."""
@@ -113,9 +110,20 @@ class Imitation:
             loss = 2 * (1 - torch.cosine_similarity(found.float(), wanted.float())).sum()
         return share_loss(loss, self.workers)
 
-    def _passage(self, text: str, chance: np.random.Generator) -> str:
-        words = text.split()
+    def _draw(self, words: list[str], chance: np.random.Generator) -> list[str]:
         most = min(len(words), self.encoder.length)
         length = int(chance.integers(min(_SHORTEST, most), most + 1))
         start = int(chance.integers(0, len(words) - length + 1))
-        return " ".join(words[start : start + length])
+        return words[start : start + length]
+
+    def _read_whole(self, words: list[str]) -> list[list[int]]:
+        """Read as many of the words as neither has to cut: both must have read the same."""
+        while True:
+            counts = Counts()
+            rows = [
+                encoder.reader.read([" ".join(words)], None, counts)[0]
+                for encoder in (self.encoder, self.teacher)
+            ]
+            if not counts.truncated or len(words) < 2:
+                return rows
+            words = words[: len(words) // 2]

@@ -116,7 +116,7 @@ class AdaptSettings(_Table):
     batch: int = Field(default=8, ge=1)
     """Rows a step."""
     learning_rate: float | None = Field(default=None, gt=0, le=1)
-    """By default 3e-4, and 5e-5 for a model without a language-model head, which learns to give the
+    """By default 3e-4, and 1e-4 for a model without a language-model head, which learns to give the
     vectors it gave before."""
     replay: float = Field(default=0.2, ge=0, lt=1)
     """Share of general text, if there is any."""

@@ -57,7 +57,7 @@ __all__ = [
 ]
 
 _SHOWN = 60
-_HEAD_RATE, _ENCODER_RATE = 3e-4, 5e-5
+_HEAD_RATE, _ENCODER_RATE = 3e-4, 1e-4
 SAVE_EVERY = 100
 """Training steps between checkpoints."""
 

@@ -279,7 +279,7 @@ def test_charts_are_drawn(page):
         "Bits per byte of each model",
         "Words by pieces",
         "Training loss",
-        "Recall of the index against speed",
+        "Recall of a graph against speed",
         "nDCG@10 by dimensions kept",
         "Items and new terms on their two main axes",
         "Seconds of each step",

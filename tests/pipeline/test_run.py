@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -15,14 +16,17 @@ from safetensors.torch import load_file
 
 from encoding.models import tiny_encoder
 from idiolect.encoding.encoder import Encoder
+from idiolect.encoding.pairs import Pair
 from idiolect.errors import CheckpointError, ConfigError, IdiolectError, InputError
 from idiolect.models.language_model import LanguageModel
 from idiolect.pipeline.config import Config, DataSettings
 from idiolect.pipeline.data import Data
-from idiolect.pipeline.encoders import open_index
+from idiolect.pipeline.encoders import open_index, without_tests
 from idiolect.pipeline.folder import FORMAT, Folder
+from idiolect.pipeline.language import some_windows
 from idiolect.pipeline.run import road, run
 from idiolect.pipeline.stages import Work, load_encoder
+from idiolect.text.corpus import Corpus
 from pipeline.runs import FORKS, hold, run_on_full_disk, start
 from pipeline.shop import KINDS, change, open_shop, table, write
 
@@ -136,7 +140,8 @@ def test_a_published_encoder_is_imitated(tmp_path: Path) -> None:
 def test_systems_are_measured_and_compared(finished: Path) -> None:
     found = metrics(finished / "run", "evaluate")
     systems = {one["name"]: one for one in found["systems"]}
-    assert list(systems)[:6] == ["bm25", "base", "vocabulary", "pretraining", "tuning", "hybrid"]
+    road = ["bm25", "base", "vocabulary", "pretraining", "tuning", "words", "hybrid"]
+    assert list(systems)[:7] == road
     for name in ("bm25", "base", "tuning", "hybrid", "plain.tuning", "random.tuning", "untrained"):
         for test in ("search", "similar"):
             assert 0 <= systems[name][test]["ndcg@10"] <= 1
@@ -164,6 +169,22 @@ def test_tuned_figures_are_those_of_the_finished_encoder(finished: Path) -> None
     systems = {one["name"]: one for one in metrics(finished / "run", "evaluate")["systems"]}
     by_hand = sum(1 / rank for rank in ranks if rank <= 10) / len(ranks)
     assert systems["tuning"]["search"]["mrr@10"] == pytest.approx(by_hand, abs=1e-6)
+
+
+@pytest.mark.parametrize(("system", "mode"), [("words", "lexical"), ("hybrid", "hybrid")])
+def test_what_the_index_is_said_to_find_is_what_it_finds(
+    finished: Path, system: str, mode: Any
+) -> None:
+    found = {}
+    with open_index(finished / "run") as index:
+        assert index.fusion[0] == "weighted"
+        for kind, what in KINDS.items():
+            ranks = enumerate(index.search(what, 10, mode=mode), 1)
+            found[kind] = sum(1 / math.log2(1 + n) for n, hit in ranks if kind in hit.id)
+    best = sum(1 / math.log2(1 + rank) for rank in range(1, 11))
+    systems = {one["name"]: one for one in metrics(finished / "run", "evaluate")["systems"]}
+    by_hand = sum(found.values()) / len(found) / best
+    assert systems[system]["search"]["ndcg@10"] == pytest.approx(by_hand, abs=1e-6)
 
 
 def test_searches_before_and_after(finished: Path) -> None:
@@ -250,10 +271,40 @@ def test_without_pairs_titles_are_taken_and_it_is_said(tmp_path: Path) -> None:
 
 def test_pairs_of_the_tests_are_left_out(tmp_path: Path) -> None:
     config = open_shop(tmp_path)
-    given_away = [{"query": what, "document_id": f"{name}-0"} for name, what in KINDS.items()]
+    given_away = [
+        {"query": f"{what.upper()}  ", "document_id": f"{name}-0"} for name, what in KINDS.items()
+    ]
     write(tmp_path / "pairs.jsonl", given_away)
     with pytest.raises(InputError, match=r"tune: all 4 pairs of pairs\.jsonl are of the tests"):
         run(config)
+
+
+def test_similar_items_of_the_tests_are_left_out(tmp_path: Path) -> None:
+    """In both directions, and however they are written; other pairs of these items stay."""
+    data = Data(Config.load(open_shop(tmp_path)).data, tmp_path)
+    texts = data.texts
+    first, second, other = (texts[f"zorblaxine-{n}"] for n in (0, 1, 5))
+    pairs = [Pair(first, second), Pair(f" {second.upper()}", first), Pair(first, other)]
+    assert without_tests(pairs, data) == ([pairs[2]], 2)
+
+
+def test_bits_per_byte_are_of_documents_from_all_over_the_corpus(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("\n".join(f"{n:04} lamp" for n in range(1000)))
+    drawn = sorted(int(text[:4]) for text in some_windows(Corpus(tmp_path / "text.txt"), 50))
+    assert len(drawn) == 50
+    assert drawn[0] < 100
+    assert drawn[-1] >= 900
+
+
+def test_titles_that_are_tested_are_not_trained_on(tmp_path: Path) -> None:
+    config = open_shop(tmp_path)
+    change(config, 'pairs = "pairs.jsonl"\n', "")
+    asked = [{"id": "a", "text": "zorblaxine 3"}, {"id": "b", "text": "a lamp"}]
+    write(tmp_path / "queries.jsonl", asked)
+    table(tmp_path / "judgements.tsv", ["a\tzorblaxine-3\t1", "b\tquendrifolate-1\t1"])
+    tuned = metrics(run(config), "tune")
+    assert tuned["left_out"] == 1
+    assert tuned["pairs"] + tuned["kept_apart"] == 39
 
 
 @pytest.mark.parametrize(

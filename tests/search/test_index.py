@@ -120,6 +120,24 @@ def test_only_what_changed_is_encoded_again(index: Index) -> None:
     assert index.search("", 3) == []
 
 
+def test_a_text_that_became_empty_is_no_longer_found(index: Index) -> None:
+    """Its old text would be found under an id that no longer has it."""
+    assert dict(index.add([Item("p1", "   ", {"price": 2})])) == {"empty": 1}
+    assert not index.store.fetch(["p1"])
+    assert "p1" not in _ids(index.search("red lamp", 5))
+
+
+def test_the_first_results_do_not_depend_on_how_many_are_asked_for(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    words = ["red", "lamp", "crimson", "chair", "table", "light", "wooden", "seat", "blue", "green"]
+    items = [Item(f"p{n:03}", " ".join(rng.choice(words, 6))) for n in range(400)]
+    with Index.build(tmp_path / "index", _words(), items) as index:
+        index.store.remember(meaning=70)
+        for query in ("red lamp", "crimson seat", "light wooden table"):
+            few = [(hit.id, hit.score) for hit in index.search(query, 10)]
+            assert few == [(hit.id, hit.score) for hit in index.search(query, 100)][:10]
+
+
 def test_variety_and_highlights(index: Index) -> None:
     index.add([Item(f"twin{n}", "red lamp", {}) for n in range(5)])
     plain = {hit.text for hit in index.search("red lamp", 3)}

@@ -70,7 +70,13 @@ class Data:
         settings, (path,) = self.settings, self._files("items")
         skipped: Counter[str] = Counter()
         items: dict[str, Item] = {}
-        for item in read_items([path], id_field=settings.id, fields=settings.text, skipped=skipped):
+        for item in read_items(
+            [path],
+            id_field=settings.id,
+            fields=settings.text,
+            also=(settings.title,),
+            skipped=skipped,
+        ):
             if item.id in items:
                 raise InputError(f"{path}: the id {item.id!r} comes twice", hint="keep one of them")
             title = item.metadata.get(settings.title)

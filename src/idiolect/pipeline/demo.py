@@ -57,7 +57,8 @@ contexts = {contexts}
 
 [adapt]
 steps = {adapt}
-length = 64
+length = {practised}
+batch = {batch}
 
 [encoder]
 length = {length}                         # of a text, its first tokens are read
@@ -70,8 +71,24 @@ dimensions = [32, 64, 128]
 [evaluate]
 windows = 40
 """
-_PLAIN = {"contexts": 2, "adapt": 40, "length": 48, "tune": 90, "read": 40}
-_ENCODER = {"contexts": 1, "adapt": 12, "length": 32, "tune": 25, "read": 32}
+_PLAIN = {
+    "contexts": 2,
+    "adapt": 40,
+    "practised": 64,
+    "batch": 8,
+    "length": 48,
+    "tune": 90,
+    "read": 40,
+}
+_ENCODER = {
+    "contexts": 1,
+    "adapt": 40,
+    "practised": 32,
+    "batch": 16,
+    "length": 32,
+    "tune": 25,
+    "read": 32,
+}
 
 
 def write_demo(folder: Path, *, base: str, settings: str | None = None) -> dict[str, int]:

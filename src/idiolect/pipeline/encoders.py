@@ -26,7 +26,7 @@ from idiolect.search.index import Index
 from idiolect.search.items import Item
 from idiolect.text.files import write_atomic
 
-__all__ = ["index", "open_index", "tune"]
+__all__ = ["index", "open_index", "tune", "without_tests"]
 
 _WIDTHS = (10, 20, 40, 80, 160)
 _ASKED = 200
@@ -64,12 +64,12 @@ def tune(work: Work) -> TuneMetrics:
         save_every=SAVE_EVERY,
         seed=work.config.seed,
     )
-    pairs, left_out = _without_tests(data.pairs(), data)
+    given = data.pairs()
+    if not data.settings.pairs and data.titled:
+        given = [Pair(item.metadata["title"], item.text) for item in data.items.values()]
+    pairs, left_out = without_tests(given, data)
     note = ""
     if not data.settings.pairs:
-        pairs = (
-            [Pair(i.metadata["title"], i.text) for i in data.items.values()] if data.titled else []
-        )
         what = "titles and texts of the items" if pairs else "the items' texts alone"
         note = f"there are no pairs, so it was tuned on {what}"
     elif not pairs:
@@ -119,8 +119,9 @@ def index(work: Work) -> IndexMetrics:
     path = work.folder / "index"
     encoder = Encoder.load(work.model)
     items, counts = work.data.items, Counts()
-    encoder.reader.read([item.text for item in items.values()], "document", counts)
-    with Index.build(path, encoder, _told(items, work), source=work.model) as built:
+    with Index.build(
+        path, encoder, _told(items, work, encoder, counts), source=work.model
+    ) as built:
         rows = [item.vector for item in built.store.items(vectors=True) if item.vector is not None]
         lines = (Path(work.model).parent / _KEPT).read_text(encoding="utf-8").splitlines()
         answers = dict(json.loads(line) for line in lines)
@@ -138,10 +139,10 @@ def index(work: Work) -> IndexMetrics:
     }
 
 
-def _without_tests(pairs: list[Pair], data: Data) -> tuple[list[Pair], int]:
-    """Leave out pairs that would give away what the tests ask."""
-    asked = set(data.queries.values())
-    texts = data.texts
+def without_tests(pairs: list[Pair], data: Data) -> tuple[list[Pair], int]:
+    """Leave out pairs that would give away what the tests ask, however they are written."""
+    asked = {_plain(text) for text in data.queries.values()}
+    texts = {name: _plain(text) for name, text in data.texts.items()}
     alike = {
         (texts[one], texts[other])
         for one, grades in data.similar.items()
@@ -151,11 +152,15 @@ def _without_tests(pairs: list[Pair], data: Data) -> tuple[list[Pair], int]:
     kept = [
         pair
         for pair in pairs
-        if pair.query not in asked
-        and (pair.query, pair.document) not in alike
-        and (pair.document, pair.query) not in alike
+        if (query := _plain(pair.query)) not in asked
+        and (query, document := _plain(pair.document)) not in alike
+        and (document, query) not in alike
     ]
     return kept, len(pairs) - len(kept)
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.casefold().split())
 
 
 def _kept_apart(
@@ -175,21 +180,28 @@ def _kept_apart(
     return [pair for pair in pairs if pair.query not in chosen], kept
 
 
-def _told(items: Mapping[str, Item], work: Work) -> Iterator[Item]:
+def _told(
+    items: Mapping[str, Item], work: Work, encoder: Encoder, counts: Counts
+) -> Iterator[Item]:
     for number, item in enumerate(items.values(), start=1):
+        encoder.reader.read([item.text], "document", counts)
         yield item
         work.tell(number, len(items), "items")
 
 
 def _curve(vectors: NDArray[np.float32]) -> tuple[float, list[IndexPoint]]:
-    """Ask the graph for the neighbours of some of its own vectors, at several widths."""
+    """Ask a graph of the vectors for the neighbours of some of them, at several widths."""
     graph = Graph.build(vectors)
-    asked = vectors[:: max(1, len(vectors) // _ASKED)]
-    true, seconds = _timed(lambda query: np.argsort(-(vectors @ query))[:_K], asked)
+    numbers = range(0, len(vectors), max(1, len(vectors) // _ASKED))
+    asked = vectors[numbers]
+    true, seconds = _timed(lambda query: np.argsort(-(vectors @ query))[: _K + 1], asked)
     curve: list[IndexPoint] = []
     for width in _WIDTHS:
         found, spent = _timed(partial(_ask, graph, width), asked)
-        hits = [len(set(a) & set(b)) / _K for a, b in zip(true, found, strict=True)]
+        hits = [
+            len((set(a) & set(b)) - {own}) / (len(a) - 1)  # to find itself says nothing
+            for own, a, b in zip(numbers, true, found, strict=True)
+        ]
         curve.append(
             {
                 "width": width,
@@ -201,7 +213,7 @@ def _curve(vectors: NDArray[np.float32]) -> tuple[float, list[IndexPoint]]:
 
 
 def _ask(graph: Graph, width: int, query: NDArray[np.float32]) -> NDArray[np.int64]:
-    found: NDArray[np.int64] = graph.search(query[None], _K, width=width, threads=1)[0][0]
+    found: NDArray[np.int64] = graph.search(query[None], _K + 1, width=width, threads=1)[0][0]
     return found
 
 

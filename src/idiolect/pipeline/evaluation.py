@@ -3,9 +3,11 @@
 What is notable:
 
 - All systems answer the same queries over the same items, by exact search over vectors; only
-  `hybrid` searches the finished index as a user does. For similar items it joins the rankings.
-- Vectors of a base that was not published as an encoder are whitened before and after training, by
-  the items' texts, without judgements: as they are, they hardly tell texts apart.
+  `words` and `hybrid` search the finished index as a user does, the former by words alone. For
+  similar items `hybrid` joins the rankings of the tuned encoder and BM25.
+- Vectors of a base that was not published as an encoder are whitened before and after training,
+  without judgements: as they are, they hardly tell texts apart. Before tuning it is the items'
+  texts they are whitened by, in tuning the documents of its pairs.
 - A difference is told with its 95% interval and the p-value of a paired test over the queries.
 - The controls: `plain` had the same budget of training and no new tokens, `random` learnt terms
   chosen at random, `untrained` has the new tokens with their first rows.
@@ -41,7 +43,7 @@ from idiolect.ranking.metrics import Evaluation, Run
 from idiolect.ranking.metrics import evaluate as measure
 from idiolect.ranking.significance import compare
 from idiolect.search.hybrid import Fusion, fuse
-from idiolect.search.index import Index
+from idiolect.search.index import Index, Mode
 from idiolect.search.items import Hit
 from idiolect.text.files import read_json, write_atomic
 
@@ -72,6 +74,7 @@ SYSTEMS = (
     Candidate("vocabulary", "+ vocabulary", "distill"),
     Candidate("pretraining", "+ pre-training", "adapt"),
     Candidate("tuning", "+ tuning", "tune"),
+    Candidate("words", "the index, words only", "index"),
     Candidate("hybrid", "hybrid", "index"),
     Candidate("untrained", "untrained tokens", "extend", True),
     Candidate("plain.pretraining", "no new tokens, adapted", "plain.adapt", True, ranks=False),
@@ -88,6 +91,7 @@ COMPARISONS = (
     ("base", "tuning"),
     ("bm25", "tuning"),
     ("bm25", "hybrid"),
+    ("words", "hybrid"),
     ("untrained", "vocabulary"),
     ("plain.tuning", "tuning"),
     ("random.tuning", "tuning"),
@@ -137,9 +141,11 @@ class _Runs:
             return
         if system.name == "bm25":
             self._ask(system, self._bm25.search, lambda asked: self._bm25.search(asked, _DEPTH + 1))
-        elif system.name == "hybrid":
+        elif system.name in ("words", "hybrid"):
             with open_index(self.work.folder.parents[1]) as index:
-                self._ask(system, partial(_through, index), self._joined(index.fusion))
+                mode: Mode = "lexical" if system.name == "words" else "hybrid"
+                similar = self._joined(index.fusion) if mode == "hybrid" else None
+                self._ask(system, partial(_through, index, mode), similar)
         else:
             encoder = self._encoder(system)
             dense = (
@@ -213,7 +219,10 @@ class _Runs:
         method, weights = fusion
 
         def join(items: Mapping[str, str]) -> Run:
-            sides = (_nearest(tuned, items), self._bm25.search(items, _DEPTH + 1))
+            sides = [
+                _without_selves(run)
+                for run in (_nearest(tuned, items), self._bm25.search(items, _DEPTH + 1))
+            ]
             return {item: _fused([run[item] for run in sides], method, weights) for item in items}
 
         return join
@@ -240,11 +249,11 @@ class _Runs:
         self,
         system: Candidate,
         search: Callable[[Mapping[str, str]], Run],
-        similar: Callable[[Mapping[str, str]], Run],
+        similar: Callable[[Mapping[str, str]], Run] | None,
     ) -> None:
         for test, ask in (("search", search), ("similar", similar)):
             collection = self.tests[test]
-            if collection is None:
+            if collection is None or ask is None:
                 continue
             run = ask(collection.queries)
             if test == "similar":
@@ -307,10 +316,10 @@ def _ranking(collection: Collection | None) -> Ranking | None:
     }
 
 
-def _through(index: Index, queries: Mapping[str, str]) -> Run:
+def _through(index: Index, mode: Mode, queries: Mapping[str, str]) -> Run:
     """Ask an index as a user does."""
     return {
-        name: {hit.id: hit.score for hit in index.search(text, _DEPTH, mode="hybrid")}
+        name: {hit.id: hit.score for hit in index.search(text, _DEPTH, mode=mode)}
         for name, text in queries.items()
     }
 

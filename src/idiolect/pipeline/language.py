@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import heapq
 from collections.abc import Mapping
 from itertools import islice
 
@@ -12,7 +14,7 @@ from idiolect.training.evaluation import compare, score, windows
 from idiolect.training.frozen import fingerprint
 from idiolect.training.optim import original_rows
 
-__all__ = ["check_promises", "measure_language"]
+__all__ = ["check_promises", "measure_language", "some_windows"]
 
 _WINDOW = 1000
 
@@ -37,8 +39,8 @@ def measure_language(work: Work, systems: Mapping[str, str]) -> Language:
         result["note"] = f"{base.family.title} reads both ways and predicts no next token"
         return result
     data, count = work.data, work.config.evaluate.windows
-    domain = _some(data.corpus[1], count)
-    general = _some(data.general[1], count) if data.general else []
+    domain = some_windows(data.corpus[1], count)
+    general = some_windows(data.general[1], count) if data.general else []
     main = compare(
         base, load_model(str(work.done["adapt"] / "model")), domain=domain, general=general
     )
@@ -62,10 +64,14 @@ def measure_language(work: Work, systems: Mapping[str, str]) -> Language:
     return result
 
 
-def _some(corpus: Corpus, count: int) -> list[str]:
-    """Return the first windows of a corpus, few of each document."""
+def some_windows(corpus: Corpus, count: int) -> list[str]:
+    """Return windows of a corpus, few of each document, from documents drawn by their hashes.
+
+    A corpus is often sorted: its first documents are all of one kind.
+    """
+    drawn = heapq.nsmallest(count, corpus, key=lambda text: hashlib.blake2b(text.encode()).digest())
     return list(
-        islice((window for text in corpus for window in windows([text], size=_WINDOW)[:2]), count)
+        islice((window for text in drawn for window in windows([text], size=_WINDOW)[:2]), count)
     )
 
 

@@ -37,6 +37,8 @@ from idiolect.training.progress import listen
 
 __all__ = ["Step", "road", "run"]
 
+_ROAD = 2
+"""Raised with every change of what a step does for the same settings, which is then done again."""
 _BASE_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.bin")
 
 
@@ -156,7 +158,7 @@ def _fingerprints(steps: list[Step], config: Config, data: Data, base: str) -> d
     prints: dict[str, str] = {}
     for step in steps:
         inputs = {
-            "idiolect": __version__,
+            "idiolect": [__version__, _ROAD],
             "step": step.name,
             "base": model,
             "seed": config.seed,

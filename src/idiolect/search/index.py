@@ -40,8 +40,10 @@ __all__ = ["Index", "Mode"]
 Mode = Literal["hybrid", "dense", "lexical"]
 
 _AT_ONCE = 512  # items encoded and written together
-_DEEPER = 5  # candidates of each ranking for one result wanted
-_FEWEST = 50
+_DEEPER = 5  # candidates for one result wanted, where they are chosen from for variety
+_DEPTH = 100
+"""Candidates of each ranking that hybrid joins. Scores are brought to 0..1 among these, so that the
+first results do not depend on how many are asked for, nor a weight's meaning."""
 
 
 class Index:
@@ -155,7 +157,7 @@ class Index:
 
         Returns:
             How many were `written`, `unchanged`, or left out because their text is `empty` to the
-            encoder: nothing could find them.
+            encoder: nothing could find them, and what stood there under their ids is deleted.
 
         Raises:
             InputError: an item cannot be stored; those before it are.
@@ -188,6 +190,10 @@ class Index:
         ]
         kept = [item for item in ready if item.vector is not None and item.vector.any()]
         self.store.upsert(kept, namespace=namespace)
+        left = {item.id for item in kept}
+        gone = [item.id for item in changed if item.id in old and item.id not in left]
+        if gone:  # what they were is not what they are
+            self.store.delete(gone, namespace=namespace)
         return Counter(
             written=len(kept),
             unchanged=len(batch) - len(changed),
@@ -229,8 +235,10 @@ class Index:
         if mode not in get_args(Mode):
             raise InputError(f"unknown mode {mode!r}", hint=f"known: {', '.join(get_args(Mode))}")
         wanted = check_count(k)
-        if variety or mode == "hybrid":
-            wanted = min(max(_DEEPER * k, _FEWEST), 10_000)
+        if variety:
+            wanted = min(max(_DEEPER * k, _DEPTH), 10_000)
+        elif mode == "hybrid":
+            wanted = max(k, _DEPTH)
         where: dict[str, Any] = {"filter": filter, "namespace": namespace}
         if mode == "hybrid":
             method, usual = self.fusion if fusion is None else (fusion, None)
@@ -274,8 +282,8 @@ class Index:
         where: dict[str, Any] = {"filter": None, "namespace": namespace}
         weights = choose_weights(
             (
-                self._dense(query, _FEWEST, where),
-                self._lexical(query, _FEWEST, None, where),
+                self._dense(query, _DEPTH, where),
+                self._lexical(query, _DEPTH, None, where),
                 right,
             )
             for query, right in answers.items()

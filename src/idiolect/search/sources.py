@@ -28,6 +28,7 @@ def read_items(
     id_field: str | None = None,
     fields: Sequence[str] = (),
     metadata: Sequence[str] | None = None,
+    also: Sequence[str] = (),
     skipped: Counter[str],
 ) -> Iterator[Item]:
     """Stream items from `.jsonl`, `.csv`, `.tsv` and `.parquet` files, also with `.gz`.
@@ -40,6 +41,7 @@ def read_items(
         metadata: the fields to keep as metadata; by default all others that are not null, and
             what stands in an object called `metadata`. In tables of text, what reads as a number,
             true or false is one.
+        also: fields of the text that are metadata as well.
         skipped: is counted up by reason for each record left out.
 
     Raises:
@@ -62,7 +64,9 @@ def read_items(
             if metadata is None and isinstance(record.get("metadata"), dict):
                 inner = record.pop("metadata")
                 record = {**inner, **record}
-            others = [name for name in record if name != id_field and name not in fields]
+            others = [
+                name for name in record if name != id_field and (name not in fields or name in also)
+            ]
             kept = {
                 name: _value(record[name], untyped)
                 for name in (others if metadata is None else metadata)

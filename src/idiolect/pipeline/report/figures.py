@@ -131,7 +131,7 @@ def _index(index: IndexMetrics) -> str:
         Line("exact product", [index["exact_queries_per_second"]], [1.0], control=True),
     ]
     return charts.lines(
-        "Recall of the index against speed",
+        "Recall of a graph against speed",
         {"": drawn},
         x="queries a second",
         y="recall@10",

@@ -36,6 +36,8 @@ def systems(figures: dict[str, Any]) -> list[str]:
             for name in ("ndcg@10", "recall@100")
         ]
         cells += [number(bits.get(system["name"], {}).get(name)) for name in texts]
+        if not any(cells):
+            continue
         label = f"*{system['label']}*" if system["control"] else system["label"]
         lines.append(row(label, *cells))
     return lines

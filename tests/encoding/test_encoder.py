@@ -32,6 +32,21 @@ def test_order_is_kept_whatever_the_batches() -> None:
     np.testing.assert_allclose(np.linalg.norm(single, axis=1), 1, atol=1e-6)
 
 
+def test_ids_of_few_texts_are_held_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the vectors are the same, in the same order, with the empty text in its place."""
+    encoder, texts = tiny_encoder(), [*TEXTS, " ", "b c"]
+    whole, read = encoder.encode(texts, counts=Counts()), []
+    monkeypatch.setattr("idiolect.encoding.encoder._BLOCK", 3)
+    usual = encoder.reader.read
+    monkeypatch.setattr(
+        encoder.reader, "read", lambda some, *rest: read.append(len(some)) or usual(some, *rest)
+    )
+    counts = Counts()
+    np.testing.assert_allclose(encoder.encode(texts, counts=counts), whole, atol=1e-6)
+    assert read == [3, 3, 3]
+    assert (counts.texts, counts.empty) == (9, 1)
+
+
 def test_batches_hold_every_text_once_and_stay_within_the_budget() -> None:
     chance = random.Random(0)
     rows = [[0] * chance.randrange(30) for _ in range(200)]

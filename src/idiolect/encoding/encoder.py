@@ -31,7 +31,7 @@ from idiolect.encoding.layout import LAYOUT_FILES, Layout
 from idiolect.encoding.matryoshka import tell_untrained
 from idiolect.encoding.pooling import Pooling, check_pooling, pool
 from idiolect.encoding.projection import Projection
-from idiolect.encoding.reading import Counts, Reader, by_length, check_length
+from idiolect.encoding.reading import Counts, Reader, by_length, check_length, check_texts
 from idiolect.encoding.vectors import VectorFile, Vectors
 from idiolect.errors import ConfigError, InputError, VerificationError
 from idiolect.models.directory import replacing
@@ -44,6 +44,8 @@ _TOKENS_PER_BATCH = 2048
 """On a CPU: what stays in its caches."""
 _TOKENS_ELSEWHERE = 1 << 15
 """On an accelerator, which wants to be filled."""
+_BLOCK = 1 << 14
+"""Texts whose ids are held at once."""
 _SAMPLE = 512
 _FITTED = 4
 """Texts for each dimension that a projection is fitted to."""
@@ -242,8 +244,8 @@ class Encoder:
         """
         width = self._check_dimensions(dimensions)
         counted = Counts()
-        rows = self.reader.read(texts, kind, counted)
-        vectors = np.zeros((len(rows), width), dtype=np.float32)
+        check_texts(texts)
+        vectors = np.zeros((len(texts), width), dtype=np.float32)
         untrained = width not in {*self.trained_dimensions, self.dimensions, *self._told}
         sample: list[Tensor] = []
         bar = Progress(console=Console(stderr=True), disable=not progress)
@@ -251,18 +253,22 @@ class Encoder:
             on_cpu = self.model.network.device.type == "cpu"
             tokens_per_batch = _TOKENS_PER_BATCH if on_cpu else _TOKENS_ELSEWHERE
         with evaluating(self.model.network), bar:
-            task = bar.add_task("encoding", total=len(rows), completed=counted.empty)
-            for batch in by_length(rows, tokens_per_batch):
-                found = self.embed_rows([rows[i] for i in batch]).float()
-                _check_finite(found, batch)
-                if untrained:
-                    step = -(-len(rows) // _SAMPLE)
-                    sample.append(found[[j for j, i in enumerate(batch) if i % step == 0]])
-                if width < self.dimensions:
-                    found = found[:, :width]
-                    found = F.normalize(found, dim=-1) if self.normalise else found
-                vectors[batch] = found.cpu().numpy()
-                bar.advance(task, len(batch))
+            task = bar.add_task("encoding", total=len(texts))
+            for start in range(0, len(texts), _BLOCK):
+                rows = self.reader.read(texts[start : start + _BLOCK], kind, counted)
+                for batch in by_length(rows, tokens_per_batch):
+                    found = self.embed_rows([rows[i] for i in batch]).float()
+                    places = [start + i for i in batch]
+                    _check_finite(found, places)
+                    if untrained:
+                        step = -(-len(texts) // _SAMPLE)
+                        sample.append(found[[j for j, i in enumerate(places) if i % step == 0]])
+                    if width < self.dimensions:
+                        found = found[:, :width]
+                        found = F.normalize(found, dim=-1) if self.normalise else found
+                    vectors[places] = found.cpu().numpy()
+                    bar.advance(task, len(batch))
+                bar.update(task, completed=start + len(rows))
         if sample:
             self._told.add(width)
             _TELL.warning(tell_untrained(torch.cat(sample).cpu().numpy(), width))

@@ -12,7 +12,7 @@ from idiolect.models.language_model import LanguageModel
 from idiolect.text.tokenizer import Tokenizer
 from idiolect.training.batches import Frame
 
-__all__ = ["Counts", "Reader", "by_length", "check_length"]
+__all__ = ["Counts", "Reader", "by_length", "check_length", "check_texts"]
 
 _UNBOUNDED = 512
 _TELL = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ class Reader:
         Raises:
             InputError: One text instead of several, something that is no text, or an unknown kind.
         """
-        _check(texts)
+        check_texts(texts)
         instruction = self._instruction(kind)
         whole = [instruction + text for text in texts] if instruction else texts
         rows = self._tokenizer.encode_batch(whole, special_tokens=False)
@@ -161,7 +161,12 @@ def check_length(model: LanguageModel, length: int | None) -> int:
     return min(told, default=_UNBOUNDED)
 
 
-def _check(texts: Sequence[str]) -> None:
+def check_texts(texts: Sequence[str]) -> None:
+    """Refuse what is no list of texts.
+
+    Raises:
+        InputError: It is one text, or holds something else.
+    """
     if isinstance(texts, str):
         raise InputError("several texts are wanted, not one", hint="put it into a list")
     for number, text in enumerate(texts):

@@ -87,6 +87,23 @@ def test_build_add_search_delete(index: str) -> None:
     assert sorted(_found("search", index, "lamp")) == ["007", "4"]
 
 
+def test_brackets_are_text(here: Path) -> None:
+    """What rich would read as markup is shown as it is."""
+    record = {"id": "lamp[red]", "title": "a lamp", "col[/x]": 1}
+    (here / "odd.jsonl").write_text(json.dumps(record))
+    assert _run("index", "build", "o[v2]", "odd.jsonl", "--encoder", "letters").exit_code == 0
+    assert "lamp[red]" in _run("search", "o[v2]", "lamp").output
+    shown = _run("index", "info", "o[v2]").output
+    assert "o[v2]: 1 items" in shown
+    assert "col[/x]" in shown
+
+
+def test_an_export_does_not_write_into_the_index(index: str) -> None:
+    error = _fails("index", "export", index, "--to", "jsonl", "-o", f"{index}/ledger.db")
+    assert "in the index" in str(error)
+    assert _found("search", index, "lamp", "-k", "1")
+
+
 def test_tables_show_what_was_found(index: str) -> None:
     shown = _run("search", index, "red lamp", "-k", "2").output
     assert "red lamp" in shown

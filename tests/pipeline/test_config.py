@@ -8,8 +8,8 @@ import pytest
 
 from conftest import ROOT
 from idiolect.errors import CheckpointError, ConfigError, MissingDependencyError
-from idiolect.pipeline import config
 from idiolect.pipeline.config import Config, find_base
+from idiolect.text import hub
 
 
 def load(folder: Path, text: str) -> Config:
@@ -81,9 +81,9 @@ def test_a_base_may_stand_beside_the_configuration(tmp_path: Path) -> None:
 def test_a_base_in_a_package_that_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(config._PACKAGED, "tiny", ("tiny-model", "no_such_module_here"))
+    monkeypatch.setitem(hub._PACKAGED, "tiny", ("tiny-model", "no_such_module_here"))
     with pytest.raises(MissingDependencyError, match="pip install tiny-model"):
-        find_base("tiny", tmp_path)
+        hub.locate(find_base("tiny", tmp_path), ())
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*/idiolect.toml")), ids=str)

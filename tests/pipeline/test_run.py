@@ -296,6 +296,41 @@ def test_bits_per_byte_are_of_documents_from_all_over_the_corpus(tmp_path: Path)
     assert drawn[-1] >= 900
 
 
+def test_one_item_without_a_title(tmp_path: Path) -> None:
+    config = open_shop(tmp_path)
+    change(config, 'pairs = "pairs.jsonl"\n', "")
+    lines = _lines(tmp_path / "items.jsonl")
+    write(tmp_path / "items.jsonl", [*lines, {"id": "x", "title": None, "text": "a lamp"}])
+    tuned = metrics(run(config), "tune")
+    assert tuned["pairs"] + tuned["kept_apart"] == len(lines)
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "words"),
+    [
+        ("judgements.tsv", "zorblaxine\tzorblaxine-0\t1\n", "first line has to name the columns"),
+        ("similar.tsv", "a\tb\t1\na\tc\t1\n", "first line has to name the columns"),
+        ("pairs.jsonl", '{"question": "lamp"}\n', "pairs.jsonl"),
+    ],
+)
+def test_mistakes_in_what_is_read_last_are_told_first(
+    tmp_path: Path, file: str, text: str, words: str
+) -> None:
+    config = open_shop(tmp_path)
+    (tmp_path / file).write_text(text)
+    with pytest.raises(IdiolectError, match="audit: ") as caught:
+        run(config)
+    assert words in f"{caught.value.message} {caught.value.hint}"
+    assert not (tmp_path / "run" / "stages" / "audit").exists()
+
+
+def test_judgements_without_queries(tmp_path: Path) -> None:
+    config = open_shop(tmp_path)
+    change(config, 'queries = "queries.jsonl"\n', "")
+    with pytest.raises(InputError, match="queries that are not given"):
+        run(config)
+
+
 def test_titles_that_are_tested_are_not_trained_on(tmp_path: Path) -> None:
     config = open_shop(tmp_path)
     change(config, 'pairs = "pairs.jsonl"\n', "")
@@ -313,7 +348,7 @@ def test_titles_that_are_tested_are_not_trained_on(tmp_path: Path) -> None:
         ("items.jsonl", "", "audit: the catalogue .*items.jsonl is empty"),
         ("items.jsonl", '{"id": "1"}\n', "audit: the catalogue .*skipped: 1 no text"),
         ("items.jsonl", '{"id": "1", "text": "a b"}\n' * 2, "the id '1' comes twice"),
-        ("pairs.jsonl", '{"query": "x"}\n', "tune: .*pairs.jsonl, record 1 has no field document"),
+        ("pairs.jsonl", '{"query": "x"}\n', "audit: .*pairs.jsonl, record 1 has no field document"),
         ("judgements.tsv", "query-id\tcorpus-id\tscore\nq\td\tmuch\n", "'much' is not a number"),
     ],
 )

@@ -80,6 +80,15 @@ def test_another_encoder_is_refused(index: Index, tmp_path: Path) -> None:
             Index(store, _words())
 
 
+def test_an_index_without_items_takes_another_encoder(tmp_path: Path) -> None:
+    Index.build(tmp_path / "index", _words(), []).close()
+
+    others = _words()
+    others.fingerprint = "others"
+    with Index.build(tmp_path / "index", others, ITEMS) as index:
+        assert index.store.settings["encoder"] == "others"
+
+
 def test_a_build_goes_on_where_it_stopped(tmp_path: Path) -> None:
     many = [Item(f"i{n}", f"word{n}", {"n": n}) for n in range(1500)]
 

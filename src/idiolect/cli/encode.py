@@ -83,9 +83,9 @@ def encode(
     if codes is not None:
         place = out.with_suffix(f".{codes}")
         Codes.of(vectors.array, codes).save(place)
-        console.print(f"codes in {place}")
+        console.print(f"codes in {place}", markup=False)
     rows, width = vectors.array.shape
-    console.print(f"{rows:,} vectors of {width} dimensions in {out}")
+    console.print(f"{rows:,} vectors of {width} dimensions in {out}", markup=False)
 
 
 def _report(counts: Counts, skipped: Counter[str], length: int) -> Table:

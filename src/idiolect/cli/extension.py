@@ -171,6 +171,7 @@ def _read_terms(path: Path) -> Terms:
 
 
 def _extended(extension: Extension, out: Path) -> Table:
+    from rich.markup import escape
     from rich.table import Table
 
     parts = sum(token.kind == "part" for token in extension.added)
@@ -191,12 +192,13 @@ def _extended(extension: Extension, out: Path) -> Table:
     steps = f", and {parts:,} steps on the way to them" if parts else ""
     table.caption = (
         f"ids {extension.size:,} to {extension.size + len(extension.added) - 1:,}{steps}; "
-        f"{len(extension.refused):,} refused → {out}"
+        f"{len(extension.refused):,} refused → {escape(str(out))}"
     )
     return table
 
 
 def _distilled(result: Distilled, out: Path) -> Table:
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(title="Hidden states of new tokens against those of their pieces")
@@ -208,6 +210,6 @@ def _distilled(result: Distilled, out: Path) -> Table:
     found = [count for count in result.contexts.values() if count]
     table.caption = (
         f"on snippets kept apart; {result.snippets:,} trained on in {result.steps:,} steps; "
-        f"{len(found):,} of {len(result.contexts):,} tokens had contexts → {out}"
+        f"{len(found):,} of {len(result.contexts):,} tokens had contexts → {escape(str(out))}"
     )
     return table

@@ -175,7 +175,9 @@ def info(index: _Index) -> None:
         console.print(_overview(index, store.describe()))
         settings = store.settings
         if "encoder" in settings:
-            console.print(f"encoder {settings['encoder'][:12]}… {settings.get('source', '')}")
+            console.print(
+                f"encoder {settings['encoder'][:12]}… {settings.get('source', '')}", markup=False
+            )
         if "meaning" in settings:
             console.print(f"hybrid weighs meaning {settings['meaning']} %, and words the rest")
 
@@ -187,6 +189,7 @@ def verify(index: _Index) -> None:
     Example: [bold]idiolect index verify products-index[/bold]
     """
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from idiolect.search.store import Store
@@ -203,7 +206,7 @@ def verify(index: _Index) -> None:
         table.add_column(name, overflow="fold")
     for flaw in flaws:
         remedy = "index compact --rebuild" if flaw.derived else "index restore"
-        table.add_row(flaw.place, flaw.what, remedy)
+        table.add_row(*map(escape, (flaw.place, flaw.what, remedy)))
     console.print(table)
     raise typer.Exit(1)
 
@@ -293,6 +296,10 @@ def export(
         elif out is None:
             raise InputError(f"--to {to} needs a file", hint=f"add --out items.{to}")
         else:
+            if out.is_dir() or out.resolve().is_relative_to(index.resolve()):
+                raise InputError(
+                    f"{out} is a folder, or in the index", hint="name a file somewhere else"
+                )
             if not out.parent.is_dir():
                 raise InputError(f"no folder {out.parent} to write to", hint="make it first")
             write = write_jsonl if to == "jsonl" else write_parquet
@@ -345,11 +352,12 @@ def _tell(console: Console, counts: Counter[str], skipped: Counter[str], seconds
 
 
 def _overview(index: Path, description: Description) -> Table:
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(
-        title=f"{index}: {description.items:,} items, {description.dimensions} dimensions,"
-        f" {description.metric}, {_size(description.bytes)}",
+        title=f"{escape(str(index))}: {description.items:,} items,"
+        f" {description.dimensions} dimensions, {description.metric}, {_size(description.bytes)}",
         title_justify="left",
     )
     table.add_column("namespace")
@@ -357,10 +365,12 @@ def _overview(index: Path, description: Description) -> Table:
     table.add_column("unmerged", justify="right")
     table.add_column("metadata fields", overflow="fold")
     for name, space in description.namespaces.items():
-        fields = ", ".join(space.fields or ())
-        table.add_row(name or "(default)", f"{space.items:,}", f"{space.unmerged:,}", fields)
+        fields = escape(", ".join(space.fields or ()))
+        table.add_row(
+            escape(name or "(default)"), f"{space.items:,}", f"{space.unmerged:,}", fields
+        )
     if description.snapshots:
-        table.caption = f"snapshots: {', '.join(description.snapshots)}"
+        table.caption = f"snapshots: {escape(', '.join(description.snapshots))}"
     return table
 
 

@@ -65,7 +65,9 @@ def run(
     console = Console()
     for table in results(read_json(folder / "metrics.json")):
         console.print(table)
-    console.print(f"the run is in {folder}; idiolect search {folder} QUERY asks its index")
+    console.print(
+        f"the run is in {folder}; idiolect search {folder} QUERY asks its index", markup=False
+    )
 
 
 def results(metrics: dict[str, Any]) -> list[Table]:

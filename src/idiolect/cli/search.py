@@ -121,6 +121,7 @@ def _show(hits: Hits, as_json: bool) -> None:
 def _table(hits: Hits) -> Table:
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("", justify="right", style="dim")
@@ -128,7 +129,7 @@ def _table(hits: Hits) -> Table:
     table.add_column("id", overflow="fold", style="cyan", max_width=32)
     table.add_column("text", ratio=1, overflow="fold")
     for place, hit in enumerate(hits, 1):
-        table.add_row(f"{place}", f"{hit.score:.3f}", hit.id, _body(hit))
+        table.add_row(f"{place}", f"{hit.score:.3f}", Text(hit.id), _body(hit))
     return table
 
 

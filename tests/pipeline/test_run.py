@@ -15,6 +15,7 @@ import pytest
 from safetensors.torch import load_file
 
 from encoding.models import tiny_encoder
+from idiolect.cli.run import results
 from idiolect.encoding.encoder import Encoder
 from idiolect.encoding.pairs import Pair
 from idiolect.errors import CheckpointError, ConfigError, IdiolectError, InputError
@@ -294,6 +295,19 @@ def test_bits_per_byte_are_of_documents_from_all_over_the_corpus(tmp_path: Path)
     assert len(drawn) == 50
     assert drawn[0] < 100
     assert drawn[-1] >= 900
+
+
+def test_what_is_left_out_is_told(tmp_path: Path) -> None:
+    config = open_shop(tmp_path)
+    with (tmp_path / "items.jsonl").open("a") as file:
+        file.write('{"id": "x"}\n{"id": "y", "text": " "}\n{"text": "a lamp"}\n')
+    with (tmp_path / "judgements.tsv").open("a") as file:
+        file.write("zorblaxine\tnowhere\t1\n")
+    figures = metrics(run(config), "evaluate")
+    assert "records of the catalogue that were left out: 2 no text, 1 no id" in figures["notes"]
+    (note,) = figures["search"]["notes"]
+    (shown, *_) = results(json.loads((tmp_path / "run" / "metrics.json").read_text()))
+    assert f"search: {note}" in str(shown.caption)
 
 
 def test_one_item_without_a_title(tmp_path: Path) -> None:

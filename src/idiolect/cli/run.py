@@ -101,11 +101,13 @@ def _systems(figures: dict[str, Any]) -> Table:
             means = system[test] or {}
             cells += [_number(means.get(name)) for name in ("ndcg@10", "recall@100")]
         cells += [_number(language.get(system["name"], {}).get(name)) for name in texts]
-        table.add_row(system["label"], *cells)
+        if any(cells) or not tests:
+            table.add_row(system["label"], *cells)
     caption = [
         f"{test}: {figures[test]['queries']:,} queries over {figures[test]['items']:,} items"
         for test in tests
     ]
+    caption += [f"{test}: {note}" for test in tests for note in figures[test]["notes"]]
     if figures["language"]["note"]:
         caption.append(figures["language"]["note"])
     table.caption = "\n".join([*caption, *figures["notes"]])

@@ -42,6 +42,8 @@ class Data:
 
     def __init__(self, settings: DataSettings, folder: Path) -> None:
         self.settings = settings
+        self.skipped = Counter[str]()
+        """Why records of the catalogue were left out, counted when it is read."""
         self._folder = folder
         for name in _SOURCES:
             self._files(name)
@@ -72,14 +74,14 @@ class Data:
             raise InputError(
                 f"data.items: {settings.items} are {1 + len(more)} files", hint="put them into one"
             )
-        skipped: Counter[str] = Counter()
+        self.skipped.clear()
         items: dict[str, Item] = {}
         for item in read_items(
             [path],
             id_field=settings.id,
             fields=settings.text,
             also=(settings.title,),
-            skipped=skipped,
+            skipped=self.skipped,
         ):
             if item.id in items:
                 raise InputError(f"{path}: the id {item.id!r} comes twice", hint="keep one of them")
@@ -87,7 +89,7 @@ class Data:
             named = {**item.metadata, "title": title} if isinstance(title, str) else item.metadata
             items[item.id] = replace(item, metadata=named)
         if not items:
-            reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.most_common())
+            reasons = ", ".join(f"{count} {reason}" for reason, count in self.skipped.most_common())
             raise InputError(
                 f"the catalogue {path} is empty",
                 hint=f"skipped: {reasons}; see data.id and data.text"

@@ -395,6 +395,9 @@ def _notes(work: Work) -> list[str]:
             f"{index['cut']:,} of {index['items']:,} items are longer than the encoder reads, and "
             "are found by their beginning; BM25 reads them whole"
         )
+    if work.data.skipped:
+        reasons = ", ".join(f"{count:,} {why}" for why, count in work.data.skipped.most_common())
+        notes.append(f"records of the catalogue that were left out: {reasons}")
     if not work.config.evaluate.controls:
         notes.append("the controls were switched off, so what a gain is due to is not known")
     return notes

@@ -27,7 +27,7 @@ Codes = Literal["products", "signs"]
 """What is held in memory: a byte for four dimensions, or a bit for each and two numbers."""
 
 _KIND, _VERSION = "disk graph", 1
-_WIDTH = 64
+_WIDTH = 128
 _SCAN = 100
 """What reading a page costs, in looks at a code."""
 
@@ -176,7 +176,7 @@ class DiskGraph:
         Args:
             queries: float32 (q, dimension), or (dimension,) for one.
             k: How many to find.
-            width: Candidates kept in view, about the pages a query reads; 64 or twice `k` by
+            width: Candidates kept in view, about the pages a query reads; 128 or twice `k` by
                 default.
             beam: Pages read at once.
             keep: bool (rows,): only these rows may be found.

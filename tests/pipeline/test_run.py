@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from safetensors.torch import load_file
 
@@ -22,7 +23,7 @@ from idiolect.errors import CheckpointError, ConfigError, IdiolectError, InputEr
 from idiolect.models.language_model import LanguageModel
 from idiolect.pipeline.config import Config, DataSettings
 from idiolect.pipeline.data import Data
-from idiolect.pipeline.encoders import open_index, without_tests
+from idiolect.pipeline.encoders import graph_curve, open_index, without_tests
 from idiolect.pipeline.folder import FORMAT, Folder
 from idiolect.pipeline.language import some_windows
 from idiolect.pipeline.run import road, run
@@ -295,6 +296,14 @@ def test_bits_per_byte_are_of_documents_from_all_over_the_corpus(tmp_path: Path)
     assert len(drawn) == 50
     assert drawn[0] < 100
     assert drawn[-1] >= 900
+
+
+@pytest.mark.parametrize("count", [1, 5, 300])
+def test_recall_of_a_graph_does_not_count_that_an_item_finds_itself(count: int) -> None:
+    """Few vectors are all found; of one there is nothing to find."""
+    vectors = np.random.default_rng(0).normal(size=(count, 8)).astype(np.float32)
+    _, curve = graph_curve(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+    assert curve[-1]["recall"] == (1.0 if count > 1 else 0.0)
 
 
 def test_what_is_left_out_is_told(tmp_path: Path) -> None:

@@ -81,6 +81,8 @@ def results(metrics: dict[str, Any]) -> list[Table]:
 
 
 def _systems(figures: dict[str, Any]) -> Table:
+    from rich.markup import escape
+
     language = figures["language"]["systems"]
     tests = [test for test in ("search", "similar") if figures[test]]
     texts = [name for name in ("domain", "general") if name in language.get("base", {})]
@@ -110,7 +112,7 @@ def _systems(figures: dict[str, Any]) -> Table:
     caption += [f"{test}: {note}" for test in tests for note in figures[test]["notes"]]
     if figures["language"]["note"]:
         caption.append(figures["language"]["note"])
-    table.caption = "\n".join([*caption, *figures["notes"]])
+    table.caption = escape("\n".join([*caption, *figures["notes"]]))
     return table
 
 

@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from idiolect.encoding.forward import evaluating, hidden_states, second_reading
+from idiolect.encoding.forward import check_finite, evaluating, hidden_states, second_reading
 from idiolect.encoding.int8 import to_int8
 from idiolect.encoding.layout import LAYOUT_FILES, Layout
 from idiolect.encoding.matryoshka import tell_untrained
@@ -33,7 +33,7 @@ from idiolect.encoding.pooling import Pooling, check_pooling, pool
 from idiolect.encoding.projection import Projection
 from idiolect.encoding.reading import Counts, Reader, by_length, check_length, check_texts
 from idiolect.encoding.vectors import VectorFile, Vectors
-from idiolect.errors import ConfigError, InputError, VerificationError
+from idiolect.errors import ConfigError, InputError
 from idiolect.models.directory import replacing
 from idiolect.models.language_model import LanguageModel
 from idiolect.text.hub import locate
@@ -259,7 +259,7 @@ class Encoder:
                 for batch in by_length(rows, tokens_per_batch):
                     found = self.embed_rows([rows[i] for i in batch]).float()
                     places = [start + i for i in batch]
-                    _check_finite(found, places)
+                    check_finite(found, places)
                     if untrained:
                         step = -(-len(texts) // _SAMPLE)
                         sample.append(found[[j for j, i in enumerate(places) if i % step == 0]])
@@ -362,7 +362,7 @@ class Encoder:
         with evaluating(self.model.network):
             for batch in by_length(rows, _TOKENS_PER_BATCH):
                 parts.append(self._pooled([rows[i] for i in batch]).float().cpu())
-                _check_finite(parts[-1], [step * i for i in batch])
+                check_finite(parts[-1], [step * i for i in batch])
         if not parts:
             raise InputError("there is no text to fit a projection to")
         fitted = Projection.fit(torch.cat(parts).numpy(), whiten=whiten)
@@ -396,13 +396,3 @@ class Encoder:
         if self.pooling == "echo":
             mask = second_reading(mask, self.reader.frame)
         return hidden, mask
-
-
-def _check_finite(vectors: Tensor, batch: Sequence[int]) -> None:
-    finite = torch.isfinite(vectors).all(-1)
-    if not bool(finite.all()):
-        number = min(text for text, fine in zip(batch, finite.tolist(), strict=True) if not fine)
-        raise VerificationError(
-            f"the vector of text {number} is not finite",
-            hint="the weights are damaged or training diverged; load an earlier checkpoint",
-        )

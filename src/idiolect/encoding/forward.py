@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from idiolect.errors import VerificationError
 from idiolect.nn.transformer import Transformer
 from idiolect.training.batches import Frame
 
-__all__ = ["evaluating", "hidden_states", "second_reading"]
+__all__ = ["check_finite", "evaluating", "hidden_states", "second_reading"]
 
 
 def hidden_states(
@@ -64,3 +65,22 @@ def evaluating(*networks: Transformer) -> Iterator[None]:
     finally:
         for network, training in zip(networks, before, strict=True):
             network.train(training)
+
+
+def check_finite(vectors: Tensor, batch: Sequence[int]) -> None:
+    """Refuse vectors that no search could use.
+
+    Args:
+        vectors: Shape (texts, dimensions).
+        batch: The numbers of the texts.
+
+    Raises:
+        VerificationError: One is not finite; the first such text is named.
+    """
+    finite = torch.isfinite(vectors).all(-1)
+    if not bool(finite.all()):
+        number = min(text for text, fine in zip(batch, finite.tolist(), strict=True) if not fine)
+        raise VerificationError(
+            f"the vector of text {number} is not finite",
+            hint="the weights are damaged or training diverged; load an earlier checkpoint",
+        )

@@ -26,7 +26,7 @@ from idiolect.search.index import Index
 from idiolect.search.items import Item
 from idiolect.text.files import write_atomic
 
-__all__ = ["index", "open_index", "tune", "without_tests"]
+__all__ = ["graph_curve", "index", "open_index", "tune", "without_tests"]
 
 _WIDTHS = (10, 20, 40, 80, 160)
 _ASKED = 200
@@ -128,7 +128,7 @@ def index(work: Work) -> IndexMetrics:
         answers = dict(json.loads(line) for line in lines)
         meaning = built.weigh(answers)[0] if answers else None
     vectors = np.stack(rows)
-    exact, curve = _curve(vectors)
+    exact, curve = graph_curve(vectors)
     return {
         "items": len(vectors),
         "cut": counts.truncated,
@@ -190,7 +190,7 @@ def _told(
         work.tell(number, len(items), "items")
 
 
-def _curve(vectors: NDArray[np.float32]) -> tuple[float, list[IndexPoint]]:
+def graph_curve(vectors: NDArray[np.float32]) -> tuple[float, list[IndexPoint]]:
     """Ask a graph of the vectors for the neighbours of some of them, at several widths."""
     graph = Graph.build(vectors)
     numbers = range(0, len(vectors), max(1, len(vectors) // _ASKED))
@@ -200,7 +200,7 @@ def _curve(vectors: NDArray[np.float32]) -> tuple[float, list[IndexPoint]]:
     for width in _WIDTHS:
         found, spent = _timed(partial(_ask, graph, width), asked)
         hits = [
-            len((set(a) & set(b)) - {own}) / (len(a) - 1)  # to find itself says nothing
+            len((set(a) & set(b)) - {own}) / max(1, len(a) - 1)  # to find itself says nothing
             for own, a, b in zip(numbers, true, found, strict=True)
         ]
         curve.append(

@@ -9,15 +9,12 @@ What is notable:
   without judgements: as they are, they hardly tell texts apart. Before tuning it is the items'
   texts they are whitened by, in tuning the documents of its pairs.
 - A difference is told with its 95% interval and the p-value of a paired test over the queries.
-- The controls: `plain` had the same budget of training and no new tokens, `random` learnt terms
-  chosen at random, `untrained` has the new tokens with their first rows.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -37,6 +34,7 @@ from idiolect.pipeline.metrics import (
     System,
 )
 from idiolect.pipeline.stages import Work, is_encoder, load_encoder
+from idiolect.pipeline.systems import COMPARISONS, SYSTEMS, Candidate
 from idiolect.ranking.baselines import BM25, Dense
 from idiolect.ranking.collection import Collection
 from idiolect.ranking.metrics import Evaluation, Run
@@ -47,56 +45,12 @@ from idiolect.search.index import Index, Mode
 from idiolect.search.items import Hit
 from idiolect.text.files import read_json, write_atomic
 
-__all__ = ["COMPARISONS", "SYSTEMS", "Candidate", "evaluate"]
+__all__ = ["evaluate"]
 
 _MEASURES = ("ndcg@10", "recall@100", "mrr@10", "judged@10")
 _DEPTH = 100
 _SHOWN = 10
 _FIRST = 5
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A system that may be measured."""
-
-    name: str
-    label: str
-    step: str = ""
-    """The step whose model it is; the base itself, or no model, where there is none."""
-    control: bool = False
-    ranks: bool = True
-    """Whether it answers the tests of rankings; else only its bits per byte are measured."""
-
-
-SYSTEMS = (
-    Candidate("bm25", "BM25"),
-    Candidate("base", "base"),
-    Candidate("vocabulary", "+ vocabulary", "distill"),
-    Candidate("pretraining", "+ pre-training", "adapt"),
-    Candidate("tuning", "+ tuning", "tune"),
-    Candidate("words", "the index, words only", "index"),
-    Candidate("hybrid", "hybrid", "index"),
-    Candidate("untrained", "untrained tokens", "extend", True),
-    Candidate("plain.pretraining", "no new tokens, adapted", "plain.adapt", True, ranks=False),
-    Candidate("plain.tuning", "no new tokens, tuned", "plain.tune", True),
-    Candidate("random.pretraining", "random tokens, adapted", "random.adapt", True, ranks=False),
-    Candidate("random.tuning", "random tokens, tuned", "random.tune", True),
-)
-"""In the order they are told."""
-
-COMPARISONS = (
-    ("base", "vocabulary"),
-    ("vocabulary", "pretraining"),
-    ("pretraining", "tuning"),
-    ("base", "tuning"),
-    ("bm25", "tuning"),
-    ("bm25", "hybrid"),
-    ("words", "hybrid"),
-    ("untrained", "vocabulary"),
-    ("plain.tuning", "tuning"),
-    ("random.tuning", "tuning"),
-)
-"""Which differences are tested: of each pair the second against the first."""
 
 
 def evaluate(work: Work) -> EvaluateMetrics:

@@ -57,7 +57,7 @@ __all__ = [
 ]
 
 _SHOWN = 60
-_HEAD_RATE, _ENCODER_RATE = 3e-4, 1e-4
+_HEAD_RATE, _IMITATION_RATE = 3e-4, 1e-4
 SAVE_EVERY = 100
 """Training steps between checkpoints."""
 
@@ -206,7 +206,7 @@ def adapt(work: Work) -> TrainingMetrics:
     plan = Plan(
         length=length,
         batch=settings.batch,
-        learning_rate=settings.learning_rate or (_HEAD_RATE if has_head else _ENCODER_RATE),
+        learning_rate=settings.learning_rate or (_HEAD_RATE if has_head else _IMITATION_RATE),
         save_every=SAVE_EVERY,
         seed=work.config.seed,
     )
@@ -214,7 +214,14 @@ def adapt(work: Work) -> TrainingMetrics:
     if not has_head:
         if model.extension is None:
             encoder.save(work.folder / "model")
-            return {"steps": 0, "tokens": 0, "loss_first": 0.0, "loss_last": 0.0}
+            return {
+                "steps": 0,
+                "tokens": 0,
+                "loss_first": 0.0,
+                "loss_last": 0.0,
+                "train": settings.train,
+                "objective": "imitation",
+            }
         tune_on_text(
             encoder,
             corpus,

@@ -27,16 +27,16 @@ import transformers
 
 from idiolect.models.language_model import LanguageModel
 from idiolect.text.corpus import Corpus
-from idiolect.text.tokenizer import Tokenizer
-from idiolect.training.batches import Frame, PackedDocuments
+from idiolect.text.tokenizers.tokenizer import Tokenizer
 from idiolect.training.checkpoint import Checkpoint, RunFolder
+from idiolect.training.data.packed_documents import PackedDocuments, TextTemplate
+from idiolect.training.data.token_file import TokenFile
 from idiolect.training.loop import Trainer
 from idiolect.training.objectives.causal import Causal
 from idiolect.training.optim import choose_parameters
-from idiolect.training.plan import Plan
-from idiolect.training.tokens import TokenFile
-from idiolect.vocabulary.audit import audit
-from idiolect.vocabulary.extend import extend
+from idiolect.training.training_config import TrainingConfig
+from idiolect.vocabulary.audit.audit import audit
+from idiolect.vocabulary.extend.extend import extend
 from paired import compare
 
 ADDED, LENGTH, BATCH, PAIRS = 2_000, 512, 8, 3
@@ -93,11 +93,11 @@ def our_side(scratch: Path, mode: Any) -> tuple[Callable[[], None], int]:
     texts = json.loads((scratch / "documents.json").read_text())
     folder = NoCheckpoints(tempfile.mkdtemp(dir=scratch))
     tokens = TokenFile.write(folder.tokens, texts, model.tokenizer)
-    frame = Frame.of(model.tokenizer, causal=True)
+    frame = TextTemplate.of(model.tokenizer, causal=True)
     total = int(tokens.record["tokens"]) + len(texts) * len(frame.before + frame.after)
     rows = max(1, BATCH * total // (len(texts) * LENGTH))
     steps = total // (rows * LENGTH)
-    plan = Plan(length=LENGTH, batch=rows, save_every=10**9)
+    plan = TrainingConfig(length=LENGTH, batch=rows, save_every=10**9)
     source = PackedDocuments(tokens, frame, length=LENGTH, rows=rows)
     choose_parameters(model.network, mode)
     trainer = Trainer(

@@ -24,7 +24,7 @@ from rich.table import Table
 
 from idiolect.models.language_model import LanguageModel
 from idiolect.text.corpus import Corpus
-from idiolect.training.evaluation import score, windows
+from idiolect.training.text_evaluation import score, windows
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLE = 500  # windows a text

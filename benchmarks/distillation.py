@@ -22,11 +22,11 @@ import torch
 
 from idiolect.models.language_model import LanguageModel
 from idiolect.text.corpus import Corpus
-from idiolect.training.evaluation import score, windows
-from idiolect.vocabulary.audit import audit
-from idiolect.vocabulary.distill import distill, distillation_plan
-from idiolect.vocabulary.extend import extend
-from idiolect.vocabulary.grow import grow
+from idiolect.training.text_evaluation import score, windows
+from idiolect.vocabulary.audit.audit import audit
+from idiolect.vocabulary.extend.extend import extend
+from idiolect.vocabulary.rows.distill import distill, distillation_plan
+from idiolect.vocabulary.rows.grow import grow
 
 ROOT = Path(__file__).resolve().parents[1]
 THREADS = 1  # a second one gains nothing with a network this small

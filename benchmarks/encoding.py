@@ -190,7 +190,7 @@ def peak(data: Path, side: str) -> None:
 
 
 def quality(data: Path) -> None:
-    from idiolect.ranking.metrics import evaluate
+    from idiolect.ranking.evaluation.metrics import evaluate
 
     scifact = read_scifact(data)
     claims = {name: text for name, text in scifact.validation.items() if scifact.cited[name]}

@@ -24,8 +24,8 @@ import torch
 import transformers
 
 from idiolect.generate.strategies import greedy
-from idiolect.models.checkpoint import read_network
 from idiolect.models.language_model import LanguageModel
+from idiolect.models.network_files import read_network
 from paired import Pair, compare
 
 THREADS = 2
@@ -168,7 +168,7 @@ import json, sys, torch
 from pathlib import Path
 directory = Path(sys.argv[2])
 if sys.argv[1] == "ours":
-    from idiolect.models.checkpoint import read_network
+    from idiolect.models.network_files import read_network
 else:
     from transformers import BertModel, GPT2LMHeadModel
     auto = GPT2LMHeadModel if "gpt2" in sys.argv[2] else BertModel

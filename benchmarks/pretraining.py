@@ -23,9 +23,9 @@ from rich.table import Table
 
 from idiolect.models.language_model import LanguageModel
 from idiolect.text.corpus import Corpus
-from idiolect.text.tokenizer import Tokenizer
-from idiolect.training.plan import Plan
+from idiolect.text.tokenizers.tokenizer import Tokenizer
 from idiolect.training.pretrain import pretrain
+from idiolect.training.training_config import TrainingConfig
 
 SHAPES = ((256, 4), (384, 6), (512, 8))
 STEPS = 4
@@ -85,7 +85,7 @@ def main() -> None:
                 steps=STEPS,
                 train="all",
                 unfreeze_original_rows=True,
-                plan=Plan(length=512, batch=8),
+                plan=TrainingConfig(length=512, batch=8),
             )
             lines = (Path(scratch) / "metrics.jsonl").read_text().splitlines()
         rate = statistics.median(json.loads(line)["tokens_per_second"] for line in lines[1:])

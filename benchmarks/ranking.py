@@ -33,16 +33,16 @@ from zlib import crc32
 
 from idiolect.encoding.encoder import Encoder
 from idiolect.models.language_model import LanguageModel
-from idiolect.ranking.baselines import BM25, Dense
-from idiolect.ranking.collection import read_judgements
 from idiolect.ranking.cross_encoder import CrossEncoder
+from idiolect.ranking.evaluation.baselines import BM25, Dense
+from idiolect.ranking.evaluation.judged_collection import read_judgements
+from idiolect.ranking.evaluation.metrics import Evaluation, Run, evaluate
+from idiolect.ranking.evaluation.significance import compare
 from idiolect.ranking.features import Features
-from idiolect.ranking.groups import Group, make_groups
-from idiolect.ranking.learned import LambdaMART, cross_validate
-from idiolect.ranking.learning import ranking_plan
-from idiolect.ranking.metrics import Evaluation, Run, evaluate
+from idiolect.ranking.groups import QueryGroup, make_groups
+from idiolect.ranking.lambdamart import LambdaMART, cross_validate
 from idiolect.ranking.rerank import rerank
-from idiolect.ranking.significance import compare
+from idiolect.ranking.train_ranker import ranking_plan
 from idiolect.ranking.two_tower import TwoTower
 
 LENGTH, CANDIDATES, NEGATIVES, TARGET = 64, 10, 3, 0.97
@@ -115,7 +115,7 @@ def two_tower(data: Path, out: Path, train: int, test: int) -> None:
     )
     judgements = {name: asked.judgements[name] for name in held}
 
-    def groups(queries: dict[str, str]) -> list[Group]:
+    def groups(queries: dict[str, str]) -> list[QueryGroup]:
         known = {name: asked.judgements[name] for name in queries}
         found = bm25.search(queries, CANDIDATES)
         return make_groups(queries, asked.answers, known, found, negatives=NEGATIVES)

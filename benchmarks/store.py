@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from idiolect.search.items import Item
-from idiolect.search.store import Store
+from idiolect.search.store.store import Store
 
 DIMENSIONS = 384
 BATCH = 500

@@ -18,10 +18,10 @@ import tokenizers
 import transformers
 from tiktoken_ext import openai_public
 
-from idiolect.text import bpe
 from idiolect.text.corpus import Corpus
-from idiolect.text.tiktoken import read_ranks
-from idiolect.text.tokenizer import Tokenizer
+from idiolect.text.tokenizers import bpe
+from idiolect.text.tokenizers.tiktoken import read_ranks
+from idiolect.text.tokenizers.tokenizer import Tokenizer
 from paired import compare
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"

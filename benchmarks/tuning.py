@@ -30,21 +30,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from idiolect.encoding.batches import Rounds
-from idiolect.encoding.contrast import Contrast
 from idiolect.encoding.encoder import Encoder
 from idiolect.encoding.mining import Mining
+from idiolect.encoding.objectives.contrastive import ContrastiveObjective
+from idiolect.encoding.objectives.pair_batches import ShuffledEpochs
 from idiolect.encoding.pairs import Pair, PairTable
 from idiolect.encoding.projection import Projection
 from idiolect.encoding.tune import tune, tuning_plan
 from idiolect.encoding.vectors import Vectors
-from idiolect.ranking.metrics import evaluate
-from idiolect.ranking.significance import compare as compare_systems
+from idiolect.ranking.evaluation.metrics import evaluate
+from idiolect.ranking.evaluation.significance import compare as compare_systems
 from idiolect.training.checkpoint import Checkpoint, RunFolder
 from idiolect.training.loop import Trainer
-from idiolect.training.objectives.contrastive import InfoNCE
+from idiolect.training.objectives.contrastive_losses import InfoNCE
 from idiolect.training.optim import choose_parameters
-from idiolect.training.plan import Plan
+from idiolect.training.training_config import TrainingConfig
 from paired import compare
 from scifact import SciFact, read_scifact
 
@@ -150,9 +150,9 @@ def our_side(pairs: list[Pair], scratch: str, *, all_rows: bool) -> Callable[[],
     table = PairTable.of(pairs)
     trainer = Trainer(
         network,
-        Contrast(encoder, table, InfoNCE()),
-        Rounds(len(table), rows=BATCH),
-        Plan(batch=BATCH, learning_rate=2e-5, weight_decay=0.01, save_every=10**9),
+        ContrastiveObjective(encoder, table, InfoNCE()),
+        ShuffledEpochs(len(table), rows=BATCH),
+        TrainingConfig(batch=BATCH, learning_rate=2e-5, weight_decay=0.01, save_every=10**9),
         steps=STEPS,
         folder=NoCheckpoints(tempfile.mkdtemp(dir=scratch)),
     )

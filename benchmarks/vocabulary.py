@@ -20,9 +20,9 @@ import tokenizers
 import transformers
 
 from idiolect.text.corpus import Corpus
-from idiolect.text.tokenizer import Tokenizer
-from idiolect.vocabulary.audit import audit
-from idiolect.vocabulary.extend import extend
+from idiolect.text.tokenizers.tokenizer import Tokenizer
+from idiolect.vocabulary.audit.audit import audit
+from idiolect.vocabulary.extend.extend import extend
 from paired import compare
 from text import abstracts, unpacked
 

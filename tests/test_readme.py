@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from idiolect.pipeline.demo import write_demo
+from idiolect.pipeline.demo.demo import write_demo
 
 README = Path(__file__).parents[1] / "README.md"
 FEW = {

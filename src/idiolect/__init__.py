@@ -14,17 +14,17 @@ if TYPE_CHECKING:
     from idiolect.encoding.tune import tune
     from idiolect.models.language_model import LanguageModel
     from idiolect.ranking.cross_encoder import CrossEncoder
-    from idiolect.ranking.metrics import evaluate
+    from idiolect.ranking.evaluation.metrics import evaluate
     from idiolect.ranking.two_tower import TwoTower
     from idiolect.search.index import Index
     from idiolect.search.items import Item
     from idiolect.text.corpus import Corpus
-    from idiolect.text.tokenizer import Tokenizer
-    from idiolect.training.plan import Plan
+    from idiolect.text.tokenizers.tokenizer import Tokenizer
     from idiolect.training.pretrain import pretrain
-    from idiolect.vocabulary.audit import audit
-    from idiolect.vocabulary.distill import distill
-    from idiolect.vocabulary.extend import extend
+    from idiolect.training.training_config import TrainingConfig
+    from idiolect.vocabulary.audit.audit import audit
+    from idiolect.vocabulary.extend.extend import extend
+    from idiolect.vocabulary.rows.distill import distill
 
 __version__ = "0.1.0"
 
@@ -35,13 +35,13 @@ _HOMES = {
     "Index": "idiolect.search.index",
     "Item": "idiolect.search.items",
     "LanguageModel": "idiolect.models.language_model",
-    "Plan": "idiolect.training.plan",
-    "Tokenizer": "idiolect.text.tokenizer",
+    "TrainingConfig": "idiolect.training.training_config",
+    "Tokenizer": "idiolect.text.tokenizers.tokenizer",
     "TwoTower": "idiolect.ranking.two_tower",
-    "audit": "idiolect.vocabulary.audit",
-    "distill": "idiolect.vocabulary.distill",
-    "evaluate": "idiolect.ranking.metrics",
-    "extend": "idiolect.vocabulary.extend",
+    "audit": "idiolect.vocabulary.audit.audit",
+    "distill": "idiolect.vocabulary.rows.distill",
+    "evaluate": "idiolect.ranking.evaluation.metrics",
+    "extend": "idiolect.vocabulary.extend.extend",
     "pretrain": "idiolect.training.pretrain",
     "tune": "idiolect.encoding.tune",
 }
@@ -53,8 +53,8 @@ __all__ = [
     "Index",
     "Item",
     "LanguageModel",
-    "Plan",
     "Tokenizer",
+    "TrainingConfig",
     "TwoTower",
     "__version__",
     "audit",

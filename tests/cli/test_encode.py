@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from encoding.models import tiny_encoder
 from idiolect.cli.main import app
-from idiolect.encoding.precision import Codes
+from idiolect.encoding.precision import QuantizedVectors
 
 runner = CliRunner()
 
@@ -32,7 +32,7 @@ def test_vectors_counts_and_codes(tmp_path: Path) -> None:
     assert "tokens not read 4" in words
     assert "records without a row: empty 1" in words
     assert "3 vectors of 16 dimensions" in words
-    assert len(Codes.open(tmp_path / "v.binary")) == 3
+    assert len(QuantizedVectors.open(tmp_path / "v.binary")) == 3
     again = runner.invoke(app, [*command, "--kind", "query"])
     assert again.exit_code == 0
     other = runner.invoke(app, command)

@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import load_file
 
 from idiolect.models.language_model import LanguageModel
-from idiolect.text.tokenizer import Tokenizer
+from idiolect.text.tokenizers.tokenizer import Tokenizer
 from vocabulary.conftest import DOMAIN, GENERAL
-from vocabulary.test_grow import TERMS, build
+from vocabulary.rows.test_grow import TERMS, build
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:

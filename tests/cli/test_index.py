@@ -155,7 +155,7 @@ def test_export(index: str, here: Path) -> None:
     assert [row["vector"] for row in table] == [record["vector"] for record in records]
     to = ("--to", "milvus", "--uri", "a.db", "--collection", "things")
     assert "3 items to collection things" in _run("index", "export", index, *to).output
-    from idiolect.search.milvus import MilvusStore
+    from idiolect.search.milvus.milvus_store import MilvusStore
 
     with MilvusStore.open("a.db", "things") as moved:
         assert moved.settings["encoder"] == "letters"

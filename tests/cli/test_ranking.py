@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 
 from idiolect.cli.main import app
 from idiolect.errors import ConfigError, IdiolectError, InputError
-from idiolect.ranking.baselines import BM25
-from idiolect.ranking.collection import read_run, write_run
 from idiolect.ranking.cross_encoder import CrossEncoder
+from idiolect.ranking.evaluation.baselines import BM25
+from idiolect.ranking.evaluation.judged_collection import read_run, write_run
 from idiolect.ranking.two_tower import TwoTower
 from ranking import small
 

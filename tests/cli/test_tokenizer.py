@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from idiolect.text.tokenizer import Tokenizer
+from idiolect.text.tokenizers.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from idiolect.text.tokenizer import Tokenizer
-from idiolect.vocabulary.extend import extend
+from idiolect.text.tokenizers.tokenizer import Tokenizer
+from idiolect.vocabulary.extend.extend import extend
 from idiolect.vocabulary.terms import Terms
 from vocabulary.conftest import DOMAIN, GENERAL, make
 

@@ -12,7 +12,7 @@ from tokenizers import pre_tokenizers, processors
 
 from idiolect.encoding.encoder import Encoder
 from idiolect.models.language_model import LanguageModel
-from idiolect.text.tokenizer import Tokenizer
+from idiolect.text.tokenizers.tokenizer import Tokenizer
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *"abcdefghijklmnop"]
 

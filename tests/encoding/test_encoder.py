@@ -11,7 +11,7 @@ import torch
 
 from encoding.models import tiny_encoder
 from idiolect.encoding.encoder import Encoder
-from idiolect.encoding.reading import Counts, by_length
+from idiolect.encoding.text_reader import EncodingCounts, by_length
 from idiolect.errors import ConfigError, InputError, VerificationError
 
 TEXTS = ["a b c", "d", "e f g h i j", "b a", "p o n m l k j i h g f e", "a", "c d e"]
@@ -35,13 +35,13 @@ def test_order_is_kept_whatever_the_batches() -> None:
 def test_ids_of_few_texts_are_held_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """And the vectors are the same, in the same order, with the empty text in its place."""
     encoder, texts = tiny_encoder(), [*TEXTS, " ", "b c"]
-    whole, read = encoder.encode(texts, counts=Counts()), []
+    whole, read = encoder.encode(texts, counts=EncodingCounts()), []
     monkeypatch.setattr("idiolect.encoding.encoder._BLOCK", 3)
     usual = encoder.reader.read
     monkeypatch.setattr(
         encoder.reader, "read", lambda some, *rest: read.append(len(some)) or usual(some, *rest)
     )
-    counts = Counts()
+    counts = EncodingCounts()
     np.testing.assert_allclose(encoder.encode(texts, counts=counts), whole, atol=1e-6)
     assert read == [3, 3, 3]
     assert (counts.texts, counts.empty) == (9, 1)
@@ -58,10 +58,10 @@ def test_batches_hold_every_text_once_and_stay_within_the_budget() -> None:
 
 def test_what_is_cut_is_counted_and_told(caplog: pytest.LogCaptureFixture) -> None:
     encoder = tiny_encoder(length=6)
-    counts = Counts()
+    counts = EncodingCounts()
     with caplog.at_level(logging.WARNING):
         cut = encoder.encode(["a b c d e f g", "a b c d", "a"], counts=counts)
-    assert counts == Counts(texts=3, tokens=6 + 6 + 3, truncated=1, lost=3, empty=0)
+    assert counts == EncodingCounts(texts=3, tokens=6 + 6 + 3, truncated=1, lost=3, empty=0)
     assert not caplog.records
     np.testing.assert_allclose(cut[0], cut[1], atol=1e-6)
     with caplog.at_level(logging.WARNING):
@@ -76,7 +76,7 @@ def test_empty_texts_are_zero_and_counted(
     encoder = tiny_encoder(
         model_type, template=model_type == "bert", instructions={"query": "a a "}
     )
-    counts = Counts()
+    counts = EncodingCounts()
     vectors = encoder.encode(["", "a", " \n"], kind="query", counts=counts)
     assert counts.empty == 2
     assert not vectors[[0, 2]].any()
@@ -120,7 +120,7 @@ def test_echo_is_the_mean_of_the_second_reading() -> None:
         hidden = encoder.model.network(row, heads=False).hidden
     expected = hidden[0, 4:7].mean(0).numpy()
     np.testing.assert_allclose(encoder.encode(["a b c", "d"])[0], expected, atol=1e-6)
-    counts = Counts()
+    counts = EncodingCounts()
     encoder.encode(["a b c d e f"], counts=counts)
     assert (counts.lost, counts.tokens) == (2, 10)
     # The first of them has seen the last, though the model is causal.

@@ -11,18 +11,18 @@ import pytest
 
 from encoding import tuning
 from encoding.models import minilm
-from idiolect.encoding.batches import Draw
 from idiolect.encoding.encoder import Encoder
-from idiolect.encoding.imitation import Imitation
+from idiolect.encoding.objectives.imitation import Imitation
+from idiolect.encoding.objectives.pair_batches import EpochSample
 from idiolect.encoding.tune import tune_on_text
 from idiolect.errors import CheckpointError, ConfigError, InputError
 from idiolect.models.language_model import LanguageModel
-from idiolect.training.plan import Plan
-from idiolect.vocabulary.extend import extend
+from idiolect.training.training_config import TrainingConfig
+from idiolect.vocabulary.extend.extend import extend
 from idiolect.vocabulary.terms import Term, Terms
 from training import models
 
-PLAN = Plan(batch=10, learning_rate=1e-2, save_every=3, last_rate=0.0)
+PLAN = TrainingConfig(batch=10, learning_rate=1e-2, save_every=3, last_rate=0.0)
 
 
 def _distance(one: Encoder, other: Encoder, texts: list[str]) -> float:
@@ -62,7 +62,7 @@ def test_passages_are_of_all_lengths_and_places() -> None:
     student, teacher = tuning.pupil(length=20), tuning.teacher()
     words = [f"w{i}" for i in range(36)]
     goal = Imitation(student, teacher, [" ".join(words), "w1 w2"])
-    drawn = [goal.prepare(Draw([0, 1], number)) for number in range(300)]
+    drawn = [goal.prepare(EpochSample([0, 1], number)) for number in range(300)]
     ids = dict(zip(words, student.model.tokenizer.encode(" ".join(words))[1:-1], strict=True))
     passages = [batch.rows[0][1:-1] for batch in drawn]
     assert {len(passage) for passage in passages} == set(range(4, 19)), "18 fit beside the frame"
@@ -70,7 +70,7 @@ def test_passages_are_of_all_lengths_and_places() -> None:
     for passage in passages:
         assert passage == list(range(passage[0], passage[0] + len(passage))), "words in their order"
     assert all(batch.rows[1][1:-1] == [ids["w1"], ids["w2"]] for batch in drawn)
-    again = goal.prepare(Draw([0], 7))
+    again = goal.prepare(EpochSample([0], 7))
     assert again.rows[0][1:-1] == passages[7], "what is read follows from the round"
 
 
@@ -79,7 +79,7 @@ def test_both_read_the_same() -> None:
     student, teacher = tuning.pupil(length=20), tuning.teacher(length=12)
     goal = Imitation(student, teacher, [" ".join(models.NEW * 6)])
     for number in range(100):
-        batch = goal.prepare(Draw([0], number))
+        batch = goal.prepare(EpochSample([0], number))
         assert 0 < len(batch.taught[0]) - 2 == 2 * (len(batch.rows[0]) - 2)
 
 
@@ -136,7 +136,7 @@ def test_a_published_encoder_learns_real_terms(tmp_path: Path) -> None:
              for two in drugs]  # fmt: skip
     asked = ["does metformin help?", "a case of thrombosis", "acute hyperglycemia in children"]
     before = _distance(student, teacher, asked)
-    plan = Plan(batch=16, learning_rate=1e-4)
+    plan = TrainingConfig(batch=16, learning_rate=1e-4)
     tune_on_text(
         student, texts, out=tmp_path, objective="imitate", teacher=teacher, steps=12, plan=plan
     )

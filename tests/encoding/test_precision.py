@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from idiolect.encoding.matryoshka import neighbours_kept
-from idiolect.encoding.precision import Codes, Precision
+from idiolect.encoding.precision import Precision, QuantizedVectors
 from idiolect.errors import CheckpointError, ConfigError, InputError
 
 
@@ -24,7 +24,7 @@ def _clusters(n: int, dimensions: int, seed: int) -> np.ndarray:
 def test_scoring_enough_again_is_an_exact_search(precision: Precision) -> None:
     vectors, queries = _clusters(2000, 128, 1), _clusters(20, 128, 2)
     exact = np.argsort(-(queries @ vectors.T), axis=1, kind="stable")[:, :10]
-    codes = Codes.of(vectors, precision)
+    codes = QuantizedVectors.of(vectors, precision)
 
     def found(**options: object) -> float:
         ids, scores = codes.search(queries, 10, **options)
@@ -46,7 +46,7 @@ def test_scoring_enough_again_is_an_exact_search(precision: Precision) -> None:
 
 def test_binary_candidates_are_the_nearest_by_hamming_distance() -> None:
     vectors, queries = _clusters(500, 30, 1), _clusters(5, 30, 2)
-    ids, _ = Codes.of(vectors, "binary").search(queries, 20, rescore=1)
+    ids, _ = QuantizedVectors.of(vectors, "binary").search(queries, 20, rescore=1)
     distances = ((queries[:, None] > 0) != (vectors[None] > 0)).sum(-1)
     for mine, row in zip(ids, distances, strict=True):
         assert sorted(row[mine]) == sorted(row)[:20]
@@ -54,16 +54,16 @@ def test_binary_candidates_are_the_nearest_by_hamming_distance() -> None:
 
 def test_codes_take_a_quarter_and_a_thirty_second() -> None:
     vectors = _clusters(100, 128, 1)
-    assert Codes.of(vectors, "int8").codes.nbytes * 4 == vectors.nbytes
-    assert Codes.of(vectors, "binary").codes.nbytes * 32 == vectors.nbytes
+    assert QuantizedVectors.of(vectors, "int8").codes.nbytes * 4 == vectors.nbytes
+    assert QuantizedVectors.of(vectors, "binary").codes.nbytes * 32 == vectors.nbytes
 
 
 def test_decoded_by_hand() -> None:
     vectors = np.array([[1.27, -2.54, 0], [0.64, 0.01, 0]], dtype=np.float32)
-    codes = Codes.of(vectors, "int8")
+    codes = QuantizedVectors.of(vectors, "int8")
     assert codes.codes.tolist() == [[127, -127, 0], [64, 0, 0]]
     np.testing.assert_allclose(codes.decode(slice(None)), [[1.27, -2.54, 0], [0.64, 0, 0]])
-    signs = Codes.of(vectors, "binary")
+    signs = QuantizedVectors.of(vectors, "binary")
     assert signs.codes.tolist() == [[0b10000000], [0b11000000]]
     assert signs.decode(slice(None)).tolist() == [[1, -1, -1], [1, 1, -1]]
 
@@ -71,34 +71,34 @@ def test_decoded_by_hand() -> None:
 @pytest.mark.parametrize("precision", ["int8", "binary"])
 def test_saved_and_opened(tmp_path: Path, precision: Precision) -> None:
     vectors, queries = _clusters(200, 20, 1), _clusters(5, 20, 2)
-    codes = Codes.of(vectors, precision)
+    codes = QuantizedVectors.of(vectors, precision)
     codes.save(tmp_path / "codes")
-    again = Codes.open(tmp_path / "codes")
+    again = QuantizedVectors.open(tmp_path / "codes")
     assert (again.precision, again.dimensions, len(again)) == (precision, 20, 200)
     np.testing.assert_array_equal(again.search(queries, 3)[0], codes.search(queries, 3)[0])
     np.save(tmp_path / "codes" / "scale.npy", np.ones(40, dtype=np.float32))
     with pytest.raises(CheckpointError, match="do not fit"):
-        Codes.open(tmp_path / "codes")
+        QuantizedVectors.open(tmp_path / "codes")
     (tmp_path / "codes" / "scale.npy").write_bytes(b"x")
     with pytest.raises(CheckpointError, match="cannot read"):
-        Codes.open(tmp_path / "codes")
+        QuantizedVectors.open(tmp_path / "codes")
 
 
 def test_few_and_no_vectors() -> None:
-    codes = Codes.of(np.eye(3, dtype=np.float32), "int8")
+    codes = QuantizedVectors.of(np.eye(3, dtype=np.float32), "int8")
     assert codes.search(np.eye(3, dtype=np.float32), 10)[0].shape == (3, 3)
     assert codes.search(np.empty((0, 3), np.float32), 2)[0].shape == (0, 2)
     for precision in ("int8", "binary"):
-        none = Codes.of(np.empty((0, 3), dtype=np.float32), precision)
+        none = QuantizedVectors.of(np.empty((0, 3), dtype=np.float32), precision)
         assert none.search(np.ones((1, 3), np.float32), 2)[0].shape == (1, 0)
 
 
 def test_what_cannot_be_coded_is_refused() -> None:
     with pytest.raises(InputError, match="not finite"):
-        Codes.of(np.array([[np.nan, 1]], dtype=np.float32), "int8")
+        QuantizedVectors.of(np.array([[np.nan, 1]], dtype=np.float32), "int8")
     with pytest.raises(ConfigError, match="int8, binary"):
-        Codes.of(np.eye(2, dtype=np.float32), "int4")  # type: ignore[arg-type]
-    codes = Codes.of(np.eye(2, dtype=np.float32), "int8")
+        QuantizedVectors.of(np.eye(2, dtype=np.float32), "int4")  # type: ignore[arg-type]
+    codes = QuantizedVectors.of(np.eye(2, dtype=np.float32), "int8")
     with pytest.raises(InputError, match="queries of the shape"):
         codes.search(np.ones((1, 3), np.float32), 1)
     with pytest.raises(InputError, match="exact vectors"):

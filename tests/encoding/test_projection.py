@@ -18,7 +18,7 @@ from idiolect.encoding.matryoshka import neighbours_kept
 from idiolect.encoding.projection import Projection
 from idiolect.encoding.tune import tune, tune_on_text
 from idiolect.errors import CheckpointError, ConfigError, InputError, VerificationError
-from idiolect.training.plan import Plan
+from idiolect.training.training_config import TrainingConfig
 from training import models
 
 MANY = [" ".join(random.Random(n).choices("abcdefghijklmnop", k=3 + n % 9)) for n in range(60)]
@@ -154,7 +154,7 @@ def test_a_step_that_is_not_linear_or_damaged_is_refused(
 
 
 def test_tuning_for_short_vectors_turns_them_once(tmp_path: Path) -> None:
-    plan = Plan(batch=8, learning_rate=1e-3)
+    plan = TrainingConfig(batch=8, learning_rate=1e-3)
     encoder = tuning.encoder(0.0)
     tune(encoder, tuning.pairs(), out=tmp_path, dimensions=[4], steps=2, plan=plan)
     fitted = Projection.load(tmp_path / "projection.safetensors")
@@ -171,13 +171,19 @@ def test_tuning_for_short_vectors_turns_them_once(tmp_path: Path) -> None:
 
 def test_tuning_for_the_whole_width_leaves_vectors_as_they_are(tmp_path: Path) -> None:
     encoder = tuning.encoder(0.0)
-    tune(encoder, tuning.pairs(), out=tmp_path, steps=1, plan=Plan(batch=8, learning_rate=1e-3))
+    tune(
+        encoder,
+        tuning.pairs(),
+        out=tmp_path,
+        steps=1,
+        plan=TrainingConfig(batch=8, learning_rate=1e-3),
+    )
     assert encoder.projection is None
 
 
 def test_learning_from_text_alone_whitens_for_what_is_saved(tmp_path: Path) -> None:
     encoder = tuning.encoder(0.1)
-    plan = Plan(batch=8, length=16, learning_rate=1e-3)
+    plan = TrainingConfig(batch=8, length=16, learning_rate=1e-3)
     known = models.texts(20)
     tune_on_text(encoder, known, out=tmp_path, whiten=True, steps=2, plan=plan)
     saved = Encoder.load(tmp_path / "model")

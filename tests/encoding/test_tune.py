@@ -17,16 +17,16 @@ import pytest
 import torch
 
 from encoding import tuning, workers
-from idiolect.encoding.batches import PairBatch, Rounds
-from idiolect.encoding.contrast import Contrast
 from idiolect.encoding.encoder import Encoder
+from idiolect.encoding.objectives.contrastive import ContrastiveObjective
+from idiolect.encoding.objectives.pair_batches import PairBatch, ShuffledEpochs
 from idiolect.encoding.pairs import Pair, PairTable
-from idiolect.encoding.reading import Counts
+from idiolect.encoding.text_reader import EncodingCounts
 from idiolect.encoding.tune import tune, tune_on_text, tuning_plan
 from idiolect.errors import CheckpointError, ConfigError, InputError
 from idiolect.nn.embedding import ExtendedRows
-from idiolect.training.objectives.contrastive import KL, InfoNCE, Margin, MarginMSE, Triplet
-from idiolect.training.plan import Plan
+from idiolect.training.objectives.contrastive_losses import KL, InfoNCE, Margin, MarginMSE, Triplet
+from idiolect.training.training_config import TrainingConfig
 from training import models
 
 
@@ -57,7 +57,7 @@ def test_tuning_finds_more(tmp_path: Path) -> None:
         dimensions=(4,),
         epochs=15,
         unfreeze_original_rows=True,
-        plan=Plan(batch=12, learning_rate=2e-2, last_rate=0.0),
+        plan=TrainingConfig(batch=12, learning_rate=2e-2, last_rate=0.0),
     )
     assert tuned is encoder
     assert not encoder.model.network.training
@@ -76,7 +76,7 @@ def test_tuning_finds_more(tmp_path: Path) -> None:
 def test_published_rows_stay(tmp_path: Path, train: Any) -> None:
     encoder = tuning.encoder()
     before = {n: p.detach().clone() for n, p in encoder.model.network.named_parameters()}
-    tuning_run = {"steps": 3, "train": train, "plan": Plan(batch=8, learning_rate=1e-2)}
+    tuning_run = {"steps": 3, "train": train, "plan": TrainingConfig(batch=8, learning_rate=1e-2)}
     tune(encoder, tuning.pairs(), out=tmp_path, **tuning_run)
     after = dict(encoder.model.network.named_parameters())
     moved = {name for name, old in before.items() if not torch.equal(old, after[name])}
@@ -94,7 +94,7 @@ def test_rows_move_only_when_they_are_unfrozen(tmp_path: Path) -> None:
     rows = encoder.model.network.tokens.weight
     assert isinstance(rows, ExtendedRows)
     before = rows.original.detach().clone()
-    plan = Plan(batch=8, learning_rate=1e-2)
+    plan = TrainingConfig(batch=8, learning_rate=1e-2)
     tune(encoder, tuning.pairs(), out=tmp_path, steps=2, plan=plan, unfreeze_original_rows=True)
     assert not torch.equal(rows.original, before)
 
@@ -104,7 +104,7 @@ def test_cached_gradients_change_nothing(tmp_path: Path, dropout: float) -> None
     """A whole run, step by step, with eight texts at once and with all."""
     found = []
     for at_once in (8, None):
-        plan = Plan(batch=12, micro_batch=at_once, learning_rate=5e-3)
+        plan = TrainingConfig(batch=12, micro_batch=at_once, learning_rate=5e-3)
         encoder, out = tuning.encoder(dropout), tmp_path / str(at_once)
         tune(encoder, tuning.pairs(), out=out, steps=4, plan=plan)
         found.append((_losses(out), encoder.encode(models.texts(5))))
@@ -127,7 +127,7 @@ def _scored() -> list[Pair]:
     "loss", [InfoNCE(both_ways=True), Triplet(), Margin(), MarginMSE(), KL()], ids=repr
 )
 def test_every_loss_falls(tmp_path: Path, loss: Any) -> None:
-    plan = Plan(batch=8, learning_rate=1e-2)
+    plan = TrainingConfig(batch=8, learning_rate=1e-2)
     tune(tuning.encoder(0.0), _scored(), out=tmp_path, loss=loss, steps=12, plan=plan)
     losses = _losses(tmp_path)
     assert losses[-1] < losses[0]
@@ -169,7 +169,7 @@ def test_a_text_is_never_its_own_negative() -> None:
 
 
 def test_a_round_holds_every_pair_at_most_once() -> None:
-    rounds = Rounds(10, rows=4, seed=1)
+    rounds = ShuffledEpochs(10, rows=4, seed=1)
     assert rounds.steps == 2
     for number in range(3):
         drawn = [rounds.take() for _ in range(2)]
@@ -177,10 +177,10 @@ def test_a_round_holds_every_pair_at_most_once() -> None:
         sources = [source for one in drawn for source in one.sources]
         assert len(set(sources)) == 8
     state, following = rounds.state(), rounds.take()
-    again = Rounds(10, rows=4, seed=1)
+    again = ShuffledEpochs(10, rows=4, seed=1)
     again.restore(state)
     assert again.take() == following
-    assert Rounds(3, rows=32).take().sources in (
+    assert ShuffledEpochs(3, rows=32).take().sources in (
         [0, 1, 2],
         [0, 2, 1],
         [1, 0, 2],
@@ -238,7 +238,7 @@ def test_another_run_is_refused(tmp_path: Path) -> None:
 
 def test_no_more_is_read_than_the_plan_says(tmp_path: Path) -> None:
     encoder = tuning.encoder()
-    plan = Plan(batch=8, length=5, learning_rate=1e-3)
+    plan = TrainingConfig(batch=8, length=5, learning_rate=1e-3)
     tune(encoder, tuning.pairs(8), out=tmp_path, steps=1, plan=plan)
     line = json.loads((tmp_path / "metrics.jsonl").read_text())
     assert line["tokens"] <= 16 * 5
@@ -274,7 +274,7 @@ def test_text_alone_teaches_something(tmp_path: Path, objective: Any, model_type
     encoder = Encoder(models.model(model_type, **fields))
     parameters = {name for name, _ in encoder.model.network.named_parameters()}
     texts = models.texts(40)
-    plan = Plan(batch=10, learning_rate=1e-2)
+    plan = TrainingConfig(batch=10, learning_rate=1e-2)
     tune_on_text(encoder, texts, out=tmp_path, objective=objective, epochs=6, plan=plan)
     losses = _losses(tmp_path)
     assert np.mean(losses[-4:]) < np.mean(losses[:4])
@@ -290,7 +290,7 @@ def test_text_alone_goes_on(
     from idiolect.training.checkpoint import RunFolder
 
     def run(out: Path) -> Encoder:
-        plan = Plan(batch=10, learning_rate=1e-2, save_every=3)
+        plan = TrainingConfig(batch=10, learning_rate=1e-2, save_every=3)
         return tune_on_text(
             tuning.encoder(),
             models.texts(40),
@@ -334,13 +334,16 @@ def test_an_objective_asks_its_miner_for_the_round() -> None:
             self.asked.append(number)
             return np.full((6, 1), 6 + number)
 
-    goal = Contrast(tuning.encoder(), table, InfoNCE(), miner=Given())  # type: ignore[arg-type]
-    rounds = Rounds(6, rows=3)
+    goal = ContrastiveObjective(tuning.encoder(), table, InfoNCE(), miner=Given())  # type: ignore[arg-type]
+    rounds = ShuffledEpochs(6, rows=3)
     for _ in range(4):
         batch = goal.prepare(rounds.take())
         column = int(batch.candidates.negatives[0, 0])
         mined = table.documents[6 + Given.asked[-1]]
-        assert batch.documents[column] == tuning.encoder().reader.read([mined], None, Counts())[0]
+        assert (
+            batch.documents[column]
+            == tuning.encoder().reader.read([mined], None, EncodingCounts())[0]
+        )
     assert Given.asked == [0, 0, 1, 1]
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from encoding.models import tiny_encoder
 from idiolect.encoding.encoder import Encoder
-from idiolect.encoding.reading import Counts
+from idiolect.encoding.text_reader import EncodingCounts
 from idiolect.encoding.vectors import Vectors
 from idiolect.errors import CheckpointError, InputError
 
@@ -68,7 +68,7 @@ def test_a_stopped_run_goes_on_and_encodes_nothing_twice(
         return encode(self, texts, **options)
 
     monkeypatch.setattr(Encoder, "encode", watched)
-    counts = Counts()
+    counts = EncodingCounts()
     again = encoder.encode_to(path, iter(TEXTS), block=3, counts=counts)
     assert seen == TEXTS[after // 3 * 3 :]
     assert path.read_bytes() == (tmp_path / "whole.npy").read_bytes()

@@ -12,10 +12,12 @@ from idiolect.encoding.encoder import Encoder
 from idiolect.encoding.mining import Mining
 from idiolect.encoding.pairs import Pair
 from idiolect.encoding.tune import tune
-from idiolect.training.plan import Plan
+from idiolect.training.training_config import TrainingConfig
 from training import models
 
-PLAN = Plan(batch=8, micro_batch=3, learning_rate=5e-3, last_rate=0.0, save_every=4, seed=2)
+PLAN = TrainingConfig(
+    batch=8, micro_batch=3, learning_rate=5e-3, last_rate=0.0, save_every=4, seed=2
+)
 STEPS = 14
 
 forks = multiprocessing.get_context("forkserver")

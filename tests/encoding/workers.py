@@ -14,11 +14,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from encoding import tuning
 from idiolect.encoding.mining import Mining
 from idiolect.encoding.tune import tune, tune_on_text
-from idiolect.training.objectives.contrastive import InfoNCE
-from idiolect.training.plan import Plan
+from idiolect.training.objectives.contrastive_losses import InfoNCE
+from idiolect.training.training_config import TrainingConfig
 from training import models
 
-PLAN = Plan(batch=6, micro_batch=5, learning_rate=5e-3, save_every=1000)
+PLAN = TrainingConfig(batch=6, micro_batch=5, learning_rate=5e-3, save_every=1000)
 
 
 def train(folder: Path) -> None:

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from idiolect.models.checkpoint import read_network
 from idiolect.models.language_model import LanguageModel
-from idiolect.models.weights import write_weights
-from idiolect.text.sentencepiece import Piece, SentencePieceModel, build
-from idiolect.text.tokenizer import Tokenizer
+from idiolect.models.network_files import read_network
+from idiolect.models.weight_files import write_weights
+from idiolect.text.tokenizers.sentencepiece import Piece, SentencePieceModel, build
+from idiolect.text.tokenizers.tokenizer import Tokenizer
 
 GREEDY = (
     "Once upon a time, there was a little girl named Lily. She loved to play outside in the park. "

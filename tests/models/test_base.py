@@ -11,7 +11,7 @@ import transformers
 
 from idiolect.models.language_model import LanguageModel
 from idiolect.text.hub import locate
-from idiolect.training.evaluation import score
+from idiolect.training.text_evaluation import score
 
 TEXTS = [
     "The Supreme Court is the highest court in the United States.",

@@ -10,11 +10,11 @@ import torch
 import transformers
 
 from idiolect.errors import ConfigError
-from idiolect.models.checkpoint import read_network
 from idiolect.models.family import Family, Fields
 from idiolect.models.gpt import GPT3_SIZES, gpt3_settings
+from idiolect.models.network_files import read_network
 from idiolect.models.registry import FAMILIES, find_family
-from idiolect.models.weights import write_weights
+from idiolect.models.weight_files import write_weights
 from idiolect.nn.config import TransformerConfig
 from idiolect.nn.transformer import Transformer
 

@@ -20,7 +20,7 @@ from idiolect.errors import (
     InputError,
     OfflineError,
 )
-from idiolect.models.checkpoint import read_network
+from idiolect.models.network_files import read_network
 from models.tiny import WORDS, tiny_model, tiny_tokenizer
 
 

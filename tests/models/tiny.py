@@ -11,7 +11,7 @@ from tokenizers import models, pre_tokenizers
 from idiolect.models.language_model import LanguageModel
 from idiolect.models.registry import find_family
 from idiolect.nn.transformer import Transformer
-from idiolect.text.tokenizer import Tokenizer
+from idiolect.text.tokenizers.tokenizer import Tokenizer
 
 WORDS = ["<unk>", "<s>", "</s>", "a", "b", "c", "d", "▁e"]
 

@@ -15,7 +15,7 @@ import torch
 import transformers
 from torch import Tensor
 
-from idiolect.models.checkpoint import export_weights, read_network
+from idiolect.models.network_files import export_weights, read_network
 from idiolect.nn.transformer import Transformer
 
 VOCABULARY = 97

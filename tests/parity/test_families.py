@@ -11,8 +11,8 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from idiolect.errors import CheckpointError
-from idiolect.models.checkpoint import read_network
 from idiolect.models.language_model import LanguageModel
+from idiolect.models.network_files import read_network
 from idiolect.models.registry import FAMILIES
 from idiolect.nn.cache import Cache
 from models.tiny import tiny_tokenizer

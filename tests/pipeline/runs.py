@@ -11,8 +11,8 @@ from multiprocessing.synchronize import Event
 from pathlib import Path
 
 from idiolect.errors import IdiolectError
-from idiolect.pipeline.folder import Folder
 from idiolect.pipeline.run import run
+from idiolect.pipeline.run_directory import RunDirectory
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["pipeline.runs"])
@@ -20,7 +20,7 @@ FORKS.set_forkserver_preload(["pipeline.runs"])
 
 def hold(path: Path, held: Event) -> None:
     """Be at work in a run's folder."""
-    with Folder(path).locked(""):
+    with RunDirectory(path).locked(""):
         held.set()
         time.sleep(600)
 

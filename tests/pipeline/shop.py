@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from idiolect.models.language_model import LanguageModel
-from idiolect.text.bpe import train
+from idiolect.text.tokenizers.bpe import train
 
 KINDS = {
     "zorblaxine": "a pump for water",

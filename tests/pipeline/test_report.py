@@ -9,10 +9,10 @@ from typer.testing import CliRunner
 from idiolect.cli.main import app
 from idiolect.errors import CheckpointError, InputError
 from idiolect.pipeline.report import charts
-from idiolect.pipeline.report.mapping import place
+from idiolect.pipeline.report.item_map import place
 from idiolect.pipeline.report.page import write_report
 from idiolect.search.items import Item
-from idiolect.search.store import Store
+from idiolect.search.store.store import Store
 from idiolect.vocabulary.terms import Term, Terms
 
 EVIL = "<script>alert('$x_1$ & \"y\"')</script><img src=http://example.org/a.png onerror=alert(1)>"

@@ -21,12 +21,12 @@ from idiolect.encoding.encoder import Encoder
 from idiolect.encoding.pairs import Pair
 from idiolect.errors import CheckpointError, ConfigError, IdiolectError, InputError
 from idiolect.models.language_model import LanguageModel
-from idiolect.pipeline.config import Config, DataSettings
 from idiolect.pipeline.data import Data
 from idiolect.pipeline.encoders import graph_curve, open_index, without_tests
-from idiolect.pipeline.folder import FORMAT, Folder
 from idiolect.pipeline.language import some_windows
 from idiolect.pipeline.run import road, run
+from idiolect.pipeline.run_directory import FORMAT, RunDirectory
+from idiolect.pipeline.settings import DataSettings, PipelineConfig
 from idiolect.pipeline.stages import Work, load_encoder
 from idiolect.text.corpus import Corpus
 from pipeline.runs import FORKS, hold, run_on_full_disk, start
@@ -59,7 +59,7 @@ def done_again(run_folder: Path, config: Path) -> set[str]:
 
 def test_every_step_leaves_what_the_report_needs(finished: Path) -> None:
     folder = finished / "run"
-    steps = road(Config.load(finished / "idiolect.toml"))
+    steps = road(PipelineConfig.load(finished / "idiolect.toml"))
     whole = json.loads((folder / "metrics.json").read_text())
     assert list(whole) == [step.name for step in steps]
     assert {path.name for path in (folder / "stages").iterdir()} == set(whole)
@@ -227,7 +227,7 @@ def test_a_model_is_read_as_its_base_was_published(tmp_path: Path) -> None:
     encoder.model.save(tmp_path / "model")
     (tmp_path / "items.jsonl").touch()
     work = Work(
-        config=Config.model_validate({"data": {"items": "items.jsonl"}}),
+        config=PipelineConfig.model_validate({"data": {"items": "items.jsonl"}}),
         data=Data(DataSettings(items="items.jsonl"), tmp_path),
         base=str(tmp_path / "base"),
         model="",
@@ -283,7 +283,7 @@ def test_pairs_of_the_tests_are_left_out(tmp_path: Path) -> None:
 
 def test_similar_items_of_the_tests_are_left_out(tmp_path: Path) -> None:
     """In both directions, and however they are written; other pairs of these items stay."""
-    data = Data(Config.load(open_shop(tmp_path)).data, tmp_path)
+    data = Data(PipelineConfig.load(open_shop(tmp_path)).data, tmp_path)
     texts = data.texts
     first, second, other = (texts[f"zorblaxine-{n}"] for n in (0, 1, 5))
     pairs = [Pair(first, second), Pair(f" {second.upper()}", first), Pair(first, other)]
@@ -430,7 +430,7 @@ def test_two_runs_in_one_folder(tmp_path: Path) -> None:
     finally:
         process.kill()
         process.join()
-    with Folder(tmp_path / "run").locked(""):
+    with RunDirectory(tmp_path / "run").locked(""):
         pass  # a lock ends with the process that held it
 
 

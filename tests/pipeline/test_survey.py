@@ -9,22 +9,22 @@ from pathlib import Path
 import pytest
 
 from idiolect.errors import InputError
-from idiolect.pipeline.config import Config
 from idiolect.pipeline.data import Data
+from idiolect.pipeline.settings import PipelineConfig
 from idiolect.pipeline.survey import survey
 from pipeline.shop import open_shop
 
 
-def written(folder: Path, base: str = "model") -> Config:
+def written(folder: Path, base: str = "model") -> PipelineConfig:
     path = folder / "written.toml"
     path.write_text(survey(folder, base=base).text)
-    return Config.load(path)
+    return PipelineConfig.load(path)
 
 
 def test_everything_is_found_by_its_name(tmp_path: Path) -> None:
     open_shop(tmp_path)
     config = written(tmp_path)
-    assert config.data == Config.load(tmp_path / "idiolect.toml").data
+    assert config.data == PipelineConfig.load(tmp_path / "idiolect.toml").data
     assert config.base == "model"
     assert len(Data(config.data, tmp_path).items) == 40
 
@@ -36,9 +36,12 @@ def test_every_key_stands_there_with_what_it_is_for(tmp_path: Path) -> None:
         line.removeprefix("# ") for line in text.splitlines() if " = " in line or line[:1] == "["
     )
     values = tomllib.loads(uncommented)
-    assert set(values) == set(Config.model_fields)
+    assert set(values) == set(PipelineConfig.model_fields)
     for table in ("audit", "adapt", "tune", "evaluate"):
-        assert values[table].keys() == Config.model_fields[table].annotation.model_fields.keys()
+        assert (
+            values[table].keys()
+            == PipelineConfig.model_fields[table].annotation.model_fields.keys()
+        )
     assert "# Steps" not in text.replace("# steps = ", "")
     assert "# Share of general text, if there is any." in text
 

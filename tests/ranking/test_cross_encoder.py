@@ -9,12 +9,12 @@ import pytest
 import torch
 import transformers
 
-from idiolect.encoding.reading import Counts
+from idiolect.encoding.text_reader import EncodingCounts
 from idiolect.errors import CheckpointError, ConfigError, InputError
 from idiolect.ranking.cross_encoder import CrossEncoder
-from idiolect.ranking.groups import Group
-from idiolect.ranking.joint import JointBatch, JointFrame
-from idiolect.ranking.learning import ranking_plan
+from idiolect.ranking.groups import QueryGroup
+from idiolect.ranking.text_pairs import PairTemplate, TextPairBatch
+from idiolect.ranking.train_ranker import ranking_plan
 from ranking import small
 from training import models
 
@@ -76,7 +76,7 @@ def test_batching_does_not_change_scores() -> None:
 
 def test_long_documents_are_cut_and_counted() -> None:
     ours = CrossEncoder.of(small.model(), length=16)
-    counts = Counts()
+    counts = EncodingCounts()
     ours.score(PAIRS, counts=counts)
     assert (counts.texts, counts.truncated) == (3, 1)
     ids = [len(ids) for ids, _ in ours._read(PAIRS)]
@@ -90,16 +90,16 @@ def test_long_documents_are_cut_and_counted() -> None:
 
 def test_frame_without_separator_parts_by_a_line_break() -> None:
     tokenizer = small.model("gpt2").tokenizer
-    frame = JointFrame.of(tokenizer)
+    frame = PairTemplate.of(tokenizer)
     assert frame.between == tuple(tokenizer.encode("\n", special_tokens=False))
-    template = JointFrame.of(small.model("bert").tokenizer)
+    template = PairTemplate.of(small.model("bert").tokenizer)
     assert (template.before, template.between, template.after) == ((1,), (2,), (2,))
     assert template.segments == (0, 0, 0, 1, 1)
 
 
 def test_parts_of_a_batch() -> None:
     rows = [([1, 2, 3], [0, 0, 1]), ([4], [0]), ([5, 6], [0, 1])]
-    batch = JointBatch.of(rows, 0, [1.0, 0.0, 0.5], [2, 1])
+    batch = TextPairBatch.of(rows, 0, [1.0, 0.0, 0.5], [2, 1])
     last = batch.part(slice(1, 2))
     assert last.ids.tolist() == [[5, 6]]
     assert (last.labels.tolist(), last.sizes, last.count) == ([0.5], (1,), 1)
@@ -144,10 +144,10 @@ def test_what_cannot_be_trained(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no queries"):
         ours.train([], out=tmp_path)
     with pytest.raises(InputError, match="2 documents, 1 labels"):
-        ours.train([Group("w1", ("w1", "w2"), (1.0,))], out=tmp_path)
+        ours.train([QueryGroup("w1", ("w1", "w2"), (1.0,))], out=tmp_path)
     for label in (float("nan"), 2.0):
         with pytest.raises(InputError, match="not between 0 and 1"):
-            ours.train([Group("w1", ("w1",), (label,))], out=tmp_path)
+            ours.train([QueryGroup("w1", ("w1",), (label,))], out=tmp_path)
     with pytest.raises(ConfigError, match="pointwise, listwise"):
         ours.train(small.groups(), out=tmp_path, loss="pairwise")  # type: ignore[arg-type]
 

@@ -11,9 +11,9 @@ import torch
 
 from idiolect.encoding.encoder import Encoder
 from idiolect.errors import CheckpointError, ConfigError
-from idiolect.ranking.crossing import TowerHead
-from idiolect.ranking.groups import Group
-from idiolect.ranking.learning import ranking_plan
+from idiolect.ranking.groups import QueryGroup
+from idiolect.ranking.tower_head import TowerHead
+from idiolect.ranking.train_ranker import ranking_plan
 from idiolect.ranking.two_tower import TwoTower, soft_labels
 from ranking import small
 
@@ -111,7 +111,7 @@ def test_goes_on_where_it_was_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_soft_labels() -> None:
-    group = Group("w9", (f"{small.GOOD[0]} w9", f"{small.BAD[0]} w9"), (0.0, 0.0))
+    group = QueryGroup("w9", (f"{small.GOOD[0]} w9", f"{small.BAD[0]} w9"), (0.0, 0.0))
     (soft,) = soft_labels(_teacher, [group], loss="listwise", temperature=2)
     assert soft.labels == pytest.approx((1 / (1 + np.exp(-4)), 1 / (1 + np.exp(4))))
     (soft,) = soft_labels(_teacher, [group], loss="pointwise")

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from idiolect.search.contract import AnyStore
-from idiolect.search.milvus import MilvusStore
-from idiolect.search.store import Store
+from idiolect.search.milvus.milvus_store import MilvusStore
+from idiolect.search.store.any_store import AnyStore
+from idiolect.search.store.store import Store
 from search.things import DIMENSIONS
 
 

@@ -21,7 +21,7 @@ from idiolect.search.filters import (
     parse,
 )
 from idiolect.search.items import Item
-from idiolect.search.store import Store
+from idiolect.search.store.store import Store
 from search.things import DIMENSIONS, matches, vector
 
 MISTAKES = {

@@ -12,7 +12,7 @@ import pytest
 from idiolect.errors import ConfigError, InputError
 from idiolect.search.index import Index
 from idiolect.search.items import Item
-from idiolect.search.store import Store
+from idiolect.search.store.store import Store
 from search.words import Words
 
 ITEMS = [
@@ -167,7 +167,7 @@ def test_shorter_vectors(tmp_path: Path) -> None:
 
 def test_the_same_over_milvus(index: Index, tmp_path: Path) -> None:
     pytest.importorskip("milvus_lite")
-    from idiolect.search.milvus import MilvusStore
+    from idiolect.search.milvus.milvus_store import MilvusStore
 
     store = MilvusStore.open(str(tmp_path / "milvus.db"), "things", dimensions=32)
     with Index(store, _words()) as other:

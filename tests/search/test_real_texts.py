@@ -18,7 +18,7 @@ import pytest
 from idiolect.encoding.encoder import Encoder
 from idiolect.search.index import Index
 from idiolect.search.items import Item
-from idiolect.search.store import Store
+from idiolect.search.store.store import Store
 
 pytestmark = pytest.mark.slow
 

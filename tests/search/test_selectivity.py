@@ -9,7 +9,7 @@ import pytest
 
 from idiolect.search.diskann import Graph
 from idiolect.search.items import Item
-from idiolect.search.store import Store
+from idiolect.search.store.store import Store
 from search.diskann.truth import clusters, recall
 
 ROWS = 20_000

@@ -14,7 +14,7 @@ from torch import Tensor
 from idiolect.models.language_model import LanguageModel
 from idiolect.models.registry import find_family
 from idiolect.nn.transformer import Transformer
-from idiolect.text.tokenizer import Tokenizer
+from idiolect.text.tokenizers.tokenizer import Tokenizer
 
 SPECIAL = ["<unk>", "<s>", "</s>", "[MASK]"]
 OLD = [*SPECIAL, *(f"w{i}" for i in range(36))]

@@ -16,11 +16,11 @@ from typing import Any
 
 from idiolect.errors import IdiolectError
 from idiolect.text.corpus import Corpus
-from idiolect.training.plan import Plan
 from idiolect.training.pretrain import pretrain
+from idiolect.training.training_config import TrainingConfig
 from training import models
 
-PLAN = Plan(length=32, batch=4, micro_batch=2, learning_rate=1e-2, save_every=4)
+PLAN = TrainingConfig(length=32, batch=4, micro_batch=2, learning_rate=1e-2, save_every=4)
 STEPS = 30
 
 _FORKS = multiprocessing.get_context("forkserver")

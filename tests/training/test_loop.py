@@ -10,8 +10,8 @@ import torch
 from idiolect.nn.attention import Visibility
 from idiolect.nn.layer import Layer
 from idiolect.nn.packing import positions_and_documents
-from idiolect.training.chance import derive_seed
 from idiolect.training.loop import _capability
+from idiolect.training.seeds import derive_seed
 from training import models
 
 

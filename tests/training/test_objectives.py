@@ -9,14 +9,14 @@ import transformers
 
 from idiolect.errors import InputError
 from idiolect.models.language_model import LanguageModel
-from idiolect.training.batches import Batch, Rows
+from idiolect.training.data.packed_documents import Batch, PackedRows
 from idiolect.training.objectives.causal import Causal
 from idiolect.training.objectives.masked import Masked
 from training import models
 
 IDS = torch.tensor([[1, 5, 6, 7, 2, 1, 9, 41, 2, 0], [1, 8, 44, 2, 1, 30, 31, 32, 33, 2]])
 DOCUMENTS = torch.tensor([[1, 1, 1, 1, 1, 2, 2, 2, 2, 0], [1, 1, 1, 1, 2, 2, 2, 2, 2, 2]])
-ROWS = Rows(IDS, DOCUMENTS, 0, (0, 1, 2, 3))
+ROWS = PackedRows(IDS, DOCUMENTS, 0, (0, 1, 2, 3))
 
 
 def _texts() -> list[torch.Tensor]:
@@ -62,7 +62,7 @@ def test_causal_loss_of_transformers(tmp_path: object, model_type: str) -> None:
     ids = IDS.clamp(max=39)
     mask = torch.ones_like(ids)
     goal = Causal(model.network)
-    batch = goal.prepare(Rows(ids, mask, 0, (0, 1)))
+    batch = goal.prepare(PackedRows(ids, mask, 0, (0, 1)))
     ours = goal.loss(model.network, batch) / batch.count
     reference = theirs(input_ids=ids, attention_mask=mask, labels=ids).loss
     torch.testing.assert_close(ours, reference)
@@ -74,14 +74,14 @@ def test_causal_loss_of_transformers(tmp_path: object, model_type: str) -> None:
     )
 
 
-def _masked(model: LanguageModel, **options: float) -> tuple[Masked, Rows]:
+def _masked(model: LanguageModel, **options: float) -> tuple[Masked, PackedRows]:
     torch.manual_seed(0)
     ids = torch.randint(4, 45, (64, 64))
     ids[:, 0], ids[:, -1] = 1, 2
     documents = torch.ones_like(ids)
     documents[:, 60:] = 0
     goal = Masked(model.network, model.tokenizer, **options)  # type: ignore[arg-type]
-    return goal, Rows(ids, documents, 0, ())
+    return goal, PackedRows(ids, documents, 0, ())
 
 
 def test_masking_is_80_10_10() -> None:
@@ -105,12 +105,12 @@ def test_masking_is_drawn_anew_and_can_be_repeated() -> None:
     goal, rows = _masked(models.model("bert"))
     first = goal.prepare(rows)
     assert torch.equal(first.ids, goal.prepare(rows).ids)
-    later = Rows(rows.ids, rows.documents, 64, ())
+    later = PackedRows(rows.ids, rows.documents, 64, ())
     assert not torch.equal(first.targets, goal.prepare(later).targets)
     other_seed, _ = _masked(models.model("bert"), seed=1)
     assert not torch.equal(first.targets, other_seed.prepare(rows).targets)
     # Half of the rows, as another process would see them, are masked alike.
-    half = Rows(rows.ids[32:], rows.documents[32:], 32, ())
+    half = PackedRows(rows.ids[32:], rows.documents[32:], 32, ())
     assert torch.equal(first.ids[32:], goal.prepare(half).ids)
 
 

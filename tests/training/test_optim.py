@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from idiolect.nn.lora import LoraConfig, add_lora
-from idiolect.training.batches import Rows
+from idiolect.training.data.packed_documents import PackedRows
 from idiolect.training.objectives.causal import Causal
 from idiolect.training.optim import choose_parameters, make_optimizer
 from training import models
@@ -22,7 +22,7 @@ def test_only_what_trains_gets_a_gradient(train: Any) -> None:
     chosen = choose_parameters(network, train)
     goal = Causal(network)
     ids = torch.randint(4, 45, (2, 16), generator=torch.Generator().manual_seed(0))
-    goal.loss(network, goal.prepare(Rows(ids, torch.ones_like(ids), 0, ()))).backward()
+    goal.loss(network, goal.prepare(PackedRows(ids, torch.ones_like(ids), 0, ()))).backward()
     with_gradient = {name for name, p in network.named_parameters() if p.grad is not None}
     assert with_gradient == set(chosen)
     kinds = {

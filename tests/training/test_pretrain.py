@@ -17,11 +17,11 @@ from idiolect.nn.embedding import ExtendedRows
 from idiolect.nn.lora import LoraConfig
 from idiolect.text.corpus import Corpus
 from idiolect.training import progress
-from idiolect.training.plan import Plan
 from idiolect.training.pretrain import pretrain
+from idiolect.training.training_config import TrainingConfig
 from training import models
 
-PLAN = Plan(length=32, batch=2, learning_rate=1e-2, weight_decay=0.1, save_every=1000)
+PLAN = TrainingConfig(length=32, batch=2, learning_rate=1e-2, weight_decay=0.1, save_every=1000)
 MODES = ("rows", "rows+lora", "body", "all")
 
 
@@ -159,7 +159,7 @@ def test_micro_batches_change_nothing(tmp_path: Path) -> None:
     results = []
     for size in (None, 1, 3):
         model = models.model()
-        plan = Plan(length=32, batch=4, learning_rate=1e-2, micro_batch=size)
+        plan = TrainingConfig(length=32, batch=4, learning_rate=1e-2, micro_batch=size)
         pretrain(model, _corpus(), out=tmp_path / str(size), steps=10, train="all", plan=plan)
         results.append(torch.cat([p.detach().flatten() for p in model.network.parameters()]))
     for other in results[1:]:
@@ -217,7 +217,7 @@ def test_bad_input_is_one_line(tmp_path: Path) -> None:
     model = models.model()
     for words, kind, options in (
         ("less than one row", InputError, {"corpus": Corpus.from_texts(["w1 w2"])}),
-        ("the model has 64 positions", InputError, {"plan": Plan(length=128)}),
+        ("the model has 64 positions", InputError, {"plan": TrainingConfig(length=128)}),
         ("no encoder", InputError, {"objective": "masked"}),
         ("train='head'", ConfigError, {"train": "head"}),
         ("objective='span'", ConfigError, {"objective": "span"}),
@@ -246,26 +246,28 @@ def test_bad_input_is_one_line(tmp_path: Path) -> None:
 )
 def test_plans_out_of_range(values: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
-        Plan(**values)
+        TrainingConfig(**values)
     with pytest.raises(ConfigError):
-        Plan.of(values)
+        TrainingConfig.of(values)
 
 
 def test_plans_from_a_table() -> None:
-    assert Plan.of({"batch": 8, "schedule": "wsd"}) == Plan(batch=8, schedule="wsd")
+    assert TrainingConfig.of({"batch": 8, "schedule": "wsd"}) == TrainingConfig(
+        batch=8, schedule="wsd"
+    )
     with pytest.raises(ConfigError, match="unknown training settings: speed"):
-        Plan.of({"speed": 1})
+        TrainingConfig.of({"speed": 1})
     with pytest.raises(ConfigError, match="batch is '8'"):
-        Plan.of({"batch": "8"})
+        TrainingConfig.of({"batch": "8"})
 
 
 def test_rates() -> None:
-    cosine = Plan(learning_rate=1e-3, warmup=0.1, last_rate=0.1)
+    cosine = TrainingConfig(learning_rate=1e-3, warmup=0.1, last_rate=0.1)
     assert cosine.rate(0, 100) == pytest.approx(1e-4)
     assert cosine.rate(9, 100) == pytest.approx(1e-3)
     assert cosine.rate(55, 100) == pytest.approx(5.5e-4)
     assert cosine.rate(100, 100) == pytest.approx(1e-4)
-    wsd = Plan(learning_rate=1e-3, warmup=0.1, last_rate=0.0, schedule="wsd")
+    wsd = TrainingConfig(learning_rate=1e-3, warmup=0.1, last_rate=0.0, schedule="wsd")
     assert wsd.rate(79, 100) == pytest.approx(1e-3)
     assert wsd.rate(90, 100) == pytest.approx(5e-4)
     assert wsd.rate(100, 100) == pytest.approx(0)
@@ -294,7 +296,7 @@ def test_rows_alone_get_a_rate_of_their_size(tmp_path: Path, train: Any) -> None
     """Adam moves a number by the rate, so what suits rows of 0.3 takes those of 0.02 apart."""
     model = models.model("llama")
     size = float(model.network.vocabulary_rows()["tokens.weight"].original.square().mean().sqrt())
-    plan = Plan(length=32, batch=2, warmup=0.0)
+    plan = TrainingConfig(length=32, batch=2, warmup=0.0)
     pretrain(model, _corpus(), out=tmp_path / "run", steps=2, train=train, plan=plan)
     first = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
     expected = min(3e-2, size / 50) if train == "rows" else 3e-4

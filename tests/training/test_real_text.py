@@ -11,14 +11,14 @@ import pytest
 
 from idiolect.models.language_model import LanguageModel
 from idiolect.text.corpus import Corpus
-from idiolect.training.evaluation import compare
-from idiolect.training.plan import Plan
 from idiolect.training.pretrain import pretrain
-from idiolect.vocabulary.audit import audit
-from idiolect.vocabulary.extend import extend
+from idiolect.training.text_evaluation import compare
+from idiolect.training.training_config import TrainingConfig
+from idiolect.vocabulary.audit.audit import audit
+from idiolect.vocabulary.extend.extend import extend
 from models.stories import load_stories
 
-PLAN = Plan(length=256, batch=16, learning_rate=2e-3, save_every=500)
+PLAN = TrainingConfig(length=256, batch=16, learning_rate=2e-3, save_every=500)
 STEPS = 400
 
 

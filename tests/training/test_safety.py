@@ -16,8 +16,8 @@ import torch
 from idiolect.errors import CheckpointError, InputError, TrainingError
 from idiolect.text.corpus import Corpus
 from idiolect.training.objectives.causal import Causal
-from idiolect.training.plan import Plan
 from idiolect.training.pretrain import pretrain
+from idiolect.training.training_config import TrainingConfig
 from training import models, runs
 
 
@@ -104,7 +104,7 @@ def _corpus() -> Corpus:
     return Corpus.from_texts(models.texts())
 
 
-_PLAN = Plan(length=32, batch=2, learning_rate=1e-2, save_every=4)
+_PLAN = TrainingConfig(length=32, batch=2, learning_rate=1e-2, save_every=4)
 
 
 @pytest.mark.parametrize(

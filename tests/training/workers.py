@@ -20,12 +20,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from idiolect.text.corpus import Corpus
 from idiolect.training.loop import Trainer
 from idiolect.training.objectives.causal import Causal
-from idiolect.training.plan import Plan
 from idiolect.training.pretrain import pretrain
+from idiolect.training.training_config import TrainingConfig
 from training import models
 
 MODES = ("rows", "rows+lora", "body", "all")
-PLAN = Plan(
+PLAN = TrainingConfig(
     length=32, batch=4, micro_batch=1, learning_rate=1e-2, weight_decay=0.1, save_every=1000
 )
 

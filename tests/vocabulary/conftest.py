@@ -19,7 +19,7 @@ from tokenizers import (
 )
 from tokenizers import Tokenizer as Engine
 
-from idiolect.text.tokenizer import Tokenizer
+from idiolect.text.tokenizers.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -28,7 +28,7 @@ def demo(
     [bold]idiolect search demo/run "matrix with few entries that are not zero"[/bold]
     """
     from idiolect.cli.run import run
-    from idiolect.pipeline.demo import write_demo
+    from idiolect.pipeline.demo.demo import write_demo
 
     where = Path(base)
     counts = write_demo(out, base=str(where.resolve()) if where.is_dir() else base)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from idiolect.encoding.reading import Counts
+    from idiolect.encoding.text_reader import EncodingCounts
 
 __all__ = ["encode"]
 
@@ -57,11 +57,11 @@ def encode(
     from rich.console import Console
 
     from idiolect.encoding.encoder import Encoder
-    from idiolect.encoding.precision import Codes
-    from idiolect.encoding.reading import Counts
+    from idiolect.encoding.precision import QuantizedVectors
+    from idiolect.encoding.text_reader import EncodingCounts
     from idiolect.text.corpus import Corpus
 
-    console, counts = Console(), Counts()
+    console, counts = Console(), EncodingCounts()
     corpus = Corpus(sources, field, per=per)
     with Console(stderr=True).status("loading the model"):
         encoder = Encoder.load(model)
@@ -82,13 +82,13 @@ def encode(
     console.print(_report(counts, corpus.skipped, encoder.length))
     if codes is not None:
         place = out.with_suffix(f".{codes}")
-        Codes.of(vectors.array, codes).save(place)
+        QuantizedVectors.of(vectors.array, codes).save(place)
         console.print(f"codes in {place}", markup=False)
     rows, width = vectors.array.shape
     console.print(f"{rows:,} vectors of {width} dimensions in {out}", markup=False)
 
 
-def _report(counts: Counts, skipped: Counter[str], length: int) -> Table:
+def _report(counts: EncodingCounts, skipped: Counter[str], length: int) -> Table:
     from rich.table import Table
 
     table = Table(show_header=False, box=None)

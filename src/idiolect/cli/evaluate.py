@@ -52,7 +52,7 @@ def lm(
     from idiolect.models.language_model import LanguageModel
     from idiolect.text.corpus import Corpus
     from idiolect.text.files import write_atomic
-    from idiolect.training.evaluation import compare
+    from idiolect.training.text_evaluation import compare
 
     console = Console()
     with console.status("loading the models"):

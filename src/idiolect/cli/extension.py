@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from idiolect.models.language_model import LanguageModel
-    from idiolect.text.extension import Extension
-    from idiolect.text.tokenizer import Tokenizer
-    from idiolect.vocabulary.distill import Distilled
+    from idiolect.text.tokenizers.extension import Extension
+    from idiolect.text.tokenizers.tokenizer import Tokenizer
+    from idiolect.vocabulary.rows.distill import DistillationResult
     from idiolect.vocabulary.terms import Terms
 
 __all__ = ["distill", "extend"]
@@ -62,8 +62,8 @@ def extend(
     from rich.console import Console
 
     from idiolect.text.corpus import Corpus
-    from idiolect.text.tokenizer import Tokenizer
-    from idiolect.vocabulary.extend import extend as run
+    from idiolect.text.tokenizers.tokenizer import Tokenizer
+    from idiolect.vocabulary.extend.extend import extend as run
 
     if (out / "tokenizer.json").exists():
         raise InputError(f"{out} holds a model or tokenizer already", hint="choose another --out")
@@ -122,8 +122,8 @@ def distill(
 
     from idiolect.models.language_model import LanguageModel
     from idiolect.text.corpus import Corpus
-    from idiolect.vocabulary.distill import distill as run
-    from idiolect.vocabulary.distill import distillation_plan
+    from idiolect.vocabulary.rows.distill import distill as run
+    from idiolect.vocabulary.rows.distill import distillation_plan
 
     student = LanguageModel.load(model, device=_device())
     plan = distillation_plan(student, seed=seed)
@@ -155,7 +155,7 @@ def _device() -> str:
 def _load(base: str) -> LanguageModel | Tokenizer:
     """Load a model; where a directory has no network, its tokenizer."""
     if Path(base).exists() and not (Path(base) / "config.json").exists():
-        from idiolect.text.tokenizer import Tokenizer
+        from idiolect.text.tokenizers.tokenizer import Tokenizer
 
         return Tokenizer.load(base)
     from idiolect.models.language_model import LanguageModel
@@ -197,7 +197,7 @@ def _extended(extension: Extension, out: Path) -> Table:
     return table
 
 
-def _distilled(result: Distilled, out: Path) -> Table:
+def _distilled(result: DistillationResult, out: Path) -> Table:
     from rich.markup import escape
     from rich.table import Table
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from idiolect.encoding.encoder import Encoder
-    from idiolect.search.description import Description
-    from idiolect.search.store import Store
+    from idiolect.search.store.description import Description
+    from idiolect.search.store.store import Store
 
 __all__ = [
     "add",
@@ -82,7 +82,7 @@ def build(
 
     from idiolect.encoding.encoder import Encoder
     from idiolect.search.index import Index
-    from idiolect.search.sources import read_items
+    from idiolect.search.item_files import read_items
 
     console = Console()
     model = Encoder.load(encoder)
@@ -125,8 +125,8 @@ def add(
     from rich.console import Console
 
     from idiolect.search.index import Index
-    from idiolect.search.sources import read_items
-    from idiolect.search.store import Store
+    from idiolect.search.item_files import read_items
+    from idiolect.search.store.store import Store
 
     console = Console()
     skipped = Counter[str]()
@@ -153,7 +153,7 @@ def delete(
 
     Example: [bold]idiolect index delete products-index --filter '{"brand": "acme"}'[/bold]
     """
-    from idiolect.search.store import Store
+    from idiolect.search.store.store import Store
 
     with Store.open(index) as store:
         count = store.delete(ids or None, filter=filter, namespace=namespace)
@@ -168,7 +168,7 @@ def info(index: _Index) -> None:
     """
     from rich.console import Console
 
-    from idiolect.search.store import Store
+    from idiolect.search.store.store import Store
 
     with Store.open(index) as store:
         console = Console()
@@ -192,7 +192,7 @@ def verify(index: _Index) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from idiolect.search.store import Store
+    from idiolect.search.store.store import Store
 
     console = Console()
     with Store.open(index) as store, console.status("verifying"):
@@ -224,7 +224,7 @@ def compact(
     """
     from rich.console import Console
 
-    from idiolect.search.store import Store
+    from idiolect.search.store.store import Store
 
     console = Console()
     with Store.open(index) as store:
@@ -241,7 +241,7 @@ def snapshot(index: _Index, name: Annotated[str, typer.Argument(help="Of the sna
 
     Example: [bold]idiolect index snapshot products-index before-sale[/bold]
     """
-    from idiolect.search.store import Store
+    from idiolect.search.store.store import Store
 
     with Store.open(index) as store:
         typer.echo(f"{store.snapshot(name)}")
@@ -253,7 +253,7 @@ def restore(index: _Index, name: Annotated[str, typer.Argument(help="Of the snap
 
     Example: [bold]idiolect index restore products-index before-sale[/bold]
     """
-    from idiolect.search.store import Store
+    from idiolect.search.store.store import Store
 
     with Store.open(index) as store:
         store.restore(name)
@@ -277,9 +277,9 @@ def export(
     Example: [bold]idiolect index export products-index --to milvus --uri http://milvus:19530
     --collection products --shards 8[/bold]
     """
-    from idiolect.search.export import copy, write_jsonl, write_parquet
-    from idiolect.search.milvus import MilvusStore
-    from idiolect.search.store import Store
+    from idiolect.search.milvus.milvus_store import MilvusStore
+    from idiolect.search.store.export import copy, write_jsonl, write_parquet
+    from idiolect.search.store.store import Store
 
     with Store.open(index) as store:
         if to == "milvus":

@@ -91,8 +91,8 @@ def pretrain(
     from idiolect.models.language_model import LanguageModel
     from idiolect.nn.lora import LoraConfig
     from idiolect.text.corpus import Corpus
-    from idiolect.training.plan import Plan
     from idiolect.training.pretrain import pretrain as run
+    from idiolect.training.training_config import TrainingConfig
 
     shape, table = ({}, {}) if config is None else _read(config)
     given = {
@@ -110,7 +110,7 @@ def pretrain(
     }
     settings = table | {name: value for name, value in given.items() if value is not None}
     choices = {name: settings.pop(name) for name in _CHOICES if name in settings}
-    plan = Plan.of(settings)
+    plan = TrainingConfig.of(settings)
     if "steps" not in choices:
         raise ConfigError("how many steps?", hint="give --steps")
     if config is None:
@@ -140,7 +140,7 @@ def pretrain(
 
 def _new(shape: dict[str, Any], tokenizer: str, seed: int) -> LanguageModel:
     from idiolect.models.language_model import LanguageModel
-    from idiolect.text.tokenizer import Tokenizer
+    from idiolect.text.tokenizers.tokenizer import Tokenizer
 
     model = LanguageModel.new(shape, Tokenizer.load(tokenizer), seed=seed)
     model.network.to(_device())

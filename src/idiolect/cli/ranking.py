@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from idiolect.ranking.collection import Collection
-    from idiolect.ranking.metrics import Evaluation, Run
+    from idiolect.ranking.evaluation.judged_collection import JudgedCollection
+    from idiolect.ranking.evaluation.metrics import Evaluation, Run
 
 __all__ = ["evaluate_search", "rerank"]
 
@@ -80,8 +80,13 @@ def evaluate_search(
     """
     from rich.console import Console
 
-    from idiolect.ranking.metrics import evaluate
-    from idiolect.ranking.systems import draw_curve, figures_of, picture_kind, write_per_query
+    from idiolect.ranking.evaluation.metrics import evaluate
+    from idiolect.ranking.evaluation.system_table import (
+        draw_curve,
+        figures_of,
+        picture_kind,
+        write_per_query,
+    )
     from idiolect.text.files import write_atomic
 
     console, errors = Console(), Console(stderr=True)
@@ -101,19 +106,19 @@ def evaluate_search(
     systems: dict[str, Evaluation] = {}
     curves: dict[str, dict[int, float]] = {}
     if bm25:
-        from idiolect.ranking.baselines import BM25
+        from idiolect.ranking.evaluation.baselines import BM25
 
         with errors.status("BM25"):
             systems["BM25"] = measure(BM25(collection.documents).search(collection.queries))
     for path in run or []:
-        from idiolect.ranking.collection import read_run
+        from idiolect.ranking.evaluation.judged_collection import read_run
 
         systems[path.name] = measure(read_run(path))
     named = {"base": base} if base else {}
     for name in models or []:
         named[_label(name, named)] = name
     for label, name in named.items():
-        from idiolect.ranking.baselines import Dense
+        from idiolect.ranking.evaluation.baselines import Dense
 
         dense = Dense(_encoder(name), collection.documents, progress=errors.is_terminal)
         systems[label] = measure(dense.search(collection.queries))
@@ -158,14 +163,19 @@ def rerank(
     """
     from rich.console import Console
 
-    from idiolect.encoding.reading import Counts
+    from idiolect.encoding.text_reader import EncodingCounts
     from idiolect.ranking import rerank as reranking
-    from idiolect.ranking.collection import read_documents, read_queries, read_run, write_run
     from idiolect.ranking.cross_encoder import CrossEncoder
+    from idiolect.ranking.evaluation.judged_collection import (
+        read_documents,
+        read_queries,
+        read_run,
+        write_run,
+    )
     from idiolect.ranking.two_tower import TwoTower
 
     errors = Console(stderr=True)
-    counts = Counts()
+    counts = EncodingCounts()
     if (Path(model) / "two_tower.json").exists():
         if length is not None:
             raise ConfigError("two towers have a length of their own", hint="leave --length out")
@@ -200,9 +210,9 @@ def _collection(
     documents: Path | None,
     queries: Path | None,
     judgements: Path | None,
-) -> Collection:
-    from idiolect.ranking.collection import (
-        Collection,
+) -> JudgedCollection:
+    from idiolect.ranking.evaluation.judged_collection import (
+        JudgedCollection,
         read_documents,
         read_judgements,
         read_queries,
@@ -211,12 +221,12 @@ def _collection(
     if data is not None:
         if documents or queries or judgements:
             raise ConfigError("--data and single files", hint="give the one or the others")
-        return Collection.load(data, split=split)
+        return JudgedCollection.load(data, split=split)
     if documents is None or judgements is None:
         raise ConfigError(
             "what is to be searched?", hint="give --data, or --documents and --judgements"
         )
-    return Collection.join(
+    return JudgedCollection.join(
         read_documents(documents),
         None if queries is None else read_queries(queries),
         read_judgements(judgements),

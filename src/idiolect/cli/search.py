@@ -54,7 +54,7 @@ def search(
     {"$lt": 100}}'[/bold]
     """
     from idiolect.search.index import Index
-    from idiolect.search.store import Store
+    from idiolect.search.store.store import Store
 
     index, encoder = _made_by_run(index, encoder)
     with Store.open(index, background=False) as store:
@@ -84,7 +84,7 @@ def similar(
     Example: [bold]idiolect similar products-index p1234 -k 5[/bold]
     """
     from idiolect.search.index import Index
-    from idiolect.search.store import Store
+    from idiolect.search.store.store import Store
 
     index, _ = _made_by_run(index)
     with Store.open(index, background=False) as store:

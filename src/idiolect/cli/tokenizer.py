@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from idiolect.text.corpus import Corpus
-    from idiolect.text.tokenizer import Tokenizer
+    from idiolect.text.tokenizers.tokenizer import Tokenizer
 
 __all__ = ["app", "train"]
 
@@ -69,7 +69,7 @@ def train(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     from idiolect.text.corpus import Corpus
-    from idiolect.text.tokenizer import Tokenizer
+    from idiolect.text.tokenizers.tokenizer import Tokenizer
 
     if (out / "tokenizer.json").exists():
         raise InputError(f"{out} holds a tokenizer already", hint="choose another --out")
@@ -100,7 +100,7 @@ def _learn(
     base: Tokenizer | None,
     progress: Progress,
 ) -> Tokenizer:
-    from idiolect.text import bpe, unigram, wordpiece
+    from idiolect.text.tokenizers import bpe, unigram, wordpiece
 
     modules = {"bpe": bpe, "wordpiece": wordpiece, "unigram": unigram}
     if base is None:

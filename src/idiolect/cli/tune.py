@@ -12,7 +12,7 @@ from idiolect.errors import ConfigError
 
 if TYPE_CHECKING:
     from idiolect.encoding.pairs import PairFile
-    from idiolect.training.objectives.contrastive import Loss
+    from idiolect.training.objectives.contrastive_losses import ContrastiveLoss
 
 __all__ = ["tune"]
 
@@ -172,8 +172,8 @@ def _pairs(
 
 def _loss(
     name: _LossName, temperature: float | None, margin: float | None, both_ways: bool
-) -> Loss:
-    from idiolect.training.objectives import contrastive
+) -> ContrastiveLoss:
+    from idiolect.training.objectives import contrastive_losses as contrastive
 
     kinds: dict[_LossName, type[Any]] = {
         "infonce": contrastive.InfoNCE,
@@ -187,7 +187,7 @@ def _loss(
     unknown = set(values) - set(kinds[name].__dataclass_fields__)
     if unknown:
         raise ConfigError(f"the loss {name} has no {sorted(unknown)[0]}", hint="leave it out")
-    loss: Loss = kinds[name](**values)
+    loss: ContrastiveLoss = kinds[name](**values)
     return loss
 
 

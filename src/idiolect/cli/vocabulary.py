@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from idiolect.text.corpus import Corpus
-    from idiolect.vocabulary.audit import Audit
+    from idiolect.vocabulary.audit.audit import Audit
     from idiolect.vocabulary.terms import Terms
 
 __all__ = ["audit"]
@@ -68,9 +68,9 @@ def audit(
     from rich.console import Console
 
     from idiolect.text.corpus import Corpus
-    from idiolect.text.tokenizer import Tokenizer
-    from idiolect.vocabulary.audit import audit as run
-    from idiolect.vocabulary.report import write_csv, write_json
+    from idiolect.text.tokenizers.tokenizer import Tokenizer
+    from idiolect.vocabulary.audit.audit import audit as run
+    from idiolect.vocabulary.audit.audit_report import write_csv, write_json
     from idiolect.vocabulary.terms import read_glossary
 
     for path in (terms_out, json_out, csv_out):
@@ -194,7 +194,7 @@ def _terms(found: Audit, top: int) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    from idiolect.vocabulary.report import spell
+    from idiolect.vocabulary.audit.audit_report import spell
 
     table = Table(title="Terms it breaks, by the tokens that one row for each spelling would save")
     for name in ("term", "pieces now"):

@@ -25,17 +25,28 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from idiolect.encoding.forward import check_finite, evaluating, hidden_states, second_reading
+from idiolect.encoding.encoder_forward import (
+    check_finite,
+    evaluating,
+    hidden_states,
+    second_reading,
+)
+from idiolect.encoding.encoder_layout import LAYOUT_FILES, EncoderLayout
 from idiolect.encoding.int8 import to_int8
-from idiolect.encoding.layout import LAYOUT_FILES, Layout
 from idiolect.encoding.matryoshka import tell_untrained
 from idiolect.encoding.pooling import Pooling, check_pooling, pool
 from idiolect.encoding.projection import Projection
-from idiolect.encoding.reading import Counts, Reader, by_length, check_length, check_texts
+from idiolect.encoding.text_reader import (
+    EncodingCounts,
+    TextReader,
+    by_length,
+    check_length,
+    check_texts,
+)
 from idiolect.encoding.vectors import VectorFile, Vectors
 from idiolect.errors import ConfigError, InputError
-from idiolect.models.directory import replacing
 from idiolect.models.language_model import LanguageModel
+from idiolect.models.model_directory import replacing
 from idiolect.text.hub import locate
 
 __all__ = ["Encoder"]
@@ -105,7 +116,7 @@ class Encoder:
         self._rounded = ""
         """The fingerprint before `to_int8`."""
         self.length = check_length(model, length)
-        self.reader = Reader(
+        self.reader = TextReader(
             model.tokenizer,
             self.length,
             twice=pooling == "echo",
@@ -128,7 +139,7 @@ class Encoder:
             ConfigError: A family, step or setting that is not supported and would change vectors.
         """
         directory = locate(source, LAYOUT_FILES)
-        layout = Layout.read(directory) or Layout(normalise=True)
+        layout = EncoderLayout.read(directory) or EncoderLayout(normalise=True)
         return cls(LanguageModel.load(source, device=device), **vars(layout))
 
     def save(self, directory: str | Path) -> None:
@@ -174,9 +185,9 @@ class Encoder:
         return Encoder(**{"model": self.model} | vars(self.layout) | changes)
 
     @property
-    def layout(self) -> Layout:
+    def layout(self) -> EncoderLayout:
         """What is to be known of it beside the model."""
-        return Layout(
+        return EncoderLayout(
             pooling=self.pooling,
             projection=self.projection,
             normalise=self.normalise,
@@ -222,7 +233,7 @@ class Encoder:
         dimensions: int | None = None,
         tokens_per_batch: int | None = None,
         progress: bool = False,
-        counts: Counts | None = None,
+        counts: EncodingCounts | None = None,
     ) -> NDArray[np.float32]:
         """Make a vector of each text.
 
@@ -243,7 +254,7 @@ class Encoder:
             VerificationError: A vector is not finite.
         """
         width = self._check_dimensions(dimensions)
-        counted = Counts()
+        counted = EncodingCounts()
         check_texts(texts)
         vectors = np.zeros((len(texts), width), dtype=np.float32)
         untrained = width not in {*self.trained_dimensions, self.dimensions, *self._told}
@@ -288,7 +299,7 @@ class Encoder:
         tokens_per_batch: int | None = None,
         block: int = 8192,
         progress: bool = False,
-        counts: Counts | None = None,
+        counts: EncodingCounts | None = None,
     ) -> Vectors:
         """Write a vector of each text to a file; see `idiolect.encoding.vectors`.
 
@@ -313,7 +324,7 @@ class Encoder:
         width = self._check_dimensions(dimensions)
         settings = {"encoder": self.fingerprint, "kind": kind}
         file = VectorFile(path, settings, width)
-        counted = Counts(**file.counts)
+        counted = EncodingCounts(**file.counts)
         columns = (TextColumn("encoding"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         bar = Progress(*columns, console=Console(stderr=True), disable=not progress)
         with bar:
@@ -340,7 +351,7 @@ class Encoder:
 
         Shape: result (texts, dimensions), normalised if the encoder normalises.
         """
-        return self.embed_rows(self.reader.read(texts, kind, Counts()))
+        return self.embed_rows(self.reader.read(texts, kind, EncodingCounts()))
 
     def project(self, texts: Sequence[str], *, whiten: bool = False) -> None:
         """Fit a map of the vectors to those of some texts, and use it from now on.
@@ -357,7 +368,7 @@ class Encoder:
             VerificationError: A vector is not finite.
         """
         step = max(1, len(texts) // (_FITTED * self.dimensions))
-        rows = self.reader.read(texts[::step], "document", Counts())
+        rows = self.reader.read(texts[::step], "document", EncodingCounts())
         parts: list[Tensor] = []
         with evaluating(self.model.network):
             for batch in by_length(rows, _TOKENS_PER_BATCH):

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from idiolect.errors import CheckpointError, ConfigError, InputError
-from idiolect.models.directory import replacing
+from idiolect.models.model_directory import replacing
 
-__all__ = ["Codes", "Precision"]
+__all__ = ["Precision", "QuantizedVectors"]
 
 Precision = Literal["int8", "binary"]
 """Bits a dimension: 8 or 1."""
@@ -26,11 +26,11 @@ Precision = Literal["int8", "binary"]
 _BLOCK = 1 << 16
 
 
-class Codes:
+class QuantizedVectors:
     """Vectors in few bits.
 
     >>> vectors = np.eye(16, dtype=np.float32)
-    >>> Codes.of(vectors, "int8").search(vectors[3:4], 1)[0]
+    >>> QuantizedVectors.of(vectors, "int8").search(vectors[3:4], 1)[0]
     array([[3]])
 
     Args:

@@ -11,20 +11,20 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from idiolect.encoding.batches import Rounds
-from idiolect.encoding.contrast import Contrast
 from idiolect.encoding.encoder import Encoder
-from idiolect.encoding.imitation import Imitation
 from idiolect.encoding.mining import Miner, Mining
+from idiolect.encoding.objectives.contrastive import ContrastiveObjective
+from idiolect.encoding.objectives.imitation import Imitation
+from idiolect.encoding.objectives.pair_batches import ShuffledEpochs
+from idiolect.encoding.objectives.unsupervised import TSDAE, SimCSE
 from idiolect.encoding.pairs import Pair, PairFile, PairTable
 from idiolect.encoding.projection import Projection
-from idiolect.encoding.unsupervised import TSDAE, SimCSE
 from idiolect.errors import ConfigError
 from idiolect.models.adapter import save_adapter
 from idiolect.nn.lora import LoraConfig, add_lora, merge_lora
 from idiolect.training.checkpoint import RunFolder
 from idiolect.training.distributed import Workers
-from idiolect.training.frozen import (
+from idiolect.training.frozen_rows import (
     bytes_written,
     check_rows,
     narrow,
@@ -32,9 +32,9 @@ from idiolect.training.frozen import (
     widen,
 )
 from idiolect.training.loop import Objective, Trainer
-from idiolect.training.objectives.contrastive import InfoNCE, Loss, Matryoshka
+from idiolect.training.objectives.contrastive_losses import ContrastiveLoss, InfoNCE, Matryoshka
 from idiolect.training.optim import Train, choose_parameters, row_rate
-from idiolect.training.plan import Plan
+from idiolect.training.training_config import TrainingConfig
 
 __all__ = ["TextObjective", "tune", "tune_on_text", "tuning_plan"]
 
@@ -45,7 +45,7 @@ _TELL = logging.getLogger(__name__)
 _RATES: dict[Train, float] = {"rows+lora": 2e-4, "body": 2e-5, "all": 2e-5}
 
 
-def tuning_plan(encoder: Encoder, train: Train = "all", **values: Any) -> Plan:
+def tuning_plan(encoder: Encoder, train: Train = "all", **values: Any) -> TrainingConfig:
     """Return the usual plan: 32 pairs a step, and a small rate that falls to zero.
 
     It is 2e-5 for published weights and 2e-4 for adapters; for rows that train alone, see
@@ -54,11 +54,11 @@ def tuning_plan(encoder: Encoder, train: Train = "all", **values: Any) -> Plan:
     Args:
         encoder: What is to be trained.
         train: What of it.
-        values: Fields of `Plan` that are to be others.
+        values: Fields of `TrainingConfig` that are to be others.
     """
     usual = {"batch": 32, "last_rate": 0.0, "weight_decay": 0.01}
     usual["learning_rate"] = _RATES.get(train) or row_rate(encoder.model.network)
-    return Plan.of(usual | values)
+    return TrainingConfig.of(usual | values)
 
 
 def tune(
@@ -66,7 +66,7 @@ def tune(
     pairs: str | Path | Iterable[Pair],
     *,
     out: str | Path,
-    loss: Loss | None = None,
+    loss: ContrastiveLoss | None = None,
     dimensions: Iterable[int] = (),
     whiten: bool = False,
     mining: Mining | None = None,
@@ -76,7 +76,7 @@ def tune(
     train: Train = "all",
     lora: LoraConfig | None = None,
     unfreeze_original_rows: bool = False,
-    plan: Plan | None = None,
+    plan: TrainingConfig | None = None,
     tensorboard: bool = False,
 ) -> Encoder:
     """Train an encoder on pairs; a run that was ended is gone on with.
@@ -90,7 +90,7 @@ def tune(
         encoder: What to train; its network is changed in place.
         pairs: The pairs, or a file of them; see `idiolect.encoding.pairs`.
         out: The run's folder; see `RunFolder`. The finished encoder is in `out/model`.
-        loss: What is minimised; see `idiolect.training.objectives.contrastive`. By default
+        loss: What is minimised; see `idiolect.training.objectives.contrastive_losses`. By default
             `InfoNCE()`.
         dimensions: Shorter widths at which vectors are to be good as well (Matryoshka). An encoder
             without a projection gets one, so that they begin as the principal axes.
@@ -128,7 +128,7 @@ def tune(
     goal = loss or InfoNCE()
     if len(widths) > 1:
         goal = Matryoshka(goal, widths, normalise=encoder.normalise)
-    source = Rounds(len(table), rows=plan.batch, seed=plan.seed)
+    source = ShuffledEpochs(len(table), rows=plan.batch, seed=plan.seed)
     steps = epochs * source.steps if steps is None else steps
     run = _Run(encoder, plan, steps, train, lora, unfreeze_original_rows, out)
     run.begin(
@@ -148,7 +148,7 @@ def tune(
         miner = Miner(
             encoder, table, mining, run.folder.path / "mined", seed=plan.seed, workers=run.workers
         )
-    objective = Contrast(
+    objective = ContrastiveObjective(
         reading, table, goal, miner=miner, at_once=plan.micro_batch, workers=run.workers
     )
     run.train(objective, source, tensorboard=tensorboard)
@@ -175,7 +175,7 @@ def tune_on_text(
     train: Train = "all",
     lora: LoraConfig | None = None,
     unfreeze_original_rows: bool = False,
-    plan: Plan | None = None,
+    plan: TrainingConfig | None = None,
     tensorboard: bool = False,
 ) -> Encoder:
     """Train an encoder on texts without pairs; a run that was ended is gone on with.
@@ -223,7 +223,7 @@ def tune_on_text(
         goal = SimCSE(reading, known, at_once=plan.micro_batch, workers=workers)
     else:
         goal = TSDAE(reading, known, seed=plan.seed)
-    source = Rounds(len(known), rows=plan.batch, seed=plan.seed)
+    source = ShuffledEpochs(len(known), rows=plan.batch, seed=plan.seed)
     steps = epochs * source.steps if steps is None else steps
     run = _Run(encoder, plan, steps, train, lora, unfreeze_original_rows, out)
     run.begin({"texts": goal.fingerprint, "objective": objective, "whiten": whiten})
@@ -244,7 +244,7 @@ class _Run:
     def __init__(
         self,
         encoder: Encoder,
-        plan: Plan,
+        plan: TrainingConfig,
         steps: int,
         train: Train,
         lora: LoraConfig | None,
@@ -286,7 +286,7 @@ class _Run:
         self.workers.wait()
         self.encoder.projection = Projection.load(path).to(self.encoder.model.network.device)
 
-    def train(self, goal: Objective, source: Rounds, *, tensorboard: bool) -> None:
+    def train(self, goal: Objective, source: ShuffledEpochs, *, tensorboard: bool) -> None:
         """Train, and check that nothing else has moved."""
         network = self.encoder.model.network
         if self.lora is not None:

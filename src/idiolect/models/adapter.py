@@ -24,7 +24,7 @@ from torch import Tensor
 
 from idiolect.errors import CheckpointError, ConfigError
 from idiolect.models.language_model import LanguageModel
-from idiolect.models.names import Source
+from idiolect.models.weight_names import WeightSource
 from idiolect.nn.lora import LoraLinear, lora_layers
 from idiolect.text.files import read_json, write_atomic
 
@@ -55,7 +55,7 @@ def save_adapter(model: LanguageModel, directory: str | Path) -> None:
     if not layers:
         raise ConfigError("the model has no adapters", hint="add_lora puts them there")
     table = model.family.names(model.settings)
-    groups: dict[str, list[tuple[Source, LoraLinear]]] = {}
+    groups: dict[str, list[tuple[WeightSource, LoraLinear]]] = {}
     for ours, layer in layers.items():
         source = table.source(f"{ours}.weight")
         groups.setdefault(source.full_name.removesuffix(".weight"), []).append((source, layer))
@@ -139,7 +139,7 @@ def load_adapter(model: LanguageModel, directory: str | Path) -> list[str]:
     return list(adapted)
 
 
-def _join(parts: list[tuple[Source, LoraLinear]]) -> tuple[Tensor, Tensor, float]:
+def _join(parts: list[tuple[WeightSource, LoraLinear]]) -> tuple[Tensor, Tensor, float]:
     """Write the adapters of one stored tensor as one pair."""
     source, first = parts[0]
     if source.parts == 1:

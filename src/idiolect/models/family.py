@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from idiolect.errors import ConfigError
-from idiolect.models.names import NameTable, Rule
+from idiolect.models.weight_names import NameTable, Rule
 from idiolect.nn.config import Activation, Task, TransformerConfig
 
 __all__ = ["Architecture", "Family", "Fields", "activation"]

@@ -10,17 +10,17 @@ from typing import Any, Literal, Self
 import torch
 
 from idiolect.errors import CheckpointError, InputError
-from idiolect.models.checkpoint import describe_rows, export_weights, read_network, split_rows
-from idiolect.models.directory import check_finished, replacing
 from idiolect.models.family import Family
+from idiolect.models.model_directory import check_finished, replacing
+from idiolect.models.network_files import describe_rows, export_weights, read_network, split_rows
 from idiolect.models.registry import find_family
-from idiolect.models.weights import SHARD_BYTES, write_weights
+from idiolect.models.weight_files import SHARD_BYTES, write_weights
 from idiolect.nn.transformer import Transformer
-from idiolect.text.extension import Extension
 from idiolect.text.files import read_json
-from idiolect.text.formats import TOKENIZER_FILES
 from idiolect.text.hub import locate
-from idiolect.text.tokenizer import Tokenizer
+from idiolect.text.tokenizers.extension import Extension
+from idiolect.text.tokenizers.formats import TOKENIZER_FILES
+from idiolect.text.tokenizers.tokenizer import Tokenizer
 
 __all__ = ["LanguageModel"]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from idiolect.errors import ConfigError
 from idiolect.models.family import Architecture, Family, Fields, activation
-from idiolect.models.names import Rule
+from idiolect.models.weight_names import Rule
 from idiolect.nn.config import RotaryScaling
 
 __all__ = ["FAMILIES"]

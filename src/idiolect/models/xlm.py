@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from idiolect.models.family import Architecture, Family, Fields
-from idiolect.models.names import Rule
+from idiolect.models.weight_names import Rule
 
 __all__ = ["FAMILIES"]
 

@@ -17,8 +17,8 @@ from idiolect.nn.cache import Cache
 from idiolect.nn.config import TransformerConfig
 from idiolect.nn.embedding import ExtendedEmbedding, ExtendedRows
 from idiolect.nn.heads import LanguageHead, Pooler, make_head
-from idiolect.nn.reading import read
 from idiolect.nn.stack import Stack
+from idiolect.nn.stack_forward import read
 
 __all__ = ["Output", "Transformer"]
 

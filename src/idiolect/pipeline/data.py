@@ -14,10 +14,10 @@ from pathlib import Path
 
 from idiolect.encoding.pairs import Pair, PairFile
 from idiolect.errors import InputError
-from idiolect.pipeline.config import DataSettings
-from idiolect.ranking.collection import read_judgements, read_queries
+from idiolect.pipeline.settings import DataSettings
+from idiolect.ranking.evaluation.judged_collection import read_judgements, read_queries
+from idiolect.search.item_files import read_items
 from idiolect.search.items import Item
-from idiolect.search.sources import read_items
 from idiolect.text.corpus import Corpus, source_files
 from idiolect.text.records import read_records
 

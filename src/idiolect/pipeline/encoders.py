@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from idiolect.encoding.encoder import Encoder
 from idiolect.encoding.pairs import Pair, PairTable
-from idiolect.encoding.reading import Counts
+from idiolect.encoding.text_reader import EncodingCounts
 from idiolect.encoding.tune import tune as train_on_pairs
 from idiolect.encoding.tune import tune_on_text, tuning_plan
 from idiolect.errors import InputError
 from idiolect.pipeline.data import Data
-from idiolect.pipeline.metrics import IndexMetrics, IndexPoint, TuneMetrics
+from idiolect.pipeline.stage_metrics import IndexMetrics, IndexPoint, TuneMetrics
 from idiolect.pipeline.stages import SAVE_EVERY, Work, is_encoder, load_encoder, summed_up
 from idiolect.search.diskann.graph import Graph
 from idiolect.search.index import Index
@@ -119,7 +119,7 @@ def index(work: Work) -> IndexMetrics:
     """Build the index, and measure what its graph finds, and how fast."""
     path = work.folder / "index"
     encoder = Encoder.load(work.model)
-    items, counts = work.data.items, Counts()
+    items, counts = work.data.items, EncodingCounts()
     with Index.build(
         path, encoder, _told(items, work, encoder, counts), source=work.model
     ) as built:
@@ -182,7 +182,7 @@ def _kept_apart(
 
 
 def _told(
-    items: Mapping[str, Item], work: Work, encoder: Encoder, counts: Counts
+    items: Mapping[str, Item], work: Work, encoder: Encoder, counts: EncodingCounts
 ) -> Iterator[Item]:
     for number, item in enumerate(items.values(), start=1):
         encoder.reader.read([item.text], "document", counts)

@@ -25,22 +25,22 @@ from numpy.typing import NDArray
 from idiolect.encoding.encoder import Encoder
 from idiolect.pipeline.encoders import open_index
 from idiolect.pipeline.language import check_promises, measure_language
-from idiolect.pipeline.metrics import (
+from idiolect.pipeline.stage_metrics import (
     EvaluateMetrics,
-    Found,
+    FoundItem,
     Ranking,
     Search,
     Significance,
     System,
 )
 from idiolect.pipeline.stages import Work, is_encoder, load_encoder
-from idiolect.pipeline.systems import COMPARISONS, SYSTEMS, Candidate
-from idiolect.ranking.baselines import BM25, Dense
-from idiolect.ranking.collection import Collection
-from idiolect.ranking.metrics import Evaluation, Run
-from idiolect.ranking.metrics import evaluate as measure
-from idiolect.ranking.significance import compare
-from idiolect.search.hybrid import Fusion, fuse
+from idiolect.pipeline.systems import COMPARISONS, SYSTEMS, MeasuredSystem
+from idiolect.ranking.evaluation.baselines import BM25, Dense
+from idiolect.ranking.evaluation.judged_collection import JudgedCollection
+from idiolect.ranking.evaluation.metrics import Evaluation, Run
+from idiolect.ranking.evaluation.metrics import evaluate as measure
+from idiolect.ranking.evaluation.significance import compare
+from idiolect.search.fusion import Fusion, fuse
 from idiolect.search.index import Index, Mode
 from idiolect.search.items import Hit
 from idiolect.text.files import read_json, write_atomic
@@ -81,7 +81,9 @@ def evaluate(work: Work) -> EvaluateMetrics:
 class _Runs:
     """What all systems answer, and what that is worth."""
 
-    def __init__(self, work: Work, search: Collection | None, similar: Collection | None) -> None:
+    def __init__(
+        self, work: Work, search: JudgedCollection | None, similar: JudgedCollection | None
+    ) -> None:
         self.work, self.texts = work, work.data.texts
         self.tests = {"search": search, "similar": similar}
         self.values: dict[str, dict[str, Evaluation]] = {"search": {}, "similar": {}}
@@ -89,7 +91,7 @@ class _Runs:
         self._tuned: Dense | None = None
         self._shown: dict[str, Run] = {}
 
-    def add(self, system: Candidate) -> None:
+    def add(self, system: MeasuredSystem) -> None:
         """Let a system answer both tests."""
         if not system.ranks:
             return
@@ -113,7 +115,7 @@ class _Runs:
                 np.save(self.work.folder / "vectors.npy", self._tuned.vectors)
                 self._write_searches(encoder)
 
-    def told(self, system: Candidate) -> System:
+    def told(self, system: MeasuredSystem) -> System:
         """Return a system's figures."""
         means = {
             test: found[system.name].means if system.name in found else None
@@ -190,7 +192,7 @@ class _Runs:
         dense.vectors = np.stack([v for name in dense.ids if (v := vectors[name]) is not None])
         return dense
 
-    def _encoder(self, system: Candidate) -> Encoder:
+    def _encoder(self, system: MeasuredSystem) -> Encoder:
         model = str(self.work.done[system.step] / "model") if system.step else self.work.base
         if system.step.endswith("tune"):
             return Encoder.load(model)
@@ -201,7 +203,7 @@ class _Runs:
 
     def _ask(
         self,
-        system: Candidate,
+        system: MeasuredSystem,
         search: Callable[[Mapping[str, str]], Run],
         similar: Callable[[Mapping[str, str]], Run] | None,
     ) -> None:
@@ -238,7 +240,7 @@ class _Runs:
             )
         _write_json(self.work, "searches.json", searches)
 
-    def _found(self, collection: Collection, query: str, system: str) -> list[Found]:
+    def _found(self, collection: JudgedCollection, query: str, system: str) -> list[FoundItem]:
         grades, items = collection.judgements[query], self.work.data.items
         return [
             {
@@ -255,11 +257,11 @@ def _collection(
     texts: Mapping[str, str],
     queries: Mapping[str, str],
     judgements: Mapping[str, Mapping[str, float]],
-) -> Collection | None:
-    return Collection.join(texts, queries, judgements) if judgements else None
+) -> JudgedCollection | None:
+    return JudgedCollection.join(texts, queries, judgements) if judgements else None
 
 
-def _ranking(collection: Collection | None) -> Ranking | None:
+def _ranking(collection: JudgedCollection | None) -> Ranking | None:
     if collection is None:
         return None
     asked = [q for q, grades in collection.judgements.items() if max(grades.values()) > 0]
@@ -298,7 +300,7 @@ def _best(ids: list[str], scores: NDArray[np.float32]) -> dict[str, float]:
     return {ids[place]: float(scores[place]) for place in best}
 
 
-def _cut(dense: Dense, collection: Collection, test: str, dimensions: int) -> Run:
+def _cut(dense: Dense, collection: JudgedCollection, test: str, dimensions: int) -> Run:
     if test == "search":
         return dense.search(collection.queries, dimensions=dimensions)
     return _without_selves(_nearest(dense, collection.queries, dimensions))

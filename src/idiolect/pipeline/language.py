@@ -7,12 +7,12 @@ import heapq
 from collections.abc import Mapping
 from itertools import islice
 
-from idiolect.pipeline.metrics import Language, Promises, TokenCount
+from idiolect.pipeline.stage_metrics import Language, Promises, TokenCount
 from idiolect.pipeline.stages import Work, load_model
 from idiolect.text.corpus import Corpus
-from idiolect.training.evaluation import compare, score, windows
-from idiolect.training.frozen import fingerprint
+from idiolect.training.frozen_rows import fingerprint
 from idiolect.training.optim import original_rows
+from idiolect.training.text_evaluation import compare, score, windows
 
 __all__ = ["check_promises", "measure_language", "some_windows"]
 

@@ -25,12 +25,12 @@ from pathlib import Path
 from idiolect import __version__
 from idiolect.errors import IdiolectError, InputError
 from idiolect.pipeline import encoders, stages
-from idiolect.pipeline.config import Config, find_base
 from idiolect.pipeline.data import Data
+from idiolect.pipeline.display import Display
 from idiolect.pipeline.evaluation import evaluate
-from idiolect.pipeline.folder import Folder
-from idiolect.pipeline.progress import Display
 from idiolect.pipeline.report.page import write_report
+from idiolect.pipeline.run_directory import RunDirectory
+from idiolect.pipeline.settings import PipelineConfig, find_base
 from idiolect.pipeline.stages import Stage, Work
 from idiolect.text.files import read_text
 from idiolect.training.progress import listen
@@ -63,7 +63,7 @@ class Step:
         return self.after if self.model is None else (self.model, *self.after)
 
 
-def road(config: Config) -> list[Step]:
+def road(config: PipelineConfig) -> list[Step]:
     """Return the steps of a configuration, each after those it depends on."""
     text = ("items", "corpus", "general")
     tests = ("queries", "judgements", "similar")
@@ -117,8 +117,8 @@ def run(path: str | Path, *, out: str | Path | None = None) -> Path:
         KeyboardInterrupt: It was stopped; the same call goes on.
     """
     path = Path(path)
-    config = Config.load(path)
-    folder = Folder(out if out is not None else path.parent / config.out)
+    config = PipelineConfig.load(path)
+    folder = RunDirectory(out if out is not None else path.parent / config.out)
     data = Data(config.data, path.parent)
     base = find_base(config.base, path.parent)
     steps = road(config)
@@ -153,7 +153,9 @@ def run(path: str | Path, *, out: str | Path | None = None) -> Path:
     return folder.path
 
 
-def _fingerprints(steps: list[Step], config: Config, data: Data, base: str) -> dict[str, str]:
+def _fingerprints(
+    steps: list[Step], config: PipelineConfig, data: Data, base: str
+) -> dict[str, str]:
     model = _base_fingerprint(base)
     prints: dict[str, str] = {}
     for step in steps:

@@ -18,9 +18,9 @@ from typing import Any
 from idiolect.encoding.encoder import Encoder
 from idiolect.encoding.tune import tune_on_text
 from idiolect.models.language_model import LanguageModel
-from idiolect.pipeline.config import Config
 from idiolect.pipeline.data import Data
-from idiolect.pipeline.metrics import (
+from idiolect.pipeline.settings import PipelineConfig
+from idiolect.pipeline.stage_metrics import (
     AuditMetrics,
     BrokenTerm,
     ExtendMetrics,
@@ -28,18 +28,18 @@ from idiolect.pipeline.metrics import (
     TokenCount,
     TrainingMetrics,
 )
-from idiolect.text.extension import Check
 from idiolect.text.hub import locate
-from idiolect.text.tokenizer import Tokenizer
-from idiolect.training.plan import Plan
+from idiolect.text.tokenizers.extension import Check
+from idiolect.text.tokenizers.tokenizer import Tokenizer
 from idiolect.training.pretrain import ObjectiveName, pretrain
 from idiolect.training.progress import Listener
-from idiolect.vocabulary.audit import Audit, Group
-from idiolect.vocabulary.audit import audit as find_terms
-from idiolect.vocabulary.census import Statistics
-from idiolect.vocabulary.distill import distill as teach_rows
-from idiolect.vocabulary.distill import distillation_plan
-from idiolect.vocabulary.extend import extend as extend_model
+from idiolect.training.training_config import TrainingConfig
+from idiolect.vocabulary.audit.audit import Audit, TermGroup
+from idiolect.vocabulary.audit.audit import audit as find_terms
+from idiolect.vocabulary.audit.census import Statistics
+from idiolect.vocabulary.extend.extend import extend as extend_model
+from idiolect.vocabulary.rows.distill import distill as teach_rows
+from idiolect.vocabulary.rows.distill import distillation_plan
 from idiolect.vocabulary.terms import Term, Terms, read_glossary
 
 __all__ = [
@@ -66,7 +66,7 @@ SAVE_EVERY = 100
 class Work:
     """What a step is given."""
 
-    config: Config
+    config: PipelineConfig
     data: Data
     base: str
     """Where the base is, as `LanguageModel.load` takes it."""
@@ -203,7 +203,7 @@ def adapt(work: Work) -> TrainingMetrics:
     model, network = encoder.model, encoder.model.network
     length = min(settings.length, network.config.max_positions or settings.length)
     has_head = "language" in network.heads
-    plan = Plan(
+    plan = TrainingConfig(
         length=length,
         batch=settings.batch,
         learning_rate=settings.learning_rate or (_HEAD_RATE if has_head else _IMITATION_RATE),
@@ -252,7 +252,7 @@ def adapt(work: Work) -> TrainingMetrics:
     return {**summed_up(work.folder), "train": settings.train, "objective": objective}
 
 
-def _random_terms(found: Audit, rows: int, config: Config) -> Terms:
+def _random_terms(found: Audit, rows: int, config: PipelineConfig) -> Terms:
     """Choose as many rows among the candidates, without regard to what they save."""
     forms = [
         candidate.form
@@ -275,7 +275,7 @@ def _text(statistics: Statistics) -> TextMetrics:
     }
 
 
-def _broken(tokenizer: Tokenizer, group: Group, chosen: set[str]) -> BrokenTerm:
+def _broken(tokenizer: Tokenizer, group: TermGroup, chosen: set[str]) -> BrokenTerm:
     best = group.candidates[0]
     pieces = tokenizer.decode_batch([[piece] for piece in best.pieces], skip_special_tokens=False)
     return {

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from idiolect.errors import InputError
-from idiolect.pipeline.config import Config, DataSettings
+from idiolect.pipeline.settings import DataSettings, PipelineConfig
 from idiolect.text.records import is_readable, read_records
 
 __all__ = ["Survey", "survey"]
@@ -136,7 +136,7 @@ def _written(base: str, found: Mapping[str, Path | None], fields: Mapping[str, A
         "# What each key is for stands behind it; keys in comments have their usual values.",
         "",
     ]
-    lines += _lines(Config, {"base": base}, ("base", "out", "seed"))
+    lines += _lines(PipelineConfig, {"base": base}, ("base", "out", "seed"))
     given: dict[str, Any] = {
         name: f"{path.name}/" if path.is_dir() else path.name
         for name, path in found.items()
@@ -148,7 +148,7 @@ def _written(base: str, found: Mapping[str, Path | None], fields: Mapping[str, A
             given[name] = value
     lines += ["", "[data]", *_lines(DataSettings, given, tuple(DataSettings.model_fields))]
     for table in _TABLES:
-        kind: Any = Config.model_fields[table].annotation
+        kind: Any = PipelineConfig.model_fields[table].annotation
         lines += ["", f"[{table}]", *_lines(kind, {}, tuple(kind.model_fields))]
     return "\n".join(lines) + "\n"
 

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["COMPARISONS", "SYSTEMS", "Candidate"]
+__all__ = ["COMPARISONS", "SYSTEMS", "MeasuredSystem"]
 
 
 @dataclass(frozen=True)
-class Candidate:
+class MeasuredSystem:
     """A system that may be measured."""
 
     name: str
@@ -28,18 +28,20 @@ class Candidate:
 
 
 SYSTEMS = (
-    Candidate("bm25", "BM25"),
-    Candidate("base", "base"),
-    Candidate("vocabulary", "+ vocabulary", "distill"),
-    Candidate("pretraining", "+ pre-training", "adapt"),
-    Candidate("tuning", "+ tuning", "tune"),
-    Candidate("words", "the index, words only", "index"),
-    Candidate("hybrid", "hybrid", "index"),
-    Candidate("untrained", "untrained tokens", "extend", True),
-    Candidate("plain.pretraining", "no new tokens, adapted", "plain.adapt", True, ranks=False),
-    Candidate("plain.tuning", "no new tokens, tuned", "plain.tune", True),
-    Candidate("random.pretraining", "random tokens, adapted", "random.adapt", True, ranks=False),
-    Candidate("random.tuning", "random tokens, tuned", "random.tune", True),
+    MeasuredSystem("bm25", "BM25"),
+    MeasuredSystem("base", "base"),
+    MeasuredSystem("vocabulary", "+ vocabulary", "distill"),
+    MeasuredSystem("pretraining", "+ pre-training", "adapt"),
+    MeasuredSystem("tuning", "+ tuning", "tune"),
+    MeasuredSystem("words", "the index, words only", "index"),
+    MeasuredSystem("hybrid", "hybrid", "index"),
+    MeasuredSystem("untrained", "untrained tokens", "extend", True),
+    MeasuredSystem("plain.pretraining", "no new tokens, adapted", "plain.adapt", True, ranks=False),
+    MeasuredSystem("plain.tuning", "no new tokens, tuned", "plain.tune", True),
+    MeasuredSystem(
+        "random.pretraining", "random tokens, adapted", "random.adapt", True, ranks=False
+    ),
+    MeasuredSystem("random.tuning", "random tokens, tuned", "random.tune", True),
 )
 """In the order they are told."""
 

@@ -20,18 +20,18 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from idiolect.encoding.batches import Draw
-from idiolect.encoding.forward import evaluating
-from idiolect.encoding.reading import Counts, by_length
+from idiolect.encoding.encoder_forward import evaluating
+from idiolect.encoding.objectives.pair_batches import EpochSample
+from idiolect.encoding.text_reader import EncodingCounts, by_length
 from idiolect.errors import ConfigError
 from idiolect.models.language_model import LanguageModel
 from idiolect.nn.embedding import ExtendedEmbedding
 from idiolect.nn.transformer import Transformer
-from idiolect.ranking.groups import Group, Loss, check_loss, ranking_loss
-from idiolect.ranking.joint import JointBatch, JointFrame
-from idiolect.ranking.learning import learn
-from idiolect.training.frozen import fingerprint
-from idiolect.training.plan import Plan
+from idiolect.ranking.groups import QueryGroup, RankingLoss, check_loss, ranking_loss
+from idiolect.ranking.text_pairs import PairTemplate, TextPairBatch
+from idiolect.ranking.train_ranker import learn
+from idiolect.training.frozen_rows import fingerprint
+from idiolect.training.training_config import TrainingConfig
 
 __all__ = ["CrossEncoder"]
 
@@ -67,7 +67,7 @@ class CrossEncoder:
             raise ConfigError(f"a length of {length} tokens", hint=f"from 8 to {positions}")
         self.model = model
         self.length = length or min(positions, 512)
-        self.frame = JointFrame.of(model.tokenizer)
+        self.frame = PairTemplate.of(model.tokenizer)
 
     @classmethod
     def of(cls, model: LanguageModel, *, length: int | None = None, seed: int = 0) -> Self:
@@ -109,7 +109,7 @@ class CrossEncoder:
         return f"{weights}-{self.model.tokenizer.fingerprint}-{self.length}"
 
     def score(
-        self, pairs: Sequence[tuple[str, str]], *, counts: Counts | None = None
+        self, pairs: Sequence[tuple[str, str]], *, counts: EncodingCounts | None = None
     ) -> NDArray[np.float32]:
         """Score pairs of a query and a document.
 
@@ -126,18 +126,18 @@ class CrossEncoder:
         scores = np.zeros(len(rows), np.float32)
         with evaluating(network):
             for batch in by_length([ids for ids, _ in rows], _TOKENS_PER_BATCH):
-                grid = JointBatch.of([rows[i] for i in batch], self.model.tokenizer.pad_id or 0)
+                grid = TextPairBatch.of([rows[i] for i in batch], self.model.tokenizer.pad_id or 0)
                 scores[batch] = self._logits(network, grid.to(network.device)).float().cpu().numpy()
         return scores
 
     def train(
         self,
-        groups: Iterable[Group],
+        groups: Iterable[QueryGroup],
         *,
         out: str | Path,
-        loss: Loss = "listwise",
+        loss: RankingLoss = "listwise",
         epochs: int = 1,
-        plan: Plan | None = None,
+        plan: TrainingConfig | None = None,
     ) -> Self:
         """Train it; a run that was ended is gone on with. The original embedding rows do not move.
 
@@ -169,14 +169,14 @@ class CrossEncoder:
             folder.publish(self.save)
         return self
 
-    def _logits(self, network: Transformer, batch: JointBatch) -> Tensor:
+    def _logits(self, network: Transformer, batch: TextPairBatch) -> Tensor:
         types = batch.types if network.config.token_types > 1 else None
         logits: Tensor = network(batch.ids, batch.mask, types=types).logits
         # Of two classes, "fits" is the second; the difference is the log-odds.
         return logits[:, -1] - logits[:, 0] if logits.shape[1] == 2 else logits[:, 0]
 
     def _read(
-        self, pairs: Sequence[tuple[str, str]], counts: Counts | None = None
+        self, pairs: Sequence[tuple[str, str]], counts: EncodingCounts | None = None
     ) -> list[tuple[list[int], list[int]]]:
         """Return ids and types of each pair; the document is cut first, then the query."""
         tokenizer = self.model.tokenizer
@@ -203,21 +203,23 @@ class _Ranking:
 
     predicts_text = False
 
-    def __init__(self, ranker: CrossEncoder, groups: Sequence[Group], loss: Loss) -> None:
+    def __init__(
+        self, ranker: CrossEncoder, groups: Sequence[QueryGroup], loss: RankingLoss
+    ) -> None:
         self.ranker, self.groups, self.kind = ranker, groups, loss
 
-    def prepare(self, rows: Draw) -> JointBatch:
+    def prepare(self, rows: EpochSample) -> TextPairBatch:
         """Read some groups."""
         chosen = [self.groups[number] for number in rows.sources]
         pairs = [(group.query, text) for group in chosen for text in group.documents]
-        return JointBatch.of(
+        return TextPairBatch.of(
             self.ranker._read(pairs),
             self.ranker.model.tokenizer.pad_id or 0,
             [label for group in chosen for label in group.labels],
             [len(group.documents) for group in chosen],
         )
 
-    def loss(self, network: Transformer, batch: JointBatch) -> Tensor:
+    def loss(self, network: Transformer, batch: TextPairBatch) -> Tensor:
         """Return the loss summed over the groups."""
         scores = self.ranker._logits(network, batch).float()
         return ranking_loss(self.kind, scores, batch.labels, batch.sizes)

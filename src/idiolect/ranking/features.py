@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from idiolect.errors import InputError
-from idiolect.ranking.baselines import BM25, Dense
+from idiolect.ranking.evaluation.baselines import BM25, Dense
 
 __all__ = ["Features", "Given"]
 

@@ -22,11 +22,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from idiolect.errors import ConfigError, InputError
-from idiolect.ranking.metrics import Judgements, Run
+from idiolect.ranking.evaluation.metrics import Judgements, Run
 
 __all__ = [
-    "Group",
-    "Loss",
+    "QueryGroup",
+    "RankingLoss",
     "check_groups",
     "check_loss",
     "fingerprint_groups",
@@ -34,12 +34,12 @@ __all__ = [
     "ranking_loss",
 ]
 
-Loss = Literal["pointwise", "listwise"]
+RankingLoss = Literal["pointwise", "listwise"]
 """What is minimised."""
 
 
 @dataclass(frozen=True)
-class Group:
+class QueryGroup:
     """A query and the documents it is learnt with."""
 
     query: str
@@ -58,7 +58,7 @@ def make_groups(
     *,
     negatives: int = 7,
     seed: int = 0,
-) -> list[Group]:
+) -> list[QueryGroup]:
     """Put each relevant document in a group with others that a search found for the same query.
 
     What the search found and nobody called relevant is taken for irrelevant: hard negatives.
@@ -80,7 +80,7 @@ def make_groups(
             others = draw.permutation(len(wrong))[:negatives].tolist()
             names = [right, *(wrong[place] for place in others)]
             groups.append(
-                Group(
+                QueryGroup(
                     queries[query],
                     tuple(documents[name] for name in names),
                     (grades[right] / best, *(0.0 for _ in others)),
@@ -89,7 +89,7 @@ def make_groups(
     return groups
 
 
-def check_groups(groups: Iterable[Group]) -> list[Group]:
+def check_groups(groups: Iterable[QueryGroup]) -> list[QueryGroup]:
     """Refuse groups that cannot be learnt from.
 
     Raises:
@@ -113,13 +113,13 @@ def check_loss(loss: str) -> None:
     """Refuse an unknown loss.
 
     Raises:
-        ConfigError: It is none of `Loss`.
+        ConfigError: It is none of `RankingLoss`.
     """
-    if loss not in get_args(Loss):
-        raise ConfigError(f"loss={loss!r}", hint="one of " + ", ".join(get_args(Loss)))
+    if loss not in get_args(RankingLoss):
+        raise ConfigError(f"loss={loss!r}", hint="one of " + ", ".join(get_args(RankingLoss)))
 
 
-def fingerprint_groups(groups: Iterable[Group]) -> str:
+def fingerprint_groups(groups: Iterable[QueryGroup]) -> str:
     """Hash everything that is learnt from: 32 hexadecimal digits."""
     digest = hashlib.blake2b(digest_size=16)
     for group in groups:
@@ -127,7 +127,7 @@ def fingerprint_groups(groups: Iterable[Group]) -> str:
     return digest.hexdigest()
 
 
-def ranking_loss(loss: Loss, scores: Tensor, labels: Tensor, sizes: Sequence[int]) -> Tensor:
+def ranking_loss(loss: RankingLoss, scores: Tensor, labels: Tensor, sizes: Sequence[int]) -> Tensor:
     """Return the loss summed over groups.
 
     Shape: scores and labels (documents,), those of one group after those of another.
@@ -151,7 +151,7 @@ def _listwise(scores: Tensor, labels: Tensor) -> Tensor:
     return -(shares * F.log_softmax(scores, dim=0)).sum()
 
 
-_LOSSES: dict[Loss, Callable[[Tensor, Tensor], Tensor]] = {
+_LOSSES: dict[RankingLoss, Callable[[Tensor, Tensor], Tensor]] = {
     "pointwise": _pointwise,
     "listwise": _listwise,
 }

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import track
 
 from idiolect.errors import InputError, VerificationError
-from idiolect.ranking.metrics import Run
+from idiolect.ranking.evaluation.metrics import Run
 
 __all__ = ["Scorer", "rerank"]
 

@@ -30,19 +30,19 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from idiolect.encoding.batches import Draw
 from idiolect.encoding.encoder import Encoder
-from idiolect.encoding.forward import evaluating
-from idiolect.encoding.reading import Counts, by_length
+from idiolect.encoding.encoder_forward import evaluating
+from idiolect.encoding.objectives.pair_batches import EpochSample
+from idiolect.encoding.text_reader import EncodingCounts, by_length
 from idiolect.errors import CheckpointError, ConfigError
 from idiolect.nn.transformer import Transformer
-from idiolect.ranking.crossing import Crossing, TowerHead
-from idiolect.ranking.groups import Group, Loss, check_loss, ranking_loss
-from idiolect.ranking.learning import learn
+from idiolect.ranking.groups import QueryGroup, RankingLoss, check_loss, ranking_loss
 from idiolect.ranking.rerank import Scorer
+from idiolect.ranking.tower_head import Crossing, TowerHead
+from idiolect.ranking.train_ranker import learn
 from idiolect.text.files import read_bytes, read_json, write_atomic
-from idiolect.training.frozen import fingerprint
-from idiolect.training.plan import Plan
+from idiolect.training.frozen_rows import fingerprint
+from idiolect.training.training_config import TrainingConfig
 
 __all__ = ["TwoTower", "soft_labels"]
 
@@ -154,7 +154,7 @@ class TwoTower:
         texts: Sequence[str],
         *,
         kind: Literal["query", "document"],
-        counts: Counts | None = None,
+        counts: EncodingCounts | None = None,
     ) -> NDArray[np.float32]:
         """Make a vector of each text; zeros of an empty one.
 
@@ -167,7 +167,7 @@ class TwoTower:
             Of length one with a cosine crossing. Shape: (texts, dimensions), in their order.
         """
         tower = self.towers[kind]
-        rows = tower.reader.read(texts, kind, Counts() if counts is None else counts)
+        rows = tower.reader.read(texts, kind, EncodingCounts() if counts is None else counts)
         vectors = np.zeros((len(rows), self.dimensions), np.float32)
         with self._evaluating():
             for batch in by_length(rows, _TOKENS_PER_BATCH):
@@ -200,13 +200,13 @@ class TwoTower:
     def distil(
         self,
         teacher: Scorer,
-        groups: Iterable[Group],
+        groups: Iterable[QueryGroup],
         *,
         out: str | Path,
         temperature: float = 1.0,
-        loss: Loss = "listwise",
+        loss: RankingLoss = "listwise",
         epochs: int = 1,
-        plan: Plan | None = None,
+        plan: TrainingConfig | None = None,
     ) -> Self:
         """Learn from a teacher's soft labels; no judgements are needed.
 
@@ -229,12 +229,12 @@ class TwoTower:
 
     def train(
         self,
-        groups: Iterable[Group],
+        groups: Iterable[QueryGroup],
         *,
         out: str | Path,
-        loss: Loss = "listwise",
+        loss: RankingLoss = "listwise",
         epochs: int = 1,
-        plan: Plan | None = None,
+        plan: TrainingConfig | None = None,
     ) -> Self:
         """Train it; a run that was ended is gone on with. The original embedding rows do not move.
 
@@ -292,8 +292,8 @@ class TwoTower:
 
 
 def soft_labels(
-    teacher: Scorer, groups: Iterable[Group], *, loss: Loss, temperature: float = 1.0
-) -> list[Group]:
+    teacher: Scorer, groups: Iterable[QueryGroup], *, loss: RankingLoss, temperature: float = 1.0
+) -> list[QueryGroup]:
     """Give the documents of each query a teacher's labels.
 
     Args:
@@ -353,16 +353,18 @@ class _Distillation:
 
     predicts_text = False
 
-    def __init__(self, model: TwoTower, groups: Sequence[Group], loss: Loss) -> None:
+    def __init__(self, model: TwoTower, groups: Sequence[QueryGroup], loss: RankingLoss) -> None:
         self.model, self.groups, self.kind = model, groups, loss
 
-    def prepare(self, rows: Draw) -> _Batch:
+    def prepare(self, rows: EpochSample) -> _Batch:
         chosen = [self.groups[number] for number in rows.sources]
         texts = [text for group in chosen for text in group.documents]
         towers = self.model.towers
         return _Batch(
-            towers["query"].reader.read([group.query for group in chosen], "query", Counts()),
-            towers["document"].reader.read(texts, "document", Counts()),
+            towers["query"].reader.read(
+                [group.query for group in chosen], "query", EncodingCounts()
+            ),
+            towers["document"].reader.read(texts, "document", EncodingCounts()),
             torch.tensor([label for group in chosen for label in group.labels]),
             tuple(len(group.documents) for group in chosen),
         )

@@ -20,9 +20,9 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 from idiolect.errors import ConfigError, InputError
-from idiolect.search.hybrid import Fusion, choose_weights, diversify, fuse
+from idiolect.search.fusion import Fusion, choose_weights, diversify, fuse
 from idiolect.search.items import Hits, Item, check_count, check_text
-from idiolect.search.store import Store
+from idiolect.search.store.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from idiolect.encoding.encoder import Encoder
-    from idiolect.search.contract import AnyStore
+    from idiolect.search.store.any_store import AnyStore
 
 __all__ = ["Index", "Mode"]
 
@@ -221,7 +221,7 @@ class Index:
             text: the query.
             k: how many, 1 to 10,000.
             mode: `dense` by vectors (the score is a cosine), `lexical` by words (BM25), or
-                `hybrid`, both joined (see `idiolect.search.hybrid.fuse`).
+                `hybrid`, both joined (see `idiolect.search.fusion.fuse`).
             filter: see `idiolect.search.filters`.
             namespace: where to search.
             fusion: how hybrid joins: `reciprocal` or `weighted`; by default as `weigh` found, or

@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
 from idiolect.errors import InputError
+from idiolect.search.diskann.metric import Metric
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -24,7 +25,6 @@ __all__ = [
     "Hit",
     "Hits",
     "Item",
-    "Metric",
     "change",
     "check_count",
     "check_deletion",
@@ -37,8 +37,6 @@ __all__ = [
     "encode_metadata",
     "is_unicode",
 ]
-
-Metric = Literal["cosine", "inner", "l2"]
 
 _LONGEST_ID = 512  # bytes
 _LARGEST_METADATA = 40 * 1024  # bytes of JSON, as Pinecone's

@@ -28,14 +28,14 @@ from torch import Tensor, nn
 from idiolect.errors import ConfigError, TrainingError
 from idiolect.nn.layer import Layer
 from idiolect.nn.transformer import Transformer
-from idiolect.training.chance import derive_seed
 from idiolect.training.checkpoint import Checkpoint, RunFolder
 from idiolect.training.distributed import Workers
 from idiolect.training.optim import make_optimizer
-from idiolect.training.plan import Plan
 from idiolect.training.progress import Reporter
+from idiolect.training.seeds import derive_seed
+from idiolect.training.training_config import TrainingConfig
 
-__all__ = ["Divisible", "Examples", "Objective", "Source", "Trainer"]
+__all__ = ["BatchSource", "Divisible", "Examples", "Objective", "Trainer"]
 
 _EXPLOSION = 3.0
 """A loss this many times its running mean, and one more, is no noise."""
@@ -86,7 +86,7 @@ class Objective(Protocol):
         """Return the loss summed over the batch's targets, a scalar."""
 
 
-class Source(Protocol):
+class BatchSource(Protocol):
     """Where batches come from, endlessly."""
 
     def take(self) -> Examples:
@@ -130,8 +130,8 @@ class Trainer:
         self,
         network: Transformer,
         objective: Objective,
-        source: Source,
-        plan: Plan,
+        source: BatchSource,
+        plan: TrainingConfig,
         *,
         steps: int,
         folder: RunFolder,

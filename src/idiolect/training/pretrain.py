@@ -16,10 +16,11 @@ from idiolect.models.language_model import LanguageModel
 from idiolect.nn.lora import LoraConfig, add_lora, merge_lora
 from idiolect.nn.transformer import Transformer
 from idiolect.text.corpus import Corpus
-from idiolect.training.batches import Frame, PackedDocuments
 from idiolect.training.checkpoint import RunFolder
+from idiolect.training.data.packed_documents import PackedDocuments, TextTemplate
+from idiolect.training.data.token_file import TokenFile
 from idiolect.training.distributed import Workers, without_weights
-from idiolect.training.frozen import (
+from idiolect.training.frozen_rows import (
     bytes_written,
     check_rows,
     fingerprint,
@@ -31,9 +32,8 @@ from idiolect.training.loop import Objective, Trainer
 from idiolect.training.objectives.causal import Causal
 from idiolect.training.objectives.masked import Masked
 from idiolect.training.optim import Train, choose_parameters, row_rate
-from idiolect.training.plan import Plan
 from idiolect.training.progress import showing
-from idiolect.training.tokens import TokenFile
+from idiolect.training.training_config import TrainingConfig
 
 __all__ = ["ObjectiveName", "pretrain"]
 
@@ -52,7 +52,7 @@ def pretrain(
     replay_share: float = 0.1,
     unfreeze_original_rows: bool = False,
     lora: LoraConfig | None = None,
-    plan: Plan | None = None,
+    plan: TrainingConfig | None = None,
     sharded: bool = False,
     tensorboard: bool = False,
 ) -> LanguageModel:
@@ -89,7 +89,7 @@ def pretrain(
         TrainingError: The loss is not finite or explodes.
         VerificationError: Original rows moved.
     """
-    plan = plan or Plan()
+    plan = plan or TrainingConfig()
     network = model.network
     if train == "rows" and plan.learning_rate is None:
         plan = replace(plan, learning_rate=row_rate(network))
@@ -141,7 +141,7 @@ def pretrain(
 def _train(
     model: LanguageModel,
     trained: Mapping[str, nn.Parameter],
-    plan: Plan,
+    plan: TrainingConfig,
     steps: int,
     objective: ObjectiveName,
     folder: RunFolder,
@@ -153,7 +153,7 @@ def _train(
     tokens = TokenFile(folder.tokens, tokenizer)
     source = PackedDocuments(
         tokens,
-        Frame.of(tokenizer, causal=objective == "causal"),
+        TextTemplate.of(tokenizer, causal=objective == "causal"),
         length=plan.length,
         rows=plan.batch,
         seed=plan.seed,
@@ -183,7 +183,7 @@ def _train(
     narrow(model.network, formats)
 
 
-def _check(network: Transformer, plan: Plan, steps: int, objective: str) -> None:
+def _check(network: Transformer, plan: TrainingConfig, steps: int, objective: str) -> None:
     if steps < 1:
         raise ConfigError(f"a run of {steps} steps", hint="at least 1")
     if objective not in get_args(ObjectiveName):

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from idiolect.text.extension import Refused
-from idiolect.vocabulary.census import encode_forms
+from idiolect.text.tokenizers.extension import Refused
+from idiolect.vocabulary.audit.census import encode_forms
 from idiolect.vocabulary.terms import objection
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from idiolect.text.tokenizer import Tokenizer
+    from idiolect.text.tokenizers.tokenizer import Tokenizer
     from idiolect.vocabulary.terms import Terms
 
 __all__ = ["Form", "prepare", "see"]

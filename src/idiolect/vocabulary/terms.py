@@ -19,12 +19,12 @@ from idiolect.text.files import read_json, write_atomic
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["LONGEST", "LeftOut", "Source", "Term", "Terms", "objection", "read_glossary"]
+__all__ = ["LONGEST", "LeftOut", "Term", "TermSource", "Terms", "objection", "read_glossary"]
 
 LONGEST = 100
 """Characters in a term; WordPiece, too, gives up on words longer than this."""
 
-Source = Literal["corpus", "glossary", "given"]
+TermSource = Literal["corpus", "glossary", "given"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Term:
     """As a person writes it, without space around it."""
     forms: tuple[str, ...]
     """The stretches of text that become one token each, with the space before them if any."""
-    source: Source = "given"
+    source: TermSource = "given"
     saved: int = 0
     """Tokens its forms save in the audited corpus, beyond what terms before it save."""
 

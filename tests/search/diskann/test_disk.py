@@ -9,7 +9,7 @@ import pytest
 
 from idiolect.errors import CheckpointError, ConfigError, InputError
 from idiolect.search.diskann import DiskGraph, Graph
-from idiolect.search.diskann.format import ArrayFile
+from idiolect.search.diskann.array_file import ArrayFile
 from search.diskann.truth import clusters, recall, scores_of
 
 QUERIES = clusters(60, 72, seed=1)

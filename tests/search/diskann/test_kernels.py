@@ -21,7 +21,7 @@ CHECK = """
 import numpy as np
 from idiolect.search.diskann.codes import aligned
 from idiolect.search.diskann.jit import kernel
-from idiolect.search.diskann import vector
+from idiolect.search.diskann import simd as vector
 
 @kernel
 def run(a, b, lines, which):
@@ -61,7 +61,7 @@ def test_inner_loops(tmp_path: Path, processor: str) -> None:
 COUNT = """
 import numpy as np
 from idiolect.search.diskann import jit
-from idiolect.search.diskann.format import checksum
+from idiolect.search.diskann.array_file import checksum
 checksum(np.zeros(10, np.uint8))
 print(jit.kernel_folder(), sum(checksum.stats.cache_hits.values()))
 """

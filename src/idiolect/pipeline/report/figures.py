@@ -10,7 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from idiolect.pipeline.metrics import (
+from idiolect.pipeline.report import charts
+from idiolect.pipeline.report.charts import Line
+from idiolect.pipeline.report.item_map import Plane
+from idiolect.pipeline.stage_metrics import (
     AuditMetrics,
     EvaluateMetrics,
     IndexMetrics,
@@ -18,9 +21,6 @@ from idiolect.pipeline.metrics import (
     System,
     TextMetrics,
 )
-from idiolect.pipeline.report import charts
-from idiolect.pipeline.report.charts import Line
-from idiolect.pipeline.report.mapping import Plane
 from idiolect.text.files import read_text
 
 __all__ = ["draw"]

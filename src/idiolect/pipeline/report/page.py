@@ -19,10 +19,10 @@ import jinja2
 import numpy as np
 
 from idiolect.errors import CheckpointError, InputError
-from idiolect.pipeline.metrics import Search, System
 from idiolect.pipeline.report.figures import draw
-from idiolect.pipeline.report.mapping import Plane, place
-from idiolect.search.store import Store
+from idiolect.pipeline.report.item_map import Plane, place
+from idiolect.pipeline.stage_metrics import Search, System
+from idiolect.search.store.store import Store
 from idiolect.text.files import read_json, read_text, write_atomic
 from idiolect.vocabulary.terms import Terms
 

@@ -17,14 +17,15 @@ from numpy.typing import NDArray
 
 from idiolect.search.diskann.beam import beam
 from idiolect.search.diskann.codes import code_room, prepare_query
+from idiolect.search.diskann.graph_rows import GraphRows
+from idiolect.search.diskann.graph_search import next_tag
 from idiolect.search.diskann.hubs import attract
 from idiolect.search.diskann.jit import kernel
+from idiolect.search.diskann.metric import METRICS
 from idiolect.search.diskann.prune import choose, sort_candidates
-from idiolect.search.diskann.rows import METRICS, Rows
-from idiolect.search.diskann.search import next_tag
 from idiolect.search.diskann.threads import Crew, by_target
 
-__all__ = ["Plan", "connect", "construct"]
+__all__ = ["BuildPlan", "connect", "construct"]
 
 _SLACK = 1.3
 """Room for edges back while building; without it nearly each of them would prune a row."""
@@ -35,7 +36,7 @@ _PIECE = 32
 
 
 @dataclass(frozen=True)
-class Plan:
+class BuildPlan:
     """How rows are placed."""
 
     width: int
@@ -137,7 +138,7 @@ def _batches(order: NDArray[np.int64], placed: int) -> Iterator[NDArray[np.int64
 
 
 def _place(
-    rows: Rows,
+    rows: GraphRows,
     graph: NDArray[np.int32],
     batch: NDArray[np.int64],
     width: int,
@@ -169,7 +170,9 @@ def _place(
     crew.share(link, len(targets), 8 * _PIECE)
 
 
-def connect(rows: Rows, points: NDArray[np.int64], placed: int, plan: Plan, crew: Crew) -> None:
+def connect(
+    rows: GraphRows, points: NDArray[np.int64], placed: int, plan: BuildPlan, crew: Crew
+) -> None:
     """Place new points in the graph, in this order; `placed` rows are in it already."""
     many = 8 * len(points) > placed
     graph = _with_slack(rows) if many else rows.neighbours
@@ -181,7 +184,7 @@ def connect(rows: Rows, points: NDArray[np.int64], placed: int, plan: Plan, crew
         attract(rows, batch, plan.width, crew)
 
 
-def construct(rows: Rows, plan: Plan, crew: Crew) -> None:
+def construct(rows: GraphRows, plan: BuildPlan, crew: Crew) -> None:
     """Build the graph of all rows: two passes in a random order."""
     graph = _with_slack(rows)
     order = np.random.default_rng(plan.seed).permutation(rows.count)
@@ -195,7 +198,7 @@ def construct(rows: Rows, plan: Plan, crew: Crew) -> None:
             attract(rows, batch, plan.width, crew)
 
 
-def _with_slack(rows: Rows) -> NDArray[np.int32]:
+def _with_slack(rows: GraphRows) -> NDArray[np.int32]:
     """Return the graph in wider rows."""
     degree = rows.neighbours.shape[1]
     graph = np.full((len(rows.alive), int(_SLACK * degree) + 1), -1, np.int32)
@@ -203,7 +206,7 @@ def _with_slack(rows: Rows) -> NDArray[np.int32]:
     return graph
 
 
-def _narrow(rows: Rows, graph: NDArray[np.int32], alpha: float, crew: Crew) -> None:
+def _narrow(rows: GraphRows, graph: NDArray[np.int32], alpha: float, crew: Crew) -> None:
     """Take the graph back into its rows, pruning those that are too long."""
     factor = np.float32(alpha)
     crew.share(

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from idiolect.search.diskann.jit import kernel
-from idiolect.search.diskann.vector import dot, dot_bytes, dot_nibbles, prefetch
+from idiolect.search.diskann.simd import dot, dot_bytes, dot_nibbles, prefetch
 
 __all__ = [
     "LINE",

@@ -12,8 +12,8 @@ import numpy as np
 
 from idiolect.search.diskann.beam import collect, insert, pack, row_of
 from idiolect.search.diskann.codes import code_room, estimate, prepare_query
+from idiolect.search.diskann.graph_search import next_tag, rank
 from idiolect.search.diskann.jit import kernel
-from idiolect.search.diskann.search import next_tag, rank
 
 __all__ = ["search_kept"]
 

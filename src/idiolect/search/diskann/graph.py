@@ -15,20 +15,19 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from idiolect.errors import ConfigError, InputError
-from idiolect.search.diskann.build import Plan, connect, construct
+from idiolect.search.diskann.build import BuildPlan, connect, construct
 from idiolect.search.diskann.filtered import search_kept
-from idiolect.search.diskann.queries import blank, prepare, share
-from idiolect.search.diskann.rows import (
-    METRICS,
-    Metric,
-    Rows,
+from idiolect.search.diskann.graph_file import read_rows, write_rows
+from idiolect.search.diskann.graph_rows import (
+    GraphRows,
     check_labels,
     check_mask,
     check_vectors,
     metric_name,
 )
-from idiolect.search.diskann.search import scan, search_graph
-from idiolect.search.diskann.stored import read_rows, write_rows
+from idiolect.search.diskann.graph_search import scan, search_graph
+from idiolect.search.diskann.metric import METRICS, Metric
+from idiolect.search.diskann.queries import blank, prepare, share
 from idiolect.search.diskann.threads import Crew
 from idiolect.search.diskann.update import repaired
 
@@ -49,9 +48,9 @@ class Graph:
         >>> ids, scores = graph.search(queries, 10)         # int64 and float32, (q, 10)
     """
 
-    def __init__(self, rows: Rows, *, width: int, seed: int, free: NDArray[np.int64]) -> None:
+    def __init__(self, rows: GraphRows, *, width: int, seed: int, free: NDArray[np.int64]) -> None:
         self._rows = rows
-        self._plan = Plan(width, _ALPHA, seed)
+        self._plan = BuildPlan(width, _ALPHA, seed)
         self._free = free
         self._buried = int(rows.count - len(free) - rows.alive.sum())
         self._lock = threading.RLock()
@@ -74,7 +73,7 @@ class Graph:
             vectors: float32 (n, dimension), n from 0 on; copied.
             metric: What nearest means.
             degree: Edges of a row, 4 bytes each; more are faster at high recall.
-            width: Rows kept in view while a new one looks for neighbours: more is slower to
+            width: GraphRows kept in view while a new one looks for neighbours: more is slower to
                 build and better.
             seed: Of the order in which rows are placed. The same seed gives the same graph.
             labels: int (n,): a small number from 0 on for each row, -1 for none. The rows of a
@@ -92,7 +91,7 @@ class Graph:
             raise ConfigError(f"degree {degree}, width {width}", hint="both must be 2 or more")
         given = np.asarray(vectors, np.float32)
         marked = None if labels is None else check_labels(labels, len(given))
-        rows = Rows.of(given, METRICS[metric], degree, marked)
+        rows = GraphRows.of(given, METRICS[metric], degree, marked)
         graph = cls(rows, width=width, seed=seed, free=np.empty(0, np.int64))
         if rows.count:
             with Crew(threads) as crew:
@@ -227,7 +226,7 @@ class Graph:
             return places
 
     def _place(
-        self, rows: Rows, places: NDArray[np.int64], placed: int, threads: int | None
+        self, rows: GraphRows, places: NDArray[np.int64], placed: int, threads: int | None
     ) -> None:
         """Give rows their neighbours."""
         if not placed:
@@ -265,7 +264,7 @@ class Graph:
             self._free = np.flatnonzero(~rows.alive[: rows.count])
             self._buried = 0
 
-    def snapshot(self) -> Rows:
+    def snapshot(self) -> GraphRows:
         """Return the arrays as they are now, which later writes may change; for other forms."""
         return self._rows
 
@@ -298,7 +297,7 @@ class Graph:
 
 
 def _search_all(
-    rows: Rows,
+    rows: GraphRows,
     label: int | None,
     queries: NDArray[np.float32],
     width: int,
@@ -323,7 +322,7 @@ def _search_all(
 
 
 def _search_kept(
-    rows: Rows,
+    rows: GraphRows,
     keep: NDArray[np.bool_] | None,
     queries: NDArray[np.float32],
     width: int,
@@ -357,14 +356,14 @@ def _search_kept(
     share(task, len(queries), threads)
 
 
-def _many(rows: Rows, label: int, width: int) -> bool:
+def _many(rows: GraphRows, label: int, width: int) -> bool:
     """Whether a label has so many rows that walking among them is cheaper than looking at all."""
     return 0 <= label < len(rows.shares) and bool(
         _SCAN * rows.shares[label] > width * rows.neighbours.shape[1] // 2
     )
 
 
-def _masked(rows: Rows, label: int, keep: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
+def _masked(rows: GraphRows, label: int, keep: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
     """Return the rows with a label, of those a filter keeps."""
     if not len(rows.labels):
         raise InputError("the graph was built without labels", hint="give them to Graph.build")

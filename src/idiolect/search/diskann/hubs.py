@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from idiolect.search.diskann.beam import beam, insert, pack, row_of
 from idiolect.search.diskann.codes import code_room, prepare_query
+from idiolect.search.diskann.graph_rows import GraphRows
+from idiolect.search.diskann.graph_search import next_tag
 from idiolect.search.diskann.jit import kernel
-from idiolect.search.diskann.rows import Rows
-from idiolect.search.diskann.search import next_tag
+from idiolect.search.diskann.simd import dot
 from idiolect.search.diskann.threads import Crew, by_target
-from idiolect.search.diskann.vector import dot
 
 __all__ = ["attract"]
 
@@ -86,7 +86,7 @@ def _offer(vectors, hubs, targets, starts, sources):  # type: ignore[no-untyped-
         _keep_best(vectors, targets[i], candidates, count, hubs[targets[i]])
 
 
-def attract(rows: Rows, points: NDArray[np.int64], width: int, crew: Crew) -> None:
+def attract(rows: GraphRows, points: NDArray[np.int64], width: int, crew: Crew) -> None:
     """Find the hubs of points that are in the graph, and offer the points to them as hubs.
 
     Does nothing under metrics that need none.

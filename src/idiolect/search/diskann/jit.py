@@ -35,7 +35,7 @@ def kernel_folder() -> Path | None:
     user's own is trusted, since what is loaded from it is executed.
     """
     digest = hashlib.sha256()
-    for source in sorted(Path(__file__).parent.glob("*.py")):
+    for source in sorted(Path(__file__).parent.rglob("*.py")):
         digest.update(source.name.encode() + b"\0" + source.read_bytes())
     candidates = [config.CACHE_DIR, os.environ.get("XDG_CACHE_HOME", "")]
     with contextlib.suppress(RuntimeError):  # a user without a home

@@ -14,7 +14,7 @@ import numpy as np
 from idiolect.search.diskann.beam import pack, row_of
 from idiolect.search.diskann.codes import load_row
 from idiolect.search.diskann.jit import kernel
-from idiolect.search.diskann.vector import squared_distance
+from idiolect.search.diskann.simd import squared_distance
 
 __all__ = ["choose", "gap", "sort_candidates"]
 

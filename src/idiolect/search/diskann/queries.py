@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from idiolect.search.diskann.codes import aligned
+from idiolect.search.diskann.graph_rows import check_shape, padded_width, unfit
 from idiolect.search.diskann.jit import kernel
-from idiolect.search.diskann.rows import METRICS, check_shape, padded_width, unfit
+from idiolect.search.diskann.metric import METRICS
+from idiolect.search.diskann.simd import dot
 from idiolect.search.diskann.threads import Crew
-from idiolect.search.diskann.vector import dot
 
 __all__ = ["blank", "prepare", "share"]
 

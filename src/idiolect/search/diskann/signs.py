@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from idiolect.search.diskann.jit import kernel
-from idiolect.search.diskann.rows import METRICS
+from idiolect.search.diskann.metric import METRICS
+from idiolect.search.diskann.simd import popcount
 from idiolect.search.diskann.threads import Crew
-from idiolect.search.diskann.vector import popcount
 
 __all__ = ["SignCodes", "count_signs", "split_query"]
 

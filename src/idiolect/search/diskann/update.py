@@ -12,11 +12,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from idiolect.search.diskann.build import Plan
+from idiolect.search.diskann.build import BuildPlan
+from idiolect.search.diskann.graph_rows import GraphRows
 from idiolect.search.diskann.hubs import attract
 from idiolect.search.diskann.jit import kernel
 from idiolect.search.diskann.prune import choose, sort_candidates
-from idiolect.search.diskann.rows import Rows
 from idiolect.search.diskann.threads import Crew
 
 __all__ = ["repaired"]
@@ -54,7 +54,7 @@ def _repair(vectors, labels, neighbours, alive, alpha, start, stop, out):  # typ
             out[row, :count] = candidates[:count]
 
 
-def repaired(rows: Rows, plan: Plan, crew: Crew) -> Rows:
+def repaired(rows: GraphRows, plan: BuildPlan, crew: Crew) -> GraphRows:
     """Return rows whose graph does not lead to deleted ones; those given are not changed."""
     neighbours = np.full_like(rows.neighbours, -1)
     alpha = np.float32(plan.alpha)

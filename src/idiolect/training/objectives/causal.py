@@ -8,7 +8,7 @@ from torch import Tensor
 from idiolect.errors import InputError
 from idiolect.nn.heads import LanguageHead
 from idiolect.nn.transformer import Transformer
-from idiolect.training.batches import Batch, Rows
+from idiolect.training.data.packed_documents import Batch, PackedRows
 from idiolect.training.objectives.cross_entropy import cross_entropy, vocabulary_blocks
 
 __all__ = ["Causal", "check_head", "language_loss"]
@@ -32,7 +32,7 @@ class Causal:
             )
         check_head(network)
 
-    def prepare(self, rows: Rows) -> Batch:
+    def prepare(self, rows: PackedRows) -> Batch:
         """Say what each token predicts: the next one, unless it stands in another document."""
         targets = torch.full_like(rows.ids, -1)
         together = (rows.documents[:, 1:] == rows.documents[:, :-1]) & (rows.documents[:, 1:] > 0)

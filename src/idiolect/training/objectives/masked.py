@@ -7,10 +7,10 @@ from torch import Tensor
 
 from idiolect.errors import InputError
 from idiolect.nn.transformer import Transformer
-from idiolect.text.tokenizer import Tokenizer
-from idiolect.training.batches import Batch, Frame, Rows
-from idiolect.training.chance import derive_seed
+from idiolect.text.tokenizers.tokenizer import Tokenizer
+from idiolect.training.data.packed_documents import Batch, PackedRows, TextTemplate
 from idiolect.training.objectives.causal import check_head, language_loss
+from idiolect.training.seeds import derive_seed
 
 __all__ = ["Masked"]
 
@@ -48,10 +48,10 @@ class Masked:
             raise InputError("the tokenizer has no mask token", hint="add one, such as [MASK]")
         self.mask_id, self.share, self.seed = tokenizer.mask_id, share, seed
         self.vocabulary = len(tokenizer)
-        frame = Frame.of(tokenizer, causal=False)
+        frame = TextTemplate.of(tokenizer, causal=False)
         self.never = torch.tensor(sorted({*frame.before, *frame.after, self.mask_id}))
 
-    def prepare(self, rows: Rows) -> Batch:
+    def prepare(self, rows: PackedRows) -> Batch:
         """Hide tokens."""
         choice, kind, other = self._draw(rows)
         picked = (choice < self.share) & (rows.documents > 0) & ~torch.isin(rows.ids, self.never)
@@ -64,7 +64,7 @@ class Masked:
         """Return the loss summed over the batch's targets."""
         return language_loss(network, batch)
 
-    def _draw(self, rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
+    def _draw(self, rows: PackedRows) -> tuple[Tensor, Tensor, Tensor]:
         """Draw for each token whether it is picked, what becomes of it, and a random token."""
         length = rows.ids.shape[1]
         generator = torch.Generator()

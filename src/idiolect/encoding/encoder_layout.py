@@ -1,0 +1,222 @@
+"""The directory layout of sentence-transformers: what stands beside the model's own files.
+
+    modules.json                       the steps: transformer, pooling, dense, normalise
+    1_Pooling/config.json              how hidden states become a vector
+    2_Dense/                           a linear map of that vector, if there is one
+    sentence_bert_config.json          how many tokens are read
+    config_sentence_transformers.json  instructions ("prompts")
+
+What that layout cannot say (reading twice, a causal model that reads both ways) is written into the
+pooling's config as a value sentence-transformers refuses, so that it never computes other vectors.
+A step or a setting that we do not compute is an error here for the same reason.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from idiolect.encoding.pooling import Pooling, check_pooling
+from idiolect.encoding.projection import Projection
+from idiolect.errors import CheckpointError, ConfigError
+from idiolect.text.files import read_json, read_text, write_atomic
+
+__all__ = ["LAYOUT_FILES", "EncoderLayout"]
+
+LAYOUT_FILES = (
+    "modules.json",
+    "*_Pooling/config.json",
+    "*_Dense/config.json",
+    "*_Dense/model.safetensors",
+    "sentence_bert_config.json",
+    "config_sentence_transformers.json",
+)
+"""What to fetch of a repository."""
+
+_THEIRS: dict[str, str] = {
+    "mean": "mean",
+    "first": "cls",
+    "last": "lasttoken",
+    "weighted": "weightedmean",
+    "echo": "echo",
+}
+_OURS = {theirs: ours for ours, theirs in _THEIRS.items()}
+_ENDINGS = ((), ("Dense",), ("Normalize",), ("Dense", "Normalize"))
+_IDENTITY = "torch.nn.modules.linear.Identity"
+# Before release 5.4 there was a switch for each kind.
+_SWITCHES = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+    "pooling_mode_lasttoken": "lasttoken",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderLayout:
+    """How a directory's model is to be used as an encoder."""
+
+    pooling: Pooling = "mean"
+    """How hidden states become a vector."""
+    projection: Projection | None = None
+    """What maps that vector."""
+    normalise: bool = False
+    """Whether vectors have length one."""
+    length: int | None = None
+    """Tokens read of a text; `None`: what model and tokenizer say."""
+    both_ways: bool = False
+    """Whether a causal model sees the whole text."""
+    instructions: dict[str, str] = field(default_factory=dict)
+    """Text put before a text, by the kind of text."""
+    default_kind: str | None = None
+    """The kind of texts whose kind is not told."""
+    trained_dimensions: tuple[int, ...] = ()
+    """Shorter widths the model was trained for (Matryoshka)."""
+
+    @classmethod
+    def read(cls, directory: Path) -> EncoderLayout | None:
+        """Read a directory; `None` where it holds a plain model.
+
+        Raises:
+            CheckpointError: A file is missing or damaged.
+            ConfigError: A step or setting that would change the vectors and is not supported.
+        """
+        if not (directory / "modules.json").exists():
+            return None
+        steps = _read_steps(directory / "modules.json")
+        kinds = [kind for kind, _ in steps]
+        if kinds[:2] != ["Transformer", "Pooling"] or tuple(kinds[2:]) not in _ENDINGS:
+            raise ConfigError(
+                f"{directory}: the steps {' → '.join(kinds) or 'none'} are not supported",
+                hint="known: Transformer → Pooling, and Dense and Normalize after them",
+            )
+        if steps[0][1] not in ("", "."):
+            raise ConfigError(f"{directory}: the model is in {steps[0][1]!r}", hint="load that")
+        pooling = read_json(_inside(directory, steps[1][1]) / "config.json")
+        reading = _read_optional(directory / "sentence_bert_config.json")
+        if reading.get("do_lower_case"):
+            raise ConfigError(
+                f"{directory}: do_lower_case is set beside the tokenizer",
+                hint="lower the texts before encoding, and set it to false",
+            )
+        if not pooling.get("include_prompt", True):
+            raise ConfigError(f"{directory}: pooling that leaves instructions out is not supported")
+        prompts = _read_optional(directory / "config_sentence_transformers.json")
+        return cls(
+            pooling=_pooling_of(directory, pooling),
+            projection=_dense_of(_inside(directory, steps[2][1])) if "Dense" in kinds else None,
+            normalise=kinds[-1] == "Normalize",
+            length=reading.get("max_seq_length"),
+            both_ways=pooling.get("both_ways", False),
+            instructions=dict(prompts.get("prompts") or {}),
+            default_kind=prompts.get("default_prompt_name"),
+            trained_dimensions=tuple(prompts.get("matryoshka_dimensions") or ()),
+        )
+
+    def write(self, directory: Path, width: int) -> None:
+        """Write the files beside a model's.
+
+        Args:
+            directory: Where the model was saved; it holds no layout yet.
+            width: Of its hidden states.
+        """
+        pooling: dict[str, Any] = {
+            "word_embedding_dimension": width,
+            "pooling_mode": _THEIRS[self.pooling],
+            "include_prompt": True,
+        }
+        if self.both_ways:
+            pooling["both_ways"] = True
+        prompts: dict[str, Any] = {
+            "prompts": self.instructions,
+            "default_prompt_name": self.default_kind,
+            "similarity_fn_name": "cosine" if self.normalise else "dot",
+        }
+        if self.trained_dimensions:
+            prompts["matryoshka_dimensions"] = list(self.trained_dimensions)
+        kinds = ["Pooling"]
+        kinds += ["Dense"] if self.projection else []
+        kinds += ["Normalize"] if self.normalise else []
+        steps = ["", *(f"{number}_{kind}" for number, kind in enumerate(kinds, 1))]
+        for step in steps[1:]:
+            (directory / step).mkdir()
+        modules = [
+            {
+                "idx": number,
+                "name": str(number),
+                "path": path,
+                "type": f"sentence_transformers.models.{path.partition('_')[2] or 'Transformer'}",
+            }
+            for number, path in enumerate(steps)
+        ]
+        reading = {"max_seq_length": self.length, "do_lower_case": False}
+        _write(directory / "1_Pooling" / "config.json", pooling)
+        if self.projection:
+            dense = {
+                "in_features": self.projection.weight.shape[1],
+                "out_features": self.projection.dimensions,
+                "bias": True,
+                "activation_function": _IDENTITY,
+            }
+            _write(directory / "2_Dense" / "config.json", dense)
+            self.projection.save(directory / "2_Dense" / "model.safetensors")
+        _write(directory / "sentence_bert_config.json", reading)
+        _write(directory / "config_sentence_transformers.json", prompts)
+        _write(directory / "modules.json", modules)
+
+
+def _pooling_of(directory: Path, settings: dict[str, Any]) -> Pooling:
+    modes = settings.get("pooling_mode")
+    if modes is None:
+        modes = [mode for switch, mode in _SWITCHES.items() if settings.get(switch)] or "mean"
+    if isinstance(modes, list) and len(modes) == 1:
+        modes = modes[0]
+    if not isinstance(modes, str) or modes not in _OURS:
+        raise ConfigError(
+            f"{directory}: the pooling {modes!r} is not supported",
+            hint="one of " + ", ".join(_OURS),
+        )
+    kind = _OURS[modes]
+    check_pooling(kind)
+    return kind  # type: ignore[return-value]
+
+
+def _dense_of(folder: Path) -> Projection:
+    settings = read_json(folder / "config.json")
+    activation = settings.get("activation_function", "Tanh")
+    if activation != _IDENTITY or settings.get("use_residual"):
+        raise ConfigError(
+            f"{folder}: a dense step with {activation} or a residual is not supported",
+            hint="known: a linear map",
+        )
+    return Projection.load(folder / "model.safetensors")
+
+
+def _read_steps(path: Path) -> list[tuple[str, str]]:
+    """Return kind and folder of each step."""
+    try:
+        steps = json.loads(read_text(path))
+        return [(str(step["type"]).rpartition(".")[2], str(step["path"])) for step in steps]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} is damaged: {error}", hint="fetch it again") from error
+
+
+def _inside(directory: Path, name: str) -> Path:
+    """Refuse a folder outside the model's."""
+    path = Path(os.path.normpath(directory / name))
+    if not path.is_relative_to(os.path.normpath(directory)):
+        raise CheckpointError(f"{directory}: modules.json points outside it: {name!r}")
+    return path
+
+
+def _read_optional(path: Path) -> dict[str, Any]:
+    return read_json(path) if path.exists() else {}
+
+
+def _write(path: Path, value: object) -> None:
+    write_atomic(path, f"{json.dumps(value, ensure_ascii=False, indent=2)}\n".encode())

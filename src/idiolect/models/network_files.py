@@ -1,0 +1,275 @@
+"""A network out of a checkpoint and back: names, shapes and tied copies, checked before any use.
+
+Everything wrong with a checkpoint is reported together, and nothing half-loaded is returned.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from idiolect.errors import CheckpointError
+from idiolect.models.family import Family
+from idiolect.models.registry import find_family
+from idiolect.models.weight_files import Weights, open_weights
+from idiolect.models.weight_names import NameTable, WeightSource, matches
+from idiolect.nn.config import TransformerConfig
+from idiolect.nn.embedding import ExtendedRows
+from idiolect.nn.lora import lora_layers
+from idiolect.nn.transformer import Transformer
+
+__all__ = ["describe_rows", "export_weights", "read_network", "split_rows"]
+
+_HEAD = "heads.language.weight"
+
+
+def read_network(
+    directory: Path, settings: Mapping[str, Any], *, dtype: torch.dtype | None = None
+) -> Transformer:
+    """Build the network that a `config.json` describes, with the weights of its directory.
+
+    Args:
+        directory: Where the weight files are.
+        settings: The fields of `config.json`.
+        dtype: Number format of the weights; `None` keeps the file's.
+
+    Raises:
+        ConfigError: Fields that would change the result and are not supported.
+        CheckpointError: Weights that are missing, unexpected, of another shape, or copies of one
+            another that differ: all of them in one message.
+    """
+    family = find_family(settings)
+    table = family.names(settings)
+    weights = open_weights(directory)
+    stored = _stored_names(weights, family)
+    config = _settle_head(family.config(settings), family, table, weights, stored)
+    with torch.device("meta"):
+        network = Transformer(config)
+
+    wanted = network.state_dict()
+    sources = {ours: table.source(ours) for ours in wanted}
+    found = {
+        ours: stored.get(source.name) or _stored_copy(ours, family, stored)
+        for ours, source in sources.items()
+    }
+    raw = {ours: weights[name] for ours, name in found.items() if name}
+    shapes = {ours: sources[ours].stored_shape(wanted[ours].shape) for ours in raw}
+    missing = [sources[ours].full_name for ours, name in found.items() if name is None]
+    misshaped = [
+        f"{found[ours]} is {_shape(tensor.shape)} and not {_shape(shapes[ours])}"
+        for ours, tensor in raw.items()
+        if tensor.shape != shapes[ours]
+    ]
+    no_weights = [
+        str(found[ours]) for ours, tensor in raw.items() if not tensor.is_floating_point()
+    ]
+    tensors = {
+        ours: sources[ours].extract(tensor)
+        for ours, tensor in raw.items()
+        if tensor.shape == shapes[ours]
+    }
+    expected = {source.name for source in sources.values()}
+    unexpected = [
+        name for bare, name in stored.items() if bare not in expected and not _known(bare, family)
+    ]
+    different = [
+        f"{stored[alias]} and {found[ours]}"
+        for alias, ours in family.aliases.items()
+        if alias in stored
+        and alias not in expected
+        and ours in tensors
+        and not _equal(tensors[ours], weights[stored[alias]])
+    ]
+    problems = [
+        f"{kind}: {_few(names)}"
+        for kind, names in (
+            ("missing", list(dict.fromkeys(missing))),
+            ("wrong shape", misshaped),
+            ("whole numbers, no weights", no_weights),
+            ("unexpected", unexpected),
+            ("copies that differ", different),
+        )
+        if names
+    ]
+    if problems:
+        raise CheckpointError(
+            f"the weights in {directory} do not fit its config.json: " + "; ".join(problems),
+            hint="both must come from the same model",
+        )
+    if dtype is None:
+        # A network computes in one number format: the finest of those in the file.
+        dtype = reduce(torch.promote_types, (tensor.dtype for tensor in tensors.values()))
+    tensors = {ours: tensor.to(dtype) for ours, tensor in tensors.items()}
+    network.load_state_dict(tensors, strict=True, assign=True)
+    return network.eval()
+
+
+def export_weights(network: Transformer, settings: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return the network's weights under the names of the published layout.
+
+    Rows that were added to a vocabulary are joined with the original ones, adapters are folded in.
+    """
+    table = find_family(settings).names(settings)
+    fused: dict[str, list[tuple[WeightSource, Tensor]]] = {}
+    for ours, tensor in _joined(network).items():
+        source = table.source(ours)
+        fused.setdefault(source.full_name, []).append((source, tensor.detach().cpu()))
+    exported = {}
+    for name, parts in fused.items():
+        parts.sort(key=lambda part: part[0].part)
+        exported[name] = parts[0][0].combine([tensor for _, tensor in parts])
+    return exported
+
+
+def describe_rows(network: Transformer, dtype: torch.dtype | None = None) -> dict[str, Any]:
+    """Describe how a vocabulary has grown, for `split_rows`; empty where it has not.
+
+    Args:
+        network: The network.
+        dtype: The number format its weights are about to be written in.
+
+    Raises:
+        VerificationError: The original rows are frozen, and have changed.
+    """
+    grown = {k: r for k, r in network.vocabulary_rows().items() if isinstance(r, ExtendedRows)}
+    if not grown:
+        return {}
+    for rows in grown.values():
+        rows.verify()
+    tokens = grown["tokens.weight"]
+    return {
+        "first_id": tokens.first_id,
+        "added": len(tokens.added),
+        "original": {name: rows.hash_original(dtype) for name, rows in grown.items()},
+    }
+
+
+def split_rows(network: Transformer, record: Mapping[str, Any]) -> None:
+    """Part original from added rows again, as `describe_rows` found them.
+
+    Args:
+        network: A network as it was read, with whole matrices.
+        record: What `describe_rows` gave, and `dtype`, the number format of the file.
+
+    Raises:
+        CheckpointError: The record does not fit the network, or the original rows have changed.
+    """
+    try:
+        first, end = int(record["first_id"]), int(record["first_id"]) + int(record["added"])
+        hashes = dict(record["original"])
+        stored = getattr(torch, record["dtype"])
+        fits = isinstance(stored, torch.dtype)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        fits = False
+    whole = network.vocabulary_rows()
+    if not fits or set(hashes) != set(whole) or not 0 < first < end <= network.config.vocabulary:
+        raise CheckpointError(
+            "the record of the added rows does not fit the network",
+            hint="they must come from the same model",
+        )
+    added = {}
+    for name, rows in whole.items():
+        assert isinstance(rows, nn.Parameter)
+        added[name] = rows.detach()[first:end].clone()
+        if end == len(rows):
+            rows.data = rows.data[:first]
+    network.add_rows(first, added)
+    for name, rows in network.vocabulary_rows().items():
+        assert isinstance(rows, ExtendedRows)
+        exact = torch.promote_types(stored, rows.original.dtype) == rows.original.dtype
+        if exact and rows.fingerprint != hashes[name]:
+            raise CheckpointError(
+                f"the original rows of {name} are not those the vocabulary grew from",
+                hint="somebody has changed the weights; extend the original model again",
+            )
+
+
+def _joined(network: Transformer) -> dict[str, Tensor]:
+    """Return the state of the network as if its vocabulary had always been that large.
+
+    Neither the network's rows nor its adapters are touched.
+    """
+    state: dict[str, Tensor] = network.state_dict()
+    for name, rows in network.vocabulary_rows().items():
+        if isinstance(rows, ExtendedRows):
+            del state[f"{name}.original"], state[f"{name}.added"]
+            state[name] = rows.joined()
+    for name, layer in lora_layers(network).items():
+        del state[f"{name}.lora_a"], state[f"{name}.lora_b"]
+        state[f"{name}.weight"] = layer.merged()
+    return state
+
+
+def _stored_names(weights: Weights, family: Family) -> dict[str, str]:
+    """Map names without any prefix to the names in the file.
+
+    Prefixes come and go: the published `gpt2` names the class with a head, and its weights lack
+    that class's prefix. Before 2019 norms called their weights gamma and beta, after TensorFlow.
+    """
+    prefixes = {a.prefix for a in family.architectures.values() if a.prefix}
+    stored = {}
+    for name in weights.names:
+        bare = next((name.removeprefix(p) for p in prefixes if name.startswith(p)), name)
+        stored[re.sub(r"\.gamma$", ".weight", re.sub(r"\.beta$", ".bias", bare))] = name
+    return stored
+
+
+def _settle_head(
+    config: TransformerConfig,
+    family: Family,
+    table: NameTable,
+    weights: Weights,
+    stored: Mapping[str, str],
+) -> TransformerConfig:
+    """Tie or untie the language-model head as the weights say, where config.json is not the truth.
+
+    A file that says "tied" and holds another head has trained that head; it is kept.
+    """
+    if "language" not in config.tasks:
+        return config
+    head = stored.get(table.source(_HEAD).name)
+    if head is None and not config.tied and family.head_may_be_absent:
+        return replace(config, tied=True)
+    tokens = stored.get(table.source("tokens.weight").name)
+    if config.tied and head is not None and tokens is not None:
+        return replace(config, tied=_equal(weights[head], weights[tokens]))
+    return config
+
+
+def _stored_copy(ours: str, family: Family, stored: Mapping[str, str]) -> str | None:
+    """Find a tied copy of a weight that was stored in its place."""
+    if ours == _HEAD:
+        return None
+    copies = (stored.get(alias) for alias, copied in family.aliases.items() if copied == ours)
+    return next((name for name in copies if name is not None), None)
+
+
+def _known(bare: str, family: Family) -> bool:
+    """Tell whether a tensor that the network does not need is no surprise."""
+    if bare in family.aliases or any(re.fullmatch(pattern, bare) for pattern in family.ignored):
+        return True
+    rules = (rule for other in family.architectures.values() for rule in other.rules)
+    return any(matches(rule.theirs, bare) for rule in rules)
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    """Compare copies; one that was stored in a coarser number format is compared in that."""
+    if torch.promote_types(one.dtype, other.dtype) == one.dtype:
+        return torch.equal(one.to(other.dtype), other)
+    return torch.equal(one, other.to(one.dtype))
+
+
+def _shape(shape: torch.Size) -> str:
+    return "×".join(map(str, shape)) or "a number"
+
+
+def _few(names: list[str], count: int = 8) -> str:
+    rest = f" and {len(names) - count} more" if len(names) > count else ""
+    return ", ".join(names[:count]) + rest

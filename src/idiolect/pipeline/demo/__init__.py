@@ -1,0 +1,1 @@
+"""The demo: the NumPy and SciPy API as a catalogue."""

@@ -1,0 +1,1 @@
+"""Measure rankings: metrics, significance tests, judged collections, baselines."""

@@ -1,0 +1,305 @@
+"""Test collections on disk: documents, queries, and which of them belong together.
+
+Three layouts are read, each file also gzipped, and may be mixed:
+
+    BEIR   corpus.jsonl (_id, title, text)   queries.jsonl (_id, text)   qrels/test.tsv
+    TREC   <doc> and <top> elements          qrels: query 0 document grade
+           runs: query Q0 document rank score name
+    tables .csv, .tsv or .parquet with a header, such as query,docid,rating
+
+Ids that one file names and another does not have are reported, never passed over in silence.
+"""
+
+from __future__ import annotations
+
+import gzip
+import html
+import math
+import re
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from idiolect.errors import InputError
+from idiolect.ranking.evaluation.metrics import Judgements, Run
+from idiolect.text.files import write_atomic
+from idiolect.text.records import read_records
+
+__all__ = [
+    "JudgedCollection",
+    "read_documents",
+    "read_judgements",
+    "read_queries",
+    "read_run",
+    "write_run",
+]
+
+_QUERY = ("query-id", "query_id", "qid", "query", "topic")
+_DOCUMENT = (
+    "corpus-id",
+    "corpus_id",
+    "docid",
+    "doc-id",
+    "doc_id",
+    "docno",
+    "document",
+    "item_id",
+    "item",
+)
+_NUMBER = ("score", "rating", "relevance", "rel", "grade", "label", "judgement")
+_ID = ("_id", "id")
+_TEXT = ("text", "contents", "title", "query", "question", "claim")
+_BODY = re.compile(r"<(title|head|headline|text)>(.*?)</\1>", re.IGNORECASE | re.DOTALL)
+
+
+@dataclass(frozen=True)
+class JudgedCollection:
+    """Documents, queries and judgements that fit together."""
+
+    documents: Mapping[str, str]
+    """The text of each document."""
+    queries: Mapping[str, str]
+    """The text of each query that somebody judged documents for."""
+    judgements: Judgements
+    """The grades, of documents and queries that are there."""
+    notes: tuple[str, ...] = ()
+    """What was left out, and how much of it, for people."""
+
+    @classmethod
+    def load(cls, folder: str | Path, *, split: str = "test") -> JudgedCollection:
+        """Read a folder in the layout of BEIR (Thakur et al. 2021, 2104.08663).
+
+        Raises:
+            InputError: A file is missing or damaged, or its ids do not fit the others'.
+        """
+        folder = Path(folder)
+        return cls.join(
+            read_documents(_there(folder / "corpus.jsonl")),
+            read_queries(_there(folder / "queries.jsonl")),
+            read_judgements(_there(folder / "qrels" / f"{split}.tsv")),
+        )
+
+    @classmethod
+    def join(
+        cls,
+        documents: Mapping[str, str],
+        queries: Mapping[str, str] | None,
+        judgements: Judgements,
+    ) -> JudgedCollection:
+        """Put the parts together, without judgements of documents and queries that are not there.
+
+        Args:
+            documents: Text by id.
+            queries: Text by id; `None` where the judgements name queries by their text.
+            judgements: Grades by ids.
+
+        Raises:
+            InputError: No judgement is left.
+        """
+        if queries is None:
+            queries = {query: query for query in judgements}
+        lost_queries = [query for query in judgements if query not in queries]
+        kept, lost = {}, []
+        for query in judgements.keys() & queries.keys():
+            grades = judgements[query]
+            lost += [doc for doc in grades if doc not in documents]
+            kept[query] = {doc: grade for doc, grade in grades.items() if doc in documents}
+        kept = {query: kept[query] for query in judgements if kept.get(query)}
+        notes = (
+            *_note(lost_queries, "queries are judged and have no text"),
+            *_note(lost, "judgements are of documents that are not there"),
+            *_note([q for q in kept if not queries[q].strip()], "queries are empty"),
+        )
+        if not kept:
+            raise InputError(
+                "no judgement names a query and a document that are there: " + "; ".join(notes),
+                hint="do the files belong together?",
+            )
+        return cls(documents, {query: queries[query] for query in kept}, kept, notes)
+
+
+def read_documents(path: str | Path) -> dict[str, str]:
+    """Read documents: the text of each, after its title where there is one.
+
+    Raises:
+        InputError: The file is missing or damaged, or a record has no id or no text.
+    """
+    return _texts(Path(path), "doc", "docno", _DOCUMENT)
+
+
+def read_queries(path: str | Path) -> dict[str, str]:
+    """Read queries: the text of each; of TREC topics, the title.
+
+    Raises:
+        InputError: The file is missing or damaged, or a record has no id or no text.
+    """
+    return _texts(Path(path), "top", "num", _QUERY)
+
+
+def read_judgements(path: str | Path) -> dict[str, dict[str, float]]:
+    """Read the grades of judged documents, by query.
+
+    Raises:
+        InputError: The file is missing or damaged, a grade is no number, or a document is graded
+            twice for a query, and differently.
+    """
+    return _numbers(Path(path), columns=4, value=3)
+
+
+def read_run(path: str | Path) -> dict[str, dict[str, float]]:
+    """Read what a system returned: the score of each document, by query.
+
+    Raises:
+        InputError: As for `read_judgements`.
+    """
+    return _numbers(Path(path), columns=6, value=4)
+
+
+def write_run(path: str | Path, run: Run, *, name: str = "idiolect") -> None:
+    """Write a run in TREC's format, best documents first; whole, or not at all.
+
+    Raises:
+        InputError: An id has white space in it, which the format has no way to write.
+    """
+    lines = []
+    for query, scores in run.items():
+        for rank, doc in enumerate(sorted(scores, key=lambda d: (scores[d], d), reverse=True)):
+            if any(len(part.split()) != 1 for part in (query, doc)):
+                raise InputError(
+                    f"query {query!r}, document {doc!r}: white space in an id",
+                    hint="TREC's format parts its columns by it; give ids without",
+                )
+            lines.append(f"{query} Q0 {doc} {rank + 1} {scores[doc]:.9g} {name}\n")
+    write_atomic(Path(path), "".join(lines).encode())
+
+
+def _note(ids: Iterable[str], what: str) -> tuple[str, ...]:
+    ids = list(ids)
+    shown = ", ".join(map(repr, ids[:3])) + (", …" if len(ids) > 3 else "")
+    return (f"{len(ids)} {what}: {shown}",) if ids else ()
+
+
+def _there(path: Path) -> Path:
+    packed = path.with_name(f"{path.name}.gz")
+    return packed if packed.exists() and not path.exists() else path
+
+
+def _has_fields(path: Path) -> bool:
+    suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() != ".gz"]
+    return bool(suffixes) and suffixes[-1] in (".jsonl", ".csv", ".tsv", ".parquet")
+
+
+def _records(path: Path) -> Iterator[tuple[str, Mapping[str, str]]]:
+    """Yield each record with its place, for messages; one that cannot be read is an error."""
+    skipped: Counter[str] = Counter()
+    for number, record in enumerate(read_records(path, skipped), 1):
+        if not skipped:
+            cells = {k: str(v) for k, v in record.items() if isinstance(v, str | int | float)}
+            yield f"{path}, record {number}", cells
+    if skipped:
+        reasons = ", ".join(f"{count} with {reason}" for reason, count in skipped.items())
+        raise InputError(f"{path} has records that cannot be read: {reasons}", hint="mend them")
+
+
+def _lines(path: Path) -> Iterator[str]:
+    try:
+        opener = gzip.open if path.suffix.lower() == ".gz" else open
+        with opener(path, "rt", encoding="utf-8-sig") as file:
+            yield from file
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(
+            f"cannot read {path}: {reason}", hint="is it there, complete, and UTF-8?"
+        ) from error
+
+
+def _texts(path: Path, element: str, number: str, ids: tuple[str, ...]) -> dict[str, str]:
+    texts: dict[str, str] = {}
+    pairs = _fields(path, ids) if _has_fields(path) else _elements(path, element, number)
+    for name, text in pairs:
+        if name in texts:
+            raise InputError(f"{path} has two texts with the id {name!r}")
+        texts[name] = text
+    if not texts:
+        raise InputError(
+            f"{path} holds no texts",
+            hint=f"known are .jsonl, .csv, .tsv and .parquet, and files of TREC's <{element}>",
+        )
+    return texts
+
+
+def _fields(path: Path, ids: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    for place, record in _records(path):
+        name = _column(record, (*_ID, *ids), place)
+        rest = {key: value for key, value in record.items() if key != name}
+        text = rest[_column(rest, _TEXT, place)]
+        title = rest.get("title", "") if "text" in rest else ""
+        yield record[name], f"{title} {text}".strip()
+
+
+def _elements(path: Path, element: str, number: str) -> Iterator[tuple[str, str]]:
+    """Take TREC's elements apart; topics do not close the tags inside them."""
+    text = "".join(_lines(path))
+    for match in re.finditer(rf"<{element}>(.*?)</{element}>", text, re.IGNORECASE | re.DOTALL):
+        inside = match[1]
+        found = re.search(rf"<{number}>\s*(?:number:)?\s*([^<\s]+)", inside, re.IGNORECASE)
+        if not found:
+            continue
+        title = re.search(r"<title>\s*(?:topic:)?([^<]*)", inside, re.IGNORECASE)
+        parts = [title[1]] if element == "top" and title else [m[2] for m in _BODY.finditer(inside)]
+        plain = re.sub(r"<[^>]*>", " ", " ".join(parts))
+        yield found[1], " ".join(html.unescape(plain).split())
+
+
+def _numbers(path: Path, *, columns: int, value: int) -> dict[str, dict[str, float]]:
+    """Read a number for each query and document: a table with a header, or TREC's columns."""
+    table: dict[str, dict[str, float]] = {}
+    rows = _cells(path) if _has_fields(path) else _columns(path, columns, value)
+    for place, query, doc, text in rows:
+        try:
+            number = float(text)
+        except ValueError:
+            raise InputError(f"{place}: {text!r} is not a number") from None
+        earlier = table.setdefault(query, {}).setdefault(doc, number)
+        if earlier != number and not math.isnan(number):
+            raise InputError(
+                f"{place}: document {doc!r} has {number:g} for query {query!r}, and {earlier:g} "
+                "further up",
+                hint="keep one of them",
+            )
+    if not table:
+        raise InputError(f"{path} is empty", hint="a table's first line has to name the columns")
+    return table
+
+
+def _cells(path: Path) -> Iterator[tuple[str, str, str, str]]:
+    for place, record in _records(path):
+        query, doc, number = (
+            record[_column(record, names, place)] for names in (_QUERY, _DOCUMENT, _NUMBER)
+        )
+        yield place, query, doc, number
+
+
+def _columns(path: Path, columns: int, value: int) -> Iterator[tuple[str, str, str, str]]:
+    for number, text in enumerate(_lines(path), 1):
+        parts = text.split()
+        if parts and len(parts) != columns:
+            raise InputError(
+                f"{path}, line {number}: {len(parts)} columns and not {columns}",
+                hint="TREC's qrels are `query 0 document grade`, its runs `query Q0 document rank "
+                "score name`; a table with a header ends in .csv or .tsv",
+            )
+        if parts:
+            yield f"{path}, line {number}", parts[0], parts[2], parts[value]
+
+
+def _column(record: Mapping[str, str], names: tuple[str, ...], place: str) -> str:
+    found = next((name for name in names if name in record), None)
+    if found is None:
+        raise InputError(
+            f"{place}: none of the fields {', '.join(names)}",
+            hint=f"there are {', '.join(record)}; the first line has to name the columns",
+        )
+    return found

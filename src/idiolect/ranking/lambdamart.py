@@ -1,0 +1,211 @@
+"""`LambdaMART`: trees that learn an order from grades (Burges 2010), by LightGBM.
+
+Each tree is grown to exchange the pairs of documents that cost the most nDCG. It mixes what cannot
+be added up: scores of several searches, prices, dates.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Self
+
+import numpy as np
+
+from idiolect.errors import CheckpointError, InputError, MissingDependencyError
+from idiolect.ranking.evaluation.metrics import Judgements, Run
+from idiolect.ranking.features import Features
+from idiolect.text.files import read_json, write_atomic
+
+__all__ = ["LambdaMART", "cross_validate"]
+
+_MOST = 10_000
+"""Candidates of one query; LightGBM takes no more."""
+_TREES, _FOLDS = 300, 5
+_SETTINGS = {
+    "objective": "lambdarank",
+    "metric": "ndcg",
+    "eval_at": [10],
+    "learning_rate": 0.05,
+    "num_leaves": 15,
+    "min_data_in_leaf": 20,
+    "feature_fraction": 0.8,
+    "bagging_fraction": 0.8,
+    "bagging_freq": 1,
+    "deterministic": True,
+    "force_row_wise": True,
+    "verbosity": -1,
+}
+
+
+class LambdaMART:
+    """A learnt order.
+
+    >>> model = LambdaMART.fit(features, judgements)            # doctest: +SKIP
+    >>> better = model.rerank(features, run)                    # doctest: +SKIP
+
+    Args:
+        trees: The trees, a `lightgbm.Booster`.
+        names: The features they look at, in order.
+    """
+
+    def __init__(self, trees: Any, names: Sequence[str]) -> None:
+        self._trees = trees
+        self.names = tuple(names)
+        """The features it looks at."""
+
+    @classmethod
+    def fit(
+        cls, features: Features, judgements: Judgements, *, trees: int | None = None, seed: int = 0
+    ) -> Self:
+        """Learn from the judged documents of some queries; the same input gives the same trees.
+
+        Args:
+            features: Makes the features of a query's documents.
+            judgements: Grades; what one is worth in nDCG is 2^g - 1.
+            trees: How many to grow; by default as many as are best for a fifth of the queries when
+                the others are learnt from, 300 at most.
+            seed: Where chance begins.
+
+        Raises:
+            InputError: No query has documents of two grades, or one has too many documents.
+            MissingDependencyError: LightGBM is not installed.
+        """
+        known = {q: g for q, g in judgements.items() if len(set(g.values())) > 1}
+        if not known:
+            raise InputError(
+                "no query has documents of different grades", hint="an order is learnt from these"
+            )
+        if long := [query for query, grades in known.items() if len(grades) > _MOST]:
+            raise InputError(f"query {long[0]!r} has more than {_MOST:,} documents")
+        lightgbm = _library()
+        levels = sorted({max(0.0, g) for grades in known.values() for g in grades.values()})
+        rows = {query: features.table(query, list(grades)) for query, grades in known.items()}
+
+        def data(queries: Sequence[str]) -> Any:
+            grades = [max(0.0, g) for query in queries for g in known[query].values()]
+            return lightgbm.Dataset(
+                np.concatenate([rows[query] for query in queries]),
+                [levels.index(grade) for grade in grades],
+                group=[len(rows[query]) for query in queries],
+            )
+
+        settings = _SETTINGS | {"label_gain": [2.0**level - 1 for level in levels], "seed": seed}
+        names = np.random.default_rng(seed).permutation(sorted(known)).tolist()
+        if trees is None and len(names) >= _FOLDS:
+            trial = lightgbm.train(
+                settings,
+                data(names[len(names) // _FOLDS :]),
+                num_boost_round=_TREES,
+                valid_sets=[data(names[: len(names) // _FOLDS])],
+                callbacks=[lightgbm.early_stopping(_TREES, verbose=False)],
+            )
+            trees = max(1, trial.best_iteration)
+        grown = lightgbm.train(settings, data(names), num_boost_round=trees or _TREES)
+        return cls(grown, features.names)
+
+    def rerank(
+        self, features: Features, run: Run, *, depth: int = 100
+    ) -> dict[str, dict[str, float]]:
+        """Order the first documents of each query; the others are dropped.
+
+        Args:
+            features: Those it has learnt with.
+            run: What a search returned.
+            depth: How many of each query's documents are looked at.
+
+        Raises:
+            InputError: The features are others.
+        """
+        if features.names != self.names:
+            raise InputError(
+                f"features {', '.join(features.names)}", hint=f"it knows {', '.join(self.names)}"
+            )
+        result = {}
+        for query, found in run.items():
+            names = sorted(found, key=lambda doc: (found[doc], doc), reverse=True)[:depth]
+            if names:
+                scores = np.asarray(self._trees.predict(features.table(query, names)))
+                result[query] = dict(zip(names, scores.tolist(), strict=True))
+        return result
+
+    @property
+    def importance(self) -> dict[str, float]:
+        """The share each feature has in what all splits gained, falling."""
+        gains = self._trees.feature_importance("gain")
+        shares = dict(zip(self.names, (gains / max(gains.sum(), 1e-12)).tolist(), strict=True))
+        return dict(sorted(shares.items(), key=lambda item: -item[1]))
+
+    def save(self, path: str | Path) -> None:
+        """Write it as JSON, the trees in LightGBM's text format; whole, or not at all."""
+        record = {"features": self.names, "trees": self._trees.model_to_string()}
+        write_atomic(Path(path), json.dumps(record).encode())
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read what `save` wrote.
+
+        Raises:
+            CheckpointError: The file is missing or damaged.
+            MissingDependencyError: LightGBM is not installed.
+        """
+        lightgbm = _library()
+        record = read_json(Path(path))
+        try:
+            trees = lightgbm.Booster(model_str=record["trees"])
+            fits = trees.num_feature() == len(record["features"])
+        except (KeyError, TypeError, lightgbm.basic.LightGBMError) as error:
+            raise CheckpointError(
+                f"{path} holds no trees: {error}", hint="save it again"
+            ) from error
+        if not fits:
+            raise CheckpointError(f"{path}: trees and features do not fit", hint="save it again")
+        return cls(trees, record["features"])
+
+
+def cross_validate(
+    features: Features,
+    judgements: Judgements,
+    run: Run,
+    *,
+    folds: int = _FOLDS,
+    trees: int | None = None,
+    seed: int = 0,
+) -> dict[str, dict[str, float]]:
+    """Order each query's documents by a model that has not seen that query.
+
+    Args:
+        features: Makes the features.
+        judgements: Grades, of at least as many queries as there are folds.
+        run: The candidates.
+        folds: Into how many parts the queries are divided.
+        trees: As in `LambdaMART.fit`.
+        seed: Decides the parts, and as in `LambdaMART.fit`.
+
+    Raises:
+        InputError: Fewer than two folds or fewer queries than folds; and as in `LambdaMART.fit`.
+    """
+    if not 2 <= folds <= len(judgements):
+        raise InputError(f"{folds} folds of {len(judgements)} queries", hint="from 2 up to those")
+    names = np.random.default_rng(seed).permutation(sorted(judgements)).tolist()
+    result: dict[str, dict[str, float]] = {}
+    for fold in range(folds):
+        held = set(names[fold::folds])
+        seen: Mapping[str, Mapping[str, float]] = {
+            query: grades for query, grades in judgements.items() if query not in held
+        }
+        model = LambdaMART.fit(features, seen, trees=trees, seed=seed)
+        result |= model.rerank(features, {q: run[q] for q in names[fold::folds] if q in run})
+    return result
+
+
+def _library() -> ModuleType:
+    try:
+        return import_module("lightgbm")
+    except (ImportError, OSError) as error:  # its shared library may lack the system's OpenMP
+        raise MissingDependencyError(
+            f"LightGBM cannot be loaded: {error}", hint="pip install 'idiolect[ranking]'"
+        ) from error

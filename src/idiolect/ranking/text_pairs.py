@@ -1,0 +1,129 @@
+"""Two texts in one row: what a cross-encoder's network reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from idiolect.text.tokenizers.tokenizer import Tokenizer
+
+__all__ = ["PairTemplate", "TextPairBatch"]
+
+
+@dataclass(frozen=True)
+class PairTemplate:
+    """What stands before, between and after two texts that are read together."""
+
+    before: tuple[int, ...]
+    """Ids before the first text."""
+    between: tuple[int, ...]
+    """Ids between them."""
+    after: tuple[int, ...]
+    """Ids after the second."""
+    segments: tuple[int, int, int, int, int]
+    """The type of each part's tokens: before, first text, between, second text, after."""
+
+    @classmethod
+    def of(cls, tokenizer: Tokenizer) -> PairTemplate:
+        """Read the tokenizer's own template; a line break parts the texts where it has nothing."""
+        a, b = (tokenizer.encode(text, special_tokens=False) for text in ("a", "b"))
+        pair = tokenizer.engine.encode("a", "b")
+        first = _find(pair.ids, a, 0)
+        second = _find(pair.ids, b, first + len(a))
+        end = second + len(b)
+        types = pair.type_ids
+        between = pair.ids[first + len(a) : second]
+        if between:
+            middle = types[first + len(a)]
+        else:
+            between, middle = tokenizer.encode("\n", special_tokens=False), types[first]
+        return cls(
+            tuple(pair.ids[:first]),
+            tuple(between),
+            tuple(pair.ids[end:]),
+            (types[0], types[first], middle, types[second], types[-1]),
+        )
+
+    @property
+    def size(self) -> int:
+        """How many tokens it adds."""
+        return len(self.before) + len(self.between) + len(self.after)
+
+    def join(self, first: Sequence[int], second: Sequence[int]) -> tuple[list[int], list[int]]:
+        """Return ids and types of two texts read together."""
+        parts = (self.before, first, self.between, second, self.after)
+        ids = [id_ for part in parts for id_ in part]
+        types = [kind for kind, part in zip(self.segments, parts, strict=True) for _ in part]
+        return ids, types
+
+
+@dataclass(frozen=True)
+class TextPairBatch:
+    """Pairs as a network reads them."""
+
+    ids: Tensor
+    """(pairs, longest), int64."""
+    mask: Tensor
+    """1 for text, 0 for padding. (pairs, longest)."""
+    types: Tensor
+    """The segment of each token. (pairs, longest)."""
+    labels: Tensor
+    """(pairs,)."""
+    sizes: tuple[int, ...]
+    """How many pairs each group has."""
+
+    @classmethod
+    def of(
+        cls,
+        rows: Sequence[tuple[list[int], list[int]]],
+        pad_id: int,
+        labels: Sequence[float] = (),
+        sizes: Sequence[int] = (),
+    ) -> Self:
+        """Lay rows of ids and types out."""
+        shape = (len(rows), max(len(ids) for ids, _ in rows))
+        grids = np.full(shape, pad_id), np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+        for row, (own, kinds) in enumerate(rows):
+            for grid, values in zip(grids, (own, 1, kinds), strict=True):
+                grid[row, : len(own)] = values
+        ids, mask, types = map(torch.from_numpy, grids)
+        return cls(ids, mask, types, torch.tensor(labels), tuple(sizes))
+
+    def __len__(self) -> int:
+        """Number of groups."""
+        return len(self.sizes)
+
+    @property
+    def count(self) -> int:
+        """Number of groups: the loss is a sum over them."""
+        return len(self.sizes)
+
+    @property
+    def tokens(self) -> int:
+        """How many real tokens there are."""
+        return int(self.mask.sum())
+
+    def part(self, rows: slice) -> Self:
+        """Return some of the groups."""
+        ends = np.cumsum((0, *self.sizes))
+        first, last, _ = rows.indices(len(self.sizes))
+        own = slice(int(ends[first]), int(ends[max(first, last)]))
+        longest = int(self.mask[own].sum(1).max()) if own.stop > own.start else 0
+        ids, mask, types = (grid[own, :longest] for grid in (self.ids, self.mask, self.types))
+        return type(self)(ids, mask, types, self.labels[own], self.sizes[rows])
+
+    def to(self, device: torch.device) -> Self:
+        """Move it to a device."""
+        ids, mask, types = (grid.to(device) for grid in (self.ids, self.mask, self.types))
+        return type(self)(ids, mask, types, self.labels.to(device), self.sizes)
+
+
+def _find(ids: Sequence[int], part: Sequence[int], start: int) -> int:
+    """Return where a part stands. ([2, 7, 3], [7], 0) → 1."""
+    places = range(start, len(ids) - len(part) + 1)
+    return next((i for i in places if list(ids[i : i + len(part)]) == list(part)), start)

@@ -1,0 +1,1 @@
+"""DiskANN with vectors and neighbours in pages on disk."""

@@ -1,0 +1,329 @@
+"""The arrays of a graph: one row for each vector, with room to grow.
+
+| array        | shape                     | what                                                |
+|--------------|---------------------------|-----------------------------------------------------|
+| `vectors`    | (room, padded dimension)  | float32; of unit length under cosine                |
+| `codes`      | (room, 64 · lines)        | uint8; short codes that steer the search            |
+| `side`       | (room,), empty for cosine | float32; `-|x|²/2` of `x` as encoded                |
+| `neighbours` | (room, degree)            | int32; the unused end of a row is -1                |
+| `hubs`       | (room, degree)            | int32; more edges, for inner products alone         |
+| `labels`     | (room,), or empty         | int32; one for a row, -1 for none                   |
+| `alive`      | (room,)                   | False for deleted rows and for room not yet used    |
+
+A search ranks by `query · x + weight · side[x]`: with a weight of one that is the order of
+Euclidean distances, with zero that of inner products.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from idiolect.errors import InputError
+from idiolect.search.diskann.codes import Quantiser, aligned
+from idiolect.search.diskann.metric import METRICS, Metric
+from idiolect.search.diskann.threads import Marks
+
+__all__ = [
+    "GraphRows",
+    "check_labels",
+    "check_mask",
+    "check_shape",
+    "check_vectors",
+    "metric_name",
+    "padded_width",
+    "unfit",
+]
+
+_Floats = NDArray[np.float32]
+
+_SAMPLE = 10_000
+"""Rows from which the bounds of codes are taken."""
+_CHUNK = 16_384
+"""Rows converted at once."""
+_REFIT = 4
+"""The code is chosen again when there are this many times the rows it was chosen by."""
+
+
+def padded_width(dimension: int) -> int:
+    """Return how many numbers a vector of so many takes in whole lines of memory."""
+    return -(-dimension // 16) * 16
+
+
+def check_shape(vectors: NDArray[np.float32], dimension: int | None) -> None:
+    """Refuse arrays that are not vectors (n, dimension).
+
+    Raises:
+        InputError: another number of axes, or another dimension.
+    """
+    if vectors.ndim != 2:
+        raise InputError(
+            f"vectors have {vectors.ndim} axes, not 2", hint="give an array of shape (n, dimension)"
+        )
+    if dimension is not None and vectors.shape[1] != dimension:
+        raise InputError(
+            f"vectors have {vectors.shape[1]} dimensions, the index has {dimension}",
+            hint="encode them with the encoder the index was built with",
+        )
+
+
+def check_vectors(vectors: NDArray[np.float32], metric: int, dimension: int | None) -> None:
+    """Refuse vectors that cannot be indexed.
+
+    Raises:
+        InputError: another dimension, values that are not finite, or zeros under cosine.
+    """
+    check_shape(vectors, dimension)
+    with np.errstate(over="ignore"):
+        squares = np.einsum("ij,ij->i", vectors, vectors)
+    bad = ~np.isfinite(squares)
+    if metric == METRICS["cosine"]:
+        bad |= squares == 0
+    if bad.any():
+        row = int(bad.argmax())
+        raise unfit(row, zero=bool(squares[row] == 0))
+
+
+def unfit(row: int, *, zero: bool) -> InputError:
+    """Return what is wrong with a vector, which is zero or else not finite or too large."""
+    if zero:
+        return InputError(
+            f"vector {row} is zero, which has no direction", hint="leave it out, or use metric l2"
+        )
+    return InputError(
+        f"vector {row} has values that are not finite or too large",
+        hint="leave it out, or see where it comes from",
+    )
+
+
+def check_labels(labels: ArrayLike, count: int) -> NDArray[np.int32]:
+    """Return one label for each of `count` rows.
+
+    Raises:
+        InputError: another number of labels, or labels below -1 or above 2^24.
+    """
+    array = np.asarray(labels)
+    if array.shape != (count,) or not np.issubdtype(array.dtype, np.integer):
+        raise InputError(
+            f"labels are {array.dtype} of shape {array.shape}",
+            hint=f"give integers of shape ({count},)",
+        )
+    if count and (array.min() < -1 or array.max() > 1 << 24):
+        raise InputError(
+            f"labels go from {array.min()} to {array.max()}",
+            hint="number them from 0 on; -1 stands for none",
+        )
+    return array.astype(np.int32)
+
+
+def check_mask(keep: NDArray[np.bool_] | None, alive: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return the rows that may be found: the living ones that a filter, if there is one, keeps.
+
+    Raises:
+        InputError: a mask of another type or length.
+    """
+    if keep is None:
+        return alive
+    if keep.dtype != np.bool_ or keep.shape != alive.shape:
+        raise InputError(
+            f"the mask is {keep.dtype} of shape {keep.shape}",
+            hint=f"give bool of shape {alive.shape}",
+        )
+    return keep & alive
+
+
+def metric_name(metric: int) -> Metric:
+    """Return the name of a metric by its number."""
+    return next(name for name, number in METRICS.items() if number == metric)
+
+
+@dataclass
+class GraphRows:
+    """Vectors and what is derived from them.
+
+    Not for several writers at once; a search goes on undisturbed with the arrays it began with.
+    """
+
+    metric: int
+    dimension: int
+    quantiser: Quantiser
+    vectors: NDArray[np.float32]
+    codes: NDArray[np.uint8]
+    side: NDArray[np.float32]
+    neighbours: NDArray[np.int32]
+    hubs: NDArray[np.int32]
+    labels: NDArray[np.int32]
+    alive: NDArray[np.bool_]
+    count: int
+    """Rows in use, deleted ones among them; the others are room."""
+    entry: int
+    """Where searches begin: the row nearest to the mean."""
+    fitted: int
+    """Rows there were when the code was chosen."""
+    starts: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    """By label: where to begin a search among its rows, -1 where it has none."""
+    shares: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    """By label: how many rows have it."""
+
+    @cached_property
+    def marks(self) -> Marks:
+        """For the searches in these arrays."""
+        return Marks(len(self.alive))
+
+    @classmethod
+    def of(
+        cls,
+        vectors: NDArray[np.float32],
+        metric: int,
+        degree: int,
+        labels: NDArray[np.int32] | None,
+    ) -> GraphRows:
+        """Lay out vectors (n, dimension) as rows without neighbours.
+
+        Raises:
+            InputError: see `check_vectors`.
+        """
+        check_vectors(vectors, metric, None)
+        count, dimension = vectors.shape
+        width = padded_width(dimension)
+        hubs = degree // 2 if metric == METRICS["inner"] else 0
+        empty = cls(
+            metric=metric,
+            dimension=dimension,
+            quantiser=Quantiser.fit(np.empty((0, width), np.float32), 32),
+            vectors=aligned(0, width, np.float32),
+            codes=aligned(0, 4 * width, np.uint8),
+            side=np.empty(0, np.float32),
+            neighbours=np.empty((0, degree - hubs), np.int32),
+            hubs=np.empty((0, hubs), np.int32),
+            labels=np.empty(0, np.int32),
+            alive=np.empty(0, np.bool_),
+            count=0,
+            entry=-1,
+            fitted=0,
+        )
+        rows = empty._with_room(count)
+        rows.put(np.arange(count), vectors, count)
+        rows.entry = rows.centre()
+        if labels is not None:
+            rows.labels = labels.copy()
+            rows.find_starts()
+        return rows
+
+    @property
+    def steering(self) -> tuple[_Floats, NDArray[np.uint8], int, _Floats, _Floats]:
+        """Vectors, codes, the codes' bits and steps, and `side`, as every kernel takes them."""
+        return self.vectors, self.codes, self.quantiser.bits, self.quantiser.step, self.side
+
+    def find_starts(self) -> None:
+        """Note how many rows have each label, and where to begin a search among them."""
+        if not len(self.labels):
+            return
+        living = np.flatnonzero(self.alive[: self.count])
+        living = living[self.labels[living] >= 0]
+        self.shares = np.bincount(self.labels[living])
+        self.starts = np.full(len(self.shares), -1, np.int64)
+        self.starts[self.labels[living][::-1]] = living[::-1]
+
+    def edges(self) -> NDArray[np.int32]:
+        """Return neighbours and hubs together (count, degree), the unused end of a row -1."""
+        used = self.neighbours[: self.count]
+        if not self.hubs.shape[1]:
+            return used
+        both = np.concatenate([used, self.hubs[: self.count]], axis=1)
+        return np.take_along_axis(both, np.argsort(both < 0, axis=1, kind="stable"), 1)
+
+    def _choose_code(self) -> None:
+        """Choose the code by the rows there are, and encode them anew."""
+        count = self.fitted = self.count
+        sample = self.vectors[: count : -(-count // _SAMPLE)]
+        self.quantiser = Quantiser.choose(sample)
+        if self.quantiser.bits == 32:
+            self.codes = self.vectors.view(np.uint8)
+        else:
+            self.codes = aligned(len(self.vectors), self.quantiser.lines * 64, np.uint8)
+        self._put_codes(np.arange(count))
+
+    def centre(self) -> int:
+        """Return the living row nearest to the mean of the living, -1 where none lives."""
+        living = np.flatnonzero(self.alive[: self.count])
+        if not len(living):
+            return -1
+        pieces = [living[start : start + _CHUNK] for start in range(0, len(living), _CHUNK)]
+        mean = sum(self.vectors[piece].sum(0, dtype=np.float64) for piece in pieces) / len(living)
+        distances = [((self.vectors[piece] - mean) ** 2).sum(1) for piece in pieces]
+        return int(living[np.concatenate(distances).argmin()])
+
+    def put(self, places: NDArray[np.int64], vectors: NDArray[np.float32], count: int) -> None:
+        """Set the rows at these places, after which `count` are in use.
+
+        The code is chosen again when there are several times as many rows as it was chosen by.
+        """
+        for start in range(0, len(places), _CHUNK):
+            chunk = vectors[start : start + _CHUNK]
+            if self.metric == METRICS["cosine"]:
+                chunk = chunk / np.linalg.norm(chunk, axis=1, keepdims=True)
+            self.vectors[places[start : start + _CHUNK], : self.dimension] = chunk
+        self.neighbours[places] = -1
+        self.hubs[places] = -1
+        self.alive[places] = True
+        self.count = count
+        if count > _REFIT * self.fitted:
+            self._choose_code()
+        else:
+            self._put_codes(places)
+
+    def _put_codes(self, places: NDArray[np.int64]) -> None:
+        for start in range(0, len(places), _CHUNK):
+            self._encode(places[start : start + _CHUNK])
+
+    def _encode(self, places: NDArray[np.int64]) -> None:
+        chunk = self.vectors[places]
+        if self.quantiser.bits < 32:
+            self.codes[places] = self.quantiser.encode(chunk)
+        if self.metric != METRICS["cosine"]:
+            decoded = self.quantiser.decode(chunk)
+            self.side[places] = -0.5 * np.einsum("ij,ij->i", decoded, decoded)
+
+    def _with_room(self, room: int) -> GraphRows:
+        """Return a copy in larger arrays."""
+        old = len(self.alive)
+        vectors = aligned(room, self.vectors.shape[1], np.float32)
+        vectors[:old] = self.vectors
+        codes = vectors.view(np.uint8)
+        if self.quantiser.bits < 32:
+            codes = aligned(room, self.codes.shape[1], np.uint8)
+            codes[:old] = self.codes
+        side = np.zeros(0 if self.metric == METRICS["cosine"] else room, np.float32)
+        side[: len(self.side)] = self.side
+        neighbours = np.full((room, self.neighbours.shape[1]), -1, np.int32)
+        neighbours[:old] = self.neighbours
+        hubs = np.full((room, self.hubs.shape[1]), -1, np.int32)
+        hubs[:old] = self.hubs
+        labels = np.full(room if len(self.labels) else 0, -1, np.int32)
+        labels[: min(old, len(labels))] = self.labels
+        alive = np.zeros(room, np.bool_)
+        alive[:old] = self.alive
+        return replace(
+            self,
+            vectors=vectors,
+            codes=codes,
+            side=side,
+            neighbours=neighbours,
+            hubs=hubs,
+            labels=labels,
+            alive=alive,
+        )
+
+    def grown(self, count: int) -> GraphRows:
+        """Return rows with room for `count`: these, or a copy a quarter larger than they are.
+
+        The code is chosen anew in a copy only, so that searches keep the one they began with.
+        """
+        refit = count > _REFIT * self.fitted
+        if count <= len(self.alive) and not refit:
+            return self
+        return self._with_room(max(count, len(self.alive) * 5 // 4))

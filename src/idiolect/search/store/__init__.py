@@ -1,0 +1,1 @@
+"""The embedded store: an SQLite ledger, graph segments and full-text search."""

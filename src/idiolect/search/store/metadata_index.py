@@ -1,0 +1,195 @@
+"""The inverted index of metadata: (field, value, row), from which a filter's rows are read.
+
+A leaf of a filter is one range of this table's key, read as a sorted array of rows; the tree above
+it is set algebra on such arrays. So a filter costs what it matches, not what the store holds.
+
+SQLite orders numbers before texts before blobs, whatever the column; booleans are kept as blobs of
+one byte, and a range over numbers ends where texts begin. No two kinds are ever mixed up.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from idiolect.errors import InputError
+from idiolect.search.filters import Condition, Either, Every, Filter, Not, Scalar, conditions
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from numpy.typing import NDArray
+
+__all__ = ["MetadataIndex", "scalars"]
+
+_NO_ROWS = np.empty(0, dtype=np.int64)
+
+# Each lower bound is closed by the first value of the next kind.
+_RANGES = {
+    "$gt": "value > :value AND value < :end",
+    "$gte": "value >= :value AND value < :end",
+    "$lt": "value < :value AND value >= :begin",
+    "$lte": "value <= :value AND value >= :begin",
+}
+
+
+class MetadataIndex:
+    """The facts of one namespace, seen through one connection."""
+
+    SCHEMA = """
+        CREATE TABLE fields (
+            number INTEGER PRIMARY KEY,
+            namespace INTEGER NOT NULL,
+            name TEXT NOT NULL,
+            UNIQUE (namespace, name)
+        );
+        CREATE TABLE facts (
+            field INTEGER NOT NULL, value NOT NULL, row INTEGER NOT NULL,
+            PRIMARY KEY (field, value, row)
+        ) WITHOUT ROWID;
+    """
+
+    def __init__(self, db: sqlite3.Connection, namespace: int) -> None:
+        self._db = db
+        self._namespace = namespace
+        self._numbers: dict[str, int] = dict(
+            db.execute("SELECT name, number FROM fields WHERE namespace = ?", (namespace,))
+        )
+
+    def add(self, rows: Iterable[tuple[int, Mapping[str, Any]]]) -> None:
+        """Add what the metadata of each row says."""
+        self._db.executemany("INSERT INTO facts VALUES (?, ?, ?)", self._triples(rows))
+
+    def remove(self, rows: Iterable[tuple[int, str]]) -> None:
+        """Remove what the metadata (JSON text) of each row said."""
+        parsed = ((row, json.loads(metadata)) for row, metadata in rows)
+        self._db.executemany(
+            "DELETE FROM facts WHERE field = ? AND value = ? AND row = ?", self._triples(parsed)
+        )
+
+    def drop(self) -> None:
+        """Remove all facts and fields of the namespace."""
+        for number in self._numbers.values():
+            self._db.execute("DELETE FROM facts WHERE field = ?", (number,))
+        self._db.execute("DELETE FROM fields WHERE namespace = ?", (self._namespace,))
+        self._numbers.clear()
+
+    def names(self) -> list[str]:
+        """Return the fields that at least one item has, in alphabetical order."""
+        query = "SELECT EXISTS (SELECT 1 FROM facts WHERE field = ?)"
+        return sorted(
+            name
+            for name, number in self._numbers.items()
+            if self._db.execute(query, (number,)).fetchone()[0]
+        )
+
+    def rows(self, node: Filter) -> NDArray[np.int64]:
+        """Return the rows a filter matches, ascending.
+
+        Raises:
+            InputError: it compares a field that no item has; asking whether it exists is allowed.
+        """
+        names = set(self.names())
+        for condition in conditions(node):
+            if condition.operator != "$exists" and condition.field not in names:
+                there = ", ".join(sorted(names)) or "none"
+                raise InputError(
+                    f"filter: no item has the field {condition.field!r}",
+                    hint=f"there are: {there}",
+                )
+        return self._match(node)
+
+    def _match(self, node: Filter) -> NDArray[np.int64]:
+        match node:
+            case Condition():
+                return self._leaf(node)
+            case Every(parts):
+                excluded = [part.part for part in parts if isinstance(part, Not)]
+                found = [self._match(part) for part in parts if not isinstance(part, Not)]
+                found.sort(key=len)
+                matched = found[0] if found else self._all()
+                for other in found[1:]:
+                    matched = np.intersect1d(matched, other, assume_unique=True)
+                for part in excluded:
+                    matched = np.setdiff1d(matched, self._match(part), assume_unique=True)
+                return matched
+            case Either(parts):
+                return np.unique(np.concatenate([self._match(part) for part in parts]))
+            case Not(part):
+                return np.setdiff1d(self._all(), self._match(part), assume_unique=True)
+
+    def _leaf(self, condition: Condition) -> NDArray[np.int64]:
+        number = self._numbers.get(condition.field)
+        if number is None:
+            return _NO_ROWS
+        value = condition.value
+        if condition.operator == "$exists":
+            return np.unique(self._read("SELECT row FROM facts WHERE field = ?", (number,)))
+        values = value if isinstance(value, tuple) else (value,)
+        if condition.operator in ("$eq", "$in"):
+            query = "SELECT row FROM facts WHERE field = ? AND value = ?"
+            unique = {_stored(one) for one in values}
+            each = [self._read(query, (number, one)) for one in unique]
+            return each[0] if len(each) == 1 else np.unique(np.concatenate(each))
+        text = isinstance(values[0], str)
+        bounds = {
+            "field": number,
+            "value": values[0],
+            "begin": "" if text else -float("inf"),
+            "end": b"" if text else "",
+        }
+        range_ = _RANGES[condition.operator]
+        query = f"SELECT row FROM facts WHERE field = :field AND {range_}"
+        return np.unique(self._read(query, bounds))
+
+    def _all(self) -> NDArray[np.int64]:
+        return self._read(
+            "SELECT row FROM items WHERE namespace = ? ORDER BY row", (self._namespace,)
+        )
+
+    def _read(self, query: str, bindings: Any) -> NDArray[np.int64]:
+        cursor = self._db.execute(query, bindings)
+        return np.fromiter((row for (row,) in cursor), dtype=np.int64)
+
+    def _triples(
+        self, rows: Iterable[tuple[int, Mapping[str, Any]]]
+    ) -> Iterator[tuple[int, Scalar | bytes, int]]:
+        for row, metadata in rows:
+            for name, value in scalars(metadata):
+                yield self._number(name), value, row
+
+    def _number(self, name: str) -> int:
+        number = self._numbers.get(name)
+        if number is None:
+            number = self._db.execute(
+                "INSERT INTO fields (namespace, name) VALUES (?, ?) RETURNING number",
+                (self._namespace, name),
+            ).fetchone()[0]
+            self._numbers[name] = number
+        return number
+
+
+def scalars(metadata: Mapping[str, Any]) -> Iterator[tuple[str, Scalar | bytes]]:
+    r"""Yield each (field, value as SQLite keeps it) of an object once; a list gives its elements.
+
+    What cannot be filtered by (null, objects, lists of lists) is left out.
+
+    >>> list(scalars({"tags": ["a", "b", "a"], "new": True, "box": {"h": 3}}))
+    [('tags', 'a'), ('tags', 'b'), ('new', b'\x01')]
+    """
+    for name, value in metadata.items():
+        values = value if isinstance(value, list | tuple) else (value,)
+        kept = (one for one in values if isinstance(one, str | bool | int | float))
+        for stored in dict.fromkeys(map(_stored, kept)):
+            yield name, stored
+
+
+def _stored(value: Scalar) -> Scalar | bytes:
+    if isinstance(value, bool):
+        return bytes([value])
+    if isinstance(value, int) and abs(value) >= 2**63:
+        return float(value) if abs(value) < 2**1023 else str(value)
+    return value

@@ -1,0 +1,274 @@
+"""The layouts in which tokenizers are published, each read into an engine and its settings.
+
+A directory is recognised by the files in it, a file by its name and its first bytes. Where several
+layouts lie side by side, `tokenizer.json` is taken: it is the only one that holds the whole
+pipeline.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tokenizers
+from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
+
+from idiolect.errors import CheckpointError, InputError
+from idiolect.text.files import engine_errors, read_json, read_text
+from idiolect.text.hub import locate
+from idiolect.text.tokenizers import character_map as charsmap
+from idiolect.text.tokenizers import sentencepiece, tiktoken
+from idiolect.text.tokenizers.byte_level import to_characters
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+__all__ = ["TOKENIZER_FILES", "Settings", "read", "template"]
+
+Settings = dict[str, Any]
+
+TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+    "vocab.json", "merges.txt", "vocab.txt", "*.model", "*.tiktoken",
+)  # fmt: skip
+"""Names of the files a tokenizer may be stored in."""
+_USUAL_TEMPLATE: dict[str, tuple[str, ...]] = {
+    "LlamaTokenizer": ("bos",),
+    "T5Tokenizer": ("eos",),
+    "GPT2Tokenizer": (),
+}
+"""Special tokens around a text that a class adds where its settings do not say."""
+_ALGORITHMS = ("BPE", "Unigram", "WordPiece", "WordLevel")
+
+
+def read(source: str | Path, encoding: str | None = None) -> tuple[tokenizers.Tokenizer, Settings]:
+    """Read a tokenizer from a directory, a file or the hub; see `Tokenizer.load`."""
+    path = locate(source, TOKENIZER_FILES)
+    settings: Settings = {}
+    if not path.is_dir():
+        return _read_file(path, settings, encoding), settings
+    for name in ("special_tokens_map.json", "tokenizer_config.json"):
+        if (path / name).is_file():
+            settings.update(read_json(path / name))
+    engine = _read_file(_main_file(path), settings, encoding)
+    _place_added_tokens(engine, _added_tokens(path, settings), path)
+    return engine, settings
+
+
+def template(engine: tokenizers.Tokenizer, before: list[str], after: list[str]) -> None:
+    """Put special tokens around every text; between the texts of a pair stands the last one.
+
+    Tokens the vocabulary lacks are left out.
+    """
+    ids = {token: engine.token_to_id(token) for token in (*before, *after)}
+    before = [token for token in before if ids[token] is not None]
+    after = [token for token in after if ids[token] is not None]
+    if not before and not after:
+        return
+    engine.post_processor = processors.TemplateProcessing(
+        single=[*before, "$A", *after],
+        pair=[*before, "$A", *after, *(f"{token}:1" for token in ("$B", *after))],
+        special_tokens=[(token, id_) for token, id_ in ids.items() if id_ is not None],
+    )
+
+
+def _main_file(folder: Path) -> Path:
+    """Find the file in a directory that holds the vocabulary."""
+    for pattern in ("tokenizer.json", "vocab.json", "vocab.txt", "*.model", "*.tiktoken"):
+        found = sorted(folder.glob(pattern))
+        if len(found) > 1:
+            names = ", ".join(path.name for path in found)
+            raise InputError(f"several tokenizers in {folder}: {names}", hint="name one of them")
+        if found:
+            return found[0]
+    raise InputError(f"no tokenizer in {folder}", hint=f"looked for {', '.join(TOKENIZER_FILES)}")
+
+
+def _read_file(path: Path, settings: Settings, encoding: str | None) -> tokenizers.Tokenizer:
+    """Read one file; settings it implies are added to those given, which come first."""
+    if path.name == "merges.txt":
+        path = path.with_name("vocab.json")
+    if path.name == "vocab.json":
+        return _read_vocab_and_merges(path, path.with_name("merges.txt"), settings)
+    if path.suffix == ".json":
+        return _read_pipeline(path)
+    if path.suffix == ".txt":
+        return _read_wordpiece(path, settings)
+    if path.suffix == ".tiktoken" or (path.suffix == ".model" and _holds_ranks(path)):
+        return tiktoken.read(path, encoding)
+    if path.suffix == ".model":
+        return _read_sentencepiece(path, settings)
+    raise InputError(
+        f"{path.name} is no tokenizer file known here",
+        hint="known: tokenizer.json, vocab.json with merges.txt, vocab.txt, .model, .tiktoken",
+    )
+
+
+def _holds_ranks(path: Path) -> bool:
+    """Whether the file begins with a line of tiktoken ranks: some are published as `.model`."""
+    with path.open("rb") as file:
+        return re.match(rb"[A-Za-z0-9+/]+={0,2} \d+\r?\n", file.read(256)) is not None
+
+
+def _read_sentencepiece(path: Path, settings: Settings) -> tokenizers.Tokenizer:
+    engine, named = sentencepiece.read(path)
+    settings.update({**named, **settings})
+    _mark_special(engine, _named_special(settings))
+    template(engine, *(_template_of(settings) or ([], [])))
+    return engine
+
+
+def _named_special(settings: Settings) -> list[str]:
+    """List the tokens that the settings call special."""
+    named = [value for key, value in settings.items() if key.endswith("_token")]
+    named += settings.get("additional_special_tokens") or []
+    texts = [token.get("content") if isinstance(token, dict) else token for token in named]
+    return [text for text in texts if isinstance(text, str)]
+
+
+def _template_of(settings: Settings) -> tuple[list[str], list[str]] | None:
+    """Tokens that the settings put before and after a text; None where they are silent."""
+    usual = _USUAL_TEMPLATE.get(settings.get("tokenizer_class", "").removesuffix("Fast"))
+    if usual is None and not {"add_bos_token", "add_eos_token"} & settings.keys():
+        return None
+    before, after = (
+        _named_special({"_token": settings.get(f"{role}_token")})
+        if settings.get(f"add_{role}_token", role in (usual or ()))
+        else []
+        for role in ("bos", "eos")
+    )
+    return before, after
+
+
+def _read_pipeline(path: Path) -> tokenizers.Tokenizer:
+    pipeline = read_json(path)
+    with engine_errors(str(path)):
+        kind = pipeline["model"].get("type", _ALGORITHMS[0])
+        if kind not in _ALGORITHMS:
+            raise CheckpointError(
+                f"{path}: unknown tokenizer algorithm {kind!r}",
+                hint=f"known: {', '.join(_ALGORITHMS)}",
+            )
+        for step in _steps(pipeline.get("normalizer")):
+            if step["type"] == "Precompiled":
+                charsmap.check(base64.b64decode(step["precompiled_charsmap"]))
+        engine = tokenizers.Tokenizer.from_str(read_text(path))
+        engine.encode("a")  # a template that names unknown tokens fails only here
+        for token in pipeline["added_tokens"]:
+            # The engine counts added tokens on from the vocabulary, whatever the file says.
+            if (found := engine.token_to_id(token["content"])) != token["id"]:
+                raise CheckpointError(
+                    f"{path} places {token['content']} at id {token['id']}, the engine at {found}",
+                    hint="list it in the model's vocabulary at the id that is meant",
+                )
+    return engine
+
+
+def _steps(part: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """List the single steps of a normaliser."""
+    if part is None:
+        return []
+    if part["type"] != "Sequence":
+        return [part]
+    return [step for inner in part["normalizers"] for step in _steps(inner)]
+
+
+def _read_vocab_and_merges(
+    vocab_path: Path, merges_path: Path, settings: Settings
+) -> tokenizers.Tokenizer:
+    vocab = read_json(vocab_path)
+    lines = read_text(merges_path).split("\n")
+    merges: list[Any] = [
+        tuple(line.split(" ")) for line in lines if line and not line.startswith("#version")
+    ]
+    if any(len(merge) != 2 for merge in merges):
+        wrong = next(" ".join(merge) for merge in merges if len(merge) != 2)
+        raise CheckpointError(f"{merges_path} is damaged: {wrong!r} is no pair of tokens")
+    with engine_errors(f"{vocab_path} or merges.txt"):
+        lost = next((a + b for a, b in merges if not {a, b, a + b} <= vocab.keys()), None)
+        if lost is not None:
+            raise CheckpointError(f"{vocab_path} and merges.txt disagree: no {lost!r} in the one")
+        if to_characters(b" ") not in vocab:
+            raise CheckpointError(
+                f"{vocab_path} is not byte-level, and does not say how text is cut",
+                hint="use a tokenizer.json, which says it",
+            )
+        engine = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=merges))
+    prefix = bool(settings.get("add_prefix_space", False))
+    engine.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix)
+    engine.decoder = decoders.ByteLevel()
+    engine.post_processor = processors.ByteLevel(trim_offsets=False)
+    _mark_special(engine, ("<s>", "<pad>", "</s>", "<unk>", "<mask>", "<|endoftext|>"))
+    _mark_special(engine, _named_special(settings))
+    around = _template_of(settings)
+    if around is not None:
+        template(engine, *around)
+    elif "<s>" in vocab and "</s>" in vocab:
+        engine.post_processor = processors.RobertaProcessing(
+            ("</s>", vocab["</s>"]), ("<s>", vocab["<s>"]), add_prefix_space=prefix
+        )
+    return engine
+
+
+def _read_wordpiece(path: Path, settings: Settings) -> tokenizers.Tokenizer:
+    lines = read_text(path).split("\n")
+    if lines and not lines[-1]:
+        lines.pop()
+    vocab = {line.rstrip("\r"): id_ for id_, line in enumerate(lines)}
+    if "[UNK]" not in vocab:
+        raise CheckpointError(f"{path} has no [UNK]", hint="is it a WordPiece vocabulary?")
+    special = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+    # Without a setting, a vocabulary that holds a capital letter is a cased one.
+    cased = any(token != token.lower() for token in vocab if not token.startswith("["))
+    engine = tokenizers.Tokenizer(models.WordPiece(vocab, unk_token="[UNK]"))
+    engine.normalizer = normalizers.BertNormalizer(
+        lowercase=settings.get("do_lower_case", not cased),
+        strip_accents=settings.get("strip_accents"),
+        handle_chinese_chars=settings.get("tokenize_chinese_chars", True),
+    )
+    engine.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    engine.decoder = decoders.WordPiece()
+    _mark_special(engine, (*special, *_named_special(settings)))
+    template(engine, ["[CLS]"], ["[SEP]"])
+    return engine
+
+
+def _added_tokens(folder: Path, settings: Settings) -> dict[int, AddedToken]:
+    """Collect the tokens that the settings place beside the vocabulary, by id."""
+    tokens: dict[int, AddedToken] = {}
+    try:
+        if (folder / "added_tokens.json").is_file():
+            for content, id_ in read_json(folder / "added_tokens.json").items():
+                tokens[int(id_)] = AddedToken(content, normalized=False)
+        for key, token in settings.get("added_tokens_decoder", {}).items():
+            tokens[int(key)] = AddedToken(**token)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{folder}: the added tokens cannot be read: {error}") from error
+    return dict(sorted(tokens.items()))
+
+
+def _place_added_tokens(
+    engine: tokenizers.Tokenizer, tokens: Mapping[int, AddedToken], folder: Path
+) -> None:
+    known = engine.get_added_tokens_decoder()
+    for id_, token in tokens.items():
+        if id_ not in known:
+            engine.add_tokens([token])
+        found = engine.token_to_id(token.content)
+        if found != id_:
+            raise CheckpointError(
+                f"{folder}: {token.content} is id {id_} in the settings, {found} in the vocabulary",
+                hint="use a tokenizer.json, which states every id",
+            )
+
+
+def _mark_special(engine: tokenizers.Tokenizer, tokens: Iterable[str]) -> None:
+    engine.add_special_tokens(
+        [
+            AddedToken(token, special=True, normalized=False, lstrip=token == "<mask>")
+            for token in tokens
+            if engine.token_to_id(token) is not None
+        ]
+    )

@@ -1,0 +1,390 @@
+"""One `Tokenizer`, whatever the algorithm: text to ids and back over the `tokenizers` engine.
+
+What is notable:
+
+- The engine's own JSON is the only truth. The kind of tokenizer, the special ids and the
+  fingerprint are read from it and from `tokenizer_config.json`, never from a model's name.
+- A tokenizer neither pads, truncates nor samples. Settings of that sort inside a published
+  `tokenizer.json` are set aside on loading: a batch decides them.
+- What is saved, `transformers.AutoTokenizer` loads with identical ids, because the generic class
+  is named there: the specific ones (`LlamaTokenizer`, `T5Tokenizer`, …) rebuild parts of the
+  pipeline from their own code and so forget what was changed.
+- A `Tokenizer` does not change. Whoever changes a copy of its engine makes a new one from it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from functools import cached_property
+from itertools import groupby
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from tokenizers import pre_tokenizers
+
+from idiolect.errors import CheckpointError, ConfigError, InputError
+from idiolect.text.files import read_json, write_atomic
+from idiolect.text.tokenizers import formats
+from idiolect.text.tokenizers.extension import Extension
+from idiolect.text.tokenizers.sampling import Sampler
+from idiolect.text.tokenizers.word_counts import batches
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from tokenizers import AddedToken, Encoding
+    from tokenizers import Tokenizer as Engine
+
+__all__ = ["Kind", "Tokenizer"]
+
+Kind = Literal["byte-bpe", "sentencepiece-bpe", "bpe", "unigram", "wordpiece", "wordlevel"]
+"""How a tokenizer cuts text; `bpe` is BPE over characters without the SentencePiece space."""
+
+_USUAL_SPECIAL = {
+    "pad": ("<pad>", "[PAD]", "<|padding|>", "<|pad|>"),
+    "bos": ("<s>", "<bos>", "[BOS]", "<|begin_of_text|>", "<|startoftext|>", "<|endoftext|>"),
+    "eos": ("</s>", "<eos>", "[EOS]", "<|end_of_text|>", "<|endoftext|>"),
+    "unk": ("<unk>", "[UNK]", "<|unk|>"),
+    "mask": ("<mask>", "[MASK]", "<|mask|>"),
+    "cls": ("[CLS]", "<cls>"),
+    "sep": ("[SEP]", "<sep>"),
+}
+"""Names looked for among the special tokens where the settings are silent."""
+
+
+class Tokenizer:
+    """Text to ids and back.
+
+    >>> tokenizer = Tokenizer.load("path/to/checkpoint")  # doctest: +SKIP
+    >>> tokenizer.encode_batch(["a text", "another"])  # doctest: +SKIP
+    [[64, 2420], [29214]]
+    """
+
+    engine: Engine
+    """The `tokenizers` engine; change a copy of it, not this one."""
+    settings: dict[str, Any]
+    """What `tokenizer_config.json` and `special_tokens_map.json` say; written back by `save`."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        settings: dict[str, Any] | None = None,
+        extension: Extension | Path | None = None,
+    ) -> None:
+        self.engine = engine
+        self.settings = dict(settings or {})
+        self._extension = extension
+        if engine.truncation is not None:
+            self.settings.setdefault("model_max_length", engine.truncation["max_length"])
+            engine.no_truncation()
+        if engine.padding is not None:
+            engine.no_padding()
+        for randomness in ("dropout", "alpha"):
+            if getattr(engine.model, randomness, None) is not None:
+                setattr(engine.model, randomness, None)
+
+    @classmethod
+    def load(cls, source: str | Path, *, encoding: str | None = None) -> Self:
+        """Load a published tokenizer.
+
+        Args:
+            source: a directory, one file (`tokenizer.json`, `vocab.json` with `merges.txt` beside
+                it, `vocab.txt`, a SentencePiece `.model`, a tiktoken rank file), or the id of a
+                repository on the Hugging Face hub.
+            encoding: for tiktoken ranks, the published name of the encoding they are of; by
+                default the file's name.
+
+        Raises:
+            InputError: there is no such file, directory or repository, or no tokenizer in it.
+            CheckpointError: a file is damaged, not UTF-8, or contradicts another.
+            OfflineError: the hub cannot be reached and the files are not cached.
+        """
+        engine, settings = formats.read(source, encoding)
+        path = Path(source)
+        record = (path if path.is_dir() else path.parent) / "extension.json"
+        return cls(engine, settings, record if record.is_file() else None)
+
+    @classmethod
+    def from_engine(
+        cls,
+        engine: Engine,
+        settings: dict[str, Any] | None = None,
+        extension: Extension | None = None,
+    ) -> Self:
+        """Wrap an engine, which must not be changed afterwards."""
+        return cls(engine, settings, extension)
+
+    @cached_property
+    def extension(self) -> Extension | None:
+        """The record of what was added to a published tokenizer; None for one as published.
+
+        Raises:
+            CheckpointError: the record on disk is damaged, or that of another tokenizer.
+        """
+        if not isinstance(self._extension, Path):
+            return self._extension
+        record = Extension.from_dict(read_json(self._extension))
+        if record.size + len(record.added) != len(self):
+            raise CheckpointError(
+                f"{self._extension} adds {len(record.added)} ids to {record.size}, "
+                f"the tokenizer has {len(self)}",
+                hint="it belongs to another tokenizer; restore the right one or remove it",
+            )
+        return record
+
+    def save(self, directory: str | Path) -> None:
+        """Write `tokenizer.json` and `tokenizer_config.json`, each whole or not at all.
+
+        The record of an extension goes beside them, as `extension.json`.
+        `transformers.AutoTokenizer` loads the directory with identical ids.
+        """
+        directory = Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        # These make transformers rebuild what tokenizer.json already says: class by class, the
+        # post-processor from add_bos_token / add_eos_token, and the added tokens.
+        rebuilt = {"added_tokens_decoder", "add_bos_token", "add_eos_token", "auto_map"}
+        settings = {key: value for key, value in self.settings.items() if key not in rebuilt}
+        settings["tokenizer_class"] = "PreTrainedTokenizerFast"
+        names = {id_: token for token, id_ in self._special_tokens().items()}
+        for role in _USUAL_SPECIAL:
+            if (id_ := self.token_id(role)) in names:
+                settings.setdefault(f"{role}_token", names[id_])
+        text = json.dumps(settings, ensure_ascii=False, indent=2, sort_keys=True)
+        write_atomic(directory / "tokenizer_config.json", f"{text}\n".encode())
+        record = directory / "extension.json"
+        if self.extension:
+            compact = json.dumps(self.extension.to_dict(), ensure_ascii=False)
+            write_atomic(record, f"{compact}\n".encode())
+        else:
+            record.unlink(missing_ok=True)
+        write_atomic(directory / "tokenizer.json", self.engine.to_str(pretty=True).encode())
+
+    def encode_batch(self, texts: Iterable[str], *, special_tokens: bool = True) -> list[list[int]]:
+        """Encode texts, with the special tokens of the model's own template unless told not to.
+
+        Returns:
+            A list of ids for each text.
+        """
+        return [
+            encoding.ids
+            for batch in batches(_several(texts))
+            for encoding in self.engine.encode_batch_fast(batch, add_special_tokens=special_tokens)
+        ]
+
+    def encode(self, text: str, *, special_tokens: bool = True) -> list[int]:
+        """Encode one text; see `encode_batch`."""
+        return self.encode_batch([text], special_tokens=special_tokens)[0]
+
+    def encode_with_offsets(
+        self, texts: Iterable[str], *, special_tokens: bool = True
+    ) -> list[tuple[list[int], list[tuple[int, int]]]]:
+        """Encode texts and say where each token comes from.
+
+        Returns:
+            For each text its ids, and for each id the character range `(start, end)` of the text;
+            tokens of the template have `(0, 0)`.
+        """
+        return [
+            (encoding.ids, encoding.offsets)
+            for encoding in self._encodings(texts, special_tokens=special_tokens)
+        ]
+
+    def sample_batch(
+        self,
+        texts: Iterable[str],
+        *,
+        alpha: float | None = None,
+        dropout: float | None = None,
+        seed: int = 0,
+        special_tokens: bool = True,
+    ) -> list[list[int]]:
+        """Encode texts by segmentations drawn at random; the same seed draws the same ones.
+
+        Args:
+            texts: the texts.
+            alpha: for Unigram, how much likelier the better segmentations are (Kudo 2018): 0
+                draws evenly among all, 0.1 to 0.5 are usual, a large value always takes the best.
+            dropout: for BPE, the probability to pass a merge over (Provilkov et al. 2020): 0
+                encodes as ever, 0.1 is usual, 1 gives single symbols.
+            seed: where chance begins.
+            special_tokens: whether to add those of the model's template.
+
+        Raises:
+            InputError: the strength that the algorithm takes is missing or impossible, or the
+                algorithm has no subword sampling.
+        """
+        wanted = {"Unigram": ("alpha", alpha, dropout), "BPE": ("dropout", dropout, alpha)}
+        model = type(self.engine.model).__name__
+        if model not in wanted:
+            raise InputError(
+                f"{self.kind} has no subword sampling", hint=f"known for {', '.join(wanted)}"
+            )
+        name, strength, other = wanted[model]
+        if strength is None or other is not None or strength < 0:
+            raise InputError(f"{self.kind} is sampled with {name}=, at least 0, and nothing else")
+        if name == "dropout" and strength > 1:
+            raise InputError(f"dropout is a probability, not {strength}")
+        random = Random(seed)
+        return [
+            self._sampler.resample(encoding, strength, random)
+            for encoding in self._encodings(texts, special_tokens=special_tokens)
+        ]
+
+    @cached_property
+    def _sampler(self) -> Sampler:
+        return Sampler(self.engine)
+
+    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
+        """Turn ids back into text; see `decode_batch`."""
+        return self.decode_batch([ids], skip_special_tokens=skip_special_tokens)[0]
+
+    def decode_batch(
+        self, batch: Iterable[Sequence[int]], *, skip_special_tokens: bool = True
+    ) -> list[str]:
+        """Turn lists of ids back into texts.
+
+        Raises:
+            InputError: an id is negative or not below `len(self)`.
+        """
+        lists = [list(ids) for ids in batch]
+        for ids in lists:
+            if ids and not (min(ids) >= 0 and max(ids) < len(self)):
+                wrong = next(i for i in ids if not 0 <= i < len(self))
+                raise InputError(
+                    f"id {wrong} is outside the vocabulary of {len(self)} ids",
+                    hint="were these ids made with another tokenizer?",
+                )
+        if self._misread:
+            return [self._decode_apart(ids, skip_special_tokens) for ids in lists]
+        return self.engine.decode_batch(lists, skip_special_tokens=skip_special_tokens)
+
+    @cached_property
+    def _misread(self) -> dict[int, AddedToken]:
+        """Added tokens that the engine's decoder takes for bytes, such as `naïve`."""
+        if self.kind != "byte-bpe":
+            return {}
+        alphabet = set(pre_tokenizers.ByteLevel.alphabet())
+        return {
+            id_: token
+            for id_, token in self.engine.get_added_tokens_decoder().items()
+            if not token.content.isascii() and set(token.content) <= alphabet
+        }
+
+    def _decode_apart(self, ids: list[int], skip_special_tokens: bool) -> str:
+        parts = []
+        for token, run in groupby(ids, key=self._misread.get):
+            if token is None:
+                parts.append(self.engine.decode(list(run), skip_special_tokens))
+            elif not (token.special and skip_special_tokens):
+                parts += [token.content for _ in run]
+        return "".join(parts)
+
+    @cached_property
+    def _length(self) -> int:
+        return max(self.engine.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+
+    def __len__(self) -> int:
+        """Number of ids, added tokens and unused ids below the largest included."""
+        return self._length
+
+    def __repr__(self) -> str:
+        return f"Tokenizer({self.kind}, {len(self)} ids)"
+
+    @cached_property
+    def kind(self) -> Kind:
+        """How the engine cuts text, read from its parts.
+
+        Raises:
+            ConfigError: the engine's algorithm is none of those known here.
+        """
+        model = type(self.engine.model).__name__
+        simple: dict[str, Kind] = {
+            "Unigram": "unigram",
+            "WordPiece": "wordpiece",
+            "WordLevel": "wordlevel",
+        }
+        if model in simple:
+            return simple[model]
+        if model != "BPE":
+            raise ConfigError(
+                f"unknown tokenizer algorithm {model}", hint=f"known: BPE, {', '.join(simple)}"
+            )
+        parts = [_state(self.engine.normalizer), _state(self.engine.pre_tokenizer)]
+        if any('"ByteLevel"' in part for part in parts):
+            return "byte-bpe"
+        return "sentencepiece-bpe" if any("▁" in part for part in parts) else "bpe"
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of all that determines ids: 32 hexadecimal digits, equal after save and load."""
+        pipeline = json.loads(self.engine.to_str())
+        for passing in ("version", "truncation", "padding"):
+            del pipeline[passing]
+        if self.kind == "unigram":  # the JSON gives scores back but for the last bit
+            scored = pipeline["model"]["vocab"]
+            pipeline["model"]["vocab"] = [(piece, _single(score)) for piece, score in scored]
+        text = json.dumps(pipeline, sort_keys=True)
+        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+    def token_id(self, role: str) -> int | None:
+        """Find the id of a special token by its role, such as `pad` or `eos`.
+
+        The settings (`pad_token`, …) come first, then what the post-processor and the model
+        name, then the usual names among the special tokens.
+        """
+        named = self.settings.get(f"{role}_token")
+        if isinstance(named, dict):
+            named = named.get("content")
+        if isinstance(named, str):
+            return self.engine.token_to_id(named)
+        if role in ("cls", "sep"):
+            processor = json.loads(_state(self.engine.post_processor) or "{}")
+            if isinstance(processor.get(role), list):
+                return int(processor[role][1])
+        if role == "unk" and isinstance(getattr(self.engine.model, "unk_token", None), str):
+            return self.engine.token_to_id(self.engine.model.unk_token)
+        special = self._special_tokens()
+        return next((special[name] for name in _USUAL_SPECIAL[role] if name in special), None)
+
+    pad_id = cached_property(lambda self: self.token_id("pad"))
+    """Id of the padding token, or None."""
+    bos_id = cached_property(lambda self: self.token_id("bos"))
+    """Id of the token that begins a text, or None."""
+    eos_id = cached_property(lambda self: self.token_id("eos"))
+    """Id of the token that ends a text, or None."""
+    unk_id = cached_property(lambda self: self.token_id("unk"))
+    """Id of the token for what cannot be encoded, or None."""
+    mask_id = cached_property(lambda self: self.token_id("mask"))
+    """Id of the token for a masked position, or None."""
+    cls_id = cached_property(lambda self: self.token_id("cls"))
+    """Id of the token whose hidden state stands for the text, or None."""
+    sep_id = cached_property(lambda self: self.token_id("sep"))
+    """Id of the token that separates two texts, or None."""
+
+    def _special_tokens(self) -> dict[str, int]:
+        added = self.engine.get_added_tokens_decoder()
+        return {token.content: id_ for id_, token in added.items() if token.special}
+
+    def _encodings(self, texts: Iterable[str], *, special_tokens: bool) -> Iterator[Encoding]:
+        for batch in batches(_several(texts)):
+            yield from self.engine.encode_batch(batch, add_special_tokens=special_tokens)
+
+
+def _several(texts: Iterable[str]) -> Iterable[str]:
+    """Refuse a single text, which is an iterable of texts too."""
+    if isinstance(texts, str):
+        raise InputError("a batch of texts is wanted, not one text", hint="use encode")
+    return texts
+
+
+def _single(score: float) -> float:
+    """Round to single precision, as SentencePiece keeps its scores."""
+    return float(struct.unpack("f", struct.pack("f", score))[0])
+
+
+def _state(part: Any) -> str:
+    """Return the JSON of one part of the engine; empty where it has none."""
+    return "" if part is None else part.__getstate__().decode()

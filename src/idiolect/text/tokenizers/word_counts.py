@@ -1,0 +1,116 @@
+"""Counted words: what a tokenizer now makes of each pre-token of a corpus, and how often.
+
+Learning more pieces needs no running text, only the distinct pre-tokens, their present pieces and
+their counts. Whole documents are encoded, so pre-tokens are what they are in context.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from tokenizers import Encoding
+    from tokenizers import Tokenizer as Engine
+
+    from idiolect.text.tokenizers.tokenizer import Tokenizer
+
+__all__ = ["batches", "count_words", "fixed_ids"]
+
+_BATCH = 1 << 22
+"""Characters encoded at once; an encoding takes some 100 times the memory of its text."""
+
+
+def fixed_ids(engine: Engine) -> set[int]:
+    """Find the ids that no piece can be joined with or cut from.
+
+    These are added tokens, the unknown token and, with byte fallback, the bytes that spell an
+    unknown character.
+    """
+    model: dict[str, Any] = json.loads(engine.model.__getstate__())
+    fixed = set(engine.get_added_tokens_decoder())
+    unknown = model.get("unk_id")
+    if isinstance(model.get("unk_token"), str):
+        unknown = engine.token_to_id(model["unk_token"])
+    if unknown is not None:
+        fixed.add(unknown)
+    if model.get("byte_fallback"):
+        bytes_ = (engine.token_to_id(f"<0x{byte:02X}>") for byte in range(256))
+        fixed.update(id_ for id_ in bytes_ if id_ is not None)
+    return fixed
+
+
+def count_words(tokenizer: Tokenizer, texts: Iterable[str]) -> Counter[tuple[int, ...]]:
+    """Count the distinct pre-tokens of a corpus.
+
+    Ids that nothing can be joined with divide a pre-token and are left out. Where the engine cuts
+    no pre-tokens, as some published for SentencePiece do not, a word begins at each piece that
+    begins with a space, unless nothing but spaces stands before it.
+
+    Args:
+        tokenizer: gives the pre-tokens and their present pieces.
+        texts: the corpus.
+
+    Returns:
+        The ids of each distinct word, with the number of times it occurs.
+    """
+    engine = tokenizer.engine
+    length = len(tokenizer)
+    fixed = np.zeros(length, bool)
+    fixed[list(fixed_ids(engine))] = True
+    begins, spaces = np.zeros(length, bool), np.zeros(length, bool)
+    if engine.pre_tokenizer is None:
+        vocab = engine.get_vocab(with_added_tokens=True)
+        begins[[id_ for token, id_ in vocab.items() if token.startswith("▁")]] = True
+        spaces[[id_ for token, id_ in vocab.items() if not token.strip("▁")]] = True
+    counts: Counter[bytes] = Counter()
+    # The engine works without Python's lock: the next batch is encoded while this one is counted.
+    with ThreadPoolExecutor(1) as pool:
+        pending = None
+        for batch in batches(texts):
+            encoded = pool.submit(engine.encode_batch, batch, add_special_tokens=False)
+            if pending is not None:
+                counts.update(_words(pending.result(), fixed, begins, spaces))
+            pending = encoded
+        if pending is not None:
+            counts.update(_words(pending.result(), fixed, begins, spaces))
+    return Counter(
+        {tuple(np.frombuffer(word, np.int32).tolist()): count for word, count in counts.items()}
+    )
+
+
+def _words(encodings: list[Encoding], fixed: Any, begins: Any, spaces: Any) -> Iterator[bytes]:
+    parts: list[int | None] = []
+    ids: list[int] = []
+    for encoding in encodings:
+        ids += [*encoding.ids, -1]  # no id: documents must not touch
+        parts += [*encoding.word_ids, -1]
+    stream = np.array(ids, np.int32)
+    part = np.array(parts, np.int64)
+    left_out = (stream < 0) | fixed[stream]
+    change = (part[1:] != part[:-1]) | (begins[stream[1:]] & ~spaces[stream[:-1]])
+    cuts = np.flatnonzero(np.concatenate([[True], change | left_out[1:] | left_out[:-1], [True]]))
+    data = stream.tobytes()
+    for start, end in zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True):
+        if not left_out[start]:
+            yield data[4 * start : 4 * end]
+
+
+def batches(texts: Iterable[str]) -> Iterator[list[str]]:
+    """Group texts so that encoding one group takes some 100 MB or less, whatever their lengths."""
+    batch: list[str] = []
+    size = 0
+    for text in texts:
+        batch.append(text)
+        size += len(text)
+        if size >= _BATCH:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch

@@ -1,0 +1,1 @@
+"""Training data: documents as token ids, packed and shuffled into batches."""

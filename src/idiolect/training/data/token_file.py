@@ -1,0 +1,131 @@
+"""A corpus as ids on disk: tokenised once, mapped into memory, read at any place without cost.
+
+Two files of plain little-endian numbers, `ids.bin` (int32, documents one after another, without
+special tokens) and `ends.bin` (int64, where each document ends), and `tokens.json` that describes
+them. A pass over the corpus needs bounded memory, and a run that is resumed needs no pass at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from idiolect.errors import CheckpointError, InputError
+from idiolect.text.files import read_json, write_atomic
+from idiolect.text.tokenizers.tokenizer import Tokenizer
+
+__all__ = ["TokenFile"]
+
+_CHUNK = 1024
+
+
+class TokenFile:
+    """The ids of a corpus, document by document.
+
+    >>> tokens = TokenFile.write("run/tokens", ["one text", "another"], tokenizer)  # doctest: +SKIP
+    >>> tokens[1]                                                                   # doctest: +SKIP
+    array([29214], dtype=int32)
+
+    Args:
+        folder: What `write` has written.
+
+    Raises:
+        CheckpointError: A file is missing, cut off, or was made with another tokenizer.
+    """
+
+    def __init__(self, folder: str | Path, tokenizer: Tokenizer) -> None:
+        folder = Path(folder)
+        self.record: dict[str, Any] = read_json(folder / "tokens.json")
+        """What `tokens.json` says: documents, tokens, bytes, their digest and the tokenizer's."""
+        if self.record.get("tokenizer") != tokenizer.fingerprint:
+            raise CheckpointError(
+                f"the tokens in {folder} were made with another tokenizer", hint="start a new run"
+            )
+        self._ids = _map(folder / "ids.bin", np.dtype("<i4"), int(self.record["tokens"]))
+        self._ends = _map(folder / "ends.bin", np.dtype("<i8"), int(self.record["documents"]))
+
+    @classmethod
+    def write(cls, folder: str | Path, documents: Iterable[str], tokenizer: Tokenizer) -> Self:
+        """Tokenise documents into a folder; it appears whole or not at all.
+
+        Raises:
+            InputError: The disk is full.
+        """
+        folder = Path(folder)
+        fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        try:
+            with (fresh / "ids.bin").open("wb") as ids, (fresh / "ends.bin").open("wb") as ends:
+                record = _write_ids(documents, tokenizer, ids, ends)
+                for file in (ids, ends):
+                    file.flush()
+                    os.fsync(file.fileno())
+            text = json.dumps(record | {"tokenizer": tokenizer.fingerprint}, indent=2)
+            write_atomic(fresh / "tokens.json", f"{text}\n".encode())
+            fresh.chmod(0o755)
+            fresh.rename(folder)
+        except OSError as error:
+            raise InputError(
+                f"cannot write the tokens of the corpus to {folder}: {error.strerror}",
+                hint="make room there, or choose another folder",
+            ) from error
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
+        return cls(folder, tokenizer)
+
+    def __len__(self) -> int:
+        """Number of documents."""
+        return len(self._ends)
+
+    def __getitem__(self, document: int) -> NDArray[np.int32]:
+        """Return the ids of a document, as a view of the file."""
+        start = int(self._ends[document - 1]) if document else 0
+        ids: NDArray[np.int32] = self._ids[start : int(self._ends[document])]
+        return ids
+
+    @property
+    def bytes_per_token(self) -> float:
+        """UTF-8 bytes of text that a token stands for, on average."""
+        return float(self.record["bytes"] / max(1, self.record["tokens"]))
+
+
+def _write_ids(
+    documents: Iterable[str], tokenizer: Tokenizer, ids: BinaryIO, ends: BinaryIO
+) -> dict[str, Any]:
+    counts = {"documents": 0, "tokens": 0, "bytes": 0}
+    digest = hashlib.blake2b(digest_size=16)
+    for texts in _chunks(documents):
+        batch = tokenizer.encode_batch(texts, special_tokens=False)
+        lengths = np.array([len(one) for one in batch], dtype="<i8")
+        flat = np.fromiter((id_ for one in batch for id_ in one), dtype="<i4")
+        digest.update(flat.tobytes())
+        digest.update(lengths.tobytes())
+        ids.write(flat.tobytes())
+        ends.write((counts["tokens"] + lengths.cumsum()).astype("<i8").tobytes())
+        counts["documents"] += len(batch)
+        counts["tokens"] += len(flat)
+        counts["bytes"] += sum(len(text.encode()) for text in texts)
+    return {**counts, "digest": digest.hexdigest()}
+
+
+def _chunks(documents: Iterable[str]) -> Iterator[list[str]]:
+    iterator = iter(documents)
+    while chunk := list(islice(iterator, _CHUNK)):
+        yield chunk
+
+
+def _map(path: Path, dtype: np.dtype[Any], count: int) -> NDArray[Any]:
+    if not path.is_file() or path.stat().st_size != count * dtype.itemsize:
+        raise CheckpointError(f"{path} is missing or cut off", hint="start the run again")
+    if not count:
+        return np.zeros(0, dtype)
+    return np.memmap(path, dtype=dtype, mode="r")

@@ -1,0 +1,1 @@
+"""Which terms a tokenizer breaks, and which of them are worth adding."""

@@ -1,0 +1,1 @@
+"""Add terms to a tokenizer, and verify that nothing else changed."""

@@ -1,0 +1,91 @@
+"""idiolect.toml: defaults, and faults that are named with their line and what was meant."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from conftest import ROOT
+from idiolect.errors import CheckpointError, ConfigError, MissingDependencyError
+from idiolect.pipeline.settings import PipelineConfig, find_base
+from idiolect.text import hub
+
+
+def load(folder: Path, text: str) -> PipelineConfig:
+    path = folder / "idiolect.toml"
+    path.write_text(text)
+    return PipelineConfig.load(path)
+
+
+def test_two_lines_are_a_configuration(tmp_path: Path) -> None:
+    found = load(tmp_path, '[data]\nitems = "items.jsonl"\n')
+    assert found.data.items == "items.jsonl"
+    assert found.base == "idiolect-base"
+    assert found.evaluate.controls
+
+
+def test_one_name_is_a_list_of_one(tmp_path: Path) -> None:
+    found = load(tmp_path, '[data]\nitems = "x"\ngeneral = "books/"\ntext = ["a", "b"]\n')
+    assert found.data.general == ("books/",)
+    assert found.data.text == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('[data]\nitems = "x"\nquries = "q"\n', "line 3: unknown key data.quries (did you mean"),
+        ('sede = 1\n[data]\nitems = "x"\n', "line 1: unknown key sede (did you mean seed?)"),
+        (
+            '[data]\nitems = "x"\n[tunne]\nsteps = 3\n',
+            "line 3: unknown key tunne (did you mean tune",
+        ),
+        ('[data]\nitems = "x"\n[audit]\nxyz = 3\n', "unknown key audit.xyz (known: rows, phrases)"),
+        (
+            '[data]\nitems = "x"\n[adapt]\nsteps = 0\n',
+            "line 4: adapt.steps is 0, it should be grea",
+        ),
+        (
+            '[data]\nitems = "x"\n[adapt]\ntrain = "row"\n',
+            "line 4: adapt.train is 'row', it should",
+        ),
+        ('[data]\nitems = "x"\nadapt.steps = "many"\n', "line 3: "),
+        ('[data]\ngeneral = "x"\n', "line 1: data.items is missing (items: The catalogue"),
+        ("", "data is missing"),
+        ("[data\n", "line 1"),
+    ],
+)
+def test_faults_are_named(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, text)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_all_faults_are_named_at_once(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"line 1: .*; line 3: .*; line 5: "):
+        load(tmp_path, 'a = 1\n[data]\nb = 2\nitems = "x"\nc = 3\n')
+
+
+def test_a_configuration_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"cannot read .*nowhere\.toml"):
+        PipelineConfig.load(tmp_path / "nowhere.toml")
+
+
+def test_a_base_may_stand_beside_the_configuration(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    assert find_base("model", tmp_path) == str(tmp_path / "model")
+    assert find_base("someone/model", tmp_path) == "someone/model"
+
+
+def test_a_base_in_a_package_that_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(hub._PACKAGED, "tiny", ("tiny-model", "no_such_module_here"))
+    with pytest.raises(MissingDependencyError, match="pip install tiny-model"):
+        hub.locate(find_base("tiny", tmp_path), ())
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*/idiolect.toml")), ids=str)
+def test_the_examples_are_configurations(path: Path) -> None:
+    assert PipelineConfig.load(path).data.queries

@@ -1,0 +1,163 @@
+"""The measures by hand, against `ranx`, and what becomes of queries and documents nobody judged."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import numpy as np
+import pytest
+
+from idiolect.errors import InputError
+from idiolect.ranking.evaluation.metrics import DEFAULT_MEASURES, evaluate
+
+JUDGEMENTS = {"q": {"a": 3, "b": 0, "c": 1, "d": 2}}
+RUN = {"q": {"b": 5.0, "a": 4.0, "x": 3.0, "c": 2.0}}
+
+
+def _one(measure: str, **options: object) -> float:
+    return evaluate(JUDGEMENTS, RUN, measures=[measure], **options).means[measure]  # type: ignore[arg-type]
+
+
+def _dcg(gains: list[float]) -> float:
+    return sum(gain / math.log2(place + 2) for place, gain in enumerate(gains))
+
+
+@pytest.mark.parametrize(
+    ("measure", "value"),
+    [
+        ("mrr", 1 / 2),
+        ("mrr@1", 0),
+        ("mrr@2", 1 / 2),
+        ("map", (1 / 2 + 2 / 4) / 3),
+        ("map@2", (1 / 2) / 3),
+        ("recall@2", 1 / 3),
+        ("recall@100", 2 / 3),
+        ("precision@2", 1 / 2),
+        ("precision@10", 2 / 10),
+        ("hit@1", 0),
+        ("hit@2", 1),
+        ("judged@3", 2 / 3),
+        ("judged@10", 3 / 4),
+        ("ndcg@3", _dcg([0, 3, 0]) / _dcg([3, 2, 1])),
+        ("ndcg", _dcg([0, 3, 0, 1]) / _dcg([3, 2, 1])),
+    ],
+)
+def test_by_hand(measure: str, value: float) -> None:
+    assert _one(measure) == pytest.approx(value, abs=1e-12)
+
+
+def test_exponential_gains() -> None:
+    assert _one("ndcg@4", gains="exponential") == pytest.approx(
+        _dcg([0, 7, 0, 1]) / _dcg([7, 3, 1]), abs=1e-12
+    )
+
+
+def test_fractional_grades() -> None:
+    """Means over judges are grades too; their gains are not rounded to whole numbers."""
+    judged = {"q": {"a": 0.5, "b": 2.25}}
+    for gains, worth in (("linear", lambda g: g), ("exponential", lambda g: 2**g - 1)):
+        value = evaluate(judged, {"q": {"a": 2, "b": 1}}, measures=["ndcg@5"], gains=gains)
+        expected = _dcg([worth(0.5), worth(2.25)]) / _dcg([worth(2.25), worth(0.5)])
+        assert value.means["ndcg@5"] == pytest.approx(expected, abs=1e-3)
+
+
+def test_higher_bar() -> None:
+    assert _one("mrr", relevant=2) == 1 / 2
+    assert _one("recall@4", relevant=2) == 1 / 2
+
+
+def test_condensed_lists() -> None:
+    """Without the document nobody judged, c stands third."""
+    assert _one("map", judged_only=True) == pytest.approx((1 / 2 + 2 / 3) / 3)
+    assert _one("ndcg@3", judged_only=True) == pytest.approx(_dcg([0, 3, 1]) / _dcg([3, 2, 1]))
+    assert _one("judged@3", judged_only=True) == pytest.approx(2 / 3)
+
+
+def test_ties_do_not_depend_on_the_order_of_answers() -> None:
+    judged = {"q": {"a": 1}}
+    one = evaluate(judged, {"q": {"a": 1.0, "b": 1.0}}, measures=["mrr"]).means
+    other = evaluate(judged, {"q": {"b": 1.0, "a": 1.0}}, measures=["mrr"]).means
+    assert one == other == {"mrr": 0.5}
+
+
+def test_queries_that_say_nothing_are_counted() -> None:
+    judged = {"good": {"a": 1}, "silent": {"a": 1}, "bad": {"a": 0, "b": -1}}
+    result = evaluate(judged, {"good": {"a": 1}, "bad": {"a": 1}, "new": {"a": 1}, "silent": {}})
+    assert result.left_out == ("bad",)
+    assert result.unanswered == ("silent",)
+    assert result.unjudged == ("new",)
+    assert result.queries == 2
+    assert result.per_query["mrr@10"] == {"good": 1.0, "silent": 0.0}
+    assert result.means["mrr@10"] == 0.5
+
+
+def test_nothing_answered() -> None:
+    assert set(evaluate({"q": {"a": 1}}, {}).means.values()) == {0.0}
+
+
+@pytest.mark.parametrize("score", [math.nan, math.inf])
+def test_numbers_that_are_none(score: float) -> None:
+    with pytest.raises(InputError, match="score of document 'a' for query 'q'"):
+        evaluate({"q": {"a": 1}}, {"q": {"a": score}})
+    with pytest.raises(InputError, match="grade of document 'a' for query 'q'"):
+        evaluate({"q": {"a": score}}, {"q": {"a": 1}})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"measures": ["bleu@4"]}, "unknown measure 'bleu@4'"),
+        ({"measures": ["ndcg@0"]}, "unknown measure"),
+        ({"measures": ["recall"]}, "recall needs a cut-off"),
+        ({"gains": "cubic"}, "linear, exponential"),
+        ({"relevant": 0}, "not relevant"),
+        ({"relevant": 4}, "none of 1 queries"),
+    ],
+)
+def test_what_cannot_be_evaluated(options: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        evaluate(JUDGEMENTS, RUN, **options)  # type: ignore[arg-type]
+
+
+def test_grades_too_large() -> None:
+    with pytest.raises(InputError, match="rescale"):
+        evaluate({"q": {"a": 40}}, {"q": {"a": 1}}, gains="exponential")
+    assert evaluate({"q": {"a": 100}}, {"q": {"a": 1}}).means["ndcg@10"] == 1
+
+
+@pytest.mark.slow  # ranx compiles for a minute when it is imported
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("seed", range(3))
+def test_agrees_with_ranx(seed: int) -> None:
+    """Random graded judgements and runs of distinct scores, also with unjudged documents."""
+    import ranx
+
+    draw = random.Random(seed)
+    docs = [f"d{i}" for i in range(40)]
+    judged = {f"q{i}": {d: draw.randrange(4) for d in draw.sample(docs, 15)} for i in range(20)}
+    judged = {q: grades for q, grades in judged.items() if any(grades.values())}
+    run = {q: {d: float(s) for s, d in enumerate(draw.sample(docs, 25))} for q in judged}
+    names = {
+        "ndcg@10": "ndcg@10",
+        "mrr@10": "mrr@10",
+        "map": "map",
+        "recall@10": "recall@10",
+        "precision@10": "precision@10",
+        "hit@3": "hit_rate@3",
+    }
+    qrels = ranx.Qrels({q: {d: g for d, g in gs.items() if g} for q, gs in judged.items()})
+    theirs = ranx.evaluate(
+        qrels, ranx.Run(run), [*names.values(), "ndcg_burges@10"], return_mean=False
+    )
+    ours = evaluate(judged, run, measures=[*names])
+    order = sorted(judged)
+    for name, other in names.items():
+        values = [ours.per_query[name][q] for q in order]
+        np.testing.assert_allclose(values, theirs[other], atol=1e-9, err_msg=name)
+    burges = evaluate(judged, run, measures=["ndcg@10"], gains="exponential").per_query["ndcg@10"]
+    np.testing.assert_allclose([burges[q] for q in order], theirs["ndcg_burges@10"], atol=1e-9)
+
+
+def test_defaults_are_known() -> None:
+    assert set(evaluate(JUDGEMENTS, RUN).means) == set(DEFAULT_MEASURES)

@@ -1,0 +1,127 @@
+"""Packed rows: nothing lost, nothing twice, an order that a few numbers describe."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+
+from idiolect.errors import CheckpointError, InputError
+from idiolect.training.data.packed_documents import PackedDocuments, PackedRows, TextTemplate
+from idiolect.training.data.token_file import TokenFile
+from training import models
+
+
+def _tokens(folder: Path, texts: list[str]) -> TokenFile:
+    folder.mkdir(exist_ok=True)
+    return TokenFile.write(folder / "tokens", texts, models.tokenizer())
+
+
+def _source(folder: Path, texts: list[str], **options: int) -> PackedDocuments:
+    frame = TextTemplate.of(models.tokenizer(), causal=True)
+    settings = {"length": 16, "rows": 2, "seed": 3} | options
+    return PackedDocuments(_tokens(folder, texts), frame, **settings)  # type: ignore[arg-type]
+
+
+def _pieces(rows: PackedRows) -> list[list[int]]:
+    """The texts of packed rows, in order."""
+    found = []
+    for ids, documents in zip(rows.ids, rows.documents, strict=True):
+        for number in range(1, int(documents.max()) + 1):
+            found.append(ids[documents == number].tolist())
+    return found
+
+
+def test_tokens_come_back(tmp_path: Path) -> None:
+    texts = models.texts(7)
+    tokens = _tokens(tmp_path, texts)
+    assert len(tokens) == 7
+    for i, ids in enumerate(models.tokenizer().encode_batch(texts, special_tokens=False)):
+        assert tokens[i].tolist() == ids
+    size = sum(len(text.encode()) for text in texts)
+    assert tokens.bytes_per_token == size / sum(len(tokens[i]) for i in range(7))
+
+
+def test_tokens_of_another_tokenizer_are_refused(tmp_path: Path) -> None:
+    _tokens(tmp_path, models.texts(7))
+    with pytest.raises(CheckpointError, match="another tokenizer"):
+        TokenFile(tmp_path / "tokens", models.tokenizer(grown=False))
+    (tmp_path / "tokens" / "ids.bin").write_bytes(b"1234")
+    with pytest.raises(CheckpointError, match="cut off"):
+        TokenFile(tmp_path / "tokens", models.tokenizer())
+
+
+def test_frames() -> None:
+    assert TextTemplate.of(models.tokenizer(), causal=True) == TextTemplate((1,), (2,), ())
+    assert TextTemplate.of(models.tokenizer(), causal=False) == TextTemplate((), (), ())
+    template = models.tokenizer(template=True)
+    assert TextTemplate.of(template, causal=False) == TextTemplate((1,), (2,), (2,))
+
+
+def test_a_pass_holds_every_document_once(tmp_path: Path) -> None:
+    texts = models.texts(40)
+    source = _source(tmp_path, texts)
+    plain = models.tokenizer().encode_batch(texts, special_tokens=False)
+    seen: Counter[int] = Counter()
+    while source.position.passes == 0:
+        rows = source.take()
+        for piece in _pieces(rows):
+            assert piece[0] == 1, "every text starts with the start token, also a continued one"
+            seen.update(i for i in piece if i > 2)
+    # The last rows reach into the second pass; count what was used of it.
+    at = source.position
+    extra = [int(source._order[i]) for i in range(at.document)]
+    expected = Counter(i for ids in plain for i in ids)
+    for document in extra:
+        expected.update(plain[document])
+    if at.offset:
+        expected.update(plain[int(source._order[at.document])][: at.offset])
+    assert seen == expected
+
+
+def test_long_documents_go_on_in_the_next_row(tmp_path: Path) -> None:
+    text = " ".join(f"w{i % 36}" for i in range(40))
+    source = _source(tmp_path, [text], rows=3)
+    first, second, third = _pieces(source.take())[:3]
+    ids = models.tokenizer().encode(text, special_tokens=False)
+    assert first == [1, *ids[:15]]
+    assert second == [1, *ids[15:30]]
+    assert third == [1, *ids[30:], 2], "only the end of the document has the end token"
+
+
+def test_a_position_says_it_all(tmp_path: Path) -> None:
+    texts = models.texts(12)
+    source = _source(tmp_path, texts)
+    for _ in range(9):
+        source.take()
+    state = source.state()
+    wanted = [source.take() for _ in range(20)]
+    assert source.position.passes > state["passes"], "the test crosses the end of a pass"
+    again = PackedDocuments(source.tokens, source.frame, length=16, rows=2, seed=3)
+    again.restore(state)
+    for rows in wanted:
+        other = again.take()
+        assert torch.equal(rows.ids, other.ids)
+        assert torch.equal(rows.documents, other.documents)
+        assert (rows.first, list(rows.sources)) == (other.first, list(other.sources))
+
+
+def test_passes_differ_in_order(tmp_path: Path) -> None:
+    source = _source(tmp_path, models.texts(40))
+    orders = {tuple(source._shuffled(n)) for n in range(4)}
+    assert len(orders) == 4
+
+
+def test_hardly_any_padding(tmp_path: Path) -> None:
+    source = _source(tmp_path, models.texts(60), length=64, rows=8)
+    share = float((source.take().documents > 0).float().mean())
+    assert share > 0.95
+
+
+def test_too_little_text(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="less than one row of 16"):
+        _source(tmp_path, ["w1 w2"])
+    with pytest.raises(InputError, match="no room"):
+        _source(tmp_path / "2", models.texts(40), length=2)

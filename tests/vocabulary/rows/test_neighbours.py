@@ -1,0 +1,72 @@
+"""Neighbours: sparsemax by hand, and vectors that know which words are used alike."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import tokenizers
+import torch
+from tokenizers import models, pre_tokenizers
+
+from idiolect.text.tokenizers.tokenizer import Tokenizer
+from idiolect.vocabulary.rows.neighbours import context_vectors, neighbour_mixture, sparsemax
+
+
+def test_sparsemax_by_hand() -> None:
+    scores = torch.tensor([[1.0, 0.8, 0.1], [0.0, 3.0, 0.0], [0.2, 0.2, 0.2]])
+    expected = torch.tensor([[0.6, 0.4, 0.0], [0.0, 1.0, 0.0], [1 / 3, 1 / 3, 1 / 3]])
+    torch.testing.assert_close(sparsemax(scores), expected)
+
+
+def test_sparsemax_is_the_nearest_point_of_the_simplex() -> None:
+    torch.manual_seed(0)
+    scores = torch.randn(5, 7)
+    nearest = sparsemax(scores)
+    torch.testing.assert_close(nearest.sum(1), torch.ones(5))
+    distance = (scores - nearest).norm(dim=1)
+    for _ in range(200):
+        other = torch.rand(5, 7) ** 4
+        other = other / other.sum(1, keepdim=True)
+        assert (distance <= (scores - other).norm(dim=1) + 1e-6).all()
+
+
+def test_mixture_leaves_out_what_has_no_vector() -> None:
+    vectors = torch.tensor([[1.0, 0.0], [0.0, 0.0], [0.0, 1.0], [2.0, 0.0], [0.0, 0.0]])
+    mixture = neighbour_mixture(vectors, new=torch.tensor([3, 4]), old=torch.tensor([0, 1, 2]))
+    assert mixture.ids.tolist() == [0]
+    assert mixture.weights.tolist() == [1.0]
+    assert mixture.empty.tolist() == [False, True]
+
+
+@pytest.fixture
+def words() -> Tokenizer:
+    names = ["cat", "dog", "wolf", "runs", "sleeps", "iron", "gold", "melts", "shines", "the", "x"]
+    engine = tokenizers.Tokenizer(models.WordLevel({w: i for i, w in enumerate(names)}))
+    engine.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return Tokenizer.from_engine(engine)
+
+
+def test_words_used_alike_are_neighbours(words: Tokenizer) -> None:
+    draw = random.Random(0)
+    sides = (["cat", "dog", "wolf"], ["runs", "sleeps"]), (["iron", "gold"], ["melts", "shines"])
+    texts = []
+    for _ in range(2000):
+        nouns, verbs = draw.choice(sides)
+        texts.append(f"the {draw.choice(nouns)} {draw.choice(verbs)}")
+    vectors = context_vectors(words, texts)
+    assert len(vectors) == len(words)
+    assert not vectors[words.encode("x")[0]].any()
+    assert torch.equal(vectors, context_vectors(words, texts))
+    ids = {name: words.encode(name)[0] for name in ("cat", "dog", "wolf", "iron", "gold")}
+    old = torch.tensor([ids["cat"], ids["dog"], ids["iron"], ids["gold"]])
+    mixture = neighbour_mixture(vectors, torch.tensor([ids["wolf"]]), old)
+    assert set(mixture.ids.tolist()) <= {ids["cat"], ids["dog"]}
+    assert float(mixture.weights.sum()) == pytest.approx(1, abs=1e-5)
+
+
+def test_windows_do_not_reach_into_the_next_document(words: Tokenizer) -> None:
+    apart = context_vectors(words, ["cat runs", "iron melts"] * 50)
+    assert torch.nn.functional.cosine_similarity(
+        apart[words.encode("cat")], apart[words.encode("iron")]
+    ).abs().item() == pytest.approx(0, abs=1e-5)

@@ -102,7 +102,7 @@ class Encoder:
         trained_dimensions: Sequence[int] = (),
     ) -> None:
         check_pooling(pooling)
-        if both_ways and model.network.encoder is not None:
+        if both_ways and model.network.kind != "causal":
             raise ConfigError("the model attends both ways already", hint="leave both_ways out")
         self.model = model
         self.pooling: Pooling = pooling
@@ -203,7 +203,7 @@ class Encoder:
         """Width of the vectors."""
         if self.projection is not None:
             return self.projection.dimensions
-        return self.model.network.config.width
+        return int(self.model.network.config.width)
 
     @property
     def fingerprint(self) -> str:

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from idiolect.errors import VerificationError
-from idiolect.nn.transformer import Transformer
+from idiolect.nn.network import Network
 from idiolect.training.data.packed_documents import TextTemplate
 
 __all__ = ["check_finite", "evaluating", "hidden_states", "second_reading"]
 
 
 def hidden_states(
-    network: Transformer, rows: Sequence[Sequence[int]], *, both_ways: bool = False
+    network: Network, rows: Sequence[Sequence[int]], *, both_ways: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Return the hidden states of rows, and which of them belong to a token.
 
@@ -35,14 +35,7 @@ def hidden_states(
         grid[number, : len(row)] = row
     ids = torch.from_numpy(grid).to(network.device)
     mask = (torch.arange(longest) < lengths[:, None]).to(network.device)
-    if network.encoder is not None:
-        return network.encode(ids, mask), mask
-    assert network.decoder is not None
-    network.decoder.causal = not both_ways
-    try:
-        return network(ids, mask, heads=False).hidden, mask
-    finally:
-        network.decoder.causal = True
+    return network.text_states(ids, mask, bidirectional=both_ways), mask
 
 
 def second_reading(mask: Tensor, frame: TextTemplate) -> Tensor:
@@ -54,7 +47,7 @@ def second_reading(mask: Tensor, frame: TextTemplate) -> Tensor:
 
 
 @contextmanager
-def evaluating(*networks: Transformer) -> Iterator[None]:
+def evaluating(*networks: Network) -> Iterator[None]:
     """Put networks into evaluation mode without gradients, and back afterwards."""
     before = [network.training for network in networks]
     for network in networks:

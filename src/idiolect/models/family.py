@@ -10,6 +10,8 @@ from typing import Any
 from idiolect.errors import ConfigError
 from idiolect.models.weight_names import NameTable, Rule
 from idiolect.nn.config import Activation, Task, TransformerConfig
+from idiolect.nn.network import Network
+from idiolect.nn.transformer import Transformer
 
 __all__ = ["Architecture", "Family", "Fields", "activation"]
 
@@ -154,6 +156,8 @@ class Family:
     """Names of buffers that some checkpoints hold and no network reads, as regular expressions."""
     fixed: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     """Fields that would change the result, and the values at which they are supported."""
+    network: Callable[[Any], Network] = Transformer
+    """Builds its network from the configuration."""
     head_may_be_absent: bool = False
     """An untied head that a checkpoint lacks is tied (T5: its files say "untied" and are not)."""
 

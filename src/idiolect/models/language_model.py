@@ -15,7 +15,7 @@ from idiolect.models.model_directory import check_finished, replacing
 from idiolect.models.network_files import describe_rows, export_weights, read_network, split_rows
 from idiolect.models.registry import find_family
 from idiolect.models.weight_files import SHARD_BYTES, write_weights
-from idiolect.nn.transformer import Transformer
+from idiolect.nn.network import Network
 from idiolect.text.files import read_json
 from idiolect.text.hub import locate
 from idiolect.text.tokenizers.extension import Extension
@@ -48,16 +48,14 @@ class LanguageModel:
         CheckpointError: The tokenizer has more ids than the network has rows.
     """
 
-    def __init__(
-        self, network: Transformer, tokenizer: Tokenizer, settings: Mapping[str, Any]
-    ) -> None:
+    def __init__(self, network: Network, tokenizer: Tokenizer, settings: Mapping[str, Any]) -> None:
         if len(tokenizer) > network.config.vocabulary:
             raise CheckpointError(
                 f"the tokenizer has {len(tokenizer)} ids and the network "
                 f"{network.config.vocabulary} rows",
                 hint="they do not belong together",
             )
-        self.network = network
+        self.network: Network = network
         """The network, in evaluation mode after loading."""
         self.tokenizer = tokenizer
         """The tokenizer whose ids the network reads; the network may have more rows than it has."""
@@ -90,7 +88,7 @@ class LanguageModel:
         """
         family = find_family(settings)
         settings = {"vocab_size": len(tokenizer), **family.canonical(settings)}
-        network = Transformer(family.config(settings))
+        network = family.network(family.config(settings))
         network.initialise(seed)
         return cls(network.eval(), tokenizer, settings)
 

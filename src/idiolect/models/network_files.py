@@ -23,7 +23,7 @@ from idiolect.models.weight_names import NameTable, WeightSource, matches
 from idiolect.nn.config import TransformerConfig
 from idiolect.nn.embedding import ExtendedRows
 from idiolect.nn.lora import lora_layers
-from idiolect.nn.transformer import Transformer
+from idiolect.nn.network import Network
 
 __all__ = ["describe_rows", "export_weights", "read_network", "split_rows"]
 
@@ -32,7 +32,7 @@ _HEAD = "heads.language.weight"
 
 def read_network(
     directory: Path, settings: Mapping[str, Any], *, dtype: torch.dtype | None = None
-) -> Transformer:
+) -> Network:
     """Build the network that a `config.json` describes, with the weights of its directory.
 
     Args:
@@ -51,7 +51,7 @@ def read_network(
     stored = _stored_names(weights, family)
     config = _settle_head(family.config(settings), family, table, weights, stored)
     with torch.device("meta"):
-        network = Transformer(config)
+        network = family.network(config)
 
     wanted = network.state_dict()
     sources = {ours: table.source(ours) for ours in wanted}
@@ -111,7 +111,7 @@ def read_network(
     return network.eval()
 
 
-def export_weights(network: Transformer, settings: Mapping[str, Any]) -> dict[str, Tensor]:
+def export_weights(network: Network, settings: Mapping[str, Any]) -> dict[str, Tensor]:
     """Return the network's weights under the names of the published layout.
 
     Rows that were added to a vocabulary are joined with the original ones, adapters are folded in.
@@ -128,7 +128,7 @@ def export_weights(network: Transformer, settings: Mapping[str, Any]) -> dict[st
     return exported
 
 
-def describe_rows(network: Transformer, dtype: torch.dtype | None = None) -> dict[str, Any]:
+def describe_rows(network: Network, dtype: torch.dtype | None = None) -> dict[str, Any]:
     """Describe how a vocabulary has grown, for `split_rows`; empty where it has not.
 
     Args:
@@ -151,7 +151,7 @@ def describe_rows(network: Transformer, dtype: torch.dtype | None = None) -> dic
     }
 
 
-def split_rows(network: Transformer, record: Mapping[str, Any]) -> None:
+def split_rows(network: Network, record: Mapping[str, Any]) -> None:
     """Part original from added rows again, as `describe_rows` found them.
 
     Args:
@@ -191,7 +191,7 @@ def split_rows(network: Transformer, record: Mapping[str, Any]) -> None:
             )
 
 
-def _joined(network: Transformer) -> dict[str, Tensor]:
+def _joined(network: Network) -> dict[str, Tensor]:
     """Return the state of the network as if its vocabulary had always been that large.
 
     Neither the network's rows nor its adapters are touched.

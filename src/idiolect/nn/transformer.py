@@ -6,40 +6,21 @@ padding are packed first: the layers then see real tokens only (see `reading`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-
 import torch
 from torch import Tensor, nn
 
 from idiolect.errors import InputError
 from idiolect.nn.cache import Cache
 from idiolect.nn.config import TransformerConfig
-from idiolect.nn.embedding import ExtendedEmbedding, ExtendedRows
-from idiolect.nn.heads import LanguageHead, Pooler, make_head
+from idiolect.nn.heads import Pooler, make_head
+from idiolect.nn.network import Network, NetworkKind, Output
 from idiolect.nn.stack import Stack
 from idiolect.nn.stack_forward import read
 
-__all__ = ["Output", "Transformer"]
+__all__ = ["Transformer"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Output:
-    """What a network makes of a batch."""
-
-    hidden: Tensor
-    """The last hidden states; zero at padding where a batch was packed. (batch, length, width)."""
-    logits: Tensor | None = None
-    """Scores of the first task's head, in the shape that head gives."""
-    pooled: Tensor | None = None
-    """One vector a text, where the configuration pools. (batch, width)."""
-    next_sentence: Tensor | None = None
-    """BERT's second head, where it stands beside a language-model head. (batch, 2)."""
-    memory: Tensor | None = None
-    """The encoder's hidden states, where a decoder read them. (batch, length, width)."""
-
-
-class Transformer(nn.Module):
+class Transformer(Network):
     """Ids in, hidden states and head scores out.
 
     Raises:
@@ -47,8 +28,7 @@ class Transformer(nn.Module):
             mask of another shape.
     """
 
-    tokens: nn.Embedding | ExtendedEmbedding
-    """One row for each id."""
+    config: TransformerConfig
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -64,6 +44,30 @@ class Transformer(nn.Module):
             self.decoder = Stack(config, layers=config.decoder_layers, causal=True, cross=both)
         self.pooler = None if config.pool == "none" else Pooler(config)
         self.heads = nn.ModuleDict({task: make_head(task, config) for task in config.tasks})
+
+    @property
+    def kind(self) -> NetworkKind:
+        """How the network reads a text."""
+        if self.encoder is None:
+            return "causal"
+        return "bidirectional" if self.decoder is None else "encoder-decoder"
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """All layers, those of the encoder first."""
+        stacks = (self.encoder, self.decoder)
+        return [layer for stack in stacks if stack is not None for layer in stack.layers]
+
+    @property
+    def head_modules(self) -> list[nn.Module]:
+        """The task heads and the pooler."""
+        return [self.heads] if self.pooler is None else [self.heads, self.pooler]
+
+    @property
+    def has_dropout(self) -> bool:
+        """Whether any dropout rate is above zero."""
+        config = self.config
+        return bool(config.dropout or config.attention_dropout or config.inner_dropout)
 
     @torch.no_grad()
     def initialise(self, seed: int) -> None:
@@ -86,11 +90,6 @@ class Transformer(nn.Module):
             rows = self.tokens.weight
             if self.config.pad_id is not None and isinstance(rows, Tensor):
                 rows[self.config.pad_id].zero_()
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return next(self.parameters()).device
 
     def forward(
         self,
@@ -146,6 +145,28 @@ class Transformer(nn.Module):
         )
         return self._finish(hidden, pool_ids, pool_mask, memory, heads=heads)
 
+    def text_states(
+        self, ids: Tensor, mask: Tensor | None = None, *, bidirectional: bool = False
+    ) -> Tensor:
+        """Return the hidden states that represent a text; those of the encoder if there is one.
+
+        Shape: ids and mask (batch, length), result (batch, length, width).
+
+        Args:
+            ids: The texts.
+            mask: 0 for padding and 1 for text.
+            bidirectional: Let the tokens of a causal network see what follows as well.
+        """
+        if self.encoder is not None:
+            return self.encode(ids, mask)
+        assert self.decoder is not None
+        self.decoder.causal = not bidirectional
+        try:
+            output: Output = self(ids, mask, heads=False)
+        finally:
+            self.decoder.causal = True
+        return output.hidden
+
     def encode(
         self,
         ids: Tensor,
@@ -165,56 +186,6 @@ class Transformer(nn.Module):
         Shape: ids (batch, length), memory (batch, any, width), result (batch, length, width).
         """
         return self._read(decoder, ids, mask, memory=memory)
-
-    def score_vocabulary(self, hidden: Tensor) -> Tensor:
-        """Apply the language-model head. Shape: (…, width) to (…, vocabulary)."""
-        head = self.heads["language"]
-        assert isinstance(head, LanguageHead)
-        logits: Tensor = head(hidden, self.tokens.weight)
-        return logits
-
-    def vocabulary_rows(self) -> dict[str, Tensor | ExtendedRows]:
-        """Return, by name, what has a row or a number for each id: embedding, head, its bias."""
-        rows: dict[str, Tensor | ExtendedRows] = {"tokens.weight": self.tokens.weight}
-        if "language" in self.heads:
-            head = self.heads["language"]
-            assert isinstance(head, LanguageHead)
-            if head.weight is not None:
-                rows["heads.language.weight"] = head.weight
-            if head.bias is not None:
-                rows["heads.language.bias"] = head.bias
-        return rows
-
-    def add_rows(self, first_id: int, added: Mapping[str, Tensor]) -> None:
-        """Give the ids from `first_id` on rows of their own, and freeze the original ones.
-
-        Rows that were added before stay, and go on being trained.
-
-        Args:
-            first_id: The first new id; at most the number of rows there are.
-            added: The new rows, for each name in `vocabulary_rows`. Shape: (N, width) or (N,).
-
-        Raises:
-            InputError: A name is missing or too many, or rows do not fit.
-        """
-        old = self.vocabulary_rows()
-        if set(added) != set(old):
-            raise InputError(f"new rows for {sorted(added)}", hint=f"give them for {sorted(old)}")
-        for name, rows in old.items():
-            if isinstance(rows, ExtendedRows):
-                kept = rows.added[: first_id - rows.first_id]
-                extended = ExtendedRows(
-                    rows.original, torch.cat([kept, added[name]]), first_id=rows.first_id
-                )
-            else:
-                extended = ExtendedRows(rows, added[name], first_id=first_id)
-            if name == "tokens.weight":
-                self.tokens = ExtendedEmbedding(extended, padding_idx=self.config.pad_id)
-            else:
-                head, kind = self.heads["language"], name.rpartition(".")[2]
-                delattr(head, kind)
-                setattr(head, kind, extended)
-        self.config = replace(self.config, vocabulary=len(extended))
 
     def start_ids(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return what a decoder behind an encoder starts from. Shape: (batch, 1)."""

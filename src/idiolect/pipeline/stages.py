@@ -31,7 +31,8 @@ from idiolect.pipeline.stage_metrics import (
 from idiolect.text.hub import locate
 from idiolect.text.tokenizers.extension import Check
 from idiolect.text.tokenizers.tokenizer import Tokenizer
-from idiolect.training.pretrain import ObjectiveName, pretrain
+from idiolect.training.objectives.registry import default_objective
+from idiolect.training.pretrain import pretrain
 from idiolect.training.progress import Listener
 from idiolect.training.training_config import TrainingConfig
 from idiolect.vocabulary.audit.audit import Audit, TermGroup
@@ -237,7 +238,7 @@ def adapt(work: Work) -> TrainingMetrics:
     steps = settings.steps
     if model.extension is None:
         steps += round(more / (length * settings.batch))
-    objective: ObjectiveName = "masked" if network.decoder is None else "causal"
+    objective = default_objective(network.kind)
     pretrain(
         model,
         corpus,

@@ -21,16 +21,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from idiolect.encoding.encoder_forward import evaluating
-from idiolect.encoding.objectives.pair_batches import EpochSample
 from idiolect.encoding.text_reader import EncodingCounts, by_length
 from idiolect.errors import ConfigError
 from idiolect.models.language_model import LanguageModel
 from idiolect.nn.embedding import ExtendedEmbedding
-from idiolect.nn.transformer import Transformer
+from idiolect.nn.network import Network
 from idiolect.ranking.groups import QueryGroup, RankingLoss, check_loss, ranking_loss
 from idiolect.ranking.text_pairs import PairTemplate, TextPairBatch
-from idiolect.ranking.train_ranker import learn
+from idiolect.ranking.train_ranker import train_ranker
+from idiolect.training.data.shuffled_epochs import EpochSample
 from idiolect.training.frozen_rows import fingerprint
+from idiolect.training.objectives.objective import RowwiseObjective
 from idiolect.training.training_config import TrainingConfig
 
 __all__ = ["CrossEncoder"]
@@ -154,22 +155,19 @@ class CrossEncoder:
             TrainingError: The loss is not finite or explodes.
         """
         check_loss(loss)
-        folder = learn(
-            self.model.network,
+        train_ranker(
+            self.model,
             lambda checked: _Ranking(self, checked, loss),
             groups,
-            bodies=[self.model.network],
-            read=lambda name: True,
             record={"cross_encoder": self.fingerprint, "loss": loss},
+            save=self.save,
             out=out,
             epochs=epochs,
             plan=plan,
         )
-        if not folder.model.exists():
-            folder.publish(self.save)
         return self
 
-    def _logits(self, network: Transformer, batch: TextPairBatch) -> Tensor:
+    def _logits(self, network: Network, batch: TextPairBatch) -> Tensor:
         types = batch.types if network.config.token_types > 1 else None
         logits: Tensor = network(batch.ids, batch.mask, types=types).logits
         # Of two classes, "fits" is the second; the difference is the log-odds.
@@ -198,10 +196,8 @@ class CrossEncoder:
         return rows
 
 
-class _Ranking:
-    """The objective: labels for what the network scores."""
-
-    predicts_text = False
+class _Ranking(RowwiseObjective):
+    """The network's scores should agree with the labels."""
 
     def __init__(
         self, ranker: CrossEncoder, groups: Sequence[QueryGroup], loss: RankingLoss
@@ -219,7 +215,7 @@ class _Ranking:
             [len(group.documents) for group in chosen],
         )
 
-    def loss(self, network: Transformer, batch: TextPairBatch) -> Tensor:
+    def loss(self, network: Network, batch: TextPairBatch) -> Tensor:
         """Return the loss summed over the groups."""
         scores = self.ranker._logits(network, batch).float()
         return ranking_loss(self.kind, scores, batch.labels, batch.sizes)
@@ -246,7 +242,7 @@ def _with_head(model: LanguageModel, seed: int) -> LanguageModel:
         spare = tokenizer.pad_id if tokenizer.pad_id is not None else tokenizer.eos_id
         settings["pad_token_id"] = spare
     source = model.network
-    network = Transformer(family.config(settings))
+    network = family.network(family.config(settings))
     network.initialise(seed)
     if isinstance(source.tokens, ExtendedEmbedding):
         network.tokens = deepcopy(source.tokens)

@@ -1,91 +1,84 @@
-"""What training a ranking model is, whichever model it is: groups in, one run of the one loop."""
+"""Train a ranking model, whichever it is: query groups in, one session of the one loop."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from idiolect.encoding.objectives.pair_batches import ShuffledEpochs
+from torch import nn
+
 from idiolect.errors import ConfigError
-from idiolect.nn.transformer import Transformer
+from idiolect.models.language_model import LanguageModel
 from idiolect.ranking.groups import QueryGroup, check_groups, fingerprint_groups
-from idiolect.training.checkpoint import RunFolder
-from idiolect.training.frozen_rows import check_rows, row_fingerprints
-from idiolect.training.loop import Objective, Trainer
-from idiolect.training.optim import choose_parameters
+from idiolect.training.data.shuffled_epochs import ShuffledEpochs
+from idiolect.training.objectives.objective import Objective
+from idiolect.training.session import TrainingSession
 from idiolect.training.training_config import TrainingConfig
 
-__all__ = ["learn", "ranking_plan"]
+__all__ = ["ranking_plan", "train_ranker"]
 
 
 def ranking_plan(**values: Any) -> TrainingConfig:
-    """Return the usual plan of a ranking model: 16 groups a step, and a rate of 2e-5 that falls.
+    """Return the default settings of a ranking model: 16 groups a step, a rate of 2e-5 to zero.
 
     Args:
-        values: Fields of `TrainingConfig` that are to be others.
+        values: Fields of `TrainingConfig` that differ.
     """
     usual = {"batch": 16, "learning_rate": 2e-5, "last_rate": 0.0, "weight_decay": 0.01}
     return TrainingConfig.of(usual | values)
 
 
-def learn(
-    network: Transformer,
-    goal: Callable[[Sequence[QueryGroup]], Objective],
+def train_ranker(
+    model: LanguageModel,
+    objective: Callable[[Sequence[QueryGroup]], Objective],
     groups: Iterable[QueryGroup],
     *,
-    bodies: Sequence[Transformer],
-    read: Callable[[str], bool],
     record: Mapping[str, Any],
+    save: Callable[[Path], None],
     out: str | Path,
     epochs: int,
     plan: TrainingConfig | None,
-) -> RunFolder:
-    """Train a network on groups; a run that was ended is gone on with.
+    modules: Mapping[str, nn.Module] | None = None,
+    heads: bool = True,
+    tensorboard: bool = False,
+) -> None:
+    """Train a model on query groups. Run it again to resume.
 
     Args:
-        network: What the loop drives, and keeps the state of.
-        goal: Makes the objective of the groups.
-        groups: Queries with documents and labels; a row of the plan is a group.
-        bodies: The published networks in it, whose original embedding rows do not move.
-        read: Which of a body's parameters, by name, have a part in a score.
-        record: What the run is, beside groups, steps and plan.
+        model: The model whose network the loop trains.
+        objective: Makes the objective of the groups.
+        groups: Queries with documents and labels; a row of a batch is a group.
+        record: What the run is, beside groups, steps and settings.
+        save: Writes the finished model into a directory.
         out: The run's folder; see `RunFolder`.
-        epochs: Passes over the groups.
-        plan: Sizes and rates, by default `ranking_plan`'s.
-
-    Returns:
-        The folder; the model is not yet in it.
+        epochs: Epochs over the groups.
+        plan: Sizes and rates, by default `ranking_plan()`.
+        modules: Modules trained together with the network.
+        heads: Whether the network's task heads train.
+        tensorboard: Write TensorBoard events to `out/events`.
 
     Raises:
-        InputError: There are no groups, or their labels are none.
-        ConfigError: Fewer than one pass.
+        InputError: There are no groups, or their labels are missing.
+        ConfigError: Fewer than one epoch.
         CheckpointError: `out` holds another run, or its checkpoint is damaged.
         TrainingError: The loss is not finite or explodes.
         VerificationError: Original rows moved.
     """
     checked = check_groups(groups)
     if epochs < 1:
-        raise ConfigError(f"{epochs} passes over the groups", hint="at least 1")
-    plan = plan or ranking_plan()
-    source = ShuffledEpochs(len(checked), rows=plan.batch, seed=plan.seed)
-    steps = epochs * source.steps
-    folder = RunFolder(out)
-    folder.begin(
-        {
-            "groups": fingerprint_groups(checked),
-            "steps": steps,
-            "plan": asdict(plan),
-            **record,
-        }
+        raise ConfigError(f"{epochs} epochs over the groups", hint="at least 1")
+    config = plan or ranking_plan()
+    source = ShuffledEpochs(len(checked), rows=config.batch, seed=config.seed)
+    session = TrainingSession(
+        model,
+        out=out,
+        config=config,
+        steps=epochs * source.steps,
+        modules=modules,
+        heads=heads,
+        tensorboard=tensorboard,
     )
-    for body in bodies:
-        for name, parameter in choose_parameters(body, "all").items():
-            parameter.requires_grad_(read(name))
-    frozen = [row_fingerprints(body) for body in bodies]
-    Trainer(network, goal(checked), source, plan, steps=steps, folder=folder).run()
-    for body, before in zip(bodies, frozen, strict=True):
-        check_rows(body, before)
-    network.eval()
-    return folder
+    session.begin({"groups": fingerprint_groups(checked), **record})
+    session.train(objective(checked), source)
+    session.publish(save)

@@ -17,8 +17,8 @@ TwinBERT (Lu, Jiao & Zhang 2020, 2002.06275), with towers of any encoder:
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Self, get_args
@@ -28,20 +28,21 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from torch import Tensor
+from torch import Tensor, nn
 
 from idiolect.encoding.encoder import Encoder
 from idiolect.encoding.encoder_forward import evaluating
-from idiolect.encoding.objectives.pair_batches import EpochSample
 from idiolect.encoding.text_reader import EncodingCounts, by_length
 from idiolect.errors import CheckpointError, ConfigError
-from idiolect.nn.transformer import Transformer
+from idiolect.nn.network import Network
 from idiolect.ranking.groups import QueryGroup, RankingLoss, check_loss, ranking_loss
 from idiolect.ranking.rerank import Scorer
 from idiolect.ranking.tower_head import Crossing, TowerHead
-from idiolect.ranking.train_ranker import learn
+from idiolect.ranking.train_ranker import train_ranker
 from idiolect.text.files import read_bytes, read_json, write_atomic
+from idiolect.training.data.shuffled_epochs import EpochSample
 from idiolect.training.frozen_rows import fingerprint
+from idiolect.training.objectives.objective import RowwiseObjective
 from idiolect.training.training_config import TrainingConfig
 
 __all__ = ["TwoTower", "soft_labels"]
@@ -251,41 +252,27 @@ class TwoTower:
             TrainingError: The loss is not finite or explodes.
         """
         check_loss(loss)
-        record = {"two_tower": self.fingerprint, "loss": loss}
-        bodies = [tower.model.network for tower in self.towers.values()]
-        with self._joined() as network:
-            folder = learn(
-                network,
-                lambda checked: _Distillation(self, checked, loss),
-                groups,
-                bodies=bodies[:1] if self.shared else bodies,
-                # Parts of the joined network that are none of the body, and train as they are.
-                read=lambda name: not name.startswith(("heads.", "pooler.")),
-                record=record,
-                out=out,
-                epochs=epochs,
-                plan=plan,
-            )
-        if not folder.model.exists():
-            folder.publish(self.save)
+        query, document = (self.towers[kind].model for kind in ("query", "document"))
+        modules: dict[str, nn.Module] = {"tower_head": self.head}
+        if not self.shared:
+            modules["document_tower"] = document.network
+        train_ranker(
+            query,
+            lambda checked: _Distillation(self, checked, loss),
+            groups,
+            record={"two_tower": self.fingerprint, "loss": loss},
+            save=self.save,
+            out=out,
+            epochs=epochs,
+            plan=plan,
+            modules=modules,
+            heads=False,
+        )
+        document.network.eval()
         return self
 
     def _vectors(self, rows: Sequence[Sequence[int]], kind: str) -> Tensor:
         return self.head.pool(*self.towers[kind].read_rows(rows), kind)
-
-    @contextmanager
-    def _joined(self) -> Iterator[Transformer]:
-        """Make head and second tower parts of the first network, to train and be kept with it."""
-        network = self.towers["query"].model.network
-        network.two_tower = self.head
-        if not self.shared:
-            network.other_tower = self.towers["document"].model.network
-        try:
-            yield network
-        finally:
-            del network.two_tower
-            if not self.shared:
-                del network.other_tower
 
     def _evaluating(self) -> AbstractContextManager[None]:
         return evaluating(*(tower.model.network for tower in self.towers.values()))
@@ -348,10 +335,8 @@ class _Batch:
         return replace(self, labels=self.labels.to(device))
 
 
-class _Distillation:
-    """The objective: labels for what the towers score."""
-
-    predicts_text = False
+class _Distillation(RowwiseObjective):
+    """The towers' scores should agree with the labels."""
 
     def __init__(self, model: TwoTower, groups: Sequence[QueryGroup], loss: RankingLoss) -> None:
         self.model, self.groups, self.kind = model, groups, loss
@@ -369,7 +354,7 @@ class _Distillation:
             tuple(len(group.documents) for group in chosen),
         )
 
-    def loss(self, network: Transformer, batch: _Batch) -> Tensor:
+    def loss(self, network: Network, batch: _Batch) -> Tensor:
         queries = self.model._vectors(batch.queries, "query")
         documents = self.model._vectors(batch.documents, "document")
         sizes = torch.tensor(batch.sizes, device=queries.device)

@@ -1,12 +1,12 @@
-"""Several processes that train one network: `torchrun` starts them, gloo or NCCL joins them.
+"""Several processes that train one network: started by `torchrun`, joined by gloo or NCCL.
 
-Two ways, the same numbers:
+    data parallel   each process holds the whole network; gradients are summed once per step, after
+                    accumulation, in one transfer of the trained parameters
+    sharded         `fully_shard` (FSDP2, Zhao et al. 2023, 2304.11277): each process holds its part
+                    of all weights, the frozen vocabulary included, and gathers a layer only while
+                    it computes
 
-    data parallel   every process holds the whole network; gradients are summed once a step, after
-                    accumulation, in one transfer of what trains
-    sharded         `fully_shard` (FSDP2, Zhao et al. 2023, 2304.11277): every process holds its
-                    part of all weights, the frozen vocabulary included, and gathers a layer only
-                    while it computes
+Both compute the same numbers as one process.
 """
 
 from __future__ import annotations
@@ -22,27 +22,26 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from idiolect.nn.layer import Layer
-from idiolect.nn.transformer import Transformer
+from idiolect.nn.network import Network
 
-__all__ = ["Workers", "without_weights"]
+__all__ = ["Workers", "all_blocks", "without_weights"]
 
 
 @dataclass(frozen=True)
 class Workers:
-    """The processes of a run and this one's place among them."""
+    """The processes of a run, and the rank of this one."""
 
     rank: int = 0
-    """This process."""
+    """Number of this process, from 0."""
     count: int = 1
-    """All of them."""
+    """Number of processes."""
 
     @classmethod
     def join(cls, device: torch.device) -> Workers:
-        """Meet the other processes that `torchrun` started; alone where there are none.
+        """Join the other processes that `torchrun` started, if any.
 
         Args:
-            device: This process's own; GPUs are joined by NCCL, CPUs by gloo.
+            device: The device of this process; GPUs are joined by NCCL, CPUs by gloo.
         """
         if int(os.environ.get("WORLD_SIZE", "1")) < 2:
             return cls()
@@ -71,26 +70,25 @@ class Workers:
         return summed
 
     def wait(self) -> None:
-        """Wait until every process is here."""
+        """Wait for all processes (a barrier)."""
         if self.count > 1:
             dist.barrier()
 
     def shard(self, step: nn.Module) -> None:
-        """Divide the weights of a module and all its layers among the processes, in place."""
-        for module in step.modules():
-            if isinstance(module, Layer):
-                fully_shard(module)
+        """Divide the weights of a module and its blocks among the processes, in place."""
+        for block in all_blocks(step):
+            fully_shard(block)
         fully_shard(step)
 
     def gradient_scale(self, parameters: Iterable[nn.Parameter]) -> float:
-        """Return what a process has to multiply its loss with, so that gradients add up.
+        """Return the factor on a process's loss with which gradients add up.
 
         Sharded gradients are averaged by `fully_shard`; others are summed by `sum_gradients`.
         """
         return float(self.count) if any(isinstance(p, DTensor) for p in parameters) else 1.0
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Add the gradients of all processes, in one transfer, unless sharding has done it."""
+        """Add the gradients of all processes in one transfer, unless sharding has done it."""
         if self.count == 1:
             return
         plain = [p for p in parameters if not isinstance(p, DTensor)]
@@ -107,7 +105,7 @@ class Workers:
 
     @staticmethod
     def gather(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return whole tensors on the CPU, each process the same, one after another."""
+        """Return whole tensors on the CPU, the same in each process."""
         return {
             name: (t.full_tensor() if isinstance(t, DTensor) else t).detach().cpu()
             for name, t in tensors.items()
@@ -115,15 +113,21 @@ class Workers:
 
     @staticmethod
     def scatter(whole: Tensor, like: Tensor) -> Tensor:
-        """Lay a whole tensor out as another one is."""
+        """Distribute a whole tensor as another one is."""
         whole = whole.to(device=like.device, dtype=like.dtype)
         if isinstance(like, DTensor):
             return distribute_tensor(whole, like.device_mesh, like.placements)
         return whole
 
 
-def without_weights(network: Transformer) -> Transformer:
-    """Return a copy whose weights are on the meta device: what a sharded network is gathered in."""
+def all_blocks(module: nn.Module) -> list[nn.Module]:
+    """Return the blocks of every network in a module."""
+    networks = [part for part in module.modules() if isinstance(part, Network)]
+    return [block for network in networks for block in network.blocks]
+
+
+def without_weights(network: Network) -> Network:
+    """Return a copy with weights on the meta device, into which a sharded network is gathered."""
     memo: dict[int, object] = {
         id(p): nn.Parameter(p.detach().to("meta"), requires_grad=p.requires_grad)
         for p in network.parameters()

@@ -1,4 +1,4 @@
-"""What a run must not change, and what it needs: checks around the loop that every verb shares."""
+"""Fingerprints of weights, and the check that original rows have not moved."""
 
 from __future__ import annotations
 
@@ -6,24 +6,17 @@ import hashlib
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from idiolect.errors import VerificationError
-from idiolect.nn.transformer import Transformer
+from idiolect.nn.network import Network
 from idiolect.training.optim import original_rows
 
-__all__ = [
-    "bytes_written",
-    "check_rows",
-    "fingerprint",
-    "narrow",
-    "row_fingerprints",
-    "widen",
-]
+__all__ = ["check_rows", "fingerprint", "row_fingerprints"]
 
 
 def fingerprint(tensors: Mapping[str, Tensor]) -> str:
-    """Hash names and bytes of tensors."""
+    """Hash the names and bytes of tensors."""
     digest = hashlib.blake2b(digest_size=16)
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -32,13 +25,13 @@ def fingerprint(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def row_fingerprints(network: Transformer) -> dict[str, str]:
-    """Hash the published rows of embedding and head, each by its name."""
+def row_fingerprints(network: Network) -> dict[str, str]:
+    """Hash the original rows of embedding and head, each under its name."""
     return {name: fingerprint({name: rows}) for name, rows in original_rows(network).items()}
 
 
-def check_rows(network: Transformer, before: Mapping[str, str]) -> None:
-    """Check that published rows are what `row_fingerprints` found before a run.
+def check_rows(network: Network, before: Mapping[str, str]) -> None:
+    """Compare original rows with their fingerprints before a run.
 
     Raises:
         VerificationError: Some have moved.
@@ -47,29 +40,3 @@ def check_rows(network: Transformer, before: Mapping[str, str]) -> None:
     for name, digest in before.items():
         if after[name] != digest:
             raise VerificationError(f"{name} moved although it was frozen")
-
-
-def bytes_written(network: Transformer, trained: Mapping[str, Tensor]) -> int:
-    """Estimate what a run writes: three checkpoints of weights and two moments, and the model."""
-    moments = sum(p.numel() * 12 for p in trained.values())
-    whole = sum(t.numel() * t.element_size() for t in network.state_dict().values())
-    return int(3 * moments + whole)
-
-
-def widen(trained: Mapping[str, nn.Parameter]) -> dict[str, torch.dtype]:
-    """Bring what trains into float32: small updates would be lost in a format of 8 bits' precision.
-
-    Returns:
-        The format each had, for `narrow`.
-    """
-    formats = {name: parameter.dtype for name, parameter in trained.items()}
-    for parameter in trained.values():
-        parameter.data = parameter.data.float()
-    return formats
-
-
-def narrow(network: Transformer, formats: Mapping[str, torch.dtype]) -> None:
-    """Bring what has trained back into the format it had."""
-    for name, parameter in network.named_parameters():
-        if name in formats:
-            parameter.data = parameter.data.to(formats[name])

@@ -1,14 +1,13 @@
-"""The one training loop: it knows steps, gradients and safety, and nothing of what is learnt.
+"""The one training loop: steps, gradients and safety; what is learned is the objective's business.
 
-What is notable:
-
-- An objective says what a batch is and what its loss is; the same loop drives every one of them.
-- A step's loss is a mean over all its targets, whichever process or micro-batch they are in, so the
-  result does not depend on how a step is divided.
-- The state of chance is no state: every step seeds its generators from the run's seed and its own
-  number. A run that is resumed draws what the uninterrupted one drew.
+- An objective makes the batch of a step, computes its loss and accumulates its gradients; the same
+  loop drives every objective.
+- A step's loss is a mean over all its targets, so the result does not depend on how a step is
+  divided among processes and micro-batches.
+- The random generators are reseeded before each step from the run's seed and the step's number, so
+  they need no checkpoint: a resumed run draws what an uninterrupted one draws.
 - A loss or gradient that is not finite, or a loss that explodes, stops the run before it reaches
-  the weights; the state before that batch is saved and the message names the batch's documents.
+  the weights. The state before that batch is saved, and the error names the batch's documents.
 - SIGINT and SIGTERM let the step finish, save, and only then end the process.
 """
 
@@ -20,161 +19,118 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from idiolect.errors import ConfigError, TrainingError
-from idiolect.nn.layer import Layer
-from idiolect.nn.transformer import Transformer
+from idiolect.nn.network import Network
 from idiolect.training.checkpoint import Checkpoint, RunFolder
-from idiolect.training.distributed import Workers
-from idiolect.training.optim import make_optimizer
+from idiolect.training.distributed import Workers, all_blocks
+from idiolect.training.objectives.objective import (
+    BatchSource,
+    Objective,
+    SourceRows,
+    StepBatch,
+    StepContext,
+)
+from idiolect.training.optim import ParameterGroup, make_optimizer
 from idiolect.training.progress import Reporter
 from idiolect.training.seeds import derive_seed
 from idiolect.training.training_config import TrainingConfig
 
-__all__ = ["BatchSource", "Divisible", "Examples", "Objective", "Trainer"]
+__all__ = ["Trainer"]
 
 _EXPLOSION = 3.0
-"""A loss this many times its running mean, and one more, is no noise."""
-_MEMORY = 0.95
-"""The running mean's weight of what was before."""
+"""A loss above this many times its running mean, plus one, stops the run."""
+_DECAY = 0.95
+"""Weight of the past in the running mean of the loss."""
 
 
-class Examples(Protocol):
-    """What a source gives for one step."""
-
-    @property
-    def sources(self) -> Sequence[int]:
-        """Which documents they come from; to name them when something goes wrong."""
-
-
-class Divisible(Protocol):
-    """A batch: what processes share and micro-batches divide."""
-
-    @property
-    def count(self) -> int:
-        """How many targets its loss is a sum over."""
-
-    @property
-    def tokens(self) -> int:
-        """How many real tokens it has."""
-
-    def __len__(self) -> int:
-        """How many rows it has."""
-
-    def part(self, rows: slice) -> Divisible:
-        """Return some of the rows."""
-
-    def to(self, device: torch.device) -> Divisible:
-        """Move it to a device."""
-
-
-class Objective(Protocol):
-    """What a run minimises."""
-
-    @property
-    def predicts_text(self) -> bool:
-        """Whether every token is predicted once, so that bits per byte have a meaning."""
-
-    def prepare(self, rows: Any) -> Divisible:
-        """Make a batch of what the source gives. The same rows always give the same batch."""
-
-    def loss(self, network: Transformer, batch: Any) -> Tensor:
-        """Return the loss summed over the batch's targets, a scalar."""
-
-
-class BatchSource(Protocol):
-    """Where batches come from, endlessly."""
-
-    def take(self) -> Examples:
-        """Return the rows of the next step, for all processes."""
-
-    def state(self) -> dict[str, Any]:
-        """Return a few numbers that say where it stands."""
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go back to where it stood."""
-
-
-class _Step(nn.Module):
+class _LossModule(nn.Module):
     """The network and its loss as one module, so that sharding covers the head as well."""
 
-    def __init__(self, network: Transformer, objective: Objective) -> None:
+    def __init__(self, network: Network, objective: Objective) -> None:
         super().__init__()
         self.network = network
-        self._objective = (objective,)
+        self._objective = (objective,)  # a tuple, so that its own modules are not registered
 
-    def forward(self, batch: Divisible) -> Tensor:
+    def forward(self, batch: StepBatch) -> Tensor:
         return self._objective[0].loss(self.network, batch)
 
 
 class Trainer:
-    """One run.
+    """One run of the loop.
 
     Args:
-        network: The network; what trains requires gradients, see `choose_parameters`.
+        network: The network; its trainable parameters require gradients.
         objective: What is minimised.
         source: Where the batches come from.
-        plan: Sizes and rates.
-        steps: How many steps the run has.
-        folder: Where its state is kept; a checkpoint there is gone on from.
+        config: Sizes, rates and intervals.
+        steps: Steps of the whole run.
+        folder: Where checkpoints go; a checkpoint there is resumed.
+        groups: The trainable parameters, each group with its learning rate; by default one group.
         workers: The processes.
-        sharded: Whether the weights are divided among them.
-        bytes_per_token: For the report of bits per byte.
+        sharded: Whether the weights are divided among the processes (FSDP2).
+        bytes_per_token: To report bits per byte.
+
+    Raises:
+        ConfigError: The processes cannot share a step's rows evenly.
     """
 
     def __init__(
         self,
-        network: Transformer,
+        network: Network,
         objective: Objective,
         source: BatchSource,
-        plan: TrainingConfig,
+        config: TrainingConfig,
         *,
         steps: int,
         folder: RunFolder,
+        groups: Sequence[ParameterGroup] = (),
         workers: Workers | None = None,
         sharded: bool = False,
         bytes_per_token: float = 1.0,
     ) -> None:
         self.network, self.objective, self.source = network, objective, source
-        self.plan, self.steps, self.folder = plan, steps, folder
+        self.config, self.steps, self.folder = config, steps, folder
         self.workers = workers or Workers()
         self.bytes_per_token = bytes_per_token
         self.device = network.device
         for parameter in network.parameters():
-            # Some checkpoints load as transposed views, which reading tolerates: training reads
-            # and writes them at half the speed.
+            # Some checkpoints load as transposed views, which training would read and write at
+            # half the speed.
             parameter.data = parameter.data.contiguous()
-        self._step = _Step(network, objective)
+        self._loss = _LossModule(network, objective)
         self._autocast, compiled = _capability(self.device)
         if compiled:
-            for module in network.modules():
-                if isinstance(module, Layer):
-                    module.compile(dynamic=False)
+            for block in all_blocks(network):
+                block.compile(dynamic=False)
         if sharded:
-            self.workers.shard(self._step)
-        if plan.batch % self.workers.count:
+            self.workers.shard(self._loss)
+        if config.batch % self.workers.count:
             raise ConfigError(
-                f"{plan.batch} rows a step cannot be shared by {self.workers.count} processes",
+                f"{config.batch} rows a step cannot be shared by {self.workers.count} processes",
                 hint="choose a multiple",
             )
         self.training = {n: p for n, p in network.named_parameters() if p.requires_grad}
-        self.optimizer = make_optimizer(network, weight_decay=plan.weight_decay)
+        rates = {name: group.learning_rate for group in groups for name in group.names}
+        self.optimizer = make_optimizer(
+            network, weight_decay=config.weight_decay, learning_rates=rates
+        )
         self.done = 0
         """Steps done."""
         self._mean_loss = math.inf
 
     def run(self, *, tensorboard: bool = False) -> None:
-        """Train to the end, from the last checkpoint where there is one. Leaves training mode on.
+        """Train to the end, from the last checkpoint if there is one. Leaves training mode on.
 
         Raises:
             TrainingError: The loss is not finite or explodes.
             CheckpointError: A checkpoint cannot be written or does not fit.
-            KeyboardInterrupt: SIGINT came; the state is saved.
-            SystemExit: SIGTERM came; the state is saved.
+            KeyboardInterrupt: SIGINT was received; the state is saved.
+            SystemExit: SIGTERM was received; the state is saved.
         """
         self._resume()
         reporter = Reporter(
@@ -191,39 +147,38 @@ class Trainer:
             self.network.train()
             while self.done < self.steps:
                 stop = self._advance(reporter, caught)
-                if stop or self.done == self.steps or self.done % self.plan.save_every == 0:
+                if stop or self.done == self.steps or self.done % self.config.save_every == 0:
                     self._save(self.source.state())
                 if stop:
-                    reporter.say(f"stopped after step {self.done}; start again to go on from there")
+                    reporter.say(f"stopped after step {self.done}; run it again to resume")
                     _leave(caught)
 
     def _advance(self, reporter: Reporter, caught: Sequence[int]) -> bool:
-        """Do one step; return whether a signal came to any process."""
+        """Do one step; return whether any process received a signal."""
         started = time.perf_counter()
         before = self.source.state()
         rows = self.source.take()
         batch = self.objective.prepare(rows)
         total = max(1, batch.count)
-        torch.manual_seed(derive_seed(self.plan.seed, self.done, self.workers.rank))
-        own = self._accumulate(batch.part(self.workers.share(len(batch))), total)
+        torch.manual_seed(derive_seed(self.config.seed, self.done, self.workers.rank))
+        own = self._accumulate(batch, total)
         self.workers.sum_gradients(self.training.values())
-        norm = nn.utils.clip_grad_norm_(self.training.values(), self.plan.clip)
+        norm = nn.utils.clip_grad_norm_(self.training.values(), self.config.clip)
         norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
         summed, signals = self.workers.sum(own, len(caught), device=self.device)
         loss = summed / total
-        self._judge(loss, float(norm), rows, before)
+        self._check_loss(loss, float(norm), rows, before)
 
-        rate = self.plan.rate(self.done, self.steps)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = self.config.rate(self.done, self.steps, highest=group["highest_rate"])
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.done += 1
         mean = loss if math.isinf(self._mean_loss) else self._mean_loss
-        self._mean_loss = _MEMORY * mean + (1 - _MEMORY) * loss
+        self._mean_loss = _DECAY * mean + (1 - _DECAY) * loss
         metrics = {
             "loss": loss,
-            "learning_rate": rate,
+            "learning_rate": self.config.rate(self.done - 1, self.steps),
             "gradient_norm": float(norm),
             "tokens": batch.tokens,
             "tokens_per_second": batch.tokens / (time.perf_counter() - started),
@@ -233,20 +188,29 @@ class Trainer:
         reporter.step(self.done, metrics)
         return signals > 0
 
-    def _accumulate(self, batch: Divisible, total: int) -> float:
-        """Add up the gradients of this process's rows; return their summed loss."""
+    def _accumulate(self, batch: StepBatch, total: int) -> float:
+        """Let the objective add up the gradients; return this process's share of the loss."""
         scale = self.workers.gradient_scale(self.training.values()) / total
-        size = self.plan.micro_batch or len(batch)
-        summed = torch.zeros((), device=self.device)
-        for start in range(0, len(batch), size):
-            part = batch.part(slice(start, start + size)).to(self.device)
-            with self._autocast:
-                loss = self._step(part)
-            (loss * scale).backward()
-            summed += loss.detach()
-        return float(summed)
 
-    def _judge(self, loss: float, norm: float, rows: Examples, before: Mapping[str, Any]) -> None:
+        def compute_loss(part: StepBatch) -> Tensor:
+            with self._autocast:
+                loss: Tensor = self._loss(part)
+            return loss
+
+        return self.objective.accumulate(
+            batch,
+            StepContext(
+                compute_loss=compute_loss,
+                backward=lambda loss: (loss * scale).backward(),  # type: ignore[no-untyped-call]
+                workers=self.workers,
+                device=self.device,
+                micro_batch=self.config.micro_batch,
+            ),
+        )
+
+    def _check_loss(
+        self, loss: float, norm: float, rows: SourceRows, before: Mapping[str, Any]
+    ) -> None:
         """Stop at a loss that would ruin the weights."""
         if math.isfinite(loss) and math.isfinite(norm) and loss <= _EXPLOSION * self._mean_loss + 1:
             return
@@ -255,13 +219,13 @@ class Trainer:
         what = f"the loss is {loss:.4g}"
         if math.isfinite(loss):
             mean = f", its mean so far {self._mean_loss:.4g}"
-            what += mean if math.isfinite(norm) else f" and the gradient's norm {norm:.4g}"
+            what += mean if math.isfinite(norm) else f" and the gradient norm {norm:.4g}"
         documents = sorted(set(rows.sources))
         listed = ", ".join(map(str, documents[:5])) + (", …" if len(documents) > 5 else "")
         raise TrainingError(
             f"step {self.done + 1}: {what}; the batch holds documents {listed} of the corpus",
-            hint=f"the state after step {self.done} is kept; look at these, or begin anew with a "
-            "lower learning rate",
+            hint=f"the state after step {self.done} is saved; look at these documents, or start "
+            "again with a lower learning rate",
         )
 
     def _save(self, position: Mapping[str, Any]) -> None:
@@ -295,10 +259,10 @@ class Trainer:
 
 
 def _capability(device: torch.device) -> tuple[AbstractContextManager[Any], bool]:
-    """Return the number format products are made in, and whether layers are compiled.
+    """Return the autocast context of a device, and whether its layers are compiled.
 
-    bfloat16 where the device multiplies it natively, which CPUs are not trusted with: some that
-    announce it run it two hundred times slower than float32. Compiling needs Triton, and that a GPU
+    bfloat16 is used where the device multiplies it natively. CPUs are excluded: some that announce
+    bfloat16 run it two hundred times slower than float32. Compiling needs Triton, which needs a GPU
     of compute capability 7.0.
     """
     if device.type != "cuda":
@@ -311,7 +275,7 @@ def _capability(device: torch.device) -> tuple[AbstractContextManager[Any], bool
 
 @contextmanager
 def _caught_signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM instead of ending; a second one ends at once."""
+    """Collect SIGINT and SIGTERM instead of ending; a second one ends the process at once."""
     caught: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield caught

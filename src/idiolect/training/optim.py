@@ -1,11 +1,12 @@
-"""Which weights train, and the AdamW that moves them.
+"""Which parameters train, in which groups, and the AdamW that updates them.
 
-What does not train is not given to the optimizer at all: no decay and no momentum can move it.
+Frozen parameters are not given to the optimizer at all, so neither decay nor momentum moves them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
@@ -14,56 +15,89 @@ from torch import Tensor, nn
 from idiolect.errors import ConfigError, InputError
 from idiolect.nn.embedding import ExtendedRows
 from idiolect.nn.lora import LoraLinear
-from idiolect.nn.transformer import Transformer
+from idiolect.nn.network import Network
 
-__all__ = ["Train", "choose_parameters", "make_optimizer", "original_rows", "row_rate"]
+__all__ = [
+    "ParameterGroup",
+    "Part",
+    "Train",
+    "choose_parameters",
+    "make_optimizer",
+    "original_rows",
+    "parameter_groups",
+    "row_rate",
+]
 
 Train = Literal["rows", "rows+lora", "body", "all"]
-"""What trains: the added rows; these and adapters; everything but the vocabulary's rows; everything
-but the original rows."""
+"""What trains: the added rows; added rows and LoRA adapters; everything but the vocabulary's rows;
+everything but the original rows."""
+
+Part = Literal["original", "rows", "adapters", "heads", "attached", "body"]
+"""Parts of a network: original rows of the vocabulary, added rows, LoRA adapters, task heads,
+modules attached for training, and the rest."""
+
+_TRAINED: dict[Train, tuple[Part, ...]] = {
+    "rows": ("rows",),
+    "rows+lora": ("rows", "adapters"),
+    "body": ("body", "heads"),
+    "all": ("rows", "body", "heads"),
+}
 
 
-def original_rows(network: Transformer) -> dict[str, nn.Parameter]:
-    """Return the parameters that hold the published rows of embedding and head.
+@dataclass(frozen=True)
+class ParameterGroup:
+    """Parameters that share a learning rate."""
 
-    In a vocabulary that has not grown, that is all of them.
+    part: Part
+    """The part of the network they belong to."""
+    names: tuple[str, ...]
+    """The parameters."""
+    learning_rate: float | None = None
+    """The highest rate; `None`: that of the run."""
+
+
+def original_rows(network: Network) -> dict[str, nn.Parameter]:
+    """Return the parameters that hold the published rows of embedding and head, by name.
+
+    In a vocabulary that has not grown, these are all its rows.
     """
-    rows = network.vocabulary_rows()
-    names = {*rows, *(f"{name}.original" for name in rows)}
-    return {name: p for name, p in network.named_parameters() if name in names}
+    parts = _parts(network)
+    return {n: p for n, p in network.named_parameters() if parts[id(p)] == "original"}
 
 
 def choose_parameters(
-    network: Transformer, train: Train, *, unfreeze_original_rows: bool = False
+    network: Network,
+    train: Train,
+    *,
+    unfreeze_original_rows: bool = False,
+    heads: bool = True,
 ) -> dict[str, nn.Parameter]:
-    """Freeze a network but for what is to train, and return that.
+    """Freeze all parameters but those to train, and return these by name.
 
     Args:
-        network: The network; adapters are attached before.
-        train: What trains.
+        network: The network, with its adapters and attached modules.
+        train: What trains. Attached modules always do.
         unfreeze_original_rows: Train the published rows as well.
+        heads: Whether the task heads may train, rows that were added to them included. They have
+            no part in a text's vector.
 
     Raises:
         InputError: There is nothing to train.
     """
     if train not in get_args(Train):
         raise ConfigError(f"train={train!r}", hint="one of " + ", ".join(get_args(Train)))
-    original = original_rows(network)
-    added = {f"{name}.added" for name in network.vocabulary_rows()}
+    wanted: set[Part] = {*_TRAINED[train], "attached"}
+    if unfreeze_original_rows:
+        wanted.add("original")
+    parts = _parts(network)
+    excluded = set() if heads else _head_parameters(network)
     chosen = {}
     for name, parameter in network.named_parameters():
-        if name in original:
-            wanted = unfreeze_original_rows
-        elif name in added:
-            wanted = train != "body"
-        elif "lora_" in name:
-            wanted = train == "rows+lora"
-        else:
-            wanted = train in ("body", "all")
-        parameter.requires_grad_(wanted)
-        if wanted:
+        trains = parts[id(parameter)] in wanted and id(parameter) not in excluded
+        parameter.requires_grad_(trains)
+        if trains:
             chosen[name] = parameter
-    if not chosen:
+    if all(parts[id(parameter)] == "attached" for parameter in chosen.values()):
         raise InputError(
             f"train={train!r}: this model has no added rows",
             hint='extend its vocabulary first, or choose train="all"',
@@ -71,26 +105,108 @@ def choose_parameters(
     return chosen
 
 
-def row_rate(network: Transformer) -> float:
-    """Return the learning rate for rows that train alone: a fiftieth of the size of the old ones.
+def parameter_groups(network: Network, learning_rates: Mapping[str, float]) -> list[ParameterGroup]:
+    """Group the trainable parameters by the part of the network they belong to.
 
-    Adam moves a number by the rate, so what suits rows of 0.3 takes those of 0.02 apart.
+    Args:
+        network: The network, after `choose_parameters`.
+        learning_rates: Highest rate of a part, by its name; the others train at the run's.
+    """
+    parts = _parts(network)
+    names: dict[Part, list[str]] = {}
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            names.setdefault(parts[id(parameter)], []).append(name)
+    return [
+        ParameterGroup(part, tuple(own), learning_rates.get(part)) for part, own in names.items()
+    ]
+
+
+def row_rate(network: Network) -> float:
+    """Return the learning rate of rows that train alone: a fiftieth of the original rows' RMS.
+
+    Adam moves each number by about the rate, so the rate has to follow the size of the rows.
     """
     rows = network.tokens.weight
     original = rows.original if isinstance(rows, ExtendedRows) else rows
     return min(3e-2, float(original.detach().float().square().mean().sqrt()) / 50)
 
 
-def make_optimizer(network: nn.Module, *, weight_decay: float) -> torch.optim.AdamW:
-    """Build AdamW over what trains, without decay on norms, biases and embeddings."""
-    decayed = {id(p) for p in _linear_weights(network)}
-    training = [p for p in network.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in training if id(p) in decayed], "weight_decay": weight_decay},
-        {"params": [p for p in training if id(p) not in decayed], "weight_decay": 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
-    return torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.95), eps=1e-8, fused=True)
+def make_optimizer(
+    network: nn.Module,
+    *,
+    weight_decay: float,
+    learning_rates: Mapping[str, float | None] | None = None,
+) -> torch.optim.AdamW:
+    """Build AdamW over the trainable parameters, without decay on norms, biases and embeddings.
+
+    Args:
+        network: The network.
+        weight_decay: Decay of the weights of linear maps.
+        learning_rates: Highest rate of single parameters by name. Each group of the optimizer
+            keeps its own as `highest_rate`, `None` for the run's.
+    """
+    decayed = {id(parameter) for parameter in _linear_weights(network)}
+    rates = learning_rates or {}
+    groups: dict[tuple[float | None, bool], list[nn.Parameter]] = {}
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            key = (rates.get(name), id(parameter) in decayed)
+            groups.setdefault(key, []).append(parameter)
+    return torch.optim.AdamW(
+        [
+            {
+                "params": parameters,
+                "weight_decay": weight_decay if decays else 0.0,
+                "highest_rate": rate,
+            }
+            for (rate, decays), parameters in groups.items()
+        ],
+        lr=0.0,
+        betas=(0.9, 0.95),
+        eps=1e-8,
+        fused=True,
+    )
+
+
+def _parts(network: Network) -> dict[int, Part]:
+    """Find the part of each parameter, by its `id`.
+
+    Parameters are found through the modules that own them. A parameter that an attached module
+    shares with the network belongs to the network.
+    """
+    parts: dict[int, Part] = {}
+    for one in _networks(network):
+        for rows in one.vocabulary_rows().values():
+            if isinstance(rows, ExtendedRows):
+                parts.setdefault(id(rows.original), "original")
+                parts.setdefault(id(rows.added), "rows")
+            else:
+                parts.setdefault(id(rows), "original")
+        own = [module for name, module in one.named_children() if name != "attached"]
+        for module in (inner for child in own for inner in child.modules()):
+            if isinstance(module, LoraLinear):
+                parts.setdefault(id(module.lora_a), "adapters")
+                parts.setdefault(id(module.lora_b), "adapters")
+        for head_id in _head_parameters(one):
+            parts.setdefault(head_id, "heads")
+        for child in own:
+            for parameter in child.parameters():
+                parts.setdefault(id(parameter), "body")
+    for parameter in network.parameters():
+        parts.setdefault(id(parameter), "attached")
+    return parts
+
+
+def _head_parameters(network: Network) -> set[int]:
+    """Return the `id`s of the parameters of all task heads."""
+    heads = (head for one in _networks(network) for head in one.head_modules)
+    return {id(parameter) for head in heads for parameter in head.parameters()}
+
+
+def _networks(network: Network) -> Iterator[Network]:
+    """Yield a network and those attached to it."""
+    return (module for module in network.modules() if isinstance(module, Network))
 
 
 def _linear_weights(network: nn.Module) -> Iterable[Tensor]:

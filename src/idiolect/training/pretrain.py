@@ -1,43 +1,24 @@
-"""`pretrain`: go on teaching a language model, on text of a domain, without losing what it knew."""
+"""`pretrain`: continue a language model's own training on text of a domain."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal, get_args
 
-import torch
-from torch import nn
-
-from idiolect.errors import ConfigError, InputError
-from idiolect.models.adapter import save_adapter
+from idiolect.errors import InputError
 from idiolect.models.language_model import LanguageModel
-from idiolect.nn.lora import LoraConfig, add_lora, merge_lora
-from idiolect.nn.transformer import Transformer
+from idiolect.nn.lora import LoraConfig
 from idiolect.text.corpus import Corpus
-from idiolect.training.checkpoint import RunFolder
-from idiolect.training.data.packed_documents import PackedDocuments, TextTemplate
+from idiolect.training.data.packed_documents import PackedDocuments
 from idiolect.training.data.token_file import TokenFile
-from idiolect.training.distributed import Workers, without_weights
-from idiolect.training.frozen_rows import (
-    bytes_written,
-    check_rows,
-    fingerprint,
-    narrow,
-    row_fingerprints,
-    widen,
-)
-from idiolect.training.loop import Objective, Trainer
-from idiolect.training.objectives.causal import Causal
-from idiolect.training.objectives.masked import Masked
-from idiolect.training.optim import Train, choose_parameters, row_rate
+from idiolect.training.frozen_rows import fingerprint
+from idiolect.training.objectives.registry import check_kind, default_objective, find_objective
+from idiolect.training.optim import Train, row_rate
 from idiolect.training.progress import showing
+from idiolect.training.session import TrainingSession
 from idiolect.training.training_config import TrainingConfig
 
-__all__ = ["ObjectiveName", "pretrain"]
-
-ObjectiveName = Literal["causal", "masked"]
+__all__ = ["pretrain"]
 
 
 def pretrain(
@@ -47,7 +28,7 @@ def pretrain(
     out: str | Path,
     steps: int,
     train: Train = "rows",
-    objective: ObjectiveName = "causal",
+    objective: str | None = None,
     replay: Corpus | None = None,
     replay_share: float = 0.1,
     unfreeze_original_rows: bool = False,
@@ -56,20 +37,21 @@ def pretrain(
     sharded: bool = False,
     tensorboard: bool = False,
 ) -> LanguageModel:
-    """Train a model's rows, adapters or body on a corpus; a run that was ended is gone on with.
+    """Train a model's rows, adapters or body on a corpus. Run it again to resume.
 
     The original embedding and head rows do not move, whatever trains, unless they are unfrozen.
     Under `torchrun` every process calls this with the same arguments.
 
     Args:
-        model: What to train; its network is changed in place.
+        model: The model; its network is changed in place.
         corpus: Text of the domain.
         out: The run's folder; see `RunFolder`. The finished model is in `out/model`.
-        steps: How many steps the whole run has.
-        train: What trains: the added `rows`; `rows+lora`, these and adapters, which are merged at
-            the end and also saved in `out/adapter`; the `body`, which is all but the vocabulary's
-            rows; `all`, which is all but the original rows.
-        objective: `causal` for decoders, `masked` for encoders.
+        steps: Steps of the whole run.
+        train: What trains: the added `rows`; `rows+lora`, added rows and adapters, which are merged
+            at the end and also saved in `out/adapter`; the `body`, everything but the vocabulary's
+            rows; `all`, everything but the original rows.
+        objective: A name of `idiolect.training.objectives.registry`: `causal` or `masked`; by
+            default the one that fits the network.
         replay: General text, mixed in against forgetting.
         replay_share: Its share of the characters.
         unfreeze_original_rows: Train the published rows as well.
@@ -82,117 +64,69 @@ def pretrain(
         The model, trained, in evaluation mode.
 
     Raises:
+        ConfigError: An unknown objective, or one that cannot train this kind of network.
         InputError: The corpus is smaller than one row, rows are longer than the model's positions,
-            the model does not fit the objective, there is nothing to train, or the disk has no room
-            for the run.
+            there is nothing to train, or the disk has no room for the run.
         CheckpointError: `out` holds another run, or its checkpoint is damaged.
         TrainingError: The loss is not finite or explodes.
         VerificationError: Original rows moved.
     """
-    plan = plan or TrainingConfig()
-    network = model.network
-    if train == "rows" and plan.learning_rate is None:
-        plan = replace(plan, learning_rate=row_rate(network))
-    _check(network, plan, steps, objective)
-    workers = Workers.join(network.device)
-    folder = RunFolder(out)
-    adapters = (lora or LoraConfig()) if train == "rows+lora" else None
-    if workers.is_first:
-        folder.begin(
-            {
-                "model": fingerprint(network.state_dict()),
-                "tokenizer": model.tokenizer.fingerprint,
-                "corpus": repr(corpus),
-                "replay": None if replay is None else [repr(replay), replay_share],
-                "steps": steps,
-                "train": train,
-                "objective": objective,
-                "unfreeze_original_rows": unfreeze_original_rows,
-                "lora": adapters and asdict(adapters),
-                "plan": asdict(plan),
-            }
-        )
-        if not folder.tokens.exists():
+    config = plan or TrainingConfig()
+    network, tokenizer = model.network, model.tokenizer
+    if train == "rows" and config.learning_rate is None:
+        config = replace(config, learning_rate=row_rate(network))
+    name = objective or default_objective(network.kind, model=f"{model.family.title} models")
+    entry = find_objective("pretrain", name)
+    check_kind(entry, network.kind)
+    _check_length(model, config)
+    session = TrainingSession(
+        model,
+        out=out,
+        config=config,
+        steps=steps,
+        train=train,
+        lora=lora,
+        unfreeze_original_rows=unfreeze_original_rows,
+        sharded=sharded,
+        tensorboard=tensorboard,
+    )
+    session.begin(
+        {
+            "model": fingerprint(network.state_dict()),
+            "tokenizer": tokenizer.fingerprint,
+            "corpus": repr(corpus),
+            "replay": None if replay is None else [repr(replay), replay_share],
+            "objective": name,
+        }
+    )
+    folder = session.folder.tokens
+
+    def tokenize() -> None:
+        if not folder.exists():
             text = corpus if replay is None else corpus.mix(replay, replay_share)
-            with showing("tokenising the corpus"):
-                TokenFile.write(folder.tokens, text, model.tokenizer)
-    if adapters is not None:
-        with torch.random.fork_rng([]):
-            torch.manual_seed(plan.seed)
-            add_lora(network, adapters)
-    trained = choose_parameters(network, train, unfreeze_original_rows=unfreeze_original_rows)
-    if workers.is_first:
-        folder.check_space(bytes_written(network, trained))
-    workers.wait()
-    frozen = {} if unfreeze_original_rows else row_fingerprints(network)
-    _train(model, trained, plan, steps, objective, folder, workers, sharded, tensorboard)
-    check_rows(model.network, frozen)
-    if workers.is_first:
-        if adapters is not None:
-            save_adapter(model, folder.adapter)
-        if not folder.model.exists():
-            folder.publish(model.save)
-    merge_lora(model.network)
-    workers.wait()
-    model.network.eval()
+            with showing("tokenizing the corpus"):
+                TokenFile.write(folder, text, tokenizer)
+
+    session.on_first(tokenize)
+    tokens = TokenFile(folder, tokenizer)
+    goal = entry.load().create(network, tokenizer, seed=config.seed)
+    source = PackedDocuments(
+        tokens,
+        goal.template(tokenizer),
+        length=config.length,
+        rows=config.batch,
+        seed=config.seed,
+        pad_id=tokenizer.pad_id,
+    )
+    session.train(goal, source, bytes_per_token=tokens.bytes_per_token)
+    session.publish(model.save)
     return model
 
 
-def _train(
-    model: LanguageModel,
-    trained: Mapping[str, nn.Parameter],
-    plan: TrainingConfig,
-    steps: int,
-    objective: ObjectiveName,
-    folder: RunFolder,
-    workers: Workers,
-    sharded: bool,
-    tensorboard: bool,
-) -> None:
-    network, tokenizer = model.network, model.tokenizer
-    tokens = TokenFile(folder.tokens, tokenizer)
-    source = PackedDocuments(
-        tokens,
-        TextTemplate.of(tokenizer, causal=objective == "causal"),
-        length=plan.length,
-        rows=plan.batch,
-        seed=plan.seed,
-        pad_id=tokenizer.pad_id,
-    )
-    goals: dict[str, Callable[[], Objective]] = {
-        "causal": lambda: Causal(network),
-        "masked": lambda: Masked(network, tokenizer, seed=plan.seed),
-    }
-    formats = widen(trained)
-    whole = without_weights(network) if sharded else None
-    trainer = Trainer(
-        network,
-        goals[objective](),
-        source,
-        plan,
-        steps=steps,
-        folder=folder,
-        workers=workers,
-        sharded=sharded,
-        bytes_per_token=tokens.bytes_per_token,
-    )
-    trainer.run(tensorboard=tensorboard)
-    if whole is not None:
-        whole.load_state_dict(workers.gather(network.state_dict()), assign=True)
-        model.network = whole
-    narrow(model.network, formats)
-
-
-def _check(network: Transformer, plan: TrainingConfig, steps: int, objective: str) -> None:
-    if steps < 1:
-        raise ConfigError(f"a run of {steps} steps", hint="at least 1")
-    if objective not in get_args(ObjectiveName):
-        raise ConfigError(
-            f"objective={objective!r}", hint="one of " + ", ".join(get_args(ObjectiveName))
-        )
-    longest = network.config.max_positions
-    if longest and plan.length > longest:
+def _check_length(model: LanguageModel, config: TrainingConfig) -> None:
+    longest = model.network.config.max_positions
+    if longest and config.length > longest:
         raise InputError(
-            f"rows of {plan.length} tokens, and the model has {longest} positions",
+            f"rows of {config.length} tokens, and the model has {longest} positions",
             hint=f"set length to at most {longest}",
         )

@@ -259,7 +259,7 @@ def _limit(model: LanguageModel) -> float:
 def _batches(model: LanguageModel, texts: Sequence[str]) -> Iterator[_Batch]:
     """Encode texts behind the start token, in batches of similar length, the longest first."""
     network = model.network
-    if network.decoder is None or network.encoder is not None:
+    if network.kind != "causal":
         raise InputError(
             f"{model.family.title} models do not predict the next token",
             hint="bits per byte need a model that reads from left to right",

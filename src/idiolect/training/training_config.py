@@ -1,10 +1,10 @@
-"""How a run trains: sizes, rates and intervals, checked when they are given."""
+"""How a run trains: sizes, rates and intervals, validated on construction."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Self, get_args
 
 from idiolect.errors import ConfigError
@@ -12,41 +12,48 @@ from idiolect.errors import ConfigError
 __all__ = ["Schedule", "TrainingConfig"]
 
 Schedule = Literal["cosine", "wsd"]
+"""How the learning rate falls."""
+
+_PARTS = ("rows", "adapters", "heads", "attached", "body", "original")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """Everything about a run that is a number.
+    """Sizes, rates and intervals of a training run.
 
     Raises:
         ConfigError: A value is out of its range.
     """
 
     length: int = 512
-    """Tokens a row, and so the longest text the network sees."""
+    """Tokens per row, and so the longest text the network reads."""
     batch: int = 16
-    """Rows a step, over all processes together."""
+    """Rows per step, over all processes together."""
     micro_batch: int | None = None
-    """Rows a process reads at once; gradients of the others are accumulated (`None`: all)."""
+    """Rows a process reads at once; gradients are accumulated over the parts of a step (`None`:
+    all at once)."""
     learning_rate: float | None = None
-    """The highest rate. By default 3e-4; where nothing but new rows trains, a fiftieth of the size
-    of the old rows' numbers, since a row has as far to go as it is long."""
+    """The highest rate. By default 3e-4; where only new rows train, a fiftieth of the root mean
+    square of the original rows (see `row_rate`)."""
+    learning_rates: Mapping[str, float] = field(default_factory=dict)
+    """Another highest rate for a part of the network: `rows`, `adapters`, `heads`, `attached` or
+    `body`; for example `{"rows": 3e-3}`."""
     warmup: float = 0.05
-    """Share of the steps over which the rate rises from zero."""
+    """Share of the steps in which the rate rises linearly from zero."""
     schedule: Schedule = "cosine"
-    """After it: `cosine` falls along half a wave (Loshchilov & Hutter 2017, 1608.03983); `wsd`
-    stays, and falls linearly over the last fifth (warm-up, stable, decay: Hu et al. 2024,
-    2404.06395)."""
+    """The rate after warm-up: `cosine` falls along half a cosine wave (Loshchilov & Hutter 2017,
+    1608.03983); `wsd` stays constant and falls linearly in the last fifth of the steps (warm-up,
+    stable, decay: Hu et al. 2024, 2404.06395)."""
     last_rate: float = 0.1
-    """The rate at the end, as a share of the highest."""
+    """The final rate, as a share of the highest."""
     weight_decay: float = 0.1
-    """AdamW's, on the weights of linear maps only (Loshchilov & Hutter 2019, 1711.05101)."""
+    """AdamW's decay, on the weights of linear maps only (Loshchilov & Hutter 2019, 1711.05101)."""
     clip: float = 1.0
-    """Gradients with a larger norm are scaled down to it."""
+    """Gradients whose norm is larger are scaled down to this norm."""
     save_every: int = 200
     """Steps between checkpoints."""
     seed: int = 0
-    """Decides the order of documents, masks, dropout and adapters."""
+    """Random seed of the order of documents, masks, dropout and adapters."""
 
     def __post_init__(self) -> None:
         for name in ("length", "batch", "micro_batch", "save_every", "clip"):
@@ -57,6 +64,14 @@ class TrainingConfig:
             raise ConfigError(
                 f"a learning rate of {self.learning_rate}", hint="usual are 1e-5 to 1e-2"
             )
+        unknown = sorted({*self.learning_rates} - {*_PARTS})
+        if unknown:
+            raise ConfigError(
+                f"learning_rates names {unknown[0]!r}", hint="parts are " + ", ".join(_PARTS)
+            )
+        for name, rate in self.learning_rates.items():
+            if not isinstance(rate, int | float) or not 0 < rate <= 1:
+                raise ConfigError(f"a learning rate of {rate} for {name}", hint="at most 1")
         for name in ("warmup", "last_rate", "weight_decay"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}", hint="it is between 0 and 1")
@@ -71,12 +86,12 @@ class TrainingConfig:
 
     @property
     def highest_rate(self) -> float:
-        """The learning rate, or the usual one."""
+        """The learning rate, or its default."""
         return 3e-4 if self.learning_rate is None else self.learning_rate
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
-        """Make a plan of a table in a file.
+        """Read the settings from a table of a file.
 
         Raises:
             ConfigError: Unknown names, or values of another type or out of their range.
@@ -89,19 +104,26 @@ class TrainingConfig:
                 hint="known: " + ", ".join(known),
             )
         for name, value in values.items():
-            wanted = str if name == "schedule" else int | float
+            wanted: Any = {"schedule": str, "learning_rates": Mapping}.get(name, int | float)
             if isinstance(value, bool) or not isinstance(value, wanted):
                 raise ConfigError(f"{name} is {value!r}", hint=f"it is a {known[name]}")
         return cls(**values)
 
-    def rate(self, step: int, steps: int) -> float:
-        """Return the learning rate of a step, the first being 0."""
+    def rate(self, step: int, steps: int, *, highest: float | None = None) -> float:
+        """Return the learning rate of a step, counted from 0.
+
+        Args:
+            step: The step.
+            steps: Steps of the whole run.
+            highest: The highest rate, where it is not that of the run.
+        """
+        highest = self.highest_rate if highest is None else highest
         warm = max(1, round(self.warmup * steps))
         if step < warm:
-            return self.highest_rate * (step + 1) / warm
+            return highest * (step + 1) / warm
         if self.schedule == "cosine":
             done = (step - warm) / max(1, steps - warm)
             share = 0.5 * (1 + math.cos(math.pi * done))
         else:
             share = min(1.0, (steps - step) / max(1, round(0.2 * steps)))
-        return self.highest_rate * (self.last_rate + (1 - self.last_rate) * share)
+        return highest * (self.last_rate + (1 - self.last_rate) * share)

@@ -1,1 +1,29 @@
-"""What an encoder is trained to do: one file an objective."""
+"""What an encoder is trained to do: one file an objective, registered here by name."""
+
+from idiolect.training.objectives.registry import ObjectiveEntry, register
+
+_ALL_KINDS = ("causal", "bidirectional", "encoder-decoder")
+
+register(
+    ObjectiveEntry(
+        name="simcse",
+        verb="tune",
+        summary="two dropout passes over a text are a positive pair",
+        home="idiolect.encoding.objectives.simcse:SimCSE",
+        network_kinds=_ALL_KINDS,
+    ),
+    ObjectiveEntry(
+        name="tsdae",
+        verb="tune",
+        summary="rebuild a text from the vector of a damaged copy",
+        home="idiolect.encoding.objectives.tsdae:TSDAE",
+        network_kinds=_ALL_KINDS,
+    ),
+    ObjectiveEntry(
+        name="imitate",
+        verb="tune",
+        summary="reproduce the vectors of a teacher, the encoder before its vocabulary grew",
+        home="idiolect.encoding.objectives.imitation:Imitation",
+        network_kinds=_ALL_KINDS,
+    ),
+)

@@ -1,4 +1,4 @@
-"""What `tune` minimises: a loss over the vectors of all texts of a step."""
+"""The objective of `tune` on pairs: a contrastive loss over the vectors of all texts of a step."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from torch import Tensor
 
 from idiolect.encoding.encoder import Encoder
 from idiolect.encoding.mining import Miner
-from idiolect.encoding.objectives.pair_batches import EpochSample, PairBatch
+from idiolect.encoding.objectives.pair_batches import PairBatch
 from idiolect.encoding.pairs import PairTable
 from idiolect.encoding.text_reader import EncodingCounts
-from idiolect.nn.transformer import Transformer
+from idiolect.nn.network import Network
+from idiolect.training.data.shuffled_epochs import EpochSample
 from idiolect.training.distributed import Workers
 from idiolect.training.objectives.contrastive_losses import ContrastiveLoss, embed_in_parts
+from idiolect.training.objectives.objective import WholeBatchObjective
 
-__all__ = ["ContrastiveObjective", "embed_shared", "share_loss"]
+__all__ = ["ContrastiveObjective", "embed_shared"]
 
 
-class ContrastiveObjective:
-    """Queries and documents, and how their vectors should stand to each other.
+class ContrastiveObjective(WholeBatchObjective):
+    """A loss over the vectors of queries and documents.
 
     Args:
-        encoder: What is trained.
+        encoder: The encoder to train.
         table: The pairs.
         loss: What is minimised.
-        miner: Finds more negatives for each round.
-        at_once: Texts whose activations are held; gradients are cached where there are more.
-        workers: The processes, each of which embeds its share of the texts.
+        miner: Finds more negatives for each epoch.
+        at_once: Texts whose activations are held at once. Where there are more, gradients are
+            cached: activations are computed twice, and the result is the same.
+        workers: The processes, each of which encodes its share of the texts.
     """
-
-    predicts_text = False
-    """The loss is not that of a text."""
 
     def __init__(
         self,
@@ -49,25 +49,24 @@ class ContrastiveObjective:
         self.encoder, self.table, self.goal, self.miner = encoder, table, loss, miner
         self.at_once, self.workers = at_once, workers or Workers()
         self.counts = EncodingCounts()
-        """What was cut of the texts that were read."""
+        """How many texts were read, and how many of them truncated."""
 
     def prepare(self, rows: EpochSample) -> PairBatch:
-        """Lay out pairs and their negatives."""
-        mined = None if self.miner is None else self.miner.negatives(rows.round)[rows.sources]
+        """Make a batch of pairs and their negatives."""
+        mined = None if self.miner is None else self.miner.negatives(rows.epoch)[rows.sources]
         return PairBatch.of(
             self.table, rows.sources, self.encoder.reader, mined=mined, counts=self.counts
         )
 
-    def loss(self, network: Transformer, batch: PairBatch) -> Tensor:
+    def loss(self, network: Network, batch: PairBatch) -> Tensor:
         """Return the loss summed over the pairs."""
         queries, documents = (
             embed_shared(self.encoder, rows, self.workers, at_once=self.at_once)
             for rows in (batch.queries, batch.documents)
         )
-        # Scores are divided by a small temperature, which bfloat16 is too coarse for.
+        # Scores are divided by a small temperature, for which bfloat16 is too coarse.
         with torch.autocast(queries.device.type, enabled=False):
-            loss = self.goal(queries[batch.query], documents, batch.candidates)
-        return share_loss(loss, self.workers)
+            return self.goal(queries[batch.query], documents, batch.candidates)
 
 
 def embed_shared(
@@ -77,10 +76,10 @@ def embed_shared(
     *,
     at_once: int | None = None,
 ) -> Tensor:
-    """Return the vectors of all rows, each process having embedded its share of them.
+    """Return the vectors of all rows, of which each process encodes its share.
 
-    Only a process's own vectors carry gradients. Where every process computes the whole loss of
-    them, the processes' gradients add up to those of one process that embeds all.
+    Only a process's own vectors carry gradients. When every process computes the whole loss, the
+    gradients of all processes add up to those of one process that encodes everything.
 
     Shape: (rows, dimensions), float32.
     """
@@ -89,8 +88,8 @@ def embed_shared(
     if workers.count == 1:
         return mine
     sizes = [Workers(rank, workers.count).share(len(rows)) for rank in range(workers.count)]
-    most = max(size.stop - size.start for size in sizes)
-    padded = F.pad(mine.detach(), (0, 0, 0, most - len(mine)))
+    longest = max(size.stop - size.start for size in sizes)
+    padded = F.pad(mine.detach(), (0, 0, 0, longest - len(mine)))
     gathered = [torch.empty_like(padded) for _ in sizes]
     dist.all_gather(gathered, padded)
     parts = [one[: size.stop - size.start] for one, size in zip(gathered, sizes, strict=True)]
@@ -98,18 +97,10 @@ def embed_shared(
     return torch.cat(parts)
 
 
-def share_loss(loss: Tensor, workers: Workers) -> Tensor:
-    """Return a loss that every process has computed whole so that their values add up to it once.
-
-    Its gradient stays whole.
-    """
-    return loss - (1 - 1 / workers.count) * loss.detach()
-
-
 def _embed(encoder: Encoder, rows: Sequence[Sequence[int]], at_once: int | None) -> Tensor:
     if at_once is None or len(rows) <= at_once:
         return encoder.embed_rows(rows).float()
-    # Those of like length together, so that little is padding.
+    # Sorted by length, so that a part has little padding.
     order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
     parts = [
         [rows[i] for i in order[start : start + at_once]] for start in range(0, len(rows), at_once)

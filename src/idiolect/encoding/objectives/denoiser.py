@@ -1,14 +1,13 @@
-"""A text written again from one vector of its damaged self (TSDAE, Wang et al. 2021, 2104.06979).
-
-The decoder reads nothing of the text but that vector, so whatever it needs has to be in it:
+"""The decoder of TSDAE: it rebuilds a text from one vector (Wang et al. 2021, 2104.06979).
 
     text            he took metformin daily
-    damaged         took daily                  most words are taken away
+    damaged         took daily                  most words deleted
     encoder    ──►  one vector
-    decoder    ──►  he took metformin daily     each token from those before it, and the vector
+    decoder    ──►  he took metformin daily     each token from the tokens before it and the vector
 
-Its layers are the encoder's own, read from left to right; only the attention to the vector is new,
-and is thrown away afterwards.
+The vector is all that the decoder sees of the damaged text, so it has to hold what the decoder
+needs. The decoder shares the encoder's layers, read from left to right. Only the cross-attention to
+the vector is new, and it is discarded after training.
 """
 
 from __future__ import annotations
@@ -17,9 +16,11 @@ from dataclasses import replace
 
 from torch import Tensor, nn
 
+from idiolect.errors import InputError
 from idiolect.nn.embedding import ExtendedRows
 from idiolect.nn.heads import LanguageHead
 from idiolect.nn.layer import Layer
+from idiolect.nn.network import Network
 from idiolect.nn.stack import Stack
 from idiolect.nn.transformer import Transformer
 from idiolect.training.objectives.cross_entropy import cross_entropy, vocabulary_blocks
@@ -27,36 +28,44 @@ from idiolect.training.objectives.cross_entropy import cross_entropy, vocabulary
 __all__ = ["Denoiser", "damage"]
 
 
-def damage(words: list[str], chance: list[float], *, share: float = 0.6) -> list[str]:
-    """Take words away; the one with the greatest chance always stays.
+def damage(words: list[str], draws: list[float], *, share: float = 0.6) -> list[str]:
+    """Delete words at random; the word with the highest draw is always kept.
 
     >>> damage(["he", "took", "metformin"], [0.2, 0.9, 0.7])
     ['took', 'metformin']
 
     Args:
         words: The words of a text.
-        chance: A number from 0 to 1 for each; those below `share` go.
-        share: How many go, on average.
+        draws: A uniform number from 0 to 1 for each word; words below `share` are deleted.
+        share: Share of deleted words, on average.
     """
-    most = max(chance, default=0.0)
-    return [word for word, one in zip(words, chance, strict=True) if one >= min(share, most)]
+    highest = max(draws, default=0.0)
+    return [word for word, one in zip(words, draws, strict=True) if one >= min(share, highest)]
 
 
 class Denoiser(nn.Module):
-    """The decoder: a network's own layers, and attention to a vector between them.
+    """A network's own layers with cross-attention to a vector.
 
     Args:
-        network: Its side that reads texts lends its layers; they are shared and not copied.
+        network: A Transformer; the layers that read its texts are shared, not copied.
+
+    Raises:
+        InputError: The network is no Transformer.
     """
 
-    def __init__(self, network: Transformer) -> None:
+    def __init__(self, network: Network) -> None:
         super().__init__()
+        if not isinstance(network, Transformer):
+            raise InputError(
+                "TSDAE's decoder is made of Transformer layers, which this network does not have",
+                hint='use objective="simcse", or pairs',
+            )
         own = network.encoder or network.decoder
         assert own is not None
         config = network.config
         self.stack = Stack(config, layers=len(own.layers), causal=True, cross=True)
         self.head: LanguageHead | None = None
-        if "language" not in network.heads:
+        if not network.has_language_head:
             self.head = LanguageHead(
                 replace(config, tied=True, head_transform=True, head_bias=False)
             )
@@ -72,18 +81,18 @@ class Denoiser(nn.Module):
             layer.feed_forward = shared.feed_forward
             layer.feed_forward_norm = shared.feed_forward_norm
 
-    def loss(self, network: Transformer, ids: Tensor, mask: Tensor, vectors: Tensor) -> Tensor:
-        """Return the cross-entropy summed over the tokens that have one before them.
+    def loss(self, network: Network, ids: Tensor, mask: Tensor, vectors: Tensor) -> Tensor:
+        """Return the cross-entropy summed over all tokens but the first of each text.
 
         Shape: ids and mask (texts, length), vectors (texts, width).
         """
+        assert isinstance(network, Transformer)
         hidden = network.decode(self.stack, ids[:, :-1], mask[:, :-1], memory=vectors[:, None])
-        wanted = mask[:, 1:]
-        states, targets = hidden[wanted], ids[:, 1:][wanted]
+        predicted = mask[:, 1:]
+        states, targets = hidden[predicted], ids[:, 1:][predicted]
         if self.head is None:
-            head = network.heads["language"]
-            assert isinstance(head, LanguageHead)
-            return cross_entropy(head.transform(states), targets, vocabulary_blocks(network))
+            states = network.language_head.transform(states)
+            return cross_entropy(states, targets, vocabulary_blocks(network))
         rows = network.tokens.weight
         weights = rows.blocks() if isinstance(rows, ExtendedRows) else [rows]
         return cross_entropy(

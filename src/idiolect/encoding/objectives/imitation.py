@@ -1,67 +1,70 @@
-"""What an encoder with new tokens learns from the one it was made of: to give the same vectors.
+"""Imitation: an encoder with new tokens reproduces the vectors of the encoder it was made from.
 
 The teacher reads a text in the old pieces and the student with the new tokens, and the student's
-vector has to be the teacher's (Reimers & Gurevych 2020, "Making monolingual sentence embeddings
-multilingual using knowledge distillation", 2004.09813). No pairs are needed, nor a language-model
-head, and what the encoder was good at it stays good at.
+vector should equal the teacher's (Reimers & Gurevych 2020, "Making monolingual sentence embeddings
+multilingual using knowledge distillation", 2004.09813). This needs neither pairs nor a
+language-model head, and keeps what the encoder was good at.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Self
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from idiolect.encoding.encoder import Encoder
-from idiolect.encoding.objectives.contrastive import embed_shared, share_loss
-from idiolect.encoding.objectives.pair_batches import EpochSample
-from idiolect.encoding.objectives.unsupervised import TextBatch, hash_texts
+from idiolect.encoding.objectives.contrastive import embed_shared
+from idiolect.encoding.objectives.text_objective import TextBatch, hash_texts
 from idiolect.encoding.text_reader import EncodingCounts
 from idiolect.errors import ConfigError, InputError
-from idiolect.nn.transformer import Transformer
+from idiolect.nn.network import Network
+from idiolect.training.data.shuffled_epochs import EpochSample
 from idiolect.training.distributed import Workers
+from idiolect.training.objectives.objective import WholeBatchObjective
+from idiolect.training.training_config import TrainingConfig
 
-__all__ = ["Imitation"]
+__all__ = ["Imitation", "TaughtTexts"]
 
 _SHORTEST = 4
-"""Words of a passage, where a text has as many: queries are as short."""
+"""Words of a passage at least, where the text has as many: queries are as short."""
 
 
 @dataclass(frozen=True)
-class _Lesson(TextBatch):
-    """The same texts as both read them."""
+class TaughtTexts(TextBatch):
+    """The same texts in the student's and the teacher's token ids."""
 
     taught: list[list[int]] = field(default_factory=list)
-    """The ids that the teacher reads."""
+    """The teacher's ids."""
 
     @property
     def tokens(self) -> int:
-        """How many real tokens are read."""
+        """How many tokens are read."""
         return sum(map(len, self.rows)) + sum(map(len, self.taught))
 
 
-class Imitation:
-    """The squared distance of two unit vectors, of a passage of each text.
+class Imitation(WholeBatchObjective):
+    """The squared distance between the two unit vectors of one passage per text.
 
-    Passages are of all lengths, so that queries and whole documents are both practised.
+    Passages are of all lengths, so that both queries and whole documents are practised.
 
     Args:
-        encoder: What is trained.
-        teacher: Whose vectors are wanted; it is not changed.
-        texts: Different texts.
-        seed: Decides which passages are read.
-        at_once: As in `Contrast`.
-        workers: As in `Contrast`.
+        encoder: The encoder to train.
+        teacher: The encoder to reproduce; it is not changed.
+        texts: Distinct texts.
+        seed: Random seed of the passages.
+        at_once: As in `ContrastiveObjective`.
+        workers: As in `ContrastiveObjective`.
 
     Raises:
         InputError: There are no texts.
         ConfigError: The teacher's vectors have another width.
     """
 
-    predicts_text = False
+    modules: Mapping[str, nn.Module] = {}
 
     def __init__(
         self,
@@ -79,45 +82,64 @@ class Imitation:
             raise ConfigError(
                 f"the teacher's vectors have {teacher.dimensions} dimensions and the encoder's "
                 f"{encoder.dimensions}",
-                hint="the teacher is the encoder before it was given new tokens",
+                hint="the teacher is the encoder before its vocabulary grew",
             )
         self.encoder, self.teacher, self.texts, self.seed = encoder, teacher, texts, seed
         self.at_once, self.workers = at_once, workers or Workers()
         teacher.model.network.eval()
+
+    @classmethod
+    def create(
+        cls,
+        encoder: Encoder,
+        texts: Sequence[str],
+        *,
+        teacher: Encoder | None,
+        config: TrainingConfig,
+        workers: Workers,
+    ) -> Self:
+        """Make the objective for a run; see `TextObjective`."""
+        if teacher is None:
+            raise ConfigError(
+                "objective='imitate' without a teacher",
+                hint="the teacher is the encoder before its vocabulary grew",
+            )
+        return cls(
+            encoder, teacher, texts, seed=config.seed, at_once=config.micro_batch, workers=workers
+        )
 
     @property
     def fingerprint(self) -> str:
         """A hash of the texts and the teacher."""
         return hash_texts([*self.texts, self.teacher.fingerprint])
 
-    def prepare(self, rows: EpochSample) -> _Lesson:
-        """Read a passage of each text; which one follows from seed, round and number."""
-        lesson = _Lesson([], taught=[])
+    def prepare(self, rows: EpochSample) -> TaughtTexts:
+        """Take a passage of each text; which one follows from seed, epoch and text."""
+        batch = TaughtTexts([], taught=[])
         for number in rows.sources:
-            chance = np.random.default_rng([self.seed, rows.round, number])
-            own, taught = self._read_whole(self._draw(self.texts[number].split(), chance))
-            lesson.rows.append(own)
-            lesson.taught.append(taught)
-        return lesson
+            rng = np.random.default_rng([self.seed, rows.epoch, number])
+            own, taught = self._read_whole(self._passage(self.texts[number].split(), rng))
+            batch.rows.append(own)
+            batch.taught.append(taught)
+        return batch
 
-    def loss(self, network: Transformer, batch: _Lesson) -> Tensor:
+    def loss(self, network: Network, batch: TaughtTexts) -> Tensor:
         """Return the loss summed over the texts."""
-        network.eval()  # Dropout would only add noise to what is compared.
+        network.eval()  # Dropout would only add noise to the comparison.
         with torch.no_grad():
             wanted = embed_shared(self.teacher, batch.taught, self.workers, at_once=None)
         found = embed_shared(self.encoder, batch.rows, self.workers, at_once=self.at_once)
         with torch.autocast(found.device.type, enabled=False):
-            loss = 2 * (1 - torch.cosine_similarity(found.float(), wanted.float())).sum()
-        return share_loss(loss, self.workers)
+            return 2 * (1 - torch.cosine_similarity(found.float(), wanted.float())).sum()
 
-    def _draw(self, words: list[str], chance: np.random.Generator) -> list[str]:
-        most = min(len(words), self.encoder.length)
-        length = int(chance.integers(min(_SHORTEST, most), most + 1))
-        start = int(chance.integers(0, len(words) - length + 1))
+    def _passage(self, words: list[str], rng: np.random.Generator) -> list[str]:
+        longest = min(len(words), self.encoder.length)
+        length = int(rng.integers(min(_SHORTEST, longest), longest + 1))
+        start = int(rng.integers(0, len(words) - length + 1))
         return words[start : start + length]
 
     def _read_whole(self, words: list[str]) -> list[list[int]]:
-        """Read as many of the words as neither has to cut: both must have read the same."""
+        """Return ids of as many words as neither encoder truncates, so that both read the same."""
         while True:
             counts = EncodingCounts()
             rows = [

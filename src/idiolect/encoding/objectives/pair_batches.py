@@ -1,4 +1,4 @@
-"""What `tune` reads step by step: pairs in a shuffled order, laid out so that a text comes once."""
+"""Batches of query-document pairs in which each distinct text is encoded once."""
 
 from __future__ import annotations
 
@@ -14,68 +14,24 @@ from idiolect.encoding.pairs import PairTable
 from idiolect.encoding.text_reader import EncodingCounts, TextReader
 from idiolect.training.objectives.contrastive_losses import Candidates
 
-__all__ = ["EpochSample", "PairBatch", "ShuffledEpochs"]
-
-
-@dataclass(frozen=True)
-class EpochSample:
-    """What a step trains on, by number."""
-
-    sources: list[int]
-    """Numbers of pairs, or of texts."""
-    round: int
-    """Which pass over all of them it belongs to."""
-
-
-class ShuffledEpochs:
-    """An endless stream of numbers, each round in an order that follows from seed and round.
-
-    A step lies within one round: the few numbers that would not fill its last step wait for the
-    next, in which others will be left.
-
-    Args:
-        count: How many numbers there are.
-        rows: How many a step takes; all of them where there are fewer.
-        seed: Decides the order.
-    """
-
-    def __init__(self, count: int, *, rows: int, seed: int = 0) -> None:
-        self.count, self.rows, self.seed = count, min(rows, count), seed
-        self.steps = count // self.rows
-        """Steps a round has."""
-        self.done = 0
-        self._round, self._order = -1, np.zeros(0, np.int64)
-
-    def take(self) -> EpochSample:
-        """Return the numbers of the next step."""
-        number, step = divmod(self.done, self.steps)
-        if number != self._round:
-            self._round = number
-            self._order = np.random.default_rng([self.seed, number]).permutation(self.count)
-        self.done += 1
-        return EpochSample(self._order[step * self.rows : (step + 1) * self.rows].tolist(), number)
-
-    def state(self) -> dict[str, Any]:
-        """Return what `restore` takes."""
-        return {"steps": self.done}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go to where a run stood."""
-        self.done = state["steps"]
+__all__ = ["PairBatch"]
 
 
 @dataclass(frozen=True)
 class PairBatch:
-    """Pairs as a network reads them."""
+    """Pairs as token ids.
+
+    Every pair is compared with all documents, so a batch is not divided; its texts are.
+    """
 
     queries: list[list[int]]
-    """The ids of each query, each once."""
+    """The ids of each distinct query."""
     documents: list[list[int]]
-    """The ids of each document and negative, each once: the columns of `candidates`."""
+    """The ids of each distinct document and negative: the columns of `candidates`."""
     query: torch.Tensor
-    """Which query each pair has. (pairs,)."""
+    """The query of each pair, by number. (pairs,)."""
     candidates: Candidates
-    """Which documents are what to each pair."""
+    """Positive, negative and ignored documents of each pair."""
 
     @classmethod
     def of(
@@ -87,14 +43,14 @@ class PairBatch:
         mined: NDArray[np.int64] | None = None,
         counts: EncodingCounts | None = None,
     ) -> Self:
-        """Lay pairs out.
+        """Make a batch of some pairs of a table.
 
         Args:
             table: The pairs.
-            pairs: Which of them.
-            reader: Makes ids of texts.
-            mined: More negatives of each of them; -1 for none. (pairs, negatives).
-            counts: Added to.
+            pairs: The numbers of the pairs.
+            reader: Turns texts into ids.
+            mined: More negatives of each pair; -1 for none. (pairs, negatives).
+            counts: Counts of texts and tokens, added to.
         """
         keys = [table.pairs[number] for number in pairs]
         negatives = [list(table.negatives[number]) for number in pairs]
@@ -136,15 +92,8 @@ class PairBatch:
 
     @property
     def tokens(self) -> int:
-        """How many real tokens are read."""
+        """How many tokens are read."""
         return sum(map(len, self.queries)) + sum(map(len, self.documents))
-
-    def part(self, rows: slice) -> Self:
-        """Return all of it: every pair is told apart from all documents.
-
-        What is divided, among processes and to save memory, is the texts; see `Contrast`.
-        """
-        return self
 
     def to(self, device: torch.device) -> Self:
         """Move it to a device."""
@@ -154,12 +103,12 @@ class PairBatch:
 
 
 def _numbered(items: Any) -> dict[int, int]:
-    """Number different items in the order they first come. [7, 9, 7] → {7: 0, 9: 1}."""
+    """Number distinct items in order of appearance. [7, 9, 7] → {7: 0, 9: 1}."""
     return {item: number for number, item in enumerate(dict.fromkeys(items))}
 
 
 def _scores(scores: Sequence[tuple[float, ...]], width: int) -> torch.Tensor | None:
-    """Lay a teacher's scores out, if every pair has some; not a number where there is none."""
+    """Return a teacher's scores as a matrix if every pair has some; missing ones are NaN."""
     if not all(scores):
         return None
     rows = [list(own) + [torch.nan] * (width - len(own)) for own in scores]

@@ -24,7 +24,7 @@ from idiolect.errors import InputError
 from idiolect.text.tokenizers.tokenizer import Tokenizer
 from idiolect.training.data.token_file import TokenFile
 
-__all__ = ["Batch", "PackedDocuments", "PackedRows", "Position", "TextTemplate"]
+__all__ = ["PackedDocuments", "PackedRows", "Position", "TextTemplate"]
 
 
 @dataclass(frozen=True)
@@ -79,40 +79,6 @@ class PackedRows:
     def __len__(self) -> int:
         """Number of rows."""
         return len(self.ids)
-
-
-@dataclass(frozen=True)
-class Batch:
-    """What a network reads and what it has to say."""
-
-    ids: Tensor
-    """(rows, length), int64."""
-    documents: Tensor
-    """The mask of the network; see `PackedRows.documents`."""
-    targets: Tensor
-    """The id each token has to predict; -1 where it need not. (rows, length)."""
-
-    def __len__(self) -> int:
-        """Number of rows."""
-        return len(self.ids)
-
-    @property
-    def count(self) -> int:
-        """How many targets there are."""
-        return int((self.targets >= 0).sum())
-
-    @property
-    def tokens(self) -> int:
-        """How many real tokens there are."""
-        return int((self.documents > 0).sum())
-
-    def to(self, device: torch.device) -> Batch:
-        """Move the batch to a device."""
-        return Batch(*(t.to(device, non_blocking=True) for t in vars(self).values()))
-
-    def part(self, rows: slice) -> Batch:
-        """Return some of the rows."""
-        return Batch(*(t[rows] for t in vars(self).values()))
 
 
 @dataclass(frozen=True, kw_only=True)

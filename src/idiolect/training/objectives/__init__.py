@@ -1,1 +1,1 @@
-"""What a step minimises: one small object an objective, all driven by the same loop."""
+"""What a run minimises: one file an objective, found by name in one registry."""

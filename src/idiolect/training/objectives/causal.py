@@ -1,68 +1,69 @@
-"""The next token: the objective of GPT and Llama, over packed rows of documents."""
+"""Next-token prediction: the objective of GPT and Llama, over packed rows of documents."""
 
 from __future__ import annotations
+
+from typing import Self
 
 import torch
 from torch import Tensor
 
-from idiolect.errors import InputError
-from idiolect.nn.heads import LanguageHead
-from idiolect.nn.transformer import Transformer
-from idiolect.training.data.packed_documents import Batch, PackedRows
+from idiolect.nn.network import Network
+from idiolect.text.tokenizers.tokenizer import Tokenizer
+from idiolect.training.data.batch import IGNORE_INDEX, Batch
+from idiolect.training.data.packed_documents import PackedRows, TextTemplate
 from idiolect.training.objectives.cross_entropy import cross_entropy, vocabulary_blocks
+from idiolect.training.objectives.objective import RowwiseObjective
+from idiolect.training.objectives.registry import check_kind, find_objective
 
-__all__ = ["Causal", "check_head", "language_loss"]
+__all__ = ["Causal", "language_loss"]
 
 
-class Causal:
+class Causal(RowwiseObjective):
     """Predict each token from those before it in its document (Radford et al. 2018).
 
+    Args:
+        network: A causal network with a language-model head.
+
     Raises:
-        InputError: The network does not read from left to right, or has no language-model head.
+        ConfigError: The network does not read from left to right.
+        InputError: It has no language-model head.
     """
 
     predicts_text = True
-    """Every token is predicted once, so that bits per byte have a meaning."""
 
-    def __init__(self, network: Transformer) -> None:
-        if network.decoder is None or network.encoder is not None:
-            raise InputError(
-                "this network is no decoder, so it cannot predict the next token",
-                hint='use objective="masked" for an encoder',
-            )
-        check_head(network)
+    def __init__(self, network: Network) -> None:
+        check_kind(find_objective("pretrain", "causal"), network.kind)
+        _ = network.language_head
+
+    @classmethod
+    def create(cls, network: Network, tokenizer: Tokenizer, *, seed: int) -> Self:
+        """Make the objective for a run; nothing of it is random."""
+        return cls(network)
+
+    @staticmethod
+    def template(tokenizer: Tokenizer) -> TextTemplate:
+        """Return the special tokens around each text."""
+        return TextTemplate.of(tokenizer, causal=True)
 
     def prepare(self, rows: PackedRows) -> Batch:
-        """Say what each token predicts: the next one, unless it stands in another document."""
-        targets = torch.full_like(rows.ids, -1)
+        """Label each token with the next one, unless that is in another document."""
+        labels = torch.full_like(rows.ids, IGNORE_INDEX)
         together = (rows.documents[:, 1:] == rows.documents[:, :-1]) & (rows.documents[:, 1:] > 0)
-        targets[:, :-1] = torch.where(together, rows.ids[:, 1:], -1)
-        return Batch(rows.ids, rows.documents, targets)
+        labels[:, :-1] = torch.where(together, rows.ids[:, 1:], IGNORE_INDEX)
+        return Batch(input_ids=rows.ids, attention_mask=rows.documents, labels=labels)
 
-    def loss(self, network: Transformer, batch: Batch) -> Tensor:
-        """Return the loss summed over the batch's targets."""
+    def loss(self, network: Network, batch: Batch) -> Tensor:
+        """Return the loss summed over the labels."""
         return language_loss(network, batch)
 
 
-def language_loss(network: Transformer, batch: Batch) -> Tensor:
-    """Return the cross-entropy summed over the tokens that have a target."""
-    hidden = network(batch.ids, batch.documents, heads=False).hidden
-    wanted = batch.targets >= 0
-    head = network.heads["language"]
-    assert isinstance(head, LanguageHead)
+def language_loss(network: Network, batch: Batch) -> Tensor:
+    """Return the cross-entropy summed over the tokens that have a label."""
+    hidden = network(batch.input_ids, batch.attention_mask, heads=False).hidden
+    predicted = batch.predicted
+    assert batch.labels is not None
     return cross_entropy(
-        head.transform(hidden[wanted]), batch.targets[wanted], vocabulary_blocks(network)
+        network.language_head.transform(hidden[predicted]),
+        batch.labels[predicted],
+        vocabulary_blocks(network),
     )
-
-
-def check_head(network: Transformer) -> None:
-    """Refuse a network that cannot score its vocabulary.
-
-    Raises:
-        InputError: It has no language-model head.
-    """
-    if "language" not in network.heads:
-        raise InputError(
-            "this network has no language-model head",
-            hint="load a class that has one, such as ...ForCausalLM or ...ForMaskedLM",
-        )

@@ -1,13 +1,11 @@
-"""Cross-entropy over a vocabulary whose scores are never all in memory.
+"""Cross-entropy over a vocabulary without holding all its scores in memory.
 
-What is notable:
-
-- Tokens go through the head a few at a time. The gradient is taken in the forward pass, from the
-  scores that are there, so nothing of the size tokens × vocabulary is ever kept or computed again
-  (as in Wijmans et al. 2024, 2411.09009, and Hsu et al. 2024, 2410.10989).
-- The vocabulary may come in blocks, each with its own weights. A frozen block costs two products,
-  one for the scores and one for the hidden states' gradient; only a trained one costs the third,
-  and only a trained one has a gradient buffer.
+- Tokens go through the head in chunks. The gradient is computed in the forward pass from the
+  chunk's scores, so nothing of the size tokens × vocabulary is kept or computed twice (as in
+  Wijmans et al. 2024, 2411.09009, and Hsu et al. 2024, 2410.10989).
+- The vocabulary may come in blocks, each with its own weights. A frozen block costs two matrix
+  products, one for the scores and one for the hidden states' gradient. A trained block costs a
+  third, and only a trained block has a gradient buffer.
 """
 
 from __future__ import annotations
@@ -22,8 +20,7 @@ from torch.autograd.function import once_differentiable
 
 from idiolect.nn.basic import linear
 from idiolect.nn.embedding import ExtendedRows
-from idiolect.nn.heads import LanguageHead
-from idiolect.nn.transformer import Transformer
+from idiolect.nn.network import Network
 
 __all__ = ["Block", "cross_entropy", "score_in_chunks", "vocabulary_blocks"]
 
@@ -31,14 +28,13 @@ Block = tuple[Tensor, Tensor | None]
 """Consecutive rows of a head, and their biases. (rows, width) and (rows,)."""
 
 _BYTES = {"cpu": 32 << 20}
-"""Size of the scores of a chunk: a CPU's caches hold part of it; elsewhere memory is faster."""
+"""Size of a chunk's scores: small on a CPU, where part of it fits into the caches."""
 _BYTES_ELSEWHERE = 512 << 20
 
 
-def vocabulary_blocks(network: Transformer) -> list[Block]:
-    """Return the rows a network's language-model head multiplies with, in the order of ids."""
-    head = network.heads["language"]
-    assert isinstance(head, LanguageHead)
+def vocabulary_blocks(network: Network) -> list[Block]:
+    """Return the rows and biases of a network's language-model head, in the order of ids."""
+    head = network.language_head
     rows = network.tokens.weight if head.weight is None else head.weight
     weights = rows.blocks() if isinstance(rows, ExtendedRows) else [rows]
     if head.bias is None:
@@ -53,7 +49,7 @@ def cross_entropy(hidden: Tensor, targets: Tensor, blocks: Sequence[Block]) -> T
     Shape: hidden (tokens, width), targets (tokens,), result a scalar in float32.
 
     Args:
-        hidden: What the rows are multiplied with; see `LanguageHead.transform`.
+        hidden: Hidden states after `LanguageHead.transform`.
         targets: Ids, counted over all blocks.
         blocks: The rows of the vocabulary.
     """
@@ -66,10 +62,10 @@ def cross_entropy(hidden: Tensor, targets: Tensor, blocks: Sequence[Block]) -> T
 def score_in_chunks(
     hidden: Tensor, blocks: Sequence[Block]
 ) -> Iterator[tuple[slice, list[Tensor]]]:
-    """Score the vocabulary for a few tokens at a time.
+    """Score the vocabulary for one chunk of tokens after another.
 
     Yields:
-        Which tokens, and their scores in float32, one tensor a block. (chunk, rows of the block).
+        The chunk's tokens, and their scores in float32: one tensor (chunk, rows) per block.
     """
     rows = sum(len(weight) for weight, _ in blocks)
     budget = _BYTES.get(hidden.device.type, _BYTES_ELSEWHERE)
@@ -80,7 +76,7 @@ def score_in_chunks(
 
 
 def _product_type(x: Tensor) -> torch.dtype:
-    """Return the number format of matrix products: autocast's, or that of the hidden states."""
+    """Return the dtype of matrix products: autocast's, or that of the hidden states."""
     if torch.is_autocast_enabled(x.device.type):
         return torch.get_autocast_dtype(x.device.type)
     return x.dtype
@@ -131,7 +127,7 @@ class _CrossEntropy(torch.autograd.Function):
 
 
 def _nll_to_gradients(scores: list[Tensor], targets: Tensor) -> Tensor:
-    """Return the summed loss of a chunk; overwrite its scores by the loss's gradient to them."""
+    """Return the summed loss of a chunk; replace its scores by the gradient of the loss."""
     normaliser = scores[0].logsumexp(-1)
     for block in scores[1:]:
         normaliser = torch.logaddexp(normaliser, block.logsumexp(-1))

@@ -1,71 +1,82 @@
-"""The hidden token: the objective of BERT and RoBERTa, masked anew each time a text is read."""
+"""Masked-token prediction, the objective of BERT and RoBERTa, with dynamic masks."""
 
 from __future__ import annotations
+
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from idiolect.errors import InputError
-from idiolect.nn.transformer import Transformer
+from idiolect.nn.network import Network
 from idiolect.text.tokenizers.tokenizer import Tokenizer
-from idiolect.training.data.packed_documents import Batch, PackedRows, TextTemplate
-from idiolect.training.objectives.causal import check_head, language_loss
+from idiolect.training.data.batch import IGNORE_INDEX, Batch
+from idiolect.training.data.packed_documents import PackedRows, TextTemplate
+from idiolect.training.objectives.causal import language_loss
+from idiolect.training.objectives.objective import RowwiseObjective
+from idiolect.training.objectives.registry import check_kind, find_objective
 from idiolect.training.seeds import derive_seed
 
 __all__ = ["Masked"]
 
 
-class Masked:
-    """Predict hidden tokens from all others of their document.
+class Masked(RowwiseObjective):
+    """Predict masked tokens from all others of their document.
 
-    Of the tokens picked, 80% are replaced by the mask, 10% by a random token and 10% stay (Devlin
-    et al. 2018, 1810.04805); which ones is drawn afresh for every row (dynamic masking, Liu et al.
-    2019, 1907.11692), from the seed and the row's number in the run.
+    Of the selected tokens, 80% are replaced by the mask, 10% by a random token and 10% are kept
+    (Devlin et al. 2018, 1810.04805). The selection is drawn anew for every row (dynamic masking,
+    Liu et al. 2019, 1907.11692), from the seed and the row's number in the run.
 
     Args:
-        network: An encoder with a language-model head.
-        tokenizer: Gives the mask, and the tokens that are never picked.
-        share: How many of the tokens are picked.
-        seed: Where chance begins.
+        network: A bidirectional network with a language-model head.
+        tokenizer: Defines the mask, and the tokens that are never masked.
+        share: Share of the tokens that are selected.
+        seed: Random seed.
 
     Raises:
-        InputError: The network is no encoder or has no language-model head, or the tokenizer has
-            no mask token.
+        ConfigError: The network does not read both ways.
+        InputError: It has no language-model head, or the tokenizer has no mask token.
     """
 
-    predicts_text = False
-
     def __init__(
-        self, network: Transformer, tokenizer: Tokenizer, *, share: float = 0.15, seed: int = 0
+        self, network: Network, tokenizer: Tokenizer, *, share: float = 0.15, seed: int = 0
     ) -> None:
-        if network.encoder is None or network.decoder is not None:
-            raise InputError(
-                "this network is no encoder, so it cannot fill in hidden tokens",
-                hint='use objective="causal" for a decoder',
-            )
-        check_head(network)
+        check_kind(find_objective("pretrain", "masked"), network.kind)
+        _ = network.language_head
         if tokenizer.mask_id is None:
             raise InputError("the tokenizer has no mask token", hint="add one, such as [MASK]")
         self.mask_id, self.share, self.seed = tokenizer.mask_id, share, seed
         self.vocabulary = len(tokenizer)
-        frame = TextTemplate.of(tokenizer, causal=False)
-        self.never = torch.tensor(sorted({*frame.before, *frame.after, self.mask_id}))
+        template = self.template(tokenizer)
+        self.never = torch.tensor(sorted({*template.before, *template.after, self.mask_id}))
+
+    @classmethod
+    def create(cls, network: Network, tokenizer: Tokenizer, *, seed: int) -> Self:
+        """Make the objective for a run."""
+        return cls(network, tokenizer, seed=seed)
+
+    @staticmethod
+    def template(tokenizer: Tokenizer) -> TextTemplate:
+        """Return the special tokens around each text."""
+        return TextTemplate.of(tokenizer, causal=False)
 
     def prepare(self, rows: PackedRows) -> Batch:
-        """Hide tokens."""
-        choice, kind, other = self._draw(rows)
-        picked = (choice < self.share) & (rows.documents > 0) & ~torch.isin(rows.ids, self.never)
-        targets = torch.where(picked, rows.ids, -1)
-        ids = torch.where(picked & (kind < 0.8), self.mask_id, rows.ids)
-        ids = torch.where(picked & (kind >= 0.9), other, ids)
-        return Batch(ids, rows.documents, targets)
+        """Mask tokens, and label them."""
+        selection, kind, other = self._draw(rows)
+        selected = (
+            (selection < self.share) & (rows.documents > 0) & ~torch.isin(rows.ids, self.never)
+        )
+        labels = torch.where(selected, rows.ids, IGNORE_INDEX)
+        ids = torch.where(selected & (kind < 0.8), self.mask_id, rows.ids)
+        ids = torch.where(selected & (kind >= 0.9), other, ids)
+        return Batch(input_ids=ids, attention_mask=rows.documents, labels=labels)
 
-    def loss(self, network: Transformer, batch: Batch) -> Tensor:
-        """Return the loss summed over the batch's targets."""
+    def loss(self, network: Network, batch: Batch) -> Tensor:
+        """Return the loss summed over the labels."""
         return language_loss(network, batch)
 
     def _draw(self, rows: PackedRows) -> tuple[Tensor, Tensor, Tensor]:
-        """Draw for each token whether it is picked, what becomes of it, and a random token."""
+        """Draw two uniform numbers and a random token for each token of the rows."""
         length = rows.ids.shape[1]
         generator = torch.Generator()
         uniform, other = [], []
@@ -73,5 +84,5 @@ class Masked:
             generator.manual_seed(derive_seed(self.seed, number))
             uniform.append(torch.rand(2, length, generator=generator))
             other.append(torch.randint(self.vocabulary, (length,), generator=generator))
-        choice, kind = torch.stack(uniform, dim=1)
-        return choice, kind, torch.stack(other)
+        selection, kind = torch.stack(uniform, dim=1)
+        return selection, kind, torch.stack(other)

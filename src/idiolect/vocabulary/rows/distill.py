@@ -1,15 +1,15 @@
-"""`distill`: new tokens learn to mean what their pieces meant to the model.
+"""`distill`: train the rows of new tokens to mean what their pieces meant to the model.
 
 The teacher is the model before it was extended. It reads a text in the old pieces, the student
-reads the same text with the new tokens, and the new rows are moved until the student's hidden
-states are the teacher's (Dobler et al. 2025, "Token distillation", arXiv 2505.20133):
+reads the same text with the new tokens, and the new rows are trained until the student's hidden
+states equal the teacher's (Dobler et al. 2025, "Token distillation", arXiv 2505.20133):
 
     teacher   he    took    met   form   in    daily
                              │     ╎╎╎╎╎╎╎    ╎╎╎╎╎╎     equal from the term's last piece on,
     student   he    took       metformin      daily      everywhere in an encoder
 
-Only added rows train. No language-model head is needed, so it serves encoders as well; where a
-decoder has one, its new rows learn to be predicted on the same texts.
+Only added rows train. No language-model head is needed, so encoders can be distilled as well. The
+new rows of a decoder's head learn to be predicted on the same texts.
 """
 
 from __future__ import annotations
@@ -19,10 +19,9 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -30,11 +29,11 @@ import torch
 from idiolect.errors import CheckpointError, InputError
 from idiolect.models.language_model import LanguageModel
 from idiolect.nn.embedding import ExtendedRows
-from idiolect.nn.transformer import Transformer
+from idiolect.nn.network import Network
 from idiolect.text.tokenizers.extension import Extension
-from idiolect.training.checkpoint import RunFolder
-from idiolect.training.loop import Trainer
-from idiolect.training.optim import choose_parameters, row_rate
+from idiolect.training.distributed import Workers
+from idiolect.training.optim import row_rate
+from idiolect.training.session import TrainingSession
 from idiolect.training.training_config import TrainingConfig
 from idiolect.vocabulary.rows.contexts import Contexts, Snippet, find_contexts
 from idiolect.vocabulary.rows.hidden_state_matching import HiddenStateMatching, Snippets
@@ -42,32 +41,32 @@ from idiolect.vocabulary.rows.hidden_state_matching import HiddenStateMatching, 
 __all__ = ["DistillationResult", "distill", "distillation_plan"]
 
 _HELD_OUT = 20
-"""One snippet in so many is kept for measuring."""
+"""One snippet in this many is held out to measure the error."""
 
 
 @dataclass(frozen=True)
 class DistillationResult:
-    """What came of a distillation."""
+    """The outcome of a distillation."""
 
     snippets: int
-    """Snippets trained on, in each pass."""
+    """Snippets trained on in each epoch."""
     steps: int
     error_before: float
-    """On snippets kept apart: squared distance of the student's hidden states to the teacher's, as
-    a share of the variance of these. 0 is perfect; 1 is no better than their mean."""
+    """Error on held-out snippets before training: squared distance of the student's hidden states
+    to the teacher's, as a share of their variance. 0 is perfect; 1 is no better than the mean."""
     error_after: float
     """The same after training."""
     contexts: dict[str, int]
-    """For each new token, in how many of the snippets trained on it stood."""
+    """For each new token, the number of training snippets it occurs in."""
 
     @property
     def without(self) -> list[str]:
-        """The new tokens that stood in none, whose rows are as they were."""
+        """The new tokens that occur in none; their rows are unchanged."""
         return [text for text, count in self.contexts.items() if not count]
 
 
 def distillation_plan(model: LanguageModel, *, seed: int = 0) -> TrainingConfig:
-    """Return the usual plan: snippets of 50 tokens, 16 a step, no decay, the rate of `row_rate`."""
+    """Return the defaults: snippets of 50 tokens, 16 per step, no decay, the rate of `row_rate`."""
     rate = row_rate(model.network)
     return TrainingConfig(length=50, batch=16, learning_rate=rate, weight_decay=0.0, seed=seed)
 
@@ -81,18 +80,22 @@ def distill(
     passes: int = 1,
     plan: TrainingConfig | None = None,
     out: str | Path | None = None,
+    tensorboard: bool = False,
 ) -> DistillationResult:
     """Train a model's added rows until it reads new tokens as the teacher reads their pieces.
 
+    Under `torchrun` every process calls this with the same arguments.
+
     Args:
-        model: The extended model; its added rows change in place, and nothing else of it.
+        model: The extended model; its added rows change in place, and nothing else does.
         teacher: The model it was extended from.
         corpus: Documents of the domain.
         contexts: Snippets wanted for each new token.
-        passes: How often each snippet is read.
+        passes: Epochs over the snippets.
         plan: Sizes and rates, by default `distillation_plan(model)`; `length` is a snippet's.
-        out: A folder for the run, which can then be interrupted and gone on with. The finished
-            model is put in `out/model`.
+        out: A folder for the run, which can then be interrupted and resumed. The finished model is
+            in `out/model`.
+        tensorboard: Write TensorBoard events to `out/events`.
 
     Raises:
         InputError: The model has no added rows, or no new token occurs in the corpus.
@@ -101,33 +104,45 @@ def distill(
         VerificationError: Original rows moved.
     """
     extension = _check(model, teacher)
-    plan = plan or distillation_plan(model)
+    config = plan or distillation_plan(model)
     if passes < 1 or contexts < 1:
-        raise InputError(f"{passes} passes over {contexts} contexts", hint="both are at least 1")
-    objective = HiddenStateMatching(model, teacher.network, extension)
-    found = find_contexts(
-        model.tokenizer, corpus, first_id=extension.size, contexts=contexts, length=plan.length
+        raise InputError(f"{passes} epochs over {contexts} contexts", hint="both are at least 1")
+    objective = HiddenStateMatching(
+        model, teacher.network, extension, workers=Workers.join(model.network.device)
     )
-    training, measuring = (list(map(objective.fit, part)) for part in _part(found))
+    found = find_contexts(
+        model.tokenizer, corpus, first_id=extension.size, contexts=contexts, length=config.length
+    )
+    training, held_out = (list(map(objective.fit, part)) for part in _split(found))
     network = model.network
-    source = Snippets(training, objective.frame, rows=plan.batch, seed=plan.seed)
-    steps = -(-passes * len(training) // plan.batch)
+    source = Snippets(training, objective.template, rows=config.batch, seed=config.seed)
     count = Counter(id_ for snippet in training for id_ in set(snippet.tolist()))
+    before = objective.error(network, held_out, config.batch)
     with _only_rows_of(count, network), tempfile.TemporaryDirectory() as scratch:
-        folder = RunFolder(out or scratch)
-        folder.begin(_record(model, training, contexts, passes, plan))
-        before = objective.error(network, measuring, plan.batch)
-        Trainer(network, objective, source, plan, steps=steps, folder=folder).run()
-    for rows in network.vocabulary_rows().values():
-        assert isinstance(rows, ExtendedRows)
-        rows.verify()
-    if out is not None and not folder.model.exists():
-        folder.publish(model.save)
+        session = TrainingSession(
+            model,
+            out=out or scratch,
+            config=config,
+            steps=-(-passes * len(training) // config.batch),
+            train="rows",
+            tensorboard=tensorboard,
+        )
+        session.begin(
+            {
+                "distillation": _fingerprint(model, training),
+                "contexts": contexts,
+                "epochs": passes,
+            }
+        )
+        session.train(objective, source)
+        if out is not None:
+            session.publish(model.save)
+    network.eval()
     return DistillationResult(
         snippets=len(training),
-        steps=steps,
+        steps=session.steps,
         error_before=before,
-        error_after=objective.error(network, measuring, plan.batch),
+        error_after=objective.error(network, held_out, config.batch),
         contexts={token.text: count[token.id] for token in extension.added},
     )
 
@@ -144,48 +159,36 @@ def _check(model: LanguageModel, teacher: LanguageModel) -> Extension:
     return extension
 
 
-def _part(found: Contexts) -> tuple[list[Snippet], list[Snippet]]:
-    """Keep some snippets apart for measuring."""
+def _split(found: Contexts) -> tuple[list[Snippet], list[Snippet]]:
+    """Split snippets into those to train on and those held out to measure the error."""
     if not found.snippets:
-        raise InputError("no new token occurs in the corpus", hint="give text that has the terms")
-    measuring = found.snippets[::_HELD_OUT]
+        raise InputError("no new token occurs in the corpus", hint="add text with the terms")
+    held_out = found.snippets[::_HELD_OUT]
     training = [s for i, s in enumerate(found.snippets) if i % _HELD_OUT]
-    return training or measuring, measuring
+    return training or held_out, held_out
 
 
-def _record(
-    model: LanguageModel,
-    snippets: Sequence[Snippet],
-    contexts: int,
-    passes: int,
-    plan: TrainingConfig,
-) -> dict[str, Any]:
-    """Say what the run is, so that no other is gone on with by mistake."""
+def _fingerprint(model: LanguageModel, snippets: Sequence[Snippet]) -> str:
+    """Hash the snippets and the rows a run starts from."""
     digest = hashlib.sha256(np.concatenate(snippets).tobytes())
     for rows in model.network.vocabulary_rows().values():
         assert isinstance(rows, ExtendedRows)
         digest.update(rows.fingerprint.encode())
         digest.update(rows.added.detach().float().cpu().numpy().tobytes())
-    return {
-        "distillation": digest.hexdigest(),
-        "contexts": contexts,
-        "passes": passes,
-        "plan": asdict(plan),
-    }
+    return digest.hexdigest()
 
 
 @contextmanager
-def _only_rows_of(count: Counter[int], network: Transformer) -> Iterator[None]:
-    """Let nothing train but the rows of tokens that have contexts."""
+def _only_rows_of(count: Counter[int], network: Network) -> Iterator[None]:
+    """Let no rows train but those of tokens that have contexts; restore what was trainable."""
     trainable = {p: p.requires_grad for p in network.parameters()}
-    choose_parameters(network, "rows")
     hooks = []
     for rows in network.vocabulary_rows().values():
         assert isinstance(rows, ExtendedRows)
+        rows.added.requires_grad_(True)
         taught = torch.tensor([count[id_] > 0 for id_ in range(rows.first_id, rows.end_id)])
         taught = taught.view(-1, *[1] * (rows.added.dim() - 1)).to(rows.added.device)
-        hook = partial(torch.mul, taught)
-        hooks.append(rows.added.register_hook(hook))  # type: ignore[no-untyped-call]
+        hooks.append(rows.added.register_hook(partial(torch.mul, taught)))  # type: ignore[no-untyped-call]
     try:
         yield
     finally:

@@ -1,75 +1,79 @@
-"""What `distill` minimises: pairs of texts, one in new tokens and one in old pieces."""
+"""The objective of `distill`: equal hidden states for a text in new tokens and in old pieces."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import Any, Self
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from idiolect.models.language_model import LanguageModel
-from idiolect.nn.heads import LanguageHead
-from idiolect.nn.transformer import Transformer
+from idiolect.nn.network import Network
 from idiolect.text.tokenizers.extension import Extension
-from idiolect.training.data.packed_documents import Batch, PackedRows, TextTemplate
+from idiolect.training.data.batch import IGNORE_INDEX, Batch
+from idiolect.training.data.packed_documents import PackedRows, TextTemplate
+from idiolect.training.distributed import Workers
 from idiolect.training.objectives.cross_entropy import cross_entropy, vocabulary_blocks
+from idiolect.training.objectives.objective import RowwiseObjective
 from idiolect.vocabulary.rows.contexts import Snippet
 
 __all__ = ["HiddenStateMatching", "MatchingBatch", "Snippets"]
 
 
 class Snippets:
-    """An endless stream of snippets, each pass in an order that follows from seed and number.
+    """An endless stream of snippets; each epoch's order follows from seed and epoch.
+
+    A step may take the last snippets of one epoch and the first of the next.
 
     Args:
         snippets: Ids without special tokens.
-        frame: What stands before and after each.
-        rows: How many a step takes.
-        seed: Decides the order.
+        template: The special tokens around each snippet.
+        rows: Snippets per step.
+        seed: Random seed of the order.
     """
 
     def __init__(
-        self, snippets: Sequence[Snippet], frame: TextTemplate, *, rows: int, seed: int = 0
+        self, snippets: Sequence[Snippet], template: TextTemplate, *, rows: int, seed: int = 0
     ) -> None:
-        self.snippets, self.frame, self.rows, self.seed = snippets, frame, rows, seed
-        self.given = 0
-        self._pass, self._order = -1, np.zeros(0, np.int64)
+        self.snippets, self.template, self.rows, self.seed = snippets, template, rows, seed
+        self.taken = 0
+        self._epoch, self._order = -1, np.zeros(0, np.int64)
 
     def take(self) -> PackedRows:
         """Return the rows of the next step."""
-        places = range(self.given, self.given + self.rows)
+        places = range(self.taken, self.taken + self.rows)
         sources = [self._draw(place) for place in places]
-        self.given = places.stop
-        return _rows([self.snippets[i] for i in sources], self.frame, places.start, sources)
+        self.taken = places.stop
+        return _rows([self.snippets[i] for i in sources], self.template, places.start, sources)
 
     def state(self) -> dict[str, Any]:
         """Return what `restore` takes."""
-        return {"given": self.given}
+        return {"taken": self.taken}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go to where a run stood."""
-        self.given = state["given"]
+        """Return to a saved position."""
+        self.taken = state["taken"]
 
     def _draw(self, place: int) -> int:
-        number, place = divmod(place, len(self.snippets))
-        if number != self._pass:
-            self._pass = number
-            self._order = np.random.default_rng([self.seed, number]).permutation(len(self.snippets))
+        epoch, place = divmod(place, len(self.snippets))
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self._order = np.random.default_rng([self.seed, epoch]).permutation(len(self.snippets))
         return int(self._order[place])
 
 
 def _rows(
-    snippets: Sequence[Snippet], frame: TextTemplate, first: int, sources: Sequence[int]
+    snippets: Sequence[Snippet], template: TextTemplate, first: int, sources: Sequence[int]
 ) -> PackedRows:
-    texts = [[*frame.before, *snippet.tolist(), *frame.after_cut] for snippet in snippets]
-    return PackedRows(*_grid(texts), first, sources)
+    texts = [[*template.before, *snippet.tolist(), *template.after_cut] for snippet in snippets]
+    return PackedRows(*_pad(texts), first, sources)
 
 
-def _grid(texts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-    """Lay texts out in rows, with a mask. Shape: two of (texts, longest)."""
+def _pad(texts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """Return padded ids and their mask. Shape: two of (texts, longest)."""
     ids = torch.zeros(len(texts), max(map(len, texts)), dtype=torch.long)
     mask = torch.zeros_like(ids)
     for row, text in enumerate(texts):
@@ -78,120 +82,125 @@ def _grid(texts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
     return ids, mask
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MatchingBatch(Batch):
-    """Texts in new tokens and in old pieces; `targets` says what a decoder has to predict."""
+    """Texts in new tokens and in old pieces; `labels` are what a decoder predicts."""
 
-    teacher_ids: Tensor
+    teacher_input_ids: Tensor
     """(rows, teacher's length)."""
-    teacher_mask: Tensor
+    teacher_attention_mask: Tensor
+    """(rows, teacher's length)."""
     places: Tensor
-    """Where the teacher has read what the student has read at each token. (rows, length)."""
+    """For each of the student's tokens, the teacher's position after the same text. (rows, length).
+    """
     matched: Tensor
-    """The tokens at which both should have the same hidden state. (rows, length), bool."""
+    """The tokens whose hidden states should be equal. (rows, length), bool."""
 
     @property
     def count(self) -> int:
         """How many hidden states are compared."""
         return int(self.matched.sum())
 
-    def to(self, device: torch.device) -> Self:
-        """Move the batch to a device."""
-        return type(self)(*(getattr(self, f.name).to(device) for f in fields(self)))
 
-    def part(self, rows: slice) -> Self:
-        """Return some of the rows."""
-        return type(self)(*(getattr(self, f.name)[rows] for f in fields(self)))
-
-
-class HiddenStateMatching:
-    """The objective: equal hidden states; and for a decoder's head, the next token.
+class HiddenStateMatching(RowwiseObjective):
+    """Equal hidden states and, for a decoder's head, the next token.
 
     Args:
         model: The student.
         teacher: The network before it was extended.
-        extension: Says what each new token was made of.
+        extension: The pieces of each new token.
+        workers: The processes.
     """
 
-    predicts_text = False
-    """The loss is a distance, not that of a text."""
-
-    def __init__(self, model: LanguageModel, teacher: Transformer, extension: Extension) -> None:
+    def __init__(
+        self,
+        model: LanguageModel,
+        teacher: Network,
+        extension: Extension,
+        *,
+        workers: Workers | None = None,
+    ) -> None:
         network = model.network
-        self.teacher = teacher.eval()
+        self.teacher, self.workers = teacher.eval(), workers or Workers()
         self.pieces = {token.id: token.pieces for token in extension.added}
         self.first_id = extension.size
-        self.causal = network.encoder is None
-        self.predicts = self.causal and "language" in network.heads
-        frame = TextTemplate.of(model.tokenizer, causal=self.causal)
-        # A decoder's text is not over where a snippet ends, and an encoder never reads one bare.
-        self.frame = TextTemplate(frame.before, frame.after, () if self.causal else frame.after)
+        self.causal = network.kind == "causal"
+        self.predicts = self.causal and network.has_language_head
+        own = TextTemplate.of(model.tokenizer, causal=self.causal)
+        # A decoder's text does not end with a snippet. An encoder always reads special tokens.
+        self.template = TextTemplate(own.before, own.after, () if self.causal else own.after)
 
     def fit(self, snippet: Snippet) -> Snippet:
-        """Cut a snippet off where the teacher would run out of positions."""
+        """Truncate a snippet to the teacher's positions."""
         longest = self.teacher.config.max_positions
         if not longest:
             return snippet
-        room = longest - len(self.frame.before) - len(self.frame.after_cut)
+        room = longest - len(self.template.before) - len(self.template.after_cut)
         lengths = [len(self.pieces.get(id_, (id_,))) for id_ in snippet.tolist()]
         return snippet[: int((np.cumsum(lengths) <= room).sum())]
 
     def prepare(self, rows: PackedRows) -> MatchingBatch:
-        """Read the same texts in old pieces."""
+        """Spell the same texts in old pieces."""
         real = rows.documents > 0
         texts, places = [], torch.zeros_like(rows.ids)
         for row, mask in enumerate(real):
-            spelt = [self.pieces.get(id_, (id_,)) for id_ in rows.ids[row, mask].tolist()]
-            texts.append([id_ for pieces in spelt for id_ in pieces])
-            places[row, mask] = torch.tensor([len(pieces) for pieces in spelt]).cumsum(0) - 1
-        teacher_ids, teacher_mask = _grid(texts)
+            spelled = [self.pieces.get(id_, (id_,)) for id_ in rows.ids[row, mask].tolist()]
+            texts.append([id_ for pieces in spelled for id_ in pieces])
+            places[row, mask] = torch.tensor([len(pieces) for pieces in spelled]).cumsum(0) - 1
+        teacher_ids, teacher_mask = _pad(texts)
         matched = real
-        targets = torch.full_like(rows.ids, -1)
+        labels = torch.full_like(rows.ids, IGNORE_INDEX)
         if self.causal:
-            # Before the first new token both have read the very same ids.
+            # Up to the first new token both have read the same ids.
             matched = real & ((rows.ids >= self.first_id).cumsum(1) > 0)
-            targets[:, :-1] = torch.where(real[:, 1:], rows.ids[:, 1:], -1)
+            labels[:, :-1] = torch.where(real[:, 1:], rows.ids[:, 1:], IGNORE_INDEX)
         return MatchingBatch(
-            rows.ids, rows.documents, targets, teacher_ids, teacher_mask, places, matched
+            input_ids=rows.ids,
+            attention_mask=rows.documents,
+            labels=labels,
+            teacher_input_ids=teacher_ids,
+            teacher_attention_mask=teacher_mask,
+            places=places,
+            matched=matched,
         )
 
-    def loss(self, network: Transformer, batch: MatchingBatch) -> Tensor:
-        """Return the loss summed over the hidden states that are compared."""
-        network.eval()  # Dropout would only add noise to what is compared.
+    def loss(self, network: Network, batch: MatchingBatch) -> Tensor:
+        """Return the loss summed over the compared hidden states."""
+        network.eval()  # Dropout would only add noise to the comparison.
         student, teacher = self._states(network, batch)
         distance = (student[batch.matched] - teacher[batch.matched]).float().square().mean(-1).sum()
         if not self.predicts:
             return distance
-        head = network.heads["language"]
-        assert isinstance(head, LanguageHead)
-        wanted = batch.targets >= 0
+        assert batch.labels is not None
         nll = cross_entropy(
-            head.transform(student[wanted].detach()),
-            batch.targets[wanted],
+            network.language_head.transform(student[batch.predicted].detach()),
+            batch.labels[batch.predicted],
             vocabulary_blocks(network),
         )
-        # Neither part may drown the other where they move the same rows.
-        return distance + nll * (distance / nll).detach()
+        # Weighted so that neither part dominates where both move the same rows; the weight is that
+        # of all processes' rows, so that it does not depend on how many there are.
+        sums = self.workers.sum(float(distance), float(nll), device=distance.device)
+        return distance + nll * (sums[0] / sums[1])
 
-    def pair(self, snippets: Sequence[Snippet]) -> MatchingBatch:
+    def batch_of(self, snippets: Sequence[Snippet]) -> MatchingBatch:
         """Make one batch of snippets."""
-        return self.prepare(_rows(snippets, self.frame, 0, ()))
+        return self.prepare(_rows(snippets, self.template, 0, ()))
 
     @torch.no_grad()
-    def error(self, network: Transformer, snippets: Sequence[Snippet], rows: int) -> float:
+    def error(self, network: Network, snippets: Sequence[Snippet], rows: int) -> float:
         """Return the squared distance of hidden states as a share of the teacher's variance.
 
         Args:
             network: The student.
             snippets: What both read.
-            rows: How many at once.
+            rows: Snippets read at once.
         """
         was_training = network.training
         network.eval()
         distance = squares = count = 0.0
         total = torch.zeros(network.config.width)
         for start in range(0, len(snippets), rows):
-            batch = self.pair(snippets[start : start + rows]).to(network.device)
+            batch = self.batch_of(snippets[start : start + rows]).to(network.device)
             student, teacher = (x[batch.matched].float() for x in self._states(network, batch))
             distance += float((student - teacher).square().sum())
             squares += float(teacher.square().sum())
@@ -200,16 +209,9 @@ class HiddenStateMatching:
         network.train(was_training)
         return distance / (squares - float(total.square().sum()) / count)
 
-    def _states(self, network: Transformer, batch: MatchingBatch) -> tuple[Tensor, Tensor]:
+    def _states(self, network: Network, batch: MatchingBatch) -> tuple[Tensor, Tensor]:
         """Return hidden states of student and teacher, token by token. (rows, length, width)."""
         with torch.no_grad():
-            read = _read(self.teacher, batch.teacher_ids, batch.teacher_mask)
+            read = self.teacher.text_states(batch.teacher_input_ids, batch.teacher_attention_mask)
         teacher = read.gather(1, batch.places.unsqueeze(-1).expand(-1, -1, read.shape[-1]))
-        return _read(network, batch.ids, batch.documents), teacher
-
-
-def _read(network: Transformer, ids: Tensor, mask: Tensor) -> Tensor:
-    if network.encoder is not None:
-        return network.encode(ids, mask)
-    hidden: Tensor = network(ids, mask, heads=False).hidden
-    return hidden
+        return network.text_states(batch.input_ids, batch.attention_mask), teacher

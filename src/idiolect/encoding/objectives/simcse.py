@@ -1,0 +1,98 @@
+"""SimCSE: a text is its own positive pair, told apart by dropout (Gao et al. 2021, 2104.08821)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from idiolect.encoding.encoder import Encoder
+from idiolect.encoding.objectives.contrastive import embed_shared
+from idiolect.encoding.objectives.text_objective import (
+    TextBatch,
+    check_texts_to_tune,
+    hash_texts,
+    refuse_teacher,
+)
+from idiolect.encoding.text_reader import EncodingCounts
+from idiolect.errors import InputError
+from idiolect.nn.network import Network
+from idiolect.training.data.shuffled_epochs import EpochSample
+from idiolect.training.distributed import Workers
+from idiolect.training.objectives.contrastive_losses import Candidates, InfoNCE
+from idiolect.training.objectives.objective import WholeBatchObjective
+from idiolect.training.training_config import TrainingConfig
+
+__all__ = ["SimCSE"]
+
+
+class SimCSE(WholeBatchObjective):
+    """Bring two dropout passes over one text together, and different texts apart.
+
+    Args:
+        encoder: The encoder to train.
+        texts: Distinct texts.
+        temperature: Of `InfoNCE`.
+        at_once: As in `ContrastiveObjective`.
+        workers: As in `ContrastiveObjective`.
+
+    Raises:
+        InputError: There are fewer than two texts, or the network has no dropout.
+    """
+
+    modules: Mapping[str, nn.Module] = {}
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        texts: Sequence[str],
+        *,
+        temperature: float = 0.05,
+        at_once: int | None = None,
+        workers: Workers | None = None,
+    ) -> None:
+        check_texts_to_tune(texts)
+        if not encoder.model.network.has_dropout:
+            raise InputError(
+                "this model has no dropout, so two passes over a text are equal",
+                hint='use objective="tsdae"',
+            )
+        self.encoder, self.texts = encoder, texts
+        self.goal = InfoNCE(temperature=temperature)
+        self.at_once, self.workers = at_once, workers or Workers()
+
+    @classmethod
+    def create(
+        cls,
+        encoder: Encoder,
+        texts: Sequence[str],
+        *,
+        teacher: Encoder | None,
+        config: TrainingConfig,
+        workers: Workers,
+    ) -> Self:
+        """Make the objective for a run; see `TextObjective`."""
+        refuse_teacher("simcse", teacher)
+        return cls(encoder, texts, at_once=config.micro_batch, workers=workers)
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the texts."""
+        return hash_texts(self.texts)
+
+    def prepare(self, rows: EpochSample) -> TextBatch:
+        """Make a batch of texts."""
+        texts = [self.texts[number] for number in rows.sources]
+        return TextBatch(self.encoder.reader.read(texts, None, EncodingCounts()))
+
+    def loss(self, network: Network, batch: TextBatch) -> Tensor:
+        """Return the loss summed over the texts."""
+        once, again = (
+            embed_shared(self.encoder, batch.rows, self.workers, at_once=self.at_once)
+            for _ in range(2)
+        )
+        pairs = Candidates.diagonal(len(batch), device=once.device)
+        with torch.autocast(once.device.type, enabled=False):  # as in `ContrastiveObjective`
+            return self.goal(once, again, pairs)

@@ -1,0 +1,109 @@
+"""What the objectives that need no pairs share: how they are made, and their batches of texts."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
+
+import torch
+from torch import nn
+
+from idiolect.encoding.encoder import Encoder
+from idiolect.errors import ConfigError, InputError
+from idiolect.training.data.shuffled_epochs import EpochSample
+from idiolect.training.distributed import Workers
+from idiolect.training.training_config import TrainingConfig
+
+__all__ = ["TextBatch", "TextObjective", "check_texts_to_tune", "hash_texts", "refuse_teacher"]
+
+
+class TextObjective(Protocol):
+    """An objective that trains an encoder on texts alone."""
+
+    @classmethod
+    def create(
+        cls,
+        encoder: Encoder,
+        texts: Sequence[str],
+        *,
+        teacher: Encoder | None,
+        config: TrainingConfig,
+        workers: Workers,
+    ) -> Self:
+        """Make the objective for a run.
+
+        Raises:
+            InputError: Too few texts, or a model that the objective cannot train.
+            ConfigError: A teacher that is missing, not needed, or does not fit.
+        """
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the texts and settings."""
+
+    @property
+    def modules(self) -> Mapping[str, nn.Module]:
+        """Modules that train with the encoder's network and are discarded afterwards."""
+
+    def prepare(self, rows: EpochSample) -> Any:
+        """Make a batch."""
+
+
+@dataclass(frozen=True)
+class TextBatch:
+    """Texts as token ids, each of which is compared with all others."""
+
+    rows: list[list[int]]
+    """The ids of each text."""
+
+    def __len__(self) -> int:
+        """Return the number of texts."""
+        return len(self.rows)
+
+    @property
+    def count(self) -> int:
+        """Number of texts: the loss is a sum over them."""
+        return len(self.rows)
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens are read."""
+        return sum(map(len, self.rows))
+
+    def to(self, device: torch.device) -> Self:
+        """Return the batch; ids move when they are encoded."""
+        return self
+
+
+def check_texts_to_tune(texts: Sequence[str]) -> None:
+    """Refuse too few texts.
+
+    Raises:
+        InputError: There are fewer than two.
+    """
+    if len(texts) < 2:
+        raise InputError(f"{len(texts)} different texts to tune on", hint="add more")
+
+
+def refuse_teacher(objective: str, teacher: Encoder | None) -> None:
+    """Refuse a teacher that an objective does not use.
+
+    Raises:
+        ConfigError: There is one.
+    """
+    if teacher is not None:
+        raise ConfigError(
+            f"objective={objective!r} with a teacher",
+            hint="only objective='imitate' learns from a teacher",
+        )
+
+
+def hash_texts(texts: Sequence[str]) -> str:
+    """Return a hash of texts: 32 hexadecimal digits."""
+    digest = hashlib.blake2b(digest_size=16)
+    for text in texts:
+        data = text.encode()
+        digest.update(len(data).to_bytes(8, "little") + data)
+    return digest.hexdigest()

@@ -1,0 +1,57 @@
+"""Numbered examples in shuffled epochs: the source of every objective that trains on a table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+__all__ = ["EpochSample", "ShuffledEpochs"]
+
+
+@dataclass(frozen=True)
+class EpochSample:
+    """The examples of one step, by number."""
+
+    sources: list[int]
+    """Numbers of the examples."""
+    epoch: int
+    """The epoch they belong to, counted from 0."""
+
+
+class ShuffledEpochs:
+    """An endless stream of example numbers; each epoch's order follows from seed and epoch.
+
+    A step lies within one epoch: the few examples that do not fill an epoch's last step are left
+    out of it. The next epoch leaves out others.
+
+    Args:
+        count: How many examples there are.
+        rows: How many examples a step takes; all of them where there are fewer.
+        seed: Random seed of the order.
+    """
+
+    def __init__(self, count: int, *, rows: int, seed: int = 0) -> None:
+        self.count, self.rows, self.seed = count, min(rows, count), seed
+        self.steps = count // self.rows
+        """Steps in an epoch."""
+        self.done = 0
+        self._epoch, self._order = -1, np.zeros(0, np.int64)
+
+    def take(self) -> EpochSample:
+        """Return the examples of the next step."""
+        epoch, step = divmod(self.done, self.steps)
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self._order = np.random.default_rng([self.seed, epoch]).permutation(self.count)
+        self.done += 1
+        return EpochSample(self._order[step * self.rows : (step + 1) * self.rows].tolist(), epoch)
+
+    def state(self) -> dict[str, Any]:
+        """Return what `restore` takes."""
+        return {"steps": self.done}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Return to a saved position."""
+        self.done = state["steps"]

@@ -1,0 +1,132 @@
+"""Training objectives by name: one table for Python, the command line and configuration files.
+
+Nothing here imports torch, so that `--help` can list the names. An objective's module is imported
+when the objective is first used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Literal
+
+from idiolect.errors import ConfigError
+
+__all__ = [
+    "ObjectiveEntry",
+    "Verb",
+    "check_kind",
+    "default_objective",
+    "find_objective",
+    "objectives",
+    "register",
+]
+
+Verb = Literal["pretrain", "tune"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectiveEntry:
+    """One objective, as users choose it."""
+
+    name: str
+    """What users type."""
+    verb: Verb
+    """The verb that trains with it."""
+    summary: str
+    """One line for `--help`."""
+    home: str
+    """Where its class is: `package.module:Class`."""
+    network_kinds: tuple[str, ...]
+    """The kinds of network it can train; see `idiolect.nn.network.NetworkKind`."""
+
+    def load(self) -> Any:
+        """Import and return its class."""
+        module, _, name = self.home.partition(":")
+        return getattr(import_module(module), name)
+
+
+_ENTRIES: dict[tuple[str, str], ObjectiveEntry] = {}
+
+
+def register(*entries: ObjectiveEntry) -> None:
+    """Add objectives to the table."""
+    for entry in entries:
+        _ENTRIES[entry.verb, entry.name] = entry
+
+
+def objectives(verb: Verb) -> list[ObjectiveEntry]:
+    """Return the objectives of a verb, in the order they were registered."""
+    return [entry for entry in _ENTRIES.values() if entry.verb == verb]
+
+
+def find_objective(verb: Verb, name: str) -> ObjectiveEntry:
+    """Return an objective by name.
+
+    Raises:
+        ConfigError: There is no such objective; the message lists the known ones.
+    """
+    if (verb, name) not in _ENTRIES:
+        raise ConfigError(
+            f"objective={name!r}",
+            hint="one of " + ", ".join(entry.name for entry in objectives(verb)),
+        )
+    return _ENTRIES[verb, name]
+
+
+def default_objective(kind: str, *, model: str = "this model") -> str:
+    """Return the pre-training objective of a kind of network.
+
+    Args:
+        kind: The network's `kind`.
+        model: What an error message calls the model.
+
+    Raises:
+        ConfigError: No objective trains such networks yet.
+    """
+    for entry in objectives("pretrain"):
+        if kind in entry.network_kinds:
+            return entry.name
+    raise ConfigError(
+        f"{model}: no pre-training objective for {kind} networks yet",
+        hint="distill, tune and encode work for it",
+    )
+
+
+def check_kind(entry: ObjectiveEntry, kind: str) -> None:
+    """Refuse a network that an objective cannot train.
+
+    Raises:
+        ConfigError: The message names the objectives that can.
+    """
+    if kind in entry.network_kinds:
+        return
+    fitting: Sequence[str] = [
+        repr(other.name) for other in objectives(entry.verb) if kind in other.network_kinds
+    ]
+    raise ConfigError(
+        f"objective={entry.name!r} trains {' and '.join(entry.network_kinds)} networks, "
+        f"and this one is {kind}",
+        hint="use objective=" + " or ".join(fitting)
+        if fitting
+        else "no objective trains it yet; distill, tune and encode work for it",
+    )
+
+
+register(
+    ObjectiveEntry(
+        name="causal",
+        verb="pretrain",
+        summary="predict each token from those before it (GPT, Llama)",
+        home="idiolect.training.objectives.causal:Causal",
+        network_kinds=("causal",),
+    ),
+    ObjectiveEntry(
+        name="masked",
+        verb="pretrain",
+        summary="predict hidden tokens from all others (BERT, RoBERTa)",
+        home="idiolect.training.objectives.masked:Masked",
+        network_kinds=("bidirectional",),
+    ),
+)

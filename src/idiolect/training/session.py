@@ -1,0 +1,206 @@
+"""`TrainingSession`: the one way to train, whichever verb it is.
+
+    begin     record what the run is; refuse to resume another one
+    freeze    attach modules and adapters; choose what trains
+    widen     bring it into float32: small updates are lost in a format with 8 bits of precision
+    train     the loop, from the last checkpoint if there is one
+    narrow    bring it back into the model's own format
+    verify    original rows of the vocabulary have not moved
+    publish   merge adapters; write the finished model into the run's folder
+
+Each trainer brings an objective, a source of batches and the text of its record. Resume, safety,
+bfloat16, `torchrun`, progress and TensorBoard are the session's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from idiolect.errors import ConfigError
+from idiolect.models.adapter import save_adapter
+from idiolect.models.language_model import LanguageModel
+from idiolect.nn.lora import LoraConfig, add_lora, merge_lora
+from idiolect.nn.network import Network
+from idiolect.training.checkpoint import RunFolder
+from idiolect.training.distributed import Workers, without_weights
+from idiolect.training.frozen_rows import check_rows, row_fingerprints
+from idiolect.training.loop import Trainer
+from idiolect.training.objectives.objective import BatchSource, Objective
+from idiolect.training.optim import Train, choose_parameters, parameter_groups
+from idiolect.training.training_config import TrainingConfig
+
+__all__ = ["TrainingSession"]
+
+
+class TrainingSession:
+    """One training run of a model, from its record to the finished model.
+
+    >>> session = TrainingSession(model, out="runs/a", config=config, steps=100)  # doctest: +SKIP
+    >>> session.begin({"corpus": "…"})                                            # doctest: +SKIP
+    >>> session.train(objective, source)                                          # doctest: +SKIP
+    >>> session.publish(model.save)                                               # doctest: +SKIP
+
+    Args:
+        model: The model; its network is changed in place.
+        out: The run's folder; see `RunFolder`.
+        config: Sizes, rates and intervals.
+        steps: Steps of the whole run.
+        train: What trains; see `Train`.
+        lora: Size and place of the adapters, with `train="rows+lora"`.
+        unfreeze_original_rows: Train the published rows as well.
+        modules: Modules trained with the network that are no part of the model, by name.
+        heads: Whether the network's task heads train.
+        sharded: Divide all weights among the processes (FSDP2).
+        tensorboard: Write TensorBoard events to `out/events`.
+
+    Raises:
+        ConfigError: Fewer than one step.
+        InputError: The folder cannot be made.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        *,
+        out: str | Path,
+        config: TrainingConfig,
+        steps: int,
+        train: Train = "all",
+        lora: LoraConfig | None = None,
+        unfreeze_original_rows: bool = False,
+        modules: Mapping[str, nn.Module] | None = None,
+        heads: bool = True,
+        sharded: bool = False,
+        tensorboard: bool = False,
+    ) -> None:
+        if steps < 1:
+            raise ConfigError(f"a run of {steps} steps", hint="at least 1")
+        self.model, self.config, self.steps = model, config, steps
+        self.trains: Train = train
+        self.lora = (lora or LoraConfig()) if train == "rows+lora" else None
+        self.unfreeze_original_rows = unfreeze_original_rows
+        self.modules = dict(modules or {})
+        self.heads, self.sharded, self.tensorboard = heads, sharded, tensorboard
+        self.workers = Workers.join(model.network.device)
+        self.folder = RunFolder(out)
+
+    def begin(self, record: Mapping[str, Any]) -> None:
+        """Record what the run is, or check that the folder holds the same run.
+
+        Args:
+            record: What determines the result beside the session's own arguments: fingerprints of
+                model and data, and the objective's settings.
+
+        Raises:
+            CheckpointError: The folder holds another run.
+        """
+        own = {
+            "steps": self.steps,
+            "train": self.trains,
+            "unfreeze_original_rows": self.unfreeze_original_rows,
+            "lora": self.lora and asdict(self.lora),
+            "config": asdict(self.config),
+        }
+        self.on_first(lambda: self.folder.begin(own | dict(record)))
+
+    def on_first(self, work: Callable[[], object]) -> None:
+        """Do some work in the first process only; the others wait until it is done."""
+        if self.workers.is_first:
+            work()
+        self.workers.wait()
+
+    def train(
+        self, objective: Objective, source: BatchSource, *, bytes_per_token: float = 1.0
+    ) -> None:
+        """Freeze, widen, train, narrow and verify.
+
+        Args:
+            objective: What is minimised.
+            source: Where the batches come from.
+            bytes_per_token: To report bits per byte.
+
+        Raises:
+            InputError: There is nothing to train, or the disk has no room for the run.
+            CheckpointError: A checkpoint is damaged or cannot be written.
+            TrainingError: The loss is not finite or explodes.
+            VerificationError: Original rows moved.
+        """
+        network = self.model.network
+        if self.lora is not None:
+            with torch.random.fork_rng([]):
+                torch.manual_seed(self.config.seed)
+                add_lora(network, self.lora)
+        with network.attach(self.modules):
+            trained = choose_parameters(
+                network,
+                self.trains,
+                unfreeze_original_rows=self.unfreeze_original_rows,
+                heads=self.heads,
+            )
+            self.on_first(lambda: self.folder.check_space(_bytes_written(network, trained)))
+            frozen = {} if self.unfreeze_original_rows else row_fingerprints(network)
+            formats = _widen(trained)
+            whole = without_weights(network) if self.sharded else None
+            Trainer(
+                network,
+                objective,
+                source,
+                self.config,
+                steps=self.steps,
+                folder=self.folder,
+                groups=parameter_groups(network, self.config.learning_rates),
+                workers=self.workers,
+                sharded=self.sharded,
+                bytes_per_token=bytes_per_token,
+            ).run(tensorboard=self.tensorboard)
+            if whole is not None:
+                whole.load_state_dict(self.workers.gather(network.state_dict()), assign=True)
+                self.model.network = network = whole
+            _narrow(network, formats)
+            check_rows(network, frozen)
+
+    def publish(self, save: Callable[[Path], None]) -> None:
+        """Merge adapters and write the finished model to `out/model`.
+
+        Args:
+            save: Writes the model into the directory it is called with.
+
+        Raises:
+            CheckpointError: The disk is full or fails.
+        """
+        network = self.model.network
+        if self.workers.is_first and self.lora is not None:
+            save_adapter(self.model, self.folder.adapter)
+        if self.workers.is_first and not self.folder.model.exists():
+            self.folder.publish(save)
+        merge_lora(network)
+        self.workers.wait()
+        network.eval()
+
+
+def _bytes_written(network: Network, trained: Mapping[str, Tensor]) -> int:
+    """Estimate what a run writes: three checkpoints of weights and two moments, and the model."""
+    moments = sum(p.numel() * 12 for p in trained.values())
+    whole = sum(t.numel() * t.element_size() for t in network.state_dict().values())
+    return int(3 * moments + whole)
+
+
+def _widen(trained: Mapping[str, nn.Parameter]) -> dict[str, torch.dtype]:
+    """Bring parameters into float32; return the format each had."""
+    formats = {name: parameter.dtype for name, parameter in trained.items()}
+    for parameter in trained.values():
+        parameter.data = parameter.data.float()
+    return formats
+
+
+def _narrow(network: Network, formats: Mapping[str, torch.dtype]) -> None:
+    """Bring trained parameters back into the format they had."""
+    for name, parameter in network.named_parameters():
+        if name in formats:
+            parameter.data = parameter.data.to(formats[name])

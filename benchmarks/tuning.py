@@ -33,7 +33,6 @@ import torch
 from idiolect.encoding.encoder import Encoder
 from idiolect.encoding.mining import Mining
 from idiolect.encoding.objectives.contrastive import ContrastiveObjective
-from idiolect.encoding.objectives.pair_batches import ShuffledEpochs
 from idiolect.encoding.pairs import Pair, PairTable
 from idiolect.encoding.projection import Projection
 from idiolect.encoding.tune import tune, tuning_plan
@@ -41,6 +40,7 @@ from idiolect.encoding.vectors import Vectors
 from idiolect.ranking.evaluation.metrics import evaluate
 from idiolect.ranking.evaluation.significance import compare as compare_systems
 from idiolect.training.checkpoint import Checkpoint, RunFolder
+from idiolect.training.data.shuffled_epochs import ShuffledEpochs
 from idiolect.training.loop import Trainer
 from idiolect.training.objectives.contrastive_losses import InfoNCE
 from idiolect.training.optim import choose_parameters

@@ -13,10 +13,10 @@ from encoding import tuning
 from encoding.models import minilm
 from idiolect.encoding.encoder import Encoder
 from idiolect.encoding.objectives.imitation import Imitation
-from idiolect.encoding.objectives.pair_batches import EpochSample
 from idiolect.encoding.tune import tune_on_text
 from idiolect.errors import CheckpointError, ConfigError, InputError
 from idiolect.models.language_model import LanguageModel
+from idiolect.training.data.shuffled_epochs import EpochSample
 from idiolect.training.training_config import TrainingConfig
 from idiolect.vocabulary.extend.extend import extend
 from idiolect.vocabulary.terms import Term, Terms

@@ -7,9 +7,10 @@ import torch
 import torch.nn.functional as F
 import transformers
 
-from idiolect.errors import InputError
+from idiolect.errors import ConfigError, InputError
 from idiolect.models.language_model import LanguageModel
-from idiolect.training.data.packed_documents import Batch, PackedRows
+from idiolect.training.data.batch import IGNORE_INDEX, Batch
+from idiolect.training.data.packed_documents import PackedRows
 from idiolect.training.objectives.causal import Causal
 from idiolect.training.objectives.masked import Masked
 from training import models
@@ -29,8 +30,8 @@ def _texts() -> list[torch.Tensor]:
 
 def test_causal_targets_stay_in_their_document() -> None:
     batch = Causal(models.model().network).prepare(ROWS)
-    assert batch.targets[0].tolist() == [5, 6, 7, 2, -1, 9, 41, 2, -1, -1]
-    assert batch.targets[1].tolist() == [8, 44, 2, -1, 30, 31, 32, 33, 2, -1]
+    assert batch.labels[0].tolist() == [5, 6, 7, 2, -100, 9, 41, 2, -100, -100]
+    assert batch.labels[1].tolist() == [8, 44, 2, -100, 30, 31, 32, 33, 2, -100]
     assert (batch.count, batch.tokens) == (15, 19)
 
 
@@ -87,31 +88,31 @@ def _masked(model: LanguageModel, **options: float) -> tuple[Masked, PackedRows]
 def test_masking_is_80_10_10() -> None:
     goal, rows = _masked(models.model("bert"))
     batch = goal.prepare(rows)
-    picked = batch.targets >= 0
+    picked = batch.labels >= 0
     real = rows.documents > 0
     assert not picked[~real].any()
     assert not picked[:, 0].any(), "[CLS] is never picked"
-    assert torch.equal(batch.targets[picked], rows.ids[picked])
+    assert torch.equal(batch.labels[picked], rows.ids[picked])
     assert abs(float(picked[real].float().mean()) - 0.15) < 0.02
-    masked = (batch.ids == 3) & picked
-    same = (batch.ids == rows.ids) & picked
+    masked = (batch.input_ids == 3) & picked
+    same = (batch.input_ids == rows.ids) & picked
     count = int(picked.sum())
     assert abs(int(masked.sum()) / count - 0.8) < 0.05
     assert abs(int(same.sum()) / count - 0.1) < 0.05
-    assert torch.equal(batch.ids[~picked], rows.ids[~picked])
+    assert torch.equal(batch.input_ids[~picked], rows.ids[~picked])
 
 
 def test_masking_is_drawn_anew_and_can_be_repeated() -> None:
     goal, rows = _masked(models.model("bert"))
     first = goal.prepare(rows)
-    assert torch.equal(first.ids, goal.prepare(rows).ids)
+    assert torch.equal(first.input_ids, goal.prepare(rows).input_ids)
     later = PackedRows(rows.ids, rows.documents, 64, ())
-    assert not torch.equal(first.targets, goal.prepare(later).targets)
+    assert not torch.equal(first.labels, goal.prepare(later).labels)
     other_seed, _ = _masked(models.model("bert"), seed=1)
-    assert not torch.equal(first.targets, other_seed.prepare(rows).targets)
+    assert not torch.equal(first.labels, other_seed.prepare(rows).labels)
     # Half of the rows, as another process would see them, are masked alike.
     half = PackedRows(rows.ids[32:], rows.documents[32:], 32, ())
-    assert torch.equal(first.ids[32:], goal.prepare(half).ids)
+    assert torch.equal(first.input_ids[32:], goal.prepare(half).input_ids)
 
 
 def test_masked_loss() -> None:
@@ -119,11 +120,11 @@ def test_masked_loss() -> None:
     goal, rows = _masked(model)
     batch = goal.prepare(rows)
     ours = goal.loss(model.network, batch)
-    logits = model.network(batch.ids, batch.documents).logits
+    logits = model.network(batch.input_ids, batch.attention_mask).logits
     torch.testing.assert_close(
         ours,
         F.cross_entropy(
-            logits.flatten(0, 1), batch.targets.flatten(), ignore_index=-1, reduction="sum"
+            logits.flatten(0, 1), batch.labels.flatten(), ignore_index=IGNORE_INDEX, reduction="sum"
         ),
         rtol=1e-5,
         atol=1e-3,
@@ -132,9 +133,9 @@ def test_masked_loss() -> None:
 
 def test_the_wrong_network_is_refused() -> None:
     decoder, encoder = models.model(), models.model("bert")
-    with pytest.raises(InputError, match="masked"):
+    with pytest.raises(ConfigError, match="masked"):
         Causal(encoder.network)
-    with pytest.raises(InputError, match="causal"):
+    with pytest.raises(ConfigError, match="causal"):
         Masked(decoder.network, decoder.tokenizer)
     bare = models.model("bert", grown=False)
     del bare.tokenizer.settings["mask_token"]
@@ -147,6 +148,6 @@ def test_the_wrong_network_is_refused() -> None:
 
 
 def test_batches_divide() -> None:
-    batch = Batch(IDS, DOCUMENTS, IDS)
-    assert torch.equal(batch.part(slice(1, 2)).ids, IDS[1:])
-    assert torch.equal(batch.to(torch.device("cpu")).targets, IDS)
+    batch = Batch(input_ids=IDS, attention_mask=DOCUMENTS, labels=IDS)
+    assert torch.equal(batch.part(slice(1, 2)).input_ids, IDS[1:])
+    assert torch.equal(batch.to(torch.device("cpu")).labels, IDS)

@@ -218,7 +218,7 @@ def test_bad_input_is_one_line(tmp_path: Path) -> None:
     for words, kind, options in (
         ("less than one row", InputError, {"corpus": Corpus.from_texts(["w1 w2"])}),
         ("the model has 64 positions", InputError, {"plan": TrainingConfig(length=128)}),
-        ("no encoder", InputError, {"objective": "masked"}),
+        ("objective=.masked. trains bidirectional", ConfigError, {"objective": "masked"}),
         ("train='head'", ConfigError, {"train": "head"}),
         ("objective='span'", ConfigError, {"objective": "span"}),
         ("a run of 0 steps", ConfigError, {"steps": 0}),

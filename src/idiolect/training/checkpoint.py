@@ -89,9 +89,11 @@ class RunFolder:
             CheckpointError: The folder holds another run, or one of another version; the message
                 names what differs.
         """
-        for what in ("checkpoint", "tokens", "adapter", "model"):
-            for left in self.path.glob(f".{what}.*"):  # what a killed process was writing
-                shutil.rmtree(left, ignore_errors=True)
+        for leftover in list(self.path.rglob(".*")):  # what a killed process was writing
+            if leftover.is_dir():
+                shutil.rmtree(leftover, ignore_errors=True)
+            else:
+                leftover.unlink(missing_ok=True)
         path = self.path / "run.json"
         record = json.loads(json.dumps({"format": _FORMAT, **record}))
         if not path.exists():

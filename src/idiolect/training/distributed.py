@@ -69,6 +69,11 @@ class Workers:
         summed: list[float] = total.tolist()
         return summed
 
+    def sum_in_place(self, tensor: Tensor) -> None:
+        """Add a tensor over all processes."""
+        if self.count > 1:
+            dist.all_reduce(tensor)
+
     def wait(self) -> None:
         """Wait for all processes (a barrier)."""
         if self.count > 1:

@@ -70,12 +70,12 @@ def test_both_have_read_the_same_at_places_that_are_matched(layout: str) -> None
     goal = HiddenStateMatching(grown, base.network, grown.extension)
     snippets = grown.tokenizer.encode_batch(DOMAIN[:5], special_tokens=False)
     texts = [np.array(ids[: 40 - i], dtype=np.int32) for i, ids in enumerate(snippets)]
-    batch = goal.pair(texts)
+    batch = goal.batch_of(texts)
     pieces = {token.id: list(token.pieces) for token in grown.extension.added}
     for row in range(len(texts)):
-        length = int(batch.documents[row].sum())
-        ids = batch.ids[row, :length].tolist()
-        teacher = batch.teacher_ids[row].tolist()
+        length = int(batch.attention_mask[row].sum())
+        ids = batch.input_ids[row, :length].tolist()
+        teacher = batch.teacher_input_ids[row].tolist()
         for place in range(length):
             read = [piece for id_ in ids[: place + 1] for piece in pieces.get(id_, [id_])]
             assert teacher[: int(batch.places[row, place]) + 1] == read
@@ -111,9 +111,9 @@ def test_snippets_end_where_the_teacher_runs_out_of_positions() -> None:
     ids = np.array(grown.tokenizer.encode(DOMAIN[2], special_tokens=False), dtype=np.int32)
     fitted = goal.fit(ids)
     assert 0 < len(fitted) < len(ids)
-    batch = goal.pair([fitted])
-    longer = goal.pair([ids[: len(fitted) + 1]])
-    assert batch.teacher_ids.shape[1] <= 20 < longer.teacher_ids.shape[1]
+    batch = goal.batch_of([fitted])
+    longer = goal.batch_of([ids[: len(fitted) + 1]])
+    assert batch.teacher_input_ids.shape[1] <= 20 < longer.teacher_input_ids.shape[1]
 
 
 @pytest.mark.parametrize("layout", ["gpt2", "llama2", "bert", "t5"])
@@ -198,7 +198,7 @@ def test_what_cannot_be_distilled() -> None:
         distill(grown, build("bert"), DOMAIN)
     with pytest.raises(InputError, match="no new token occurs"):
         distill(grown, base, ["nothing here"])
-    with pytest.raises(InputError, match="passes"):
+    with pytest.raises(InputError, match="epochs"):
         distill(grown, base, DOMAIN, passes=0)
 
 

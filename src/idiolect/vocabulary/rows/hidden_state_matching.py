@@ -179,7 +179,8 @@ class HiddenStateMatching(RowwiseObjective):
         )
         # Weighted so that neither part dominates where both move the same rows; the weight is that
         # of all processes' rows, so that it does not depend on how many there are.
-        sums = self.workers.sum(float(distance), float(nll), device=distance.device)
+        sums = torch.stack([distance.detach(), nll.detach()])
+        self.workers.sum_in_place(sums)
         return distance + nll * (sums[0] / sums[1])
 
     def batch_of(self, snippets: Sequence[Snippet]) -> MatchingBatch:

@@ -60,9 +60,11 @@ class LoraLinear(Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """Map the last dimension."""
-        thin = F.dropout(input, self.dropout, self.training)
+        # The adapter trains in float32, also beside frozen weights in bfloat16.
+        thin = F.dropout(input, self.dropout, self.training).to(self.lora_a.dtype)
         change = linear(linear(thin, self.lora_a), self.lora_b)
-        return linear(input, self.weight, self.bias) + self.scale * change
+        output = linear(input, self.weight, self.bias)
+        return output + (self.scale * change).to(output.dtype)
 
     def merged(self) -> Tensor:
         """Return the weight that does the same without an adapter. Shape: (out, in)."""

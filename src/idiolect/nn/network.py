@@ -117,6 +117,11 @@ class Network(nn.Module, ABC):
         return next(self.parameters()).device
 
     @property
+    def dtype(self) -> torch.dtype:
+        """Number format of the weights."""
+        return next(self.parameters()).dtype
+
+    @property
     def has_language_head(self) -> bool:
         """Whether the network can score its vocabulary."""
         return "language" in self.heads

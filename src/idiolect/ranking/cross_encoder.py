@@ -250,4 +250,5 @@ def _with_head(model: LanguageModel, seed: int) -> LanguageModel:
     own, theirs = network.state_dict(), source.state_dict()
     kept = {n: t for n, t in theirs.items() if n in own and not n.startswith("heads.")}
     network.load_state_dict(kept, strict=False)
-    return LanguageModel(network.to(source.device).eval(), model.tokenizer, settings)
+    network = network.to(device=source.device, dtype=source.dtype)
+    return LanguageModel(network.eval(), model.tokenizer, settings)

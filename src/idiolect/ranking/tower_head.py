@@ -40,6 +40,8 @@ class TowerHead(nn.Module):
 
         Shape: (texts, length, width) and (texts, length) to (texts, width).
         """
+        # Towers may be in bfloat16; the head stays in float32.
+        hidden = hidden.to(next(self.weigh.parameters()).dtype)
         weights = self.weigh[kind](hidden).squeeze(-1)
         weights = weights.masked_fill(~mask, torch.finfo(weights.dtype).min)
         shares = weights.softmax(1) * mask

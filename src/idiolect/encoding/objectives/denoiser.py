@@ -91,7 +91,9 @@ class Denoiser(nn.Module):
         predicted = mask[:, 1:]
         states, targets = hidden[predicted], ids[:, 1:][predicted]
         if self.head is None:
-            states = network.language_head.transform(states)
+            head = network.language_head
+            frozen = next(head.parameters(), states).dtype  # trained layers may be in float32
+            states = head.transform(states.to(frozen))
             return cross_entropy(states, targets, vocabulary_blocks(network))
         rows = network.tokens.weight
         weights = rows.blocks() if isinstance(rows, ExtendedRows) else [rows]

@@ -1,0 +1,59 @@
+"""What each process of `torchrun` does in `test_trainers_distributed`: distillation and rankers.
+
+Usage: torchrun --nproc-per-node 2 trainer_workers.py FOLDER
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from idiolect.encoding.encoder import Encoder
+from idiolect.models.language_model import LanguageModel
+from idiolect.ranking.cross_encoder import CrossEncoder
+from idiolect.ranking.two_tower import TwoTower
+from idiolect.training.training_config import TrainingConfig
+from idiolect.vocabulary.extend.extend import extend
+from idiolect.vocabulary.rows.distill import distill
+from ranking import small
+from vocabulary.conftest import DOMAIN
+from vocabulary.rows.test_grow import TERMS, build
+
+CONFIG = TrainingConfig(length=32, batch=4, micro_batch=1, learning_rate=3e-3, save_every=1000)
+KINDS = ("gpt2", "bert")
+WITHOUT_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+
+
+def prepare(folder: Path) -> None:
+    """Save the models that all processes start from: a WordPiece vocabulary is learned anew in
+    each process otherwise, and not always the same one.
+    """
+    for kind in KINDS:
+        base = build(kind)
+        base.save(folder / f"base {kind}")
+        extend(base, TERMS).save(folder / f"grown {kind}")
+
+
+def train(folder: Path) -> None:
+    """Train everything that is not `pretrain` or `tune`; without dropout, drawn by each process."""
+    for kind in KINDS:
+        base, grown = (
+            LanguageModel.load(folder.parent / f"{name} {kind}") for name in ("base", "grown")
+        )
+        config = TrainingConfig(length=32, batch=4, learning_rate=3e-3, weight_decay=0.0)
+        distill(grown, base, DOMAIN, contexts=4, plan=config, out=folder / f"distill {kind}")
+    ranker = CrossEncoder.of(small.model(**WITHOUT_DROPOUT))
+    ranker.train(small.groups(12), out=folder / "cross-encoder", plan=CONFIG)
+    query, document = (Encoder(small.model(**WITHOUT_DROPOUT)) for _ in range(2))
+    TwoTower(query, document).train(small.groups(12), out=folder / "two towers", plan=CONFIG)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    train(Path(sys.argv[1]))
+    dist.destroy_process_group()

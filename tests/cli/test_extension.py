@@ -1,4 +1,4 @@
-"""`idiolect extend` and `idiolect distill`, as a person runs them."""
+"""`idiolect extend` and `idiolect distill` on the command line."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_extend_then_distill(folder: Path) -> None:
     run_folder = folder / "run"
     done = run(*train, "--teacher", folder / "base", "--contexts", 20, "-o", run_folder)
     assert done.returncode == 0, done.stderr
-    assert "squared distance" in done.stdout
+    assert "squared error" in done.stdout
     taught = LanguageModel.load(run_folder / "model")
     assert taught.extension == larger.extension
     assert "no context for 'metformin'" in done.stderr

@@ -113,7 +113,7 @@ def test_held_out_documents_take_fewer_tokens(
         texts = [re.sub(r"\d", "0", text.lower()) for text in texts]
     training, measuring = Corpus.from_texts(texts).split(0.1)
     held_out = list(measuring)
-    terms = audit(base, training).choose(ROWS, least=1)
+    terms = audit(base, training).choose(ROWS, min_saving=1)
     larger = extend(base, terms, domain=held_out, general=general)
     record = larger.extension
     assert record is not None

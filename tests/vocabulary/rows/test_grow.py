@@ -300,7 +300,7 @@ def test_what_does_not_fit_is_refused() -> None:
     base = build("gpt2")
     with pytest.raises(InputError, match="no new tokens"):
         grow(base, base.tokenizer)
-    with pytest.raises(CheckpointError, match="another one"):
+    with pytest.raises(CheckpointError, match="a different one"):
         grow(base, extend(make("bert"), TERMS))
     larger = extend(base.tokenizer, TERMS)
     with pytest.raises(InputError, match="unknown init"):

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Regex, pre_tokenizers
 
-from idiolect.vocabulary.extend.borders import GPT2_PATTERN, isolates, tree
+from idiolect.vocabulary.extend.protected_terms import GPT2_PATTERN, can_protect_terms, trie_pattern
 from vocabulary.conftest import GENERAL, make
 
 WORDS = st.text(alphabet=st.sampled_from("ab-.]^\\ +é漢\U0001f600|?*#&~"), min_size=1, max_size=6)
@@ -19,7 +19,7 @@ WORDS = st.text(alphabet=st.sampled_from("ab-.]^\\ +é漢\U0001f600|?*#&~"), min
 @settings(max_examples=300, deadline=None)
 @given(words=st.sets(WORDS, min_size=1, max_size=12), text=WORDS)
 def test_a_tree_matches_its_words_and_no_other(words: set[str], text: str) -> None:
-    pattern = tree(sorted(words))
+    pattern = trie_pattern(sorted(words))
     for word in words:
         assert regex.fullmatch(pattern, word)
     assert bool(regex.fullmatch(pattern, text)) == (text in words)
@@ -31,7 +31,7 @@ def test_a_tree_matches_its_words_and_no_other(words: set[str], text: str) -> No
 @settings(max_examples=100, deadline=None)
 @given(words=st.sets(WORDS, min_size=1, max_size=12), text=WORDS)
 def test_the_engine_reads_the_pattern_the_same_way(words: set[str], text: str) -> None:
-    cut = pre_tokenizers.Split(Regex(tree(sorted(words))), "isolated")
+    cut = pre_tokenizers.Split(Regex(trie_pattern(sorted(words))), "isolated")
     longest = max((w for w in words if text.startswith(w)), key=len, default=None)
     first = cut.pre_tokenize_str(text)[0][0]
     assert (first == longest) if longest else first not in words
@@ -39,7 +39,7 @@ def test_the_engine_reads_the_pattern_the_same_way(words: set[str], text: str) -
 
 def test_thousands_of_words_stay_a_small_pattern() -> None:
     words = [f"{a}{b} {n}" for n in range(40) for a in "abcdefghij" for b in "klmnopqrst"]
-    pattern = tree(words)
+    pattern = trie_pattern(words)
     assert len(pattern) < 3 * sum(map(len, words))
     assert all(regex.fullmatch(pattern, word) for word in words)
 
@@ -73,4 +73,4 @@ def test_our_spelling_of_the_byte_level_pattern_is_the_engines() -> None:
 def test_only_known_layouts_are_changed(cutter: object, possible: bool) -> None:
     engine = make("gpt2").engine
     engine.pre_tokenizer = cutter
-    assert isolates(json.loads(engine.to_str())) is possible
+    assert can_protect_terms(json.loads(engine.to_str())) is possible

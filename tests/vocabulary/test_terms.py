@@ -1,4 +1,4 @@
-"""Terms, what cannot be one, and glossary files."""
+"""Terms, rejection reasons and glossary files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from idiolect.vocabulary.terms import RejectedTerm, Terms, read_glossary, reject
         ("x" * 101, "longer than 100"),
     ],
 )
-def test_what_can_be_a_term(text: str, reason: str) -> None:
+def test_rejection_reasons(text: str, reason: str) -> None:
     assert reason in rejection_reason(text) if reason else rejection_reason(text) == ""
 
 

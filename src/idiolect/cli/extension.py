@@ -60,11 +60,12 @@ def extend(
 ) -> None:
     """Add terms to a model's vocabulary, and verify that nothing else changes.
 
-    The original embedding rows are unchanged, bit for bit. The result loads in `transformers`.
-    Its extension.json records the added and refused terms and the verification.
+    The original embedding rows are unchanged, bit for bit. The result loads in
+    `transformers`. Its extension.json lists the added and refused terms and the
+    results of the verification.
 
-    Example: [bold]idiolect extend ./gpt2 terms.json --domain abstracts.jsonl --general books/
-    -o ./gpt2-medical[/bold]
+    Example:
+    [bold]idiolect extend ./gpt2 terms.json --general books/ -o ./gpt2-medical[/bold]
     """
     from rich.console import Console
 
@@ -123,11 +124,12 @@ def distill(
 ) -> None:
     """Train new rows so that new tokens act like the pieces they replace.
 
-    The hidden states of the extended model are trained to match those of the original model. Run
-    the same command again to resume an interrupted run. The trained model is in OUT/model.
+    The rows are trained until the hidden states of the extended model match
+    those of the original one. Run the same command again to resume an
+    interrupted run. The trained model is in OUT/model.
 
-    Example: [bold]idiolect distill ./gpt2-medical abstracts.jsonl --teacher ./gpt2
-    -o runs/distilled[/bold]
+    Example:
+    [bold]idiolect distill ./gpt2-medical notes.jsonl --teacher ./gpt2 -o distilled[/bold]
     """
     from dataclasses import replace
 
@@ -189,7 +191,7 @@ def _extension_table(extension: Extension, out: Path) -> Table:
 
     parts = sum(token.kind == "part" for token in extension.added)
     table = Table(title=f"{len(extension.added) - parts:,} tokens added by {extension.method!r}")
-    table.add_column("")
+    table.add_column("text")
     for column in (
         "documents",
         "tokens before",
@@ -201,7 +203,7 @@ def _extension_table(extension: Extension, out: Path) -> Table:
         table.add_column(column, justify="right")
     for name, check in extension.checks.items():
         table.add_row(
-            f"{name} text",
+            name,
             f"{check.documents:,}",
             f"{check.tokens_before:,}",
             f"{check.tokens_after:,}",

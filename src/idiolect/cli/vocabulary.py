@@ -69,8 +69,8 @@ def audit(
 ) -> None:
     """Measure a tokenizer on a corpus, and find the terms it splits into many tokens.
 
-    Example: [bold]idiolect audit ./gpt2 products.jsonl --field title --general books/
-    --glossary names.txt --terms terms.json[/bold]
+    Example:
+    [bold]idiolect audit ./gpt2 products.jsonl --general books/ --terms terms.json[/bold]
     """
     from rich.console import Console
 
@@ -211,9 +211,9 @@ def _terms(report: Audit, top: int) -> Table:
     from idiolect.vocabulary.audit.audit_report import format_pieces
 
     table = Table(title="Terms by tokens saved if each spelling were one token")
-    for name in ("term", "current pieces"):
+    for name in ("term", "pieces"):
         table.add_column(name, overflow="fold")
-    for name in ("spellings", "count", "documents", "saved"):
+    for name in ("forms", "count", "docs", "saved"):
         table.add_column(name, justify="right")
     has_log_odds = report.general is not None
     if has_log_odds:

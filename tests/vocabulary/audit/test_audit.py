@@ -1,4 +1,4 @@
-"""The audit against direct encoding, plain counting and formulas worked out the long way."""
+"""The audit against direct encoding, plain counting and formulas computed by hand."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from idiolect.vocabulary.audit.ngrams import UnitStream, mine_ngrams, split_unit
 from vocabulary.conftest import DOMAIN, GENERAL, make
 
 
-def test_statistics_are_those_of_whole_documents(tokenizer: Tokenizer) -> None:
+def test_statistics_equal_those_of_whole_documents(tokenizer: Tokenizer) -> None:
     texts = [
         *DOMAIN,
         *GENERAL,
@@ -76,7 +76,7 @@ def test_a_long_corpus_is_sampled_and_scaled() -> None:
     assert counted[" metformin"] * stream.scale == 1000
 
 
-def test_terms_are_counted_as_a_person_would() -> None:
+def test_terms_are_counted_like_regex_matches() -> None:
     stream = UnitStream(scan_corpus(make("gpt2"), DOMAIN))
     counted: Counter[str] = Counter()
     for level in mine_ngrams(stream, 3).levels:
@@ -96,7 +96,7 @@ def test_general_text_is_counted_the_same_way() -> None:
     same = UnitStream(scan_corpus(make("gpt2"), DOMAIN), numbering=base)
     for level, counts in zip(ngrams.levels, ngrams.count(same), strict=True):
         assert (counts == level.terms).all()
-    # What the domain never held still tells where a word ends.
+    # Units that are unknown in the domain still continue a word.
     longer = UnitStream(scan_corpus(make("gpt2"), ["a HbA1cqqq and qqqmetformin"]), numbering=base)
     assert not any(counts.sum() for counts in ngrams.count(longer))
 
@@ -108,7 +108,7 @@ def test_units_lose_nothing(text: str) -> None:
 
 
 def greedy(costs: list[int], terms: list[tuple[int, ...]], stream: list[int], rows: int) -> int:
-    """Tokens after a plain greedy choice that tries every candidate at every step."""
+    """Tokens after a naive greedy selection that evaluates every candidate at every step."""
     costs, inside = list(costs), [False] * (len(stream) + 1)
 
     def places(term: tuple[int, ...]) -> list[int]:
@@ -134,12 +134,12 @@ def greedy(costs: list[int], terms: list[tuple[int, ...]], stream: list[int], ro
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_choice_is_greedy_by_what_is_left_to_save(seed: int) -> None:
+def test_selection_is_greedy_by_remaining_saving(seed: int) -> None:
     rng = random.Random(seed)
     stream = [rng.randrange(6) for _ in range(300)]
     costs = [rng.randrange(1, 4) for _ in range(6)]
     terms = sorted({tuple(stream[i : i + n]) for n in (1, 2, 3) for i in range(0, 290, 37)})
-    # A term that overlaps itself would make gains before and after a pick differ.
+    # The expected gain of a term that overlaps itself differs from its actual saving.
     terms = [t for t in terms if all(t[k:] != t[:-k] for k in range(1, len(t)))]
     at = [[i for i in range(300) if tuple(stream[i : i + len(t)]) == t] for t in terms]
     occurrences = CandidateOccurrences(
@@ -150,8 +150,8 @@ def test_choice_is_greedy_by_what_is_left_to_save(seed: int) -> None:
         ),
         offsets=np.cumsum([0, *map(len, at)]),
     )
-    picks = list(occurrences.select(np.ones(len(terms)), [], 5, 1))
-    ours = sum(costs[u] for u in stream) - sum(pick.saved for pick in picks)
+    selected = list(occurrences.select(np.ones(len(terms)), [], 5, 1))
+    ours = sum(costs[u] for u in stream) - sum(one.saved for one in selected)
     assert ours == greedy([costs[u] for u in stream], terms, stream, 5)
 
 
@@ -170,7 +170,7 @@ def test_log_odds_follow_the_paper() -> None:
     assert 0.5 < term.weight < 1
 
 
-def test_pmi_tells_phrases_from_neighbours() -> None:
+def test_only_phrases_have_pmi() -> None:
     found = audit(make("gpt2"), DOMAIN, min_documents=5)
     forms = {c.form: c for c in found.candidates}
     assert forms[" XR-2000B"].pmi is None
@@ -188,24 +188,24 @@ def test_spellings_are_grouped() -> None:
     assert group.count == sum(c.count for c in group.candidates)
 
 
-def test_glossary_terms_are_never_dropped_in_silence() -> None:
+def test_no_glossary_term_is_dropped_silently() -> None:
     glossary = ["HbA1c", "zzzquux", "", "the", "a\x01b", "x" * 101, "C++", "metformin"]
     found = audit(make("gpt2"), DOMAIN, glossary=glossary, min_documents=5)
     terms = found.choose(100)
-    named = {term.text for term in terms} | {left.text for left in terms.rejected}
+    named = {term.text for term in terms} | {term.text for term in terms.rejected}
     assert named >= set(glossary)
-    reasons = {left.text: left.reason for left in terms.rejected}
+    reasons = {term.text: term.reason for term in terms.rejected}
     assert reasons["the"] == "already one token"
     assert [t.text for t in terms if t.source == "glossary"] == [
         "HbA1c", "zzzquux", "C++", "metformin",
     ]  # fmt: skip
     few = found.choose(3)
     assert len(few.forms) <= 3
-    assert any("budget of 3" in left.reason for left in few.rejected)
-    assert {t.text for t in few} | {left.text for left in few.rejected} >= set(glossary)
+    assert any("budget of 3" in term.reason for term in few.rejected)
+    assert {t.text for t in few} | {term.text for term in few.rejected} >= set(glossary)
 
 
-def test_the_budget_and_the_least_saving_stop_the_choice() -> None:
+def test_budget_and_minimum_saving_limit_the_choice() -> None:
     found = audit(make("gpt2"), DOMAIN, min_documents=2)
     assert len(found.choose(7).forms) == 7
     assert all(t.saved >= 100 for t in found.choose(1000, min_saving=100) if len(t.forms) == 1)
@@ -214,7 +214,7 @@ def test_the_budget_and_the_least_saving_stop_the_choice() -> None:
         found.choose(0)
 
 
-def test_without_phrases_nothing_crosses_a_border() -> None:
+def test_without_phrases_no_term_crosses_a_boundary() -> None:
     base = make("gpt2")
     terms = audit(base, DOMAIN, min_documents=2).choose(20, phrases=False)
     cut = base.engine.pre_tokenizer.pre_tokenize_str
@@ -222,26 +222,26 @@ def test_without_phrases_nothing_crosses_a_border() -> None:
     assert all(len(cut(form)) == 1 for form in terms.forms)
 
 
-def test_general_text_weighs_terms() -> None:
+def test_general_text_weights_terms() -> None:
     domain = ["the metformin and a statement here"] * 40
     general = ["a statement of another statement is a statement"] * 400
     plain = audit(make("gpt2"), domain, min_documents=2)
-    weighed = audit(make("gpt2"), domain, general=general, min_documents=2)
-    weight = {c.form: c.weight for c in weighed.candidates}
+    weighted = audit(make("gpt2"), domain, general=general, min_documents=2)
+    weight = {c.form: c.weight for c in weighted.candidates}
     assert weight[" metformin"] > 0.9
     assert all(c.weight == 1 for c in plain.candidates)
-    common = next((c for c in weighed.candidates if c.form == " statement here"), None)
+    common = next((c for c in weighted.candidates if c.form == " statement here"), None)
     assert common is None or common.weight > weight.get(" statement", 0)
 
 
-def test_an_empty_corpus_is_said() -> None:
+def test_an_empty_corpus_is_an_error() -> None:
     with pytest.raises(InputError, match="no documents"):
         audit(make("gpt2"), Corpus.from_texts(["", "  "]))
     with pytest.raises(InputError, match="no documents"):
         audit(make("gpt2"), [])
 
 
-def test_it_is_written_for_machines_and_spreadsheets(tmp_path) -> None:
+def test_json_and_csv_reports(tmp_path) -> None:
     found = audit(make("gpt2"), DOMAIN, general=GENERAL, glossary=["HbA1c"], min_documents=5)
     write_json(found, tmp_path / "audit.json")
     write_csv(found, tmp_path / "audit.csv")

@@ -1,4 +1,4 @@
-"""First values of new rows, each against a calculation by hand."""
+"""Initial rows, each against a calculation by hand."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_subword_is_the_mean_of_the_pieces_at_the_median_norm() -> None:
     torch.testing.assert_close(made, expected)
 
 
-def test_subword_is_not_lengthened_where_it_predicts() -> None:
+def test_subword_is_not_rescaled_in_an_output_matrix() -> None:
     for is_input in (True, False):
         made = rows("subword", [[0, 1], [2]], is_input=is_input, is_output=True)
         torch.testing.assert_close(made, torch.tensor([[1.5, 2.5], [6.0, 8.0]]))
@@ -57,7 +57,7 @@ def test_subword_of_biases_is_their_mean() -> None:
     torch.testing.assert_close(made, torch.tensor([1.5, 6.0]))
 
 
-def test_weighted_leans_to_late_pieces_to_read_and_to_early_ones_to_predict() -> None:
+def test_weighted_prefers_late_pieces_for_input_and_early_ones_for_output() -> None:
     more, less = 1 / (1 + math.exp(-2)), 1 / (1 + math.exp(2))
     first, second = MATRIX[0], MATRIX[1]
     read = rows("weighted", [[0, 1]], is_output=True)
@@ -72,7 +72,7 @@ def test_weights_fall_by_the_same_factor_from_piece_to_piece() -> None:
     assert float(weights.sum()) == pytest.approx(1)
 
 
-def test_mean_leaves_zero_and_padding_rows_out() -> None:
+def test_mean_excludes_zero_and_padding_rows() -> None:
     made = rows("mean", [[0], [1]])
     torch.testing.assert_close(made, torch.tensor([[3.0, 13 / 3]]).repeat(2, 1))
 
@@ -107,7 +107,7 @@ def test_multivariate_matches_the_covariance_even_of_fewer_rows_than_columns(cou
 
 
 @pytest.mark.parametrize("init", ["normal", "multivariate"])
-def test_chance_follows_from_the_seed(init: Init) -> None:
+def test_random_rows_depend_on_the_seed(init: Init) -> None:
     one, same, other = (rows(init, [[0]] * 3, seed=seed) for seed in (1, 1, 2))
     assert torch.equal(one, same)
     assert not torch.equal(one, other)

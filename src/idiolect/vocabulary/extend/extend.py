@@ -56,7 +56,7 @@ _TIE_METHODS = frozenset({"scores"})
 """Methods that may swap two equally likely segmentations of a word. The score of the unknown token
 depends on the lowest score of the vocabulary, and changes how sums are rounded."""
 _MAX_ATTEMPTS = 5
-"""Attempts to leave out terms that change other text."""
+"""Maximum number of drafts, each without the terms that failed in the one before."""
 
 
 @overload

@@ -12,8 +12,8 @@
 
 A mean of rows has a smaller norm than the rows. In an input matrix this is corrected. It must not
 be in an output matrix: rescaling also enlarges the component that all rows share, and the token is
-then predicted everywhere. With the tied head of stories260K and 500 biomedical terms, rescaling
-costs 7.6 bits per byte instead of 3.9; random rows cost 4.5.
+then predicted everywhere. With the tied head of stories260K and 500 biomedical terms, rescaled
+rows result in 7.6 bits per byte, unscaled ones in 3.9, and random ones in 4.5.
 """
 
 from __future__ import annotations

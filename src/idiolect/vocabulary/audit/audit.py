@@ -77,7 +77,8 @@ class Audit:
         """Choose the forms that save the most tokens.
 
         Glossary terms come first, regardless of their saving. Further forms are selected
-        greedily by the weighted tokens they save in addition to the forms selected before.
+        greedily by the tokens they save in addition to the forms selected before, weighted by
+        `Candidate.weight`.
 
         Args:
             rows: maximum number of forms. Each one adds a row to the embedding.

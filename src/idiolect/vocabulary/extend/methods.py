@@ -151,7 +151,7 @@ def _add_entries(
     refused = []
     for i, (form, name) in enumerate(zip(forms, names, strict=True)):
         if unsupported and form in protected:
-            reason = "crosses a pre-token boundary, and this type of pre-tokenizer is not supported"
+            reason = "this type of pre-tokenizer cannot be changed to keep it whole"
             refused.append(Refused(form.text, reason))
         elif name in vocab:
             refused.append(Refused(form.text, _UNUSED_ENTRY))

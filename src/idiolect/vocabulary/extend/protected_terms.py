@@ -119,13 +119,13 @@ def protect_terms(
         pattern = split["pattern"]["Regex"]
         split["pattern"]["Regex"] = f"{_alternatives(terms, ' ', '', '')}|{pattern}"
     else:
-        run = _use_plain_metaspace(config)
+        start = _use_plain_metaspace(config)
         before, after = _forbidden_merges(vocabulary)
         first = _alternatives(terms, "▁", before, after)
         bare = [term for term in terms if not term.startswith("▁")]
         stop = f"(?!{_bare_terms(bare, before, after)})" if bare else ""
         rest = rf"(?:[{_WORD}]|[^▁{_WORD}]{stop})*[^▁{_WORD}]?" if stop else "[^▁]*"
-        config["pre_tokenizer"]["pretokenizers"].append(_split(f"{first}|{run}{rest}"))
+        config["pre_tokenizer"]["pretokenizers"].append(_split(f"{first}|{start}{rest}"))
         decoder = config["decoder"]
         if decoder and decoder["type"] == "Metaspace" and decoder.get("prepend_scheme") != "never":
             # This decoder drops every `▁` of the first token, but a phrase contains several.

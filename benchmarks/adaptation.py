@@ -1,12 +1,12 @@
-"""Training a grown GPT-2-small-shaped model, beside `transformers`' Trainer with `peft`.
+"""Compare training an extended GPT-2-small model with `transformers.Trainer` and `peft`.
 
     python benchmarks/adaptation.py FOLDER_WITH_DATA [--documents 32]
 
-Both sides train the same 124M weights and 2,000 added rows on the same product texts of mixed
-lengths, cut at 512 tokens, in float32. Theirs pads each batch of eight to its longest text and, for
-the rows alone, uses `peft`'s trainable token indices, as is usual; ours packs. A pass over the
-documents is timed, both sides in turn, and divided by the real tokens it trained on. Peak memory is
-that of a process which does one such pass and nothing else.
+Both sides train the same 124M weights and 2,000 added rows in float32, on the same product texts of
+various lengths, truncated to 512 tokens. Theirs pads each batch of eight to its longest text, and
+uses `peft`'s trainable token indices if only rows are trained; ours packs documents. One epoch is
+timed, alternating between the sides, and divided by the number of non-padding tokens. Peak memory
+is that of a separate process that trains for one epoch.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ MODES = ("rows", "all")
 
 
 class NoCheckpoints(RunFolder):
-    """A run's folder that keeps nothing, as the other side does."""
+    """A run directory that saves no checkpoints, like the other side."""
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Drop it."""
+        """Discard the checkpoint."""
 
 
 def product_texts(folder: Path) -> list[str]:
@@ -67,7 +67,7 @@ def product_texts(folder: Path) -> list[str]:
 
 
 def prepare(folder: Path, scratch: Path, documents: int) -> None:
-    """Write the grown model and the documents, cut alike for both sides."""
+    """Write the extended model and the truncated documents for both sides."""
     texts = product_texts(folder)
     base = scratch / "base"
     torch.manual_seed(0)
@@ -88,7 +88,7 @@ def prepare(folder: Path, scratch: Path, documents: int) -> None:
 
 
 def our_side(scratch: Path, mode: Any) -> tuple[Callable[[], None], int]:
-    """Return a pass over the documents, and its tokens."""
+    """Return a function that trains for one epoch, and its number of tokens."""
     model = LanguageModel.load(scratch / "grown")
     texts = json.loads((scratch / "documents.json").read_text())
     folder = NoCheckpoints(tempfile.mkdtemp(dir=scratch))
@@ -112,7 +112,7 @@ def our_side(scratch: Path, mode: Any) -> tuple[Callable[[], None], int]:
 
 
 def their_side(scratch: Path, mode: str) -> tuple[Callable[[], None], int]:
-    """The same with `transformers` and `peft`."""
+    """Return the same for `transformers` and `peft`."""
     import peft
 
     tokenizer = transformers.AutoTokenizer.from_pretrained(scratch / "grown")
@@ -162,14 +162,14 @@ SIDES = {"ours": our_side, "theirs": their_side}
 
 
 def peak(scratch: Path, side: str, mode: str) -> float:
-    """Return the GiB a process needs that does one pass of one side."""
+    """Return the peak memory in GiB of a process that trains one side for one epoch."""
     command = [sys.executable, __file__, "--only", side, mode, str(scratch)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return float(done.stdout.split()[-1])
 
 
 def _peak_of_this_process() -> float:
-    """GiB. (`ru_maxrss` would count what the process that started this one held.)"""
+    """Return the peak memory in GiB. (`ru_maxrss` would include the parent process.)"""
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) / 2**20
 
@@ -204,16 +204,16 @@ def main() -> None:
             ours, our_tokens = our_side(scratch, mode)
             theirs, their_tokens = their_side(scratch, mode)
             pair = compare(ours, theirs, pairs=PAIRS)
-            # Seconds for as many tokens as theirs, so that the ratio is one of tokens a second.
+            # Scale to the same number of tokens, so that the ratio compares tokens per second.
             pair.ours[:] = [seconds * their_tokens / our_tokens for seconds in pair.ours]
             print(pair.line(f'train="{mode}", {their_tokens} tokens', speed), flush=True)
             del ours, theirs
             needed = {side: peak(scratch, side, mode) for side in SIDES}
             share = needed["ours"] / needed["theirs"]
-            verdict = "" if memory is None else "reached" if share <= memory else "SHORT"
+            result = "" if memory is None else "reached" if share <= memory else "SHORT"
             print(
                 f"  peak memory: ours {needed['ours']:.2f} GiB, theirs {needed['theirs']:.2f} GiB, "
-                f"share {share:.2f} {verdict}",
+                f"ratio {share:.2f} {result}",
                 flush=True,
             )
 

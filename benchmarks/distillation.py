@@ -1,10 +1,10 @@
-"""New rows on a real published model: random, sub-word mean, neighbours, distilled; three seeds.
+"""Compare initializations of new rows on a published model: random, subword, neighbours, distilled.
 
     python benchmarks/distillation.py [path to the shared data folder]
 
-stories260K learns 500 terms of biomedical abstracts that it breaks into many pieces. Each seed
-splits the abstracts anew and draws its own rows and order. Bits per byte are of abstracts that were
-neither audited nor trained on, and of children's stories, which is what the model was made for.
+stories260K gets 500 terms of biomedical abstracts. Each of three seeds uses a different split of
+the abstracts, initialization and training order. Bits per byte are measured on held-out abstracts,
+and on children's stories, the original domain of the model.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from idiolect.vocabulary.rows.distill import distill, distillation_plan
 from idiolect.vocabulary.rows.grow import grow
 
 ROOT = Path(__file__).resolve().parents[1]
-THREADS = 1  # a second one gains nothing with a network this small
+THREADS = 1  # more are not faster with such a small network
 SEEDS = (0, 1, 2)
 DOCUMENTS, ROWS, CONTEXTS = 6000, 500, 50
-WAYS = ("before", "random", "sub-word mean", "neighbours", "distilled")
+VARIANTS = ("before", "random", "subword mean", "neighbours", "distilled")
 
 
 def run(
     base: LanguageModel, abstracts: list[str], general: list[str], seed: int
 ) -> dict[str, tuple[float, float]]:
-    """Return bits per byte on domain and on general text for each way."""
+    """Return bits per byte on domain and general text for each variant."""
     training, held_out = Corpus.from_texts(abstracts).split(0.1, seed=seed)
     held = windows(islice(held_out, 150), size=400)
     terms = audit(base.tokenizer, training).choose(ROWS)
@@ -46,10 +46,10 @@ def run(
     models = {
         "before": base,
         "random": grow(base, larger, init="normal", seed=seed),
-        "sub-word mean": grow(base, larger, init="subword"),
+        "subword mean": grow(base, larger, init="subword"),
         "neighbours": grow(base, larger, init="neighbours", corpus=training),
     }
-    student = models["distilled"] = copy.deepcopy(models["sub-word mean"])
+    student = models["distilled"] = copy.deepcopy(models["subword mean"])
     started = time.perf_counter()
     result = distill(
         student, base, training, contexts=CONTEXTS, plan=distillation_plan(student, seed=seed)
@@ -61,13 +61,13 @@ def run(
         flush=True,
     )
     return {
-        way: (score(model, held).bits_per_byte, score(model, general).bits_per_byte)
-        for way, model in models.items()
+        variant: (score(model, held).bits_per_byte, score(model, general).bits_per_byte)
+        for variant, model in models.items()
     }
 
 
 def load(shared: Path, scratch: Path) -> LanguageModel:
-    """Convert the published files, as the tests do."""
+    """Load the published files with the converter of the tests."""
     spec = importlib.util.spec_from_file_location("stories", ROOT / "tests/models/stories.py")
     assert spec is not None
     assert spec.loader is not None
@@ -88,11 +88,11 @@ def main() -> None:
         general = windows(islice(stories, 300), size=400)
         runs = [run(base, abstracts, general, seed) for seed in SEEDS]
     print(f"\n{'bits per byte':<16}{'domain, each seed':<26}{'mean':>7}{'general, mean':>15}")
-    for way in WAYS:
-        domain = [one[way][0] for one in runs]
-        other = statistics.mean(one[way][1] for one in runs)
+    for variant in VARIANTS:
+        domain = [one[variant][0] for one in runs]
+        other = statistics.mean(one[variant][1] for one in runs)
         each = "  ".join(f"{bits:.3f}" for bits in domain)
-        print(f"{way:<16}{each:<26}{statistics.mean(domain):>7.3f}{other:>15.3f}")
+        print(f"{variant:<16}{each:<26}{statistics.mean(domain):>7.3f}{other:>15.3f}")
 
 
 if __name__ == "__main__":

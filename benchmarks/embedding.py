@@ -1,10 +1,10 @@
-"""One training step of a growing embedding alone, beside `peft`'s trainable tokens.
+"""Compare a training step of an extended embedding with `peft`'s trainable tokens.
 
     python benchmarks/embedding.py
 
-Both sides hold the same 128,000 original and 2,000 new rows of width 1,024, read the same ids (one
-in eight is new) and do forward, backward and an AdamW step. `peft` rebuilds the whole matrix in
-every forward pass; here the original matrix is only read.
+Both sides have the same 128,000 original and 2,000 new rows of width 1,024, and the same ids, one
+in eight of them new. They run forward, backward and an AdamW step. `peft` rebuilds the whole matrix
+in every forward pass; ours only reads the original matrix.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ TARGET = 5.0
 
 
 def step(module: nn.Module, ids: Tensor, grad: Tensor, optimizer: torch.optim.Optimizer) -> Tensor:
-    """Forward, backward, update."""
+    """Run forward, backward and an optimizer step."""
     optimizer.zero_grad()
     out: Tensor = module(ids)
     out.backward(grad)
@@ -57,10 +57,10 @@ def main() -> None:
             lambda ids=ids, grad=grad: step(ours, ids, grad, optimizers[0]),
             lambda ids=ids, grad=grad: step(theirs, ids, grad, optimizers[1]),
         )
-        assert torch.allclose(ours(ids), theirs(ids)), "the two sides came apart"
+        assert torch.allclose(ours(ids), theirs(ids)), "the two sides diverged"
         print(pair.line(f"embedding step, {batch} x {length} tokens", TARGET), flush=True)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"{THREADS} threads; peak of the process {peak:.2f} GiB")
+    print(f"{THREADS} threads; peak memory of the process {peak:.2f} GiB")
 
 
 if __name__ == "__main__":

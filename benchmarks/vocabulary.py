@@ -1,9 +1,9 @@
-"""Audit and extension side by side with the `tokenizers` library, on the abstracts of SumPubMed.
+"""Compare audit and extension with the `tokenizers` library, on SumPubMed abstracts.
 
-- Audit and choice of 5,000 forms against `train_new_from_iterator` for as many entries.
-- Encoding with the extended tokenizer against its base, and against a tokenizer that was given the
-  same terms by `add_tokens`: as the terms are written, and as the very same forms.
-- Loading the extended tokenizer against its base.
+- Auditing and choosing 5,000 forms, compared with `train_new_from_iterator` for 5,000 entries.
+- Encoding with the extended tokenizer, compared with the original one, and with `add_tokens` for
+  the same terms or the same forms.
+- Loading the extended tokenizer, compared with the original one.
 
 Run from the repository root: python benchmarks/vocabulary.py [MEGABYTES]
 """
@@ -27,8 +27,8 @@ from paired import compare
 from text import abstracts, unpacked
 
 ROWS = 5000
-ENCODED = 16.0
-"""Megabytes for the encoding part."""
+ENCODING_MEGABYTES = 16.0
+"""Size of the text for the encoding comparison."""
 
 
 def choose(base: Tokenizer, texts: list[str]):
@@ -36,7 +36,7 @@ def choose(base: Tokenizer, texts: list[str]):
 
 
 def peak(megabytes: float) -> None:
-    """Print the memory of an audit alone, in a process of its own."""
+    """Print the peak memory of an audit; run in a separate process."""
     with tempfile.TemporaryDirectory() as name:
         base = Tokenizer.load(unpacked(Path(name), "gpt2/vocab.json", "gpt2/merges.txt"))
     texts = abstracts(megabytes)
@@ -44,7 +44,8 @@ def peak(megabytes: float) -> None:
     choose(base, texts)
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(
-        f"peak memory of audit and choice: {after / 1e6:.2f} GB, {before / 1e6:.2f} GB of it text"
+        f"peak memory of audit and choice: {after / 1e6:.2f} GB, of which {before / 1e6:.2f} GB "
+        "before the audit"
     )
 
 
@@ -53,7 +54,7 @@ def main() -> None:
     if sys.argv[2:] == ["peak"]:
         peak(megabytes)
         return
-    # First, while this process is small: a child's peak begins at its parent's.
+    # Run first, because a child process starts from its parent's peak memory.
     subprocess.run([sys.executable, __file__, str(megabytes), "peak"], check=True)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -72,23 +73,27 @@ def main() -> None:
         print(pair.line(f"audit, choose {ROWS:,} / train_new", 1.0))
         terms = choose(base, texts)
         larger = extend(base, terms, general=texts[:500])
-        written = tokenizers.Tokenizer.from_str(base.engine.to_str())
-        written.add_tokens([term.text for term in terms])
-        forms = tokenizers.Tokenizer.from_str(base.engine.to_str())
-        forms.add_tokens(terms.forms)
-        some = abstracts(ENCODED)
-        size = sum(len(text.encode()) for text in some) / 1e6
-        engines = {"base": base.engine, "add_tokens": written, "add_tokens, same forms": forms}
+        with_terms = tokenizers.Tokenizer.from_str(base.engine.to_str())
+        with_terms.add_tokens([term.text for term in terms])
+        with_forms = tokenizers.Tokenizer.from_str(base.engine.to_str())
+        with_forms.add_tokens(terms.forms)
+        texts_to_encode = abstracts(ENCODING_MEGABYTES)
+        size = sum(len(text.encode()) for text in texts_to_encode) / 1e6
+        engines = {
+            "base": base.engine,
+            "add_tokens": with_terms,
+            "add_tokens, same forms": with_forms,
+        }
         targets = {"base": 0.95, "add_tokens": 1.2, "add_tokens, same forms": 1.2}
         for other, engine in engines.items():
             pair = compare(
-                lambda: larger.engine.encode_batch_fast(some),
-                lambda engine=engine: engine.encode_batch_fast(some),
+                lambda: larger.engine.encode_batch_fast(texts_to_encode),
+                lambda engine=engine: engine.encode_batch_fast(texts_to_encode),
                 pairs=9,
             )
             print(pair.line(f"encoding {size:.0f} MB / {other}", targets[other]))
         for label, engine in {"extended": larger.engine, **engines}.items():
-            tokens = sum(map(len, engine.encode_batch_fast(some)))
+            tokens = sum(map(len, engine.encode_batch_fast(texts_to_encode)))
             print(f"  {label:<24} {tokens:>10,} tokens")
 
         base.save(folder / "base")

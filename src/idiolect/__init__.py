@@ -1,7 +1,7 @@
 """Teach a language model your domain's words, then search, rank and recommend with it.
 
-The public names, and nothing else. Each is imported when it is first used, so that
-``import idiolect`` stays light (PEP 562).
+This module exports the public API. Each name is imported on first use (PEP 562), which keeps
+``import idiolect`` fast.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_HOMES = {
+_MODULES = {
     "Corpus": "idiolect.text.corpus",
     "CrossEncoder": "idiolect.ranking.cross_encoder",
     "Encoder": "idiolect.encoding.encoder",
@@ -67,10 +67,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name from its home the first time it is asked for."""
-    if name not in _HOMES:
+    """Import a public name from its module on first access."""
+    if name not in _MODULES:
         raise AttributeError(f"module 'idiolect' has no attribute {name!r}")
-    value = getattr(import_module(_HOMES[name]), name)
+    value = getattr(import_module(_MODULES[name]), name)
     globals()[name] = value
     return value
 

@@ -1,4 +1,4 @@
-"""The exceptions a user can meet: one small tree, every error with a remedy.
+"""The exceptions of this package. Each message states the problem and, in brackets, a remedy.
 
 >>> str(InputError("no such file: terms.txt", hint="check the path"))
 'no such file: terms.txt (check the path)'
@@ -19,42 +19,42 @@ __all__ = [
 
 
 class IdiolectError(Exception):
-    """Anything this package raises on purpose: what is wrong, then what to do, in one line."""
+    """Base class of all exceptions that this package raises, with a one-line message."""
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
         self.message = message
-        """What is wrong."""
+        """The problem."""
         self.hint = hint
-        """What to do about it; empty where there is nothing to say."""
+        """How to fix it, or an empty string."""
 
     def __str__(self) -> str:
         return f"{self.message} ({self.hint})" if self.hint else self.message
 
 
 class InputError(IdiolectError):
-    """A file, a text, an id or an option that cannot be used as given."""
+    """An invalid file, text, id or option."""
 
 
 class ConfigError(IdiolectError):
-    """A configuration with an unknown, unsupported or impossible value."""
+    """A configuration with an unknown, unsupported or inconsistent value."""
 
 
 class CheckpointError(IdiolectError):
-    """Weights, tokenizer or record on disk that are missing, damaged or do not fit together."""
+    """Weights, a tokenizer or a record on disk that is missing, damaged or inconsistent."""
 
 
 class OfflineError(IdiolectError):
-    """Something would have to be fetched and cannot be reached."""
+    """A download is needed, but the network or server cannot be reached."""
 
 
 class MissingDependencyError(IdiolectError):
-    """An optional package is needed and not installed; the hint is its install command."""
+    """An optional package is not installed. The hint is its install command."""
 
 
 class TrainingError(IdiolectError):
-    """A run whose loss is not a number any more, or explodes; its last good state is kept."""
+    """The training loss became NaN or diverged. The last good checkpoint is kept."""
 
 
 class VerificationError(IdiolectError):
-    """A promise this package makes was checked and does not hold; nothing is handed out."""
+    """A guarantee of this package was checked and failed, so no result is returned or saved."""

@@ -1,4 +1,4 @@
-"""`idiolect audit`, as a person runs it."""
+"""`idiolect audit` on the command line."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_whole_road(folder: Path) -> None:
+def test_audit_writes_all_outputs(folder: Path) -> None:
     outputs = [folder / name for name in ("terms.json", "audit.json", "audit.csv")]
     done = run(
         folder / "gpt2", folder / "notes.jsonl", "--general", folder / "general.txt",
@@ -48,10 +48,10 @@ def test_the_whole_road(folder: Path) -> None:
         "--terms", outputs[0], "--json", outputs[1], "--csv", outputs[2],
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    for shown in ("tokens a word", "log-odds", "skipped 1 records of the corpus: malformed JSON"):
+    for shown in ("tokens per word", "log-odds", "skipped 1 records of the corpus: malformed JSON"):
         assert shown in done.stdout
-    assert "left out 'the': already one token" in done.stdout
-    assert "left out '': empty" in done.stdout
+    assert "rejected 'the': already one token" in done.stdout
+    assert "rejected '': empty" in done.stdout
     terms = Terms.load(outputs[0])
     assert len(terms.forms) <= 40
     assert {"HbA1c", "quuxine"} <= {term.text for term in terms}
@@ -61,28 +61,28 @@ def test_the_whole_road(folder: Path) -> None:
     assert list(csv.DictReader(outputs[2].read_text().splitlines()))
 
 
-def test_it_stays_readable_in_a_narrow_window(folder: Path) -> None:
+def test_tables_fit_a_narrow_window(folder: Path) -> None:
     done = run(folder / "gpt2", folder / "notes.jsonl", "--top", 3, width=80)
     assert done.returncode == 0
     assert max(map(len, done.stdout.splitlines())) <= 80
-    assert "Terms it breaks" in done.stdout
+    assert "Terms by tokens saved" in done.stdout
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["nowhere", "notes.jsonl"], "no such file or directory"),
         (["gpt2", "nothing.jsonl"], "no such file or folder"),
         (["gpt2", "notes.jsonl", "--glossary", "none.txt"], "cannot read"),
         (["gpt2", "notes.jsonl", "--json", "no/folder/x.json"], "no folder"),
-        (["gpt2", "notes.jsonl", "--rows", "0"], "chooses nothing"),
+        (["gpt2", "notes.jsonl", "--rows", "0"], "no term can be chosen"),
         (["gpt2", "glossary.txt", "--glossary", "latin.txt"], "not UTF-8 in line 1"),
     ],
 )
-def test_bad_input_is_one_line(folder: Path, arguments: list[str], said: str) -> None:
+def test_bad_input_is_one_line(folder: Path, arguments: list[str], message: str) -> None:
     (folder / "latin.txt").write_bytes(b"na\xefve\n")
     paths = [a if a.startswith("-") or a.isdigit() else str(folder / a) for a in arguments]
     done = run(*paths)
     assert done.returncode == 2
-    assert said in done.stderr
+    assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1

@@ -1,4 +1,4 @@
-"""Small tokenizers of every kind, and text to try them on."""
+"""Small tokenizers of every kind, and sample text."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 GENERAL = [part for text in topics.values() for part in text.split("\n\n") if part.strip()][:1500]
-"""The language reference that comes with Python: real prose, with code and odd spacing."""
+"""Python's bundled language reference: real prose, with code and irregular spacing."""
 
 DOMAIN = [
     f"{first} {second} {number}% of the patients, {third}."
@@ -38,7 +38,7 @@ DOMAIN = [
         ("Metformin", "lowers HbA1c", "as in type 2 diabetes mellitus: metformins differ"),
     )
 ]
-"""A clinic's notes: jargon, codes, phrases, and longer words that only begin like a term."""
+"""Clinical notes: jargon, codes, phrases, and longer words that begin with a term."""
 
 LLAMA3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
@@ -78,7 +78,7 @@ def llama3() -> Engine:
 
 
 def neox() -> Engine:
-    """Added tokens that are no special ones, beyond the model's own vocabulary."""
+    """Added tokens outside the model's vocabulary that are not special tokens."""
     engine = gpt2()
     engine.add_tokens([AddedToken(" " * n, normalized=True) for n in (4, 3, 2)])
     return engine
@@ -90,7 +90,7 @@ def llama2() -> Engine:
         [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
     )
     words = pre_tokenizers.Split(Regex("▁*[^▁]+|▁+"), "isolated")
-    # SentencePiece learns no piece of both letters and punctuation.
+    # SentencePiece does not learn pieces that mix letters and punctuation.
     signs = pre_tokenizers.Split(Regex(r"[^▁\p{L}\p{N}]"), "isolated")
     engine.pre_tokenizer = pre_tokenizers.Sequence([words, signs])
     trainer = trainers.BpeTrainer(
@@ -169,7 +169,7 @@ _made: dict[str, str] = {}
 
 
 def make(layout: str) -> Tokenizer:
-    """Make a tokenizer of a published layout; training it once is enough."""
+    """Make a tokenizer of a published layout, trained once per session."""
     if layout not in _made:
         _made[layout] = LAYOUTS[layout]().to_str()
     return Tokenizer.from_engine(Engine.from_str(_made[layout]))

@@ -1,11 +1,11 @@
-"""Terms, what cannot be one, and glossary files."""
+"""Terms, rejection reasons and glossary files."""
 
 from __future__ import annotations
 
 import pytest
 
 from idiolect.errors import CheckpointError, InputError
-from idiolect.vocabulary.terms import LeftOut, Terms, objection, read_glossary
+from idiolect.vocabulary.terms import RejectedTerm, Terms, read_glossary, rejection_reason
 
 
 @pytest.mark.parametrize(
@@ -22,23 +22,23 @@ from idiolect.vocabulary.terms import LeftOut, Terms, objection, read_glossary
         ("x" * 101, "longer than 100"),
     ],
 )
-def test_what_can_be_a_term(text: str, reason: str) -> None:
-    assert reason in objection(text) if reason else objection(text) == ""
+def test_rejection_reasons(text: str, reason: str) -> None:
+    assert reason in rejection_reason(text) if reason else rejection_reason(text) == ""
 
 
 def test_plain_strings_become_terms() -> None:
     terms = Terms.of([" metformin ", "metformin", "", "a\x00"])
     assert [term.text for term in terms] == ["metformin"]
     assert terms.forms == [" metformin", "metformin"]
-    assert [left.text for left in terms.left_out] == ["", "a\x00"]
+    assert [term.text for term in terms.rejected] == ["", "a\x00"]
 
 
 def test_terms_are_saved_and_loaded(tmp_path) -> None:
-    terms = Terms(Terms.of(["metformin", "HbA1c"]), [LeftOut("the", "already one token")])
+    terms = Terms(Terms.of(["metformin", "HbA1c"]), [RejectedTerm("the", "already one token")])
     terms.save(tmp_path / "terms.json")
     assert Terms.load(tmp_path / "terms.json") == terms
     (tmp_path / "other.json").write_text('{"words": []}')
-    with pytest.raises(InputError, match="holds no terms"):
+    with pytest.raises(InputError, match="does not contain terms"):
         Terms.load(tmp_path / "other.json")
     with pytest.raises(CheckpointError):
         Terms.load(tmp_path / "missing.json")

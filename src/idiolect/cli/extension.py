@@ -1,4 +1,4 @@
-"""`idiolect extend` and `idiolect distill`: teach a model new words, and what they mean."""
+"""`idiolect extend` and `idiolect distill`: add terms to a model, and train their rows."""
 
 from __future__ import annotations
 
@@ -20,44 +20,52 @@ if TYPE_CHECKING:
 
 __all__ = ["distill", "extend"]
 
-_Field = Annotated[
-    list[str] | None, typer.Option(help="Field that holds the text; may be given again.")
+_Field = Annotated[list[str] | None, typer.Option(help="Field that contains the text; repeatable.")]
+_Per = Annotated[
+    Literal["line", "file"],
+    typer.Option(help="Whether each line or each file of .txt input is a document."),
 ]
-_Per = Annotated[Literal["line", "file"], typer.Option(help="What a document is in .txt files.")]
 
 
 def extend(
-    base: Annotated[str, typer.Argument(help="Model or bare tokenizer: a directory, or a hub id.")],
+    base: Annotated[str, typer.Argument(help="Model or tokenizer: a directory or a hub id.")],
     terms: Annotated[
-        Path, typer.Argument(help="What `idiolect audit --terms` wrote, or a text file, one a line")
+        Path,
+        typer.Argument(help="Output of `idiolect audit --terms`, or a text file, one per line."),
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Directory to write the result to.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Directory to write the extended model to.")
+    ],
     method: Annotated[
         str | None,
-        typer.Option(help="exact, merges, scores, words or append; by default the tokenizer's own"),
+        typer.Option(
+            help="exact, merges, scores, words or append; by default the tokenizer's own."
+        ),
     ] = None,
     domain: Annotated[
-        list[str] | None, typer.Option(help="Text of the domain, to verify on; may be repeated.")
+        list[str] | None, typer.Option(help="Held-out domain text, to verify on; repeatable.")
     ] = None,
     general: Annotated[
-        list[str] | None, typer.Option(help="Other text, to verify that it keeps its ids.")
+        list[str] | None,
+        typer.Option(help="Text that must not change, to verify on; repeatable."),
     ] = None,
-    rows: Annotated[int | None, typer.Option(help="Add at most so many ids.")] = None,
+    rows: Annotated[int | None, typer.Option(help="Maximum number of new ids.")] = None,
     init: Annotated[
         Literal["subword", "weighted", "mean", "normal", "multivariate", "neighbours"],
-        typer.Option(help="How the new rows begin; neighbours learns from --domain."),
+        typer.Option(help="Initialization of the new rows; neighbours learns from --domain."),
     ] = "subword",
-    seed: Annotated[int, typer.Option(help="Where chance begins.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     field: _Field = None,
     per: _Per = "line",
 ) -> None:
-    """Teach a model's vocabulary new terms, and verify that nothing else changes.
+    """Add terms to a model's vocabulary, and verify that nothing else changes.
 
-    The original embedding rows are kept bit for bit. The result loads in `transformers`; what was
-    added, refused and verified is in its extension.json.
+    The original embedding rows are unchanged, bit for bit. The result loads in
+    `transformers`. Its extension.json lists the added and refused terms and the
+    results of the verification.
 
-    Example: [bold]idiolect extend ./gpt2 terms.json --domain abstracts.jsonl --general books/
-    -o ./gpt2-medical[/bold]
+    Example:
+    [bold]idiolect extend ./gpt2 terms.json --general books/ -o ./gpt2-medical[/bold]
     """
     from rich.console import Console
 
@@ -66,9 +74,11 @@ def extend(
     from idiolect.vocabulary.extend.extend import extend as run
 
     if (out / "tokenizer.json").exists():
-        raise InputError(f"{out} holds a model or tokenizer already", hint="choose another --out")
-    chosen = _read_terms(terms)
-    start = _load(base)
+        raise InputError(
+            f"{out} already contains a model or tokenizer", hint="choose another --out"
+        )
+    terms_to_add = _read_terms(terms)
+    original = _load(base)
     console = Console(stderr=True)
     texts = {
         name: Corpus(sources, field, per=per) if sources else None
@@ -76,14 +86,14 @@ def extend(
     }
     larger: LanguageModel | Tokenizer
     with console.status("extending and verifying"):
-        if isinstance(start, Tokenizer):
-            larger = run(start, chosen, method, rows=rows, **texts)
+        if isinstance(original, Tokenizer):
+            larger = run(original, terms_to_add, method, rows=rows, **texts)
         else:
-            larger = run(start, chosen, method, rows=rows, init=init, seed=seed, **texts)
-        if larger is start or larger.extension is None:
+            larger = run(original, terms_to_add, method, rows=rows, init=init, seed=seed, **texts)
+        if larger is original or larger.extension is None:
             raise InputError("none of the terms can be added", hint="see `idiolect audit`")
         larger.save(out)
-    Console().print(_extended(larger.extension, out))
+    Console().print(_extension_table(larger.extension, out))
     for refused in larger.extension.refused[:20]:
         console.print(f"refused {refused.text!r}: {refused.reason}", markup=False)
     for text in (*larger.extension.unverified, *larger.extension.notes):
@@ -94,27 +104,32 @@ def distill(
     model: Annotated[str, typer.Argument(help="The extended model: a directory.")],
     sources: Annotated[
         list[str],
-        typer.Argument(help="Text of the domain: files, folders or globs; .txt .jsonl .csv …"),
+        typer.Argument(help="Domain text: files, folders or globs; .txt .jsonl .csv …"),
     ],
     teacher: Annotated[
-        str, typer.Option(help="The model before it was extended: a directory or a hub id.")
+        str, typer.Option(help="The original model, before extension: a directory or a hub id.")
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run; see below.")],
-    contexts: Annotated[int, typer.Option(help="Snippets of text wanted for each token.")] = 100,
-    passes: Annotated[int, typer.Option(help="How often each snippet is read.")] = 1,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Run directory.")],
+    contexts: Annotated[int, typer.Option(help="Snippets of text for each new token.")] = 100,
+    passes: Annotated[int, typer.Option(help="Number of epochs.")] = 1,
     learning_rate: Annotated[
-        float | None, typer.Option("--learning-rate", "--lr", help="By default by the rows' size.")
+        float | None,
+        typer.Option(
+            "--learning-rate", "--lr", help="By default chosen from the size of the rows."
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Where chance begins.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     field: _Field = None,
     per: _Per = "line",
 ) -> None:
-    """Train new rows until the model reads new tokens as it read their pieces before.
+    """Train new rows so that new tokens act like the pieces they replace.
 
-    The same command goes on with a run that was ended. The finished model is in OUT/model.
+    The rows are trained until the hidden states of the extended model match
+    those of the original one. Run the same command again to resume an
+    interrupted run. The trained model is in OUT/model.
 
-    Example: [bold]idiolect distill ./gpt2-medical abstracts.jsonl --teacher ./gpt2
-    -o runs/distilled[/bold]
+    Example:
+    [bold]idiolect distill ./gpt2-medical notes.jsonl --teacher ./gpt2 -o distilled[/bold]
     """
     from dataclasses import replace
 
@@ -141,9 +156,9 @@ def distill(
         )
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
-    Console().print(_distilled(result, out / "model"))
+    Console().print(_distillation_table(result, out / "model"))
     for text in result.without[:20]:
-        typer.echo(f"no context for {text!r}: its row is as it was", err=True)
+        typer.echo(f"no context for {text!r}: its row is unchanged", err=True)
 
 
 def _device() -> str:
@@ -153,14 +168,14 @@ def _device() -> str:
 
 
 def _load(base: str) -> LanguageModel | Tokenizer:
-    """Load a model; where a directory has no network, its tokenizer."""
+    """Load a model, or a tokenizer if the directory has no config.json."""
     if Path(base).exists() and not (Path(base) / "config.json").exists():
         from idiolect.text.tokenizers.tokenizer import Tokenizer
 
         return Tokenizer.load(base)
     from idiolect.models.language_model import LanguageModel
 
-    # Nothing is computed with it: the weights are written as they are.
+    # No computation is needed, so the weights keep their stored dtype.
     return LanguageModel.load(base, dtype="stored")
 
 
@@ -170,18 +185,25 @@ def _read_terms(path: Path) -> Terms:
     return Terms.load(path) if path.suffix == ".json" else Terms.of(read_glossary(path))
 
 
-def _extended(extension: Extension, out: Path) -> Table:
+def _extension_table(extension: Extension, out: Path) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
     parts = sum(token.kind == "part" for token in extension.added)
     table = Table(title=f"{len(extension.added) - parts:,} tokens added by {extension.method!r}")
-    table.add_column("")
-    for column in ("documents", "tokens before", "after", "saved", "changed", "inside words"):
+    table.add_column("text")
+    for column in (
+        "documents",
+        "tokens before",
+        "tokens after",
+        "saved",
+        "changed",
+        "inside words",
+    ):
         table.add_column(column, justify="right")
     for name, check in extension.checks.items():
         table.add_row(
-            f"{name} text",
+            name,
             f"{check.documents:,}",
             f"{check.tokens_before:,}",
             f"{check.tokens_after:,}",
@@ -189,27 +211,27 @@ def _extended(extension: Extension, out: Path) -> Table:
             f"{check.changed:,}",
             f"{check.inside_words:,}",
         )
-    steps = f", and {parts:,} steps on the way to them" if parts else ""
+    intermediate = f", including {parts:,} intermediate tokens" if parts else ""
     table.caption = (
-        f"ids {extension.size:,} to {extension.size + len(extension.added) - 1:,}{steps}; "
+        f"ids {extension.size:,} to {extension.size + len(extension.added) - 1:,}{intermediate}; "
         f"{len(extension.refused):,} refused → {escape(str(out))}"
     )
     return table
 
 
-def _distilled(result: DistillationResult, out: Path) -> Table:
+def _distillation_table(result: DistillationResult, out: Path) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title="Hidden states of new tokens against those of their pieces")
+    table = Table(title="Hidden states of new tokens compared with those of their pieces")
     for column in ("", "before", "after"):
         table.add_column(column, justify="right" if column else "left")
     table.add_row(
-        "squared distance / variance", f"{result.error_before:.4f}", f"{result.error_after:.4f}"
+        "squared error / variance", f"{result.error_before:.4f}", f"{result.error_after:.4f}"
     )
-    found = [count for count in result.contexts.values() if count]
+    trained = sum(count > 0 for count in result.contexts.values())
     table.caption = (
-        f"on snippets kept apart; {result.snippets:,} trained on in {result.steps:,} steps; "
-        f"{len(found):,} of {len(result.contexts):,} tokens had contexts → {escape(str(out))}"
+        f"on held-out snippets; {result.snippets:,} training snippets, {result.steps:,} steps; "
+        f"{trained:,} of {len(result.contexts):,} tokens had contexts → {escape(str(out))}"
     )
     return table

@@ -1,4 +1,4 @@
-"""`idiolect audit`: how a tokenizer fares on a corpus, and which of its terms it breaks."""
+"""`idiolect audit`: measure a tokenizer on a corpus, and find the terms it splits."""
 
 from __future__ import annotations
 
@@ -26,32 +26,39 @@ __all__ = ["audit"]
 
 def audit(
     tokenizer: Annotated[
-        str, typer.Argument(help="Tokenizer or checkpoint: a directory, a file or a hub id.")
+        str, typer.Argument(help="Tokenizer or model: a directory, a file or a hub id.")
     ],
     sources: Annotated[
         list[str],
-        typer.Argument(help="Files, folders or globs: .txt .jsonl .csv .tsv .parquet, also .gz"),
+        typer.Argument(
+            help="Domain text: files, folders or globs; .txt .jsonl .csv .tsv .parquet, also .gz"
+        ),
     ],
     general: Annotated[
         list[str] | None,
-        typer.Option(help="General text: terms are weighted by how typical of the domain they are"),
+        typer.Option(help="General text, to prefer terms typical of the domain; repeatable."),
     ] = None,
     glossary: Annotated[
-        Path | None, typer.Option(help="Terms to be taught whatever their counts, one a line.")
+        Path | None,
+        typer.Option(help="Terms to add regardless of their counts, one per line."),
     ] = None,
-    rows: Annotated[int, typer.Option(help="How many forms to choose, one row each.")] = 5000,
+    rows: Annotated[
+        int, typer.Option(help="Maximum number of new embedding rows, one per form.")
+    ] = 5000,
     phrases: Annotated[
-        bool, typer.Option(help="Also choose terms that cross pre-token borders.")
+        bool, typer.Option(help="Include terms that the pre-tokenizer splits.")
     ] = True,
     field: Annotated[
-        list[str] | None, typer.Option(help="Field that holds the text; may be given again.")
+        list[str] | None, typer.Option(help="Field that contains the text; repeatable.")
     ] = None,
     per: Annotated[
-        Literal["line", "file"], typer.Option(help="What a document is in .txt files.")
+        Literal["line", "file"],
+        typer.Option(help="Whether each line or each file of .txt input is a document."),
     ] = "line",
-    top: Annotated[int, typer.Option(help="Terms to show.")] = 25,
+    top: Annotated[int, typer.Option(help="Number of terms to show.")] = 25,
     terms_out: Annotated[
-        Path | None, typer.Option("--terms", help="Write the chosen terms as JSON, for `extend`.")
+        Path | None,
+        typer.Option("--terms", help="Write the chosen terms as JSON, for `extend`."),
     ] = None,
     json_out: Annotated[
         Path | None, typer.Option("--json", help="Write the whole audit as JSON.")
@@ -60,10 +67,10 @@ def audit(
         Path | None, typer.Option("--csv", help="Write all candidate terms as CSV.")
     ] = None,
 ) -> None:
-    """Show how a tokenizer fares on a corpus, and which terms it breaks.
+    """Measure a tokenizer on a corpus, and find the terms it splits into many tokens.
 
-    Example: [bold]idiolect audit ./gpt2 products.jsonl --field title --general books/
-    --glossary names.txt --terms terms.json[/bold]
+    Example:
+    [bold]idiolect audit ./gpt2 products.jsonl --general books/ --terms terms.json[/bold]
     """
     from rich.console import Console
 
@@ -75,38 +82,38 @@ def audit(
 
     for path in (terms_out, json_out, csv_out):
         if path is not None and not path.parent.is_dir():
-            raise InputError(f"no folder {path.parent} to write to", hint="make it first")
-    asked = read_glossary(glossary) if glossary else None
+            raise InputError(f"there is no folder {path.parent}", hint="create it first")
+    glossary_terms = read_glossary(glossary) if glossary else None
     base = Tokenizer.load(tokenizer)
     corpus = Corpus(sources, field, per=per)
-    elsewhere = Corpus(general, field, per=per) if general else None
-    began = time.perf_counter()
+    general_corpus = Corpus(general, field, per=per) if general else None
+    started = time.perf_counter()
     with _progress() as progress:
-        found = run(
+        report = run(
             base,
             _counted(corpus, progress, "domain documents"),
-            _counted(elsewhere, progress, "general documents") if elsewhere else None,
-            asked,
+            _counted(general_corpus, progress, "general documents") if general_corpus else None,
+            glossary_terms,
         )
-        terms = found.choose(rows, phrases=phrases)
-    seconds = time.perf_counter() - began
+        terms = report.choose(rows, phrases=phrases)
+    seconds = time.perf_counter() - started
     console = Console()
-    console.print(_overview(found))
-    console.print(_pieces(found))
-    console.print(_worst(found))
-    console.print(_terms(found, top))
-    console.print(_summary(found, terms, seconds))
-    for name, read in (("corpus", corpus), ("general text", elsewhere)):
+    console.print(_overview(report))
+    console.print(_pieces(report))
+    console.print(_worst(report))
+    console.print(_terms(report, top))
+    console.print(_summary(report, terms, seconds))
+    for name, read in (("corpus", corpus), ("general text", general_corpus)):
         for reason, count in read.skipped.most_common() if read else ():
             console.print(f"skipped {count:,} records of the {name}: {reason}")
-    for left in terms.left_out:
-        console.print(f"left out {left.text!r}: {left.reason}", markup=False)
+    for term in terms.rejected:
+        console.print(f"rejected {term.text!r}: {term.reason}", markup=False)
     if terms_out:
         terms.save(terms_out)
     if json_out:
-        write_json(found, json_out)
+        write_json(report, json_out)
     if csv_out:
-        write_csv(found, csv_out)
+        write_csv(report, csv_out)
 
 
 @contextmanager
@@ -133,14 +140,14 @@ def _counted(corpus: Corpus, progress: Progress, name: str) -> Iterable[str]:
         yield document
 
 
-def _overview(found: Audit) -> Table:
+def _overview(report: Audit) -> Table:
     from rich.table import Table
 
-    table = Table(title=f"{found.tokenizer.kind} tokenizer of {len(found.tokenizer):,} ids")
+    table = Table(title=f"{report.tokenizer.kind} tokenizer with {len(report.tokenizer):,} ids")
     table.add_column("")
-    sides = {"domain": found.statistics}
-    if found.general:
-        sides["general"] = found.general
+    sides = {"domain": report.statistics}
+    if report.general:
+        sides["general"] = report.general
     for name in sides:
         table.add_column(name, justify="right")
     columns = [
@@ -154,17 +161,24 @@ def _overview(found: Audit) -> Table:
         )
         for s in sides.values()
     ]
-    labels = ("documents", "words", "tokens", "bytes a token", "tokens a word", "unknown tokens")
+    labels = (
+        "documents",
+        "words",
+        "tokens",
+        "bytes per token",
+        "tokens per word",
+        "unknown tokens",
+    )
     for label, *cells in zip(labels, *columns, strict=True):
         table.add_row(label, *cells)
     return table
 
 
-def _pieces(found: Audit) -> Table:
+def _pieces(report: Audit) -> Table:
     from rich.table import Table
 
-    table = Table(title="Words by the number of pieces they are cut into")
-    counts = found.statistics.pieces
+    table = Table(title="Words by number of pieces")
+    counts = report.statistics.pieces
     total = max(sum(counts.values()), 1)
     few = [(str(n), counts.get(n, 0)) for n in range(1, 7)]
     for label, _ in [*few, ("more", 0)]:
@@ -174,58 +188,59 @@ def _pieces(found: Audit) -> Table:
     return table
 
 
-def _worst(found: Audit) -> Table:
+def _worst(report: Audit) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title="Documents with the most tokens a word")
+    table = Table(title="Documents with the most tokens per word")
     table.add_column("document", justify="right")
     table.add_column("words", justify="right")
-    table.add_column("tokens a word", justify="right")
-    table.add_column("begins")
-    for document in found.statistics.worst[:5]:
+    table.add_column("tokens per word", justify="right")
+    table.add_column("beginning")
+    for document in report.statistics.worst[:5]:
         beginning = Text(" ".join(document.beginning.split())[:36])
         per_word = f"{document.tokens_per_word:.2f}"
         table.add_row(f"{document.index:,}", f"{document.words:,}", per_word, beginning)
     return table
 
 
-def _terms(found: Audit, top: int) -> Table:
+def _terms(report: Audit, top: int) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    from idiolect.vocabulary.audit.audit_report import spell
+    from idiolect.vocabulary.audit.audit_report import format_pieces
 
-    table = Table(title="Terms it breaks, by the tokens that one row for each spelling would save")
-    for name in ("term", "pieces now"):
+    table = Table(title="Terms by tokens saved if each spelling were one token")
+    for name in ("term", "pieces"):
         table.add_column(name, overflow="fold")
-    for name in ("spellings", "count", "documents", "saved"):
+    for name in ("forms", "count", "docs", "saved"):
         table.add_column(name, justify="right")
-    odds = found.general is not None
-    if odds:
+    has_log_odds = report.general is not None
+    if has_log_odds:
         table.add_column("log-odds", justify="right")
     table.add_column("PMI", justify="right")
-    for group in found.groups[: max(top, 0)]:
+    for group in report.groups[: max(top, 0)]:
         first = group.candidates[0]
         cells: list[str | Text] = [
             Text(group.term),
-            Text(spell(found.tokenizer, first.pieces)),
+            Text(format_pieces(report.tokenizer, first.pieces)),
             str(len(group.candidates)),
             f"{group.count:,}",
             f"{group.documents:,}",
             f"{group.saved:,}",
         ]
-        if odds:
+        if has_log_odds:
             cells.append("" if first.log_odds is None else f"{first.log_odds:+.1f}")
         cells.append("" if first.pmi is None else f"{first.pmi:.1f}")
         table.add_row(*cells)
     return table
 
 
-def _summary(found: Audit, terms: Terms, seconds: float) -> str:
+def _summary(report: Audit, terms: Terms, seconds: float) -> str:
     saved = sum(term.saved for term in terms)
-    share = saved / max(found.statistics.tokens, 1)
+    share = saved / max(report.statistics.tokens, 1)
     return (
-        f"{len(terms):,} terms chosen, {len(terms.forms):,} rows: {saved:,} tokens fewer in this "
-        f"corpus ({share:.1%}); {len(found.candidates):,} candidates, {seconds:.1f} s"
+        f"{len(terms):,} terms chosen from {len(report.candidates):,} candidates: "
+        f"{len(terms.forms):,} new rows, {saved:,} fewer tokens in this corpus ({share:.1%}); "
+        f"{seconds:.1f} s"
     )

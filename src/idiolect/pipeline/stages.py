@@ -37,7 +37,7 @@ from idiolect.training.progress import Listener
 from idiolect.training.training_config import TrainingConfig
 from idiolect.vocabulary.audit.audit import Audit, TermGroup
 from idiolect.vocabulary.audit.audit import audit as find_terms
-from idiolect.vocabulary.audit.census import Statistics
+from idiolect.vocabulary.audit.corpus_scan import CorpusStatistics
 from idiolect.vocabulary.extend.extend import extend as extend_model
 from idiolect.vocabulary.rows.distill import distill as teach_rows
 from idiolect.vocabulary.rows.distill import distillation_plan
@@ -264,7 +264,7 @@ def _random_terms(found: Audit, rows: int, config: PipelineConfig) -> Terms:
     return Terms(Term(form.strip(), (form,)) for form in picked)
 
 
-def _text(statistics: Statistics) -> TextMetrics:
+def _text(statistics: CorpusStatistics) -> TextMetrics:
     return {
         "documents": statistics.documents,
         "words": statistics.words,

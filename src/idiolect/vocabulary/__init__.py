@@ -1,1 +1,1 @@
-"""Find the words a tokenizer breaks, teach it those words, and prove nothing else changed."""
+"""Audit a tokenizer, extend it with domain terms, and train embedding rows for them."""

@@ -1,4 +1,4 @@
-"""Forms of terms as a tokenizer sees them, and which of them can be taught."""
+"""The forms of a term: how a tokenizer encodes them, and which ones can become new tokens."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from idiolect.text.tokenizers.extension import Refused
-from idiolect.vocabulary.audit.census import encode_forms
-from idiolect.vocabulary.terms import objection
+from idiolect.vocabulary.terms import rejection_reason
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,32 +14,60 @@ if TYPE_CHECKING:
     from idiolect.text.tokenizers.tokenizer import Tokenizer
     from idiolect.vocabulary.terms import Terms
 
-__all__ = ["Form", "prepare", "see"]
+__all__ = ["Form", "encode_forms", "prepare_forms", "pretokenize_forms"]
 
 
 @dataclass(frozen=True)
 class Form:
-    """A stretch of text that is to become one token."""
+    """A string that is to become one token."""
 
     text: str
-    """As in running text, with the space before it if any."""
-    seen: str
-    """As the pre-tokenizer sees it: normalised, with `▁` for spaces where there is one."""
+    """As in running text, including a leading space if there is one."""
+    normalized: str
+    """After normalization, in the pre-tokenizer's spelling: `▁` for a space where it uses one."""
     pieces: tuple[int, ...]
-    """Ids it is made of now."""
-    phrase: bool
-    """Whether it crosses a border of the pre-tokenizer."""
+    """The ids that encode it now."""
+    is_phrase: bool
+    """Whether the pre-tokenizer splits it, so that no single vocabulary entry can match it."""
 
 
-def see(tokenizer: Tokenizer, texts: Sequence[str]) -> list[tuple[str, int]]:
-    """Say what the pre-tokenizer makes of texts inside running text.
+def encode_forms(tokenizer: Tokenizer, forms: Sequence[str]) -> list[list[int]]:
+    """Encode strings as they would be encoded inside running text.
+
+    A form with a leading space is encoded after a word, and one without after a punctuation mark.
+    Several marks are tried, until one keeps its own id and so did not merge with the form. If all
+    of them merge, the form is encoded alone.
+    """
+    results: list[list[int]] = [[] for _ in forms]
+    for spaced, anchors in ((True, "a"), (False, '("!|\n')):
+        pending = [i for i, form in enumerate(forms) if form.startswith(" ") is spaced]
+        for anchor in anchors:
+            prefix = tokenizer.encode(anchor, special_tokens=False)
+            texts = [anchor + forms[i] for i in pending]
+            merged = []
+            for i, ids in zip(
+                pending, tokenizer.encode_batch(texts, special_tokens=False), strict=True
+            ):
+                if ids[: len(prefix)] == prefix:
+                    results[i] = ids[len(prefix) :]
+                else:
+                    merged.append(i)
+            pending = merged
+        alone = tokenizer.encode_batch([forms[i] for i in pending], special_tokens=False)
+        for i, ids in zip(pending, alone, strict=True):
+            results[i] = ids
+    return results
+
+
+def pretokenize_forms(tokenizer: Tokenizer, texts: Sequence[str]) -> list[tuple[str, int]]:
+    """Normalize and pre-tokenize strings as they would be inside running text.
 
     Returns:
-        For each text what is seen of it, and into how many parts it is cut.
+        For each text its normalized form and the number of pre-tokens it is split into.
     """
     engine = tokenizer.engine
 
-    def parts(text: str) -> list[str]:
+    def pretokens(text: str) -> list[str]:
         if engine.normalizer is not None:
             text = engine.normalizer.normalize_str(text)
         if engine.pre_tokenizer is None:
@@ -50,53 +77,56 @@ def see(tokenizer: Tokenizer, texts: Sequence[str]) -> list[tuple[str, int]]:
     results = []
     for text in texts:
         if tokenizer.kind in ("byte-bpe", "wordpiece"):
-            seen = text if tokenizer.kind == "byte-bpe" else text.strip()
+            normalized = text if tokenizer.kind == "byte-bpe" else text.strip()
             if engine.normalizer is not None:
-                seen = engine.normalizer.normalize_str(seen)
-            results.append((seen, len(parts(text))))
+                normalized = engine.normalizer.normalize_str(normalized)
+            results.append((normalized, len(pretokens(text))))
             continue
         anchor = "a" if text.startswith(" ") else "("
-        before, both = parts(anchor), parts(anchor + text)
-        if both[: len(before)] == before:
-            rest = both[len(before) :]
+        prefix, joined = pretokens(anchor), pretokens(anchor + text)
+        if joined[: len(prefix)] == prefix:
+            rest = joined[len(prefix) :]
         else:
-            rest = [both[0].removeprefix(before[-1]), *both[1:]]
+            rest = [joined[0].removeprefix(prefix[-1]), *joined[1:]]
         results.append(("".join(rest), len(rest)))
     return results
 
 
-def prepare(tokenizer: Tokenizer, terms: Terms) -> tuple[list[Form], list[Refused], list[str]]:
-    """Find the forms that can become tokens.
+def prepare_forms(
+    tokenizer: Tokenizer, terms: Terms
+) -> tuple[list[Form], list[Refused], list[str]]:
+    """Select the forms of the terms that can become tokens.
 
     Returns:
-        The forms, those that cannot with the reason, and notes on what the normaliser does.
+        The forms, the refused ones with a reason, and notes about the effect of normalization.
     """
-    refused = [Refused(term.text, term.reason) for term in terms.left_out]
+    refused = [Refused(term.text, term.reason) for term in terms.rejected]
     texts = []
     for text in terms.forms:
-        if reason := objection(text.strip()):
+        if reason := rejection_reason(text.strip()):
             refused.append(Refused(text, reason))
         else:
             texts.append(text)
-    pieces = encode_forms(tokenizer, texts)
-    unknown = tokenizer.unk_id
+    encoded = encode_forms(tokenizer, texts)
     forms: dict[str, Form] = {}
-    respelt = []
-    for text, ids, (seen, cuts) in zip(texts, pieces, see(tokenizer, texts), strict=True):
-        if not seen.strip("▁ ") or not ids:
-            refused.append(Refused(text, "the normaliser leaves nothing of it"))
-        elif len(ids) == 1 and ids[0] != unknown:
+    changed = []
+    for text, ids, (normalized, count) in zip(
+        texts, encoded, pretokenize_forms(tokenizer, texts), strict=True
+    ):
+        if not normalized.strip("▁ ") or not ids:
+            refused.append(Refused(text, "empty after normalization"))
+        elif len(ids) == 1 and ids[0] != tokenizer.unk_id:
             refused.append(Refused(text, "already one token"))
         else:
-            # What is seen alike becomes one token, such as `term` and `␣term` for WordPiece.
-            forms.setdefault(seen, Form(text, seen, tuple(ids), cuts > 1))
-            if seen.replace("▁", " ").strip() != text.strip():
-                respelt.append((text.strip(), seen.replace("▁", " ").strip()))
+            # Forms that normalize alike share a token: WordPiece drops the space of `␣term`.
+            forms.setdefault(normalized, Form(text, normalized, tuple(ids), count > 1))
+            if normalized.replace("▁", " ").strip() != text.strip():
+                changed.append((text.strip(), normalized.replace("▁", " ").strip()))
     notes = []
-    if respelt:
-        (text, seen), *_ = respelt
+    if changed:
+        (text, normalized), *_ = changed
         notes.append(
-            f"the normaliser respells {len(respelt)} forms, such as {text!r} as {seen!r}; "
-            "the tokens stand for what it makes of them"
+            f"the normalizer changes {len(changed)} forms, such as {text!r} to {normalized!r}; "
+            "the new tokens match the normalized text"
         )
     return list(forms.values()), refused, notes

@@ -1,7 +1,7 @@
-"""`Terms`: the words a tokenizer is to learn, where they come from, and what was left out.
+"""`Terms`: the terms to add to a tokenizer, their source, and the rejected ones with a reason.
 
-A term is taught as one or several *forms*, each a stretch of text that becomes one token and
-takes one row of the embedding: most tokenizers tell `␣diabetes` from `diabetes`.
+A term has one or more *forms*. Each form is a string that becomes one token and takes one
+embedding row: most tokenizers encode `␣diabetes` and `diabetes` differently.
 """
 
 from __future__ import annotations
@@ -19,89 +19,98 @@ from idiolect.text.files import read_json, write_atomic
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["LONGEST", "LeftOut", "Term", "TermSource", "Terms", "objection", "read_glossary"]
+__all__ = [
+    "MAX_TERM_LENGTH",
+    "RejectedTerm",
+    "Term",
+    "TermSource",
+    "Terms",
+    "read_glossary",
+    "rejection_reason",
+]
 
-LONGEST = 100
-"""Characters in a term; WordPiece, too, gives up on words longer than this."""
+MAX_TERM_LENGTH = 100
+"""Maximum number of characters. WordPiece maps longer words to the unknown token."""
 
 TermSource = Literal["corpus", "glossary", "given"]
 
 
 @dataclass(frozen=True)
 class Term:
-    """A word, code or phrase to be taught."""
+    """A word, code or phrase to add to the vocabulary."""
 
     text: str
-    """As a person writes it, without space around it."""
+    """The term itself, without surrounding space."""
     forms: tuple[str, ...]
-    """The stretches of text that become one token each, with the space before them if any."""
+    """Strings that become one token each, including a leading space if there is one."""
     source: TermSource = "given"
     saved: int = 0
-    """Tokens its forms save in the audited corpus, beyond what terms before it save."""
+    """Tokens its forms save in the audited corpus, in addition to the terms before it."""
 
 
 @dataclass(frozen=True)
-class LeftOut:
-    """A term that is not taught, and why."""
+class RejectedTerm:
+    """A term that is not added, and why."""
 
     text: str
     reason: str
 
 
 class Terms(Sequence[Term]):
-    """The terms chosen, the most useful first, and those left out with the reason."""
+    """The chosen terms, most useful first, and the rejected ones with a reason."""
 
-    def __init__(self, terms: Iterable[Term], left_out: Iterable[LeftOut] = ()) -> None:
+    def __init__(self, terms: Iterable[Term], rejected: Iterable[RejectedTerm] = ()) -> None:
         self._terms = tuple(terms)
-        self.left_out = tuple(left_out)
+        self.rejected = tuple(rejected)
 
     @classmethod
     def of(cls, texts: Iterable[str]) -> Terms:
-        """Make terms of plain strings; each is taught with and without a space before it.
+        """Make terms from plain strings, each with two forms: with and without a leading space.
 
-        Strings that cannot be terms are left out, repeated ones merged.
+        Strings that cannot be terms are rejected; duplicates are merged.
         """
         terms: dict[str, Term] = {}
-        left_out = []
+        rejected = []
         for text in texts:
             clean = text.strip()
-            if reason := objection(clean):
-                left_out.append(LeftOut(text, reason))
+            if reason := rejection_reason(clean):
+                rejected.append(RejectedTerm(text, reason))
             else:
                 terms.setdefault(clean, Term(clean, (f" {clean}", clean)))
-        return cls(terms.values(), left_out)
+        return cls(terms.values(), rejected)
 
     @property
     def forms(self) -> list[str]:
-        """All forms, in order, each once: one row of the embedding each."""
+        """All distinct forms, in order. Each takes one embedding row."""
         return list(dict.fromkeys(form for term in self for form in term.forms))
 
     def save(self, path: str | Path) -> None:
-        """Write the terms as JSON, whole or not at all."""
+        """Write the terms as JSON, atomically."""
         record = {
             "terms": [asdict(term) for term in self],
-            "left_out": [asdict(term) for term in self.left_out],
+            "left_out": [asdict(term) for term in self.rejected],
         }
         text = json.dumps(record, ensure_ascii=False, indent=1)
         write_atomic(Path(path), f"{text}\n".encode())
 
     @classmethod
     def load(cls, path: str | Path) -> Terms:
-        """Read what `save` wrote.
+        """Read a file written by `save`.
 
         Raises:
-            CheckpointError: the file is missing or no JSON.
-            InputError: it holds something else than terms.
+            CheckpointError: the file is missing or is not JSON.
+            InputError: the JSON does not contain terms.
         """
         record: dict[str, Any] = read_json(Path(path))
         try:
             return cls(
                 [Term(**{**term, "forms": tuple(term["forms"])}) for term in record["terms"]],
-                [LeftOut(**term) for term in record["left_out"]],
+                [RejectedTerm(**term) for term in record["left_out"]],
             )
         except (KeyError, TypeError) as error:
             raise InputError(
-                f"{path} holds no terms", hint="write it with Terms.save or `idiolect audit`"
+                f"{path} does not contain terms",
+                hint="write it with Terms.save or `idiolect audit --terms`",
             ) from error
 
     @overload
@@ -110,46 +119,46 @@ class Terms(Sequence[Term]):
     def __getitem__(self, index: slice) -> Terms: ...
     def __getitem__(self, index: int | slice) -> Term | Terms:
         if isinstance(index, slice):
-            return Terms(self._terms[index], self.left_out)
+            return Terms(self._terms[index], self.rejected)
         return self._terms[index]
 
     def __len__(self) -> int:
         return len(self._terms)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Terms) and (self._terms, self.left_out) == (
+        return isinstance(other, Terms) and (self._terms, self.rejected) == (
             other._terms,
-            other.left_out,
+            other.rejected,
         )
 
     def __hash__(self) -> int:
-        return hash((self._terms, self.left_out))
+        return hash((self._terms, self.rejected))
 
     def __repr__(self) -> str:
-        return f"Terms({len(self)} terms, {len(self.forms)} forms, {len(self.left_out)} left out)"
+        return f"Terms({len(self)} terms, {len(self.forms)} forms, {len(self.rejected)} rejected)"
 
 
-def objection(text: str) -> str:
-    """Say why a text cannot be a term; empty if it can.
+def rejection_reason(text: str) -> str:
+    """Return why a string cannot be a term, or an empty string if it can.
 
-    >>> objection("HbA1c"), objection("")
+    >>> rejection_reason("HbA1c"), rejection_reason("")
     ('', 'empty')
     """
     if not text.strip():
         return "empty"
-    if len(text) > LONGEST:
-        return f"longer than {LONGEST} characters"
-    odd = next((c for c in text if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp")), "")
-    if odd:
-        return f"holds a control character (U+{ord(odd):04X})"
+    if len(text) > MAX_TERM_LENGTH:
+        return f"longer than {MAX_TERM_LENGTH} characters"
+    control = next((c for c in text if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp")), "")
+    if control:
+        return f"contains a control character (U+{ord(control):04X})"
     return ""
 
 
 def read_glossary(path: str | Path) -> list[str]:
-    """Read a list of terms, one a line. An empty line is kept, for the audit to say so.
+    """Read one term per line. Empty lines are kept, so that the audit can report them.
 
     Raises:
-        InputError: the file is missing, or is not UTF-8 (the line is named).
+        InputError: the file cannot be read, or a line (named in the message) is not UTF-8.
     """
     try:
         raw = Path(path).read_bytes()

@@ -1,4 +1,4 @@
-"""The audit against direct encoding, plain counting and formulas worked out the long way."""
+"""The audit against direct encoding, plain counting and formulas computed by hand."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from idiolect.text.corpus import Corpus
 from idiolect.text.tokenizers.tokenizer import Tokenizer
 from idiolect.vocabulary.audit.audit import audit
 from idiolect.vocabulary.audit.audit_report import write_csv, write_json
-from idiolect.vocabulary.audit.census import take_census
-from idiolect.vocabulary.audit.choice import Occurrences
-from idiolect.vocabulary.audit.ngrams import UnitStream, cut_units, mine
+from idiolect.vocabulary.audit.corpus_scan import scan_corpus
+from idiolect.vocabulary.audit.greedy_selection import CandidateOccurrences
+from idiolect.vocabulary.audit.ngrams import UnitStream, mine_ngrams, split_units
 from vocabulary.conftest import DOMAIN, GENERAL, make
 
 
-def test_statistics_are_those_of_whole_documents(tokenizer: Tokenizer) -> None:
+def test_statistics_equal_those_of_whole_documents(tokenizer: Tokenizer) -> None:
     texts = [
         *DOMAIN,
         *GENERAL,
@@ -33,7 +33,7 @@ def test_statistics_are_those_of_whole_documents(tokenizer: Tokenizer) -> None:
         "two  spaces \n\n  and\ta tab  ",
         "ΔΨ™ 漢字",
     ]
-    found = take_census(tokenizer, texts).statistics
+    found = scan_corpus(tokenizer, texts).statistics
     encoded = tokenizer.encode_batch(texts, special_tokens=False)
     assert found.documents == len(texts)
     assert found.tokens == sum(map(len, encoded))
@@ -56,32 +56,32 @@ def test_statistics_are_those_of_whole_documents(tokenizer: Tokenizer) -> None:
 def test_any_text_is_counted_exactly(texts: list[str]) -> None:
     for layout in ("gpt2", "llama3"):
         tokenizer = make(layout)
-        found = take_census(tokenizer, texts).statistics
+        found = scan_corpus(tokenizer, texts).statistics
         clean = [text.replace("\0", "\2").replace("\1", "\2") for text in texts]
         assert found.tokens == sum(map(len, tokenizer.encode_batch(clean, special_tokens=False)))
 
 
 def test_a_long_corpus_is_sampled_and_scaled() -> None:
     texts = [f"document {i} of metformin" for i in range(1000)]
-    census = take_census(make("gpt2"), texts, stream=1300)
-    assert census.stride == 4
-    assert len(census.stream) == 1250
-    assert census.statistics.documents == 1000
-    stream = UnitStream(census)
-    ngrams = mine(stream, 2)
+    scan = scan_corpus(make("gpt2"), texts, max_stream=1300)
+    assert scan.stride == 4
+    assert len(scan.stream) == 1250
+    assert scan.statistics.documents == 1000
+    stream = UnitStream(scan)
+    ngrams = mine_ngrams(stream, 2)
     level = ngrams.levels[0]
     counted = {
-        stream.surface(int(p), 1): int(n) for p, n in zip(level.first, level.terms, strict=True)
+        stream.text_at(int(p), 1): int(n) for p, n in zip(level.first, level.terms, strict=True)
     }
     assert counted[" metformin"] * stream.scale == 1000
 
 
-def test_terms_are_counted_as_a_person_would() -> None:
-    stream = UnitStream(take_census(make("gpt2"), DOMAIN))
+def test_terms_are_counted_like_regex_matches() -> None:
+    stream = UnitStream(scan_corpus(make("gpt2"), DOMAIN))
     counted: Counter[str] = Counter()
-    for level in mine(stream, 3).levels:
+    for level in mine_ngrams(stream, 3).levels:
         for position, count in zip(level.first, level.terms, strict=True):
-            counted[stream.surface(int(position), level.length)] += int(count)
+            counted[stream.text_at(int(position), level.length)] += int(count)
     for term in ("HbA1c", "XR-2000B", "XR-2000", "type 2 diabetes", "metformin", "of the patients"):
         whole = re.compile(rf"(?<![^\W_])({re.escape(term)})(?![^\W_])")
         matches = [m for text in DOMAIN for m in whole.finditer(text)]
@@ -91,24 +91,24 @@ def test_terms_are_counted_as_a_person_would() -> None:
 
 
 def test_general_text_is_counted_the_same_way() -> None:
-    base = UnitStream(take_census(make("gpt2"), DOMAIN))
-    ngrams = mine(base, 3)
-    same = UnitStream(take_census(make("gpt2"), DOMAIN), like=base)
+    base = UnitStream(scan_corpus(make("gpt2"), DOMAIN))
+    ngrams = mine_ngrams(base, 3)
+    same = UnitStream(scan_corpus(make("gpt2"), DOMAIN), numbering=base)
     for level, counts in zip(ngrams.levels, ngrams.count(same), strict=True):
         assert (counts == level.terms).all()
-    # What the domain never held still tells where a word ends.
-    longer = UnitStream(take_census(make("gpt2"), ["a HbA1cqqq and qqqmetformin"]), like=base)
+    # Units that are unknown in the domain still continue a word.
+    longer = UnitStream(scan_corpus(make("gpt2"), ["a HbA1cqqq and qqqmetformin"]), numbering=base)
     assert not any(counts.sum() for counts in ngrams.count(longer))
 
 
 @given(st.text())
 def test_units_lose_nothing(text: str) -> None:
     text = text.replace("\0", "")
-    assert "".join(cut_units(text)) == text
+    assert "".join(split_units(text)) == text
 
 
 def greedy(costs: list[int], terms: list[tuple[int, ...]], stream: list[int], rows: int) -> int:
-    """Tokens after a plain greedy choice that tries every candidate at every step."""
+    """Tokens after a naive greedy selection that evaluates every candidate at every step."""
     costs, inside = list(costs), [False] * (len(stream) + 1)
 
     def places(term: tuple[int, ...]) -> list[int]:
@@ -134,15 +134,15 @@ def greedy(costs: list[int], terms: list[tuple[int, ...]], stream: list[int], ro
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_choice_is_greedy_by_what_is_left_to_save(seed: int) -> None:
-    chance = random.Random(seed)
-    stream = [chance.randrange(6) for _ in range(300)]
-    costs = [chance.randrange(1, 4) for _ in range(6)]
+def test_selection_is_greedy_by_remaining_saving(seed: int) -> None:
+    rng = random.Random(seed)
+    stream = [rng.randrange(6) for _ in range(300)]
+    costs = [rng.randrange(1, 4) for _ in range(6)]
     terms = sorted({tuple(stream[i : i + n]) for n in (1, 2, 3) for i in range(0, 290, 37)})
-    # A term that overlaps itself would make gains before and after a pick differ.
+    # The expected gain of a term that overlaps itself differs from its actual saving.
     terms = [t for t in terms if all(t[k:] != t[:-k] for k in range(1, len(t)))]
     at = [[i for i in range(300) if tuple(stream[i : i + len(t)]) == t] for t in terms]
-    occurrences = Occurrences(
+    occurrences = CandidateOccurrences(
         costs=np.array([costs[u] for u in stream], np.int32),
         begins=np.array([i for found in at for i in found], np.int32),
         ends=np.array(
@@ -150,8 +150,8 @@ def test_choice_is_greedy_by_what_is_left_to_save(seed: int) -> None:
         ),
         offsets=np.cumsum([0, *map(len, at)]),
     )
-    picks = list(occurrences.choose(np.ones(len(terms)), [], 5, 1))
-    ours = sum(costs[u] for u in stream) - sum(pick.saved for pick in picks)
+    selected = list(occurrences.select(np.ones(len(terms)), [], 5, 1))
+    ours = sum(costs[u] for u in stream) - sum(one.saved for one in selected)
     assert ours == greedy([costs[u] for u in stream], terms, stream, 5)
 
 
@@ -170,7 +170,7 @@ def test_log_odds_follow_the_paper() -> None:
     assert 0.5 < term.weight < 1
 
 
-def test_pmi_tells_phrases_from_neighbours() -> None:
+def test_only_phrases_have_pmi() -> None:
     found = audit(make("gpt2"), DOMAIN, min_documents=5)
     forms = {c.form: c for c in found.candidates}
     assert forms[" XR-2000B"].pmi is None
@@ -188,33 +188,33 @@ def test_spellings_are_grouped() -> None:
     assert group.count == sum(c.count for c in group.candidates)
 
 
-def test_glossary_terms_are_never_dropped_in_silence() -> None:
+def test_no_glossary_term_is_dropped_silently() -> None:
     glossary = ["HbA1c", "zzzquux", "", "the", "a\x01b", "x" * 101, "C++", "metformin"]
     found = audit(make("gpt2"), DOMAIN, glossary=glossary, min_documents=5)
     terms = found.choose(100)
-    named = {term.text for term in terms} | {left.text for left in terms.left_out}
+    named = {term.text for term in terms} | {term.text for term in terms.rejected}
     assert named >= set(glossary)
-    reasons = {left.text: left.reason for left in terms.left_out}
+    reasons = {term.text: term.reason for term in terms.rejected}
     assert reasons["the"] == "already one token"
     assert [t.text for t in terms if t.source == "glossary"] == [
         "HbA1c", "zzzquux", "C++", "metformin",
     ]  # fmt: skip
     few = found.choose(3)
     assert len(few.forms) <= 3
-    assert any("budget of 3" in left.reason for left in few.left_out)
-    assert {t.text for t in few} | {left.text for left in few.left_out} >= set(glossary)
+    assert any("budget of 3" in term.reason for term in few.rejected)
+    assert {t.text for t in few} | {term.text for term in few.rejected} >= set(glossary)
 
 
-def test_the_budget_and_the_least_saving_stop_the_choice() -> None:
+def test_budget_and_minimum_saving_limit_the_choice() -> None:
     found = audit(make("gpt2"), DOMAIN, min_documents=2)
     assert len(found.choose(7).forms) == 7
-    assert all(t.saved >= 100 for t in found.choose(1000, least=100) if len(t.forms) == 1)
-    assert len(found.choose(1000, least=100)) < len(found.choose(1000, least=1))
-    with pytest.raises(InputError, match="chooses nothing"):
+    assert all(t.saved >= 100 for t in found.choose(1000, min_saving=100) if len(t.forms) == 1)
+    assert len(found.choose(1000, min_saving=100)) < len(found.choose(1000, min_saving=1))
+    with pytest.raises(InputError, match="no term can be chosen"):
         found.choose(0)
 
 
-def test_without_phrases_nothing_crosses_a_border() -> None:
+def test_without_phrases_no_term_crosses_a_boundary() -> None:
     base = make("gpt2")
     terms = audit(base, DOMAIN, min_documents=2).choose(20, phrases=False)
     cut = base.engine.pre_tokenizer.pre_tokenize_str
@@ -222,26 +222,26 @@ def test_without_phrases_nothing_crosses_a_border() -> None:
     assert all(len(cut(form)) == 1 for form in terms.forms)
 
 
-def test_general_text_weighs_terms() -> None:
+def test_general_text_weights_terms() -> None:
     domain = ["the metformin and a statement here"] * 40
     general = ["a statement of another statement is a statement"] * 400
     plain = audit(make("gpt2"), domain, min_documents=2)
-    weighed = audit(make("gpt2"), domain, general=general, min_documents=2)
-    weight = {c.form: c.weight for c in weighed.candidates}
+    weighted = audit(make("gpt2"), domain, general=general, min_documents=2)
+    weight = {c.form: c.weight for c in weighted.candidates}
     assert weight[" metformin"] > 0.9
     assert all(c.weight == 1 for c in plain.candidates)
-    common = next((c for c in weighed.candidates if c.form == " statement here"), None)
+    common = next((c for c in weighted.candidates if c.form == " statement here"), None)
     assert common is None or common.weight > weight.get(" statement", 0)
 
 
-def test_an_empty_corpus_is_said() -> None:
+def test_an_empty_corpus_is_an_error() -> None:
     with pytest.raises(InputError, match="no documents"):
         audit(make("gpt2"), Corpus.from_texts(["", "  "]))
     with pytest.raises(InputError, match="no documents"):
         audit(make("gpt2"), [])
 
 
-def test_it_is_written_for_machines_and_spreadsheets(tmp_path) -> None:
+def test_json_and_csv_reports(tmp_path) -> None:
     found = audit(make("gpt2"), DOMAIN, general=GENERAL, glossary=["HbA1c"], min_documents=5)
     write_json(found, tmp_path / "audit.json")
     write_csv(found, tmp_path / "audit.csv")
@@ -251,4 +251,4 @@ def test_it_is_written_for_machines_and_spreadsheets(tmp_path) -> None:
     assert len(rows) == len(found.candidates) == sum(len(t["spellings"]) for t in record["terms"])
     row = next(row for row in rows if row["form"] == " HbA1c")
     assert row["source"] == "glossary"
-    assert row["spelt"].replace("|", "") == " HbA1c"
+    assert row["tokenization"].replace("|", "") == " HbA1c"

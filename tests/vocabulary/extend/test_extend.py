@@ -1,4 +1,4 @@
-"""Every method on every layout: what must hold, tried on prose and on arbitrary Unicode."""
+"""Every method on every layout, tested on prose and on arbitrary Unicode."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ def extended(layout: str) -> Tokenizer:
 
 
 def spans(tokenizer: Tokenizer, text: str) -> list[str]:
-    """The stretches of a text that became new tokens."""
+    """The substrings of a text that became new tokens."""
     size = tokenizer.extension.size
     ids, offsets = tokenizer.encode_with_offsets([text], special_tokens=False)[0]
     return [text[a:b].strip() for id_, (a, b) in zip(ids, offsets, strict=True) if id_ >= size]
 
 
 def likelihood(tokenizer: Tokenizer, ids: list[int]) -> float:
-    """The logarithm of a Unigram cut's probability; equal ones may change places."""
+    """Log-probability of a Unigram segmentation; equally likely ones may be swapped."""
     scores = [score for _, score in json.loads(tokenizer.engine.to_str())["model"]["vocab"]]
     return sum(scores[id_] for id_ in ids if id_ < len(scores))
 
 
 def same_text(tokenizer: Tokenizer, one: str, other: str) -> bool:
-    """Whether two decoded texts are equal; WordPiece never gave back all spaces as they were."""
+    """Whether two decoded texts are equal; WordPiece does not preserve spaces."""
     if tokenizer.kind == "wordpiece":
         one, other = "".join(one.split()), "".join(other.split())
     return one == other
@@ -70,14 +70,14 @@ def test_terms_become_one_token_each(tokenizer: Tokenizer) -> None:
 
 @pytest.mark.parametrize("text", ["XR-2000BX", "aXR-2000B", "HbA1c2", "type 2 diabetesx"])
 @pytest.mark.parametrize("layout", [name for name in LAYOUTS if name not in ("t5", "albert")])
-def test_longer_words_stay_what_they_were(layout: str, text: str) -> None:
+def test_longer_words_are_unchanged(layout: str, text: str) -> None:
     for context in ("{}", "the {} of", "({})"):
         found = spans(extended(layout), context.format(text))
         assert not {"XR-2000B", "HbA1c", "type 2 diabetes"}.intersection(found)
 
 
 def ends_words_everywhere(character: str) -> bool:
-    """Tell whether what is no part of a word for the engine cuts words for BERT, too."""
+    """Whether a character that is no word character for the engine also splits words in BERT."""
     pieces = pre_tokenizers.BertPreTokenizer().pre_tokenize_str(f"a{character}a")
     return len(pieces) != 1 or character.isalnum() or unicodedata.category(character)[0] == "M"
 
@@ -100,7 +100,7 @@ def ends_words_everywhere(character: str) -> bool:
         max_size=12,
     )
 )
-def test_new_ids_turn_back_into_the_old_ones(layout: str, parts: list[str]) -> None:
+def test_new_ids_map_back_to_the_old_ones(layout: str, parts: list[str]) -> None:
     text = "".join(parts)
     base, larger = make(layout), extended(layout)
     old, new = base.encode(text), larger.encode(text)
@@ -193,14 +193,14 @@ def test_a_record_of_another_tokenizer_is_refused(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("layout", ["gpt2", "llama3", "llama2"])
-def test_merges_are_merges_and_can_be_undone(layout: str) -> None:
+def test_merges_are_appended_and_map_back(layout: str) -> None:
     base = make(layout)
     larger = extend(
         base, ["metformin", "diabetes", "HbA", "XR-2000B"], "merges", domain=DOMAIN, general=GENERAL
     )
     record = larger.extension
     assert not json.loads(larger.engine.to_str())["model"]["ignore_merges"]
-    assert any("crosses a border" in refused.reason for refused in record.refused) == (
+    assert any("crosses a pre-token boundary" in refused.reason for refused in record.refused) == (
         layout != "llama2"
     )
     assert {"metformin", "diabetes"} <= set(spans(larger, "some metformin and diabetes here"))
@@ -213,13 +213,13 @@ def test_merges_are_merges_and_can_be_undone(layout: str) -> None:
         assert len(new) <= len(base.encode(text))
 
 
-def test_rows_are_a_budget_for_steps_too() -> None:
+def test_budget_includes_intermediate_tokens() -> None:
     larger = extend(make("gpt2"), ["metformin", "diabetes"], "merges", rows=6)
     assert len(larger) <= len(make("gpt2")) + 6
     assert any("budget" in refused.reason for refused in larger.extension.refused)
 
 
-def test_append_also_matches_inside_words_and_says_so() -> None:
+def test_append_matches_inside_words_and_reports_it() -> None:
     base = make("bert")
     text = ["the metformins of metforminlike metformin"]
     larger = extend(base, ["metformin"], "append", domain=text)
@@ -230,7 +230,7 @@ def test_append_also_matches_inside_words_and_says_so() -> None:
     assert whole.extension.checks["domain"].uses == 1
 
 
-def test_what_could_not_be_verified_is_said() -> None:
+def test_unverified_properties_are_reported() -> None:
     record = extend(make("gpt2"), ["metformin"]).extension
     assert len(record.unverified) == 2
     assert "not verified: domain text" in str(record)
@@ -248,40 +248,40 @@ def test_refusals_have_reasons() -> None:
     assert {token.text for token in larger.extension.added} == {" metformin", "metformin"}
 
 
-def test_a_normaliser_that_respells_is_named() -> None:
+def test_changes_by_the_normalizer_are_reported() -> None:
     record = extend(make("uncased"), ["HbA1c"]).extension
-    assert "'HbA1c' as 'hba1c'" in record.notes[0]
+    assert "'HbA1c' to 'hba1c'" in record.notes[0]
     engine = make("llama3").engine
     engine.normalizer = normalizers.Replace("metformin", "")
     gone = extend(Tokenizer.from_engine(engine), ["metformin", "diabetes"])
-    assert gone.extension.refused[0].reason == "the normaliser leaves nothing of it"
+    assert gone.extension.refused[0].reason == "empty after normalization"
 
 
-def test_a_term_the_decoder_respells_is_refused() -> None:
+def test_a_term_changed_by_the_decoder_is_refused() -> None:
     record = extend(make("bert"), ["do not", "metformin"]).extension
     assert [refused.reason for refused in record.refused] == ['decodes to "don\'t"']
     assert [token.text for token in record.added] == [" metformin"]
 
 
-def test_an_entry_the_merges_never_reach_is_refused() -> None:
+def test_an_entry_the_merges_never_produce_is_refused() -> None:
     pipeline = json.loads(make("gpt2").engine.to_str())
     pipeline["model"]["vocab"]["Ġmetformin"] = len(make("gpt2"))
     base = Tokenizer.from_engine(tokenizers.Tokenizer.from_str(json.dumps(pipeline)))
     larger = extend(base, ["metformin"])
-    assert "never reached" in larger.extension.refused[0].reason
-    # Where such a word stands in the text, exact mode would change it: nothing is handed out.
+    assert "never produces" in larger.extension.refused[0].reason
+    # Exact mode would change text that contains this word, so nothing is returned.
     with pytest.raises(VerificationError, match="without new terms changes"):
         extend(base, ["diabetes"], general=["he took metformin"])
     kept = extend(base, ["diabetes"], "merges", general=["he took metformin"])
     assert kept.extension.checks["general"].changed == 0
 
 
-def test_wrong_choices_name_the_right_ones() -> None:
+def test_errors_list_the_supported_choices() -> None:
     with pytest.raises(InputError, match="exact, merges"):
         extend(make("gpt2"), ["x"], "scores")
     with pytest.raises(InputError, match="no terms"):
         extend(make("gpt2"), [])
-    with pytest.raises(InputError, match="not one text"):
+    with pytest.raises(InputError, match="not one string"):
         extend(make("gpt2"), "metformin")
     words = tokenizers.Tokenizer(models.WordLevel({"a": 0, "[UNK]": 1}, unk_token="[UNK]"))
     with pytest.raises(ConfigError, match="wordlevel") as caught:
@@ -289,19 +289,19 @@ def test_wrong_choices_name_the_right_ones() -> None:
     assert all(kind in str(caught.value) for kind in METHODS)
 
 
-def test_chosen_terms_save_what_the_audit_promised(tokenizer: Tokenizer) -> None:
+def test_chosen_terms_save_the_predicted_tokens(tokenizer: Tokenizer) -> None:
     found = audit(tokenizer, DOMAIN, min_documents=5)
     terms = found.choose(30)
     larger = extend(tokenizer, terms, domain=DOMAIN)
     check = larger.extension.checks["domain"]
-    promised = sum(term.saved for term in terms)
+    predicted = sum(term.saved for term in terms)
     assert check.tokens_before == found.statistics.tokens
-    assert promised > 0.4 * check.tokens_before
-    assert check.tokens_before - check.tokens_after == pytest.approx(promised, rel=0.15)
+    assert predicted > 0.4 * check.tokens_before
+    assert check.tokens_before - check.tokens_after == pytest.approx(predicted, rel=0.15)
 
 
-class TestTheNaiveRecipe:
-    """What `add_tokens` does, and that this does not."""
+class TestAddTokens:
+    """Faults of `add_tokens` that `extend` does not have."""
 
     def test_prefixes_of_other_words_are_not_taken(self) -> None:
         base = make("gpt2")
@@ -312,7 +312,7 @@ class TestTheNaiveRecipe:
         larger = extend(base, ["metformin"])
         assert larger.encode(word) == base.encode(word)
 
-    def test_the_space_before_a_term_is_part_of_it(self) -> None:
+    def test_the_leading_space_belongs_to_the_term(self) -> None:
         base = make("gpt2")
         naive = tokenizers.Tokenizer.from_str(base.engine.to_str())
         naive.add_tokens(["metformin"])
@@ -348,7 +348,7 @@ class TestTheNaiveRecipe:
         assert len(larger) == larger.extension.size + len(larger.extension.added)
 
 
-def test_terms_object_and_plain_strings_are_the_same() -> None:
+def test_terms_and_plain_strings_are_equivalent() -> None:
     base = make("gpt2")
     one = extend(base, Terms.of(["metformin"]))
     other = extend(base, ["metformin"])

@@ -1,8 +1,8 @@
-"""Published tokenizers taught 5,000 forms from real catalogues and papers. Run with `-m slow -s`.
+"""Published tokenizers extended by 5,000 forms of catalogues and papers. Run with `-m slow -s`.
 
-One row a tokenizer and domain: how many tokens fewer held-out documents take, beside a tokenizer
-that was given the same terms by `add_tokens`; and how many general documents, in twelve languages
-and more, change beyond the terms themselves.
+Prints one row per tokenizer and domain: the tokens saved on held-out documents, compared with
+`add_tokens` for the same terms, and the number of general documents, in twelve and more languages,
+that change beyond the terms.
 """
 
 from __future__ import annotations
@@ -109,11 +109,11 @@ def test_held_out_documents_take_fewer_tokens(
     else:
         base = Tokenizer.load(published[name])
     texts = DOMAINS[domain](shared / "data")
-    if name == "bpemb":  # made for lower-case text with 0 for every digit
+    if name == "bpemb":  # trained on lower-case text with every digit replaced by 0
         texts = [re.sub(r"\d", "0", text.lower()) for text in texts]
     training, measuring = Corpus.from_texts(texts).split(0.1)
     held_out = list(measuring)
-    terms = audit(base, training).choose(ROWS, least=1)
+    terms = audit(base, training).choose(ROWS, min_saving=1)
     larger = extend(base, terms, domain=held_out, general=general)
     record = larger.extension
     assert record is not None
@@ -134,7 +134,7 @@ def test_held_out_documents_take_fewer_tokens(
         )
     assert ours.changed == ours.decoded_otherwise == elsewhere.decoded_otherwise == 0
     assert elsewhere.changed == 0
-    if base.kind != "wordpiece":  # which has no spaces to lose; there ours are whole words only
+    if base.kind != "wordpiece":  # it has no spaces to lose, and `extend` adds whole words only
         assert 1 - theirs / before < ours.saving
     if domain == "icecat":
         assert ours.saving >= 0.2

@@ -24,7 +24,7 @@ from vocabulary.conftest import DOMAIN, make
 TERMS = ["HbA1c", "metformin", "XR-2000B", "type 2 diabetes"]
 TEXTS = DOMAIN[:6]
 
-# A tokenizer's layout, and a model that could have it.
+# A tokenizer layout and a small model that uses it.
 MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "gpt2": ("gpt2", "GPT2LMHeadModel", {"n_embd": 16, "n_layer": 2, "n_head": 2}),
     "neox": ("gpt2", "GPT2LMHeadModel", {"n_embd": 16, "n_layer": 2, "n_head": 2}),
@@ -98,7 +98,7 @@ def originals(model: LanguageModel) -> dict[str, torch.Tensor]:
 
 @LAYOUTS
 @pytest.mark.parametrize("padding", [0, 3, 40])
-def test_term_free_text_is_scored_as_before(layout: str, padding: int) -> None:
+def test_text_without_terms_has_unchanged_logits(layout: str, padding: int) -> None:
     base = build(layout, padding=padding)
     grown = extend(base, TERMS)
     size = len(base.tokenizer)
@@ -149,7 +149,7 @@ def test_saved_model_is_an_ordinary_checkpoint(layout: str, padding: int, tmp_pa
 
 
 @LAYOUTS
-def test_rows_can_be_trained_on_after_loading(layout: str, tmp_path: Path) -> None:
+def test_rows_can_be_trained_after_loading(layout: str, tmp_path: Path) -> None:
     base = build(layout, padding=3)
     grown = extend(base, TERMS)
     grown.save(tmp_path / "grown")
@@ -175,7 +175,7 @@ def test_rows_can_be_trained_on_after_loading(layout: str, tmp_path: Path) -> No
         assert torch.equal(rows.original[:first], originals(base)[name][:first])  # type: ignore[union-attr]
 
 
-def test_broken_promise_is_not_saved(tmp_path: Path) -> None:
+def test_changed_original_rows_are_not_saved(tmp_path: Path) -> None:
     grown = extend(build("gpt2"), TERMS)
     with torch.no_grad():
         grown.network.tokens.original[5] += 1e-6  # type: ignore[union-attr, operator]
@@ -207,7 +207,7 @@ def test_other_number_formats(dtype: torch.dtype, tmp_path: Path) -> None:
     assert narrow.network.tokens.original.dtype == dtype  # type: ignore[union-attr]
 
 
-def test_finer_rows_over_a_coarse_model() -> None:
+def test_float32_rows_over_a_bfloat16_model() -> None:
     base = build("gpt2")
     base.network.bfloat16()
     grown = extend(base, TERMS)
@@ -234,7 +234,7 @@ def test_padded_matrices_stay_at_a_round_number(padding: int, multiple: int) -> 
 
 
 def test_added_rows_belong_to_their_ids() -> None:
-    """The row of each new id is made of the pieces that the record gives for it."""
+    """Each new row is the mean of the pieces in the record of its id."""
     base = build("neox", padding=2)
     grown = extend(base, TERMS)
     assert grown.extension is not None
@@ -264,7 +264,7 @@ def test_intermediate_pieces_get_rows() -> None:
     assert len(grown.network.tokens.added) == len(grown.tokenizer) - len(base.tokenizer)  # type: ignore[union-attr, arg-type]
 
 
-def test_base_model_is_not_touched() -> None:
+def test_base_model_is_not_modified() -> None:
     base = build("gpt2")
     before = {name: p.clone() for name, p in base.network.state_dict().items()}
     grown = extend(base, TERMS)
@@ -296,11 +296,11 @@ def test_given_vectors_choose_the_neighbours() -> None:
     assert torch.equal(grown.network.tokens.added[0], base.network.tokens.weight[7])  # type: ignore[union-attr, index]
 
 
-def test_what_does_not_fit_is_refused() -> None:
+def test_inconsistent_arguments_are_refused() -> None:
     base = build("gpt2")
     with pytest.raises(InputError, match="no new tokens"):
         grow(base, base.tokenizer)
-    with pytest.raises(CheckpointError, match="another one"):
+    with pytest.raises(CheckpointError, match="a different one"):
         grow(base, extend(make("bert"), TERMS))
     larger = extend(base.tokenizer, TERMS)
     with pytest.raises(InputError, match="unknown init"):

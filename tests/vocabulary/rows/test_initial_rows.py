@@ -1,4 +1,4 @@
-"""First values of new rows, each against a calculation by hand."""
+"""Initial rows, each against a calculation by hand."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from idiolect.vocabulary.rows.initial_rows import Init, Mixture, initial_rows, piece_mixture
+from idiolect.vocabulary.rows.initial_rows import Init, RowMixture, initial_rows, piece_mixture
 
 MATRIX = torch.tensor([[3.0, 4.0], [0.0, 1.0], [6.0, 8.0], [0.0, 0.0], [100.0, 100.0]])
 # Row 3 is all zeros and row 4 is padding: neither has been trained.
@@ -22,9 +22,9 @@ def rows(
     *,
     matrix: Tensor = MATRIX,
     trained: Tensor = TRAINED,
-    reads: bool = True,
-    predicts: bool = False,
-    neighbours: Mixture | None = None,
+    is_input: bool = True,
+    is_output: bool = False,
+    neighbours: RowMixture | None = None,
     seed: int = 0,
 ) -> Tensor:
     return initial_rows(
@@ -32,8 +32,8 @@ def rows(
         trained,
         pieces,
         init,
-        reads=reads,
-        predicts=predicts,
+        is_input=is_input,
+        is_output=is_output,
         neighbours=neighbours,
         generator=torch.Generator().manual_seed(seed),
     )
@@ -46,23 +46,23 @@ def test_subword_is_the_mean_of_the_pieces_at_the_median_norm() -> None:
     torch.testing.assert_close(made, expected)
 
 
-def test_subword_is_not_lengthened_where_it_predicts() -> None:
-    for reads in (True, False):
-        made = rows("subword", [[0, 1], [2]], reads=reads, predicts=True)
+def test_subword_is_not_rescaled_in_an_output_matrix() -> None:
+    for is_input in (True, False):
+        made = rows("subword", [[0, 1], [2]], is_input=is_input, is_output=True)
         torch.testing.assert_close(made, torch.tensor([[1.5, 2.5], [6.0, 8.0]]))
 
 
 def test_subword_of_biases_is_their_mean() -> None:
-    made = rows("subword", [[0, 1], [2]], matrix=BIAS, reads=False, predicts=True)
+    made = rows("subword", [[0, 1], [2]], matrix=BIAS, is_input=False, is_output=True)
     torch.testing.assert_close(made, torch.tensor([1.5, 6.0]))
 
 
-def test_weighted_leans_to_late_pieces_to_read_and_to_early_ones_to_predict() -> None:
+def test_weighted_prefers_late_pieces_for_input_and_early_ones_for_output() -> None:
     more, less = 1 / (1 + math.exp(-2)), 1 / (1 + math.exp(2))
     first, second = MATRIX[0], MATRIX[1]
-    read = rows("weighted", [[0, 1]], predicts=True)
+    read = rows("weighted", [[0, 1]], is_output=True)
     torch.testing.assert_close(read[0], less * first + more * second)
-    head = rows("weighted", [[0, 1]], reads=False, predicts=True)
+    head = rows("weighted", [[0, 1]], is_input=False, is_output=True)
     torch.testing.assert_close(head[0], more * first + less * second)
 
 
@@ -72,13 +72,13 @@ def test_weights_fall_by_the_same_factor_from_piece_to_piece() -> None:
     assert float(weights.sum()) == pytest.approx(1)
 
 
-def test_mean_leaves_zero_and_padding_rows_out() -> None:
+def test_mean_excludes_zero_and_padding_rows() -> None:
     made = rows("mean", [[0], [1]])
     torch.testing.assert_close(made, torch.tensor([[3.0, 13 / 3]]).repeat(2, 1))
 
 
 def test_a_token_of_no_known_pieces_gets_the_mean() -> None:
-    made = rows("subword", [[], [2]], predicts=True)
+    made = rows("subword", [[], [2]], is_output=True)
     torch.testing.assert_close(made, torch.tensor([[3.0, 13 / 3], [6.0, 8.0]]))
 
 
@@ -107,13 +107,13 @@ def test_multivariate_matches_the_covariance_even_of_fewer_rows_than_columns(cou
 
 
 @pytest.mark.parametrize("init", ["normal", "multivariate"])
-def test_chance_follows_from_the_seed(init: Init) -> None:
+def test_random_rows_depend_on_the_seed(init: Init) -> None:
     one, same, other = (rows(init, [[0]] * 3, seed=seed) for seed in (1, 1, 2))
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
 
 
 def test_neighbours_mix_rows_and_fall_back_on_pieces() -> None:
-    near = Mixture.of([([0, 2], [0.25, 0.75]), ([], [])])
-    made = rows("neighbours", [[1], [0, 1]], predicts=True, neighbours=near)
+    near = RowMixture.of([([0, 2], [0.25, 0.75]), ([], [])])
+    made = rows("neighbours", [[1], [0, 1]], is_output=True, neighbours=near)
     torch.testing.assert_close(made, torch.tensor([[5.25, 7.0], [1.5, 2.5]]))

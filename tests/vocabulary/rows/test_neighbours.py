@@ -1,4 +1,4 @@
-"""Neighbours: sparsemax by hand, and vectors that know which words are used alike."""
+"""Neighbours: sparsemax by hand, and vectors in which similar words are close."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_sparsemax_is_the_nearest_point_of_the_simplex() -> None:
         assert (distance <= (scores - other).norm(dim=1) + 1e-6).all()
 
 
-def test_mixture_leaves_out_what_has_no_vector() -> None:
+def test_mixture_excludes_tokens_without_a_vector() -> None:
     vectors = torch.tensor([[1.0, 0.0], [0.0, 0.0], [0.0, 1.0], [2.0, 0.0], [0.0, 0.0]])
     mixture = neighbour_mixture(vectors, new=torch.tensor([3, 4]), old=torch.tensor([0, 1, 2]))
     assert mixture.ids.tolist() == [0]
@@ -47,13 +47,13 @@ def words() -> Tokenizer:
     return Tokenizer.from_engine(engine)
 
 
-def test_words_used_alike_are_neighbours(words: Tokenizer) -> None:
-    draw = random.Random(0)
+def test_similar_words_are_neighbours(words: Tokenizer) -> None:
+    rng = random.Random(0)
     sides = (["cat", "dog", "wolf"], ["runs", "sleeps"]), (["iron", "gold"], ["melts", "shines"])
     texts = []
     for _ in range(2000):
-        nouns, verbs = draw.choice(sides)
-        texts.append(f"the {draw.choice(nouns)} {draw.choice(verbs)}")
+        nouns, verbs = rng.choice(sides)
+        texts.append(f"the {rng.choice(nouns)} {rng.choice(verbs)}")
     vectors = context_vectors(words, texts)
     assert len(vectors) == len(words)
     assert not vectors[words.encode("x")[0]].any()
@@ -65,7 +65,7 @@ def test_words_used_alike_are_neighbours(words: Tokenizer) -> None:
     assert float(mixture.weights.sum()) == pytest.approx(1, abs=1e-5)
 
 
-def test_windows_do_not_reach_into_the_next_document(words: Tokenizer) -> None:
+def test_windows_do_not_cross_documents(words: Tokenizer) -> None:
     apart = context_vectors(words, ["cat runs", "iron melts"] * 50)
     assert torch.nn.functional.cosine_similarity(
         apart[words.encode("cat")], apart[words.encode("iron")]

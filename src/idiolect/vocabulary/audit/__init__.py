@@ -1,1 +1,1 @@
-"""Which terms a tokenizer breaks, and which of them are worth adding."""
+"""Measure a tokenizer on a corpus, and choose the terms worth adding."""

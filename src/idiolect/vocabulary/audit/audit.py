@@ -1,10 +1,10 @@
-"""`audit`: how a tokenizer fares on a corpus, and which terms it breaks.
+"""`audit`: measure a tokenizer on a corpus, and find the terms it splits into many tokens.
 
-One pass counts every distinct stretch of text; candidate terms are what recurs among them, from
-single words to phrases that cross the tokenizer's own borders.
+Candidate terms are recurring words, codes and phrases, including phrases that the pre-tokenizer
+always splits.
 
->>> found = audit(tokenizer, Corpus("abstracts.jsonl"), general=Corpus("books/"))  # doctest: +SKIP
->>> found.choose(5000).save("terms.json")  # doctest: +SKIP
+>>> report = audit(tokenizer, Corpus("abstracts.jsonl"), general=Corpus("books/"))  # doctest: +SKIP
+>>> report.choose(5000).save("terms.json")  # doctest: +SKIP
 """
 
 from __future__ import annotations
@@ -16,107 +16,113 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from idiolect.errors import InputError
-from idiolect.vocabulary.audit.candidates import Candidate, FoundCandidates, find_candidates
-from idiolect.vocabulary.forms import see
-from idiolect.vocabulary.terms import LeftOut, Term, Terms
+from idiolect.vocabulary.audit.candidates import Candidate, CandidateSet, find_candidates
+from idiolect.vocabulary.forms import pretokenize_forms
+from idiolect.vocabulary.terms import RejectedTerm, Term, Terms
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from idiolect.text.tokenizers.tokenizer import Tokenizer
-    from idiolect.vocabulary.audit.census import Statistics
+    from idiolect.vocabulary.audit.corpus_scan import CorpusStatistics
 
 __all__ = ["Audit", "Candidate", "TermGroup", "audit"]
 
 
 @dataclass(frozen=True)
 class TermGroup:
-    """The spellings of one term: with and without a space, capital, plural."""
+    """The spellings of one term: with and without a leading space, capitalized, plural."""
 
     term: str
-    """The most frequent spelling, without space around it."""
+    """The most frequent spelling, without surrounding space."""
     candidates: tuple[Candidate, ...]
-    """Its spellings, the most useful first."""
+    """Its spellings, most tokens saved first."""
     count: int
+    """Occurrences of all spellings."""
     documents: int
+    """Documents that contain any spelling."""
     saved: int
+    """Tokens saved if each spelling were one token."""
 
 
 @dataclass
 class Audit:
-    """What a tokenizer does to a corpus, and the terms it breaks."""
+    """Statistics of a tokenizer on a corpus, and the terms that could be added to it."""
 
     tokenizer: Tokenizer
-    """The tokenizer that was audited."""
-    _found: FoundCandidates = field(repr=False)
+    """The audited tokenizer."""
+    _found: CandidateSet = field(repr=False)
 
     @property
-    def statistics(self) -> Statistics:
-        """Of the corpus."""
+    def statistics(self) -> CorpusStatistics:
+        """Statistics of the corpus."""
         return self._found.statistics
 
     @property
-    def general(self) -> Statistics | None:
-        """Of the general text, if there was any."""
+    def general(self) -> CorpusStatistics | None:
+        """Statistics of the general text, if one was given."""
         return self._found.general
 
     @property
     def candidates(self) -> list[Candidate]:
-        """Everything that could become one token, by weighted savings, the best first."""
+        """All strings that could become one token, by weighted tokens saved, best first."""
         return self._found.candidates
 
     @property
-    def left_out(self) -> list[LeftOut]:
-        """Glossary lines that cannot be or need not be taught, with the reason."""
-        return self._found.left_out
+    def rejected(self) -> list[RejectedTerm]:
+        """Glossary terms that cannot or need not be added, with the reason."""
+        return self._found.rejected
 
-    def choose(self, rows: int, *, least: float | None = None, phrases: bool = True) -> Terms:
-        """Choose the forms that save the most tokens, each against the cost of its row.
+    def choose(self, rows: int, *, min_saving: float | None = None, phrases: bool = True) -> Terms:
+        """Choose the forms that save the most tokens.
 
-        Glossary terms come first, whatever they save. The others are taken one by one, always
-        the one that saves the most beyond those taken before; a token saved counts by the
-        candidate's weight.
+        Glossary terms come first, regardless of their saving. Further forms are selected
+        greedily by the tokens they save in addition to the forms selected before, weighted by
+        `Candidate.weight`.
 
         Args:
-            rows: how many forms to choose at most: rows the embedding grows by.
-            least: the (weighted) tokens a form must still save in the corpus to be worth a row.
-                By default 2 a thousand documents, and at least 2.
-            phrases: whether to choose terms that cross the borders of the pre-tokenizer too;
-                merges and WordPiece entries cannot hold them.
+            rows: maximum number of forms. Each one adds a row to the embedding.
+            min_saving: minimum weighted tokens a form must save in the corpus to be selected.
+                By default 2 per thousand documents, and at least 2.
+            phrases: whether to include terms that the pre-tokenizer splits. Merges and WordPiece
+                entries cannot represent them.
 
         Raises:
-            InputError: a budget or a least saving below 1.
+            InputError: `rows` or `min_saving` is below 1.
         """
-        if least is None:
-            least = max(2.0, self.statistics.documents / 500)
-        if rows < 1 or least < 1:
+        if min_saving is None:
+            min_saving = max(2.0, self.statistics.documents / 500)
+        if rows < 1 or min_saving < 1:
             raise InputError(
-                f"a budget of {rows} rows and {least:g} tokens a row chooses nothing",
+                f"no term can be chosen with {rows} rows and a minimum saving of {min_saving:g}",
                 hint="both must be at least 1",
             )
-        left_out = list(self.left_out)
+        rejected = list(self.rejected)
         forced: dict[int, str] = {}
-        for term, numbers in self._found.asked:
+        for term, numbers in self._found.glossary:
             if len(forced) + len(set(numbers) - forced.keys()) > rows:
-                left_out.append(LeftOut(term, f"no row left in a budget of {rows}"))
+                rejected.append(RejectedTerm(term, f"no row left in a budget of {rows}"))
             else:
                 forced.update(dict.fromkeys(numbers, term))
         weights = np.array([candidate.weight for candidate in self.candidates])
         if not phrases:
-            seen = see(self.tokenizer, [candidate.form for candidate in self.candidates])
-            weights[[cuts > 1 for _, cuts in seen]] = 0.0
+            pretokenized = pretokenize_forms(
+                self.tokenizer, [candidate.form for candidate in self.candidates]
+            )
+            weights[[count > 1 for _, count in pretokenized]] = 0.0
         chosen: dict[str, Term] = {}
-        for pick in self._found.occurrences.choose(weights, forced, rows, least):
-            candidate = self.candidates[pick.candidate]
-            text = forced.get(pick.candidate, candidate.form.strip())
-            old = chosen.get(text, Term(text, (), candidate.source))
-            forms = (*old.forms, candidate.form)
-            chosen[text] = Term(text, forms, old.source, old.saved + pick.saved)
-        return Terms(chosen.values(), left_out)
+        for selected in self._found.occurrences.select(weights, forced, rows, min_saving):
+            candidate = self.candidates[selected.candidate]
+            text = forced.get(selected.candidate, candidate.form.strip())
+            previous = chosen.get(text, Term(text, (), candidate.source))
+            forms = (*previous.forms, candidate.form)
+            saved = previous.saved + selected.saved
+            chosen[text] = Term(text, forms, previous.source, saved)
+        return Terms(chosen.values(), rejected)
 
     @cached_property
     def groups(self) -> list[TermGroup]:
-        """The candidates by term, spellings together, by what they save, the best first."""
+        """The candidates grouped by term, most tokens saved first."""
         members: dict[str, list[int]] = {}
         for number, candidate in enumerate(self.candidates):
             members.setdefault(candidate.form.strip().casefold(), []).append(number)
@@ -148,19 +154,19 @@ def audit(
     *,
     min_documents: int | None = None,
 ) -> Audit:
-    """Measure how a tokenizer fares on a corpus, and find the terms it breaks.
+    """Measure a tokenizer on a corpus, and find the terms it splits into many tokens.
 
     Args:
         tokenizer: the tokenizer to be extended.
         corpus: documents of the domain.
-        general: documents of no domain; terms are then weighted by how typical of the domain
-            they are.
-        glossary: terms that are to be learnt whatever their counts; see `read_glossary`.
-        min_documents: documents a term of the corpus must occur in; by default one in a thousand,
-            at least 2 and at most 100.
+        general: documents of general text. If given, each candidate is weighted by how typical
+            of the domain it is.
+        glossary: terms to add regardless of their counts; see `read_glossary`.
+        min_documents: minimum number of documents that contain a candidate. By default one in a
+            thousand, at least 2 and at most 100.
 
     Raises:
-        InputError: the corpus holds no documents.
+        InputError: the corpus has no documents.
         ConfigError: the tokenizer's algorithm is unknown.
     """
     found = find_candidates(tokenizer, corpus, general, glossary or (), min_documents)

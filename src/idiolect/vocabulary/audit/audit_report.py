@@ -1,4 +1,4 @@
-"""An audit as plain data: JSON for machines, CSV for a spreadsheet."""
+"""Write an audit as JSON or CSV."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ if TYPE_CHECKING:
 
     from idiolect.text.tokenizers.tokenizer import Tokenizer
     from idiolect.vocabulary.audit.audit import Audit, Candidate
-    from idiolect.vocabulary.audit.census import Statistics
+    from idiolect.vocabulary.audit.corpus_scan import CorpusStatistics
 
-__all__ = ["audit_record", "spell", "write_csv", "write_json"]
+__all__ = ["audit_record", "format_pieces", "write_csv", "write_json"]
 
 _COLUMNS = (
-    "term", "form", "count", "documents", "pieces", "spelt", "tokens_saved", "log_odds", "z",
+    "term", "form", "count", "documents", "pieces", "tokenization", "tokens_saved", "log_odds", "z",
     "pmi", "source",
 )  # fmt: skip
 
 
-def spell(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
-    """Show how a text is cut, such as `met|form|in`."""
+def format_pieces(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
+    """Show a text's tokens, such as `met|form|in`."""
     return "|".join(tokenizer.decode_batch([[id_] for id_ in ids], skip_special_tokens=False))
 
 
 def audit_record(audit: Audit) -> dict[str, Any]:
-    """Give everything an audit found as plain data for JSON."""
+    """Convert an audit to plain data for JSON."""
     return {
         "tokenizer": {
             "kind": audit.tokenizer.kind,
@@ -51,18 +51,18 @@ def audit_record(audit: Audit) -> dict[str, Any]:
             }
             for group in audit.groups
         ],
-        "left_out": [asdict(term) for term in audit.left_out],
+        "left_out": [asdict(term) for term in audit.rejected],
     }
 
 
 def write_json(audit: Audit, path: str | Path) -> None:
-    """Write `audit_record` to a file, whole or not at all."""
+    """Write `audit_record` to a file, atomically."""
     text = json.dumps(audit_record(audit), ensure_ascii=False, indent=1)
     write_atomic(Path(path), f"{text}\n".encode())
 
 
 def write_csv(audit: Audit, path: str | Path) -> None:
-    """Write the candidate terms to a file, one spelling a line, whole or not at all."""
+    """Write the candidate terms to a file, one spelling per line, atomically."""
     table = io.StringIO()
     writer = csv.DictWriter(table, _COLUMNS)
     writer.writeheader()
@@ -72,7 +72,7 @@ def write_csv(audit: Audit, path: str | Path) -> None:
     write_atomic(Path(path), table.getvalue().encode())
 
 
-def _statistics(statistics: Statistics) -> dict[str, Any]:
+def _statistics(statistics: CorpusStatistics) -> dict[str, Any]:
     record = asdict(statistics)
     record["pieces"] = {str(pieces): n for pieces, n in sorted(statistics.pieces.items())}
     for name in ("bytes_per_token", "tokens_per_word", "unknown_share"):
@@ -86,7 +86,7 @@ def _candidate(audit: Audit, candidate: Candidate) -> dict[str, Any]:
         "count": candidate.count,
         "documents": candidate.documents,
         "pieces": len(candidate.pieces),
-        "spelt": spell(audit.tokenizer, candidate.pieces),
+        "tokenization": format_pieces(audit.tokenizer, candidate.pieces),
         "tokens_saved": candidate.saved,
         "log_odds": candidate.log_odds,
         "z": candidate.z,

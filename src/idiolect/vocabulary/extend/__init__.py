@@ -1,1 +1,1 @@
-"""Add terms to a tokenizer, and verify that nothing else changed."""
+"""Add terms to a tokenizer, and verify that other text is unchanged."""

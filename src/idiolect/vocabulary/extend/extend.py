@@ -1,4 +1,4 @@
-"""`extend`: teach a tokenizer or a model terms, prove it, and say what could not be proved.
+"""`extend`: add terms to a tokenizer or a model, verify the result, and record the verification.
 
 >>> larger = extend(tokenizer, ["HbA1c", "metformin"], general=Corpus("books/"))  # doctest: +SKIP
 >>> print(larger.extension)  # doctest: +SKIP
@@ -15,9 +15,13 @@ from idiolect.errors import ConfigError, InputError, VerificationError
 from idiolect.text.tokenizers.extension import Added, Extension, Refused
 from idiolect.text.tokenizers.tokenizer import Tokenizer
 from idiolect.vocabulary.extend import methods
-from idiolect.vocabulary.extend.folding import fold
-from idiolect.vocabulary.extend.verification import check, respelt, unreached
-from idiolect.vocabulary.forms import prepare
+from idiolect.vocabulary.extend.merge_method import add_merges
+from idiolect.vocabulary.extend.verification import (
+    compare_tokenizers,
+    find_decoding_changes,
+    find_unreachable_tokens,
+)
+from idiolect.vocabulary.forms import prepare_forms
 from idiolect.vocabulary.terms import Terms
 
 if TYPE_CHECKING:
@@ -26,7 +30,7 @@ if TYPE_CHECKING:
     from idiolect.models.language_model import LanguageModel
     from idiolect.text.tokenizers.extension import Check
     from idiolect.text.tokenizers.tokenizer import Kind
-    from idiolect.vocabulary.extend.methods import Built
+    from idiolect.vocabulary.extend.methods import DraftExtension
     from idiolect.vocabulary.forms import Form
     from idiolect.vocabulary.rows.initial_rows import Init
 
@@ -38,20 +42,21 @@ METHODS: dict[Kind, tuple[str, ...]] = {
     "unigram": ("scores",),
     "wordpiece": ("words", "append"),
 }
-"""The methods of each kind of tokenizer, the default first."""
+"""Methods by kind of tokenizer, default first."""
 
-_BUILDERS: dict[str, Callable[[Tokenizer, Sequence[Form]], Built]] = {
-    "exact": methods.exact,
-    "scores": methods.scores,
+_BUILDERS: dict[str, Callable[[Tokenizer, Sequence[Form]], DraftExtension]] = {
+    "exact": methods.add_exact,
+    "scores": methods.add_scored,
     "words": methods.add_words,
-    "append": methods.append,
+    "append": methods.add_prefixes,
 }
-_INEXACT = frozenset({"append"})
-"""Methods that by their nature also change words that only begin like a term."""
-_TIED = frozenset({"scores"})
-"""Methods under which two equally likely cuts of a word may change places: the probability of an
-unknown character hangs on the lowest score, and with it how sums are rounded."""
-_ROUNDS = 5
+_PREFIX_METHODS = frozenset({"append"})
+"""Methods that by design also change longer words that begin with a term."""
+_TIE_METHODS = frozenset({"scores"})
+"""Methods that may swap two equally likely segmentations of a word. The score of the unknown token
+depends on the lowest score of the vocabulary, and changes how sums are rounded."""
+_MAX_ATTEMPTS = 5
+"""Maximum number of drafts, each without the terms that failed in the one before."""
 
 
 @overload
@@ -87,38 +92,42 @@ def extend(
     init: Init = "subword",
     seed: int = 0,
 ) -> Tokenizer | LanguageModel:
-    """Teach a tokenizer terms, so that each becomes one token, and verify the result.
+    """Add terms to a tokenizer, so that each becomes one token, and verify the result.
 
     Args:
-        base: a `Tokenizer`, or a `LanguageModel`, whose network then grows by the rows of the new
-            tokens (see `grow`); it stays as it is.
-        terms: what `Audit.choose` returned, or plain strings, each then taught with and without
-            a space before it.
-        method: `exact`: whole words and phrases only, nothing else can change (byte-level and
-            SentencePiece BPE). `merges`: merges appended to the list, for runtimes that know
-            nothing else; terms of more than two pieces cost more than a row. `scores`: Unigram.
-            `words`: whole words in WordPiece. `append`: WordPiece entries, which also match the
-            beginnings of longer words. By default the first of those its kind has.
-        domain: text of the domain that the terms were not chosen from, to verify on.
-        general: other text, to verify that nothing else changed; `merges` also chooses its steps
-            by it.
-        rows: add at most so many ids.
-        init: for a model, how the new rows begin; see `rows`. `neighbours` learns from `domain`.
-        seed: for a model, where chance begins.
+        base: a `Tokenizer`, or a `LanguageModel`, whose network then gets a row for each new
+            token (see `grow`). It is not modified.
+        terms: the result of `Audit.choose`, or plain strings, which are added with and without a
+            leading space.
+        method: how to add the terms; by default the first one that the kind of tokenizer supports.
+
+            - `exact`: whole words and phrases only; other text cannot change. For byte-level and
+              SentencePiece BPE.
+            - `merges`: appended merges, for runtimes that support nothing else. Terms of more
+              than two pieces need more than one row. For the same kinds.
+            - `scores`: pieces with scores, for Unigram.
+            - `words`: whole words, for WordPiece.
+            - `append`: vocabulary entries that also match the beginning of longer words, for
+              WordPiece.
+        domain: held-out text of the domain, to verify on.
+        general: other text, to verify that it is unchanged. `merges` also uses it to choose the
+            order of merges.
+        rows: maximum number of new ids.
+        init: initialization of a model's new rows; see `rows`. `neighbours` learns from `domain`.
+        seed: random seed of a model's new rows.
 
     Returns:
-        A larger tokenizer, or a model with one, whose `extension` is the record of what was
-        added, refused and verified. Where nothing is left to add to one that has been extended,
-        that one itself.
+        An extended tokenizer or model. Its `extension` records what was added, refused and
+        verified. If `base` is already extended and nothing is left to add, `base` itself.
 
     Raises:
-        InputError: there are no terms, or no such method.
-        ConfigError: the tokenizer's algorithm cannot be extended.
+        InputError: there are no terms, or the method is unknown.
+        ConfigError: this kind of tokenizer cannot be extended.
         VerificationError: text without the terms, or decoding, would change.
     """
     if isinstance(base, Tokenizer):
         return _extend_tokenizer(base, terms, method, domain=domain, general=general, rows=rows)
-    # A bare tokenizer is extended without loading torch.
+    # Imported here because extending a bare tokenizer does not need torch.
     from idiolect.vocabulary.rows.grow import grow
 
     larger = _extend_tokenizer(
@@ -141,12 +150,12 @@ def _extend_tokenizer(
     rows: int | None = None,
 ) -> Tokenizer:
     if isinstance(terms, str):
-        raise InputError("a list of terms is wanted, not one text", hint=f"give [{terms!r}]")
+        raise InputError("terms must be a list, not one string", hint=f"use [{terms!r}]")
     terms = terms if isinstance(terms, Terms) else Terms.of(terms)
-    if not terms and not terms.left_out:
-        raise InputError("there are no terms to add", hint="give at least one")
-    method = _method(base, method)
-    forms, refused, notes = prepare(base, terms)
+    if not terms and not terms.rejected:
+        raise InputError("there are no terms to add", hint="pass at least one term")
+    method = _choose_method(base, method)
+    forms, refused, notes = prepare_forms(base, terms)
     earlier = {form.text: form for form in base.extension.refused} if base.extension else {}
     refused = [*earlier.values(), *(form for form in refused if form.text not in earlier)]
     forms = [form for form in forms if form.text not in earlier]
@@ -155,110 +164,117 @@ def _extend_tokenizer(
         forms = forms[:rows]
     texts = {"domain": domain, "general": general}
     given = {name: corpus for name, corpus in texts.items() if corpus is not None}
-    for _ in range(_ROUNDS):
-        built = fold(base, forms, general, rows) if method == "merges" else None
-        built = built or _BUILDERS[method](base, forms)
-        trial = _try(base, built, method, given)
-        if not trial.reasons:
+    for _ in range(_MAX_ATTEMPTS):
+        if method == "merges":
+            draft = add_merges(base, forms, general, rows)
+        else:
+            draft = _BUILDERS[method](base, forms)
+        result = _verify(base, draft, method, given)
+        if not result.failures:
             break
-        bad = {token.text: trial.reasons.get(token.id) for token in built.added}
-        refused += [Refused(text, reason) for text, reason in bad.items() if reason]
-        forms = [form for form in forms if not bad.get(form.text)]
+        failures = {token.text: result.failures.get(token.id) for token in draft.added}
+        refused += [Refused(text, reason) for text, reason in failures.items() if reason]
+        forms = [form for form in forms if not failures.get(form.text)]
     else:
         raise VerificationError(
-            f"text still changes beyond the terms after {_ROUNDS} attempts to leave terms out",
+            f"text beyond the terms still changes after {_MAX_ATTEMPTS} attempts with fewer terms",
             hint="try another method, or fewer terms",
         )
-    if base.extension and not built.added:
+    if base.extension and not draft.added:
         return base
-    refused += built.refused
-    return _record(base, built, method, refused, trial.checks, [*notes, *trial.notes])
+    refused += draft.refused
+    return _finalize(base, draft, method, refused, result.checks, [*notes, *result.notes])
 
 
 @dataclass
-class _Trial:
-    """What verifying a larger tokenizer found."""
+class _VerificationResult:
+    """The result of verifying a draft."""
 
-    reasons: dict[int, str]
-    """New ids that must go, and why."""
+    failures: dict[int, str]
+    """New ids that must be left out, and why."""
     checks: dict[str, Check] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
 
-def _try(base: Tokenizer, built: Built, method: str, texts: Mapping[str, Iterable[str]]) -> _Trial:
-    """Verify a larger tokenizer; where a term cannot be reached, no text is read yet."""
-    failed, partly = unreached(built.tokenizer, built.added)
-    trial = _Trial(dict.fromkeys(failed, "no text produces it as one token"))
-    pieces = {token.id: token.pieces for token in built.added}
-    for id_, text in respelt(base, built.tokenizer, pieces).items():
-        trial.reasons[id_] = f"decodes to {text!r}"
-    if trial.reasons:
-        return trial
+def _verify(
+    base: Tokenizer, draft: DraftExtension, method: str, texts: Mapping[str, Iterable[str]]
+) -> _VerificationResult:
+    """Verify a draft. If any new token fails in isolation, the texts are not read."""
+    failed, partly = find_unreachable_tokens(draft.tokenizer, draft.added)
+    result = _VerificationResult(dict.fromkeys(failed, "no text produces it as one token"))
+    pieces = {token.id: token.pieces for token in draft.added}
+    for id_, text in find_decoding_changes(base, draft.tokenizer, pieces).items():
+        result.failures[id_] = f"decodes to {text!r}"
+    if result.failures:
+        return result
     if partly:
-        where = "in some places only, not beside every sign"
-        trial.notes.append(f"{partly} forms are one token {where}")
+        result.notes.append(
+            f"{partly} forms are one token in some contexts only, not beside every symbol"
+        )
     for name, corpus in texts.items():
-        verdict = check(base, built.tokenizer, pieces, corpus)
-        trial.checks[name] = verdict.check
-        if verdict.misread:
+        comparison = compare_tokenizers(base, draft.tokenizer, pieces, corpus)
+        result.checks[name] = comparison.check
+        if comparison.decoding_change:
             raise VerificationError(
-                f"{name} text would no longer be decoded as before: {verdict.misread!r}",
-                hint="another method may do: " + ", ".join(METHODS[base.kind]),
+                f"{name} text would no longer decode as before: {comparison.decoding_change!r}",
+                hint="try another method: " + ", ".join(METHODS[base.kind]),
             )
-        if method in _INEXACT:
+        if method in _PREFIX_METHODS:
             continue
-        reason = f"stands in {name} text that changes beyond the terms"
-        trial.reasons |= dict.fromkeys(verdict.culprits, reason)
-        if verdict.blameless and method in _TIED:
-            trial.notes.append(
-                f"in {name} text some words have another, equally likely cut: {verdict.blameless!r}"
+        reason = f"occurs in {name} text that changes beyond the terms"
+        result.failures |= dict.fromkeys(comparison.causes, reason)
+        if comparison.unexplained and method in _TIE_METHODS:
+            result.notes.append(
+                f"some words of the {name} text have another, equally likely segmentation: "
+                f"{comparison.unexplained!r}"
             )
-        elif verdict.blameless:
+        elif comparison.unexplained:
             raise VerificationError(
-                f"{name} text without new terms changes: {verdict.blameless!r}",
-                hint="another method may do: " + ", ".join(METHODS[base.kind]),
+                f"{name} text without new terms changes: {comparison.unexplained!r}",
+                hint="try another method: " + ", ".join(METHODS[base.kind]),
             )
-    return trial
+    return result
 
 
-def _method(base: Tokenizer, method: str | None) -> str:
+def _choose_method(base: Tokenizer, method: str | None) -> str:
     known = METHODS.get(base.kind)
     if known is None:
         raise ConfigError(
-            f"a {base.kind} tokenizer cannot be extended", hint=f"known: {', '.join(METHODS)}"
+            f"a {base.kind} tokenizer cannot be extended", hint=f"supported: {', '.join(METHODS)}"
         )
     if method is not None and method not in known:
         raise InputError(
-            f"no method {method!r} for a {base.kind} tokenizer", hint=f"known: {', '.join(known)}"
+            f"no method {method!r} for a {base.kind} tokenizer",
+            hint=f"supported: {', '.join(known)}",
         )
     return method or known[0]
 
 
-def _record(
+def _finalize(
     base: Tokenizer,
-    built: Built,
+    draft: DraftExtension,
     method: str,
     refused: Sequence[Refused],
     checks: dict[str, Check],
     notes: Sequence[str],
 ) -> Tokenizer:
-    """Attach the record; that of an earlier extension is continued."""
+    """Attach the record of the extension, combined with that of an earlier extension."""
     earlier = base.extension
     unverified = [
-        f"{text} ({what}): none was given"
-        for name, text, what in (
+        f"{text} ({purpose}): none was given"
+        for name, text, purpose in (
             ("domain", "domain text", "whether the terms are used, and how much they save"),
             ("general", "general text", "whether it keeps its ids"),
         )
         if name not in checks
     ]
-    added = tuple(built.added)
+    added = tuple(draft.added)
     if earlier:
-        flat = [
+        in_base_ids = [
             Added(token.id, token.text, tuple(earlier.to_base(list(token.pieces))), token.kind)
             for token in added
         ]
-        added = (*earlier.added, *flat)
+        added = (*earlier.added, *in_base_ids)
     extension = Extension(
         method=method,
         base=earlier.base if earlier else base.fingerprint,
@@ -268,6 +284,6 @@ def _record(
         checks=checks,
         unverified=tuple(unverified),
         notes=tuple(notes),
-        replaced=built.replaced,
+        replaced=draft.replaced,
     )
-    return Tokenizer.from_engine(built.tokenizer.engine, base.settings, extension)
+    return Tokenizer.from_engine(draft.tokenizer.engine, base.settings, extension)

@@ -1,11 +1,12 @@
-"""How each kind of tokenizer is taught a term: one small function a method.
+"""The methods that add terms to a tokenizer, one function each.
 
-None of them changes what other text becomes,
-except `append`, and `merges` by the steps it needs; what really happened is measured afterwards.
+They leave the tokenization of other text unchanged, with two exceptions: `append`, and the
+intermediate tokens of `merges`. Verification measures the actual effect afterwards.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -16,155 +17,168 @@ from idiolect.text.tokenizers.append import append_pieces
 from idiolect.text.tokenizers.byte_level import to_characters
 from idiolect.text.tokenizers.extension import Added, Refused
 from idiolect.text.tokenizers.tokenizer import Tokenizer
-from idiolect.vocabulary.extend.borders import isolate, isolates
-from idiolect.vocabulary.forms import see
+from idiolect.vocabulary.extend.protected_terms import can_protect_terms, protect_terms
+from idiolect.vocabulary.forms import pretokenize_forms
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from idiolect.vocabulary.forms import Form
 
-__all__ = ["Built", "add_words", "append", "exact", "scores"]
+__all__ = ["DraftExtension", "add_exact", "add_prefixes", "add_scored", "add_words"]
 
-_MARGIN = 5e-4
-"""By how much a new Unigram piece beats the pieces it is made of, for each place where it joins
-two and once more: enough to win against them, and against smaller new pieces that lie in it, but
-too little to win against anything else (in natural logarithms of probability)."""
+_SCORE_MARGIN = 5e-4
+"""Log-probability (natural) by which a new Unigram piece exceeds the sum of its pieces' scores,
+multiplied by twice their number minus one. It is enough to win against those pieces and against
+shorter new pieces inside it, and too little to win against any other segmentation."""
+
+_UNUSED_ENTRY = "a vocabulary entry that the tokenizer never produces"
 
 
 @dataclass(frozen=True)
-class Built:
-    """A larger tokenizer, not yet verified."""
+class DraftExtension:
+    """An extended tokenizer that is not yet verified."""
 
     tokenizer: Tokenizer
     added: Sequence[Added]
     refused: Sequence[Refused]
     replaced: dict[str, Any] = field(default_factory=dict)
-    """Parts of the pipeline as they were, where they had to be replaced."""
+    """Original components of the engine that had to be replaced, by name."""
 
 
-def exact(tokenizer: Tokenizer, forms: Sequence[Form]) -> Built:
-    """Add BPE entries without merges: a pre-token in the vocabulary is emitted whole.
+def add_exact(tokenizer: Tokenizer, forms: Sequence[Form]) -> DraftExtension:
+    """Add BPE entries without merges: a pre-token in the vocabulary becomes one token.
 
-    That is the engine's `ignore_merges`, made for Llama 3. Every other pre-token takes the old
-    path, so nothing else can change, unless the base vocabulary holds a word that its own merges
-    do not build; verification would find it. With SentencePiece a word and the comma after it are
-    one pre-token, so there every term is kept apart by the pattern that cuts.
+    This uses the engine's `ignore_merges` option, made for Llama 3. Other pre-tokens are merged as
+    before. The exception is a word of the original vocabulary that its merges never produce, which
+    verification detects. In SentencePiece a word and the comma after it are one pre-token, so
+    there every term is protected by the split pattern.
     """
     byte_level = tokenizer.kind == "byte-bpe"
-    apart = [form for form in forms if form.phrase or not byte_level]
-    names = [to_characters(form.seen.encode()) if byte_level else form.seen for form in forms]
-    return _grow(tokenizer, forms, names, apart, ignore_merges=True)
+    protected = [form for form in forms if form.is_phrase or not byte_level]
+    names = [
+        to_characters(form.normalized.encode()) if byte_level else form.normalized for form in forms
+    ]
+    return _add_entries(tokenizer, forms, names, protected, ignore_merges=True)
 
 
-def scores(tokenizer: Tokenizer, forms: Sequence[Form]) -> Built:
-    """Add Unigram pieces, each just more likely than the pieces it is made of now.
+def add_scored(tokenizer: Tokenizer, forms: Sequence[Form]) -> DraftExtension:
+    """Add Unigram pieces, each slightly more likely than the pieces that encode it now.
 
-    So it wins where those would have been used, and only there; with a higher score it would
-    also change the words around it.
+    So a new piece replaces exactly those. With a higher score it would also change the
+    segmentation of the words around it.
     """
     model = json.loads(tokenizer.engine.to_str())["model"]
     known = [score for _, score in model["vocab"]]
-    # Beyond the vocabulary lie added tokens; the unknown piece costs what the engine takes.
+    # The engine scores the unknown piece 10 below the minimum. Added tokens have no score.
     unknown = min(known) - 10.0
     values = [
         sum(
             unknown if piece == model["unk_id"] or piece >= len(known) else known[piece]
             for piece in form.pieces
         )
-        + _MARGIN * (2 * len(form.pieces) - 1)
+        + _SCORE_MARGIN * (2 * len(form.pieces) - 1)
         for form in forms
     ]
-    return _grow(tokenizer, forms, [form.seen for form in forms], _phrases(forms), values=values)
+    names = [form.normalized for form in forms]
+    phrases = [form for form in forms if form.is_phrase]
+    return _add_entries(tokenizer, forms, names, phrases, values=values)
 
 
-def append(tokenizer: Tokenizer, forms: Sequence[Form]) -> Built:
-    """Add WordPiece entries; they also match where a longer word begins with them.
+def add_prefixes(tokenizer: Tokenizer, forms: Sequence[Form]) -> DraftExtension:
+    """Add WordPiece entries, which also match the beginning of longer words.
 
-    That is how WordPiece works, longest match first, and what the uses inside longer words in the
-    record count.
+    WordPiece takes the longest match first. `Check.inside_words` counts these uses.
     """
     refused = [
-        Refused(form.text, "crosses a border of the pre-tokenizer") for form in forms if form.phrase
+        Refused(form.text, "crosses a pre-token boundary") for form in forms if form.is_phrase
     ]
-    kept = [form for form in forms if not form.phrase]
-    built = _grow(tokenizer, kept, [form.seen for form in kept], ())
-    return Built(built.tokenizer, built.added, [*built.refused, *refused])
+    kept = [form for form in forms if not form.is_phrase]
+    draft = _add_entries(tokenizer, kept, [form.normalized for form in kept], ())
+    return DraftExtension(draft.tokenizer, draft.added, [*draft.refused, *refused])
 
 
-def add_words(tokenizer: Tokenizer, forms: Sequence[Form]) -> Built:
-    """Add whole words to a WordPiece tokenizer: found in the text before it is cut into pieces.
+def add_words(tokenizer: Tokenizer, forms: Sequence[Form]) -> DraftExtension:
+    """Add whole words to a WordPiece tokenizer, matched before the text is pre-tokenized.
 
-    Only between characters that belong to no word, so longer words stay what they were.
+    They match only between non-word characters, so longer words are unchanged.
     """
     engine = tokenizers.Tokenizer.from_str(tokenizer.engine.to_str())
     engine.add_tokens(
-        [tokenizers.AddedToken(f.seen, single_word=True, normalized=True) for f in forms]
+        [tokenizers.AddedToken(f.normalized, single_word=True, normalized=True) for f in forms]
     )
     added = []
     refused = []
     for form in forms:
-        id_ = engine.token_to_id(form.seen)
+        id_ = engine.token_to_id(form.normalized)
         if id_ is None or id_ < len(tokenizer):
-            refused.append(Refused(form.text, "an entry of the vocabulary that is never reached"))
+            refused.append(Refused(form.text, _UNUSED_ENTRY))
         else:
-            added.append(Added(id_, form.text, form.pieces, "phrase" if form.phrase else "word"))
-    return Built(Tokenizer.from_engine(engine, tokenizer.settings), added, refused)
+            added.append(_added(id_, form))
+    return DraftExtension(Tokenizer.from_engine(engine, tokenizer.settings), added, refused)
 
 
-def _phrases(forms: Sequence[Form]) -> list[Form]:
-    return [form for form in forms if form.phrase]
+def _added(id_: int, form: Form) -> Added:
+    return Added(id_, form.text, form.pieces, "phrase" if form.is_phrase else "word")
 
 
-def _grow(
+def _add_entries(
     tokenizer: Tokenizer,
     forms: Sequence[Form],
     names: Sequence[str],
-    apart: Sequence[Form],
+    protected: Sequence[Form],
     *,
     values: Sequence[float] = (),
     ignore_merges: bool = False,
-) -> Built:
-    """Append entries to the vocabulary, and keep some forms apart from the text around them."""
+) -> DraftExtension:
+    """Append entries to the vocabulary, and protect some forms from the pre-tokenizer.
+
+    Args:
+        tokenizer: the tokenizer to extend.
+        forms: the forms to add.
+        names: the vocabulary entry of each form.
+        protected: the forms that the pre-tokenizer must keep whole.
+        values: Unigram scores of the entries.
+        ignore_merges: whether BPE emits pre-tokens that are in the vocabulary whole.
+    """
     vocab = tokenizer.engine.get_vocab(with_added_tokens=True)
-    base = json.loads(tokenizer.engine.to_str())
-    original = base
+    original = json.loads(tokenizer.engine.to_str())
     earlier = tokenizer.extension
     if earlier and earlier.replaced:
-        original = base | earlier.replaced
-    cannot = bool(apart) and not isolates(original)
+        original |= earlier.replaced
+    unsupported = bool(protected) and not can_protect_terms(original)
     kept: dict[str, int] = {}
     refused = []
     for i, (form, name) in enumerate(zip(forms, names, strict=True)):
-        if cannot and form in apart:
-            refused.append(Refused(form.text, "crosses a border of a pre-tokenizer of this kind"))
+        if unsupported and form in protected:
+            reason = "this type of pre-tokenizer cannot be changed to keep it whole"
+            refused.append(Refused(form.text, reason))
         elif name in vocab:
-            refused.append(Refused(form.text, "an entry of the vocabulary that is never reached"))
+            refused.append(Refused(form.text, _UNUSED_ENTRY))
         elif kept.setdefault(name, i) != i:
-            refused.append(Refused(form.text, f"spelt like {forms[kept[name]].text!r}"))
+            refused.append(Refused(form.text, f"identical to {forms[kept[name]].text!r}"))
     chosen = list(kept.values())
     larger = append_pieces(
         tokenizer, list(kept), scores=[values[i] for i in chosen] if values else ()
     )
-    pipeline = json.loads(larger.engine.to_str())
+    config = json.loads(larger.engine.to_str())
     if ignore_merges:
-        pipeline["model"]["ignore_merges"] = True
+        config["model"]["ignore_merges"] = True
     terms = [forms[i] for i in chosen]
-    alone = {form.seen for form in apart} & {form.seen for form in terms}
+    whole = {form.normalized for form in protected} & {form.normalized for form in terms}
     replaced: dict[str, Any] = {}
-    if alone or (earlier and earlier.replaced):
+    if whole or (earlier and earlier.replaced):
         replaced = {part: original[part] for part in ("normalizer", "pre_tokenizer", "decoder")}
-        pipeline |= json.loads(json.dumps(replaced))
-        apart_before = [
+        config |= copy.deepcopy(replaced)
+        earlier_terms = [
             token.text
             for token in (earlier.added if earlier else ())
             if token.kind == "phrase" or tokenizer.kind == "sentencepiece-bpe"
         ]
-        alone |= {seen for seen, _ in see(tokenizer, apart_before)}
-        isolate(pipeline, sorted(alone), vocab if tokenizer.kind != "byte-bpe" else ())
-    added = [
-        Added(len(tokenizer) + n, form.text, form.pieces, "phrase" if form.phrase else "word")
-        for n, form in enumerate(terms)
-    ]
-    engine = tokenizers.Tokenizer.from_str(json.dumps(pipeline))
-    return Built(Tokenizer.from_engine(engine, tokenizer.settings), added, refused, replaced)
+        whole |= {normalized for normalized, _ in pretokenize_forms(tokenizer, earlier_terms)}
+        protect_terms(config, sorted(whole), vocab if tokenizer.kind != "byte-bpe" else ())
+    added = [_added(id_, form) for id_, form in enumerate(terms, len(tokenizer))]
+    engine = tokenizers.Tokenizer.from_str(json.dumps(config))
+    return DraftExtension(
+        Tokenizer.from_engine(engine, tokenizer.settings), added, refused, replaced
+    )

@@ -1,8 +1,8 @@
-"""What an extension must hold before it is handed out, checked on real text.
+"""Verify an extended tokenizer on real text, before it is returned.
 
-- Replacing new ids by the base pieces they stand for gives back the base ids: so text without new
-  terms has the ids it had, and nothing changes around the terms.
-- Decoding gives the text it gave before.
+- Replacing each new id by its original pieces restores the original ids. So text without new terms
+  keeps its ids, and nothing changes around the terms.
+- Decoding returns the same text as before.
 - Every new term is one token in context.
 """
 
@@ -20,35 +20,43 @@ if TYPE_CHECKING:
     from idiolect.text.tokenizers.extension import Added
     from idiolect.text.tokenizers.tokenizer import Tokenizer
 
-__all__ = ["Verdict", "check", "respelt", "unreached"]
+__all__ = [
+    "CorpusComparison",
+    "compare_tokenizers",
+    "find_decoding_changes",
+    "find_unreachable_tokens",
+]
 
-_PLACES = {True: ("a{} b", "the{} and", "){} (", "a{}.", "a{},"), False: ("{} b", "({})", "\n{}\n")}
-"""Where to look for a form with a space before it, and for one without. There are several, since a
-longer term may begin with the word before."""
+_CONTEXTS = {
+    True: ("a{} b", "the{} and", "){} (", "a{}.", "a{},"),
+    False: ("{} b", "({})", "\n{}\n"),
+}
+"""Contexts to try for a form with a leading space, and for one without. In one of them, a longer
+term may start with the preceding word and win."""
 
 
 @dataclass
-class Verdict:
-    """The result of a check, and who is to blame for what went wrong."""
+class CorpusComparison:
+    """The differences between two tokenizers on a corpus, and the new ids that cause them."""
 
     check: Check
-    culprits: set[int] = field(default_factory=set)
-    """New ids in documents that changed."""
-    blameless: str = ""
-    """Beginning of a document that changed though no new id is in it; empty if there is none."""
-    misread: str = ""
+    causes: set[int] = field(default_factory=set)
+    """New ids at changes beyond the terms."""
+    unexplained: str = ""
+    """Beginning of a document that changed without a new id nearby; empty if there is none."""
+    decoding_change: str = ""
     """Beginning of a document that is no longer decoded as before; empty if there is none."""
 
 
-def unreached(larger: Tokenizer, added: Sequence[Added]) -> tuple[set[int], int]:
-    """Find new ids that text cannot produce.
+def find_unreachable_tokens(larger: Tokenizer, added: Sequence[Added]) -> tuple[set[int], int]:
+    """Find new ids that encoding their text in context does not produce.
 
     Returns:
-        The ids that are not, and how many others are one token in only some of the places tried.
+        These ids, and the number of other ids that only some of the contexts produce.
     """
     failed = set()
     partly = 0
-    for spaced, contexts in _PLACES.items():
+    for spaced, contexts in _CONTEXTS.items():
         tokens = [t for t in added if t.kind != "part" and t.text.startswith(" ") is spaced]
         reached = [
             [token.id in ids for token, ids in zip(tokens, encoded, strict=True)]
@@ -58,7 +66,7 @@ def unreached(larger: Tokenizer, added: Sequence[Added]) -> tuple[set[int], int]
             ]
         ]
         for i, token in enumerate(tokens):
-            found = [places[i] for places in reached]
+            found = [in_context[i] for in_context in reached]
             if not any(found):
                 failed.add(token.id)
             elif not all(found):
@@ -66,78 +74,78 @@ def unreached(larger: Tokenizer, added: Sequence[Added]) -> tuple[set[int], int]
     return failed, partly
 
 
-def respelt(
+def find_decoding_changes(
     base: Tokenizer, larger: Tokenizer, pieces: Mapping[int, Sequence[int]]
 ) -> dict[int, str]:
-    """Find new ids that decode to other text than their pieces, white space aside.
+    """Find new ids that decode to different text than their pieces, ignoring whitespace.
 
-    The WordPiece decoder, for one, tidies each token, and makes "don't" of a token `do not`.
+    For example, the WordPiece decoder cleans up each token, and decodes `do not` as "don't".
 
     Returns:
-        What each of them decodes to.
+        The decoded text of each such id.
     """
     anchor = base.encode("a", special_tokens=False)
     known = {i: p for i, p in pieces.items() if base.unk_id not in p}
-    was = base.decode_batch([[*anchor, *p] for p in known.values()], skip_special_tokens=False)
-    now = larger.decode_batch([[*anchor, i] for i in known], skip_special_tokens=False)
+    before = base.decode_batch([[*anchor, *p] for p in known.values()], skip_special_tokens=False)
+    after = larger.decode_batch([[*anchor, i] for i in known], skip_special_tokens=False)
     return {
-        i: b[1:].strip()
-        for i, a, b in zip(known, was, now, strict=True)
-        if "".join(a.split()) != "".join(b.split())
+        i: new[1:].strip()
+        for i, old, new in zip(known, before, after, strict=True)
+        if "".join(old.split()) != "".join(new.split())
     }
 
 
-def check(
+def compare_tokenizers(
     base: Tokenizer, larger: Tokenizer, pieces: Mapping[int, Sequence[int]], corpus: Iterable[str]
-) -> Verdict:
-    """Compare two tokenizers on a corpus.
+) -> CorpusComparison:
+    """Compare a tokenizer and its extension on a corpus.
 
     Args:
-        base: the smaller one.
-        larger: the one with new ids.
-        pieces: for each new id the ids of `base` it stands for.
-        corpus: documents; all are read, few at a time.
+        base: the original tokenizer.
+        larger: the extended tokenizer.
+        pieces: for each new id, the ids of `base` that it replaces.
+        corpus: the documents, read in batches.
     """
     size = len(base)
-    documents = changed = otherwise = with_terms = uses = inside = before = after = 0
+    documents = changed = decoding_changes = with_terms = uses = inside = before = after = 0
     used: set[int] = set()
-    culprits: set[int] = set()
-    blameless = misread = ""
+    causes: set[int] = set()
+    unexplained = decoding_change = ""
     for texts in batches(corpus):
         old = base.encode_batch(texts, special_tokens=False)
         encodings = larger.engine.encode_batch(texts, add_special_tokens=False)
         new = [encoding.ids for encoding in encodings]
         different = [i for i, (a, b) in enumerate(zip(old, new, strict=True)) if a != b]
-        was = base.decode_batch([old[i] for i in different], skip_special_tokens=False)
-        now = larger.decode_batch([new[i] for i in different], skip_special_tokens=False)
-        lost = [
+        old_texts = base.decode_batch([old[i] for i in different], skip_special_tokens=False)
+        new_texts = larger.decode_batch([new[i] for i in different], skip_special_tokens=False)
+        changes = [
             texts[i]
-            for i, a, b in zip(different, was, now, strict=True)
-            if base.unk_id not in old[i] and _lost(texts[i], a, b)
+            for i, a, b in zip(different, old_texts, new_texts, strict=True)
+            if base.unk_id not in old[i] and _decodes_worse(texts[i], a, b)
         ]
-        misread = misread or (lost[0][:80] if lost else "")
-        otherwise += len(lost)
+        decoding_change = decoding_change or (changes[0][:80] if changes else "")
+        decoding_changes += len(changes)
         documents += len(texts)
         before += sum(map(len, old))
         after += sum(map(len, new))
         for i in different:
-            fresh = [(place, id_) for place, id_ in enumerate(new[i]) if id_ >= size]
-            near = _blame(old[i], new[i], pieces)
-            if near is not None:
+            new_uses = [(position, id_) for position, id_ in enumerate(new[i]) if id_ >= size]
+            nearby = _ids_near_change(old[i], new[i], pieces)
+            if nearby is not None:
                 changed += 1
-                culprits |= near
-                if not near:
-                    blameless = blameless or texts[i][:80]
-            with_terms += bool(fresh)
-            uses += len(fresh)
-            used.update(id_ for _, id_ in fresh)
+                causes |= nearby
+                if not nearby:
+                    unexplained = unexplained or texts[i][:80]
+            with_terms += bool(new_uses)
+            uses += len(new_uses)
+            used.update(id_ for _, id_ in new_uses)
             offsets = encodings[i].offsets
-            inside += sum(_inside(texts[i], *offsets[place]) for place, _ in fresh)
-    return Verdict(
+            inside += sum(_cuts_a_word(texts[i], *offsets[position]) for position, _ in new_uses)
+    return CorpusComparison(
         Check(
             documents=documents,
             changed=changed,
-            decoded_otherwise=otherwise,
+            decoded_otherwise=decoding_changes,
             with_terms=with_terms,
             uses=uses,
             used=len(used),
@@ -145,18 +153,22 @@ def check(
             tokens_before=before,
             tokens_after=after,
         ),
-        culprits,
-        blameless,
-        misread,
+        causes,
+        unexplained,
+        decoding_change,
     )
 
 
-def _blame(
+def _ids_near_change(
     old: Sequence[int], new: Sequence[int], pieces: Mapping[int, Sequence[int]]
 ) -> set[int] | None:
-    """Find the new ids at and around what does not turn back into the old ids; None if all does."""
+    """Return the new ids in and beside the range that cannot be mapped back to the old ids.
+
+    Returns:
+        The new ids, possibly none, or None if everything maps back.
+    """
     sources: list[tuple[int, int]] = [
-        (piece, place) for place, id_ in enumerate(new) for piece in pieces.get(id_, (id_,))
+        (piece, position) for position, id_ in enumerate(new) for piece in pieces.get(id_, (id_,))
     ]
     restored = [piece for piece, _ in sources]
     if restored == old:
@@ -170,17 +182,17 @@ def _blame(
     return {id_ for id_ in new[first : last + 1] if id_ in pieces}
 
 
-def _lost(text: str, was: str, now: str) -> bool:
-    """Whether decoding lost something it kept before.
+def _decodes_worse(text: str, before: str, after: str) -> bool:
+    """Return whether decoding loses something that it kept before.
 
-    WordPiece and others never gave back all white space; a new token may only restore some.
+    Whitespace is ignored if it was not preserved before, as with WordPiece.
     """
-    if was == text:
-        return now != text
-    return "".join(was.split()) != "".join(now.split())
+    if before == text:
+        return after != text
+    return "".join(before.split()) != "".join(after.split())
 
 
-def _inside(text: str, start: int, end: int) -> bool:
-    """Whether a range of a text begins or ends in the middle of a word."""
+def _cuts_a_word(text: str, start: int, end: int) -> bool:
+    """Return whether a range of a text begins or ends inside a word."""
     begins = start > 0 and text[start].isalnum() and text[start - 1].isalnum()
     return begins or (end < len(text) and text[end - 1].isalnum() and text[end].isalnum())

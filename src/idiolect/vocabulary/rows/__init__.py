@@ -1,1 +1,1 @@
-"""Embedding rows for new tokens: grown, initialised and distilled."""
+"""Grow, initialize and distill the embedding rows of new tokens."""

@@ -1,8 +1,7 @@
-"""Snippets of a corpus in which new tokens stand, found in one pass.
+"""Collect snippets of a corpus that contain new tokens, in one pass.
 
-What is notable: a snippet counts for every new token in it. In text of the domain terms stand close
-together, so a few thousand snippets are enough for thousands of terms, and the pass ends as soon as
-every term has its share.
+A snippet counts for every new token in it. In domain text, terms occur close together, so a few
+thousand snippets are enough for thousands of terms. The pass ends once every token has enough.
 """
 
 from __future__ import annotations
@@ -23,60 +22,62 @@ if TYPE_CHECKING:
 __all__ = ["Contexts", "Snippet", "find_contexts"]
 
 Snippet = NDArray[np.int32]
-"""Ids of a part of a document, without special tokens."""
+"""Consecutive ids of a document, without special tokens. (length,), int32."""
 
 
 @dataclass(frozen=True)
 class Contexts:
-    """What was found."""
+    """Snippets that contain new tokens."""
 
     snippets: list[Snippet]
-    """They do not overlap."""
+    """Snippets, which do not overlap."""
     count: Counter[int]
-    """In how many snippets each new id stands."""
+    """Number of snippets that contain each new id."""
 
 
 def find_contexts(
     tokenizer: Tokenizer, corpus: Iterable[str], *, first_id: int, contexts: int, length: int
 ) -> Contexts:
-    """Cut out snippets around new tokens, until each has enough or the corpus ends.
+    """Extract snippets around new tokens, until each token has enough or the corpus ends.
 
-    They come from the beginning of the corpus, so one that is sorted should be shuffled.
+    They come from the beginning of the corpus, so shuffle a sorted one first.
 
     Args:
         tokenizer: The extended tokenizer.
         corpus: Documents of the domain.
         first_id: The first new id.
-        contexts: Snippets wanted for each new id.
-        length: Tokens in a snippet, at most.
+        contexts: Number of snippets for each new id.
+        length: Maximum length of a snippet in tokens.
     """
     found = Contexts([], Counter())
-    lacking = set(range(first_id, len(tokenizer)))
+    pending = set(range(first_id, len(tokenizer)))
     for texts in batches(corpus):
         for ids in tokenizer.encode_batch(texts, special_tokens=False):
-            _cut(np.array(ids, dtype=np.int32), found, lacking, first_id, contexts, length)
-        if not lacking:
+            _take_snippets(
+                np.array(ids, dtype=np.int32), found, pending, first_id, contexts, length
+            )
+        if not pending:
             break
     return found
 
 
-def _cut(
+def _take_snippets(
     ids: NDArray[np.int32],
     found: Contexts,
-    lacking: set[int],
+    pending: set[int],
     first_id: int,
     contexts: int,
     length: int,
 ) -> None:
-    """Take the snippets of one document that are still wanted; they do not overlap."""
+    """Extract the needed snippets of one document, and update the counts and pending ids."""
     end = 0
-    for place in np.flatnonzero(ids >= first_id).tolist():
-        if place < end or int(ids[place]) not in lacking:
+    for position in np.flatnonzero(ids >= first_id).tolist():
+        if position < end or int(ids[position]) not in pending:
             continue
-        start = max(end, min(place - length // 2, len(ids) - length))
+        start = max(end, min(position - length // 2, len(ids) - length))
         end = start + length
         snippet = ids[start:end]
         found.snippets.append(snippet)
         new = set(snippet[snippet >= first_id].tolist())
         found.count.update(new)
-        lacking -= {id_ for id_ in new if found.count[id_] >= contexts}
+        pending -= {id_ for id_ in new if found.count[id_] >= contexts}

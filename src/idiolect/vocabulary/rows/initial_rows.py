@@ -1,22 +1,19 @@
-"""First values for the rows of new tokens, from the rows there are.
+"""Initialize the rows of new tokens from the trained rows of a matrix.
 
-Most of the ways are a mixture: each new row is a weighted sum of trained ones, which differ in
-whose rows and with what weights. The others draw from a distribution matched to the trained rows.
-
-    subword        mean of the pieces the term was made of; where the matrix only reads, at the norm
-                   of a trained row
-    weighted       the same, but later pieces count more where the model reads, earlier ones where
-                   it predicts (Nakash et al. 2025, AdaptiVocab, arXiv 2503.19693)
+    subword        mean of the rows of the term's pieces; in a pure input matrix, rescaled to the
+                   median norm of trained rows
+    weighted       the same, but later pieces weigh more in an input matrix, and earlier ones in an
+                   output matrix (Nakash et al. 2025, AdaptiVocab, arXiv 2503.19693)
     mean           mean of all trained rows, the same for every token
-    normal         drawn anew for each number, at the mean and deviation of its column
-    multivariate   drawn with the covariance of the columns, too (Hewitt 2021; Mundra et al. 2024,
-                   arXiv 2407.05841)
-    neighbours     sparse mixture of tokens used alike (see `neighbours`)
+    normal         random, with the mean and standard deviation of each column
+    multivariate   random, with the mean and covariance of the columns (Hewitt 2021; Mundra et al.
+                   2024, arXiv 2407.05841)
+    neighbours     sparse mixture of the rows of similar tokens (see `neighbours.py`)
 
-A mean of rows is shorter than they are. A row that is read should not be; one that also scores what
-comes next must not be made longer, for what it shares with all rows grows with it, and the token is
-then predicted everywhere: 7.6 bits per byte instead of 3.9 with the tied head of stories260K and
-500 biomedical terms, where random rows gave 4.5.
+A mean of rows has a smaller norm than the rows. In an input matrix this is corrected. It must not
+be in an output matrix: rescaling also enlarges the component that all rows share, and the token is
+then predicted everywhere. With the tied head of stories260K and 500 biomedical terms, rescaled
+rows result in 7.6 bits per byte, unscaled ones in 3.9, and random ones in 4.5.
 """
 
 from __future__ import annotations
@@ -29,32 +26,32 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["Init", "Mixture", "Order", "initial_rows", "piece_mixture"]
+__all__ = ["Init", "PieceOrder", "RowMixture", "initial_rows", "piece_mixture"]
 
 Init = Literal["subword", "weighted", "mean", "normal", "multivariate", "neighbours"]
-"""How the rows of new tokens begin."""
+"""Initialization of the rows of new tokens."""
 
-Order = Literal["even", "late", "early"]
-"""Whether all pieces of a term count the same, or the late or the early ones more."""
+PieceOrder = Literal["even", "late", "early"]
+"""Whether all pieces of a term have the same weight, or the late or the early ones more."""
 
 _STEEPNESS = 2.0
-"""Each piece counts e² times as much as the one before it, in the order of `weighted`."""
+"""Logarithm of the ratio between the weights of consecutive pieces with `weighted`."""
 
 
 @dataclass(frozen=True)
-class Mixture:
-    """For each new row, which rows it is made of and how much of each; perhaps none."""
+class RowMixture:
+    """New rows as weighted sums of existing rows, in the layout of `embedding_bag`."""
 
     ids: Tensor
-    """The rows taken, one new row's after the other's. (entries,), int64."""
+    """Rows to sum, concatenated over the new rows. (entries,), int64."""
     weights: Tensor
-    """The weight of each. (entries,), float32."""
+    """Weight of each entry. (entries,), float32."""
     starts: Tensor
-    """Where each new row's entries begin. (N,), int64."""
+    """Index of each new row's first entry. (N,), int64."""
 
     @classmethod
     def of(cls, rows: Sequence[tuple[Sequence[int], Sequence[float]]]) -> Self:
-        """Lay out ids and weights, given for each new row."""
+        """Make a mixture from the ids and weights of each new row."""
         sizes = torch.tensor([len(ids) for ids, _ in rows], dtype=torch.long)
         return cls(
             torch.tensor([id_ for ids, _ in rows for id_ in ids], dtype=torch.long),
@@ -64,33 +61,33 @@ class Mixture:
 
     @property
     def empty(self) -> Tensor:
-        """Which new rows have no entries. (N,), bool."""
+        """Mask of the new rows without entries. (N,), bool."""
         end = torch.tensor([len(self.ids)])
         return torch.cat([self.starts[1:], end]) == self.starts
 
     def apply(self, matrix: Tensor) -> Tensor:
-        """Mix rows; what has no entries is zero. Shape: (V, width) to (N, width)."""
+        """Compute the new rows; those without entries are zero. Shape: (V, width) to (N, width)."""
         return F.embedding_bag(
             self.ids, matrix, self.starts, mode="sum", per_sample_weights=self.weights
         )
 
 
-def piece_mixture(pieces: Sequence[Sequence[int]], order: Order = "even") -> Mixture:
-    """Mix the rows of each term's pieces.
+def piece_mixture(pieces: Sequence[Sequence[int]], order: PieceOrder = "even") -> RowMixture:
+    """Return the mixture of each term's pieces.
 
     >>> piece_mixture([[7, 9]], "late").weights
     tensor([0.1192, 0.8808])
 
     Args:
-        pieces: For each new token the ids it was made of.
-        order: Which of them count more.
+        pieces: The ids of each new token's pieces.
+        order: Which pieces weigh more.
     """
     slope = {"even": 0.0, "late": _STEEPNESS, "early": -_STEEPNESS}[order]
 
     def weights(count: int) -> list[float]:
         return (slope * torch.arange(count, dtype=torch.float32)).softmax(0).tolist()
 
-    return Mixture.of([(ids, weights(len(ids))) for ids in pieces])
+    return RowMixture.of([(ids, weights(len(ids))) for ids in pieces])
 
 
 def initial_rows(
@@ -99,53 +96,58 @@ def initial_rows(
     pieces: Sequence[Sequence[int]],
     init: Init,
     *,
-    reads: bool,
-    predicts: bool,
-    neighbours: Mixture | None,
+    is_input: bool,
+    is_output: bool,
+    neighbours: RowMixture | None,
     generator: torch.Generator,
 ) -> Tensor:
-    """Give new tokens their first rows in one matrix of a vocabulary.
+    """Initialize the rows of new tokens in one vocabulary matrix.
 
     Shape: matrix (V, width) or (V,) for biases, trained (V,), result (N, width) or (N,), float32.
 
     Args:
-        matrix: The rows there are.
-        trained: Which of them have been trained.
-        pieces: For each new token the ids it was made of; where there are none it gets the mean of
-            the trained rows.
-        init: How; see this module's head.
-        reads: Whether the matrix is what the model reads.
-        predicts: Whether it scores what comes next; a tied one does both.
-        neighbours: The mixture of that init; a token it knows nothing of is made of its pieces.
-        generator: Where chance comes from.
+        matrix: The existing rows.
+        trained: Mask of the trained rows.
+        pieces: The ids of each new token's pieces. A token without pieces gets the mean of the
+            trained rows.
+        init: The initialization; see the module docstring.
+        is_input: Whether the matrix is an input embedding.
+        is_output: Whether the matrix is an output projection. A tied matrix is both.
+        neighbours: The mixture for `neighbours`. A token without entries is initialized as with
+            `subword`.
+        generator: The random generator.
     """
     table = matrix.float().reshape(len(matrix), -1)
     if init in ("normal", "multivariate"):
-        rows = _draw(table[trained], len(pieces), init == "multivariate", generator)
+        rows = _sample_rows(table[trained], len(pieces), init == "multivariate", generator)
     elif init == "mean":
         rows = table[trained].mean(0).repeat(len(pieces), 1)
     else:
-        order: Order = "even"
+        order: PieceOrder = "even"
         if init == "weighted":
-            order = "late" if reads else "early"
-        rows = _of_pieces(table, trained, piece_mixture(pieces, order), at_norm=not predicts)
+            order = "late" if is_input else "early"
+        mixture = piece_mixture(pieces, order)
+        rows = _mix_pieces(table, trained, mixture, rescale=not is_output)
         if neighbours is not None:
             rows = torch.where(neighbours.empty[:, None], rows, neighbours.apply(table))
     return rows.view(-1, *matrix.shape[1:])
 
 
-def _of_pieces(table: Tensor, trained: Tensor, mixture: Mixture, *, at_norm: bool) -> Tensor:
-    """Mix pieces, and perhaps bring the rows to the median norm of trained ones."""
+def _mix_pieces(table: Tensor, trained: Tensor, mixture: RowMixture, *, rescale: bool) -> Tensor:
+    """Mix the pieces, and optionally rescale to the median norm of trained rows."""
     rows = mixture.apply(table)
     rows[mixture.empty] = table[trained].mean(0)
-    if not at_norm:
+    if not rescale:
         return rows
     norms: Tensor = torch.linalg.vector_norm(table[trained], dim=1)
     return F.normalize(rows, dim=1) * norms.median()
 
 
-def _draw(rows: Tensor, count: int, correlated: bool, generator: torch.Generator) -> Tensor:
-    """Draw rows like those given; there may be fewer of them than columns."""
+def _sample_rows(rows: Tensor, count: int, correlated: bool, generator: torch.Generator) -> Tensor:
+    """Sample rows from a normal distribution fitted to the given rows.
+
+    There may be fewer given rows than columns.
+    """
     rows = rows.double()
     mean = rows.mean(0)
     rows = rows - mean

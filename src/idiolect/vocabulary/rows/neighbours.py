@@ -1,11 +1,12 @@
-"""Which old tokens a new one is used like, and a sparse mixture of their rows.
+"""Mix the rows of a new token from those of similar original tokens.
 
-The mixture is that of FOCUS (Dobler & de Melo 2023, arXiv 2305.14481): vectors that know both old
-and new tokens say how alike they are, and sparsemax (Martins & Astudillo 2016, arXiv 1602.02068)
-turns the likeness into weights, most of which are zero. Where nobody gives such vectors, they are
-learnt from the corpus as extended tokens cut it: positive pointwise mutual information with the
-most frequent tokens nearby, reduced by its singular vectors (Levy et al. 2015, "Improving
-distributional similarity").
+This is FOCUS (Dobler & de Melo 2023, arXiv 2305.14481). Auxiliary vectors of all tokens, original
+and new, give cosine similarities. Sparsemax (Martins & Astudillo 2016, arXiv 1602.02068) turns
+them into weights, most of which are zero.
+
+The auxiliary vectors can be given. Otherwise they are learned from the corpus, encoded by the
+extended tokenizer: positive pointwise mutual information with frequent tokens in a window, reduced
+by singular value decomposition (Levy et al. 2015, "Improving distributional similarity").
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from idiolect.vocabulary.rows.initial_rows import Mixture
+from idiolect.vocabulary.rows.initial_rows import RowMixture
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,47 +30,48 @@ if TYPE_CHECKING:
 __all__ = ["context_vectors", "neighbour_mixture", "sparsemax"]
 
 _WINDOW = 5
-"""Tokens to either side that count as nearby."""
+"""Context tokens on each side."""
 _CONTEXTS = 1024
-"""Frequent tokens whose company is counted."""
+"""Number of frequent tokens used as contexts."""
 _WIDTH = 256
-"""Numbers in a vector."""
-_TOKENS = 5_000_000
-"""Tokens of the corpus that are read."""
+"""Maximum dimension of the vectors."""
+_MAX_TOKENS = 5_000_000
+"""Maximum number of corpus tokens to read."""
 _SMOOTHING = 0.75
-"""Exponent on the counts of contexts, against the pull of rare ones (Levy et al. 2015)."""
+"""Exponent on context counts, which lowers the weight of rare contexts (Levy et al. 2015)."""
 
 
 def context_vectors(tokenizer: Tokenizer, corpus: Iterable[str]) -> Tensor:
-    """Learn a vector for each token from the company it keeps. Shape: (ids, width), float32.
+    """Learn a vector for each token from its contexts. Shape: (ids, width), float32.
 
-    Tokens that do not occur get zeros. The same corpus gives the same vectors.
+    Tokens that do not occur get zeros. The result is deterministic.
     """
-    stream = _read(tokenizer, corpus)
+    stream = _encode_corpus(tokenizer, corpus)
     counts = np.bincount(stream[stream >= 0], minlength=len(tokenizer))
     present = np.flatnonzero(counts)
     contexts = np.argsort(-counts, kind="stable")[: min(_CONTEXTS, len(present))]
-    together = torch.from_numpy(_count_pairs(stream, present, contexts))
+    pair_counts = torch.from_numpy(_count_pairs(stream, present, contexts))
 
-    total = together.sum()
-    expected = together.sum(0) ** _SMOOTHING
+    total = pair_counts.sum()
+    expected = pair_counts.sum(0) ** _SMOOTHING
     expected /= expected.sum()
-    seen = together.sum(1, keepdim=True).clamp(min=1)
-    # Positive pointwise mutual information: how much likelier than by chance, in nats.
-    information = together.div_(seen).div_(expected.clamp(min=1 / total)).log_().clamp_(min=0)
-    squares, directions = torch.linalg.eigh((information.T @ information).double())
-    strongest = squares.argsort(descending=True)[:_WIDTH]
-    scale = squares[strongest].clamp(min=1e-12) ** -0.25
-    vectors = torch.zeros(len(tokenizer), len(strongest))
-    vectors[present] = information @ (directions[:, strongest] * scale).float()
+    row_totals = pair_counts.sum(1, keepdim=True).clamp(min=1)
+    # Positive pointwise mutual information, in nats.
+    ppmi = pair_counts.div_(row_totals).div_(expected.clamp(min=1 / total)).log_().clamp_(min=0)
+    squares, directions = torch.linalg.eigh((ppmi.T @ ppmi).double())
+    largest = squares.argsort(descending=True)[:_WIDTH]
+    # Scaling by the square root of the singular values: P·V·S^(-1/2) = U·S^(1/2).
+    scale = squares[largest].clamp(min=1e-12) ** -0.25
+    vectors = torch.zeros(len(tokenizer), len(largest))
+    vectors[present] = ppmi @ (directions[:, largest] * scale).float()
     return vectors
 
 
-def _read(tokenizer: Tokenizer, corpus: Iterable[str]) -> NDArray[Any]:
-    """Return the ids of the corpus in a row, with a gap of -1 after each document."""
+def _encode_corpus(tokenizer: Tokenizer, corpus: Iterable[str]) -> NDArray[Any]:
+    """Return the concatenated ids of the corpus, with -1 for a window's width between documents."""
     gap, parts, size = [-1] * _WINDOW, [], 0
     documents = iter(corpus)
-    while size < _TOKENS and (chunk := list(islice(documents, 1024))):
+    while size < _MAX_TOKENS and (chunk := list(islice(documents, 1024))):
         for ids in tokenizer.encode_batch(chunk, special_tokens=False):
             parts.append(np.array(ids + gap, dtype=np.int32))
             size += len(ids)
@@ -79,7 +81,7 @@ def _read(tokenizer: Tokenizer, corpus: Iterable[str]) -> NDArray[Any]:
 def _count_pairs(
     stream: NDArray[Any], present: NDArray[Any], contexts: NDArray[Any]
 ) -> NDArray[Any]:
-    """Count how often each token stands near each context. (present, contexts), float32."""
+    """Count the occurrences of each token near each context. (present, contexts), float32."""
     size = int(max(present.max(), contexts.max())) + 1
     row, column = np.full(size, -1, np.int64), np.full(size, -1, np.int64)
     row[present], column[contexts] = np.arange(len(present)), np.arange(len(contexts))
@@ -99,7 +101,7 @@ def _count_pairs(
 
 
 def sparsemax(scores: Tensor) -> Tensor:
-    """Project scores onto the probability simplex; unlike softmax, most results are zero.
+    """Project scores onto the probability simplex. Unlike softmax, most results are zero.
 
     >>> sparsemax(torch.tensor([1.0, 0.8, 0.1]))
     tensor([0.6000, 0.4000, 0.0000])
@@ -108,19 +110,19 @@ def sparsemax(scores: Tensor) -> Tensor:
     """
     ordered = scores.sort(dim=-1, descending=True).values
     sums = ordered.cumsum(-1) - 1
-    place = torch.arange(1, scores.shape[-1] + 1, dtype=scores.dtype, device=scores.device)
-    support = (place * ordered > sums).sum(-1, keepdim=True)
+    rank = torch.arange(1, scores.shape[-1] + 1, dtype=scores.dtype, device=scores.device)
+    support = (rank * ordered > sums).sum(-1, keepdim=True)
     threshold = sums.gather(-1, support - 1) / support
     return (scores - threshold).clamp(min=0)
 
 
-def neighbour_mixture(vectors: Tensor, new: Tensor, old: Tensor) -> Mixture:
-    """Mix the rows of old tokens by their likeness to each new one.
+def neighbour_mixture(vectors: Tensor, new: Tensor, old: Tensor) -> RowMixture:
+    """Mix the rows of original tokens by their similarity to each new one.
 
     Args:
-        vectors: One for each id, zero where nothing is known. (ids, width).
-        new: Ids of the new tokens; one without a vector gets an empty mixture. (N,).
-        old: Ids of the tokens that may be mixed; those without a vector are not.
+        vectors: A vector for each id, zero if unknown. (ids, width).
+        new: Ids of the new tokens. A token without a vector gets no entries. (N,).
+        old: Ids of the original tokens. Those without a vector are excluded.
     """
     directions = F.normalize(vectors, dim=1)
     old = old[vectors[old].any(1)]
@@ -130,4 +132,4 @@ def neighbour_mixture(vectors: Tensor, new: Tensor, old: Tensor) -> Mixture:
         for id_, row in zip(chunk.tolist(), weights, strict=True):
             used = row.nonzero().squeeze(-1) if vectors[id_].any() else old.new_empty(0)
             rows.append((old[used].tolist(), row[used].tolist()))
-    return Mixture.of(rows)
+    return RowMixture.of(rows)

@@ -1,4 +1,4 @@
-"""The pattern that keeps terms together, against plain string matching."""
+"""The pattern that protects terms, against plain string matching."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Regex, pre_tokenizers
 
-from idiolect.vocabulary.extend.borders import GPT2_PATTERN, isolates, tree
+from idiolect.vocabulary.extend.protected_terms import GPT2_PATTERN, can_protect_terms, trie_pattern
 from vocabulary.conftest import GENERAL, make
 
 WORDS = st.text(alphabet=st.sampled_from("ab-.]^\\ +é漢\U0001f600|?*#&~"), min_size=1, max_size=6)
@@ -18,8 +18,8 @@ WORDS = st.text(alphabet=st.sampled_from("ab-.]^\\ +é漢\U0001f600|?*#&~"), min
 
 @settings(max_examples=300, deadline=None)
 @given(words=st.sets(WORDS, min_size=1, max_size=12), text=WORDS)
-def test_a_tree_matches_its_words_and_no_other(words: set[str], text: str) -> None:
-    pattern = tree(sorted(words))
+def test_a_trie_matches_exactly_its_words(words: set[str], text: str) -> None:
+    pattern = trie_pattern(sorted(words))
     for word in words:
         assert regex.fullmatch(pattern, word)
     assert bool(regex.fullmatch(pattern, text)) == (text in words)
@@ -30,21 +30,21 @@ def test_a_tree_matches_its_words_and_no_other(words: set[str], text: str) -> No
 
 @settings(max_examples=100, deadline=None)
 @given(words=st.sets(WORDS, min_size=1, max_size=12), text=WORDS)
-def test_the_engine_reads_the_pattern_the_same_way(words: set[str], text: str) -> None:
-    cut = pre_tokenizers.Split(Regex(tree(sorted(words))), "isolated")
+def test_the_engine_matches_the_same_way(words: set[str], text: str) -> None:
+    cut = pre_tokenizers.Split(Regex(trie_pattern(sorted(words))), "isolated")
     longest = max((w for w in words if text.startswith(w)), key=len, default=None)
     first = cut.pre_tokenize_str(text)[0][0]
     assert (first == longest) if longest else first not in words
 
 
-def test_thousands_of_words_stay_a_small_pattern() -> None:
+def test_thousands_of_words_make_a_small_pattern() -> None:
     words = [f"{a}{b} {n}" for n in range(40) for a in "abcdefghij" for b in "klmnopqrst"]
-    pattern = tree(words)
+    pattern = trie_pattern(words)
     assert len(pattern) < 3 * sum(map(len, words))
     assert all(regex.fullmatch(pattern, word) for word in words)
 
 
-def test_our_spelling_of_the_byte_level_pattern_is_the_engines() -> None:
+def test_byte_level_pattern_equals_the_engines() -> None:
     ours = pre_tokenizers.Split(Regex(GPT2_PATTERN), "isolated")
     theirs = pre_tokenizers.ByteLevel(add_prefix_space=False)
     plain = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -70,7 +70,7 @@ def test_our_spelling_of_the_byte_level_pattern_is_the_engines() -> None:
         (pre_tokenizers.BertPreTokenizer(), False),
     ],
 )
-def test_only_known_layouts_are_changed(cutter: object, possible: bool) -> None:
+def test_only_known_pre_tokenizers_are_supported(cutter: object, possible: bool) -> None:
     engine = make("gpt2").engine
     engine.pre_tokenizer = cutter
-    assert isolates(json.loads(engine.to_str())) is possible
+    assert can_protect_terms(json.loads(engine.to_str())) is possible

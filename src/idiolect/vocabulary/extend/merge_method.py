@@ -1,9 +1,12 @@
-"""Terms as BPE merges, for runtimes that know nothing else.
+"""The `merges` method: add terms as BPE merges, for runtimes that support nothing else.
 
-The new merges come after all old ones, so text is first cut as before and then joined further: it
-never gets longer, and every new token can be taken apart again. A term of more than two pieces
-needs steps on the way, which are tokens too, take rows, and fire in text that does not hold the
-term. The order of merging is therefore chosen to make steps that general text holds least often.
+New merges are appended after all existing ones. Text is therefore tokenized as before and then
+merged further: it never gets longer, and each new token maps back to its original pieces.
+
+A term of more than two pieces needs intermediate tokens. For `met|form|in`, the merges are either
+`met+form` and `metform+in`, or `form+in` and `met+formin`. The intermediate token (`metform` or
+`formin`) takes an embedding row too, and occurs in text without the term. The merge order that
+produces the intermediate tokens least frequent in general text is chosen.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from typing import TYPE_CHECKING
 from idiolect.text.tokenizers.append import append_pieces
 from idiolect.text.tokenizers.extension import Added, Refused
 from idiolect.text.tokenizers.word_counts import count_words, fixed_ids
-from idiolect.vocabulary.extend.methods import Built
+from idiolect.vocabulary.extend.methods import DraftExtension
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -24,42 +27,43 @@ if TYPE_CHECKING:
     from idiolect.text.tokenizers.tokenizer import Tokenizer
     from idiolect.vocabulary.forms import Form
 
-__all__ = ["MergeSpan", "fold"]
+__all__ = ["PieceSpan", "add_merges"]
 
-MergeSpan = tuple[int, ...]
+PieceSpan = tuple[int, ...]
+"""Consecutive original ids."""
 
 
-def fold(
+def add_merges(
     tokenizer: Tokenizer, forms: Sequence[Form], general: Iterable[str] | None, rows: int | None
-) -> Built:
-    """Add forms by merges appended to the list.
+) -> DraftExtension:
+    """Add forms by appending merges.
 
     Args:
-        tokenizer: of BPE.
-        forms: in order of their worth; one that crosses a border of the pre-tokenizer is refused.
-        general: text in which steps should occur as little as possible.
-        rows: how many ids may be added, steps included.
+        tokenizer: a BPE tokenizer.
+        forms: most useful first. Forms that cross a pre-token boundary are refused.
+        general: text in which intermediate tokens should be rare.
+        rows: maximum number of new ids, including intermediate tokens.
     """
-    folder = _Folder(tokenizer, forms, general)
+    builder = _MergeBuilder(tokenizer, forms, general)
     added: list[Added] = []
     refused: list[Refused] = []
     for form in forms:
-        reason = folder.add(form, rows)
+        reason = builder.add(form, rows)
         if reason:
             refused.append(Refused(form.text, reason))
     texts = {form.pieces: form.text for form in forms}
-    for id_ in folder.new.values():
-        pieces = folder.spans[id_]
+    for id_ in builder.new.values():
+        pieces = builder.spans[id_]
         if pieces in texts:
             added.append(Added(id_, texts[pieces], pieces, "word"))
         else:
             added.append(Added(id_, tokenizer.decode(list(pieces)), pieces, "part"))
-    larger = append_pieces(tokenizer, list(folder.new), merges=folder.merges)
-    return Built(larger, added, refused)
+    larger = append_pieces(tokenizer, list(builder.new), merges=builder.merges)
+    return DraftExtension(larger, added, refused)
 
 
-class _Folder:
-    """The vocabulary as it grows."""
+class _MergeBuilder:
+    """The growing vocabulary and merge list."""
 
     def __init__(
         self, tokenizer: Tokenizer, forms: Sequence[Form], general: Iterable[str] | None
@@ -70,25 +74,25 @@ class _Folder:
         self.fixed = fixed_ids(tokenizer.engine)
         self.first = len(tokenizer)
         self.new: dict[str, int] = {}
-        self.spans: dict[int, MergeSpan] = {}
-        """Base pieces of each new id."""
+        self.spans: dict[int, PieceSpan] = {}
+        """Original ids of each new id."""
         self.merges: list[tuple[str, str]] = []
         self.ranks: dict[tuple[int, int], tuple[int, int]] = {}
-        """Rank and result of each new merge."""
+        """Rank and resulting id of each new merge."""
         self.frequency = _count_spans(tokenizer, forms, general)
 
     def add(self, form: Form, rows: int | None) -> str:
-        """Append the merges for a form; say why not where that cannot be done."""
-        if form.phrase:
-            return "crosses a border of the pre-tokenizer, which no merge can"
+        """Append the merges for a form. Return why it is refused, or an empty string."""
+        if form.is_phrase:
+            return "crosses a pre-token boundary, which merges cannot"
         if self.fixed.intersection(form.pieces):
-            return "holds characters outside the vocabulary"
+            return "contains characters outside the vocabulary"
         parts = self.merge(list(form.pieces))
         if len(parts) == 1:
-            return "spelt like another new token"
+            return "identical to another new token"
         steps = self._steps(tuple(parts))
         if steps is None:
-            return "it, or every step on the way to it, is in the vocabulary but never reached"
+            return "it or every intermediate token is a vocabulary entry that is never produced"
         fresh = [step for step in steps if step[2] not in self.new]
         if rows is not None and len(self.new) + len(fresh) > rows:
             return f"no row left in a budget of {rows}"
@@ -101,7 +105,7 @@ class _Folder:
         return ""
 
     def merge(self, ids: list[int]) -> list[int]:
-        """Apply the new merges to base pieces, the earliest first, as the engine does."""
+        """Apply the new merges to original ids in rank order, as the engine does."""
         while True:
             ranked = [
                 (*self.ranks[pair], i) for i, pair in enumerate(pairwise(ids)) if pair in self.ranks
@@ -111,14 +115,17 @@ class _Folder:
             _, id_, place = min(ranked, key=lambda found: (found[0], found[2]))
             ids[place : place + 2] = [id_]
 
-    def _span(self, id_: int) -> MergeSpan:
+    def _span(self, id_: int) -> PieceSpan:
         return self.spans.get(id_, (id_,))
 
-    def _steps(self, parts: MergeSpan) -> list[tuple[int, int, str]] | None:
-        """Find the best binary tree over parts: left id, right id and piece of each merge.
+    def _steps(self, parts: PieceSpan) -> list[tuple[int, int, str]] | None:
+        """Find the cheapest binary merge tree: left id, right id and piece of each merge.
 
-        An entry of the old vocabulary cannot be a step: it would be a known id in a new place,
-        which could not be told from the old uses of it.
+        An entry of the original vocabulary cannot be an intermediate token: its id would occur
+        in new places, and could not be mapped back to the original pieces.
+
+        Returns:
+            The merges in order, or None if every tree needs such an entry.
         """
 
         @cache
@@ -137,34 +144,34 @@ class _Folder:
                 return None
             cost, middle = min(options)
             base = tuple(b for i in parts[start:end] for b in self._span(i))
-            # A step costs its row and its false uses; the one row counts as much as one use.
+            # The cost of a step is its occurrences in general text, plus 1 for its row if new.
             row = 0 if piece in self.new else 1
             return cost + row + self.frequency[base], middle
 
         steps: list[tuple[int, int, str]] = []
         planned = dict(self.new)
 
-        def walk(start: int, end: int) -> int:
+        def plan(start: int, end: int) -> int:
             if end - start == 1:
                 return parts[start]
             found = best(start, end)
             assert found is not None
-            left, right = walk(start, found[1]), walk(found[1], end)
+            left, right = plan(start, found[1]), plan(found[1], end)
             piece = "".join(self.names[i] for i in parts[start:end])
             steps.append((left, right, piece))
             return planned.setdefault(piece, self.first + len(planned))
 
         if best(0, len(parts)) is None:
             return None
-        walk(0, len(parts))
+        plan(0, len(parts))
         return steps
 
 
 def _count_spans(
     tokenizer: Tokenizer, forms: Sequence[Form], general: Iterable[str] | None
-) -> Counter[MergeSpan]:
-    """Count in general text every run of base pieces that some form could need as a step."""
-    counts: Counter[MergeSpan] = Counter()
+) -> Counter[PieceSpan]:
+    """Count in general text every span of original ids that a form could need as a step."""
+    counts: Counter[PieceSpan] = Counter()
     if general is None:
         return counts
     wanted = {

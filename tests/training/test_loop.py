@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from idiolect.nn.attention import Visibility
 from idiolect.nn.layer import Layer
+from idiolect.nn.network import Network
 from idiolect.nn.packing import positions_and_documents
-from idiolect.training.loop import _capability
+from idiolect.training.checkpoint import RunFolder
+from idiolect.training.data.batch import Batch
+from idiolect.training.data.packed_documents import PackedDocuments, PackedRows
+from idiolect.training.data.token_file import TokenFile
+from idiolect.training.loop import Trainer, _capability
+from idiolect.training.objectives.causal import Causal
+from idiolect.training.objectives.objective import Objective, RowwiseObjective
+from idiolect.training.optim import choose_parameters
 from idiolect.training.seeds import derive_seed
+from idiolect.training.training_config import TrainingConfig
 from training import models
 
 
@@ -74,3 +86,71 @@ def test_seeds_use_every_number() -> None:
 
     assert draw(1, 2) == draw(1, 2)
     assert len({draw(a, b) for a in range(5) for b in range(5)}) == 25
+
+
+class _Slope(RowwiseObjective):
+    """A loss that is linear in the weights, so that its gradient is known: `steepness` for each."""
+
+    def __init__(self, steepness: float) -> None:
+        self.steepness = steepness
+
+    def prepare(self, rows: PackedRows) -> Batch:
+        return Batch(input_ids=rows.ids, attention_mask=rows.documents, labels=rows.ids)
+
+    def loss(self, network: Network, batch: Batch) -> torch.Tensor:
+        total = sum(p.sum() for p in network.parameters() if p.requires_grad)
+        return self.steepness * batch.count * total
+
+
+class _Draws(Causal):
+    """Notes the first random number of each step."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__(network)
+        self.drawn: list[float] = []
+
+    def loss(self, network: Network, batch: Batch) -> torch.Tensor:
+        self.drawn.append(float(torch.rand(())))
+        return super().loss(network, batch)
+
+
+def _trainer(folder: Path, objective: Objective, **values: Any) -> Trainer:
+    model = models.model()
+    folder.mkdir(exist_ok=True)
+    tokens = TokenFile.write(folder / "tokens", models.texts(), model.tokenizer)
+    source = PackedDocuments(tokens, Causal.template(model.tokenizer), length=32, rows=4)
+    config = TrainingConfig(**{"length": 32, "batch": 4, "save_every": 100} | values)
+    choose_parameters(model.network, "all")
+    return Trainer(
+        model.network, objective, source, config, steps=3, folder=RunFolder(folder / "run")
+    )
+
+
+def test_gradients_are_clipped_by_their_norm(tmp_path: Path, monkeypatch: Any) -> None:
+    """The optimizer gets gradients of the largest norm allowed; the metrics have the real norm."""
+    norms = []
+
+    def note(self: torch.optim.AdamW, *args: Any) -> None:
+        grads = [p.grad for group in self.param_groups for p in group["params"]]
+        norms.append(float(torch.cat([g.flatten() for g in grads if g is not None]).norm()))
+
+    trainer = _trainer(tmp_path, _Slope(0.5), clip=0.25, learning_rate=1e-6)
+    monkeypatch.setattr(torch.optim.AdamW, "step", note)
+    trainer.run()
+    assert norms == pytest.approx([0.25] * 3, rel=1e-4)
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    count = sum(p.numel() for p in trainer.training.values())
+    assert json.loads(lines[0])["gradient_norm"] == pytest.approx(0.5 * count**0.5, rel=1e-4)
+
+
+def test_each_step_draws_other_random_numbers(tmp_path: Path) -> None:
+    """Dropout differs from step to step, and is that of the same step in a resumed run."""
+    objective = _Draws(models.model().network)
+    _trainer(tmp_path / "a", objective).run()
+    assert len(set(objective.drawn)) == 3
+    again = _Draws(models.model().network)
+    _trainer(tmp_path / "b", again).run()
+    assert again.drawn == objective.drawn
+    other = _Draws(models.model().network)
+    _trainer(tmp_path / "c", other, seed=1).run()
+    assert not set(other.drawn) & set(objective.drawn)

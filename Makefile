@@ -4,13 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: test test-all lint format demo benchmarks clean
+.PHONY: test test-all mutants lint format demo benchmarks clean
 
 test: lint            ## style, types and the fast tests
 	$(BIN)/python -m pytest -n auto --dist loadscope
 
 test-all: lint        ## also the slow tests on real data
 	$(BIN)/python -m pytest -n auto --dist loadscope -m "slow or not slow"
+
+mutants: $(READY)     ## break the source in known ways, one at a time; a test must fail each time
+	$(BIN)/python tests/mutation/run.py
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import weakref
 from array import array
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
@@ -28,7 +29,8 @@ class TextFile(Sequence[str]):
     """
 
     def __init__(self, texts: Iterable[str] = (), *, folder: Path | None = None) -> None:
-        self._file = tempfile.TemporaryFile(dir=folder)
+        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - open as long as `self`
+        weakref.finalize(self, self._file.close)
         self._ends = array("q", [0])
         for text in texts:
             self.append(text)

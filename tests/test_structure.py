@@ -8,6 +8,7 @@ import inspect
 import pkgutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from types import ModuleType
 
@@ -173,6 +174,40 @@ def test_files_stay_short() -> None:
         if (lines := len(path.read_text(encoding="utf-8").splitlines())) > 420
     }
     assert not long, "find the second idea in these files"
+
+
+def _library() -> list[Path]:
+    """All modules but those of commands, which are named as the verbs they run."""
+    modules = (path for path in _modules() if path.name != "__init__.py")
+    return [path for path in modules if "cli" not in path.relative_to(SOURCE).parts]
+
+
+def test_every_file_has_a_name_of_its_own() -> None:
+    names = Counter(path.name for path in _library())
+    assert not [name for name, count in names.items() if count > 1]
+
+
+def test_every_public_type_has_a_name_of_its_own() -> None:
+    types = Counter(
+        node.name if isinstance(node, ast.ClassDef) else node.targets[0].id  # type: ignore[attr-defined]
+        for path in _library()
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.ClassDef) or _is_alias(node)
+    )
+    assert not [name for name, count in types.items() if count > 1 and not name.startswith("_")]
+
+
+def _is_alias(node: ast.stmt) -> bool:
+    """Whether a statement names a type: `Mode = Literal[...]`."""
+    if not isinstance(node, ast.Assign) or not isinstance(node.targets[0], ast.Name):
+        return False
+    name = node.targets[0].id
+    return name[:1].isupper() and not name.isupper()
+
+
+def test_folders_stay_small() -> None:
+    files = Counter(path.parent for path in _modules() if path.name != "__init__.py")
+    assert not {str(folder): count for folder, count in files.items() if count > 20}
 
 
 def test_import_is_light() -> None:

@@ -20,7 +20,7 @@ from idiolect.nn.lora import LoraConfig
 from idiolect.training.data.shuffled_epochs import ShuffledEpochs
 from idiolect.training.distributed import Workers
 from idiolect.training.objectives.contrastive_losses import ContrastiveLoss, InfoNCE, Matryoshka
-from idiolect.training.objectives.registry import find_objective
+from idiolect.training.objectives.objective_registry import find_objective
 from idiolect.training.optim import Train, row_rate
 from idiolect.training.session import TrainingSession
 from idiolect.training.training_config import TrainingConfig

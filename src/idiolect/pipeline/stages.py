@@ -31,7 +31,7 @@ from idiolect.pipeline.stage_metrics import (
 from idiolect.text.hub import locate
 from idiolect.text.tokenizers.extension import Check
 from idiolect.text.tokenizers.tokenizer import Tokenizer
-from idiolect.training.objectives.registry import default_objective
+from idiolect.training.objectives.objective_registry import default_objective
 from idiolect.training.pretrain import pretrain
 from idiolect.training.progress import Listener
 from idiolect.training.training_config import TrainingConfig

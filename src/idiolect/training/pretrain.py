@@ -12,7 +12,11 @@ from idiolect.text.corpus import Corpus
 from idiolect.training.data.packed_documents import PackedDocuments
 from idiolect.training.data.token_file import TokenFile
 from idiolect.training.frozen_rows import fingerprint
-from idiolect.training.objectives.registry import check_kind, default_objective, find_objective
+from idiolect.training.objectives.objective_registry import (
+    check_kind,
+    default_objective,
+    find_objective,
+)
 from idiolect.training.optim import Train, row_rate
 from idiolect.training.progress import showing
 from idiolect.training.session import TrainingSession
@@ -50,7 +54,7 @@ def pretrain(
         train: What trains: the added `rows`; `rows+lora`, added rows and adapters, which are merged
             at the end and also saved in `out/adapter`; the `body`, everything but the vocabulary's
             rows; `all`, everything but the original rows.
-        objective: A name of `idiolect.training.objectives.registry`: `causal` or `masked`; by
+        objective: A name of `idiolect.training.objectives.objective_registry`: `causal` or `masked`; by
             default the one that fits the network.
         replay: General text, mixed in against forgetting.
         replay_share: Its share of the characters.

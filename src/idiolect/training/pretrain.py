@@ -54,8 +54,8 @@ def pretrain(
         train: What trains: the added `rows`; `rows+lora`, added rows and adapters, which are merged
             at the end and also saved in `out/adapter`; the `body`, everything but the vocabulary's
             rows; `all`, everything but the original rows.
-        objective: A name of `idiolect.training.objectives.objective_registry`: `causal` or `masked`; by
-            default the one that fits the network.
+        objective: A name of the objective registry: `causal` or `masked`; by default the one that
+            fits the network.
         replay: General text, mixed in against forgetting.
         replay_share: Its share of the characters.
         unfreeze_original_rows: Train the published rows as well.

@@ -1,4 +1,4 @@
-"""Tokenizers side by side: loading, encoding, and learning, on the abstracts of SumPubMed.
+"""Compare loading, encoding and training of tokenizers, on the abstracts of SumPubMed.
 
 Run from the repository root: python benchmarks/text.py [MEGABYTES]
 """
@@ -94,16 +94,14 @@ def main() -> None:
 
     few = list(islice(texts, 3000))
     alphabet = bpe.train(few, 257)
+    pair = compare(lambda: bpe.extend(alphabet, few, 5000), lambda: bpe.train(few, 5000), pairs=3)
+    print(pair.line("train 4,743 merges / the library's trainer", 0.1))
     pair = compare(
-        lambda: bpe.continue_training(alphabet, few, 5000), lambda: bpe.train(few, 5000), pairs=3
-    )
-    print(pair.line("learn 4,743 merges / the library's trainer", 0.1))
-    pair = compare(
-        lambda: bpe.continue_training(ours, few, len(ours) + 4743),
+        lambda: bpe.extend(ours, few, len(ours) + 4743),
         lambda: bpe.train(few, 5000),
         pairs=3,
     )
-    print(pair.line("4,743 more for GPT-2 / the library from scratch", 0.1))
+    print(pair.line("4,743 more merges for GPT-2 / the library from scratch", 0.1))
 
 
 if __name__ == "__main__":

@@ -113,6 +113,37 @@ def test_a_forbidden_arrow_would_be_seen(tmp_path: Path) -> None:
     assert not _forbidden(bad, "training")
 
 
+def _import_graph() -> dict[str, set[str]]:
+    """The modules that each module imports, also inside functions or for type checking only."""
+    names = {path: ".".join(path.relative_to(SOURCE).with_suffix("").parts) for path in _modules()}
+    modules = {f"idiolect.{name.removesuffix('.__init__')}" for name in names.values()}
+    return {
+        f"idiolect.{name.removesuffix('.__init__')}": _imports(path) & modules
+        for path, name in names.items()
+        if name != "__init__"
+    }
+
+
+def _cycle(graph: dict[str, set[str]]) -> list[str]:
+    """The modules that are on a cycle or lead to one; empty if there is no cycle."""
+    remaining = {name: imports & graph.keys() for name, imports in graph.items()}
+    while ready := {name for name, imports in remaining.items() if not imports & remaining.keys()}:
+        remaining = {name: remaining[name] for name in remaining.keys() - ready}
+    return sorted(remaining)
+
+
+def test_no_import_cycles() -> None:
+    assert not _cycle(_import_graph())
+
+
+def test_an_import_cycle_would_be_seen() -> None:
+    graph = _import_graph()
+    assert "idiolect.text.corpus" in graph["idiolect.cli.tokenizer"], "for type checking"
+    graph["idiolect.text.records"].add("idiolect.text.corpus")
+    assert {"idiolect.text.records", "idiolect.text.corpus"} <= set(_cycle(graph))
+    assert "idiolect.text.fields" not in _cycle(graph)
+
+
 def _imported() -> list[ModuleType]:
     names = [m.name for m in pkgutil.walk_packages(idiolect.__path__, "idiolect.")]
     return [importlib.import_module(name) for name in names]

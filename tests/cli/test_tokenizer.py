@@ -1,8 +1,9 @@
-"""`idiolect tokenizer train`, as a person runs it."""
+"""`idiolect tokenizer train` as a command."""
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -22,7 +23,7 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        env={"COLUMNS": "200", "PATH": ""},
+        env={"COLUMNS": "200", "PATH": "", "PYTHONPATH": os.environ.get("PYTHONPATH", "")},
     )
 
 
@@ -87,7 +88,7 @@ def test_one_line_says_what_is_wrong(
 def test_an_existing_tokenizer_is_not_overwritten(corpus: Path, tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("mine")
     done = run(corpus, "--field", "note", "--size", 300, "--out", tmp_path)
-    assert "holds a tokenizer already" in done.stderr
+    assert "already contains a tokenizer" in done.stderr
     assert (tmp_path / "tokenizer.json").read_text() == "mine"
 
 

@@ -37,6 +37,7 @@ out = "run"
 
 [data]
 items = "items.jsonl"
+text = "text"
 general = "general.txt"
 pairs = "pairs.jsonl"
 queries = "queries.jsonl"

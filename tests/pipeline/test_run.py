@@ -313,7 +313,8 @@ def test_what_is_left_out_is_told(tmp_path: Path) -> None:
     with (tmp_path / "judgements.tsv").open("a") as file:
         file.write("zorblaxine\tnowhere\t1\n")
     figures = metrics(run(config), "evaluate")
-    assert "records of the catalogue that were left out: 2 no text, 1 no id" in figures["notes"]
+    reasons = "1 no field, 1 empty, 1 no id"
+    assert f"records of the catalogue that were left out: {reasons}" in figures["notes"]
     (note,) = figures["search"]["notes"]
     (shown, *_) = results(json.loads((tmp_path / "run" / "metrics.json").read_text()))
     assert f"search: {note}" in str(shown.caption)
@@ -369,7 +370,7 @@ def test_titles_that_are_tested_are_not_trained_on(tmp_path: Path) -> None:
     ("file", "content", "message"),
     [
         ("items.jsonl", "", "audit: the catalogue .*items.jsonl is empty"),
-        ("items.jsonl", '{"id": "1"}\n', "audit: the catalogue .*skipped: 1 no text"),
+        ("items.jsonl", '{"id": "1"}\n', "audit: the catalogue .*skipped: 1 no field"),
         ("items.jsonl", '{"id": "1", "text": "a b"}\n' * 2, "the id '1' comes twice"),
         ("pairs.jsonl", '{"query": "x"}\n', "audit: .*pairs.jsonl, record 1 has no field document"),
         ("judgements.tsv", "query-id\tcorpus-id\tscore\nq\td\tmuch\n", "'much' is not a number"),

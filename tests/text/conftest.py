@@ -72,8 +72,8 @@ def multilingual(shared: Path) -> list[str]:
 @pytest.fixture(scope="session")
 def odd() -> list[str]:
     """Unusual white space, ligatures, joined emoji, control characters, in all orders."""
-    chance = random.Random(0)
+    rng = random.Random(0)
     parts = [" ", "  ", "\t", "\n", "\r\n", "\u3000", "\u00a0", "\u200b", "\0", "▁", "a", "hello"]
     parts += ["é", "e\u0301", "ﬁ", "日本", "𝕏", "👩‍👩‍👧", "12", "<un", "<0x41>", "'S", "'ſ"]
-    texts = ["".join(chance.choices(parts, k=chance.randrange(8))) for _ in range(3000)]
+    texts = ["".join(rng.choices(parts, k=rng.randrange(8))) for _ in range(3000)]
     return texts + [" " * n + end for n in range(80) for end in ("", "x")]

@@ -53,7 +53,9 @@ def write(path: Path, records: Sequence[dict[str, Any]] = RECORDS) -> Path:
 @pytest.mark.parametrize("kind", ["txt", "jsonl", "csv", "tsv", "parquet"])
 def test_each_type_of_file(kind: str, ending: str, tmp_path: Path) -> None:
     corpus = Corpus(write(tmp_path / f"a.{kind}{ending}"))
-    expected = [text.replace("\n", " ") for text in TEXTS] if kind == "txt" else TEXTS
+    expected = [text.replace("\n", " ") for text in TEXTS]
+    if kind != "txt":
+        expected = [f"{record['title']}\n{record['text']}" for record in RECORDS]
     assert list(corpus) == expected
     assert list(corpus) == expected, "a corpus can be read again"
     assert not corpus.skipped
@@ -82,13 +84,13 @@ class TestFields:
         assert next(iter(corpus)) == "title 0\nfirst document"
 
     @pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
-    def test_doubt_is_reported(self, kind: str, tmp_path: Path) -> None:
-        path = write(tmp_path / f"a.{kind}", [{"title": "a", "abstract": "b"}])
-        with pytest.raises(InputError, match=r"which field holds the text.*title, abstract"):
+    def test_an_ambiguous_field_is_an_error(self, kind: str, tmp_path: Path) -> None:
+        path = write(tmp_path / f"a.{kind}", [{"title": "a", "note": "b"}])
+        with pytest.raises(InputError, match=r"which field holds the text.*title, note"):
             list(Corpus(path))
-        assert list(Corpus(path, "abstract")) == ["b"]
+        assert list(Corpus(path, "note")) == ["b"]
 
-    def test_the_usual_and_the_only_one(self, tmp_path: Path) -> None:
+    def test_usual_fields_and_an_only_field(self, tmp_path: Path) -> None:
         usual = write(tmp_path / "a.jsonl", [{"id": "x", "abstract": "b"}])
         only = write(tmp_path / "b.jsonl", [{"n": 1, "words": "c"}])
         assert list(Corpus([usual, only])) == ["b", "c"]
@@ -115,7 +117,7 @@ class TestSkipped:
 
     def test_json(self, tmp_path: Path) -> None:
         lines = [
-            '{"text": "good"}', "{", '{"text": 3}', '{"title": "x"}', "[1]", '{"text": ""}',
+            '{"text": "good"}', "{", '{"text": 3}', '{"note": "x"}', "[1]", '{"text": ""}',
             r'{"text": "\ud83d"}', "[" * 100_000, '{"text": ' + "9" * 5000 + "}",
             '{"text": "' + "x" * 200_000 + '"}', '{"text": "also good"}',
         ]  # fmt: skip
@@ -135,7 +137,7 @@ class TestSkipped:
         assert list(corpus) == ["good", "a, b", "two\nlines"]
         assert corpus.skipped == {"malformed CSV": 4, "oversized": 1}
 
-    def test_a_quote_that_never_closes_costs_one_record(self, tmp_path: Path) -> None:
+    def test_an_unclosed_quote_loses_one_record(self, tmp_path: Path) -> None:
         lines = ["id,text", '1,"open', *[f"{i},row number {i}" for i in range(2, 500)]]
         (tmp_path / "a.csv").write_text("\n".join(lines))
         corpus = Corpus(tmp_path, "text", limit=1000)
@@ -205,7 +207,7 @@ class TestSplit:
         assert len(list(train)) + len(list(held_out)) == 2000
         assert 0.15 < len(set(held_out)) / 500 < 0.25
 
-    def test_order_and_company_do_not_matter(self) -> None:
+    def test_sides_do_not_depend_on_other_documents(self) -> None:
         few = Corpus.from_texts(["a", "b", "c", "d", "e"]).split(0.5)[1]
         many = Corpus.from_texts([*"zyxwvutsrqponmlkjihgfedcba"]).split(0.5)[1]
         assert set(few) == set(many) & set("abcde")
@@ -214,7 +216,7 @@ class TestSplit:
         corpus = Corpus.from_texts([str(i) for i in range(100)])
         assert set(corpus.split(0.5, seed=1)[0]) != set(corpus.split(0.5, seed=2)[0])
 
-    def test_an_empty_side_is_said(self) -> None:
+    def test_an_empty_side_is_an_error(self) -> None:
         with pytest.raises(InputError, match="no documents in the held-out 0% of 1 texts"):
             list(Corpus.from_texts(["a"]).split(1e-9)[1])
 
@@ -233,7 +235,7 @@ class TestMix:
         # Spread evenly: no stretch of the mix without its share.
         assert all(any(t.startswith("general") for t in mixed[i : i + 8]) for i in range(300))
 
-    def test_same_again(self) -> None:
+    def test_a_mix_is_reproducible(self) -> None:
         mixed = Corpus.from_texts([*"abcdef"]).mix(Corpus.from_texts([*"xyz"]), 0.4)
         assert list(mixed) == list(mixed)
 
@@ -258,14 +260,14 @@ def test_any_bytes_in_any_file(
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), min_size=1))
 @settings(deadline=None)
-def test_json_lines_give_any_text_back(
+def test_json_lines_preserve_any_text(
     tmp_path_factory: pytest.TempPathFactory, texts: list[str]
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "texts.jsonl"
     path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
-    wanted = [text for text in texts if text.strip()]
-    if wanted:
-        assert list(Corpus(path)) == wanted
+    expected = [text for text in texts if text.strip()]
+    if expected:
+        assert list(Corpus(path)) == expected
 
 
 @pytest.mark.parametrize("kind", ["txt", "jsonl", "csv", "txt.gz"])

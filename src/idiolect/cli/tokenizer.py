@@ -1,4 +1,4 @@
-"""`idiolect tokenizer`: learn a vocabulary, from scratch or going on from a published one."""
+"""`idiolect tokenizer`: train a tokenizer, from scratch or from a published one."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
 __all__ = ["app", "train"]
 
-app = typer.Typer(help="Learn vocabularies.", no_args_is_help=True)
+app = typer.Typer(help="Train tokenizers.", no_args_is_help=True)
 
-_CONTINUED = {"byte-bpe": "bpe", "sentencepiece-bpe": "bpe"}
-"""The algorithm behind each kind of tokenizer, where the names differ."""
+_ALGORITHMS = {"byte-bpe": "bpe", "sentencepiece-bpe": "bpe"}
+"""The algorithm of each kind of tokenizer, if the names differ."""
 
 
 @app.callback()
 def _group() -> None:
-    """Learn vocabularies."""
+    """Train tokenizers."""
 
 
 @app.command()
@@ -39,28 +39,34 @@ def train(
         typer.Argument(help="Files, folders or globs: .txt .jsonl .csv .tsv .parquet, also .gz"),
     ],
     out: Annotated[Path, typer.Option(help="Directory to write the tokenizer to.")],
-    size: Annotated[int, typer.Option(help="Number of ids to reach, special tokens included.")],
+    size: Annotated[int, typer.Option(help="Number of ids, including special tokens.")],
     algorithm: Annotated[
         Literal["bpe", "wordpiece", "unigram"] | None,
-        typer.Option(help="By default bpe, or that of the tokenizer that is continued."),
+        typer.Option(help="By default bpe, or that of --continue-from."),
     ] = None,
     continue_from: Annotated[
         str | None,
-        typer.Option(help="Keep this tokenizer's ids and add to them: a directory, file or hub id"),
+        typer.Option(
+            help="Add ids to this tokenizer, keeping its own: a directory, file or hub id."
+        ),
     ] = None,
     field: Annotated[
-        list[str] | None, typer.Option(help="Field that holds the text; may be given again.")
+        list[str] | None,
+        typer.Option(
+            help="Field with the text; repeat it to join several. By default title and text."
+        ),
     ] = None,
     per: Annotated[
-        Literal["line", "file"], typer.Option(help="What a document is in .txt files.")
+        Literal["line", "file"],
+        typer.Option(help="Whether a document in a .txt file is a line or the whole file."),
     ] = "line",
     held_out: Annotated[
-        float, typer.Option(help="Share of the documents kept apart to measure on.")
+        float, typer.Option(help="Share of the documents held out for the comparison.")
     ] = 0.02,
 ) -> None:
-    """Learn a vocabulary from a corpus.
+    """Train a tokenizer on a corpus.
 
-    Going on from a published tokenizer changes none of its ids: new ones are appended.
+    With --continue-from, all ids of that tokenizer stay unchanged and new ones are appended.
 
     Example: [bold]idiolect tokenizer train notes.jsonl --field text --size 52000
     --continue-from ./gpt2 --out ./gpt2-notes[/bold]
@@ -72,7 +78,7 @@ def train(
     from idiolect.text.tokenizers.tokenizer import Tokenizer
 
     if (out / "tokenizer.json").exists():
-        raise InputError(f"{out} holds a tokenizer already", hint="choose another --out")
+        raise InputError(f"{out} already contains a tokenizer", hint="choose another --out")
     corpus = Corpus(sources, field, per=per)
     training, measuring = corpus.split(held_out)
     base = Tokenizer.load(continue_from) if continue_from else None
@@ -82,19 +88,19 @@ def train(
     with Progress(
         *columns, console=console, transient=True, disable=not console.is_terminal
     ) as progress:
-        documents = _Counted(training, progress)
-        learnt = _learn(documents, size, algorithm, base, progress)
+        documents = _ReportingCorpus(training, progress)
+        trained = _train(documents, size, algorithm, base, progress)
     seconds = time.perf_counter() - began
-    learnt.save(out)
-    table = _table({"before": base, "after": learnt} if base else {"after": learnt}, measuring)
+    trained.save(out)
+    table = _table({"before": base, "after": trained} if base else {"after": trained}, measuring)
     table.caption = f"{documents.count:,} documents in {seconds:.1f} s → {out}"
     for reason, count in training.skipped.most_common():
         table.caption += f"\nskipped {count:,}: {reason}"
     Console().print(table)
 
 
-def _learn(
-    texts: _Counted,
+def _train(
+    texts: _ReportingCorpus,
     size: int,
     algorithm: str | None,
     base: Tokenizer | None,
@@ -106,18 +112,19 @@ def _learn(
     if base is None:
         train: Callable[..., Tokenizer] = modules[algorithm or "bpe"].train
         return train(texts, size)
-    name = algorithm or _CONTINUED.get(base.kind, base.kind)
+    name = algorithm or _ALGORITHMS.get(base.kind, base.kind)
     if name not in modules:
         raise InputError(
-            f"a {base.kind} tokenizer cannot be continued", hint=f"known: {', '.join(modules)}"
+            f"a {base.kind} tokenizer cannot be trained further",
+            hint=f"known: {', '.join(modules)}",
         )
     task = progress.add_task("ids learnt", total=size - len(base))
-    go_on: Callable[..., Tokenizer] = modules[name].continue_training
-    return go_on(base, texts, size, progress=lambda done: progress.update(task, completed=done))
+    extend: Callable[..., Tokenizer] = modules[name].extend
+    return extend(base, texts, size, progress=lambda done: progress.update(task, completed=done))
 
 
-class _Counted:
-    """A corpus that shows how many of its documents have been read."""
+class _ReportingCorpus:
+    """A corpus that reports the number of documents read so far."""
 
     def __init__(self, corpus: Corpus, progress: Progress) -> None:
         self._corpus, self._progress = corpus, progress
@@ -137,7 +144,7 @@ class _Counted:
 def _table(tokenizers: dict[str, Tokenizer], corpus: Corpus) -> Table:
     from rich.table import Table
 
-    table = Table(title="Vocabulary, measured on documents not learnt from")
+    table = Table(title="Vocabulary, measured on held-out documents")
     table.add_column("")
     for column in ("ids", "tokens", "bytes per token"):
         table.add_column(column, justify="right")
@@ -149,7 +156,7 @@ def _table(tokenizers: dict[str, Tokenizer], corpus: Corpus) -> Table:
 
 
 def _measure(tokenizer: Tokenizer, corpus: Corpus) -> tuple[int, int]:
-    """Count tokens and UTF-8 bytes; nothing where the corpus is too small to hold any out."""
+    """Count tokens and UTF-8 bytes; both are zero if no documents are held out."""
     tokens = size = 0
     try:
         for text in corpus:

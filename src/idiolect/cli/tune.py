@@ -155,7 +155,7 @@ def _pairs(
     source: list[str], query: str, document: str, queries: Path | None, documents: Path | None
 ) -> tuple[PairFile, list[str]]:
     """Return the pairs, and the documents that their ids name."""
-    from idiolect.encoding.pairs import PairFile, read_texts
+    from idiolect.encoding.pairs import PairFile, read_query_texts, read_texts
 
     if len(source) != 1:
         raise ConfigError(f"{len(source)} files of pairs", hint="give one")
@@ -164,7 +164,7 @@ def _pairs(
         source[0],
         query=query,
         document=document,
-        queries=None if queries is None else read_texts(queries),
+        queries=None if queries is None else read_query_texts(queries),
         documents=texts,
     )
     return pairs, list((texts or {}).values())

@@ -22,12 +22,10 @@ from pathlib import Path
 from typing import Any, Self
 
 from idiolect.errors import InputError
-from idiolect.text.records import flaw, read_records
+from idiolect.text.keyed_texts import documents_with_ids, queries_with_ids
+from idiolect.text.records import read_records, unusable
 
-__all__ = ["Pair", "PairFile", "PairTable", "read_texts"]
-
-_IDS = ("_id", "id", "doc_id", "docid", "query_id")
-_TEXTS = ("title", "text", "contents", "abstract", "description", "document", "query")
+__all__ = ["Pair", "PairFile", "PairTable", "read_query_texts", "read_texts"]
 
 
 @dataclass(frozen=True)
@@ -82,7 +80,7 @@ class PairFile:
         for number, record in enumerate(read_records(self.path, skipped), start=1):
             pair = self._pair(record, f"{self.path}, record {number}")
             texts = (pair.query, pair.document, *pair.negatives)
-            reason = next((reason for text in texts if (reason := flaw(text))), None)
+            reason = next((reason for text in texts if (reason := unusable(text))), None)
             if reason is not None:
                 skipped[reason] += 1
                 continue
@@ -120,27 +118,30 @@ class PairFile:
 
 
 def read_texts(path: str | Path) -> dict[str, str]:
-    """Read a file of texts with ids, such as a collection's documents; a title goes first.
-
-    The id is in `_id` or `id`, and text in `title`, `text` or another usual name.
+    """Read a file of documents with ids: the title and the text of each, as the index joins them.
 
     Raises:
-        InputError: The file cannot be read, a record has no id or no text, or an id comes twice.
+        InputError: The file or a record cannot be read, a record has no id or no text, or an id
+            comes twice.
     """
+    return _by_id(documents_with_ids(Path(path)))
+
+
+def read_query_texts(path: str | Path) -> dict[str, str]:
+    """Read a file of queries with ids.
+
+    Raises:
+        InputError: As for `read_texts`.
+    """
+    return _by_id(queries_with_ids(Path(path)))
+
+
+def _by_id(rows: Iterable[tuple[str, str, str]]) -> dict[str, str]:
     texts: dict[str, str] = {}
-    for number, record in enumerate(read_records(Path(path), Counter()), start=1):
-        ids = [record[name] for name in _IDS if record.get(name) is not None]
-        parts = [record[name] for name in _TEXTS if isinstance(record.get(name), str)]
-        if not ids or not parts:
-            what = "text" if ids else "id"
-            raise InputError(
-                f"{path}, record {number} has no {what}",
-                hint=f"there are {', '.join(map(str, record))}; "
-                f"known are {', '.join(_TEXTS if ids else _IDS)}",
-            )
-        if str(ids[0]) in texts:
-            raise InputError(f"{path}, record {number}: the id {ids[0]} comes twice")
-        texts[str(ids[0])] = "\n".join(part for part in parts if part)
+    for place, name, text in rows:
+        if name in texts:
+            raise InputError(f"{place}: the id {name} comes twice", hint="keep one of them")
+        texts[name] = text
     return texts
 
 
@@ -246,7 +247,7 @@ class PairTable:
 
 def _check(pair: Pair, number: int) -> None:
     for text in (pair.query, pair.document, *pair.negatives):
-        if reason := flaw(text):
+        if reason := unusable(text):
             raise InputError(f"pair {number} has a text that is no text: {reason}")
     if pair.scores and len(pair.scores) != 1 + len(pair.negatives):
         raise InputError(

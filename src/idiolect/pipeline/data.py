@@ -94,7 +94,8 @@ class Data:
                 f"the catalogue {path} is empty",
                 hint=f"skipped: {reasons}; see data.id and data.text"
                 if reasons
-                else f"give a record with {settings.id} and {settings.text[0]} for each item",
+                else f"give a record with {settings.id or 'id'} and "
+                f"{(*settings.text, 'text')[0]} for each item",
             )
         return items
 
@@ -117,10 +118,17 @@ class Data:
         """The text of each item, by its id."""
         return {name: item.text for name, item in self.items.items()}
 
-    @property
-    def titled(self) -> bool:
-        """Whether items have titles that do not stand in their texts anyway."""
-        return any(_is_apart(item) for item in self.items.values())
+    def title_pairs(self) -> list[Pair]:
+        """Pair each item's title with the rest of its text.
+
+        The list is empty if every item has its title in the rest as well.
+        """
+        pairs = []
+        for item in self.items.values():
+            title = item.metadata.get("title")
+            if isinstance(title, str) and title.strip() and item.text != title:
+                pairs.append(Pair(title, item.text.removeprefix(f"{title}\n")))
+        return pairs if any(pair.query not in pair.document for pair in pairs) else []
 
     @cached_property
     def corpus(self) -> tuple[Corpus, Corpus]:
@@ -189,11 +197,6 @@ class Data:
             return [path for source in sources for path in source_files(self._folder / source)]
         except InputError as error:
             raise InputError(f"data.{name}: {error.message}", hint=error.hint) from error
-
-
-def _is_apart(item: Item) -> bool:
-    title = item.metadata.get("title", "")
-    return bool(title) and title not in item.text
 
 
 @lru_cache(maxsize=1024)

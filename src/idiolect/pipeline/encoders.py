@@ -64,10 +64,7 @@ def tune(work: Work) -> TuneMetrics:
         save_every=SAVE_EVERY,
         seed=work.config.seed,
     )
-    given = data.pairs()
-    if not data.settings.pairs and data.titled:
-        titles = ((item.metadata.get("title"), item.text) for item in data.items.values())
-        given = [Pair(title, text) for title, text in titles if isinstance(title, str) and title]
+    given = data.pairs() if data.settings.pairs else data.title_pairs()
     pairs, left_out = without_tests(given, data)
     note = ""
     if not data.settings.pairs:

@@ -53,10 +53,11 @@ class DataSettings(_Table):
 
     items: str = Field(min_length=1)
     """The catalogue: .jsonl, .csv, .tsv or .parquet, a record an item."""
-    id: str = "id"
-    """Field with an item's id."""
-    text: _Names = ("text",)
-    """Field with the text that is encoded and found; several are joined by a line break."""
+    id: str | None = None
+    """Field with an item's id. By default a usual one, such as `id` or `_id`."""
+    text: _Names = ()
+    """Fields with the text to encode and search, joined by a line break. By default the usual
+    ones, title first."""
     title: str = "title"
     """Field with an item's name, for people; it need not be there."""
     corpus: _Names = ()

@@ -16,6 +16,7 @@ from typing import Any
 
 from idiolect.errors import InputError
 from idiolect.pipeline.settings import DataSettings, PipelineConfig
+from idiolect.text.fields import DOCUMENT_ID, TEXT, TITLE, find_fields
 from idiolect.text.records import is_readable, read_records
 
 __all__ = ["Survey", "survey"]
@@ -30,9 +31,6 @@ _NAMES = {
     "similar": ("similar", "related"),
     "glossary": ("glossary", "terms"),
 }
-_ID = ("id", "_id", "sku", "docid", "doc_id", "item_id", "product_id", "asin")
-_TITLE = ("title", "name", "product_name", "heading")
-_TEXT = ("text", "description", "abstract", "body", "content", "contents", "short_description")
 _TABLES = ("audit", "extend", "distill", "adapt", "encoder", "tune", "evaluate")
 _SAMPLE = 200
 
@@ -96,26 +94,23 @@ def _only_table(paths: Sequence[Path], found: Mapping[str, Path | None]) -> Path
 
 def _fields(records: Sequence[Mapping[str, Any]], path: Path) -> dict[str, Any]:
     """Choose the fields of id, title and text; text is the usual ones, or else the longest."""
-    names = list(records[0])
-    lower = {name.lower(): name for name in reversed(names)}
-    identity = next((lower[name] for name in _ID if name in lower), None)
+    names = list(dict.fromkeys(name for record in records for name in record))
+    identity = next(iter(find_fields(names, DOCUMENT_ID)), None)
     if identity is None:
         identity = next((name for name in names if _all_different(records, name)), None)
     if identity is None:
         raise InputError(
             f"{path} has no field that tells items apart", hint=f"there are {', '.join(names)}"
         )
-    title = next((lower[name] for name in _TITLE if name in lower), None)
-    text = [lower[name] for name in _TEXT if name in lower and _is_text(records, lower[name])]
+    titles = [name for name in find_fields(names, TITLE) if _is_text(records, name)]
+    text = [name for name in find_fields(names, TEXT) if _is_text(records, name)]
     if not text:
         texts = [name for name in names if name != identity and _is_text(records, name)]
         text = sorted(texts, key=lambda name: -_length(records, name))[:1]
     if not text:
         raise InputError(f"{path} has no field with text", hint=f"there are {', '.join(names)}")
-    # Where the only text is a description, the name belongs before it.
-    if title is not None and title not in text and "text" not in text:
-        text.insert(0, title)
-    return {"id": identity, "title": title, "text": text}
+    title = titles[0] if titles else None
+    return {"id": identity, "title": title, "text": tuple(dict.fromkeys((*titles, *text)))}
 
 
 def _all_different(records: Sequence[Mapping[str, Any]], name: str) -> bool:
@@ -144,7 +139,7 @@ def _written(base: str, found: Mapping[str, Path | None], fields: Mapping[str, A
     }
     usual = DataSettings(items="items")
     for name, value in fields.items():
-        if value is not None and tuple(value) != tuple(getattr(usual, name)):
+        if value is not None and value != getattr(usual, name):
             given[name] = value
     lines += ["", "[data]", *_lines(DataSettings, given, tuple(DataSettings.model_fields))]
     for table in _TABLES:

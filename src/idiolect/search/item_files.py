@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from idiolect.errors import InputError
 from idiolect.search.items import Item
-from idiolect.text.records import read_records
+from idiolect.text.fields import DOCUMENT_ID, find_fields, join_fields, text_fields
+from idiolect.text.records import file_type, has_fields, read_records, unusable
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -17,9 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["read_items"]
 
-_KINDS = (".jsonl", ".csv", ".tsv", ".parquet")
-_IDS = ("id", "_id", "doc_id", "docid", "sku", "key")
-_TEXTS = ("title", "name", "text", "contents", "content", "abstract", "description", "body")
+_ENDINGS = (".jsonl", ".csv", ".tsv", ".parquet")
 
 
 def read_items(
@@ -35,9 +34,10 @@ def read_items(
 
     Args:
         sources: files, and folders of such files.
-        id_field: the field that holds the id; by default a usual one, such as `id`.
-        fields: those that make the text, joined by a line break; by default the usual ones there
-            are, such as `title` and `text`.
+        id_field: the field that holds the id; by default the usual one that the first record has,
+            such as `id`.
+        fields: those that make the text, joined by a line break; by default the usual ones that
+            each record has, such as `title` and `text`.
         metadata: the fields to keep as metadata; by default all others that are not null, and
             what stands in an object called `metadata`. In tables of text, what reads as a number,
             true or false is one.
@@ -47,44 +47,51 @@ def read_items(
     Raises:
         InputError: a source cannot be read, or its first record has no id or text field.
     """
+    first = True
     for path in _paths(sources):
-        plain = path.suffix != ".gz"
-        untyped = (path.suffix if plain else Path(path.stem).suffix) in (".csv", ".tsv")
+        untyped = file_type(path) in (".csv", ".tsv")
         for record in read_records(path, skipped):
-            id_field = id_field or _choose(record, _IDS, path, "id", "--id")[0]
-            fields = fields or _choose(record, _TEXTS, path, "text", "--field")
-            id = record.get(id_field)
-            texts = [record[name] for name in fields if isinstance(record.get(name), str)]
+            id_field = id_field or _choose_id(record, path)
+            fields_here = fields or text_fields(record)
+            if first and not fields_here:
+                raise _unknown(record, path, "text", "--field")
+            first = False
+            id, text = record.get(id_field), join_fields(record, fields)
             if id is None or id == "" or isinstance(id, dict | list):
                 skipped["no id"] += 1
                 continue
-            if not any(text.strip() for text in texts):
-                skipped["no text"] += 1
+            reason = "no field" if text is None else unusable(text)
+            if text is None or reason is not None:
+                skipped[str(reason)] += 1
                 continue
             if metadata is None and isinstance(record.get("metadata"), dict):
                 inner = record.pop("metadata")
                 record = {**inner, **record}
             others = [
-                name for name in record if name != id_field and (name not in fields or name in also)
+                name
+                for name in record
+                if name != id_field and (name not in fields_here or name in also)
             ]
             kept = {
                 name: _value(record[name], untyped)
                 for name in (others if metadata is None else metadata)
                 if record.get(name) is not None
             }
-            yield Item(str(id), "\n".join(text for text in texts if text), kept)
+            yield Item(str(id), text, kept)
 
 
-def _choose(
-    record: dict[str, Any], usual: Sequence[str], path: Path, what: str, option: str
-) -> list[str]:
-    found = [name for name in usual if record.get(name) is not None]
-    if not found:
-        raise InputError(
-            f"{path}: which field holds the {what}? There are {', '.join(record)}",
-            hint=f"choose with {option}",
-        )
-    return found
+def _choose_id(record: dict[str, Any], path: Path) -> str:
+    for name in find_fields(record, DOCUMENT_ID):
+        if record[name] is not None:
+            return name
+    raise _unknown(record, path, "id", "--id")
+
+
+def _unknown(record: dict[str, Any], path: Path, what: str, option: str) -> InputError:
+    return InputError(
+        f"{path}: which field holds the {what}? There are {', '.join(record)}",
+        hint=f"choose with {option}",
+    )
 
 
 def _value(value: Any, untyped: bool) -> Any:
@@ -104,9 +111,9 @@ def _value(value: Any, untyped: bool) -> Any:
 def _paths(sources: Sequence[str | Path]) -> Iterator[Path]:
     for source in map(Path, sources):
         if source.is_dir():
-            found = [p for p in sorted(source.rglob("*")) if set(_KINDS) & set(p.suffixes)]
+            found = [p for p in sorted(source.rglob("*")) if p.is_file() and has_fields(p)]
             if not found:
-                raise InputError(f"no records in {source}", hint=f"known: {' '.join(_KINDS)}")
+                raise InputError(f"no records in {source}", hint=f"known: {' '.join(_ENDINGS)}")
             yield from found
         elif source.exists():
             yield source

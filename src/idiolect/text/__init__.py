@@ -1,1 +1,1 @@
-"""Text to ids and back: corpora, tokenizers, and how vocabularies are learnt."""
+"""Read text: records and their fields, corpora, model files, and tokenizers."""

@@ -2,11 +2,11 @@
 
 What is notable:
 
-- A corpus is a description, not data: every iteration reads again from the start, so it can be
-  handed to several stages, and nothing but the document at hand is in memory.
-- Nothing is dropped in silence: `skipped` counts what a pass left out, by reason.
-- A document's side of a split depends on its text alone, so the same text never stands on both
-  sides, and adding files moves no document.
+- Every iteration reads the files again from the start. So several stages can share a corpus, and
+  only one document is in memory.
+- Nothing is dropped silently: `skipped` counts the skipped records of an iteration by reason.
+- A document's side of a split depends on its text alone. So the same text is never on both sides,
+  and adding files moves no document.
 
 >>> train, held_out = Corpus.from_texts(["a", "b", "c", "d"]).split(0.5)
 >>> sorted([*train, *held_out])
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
 from idiolect.errors import InputError
-from idiolect.text.records import DEFAULT_LIMIT, flaw, is_readable, read_documents
+from idiolect.text.records import DEFAULT_LIMIT, is_readable, read_documents, unusable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -32,24 +32,25 @@ __all__ = ["Corpus", "source_files"]
 
 
 class Corpus:
-    """A stream of documents (`str`) that can be read again and again.
+    """A stream of documents (`str`) that can be read repeatedly.
 
     Args:
         source: a file (`.txt`, `.jsonl`, `.csv`, `.tsv`, `.parquet`, or one of these with `.gz`
-            after it), a folder (all such files below it, in order of their paths), a glob, or a
-            list of any of these.
-        field: the field that holds the text, or several to be joined by a line break, in files
-            that have fields. By default `text` or another usual name, or the only one there is.
+            after it), a folder (all such files in it and its subfolders, in order of their paths),
+            a glob, or a list of any of these.
+        field: the field that holds the text, or several to join by a line break, in files that
+            have fields. By default title and text under their usual names (see
+            `text.fields.text_fields`), or the only field with text.
         per: in `.txt` files, whether a document is a line or the whole file.
         limit: the largest document in bytes; longer ones are skipped as `oversized`.
 
     Raises:
-        InputError: a file is missing, of an unknown type, damaged as a whole, or without a field
-            that can be chosen; or, when iterated, not one document was found.
+        InputError: a file is missing, of an unknown type, damaged as a whole, or has no
+            field that can be chosen; or, when iterated, no document was found.
     """
 
     skipped: Counter[str]
-    """How many records the latest pass left out, by reason."""
+    """Number of records that the latest iteration skipped, by reason."""
 
     def __init__(
         self,
@@ -74,7 +75,7 @@ class Corpus:
 
         def read(skipped: Counter[str]) -> Iterator[str]:
             for text in texts:
-                reason = flaw(text)
+                reason = unusable(text)
                 if reason is None:
                     yield text
                 else:
@@ -113,13 +114,15 @@ class Corpus:
             InputError: the fraction is not between 0 and 1.
         """
         if not 0 < fraction < 1:
-            raise InputError(f"a fraction of {fraction} leaves one side empty", hint="try 0.1")
-        border = int(fraction * 2**64)
+            raise InputError(
+                f"a fraction of {fraction} leaves one side empty", hint="choose one between 0 and 1"
+            )
+        threshold = int(fraction * 2**64)
 
         def held_out(document: str) -> bool:
             key = seed.to_bytes(8, "little", signed=True)
             digest = hashlib.blake2b(document.encode(), digest_size=8, key=key).digest()
-            return int.from_bytes(digest, "little") < border
+            return int.from_bytes(digest, "little") < threshold
 
         return (
             self._of(
@@ -135,19 +138,18 @@ class Corpus:
     def mix(self, other: Corpus, share: float) -> Self:
         """Interleave documents of `other`, so that they make up `share` of all characters.
 
-        Every document of this corpus occurs once and in order; the other is cut short or begun
-        again as needed. The order is fixed, without chance: a document of the other corpus comes
-        whenever its share has fallen behind. This is the replay of general text against
-        forgetting.
+        Every document of this corpus occurs once and in order; the other is truncated or
+        repeated as needed. The order is not random: a document of the other corpus follows whenever
+        its share is too small. Replaying general text in this way reduces forgetting.
 
         Raises:
             InputError: the share is not between 0 and 1.
         """
         if not 0 < share < 1:
-            raise InputError(f"a share of {share} is no mix", hint="try 0.1")
+            raise InputError(f"a share of {share} mixes nothing", hint="choose one between 0 and 1")
 
         def read(skipped: Counter[str]) -> Iterator[str]:
-            replay = _forever(other, skipped)
+            replay = _repeat(other, skipped)
             own = replayed = 0
             for document in self._read(skipped):
                 own += len(document)
@@ -160,8 +162,8 @@ class Corpus:
         return self._of(f"{self._name} with {share:.0%} of {other._name}", read)
 
 
-def _forever(corpus: Corpus, skipped: Counter[str]) -> Iterator[str]:
-    """Repeat a corpus without end, counting what it skips once; an empty one is an error."""
+def _repeat(corpus: Corpus, skipped: Counter[str]) -> Iterator[str]:
+    """Repeat a corpus endlessly, counting its skipped records once; an empty one is an error."""
     first = True
     while True:
         yield from corpus
@@ -171,7 +173,7 @@ def _forever(corpus: Corpus, skipped: Counter[str]) -> Iterator[str]:
 
 
 def source_files(source: str | Path) -> list[Path]:
-    """Return the files that a path, a folder or a glob stands for, in order of their paths.
+    """Return the files of a path, a folder or a glob, in order of their paths.
 
     Raises:
         InputError: there are none.

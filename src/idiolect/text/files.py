@@ -1,7 +1,7 @@
-"""Files read with one-line errors and written whole: what every reader in this room shares.
+"""Read files with one-line errors, and write them whole.
 
-A file is written under a temporary name in its own folder, flushed to the disk and renamed, so a
-process that is killed leaves the old file or the new one, never half of either.
+A file is written under a temporary name in its own folder, flushed to the disk and renamed. A
+process that is killed leaves the old file or the new one, never a part of either.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import tempfile
+import secrets
 from typing import TYPE_CHECKING, Any
 
 from idiolect.errors import CheckpointError, IdiolectError
@@ -36,7 +36,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def read_text(path: Path) -> str:
-    """Read a whole UTF-8 file, newlines as they are; a byte order mark is dropped.
+    """Read a whole UTF-8 file with its newlines unchanged, without a byte order mark.
 
     Raises:
         CheckpointError: the file is missing, or is not UTF-8 (the message gives the byte).
@@ -54,7 +54,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object.
 
     Raises:
-        CheckpointError: the file is missing, not UTF-8, not JSON, or holds no object.
+        CheckpointError: the file is missing, not UTF-8, not JSON, or not an object.
     """
     text = read_text(path)
     try:
@@ -72,9 +72,9 @@ def read_json(path: Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def engine_errors(name: str) -> Iterator[None]:
-    """Turn what the engine raises while it takes a file apart into one line.
+    """Turn an error of the engine about a file into one line.
 
-    The engine's own panics are no `Exception`; they are caught here as well.
+    A panic of the engine is not an `Exception`; it is caught as well.
     """
     try:
         yield
@@ -90,13 +90,12 @@ def engine_errors(name: str) -> Iterator[None]:
 
 def write_atomic(path: Path, data: bytes) -> None:
     """Write a file so that it is never seen half-written; its folder must exist."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    handle, name = _create_beside(path)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(name, 0o666 & ~_umask())
         os.replace(name, path)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -104,16 +103,22 @@ def write_atomic(path: Path, data: bytes) -> None:
         raise
 
 
+def _create_beside(path: Path) -> tuple[int, Path]:
+    """Create a file of a new name in the folder of another; the kernel applies the umask.
+
+    `tempfile.mkstemp` would make it private, and reading the umask means setting it, which other
+    threads would see.
+    """
+    while True:
+        name = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        with contextlib.suppress(FileExistsError):
+            return os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666), name
+
+
 def flush(path: Path) -> None:
-    """Put a file, or a folder's own entries, on the disk."""
+    """Flush a file, or the entries of a folder, to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

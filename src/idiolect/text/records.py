@@ -1,7 +1,7 @@
-"""Documents out of one file: lines, JSON lines, tables, each within a limit on memory.
+"""Read the records or documents of one file, within a limit on memory.
 
-A file is read in binary, one record at a time; a record over the limit is passed over without
-being held. What cannot be used is counted under its reason: `bad UTF-8`, `malformed JSON`,
+A file is read in binary, one record at a time. A record over the limit is skipped without being
+held in memory. Each skipped record is counted by reason: `bad UTF-8`, `malformed JSON`,
 `malformed CSV`, `no field`, `empty`, `oversized`.
 """
 
@@ -13,44 +13,61 @@ import json
 import shutil
 import tempfile
 import zlib
+from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from idiolect.errors import InputError
+from idiolect.text.fields import TITLE, find_fields, join_fields, text_fields
 
 if TYPE_CHECKING:
-    from collections import Counter
     from collections.abc import Callable, Iterator, Sequence
     from io import BufferedIOBase
     from pathlib import Path
 
     import pyarrow.parquet as pq
 
-__all__ = ["DEFAULT_LIMIT", "flaw", "is_readable", "read_documents", "read_records"]
+__all__ = [
+    "DEFAULT_LIMIT",
+    "file_type",
+    "has_fields",
+    "is_readable",
+    "read_all_records",
+    "read_documents",
+    "read_records",
+    "unusable",
+]
 
 DEFAULT_LIMIT = 16 << 20
-"""Bytes; the largest document read unless told otherwise."""
+"""Default size of the largest document, in bytes."""
 
-_USUAL_FIELDS = ("text", "content", "body", "document", "abstract", "description", "title")
+
+def file_type(path: Path) -> str:
+    """Return the ending that names a file's type, such as `.csv`, without `.gz`."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes and suffixes[-1] == ".gz":
+        suffixes.pop()
+    return suffixes[-1] if suffixes else ""
 
 
 def is_readable(path: Path) -> bool:
-    """Whether the file's name says it is of a type read here."""
-    return _type(path) in _READERS
+    """Whether the file's name says that it is of a known type."""
+    return file_type(path) in _DOCUMENTS
 
 
-def flaw(text: str) -> str | None:
-    """Why a text cannot be a document: `empty`, or `bad UTF-8`; None where it can.
+def has_fields(path: Path) -> bool:
+    """Whether the file's name says that its records have named fields."""
+    return file_type(path) in _RECORDS
 
-    A JSON escape may give half of a surrogate pair, which no encoding of text has.
+
+def unusable(text: str) -> str | None:
+    """Return why a text cannot be a document: `empty`, `bad UTF-8`, or None if it can.
+
+    A JSON escape may be half of a surrogate pair, which UTF-8 cannot encode.
     """
     if not text.strip():
         return "empty"
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return "bad UTF-8"
-    return None
+    return "bad UTF-8" if _has_surrogates(text) else None
 
 
 def read_documents(
@@ -60,24 +77,25 @@ def read_documents(
 
     Args:
         path: the file; its name decides how it is read.
-        fields: the fields to join by a line break; empty to choose the usual one.
+        fields: the fields to join by a line break; empty for the usual ones.
         per: `line` or `file`, for plain text.
         limit: the largest document in bytes.
-        skipped: is counted up by reason for each record left out.
+        skipped: counts the skipped records by reason.
 
     Raises:
-        InputError: the file's type is unknown, it is damaged as a whole, or no field can be
+        InputError: the file's type is unknown, the whole file is damaged, or no field can be
             chosen.
     """
-    kind = "whole" if per == "file" and _type(path) == ".txt" else _type(path)
-    if kind not in _READERS:
+    type_ = "whole" if per == "file" and file_type(path) == ".txt" else file_type(path)
+    if type_ not in _DOCUMENTS:
+        known = ", ".join(one for one in _DOCUMENTS if one.startswith("."))
         raise InputError(
             f"{path.name} is of a type that cannot be read",
-            hint=f"known: {', '.join(k for k in _READERS if k[0] == '.')}, each also with .gz",
+            hint=f"known: {known}, each also with .gz",
         )
     with _readable(path) as file:
-        for text in _READERS[kind](file, path, fields, limit, skipped):
-            reason = "oversized" if len(text) > limit else flaw(text)
+        for text in _DOCUMENTS[type_](file, path, fields, limit, skipped):
+            reason = "oversized" if len(text) > limit else unusable(text)
             if reason is None:
                 yield text
             else:
@@ -91,23 +109,42 @@ def read_records(
 
     Args:
         path: the file; its name decides how it is read.
-        skipped: is counted up by reason for each record left out.
+        skipped: counts the skipped records by reason.
         limit: the largest record in bytes.
 
     Raises:
         InputError: the file is missing, of another type, or damaged as a whole.
     """
-    if _type(path) not in _ROWS:
+    if not has_fields(path):
         raise InputError(
             f"{path.name} is of a type that has no fields",
-            hint=f"known: {', '.join(_ROWS)}, each also with .gz",
+            hint=f"known: {', '.join(_RECORDS)}, each also with .gz",
         )
     with _readable(path) as file:
-        for record in _ROWS[_type(path)](file, path, limit, skipped):
+        for record in _RECORDS[file_type(path)](file, path, limit, skipped, ()):
             if isinstance(record, dict):
                 yield record
             else:
                 skipped["no field"] += 1
+
+
+def read_all_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Stream the records of a file in which every record must be readable.
+
+    Yields:
+        A record's file and number, for messages, and the record.
+
+    Raises:
+        InputError: as in `read_records`; or, once the whole file has been read, some records cannot
+            be read.
+    """
+    skipped = Counter[str]()
+    for number, record in enumerate(read_records(path, skipped), start=1):
+        if not skipped:
+            yield f"{path}, record {number}", record
+    if skipped:
+        reasons = ", ".join(f"{count} with {reason}" for reason, count in skipped.items())
+        raise InputError(f"{path} has records that cannot be read: {reasons}", hint="correct them")
 
 
 @contextmanager
@@ -119,13 +156,6 @@ def _readable(path: Path) -> Iterator[BufferedIOBase]:
         raise InputError(
             f"{path} cannot be read: {error}", hint="is it complete and undamaged?"
         ) from error
-
-
-def _type(path: Path) -> str:
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    if suffixes and suffixes[-1] == ".gz":
-        suffixes.pop()
-    return suffixes[-1] if suffixes else ""
 
 
 def _open(path: Path) -> BufferedIOBase:
@@ -168,49 +198,63 @@ def _read_whole(
         skipped["bad UTF-8"] += 1
 
 
-def _read_json_lines(
+def _read_fields(
     file: BufferedIOBase, path: Path, fields: Sequence[str], limit: int, skipped: Counter[str]
 ) -> Iterator[str]:
-    for record in _json_records(file, path, limit, skipped):
+    records = _RECORDS[file_type(path)](file, path, limit, skipped, fields)
+    return _texts(records, path, fields, skipped)
+
+
+def _texts(
+    records: Iterator[Any], path: Path, fields: Sequence[str], skipped: Counter[str]
+) -> Iterator[str]:
+    """Yield the text of each record; a JSON line may also be a bare string."""
+    chosen = bool(fields)
+    for record in records:
         if isinstance(record, str):
             yield record
-        elif isinstance(record, dict):
-            fields = fields or _choose(record, path)
-            yield from _join(record, fields, skipped)
-        else:
+            continue
+        if isinstance(record, dict) and not chosen:
+            fields, chosen = _choose(record, path), True
+        text = join_fields(record, fields) if isinstance(record, dict) else None
+        if text is None:
             skipped["no field"] += 1
+        else:
+            yield text
 
 
 def _json_records(
-    file: BufferedIOBase, path: Path, limit: int, skipped: Counter[str]
+    file: BufferedIOBase, path: Path, limit: int, skipped: Counter[str], fields: Sequence[str]
 ) -> Iterator[Any]:
     for line in _lines(file, limit, skipped):
         if not line.strip():
             continue
         try:
-            yield json.loads(line)
+            record = json.loads(line)
+            escaped = json.dumps(record, ensure_ascii=False) if "\\u" in line else ""
         except (ValueError, RecursionError):
             skipped["malformed JSON"] += 1
+            continue
+        if _has_surrogates(escaped):
+            skipped["bad UTF-8"] += 1
+        else:
+            yield record
 
 
-def _read_table(
-    file: BufferedIOBase, path: Path, fields: Sequence[str], limit: int, skipped: Counter[str]
-) -> Iterator[str]:
-    for record in _table_rows(file, path, limit, skipped, fields):
-        fields = fields or _choose(record, path)
-        yield from _join(record, fields, skipped)
+def _has_surrogates(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def _table_rows(
-    file: BufferedIOBase,
-    path: Path,
-    limit: int,
-    skipped: Counter[str],
-    fields: Sequence[str] = (),
+    file: BufferedIOBase, path: Path, limit: int, skipped: Counter[str], fields: Sequence[str]
 ) -> Iterator[dict[str, Any]]:
     # The module's own limit of 128 KiB a field is process-wide; it is only ever raised.
     csv.field_size_limit(max(csv.field_size_limit(), limit))
-    delimiter = "\t" if _type(path) == ".tsv" else ","
+    delimiter = "\t" if file_type(path) == ".tsv" else ","
     header: list[str] | None = None
     for record in _table_records(file, limit, skipped):
         try:
@@ -220,8 +264,7 @@ def _table_rows(
             continue
         if header is None:
             header = row
-            if fields and not set(fields) <= set(header):
-                raise _no_field(path, fields, header)
+            _check_fields(path, fields, header)
         elif len(row) != len(header):
             if row:
                 skipped["malformed CSV"] += 1
@@ -232,8 +275,8 @@ def _table_rows(
 def _table_records(file: BufferedIOBase, limit: int, skipped: Counter[str]) -> Iterator[list[str]]:
     """Group lines into records: a quoted cell may hold line breaks.
 
-    A quote that never closes would swallow the rest of the file; past the limit the record is
-    given up and the next line begins a new one.
+    A quote that never closes would make one record of the rest of the file. Past the limit the
+    record is skipped, and the next line begins a new one.
     """
     record: list[str] = []
     size = quotes = 0
@@ -252,32 +295,40 @@ def _table_records(file: BufferedIOBase, limit: int, skipped: Counter[str]) -> I
         skipped["malformed CSV"] += 1
 
 
+def _parquet_rows(
+    file: BufferedIOBase, path: Path, limit: int, skipped: Counter[str], fields: Sequence[str]
+) -> Iterator[dict[str, Any]]:
+    with _parquet(file, path) as table:
+        yield from _rows(table, fields, limit, skipped)
+
+
+def _rows(
+    table: pq.ParquetFile, fields: Sequence[str], limit: int, skipped: Counter[str]
+) -> Iterator[dict[str, Any]]:
+    for batch in table.iter_batches(batch_size=64, columns=list(fields) or None):
+        for record in batch.to_pylist():
+            if any(isinstance(cell, str) and len(cell) > limit for cell in record.values()):
+                skipped["oversized"] += 1
+            else:
+                yield record
+
+
 def _read_parquet(
     file: BufferedIOBase, path: Path, fields: Sequence[str], limit: int, skipped: Counter[str]
 ) -> Iterator[str]:
+    """Yield the text of each row, without reading other columns, such as vectors."""
     import pyarrow as pa
 
     with _parquet(file, path) as table:
-        names = table.schema_arrow.names
-        if fields and not set(fields) <= set(names):
-            raise _no_field(path, fields, names)
+        _check_fields(path, fields, table.schema_arrow.names)
         strings = [
             column.name
             for column in table.schema_arrow
             if pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
         ]
-        fields = fields or _choose(dict.fromkeys(strings, ""), path)
-        for batch in table.iter_batches(batch_size=64, columns=list(fields)):
-            for record in batch.to_pylist():
-                yield from _join(record, fields, skipped)
-
-
-def _parquet_rows(
-    file: BufferedIOBase, path: Path, limit: int, skipped: Counter[str]
-) -> Iterator[dict[str, Any]]:
-    with _parquet(file, path) as table:
-        for batch in table.iter_batches(batch_size=64):
-            yield from batch.to_pylist()
+        row = dict.fromkeys(strings, "")
+        fields = fields or _choose(row, path) or text_fields(row)
+        yield from _texts(_rows(table, fields, limit, skipped), path, fields, skipped)
 
 
 @contextmanager
@@ -296,14 +347,18 @@ def _parquet(file: BufferedIOBase, path: Path) -> Iterator[pq.ParquetFile]:
             raise InputError(f"{path} is no readable Parquet file: {error}") from error
 
 
-def _choose(record: dict[str, Any], path: Path) -> tuple[str]:
-    """Choose the field that holds the text, or say which there are."""
-    strings = [name for name, value in record.items() if isinstance(value, str)]
-    usual = [name for name in strings if name.lower() in _USUAL_FIELDS]
-    exact = [name for name in strings if name.lower() == "text"]
-    for candidates in (exact, [] if usual == ["title"] else usual, strings):
-        if len(candidates) == 1:
-            return (candidates[0],)
+def _choose(record: dict[str, Any], path: Path) -> tuple[str, ...]:
+    """Choose the field with the text of a file's records, or report which fields there are.
+
+    Returns:
+        The only field there is; or no field, if the usual ones are to be found in each record.
+    """
+    strings = [name for name, value in record.items() if value is None or isinstance(value, str)]
+    usual = text_fields(record)
+    if usual and (usual != find_fields(strings, TITLE) or len(strings) == len(usual)):
+        return ()
+    if len(strings) == 1:
+        return (strings[0],)
     raise InputError(
         f"{path}: which field holds the text? There are {', '.join(strings or record)}"
         if record
@@ -312,31 +367,25 @@ def _choose(record: dict[str, Any], path: Path) -> tuple[str]:
     )
 
 
-def _no_field(path: Path, fields: Sequence[str], names: Sequence[str]) -> InputError:
-    missing = ", ".join(name for name in fields if name not in names)
-    return InputError(f"{path} has no field {missing}", hint=f"there are {', '.join(names)}")
+def _check_fields(path: Path, fields: Sequence[str], names: Sequence[str]) -> None:
+    if missing := ", ".join(name for name in fields if name not in names):
+        raise InputError(f"{path} has no field {missing}", hint=f"there are {', '.join(names)}")
 
 
-def _join(record: dict[str, Any], fields: Sequence[str], skipped: Counter[str]) -> Iterator[str]:
-    values = [record[name] for name in fields if isinstance(record.get(name), str)]
-    if values:
-        yield "\n".join(value for value in values if value)
-    else:
-        skipped["no field"] += 1
-
-
-_READERS: dict[
+_DOCUMENTS: dict[
     str, Callable[[BufferedIOBase, Path, Sequence[str], int, Counter[str]], Iterator[str]]
 ] = {
     ".txt": _read_lines,
-    ".jsonl": _read_json_lines,
-    ".csv": _read_table,
-    ".tsv": _read_table,
+    ".jsonl": _read_fields,
+    ".csv": _read_fields,
+    ".tsv": _read_fields,
     ".parquet": _read_parquet,
     "whole": _read_whole,
 }
 
-_ROWS: dict[str, Callable[[BufferedIOBase, Path, int, Counter[str]], Iterator[Any]]] = {
+_RECORDS: dict[
+    str, Callable[[BufferedIOBase, Path, int, Counter[str], Sequence[str]], Iterator[Any]]
+] = {
     ".jsonl": _json_records,
     ".csv": _table_rows,
     ".tsv": _table_rows,

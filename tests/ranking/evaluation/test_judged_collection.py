@@ -18,7 +18,7 @@ from idiolect.ranking.evaluation.judged_collection import (
     write_run,
 )
 
-DOCUMENTS = {"d1": "First words", "d2": "Second words", "d3": "Third & last"}
+DOCUMENTS = {"d1": "First\nwords", "d2": "Second words", "d3": "Third & last"}
 QUERIES = {"1": "who is first", "2": "second"}
 JUDGEMENTS = {"1": {"d1": 2.0, "d2": 0.0}, "2": {"d2": 1.0}}
 

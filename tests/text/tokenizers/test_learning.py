@@ -1,4 +1,4 @@
-"""Learning vocabularies: BPE, WordPiece and Unigram, from scratch and from one that exists."""
+"""Training BPE, WordPiece and Unigram, from scratch and from an existing vocabulary."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ def model(tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 class TestFromScratch:
-    def test_continuing_an_alphabet_is_training(self, medical: list[str]) -> None:
+    def test_extending_an_alphabet_is_training(self, medical: list[str]) -> None:
         trained = bpe.train(medical, 2500)
         alphabet = bpe.train(medical, 257)
         assert model(alphabet)["merges"] == []
-        continued = bpe.continue_training(alphabet, medical, 2500)
+        continued = bpe.extend(alphabet, medical, 2500)
         assert model(continued)["merges"] == model(trained)["merges"]
         assert continued.fingerprint == trained.fingerprint
 
@@ -58,9 +58,9 @@ class TestFromScratch:
         for module in MODULES.values():
             assert len(module.train(medical[:40], 700)) == 700
 
-    def test_little_text_gives_less(self) -> None:
+    def test_little_text_has_fewer_merges(self) -> None:
         assert len(bpe.train(["ab ab"], 1000)) == 259
-        assert len(bpe.continue_training(bpe.train(["ab"], 257), ["ab abc abc"], 1000)) == 260
+        assert len(bpe.extend(bpe.train(["ab"], 257), ["ab abc abc"], 1000)) == 260
 
     def test_special_tokens_and_template(self) -> None:
         texts = ["some words, some more words"]
@@ -74,7 +74,7 @@ class TestFromScratch:
         assert model_.decode(model_.encode("some more words")) == "some more words"
         assert bpe.train(texts, 300).encode("<|endoftext|>") == [0]
 
-    def test_case_is_kept_if_wished(self) -> None:
+    def test_case_is_kept_on_request(self) -> None:
         assert wordpiece.train(["Some Words"], 60).encode("SOME") == wordpiece.train(
             ["Some Words"], 60
         ).encode("some")
@@ -92,7 +92,7 @@ class TestFromScratch:
             MODULES[name].train(Corpus.from_texts([]), 500)
 
 
-class TestContinuing:
+class TestExtending:
     @pytest.mark.parametrize(
         "name",
         [
@@ -105,7 +105,7 @@ class TestContinuing:
         odd: list[str],
     ) -> None:  # fmt: skip
         base = loaded(name)
-        longer = bpe.continue_training(base, medical, len(base) + 300)
+        longer = bpe.extend(base, medical, len(base) + 300)
         assert len(longer) == len(base) + 300
         parts = {tuple(merge): i for i, merge in enumerate(model(longer)["merges"])}
         assert list(parts)[: len(model(base)["merges"])] == list(map(tuple, model(base)["merges"]))
@@ -123,7 +123,7 @@ class TestContinuing:
 
     def test_counts_are_those_of_the_engine(self, loaded: Load, medical: list[str]) -> None:
         base = loaded("gpt2")
-        counts = count_words(base, medical)
+        counts = count_words(base.engine, medical)
         cut = base.engine.pre_tokenizer.pre_tokenize_str
         assert sum(counts.values()) == sum(len(cut(text)) for text in medical)
         assert sum(len(word) * count for word, count in counts.items()) == sum(
@@ -139,14 +139,14 @@ class TestContinuing:
         pipeline = json.loads(split.engine.to_str())
         pipeline["pre_tokenizer"] = None
         whole = Tokenizer.from_engine(tokenizers.Tokenizer.from_str(json.dumps(pipeline)))
-        assert count_words(whole, medical[:50]) == count_words(split, medical[:50])
+        assert count_words(whole.engine, medical[:50]) == count_words(split.engine, medical[:50])
 
-    def test_unigram_stands_for_the_pieces_that_spell_it(
+    def test_a_new_unigram_piece_replaces_old_pieces(
         self, loaded: Load, medical: list[str], general: list[str], odd: list[str]
     ) -> None:
         for name in ("t5", "botchan"):
             base = loaded(name)
-            longer = unigram.continue_training(base, medical, len(base) + 300)
+            longer = unigram.extend(base, medical, len(base) + 300)
             assert len(longer) == len(base) + 300
             spelling = {
                 id_: base.encode(longer.engine.id_to_token(id_), special_tokens=False)
@@ -165,18 +165,18 @@ class TestContinuing:
 
     def test_unigram_scores(self) -> None:
         scores = {"a": -1.0, "b": -2.0, "ab": -4.0, "c": -1.5}
-        assert unigram.spelling_score("abc", scores) == pytest.approx(-4.5)
-        assert unigram.spelling_score("abd", scores) == float("-inf")
+        assert unigram.segmentation_score("abc", scores) == pytest.approx(-4.5)
+        assert unigram.segmentation_score("abd", scores) == float("-inf")
         base = Tokenizer.from_engine(
             tokenizers.Tokenizer(models.Unigram([("<unk>", -9.0), *scores.items()], unk_id=0))
         )
-        longer = unigram.continue_training(base, ["abcabc", "bc"], 6)
+        longer = unigram.extend(base, ["abcabc", "bc"], 6)
         assert model(longer)["vocab"][-1] == ["bc", pytest.approx(-3.5 + unigram.MARGIN)]
         assert longer.encode("abc") == [1, 5]
 
     def test_wordpiece(self, loaded: Load, medical: list[str], general: list[str]) -> None:
         base = loaded("bert")
-        longer = wordpiece.continue_training(base, medical, len(base) + 300)
+        longer = wordpiece.extend(base, medical, len(base) + 300)
         assert len(longer) == len(base) + 300
         before, after = base.encode_batch(medical), longer.encode_batch(medical)
         assert sum(map(len, after)) < 0.95 * sum(map(len, before))
@@ -198,7 +198,7 @@ class TestContinuing:
         engine.add_tokens(["<special>", "HbA1c"])  # with ids after the model's own
         base = Tokenizer.from_engine(engine, {"pad_token": "<special>"})
         assert len(base) == 602
-        longer = module.continue_training(base, medical, 700)
+        longer = module.extend(base, medical, 700)
         assert len(longer) == 700
         text = "the <special> HbA1c ."
         assert longer.engine.token_to_id("<special>") == 600 == longer.pad_id
@@ -210,24 +210,24 @@ class TestContinuing:
         assert again.encode_batch([*medical, text]) == longer.encode_batch([*medical, text])
         assert again.fingerprint == longer.fingerprint != base.fingerprint
         if name == "bpe":
-            further = module.continue_training(longer, medical, 800)
-            assert further.fingerprint == module.continue_training(base, medical, 800).fingerprint
+            further = module.extend(longer, medical, 800)
+            assert further.fingerprint == module.extend(base, medical, 800).fingerprint
 
     @pytest.mark.parametrize("name", MODULES)
-    def test_what_cannot_be_continued(self, name: str, medical: list[str]) -> None:
+    def test_what_cannot_be_trained_further(self, name: str, medical: list[str]) -> None:
         base = MODULES[name].train(medical, 600)
-        with pytest.raises(InputError, match="has 600 ids already, 600 are wanted"):
-            MODULES[name].continue_training(base, medical, 600)
+        with pytest.raises(InputError, match="already has 600 ids, and the size is 600"):
+            MODULES[name].extend(base, medical, 600)
         for other in MODULES:
             if other != name:
-                with pytest.raises(InputError, match="cannot be continued in this way"):
-                    MODULES[other].continue_training(base, medical, 700)
+                with pytest.raises(InputError, match="cannot be trained further in this way"):
+                    MODULES[other].extend(base, medical, 700)
 
-    def test_progress_is_told(self, medical: list[str]) -> None:
-        told: list[int] = []
+    def test_progress_is_reported(self, medical: list[str]) -> None:
+        reported: list[int] = []
         base = bpe.train(medical, 257)
-        bpe.continue_training(base, medical, 657, progress=told.append)
-        assert told == [100, 200, 300, 400, 400]
+        bpe.extend(base, medical, 657, progress=reported.append)
+        assert reported == [100, 200, 300, 400, 400]
 
     def test_holes_in_a_unigram_vocabulary_are_refused(self) -> None:
         base = unigram.train(["some words, some more words"], 40)
@@ -269,7 +269,7 @@ class TestPairs:
                     uses[id_] += count
             assert +words.uses == uses
 
-    def test_a_refused_pair_stays_apart(self) -> None:
+    def test_a_refused_pair_is_not_merged(self) -> None:
         words = Words({(1, 2, 3): 5, (3, 1): 4})
         words.refuse((1, 2))
         assert words.best() == ((2, 3), 5)
@@ -277,9 +277,9 @@ class TestPairs:
 
 @given(st.lists(st.text(st.sampled_from("ab c\n"), min_size=1), min_size=1, max_size=6), st.text())
 @settings(max_examples=60, deadline=None)
-def test_continued_bpe_is_lossless_and_never_longer(texts: list[str], text: str) -> None:
+def test_extended_bpe_is_lossless_and_never_longer(texts: list[str], text: str) -> None:
     base = bpe.train(["ab ab abc"], 260)
-    longer = bpe.continue_training(base, texts, 290)
+    longer = bpe.extend(base, texts, 290)
     for one in (*texts, text):
         assert longer.decode(longer.encode(one), skip_special_tokens=False) == one
         assert len(longer.encode(one)) <= len(base.encode(one))
@@ -287,9 +287,9 @@ def test_continued_bpe_is_lossless_and_never_longer(texts: list[str], text: str)
 
 @given(st.randoms())
 @settings(max_examples=20, deadline=None)
-def test_same_merges_as_the_library(chance: random.Random) -> None:
-    words = ["".join(chance.choices("abc", k=chance.randrange(1, 9))) for _ in range(30)]
-    texts = [" ".join(chance.choices(words, k=20)) for _ in range(5)]
+def test_same_merges_as_the_library(rng: random.Random) -> None:
+    words = ["".join(rng.choices("abc", k=rng.randrange(1, 9))) for _ in range(30)]
+    texts = [" ".join(rng.choices(words, k=20)) for _ in range(5)]
 
     def trained(size: int) -> Tokenizer:
         engine = tokenizers.Tokenizer(models.BPE())
@@ -299,7 +299,7 @@ def test_same_merges_as_the_library(chance: random.Random) -> None:
 
     theirs = trained(40)
     alphabet = trained(len({*"".join(words)}))
-    ours = bpe.continue_training(alphabet, texts, 40)
+    ours = bpe.extend(alphabet, texts, 40)
     assert ours.kind == "bpe"
     assert model(ours) == model(theirs)
 
@@ -309,12 +309,12 @@ def test_two_thousand_merges_on_real_text(loaded: Load, shared: Path) -> None:
     corpus = Corpus(shared / "data" / "sumpubmed" / "abstracts.jsonl.gz", "abstract")
     documents = list(islice(corpus, 6000))
     trained, alphabet = bpe.train(documents, 8000), bpe.train(documents, 257)
-    ours = bpe.continue_training(alphabet, documents, 8000)
+    ours = bpe.extend(alphabet, documents, 8000)
     assert model(ours) == model(trained)
-    go_on: Callable[..., Tokenizer]
-    for name, go_on in (("gpt2", bpe.continue_training), ("t5", unigram.continue_training)):
+    extend: Callable[..., Tokenizer]
+    for name, extend in (("gpt2", bpe.extend), ("t5", unigram.extend)):
         base = loaded(name)
-        longer = go_on(base, documents[:5000], len(base) + 2000)
+        longer = extend(base, documents[:5000], len(base) + 2000)
         before = sum(map(len, base.encode_batch(documents[5000:])))
         after = sum(map(len, longer.encode_batch(documents[5000:])))
         print(f"{name}: {before:,} → {after:,} tokens on held-out text ({after / before - 1:+.1%})")

@@ -25,13 +25,13 @@ def merge_by_rank(text: str, ranks: dict[str, int]) -> list[str]:
 
 
 @given(st.lists(st.text("abc", min_size=2, max_size=5), unique=True), st.randoms())
-def test_any_ranked_vocabulary(pieces: list[str], chance: random.Random) -> None:
-    chance.shuffle(pieces)
+def test_any_ranked_vocabulary(pieces: list[str], rng: random.Random) -> None:
+    rng.shuffle(pieces)
     ranks = {piece: rank for rank, piece in enumerate([*"abc", *pieces])}
     # A piece that ranks before one it is made from is possible, and must behave as ranked.
     engine = Tokenizer(models.BPE(vocab=ranks, merges=merges_from_ranks(ranks)))
     for _ in range(20):
-        text = "".join(chance.choices("abc", k=chance.randrange(1, 12)))
+        text = "".join(rng.choices("abc", k=rng.randrange(1, 12)))
         assert engine.encode(text).tokens == merge_by_rank(text, ranks)
 
 
@@ -45,7 +45,7 @@ def test_runs_of_equal_rank_grow_from_the_left() -> None:
         )
 
 
-def test_pieces_out_of_reach_have_no_merge() -> None:
+def test_unreachable_pieces_have_no_merge() -> None:
     assert merges_from_ranks({"a": 0, "b": 1, "c": 2, "abc": 3}) == []
     assert merges_from_ranks({b"a": 0, b"b": 1, b"ab": 2}) == [(b"a", b"b")]
 

@@ -13,8 +13,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from idiolect.errors import CheckpointError, ConfigError
-from idiolect.text.tokenizers import character_map as charsmap
-from idiolect.text.tokenizers import protobuf as wire
+from idiolect.text.tokenizers import character_map
+from idiolect.text.tokenizers import protobuf as wire_format
 from idiolect.text.tokenizers.sentencepiece import build, parse
 from idiolect.text.tokenizers.tokenizer import Tokenizer
 
@@ -32,7 +32,7 @@ class Pair:
         self.theirs = sentencepiece.SentencePieceProcessor(model_proto=data)
 
     def different(self, texts: list[str]) -> list[str]:
-        """Texts with other ids; segmentations of equal score are not told apart."""
+        """Texts with other ids; segmentations of equal score count as equal."""
         ours, theirs = self.ours.encode_batch(texts), self.theirs.encode(texts)
         return [
             text
@@ -41,7 +41,7 @@ class Pair:
         ]
 
     def tied(self, ours: list[int], theirs: list[int]) -> bool:
-        """Whether two Unigram segmentations score the same: which is met first is no error."""
+        """Whether two Unigram segmentations have equal scores; either one is correct."""
         return self.ours.kind == "unigram" and sorted(ours) == sorted(theirs)
 
 
@@ -56,7 +56,7 @@ def llama(pairs: dict[str, Pair]) -> Pair:
 
 
 def train(texts: list[str], **options: Any) -> bytes:
-    """Train a small model with the package, however it is to be."""
+    """Train a small model with the sentencepiece package."""
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(texts), model_writer=model, minloglevel=2, **options
@@ -90,7 +90,7 @@ def test_any_text_with_byte_fallback(llama: Pair, text: str) -> None:
 
 
 def test_pieces_of_special_kinds_in_text(llama: Pair) -> None:
-    # A byte piece is no text: it must be spelt, and decoded as it was written.
+    # Text like a byte piece is encoded as characters, and decoded unchanged.
     assert llama.ours.encode("<0x41>") == llama.theirs.encode("<0x41>")
     assert llama.ours.encode("a<s>")[-1] == 1
 
@@ -141,7 +141,7 @@ def test_other_algorithms_are_named(model_type: str) -> None:
         parse(data)
 
 
-def test_what_the_engine_cannot_do_is_said() -> None:
+def test_unsupported_features_are_reported() -> None:
     for options in ({"treat_whitespace_as_suffix": True}, {"model_type": "bpe"}):
         model = protobuf.ModelProto()
         model.ParseFromString(
@@ -155,7 +155,7 @@ def test_what_the_engine_cannot_do_is_said() -> None:
 class TestDamaged:
     @given(st.data())
     @settings(max_examples=300, deadline=None)
-    def test_no_bytes_do_worse_than_an_error(self, data: st.DataObject) -> None:
+    def test_damaged_bytes_raise_an_error_at_worst(self, data: st.DataObject) -> None:
         model = bytearray(self.model())
         for _ in range(data.draw(st.integers(1, 4))):
             at = data.draw(st.integers(0, len(model) - 1))
@@ -176,18 +176,18 @@ class TestDamaged:
 
     def test_damaged_character_maps(self, published: dict[str, Path]) -> None:
         whole = parse(published["botchan"].read_bytes()).charsmap
-        charsmap.check(whole)
-        chance = random.Random(0)
+        character_map.check(whole)
+        rng = random.Random(0)
         refused = 0
         text = "".join(map(chr, [*range(0x3000), *range(0xF900, 0xFFF0)]))
         from tokenizers import normalizers
 
         for _ in range(200):
             damaged = bytearray(whole)
-            for _ in range(chance.choice([1, 3, 30])):
-                damaged[chance.randrange(len(damaged))] = chance.randrange(256)
+            for _ in range(rng.choice([1, 3, 30])):
+                damaged[rng.randrange(len(damaged))] = rng.randrange(256)
             try:
-                charsmap.check(bytes(damaged))
+                character_map.check(bytes(damaged))
                 normalizer = normalizers.Precompiled(bytes(damaged))
             except Exception:
                 refused += 1
@@ -204,7 +204,7 @@ class TestDamaged:
         return TestDamaged._model  # type: ignore[attr-defined, no-any-return]
 
 
-class TestWire:
+class TestWireFormat:
     def test_against_protobuf(self, published: dict[str, Path]) -> None:
         data = published["botchan"].read_bytes()
         model = protobuf.ModelProto()
@@ -218,7 +218,7 @@ class TestWire:
     def test_each_wire_type(self) -> None:
         message = b"\x08\x96\x01" + b"\x15\x00\x00\x80\x3f" + b"\x19" + b"\x02" + b"\0" * 7
         message += b"\x22\x02hi" + b"\x28" + b"\xff" * 9 + b"\x01"
-        assert list(wire.fields(message)) == [
+        assert list(wire_format.fields(message)) == [
             (1, 150),
             (2, 1.0),
             (3, 2),
@@ -231,7 +231,7 @@ class TestWire:
     )
     def test_damage(self, message: bytes) -> None:
         with pytest.raises(ValueError, match=r"byte|end"):
-            list(wire.fields(message))
+            list(wire_format.fields(message))
 
 
 @pytest.mark.slow

@@ -37,7 +37,7 @@ def test_ids(
 ) -> None:
     ours = Tokenizer.load(published[file])
     theirs = their_encoding(name, read_ranks(published[file]), monkeypatch)
-    # Every code point of the first two planes, beside letters, digits and spaces: the classes
+    # Every code point of the first two planes, next to letters, digits and spaces: the classes
     # of the two regular expression engines must agree.
     every = [
         " ".join(f"a{c}1{c} {c}'{c}" for c in map(chr, range(start, start + 64)))

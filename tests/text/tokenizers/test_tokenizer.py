@@ -38,7 +38,7 @@ def small() -> Tokenizer:
 
 
 def load_gguf(name: str, vocabularies: Path, folder: Path) -> Tokenizer:
-    """Write a GGUF vocabulary in the layout its kind is published in, and load that."""
+    """Write a GGUF vocabulary in the published format of its kind, and load that."""
     metadata = read_metadata(vocabularies / f"ggml-vocab-{name}.gguf.gz")
     tokens = metadata["tokenizer.ggml.tokens"]
     types = metadata["tokenizer.ggml.token_type"]
@@ -96,7 +96,7 @@ def test_transformers_loads_what_is_saved(
     tokenizer.save(tmp_path)
     texts = multilingual[::16] + odd[::40] + ["<s>a</s> <mask> [MASK] <|endoftext|> <unk>"]
     ids = tokenizer.encode_batch(texts)
-    # A model's own type beside it must not make transformers rebuild the tokenizer its way.
+    # With a config.json of another type, transformers must not rebuild the tokenizer.
     for model_type in (None, "llama"):
         if model_type:
             (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
@@ -117,7 +117,7 @@ def test_transformers_loads_what_is_saved(
 
 
 @pytest.mark.parametrize("name", ["gpt2", "roberta", "gpt-neox", "cl100k", "llama"])
-def test_decode_gives_the_text_back(
+def test_decode_restores_the_text(
     name: str, loaded: Load, multilingual: list[str], odd: list[str]
 ) -> None:
     tokenizer = loaded(name)
@@ -143,7 +143,7 @@ def test_special_ids_of_each_kind(loaded: Load) -> None:
     assert ids("llama") == [None, 1, 2, 0, None, None, None]
 
 
-def test_template_of_each_layout(loaded: Load) -> None:
+def test_template_of_each_format(loaded: Load) -> None:
     def pieces(name: str) -> list[str]:
         tokenizer = loaded(name)
         return [tokenizer.engine.id_to_token(id_) for id_ in tokenizer.encode("Hello world")]
@@ -198,7 +198,7 @@ def test_settings_are_kept(small: Tokenizer, tmp_path: Path) -> None:
     assert (again["model_max_length"], again["chat_template"]) == (77, "{{ x }}")
 
 
-def test_padding_truncation_and_dropout_are_set_aside(small: Tokenizer, tmp_path: Path) -> None:
+def test_padding_truncation_and_dropout_are_removed(small: Tokenizer, tmp_path: Path) -> None:
     pipeline = json.loads(small.engine.to_str())
     pipeline["model"]["dropout"] = 0.9
     pipeline["truncation"] = {
@@ -215,7 +215,7 @@ def test_padding_truncation_and_dropout_are_set_aside(small: Tokenizer, tmp_path
     assert tokenizer.fingerprint == small.fingerprint
 
 
-def test_fingerprint_sees_what_determines_ids(small: Tokenizer) -> None:
+def test_fingerprint_covers_everything_that_determines_ids(small: Tokenizer) -> None:
     def changed(path: str, value: Any) -> str:
         pipeline = json.loads(small.engine.to_str())
         target, keys = pipeline, path.split(".")
@@ -273,7 +273,7 @@ def test_byte_level_is_lossless(small: Tokenizer, text: str) -> None:
     assert all(0 <= id_ < len(small) for id_ in ids)
 
 
-def test_added_tokens_are_no_bytes(small: Tokenizer) -> None:
+def test_added_tokens_are_not_decoded_as_bytes(small: Tokenizer) -> None:
     engine = type(small.engine).from_str(small.engine.to_str())
     engine.add_tokens(["naïve", "日本"])
     engine.add_special_tokens(["«end»"])
@@ -295,13 +295,13 @@ class TestBadInput:
         with pytest.raises(InputError, match="no such file"):
             Tokenizer.load(tmp_path / "none here")
 
-    def test_hub_out_of_reach(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def test_unreachable_hub(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
         with pytest.raises(OfflineError, match="no-such/repository"):
             Tokenizer.load("no-such/repository")
 
-    def test_nothing_in_the_directory(self, tmp_path: Path) -> None:
+    def test_empty_directory(self, tmp_path: Path) -> None:
         with pytest.raises(InputError, match="no tokenizer in"):
             Tokenizer.load(tmp_path)
 
@@ -314,7 +314,7 @@ class TestBadInput:
     def test_unknown_type_of_file(self, tmp_path: Path) -> None:
         path = tmp_path / "tokenizer.bin"
         path.write_bytes(b"x")
-        with pytest.raises(InputError, match="no tokenizer file known"):
+        with pytest.raises(InputError, match="not a known tokenizer file"):
             Tokenizer.load(path)
 
     @pytest.mark.parametrize(
@@ -352,11 +352,11 @@ class TestBadInput:
                 "added_tokens",
                 [{"id": 777, "content": "<x>", "special": True, "single_word": False,
                   "lstrip": False, "rstrip": False, "normalized": False}],
-                "places <x> at id 777, the engine at",
+                "gives <x> the id 777, the engine",
             ),
         ],
     )  # fmt: skip
-    def test_parts_that_do_not_fit(
+    def test_inconsistent_parts(
         self, path: str, value: Any, message: str, small: Tokenizer, tmp_path: Path
     ) -> None:
         pipeline = json.loads(small.engine.to_str())
@@ -371,8 +371,8 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("vocab", "merges", "message"),
         [
-            ('{"a": 0, "b": 1}', "a b", "disagree"),
-            ('{"a": 0, "b": 1, "ab": 2}', "#version: 0.2\na b c", "no pair"),
+            ('{"a": 0, "b": 1}', "a b", "lacks"),
+            ('{"a": 0, "b": 1, "ab": 2}', "#version: 0.2\na b c", "not a pair"),
             ('{"a": "x"}', "", "damaged|not byte-level"),
             ('{"a</w>": 0, "b": 1}', "", "not byte-level"),
         ],
@@ -422,11 +422,11 @@ class TestSampling:
     def test_strength_zero_is_the_usual_encoding(self, small: Tokenizer) -> None:
         assert small.sample_batch(DOCUMENTS, dropout=0.0) == small.encode_batch(DOCUMENTS)
 
-    def test_dropping_every_merge_gives_bytes(self, small: Tokenizer) -> None:
+    def test_dropping_every_merge_leaves_bytes(self, small: Tokenizer) -> None:
         (ids,) = small.sample_batch(["the cats"], dropout=1.0)
         assert [small.engine.id_to_token(id_) for id_ in ids] == list("theĠcats")
 
-    def test_seed_decides(self, small: Tokenizer) -> None:
+    def test_same_seed_same_segmentations(self, small: Tokenizer) -> None:
         drawn = [small.sample_batch(DOCUMENTS * 5, dropout=0.3, seed=seed) for seed in (1, 1, 2)]
         assert drawn[0] == drawn[1] != drawn[2]
         assert small.decode_batch(drawn[2]) == DOCUMENTS * 5
@@ -447,7 +447,7 @@ class TestSampling:
             tokenizer.encode_batch(texts)
         )
 
-    def test_unigram_draws_by_probability(self) -> None:
+    def test_unigram_samples_by_probability(self) -> None:
         import tokenizers
 
         vocab = [("<unk>", -9.0), ("a", -1.0), ("b", -2.0), ("ab", -2.5), ("ba", -3.0)]
@@ -474,11 +474,11 @@ class TestSampling:
 
     def test_strength_must_fit_the_algorithm(self, small: Tokenizer) -> None:
         for strength in ({}, {"alpha": 0.1}, {"alpha": 0.1, "dropout": 0.1}, {"dropout": -1.0}):
-            with pytest.raises(InputError, match="sampled with dropout="):
+            with pytest.raises(InputError, match="needs dropout="):
                 small.sample_batch(DOCUMENTS, **strength)
         with pytest.raises(InputError, match="probability"):
             small.sample_batch(DOCUMENTS, dropout=1.5)
-        with pytest.raises(InputError, match="sampled with alpha="):
+        with pytest.raises(InputError, match="needs alpha="):
             unigram.train(DOCUMENTS, 60).sample_batch(DOCUMENTS, dropout=0.1)
         with pytest.raises(InputError, match="wordpiece has no subword sampling"):
             wordpiece.train(DOCUMENTS, 60).sample_batch(DOCUMENTS, dropout=0.1)

@@ -38,6 +38,7 @@ out = "run"
 
 [data]
 items = "data/items.jsonl"
+text = "text"                       # without the title, which is the name to be found
 corpus = "data/corpus.jsonl"        # the items' text with their examples
 general = "data/general.jsonl"      # Python's own documentation
 pairs = "data/pairs.jsonl"          # of items that no test asks about

@@ -17,15 +17,17 @@ import html
 import math
 import re
 import zlib
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from idiolect.errors import InputError
 from idiolect.ranking.evaluation.metrics import Judgements, Run
+from idiolect.text.fields import GRADE, GRADED_DOCUMENT, GRADED_QUERY, find_fields, join_parts
 from idiolect.text.files import write_atomic
-from idiolect.text.records import read_records
+from idiolect.text.keyed_texts import documents_with_ids, queries_with_ids
+from idiolect.text.records import has_fields, read_all_records
 
 __all__ = [
     "JudgedCollection",
@@ -36,21 +38,6 @@ __all__ = [
     "write_run",
 ]
 
-_QUERY = ("query-id", "query_id", "qid", "query", "topic")
-_DOCUMENT = (
-    "corpus-id",
-    "corpus_id",
-    "docid",
-    "doc-id",
-    "doc_id",
-    "docno",
-    "document",
-    "item_id",
-    "item",
-)
-_NUMBER = ("score", "rating", "relevance", "rel", "grade", "label", "judgement")
-_ID = ("_id", "id")
-_TEXT = ("text", "contents", "title", "query", "question", "claim")
 _BODY = re.compile(r"<(title|head|headline|text)>(.*?)</\1>", re.IGNORECASE | re.DOTALL)
 
 
@@ -121,12 +108,14 @@ class JudgedCollection:
 
 
 def read_documents(path: str | Path) -> dict[str, str]:
-    """Read documents: the text of each, after its title where there is one.
+    """Read documents: the title and the text of each, joined as the index joins them.
+
+    A document with an empty text is kept, because published figures count it.
 
     Raises:
         InputError: The file is missing or damaged, or a record has no id or no text.
     """
-    return _texts(Path(path), "doc", "docno", _DOCUMENT)
+    return _texts(Path(path), "doc", "docno", documents_with_ids)
 
 
 def read_queries(path: str | Path) -> dict[str, str]:
@@ -135,7 +124,7 @@ def read_queries(path: str | Path) -> dict[str, str]:
     Raises:
         InputError: The file is missing or damaged, or a record has no id or no text.
     """
-    return _texts(Path(path), "top", "num", _QUERY)
+    return _texts(Path(path), "top", "num", queries_with_ids)
 
 
 def read_judgements(path: str | Path) -> dict[str, dict[str, float]]:
@@ -186,23 +175,6 @@ def _there(path: Path) -> Path:
     return packed if packed.exists() and not path.exists() else path
 
 
-def _has_fields(path: Path) -> bool:
-    suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() != ".gz"]
-    return bool(suffixes) and suffixes[-1] in (".jsonl", ".csv", ".tsv", ".parquet")
-
-
-def _records(path: Path) -> Iterator[tuple[str, Mapping[str, str]]]:
-    """Yield each record with its place, for messages; one that cannot be read is an error."""
-    skipped: Counter[str] = Counter()
-    for number, record in enumerate(read_records(path, skipped), 1):
-        if not skipped:
-            cells = {k: str(v) for k, v in record.items() if isinstance(v, str | int | float)}
-            yield f"{path}, record {number}", cells
-    if skipped:
-        reasons = ", ".join(f"{count} with {reason}" for reason, count in skipped.items())
-        raise InputError(f"{path} has records that cannot be read: {reasons}", hint="mend them")
-
-
 def _lines(path: Path) -> Iterator[str]:
     try:
         opener = gzip.open if path.suffix.lower() == ".gz" else open
@@ -215,10 +187,15 @@ def _lines(path: Path) -> Iterator[str]:
         ) from error
 
 
-def _texts(path: Path, element: str, number: str, ids: tuple[str, ...]) -> dict[str, str]:
+def _texts(
+    path: Path,
+    element: str,
+    number: str,
+    read_table: Callable[[Path], Iterator[tuple[str, str, str]]],
+) -> dict[str, str]:
     texts: dict[str, str] = {}
-    pairs = _fields(path, ids) if _has_fields(path) else _elements(path, element, number)
-    for name, text in pairs:
+    rows = read_table(path) if has_fields(path) else _elements(path, element, number)
+    for _, name, text in rows:
         if name in texts:
             raise InputError(f"{path} has two texts with the id {name!r}")
         texts[name] = text
@@ -230,16 +207,7 @@ def _texts(path: Path, element: str, number: str, ids: tuple[str, ...]) -> dict[
     return texts
 
 
-def _fields(path: Path, ids: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-    for place, record in _records(path):
-        name = _column(record, (*_ID, *ids), place)
-        rest = {key: value for key, value in record.items() if key != name}
-        text = rest[_column(rest, _TEXT, place)]
-        title = rest.get("title", "") if "text" in rest else ""
-        yield record[name], f"{title} {text}".strip()
-
-
-def _elements(path: Path, element: str, number: str) -> Iterator[tuple[str, str]]:
+def _elements(path: Path, element: str, number: str) -> Iterator[tuple[str, str, str]]:
     """Take TREC's elements apart; topics do not close the tags inside them."""
     text = "".join(_lines(path))
     for match in re.finditer(rf"<{element}>(.*?)</{element}>", text, re.IGNORECASE | re.DOTALL):
@@ -249,14 +217,14 @@ def _elements(path: Path, element: str, number: str) -> Iterator[tuple[str, str]
             continue
         title = re.search(r"<title>\s*(?:topic:)?([^<]*)", inside, re.IGNORECASE)
         parts = [title[1]] if element == "top" and title else [m[2] for m in _BODY.finditer(inside)]
-        plain = re.sub(r"<[^>]*>", " ", " ".join(parts))
-        yield found[1], " ".join(html.unescape(plain).split())
+        plain = [html.unescape(re.sub(r"<[^>]*>", " ", part)) for part in parts]
+        yield str(path), found[1], join_parts(" ".join(part.split()) for part in plain)
 
 
 def _numbers(path: Path, *, columns: int, value: int) -> dict[str, dict[str, float]]:
     """Read a number for each query and document: a table with a header, or TREC's columns."""
     table: dict[str, dict[str, float]] = {}
-    rows = _cells(path) if _has_fields(path) else _columns(path, columns, value)
+    rows = _cells(path) if has_fields(path) else _columns(path, columns, value)
     for place, query, doc, text in rows:
         try:
             number = float(text)
@@ -275,9 +243,10 @@ def _numbers(path: Path, *, columns: int, value: int) -> dict[str, dict[str, flo
 
 
 def _cells(path: Path) -> Iterator[tuple[str, str, str, str]]:
-    for place, record in _records(path):
+    for place, record in read_all_records(path):
         query, doc, number = (
-            record[_column(record, names, place)] for names in (_QUERY, _DOCUMENT, _NUMBER)
+            str(record[_field(record, known, place)])
+            for known in (GRADED_QUERY, GRADED_DOCUMENT, GRADE)
         )
         yield place, query, doc, number
 
@@ -295,11 +264,13 @@ def _columns(path: Path, columns: int, value: int) -> Iterator[tuple[str, str, s
             yield f"{path}, line {number}", parts[0], parts[2], parts[value]
 
 
-def _column(record: Mapping[str, str], names: tuple[str, ...], place: str) -> str:
-    found = next((name for name in names if name in record), None)
-    if found is None:
+def _field(record: Mapping[str, Any], known: tuple[str, ...], place: str) -> str:
+    """Return the first known field that holds a text or a number."""
+    cells = [name for name, value in record.items() if isinstance(value, str | int | float)]
+    found = find_fields(cells, known)
+    if not found:
         raise InputError(
-            f"{place}: none of the fields {', '.join(names)}",
+            f"{place}: none of the fields {', '.join(known)}",
             hint=f"there are {', '.join(record)}; the first line has to name the columns",
         )
-    return found
+    return found[0]

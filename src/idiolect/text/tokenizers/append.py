@@ -1,9 +1,9 @@
-"""Pieces appended to a vocabulary, all that was there before kept at its id.
+"""Append pieces to a vocabulary; all existing ids stay unchanged.
 
-This is where growing a tokenizer usually goes wrong. The engine's JSON states the ids of added
-tokens, but on loading they are counted on from the size of the model's vocabulary, which has grown;
-so every added token is first given its place in the vocabulary itself. It is found in raw text
-before the model sees any, so there it has no effect.
+The engine's JSON states the ids of added tokens. On loading, however, the engine numbers added
+tokens from the size of the model's vocabulary, which has grown. So every added token first gets an
+entry in the vocabulary itself. The entry has no other effect: added tokens are found in raw text
+before the model encodes the rest.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ if TYPE_CHECKING:
 
     from idiolect.text.tokenizers.tokenizer import Kind
 
-__all__ = ["append_pieces", "room"]
+__all__ = ["append_pieces", "missing_ids"]
 
 
-def room(tokenizer: Tokenizer, size: int, *kinds: Kind) -> int:
-    """Number of ids that a tokenizer lacks to reach a size.
+def missing_ids(tokenizer: Tokenizer, size: int, *kinds: Kind) -> int:
+    """Return the number of ids that a tokenizer lacks to reach a size.
 
     Raises:
-        InputError: the tokenizer is of none of these kinds, or has that many ids already.
+        InputError: the tokenizer is of another kind, or already has that many ids.
     """
     if tokenizer.kind not in kinds:
         raise InputError(
-            f"a {tokenizer.kind} tokenizer cannot be continued in this way",
+            f"a {tokenizer.kind} tokenizer cannot be trained further in this way",
             hint=f"this is for {' and '.join(kinds)}",
         )
     if size <= len(tokenizer):
         raise InputError(
-            f"the tokenizer has {len(tokenizer)} ids already, {size} are wanted",
+            f"the tokenizer already has {len(tokenizer)} ids, and the size is {size}",
             hint="choose a larger size",
         )
     return size - len(tokenizer)
@@ -53,24 +53,24 @@ def append_pieces(
     """Append pieces to a tokenizer's vocabulary.
 
     Args:
-        tokenizer: stays as it is.
-        pieces: in the model's own alphabet, none of them in the vocabulary; they take the ids
-            from `len(tokenizer)` up.
-        merges: for BPE, merges that come after all present ones.
+        tokenizer: stays unchanged.
+        pieces: in the model's own alphabet, none of them in the vocabulary; their ids begin at
+            `len(tokenizer)`.
+        merges: for BPE, merges that rank after all present ones.
         scores: for Unigram, the score of each piece.
 
     Returns:
         The larger tokenizer, with the same settings.
 
     Raises:
-        ConfigError: the vocabulary has unused ids and is of a kind whose ids are positions.
+        ConfigError: a Unigram vocabulary has unused ids, which its format cannot express.
     """
     pipeline = json.loads(tokenizer.engine.to_str())
     model = pipeline["model"]
     added = {token["id"]: token["content"] for token in pipeline["added_tokens"]}
     if model["type"] == "Unigram":
         vocab = model["vocab"]
-        # The lowest score, not a lower one: the unknown token's score hangs on it.
+        # Not below the lowest score, because the unknown token's score depends on that.
         lowest = min(score for _, score in vocab)
         while len(vocab) < len(tokenizer):
             if len(vocab) not in added:

@@ -1,9 +1,9 @@
-"""Byte-pair encoding learnt from a corpus: from scratch, or going on from a vocabulary that exists.
+"""Train byte-pair encoding on a corpus, from scratch or from an existing vocabulary.
 
-Going on starts from what the tokenizer now makes of the corpus and keeps merging. The new merges
-are appended, so they rank last: text is first cut as before, and then only ever merged further. No
-text gets longer, and splitting each new token into its two parts, again and again, gives the old
-ids back. Begun with an alphabet and no merges, the same routine is training from scratch.
+Extending starts from the tokenizer's present encoding of the corpus and keeps merging. The new
+merges rank last, so a text is first encoded as before and then only merged further. No text gets
+longer, and splitting each new token recursively into its two parts restores the old ids. Starting
+from an alphabet without merges, the same routine trains from scratch.
 
 Sennrich et al. 2016 (arXiv:1508.07909); byte level: Radford et al. 2019 (GPT-2).
 """
@@ -16,7 +16,7 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
 from idiolect.errors import InputError
-from idiolect.text.tokenizers.append import append_pieces, room
+from idiolect.text.tokenizers.append import append_pieces, missing_ids
 from idiolect.text.tokenizers.pair_merging import Words, learn_pieces
 from idiolect.text.tokenizers.tokenizer import Tokenizer
 from idiolect.text.tokenizers.word_counts import count_words
@@ -24,7 +24,7 @@ from idiolect.text.tokenizers.word_counts import count_words
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-__all__ = ["continue_training", "train"]
+__all__ = ["extend", "train"]
 
 
 def train(
@@ -34,18 +34,18 @@ def train(
 
     Args:
         texts: the corpus.
-        size: number of ids, the 256 bytes and the special tokens included; fewer where the corpus
-            gives no more merges.
-        special_tokens: take the first ids.
+        size: number of ids, including the 256 bytes and the special tokens; fewer if the corpus
+            allows no more merges.
+        special_tokens: have the first ids.
 
     Raises:
-        InputError: the size leaves no room for merges.
+        InputError: the size is too small for merges.
     """
     smallest = 256 + len(special_tokens)
     if size < smallest:
         raise InputError(
             f"{size} ids are too few: bytes and special tokens take {smallest}",
-            hint="a few thousand and more are usual",
+            hint="a few thousand or more are usual",
         )
     engine = tokenizers.Tokenizer(models.BPE())
     engine.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -63,33 +63,33 @@ def train(
     return Tokenizer.from_engine(engine)
 
 
-def continue_training(
+def extend(
     tokenizer: Tokenizer,
     texts: Iterable[str],
     size: int,
     *,
     progress: Callable[[int], None] = lambda learnt: None,
 ) -> Tokenizer:
-    """Go on merging from the present tokenisation of a corpus.
+    """Learn more merges, from the present encoding of a corpus.
 
     Args:
-        tokenizer: any BPE tokenizer; it stays as it is.
+        tokenizer: any BPE tokenizer; it stays unchanged.
         texts: the corpus.
-        size: number of ids to reach; fewer where no pair is left.
-        progress: is told the number of ids learnt, now and then.
+        size: number of ids to reach; fewer if no pair is left.
+        progress: called from time to time with the number of learnt ids.
 
     Returns:
-        A tokenizer whose new ids come after all the old ones.
+        A tokenizer with new ids after all the old ones.
 
     Raises:
-        InputError: the tokenizer is of another kind, or has that many ids already.
+        InputError: the tokenizer is of another kind, or already has that many ids.
     """
-    wanted = room(tokenizer, size, "byte-bpe", "sentencepiece-bpe", "bpe")
+    max_pieces = missing_ids(tokenizer, size, "byte-bpe", "sentencepiece-bpe", "bpe")
     vocab = tokenizer.engine.get_vocab(with_added_tokens=True)
     pieces, merges = learn_pieces(
-        Words(count_words(tokenizer, texts)),
+        Words(count_words(tokenizer.engine, texts)),
         vocab,
-        wanted,
+        max_pieces,
         prefix=tokenizer.engine.model.continuing_subword_prefix or "",
         progress=progress,
     )

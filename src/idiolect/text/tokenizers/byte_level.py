@@ -1,8 +1,8 @@
 r"""The byte-level alphabet of GPT-2: one printable character for each of the 256 bytes.
 
 Byte-level BPE works on these characters, so that every text can be encoded. A byte that is a
-printable character of Latin-1 stands for itself; the 68 others, the space among them, take the
-code points from 256 up.
+printable character of Latin-1 is written as that character. The 68 others, including the space,
+are written as the code points from 256 up.
 
 >>> to_characters(b" na\xc3\xafve")
 'ĠnaÃ¯ve'

@@ -1,7 +1,7 @@
-"""`Extension`: the record of what was added to a tokenizer, kept beside it as `extension.json`.
+"""`Extension`: the record of the tokens added to a tokenizer, saved as `extension.json`.
 
-It says which base pieces each new id stands for, so whoever holds the record can turn ids of the
-larger vocabulary into ids of the original one, and start new embedding rows from the old ones.
+It maps each new id to the base pieces that the id replaces. So ids of the larger vocabulary can be
+converted to ids of the original one, and new embedding rows can be initialised from existing ones.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ __all__ = ["Added", "Check", "Extension", "Refused"]
 
 @dataclass(frozen=True)
 class Added:
-    """A token that was added."""
+    """An added token."""
 
     id: int
     text: str
-    """The text it stands for, with the space before it if any."""
+    """The text of the token, including a leading space if it has one."""
     pieces: tuple[int, ...]
-    """Ids of the original vocabulary that spelt the text."""
+    """Ids of the text in the original vocabulary."""
     kind: Literal["word", "phrase", "part"] = "word"
-    """`phrase` if it crosses a border of the pre-tokenizer; `part` if it is not a term itself but
-    a step on the way to one."""
+    """`phrase` if it crosses a boundary of the pre-tokenizer; `part` if it is not a term itself but
+    a part that a term is merged from."""
 
 
 @dataclass(frozen=True)
@@ -38,20 +38,20 @@ class Refused:
 
 @dataclass(frozen=True)
 class Check:
-    """What the extension did to some real text."""
+    """The effect of the extension on real text."""
 
     documents: int
     changed: int
-    """Documents whose ids differ by more than new ids in the place of the pieces they stand for."""
+    """Documents with other changes than new ids in place of the base pieces they replace."""
     decoded_otherwise: int
-    """Documents of which decoding no longer gives back what it did. Those with an unknown token
-    are not counted, since a new token restores what that lost."""
+    """Documents that are decoded differently than before. Those with an unknown token are not
+    counted, because a new token may restore the lost text."""
     with_terms: int
-    """Documents in which a new id occurs."""
+    """Documents with a new id."""
     uses: int
     """Occurrences of new ids."""
     used: int
-    """New ids that occur at all."""
+    """Number of new ids that occur."""
     inside_words: int
     """Occurrences that begin or end inside a longer word."""
     tokens_before: int
@@ -65,7 +65,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Extension:
-    """What was added to a tokenizer, and what was verified about it."""
+    """The tokens added to a tokenizer, and the results of its verification."""
 
     method: str
     base: str
@@ -77,26 +77,26 @@ class Extension:
     checks: dict[str, Check]
     """By the name of the text: `domain`, `general`."""
     unverified: tuple[str, ...]
-    """What could not be checked, in words."""
+    """Checks that were not possible, in words."""
     notes: tuple[str, ...]
-    """What else whoever uses the new tokens should know, in words."""
+    """Other remarks for users of the new tokens."""
     replaced: dict[str, Any]
-    """Parts of the engine's pipeline as they were, where they had to be replaced."""
+    """The original parts of the engine's pipeline that had to be replaced."""
 
     def to_base(self, ids: list[int]) -> list[int]:
-        """Replace new ids by the base pieces they stand for."""
+        """Replace new ids by their base pieces."""
         if max(ids, default=0) < self.size:
             return ids
         pieces = {token.id: token.pieces for token in self.added}
         return [piece for id_ in ids for piece in pieces.get(id_, (id_,))]
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the record as plain data for JSON."""
+        """Return the record as plain data for JSON."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, record: dict[str, Any]) -> Self:
-        """Read what `to_dict` gave.
+        """Read a record that `to_dict` returned.
 
         Raises:
             CheckpointError: a field is missing or unknown.

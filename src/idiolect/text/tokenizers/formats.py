@@ -1,8 +1,7 @@
-"""The layouts in which tokenizers are published, each read into an engine and its settings.
+"""Read the published formats of tokenizers, each into an engine and its settings.
 
-A directory is recognised by the files in it, a file by its name and its first bytes. Where several
-layouts lie side by side, `tokenizer.json` is taken: it is the only one that holds the whole
-pipeline.
+A directory is recognised by its files, a file by its name and its first bytes. If a directory has
+several formats, `tokenizer.json` is read, because only it contains the whole pipeline.
 """
 
 from __future__ import annotations
@@ -18,8 +17,7 @@ from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
 from idiolect.errors import CheckpointError, InputError
 from idiolect.text.files import engine_errors, read_json, read_text
 from idiolect.text.hub import locate
-from idiolect.text.tokenizers import character_map as charsmap
-from idiolect.text.tokenizers import sentencepiece, tiktoken
+from idiolect.text.tokenizers import character_map, sentencepiece, tiktoken
 from idiolect.text.tokenizers.byte_level import to_characters
 
 if TYPE_CHECKING:
@@ -33,13 +31,13 @@ TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
     "vocab.json", "merges.txt", "vocab.txt", "*.model", "*.tiktoken",
 )  # fmt: skip
-"""Names of the files a tokenizer may be stored in."""
-_USUAL_TEMPLATE: dict[str, tuple[str, ...]] = {
+"""Names of the files of a tokenizer."""
+_DEFAULT_TEMPLATE: dict[str, tuple[str, ...]] = {
     "LlamaTokenizer": ("bos",),
     "T5Tokenizer": ("eos",),
     "GPT2Tokenizer": (),
 }
-"""Special tokens around a text that a class adds where its settings do not say."""
+"""Default special tokens that a tokenizer class adds around a text."""
 _ALGORITHMS = ("BPE", "Unigram", "WordPiece", "WordLevel")
 
 
@@ -58,9 +56,9 @@ def read(source: str | Path, encoding: str | None = None) -> tuple[tokenizers.To
 
 
 def template(engine: tokenizers.Tokenizer, before: list[str], after: list[str]) -> None:
-    """Put special tokens around every text; between the texts of a pair stands the last one.
+    """Add special tokens around every text; the last one also separates the texts of a pair.
 
-    Tokens the vocabulary lacks are left out.
+    Tokens that are not in the vocabulary are omitted.
     """
     ids = {token: engine.token_to_id(token) for token in (*before, *after)}
     before = [token for token in before if ids[token] is not None]
@@ -75,19 +73,21 @@ def template(engine: tokenizers.Tokenizer, before: list[str], after: list[str]) 
 
 
 def _main_file(folder: Path) -> Path:
-    """Find the file in a directory that holds the vocabulary."""
+    """Find the file with the vocabulary in a directory."""
     for pattern in ("tokenizer.json", "vocab.json", "vocab.txt", "*.model", "*.tiktoken"):
         found = sorted(folder.glob(pattern))
         if len(found) > 1:
             names = ", ".join(path.name for path in found)
-            raise InputError(f"several tokenizers in {folder}: {names}", hint="name one of them")
+            raise InputError(
+                f"several tokenizers in {folder}: {names}", hint="choose one of the files"
+            )
         if found:
             return found[0]
     raise InputError(f"no tokenizer in {folder}", hint=f"looked for {', '.join(TOKENIZER_FILES)}")
 
 
 def _read_file(path: Path, settings: Settings, encoding: str | None) -> tokenizers.Tokenizer:
-    """Read one file; settings it implies are added to those given, which come first."""
+    """Read one file; settings that it implies are added unless they are given."""
     if path.name == "merges.txt":
         path = path.with_name("vocab.json")
     if path.name == "vocab.json":
@@ -101,13 +101,13 @@ def _read_file(path: Path, settings: Settings, encoding: str | None) -> tokenize
     if path.suffix == ".model":
         return _read_sentencepiece(path, settings)
     raise InputError(
-        f"{path.name} is no tokenizer file known here",
+        f"{path.name} is not a known tokenizer file",
         hint="known: tokenizer.json, vocab.json with merges.txt, vocab.txt, .model, .tiktoken",
     )
 
 
 def _holds_ranks(path: Path) -> bool:
-    """Whether the file begins with a line of tiktoken ranks: some are published as `.model`."""
+    """Whether the file begins with tiktoken ranks: some are published as `.model`."""
     with path.open("rb") as file:
         return re.match(rb"[A-Za-z0-9+/]+={0,2} \d+\r?\n", file.read(256)) is not None
 
@@ -121,7 +121,7 @@ def _read_sentencepiece(path: Path, settings: Settings) -> tokenizers.Tokenizer:
 
 
 def _named_special(settings: Settings) -> list[str]:
-    """List the tokens that the settings call special."""
+    """List the special tokens of the settings."""
     named = [value for key, value in settings.items() if key.endswith("_token")]
     named += settings.get("additional_special_tokens") or []
     texts = [token.get("content") if isinstance(token, dict) else token for token in named]
@@ -129,8 +129,8 @@ def _named_special(settings: Settings) -> list[str]:
 
 
 def _template_of(settings: Settings) -> tuple[list[str], list[str]] | None:
-    """Tokens that the settings put before and after a text; None where they are silent."""
-    usual = _USUAL_TEMPLATE.get(settings.get("tokenizer_class", "").removesuffix("Fast"))
+    """Return the tokens that the settings add before and after a text; None if they do not say."""
+    usual = _DEFAULT_TEMPLATE.get(settings.get("tokenizer_class", "").removesuffix("Fast"))
     if usual is None and not {"add_bos_token", "add_eos_token"} & settings.keys():
         return None
     before, after = (
@@ -153,21 +153,21 @@ def _read_pipeline(path: Path) -> tokenizers.Tokenizer:
             )
         for step in _steps(pipeline.get("normalizer")):
             if step["type"] == "Precompiled":
-                charsmap.check(base64.b64decode(step["precompiled_charsmap"]))
+                character_map.check(base64.b64decode(step["precompiled_charsmap"]))
         engine = tokenizers.Tokenizer.from_str(read_text(path))
-        engine.encode("a")  # a template that names unknown tokens fails only here
+        engine.encode("a")  # a template with unknown tokens raises only here
         for token in pipeline["added_tokens"]:
-            # The engine counts added tokens on from the vocabulary, whatever the file says.
+            # The engine renumbers added tokens from the end of the vocabulary.
             if (found := engine.token_to_id(token["content"])) != token["id"]:
                 raise CheckpointError(
-                    f"{path} places {token['content']} at id {token['id']}, the engine at {found}",
-                    hint="list it in the model's vocabulary at the id that is meant",
+                    f"{path} gives {token['content']} the id {token['id']}, the engine {found}",
+                    hint="add it to the model's vocabulary with the intended id",
                 )
     return engine
 
 
 def _steps(part: dict[str, Any] | None) -> list[dict[str, Any]]:
-    """List the single steps of a normaliser."""
+    """List the steps of a normaliser."""
     if part is None:
         return []
     if part["type"] != "Sequence":
@@ -185,15 +185,15 @@ def _read_vocab_and_merges(
     ]
     if any(len(merge) != 2 for merge in merges):
         wrong = next(" ".join(merge) for merge in merges if len(merge) != 2)
-        raise CheckpointError(f"{merges_path} is damaged: {wrong!r} is no pair of tokens")
+        raise CheckpointError(f"{merges_path} is damaged: {wrong!r} is not a pair of tokens")
     with engine_errors(f"{vocab_path} or merges.txt"):
         lost = next((a + b for a, b in merges if not {a, b, a + b} <= vocab.keys()), None)
         if lost is not None:
-            raise CheckpointError(f"{vocab_path} and merges.txt disagree: no {lost!r} in the one")
+            raise CheckpointError(f"{vocab_path} lacks {lost!r}, which merges.txt needs")
         if to_characters(b" ") not in vocab:
             raise CheckpointError(
-                f"{vocab_path} is not byte-level, and does not say how text is cut",
-                hint="use a tokenizer.json, which says it",
+                f"{vocab_path} is not byte-level and has no pre-tokenizer",
+                hint="use a tokenizer.json, which contains it",
             )
         engine = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=merges))
     prefix = bool(settings.get("add_prefix_space", False))
@@ -220,7 +220,7 @@ def _read_wordpiece(path: Path, settings: Settings) -> tokenizers.Tokenizer:
     if "[UNK]" not in vocab:
         raise CheckpointError(f"{path} has no [UNK]", hint="is it a WordPiece vocabulary?")
     special = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-    # Without a setting, a vocabulary that holds a capital letter is a cased one.
+    # Without a setting, a vocabulary with a capital letter is a cased one.
     cased = any(token != token.lower() for token in vocab if not token.startswith("["))
     engine = tokenizers.Tokenizer(models.WordPiece(vocab, unk_token="[UNK]"))
     engine.normalizer = normalizers.BertNormalizer(
@@ -236,7 +236,7 @@ def _read_wordpiece(path: Path, settings: Settings) -> tokenizers.Tokenizer:
 
 
 def _added_tokens(folder: Path, settings: Settings) -> dict[int, AddedToken]:
-    """Collect the tokens that the settings place beside the vocabulary, by id."""
+    """Collect the tokens that the settings add to the vocabulary, by id."""
     tokens: dict[int, AddedToken] = {}
     try:
         if (folder / "added_tokens.json").is_file():

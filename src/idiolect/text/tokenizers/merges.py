@@ -1,10 +1,10 @@
 """The merge list behind a ranked vocabulary.
 
-SentencePiece and tiktoken publish BPE without merges: two neighbours may merge whenever together
-they are a piece, the best-ranked piece first and the leftmost first among equals. The `tokenizers`
-engine wants pairs. One pair a piece is enough: as long as no merge crosses a piece's borders, the
-merges inside it happen just as they do when the piece stands alone, so the two parts that are left
-last when it stands alone are the only two that can ever form it.
+SentencePiece and tiktoken publish BPE without merges: two neighbours merge whenever they form a
+piece together, the best-ranked piece first, and the leftmost first among equals. The `tokenizers`
+engine needs pairs. One pair for each piece is enough. As long as no merge crosses a piece's
+boundaries, the merges inside it are those of the piece on its own. So the last two parts of the
+piece on its own are the only two that can form it.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ __all__ = ["merges_from_ranks"]
 def merges_from_ranks(ranks: Mapping[AnyStr, float]) -> list[tuple[AnyStr, AnyStr]]:
     """Reconstruct the merges of a ranked vocabulary, in the order in which they apply.
 
-    Among pieces of equal rank the longer come first. Where they differ only by a repeated end, as
-    runs of spaces do, this is the leftmost-first rule: a run goes on growing before another
-    begins. Other overlapping pieces of equal rank cannot be told apart in a merge list.
+    Among pieces of equal rank the longer come first. For pieces that differ only by a repeated end,
+    such as runs of spaces, this is the leftmost-first rule: one run grows before the next begins.
+    A merge list cannot express the order of other overlapping pieces of equal rank.
 
     Args:
-        ranks: each piece (text, or bytes) with its rank; lower merges first.
+        ranks: the rank of each piece (text, or bytes); lower ranks merge first.
 
     Returns:
-        The pairs; single symbols, and pieces that no sequence of merges reaches, have none.
+        The pairs, without single symbols and pieces that no sequence of merges forms.
     """
     order = sorted(ranks, key=lambda piece: (ranks[piece], -len(piece)))
     merges = []

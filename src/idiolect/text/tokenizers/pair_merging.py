@@ -1,9 +1,9 @@
-"""Greedy pair merging over counted words: the core of learning by BPE, from any starting point.
+"""Merge frequent pairs in counted words: the core of BPE training, from any vocabulary.
 
-Counts are exact after every merge: a merge touches only the words that hold its pair, found by an
-index from pairs to words, and the heap of pairs is corrected when an entry comes to the top
-(Sennrich et al. 2016, arXiv:1508.07909). Among equal counts the pair of smaller ids comes first, as
-in the trainers of the `tokenizers` library, so that merges can be compared.
+Counts are exact after every merge. A merge changes only the words that contain its pair, which an
+index finds. The heap of pairs is corrected lazily, when an entry comes to the top (Sennrich et al.
+2016, arXiv:1508.07909). Among equal counts the pair of smaller ids comes first, as in the trainers
+of the `tokenizers` library, so that merges can be compared.
 
 >>> words = Words({(1, 2, 3): 5, (2, 3): 4})
 >>> words.best(), words.merge((2, 3), 4), words.best()
@@ -26,10 +26,10 @@ TokenPair = tuple[int, int]
 
 
 class Words:
-    """Words as lists of ids, each with a count, in which pairs of neighbours are merged."""
+    """Words as lists of ids, each with a count; pairs of neighbouring ids can be merged."""
 
     uses: Counter[int]
-    """How often each id now occurs."""
+    """Present number of occurrences of each id."""
 
     def __init__(self, counts: Mapping[tuple[int, ...], int]) -> None:
         self._words: list[Sequence[int]] = []
@@ -52,7 +52,7 @@ class Words:
         heapq.heapify(self._heap)
 
     def best(self) -> tuple[TokenPair, int] | None:
-        """Find the most frequent pair and its count; None where no word has two pieces left."""
+        """Return the most frequent pair and its count; None if no pair is left."""
         while self._heap:
             known, pair = self._heap[0]
             count = 0 if pair in self._refused else self._pairs.get(pair, 0)
@@ -65,7 +65,7 @@ class Words:
         return None
 
     def refuse(self, pair: TokenPair) -> None:
-        """Leave a pair apart for good."""
+        """Never return a pair from `best` again."""
         self._refused.add(pair)
 
     def merge(self, pair: TokenPair, into: int) -> None:
@@ -95,7 +95,7 @@ class Words:
 def learn_pieces(
     words: Words,
     vocab: Mapping[str, int],
-    wanted: int,
+    max_pieces: int,
     *,
     prefix: str = "",
     drop_unused: bool = False,
@@ -103,27 +103,27 @@ def learn_pieces(
 ) -> tuple[list[str], list[tuple[str, str]]]:
     """Merge the most frequent pairs until there are enough new pieces.
 
-    A pair that would spell a piece of the vocabulary stays apart: the model had its reasons, or
-    older merges could go on from that piece.
+    A pair that would form an existing piece is not merged: the model encodes this text as two
+    pieces, and older merges may use that piece.
 
     Args:
-        words: are merged in place; new pieces take the ids after the largest of the vocabulary.
+        words: merged in place; new ids begin after the largest of the vocabulary.
         vocab: the present pieces and their ids.
-        wanted: number of pieces to learn; fewer are learnt where no pairs are left.
-        prefix: marks pieces that continue a word, as `##`; joining takes it off the right part.
-        drop_unused: leave out pieces that stand nowhere in the end, such as steps on the way to a
-            longer one, and learn others in their place.
-        progress: is told the number of pieces learnt, now and then.
+        max_pieces: number of pieces to learn; fewer if no pairs are left.
+        prefix: marks pieces that continue a word, such as `##`; the right part loses it.
+        drop_unused: omit pieces that no longer occur, such as parts of a longer one, and learn
+            others instead.
+        progress: called from time to time with the number of learnt pieces.
 
     Returns:
-        The pieces, in the order learnt, and the pairs that were merged.
+        The pieces, in the order learnt, and the merged pairs.
     """
     names = {id_: token for token, id_ in vocab.items()}
     first = max(names, default=-1) + 1
     pieces: dict[str, int] = {}
     merges = []
     unused: set[int] = set()
-    while len(pieces) - len(unused) < wanted and (found := words.best()) is not None:
+    while len(pieces) - len(unused) < max_pieces and (found := words.best()) is not None:
         pair, _ = found
         left, right = names[pair[0]], names[pair[1]]
         piece = left + right.removeprefix(prefix)

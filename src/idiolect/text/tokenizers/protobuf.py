@@ -1,8 +1,8 @@
-"""The protobuf wire format, as much of it as reading a SentencePiece model takes.
+"""Parse the protobuf wire format, as far as SentencePiece models need it.
 
-A message is a run of fields: a tag (field number and wire type), then a varint, 4 or 8 bytes, or a
-length and that many bytes. What the fields mean is the reader's business. Damaged input raises
-`ValueError`, never anything else, and nothing is allocated beyond the input's own size.
+A message is a sequence of fields: a tag (field number and wire type), then a varint, 4 or 8 bytes,
+or a length and that many bytes. The caller knows the meaning of the fields. Damaged input raises
+`ValueError` and no other error, and no more memory than the input's size is allocated.
 Format: https://protobuf.dev/programming-guides/encoding/
 """
 
@@ -20,14 +20,14 @@ Value = int | float | bytes
 
 
 def fields(message: bytes) -> Iterator[tuple[int, Value]]:
-    """Walk through a message.
+    """Iterate over the fields of a message.
 
     Yields:
-        For each field its number and its value: an `int` for a varint (unsigned) or 8 fixed bytes,
-        a `float` for 4 fixed bytes, `bytes` for anything with a length.
+        Number and value of each field: an `int` for a varint (unsigned) or 8 fixed bytes, a `float`
+        for 4 fixed bytes, `bytes` for a field with a length.
 
     Raises:
-        ValueError: the message ends early, or holds a wire type that is no longer in use.
+        ValueError: the message ends early, or has an obsolete wire type.
     """
     at = 0
     while at < len(message):
@@ -58,7 +58,7 @@ def fields(message: bytes) -> Iterator[tuple[int, Value]]:
 
 
 def last(message: bytes) -> dict[int, Value]:
-    """Collect the fields of a message, the last value of each, as its readers must."""
+    """Collect the fields of a message; of repeated ones the last value, as the format requires."""
     return dict(fields(message))
 
 

@@ -1,13 +1,13 @@
-"""Subword sampling: another segmentation of the same text at every reading, as regularisation.
+"""Subword sampling: a different segmentation of the same text in each epoch, as regularisation.
 
-- Unigram: a segmentation is drawn with probability proportional to P(segmentation)^alpha, over all
-  there are, by forward filtering and backward sampling (Kudo 2018, arXiv:1804.10959).
-- BPE dropout: each merge is passed over with some probability each time it could be made (Provilkov
-  et al. 2020, arXiv:1910.13267). Where the model takes a whole word from its vocabulary before
-  merging (`ignore_merges`), that counts as one more merge that can be dropped.
+- Unigram: a segmentation is sampled from all possible ones with probability proportional to
+  P(segmentation)^alpha, by forward filtering and backward sampling (Kudo 2018, arXiv:1804.10959).
+- BPE dropout: each merge is skipped with some probability each time it is possible (Provilkov et
+  al. 2020, arXiv:1910.13267). If the model looks up a whole word before merging (`ignore_merges`),
+  the lookup counts as one more merge that can be skipped.
 
-The engine can do both, but from a random state that cannot be set, so that a run could not be
-repeated. Here the state is the caller's.
+The engine can do both, but its random generator cannot be seeded, so a run could not be reproduced.
+Here the caller provides the generator.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = ["Sampler"]
 
 
 class Sampler:
-    """Draws segmentations for one engine, whose model must be BPE or Unigram."""
+    """Sample segmentations with an engine of a BPE or Unigram model."""
 
     def __init__(self, engine: Engine) -> None:
         model: dict[str, Any] = json.loads(engine.model.__getstate__())
@@ -43,14 +43,14 @@ class Sampler:
             self._draw = _Merges(model).draw
 
     def resample(self, encoding: Encoding, strength: float, random: Random) -> list[int]:
-        """Segment a text anew, from its usual encoding.
+        """Sample another segmentation of an encoded text.
 
-        Special and added tokens, unknown characters and bytes that spell one stay as they are.
+        Special and added tokens, unknown characters and their byte pieces stay unchanged.
 
         Args:
-            encoding: what the engine made of the text.
+            encoding: the engine's encoding of the text.
             strength: alpha for Unigram, the dropout probability for BPE.
-            random: where chance comes from.
+            random: the random generator.
         """
         ids: list[int] = []
         for fixed, piece_ids, text in self._runs(encoding):
@@ -121,31 +121,31 @@ class _Merges:
         before = list(range(-1, len(symbols) - 1))
         heap: list[tuple[int, int, str, str]] = []
 
-        def offer(at: int) -> None:
+        def push(at: int) -> None:
             if at >= 0 and after[at] >= 0:
                 pair = (symbols[at], symbols[after[at]])
                 if pair in self._ranks:
                     heapq.heappush(heap, (self._ranks[pair], at, *pair))
 
         for at in range(len(symbols)):
-            offer(at)
-        passed_over = []
+            push(at)
+        dropped = []
         while heap:
             candidate = heapq.heappop(heap)
             _, at, left, right = candidate
             if symbols[at] != left or after[at] < 0 or symbols[after[at]] != right:
-                continue  # one of the two has been merged since
+                continue  # one of the two was merged in the meantime
             if random.random() < dropout:
-                passed_over.append(candidate)
+                dropped.append(candidate)
                 continue
             gone = after[at]
             symbols[at], symbols[gone] = left + right, ""
             after[at] = after[gone]
             if after[at] >= 0:
                 before[after[at]] = at
-            offer(before[at])
-            offer(at)
-            for again in passed_over:
+            push(before[at])
+            push(at)
+            for again in dropped:
                 heapq.heappush(heap, again)
-            passed_over.clear()
+            dropped.clear()
         return [symbol for symbol in symbols if symbol]

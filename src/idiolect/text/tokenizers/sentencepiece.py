@@ -1,18 +1,15 @@
-"""SentencePiece models (`.model`) read into an engine that gives the same ids.
+"""Read SentencePiece models (`.model`) into an engine that returns the same ids.
 
-What is notable:
-
-- The file is read by a parser of our own (`wire`), so no protobuf is needed.
-- BPE pieces carry scores, not merges; `merges_from_ranks` finds the one merge behind each.
-- Where no piece spans a word border, the engine may cut text into words first, with the same
-  result: the time then grows with the length of a text and not faster. Whether any does is read
-  from the vocabulary.
-- Control pieces (`<s>`) become special tokens that are found in text, as everywhere in the Hugging
-  Face layout; SentencePiece itself takes them for plain text. Text between two special tokens is
-  encoded like a text of its own, with its own leading space where the model adds one.
-- The engine applies the character map to whole graphemes: where a short one holds a character that
-  the map replaces, whatever else it holds (a second combining mark, the end of a line in CR LF) is
-  lost. It happened in 1 of 24,000 paragraphs in some 300 languages.
+- `text.tokenizers.protobuf` parses the file, so the protobuf package is not needed.
+- BPE pieces have scores and no merges; `merges_from_ranks` finds the merge that forms each piece.
+- If no piece of the vocabulary crosses a word boundary, the engine cuts a text into words first.
+  The ids are the same, and the time is linear in the length of the text.
+- Control pieces (`<s>`) become special tokens that are found in text, as in the Hugging Face
+  layout; SentencePiece itself encodes them as plain text. The text between two special tokens is
+  encoded separately, with its own leading space if the model adds one.
+- The engine applies the character map to whole graphemes. If it replaces a character of a short
+  grapheme, the other characters (a second combining mark, the line feed of CR LF) are lost. This
+  happened in 1 of 24,000 paragraphs in about 300 languages.
 
 Kudo and Richardson 2018, SentencePiece (arXiv:1808.06226). Field numbers:
 https://github.com/google/sentencepiece/blob/master/src/sentencepiece_model.proto
@@ -29,8 +26,7 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 
 from idiolect.errors import CheckpointError, ConfigError
 from idiolect.text.files import engine_errors, read_bytes
-from idiolect.text.tokenizers import character_map as charsmap
-from idiolect.text.tokenizers import protobuf as wire
+from idiolect.text.tokenizers import character_map, protobuf
 from idiolect.text.tokenizers.merges import merges_from_ranks
 
 if TYPE_CHECKING:
@@ -42,7 +38,7 @@ SPACE = "▁"
 _NORMAL, _UNKNOWN, _CONTROL, _USER, _UNUSED, _BYTE = range(1, 7)
 _ALGORITHMS = {1: "unigram", 2: "bpe", 3: "word", 4: "char"}
 _SPECIAL_IDS = {40: 0, 41: 1, 42: 2, 43: -1}
-"""Fields of the trainer's record that give the special ids, and their defaults."""
+"""Fields of the trainer specification with the special ids, and their defaults."""
 
 
 class Piece(NamedTuple):
@@ -55,26 +51,26 @@ class Piece(NamedTuple):
 
 @dataclass(frozen=True)
 class SentencePieceModel:
-    """What a `.model` file says, as far as it determines ids."""
+    """The contents of a `.model` file that determine ids."""
 
     pieces: list[Piece]
-    """The vocabulary; a piece's place is its id."""
+    """The vocabulary; a piece's position is its id."""
     algorithm: str
     """`unigram` or `bpe`."""
     byte_fallback: bool
-    """Whether an unknown character is spelt as bytes instead of becoming the unknown piece."""
+    """Whether an unknown character is encoded as bytes instead of as the unknown piece."""
     charsmap: bytes
-    """The normaliser's compiled character map; empty for none."""
+    """The normalizer's compiled character map; may be empty."""
     dummy_prefix: bool
-    """Whether a space is put before the text."""
+    """Whether a space is added before the text."""
     trim_spaces: bool
-    """Whether spaces at the ends are removed and runs of them inside made one."""
+    """Whether spaces at the ends are removed and repeated spaces are collapsed."""
     special: dict[str, str]
-    """The text of the unknown, begin, end and padding pieces, by role."""
+    """The text of the unknown, beginning, end and padding pieces, by role."""
 
 
 def read(path: Path) -> tuple[tokenizers.Tokenizer, dict[str, str]]:
-    """Read a `.model` file into an engine, and the settings that name its special tokens."""
+    """Read a `.model` file into an engine and the settings that name its special tokens."""
     model = parse(read_bytes(path), str(path))
     return build(model), {f"{role}_token": text for role, text in model.special.items()}
 
@@ -83,14 +79,14 @@ def parse(data: bytes, name: str = "the model") -> SentencePieceModel:
     """Parse the bytes of a `.model` file.
 
     Raises:
-        CheckpointError: the bytes are no SentencePiece model.
-        ConfigError: the model uses something the engine cannot do.
+        CheckpointError: the bytes are not a SentencePiece model.
+        ConfigError: the model has a feature that the engine lacks.
     """
     try:
         model = _parse(data)
     except (ValueError, TypeError) as error:
         raise CheckpointError(
-            f"{name} is no SentencePiece model, or damaged: {error}", hint="fetch it again"
+            f"{name} is not a SentencePiece model, or is damaged: {error}", hint="download it again"
         ) from error
     if model.algorithm not in ("unigram", "bpe"):
         raise ConfigError(
@@ -103,7 +99,7 @@ def parse(data: bytes, name: str = "the model") -> SentencePieceModel:
 def _parse(data: bytes) -> SentencePieceModel:
     pieces: list[Piece] = []
     trainer = normalizer = b""
-    for number, value in wire.fields(data):
+    for number, value in protobuf.fields(data):
         if number == 1:
             text, score, type_ = _pick(_bytes(value), {1: b"", 2: 0.0, 3: _NORMAL})
             pieces.append(Piece(text.decode(), score, type_))
@@ -115,15 +111,18 @@ def _parse(data: bytes) -> SentencePieceModel:
         raise ValueError("it has no pieces" if not pieces else "a piece occurs twice")
     algorithm, suffix, byte_fallback = _pick(trainer, {3: 1, 24: 0, 35: 0})
     ids = dict(zip(("unk", "bos", "eos", "pad"), _pick(trainer, _SPECIAL_IDS), strict=True))
-    character_map, prefix, trim, escape = _pick(normalizer, {2: b"", 3: 1, 4: 1, 5: 1})
+    charsmap, prefix, trim, escape = _pick(normalizer, {2: b"", 3: 1, 4: 1, 5: 1})
     if suffix or not escape:
-        raise ConfigError("SentencePiece with the space after a word, or unescaped, is not known")
-    charsmap.check(character_map)
+        raise ConfigError(
+            "SentencePiece models with the space after a word, or with unescaped spaces, "
+            "are not supported"
+        )
+    character_map.check(charsmap)
     return SentencePieceModel(
         pieces=pieces,
         algorithm=_ALGORITHMS.get(algorithm, str(algorithm)),
         byte_fallback=bool(byte_fallback),
-        charsmap=character_map,
+        charsmap=charsmap,
         dummy_prefix=bool(prefix),
         trim_spaces=bool(trim),
         special={
@@ -138,7 +137,7 @@ def build(model: SentencePieceModel) -> tokenizers.Tokenizer:
     """Build the engine that encodes as the model does.
 
     Raises:
-        CheckpointError: the model's parts do not fit together.
+        CheckpointError: the model's parts are inconsistent.
     """
     unknown = next((i for i, piece in enumerate(model.pieces) if piece.type == _UNKNOWN), None)
     if unknown is None:
@@ -163,8 +162,8 @@ def build(model: SentencePieceModel) -> tokenizers.Tokenizer:
 
 
 def _unigram(model: SentencePieceModel, unknown: int) -> models.Unigram:
-    # The engine looks for every entry in the text, SentencePiece only for normal pieces. The
-    # lowest score, not a lower one: the unknown character's score hangs on it.
+    # The engine matches every entry, SentencePiece only normal pieces. Other pieces get the lowest
+    # score and not a lower one, because the unknown character's score depends on the lowest.
     lowest = min((p.score for p in model.pieces if p.type == _NORMAL), default=0.0)
     vocab = [
         (piece.text, piece.score if piece.type in (_NORMAL, _USER) else lowest)
@@ -175,7 +174,9 @@ def _unigram(model: SentencePieceModel, unknown: int) -> models.Unigram:
 
 def _bpe(model: SentencePieceModel, unknown: int) -> models.BPE:
     if any(piece.type == _UNUSED for piece in model.pieces):
-        raise ConfigError("a SentencePiece BPE model with unused pieces cannot be given by merges")
+        raise ConfigError(
+            "SentencePiece BPE models with unused pieces cannot be expressed as merges"
+        )
     ranks = {piece.text: -piece.score for piece in model.pieces if piece.type == _NORMAL}
     return models.BPE(
         vocab={piece.text: id_ for id_, piece in enumerate(model.pieces)},
@@ -194,8 +195,8 @@ def _normalizer(model: SentencePieceModel) -> normalizers.Normalizer:
         steps.append(normalizers.Replace(Regex(rf"\A +|[ {SPACE}]+\z|(?<= ) +"), ""))
     if model.dummy_prefix:
         user = "|".join(re.escape(text) for text in _of_type(model, _USER))
-        # The engine also normalises the user's own pieces, to find them in normalised text;
-        # they must stay as they are.
+        # The engine also normalises user-defined pieces, to find them in normalised text. They
+        # must stay unchanged.
         steps.append(
             normalizers.Replace(Regex(rf"\A(?!(?:{user})\z)"), SPACE)
             if user
@@ -206,7 +207,7 @@ def _normalizer(model: SentencePieceModel) -> normalizers.Normalizer:
 
 
 def _pre_tokenizer(model: SentencePieceModel) -> pre_tokenizers.PreTokenizer | None:
-    """Cut before spaces, as far as no piece reaches across the cut."""
+    """Cut before spaces where no piece crosses the cut."""
     steps: list[pre_tokenizers.PreTokenizer] = []
     pieces = [piece.text for piece in model.pieces if piece.type in (_NORMAL, _UNUSED)]
     if not any(SPACE in text[1:] for text in pieces):
@@ -215,9 +216,9 @@ def _pre_tokenizer(model: SentencePieceModel) -> pre_tokenizers.PreTokenizer | N
         words = Regex(f"{SPACE}*[^{SPACE}]+|{SPACE}+")
         steps.append(pre_tokenizers.Split(words, "isolated"))
     if model.byte_fallback and model.algorithm == "unigram":
-        # Text that spells a byte piece is no such piece: cut within it.
-        spelt = Regex("(?<=<0x)[0-9A-F](?=[0-9A-F]>)")
-        steps.append(pre_tokenizers.Split(spelt, "merged_with_previous"))
+        # Cut text such as "<0x41>" inside, because it must not be encoded as a byte piece.
+        digits = Regex("(?<=<0x)[0-9A-F](?=[0-9A-F]>)")
+        steps.append(pre_tokenizers.Split(digits, "merged_with_previous"))
     return pre_tokenizers.Sequence(steps) if steps else None
 
 
@@ -235,7 +236,7 @@ def _of_type(model: SentencePieceModel, type_: int) -> list[str]:
     return [piece.text for piece in model.pieces if piece.type == type_]
 
 
-def _bytes(value: wire.Value) -> bytes:
+def _bytes(value: protobuf.Value) -> bytes:
     if not isinstance(value, bytes):
         raise ValueError("a number where a message is expected")
     return value
@@ -243,7 +244,7 @@ def _bytes(value: wire.Value) -> bytes:
 
 def _pick(message: bytes, defaults: dict[int, Any]) -> list[Any]:
     """Return the values of some fields, each of the type of its default."""
-    found = wire.last(message)
+    found = protobuf.last(message)
     values = []
     for number, default in defaults.items():
         value = found.get(number, default)

@@ -1,10 +1,10 @@
-"""tiktoken rank files (`.tiktoken`) read into an engine that gives the same ids.
+"""Read tiktoken rank files (`.tiktoken`) into an engine that returns the same ids.
 
-A line is a token in base64 and its rank, which is also its id. The file does not say where text is
-cut before merging, nor which special tokens there are: that is known by the encoding's published
-name, the file's own unless another is given.
+A line is a token in base64 and its rank, which is also its id. The file contains neither the
+pre-tokenizer's pattern nor the special tokens. These are known for each published encoding, found
+by the file's name unless another name is given.
 
-tiktoken looks a whole pre-token up before it merges; the engine calls that `ignore_merges`.
+tiktoken looks up a whole pre-token before merging; the engine calls this `ignore_merges`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = ["ENCODINGS", "RankEncoding", "build", "read", "read_ranks"]
 
 @dataclass(frozen=True)
 class RankEncoding:
-    """What a rank file leaves out."""
+    """The parts of an encoding that a rank file does not contain."""
 
     pattern: str
     """Regular expression for a pre-token, in the syntax of Oniguruma."""
@@ -88,8 +88,8 @@ def read(path: Path, encoding: str | None = None) -> tokenizers.Tokenizer:
     name = encoding or path.stem
     if name not in ENCODINGS:
         raise InputError(
-            f"{path.name} holds tiktoken ranks, but no encoding named {name} is known",
-            hint=f"give the encoding it is of; known: {', '.join(ENCODINGS)}",
+            f"{path.name} contains tiktoken ranks, but no encoding named {name} is known",
+            hint=f"give the name of its encoding; known: {', '.join(ENCODINGS)}",
         )
     return build(read_ranks(path), ENCODINGS[name])
 
@@ -120,8 +120,8 @@ def read_ranks(path: Path) -> dict[bytes, int]:
 def build(ranks: dict[bytes, int], encoding: RankEncoding) -> tokenizers.Tokenizer:
     """Build the engine that encodes as tiktoken does with these ranks.
 
-    Ids between the ranks and the special tokens that nothing uses become reserved tokens, which no
-    text gives: a vocabulary must have no holes to be saved.
+    Unused ids between the ranks and the special tokens become reserved tokens, which no text
+    encodes to, because a vocabulary with unused ids cannot be saved.
     """
     missing = sum(bytes([byte]) not in ranks for byte in range(256))
     if missing:

@@ -1,15 +1,13 @@
-"""One `Tokenizer`, whatever the algorithm: text to ids and back over the `tokenizers` engine.
+"""`Tokenizer`: encode and decode text with any algorithm of the `tokenizers` engine.
 
-What is notable:
-
-- The engine's own JSON is the only truth. The kind of tokenizer, the special ids and the
-  fingerprint are read from it and from `tokenizer_config.json`, never from a model's name.
-- A tokenizer neither pads, truncates nor samples. Settings of that sort inside a published
-  `tokenizer.json` are set aside on loading: a batch decides them.
-- What is saved, `transformers.AutoTokenizer` loads with identical ids, because the generic class
-  is named there: the specific ones (`LlamaTokenizer`, `T5Tokenizer`, …) rebuild parts of the
-  pipeline from their own code and so forget what was changed.
-- A `Tokenizer` does not change. Whoever changes a copy of its engine makes a new one from it.
+- The kind of tokenizer, the special ids and the fingerprint are read from the engine's JSON and
+  `tokenizer_config.json`, never from a model's name.
+- A tokenizer does not pad or truncate, and samples only on request. Loading removes such settings
+  of a published `tokenizer.json`: they belong to a batch.
+- `transformers.AutoTokenizer` loads a saved tokenizer with identical ids, because the saved
+  settings name the generic class. The specific classes (`LlamaTokenizer`, `T5Tokenizer`, …) rebuild
+  parts of the pipeline in their own code, which would lose changes.
+- A `Tokenizer` is immutable. To change one, change a copy of its engine and wrap that.
 """
 
 from __future__ import annotations
@@ -41,9 +39,9 @@ if TYPE_CHECKING:
 __all__ = ["Kind", "Tokenizer"]
 
 Kind = Literal["byte-bpe", "sentencepiece-bpe", "bpe", "unigram", "wordpiece", "wordlevel"]
-"""How a tokenizer cuts text; `bpe` is BPE over characters without the SentencePiece space."""
+"""The algorithm of a tokenizer; `bpe` is BPE over characters without the SentencePiece space."""
 
-_USUAL_SPECIAL = {
+_DEFAULT_SPECIAL = {
     "pad": ("<pad>", "[PAD]", "<|padding|>", "<|pad|>"),
     "bos": ("<s>", "<bos>", "[BOS]", "<|begin_of_text|>", "<|startoftext|>", "<|endoftext|>"),
     "eos": ("</s>", "<eos>", "[EOS]", "<|end_of_text|>", "<|endoftext|>"),
@@ -52,11 +50,11 @@ _USUAL_SPECIAL = {
     "cls": ("[CLS]", "<cls>"),
     "sep": ("[SEP]", "<sep>"),
 }
-"""Names looked for among the special tokens where the settings are silent."""
+"""Names of special tokens that are tried if the settings do not name any."""
 
 
 class Tokenizer:
-    """Text to ids and back.
+    """Encode texts to ids and decode ids to text.
 
     >>> tokenizer = Tokenizer.load("path/to/checkpoint")  # doctest: +SKIP
     >>> tokenizer.encode_batch(["a text", "another"])  # doctest: +SKIP
@@ -66,7 +64,7 @@ class Tokenizer:
     engine: Engine
     """The `tokenizers` engine; change a copy of it, not this one."""
     settings: dict[str, Any]
-    """What `tokenizer_config.json` and `special_tokens_map.json` say; written back by `save`."""
+    """Contents of `tokenizer_config.json` and `special_tokens_map.json`; `save` writes them."""
 
     def __init__(
         self,
@@ -91,11 +89,11 @@ class Tokenizer:
         """Load a published tokenizer.
 
         Args:
-            source: a directory, one file (`tokenizer.json`, `vocab.json` with `merges.txt` beside
-                it, `vocab.txt`, a SentencePiece `.model`, a tiktoken rank file), or the id of a
-                repository on the Hugging Face hub.
-            encoding: for tiktoken ranks, the published name of the encoding they are of; by
-                default the file's name.
+            source: a directory, one file (`tokenizer.json`, `vocab.json` with `merges.txt` in the
+                same folder, `vocab.txt`, a SentencePiece `.model`, a tiktoken rank file), or the id
+                of a repository on the Hugging Face hub.
+            encoding: for tiktoken ranks, the published name of their encoding; by default the
+                file's name.
 
         Raises:
             InputError: there is no such file, directory or repository, or no tokenizer in it.
@@ -119,10 +117,10 @@ class Tokenizer:
 
     @cached_property
     def extension(self) -> Extension | None:
-        """The record of what was added to a published tokenizer; None for one as published.
+        """The record of the tokens added to a published tokenizer; None if there are none.
 
         Raises:
-            CheckpointError: the record on disk is damaged, or that of another tokenizer.
+            CheckpointError: the record on disk is damaged, or belongs to another tokenizer.
         """
         if not isinstance(self._extension, Path):
             return self._extension
@@ -136,20 +134,20 @@ class Tokenizer:
         return record
 
     def save(self, directory: str | Path) -> None:
-        """Write `tokenizer.json` and `tokenizer_config.json`, each whole or not at all.
+        """Write `tokenizer.json` and `tokenizer_config.json`, each atomically.
 
-        The record of an extension goes beside them, as `extension.json`.
+        The record of an extension is written to `extension.json`.
         `transformers.AutoTokenizer` loads the directory with identical ids.
         """
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
-        # These make transformers rebuild what tokenizer.json already says: class by class, the
+        # These make transformers rebuild parts that tokenizer.json already defines: its class, the
         # post-processor from add_bos_token / add_eos_token, and the added tokens.
         rebuilt = {"added_tokens_decoder", "add_bos_token", "add_eos_token", "auto_map"}
         settings = {key: value for key, value in self.settings.items() if key not in rebuilt}
         settings["tokenizer_class"] = "PreTrainedTokenizerFast"
         names = {id_: token for token, id_ in self._special_tokens().items()}
-        for role in _USUAL_SPECIAL:
+        for role in _DEFAULT_SPECIAL:
             if (id_ := self.token_id(role)) in names:
                 settings.setdefault(f"{role}_token", names[id_])
         text = json.dumps(settings, ensure_ascii=False, indent=2, sort_keys=True)
@@ -163,14 +161,14 @@ class Tokenizer:
         write_atomic(directory / "tokenizer.json", self.engine.to_str(pretty=True).encode())
 
     def encode_batch(self, texts: Iterable[str], *, special_tokens: bool = True) -> list[list[int]]:
-        """Encode texts, with the special tokens of the model's own template unless told not to.
+        """Encode texts, by default with the special tokens of the model's own template.
 
         Returns:
-            A list of ids for each text.
+            The ids of each text.
         """
         return [
             encoding.ids
-            for batch in batches(_several(texts))
+            for batch in batches(_check_batch(texts))
             for encoding in self.engine.encode_batch_fast(batch, add_special_tokens=special_tokens)
         ]
 
@@ -181,11 +179,11 @@ class Tokenizer:
     def encode_with_offsets(
         self, texts: Iterable[str], *, special_tokens: bool = True
     ) -> list[tuple[list[int], list[tuple[int, int]]]]:
-        """Encode texts and say where each token comes from.
+        """Encode texts and locate each token in them.
 
         Returns:
-            For each text its ids, and for each id the character range `(start, end)` of the text;
-            tokens of the template have `(0, 0)`.
+            The ids of each text, and the character range `(start, end)` of each id. Tokens of the
+            template have `(0, 0)`.
         """
         return [
             (encoding.ids, encoding.offsets)
@@ -201,30 +199,30 @@ class Tokenizer:
         seed: int = 0,
         special_tokens: bool = True,
     ) -> list[list[int]]:
-        """Encode texts by segmentations drawn at random; the same seed draws the same ones.
+        """Encode texts with random segmentations; the same seed samples the same ones.
 
         Args:
             texts: the texts.
-            alpha: for Unigram, how much likelier the better segmentations are (Kudo 2018): 0
-                draws evenly among all, 0.1 to 0.5 are usual, a large value always takes the best.
-            dropout: for BPE, the probability to pass a merge over (Provilkov et al. 2020): 0
-                encodes as ever, 0.1 is usual, 1 gives single symbols.
-            seed: where chance begins.
+            alpha: for Unigram, the exponent of a segmentation's probability (Kudo 2018). 0 samples
+                uniformly, 0.1 to 0.5 are usual, a large value always takes the best.
+            dropout: for BPE, the probability to skip a merge (Provilkov et al. 2020). 0 is
+                deterministic, 0.1 is usual, 1 leaves single symbols.
+            seed: random seed.
             special_tokens: whether to add those of the model's template.
 
         Raises:
-            InputError: the strength that the algorithm takes is missing or impossible, or the
-                algorithm has no subword sampling.
+            InputError: the parameter of the algorithm is missing or out of range, or the algorithm
+                has no subword sampling.
         """
-        wanted = {"Unigram": ("alpha", alpha, dropout), "BPE": ("dropout", dropout, alpha)}
+        parameters = {"Unigram": ("alpha", alpha, dropout), "BPE": ("dropout", dropout, alpha)}
         model = type(self.engine.model).__name__
-        if model not in wanted:
+        if model not in parameters:
             raise InputError(
-                f"{self.kind} has no subword sampling", hint=f"known for {', '.join(wanted)}"
+                f"{self.kind} has no subword sampling", hint=f"known for {', '.join(parameters)}"
             )
-        name, strength, other = wanted[model]
+        name, strength, other = parameters[model]
         if strength is None or other is not None or strength < 0:
-            raise InputError(f"{self.kind} is sampled with {name}=, at least 0, and nothing else")
+            raise InputError(f"{self.kind} needs {name}=, at least 0, and no other parameter")
         if name == "dropout" and strength > 1:
             raise InputError(f"dropout is a probability, not {strength}")
         random = Random(seed)
@@ -238,13 +236,13 @@ class Tokenizer:
         return Sampler(self.engine)
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
-        """Turn ids back into text; see `decode_batch`."""
+        """Decode ids to a text; see `decode_batch`."""
         return self.decode_batch([ids], skip_special_tokens=skip_special_tokens)[0]
 
     def decode_batch(
         self, batch: Iterable[Sequence[int]], *, skip_special_tokens: bool = True
     ) -> list[str]:
-        """Turn lists of ids back into texts.
+        """Decode lists of ids to texts.
 
         Raises:
             InputError: an id is negative or not below `len(self)`.
@@ -255,15 +253,15 @@ class Tokenizer:
                 wrong = next(i for i in ids if not 0 <= i < len(self))
                 raise InputError(
                     f"id {wrong} is outside the vocabulary of {len(self)} ids",
-                    hint="were these ids made with another tokenizer?",
+                    hint="do these ids come from another tokenizer?",
                 )
         if self._misread:
-            return [self._decode_apart(ids, skip_special_tokens) for ids in lists]
+            return [self._decode_runs(ids, skip_special_tokens) for ids in lists]
         return self.engine.decode_batch(lists, skip_special_tokens=skip_special_tokens)
 
     @cached_property
     def _misread(self) -> dict[int, AddedToken]:
-        """Added tokens that the engine's decoder takes for bytes, such as `naïve`."""
+        """Added tokens that the engine's decoder would decode as bytes, such as `naïve`."""
         if self.kind != "byte-bpe":
             return {}
         alphabet = set(pre_tokenizers.ByteLevel.alphabet())
@@ -273,7 +271,7 @@ class Tokenizer:
             if not token.content.isascii() and set(token.content) <= alphabet
         }
 
-    def _decode_apart(self, ids: list[int], skip_special_tokens: bool) -> str:
+    def _decode_runs(self, ids: list[int], skip_special_tokens: bool) -> str:
         parts = []
         for token, run in groupby(ids, key=self._misread.get):
             if token is None:
@@ -287,7 +285,7 @@ class Tokenizer:
         return max(self.engine.get_vocab(with_added_tokens=True).values(), default=-1) + 1
 
     def __len__(self) -> int:
-        """Number of ids, added tokens and unused ids below the largest included."""
+        """Return the number of ids, including added tokens and unused ids below the largest."""
         return self._length
 
     def __repr__(self) -> str:
@@ -295,10 +293,10 @@ class Tokenizer:
 
     @cached_property
     def kind(self) -> Kind:
-        """How the engine cuts text, read from its parts.
+        """The engine's algorithm, found from its parts.
 
         Raises:
-            ConfigError: the engine's algorithm is none of those known here.
+            ConfigError: the engine's algorithm is unknown.
         """
         model = type(self.engine.model).__name__
         simple: dict[str, Kind] = {
@@ -319,21 +317,21 @@ class Tokenizer:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of all that determines ids: 32 hexadecimal digits, equal after save and load."""
+        """A hash of everything that determines ids: 32 hexadecimal digits, unchanged by saving."""
         pipeline = json.loads(self.engine.to_str())
-        for passing in ("version", "truncation", "padding"):
-            del pipeline[passing]
-        if self.kind == "unigram":  # the JSON gives scores back but for the last bit
+        for irrelevant in ("version", "truncation", "padding"):
+            del pipeline[irrelevant]
+        if self.kind == "unigram":  # JSON does not preserve the last bit of a score
             scored = pipeline["model"]["vocab"]
             pipeline["model"]["vocab"] = [(piece, _single(score)) for piece, score in scored]
         text = json.dumps(pipeline, sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
     def token_id(self, role: str) -> int | None:
-        """Find the id of a special token by its role, such as `pad` or `eos`.
+        """Return the id of a special token by its role, such as `pad` or `eos`, or None.
 
-        The settings (`pad_token`, …) come first, then what the post-processor and the model
-        name, then the usual names among the special tokens.
+        The settings (`pad_token`, …) are tried first, then the post-processor and the model, then
+        the usual names of special tokens.
         """
         named = self.settings.get(f"{role}_token")
         if isinstance(named, dict):
@@ -347,20 +345,20 @@ class Tokenizer:
         if role == "unk" and isinstance(getattr(self.engine.model, "unk_token", None), str):
             return self.engine.token_to_id(self.engine.model.unk_token)
         special = self._special_tokens()
-        return next((special[name] for name in _USUAL_SPECIAL[role] if name in special), None)
+        return next((special[name] for name in _DEFAULT_SPECIAL[role] if name in special), None)
 
     pad_id = cached_property(lambda self: self.token_id("pad"))
     """Id of the padding token, or None."""
     bos_id = cached_property(lambda self: self.token_id("bos"))
-    """Id of the token that begins a text, or None."""
+    """Id of the beginning-of-text token, or None."""
     eos_id = cached_property(lambda self: self.token_id("eos"))
-    """Id of the token that ends a text, or None."""
+    """Id of the end-of-text token, or None."""
     unk_id = cached_property(lambda self: self.token_id("unk"))
-    """Id of the token for what cannot be encoded, or None."""
+    """Id of the token for unknown text, or None."""
     mask_id = cached_property(lambda self: self.token_id("mask"))
     """Id of the token for a masked position, or None."""
     cls_id = cached_property(lambda self: self.token_id("cls"))
-    """Id of the token whose hidden state stands for the text, or None."""
+    """Id of the token whose hidden state represents the text, or None."""
     sep_id = cached_property(lambda self: self.token_id("sep"))
     """Id of the token that separates two texts, or None."""
 
@@ -369,22 +367,22 @@ class Tokenizer:
         return {token.content: id_ for id_, token in added.items() if token.special}
 
     def _encodings(self, texts: Iterable[str], *, special_tokens: bool) -> Iterator[Encoding]:
-        for batch in batches(_several(texts)):
+        for batch in batches(_check_batch(texts)):
             yield from self.engine.encode_batch(batch, add_special_tokens=special_tokens)
 
 
-def _several(texts: Iterable[str]) -> Iterable[str]:
-    """Refuse a single text, which is an iterable of texts too."""
+def _check_batch(texts: Iterable[str]) -> Iterable[str]:
+    """Reject a single text, because a string is an iterable of strings as well."""
     if isinstance(texts, str):
-        raise InputError("a batch of texts is wanted, not one text", hint="use encode")
+        raise InputError("expected a batch of texts, not one text", hint="use encode")
     return texts
 
 
 def _single(score: float) -> float:
-    """Round to single precision, as SentencePiece keeps its scores."""
+    """Round to single precision, the precision of SentencePiece's scores."""
     return float(struct.unpack("f", struct.pack("f", score))[0])
 
 
 def _state(part: Any) -> str:
-    """Return the JSON of one part of the engine; empty where it has none."""
+    """Return the JSON of a part of the engine; empty if it lacks the part."""
     return "" if part is None else part.__getstate__().decode()

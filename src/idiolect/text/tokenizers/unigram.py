@@ -1,9 +1,9 @@
-"""Unigram pieces learnt from a corpus: from scratch, or added to a vocabulary that exists.
+"""Train Unigram pieces on a corpus, from scratch or from an existing vocabulary.
 
-A Unigram model cuts text so that the scores (log probabilities) of the pieces add up to the most.
-An added piece gets the score of the best way to spell it with the pieces before it, and a little
-more: just enough to be taken instead of that spelling, and too little to pull a border elsewhere.
-So the rest of the text is cut as before, and each new piece stands for the old ones that spell it.
+A Unigram model chooses the segmentation with the largest sum of piece scores (log probabilities).
+A new piece gets the score of its best segmentation into earlier pieces, plus a small margin. The
+margin is large enough for the piece to replace that segmentation, and too small to move a boundary
+elsewhere. So the rest of the text is segmented as before.
 
 Kudo 2018 (arXiv:1804.10959).
 """
@@ -18,7 +18,7 @@ import tokenizers
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, trainers
 
 from idiolect.errors import InputError
-from idiolect.text.tokenizers.append import append_pieces, room
+from idiolect.text.tokenizers.append import append_pieces, missing_ids
 from idiolect.text.tokenizers.formats import template
 from idiolect.text.tokenizers.pair_merging import Words, learn_pieces
 from idiolect.text.tokenizers.tokenizer import Tokenizer
@@ -27,12 +27,12 @@ from idiolect.text.tokenizers.word_counts import count_words, fixed_ids
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-__all__ = ["MARGIN", "SPECIAL_TOKENS", "continue_training", "spelling_score", "train"]
+__all__ = ["MARGIN", "SPECIAL_TOKENS", "extend", "segmentation_score", "train"]
 
 SPECIAL_TOKENS = ("<pad>", "</s>", "<unk>")
-"""Take the first ids, in this order."""
+"""These have the first ids, in this order."""
 MARGIN = 1e-3
-"""What a new piece scores above its best spelling. Scores of pieces lie some units apart."""
+"""Score of a new piece above its best segmentation. Scores of pieces differ by whole units."""
 
 
 def train(texts: Iterable[str], size: int) -> Tokenizer:
@@ -40,13 +40,13 @@ def train(texts: Iterable[str], size: int) -> Tokenizer:
 
     Args:
         texts: the corpus.
-        size: number of ids, special tokens included; fewer where the corpus gives no more.
+        size: number of ids, including special tokens; fewer if the corpus allows no more.
 
     Raises:
-        InputError: the size leaves no room for pieces.
+        InputError: the size is too small for pieces.
     """
     if size <= len(SPECIAL_TOKENS):
-        raise InputError(f"{size} ids are too few", hint="a few thousand and more are usual")
+        raise InputError(f"{size} ids are too few", hint="a few thousand or more are usual")
     engine = tokenizers.Tokenizer(models.Unigram())
     engine.normalizer = normalizers.Sequence(
         [normalizers.Nmt(), normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")]
@@ -66,32 +66,32 @@ def train(texts: Iterable[str], size: int) -> Tokenizer:
     return Tokenizer.from_engine(engine)
 
 
-def continue_training(
+def extend(
     tokenizer: Tokenizer,
     texts: Iterable[str],
     size: int,
     *,
     progress: Callable[[int], None] = lambda learnt: None,
 ) -> Tokenizer:
-    """Add the pieces that most often stand side by side in a corpus, joined, with scores.
+    """Append joined pairs of pieces with scores, the most frequent neighbours in a corpus first.
 
     Args:
-        tokenizer: a Unigram tokenizer; it stays as it is.
+        tokenizer: a Unigram tokenizer; it stays unchanged.
         texts: the corpus.
-        size: number of ids to reach; fewer where no pair is left.
-        progress: is told the number of pieces learnt, now and then.
+        size: number of ids to reach; fewer if no pair is left.
+        progress: called from time to time with the number of learnt pieces.
 
     Returns:
-        A tokenizer whose new ids come after all the old ones.
+        A tokenizer with new ids after all the old ones.
 
     Raises:
-        InputError: the tokenizer is of another kind, or has that many ids already.
+        InputError: the tokenizer is of another kind, or already has that many ids.
     """
-    wanted = room(tokenizer, size, "unigram")
+    max_pieces = missing_ids(tokenizer, size, "unigram")
     pieces, _ = learn_pieces(
-        Words(count_words(tokenizer, texts)),
+        Words(count_words(tokenizer.engine, texts)),
         tokenizer.engine.get_vocab(with_added_tokens=True),
-        wanted,
+        max_pieces,
         drop_unused=True,
         progress=progress,
     )
@@ -100,13 +100,13 @@ def continue_training(
     known = {piece: score for id_, (piece, score) in enumerate(vocab) if id_ not in fixed}
     scores = []
     for piece in pieces:
-        known[piece] = spelling_score(piece, known) + MARGIN
+        known[piece] = segmentation_score(piece, known) + MARGIN
         scores.append(known[piece])
     return append_pieces(tokenizer, pieces, scores=scores)
 
 
-def spelling_score(text: str, scores: Mapping[str, float]) -> float:
-    """Score of the best way to spell a text with the given pieces; -inf where there is none."""
+def segmentation_score(text: str, scores: Mapping[str, float]) -> float:
+    """Return the score of the best segmentation into the given pieces; -inf if there is none."""
     best = [0.0] + [-inf] * len(text)
     for end in range(1, len(text) + 1):
         best[end] = max(best[start] + scores.get(text[start:end], -inf) for start in range(end))

@@ -1,7 +1,7 @@
-"""Counted words: what a tokenizer now makes of each pre-token of a corpus, and how often.
+"""Count the pre-tokens of a corpus, each as the ids of its pieces.
 
-Learning more pieces needs no running text, only the distinct pre-tokens, their present pieces and
-their counts. Whole documents are encoded, so pre-tokens are what they are in context.
+Training on a corpus needs only its distinct pre-tokens, their present pieces and their counts.
+Whole documents are encoded, so pre-tokens are cut in context.
 """
 
 from __future__ import annotations
@@ -19,19 +19,17 @@ if TYPE_CHECKING:
     from tokenizers import Encoding
     from tokenizers import Tokenizer as Engine
 
-    from idiolect.text.tokenizers.tokenizer import Tokenizer
-
 __all__ = ["batches", "count_words", "fixed_ids"]
 
 _BATCH = 1 << 22
-"""Characters encoded at once; an encoding takes some 100 times the memory of its text."""
+"""Characters to encode at once; an encoding takes about 100 times the memory of its text."""
 
 
 def fixed_ids(engine: Engine) -> set[int]:
-    """Find the ids that no piece can be joined with or cut from.
+    """Return the ids that cannot be merged with others or segmented.
 
-    These are added tokens, the unknown token and, with byte fallback, the bytes that spell an
-    unknown character.
+    These are added tokens, the unknown token and, with byte fallback, the byte pieces of unknown
+    characters.
     """
     model: dict[str, Any] = json.loads(engine.model.__getstate__())
     fixed = set(engine.get_added_tokens_decoder())
@@ -46,31 +44,30 @@ def fixed_ids(engine: Engine) -> set[int]:
     return fixed
 
 
-def count_words(tokenizer: Tokenizer, texts: Iterable[str]) -> Counter[tuple[int, ...]]:
+def count_words(engine: Engine, texts: Iterable[str]) -> Counter[tuple[int, ...]]:
     """Count the distinct pre-tokens of a corpus.
 
-    Ids that nothing can be joined with divide a pre-token and are left out. Where the engine cuts
-    no pre-tokens, as some published for SentencePiece do not, a word begins at each piece that
-    begins with a space, unless nothing but spaces stands before it.
+    Ids that cannot be joined with others divide a pre-token and are left out. Some engines, such as
+    some published for SentencePiece, cut no pre-tokens. Then a word begins at each piece that
+    begins with a space, except after pieces of spaces only.
 
     Args:
-        tokenizer: gives the pre-tokens and their present pieces.
+        engine: cuts the pre-tokens into their present pieces.
         texts: the corpus.
 
     Returns:
         The ids of each distinct word, with the number of times it occurs.
     """
-    engine = tokenizer.engine
-    length = len(tokenizer)
+    vocab = engine.get_vocab(with_added_tokens=True)
+    length = max(vocab.values(), default=-1) + 1
     fixed = np.zeros(length, bool)
     fixed[list(fixed_ids(engine))] = True
     begins, spaces = np.zeros(length, bool), np.zeros(length, bool)
     if engine.pre_tokenizer is None:
-        vocab = engine.get_vocab(with_added_tokens=True)
         begins[[id_ for token, id_ in vocab.items() if token.startswith("▁")]] = True
         spaces[[id_ for token, id_ in vocab.items() if not token.strip("▁")]] = True
     counts: Counter[bytes] = Counter()
-    # The engine works without Python's lock: the next batch is encoded while this one is counted.
+    # The engine releases the GIL: it encodes the next batch while this one is counted.
     with ThreadPoolExecutor(1) as pool:
         pending = None
         for batch in batches(texts):
@@ -86,24 +83,24 @@ def count_words(tokenizer: Tokenizer, texts: Iterable[str]) -> Counter[tuple[int
 
 
 def _words(encodings: list[Encoding], fixed: Any, begins: Any, spaces: Any) -> Iterator[bytes]:
-    parts: list[int | None] = []
+    word_ids: list[int | None] = []
     ids: list[int] = []
     for encoding in encodings:
-        ids += [*encoding.ids, -1]  # no id: documents must not touch
-        parts += [*encoding.word_ids, -1]
+        ids += [*encoding.ids, -1]  # separates documents
+        word_ids += [*encoding.word_ids, -1]
     stream = np.array(ids, np.int32)
-    part = np.array(parts, np.int64)
-    left_out = (stream < 0) | fixed[stream]
+    part = np.array(word_ids, np.int64)
+    excluded = (stream < 0) | fixed[stream]
     change = (part[1:] != part[:-1]) | (begins[stream[1:]] & ~spaces[stream[:-1]])
-    cuts = np.flatnonzero(np.concatenate([[True], change | left_out[1:] | left_out[:-1], [True]]))
+    cuts = np.flatnonzero(np.concatenate([[True], change | excluded[1:] | excluded[:-1], [True]]))
     data = stream.tobytes()
     for start, end in zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True):
-        if not left_out[start]:
+        if not excluded[start]:
             yield data[4 * start : 4 * end]
 
 
 def batches(texts: Iterable[str]) -> Iterator[list[str]]:
-    """Group texts so that encoding one group takes some 100 MB or less, whatever their lengths."""
+    """Group texts of any length so that the memory for encoding a group is bounded."""
     batch: list[str] = []
     size = 0
     for text in texts:

@@ -1,8 +1,8 @@
-"""WordPiece learnt from a corpus: from scratch, or appended to a vocabulary that exists.
+"""Train WordPiece on a corpus, from scratch or from an existing vocabulary.
 
-WordPiece cuts a word from its front, each time by the longest piece that fits. So an appended piece
-also fires at the front of longer words ("Parisian" in "Parisians"), which then may be cut into more
-pieces than before; most are cut into fewer.
+WordPiece takes the longest matching piece from the front of a word, and repeats. So an appended
+piece also matches at the front of longer words ("Parisian" in "Parisians"). A few of these get more
+pieces than before; most get fewer.
 
 Schuster and Nakajima 2012; as used by BERT, Devlin et al. 2019 (arXiv:1810.04805).
 """
@@ -15,7 +15,7 @@ import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from idiolect.errors import InputError
-from idiolect.text.tokenizers.append import append_pieces, room
+from idiolect.text.tokenizers.append import append_pieces, missing_ids
 from idiolect.text.tokenizers.formats import template
 from idiolect.text.tokenizers.pair_merging import Words, learn_pieces
 from idiolect.text.tokenizers.tokenizer import Tokenizer
@@ -24,25 +24,25 @@ from idiolect.text.tokenizers.word_counts import count_words
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-__all__ = ["SPECIAL_TOKENS", "continue_training", "train"]
+__all__ = ["SPECIAL_TOKENS", "extend", "train"]
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-"""Take the first ids, in this order."""
+"""These have the first ids, in this order."""
 
 
 def train(texts: Iterable[str], size: int, *, lowercase: bool = True) -> Tokenizer:
-    """Train WordPiece from scratch, with the library's trainer and BERT's way of cutting words.
+    """Train WordPiece from scratch, with the library's trainer and BERT's pre-tokenizer.
 
     Args:
         texts: the corpus.
-        size: number of ids, special tokens included; fewer where the corpus gives no more.
+        size: number of ids, including special tokens; fewer if the corpus allows no more.
         lowercase: whether to lower-case text and strip accents.
 
     Raises:
-        InputError: the size leaves no room for pieces.
+        InputError: the size is too small for pieces.
     """
     if size <= len(SPECIAL_TOKENS):
-        raise InputError(f"{size} ids are too few", hint="a few thousand and more are usual")
+        raise InputError(f"{size} ids are too few", hint="a few thousand or more are usual")
     engine = tokenizers.Tokenizer(models.WordPiece(unk_token="[UNK]"))
     engine.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
     engine.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -57,32 +57,32 @@ def train(texts: Iterable[str], size: int, *, lowercase: bool = True) -> Tokeniz
     return Tokenizer.from_engine(engine, {"do_lower_case": lowercase})
 
 
-def continue_training(
+def extend(
     tokenizer: Tokenizer,
     texts: Iterable[str],
     size: int,
     *,
     progress: Callable[[int], None] = lambda learnt: None,
 ) -> Tokenizer:
-    """Append the pieces that most often stand side by side in a corpus, joined.
+    """Append joined pairs of pieces, the most frequent neighbours in a corpus first.
 
     Args:
-        tokenizer: a WordPiece tokenizer; it stays as it is.
+        tokenizer: a WordPiece tokenizer; it stays unchanged.
         texts: the corpus.
-        size: number of ids to reach; fewer where no pair is left.
-        progress: is told the number of pieces learnt, now and then.
+        size: number of ids to reach; fewer if no pair is left.
+        progress: called from time to time with the number of learnt pieces.
 
     Returns:
-        A tokenizer whose new ids come after all the old ones.
+        A tokenizer with new ids after all the old ones.
 
     Raises:
-        InputError: the tokenizer is of another kind, or has that many ids already.
+        InputError: the tokenizer is of another kind, or already has that many ids.
     """
-    wanted = room(tokenizer, size, "wordpiece")
+    max_pieces = missing_ids(tokenizer, size, "wordpiece")
     pieces, _ = learn_pieces(
-        Words(count_words(tokenizer, texts)),
+        Words(count_words(tokenizer.engine, texts)),
         tokenizer.engine.get_vocab(with_added_tokens=True),
-        wanted,
+        max_pieces,
         prefix=tokenizer.engine.model.continuing_subword_prefix,
         drop_unused=True,
         progress=progress,

@@ -181,7 +181,7 @@ def _count_spans(
         for end in range(start + 2, len(form.pieces) + 1)
     }
     longest = max(map(len, wanted), default=0)
-    for word, count in count_words(tokenizer, general).items():
+    for word, count in count_words(tokenizer.engine, general).items():
         for start in range(len(word) - 1):
             for end in range(start + 2, min(len(word), start + longest) + 1):
                 if word[start:end] in wanted:

@@ -1,0 +1,102 @@
+r"""Names of a record's fields, and the one text that its fields make.
+
+Every reader of records finds ids, titles and texts with these tables, so that a document is the
+same string whether it is learnt from, indexed, paired with a query or evaluated. Names are compared
+without regard to case.
+
+A title and a text are joined by a line break. The index stores documents so, and the line break
+keeps a title apart from the first sentence.
+
+>>> join_fields({"_id": "7", "title": "Pumps", "text": "They move water."})
+'Pumps\nThey move water.'
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+__all__ = [
+    "DOCUMENT_ID",
+    "GRADE",
+    "GRADED_DOCUMENT",
+    "GRADED_QUERY",
+    "QUERY_ID",
+    "QUERY_TEXT",
+    "TEXT",
+    "TITLE",
+    "find_fields",
+    "join_fields",
+    "join_parts",
+    "text_fields",
+]
+
+_OWN_ID = ("id", "_id")
+_DOCUMENT_REFERENCE = (
+    "corpus-id", "corpus_id", "docid", "doc-id", "doc_id", "docno", "item_id", "product_id",
+    "sku", "asin", "key",
+)  # fmt: skip
+_QUERY_REFERENCE = ("query-id", "query_id", "qid", "topic")
+
+DOCUMENT_ID = (*_OWN_ID, *_DOCUMENT_REFERENCE)
+"""The id of a document or item, in a file of documents."""
+QUERY_ID = (*_OWN_ID, *_QUERY_REFERENCE)
+"""The id of a query, in a file of queries."""
+GRADED_QUERY = (*_QUERY_REFERENCE, "query")
+"""The query of a grade: its id, or its text."""
+GRADED_DOCUMENT = (*_DOCUMENT_REFERENCE, "document", "item")
+"""The document of a grade."""
+GRADE = ("score", "rating", "relevance", "rel", "grade", "label", "judgement")
+"""The grade of a document for a query, or the score that a system gave it."""
+TITLE = ("title", "name", "product_name", "heading")
+"""The name of a document."""
+TEXT = (
+    "text", "contents", "content", "abstract", "description", "short_description", "body",
+)  # fmt: skip
+"""The text of a document; each of these that a record has is part of it."""
+QUERY_TEXT = ("text", "query", "question", "claim", "contents", "title")
+"""The text of a query: the first of these that a record has."""
+_SINGLE = ("document", "passage", "query", "question", "claim")
+"""The text of a document that has none of the usual fields: the first of these."""
+
+
+def find_fields(names: Iterable[str], known: Sequence[str]) -> tuple[str, ...]:
+    """Find the fields with known names, in the order of `known`."""
+    names = list(names)
+    by_name = {name.lower(): name for name in reversed(names)}
+    return tuple(by_name[name] for name in known if name in by_name)
+
+
+def text_fields(record: Mapping[str, Any]) -> tuple[str, ...]:
+    """Find the fields that make a document's text: every title, then every text.
+
+    >>> text_fields({"id": "7", "description": "They move water.", "name": "Pumps"})
+    ('name', 'description')
+    """
+    names = [name for name, value in record.items() if value is None or isinstance(value, str)]
+    titles = find_fields(names, TITLE)
+    return titles + (find_fields(names, TEXT) or find_fields(names, _SINGLE)[:1])
+
+
+def join_fields(record: Mapping[str, Any], fields: Sequence[str] = ()) -> str | None:
+    """Join the fields of a record to one text.
+
+    Args:
+        record: the values by field name.
+        fields: the fields to join; by default those of `text_fields`.
+
+    Returns:
+        The text, which is empty if all fields are empty or null; None if the record has none of
+        the fields, or other values than text in them.
+    """
+    chosen = [name for name in fields if name in record] if fields else text_fields(record)
+    values = [record[name] for name in chosen]
+    texts = [value or "" for value in values if value is None or isinstance(value, str)]
+    return join_parts(texts) if texts else None
+
+
+def join_parts(parts: Iterable[str]) -> str:
+    """Join the parts of a document, such as its title and its text, without the blank ones."""
+    return "\n".join(part for part in parts if part.strip())

@@ -1,0 +1,76 @@
+"""Texts with ids: the documents or the queries of one file, each found by its id.
+
+Every record must be readable: a lost document would change what is trained on or measured.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from idiolect.errors import InputError
+from idiolect.text.fields import (
+    DOCUMENT_ID,
+    QUERY_ID,
+    QUERY_TEXT,
+    TEXT,
+    TITLE,
+    find_fields,
+    join_fields,
+)
+from idiolect.text.records import read_all_records
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+__all__ = ["documents_with_ids", "queries_with_ids"]
+
+
+def documents_with_ids(path: Path) -> Iterator[tuple[str, str, str]]:
+    """Stream the documents of a file that has fields: title and text, joined by a line break.
+
+    Yields:
+        File and record number, for messages; id; text, which may be empty.
+
+    Raises:
+        InputError: a record cannot be read, or has no id or no text.
+    """
+    for place, record in read_all_records(path):
+        id_field, text = _first(record, DOCUMENT_ID, "id", place), join_fields(record)
+        if text is None:
+            raise _missing(record, (*TITLE, *TEXT), "text", place)
+        yield place, str(record[id_field]), text
+
+
+def queries_with_ids(path: Path) -> Iterator[tuple[str, str, str]]:
+    """Stream the queries of a file that has fields: the first usual field of each.
+
+    Yields:
+        File and record number, for messages; id; text, which may be empty.
+
+    Raises:
+        InputError: a record cannot be read, or has no id or no text.
+    """
+    for place, record in read_all_records(path):
+        id_field = _first(record, QUERY_ID, "id", place)
+        rest = {name: value for name, value in record.items() if name != id_field}
+        text = rest[_first(rest, QUERY_TEXT, "text", place)]
+        yield place, str(record[id_field]), str(text)
+
+
+def _first(record: Mapping[str, Any], known: tuple[str, ...], what: str, place: str) -> str:
+    """Return the first known field that holds a text or a number."""
+    cells = [name for name, value in record.items() if isinstance(value, str | int | float)]
+    found = find_fields(cells, known)
+    if not found:
+        raise _missing(record, known, what, place)
+    return found[0]
+
+
+def _missing(
+    record: Mapping[str, Any], known: tuple[str, ...], what: str, place: str
+) -> InputError:
+    return InputError(
+        f"{place} has no {what}",
+        hint=f"there are {', '.join(record) or 'no fields'}; known: {', '.join(known)}",
+    )

@@ -1,0 +1,70 @@
+"""Files are written whole, with the mode of the process's umask, which is never touched."""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+from pathlib import Path
+
+import pytest
+
+from idiolect.text.files import write_atomic
+
+
+@pytest.fixture
+def umask() -> int:
+    """The umask of this process, which only a test may set."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def test_a_file_has_the_usual_mode(tmp_path: Path, umask: int) -> None:
+    write_atomic(tmp_path / "a", b"data")
+    assert (tmp_path / "a").read_bytes() == b"data"
+    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o666 & ~umask
+    private = os.umask(0o077)
+    try:
+        write_atomic(tmp_path / "b", b"data")
+    finally:
+        os.umask(private)
+    assert stat.S_IMODE((tmp_path / "b").stat().st_mode) == 0o600
+
+
+def test_threads_write_without_touching_the_umask(
+    tmp_path: Path, umask: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touched: list[int] = []
+    monkeypatch.setattr(os, "umask", touched.append)
+
+    def write(name: str) -> None:
+        for number in range(40):
+            write_atomic(tmp_path / f"{name}{number}", name.encode() * 1000)
+            write_atomic(tmp_path / "shared", name.encode() * 1000)
+
+    threads = [threading.Thread(target=write, args=(name,)) for name in "ab"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not touched
+    files = list(tmp_path.iterdir())
+    assert len(files) == 81, "no temporary file is left"
+    assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o666 & ~umask}
+    assert len(set((tmp_path / "shared").read_bytes())) == 1
+
+
+def test_a_failed_write_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_atomic(tmp_path / "a", b"old")
+
+    def fail(source: object, target: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="no space left"):
+        write_atomic(tmp_path / "a", b"new")
+    assert [file.name for file in tmp_path.iterdir()] == ["a"]
+    assert (tmp_path / "a").read_bytes() == b"old"

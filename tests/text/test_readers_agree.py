@@ -1,0 +1,180 @@
+"""All readers of records agree: on a document's text, and on the records of a file."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from idiolect.encoding.pairs import PairFile, read_query_texts, read_texts
+from idiolect.errors import InputError
+from idiolect.pipeline.data import Data
+from idiolect.pipeline.settings import DataSettings, PipelineConfig
+from idiolect.pipeline.survey import survey
+from idiolect.ranking.evaluation.judged_collection import read_documents, read_queries
+from idiolect.search.item_files import read_items
+from idiolect.text.corpus import Corpus
+from idiolect.text.fields import join_fields, text_fields
+from idiolect.text.records import read_records
+
+TYPES = ("jsonl", "csv", "tsv", "parquet")
+RECORDS: list[dict[str, Any]] = [
+    {"_id": "d1", "title": "Pumps", "text": "They move water."},
+    {"_id": "d2", "title": "", "text": "no title, 日本語 🦙 „Zeichen“"},
+    {"_id": "d3", "title": 'the "quoted"', "text": 'two\nlines, "and, commas"'},
+    {"_id": "d4", "title": "no text", "text": ""},
+    {"_id": "d5", "title": None, "text": "null\ttitle"},
+    {"_id": "d6", "title": "", "text": " "},
+]
+DOCUMENTS = {
+    "d1": "Pumps\nThey move water.",
+    "d2": "no title, 日本語 🦙 „Zeichen“",
+    "d3": 'the "quoted"\ntwo\nlines, "and, commas"',
+    "d4": "no text",
+    "d5": "null\ttitle",
+}
+
+
+def write(path: Path, records: list[dict[str, Any]], *, damaged: bool = False) -> Counter[str]:
+    """Write records, and rows that cannot be read; return how many of these, by reason."""
+    type_ = path.name.removesuffix(".gz").rpartition(".")[2]
+    reasons: Counter[str] = Counter()
+    if type_ == "parquet":
+        buffer = pa.BufferOutputStream()
+        pq.write_table(pa.Table.from_pylist(records), buffer)
+        data = buffer.getvalue().to_pybytes()
+    elif type_ == "jsonl":
+        data = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records).encode()
+        if damaged:
+            data += b'{"_id": "d7", "text": \n"\xff"\n{"_id": "d8", "text": "half \\ud83d"}\n'
+            reasons.update({"malformed JSON": 1, "bad UTF-8": 2})
+    else:
+        text = io.StringIO()
+        delimiter = "\t" if type_ == "tsv" else ","
+        table = csv.DictWriter(text, records[0], delimiter=delimiter, lineterminator="\n")
+        table.writeheader()
+        table.writerows(records)
+        data = text.getvalue().encode()
+        if damaged:
+            data += b"d7\nd8\xff\n"
+            reasons.update({"malformed CSV": 1, "bad UTF-8": 1})
+    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+    return reasons
+
+
+@pytest.fixture(params=[f"{type_}{gz}" for type_ in TYPES for gz in ("", ".gz")])
+def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """The path of a catalogue, in each type of file."""
+    return tmp_path / f"items.{request.param}"
+
+
+def test_a_document_has_one_text(path: Path) -> None:
+    record = RECORDS[0]
+    write(path, [record])
+    text = DOCUMENTS["d1"]
+    assert join_fields(record) == text
+    assert list(Corpus(path)) == [text]
+    assert read_texts(path) == {"d1": text}
+    assert read_documents(path) == {"d1": text}
+    (item,) = read_items([path], skipped=Counter())
+    assert (item.id, item.text) == ("d1", text)
+
+    by_default = Data(DataSettings(items=path.name), path.parent)
+    assert by_default.texts == {"d1": text}
+    surveyed = path.with_name("surveyed.toml")
+    surveyed.write_text(survey(path.parent, base="model").text)
+    data = Data(PipelineConfig.load(surveyed).data, path.parent)
+    assert data.texts == {"d1": text}
+    assert data.title_pairs()[0].document == "They move water."
+    for corpus in (by_default.corpus, data.corpus):
+        assert [part for side in corpus for part in _all(side)] == [text]
+
+
+def _all(corpus: Corpus) -> list[str]:
+    try:
+        return list(corpus)
+    except InputError:  # the one document is on the other side of the split
+        return []
+
+
+def test_a_trec_document_has_the_same_text(tmp_path: Path) -> None:
+    path = tmp_path / "documents.xml"
+    path.write_text("<doc><docno>d1</docno><title>Pumps</title><text>They move water.</text></doc>")
+    assert read_documents(path) == {"d1": DOCUMENTS["d1"]}
+
+
+def test_the_readers_agree_on_records_and_reasons(path: Path) -> None:
+    reasons = write(path, RECORDS, damaged=True)
+    empty = Counter({"empty": 1})
+
+    skipped: Counter[str] = Counter()
+    records = list(read_records(path, skipped))
+    assert [record["_id"] for record in records] == [record["_id"] for record in RECORDS]
+    assert skipped == reasons
+
+    corpus = Corpus(path)
+    assert list(corpus) == list(DOCUMENTS.values())
+    assert corpus.skipped == reasons + empty
+
+    skipped = Counter()
+    items = list(read_items([path], skipped=skipped))
+    assert {item.id: item.text for item in items} == DOCUMENTS
+    assert skipped == reasons + empty
+
+    data = Data(DataSettings(items=path.name), path.parent)
+    assert data.texts == DOCUMENTS
+    assert data.skipped == reasons + empty
+
+    pairs = PairFile(path, query="_id", document="text")
+    assert [pair.query for pair in pairs] == ["d1", "d2", "d3", "d5"]
+    assert pairs.skipped == reasons + Counter({"empty": 2})  # no title is part of a pair
+
+    for read in (read_texts, read_documents, read_query_texts, read_queries):
+        if not reasons:
+            continue
+        with pytest.raises(InputError) as caught:
+            read(path)
+        for reason, count in reasons.items():
+            assert f"{count} with {reason}" in str(caught.value)
+
+
+def test_collections_keep_an_empty_document(path: Path) -> None:
+    write(path, RECORDS)
+    assert read_documents(path) == read_texts(path) == DOCUMENTS | {"d6": ""}
+
+
+def test_a_text_that_is_no_text_is_no_field(tmp_path: Path) -> None:
+    path = tmp_path / "items.jsonl"
+    write(path, [RECORDS[0], {"_id": "d2", "text": 3}, {"_id": "d3", "text": None}])
+    corpus, skipped = Corpus(path), Counter[str]()
+    list(corpus)
+    list(read_items([path], skipped=skipped))
+    assert corpus.skipped == skipped == {"no field": 1, "empty": 1}
+
+
+def test_queries_have_one_text(path: Path) -> None:
+    write(path, [{"qid": "q1", "query": "what?"}, {"qid": "q2", "query": "who?"}])
+    assert read_queries(path) == read_query_texts(path) == {"q1": "what?", "q2": "who?"}
+
+
+@pytest.mark.parametrize(
+    ("record", "fields"),
+    [
+        ({"id": "1", "Text": "a", "TITLE": "b"}, ("TITLE", "Text")),
+        ({"body": "a", "abstract": "b", "name": "c"}, ("name", "abstract", "body")),
+        ({"id": "1", "passage": "a", "colour": "b"}, ("passage",)),
+        ({"text": "a", "document": "scan.pdf"}, ("text",)),
+        ({"title": 1984, "text": "a", "description": {"en": "b"}}, ("text",)),
+        ({"colour": "b"}, ()),
+    ],
+)
+def test_usual_fields(record: dict[str, Any], fields: tuple[str, ...]) -> None:
+    assert text_fields(record) == fields

@@ -270,7 +270,7 @@ def test_bad_input_is_named() -> None:
     with pytest.raises(InputError, match="one side only"):
         net(torch.zeros(1, 3, dtype=torch.long), target_ids=torch.zeros(1, 3, dtype=torch.long))
     encoder = network(decoder_layers=0, encoder_layers=1, token_types=2)
-    with pytest.raises(InputError, match="reads texts whole"):
+    with pytest.raises(InputError, match="needs the whole text"):
         encoder(torch.zeros(1, 3, dtype=torch.long), cache=Cache())
     with pytest.raises(InputError, match="type 2 is outside the 2"):
         encoder(torch.zeros(1, 3, dtype=torch.long), types=torch.full((1, 3), 2))

@@ -27,7 +27,6 @@ from torch import Tensor
 
 from idiolect.encoding.encoder_forward import (
     check_finite,
-    evaluating,
     hidden_states,
     second_reading,
 )
@@ -263,7 +262,7 @@ class Encoder:
         if tokens_per_batch is None:
             on_cpu = self.model.network.device.type == "cpu"
             tokens_per_batch = _TOKENS_PER_BATCH if on_cpu else _TOKENS_ELSEWHERE
-        with evaluating(self.model.network), bar:
+        with torch.inference_mode(), bar:
             task = bar.add_task("encoding", total=len(texts))
             for start in range(0, len(texts), _BLOCK):
                 rows = self.reader.read(texts[start : start + _BLOCK], kind, counted)
@@ -370,7 +369,7 @@ class Encoder:
         step = max(1, len(texts) // (_FITTED * self.dimensions))
         rows = self.reader.read(texts[::step], "document", EncodingCounts())
         parts: list[Tensor] = []
-        with evaluating(self.model.network):
+        with torch.inference_mode():
             for batch in by_length(rows, _TOKENS_PER_BATCH):
                 parts.append(self._pooled([rows[i] for i in batch]).float().cpu())
                 check_finite(parts[-1], [step * i for i in batch])

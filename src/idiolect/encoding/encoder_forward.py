@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -13,7 +12,7 @@ from idiolect.errors import VerificationError
 from idiolect.nn.transformer import Transformer
 from idiolect.training.data.packed_documents import TextTemplate
 
-__all__ = ["check_finite", "evaluating", "hidden_states", "second_reading"]
+__all__ = ["check_finite", "hidden_states", "second_reading"]
 
 
 def hidden_states(
@@ -37,12 +36,7 @@ def hidden_states(
     mask = (torch.arange(longest) < lengths[:, None]).to(network.device)
     if network.encoder is not None:
         return network.encode(ids, mask), mask
-    assert network.decoder is not None
-    network.decoder.causal = not both_ways
-    try:
-        return network(ids, mask, heads=False).hidden, mask
-    finally:
-        network.decoder.causal = True
+    return network(ids, mask, heads=False, bidirectional=both_ways).hidden, mask
 
 
 def second_reading(mask: Tensor, frame: TextTemplate) -> Tensor:
@@ -51,20 +45,6 @@ def second_reading(mask: Tensor, frame: TextTemplate) -> Tensor:
     once = (mask.sum(1, keepdim=True) - before - after).clamp(min=0) // 2
     place = torch.arange(mask.shape[1], device=mask.device)
     return (place >= before + once) & (place < before + 2 * once)
-
-
-@contextmanager
-def evaluating(*networks: Transformer) -> Iterator[None]:
-    """Put networks into evaluation mode without gradients, and back afterwards."""
-    before = [network.training for network in networks]
-    for network in networks:
-        network.eval()
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        for network, training in zip(networks, before, strict=True):
-            network.train(training)
 
 
 def check_finite(vectors: Tensor, batch: Sequence[int]) -> None:

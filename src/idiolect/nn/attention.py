@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from idiolect.nn.basic import Linear, RMSNorm
+from idiolect.nn.basic import Linear, RMSNorm, dropout_rate
 from idiolect.nn.cache import LayerCache
 from idiolect.nn.config import TransformerConfig
 from idiolect.nn.position import RelativeTable, rotate
@@ -228,7 +228,7 @@ class Attention(nn.Module):
         if self.relative_keys is not None:
             return self._attend_relative(query, key, value, mask, causal, positions)
         shared = self.heads // self.key_heads
-        dropout = self.dropout if self.training else 0.0
+        dropout = dropout_rate(self.dropout, self.training)
         if (
             shared > 1
             and query.shape[2] == 1
@@ -273,7 +273,7 @@ class Attention(nn.Module):
             scores = scores.masked_fill(later, float("-inf"))
         elif mask is not None:
             scores = scores.masked_fill(~mask, float("-inf"))
-        weights = F.dropout(scores.softmax(-1), self.dropout, self.training)
+        weights = F.dropout(scores.softmax(-1), dropout_rate(self.dropout, self.training))
         return weights @ value + torch.einsum(f"bhqk,{pairs}d->bhqd", weights, relative_values)
 
 

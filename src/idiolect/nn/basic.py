@@ -1,4 +1,4 @@
-"""Linear maps, norms, activations and the feed-forward layer.
+"""Linear maps, norms, activations, dropout and the feed-forward layer.
 
 Notable: on a CPU `linear` goes through oneDNN instead of the default matrix library. For one row
 against a (50257, 768) matrix that is about twice as fast, since the default gemv reads memory with
@@ -21,7 +21,16 @@ from torch.autograd.function import once_differentiable
 
 from idiolect.nn.config import Activation, NormKind
 
-__all__ = ["FeedForward", "Linear", "RMSNorm", "activate", "linear", "make_norm"]
+__all__ = [
+    "Dropout",
+    "FeedForward",
+    "Linear",
+    "RMSNorm",
+    "activate",
+    "dropout_rate",
+    "linear",
+    "make_norm",
+]
 
 _ONEDNN = torch.backends.mkldnn.is_available() and hasattr(  # type: ignore[no-untyped-call]
     torch.ops.mkldnn, "_linear_pointwise"
@@ -133,6 +142,31 @@ def activate(kind: Activation, x: Tensor) -> Tensor:
     return _ACTIVATIONS[kind](x)
 
 
+def dropout_rate(rate: float, training: bool) -> float:
+    """Return the rate that applies now: zero outside training and in `torch.inference_mode`.
+
+    Inference mode belongs to a thread, a module's training mode to all of them. Encoding therefore
+    never switches a network that another thread may be using.
+    """
+    return rate if training and not torch.is_inference_mode_enabled() else 0.0
+
+
+class Dropout(nn.Module):
+    """Set random elements to zero in training, and scale the others by 1 / (1 - rate).
+
+    Shape: (…) to (…).
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply it, unless `dropout_rate` is zero."""
+        rate = dropout_rate(self.rate, self.training)
+        return F.dropout(x, rate) if rate else x
+
+
 class FeedForward(nn.Module):
     """Widen, activate, narrow; with `gated`, the activation gates a second widening.
 
@@ -154,7 +188,7 @@ class FeedForward(nn.Module):
         self.gate = Linear(width, inner, bias=bias) if gated else None
         self.up = Linear(width, inner, bias=bias)
         self.down = Linear(inner, width, bias=bias)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map each position by itself."""

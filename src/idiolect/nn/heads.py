@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from idiolect.errors import ConfigError, InputError
-from idiolect.nn.basic import Linear, activate, linear, make_norm
+from idiolect.nn.basic import Dropout, Linear, activate, linear, make_norm
 from idiolect.nn.config import Task, TransformerConfig
 from idiolect.nn.embedding import ExtendedRows
 
@@ -85,7 +85,7 @@ class Pooler(nn.Module):
         self.kind = config.pool
         self.end_id = config.end_id
         self.dense = Linear(config.width, config.width) if config.pool_dense else None
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, hidden: Tensor, ids: Tensor, mask: Tensor | None) -> Tensor:
         """Pick each text's token. Shape: (batch, length, width) to (batch, width)."""
@@ -131,7 +131,7 @@ class SequenceHead(nn.Module):
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.output = Linear(config.width, config.labels, bias=config.label_bias)
 
     def forward(self, pooled: Tensor) -> Tensor:
@@ -145,7 +145,7 @@ class TokenHead(nn.Module):
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.output = Linear(config.width, config.labels)
 
     def forward(self, hidden: Tensor) -> Tensor:

@@ -10,11 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from idiolect.nn.attention import Attention, Visibility
-from idiolect.nn.basic import FeedForward, make_norm
+from idiolect.nn.basic import Dropout, FeedForward, make_norm
 from idiolect.nn.cache import LayerCache
 from idiolect.nn.config import TransformerConfig
 
@@ -43,7 +42,7 @@ class Layer(nn.Module):
             dropout=config.inner_dropout,
         )
         self.feed_forward_norm = norm()
-        self.dropout = config.dropout
+        self.dropout = Dropout(config.dropout)
         self.norm_first = config.norm_first
 
     def forward(
@@ -71,8 +70,5 @@ class Layer(nn.Module):
         return self._residual(x, self.feed_forward_norm, self.feed_forward)
 
     def _residual(self, x: Tensor, norm: nn.Module, inside: Callable[[Tensor], Tensor]) -> Tensor:
-        change = inside(norm(x) if self.norm_first else x)
-        if self.training and self.dropout:
-            change = F.dropout(change, self.dropout)
-        x = x + change
+        x = x + self.dropout(inside(norm(x) if self.norm_first else x))
         return x if self.norm_first else norm(x)

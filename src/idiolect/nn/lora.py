@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from idiolect.errors import ConfigError
-from idiolect.nn.basic import Linear, linear
+from idiolect.nn.basic import Linear, dropout_rate, linear
 
 __all__ = ["LoraConfig", "LoraLinear", "add_lora", "lora_layers", "merge_lora"]
 
@@ -60,7 +60,7 @@ class LoraLinear(Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """Map the last dimension."""
-        thin = F.dropout(input, self.dropout, self.training)
+        thin = F.dropout(input, dropout_rate(self.dropout, self.training))
         change = linear(linear(thin, self.lora_a), self.lora_b)
         return linear(input, self.weight, self.bias) + self.scale * change
 

@@ -121,10 +121,11 @@ class Sinusoids(nn.Module):
     def forward(self, positions: Tensor) -> Tensor:
         """Look positions up. Shape: (…) to (…, width)."""
         needed = int(positions.max()) + 1 if positions.numel() else 0
-        if needed > len(self.table):
+        table = self.table  # Another thread may replace it meanwhile, by a shorter one.
+        if needed > len(table):
             longer = sinusoids(2 * needed, self.width, interleaved=self.interleaved)
-            self.table = longer.to(self.table)
-        return self.table[positions]
+            self.table = table = longer.to(table)
+        return table[positions]
 
 
 class Rotary(nn.Module):

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from idiolect.errors import InputError
 from idiolect.nn.attention import Visibility
-from idiolect.nn.basic import make_norm
+from idiolect.nn.basic import Dropout, make_norm
 from idiolect.nn.cache import Cache
 from idiolect.nn.config import TransformerConfig
 from idiolect.nn.layer import Layer
@@ -42,7 +42,7 @@ class Stack(nn.Module):
         )
         self.score_bias = make_score_bias(config, two_sided=not causal)
         self.embedding_norm = self._norm(config) if config.embedding_norm else None
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.layers = nn.ModuleList(
             Layer(config, window=config.window(i), cross=cross) for i in range(layers)
         )

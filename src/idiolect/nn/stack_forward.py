@@ -23,6 +23,7 @@ def read(
     x: Tensor,
     mask: Tensor | None,
     *,
+    causal: bool,
     cache: Cache | None = None,
     memory: Tensor | None = None,
     memory_mask: Tensor | None = None,
@@ -35,6 +36,7 @@ def read(
         stack: An encoder or a decoder.
         x: The embedded texts.
         mask: As in `Transformer.forward`.
+        causal: Whether a token sees only those before it and itself.
         cache: What was read before; x is only what is new.
         memory: The hidden states a decoder reads. Shape: (batch, any, width).
         memory_mask: Its mask.
@@ -46,7 +48,7 @@ def read(
     if mask is not None and on_cpu and bool((mask == 1).all()):
         mask = None
     if mask is not None and on_cpu and cache is None:
-        return _read_packed(stack, x, mask, memory, memory_mask)
+        return _read_packed(stack, x, mask, causal, memory, memory_mask)
     past, length = cache.length if cache is not None else 0, x.shape[1]
     documents = None
     all_positions = torch.arange(past + length, device=x.device)
@@ -59,7 +61,7 @@ def read(
         stack.check_length(int(all_positions.max()) + 1)
     positions = all_positions[..., past:]
     visibility = Visibility(
-        causal=stack.causal,
+        causal=causal,
         query_positions=positions,
         key_positions=all_positions,
         query_documents=None if documents is None else documents[:, past:],
@@ -82,13 +84,18 @@ def read(
 
 
 def _read_packed(
-    stack: Stack, x: Tensor, mask: Tensor, memory: Tensor | None, memory_mask: Tensor | None
+    stack: Stack,
+    x: Tensor,
+    mask: Tensor,
+    causal: bool,
+    memory: Tensor | None,
+    memory_mask: Tensor | None,
 ) -> Tensor:
     packing = Packing.of(mask)
     stack.check_length(packing.longest)
     positions = torch.arange(packing.longest, device=packing.index.device)
     visibility = Visibility(
-        causal=stack.causal,
+        causal=causal,
         query_positions=positions,
         key_positions=positions,
         bias=None if stack.score_bias is None else stack.score_bias(positions, positions),

@@ -103,6 +103,7 @@ class Transformer(nn.Module):
         target_mask: Tensor | None = None,
         cache: Cache | None = None,
         heads: bool = True,
+        bidirectional: bool = False,
     ) -> Output:
         """Read a batch.
 
@@ -122,16 +123,27 @@ class Transformer(nn.Module):
             target_mask: The mask of `target_ids`.
             cache: Read only what is new, and remember it.
             heads: Whether to compute the heads' scores.
+            bidirectional: Let the tokens of a decoder attend to later ones as well (LLM2Vec). An
+                encoder always does.
         """
         if self.encoder is None or self.decoder is None:
             stack = self.encoder or self.decoder
             assert stack is not None
             if target_ids is not None:
                 raise InputError("this network has one side only, and target_ids are given")
-            if cache is not None and not stack.causal:
-                raise InputError("an encoder reads texts whole", hint="give no cache")
-            hidden = self._read(stack, ids, mask, types=types, languages=languages, cache=cache)
+            causal = stack.causal and not bidirectional
+            if cache is not None and not causal:
+                raise InputError(
+                    "bidirectional attention needs the whole text", hint="omit the cache"
+                )
+            hidden = self._read(
+                stack, ids, mask, causal=causal, types=types, languages=languages, cache=cache
+            )
             return self._finish(hidden, ids, mask, None, heads=heads)
+        if bidirectional:
+            raise InputError(
+                "the decoder of an encoder-decoder network is causal", hint="omit bidirectional"
+            )
         memory = None if cache is None else cache.memory
         if memory is None:
             memory = self._read(self.encoder, ids, mask, types=types, languages=languages)
@@ -259,6 +271,7 @@ class Transformer(nn.Module):
         ids: Tensor,
         mask: Tensor | None,
         *,
+        causal: bool | None = None,
         types: Tensor | None = None,
         languages: Tensor | None = None,
         cache: Cache | None = None,
@@ -267,7 +280,10 @@ class Transformer(nn.Module):
     ) -> Tensor:
         self._check(ids, mask, cache.length if cache is not None else 0)
         x = self._embed(ids, types, languages)
-        return read(stack, x, mask, cache=cache, memory=memory, memory_mask=memory_mask)
+        causal = stack.causal if causal is None else causal
+        return read(
+            stack, x, mask, causal=causal, cache=cache, memory=memory, memory_mask=memory_mask
+        )
 
     def _check(self, ids: Tensor, mask: Tensor | None, past: int) -> None:
         if ids.dim() != 2 or ids.is_floating_point():

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Self, get_args
@@ -31,7 +31,6 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from idiolect.encoding.encoder import Encoder
-from idiolect.encoding.encoder_forward import evaluating
 from idiolect.encoding.objectives.pair_batches import EpochSample
 from idiolect.encoding.text_reader import EncodingCounts, by_length
 from idiolect.errors import CheckpointError, ConfigError
@@ -169,7 +168,7 @@ class TwoTower:
         tower = self.towers[kind]
         rows = tower.reader.read(texts, kind, EncodingCounts() if counts is None else counts)
         vectors = np.zeros((len(rows), self.dimensions), np.float32)
-        with self._evaluating():
+        with torch.inference_mode():
             for batch in by_length(rows, _TOKENS_PER_BATCH):
                 found = self._vectors([rows[i] for i in batch], kind)
                 vectors[batch] = found.float().cpu().numpy()
@@ -180,7 +179,7 @@ class TwoTower:
     ) -> NDArray[np.float32]:
         """Score pairs of vectors. Shape: two of (pairs, dimensions) to (pairs,); logits."""
         device = self.towers["query"].model.network.device
-        with self._evaluating():
+        with torch.inference_mode():
             pair = (torch.from_numpy(vectors).to(device) for vectors in (queries, documents))
             scores: NDArray[np.float32] = self.head(*pair).float().cpu().numpy()
             return scores
@@ -286,9 +285,6 @@ class TwoTower:
             del network.two_tower
             if not self.shared:
                 del network.other_tower
-
-    def _evaluating(self) -> AbstractContextManager[None]:
-        return evaluating(*(tower.model.network for tower in self.towers.values()))
 
 
 def soft_labels(

@@ -5,13 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 from idiolect.errors import ConfigError
 from idiolect.models.weight_names import NameTable, Rule
 from idiolect.nn.config import Activation, Task, TransformerConfig
 
 __all__ = ["Architecture", "Family", "Fields", "activation"]
+
+_Kind = Literal["causal", "bidirectional", "encoder-decoder"]
+_OBJECTIVES: dict[_Kind, tuple[str, ...]] = {
+    "causal": ("causal",),
+    "bidirectional": ("masked",),
+    "encoder-decoder": (),
+}
+"""The pre-training objectives for each kind of network."""
+
 
 _ACTIVATIONS: dict[str, Activation] = {
     "gelu": "gelu",
@@ -156,6 +165,26 @@ class Family:
     """Fields that would change the result, and the values at which they are supported."""
     head_may_be_absent: bool = False
     """An untied head that a checkpoint lacks is tied (T5: its files say "untied" and are not)."""
+
+    @property
+    def kind(self) -> _Kind:
+        """What a token attends to: those before it, all, or those of two texts.
+
+        Taken from the family's first class at its default configuration.
+        """
+        config = self.config({"vocab_size": 1000})
+        if not config.encoder_layers:
+            return "causal"
+        return "encoder-decoder" if config.decoder_layers else "bidirectional"
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """The pre-training objectives that can train a network with a language-model head.
+
+        None yet for encoder-decoder networks, which can be extended, distilled, tuned and used
+        for encoding.
+        """
+        return _OBJECTIVES[self.kind]
 
     def canonical(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Return the fields of a `config.json` under their own names."""

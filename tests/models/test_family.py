@@ -66,18 +66,18 @@ PUBLISHED = [family for family in FAMILIES.values() if family.model_type != "gpt
 def _read(family: Family, monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """The fields that a family looks up when it builds a configuration."""
     asked: set[str] = set()
-    original, number = Fields.get, Fields.number
+    original, integer = Fields.get, Fields.get_int
 
     def get(self: Fields, name: str, default: object) -> object:
         asked.add(name)
         return original(self, name, default)
 
-    def get_number(self: Fields, name: str) -> int | None:
+    def get_int(self: Fields, name: str) -> int | None:
         asked.add(name)
-        return number(self, name)
+        return integer(self, name)
 
     monkeypatch.setattr(Fields, "get", get)
-    monkeypatch.setattr(Fields, "number", get_number)
+    monkeypatch.setattr(Fields, "get_int", get_int)
     for values in (
         {"n_langs": 2},
         {"use_sliding_window": True},

@@ -1,4 +1,7 @@
-"""GPT, GPT-2, GPT-3's shapes and XGLM: decoders with biases and positions added to the embeddings.
+"""GPT, GPT-2, GPT-3 and XGLM: decoders with biases and positions added to the embeddings.
+
+GPT-3 has no published weights; its `config.json` is GPT-2's with `attention_windows`, one window
+per layer, for its locally banded attention.
 
 Radford et al. 2018, Improving Language Understanding by Generative Pre-Training; 2019, Language
 Models are Unsupervised Multitask Learners; Brown et al. 2020 (2005.14165); Lin et al. 2021
@@ -57,7 +60,7 @@ def _decoder(fields: Fields) -> dict[str, Any]:
 
 
 def _gpt(fields: Fields) -> dict[str, Any]:
-    # Its "gelu" is the tanh approximation, under the name that later meant the exact one.
+    # GPT's "gelu" is the tanh approximation; the name later came to mean the exact function.
     name = fields.get("afn", "gelu")
     return _decoder(fields) | {
         "activation": activation("gelu_new" if name == "gelu" else name),
@@ -78,7 +81,7 @@ def _gpt2(fields: Fields) -> dict[str, Any]:
 def _gpt3(fields: Fields) -> dict[str, Any]:
     return _gpt2(fields) | {
         "windows": tuple(fields.get("attention_windows", [None])),
-        "head_width": fields.number("head_dim"),
+        "head_width": fields.get_int("head_dim"),
     }
 
 

@@ -1,6 +1,6 @@
 """One layer: self-attention, cross-attention in a decoder that reads an encoder, feed-forward.
 
-Each sub-layer f is wrapped in a residual sum, and its norm n stands before or after:
+Each sub-layer f is wrapped in a residual sum, with its norm n before or after it:
 
     norm_first       x + f(n(x))       GPT-2, Llama, T5, mBART
     otherwise        n(x + f(x))       the first Transformer, BERT, GPT, BART
@@ -55,7 +55,7 @@ class Layer(nn.Module):
         memory_visibility: Visibility | None = None,
         cache: tuple[LayerCache, LayerCache] | None = None,
     ) -> Tensor:
-        """Pass the hidden states through the layer; see `Attention.forward` for the arguments."""
+        """Run hidden states through the layer; see `Attention.forward` for the arguments."""
         own, other = cache if cache is not None else (None, None)
         x = self._residual(
             x,
@@ -69,6 +69,6 @@ class Layer(nn.Module):
             )
         return self._residual(x, self.feed_forward_norm, self.feed_forward)
 
-    def _residual(self, x: Tensor, norm: nn.Module, inside: Callable[[Tensor], Tensor]) -> Tensor:
-        x = x + self.dropout(inside(norm(x) if self.norm_first else x))
+    def _residual(self, x: Tensor, norm: nn.Module, sublayer: Callable[[Tensor], Tensor]) -> Tensor:
+        x = x + self.dropout(sublayer(norm(x) if self.norm_first else x))
         return x if self.norm_first else norm(x)

@@ -6,8 +6,8 @@ OPENSTAX holds one `BOOK.txt.gz` per book, with one paragraph per line and an em
 modules. ELTEC holds the novels, `*.xml.gz` in TEI. A document is a module of a book or a chapter of
 a novel.
 
-The output is OUT/train/{openstax,eltec}.jsonl and OUT/held-out/{openstax,eltec}.jsonl. One module in
-fifty, chosen by a hash of its text, and three novels are held out. The two medical books are
+The output is OUT/train/{openstax,eltec}.jsonl and OUT/held-out/{openstax,eltec}.jsonl. One module
+in fifty, chosen by a hash of its text, and three novels are held out. The two medical books are
 excluded, so that medicine remains an unknown domain for the model.
 """
 

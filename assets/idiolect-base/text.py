@@ -1,13 +1,14 @@
-"""Prepare the text idiolect-base is trained on: OpenStax books and ELTeC novels, both CC BY 4.0.
+"""Prepare the training text of idiolect-base: OpenStax books and ELTeC novels, both CC BY 4.0.
 
     python text.py OPENSTAX ELTEC OUT
 
-OPENSTAX holds one `BOOK.txt.gz` a book, a paragraph a line and an empty line between modules; ELTEC
-holds the novels, `*.xml.gz` in TEI. A document is a module of a book or a chapter of a novel.
+OPENSTAX holds one `BOOK.txt.gz` per book, with one paragraph per line and an empty line between
+modules. ELTEC holds the novels, `*.xml.gz` in TEI. A document is a module of a book or a chapter of
+a novel.
 
-Written are OUT/train/{openstax,eltec}.jsonl and OUT/held-out/{openstax,eltec}.jsonl: one module in
-fifty, by a hash of its text, and every chapter of three novels are held out. The two medical books
-are left out altogether, so that medicine stays a domain the model has not met.
+The output is OUT/train/{openstax,eltec}.jsonl and OUT/held-out/{openstax,eltec}.jsonl. One module
+in fifty, chosen by a hash of its text, and three novels are held out. The two medical books are
+excluded, so that medicine remains an unknown domain for the model.
 """
 
 import gzip
@@ -19,7 +20,7 @@ from xml.etree import ElementTree
 
 from idiolect import Corpus
 
-LEFT_OUT = {"anatomy-physiology", "microbiology"}
+EXCLUDED = {"anatomy-physiology", "microbiology"}
 HELD_OUT_NOVELS = {"ENG18471_Bronte", "ENG19011_Jerome", "ENG19170_Conrad"}
 BLOCKS = {"p", "head", "l", "quote"}
 
@@ -27,13 +28,13 @@ BLOCKS = {"p", "head", "l", "quote"}
 def modules(folder: Path) -> Iterator[str]:
     """Yield the modules of all books."""
     for path in sorted(folder.glob("*.txt.gz")):
-        if path.name.removesuffix(".txt.gz") not in LEFT_OUT:
+        if path.name.removesuffix(".txt.gz") not in EXCLUDED:
             with gzip.open(path, "rt", encoding="utf-8") as file:
                 yield from (text.strip() for text in file.read().split("\n\n") if text.strip())
 
 
 def chapters(path: Path) -> Iterator[str]:
-    """Yield the chapters of a novel, a line a paragraph."""
+    """Yield the chapters of a novel, one paragraph per line."""
     with gzip.open(path) as file:
         body = ElementTree.parse(file).getroot().find(".//{*}body")
     if body is None:
@@ -47,7 +48,7 @@ def chapters(path: Path) -> Iterator[str]:
 
 
 def write(path: Path, texts: Iterator[str] | Corpus) -> None:
-    """Write documents as lines of JSON and say how much that is."""
+    """Write documents as JSON lines and print their number and size."""
     path.parent.mkdir(parents=True, exist_ok=True)
     count = size = 0
     with path.open("w", encoding="utf-8") as file:
@@ -64,10 +65,13 @@ def main() -> None:
     write(out / "train" / "openstax.jsonl", train)
     write(out / "held-out" / "openstax.jsonl", held_out)
     novels = sorted(eltec.glob("*.xml.gz"))
-    kept = [path for path in novels if path.name.removesuffix(".xml.gz") not in HELD_OUT_NOVELS]
-    apart = [path for path in novels if path not in kept]
-    write(out / "train" / "eltec.jsonl", (text for path in kept for text in chapters(path)))
-    write(out / "held-out" / "eltec.jsonl", (text for path in apart for text in chapters(path)))
+    training = [path for path in novels if path.name.removesuffix(".xml.gz") not in HELD_OUT_NOVELS]
+    held_out_novels = [path for path in novels if path not in training]
+    write(out / "train" / "eltec.jsonl", (text for path in training for text in chapters(path)))
+    write(
+        out / "held-out" / "eltec.jsonl",
+        (text for path in held_out_novels for text in chapters(path)),
+    )
 
 
 if __name__ == "__main__":

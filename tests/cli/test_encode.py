@@ -28,16 +28,16 @@ def test_vectors_counts_and_codes(tmp_path: Path) -> None:
     np.testing.assert_allclose(np.load(out), encoder.encode(texts, kind="query"), atol=1e-6)
     words = " ".join(result.output.split())
     assert "texts 3" in words
-    assert "cut at 6 tokens 1" in words
-    assert "tokens not read 4" in words
-    assert "records without a row: empty 1" in words
+    assert "truncated to 6 tokens 1" in words
+    assert "tokens lost 4" in words
+    assert "skipped records: empty 1" in words
     assert "3 vectors of 16 dimensions" in words
     assert len(QuantizedVectors.open(tmp_path / "v.binary")) == 3
     again = runner.invoke(app, [*command, "--kind", "query"])
     assert again.exit_code == 0
     other = runner.invoke(app, command)
     assert other.exit_code != 0
-    assert "begun with kind query, not None" in str(other.exception)
+    assert "started with kind query, not None" in str(other.exception)
 
 
 def test_help_has_an_example() -> None:

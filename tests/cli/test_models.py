@@ -26,9 +26,13 @@ def test_models_lists_every_family() -> None:
         assert family.title in result.output
     rows = json.loads(runner.invoke(module.app, ["models", "--json"]).output)
     by_type = {row["model_type"]: row for row in rows}
-    assert by_type["t5"]["reads"] == "encoder and decoder"
+    assert by_type["t5"]["attention"] == "encoder-decoder"
+    assert by_type["t5"]["objectives"] == []
+    assert by_type["bert"]["objectives"] == ["masked"]
+    assert by_type["gpt2"]["objectives"] == ["causal"]
     assert by_type["bert"]["heads"] == ["language", "next sentence", "sequence", "token", "span"]
     assert by_type["llama"]["positions"] == "rotary"
+    assert "pre-training" in " ".join(result.output.split())
 
 
 def test_doctor_says_what_is_there() -> None:

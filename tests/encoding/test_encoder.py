@@ -56,7 +56,7 @@ def test_batches_hold_every_text_once_and_stay_within_the_budget() -> None:
     assert len(batches) <= 1.3 * sum(map(len, rows)) / 64
 
 
-def test_what_is_cut_is_counted_and_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_truncation_is_counted_and_reported(caplog: pytest.LogCaptureFixture) -> None:
     encoder = tiny_encoder(length=6)
     counts = EncodingCounts()
     with caplog.at_level(logging.WARNING):
@@ -99,20 +99,20 @@ def test_an_instruction_stands_before_the_text() -> None:
         encoder.encode(["a"], kind="title")
 
 
-def test_causal_models_see_what_follows_only_when_told_to() -> None:
+def test_causal_models_are_bidirectional_only_on_request() -> None:
     causal = tiny_encoder("llama", pooling="first", template=False)
     both = Encoder(causal.model, "first", both_ways=True)
     texts = ["a b c", "a c b", "a p"]
     blind, seeing = causal.encode(texts), both.encode(texts)
     assert _cosines(blind[:1], blind[1:]).min() > 1 - 1e-6
     assert _cosines(seeing[:1], seeing[1:]).max() < 0.999
-    # One encoder's way is not the other's, though they share a network.
+    # The encoders share a network but not the direction of attention.
     np.testing.assert_array_equal(causal.encode(texts), blind)
-    with pytest.raises(ConfigError, match="both ways already"):
+    with pytest.raises(ConfigError, match="already bidirectional"):
         tiny_encoder(both_ways=True)
 
 
-def test_echo_is_the_mean_of_the_second_reading() -> None:
+def test_echo_is_the_mean_of_the_second_copy() -> None:
     encoder = tiny_encoder("llama", pooling="echo", normalise=False, length=10)
     ids = encoder.model.tokenizer.encode("a b c", special_tokens=False)
     row = torch.tensor([[2, *ids, *ids, 3]])
@@ -140,7 +140,7 @@ def test_embed_is_encode_with_gradients(model_type: str) -> None:
     assert all(g is not None and g.abs().sum() > 0 for g in gradients if g is None or g.dim() > 1)
 
 
-def test_encoding_leaves_training_mode_as_it_was() -> None:
+def test_encoding_leaves_the_mode_unchanged() -> None:
     encoder = tiny_encoder()
     encoder.model.network.train()
     encoder.encode(["a"])
@@ -150,7 +150,9 @@ def test_encoding_leaves_training_mode_as_it_was() -> None:
     assert not encoder.model.network.training
 
 
-def test_fewer_dimensions_are_normalised_again_and_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_fewer_dimensions_are_normalised_again_and_reported(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     encoder = tiny_encoder(trained_dimensions=[8])
     texts = [" ".join(text) for text in ("abc", "bcd", "cde", "def", "efg", "fgh") * 4]
     full, short = encoder.encode(texts), encoder.encode(texts, dimensions=8)
@@ -182,9 +184,9 @@ WORD_P = 15
 @pytest.mark.parametrize(
     ("texts", "message"),
     [
-        ("one text", "several texts are wanted"),
+        ("one text", "expected a list of texts"),
         (["a", 3], "text 1 is a int"),
-        (["\ud800"], "text 0 holds half of a surrogate pair"),
+        (["\ud800"], "text 0 holds an unpaired surrogate"),
     ],
 )
 def test_what_is_no_text_is_refused(texts: list[str], message: str) -> None:

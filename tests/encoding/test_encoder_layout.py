@@ -131,7 +131,7 @@ def _edit(path: Path, **changes: Any) -> None:
             },
             "not supported",
         ),
-        ("1_Pooling/config.json", {"include_prompt": False}, "leaves instructions out"),
+        ("1_Pooling/config.json", {"include_prompt": False}, "without the prompt"),
         ("sentence_bert_config.json", {"do_lower_case": True}, "do_lower_case"),
     ],
 )

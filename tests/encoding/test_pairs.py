@@ -76,9 +76,9 @@ def test_ids_stand_for_texts(tmp_path: Path) -> None:
         ({"query": "a"}, r"record 1 has no field document \(there are query"),
         ({"anchor": "a", "positive": "b"}, "no field query and no field document"),
         ({"query": "a", "document": None}, "no field document"),
-        ({"query": 7, "document": "b"}, "a query is 7, no text"),
+        ({"query": 7, "document": "b"}, "a query is 7, not a text"),
         ({"query": "a", "document": "b", "scores": ["x"]}, "a list of numbers"),
-        ({"query": "a", "document": "b", "scores": "[1"}, "no list of JSON"),
+        ({"query": "a", "document": "b", "scores": "[1"}, "not a JSON list"),
         ({"query": " ", "document": "b"}, "no pairs in .*skipped: 1 empty"),
         ("text", "no pairs in .*skipped: 1 no field"),
     ],
@@ -118,7 +118,7 @@ def test_texts_need_ids(tmp_path: Path, record: Any, words: str) -> None:
     with pytest.raises(InputError, match=words):
         read_texts(_jsonl(tmp_path / "corpus.jsonl", [record]))
     twice = [{"_id": "1", "text": "a"}, {"_id": "1", "text": "b"}]
-    with pytest.raises(InputError, match="the id 1 comes twice"):
+    with pytest.raises(InputError, match="the id 1 is repeated"):
         read_texts(_jsonl(tmp_path / "corpus.jsonl", twice))
 
 
@@ -151,7 +151,7 @@ def test_tables_differ_by_every_text() -> None:
 def test_pairs_in_memory_are_checked() -> None:
     with pytest.raises(InputError, match="no pairs"):
         PairTable.of([])
-    with pytest.raises(InputError, match="pair 2 has a text that is no text: empty"):
+    with pytest.raises(InputError, match="pair 2 has an invalid text: empty"):
         PairTable.of([Pair("a", "b"), Pair("a", " ")])
     with pytest.raises(InputError, match="pair 1 has 1 scores and 2 documents"):
         PairTable.of([Pair("a", "b", ("c",), (1.0,))])

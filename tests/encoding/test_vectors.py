@@ -84,22 +84,22 @@ def test_other_texts_or_settings_are_refused(tmp_path: Path) -> None:
     with pytest.raises(_StoppedError):
         encoder.encode_to(path, _stopping(TEXTS, 7), block=3)
     for texts in (["z", *TEXTS[1:]], TEXTS[:4]):
-        with pytest.raises(InputError, match="begun with other texts"):
+        with pytest.raises(InputError, match="started with other texts"):
             encoder.encode_to(path, texts, block=3)
-    with pytest.raises(InputError, match="begun with kind None, not query"):
+    with pytest.raises(InputError, match="started with kind None, not query"):
         encoder.encode_to(path, TEXTS, kind="query")
-    with pytest.raises(InputError, match="begun with encoder"):
+    with pytest.raises(InputError, match="started with encoder"):
         tiny_encoder(pooling="first").encode_to(path, TEXTS)
     encoder.encode_to(path, TEXTS, block=3)
     for texts in (TEXTS[:-1], [*TEXTS, "a"]):
-        with pytest.raises(InputError, match=r"begun with other|of the texts only"):
+        with pytest.raises(InputError, match=r"started with other|holds only"):
             encoder.encode_to(path, texts)
 
 
 def test_a_file_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "v.npy"
     path.write_bytes(b"precious")
-    with pytest.raises(InputError, match="is not ours"):
+    with pytest.raises(InputError, match="was not written by idiolect"):
         tiny_encoder().encode_to(path, TEXTS)
     assert path.read_bytes() == b"precious"
 

@@ -69,6 +69,6 @@ def test_bad_input(tmp_path: Path) -> None:
     for other in (bert, body):
         with pytest.raises(InputError, match="does not predict the next token"):
             greedy(other, ids, new=2)
-    with pytest.raises(InputError, match="nothing to continue"):
+    with pytest.raises(InputError, match="an empty text"):
         greedy(network, ids[:, :0], new=2)
     assert greedy(network, ids, new=0).shape == (1, 0)

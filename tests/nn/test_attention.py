@@ -252,7 +252,7 @@ def test_an_empty_text_is_harmless() -> None:
 
 def test_bad_input_is_named() -> None:
     net = network()
-    with pytest.raises(InputError, match="id 50 is outside the 50 there are"):
+    with pytest.raises(InputError, match="id 50 is outside the 50 embedding rows"):
         net(torch.tensor([[1, 50]]))
     with pytest.raises(InputError, match="33 tokens; the model has 32"):
         net(torch.zeros(1, 33, dtype=torch.long))
@@ -263,14 +263,14 @@ def test_bad_input_is_named() -> None:
     assert net(torch.zeros(1, 40, dtype=torch.long), torch.arange(1, 41)[None] // 21 + 1)
     with pytest.raises(InputError, match="must ascend"):
         net(torch.zeros(1, 3, dtype=torch.long), torch.tensor([[2, 1, 1]]))
-    with pytest.raises(InputError, match="whole numbers"):
+    with pytest.raises(InputError, match="pass integers"):
         net(torch.zeros(1, 3))
-    with pytest.raises(InputError, match="no types"):
+    with pytest.raises(InputError, match="no type embedding"):
         net(torch.zeros(1, 3, dtype=torch.long), types=torch.zeros(1, 3, dtype=torch.long))
-    with pytest.raises(InputError, match="one side only"):
+    with pytest.raises(InputError, match="encoder-decoder network"):
         net(torch.zeros(1, 3, dtype=torch.long), target_ids=torch.zeros(1, 3, dtype=torch.long))
     encoder = network(decoder_layers=0, encoder_layers=1, token_types=2)
-    with pytest.raises(InputError, match="reads texts whole"):
+    with pytest.raises(InputError, match="needs the whole text"):
         encoder(torch.zeros(1, 3, dtype=torch.long), cache=Cache())
     with pytest.raises(InputError, match="type 2 is outside the 2"):
         encoder(torch.zeros(1, 3, dtype=torch.long), types=torch.full((1, 3), 2))
@@ -300,7 +300,7 @@ def test_bad_input_is_named() -> None:
         ({"windows": (0,)}, "at least 1"),
         ({"tasks": ("sequence",)}, "set pool"),
         ({"tasks": ("juggling",)}, "one of language"),
-        ({"position": "rotary", "head_width": 3}, "even head width"),
+        ({"position": "rotary", "head_width": 3}, "even attention head size"),
     ],
 )
 def test_impossible_configurations_are_refused(changes: dict[str, object], message: str) -> None:

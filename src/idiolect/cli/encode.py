@@ -25,32 +25,35 @@ def encode(
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="The .npy file to write.")],
     field: Annotated[
-        list[str] | None, typer.Option(help="Field that holds the text; may be given again.")
+        list[str] | None, typer.Option(help="Field that holds the text; repeatable.")
     ] = None,
     per: Annotated[
-        Literal["line", "file"], typer.Option(help="What a document is in .txt files.")
+        Literal["line", "file"],
+        typer.Option(help="Whether a .txt file has a document per line or is one."),
     ] = "line",
     kind: Annotated[
-        str | None, typer.Option(help="document, query, …: which of the model's instructions.")
+        str | None, typer.Option(help="Prompt of the model: document, query, …")
     ] = None,
     dimensions: Annotated[
-        int | None, typer.Option(help="Keep the first so many dimensions.", min=1)
+        int | None, typer.Option(help="Keep only the first so many dimensions.", min=1)
     ] = None,
     int8: Annotated[
-        bool, typer.Option("--int8", help="Compute in 8-bit integers: faster, less exact.")
+        bool, typer.Option("--int8", help="Compute in 8-bit integers: faster, slightly less exact.")
     ] = False,
     codes: Annotated[
         Literal["int8", "binary"] | None,
-        typer.Option(help="Also write the vectors in 8 bits or 1 bit, to OUT.int8 or OUT.binary."),
+        typer.Option(
+            help="Also save quantised vectors, 8 bits or 1 bit, in OUT.int8 or OUT.binary."
+        ),
     ] = None,
     tokens_per_batch: Annotated[
-        int | None, typer.Option(help="Tokens read at once.", min=1)
+        int | None, typer.Option(help="Tokens per forward pass.", min=1)
     ] = None,
 ) -> None:
-    """Make a vector of each text. The same command goes on with a run that was ended.
+    """Encode texts as vectors. Run the same command again to resume an interrupted run.
 
-    OUT is a NumPy array of float32 with a row for each document, in order; OUT.json says what it
-    was made of.
+    OUT is a NumPy array of float32 with one row per document, in order. OUT.json records the model,
+    the settings and the counts.
 
     Example: [bold]idiolect encode all-MiniLM-L6-v2 abstracts.jsonl -o abstracts.npy[/bold]
     """
@@ -81,9 +84,9 @@ def encode(
         raise typer.Exit(130) from None
     console.print(_report(counts, corpus.skipped, encoder.length))
     if codes is not None:
-        place = out.with_suffix(f".{codes}")
-        QuantizedVectors.of(vectors.array, codes).save(place)
-        console.print(f"codes in {place}", markup=False)
+        folder = out.with_suffix(f".{codes}")
+        QuantizedVectors.of(vectors.array, codes).save(folder)
+        console.print(f"codes in {folder}", markup=False)
     rows, width = vectors.array.shape
     console.print(f"{rows:,} vectors of {width} dimensions in {out}", markup=False)
 
@@ -95,10 +98,10 @@ def _report(counts: EncodingCounts, skipped: Counter[str], length: int) -> Table
     table.add_column(justify="left")
     table.add_column(justify="right")
     table.add_row("texts", f"{counts.texts:,}")
-    table.add_row("tokens read", f"{counts.tokens:,}")
-    table.add_row(f"cut at {length} tokens", f"{counts.truncated:,}")
-    table.add_row("  tokens not read", f"{counts.lost:,}")
-    table.add_row("empty, vector is zero", f"{counts.empty:,}")
+    table.add_row("tokens", f"{counts.tokens:,}")
+    table.add_row(f"truncated to {length} tokens", f"{counts.truncated:,}")
+    table.add_row("  tokens lost", f"{counts.lost:,}")
+    table.add_row("empty (vector is zero)", f"{counts.empty:,}")
     for reason, count in skipped.most_common():
-        table.add_row(f"records without a row: {reason}", f"{count:,}")
+        table.add_row(f"skipped records: {reason}", f"{count:,}")
     return table

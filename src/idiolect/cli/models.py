@@ -1,73 +1,71 @@
-"""`idiolect models` and `idiolect doctor`: what the package knows and what this machine has."""
+"""`idiolect models` and `idiolect doctor`: supported model families, and what this machine has."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
-
-if TYPE_CHECKING:
-    from idiolect.models.family import Family
 
 __all__ = ["doctor", "models"]
 
 _OPTIONAL = {"tensorboard": "tensorboard"}
-"""Packages that some commands use where they are installed, and the extra that brings each."""
+"""Optional packages, and the extra that installs each."""
 
 
 def models(
     json: Annotated[bool, typer.Option("--json", help="Print JSON for other programs.")] = False,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print a Markdown table for documentation.")
+    ] = False,
 ) -> None:
-    """List the model families that can be loaded, with what each supports.
+    """List the model families that can be loaded, and what each supports.
+
+    "Pre-training" names the objectives of `idiolect pretrain` that can train a family. Every family
+    can be audited, extended, distilled, tuned and used for encoding.
 
     Example: idiolect models
     """
+    from idiolect.models.family_summary import markdown_table, summarise
     from idiolect.models.registry import FAMILIES
+    from idiolect.training.objectives.objective_registry import objectives_for
 
-    rows = [_describe(family) for family in FAMILIES.values()]
+    if markdown:
+        typer.echo(markdown_table(FAMILIES.values(), objectives_for))
+        return
+    summaries = [summarise(family, objectives_for) for family in FAMILIES.values()]
     if json:
+        from dataclasses import asdict
         from json import dumps
 
-        typer.echo(dumps(rows, indent=2))
+        typer.echo(dumps([asdict(summary) for summary in summaries], indent=2))
         return
     from rich.console import Console
     from rich.table import Table
 
     table = Table(title="Model families", title_justify="left", caption_justify="left")
-    for heading in ("family", "model_type", "reads", "positions", "heads", "paper"):
-        table.add_column(heading, overflow="fold", no_wrap=heading in ("family", "model_type"))
-    for row in rows:
+    for heading in ("family", "model_type"):
+        table.add_column(heading, overflow="fold", no_wrap=True)
+    for heading in ("attention", "positions", "task heads", "pre-training", "paper"):
+        table.add_column(heading, overflow="fold")
+    for summary in summaries:
         table.add_row(
-            *(str(row[k]) for k in ("title", "model_type", "reads", "positions")),
-            ", ".join(row["heads"]),
-            str(row["paper"]),
+            summary.title,
+            summary.model_type,
+            summary.attention,
+            summary.positions,
+            ", ".join(summary.heads),
+            ", ".join(summary.objectives) or "not yet",
+            summary.paper,
         )
     table.caption = (
-        "Every family loads and saves the Hugging Face layout: config.json, safetensors in one "
-        "file or several, older .bin files through a loader that executes nothing."
+        "Every family is loaded and saved in the Hugging Face layout: config.json and one or more "
+        "safetensors files. Older .bin files are read by a loader that executes no code."
     )
     Console().print(table)
 
 
-def _describe(family: Family) -> dict[str, Any]:
-    """Say what a family supports, from its own data and not from a list kept beside it."""
-    config = family.config({"vocab_size": 1000})
-    both = config.encoder_layers and config.decoder_layers
-    reads = "both ways" if config.encoder_layers else "left to right"
-    heads = dict.fromkeys(task for a in family.architectures.values() for task in a.tasks)
-    return {
-        "title": family.title,
-        "model_type": family.model_type,
-        "reads": "encoder and decoder" if both else reads,
-        "positions": config.position,
-        "heads": [task.replace("_", " ") for task in heads],
-        "classes": list(family.architectures),
-        "paper": family.paper,
-    }
-
-
 def doctor() -> None:
-    """Check this machine: versions, devices, number formats that run fast, optional packages.
+    """Check this machine: versions, devices, speed of number formats, optional packages.
 
     Example: idiolect doctor
     """
@@ -99,7 +97,7 @@ def doctor() -> None:
 
 
 def _device_rows() -> list[tuple[str, str]]:
-    """What torch finds, and a measurement: matrix products a second in each number format."""
+    """List the devices, and measure matrix products per second in each number format."""
     import time
 
     import torch
@@ -111,7 +109,7 @@ def _device_rows() -> list[tuple[str, str]]:
             memory = properties.total_memory / 2**30
             rows.append((f"accelerator {index}", f"{properties.name}, {memory:.0f} GiB"))
     else:
-        rows.append(("accelerator", "none; everything runs on the processor"))
+        rows.append(("accelerator", "none found; everything runs on the CPU"))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     for dtype in (torch.float32, torch.bfloat16):
         square = torch.ones(1024, 1024, dtype=dtype, device=device)

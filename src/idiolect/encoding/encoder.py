@@ -1,12 +1,10 @@
 """`Encoder`: texts to vectors, with any `LanguageModel`.
 
-What is notable:
-
-- Texts are sorted by length and batched by tokens, not by number, so that hardly anything is
-  padding; vectors come back in the order of the texts.
-- Nothing is cut silently: texts that are too long, and empty ones, are counted, and told where the
-  caller does not count them.
-- A text without a single token of its own has the zero vector: it is like no other text.
+- Texts are sorted by length and batched by the number of tokens, so there is little padding. The
+  vectors are in the order of the texts.
+- Truncated and empty texts are counted; without `counts` they are reported as a warning.
+- The vector of a text without tokens is zero.
+- Several threads may encode with one model: encoding changes no state of the network.
 """
 
 from __future__ import annotations
@@ -27,13 +25,12 @@ from torch import Tensor
 
 from idiolect.encoding.encoder_forward import (
     check_finite,
-    evaluating,
     hidden_states,
-    second_reading,
+    second_copy,
 )
 from idiolect.encoding.encoder_layout import LAYOUT_FILES, EncoderLayout
 from idiolect.encoding.int8 import to_int8
-from idiolect.encoding.matryoshka import tell_untrained
+from idiolect.encoding.matryoshka import untrained_width_warning
 from idiolect.encoding.pooling import Pooling, check_pooling, pool
 from idiolect.encoding.projection import Projection
 from idiolect.encoding.text_reader import (
@@ -52,40 +49,40 @@ from idiolect.text.hub import locate
 __all__ = ["Encoder"]
 
 _TOKENS_PER_BATCH = 2048
-"""On a CPU: what stays in its caches."""
-_TOKENS_ELSEWHERE = 1 << 15
-"""On an accelerator, which wants to be filled."""
+"""On a CPU: few enough to stay in its caches."""
+_TOKENS_ON_ACCELERATOR = 1 << 15
+"""On an accelerator, which needs large batches."""
 _BLOCK = 1 << 14
-"""Texts whose ids are held at once."""
+"""Texts tokenised at a time."""
 _SAMPLE = 512
-_FITTED = 4
-"""Texts for each dimension that a projection is fitted to."""
-_TELL = logging.getLogger(__name__)
+_TEXTS_PER_DIMENSION = 4
+"""Texts per dimension for fitting a projection."""
+_LOG = logging.getLogger(__name__)
 
 
 class Encoder:
-    """A model that makes one vector of a text.
+    """A model that maps a text to a vector.
 
     >>> encoder = Encoder.load("path/to/all-MiniLM-L6-v2")      # doctest: +SKIP
     >>> encoder.encode(["a text", "another"]).shape             # doctest: +SKIP
     (2, 384)
 
     Args:
-        model: The model. Of one with an encoder and a decoder, the encoder is used.
+        model: The model; of an encoder-decoder model only the encoder is used.
         pooling: How hidden states become a vector; see `idiolect.encoding.pooling`.
-        projection: What maps the pooled vectors, if anything does; see `project`.
-        normalise: Whether vectors have length one.
-        instructions: Text put before a text, by the kind of text.
-        length: Tokens read of a text, those of the template counted; by default as many as model
-            and tokenizer name, and 512 where both are silent.
-        both_ways: Let a causal model attend to what follows as well (LLM2Vec, BehnamGhader et al.
-            2024, 2404.05961). It has to be trained for that before it gives good vectors.
-        default_kind: The kind of texts whose kind is not told.
+        projection: A linear map of the pooled vectors; see `project`.
+        normalise: Whether to scale vectors to length one.
+        instructions: Prompts by name; a prompt is prepended to a text.
+        length: Maximum tokens of a text, including special tokens; by default the maximum of model
+            and tokenizer, or 512 if neither has one.
+        both_ways: Use bidirectional attention in a causal model (LLM2Vec, BehnamGhader et al. 2024,
+            2404.05961). The model must be tuned that way to produce good vectors.
+        default_kind: Name of the prompt for texts encoded without one.
         trained_dimensions: Shorter widths the model was trained for (Matryoshka).
 
     Raises:
-        ConfigError: An unknown pooling, a length the model has no positions for, or a model that
-            attends both ways already.
+        ConfigError: An unknown pooling, more tokens than the model has positions, or `both_ways`
+            for a model that is already bidirectional.
     """
 
     def __init__(
@@ -103,7 +100,7 @@ class Encoder:
     ) -> None:
         check_pooling(pooling)
         if both_ways and model.network.kind != "causal":
-            raise ConfigError("the model attends both ways already", hint="leave both_ways out")
+            raise ConfigError("the model is already bidirectional", hint="omit both_ways")
         self.model = model
         self.pooling: Pooling = pooling
         self.projection = projection and projection.to(model.network.device)
@@ -112,8 +109,8 @@ class Encoder:
         self.both_ways = both_ways
         self.default_kind = default_kind
         self.trained_dimensions = tuple(trained_dimensions)
-        self._told: set[int] = set()
-        self._rounded = ""
+        self._warned: set[int] = set()
+        self._float_fingerprint = ""
         """The fingerprint before `to_int8`."""
         self.length = check_length(model, length)
         self.reader = TextReader(
@@ -123,70 +120,70 @@ class Encoder:
             instructions=self.instructions,
             default_kind=default_kind,
         )
-        """Makes a row of ids of each text."""
+        """Converts texts to rows of ids."""
 
     @classmethod
     def load(cls, source: str | Path, *, device: str | torch.device = "cpu") -> Self:
-        """Load a model of sentence-transformers, or a plain one, whose tokens are averaged.
+        """Load a sentence-transformers model, or a plain model with mean pooling.
 
         Args:
             source: A directory, or the id of a repository on the hub.
-            device: Where to put the network.
+            device: The network's device.
 
         Raises:
             InputError: There is no such directory or repository.
-            CheckpointError: Files are missing or damaged, or do not fit together.
-            ConfigError: A family, step or setting that is not supported and would change vectors.
+            CheckpointError: Files are missing, damaged or of different models.
+            ConfigError: An unsupported family, module or setting that would change vectors.
         """
         directory = locate(source, LAYOUT_FILES)
         layout = EncoderLayout.read(directory) or EncoderLayout(normalise=True)
         return cls(LanguageModel.load(source, device=device), **vars(layout))
 
     def save(self, directory: str | Path) -> None:
-        """Write the model where `load` and sentence-transformers find it; whole, or not at all.
+        """Write the model atomically, so that `load` and sentence-transformers can load it.
 
-        sentence-transformers gives the same vectors, or refuses the directory: echo pooling and
-        causal models that read both ways are nothing it knows.
+        sentence-transformers computes the same vectors or refuses the directory: it does not
+        support echo pooling and bidirectional attention in causal models.
 
         Raises:
-            InputError: The directory cannot be written to, or weights were rounded by `to_int8`.
+            InputError: The directory cannot be written to, or weights were quantised by `to_int8`.
         """
-        if self._rounded:
-            raise InputError("rounded weights are not saved", hint="save before to_int8")
+        if self._float_fingerprint:
+            raise InputError("quantised weights cannot be saved", hint="save before to_int8")
         with replacing(directory) as fresh:
             self.model.save(fresh)
             self.layout.write(fresh, self.model.network.config.width)
 
     def to_int8(self) -> None:
-        """Compute the dense maps in 8-bit integers from now on; see `idiolect.encoding.int8`.
+        """Quantise the linear layers to 8-bit integers, in place; see `idiolect.encoding.int8`.
 
-        Several times as fast on a CPU, and a little less exact. The encoder can then no longer be
-        trained or saved, and its fingerprint is another one.
+        Encoding on a CPU becomes several times faster and slightly less exact. The encoder can no
+        longer be trained or saved, and its fingerprint changes.
 
         Raises:
-            ConfigError: The model is not on a CPU, or carries adapters.
-            MissingDependencyError: This build of torch computes nothing in int8.
+            ConfigError: The model is not on a CPU, or has adapters.
+            MissingDependencyError: This build of torch has no int8 kernels.
         """
         if self.model.network.device.type != "cpu":
-            raise ConfigError("int8 is computed on a CPU only", hint="load with device='cpu'")
-        if not self._rounded:
-            self._rounded = self.fingerprint
+            raise ConfigError("int8 needs a CPU", hint="load with device='cpu'")
+        if not self._float_fingerprint:
+            self._float_fingerprint = self.fingerprint
             to_int8(self.model.network)
 
     def altered(self, **changes: Any) -> Encoder:
-        """Return an encoder that reads as this one does but for some arguments.
+        """Return an encoder that differs in some arguments and shares the rest.
 
         Args:
             changes: Arguments of `Encoder`, such as `model` or `length`.
 
         Raises:
-            ConfigError: As for a new one.
+            ConfigError: As for `Encoder`.
         """
         return Encoder(**{"model": self.model} | vars(self.layout) | changes)
 
     @property
     def layout(self) -> EncoderLayout:
-        """What is to be known of it beside the model."""
+        """All settings except the model."""
         return EncoderLayout(
             pooling=self.pooling,
             projection=self.projection,
@@ -207,12 +204,14 @@ class Encoder:
 
     @property
     def fingerprint(self) -> str:
-        """A hash of all that determines vectors: 32 hexadecimal digits.
+        """A hash of everything that determines vectors: 32 hexadecimal digits.
 
-        Computed whenever it is asked for, since weights change in training.
+        It is computed at each access, since training changes the weights.
         """
-        if self._rounded:
-            return hashlib.blake2b(f"int8 {self._rounded}".encode(), digest_size=16).hexdigest()
+        if self._float_fingerprint:
+            return hashlib.blake2b(
+                f"int8 {self._float_fingerprint}".encode(), digest_size=16
+            ).hexdigest()
         settings = [self.model.tokenizer.fingerprint, self.pooling, self.normalise, self.length]
         settings += [self.both_ways, sorted(self.instructions.items()), self.default_kind]
         digest = hashlib.blake2b(repr(settings).encode(), digest_size=16)
@@ -235,56 +234,56 @@ class Encoder:
         progress: bool = False,
         counts: EncodingCounts | None = None,
     ) -> NDArray[np.float32]:
-        """Make a vector of each text.
+        """Encode texts. Safe to call from several threads.
 
         Args:
             texts: The texts.
-            kind: `document`, `query` or another kind the model has an instruction for.
-            dimensions: Keep only so many of the first dimensions (Matryoshka), and normalise again.
-            tokens_per_batch: Tokens read at once; memory grows with it. By default what suits the
-                device.
-            progress: Show how far it is, on a terminal.
-            counts: Added to. Where it is not given, cut and empty texts are told as a warning.
+            kind: Name of a prompt: `document`, `query` or another one of the model.
+            dimensions: Keep only the first so many dimensions (Matryoshka), and normalise again.
+            tokens_per_batch: Tokens per forward pass; memory grows with it. The default depends on
+                the device.
+            progress: Show a progress bar.
+            counts: Truncated and empty texts are added here; by default they are a warning.
 
         Returns:
             Shape (texts, dimensions), in the order of the texts.
 
         Raises:
-            InputError: One text instead of several, something that is no text, or an unknown kind.
+            InputError: A single text, an element that is not a text, or an unknown prompt name.
             VerificationError: A vector is not finite.
         """
         width = self._check_dimensions(dimensions)
         counted = EncodingCounts()
         check_texts(texts)
         vectors = np.zeros((len(texts), width), dtype=np.float32)
-        untrained = width not in {*self.trained_dimensions, self.dimensions, *self._told}
+        untrained = width not in {*self.trained_dimensions, self.dimensions, *self._warned}
         sample: list[Tensor] = []
         bar = Progress(console=Console(stderr=True), disable=not progress)
         if tokens_per_batch is None:
             on_cpu = self.model.network.device.type == "cpu"
-            tokens_per_batch = _TOKENS_PER_BATCH if on_cpu else _TOKENS_ELSEWHERE
-        with evaluating(self.model.network), bar:
+            tokens_per_batch = _TOKENS_PER_BATCH if on_cpu else _TOKENS_ON_ACCELERATOR
+        with torch.inference_mode(), bar:
             task = bar.add_task("encoding", total=len(texts))
             for start in range(0, len(texts), _BLOCK):
                 rows = self.reader.read(texts[start : start + _BLOCK], kind, counted)
                 for batch in by_length(rows, tokens_per_batch):
-                    found = self.embed_rows([rows[i] for i in batch]).float()
-                    places = [start + i for i in batch]
-                    check_finite(found, places)
+                    embedded = self.embed_rows([rows[i] for i in batch]).float()
+                    numbers = [start + i for i in batch]
+                    check_finite(embedded, numbers)
                     if untrained:
                         step = -(-len(texts) // _SAMPLE)
-                        sample.append(found[[j for j, i in enumerate(places) if i % step == 0]])
+                        sample.append(embedded[[j for j, i in enumerate(numbers) if i % step == 0]])
                     if width < self.dimensions:
-                        found = found[:, :width]
-                        found = F.normalize(found, dim=-1) if self.normalise else found
-                    vectors[places] = found.cpu().numpy()
+                        embedded = embedded[:, :width]
+                        embedded = F.normalize(embedded, dim=-1) if self.normalise else embedded
+                    vectors[numbers] = embedded.cpu().numpy()
                     bar.advance(task, len(batch))
                 bar.update(task, completed=start + len(rows))
         if sample:
-            self._told.add(width)
-            _TELL.warning(tell_untrained(torch.cat(sample).cpu().numpy(), width))
+            self._warned.add(width)
+            _LOG.warning(untrained_width_warning(torch.cat(sample).cpu().numpy(), width))
         if counts is None:
-            counted.tell(self.length)
+            counted.warn(self.length)
         else:
             counts.add(counted)
         return vectors
@@ -301,24 +300,24 @@ class Encoder:
         progress: bool = False,
         counts: EncodingCounts | None = None,
     ) -> Vectors:
-        """Write a vector of each text to a file; see `idiolect.encoding.vectors`.
+        """Write the vectors of texts to a file; see `idiolect.encoding.vectors`.
 
-        Memory does not grow with the number of texts. The same call goes on where one that was
-        ended stopped, and does nothing where one has finished.
+        Memory does not grow with the number of texts. Call it again to resume an interrupted run;
+        for a finished file it does nothing.
 
         Args:
-            path: Of the `.npy` file.
-            texts: The texts; read once, in order. To go on, give the same ones from the start.
+            path: The `.npy` file.
+            texts: The texts, iterated once. To resume, pass all of them again.
             kind: As in `encode`.
             dimensions: As in `encode`.
             tokens_per_batch: As in `encode`.
-            block: Texts that are sorted by length and written together.
-            progress: Show how far it is, on a terminal.
-            counts: Added to. Where it is not given, cut and empty texts are told as a warning.
+            block: Number of texts that are sorted by length and written together.
+            progress: Show a progress bar.
+            counts: Truncated and empty texts are added here; by default they are a warning.
 
         Raises:
-            InputError: As in `encode`; or the file was begun with other texts or settings.
-            CheckpointError: What was written before is damaged.
+            InputError: As in `encode`; or the file was started with other texts or settings.
+            CheckpointError: The partial file is damaged.
             VerificationError: A vector is not finite.
         """
         width = self._check_dimensions(dimensions)
@@ -341,41 +340,42 @@ class Encoder:
                 file.append(some, vectors, vars(counted))
                 bar.advance(task, len(some))
         if counts is None:
-            counted.tell(self.length)
+            counted.warn(self.length)
         else:
             counts.add(counted)
         return file.finish()
 
     def embed(self, texts: Sequence[str], kind: str | None = None) -> Tensor:
-        """Make a vector of each text, differentiable; in the mode the network is in.
+        """Encode texts with gradients, and with dropout if the network is in training mode.
 
         Shape: result (texts, dimensions), normalised if the encoder normalises.
         """
         return self.embed_rows(self.reader.read(texts, kind, EncodingCounts()))
 
     def project(self, texts: Sequence[str], *, whiten: bool = False) -> None:
-        """Fit a map of the vectors to those of some texts, and use it from now on.
+        """Fit a projection to the vectors of some texts, and use it from then on.
 
-        The first dimensions then say the most, and whitened, vectors of a model that was never
-        trained to make any can be told apart. A map that is there already is fitted further.
+        It orders dimensions by variance, so that vectors can be shortened. Whitening makes vectors
+        of a model that was not trained for encoding distinguishable. An existing projection is
+        composed with the new one.
 
         Args:
-            texts: Documents; of many, some are read.
+            texts: Documents, of which a sample is used.
             whiten: Also centre and scale; see `idiolect.encoding.projection`.
 
         Raises:
             InputError: No text has a token; and as in `encode`.
             VerificationError: A vector is not finite.
         """
-        step = max(1, len(texts) // (_FITTED * self.dimensions))
+        step = max(1, len(texts) // (_TEXTS_PER_DIMENSION * self.dimensions))
         rows = self.reader.read(texts[::step], "document", EncodingCounts())
         parts: list[Tensor] = []
-        with evaluating(self.model.network):
+        with torch.inference_mode():
             for batch in by_length(rows, _TOKENS_PER_BATCH):
                 parts.append(self._pooled([rows[i] for i in batch]).float().cpu())
                 check_finite(parts[-1], [step * i for i in batch])
         if not parts:
-            raise InputError("there is no text to fit a projection to")
+            raise InputError("no text to fit a projection to", hint="pass texts that are not empty")
         fitted = Projection.fit(torch.cat(parts).numpy(), whiten=whiten)
         self.projection = fitted.to(self.model.network.device).after(self.projection)
 
@@ -385,12 +385,12 @@ class Encoder:
         if not 1 <= dimensions <= self.dimensions:
             raise InputError(
                 f"{dimensions} dimensions; the model has {self.dimensions}",
-                hint=f"give a number from 1 to {self.dimensions}",
+                hint=f"choose a number from 1 to {self.dimensions}",
             )
         return dimensions
 
     def embed_rows(self, rows: Sequence[Sequence[int]]) -> Tensor:
-        """Do as `embed` does, with what `reader` has made of the texts."""
+        """Encode rows of ids of `reader`; see `embed`."""
         vectors = self._pooled(rows)
         return F.normalize(vectors, dim=-1) if self.normalise else vectors
 
@@ -399,11 +399,11 @@ class Encoder:
         return vectors if self.projection is None else self.projection(vectors)
 
     def read_rows(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-        """Return the hidden states of what `reader` has made of texts, and which are to be pooled.
+        """Return the hidden states of rows of ids of `reader`, and the mask for pooling.
 
-        Shape: (rows, longest, width) and (rows, longest), the latter true for those.
+        Shape: (rows, longest, width) and (rows, longest).
         """
         hidden, mask = hidden_states(self.model.network, rows, both_ways=self.both_ways)
         if self.pooling == "echo":
-            mask = second_reading(mask, self.reader.frame)
+            mask = second_copy(mask, self.reader.frame)
         return hidden, mask

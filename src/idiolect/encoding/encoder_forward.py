@@ -1,9 +1,8 @@
-"""Rows of ids through a network, as an encoder needs it."""
+"""The forward pass of an encoder: rows of ids to hidden states."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -13,20 +12,20 @@ from idiolect.errors import VerificationError
 from idiolect.nn.network import Network
 from idiolect.training.data.packed_documents import TextTemplate
 
-__all__ = ["check_finite", "evaluating", "hidden_states", "second_reading"]
+__all__ = ["check_finite", "hidden_states", "second_copy"]
 
 
 def hidden_states(
     network: Network, rows: Sequence[Sequence[int]], *, both_ways: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Return the hidden states of rows, and which of them belong to a token.
-
-    Args:
-        network: With an encoder, which is used alone, or a decoder.
-        rows: Ids; they need not be of one length.
-        both_ways: Let a decoder's tokens see what follows as well.
+    """Return the hidden states of rows, and a mask of the real tokens.
 
     Shape: (rows, longest, width) and (rows, longest).
+
+    Args:
+        network: The network; of an encoder-decoder network only the encoder is used.
+        rows: Ids; rows may differ in length.
+        both_ways: Let a decoder's tokens attend to later ones as well.
     """
     lengths = torch.tensor([len(row) for row in rows], dtype=torch.long)
     longest = max(int(lengths.max()) if len(rows) else 0, 1)
@@ -38,37 +37,23 @@ def hidden_states(
     return network.text_states(ids, mask, bidirectional=both_ways), mask
 
 
-def second_reading(mask: Tensor, frame: TextTemplate) -> Tensor:
-    """Narrow a mask to the second half of what stands within the frame (echo)."""
+def second_copy(mask: Tensor, frame: TextTemplate) -> Tensor:
+    """Restrict a mask to the second copy of the text within the template (echo)."""
     before, after = len(frame.before), len(frame.after)
-    once = (mask.sum(1, keepdim=True) - before - after).clamp(min=0) // 2
-    place = torch.arange(mask.shape[1], device=mask.device)
-    return (place >= before + once) & (place < before + 2 * once)
-
-
-@contextmanager
-def evaluating(*networks: Network) -> Iterator[None]:
-    """Put networks into evaluation mode without gradients, and back afterwards."""
-    before = [network.training for network in networks]
-    for network in networks:
-        network.eval()
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        for network, training in zip(networks, before, strict=True):
-            network.train(training)
+    length = (mask.sum(1, keepdim=True) - before - after).clamp(min=0) // 2
+    position = torch.arange(mask.shape[1], device=mask.device)
+    return (position >= before + length) & (position < before + 2 * length)
 
 
 def check_finite(vectors: Tensor, batch: Sequence[int]) -> None:
-    """Refuse vectors that no search could use.
+    """Refuse vectors that are not finite.
 
     Args:
         vectors: Shape (texts, dimensions).
         batch: The numbers of the texts.
 
     Raises:
-        VerificationError: One is not finite; the first such text is named.
+        VerificationError: A vector is not finite; the message names the first such text.
     """
     finite = torch.isfinite(vectors).all(-1)
     if not bool(finite.all()):

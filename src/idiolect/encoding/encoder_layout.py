@@ -1,14 +1,14 @@
-"""The directory layout of sentence-transformers: what stands beside the model's own files.
+"""The directory layout of sentence-transformers, in addition to the model's own files.
 
-    modules.json                       the steps: transformer, pooling, dense, normalise
+    modules.json                       the modules: transformer, pooling, dense, normalise
     1_Pooling/config.json              how hidden states become a vector
-    2_Dense/                           a linear map of that vector, if there is one
-    sentence_bert_config.json          how many tokens are read
-    config_sentence_transformers.json  instructions ("prompts")
+    2_Dense/                           a linear map of that vector (optional)
+    sentence_bert_config.json          maximum number of tokens
+    config_sentence_transformers.json  prompts
 
-What that layout cannot say (reading twice, a causal model that reads both ways) is written into the
-pooling's config as a value sentence-transformers refuses, so that it never computes other vectors.
-A step or a setting that we do not compute is an error here for the same reason.
+The layout has no setting for echo pooling and for bidirectional attention in a causal model. They
+are saved as values of the pooling's config that sentence-transformers refuses, so that it never
+computes other vectors. For the same reason, modules and settings unknown to us are errors.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ LAYOUT_FILES = (
     "sentence_bert_config.json",
     "config_sentence_transformers.json",
 )
-"""What to fetch of a repository."""
+"""The files to fetch from a repository."""
 
-_THEIRS: dict[str, str] = {
+_PUBLISHED_POOLINGS: dict[str, str] = {
     "mean": "mean",
     "first": "cls",
     "last": "lasttoken",
     "weighted": "weightedmean",
     "echo": "echo",
 }
-_OURS = {theirs: ours for ours, theirs in _THEIRS.items()}
+_POOLINGS = {published: ours for ours, published in _PUBLISHED_POOLINGS.items()}
 _ENDINGS = ((), ("Dense",), ("Normalize",), ("Dense", "Normalize"))
 _IDENTITY = "torch.nn.modules.linear.Identity"
-# Before release 5.4 there was a switch for each kind.
+# Before release 5.4 of sentence-transformers each pooling had a switch.
 _SWITCHES = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_mean_tokens": "mean",
@@ -59,32 +59,32 @@ _SWITCHES = {
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderLayout:
-    """How a directory's model is to be used as an encoder."""
+    """Settings of an encoder, as saved in a model's directory."""
 
     pooling: Pooling = "mean"
     """How hidden states become a vector."""
     projection: Projection | None = None
-    """What maps that vector."""
+    """A linear map of that vector."""
     normalise: bool = False
-    """Whether vectors have length one."""
+    """Whether vectors are scaled to length one."""
     length: int | None = None
-    """Tokens read of a text; `None`: what model and tokenizer say."""
+    """Maximum tokens of a text; `None`: the maximum of model and tokenizer."""
     both_ways: bool = False
-    """Whether a causal model sees the whole text."""
+    """Whether a causal model uses bidirectional attention."""
     instructions: dict[str, str] = field(default_factory=dict)
-    """Text put before a text, by the kind of text."""
+    """Prompts by name; a prompt is prepended to a text."""
     default_kind: str | None = None
-    """The kind of texts whose kind is not told."""
+    """Name of the prompt for texts encoded without one."""
     trained_dimensions: tuple[int, ...] = ()
     """Shorter widths the model was trained for (Matryoshka)."""
 
     @classmethod
     def read(cls, directory: Path) -> EncoderLayout | None:
-        """Read a directory; `None` where it holds a plain model.
+        """Read the settings of a directory; return `None` for a plain model.
 
         Raises:
             CheckpointError: A file is missing or damaged.
-            ConfigError: A step or setting that would change the vectors and is not supported.
+            ConfigError: An unsupported module or setting that would change the vectors.
         """
         if not (directory / "modules.json").exists():
             return None
@@ -92,26 +92,28 @@ class EncoderLayout:
         kinds = [kind for kind, _ in steps]
         if kinds[:2] != ["Transformer", "Pooling"] or tuple(kinds[2:]) not in _ENDINGS:
             raise ConfigError(
-                f"{directory}: the steps {' → '.join(kinds) or 'none'} are not supported",
-                hint="known: Transformer → Pooling, and Dense and Normalize after them",
+                f"{directory}: the modules {' → '.join(kinds) or 'none'} are not supported",
+                hint="supported: Transformer → Pooling, optionally → Dense and → Normalize",
             )
         if steps[0][1] not in ("", "."):
-            raise ConfigError(f"{directory}: the model is in {steps[0][1]!r}", hint="load that")
-        pooling = read_json(_inside(directory, steps[1][1]) / "config.json")
-        reading = _read_optional(directory / "sentence_bert_config.json")
-        if reading.get("do_lower_case"):
             raise ConfigError(
-                f"{directory}: do_lower_case is set beside the tokenizer",
-                hint="lower the texts before encoding, and set it to false",
+                f"{directory}: the model is in {steps[0][1]!r}", hint="load that directory"
+            )
+        pooling = read_json(_inside(directory, steps[1][1]) / "config.json")
+        transformer = _read_optional(directory / "sentence_bert_config.json")
+        if transformer.get("do_lower_case"):
+            raise ConfigError(
+                f"{directory}: do_lower_case is not supported",
+                hint="convert texts to lower case before encoding, and set it to false",
             )
         if not pooling.get("include_prompt", True):
-            raise ConfigError(f"{directory}: pooling that leaves instructions out is not supported")
+            raise ConfigError(f"{directory}: pooling without the prompt is not supported")
         prompts = _read_optional(directory / "config_sentence_transformers.json")
         return cls(
             pooling=_pooling_of(directory, pooling),
             projection=_dense_of(_inside(directory, steps[2][1])) if "Dense" in kinds else None,
             normalise=kinds[-1] == "Normalize",
-            length=reading.get("max_seq_length"),
+            length=transformer.get("max_seq_length"),
             both_ways=pooling.get("both_ways", False),
             instructions=dict(prompts.get("prompts") or {}),
             default_kind=prompts.get("default_prompt_name"),
@@ -119,15 +121,15 @@ class EncoderLayout:
         )
 
     def write(self, directory: Path, width: int) -> None:
-        """Write the files beside a model's.
+        """Write the settings into a model's directory.
 
         Args:
-            directory: Where the model was saved; it holds no layout yet.
-            width: Of its hidden states.
+            directory: The directory of the saved model, which has no such files yet.
+            width: Width of its hidden states.
         """
         pooling: dict[str, Any] = {
             "word_embedding_dimension": width,
-            "pooling_mode": _THEIRS[self.pooling],
+            "pooling_mode": _PUBLISHED_POOLINGS[self.pooling],
             "include_prompt": True,
         }
         if self.both_ways:
@@ -154,7 +156,7 @@ class EncoderLayout:
             }
             for number, path in enumerate(steps)
         ]
-        reading = {"max_seq_length": self.length, "do_lower_case": False}
+        transformer = {"max_seq_length": self.length, "do_lower_case": False}
         _write(directory / "1_Pooling" / "config.json", pooling)
         if self.projection:
             dense = {
@@ -165,7 +167,7 @@ class EncoderLayout:
             }
             _write(directory / "2_Dense" / "config.json", dense)
             self.projection.save(directory / "2_Dense" / "model.safetensors")
-        _write(directory / "sentence_bert_config.json", reading)
+        _write(directory / "sentence_bert_config.json", transformer)
         _write(directory / "config_sentence_transformers.json", prompts)
         _write(directory / "modules.json", modules)
 
@@ -176,12 +178,12 @@ def _pooling_of(directory: Path, settings: dict[str, Any]) -> Pooling:
         modes = [mode for switch, mode in _SWITCHES.items() if settings.get(switch)] or "mean"
     if isinstance(modes, list) and len(modes) == 1:
         modes = modes[0]
-    if not isinstance(modes, str) or modes not in _OURS:
+    if not isinstance(modes, str) or modes not in _POOLINGS:
         raise ConfigError(
             f"{directory}: the pooling {modes!r} is not supported",
-            hint="one of " + ", ".join(_OURS),
+            hint="one of " + ", ".join(_POOLINGS),
         )
-    kind = _OURS[modes]
+    kind = _POOLINGS[modes]
     check_pooling(kind)
     return kind  # type: ignore[return-value]
 
@@ -191,14 +193,14 @@ def _dense_of(folder: Path) -> Projection:
     activation = settings.get("activation_function", "Tanh")
     if activation != _IDENTITY or settings.get("use_residual"):
         raise ConfigError(
-            f"{folder}: a dense step with {activation} or a residual is not supported",
-            hint="known: a linear map",
+            f"{folder}: a dense module with {activation} or a residual is not supported",
+            hint="supported: a linear map",
         )
     return Projection.load(folder / "model.safetensors")
 
 
 def _read_steps(path: Path) -> list[tuple[str, str]]:
-    """Return kind and folder of each step."""
+    """Return type and directory of each module."""
     try:
         steps = json.loads(read_text(path))
         return [(str(step["type"]).rpartition(".")[2], str(step["path"])) for step in steps]
@@ -207,7 +209,7 @@ def _read_steps(path: Path) -> list[tuple[str, str]]:
 
 
 def _inside(directory: Path, name: str) -> Path:
-    """Refuse a folder outside the model's."""
+    """Return a subdirectory; refuse one outside the model's directory."""
     path = Path(os.path.normpath(directory / name))
     if not path.is_relative_to(os.path.normpath(directory)):
         raise CheckpointError(f"{directory}: modules.json points outside it: {name!r}")

@@ -1,14 +1,12 @@
-"""Linear maps computed in 8-bit integers, for encoding on a CPU.
+"""Linear layers in 8-bit integers, for encoding on a CPU.
 
-What is notable:
-
-- Weights have one scale for each output, fixed once; inputs a scale and a middle for each token,
-  found as it passes (dynamic quantisation). They depend on no other token, so the vector of a text
-  is the same whatever batch it is in; one scale for a whole batch, as is common, would break that.
-- With c = round((x − middle) / step), x·wᵀ is step·(c·wᵀ) + middle·Σw. The middle matters: hidden
-  states have single large dimensions, and what an activation gives is hardly ever negative.
-- The product is oneDNN's for unsigned inputs and signed weights, the pair for which processors have
-  an instruction (VNNI). Inputs are shifted by 128 to be unsigned; the product takes that out again.
+- Weights have one fixed scale per output. Inputs have a scale and a midpoint per token, computed in
+  each pass (dynamic quantisation). They do not depend on other tokens, so a text's vector is the
+  same in every batch; a common scale for the whole batch would break that.
+- With c = round((x − middle) / step), x·wᵀ is step·(c·wᵀ) + middle·Σw. The midpoint matters: a few
+  dimensions of hidden states are large, and activations are rarely negative.
+- The product is oneDNN's for unsigned inputs and signed weights, for which processors have an
+  instruction (VNNI). Inputs are shifted by 128 to be unsigned; the product subtracts the shift.
 - Embeddings, norms, attention scores and activations stay in float32.
 """
 
@@ -24,16 +22,16 @@ __all__ = ["Int8Linear", "to_int8"]
 
 _MIDDLE = 128
 _TINY = 1e-30
-"""Keeps a row of equal numbers from being divided by zero."""
+"""Avoids division by zero for a row of equal numbers."""
 
 
 class Int8Linear(nn.Module):
-    """A dense map with rounded weights and inputs; it cannot be trained.
+    """A linear layer with quantised weights and inputs; it cannot be trained.
 
     Shape: (…, in) to (…, out), float32.
 
     Raises:
-        MissingDependencyError: This build of torch has no such product.
+        MissingDependencyError: This build of torch has no int8 kernels.
     """
 
     def __init__(self, linear: Linear) -> None:
@@ -41,13 +39,13 @@ class Int8Linear(nn.Module):
         kernels = torch.ops.onednn
         if not hasattr(kernels, "qlinear_prepack") or not hasattr(kernels, "qlinear_pointwise"):
             raise MissingDependencyError(
-                "this build of torch computes nothing in int8", hint="encode in float32"
+                "this build of torch has no int8 kernels", hint="encode in float32"
             )
         weight = linear.weight.detach()
         scale = weight.abs().amax(1).clamp(min=_TINY) / 127
         codes = (weight / scale[:, None]).round().to(torch.int8)
         self.shape = tuple(weight.shape)
-        # Not buffers: the packed layout is oneDNN's own, and no checkpoint should hold it.
+        # Not buffers: the packed layout is private to oneDNN and must not be saved.
         self._weight = kernels.qlinear_prepack(codes, None)
         self._scale = scale
         self._zeros = torch.zeros(len(scale), dtype=torch.int64)
@@ -60,8 +58,8 @@ class Int8Linear(nn.Module):
         highest, lowest = rows.amax(1, keepdim=True), rows.amin(1, keepdim=True)
         middle = (highest + lowest) / 2
         step = (highest - lowest).clamp(min=_TINY) / 254
-        # By way of int8, since torch converts to that eight times as fast as to uint8; adding 128
-        # wraps around to the unsigned number.
+        # torch converts to int8 eight times faster than to uint8. Subtracting 128 wraps around to
+        # the unsigned value.
         codes = ((rows - middle) * step.reciprocal()).round_().to(torch.int8).add_(-_MIDDLE)
         product = torch.ops.onednn.qlinear_pointwise(
             codes.view(torch.uint8),
@@ -83,13 +81,13 @@ class Int8Linear(nn.Module):
 
 
 def to_int8(network: nn.Module) -> None:
-    """Replace every dense map of a network's layers, in place.
+    """Replace every linear layer of a network's body, in place.
 
-    Heads stay as they are: vectors do not pass through them.
+    Task heads are unchanged, since vectors do not depend on them.
 
     Raises:
-        ConfigError: A map has an adapter, which would be lost.
-        MissingDependencyError: This build of torch has no such product.
+        ConfigError: A layer has an adapter, which would be lost.
+        MissingDependencyError: This build of torch has no int8 kernels.
     """
     for name, child in network.named_children():
         if isinstance(child, Linear):

@@ -1,8 +1,8 @@
-"""Fewer dimensions: the first ones of a vector, which some models were trained to make do with.
+"""Shorter vectors: keep only the first dimensions.
 
-Matryoshka representation learning (Kusupati et al. 2022, 2205.13147) trains a model on several
-widths at once. Any vector can be cut; what that costs a model that was not trained so is told here
-without judgements, by how many of the nearest neighbours stay the same.
+Matryoshka representation learning (Kusupati et al. 2022, 2205.13147) trains a model for several
+widths at once. Vectors of other models can be shortened too. The loss is measured here without
+qrels, as the share of nearest neighbours that stay the same.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["neighbours_kept", "tell_untrained"]
+__all__ = ["neighbours_kept", "untrained_width_warning"]
 
 _NEIGHBOURS = 10
 
@@ -20,15 +20,15 @@ _NEIGHBOURS = 10
 def neighbours_kept(
     vectors: NDArray[np.float32], dimensions: Iterable[int], *, k: int = _NEIGHBOURS
 ) -> dict[int, float]:
-    """Measure how many of each vector's `k` nearest by cosine are so with fewer dimensions as well.
+    """Measure the share of each vector's `k` nearest neighbours that fewer dimensions preserve.
 
     Args:
         vectors: Shape (n, full dimensions), n more than k + 1.
         dimensions: The widths to try.
-        k: Neighbours to look at.
+        k: Number of neighbours, by cosine similarity.
 
     Returns:
-        The share that stays, for each width.
+        The share for each width.
     """
     full = _nearest(vectors, k)
     return {
@@ -38,12 +38,12 @@ def neighbours_kept(
     }
 
 
-def tell_untrained(vectors: NDArray[np.float32], width: int) -> str:
-    """Word a warning that a model was not trained for a width, with the curve over others.
+def untrained_width_warning(vectors: NDArray[np.float32], width: int) -> str:
+    """Return a warning that a model was not trained for a width, with the loss at several widths.
 
     Args:
-        vectors: Some at full width. Shape: (n, full dimensions).
-        width: The one that was asked for.
+        vectors: A sample at full width. Shape: (n, full dimensions).
+        width: The requested width.
     """
     full = vectors.shape[1]
     text = f"the model was not trained for {width} of its {full} dimensions"
@@ -58,7 +58,7 @@ def tell_untrained(vectors: NDArray[np.float32], width: int) -> str:
 def _nearest(vectors: NDArray[np.float32], k: int) -> list[list[int]]:
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     unit = vectors / np.where(lengths > 0, lengths, 1)
-    likeness = unit @ unit.T
-    np.fill_diagonal(likeness, -np.inf)
-    nearest: list[list[int]] = np.argpartition(-likeness, k - 1, axis=1)[:, :k].tolist()
+    similarity = unit @ unit.T
+    np.fill_diagonal(similarity, -np.inf)
+    nearest: list[list[int]] = np.argpartition(-similarity, k - 1, axis=1)[:, :k].tolist()
     return nearest

@@ -1,15 +1,12 @@
-"""Hard negatives: documents the encoder takes for right answers, though they are not.
+"""Hard negatives: documents that the encoder ranks highly although they are not relevant.
 
-What is notable:
-
-- What scores nearly as high as the known answer is taken for an answer that nobody has marked, and
-  left out (positive-aware mining, Moreira et al. 2024, "NV-Retriever", 2407.15831); so is every
-  other known answer of the query.
-- The documents are encoded once, before training, into a file that survives. Each round encodes
-  the queries alone, which are few and short, with the weights of that moment, and looks among the
-  same document vectors for what misleads them now (as Xiong et al. 2020, "ANCE", 2007.00808, who
-  also search among vectors of older weights).
-- A round's candidates are kept in a file, so a run that is resumed trains on the same ones.
+- A document that scores nearly as high as the known positive is probably an unlabelled positive, so
+  it is excluded (positive-aware mining, Moreira et al. 2024, "NV-Retriever", 2407.15831). Other
+  known positives of the query are excluded too.
+- The documents are encoded once, before training. Each epoch encodes the queries alone, which are
+  few and short, with the current weights, and searches the same document vectors (Xiong et al.
+  2020, "ANCE", 2007.00808, also search vectors of older weights).
+- The candidates of each epoch are saved, so a resumed run trains on the same ones.
 """
 
 from __future__ import annotations
@@ -32,33 +29,34 @@ from idiolect.training.distributed import Workers
 __all__ = ["Miner", "Mining", "mine"]
 
 _ROWS, _COLUMNS = 256, 65_536
-"""Pairs and documents that are compared at once: at most 64 MiB of scores."""
-_KEPT_AT_ONCE = 1024
-"""Documents whose vectors go to the disk together: as many are lost when a run is ended."""
+"""Pairs and documents scored at a time: at most 64 MiB of scores."""
+_DOCUMENTS_PER_WRITE = 1024
+"""Documents whose vectors are written together; an interrupted run loses at most so many."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mining:
-    """How negatives are found.
+    """Settings of negative mining.
 
     Raises:
         ConfigError: A value is out of its range.
     """
 
     count: int = 1
-    """Negatives a pair is given, each round others."""
+    """Negatives per pair, drawn anew in each epoch."""
     pool: int = 30
-    """How many of the hardest they are drawn from."""
+    """Number of hardest candidates to draw from."""
     margin: float = 0.95
-    """A document with more than this share of the answer's score may be an answer itself."""
+    """Documents above this share of the positive's score are excluded as possible positives."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.count <= self.pool:
             raise ConfigError(
-                f"{self.count} negatives out of a pool of {self.pool}", hint="at least 1 of as many"
+                f"{self.count} negatives out of a pool of {self.pool}",
+                hint="at least 1, and at most the size of the pool",
             )
         if not 0 < self.margin <= 1:
-            raise ConfigError(f"margin is {self.margin}", hint="it is between 0 and 1")
+            raise ConfigError(f"margin is {self.margin}", hint="it must be between 0 and 1")
 
 
 def mine(
@@ -69,32 +67,32 @@ def mine(
     pool: int = 30,
     margin: float = 0.95,
 ) -> NDArray[np.int64]:
-    """Find the hardest negatives of each pair, the hardest first.
+    """Find the hardest negatives of each pair, hardest first.
 
     Shape: queries (queries, dimensions), documents (documents, dimensions), result (pairs, pool).
 
     Args:
-        queries: Their vectors, compared by inner product.
-        documents: Their vectors; they may be mapped from a file, and are read in blocks.
-        table: Says which document is right for which query.
-        pool: How many.
+        queries: Query vectors, compared by inner product.
+        documents: Document vectors, read in blocks; they may be memory-mapped.
+        table: The pairs, which determine the positives of each query.
+        pool: Number of negatives per pair.
         margin: See `Mining`.
 
     Returns:
-        Numbers of documents; -1 where there are not so many.
+        Document numbers, padded with -1.
     """
     found = np.full((len(table), pool), -1, dtype=np.int64)
     for start in range(0, len(table), _ROWS):
         pairs = table.pairs[start : start + _ROWS]
-        wanted = torch.from_numpy(queries[[query for query, _ in pairs]])
-        answers = torch.from_numpy(np.array(documents[[answer for _, answer in pairs]]))
-        own = (wanted * answers).sum(1, keepdim=True)
+        query_vectors = torch.from_numpy(queries[[query for query, _ in pairs]])
+        positives = torch.from_numpy(np.array(documents[[positive for _, positive in pairs]]))
+        own = (query_vectors * positives).sum(1, keepdim=True)
         limit = own - (1 - margin) * own.abs()
         best = torch.full((len(pairs), pool), -torch.inf)
-        places = torch.full((len(pairs), pool), -1)
+        numbers = torch.full((len(pairs), pool), -1)
         for first in range(0, len(documents), _COLUMNS):
             block = torch.from_numpy(np.array(documents[first : first + _COLUMNS]))
-            scores = wanted @ block.T
+            scores = query_vectors @ block.T
             scores.masked_fill_(scores > limit, -torch.inf)
             for row, (query, _) in enumerate(pairs):
                 known = [d - first for d in table.right[query] if 0 <= d - first < len(block)]
@@ -102,21 +100,21 @@ def mine(
             both = torch.cat([best, scores], dim=1)
             ids = torch.arange(first, first + len(block)).expand(len(pairs), -1)
             best, order = both.topk(pool)
-            places = torch.cat([places, ids], dim=1).gather(1, order)
-        found[start : start + len(pairs)] = places.masked_fill(best == -torch.inf, -1).numpy()
+            numbers = torch.cat([numbers, ids], dim=1).gather(1, order)
+        found[start : start + len(pairs)] = numbers.masked_fill(best == -torch.inf, -1).numpy()
     return found
 
 
 class Miner:
-    """Negatives for each round of a run.
+    """Mine the negatives of each epoch of a run.
 
     Args:
-        encoder: What is trained.
-        table: The pairs; negatives are found among all its documents.
-        mining: How.
-        folder: Where the documents' vectors and each round's candidates are kept.
-        seed: Decides the draw.
-        workers: The processes; the first of them writes.
+        encoder: The encoder in training.
+        table: The pairs; all their documents are candidates.
+        mining: Settings.
+        folder: Directory for document vectors and the candidates of each epoch.
+        seed: Random seed of the draw.
+        workers: The processes; the first one writes.
     """
 
     def __init__(
@@ -134,16 +132,16 @@ class Miner:
         path = folder / "documents.npy"
         if self._workers.is_first:
             encoder.encode_to(
-                path, table.documents, kind="document", block=_KEPT_AT_ONCE, progress=True
+                path, table.documents, kind="document", block=_DOCUMENTS_PER_WRITE, progress=True
             )
         self._workers.wait()
         self._documents = Vectors.open(path).array
         self._drawn: tuple[int, NDArray[np.int64]] | None = None
 
     def negatives(self, number: int) -> NDArray[np.int64]:
-        """Return the negatives of each pair in a round. Shape: (pairs, count), -1 for none.
+        """Return the negatives of each pair in an epoch. Shape: (pairs, count), padded with -1.
 
-        The first time a round is asked for, it is mined with the encoder's weights as they are.
+        The first call for an epoch mines with the encoder's current weights.
         """
         if self._drawn is None or self._drawn[0] != number:
             self._drawn = number, self._draw(number)
@@ -151,17 +149,17 @@ class Miner:
 
     def _draw(self, number: int) -> NDArray[np.int64]:
         pool = self._pool(number)
-        chance = np.random.default_rng([self.seed, number]).random(pool.shape)
-        chance[pool < 0] = 2.0  # those come last
-        order = np.argsort(chance, axis=1)[:, : self.mining.count]
+        keys = np.random.default_rng([self.seed, number]).random(pool.shape)
+        keys[pool < 0] = 2.0  # padding is sorted last
+        order = np.argsort(keys, axis=1)[:, : self.mining.count]
         drawn: NDArray[np.int64] = np.take_along_axis(pool, order, axis=1)
         return drawn
 
     def _pool(self, number: int) -> NDArray[np.int64]:
         path = self.folder / f"round-{number:04}.npy"
         if path.exists():
-            known: NDArray[np.int64] = np.load(path, allow_pickle=False)
-            return known
+            saved: NDArray[np.int64] = np.load(path, allow_pickle=False)
+            return saved
         queries = self.encoder.encode(self.table.queries, kind="query")
         pool = mine(
             queries,
@@ -170,7 +168,7 @@ class Miner:
             pool=self.mining.pool,
             margin=self.mining.margin,
         )
-        self._workers.wait()  # Nobody finds the file while others look for it.
+        self._workers.wait()  # All processes check for the file before the first one writes it.
         if self._workers.is_first:
             data = io.BytesIO()
             np.save(data, pool, allow_pickle=False)

@@ -1,13 +1,12 @@
-"""Pairs of a query and a document that answers it: read from files, and laid out for training.
+"""Pairs of a query and a relevant document: read from files and indexed for training.
 
-A file has a record a pair, in `.jsonl`, `.csv`, `.tsv` or `.parquet`:
+A file in `.jsonl`, `.csv`, `.tsv` or `.parquet` has one record per pair:
 
-    query, document        texts, or ids where the texts are given apart
-    negative…              any fields whose name begins so: a text or a list of them that do not
-                           answer the query
+    query, document        texts, or ids if the texts are in separate files
+    negative…              all fields with this prefix: one or more texts that are not relevant
     scores                 a teacher's scores of the document and its negatives, in that order
 
-In `.csv` a list is written as JSON. Fields that are named otherwise can be named.
+In `.csv` a list is written as JSON. The names of the fields for query and document can be set.
 """
 
 from __future__ import annotations
@@ -30,33 +29,33 @@ __all__ = ["Pair", "PairFile", "PairTable", "read_query_texts", "read_texts"]
 
 @dataclass(frozen=True)
 class Pair:
-    """A query, and a document that answers it."""
+    """A query and a relevant document."""
 
     query: str
     document: str
     negatives: tuple[str, ...] = ()
-    """Documents that do not answer it."""
+    """Documents that are not relevant."""
     scores: tuple[float, ...] = ()
-    """A teacher's scores of the document and the negatives, or none."""
+    """A teacher's scores of the document and the negatives; may be empty."""
 
 
 class PairFile:
-    """The pairs of a file, read anew each time they are gone through.
+    """The pairs of a file, which is read again at each iteration.
 
     Args:
         path: The file.
-        query: The field that holds the query.
-        document: The field that holds the document.
-        queries: The text of each query, where the field holds ids.
-        documents: The text of each document and negative, where the fields hold ids.
+        query: Name of the field with the query.
+        document: Name of the field with the document.
+        queries: Query texts by id, if the field holds ids.
+        documents: Texts of documents and negatives by id, if the fields hold ids.
 
     Raises:
-        InputError: The file cannot be read; when iterated also: a field is missing, an id has no
-            text, scores do not fit, or no pair was found.
+        InputError: The file cannot be read; on iteration also: a field is missing, an id has no
+            text, scores are invalid, or there are no pairs.
     """
 
     skipped: Counter[str]
-    """How many records the latest pass left out, by reason."""
+    """Number of records skipped in the latest iteration, by reason."""
 
     def __init__(
         self,
@@ -97,8 +96,8 @@ class PairFile:
         if missing:
             raise InputError(
                 f"{where} has no field {' and no field '.join(missing)}",
-                hint=f"there are {', '.join(map(str, record)) or 'none'}; name the ones that "
-                "hold query and document",
+                hint=f"there are {', '.join(map(str, record)) or 'none'}; name those with "
+                "query and document",
             )
         negatives = [
             one
@@ -108,7 +107,7 @@ class PairFile:
         ]
         scores = _listed(record.get("scores"), "scores", where)
         if any(isinstance(score, bool) or not isinstance(score, int | float) for score in scores):
-            raise InputError(f"{where}: scores are {scores!r}", hint="a list of numbers is wanted")
+            raise InputError(f"{where}: scores are {scores!r}", hint="expected a list of numbers")
         return Pair(
             _text(record[self._query], self._queries, "query", where),
             _text(record[self._document], self._documents, "document", where),
@@ -146,7 +145,7 @@ def _by_id(rows: Iterable[tuple[str, str, str]]) -> dict[str, str]:
 
 
 def _listed(value: Any, name: str, where: str) -> list[Any]:
-    """Return what a field holds as a list; a table's cell may hold it as JSON."""
+    """Return a field's value as a list; it may be a list in JSON."""
     if value is None or value == "":
         return []
     if isinstance(value, str) and value.lstrip().startswith("["):
@@ -154,7 +153,7 @@ def _listed(value: Any, name: str, where: str) -> list[Any]:
             value = json.loads(value)
         except ValueError:
             if name == "scores":
-                raise InputError(f"{where}: {name} is {value!r}, no list of JSON") from None
+                raise InputError(f"{where}: {name} is {value!r}, not a JSON list") from None
     return value if isinstance(value, list) else [value]
 
 
@@ -162,18 +161,18 @@ def _text(value: Any, texts: Mapping[str, str] | None, kind: str, where: str) ->
     if texts is None:
         if not isinstance(value, str):
             raise InputError(
-                f"{where}: a {kind} is {value!r}, no text",
-                hint=f"if it is an id, give the texts of the {kind}s",
+                f"{where}: a {kind} is {value!r}, not a text",
+                hint=f"if it is an id, provide the texts of the {kind}s",
             )
         return value
     if str(value) not in texts:
-        raise InputError(f"{where}: no {kind} has the id {value!r}", hint="give all its texts")
+        raise InputError(f"{where}: no {kind} has the id {value!r}", hint="provide all texts")
     return texts[str(value)]
 
 
 @dataclass
 class PairTable:
-    """Pairs by the numbers of their texts, each text once.
+    """Pairs of text numbers; each different text is stored once.
 
     >>> table = PairTable.of([Pair("a", "x"), Pair("a", "y"), Pair("b", "x")])
     >>> table.pairs, table.right
@@ -182,30 +181,30 @@ class PairTable:
 
     queries: list[str] = field(default_factory=list)
     documents: list[str] = field(default_factory=list)
-    """Those of the pairs, and others that negatives may be found among."""
+    """The documents of the pairs, and other candidates for negatives."""
     pairs: list[tuple[int, int]] = field(default_factory=list)
-    """Query and document of each."""
+    """Query number and document number of each pair."""
     negatives: list[tuple[int, ...]] = field(default_factory=list)
     """The explicit negatives of each pair."""
     scores: list[tuple[float, ...]] = field(default_factory=list)
     """A teacher's scores of each pair's document and negatives."""
     right: list[set[int]] = field(default_factory=list)
-    """The documents that must not be a negative of a query: those some pair names for it, and one
-    that is the query itself."""
+    """For each query the documents that are never negatives: its positives, and a document with the
+    same text."""
 
     @classmethod
     def of(cls, pairs: Iterable[Pair], corpus: Iterable[str] = ()) -> Self:
         """Number the texts.
 
-        A negative that another pair names as right for the query is left out.
+        A negative that is a positive of the query in another pair is removed.
 
         Args:
-            pairs: The pairs; one that comes again is left out.
-            corpus: More documents.
+            pairs: The pairs; repeated ones are removed.
+            corpus: Additional documents.
 
         Raises:
-            InputError: There are no pairs; or one has an empty text, or another number of scores
-                than of documents.
+            InputError: There are no pairs, a text is empty, or the number of scores differs from
+                that of documents.
         """
         table = cls()
         queries, documents = _Numbers(table.queries), _Numbers(table.documents)
@@ -214,7 +213,7 @@ class PairTable:
             _check(pair, number)
             rows.setdefault((queries[pair.query], documents[pair.document]), pair)
         if not rows:
-            raise InputError("there are no pairs to tune on")
+            raise InputError("no pairs to tune on", hint="check the file of pairs")
         table.pairs = list(rows)
         negatives = [[documents[text] for text in pair.negatives] for pair in rows.values()]
         for text in corpus:
@@ -252,14 +251,14 @@ def _check(pair: Pair, number: int) -> None:
     if pair.scores and len(pair.scores) != 1 + len(pair.negatives):
         raise InputError(
             f"pair {number} has {len(pair.scores)} scores and {1 + len(pair.negatives)} documents",
-            hint="one for the document, then one for each negative",
+            hint="expected one for the document, then one for each negative",
         )
     if not all(map(math.isfinite, pair.scores)):
-        raise InputError(f"pair {number} has the scores {pair.scores}", hint="give numbers")
+        raise InputError(f"pair {number} has the scores {pair.scores}", hint="they must be finite")
 
 
 class _Numbers(dict[str, int]):
-    """The number of each text, given when it is first asked for."""
+    """Numbers of texts, assigned at first access."""
 
     def __init__(self, texts: list[str]) -> None:
         super().__init__()

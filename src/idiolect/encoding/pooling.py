@@ -2,10 +2,10 @@
 
 mean       the average over the tokens (Reimers & Gurevych 2019, 1908.10084)
 first      the first token's: BERT's [CLS]
-last       the last token's, the only one of a causal model that has seen the whole text
+last       the last token's, the only one in a causal model that attends to the whole text
 weighted   the average weighted by position 1, 2, 3, … (SGPT, Muennighoff 2022, 2202.08904)
-echo       the text is read twice and the second reading averaged, so that every token averaged
-           has seen the whole text though the model is causal (Springer et al. 2024, 2402.15449)
+echo       the text is repeated and its second copy averaged, so that in a causal model each
+           averaged token attends to the whole text (Springer et al. 2024, 2402.15449)
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from idiolect.errors import ConfigError
 __all__ = ["Pooling", "check_pooling", "pool"]
 
 Pooling = Literal["mean", "first", "last", "weighted", "echo"]
-"""The kinds there are."""
+"""The supported kinds."""
 
 
 def check_pooling(name: str) -> None:
-    """Refuse an unknown kind.
+    """Check a kind of pooling.
 
     Raises:
-        ConfigError: It is none of `Pooling`.
+        ConfigError: It is unknown.
     """
     if name not in get_args(Pooling):
         raise ConfigError(
@@ -37,21 +37,21 @@ def check_pooling(name: str) -> None:
 
 
 def pool(kind: Pooling, hidden: Tensor, mask: Tensor) -> Tensor:
-    """Make one vector of the hidden states of each text; zeros where the mask shows nothing.
+    """Pool the hidden states of each text; the result is zero for an empty mask.
 
     Shape: hidden (batch, length, width), mask (batch, length), result (batch, width).
 
     Args:
-        kind: How; `echo` is a mean, over the second reading if the mask shows that alone.
+        kind: Kind of pooling. `echo` is a mean; its mask selects the second copy of the text.
         hidden: Hidden states.
-        mask: True for the tokens that count. They must stand in one run.
+        mask: True for the tokens to pool, which must be contiguous.
     """
     return _KINDS[kind](hidden, mask)
 
 
 def _average(hidden: Tensor, weights: Tensor) -> Tensor:
     total = weights.sum(1, keepdim=True).clamp(min=1)
-    # One small product a text instead of a weighted copy of all hidden states.
+    # A small product per text instead of a weighted copy of all hidden states.
     return torch.bmm((weights / total).unsqueeze(1), hidden).squeeze(1)
 
 
@@ -71,9 +71,9 @@ def _last(hidden: Tensor, mask: Tensor) -> Tensor:
     return _take(hidden, mask, (mask.cumsum(1) * mask).argmax(1))
 
 
-def _take(hidden: Tensor, mask: Tensor, place: Tensor) -> Tensor:
+def _take(hidden: Tensor, mask: Tensor, position: Tensor) -> Tensor:
     rows = torch.arange(len(hidden), device=hidden.device)
-    return hidden[rows, place] * mask.any(1, keepdim=True)
+    return hidden[rows, position] * mask.any(1, keepdim=True)
 
 
 _KINDS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {

@@ -1,10 +1,10 @@
-"""Vectors in one byte or one bit a dimension, and the search that makes up for what that loses.
+"""Vectors quantised to one byte or one bit per dimension, and search with rescoring.
 
-    int8      round(x / scale), one scale a dimension: a quarter of the memory
-    binary    the sign: one thirty-second (Yamada et al. 2021, 2106.00882)
+    int8      round(x / scale), one scale per dimension: a quarter of the memory
+    binary    the sign: one thirty-second of the memory (Yamada et al. 2021, 2106.00882)
 
-A search ranks all codes coarsely, then scores the best few again: the float query against the exact
-vectors where they are at hand (on disk, say), else against the codes.
+Search ranks all codes approximately, then rescores the best candidates with the float query:
+against the exact vectors if they are available (for example on disk), otherwise against the codes.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from idiolect.models.model_directory import replacing
 __all__ = ["Precision", "QuantizedVectors"]
 
 Precision = Literal["int8", "binary"]
-"""Bits a dimension: 8 or 1."""
+"""8 bits or 1 bit per dimension."""
 
 _BLOCK = 1 << 16
 
 
 class QuantizedVectors:
-    """Vectors in few bits.
+    """Quantised vectors.
 
     >>> vectors = np.eye(16, dtype=np.float32)
     >>> QuantizedVectors.of(vectors, "int8").search(vectors[3:4], 1)[0]
@@ -36,8 +36,8 @@ class QuantizedVectors:
     Args:
         codes: int8 (n, dimensions), or uint8 (n, ⌈dimensions / 8⌉) with the first dimension in the
             highest bit.
-        scale: What one step of a code is worth. Shape: (dimensions,).
-        precision: Which of the two.
+        scale: Size of one step of a code. Shape: (dimensions,).
+        precision: `int8` or `binary`.
     """
 
     def __init__(
@@ -49,14 +49,14 @@ class QuantizedVectors:
 
     @classmethod
     def of(cls, vectors: NDArray[np.float32], precision: Precision) -> Self:
-        """Encode vectors, which may be mapped from a file: they are read in blocks.
+        """Quantise vectors block by block; they may be memory-mapped.
 
         Args:
             vectors: Shape (n, dimensions).
             precision: `int8` or `binary`.
 
         Raises:
-            InputError: Vectors that are not finite.
+            InputError: A vector is not finite.
             ConfigError: An unknown precision.
         """
         if precision not in get_args(Precision):
@@ -64,16 +64,16 @@ class QuantizedVectors:
                 f"unknown precision {precision!r}", hint="one of " + ", ".join(get_args(Precision))
             )
         blocks = [vectors[i : i + _BLOCK] for i in range(0, len(vectors), _BLOCK)]
-        reach = np.zeros(vectors.shape[1], dtype=np.float32)
+        maximum = np.zeros(vectors.shape[1], dtype=np.float32)
         for block in blocks:
-            reach = np.maximum(reach, np.abs(block).max(0))
-        if not np.isfinite(reach).all():
+            maximum = np.maximum(maximum, np.abs(block).max(0))
+        if not np.isfinite(maximum).all():
             raise InputError("vectors hold values that are not finite", hint="encode them again")
         if precision == "binary":
             bits = [np.packbits(block > 0, axis=1) for block in blocks]
             empty = np.empty((0, -(-vectors.shape[1] // 8)), dtype=np.uint8)
-            return cls(np.concatenate([empty, *bits]), np.ones_like(reach), precision)
-        scale = np.where(reach > 0, reach / 127, 1).astype(np.float32)
+            return cls(np.concatenate([empty, *bits]), np.ones_like(maximum), precision)
+        scale = np.where(maximum > 0, maximum / 127, 1).astype(np.float32)
         codes = np.empty(vectors.shape, dtype=np.int8)
         for number, block in enumerate(blocks):
             codes[number * _BLOCK :][: len(block)] = np.rint(block / scale)
@@ -89,7 +89,7 @@ class QuantizedVectors:
         return len(self.scale)
 
     def decode(self, rows: NDArray[np.int64] | slice) -> NDArray[np.float32]:
-        """Return what is left of some vectors; of a bit, ±1. Shape: (rows, dimensions)."""
+        """Return some vectors as floats; a bit becomes ±1. Shape: (rows, dimensions)."""
         codes = self.codes[rows]
         if self.precision == "binary":
             bits = np.unpackbits(codes.astype(np.uint8), axis=-1, count=self.dimensions)
@@ -138,7 +138,7 @@ class QuantizedVectors:
         return ids, scores
 
     def _coarse(self, query: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Score every code; larger is nearer. Shape: (n,)."""
+        """Score every code approximately; larger is nearer. Shape: (n,)."""
         scores = np.empty(len(self), dtype=np.float32)
         for start in range(0, len(self), _BLOCK):
             codes = self.codes[start : start + _BLOCK]
@@ -150,7 +150,7 @@ class QuantizedVectors:
         return scores
 
     def save(self, directory: str | Path) -> None:
-        """Write `codes.npy` and `scale.npy`; both, or none.
+        """Write `codes.npy` and `scale.npy` atomically.
 
         Raises:
             InputError: The directory cannot be written to.
@@ -161,27 +161,30 @@ class QuantizedVectors:
 
     @classmethod
     def open(cls, directory: str | Path) -> Self:
-        """Map saved codes into memory.
+        """Memory-map saved codes.
 
         Raises:
-            CheckpointError: Files are missing or damaged, or do not fit together.
+            CheckpointError: Files are missing or damaged, or have different shapes.
         """
         try:
             codes = np.load(Path(directory) / "codes.npy", mmap_mode="r", allow_pickle=False)
             scale = np.load(Path(directory) / "scale.npy", allow_pickle=False)
         except (OSError, ValueError) as error:
             raise CheckpointError(
-                f"cannot read codes in {directory}: {error}", hint="make them again"
+                f"cannot read codes in {directory}: {error}", hint="quantise the vectors again"
             ) from error
         precision: Precision = "binary" if codes.dtype == np.uint8 else "int8"
         width = -(-len(scale) // 8) if precision == "binary" else len(scale)
         if codes.ndim != 2 or codes.shape[1] != width or scale.dtype != np.float32:
-            raise CheckpointError(f"codes and scale in {directory} do not fit together")
+            raise CheckpointError(
+                f"codes and scale in {directory} have different shapes",
+                hint="quantise the vectors again",
+            )
         return cls(codes, scale, precision)
 
 
 def _largest(scores: NDArray[np.float32], count: int) -> NDArray[np.int64]:
-    """Return the numbers of the largest scores; of equal ones, those that come first."""
+    """Return the indices of the largest scores; ties are broken by index."""
     if count >= len(scores):
         return np.arange(len(scores))
     border = np.partition(scores, len(scores) - count)[len(scores) - count]

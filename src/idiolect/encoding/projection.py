@@ -1,13 +1,13 @@
 """A linear map of pooled vectors: `Dense` in the layout of sentence-transformers.
 
-It is fitted to vectors of some texts, without judgements, in one of two ways:
+It is fitted to the vectors of some texts, without qrels, in one of two ways:
 
-turned     to the principal axes, those along which vectors differ most first. All inner products
-           stay as they are, but the first dimensions now hold most of them, so that vectors can be
-           cut short, and training for short vectors (Matryoshka) starts from there.
-whitened   (Su et al. 2021, 2103.15316) also centred, and scaled so that all axes count alike. The
-           hidden states of a language model share one large direction, and all its texts look the
-           same until that is taken out.
+rotated    to the principal axes, in order of decreasing variance. Inner products are unchanged, but
+           the first dimensions contribute most to them, so vectors can be shortened, and training
+           for short vectors (Matryoshka) starts from there.
+whitened   also centred, and scaled to equal variance (Su et al. 2021, 2103.15316). The hidden
+           states of a language model share one dominant direction, which makes all texts similar
+           until it is removed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = ["Projection"]
 
 _WEIGHT, _BIAS = "linear.weight", "linear.bias"
 _FLOOR = 1e-2
-"""Of the mean variance: what an axis has at least, lest noise be scaled up."""
+"""Share of the mean variance added to each axis, so that noise is not amplified."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,11 @@ class Projection:
 
     @classmethod
     def fit(cls, vectors: NDArray[np.float32], *, whiten: bool = False) -> Self:
-        """Find the axes of vectors.
+        """Fit a map to vectors.
 
         Args:
-            vectors: Of some texts, as the map will meet them. Shape: (texts, dimensions).
-            whiten: Centre and scale as well; the product of two vectors changes then.
+            vectors: Vectors of some texts. Shape: (texts, dimensions).
+            whiten: Also centre and scale, which changes inner products.
         """
         exact = vectors.astype(np.float64)
         centre = exact.mean(0) if whiten else np.zeros(exact.shape[1])
@@ -57,49 +57,49 @@ class Projection:
         variances, axes = np.linalg.eigh(spread.T @ spread / max(len(spread), 1))
         weight = axes[:, ::-1].T
         if whiten:
-            floor = _FLOOR * variances.mean() or 1.0  # texts that are all the same stay as they are
+            floor = _FLOOR * variances.mean() or 1.0  # identical vectors are unchanged
             weight = weight / np.sqrt(np.maximum(variances[::-1], 0) + floor)[:, None]
         return cls(_tensor(weight), _tensor(-weight @ centre))
 
     @property
     def dimensions(self) -> int:
-        """Of what it makes."""
+        """Width of the result."""
         return len(self.weight)
 
     @property
     def tensors(self) -> dict[str, Tensor]:
-        """Weight and bias by the names they are saved under."""
+        """Weight and bias by their names in the file."""
         return {_WEIGHT: self.weight, _BIAS: self.bias}
 
     def __call__(self, vectors: Tensor) -> Tensor:
-        """Map vectors; zeros, which stand for a text without tokens, stay zeros.
+        """Map vectors; zero vectors, those of texts without tokens, stay zero.
 
         Shape: (texts, in) to (texts, out), float32.
         """
-        there = (vectors != 0).any(-1, keepdim=True)
-        return F.linear(vectors.float(), self.weight, self.bias) * there
+        nonzero = (vectors != 0).any(-1, keepdim=True)
+        return F.linear(vectors.float(), self.weight, self.bias) * nonzero
 
     def to(self, device: torch.device) -> Self:
-        """Return it on a device."""
+        """Return a copy on a device."""
         return type(self)(self.weight.to(device), self.bias.to(device))
 
     def after(self, first: Projection | None) -> Self:
-        """Return the map that does another first, and then this."""
+        """Return the composition of another map, applied first, with this one."""
         if first is None:
             return self
         bias = self.weight @ first.bias + self.bias
         return type(self)(self.weight @ first.weight, bias)
 
     def save(self, path: Path) -> None:
-        """Write weight and bias as safetensors, whole or not at all."""
+        """Write weight and bias as safetensors, atomically."""
         write_atomic(path, save({name: own.cpu() for name, own in self.tensors.items()}))
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read what `save`, or sentence-transformers, wrote.
+        """Load a file of `save` or sentence-transformers.
 
         Raises:
-            CheckpointError: The file is missing or damaged, or holds something else.
+            CheckpointError: The file is missing or damaged, or is not a linear map.
         """
         try:
             tensors = load(read_bytes(path))
@@ -108,7 +108,7 @@ class Projection:
         except (SafetensorError, KeyError) as error:
             raise CheckpointError(f"{path} is damaged: {error}", hint="save it again") from error
         if weight.ndim != 2 or bias.shape != weight.shape[:1]:
-            raise CheckpointError(f"{path} holds no linear map", hint="save it again")
+            raise CheckpointError(f"{path} is not a linear map", hint="save it again")
         return cls(weight, bias)
 
 

@@ -1,14 +1,14 @@
-"""Vectors on disk: a `.npy` file that is read where it lies, written so that nothing is done twice.
+"""Vectors on disk: a memory-mapped `.npy` file that is written resumably.
 
-While it grows, two files stand beside the place of the finished one:
+Two files hold the vectors until all are written:
 
     docs.npy.part         the header, then rows
-    docs.npy.part.json    what the rows are of, how many are whole, a hash of their texts
+    docs.npy.part.json    the record: settings, number of complete rows, a hash of their texts
 
-A block of rows is flushed to the disk before the record counts it. A process that is killed at any
-moment therefore loses at most one block; the next one checks that texts and settings are the same,
-drops what is beyond the record and goes on. At the end the header gets the number of rows and the
-file its name; the record stays beside it as `docs.npy.json`.
+A block of rows is flushed to disk before the record counts it, so a killed process loses at most
+one block. The next process checks that texts and settings are the same, truncates the file to the
+recorded rows and resumes. At the end the number of rows is written to the header and both files are
+renamed to `docs.npy` and `docs.npy.json`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Vectors:
     path: Path
     """The `.npy` file."""
     array: NDArray[np.float32]
-    """The vectors, mapped into memory and not to be written to. Shape: (texts, dimensions)."""
+    """The vectors, memory-mapped and read-only. Shape: (texts, dimensions)."""
     record: Mapping[str, Any]
     """`encoder` (its fingerprint), `kind`, `dimensions`, `rows`, `texts` (a hash), `counts`."""
 
@@ -49,17 +49,17 @@ class Vectors:
         """Open a file that `Encoder.encode_to` wrote.
 
         Raises:
-            CheckpointError: It is missing, damaged, or not the one its record tells of.
+            CheckpointError: It is missing or damaged, or does not match its record.
         """
         path = Path(path)
-        record = read_json(_beside(path))
+        record = read_json(_record_path(path))
         try:
             array = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError) as error:
             raise CheckpointError(f"cannot read {path}: {error}", hint="encode again") from error
         if array.shape != (record.get("rows"), record.get("dimensions")):
             raise CheckpointError(
-                f"{path} has the shape {array.shape}, its record tells of "
+                f"{path} has the shape {array.shape}, its record "
                 f"({record.get('rows')}, {record.get('dimensions')})",
                 hint="encode again",
             )
@@ -67,15 +67,15 @@ class Vectors:
 
 
 class VectorFile:
-    """A file of vectors that is being written, or goes on being written.
+    """A file of vectors in the process of being written.
 
     Args:
-        path: Of the finished file.
-        settings: What the vectors are of; another run is refused in the same place.
+        path: The finished file.
+        settings: Everything that determines the vectors; a partial file with others is refused.
         dimensions: Width of the vectors.
 
     Raises:
-        InputError: The place cannot be written to, or holds something else.
+        InputError: The path cannot be written to, or holds another file.
     """
 
     def __init__(self, path: str | Path, settings: Mapping[str, Any], dimensions: int) -> None:
@@ -85,19 +85,21 @@ class VectorFile:
         self._dimensions = dimensions
         self._digest = hashlib.blake2b(digest_size=16)
         self.rows: int = 0
-        """Rows that are whole."""
+        """Number of complete rows."""
         self.counts: dict[str, int] = {}
-        """What was counted up to there."""
+        """The counts up to that row."""
         self._texts: str | None = None
-        if self.path.exists() and not _beside(self.path).exists():
-            raise InputError(f"{path} exists and is not ours", hint="choose another name")
+        if self.path.exists() and not _record_path(self.path).exists():
+            raise InputError(
+                f"{path} exists and was not written by idiolect", hint="choose another name"
+            )
         self.finished = self.path.exists()
-        """Whether there is nothing left to write."""
-        known = _beside(self.path if self.finished else self.part)
-        if known.exists():
-            self._continue(read_json(known))
+        """Whether all vectors are written."""
+        record = _record_path(self.path if self.finished else self.part)
+        if record.exists():
+            self._continue(read_json(record))
         if self.finished:
-            _beside(self.part).unlink(missing_ok=True)
+            _record_path(self.part).unlink(missing_ok=True)
         else:
             self._open()
 
@@ -105,8 +107,8 @@ class VectorFile:
         for name, value in self._settings.items():
             if record.get(name) != value:
                 raise InputError(
-                    f"{self.path} was begun with {name} {record.get(name)}, not {value}",
-                    hint="choose another name, or remove it to begin again",
+                    f"{self.path} was started with {name} {record.get(name)}, not {value}",
+                    hint="choose another name, or remove it to start again",
                 )
         self.rows, self.counts = record["rows"], dict(record["counts"])
         self._texts = record["texts"]
@@ -117,8 +119,8 @@ class VectorFile:
             self.part.write_bytes(_header(0, self._dimensions))
         if not self.part.exists() or self.part.stat().st_size < self._end:
             raise CheckpointError(
-                f"{self.part} is shorter than its record tells",
-                hint=f"remove {_beside(self.part).name} to begin again",
+                f"{self.part} is shorter than its record",
+                hint=f"remove {_record_path(self.part).name} to start again",
             )
         os.truncate(self.part, self._end)
 
@@ -127,10 +129,10 @@ class VectorFile:
         return _HEADER_BYTES + self.rows * self._dimensions * 4
 
     def remaining(self, texts: Iterable[str], block: int) -> Iterator[list[str]]:
-        """Pass over the texts whose rows are there, and give the others in blocks.
+        """Skip the texts of existing rows, and yield the others in blocks.
 
         Raises:
-            InputError: They are not the texts the rows were made of.
+            InputError: The skipped texts differ from those of the existing rows.
         """
         stream = iter(texts)
         left = self.rows
@@ -138,47 +140,47 @@ class VectorFile:
             done = list(islice(stream, min(left, block)))
             if not done:
                 break
-            self._read(done)
+            self._hash(done)
             left -= len(done)
         if self.rows and (left or self._digest.hexdigest() != self._texts):
             raise InputError(
-                f"{self.path} was begun with other texts",
-                hint="choose another name, or remove it to begin again",
+                f"{self.path} was started with other texts",
+                hint="choose another name, or remove it to start again",
             )
         while texts_of_block := list(islice(stream, block)):
             if self.finished:
                 raise InputError(
-                    f"{self.path} is finished, and has {self.rows} of the texts only",
-                    hint="choose another name, or remove it to begin again",
+                    f"{self.path} is finished and holds only {self.rows} of the texts",
+                    hint="choose another name, or remove it to start again",
                 )
             yield texts_of_block
 
     def append(
         self, texts: Sequence[str], vectors: NDArray[np.float32], counts: Mapping[str, int]
     ) -> None:
-        """Add the rows of a block; they are on the disk when this returns."""
+        """Add the rows of a block; they are on disk when this returns."""
         with self.part.open("ab") as file:
             file.write(np.ascontiguousarray(vectors, dtype="<f4").data)
             file.flush()
             os.fsync(file.fileno())
-        self._read(texts)
+        self._hash(texts)
         self.rows += len(texts)
         self.counts = dict(counts)
-        write_atomic(_beside(self.part), self._record())
+        write_atomic(_record_path(self.part), self._record())
 
     def finish(self) -> Vectors:
-        """Give the file its name."""
+        """Complete the file and rename it."""
         if not self.finished:
             with self.part.open("r+b") as file:
                 file.write(_header(self.rows, self._dimensions))
                 file.flush()
                 os.fsync(file.fileno())
-            write_atomic(_beside(self.path), self._record())
+            write_atomic(_record_path(self.path), self._record())
             os.replace(self.part, self.path)
-            _beside(self.part).unlink(missing_ok=True)
+            _record_path(self.part).unlink(missing_ok=True)
         return Vectors.open(self.path)
 
-    def _read(self, texts: Iterable[str]) -> None:
+    def _hash(self, texts: Iterable[str]) -> None:
         for text in texts:
             data = text.encode()
             self._digest.update(len(data).to_bytes(8, "little") + data)
@@ -193,12 +195,12 @@ class VectorFile:
         return f"{json.dumps(record, indent=2)}\n".encode()
 
 
-def _beside(path: Path) -> Path:
+def _record_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.json")
 
 
 def _header(rows: int, dimensions: int) -> bytes:
-    """Return a `.npy` header of version 1.0 that has room for any number of rows."""
+    """Return a `.npy` header (version 1.0) of constant length for any number of rows."""
     shape = f"({rows}, {dimensions})"
     text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}"
     magic = b"\x93NUMPY\x01\x00" + (_HEADER_BYTES - 10).to_bytes(2, "little")

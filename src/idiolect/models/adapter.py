@@ -1,12 +1,13 @@
-"""LoRA adapters in the layout of `peft`: written so that it loads them, and read as it writes them.
+"""LoRA adapters in the layout of `peft`, loaded and saved.
 
-Where a checkpoint holds query, key and value as one tensor (GPT-2), its adapter has one pair of
-matrices for the three. Ours are written as one pair of three times the rank, with zeros between:
+Some checkpoints fuse query, key and value in one tensor (GPT-2), and their adapters have one pair
+of matrices for all three. Our three adapters are saved as one block-diagonal pair of three times
+the rank:
 
     A = [A_q; A_k; A_v]      B = diag(B_q, B_k, B_v)
 
-which is the same change to the last bit of the arithmetic's order. Theirs are read back by giving
-each of the three the shared A and its own part of B.
+It computes the same update. When a fused adapter of `peft` is loaded, each of the three layers gets
+the shared A and its own part of B.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ __all__ = ["load_adapter", "save_adapter"]
 
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PREFIX = "base_model.model."
-# What would change the result and is not supported; the values that mean "not used".
+# Unsupported settings that would change the result, and their values that mean "not used".
 _UNUSED: dict[str, tuple[Any, ...]] = {
     "bias": ("none",),
     "lora_bias": (False,),
@@ -53,7 +54,7 @@ def save_adapter(model: LanguageModel, directory: str | Path) -> None:
     """
     layers = lora_layers(model.network)
     if not layers:
-        raise ConfigError("the model has no adapters", hint="add_lora puts them there")
+        raise ConfigError("the model has no adapters", hint="call add_lora first")
     table = model.family.names(model.settings)
     groups: dict[str, list[tuple[WeightSource, LoraLinear]]] = {}
     for ours, layer in layers.items():
@@ -74,8 +75,8 @@ def save_adapter(model: LanguageModel, directory: str | Path) -> None:
         "lora_alpha": alpha,
         "lora_dropout": next(iter(layers.values())).dropout,
         "target_modules": list(groups),
-        "rank_pattern": {_exactly(n): r for n, r in ranks.items() if r != rank},
-        "alpha_pattern": {_exactly(n): a for n, a in alphas.items() if a != alpha},
+        "rank_pattern": {_escape(n): r for n, r in ranks.items() if r != rank},
+        "alpha_pattern": {_escape(n): a for n, a in alphas.items() if a != alpha},
         "fan_in_fan_out": any(part.rule.transpose for g in groups.values() for part, _ in g),
         "bias": "none",
         "inference_mode": True,
@@ -87,14 +88,14 @@ def save_adapter(model: LanguageModel, directory: str | Path) -> None:
 
 
 def load_adapter(model: LanguageModel, directory: str | Path) -> list[str]:
-    """Adapt a model, in place, with adapters that `save_adapter` or `peft` has written.
+    """Add adapters saved by `save_adapter` or `peft` to a model, in place.
 
     Returns:
         The names of the adapted layers.
 
     Raises:
-        CheckpointError: Files missing or damaged, or adapters of layers the model does not have.
-        ConfigError: Adapters of a kind that is not supported.
+        CheckpointError: Files are missing or damaged, or an adapter matches no layer of the model.
+        ConfigError: An unsupported kind of adapter.
     """
     directory = Path(directory)
     config = read_json(directory / _CONFIG)
@@ -120,7 +121,7 @@ def load_adapter(model: LanguageModel, directory: str | Path) -> list[str]:
             raise CheckpointError(
                 f"the adapter of {name} is {b.shape[0]}×{a.shape[1]}, the layer "
                 f"{module.weight.shape[0]}×{module.weight.shape[1]}",
-                hint="it belongs to another model",
+                hint="it is an adapter of another model",
             )
         scale = _scale(name.removeprefix(_PREFIX), len(a), config)
         dropout = float(config.get("lora_dropout", 0.0))
@@ -131,7 +132,8 @@ def load_adapter(model: LanguageModel, directory: str | Path) -> list[str]:
     left = set(tensors) - used
     if left:
         raise CheckpointError(
-            f"the model has no layer for {sorted(left)[0]}", hint="it belongs to another model"
+            f"the model has no layer for {sorted(left)[0]}",
+            hint="it is an adapter of another model",
         )
     for ours, layer in adapted.items():
         parent, _, leaf = ours.rpartition(".")
@@ -140,7 +142,7 @@ def load_adapter(model: LanguageModel, directory: str | Path) -> list[str]:
 
 
 def _join(parts: list[tuple[WeightSource, LoraLinear]]) -> tuple[Tensor, Tensor, float]:
-    """Write the adapters of one stored tensor as one pair."""
+    """Join the adapters of one published tensor to one pair of matrices and a scale."""
     source, first = parts[0]
     if source.parts == 1:
         return first.lora_a.detach().contiguous(), first.lora_b.detach().contiguous(), first.scale
@@ -150,7 +152,7 @@ def _join(parts: list[tuple[WeightSource, LoraLinear]]) -> tuple[Tensor, Tensor,
     column = 0
     for part, layer in by_part.items():
         rows = slice(part * first.out_features, (part + 1) * first.out_features)
-        # One scale serves all: differences between them go into B.
+        # All parts share one scale; differences between their scales are multiplied into B.
         b[rows, column : column + len(layer.lora_a)] = layer.lora_b.detach() * (
             layer.scale / first.scale
         )
@@ -161,7 +163,8 @@ def _join(parts: list[tuple[WeightSource, LoraLinear]]) -> tuple[Tensor, Tensor,
 def _refuse_unsupported(config: Mapping[str, Any]) -> None:
     if config.get("peft_type") != "LORA":
         raise ConfigError(
-            f"an adapter of the type {config.get('peft_type')!r}", hint="LORA is supported"
+            f"adapters of the type {config.get('peft_type')!r} are not supported",
+            hint="only LORA is",
         )
     refused = [
         key
@@ -180,6 +183,6 @@ def _scale(name: str, rank: int, config: Mapping[str, Any]) -> float:
     return float(alpha / rank**0.5 if config.get("use_rslora") else alpha / rank)
 
 
-def _exactly(name: str) -> str:
-    """A pattern for one module: `peft` reads its keys as regular expressions."""
+def _escape(name: str) -> str:
+    """Escape a module name, since `peft` interprets the keys as regular expressions."""
     return re.escape(name)

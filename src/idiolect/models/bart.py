@@ -45,8 +45,8 @@ def _bart(fields: Fields) -> dict[str, Any]:
     width = fields.get("d_model", 1024)
     return {
         "width": width,
-        "heads": fields.same("encoder_attention_heads", "decoder_attention_heads", 16),
-        "inner": fields.same("encoder_ffn_dim", "decoder_ffn_dim", 4096),
+        "heads": fields.get_equal("encoder_attention_heads", "decoder_attention_heads", 16),
+        "inner": fields.get_equal("encoder_ffn_dim", "decoder_ffn_dim", 4096),
         "encoder_layers": fields.get("encoder_layers", 12),
         "decoder_layers": fields.get("decoder_layers", 12),
         "norm_first": False,
@@ -69,7 +69,7 @@ def _mbart(fields: Fields) -> dict[str, Any]:
     return _bart(fields) | {
         "norm_first": True,
         "final_norm": True,
-        "start_id": fields.number("decoder_start_token_id"),
+        "start_id": fields.get_int("decoder_start_token_id"),
         "shift_last": True,
     }
 

@@ -52,7 +52,7 @@ def _encoder(fields: Fields) -> dict[str, Any]:
 def _roberta(fields: Fields) -> dict[str, Any]:
     values = _encoder(fields)
     pad = fields.get("pad_token_id", 1)
-    # The rows up to the padding id are never used: the first token takes the one after it.
+    # Rows up to the padding id are unused: the first token's position is the row after it.
     return values | {
         "pad_id": pad,
         "head_activation": "gelu",

@@ -1,4 +1,4 @@
-"""What a family of published models is: data that maps its configuration and weights to ours."""
+"""Families of published models as data: how their configuration and weights map to ours."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from typing import Any
 from idiolect.errors import ConfigError
 from idiolect.models.weight_names import NameTable, Rule
 from idiolect.nn.config import Activation, Task, TransformerConfig
-from idiolect.nn.network import Network
+from idiolect.nn.network import Network, NetworkKind
 from idiolect.nn.transformer import Transformer
 
 __all__ = ["Architecture", "Family", "Fields", "activation"]
+
 
 _ACTIVATIONS: dict[str, Activation] = {
     "gelu": "gelu",
@@ -34,7 +35,7 @@ _KINDS: dict[type, Any] = {
     dict: dict,
     list: list,
 }
-"""What may stand where a default of a type stands."""
+"""The types a field may have, by the type of its default."""
 
 
 def _all(kinds: Any) -> tuple[type, ...]:
@@ -42,10 +43,10 @@ def _all(kinds: Any) -> tuple[type, ...]:
 
 
 def activation(name: str) -> Activation:
-    """Translate the name of an activation.
+    """Translate a published name of an activation.
 
     Raises:
-        ConfigError: We do not have it; the message lists those we have.
+        ConfigError: It is not supported; the message lists the supported ones.
     """
     if name not in _ACTIVATIONS:
         raise ConfigError(
@@ -55,13 +56,13 @@ def activation(name: str) -> Activation:
 
 
 class Fields:
-    """The fields of a `config.json`, with the family's defaults for those that are not there.
+    """The fields of a `config.json`, with the family's defaults for missing ones.
 
-    A field that is there and null counts as not there, as the files themselves use it.
+    A null field counts as missing.
 
     Args:
         values: The fields.
-        defaults: Defaults of this family that differ from those its `configure` function gives.
+        defaults: Defaults that replace those passed to `get`.
     """
 
     def __init__(
@@ -71,10 +72,10 @@ class Fields:
         self.defaults = defaults
 
     def get(self, name: str, default: Any) -> Any:
-        """Return a field's value, or the default where it is missing or null.
+        """Return a field's value, or the default if it is missing or null.
 
         Raises:
-            ConfigError: The value is of another type than the default.
+            ConfigError: The value does not have the type of the default.
         """
         default = self.defaults.get(name, default)
         value = self.values.get(name)
@@ -82,96 +83,108 @@ class Fields:
             return default
         kinds = _KINDS.get(type(default), object)
         if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in _all(kinds)):
-            raise ConfigError(f"{name} is {value!r}", hint=f"it must be like {default!r}")
+            raise ConfigError(f"{name} is {value!r}", hint=f"expected a value like {default!r}")
         return value
 
-    def number(self, name: str) -> int | None:
-        """Return a whole number, or none where there is none; of a list of ids the first.
+    def get_int(self, name: str) -> int | None:
+        """Return an integer, or `None` if it is missing or null; of a list of ids the first.
 
         Raises:
-            ConfigError: It is something else.
+            ConfigError: The value is not an integer.
         """
         value = self.values.get(name)
         if isinstance(value, list) and value:
             value = value[0]
         if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
-            raise ConfigError(f"{name} is {value!r}", hint="it must be a whole number")
+            raise ConfigError(f"{name} is {value!r}", hint="it must be an integer")
         return value
 
-    def given(self, name: str, default: Any) -> Any:
-        """Return a field's value, null where it says so, or the default where it is missing."""
+    def get_nullable(self, name: str, default: Any) -> Any:
+        """Return a field's value, `None` if it is null, or the default if it is missing."""
         return self.get(name, default) if self.values.get(name, default) is not None else None
 
-    def same(self, first: str, second: str, default: Any) -> Any:
-        """Return the value two fields share.
+    def get_equal(self, first: str, second: str, default: Any) -> Any:
+        """Return the value of two fields that must be equal.
 
         Raises:
-            ConfigError: They differ; the one Transformer gives both sides the same shape.
+            ConfigError: They differ; encoder and decoder have the same shape in our Transformer.
         """
         value, other = self.get(first, default), self.get(second, default)
         if value != other:
             raise ConfigError(
-                f"{first} is {value} and {second} is {other}", hint="only equal sides are supported"
+                f"{first} is {value} and {second} is {other}",
+                hint="they must be equal",
             )
         return value
 
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
-    """One class of a family: which heads it has, and how its weights are named."""
+    """One model class of a family: its task heads, and how its weights are named."""
 
     tasks: tuple[Task, ...] = ()
-    """The heads on top."""
+    """The task heads."""
     prefix: str = ""
-    """Before the names of the body."""
+    """Prefix of the body's weight names."""
     rules: tuple[Rule, ...] = ()
-    """The names of its heads."""
+    """Names of the task heads' weights."""
     config: Mapping[str, Any] = field(default_factory=dict)
-    """What it changes in the `TransformerConfig`."""
+    """Values of `TransformerConfig` that are specific to this class."""
     fixed: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
-    """Fields that are supported at these values only, where this head is used."""
+    """Fields supported only at these values in this class."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """A family of models: everything that distinguishes it from the others, as data."""
+    """A family of models: all that distinguishes it from others, as data."""
 
     model_type: str
-    """What `config.json` calls it."""
+    """Its `model_type` in `config.json`."""
     title: str
-    """Its name, for people."""
+    """Its display name."""
     paper: str
-    """Where it was described."""
+    """Reference."""
     configure: Callable[[Fields], dict[str, Any]]
-    """From the fields of `config.json` to the arguments of `TransformerConfig`."""
+    """Maps the fields of `config.json` to arguments of `TransformerConfig`."""
     rules: tuple[Rule, ...]
-    """The names of the body's weights."""
+    """Names of the body's weights."""
     architectures: Mapping[str, Architecture]
-    """Its classes; the first is taken where `config.json` names none."""
+    """Its model classes; the first is the default."""
     synonyms: Mapping[str, str] = field(default_factory=dict)
-    """Other names that `config.json` may use for a field, and the field's own."""
+    """Alternative field names in `config.json`, and the canonical name of each."""
     aliases: Mapping[str, str] = field(default_factory=dict)
     """Names of tied copies in a checkpoint, and which of our weights they copy."""
     ignored: tuple[str, ...] = ()
-    """Names of buffers that some checkpoints hold and no network reads, as regular expressions."""
+    """Regular expressions for buffers that some checkpoints hold and no network needs."""
     fixed: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     """Fields that would change the result, and the values at which they are supported."""
     network: Callable[[Any], Network] = Transformer
     """Builds its network from the configuration."""
     head_may_be_absent: bool = False
-    """An untied head that a checkpoint lacks is tied (T5: its files say "untied" and are not)."""
+    """Tie an untied head that the checkpoint lacks (some T5 files wrongly say untied)."""
+
+    @property
+    def kind(self) -> NetworkKind:
+        """What a token attends to: those before it, all, or those of two texts.
+
+        Taken from the family's first class at its default configuration.
+        """
+        config = self.config({"vocab_size": 1000})
+        if not config.encoder_layers:
+            return "causal"
+        return "encoder-decoder" if config.decoder_layers else "bidirectional"
 
     def canonical(self, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the fields of a `config.json` under their own names."""
-        own = {k: v for k, v in settings.items() if k not in self.synonyms}
+        """Return the fields of a `config.json` under their canonical names."""
+        canonical = {k: v for k, v in settings.items() if k not in self.synonyms}
         renamed = {self.synonyms[k]: v for k, v in settings.items() if k in self.synonyms}
-        return renamed | own
+        return renamed | canonical
 
     def architecture(self, settings: Mapping[str, Any]) -> tuple[str, Architecture]:
-        """Find the class a `config.json` names.
+        """Find the model class that a `config.json` names.
 
         Raises:
-            ConfigError: It names a class we do not have; the message lists those we have.
+            ConfigError: The class is not supported; the message lists the supported ones.
         """
         named = settings.get("architectures") or [next(iter(self.architectures))]
         if not isinstance(named, list):
@@ -185,7 +198,7 @@ class Family:
         )
 
     def names(self, settings: Mapping[str, Any]) -> NameTable:
-        """Return the table of weight names for the class that a `config.json` names."""
+        """Return the weight names of the class that a `config.json` names."""
         _, architecture = self.architecture(settings)
         rules = (*self.rules, *architecture.rules)
         return NameTable(rules, prefix=architecture.prefix, gated=self.config(settings).gated)
@@ -194,8 +207,8 @@ class Family:
         """Build the network's configuration from the fields of a `config.json`.
 
         Raises:
-            ConfigError: Fields with values that would change the result and are not supported, all
-                of them named; or values that do not fit together.
+            ConfigError: Unsupported values that would change the result (the message lists all), or
+                values that contradict each other.
         """
         settings = self.canonical(settings)
         name, architecture = self.architecture(settings)
@@ -211,13 +224,13 @@ class Family:
         values = {
             "vocabulary": fields.get("vocab_size", 0),
             "tied": bool(fields.get("tie_word_embeddings", True)),
-            "pad_id": fields.number("pad_token_id"),
+            "pad_id": fields.get_int("pad_token_id"),
             "tasks": architecture.tasks,
             "labels": _labels(fields),
         }
         values |= self.configure(fields) | dict(architecture.config)
         if values["pad_id"] is not None and not 0 <= values["pad_id"] < values["vocabulary"]:
-            # Llama's published "-1" means that there is none.
+            # Llama's published files use -1 for "no padding token".
             values["pad_id"] = None
         return TransformerConfig(**values)
 
@@ -227,5 +240,5 @@ def _labels(fields: Fields) -> int:
     if names is None:
         return int(fields.get("num_labels", 2))
     if not isinstance(names, dict):
-        raise ConfigError(f"id2label is {names!r}", hint="it must map numbers to names")
+        raise ConfigError(f"id2label is {names!r}", hint="it must map class numbers to names")
     return len(names)

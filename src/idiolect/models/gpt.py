@@ -1,4 +1,7 @@
-"""GPT, GPT-2, GPT-3's shapes and XGLM: decoders with biases and positions added to the embeddings.
+"""GPT, GPT-2, GPT-3 and XGLM: decoders with biases and positions added to the embeddings.
+
+GPT-3 has no published weights; its `config.json` is GPT-2's with `attention_windows`, one window
+per layer, for its locally banded attention.
 
 Radford et al. 2018, Improving Language Understanding by Generative Pre-Training; 2019, Language
 Models are Unsupervised Multitask Learners; Brown et al. 2020 (2005.14165); Lin et al. 2021
@@ -12,7 +15,7 @@ from typing import Any
 from idiolect.models.family import Architecture, Family, Fields, activation
 from idiolect.models.weight_names import Rule
 
-__all__ = ["FAMILIES", "GPT3_SIZES", "gpt3_settings"]
+__all__ = ["FAMILIES"]
 
 _BLOCK = (
     Rule(
@@ -57,7 +60,7 @@ def _decoder(fields: Fields) -> dict[str, Any]:
 
 
 def _gpt(fields: Fields) -> dict[str, Any]:
-    # Its "gelu" is the tanh approximation, under the name that later meant the exact one.
+    # GPT's "gelu" is the tanh approximation; the name later came to mean the exact function.
     name = fields.get("afn", "gelu")
     return _decoder(fields) | {
         "activation": activation("gelu_new" if name == "gelu" else name),
@@ -78,42 +81,8 @@ def _gpt2(fields: Fields) -> dict[str, Any]:
 def _gpt3(fields: Fields) -> dict[str, Any]:
     return _gpt2(fields) | {
         "windows": tuple(fields.get("attention_windows", [None])),
-        "head_width": fields.number("head_dim"),
+        "head_width": fields.get_int("head_dim"),
     }
-
-
-GPT3_SIZES: dict[str, tuple[int, int, int]] = {
-    "small": (12, 768, 12),
-    "medium": (24, 1024, 16),
-    "large": (24, 1536, 16),
-    "xl": (24, 2048, 24),
-    "2.7b": (32, 2560, 32),
-    "6.7b": (32, 4096, 32),
-    "13b": (40, 5140, 40),
-    "175b": (96, 12288, 96),
-}
-"""Layers, width and heads of table 2.1 of 2005.14165. "xl" and "13b" print widths that their head
-counts do not divide; `gpt3_settings` gives those heads of 128, as the table says."""
-
-
-def gpt3_settings(size: str, *, band: int = 128) -> dict[str, Any]:
-    """Return `config.json` fields for a model of GPT-3's shape, dense and banded layers in turn.
-
-    Args:
-        size: One of `GPT3_SIZES`.
-        band: How many keys back a banded layer sees. The paper does not give the figure.
-    """
-    layers, width, heads = GPT3_SIZES[size]
-    return {
-        "model_type": "gpt3",
-        "architectures": ["GPT3LMHeadModel"],
-        "vocab_size": 50257,
-        "n_layer": layers,
-        "n_embd": width,
-        "n_head": heads,
-        "n_positions": 2048,
-        "attention_windows": [None, band],
-    } | ({"head_dim": 128} if width % heads else {})
 
 
 _GPT2_TABLE = (

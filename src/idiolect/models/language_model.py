@@ -25,7 +25,7 @@ from idiolect.text.tokenizers.tokenizer import Tokenizer
 __all__ = ["LanguageModel"]
 
 _RECORD = "idiolect.json"
-"""Written with the tokenizer where that was extended; else one that is there belongs to another."""
+"""The fingerprint of the saved tokenizer, and which vocabulary rows were added."""
 _HUB_FILES = (
     "config.json",
     "model.safetensors",
@@ -37,7 +37,7 @@ _HUB_FILES = (
 
 
 class LanguageModel:
-    """A network and the tokenizer it was trained with.
+    """A network and its tokenizer.
 
     >>> model = LanguageModel.load("path/to/model")        # doctest: +SKIP
     >>> ids = torch.tensor(model.tokenizer.encode_batch(["one text"]))  # doctest: +SKIP
@@ -53,38 +53,38 @@ class LanguageModel:
             raise CheckpointError(
                 f"the tokenizer has {len(tokenizer)} ids and the network "
                 f"{network.config.vocabulary} rows",
-                hint="they do not belong together",
+                hint="use the tokenizer of this network",
             )
         self.network: Network = network
         """The network, in evaluation mode after loading."""
         self.tokenizer = tokenizer
-        """The tokenizer whose ids the network reads; the network may have more rows than it has."""
+        """The tokenizer. The network may have more rows than it has ids."""
         self.settings = find_family(settings).canonical(settings)
-        """The fields of `config.json`, as they were published."""
+        """The fields of `config.json`, as published."""
 
     @property
     def family(self) -> Family:
-        """The family of published models it belongs to."""
+        """Its model family."""
         return find_family(self.settings)
 
     @property
     def extension(self) -> Extension | None:
-        """What was added to the vocabulary, and what was verified about it."""
+        """What was added to the vocabulary, and how that was verified."""
         return self.tokenizer.extension
 
     @classmethod
     def new(cls, settings: Mapping[str, Any], tokenizer: Tokenizer, *, seed: int = 0) -> Self:
-        """Make a model of its own, not yet trained.
+        """Make a model with randomly initialised weights.
 
         Args:
-            settings: The fields of a `config.json`: `model_type` and the shape. The size of the
-                vocabulary is the tokenizer's unless it is given.
-            tokenizer: The tokenizer it is to be trained with.
-            seed: Decides the first weights.
+            settings: The fields of a `config.json`: `model_type` and the shape. By default the
+                vocabulary size is the tokenizer's.
+            tokenizer: Its tokenizer.
+            seed: Random seed of the weights.
 
         Raises:
-            ConfigError: An unknown family, or values that are not supported or do not fit together.
-            CheckpointError: A vocabulary smaller than the tokenizer's.
+            ConfigError: An unknown family, or values that are unsupported or contradict each other.
+            CheckpointError: The vocabulary size is below the tokenizer's.
         """
         family = find_family(settings)
         settings = {"vocab_size": len(tokenizer), **family.canonical(settings)}
@@ -102,21 +102,20 @@ class LanguageModel:
     ) -> Self:
         """Load a published model.
 
-        Where its vocabulary has grown, original and added rows are parted again, so that training
-        can go on; that the original ones are still the same is checked.
+        If its vocabulary was extended, original and added rows are separated again for further
+        training, and the original rows are verified.
 
         Args:
             source: A directory in the Hugging Face layout, or the id of a repository on the hub.
-            dtype: Number format of the weights. By default a CPU gets float32, which it is fast
-                with, and an accelerator gets what the file holds, as `stored` always does.
-            device: Where to put the network.
+            dtype: Dtype of the weights; `stored` is that of the files. The default is float32 on a
+                CPU, where it is fast, and `stored` on an accelerator.
+            device: The network's device.
 
         Raises:
             InputError: There is no such directory or repository.
-            OfflineError: It would have to be fetched and cannot be.
-            ConfigError: An unknown family, or fields that would change the result and are not
-                supported.
-            CheckpointError: Files that are missing or damaged, or do not fit together.
+            OfflineError: It is not available locally and cannot be downloaded.
+            ConfigError: An unknown family, or unsupported fields that would change the result.
+            CheckpointError: Files that are missing, damaged or of different models.
         """
         directory = locate(source, _HUB_FILES)
         if not any(directory.glob("model*.safetensors")):
@@ -136,7 +135,7 @@ class LanguageModel:
         except (AssertionError, RuntimeError) as error:
             raise InputError(
                 f"cannot use the device {device}: {str(error).splitlines()[0]}",
-                hint="idiolect doctor lists the devices there are",
+                hint="idiolect doctor lists the devices of this machine",
             ) from error
         return cls(network, tokenizer, settings)
 
@@ -147,18 +146,18 @@ class LanguageModel:
         dtype: torch.dtype | None = None,
         shard_bytes: int = SHARD_BYTES,
     ) -> None:
-        """Write the model where `load` and `transformers` find it; whole, or not at all.
+        """Write the model atomically, so that `load` and `transformers` can load it.
 
-        Files of other programs in the directory stay; those of a model that was there do not.
+        Files of another model in the directory are removed; files of other programs are kept.
 
         Args:
-            directory: Where to write. It need not exist.
-            dtype: Number format of the weights; `None` keeps the network's.
-            shard_bytes: Weights beyond this size are split into several files.
+            directory: The directory, which need not exist.
+            dtype: Dtype of the saved weights; by default that of the network.
+            shard_bytes: Larger weights are split into several files.
 
         Raises:
             InputError: The directory cannot be written to.
-            VerificationError: Original rows of a grown vocabulary are frozen, and have changed.
+            VerificationError: Original rows of an extended vocabulary are frozen and have changed.
         """
         tensors = export_weights(self.network, self.settings)
         if dtype is not None:
@@ -182,7 +181,7 @@ class LanguageModel:
 
 
 def _read_record(directory: Path, tokenizer: Tokenizer) -> dict[str, Any]:
-    """Read what `save` noted; refuse a directory in which somebody has exchanged the tokenizer."""
+    """Read the record of `save`; refuse a directory with another tokenizer than was saved."""
     path = directory / _RECORD
     if not path.exists():
         return {}
@@ -190,7 +189,7 @@ def _read_record(directory: Path, tokenizer: Tokenizer) -> dict[str, Any]:
     if record.get("tokenizer") != tokenizer.fingerprint:
         raise CheckpointError(
             f"the tokenizer in {directory} is not the one this model was saved with",
-            hint=f"restore it; or, if it was changed on purpose, remove {_RECORD}",
+            hint=f"restore it, or remove {_RECORD} if the change is intended",
         )
     return record
 

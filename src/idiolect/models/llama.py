@@ -37,45 +37,45 @@ _SCALINGS = ("default", "linear", "yarn", "llama3")
 
 
 def _rotary(fields: Fields) -> dict[str, Any]:
-    """Read rotary positions in the older form (rope_theta, rope_scaling) or the newer one."""
-    given = Fields(fields.get("rope_parameters", {}) or fields.get("rope_scaling", {}))
-    kind = given.get("rope_type", given.get("type", "default"))
-    base = given.get("rope_theta", fields.get("rope_theta", 10_000.0))
+    """Parse rotary positions: rope_theta and rope_scaling, or the newer rope_parameters."""
+    rope = Fields(fields.get("rope_parameters", {}) or fields.get("rope_scaling", {}))
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    base = rope.get("rope_theta", fields.get("rope_theta", 10_000.0))
     if kind not in _SCALINGS:
         raise ConfigError(
             f"rotary scaling {kind!r} is not supported", hint="one of " + ", ".join(_SCALINGS)
         )
-    part = given.get("partial_rotary_factor", fields.get("partial_rotary_factor", 1.0))
+    part = rope.get("partial_rotary_factor", fields.get("partial_rotary_factor", 1.0))
     if part != 1.0:
         raise ConfigError(f"partial_rotary_factor = {part} is not supported", hint="only 1.0 is")
     if kind == "default":
         return {"rotary_base": base}
     needed = ["factor", *(("low_freq_factor", "high_freq_factor") if kind == "llama3" else ())]
     for name in needed:
-        if given.get(name, None) is None:
+        if rope.get(name, None) is None:
             raise ConfigError(
                 f"rotary scaling {kind!r} without {name}", hint="add it to config.json"
             )
     trained = fields.get(
         "original_max_position_embeddings",
-        given.get("original_max_position_embeddings", fields.get("max_position_embeddings", 2048)),
+        rope.get("original_max_position_embeddings", fields.get("max_position_embeddings", 2048)),
     )
-    factor = given.get("factor", 1.0)
+    factor = rope.get("factor", 1.0)
     values: dict[str, Any] = {"kind": kind, "factor": factor, "trained_length": trained}
     if kind == "llama3":
         values |= {
-            "fast": given.get("high_freq_factor", 4.0),
-            "slow": given.get("low_freq_factor", 1.0),
+            "fast": rope.get("high_freq_factor", 4.0),
+            "slow": rope.get("low_freq_factor", 1.0),
         }
     if kind == "yarn":
-        unsupported = [key for key in ("mscale", "mscale_all_dim") if given.get(key, None)]
+        unsupported = [key for key in ("mscale", "mscale_all_dim") if rope.get(key, None)]
         if unsupported:
             raise ConfigError(f"rotary scaling with {unsupported[0]} is not supported")
         values |= {
-            "fast": given.get("beta_fast", 32.0),
-            "slow": given.get("beta_slow", 1.0),
-            "attention_factor": given.get("attention_factor", None),
-            "rounded": given.get("truncate", True),
+            "fast": rope.get("beta_fast", 32.0),
+            "slow": rope.get("beta_slow", 1.0),
+            "attention_factor": rope.get("attention_factor", None),
+            "rounded": rope.get("truncate", True),
         }
     return {"rotary_base": base, "rotary_scaling": RotaryScaling(**values)}
 
@@ -86,7 +86,7 @@ def _decoder(fields: Fields) -> dict[str, Any]:
         "width": fields.get("hidden_size", 4096),
         "heads": heads,
         "kv_heads": fields.get("num_key_value_heads", heads),
-        "head_width": fields.number("head_dim"),
+        "head_width": fields.get_int("head_dim"),
         "inner": fields.get("intermediate_size", 11008),
         "decoder_layers": fields.get("num_hidden_layers", 32),
         "norm": "rms",
@@ -113,19 +113,19 @@ def _llama(fields: Fields) -> dict[str, Any]:
 
 
 def _mistral(fields: Fields) -> dict[str, Any]:
-    window = fields.given("sliding_window", 4096)
+    window = fields.get_nullable("sliding_window", 4096)
     return _decoder(fields) | {
-        "kv_heads": fields.given("num_key_value_heads", 8),
+        "kv_heads": fields.get_nullable("num_key_value_heads", 8),
         "inner": fields.get("intermediate_size", 14336),
         "windows": (window,) if window else (),
     }
 
 
 def _windows(fields: Fields) -> dict[str, Any]:
-    """Qwen's layers: full attention first, then windows, unless `layer_types` tells each."""
+    """Qwen's windows: full attention first, then windows, unless `layer_types` lists the layers."""
     layers = fields.get("num_hidden_layers", 32)
-    used = fields.get("use_sliding_window", False)
-    window = fields.given("sliding_window", 4096) if used else None
+    enabled = fields.get("use_sliding_window", False)
+    window = fields.get_nullable("sliding_window", 4096) if enabled else None
     full = fields.get("max_window_layers", 28)
     default = ["full_attention" if i < full else "sliding_attention" for i in range(layers)]
     kinds = fields.get("layer_types", default)

@@ -1,8 +1,8 @@
-"""A model's directory: written aside, then put in place, so that nobody takes half of it for whole.
+"""Atomic writes of a model's directory.
 
-A new directory appears by one rename. In one that exists, file after file is replaced, since other
-programs may stand in it or have mounted it; a mark tells of a replacement that was cut short, and
-`check_finished` refuses what it left. Files of other programs are never touched.
+A new directory appears by one rename. In an existing one, files are replaced one by one, since the
+directory may be mounted or in use. A marker file shows that a replacement was interrupted, and
+`check_finished` refuses such a directory. Files of other programs are never changed.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from idiolect.text.files import flush
 
 __all__ = ["check_finished", "replacing"]
 
-_MARK = ".unfinished"
-_LAST = "idiolect.json"
-# What a model's directory may hold of its model. A file of these names that the new model does not
-# have belongs to the old one, and would be read as if it were the new one's.
+_MARKER = ".unfinished"
+_WRITTEN_LAST = "idiolect.json"
+# File names that belong to a model. Those that the new model lacks are removed: they are the old
+# model's, and would be read as part of the new one.
 _OWNED = (
     "config.json",
     "generation_config.json",
@@ -45,41 +45,41 @@ _OWNED = (
     "adapter_config.json",
     "adapter_model.safetensors",
     "extension.json",
-    _LAST,
+    _WRITTEN_LAST,
 )
 
 
 @contextmanager
 def replacing(directory: str | Path) -> Iterator[Path]:
-    """Give an empty folder to write a model's files into; they are in `directory` afterwards.
+    """Yield an empty directory for a model's files, and move them to `directory` at the end.
 
-    Where the body fails, `directory` stays as it was.
+    If the body fails, `directory` is unchanged.
 
     Raises:
-        InputError: The path is no directory, or cannot be written to.
+        InputError: The path is not a directory, or cannot be written to.
     """
     target = Path(os.path.realpath(directory))
     fresh: Path | None = None
     try:
         if target.exists() and not target.is_dir():
             raise InputError(f"{directory} is a file", hint="give a directory")
-        home = target if target.is_dir() else target.parent
-        home.mkdir(parents=True, exist_ok=True)
-        fresh = Path(tempfile.mkdtemp(prefix=".saving-", dir=home))
+        parent = target if target.is_dir() else target.parent
+        parent.mkdir(parents=True, exist_ok=True)
+        fresh = Path(tempfile.mkdtemp(prefix=".saving-", dir=parent))
         yield fresh
         for path in fresh.iterdir():
             flush(path)
         if target.is_dir():
             _exchange(target, fresh)
         else:
-            # mkdtemp is for its owner alone; a model is for whoever may read its neighbours.
-            fresh.chmod(home.stat().st_mode & 0o777)
+            # mkdtemp allows only its owner; the model gets the permissions of its parent.
+            fresh.chmod(parent.stat().st_mode & 0o777)
             fresh.rename(target)
-            flush(home)
+            flush(parent)
     except (OSError, SafetensorError) as error:
         raise InputError(
             f"cannot write the model to {directory}: {getattr(error, 'strerror', None) or error}",
-            hint="what was there is there still, unless a file .unfinished says otherwise",
+            hint="its files are unchanged, unless it holds a file .unfinished",
         ) from error
     finally:
         if fresh is not None:
@@ -87,22 +87,22 @@ def replacing(directory: str | Path) -> Iterator[Path]:
 
 
 def check_finished(directory: Path) -> None:
-    """Refuse a directory in which a model was being replaced when something ended it.
+    """Refuse a directory in which replacing a model was interrupted.
 
     Raises:
-        CheckpointError: Its files are of two models.
+        CheckpointError: Its files may belong to two models.
     """
-    if (directory / _MARK).exists():
+    if (directory / _MARKER).exists():
         raise CheckpointError(
-            f"saving a model into {directory} was cut short", hint="save or fetch it again"
+            f"saving a model into {directory} was interrupted", hint="save or fetch it again"
         )
 
 
 def _exchange(target: Path, fresh: Path) -> None:
-    mark = target / _MARK
-    mark.touch()
+    marker = target / _MARKER
+    marker.touch()
     flush(target)
-    names = sorted((path.name for path in fresh.iterdir()), key=lambda name: name == _LAST)
+    names = sorted((path.name for path in fresh.iterdir()), key=lambda name: name == _WRITTEN_LAST)
     for name in names:
         if (fresh / name).is_dir():  # a rename replaces a file, and an empty folder
             shutil.rmtree(target / name, ignore_errors=True)
@@ -112,5 +112,5 @@ def _exchange(target: Path, fresh: Path) -> None:
         if owned and path.name not in names and not path.is_dir():
             path.unlink()
     flush(target)
-    mark.unlink()
+    marker.unlink()
     flush(target)

@@ -1,6 +1,6 @@
-"""A network out of a checkpoint and back: names, shapes and tied copies, checked before any use.
+"""Load a network from a checkpoint and export it: names, shapes and tied copies are checked.
 
-Everything wrong with a checkpoint is reported together, and nothing half-loaded is returned.
+All problems of a checkpoint are reported in one error.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ _HEAD = "heads.language.weight"
 def read_network(
     directory: Path, settings: Mapping[str, Any], *, dtype: torch.dtype | None = None
 ) -> Network:
-    """Build the network that a `config.json` describes, with the weights of its directory.
+    """Build the network of a `config.json` and load its weights.
 
     Args:
-        directory: Where the weight files are.
+        directory: The directory of the weight files.
         settings: The fields of `config.json`.
-        dtype: Number format of the weights; `None` keeps the file's.
+        dtype: Dtype of the weights; by default that of the files.
 
     Raises:
-        ConfigError: Fields that would change the result and are not supported.
-        CheckpointError: Weights that are missing, unexpected, of another shape, or copies of one
-            another that differ: all of them in one message.
+        ConfigError: Unsupported fields that would change the result.
+        CheckpointError: Weights that are missing, unexpected or of another shape, or tied copies
+            that differ; the message lists all of them.
     """
     family = find_family(settings)
     table = family.names(settings)
     weights = open_weights(directory)
     stored = _stored_names(weights, family)
-    config = _settle_head(family.config(settings), family, table, weights, stored)
+    config = _resolve_tying(family.config(settings), family, table, weights, stored)
     with torch.device("meta"):
         network = family.network(config)
 
@@ -77,7 +77,9 @@ def read_network(
     }
     expected = {source.name for source in sources.values()}
     unexpected = [
-        name for bare, name in stored.items() if bare not in expected and not _known(bare, family)
+        name
+        for bare, name in stored.items()
+        if bare not in expected and not _known_name(bare, family)
     ]
     different = [
         f"{stored[alias]} and {found[ours]}"
@@ -88,11 +90,11 @@ def read_network(
         and not _equal(tensors[ours], weights[stored[alias]])
     ]
     problems = [
-        f"{kind}: {_few(names)}"
+        f"{kind}: {_list_names(names)}"
         for kind, names in (
             ("missing", list(dict.fromkeys(missing))),
             ("wrong shape", misshaped),
-            ("whole numbers, no weights", no_weights),
+            ("integers instead of weights", no_weights),
             ("unexpected", unexpected),
             ("copies that differ", different),
         )
@@ -101,10 +103,10 @@ def read_network(
     if problems:
         raise CheckpointError(
             f"the weights in {directory} do not fit its config.json: " + "; ".join(problems),
-            hint="both must come from the same model",
+            hint="use files of one model",
         )
     if dtype is None:
-        # A network computes in one number format: the finest of those in the file.
+        # All weights get the most precise dtype among those of the files.
         dtype = reduce(torch.promote_types, (tensor.dtype for tensor in tensors.values()))
     tensors = {ours: tensor.to(dtype) for ours, tensor in tensors.items()}
     network.load_state_dict(tensors, strict=True, assign=True)
@@ -112,9 +114,9 @@ def read_network(
 
 
 def export_weights(network: Network, settings: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Return the network's weights under the names of the published layout.
+    """Return the network's weights under the published names.
 
-    Rows that were added to a vocabulary are joined with the original ones, adapters are folded in.
+    Added vocabulary rows are concatenated with the original ones, and adapters are merged.
     """
     table = find_family(settings).names(settings)
     fused: dict[str, list[tuple[WeightSource, Tensor]]] = {}
@@ -129,37 +131,37 @@ def export_weights(network: Network, settings: Mapping[str, Any]) -> dict[str, T
 
 
 def describe_rows(network: Network, dtype: torch.dtype | None = None) -> dict[str, Any]:
-    """Describe how a vocabulary has grown, for `split_rows`; empty where it has not.
+    """Describe an extended vocabulary for `split_rows`; return `{}` for one without added rows.
 
     Args:
         network: The network.
-        dtype: The number format its weights are about to be written in.
+        dtype: The dtype in which its weights will be written.
 
     Raises:
-        VerificationError: The original rows are frozen, and have changed.
+        VerificationError: The original rows are frozen and have changed.
     """
-    grown = {k: r for k, r in network.vocabulary_rows().items() if isinstance(r, ExtendedRows)}
-    if not grown:
+    extended = {k: r for k, r in network.vocabulary_rows().items() if isinstance(r, ExtendedRows)}
+    if not extended:
         return {}
-    for rows in grown.values():
+    for rows in extended.values():
         rows.verify()
-    tokens = grown["tokens.weight"]
+    tokens = extended["tokens.weight"]
     return {
         "first_id": tokens.first_id,
         "added": len(tokens.added),
-        "original": {name: rows.hash_original(dtype) for name, rows in grown.items()},
+        "original": {name: rows.hash_original(dtype) for name, rows in extended.items()},
     }
 
 
 def split_rows(network: Network, record: Mapping[str, Any]) -> None:
-    """Part original from added rows again, as `describe_rows` found them.
+    """Separate original and added rows of a loaded network, in place.
 
     Args:
-        network: A network as it was read, with whole matrices.
-        record: What `describe_rows` gave, and `dtype`, the number format of the file.
+        network: A network with joined matrices, as loaded.
+        record: The result of `describe_rows`, and `dtype`, that of the file.
 
     Raises:
-        CheckpointError: The record does not fit the network, or the original rows have changed.
+        CheckpointError: The record does not match the network, or the original rows have changed.
     """
     try:
         first, end = int(record["first_id"]), int(record["first_id"]) + int(record["added"])
@@ -172,7 +174,7 @@ def split_rows(network: Network, record: Mapping[str, Any]) -> None:
     if not fits or set(hashes) != set(whole) or not 0 < first < end <= network.config.vocabulary:
         raise CheckpointError(
             "the record of the added rows does not fit the network",
-            hint="they must come from the same model",
+            hint="use files of one model",
         )
     added = {}
     for name, rows in whole.items():
@@ -186,15 +188,15 @@ def split_rows(network: Network, record: Mapping[str, Any]) -> None:
         exact = torch.promote_types(stored, rows.original.dtype) == rows.original.dtype
         if exact and rows.fingerprint != hashes[name]:
             raise CheckpointError(
-                f"the original rows of {name} are not those the vocabulary grew from",
-                hint="somebody has changed the weights; extend the original model again",
+                f"the original rows of {name} have changed since the vocabulary was extended",
+                hint="extend the original model again",
             )
 
 
 def _joined(network: Network) -> dict[str, Tensor]:
-    """Return the state of the network as if its vocabulary had always been that large.
+    """Return the network's state with joined vocabulary rows and merged adapters.
 
-    Neither the network's rows nor its adapters are touched.
+    The network itself is unchanged.
     """
     state: dict[str, Tensor] = network.state_dict()
     for name, rows in network.vocabulary_rows().items():
@@ -208,10 +210,10 @@ def _joined(network: Network) -> dict[str, Tensor]:
 
 
 def _stored_names(weights: Weights, family: Family) -> dict[str, str]:
-    """Map names without any prefix to the names in the file.
+    """Map names without prefix to the names in the files.
 
-    Prefixes come and go: the published `gpt2` names the class with a head, and its weights lack
-    that class's prefix. Before 2019 norms called their weights gamma and beta, after TensorFlow.
+    Prefixes vary: the published `gpt2` names the class with a head, but its weights lack that
+    class's prefix. Before 2019, norm weights were called gamma and beta, as in TensorFlow.
     """
     prefixes = {a.prefix for a in family.architectures.values() if a.prefix}
     stored = {}
@@ -221,16 +223,16 @@ def _stored_names(weights: Weights, family: Family) -> dict[str, str]:
     return stored
 
 
-def _settle_head(
+def _resolve_tying(
     config: TransformerConfig,
     family: Family,
     table: NameTable,
     weights: Weights,
     stored: Mapping[str, str],
 ) -> TransformerConfig:
-    """Tie or untie the language-model head as the weights say, where config.json is not the truth.
+    """Correct whether the language-model head is tied, from the weights that are stored.
 
-    A file that says "tied" and holds another head has trained that head; it is kept.
+    If config.json says "tied" but the files hold a different head, that head is kept.
     """
     if "language" not in config.tasks:
         return config
@@ -244,15 +246,15 @@ def _settle_head(
 
 
 def _stored_copy(ours: str, family: Family, stored: Mapping[str, str]) -> str | None:
-    """Find a tied copy of a weight that was stored in its place."""
+    """Find a tied copy that was stored instead of the weight itself."""
     if ours == _HEAD:
         return None
     copies = (stored.get(alias) for alias, copied in family.aliases.items() if copied == ours)
     return next((name for name in copies if name is not None), None)
 
 
-def _known(bare: str, family: Family) -> bool:
-    """Tell whether a tensor that the network does not need is no surprise."""
+def _known_name(bare: str, family: Family) -> bool:
+    """Return whether a tensor that the network does not need is a known one of its family."""
     if bare in family.aliases or any(re.fullmatch(pattern, bare) for pattern in family.ignored):
         return True
     rules = (rule for other in family.architectures.values() for rule in other.rules)
@@ -260,7 +262,7 @@ def _known(bare: str, family: Family) -> bool:
 
 
 def _equal(one: Tensor, other: Tensor) -> bool:
-    """Compare copies; one that was stored in a coarser number format is compared in that."""
+    """Compare copies in the less precise of their dtypes."""
     if torch.promote_types(one.dtype, other.dtype) == one.dtype:
         return torch.equal(one.to(other.dtype), other)
     return torch.equal(one, other.to(one.dtype))
@@ -270,6 +272,6 @@ def _shape(shape: torch.Size) -> str:
     return "×".join(map(str, shape)) or "a number"
 
 
-def _few(names: list[str], count: int = 8) -> str:
+def _list_names(names: list[str], count: int = 8) -> str:
     rest = f" and {len(names) - count} more" if len(names) > count else ""
     return ", ".join(names[:count]) + rest

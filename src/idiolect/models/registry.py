@@ -1,4 +1,4 @@
-"""The families there are, by the `model_type` that a `config.json` gives."""
+"""The supported model families, by the `model_type` of `config.json`."""
 
 from __future__ import annotations
 
@@ -26,6 +26,6 @@ def find_family(settings: Mapping[str, Any]) -> Family:
     """
     model_type = settings.get("model_type")
     if not isinstance(model_type, str) or model_type not in FAMILIES:
-        what = "no model_type" if model_type is None else f"unknown model type {model_type!r}"
-        raise ConfigError(what, hint="known: " + ", ".join(sorted(FAMILIES)))
+        problem = "no model_type" if model_type is None else f"unknown model type {model_type!r}"
+        raise ConfigError(problem, hint="known: " + ", ".join(sorted(FAMILIES)))
     return FAMILIES[model_type]

@@ -11,7 +11,7 @@ __all__ = ["FAMILIES"]
 
 
 def _side(side: str, last: int) -> tuple[Rule, ...]:
-    """Rows of the encoder or the decoder; `last` is the number of its feed-forward sub-layer."""
+    """Return the rules of encoder or decoder; `last` is the index of its feed-forward sub-layer."""
     theirs, ours = f"{side}.block.{{n}}.layer", f"{side}.layers.{{n}}"
     inner = f"{theirs}.{last}.DenseReluDense"
     return (
@@ -46,7 +46,7 @@ _RULES = (
 )
 
 
-def _both(fields: Fields) -> dict[str, Any]:
+def _encoder_decoder(fields: Fields) -> dict[str, Any]:
     gate, _, name = fields.get("feed_forward_proj", "relu").rpartition("-")
     layers = fields.get("num_layers", 6)
     dropout = fields.get("dropout_rate", 0.1)
@@ -59,7 +59,7 @@ def _both(fields: Fields) -> dict[str, Any]:
         "decoder_layers": fields.get("num_decoder_layers", layers),
         "norm": "rms",
         "norm_epsilon": fields.get("layer_norm_epsilon", 1e-6),
-        # "gated-gelu" means the tanh approximation, though its name is that of the exact one.
+        # "gated-gelu" is the tanh approximation, despite the name of the exact function.
         "activation": activation("gelu_new" if (gate, name) == ("gated", "gelu") else name),
         "gated": gate == "gated",
         "query_bias": False,
@@ -73,15 +73,15 @@ def _both(fields: Fields) -> dict[str, Any]:
         "attention_dropout": dropout,
         "inner_dropout": dropout,
         "pad_id": fields.get("pad_token_id", 0),
-        # T5 starts decoding from its padding token.
+        # T5's decoder input starts with the padding token.
         "start_id": fields.get("decoder_start_token_id", fields.get("pad_token_id", 0)),
         "end_id": fields.get("eos_token_id", 1),
     }
 
 
 def _t5(fields: Fields) -> dict[str, Any]:
-    values = _both(fields)
-    # T5 1.1 dropped the scaling together with the tying, and its files tell only of the latter.
+    values = _encoder_decoder(fields)
+    # T5 1.1 dropped the scaling together with the tying; its files mention only the latter.
     scaled = fields.get("tie_word_embeddings", True) and fields.get("scale_decoder_outputs", True)
     return values | {"output_scale": max(values["width"], 1) ** -0.5 if scaled else 1.0}
 
@@ -93,7 +93,7 @@ def _mt5(fields: Fields) -> dict[str, Any]:
         "d_ff": 1024,
         "feed_forward_proj": "gated-gelu",
     }
-    return _both(Fields(fields.values, defaults=shape))
+    return _encoder_decoder(Fields(fields.values, defaults=shape))
 
 
 def _family(model_type: str, name: str, title: str, paper: str, **data: Any) -> Family:
@@ -140,7 +140,7 @@ def _family(model_type: str, name: str, title: str, paper: str, **data: Any) -> 
             "decoder.embed_tokens.weight": "tokens.weight",
             "lm_head.weight": "tokens.weight",
         },
-        # A row that some of the first T5 files hold: the cross-attention never used its distances.
+        # In some of the first T5 files: a table of distances that cross-attention never used.
         ignored=(r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight",),
         head_may_be_absent=True,
         fixed={"is_decoder": (False,)},

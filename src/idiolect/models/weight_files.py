@@ -1,7 +1,7 @@
-"""Weight files in the Hugging Face layout: read without copying, written whole or not at all.
+"""Weight files in the Hugging Face layout.
 
-Safetensors files are mapped into memory, so a tensor costs nothing until it is touched. Older
-`.bin` files go through torch's weights-only loader, which executes nothing.
+Safetensors files are memory-mapped, so a tensor is read when it is first used. Older `.bin` files
+are read by torch's weights-only loader, which executes no code.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from idiolect.text.files import read_json
 __all__ = ["SHARD_BYTES", "Weights", "open_weights", "write_weights"]
 
 SHARD_BYTES = 5_000_000_000
-"""Files larger than this are split, as the hub does."""
+"""Files larger than this are split, as on the hub."""
 
 _SINGLE = "model.safetensors"
 _CANDIDATES = (
@@ -35,7 +35,7 @@ _CANDIDATES = (
 
 
 class Weights:
-    """The tensors of a checkpoint, by name, read when asked for."""
+    """The tensors of a checkpoint by name, read on access."""
 
     def __init__(self, files: Mapping[Path, Any], homes: Mapping[str, Path]) -> None:
         self._files = files
@@ -47,7 +47,7 @@ class Weights:
         return list(self._homes)
 
     def __getitem__(self, name: str) -> Tensor:
-        """Return a tensor; of a safetensors file it is mapped, not read."""
+        """Return a tensor; from a safetensors file it is memory-mapped."""
         file = self._files[self._homes[name]]
         tensor: Tensor = file[name] if isinstance(file, dict) else file.get_tensor(name)
         return tensor
@@ -57,7 +57,7 @@ def open_weights(directory: Path) -> Weights:
     """Open the weight files of a directory.
 
     Raises:
-        CheckpointError: There are none, one is missing, cut off or damaged, or an index names a
+        CheckpointError: There are none, one is missing, truncated or damaged, or an index names a
             file outside the directory.
     """
     for candidate in _CANDIDATES:
@@ -77,10 +77,10 @@ def _open_shards(index: Path) -> Weights:
     homes = read_json(index).get("weight_map")
     if not isinstance(homes, dict) or not homes:
         raise CheckpointError(f"{index} has no weight_map", hint="fetch the file again")
-    strange = [name for name in homes.values() if name != Path(str(name)).name]
-    if strange:
+    outside = [name for name in homes.values() if name != Path(str(name)).name]
+    if outside:
         raise CheckpointError(
-            f"{index} names a file elsewhere: {strange[0]!r}", hint="do not use it"
+            f"{index} names a file outside its directory: {outside[0]!r}", hint="do not use it"
         )
     shards = sorted(set(homes.values()))
     missing = [name for name in shards if not (index.parent / name).is_file()]
@@ -94,8 +94,8 @@ def _open_shards(index: Path) -> Weights:
     absent = [name for name, home in homes.items() if name not in inside[index.parent / home]]
     if absent:
         raise CheckpointError(
-            f"{index} promises {absent[0]!r} in {homes[absent[0]]}, and it is not there",
-            hint="index and files do not belong together: fetch them again",
+            f"{index} lists {absent[0]!r} in {homes[absent[0]]}, which does not hold it",
+            hint="index and files are from different models; fetch them again",
         )
     return Weights(files, {name: index.parent / home for name, home in homes.items()})
 
@@ -104,20 +104,20 @@ def _open(path: Path) -> Any:
     try:
         if path.suffix == ".safetensors":
             return safe_open(path, framework="pt")
-        # Files from before torch 1.6 are no archives and cannot be mapped.
+        # Files written before torch 1.6 are not zip archives and cannot be memory-mapped.
         mapped = zipfile.is_zipfile(path)
         loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except (SafetensorError, OSError, EOFError, RuntimeError, ValueError) as error:
         raise CheckpointError(
-            f"{path} is cut off or damaged: {_first_line(error)}", hint="fetch it again"
+            f"{path} is truncated or damaged: {_first_line(error)}", hint="fetch it again"
         ) from error
     except Exception as error:  # torch raises UnpicklingError for anything but tensors
         raise CheckpointError(
             f"{path} holds more than weights: {_first_line(error)}",
-            hint="it is refused, since loading it could run code; convert it to safetensors",
+            hint="refused, since loading it could execute code; convert it to safetensors",
         ) from error
     if not isinstance(loaded, dict) or not all(isinstance(v, Tensor) for v in loaded.values()):
-        raise CheckpointError(f"{path} is not a table of tensors", hint="fetch it again")
+        raise CheckpointError(f"{path} does not hold tensors by name", hint="fetch it again")
     return loaded
 
 
@@ -130,7 +130,7 @@ def write_weights(
 ) -> None:
     """Write tensors as one safetensors file, or as several with an index.
 
-    The directory is one that nobody reads yet; see `directory.replacing`.
+    Write into a temporary directory; see `model_directory.replacing`.
     """
     shards: list[dict[str, Tensor]] = [{}]
     size = total = 0

@@ -1,7 +1,7 @@
-"""Weight names in both directions: one table a family, the inverse derived from it.
+"""Weight names in both directions: one table per family, from which the inverse is derived.
 
-A row pairs a name in a published checkpoint with ours. `{n}` stands for a layer's number and `*`
-for `weight` or `bias`. A tuple on our side is a tensor that holds several of ours, in that order:
+A rule pairs the name in a published checkpoint with ours. `{n}` is a layer number and `*` is
+`weight` or `bias`. A tuple means that the published tensor fuses several of ours, in that order:
 
     Rule("h.{n}.attn.c_attn.*", (".. query.*", ".. key.*", ".. value.*"), transpose=True)
 """
@@ -26,43 +26,43 @@ class Rule:
     theirs: str
     """The name in the checkpoint, without the architecture's prefix."""
     ours: str | tuple[str, ...]
-    """The name in the network; several where theirs is a fused tensor."""
+    """The name in the network; several if the published tensor is fused."""
     transpose: bool = False
-    """Theirs is stored (in, out), as GPT-2 does. Biases are not affected."""
+    """Whether the published matrix is (in, out), as in GPT-2. Biases are not affected."""
     row: bool = False
-    """Theirs has a leading dimension of one (BART's `final_logits_bias`)."""
+    """Whether the published tensor has a leading dimension of one (BART's `final_logits_bias`)."""
     bare: bool = False
-    """The name never takes the architecture's prefix: heads stand beside the body."""
+    """Whether the name never has the architecture's prefix, as for task heads."""
     gated: bool | None = None
-    """The row holds only where the feed-forward layers are gated, or only where they are not."""
+    """Apply the rule only to gated, or only to ungated, feed-forward layers."""
 
 
 @dataclass(frozen=True)
 class WeightSource:
-    """Where one of our tensors comes from."""
+    """The published tensor that holds one of ours."""
 
     name: str
     """Name in the checkpoint, without the architecture's prefix."""
     full_name: str
-    """The same with the prefix, as it is written."""
+    """Name with the prefix, as it is saved."""
     part: int
-    """Which part of a fused tensor."""
+    """Index of our part in a fused tensor."""
     parts: int
-    """How many parts it has; 1 where it is not fused."""
+    """Number of parts; 1 if the tensor is not fused."""
     rule: Rule
 
     def stored_shape(self, ours: torch.Size) -> torch.Size:
-        """Return the shape a checkpoint's tensor must have to give one of ours."""
+        """Return the shape of the checkpoint's tensor for the shape of ours."""
         shape = [ours[0] * self.parts, *ours[1:]]
         if self.rule.transpose and len(shape) == 2:
             shape.reverse()
         return torch.Size([1, *shape] if self.rule.row else shape)
 
     def extract(self, tensor: Tensor) -> Tensor:
-        """Turn the checkpoint's tensor into ours, as a view where that serves as well.
+        """Convert the checkpoint's tensor to ours, as a view if that is as fast.
 
-        A transposed view reads wide matrices as fast as their own layout does; the others it reads
-        1.3 to 1.5 times as slowly, which repays a copy within a few texts.
+        A transposed view of a matrix with more rows than columns is as fast as a contiguous one.
+        Otherwise it is 1.3 to 1.5 times slower, so it is copied.
         """
         if self.rule.row:
             tensor = tensor.squeeze(0)
@@ -75,7 +75,7 @@ class WeightSource:
         return tensor[self.part * size : (self.part + 1) * size]
 
     def combine(self, parts: list[Tensor]) -> Tensor:
-        """Turn our tensors, in the order of the rule, into the checkpoint's."""
+        """Convert our tensors, in the order of the rule, to the checkpoint's."""
         tensor = torch.cat(parts) if self.parts > 1 else parts[0]
         if self.rule.transpose and tensor.dim() == 2:
             tensor = tensor.t()
@@ -83,7 +83,7 @@ class WeightSource:
 
 
 def matches(template: str, name: str) -> bool:
-    """Tell whether a name is one that a template of a table stands for.
+    """Return whether a name matches the template of a rule.
 
     >>> matches("h.{n}.ln_1.*", "h.11.ln_1.bias")
     True
@@ -105,10 +105,10 @@ class NameTable:
                 self._forward.append((_pattern(name), rule, part))
 
     def source(self, ours: str) -> WeightSource:
-        """Find where one of our tensors stands in a checkpoint.
+        """Find the published tensor that holds one of ours.
 
         Raises:
-            KeyError: No rule names it (a mistake in the table).
+            KeyError: No rule matches it (an error in the table).
         """
         for pattern, rule, part in self._forward:
             match = pattern.fullmatch(ours)
@@ -127,7 +127,7 @@ def _pattern(template: str) -> re.Pattern[str]:
 
 
 def _fill(template: str, match: re.Match[str]) -> str:
-    """Put the layer number and `weight` or `bias` of a match into a name.
+    """Insert the layer number and `weight` or `bias` of a match into a name.
 
     >>> _fill("h.{n}.ln_1.*", re.match(r"(?P<n>.) (?P<kind>.*)", "3 bias"))
     'h.3.ln_1.bias'

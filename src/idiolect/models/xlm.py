@@ -33,7 +33,7 @@ def _configure(fields: Fields) -> dict[str, Any]:
 
 _RULES = (
     Rule("embeddings.weight", "tokens.weight"),
-    # Sinusoidal positions are stored like learned ones, so both load as a table.
+    # Sinusoidal positions are stored like learned ones, so both are loaded as a table.
     Rule("position_embeddings.weight", "encoder.table.weight"),
     Rule("lang_embeddings.weight", "languages.weight"),
     Rule("layer_norm_emb.*", "encoder.embedding_norm.*"),

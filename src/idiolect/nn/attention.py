@@ -1,12 +1,12 @@
-"""Multi-head attention, and what each query may see.
+"""Multi-head attention, and which keys each query may attend to.
 
-Batches come in two forms, and everything but attention treats them alike:
+Batches have one of two layouts; only attention distinguishes them:
 
-    grid    (batch, length, width), padding and document borders told by a mask
-    packed  (tokens, width), no padding at all: `spans` say where each document begins and ends
+    grid    (batch, length, width); a mask marks padding and document boundaries
+    packed  (tokens, width), without padding; `spans` give the first and last token of each document
 
-Attention over a packed batch goes document by document. That costs no mask, no work on padding and
-none across documents, so it is what CPUs get whenever a batch holds padding.
+Attention over a packed batch runs document by document. It needs no mask and does no work on
+padding or across documents, so CPUs use it for every batch with padding.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from idiolect.nn.basic import Linear, RMSNorm
+from idiolect.nn.basic import Linear, RMSNorm, dropout_rate
 from idiolect.nn.cache import LayerCache
 from idiolect.nn.config import TransformerConfig
 from idiolect.nn.position import RelativeTable, rotate
@@ -31,30 +31,30 @@ Span = tuple[int, int]
 
 @dataclass(kw_only=True)
 class Visibility:
-    """What the queries of one forward pass may see of its keys."""
+    """Which keys the queries of one forward pass may attend to."""
 
     causal: bool
     """No key after the query."""
     query_positions: Tensor
-    """Place of each query in its text. Shape: (queries,) or (batch, queries)."""
+    """Position of each query in its text. Shape: (queries,) or (batch, queries)."""
     key_positions: Tensor
-    """Place of each key in its text. Shape: (keys,) or (batch, keys)."""
+    """Position of each key in its text. Shape: (keys,) or (batch, keys)."""
     query_documents: Tensor | None = None
-    """Grid only: which document each query belongs to, 0 for padding. Shape: (batch, queries)."""
+    """Grid only: document number of each query, 0 for padding. Shape: (batch, queries)."""
     key_documents: Tensor | None = None
-    """The same for the keys; a query sees the keys of its own document. Shape: (batch, keys)."""
+    """Document number of each key; queries attend to their own document. Shape: (batch, keys)."""
     bias: Tensor | None = None
-    """Added to the scores. Shape: (heads, queries, keys), or with the batch before it."""
+    """Added to the scores. Shape: (heads, queries, keys) or (batch, heads, queries, keys)."""
     spans: Sequence[tuple[Span, Span]] | None = None
-    """Packed only: where each document's queries and keys stand."""
+    """Packed only: the spans of each document's queries and keys."""
     _masks: dict[int | None, Tensor | None] = field(default_factory=dict)
 
     def mask(self, window: int | None, like: Tensor) -> tuple[Tensor | None, bool]:
         """Return a mask for `scaled_dot_product_attention` or none, and whether it is causal.
 
         Args:
-            window: How many keys back a query sees, itself counted; `None` for all.
-            like: A tensor of the scores' type and device.
+            window: Number of keys a query attends to, counting itself; `None` for all.
+            like: A tensor with the dtype and device of the scores.
         """
         queries, keys = self.query_positions.shape[-1], self.key_positions.shape[-1]
         narrow = window is not None and window < keys
@@ -85,7 +85,7 @@ class Visibility:
         if self.key_documents is not None:
             same = self._same_document()
             visible = same if visible is None else visible & same
-            # A padding query would see nothing, and a softmax over nothing is not a number.
+            # A padding query has no visible key, and softmax over none is NaN.
             visible = visible | ~visible.any(-1, keepdim=True)
         if self.bias is None:
             return visible
@@ -102,10 +102,10 @@ class Visibility:
 
 
 class Attention(nn.Module):
-    """Scaled dot-product attention with heads (Vaswani et al. 2017, 1706.03762).
+    """Multi-head scaled dot-product attention (Vaswani et al. 2017, 1706.03762).
 
-    Key/value heads may be fewer than query heads (Ainslie et al. 2023, 2305.13245). Without
-    `memory` a text attends to itself; with it, to another text (cross-attention).
+    There may be fewer key/value heads than query heads (grouped-query attention, Ainslie et al.
+    2023, 2305.13245). With `memory` it is cross-attention, without it self-attention.
     """
 
     def __init__(
@@ -129,7 +129,7 @@ class Attention(nn.Module):
         self.dropout = config.attention_dropout
         self.scale = config.score_scale
         if self.scale is None:
-            # Untied positions give the other half of the score.
+            # Untied positions contribute the other half of the score.
             parts = 2 if config.position == "untied" and not cross else 1
             self.scale = (parts * self.width) ** -0.5
 
@@ -142,16 +142,16 @@ class Attention(nn.Module):
         rotation: tuple[Tensor, Tensor] | None = None,
         cache: LayerCache | None = None,
     ) -> Tensor:
-        """Let each token gather from what it sees.
+        """Attend.
 
         Shape: x (batch, length, width) or packed (tokens, width); memory likewise; result as x.
 
         Args:
-            x: Where the queries come from.
-            visibility: What they may see.
-            memory: Where keys and values come from; `x` where it is `None`.
+            x: Source of the queries.
+            visibility: Which keys they may attend to.
+            memory: Source of keys and values for cross-attention; by default `x`.
             rotation: Rotary cosines and sines of the queries (and keys).
-            cache: Earlier keys and values. For cross-attention it is filled once, then only read.
+            cache: Earlier keys and values. Cross-attention fills it once and then only reads it.
         """
         query = self.query(x).view(*x.shape[:-1], self.heads, self.width)
         if self.query_norm is not None:
@@ -163,18 +163,18 @@ class Attention(nn.Module):
             return self._finish(self._attend_spans(query, key, value, visibility))
 
         query = query.transpose(1, 2)
-        known = cache.read() if cache is not None and memory is not None else None
-        if known is None:
+        cached = cache.read() if cache is not None and memory is not None else None
+        if cached is None:
             key, value = self._keys_values(x if memory is None else memory, rotation)
             key, value = key.transpose(1, 2), value.transpose(1, 2)
             if cache is not None:
                 key, value = cache.append(key, value)
         else:
-            key, value = known
+            key, value = cached
         mask, causal = visibility.mask(self.window, query)
         positions = visibility.query_positions, visibility.key_positions
-        gathered = self._attend(query, key, value, mask, causal, positions)
-        return self._finish(gathered.transpose(1, 2))
+        attended = self._attend(query, key, value, mask, causal, positions)
+        return self._finish(attended.transpose(1, 2))
 
     def _keys_values(
         self, x: Tensor, rotation: tuple[Tensor, Tensor] | None
@@ -187,21 +187,21 @@ class Attention(nn.Module):
             key = rotate(key, rotation)
         return key, self.value(x).view(heads)
 
-    def _finish(self, gathered: Tensor) -> Tensor:
-        result: Tensor = self.output(gathered.flatten(-2))
+    def _finish(self, attended: Tensor) -> Tensor:
+        result: Tensor = self.output(attended.flatten(-2))
         return result
 
     def _attend_spans(
         self, query: Tensor, key: Tensor, value: Tensor, visibility: Visibility
     ) -> Tensor:
-        """Attend document by document, those of one length together.
+        """Attend document by document; neighbours of equal length are one batch.
 
         Shape: (tokens, heads, width), all three and the result.
         """
         assert visibility.spans is not None
         mask, causal = visibility.mask(self.window, query)
         positions = visibility.query_positions, visibility.key_positions
-        gathered = []
+        attended = []
         for count, (start, end), (key_start, key_end) in _runs(visibility.spans):
             length, key_length = (end - start) // count, (key_end - key_start) // count
             one = self._attend(
@@ -212,8 +212,8 @@ class Attention(nn.Module):
                 causal,
                 (positions[0][:length], positions[1][:key_length]),
             )
-            gathered.append(one.transpose(1, 2).flatten(0, 1))
-        return torch.cat(gathered) if gathered else torch.empty_like(query)
+            attended.append(one.transpose(1, 2).flatten(0, 1))
+        return torch.cat(attended) if attended else torch.empty_like(query)
 
     def _attend(
         self,
@@ -228,18 +228,18 @@ class Attention(nn.Module):
         if self.relative_keys is not None:
             return self._attend_relative(query, key, value, mask, causal, positions)
         shared = self.heads // self.key_heads
-        dropout = self.dropout if self.training else 0.0
+        dropout = dropout_rate(self.dropout, self.training)
         if (
             shared > 1
             and query.shape[2] == 1
             and (mask is None or mask.dim() == 2 or mask.shape[-3] == 1)
         ):
-            # One new token: heads that share keys become queries of one head, nothing is copied.
+            # One new token: heads that share keys become queries of one head, without a copy.
             folded = query.view(query.shape[0], self.key_heads, shared, self.width)
-            gathered = F.scaled_dot_product_attention(
+            attended = F.scaled_dot_product_attention(
                 folded, key, value, attn_mask=mask, dropout_p=dropout, scale=self.scale
             )
-            return gathered.reshape(query.shape)
+            return attended.reshape(query.shape)
         if shared > 1:
             key, value = key.repeat_interleave(shared, 1), value.repeat_interleave(shared, 1)
         return F.scaled_dot_product_attention(
@@ -255,13 +255,13 @@ class Attention(nn.Module):
         causal: bool,
         positions: tuple[Tensor, Tensor],
     ) -> Tensor:
-        """Attend with a vector for each distance added to keys and values (Shaw et al. 2018)."""
+        """Attend with a vector per distance added to keys and values (Shaw et al. 2018)."""
         assert self.relative_keys is not None
         assert self.relative_values is not None
         assert self.scale is not None
         shared = self.heads // self.key_heads
         key, value = key.repeat_interleave(shared, 1), value.repeat_interleave(shared, 1)
-        # Texts that begin at other columns have other distances, so a batch of vectors.
+        # With left padding, distances differ between the texts of a batch.
         pairs = "bqk" if positions[0].dim() == 2 else "qk"
         relative_keys = self.relative_keys(*positions)
         relative_values = self.relative_values(*positions)
@@ -269,16 +269,16 @@ class Attention(nn.Module):
         scores = scores + torch.einsum(f"bhqd,{pairs}d->bhqk", query, relative_keys)
         scores = scores * self.scale
         if causal:
-            later = positions[1] > positions[0][:, None]
-            scores = scores.masked_fill(later, float("-inf"))
+            future = positions[1] > positions[0][:, None]
+            scores = scores.masked_fill(future, float("-inf"))
         elif mask is not None:
             scores = scores.masked_fill(~mask, float("-inf"))
-        weights = F.dropout(scores.softmax(-1), self.dropout, self.training)
+        weights = F.dropout(scores.softmax(-1), dropout_rate(self.dropout, self.training))
         return weights @ value + torch.einsum(f"bhqk,{pairs}d->bhqd", weights, relative_values)
 
 
 def _runs(spans: Sequence[tuple[Span, Span]]) -> list[tuple[int, Span, Span]]:
-    """Join neighbouring documents of one length: how many, and where they begin and end.
+    """Join neighbouring documents of equal length into runs: count, query span, key span.
 
     >>> _runs([((0, 2), (0, 3)), ((2, 4), (3, 6)), ((4, 5), (6, 9))])
     [(2, (0, 4), (0, 6)), (1, (4, 5), (6, 9))]

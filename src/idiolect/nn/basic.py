@@ -1,11 +1,10 @@
-"""Linear maps, norms, activations and the feed-forward layer.
+"""Linear maps, norms, activations, dropout and the feed-forward layer.
 
-Notable: on a CPU `linear` goes through oneDNN instead of the default matrix library. For one row
-against a (50257, 768) matrix that is about twice as fast, since the default gemv reads memory with
-one thread; for thousands of rows it is 1.1 to 1.4 times as fast, forward and backward alike.
-Weights that are transposed views stay with the default library: oneDNN reorders the whole matrix at
-every call, which only the thousands of rows of a backward pass repay. The operator is torch's own,
-but no public one; where a release lacks it, everything goes through `F.linear`.
+On a CPU `linear` uses oneDNN instead of torch's default matrix library. For one row and a
+(50257, 768) matrix it is about twice as fast, since the default gemv reads memory with one thread.
+For thousands of rows it is 1.1 to 1.4 times as fast, forward and backward. Weights that are
+transposed views use the default library: oneDNN would reorder the whole matrix at every call. The
+operator is private to torch; in a release without it, `F.linear` is used.
 """
 
 from __future__ import annotations
@@ -21,19 +20,28 @@ from torch.autograd.function import once_differentiable
 
 from idiolect.nn.config import Activation, NormKind
 
-__all__ = ["FeedForward", "Linear", "RMSNorm", "activate", "linear", "make_norm"]
+__all__ = [
+    "Dropout",
+    "FeedForward",
+    "Linear",
+    "RMSNorm",
+    "activate",
+    "dropout_rate",
+    "linear",
+    "make_norm",
+]
 
 _ONEDNN = torch.backends.mkldnn.is_available() and hasattr(  # type: ignore[no-untyped-call]
     torch.ops.mkldnn, "_linear_pointwise"
 )
 _FEW = 1 << 18
-"""Fewer weights than this fit the caches, where a oneDNN call costs more than it saves."""
+"""Fewer weights than this fit the caches, where a oneDNN call costs more time than it saves."""
 _MANY = 64
-"""Fewer rows than this do not repay the detour through Python that differentiation takes."""
+"""With fewer rows than this, the Python overhead of the autograd function outweighs the gain."""
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Return x·weightᵀ + bias by the fastest kernel at hand.
+    """Return x·weightᵀ + bias, computed by the fastest available kernel.
 
     Shape: x (…, in), weight (out, in), bias (out), result (…, out).
     """
@@ -50,7 +58,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def _fits_onednn(x: Tensor, weight: Tensor) -> bool:
-    """Tell whether oneDNN may take a product: float32 on a CPU, in eager mode, in plain layout."""
+    """Return whether oneDNN can be used: float32 on a CPU, eager mode, contiguous weights."""
     return (
         _ONEDNN
         and x.dtype == torch.float32 == weight.dtype
@@ -67,7 +75,7 @@ def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 class _Product(torch.autograd.Function):
-    """`_product` with a backward pass; a frozen weight costs none and keeps no input alive."""
+    """`_product` with a backward pass that saves and computes nothing for frozen weights."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -88,7 +96,7 @@ class _Product(torch.autograd.Function):
 
 
 class Linear(nn.Linear):
-    """A dense map whose forward pass is `linear`."""
+    """A linear layer whose forward pass is `linear`."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Map the last dimension. Shape: (…, in) to (…, out)."""
@@ -114,7 +122,7 @@ class RMSNorm(nn.Module):
 
 
 def make_norm(kind: NormKind, width: int, *, epsilon: float) -> nn.Module:
-    """Build the norm of the given kind over the last dimension."""
+    """Build a norm over the last dimension."""
     if kind == "layer":
         return nn.LayerNorm(width, eps=epsilon)
     return RMSNorm(width, epsilon=epsilon)
@@ -133,8 +141,33 @@ def activate(kind: Activation, x: Tensor) -> Tensor:
     return _ACTIVATIONS[kind](x)
 
 
+def dropout_rate(rate: float, training: bool) -> float:
+    """Return the rate that applies now: zero outside training and in `torch.inference_mode`.
+
+    Inference mode belongs to a thread, a module's training mode to all of them. Encoding therefore
+    never switches a network that another thread may be using.
+    """
+    return rate if training and not torch.is_inference_mode_enabled() else 0.0
+
+
+class Dropout(nn.Module):
+    """Set random elements to zero in training, and scale the others by 1 / (1 - rate).
+
+    Shape: (…) to (…).
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply it, unless `dropout_rate` is zero."""
+        rate = dropout_rate(self.rate, self.training)
+        return F.dropout(x, rate) if rate else x
+
+
 class FeedForward(nn.Module):
-    """Widen, activate, narrow; with `gated`, the activation gates a second widening.
+    """Two linear layers with an activation between; with `gated`, a gated linear unit.
 
     Shape: (…, width) to (…, width).
     """
@@ -154,10 +187,10 @@ class FeedForward(nn.Module):
         self.gate = Linear(width, inner, bias=bias) if gated else None
         self.up = Linear(width, inner, bias=bias)
         self.down = Linear(inner, width, bias=bias)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map each position by itself."""
+        """Transform each position independently."""
         if self.gate is None:
             inner = activate(self.activation, self.up(x))
         else:

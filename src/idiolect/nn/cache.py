@@ -1,4 +1,4 @@
-"""Keys and values of the tokens already read, so that a decoder reads each token once."""
+"""Key/value caches, so that a decoder processes each token once."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ __all__ = ["Cache", "LayerCache"]
 class LayerCache:
     """Keys and values of one attention. Shape: (batch, key heads, length, head width).
 
-    The buffers are larger than what they hold and double when full, so that a step copies only the
-    new token instead of everything before it.
+    Buffers have spare capacity and double when full, so that a step copies only the new token.
     """
 
     def __init__(self) -> None:
@@ -22,8 +21,8 @@ class LayerCache:
     def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Add new tokens at the end; return all keys and all values (views, not copies)."""
         end = self.length + keys.shape[2]
-        self._keys = _room(self._keys, keys, self.length, end)
-        self._values = _room(self._values, values, self.length, end)
+        self._keys = _reserve(self._keys, keys, self.length, end)
+        self._values = _reserve(self._values, values, self.length, end)
         self._keys[:, :, self.length : end] = keys
         self._values[:, :, self.length : end] = values
         self.length = end
@@ -41,7 +40,8 @@ class LayerCache:
             self._keys, self._values = self._keys[rows], self._values[rows]
 
 
-def _room(buffer: Tensor | None, like: Tensor, used: int, needed: int) -> Tensor:
+def _reserve(buffer: Tensor | None, like: Tensor, used: int, needed: int) -> Tensor:
+    """Return a buffer with space for `needed` tokens that keeps the first `used` ones."""
     if buffer is not None and buffer.shape[2] >= needed:
         return buffer
     batch, heads, _, width = like.shape
@@ -52,7 +52,7 @@ def _room(buffer: Tensor | None, like: Tensor, used: int, needed: int) -> Tensor
 
 
 class Cache:
-    """The caches of a decoder's layers, and the encoder's output where there is one."""
+    """The caches of a decoder's layers, and the encoder's output of an encoder-decoder network."""
 
     def __init__(self) -> None:
         self._own: list[LayerCache] = []
@@ -61,7 +61,7 @@ class Cache:
         """The encoder's hidden states, kept from the first step. Shape: (batch, length, width)."""
 
     def layer(self, index: int) -> tuple[LayerCache, LayerCache]:
-        """Return the caches of a layer: of its self-attention and of its cross-attention."""
+        """Return the caches of a layer's self-attention and cross-attention."""
         while len(self._own) <= index:
             self._own.append(LayerCache())
             self._cross.append(LayerCache())
@@ -69,7 +69,7 @@ class Cache:
 
     @property
     def length(self) -> int:
-        """How many tokens have been read."""
+        """Number of cached tokens."""
         return self._own[0].length if self._own else 0
 
     def select(self, rows: Tensor) -> None:

@@ -1,7 +1,7 @@
-"""What a Transformer is made of: one frozen dataclass that describes every family.
+"""The configuration of a Transformer: one frozen dataclass that describes every family.
 
-A family is a set of values here; no code asks for a model's name. The defaults are those of a
-pre-norm, learned-position decoder in the manner of GPT-2.
+A family is a set of values; no code branches on a model's name. The defaults describe a pre-norm
+decoder with learned positions, as in GPT-2.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PoolKind = Literal["none", "first", "last", "end"]
 Task = Literal["language", "next_sentence", "sequence", "token", "span", "reward"]
 
 
-_LOWEST = {
+_MINIMUM = {
     "vocabulary": 1,
     "width": 1,
     "heads": 1,
@@ -52,23 +52,24 @@ _LOWEST = {
 
 @dataclass(frozen=True, kw_only=True)
 class RotaryScaling:
-    """How rotary frequencies are stretched beyond the length a model was trained on."""
+    """How rotary frequencies are scaled for texts longer than in pre-training."""
 
     kind: Literal["linear", "yarn", "llama3"]
     """`linear`: every frequency is divided by `factor` (Chen et al. 2023, position interpolation);
-    `yarn`: only the slow ones, and the scores are rescaled (Peng et al. 2023, 2309.00071);
-    `llama3`: only wavelengths longer than a band are divided (Llama 3.1)."""
+    `yarn`: only low frequencies are, and scores are rescaled (Peng et al. 2023, 2309.00071);
+    `llama3`: only wavelengths above a band are (Llama 3.1)."""
     factor: float
-    """How many times longer the texts may become."""
+    """By how much the length of texts may grow."""
     trained_length: int = 0
     """The length of pre-training, in tokens (yarn and llama3)."""
     fast: float = 32.0
-    """yarn: turns within `trained_length` above which a frequency is left alone (its beta_fast);
-    llama3: the same, as its `high_freq_factor`."""
+    """Rotations within `trained_length` above which a frequency is unchanged (yarn: beta_fast,
+    llama3: `high_freq_factor`)."""
     slow: float = 1.0
-    """yarn: turns below which it is fully divided (beta_slow); llama3: `low_freq_factor`."""
+    """Rotations below which a frequency is fully divided (yarn: beta_slow, llama3:
+    `low_freq_factor`)."""
     attention_factor: float | None = None
-    """yarn: factor on cosines and sines; `None` gives 0.1·ln(factor) + 1."""
+    """yarn: factor on cosines and sines (`None`: 0.1·ln(factor) + 1)."""
     rounded: bool = True
     """yarn: whether the ends of the ramp are rounded to whole dimensions."""
 
@@ -77,18 +78,18 @@ class RotaryScaling:
             raise ConfigError(f"a rotary scaling by {self.factor}", hint="at least 1")
         if self.kind != "linear" and not (self.trained_length > 0 and self.fast > self.slow > 0):
             raise ConfigError(
-                f"rotary scaling {self.kind} with the length {self.trained_length} and turns from "
-                f"{self.slow} to {self.fast}",
-                hint="give the trained length, and a fast limit above the slow one",
+                f"rotary scaling {self.kind} with trained_length {self.trained_length}, slow "
+                f"{self.slow} and fast {self.fast}",
+                hint="set trained_length, and fast above slow",
             )
 
 
 @dataclass(frozen=True, kw_only=True)
 class TransformerConfig:
-    """Shape and wiring of one Transformer: encoder, decoder, or both.
+    """The architecture of a Transformer: encoder, decoder, or both.
 
     Raises:
-        ConfigError: A value is unknown, or two values do not fit together.
+        ConfigError: A value is unknown or out of range, or two values contradict each other.
     """
 
     vocabulary: int
@@ -96,17 +97,17 @@ class TransformerConfig:
     width: int
     """Size of the hidden states."""
     heads: int
-    """Query heads."""
+    """Attention heads (query heads)."""
     inner: int
-    """Size of the feed-forward layer's inside."""
+    """Size of the feed-forward layer's intermediate activations."""
     encoder_layers: int = 0
-    """Layers that see the whole text."""
+    """Layers with bidirectional attention."""
     decoder_layers: int = 0
-    """Layers that see only what came before; with an encoder they also read its output."""
+    """Layers with causal attention; with an encoder, also with cross-attention to its output."""
     kv_heads: int | None = None
-    """Key/value heads, each shared by `heads / kv_heads` query heads (`None`: as `heads`)."""
+    """Key/value heads, each shared by `heads / kv_heads` attention heads (`None`: `heads`)."""
     head_width: int | None = None
-    """Size of one head (`None`: `width / heads`)."""
+    """Size of one attention head (`None`: `width / heads`)."""
 
     norm: NormKind = "layer"
     """`layer`: mean and variance; `rms`: root mean square only, no bias."""
@@ -119,12 +120,13 @@ class TransformerConfig:
     final_norm: bool = True
     """Norm after the last layer."""
     qk_norm: bool = False
-    """RMS norm over each query and key head (Qwen3)."""
+    """RMS norm over the queries and keys of each attention head (Qwen3)."""
 
     activation: Activation = "gelu"
     """`gelu` by the error function, `gelu_tanh` by its tanh approximation, `relu`, `silu`."""
     gated: bool = False
-    """Feed-forward as activation(x·G) · (x·U) before the way out (Shazeer 2020, 2002.05202)."""
+    """Gated linear unit, activation(x·G) · (x·U), before the last matrix (Shazeer 2020,
+    2002.05202)."""
     query_bias: bool = True
     """Biases on the query, key and value projections."""
     output_bias: bool = True
@@ -137,24 +139,25 @@ class TransformerConfig:
     `buckets` (T5), `alibi` and `untied` (TUPE) add to the scores; `shaw` adds relative keys and
     values inside each layer."""
     max_positions: int = 0
-    """Rows of the learned table, offset not counted; for other kinds the length of pre-training,
-    0 where nothing bounds it."""
+    """Rows of the learned table, without the offset; for other kinds the length of pre-training
+    (0: unlimited)."""
     position_offset: int = 0
     """First row used by the first token (2 in RoBERTa, BART, XGLM)."""
     sinusoid_interleaved: bool = True
-    """Sines and cosines in turn, as the paper writes them; else all sines, then all cosines, with
-    the slightly different frequencies of tensor2tensor and fairseq."""
+    """Alternate sines and cosines, as in the paper; otherwise all sines, then all cosines, with the
+    slightly different frequencies of tensor2tensor and fairseq."""
     rotary_base: float = 10_000.0
     """Base of the rotary frequencies (theta)."""
     rotary_scaling: RotaryScaling | None = None
-    """Stretching for longer texts."""
+    """Scaling for longer texts."""
     relative_buckets: int = 32
-    """T5 and TUPE: how many distance classes; Shaw: 2·k + 1 with distances clipped at ±k."""
+    """T5 and TUPE: number of distance classes; Shaw: 2·k + 1 with distances clipped at ±k."""
     relative_distance: int = 128
-    """T5 and TUPE: the distance from which all share the last class."""
+    """T5 and TUPE: the distance from which all are in the last class."""
     windows: tuple[int | None, ...] = ()
-    """For each layer how many keys back a query sees, itself counted (`None`: all). Repeated over
-    the layers: `(None, 128)` alternates dense and locally banded attention, as in GPT-3."""
+    """Attention window of each layer: the number of keys a query attends to, counting itself
+    (`None`: all). Repeated over the layers: `(None, 128)` alternates dense and locally banded
+    attention, as in GPT-3."""
 
     score_scale: float | None = None
     """Factor on query·key (`None`: head_width^-0.5; T5: 1)."""
@@ -174,17 +177,17 @@ class TransformerConfig:
     """Inside the feed-forward layer, after the activation."""
 
     tasks: tuple[Task, ...] = ("language",)
-    """Heads on top; the first gives `logits`."""
+    """Task heads on top of the network; the first computes `logits`."""
     tied: bool = True
-    """The language-model head is the token embedding."""
+    """Whether the language-model head shares the weights of the token embedding."""
     head_transform: bool = False
     """Dense, activation and norm before the language-model head (BERT)."""
     head_activation: Activation | None = None
-    """The activation in that transform, where it is not the layers' own (RoBERTa: always gelu)."""
+    """The activation in that transform (`None`: `activation`; RoBERTa: always gelu)."""
     head_bias: bool = False
     """A bias on the vocabulary logits (BERT, XLM, BART)."""
     pool: PoolKind = "none"
-    """Which token stands for a text: the `first`, the `last` real one, or the last `end` token."""
+    """Which token represents a text: the `first`, the `last` real one, or the last `end` token."""
     pool_dense: bool = False
     """A dense layer with tanh on that token (BERT's pooler)."""
     labels: int = 2
@@ -194,12 +197,12 @@ class TransformerConfig:
     end_id: int | None = None
     """Id of the token that `pool="end"` looks for."""
     pad_id: int | None = None
-    """Id that fills batches; its embedding row receives no gradient."""
+    """Padding id; its embedding row receives no gradient."""
     start_id: int | None = None
-    """Id a decoder with an encoder starts from; `None`: the text's own last token."""
+    """First id of the decoder of an encoder-decoder network (`None`: the text's last token)."""
     shift_last: bool = False
-    """What a decoder reads by default is its text behind the text's own last token, and not behind
-    the start id (mBART, where that is the code of the language)."""
+    """Start the default decoder input with the text's last token instead of the start id (mBART,
+    where that token is the language code)."""
 
     def __post_init__(self) -> None:
         for name, kind in (
@@ -219,9 +222,9 @@ class TransformerConfig:
                 raise ConfigError(
                     f"unknown task {task!r}", hint="one of " + ", ".join(get_args(Task))
                 )
-        for name, lowest in _LOWEST.items():
-            if not getattr(self, name) >= lowest:
-                raise ConfigError(f"{name} is {getattr(self, name)}", hint=f"at least {lowest}")
+        for name, minimum in _MINIMUM.items():
+            if not getattr(self, name) >= minimum:
+                raise ConfigError(f"{name} is {getattr(self, name)}", hint=f"at least {minimum}")
         for name in ("dropout", "attention_dropout", "inner_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(
@@ -232,10 +235,12 @@ class TransformerConfig:
                 "a Transformer without layers", hint="set encoder_layers or decoder_layers"
             )
         if self.head_width is None and self.width % self.heads:
-            raise ConfigError(f"width {self.width} is not a multiple of the {self.heads} heads")
+            raise ConfigError(
+                f"width {self.width} is not a multiple of the {self.heads} attention heads"
+            )
         if self.heads % self.key_heads:
             raise ConfigError(
-                f"{self.heads} query heads cannot share {self.key_heads} key/value heads evenly"
+                f"{self.heads} attention heads cannot share {self.key_heads} key/value heads evenly"
             )
         self._check_positions()
         if not all(w is None or (isinstance(w, int) and w >= 1) for w in self.windows):
@@ -243,9 +248,7 @@ class TransformerConfig:
                 f"attention windows {self.windows}", hint="at least 1, or None for all"
             )
         if self.pool == "end" and self.end_id is None:
-            raise ConfigError(
-                "the end token stands for a text, and there is none", hint="set end_id"
-            )
+            raise ConfigError("pooling by the end token without an end token", hint="set end_id")
 
     def _check_positions(self) -> None:
         if self.position in ("learned", "untied") and self.max_positions < 1:
@@ -253,14 +256,16 @@ class TransformerConfig:
                 f"{self.position} positions without a length", hint="set max_positions"
             )
         if self.position == "rotary" and self.score_width % 2:
-            raise ConfigError(f"rotary positions need an even head width, not {self.score_width}")
+            raise ConfigError(
+                f"rotary positions need an even attention head size, not {self.score_width}"
+            )
         if self.position == "shaw" and self.relative_buckets % 2 == 0:
             raise ConfigError(
                 f"relative_buckets is {self.relative_buckets}",
-                hint="Shaw's are odd: as many to the left as to the right, and one for no distance",
+                hint="Shaw's positions need an odd number: left, right and zero distances",
             )
         relative = self.position == "untied" and self.relative_buckets > 0
-        # A quarter of two-sided classes, half of one-sided ones, hold one distance each.
+        # A quarter of the classes (half in a decoder) hold one distance each.
         if (relative or self.position == "buckets") and not (
             4 <= self.relative_buckets < 2 * self.relative_distance
         ):
@@ -271,14 +276,14 @@ class TransformerConfig:
 
     @property
     def key_heads(self) -> int:
-        """Key/value heads, `kv_heads` or as many as query heads."""
+        """Key/value heads: `kv_heads`, by default `heads`."""
         return self.heads if self.kv_heads is None else self.kv_heads
 
     @property
     def score_width(self) -> int:
-        """Size of one head, `head_width` or `width / heads`."""
+        """Size of one attention head: `head_width`, by default `width / heads`."""
         return self.width // self.heads if self.head_width is None else self.head_width
 
     def window(self, layer: int) -> int | None:
-        """How many keys back the given layer sees, itself counted; `None` for all."""
+        """Return a layer's attention window, counting the query itself; `None` for all keys."""
         return self.windows[layer % len(self.windows)] if self.windows else None

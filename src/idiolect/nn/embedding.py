@@ -1,19 +1,16 @@
-"""A vocabulary that grows: original rows stay frozen, new ones are a parameter of their own.
+"""Extended vocabularies: original rows are frozen, added rows are a separate parameter.
 
-What is notable:
-
-- Freezing is exact, not a matter of zeroed gradients: no optimizer ever sees the original rows, so
-  no weight decay and no momentum moves them.
-- Nothing copies the original matrix. A lookup costs two gathers of the batch's size, and the only
-  gradient there is has the size of the new rows. The logits are two products side by side.
-- Rows are found by their ids. Published matrices often have more rows than the tokenizer has ids;
-  the first new ids then fall on such padding rows, which are left as they are and not read.
+- Freezing is exact. No optimizer sees the original rows, so neither weight decay nor momentum can
+  change them; zeroed gradients would not ensure that.
+- The original matrix is never copied. A lookup costs two gathers of the batch's size, and the
+  gradient has the size of the added rows. Logits are two matrix products, concatenated.
+- Published matrices often have more rows than the tokenizer has ids. The first added ids then
+  coincide with such padding rows, which are unchanged and unused.
 
        ids   0 … first_id-1        first_id … end_id-1         end_id …
-      rows   original[id]          added[id - first_id]        original[id], where it is that long
+      rows   original[id]          added[id - first_id]        original[id], if it is that long
 
-- The promise can be checked: `verify` compares a hash of the original rows with the one taken when
-  the vocabulary grew.
+- `verify` compares a hash of the original rows with the one taken when the vocabulary was extended.
 - The same class holds an embedding (V, width), an untied head (V, width) and a head's bias (V,).
 """
 
@@ -31,17 +28,17 @@ from idiolect.nn.basic import linear
 __all__ = ["ExtendedEmbedding", "ExtendedRows"]
 
 _HASHED_AT_ONCE = 8192
-"""Rows brought into float32 at once."""
+"""Rows converted to float32 at a time."""
 
 
 class ExtendedRows(nn.Module):
-    """One row, or one number, for each id: an original matrix and the rows added to it.
+    """One row (or one number) per id: an original matrix and the rows added to it.
 
     Shape: original (V, …), added (N, …).
 
     Args:
-        original: The published rows, kept as they are; frozen until somebody unfreezes them.
-        added: The rows of the new ids; they are trained.
+        original: The published rows, unchanged, and frozen unless unfrozen explicitly.
+        added: The rows of the new ids; trainable.
         first_id: The id of the first added row.
 
     Raises:
@@ -57,20 +54,20 @@ class ExtendedRows(nn.Module):
         if not 0 < first_id <= len(original):
             raise InputError(
                 f"the first new id is {first_id} and there are {len(original)} original rows",
-                hint="tokenizer and network do not belong together",
+                hint="use the tokenizer of this network",
             )
         self.original = nn.Parameter(original.detach(), requires_grad=False)
         """The published rows. (V, …)."""
         self.added = nn.Parameter(added.detach())
-        """The new rows; they may have a finer number format than the original ones. (N, …)."""
+        """The added rows; their dtype may be more precise than the original's. (N, …)."""
         self.first_id = first_id
         """The id of the first added row."""
         self.fingerprint = self.hash_original()
-        """SHA-256 of the original rows, as they were when the vocabulary grew."""
+        """SHA-256 of the original rows when the vocabulary was extended."""
 
     @property
     def end_id(self) -> int:
-        """The id after the last added row's."""
+        """The id after that of the last added row."""
         return self.first_id + len(self.added)
 
     def __len__(self) -> int:
@@ -78,14 +75,14 @@ class ExtendedRows(nn.Module):
         return max(len(self.original), self.end_id)
 
     def extra_repr(self) -> str:
-        """Tell the sizes; called by `repr`."""
+        """Return the sizes, for `repr`."""
         return f"{len(self.original)} original, {len(self.added)} added from id {self.first_id}"
 
     def hash_original(self, dtype: torch.dtype | None = None) -> str:
         """Return the SHA-256 of the rows below `first_id`, as float32 in little-endian order.
 
         Args:
-            dtype: The number format they are first brought to; by default they stay as they are.
+            dtype: Convert the rows to this dtype first; by default they keep theirs.
         """
         digest = hashlib.sha256()
         for rows in torch.split(self.original.detach()[: self.first_id], _HASHED_AT_ONCE):
@@ -94,15 +91,15 @@ class ExtendedRows(nn.Module):
         return digest.hexdigest()
 
     def verify(self) -> None:
-        """Check that the original rows are what they were, unless somebody has unfrozen them.
+        """Check that the original rows are unchanged, unless they are unfrozen.
 
         Raises:
-            VerificationError: They have changed.
+            VerificationError: They changed.
         """
         if not self.original.requires_grad and self.hash_original() != self.fingerprint:
             raise VerificationError(
                 "original rows of the vocabulary have changed, though they are frozen",
-                hint="something wrote into them; go back to the last checkpoint",
+                hint="load the last checkpoint",
             )
 
     def lookup(self, ids: Tensor, *, padding_idx: int | None = None) -> Tensor:
@@ -111,41 +108,41 @@ class ExtendedRows(nn.Module):
         Shape: ids (…), result (…, width).
 
         Args:
-            ids: Which rows.
-            padding_idx: An original row that never receives a gradient, should the original rows
-                be unfrozen.
+            ids: The ids.
+            padding_idx: An original row that receives no gradient even if the original rows are
+                unfrozen.
         """
-        new = (ids >= self.first_id) & (ids < self.end_id)
-        old_rows = F.embedding(ids.masked_fill(new, 0), self.original, padding_idx)
-        # Old ids take some added row, whose gradient there is zero; any will do, and spreading
-        # them spares the backward pass a thousand sums into one row.
-        places = torch.where(new, ids - self.first_id, ids % len(self.added))
-        new_rows = F.embedding(places, self.added).to(old_rows.dtype)
-        return torch.where(new.unsqueeze(-1), new_rows, old_rows)
+        is_added = (ids >= self.first_id) & (ids < self.end_id)
+        original_rows = F.embedding(ids.masked_fill(is_added, 0), self.original, padding_idx)
+        # Original ids look up some added row too, with zero gradient. Spreading them over the rows
+        # avoids a backward pass that sums thousands of zeros into one row.
+        rows = torch.where(is_added, ids - self.first_id, ids % len(self.added))
+        added_rows = F.embedding(rows, self.added).to(original_rows.dtype)
+        return torch.where(is_added.unsqueeze(-1), added_rows, original_rows)
 
     def score(self, hidden: Tensor, bias: ExtendedRows | None = None) -> Tensor:
-        """Multiply hidden states with every row.
+        """Multiply hidden states by every row.
 
-        The product with the original matrix is the very one that was made before it grew, so the
-        scores of old ids do not change by a bit.
+        The product with the original matrix is the same operation as without added rows, so the
+        scores of original ids are bit-identical.
 
         Shape: hidden (…, width), result (…, rows).
         """
-        old = linear(hidden, self.original, None if bias is None else bias.original)
-        new = linear(
+        original = linear(hidden, self.original, None if bias is None else bias.original)
+        added = linear(
             hidden,
             self.added.to(hidden.dtype),
             None if bias is None else bias.added.to(hidden.dtype),
         )
         if self.end_id <= len(self.original):
-            old[..., self.first_id : self.end_id] = new
-            return old
-        return torch.cat([old[..., : self.first_id], new], dim=-1)
+            original[..., self.first_id : self.end_id] = added
+            return original
+        return torch.cat([original[..., : self.first_id], added], dim=-1)
 
     def blocks(self) -> list[Tensor]:
-        """Return the rows of all ids in order, as two or three views that follow one another.
+        """Return the rows of all ids in order, as two or three consecutive views.
 
-        For sums over the vocabulary that never hold all scores at once.
+        Losses use them to sum over the vocabulary without holding all scores at once.
         """
         blocks = [self.original[: self.first_id], self.added]
         if self.end_id < len(self.original):
@@ -153,18 +150,18 @@ class ExtendedRows(nn.Module):
         return blocks
 
     def joined(self) -> Tensor:
-        """Return a copy of all rows as one matrix, in the number format of the original ones."""
+        """Return a copy of all rows as one matrix, in the dtype of the original ones."""
         return torch.cat([block.detach().to(self.original.dtype) for block in self.blocks()])
 
 
 class ExtendedEmbedding(nn.Module):
-    """An embedding whose original rows are frozen and whose new rows are trained.
+    """An embedding with frozen original rows and trainable added rows.
 
     Shape: ids (…) to (…, width).
 
     Args:
         weight: The rows.
-        padding_idx: The id that fills batches.
+        padding_idx: The padding id.
     """
 
     def __init__(self, weight: ExtendedRows, *, padding_idx: int | None = None) -> None:
@@ -179,7 +176,7 @@ class ExtendedEmbedding(nn.Module):
 
     @property
     def added(self) -> nn.Parameter:
-        """The new rows. (N, width)."""
+        """The added rows. (N, width)."""
         return self.weight.added
 
     @property

@@ -1,7 +1,7 @@
-"""What stands on top of the hidden states: one small module for each kind of answer.
+"""Task heads on top of the hidden states, and the pooler.
 
-Heads over tokens (`language`, `token`, `span`) read every hidden state; heads over texts
-(`next_sentence`, `sequence`, `reward`) read the one vector that `Pooler` makes of a text.
+Token-level heads (`language`, `token`, `span`) read every hidden state; text-level heads
+(`next_sentence`, `sequence`, `reward`) read the vector that `Pooler` computes for each text.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from idiolect.errors import ConfigError, InputError
-from idiolect.nn.basic import Linear, activate, linear, make_norm
+from idiolect.nn.basic import Dropout, Linear, activate, linear, make_norm
 from idiolect.nn.config import Task, TransformerConfig
 from idiolect.nn.embedding import ExtendedRows
 
@@ -27,14 +27,14 @@ __all__ = [
 
 
 class LanguageHead(nn.Module):
-    """Scores of every vocabulary entry at every position.
+    """Score every vocabulary entry at every position.
 
-    Tied, the rows of the token embedding are its weights (Press & Wolf 2017, 1608.05859); BERT puts
-    a dense layer, an activation and a norm before them, and a bias after.
+    A tied head shares the weights of the token embedding (Press & Wolf 2017, 1608.05859). BERT adds
+    a dense layer, an activation and a norm before it, and a bias after it.
     """
 
     weight: nn.Parameter | ExtendedRows | None
-    """The rows of an untied head."""
+    """The rows of an untied head; `None` if it is tied."""
     bias: nn.Parameter | ExtendedRows | None
     """Added to the scores."""
 
@@ -54,7 +54,7 @@ class LanguageHead(nn.Module):
         self.bias = nn.Parameter(torch.zeros(config.vocabulary)) if config.head_bias else None
 
     def transform(self, hidden: Tensor) -> Tensor:
-        """Return what the vocabulary rows are multiplied with. Shape: (…, width) to (…, width)."""
+        """Apply what precedes the vocabulary rows. Shape: (…, width) to (…, width)."""
         if self.dense is not None and self.norm is not None:
             hidden = self.norm(activate(self.activation, self.dense(hidden)))
         return hidden * self.scale if self.scale != 1.0 else hidden
@@ -66,7 +66,7 @@ class LanguageHead(nn.Module):
 
         Args:
             hidden: The network's hidden states.
-            rows: The token embedding, used where the head is tied.
+            rows: The token embedding, for a tied head.
         """
         weight, bias = rows if self.weight is None else self.weight, self.bias
         hidden = self.transform(hidden)
@@ -78,14 +78,14 @@ class LanguageHead(nn.Module):
 
 
 class Pooler(nn.Module):
-    """One vector a text: its first token, its last, or its last end token; then dense and tanh."""
+    """One vector per text: its first, last or last end token, then optionally dense and tanh."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.kind = config.pool
         self.end_id = config.end_id
         self.dense = Linear(config.width, config.width) if config.pool_dense else None
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, hidden: Tensor, ids: Tensor, mask: Tensor | None) -> Tensor:
         """Pick each text's token. Shape: (batch, length, width) to (batch, width)."""
@@ -94,27 +94,27 @@ class Pooler(nn.Module):
                 hidden[:, 0] if mask is None else self._pick(hidden, (mask > 0).int().argmax(-1))
             )
         else:
-            wanted = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask > 0
+            candidates = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask > 0
             if self.kind == "end":
-                wanted = wanted & (ids == self.end_id)
-                if ids.device.type == "cpu" and not bool(wanted.any(-1).all()):
+                candidates = candidates & (ids == self.end_id)
+                if ids.device.type == "cpu" and not bool(candidates.any(-1).all()):
                     raise InputError(
-                        f"a text without the token {self.end_id} that stands for it",
-                        hint="encode texts with their special tokens",
+                        f"a text without the end token {self.end_id}",
+                        hint="encode texts with special tokens",
                     )
-            place = torch.arange(ids.shape[1], device=ids.device)
-            picked = self._pick(hidden, (place * wanted).argmax(-1))
+            position = torch.arange(ids.shape[1], device=ids.device)
+            picked = self._pick(hidden, (position * candidates).argmax(-1))
         if self.dense is not None:
             picked = torch.tanh(self.dense(picked))
         return picked
 
     @staticmethod
-    def _pick(hidden: Tensor, place: Tensor) -> Tensor:
-        return hidden[torch.arange(hidden.shape[0], device=hidden.device), place]
+    def _pick(hidden: Tensor, position: Tensor) -> Tensor:
+        return hidden[torch.arange(hidden.shape[0], device=hidden.device), position]
 
 
 class NextSentenceHead(nn.Module):
-    """Does the second text follow the first? (BERT, 1810.04805)"""
+    """Classify whether the second text follows the first (BERT, 1810.04805)."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -127,11 +127,11 @@ class NextSentenceHead(nn.Module):
 
 
 class SequenceHead(nn.Module):
-    """Classes of a whole text."""
+    """Classify a text."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.output = Linear(config.width, config.labels, bias=config.label_bias)
 
     def forward(self, pooled: Tensor) -> Tensor:
@@ -141,11 +141,11 @@ class SequenceHead(nn.Module):
 
 
 class TokenHead(nn.Module):
-    """Classes of each token."""
+    """Classify each token."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.output = Linear(config.width, config.labels)
 
     def forward(self, hidden: Tensor) -> Tensor:
@@ -155,7 +155,7 @@ class TokenHead(nn.Module):
 
 
 class SpanHead(nn.Module):
-    """Where an answer starts and where it ends (extractive question answering)."""
+    """Score where an answer starts and ends (extractive question answering)."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -168,7 +168,7 @@ class SpanHead(nn.Module):
 
 
 class RewardHead(nn.Module):
-    """One number that says how good a text is (Ouyang et al. 2022, 2203.02155)."""
+    """A scalar reward of a text (Ouyang et al. 2022, 2203.02155)."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -194,8 +194,8 @@ def make_head(task: Task, config: TransformerConfig) -> nn.Module:
     """Build the head of a task.
 
     Raises:
-        ConfigError: The task reads a pooled vector and the configuration pools none.
+        ConfigError: The task needs pooling and the configuration has none.
     """
     if task in ("next_sentence", "sequence", "reward") and config.pool == "none":
-        raise ConfigError(f"the task {task!r} needs one vector a text", hint="set pool")
+        raise ConfigError(f"the task {task!r} needs pooling", hint="set pool")
     return _HEADS[task](config)

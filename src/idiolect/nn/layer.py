@@ -1,6 +1,6 @@
 """One layer: self-attention, cross-attention in a decoder that reads an encoder, feed-forward.
 
-Each sub-layer f is wrapped in a residual sum, and its norm n stands before or after:
+Each sub-layer f is wrapped in a residual sum, with its norm n before or after it:
 
     norm_first       x + f(n(x))       GPT-2, Llama, T5, mBART
     otherwise        n(x + f(x))       the first Transformer, BERT, GPT, BART
@@ -10,11 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from idiolect.nn.attention import Attention, Visibility
-from idiolect.nn.basic import FeedForward, make_norm
+from idiolect.nn.basic import Dropout, FeedForward, make_norm
 from idiolect.nn.cache import LayerCache
 from idiolect.nn.config import TransformerConfig
 
@@ -43,7 +42,7 @@ class Layer(nn.Module):
             dropout=config.inner_dropout,
         )
         self.feed_forward_norm = norm()
-        self.dropout = config.dropout
+        self.dropout = Dropout(config.dropout)
         self.norm_first = config.norm_first
 
     def forward(
@@ -56,7 +55,7 @@ class Layer(nn.Module):
         memory_visibility: Visibility | None = None,
         cache: tuple[LayerCache, LayerCache] | None = None,
     ) -> Tensor:
-        """Pass the hidden states through the layer; see `Attention.forward` for the arguments."""
+        """Run hidden states through the layer; see `Attention.forward` for the arguments."""
         own, other = cache if cache is not None else (None, None)
         x = self._residual(
             x,
@@ -70,9 +69,6 @@ class Layer(nn.Module):
             )
         return self._residual(x, self.feed_forward_norm, self.feed_forward)
 
-    def _residual(self, x: Tensor, norm: nn.Module, inside: Callable[[Tensor], Tensor]) -> Tensor:
-        change = inside(norm(x) if self.norm_first else x)
-        if self.training and self.dropout:
-            change = F.dropout(change, self.dropout)
-        x = x + change
+    def _residual(self, x: Tensor, norm: nn.Module, sublayer: Callable[[Tensor], Tensor]) -> Tensor:
+        x = x + self.dropout(sublayer(norm(x) if self.norm_first else x))
         return x if self.norm_first else norm(x)

@@ -1,8 +1,8 @@
-"""Low-rank adapters: a frozen linear map plus a product of two thin matrices that is trained.
+"""LoRA: a frozen linear layer plus a trainable product of two low-rank matrices.
 
-W·x becomes W·x + (alpha / rank)·B·A·x with A (rank, in) and B (out, rank); B starts at zero, so an
-adapted network begins as the network it was (Hu et al. 2021, 2106.09685). The adapted layer keeps
-the names `weight` and `bias`, so whatever reads the network by names still does.
+W·x becomes W·x + (alpha / rank)·B·A·x with A (rank, in) and B (out, rank). B is initialised to
+zero, so the adapted network initially computes the same (Hu et al. 2021, 2106.09685). The adapted
+layer keeps the names `weight` and `bias`, so code that finds weights by name still works.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from idiolect.errors import ConfigError
-from idiolect.nn.basic import Linear, linear
+from idiolect.nn.basic import Linear, dropout_rate, linear
 
 __all__ = ["LoraConfig", "LoraLinear", "add_lora", "lora_layers", "merge_lora"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoraConfig:
-    """Which layers are adapted, and how far."""
+    """Which layers are adapted, and the size of the adapters."""
 
     rank: int = 8
-    """Rows of A."""
+    """Rank: rows of A."""
     alpha: float = 16.0
-    """The change is scaled by alpha / rank, so another rank needs no other learning rate."""
+    """The update is scaled by alpha / rank, so the learning rate need not change with the rank."""
     dropout: float = 0.0
-    """On what A reads."""
+    """Dropout on the input of A."""
     targets: tuple[str, ...] = ("query", "value")
-    """Names of layers: query, key, value, output, gate, up, down."""
+    """Names of the adapted layers, of query, key, value, output, gate, up, down."""
 
     def __post_init__(self) -> None:
         if self.rank < 1:
@@ -41,7 +41,7 @@ class LoraConfig:
 
 
 class LoraLinear(Linear):
-    """A linear map with an adapter. Shape: (…, in) to (…, out)."""
+    """A linear layer with an adapter. Shape: (…, in) to (…, out)."""
 
     def __init__(self, base: nn.Linear, *, rank: int, scale: float, dropout: float = 0.0) -> None:
         nn.Module.__init__(self)
@@ -61,24 +61,25 @@ class LoraLinear(Linear):
     def forward(self, input: Tensor) -> Tensor:
         """Map the last dimension."""
         # The adapter trains in float32, also beside frozen weights in bfloat16.
-        thin = F.dropout(input, self.dropout, self.training).to(self.lora_a.dtype)
+        thin = F.dropout(input, dropout_rate(self.dropout, self.training))
+        thin = thin.to(self.lora_a.dtype)
         change = linear(linear(thin, self.lora_a), self.lora_b)
         output = linear(input, self.weight, self.bias)
         return output + (self.scale * change).to(output.dtype)
 
     def merged(self) -> Tensor:
-        """Return the weight that does the same without an adapter. Shape: (out, in)."""
+        """Return the equivalent weight without an adapter. Shape: (out, in)."""
         return self.weight.detach() + self.scale * (self.lora_b @ self.lora_a).detach()
 
 
 def add_lora(network: nn.Module, config: LoraConfig) -> list[str]:
-    """Adapt the layers a configuration names, in place.
+    """Add adapters to the layers that a configuration names, in place.
 
     Returns:
         The names of the adapted layers.
 
     Raises:
-        ConfigError: A target fits no layer, or a layer is adapted already.
+        ConfigError: A target matches no layer, or a layer already has an adapter.
     """
     linears = {
         name: module
@@ -91,7 +92,7 @@ def add_lora(network: nn.Module, config: LoraConfig) -> list[str]:
         raise ConfigError(
             f"no layer is called {sorted(unknown)[0]!r}", hint="one of " + ", ".join(sorted(kinds))
         )
-    # Heads have layers of the same names; they are trained as they are or not at all.
+    # Task heads have layers of the same names and get no adapters.
     wanted = [
         name
         for name in linears
@@ -113,7 +114,7 @@ def lora_layers(network: nn.Module) -> dict[str, LoraLinear]:
 
 @torch.no_grad()
 def merge_lora(network: nn.Module) -> None:
-    """Fold the adapters into the weights, in place; the network computes the same as before."""
+    """Merge the adapters into the weights, in place; the network's outputs are unchanged."""
     for name, layer in lora_layers(network).items():
         plain = Linear(layer.in_features, layer.out_features, bias=False, device="meta")
         plain.weight = nn.Parameter(layer.merged(), requires_grad=False)

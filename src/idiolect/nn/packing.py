@@ -1,4 +1,4 @@
-"""Batches without padding: real tokens in one long row, and where each document stands in it."""
+"""Batches without padding: all real tokens in one row, with the span of each document."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def positions_and_documents(mask: Tensor) -> tuple[Tensor, Tensor]:
     Shape: mask (batch, length), result two of (batch, length), int64.
 
     Args:
-        mask: 0 for padding, else the number of the token's document; numbers ascend along a row. A
-            boolean mask is one document a row.
+        mask: 0 for padding, otherwise the document number of the token; numbers ascend along a row.
+            With a boolean mask, each row is one document.
     """
     documents = mask.long()
     real = documents > 0
@@ -36,29 +36,29 @@ def positions_and_documents(mask: Tensor) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class Packing:
-    """Where the real tokens of a grid stand, and which runs of them are documents."""
+    """The positions of a grid's real tokens, and the span of each document among them."""
 
     index: Tensor
-    """Place of each real token in the flattened grid. (tokens,)."""
+    """Index of each real token in the flattened grid. (tokens,)."""
     shape: torch.Size
-    """Of the grid: (batch, length)."""
+    """Shape of the grid: (batch, length)."""
     spans: list[Span]
     """First token of each document, and the one after its last."""
     documents: list[tuple[int, int]]
-    """Row and number of each document."""
+    """Row and document number of each document."""
     positions: Tensor
-    """Number of each token within its document. (tokens,)."""
+    """Position of each token in its document. (tokens,)."""
 
     @classmethod
     def of(cls, mask: Tensor) -> Packing:
-        """Read a mask as `positions_and_documents` does.
+        """Compute the packing of a mask; see `positions_and_documents`.
 
         Raises:
-            InputError: The numbers of the documents do not ascend along a row.
+            InputError: Document numbers do not ascend along a row.
         """
         positions, documents = positions_and_documents(mask)
         if bool((documents < documents.cummax(-1).values)[documents > 0].any()):
-            raise InputError("the numbers of the documents in a row must ascend")
+            raise InputError("document numbers must ascend along a row")
         flat = documents.flatten()
         index = flat.nonzero().squeeze(-1)
         positions = positions.flatten()[index]
@@ -70,16 +70,16 @@ class Packing:
         return cls(index, mask.shape, spans, keys, positions)
 
     def pack(self, grid: Tensor) -> Tensor:
-        """Drop the padding. Shape: (batch, length, …) to (tokens, …)."""
+        """Remove the padding. Shape: (batch, length, …) to (tokens, …)."""
         return grid.flatten(0, 1)[self.index]
 
     def unpack(self, packed: Tensor) -> Tensor:
-        """Put it back, as zeros. Shape: (tokens, width) to (batch, length, width)."""
+        """Restore the padding, as zeros. Shape: (tokens, width) to (batch, length, width)."""
         grid = packed.new_zeros(self.shape.numel(), packed.shape[-1])
         grid = grid.index_copy(0, self.index, packed)
         return grid.view(*self.shape, packed.shape[-1])
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest document."""
+        """Length of the longest document, in tokens."""
         return max((end - start for start, end in self.spans), default=0)

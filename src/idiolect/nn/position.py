@@ -1,12 +1,12 @@
-"""How a Transformer learns where a token stands.
+"""Position encodings.
 
-Three places where positions can enter, and the kinds that enter there:
+Positions enter a Transformer at one of three places:
 
     embeddings        learned table, sinusoids
     queries and keys  rotary
     scores            T5 buckets, ALiBi, untied positions (TUPE): the `ScoreBias` modules
 
-Shaw's relative keys and values live inside each layer, so `RelativeTable` is held by the attention.
+Shaw's relative keys and values belong to each layer: the attention holds a `RelativeTable`.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ __all__ = [
 
 
 def sinusoids(length: int, width: int, *, interleaved: bool) -> Tensor:
-    """Return the fixed table of "Attention Is All You Need" (Vaswani et al. 2017, 1706.03762).
+    """Return the sinusoidal table of "Attention Is All You Need" (Vaswani et al. 2017, 1706.03762).
 
-    With `interleaved`, sine and cosine of one frequency stand side by side and the frequencies are
-    10000^(-2i/width). Without it all sines come first and the exponent runs over width/2 - 1 steps,
-    as in tensor2tensor and fairseq (and so in XGLM's weights).
+    With `interleaved`, sines and cosines alternate and the frequencies are 10000^(-2i/width).
+    Otherwise all sines come first and the exponent has width/2 - 1 steps, as in tensor2tensor and
+    fairseq (and therefore in XGLM's weights).
 
     Shape: (length, width), float32.
     """
@@ -63,11 +63,11 @@ def sinusoids(length: int, width: int, *, interleaved: bool) -> Tensor:
 def rotary_frequencies(
     width: int, *, base: float, scaling: RotaryScaling | None
 ) -> tuple[Tensor, float]:
-    """Return the angle each dimension pair turns by a position, and the factor on the cosines.
+    """Return the rotation of each dimension pair per position, and the factor on the cosines.
 
     Shape: (width / 2,), float32.
     """
-    # Angles are no weights, so they are computed even where the weights are only planned ("meta").
+    # Frequencies are not weights: they are computed even if the weights are on the "meta" device.
     steps = torch.arange(0, width, 2, dtype=torch.float32, device="cpu")
     frequencies = 1.0 / base ** (steps / width)
     if scaling is None:
@@ -80,7 +80,7 @@ def rotary_frequencies(
         return frequencies * (keep + (1 - keep) / scaling.factor), 1.0
 
     def dimension(turns: float) -> float:
-        """Index of the pair that makes this many turns within the trained length."""
+        """Return the index of the pair with this many rotations within the trained length."""
         return (
             width * math.log(scaling.trained_length / (turns * 2 * math.pi)) / (2 * math.log(base))
         )
@@ -98,7 +98,7 @@ def rotary_frequencies(
 
 
 def rotate(x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
-    """Turn each pair (x_i, x_{i + width/2}) by its angle (Su et al. 2021, 2104.09864).
+    """Rotate each pair (x_i, x_{i + width/2}) by its angle (Su et al. 2021, 2104.09864).
 
     Shape: x (…, heads, width); cosines and sines (…, 1, width).
     """
@@ -108,7 +108,7 @@ def rotate(x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
 
 
 class Sinusoids(nn.Module):
-    """The fixed table, made longer when a text asks for it; it is no weight and is not saved."""
+    """The sinusoidal table, extended for longer texts; it is not saved."""
 
     table: Tensor
 
@@ -121,14 +121,15 @@ class Sinusoids(nn.Module):
     def forward(self, positions: Tensor) -> Tensor:
         """Look positions up. Shape: (…) to (…, width)."""
         needed = int(positions.max()) + 1 if positions.numel() else 0
-        if needed > len(self.table):
+        table = self.table  # Another thread may replace it meanwhile, by a shorter one.
+        if needed > len(table):
             longer = sinusoids(2 * needed, self.width, interleaved=self.interleaved)
-            self.table = longer.to(self.table)
-        return self.table[positions]
+            self.table = table = longer.to(table)
+        return table[positions]
 
 
 class Rotary(nn.Module):
-    """Rotary angles for any positions; the frequencies are no weights and are not saved."""
+    """Rotary angles for any positions; the frequencies are not saved."""
 
     frequencies: Tensor
 
@@ -139,7 +140,7 @@ class Rotary(nn.Module):
         self.register_buffer("frequencies", exact, persistent=False)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Move with the network, and stay float32: a rounded frequency is another position."""
+        """Follow the network's device but stay float32: rounded frequencies shift positions."""
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if self.frequencies.dtype != torch.float32:
             self.frequencies = torch.tensor(self._exact, device=self.frequencies.device)
@@ -153,7 +154,7 @@ class Rotary(nn.Module):
 
 
 class ScoreBias(nn.Module, ABC):
-    """Something added to the attention scores of every layer, from positions alone."""
+    """A bias on the attention scores of every layer, computed from positions alone."""
 
     @abstractmethod
     def forward(self, queries: Tensor, keys: Tensor) -> Tensor:
@@ -164,10 +165,10 @@ class ScoreBias(nn.Module, ABC):
 
 
 def relative_bucket(distance: Tensor, *, buckets: int, limit: int, two_sided: bool) -> Tensor:
-    """Sort signed distances (key minus query) into T5's classes (Raffel et al. 2019, 1910.10683).
+    """Return T5's class of signed distances, key minus query (Raffel et al. 2019, 1910.10683).
 
-    Half of the classes hold one distance each, the other half widen logarithmically up to `limit`;
-    two-sided, the upper half of the numbers is for keys to the right.
+    Half of the classes hold one distance each; the other half grow logarithmically up to `limit`.
+    If `two_sided`, the upper half of the class numbers is for keys to the right.
 
     >>> relative_bucket(torch.tensor([-200, -3, 0, 3]), buckets=32, limit=128, two_sided=True)
     tensor([15,  3,  0, 19])
@@ -180,14 +181,14 @@ def relative_bucket(distance: Tensor, *, buckets: int, limit: int, two_sided: bo
     else:
         distance = -distance.clamp(max=0)
     exact = buckets // 2
-    # The float32 steps are the reference's own: borders between classes depend on their rounding.
+    # The same float32 operations as in the reference: class borders depend on their rounding.
     wide = torch.log(distance.float() / exact) / math.log(limit / exact) * (buckets - exact)
     wide = (exact + wide.clamp(min=0).long()).clamp(max=buckets - 1)
     return start + torch.where(distance < exact, distance, wide)
 
 
 class RelativeBuckets(ScoreBias):
-    """A learned score for each head and class of distance, shared by all layers (T5)."""
+    """A learned score per attention head and distance class, shared by all layers (T5)."""
 
     def __init__(self, heads: int, *, buckets: int, limit: int, two_sided: bool) -> None:
         super().__init__()
@@ -208,7 +209,9 @@ class RelativeBuckets(ScoreBias):
 
 
 def alibi_slopes(heads: int) -> Tensor:
-    """Return the slope of each head: powers of 2^(-8/heads), and those between them beyond 2^n.
+    """Return the slope of each attention head: powers of 2^(-8/heads).
+
+    If the number of heads is not a power of two, slopes are interpolated for the remaining ones.
 
     Shape: (heads,).
     """
@@ -234,12 +237,12 @@ class Alibi(ScoreBias):
 
 
 class UntiedPositions(ScoreBias):
-    """Position scores with projections of their own, apart from the words (TUPE, 2006.15595).
+    """Position scores with separate projections from those of the content (TUPE, 2006.15595).
 
-    Content and position each give half of the score, so both are scaled by (2·head_width)^-0.5.
-    With `buckets` a relative score is added (TUPE-R). Two-sided, the first token is untied: its
-    row and its column hold one learned score each, since [CLS] stands for the text and not for a
-    place in it.
+    Content and position scores are summed, so both are scaled by (2·head_width)^-0.5. With
+    `relative_buckets` a relative score is added (TUPE-R). If `two_sided`, the first token is
+    untied: its row and column have one learned score each, since [CLS] represents the text and not
+    a position.
     """
 
     def __init__(self, config: TransformerConfig, *, two_sided: bool) -> None:
@@ -263,10 +266,10 @@ class UntiedPositions(ScoreBias):
         self.first = nn.Parameter(torch.zeros(2, config.heads)) if two_sided else None
 
     def forward(self, queries: Tensor, keys: Tensor) -> Tensor:
-        """Correlate positions with positions."""
-        places = self.norm(self.table.weight)
-        query = self.query(places)[queries].unflatten(-1, (self.heads, -1)).movedim(-2, -3)
-        key = self.key(places)[keys].unflatten(-1, (self.heads, -1)).movedim(-2, -3)
+        """Return the scores between all positions."""
+        positions = self.norm(self.table.weight)
+        query = self.query(positions)[queries].unflatten(-1, (self.heads, -1)).movedim(-2, -3)
+        key = self.key(positions)[keys].unflatten(-1, (self.heads, -1)).movedim(-2, -3)
         scores: Tensor = query @ key.mT * self.scale
         if self.relative is not None:
             scores = scores + self.relative(queries, keys)
@@ -279,7 +282,7 @@ class UntiedPositions(ScoreBias):
 
 
 def make_score_bias(config: TransformerConfig, *, two_sided: bool) -> ScoreBias | None:
-    """Build the score bias the configuration asks for, or nothing."""
+    """Build the score bias of a configuration, if it has one."""
     if config.position == "buckets":
         return RelativeBuckets(
             config.heads,
@@ -295,9 +298,9 @@ def make_score_bias(config: TransformerConfig, *, two_sided: bool) -> ScoreBias 
 
 
 class RelativeTable(nn.Module):
-    """One learned vector for each clipped distance (Shaw et al. 2018, 1803.02155).
+    """One learned vector per clipped distance (Shaw et al. 2018, 1803.02155).
 
-    Distances beyond ±k share the outermost vector; 2·k + 1 vectors in all.
+    There are 2·k + 1 vectors; distances beyond ±k share the outermost ones.
     """
 
     def __init__(self, vectors: int, width: int) -> None:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from idiolect.errors import InputError
 from idiolect.nn.attention import Visibility
-from idiolect.nn.basic import make_norm
+from idiolect.nn.basic import Dropout, make_norm
 from idiolect.nn.cache import Cache
 from idiolect.nn.config import TransformerConfig
 from idiolect.nn.layer import Layer
@@ -42,7 +42,7 @@ class Stack(nn.Module):
         )
         self.score_bias = make_score_bias(config, two_sided=not causal)
         self.embedding_norm = self._norm(config) if config.embedding_norm else None
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.layers = nn.ModuleList(
             Layer(config, window=config.window(i), cross=cross) for i in range(layers)
         )
@@ -53,7 +53,7 @@ class Stack(nn.Module):
         return make_norm(config.norm, config.width, epsilon=config.norm_epsilon)
 
     def check_length(self, length: int) -> None:
-        """Refuse a text that is longer than the positions there are."""
+        """Raise `InputError` if a text has more tokens than the stack has positions."""
         if self.limit is not None and length > self.limit:
             raise InputError(
                 f"a text of {length} tokens; the model has {self.limit} positions",
@@ -70,7 +70,7 @@ class Stack(nn.Module):
         memory_visibility: Visibility | None = None,
         cache: Cache | None = None,
     ) -> Tensor:
-        """Pass embeddings through the layers.
+        """Run embeddings through the layers.
 
         Shape: x (batch, length, width) or packed (tokens, width), and so the result; positions
         (batch, length), (length,) or packed (tokens,).

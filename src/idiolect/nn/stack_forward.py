@@ -1,7 +1,7 @@
-"""A grid of embedded texts through a stack: packed where that saves work, padded elsewhere.
+"""Run embedded texts through a stack, packed on a CPU and padded elsewhere.
 
-On a CPU the padding is taken out first, and attention goes document by document. With a cache, and
-on an accelerator, whose kernels want a rectangle, the grid stays as it is.
+On a CPU padding is removed first and attention runs document by document. With a cache, and on an
+accelerator, the texts stay in a padded grid, since their kernels need a rectangle.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ def read(
     x: Tensor,
     mask: Tensor | None,
     *,
+    causal: bool,
     cache: Cache | None = None,
     memory: Tensor | None = None,
     memory_mask: Tensor | None = None,
@@ -33,33 +34,34 @@ def read(
 
     Args:
         stack: An encoder or a decoder.
-        x: The embedded texts.
+        x: The embedded texts; with a cache, only the new tokens.
         mask: As in `Transformer.forward`.
-        cache: What was read before; x is only what is new.
-        memory: The hidden states a decoder reads. Shape: (batch, any, width).
-        memory_mask: Its mask.
+        causal: Whether a token sees only those before it and itself.
+        cache: Keys and values of earlier tokens.
+        memory: An encoder's hidden states, for cross-attention. Shape: (batch, any, width).
+        memory_mask: The encoder's mask.
 
     Raises:
-        InputError: A text is longer than the stack's positions, or has a target and no source.
+        InputError: A text is longer than the stack's positions, or has no source text.
     """
     on_cpu = x.device.type == "cpu"
     if mask is not None and on_cpu and bool((mask == 1).all()):
         mask = None
     if mask is not None and on_cpu and cache is None:
-        return _read_packed(stack, x, mask, memory, memory_mask)
+        return _run_packed(stack, x, mask, causal, memory, memory_mask)
     past, length = cache.length if cache is not None else 0, x.shape[1]
     documents = None
     all_positions = torch.arange(past + length, device=x.device)
     if mask is not None:
         all_positions, documents = positions_and_documents(mask)
-    # Elsewhere than on a CPU, looking at a mask would make the host wait for the device.
+    # On an accelerator, inspecting the mask would make the host wait for the device.
     if mask is None:
         stack.check_length(past + length)
     elif on_cpu and mask.numel():
         stack.check_length(int(all_positions.max()) + 1)
     positions = all_positions[..., past:]
     visibility = Visibility(
-        causal=stack.causal,
+        causal=causal,
         query_positions=positions,
         key_positions=all_positions,
         query_documents=None if documents is None else documents[:, past:],
@@ -81,14 +83,19 @@ def read(
     return hidden
 
 
-def _read_packed(
-    stack: Stack, x: Tensor, mask: Tensor, memory: Tensor | None, memory_mask: Tensor | None
+def _run_packed(
+    stack: Stack,
+    x: Tensor,
+    mask: Tensor,
+    causal: bool,
+    memory: Tensor | None,
+    memory_mask: Tensor | None,
 ) -> Tensor:
     packing = Packing.of(mask)
     stack.check_length(packing.longest)
     positions = torch.arange(packing.longest, device=packing.index.device)
     visibility = Visibility(
-        causal=stack.causal,
+        causal=causal,
         query_positions=positions,
         key_positions=positions,
         bias=None if stack.score_bias is None else stack.score_bias(positions, positions),
@@ -110,14 +117,14 @@ def _read_packed(
 def _packed_memory(
     packing: Packing, memory: Tensor, memory_mask: Tensor | None
 ) -> tuple[Tensor, Visibility]:
-    """Pack what a packed decoder reads: each document reads the encoder's of its number."""
+    """Pack the encoder's states; a decoder's document attends to the one with its number."""
     if memory_mask is None:
         memory_mask = torch.ones(memory.shape[:2], dtype=torch.bool, device=memory.device)
     other = Packing.of(memory_mask)
     sources = dict(zip(other.documents, other.spans, strict=True))
     alone = [document for document in packing.documents if document not in sources]
     if alone:
-        raise InputError(f"text {alone[0][0]} of the batch has a target and no source to read")
+        raise InputError(f"text {alone[0][0]} of the batch has a target and no source")
     pairs = [
         (span, sources[document])
         for span, document in zip(packing.spans, packing.documents, strict=True)

@@ -1,7 +1,7 @@
 """The one Transformer: embeddings, an encoder or a decoder or both, and heads.
 
-Every family is this module with other values in its `TransformerConfig`. On a CPU, texts that carry
-padding are packed first: the layers then see real tokens only (see `reading`).
+Families differ in their `TransformerConfig` only. On a CPU, padding is removed before the layers
+(see `stack_forward`).
 """
 
 from __future__ import annotations
@@ -71,11 +71,11 @@ class Transformer(Network):
 
     @torch.no_grad()
     def initialise(self, seed: int) -> None:
-        """Give every weight its first value, the same for the same seed.
+        """Initialise all weights, reproducibly for a seed.
 
-        Matrices are normal with standard deviation 0.02, those that end a residual branch with
-        0.02 / √(2·layers), so that the sum over the branches does not grow with their number
-        (Radford et al. 2019); norms are one, biases zero.
+        Matrices are normal with standard deviation 0.02. The last matrix of each residual branch
+        has 0.02 / √(2·layers), so that the sum over the branches does not grow with their number
+        (Radford et al. 2019). Norm weights are one, biases zero.
         """
         layers = self.config.encoder_layers + self.config.decoder_layers
         with torch.random.fork_rng([]):
@@ -102,45 +102,59 @@ class Transformer(Network):
         target_mask: Tensor | None = None,
         cache: Cache | None = None,
         heads: bool = True,
+        bidirectional: bool = False,
     ) -> Output:
-        """Read a batch.
+        """Run a batch through the network and its task heads.
 
         Shape: all ids and masks (batch, length); int32 or int64.
 
-        A text's positions are counted from its own first token, so padding on the left changes
-        nothing. (`transformers` counts from the row's first column in BERT, XLM, GPT-2 and BART.)
+        Positions are counted from a text's first token, so padding on the left has no effect.
+        (`transformers` counts from the row's first column in BERT, XLM, GPT-2 and BART.)
 
         Args:
-            ids: The texts; with an encoder and a decoder, what the encoder reads.
-            mask: 0 for padding and 1 for text, or the ascending numbers of several documents packed
-                in a row, which then do not see one another. With a cache it covers what was read
-                before, too. `None`: no padding.
+            ids: The texts; with an encoder and a decoder, the encoder's input.
+            mask: 0 for padding and 1 for text, or ascending document numbers of several documents
+                packed in a row, which then do not attend to one another. With a cache it also
+                covers the cached tokens. By default there is no padding.
             types: Segment of each token (BERT).
             languages: Language of each token (XLM).
-            target_ids: What the decoder reads; by default `ids`, moved right by one.
+            target_ids: The decoder's input; by default `ids`, shifted right by one.
             target_mask: The mask of `target_ids`.
-            cache: Read only what is new, and remember it.
-            heads: Whether to compute the heads' scores.
+            cache: Keys and values of earlier tokens; `ids` then holds the new tokens only.
+            heads: Whether to compute the scores of the task heads.
+            bidirectional: Let the tokens of a decoder attend to later ones as well (LLM2Vec). An
+                encoder always does.
         """
         if self.encoder is None or self.decoder is None:
             stack = self.encoder or self.decoder
             assert stack is not None
             if target_ids is not None:
-                raise InputError("this network has one side only, and target_ids are given")
-            if cache is not None and not stack.causal:
-                raise InputError("an encoder reads texts whole", hint="give no cache")
-            hidden = self._read(stack, ids, mask, types=types, languages=languages, cache=cache)
+                raise InputError(
+                    "target_ids need an encoder-decoder network", hint="omit target_ids"
+                )
+            causal = stack.causal and not bidirectional
+            if cache is not None and not causal:
+                raise InputError(
+                    "bidirectional attention needs the whole text", hint="omit the cache"
+                )
+            hidden = self._run_stack(
+                stack, ids, mask, causal=causal, types=types, languages=languages, cache=cache
+            )
             return self._finish(hidden, ids, mask, None, heads=heads)
+        if bidirectional:
+            raise InputError(
+                "the decoder of an encoder-decoder network is causal", hint="omit bidirectional"
+            )
         memory = None if cache is None else cache.memory
         if memory is None:
-            memory = self._read(self.encoder, ids, mask, types=types, languages=languages)
+            memory = self._run_stack(self.encoder, ids, mask, types=types, languages=languages)
             if cache is not None:
                 cache.memory = memory
-        # A shifted text is pooled where its own tokens stand, as BART and T5 do.
+        # A shifted text is pooled at the positions of its own tokens, as in BART and T5.
         pool_ids, pool_mask = (ids, mask) if target_ids is None else (target_ids, target_mask)
         if target_ids is None:
             target_ids, target_mask = self._shift_right(ids, mask), mask
-        hidden = self._read(
+        hidden = self._run_stack(
             self.decoder, target_ids, target_mask, cache=cache, memory=memory, memory_mask=mask
         )
         return self._finish(hidden, pool_ids, pool_mask, memory, heads=heads)
@@ -159,12 +173,7 @@ class Transformer(Network):
         """
         if self.encoder is not None:
             return self.encode(ids, mask)
-        assert self.decoder is not None
-        self.decoder.causal = not bidirectional
-        try:
-            output: Output = self(ids, mask, heads=False)
-        finally:
-            self.decoder.causal = True
+        output: Output = self(ids, mask, heads=False, bidirectional=bidirectional)
         return output.hidden
 
     def encode(
@@ -178,17 +187,17 @@ class Transformer(Network):
         """Return the hidden states of the encoder alone. Shape: (batch, length, width)."""
         if self.encoder is None:
             raise InputError("this network has no encoder", hint="call it instead")
-        return self._read(self.encoder, ids, mask, types=types, languages=languages)
+        return self._run_stack(self.encoder, ids, mask, types=types, languages=languages)
 
     def decode(self, decoder: Stack, ids: Tensor, mask: Tensor | None, *, memory: Tensor) -> Tensor:
-        """Return the hidden states of a decoder that reads these embeddings, and a memory.
+        """Return the hidden states of a decoder with this network's embeddings and a memory.
 
         Shape: ids (batch, length), memory (batch, any, width), result (batch, length, width).
         """
-        return self._read(decoder, ids, mask, memory=memory)
+        return self._run_stack(decoder, ids, mask, memory=memory)
 
     def start_ids(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Return what a decoder behind an encoder starts from. Shape: (batch, 1)."""
+        """Return the first ids of the decoder's input. Shape: (batch, 1)."""
         if self.config.start_id is not None:
             return ids.new_full((len(ids), 1), self.config.start_id)
         return self._last_ids(ids, mask)
@@ -209,27 +218,28 @@ class Transformer(Network):
         x: Tensor = self.tokens(ids)
         if self.config.embedding_scale != 1.0:
             x = x * self.config.embedding_scale
-        for what, table, given in (
+        for name, table, indices in (
             ("type", self.types, types),
             ("language", self.languages, languages),
         ):
-            if given is not None:
+            if indices is not None:
                 if table is None:
-                    raise InputError(f"this network has no {what}s, and {what}s are given")
-                if given.shape != ids.shape:
-                    raise InputError(f"{what}s {tuple(given.shape)} for ids {tuple(ids.shape)}")
-                _check_range(what, given, table.num_embeddings)
-                x = x + table(given)
+                    raise InputError(f"this network has no {name} embedding")
+                if indices.shape != ids.shape:
+                    raise InputError(f"{name}s {tuple(indices.shape)} for ids {tuple(ids.shape)}")
+                _check_range(name, indices, table.num_embeddings)
+                x = x + table(indices)
         if self.types is not None and types is None:
             x = x + self.types.weight[0]
         return x
 
-    def _read(
+    def _run_stack(
         self,
         stack: Stack,
         ids: Tensor,
         mask: Tensor | None,
         *,
+        causal: bool | None = None,
         types: Tensor | None = None,
         languages: Tensor | None = None,
         cache: Cache | None = None,
@@ -238,18 +248,21 @@ class Transformer(Network):
     ) -> Tensor:
         self._check(ids, mask, cache.length if cache is not None else 0)
         x = self._embed(ids, types, languages)
-        return read(stack, x, mask, cache=cache, memory=memory, memory_mask=memory_mask)
+        causal = stack.causal if causal is None else causal
+        return read(
+            stack, x, mask, causal=causal, cache=cache, memory=memory, memory_mask=memory_mask
+        )
 
     def _check(self, ids: Tensor, mask: Tensor | None, past: int) -> None:
         if ids.dim() != 2 or ids.is_floating_point():
             raise InputError(
-                f"ids have the shape {tuple(ids.shape)} and the type {ids.dtype}",
-                hint="give whole numbers of the shape (batch, length)",
+                f"ids have the shape {tuple(ids.shape)} and the dtype {ids.dtype}",
+                hint="pass integers of the shape (batch, length)",
             )
         if mask is not None and mask.shape != (len(ids), past + ids.shape[1]):
             raise InputError(
                 f"the mask has the shape {tuple(mask.shape)}",
-                hint=f"give {(len(ids), past + ids.shape[1])}, as many as ids and cached tokens",
+                hint=f"it must be {(len(ids), past + ids.shape[1])}: cached and new tokens",
             )
         _check_range("id", ids, self.config.vocabulary)
 
@@ -284,13 +297,13 @@ class Transformer(Network):
         return scores
 
 
-def _check_range(what: str, ids: Tensor, size: int) -> None:
-    """Refuse ids without a row; on an accelerator the kernels do that."""
+def _check_range(name: str, ids: Tensor, size: int) -> None:
+    """Refuse ids without an embedding row; on an accelerator the kernels check that."""
     if ids.device.type != "cpu" or not ids.numel():
         return
     low, high = int(ids.min()), int(ids.max())
     if low < 0 or high >= size:
         raise InputError(
-            f"{what} {low if low < 0 else high} is outside the {size} there are",
-            hint="tokenizer and network do not belong together",
+            f"{name} {low if low < 0 else high} is outside the {size} embedding rows",
+            hint="use the tokenizer of this network",
         )

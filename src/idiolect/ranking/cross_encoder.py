@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from idiolect.encoding.encoder_forward import evaluating
 from idiolect.encoding.text_reader import EncodingCounts, by_length
 from idiolect.errors import ConfigError
 from idiolect.models.language_model import LanguageModel
@@ -125,7 +125,7 @@ class CrossEncoder:
         network = self.model.network
         rows = self._read(pairs, counts)
         scores = np.zeros(len(rows), np.float32)
-        with evaluating(network):
+        with torch.inference_mode():
             for batch in by_length([ids for ids, _ in rows], _TOKENS_PER_BATCH):
                 grid = TextPairBatch.of([rows[i] for i in batch], self.model.tokenizer.pad_id or 0)
                 scores[batch] = self._logits(network, grid.to(network.device)).float().cpu().numpy()

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Self, get_args
@@ -31,7 +30,6 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from idiolect.encoding.encoder import Encoder
-from idiolect.encoding.encoder_forward import evaluating
 from idiolect.encoding.text_reader import EncodingCounts, by_length
 from idiolect.errors import CheckpointError, ConfigError
 from idiolect.nn.network import Network
@@ -170,7 +168,7 @@ class TwoTower:
         tower = self.towers[kind]
         rows = tower.reader.read(texts, kind, EncodingCounts() if counts is None else counts)
         vectors = np.zeros((len(rows), self.dimensions), np.float32)
-        with self._evaluating():
+        with torch.inference_mode():
             for batch in by_length(rows, _TOKENS_PER_BATCH):
                 found = self._vectors([rows[i] for i in batch], kind)
                 vectors[batch] = found.float().cpu().numpy()
@@ -181,7 +179,7 @@ class TwoTower:
     ) -> NDArray[np.float32]:
         """Score pairs of vectors. Shape: two of (pairs, dimensions) to (pairs,); logits."""
         device = self.towers["query"].model.network.device
-        with self._evaluating():
+        with torch.inference_mode():
             pair = (torch.from_numpy(vectors).to(device) for vectors in (queries, documents))
             scores: NDArray[np.float32] = self.head(*pair).float().cpu().numpy()
             return scores
@@ -273,9 +271,6 @@ class TwoTower:
 
     def _vectors(self, rows: Sequence[Sequence[int]], kind: str) -> Tensor:
         return self.head.pool(*self.towers[kind].read_rows(rows), kind)
-
-    def _evaluating(self) -> AbstractContextManager[None]:
-        return evaluating(*(tower.model.network for tower in self.towers.values()))
 
 
 def soft_labels(

@@ -20,6 +20,7 @@ __all__ = [
     "default_objective",
     "find_objective",
     "objectives",
+    "objectives_for",
     "register",
 ]
 
@@ -59,6 +60,11 @@ def register(*entries: ObjectiveEntry) -> None:
 def objectives(verb: Verb) -> list[ObjectiveEntry]:
     """Return the objectives of a verb, in the order they were registered."""
     return [entry for entry in _ENTRIES.values() if entry.verb == verb]
+
+
+def objectives_for(kind: str) -> tuple[str, ...]:
+    """Return the names of the pre-training objectives that can train a kind of network."""
+    return tuple(entry.name for entry in objectives("pretrain") if kind in entry.network_kinds)
 
 
 def find_objective(verb: Verb, name: str) -> ObjectiveEntry:

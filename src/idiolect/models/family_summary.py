@@ -1,0 +1,79 @@
+"""What each family supports, read from its own data: the table of `idiolect models` and README."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from idiolect.models.family import Family
+from idiolect.nn.network import NetworkKind
+
+__all__ = ["FamilySummary", "Objectives", "markdown_table", "summarise"]
+
+Objectives = Callable[[NetworkKind], tuple[str, ...]]
+"""Returns the pre-training objectives of a kind of network."""
+
+_HEADINGS = ("families", "attention", "positions", "task heads", "pre-training")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FamilySummary:
+    """What users need to know to choose a family."""
+
+    title: str
+    """Its name."""
+    model_type: str
+    """Its `model_type` in `config.json`."""
+    attention: str
+    """`causal`, `bidirectional` or `encoder-decoder`."""
+    positions: str
+    """How positions are encoded."""
+    heads: tuple[str, ...]
+    """The task heads of its classes."""
+    objectives: tuple[str, ...]
+    """The pre-training objectives that can train it."""
+    classes: tuple[str, ...]
+    """The class names that `config.json` may hold."""
+    paper: str
+    """Where it was described."""
+
+
+def summarise(family: Family, objectives: Objectives) -> FamilySummary:
+    """Summarise a family at its default configuration.
+
+    Args:
+        family: The family.
+        objectives: Returns the pre-training objectives of a kind of network.
+    """
+    tasks = dict.fromkeys(task for a in family.architectures.values() for task in a.tasks)
+    return FamilySummary(
+        title=family.title,
+        model_type=family.model_type,
+        attention=family.kind,
+        positions=family.config({"vocab_size": 1000}).position,
+        heads=tuple(task.replace("_", " ") for task in tasks),
+        objectives=objectives(family.kind),
+        classes=tuple(family.architectures),
+        paper=family.paper,
+    )
+
+
+def markdown_table(families: Iterable[Family], objectives: Objectives) -> str:
+    """Return the families as a Markdown table; those that differ in nothing shown share a row.
+
+    Args:
+        families: The families.
+        objectives: As for `summarise`.
+    """
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for summary in (summarise(family, objectives) for family in families):
+        cells = (
+            summary.attention,
+            summary.positions,
+            ", ".join(summary.heads),
+            ", ".join(summary.objectives) or "not yet",
+        )
+        groups.setdefault(cells, []).append(summary.title)
+    rows = [_HEADINGS, ("---",) * len(_HEADINGS)]
+    rows += [(", ".join(titles), *cells) for cells, titles in groups.items()]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)

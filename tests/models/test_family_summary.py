@@ -1,0 +1,50 @@
+"""The table of families: it says what the networks can do, and README shows the same one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from idiolect.errors import IdiolectError
+from idiolect.models.family import Family
+from idiolect.models.family_summary import markdown_table
+from idiolect.models.registry import FAMILIES
+from idiolect.nn.config import TransformerConfig
+from idiolect.nn.transformer import Transformer
+from idiolect.training.objectives.causal import Causal
+from idiolect.training.objectives.masked import Masked
+from idiolect.training.objectives.objective_registry import objectives_for
+from models.tiny import WORDS, tiny_tokenizer
+
+README = Path(__file__).parents[2] / "README.md"
+
+
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=lambda f: f.model_type)
+def test_the_objectives_named_are_those_that_take_the_network(family: Family) -> None:
+    config = family.config({"vocab_size": len(WORDS)})
+    sides = {
+        "encoder_layers": config.encoder_layers > 0,
+        "decoder_layers": config.decoder_layers > 0,
+    }
+    shape = TransformerConfig(
+        vocabulary=8, width=8, heads=2, inner=8, max_positions=8, tasks=config.tasks, **sides
+    )
+    network, tokenizer = Transformer(shape), tiny_tokenizer(["[MASK]", *WORDS])
+    tokenizer.mask_id = 0
+    accepted = []
+    for name, build in (
+        ("causal", lambda: Causal(network)),
+        ("masked", lambda: Masked(network, tokenizer)),
+    ):
+        try:
+            build()
+        except IdiolectError:
+            continue
+        accepted.append(name)
+    assert tuple(accepted) == objectives_for(family.kind)
+
+
+def test_readme_shows_this_table() -> None:
+    """Where it fails, paste the output of `idiolect models --markdown`."""
+    assert markdown_table(FAMILIES.values(), objectives_for) in README.read_text(encoding="utf-8")

@@ -300,5 +300,5 @@ def test_settings_are_kept(opened: Callable[..., AnyStore]) -> None:
     store.close()
     again = opened(dimensions=None)
     assert again.settings["encoder"] == "abcd"
-    with pytest.raises(InputError, match="8 dimensions under cosine, not 9"):
+    with pytest.raises(InputError, match="8 dimensions with metric cosine, not 9"):
         opened(dimensions=9)

@@ -65,7 +65,7 @@ def test_paths_that_are_not_ours_are_left_alone(tmp_path: Path) -> None:
     for dimensions in (None, 8):
         with pytest.raises(InputError, match="is a file"):
             Store.open(file, dimensions=dimensions)
-    with pytest.raises(InputError, match="is not empty and holds no index"):
+    with pytest.raises(InputError, match="is not empty and is not an index"):
         Store.open(tmp_path, dimensions=8)
     with pytest.raises(InputError, match="no index at"):
         Store.open(tmp_path)
@@ -80,11 +80,11 @@ def test_another_programs_database_is_refused_and_unchanged(folder: Path) -> Non
     theirs.close()
     before = (folder / "ledger.db").read_bytes()
     for dimensions in (None, 8):
-        with pytest.raises(InputError, match="another program's database; nothing was changed"):
+        with pytest.raises(InputError, match="a database of another program; nothing was changed"):
             Store.open(folder, dimensions=dimensions)
     assert (folder / "ledger.db").read_bytes() == before
     (folder / "ledger.db").write_text("not a database at all, but long enough to be read as one")
-    with pytest.raises(CheckpointError, match=r"ledger\.db is damaged, or no index"):
+    with pytest.raises(CheckpointError, match=r"ledger\.db is damaged, or is not an index"):
         Store.open(folder)
 
 
@@ -96,7 +96,7 @@ def test_what_a_store_is_made_with_is_checked(folder: Path) -> None:
         Store.open(folder, dimensions=8, metric="hamming")  # type: ignore[arg-type]
     assert not folder.exists()
     Store.open(folder, dimensions=8, metric="l2").close()
-    with pytest.raises(InputError, match="8 dimensions under l2, not 8 under cosine"):
+    with pytest.raises(InputError, match="8 dimensions with metric l2, not 8 with metric cosine"):
         Store.open(folder, dimensions=8)
     with sqlite3.connect(folder / "ledger.db") as db:
         db.execute("PRAGMA user_version = 99")
@@ -227,15 +227,15 @@ def test_a_snapshot_is_restored(store: Store, folder: Path) -> None:
         store.delete(["t0"])
         assert _answers(store) == _answers(reader) == _wanted(store)
     assert list(store.verify()) == []
-    with pytest.raises(InputError, match="there is a snapshot 'monday' already"):
+    with pytest.raises(InputError, match="snapshot 'monday' already exists"):
         store.snapshot("monday")
 
 
 def test_bad_snapshots(store: Store, folder: Path) -> None:
     for name in ("../x", "", "a/b", ".hidden", "x" * 200):
-        with pytest.raises(InputError, match="cannot be a snapshot's name"):
+        with pytest.raises(InputError, match="is not a valid snapshot name"):
             store.snapshot(name)
-    with pytest.raises(InputError, match=r"no snapshot 'tuesday' .*there are: none"):
+    with pytest.raises(InputError, match=r"no snapshot 'tuesday' .*available: none"):
         store.restore("tuesday")
     path = store.snapshot("monday")
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -263,10 +263,10 @@ def test_a_damaged_graph_is_named_and_made_again(
     else:
         _flip(path, {"first": 0.0, "middle": 0.5, "late": 0.99}[harm])
     with _again(folder) as store:
-        flaws = list(store.verify())
-        assert [flaw.derived for flaw in flaws] == [True]
-        assert path.parent.name in flaws[0].place
-        assert part in flaws[0].what
+        damages = list(store.verify())
+        assert [damage.derived for damage in damages] == [True]
+        assert path.parent.name in damages[0].place
+        assert part in damages[0].problem
         with pytest.raises(CheckpointError, match=f"{path}.*index compact"):
             store.query(vector(0), 5)
         assert store.match("thing number 5", 1)[0].id == "t5"  # words are in the ledger
@@ -288,9 +288,9 @@ def test_a_damaged_item_is_named(store: Store, folder: Path) -> None:
         db.execute(query, (bytes(blob),))
     db.close()
     with _again(folder) as store:
-        (flaw,) = store.verify()
-        assert "ledger.db, item 'lamp'" in flaw.place
-        assert not flaw.derived
+        (damage,) = store.verify()
+        assert "ledger.db, item 'lamp'" in damage.place
+        assert not damage.derived
         store.restore("good")
         assert list(store.verify()) == []
         assert np.array_equal(store.fetch(["lamp"], vectors=True)["lamp"].vector, vector(7))
@@ -303,10 +303,10 @@ def test_damaged_words_and_facts_are_named_and_made_again(store: Store, folder: 
         db.execute("UPDATE items SET text = 'other words' WHERE id = 't8'")
     db.close()
     with _again(folder) as store:
-        places = " ".join(f"{flaw.place} {flaw.what}" for flaw in store.verify())
-        assert "item 't7' filters miss its number" in places
+        places = " ".join(f"{damage.place} {damage.problem}" for damage in store.verify())
+        assert "item 't7' its number is missing from the filters" in places
         assert "item 't8' its checksum is wrong" in places
-        assert "word index" in places
+        assert "full-text index" in places
         store.upsert([thing(8, number=8)])
         store.compact(rebuild=True)
         assert list(store.verify()) == []
@@ -328,9 +328,9 @@ def test_a_damaged_ledger_is_named(store: Store, folder: Path) -> None:
         assert "ledger.db" in str(error)  # noqa: PT017
     else:
         with damaged:
-            flaws = list(damaged.verify())
-            assert flaws
-            assert all("ledger.db" in flaw.place for flaw in flaws)
+            damages = list(damaged.verify())
+            assert damages
+            assert all("ledger.db" in damage.place for damage in damages)
 
 
 def test_compact_gives_room_back(store: Store) -> None:

@@ -18,6 +18,7 @@ import pytest
 
 from idiolect.errors import CheckpointError, InputError
 from idiolect.search.store import ledger as ledger_module
+from idiolect.search.store.export import write_jsonl
 from idiolect.search.store.graph_segment import GraphSegment
 from idiolect.search.store.ledger import Ledger
 from idiolect.search.store.snapshots import restore_snapshot
@@ -113,6 +114,29 @@ def test_a_reader_retries_when_a_merge_removes_the_graph_it_opens(
         assert sorted(_ids(reader, 0)) == sorted(store.list())
 
 
+def test_a_reader_adopts_a_newer_graph(store: Store, folder: Path) -> None:
+    with _open(folder) as reader:
+        store.upsert([thing(n) for n in range(50, 60)])
+        _ids(reader, 0)
+        assert reader._views[""].unmerged == 10
+        store.merge()
+        _ids(reader, 0)
+        assert reader._views[""].unmerged == 0
+
+
+def test_a_view_never_changes(store: Store, folder: Path) -> None:
+    """Other threads may be searching a view while the next one is derived from it."""
+    with _open(folder) as reader:
+        store.upsert([thing(n) for n in range(50, 60)])
+        _ids(reader, 0)
+        view = reader._views[""]
+        before = view.search(vector(0), 100)
+        store.delete(["t3", "t55"])
+        store.upsert([thing(n) for n in range(60, 90)])
+        assert sorted(_ids(reader, 0)) == sorted(store.list())
+        assert view.search(vector(0), 100) == before
+
+
 def test_an_unreadable_graph_is_reported_after_the_retries(store: Store, folder: Path) -> None:
     (path,) = (folder / "graphs").glob("[!.]*/rows")
     path.unlink()
@@ -201,8 +225,17 @@ def test_one_merge_runs_at_a_time(
 def test_deletions_alone_make_a_background_merge_due(store: Store, folder: Path) -> None:
     with _open(folder, background=True, merge_after=10) as background:
         background.delete([f"t{n}" for n in range(10)])
-    (columns,) = [_graph_columns(folder)]
-    assert columns[2] == 10, "the graph knows the last tombstone"
+    assert _graph_columns(folder)[2] == 10  # the last tombstone
+
+
+def test_a_merged_segment_has_the_rows_of_the_ledger(store: Store, folder: Path) -> None:
+    store.delete(["t3", "t7"])
+    store.merge()
+    (path,) = [path for path in (folder / "graphs").iterdir() if path.is_dir()]
+    rows = GraphSegment.open(path).rows
+    with store._ledger.reading() as db:
+        expected = [row for (row,) in db.execute("SELECT row FROM items ORDER BY row")]
+    assert sorted(rows[rows >= 0].tolist()) == expected
 
 
 # Snapshots
@@ -219,7 +252,9 @@ def test_a_restore_starts_a_new_epoch_without_graphs(store: Store, folder: Path)
     assert _graph_columns(folder) == (None, None, None)
 
 
-def test_a_reader_tells_a_restored_state_from_another_with_as_many_changes(folder: Path) -> None:
+@pytest.mark.parametrize("later", [[3], [3, 4]], ids=["as many changes", "more changes"])
+def test_a_view_does_not_survive_a_restore(folder: Path, later: list[int]) -> None:
+    """A restored ledger reuses the row numbers and the change counts of the lost writes."""
     with _open(folder, dimensions=DIMENSIONS) as store, _open(folder) as reader:
         store.upsert([thing(1)])
         store.snapshot("monday")
@@ -228,8 +263,10 @@ def test_a_reader_tells_a_restored_state_from_another_with_as_many_changes(folde
         ledger = Ledger(folder / "ledger.db", 5)
         restore_snapshot(ledger, folder / "snapshots", "monday")
         ledger.close()
-        store.upsert([thing(3)])  # the same row number, and the same count of changes
-        assert sorted(_ids(reader, 3)) == ["t1", "t3"]
+        for number in later:
+            store.upsert([thing(number)])
+        hit = reader.query(vector(3), 1)[0]
+        assert (hit.id, hit.score) == ("t3", pytest.approx(1))
 
 
 def test_a_snapshot_with_a_damaged_page_is_refused(store: Store, folder: Path) -> None:
@@ -326,29 +363,48 @@ def test_a_forked_process_opens_its_own_connection(store: Store) -> None:
     assert os.waitstatus_to_exitcode(status) == 0
 
 
-def test_two_processes_that_create_a_ledger_make_one(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whoever comes second finds the tables when it gets the write lock."""
+def test_two_processes_create_one_ledger(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second process finds the tables of the first once it has the write lock."""
     folder.mkdir()
     path = folder / "ledger.db"
     settings: dict[str, str | int] = {"dimensions": DIMENSIONS, "metric": "cosine"}
-    read_id = ledger_module._application_id
+    has_tables = ledger_module._has_tables
+    epochs: list[str] = []
 
-    def create_then_answer(db: sqlite3.Connection) -> int:
-        monkeypatch.setattr(ledger_module, "_application_id", read_id)
-        answer = read_id(db)
+    def answer_then_create(db: sqlite3.Connection) -> bool:
+        monkeypatch.setattr(ledger_module, "_has_tables", has_tables)
+        answer = has_tables(db)
         Ledger.create(path, 5, settings)
-        with contextlib.closing(sqlite3.connect(path)) as other:
-            epochs.extend(other.execute("SELECT value FROM settings WHERE name = 'epoch'"))
+        with _open(folder) as store:
+            epochs.append(store.settings["epoch"])
         return answer
 
-    epochs: list[tuple[str]] = []
-    monkeypatch.setattr(ledger_module, "_application_id", create_then_answer)
-    with contextlib.suppress(InputError):
-        Ledger.create(path, 5, settings)
+    monkeypatch.setattr(ledger_module, "_has_tables", answer_then_create)
+    Ledger.create(path, 5, settings)
     with _open(folder) as store:
-        assert [(store.settings["epoch"],)] == epochs
+        assert [store.settings["epoch"]] == epochs
+
+
+def test_a_ledger_created_a_moment_ago_is_not_foreign(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process may read the tables of a ledger, but not an application id from before them."""
+    folder.mkdir()
+    path = folder / "ledger.db"
+    settings: dict[str, str | int] = {"dimensions": DIMENSIONS, "metric": "cosine"}
+    application_id = ledger_module._application_id
+
+    def read_then_create(db: sqlite3.Connection) -> int:
+        monkeypatch.setattr(ledger_module, "_application_id", application_id)
+        answer = application_id(db)
+        if not db.in_transaction:
+            Ledger.create(path, 5, settings)
+        return answer
+
+    monkeypatch.setattr(ledger_module, "_application_id", read_then_create)
+    Ledger.create(path, 5, settings)
+    with _open(folder) as store:
+        assert store.namespaces() == {}
 
 
 # Verification beside a writer
@@ -391,3 +447,16 @@ def test_verify_skips_a_namespace_dropped_meanwhile(
     with _open(folder) as other:
         monkeypatch.setattr(GraphSegment, "open", drop_then_open)
         assert list(other.verify()) == []
+
+
+# Exports
+
+
+def test_an_interrupted_export_leaves_the_old_file(store: Store, tmp_path: Path) -> None:
+    path = tmp_path / "items.jsonl"
+    path.write_text("old")
+    progress = write_jsonl(store, path)
+    assert next(progress) == 50
+    progress.close()  # type: ignore[attr-defined]
+    assert path.read_text() == "old"
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["index", "items.jsonl"]

@@ -97,10 +97,10 @@ class Ledger:
         db = open_database(path, wait)
         try:
             with _one_line_errors(path):
-                if _application_id(db) == APPLICATION_ID:
+                if _has_tables(db):  # before the id, which another process creates with them
+                    if _application_id(db) != APPLICATION_ID:
+                        raise _not_a_ledger(path)
                     return
-                if db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-                    raise _not_a_ledger(path)
                 db.execute("PRAGMA page_size = 8192")
                 db.execute("PRAGMA journal_mode = WAL")
                 db.execute("BEGIN IMMEDIATE")
@@ -186,6 +186,10 @@ def open_database(path: Path, wait: float) -> sqlite3.Connection:
 
 def _application_id(db: sqlite3.Connection) -> int:
     return int(db.execute("PRAGMA application_id").fetchone()[0])
+
+
+def _has_tables(db: sqlite3.Connection) -> bool:
+    return bool(db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
 
 
 def _check(db: sqlite3.Connection, path: Path) -> None:

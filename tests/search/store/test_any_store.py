@@ -157,6 +157,17 @@ def test_namespaces_are_separate(store: AnyStore) -> None:
     assert store.match("other", 5, namespace="two") == []
 
 
+def test_a_namespace_dropped_through_another_handle_is_created_again(
+    opened: Callable[..., AnyStore],
+) -> None:
+    first, second = opened(), opened()
+    first.upsert([thing(1)], namespace="one")
+    assert second.drop("one") == 1
+    first.upsert([thing(2)], namespace="one")
+    assert second.namespaces() == {"one": 1}
+    assert _ids(second.query(vector(2), 5, namespace="one")) == ["t2"]
+
+
 def test_delete_by_id_and_by_filter(store: AnyStore) -> None:
     store.upsert(THINGS)
     assert store.delete(["t0", "t0", "nope"]) == 1

@@ -229,9 +229,9 @@ def test_a_killed_build_resumes(tmp_path: Path) -> None:
         assert list(index.store.items()) == items
         assert index.store.describe().namespaces[""].unmerged == 0
         assert list(index.store.verify()) == []
-        asked = [f"kind{n} shape{n % 7}" for n in range(40)]
-        hits = [index.search(text, 10, mode="dense") for text in asked]
+        queries = [f"kind{n} shape{n % 7}" for n in range(40)]
+        hits = [index.search(text, 10, mode="dense") for text in queries]
         found = np.array([[int(hit.id[1:]) for hit in one] for one in hits])
         points = encoder.encode([item.text for item in items], kind="document")
-        assert recall(found, points, encoder.encode(asked, kind="query"), "cosine") >= 0.99
+        assert recall(found, points, encoder.encode(queries, kind="query"), "cosine") >= 0.99
         assert index.search("number77", 1, mode="lexical")[0].id == "i77"

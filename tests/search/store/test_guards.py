@@ -1,6 +1,6 @@
-"""The guards that keep a store right while others restore, merge, purge, fork or lose power.
+"""The guards of a store against concurrent merges, restores and writers, forks and power failures.
 
-Each test puts one event into the gap that its guard protects, so it does not depend on timing.
+Each test injects an event at the point that a guard protects, so it does not depend on timing.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def _graph_columns(folder: Path) -> tuple[Any, ...]:
         return columns
 
 
-# Readers beside merges
+# Readers and concurrent merges
 
 
 def test_a_reader_that_missed_purged_tombstones_reads_again(folder: Path) -> None:
@@ -145,7 +145,7 @@ def test_an_unreadable_graph_is_reported_after_the_retries(store: Store, folder:
         reader.query(vector(0), 5)
 
 
-# Merges beside writers
+# Merges and concurrent writes
 
 
 def test_a_restore_during_a_merge_discards_the_merge(
@@ -243,7 +243,7 @@ def test_a_merged_segment_has_the_rows_of_the_ledger(store: Store, folder: Path)
 
 
 def test_a_restore_starts_a_new_epoch_without_graphs(store: Store, folder: Path) -> None:
-    """A snapshot names a graph whose folder may be gone, and changes that readers remember."""
+    """A snapshot may name a removed graph, and readers may cache a state with its change count."""
     epoch = store.settings["epoch"]
     store.snapshot("monday")
     ledger = Ledger(folder / "ledger.db", 5)
@@ -408,7 +408,7 @@ def test_a_ledger_created_a_moment_ago_is_not_foreign(
         assert store.namespaces() == {}
 
 
-# Verification beside a writer
+# Verification and concurrent writes
 
 
 @contextlib.contextmanager

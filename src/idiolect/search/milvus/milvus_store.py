@@ -65,7 +65,6 @@ class MilvusStore:
         self._collection = collection
         self.dimensions = collection.dimensions
         self.metric: Metric = collection.metric
-        self._written_namespaces: set[str] = set()
 
     @classmethod
     def open(
@@ -137,10 +136,8 @@ class MilvusStore:
         rows = [
             self._row(item, vector, namespace) for item, vector in zip(items, vectors, strict=True)
         ]
-        if namespace not in self._written_namespaces:
-            self._collection.write([self._marker(_NAMESPACE, namespace, {})])
-            self._written_namespaces.add(namespace)
-        self._collection.write(rows)
+        # Another client may have dropped the namespace, so each batch registers it again.
+        self._collection.write([self._marker(_NAMESPACE, namespace, {}), *rows])
 
     def update(
         self,
@@ -185,7 +182,6 @@ class MilvusStore:
         count = self._collection.count(where)
         self._collection.delete(filter=where)
         self._collection.delete(ids=[f"{_NAMESPACE}:{namespace}"])
-        self._written_namespaces.discard(namespace)
         return count
 
     # Reading

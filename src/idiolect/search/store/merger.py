@@ -1,7 +1,7 @@
 """Merging: add new items of the ledger to a derived graph, while others read and write.
 
     1. read one state of the ledger: its last row, its last tombstone, the vectors
-    2. write the next graph beside the old one, either updated from it or built from scratch
+    2. write the next graph next to the old one, either updated from it or built from scratch
     3. in one short write transaction, publish the new graph and purge the tombstones applied to it
     4. remove the graph folders that the ledger no longer names
 

@@ -1,6 +1,6 @@
 """`Namespace`: reads and writes the items of one namespace on one connection.
 
-An item whose vector changes gets a new row, and its old row a tombstone. A change of text or
+A change of vector gives the item a new row, and the old row a tombstone. A change of text or
 metadata keeps the row, so the graph does not change. The full-text index, the metadata index and
 the checksums change with the item, in the same transaction.
 """

@@ -68,14 +68,14 @@ class StoreReader:
         self, ids: Iterable[str], *, namespace: str = "", vectors: bool = False
     ) -> dict[str, Item]:
         """Return the items with the given ids, in that order; unknown ids are skipped."""
-        wanted = distinct(ids)
+        unique_ids = distinct(ids)
         with self._ledger.reading() as db:
             space = Namespace.find(db, namespace)
             if space is None:
                 return {}
-            rows = list(space.rows(wanted))
+            rows = list(space.rows(unique_ids))
             found = {item.id: item for item in load_items(space, rows, vectors=vectors)}
-        return {id: found[id] for id in wanted if id in found}
+        return {id: found[id] for id in unique_ids if id in found}
 
     def items(self, *, namespace: str = "", vectors: bool = False) -> Iterator[Item]:
         """Stream all items in the order of their writing; concurrent writes may be included."""

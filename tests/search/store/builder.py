@@ -36,7 +36,7 @@ def main(folder: str) -> None:
 
     def reported_items() -> Iterator[Item]:
         for n, item in enumerate(items(), 1):
-            print(n, len(words.encoded), flush=True)
+            print(f"{n} {len(words.encoded)}", flush=True)
             yield item
 
     with Index.build(folder, words, reported_items()) as index:

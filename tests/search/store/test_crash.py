@@ -50,7 +50,7 @@ def _kill_during(process: subprocess.Popen[str], kind: str, delay: float) -> tup
     time.sleep(delay)
     process.send_signal(signal.SIGKILL)
     rest, _ = process.communicate()
-    lines += rest.splitlines()
+    lines += rest.rpartition("\n")[0].splitlines()  # the kill may have cut the last line
     done = [int(line.split()[1]) for line in lines if line.startswith("done")]
     begun = [line.split() for line in lines if line.startswith("begin")]
     running = begun[-1][2] if int(begun[-1][1]) != done[-1] else "between"
@@ -204,7 +204,8 @@ def _kill_build(folder: Path, read_count: int, ready: Callable[[], bool]) -> tup
         assert process.poll() is None, "the build exited early"
     process.send_signal(signal.SIGKILL)
     rest, _ = process.communicate()
-    read_count, encoded = map(int, (rest or line).splitlines()[-1].split())
+    complete = (line + rest).rpartition("\n")[0]  # the kill may have cut the last line
+    read_count, encoded = map(int, complete.splitlines()[-1].split())
     return read_count, encoded
 
 

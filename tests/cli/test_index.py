@@ -1,4 +1,4 @@
-"""`idiolect index`, `search` and `similar`, as a person runs them on a small encoder."""
+"""`idiolect index`, `search` and `similar` from the command line, with a small encoder."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ PRODUCTS = [
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with records, and an encoder that needs no weights."""
+    """Return a folder with records; `Encoder.load` returns an encoder without weights."""
     from idiolect.encoding.encoder import Encoder
 
     class Letters:
-        """Counts letters."""
+        """Encodes a text as its letter counts."""
 
         dimensions = 26
         fingerprint = "letters"
@@ -60,8 +60,8 @@ def index(here: Path) -> str:
     result = _run("index", "build", "idx", "products.jsonl", "--encoder", "letters")
     assert result.exit_code == 0, result.output
     assert "3 items written, 0 unchanged" in result.output
-    assert "left out 1 records: no id" in result.output
-    assert "left out 1 records: no field" in result.output
+    assert "skipped 1 records: no id" in result.output
+    assert "skipped 1 records: no text" in result.output
     return "idx"
 
 
@@ -87,8 +87,7 @@ def test_build_add_search_delete(index: str) -> None:
     assert sorted(_found("search", index, "lamp")) == ["007", "4"]
 
 
-def test_brackets_are_text(here: Path) -> None:
-    """What rich would read as markup is shown as it is."""
+def test_rich_markup_in_data_is_printed_literally(here: Path) -> None:
     record = {"id": "lamp[red]", "title": "a lamp", "col[/x]": 1}
     (here / "odd.jsonl").write_text(json.dumps(record))
     assert _run("index", "build", "o[v2]", "odd.jsonl", "--encoder", "letters").exit_code == 0
@@ -100,18 +99,18 @@ def test_brackets_are_text(here: Path) -> None:
 
 def test_an_export_does_not_write_into_the_index(index: str) -> None:
     error = _fails("index", "export", index, "--to", "jsonl", "-o", f"{index}/ledger.db")
-    assert "in the index" in str(error)
+    assert "inside the index" in str(error)
     assert _found("search", index, "lamp", "-k", "1")
 
 
-def test_tables_show_what_was_found(index: str) -> None:
+def test_tables_show_the_results(index: str) -> None:
     shown = _run("search", index, "red lamp", "-k", "2").output
     assert "red lamp" in shown
     assert "price=20.0  brand=acme" in shown
     assert "\x02" not in shown
     shown = _run("search", index, "table", "--mode", "lexical").output
     assert "price=200" in shown
-    assert "wood=" not in shown, "the text begins with it"
+    assert "wood=" not in shown, "the text starts with it"
     assert "tags=" not in shown
     assert _run("search", index, "zzz", "--mode", "lexical").output == "nothing found\n"
     info = _run("index", "info", index).output
@@ -120,16 +119,16 @@ def test_tables_show_what_was_found(index: str) -> None:
     assert "encoder letters" in info
 
 
-def test_verify_names_the_damage_and_compact_repairs_it(index: str) -> None:
+def test_verify_lists_damage_and_compact_repairs_it(index: str) -> None:
     import sqlite3
 
-    assert "nothing is damaged" in _run("index", "verify", index).output
+    assert "no damage found" in _run("index", "verify", index).output
     with sqlite3.connect(Path(index) / "ledger.db") as db:
         db.execute("DELETE FROM facts WHERE value = 'acme'")
     db.close()
     result = _run("index", "verify", index)
     assert result.exit_code == 1
-    assert "filters miss its brand" in result.output
+    assert "its brand is missing from the filters" in result.output
     assert _run("index", "compact", index, "--rebuild").exit_code == 0
     assert _run("index", "verify", index).exit_code == 0
 
@@ -171,7 +170,7 @@ def test_errors_are_one_line(index: str) -> None:
     assert "at price" in str(_fails("search", index, "x", "--filter", '{"price": {"$x": 1}}'))
     assert isinstance(_fails("index", "info", "nowhere"), InputError)
     assert isinstance(_fails("similar", index, "99"), InputError)
-    assert "needs a file" in str(_fails("index", "export", index, "--to", "jsonl"))
+    assert "needs an output file" in str(_fails("index", "export", index, "--to", "jsonl"))
     Path("a.jsonl").write_text('{"title": "x"}')
     build = ("index", "build", "other", "a.jsonl", "--encoder", "letters")
     assert "which field holds the id? There are title" in str(_fails(*build))

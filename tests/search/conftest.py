@@ -1,4 +1,4 @@
-"""A store of each kind: one suite runs on all of them."""
+"""Fixtures that run one test suite on every kind of store."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _exact(folder: Path, **options: Any) -> AnyStore:
 
 
 def _graph(folder: Path, **options: Any) -> AnyStore:
-    """A store that merges after every write, so that searches go through a graph."""
+    """Open a store that merges after every write, so that searches use a graph."""
     store = Store.open(folder / "index", merge_after=4, background=False, **options)
     write = store.upsert
 
@@ -41,7 +41,7 @@ KINDS: dict[str, Callable[..., AnyStore]] = {"exact": _exact, "graph": _graph, "
 
 @pytest.fixture(params=KINDS)
 def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[..., AnyStore]]:
-    """A function that opens an empty store of the kind at hand."""
+    """Yield a function that opens an empty store of the current kind."""
     stores: list[AnyStore] = []
 
     def open_(**options: Any) -> AnyStore:

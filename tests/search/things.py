@@ -1,4 +1,4 @@
-"""Items, and the plain reading of filters that every store must agree with."""
+"""Test items, and reference implementations of search and filters."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ def vector(seed: int) -> np.ndarray:
 
 
 def thing(number: int, /, **metadata: Any) -> Item:
-    """An item with a vector and a text of its own."""
+    """Return an item with a unique vector and text."""
     return Item(f"t{number}", f"thing number {number}", metadata, vector(number))
 
 
 def nearest(
     items: Sequence[Item], query: np.ndarray, k: int, metric: str = "cosine"
 ) -> list[tuple[str, float]]:
-    """The k best (id, score), by the definition of each metric in double precision."""
+    """Return the k best (id, score) by the definition of each metric, in double precision."""
     q = np.asarray(query, np.float64)
 
     def score(item: Item) -> float:
@@ -39,7 +39,7 @@ def nearest(
 
 
 def matches(given: Mapping[str, Any], metadata: Mapping[str, Any]) -> bool:
-    """Whether a filter, in the form users write it, holds for one item's metadata."""
+    """Return whether a filter, as users write it, matches the metadata of an item."""
     return all(_holds(key, value, metadata) for key, value in given.items())
 
 
@@ -51,33 +51,33 @@ def _holds(key: str, value: Any, metadata: Mapping[str, Any]) -> bool:
     if key == "$not":
         return not matches(value, metadata)
     conditions = value if isinstance(value, dict) else {"$eq": value}
-    there = metadata.get(key)
-    values = [v for v in (there if isinstance(there, list) else [there]) if _is_scalar(v)]
-    return all(_compare(values, op, wanted) for op, wanted in conditions.items())
+    stored = metadata.get(key)
+    values = [v for v in (stored if isinstance(stored, list) else [stored]) if _is_scalar(v)]
+    return all(_compare(values, op, operand) for op, operand in conditions.items())
 
 
-def _compare(values: list[Any], operator: str, wanted: Any) -> bool:
+def _compare(values: list[Any], operator: str, operand: Any) -> bool:
     if operator == "$not":
-        return not all(_compare(values, op, inner) for op, inner in wanted.items())
+        return not all(_compare(values, op, inner) for op, inner in operand.items())
     if operator == "$exists":
-        return bool(values) == wanted
+        return bool(values) == operand
     if operator in ("$ne", "$nin"):
-        return not _compare(values, {"$ne": "$eq", "$nin": "$in"}[operator], wanted)
+        return not _compare(values, {"$ne": "$eq", "$nin": "$in"}[operator], operand)
     if operator == "$in":
-        return any(_compare(values, "$eq", one) for one in wanted)
-    kind = _kind(wanted)
-    same = [v for v in values if _kind(v) == kind]
+        return any(_compare(values, "$eq", one) for one in operand)
+    operand_type = _storedtype(operand)
+    same = [v for v in values if _storedtype(v) == operand_type]
     tests = {
-        "$eq": lambda v: v == wanted,
-        "$gt": lambda v: v > wanted,
-        "$gte": lambda v: v >= wanted,
-        "$lt": lambda v: v < wanted,
-        "$lte": lambda v: v <= wanted,
+        "$eq": lambda v: v == operand,
+        "$gt": lambda v: v > operand,
+        "$gte": lambda v: v >= operand,
+        "$lt": lambda v: v < operand,
+        "$lte": lambda v: v <= operand,
     }
     return any(tests[operator](v) for v in same)
 
 
-def _kind(value: Any) -> type:
+def _storedtype(value: Any) -> type:
     if isinstance(value, bool):
         return bool
     return str if isinstance(value, str) else float

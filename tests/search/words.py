@@ -1,4 +1,4 @@
-"""`Words` stands for an encoder: a text is the sum of its words' vectors, synonyms share theirs."""
+"""`Words`: a fake encoder. A text's vector is the sum of its word vectors; synonyms share one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MEANINGS = {"crimson": "red", "light": "lamp", "seat": "chair"}
 
 
 class Words:
-    """Encodes texts, and remembers which; equal texts have equal vectors in every process."""
+    """Encodes texts and records them; equal texts have equal vectors in every process."""
 
     def __init__(self, fingerprint: str = "words", dimensions: int = 32) -> None:
         self.fingerprint = fingerprint

@@ -1,4 +1,4 @@
-"""`idiolect index …`: make, change, inspect and move indexes."""
+"""`idiolect index …`: build, change, inspect and export indexes."""
 
 from __future__ import annotations
 
@@ -37,24 +37,28 @@ __all__ = [
 
 app = typer.Typer(
     name="index",
-    help="Make, change, inspect and move indexes of items that are found by meaning and by words.",
+    help="Build, change, inspect and export indexes for dense and lexical search.",
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
 
-_Index = Annotated[Path, typer.Argument(help="Folder of the index.")]
+_Index = Annotated[Path, typer.Argument(help="Index folder.")]
 _Sources = Annotated[
-    list[Path], typer.Argument(help="Files or folders: .jsonl .csv .tsv .parquet, also .gz")
+    list[Path], typer.Argument(help="Files or folders: .jsonl .csv .tsv .parquet, optionally .gz")
 ]
-_Namespace = Annotated[str, typer.Option(help="The part of the index that is meant.")]
-_Id = Annotated[str | None, typer.Option("--id", help="Field of the id; by default a usual one.")]
+_Namespace = Annotated[str, typer.Option(help="Namespace within the index.")]
+_Id = Annotated[
+    str | None, typer.Option("--id", help="Id field; detected from common names by default.")
+]
 _Fields = Annotated[
     list[str] | None,
-    typer.Option("--field", help="Field of the text; may be given again, and is then joined."),
+    typer.Option("--field", help="Text field; repeat the option to join several fields."),
 ]
 _Metadata = Annotated[
     list[str] | None,
-    typer.Option("--metadata", help="Field to keep as metadata; by default all others."),
+    typer.Option(
+        "--metadata", help="Metadata field to store; repeatable. By default all other fields."
+    ),
 ]
 
 
@@ -62,16 +66,16 @@ _Metadata = Annotated[
 def build(
     index: _Index,
     sources: _Sources,
-    encoder: Annotated[str, typer.Option(help="What makes the vectors: a directory or a hub id.")],
+    encoder: Annotated[str, typer.Option(help="Encoder: a directory or a hub id.")],
     id_field: _Id = None,
     fields: _Fields = None,
     metadata: _Metadata = None,
     namespace: _Namespace = "",
     dimensions: Annotated[
-        int | None, typer.Option(help="Keep so many dimensions (Matryoshka encoders).")
+        int | None, typer.Option(help="Truncate vectors to this size (Matryoshka encoders).")
     ] = None,
 ) -> None:
-    """Make an index of the records of files, or go on with one that was ended.
+    """Build an index from the records of files. Run it again to resume.
 
     Example: [bold]idiolect index build products-index products.jsonl --encoder runs/tuned
     --field title --metadata price --metadata brand[/bold]
@@ -99,9 +103,9 @@ def build(
         namespace=namespace,
         source=_source(encoder),
         progress=console.is_terminal,
-    ) as made:
-        _tell(console, made.counts, skipped, time.perf_counter() - began)
-        console.print(_overview(index, made.store.describe()))
+    ) as built:
+        _print_counts(console, built.counts, skipped, time.perf_counter() - began)
+        console.print(_overview(index, built.store.describe()))
 
 
 @app.command()
@@ -113,7 +117,7 @@ def add(
     metadata: _Metadata = None,
     namespace: _Namespace = "",
     encoder: Annotated[
-        str | None, typer.Option(help="Where the encoder is now, if it was moved.")
+        str | None, typer.Option(help="Current location of the encoder, if it was moved.")
     ] = None,
 ) -> None:
     """Add records, or replace those with the same ids.
@@ -137,7 +141,7 @@ def add(
             sources, id_field=id_field, fields=fields or (), metadata=metadata, skipped=skipped
         )
         counts = opened.add(items, namespace=namespace, progress=console.is_terminal)
-        _tell(console, counts, skipped, time.perf_counter() - began)
+        _print_counts(console, counts, skipped, time.perf_counter() - began)
 
 
 @app.command()
@@ -145,7 +149,7 @@ def delete(
     index: _Index,
     ids: Annotated[list[str] | None, typer.Argument(help="Ids of the items to delete.")] = None,
     filter: Annotated[
-        str | None, typer.Option(help="""A filter instead, such as '{"price": {"$lt": 1}}'""")
+        str | None, typer.Option(help="""Filter instead of ids, such as '{"price": {"$lt": 1}}'""")
     ] = None,
     namespace: _Namespace = "",
 ) -> None:
@@ -162,7 +166,7 @@ def delete(
 
 @app.command()
 def info(index: _Index) -> None:
-    """Show what an index holds.
+    """Show the size, namespaces and encoder of an index.
 
     Example: [bold]idiolect index info products-index[/bold]
     """
@@ -179,12 +183,12 @@ def info(index: _Index) -> None:
                 f"encoder {settings['encoder'][:12]}… {settings.get('source', '')}", markup=False
             )
         if "meaning" in settings:
-            console.print(f"hybrid weighs meaning {settings['meaning']} %, and words the rest")
+            console.print(f"hybrid search weights: {settings['meaning']} % dense, the rest lexical")
 
 
 @app.command()
 def verify(index: _Index) -> None:
-    """Look for damage, and name every place of it; exit status 1 if there is any.
+    """Check an index for damage, and list it. Exits with status 1 if there is any.
 
     Example: [bold]idiolect index verify products-index[/bold]
     """
@@ -196,17 +200,17 @@ def verify(index: _Index) -> None:
 
     console = Console()
     with Store.open(index) as store, console.status("verifying"):
-        flaws = list(store.verify())
+        damages = list(store.verify())
         items = store.describe().items
-    if not flaws:
-        console.print(f"{items:,} items, words, filters and graphs: nothing is damaged")
+    if not damages:
+        console.print(f"no damage found: {items:,} items, full-text index, filters and graphs")
         return
-    table = Table(title=f"{len(flaws)} flaws")
-    for name in ("where", "what", "remedy"):
+    table = Table(title=f"{len(damages)} problems")
+    for name in ("where", "problem", "repair with"):
         table.add_column(name, overflow="fold")
-    for flaw in flaws:
-        remedy = "index compact --rebuild" if flaw.derived else "index restore"
-        table.add_row(*map(escape, (flaw.place, flaw.what, remedy)))
+    for damage in damages:
+        repair = "index compact --rebuild" if damage.derived else "index restore"
+        table.add_row(*map(escape, (damage.place, damage.problem, repair)))
     console.print(table)
     raise typer.Exit(1)
 
@@ -215,10 +219,10 @@ def verify(index: _Index) -> None:
 def compact(
     index: _Index,
     rebuild: Annotated[
-        bool, typer.Option("--rebuild", help="Make words, filters and graphs again.")
+        bool, typer.Option("--rebuild", help="Rebuild full-text index, filters and graphs.")
     ] = False,
 ) -> None:
-    """Merge what is new, and give room back to the disk.
+    """Merge new items into the graphs, and free unused disk space.
 
     Example: [bold]idiolect index compact products-index[/bold]
     """
@@ -232,12 +236,12 @@ def compact(
         with console.status("compacting"):
             store.compact(rebuild=rebuild)
         after = store.describe().bytes
-    console.print(f"{_size(before)} before, {_size(after)} now")
+    console.print(f"{_size(before)} before, {_size(after)} after")
 
 
 @app.command()
-def snapshot(index: _Index, name: Annotated[str, typer.Argument(help="Of the snapshot.")]) -> None:
-    """Copy the present state, to be restored later.
+def snapshot(index: _Index, name: Annotated[str, typer.Argument(help="Snapshot name.")]) -> None:
+    """Save a copy of the index, to restore later.
 
     Example: [bold]idiolect index snapshot products-index before-sale[/bold]
     """
@@ -248,8 +252,8 @@ def snapshot(index: _Index, name: Annotated[str, typer.Argument(help="Of the sna
 
 
 @app.command()
-def restore(index: _Index, name: Annotated[str, typer.Argument(help="Of the snapshot.")]) -> None:
-    """Make an index what it was when a snapshot was taken.
+def restore(index: _Index, name: Annotated[str, typer.Argument(help="Snapshot name.")]) -> None:
+    """Return an index to the state of a snapshot.
 
     Example: [bold]idiolect index restore products-index before-sale[/bold]
     """
@@ -263,16 +267,18 @@ def restore(index: _Index, name: Annotated[str, typer.Argument(help="Of the snap
 @app.command()
 def export(
     index: _Index,
-    to: Annotated[Literal["jsonl", "parquet", "milvus"], typer.Option(help="What to export to.")],
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="The file to write.")] = None,
-    uri: Annotated[str, typer.Option(help="Of the Milvus cluster.")] = "http://localhost:19530",
-    collection: Annotated[str, typer.Option(help="Of the Milvus cluster.")] = "idiolect",
+    to: Annotated[Literal["jsonl", "parquet", "milvus"], typer.Option(help="Export format.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Output file.")] = None,
+    uri: Annotated[
+        str, typer.Option(help="Address of the Milvus cluster.")
+    ] = "http://localhost:19530",
+    collection: Annotated[str, typer.Option(help="Milvus collection.")] = "idiolect",
     token: Annotated[
-        str, typer.Option(help="user:password of the cluster.", envvar="MILVUS_TOKEN")
+        str, typer.Option(help="user:password for the Milvus cluster.", envvar="MILVUS_TOKEN")
     ] = "",
-    shards: Annotated[int, typer.Option(help="Of a new Milvus collection.")] = 1,
+    shards: Annotated[int, typer.Option(help="Shards of a new Milvus collection.")] = 1,
 ) -> None:
-    """Write everything to a file, or copy it to a Milvus cluster.
+    """Export all items to a file or to a Milvus cluster.
 
     Example: [bold]idiolect index export products-index --to milvus --uri http://milvus:19530
     --collection products --shards 8[/bold]
@@ -292,40 +298,40 @@ def export(
                 shards=shards,
             ) as other:
                 count = _count(copy(store, other), store)
-                where = f"collection {collection} at {uri}"
+                destination = f"collection {collection} at {uri}"
         elif out is None:
-            raise InputError(f"--to {to} needs a file", hint=f"add --out items.{to}")
+            raise InputError(f"--to {to} needs an output file", hint=f"add --out items.{to}")
         else:
             if out.is_dir() or out.resolve().is_relative_to(index.resolve()):
                 raise InputError(
-                    f"{out} is a folder, or in the index", hint="name a file somewhere else"
+                    f"{out} is a folder or inside the index", hint="choose a file outside the index"
                 )
             if not out.parent.is_dir():
-                raise InputError(f"no folder {out.parent} to write to", hint="make it first")
+                raise InputError(f"folder {out.parent} does not exist", hint="create it first")
             write = write_jsonl if to == "jsonl" else write_parquet
             count = _count(write(store, out), store)
-            where = str(out)
-    typer.echo(f"{count:,} items to {where}")
+            destination = str(out)
+    typer.echo(f"exported {count:,} items to {destination}")
 
 
 def load_encoder(store: Store, source: str | None) -> Encoder:
-    """Load the encoder an index was made by, from where it was unless told otherwise.
+    """Load the encoder of an index from `source`, by default from its stored location.
 
     Raises:
-        ConfigError: it is not known where that is.
+        ConfigError: the index stores no location, and `source` is None.
     """
     from idiolect.encoding.encoder import Encoder
 
-    place = source or store.settings.get("source")
-    if not place:
+    location = source or store.settings.get("source")
+    if not location:
         raise ConfigError(
-            "the index does not say where its encoder is", hint="name it with --encoder"
+            "the index does not store the location of its encoder", hint="add --encoder"
         )
-    return Encoder.load(place)
+    return Encoder.load(location)
 
 
 def _source(encoder: str) -> str:
-    """Where an encoder is, said so that it is found from another directory."""
+    """Return the location of an encoder, as an absolute path if it is local."""
     path = Path(encoder)
     return str(path.resolve()) if path.exists() else encoder
 
@@ -336,19 +342,21 @@ def _count(progress: Iterator[int], store: Store) -> int:
 
     console = Console(stderr=True)
     batches = -(-sum(store.namespaces().values()) // 1000)
-    shown = track(progress, "items", batches, console=console, disable=not console.is_terminal)
-    return max(shown, default=0)
+    tracked = track(progress, "items", batches, console=console, disable=not console.is_terminal)
+    return max(tracked, default=0)
 
 
-def _tell(console: Console, counts: Counter[str], skipped: Counter[str], seconds: float) -> None:
+def _print_counts(
+    console: Console, counts: Counter[str], skipped: Counter[str], seconds: float
+) -> None:
     console.print(
         f"{counts['written']:,} items written, {counts['unchanged']:,} unchanged in"
         f" {seconds:,.1f} s"
     )
     if counts["empty"]:
-        console.print(f"left out {counts['empty']:,} items: no word of their text is known")
+        console.print(f"skipped {counts['empty']:,} items: their text has no known word")
     for reason, count in skipped.most_common():
-        console.print(f"left out {count:,} records: {reason}")
+        console.print(f"skipped {count:,} records: {reason}")
 
 
 def _overview(index: Path, description: Description) -> Table:

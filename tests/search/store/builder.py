@@ -1,8 +1,8 @@
-"""A process that builds an index until it is killed, saying how far it is.
+"""A process that builds an index and prints its progress, for tests that kill it.
 
     python builder.py FOLDER
 
-For each item drawn it prints how many there were and how many are encoded; at the end, what it did.
+For each item read, it prints the numbers of items read and encoded; at the end, a summary.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from idiolect.search.items import Item
 from search.words import Words
 
 ITEMS = 10_500
-"""Enough to be worth a graph."""
+"""Enough for a graph."""
 
 
 def encoder() -> Any:
@@ -34,14 +34,14 @@ def items() -> Iterator[Item]:
 def main(folder: str) -> None:
     words = encoder()
 
-    def drawn() -> Iterator[Item]:
+    def reported_items() -> Iterator[Item]:
         for n, item in enumerate(items(), 1):
-            print(n, len(words.encoded), flush=True)
+            print(f"{n} {len(words.encoded)}", flush=True)
             yield item
 
-    with Index.build(folder, words, drawn()) as index:
-        done = index.counts
-        print(f"written {done['written']}, unchanged {done['unchanged']}", end=", ")
+    with Index.build(folder, words, reported_items()) as index:
+        counts = index.counts
+        print(f"written {counts['written']}, unchanged {counts['unchanged']}", end=", ")
         print(f"encoded {len(words.encoded)}", flush=True)
 
 

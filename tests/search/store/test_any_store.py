@@ -1,4 +1,4 @@
-"""What every store does, wherever it is; the embedded one with and without a graph, and Milvus."""
+"""The common behaviour of all stores: embedded with and without a graph, and Milvus."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _ids(items: Any) -> list[str]:
     return [item.id for item in items]
 
 
-def test_what_was_written_is_read(store: AnyStore) -> None:
+def test_written_items_are_read(store: AnyStore) -> None:
     store.upsert(THINGS)
     found = store.fetch(["t3", "nope", "t0"], vectors=True)
     assert list(found) == ["t3", "t0"]
@@ -91,13 +91,13 @@ def test_queries_agree_with_the_definition(opened: Callable[..., AnyStore], metr
     store.upsert(items)
     for seed in range(100, 110):
         hits = store.query(vector(seed), 5)
-        wanted = nearest(items, vector(seed), 5, metric)
-        assert _ids(hits) == [id for id, _ in wanted]
-        assert [hit.score for hit in hits] == pytest.approx([s for _, s in wanted], abs=1e-4)
+        expected = nearest(items, vector(seed), 5, metric)
+        assert _ids(hits) == [id for id, _ in expected]
+        assert [hit.score for hit in hits] == pytest.approx([s for _, s in expected], abs=1e-4)
     assert hits[0].text == f"thing number {hits[0].id[1:]}"
 
 
-def test_a_write_is_seen_at_once(store: AnyStore) -> None:
+def test_a_write_is_visible_immediately(store: AnyStore) -> None:
     for n in range(12):
         store.upsert([thing(n)])
         assert _ids(store.query(vector(n), 1)) == [f"t{n}"]
@@ -113,13 +113,13 @@ def test_a_write_is_seen_at_once(store: AnyStore) -> None:
 def test_filters(store: AnyStore) -> None:
     store.upsert(THINGS)
     for filter in FILTERS:
-        wanted = {item.id for item in THINGS if matches(filter, item.metadata)}
+        expected = {item.id for item in THINGS if matches(filter, item.metadata)}
         found = {hit.id for hit in store.query(vector(0), 10, filter=filter)}
-        assert found == wanted, filter
-        assert {hit.id for hit in store.match("thing", 10, filter=filter)} == wanted, filter
+        assert found == expected, filter
+        assert {hit.id for hit in store.match("thing", 10, filter=filter)} == expected, filter
 
 
-def test_a_filter_names_a_field_that_is_not_there(store: AnyStore) -> None:
+def test_a_filter_on_an_unknown_field_is_an_error(store: AnyStore) -> None:
     store.upsert(THINGS)
     with pytest.raises(InputError, match="no item has the field 'colour'"):
         store.query(vector(0), filter={"$or": [{"price": 1}, {"colour": "red"}]})
@@ -130,12 +130,12 @@ def test_a_filter_names_a_field_that_is_not_there(store: AnyStore) -> None:
     assert store.namespaces() == {"": 10}
 
 
-def test_a_malformed_filter_shows_the_place(store: AnyStore) -> None:
+def test_the_error_of_a_malformed_filter_has_its_path(store: AnyStore) -> None:
     with pytest.raises(InputError, match=r"at \$or\[1\]\.price\.\$in\[0\]"):
         store.query(vector(0), filter={"$or": [{"a": 1}, {"price": {"$in": [[]]}}]})
 
 
-def test_namespaces_are_apart(store: AnyStore) -> None:
+def test_namespaces_are_separate(store: AnyStore) -> None:
     store.upsert([thing(1, a=1), thing(2, a=1)], namespace="one")
     store.upsert([Item("t1", "other words", {"b": 2}, vector(9))], namespace="two")
     assert store.namespaces() == {"one": 2, "two": 1}
@@ -157,6 +157,17 @@ def test_namespaces_are_apart(store: AnyStore) -> None:
     assert store.match("other", 5, namespace="two") == []
 
 
+def test_a_namespace_dropped_through_another_handle_is_created_again(
+    opened: Callable[..., AnyStore],
+) -> None:
+    first, second = opened(), opened()
+    first.upsert([thing(1)], namespace="one")
+    assert second.drop("one") == 1
+    first.upsert([thing(2)], namespace="one")
+    assert second.namespaces() == {"one": 1}
+    assert _ids(second.query(vector(2), 5, namespace="one")) == ["t2"]
+
+
 def test_delete_by_id_and_by_filter(store: AnyStore) -> None:
     store.upsert(THINGS)
     assert store.delete(["t0", "t0", "nope"]) == 1
@@ -172,7 +183,7 @@ def test_delete_by_id_and_by_filter(store: AnyStore) -> None:
         store.delete("t1")
 
 
-def test_update_changes_what_is_given(store: AnyStore) -> None:
+def test_update_changes_only_the_given_fields(store: AnyStore) -> None:
     store.upsert(THINGS)
     store.update("t0", metadata={"price": 11, "new": None})
     after = store.fetch(["t0"], vectors=True)["t0"]
@@ -188,7 +199,7 @@ def test_update_changes_what_is_given(store: AnyStore) -> None:
         store.update("nope", text="x")
 
 
-def test_list_goes_on_after_an_id(store: AnyStore) -> None:
+def test_list_continues_after_an_id(store: AnyStore) -> None:
     ids = ["a%1", "a%2", "ab1", "b", "é"]
     store.upsert([Item(id, "", {}, vector(n)) for n, id in enumerate(ids)])
     assert list(store.list()) == sorted(ids)
@@ -199,7 +210,7 @@ def test_list_goes_on_after_an_id(store: AnyStore) -> None:
     assert list(store.list(namespace="nope")) == []
 
 
-def test_words_find_texts(store: AnyStore) -> None:
+def test_match_finds_texts_by_words(store: AnyStore) -> None:
     texts = ["The XR-2000B runs hot", "running shoes", "a red lamp", "Café lamp, red and blue"]
     store.upsert([Item(str(n), text, {}, vector(n)) for n, text in enumerate(texts)])
     assert _ids(store.match("xr-2000b", 3)) == ["0"]
@@ -215,7 +226,7 @@ def test_words_find_texts(store: AnyStore) -> None:
         assert store.match(nothing, 3) == []
 
 
-def test_an_empty_store_and_more_than_there_is(store: AnyStore) -> None:
+def test_an_empty_store_and_more_results_than_items(store: AnyStore) -> None:
     assert store.query(vector(0), 5) == []
     assert store.query(vector(0), 5, filter={"a": 1}) == []
     assert store.match("thing", 5) == []
@@ -265,14 +276,14 @@ BAD = {
 }
 
 
-def test_a_bad_item_is_named_and_nothing_is_written(store: AnyStore) -> None:
+def test_an_invalid_item_is_named_and_nothing_is_written(store: AnyStore) -> None:
     for item, message in BAD.values():
         with pytest.raises(InputError, match=message):
             store.upsert([thing(0), item])
     assert list(store.items()) == []
 
 
-def test_bad_queries(store: AnyStore) -> None:
+def test_invalid_queries(store: AnyStore) -> None:
     store.upsert(THINGS)
     for bad, message in (
         (np.ones(3), "the query.*3 dimensions"),
@@ -289,7 +300,7 @@ def test_bad_queries(store: AnyStore) -> None:
             store.match("thing", k)
 
 
-def test_settings_are_kept(opened: Callable[..., AnyStore]) -> None:
+def test_settings_are_stored(opened: Callable[..., AnyStore]) -> None:
     store = opened()
     store.remember(encoder="abc", source="here")
     store.remember(encoder="abcd")
@@ -300,5 +311,5 @@ def test_settings_are_kept(opened: Callable[..., AnyStore]) -> None:
     store.close()
     again = opened(dimensions=None)
     assert again.settings["encoder"] == "abcd"
-    with pytest.raises(InputError, match="8 dimensions under cosine, not 9"):
+    with pytest.raises(InputError, match="8 dimensions with metric cosine, not 9"):
         opened(dimensions=9)

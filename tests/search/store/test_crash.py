@@ -1,4 +1,4 @@
-"""Real processes that are killed, that write at once, that read while others write."""
+"""Processes that are killed, write concurrently, or read while others write."""
 
 from __future__ import annotations
 
@@ -37,41 +37,41 @@ def _open(folder: Path) -> Store:
 
 
 def _kill_during(process: subprocess.Popen[str], kind: str, delay: float) -> tuple[int, int, str]:
-    """Kill a writer a moment after it began an operation of a kind, its fifth at the earliest.
+    """Kill a writer shortly after it begins an operation of a kind, after at least four others.
 
-    Returns how many operations it acknowledged, the number of the last and of the one under way.
+    Returns how many operations it acknowledged, the last of them, and the kind of the running one.
     """
     assert process.stdout is not None
     lines: list[str] = []
     while len(lines) < 10 or lines[-1].split()[::2] != ["begin", kind]:
         line = process.stdout.readline()
-        assert line, "the writer ended by itself"
+        assert line, "the writer exited early"
         lines.append(line)
     time.sleep(delay)
     process.send_signal(signal.SIGKILL)
     rest, _ = process.communicate()
-    lines += rest.splitlines()
+    lines += rest.rpartition("\n")[0].splitlines()  # the kill may have cut the last line
     done = [int(line.split()[1]) for line in lines if line.startswith("done")]
     begun = [line.split() for line in lines if line.startswith("begin")]
-    under_way = begun[-1][2] if int(begun[-1][1]) != done[-1] else "between"
-    return len(done), done[-1], under_way
+    running = begun[-1][2] if int(begun[-1][1]) != done[-1] else "between"
+    return len(done), done[-1], running
 
 
-def _assert_right(folder: Path, possible: list[dict[str, Item]]) -> dict[str, Item]:
-    """The store is one of the possible states, undamaged, and searches answer from that state."""
+def _assert_consistent(folder: Path, possible: list[dict[str, Item]]) -> dict[str, Item]:
+    """Assert that the store has one of the possible states, is undamaged, and searches it."""
     with _open(folder) as store:
         found = {item.id: item for item in store.items(vectors=True)}
         state = next((s for s in possible if s == found), None)
-        assert state is not None, "an acknowledged write is missing, or half of one is there"
+        assert state is not None, "an acknowledged write is missing, or is incomplete"
         for id, item in state.items():
             assert found[id].vector.tobytes() == item.vector.tobytes()
         assert list(store.verify()) == []
-        hits = wrong = 0
+        expected_hits = missing = 0
         for seed in range(10**6, 10**6 + 20):
-            wanted = {id for id, _ in nearest(list(state.values()), vector(seed), 10)}
+            expected = {id for id, _ in nearest(list(state.values()), vector(seed), 10)}
             got = {hit.id for hit in store.query(vector(seed), 10)}
-            hits, wrong = hits + len(wanted), wrong + len(wanted - got)
-        assert wrong <= 0.02 * hits
+            expected_hits, missing = expected_hits + len(expected), missing + len(expected - got)
+        assert missing <= 0.02 * expected_hits
         if state:
             some = next(iter(state.values()))
             assert store.query(some.vector, 1, filter={"written": some.metadata["written"]})
@@ -80,21 +80,21 @@ def _assert_right(folder: Path, possible: list[dict[str, Item]]) -> dict[str, It
 
 
 def _rounds(folder: Path, kills: int, seed: int) -> Counter[str]:
-    chance = random.Random(seed)
+    rng = random.Random(seed)
     state: dict[str, Item] = {}
     killed = Counter[str]()
     first = 0
     for turn in range(kills):
         kind = ("upsert", "merge", "compact", "delete", "update")[turn % 5]
-        done, last, under_way = _kill_during(
-            _start("writer.py", folder, first), kind, chance.random() ** 2 * 0.08
+        done, last, running = _kill_during(
+            _start("writer.py", folder, first), kind, rng.random() ** 2 * 0.08
         )
         assert last == first + done - 1
         for number in range(first, last + 1):
             state = Operation(number).model(state)
-        killed[under_way] += 1
-        state = _assert_right(folder, [state, Operation(last + 1).model(state)])
-        first = last + 2  # the one under way may have happened; what follows does not ask
+        killed[running] += 1
+        state = _assert_consistent(folder, [state, Operation(last + 1).model(state)])
+        first = last + 2  # the running operation may or may not have happened
     return killed
 
 
@@ -122,11 +122,11 @@ def test_two_processes_write_at_once(tmp_path: Path) -> None:
     with _open(folder) as store:
         items = {item.id: item for item in store.items()}
         assert list(store.verify()) == []
-    # Each item is as one of its writers left it; the last to touch it is not known.
+    # Each item comes from one of its writers; which one was last is unknown.
     written = {n: {i.id: i for i in Operation(n).items()} for n in upserts if n < 80}
     for id, item in items.items():
         assert id in written[item.metadata["written"]]
-    # What only one operation ever touched, apart from merging and compacting, must be there.
+    # Items that only one operation changed must be present.
     touched = Counter(
         id
         for n in range(80)
@@ -142,13 +142,13 @@ def test_two_processes_write_at_once(tmp_path: Path) -> None:
 
 @contextlib.contextmanager
 def _writing(folder: Path) -> Iterator[None]:
-    """Be in the middle of a write to a store."""
+    """Hold the write lock of a store."""
     with contextlib.closing(sqlite3.connect(folder / "ledger.db", isolation_level=None)) as db:
         db.execute("BEGIN IMMEDIATE")
         yield
 
 
-def test_a_second_writer_waits_or_is_told(tmp_path: Path) -> None:
+def test_a_second_writer_waits_or_fails(tmp_path: Path) -> None:
     folder = tmp_path / "index"
     first = Store.open(folder, dimensions=DIMENSIONS)
     second = Store.open(folder, wait=0.1)
@@ -156,7 +156,7 @@ def test_a_second_writer_waits_or_is_told(tmp_path: Path) -> None:
     with _writing(folder):
         with pytest.raises(InputError, match="is being written by another process"):
             second.upsert([thing(1)])
-        assert list(second.list()) == ["t0"]  # reading waits for nobody
+        assert list(second.list()) == ["t0"]  # reads never wait
     second.upsert([thing(1)])
     assert list(first.list()) == ["t0", "t1"]
     process = _start("writer.py", folder, 0, 1)
@@ -189,35 +189,36 @@ def test_readers_see_whole_writes_while_another_process_writes(tmp_path: Path) -
     process.communicate()
 
 
-def _kill_build(folder: Path, drawn: int, ripe: Callable[[], bool]) -> tuple[int, int]:
-    """Kill a build that has drawn so many items as soon as it is ripe.
+def _kill_build(folder: Path, read_count: int, ready: Callable[[], bool]) -> tuple[int, int]:
+    """Kill a build that has read `read_count` items as soon as `ready` returns true.
 
-    Returns how many items it had drawn, and how many it had encoded by then.
+    Returns the numbers of items it had read and encoded.
     """
     process = _start("builder.py", folder)
     assert process.stdout is not None
     line = "0 0"
-    while int(line.split()[0]) < drawn:
+    while int(line.split()[0]) < read_count:
         line = process.stdout.readline()
-        assert line, "the build ended by itself"
-    while not ripe():
-        assert process.poll() is None, "the build ended by itself"
+        assert line, "the build exited early"
+    while not ready():
+        assert process.poll() is None, "the build exited early"
     process.send_signal(signal.SIGKILL)
     rest, _ = process.communicate()
-    drawn, encoded = map(int, (rest or line).splitlines()[-1].split())
-    return drawn, encoded
+    complete = (line + rest).rpartition("\n")[0]  # the kill may have cut the last line
+    read_count, encoded = map(int, complete.splitlines()[-1].split())
+    return read_count, encoded
 
 
-def test_a_killed_build_goes_on(tmp_path: Path) -> None:
-    """Killed among its batches, then while it makes the graph, a build ends as if it never was."""
+def test_a_killed_build_resumes(tmp_path: Path) -> None:
+    """A build is killed between batches, then during the merge, and still completes the index."""
     folder = tmp_path / "index"
-    drawn, _ = _kill_build(folder, 3000, lambda: True)
+    read_count, _ = _kill_build(folder, 3000, lambda: True)
     with Store.open(folder) as store:
         written = store.namespaces()[""]
-        assert drawn - 512 <= written <= drawn  # no more is lost than the batch under way
+        assert read_count - 512 <= written <= read_count  # only the running batch is lost
     merging = folder / "graphs" / ".lock"
-    drawn, encoded = _kill_build(folder, builder.ITEMS, merging.exists)
-    assert drawn == builder.ITEMS
+    read_count, encoded = _kill_build(folder, builder.ITEMS, merging.exists)
+    assert read_count == builder.ITEMS
     assert encoded <= builder.ITEMS - written
     with Store.open(folder) as store:
         assert store.describe().namespaces[""].unmerged == builder.ITEMS
@@ -229,9 +230,9 @@ def test_a_killed_build_goes_on(tmp_path: Path) -> None:
         assert list(index.store.items()) == items
         assert index.store.describe().namespaces[""].unmerged == 0
         assert list(index.store.verify()) == []
-        asked = [f"kind{n} shape{n % 7}" for n in range(40)]
-        hits = [index.search(text, 10, mode="dense") for text in asked]
+        queries = [f"kind{n} shape{n % 7}" for n in range(40)]
+        hits = [index.search(text, 10, mode="dense") for text in queries]
         found = np.array([[int(hit.id[1:]) for hit in one] for one in hits])
         points = encoder.encode([item.text for item in items], kind="document")
-        assert recall(found, points, encoder.encode(asked, kind="query"), "cosine") >= 0.99
+        assert recall(found, points, encoder.encode(queries, kind="query"), "cosine") >= 0.99
         assert index.search("number77", 1, mode="lexical")[0].id == "i77"

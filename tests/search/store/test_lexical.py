@@ -1,4 +1,4 @@
-"""BM25 against its formula, and what a query's words find."""
+"""BM25 scores against the formula, and the matching of query words."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _bm25(
 
 
 def test_scores_are_bm25(tmp_path: Path) -> None:
-    plain = TEXTS[:6]  # words that stemming leaves alone
+    plain = TEXTS[:6]  # words that stemming does not change
     with Store.open(tmp_path / "index", dimensions=DIMENSIONS) as store:
         store.upsert([Item(str(n), text, {}, vector(n)) for n, text in enumerate(plain)])
         for query in (["red"], ["blue", "lamp"], ["green", "red"]):
@@ -64,7 +64,7 @@ def test_scores_are_bm25(tmp_path: Path) -> None:
             assert scores == pytest.approx(_bm25(plain, query), abs=2e-6)
 
 
-def test_words_of_several_parts_are_phrases_and_endings_are_dropped(store: Store) -> None:
+def test_words_with_several_parts_are_phrases_and_words_are_stemmed(store: Store) -> None:
     def found(query: str) -> set[str]:
         return {hit.id for hit in store.match(query, 10)}
 
@@ -81,7 +81,7 @@ def test_a_namespace_has_its_own_words(store: Store) -> None:
     assert "x" not in {hit.id for hit in store.match("lamp", 10)}
 
 
-def test_highlights_mark_the_words_found(store: Store) -> None:
+def test_highlights_mark_the_matched_words(store: Store) -> None:
     hits = store.match("red lamps", 10, marks=("[", "]"))
     assert {hit.id: hit.highlight for hit in hits} == {
         "0": "[red] [lamp]",
@@ -101,6 +101,6 @@ def test_any_text_is_a_query(store: Store, text: str) -> None:
     assert len({hit.id for hit in hits}) == len(hits) <= 3
 
 
-def test_a_query_is_cut_where_it_is_a_book() -> None:
+def test_a_very_long_query_is_truncated() -> None:
     assert match_expression("a b " * 10_000).count("OR") == 1
     assert match_expression(" ".join(map(str, range(10_000)))).count("OR") == 255

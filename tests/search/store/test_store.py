@@ -1,4 +1,4 @@
-"""The embedded store alone: its folder, snapshots, damage, merging, compaction."""
+"""The embedded store: its folder, merging, snapshots, damage and compaction."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def store(folder: Path) -> Iterator[Store]:
-    """A store with a graph of 100 items, and 10 that are in no graph yet."""
+    """A store with a graph of 100 items, and 10 unmerged items."""
     with Store.open(
         folder, dimensions=DIMENSIONS, merge_after=MERGE_AFTER, background=False
     ) as opened:
@@ -35,7 +35,7 @@ def store(folder: Path) -> Iterator[Store]:
         yield opened
 
 
-def _again(folder: Path) -> Store:
+def _reopen(folder: Path) -> Store:
     return Store.open(folder, merge_after=MERGE_AFTER, background=False)
 
 
@@ -43,7 +43,7 @@ def _answers(store: Store) -> list[list[str]]:
     return [[hit.id for hit in store.query(vector(seed), 5)] for seed in range(1000, 1020)]
 
 
-def _wanted(store: Store) -> list[list[str]]:
+def _expected(store: Store) -> list[list[str]]:
     items = list(store.items(vectors=True))
     return [[id for id, _ in nearest(items, vector(seed), 5)] for seed in range(1000, 1020)]
 
@@ -54,10 +54,10 @@ def _flip(path: Path, place: float) -> None:
     path.write_bytes(data)
 
 
-# Where a store may be
+# The folder of a store
 
 
-def test_paths_that_are_not_ours_are_left_alone(tmp_path: Path) -> None:
+def test_paths_of_others_are_not_changed(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not exist"):
         Store.open(tmp_path / "nowhere")
     file = tmp_path / "notes.txt"
@@ -65,7 +65,7 @@ def test_paths_that_are_not_ours_are_left_alone(tmp_path: Path) -> None:
     for dimensions in (None, 8):
         with pytest.raises(InputError, match="is a file"):
             Store.open(file, dimensions=dimensions)
-    with pytest.raises(InputError, match="is not empty and holds no index"):
+    with pytest.raises(InputError, match="is not empty and is not an index"):
         Store.open(tmp_path, dimensions=8)
     with pytest.raises(InputError, match="no index at"):
         Store.open(tmp_path)
@@ -73,22 +73,22 @@ def test_paths_that_are_not_ours_are_left_alone(tmp_path: Path) -> None:
     assert file.read_text() == "mine"
 
 
-def test_another_programs_database_is_refused_and_unchanged(folder: Path) -> None:
+def test_a_database_of_another_program_is_rejected_and_unchanged(folder: Path) -> None:
     folder.mkdir()
     with sqlite3.connect(folder / "ledger.db") as theirs:
         theirs.execute("CREATE TABLE accounts (name)")
     theirs.close()
     before = (folder / "ledger.db").read_bytes()
     for dimensions in (None, 8):
-        with pytest.raises(InputError, match="another program's database; nothing was changed"):
+        with pytest.raises(InputError, match="a database of another program; nothing was changed"):
             Store.open(folder, dimensions=dimensions)
     assert (folder / "ledger.db").read_bytes() == before
     (folder / "ledger.db").write_text("not a database at all, but long enough to be read as one")
-    with pytest.raises(CheckpointError, match=r"ledger\.db is damaged, or no index"):
+    with pytest.raises(CheckpointError, match=r"ledger\.db is damaged, or is not an index"):
         Store.open(folder)
 
 
-def test_what_a_store_is_made_with_is_checked(folder: Path) -> None:
+def test_the_arguments_of_open_are_checked(folder: Path) -> None:
     for dimensions in (0, 1, 4097):
         with pytest.raises(InputError, match=f"{dimensions} dimensions"):
             Store.open(folder, dimensions=dimensions)
@@ -96,7 +96,7 @@ def test_what_a_store_is_made_with_is_checked(folder: Path) -> None:
         Store.open(folder, dimensions=8, metric="hamming")  # type: ignore[arg-type]
     assert not folder.exists()
     Store.open(folder, dimensions=8, metric="l2").close()
-    with pytest.raises(InputError, match="8 dimensions under l2, not 8 under cosine"):
+    with pytest.raises(InputError, match="8 dimensions with metric l2, not 8 with metric cosine"):
         Store.open(folder, dimensions=8)
     with sqlite3.connect(folder / "ledger.db") as db:
         db.execute("PRAGMA user_version = 99")
@@ -105,7 +105,7 @@ def test_what_a_store_is_made_with_is_checked(folder: Path) -> None:
         Store.open(folder)
 
 
-def test_a_store_begun_by_a_killed_process_is_finished(folder: Path) -> None:
+def test_a_store_whose_creation_was_killed_is_completed(folder: Path) -> None:
     folder.mkdir()
     (folder / "ledger.db").touch()
     with Store.open(folder, dimensions=DIMENSIONS) as store:
@@ -119,9 +119,9 @@ def test_a_store_begun_by_a_killed_process_is_finished(folder: Path) -> None:
 def test_searches_are_the_same_merged_and_unmerged(store: Store, folder: Path) -> None:
     def check(unmerged: int) -> None:
         assert store.describe().namespaces[""].unmerged == unmerged
-        assert _answers(store) == _wanted(store)
-        with _again(folder) as other:
-            assert _answers(other) == _wanted(store)
+        assert _answers(store) == _expected(store)
+        with _reopen(folder) as other:
+            assert _answers(other) == _expected(store)
 
     check(10)
     store.merge()
@@ -133,12 +133,12 @@ def test_searches_are_the_same_merged_and_unmerged(store: Store, folder: Path) -
     check(0)
     store.delete([f"t{n}" for n in range(30, 90)])
     check(0)
-    store.merge()  # too few are left to be worth a graph
+    store.merge()  # too few items remain for a graph
     check(35)
     assert list(store.verify()) == []
 
 
-def test_text_and_metadata_change_without_the_graph(store: Store) -> None:
+def test_changes_of_text_and_metadata_keep_the_graph(store: Store) -> None:
     before = store.describe().namespaces[""].unmerged
     store.update("t5", text="a lamp", metadata={"number": 5000})
     store.upsert([Item("t6", "another lamp", {"number": 6000}, vector(6))])
@@ -148,7 +148,7 @@ def test_text_and_metadata_change_without_the_graph(store: Store) -> None:
     assert list(store.verify()) == []
 
 
-def test_unchanged_items_are_not_written_again(store: Store) -> None:
+def test_unchanged_items_are_not_written_reopen(store: Store) -> None:
     store.merge()
     store.upsert([thing(n, number=n) for n in range(110)])
     assert store.describe().namespaces[""].unmerged == 0
@@ -159,9 +159,9 @@ def test_merging_in_the_background(folder: Path) -> None:
         for n in range(0, 200, 10):
             store.upsert([thing(m) for m in range(n, n + 10)])
             assert [hit.id for hit in store.query(vector(n), 1)] == [f"t{n}"]
-    with _again(folder) as store:
+    with _reopen(folder) as store:
         assert store.describe().namespaces[""].unmerged < 200
-        assert _answers(store) == _wanted(store)
+        assert _answers(store) == _expected(store)
 
 
 def test_old_graphs_are_removed(store: Store, folder: Path) -> None:
@@ -174,12 +174,12 @@ def test_old_graphs_are_removed(store: Store, folder: Path) -> None:
     assert len([path for path in (folder / "graphs").iterdir() if path.is_dir()]) == 1
 
 
-def test_a_reader_goes_on_while_graphs_change_and_namespaces_go(store: Store, folder: Path) -> None:
-    with _again(folder) as reader:
-        assert _answers(reader) == _wanted(store)
+def test_a_reader_follows_new_graphs_and_dropped_namespaces(store: Store, folder: Path) -> None:
+    with _reopen(folder) as reader:
+        assert _answers(reader) == _expected(store)
         store.upsert([thing(n) for n in range(200, 300)])
         store.merge()
-        assert _answers(reader) == _wanted(store)
+        assert _answers(reader) == _expected(store)
         store.drop()
         assert reader.query(vector(0), 5) == []
         store.upsert([thing(3)])
@@ -213,7 +213,7 @@ def test_a_snapshot_is_restored(store: Store, folder: Path) -> None:
     path = store.snapshot("monday")
     assert path.is_file()
     assert store.describe().snapshots == ("monday",)
-    with _again(folder) as reader:
+    with _reopen(folder) as reader:
         store.delete([f"t{n}" for n in range(50)])
         store.upsert([thing(n) for n in range(300, 330)], namespace="more")
         store.merge()
@@ -222,20 +222,20 @@ def test_a_snapshot_is_restored(store: Store, folder: Path) -> None:
         assert list(store.items()) == before
         assert _answers(store) == _answers(reader) == answers
         assert store.namespaces() == {"": 110}
-        # What is written after it is not mixed up with what was written before it.
+        # Later writes do not mix with writes that the restore discarded.
         store.upsert([thing(n, number=n) for n in range(400, 420)])
         store.delete(["t0"])
-        assert _answers(store) == _answers(reader) == _wanted(store)
+        assert _answers(store) == _answers(reader) == _expected(store)
     assert list(store.verify()) == []
-    with pytest.raises(InputError, match="there is a snapshot 'monday' already"):
+    with pytest.raises(InputError, match="snapshot 'monday' already exists"):
         store.snapshot("monday")
 
 
-def test_bad_snapshots(store: Store, folder: Path) -> None:
+def test_invalid_and_damaged_snapshots(store: Store, folder: Path) -> None:
     for name in ("../x", "", "a/b", ".hidden", "x" * 200):
-        with pytest.raises(InputError, match="cannot be a snapshot's name"):
+        with pytest.raises(InputError, match="is not a valid snapshot name"):
             store.snapshot(name)
-    with pytest.raises(InputError, match=r"no snapshot 'tuesday' .*there are: none"):
+    with pytest.raises(InputError, match=r"no snapshot 'tuesday' .*available: none"):
         store.restore("tuesday")
     path = store.snapshot("monday")
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -250,32 +250,34 @@ def test_bad_snapshots(store: Store, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("part", ["graph", "rows"])
-@pytest.mark.parametrize("harm", ["first", "middle", "late", "cut", "gone"])
-def test_a_damaged_graph_is_named_and_made_again(
-    store: Store, folder: Path, part: str, harm: str
+@pytest.mark.parametrize("fault", ["first", "middle", "late", "cut", "gone"])
+def test_a_damaged_graph_is_reported_and_rebuilt(
+    store: Store, folder: Path, part: str, fault: str
 ) -> None:
     (path,) = (folder / "graphs").glob(f"[!.]*/{part}")
     store.close()
-    if harm == "gone":
+    if fault == "gone":
         path.unlink()
-    elif harm == "cut":
+    elif fault == "cut":
         path.write_bytes(path.read_bytes()[:-40])
     else:
-        _flip(path, {"first": 0.0, "middle": 0.5, "late": 0.99}[harm])
-    with _again(folder) as store:
-        flaws = list(store.verify())
-        assert [flaw.derived for flaw in flaws] == [True]
-        assert path.parent.name in flaws[0].place
-        assert part in flaws[0].what
+        _flip(path, {"first": 0.0, "middle": 0.5, "late": 0.99}[fault])
+    with _reopen(folder) as store:
+        damages = list(store.verify())
+        assert [damage.derived for damage in damages] == [True]
+        assert path.parent.name in damages[0].place
+        assert part in damages[0].problem
         with pytest.raises(CheckpointError, match=f"{path}.*index compact"):
             store.query(vector(0), 5)
-        assert store.match("thing number 5", 1)[0].id == "t5"  # words are in the ledger
+        assert (
+            store.match("thing number 5", 1)[0].id == "t5"
+        )  # the full-text index is in the ledger
         store.compact()
         assert list(store.verify()) == []
-        assert _answers(store) == _wanted(store)
+        assert _answers(store) == _expected(store)
 
 
-def test_a_damaged_item_is_named(store: Store, folder: Path) -> None:
+def test_a_damaged_item_is_reported(store: Store, folder: Path) -> None:
     store.upsert([Item("lamp", "a very particular lamp", {"shade": "green"}, vector(7))])
     store.snapshot("good")
     store.close()
@@ -287,57 +289,57 @@ def test_a_damaged_item_is_named(store: Store, folder: Path) -> None:
         )
         db.execute(query, (bytes(blob),))
     db.close()
-    with _again(folder) as store:
-        (flaw,) = store.verify()
-        assert "ledger.db, item 'lamp'" in flaw.place
-        assert not flaw.derived
+    with _reopen(folder) as store:
+        (damage,) = store.verify()
+        assert "ledger.db, item 'lamp'" in damage.place
+        assert not damage.derived
         store.restore("good")
         assert list(store.verify()) == []
         assert np.array_equal(store.fetch(["lamp"], vectors=True)["lamp"].vector, vector(7))
 
 
-def test_damaged_words_and_facts_are_named_and_made_again(store: Store, folder: Path) -> None:
+def test_damaged_indexes_are_reported_and_rebuilt(store: Store, folder: Path) -> None:
     store.close()
     with sqlite3.connect(folder / "ledger.db") as db:
         db.execute("DELETE FROM facts WHERE value = 7")
         db.execute("UPDATE items SET text = 'other words' WHERE id = 't8'")
     db.close()
-    with _again(folder) as store:
-        places = " ".join(f"{flaw.place} {flaw.what}" for flaw in store.verify())
-        assert "item 't7' filters miss its number" in places
+    with _reopen(folder) as store:
+        places = " ".join(f"{damage.place} {damage.problem}" for damage in store.verify())
+        assert "item 't7' its number is missing from the filters" in places
         assert "item 't8' its checksum is wrong" in places
-        assert "word index" in places
+        assert "full-text index" in places
         store.upsert([thing(8, number=8)])
         store.compact(rebuild=True)
         assert list(store.verify()) == []
         assert [hit.id for hit in store.query(vector(0), 5, filter={"number": 7})] == ["t7"]
 
 
-def test_a_damaged_ledger_is_named(store: Store, folder: Path) -> None:
+def test_a_damaged_ledger_is_reported(store: Store, folder: Path) -> None:
     store.compact()
     store.close()
     path = folder / "ledger.db"
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2])
     with pytest.raises(CheckpointError, match=r"ledger\.db"):
-        _again(folder)
+        _reopen(folder)
     path.write_bytes(data[:4000] + bytes(60000) + data[64000:])
     try:
-        damaged = _again(folder)
+        damaged = _reopen(folder)
     except CheckpointError as error:
         assert "ledger.db" in str(error)  # noqa: PT017
     else:
         with damaged:
-            flaws = list(damaged.verify())
-            assert flaws
-            assert all("ledger.db" in flaw.place for flaw in flaws)
+            damages = list(damaged.verify())
+            assert damages
+            assert all("ledger.db" in damage.place for damage in damages)
 
 
-def test_compact_gives_room_back(store: Store) -> None:
+def test_compact_frees_disk_space(store: Store) -> None:
     store.upsert([Item(f"big{n}", "word " * 5000, {}, vector(n)) for n in range(50)])
     store.delete([f"big{n}" for n in range(50)])
     before = store.describe().bytes
     store.compact()
     after = store.describe().bytes
     assert after < before / 2
-    assert _answers(store) == _wanted(store)
+    assert _answers(store) == _expected(store)

@@ -1,9 +1,8 @@
-"""A process that writes until it is killed, saying what it begins and what was acknowledged.
+"""A process that writes to a store and prints what it begins and finishes, until it is killed.
 
     python writer.py FOLDER FIRST [LAST [WAIT]]
 
-What operation number n does is a function of n alone, so who reads its output knows what must be
-there.
+Operation n depends on n alone, so its output determines what the store must contain.
 """
 
 from __future__ import annotations
@@ -25,13 +24,13 @@ IDS = 400
 
 
 class Operation:
-    """One call on the store, and what it makes of a plain dictionary."""
+    """One call on the store, and its effect on a plain dictionary."""
 
     def __init__(self, number: int) -> None:
-        chance = np.random.default_rng(number)
+        rng = np.random.default_rng(number)
         kinds = ("upsert", "upsert", "upsert", "delete", "update", "filter", "merge", "compact")
-        self.kind = str(chance.choice(kinds))
-        self.ids = [f"t{n}" for n in chance.choice(IDS, size=20, replace=False)]
+        self.kind = str(rng.choice(kinds))
+        self.ids = [f"t{n}" for n in rng.choice(IDS, size=20, replace=False)]
         self.number = number
 
     def items(self) -> Iterator[Item]:
@@ -69,8 +68,10 @@ class Operation:
                     metadata = {**old.metadata, "updated": self.number}
                     after[old.id] = Item(old.id, "updated", metadata, old.vector)
             case "filter":
-                gone = self.number - 9
-                after = {i: item for i, item in after.items() if item.metadata["written"] != gone}
+                deleted = self.number - 9
+                after = {
+                    i: item for i, item in after.items() if item.metadata["written"] != deleted
+                }
         return after
 
 

@@ -1,8 +1,9 @@
-"""A filter in Milvus's own language, and the facts beside each item that it asks about.
+"""Translate filters to Milvus expressions, and metadata to the hashes that these look up.
 
-Each fact is a 63-bit hash: of a field, of a field and the kind of its value, of a field, kind and
-value. So texts, numbers and booleans never mix, lists match by element, and one inverted index over
-an array of integers answers equality; only ranges read the metadata itself.
+Milvus stores an array of 63-bit hashes for each item, in the field `facts`. There is one hash for
+each field, for each (field, type) and for each (field, type, value). Texts, numbers and booleans
+therefore never match each other, lists match by element, and one inverted index over integers
+answers equality. Only ranges read the metadata itself.
 """
 
 from __future__ import annotations
@@ -17,68 +18,68 @@ from idiolect.search.store.metadata_index import scalars
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-__all__ = ["expression", "hashes", "quote"]
+__all__ = ["expression", "metadata_hashes", "quote"]
 
 _COMPARISONS = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
 
 
 def quote(value: Scalar) -> str:
-    """Return a value as it is written in an expression."""
+    """Return a value as a literal of the expression language."""
     return json.dumps(value, ensure_ascii=False)
 
 
 def expression(node: Filter) -> str:
-    """Return what Milvus evaluates for each item to know whether a filter matches it."""
+    """Return the Milvus expression that is true for the items that match a filter."""
     match node:
         case Every(parts):
             return f"({' and '.join(map(expression, parts))})" if parts else "(key >= '')"
         case Either(parts):
             return f"({' or '.join(map(expression, parts))})"
         case Not(part):
-            return _denied(part)
+            return _complement(part)
         case Condition(field, "$exists"):
             return f"array_contains(facts, {_hash(field)})"
         case Condition(field, "$eq" | "$in", value):
             values = value if isinstance(value, tuple) else (value,)
-            wanted = sorted({_hash(field, *_typed(one)) for one in values})
-            return f"array_contains_any(facts, {wanted})"
+            keys = sorted({_hash(field, *_typed(one)) for one in values})
+            return f"array_contains_any(facts, {keys})"
         case Condition(field, operator, value):
             assert not isinstance(value, tuple)  # only `$in` has several
-            kind = "text" if isinstance(value, str) else "number"
-            # A value of another kind would make the comparison neither true nor false.
+            type_name = "text" if isinstance(value, str) else "number"
+            # Comparing a value of another type is neither true nor false, so the type is checked.
             return (
-                f"(array_contains(facts, {_hash(field, kind)}) and"
+                f"(array_contains(facts, {_hash(field, type_name)}) and"
                 f" metadata[{quote(field)}] {_COMPARISONS[operator]} {quote(value)})"
             )
 
 
-def _denied(node: Filter) -> str:
-    """The complement of a filter; only whole conditions are negated, by what they lack."""
+def _complement(node: Filter) -> str:
+    """Return the expression of the complement of a filter; only conditions are negated."""
     match node:
         case Every(parts):
-            return f"({' or '.join(map(_denied, parts))})" if parts else "(key < '')"
+            return f"({' or '.join(map(_complement, parts))})" if parts else "(key < '')"
         case Either(parts):
-            return f"({' and '.join(map(_denied, parts))})"
+            return f"({' and '.join(map(_complement, parts))})"
         case Not(part):
             return expression(part)
         case Condition(field, "$exists" | "$eq" | "$in"):
             return f"(not {expression(node)})"
         case Condition(field, operator, value):
             assert not isinstance(value, tuple)
-            kind = "text" if isinstance(value, str) else "number"
+            type_name = "text" if isinstance(value, str) else "number"
             return (
-                f"(not array_contains(facts, {_hash(field, kind)}) or"
+                f"(not array_contains(facts, {_hash(field, type_name)}) or"
                 f" not (metadata[{quote(field)}] {_COMPARISONS[operator]} {quote(value)}))"
             )
 
 
-def hashes(metadata: Mapping[str, Any]) -> list[int]:
-    """Return all facts of an item, each once, ascending."""
-    return sorted({_hash(*fact) for fact in _facts(metadata)})
+def metadata_hashes(metadata: Mapping[str, Any]) -> list[int]:
+    """Return the distinct hashes of an item's metadata, ascending."""
+    return sorted({_hash(*key) for key in _lookup_keys(metadata)})
 
 
-def _facts(metadata: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
-    """Everything a filter may ask of an item: a field, its kind, its values."""
+def _lookup_keys(metadata: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    """Yield everything that a filter can look up: fields, their types and their values."""
     for name, stored in scalars(metadata):
         typed = _typed(bool(stored[0]) if isinstance(stored, bytes) else stored)
         yield (name,)

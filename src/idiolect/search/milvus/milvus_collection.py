@@ -1,6 +1,6 @@
-"""One Milvus collection: its fields and indexes, and the calls a store makes on it.
+"""One Milvus collection: its schema, its indexes, and the operations that a store needs.
 
-It is made with consistency level Strong, so every read sees every write before it.
+Its consistency level is Strong, so every read sees all earlier writes.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 
     from idiolect.search.diskann.metric import Metric
 
-__all__ = ["LONGEST_TEXT", "MOST_FACTS", "MilvusCollection"]
+__all__ = ["MAX_HASHES", "MAX_TEXT_BYTES", "MilvusCollection"]
 
-LONGEST_TEXT = 65_535
-"""Bytes; of a VARCHAR."""
-MOST_FACTS = 4096
-"""Of one item; of an ARRAY."""
+MAX_TEXT_BYTES = 65_535
+"""The limit of a VARCHAR."""
+MAX_HASHES = 4096
+"""The limit of an ARRAY, for the metadata hashes of one item."""
 
 _PAGE = 1000
-_MESSAGE = 8 << 20  # bytes written at once; a server takes 64 MiB
-_OVERHEAD = 1000  # bytes of a row besides its vector and text, about
+_MESSAGE_BYTES = 8 << 20  # of one request; a server accepts 64 MiB
+_OVERHEAD = 1000  # estimated bytes of a row without its vector and text
 _FIELDS = {"key", "kind", "namespace", "id", "text", "metadata", "facts", "vector", "words"}
 _METRICS: dict[Metric, str] = {"cosine": "COSINE", "inner": "IP", "l2": "L2"}
 _ANALYZER = {
@@ -34,9 +34,9 @@ _ANALYZER = {
 
 
 class MilvusCollection:
-    """One collection of a cluster, reached by a client that reads what it wrote.
+    """One collection of a cluster.
 
-    Every call raises CheckpointError where the cluster refuses or cannot be reached.
+    Every method raises CheckpointError if the cluster rejects the request or is unreachable.
     """
 
     def __init__(self, client: Any, name: str, dimensions: int, metric: Metric) -> None:
@@ -47,13 +47,13 @@ class MilvusCollection:
 
     @classmethod
     def open(
-        cls, uri: str, name: str, token: str, made: tuple[int, Metric, int] | None
+        cls, uri: str, name: str, token: str, create: tuple[int, Metric, int] | None
     ) -> MilvusCollection:
-        """Open a collection; where there is none, make it of (dimensions, metric, shards).
+        """Open a collection; create it with (dimensions, metric, shards) if it does not exist.
 
         Raises:
             MissingDependencyError: `pymilvus` is not installed.
-            InputError: there is none and none is to be made, or it is another program's.
+            InputError: it does not exist and `create` is None, or it belongs to another program.
         """
         try:
             from pymilvus import MilvusClient
@@ -61,45 +61,45 @@ class MilvusCollection:
             raise MissingDependencyError(
                 "pymilvus is not installed", hint="pip install 'idiolect[milvus]'"
             ) from error
-        with _told():
+        with _one_line_errors():
             client = MilvusClient(uri=uri, token=token)
             if not client.has_collection(name):
-                if made is None:
+                if create is None:
                     raise InputError(f"no collection {name!r}", hint="export an index to it")
-                _make(client, name, *made, local="://" not in uri)
-            found = _describe(client, name)
-        if found is None:
+                _create(client, name, *create, local="://" not in uri)
+            description = _describe(client, name)
+        if description is None:
             raise InputError(
-                f"collection {name!r} is another program's; nothing was changed",
+                f"collection {name!r} belongs to another program; nothing was changed",
                 hint="choose another name",
             )
-        return cls(client, name, *found)
+        return cls(client, name, *description)
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
         self._client.close()
 
     def get(self, keys: list[str], fields: list[str]) -> list[dict[str, Any]]:
-        """Return the rows of keys, in any order; unknown ones are left out."""
-        with _told():
+        """Return the rows with the given keys, in any order; unknown keys are skipped."""
+        with _one_line_errors():
             return list(self._client.get(self._name, ids=keys, output_fields=fields))
 
     def query(self, where: str, fields: list[str], limit: int) -> list[dict[str, Any]]:
-        """Return up to `limit` rows that an expression holds for."""
-        with _told():
+        """Return up to `limit` rows that match an expression."""
+        with _one_line_errors():
             return list(
                 self._client.query(self._name, filter=where, output_fields=fields, limit=limit)
             )
 
     def count(self, where: str) -> int:
-        """Count the rows that an expression holds for."""
-        with _told():
+        """Count the rows that match an expression."""
+        with _one_line_errors():
             found = self._client.query(self._name, filter=where, output_fields=["count(*)"])
         return int(found[0]["count(*)"])
 
     def scan(self, where: str, fields: list[str]) -> Iterator[dict[str, Any]]:
-        """Stream all rows that an expression holds for, in any order."""
-        with _told():
+        """Stream all rows that match an expression, in any order."""
+        with _one_line_errors():
             iterator = self._client.query_iterator(
                 self._name, filter=where, output_fields=fields, batch_size=_PAGE
             )
@@ -110,13 +110,13 @@ class MilvusCollection:
                 iterator.close()
 
     def search(
-        self, field: str, wanted: Any, k: int, where: str, fields: list[str]
+        self, field: str, query: Any, k: int, where: str, fields: list[str]
     ) -> list[dict[str, Any]]:
-        """Return the k nearest rows by one field, among those an expression holds for."""
-        with _told():
+        """Return the k nearest rows by one field, among those that match an expression."""
+        with _one_line_errors():
             (found,) = self._client.search(
                 self._name,
-                data=[wanted],
+                data=[query],
                 anns_field=field,
                 limit=k,
                 filter=where,
@@ -125,58 +125,57 @@ class MilvusCollection:
         return list(found)
 
     def write(self, rows: Iterable[dict[str, Any]]) -> None:
-        """Add or replace rows, in messages that a server takes."""
+        """Add or replace rows, in requests that a server accepts."""
         batch: list[dict[str, Any]] = []
         size = 0
         for row in rows:
             batch.append(row)
             size += 4 * self.dimensions + 3 * len(row["text"]) + _OVERHEAD
-            if size > _MESSAGE:
+            if size > _MESSAGE_BYTES:
                 self._send(batch)
                 batch, size = [], 0
         self._send(batch)
 
     def _send(self, batch: list[dict[str, Any]]) -> None:
         if batch:
-            with _told():
+            with _one_line_errors():
                 self._client.upsert(self._name, batch)
 
     def delete(self, **which: Any) -> None:
         """Delete rows by `ids` or by `filter`."""
-        with _told():
+        with _one_line_errors():
             self._client.delete(self._name, **which)
 
     def flush(self) -> None:
-        """Seal what was written, so that the cluster indexes it now."""
-        with _told():
+        """Seal written rows, so that the cluster indexes them now."""
+        with _one_line_errors():
             self._client.flush(self._name)
 
 
-def _make(
+def _create(
     client: Any, collection: str, dimensions: int, metric: Metric, shards: int, *, local: bool
 ) -> None:
-    """Make an empty collection.
+    """Create an empty collection.
 
     Args:
-        client: connected.
-        collection: its name.
-        dimensions: of its vectors.
-        metric: how they are compared.
-        shards: over which writes are spread.
-        local: whether the client is Milvus Lite, which has no DISKANN and no
-            index of arrays.
+        client: a connected client.
+        collection: the name of the collection.
+        dimensions: of the vectors.
+        metric: of the vector index.
+        shards: the number of shards that share the writes.
+        local: whether the client is Milvus Lite, which has neither DISKANN nor array indexes.
     """
     from pymilvus import DataType, Function, FunctionType, MilvusClient
 
     schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
-    text = {"max_length": LONGEST_TEXT, "enable_analyzer": True, "analyzer_params": _ANALYZER}
+    text = {"max_length": MAX_TEXT_BYTES, "enable_analyzer": True, "analyzer_params": _ANALYZER}
     schema.add_field("key", DataType.VARCHAR, is_primary=True, max_length=1100)
     schema.add_field("kind", DataType.VARCHAR, max_length=1)
     schema.add_field("namespace", DataType.VARCHAR, max_length=512, is_partition_key=True)
     schema.add_field("id", DataType.VARCHAR, max_length=512)
     schema.add_field("text", DataType.VARCHAR, **text)
     schema.add_field("metadata", DataType.JSON)
-    schema.add_field("facts", DataType.ARRAY, element_type=DataType.INT64, max_capacity=MOST_FACTS)
+    schema.add_field("facts", DataType.ARRAY, element_type=DataType.INT64, max_capacity=MAX_HASHES)
     schema.add_field("vector", DataType.FLOAT_VECTOR, dim=dimensions)
     schema.add_field("words", DataType.SPARSE_FLOAT_VECTOR)
     schema.add_function(
@@ -188,8 +187,8 @@ def _make(
         )
     )
     indexes = client.prepare_index_params()
-    kind = "AUTOINDEX" if local else "DISKANN"
-    indexes.add_index(field_name="vector", index_type=kind, metric_type=_METRICS[metric])
+    index_type = "AUTOINDEX" if local else "DISKANN"
+    indexes.add_index(field_name="vector", index_type=index_type, metric_type=_METRICS[metric])
     indexes.add_index(field_name="words", index_type="SPARSE_INVERTED_INDEX", metric_type="BM25")
     for field in ("kind",) if local else ("kind", "facts"):
         indexes.add_index(field_name=field, index_type="INVERTED")
@@ -203,23 +202,24 @@ def _make(
 
 
 def _describe(client: Any, collection: str) -> tuple[int, Metric] | None:
-    """Return dimensions and metric of a collection, or None if it is not one of ours."""
+    """Return dimensions and metric, or None if another program created the collection."""
     fields = {field["name"]: field for field in client.describe_collection(collection)["fields"]}
     if set(fields) != _FIELDS:
         return None
-    named = client.describe_index(collection, "vector")["metric_type"]
-    metrics = {theirs: ours for ours, theirs in _METRICS.items()}
-    return int(fields["vector"]["params"]["dim"]), metrics[named]
+    metric_type = client.describe_index(collection, "vector")["metric_type"]
+    metrics = {milvus_name: metric for metric, milvus_name in _METRICS.items()}
+    return int(fields["vector"]["params"]["dim"]), metrics[metric_type]
 
 
 @contextlib.contextmanager
-def _told() -> Iterator[None]:
-    """Turn what the cluster raises into one line."""
+def _one_line_errors() -> Iterator[None]:
+    """Raise errors of the cluster as one-line errors."""
     from pymilvus import MilvusException
 
     try:
         yield
     except MilvusException as error:
         raise CheckpointError(
-            f"Milvus: {' '.join(str(error.message).split())}", hint="is the cluster there and well?"
+            f"Milvus: {' '.join(str(error.message).split())}",
+            hint="check that the cluster is running",
         ) from error

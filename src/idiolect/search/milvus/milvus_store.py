@@ -1,15 +1,16 @@
-"""`MilvusStore`: the calls of `Store` over a Milvus cluster, for what one machine cannot hold.
+"""`MilvusStore`: the interface of `Store` on a Milvus cluster, for data beyond one machine.
 
-One collection; a namespace is a partition key, so a search in one reads only its part. The
-cluster's own DISKANN index serves the vectors and its own BM25 the words; sharding, replicas and
-merging are its own as well.
+A store is one collection. The namespace is its partition key, so a search reads one namespace only.
+Milvus searches vectors with its DISKANN index and texts with its BM25 index, and manages shards,
+replicas and merges.
 
-What differs from `Store`, because a cluster works otherwise:
+Differences from `Store`:
 
-- A batch is not one transaction: a failure in the middle leaves its first part written. Writing it
-  again is safe.
-- Texts may have 65,535 bytes. `$gt` and its kin look at single values, not into lists.
-- `items` and `list` read without an order of their own; `list` sorts what it read.
+- A batch is not one transaction: a failure in the middle leaves its first part written. It is safe
+  to write the batch again.
+- A text has at most 65,535 bytes. `$gt`, `$gte`, `$lt` and `$lte` compare single values, not the
+  elements of lists.
+- `items` has no defined order. `list` reads all matching ids and sorts them.
 
 Filters: see `idiolect.search.milvus.expressions`.
 """
@@ -40,8 +41,8 @@ from idiolect.search.items import (
     distinct,
     encode_metadata,
 )
-from idiolect.search.milvus.expressions import expression, hashes, quote
-from idiolect.search.milvus.milvus_collection import LONGEST_TEXT, MOST_FACTS, MilvusCollection
+from idiolect.search.milvus.expressions import expression, metadata_hashes, quote
+from idiolect.search.milvus.milvus_collection import MAX_HASHES, MAX_TEXT_BYTES, MilvusCollection
 from idiolect.search.store.description import Description, NamespaceDescription
 
 if TYPE_CHECKING:
@@ -53,8 +54,8 @@ __all__ = ["MilvusStore"]
 
 _PAGE = 1000
 _FIELDS = ["id", "text", "metadata"]
-_ITEMS, _NAMES = "i", "n"  # what a row is: an item, or the name of a namespace
-_SETTINGS = "s"
+# Values of the field `kind`: an item, the name of a namespace, or the settings.
+_ITEM, _NAMESPACE, _SETTINGS = "i", "n", "s"
 
 
 class MilvusStore:
@@ -64,7 +65,6 @@ class MilvusStore:
         self._collection = collection
         self.dimensions = collection.dimensions
         self.metric: Metric = collection.metric
-        self._known: set[str] = set()
 
     @classmethod
     def open(
@@ -77,29 +77,31 @@ class MilvusStore:
         metric: Metric = "cosine",
         shards: int = 1,
     ) -> Self:
-        """Open a collection, or make one where `dimensions` are given and there is none.
+        """Open a collection; create it if `dimensions` are given and it does not exist.
 
         Args:
-            uri: of the cluster, such as `http://milvus:19530`, or a file for Milvus Lite.
-            collection: its name.
-            token: `user:password`, where the cluster asks for one.
-            dimensions: of its vectors; a collection that is there must have as many.
-            metric: how vectors of a new collection are compared: `cosine`, `inner` or `l2`.
-            shards: of a new collection, over which writes are spread.
+            uri: the address of the cluster, such as `http://milvus:19530`, or a file for Milvus
+                Lite.
+            collection: the name of the collection.
+            token: `user:password`, if the cluster requires it.
+            dimensions: of the vectors; an existing collection must have the same.
+            metric: of a new collection: `cosine`, `inner` or `l2`.
+            shards: of a new collection; writes are distributed over them.
 
         Raises:
             MissingDependencyError: `pymilvus` is not installed.
-            InputError: there is no collection and none is to be made, it is another program's, or
-                dimensions or metric differ; or the cluster refuses.
+            InputError: the collection does not exist and `dimensions` are missing, it belongs to
+                another program, or its dimensions or metric differ.
+            CheckpointError: the cluster rejects a request or is unreachable.
         """
         check_metric(metric)
-        made = None if dimensions is None else (dimensions, metric, shards)
-        store = cls(MilvusCollection.open(uri, collection, token, made))
+        create = None if dimensions is None else (dimensions, metric, shards)
+        store = cls(MilvusCollection.open(uri, collection, token, create))
         if dimensions is not None and (store.dimensions, store.metric) != (dimensions, metric):
             store.close()
             raise InputError(
-                f"collection {collection!r} holds vectors of {store.dimensions} dimensions under"
-                f" {store.metric}, not {dimensions} under {metric}",
+                f"collection {collection!r} has vectors of {store.dimensions} dimensions with"
+                f" metric {store.metric}, not {dimensions} with metric {metric}",
                 hint="choose another name",
             )
         return store
@@ -111,19 +113,19 @@ class MilvusStore:
         self.close()
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
         self._collection.close()
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Everything the store was told to remember, its dimensions and metric among it."""
+        """All stored settings, including the dimensions and the metric."""
         found = self._collection.query(f'kind == "{_SETTINGS}"', ["metadata"], 1)
-        made = {"dimensions": self.dimensions, "metric": self.metric}
-        return {**(found[0]["metadata"] if found else {}), **made}
+        fixed = {"dimensions": self.dimensions, "metric": self.metric}
+        return {**(found[0]["metadata"] if found else {}), **fixed}
 
     def remember(self, **settings: str | int) -> None:
-        """Keep facts about the store."""
-        self._collection.write([self._note(_SETTINGS, "", {**self.settings, **settings})])
+        """Store settings; see `Store.remember`."""
+        self._collection.write([self._marker(_SETTINGS, "", {**self.settings, **settings})])
 
     # Writing
 
@@ -134,10 +136,8 @@ class MilvusStore:
         rows = [
             self._row(item, vector, namespace) for item, vector in zip(items, vectors, strict=True)
         ]
-        if namespace not in self._known:
-            self._collection.write([self._note(_NAMES, namespace, {})])
-            self._known.add(namespace)
-        self._collection.write(rows)
+        # Another client may have dropped the namespace, so each batch registers it again.
+        self._collection.write([self._marker(_NAMESPACE, namespace, {}), *rows])
 
     def update(
         self,
@@ -148,11 +148,11 @@ class MilvusStore:
         vector: ArrayLike | None = None,
         namespace: str = "",
     ) -> None:
-        """Change parts of one item; see `Store.update`."""
+        """Change fields of one item; see `Store.update`."""
         found = self.fetch([id], namespace=namespace, vectors=True)
         if id not in found:
             raise InputError(
-                f"no item {id!r} in namespace {namespace!r}", hint="upsert adds new items"
+                f"no item {id!r} in namespace {namespace!r}", hint="add it with upsert"
             )
         self.upsert([change(found[id], text, metadata, vector)], namespace=namespace)
 
@@ -163,7 +163,7 @@ class MilvusStore:
         filter: Mapping[str, Any] | str | None = None,
         namespace: str = "",
     ) -> int:
-        """Delete items by id or by filter, and return how many there were; see `Store.delete`."""
+        """Delete items by id or by filter; see `Store.delete`."""
         check_deletion(ids, filter)
         if ids is not None:
             keys = [_key(namespace, id) for id in self.fetch(ids, namespace=namespace)]
@@ -178,11 +178,10 @@ class MilvusStore:
 
     def drop(self, namespace: str = "") -> int:
         """Delete a whole namespace, and return how many items it had."""
-        where = _inside(namespace)
+        where = _in_namespace(namespace)
         count = self._collection.count(where)
         self._collection.delete(filter=where)
-        self._collection.delete(ids=[f"{_NAMES}:{namespace}"])
-        self._known.discard(namespace)
+        self._collection.delete(ids=[f"{_NAMESPACE}:{namespace}"])
         return count
 
     # Reading
@@ -190,25 +189,25 @@ class MilvusStore:
     def fetch(
         self, ids: Iterable[str], *, namespace: str = "", vectors: bool = False
     ) -> dict[str, Item]:
-        """Return the items of ids, in their order; unknown ones are left out."""
-        wanted = distinct(ids)
+        """Return the items with the given ids, in that order; unknown ids are skipped."""
+        unique_ids = distinct(ids)
         fields = [*_FIELDS, "vector"] if vectors else _FIELDS
         found: dict[str, Item] = {}
-        for start in range(0, len(wanted), _PAGE):
-            keys = [_key(namespace, id) for id in wanted[start : start + _PAGE]]
+        for start in range(0, len(unique_ids), _PAGE):
+            keys = [_key(namespace, id) for id in unique_ids[start : start + _PAGE]]
             found |= {row["id"]: _item(row) for row in self._collection.get(keys, fields)}
-        return {id: found[id] for id in wanted if id in found}
+        return {id: found[id] for id in unique_ids if id in found}
 
     def items(self, *, namespace: str = "", vectors: bool = False) -> Iterator[Item]:
-        """Stream all items, in no particular order."""
+        """Stream all items, in no defined order."""
         fields = [*_FIELDS, "vector"] if vectors else _FIELDS
-        yield from map(_item, self._collection.scan(_inside(namespace), fields))
+        yield from map(_item, self._collection.scan(_in_namespace(namespace), fields))
 
     def list(
         self, prefix: str = "", *, after: str = "", limit: int = 100, namespace: str = ""
     ) -> Sequence[str]:
-        """Return up to `limit` ids that begin with `prefix`, in order, after the id `after`."""
-        where = _inside(namespace)
+        """Return up to `limit` sorted ids that start with `prefix` and come after `after`."""
+        where = _in_namespace(namespace)
         if prefix:
             end = f"{prefix}\U0010ffff"
             where += f" and id >= {quote(prefix)} and id < {quote(end)}"
@@ -217,12 +216,13 @@ class MilvusStore:
         return heapq.nsmallest(limit, (row["id"] for row in self._collection.scan(where, ["id"])))
 
     def namespaces(self) -> dict[str, int]:
-        """Return how many items each namespace has."""
-        names = sorted(row["id"] for row in self._collection.scan(f'kind == "{_NAMES}"', ["id"]))
-        return {name: self._collection.count(_inside(name)) for name in names}
+        """Return the number of items in each namespace."""
+        where = f'kind == "{_NAMESPACE}"'
+        names = sorted(row["id"] for row in self._collection.scan(where, ["id"]))
+        return {name: self._collection.count(_in_namespace(name)) for name in names}
 
     def describe(self) -> Description:
-        """Return what the store holds; fields and bytes are the cluster's own affair."""
+        """Return a summary of the store, without metadata fields and size on disk."""
         spaces = {
             name: NamespaceDescription(items, unmerged=0, fields=None)
             for name, items in self.namespaces().items()
@@ -254,24 +254,24 @@ class MilvusStore:
         namespace: str = "",
         marks: tuple[str, str] | None = None,
     ) -> Hits:
-        """Return the k items whose texts match a query's words best (BM25), best first."""
+        """Return the k items with the best BM25 score for a query; see `Store.match`."""
         if not re.search(r"\w", text):
             check_count(k)
             return []
         hits = self._search("words", text, k, filter, namespace)
-        hits = [replace(hit, score=abs(hit.score)) for hit in hits]  # Milvus Lite gives minus BM25
+        hits = [replace(hit, score=abs(hit.score)) for hit in hits]  # Milvus Lite returns -BM25
         if marks is None:
             return hits
         return [replace(hit, highlight=_mark(hit.text, text, marks)) for hit in hits]
 
     def merge(self) -> None:
-        """Seal what was written, so that the cluster indexes it now."""
+        """Seal written items, so that the cluster indexes them now."""
         self._collection.flush()
 
     def _search(
         self,
         field: str,
-        wanted: Any,
+        query: Any,
         k: int,
         filter: Mapping[str, Any] | str | None,
         namespace: str,
@@ -280,7 +280,7 @@ class MilvusStore:
         where = self._where(namespace, filter)
         if where is None:
             return []
-        found = self._collection.search(field, wanted, k, where, _FIELDS)
+        found = self._collection.search(field, query, k, where, _FIELDS)
         return [
             Hit(
                 hit["entity"]["id"],
@@ -292,46 +292,46 @@ class MilvusStore:
         ]
 
     def _where(self, namespace: str, filter: Mapping[str, Any] | str | None) -> str | None:
-        """The expression of a namespace and a filter; None where the namespace is empty."""
+        """Return the expression of a namespace and a filter; None if the namespace is empty."""
         if filter is None:
-            return _inside(namespace)
+            return _in_namespace(namespace)
         node = parse(filter)
-        if not self._collection.query(_inside(namespace), ["id"], 1):
+        if not self._collection.query(_in_namespace(namespace), ["id"], 1):
             return None
         for name in {c.field for c in conditions(node) if c.operator != "$exists"}:
             present = expression(Condition(name, "$exists", True))
-            if not self._collection.query(f"{_inside(namespace)} and {present}", ["id"], 1):
+            if not self._collection.query(f"{_in_namespace(namespace)} and {present}", ["id"], 1):
                 raise InputError(
-                    f"filter: no item has the field {name!r}", hint="is it spelt as in the items?"
+                    f"filter: no item has the field {name!r}", hint="check its spelling"
                 )
-        return f"{_inside(namespace)} and {expression(node)}"
+        return f"{_in_namespace(namespace)} and {expression(node)}"
 
     def _row(self, item: Item, vector: Any, namespace: str) -> dict[str, Any]:
         encode_metadata(item)
-        if len(item.text.encode()) > LONGEST_TEXT:
+        if len(item.text.encode()) > MAX_TEXT_BYTES:
             raise InputError(
                 f"item {item.id!r}: its text has {len(item.text.encode()):,} bytes",
-                hint=f"Milvus takes {LONGEST_TEXT:,}; divide it into passages",
+                hint=f"Milvus accepts {MAX_TEXT_BYTES:,}; split it into passages",
             )
-        facts = hashes(item.metadata)
-        if len(facts) > MOST_FACTS:
+        hashes = metadata_hashes(item.metadata)
+        if len(hashes) > MAX_HASHES:
             raise InputError(
-                f"item {item.id!r}: its metadata has {len(facts):,} values",
-                hint=f"Milvus takes {MOST_FACTS:,}",
+                f"item {item.id!r}: its metadata has {len(hashes):,} index entries",
+                hint=f"Milvus accepts {MAX_HASHES:,}",
             )
         return {
             "key": _key(namespace, item.id),
-            "kind": _ITEMS,
+            "kind": _ITEM,
             "namespace": namespace,
             "id": item.id,
             "text": item.text,
             "metadata": dict(item.metadata),
-            "facts": facts,
+            "facts": hashes,
             "vector": vector,
         }
 
-    def _note(self, kind: str, name: str, metadata: dict[str, Any]) -> dict[str, Any]:
-        """A row that is no item; every row needs a vector."""
+    def _marker(self, kind: str, name: str, metadata: dict[str, Any]) -> dict[str, Any]:
+        """Return a row that is not an item. Its vector is arbitrary: every row must have one."""
         return {
             "key": f"{kind}:{name}",
             "kind": kind,
@@ -345,11 +345,11 @@ class MilvusStore:
 
 
 def _key(namespace: str, id: str) -> str:
-    return f"{_ITEMS}:{len(namespace)}:{namespace}{id}"
+    return f"{_ITEM}:{len(namespace)}:{namespace}{id}"
 
 
-def _inside(namespace: str) -> str:
-    return f'kind == "{_ITEMS}" and namespace == {quote(namespace)}'
+def _in_namespace(namespace: str) -> str:
+    return f'kind == "{_ITEM}" and namespace == {quote(namespace)}'
 
 
 def _item(row: Mapping[str, Any]) -> Item:
@@ -358,7 +358,7 @@ def _item(row: Mapping[str, Any]) -> Item:
 
 
 def _mark(text: str, query: str, marks: tuple[str, str]) -> str:
-    """Mark the words of a text that begin like one of the query's."""
+    """Mark the words of a text that share a stem with a word of the query."""
     stems = {word[: max(4, len(word) - 3)] for word in re.findall(r"\w+", query.casefold())}
     before, after = marks
 

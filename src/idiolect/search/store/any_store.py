@@ -1,7 +1,7 @@
-"""`AnyStore`: what an index needs of a store, wherever the store is.
+"""`AnyStore`: the interface that an index requires of its store.
 
-`Store` keeps this contract in a folder, `MilvusStore` on a cluster; one suite of tests runs on
-both. What each call means is told by `idiolect.search.store.store.Store`.
+`Store` implements it in a local folder, `MilvusStore` on a Milvus cluster. One test suite runs on
+both. `idiolect.search.store.store.Store` documents each method.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ __all__ = ["AnyStore"]
 
 
 class AnyStore(Protocol):
-    """A place for items that can be searched by vector and by words."""
+    """Stores items, and searches them by vector and by text."""
 
     dimensions: int
     metric: Metric
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What the store was told to remember."""
+        """All stored settings, including the dimensions and the metric."""
 
     def remember(self, **settings: str | int) -> None:
-        """Keep facts about the store."""
+        """Store settings, such as the fingerprint of the encoder."""
 
     def upsert(self, items: Sequence[Item], *, namespace: str = "") -> None:
         """Add or replace items."""
@@ -45,7 +45,7 @@ class AnyStore(Protocol):
         vector: ArrayLike | None = None,
         namespace: str = "",
     ) -> None:
-        """Change parts of one item."""
+        """Change fields of one item."""
 
     def delete(
         self,
@@ -54,15 +54,15 @@ class AnyStore(Protocol):
         filter: Mapping[str, Any] | str | None = None,
         namespace: str = "",
     ) -> int:
-        """Delete items by id or by filter."""
+        """Delete items by id or by filter, and return how many were deleted."""
 
     def drop(self, namespace: str = "") -> int:
-        """Delete a whole namespace."""
+        """Delete a whole namespace, and return how many items it had."""
 
     def fetch(
         self, ids: Iterable[str], *, namespace: str = "", vectors: bool = False
     ) -> dict[str, Item]:
-        """Return the items of ids."""
+        """Return the items with the given ids."""
 
     def items(self, *, namespace: str = "", vectors: bool = False) -> Iterator[Item]:
         """Stream all items."""
@@ -70,13 +70,13 @@ class AnyStore(Protocol):
     def list(
         self, prefix: str = "", *, after: str = "", limit: int = 100, namespace: str = ""
     ) -> Sequence[str]:
-        """Return ids in order."""
+        """Return ids in sorted order."""
 
     def namespaces(self) -> dict[str, int]:
-        """Return how many items each namespace has."""
+        """Return the number of items in each namespace."""
 
     def describe(self) -> Description:
-        """Return what the store holds."""
+        """Return the size and the contents of the store."""
 
     def query(
         self,
@@ -97,10 +97,10 @@ class AnyStore(Protocol):
         namespace: str = "",
         marks: tuple[str, str] | None = None,
     ) -> Hits:
-        """Return the k items whose texts match best."""
+        """Return the k items with the best text match (BM25)."""
 
     def merge(self) -> None:
-        """Bring what serves searches up to date now."""
+        """Update the search indexes now."""
 
     def close(self) -> None:
-        """Let go of files and connections."""
+        """Close all files and connections."""

@@ -1,4 +1,4 @@
-"""What a store holds, told to a person."""
+"""A summary of a store: its size, its namespaces and its snapshots."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ __all__ = ["Description", "NamespaceDescription", "describe"]
 
 @dataclass(frozen=True)
 class NamespaceDescription:
-    """What a namespace holds."""
+    """A summary of one namespace."""
 
     items: int
     unmerged: int
-    """Items that are compared one by one until the next merge."""
+    """Items that searches compare one by one, until the next merge adds them to the graph."""
     fields: tuple[str, ...] | None
-    """Metadata fields that can be filtered by; None where the store does not list them."""
+    """Metadata fields that filters can use; None if the store does not list them."""
 
 
 @dataclass(frozen=True)
 class Description:
-    """What a store holds."""
+    """A summary of a store."""
 
     dimensions: int
     metric: Metric
     bytes: int | None
-    """On the disk; None where the store does not tell."""
+    """Size on disk; None if the store does not report it."""
     snapshots: tuple[str, ...]
     namespaces: dict[str, NamespaceDescription]
 
     @property
     def items(self) -> int:
-        """How many there are in all namespaces."""
+        """The number of items in all namespaces."""
         return sum(namespace.items for namespace in self.namespaces.values())
 
 
@@ -49,14 +49,14 @@ def describe(ledger: Ledger, folder: Path) -> Description:
     """Describe the store in a folder."""
     with ledger.reading() as db:
         settings = dict(db.execute("SELECT * FROM settings"))
-        found = db.execute(
+        rows = db.execute(
             "SELECT name, number, (SELECT count(*) FROM items WHERE namespace = number),"
             " (SELECT count(*) FROM items WHERE namespace = number AND row > ifnull(last_row, 0))"
             " FROM namespaces ORDER BY name"
         ).fetchall()
         namespaces = {
             name: NamespaceDescription(items, unmerged, tuple(MetadataIndex(db, number).names()))
-            for name, number, items, unmerged in found
+            for name, number, items, unmerged in rows
         }
     files = (file for file in folder.rglob("*") if file.is_file())
     return Description(

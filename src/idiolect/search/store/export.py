@@ -1,7 +1,7 @@
-"""Everything a store holds, out of it again: to JSON lines, to Parquet, or into another store.
+"""Export a store to JSON lines, to Parquet, or into another store.
 
-A file appears when it is whole. A copy into another store goes in batches and can be started again:
-what is there already is written over with the same.
+A file gets its name only when it is complete. A copy into another store is written in batches. If
+it is interrupted, run it again: items that were already copied are overwritten with equal ones.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 
 __all__ = ["copy", "write_jsonl", "write_parquet"]
 
-_AT_ONCE = 1000
+_BATCH_SIZE = 1000
 
 
 def write_jsonl(store: AnyStore, path: Path) -> Iterator[int]:
-    """Write one JSON object a line: namespace, id, text, metadata, vector.
+    """Write one JSON object per line: namespace, id, text, metadata, vector.
 
     Yields:
-        How many items were written so far, after each batch.
+        The number of items written so far, after each batch.
     """
-    with _whole(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+    with _atomic(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         done = 0
         for namespace, batch in _batches(store):
             for item in batch:
@@ -53,7 +53,7 @@ def write_parquet(store: AnyStore, path: Path) -> Iterator[int]:
     """Write a table: namespace, id, text, metadata as JSON text, vector as a list of float32.
 
     Yields:
-        How many items were written so far, after each batch.
+        The number of items written so far, after each batch.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -61,7 +61,7 @@ def write_parquet(store: AnyStore, path: Path) -> Iterator[int]:
     columns: dict[str, Any] = dict.fromkeys(("namespace", "id", "text", "metadata"), pa.string())
     columns["vector"] = pa.list_(pa.float32(), store.dimensions)
     schema = pa.schema(list(columns.items()))
-    with _whole(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
+    with _atomic(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
         done = 0
         for namespace, batch in _batches(store):
             flat = np.concatenate([np.asarray(item.vector, np.float32) for item in batch])
@@ -78,18 +78,18 @@ def write_parquet(store: AnyStore, path: Path) -> Iterator[int]:
 
 
 def copy(store: AnyStore, other: AnyStore) -> Iterator[int]:
-    """Copy all items into another store, and what the store was told to remember.
+    """Copy all items and settings into another store.
 
     Yields:
-        How many items were copied so far, after each batch.
+        The number of items copied so far, after each batch.
     """
-    known = ("dimensions", "metric", "epoch", "changes")
+    own = ("dimensions", "metric", "epoch", "changes")
     done = 0
     for namespace, batch in _batches(store):
         other.upsert(batch, namespace=namespace)
         done += len(batch)
         yield done
-    if settings := {k: v for k, v in store.settings.items() if k not in known}:
+    if settings := {k: v for k, v in store.settings.items() if k not in own}:
         other.remember(**settings)
     other.merge()
 
@@ -97,12 +97,13 @@ def copy(store: AnyStore, other: AnyStore) -> Iterator[int]:
 def _batches(store: AnyStore) -> Iterator[tuple[str, list[Item]]]:
     for namespace in store.namespaces():
         stream = store.items(namespace=namespace, vectors=True)
-        while batch := list(islice(stream, _AT_ONCE)):
+        while batch := list(islice(stream, _BATCH_SIZE)):
             yield namespace, batch
 
 
 @contextmanager
-def _whole(path: Path) -> Iterator[Path]:
+def _atomic(path: Path) -> Iterator[Path]:
+    """Yield a temporary path, and rename it to `path` if there is no error."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         yield temporary

@@ -1,11 +1,12 @@
-"""`GraphSegment`: the derived half of a namespace, a DiskANN graph and its ledger rows.
+"""`GraphSegment`: a DiskANN graph of the merged items of a namespace, with their ledger rows.
 
-A folder that is written under a temporary name, flushed and renamed, and never changed afterwards:
+A segment is a folder. It is written under a temporary name, flushed and renamed, and never changes
+afterwards:
 
-    graph      the graph itself, in its own checked format
-    rows       the ledger's row of each number of the graph, -1 where there is none, with a checksum
+    graph      the graph, in its own format with checksums
+    rows       the ledger row of each graph id, -1 for unused ids, with a checksum
 
-It can be thrown away at any time: the ledger holds everything it was made from.
+A segment can be deleted at any time: the ledger holds everything needed to rebuild it.
 """
 
 from __future__ import annotations
@@ -33,29 +34,30 @@ __all__ = ["GraphSegment"]
 
 _HEADER = struct.Struct("<8sQI")  # magic, rows, CRC-32
 _MAGIC = b"IDIOROWS"
-_HINT = "`idiolect index compact` makes it again from the ledger"
+_HINT = "run `idiolect index compact` to rebuild it from the ledger"
 
 
 @dataclass(frozen=True)
 class GraphSegment:
-    """A graph and the rows it holds, opened for reading."""
+    """An open segment: a graph and the ledger rows of its vectors."""
 
     name: str
-    """Of its folder."""
+    """The name of its folder."""
     graph: Graph
     rows: NDArray[np.int64]
-    """(graph.rows,) the ledger's row of each number of the graph; -1 where it has none."""
+    """(graph.rows,) the ledger row of each graph id; -1 for unused ids."""
     _order: NDArray[np.intp] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_order", np.argsort(self.rows, kind="stable"))
 
-    def numbers(self, rows: NDArray[np.int64]) -> NDArray[np.intp]:
-        """Return the graph's numbers of ledger rows; rows that it does not hold are left out."""
+    def graph_ids(self, rows: NDArray[np.int64]) -> NDArray[np.intp]:
+        """Return the graph ids of ledger rows; rows that are not in the segment are skipped."""
         places = np.searchsorted(self.rows, rows, sorter=self._order)
-        numbers = self._order[places[places < len(self.rows)]]
-        held: NDArray[np.intp] = numbers[self.rows[numbers] == rows[places < len(self.rows)]]
-        return held
+        in_range = places < len(self.rows)
+        candidates = self._order[places[in_range]]
+        ids: NDArray[np.intp] = candidates[self.rows[candidates] == rows[in_range]]
+        return ids
 
     @classmethod
     def open(cls, folder: Path) -> GraphSegment:
@@ -64,7 +66,7 @@ class GraphSegment:
         Raises:
             CheckpointError: a file is missing or damaged; the message names it.
         """
-        from idiolect.search.diskann.graph import Graph  # brings numba: only where there is a graph
+        from idiolect.search.diskann.graph import Graph  # imports numba, so only when needed
 
         rows = _read_rows(folder / "rows")
         if not (folder / "graph").exists():
@@ -75,13 +77,13 @@ class GraphSegment:
             raise CheckpointError(error.message, hint=_HINT) from error
         if graph.rows != len(rows):
             raise CheckpointError(
-                f"{folder} holds {len(rows):,} rows for {graph.rows:,} vectors", hint=_HINT
+                f"{folder} has {len(rows):,} rows for {graph.rows:,} vectors", hint=_HINT
             )
         return cls(folder.name, graph, rows)
 
     @classmethod
     def write(cls, parent: Path, graph: Graph, rows: NDArray[np.int64]) -> GraphSegment:
-        """Write a new folder below `parent`; it is seen whole or not at all."""
+        """Write a new folder below `parent`; it appears only when it is complete."""
         name = uuid.uuid4().hex
         temporary = parent / f".{name}"
         temporary.mkdir(parents=True)
@@ -104,7 +106,7 @@ def _read_rows(path: Path) -> NDArray[np.int64]:
         raise CheckpointError(f"cannot read {path}: {error.strerror}", hint=_HINT) from error
     body = data[_HEADER.size :]
     if len(data) < _HEADER.size:
-        raise CheckpointError(f"{path} is cut off", hint=_HINT)
+        raise CheckpointError(f"{path} is truncated", hint=_HINT)
     magic, count, checksum = _HEADER.unpack(data[: _HEADER.size])
     if magic != _MAGIC or len(body) != 8 * count or zlib.crc32(body) != checksum:
         raise CheckpointError(f"{path} is damaged", hint=_HINT)

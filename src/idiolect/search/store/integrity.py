@@ -1,7 +1,7 @@
-"""Looking for damage: everything that is kept twice is compared, and every checksum is made again.
+"""Verification: compare all redundant data of a store, and recompute every checksum.
 
-The ledger is the truth: damage there is named down to the item, and a snapshot helps. Everything
-else was made from it and can be made again.
+The ledger is the source of truth. Damage to it is located down to the item, and is repaired by
+restoring a snapshot. Everything else is derived from the ledger and can be rebuilt.
 """
 
 from __future__ import annotations
@@ -14,113 +14,148 @@ from typing import TYPE_CHECKING
 
 from idiolect.errors import CheckpointError
 from idiolect.search.store.graph_segment import GraphSegment
+from idiolect.search.store.lexical import Lexical
 from idiolect.search.store.metadata_index import scalars
 from idiolect.search.store.namespace import Namespace, checksum
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
     from pathlib import Path
 
     from idiolect.search.filters import Scalar
     from idiolect.search.store.ledger import Ledger
 
-__all__ = ["Flaw", "find_flaws"]
+__all__ = ["Damage", "find_damage"]
 
 _PAGE = 1000
 
 
 @dataclass(frozen=True)
-class Flaw:
-    """One thing that is damaged."""
+class Damage:
+    """One damaged part of a store."""
 
     place: str
-    """The file, and the item in it if one is meant."""
-    what: str
+    """The file, and the item in it if only one is damaged."""
+    problem: str
     derived: bool
-    """Whether it can be made again from the ledger."""
+    """Whether it can be rebuilt from the ledger."""
 
 
-def find_flaws(ledger: Ledger, graphs: Path, dimensions: int) -> Iterator[Flaw]:
-    """Yield every flaw of a store; nothing is changed.
+def find_damage(ledger: Ledger, graphs: Path, dimensions: int) -> Iterator[Damage]:
+    """Yield all damage of a store, without changing anything.
+
+    The full-text indexes are checked last, because SQLite checks them only with the write lock.
 
     Args:
         ledger: of the store.
-        graphs: the folder of its graphs.
-        dimensions: of its vectors.
+        graphs: the parent folder of the graph segments.
+        dimensions: of the vectors.
+
+    Raises:
+        InputError: another process was still writing at the end of the wait.
     """
     place = str(ledger.path)
-    with ledger.connection() as db:
-        try:
-            db.execute("BEGIN")
-            for (found,) in db.execute("PRAGMA integrity_check(20)"):
-                if found != "ok":
-                    yield Flaw(place, found, derived=False)
-            names = db.execute("SELECT name, number, graph FROM namespaces").fetchall()
-            for name, number, graph in names:
-                yield from _items(db, Namespace(db, number), place, name, dimensions)
-                if graph:
-                    yield from _graph(graphs / graph)
-        except sqlite3.DatabaseError as error:
-            yield Flaw(place, str(error), derived=False)
-        finally:
-            if db.in_transaction:
-                db.execute("ROLLBACK")
+    try:
+        with ledger.connection() as db:
+            numbers = yield from _ledger_damage(db, graphs, place, dimensions)
+            for number in numbers:
+                yield from _lexical_damage(db, number, place)
+    except CheckpointError as error:
+        yield Damage(place, error.message, derived=False)
 
 
-def _items(
-    db: sqlite3.Connection, space: Namespace, place: str, name: str, dimensions: int
-) -> Iterator[Flaw]:
-    where = f"{place}, namespace {name!r}" if name else place
+def _ledger_damage(
+    db: sqlite3.Connection, graphs: Path, place: str, dimensions: int
+) -> Generator[Damage, None, list[int]]:
+    """Check one state of the ledger, and the graphs it names; return the namespaces' numbers."""
+    db.execute("BEGIN")
+    try:
+        for (result,) in db.execute("PRAGMA integrity_check(20)"):
+            if result != "ok":
+                yield Damage(place, result, derived=False)
+        namespaces = db.execute("SELECT name, number, graph FROM namespaces").fetchall()
+        for name, number, graph in namespaces:
+            yield from _item_damage(db, Namespace(db, number), _where(place, name), dimensions)
+            if graph:
+                yield from _graph_damage(graphs / graph)
+    finally:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+    return [number for _, number, _ in namespaces]
+
+
+def _item_damage(
+    db: sqlite3.Connection, space: Namespace, where: str, dimensions: int
+) -> Iterator[Damage]:
     numbers = dict(
         db.execute("SELECT name, number FROM fields WHERE namespace = ?", (space.number,))
     )
-    after = facts = 0
+    after = entries = 0
     while page := space.page(after, _PAGE):
         after = page[-1].row
         vectors = dict(space.vectors([row.row for row in page]))
-        sums = dict(
+        checksums = dict(
             db.execute(
                 "SELECT row, checksum FROM items WHERE row BETWEEN ? AND ?", (page[0].row, after)
             )
         )
         for row in page:
+            place = f"{where}, item {row.id!r}"
             vector = vectors.get(row.row, b"")
             if (
                 len(vector) != 4 * dimensions
-                or checksum(row, row.metadata, vector) != sums[row.row]
+                or checksum(row, row.metadata, vector) != checksums[row.row]
             ):
-                yield Flaw(f"{where}, item {row.id!r}", "its checksum is wrong", derived=False)
-            said = list(_said(row.metadata))
-            facts += len(said)
-            for field, value in said:
+                yield Damage(place, "its checksum is wrong", derived=False)
+            expected = list(_index_entries(row.metadata))
+            entries += len(expected)
+            for field, value in expected:
                 found = db.execute(
                     "SELECT 1 FROM facts WHERE field = ? AND value = ? AND row = ?",
                     (numbers.get(field), value, row.row),
                 )
                 if found.fetchone() is None:
-                    yield Flaw(
-                        f"{where}, item {row.id!r}", f"filters miss its {field}", derived=True
-                    )
-    kept = sum(
+                    yield Damage(place, f"its {field} is missing from the filters", derived=True)
+    indexed = sum(
         db.execute("SELECT count(*) FROM facts WHERE field = ?", (number,)).fetchone()[0]
         for number in numbers.values()
     )
-    if kept != facts:
-        yield Flaw(where, f"filters know {kept:,} facts, the items {facts:,}", derived=True)
-    try:
-        space.words.verify()
-    except CheckpointError as error:
-        yield Flaw(where, error.message, derived=True)
+    if indexed != entries:
+        problem = f"the filters have {indexed:,} entries, the items {entries:,}"
+        yield Damage(where, problem, derived=True)
 
 
-def _said(metadata: str) -> Iterator[tuple[str, Scalar | bytes]]:
-    """The facts of an item's metadata; none where it is damaged, which its checksum tells."""
+def _index_entries(metadata: str) -> Iterator[tuple[str, Scalar | bytes]]:
+    """Yield what the metadata index should hold; nothing for JSON that a checksum reports."""
     with contextlib.suppress(ValueError):
         yield from scalars(json.loads(metadata))
 
 
-def _graph(folder: Path) -> Iterator[Flaw]:
+def _graph_damage(folder: Path) -> Iterator[Damage]:
     try:
         GraphSegment.open(folder)
     except CheckpointError as error:
-        yield Flaw(str(folder), error.message, derived=True)
+        yield Damage(str(folder), error.message, derived=True)
+
+
+def _lexical_damage(db: sqlite3.Connection, number: int, place: str) -> Iterator[Damage]:
+    """Check a full-text index; FTS5 does so in a statement that needs the write lock."""
+    problem, name = "", ""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        found = db.execute("SELECT name FROM namespaces WHERE number = ?", (number,)).fetchone()
+        if found is None:  # the namespace was dropped meanwhile
+            return
+        (name,) = found
+        Lexical(db, number).verify()
+    except CheckpointError as error:
+        problem = error.message
+    finally:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+    if problem:
+        yield Damage(_where(place, name), problem, derived=True)
+
+
+def _where(place: str, namespace: str) -> str:
+    return f"{place}, namespace {namespace!r}" if namespace else place

@@ -1,12 +1,12 @@
-"""The ledger: one SQLite file in WAL mode, the only truth of a store.
+"""The ledger: one SQLite file in WAL mode, the source of truth of a store.
 
-Everything a store knows is written here in one transaction: items, texts, metadata, vectors, the
-words and facts that find them, and a tombstone for every row that went. A row number is never used
-twice and belongs to one vector for good, so row numbers are the change sequence that derived files
-follow: what is newer than a file is above its last row, what is gone has a tombstone.
+A write changes everything in one transaction: items, texts, metadata, vectors, the full-text and
+metadata indexes, and a tombstone for each deleted row. A row number is never reused and always
+belongs to the same vector. Row numbers therefore serve as the change sequence for derived files:
+rows added since a file was made are above its last row, and deleted rows have a tombstone.
 
-`synchronous=FULL`: a write is on the disk before it is acknowledged. Any number of processes read
-while one writes; a second writer waits its turn.
+`synchronous=FULL`: a write is on disk before it is acknowledged. Any number of processes read while
+one writes; a second writer waits.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["APPLICATION", "Ledger", "open_database"]
+__all__ = ["APPLICATION_ID", "Ledger", "open_database"]
 
-APPLICATION = 0x1D101EC7
-"""SQLite's application id of our files."""
+APPLICATION_ID = 0x1D101EC7
+"""The SQLite application id of idiolect's ledgers."""
 
 _VERSION = 1
 _SCHEMA = f"""
@@ -36,9 +36,9 @@ _SCHEMA = f"""
     CREATE TABLE namespaces (
         number INTEGER PRIMARY KEY AUTOINCREMENT,
         name TEXT NOT NULL UNIQUE,
-        -- The latest tombstone that is no longer kept: who has not seen it reads everything again.
+        -- The latest purged tombstone. A reader that has not seen it reads the namespace again.
         forgotten INTEGER NOT NULL DEFAULT 0,
-        -- The derived graph: its folder, its last row, and the latest tombstone it knows.
+        -- The graph segment: its folder, its last row, and the latest tombstone applied to it.
         graph TEXT, last_row INTEGER, last_tombstone INTEGER
     );
     CREATE TABLE items (
@@ -59,28 +59,28 @@ _SCHEMA = f"""
     );
     CREATE INDEX tombstones_of ON tombstones (namespace, number);
     {MetadataIndex.SCHEMA}
-    PRAGMA application_id = {APPLICATION};
+    PRAGMA application_id = {APPLICATION_ID};
     PRAGMA user_version = {_VERSION};
 """
 
 
 class Ledger:
-    """Connections to one ledger file, one for each thread, and transactions on them.
+    """One ledger file: a connection for each thread, and transactions on it.
 
     Args:
-        path: the file, which exists and is ours: see `Ledger.create`.
-        wait: seconds a writer waits for another one.
+        path: an existing ledger, see `Ledger.create`.
+        wait: seconds a writer waits for another writer.
 
     Raises:
-        InputError: the file is missing, or another program's.
-        CheckpointError: it is damaged, or of a newer version.
+        InputError: the file is missing, or belongs to another program.
+        CheckpointError: the file is damaged, or was written by a newer version.
     """
 
     def __init__(self, path: Path, wait: float) -> None:
         self.path = path
         self._wait = wait
         self._local = threading.local()
-        self._open: list[sqlite3.Connection] = []
+        self._connections: list[sqlite3.Connection] = []
         self._lock = threading.Lock()
         if not path.is_file():
             raise InputError(f"no index at {path.parent}", hint="build one first")
@@ -89,35 +89,35 @@ class Ledger:
 
     @classmethod
     def create(cls, path: Path, wait: float, settings: dict[str, str | int]) -> None:
-        """Create the file unless it is there; it is never seen without its tables.
+        """Create the file unless it exists. Other processes never see it without its tables.
 
         Raises:
-            InputError: a file of another program is there.
+            InputError: a file of another program exists at the path.
         """
         db = open_database(path, wait)
         try:
-            with _told(path):
-                if _owner(db) == APPLICATION:
+            with _one_line_errors(path):
+                if _has_tables(db):  # before the id, which another process creates with them
+                    if _application_id(db) != APPLICATION_ID:
+                        raise _not_a_ledger(path)
                     return
-                if db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-                    raise _foreign(path)
                 db.execute("PRAGMA page_size = 8192")
                 db.execute("PRAGMA journal_mode = WAL")
                 db.execute("BEGIN IMMEDIATE")
-                if _owner(db) != APPLICATION:  # another process may have been quicker
+                if _application_id(db) != APPLICATION_ID:  # another process may have created it
                     for statement in _SCHEMA.split(";"):
                         db.execute(statement)
-                    named = {"epoch": uuid.uuid4().hex, "changes": 0, **settings}
-                    db.executemany("INSERT INTO settings VALUES (?, ?)", named.items())
+                    initial = {"epoch": uuid.uuid4().hex, "changes": 0, **settings}
+                    db.executemany("INSERT INTO settings VALUES (?, ?)", initial.items())
                 db.execute("COMMIT")
         finally:
             db.close()
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """One state of the store, however much is written meanwhile."""
+        """Begin a read transaction: it sees one state, whatever others write meanwhile."""
         db = self._connection()
-        with _told(self.path):
+        with _one_line_errors(self.path):
             db.execute("BEGIN")
             try:
                 yield db
@@ -126,13 +126,13 @@ class Ledger:
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
-        """All or nothing; on the disk when the block is left.
+        """Begin a write transaction. It commits to disk at the end, or rolls back on an error.
 
         Raises:
-            InputError: another process was still writing when the wait was over.
+            InputError: another process was still writing at the end of the wait.
         """
         db = self._connection()
-        with _told(self.path):
+        with _one_line_errors(self.path):
             db.execute("BEGIN IMMEDIATE")
             try:
                 yield db
@@ -145,37 +145,37 @@ class Ledger:
 
     @contextlib.contextmanager
     def connection(self) -> Iterator[sqlite3.Connection]:
-        """A connection outside any transaction, for what SQLite does as a whole."""
-        with _told(self.path):
+        """Return this thread's connection without a transaction, for VACUUM and the like."""
+        with _one_line_errors(self.path):
             yield self._connection()
 
     def close(self) -> None:
         """Close the connections of all threads."""
         with self._lock:
-            for db in self._open:
+            for db in self._connections:
                 db.close()
-            self._open.clear()
+            self._connections.clear()
             self._local = threading.local()
 
     def _connection(self) -> sqlite3.Connection:
-        """This thread's connection; one must not be carried over a fork."""
+        """Return this thread's connection. A forked process must not use its parent's."""
         if getattr(self._local, "process", None) != os.getpid():
             self._local.db = open_database(self.path, self._wait)
             self._local.process = os.getpid()
             with self._lock:
-                self._open.append(self._local.db)
+                self._connections.append(self._local.db)
         db: sqlite3.Connection = self._local.db
         return db
 
 
 def open_database(path: Path, wait: float) -> sqlite3.Connection:
-    """Open an SQLite file; transactions are begun and ended by hand."""
+    """Open an SQLite file; the caller begins and ends transactions explicitly."""
     try:
         db = sqlite3.connect(path, timeout=wait, isolation_level=None, check_same_thread=False)
     except sqlite3.OperationalError as error:
         raise InputError(f"cannot open {path}: {error}", hint="check its permissions") from None
     try:
-        with _told(path):
+        with _one_line_errors(path):
             db.execute("PRAGMA synchronous = FULL")
             db.execute("PRAGMA cache_size = -65536")  # KiB
     except CheckpointError:
@@ -184,30 +184,35 @@ def open_database(path: Path, wait: float) -> sqlite3.Connection:
     return db
 
 
-def _owner(db: sqlite3.Connection) -> int:
+def _application_id(db: sqlite3.Connection) -> int:
     return int(db.execute("PRAGMA application_id").fetchone()[0])
 
 
+def _has_tables(db: sqlite3.Connection) -> bool:
+    return bool(db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
+
+
 def _check(db: sqlite3.Connection, path: Path) -> None:
-    if _owner(db) != APPLICATION:
-        raise _foreign(path)
+    if _application_id(db) != APPLICATION_ID:
+        raise _not_a_ledger(path)
     version = db.execute("PRAGMA user_version").fetchone()[0]
     if version != _VERSION:
         raise CheckpointError(
-            f"{path} is of version {version}; this program knows version {_VERSION}",
+            f"{path} is of version {version}; this program reads version {_VERSION}",
             hint="update idiolect",
         )
 
 
-def _foreign(path: Path) -> InputError:
+def _not_a_ledger(path: Path) -> InputError:
     return InputError(
-        f"{path} is another program's database; nothing was changed", hint="choose another folder"
+        f"{path} is a database of another program; nothing was changed",
+        hint="choose another folder",
     )
 
 
 @contextlib.contextmanager
-def _told(path: Path) -> Iterator[None]:
-    """Turn SQLite's errors into one line."""
+def _one_line_errors(path: Path) -> Iterator[None]:
+    """Raise SQLite's errors as one-line errors."""
     try:
         yield
     except IdiolectError:
@@ -217,15 +222,16 @@ def _told(path: Path) -> Iterator[None]:
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise InputError(
                 f"{path.parent} is being written by another process",
-                hint="nothing was changed; try again when it is done",
+                hint="nothing was changed; try again when it has finished",
             ) from error
         if code == sqlite3.SQLITE_FULL:
             raise InputError(
-                f"no room to write {path}", hint="nothing was changed; make room and try again"
+                f"no space left to write {path}",
+                hint="nothing was changed; free disk space and try again",
             ) from error
         raise CheckpointError(f"{path}: {error}", hint="check the disk and permissions") from error
     except sqlite3.DatabaseError as error:
         raise CheckpointError(
-            f"{path} is damaged, or no index: {error}",
-            hint="`idiolect index verify` looks closer; restore a snapshot",
+            f"{path} is damaged, or is not an index: {error}",
+            hint="run `idiolect index verify` for details; restore a snapshot",
         ) from error

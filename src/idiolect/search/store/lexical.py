@@ -1,15 +1,17 @@
-"""`Lexical`: BM25 over the texts of one namespace, by SQLite's FTS5 (Robertson & Zaragoza 2009).
+"""`Lexical`: BM25 search of the texts of one namespace, with SQLite's FTS5.
 
-The words live in the ledger's own file and change in the same transaction as the items. FTS5 keeps
-no second copy of the texts: it reads them from the items through a view, and can be rebuilt from
-them. A namespace has its own table, so that how rare a word is, is told by that namespace alone.
+BM25: Robertson & Zaragoza, "The Probabilistic Relevance Framework: BM25 and Beyond", 2009.
 
-A query is any text. Its words are alternatives, and a word of several parts is a phrase:
+The full-text index is part of the ledger file, and changes in the same transaction as the items.
+FTS5 stores no second copy of the texts: it reads them from the items through a view, and can be
+rebuilt from them. Each namespace has its own table, so that document frequencies are its own.
+
+A query is any text. Its words are joined by OR, and a word with several parts is a phrase:
 
 >>> match_expression('reset XR-2000B "quickly"')
 '"reset" OR "XR-2000B" OR "quickly"'
 
-Words are folded (case, accents) and English endings dropped (Porter 1980).
+Case and accents are ignored. English words are stemmed (Porter 1980).
 """
 
 from __future__ import annotations
@@ -25,91 +27,91 @@ if TYPE_CHECKING:
 __all__ = ["Lexical", "match_expression"]
 
 _TOKENIZER = "porter unicode61 remove_diacritics 2"
-_MOST_WORDS = 256  # of one query; a page pasted into the search box is cut there
+_MAX_QUERY_WORDS = 256  # bounds the cost of a whole page pasted as a query
 _SNIPPET = 32  # words
 
 
 class Lexical:
-    """The words of one namespace, seen through one connection."""
+    """The full-text index of one namespace, on one connection."""
 
     def __init__(self, db: sqlite3.Connection, namespace: int) -> None:
         self._db = db
-        self._words = f"words_{namespace}"
-        self._texts = f"texts_{namespace}"
+        self._table = f"words_{namespace}"
+        self._view = f"texts_{namespace}"
         self._namespace = namespace
 
     def create(self) -> None:
         """Create the tables of a new namespace."""
         self._db.execute(
-            f"CREATE VIEW {self._texts} AS SELECT row, text FROM items"
+            f"CREATE VIEW {self._view} AS SELECT row, text FROM items"
             f" WHERE namespace = {self._namespace} AND text <> ''"
         )
         self._db.execute(
-            f"CREATE VIRTUAL TABLE {self._words} USING fts5"
-            f" (text, content='{self._texts}', content_rowid='row', tokenize='{_TOKENIZER}')"
+            f"CREATE VIRTUAL TABLE {self._table} USING fts5"
+            f" (text, content='{self._view}', content_rowid='row', tokenize='{_TOKENIZER}')"
         )
 
     def drop(self) -> None:
         """Remove the tables."""
-        self._db.execute(f"DROP TABLE {self._words}")
-        self._db.execute(f"DROP VIEW {self._texts}")
+        self._db.execute(f"DROP TABLE {self._table}")
+        self._db.execute(f"DROP VIEW {self._view}")
 
     def add(self, rows: Iterable[tuple[int, str]]) -> None:
         """Add the text of each row; an empty one is not added."""
-        self._db.executemany(f"INSERT INTO {self._words} (rowid, text) VALUES (?, ?)", rows)
+        self._db.executemany(f"INSERT INTO {self._table} (rowid, text) VALUES (?, ?)", rows)
 
     def remove(self, rows: Iterable[tuple[int, str]]) -> None:
-        """Remove rows; each comes with the text it was added with."""
+        """Remove rows; each comes with the text that was indexed for it."""
         self._db.executemany(
-            f"INSERT INTO {self._words} ({self._words}, rowid, text) VALUES ('delete', ?, ?)", rows
+            f"INSERT INTO {self._table} ({self._table}, rowid, text) VALUES ('delete', ?, ?)", rows
         )
 
     def rebuild(self) -> None:
-        """Read all texts again."""
-        self._db.execute(f"INSERT INTO {self._words} ({self._words}) VALUES ('rebuild')")
+        """Rebuild the index from the texts."""
+        self._db.execute(f"INSERT INTO {self._table} ({self._table}) VALUES ('rebuild')")
 
-    def optimise(self) -> None:
-        """Join the parts of the index into one."""
-        self._db.execute(f"INSERT INTO {self._words} ({self._words}) VALUES ('optimize')")
+    def optimize(self) -> None:
+        """Merge the segments of the index."""
+        self._db.execute(f"INSERT INTO {self._table} ({self._table}) VALUES ('optimize')")
 
     def verify(self) -> None:
-        """Compare the index with the texts.
+        """Compare the index with the texts. The caller must hold the write lock.
 
         Raises:
             CheckpointError: they differ.
         """
         try:
             self._db.execute(
-                f"INSERT INTO {self._words} ({self._words}, rank) VALUES ('integrity-check', 1)"
+                f"INSERT INTO {self._table} ({self._table}, rank) VALUES ('integrity-check', 1)"
             )
         except sqlite3.DatabaseError as error:
             raise CheckpointError(
-                f"the word index {self._words} does not fit the texts: {error}",
-                hint="compact the index: it is rebuilt from the items",
+                f"the full-text index {self._table} does not match the texts: {error}",
+                hint="run `idiolect index compact --rebuild`",
             ) from None
 
     def search(
-        self, query: str, k: int, among: Collection[int] | None = None
+        self, query: str, k: int, allowed: Collection[int] | None = None
     ) -> list[tuple[int, float]]:
-        """Return the k best (row, BM25 score), larger being better; ties go to the older row.
+        """Return the k best (row, BM25 score), best first; the older row wins a tie.
 
         Args:
-            query: any text; without a word in it nothing is found.
-            k: how many rows.
-            among: only these rows, or None for all.
+            query: any text; a query without words finds nothing.
+            k: the number of rows.
+            allowed: the rows to search, or None for all.
         """
         expression = match_expression(query)
         if not expression:
             return []
-        limit = f"LIMIT {k}" if among is None else ""
+        limit = f"LIMIT {k}" if allowed is None else ""
         cursor = self._db.execute(
-            f"SELECT rowid, -rank FROM {self._words} WHERE {self._words} MATCH ?"
+            f"SELECT rowid, -rank FROM {self._table} WHERE {self._table} MATCH ?"
             f" ORDER BY rank, rowid {limit}",
             (expression,),
         )
         found: list[tuple[int, float]] = []
         for row, score in cursor:
-            if among is None or row in among:
+            if allowed is None or row in allowed:
                 found.append((row, score))
                 if len(found) == k:
                     break
@@ -119,9 +121,9 @@ class Lexical:
     def highlight(
         self, query: str, rows: Collection[int], before: str, after: str
     ) -> dict[int, str]:
-        """Return the part of each row's text that holds most of the query's words, marked.
+        """Return an excerpt of each row's text, with the words of the query marked.
 
-        Rows that hold none of the words are left out.
+        Rows that contain none of the words are skipped.
         """
         expression = match_expression(query)
         if not expression or not rows:
@@ -129,15 +131,15 @@ class Lexical:
         places = ",".join("?" * len(rows))
         return dict(
             self._db.execute(
-                f"SELECT rowid, snippet({self._words}, 0, ?, ?, '…', {_SNIPPET})"
-                f" FROM {self._words} WHERE {self._words} MATCH ? AND rowid IN ({places})",
+                f"SELECT rowid, snippet({self._table}, 0, ?, ?, '…', {_SNIPPET})"
+                f" FROM {self._table} WHERE {self._table} MATCH ? AND rowid IN ({places})",
                 (before, after, expression, *rows),
             )
         )
 
 
 def match_expression(query: str) -> str:
-    """Return the FTS5 expression that finds any of a text's words; empty if it has none."""
-    clean = query.encode(errors="ignore").decode().replace("\x00", " ").replace('"', " ")
-    words = dict.fromkeys(clean.split())
-    return " OR ".join(f'"{word}"' for word in list(words)[:_MOST_WORDS])
+    """Return the FTS5 expression that matches any word of a text; empty if it has no words."""
+    cleaned = query.encode(errors="ignore").decode().replace("\x00", " ").replace('"', " ")
+    words = dict.fromkeys(cleaned.split())
+    return " OR ".join(f'"{word}"' for word in list(words)[:_MAX_QUERY_WORDS])

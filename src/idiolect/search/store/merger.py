@@ -1,13 +1,12 @@
-"""Merging: what is new in the ledger goes into a derived graph, while others read and write.
+"""Merging: add new items of the ledger to a derived graph, while others read and write.
 
     1. read one state of the ledger: its last row, its last tombstone, the vectors
-    2. make the next graph, from the one before it or from the start, beside the old one
-    3. in one short write, name the new graph and forget the tombstones it knows
-    4. remove the folders that nobody names any more
+    2. write the next graph next to the old one, either updated from it or built from scratch
+    3. in one short write transaction, publish the new graph and purge the tombstones applied to it
+    4. remove the graph folders that the ledger no longer names
 
-Killed anywhere, a merge leaves the old graph in place and at worst a folder that the next merge
-removes. One process merges at a time; a lock on a file is given back by the system itself when its
-process dies.
+A merge that is killed leaves the old graph in use, and at worst a folder that the next merge
+removes. A file lock lets one process merge at a time; the system releases it if the process dies.
 """
 
 from __future__ import annotations
@@ -38,20 +37,20 @@ if TYPE_CHECKING:
 __all__ = ["Merger"]
 
 _LOG = logging.getLogger(__name__)
-_MOST_CHANGED = 0.5  # of a graph; where more has changed, building again is as quick
+_MAX_CHANGED = 0.5  # fraction of a graph; beyond it, rebuilding is as fast as updating
 
 
 class Merger:
-    """Merges the namespaces of one store, when told to or when it is time.
+    """Merges the namespaces of one store, on request or in the background.
 
     Args:
-        ledger: the truth.
-        folder: where graphs are, each in a folder of its own.
-        metric: of the store.
-        dimensions: of the store.
-        smallest: how many unmerged items make it time to merge; with fewer items than this a
-            namespace gets no graph, since comparing one by one is as quick.
-        background: whether merges begin by themselves, beside reads and writes.
+        ledger: the source of truth.
+        folder: the parent folder of the graph segments.
+        metric: the metric of the store.
+        dimensions: the vector dimensions of the store.
+        min_items: the number of unmerged items that triggers a background merge. A namespace with
+            fewer items gets no graph, since an exhaustive search is as fast.
+        background: whether writes trigger merges in a background thread.
     """
 
     def __init__(
@@ -61,79 +60,80 @@ class Merger:
         metric: Metric,
         dimensions: int,
         *,
-        smallest: int,
+        min_items: int,
         background: bool,
     ) -> None:
         self._ledger = ledger
         self._folder = folder
         self._metric: Metric = metric
         self._dimensions = dimensions
-        self._smallest = smallest
+        self._min_items = min_items
         self._background = background
         self._written = Counter[int]()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
     def close(self) -> None:
-        """Wait for a merge that is under way."""
+        """Wait for a running merge."""
         if self._thread:
             self._thread.join()
 
-    def wrote(self, number: int, count: int) -> None:
-        """Take note of a write, and begin a merge of the namespace if it is time."""
+    def record_write(self, number: int, count: int) -> None:
+        """Count a write, and start a background merge of the namespace if it is due."""
         if not self._background:
             return
         with self._lock:
             self._written[number] += count
-            if self._written[number] < self._smallest // 10:
+            if self._written[number] < self._min_items // 10:
                 return
             self._written[number] = 0
             if self._thread and self._thread.is_alive():
                 return
             with self._ledger.reading() as db:
-                if _is_due(db, number, self._smallest):
-                    self._thread = threading.Thread(target=self._merge_quietly, args=(number,))
+                if _is_due(db, number, self._min_items):
+                    self._thread = threading.Thread(target=self._merge_or_warn, args=(number,))
                     self._thread.start()
 
-    def _merge_quietly(self, number: int) -> None:
-        """A merge that fails loses nothing: items stay searchable one by one."""
+    def _merge_or_warn(self, number: int) -> None:
+        """Merge, and only log an error: unmerged items stay searchable."""
         try:
             self.merge(number)
         except (IdiolectError, OSError) as error:
-            _LOG.warning("%s: a merge failed and will be tried again: %s", self._folder, error)
+            _LOG.warning("%s: a merge failed and will be retried: %s", self._folder, error)
 
     def merge(self, number: int, *, rebuild: bool = False) -> None:
-        """Bring the graph of one namespace up to date now.
+        """Update the graph of one namespace now.
 
         Args:
-            number: of the namespace.
-            rebuild: make it from the start, whatever there is.
+            number: the number of the namespace.
+            rebuild: build the graph from scratch even if it could be updated.
         """
         self._folder.mkdir(exist_ok=True)
-        with _alone(self._folder):
+        with _exclusive_lock(self._folder):
             with self._ledger.reading() as db:
                 found = db.execute(
                     "SELECT graph FROM namespaces WHERE number = ?", (number,)
                 ).fetchone()
-                if found is None:  # dropped meanwhile
+                if found is None:  # the namespace was dropped meanwhile
                     return
                 epoch = _epoch(db)
-                tombstone = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'tombstones'")
-                last_tombstone = (tombstone.fetchone() or (0,))[0]
+                sequence = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'tombstones'")
+                last_tombstone = (sequence.fetchone() or (0,))[0]
                 rows = _rows(db, number)
-                merged = None
-                if len(rows) >= self._smallest:
+                segment = None
+                if len(rows) >= self._min_items:
                     old = None if rebuild or not found[0] else _open(self._folder / found[0])
-                    merged = self._next(db, old, rows)
+                    segment = self._next_segment(db, old, rows)
             with self._ledger.writing() as db:
-                if _epoch(db) == epoch:  # otherwise a snapshot was put back: nothing of this holds
+                # After a restore the row numbers have another meaning, so the merge is discarded.
+                if _epoch(db) == epoch:
                     db.execute(
                         "UPDATE namespaces SET graph = ?, last_row = ?, last_tombstone = ?,"
                         " forgotten = ? WHERE number = ?",
                         (
-                            merged.name if merged else None,
-                            int(rows[-1]) if merged else None,
-                            last_tombstone if merged else None,
+                            segment.name if segment else None,
+                            int(rows[-1]) if segment else None,
+                            last_tombstone if segment else None,
                             last_tombstone,
                             number,
                         ),
@@ -142,40 +142,40 @@ class Merger:
                         "DELETE FROM tombstones WHERE namespace = ? AND number <= ?",
                         (number, last_tombstone),
                     )
-            self._sweep()
+            self._remove_unused()
 
-    def _sweep(self) -> None:
-        """Remove the graphs that nobody names any more."""
+    def _remove_unused(self) -> None:
+        """Remove the graph folders that the ledger no longer names."""
         with self._ledger.reading() as db:
-            named = {
+            used = {
                 name for (name,) in db.execute("SELECT graph FROM namespaces WHERE graph NOTNULL")
             }
-        for leftover in self._folder.iterdir():
-            if leftover.is_dir() and leftover.name not in named:
-                shutil.rmtree(leftover, ignore_errors=True)
+        for folder in self._folder.iterdir():
+            if folder.is_dir() and folder.name not in used:
+                shutil.rmtree(folder, ignore_errors=True)
 
-    def _next(
+    def _next_segment(
         self, db: sqlite3.Connection, old: GraphSegment | None, rows: NDArray[np.int64]
     ) -> GraphSegment:
-        """Write the graph that holds exactly `rows`, ascending; an old one is gone on with."""
+        """Write a segment that holds exactly `rows`, ascending; update the old one if possible."""
         from idiolect.search.diskann.graph import Graph
 
         if old is not None:
             known = old.rows[old.rows >= 0]
             new = np.setdiff1d(rows, known, assume_unique=True)
-            gone = old.numbers(np.setdiff1d(known, rows, assume_unique=True))
-            if not len(new) and not len(gone):
+            deleted = old.graph_ids(np.setdiff1d(known, rows, assume_unique=True))
+            if not len(new) and not len(deleted):
                 return old
-            if len(new) + len(gone) <= _MOST_CHANGED * len(known):
+            if len(new) + len(deleted) <= _MAX_CHANGED * len(known):
                 graph = old.graph
-                graph.delete(gone)
+                graph.delete(deleted)
                 graph.merge()
-                places = graph.insert(self._vectors(db, new))
-                held = np.full(graph.rows, -1, np.int64)
-                held[: len(old.rows)] = old.rows
-                held[gone] = -1
-                held[places] = new
-                return GraphSegment.write(self._folder, graph, held)
+                inserted = graph.insert(self._vectors(db, new))
+                row_of = np.full(graph.rows, -1, np.int64)
+                row_of[: len(old.rows)] = old.rows
+                row_of[deleted] = -1
+                row_of[inserted] = new
+                return GraphSegment.write(self._folder, graph, row_of)
         graph = Graph.build(self._vectors(db, rows), metric=self._metric)
         return GraphSegment.write(self._folder, graph, rows)
 
@@ -188,7 +188,7 @@ class Merger:
 
 
 def _is_due(db: sqlite3.Connection, number: int, limit: int) -> bool:
-    """Whether at least `limit` rows of a namespace came or went since its graph was made."""
+    """Whether a namespace had at least `limit` insertions and deletions since its last merge."""
     row = db.execute("SELECT last_row FROM namespaces WHERE number = ?", (number,)).fetchone()
     if row is None:
         return False
@@ -205,7 +205,7 @@ def _open(folder: Path) -> GraphSegment | None:
     try:
         return GraphSegment.open(folder)
     except CheckpointError as error:
-        _LOG.warning("%s; making it again from the ledger", error.message)
+        _LOG.warning("%s; rebuilding it from the ledger", error.message)
         return None
 
 
@@ -219,8 +219,8 @@ def _epoch(db: sqlite3.Connection) -> str:
 
 
 @contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock, waiting for it."""
+def _exclusive_lock(folder: Path) -> Iterator[None]:
+    """Wait for the folder's lock, and hold it."""
     with (folder / ".lock").open("wb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

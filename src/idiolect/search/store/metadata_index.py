@@ -1,10 +1,13 @@
-"""The inverted index of metadata: (field, value, row), from which a filter's rows are read.
+"""`MetadataIndex`: an inverted index of metadata with entries (field, value, row), for filters.
 
-A leaf of a filter is one range of this table's key, read as a sorted array of rows; the tree above
-it is set algebra on such arrays. So a filter costs what it matches, not what the store holds.
+A condition of a filter reads one range of the index's key as a sorted array of rows. `$and`, `$or`
+and `$not` are set operations on such arrays. The cost of a filter therefore grows with its matches,
+not with the size of the store.
 
-SQLite orders numbers before texts before blobs, whatever the column; booleans are kept as blobs of
-one byte, and a range over numbers ends where texts begin. No two kinds are ever mixed up.
+SQLite orders numbers before texts before blobs in any column. Booleans are stored as blobs of one
+byte, and a range of numbers ends where texts start, so values of different types never compare.
+
+The table of entries is named `facts`.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ __all__ = ["MetadataIndex", "scalars"]
 
 _NO_ROWS = np.empty(0, dtype=np.int64)
 
-# Each lower bound is closed by the first value of the next kind.
+# `:begin` and `:end` limit an open range to values of the same type.
 _RANGES = {
     "$gt": "value > :value AND value < :end",
     "$gte": "value >= :value AND value < :end",
@@ -37,7 +40,7 @@ _RANGES = {
 
 
 class MetadataIndex:
-    """The facts of one namespace, seen through one connection."""
+    """The metadata index of one namespace, on one connection."""
 
     SCHEMA = """
         CREATE TABLE fields (
@@ -60,25 +63,25 @@ class MetadataIndex:
         )
 
     def add(self, rows: Iterable[tuple[int, Mapping[str, Any]]]) -> None:
-        """Add what the metadata of each row says."""
-        self._db.executemany("INSERT INTO facts VALUES (?, ?, ?)", self._triples(rows))
+        """Add the entries of each row's metadata."""
+        self._db.executemany("INSERT INTO facts VALUES (?, ?, ?)", self._entries(rows))
 
     def remove(self, rows: Iterable[tuple[int, str]]) -> None:
-        """Remove what the metadata (JSON text) of each row said."""
+        """Remove the entries of each row's metadata, given as JSON text."""
         parsed = ((row, json.loads(metadata)) for row, metadata in rows)
         self._db.executemany(
-            "DELETE FROM facts WHERE field = ? AND value = ? AND row = ?", self._triples(parsed)
+            "DELETE FROM facts WHERE field = ? AND value = ? AND row = ?", self._entries(parsed)
         )
 
     def drop(self) -> None:
-        """Remove all facts and fields of the namespace."""
+        """Remove all entries and fields of the namespace."""
         for number in self._numbers.values():
             self._db.execute("DELETE FROM facts WHERE field = ?", (number,))
         self._db.execute("DELETE FROM fields WHERE namespace = ?", (self._namespace,))
         self._numbers.clear()
 
     def names(self) -> list[str]:
-        """Return the fields that at least one item has, in alphabetical order."""
+        """Return the fields of which at least one item has a value, in alphabetical order."""
         query = "SELECT EXISTS (SELECT 1 FROM facts WHERE field = ?)"
         return sorted(
             name
@@ -87,25 +90,25 @@ class MetadataIndex:
         )
 
     def rows(self, node: Filter) -> NDArray[np.int64]:
-        """Return the rows a filter matches, ascending.
+        """Return the rows that match a filter, ascending.
 
         Raises:
-            InputError: it compares a field that no item has; asking whether it exists is allowed.
+            InputError: the filter compares a field that no item has; `$exists` is allowed.
         """
         names = set(self.names())
         for condition in conditions(node):
             if condition.operator != "$exists" and condition.field not in names:
-                there = ", ".join(sorted(names)) or "none"
+                available = ", ".join(sorted(names)) or "none"
                 raise InputError(
                     f"filter: no item has the field {condition.field!r}",
-                    hint=f"there are: {there}",
+                    hint=f"available: {available}",
                 )
         return self._match(node)
 
     def _match(self, node: Filter) -> NDArray[np.int64]:
         match node:
             case Condition():
-                return self._leaf(node)
+                return self._match_condition(node)
             case Every(parts):
                 excluded = [part.part for part in parts if isinstance(part, Not)]
                 found = [self._match(part) for part in parts if not isinstance(part, Not)]
@@ -121,7 +124,7 @@ class MetadataIndex:
             case Not(part):
                 return np.setdiff1d(self._all(), self._match(part), assume_unique=True)
 
-    def _leaf(self, condition: Condition) -> NDArray[np.int64]:
+    def _match_condition(self, condition: Condition) -> NDArray[np.int64]:
         number = self._numbers.get(condition.field)
         if number is None:
             return _NO_ROWS
@@ -131,9 +134,9 @@ class MetadataIndex:
         values = value if isinstance(value, tuple) else (value,)
         if condition.operator in ("$eq", "$in"):
             query = "SELECT row FROM facts WHERE field = ? AND value = ?"
-            unique = {_stored(one) for one in values}
-            each = [self._read(query, (number, one)) for one in unique]
-            return each[0] if len(each) == 1 else np.unique(np.concatenate(each))
+            distinct = {_stored(one) for one in values}
+            matches = [self._read(query, (number, one)) for one in distinct]
+            return matches[0] if len(matches) == 1 else np.unique(np.concatenate(matches))
         text = isinstance(values[0], str)
         bounds = {
             "field": number,
@@ -154,7 +157,7 @@ class MetadataIndex:
         cursor = self._db.execute(query, bindings)
         return np.fromiter((row for (row,) in cursor), dtype=np.int64)
 
-    def _triples(
+    def _entries(
         self, rows: Iterable[tuple[int, Mapping[str, Any]]]
     ) -> Iterator[tuple[int, Scalar | bytes, int]]:
         for row, metadata in rows:
@@ -173,17 +176,17 @@ class MetadataIndex:
 
 
 def scalars(metadata: Mapping[str, Any]) -> Iterator[tuple[str, Scalar | bytes]]:
-    r"""Yield each (field, value as SQLite keeps it) of an object once; a list gives its elements.
+    r"""Yield each distinct (field, value as stored in SQLite); lists contribute their elements.
 
-    What cannot be filtered by (null, objects, lists of lists) is left out.
+    Values that filters do not support (null, objects, nested lists) are skipped.
 
     >>> list(scalars({"tags": ["a", "b", "a"], "new": True, "box": {"h": 3}}))
     [('tags', 'a'), ('tags', 'b'), ('new', b'\x01')]
     """
     for name, value in metadata.items():
         values = value if isinstance(value, list | tuple) else (value,)
-        kept = (one for one in values if isinstance(one, str | bool | int | float))
-        for stored in dict.fromkeys(map(_stored, kept)):
+        supported = (one for one in values if isinstance(one, str | bool | int | float))
+        for stored in dict.fromkeys(map(_stored, supported)):
             yield name, stored
 
 

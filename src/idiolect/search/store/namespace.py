@@ -1,8 +1,8 @@
-"""`Namespace`: the items of one namespace, written and read through one connection.
+"""`Namespace`: reads and writes the items of one namespace on one connection.
 
-A vector that changes gets a new row and leaves a tombstone behind; a text or metadata that changes
-stays in its row, so that a derived graph has nothing to follow. Words, facts and checksums change
-with the item, in the same transaction.
+A change of vector gives the item a new row, and the old row a tombstone. A change of text or
+metadata keeps the row, so the graph does not change. The full-text index, the metadata index and
+the checksums change with the item, in the same transaction.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Namespace", "Row", "checksum"]
 
-_AT_ONCE = 10_000  # bindings of one statement
+_MAX_PARAMETERS = 10_000  # of one SQL statement
 
 _Value = TypeVar("_Value")
 
 
 class Row(NamedTuple):
-    """An item as it is kept."""
+    """An item as stored."""
 
     row: int
     id: str
@@ -43,46 +43,46 @@ class Row(NamedTuple):
 
 
 class Namespace:
-    """One namespace, seen through one connection that is inside a transaction."""
+    """One namespace on a connection that is in a transaction."""
 
     def __init__(self, db: sqlite3.Connection, number: int) -> None:
         self._db = db
         self.number = number
-        self.facts = MetadataIndex(db, number)
-        self.words = Lexical(db, number)
+        self.metadata_index = MetadataIndex(db, number)
+        self.lexical = Lexical(db, number)
 
     @classmethod
     def find(cls, db: sqlite3.Connection, name: str) -> Namespace | None:
-        """Return the namespace of a name, or None where there is none."""
+        """Return the namespace with a name, or None if it does not exist."""
         found = db.execute("SELECT number FROM namespaces WHERE name = ?", (name,)).fetchone()
         return cls(db, found[0]) if found else None
 
     @classmethod
     def create(cls, db: sqlite3.Connection, name: str) -> Namespace:
-        """Return the namespace of a name; it is made where there is none."""
+        """Return the namespace with a name; create it if it does not exist."""
         if (found := cls.find(db, name)) is not None:
             return found
         number = db.execute(
             "INSERT INTO namespaces (name) VALUES (?) RETURNING number", (name,)
         ).fetchone()[0]
         namespace = cls(db, number)
-        namespace.words.create()
+        namespace.lexical.create()
         return namespace
 
     def count(self) -> int:
-        """Return how many items there are."""
+        """Return the number of items."""
         query = "SELECT count(*) FROM items WHERE namespace = ?"
         return int(self._db.execute(query, (self.number,)).fetchone()[0])
 
     def put(
         self, items: Sequence[Item], metadata: Sequence[str], vectors: NDArray[np.float32]
     ) -> None:
-        """Add items or replace those with their ids; unchanged ones are left alone.
+        """Add items, or replace those with the same ids; unchanged items are not written.
 
         Args:
-            items: n items with different ids, checked.
-            metadata: (n,) the metadata of each as JSON text.
-            vectors: (n, dimensions) the vector of each.
+            items: n checked items with distinct ids.
+            metadata: (n,) the metadata of each item as JSON text.
+            vectors: (n, dimensions) the vector of each item.
         """
         old = {row.id: row for row in self.rows(item.id for item in items)}
         old_vectors = dict(self.vectors([row.row for row in old.values()]))
@@ -115,27 +115,29 @@ class Namespace:
         self._db.executemany(
             "INSERT INTO vectors VALUES (?, ?)", ((row, blob) for row, (_, _, blob) in numbered)
         )
-        self.words.add((row, item.text) for row, (item, _, _) in numbered if item.text)
-        self.facts.add((row, item.metadata) for row, (item, _, _) in numbered if item.metadata)
+        self.lexical.add((row, item.text) for row, (item, _, _) in numbered if item.text)
+        self.metadata_index.add(
+            (row, item.metadata) for row, (item, _, _) in numbered if item.metadata
+        )
 
     def _rewrite(self, before: Row, item: Item, encoded: str, blob: bytes) -> None:
-        """Change text and metadata in place."""
+        """Change the text and metadata of a row in place."""
         row = before.row
         if before.text:
-            self.words.remove([(row, before.text)])
-        self.facts.remove([(row, before.metadata)])
+            self.lexical.remove([(row, before.text)])
+        self.metadata_index.remove([(row, before.metadata)])
         self._db.execute(
             "UPDATE items SET text = ?, metadata = ?, checksum = ? WHERE row = ?",
             (item.text, encoded, checksum(item, encoded, blob), row),
         )
         if item.text:
-            self.words.add([(row, item.text)])
-        self.facts.add([(row, item.metadata)])
+            self.lexical.add([(row, item.text)])
+        self.metadata_index.add([(row, item.metadata)])
 
     def remove(self, rows: Sequence[Row]) -> None:
-        """Remove rows for good."""
-        self.words.remove((row.row, row.text) for row in rows if row.text)
-        self.facts.remove((row.row, row.metadata) for row in rows)
+        """Remove rows, and add a tombstone for each."""
+        self.lexical.remove((row.row, row.text) for row in rows if row.text)
+        self.metadata_index.remove((row.row, row.metadata) for row in rows)
         numbers = [(row.row,) for row in rows]
         self._db.executemany("DELETE FROM items WHERE row = ?", numbers)
         self._db.executemany("DELETE FROM vectors WHERE row = ?", numbers)
@@ -145,9 +147,9 @@ class Namespace:
         )
 
     def drop(self) -> None:
-        """Remove the namespace and everything in it; its number is not used again."""
-        self.facts.drop()
-        self.words.drop()
+        """Remove the namespace with all its items; its number is never reused."""
+        self.metadata_index.drop()
+        self.lexical.drop()
         for statement in (
             "DELETE FROM vectors WHERE row IN (SELECT row FROM items WHERE namespace = ?)",
             "DELETE FROM items WHERE namespace = ?",
@@ -157,7 +159,7 @@ class Namespace:
             self._db.execute(statement, (self.number,))
 
     def rows(self, ids: Iterable[str]) -> Iterator[Row]:
-        """Yield the items of ids; unknown ones are left out."""
+        """Yield the items with the given ids; unknown ids are skipped."""
         for chunk in _chunks(list(ids)):
             places = ",".join("?" * len(chunk))
             cursor = self._db.execute(
@@ -167,8 +169,8 @@ class Namespace:
             )
             yield from map(Row._make, cursor)
 
-    def numbered(self, numbers: Iterable[int]) -> Iterator[Row]:
-        """Yield the items of row numbers; those that are gone are left out."""
+    def by_row(self, numbers: Iterable[int]) -> Iterator[Row]:
+        """Yield the items with the given row numbers; deleted rows are skipped."""
         for chunk in _chunks(list(numbers)):
             places = ",".join("?" * len(chunk))
             cursor = self._db.execute(
@@ -177,15 +179,15 @@ class Namespace:
             yield from map(Row._make, cursor)
 
     def matching(self, node: Filter) -> NDArray[np.int64]:
-        """Return the row numbers a filter matches, ascending.
+        """Return the row numbers that match a filter, ascending.
 
         Raises:
-            InputError: it compares a field that no item has, and there are items.
+            InputError: the filter compares a field that no item has, and the namespace has items.
         """
-        return self.facts.rows(node) if self.count() else np.empty(0, np.int64)
+        return self.metadata_index.rows(node) if self.count() else np.empty(0, np.int64)
 
     def page(self, after: int, limit: int) -> list[Row]:
-        """Return the next items in the order they were written, after a row number."""
+        """Return the next items after a row number, in the order of their writing."""
         cursor = self._db.execute(
             "SELECT row, id, text, metadata FROM items WHERE namespace = ? AND row > ?"
             " ORDER BY row LIMIT ?",
@@ -194,23 +196,23 @@ class Namespace:
         return list(map(Row._make, cursor))
 
     def vectors(self, numbers: Sequence[int]) -> Iterator[tuple[int, bytes]]:
-        """Yield (row, its vector's bytes)."""
+        """Yield (row, vector as float32 bytes)."""
         for chunk in _chunks(numbers):
             places = ",".join("?" * len(chunk))
             yield from self._db.execute(f"SELECT * FROM vectors WHERE row IN ({places})", chunk)
 
     def rebuild(self) -> None:
-        """Make words and facts again from the items."""
-        self.words.rebuild()
-        self.facts.drop()
+        """Rebuild the full-text and metadata indexes from the items."""
+        self.lexical.rebuild()
+        self.metadata_index.drop()
         after = 0
-        while page := self.page(after, _AT_ONCE):
-            self.facts.add((row.row, json.loads(row.metadata)) for row in page)
+        while page := self.page(after, _MAX_PARAMETERS):
+            self.metadata_index.add((row.row, json.loads(row.metadata)) for row in page)
             after = page[-1].row
 
 
 def checksum(item: Item | Row, metadata: str, vector: bytes) -> int:
-    """Return the CRC-32 of everything an item is, in its own order."""
+    """Return the CRC-32 of id, text, metadata and vector, in this order."""
     value = 0
     for part in (item.id, item.text, metadata):
         value = zlib.crc32(part.encode(), value)
@@ -219,5 +221,5 @@ def checksum(item: Item | Row, metadata: str, vector: bytes) -> int:
 
 
 def _chunks(values: Sequence[_Value]) -> Iterator[Sequence[_Value]]:
-    for start in range(0, len(values), _AT_ONCE):
-        yield values[start : start + _AT_ONCE]
+    for start in range(0, len(values), _MAX_PARAMETERS):
+        yield values[start : start + _MAX_PARAMETERS]

@@ -1,9 +1,8 @@
-"""Snapshots: whole copies of the ledger, taken while others write, and put back in one step.
+"""Snapshots: complete copies of the ledger, taken while others write, and restored atomically.
 
-A copy is made by SQLite itself, of one state, under a temporary name; it appears when it is whole.
-Putting one back is one transaction as well: killed in the middle, the store is as it was before.
-What is put back gets a new epoch, so that no reader goes on with what it remembers, and no graph:
-the next merge makes it again.
+SQLite copies one state to a temporary file, which gets its name when it is complete. A restore is
+one transaction: if it is killed, the store is unchanged. A restored ledger gets a new epoch, so
+that readers discard their cached views, and no graphs: the next merge rebuilds them.
 """
 
 from __future__ import annotations
@@ -20,13 +19,14 @@ from typing import TYPE_CHECKING
 
 from idiolect.errors import CheckpointError, InputError
 from idiolect.search.store.ledger import open_database
+from idiolect.text.files import flush
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from idiolect.search.store.ledger import Ledger
 
-__all__ = ["put_back", "snapshot_names", "take"]
+__all__ = ["restore_snapshot", "snapshot_names", "take_snapshot"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -36,41 +36,43 @@ def snapshot_names(folder: Path) -> list[str]:
     return sorted(path.stem for path in folder.glob("*.db") if not path.name.startswith("."))
 
 
-def take(ledger: Ledger, folder: Path, name: str) -> Path:
-    """Copy the ledger's present state to a new file, and return its path.
+def take_snapshot(ledger: Ledger, folder: Path, name: str) -> Path:
+    """Copy the current state of the ledger to a new file, and return its path.
 
     Raises:
-        InputError: the name cannot be a file's, or is taken.
+        InputError: the name is not valid, or already exists.
     """
     path = _path(folder, name)
     folder.mkdir(exist_ok=True)
     if path.exists():
-        raise InputError(f"there is a snapshot {name!r} already", hint="choose another name")
-    with tempfile.TemporaryDirectory(prefix=".taking-", dir=folder) as place:
-        copy = Path(place) / "ledger.db"
+        raise InputError(f"snapshot {name!r} already exists", hint="choose another name")
+    with tempfile.TemporaryDirectory(prefix=".taking-", dir=folder) as temporary:
+        copy = Path(temporary) / "ledger.db"
         with ledger.connection() as db:
             db.execute("VACUUM INTO ?", (str(copy),))
         with copy.open("rb+") as file:
             os.fsync(file.fileno())
-        os.link(copy, path)  # unlike a renaming, never over another one
+        os.link(copy, path)  # unlike a rename, it never replaces an existing file
+        flush(folder)
+        flush(folder.parent)
     return path
 
 
-def put_back(ledger: Ledger, folder: Path, name: str) -> None:
-    """Make the ledger what it was when a snapshot was taken.
+def restore_snapshot(ledger: Ledger, folder: Path, name: str) -> None:
+    """Replace the content of the ledger with a snapshot.
 
     Raises:
-        InputError: there is no such snapshot.
-        CheckpointError: it is damaged.
+        InputError: the snapshot does not exist.
+        CheckpointError: the snapshot is damaged.
     """
     path = _path(folder, name)
     if not path.is_file():
-        there = ", ".join(snapshot_names(folder)) or "none"
-        raise InputError(f"no snapshot {name!r}", hint=f"there are: {there}")
-    with tempfile.TemporaryDirectory(prefix=".putting-", dir=folder) as place:
-        copy = Path(place) / "ledger.db"
+        available = ", ".join(snapshot_names(folder)) or "none"
+        raise InputError(f"no snapshot {name!r}", hint=f"available: {available}")
+    with tempfile.TemporaryDirectory(prefix=".restoring-", dir=folder) as temporary:
+        copy = Path(temporary) / "ledger.db"
         shutil.copyfile(path, copy)
-        with _checked(copy, path) as source, ledger.connection() as db:
+        with _open_checked(copy, path) as source, ledger.connection() as db:
             source.execute("UPDATE namespaces SET graph = NULL, last_row = NULL")
             source.execute("UPDATE namespaces SET last_tombstone = NULL")
             source.execute(
@@ -80,15 +82,16 @@ def put_back(ledger: Ledger, folder: Path, name: str) -> None:
 
 
 @contextlib.contextmanager
-def _checked(copy: Path, path: Path) -> Iterator[sqlite3.Connection]:
+def _open_checked(copy: Path, path: Path) -> Iterator[sqlite3.Connection]:
+    """Open a copy of a snapshot after an integrity check; errors name the original path."""
     try:
         db = open_database(copy, 0)
     except CheckpointError as error:
         raise CheckpointError(f"{path} is damaged", hint="use another snapshot") from error
     try:
-        found = db.execute("PRAGMA quick_check(1)").fetchone()[0]
-        if found != "ok":
-            raise CheckpointError(f"{path} is damaged: {found}", hint="use another snapshot")
+        result = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if result != "ok":
+            raise CheckpointError(f"{path} is damaged: {result}", hint="use another snapshot")
         yield db
     except sqlite3.DatabaseError as error:
         raise CheckpointError(f"{path} is damaged: {error}", hint="use another snapshot") from error
@@ -99,6 +102,7 @@ def _checked(copy: Path, path: Path) -> Iterator[sqlite3.Connection]:
 def _path(folder: Path, name: str) -> Path:
     if not _NAME.fullmatch(name):
         raise InputError(
-            f"{name!r} cannot be a snapshot's name", hint="use letters, digits, dot, dash"
+            f"{name!r} is not a valid snapshot name",
+            hint="use letters, digits, dots, dashes and underscores",
         )
     return folder / f"{name}.db"

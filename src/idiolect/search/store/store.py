@@ -1,16 +1,16 @@
-"""`Store`: items with texts, metadata and vectors, in one folder, that loses nothing.
+"""`Store`: a durable, embedded store of items with texts, metadata and vectors, in one folder.
 
     products/
-      ledger.db     SQLite: everything, in one transaction (see `idiolect.search.store.ledger`)
-      graphs/       DiskANN graphs made from it, which may be thrown away at any time
+      ledger.db     the SQLite database with all data (see `idiolect.search.store.ledger`)
+      graphs/       DiskANN graphs derived from it, which can be deleted at any time
       snapshots/    copies of the ledger
 
-What is notable:
+Guarantees:
 
-- A write is on the disk when the call returns, and any read after it sees it, in every process.
-- What no graph holds yet is compared one by one, so results never wait for a merge; merges run in
-  the background, beside readers and writers.
-- One process writes at a time and a second one waits; readers wait for nobody.
+- A write is on disk when the call returns, and every later read in any process sees it.
+- Searches see unmerged items: these are compared one by one. Merges into the graph run in the
+  background and block neither readers nor writers.
+- One process writes at a time and others wait. Readers never wait.
 
 >>> store = Store.open("products", dimensions=384)                       # doctest: +SKIP
 >>> store.upsert([Item("p1", "a red lamp", {"price": 20}, vector)])      # doctest: +SKIP
@@ -36,12 +36,12 @@ from idiolect.search.items import (
     distinct,
     encode_metadata,
 )
-from idiolect.search.store.integrity import Flaw, find_flaws
+from idiolect.search.store.integrity import Damage, find_damage
 from idiolect.search.store.ledger import Ledger
 from idiolect.search.store.merger import Merger
 from idiolect.search.store.namespace import Namespace
-from idiolect.search.store.snapshots import put_back, take
-from idiolect.search.store.store_reader import StoreReader, read_items
+from idiolect.search.store.snapshots import restore_snapshot, take_snapshot
+from idiolect.search.store.store_reader import StoreReader, load_items
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -51,13 +51,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Store"]
 
-_WIDEST = 4096
+_MAX_DIMENSIONS = 4096
 
 
 class Store(StoreReader):
-    """An embedded store; open it with `Store.open`, close it or use it as a context.
+    """An embedded store. Open it with `Store.open`; close it, or use it as a context manager.
 
-    May be used by several threads at once. What it reads: `idiolect.search.store.store_reader`.
+    It is safe for concurrent use by several threads.
     """
 
     def __init__(self, path: Path, wait: float, merge_after: int, background: bool) -> None:
@@ -67,7 +67,7 @@ class Store(StoreReader):
             path / "graphs",
             self.metric,
             self.dimensions,
-            smallest=merge_after,
+            min_items=merge_after,
             background=background,
         )
 
@@ -82,34 +82,36 @@ class Store(StoreReader):
         merge_after: int = 10_000,
         background: bool = True,
     ) -> Self:
-        """Open a store, or make one where `dimensions` are given and there is none.
+        """Open a store; create it if `dimensions` are given and it does not exist.
 
         Args:
-            path: its folder.
-            dimensions: of its vectors, 2 to 4,096; a store that is there must have as many.
-            metric: how vectors of a new store are compared: `cosine`, `inner` or `l2`.
+            path: the folder of the store.
+            dimensions: of the vectors, 2 to 4,096; an existing store must have the same.
+            metric: of a new store: `cosine`, `inner` or `l2`.
             wait: seconds to wait for another writer.
-            merge_after: how many unmerged items a namespace may have before they are merged into
-                its graph; also the fewest that are worth a graph.
-            background: whether that is done beside the writes, or only by `merge`.
+            merge_after: the number of unmerged items in a namespace that triggers a merge into its
+                graph. A namespace with fewer items has no graph.
+            background: whether merges run automatically in a background thread, or only when
+                `merge` is called.
 
         Raises:
-            InputError: there is no store and none is to be made, the folder or the file in it is
-                another program's, or the dimensions or the metric differ from the store's.
+            InputError: the store does not exist and `dimensions` are missing, the folder or the
+                file in it belongs to another program, or the dimensions or the metric differ from
+                those of the store.
             CheckpointError: the ledger is damaged.
         """
         path = Path(path)
         if dimensions is not None:
-            _make(path, dimensions, metric, wait)
+            _create(path, dimensions, metric, wait)
         elif not path.is_dir():
-            kind = "is a file, not the folder of an index" if path.exists() else "does not exist"
-            raise InputError(f"{path} {kind}", hint="check the path, or build an index there")
+            problem = "is a file, not an index folder" if path.exists() else "does not exist"
+            raise InputError(f"{path} {problem}", hint="check the path, or build an index there")
         store = cls(path, wait, merge_after, background)
         if dimensions is not None and (store.dimensions, store.metric) != (dimensions, metric):
             store.close()
             raise InputError(
-                f"{path} holds vectors of {store.dimensions} dimensions under {store.metric},"
-                f" not {dimensions} under {metric}",
+                f"{path} has vectors of {store.dimensions} dimensions with metric {store.metric},"
+                f" not {dimensions} with metric {metric}",
                 hint="choose another folder",
             )
         return store
@@ -119,14 +121,14 @@ class Store(StoreReader):
 
     def __exit__(
         self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         self.close()
 
     def close(self) -> None:
-        """Wait for a merge that is under way, and let go of all files."""
+        """Wait for a running merge, and close all files."""
         self._merger.close()
         self._ledger.close()
         self._views.clear()
@@ -134,16 +136,16 @@ class Store(StoreReader):
     # Writing
 
     def remember(self, **settings: str | int) -> None:
-        """Keep facts about the store, such as which encoder made its vectors."""
+        """Store settings, such as the fingerprint of the encoder."""
         with self._ledger.writing() as db:
             db.executemany("INSERT OR REPLACE INTO settings VALUES (?, ?)", settings.items())
 
     def upsert(self, items: Sequence[Item], *, namespace: str = "") -> None:
-        """Add items, or replace those with the same ids: all of them or, on an error, none.
+        """Add items, or replace those with the same ids. On an error, none is written.
 
         Raises:
-            InputError: an item cannot be stored (see `check_items`, `encode_metadata`), or
-                another process was writing for longer than the wait.
+            InputError: an item is not valid (see `check_items`, `encode_metadata`), or another
+                process was still writing at the end of the wait.
         """
         check_name(namespace, "namespace")
         vectors = check_items(items, self.dimensions, self.metric)
@@ -151,7 +153,7 @@ class Store(StoreReader):
         with self._ledger.writing() as db:
             space = Namespace.create(db, namespace)
             space.put(items, metadata, vectors)
-        self._merger.wrote(space.number, len(items))
+        self._merger.record_write(space.number, len(items))
 
     def update(
         self,
@@ -162,30 +164,30 @@ class Store(StoreReader):
         vector: ArrayLike | None = None,
         namespace: str = "",
     ) -> None:
-        """Change parts of one item; what is not given stays.
+        """Change fields of one item; omitted fields stay unchanged.
 
         Args:
-            id: of the item.
-            text: its new text.
-            metadata: fields to set; None as a value removes a field.
-            vector: (dimensions,) its new vector.
-            namespace: of the item.
+            id: the id of the item.
+            text: the new text.
+            metadata: fields to set; the value None removes a field.
+            vector: (dimensions,) the new vector.
+            namespace: the namespace of the item.
 
         Raises:
-            InputError: there is no such item, or the result cannot be stored.
+            InputError: the item does not exist, or the result is not valid.
         """
         with self._ledger.writing() as db:
             space = Namespace.find(db, namespace)
             rows = list(space.rows([id])) if space is not None else []
             if space is None or not rows:
                 raise InputError(
-                    f"no item {id!r} in namespace {namespace!r}", hint="upsert adds new items"
+                    f"no item {id!r} in namespace {namespace!r}", hint="add it with upsert"
                 )
-            (old,) = read_items(space, rows, vectors=True)
+            (old,) = load_items(space, rows, vectors=True)
             item = change(old, text, metadata, vector)
             vectors = check_items([item], self.dimensions, self.metric)
             space.put([item], [encode_metadata(item)], vectors)
-        self._merger.wrote(space.number, 1)
+        self._merger.record_write(space.number, 1)
 
     def delete(
         self,
@@ -194,24 +196,24 @@ class Store(StoreReader):
         filter: Mapping[str, Any] | str | None = None,
         namespace: str = "",
     ) -> int:
-        """Delete items by id or by filter, and return how many there were.
+        """Delete items by id or by filter, and return how many were deleted.
 
         Raises:
             InputError: not exactly one of `ids` and `filter` is given, or the filter is malformed.
         """
         check_deletion(ids, filter)
-        wanted = [] if ids is None else distinct(ids)
+        unique_ids = [] if ids is None else distinct(ids)
         node = None if filter is None else parse(filter)
         with self._ledger.writing() as db:
             space = Namespace.find(db, namespace)
             if space is None:
                 return 0
             if node is None:
-                rows = list(space.rows(wanted))
+                rows = list(space.rows(unique_ids))
             else:
-                rows = list(space.numbered(space.matching(node).tolist()))
+                rows = list(space.by_row(space.matching(node).tolist()))
             space.remove(rows)
-        self._merger.wrote(space.number, len(rows))
+        self._merger.record_write(space.number, len(rows))
         return len(rows)
 
     def drop(self, namespace: str = "") -> int:
@@ -224,13 +226,13 @@ class Store(StoreReader):
             space.drop()
         return count
 
-    # Keeping
+    # Maintenance
 
     def merge(self, *, rebuild: bool = False) -> None:
-        """Bring all graphs up to date now.
+        """Update all graphs now.
 
         Args:
-            rebuild: make them again from the ledger, whatever there is.
+            rebuild: build them from scratch even if they could be updated.
         """
         with self._ledger.reading() as db:
             numbers = [number for (number,) in db.execute("SELECT number FROM namespaces")]
@@ -238,55 +240,59 @@ class Store(StoreReader):
             self._merger.merge(number, rebuild=rebuild)
 
     def snapshot(self, name: str) -> Path:
-        """Copy the present state of the ledger, and return the copy's path.
+        """Copy the current state of the ledger, and return the path of the copy.
 
         Raises:
-            InputError: the name cannot be a file's, or is taken.
+            InputError: the name is not valid, or already exists.
         """
-        return take(self._ledger, self.path / "snapshots", name)
+        return take_snapshot(self._ledger, self.path / "snapshots", name)
 
     def restore(self, name: str) -> None:
-        """Make the store what it was when a snapshot was taken.
+        """Return the store to the state of a snapshot.
 
         Raises:
-            InputError: there is no such snapshot.
-            CheckpointError: it is damaged.
+            InputError: the snapshot does not exist.
+            CheckpointError: the snapshot is damaged.
         """
-        put_back(self._ledger, self.path / "snapshots", name)
+        restore_snapshot(self._ledger, self.path / "snapshots", name)
         self.merge()
 
-    def verify(self) -> Iterator[Flaw]:
-        """Yield everything that is damaged, comparing all that is kept twice."""
-        return find_flaws(self._ledger, self.path / "graphs", self.dimensions)
+    def verify(self) -> Iterator[Damage]:
+        """Yield all damage, found by comparing redundant data and recomputing checksums.
+
+        Raises:
+            InputError: another process was still writing at the end of the wait.
+        """
+        return find_damage(self._ledger, self.path / "graphs", self.dimensions)
 
     def compact(self, *, rebuild: bool = False) -> None:
-        """Merge everything and give room back to the disk.
+        """Merge all namespaces, and free unused disk space.
 
         Args:
-            rebuild: make words, filters and graphs again from the items.
+            rebuild: also rebuild the full-text indexes, the metadata indexes and the graphs.
         """
         with self._ledger.writing() as db:
             for (number,) in db.execute("SELECT number FROM namespaces").fetchall():
                 space = Namespace(db, number)
                 if rebuild:
                     space.rebuild()
-                space.words.optimise()
+                space.lexical.optimize()
         self.merge(rebuild=rebuild)
         with self._ledger.connection() as db:
             db.execute("VACUUM")
             db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
-def _make(path: Path, dimensions: int, metric: Metric, wait: float) -> None:
-    if not 2 <= dimensions <= _WIDEST:
-        raise InputError(f"{dimensions} dimensions", hint=f"from 2 to {_WIDEST:,} can be searched")
+def _create(path: Path, dimensions: int, metric: Metric, wait: float) -> None:
+    if not 2 <= dimensions <= _MAX_DIMENSIONS:
+        raise InputError(f"{dimensions} dimensions", hint=f"use 2 to {_MAX_DIMENSIONS:,}")
     check_metric(metric)
     if path.exists() and not path.is_dir():
         raise InputError(f"{path} is a file", hint="an index is a folder; choose another name")
     ledger = path / "ledger.db"
     if path.is_dir() and not ledger.exists() and any(path.iterdir()):
         raise InputError(
-            f"{path} is not empty and holds no index; nothing was changed",
+            f"{path} is not empty and is not an index; nothing was changed",
             hint="choose another folder",
         )
     path.mkdir(parents=True, exist_ok=True)

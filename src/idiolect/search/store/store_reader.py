@@ -1,4 +1,7 @@
-"""`StoreReader`: the reading half of a store; any number of them, in any number of processes."""
+"""`StoreReader`: the read operations of a store.
+
+Any number of readers in any number of processes can use a store.
+"""
 
 from __future__ import annotations
 
@@ -33,13 +36,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike
 
-__all__ = ["StoreReader", "read_items"]
+__all__ = ["StoreReader", "load_items"]
 
 _PAGE = 1000
 
 
 class StoreReader:
-    """Reads a store; see `idiolect.search.store.store.Store`, which also writes.
+    """Reads a store. `idiolect.search.store.store.Store` adds the write operations.
 
     Args:
         path: the folder of the store.
@@ -57,24 +60,25 @@ class StoreReader:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Everything the store was told to remember, its dimensions and metric among it."""
+        """All stored settings, including the dimensions and the metric."""
         with self._ledger.reading() as db:
             return dict(db.execute("SELECT * FROM settings"))
 
     def fetch(
         self, ids: Iterable[str], *, namespace: str = "", vectors: bool = False
     ) -> dict[str, Item]:
-        """Return the items of ids, in their order; unknown ones are left out."""
-        wanted = distinct(ids)
+        """Return the items with the given ids, in that order; unknown ids are skipped."""
+        unique_ids = distinct(ids)
         with self._ledger.reading() as db:
             space = Namespace.find(db, namespace)
             if space is None:
                 return {}
-            found = {i.id: i for i in read_items(space, list(space.rows(wanted)), vectors=vectors)}
-        return {id: found[id] for id in wanted if id in found}
+            rows = list(space.rows(unique_ids))
+            found = {item.id: item for item in load_items(space, rows, vectors=vectors)}
+        return {id: found[id] for id in unique_ids if id in found}
 
     def items(self, *, namespace: str = "", vectors: bool = False) -> Iterator[Item]:
-        """Stream all items in the order they were written; what is written meanwhile may show."""
+        """Stream all items in the order of their writing; concurrent writes may be included."""
         after = 0
         while True:
             with self._ledger.reading() as db:
@@ -82,7 +86,7 @@ class StoreReader:
                 if space is None:
                     return
                 page = space.page(after, _PAGE)
-                found = list(read_items(space, page, vectors=vectors))
+                found = list(load_items(space, page, vectors=vectors))
             if not page:
                 return
             yield from found
@@ -91,7 +95,7 @@ class StoreReader:
     def list(
         self, prefix: str = "", *, after: str = "", limit: int = 100, namespace: str = ""
     ) -> Sequence[str]:
-        """Return up to `limit` ids that begin with `prefix`, in order, after the id `after`."""
+        """Return up to `limit` sorted ids that start with `prefix` and come after `after`."""
         with self._ledger.reading() as db:
             cursor = db.execute(
                 "SELECT id FROM items JOIN namespaces ON number = namespace"
@@ -102,7 +106,7 @@ class StoreReader:
             return [id for (id,) in cursor]
 
     def namespaces(self) -> dict[str, int]:
-        """Return how many items each namespace has."""
+        """Return the number of items in each namespace."""
         with self._ledger.reading() as db:
             return dict(
                 db.execute(
@@ -112,7 +116,7 @@ class StoreReader:
             )
 
     def describe(self) -> Description:
-        """Return what the store holds."""
+        """Return the size and the contents of the store."""
         return describe(self._ledger, self.path)
 
     def query(
@@ -123,25 +127,25 @@ class StoreReader:
         filter: Mapping[str, Any] | str | None = None,
         namespace: str = "",
     ) -> Hits:
-        """Return the k nearest items, best first; fewer where there are fewer.
+        """Return the k nearest items, best first; fewer if fewer items match.
 
         Args:
             vector: (dimensions,) the query.
-            k: how many, 1 to 10,000.
-            filter: see `idiolect.search.filters`; an object or JSON text.
-            namespace: where to search; an unknown one is empty.
+            k: the number of results, 1 to 10,000.
+            filter: see `idiolect.search.filters`; a mapping or JSON text.
+            namespace: where to search; an unknown namespace has no items.
 
         Returns:
-            Hits whose score is the cosine, the inner product, or minus the squared distance.
+            Hits. The score is the cosine, the inner product, or the negative squared distance.
 
         Raises:
-            InputError: the vector, k or filter is bad.
+            InputError: the vector, k or the filter is not valid.
             CheckpointError: a derived file is damaged; the message names it.
         """
         checked = check_query(vector, self.dimensions, self.metric)
         check_count(k)
         node = None if filter is None else parse(filter)
-        with self._seeing(namespace) as (space, view):
+        with self._current_view(namespace) as (space, view):
             if space is None or view is None:
                 return []
             selection = None
@@ -158,17 +162,17 @@ class StoreReader:
         namespace: str = "",
         marks: tuple[str, str] | None = None,
     ) -> Hits:
-        """Return the k items whose texts match a query's words best (BM25), best first.
+        """Return the k items with the best BM25 score for the words of a query, best first.
 
         Args:
             text: any text.
-            k: how many, 1 to 10,000.
-            filter: see `idiolect.search.filters`; an object or JSON text.
-            namespace: where to search; an unknown one is empty.
-            marks: what to put before and after each word found, in `Hit.highlight`.
+            k: the number of results, 1 to 10,000.
+            filter: see `idiolect.search.filters`; a mapping or JSON text.
+            namespace: where to search; an unknown namespace has no items.
+            marks: strings to insert before and after each matched word in `Hit.highlight`.
 
         Raises:
-            InputError: k or the filter is bad.
+            InputError: k or the filter is not valid.
         """
         check_count(k)
         node = None if filter is None else parse(filter)
@@ -176,37 +180,41 @@ class StoreReader:
             space = Namespace.find(db, namespace)
             if space is None:
                 return []
-            among = None
+            allowed = None
             if node is not None:
-                among = set(space.matching(node).tolist())
-            found = space.words.search(text, k, among)
+                allowed = set(space.matching(node).tolist())
+            found = space.lexical.search(text, k, allowed)
             hits = _hits(space, found)
             if marks is None:
                 return hits
-            marked = space.words.highlight(text, [row for row, _ in found], *marks)
+            marked = space.lexical.highlight(text, [row for row, _ in found], *marks)
             return [
                 replace(hit, highlight=marked.get(row, ""))
                 for hit, (row, _) in zip(hits, found, strict=True)
             ]
 
     @contextlib.contextmanager
-    def _seeing(self, name: str) -> Iterator[tuple[Namespace | None, View | None]]:
-        """One state of a namespace, in the ledger and in memory alike."""
-        for last in (False, False, True):
+    def _current_view(self, name: str) -> Iterator[tuple[Namespace | None, View | None]]:
+        """Yield a namespace and its view, both of the same state of the ledger."""
+        for last_attempt in (False, False, True):
             with self._ledger.reading() as db:
-                # The lock is held from the first read on, so that states only go forward.
+                # The first read fixes the state. The lock precedes it, so views only advance.
                 with self._lock:
                     space = Namespace.find(db, name)
                     try:
-                        view = self._view(db, name, space.number) if space is not None else None
+                        view = (
+                            self._advance_view(db, name, space.number)
+                            if space is not None
+                            else None
+                        )
                     except CheckpointError:
-                        if last:
+                        if last_attempt:
                             raise
-                        continue  # a merge may have put a newer graph in its place
+                        continue  # a merge may have replaced the graph
                 yield space, view
                 return
 
-    def _view(self, db: sqlite3.Connection, name: str, number: int) -> View:
+    def _advance_view(self, db: sqlite3.Connection, name: str, number: int) -> View:
         view = View.advance(
             self._views.get(name), db, number, self.path / "graphs", self.dimensions, self.metric
         )
@@ -214,17 +222,17 @@ class StoreReader:
         return view
 
 
-def read_items(space: Namespace, rows: Sequence[Row], *, vectors: bool) -> Iterator[Item]:
-    """Yield the items of rows, with their vectors or without."""
-    known = dict(space.vectors([row.row for row in rows])) if vectors else {}
+def load_items(space: Namespace, rows: Sequence[Row], *, vectors: bool) -> Iterator[Item]:
+    """Yield the items of rows, optionally with their vectors."""
+    blobs = dict(space.vectors([row.row for row in rows])) if vectors else {}
     for row in rows:
-        blob = known.get(row.row)
+        blob = blobs.get(row.row)
         vector = None if blob is None else np.frombuffer(blob, "<f4")
         yield Item(row.id, row.text, json.loads(row.metadata), vector)
 
 
 def _hits(space: Namespace, found: Sequence[tuple[int, float]]) -> list[Hit]:
-    rows = {row.row: row for row in space.numbered(row for row, _ in found)}
+    rows = {row.row: row for row in space.by_row(row for row, _ in found)}
     return [
         Hit(rows[row].id, score, rows[row].text, json.loads(rows[row].metadata))
         for row, score in found

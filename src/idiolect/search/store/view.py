@@ -1,8 +1,8 @@
-"""`View`: one state of a namespace, ready to be searched.
+"""`View`: an immutable, searchable state of a namespace.
 
-What a graph holds is searched in the graph; what is newer is held in memory and compared one by
-one, so a read sees every write that came before it. A view never changes: `advance` makes the next
-one, and reads from the ledger only what happened since.
+Merged items are searched in the graph. Newer items are held in memory and searched exhaustively, so
+a query sees every earlier write. `View.advance` derives the next view from an older one, and reads
+only the changes from the ledger.
 """
 
 from __future__ import annotations
@@ -26,31 +26,34 @@ if TYPE_CHECKING:
 
 __all__ = ["View"]
 
-_AT_ONCE = 4096  # rows compared at once, so that what is held besides them stays small
-_MOST_SELECTIONS = 8  # filters whose rows are remembered for one state
+_BLOCK = 4096  # vectors compared at once, which bounds the memory of temporary arrays
+_MAX_SELECTIONS = 8  # filters whose matching rows a view caches
 
 
 @dataclass(frozen=True)
-class _Fresh:
-    """Vectors that are in no graph yet; growing fills a buffer that older states share."""
+class _Unmerged:
+    """Vectors that are not in the graph yet.
+
+    Older views share the buffer: `append` only writes beyond the rows that they see.
+    """
 
     rows: NDArray[np.int64]  # (m,) ascending
-    vectors: NDArray[np.float32]  # (m, d), normalised under cosine
+    vectors: NDArray[np.float32]  # (m, d), normalized for the cosine metric
     alive: NDArray[np.bool_]  # (m,)
-    capacity: tuple[NDArray[np.int64], NDArray[np.float32]]
+    buffer: tuple[NDArray[np.int64], NDArray[np.float32]]
 
     @classmethod
-    def empty(cls, dimensions: int) -> _Fresh:
+    def empty(cls, dimensions: int) -> _Unmerged:
         rows, vectors = np.empty(0, np.int64), np.empty((0, dimensions), np.float32)
         return cls(rows, vectors, np.empty(0, bool), (rows, vectors))
 
-    def without(self, gone: NDArray[np.int64]) -> _Fresh:
-        alive = self.alive & ~np.isin(self.rows, gone)
-        return _Fresh(self.rows, self.vectors, alive, self.capacity)
+    def without(self, deleted: NDArray[np.int64]) -> _Unmerged:
+        alive = self.alive & ~np.isin(self.rows, deleted)
+        return _Unmerged(self.rows, self.vectors, alive, self.buffer)
 
-    def plus(self, rows: NDArray[np.int64], vectors: NDArray[np.float32]) -> _Fresh:
+    def append(self, rows: NDArray[np.int64], vectors: NDArray[np.float32]) -> _Unmerged:
         kept, added = len(self.rows), len(rows)
-        all_rows, all_vectors = self.capacity
+        all_rows, all_vectors = self.buffer
         alive = self.alive
         if kept + added > len(all_rows):
             live = np.flatnonzero(alive)
@@ -63,46 +66,48 @@ class _Fresh:
         end = kept + added
         all_rows[kept:end], all_vectors[kept:end] = rows, vectors
         alive = np.concatenate([alive, np.ones(added, bool)])
-        return _Fresh(all_rows[:end], all_vectors[:end], alive, (all_rows, all_vectors))
+        return _Unmerged(all_rows[:end], all_vectors[:end], alive, (all_rows, all_vectors))
 
 
 @dataclass(frozen=True)
 class _Selection:
-    """The rows a filter matches, as masks over both halves."""
+    """The rows that match a filter, as masks over the graph and the unmerged rows."""
 
-    merged: NDArray[np.bool_]
-    fresh: NDArray[np.bool_]
+    in_graph: NDArray[np.bool_]
+    unmerged: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class View:
     """One state of one namespace.
 
-    A state is named by (`epoch`, `changes`); see `idiolect.search.store.ledger`.
+    (`epoch`, `changes`) identifies the state: a restore sets a new epoch, a write increments
+    `changes`.
     """
 
     number: int
     epoch: str
     changes: int
     metric: Metric
-    merged: GraphSegment | None
+    segment: GraphSegment | None
     alive: NDArray[np.bool_]
+    """(graph.rows,) which graph ids hold an item that is not deleted."""
     last_row: int
     last_tombstone: int
-    fresh: _Fresh
+    pending: _Unmerged
     _selections: dict[str, _Selection] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
-    _whole: bool = field(init=False)
+    _graph_is_current: bool = field(init=False)
 
     def __post_init__(self) -> None:
-        gone = len(self.alive) - int(self.alive.sum())
-        free = self.merged.graph.rows - len(self.merged.graph) if self.merged else 0
-        object.__setattr__(self, "_whole", gone == free)
+        deleted = len(self.alive) - int(self.alive.sum())
+        unused = self.segment.graph.rows - len(self.segment.graph) if self.segment else 0
+        object.__setattr__(self, "_graph_is_current", deleted == unused)
 
     @property
     def unmerged(self) -> int:
-        """How many vectors are compared one by one."""
-        return int(self.fresh.alive.sum())
+        """The number of vectors that are searched exhaustively."""
+        return int(self.pending.alive.sum())
 
     @classmethod
     def advance(
@@ -114,11 +119,11 @@ class View:
         dimensions: int,
         metric: Metric,
     ) -> View:
-        """Return the state of a namespace inside a transaction, from an older one if there is one.
+        """Return the view of a namespace in a transaction, derived from an older view if possible.
 
         Raises:
-            CheckpointError: the graph is damaged; the message names the file.
-            FileNotFoundError: a newer graph has replaced it meanwhile; begin again.
+            CheckpointError: the graph is damaged, or a merge has removed it since the transaction
+                began; the message names the file.
         """
         settings = dict(db.execute("SELECT * FROM settings WHERE name IN ('epoch', 'changes')"))
         epoch, changes = settings["epoch"], settings["changes"]
@@ -128,31 +133,30 @@ class View:
             "SELECT forgotten, graph, last_row, last_tombstone FROM namespaces WHERE number = ?",
             (number,),
         ).fetchone()
-        known = old is not None and (old.number, old.epoch) == (number, epoch)
         if (
             old is not None
-            and known
-            and graph == (old.merged.name if old.merged else None)
-            and forgotten <= old.last_tombstone
+            and (old.number, old.epoch) == (number, epoch)
+            and graph == (old.segment.name if old.segment else None)
+            and forgotten <= old.last_tombstone  # no tombstone was purged before `old` saw it
         ):
-            merged, alive, fresh = old.merged, old.alive, old.fresh
+            segment, alive, pending = old.segment, old.alive, old.pending
             last_row, last_tombstone = old.last_row, old.last_tombstone
         else:
-            merged = GraphSegment.open(folder / graph) if graph else None
-            alive = merged.rows >= 0 if merged else np.empty(0, bool)
-            fresh = _Fresh.empty(dimensions)
+            segment = GraphSegment.open(folder / graph) if graph else None
+            alive = segment.rows >= 0 if segment else np.empty(0, bool)
+            pending = _Unmerged.empty(dimensions)
             last_row, last_tombstone = last_row or 0, max(last_tombstone or 0, forgotten)
-        gone = db.execute(
+        tombstones = db.execute(
             "SELECT number, row FROM tombstones WHERE namespace = ? AND number > ? ORDER BY number",
             (number, last_tombstone),
         ).fetchall()
-        if gone:
-            last_tombstone = gone[-1][0]
-            rows = np.unique(np.array([row for _, row in gone], dtype=np.int64))
-            if merged:
+        if tombstones:
+            last_tombstone = tombstones[-1][0]
+            rows = np.unique(np.array([row for _, row in tombstones], dtype=np.int64))
+            if segment:
                 alive = alive.copy()
-                alive[merged.numbers(rows)] = False
-            fresh = fresh.without(rows)
+                alive[segment.graph_ids(rows)] = False
+            pending = pending.without(rows)
         added = db.execute(
             "SELECT row, vector FROM items JOIN vectors USING (row)"
             " WHERE namespace = ? AND row > ? ORDER BY row",
@@ -161,11 +165,13 @@ class View:
         if added:
             last_row = added[-1][0]
             vectors = np.frombuffer(b"".join(blob for _, blob in added), dtype="<f4")
-            fresh = fresh.plus(
+            pending = pending.append(
                 np.array([row for row, _ in added], dtype=np.int64),
                 _prepare(vectors.reshape(len(added), dimensions), metric),
             )
-        return cls(number, epoch, changes, metric, merged, alive, last_row, last_tombstone, fresh)
+        return cls(
+            number, epoch, changes, metric, segment, alive, last_row, last_tombstone, pending
+        )
 
     def search(
         self,
@@ -177,41 +183,41 @@ class View:
         """Return the k best (row, score), larger being better.
 
         Args:
-            query: (dimensions,), checked.
+            query: (dimensions,) a checked vector.
             k: how many.
-            selection: a filter's text, and how to read its rows; they are remembered.
+            selection: the text of a filter, and a function that reads its rows; rows are cached.
         """
         query = _prepare(query[None], self.metric)[0]
         chosen = self._selection(*selection) if selection else None
-        found = self._search_fresh(query, k, chosen)
-        if self.merged:
-            keep: NDArray[np.bool_] | None = self.alive if chosen is None else chosen.merged
-            if chosen is None and self._whole:
+        found = self._search_pending(query, k, chosen)
+        if self.segment:
+            keep: NDArray[np.bool_] | None = self.alive if chosen is None else chosen.in_graph
+            if chosen is None and self._graph_is_current:
                 keep = None
             if keep is None or keep.any():
-                numbers, scores = self.merged.graph.search(query[None], k, keep=keep)
-                there = numbers[0] >= 0
-                rows = self.merged.rows[numbers[0][there]]
-                found += zip(rows.tolist(), scores[0][there].tolist(), strict=True)
+                ids, scores = self.segment.graph.search(query[None], k, keep=keep)
+                valid = ids[0] >= 0
+                rows = self.segment.rows[ids[0][valid]]
+                found += zip(rows.tolist(), scores[0][valid].tolist(), strict=True)
         found.sort(key=lambda pair: (-pair[1], pair[0]))
         return found[:k]
 
-    def _search_fresh(
+    def _search_pending(
         self, query: NDArray[np.float32], k: int, chosen: _Selection | None
     ) -> list[tuple[int, float]]:
-        places = np.flatnonzero(self.fresh.alive if chosen is None else chosen.fresh)
-        everything = len(places) == len(self.fresh.rows)
+        places = np.flatnonzero(self.pending.alive if chosen is None else chosen.unmerged)
+        everything = len(places) == len(self.pending.rows)
         scores = np.empty(len(places), np.float32)
-        for start in range(0, len(places), _AT_ONCE):
-            part = slice(start, start + _AT_ONCE)
-            some = self.fresh.vectors[part if everything else places[part]]
+        for start in range(0, len(places), _BLOCK):
+            part = slice(start, start + _BLOCK)
+            vectors = self.pending.vectors[part if everything else places[part]]
             if self.metric == "l2":
-                difference = some - query
+                difference = vectors - query
                 scores[part] = -np.einsum("nd,nd->n", difference, difference)
             else:
-                scores[part] = some @ query
+                scores[part] = vectors @ query
         best = np.argpartition(-scores, k - 1)[:k] if k < len(scores) else slice(None)
-        rows = self.fresh.rows[places[best]]
+        rows = self.pending.rows[places[best]]
         return list(zip(rows.tolist(), scores[best].tolist(), strict=True))
 
     def _selection(self, name: str, read: Callable[[], NDArray[np.int64]]) -> _Selection:
@@ -219,15 +225,15 @@ class View:
             found = self._selections.get(name)
         if found is None:
             rows = read()
-            merged = np.zeros(len(self.alive), bool)
-            if self.merged:
-                merged[self.merged.numbers(rows)] = True
+            in_graph = np.zeros(len(self.alive), bool)
+            if self.segment:
+                in_graph[self.segment.graph_ids(rows)] = True
             found = _Selection(
-                merged & self.alive,
-                np.isin(self.fresh.rows, rows, assume_unique=True) & self.fresh.alive,
+                in_graph & self.alive,
+                np.isin(self.pending.rows, rows, assume_unique=True) & self.pending.alive,
             )
             with self._lock:
-                while len(self._selections) >= _MOST_SELECTIONS:
+                while len(self._selections) >= _MAX_SELECTIONS:
                     self._selections.pop(next(iter(self._selections)))
                 self._selections[name] = found
         return found
@@ -236,5 +242,5 @@ class View:
 def _prepare(vectors: NDArray[np.float32], metric: Metric) -> NDArray[np.float32]:
     if metric != "cosine":
         return vectors
-    normalised: NDArray[np.float32] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    return normalised
+    normalized: NDArray[np.float32] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return normalized

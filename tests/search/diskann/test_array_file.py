@@ -83,19 +83,25 @@ def test_other_files_are_told_apart(saved: tuple[Path, Graph], tmp_path: Path) -
         Graph.open(tmp_path / "new")
 
 
-def test_a_graph_from_before_there_were_labels_is_read(
-    saved: tuple[Path, Graph], tmp_path: Path
+@pytest.mark.parametrize("version", [1, 2])
+def test_older_files_are_read_with_or_without_labels(
+    saved: tuple[Path, Graph], tmp_path: Path, version: int
 ) -> None:
+    """Version 2 could hold a label for each row; they are ignored."""
     path, graph = saved
     file = ArrayFile(path, "graph", 2)
     names = ("vectors", "neighbours", "hubs", "side", "alive", "free", "low", "step", "codes")
+    arrays = {name: file.array(name) for name in names}
+    if version == 2:
+        arrays["labels"] = np.arange(300, dtype=np.int32) % 3
     old = tmp_path / "old"
-    write_arrays(old, "graph", 1, file.facts, {name: file.array(name) for name in names})
+    write_arrays(old, "graph", version, file.facts, arrays)
+    again = Graph.open(old)
     queries = clusters(20, 20, seed=1)
-    for one, other in zip(
-        graph.search(queries, 7), Graph.open(old).search(queries, 7), strict=True
-    ):
+    for one, other in zip(graph.search(queries, 7), again.search(queries, 7), strict=True):
         np.testing.assert_array_equal(one, other)
+    again.save(old)
+    assert "labels" not in ArrayFile(old, "graph", 2)
 
 
 def test_edges_out_of_the_graph_are_refused(tmp_path: Path) -> None:

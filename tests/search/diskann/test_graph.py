@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from idiolect.errors import ConfigError, InputError
 from idiolect.search.diskann import Graph
+from idiolect.search.diskann import graph as graph_module
 from search.diskann.truth import clusters, recall, scores_of
 
 METRICS = ("cosine", "inner", "l2")
@@ -254,59 +256,39 @@ def test_searches_go_on_while_rows_come_and_go() -> None:
     assert not wrong, wrong[:3]
 
 
-@pytest.mark.parametrize("metric", METRICS)
-def test_a_label_is_searched_among_its_own_rows(metric: str, tmp_path: Path) -> None:
-    """Labels that have nothing to do with where rows are, of very different sizes."""
-    points, queries = clusters(6000, 32, lengths=0.2), clusters(60, 32, seed=1)
-    share = np.array([0.6, 0.3, 0.08, 0.015, 0.005])
-    labels = np.random.default_rng(5).choice([0, 1, 2, 9, -1], 6000, p=share)
-    graph = Graph.build(points[:5500], metric=metric, labels=labels[:5500], degree=32, width=64)
-    graph.insert(points[5500:], labels=labels[5500:])
-    graph.save(tmp_path / "graph")
-    for each in (graph, Graph.open(tmp_path / "graph")):
-        for label in (0, 1, 2, 9):
-            ids, _ = each.search(queries, 10, label=label, width=32)
-            assert recall(ids, points, queries, metric, labels == label) >= 0.95
-        assert (each.search(queries, 3, label=5)[0] == -1).all()
-        assert (each.search(queries, 3, label=10)[0] == -1).all()
-    odd = np.arange(6000) % 2 == 1
-    ids, _ = graph.search(queries, 10, label=1, keep=odd)
-    assert recall(ids, points, queries, metric, (labels == 1) & odd) >= 0.95
-    gone = np.flatnonzero(labels == 1)[::2]
-    graph.delete(gone)
-    left = labels == 1
-    left[gone] = False
-    for _ in range(2):
-        ids, _ = graph.search(queries, 10, label=1)
-        assert recall(ids, points, queries, metric, left) >= 0.95
+def test_a_search_that_meets_a_merge_does_not_return_deleted_rows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The merge happens while a search has the rows from before it and has not walked them yet."""
+    points = clusters(200, 16)
+    graph = Graph.build(points, degree=16, width=32)
+    graph.delete([7])
+    prepare = graph_module.prepare
+
+    def merge_meanwhile(*arguments: Any) -> Any:
         graph.merge()
+        return prepare(*arguments)
+
+    monkeypatch.setattr(graph_module, "prepare", merge_meanwhile)
+    ids, _ = graph.search(points[7], 10)
+    assert graph.deleted == 0
+    assert 7 not in ids
 
 
-def test_labels_lead_the_walk() -> None:
-    """The rows of a label far from everything else are found without walking through the rest."""
-    points = clusters(4000, 24)
-    labels = np.random.default_rng(0).integers(0, 2, 4000)
-    graph = Graph.build(points, labels=labels, degree=16, width=32)
-    rows = graph.snapshot()
-    reached, front = {int(rows.starts[1])}, [int(rows.starts[1])]
-    while front:
-        near = rows.neighbours[front.pop()]
-        fresh = {int(i) for i in near if i >= 0 and labels[i] == 1} - reached
-        reached |= fresh
-        front += fresh
-    assert len(reached) >= 0.99 * (labels == 1).sum()
+def test_a_masked_search_that_meets_an_insertion_stays_inside_its_mask(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Rows beyond the end of a mask are not read from whatever memory follows it."""
+    points = clusters(1100, 16)
+    graph = Graph.build(points[:900], degree=16, width=32)
+    graph.insert(points[900:1000])
+    room = len(graph.snapshot().alive)
+    assert room >= 1100, "the next rows go into the same arrays"
 
+    def insert_meanwhile(mask: Any, alive: Any) -> Any:
+        graph.insert(points[1000:])
+        return np.ones(room, bool)[: len(alive)]
 
-def test_bad_labels_are_refused() -> None:
-    points = clusters(20, 4)
-    for labels, told in [([1] * 19, "shape"), ([0.5] * 20, "float64"), ([-2] * 20, "from -2")]:
-        with pytest.raises(InputError, match=told):
-            Graph.build(points, labels=labels)
-    plain = Graph.build(points)
-    with pytest.raises(InputError, match="built without labels"):
-        plain.search(points, 1, label=0)
-    with pytest.raises(InputError, match="built without labels"):
-        plain.insert(points, labels=[0] * 20)
-    grown = Graph.build(points[:0])
-    grown.insert(points, labels=np.arange(20) % 3)
-    assert set(grown.search(points[0], 7, label=2)[0][0] % 3) == {2}
+    monkeypatch.setattr(graph_module, "check_mask", insert_meanwhile)
+    ids, _ = graph.search(points[1000:], 5, keep=np.ones(1000, bool), width=16, threads=1)
+    assert ids.max() < 1000

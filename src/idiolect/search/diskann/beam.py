@@ -52,16 +52,11 @@ def insert(pool, size, key):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def collect(row, labels, label, seen, tag, fresh, count, codes, lines):  # type: ignore[no-untyped-def]
-    """Append the rows of a list not met before to `fresh`, and ask for their codes.
-
-    With a `label` of zero or more, only rows that have it.
-    """
+def collect(row, seen, tag, fresh, count, codes, lines):  # type: ignore[no-untyped-def]
+    """Append the rows of a list not met before to `fresh`, and ask for their codes."""
     for other in row:
         if other < 0:
             break
-        if label >= 0 and labels[other] != label:
-            continue
         if seen[other] != tag:
             seen[other] = tag
             fresh[count] = other
@@ -72,14 +67,12 @@ def collect(row, labels, label, seen, tag, fresh, count, codes, lines):  # type:
 
 @kernel
 def beam(  # type: ignore[no-untyped-def]
-    codes, lines, bits, side, weight, neighbours, hubs, labels, label, entry, query, scale, pool,
-    seen, tag, trail,
+    codes, lines, bits, side, weight, neighbours, hubs, entry, query, scale, pool, seen, tag, trail,
 ):  # fmt: skip
     """Fill `pool` with the nearest rows found from `entry`, nearest first; returns their number.
 
     `codes` and `query` are addresses; `seen[row] == tag` marks what was met; `trail` (int32, may be
-    empty) receives the rows expanded, in order, and its last element how many there are. With a
-    `label` of zero or more, the walk stays among rows whose `labels` are equal to it.
+    empty) receives the rows expanded, in order, and its last element how many there are.
     """
     fresh = np.empty(neighbours.shape[1] + hubs.shape[1], np.int32)
     seen[entry] = tag
@@ -99,8 +92,8 @@ def beam(  # type: ignore[no-untyped-def]
         if steps < trail.shape[0] - 1:
             trail[steps] = here
             steps += 1
-        count = collect(neighbours[here], labels, label, seen, tag, fresh, 0, codes, lines)
-        count = collect(hubs[here], labels, label, seen, tag, fresh, count, codes, lines)
+        count = collect(neighbours[here], seen, tag, fresh, 0, codes, lines)
+        count = collect(hubs[here], seen, tag, fresh, count, codes, lines)
         first = size
         for j in range(count):
             other = np.int64(fresh[j])

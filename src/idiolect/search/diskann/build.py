@@ -49,43 +49,36 @@ class BuildPlan:
 
 @kernel
 def _propose(  # type: ignore[no-untyped-def]
-    vectors, codes, bits, step, side, weight, neighbours, labels, starts, entry, points, width,
-    alpha, seen, chosen,
+    vectors, codes, bits, step, side, weight, neighbours, entry, points, width, alpha, seen,
+    chosen,
 ):  # fmt: skip
     """Search for each point and choose its neighbours; the graph is only read."""
     lines = codes.shape[1] // 64
     wide = vectors.shape[1] // 16
     code = code_room(lines, bits)
     trail = np.empty(4 * width, np.int32)
-    candidates = np.empty(8 * width + neighbours.shape[1], np.int32)
+    candidates = np.empty(4 * width + neighbours.shape[1], np.int32)
     pool = np.empty(width, np.int64)
     for i in range(points.shape[0]):
         point = points[i]
         scale = prepare_query(vectors[point], step, bits, code)
-        count = 0
-        for turn in range(2 if labels.shape[0] else 1):  # among all, then among those of its label
-            label = labels[point] if turn else np.int32(-1)
-            if turn and label < 0:
-                continue
-            start = starts[label] if turn else entry
-            beam(
-                codes.ctypes.data, lines, bits, side, weight, neighbours, neighbours[:, :0],
-                labels, label, start, code.ctypes.data, scale, pool, seen, next_tag(seen), trail,
-            )  # fmt: skip
-            steps = trail[trail.shape[0] - 1]
-            candidates[count : count + steps] = trail[:steps]
-            count += steps
+        beam(
+            codes.ctypes.data, lines, bits, side, weight, neighbours, neighbours[:, :0], entry,
+            code.ctypes.data, scale, pool, seen, next_tag(seen), trail,
+        )  # fmt: skip
+        count = trail[trail.shape[0] - 1]
+        candidates[:count] = trail[:count]
         for other in neighbours[point]:
             if other < 0:
                 break
             candidates[count] = other
             count += 1
         keys = sort_candidates(vectors.ctypes.data, wide, point, candidates, count)
-        choose(vectors.ctypes.data, wide, labels, point, keys, alpha, chosen[i])
+        choose(vectors.ctypes.data, wide, point, keys, alpha, chosen[i])
 
 
 @kernel
-def _link_back(vectors, labels, neighbours, degree, alpha, targets, starts, sources):  # type: ignore[no-untyped-def]
+def _link_back(vectors, neighbours, degree, alpha, targets, starts, sources):  # type: ignore[no-untyped-def]
     """Give each target the edges back from the points that chose it; prune rows that overflow."""
     wide = vectors.shape[1] // 16
     room = neighbours.shape[1]
@@ -109,11 +102,11 @@ def _link_back(vectors, labels, neighbours, degree, alpha, targets, starts, sour
             continue
         keys = sort_candidates(vectors.ctypes.data, wide, targets[i], candidates, total)
         row[degree:] = -1
-        choose(vectors.ctypes.data, wide, labels, targets[i], keys, alpha, row[:degree])
+        choose(vectors.ctypes.data, wide, targets[i], keys, alpha, row[:degree])
 
 
 @kernel
-def _trim(vectors, labels, neighbours, alpha, start, stop, out):  # type: ignore[no-untyped-def]
+def _trim(vectors, neighbours, alpha, start, stop, out):  # type: ignore[no-untyped-def]
     """Copy rows start..stop-1 into narrower ones, pruning those that are too long."""
     wide = vectors.shape[1] // 16
     degree = out.shape[1]
@@ -125,7 +118,7 @@ def _trim(vectors, labels, neighbours, alpha, start, stop, out):  # type: ignore
             out[row] = neighbours[row, :degree]
         else:
             keys = sort_candidates(vectors.ctypes.data, wide, row, neighbours[row], count)
-            choose(vectors.ctypes.data, wide, labels, row, keys, alpha, out[row])
+            choose(vectors.ctypes.data, wide, row, keys, alpha, out[row])
 
 
 def _batches(order: NDArray[np.int64], placed: int) -> Iterator[NDArray[np.int64]]:
@@ -153,8 +146,8 @@ def _place(
     def propose(start: int, stop: int) -> None:
         seen = rows.marks.take()
         _propose(
-            *rows.steering, weight, graph, rows.labels, rows.starts, rows.entry, batch[start:stop],
-            width, factor, seen, chosen[start:stop],
+            *rows.steering, weight, graph, rows.entry, batch[start:stop], width, factor, seen,
+            chosen[start:stop],
         )  # fmt: skip
         rows.marks.give(seen)
 
@@ -165,7 +158,7 @@ def _place(
 
     def link(start: int, stop: int) -> None:
         part, bounds = targets[start:stop], starts[start : stop + 1]
-        _link_back(rows.vectors, rows.labels, graph, degree, factor, part, bounds, sources)
+        _link_back(rows.vectors, graph, degree, factor, part, bounds, sources)
 
     crew.share(link, len(targets), 8 * _PIECE)
 
@@ -210,7 +203,7 @@ def _narrow(rows: GraphRows, graph: NDArray[np.int32], alpha: float, crew: Crew)
     """Take the graph back into its rows, pruning those that are too long."""
     factor = np.float32(alpha)
     crew.share(
-        lambda a, b: _trim(rows.vectors, rows.labels, graph, factor, a, b, rows.neighbours),
+        lambda a, b: _trim(rows.vectors, graph, factor, a, b, rows.neighbours),
         rows.count,
         1024,
     )

@@ -68,7 +68,6 @@ def _walk(  # type: ignore[no-untyped-def]
     """Collect the nearest kept rows in `pool`; returns their number, or -1 where `heap` is full."""
     fresh = np.empty(neighbours.shape[1] + hubs.shape[1], np.int32)
     fresh[0] = entry
-    near = fresh[:0]  # no labels
     seen[entry] = tag
     count, size, waiting, met = 1, 0, 0, 0
     width = pool.shape[0]
@@ -86,7 +85,7 @@ def _walk(  # type: ignore[no-untyped-def]
                 continue
             _push(heap, waiting, key)
             waiting += 1
-            if keep[other]:
+            if other < keep.shape[0] and keep[other]:  # rows may be inserted meanwhile
                 insert(pool, size, key)
                 size = min(size + 1, width)
         if waiting == 0:
@@ -96,8 +95,8 @@ def _walk(  # type: ignore[no-untyped-def]
         if size == width and key >= pool[size - 1]:
             return size
         here = row_of(key)
-        count = collect(neighbours[here], near, -1, seen, tag, fresh, 0, codes, lines)
-        count = collect(hubs[here], near, -1, seen, tag, fresh, count, codes, lines)
+        count = collect(neighbours[here], seen, tag, fresh, 0, codes, lines)
+        count = collect(hubs[here], seen, tag, fresh, count, codes, lines)
 
 
 @kernel

@@ -20,7 +20,6 @@ from idiolect.search.diskann.filtered import search_kept
 from idiolect.search.diskann.graph_file import read_rows, write_rows
 from idiolect.search.diskann.graph_rows import (
     GraphRows,
-    check_labels,
     check_mask,
     check_vectors,
     metric_name,
@@ -48,11 +47,9 @@ class Graph:
         >>> ids, scores = graph.search(queries, 10)         # int64 and float32, (q, 10)
     """
 
-    def __init__(self, rows: GraphRows, *, width: int, seed: int, free: NDArray[np.int64]) -> None:
+    def __init__(self, rows: GraphRows, *, width: int, seed: int) -> None:
         self._rows = rows
         self._plan = BuildPlan(width, _ALPHA, seed)
-        self._free = free
-        self._buried = int(rows.count - len(free) - rows.alive.sum())
         self._lock = threading.RLock()
 
     @classmethod
@@ -64,7 +61,6 @@ class Graph:
         degree: int = 64,
         width: int = 100,
         seed: int = 0,
-        labels: ArrayLike | None = None,
         threads: int | None = None,
     ) -> Graph:
         """Build the graph of vectors; row `i` is vector `i`.
@@ -76,13 +72,10 @@ class Graph:
             width: GraphRows kept in view while a new one looks for neighbours: more is slower to
                 build and better.
             seed: Of the order in which rows are placed. The same seed gives the same graph.
-            labels: int (n,): a small number from 0 on for each row, -1 for none. The rows of a
-                label stay connected among themselves, so that `search` can look only there.
             threads: How many to use, all processors by default; the graph does not depend on it.
 
         Raises:
-            InputError: labels that do not fit, or vectors of a wrong shape, not finite, or zero
-                under cosine.
+            InputError: vectors of a wrong shape, not finite, or zero under cosine.
             ConfigError: an unknown metric, or a degree or width that makes no sense.
         """
         if metric not in METRICS:
@@ -90,9 +83,8 @@ class Graph:
         if degree < 2 or width < 2:
             raise ConfigError(f"degree {degree}, width {width}", hint="both must be 2 or more")
         given = np.asarray(vectors, np.float32)
-        marked = None if labels is None else check_labels(labels, len(given))
-        rows = GraphRows.of(given, METRICS[metric], degree, marked)
-        graph = cls(rows, width=width, seed=seed, free=np.empty(0, np.int64))
+        rows = GraphRows.of(given, METRICS[metric], degree)
+        graph = cls(rows, width=width, seed=seed)
         if rows.count:
             with Crew(threads) as crew:
                 construct(rows, graph._plan, crew)
@@ -100,7 +92,8 @@ class Graph:
 
     def __len__(self) -> int:
         """Count the rows that can be found."""
-        return self._rows.count - len(self._free) - self._buried
+        rows = self._rows
+        return rows.count - len(rows.free) - rows.deleted
 
     @property
     def rows(self) -> int:
@@ -129,7 +122,7 @@ class Graph:
     @property
     def deleted(self) -> int:
         """Deleted rows that a merge would take out."""
-        return self._buried
+        return self._rows.deleted
 
     def vectors(self, ids: ArrayLike) -> NDArray[np.float32]:
         """Return vectors (n, dimension) by row; of unit length under cosine."""
@@ -142,7 +135,6 @@ class Graph:
         *,
         width: int | None = None,
         keep: NDArray[np.bool_] | None = None,
-        label: int | None = None,
         threads: int | None = None,
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Find the nearest rows of each query.
@@ -153,7 +145,6 @@ class Graph:
             width: Candidates kept in view, at least `k`: more is slower and finds more. By default
                 128 or twice `k`.
             keep: bool (rows,): only these rows may be found.
-            label: Only rows built or inserted with this label may be found.
             threads: How many answer a batch, all processors by default.
 
         Returns:
@@ -173,22 +164,13 @@ class Graph:
         if rows.entry < 0:
             return ids, scores
         wide = max(k, width or max(_WIDTH, 2 * k))
-        walk = keep is None and not self._buried
-        if label is not None and not (walk and _many(rows, label, wide)):
-            keep, label, walk = _masked(rows, label, keep), None, False
-        if walk:
-            _search_all(rows, label, prepared, wide, ids, scores, threads)
+        if keep is None and not rows.deleted:
+            _search_all(rows, prepared, wide, ids, scores, threads)
         else:
             _search_kept(rows, keep, prepared, wide, ids, scores, threads)
         return ids, scores
 
-    def insert(
-        self,
-        vectors: ArrayLike,
-        *,
-        labels: ArrayLike | None = None,
-        threads: int | None = None,
-    ) -> NDArray[np.int64]:
+    def insert(self, vectors: ArrayLike, *, threads: int | None = None) -> NDArray[np.int64]:
         """Add vectors (n, dimension); returns their row numbers, int64 (n,).
 
         Numbers of rows that were deleted and merged are given out again, smallest first, then new
@@ -201,27 +183,17 @@ class Graph:
         with self._lock:
             rows = self._rows
             check_vectors(given, rows.metric, rows.dimension)
-            marked = np.full(len(given), -1, np.int32)
-            if labels is not None:
-                marked = check_labels(labels, len(given))
-                if rows.count and not len(rows.labels):
-                    raise InputError("the graph was built without labels", hint="build it anew")
-            reused = self._free[: len(given)]
+            reused = rows.free[: len(given)]
             fresh = np.arange(rows.count, rows.count + len(given) - len(reused))
             places = np.concatenate([reused, fresh]).astype(np.int64)
             if not len(places):
                 return places
+            placed = rows.count - len(rows.free)
             count = rows.count + len(fresh)
-            placed = len(self) + self._buried
             rows = rows.grown(count)
             rows.put(places, given, count)
-            if labels is not None and not len(rows.labels):
-                rows.labels = np.full(len(rows.alive), -1, np.int32)
-            if len(rows.labels):
-                rows.labels[places] = marked
-                rows.find_starts()
+            rows.free = rows.free[len(reused) :]
             self._place(rows, places, placed, threads)
-            self._free = self._free[len(reused) :]
             self._rows = rows
             return places
 
@@ -247,8 +219,8 @@ class Graph:
             known = inside & rows.alive[np.where(inside, wanted, 0)] if rows.count else inside
             if not known.all():
                 raise InputError(f"there is no row {wanted[~known][0]}", hint="it may be deleted")
+            rows.deleted += len(wanted)
             rows.alive[wanted] = False
-            self._buried += len(wanted)
 
     def merge(self, *, threads: int | None = None) -> None:
         """Take deleted rows out of the graph; their numbers become free.
@@ -256,13 +228,11 @@ class Graph:
         May run in a thread of its own: searches go on, writers wait.
         """
         with self._lock:
-            if not self._buried:
-                return
             rows = self._rows
+            if not rows.deleted:
+                return
             with Crew(threads) as crew:
                 self._rows = repaired(rows, self._plan, crew)
-            self._free = np.flatnonzero(~rows.alive[: rows.count])
-            self._buried = 0
 
     def snapshot(self) -> GraphRows:
         """Return the arrays as they are now, which later writes may change; for other forms."""
@@ -276,7 +246,7 @@ class Graph:
         """
         with self._lock:
             facts = {"width": self._plan.width, "seed": self._plan.seed}
-            write_rows(path, self._rows, self._free, facts)
+            write_rows(path, self._rows, facts)
 
     @classmethod
     def open(cls, path: str | Path, *, verify: bool = True) -> Graph:
@@ -292,28 +262,24 @@ class Graph:
         Raises:
             CheckpointError: the file is missing, damaged, or no graph.
         """
-        rows, free, facts = read_rows(path, verify=verify)
-        return cls(rows, width=facts["width"], seed=facts["seed"], free=free)
+        rows, facts = read_rows(path, verify=verify)
+        return cls(rows, width=facts["width"], seed=facts["seed"])
 
 
 def _search_all(
     rows: GraphRows,
-    label: int | None,
     queries: NDArray[np.float32],
     width: int,
     ids: NDArray[np.int64],
     scores: NDArray[np.float32],
     threads: int | None,
 ) -> None:
-    """Walk the graph, or the part of it that has a label."""
-    entry, wanted = rows.entry, np.int32(-1)
-    if label is not None:
-        entry, wanted = int(rows.starts[label]), np.int32(label)
+    """Walk the graph."""
 
     def task(part: slice) -> None:
         seen = rows.marks.take()
         search_graph(
-            *rows.steering, rows.metric, rows.neighbours, rows.hubs, rows.labels, wanted, entry,
+            *rows.steering, rows.metric, rows.neighbours, rows.hubs, rows.entry,
             queries[part], width, seen, ids[part], scores[part],
         )  # fmt: skip
         rows.marks.give(seen)
@@ -354,20 +320,3 @@ def _search_kept(
             scan(rows.vectors, rows.metric, chosen(), queries[one], ids[one], scores[one])
 
     share(task, len(queries), threads)
-
-
-def _many(rows: GraphRows, label: int, width: int) -> bool:
-    """Whether a label has so many rows that walking among them is cheaper than looking at all."""
-    return 0 <= label < len(rows.shares) and bool(
-        _SCAN * rows.shares[label] > width * rows.neighbours.shape[1] // 2
-    )
-
-
-def _masked(rows: GraphRows, label: int, keep: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
-    """Return the rows with a label, of those a filter keeps."""
-    if not len(rows.labels):
-        raise InputError("the graph was built without labels", hint="give them to Graph.build")
-    if label < 0:
-        raise InputError(f"label {label}", hint="labels are numbers from 0 on")
-    found = rows.labels[: rows.count] == label
-    return found if keep is None else check_mask(keep, found)

@@ -7,7 +7,6 @@
 | `side`       | (room,), empty for cosine | float32; `-|x|²/2` of `x` as encoded                |
 | `neighbours` | (room, degree)            | int32; the unused end of a row is -1                |
 | `hubs`       | (room, degree)            | int32; more edges, for inner products alone         |
-| `labels`     | (room,), or empty         | int32; one for a row, -1 for none                   |
 | `alive`      | (room,)                   | False for deleted rows and for room not yet used    |
 
 A search ranks by `query · x + weight · side[x]`: with a weight of one that is the order of
@@ -20,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from idiolect.errors import InputError
 from idiolect.search.diskann.codes import Quantiser, aligned
@@ -29,7 +28,6 @@ from idiolect.search.diskann.threads import Marks
 
 __all__ = [
     "GraphRows",
-    "check_labels",
     "check_mask",
     "check_shape",
     "check_vectors",
@@ -99,26 +97,6 @@ def unfit(row: int, *, zero: bool) -> InputError:
     )
 
 
-def check_labels(labels: ArrayLike, count: int) -> NDArray[np.int32]:
-    """Return one label for each of `count` rows.
-
-    Raises:
-        InputError: another number of labels, or labels below -1 or above 2^24.
-    """
-    array = np.asarray(labels)
-    if array.shape != (count,) or not np.issubdtype(array.dtype, np.integer):
-        raise InputError(
-            f"labels are {array.dtype} of shape {array.shape}",
-            hint=f"give integers of shape ({count},)",
-        )
-    if count and (array.min() < -1 or array.max() > 1 << 24):
-        raise InputError(
-            f"labels go from {array.min()} to {array.max()}",
-            hint="number them from 0 on; -1 stands for none",
-        )
-    return array.astype(np.int32)
-
-
 def check_mask(keep: NDArray[np.bool_] | None, alive: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Return the rows that may be found: the living ones that a filter, if there is one, keeps.
 
@@ -155,7 +133,6 @@ class GraphRows:
     side: NDArray[np.float32]
     neighbours: NDArray[np.int32]
     hubs: NDArray[np.int32]
-    labels: NDArray[np.int32]
     alive: NDArray[np.bool_]
     count: int
     """Rows in use, deleted ones among them; the others are room."""
@@ -163,10 +140,10 @@ class GraphRows:
     """Where searches begin: the row nearest to the mean."""
     fitted: int
     """Rows there were when the code was chosen."""
-    starts: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
-    """By label: where to begin a search among its rows, -1 where it has none."""
-    shares: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
-    """By label: how many rows have it."""
+    free: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    """Numbers of rows taken out by a merge, ascending: the next new rows get them."""
+    deleted: int = 0
+    """Deleted rows that the graph still leads through."""
 
     @cached_property
     def marks(self) -> Marks:
@@ -174,13 +151,7 @@ class GraphRows:
         return Marks(len(self.alive))
 
     @classmethod
-    def of(
-        cls,
-        vectors: NDArray[np.float32],
-        metric: int,
-        degree: int,
-        labels: NDArray[np.int32] | None,
-    ) -> GraphRows:
+    def of(cls, vectors: NDArray[np.float32], metric: int, degree: int) -> GraphRows:
         """Lay out vectors (n, dimension) as rows without neighbours.
 
         Raises:
@@ -199,7 +170,6 @@ class GraphRows:
             side=np.empty(0, np.float32),
             neighbours=np.empty((0, degree - hubs), np.int32),
             hubs=np.empty((0, hubs), np.int32),
-            labels=np.empty(0, np.int32),
             alive=np.empty(0, np.bool_),
             count=0,
             entry=-1,
@@ -208,25 +178,12 @@ class GraphRows:
         rows = empty._with_room(count)
         rows.put(np.arange(count), vectors, count)
         rows.entry = rows.centre()
-        if labels is not None:
-            rows.labels = labels.copy()
-            rows.find_starts()
         return rows
 
     @property
     def steering(self) -> tuple[_Floats, NDArray[np.uint8], int, _Floats, _Floats]:
         """Vectors, codes, the codes' bits and steps, and `side`, as every kernel takes them."""
         return self.vectors, self.codes, self.quantiser.bits, self.quantiser.step, self.side
-
-    def find_starts(self) -> None:
-        """Note how many rows have each label, and where to begin a search among them."""
-        if not len(self.labels):
-            return
-        living = np.flatnonzero(self.alive[: self.count])
-        living = living[self.labels[living] >= 0]
-        self.shares = np.bincount(self.labels[living])
-        self.starts = np.full(len(self.shares), -1, np.int64)
-        self.starts[self.labels[living][::-1]] = living[::-1]
 
     def edges(self) -> NDArray[np.int32]:
         """Return neighbours and hubs together (count, degree), the unused end of a row -1."""
@@ -303,8 +260,6 @@ class GraphRows:
         neighbours[:old] = self.neighbours
         hubs = np.full((room, self.hubs.shape[1]), -1, np.int32)
         hubs[:old] = self.hubs
-        labels = np.full(room if len(self.labels) else 0, -1, np.int32)
-        labels[: min(old, len(labels))] = self.labels
         alive = np.zeros(room, np.bool_)
         alive[:old] = self.alive
         return replace(
@@ -314,7 +269,6 @@ class GraphRows:
             side=side,
             neighbours=neighbours,
             hubs=hubs,
-            labels=labels,
             alive=alive,
         )
 

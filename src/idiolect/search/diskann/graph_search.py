@@ -60,8 +60,8 @@ def rank(vectors, metric, query, pool, size, best, ids, scores):  # type: ignore
 
 @kernel
 def search_graph(  # type: ignore[no-untyped-def]
-    vectors, codes, bits, step, side, metric, neighbours, hubs, labels, label, entry, queries,
-    width, seen, ids, scores,
+    vectors, codes, bits, step, side, metric, neighbours, hubs, entry, queries, width, seen, ids,
+    scores,
 ):  # fmt: skip
     """Answer queries (q, padded dimension) one after another; the results are (q, k)."""
     lines = codes.shape[1] // 64
@@ -73,7 +73,7 @@ def search_graph(  # type: ignore[no-untyped-def]
     for i in range(queries.shape[0]):
         scale = prepare_query(queries[i], step, bits, code)
         size = beam(
-            codes.ctypes.data, lines, bits, side, weight, neighbours, hubs, labels, label, entry,
+            codes.ctypes.data, lines, bits, side, weight, neighbours, hubs, entry,
             code.ctypes.data, scale, pool, seen, next_tag(seen), trail,
         )  # fmt: skip
         rank(vectors, metric, queries[i], pool, size, best, ids[i], scores[i])

@@ -48,8 +48,7 @@ def _keep_best(vectors, row, candidates, count, out):  # type: ignore[no-untyped
 
 @kernel
 def _find_hubs(  # type: ignore[no-untyped-def]
-    vectors, codes, bits, step, side, alive, labels, neighbours, hubs, entry, points, width, seen,
-    chosen,
+    vectors, codes, bits, step, side, alive, neighbours, hubs, entry, points, width, seen, chosen,
 ):  # fmt: skip
     """Search for the hubs of each point."""
     lines = codes.shape[1] // 64
@@ -60,8 +59,8 @@ def _find_hubs(  # type: ignore[no-untyped-def]
     for i in range(points.shape[0]):
         scale = prepare_query(vectors[points[i]], step, bits, code)
         size = beam(
-            codes.ctypes.data, lines, bits, side, np.float32(0), neighbours, hubs, labels, -1,
-            entry, code.ctypes.data, scale, pool, seen, next_tag(seen), trail,
+            codes.ctypes.data, lines, bits, side, np.float32(0), neighbours, hubs, entry,
+            code.ctypes.data, scale, pool, seen, next_tag(seen), trail,
         )  # fmt: skip
         count = 0
         for j in range(size):
@@ -98,7 +97,7 @@ def attract(rows: GraphRows, points: NDArray[np.int64], width: int, crew: Crew) 
     def find(start: int, stop: int) -> None:
         seen = rows.marks.take()
         _find_hubs(
-            *rows.steering, rows.alive, rows.labels, rows.neighbours, rows.hubs, rows.entry,
+            *rows.steering, rows.alive, rows.neighbours, rows.hubs, rows.entry,
             points[start:stop], width, seen, chosen[start:stop],
         )  # fmt: skip
         rows.marks.give(seen)

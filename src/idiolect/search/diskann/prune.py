@@ -56,11 +56,9 @@ def sort_candidates(vectors, lines, row, candidates, count):  # type: ignore[no-
 
 
 @kernel
-def choose(vectors, lines, labels, row, keys, alpha, chosen):  # type: ignore[no-untyped-def]
+def choose(vectors, lines, row, keys, alpha, chosen):  # type: ignore[no-untyped-def]
     """Fill `chosen` (int32) from sorted candidates; what stays empty is -1. Returns the number.
 
-    A row of the same label is hidden only by another of that label, so that those of a label stay
-    connected among themselves (Gollapudi et al. 2023, algorithm 3); `labels` may be empty.
     Any row hides all others from its twins, and they would lose each other; so a quarter of the
     places is open to them.
     """
@@ -73,8 +71,6 @@ def choose(vectors, lines, labels, row, keys, alpha, chosen):  # type: ignore[no
             keep = twins < max(1, chosen.shape[0] // 4)
             twins += 1
         for j in range(count if distance > 0 else 0):
-            if labels.shape[0] and labels[other] == labels[row] != labels[chosen[j]]:
-                continue
             if alpha * gap(vectors, lines, np.int64(chosen[j]), other) <= distance:
                 keep = False
                 break

@@ -23,7 +23,7 @@ __all__ = ["repaired"]
 
 
 @kernel
-def _repair(vectors, labels, neighbours, alive, alpha, start, stop, out):  # type: ignore[no-untyped-def]
+def _repair(vectors, neighbours, alive, alpha, start, stop, out):  # type: ignore[no-untyped-def]
     """Write rows start..stop-1 of the graph without deleted ones."""
     wide = vectors.shape[1] // 16
     degree = neighbours.shape[1]
@@ -49,7 +49,7 @@ def _repair(vectors, labels, neighbours, alive, alpha, start, stop, out):  # typ
                     count += 1
         if lost:
             keys = sort_candidates(vectors.ctypes.data, wide, row, candidates, count)
-            choose(vectors.ctypes.data, wide, labels, row, keys, alpha, out[row])
+            choose(vectors.ctypes.data, wide, row, keys, alpha, out[row])
         else:
             out[row, :count] = candidates[:count]
 
@@ -59,9 +59,7 @@ def repaired(rows: GraphRows, plan: BuildPlan, crew: Crew) -> GraphRows:
     neighbours = np.full_like(rows.neighbours, -1)
     alpha = np.float32(plan.alpha)
     crew.share(
-        lambda a, b: _repair(
-            rows.vectors, rows.labels, rows.neighbours, rows.alive, alpha, a, b, neighbours
-        ),
+        lambda a, b: _repair(rows.vectors, rows.neighbours, rows.alive, alpha, a, b, neighbours),
         rows.count,
         512,
     )
@@ -70,8 +68,8 @@ def repaired(rows: GraphRows, plan: BuildPlan, crew: Crew) -> GraphRows:
     hubs[~rows.alive] = -1
     lost = np.flatnonzero(dead.any(1) & rows.alive)
     hubs[lost] = -1  # found anew below
-    after = replace(rows, neighbours=neighbours, hubs=hubs)
+    free = np.flatnonzero(~rows.alive[: rows.count])
+    after = replace(rows, neighbours=neighbours, hubs=hubs, free=free, deleted=0)
     after.entry = after.centre()
-    after.find_starts()
     attract(after, lost, plan.width, crew)
     return after

@@ -23,7 +23,7 @@ GROUPS = np.random.default_rng(7).permutation(
 
 @pytest.fixture(scope="module")
 def graph() -> Graph:
-    return Graph.build(POINTS, degree=32, width=64)
+    return Graph.build(POINTS, degree=32, list_size=64)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def test_recall_by_mask(graph: Graph, share: str, where: str) -> None:
     if where == "together":
         keep = np.zeros(ROWS, bool)
         keep[np.argsort(-(POINTS @ POINTS[0]))[: KEPT[share]]] = True
-    ids, _ = graph.search(QUERIES, 10, keep=keep)
+    ids, _ = graph.search(QUERIES, 10, mask=keep)
     assert recall(ids, POINTS, QUERIES, "cosine", keep) >= 0.95
 
 

@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 
 from idiolect.errors import CheckpointError, InputError
 from idiolect.search.diskann import DiskGraph, Graph
-from idiolect.search.diskann.array_file import ArrayFile, Streamed, checksum, write_arrays
+from idiolect.search.diskann.array_file import ArrayFile, StreamedArray, checksum, write_arrays
 from search.diskann.truth import clusters
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Graph]:
     path = tmp_path_factory.mktemp("graph") / "graph"
-    graph = Graph.build(clusters(300, 20), degree=8, width=16)
+    graph = Graph.build(clusters(300, 20), degree=8, list_size=16)
     graph.delete([5])
     graph.save(path)
     return path, graph
@@ -121,7 +121,7 @@ def test_a_write_that_fails_leaves_what_was_there(saved: tuple[Path, Graph]) -> 
         raise MemoryError
 
     with pytest.raises(MemoryError):
-        write_arrays(path, "graph", 1, {}, {"a": Streamed(np.dtype("f4"), (9, 3), chunks())})
+        write_arrays(path, "graph", 1, {}, {"a": StreamedArray(np.dtype("f4"), (9, 3), chunks())})
     assert path.read_bytes() == before
     assert [file.name for file in path.parent.iterdir() if file.name.startswith(".")] == []
     with pytest.raises(InputError, match="cannot write"):
@@ -133,7 +133,7 @@ def test_streamed_arrays_are_as_if_written_at_once(tmp_path: Path) -> None:
     pieces = np.split(data, [7, 100_000, 100_001])
     write_arrays(tmp_path / "a", "x", 1, {"n": 1}, {"data": data})
     write_arrays(
-        tmp_path / "b", "x", 1, {"n": 1}, {"data": Streamed(data.dtype, data.shape, pieces)}
+        tmp_path / "b", "x", 1, {"n": 1}, {"data": StreamedArray(data.dtype, data.shape, pieces)}
     )
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     np.testing.assert_array_equal(ArrayFile(tmp_path / "b", "x", 1).array("data"), data)

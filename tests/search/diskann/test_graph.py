@@ -20,7 +20,7 @@ METRICS = ("cosine", "inner", "l2")
 @pytest.fixture(scope="module", params=METRICS)
 def built(request: pytest.FixtureRequest):
     points = clusters(4000, 48, lengths=0.3)
-    return request.param, points, Graph.build(points, metric=request.param, degree=32, width=64)
+    return request.param, points, Graph.build(points, metric=request.param, degree=32, list_size=64)
 
 
 QUERIES = clusters(100, 48, seed=1)
@@ -60,7 +60,8 @@ def test_queries_may_be_of_any_layout(built) -> None:
 def test_a_wider_search_finds_no_less(built) -> None:
     metric, points, graph = built
     narrow, wide = (
-        recall(graph.search(QUERIES, 10, width=w)[0], points, QUERIES, metric) for w in (10, 100)
+        recall(graph.search(QUERIES, 10, list_size=w)[0], points, QUERIES, metric)
+        for w in (10, 100)
     )
     assert narrow < wide
     assert wide >= 0.99
@@ -72,7 +73,7 @@ def test_recall_holds_under_a_filter(built, share: float) -> None:
     keep = np.zeros(len(points), bool)
     count = max(10, int(share * len(points)))
     keep[np.random.default_rng(2).permutation(len(points))[:count]] = True
-    ids, _ = graph.search(QUERIES, 10, keep=keep)
+    ids, _ = graph.search(QUERIES, 10, mask=keep)
     assert keep[ids].all()
     assert recall(ids, points, QUERIES, metric, keep) >= 0.95
 
@@ -83,7 +84,7 @@ def test_recall_holds_where_the_kept_rows_are_far_away(built) -> None:
     side = points @ points.mean(0)
     keep = side < np.quantile(side, 0.2)
     queries = QUERIES[np.argsort(-(QUERIES @ points.mean(0)))[:40]]
-    ids, _ = graph.search(queries, 10, keep=keep)
+    ids, _ = graph.search(queries, 10, mask=keep)
     assert recall(ids, points, queries, metric, keep) >= 0.95
 
 
@@ -91,30 +92,30 @@ def test_recall_holds_where_the_kept_rows_are_far_away(built) -> None:
 def test_recall_stays_after_deletes_and_inserts(metric: str) -> None:
     points = clusters(3000, 32, lengths=0.2)
     queries = clusters(100, 32, seed=1)
-    graph = Graph.build(points, metric=metric, degree=32, width=64)
-    before = recall(graph.search(queries, 10, width=40)[0], points, queries, metric)
+    graph = Graph.build(points, metric=metric, degree=32, list_size=64)
+    before = recall(graph.search(queries, 10, list_size=40)[0], points, queries, metric)
     gone = np.random.default_rng(3).permutation(3000)[:900]
     alive = np.ones(3000, bool)
     alive[gone] = False
     graph.delete(gone)
     assert (len(graph), graph.deleted, graph.rows) == (2100, 900, 3000)
-    ids, _ = graph.search(queries, 10, width=40)
+    ids, _ = graph.search(queries, 10, list_size=40)
     assert recall(ids, points, queries, metric, alive) >= before - 0.01
     graph.merge()
     assert (len(graph), graph.deleted, graph.rows) == (2100, 0, 3000)
-    ids, _ = graph.search(queries, 10, width=40)
+    ids, _ = graph.search(queries, 10, list_size=40)
     assert recall(ids, points, queries, metric, alive) >= before - 0.01
     places = np.concatenate([graph.insert(points[part]) for part in np.split(gone, 9)])
     assert sorted(places) == sorted(gone), "freed rows are used again"
     now = points.copy()
     now[places] = points[gone]
-    ids, _ = graph.search(queries, 10, width=40)
+    ids, _ = graph.search(queries, 10, list_size=40)
     assert recall(ids, now, queries, metric) >= before - 0.01
 
 
 def test_a_graph_grown_from_nothing_is_as_good() -> None:
     points, queries = clusters(3000, 32), clusters(100, 32, seed=1)
-    graph = Graph.build(points[:0], degree=32, width=64)
+    graph = Graph.build(points[:0], degree=32, list_size=64)
     np.testing.assert_array_equal(graph.insert(points[:1]), [0])
     for start in range(1, 3000, 500):
         graph.insert(points[start : start + 500])
@@ -142,7 +143,7 @@ def test_the_same_seed_gives_the_same_graph_on_any_number_of_threads(tmp_path: P
     points = clusters(1500, 24)
     files = []
     for i, (seed, threads) in enumerate([(0, 1), (0, 3), (1, 1)]):
-        graph = Graph.build(points, degree=16, width=32, seed=seed, threads=threads)
+        graph = Graph.build(points, degree=16, list_size=32, seed=seed, threads=threads)
         graph.delete(np.arange(0, 300, 2))
         graph.merge(threads=threads)
         graph.insert(points[:200] * 2, threads=threads)
@@ -171,7 +172,7 @@ def test_few_rows(metric: str, rows: int) -> None:
 @pytest.mark.parametrize("metric", METRICS)
 def test_any_dimension(dimension: int, metric: str) -> None:
     points, queries = clusters(600, dimension), clusters(20, dimension, seed=1)
-    graph = Graph.build(points, metric=metric, degree=24, width=48)
+    graph = Graph.build(points, metric=metric, degree=24, list_size=48)
     assert recall(graph.search(queries, 10)[0], points, queries, metric) >= 0.98
 
 
@@ -179,7 +180,7 @@ def test_any_dimension(dimension: int, metric: str) -> None:
 def test_a_crowded_plane(metric: str) -> None:
     """Neighbours are much closer here than a step of a short code."""
     points = np.random.default_rng(0).normal(size=(8000, 2)).astype(np.float32)
-    graph = Graph.build(points, metric=metric, degree=16, width=40)
+    graph = Graph.build(points, metric=metric, degree=16, list_size=40)
     assert recall(graph.search(points[:100], 10)[0], points, points[:100], metric) >= 0.98
 
 
@@ -222,7 +223,7 @@ def test_bad_input_is_refused_and_changes_nothing() -> None:
     assert (len(graph), graph.rows, graph.deleted) == (50, 50, 0)
     for keep in (np.ones(49, bool), np.ones(50)):
         with pytest.raises(InputError, match="the mask is"):
-            graph.search(points, 3, keep=keep)
+            graph.search(points, 3, mask=keep)
     with pytest.raises(InputError, match="k is 0"):
         graph.search(points, 0)
     with pytest.raises(ConfigError, match="one of cosine, inner, l2"):
@@ -232,7 +233,7 @@ def test_bad_input_is_refused_and_changes_nothing() -> None:
 
 def test_searches_go_on_while_rows_come_and_go() -> None:
     points = clusters(2000, 32)
-    graph = Graph.build(points[:1000], degree=16, width=32)
+    graph = Graph.build(points[:1000], degree=16, list_size=32)
     wrong: list[str] = []
     stop = threading.Event()
 
@@ -246,13 +247,15 @@ def test_searches_go_on_while_rows_come_and_go() -> None:
     readers = [threading.Thread(target=look) for _ in range(2)]
     for reader in readers:
         reader.start()
-    for start in range(1000, 2000, 200):
-        graph.delete(np.arange(start - 900, start - 800))
-        graph.insert(points[start : start + 200])
-        graph.merge()
-    stop.set()
-    for reader in readers:
-        reader.join()
+    try:
+        for start in range(1000, 2000, 200):
+            graph.delete(np.arange(start - 900, start - 800))
+            graph.insert(points[start : start + 200])
+            graph.merge()
+    finally:
+        stop.set()
+        for reader in readers:
+            reader.join()
     assert not wrong, wrong[:3]
 
 
@@ -261,15 +264,15 @@ def test_a_search_that_meets_a_merge_does_not_return_deleted_rows(
 ) -> None:
     """The merge happens while a search has the rows from before it and has not walked them yet."""
     points = clusters(200, 16)
-    graph = Graph.build(points, degree=16, width=32)
+    graph = Graph.build(points, degree=16, list_size=32)
     graph.delete([7])
-    prepare = graph_module.prepare
+    prepare = graph_module.prepare_queries
 
     def merge_meanwhile(*arguments: Any) -> Any:
         graph.merge()
         return prepare(*arguments)
 
-    monkeypatch.setattr(graph_module, "prepare", merge_meanwhile)
+    monkeypatch.setattr(graph_module, "prepare_queries", merge_meanwhile)
     ids, _ = graph.search(points[7], 10)
     assert graph.deleted == 0
     assert 7 not in ids
@@ -280,7 +283,7 @@ def test_a_masked_search_that_meets_an_insertion_stays_inside_its_mask(
 ) -> None:
     """Rows beyond the end of a mask are not read from whatever memory follows it."""
     points = clusters(1100, 16)
-    graph = Graph.build(points[:900], degree=16, width=32)
+    graph = Graph.build(points[:900], degree=16, list_size=32)
     graph.insert(points[900:1000])
     room = len(graph.snapshot().alive)
     assert room >= 1100, "the next rows go into the same arrays"
@@ -290,5 +293,5 @@ def test_a_masked_search_that_meets_an_insertion_stays_inside_its_mask(
         return np.ones(room, bool)[: len(alive)]
 
     monkeypatch.setattr(graph_module, "check_mask", insert_meanwhile)
-    ids, _ = graph.search(points[1000:], 5, keep=np.ones(1000, bool), width=16, threads=1)
+    ids, _ = graph.search(points[1000:], 5, mask=np.ones(1000, bool), list_size=16, threads=1)
     assert ids.max() < 1000

@@ -10,8 +10,8 @@ import numpy as np
 
 from idiolect.errors import CheckpointError
 from idiolect.search.diskann.array_file import ArrayFile, write_arrays
-from idiolect.search.diskann.codes import Quantiser
 from idiolect.search.diskann.graph_rows import GraphRows
+from idiolect.search.diskann.scalar_quantizer import ScalarQuantizer
 
 __all__ = ["read_rows", "write_rows"]
 
@@ -32,19 +32,19 @@ def write_rows(path: str | Path, rows: GraphRows, facts: Mapping[str, Any]) -> N
         "dimension": rows.dimension,
         "entry": rows.entry,
         "fitted": rows.fitted,
-        "bits": rows.quantiser.bits,
+        "bits": rows.quantizer.bits,
     }
     arrays = {
         "vectors": rows.vectors[:count],
         "neighbours": rows.neighbours[:count],
         "hubs": rows.hubs[:count],
-        "side": rows.side[:count],
+        "side": rows.norm_terms[:count],
         "alive": rows.alive[:count],
         "free": rows.free,
-        "low": rows.quantiser.low,
-        "step": rows.quantiser.step,
+        "low": rows.quantizer.low,
+        "step": rows.quantizer.step,
     }
-    if rows.quantiser.bits < 32:
+    if rows.quantizer.bits < 32:
         arrays["codes"] = rows.codes[:count]
     write_arrays(path, _KIND, _VERSION, facts, arrays)
 
@@ -64,10 +64,10 @@ def read_rows(path: str | Path, *, verify: bool) -> tuple[GraphRows, dict[str, A
     rows = GraphRows(
         metric=facts["metric"],
         dimension=facts["dimension"],
-        quantiser=Quantiser(facts["bits"], file.array("low"), file.array("step")),
+        quantizer=ScalarQuantizer(facts["bits"], file.array("low"), file.array("step")),
         vectors=vectors,
         codes=codes,
-        side=file.array("side"),
+        norm_terms=file.array("side"),
         neighbours=file.array("neighbours"),
         hubs=file.array("hubs"),
         alive=alive,

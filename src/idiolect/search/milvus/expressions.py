@@ -11,7 +11,7 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
-from idiolect.search.filters import Condition, Either, Every, Filter, Not, Scalar
+from idiolect.search.filters import And, Condition, Filter, Not, Or, Scalar
 from idiolect.search.store.metadata_index import scalars
 
 if TYPE_CHECKING:
@@ -30,9 +30,9 @@ def quote(value: Scalar) -> str:
 def expression(node: Filter) -> str:
     """Return what Milvus evaluates for each item to know whether a filter matches it."""
     match node:
-        case Every(parts):
+        case And(parts):
             return f"({' and '.join(map(expression, parts))})" if parts else "(key >= '')"
-        case Either(parts):
+        case Or(parts):
             return f"({' or '.join(map(expression, parts))})"
         case Not(part):
             return _denied(part)
@@ -55,9 +55,9 @@ def expression(node: Filter) -> str:
 def _denied(node: Filter) -> str:
     """The complement of a filter; only whole conditions are negated, by what they lack."""
     match node:
-        case Every(parts):
+        case And(parts):
             return f"({' or '.join(map(_denied, parts))})" if parts else "(key < '')"
-        case Either(parts):
+        case Or(parts):
             return f"({' and '.join(map(_denied, parts))})"
         case Not(part):
             return expression(part)

@@ -189,7 +189,7 @@ class View:
             if chosen is None and self._whole:
                 keep = None
             if keep is None or keep.any():
-                numbers, scores = self.merged.graph.search(query[None], k, keep=keep)
+                numbers, scores = self.merged.graph.search(query[None], k, mask=keep)
                 there = numbers[0] >= 0
                 rows = self.merged.rows[numbers[0][there]]
                 found += zip(rows.tolist(), scores[0][there].tolist(), strict=True)

@@ -2,8 +2,8 @@
 
 A random rotation spreads a vector (minus the mean) evenly over its dimensions. Its signs then
 encode its direction, and one number per row its length, chosen so that the estimate is unbiased.
-The query has four bits per dimension, as four bit planes: the inner product is computed with AND and
-population count, 64 dimensions at a time.
+The query has four bits per dimension, as four bit planes: the inner product is computed with AND
+and population count, 64 dimensions at a time.
 
 The rotation is made of random sign flips and Walsh–Hadamard transforms over the first and the last
 dimensions of the largest power of two that fits: orthogonal, quick, and nothing to store but signs.

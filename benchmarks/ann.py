@@ -75,7 +75,7 @@ class Ours(Side):
         self.graph = Graph.open(path)
 
     def search(self, setting: Any) -> Search:
-        return lambda queries: self.graph.search(queries, K, width=setting, threads=1)[0]
+        return lambda queries: self.graph.search(queries, K, list_size=setting, threads=1)[0]
 
     def memory(self, points: Any) -> float:
         return self.graph.memory / points.nbytes
@@ -253,7 +253,7 @@ def report(rows: list[Any], seconds: dict[str, float], points: Any) -> None:
                     f"{ours[4] / batch:.2f}", f"{single:,.0f}", f"{ours[5] / single:.2f}",
                     f"{memory[name]:.2f}", f"{seconds[name]:.1f}" if name in seconds else "",
                 )  # fmt: skip
-    Console(width=120).print(table)
+    Console(list_size=120).print(table)
     for target in TARGETS:
         ours = next(row for row in rows if row[0] == "idiolect" and row[1] == target)
         for library, wanted in WANTED.items():

@@ -42,7 +42,7 @@ def ours(folder: Path, points: Any, codes: Any) -> tuple[Callable[[], Search], t
 
     def start() -> Search:
         disk = DiskGraph.open(path)
-        return lambda queries, width: disk.search(queries, K, width=width, threads=1)[0]
+        return lambda queries, width: disk.search(queries, K, list_size=width, threads=1)[0]
 
     return start, (16, 20, 24, 28, 32, 40, 48, 64, 80, 96, 128)
 

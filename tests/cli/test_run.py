@@ -64,7 +64,7 @@ def test_search_in_a_run_without_an_index(tmp_path: Path) -> None:
     (tmp_path / "run" / "stages").mkdir(parents=True)
     told = _idiolect("search", tmp_path / "run", "x")
     assert told.returncode == 2
-    assert "has no index yet (idiolect run goes on with it)" in told.stderr
+    assert "has no index yet (`idiolect run` resumes it)" in told.stderr
 
 
 def test_init_then_look_then_run(shop: Path, tmp_path: Path) -> None:

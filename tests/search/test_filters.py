@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from idiolect.errors import InputError
 from idiolect.search.filters import (
     OPERATORS,
+    And,
     Condition,
-    Either,
-    Every,
     Filter,
     Not,
+    Or,
     conditions,
     parse,
 )
@@ -30,21 +30,21 @@ MISTAKES = {
     '{"$and": {}}': r"expected a list of filters, not {} at \$and",
     '{"$or": []}': r"expected a list of filters, not \[\] at \$or",
     '{"$or": [{"a": 1}, 5]}': r"expected an object, not 5 at \$or\[1\]",
-    '{"$nor": []}': r"\$nor cannot stand here at the top",
+    '{"$nor": []}': r"\$nor is not allowed here at the top",
     '{"$not": [1]}': r"expected an object, not \[1\] at \$not",
     '{"a": {}}': "an empty condition at a",
-    '{"a": null}': "null is no value at a",
+    '{"a": null}': "null is not a value at a",
     '{"a": [1]}': r"expected a text, a number or a boolean, not \[1\] at a",
     '{"a": {"$gt": true}}': r"expected a number or a text, not True at a\.\$gt",
     '{"a": {"$in": "xy"}}': r"expected a list of values, not 'xy' at a\.\$in",
     '{"a": {"$in": []}}': r"expected a list of values, not \[\] at a\.\$in",
-    '{"a": {"$in": [1, null]}}': r"null is no value at a\.\$in\[1\]",
+    '{"a": {"$in": [1, null]}}': r"null is not a value at a\.\$in\[1\]",
     '{"a": {"$exists": 1}}': r"expected true or false, not 1 at a\.\$exists",
     '{"a": {"$not": 3}}': r"expected an object of operators, not 3 at a\.\$not",
     '{"$or": [{"x": {"b": 1}}]}': r"unknown operator b at \$or\[0\]\.x \(known: \$eq",
-    '{"a": Infinity}': "inf is no finite number at a",
+    '{"a": Infinity}': "inf is not a finite number at a",
     '{"a": "\\ud800"}': r"'\\ud800' is not valid Unicode at a",
-    '{"\\ud800": 1}': r"'\\ud800' is no field name at the top",
+    '{"\\ud800": 1}': r"'\\ud800' is not a field name at the top",
 }
 
 
@@ -67,12 +67,12 @@ def test_limits() -> None:
 
 
 def test_the_tree() -> None:
-    assert parse({}) == Every(())
+    assert parse({}) == And(())
     assert parse('{"a": 1}') == parse({"a": {"$eq": 1}}) == Condition("a", "$eq", 1)
     assert parse({"a": {"$nin": [1, "x"]}}) == Not(Condition("a", "$in", (1, "x")))
     either = parse({"$or": [{"a": {"$gt": 1, "$lt": 2}}, {"b": {"$exists": False}}]})
-    both = Every((Condition("a", "$gt", 1), Condition("a", "$lt", 2)))
-    assert either == Either((both, Not(Condition("b", "$exists", True))))
+    both = And((Condition("a", "$gt", 1), Condition("a", "$lt", 2)))
+    assert either == Or((both, Not(Condition("b", "$exists", True))))
     assert [c.field for c in conditions(either)] == ["a", "a", "b"]
 
 

@@ -153,7 +153,9 @@ def test_variety_and_highlights(index: Index) -> None:
     assert plain == {"red lamp"}
     varied = {hit.text for hit in index.search("red lamp", 3, variety=0.7)}
     assert len(varied) == 3
-    (hit,) = index.search("crimson lamp", 1, mode="lexical", filter={"price": 20}, marks=("<", ">"))
+    (hit,) = index.search(
+        "crimson lamp", 1, mode="lexical", filter={"price": 20}, highlight=("<", ">")
+    )
     assert hit.highlight == "red <lamp>"
 
 

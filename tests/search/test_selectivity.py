@@ -16,21 +16,21 @@ ROWS = 20_000
 KEPT = {"0.1%": 20, "1%": 200, "10%": 2000, "50%": 10_000}
 POINTS, QUERIES = clusters(ROWS, 32), clusters(50, 32, seed=1)
 SHARES = [*KEPT, "the rest"]
-LABELS = np.random.default_rng(7).permutation(
+GROUPS = np.random.default_rng(7).permutation(
     np.repeat(range(len(SHARES)), [*KEPT.values(), ROWS - sum(KEPT.values())])
 )
 
 
 @pytest.fixture(scope="module")
 def graph() -> Graph:
-    return Graph.build(POINTS, labels=LABELS, degree=32, width=64)
+    return Graph.build(POINTS, degree=32, list_size=64)
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     """A store whose items are in a graph, but for the last thousand."""
     items = [
-        Item(str(row), "", {"share": SHARES[LABELS[row]], "row": row}, POINTS[row])
+        Item(str(row), "", {"share": SHARES[GROUPS[row]], "row": row}, POINTS[row])
         for row in range(ROWS)
     ]
     folder = tmp_path_factory.mktemp("selectivity") / "index"
@@ -42,28 +42,21 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
 
 
 @pytest.mark.parametrize("share", KEPT)
-def test_recall_by_label(graph: Graph, share: str) -> None:
-    label = SHARES.index(share)
-    ids, _ = graph.search(QUERIES, 10, label=label)
-    assert recall(ids, POINTS, QUERIES, "cosine", label == LABELS) >= 0.95
-
-
-@pytest.mark.parametrize("share", KEPT)
 @pytest.mark.parametrize("where", ["scattered", "together"])
 def test_recall_by_mask(graph: Graph, share: str, where: str) -> None:
     """Kept rows that are anywhere, and such that all lie around one point."""
-    keep = SHARES.index(share) == LABELS
+    keep = SHARES.index(share) == GROUPS
     if where == "together":
         keep = np.zeros(ROWS, bool)
         keep[np.argsort(-(POINTS @ POINTS[0]))[: KEPT[share]]] = True
-    ids, _ = graph.search(QUERIES, 10, keep=keep)
+    ids, _ = graph.search(QUERIES, 10, mask=keep)
     assert recall(ids, POINTS, QUERIES, "cosine", keep) >= 0.95
 
 
 @pytest.mark.parametrize("share", KEPT)
 def test_recall_by_metadata(store: Store, share: str) -> None:
     assert store.describe().namespaces[""].unmerged == 1000
-    keep = SHARES.index(share) == LABELS
+    keep = SHARES.index(share) == GROUPS
     some = {"share": share, "row": {"$gte": ROWS // 4}}
     for filter, kept in (({"share": share}, keep), (some, keep & (np.arange(ROWS) >= ROWS // 4))):
         hits = [store.query(query, 10, filter=filter) for query in QUERIES]

@@ -36,12 +36,12 @@ def search(
     k: _Count = 10,
     mode: Annotated[
         Literal["hybrid", "dense", "lexical"],
-        typer.Option(help="By meaning and words, by meaning, or by words."),
+        typer.Option(help="Hybrid: vectors and words; dense: vectors; lexical: words."),
     ] = "hybrid",
     filter: _Filter = None,
     namespace: _Namespace = "",
     variety: Annotated[
-        float, typer.Option(help="0 to 1: how much results should differ from one another.")
+        float, typer.Option(help="0 to 1: how different the results should be from one another.")
     ] = 0.0,
     encoder: Annotated[
         str | None, typer.Option(help="Where the encoder is now, if it was moved.")
@@ -66,7 +66,7 @@ def search(
             filter=filter,
             namespace=namespace,
             variety=variety,
-            marks=None if as_json else _MARKS,
+            highlight=None if as_json else _MARKS,
         )
     _show(hits, as_json)
 
@@ -99,7 +99,7 @@ def _made_by_run(folder: Path, encoder: str | None = None) -> tuple[Path, str | 
         return folder, encoder
     index = stages / "index" / "index"
     if not index.is_dir():
-        raise InputError(f"the run {folder} has no index yet", hint="idiolect run goes on with it")
+        raise InputError(f"the run {folder} has no index yet", hint="`idiolect run` resumes it")
     return index, encoder or str(stages / "tune" / "model")
 
 

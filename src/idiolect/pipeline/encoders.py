@@ -211,7 +211,7 @@ def graph_curve(vectors: NDArray[np.float32]) -> tuple[float, list[IndexPoint]]:
 
 
 def _ask(graph: Graph, width: int, query: NDArray[np.float32]) -> NDArray[np.int64]:
-    found: NDArray[np.int64] = graph.search(query[None], _K + 1, width=width, threads=1)[0][0]
+    found: NDArray[np.int64] = graph.search(query[None], _K + 1, list_size=width, threads=1)[0][0]
     return found
 
 

@@ -1,11 +1,11 @@
-"""Metadata filters, as Pinecone's users know them, parsed into a small tree.
+"""Metadata filters, in the syntax of Pinecone, parsed into a tree.
 
     {"brand": "acme", "price": {"$gte": 10, "$lt": 50}, "$not": {"tags": {"$in": ["old"]}}}
 
-Conditions side by side must all hold. `$ne`, `$nin` and `$not` are complements: an item that lacks
-the field matches them, as in MongoDB. A list matches where one of its elements does. A text, a
-number and a boolean are never equal to one another; `$gt` and its kin compare numbers with numbers
-and texts with texts, so that ISO dates can be ranged over.
+All conditions of an object must match. `$ne`, `$nin` and `$not` are complements: an item that lacks
+the field matches them, as in MongoDB. A list matches if one of its elements does. A text, a number
+and a boolean are never equal to one another. `$gt`, `$gte`, `$lt` and `$lte` compare numbers with
+numbers and texts with texts, so ISO dates can be compared.
 
 >>> parse({"price": {"$gt": 10}})
 Condition(field='price', operator='$gt', value=10)
@@ -27,24 +27,24 @@ from idiolect.search.items import is_unicode
 
 __all__ = [
     "OPERATORS",
+    "And",
     "Condition",
-    "Either",
-    "Every",
     "Filter",
     "Not",
+    "Or",
     "Scalar",
     "conditions",
     "parse",
 ]
 
-_DEEPEST = 32
-_MOST_VALUES = 10_000  # of one `$in`, as Pinecone's
+_MAX_DEPTH = 32
+_MAX_VALUES = 10_000  # of one `$in`, as Pinecone's
 
 OPERATORS = ("$eq", "$ne", "$gt", "$gte", "$lt", "$lte", "$in", "$nin", "$exists", "$not")
-"""What a field can be compared by."""
+"""Operators of a field."""
 
 Scalar = str | bool | int | float
-"""A value that can be filtered by."""
+"""Type of a value in a filter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,27 +57,27 @@ class Condition:
 
 
 @dataclass(frozen=True, slots=True)
-class Every:
-    """All parts hold; without parts, everything matches."""
+class And:
+    """All parts match; without parts, everything matches."""
 
     parts: tuple[Filter, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Either:
-    """At least one part holds."""
+class Or:
+    """At least one part matches."""
 
     parts: tuple[Filter, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Not:
-    """The part does not hold."""
+    """The part does not match."""
 
     part: Filter
 
 
-Filter = Condition | Every | Either | Not
+Filter = Condition | And | Or | Not
 
 
 def parse(given: Mapping[str, Any] | str) -> Filter:
@@ -101,7 +101,7 @@ def conditions(node: Filter) -> Iterator[Condition]:
     match node:
         case Condition():
             yield node
-        case Every(parts) | Either(parts):
+        case And(parts) | Or(parts):
             for part in parts:
                 yield from conditions(part)
         case Not(part):
@@ -111,30 +111,30 @@ def conditions(node: Filter) -> Iterator[Condition]:
 def _parse_object(given: Any, place: str, depth: int) -> Filter:
     if not isinstance(given, Mapping):
         raise _wrong(f"expected an object, not {_show(given)}", place)
-    if depth > _DEEPEST:
-        raise _wrong("nested too deeply", place, hint=f"at most {_DEEPEST} levels")
+    if depth > _MAX_DEPTH:
+        raise _wrong("nested too deeply", place, hint=f"at most {_MAX_DEPTH} levels")
     parts: list[Filter] = []
     for key, value in given.items():
         here = f"{place}.{key}" if place else str(key)
         if not isinstance(key, str) or not is_unicode(key):
-            raise _wrong(f"{key!r} is no field name", place, hint="use texts as keys")
+            raise _wrong(f"{key!r} is not a field name", place, hint="use texts as keys")
         if key in ("$and", "$or"):
             parts.append(_parse_list(key, value, here, depth))
         elif key == "$not":
             parts.append(Not(_parse_object(value, here, depth + 1)))
         elif key.startswith("$"):
             known = "fields, $and, $or, $not"
-            raise _wrong(f"{key} cannot stand here", place, hint=f"known here: {known}")
+            raise _wrong(f"{key} is not allowed here", place, hint=f"allowed: {known}")
         else:
             parts.append(_parse_field(key, value, here, depth))
-    return parts[0] if len(parts) == 1 else Every(tuple(parts))
+    return parts[0] if len(parts) == 1 else And(tuple(parts))
 
 
 def _parse_list(key: str, given: Any, place: str, depth: int) -> Filter:
     if not _is_list(given) or not given:
         raise _wrong(f"expected a list of filters, not {_show(given)}", place)
     parts = tuple(_parse_object(part, f"{place}[{i}]", depth + 1) for i, part in enumerate(given))
-    return Every(parts) if key == "$and" else Either(parts)
+    return And(parts) if key == "$and" else Or(parts)
 
 
 def _parse_field(field: str, given: Any, place: str, depth: int) -> Filter:
@@ -143,12 +143,12 @@ def _parse_field(field: str, given: Any, place: str, depth: int) -> Filter:
         return Condition(field, "$eq", _scalar(given, place))
     if not given:
         raise _wrong("an empty condition", place, hint=f"known: {', '.join(OPERATORS)}")
-    if depth > _DEEPEST:
-        raise _wrong("nested too deeply", place, hint=f"at most {_DEEPEST} levels")
+    if depth > _MAX_DEPTH:
+        raise _wrong("nested too deeply", place, hint=f"at most {_MAX_DEPTH} levels")
     parts = tuple(
         _parse_operator(field, operator, value, place, depth) for operator, value in given.items()
     )
-    return parts[0] if len(parts) == 1 else Every(parts)
+    return parts[0] if len(parts) == 1 else And(parts)
 
 
 def _parse_operator(field: str, operator: Any, value: Any, place: str, depth: int) -> Filter:
@@ -181,8 +181,8 @@ def _parse_operator(field: str, operator: Any, value: Any, place: str, depth: in
 def _scalars(given: Any, place: str) -> tuple[Scalar, ...]:
     if not _is_list(given) or not given:
         raise _wrong(f"expected a list of values, not {_show(given)}", place)
-    if len(given) > _MOST_VALUES:
-        raise _wrong(f"{len(given):,} values", place, hint=f"at most {_MOST_VALUES:,}")
+    if len(given) > _MAX_VALUES:
+        raise _wrong(f"{len(given):,} values", place, hint=f"at most {_MAX_VALUES:,}")
     return tuple(_scalar(value, f"{place}[{i}]") for i, value in enumerate(given))
 
 
@@ -190,7 +190,7 @@ def _scalar(given: Any, place: str) -> Scalar:
     match given:
         case None:
             hint = '{"$exists": false} finds items without it'
-            raise _wrong("null is no value", place, hint=hint)
+            raise _wrong("null is not a value", place, hint=hint)
         case str():
             if not is_unicode(given):
                 raise _wrong(f"{given!r} is not valid Unicode", place)
@@ -211,7 +211,7 @@ def _scalar(given: Any, place: str) -> Scalar:
 
 def _finite(value: float, place: str) -> float:
     if not math.isfinite(value):
-        raise _wrong(f"{value} is no finite number", place)
+        raise _wrong(f"{value} is not a finite number", place)
     return value
 
 

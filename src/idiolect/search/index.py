@@ -3,9 +3,9 @@
 What is notable:
 
 - Building is the same as adding: an item that is there with the same text and metadata is passed
-  over, so a build that was killed goes on when it is started again, and a second run does nothing.
-- The index remembers which encoder made its vectors. Another one's vectors would be compared
-  without any sense, so it is refused.
+  over, so a build that was killed resumes when it is started again, and a second run does nothing.
+- The index stores which encoder made its vectors. Vectors of different encoders cannot be compared,
+  so another encoder is refused.
 
 >>> index = Index.build("products", encoder, [Item("p1", "a red lamp")])   # doctest: +SKIP
 >>> index.search("crimson light")                                          # doctest: +SKIP
@@ -93,7 +93,7 @@ class Index:
         source: str | None = None,
         progress: bool = False,
     ) -> Self:
-        """Make an index of items, or go on with one; any number of them, in bounded memory.
+        """Build an index of items, or resume one; memory is bounded.
 
         Args:
             path: its folder.
@@ -102,7 +102,7 @@ class Index:
             dimensions: keep only so many of each vector (Matryoshka encoders).
             namespace: where the items go.
             source: where the encoder can be loaded from, to be remembered.
-            progress: show how far it is, on a terminal.
+            progress: show progress on a terminal.
 
         Returns:
             The index, open; its `counts` say what was done.
@@ -144,7 +144,7 @@ class Index:
         self.close()
 
     def close(self) -> None:
-        """Let go of the store."""
+        """Close the store."""
         self.store.close()
 
     def add(
@@ -155,7 +155,7 @@ class Index:
         Args:
             items: a stream; of two items with one id the later one stays.
             namespace: where they go.
-            progress: show how far it is, on a terminal.
+            progress: show progress on a terminal.
 
         Returns:
             How many were `written`, `unchanged`, or left out because their text is `empty` to the
@@ -213,7 +213,7 @@ class Index:
         fusion: Fusion | None = None,
         weights: tuple[float, float] | None = None,
         variety: float = 0.0,
-        marks: tuple[str, str] | None = None,
+        highlight: tuple[str, str] | None = None,
     ) -> Hits:
         """Find the k items that answer a text best, best first.
 
@@ -228,7 +228,7 @@ class Index:
                 reciprocal where it was not asked.
             weights: of meaning and of words in hybrid.
             variety: 0 to 1; how much results should differ from one another.
-            marks: what to put around the query's words in `Hit.highlight`.
+            highlight: strings to put before and after the query's words in `Hit.highlight`.
 
         Raises:
             InputError: the mode is unknown, or k, filter or variety is bad.
@@ -244,12 +244,15 @@ class Index:
         where: dict[str, Any] = {"filter": filter, "namespace": namespace}
         if mode == "hybrid":
             method, usual = self.fusion if fusion is None else (fusion, None)
-            sides = (self._dense(text, wanted, where), self._lexical(text, wanted, marks, where))
+            sides = (
+                self._dense(text, wanted, where),
+                self._lexical(text, wanted, highlight, where),
+            )
             hits = fuse(sides, method=method, weights=weights or usual)
         elif mode == "dense":
             hits = self._dense(text, wanted, where)
         else:
-            hits = self._lexical(text, wanted, marks, where)
+            hits = self._lexical(text, wanted, highlight, where)
         if variety:
             found = self.store.fetch((hit.id for hit in hits), namespace=namespace, vectors=True)
             vectors = {id: item.vector for id, item in found.items() if item.vector is not None}
@@ -267,7 +270,7 @@ class Index:
     def weigh(
         self, answers: Mapping[str, Collection[str]], *, namespace: str = ""
     ) -> tuple[float, float]:
-        """Find out how much meaning and words are worth here, and join them so from now on.
+        """Fit the weights of hybrid search to queries with known answers, and store them.
 
         Args:
             answers: queries with the ids of the items that answer them; ones the encoder was
@@ -320,9 +323,9 @@ class Index:
         return self.store.query(vector, k, **where) if vector.any() else []
 
     def _lexical(
-        self, text: str, k: int, marks: tuple[str, str] | None, where: Mapping[str, Any]
+        self, text: str, k: int, highlight: tuple[str, str] | None, where: Mapping[str, Any]
     ) -> Hits:
-        return self.store.match(text, k, marks=marks, **where)
+        return self.store.match(text, k, marks=highlight, **where)
 
     def _encode(self, texts: list[str], kind: str) -> NDArray[np.float32]:
         if self.encoder is None:
@@ -342,7 +345,7 @@ def _batches(items: Iterable[Item]) -> Iterator[list[Item]]:
 
 
 def _shown(batches: Iterator[list[Item]], progress: bool) -> Iterator[list[Item]]:
-    """Pass batches on, telling on standard error how many items there were."""
+    """Yield batches and report progress on standard error."""
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 

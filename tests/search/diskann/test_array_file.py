@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 
 from idiolect.errors import CheckpointError, InputError
 from idiolect.search.diskann import DiskGraph, Graph
-from idiolect.search.diskann.array_file import ArrayFile, Streamed, checksum, write_arrays
+from idiolect.search.diskann.array_file import ArrayFile, StreamedArray, checksum, write_arrays
 from search.diskann.truth import clusters
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Graph]:
     path = tmp_path_factory.mktemp("graph") / "graph"
-    graph = Graph.build(clusters(300, 20), degree=8, width=16)
+    graph = Graph.build(clusters(300, 20), degree=8, list_size=16)
     graph.delete([5])
     graph.save(path)
     return path, graph
@@ -83,19 +83,25 @@ def test_other_files_are_told_apart(saved: tuple[Path, Graph], tmp_path: Path) -
         Graph.open(tmp_path / "new")
 
 
-def test_a_graph_from_before_there_were_labels_is_read(
-    saved: tuple[Path, Graph], tmp_path: Path
+@pytest.mark.parametrize("version", [1, 2])
+def test_older_files_are_read_with_or_without_labels(
+    saved: tuple[Path, Graph], tmp_path: Path, version: int
 ) -> None:
+    """Version 2 could hold a label for each row; they are ignored."""
     path, graph = saved
     file = ArrayFile(path, "graph", 2)
     names = ("vectors", "neighbours", "hubs", "side", "alive", "free", "low", "step", "codes")
+    arrays = {name: file.array(name) for name in names}
+    if version == 2:
+        arrays["labels"] = np.arange(300, dtype=np.int32) % 3
     old = tmp_path / "old"
-    write_arrays(old, "graph", 1, file.facts, {name: file.array(name) for name in names})
+    write_arrays(old, "graph", version, file.facts, arrays)
+    again = Graph.open(old)
     queries = clusters(20, 20, seed=1)
-    for one, other in zip(
-        graph.search(queries, 7), Graph.open(old).search(queries, 7), strict=True
-    ):
+    for one, other in zip(graph.search(queries, 7), again.search(queries, 7), strict=True):
         np.testing.assert_array_equal(one, other)
+    again.save(old)
+    assert "labels" not in ArrayFile(old, "graph", 2)
 
 
 def test_edges_out_of_the_graph_are_refused(tmp_path: Path) -> None:
@@ -115,7 +121,7 @@ def test_a_write_that_fails_leaves_what_was_there(saved: tuple[Path, Graph]) -> 
         raise MemoryError
 
     with pytest.raises(MemoryError):
-        write_arrays(path, "graph", 1, {}, {"a": Streamed(np.dtype("f4"), (9, 3), chunks())})
+        write_arrays(path, "graph", 1, {}, {"a": StreamedArray(np.dtype("f4"), (9, 3), chunks())})
     assert path.read_bytes() == before
     assert [file.name for file in path.parent.iterdir() if file.name.startswith(".")] == []
     with pytest.raises(InputError, match="cannot write"):
@@ -127,7 +133,7 @@ def test_streamed_arrays_are_as_if_written_at_once(tmp_path: Path) -> None:
     pieces = np.split(data, [7, 100_000, 100_001])
     write_arrays(tmp_path / "a", "x", 1, {"n": 1}, {"data": data})
     write_arrays(
-        tmp_path / "b", "x", 1, {"n": 1}, {"data": Streamed(data.dtype, data.shape, pieces)}
+        tmp_path / "b", "x", 1, {"n": 1}, {"data": StreamedArray(data.dtype, data.shape, pieces)}
     )
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     np.testing.assert_array_equal(ArrayFile(tmp_path / "b", "x", 1).array("data"), data)

@@ -18,7 +18,7 @@ QUERIES = clusters(60, 72, seed=1)
 @pytest.fixture(scope="module", params=["cosine", "inner", "l2"])
 def graph(request: pytest.FixtureRequest):
     points = clusters(3000, 72, lengths=0.2)
-    return request.param, points, Graph.build(points, metric=request.param, degree=32, width=64)
+    return request.param, points, Graph.build(points, metric=request.param, degree=32, list_size=64)
 
 
 @pytest.fixture(params=["products", "signs"])
@@ -30,7 +30,7 @@ def on_disk(request: pytest.FixtureRequest, graph, tmp_path: Path):
 
 def test_finds_what_an_exact_search_finds(on_disk, tmp_path: Path) -> None:
     metric, points, disk = on_disk
-    ids, scores = disk.search(QUERIES, 10, width=200)
+    ids, scores = disk.search(QUERIES, 10, list_size=200)
     assert recall(ids, points, QUERIES, metric) >= 0.98
     exact = np.take_along_axis(scores_of(points, QUERIES, metric), ids, 1)
     np.testing.assert_allclose(scores, exact, rtol=1e-4, atol=1e-4)
@@ -43,7 +43,7 @@ def test_finds_what_an_exact_search_finds(on_disk, tmp_path: Path) -> None:
 def test_the_beam_and_the_threads_do_not_change_much(on_disk) -> None:
     metric, points, disk = on_disk
     for beam in (1, 8):
-        ids, _ = disk.search(QUERIES, 10, width=200, beam=beam, threads=2)
+        ids, _ = disk.search(QUERIES, 10, list_size=200, beam_width=beam, threads=2)
         assert recall(ids, points, QUERIES, metric) >= 0.98
 
 
@@ -52,7 +52,7 @@ def test_recall_holds_under_a_filter(on_disk, share: float) -> None:
     metric, points, disk = on_disk
     keep = np.zeros(len(points), bool)
     keep[np.random.default_rng(2).permutation(len(points))[: int(share * len(points))]] = True
-    ids, _ = disk.search(QUERIES, 10, keep=keep, width=100)
+    ids, _ = disk.search(QUERIES, 10, mask=keep, list_size=100)
     assert keep[ids].all()
     assert recall(ids, points, QUERIES, metric, keep) >= 0.95
 
@@ -114,9 +114,9 @@ def test_bad_input_is_refused(tmp_path: Path) -> None:
         DiskGraph.write(tmp_path / "missing" / "x", points)
     DiskGraph.write(tmp_path / "x", points)
     disk = DiskGraph.open(tmp_path / "x")
-    with pytest.raises(InputError, match="beam 0"):
-        disk.search(points, 1, beam=0)
+    with pytest.raises(InputError, match="beam_width 0"):
+        disk.search(points, 1, beam_width=0)
     with pytest.raises(InputError, match="5 dimensions, the index has 6"):
         disk.search(points[:, :5], 1)
     with pytest.raises(InputError, match="the mask is"):
-        disk.search(points, 1, keep=np.ones(3, bool))
+        disk.search(points, 1, mask=np.ones(3, bool))

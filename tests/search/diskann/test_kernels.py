@@ -10,16 +10,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from idiolect.search.diskann.beam import insert, pack, row_of
-from idiolect.search.diskann.codes import Quantiser, aligned, estimate, prepare_query
-from idiolect.search.diskann.product import ProductCodes, look_up, tabulate
-from idiolect.search.diskann.signs import SignCodes, count_signs, split_query
-from idiolect.search.diskann.threads import Crew
+from idiolect.search.diskann.greedy_search import candidate_row, insert_sorted, pack_candidate
+from idiolect.search.diskann.product_codes import ProductCodes, build_lookup_table, lookup_score
+from idiolect.search.diskann.scalar_quantizer import (
+    ScalarQuantizer,
+    aligned_zeros,
+    estimate_product,
+    quantize_query,
+)
+from idiolect.search.diskann.sign_codes import SignCodes, quantize_query_bits, score_signs
+from idiolect.search.diskann.thread_pool import ThreadPool
 from search.diskann.truth import clusters
 
 CHECK = """
 import numpy as np
-from idiolect.search.diskann.codes import aligned
+from idiolect.search.diskann.scalar_quantizer import aligned_zeros
 from idiolect.search.diskann.jit import kernel
 from idiolect.search.diskann import simd as vector
 
@@ -27,22 +32,22 @@ from idiolect.search.diskann import simd as vector
 def run(a, b, lines, which):
     x, y = a.ctypes.data, b.ctypes.data
     if which == 0:
-        return np.float64(vector.dot_nibbles(x, y, lines))
+        return np.float64(vector.dot_int4(x, y, lines))
     if which == 1:
-        return np.float64(vector.dot_bytes(x, y, lines))
+        return np.float64(vector.dot_int8(x, y, lines))
     if which == 2:
         return np.float64(vector.dot(x, y, lines))
     return np.float64(vector.squared_distance(x, y, lines))
 
 random = np.random.default_rng(0)
 for lines in (1, 2, 3, 8, 13):
-    codes, query = aligned(lines, 64, np.uint8), aligned(2 * lines, 64, np.int8)
+    codes, query = aligned_zeros(lines, 64, np.uint8), aligned_zeros(2 * lines, 64, np.int8)
     codes[:] = random.integers(0, 256, codes.shape)
     query[:] = random.integers(-127, 128, query.shape)
     halves = np.stack([codes & 15, codes >> 4], 1).astype(int).reshape(-1, 64)
     assert run(codes, query, lines, 0) == (halves * query).sum()
     assert run(codes, query, lines, 1) == (codes.astype(int) * query[:lines]).sum()
-    a, b = aligned(lines, 16, np.float32), aligned(lines, 16, np.float32)
+    a, b = aligned_zeros(lines, 16, np.float32), aligned_zeros(lines, 16, np.float32)
     a[:], b[:] = random.normal(size=a.shape), random.normal(size=b.shape)
     np.testing.assert_allclose(run(a, b, lines, 2), (a * b).sum(), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(run(a, b, lines, 3), ((a - b) ** 2).sum(), rtol=1e-5)
@@ -93,17 +98,17 @@ def test_without_a_folder_to_keep_them_kernels_work(tmp_path: Path) -> None:
 
 def test_candidates_sort_by_distance_and_then_row() -> None:
     distances = np.array([-np.inf, -3.5, -1e-30, 0, 1e-30, 2, 2, np.inf], np.float32)
-    keys = [pack(d, i) for i, d in enumerate(distances)]
+    keys = [pack_candidate(d, i) for i, d in enumerate(distances)]
     assert keys == sorted(keys)
-    assert [row_of(key) for key in keys] == list(range(8))
-    assert row_of(pack(np.float32(1), 2**31 - 1)) == 2**31 - 1
+    assert [candidate_row(key) for key in keys] == list(range(8))
+    assert candidate_row(pack_candidate(np.float32(1), 2**31 - 1)) == 2**31 - 1
 
 
 def test_a_list_keeps_the_nearest() -> None:
     values = np.random.default_rng(0).permutation(100)
     pool, size = np.empty(10, np.int64), 0
     for value in values:
-        insert(pool, size, np.int64(value))
+        insert_sorted(pool, size, np.int64(value))
         size = min(size + 1, 10)
     assert pool.tolist() == list(range(10))
 
@@ -111,18 +116,18 @@ def test_a_list_keeps_the_nearest() -> None:
 @pytest.mark.parametrize(("bits", "error"), [(4, 0.12), (8, 0.01), (32, 1e-6)])
 @pytest.mark.parametrize("dimension", [16, 80, 384])
 def test_codes_estimate_inner_products(bits: int, error: float, dimension: int) -> None:
-    points = aligned(500, dimension, np.float32)
+    points = aligned_zeros(500, dimension, np.float32)
     points[:] = clusters(500, dimension)
-    quantiser = Quantiser.fit(points, bits)
-    decoded = quantiser.decode(points)
+    quantizer = ScalarQuantizer.fit(points, bits)
+    decoded = quantizer.decode(points)
     assert np.sqrt(((decoded - points) ** 2).mean() / points.var()) < error
-    codes = aligned(500, quantiser.lines * 64, np.uint8)
-    codes[:] = quantiser.encode(points)
-    place = aligned(1, max(4 * dimension, len(quantiser.step)), np.uint8)[0]
+    codes = aligned_zeros(500, quantizer.lines * 64, np.uint8)
+    codes[:] = quantizer.encode(points)
+    place = aligned_zeros(1, max(4 * dimension, len(quantizer.step)), np.uint8)[0]
     query = points[7] + 0.1
-    scale = prepare_query(query, quantiser.step, bits, place)
+    scale = quantize_query(query, quantizer.step, bits, place)
     found = [
-        estimate(codes.ctypes.data, i, quantiser.lines, bits, place.ctypes.data, scale)
+        estimate_product(codes.ctypes.data, i, quantizer.lines, bits, place.ctypes.data, scale)
         for i in range(500)
     ]
     exact = decoded @ query
@@ -133,9 +138,9 @@ def test_codes_estimate_inner_products(bits: int, error: float, dimension: int) 
 def test_the_number_of_bits_follows_the_data() -> None:
     wide, plane = clusters(5000, 128), np.random.default_rng(0).normal(size=(10_000, 2))
     crowded = np.repeat(wide[:50], 100, axis=0) + 1e-3 * wide[np.arange(5000) % 977]
-    assert Quantiser.choose(wide).bits == 4
-    assert Quantiser.choose(plane.astype(np.float32)).bits == 32
-    assert Quantiser.choose(crowded).bits > 4
+    assert ScalarQuantizer.choose(wide).bits == 4
+    assert ScalarQuantizer.choose(plane.astype(np.float32)).bits == 32
+    assert ScalarQuantizer.choose(crowded).bits > 4
 
 
 @pytest.mark.parametrize("metric", [0, 1, 2])
@@ -144,14 +149,14 @@ def test_codes_on_disk_estimate_scores(metric: int) -> None:
     points /= np.linalg.norm(points, axis=1, keepdims=True)
     query = points[3] + 0.3 * points[5]
     exact = points @ query - (0.5 * (points**2).sum(1) if metric == 2 else 0)
-    with Crew(1) as crew:
-        products = ProductCodes.of(points, 96, 0, crew)
-        signs = SignCodes.of(points, 96, metric, 0, crew)
+    with ThreadPool(1) as pool:
+        products = ProductCodes.of(points, 96, 0, pool)
+        signs = SignCodes.of(points, 96, metric, 0, pool)
     table = np.empty((len(products.centres), 256), np.float32)
-    tabulate(query, products.centres, metric == 2, table)
-    by_products = [look_up(products.codes, i, table) for i in range(2000)]
+    build_lookup_table(query, products.centres, metric == 2, table)
+    by_products = [lookup_score(products.codes, i, table) for i in range(2000)]
     planes, facts = np.empty((4, signs.codes.shape[1]), np.uint64), np.empty(3, np.float32)
-    split_query(query, signs.flips, np.empty(96, np.float32), planes, facts)
-    by_signs = [count_signs(signs.codes, signs.facts, i, planes, facts) for i in range(2000)]
+    quantize_query_bits(query, signs.flips, np.empty(96, np.float32), planes, facts)
+    by_signs = [score_signs(signs.codes, signs.facts, i, planes, facts) for i in range(2000)]
     assert np.corrcoef(exact, by_products)[0, 1] > 0.98
     assert np.corrcoef(exact, by_signs)[0, 1] > 0.93

@@ -63,21 +63,21 @@ def test_recall_under_a_filter(
     points, queries = embeddings
     keep = np.zeros(len(points), bool)
     keep[np.random.default_rng(0).permutation(len(points))[: int(share * len(points))]] = True
-    ids, _ = graph.search(queries, 10, keep=keep)
+    ids, _ = graph.search(queries, 10, mask=keep)
     assert recall(ids, points, queries, "cosine", keep) >= 0.95
 
 
 def test_recall_after_deletes_and_inserts(embeddings: tuple[Floats, Floats]) -> None:
     points, queries = embeddings
     graph = Graph.build(points)
-    before = recall(graph.search(queries, 10, width=32)[0], points, queries, "cosine")
+    before = recall(graph.search(queries, 10, list_size=32)[0], points, queries, "cosine")
     gone = np.random.default_rng(1).permutation(len(points))[: 3 * len(points) // 10]
     graph.delete(gone)
     graph.merge()
     places = graph.insert(points[gone])
     now = points.copy()
     now[places] = points[gone]
-    after = recall(graph.search(queries, 10, width=32)[0], now, queries, "cosine")
+    after = recall(graph.search(queries, 10, list_size=32)[0], now, queries, "cosine")
     assert after >= before - 0.01
 
 

@@ -33,9 +33,9 @@ from numpy.typing import NDArray
 
 from idiolect.errors import CheckpointError, InputError
 from idiolect.search.diskann.jit import kernel
-from idiolect.search.diskann.threads import Crew
+from idiolect.search.diskann.thread_pool import ThreadPool
 
-__all__ = ["PAGE", "ArrayFile", "Streamed", "atomic_file", "checksum", "write_arrays"]
+__all__ = ["PAGE", "ArrayFile", "StreamedArray", "atomic_file", "checksum", "write_arrays"]
 
 PAGE = 4096
 """Bytes in a page of disk and memory."""
@@ -101,7 +101,7 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
 
 
 @dataclass(frozen=True)
-class Streamed:
+class StreamedArray:
     """An array that is made while it is written: chunks, of all axes but the first complete."""
 
     type: np.dtype[Any]
@@ -113,9 +113,9 @@ def _bytes_of(array: NDArray[Any]) -> NDArray[np.uint8]:
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
 
 
-def _blocks(array: NDArray[Any] | Streamed) -> Iterator[NDArray[np.uint8]]:
+def _blocks(array: NDArray[Any] | StreamedArray) -> Iterator[NDArray[np.uint8]]:
     """Cut an array into blocks of bytes, all but the last of full length."""
-    chunks = array.chunks if isinstance(array, Streamed) else [array]
+    chunks = array.chunks if isinstance(array, StreamedArray) else [array]
     left = np.empty(0, np.uint8)
     for chunk in chunks:
         data = np.concatenate([left, _bytes_of(chunk)]) if len(left) else _bytes_of(chunk)
@@ -132,7 +132,7 @@ def write_arrays(
     kind: str,
     version: int,
     facts: Mapping[str, Any],
-    arrays: Mapping[str, NDArray[Any] | Streamed],
+    arrays: Mapping[str, NDArray[Any] | StreamedArray],
 ) -> None:
     """Write arrays and facts (what JSON can hold) as one file.
 
@@ -143,7 +143,7 @@ def write_arrays(
         place = PAGE
         entries: list[dict[str, Any]] = []
         for name, array in arrays.items():
-            type_ = array.type if isinstance(array, Streamed) else array.dtype
+            type_ = array.type if isinstance(array, StreamedArray) else array.dtype
             entry = {"name": name, "type": type_.str, "shape": array.shape, "place": place}
             file.seek(place)
             sums = []
@@ -250,18 +250,18 @@ class ArrayFile:
         array = np.frombuffer(self._map, np.dtype(entry["type"]), count, entry["place"])
         return array.reshape(entry["shape"])
 
-    def verify(self, *, leave_out: Collection[str] = (), threads: int | None = None) -> None:
+    def verify(self, *, exclude: Collection[str] = (), threads: int | None = None) -> None:
         """Read the arrays and compare the checksums.
 
         Raises:
             CheckpointError: a block is damaged; the message tells the array and the bytes.
         """
-        with Crew(threads) as crew:
+        with ThreadPool(threads) as pool:
             for name, entry in self._entries.items():
-                if name not in leave_out:
-                    self._verify(name, entry["sums"], crew)
+                if name not in exclude:
+                    self._verify(name, entry["sums"], pool)
 
-    def _verify(self, name: str, sums: list[str], crew: Crew) -> None:
+    def _verify(self, name: str, sums: list[str], pool: ThreadPool) -> None:
         data = _bytes_of(self.array(name))
 
         def check(start: int, stop: int) -> None:
@@ -274,4 +274,4 @@ class ArrayFile:
                         hint=_AGAIN,
                     )
 
-        crew.share(check, len(sums), 4)
+        pool.parallel_for(check, len(sums), 4)

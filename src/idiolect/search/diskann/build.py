@@ -1,10 +1,10 @@
-"""Vamana's construction, in batches whose points are placed side by side.
+"""Vamana's construction, in batches whose points are placed norm_terms by norm_terms.
 
-The points of a batch are searched for in the graph as it was before the batch, each chooses its
-neighbours from the rows its search expanded, and then every row that was chosen gets the edges
-back, pruned when there are too many. Within each step no two tasks write the same row, so nothing
-is locked and any number of threads gives the same graph (as in ParlayANN, Dobson et al. 2023).
-A first pass uses `alpha = 1`, a second one the real `alpha` on a graph that is navigable by then.
+Each point of a batch is searched for in the graph from before the batch and selects its neighbours
+from the rows its search expanded. Then every selected row gets the reverse edges and is pruned if
+it has too many. Within each step no two tasks write the same row, so there are no locks and any
+number of threads builds the same graph (as in ParlayANN, Dobson et al. 2023). The first pass uses
+`alpha = 1`, the second the real `alpha` on a graph that is navigable by then.
 """
 
 from __future__ import annotations
@@ -15,79 +15,72 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from idiolect.search.diskann.beam import beam
-from idiolect.search.diskann.codes import code_room, prepare_query
 from idiolect.search.diskann.graph_rows import GraphRows
 from idiolect.search.diskann.graph_search import next_tag
-from idiolect.search.diskann.hubs import attract
+from idiolect.search.diskann.greedy_search import greedy_search
+from idiolect.search.diskann.hubs import connect_hubs
 from idiolect.search.diskann.jit import kernel
 from idiolect.search.diskann.metric import METRICS
-from idiolect.search.diskann.prune import choose, sort_candidates
-from idiolect.search.diskann.threads import Crew, by_target
+from idiolect.search.diskann.prune import robust_prune, sort_candidates
+from idiolect.search.diskann.scalar_quantizer import allocate_query_code, quantize_query
+from idiolect.search.diskann.thread_pool import ThreadPool, group_by_target
 
-__all__ = ["BuildPlan", "connect", "construct"]
+__all__ = ["BuildConfig", "build_graph", "insert_points"]
 
 _SLACK = 1.3
-"""Room for edges back while building; without it nearly each of them would prune a row."""
+"""Factor of extra degree while building; without it nearly every reverse edge would prune a row."""
 _BATCH = 4096
-"""Points placed at once."""
-_PIECE = 32
-"""Points in the work of one thread."""
+"""Points inserted at once."""
+_CHUNK_POINTS = 32
+"""Points in one task of a thread."""
 
 
 @dataclass(frozen=True)
-class BuildPlan:
-    """How rows are placed."""
+class BuildConfig:
+    """Parameters of construction."""
 
-    width: int
-    """Rows kept in view by the search for a point."""
+    list_size: int
+    """Size of the search list (L in the paper)."""
     alpha: float
-    """Factor of the pruning, on squared distances."""
+    """Pruning factor, applied to squared distances."""
     seed: int
-    """Of the order in which rows are placed."""
+    """Seed of the insertion order."""
 
 
 @kernel
-def _propose(  # type: ignore[no-untyped-def]
-    vectors, codes, bits, step, side, weight, neighbours, labels, starts, entry, points, width,
-    alpha, seen, chosen,
+def _search_and_prune(  # type: ignore[no-untyped-def]
+    vectors, codes, bits, step, norm_terms, weight, neighbours, entry, points, list_size, alpha,
+    visited, chosen,
 ):  # fmt: skip
-    """Search for each point and choose its neighbours; the graph is only read."""
+    """Search for each point and robust_prune its neighbours; the graph is only read."""
     lines = codes.shape[1] // 64
-    wide = vectors.shape[1] // 16
-    code = code_room(lines, bits)
-    trail = np.empty(4 * width, np.int32)
-    candidates = np.empty(8 * width + neighbours.shape[1], np.int32)
-    pool = np.empty(width, np.int64)
+    vector_lines = vectors.shape[1] // 16
+    code = allocate_query_code(lines, bits)
+    expanded = np.empty(4 * list_size, np.int32)
+    candidates = np.empty(4 * list_size + neighbours.shape[1], np.int32)
+    pool = np.empty(list_size, np.int64)
     for i in range(points.shape[0]):
         point = points[i]
-        scale = prepare_query(vectors[point], step, bits, code)
-        count = 0
-        for turn in range(2 if labels.shape[0] else 1):  # among all, then among those of its label
-            label = labels[point] if turn else np.int32(-1)
-            if turn and label < 0:
-                continue
-            start = starts[label] if turn else entry
-            beam(
-                codes.ctypes.data, lines, bits, side, weight, neighbours, neighbours[:, :0],
-                labels, label, start, code.ctypes.data, scale, pool, seen, next_tag(seen), trail,
-            )  # fmt: skip
-            steps = trail[trail.shape[0] - 1]
-            candidates[count : count + steps] = trail[:steps]
-            count += steps
+        scale = quantize_query(vectors[point], step, bits, code)
+        greedy_search(
+            codes.ctypes.data, lines, bits, norm_terms, weight, neighbours, neighbours[:, :0],
+            entry, code.ctypes.data, scale, pool, visited, next_tag(visited), expanded,
+        )  # fmt: skip
+        count = expanded[expanded.shape[0] - 1]
+        candidates[:count] = expanded[:count]
         for other in neighbours[point]:
             if other < 0:
                 break
             candidates[count] = other
             count += 1
-        keys = sort_candidates(vectors.ctypes.data, wide, point, candidates, count)
-        choose(vectors.ctypes.data, wide, labels, point, keys, alpha, chosen[i])
+        keys = sort_candidates(vectors.ctypes.data, vector_lines, point, candidates, count)
+        robust_prune(vectors.ctypes.data, vector_lines, point, keys, alpha, chosen[i])
 
 
 @kernel
-def _link_back(vectors, labels, neighbours, degree, alpha, targets, starts, sources):  # type: ignore[no-untyped-def]
-    """Give each target the edges back from the points that chose it; prune rows that overflow."""
-    wide = vectors.shape[1] // 16
+def _add_reverse_edges(vectors, neighbours, degree, alpha, targets, starts, sources):  # type: ignore[no-untyped-def]
+    """Add reverse edges to each target from the points that selected it; prune full rows."""
+    vector_lines = vectors.shape[1] // 16
     room = neighbours.shape[1]
     for i in range(targets.shape[0]):
         row = neighbours[targets[i]]
@@ -107,15 +100,15 @@ def _link_back(vectors, labels, neighbours, degree, alpha, targets, starts, sour
         if total <= room:
             row[:total] = candidates[:total]
             continue
-        keys = sort_candidates(vectors.ctypes.data, wide, targets[i], candidates, total)
+        keys = sort_candidates(vectors.ctypes.data, vector_lines, targets[i], candidates, total)
         row[degree:] = -1
-        choose(vectors.ctypes.data, wide, labels, targets[i], keys, alpha, row[:degree])
+        robust_prune(vectors.ctypes.data, vector_lines, targets[i], keys, alpha, row[:degree])
 
 
 @kernel
-def _trim(vectors, labels, neighbours, alpha, start, stop, out):  # type: ignore[no-untyped-def]
-    """Copy rows start..stop-1 into narrower ones, pruning those that are too long."""
-    wide = vectors.shape[1] // 16
+def _copy_pruned(vectors, neighbours, alpha, start, stop, out):  # type: ignore[no-untyped-def]
+    """Copy rows start..stop-1 into narrower rows and prune those that are too long."""
+    vector_lines = vectors.shape[1] // 16
     degree = out.shape[1]
     for row in range(start, stop):
         count = 0
@@ -124,12 +117,12 @@ def _trim(vectors, labels, neighbours, alpha, start, stop, out):  # type: ignore
         if count <= degree:
             out[row] = neighbours[row, :degree]
         else:
-            keys = sort_candidates(vectors.ctypes.data, wide, row, neighbours[row], count)
-            choose(vectors.ctypes.data, wide, labels, row, keys, alpha, out[row])
+            keys = sort_candidates(vectors.ctypes.data, vector_lines, row, neighbours[row], count)
+            robust_prune(vectors.ctypes.data, vector_lines, row, keys, alpha, out[row])
 
 
 def _batches(order: NDArray[np.int64], placed: int) -> Iterator[NDArray[np.int64]]:
-    """Cut an order into batches that stay small beside what is placed already."""
+    """Split an order into batches that are small relative to the rows already inserted."""
     start = 0
     while start < len(order):
         size = min(_BATCH, max(1, (placed + start) // 8))
@@ -141,76 +134,78 @@ def _place(
     rows: GraphRows,
     graph: NDArray[np.int32],
     batch: NDArray[np.int64],
-    width: int,
+    list_size: int,
     alpha: float,
-    crew: Crew,
+    pool: ThreadPool,
 ) -> None:
-    """Place the points of one batch in a graph (rows, degree or more columns)."""
+    """Insert the points of one batch into a graph (rows, degree or more columns)."""
     degree = rows.neighbours.shape[1]
     factor, weight = np.float32(alpha), np.float32(rows.metric != METRICS["cosine"])
     chosen = np.empty((len(batch), degree), np.int32)
 
     def propose(start: int, stop: int) -> None:
-        seen = rows.marks.take()
-        _propose(
-            *rows.steering, weight, graph, rows.labels, rows.starts, rows.entry, batch[start:stop],
-            width, factor, seen, chosen[start:stop],
+        visited = rows.visited_sets.acquire()
+        _search_and_prune(
+            *rows.kernel_arrays, weight, graph, rows.entry, batch[start:stop], list_size, factor,
+            visited, chosen[start:stop],
         )  # fmt: skip
-        rows.marks.give(seen)
+        rows.visited_sets.release(visited)
 
-    crew.share(propose, len(batch), _PIECE)
+    pool.parallel_for(propose, len(batch), _CHUNK_POINTS)
     graph[batch, :degree] = chosen
     graph[batch, degree:] = -1
-    targets, starts, sources = by_target(chosen, batch)
+    targets, starts, sources = group_by_target(chosen, batch)
 
     def link(start: int, stop: int) -> None:
         part, bounds = targets[start:stop], starts[start : stop + 1]
-        _link_back(rows.vectors, rows.labels, graph, degree, factor, part, bounds, sources)
+        _add_reverse_edges(rows.vectors, graph, degree, factor, part, bounds, sources)
 
-    crew.share(link, len(targets), 8 * _PIECE)
+    pool.parallel_for(link, len(targets), 8 * _CHUNK_POINTS)
 
 
-def connect(
-    rows: GraphRows, points: NDArray[np.int64], placed: int, plan: BuildPlan, crew: Crew
+def insert_points(
+    rows: GraphRows, points: NDArray[np.int64], placed: int, config: BuildConfig, pool: ThreadPool
 ) -> None:
-    """Place new points in the graph, in this order; `placed` rows are in it already."""
+    """Insert points in this order into a graph of `placed` rows."""
     many = 8 * len(points) > placed
     graph = _with_slack(rows) if many else rows.neighbours
     for batch in _batches(points, placed):
-        _place(rows, graph, batch, plan.width, plan.alpha, crew)
+        _place(rows, graph, batch, config.list_size, config.alpha, pool)
     if many:
-        _narrow(rows, graph, plan.alpha, crew)
+        _remove_slack(rows, graph, config.alpha, pool)
     for batch in _batches(points, placed):
-        attract(rows, batch, plan.width, crew)
+        connect_hubs(rows, batch, config.list_size, pool)
 
 
-def construct(rows: GraphRows, plan: BuildPlan, crew: Crew) -> None:
+def build_graph(rows: GraphRows, config: BuildConfig, pool: ThreadPool) -> None:
     """Build the graph of all rows: two passes in a random order."""
     graph = _with_slack(rows)
-    order = np.random.default_rng(plan.seed).permutation(rows.count)
+    order = np.random.default_rng(config.seed).permutation(rows.count)
     order = order[order != rows.entry]
-    for placed, alpha in ((1, 1.0), (rows.count, plan.alpha)):
+    for placed, alpha in ((1, 1.0), (rows.count, config.alpha)):
         for batch in _batches(order, placed):
-            _place(rows, graph, batch, plan.width, alpha, crew)
-    _narrow(rows, graph, plan.alpha, crew)
-    for _ in range(2):  # the second round walks by what the first has found
+            _place(rows, graph, batch, config.list_size, alpha, pool)
+    _remove_slack(rows, graph, config.alpha, pool)
+    for _ in range(2):  # the second round uses the hubs of the first
         for batch in _batches(np.arange(rows.count), rows.count):
-            attract(rows, batch, plan.width, crew)
+            connect_hubs(rows, batch, config.list_size, pool)
 
 
 def _with_slack(rows: GraphRows) -> NDArray[np.int32]:
-    """Return the graph in wider rows."""
+    """Return a copy of the graph with wider rows."""
     degree = rows.neighbours.shape[1]
     graph = np.full((len(rows.alive), int(_SLACK * degree) + 1), -1, np.int32)
     graph[:, :degree] = rows.neighbours
     return graph
 
 
-def _narrow(rows: GraphRows, graph: NDArray[np.int32], alpha: float, crew: Crew) -> None:
-    """Take the graph back into its rows, pruning those that are too long."""
+def _remove_slack(
+    rows: GraphRows, graph: NDArray[np.int32], alpha: float, pool: ThreadPool
+) -> None:
+    """Copy the graph back into its rows and prune those that are too long."""
     factor = np.float32(alpha)
-    crew.share(
-        lambda a, b: _trim(rows.vectors, rows.labels, graph, factor, a, b, rows.neighbours),
+    pool.parallel_for(
+        lambda a, b: _copy_pruned(rows.vectors, graph, factor, a, b, rows.neighbours),
         rows.count,
         1024,
     )

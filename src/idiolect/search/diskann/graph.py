@@ -1,6 +1,6 @@
 """DiskANN's graph in memory: build, search, insert, delete, merge, save and open.
 
-Rows keep their numbers for as long as they live, so a number can stand for an item elsewhere; the
+Rows mask their numbers for as long as they live, so a number can stand for an item elsewhere; the
 numbers of deleted rows are given out again after a merge. One thread writes at a time (others
 wait); searches need no lock and see the graph before or after a write, or between two rows of it.
 """
@@ -15,29 +15,28 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from idiolect.errors import ConfigError, InputError
-from idiolect.search.diskann.build import BuildPlan, connect, construct
-from idiolect.search.diskann.filtered import search_kept
+from idiolect.search.diskann.build import BuildConfig, build_graph, insert_points
+from idiolect.search.diskann.consolidate import consolidate
+from idiolect.search.diskann.filtered_search import search_masked
 from idiolect.search.diskann.graph_file import read_rows, write_rows
 from idiolect.search.diskann.graph_rows import (
     GraphRows,
-    check_labels,
     check_mask,
     check_vectors,
     metric_name,
 )
-from idiolect.search.diskann.graph_search import scan, search_graph
+from idiolect.search.diskann.graph_search import brute_force, search_graph
 from idiolect.search.diskann.metric import METRICS, Metric
-from idiolect.search.diskann.queries import blank, prepare, share
-from idiolect.search.diskann.threads import Crew
-from idiolect.search.diskann.update import repaired
+from idiolect.search.diskann.queries import empty_results, prepare_queries, run_in_parallel
+from idiolect.search.diskann.thread_pool import ThreadPool
 
 __all__ = ["Graph"]
 
 _ALPHA = 1.2
-_WIDTH = 128
-"""Finds 99 of 100 neighbours among 10,000 product titles for real, short queries; 64 finds 98.7."""
-_SCAN = 4
-"""What an exact score costs, in looks at a code."""
+_LIST_SIZE = 128
+"""Recall 0.99 on 10,000 product titles with real, short queries; 64 has 0.987."""
+_RERANK_COST = 4
+"""Cost of an exact score, relative to an estimate from codes."""
 
 
 class Graph:
@@ -48,11 +47,9 @@ class Graph:
         >>> ids, scores = graph.search(queries, 10)         # int64 and float32, (q, 10)
     """
 
-    def __init__(self, rows: GraphRows, *, width: int, seed: int, free: NDArray[np.int64]) -> None:
+    def __init__(self, rows: GraphRows, *, list_size: int, seed: int) -> None:
         self._rows = rows
-        self._plan = BuildPlan(width, _ALPHA, seed)
-        self._free = free
-        self._buried = int(rows.count - len(free) - rows.alive.sum())
+        self._config = BuildConfig(list_size, _ALPHA, seed)
         self._lock = threading.RLock()
 
     @classmethod
@@ -62,74 +59,72 @@ class Graph:
         *,
         metric: Metric = "cosine",
         degree: int = 64,
-        width: int = 100,
+        list_size: int = 100,
         seed: int = 0,
-        labels: ArrayLike | None = None,
         threads: int | None = None,
     ) -> Graph:
         """Build the graph of vectors; row `i` is vector `i`.
 
         Args:
             vectors: float32 (n, dimension), n from 0 on; copied.
-            metric: What nearest means.
-            degree: Edges of a row, 4 bytes each; more are faster at high recall.
-            width: GraphRows kept in view while a new one looks for neighbours: more is slower to
-                build and better.
-            seed: Of the order in which rows are placed. The same seed gives the same graph.
-            labels: int (n,): a small number from 0 on for each row, -1 for none. The rows of a
-                label stay connected among themselves, so that `search` can look only there.
-            threads: How many to use, all processors by default; the graph does not depend on it.
+            metric: Cosine, inner product or Euclidean distance.
+            degree: Edges per row, 4 bytes each (R in the paper); more are faster at high recall.
+            list_size: Size of the search list while building (L in the paper); larger is slower to
+                build and has better recall.
+            seed: Seed of the insertion order. The same seed builds the same graph.
+            threads: Number of threads, all processors by default; the graph does not depend on it.
 
         Raises:
-            InputError: labels that do not fit, or vectors of a wrong shape, not finite, or zero
-                under cosine.
-            ConfigError: an unknown metric, or a degree or width that makes no sense.
+            InputError: vectors of a wrong shape, not finite, or zero under cosine.
+            ConfigError: an unknown metric, or a degree or list_size that makes no sense.
         """
         if metric not in METRICS:
             raise ConfigError(f"unknown metric {metric!r}", hint=f"one of {', '.join(METRICS)}")
-        if degree < 2 or width < 2:
-            raise ConfigError(f"degree {degree}, width {width}", hint="both must be 2 or more")
+        if degree < 2 or list_size < 2:
+            raise ConfigError(
+                f"degree {degree}, list_size {list_size}", hint="both must be 2 or more"
+            )
         given = np.asarray(vectors, np.float32)
-        marked = None if labels is None else check_labels(labels, len(given))
-        rows = GraphRows.of(given, METRICS[metric], degree, marked)
-        graph = cls(rows, width=width, seed=seed, free=np.empty(0, np.int64))
+        rows = GraphRows.of(given, METRICS[metric], degree)
+        graph = cls(rows, list_size=list_size, seed=seed)
         if rows.count:
-            with Crew(threads) as crew:
-                construct(rows, graph._plan, crew)
+            with ThreadPool(threads) as pool:
+                build_graph(rows, graph._config, pool)
         return graph
 
     def __len__(self) -> int:
         """Count the rows that can be found."""
-        return self._rows.count - len(self._free) - self._buried
+        rows = self._rows
+        return rows.count - len(rows.free) - rows.deleted
 
     @property
     def rows(self) -> int:
-        """Row numbers given out so far, those of deleted rows included: the length of a mask."""
+        """Number of rows, including deleted ones: the length of a mask."""
         return self._rows.count
 
     @property
     def dimension(self) -> int:
-        """Numbers in a vector."""
+        """Dimensions of a vector."""
         return self._rows.dimension
 
     @property
     def metric(self) -> Metric:
-        """What nearest means."""
+        """The metric."""
         return metric_name(self._rows.metric)
 
     @property
     def memory(self) -> int:
-        """Bytes the arrays take."""
+        """Size of the arrays in bytes."""
         rows = self._rows
-        arrays = [rows.vectors, rows.side, rows.neighbours, rows.hubs, rows.alive]
-        if rows.quantiser.bits < 32:
+        arrays = [rows.vectors, rows.norm_terms, rows.neighbours, rows.hubs, rows.alive]
+        if rows.quantizer.bits < 32:
             arrays.append(rows.codes)
         return sum(array.nbytes for array in arrays)
 
     @property
     def deleted(self) -> int:
         """Deleted rows that a merge would take out."""
-        return self._buried
+        return self._rows.deleted
 
     def vectors(self, ids: ArrayLike) -> NDArray[np.float32]:
         """Return vectors (n, dimension) by row; of unit length under cosine."""
@@ -140,21 +135,19 @@ class Graph:
         queries: ArrayLike,
         k: int,
         *,
-        width: int | None = None,
-        keep: NDArray[np.bool_] | None = None,
-        label: int | None = None,
+        list_size: int | None = None,
+        mask: NDArray[np.bool_] | None = None,
         threads: int | None = None,
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Find the nearest rows of each query.
 
         Args:
             queries: float32 (q, dimension), or (dimension,) for one.
-            k: How many to find.
-            width: Candidates kept in view, at least `k`: more is slower and finds more. By default
-                128 or twice `k`.
-            keep: bool (rows,): only these rows may be found.
-            label: Only rows built or inserted with this label may be found.
-            threads: How many answer a batch, all processors by default.
+            k: Number of results.
+            list_size: Size of the search list, at least `k`; larger is slower and has better
+                recall. 128 or twice `k` by default.
+            mask: bool (rows,); only these rows can be found.
+            threads: Number of threads for a batch, all processors by default.
 
         Returns:
             ids int64 (q, k), nearest first, -1 where fewer than `k` rows can be found; scores
@@ -163,32 +156,23 @@ class Graph:
 
         Raises:
             InputError: queries of another dimension, not finite or zero under cosine, a mask of
-                another length, or a `k` or `width` below one.
+                another length, or a `k` or `list_size` below one.
         """
         rows = self._rows
-        if k < 1 or (width is not None and width < 1):
-            raise InputError(f"k is {k} and width {width}", hint="both must be 1 or more")
-        prepared = prepare(queries, rows.metric, rows.dimension)
-        ids, scores = blank(len(prepared), k)
+        if k < 1 or (list_size is not None and list_size < 1):
+            raise InputError(f"k is {k} and list_size {list_size}", hint="both must be 1 or more")
+        prepared = prepare_queries(queries, rows.metric, rows.dimension)
+        ids, scores = empty_results(len(prepared), k)
         if rows.entry < 0:
             return ids, scores
-        wide = max(k, width or max(_WIDTH, 2 * k))
-        walk = keep is None and not self._buried
-        if label is not None and not (walk and _many(rows, label, wide)):
-            keep, label, walk = _masked(rows, label, keep), None, False
-        if walk:
-            _search_all(rows, label, prepared, wide, ids, scores, threads)
+        wide = max(k, list_size or max(_LIST_SIZE, 2 * k))
+        if mask is None and not rows.deleted:
+            _search_all(rows, prepared, wide, ids, scores, threads)
         else:
-            _search_kept(rows, keep, prepared, wide, ids, scores, threads)
+            _search_kept(rows, mask, prepared, wide, ids, scores, threads)
         return ids, scores
 
-    def insert(
-        self,
-        vectors: ArrayLike,
-        *,
-        labels: ArrayLike | None = None,
-        threads: int | None = None,
-    ) -> NDArray[np.int64]:
+    def insert(self, vectors: ArrayLike, *, threads: int | None = None) -> NDArray[np.int64]:
         """Add vectors (n, dimension); returns their row numbers, int64 (n,).
 
         Numbers of rows that were deleted and merged are given out again, smallest first, then new
@@ -201,27 +185,17 @@ class Graph:
         with self._lock:
             rows = self._rows
             check_vectors(given, rows.metric, rows.dimension)
-            marked = np.full(len(given), -1, np.int32)
-            if labels is not None:
-                marked = check_labels(labels, len(given))
-                if rows.count and not len(rows.labels):
-                    raise InputError("the graph was built without labels", hint="build it anew")
-            reused = self._free[: len(given)]
-            fresh = np.arange(rows.count, rows.count + len(given) - len(reused))
-            places = np.concatenate([reused, fresh]).astype(np.int64)
+            reused = rows.free[: len(given)]
+            unvisited = np.arange(rows.count, rows.count + len(given) - len(reused))
+            places = np.concatenate([reused, unvisited]).astype(np.int64)
             if not len(places):
                 return places
-            count = rows.count + len(fresh)
-            placed = len(self) + self._buried
-            rows = rows.grown(count)
-            rows.put(places, given, count)
-            if labels is not None and not len(rows.labels):
-                rows.labels = np.full(len(rows.alive), -1, np.int32)
-            if len(rows.labels):
-                rows.labels[places] = marked
-                rows.find_starts()
+            placed = rows.count - len(rows.free)
+            count = rows.count + len(unvisited)
+            rows = rows.with_capacity(count)
+            rows.write(places, given, count)
+            rows.free = rows.free[len(reused) :]
             self._place(rows, places, placed, threads)
-            self._free = self._free[len(reused) :]
             self._rows = rows
             return places
 
@@ -231,8 +205,8 @@ class Graph:
         """Give rows their neighbours."""
         if not placed:
             rows.entry, places, placed = int(places[0]), places[1:], 1
-        with Crew(threads) as crew:
-            connect(rows, places, placed, self._plan, crew)
+        with ThreadPool(threads) as pool:
+            insert_points(rows, places, placed, self._config, pool)
 
     def delete(self, ids: ArrayLike) -> None:
         """Delete rows: from now on nothing finds them. `merge` closes the holes.
@@ -247,22 +221,20 @@ class Graph:
             known = inside & rows.alive[np.where(inside, wanted, 0)] if rows.count else inside
             if not known.all():
                 raise InputError(f"there is no row {wanted[~known][0]}", hint="it may be deleted")
+            rows.deleted += len(wanted)
             rows.alive[wanted] = False
-            self._buried += len(wanted)
 
     def merge(self, *, threads: int | None = None) -> None:
         """Take deleted rows out of the graph; their numbers become free.
 
-        May run in a thread of its own: searches go on, writers wait.
+        May run in its own thread: searches continue, writers wait.
         """
         with self._lock:
-            if not self._buried:
-                return
             rows = self._rows
-            with Crew(threads) as crew:
-                self._rows = repaired(rows, self._plan, crew)
-            self._free = np.flatnonzero(~rows.alive[: rows.count])
-            self._buried = 0
+            if not rows.deleted:
+                return
+            with ThreadPool(threads) as pool:
+                self._rows = consolidate(rows, self._config, pool)
 
     def snapshot(self) -> GraphRows:
         """Return the arrays as they are now, which later writes may change; for other forms."""
@@ -275,8 +247,8 @@ class Graph:
             InputError: the file cannot be written.
         """
         with self._lock:
-            facts = {"width": self._plan.width, "seed": self._plan.seed}
-            write_rows(path, self._rows, self._free, facts)
+            facts = {"width": self._config.list_size, "seed": self._config.seed}
+            write_rows(path, self._rows, facts)
 
     @classmethod
     def open(cls, path: str | Path, *, verify: bool = True) -> Graph:
@@ -292,82 +264,61 @@ class Graph:
         Raises:
             CheckpointError: the file is missing, damaged, or no graph.
         """
-        rows, free, facts = read_rows(path, verify=verify)
-        return cls(rows, width=facts["width"], seed=facts["seed"], free=free)
+        rows, facts = read_rows(path, verify=verify)
+        return cls(rows, list_size=facts["width"], seed=facts["seed"])
 
 
 def _search_all(
     rows: GraphRows,
-    label: int | None,
     queries: NDArray[np.float32],
-    width: int,
+    list_size: int,
     ids: NDArray[np.int64],
     scores: NDArray[np.float32],
     threads: int | None,
 ) -> None:
-    """Walk the graph, or the part of it that has a label."""
-    entry, wanted = rows.entry, np.int32(-1)
-    if label is not None:
-        entry, wanted = int(rows.starts[label]), np.int32(label)
+    """Answer queries by greedy search in the whole graph."""
 
     def task(part: slice) -> None:
-        seen = rows.marks.take()
+        visited = rows.visited_sets.acquire()
         search_graph(
-            *rows.steering, rows.metric, rows.neighbours, rows.hubs, rows.labels, wanted, entry,
-            queries[part], width, seen, ids[part], scores[part],
+            *rows.kernel_arrays, rows.metric, rows.neighbours, rows.hubs, rows.entry,
+            queries[part], list_size, visited, ids[part], scores[part],
         )  # fmt: skip
-        rows.marks.give(seen)
+        rows.visited_sets.release(visited)
 
-    share(task, len(queries), threads)
+    run_in_parallel(task, len(queries), threads)
 
 
 def _search_kept(
     rows: GraphRows,
-    keep: NDArray[np.bool_] | None,
+    mask: NDArray[np.bool_] | None,
     queries: NDArray[np.float32],
-    width: int,
+    list_size: int,
     ids: NDArray[np.int64],
     scores: NDArray[np.float32],
     threads: int | None,
 ) -> None:
-    """Walk the graph where that is cheaper, look at every kept row where it is not."""
-    keep = check_mask(keep, rows.alive[: rows.count])
-    kept = int(np.count_nonzero(keep))
+    """Answer queries by greedy search, or exactly from every row of the mask if that is cheaper."""
+    mask = check_mask(mask, rows.alive[: rows.count])
+    kept = int(np.count_nonzero(mask))
     if not kept:
         return
-    effort = min(_SCAN * kept, rows.count)
-    walk = width * rows.count // kept * rows.neighbours.shape[1] // 2 < effort
-    chosen = cache(lambda: np.flatnonzero(keep))  # takes longer than a walk, which needs it rarely
+    budget = min(_RERANK_COST * kept, rows.count)
+    walk = list_size * rows.count // kept * rows.neighbours.shape[1] // 2 < budget
+    chosen = cache(lambda: np.flatnonzero(mask))  # takes longer than a walk, which needs it rarely
 
     def task(part: slice) -> None:
         left = np.arange(part.start, part.stop)
         if walk:
-            seen = rows.marks.take()
-            search_kept(
-                *rows.steering, rows.metric, rows.neighbours, rows.hubs, rows.entry, queries[part],
-                width, keep, effort, seen, ids[part], scores[part],
+            visited = rows.visited_sets.acquire()
+            search_masked(
+                *rows.kernel_arrays, rows.metric, rows.neighbours, rows.hubs, rows.entry,
+                queries[part], list_size, mask, budget, visited, ids[part], scores[part],
             )  # fmt: skip
-            rows.marks.give(seen)
+            rows.visited_sets.release(visited)
             left = left[ids[part, 0] == -2]
         for i in left:
             one = slice(i, i + 1)
-            scan(rows.vectors, rows.metric, chosen(), queries[one], ids[one], scores[one])
+            brute_force(rows.vectors, rows.metric, chosen(), queries[one], ids[one], scores[one])
 
-    share(task, len(queries), threads)
-
-
-def _many(rows: GraphRows, label: int, width: int) -> bool:
-    """Whether a label has so many rows that walking among them is cheaper than looking at all."""
-    return 0 <= label < len(rows.shares) and bool(
-        _SCAN * rows.shares[label] > width * rows.neighbours.shape[1] // 2
-    )
-
-
-def _masked(rows: GraphRows, label: int, keep: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
-    """Return the rows with a label, of those a filter keeps."""
-    if not len(rows.labels):
-        raise InputError("the graph was built without labels", hint="give them to Graph.build")
-    if label < 0:
-        raise InputError(f"label {label}", hint="labels are numbers from 0 on")
-    found = rows.labels[: rows.count] == label
-    return found if keep is None else check_mask(keep, found)
+    run_in_parallel(task, len(queries), threads)

@@ -7,22 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from idiolect.errors import CheckpointError
 from idiolect.search.diskann.array_file import ArrayFile, write_arrays
-from idiolect.search.diskann.codes import Quantiser
 from idiolect.search.diskann.graph_rows import GraphRows
+from idiolect.search.diskann.scalar_quantizer import ScalarQuantizer
 
 __all__ = ["read_rows", "write_rows"]
 
-_KIND, _VERSION = "graph", 2  # before 2 there were no labels
+_KIND, _VERSION = "graph", 2
+"""Files of version 2 may hold an array of labels; nothing uses them, so they are not read."""
 
 
-def write_rows(
-    path: str | Path, rows: GraphRows, free: NDArray[np.int64], facts: Mapping[str, Any]
-) -> None:
-    """Write rows, the free ones among them, and facts.
+def write_rows(path: str | Path, rows: GraphRows, facts: Mapping[str, Any]) -> None:
+    """Write rows and facts.
 
     Raises:
         InputError: the file cannot be written.
@@ -34,27 +32,24 @@ def write_rows(
         "dimension": rows.dimension,
         "entry": rows.entry,
         "fitted": rows.fitted,
-        "bits": rows.quantiser.bits,
+        "bits": rows.quantizer.bits,
     }
     arrays = {
         "vectors": rows.vectors[:count],
         "neighbours": rows.neighbours[:count],
         "hubs": rows.hubs[:count],
-        "side": rows.side[:count],
-        "labels": rows.labels[:count],
+        "side": rows.norm_terms[:count],
         "alive": rows.alive[:count],
-        "free": free,
-        "low": rows.quantiser.low,
-        "step": rows.quantiser.step,
+        "free": rows.free,
+        "low": rows.quantizer.low,
+        "step": rows.quantizer.step,
     }
-    if rows.quantiser.bits < 32:
+    if rows.quantizer.bits < 32:
         arrays["codes"] = rows.codes[:count]
     write_arrays(path, _KIND, _VERSION, facts, arrays)
 
 
-def read_rows(
-    path: str | Path, *, verify: bool
-) -> tuple[GraphRows, NDArray[np.int64], dict[str, Any]]:
+def read_rows(path: str | Path, *, verify: bool) -> tuple[GraphRows, dict[str, Any]]:
     """Return what `write_rows` wrote.
 
     Raises:
@@ -64,23 +59,24 @@ def read_rows(
     if verify:
         file.verify()
     facts, vectors = file.facts, file.array("vectors")
+    alive, free = file.array("alive"), file.array("free")
     codes = vectors.view(np.uint8) if facts["bits"] == 32 else file.array("codes")
     rows = GraphRows(
         metric=facts["metric"],
         dimension=facts["dimension"],
-        quantiser=Quantiser(facts["bits"], file.array("low"), file.array("step")),
+        quantizer=ScalarQuantizer(facts["bits"], file.array("low"), file.array("step")),
         vectors=vectors,
         codes=codes,
-        side=file.array("side"),
+        norm_terms=file.array("side"),
         neighbours=file.array("neighbours"),
         hubs=file.array("hubs"),
-        labels=file.array("labels") if "labels" in file else np.empty(0, np.int32),
-        alive=file.array("alive"),
+        alive=alive,
         count=len(vectors),
         entry=facts["entry"],
         fitted=facts["fitted"],
+        free=free,
+        deleted=int(len(vectors) - len(free) - alive.sum()),
     )
-    rows.find_starts()
     if verify:
         for name in ("neighbours", "hubs"):
             edges = file.array(name)
@@ -89,4 +85,4 @@ def read_rows(
                     f"{path} is damaged: its {name} lead to rows that do not exist",
                     hint="build it again, or restore it from a copy",
                 )
-    return rows, file.array("free"), facts
+    return rows, facts

@@ -1,16 +1,15 @@
-"""The arrays of a graph: one row for each vector, with room to grow.
+"""The arrays of a graph: one row for each vector, with capacity to grow.
 
-| array        | shape                     | what                                                |
-|--------------|---------------------------|-----------------------------------------------------|
-| `vectors`    | (room, padded dimension)  | float32; of unit length under cosine                |
-| `codes`      | (room, 64 · lines)        | uint8; short codes that steer the search            |
-| `side`       | (room,), empty for cosine | float32; `-|x|²/2` of `x` as encoded                |
-| `neighbours` | (room, degree)            | int32; the unused end of a row is -1                |
-| `hubs`       | (room, degree)            | int32; more edges, for inner products alone         |
-| `labels`     | (room,), or empty         | int32; one for a row, -1 for none                   |
-| `alive`      | (room,)                   | False for deleted rows and for room not yet used    |
+| array        | shape                         | content                                     |
+|--------------|-------------------------------|---------------------------------------------|
+| `vectors`    | (capacity, padded dimension)  | float32; of unit length under cosine        |
+| `codes`      | (capacity, 64 · lines)        | uint8; short codes that guide the search    |
+| `norm_terms` | (capacity,), empty for cosine | float32; `-|x|²/2` of `x` as encoded        |
+| `neighbours` | (capacity, degree)            | int32; the unused end of a row is -1        |
+| `hubs`       | (capacity, degree)            | int32; more edges, for inner products only  |
+| `alive`      | (capacity,)                   | False for deleted and for unused rows       |
 
-A search ranks by `query · x + weight · side[x]`: with a weight of one that is the order of
+A search ranks by `query · x + weight · norm_terms[x]`: with a weight of one that is the order of
 Euclidean distances, with zero that of inner products.
 """
 
@@ -20,22 +19,21 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from idiolect.errors import InputError
-from idiolect.search.diskann.codes import Quantiser, aligned
 from idiolect.search.diskann.metric import METRICS, Metric
-from idiolect.search.diskann.threads import Marks
+from idiolect.search.diskann.scalar_quantizer import ScalarQuantizer, aligned_zeros
+from idiolect.search.diskann.thread_pool import VisitedSets
 
 __all__ = [
     "GraphRows",
-    "check_labels",
     "check_mask",
     "check_shape",
     "check_vectors",
+    "invalid_vector",
     "metric_name",
     "padded_width",
-    "unfit",
 ]
 
 _Floats = NDArray[np.float32]
@@ -54,7 +52,7 @@ def padded_width(dimension: int) -> int:
 
 
 def check_shape(vectors: NDArray[np.float32], dimension: int | None) -> None:
-    """Refuse arrays that are not vectors (n, dimension).
+    """Reject arrays that are not vectors (n, dimension).
 
     Raises:
         InputError: another number of axes, or another dimension.
@@ -71,7 +69,7 @@ def check_shape(vectors: NDArray[np.float32], dimension: int | None) -> None:
 
 
 def check_vectors(vectors: NDArray[np.float32], metric: int, dimension: int | None) -> None:
-    """Refuse vectors that cannot be indexed.
+    """Reject vectors that cannot be indexed.
 
     Raises:
         InputError: another dimension, values that are not finite, or zeros under cosine.
@@ -84,11 +82,11 @@ def check_vectors(vectors: NDArray[np.float32], metric: int, dimension: int | No
         bad |= squares == 0
     if bad.any():
         row = int(bad.argmax())
-        raise unfit(row, zero=bool(squares[row] == 0))
+        raise invalid_vector(row, zero=bool(squares[row] == 0))
 
 
-def unfit(row: int, *, zero: bool) -> InputError:
-    """Return what is wrong with a vector, which is zero or else not finite or too large."""
+def invalid_vector(row: int, *, zero: bool) -> InputError:
+    """Return the error for a vector that is zero, or else not finite or too large."""
     if zero:
         return InputError(
             f"vector {row} is zero, which has no direction", hint="leave it out, or use metric l2"
@@ -99,40 +97,20 @@ def unfit(row: int, *, zero: bool) -> InputError:
     )
 
 
-def check_labels(labels: ArrayLike, count: int) -> NDArray[np.int32]:
-    """Return one label for each of `count` rows.
-
-    Raises:
-        InputError: another number of labels, or labels below -1 or above 2^24.
-    """
-    array = np.asarray(labels)
-    if array.shape != (count,) or not np.issubdtype(array.dtype, np.integer):
-        raise InputError(
-            f"labels are {array.dtype} of shape {array.shape}",
-            hint=f"give integers of shape ({count},)",
-        )
-    if count and (array.min() < -1 or array.max() > 1 << 24):
-        raise InputError(
-            f"labels go from {array.min()} to {array.max()}",
-            hint="number them from 0 on; -1 stands for none",
-        )
-    return array.astype(np.int32)
-
-
-def check_mask(keep: NDArray[np.bool_] | None, alive: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def check_mask(mask: NDArray[np.bool_] | None, alive: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Return the rows that may be found: the living ones that a filter, if there is one, keeps.
 
     Raises:
         InputError: a mask of another type or length.
     """
-    if keep is None:
+    if mask is None:
         return alive
-    if keep.dtype != np.bool_ or keep.shape != alive.shape:
+    if mask.dtype != np.bool_ or mask.shape != alive.shape:
         raise InputError(
-            f"the mask is {keep.dtype} of shape {keep.shape}",
+            f"the mask is {mask.dtype} of shape {mask.shape}",
             hint=f"give bool of shape {alive.shape}",
         )
-    return keep & alive
+    return mask & alive
 
 
 def metric_name(metric: int) -> Metric:
@@ -144,43 +122,36 @@ def metric_name(metric: int) -> Metric:
 class GraphRows:
     """Vectors and what is derived from them.
 
-    Not for several writers at once; a search goes on undisturbed with the arrays it began with.
+    One writer at a time; a search keeps the arrays it started with.
     """
 
     metric: int
     dimension: int
-    quantiser: Quantiser
+    quantizer: ScalarQuantizer
     vectors: NDArray[np.float32]
     codes: NDArray[np.uint8]
-    side: NDArray[np.float32]
+    norm_terms: NDArray[np.float32]
     neighbours: NDArray[np.int32]
     hubs: NDArray[np.int32]
-    labels: NDArray[np.int32]
     alive: NDArray[np.bool_]
     count: int
-    """Rows in use, deleted ones among them; the others are room."""
+    """Rows in use, deleted ones among them; the others are capacity."""
     entry: int
-    """Where searches begin: the row nearest to the mean."""
+    """Entry point of searches: the row nearest to the mean."""
     fitted: int
-    """Rows there were when the code was chosen."""
-    starts: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
-    """By label: where to begin a search among its rows, -1 where it has none."""
-    shares: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
-    """By label: how many rows have it."""
+    """Number of rows when the quantizer was fitted."""
+    free: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    """Row numbers freed by a merge, ascending; the next new rows get them."""
+    deleted: int = 0
+    """Number of deleted rows that are still in the graph."""
 
     @cached_property
-    def marks(self) -> Marks:
-        """For the searches in these arrays."""
-        return Marks(len(self.alive))
+    def visited_sets(self) -> VisitedSets:
+        """Visited sets of searches in these arrays."""
+        return VisitedSets(len(self.alive))
 
     @classmethod
-    def of(
-        cls,
-        vectors: NDArray[np.float32],
-        metric: int,
-        degree: int,
-        labels: NDArray[np.int32] | None,
-    ) -> GraphRows:
+    def of(cls, vectors: NDArray[np.float32], metric: int, degree: int) -> GraphRows:
         """Lay out vectors (n, dimension) as rows without neighbours.
 
         Raises:
@@ -193,40 +164,26 @@ class GraphRows:
         empty = cls(
             metric=metric,
             dimension=dimension,
-            quantiser=Quantiser.fit(np.empty((0, width), np.float32), 32),
-            vectors=aligned(0, width, np.float32),
-            codes=aligned(0, 4 * width, np.uint8),
-            side=np.empty(0, np.float32),
+            quantizer=ScalarQuantizer.fit(np.empty((0, width), np.float32), 32),
+            vectors=aligned_zeros(0, width, np.float32),
+            codes=aligned_zeros(0, 4 * width, np.uint8),
+            norm_terms=np.empty(0, np.float32),
             neighbours=np.empty((0, degree - hubs), np.int32),
             hubs=np.empty((0, hubs), np.int32),
-            labels=np.empty(0, np.int32),
             alive=np.empty(0, np.bool_),
             count=0,
             entry=-1,
             fitted=0,
         )
-        rows = empty._with_room(count)
-        rows.put(np.arange(count), vectors, count)
-        rows.entry = rows.centre()
-        if labels is not None:
-            rows.labels = labels.copy()
-            rows.find_starts()
+        rows = empty._reallocated(count)
+        rows.write(np.arange(count), vectors, count)
+        rows.entry = rows.medoid()
         return rows
 
     @property
-    def steering(self) -> tuple[_Floats, NDArray[np.uint8], int, _Floats, _Floats]:
-        """Vectors, codes, the codes' bits and steps, and `side`, as every kernel takes them."""
-        return self.vectors, self.codes, self.quantiser.bits, self.quantiser.step, self.side
-
-    def find_starts(self) -> None:
-        """Note how many rows have each label, and where to begin a search among them."""
-        if not len(self.labels):
-            return
-        living = np.flatnonzero(self.alive[: self.count])
-        living = living[self.labels[living] >= 0]
-        self.shares = np.bincount(self.labels[living])
-        self.starts = np.full(len(self.shares), -1, np.int64)
-        self.starts[self.labels[living][::-1]] = living[::-1]
+    def kernel_arrays(self) -> tuple[_Floats, NDArray[np.uint8], int, _Floats, _Floats]:
+        """Vectors, codes, bits and steps of the codes, and `norm_terms`: arguments of kernels."""
+        return self.vectors, self.codes, self.quantizer.bits, self.quantizer.step, self.norm_terms
 
     def edges(self) -> NDArray[np.int32]:
         """Return neighbours and hubs together (count, degree), the unused end of a row -1."""
@@ -236,18 +193,18 @@ class GraphRows:
         both = np.concatenate([used, self.hubs[: self.count]], axis=1)
         return np.take_along_axis(both, np.argsort(both < 0, axis=1, kind="stable"), 1)
 
-    def _choose_code(self) -> None:
+    def _fit_quantizer(self) -> None:
         """Choose the code by the rows there are, and encode them anew."""
         count = self.fitted = self.count
         sample = self.vectors[: count : -(-count // _SAMPLE)]
-        self.quantiser = Quantiser.choose(sample)
-        if self.quantiser.bits == 32:
+        self.quantizer = ScalarQuantizer.choose(sample)
+        if self.quantizer.bits == 32:
             self.codes = self.vectors.view(np.uint8)
         else:
-            self.codes = aligned(len(self.vectors), self.quantiser.lines * 64, np.uint8)
-        self._put_codes(np.arange(count))
+            self.codes = aligned_zeros(len(self.vectors), self.quantizer.lines * 64, np.uint8)
+        self._encode_rows(np.arange(count))
 
-    def centre(self) -> int:
+    def medoid(self) -> int:
         """Return the living row nearest to the mean of the living, -1 where none lives."""
         living = np.flatnonzero(self.alive[: self.count])
         if not len(living):
@@ -257,7 +214,7 @@ class GraphRows:
         distances = [((self.vectors[piece] - mean) ** 2).sum(1) for piece in pieces]
         return int(living[np.concatenate(distances).argmin()])
 
-    def put(self, places: NDArray[np.int64], vectors: NDArray[np.float32], count: int) -> None:
+    def write(self, places: NDArray[np.int64], vectors: NDArray[np.float32], count: int) -> None:
         """Set the rows at these places, after which `count` are in use.
 
         The code is chosen again when there are several times as many rows as it was chosen by.
@@ -272,58 +229,55 @@ class GraphRows:
         self.alive[places] = True
         self.count = count
         if count > _REFIT * self.fitted:
-            self._choose_code()
+            self._fit_quantizer()
         else:
-            self._put_codes(places)
+            self._encode_rows(places)
 
-    def _put_codes(self, places: NDArray[np.int64]) -> None:
+    def _encode_rows(self, places: NDArray[np.int64]) -> None:
         for start in range(0, len(places), _CHUNK):
             self._encode(places[start : start + _CHUNK])
 
     def _encode(self, places: NDArray[np.int64]) -> None:
         chunk = self.vectors[places]
-        if self.quantiser.bits < 32:
-            self.codes[places] = self.quantiser.encode(chunk)
+        if self.quantizer.bits < 32:
+            self.codes[places] = self.quantizer.encode(chunk)
         if self.metric != METRICS["cosine"]:
-            decoded = self.quantiser.decode(chunk)
-            self.side[places] = -0.5 * np.einsum("ij,ij->i", decoded, decoded)
+            decoded = self.quantizer.decode(chunk)
+            self.norm_terms[places] = -0.5 * np.einsum("ij,ij->i", decoded, decoded)
 
-    def _with_room(self, room: int) -> GraphRows:
+    def _reallocated(self, capacity: int) -> GraphRows:
         """Return a copy in larger arrays."""
         old = len(self.alive)
-        vectors = aligned(room, self.vectors.shape[1], np.float32)
+        vectors = aligned_zeros(capacity, self.vectors.shape[1], np.float32)
         vectors[:old] = self.vectors
         codes = vectors.view(np.uint8)
-        if self.quantiser.bits < 32:
-            codes = aligned(room, self.codes.shape[1], np.uint8)
+        if self.quantizer.bits < 32:
+            codes = aligned_zeros(capacity, self.codes.shape[1], np.uint8)
             codes[:old] = self.codes
-        side = np.zeros(0 if self.metric == METRICS["cosine"] else room, np.float32)
-        side[: len(self.side)] = self.side
-        neighbours = np.full((room, self.neighbours.shape[1]), -1, np.int32)
+        norm_terms = np.zeros(0 if self.metric == METRICS["cosine"] else capacity, np.float32)
+        norm_terms[: len(self.norm_terms)] = self.norm_terms
+        neighbours = np.full((capacity, self.neighbours.shape[1]), -1, np.int32)
         neighbours[:old] = self.neighbours
-        hubs = np.full((room, self.hubs.shape[1]), -1, np.int32)
+        hubs = np.full((capacity, self.hubs.shape[1]), -1, np.int32)
         hubs[:old] = self.hubs
-        labels = np.full(room if len(self.labels) else 0, -1, np.int32)
-        labels[: min(old, len(labels))] = self.labels
-        alive = np.zeros(room, np.bool_)
+        alive = np.zeros(capacity, np.bool_)
         alive[:old] = self.alive
         return replace(
             self,
             vectors=vectors,
             codes=codes,
-            side=side,
+            norm_terms=norm_terms,
             neighbours=neighbours,
             hubs=hubs,
-            labels=labels,
             alive=alive,
         )
 
-    def grown(self, count: int) -> GraphRows:
-        """Return rows with room for `count`: these, or a copy a quarter larger than they are.
+    def with_capacity(self, count: int) -> GraphRows:
+        """Return rows with capacity for `count`: these, or a copy a quarter larger than they are.
 
-        The code is chosen anew in a copy only, so that searches keep the one they began with.
+        The code is chosen anew in a copy only, so that searches mask the one they began with.
         """
         refit = count > _REFIT * self.fitted
         if count <= len(self.alive) and not refit:
             return self
-        return self._with_room(max(count, len(self.alive) * 5 // 4))
+        return self._reallocated(max(count, len(self.alive) * 5 // 4))

@@ -20,8 +20,8 @@ from numba.extending import intrinsic
 
 __all__ = [
     "dot",
-    "dot_bytes",
-    "dot_nibbles",
+    "dot_int4",
+    "dot_int8",
     "popcount",
     "prefetch",
     "squared_distance",
@@ -99,10 +99,10 @@ def _accumulate(
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def dot_nibbles(typing: Any, codes: Any, query: Any, lines: Any) -> Any:
+def dot_int4(typing: Any, codes: Any, query: Any, lines: Any) -> Any:
     """Multiply a row of 4-bit codes by a query of 8-bit integers.
 
-    `dot_nibbles(codes, query, lines)` takes the addresses of `lines` lines of codes and of
+    `dot_int4(codes, query, lines)` takes the addresses of `lines` lines of codes and of
     `2 * lines` lines of signed bytes, and returns the sum as an int32.
     """
 
@@ -129,7 +129,7 @@ def dot_nibbles(typing: Any, codes: Any, query: Any, lines: Any) -> Any:
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def dot_bytes(typing: Any, codes: Any, query: Any, lines: Any) -> Any:
+def dot_int8(typing: Any, codes: Any, query: Any, lines: Any) -> Any:
     """Multiply a row of 8-bit codes by a query: unsigned by signed bytes, summed as an int32."""
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:

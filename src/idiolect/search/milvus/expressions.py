@@ -12,7 +12,7 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
-from idiolect.search.filters import Condition, Either, Every, Filter, Not, Scalar
+from idiolect.search.filters import And, Condition, Filter, Not, Or, Scalar
 from idiolect.search.store.metadata_index import scalars
 
 if TYPE_CHECKING:
@@ -31,9 +31,9 @@ def quote(value: Scalar) -> str:
 def expression(node: Filter) -> str:
     """Return the Milvus expression that is true for the items that match a filter."""
     match node:
-        case Every(parts):
+        case And(parts):
             return f"({' and '.join(map(expression, parts))})" if parts else "(key >= '')"
-        case Either(parts):
+        case Or(parts):
             return f"({' or '.join(map(expression, parts))})"
         case Not(part):
             return _complement(part)
@@ -56,9 +56,9 @@ def expression(node: Filter) -> str:
 def _complement(node: Filter) -> str:
     """Return the expression of the complement of a filter; only conditions are negated."""
     match node:
-        case Every(parts):
+        case And(parts):
             return f"({' or '.join(map(_complement, parts))})" if parts else "(key < '')"
-        case Either(parts):
+        case Or(parts):
             return f"({' and '.join(map(_complement, parts))})"
         case Not(part):
             return expression(part)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from idiolect.errors import InputError
-from idiolect.search.filters import Condition, Either, Every, Filter, Not, Scalar, conditions
+from idiolect.search.filters import And, Condition, Filter, Not, Or, Scalar, conditions
 
 if TYPE_CHECKING:
     import sqlite3
@@ -109,7 +109,7 @@ class MetadataIndex:
         match node:
             case Condition():
                 return self._match_condition(node)
-            case Every(parts):
+            case And(parts):
                 excluded = [part.part for part in parts if isinstance(part, Not)]
                 found = [self._match(part) for part in parts if not isinstance(part, Not)]
                 found.sort(key=len)
@@ -119,7 +119,7 @@ class MetadataIndex:
                 for part in excluded:
                     matched = np.setdiff1d(matched, self._match(part), assume_unique=True)
                 return matched
-            case Either(parts):
+            case Or(parts):
                 return np.unique(np.concatenate([self._match(part) for part in parts]))
             case Not(part):
                 return np.setdiff1d(self._all(), self._match(part), assume_unique=True)

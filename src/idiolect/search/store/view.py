@@ -195,7 +195,7 @@ class View:
             if chosen is None and self._graph_is_current:
                 keep = None
             if keep is None or keep.any():
-                ids, scores = self.segment.graph.search(query[None], k, keep=keep)
+                ids, scores = self.segment.graph.search(query[None], k, mask=keep)
                 valid = ids[0] >= 0
                 rows = self.segment.rows[ids[0][valid]]
                 found += zip(rows.tolist(), scores[0][valid].tolist(), strict=True)

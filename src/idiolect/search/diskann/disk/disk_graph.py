@@ -10,27 +10,27 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from idiolect.errors import CheckpointError, ConfigError, InputError
-from idiolect.search.diskann.array_file import ArrayFile, Streamed, write_arrays
-from idiolect.search.diskann.codes import aligned
+from idiolect.search.diskann.array_file import ArrayFile, StreamedArray, write_arrays
 from idiolect.search.diskann.disk.page_search import search_pages
-from idiolect.search.diskann.disk.pages import PageLayout, lay_out
+from idiolect.search.diskann.disk.pages import PageLayout, build_pages
 from idiolect.search.diskann.graph import Graph
 from idiolect.search.diskann.graph_rows import check_mask, metric_name, padded_width
 from idiolect.search.diskann.metric import METRICS, Metric
-from idiolect.search.diskann.product import ProductCodes
-from idiolect.search.diskann.queries import blank, prepare, share
-from idiolect.search.diskann.signs import SignCodes
-from idiolect.search.diskann.threads import Crew, Marks
+from idiolect.search.diskann.product_codes import ProductCodes
+from idiolect.search.diskann.queries import empty_results, prepare_queries, run_in_parallel
+from idiolect.search.diskann.scalar_quantizer import aligned_zeros
+from idiolect.search.diskann.sign_codes import SignCodes
+from idiolect.search.diskann.thread_pool import ThreadPool, VisitedSets
 
 __all__ = ["DiskCodes", "DiskGraph"]
 
 DiskCodes = Literal["products", "signs"]
-"""What is held in memory: a byte for four dimensions, or a bit for each and two numbers."""
+"""Codes in memory: one byte per four dimensions, or one bit per dimension and two numbers."""
 
 _KIND, _VERSION = "disk graph", 1
-_WIDTH = 128
-_SCAN = 100
-"""What reading a page costs, in looks at a code."""
+_LIST_SIZE = 128
+_PAGE_COST = 100
+"""Cost of reading a page, relative to an estimate from codes."""
 
 
 class DiskGraph:
@@ -57,7 +57,7 @@ class DiskGraph:
         self._facts = self._load("facts", np.float32, 2)
         self._flips = self._load("flips", np.float32, 2)
         self._descriptor = os.open(path, os.O_RDONLY)
-        self._marks = Marks(len(self._alive))
+        self._visited_sets = VisitedSets(len(self._alive))
 
     def _load(self, name: str, dtype: Any, axes: int) -> NDArray[Any]:
         """Copy an array into memory; it is empty where the file was written with other codes."""
@@ -85,7 +85,7 @@ class DiskGraph:
 
         Args:
             path: The file.
-            source: A graph, whose rows keep their numbers; or vectors.
+            source: A graph, whose rows mask their numbers; or vectors.
             codes: What a search holds in memory.
             metric: What nearest means, for vectors.
             seed: For vectors, and for learning the codes.
@@ -101,18 +101,20 @@ class DiskGraph:
             source = Graph.build(source, metric=metric, seed=seed, threads=threads)
         rows = source.snapshot()
         used = rows.vectors[: rows.count]
-        arrays: dict[str, NDArray[Any] | Streamed] = {"alive": rows.alive[: rows.count]}
-        with Crew(threads) as crew:
+        arrays: dict[str, NDArray[Any] | StreamedArray] = {"alive": rows.alive[: rows.count]}
+        with ThreadPool(threads) as pool:
             if codes == "products":
-                learnt = ProductCodes.of(used, rows.dimension, seed, crew)
+                learnt = ProductCodes.of(used, rows.dimension, seed, pool)
                 arrays |= {"products": learnt.codes, "centres": learnt.centres}
             else:
-                signs = SignCodes.of(used, rows.dimension, rows.metric, seed, crew)
+                signs = SignCodes.of(used, rows.dimension, rows.metric, seed, pool)
                 arrays |= {"signs": signs.codes, "facts": signs.facts, "flips": signs.flips}
         neighbours = rows.edges()
         layout = PageLayout(rows.vectors.shape[1], neighbours.shape[1])
         shape = (layout.pages(rows.count), layout.page)
-        arrays["pages"] = Streamed(np.dtype(np.uint8), shape, lay_out(rows, neighbours, layout))
+        arrays["pages"] = StreamedArray(
+            np.dtype(np.uint8), shape, build_pages(rows, neighbours, layout)
+        )
         facts = {
             "metric": rows.metric,
             "dimension": rows.dimension,
@@ -134,7 +136,7 @@ class DiskGraph:
             CheckpointError: the file is missing, damaged, or something else.
         """
         file = ArrayFile(path, _KIND, _VERSION)
-        file.verify(leave_out=() if verify else ("pages",))
+        file.verify(exclude=() if verify else ("pages",))
         return cls(Path(path), file)
 
     def __len__(self) -> int:
@@ -167,9 +169,9 @@ class DiskGraph:
         queries: ArrayLike,
         k: int,
         *,
-        width: int | None = None,
-        beam: int = 4,
-        keep: NDArray[np.bool_] | None = None,
+        list_size: int | None = None,
+        beam_width: int = 4,
+        mask: NDArray[np.bool_] | None = None,
         threads: int | None = None,
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Find the nearest rows of each query; see `Graph.search`.
@@ -177,10 +179,10 @@ class DiskGraph:
         Args:
             queries: float32 (q, dimension), or (dimension,) for one.
             k: How many to find.
-            width: Candidates kept in view, about the pages a query reads; 128 or twice `k` by
+            list_size: Size of the search list, about the pages a query reads; 128 or twice `k` by
                 default.
-            beam: Pages read at once.
-            keep: bool (rows,): only these rows may be found.
+            beam_width: Pages read at once (W in the paper).
+            mask: bool (rows,); only these rows can be found.
             threads: How many answer a batch, all processors by default.
 
         Returns:
@@ -190,19 +192,22 @@ class DiskGraph:
             InputError: as in `Graph.search`.
             CheckpointError: a page is damaged.
         """
-        if k < 1 or beam < 1 or (width is not None and width < 1):
-            raise InputError(f"k {k}, beam {beam}, width {width}", hint="all must be 1 or more")
-        prepared = prepare(queries, self._metric, self._dimension)
-        ids, scores = blank(len(prepared), k)
-        wide = max(k, width or max(_WIDTH, 2 * k))
-        allowed = check_mask(keep, self._alive)
+        if k < 1 or beam_width < 1 or (list_size is not None and list_size < 1):
+            raise InputError(
+                f"k {k}, beam_width {beam_width}, list_size {list_size}",
+                hint="all must be 1 or more",
+            )
+        prepared = prepare_queries(queries, self._metric, self._dimension)
+        ids, scores = empty_results(len(prepared), k)
+        wide = max(k, list_size or max(_LIST_SIZE, 2 * k))
+        allowed = check_mask(mask, self._alive)
         kept = int(np.count_nonzero(allowed))
         if not kept:
             return ids, scores
         seeds, follow = np.array([self._entry]), True
         if kept < len(allowed):
             wider = wide * len(allowed) // kept
-            if kept < wider * _SCAN:
+            if kept < wider * _PAGE_COST:
                 seeds, follow = np.flatnonzero(allowed), False
             else:
                 wide = wider
@@ -211,31 +216,32 @@ class DiskGraph:
 
         def task(part: slice) -> None:
             self._answer(
-                prepared[part], wide, beam, seeds, follow, allowed, ids[part], scores[part]
+                prepared[part], wide, beam_width, seeds, follow, allowed, ids[part], scores[part]
             )
 
-        share(task, len(prepared), threads)
+        run_in_parallel(task, len(prepared), threads)
         return ids, scores
 
     def _answer(
         self,
         queries: NDArray[np.float32],
-        width: int,
-        beam: int,
+        list_size: int,
+        beam_width: int,
         seeds: NDArray[np.int64],
         follow: bool,
-        keep: NDArray[np.bool_],
+        mask: NDArray[np.bool_],
         ids: NDArray[np.int64],
         scores: NDArray[np.float32],
     ) -> None:
-        layout, seen = self._layout, self._marks.take()
+        layout, visited = self._layout, self._visited_sets.acquire()
         damaged = search_pages(
             self._products, self._centres, self._metric != METRICS["inner"], self._signs,
             self._facts, self._flips, self._descriptor, self._file.place("pages"), layout.page,
             layout.per_page, layout.node, layout.vector, self._degree, self._metric, queries,
-            width, seeds, follow, keep, aligned(beam, layout.page, np.uint8), seen, ids, scores,
+            list_size, seeds, follow, mask,
+            aligned_zeros(beam_width, layout.page, np.uint8), visited, ids, scores,
         )  # fmt: skip
-        self._marks.give(seen)
+        self._visited_sets.release(visited)
         if damaged >= 0:
             raise CheckpointError(
                 f"{self._path} is damaged: its page {damaged} does not match its checksum",

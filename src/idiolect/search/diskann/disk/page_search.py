@@ -1,21 +1,21 @@
 """The search on disk: codes in memory choose what to read, what was read is ranked exactly.
 
-The list of candidates is the one of `beam`, ordered by codes. The nearest few not yet read are read
-together; each brings its exact score, which goes to the results, and its neighbours, whose codes
-are looked at next. With a filter, the walk still reads rows of both kinds; where few are kept it
-is cheaper to look at the codes of all of these instead and to read the best.
+The list of candidates is that of `greedy_search`, ordered by codes. The nearest few not yet
+read are read together; each brings its exact score, which goes to the results, and its
+neighbours; their codes are scored next. With a mask, the search still reads rows outside it;
+if the mask keeps few rows, it scores the codes of all of them and reads the best.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from idiolect.search.diskann.beam import insert, pack, row_of
 from idiolect.search.diskann.disk.pages import read_pages
-from idiolect.search.diskann.graph_search import next_tag, write_best
+from idiolect.search.diskann.graph_search import next_tag, write_results
+from idiolect.search.diskann.greedy_search import candidate_row, insert_sorted, pack_candidate
 from idiolect.search.diskann.jit import kernel
-from idiolect.search.diskann.product import look_up, tabulate
-from idiolect.search.diskann.signs import count_signs, split_query
+from idiolect.search.diskann.product_codes import build_lookup_table, lookup_score
+from idiolect.search.diskann.sign_codes import quantize_query_bits, score_signs
 from idiolect.search.diskann.simd import dot, squared_distance
 
 __all__ = ["search_pages"]
@@ -25,13 +25,13 @@ __all__ = ["search_pages"]
 def _distance(row, products, table, signs, facts, planes, query_facts):  # type: ignore[no-untyped-def]
     """Estimate by whichever codes there are; the others are empty."""
     if table.shape[0]:
-        return -look_up(products, row, table)
-    return -count_signs(signs, facts, row, planes, query_facts)
+        return -lookup_score(products, row, table)
+    return -score_signs(signs, facts, row, planes, query_facts)
 
 
 @kernel
-def _look_at(  # type: ignore[no-untyped-def]
-    rows, seen, tag, pool, first, size, products, table, signs, facts, planes, query_facts
+def _visit(  # type: ignore[no-untyped-def]
+    rows, visited, tag, pool, first, size, products, table, signs, facts, planes, query_facts
 ):
     """Put rows not met before among the candidates by their codes; a negative one ends the list.
 
@@ -40,19 +40,19 @@ def _look_at(  # type: ignore[no-untyped-def]
     for row in rows:
         if row < 0:
             break
-        if seen[row] == tag:
+        if visited[row] == tag:
             continue
-        seen[row] = tag
+        visited[row] = tag
         distance = _distance(np.int64(row), products, table, signs, facts, planes, query_facts)
-        key = pack(distance, row)
+        key = pack_candidate(distance, row)
         if size < pool.shape[0] or key < pool[size - 1]:
-            first = min(first, insert(pool, size, key))
+            first = min(first, insert_sorted(pool, size, key))
             size = min(size + 1, pool.shape[0])
     return first, size
 
 
 @kernel
-def _choose_unread(pool, first, size, rows):  # type: ignore[no-untyped-def]
+def _take_unread(pool, first, size, rows):  # type: ignore[no-untyped-def]
     """Take the nearest candidates not yet read, from place `first` on, as many as `rows` holds.
 
     Returns the place of the first of them, and their number.
@@ -62,7 +62,7 @@ def _choose_unread(pool, first, size, rows):  # type: ignore[no-untyped-def]
     count = 0
     for at in range(first, size):
         if not pool[at] & 1:
-            rows[count] = row_of(pool[at])
+            rows[count] = candidate_row(pool[at])
             pool[at] |= 1
             count += 1
             if count == rows.shape[0]:
@@ -73,37 +73,37 @@ def _choose_unread(pool, first, size, rows):  # type: ignore[no-untyped-def]
 @kernel
 def search_pages(  # type: ignore[no-untyped-def]
     products, centres, squares, signs, facts, flips, file, place, page, per_page, node, vector,
-    degree, metric, queries, width, seeds, follow, keep, buffer, seen, ids, scores,
+    degree, metric, queries, list_size, seeds, follow, mask, buffer, visited, ids, scores,
 ):  # fmt: skip
     """Answer queries (q, padded dimension); returns -1, or the number of a damaged page.
 
     Codes are either `products` (with `centres`) or `signs` (with `facts` and `flips`). The pages of
     the open `file` begin at `place`; `buffer` (pages of a beam, page) is where they are read to.
-    The search begins from all of `seeds` and goes on to neighbours if `follow`; `keep` (bool, may
+    The search begins from all of `seeds` and goes on to neighbours if `follow`; `mask` (bool, may
     be empty) tells the rows that may be found.
     """
     table = np.empty((centres.shape[0], 256), np.float32)
     rotated = np.empty(flips.shape[1], np.float32)
     planes = np.empty((4, signs.shape[1]), np.uint64)
     query_facts = np.empty(3, np.float32)
-    pool = np.empty(width, np.int64)
+    pool = np.empty(list_size, np.int64)
     best = np.empty(ids.shape[1], np.int64)
     where = np.empty(buffer.shape[0], np.int64)
     numbers = np.empty(buffer.shape[0], np.int64)
     lines = vector // 64
     for i in range(queries.shape[0]):
         if centres.shape[0]:
-            tabulate(queries[i], centres, squares, table)
+            build_lookup_table(queries[i], centres, squares, table)
         else:
-            split_query(queries[i], flips, rotated, planes, query_facts)
-        at_query = queries[i].ctypes.data
-        tag = next_tag(seen)
-        first, size = _look_at(
-            seeds, seen, tag, pool, 0, 0, products, table, signs, facts, planes, query_facts
+            quantize_query_bits(queries[i], flips, rotated, planes, query_facts)
+        query_address = queries[i].ctypes.data
+        tag = next_tag(visited)
+        first, size = _visit(
+            seeds, visited, tag, pool, 0, 0, products, table, signs, facts, planes, query_facts
         )
         found = 0
         while True:
-            first, count = _choose_unread(pool, first, size, where)
+            first, count = _take_unread(pool, first, size, where)
             if count == 0:
                 break
             for j in range(count):
@@ -113,20 +113,20 @@ def search_pages(  # type: ignore[no-untyped-def]
                 return damaged
             for j in range(count):
                 start = (where[j] % per_page) * node
-                if not keep.shape[0] or keep[where[j]]:
+                if not mask.shape[0] or mask[where[j]]:
                     at = buffer.ctypes.data + j * page + start
                     exact = (
-                        squared_distance(at, at_query, lines)
+                        squared_distance(at, query_address, lines)
                         if metric == 2
-                        else -dot(at, at_query, lines)
+                        else -dot(at, query_address, lines)
                     )
-                    insert(best, found, pack(exact, where[j]))
+                    insert_sorted(best, found, pack_candidate(exact, where[j]))
                     found = min(found + 1, best.shape[0])
                 if follow:
                     edges = buffer[j, start + vector : start + vector + 4 * degree].view(np.int32)
-                    first, size = _look_at(
-                        edges, seen, tag, pool, first, size, products, table, signs, facts, planes,
-                        query_facts,
+                    first, size = _visit(
+                        edges, visited, tag, pool, first, size, products, table, signs, facts,
+                        planes, query_facts,
                     )  # fmt: skip
-        write_best(best, found, ids[i], scores[i])
+        write_results(best, found, ids[i], scores[i])
     return np.int64(-1)

@@ -20,16 +20,16 @@ from idiolect.search.diskann.array_file import PAGE, checksum
 from idiolect.search.diskann.graph_rows import GraphRows
 from idiolect.search.diskann.jit import kernel
 
-__all__ = ["PageLayout", "lay_out", "read_pages"]
+__all__ = ["PageLayout", "build_pages", "read_pages"]
 
 _CHUNK = 1024
 _WILLNEED = 3
-_HAS_ADVICE = sys.platform == "linux"
+_HAS_FADVISE = sys.platform == "linux"
 
 _pread = types.ExternalFunction(
     "pread", types.intp(types.int32, types.uintp, types.uintp, types.int64)
 )
-_advise = types.ExternalFunction(
+_fadvise = types.ExternalFunction(
     "posix_fadvise", types.int32(types.int32, types.int64, types.int64, types.int32)
 )
 
@@ -61,7 +61,7 @@ def _seal(pages):  # type: ignore[no-untyped-def]
         pages[i, end:].view(np.uint64)[0] = checksum(pages[i, :end])
 
 
-def lay_out(
+def build_pages(
     rows: GraphRows, neighbours: NDArray[np.int32], layout: PageLayout
 ) -> Iterator[NDArray[np.uint8]]:
     """Give the pages of all rows (uint8, one a row), some at a time."""
@@ -87,9 +87,9 @@ def read_pages(file, start, page, numbers, count, buffer):  # type: ignore[no-un
 
     `start` is the place of page 0 in the file with this descriptor.
     """
-    if _HAS_ADVICE and count > 1:
+    if _HAS_FADVISE and count > 1:
         for i in range(count):
-            _advise(
+            _fadvise(
                 np.int32(file), np.int64(start + numbers[i] * page), np.int64(page),
                 np.int32(_WILLNEED),
             )  # fmt: skip

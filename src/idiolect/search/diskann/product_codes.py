@@ -14,74 +14,74 @@ import numpy as np
 from numpy.typing import NDArray
 
 from idiolect.search.diskann.jit import kernel
-from idiolect.search.diskann.threads import Crew
+from idiolect.search.diskann.thread_pool import ThreadPool
 
-__all__ = ["ProductCodes", "look_up", "tabulate"]
+__all__ = ["ProductCodes", "build_lookup_table", "lookup_score"]
 
-_CENTRES = 256
+_CENTROIDS = 256
 _SAMPLE = 25_000
 _ROUNDS = 12
 
 
 @kernel
-def _assign(vectors, centres, start, stop, codes):  # type: ignore[no-untyped-def]
+def _assign_centroids(vectors, centres, start, stop, codes):  # type: ignore[no-untyped-def]
     """Number the nearest centre of each part of rows start..stop-1."""
     parts, width = centres.shape[0], centres.shape[1]
-    scores = np.empty(_CENTRES, np.float32)
+    scores = np.empty(_CENTROIDS, np.float32)
     for part in range(parts):
-        half = np.zeros(_CENTRES, np.float32)
+        half = np.zeros(_CENTROIDS, np.float32)
         for j in range(width):
-            for c in range(_CENTRES):
+            for c in range(_CENTROIDS):
                 half[c] += np.float32(0.5) * centres[part, j, c] * centres[part, j, c]
         for row in range(start, stop):
-            for c in range(_CENTRES):
+            for c in range(_CENTROIDS):
                 scores[c] = half[c]
             for j in range(width):
                 value = vectors[row, part * width + j]
-                for c in range(_CENTRES):
+                for c in range(_CENTROIDS):
                     scores[c] -= value * centres[part, j, c]
             best = 0
-            for c in range(_CENTRES):
+            for c in range(_CENTROIDS):
                 if scores[c] < scores[best]:
                     best = c
             codes[row, part] = best
 
 
 @kernel
-def _centre(vectors, codes, centres, start, stop):  # type: ignore[no-untyped-def]
+def _update_centroids(vectors, codes, centres, start, stop):  # type: ignore[no-untyped-def]
     """Move centres of parts start..stop-1 to the mean of what they stand for."""
     width = centres.shape[1]
     for part in range(start, stop):
-        sums = np.zeros((width, _CENTRES), np.float64)
-        counts = np.zeros(_CENTRES, np.int64)
+        sums = np.zeros((width, _CENTROIDS), np.float64)
+        counts = np.zeros(_CENTROIDS, np.int64)
         for row in range(codes.shape[0]):
             c = codes[row, part]
             counts[c] += 1
             for j in range(width):
                 sums[j, c] += vectors[row, part * width + j]
-        for c in range(_CENTRES):
+        for c in range(_CENTROIDS):
             if counts[c]:
                 for j in range(width):
                     centres[part, j, c] = sums[j, c] / counts[c]
 
 
 @kernel
-def tabulate(query, centres, squares, table):  # type: ignore[no-untyped-def]
+def build_lookup_table(query, centres, squares, table):  # type: ignore[no-untyped-def]
     """Fill `table` (parts, 256) with a query's score with each centre."""
     parts, width = centres.shape[0], centres.shape[1]
     for part in range(parts):
-        for c in range(_CENTRES):
+        for c in range(_CENTROIDS):
             table[part, c] = 0
         for j in range(width):
             value = query[part * width + j]
             half = np.float32(0.5) if squares else np.float32(0)
-            for c in range(_CENTRES):
+            for c in range(_CENTROIDS):
                 centre = centres[part, j, c]
                 table[part, c] += (value - half * centre) * centre
 
 
 @kernel
-def look_up(codes, row, table):  # type: ignore[no-untyped-def]
+def lookup_score(codes, row, table):  # type: ignore[no-untyped-def]
     """Return the score of a row; four sums, so that they do not wait for each other."""
     a = b = c = d = np.float32(0)
     parts = table.shape[0]
@@ -108,7 +108,7 @@ class ProductCodes:
 
     @classmethod
     def of(
-        cls, vectors: NDArray[np.float32], dimension: int, seed: int, crew: Crew
+        cls, vectors: NDArray[np.float32], dimension: int, seed: int, pool: ThreadPool
     ) -> ProductCodes:
         """Learn the centres from a sample of vectors (n, padded dimension) and encode all.
 
@@ -119,23 +119,27 @@ class ProductCodes:
         random = np.random.default_rng(seed)
         chosen = np.sort(random.permutation(len(vectors))[:_SAMPLE])
         sample = _widened(vectors[chosen], parts * width)
-        first = random.integers(0, max(1, len(sample)), (parts, _CENTRES))
+        first = random.integers(0, max(1, len(sample)), (parts, _CENTROIDS))
         cut = sample.reshape(len(sample), parts, width)
-        centres = np.zeros((parts, width, _CENTRES), np.float32)
+        centres = np.zeros((parts, width, _CENTROIDS), np.float32)
         if len(sample):
             picked = cut[first, np.arange(parts)[:, None]]  # (parts, centres, width)
             centres[:] = picked.transpose(0, 2, 1)
         codes = np.empty((len(sample), parts), np.uint8)
         for _ in range(_ROUNDS):
-            crew.share(lambda a, b: _assign(sample, centres, a, b, codes), len(sample), 512)
-            crew.share(lambda a, b: _centre(sample, codes, centres, a, b), parts, 8)
+            pool.parallel_for(
+                lambda a, b: _assign_centroids(sample, centres, a, b, codes), len(sample), 512
+            )
+            pool.parallel_for(
+                lambda a, b: _update_centroids(sample, codes, centres, a, b), parts, 8
+            )
         codes = np.empty((len(vectors), parts), np.uint8)
 
         def encode(start: int, stop: int) -> None:
             chunk = _widened(vectors[start:stop], parts * width)
-            _assign(chunk, centres, 0, stop - start, codes[start:stop])
+            _assign_centroids(chunk, centres, 0, stop - start, codes[start:stop])
 
-        crew.share(encode, len(vectors), 1024)
+        pool.parallel_for(encode, len(vectors), 1024)
         return cls(codes, centres)
 
 

@@ -1,11 +1,11 @@
-"""Short codes of vectors, which steer a search; what it finds is ranked by the vectors themselves.
+"""Scalar quantization: short codes that guide a search; the vectors themselves rank its results.
 
 A dimension is cut into equal steps between two bounds taken from the data and stored as a 4-bit or
 8-bit number, so `x ≈ low + step · code`. With a query's `query · step` rounded to signed bytes,
 the inner product is one of small integers, 64 bytes an instruction; its constant part,
 `query · low`, is the same for every row and left out. With 32 bits, vectors are their own codes.
 
-Few bits are enough while the rounding is small beside the distance to a near neighbour. That
+Few bits are enough if the rounding is small relative to the distance of a near neighbour. That
 depends on the data (a plane of two dimensions crowded with points needs all the bits, 384
 dimensions of text embeddings need four), so the number of bits is measured, not configured.
 """
@@ -19,20 +19,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from idiolect.search.diskann.jit import kernel
-from idiolect.search.diskann.simd import dot, dot_bytes, dot_nibbles, prefetch
+from idiolect.search.diskann.simd import dot, dot_int4, dot_int8, prefetch
 
 __all__ = [
-    "LINE",
-    "Quantiser",
-    "aligned",
-    "code_room",
-    "estimate",
-    "load_row",
-    "prepare_query",
+    "CACHE_LINE",
+    "ScalarQuantizer",
+    "aligned_zeros",
+    "allocate_query_code",
+    "estimate_product",
+    "prefetch_row",
+    "quantize_query",
 ]
 
-LINE = 64
-"""Bytes in a line of the processor's cache: what rows are aligned and padded to."""
+CACHE_LINE = 64
+"""Bytes in a line of the processor's cache: rows are aligned and padded to it."""
 
 _REACH = {4: 2.6, 8: 5.0}
 """How many standard deviations the steps span; for 16 levels this loses least on normal data."""
@@ -40,17 +40,17 @@ _REACH = {4: 2.6, 8: 5.0}
 _PROBES, _NEAR, _TOLERANCE = 200, 10, 0.05
 
 
-def aligned(rows: int, width: int, dtype: Any) -> NDArray[Any]:
+def aligned_zeros(rows: int, width: int, dtype: Any) -> NDArray[Any]:
     """Return zeros (rows, width); each row starts a line if its bytes are a multiple of one."""
     size = rows * width * np.dtype(dtype).itemsize
-    raw = np.zeros(size + LINE, np.uint8)
-    start = -raw.ctypes.data % LINE
+    raw = np.zeros(size + CACHE_LINE, np.uint8)
+    start = -raw.ctypes.data % CACHE_LINE
     array: NDArray[Any] = raw[start : start + size].view(dtype).reshape(rows, width)
     return array
 
 
 @dataclass(frozen=True)
-class Quantiser:
+class ScalarQuantizer:
     """How vectors become codes.
 
     `low` and `step` are float32 of the padded dimension; `bits` is 4, 8 or 32.
@@ -63,15 +63,15 @@ class Quantiser:
     @property
     def lines(self) -> int:
         """Lines of memory a row of codes takes."""
-        return -(-len(self.low) * self.bits // 8 // LINE)
+        return -(-len(self.low) * self.bits // 8 // CACHE_LINE)
 
     @classmethod
-    def fit(cls, sample: NDArray[np.float32], bits: int) -> Quantiser:
+    def fit(cls, sample: NDArray[np.float32], bits: int) -> ScalarQuantizer:
         """Choose the bounds of each dimension from sample rows (n, padded dimension)."""
         width = sample.shape[1]
         if bits == 32:
             return cls(32, np.zeros(width, np.float32), np.ones(width, np.float32))
-        padded = -(-width // 128) * 128 if bits == 4 else -(-width // LINE) * LINE
+        padded = -(-width // 128) * 128 if bits == 4 else -(-width // CACHE_LINE) * CACHE_LINE
         mean, spread = sample.mean(0, dtype=np.float64), sample.std(0, dtype=np.float64)
         low = np.maximum(sample.min(0), mean - _REACH[bits] * spread)
         high = np.minimum(sample.max(0), mean + _REACH[bits] * spread)
@@ -82,7 +82,7 @@ class Quantiser:
         return cls(bits, bounds, step)
 
     @classmethod
-    def choose(cls, sample: NDArray[np.float32]) -> Quantiser:
+    def choose(cls, sample: NDArray[np.float32]) -> ScalarQuantizer:
         """Return the shortest code whose rounding is small beside the distance to near rows.
 
         Rounding a row by an error of length `e` changes the squared distance `r²` to a query by
@@ -100,10 +100,10 @@ class Quantiser:
             return cls.fit(sample, 4)
         radius = np.sqrt(np.quantile(near, 0.25))
         for bits in (4, 8):
-            quantiser = cls.fit(sample, bits)
-            error = np.sqrt(((probes - quantiser.decode(probes)) ** 2).sum(1).mean())
+            quantizer = cls.fit(sample, bits)
+            error = np.sqrt(((probes - quantizer.decode(probes)) ** 2).sum(1).mean())
             if 2 * error / (radius * np.sqrt(dimension)) < _TOLERANCE:
-                return quantiser
+                return quantizer
         return cls.fit(sample, 32)
 
     def encode(self, vectors: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -112,7 +112,7 @@ class Quantiser:
             return np.ascontiguousarray(vectors).view(np.uint8)
         codes = self._levels(vectors)
         if self.bits == 4:
-            halves = codes.reshape(len(codes), -1, 2, LINE)
+            halves = codes.reshape(len(codes), -1, 2, CACHE_LINE)
             codes = (halves[:, :, 0] | halves[:, :, 1] * np.uint8(16)).reshape(len(codes), -1)
         return codes
 
@@ -133,15 +133,15 @@ class Quantiser:
 
 
 @kernel
-def code_room(lines, bits):  # type: ignore[no-untyped-def]
-    """Return room for a query as `prepare_query` writes it, beside codes of so many lines."""
+def allocate_query_code(lines, bits):  # type: ignore[no-untyped-def]
+    """Return a buffer for `quantize_query`, for codes of so many lines."""
     room = np.empty(lines * (128 if bits == 4 else 64) + 64, np.uint8)
     return room[-room.ctypes.data % 64 :]
 
 
 @kernel
-def prepare_query(query, step, bits, place):  # type: ignore[no-untyped-def]
-    """Write a query (float32) as signed bytes into `place` (uint8); returns what one unit is."""
+def quantize_query(query, step, bits, place):  # type: ignore[no-untyped-def]
+    """Write a query (float32) as signed bytes into `place` (uint8); return its scale."""
     if bits == 32:
         floats = place.view(np.float32)
         for j in range(query.shape[0]):
@@ -158,19 +158,19 @@ def prepare_query(query, step, bits, place):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def load_row(codes, row, lines):  # type: ignore[no-untyped-def]
-    """Ask for a row's codes before they are needed; `codes` is an address."""
+def prefetch_row(codes, row, lines):  # type: ignore[no-untyped-def]
+    """Prefetch the codes of a row; `codes` is an address."""
     place = codes + row * (lines * 64)
     for line in range(min(lines, 8)):
         prefetch(place + line * 64)
 
 
 @kernel
-def estimate(codes, row, lines, bits, query, scale):  # type: ignore[no-untyped-def]
-    """Return a row's inner product with the query, short of a constant; addresses are integers."""
+def estimate_product(codes, row, lines, bits, query, scale):  # type: ignore[no-untyped-def]
+    """Return the inner product of a row and the query, up to a constant; addresses are integers."""
     place = codes + row * (lines * 64)
     if bits == 4:
-        return scale * np.float32(dot_nibbles(place, query, lines))
+        return scale * np.float32(dot_int4(place, query, lines))
     if bits == 8:
-        return scale * np.float32(dot_bytes(place, query, lines))
+        return scale * np.float32(dot_int8(place, query, lines))
     return dot(place, query, lines)

@@ -1,9 +1,9 @@
 """One bit a dimension: the signs of a rotated vector, as in RaBitQ (Gao and Long 2024).
 
-A random rotation spreads a vector (less the mean) evenly over its dimensions; then its signs tell
-its direction, and one number a row, chosen so that the estimate is unbiased, its length. The query
-keeps four bits a dimension, as four planes of bits: the inner product is counted with AND and
-population count, 64 dimensions at a time.
+A random rotation spreads a vector (minus the mean) evenly over its dimensions. Its signs then
+encode its direction, and one number per row its length, chosen so that the estimate is unbiased.
+The query has four bits per dimension, as four bit planes: the inner product is computed with AND
+and population count, 64 dimensions at a time.
 
 The rotation is made of random sign flips and Walsh–Hadamard transforms over the first and the last
 dimensions of the largest power of two that fits: orthogonal, quick, and nothing to store but signs.
@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from idiolect.search.diskann.jit import kernel
 from idiolect.search.diskann.metric import METRICS
 from idiolect.search.diskann.simd import popcount
-from idiolect.search.diskann.threads import Crew
+from idiolect.search.diskann.thread_pool import ThreadPool
 
-__all__ = ["SignCodes", "count_signs", "split_query"]
+__all__ = ["SignCodes", "quantize_query_bits", "score_signs"]
 
 _ROUNDS = 4
 
@@ -75,7 +75,7 @@ def _encode(vectors, mean, flips, squares, codes, facts):  # type: ignore[no-unt
 
 
 @kernel
-def split_query(query, flips, rotated, planes, facts):  # type: ignore[no-untyped-def]
+def quantize_query_bits(query, flips, rotated, planes, facts):  # type: ignore[no-untyped-def]
     """Rotate a query and cut it into four planes of bits (4, words)."""
     width = rotated.shape[0]
     for j in range(width):
@@ -97,7 +97,7 @@ def split_query(query, flips, rotated, planes, facts):  # type: ignore[no-untype
 
 
 @kernel
-def count_signs(codes, facts, row, planes, query):  # type: ignore[no-untyped-def]
+def score_signs(codes, facts, row, planes, query):  # type: ignore[no-untyped-def]
     """Return the estimated score of a row, short of a constant of the query."""
     ones = np.int64(0)
     levels = np.int64(0)
@@ -123,7 +123,7 @@ class SignCodes:
 
     @classmethod
     def of(
-        cls, vectors: NDArray[np.float32], dimension: int, metric: int, seed: int, crew: Crew
+        cls, vectors: NDArray[np.float32], dimension: int, metric: int, seed: int, pool: ThreadPool
     ) -> SignCodes:
         """Encode vectors (n, padded dimension)."""
         random = np.random.default_rng(seed)
@@ -134,7 +134,7 @@ class SignCodes:
         codes = np.zeros((len(vectors), -(-dimension // 64)), np.uint64)
         facts = np.zeros((len(vectors), 2), np.float32)
         squares = metric == METRICS["l2"]
-        crew.share(
+        pool.parallel_for(
             lambda a, b: _encode(vectors[a:b], mean, flips, squares, codes[a:b], facts[a:b]),
             len(vectors),
             1024,

@@ -1,7 +1,7 @@
-"""Share a range of work among threads: kernels run without Python's lock, so threads are enough.
+"""Parallel loops on threads: kernels release Python's global lock.
 
-The pieces depend on the amount of work alone and each writes its own part of the result, so what
-comes out is the same whatever the number of threads.
+Chunks depend only on the amount of work and each writes its own part of the result, so the result
+does not depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Crew", "Marks", "by_target", "cores"]
+__all__ = ["ThreadPool", "VisitedSets", "available_cpus", "group_by_target"]
 
 
-def cores() -> int:
+def available_cpus() -> int:
     """Return how many processors this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
-class Crew:
-    """Some threads, for as long as the `with` block lasts; with one, the caller does the work."""
+class ThreadPool:
+    """Threads for the duration of a `with` block; with one, the caller does the work."""
 
     def __init__(self, threads: int | None = None) -> None:
-        self.threads = threads or cores()
+        self.threads = threads or available_cpus()
         self._pool: ThreadPoolExecutor | None = None
 
-    def __enter__(self) -> Crew:
+    def __enter__(self) -> ThreadPool:
         return self
 
     def __exit__(
@@ -43,48 +43,48 @@ class Crew:
         if self._pool:
             self._pool.shutdown()
 
-    def share(self, task: Callable[[int, int], object], count: int, piece: int) -> None:
-        """Call `task(start, stop)` for consecutive pieces of `range(count)`."""
-        starts = range(0, count, piece)
+    def parallel_for(self, task: Callable[[int, int], object], count: int, chunk: int) -> None:
+        """Call `task(start, stop)` for consecutive chunks of `range(count)`."""
+        starts = range(0, count, chunk)
         if self.threads == 1 or len(starts) < 2:
             for start in starts:
-                task(start, min(start + piece, count))
+                task(start, min(start + chunk, count))
             return
         if not self._pool:
             self._pool = ThreadPoolExecutor(self.threads)
-        for _ in self._pool.map(lambda start: task(start, min(start + piece, count)), starts):
+        for _ in self._pool.map(lambda start: task(start, min(start + chunk, count)), starts):
             pass
 
 
-class Marks:
-    """Byte arrays in which searches mark the rows they met, reused from one search to the next.
+class VisitedSets:
+    """Byte arrays in which searches mark visited rows, reused by later searches.
 
-    One has a byte a row and a last one for the search's number, with which it marks: nothing has to
-    be cleared until 255 searches have passed.
+    An array has one byte per row, and a last byte with the tag of the last search. Rows are marked
+    with the tag, so an array is cleared only once in 255 searches.
     """
 
     def __init__(self, rows: int) -> None:
         self.rows = rows
         self._free: list[NDArray[np.uint8]] = []
 
-    def take(self) -> NDArray[np.uint8]:
-        """Return an array nobody else uses."""
+    def acquire(self) -> NDArray[np.uint8]:
+        """Return an array that no other search uses."""
         try:
             return self._free.pop()
         except IndexError:
             return np.zeros(self.rows + 1, np.uint8)
 
-    def give(self, marks: NDArray[np.uint8]) -> None:
-        """Hand an array back."""
-        self._free.append(marks)
+    def release(self, visited: NDArray[np.uint8]) -> None:
+        """Return an array to the pool."""
+        self._free.append(visited)
 
 
-def by_target(
+def group_by_target(
     chosen: NDArray[np.int32], sources: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Turn edges around: who was chosen, and by whom.
+    """Group edges by target.
 
-    >>> by_target(np.array([[7, -1], [7, 8]], np.int32), np.array([1, 2]))
+    >>> group_by_target(np.array([[7, -1], [7, 8]], np.int32), np.array([1, 2]))
     (array([7, 8]), array([0, 2, 3]), array([1, 2, 2]))
 
     Args:

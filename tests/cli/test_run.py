@@ -1,4 +1,4 @@
-"""`idiolect init` and `run` as a person types them, and search in what a run has made."""
+"""`idiolect init` and `run` on the command line, and search in the index of a run."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_init_then_look_then_run(shop: Path, tmp_path: Path) -> None:
     folder = tmp_path / "shop"
     refused = _idiolect("init", folder)
     assert refused.returncode == 2
-    assert "is there already (--force replaces it)" in refused.stderr
+    assert "exists already (--force replaces it)" in refused.stderr
     result = runner.invoke(app, ["init", str(folder), "--base", "model", "--force"])
     assert result.exit_code == 0
     assert "pairs: pairs.jsonl" in result.output
@@ -96,27 +96,36 @@ def test_a_mistake_is_one_line(tmp_path: Path) -> None:
     assert line.endswith("unknown key tnue (did you mean tune?)")
 
 
-def test_steps_are_told_where_there_is_no_terminal(shop: Path) -> None:
+def test_stages_are_reported_without_a_terminal(shop: Path) -> None:
     told = _idiolect("run", shop / "idiolect.toml")
     assert told.returncode == 0
     assert told.stderr.splitlines() == [
         f"{step}: unchanged"
-        for step in ("audit", "extend", "distill", "adapt", "tune", "index", "evaluate", "report")
+        for step in (
+            "audit",
+            "extend",
+            "distill",
+            "pretrain",
+            "tune",
+            "index",
+            "evaluate",
+            "report",
+        )
     ]
 
 
-def test_stopped_by_a_person(tmp_path: Path) -> None:
+def test_interrupted_by_a_person(tmp_path: Path) -> None:
     config = open_shop(tmp_path)
-    change(config, "[adapt]\nsteps = 4", "[adapt]\nsteps = 100000")
+    change(config, "[pretrain]\nsteps = 4", "[pretrain]\nsteps = 100000")
     process = subprocess.Popen(
         [sys.executable, "-c", _MAIN, "run", str(config)], stderr=subprocess.PIPE, text=True
     )
-    metrics = tmp_path / "run" / "stages" / ".adapt.partial" / "metrics.jsonl"
+    metrics = tmp_path / "run" / "stages" / ".pretrain.partial" / "metrics.jsonl"
     deadline = time.monotonic() + 300
     while not (metrics.exists() and metrics.stat().st_size) and time.monotonic() < deadline:
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGINT)
     _, told = process.communicate(timeout=300)
     assert process.returncode == 130
-    assert "stopped; the same command goes on from here" in told
+    assert "interrupted; run it again to resume" in told
     assert list(metrics.parent.glob("checkpoint-*")), "what was done is kept"

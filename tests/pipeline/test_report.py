@@ -59,7 +59,7 @@ def found(text="Some text.", grade=None):
 
 
 def figures():
-    """Everything a run measures, in the format of `metrics.py`."""
+    """All metrics of a run."""
     return {
         "audit": {
             "tokenizer": "byte-bpe",
@@ -83,7 +83,7 @@ def figures():
             "notes": ["A note of extend."],
         },
         "distill": training(error_before=0.5, error_after=0.2, without_context=1),
-        "adapt": training(train="all", objective="causal"),
+        "pretrain": training(train="all", objective="causal"),
         "tune": {
             "pairs": 300,
             "supervised": True,
@@ -157,7 +157,7 @@ def figures():
 
 def write_run(folder, metrics, *, text="Some text about eigh.", query="a query", term="eigh"):
     rng = np.random.default_rng(0)
-    names = ("audit", "distill", "adapt", "tune", "plain.adapt", "evaluate", "index")
+    names = ("audit", "distill", "pretrain", "tune", "plain.pretrain", "evaluate", "index")
     for name in names:
         (folder / "stages" / name).mkdir(parents=True)
     (folder / "metrics.json").write_text(json.dumps(metrics))
@@ -166,11 +166,11 @@ def write_run(folder, metrics, *, text="Some text about eigh.", query="a query",
         "idiolect": "0.1.0",
         "versions": {"python": "3.11", "torch": "2.13"},
         "machine": {"processor": "x86_64", "cores": 2, "threads": 2},
-        "steps": {name: {"fingerprint": "ab", "seconds": 12.5} for name in names},
+        "stages": {name: {"fingerprint": "ab", "seconds": 12.5} for name in names},
     }
     (folder / "manifest.json").write_text(json.dumps(manifest))
     (folder / "idiolect.toml").write_text('base = "some/where/small"\n[data]\nitems = "a.jsonl"\n')
-    for name in ("distill", "adapt", "tune", "plain.adapt"):
+    for name in ("distill", "pretrain", "tune", "plain.pretrain"):
         rows = [{"step": step, "loss": 3 / step} for step in range(1, 51)]
         (folder / "stages" / name / "metrics.jsonl").write_text(
             "".join(json.dumps(row) + "\n" for row in rows)
@@ -241,11 +241,11 @@ def page(tmp_path_factory):
 def test_the_page_shows_what_was_measured(page):
     text = " ".join(read(page).text.split())
     for shown in (
-        "What small learnt",
+        "Report: small with new tokens",
         "2.31 → 1.71",
         "0.214 → 0.537",
         "12.7%",
-        "2 of 2 held",
+        "2 of 2 kept",
         "eigh",
         "crosses a border",
         "A note of extend.",
@@ -255,7 +255,7 @@ def test_the_page_shows_what_was_measured(page):
         "< 0.001",
         "15 : 2",
         "0123abcd",
-        "0.123 bits a token",
+        "0.123 bits per token",
         "3 pairs left out",
         "a query",
     ):
@@ -279,10 +279,10 @@ def test_charts_are_drawn(page):
         "Bits per byte of each model",
         "Words by pieces",
         "Training loss",
-        "Recall of a graph against speed",
+        "Recall and speed of the graph",
         "nDCG@10 by dimensions kept",
         "Items and new terms on their two main axes",
-        "Seconds of each step",
+        "Seconds of each stage",
     ]
 
 
@@ -351,7 +351,7 @@ def test_a_run_without_judgements_pairs_or_general_text(tmp_path):
     run = write_run(tmp_path, metrics)
     (run / "stages" / "evaluate" / "searches.json").write_text("[]")
     text = read(write_report(run).read_text()).text
-    assert "nothing could be ranked" in text
+    assert "rankings could not be evaluated" in text
     assert "There were no queries" in text
     assert "too few items" in text
     assert "without pairs" in text
@@ -362,7 +362,7 @@ def test_a_broken_promise_is_said(tmp_path):
     metrics = figures()
     metrics["evaluate"]["promises"] |= {"original_rows_identical": False, "documents_changed": 7}
     page = write_report(write_run(tmp_path, metrics)).read_text()
-    assert "0 of 2 held" in page
+    assert "0 of 2 kept" in page
     assert page.count('<span class="no">broken</span>') == 2
 
 
@@ -390,7 +390,7 @@ def test_a_run_ends_with_its_report(finished):
             assert one["label"] in text
             assert f"{one['search']['ndcg@10']:.3f}" in text
     assert figures["promises"]["original_rows"] in text
-    for name in json.loads((finished / "run" / "manifest.json").read_text())["steps"]:
+    for name in json.loads((finished / "run" / "manifest.json").read_text())["stages"]:
         assert name in text
     searches = json.loads((finished / "run/stages/evaluate/searches.json").read_text())
     assert all(search["query"] in text for search in searches[:10])

@@ -1,4 +1,4 @@
-"""The road: what it leaves, what it does again, how it goes on, and what it says when it cannot."""
+"""The pipeline: its outputs, what it repeats, how it resumes, and its errors."""
 
 from __future__ import annotations
 
@@ -22,12 +22,16 @@ from idiolect.encoding.pairs import Pair
 from idiolect.errors import CheckpointError, ConfigError, IdiolectError, InputError
 from idiolect.models.language_model import LanguageModel
 from idiolect.pipeline.data import Data
-from idiolect.pipeline.encoders import graph_curve, open_index, without_tests
 from idiolect.pipeline.language import some_windows
-from idiolect.pipeline.run import road, run
+from idiolect.pipeline.pipeline_config import PipelineConfig
+from idiolect.pipeline.run import run
 from idiolect.pipeline.run_directory import FORMAT, RunDirectory
-from idiolect.pipeline.settings import DataSettings, PipelineConfig
-from idiolect.pipeline.stages import Work, load_encoder
+from idiolect.pipeline.settings import DataSettings, SettingsTable
+from idiolect.pipeline.stage import Work
+from idiolect.pipeline.stage_graph import stages_of
+from idiolect.pipeline.stage_models import load_encoder
+from idiolect.pipeline.stages.index_stage import graph_curve, open_index
+from idiolect.pipeline.stages.tune_stage import without_tests
 from idiolect.text.corpus import Corpus
 from pipeline.runs import FORKS, hold, run_on_full_disk, start
 from pipeline.shop import KINDS, change, open_shop, table, write
@@ -57,14 +61,14 @@ def done_again(run_folder: Path, config: Path) -> set[str]:
     return {name for name in after if after[name] != before.get(name)}
 
 
-def test_every_step_leaves_what_the_report_needs(finished: Path) -> None:
+def test_every_stage_writes_what_the_report_needs(finished: Path) -> None:
     folder = finished / "run"
-    steps = road(PipelineConfig.load(finished / "idiolect.toml"))
+    stages = stages_of(PipelineConfig.load(finished / "idiolect.toml"))
     whole = json.loads((folder / "metrics.json").read_text())
-    assert list(whole) == [step.name for step in steps]
+    assert list(whole) == [stage.name for stage in stages]
     assert {path.name for path in (folder / "stages").iterdir()} == set(whole)
     manifest = json.loads((folder / "manifest.json").read_text())
-    assert set(manifest["steps"]) == set(whole)
+    assert set(manifest["stages"]) == set(whole)
     assert (folder / "report.html").exists()
     assert "items.jsonl" in (folder / "idiolect.toml").read_text()
     leftovers = [path.name for path in folder.rglob("checkpoint-*")]
@@ -79,7 +83,7 @@ def test_the_promises_are_measured(finished: Path) -> None:
     assert found["tokens"]["domain"]["saved"] > 0.2
 
 
-def test_a_row_that_moved_would_be_told(shop: Path) -> None:
+def test_a_changed_row_is_detected(shop: Path) -> None:
     weights = shop.parent / "run" / "stages" / "tune" / "model" / "model.safetensors"
     from safetensors.torch import save_file
 
@@ -92,12 +96,15 @@ def test_a_row_that_moved_would_be_told(shop: Path) -> None:
         run(shop)
 
 
-def test_controls_have_the_budget_and_not_the_words(finished: Path) -> None:
+def test_controls_have_the_same_budget_but_other_tokens(finished: Path) -> None:
     stages = finished / "run" / "stages"
     plain = LanguageModel.load(stages / "plain.tune" / "model")
     base = LanguageModel.load(finished / "model")
     assert len(plain.tokenizer) == len(base.tokenizer)
-    main, control = metrics(finished / "run", "adapt"), metrics(finished / "run", "plain.adapt")
+    main, control = (
+        metrics(finished / "run", "pretrain"),
+        metrics(finished / "run", "plain.pretrain"),
+    )
     extra = metrics(finished / "run", "distill")["tokens"]
     assert control["steps"] == main["steps"] + round(extra / (32 * 2))
     chosen, at_random = (
@@ -122,19 +129,23 @@ def test_a_published_encoder_is_imitated(tmp_path: Path) -> None:
     }
     base = LanguageModel.load(tmp_path / "model")
     Encoder(LanguageModel.new(settings, base.tokenizer)).save(tmp_path / "model")
-    change(config, "[adapt]\nsteps = 4\nlength = 32\nbatch = 2", "[adapt]\nsteps = 40\nbatch = 16")
-    change(config, "batch = 16", "batch = 16\nlearning_rate = 3e-3")
+    change(
+        config,
+        "[pretrain]\nsteps = 4\nmax_length = 32\nbatch_size = 2",
+        "[pretrain]\nsteps = 40\nbatch_size = 16",
+    )
+    change(config, "batch_size = 16", "batch_size = 16\nlearning_rate = 3e-3")
     run(config)
-    learnt = metrics(tmp_path / "run", "adapt")
+    learnt = metrics(tmp_path / "run", "pretrain")
     assert learnt["objective"] == "imitation"
     assert learnt["loss_last"] < learnt["loss_first"]
-    assert metrics(tmp_path / "run", "random.adapt")["steps"] == 40
-    assert metrics(tmp_path / "run", "plain.adapt")["steps"] == 0, "it would be its own teacher"
-    control = Encoder.load(tmp_path / "run" / "stages" / "plain.adapt" / "model")
+    assert metrics(tmp_path / "run", "random.pretrain")["steps"] == 40
+    assert metrics(tmp_path / "run", "plain.pretrain")["steps"] == 0, "it would be its own teacher"
+    control = Encoder.load(tmp_path / "run" / "stages" / "plain.pretrain" / "model")
     assert control.fingerprint == Encoder.load(tmp_path / "model").altered(length=32).fingerprint
     found = metrics(tmp_path / "run", "evaluate")
     assert found["promises"]["original_rows_identical"]
-    assert any("give the vectors that the base gives" in note for note in found["notes"])
+    assert any("reproduce the base's vectors" in note for note in found["notes"])
     page = (tmp_path / "run" / "report.html").read_text()
     assert "imitation" in page
 
@@ -142,8 +153,8 @@ def test_a_published_encoder_is_imitated(tmp_path: Path) -> None:
 def test_systems_are_measured_and_compared(finished: Path) -> None:
     found = metrics(finished / "run", "evaluate")
     systems = {one["name"]: one for one in found["systems"]}
-    road = ["bm25", "base", "vocabulary", "pretraining", "tuning", "words", "hybrid"]
-    assert list(systems)[:7] == road
+    names = ["bm25", "base", "vocabulary", "pretraining", "tuning", "words", "hybrid"]
+    assert list(systems)[:7] == names
     for name in ("bm25", "base", "tuning", "hybrid", "plain.tuning", "random.tuning", "untrained"):
         for test in ("search", "similar"):
             assert 0 <= systems[name][test]["ndcg@10"] <= 1
@@ -174,7 +185,7 @@ def test_tuned_figures_are_those_of_the_finished_encoder(finished: Path) -> None
 
 
 @pytest.mark.parametrize(("system", "mode"), [("words", "lexical"), ("hybrid", "hybrid")])
-def test_what_the_index_is_said_to_find_is_what_it_finds(
+def test_figures_of_the_index_are_those_of_its_searches(
     finished: Path, system: str, mode: Any
 ) -> None:
     found = {}
@@ -230,10 +241,11 @@ def test_a_model_is_read_as_its_base_was_published(tmp_path: Path) -> None:
         config=PipelineConfig.model_validate({"data": {"items": "items.jsonl"}}),
         data=Data(DataSettings(items="items.jsonl"), tmp_path),
         base=str(tmp_path / "base"),
+        settings=SettingsTable(),
         model="",
         done={},
         folder=tmp_path,
-        tell=lambda *_: None,
+        report=lambda *_: None,
     )
     assert load_encoder(work, str(tmp_path / "model")).fingerprint == encoder.fingerprint
 
@@ -244,7 +256,7 @@ def test_a_second_run_does_nothing(shop: Path) -> None:
     assert (shop.parent / "run" / "report.html").stat().st_mtime_ns == before
 
 
-def test_what_depends_on_a_change_is_done_again(shop: Path) -> None:
+def test_stages_that_depend_on_a_change_are_repeated(shop: Path) -> None:
     table(shop.parent / "similar.tsv", ["zorblaxine-0\tzorblaxine-5\t1"])
     shop.write_text(shop.read_text() + "controls = false\n")
     again = done_again(shop.parent / "run", shop)
@@ -255,10 +267,10 @@ def test_what_depends_on_a_change_is_done_again(shop: Path) -> None:
     assert not any("." in name for name in kept), "controls that are not wanted any more"
 
 
-def test_without_pairs_titles_are_taken_and_it_is_said(tmp_path: Path) -> None:
+def test_without_pairs_titles_are_used_and_it_is_noted(tmp_path: Path) -> None:
     config = open_shop(tmp_path)
     change(config, 'pairs = "pairs.jsonl"\n', "")
-    for name in ("queries", "judgements", "general"):
+    for name in ("queries", "qrels", "general"):
         line = next(line for line in config.read_text().splitlines() if line.startswith(name))
         change(config, f"{line}\n", "")
     folder = run(config)
@@ -277,7 +289,7 @@ def test_pairs_of_the_tests_are_left_out(tmp_path: Path) -> None:
         {"query": f"{what.upper()}  ", "document_id": f"{name}-0"} for name, what in KINDS.items()
     ]
     write(tmp_path / "pairs.jsonl", given_away)
-    with pytest.raises(InputError, match=r"tune: all 4 pairs of pairs\.jsonl are of the tests"):
+    with pytest.raises(InputError, match=r"tune: all 4 pairs of pairs\.jsonl occur in the tests"):
         run(config)
 
 
@@ -306,11 +318,11 @@ def test_recall_of_a_graph_does_not_count_that_an_item_finds_itself(count: int) 
     assert curve[-1]["recall"] == (1.0 if count > 1 else 0.0)
 
 
-def test_what_is_left_out_is_told(tmp_path: Path) -> None:
+def test_left_out_records_are_reported(tmp_path: Path) -> None:
     config = open_shop(tmp_path)
     with (tmp_path / "items.jsonl").open("a") as file:
         file.write('{"id": "x"}\n{"id": "y", "text": " "}\n{"text": "a lamp"}\n')
-    with (tmp_path / "judgements.tsv").open("a") as file:
+    with (tmp_path / "qrels.tsv").open("a") as file:
         file.write("zorblaxine\tnowhere\t1\n")
     figures = metrics(run(config), "evaluate")
     assert "records of the catalogue that were left out: 2 no text, 1 no id" in figures["notes"]
@@ -331,14 +343,12 @@ def test_one_item_without_a_title(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "text", "words"),
     [
-        ("judgements.tsv", "zorblaxine\tzorblaxine-0\t1\n", "first line has to name the columns"),
+        ("qrels.tsv", "zorblaxine\tzorblaxine-0\t1\n", "first line has to name the columns"),
         ("similar.tsv", "a\tb\t1\na\tc\t1\n", "first line has to name the columns"),
         ("pairs.jsonl", '{"question": "lamp"}\n', "pairs.jsonl"),
     ],
 )
-def test_mistakes_in_what_is_read_last_are_told_first(
-    tmp_path: Path, file: str, text: str, words: str
-) -> None:
+def test_all_inputs_are_checked_first(tmp_path: Path, file: str, text: str, words: str) -> None:
     config = open_shop(tmp_path)
     (tmp_path / file).write_text(text)
     with pytest.raises(IdiolectError, match="audit: ") as caught:
@@ -350,7 +360,7 @@ def test_mistakes_in_what_is_read_last_are_told_first(
 def test_judgements_without_queries(tmp_path: Path) -> None:
     config = open_shop(tmp_path)
     change(config, 'queries = "queries.jsonl"\n', "")
-    with pytest.raises(InputError, match="queries that are not given"):
+    with pytest.raises(InputError, match="judgements need the queries"):
         run(config)
 
 
@@ -359,7 +369,7 @@ def test_titles_that_are_tested_are_not_trained_on(tmp_path: Path) -> None:
     change(config, 'pairs = "pairs.jsonl"\n', "")
     asked = [{"id": "a", "text": "zorblaxine 3"}, {"id": "b", "text": "a lamp"}]
     write(tmp_path / "queries.jsonl", asked)
-    table(tmp_path / "judgements.tsv", ["a\tzorblaxine-3\t1", "b\tquendrifolate-1\t1"])
+    table(tmp_path / "qrels.tsv", ["a\tzorblaxine-3\t1", "b\tquendrifolate-1\t1"])
     tuned = metrics(run(config), "tune")
     assert tuned["left_out"] == 1
     assert tuned["pairs"] + tuned["kept_apart"] == 39
@@ -370,9 +380,9 @@ def test_titles_that_are_tested_are_not_trained_on(tmp_path: Path) -> None:
     [
         ("items.jsonl", "", "audit: the catalogue .*items.jsonl is empty"),
         ("items.jsonl", '{"id": "1"}\n', "audit: the catalogue .*skipped: 1 no text"),
-        ("items.jsonl", '{"id": "1", "text": "a b"}\n' * 2, "the id '1' comes twice"),
+        ("items.jsonl", '{"id": "1", "text": "a b"}\n' * 2, "two items have the id '1'"),
         ("pairs.jsonl", '{"query": "x"}\n', "audit: .*pairs.jsonl, record 1 has no field document"),
-        ("judgements.tsv", "query-id\tcorpus-id\tscore\nq\td\tmuch\n", "'much' is not a number"),
+        ("qrels.tsv", "query-id\tcorpus-id\tscore\nq\td\tmuch\n", "'much' is not a number"),
     ],
 )
 def test_bad_data_is_one_line(tmp_path: Path, file: str, content: str, message: str) -> None:
@@ -383,7 +393,7 @@ def test_bad_data_is_one_line(tmp_path: Path, file: str, content: str, message: 
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["items", "general", "pairs", "judgements"])
+@pytest.mark.parametrize("name", ["items", "general", "pairs", "qrels"])
 def test_a_configuration_that_points_nowhere(tmp_path: Path, name: str) -> None:
     config = open_shop(tmp_path)
     line = next(line for line in config.read_text().splitlines() if line.startswith(name))
@@ -413,7 +423,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     config = open_shop(tmp_path)
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.txt").write_text("years of work")
-    with pytest.raises(InputError, match="holds other files and no run"):
+    with pytest.raises(InputError, match="holds files that are not a run"):
         run(config)
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["thesis.txt"]
 
@@ -425,7 +435,7 @@ def test_two_runs_in_one_folder(tmp_path: Path) -> None:
     process.start()
     try:
         assert held.wait(300)
-        with pytest.raises(InputError, match=f"process {process.pid} is at work in .*run"):
+        with pytest.raises(InputError, match=f"process {process.pid} is running in .*run"):
             run(config)
     finally:
         process.kill()
@@ -439,21 +449,21 @@ def test_a_full_disk(tmp_path: Path) -> None:
     process = FORKS.Process(target=run_on_full_disk, args=(config,))
     process.start()
     process.join()
-    told = (tmp_path / "error.txt").read_text()
-    assert told.startswith(("audit: ", "extend: "))
-    assert "\n" not in told
+    error = (tmp_path / "error.txt").read_text()
+    assert error.startswith(("audit: ", "extend: "))
+    assert "\n" not in error
     assert not (tmp_path / "run" / "stages" / "extend").exists()
     run(config)
 
 
-def test_a_killed_run_goes_on_and_ends_the_same(tmp_path: Path) -> None:
+def test_a_killed_run_resumes_and_ends_identical(tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     for folder in (whole, killed):
         folder.mkdir()
         config = open_shop(folder)
-        change(config, "[adapt]\nsteps = 4", "[adapt]\nsteps = 260")
+        change(config, "[pretrain]\nsteps = 4", "[pretrain]\nsteps = 260")
     run(whole / "idiolect.toml")
-    partial = killed / "run" / "stages" / ".adapt.partial"
+    partial = killed / "run" / "stages" / ".pretrain.partial"
     process = start(killed / "idiolect.toml")
     deadline = time.monotonic() + 300
     while not (partial / "checkpoint-00000100").exists() and time.monotonic() < deadline:
@@ -465,14 +475,14 @@ def test_a_killed_run_goes_on_and_ends_the_same(tmp_path: Path) -> None:
     audited = (killed / "run" / "stages" / "audit" / "metrics.json").stat().st_mtime_ns
     run(killed / "idiolect.toml")
     assert (killed / "run" / "stages" / "audit" / "metrics.json").stat().st_mtime_ns == audited
-    for step in ("adapt", "tune"):
+    for step in ("pretrain", "tune"):
         one, other = (
             load_file(folder / "run" / "stages" / step / "model" / "model.safetensors")
             for folder in (whole, killed)
         )
         assert one.keys() == other.keys()
         assert all(one[name].equal(other[name]) for name in one)
-    assert metrics(whole / "run", "adapt") == metrics(killed / "run", "adapt")
+    assert metrics(whole / "run", "pretrain") == metrics(killed / "run", "pretrain")
 
 
 def test_a_step_that_was_whole_but_not_yet_shown(shop: Path) -> None:

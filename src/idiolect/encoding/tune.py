@@ -19,6 +19,7 @@ from idiolect.encoding.objectives.pair_batches import ShuffledEpochs
 from idiolect.encoding.objectives.unsupervised import TSDAE, SimCSE
 from idiolect.encoding.pairs import Pair, PairFile, PairTable
 from idiolect.encoding.projection import Projection
+from idiolect.encoding.text_reader import EncodingCounts
 from idiolect.errors import ConfigError
 from idiolect.models.adapter import save_adapter
 from idiolect.nn.lora import LoraConfig, add_lora, merge_lora
@@ -78,6 +79,7 @@ def tune(
     unfreeze_original_rows: bool = False,
     plan: TrainingConfig | None = None,
     tensorboard: bool = False,
+    counts: EncodingCounts | None = None,
 ) -> Encoder:
     """Train an encoder on pairs; a run that was ended is gone on with.
 
@@ -108,6 +110,7 @@ def tune(
         plan: Sizes, rates and intervals, by default `tuning_plan`'s. `micro_batch` is how many
             texts' activations are held; the others' gradients are cached, and the loss is the same.
         tensorboard: Write TensorBoard events to `out/events`.
+        counts: Added to by the texts read. Without it, texts that are cut are logged as a warning.
 
     Returns:
         The encoder, trained, in evaluation mode.
@@ -152,7 +155,9 @@ def tune(
         reading, table, goal, miner=miner, at_once=plan.micro_batch, workers=run.workers
     )
     run.train(objective, source, tensorboard=tensorboard)
-    if (cut := objective.counts).truncated:
+    if counts is not None:
+        counts.add(objective.counts)
+    elif (cut := objective.counts).truncated:
         _TELL.warning(
             "%.0f%% of the texts read are longer than %d tokens and were cut",
             *(100 * cut.truncated / cut.texts, reading.length),

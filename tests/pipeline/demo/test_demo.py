@@ -13,7 +13,7 @@ from idiolect.pipeline.data import Data
 from idiolect.pipeline.demo import catalogue as module
 from idiolect.pipeline.demo.catalogue import Catalogue
 from idiolect.pipeline.demo.demo import general_text, write_demo
-from idiolect.pipeline.settings import PipelineConfig
+from idiolect.pipeline.pipeline_config import PipelineConfig
 
 pytest.importorskip("scipy", reason="the demo reads SciPy")
 
@@ -120,7 +120,7 @@ def test_tested_items_are_in_no_pair(written, catalogue):
 def test_tests_ask_about_tested_items(written, catalogue):
     folder, _ = written
     entries = catalogue.entries
-    judged = table(folder, "judgements.tsv")
+    judged = table(folder, "qrels.tsv")
     assert {query for query, _, _ in judged} == {
         one["id"] for one in records(folder, "queries.jsonl")
     }
@@ -135,7 +135,7 @@ def test_tests_ask_about_tested_items(written, catalogue):
 def test_a_query_asks_for_every_item_that_has_its_summary(written, catalogue):
     folder, _ = written
     asked = {one["id"]: one["text"] for one in records(folder, "queries.jsonl")}
-    answers = {(query, item) for query, item, _ in table(folder, "judgements.tsv")}
+    answers = {(query, item) for query, item, _ in table(folder, "qrels.tsv")}
     for entry in catalogue.entries.values():
         for query, text in asked.items():
             if text == entry.summary:
@@ -159,13 +159,13 @@ def test_a_run_reads_what_is_written(written):
     assert len(data.items) == counts["items.jsonl"]
     assert len(data.pairs()) == counts["pairs.jsonl"]
     assert len(data.queries) == counts["queries.jsonl"]
-    assert sum(map(len, data.judgements.values())) == counts["judgements.tsv"]
+    assert sum(map(len, data.qrels.values())) == counts["qrels.tsv"]
     assert sum(map(len, data.similar.values())) == counts["similar.tsv"]
 
 
 @pytest.mark.slow
 def test_the_same_packages_give_the_same_files(written, tmp_path):
-    """Another process, so that addresses, hashes and chance are others."""
+    """In another process, with other addresses, hashes and random states."""
     folder, _ = written
     code = (
         "import sys; from pathlib import Path; from idiolect.pipeline.demo.demo import write_demo;"

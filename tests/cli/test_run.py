@@ -62,9 +62,9 @@ def test_search_and_similar_take_a_run(shop: Path) -> None:
 
 def test_search_in_a_run_without_an_index(tmp_path: Path) -> None:
     (tmp_path / "run" / "stages").mkdir(parents=True)
-    told = _idiolect("search", tmp_path / "run", "x")
-    assert told.returncode == 2
-    assert "has no index yet (idiolect run goes on with it)" in told.stderr
+    done = _idiolect("search", tmp_path / "run", "x")
+    assert done.returncode == 2
+    assert "has no index yet (idiolect run goes on with it)" in done.stderr
 
 
 def test_init_then_look_then_run(shop: Path, tmp_path: Path) -> None:
@@ -88,18 +88,18 @@ def test_help_shows_an_example(command: str) -> None:
 def test_a_mistake_is_one_line(tmp_path: Path) -> None:
     config = open_shop(tmp_path)
     change(config, "[tune]", "[tnue]")
-    told = _idiolect("run", config)
-    assert told.returncode == 2
-    assert told.stdout == ""
-    (line,) = told.stderr.splitlines()
+    done = _idiolect("run", config)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
     assert line.startswith(f"idiolect: {config}, line ")
     assert line.endswith("unknown key tnue (did you mean tune?)")
 
 
 def test_stages_are_reported_without_a_terminal(shop: Path) -> None:
-    told = _idiolect("run", shop / "idiolect.toml")
-    assert told.returncode == 0
-    assert told.stderr.splitlines() == [
+    done = _idiolect("run", shop / "idiolect.toml")
+    assert done.returncode == 0
+    assert done.stderr.splitlines() == [
         f"{step}: unchanged"
         for step in (
             "audit",
@@ -125,7 +125,7 @@ def test_interrupted_by_a_person(tmp_path: Path) -> None:
     while not (metrics.exists() and metrics.stat().st_size) and time.monotonic() < deadline:
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGINT)
-    _, told = process.communicate(timeout=300)
+    _, done = process.communicate(timeout=300)
     assert process.returncode == 130
-    assert "interrupted; run it again to resume" in told
+    assert "interrupted; run it again to resume" in done
     assert list(metrics.parent.glob("checkpoint-*")), "what was done is kept"

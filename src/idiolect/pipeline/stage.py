@@ -86,9 +86,9 @@ class Stage(Generic[_Settings]):
     shared: tuple[str, ...] = ()
     """Shared tables that it reads, such as `encoder`."""
     model_from: str | None = None
-    """The stage whose model it starts from; None starts from the base."""
+    """The stage with the model to start from; None starts from the base."""
     after: tuple[str, ...] = ()
-    """Further stages whose results it reads; may be `ALL`."""
+    """Further stages with results it reads; may be `ALL`."""
     systems: tuple[MeasuredSystem, ...] = ()
     """Systems that it contributes to the evaluation."""
     controls: tuple[Control[_Settings], ...] = ()

@@ -37,7 +37,7 @@ class MeasuredSystem:
     finished: bool = False
     """Whether its model is a finished encoder, used as saved."""
     against: tuple[str, ...] = ()
-    """Names of the systems whose differences to it are tested."""
+    """Names of the systems that it is compared with."""
 
 
 def pairs_to_compare(systems: Sequence[MeasuredSystem]) -> Iterator[tuple[str, str]]:

@@ -149,7 +149,7 @@ class Catalogue:
         return cls(complete, names, objects)
 
     def searches(self) -> Iterator[tuple[Entry, tuple[str, ...]]]:
-        """Yield each item whose summary is a query, and the ids of all items with that summary."""
+        """Yield each item with a summary to search for, and the ids of all items that share it."""
         same: defaultdict[str, list[str]] = defaultdict(list)
         for entry in self.entries.values():
             same[_folded(entry.summary)].append(entry.id)

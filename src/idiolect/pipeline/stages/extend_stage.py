@@ -35,7 +35,7 @@ class TokenCount(TypedDict):
     saved: float
     """Share of tokens saved, 0 to 1."""
     changed: int
-    """Documents whose tokens differ beyond the new terms. It must be 0."""
+    """Documents with other changes of their tokens, which must be 0."""
     uses: int
     """Occurrences of new tokens."""
 

@@ -168,6 +168,15 @@ def test_every_key_of_every_stage_has_a_description() -> None:
             assert field.description, f"{stage.name}.{name}"
 
 
+def test_reading_a_configuration_is_light() -> None:
+    code = (
+        "import sys, idiolect.pipeline.pipeline_config; "
+        "print(sorted({'torch', 'tokenizers', 'numba', 'pyarrow'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def work_for(folder: Path, base: str, **more: Any) -> Work[Any]:
     settings = DataSettings(items="items.jsonl")
     return Work(

@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
-from idiolect.pipeline.data import Data
 from idiolect.pipeline.settings import PipelineSettings, SettingsTable
 from idiolect.pipeline.systems import MeasuredSystem
-from idiolect.training.progress import Listener
+
+if TYPE_CHECKING:
+    from idiolect.pipeline.data import Data
+    from idiolect.training.progress import Listener
 
 __all__ = ["ALL", "CONTROLS", "Control", "Stage", "Work"]
 
@@ -66,6 +68,7 @@ class Control(Generic[_Settings]):
 
 
 def _no_controls(_: Any) -> bool:
+    """Need no controls."""
     return False
 
 

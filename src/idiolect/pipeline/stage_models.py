@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from idiolect.encoding.encoder import Encoder
-from idiolect.encoding.encoder_layout import LAYOUT_FILES, EncoderLayout
-from idiolect.models.language_model import LanguageModel
 from idiolect.pipeline.stage import Work
 from idiolect.text.hub import locate
+
+if TYPE_CHECKING:
+    from idiolect.encoding.encoder import Encoder
+    from idiolect.models.language_model import LanguageModel
 
 __all__ = ["is_encoder", "load_encoder", "load_model"]
 
@@ -18,6 +19,8 @@ __all__ = ["is_encoder", "load_encoder", "load_model"]
 def load_model(path: str | Path) -> LanguageModel:
     """Load a model onto a GPU if there is one, and onto the CPU otherwise."""
     import torch
+
+    from idiolect.models.language_model import LanguageModel
 
     return LanguageModel.load(path, device="cuda" if torch.cuda.is_available() else "cpu")
 
@@ -27,6 +30,9 @@ def load_encoder(work: Work[Any], path: str) -> Encoder:
 
     Only the base's small layout files are read, not its weights.
     """
+    from idiolect.encoding.encoder import Encoder
+    from idiolect.encoding.encoder_layout import LAYOUT_FILES, EncoderLayout
+
     settings = work.config.encoder
     base = EncoderLayout.read(locate(work.base, LAYOUT_FILES)) or EncoderLayout()
     layout = replace(

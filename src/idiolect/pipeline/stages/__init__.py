@@ -1,5 +1,7 @@
 """The stages of the pipeline, one file each; a new file with a `STAGE` is a new stage.
 
+Reading a configuration imports all of them, so they import heavy modules inside functions only.
+
     RUN/idiolect.toml            the configuration as used
     RUN/manifest.json            versions, and each stage's fingerprint and seconds
     RUN/metrics.json             {stage: the content of its own metrics.json}

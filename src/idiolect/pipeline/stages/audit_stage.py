@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import random
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 from pydantic import Field
 
 from idiolect.pipeline.settings import SettingsTable
 from idiolect.pipeline.stage import Stage, Work
-from idiolect.text.tokenizers.tokenizer import Tokenizer
-from idiolect.vocabulary.audit.audit import Audit, TermGroup
-from idiolect.vocabulary.audit.audit import audit as find_terms
-from idiolect.vocabulary.audit.census import Statistics
-from idiolect.vocabulary.terms import Term, Terms, read_glossary
+
+if TYPE_CHECKING:
+    from idiolect.text.tokenizers.tokenizer import Tokenizer
+    from idiolect.vocabulary.audit.audit import Audit, TermGroup
+    from idiolect.vocabulary.audit.census import Statistics
+    from idiolect.vocabulary.terms import Terms
 
 __all__ = [
     "CHOSEN_TERMS",
@@ -96,6 +97,10 @@ class AuditMetrics(TypedDict):
 
 def audit(work: Work[AuditSettings]) -> AuditMetrics:
     """Find and choose terms; for the control, choose as many at random."""
+    from idiolect.text.tokenizers.tokenizer import Tokenizer
+    from idiolect.vocabulary.audit.audit import audit as find_terms
+    from idiolect.vocabulary.terms import read_glossary
+
     settings, data = work.settings, work.data
     items = data.items  # read first, so that bad input is reported before any work
     data.check()
@@ -125,6 +130,8 @@ def audit(work: Work[AuditSettings]) -> AuditMetrics:
 
 def _random_terms(found: Audit, rows: int, settings: AuditSettings, seed: int) -> Terms:
     """Choose as many rows among the candidates, regardless of the tokens they save."""
+    from idiolect.vocabulary.terms import Term, Terms
+
     forms = [
         candidate.form
         for candidate in found.candidates

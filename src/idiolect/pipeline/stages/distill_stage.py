@@ -9,8 +9,6 @@ from idiolect.pipeline.stage import Control, Stage, Work
 from idiolect.pipeline.stage_models import load_model
 from idiolect.pipeline.systems import MeasuredSystem
 from idiolect.pipeline.training_summary import TrainingSummary, summarise_training
-from idiolect.vocabulary.rows.distill import distill as teach_rows
-from idiolect.vocabulary.rows.distill import distillation_plan
 
 __all__ = ["STAGE", "DistillMetrics", "DistillSettings", "distill"]
 
@@ -37,6 +35,9 @@ class DistillMetrics(TrainingSummary):
 
 def distill(work: Work[DistillSettings]) -> DistillMetrics:
     """Train the new rows, with the base as the teacher."""
+    from idiolect.vocabulary.rows.distill import distill as teach_rows
+    from idiolect.vocabulary.rows.distill import distillation_plan
+
     student = load_model(work.model)
     result = teach_rows(
         student,

@@ -5,25 +5,20 @@ Differences come with a 95% interval and the p-value of a paired test over the q
 
 from __future__ import annotations
 
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from pydantic import Field
 
-from idiolect.pipeline.language import Language, Promises, check_promises, measure_language
 from idiolect.pipeline.settings import SettingsTable
 from idiolect.pipeline.stage import ALL, Stage, Work
 from idiolect.pipeline.stages.extend_stage import TokenCount
 from idiolect.pipeline.stages.tune_stage import TuneSettings
-from idiolect.pipeline.system_runs import (
-    Ranking,
-    Significance,
-    System,
-    SystemRuns,
-    describe,
-    judged_collection,
-)
 from idiolect.pipeline.systems import MeasuredSystem
 from idiolect.text.files import read_json
+
+if TYPE_CHECKING:
+    from idiolect.pipeline.language import Language, Promises
+    from idiolect.pipeline.system_runs import Ranking, Significance, System
 
 __all__ = ["STAGE", "EvaluateMetrics", "EvaluateSettings", "evaluate"]
 
@@ -59,6 +54,9 @@ class EvaluateMetrics(TypedDict):
 
 def evaluate(work: Work[EvaluateSettings]) -> EvaluateMetrics:
     """Measure search, similar items and language modelling for every system of the run."""
+    from idiolect.pipeline.language import check_promises, measure_language
+    from idiolect.pipeline.system_runs import SystemRuns, describe, judged_collection
+
     data, systems = work.data, work.systems
     search = judged_collection(data.texts, data.queries, data.qrels)
     similar = judged_collection(data.texts, data.texts, data.similar)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Literal, TypedDict
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 from idiolect.pipeline.settings import SettingsTable
 from idiolect.pipeline.stage import Control, Stage, Work
 from idiolect.pipeline.stage_models import load_model
 from idiolect.pipeline.stages.audit_stage import CHOSEN_TERMS, RANDOM_TERMS
 from idiolect.pipeline.systems import MeasuredSystem
-from idiolect.text.tokenizers.extension import Check
-from idiolect.vocabulary.extend.extend import extend as extend_model
-from idiolect.vocabulary.terms import Terms
+
+if TYPE_CHECKING:
+    from idiolect.text.tokenizers.extension import Check
 
 __all__ = ["STAGE", "ExtendMetrics", "ExtendSettings", "TokenCount", "extend"]
 
@@ -62,6 +62,9 @@ def extend(work: Work[ExtendSettings], *, terms: str = CHOSEN_TERMS) -> ExtendMe
         work: The stage's input.
         terms: File name of the terms in the folder of the audit.
     """
+    from idiolect.vocabulary.extend.extend import extend as extend_model
+    from idiolect.vocabulary.terms import Terms
+
     settings, data = work.settings, work.data
     _, held_out = data.corpus
     grown = extend_model(

@@ -7,21 +7,22 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
-from idiolect.encoding.encoder import Encoder
-from idiolect.encoding.text_reader import EncodingCounts
 from idiolect.errors import InputError
 from idiolect.pipeline.settings import SettingsTable
 from idiolect.pipeline.stage import Stage, Work
 from idiolect.pipeline.stages.tune_stage import HELD_OUT_PAIRS
 from idiolect.pipeline.systems import MeasuredSystem
-from idiolect.search.diskann.graph import Graph
-from idiolect.search.index import Index
-from idiolect.search.items import Item
+
+if TYPE_CHECKING:
+    from idiolect.encoding.text_reader import EncodingCounts
+    from idiolect.search.diskann.graph import Graph
+    from idiolect.search.index import Index
+    from idiolect.search.items import Item
 
 __all__ = ["STAGE", "IndexMetrics", "IndexPoint", "graph_curve", "index", "open_index"]
 
@@ -67,6 +68,9 @@ def open_index(run: Path, counts: EncodingCounts | None = None) -> Index:
     Raises:
         InputError: The run has no index.
     """
+    from idiolect.encoding.encoder import Encoder
+    from idiolect.search.index import Index
+
     stages = run / "stages"
     if not (stages / "index" / "index").is_dir():
         raise InputError(f"{run} has no finished index", hint="idiolect run resumes it")
@@ -76,6 +80,10 @@ def open_index(run: Path, counts: EncodingCounts | None = None) -> Index:
 
 def index(work: Work[SettingsTable]) -> IndexMetrics:
     """Build the index, and fit hybrid search to the held-out queries."""
+    from idiolect.encoding.encoder import Encoder
+    from idiolect.encoding.text_reader import EncodingCounts
+    from idiolect.search.index import Index
+
     path, counts = work.folder / "index", EncodingCounts()
     encoder = Encoder.load(work.model)
     items = _reported(work)
@@ -112,6 +120,8 @@ def graph_curve(vectors: NDArray[np.float32]) -> tuple[float, list[IndexPoint]]:
     Returns:
         Queries per second of exact search, and the points of the graph.
     """
+    from idiolect.search.diskann.graph import Graph
+
     graph = Graph.build(vectors)
     numbers = range(0, len(vectors), max(1, len(vectors) // _QUERIES))
     queries = vectors[numbers]

@@ -6,12 +6,10 @@ with new tokens the vector that the base gives it with the old pieces.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from idiolect.encoding.encoder import Encoder
-from idiolect.encoding.tune import tune_on_text
 from idiolect.pipeline.settings import SettingsTable
 from idiolect.pipeline.stage import Control, Stage, Work
 from idiolect.pipeline.stage_models import load_encoder
@@ -22,9 +20,11 @@ from idiolect.pipeline.training_summary import (
     summarise_training,
     tokens_read,
 )
-from idiolect.training.pretrain import ObjectiveName
-from idiolect.training.pretrain import pretrain as train_on_text
-from idiolect.training.training_config import TrainingConfig
+
+if TYPE_CHECKING:
+    from idiolect.encoding.encoder import Encoder
+    from idiolect.training.pretrain import ObjectiveName
+    from idiolect.training.training_config import TrainingConfig
 
 __all__ = ["STAGE", "PretrainMetrics", "PretrainSettings", "pretrain"]
 
@@ -65,6 +65,9 @@ def pretrain(work: Work[PretrainSettings]) -> PretrainMetrics:
     with a head that was not distilled trains on as many additional tokens as distillation read, so
     that the control without new tokens has the same budget.
     """
+    from idiolect.training.pretrain import pretrain as train_on_text
+    from idiolect.training.training_config import TrainingConfig
+
     settings, data = work.settings, work.data
     encoder = load_encoder(work, work.model)
     model, network = encoder.model, encoder.model.network
@@ -103,6 +106,8 @@ def _imitate(
     work: Work[PretrainSettings], encoder: Encoder, plan: TrainingConfig
 ) -> PretrainMetrics:
     """Train an encoder with new tokens to give the vectors that the base gives without them."""
+    from idiolect.encoding.tune import tune_on_text
+
     settings = work.settings
     summary: TrainingSummary = {"steps": 0, "tokens": 0, "loss_first": 0.0, "loss_last": 0.0}
     if encoder.model.extension is None:

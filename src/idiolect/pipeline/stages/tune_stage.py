@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import json
 import random
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 from pydantic import Field
 
-from idiolect.encoding.pairs import Pair, PairTable
-from idiolect.encoding.text_reader import EncodingCounts
-from idiolect.encoding.tune import tune as train_on_pairs
-from idiolect.encoding.tune import tune_on_text, tuning_plan
 from idiolect.errors import InputError
-from idiolect.pipeline.data import Data
 from idiolect.pipeline.settings import SettingsTable
 from idiolect.pipeline.stage import Control, Stage, Work
 from idiolect.pipeline.stage_models import is_encoder, load_encoder
 from idiolect.pipeline.systems import MeasuredSystem
 from idiolect.pipeline.training_summary import SAVE_STEPS, summarise_training
 from idiolect.text.files import write_atomic
+
+if TYPE_CHECKING:
+    from idiolect.encoding.pairs import Pair
+    from idiolect.pipeline.data import Data
 
 __all__ = ["HELD_OUT_PAIRS", "STAGE", "TuneMetrics", "TuneSettings", "tune", "without_tests"]
 
@@ -67,6 +66,8 @@ def tune(work: Work[TuneSettings]) -> TuneMetrics:
     Without pairs, the titles and texts of items are used as pairs; without titles, the encoder is
     trained on texts alone.
     """
+    from idiolect.encoding.pairs import Pair, PairTable
+
     data = work.data
     given = data.pairs()
     if not data.settings.pairs and data.titled:
@@ -101,6 +102,10 @@ def tune(work: Work[TuneSettings]) -> TuneMetrics:
 
 def _train(work: Work[TuneSettings], pairs: list[Pair]) -> None:
     """Train on pairs, or on the items' texts if there are none."""
+    from idiolect.encoding.text_reader import EncodingCounts
+    from idiolect.encoding.tune import tune as train_on_pairs
+    from idiolect.encoding.tune import tune_on_text, tuning_plan
+
     settings = work.settings
     encoder, published = load_encoder(work, work.model), is_encoder(work.base)
     plan = tuning_plan(

@@ -46,7 +46,7 @@ def test_what_a_run_prints(shop: Path) -> None:
     assert max(map(len, printed.splitlines())) <= 80
 
 
-def test_search_and_similar_take_a_run(shop: Path) -> None:
+def test_search_and_similar_accept_a_run(shop: Path) -> None:
     asked = ["search", str(shop / "run"), "quendrifolate", "--json", "-k", "3"]
     result = runner.invoke(app, [*asked, "--mode", "lexical"], catch_exceptions=False)
     hits = [json.loads(line) for line in result.output.splitlines()]
@@ -67,7 +67,7 @@ def test_search_in_a_run_without_an_index(tmp_path: Path) -> None:
     assert "has no index yet (idiolect run goes on with it)" in done.stderr
 
 
-def test_init_then_look_then_run(shop: Path, tmp_path: Path) -> None:
+def test_init_then_run(shop: Path, tmp_path: Path) -> None:
     shutil.copytree(shop, tmp_path / "shop", ignore=shutil.ignore_patterns("run"))
     folder = tmp_path / "shop"
     refused = _idiolect("init", folder)
@@ -114,7 +114,7 @@ def test_stages_are_reported_without_a_terminal(shop: Path) -> None:
     ]
 
 
-def test_interrupted_by_a_person(tmp_path: Path) -> None:
+def test_an_interrupt_can_be_resumed(tmp_path: Path) -> None:
     config = open_shop(tmp_path)
     change(config, "[pretrain]\nsteps = 4", "[pretrain]\nsteps = 100000")
     process = subprocess.Popen(

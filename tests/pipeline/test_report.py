@@ -195,7 +195,7 @@ def write_run(folder, metrics, *, text="Some text about eigh.", query="a query",
 
 
 class Reader(html.parser.HTMLParser):
-    """Collects what a browser would see, and complains of tags that do not fit together."""
+    """Collects the content of a page, and checks that its tags are balanced."""
 
     void = frozenset({"meta", "br", "img", "link", "input", "hr"})
 
@@ -308,7 +308,7 @@ def test_every_reference_inside_the_page_has_one_target(page):
         assert target in reader.ids, target
 
 
-def test_colours_are_the_pages(page):
+def test_charts_use_the_colours_of_the_page(page):
     body = page.split("<body>")[1]
     assert not re.search(r"#[0-9a-fA-F]{6}", body)
     used = set(re.findall(r"var\(--([\w-]+)\)", page))
@@ -317,7 +317,7 @@ def test_colours_are_the_pages(page):
     assert page.count(":root {") == 2
 
 
-def test_text_from_outside_is_escaped_wherever_it_stands(tmp_path):
+def test_text_from_outside_is_escaped_everywhere(tmp_path):
     metrics = figures()
     metrics["audit"]["broken"] = [broken(EVIL, [EVIL])]
     metrics["audit"]["tokenizer"] = EVIL
@@ -358,7 +358,7 @@ def test_a_run_without_judgements_pairs_or_general_text(tmp_path):
     assert "It is an encoder." in text
 
 
-def test_a_broken_promise_is_said(tmp_path):
+def test_a_broken_promise_is_shown(tmp_path):
     metrics = figures()
     metrics["evaluate"]["promises"] |= {"original_rows_identical": False, "documents_changed": 7}
     page = write_report(write_run(tmp_path, metrics)).read_text()
@@ -366,7 +366,7 @@ def test_a_broken_promise_is_said(tmp_path):
     assert page.count('<span class="no">broken</span>') == 2
 
 
-def test_what_is_no_finished_run_is_said(tmp_path):
+def test_an_unfinished_run_is_refused(tmp_path):
     with pytest.raises(InputError, match="no finished run"):
         write_report(tmp_path)
     metrics = figures()
@@ -396,7 +396,7 @@ def test_a_run_ends_with_its_report(finished):
     assert all(search["query"] in text for search in searches[:10])
 
 
-def test_the_command_says_where_the_page_is(tmp_path):
+def test_the_command_prints_the_path(tmp_path):
     run = write_run(tmp_path, figures())
     result = CliRunner().invoke(app, ["report", str(run)])
     assert result.exit_code == 0, result.output
@@ -421,7 +421,7 @@ def test_a_plane_keeps_the_directions_of_most_variance():
         assert plane.points[:, axis].std() == pytest.approx(expected, rel=0.05)
 
 
-def test_a_term_stands_in_the_middle_of_the_items_that_use_it_most():
+def test_a_term_is_at_the_mean_of_the_items_that_use_it_most():
     vectors = np.eye(40, dtype=np.float32)
     texts = ["a lamp", "lamp lamp", "lamps", "the lamp", "box"] + ["everywhere"] * 35
     plane = place(vectors, texts, ["lamp", "box", "everywhere"])
@@ -429,13 +429,13 @@ def test_a_term_stands_in_the_middle_of_the_items_that_use_it_most():
     assert plane.terms["lamp"] == pytest.approx(tuple(plane.points[[0, 1, 3]].mean(0)))
 
 
-def test_labels_mean_nothing_to_the_drawing():
+def test_labels_are_not_parsed_as_markup():
     drawn = charts.dots("a", {"b": {"$\\frac{": 1.0, "<&>": 2.0}})
     assert "$\\frac{" in drawn
     assert "&lt;&amp;&gt;" in drawn
 
 
-def test_labels_that_find_no_room_are_left_out():
+def test_overlapping_labels_are_left_out():
     points = np.random.default_rng(0).normal(size=(50, 2))
     crowd = {f"label-{n}": (0.0, 0.0) for n in range(5)}
     drawn = charts.scatter("a", points, {**crowd, "apart": (-1.0, 2.0)})

@@ -48,16 +48,16 @@ def metrics(run: Path, step: str) -> dict[str, Any]:
     return json.loads((run / "stages" / step / "metrics.json").read_text())
 
 
-def done_when(run: Path) -> dict[str, int]:
-    """When each step was done, as its folder says."""
+def finished_when(run: Path) -> dict[str, int]:
+    """When each stage was finished."""
     paths = (run / "stages").iterdir()
     return {path.name: (path / "metrics.json").stat().st_mtime_ns for path in paths}
 
 
-def done_again(run_folder: Path, config: Path) -> set[str]:
-    before = done_when(run_folder)
+def repeated(run_folder: Path, config: Path) -> set[str]:
+    before = finished_when(run_folder)
     run(config)
-    after = done_when(run_folder)
+    after = finished_when(run_folder)
     return {name for name in after if after[name] != before.get(name)}
 
 
@@ -116,7 +116,7 @@ def test_controls_have_the_same_budget_but_other_tokens(finished: Path) -> None:
 
 
 def test_a_published_encoder_is_imitated(tmp_path: Path) -> None:
-    """It has no head to pre-train, so its new tokens learn to give the vectors it gave before."""
+    """It has no head to pre-train, so its new tokens learn to reproduce its vectors."""
     config = open_shop(tmp_path, controls=True)
     settings = {
         "model_type": "bert",
@@ -170,7 +170,7 @@ def test_systems_are_measured_and_compared(finished: Path) -> None:
 
 
 def test_tuned_figures_are_those_of_the_finished_encoder(finished: Path) -> None:
-    """Exact search with the encoder that was saved, by hand."""
+    """Exact search with the saved encoder, by hand."""
     items = [json.loads(line) for line in (finished / "items.jsonl").read_text().splitlines()]
     encoder = Encoder.load(finished / "run" / "stages" / "tune" / "model")
     texts = encoder.encode([item["text"] for item in items], kind="document")
@@ -218,7 +218,7 @@ def _lines(path: Path) -> list[Any]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_how_hybrid_joins_is_chosen_on_pairs_that_were_not_trained_on(finished: Path) -> None:
+def test_hybrid_weights_are_fitted_to_held_out_pairs(finished: Path) -> None:
     run = finished / "run"
     kept = dict(_lines(run / "stages" / "tune" / "kept.jsonl"))
     tuned = metrics(run, "tune")
@@ -231,7 +231,7 @@ def test_how_hybrid_joins_is_chosen_on_pairs_that_were_not_trained_on(finished: 
         assert index.weigh(kept)[0] == meaning
 
 
-def test_a_model_is_read_as_its_base_was_published(tmp_path: Path) -> None:
+def test_a_model_keeps_the_encoder_layout_of_its_base(tmp_path: Path) -> None:
     encoder = tiny_encoder("llama", pooling="weighted", both_ways=True, length=20)
     encoder.project(["a b c", "d e", "f g h i"], whiten=True)
     encoder.save(tmp_path / "base")
@@ -252,14 +252,14 @@ def test_a_model_is_read_as_its_base_was_published(tmp_path: Path) -> None:
 
 def test_a_second_run_does_nothing(shop: Path) -> None:
     before = (shop.parent / "run" / "report.html").stat().st_mtime_ns
-    assert done_again(shop.parent / "run", shop) == set()
+    assert repeated(shop.parent / "run", shop) == set()
     assert (shop.parent / "run" / "report.html").stat().st_mtime_ns == before
 
 
 def test_stages_that_depend_on_a_change_are_repeated(shop: Path) -> None:
     table(shop.parent / "similar.tsv", ["zorblaxine-0\tzorblaxine-5\t1"])
     shop.write_text(shop.read_text() + "controls = false\n")
-    again = done_again(shop.parent / "run", shop)
+    again = repeated(shop.parent / "run", shop)
     # Tuning leaves out what the tests ask, so it depends on them.
     assert again == {"tune", "index", "evaluate"}
     assert metrics(shop.parent / "run", "evaluate")["similar"]["queries"] == 1
@@ -294,7 +294,7 @@ def test_pairs_of_the_tests_are_left_out(tmp_path: Path) -> None:
 
 
 def test_similar_items_of_the_tests_are_left_out(tmp_path: Path) -> None:
-    """In both directions, and however they are written; other pairs of these items stay."""
+    """In both directions, ignoring case and spaces; other pairs of these items are used."""
     data = Data(PipelineConfig.load(open_shop(tmp_path)).data, tmp_path)
     texts = data.texts
     first, second, other = (texts[f"zorblaxine-{n}"] for n in (0, 1, 5))
@@ -302,7 +302,7 @@ def test_similar_items_of_the_tests_are_left_out(tmp_path: Path) -> None:
     assert without_tests(pairs, data) == ([pairs[2]], 2)
 
 
-def test_bits_per_byte_are_of_documents_from_all_over_the_corpus(tmp_path: Path) -> None:
+def test_bits_per_byte_sample_the_whole_corpus(tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("\n".join(f"{n:04} lamp" for n in range(1000)))
     drawn = sorted(int(text[:4]) for text in some_windows(Corpus(tmp_path / "text.txt"), 50))
     assert len(drawn) == 50
@@ -311,8 +311,8 @@ def test_bits_per_byte_are_of_documents_from_all_over_the_corpus(tmp_path: Path)
 
 
 @pytest.mark.parametrize("count", [1, 5, 300])
-def test_recall_of_a_graph_does_not_count_that_an_item_finds_itself(count: int) -> None:
-    """Few vectors are all found; of one there is nothing to find."""
+def test_recall_of_a_graph_excludes_the_query_item(count: int) -> None:
+    """All of a few vectors are found; a single vector has no neighbours."""
     vectors = np.random.default_rng(0).normal(size=(count, 8)).astype(np.float32)
     _, curve = graph_curve(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
     assert curve[-1]["recall"] == (1.0 if count > 1 else 0.0)
@@ -394,7 +394,7 @@ def test_bad_data_is_one_line(tmp_path: Path, file: str, content: str, message: 
 
 
 @pytest.mark.parametrize("name", ["items", "general", "pairs", "qrels"])
-def test_a_configuration_that_points_nowhere(tmp_path: Path, name: str) -> None:
+def test_a_missing_input_is_reported(tmp_path: Path, name: str) -> None:
     config = open_shop(tmp_path)
     line = next(line for line in config.read_text().splitlines() if line.startswith(name))
     change(config, line, f'{name} = "nowhere.jsonl"')
@@ -403,14 +403,14 @@ def test_a_configuration_that_points_nowhere(tmp_path: Path, name: str) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_a_base_that_is_nowhere(tmp_path: Path) -> None:
+def test_a_missing_base_is_reported(tmp_path: Path) -> None:
     config = open_shop(tmp_path)
     change(config, 'base = "model"', 'base = "./no/such/model"')
     with pytest.raises(InputError, match=r"no such file or directory: \./no/such/model"):
         run(config)
 
 
-def test_a_run_of_a_newer_version_is_left_alone(shop: Path) -> None:
+def test_a_run_of_a_newer_version_is_not_changed(shop: Path) -> None:
     manifest = shop.parent / "run" / "manifest.json"
     record = json.loads(manifest.read_text())
     manifest.write_text(json.dumps(record | {"format": FORMAT + 1, "idiolect": "9.0"}))
@@ -419,7 +419,7 @@ def test_a_run_of_a_newer_version_is_left_alone(shop: Path) -> None:
     assert json.loads(manifest.read_text())["idiolect"] == "9.0"
 
 
-def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
+def test_a_folder_with_other_files_is_not_changed(tmp_path: Path) -> None:
     config = open_shop(tmp_path)
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.txt").write_text("years of work")
@@ -485,7 +485,7 @@ def test_a_killed_run_resumes_and_ends_identical(tmp_path: Path) -> None:
     assert metrics(whole / "run", "pretrain") == metrics(killed / "run", "pretrain")
 
 
-def test_a_step_that_was_whole_but_not_yet_shown(shop: Path) -> None:
+def test_a_finished_stage_that_was_not_yet_renamed(shop: Path) -> None:
     """Killed between the last write and the rename."""
     stages = shop.parent / "run" / "stages"
     (stages / "evaluate").rename(stages / ".evaluate.partial")
@@ -493,10 +493,10 @@ def test_a_step_that_was_whole_but_not_yet_shown(shop: Path) -> None:
     assert (stages / "evaluate" / "metrics.json").exists()
 
 
-def test_no_configuration_depends_on_what_it_does_not_read(shop: Path) -> None:
+def test_stages_before_a_change_are_not_repeated(shop: Path) -> None:
     change(shop, "[tune]\nsteps = 3", "[tune]\nsteps = 2")
     shop.write_text(shop.read_text() + "controls = false\n")
-    again = done_again(shop.parent / "run", shop)
+    again = repeated(shop.parent / "run", shop)
     assert again == {"tune", "index", "evaluate"}
 
 

@@ -78,12 +78,12 @@ def test_all_faults_are_named_at_once(tmp_path: Path) -> None:
         load(tmp_path, 'a = 1\n[data]\nb = 2\nitems = "x"\nc = 3\n')
 
 
-def test_a_configuration_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_configuration(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"cannot read .*nowhere\.toml"):
         PipelineConfig.load(tmp_path / "nowhere.toml")
 
 
-def test_a_base_may_stand_beside_the_configuration(tmp_path: Path) -> None:
+def test_a_base_may_be_next_to_the_configuration(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     assert find_base("model", tmp_path) == str(tmp_path / "model")
     assert find_base("someone/model", tmp_path) == "someone/model"

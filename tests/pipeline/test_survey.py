@@ -58,7 +58,7 @@ def test_fields_of_a_table_of_another_shop(tmp_path: Path) -> None:
     assert item.metadata == {"price": 3, "name": "Lamp", "title": "Lamp"}
 
 
-def test_an_id_is_what_tells_records_apart(tmp_path: Path) -> None:
+def test_an_id_is_a_field_with_unique_values(tmp_path: Path) -> None:
     rows = [{"kind": "lamp", "code": f"x{i}", "words": "some words here"} for i in range(3)]
     (tmp_path / "things.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     found = written(tmp_path)
@@ -82,12 +82,12 @@ def test_missing_files_are_reported(tmp_path: Path) -> None:
         ("items.jsonl", '{"a": "x"}\n{"a": "x"}\n', "no field with unique values"),
     ],
 )
-def test_what_cannot_be_a_catalogue(tmp_path: Path, file: str, content: str, message: str) -> None:
+def test_invalid_catalogues(tmp_path: Path, file: str, content: str, message: str) -> None:
     (tmp_path / file).write_text(content)
     with pytest.raises(InputError, match=message):
         survey(tmp_path, base="model")
 
 
-def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_folder(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such folder"):
         survey(tmp_path / "nowhere", base="model")

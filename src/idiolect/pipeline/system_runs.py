@@ -147,13 +147,15 @@ class SystemRuns:
         if not system.ranks:
             return
         if system.by == "bm25":
-            self._ask(system, self._bm25.search, lambda asked: self._bm25.search(asked, _DEPTH + 1))
+            self._rank(
+                system, self._bm25.search, lambda items: self._bm25.search(items, _DEPTH + 1)
+            )
         elif system.by == "vectors":
             self._add_vectors(system)
         else:
             with open_index(self.work.folder.parents[1], self._counts) as index:
                 similar = self._fusing(index.fusion) if system.by == "hybrid" else None
-                self._ask(system, partial(_through, index, system.by), similar)
+                self._rank(system, partial(_search, index, system.by), similar)
 
     def _add_vectors(self, system: MeasuredSystem) -> None:
         encoder = self._encoder(system)
@@ -161,7 +163,7 @@ class SystemRuns:
             dense = self._indexed(encoder)
         else:
             dense = Dense(encoder, self.texts, counts=self._counts)
-        self._ask(system, dense.search, lambda asked: _nearest(dense, asked))
+        self._rank(system, dense.search, lambda items: _nearest(dense, items))
         if system.name in ("base", "tuning"):
             self._show(system.name, dense)
         if system.name == "tuning":
@@ -234,7 +236,7 @@ class SystemRuns:
 
         def similar(items: Mapping[str, str]) -> Run:
             sides = [
-                _without_selves(run)
+                _without_queries(run)
                 for run in (_nearest(tuned, items), self._bm25.search(items, _DEPTH + 1))
             ]
             return {item: _fused([run[item] for run in sides], method, weights) for item in items}
@@ -259,28 +261,30 @@ class SystemRuns:
             encoder.project(list(self.texts.values()), whiten=True)
         return encoder
 
-    def _ask(
+    def _rank(
         self,
         system: MeasuredSystem,
         search: Callable[[Mapping[str, str]], Run],
         similar: Callable[[Mapping[str, str]], Run] | None,
     ) -> None:
-        for test, ask in (("search", search), ("similar", similar)):
+        for test, rank in (("search", search), ("similar", similar)):
             collection = self.tests[test]
-            if collection is None or ask is None:
+            if collection is None or rank is None:
                 continue
-            run = ask(collection.queries)
+            run = rank(collection.queries)
             if test == "similar":
-                run = _without_selves(run)
+                run = _without_queries(run)
             self.values[test][system.name] = measure(collection.judgements, run, measures=_MEASURES)
 
     def _show(self, name: str, dense: Dense) -> None:
-        """Store a system's first answers to a few queries."""
+        """Store a system's first results for a few queries."""
         collection = self.tests["search"] or self.tests["similar"]
         if collection is not None:
             step = max(1, len(collection.queries) // _SHOWN_QUERIES)
-            asked = dict(islice(islice(collection.queries.items(), 0, None, step), _SHOWN_QUERIES))
-            self._shown[name] = _without_selves(dense.search(asked, _SHOWN_HITS + 1))
+            queries = dict(
+                islice(islice(collection.queries.items(), 0, None, step), _SHOWN_QUERIES)
+            )
+            self._shown[name] = _without_queries(dense.search(queries, _SHOWN_HITS + 1))
 
     def _write_searches(self, tuned: Encoder) -> None:
         collection = self.tests["search"] or self.tests["similar"]
@@ -324,15 +328,15 @@ def describe(collection: JudgedCollection | None) -> Ranking | None:
     """Return the size of a test."""
     if collection is None:
         return None
-    asked = [q for q, grades in collection.judgements.items() if max(grades.values()) > 0]
+    answerable = [q for q, grades in collection.judgements.items() if max(grades.values()) > 0]
     return {
-        "queries": len(asked),
+        "queries": len(answerable),
         "items": len(collection.documents),
         "notes": list(collection.notes),
     }
 
 
-def _through(index: Index, mode: Mode, queries: Mapping[str, str]) -> Run:
+def _search(index: Index, mode: Mode, queries: Mapping[str, str]) -> Run:
     """Search an index as a user does."""
     return {
         name: {hit.id: hit.score for hit in index.search(text, _DEPTH, mode=mode)}
@@ -363,10 +367,10 @@ def _best(ids: list[str], scores: NDArray[np.float32]) -> dict[str, float]:
 def _cut(dense: Dense, collection: JudgedCollection, test: str, dimensions: int) -> Run:
     if test == "search":
         return dense.search(collection.queries, dimensions=dimensions)
-    return _without_selves(_nearest(dense, collection.queries, dimensions))
+    return _without_queries(_nearest(dense, collection.queries, dimensions))
 
 
-def _without_selves(run: Run) -> Run:
+def _without_queries(run: Run) -> Run:
     """Remove each query from its own results; in this test the queries are items."""
     return {
         query: {name: score for name, score in scores.items() if name != query}

@@ -145,7 +145,7 @@ def without_tests(pairs: list[Pair], data: Data) -> tuple[list[Pair], int]:
     Returns:
         The remaining pairs, and how many were left out.
     """
-    asked = {_plain(text) for text in data.queries.values()}
+    tested = {_plain(text) for text in data.queries.values()}
     texts = {name: _plain(text) for name, text in data.texts.items()}
     alike = {
         (texts[one], texts[other])
@@ -156,7 +156,7 @@ def without_tests(pairs: list[Pair], data: Data) -> tuple[list[Pair], int]:
     kept = [
         pair
         for pair in pairs
-        if (query := _plain(pair.query)) not in asked
+        if (query := _plain(pair.query)) not in tested
         and (query, document := _plain(pair.document)) not in alike
         and (document, query) not in alike
     ]
@@ -173,9 +173,9 @@ def _hold_out(pairs: list[Pair], data: Data, seed: int) -> tuple[list[Pair], dic
     Only pairs of a query and an item can be held out, not pairs of two items.
     """
     ids = {text: name for name, text in data.texts.items()}
-    asked = sorted({p.query for p in pairs if p.query not in ids and p.document in ids})
-    count = min(_MAXIMUM_HELD_OUT, len(asked) // 10)
-    chosen = set(random.Random(seed).sample(asked, count))
+    queries = sorted({p.query for p in pairs if p.query not in ids and p.document in ids})
+    count = min(_MAXIMUM_HELD_OUT, len(queries) // 10)
+    chosen = set(random.Random(seed).sample(queries, count))
     kept: dict[str, list[str]] = {}
     for pair in pairs:
         if pair.query in chosen and pair.document in ids:

@@ -1,4 +1,4 @@
-"""What the preparations of the examples share: general text of books, and files of records."""
+"""Shared by the scripts that prepare the examples: general text of books, and record files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["EVERY", "general", "write"]
 
 MEDICAL_BOOKS = {"anatomy-physiology", "microbiology"}
 EVERY = 4
-"""Of long collections, one text in so many is taken."""
+"""Long collections are sampled: one text in this many is used."""
 
 
 def general(data: Path) -> Iterator[dict[str, str]]:
@@ -24,7 +24,7 @@ def general(data: Path) -> Iterator[dict[str, str]]:
 
 
 def write(path: Path, records: Iterable[object]) -> None:
-    """Write a record a line."""
+    """Write one record per line."""
     lines = [json.dumps(record, ensure_ascii=False) for record in records]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     print(f"{path}: {len(lines):,} records")

@@ -1,12 +1,12 @@
-"""Lay out Icecat's products and the judgements of Chorus for a run.
+"""Prepare Icecat's products and the judgements of Chorus for a run.
 
     python examples/prepare_icecat.py DATA OUT
 
 DATA holds `icecat-chorus/` with the products (`products_*.json.zip`) and the graded judgements
 (`Broad_Query_Set_rated.csv`). The catalogue is every judged product and one in five of the others.
-There are no queries but the judged ones, and these are short, so the pairs are made of products
-alone: one to three words that follow each other in a title, drawn twice, and the product. General
-text is one in four modules of `openstax/text/`.
+The judged queries are needed for the test, so training pairs are made from products alone: two
+random sequences of one to three words of a title, each with the product. General text is one in
+four modules of `openstax/text/`.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from typing import Any
 from layout import general, write
 
 OTHERS = 5
-"""Of the products nobody judged, one in so many is in the catalogue."""
+"""One in this many unjudged products is in the catalogue."""
 EXCERPTS = 2
-"""Of each product's title."""
+"""Excerpts per title."""
 
 
 def products(data: Path) -> Iterator[dict[str, Any]]:
@@ -37,7 +37,7 @@ def products(data: Path) -> Iterator[dict[str, Any]]:
 
 
 def details(product: dict[str, Any]) -> str:
-    """Return what is said of a product beside its title."""
+    """Return a product's description and attributes."""
     attributes = [
         f"{name.removeprefix('attr_t_').replace('_', ' ')}: {value}"
         for name, value in product.items()
@@ -47,17 +47,17 @@ def details(product: dict[str, Any]) -> str:
 
 
 def excerpts(title: str) -> list[str]:
-    """Draw a few words of a title, as somebody might search for it; the same for the same title."""
-    chance, words = random.Random(title), title.split()
+    """Draw a few words of a title, as a user might search for it; seeded by the title."""
+    rng, words = random.Random(title), title.split()
     drawn = []
     for _ in range(EXCERPTS):
-        start = chance.randrange(len(words))
-        drawn.append(" ".join(words[start : start + chance.randint(1, 3)]))
+        start = rng.randrange(len(words))
+        drawn.append(" ".join(words[start : start + rng.randint(1, 3)]))
     return list(dict.fromkeys(drawn))
 
 
-def judgements(data: Path) -> list[dict[str, str]]:
-    """Read the judgements: query, docid, rating."""
+def qrels(data: Path) -> list[dict[str, str]]:
+    """Read the relevance judgements: query, docid, rating."""
     path = data / "icecat-chorus" / "Broad_Query_Set_rated.csv"
     with path.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
@@ -67,7 +67,7 @@ def main() -> None:
     """Write the files that idiolect.toml names."""
     data, out = Path(sys.argv[1]), Path(sys.argv[2])
     out.mkdir(parents=True, exist_ok=True)
-    judged = judgements(data)
+    judged = qrels(data)
     wanted = {row["docid"] for row in judged}
     every = list(products(data))
     kept = [
@@ -104,7 +104,7 @@ def main() -> None:
     names = {query: f"q{number}" for number, query in enumerate(queries, start=1)}
     write(out / "queries.jsonl", ({"id": name, "text": query} for query, name in names.items()))
     rows = [f"{names[row['query']]}\t{row['docid']}\t{row['rating']}\n" for row in judged]
-    (out / "judgements.tsv").write_text("query-id\tcorpus-id\tscore\n" + "".join(rows))
+    (out / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\n" + "".join(rows))
 
 
 if __name__ == "__main__":

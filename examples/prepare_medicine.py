@@ -1,10 +1,10 @@
-"""Lay out SumPubMed and SciFact for a run: abstracts to learn from, claims to search with.
+"""Prepare SumPubMed and SciFact for a run: abstracts to learn from, claims as queries.
 
     python examples/prepare_medicine.py DATA OUT
 
 DATA holds `scifact/scifact.zip`, `sumpubmed/abstracts.jsonl.gz` and `openstax/text/*.txt.gz`. The
 catalogue is SciFact's 5,183 abstracts; the validation claims, which BEIR calls the test, are the
-queries; the training claims are the pairs. SumPubMed is in lower case, so all of it is made so.
+queries; the training claims are the pairs. SumPubMed is in lower case, so all text is lowercased.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def table(data: Path, name: str) -> Iterator[dict[str, str]]:
 
 
 def claims(data: Path, part: str) -> dict[str, tuple[str, list[str]]]:
-    """Return each claim and the abstracts it cites; a claim has a row for each evidence."""
+    """Return each claim and the abstracts it cites; the table has a row per piece of evidence."""
     found: dict[str, tuple[str, list[str]]] = {}
     for row in table(data, f"claims_{part}.csv"):
         found[row["id"]] = (row["claim"].lower(), re.findall(r"\d+", row["cited_doc_ids"]))
@@ -44,7 +44,7 @@ def claims(data: Path, part: str) -> dict[str, tuple[str, list[str]]]:
 
 
 def abstracts(data: Path) -> Iterator[dict[str, str]]:
-    """Yield SciFact's abstracts; the sentences are a printed array of strings."""
+    """Yield SciFact's abstracts; their sentences are a printed array of strings."""
     for row in table(data, "corpus_train.csv"):
         sentences = [ast.literal_eval(quoted) for quoted in QUOTED.findall(row["abstract"])]
         title = row["title"].strip()
@@ -53,7 +53,7 @@ def abstracts(data: Path) -> Iterator[dict[str, str]]:
 
 
 def articles(data: Path) -> Iterator[str]:
-    """Yield some of SumPubMed's abstracts, without the marks put in place of numbers."""
+    """Yield some of SumPubMed's abstracts, without placeholders for numbers."""
     with gzip.open(data / "sumpubmed" / "abstracts.jsonl.gz", "rt", encoding="utf-8") as file:
         for number, line in enumerate(file):
             if number % EVERY == 0:
@@ -76,7 +76,7 @@ def main() -> None:
         ({"query": text, "document_id": doc} for text, docs in train.values() for doc in docs),
     )
     rows = [f"{name}\t{doc}\t1\n" for name, (_, docs) in test.items() for doc in docs]
-    (out / "judgements.tsv").write_text("query-id\tcorpus-id\tscore\n" + "".join(rows))
+    (out / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\n" + "".join(rows))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Write the figures of finished runs as Markdown, as they stand in docs/results.md.
+"""Write the metrics of finished runs as the Markdown tables of docs/results.md.
 
 python examples/tables.py examples/icecat/run examples/medicine/run
 """
@@ -12,17 +12,17 @@ from typing import Any
 
 
 def row(*cells: object) -> str:
-    """Write a row of a table."""
+    """Return a row of a table."""
     return "| " + " | ".join(map(str, cells)) + " |"
 
 
 def number(value: float | None) -> str:
-    """Write a figure, or nothing."""
+    """Format a number; None is empty."""
     return "" if value is None else f"{value:.3f}"
 
 
 def systems(figures: dict[str, Any]) -> list[str]:
-    """Lay out what each system is worth."""
+    """Return the table of all systems."""
     tests = [test for test in ("search", "similar") if figures[test]]
     bits = figures["language"]["systems"]
     texts = [name for name in ("domain", "general") if name in bits.get("base", {})]
@@ -44,7 +44,7 @@ def systems(figures: dict[str, Any]) -> list[str]:
 
 
 def differences(figures: dict[str, Any]) -> list[str]:
-    """Lay out which differences are more than chance."""
+    """Return the table of differences."""
     labels = {system["name"]: system["label"] for system in figures["systems"]}
     lines = [
         row("", "system", "against", "change in nDCG@10", "95% interval", "p"),
@@ -65,8 +65,8 @@ def differences(figures: dict[str, Any]) -> list[str]:
     return lines
 
 
-def told(run: Path) -> list[str]:
-    """Lay out a run."""
+def tables(run: Path) -> list[str]:
+    """Return the summary and tables of a run."""
     metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
     manifest = json.loads((run / "manifest.json").read_text(encoding="utf-8"))
     figures = metrics["evaluate"]
@@ -76,7 +76,7 @@ def told(run: Path) -> list[str]:
     )
     promises = figures["promises"]
     kept = "identical" if promises["original_rows_identical"] else "CHANGED"
-    minutes = sum(step["seconds"] for step in manifest["steps"].values()) / 60
+    minutes = sum(stage["seconds"] for stage in manifest["stages"].values()) / 60
     tests = "; ".join(
         f"{test}: {figures[test]['queries']} queries over {figures[test]['items']:,} items"
         for test in ("search", "similar")
@@ -84,8 +84,8 @@ def told(run: Path) -> list[str]:
     )
     return [
         f"{metrics['extend']['added']:,} new tokens: {tokens}. Original rows {kept}; "
-        f"{promises['documents_changed']} of {promises['documents_checked']:,} documents tokenised "
-        f"otherwise beyond the new terms. {tests}. {minutes:.0f} minutes.",
+        f"{promises['documents_changed']} of {promises['documents_checked']:,} documents changed "
+        f"elsewhere. {tests}. {minutes:.0f} minutes.",
         "",
         *systems(figures),
         "",
@@ -96,9 +96,9 @@ def told(run: Path) -> list[str]:
 
 
 def main() -> None:
-    """Print each run."""
+    """Print the tables of each run."""
     for name in sys.argv[1:]:
-        print(f"### {name}\n\n" + "\n".join(told(Path(name))) + "\n")
+        print(f"### {name}\n\n" + "\n".join(tables(Path(name))) + "\n")
 
 
 if __name__ == "__main__":

@@ -15,10 +15,10 @@ from idiolect.pipeline.demo.demo import write_demo
 
 README = Path(__file__).parents[1] / "README.md"
 FEW = {
-    "audit": "rows = 20",
+    "audit": "max_rows = 20",
     "distill": "contexts = 1",
-    "adapt": "steps = 2\nlength = 64",
-    "encoder": "length = 16",
+    "pretrain": "steps = 2\nmax_length = 64",
+    "encoder": "max_length = 16",
     "tune": "steps = 2",
     "evaluate": "windows = 4",
 }

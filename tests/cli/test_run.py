@@ -1,4 +1,4 @@
-"""`idiolect init` and `run` as a person types them, and search in what a run has made."""
+"""`idiolect init` and `run` on the command line, and search in the index of a run."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_what_a_run_prints(shop: Path) -> None:
     assert max(map(len, printed.splitlines())) <= 80
 
 
-def test_search_and_similar_take_a_run(shop: Path) -> None:
+def test_search_and_similar_accept_a_run(shop: Path) -> None:
     asked = ["search", str(shop / "run"), "quendrifolate", "--json", "-k", "3"]
     result = runner.invoke(app, [*asked, "--mode", "lexical"], catch_exceptions=False)
     hits = [json.loads(line) for line in result.output.splitlines()]
@@ -62,17 +62,17 @@ def test_search_and_similar_take_a_run(shop: Path) -> None:
 
 def test_search_in_a_run_without_an_index(tmp_path: Path) -> None:
     (tmp_path / "run" / "stages").mkdir(parents=True)
-    told = _idiolect("search", tmp_path / "run", "x")
-    assert told.returncode == 2
-    assert "has no index yet (`idiolect run` resumes it)" in told.stderr
+    done = _idiolect("search", tmp_path / "run", "x")
+    assert done.returncode == 2
+    assert "has no index yet (`idiolect run` resumes it)" in done.stderr
 
 
-def test_init_then_look_then_run(shop: Path, tmp_path: Path) -> None:
+def test_init_then_run(shop: Path, tmp_path: Path) -> None:
     shutil.copytree(shop, tmp_path / "shop", ignore=shutil.ignore_patterns("run"))
     folder = tmp_path / "shop"
     refused = _idiolect("init", folder)
     assert refused.returncode == 2
-    assert "is there already (--force replaces it)" in refused.stderr
+    assert "exists already (--force replaces it)" in refused.stderr
     result = runner.invoke(app, ["init", str(folder), "--base", "model", "--force"])
     assert result.exit_code == 0
     assert "pairs: pairs.jsonl" in result.output
@@ -88,35 +88,44 @@ def test_help_shows_an_example(command: str) -> None:
 def test_a_mistake_is_one_line(tmp_path: Path) -> None:
     config = open_shop(tmp_path)
     change(config, "[tune]", "[tnue]")
-    told = _idiolect("run", config)
-    assert told.returncode == 2
-    assert told.stdout == ""
-    (line,) = told.stderr.splitlines()
+    done = _idiolect("run", config)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
     assert line.startswith(f"idiolect: {config}, line ")
     assert line.endswith("unknown key tnue (did you mean tune?)")
 
 
-def test_steps_are_told_where_there_is_no_terminal(shop: Path) -> None:
-    told = _idiolect("run", shop / "idiolect.toml")
-    assert told.returncode == 0
-    assert told.stderr.splitlines() == [
+def test_stages_are_reported_without_a_terminal(shop: Path) -> None:
+    done = _idiolect("run", shop / "idiolect.toml")
+    assert done.returncode == 0
+    assert done.stderr.splitlines() == [
         f"{step}: unchanged"
-        for step in ("audit", "extend", "distill", "adapt", "tune", "index", "evaluate", "report")
+        for step in (
+            "audit",
+            "extend",
+            "distill",
+            "pretrain",
+            "tune",
+            "index",
+            "evaluate",
+            "report",
+        )
     ]
 
 
-def test_stopped_by_a_person(tmp_path: Path) -> None:
+def test_an_interrupt_can_be_resumed(tmp_path: Path) -> None:
     config = open_shop(tmp_path)
-    change(config, "[adapt]\nsteps = 4", "[adapt]\nsteps = 100000")
+    change(config, "[pretrain]\nsteps = 4", "[pretrain]\nsteps = 100000")
     process = subprocess.Popen(
         [sys.executable, "-c", _MAIN, "run", str(config)], stderr=subprocess.PIPE, text=True
     )
-    metrics = tmp_path / "run" / "stages" / ".adapt.partial" / "metrics.jsonl"
+    metrics = tmp_path / "run" / "stages" / ".pretrain.partial" / "metrics.jsonl"
     deadline = time.monotonic() + 300
     while not (metrics.exists() and metrics.stat().st_size) and time.monotonic() < deadline:
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGINT)
-    _, told = process.communicate(timeout=300)
+    _, done = process.communicate(timeout=300)
     assert process.returncode == 130
-    assert "stopped; the same command goes on from here" in told
+    assert "interrupted; run it again to resume" in done
     assert list(metrics.parent.glob("checkpoint-*")), "what was done is kept"

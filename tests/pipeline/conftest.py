@@ -1,4 +1,4 @@
-"""A run of the whole road, made once."""
+"""A run of the whole pipeline, shared by all tests."""
 
 from __future__ import annotations
 

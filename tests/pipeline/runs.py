@@ -1,4 +1,4 @@
-"""Runs in processes of their own, so that they can be held, starved of space and killed."""
+"""Runs in separate processes, which tests block, starve of disk space or kill."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ FORKS.set_forkserver_preload(["pipeline.runs"])
 
 
 def hold(path: Path, held: Event) -> None:
-    """Be at work in a run's folder."""
+    """Hold the lock of a run's folder."""
     with RunDirectory(path).locked(""):
         held.set()
         time.sleep(600)
 
 
 def run_on_full_disk(config: Path) -> None:
-    """Run where no file can grow beyond a few kilobytes, and write down what is raised."""
+    """Run with files limited to a few kilobytes, and write the error to a file."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (9000, hard))

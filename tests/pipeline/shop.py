@@ -1,4 +1,4 @@
-"""A shop of forty things with names no tokenizer knows, and a model that never heard of them."""
+"""A shop of forty items with invented names, and a model that has not seen them."""
 
 from __future__ import annotations
 
@@ -41,26 +41,26 @@ text = "text"
 general = "general.txt"
 pairs = "pairs.jsonl"
 queries = "queries.jsonl"
-judgements = "judgements.tsv"
+qrels = "qrels.tsv"
 similar = "similar.tsv"
 
 [audit]
-rows = 8
+max_rows = 8
 
 [distill]
 contexts = 2
 
-[adapt]
+[pretrain]
 steps = 4
-length = 32
-batch = 2
+max_length = 32
+batch_size = 2
 
 [encoder]
-length = 32
+max_length = 32
 
 [tune]
 steps = 3
-batch = 8
+batch_size = 8
 dimensions = [8]
 
 [evaluate]
@@ -100,7 +100,7 @@ def open_shop(folder: Path, *, controls: bool = False) -> Path:
     )
     write(folder / "queries.jsonl", [{"id": name, "text": what} for name, what in KINDS.items()])
     grades = [f"{name}\t{name}-{number}\t1" for name in KINDS for number in range(10)]
-    table(folder / "judgements.tsv", grades)
+    table(folder / "qrels.tsv", grades)
     table(folder / "similar.tsv", [f"{name}-0\t{name}-{n}\t1" for name in KINDS for n in (1, 2)])
     path = folder / "idiolect.toml"
     path.write_text(CONFIG if controls else f"{CONFIG}controls = false\n")

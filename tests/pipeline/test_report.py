@@ -59,7 +59,7 @@ def found(text="Some text.", grade=None):
 
 
 def figures():
-    """Everything a run measures, in the format of `metrics.py`."""
+    """All metrics of a run."""
     return {
         "audit": {
             "tokenizer": "byte-bpe",
@@ -83,7 +83,7 @@ def figures():
             "notes": ["A note of extend."],
         },
         "distill": training(error_before=0.5, error_after=0.2, without_context=1),
-        "adapt": training(train="all", objective="causal"),
+        "pretrain": training(train="all", objective="causal"),
         "tune": {
             "pairs": 300,
             "supervised": True,
@@ -157,7 +157,7 @@ def figures():
 
 def write_run(folder, metrics, *, text="Some text about eigh.", query="a query", term="eigh"):
     rng = np.random.default_rng(0)
-    names = ("audit", "distill", "adapt", "tune", "plain.adapt", "evaluate", "index")
+    names = ("audit", "distill", "pretrain", "tune", "plain.pretrain", "evaluate", "index")
     for name in names:
         (folder / "stages" / name).mkdir(parents=True)
     (folder / "metrics.json").write_text(json.dumps(metrics))
@@ -166,11 +166,11 @@ def write_run(folder, metrics, *, text="Some text about eigh.", query="a query",
         "idiolect": "0.1.0",
         "versions": {"python": "3.11", "torch": "2.13"},
         "machine": {"processor": "x86_64", "cores": 2, "threads": 2},
-        "steps": {name: {"fingerprint": "ab", "seconds": 12.5} for name in names},
+        "stages": {name: {"fingerprint": "ab", "seconds": 12.5} for name in names},
     }
     (folder / "manifest.json").write_text(json.dumps(manifest))
     (folder / "idiolect.toml").write_text('base = "some/where/small"\n[data]\nitems = "a.jsonl"\n')
-    for name in ("distill", "adapt", "tune", "plain.adapt"):
+    for name in ("distill", "pretrain", "tune", "plain.pretrain"):
         rows = [{"step": step, "loss": 3 / step} for step in range(1, 51)]
         (folder / "stages" / name / "metrics.jsonl").write_text(
             "".join(json.dumps(row) + "\n" for row in rows)
@@ -195,7 +195,7 @@ def write_run(folder, metrics, *, text="Some text about eigh.", query="a query",
 
 
 class Reader(html.parser.HTMLParser):
-    """Collects what a browser would see, and complains of tags that do not fit together."""
+    """Collects the content of a page, and checks that its tags are balanced."""
 
     void = frozenset({"meta", "br", "img", "link", "input", "hr"})
 
@@ -241,11 +241,11 @@ def page(tmp_path_factory):
 def test_the_page_shows_what_was_measured(page):
     text = " ".join(read(page).text.split())
     for shown in (
-        "What small learnt",
+        "Report: small with new tokens",
         "2.31 → 1.71",
         "0.214 → 0.537",
         "12.7%",
-        "2 of 2 held",
+        "2 of 2 kept",
         "eigh",
         "crosses a border",
         "A note of extend.",
@@ -255,7 +255,7 @@ def test_the_page_shows_what_was_measured(page):
         "< 0.001",
         "15 : 2",
         "0123abcd",
-        "0.123 bits a token",
+        "0.123 bits per token",
         "3 pairs left out",
         "a query",
     ):
@@ -279,10 +279,10 @@ def test_charts_are_drawn(page):
         "Bits per byte of each model",
         "Words by pieces",
         "Training loss",
-        "Recall of a graph against speed",
+        "Recall and speed of the graph",
         "nDCG@10 by dimensions kept",
         "Items and new terms on their two main axes",
-        "Seconds of each step",
+        "Seconds of each stage",
     ]
 
 
@@ -308,7 +308,7 @@ def test_every_reference_inside_the_page_has_one_target(page):
         assert target in reader.ids, target
 
 
-def test_colours_are_the_pages(page):
+def test_charts_use_the_colours_of_the_page(page):
     body = page.split("<body>")[1]
     assert not re.search(r"#[0-9a-fA-F]{6}", body)
     used = set(re.findall(r"var\(--([\w-]+)\)", page))
@@ -317,7 +317,7 @@ def test_colours_are_the_pages(page):
     assert page.count(":root {") == 2
 
 
-def test_text_from_outside_is_escaped_wherever_it_stands(tmp_path):
+def test_text_from_outside_is_escaped_everywhere(tmp_path):
     metrics = figures()
     metrics["audit"]["broken"] = [broken(EVIL, [EVIL])]
     metrics["audit"]["tokenizer"] = EVIL
@@ -351,22 +351,22 @@ def test_a_run_without_judgements_pairs_or_general_text(tmp_path):
     run = write_run(tmp_path, metrics)
     (run / "stages" / "evaluate" / "searches.json").write_text("[]")
     text = read(write_report(run).read_text()).text
-    assert "nothing could be ranked" in text
+    assert "rankings could not be evaluated" in text
     assert "There were no queries" in text
     assert "too few items" in text
     assert "without pairs" in text
     assert "It is an encoder." in text
 
 
-def test_a_broken_promise_is_said(tmp_path):
+def test_a_broken_promise_is_shown(tmp_path):
     metrics = figures()
     metrics["evaluate"]["promises"] |= {"original_rows_identical": False, "documents_changed": 7}
     page = write_report(write_run(tmp_path, metrics)).read_text()
-    assert "0 of 2 held" in page
+    assert "0 of 2 kept" in page
     assert page.count('<span class="no">broken</span>') == 2
 
 
-def test_what_is_no_finished_run_is_said(tmp_path):
+def test_an_unfinished_run_is_refused(tmp_path):
     with pytest.raises(InputError, match="no finished run"):
         write_report(tmp_path)
     metrics = figures()
@@ -390,13 +390,13 @@ def test_a_run_ends_with_its_report(finished):
             assert one["label"] in text
             assert f"{one['search']['ndcg@10']:.3f}" in text
     assert figures["promises"]["original_rows"] in text
-    for name in json.loads((finished / "run" / "manifest.json").read_text())["steps"]:
+    for name in json.loads((finished / "run" / "manifest.json").read_text())["stages"]:
         assert name in text
     searches = json.loads((finished / "run/stages/evaluate/searches.json").read_text())
     assert all(search["query"] in text for search in searches[:10])
 
 
-def test_the_command_says_where_the_page_is(tmp_path):
+def test_the_command_prints_the_path(tmp_path):
     run = write_run(tmp_path, figures())
     result = CliRunner().invoke(app, ["report", str(run)])
     assert result.exit_code == 0, result.output
@@ -421,7 +421,7 @@ def test_a_plane_keeps_the_directions_of_most_variance():
         assert plane.points[:, axis].std() == pytest.approx(expected, rel=0.05)
 
 
-def test_a_term_stands_in_the_middle_of_the_items_that_use_it_most():
+def test_a_term_is_at_the_mean_of_the_items_that_use_it_most():
     vectors = np.eye(40, dtype=np.float32)
     texts = ["a lamp", "lamp lamp", "lamps", "the lamp", "box"] + ["everywhere"] * 35
     plane = place(vectors, texts, ["lamp", "box", "everywhere"])
@@ -429,13 +429,13 @@ def test_a_term_stands_in_the_middle_of_the_items_that_use_it_most():
     assert plane.terms["lamp"] == pytest.approx(tuple(plane.points[[0, 1, 3]].mean(0)))
 
 
-def test_labels_mean_nothing_to_the_drawing():
+def test_labels_are_not_parsed_as_markup():
     drawn = charts.dots("a", {"b": {"$\\frac{": 1.0, "<&>": 2.0}})
     assert "$\\frac{" in drawn
     assert "&lt;&amp;&gt;" in drawn
 
 
-def test_labels_that_find_no_room_are_left_out():
+def test_overlapping_labels_are_left_out():
     points = np.random.default_rng(0).normal(size=(50, 2))
     crowd = {f"label-{n}": (0.0, 0.0) for n in range(5)}
     drawn = charts.scatter("a", points, {**crowd, "apart": (-1.0, 2.0)})

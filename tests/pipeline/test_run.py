@@ -1,4 +1,4 @@
-"""The road: what it leaves, what it does again, how it goes on, and what it says when it cannot."""
+"""The pipeline: its outputs, what it repeats, how it resumes, and its errors."""
 
 from __future__ import annotations
 
@@ -22,12 +22,16 @@ from idiolect.encoding.pairs import Pair
 from idiolect.errors import CheckpointError, ConfigError, IdiolectError, InputError
 from idiolect.models.language_model import LanguageModel
 from idiolect.pipeline.data import Data
-from idiolect.pipeline.encoders import graph_curve, open_index, without_tests
 from idiolect.pipeline.language import some_windows
-from idiolect.pipeline.run import road, run
+from idiolect.pipeline.pipeline_config import PipelineConfig
+from idiolect.pipeline.run import run
 from idiolect.pipeline.run_directory import FORMAT, RunDirectory
-from idiolect.pipeline.settings import DataSettings, PipelineConfig
-from idiolect.pipeline.stages import Work, load_encoder
+from idiolect.pipeline.settings import DataSettings, SettingsTable
+from idiolect.pipeline.stage import Work
+from idiolect.pipeline.stage_graph import stages_of
+from idiolect.pipeline.stage_models import load_encoder
+from idiolect.pipeline.stages.index_stage import graph_curve, open_index
+from idiolect.pipeline.stages.tune_stage import without_tests
 from idiolect.text.corpus import Corpus
 from pipeline.runs import FORKS, hold, run_on_full_disk, start
 from pipeline.shop import KINDS, change, open_shop, table, write
@@ -44,27 +48,27 @@ def metrics(run: Path, step: str) -> dict[str, Any]:
     return json.loads((run / "stages" / step / "metrics.json").read_text())
 
 
-def done_when(run: Path) -> dict[str, int]:
-    """When each step was done, as its folder says."""
+def finished_when(run: Path) -> dict[str, int]:
+    """When each stage was finished."""
     paths = (run / "stages").iterdir()
     return {path.name: (path / "metrics.json").stat().st_mtime_ns for path in paths}
 
 
-def done_again(run_folder: Path, config: Path) -> set[str]:
-    before = done_when(run_folder)
+def repeated(run_folder: Path, config: Path) -> set[str]:
+    before = finished_when(run_folder)
     run(config)
-    after = done_when(run_folder)
+    after = finished_when(run_folder)
     return {name for name in after if after[name] != before.get(name)}
 
 
-def test_every_step_leaves_what_the_report_needs(finished: Path) -> None:
+def test_every_stage_writes_what_the_report_needs(finished: Path) -> None:
     folder = finished / "run"
-    steps = road(PipelineConfig.load(finished / "idiolect.toml"))
+    stages = stages_of(PipelineConfig.load(finished / "idiolect.toml"))
     whole = json.loads((folder / "metrics.json").read_text())
-    assert list(whole) == [step.name for step in steps]
+    assert list(whole) == [stage.name for stage in stages]
     assert {path.name for path in (folder / "stages").iterdir()} == set(whole)
     manifest = json.loads((folder / "manifest.json").read_text())
-    assert set(manifest["steps"]) == set(whole)
+    assert set(manifest["stages"]) == set(whole)
     assert (folder / "report.html").exists()
     assert "items.jsonl" in (folder / "idiolect.toml").read_text()
     leftovers = [path.name for path in folder.rglob("checkpoint-*")]
@@ -79,7 +83,7 @@ def test_the_promises_are_measured(finished: Path) -> None:
     assert found["tokens"]["domain"]["saved"] > 0.2
 
 
-def test_a_row_that_moved_would_be_told(shop: Path) -> None:
+def test_a_changed_row_is_detected(shop: Path) -> None:
     weights = shop.parent / "run" / "stages" / "tune" / "model" / "model.safetensors"
     from safetensors.torch import save_file
 
@@ -92,12 +96,15 @@ def test_a_row_that_moved_would_be_told(shop: Path) -> None:
         run(shop)
 
 
-def test_controls_have_the_budget_and_not_the_words(finished: Path) -> None:
+def test_controls_have_the_same_budget_but_other_tokens(finished: Path) -> None:
     stages = finished / "run" / "stages"
     plain = LanguageModel.load(stages / "plain.tune" / "model")
     base = LanguageModel.load(finished / "model")
     assert len(plain.tokenizer) == len(base.tokenizer)
-    main, control = metrics(finished / "run", "adapt"), metrics(finished / "run", "plain.adapt")
+    main, control = (
+        metrics(finished / "run", "pretrain"),
+        metrics(finished / "run", "plain.pretrain"),
+    )
     extra = metrics(finished / "run", "distill")["tokens"]
     assert control["steps"] == main["steps"] + round(extra / (32 * 2))
     chosen, at_random = (
@@ -109,7 +116,7 @@ def test_controls_have_the_budget_and_not_the_words(finished: Path) -> None:
 
 
 def test_a_published_encoder_is_imitated(tmp_path: Path) -> None:
-    """It has no head to pre-train, so its new tokens learn to give the vectors it gave before."""
+    """It has no head to pre-train, so its new tokens learn to reproduce its vectors."""
     config = open_shop(tmp_path, controls=True)
     settings = {
         "model_type": "bert",
@@ -122,19 +129,23 @@ def test_a_published_encoder_is_imitated(tmp_path: Path) -> None:
     }
     base = LanguageModel.load(tmp_path / "model")
     Encoder(LanguageModel.new(settings, base.tokenizer)).save(tmp_path / "model")
-    change(config, "[adapt]\nsteps = 4\nlength = 32\nbatch = 2", "[adapt]\nsteps = 40\nbatch = 16")
-    change(config, "batch = 16", "batch = 16\nlearning_rate = 3e-3")
+    change(
+        config,
+        "[pretrain]\nsteps = 4\nmax_length = 32\nbatch_size = 2",
+        "[pretrain]\nsteps = 40\nbatch_size = 16",
+    )
+    change(config, "batch_size = 16", "batch_size = 16\nlearning_rate = 3e-3")
     run(config)
-    learnt = metrics(tmp_path / "run", "adapt")
+    learnt = metrics(tmp_path / "run", "pretrain")
     assert learnt["objective"] == "imitation"
     assert learnt["loss_last"] < learnt["loss_first"]
-    assert metrics(tmp_path / "run", "random.adapt")["steps"] == 40
-    assert metrics(tmp_path / "run", "plain.adapt")["steps"] == 0, "it would be its own teacher"
-    control = Encoder.load(tmp_path / "run" / "stages" / "plain.adapt" / "model")
+    assert metrics(tmp_path / "run", "random.pretrain")["steps"] == 40
+    assert metrics(tmp_path / "run", "plain.pretrain")["steps"] == 0, "it would be its own teacher"
+    control = Encoder.load(tmp_path / "run" / "stages" / "plain.pretrain" / "model")
     assert control.fingerprint == Encoder.load(tmp_path / "model").altered(length=32).fingerprint
     found = metrics(tmp_path / "run", "evaluate")
     assert found["promises"]["original_rows_identical"]
-    assert any("give the vectors that the base gives" in note for note in found["notes"])
+    assert any("reproduce the base's vectors" in note for note in found["notes"])
     page = (tmp_path / "run" / "report.html").read_text()
     assert "imitation" in page
 
@@ -142,8 +153,8 @@ def test_a_published_encoder_is_imitated(tmp_path: Path) -> None:
 def test_systems_are_measured_and_compared(finished: Path) -> None:
     found = metrics(finished / "run", "evaluate")
     systems = {one["name"]: one for one in found["systems"]}
-    road = ["bm25", "base", "vocabulary", "pretraining", "tuning", "words", "hybrid"]
-    assert list(systems)[:7] == road
+    names = ["bm25", "base", "vocabulary", "pretraining", "tuning", "words", "hybrid"]
+    assert list(systems)[:7] == names
     for name in ("bm25", "base", "tuning", "hybrid", "plain.tuning", "random.tuning", "untrained"):
         for test in ("search", "similar"):
             assert 0 <= systems[name][test]["ndcg@10"] <= 1
@@ -159,7 +170,7 @@ def test_systems_are_measured_and_compared(finished: Path) -> None:
 
 
 def test_tuned_figures_are_those_of_the_finished_encoder(finished: Path) -> None:
-    """Exact search with the encoder that was saved, by hand."""
+    """Exact search with the saved encoder, by hand."""
     items = [json.loads(line) for line in (finished / "items.jsonl").read_text().splitlines()]
     encoder = Encoder.load(finished / "run" / "stages" / "tune" / "model")
     texts = encoder.encode([item["text"] for item in items], kind="document")
@@ -174,7 +185,7 @@ def test_tuned_figures_are_those_of_the_finished_encoder(finished: Path) -> None
 
 
 @pytest.mark.parametrize(("system", "mode"), [("words", "lexical"), ("hybrid", "hybrid")])
-def test_what_the_index_is_said_to_find_is_what_it_finds(
+def test_figures_of_the_index_are_those_of_its_searches(
     finished: Path, system: str, mode: Any
 ) -> None:
     found = {}
@@ -207,7 +218,7 @@ def _lines(path: Path) -> list[Any]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_how_hybrid_joins_is_chosen_on_pairs_that_were_not_trained_on(finished: Path) -> None:
+def test_hybrid_weights_are_fitted_to_held_out_pairs(finished: Path) -> None:
     run = finished / "run"
     kept = dict(_lines(run / "stages" / "tune" / "kept.jsonl"))
     tuned = metrics(run, "tune")
@@ -220,7 +231,7 @@ def test_how_hybrid_joins_is_chosen_on_pairs_that_were_not_trained_on(finished: 
         assert index.weigh(kept)[0] == meaning
 
 
-def test_a_model_is_read_as_its_base_was_published(tmp_path: Path) -> None:
+def test_a_model_keeps_the_encoder_layout_of_its_base(tmp_path: Path) -> None:
     encoder = tiny_encoder("llama", pooling="weighted", both_ways=True, length=20)
     encoder.project(["a b c", "d e", "f g h i"], whiten=True)
     encoder.save(tmp_path / "base")
@@ -230,24 +241,25 @@ def test_a_model_is_read_as_its_base_was_published(tmp_path: Path) -> None:
         config=PipelineConfig.model_validate({"data": {"items": "items.jsonl"}}),
         data=Data(DataSettings(items="items.jsonl"), tmp_path),
         base=str(tmp_path / "base"),
+        settings=SettingsTable(),
         model="",
         done={},
         folder=tmp_path,
-        tell=lambda *_: None,
+        report=lambda *_: None,
     )
     assert load_encoder(work, str(tmp_path / "model")).fingerprint == encoder.fingerprint
 
 
 def test_a_second_run_does_nothing(shop: Path) -> None:
     before = (shop.parent / "run" / "report.html").stat().st_mtime_ns
-    assert done_again(shop.parent / "run", shop) == set()
+    assert repeated(shop.parent / "run", shop) == set()
     assert (shop.parent / "run" / "report.html").stat().st_mtime_ns == before
 
 
-def test_what_depends_on_a_change_is_done_again(shop: Path) -> None:
+def test_stages_that_depend_on_a_change_are_repeated(shop: Path) -> None:
     table(shop.parent / "similar.tsv", ["zorblaxine-0\tzorblaxine-5\t1"])
     shop.write_text(shop.read_text() + "controls = false\n")
-    again = done_again(shop.parent / "run", shop)
+    again = repeated(shop.parent / "run", shop)
     # Tuning leaves out what the tests ask, so it depends on them.
     assert again == {"tune", "index", "evaluate"}
     assert metrics(shop.parent / "run", "evaluate")["similar"]["queries"] == 1
@@ -255,10 +267,10 @@ def test_what_depends_on_a_change_is_done_again(shop: Path) -> None:
     assert not any("." in name for name in kept), "controls that are not wanted any more"
 
 
-def test_without_pairs_titles_are_taken_and_it_is_said(tmp_path: Path) -> None:
+def test_without_pairs_titles_are_used_and_it_is_noted(tmp_path: Path) -> None:
     config = open_shop(tmp_path)
     change(config, 'pairs = "pairs.jsonl"\n', "")
-    for name in ("queries", "judgements", "general"):
+    for name in ("queries", "qrels", "general"):
         line = next(line for line in config.read_text().splitlines() if line.startswith(name))
         change(config, f"{line}\n", "")
     folder = run(config)
@@ -277,12 +289,12 @@ def test_pairs_of_the_tests_are_left_out(tmp_path: Path) -> None:
         {"query": f"{what.upper()}  ", "document_id": f"{name}-0"} for name, what in KINDS.items()
     ]
     write(tmp_path / "pairs.jsonl", given_away)
-    with pytest.raises(InputError, match=r"tune: all 4 pairs of pairs\.jsonl are of the tests"):
+    with pytest.raises(InputError, match=r"tune: all 4 pairs of pairs\.jsonl occur in the tests"):
         run(config)
 
 
 def test_similar_items_of_the_tests_are_left_out(tmp_path: Path) -> None:
-    """In both directions, and however they are written; other pairs of these items stay."""
+    """In both directions, ignoring case and spaces; other pairs of these items are used."""
     data = Data(PipelineConfig.load(open_shop(tmp_path)).data, tmp_path)
     texts = data.texts
     first, second, other = (texts[f"zorblaxine-{n}"] for n in (0, 1, 5))
@@ -290,7 +302,7 @@ def test_similar_items_of_the_tests_are_left_out(tmp_path: Path) -> None:
     assert without_tests(pairs, data) == ([pairs[2]], 2)
 
 
-def test_bits_per_byte_are_of_documents_from_all_over_the_corpus(tmp_path: Path) -> None:
+def test_bits_per_byte_sample_the_whole_corpus(tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("\n".join(f"{n:04} lamp" for n in range(1000)))
     drawn = sorted(int(text[:4]) for text in some_windows(Corpus(tmp_path / "text.txt"), 50))
     assert len(drawn) == 50
@@ -299,18 +311,18 @@ def test_bits_per_byte_are_of_documents_from_all_over_the_corpus(tmp_path: Path)
 
 
 @pytest.mark.parametrize("count", [1, 5, 300])
-def test_recall_of_a_graph_does_not_count_that_an_item_finds_itself(count: int) -> None:
-    """Few vectors are all found; of one there is nothing to find."""
+def test_recall_of_a_graph_excludes_the_query_item(count: int) -> None:
+    """All of a few vectors are found; a single vector has no neighbours."""
     vectors = np.random.default_rng(0).normal(size=(count, 8)).astype(np.float32)
     _, curve = graph_curve(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
     assert curve[-1]["recall"] == (1.0 if count > 1 else 0.0)
 
 
-def test_what_is_left_out_is_told(tmp_path: Path) -> None:
+def test_left_out_records_are_reported(tmp_path: Path) -> None:
     config = open_shop(tmp_path)
     with (tmp_path / "items.jsonl").open("a") as file:
         file.write('{"id": "x"}\n{"id": "y", "text": " "}\n{"text": "a lamp"}\n')
-    with (tmp_path / "judgements.tsv").open("a") as file:
+    with (tmp_path / "qrels.tsv").open("a") as file:
         file.write("zorblaxine\tnowhere\t1\n")
     figures = metrics(run(config), "evaluate")
     reasons = "1 no field, 1 empty, 1 no id"
@@ -332,14 +344,12 @@ def test_one_item_without_a_title(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "text", "words"),
     [
-        ("judgements.tsv", "zorblaxine\tzorblaxine-0\t1\n", "first line has to name the columns"),
+        ("qrels.tsv", "zorblaxine\tzorblaxine-0\t1\n", "first line has to name the columns"),
         ("similar.tsv", "a\tb\t1\na\tc\t1\n", "first line has to name the columns"),
         ("pairs.jsonl", '{"question": "lamp"}\n', "pairs.jsonl"),
     ],
 )
-def test_mistakes_in_what_is_read_last_are_told_first(
-    tmp_path: Path, file: str, text: str, words: str
-) -> None:
+def test_all_inputs_are_checked_first(tmp_path: Path, file: str, text: str, words: str) -> None:
     config = open_shop(tmp_path)
     (tmp_path / file).write_text(text)
     with pytest.raises(IdiolectError, match="audit: ") as caught:
@@ -351,7 +361,7 @@ def test_mistakes_in_what_is_read_last_are_told_first(
 def test_judgements_without_queries(tmp_path: Path) -> None:
     config = open_shop(tmp_path)
     change(config, 'queries = "queries.jsonl"\n', "")
-    with pytest.raises(InputError, match="queries that are not given"):
+    with pytest.raises(InputError, match="judgements need the queries"):
         run(config)
 
 
@@ -360,7 +370,7 @@ def test_titles_that_are_tested_are_not_trained_on(tmp_path: Path) -> None:
     change(config, 'pairs = "pairs.jsonl"\n', "")
     asked = [{"id": "a", "text": "zorblaxine 3"}, {"id": "b", "text": "a lamp"}]
     write(tmp_path / "queries.jsonl", asked)
-    table(tmp_path / "judgements.tsv", ["a\tzorblaxine-3\t1", "b\tquendrifolate-1\t1"])
+    table(tmp_path / "qrels.tsv", ["a\tzorblaxine-3\t1", "b\tquendrifolate-1\t1"])
     tuned = metrics(run(config), "tune")
     assert tuned["left_out"] == 1
     assert tuned["pairs"] + tuned["kept_apart"] == 39
@@ -371,9 +381,9 @@ def test_titles_that_are_tested_are_not_trained_on(tmp_path: Path) -> None:
     [
         ("items.jsonl", "", "audit: the catalogue .*items.jsonl is empty"),
         ("items.jsonl", '{"id": "1"}\n', "audit: the catalogue .*skipped: 1 no field"),
-        ("items.jsonl", '{"id": "1", "text": "a b"}\n' * 2, "the id '1' comes twice"),
+        ("items.jsonl", '{"id": "1", "text": "a b"}\n' * 2, "two items have the id '1'"),
         ("pairs.jsonl", '{"query": "x"}\n', "audit: .*pairs.jsonl, record 1 has no field document"),
-        ("judgements.tsv", "query-id\tcorpus-id\tscore\nq\td\tmuch\n", "'much' is not a number"),
+        ("qrels.tsv", "query-id\tcorpus-id\tscore\nq\td\tmuch\n", "'much' is not a number"),
     ],
 )
 def test_bad_data_is_one_line(tmp_path: Path, file: str, content: str, message: str) -> None:
@@ -384,8 +394,8 @@ def test_bad_data_is_one_line(tmp_path: Path, file: str, content: str, message: 
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["items", "general", "pairs", "judgements"])
-def test_a_configuration_that_points_nowhere(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["items", "general", "pairs", "qrels"])
+def test_a_missing_input_is_reported(tmp_path: Path, name: str) -> None:
     config = open_shop(tmp_path)
     line = next(line for line in config.read_text().splitlines() if line.startswith(name))
     change(config, line, f'{name} = "nowhere.jsonl"')
@@ -394,14 +404,14 @@ def test_a_configuration_that_points_nowhere(tmp_path: Path, name: str) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_a_base_that_is_nowhere(tmp_path: Path) -> None:
+def test_a_missing_base_is_reported(tmp_path: Path) -> None:
     config = open_shop(tmp_path)
     change(config, 'base = "model"', 'base = "./no/such/model"')
     with pytest.raises(InputError, match=r"no such file or directory: \./no/such/model"):
         run(config)
 
 
-def test_a_run_of_a_newer_version_is_left_alone(shop: Path) -> None:
+def test_a_run_of_a_newer_version_is_not_changed(shop: Path) -> None:
     manifest = shop.parent / "run" / "manifest.json"
     record = json.loads(manifest.read_text())
     manifest.write_text(json.dumps(record | {"format": FORMAT + 1, "idiolect": "9.0"}))
@@ -410,11 +420,11 @@ def test_a_run_of_a_newer_version_is_left_alone(shop: Path) -> None:
     assert json.loads(manifest.read_text())["idiolect"] == "9.0"
 
 
-def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
+def test_a_folder_with_other_files_is_not_changed(tmp_path: Path) -> None:
     config = open_shop(tmp_path)
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.txt").write_text("years of work")
-    with pytest.raises(InputError, match="holds other files and no run"):
+    with pytest.raises(InputError, match="holds files that are not a run"):
         run(config)
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["thesis.txt"]
 
@@ -426,7 +436,7 @@ def test_two_runs_in_one_folder(tmp_path: Path) -> None:
     process.start()
     try:
         assert held.wait(300)
-        with pytest.raises(InputError, match=f"process {process.pid} is at work in .*run"):
+        with pytest.raises(InputError, match=f"process {process.pid} is running in .*run"):
             run(config)
     finally:
         process.kill()
@@ -440,21 +450,21 @@ def test_a_full_disk(tmp_path: Path) -> None:
     process = FORKS.Process(target=run_on_full_disk, args=(config,))
     process.start()
     process.join()
-    told = (tmp_path / "error.txt").read_text()
-    assert told.startswith(("audit: ", "extend: "))
-    assert "\n" not in told
+    error = (tmp_path / "error.txt").read_text()
+    assert error.startswith(("audit: ", "extend: "))
+    assert "\n" not in error
     assert not (tmp_path / "run" / "stages" / "extend").exists()
     run(config)
 
 
-def test_a_killed_run_goes_on_and_ends_the_same(tmp_path: Path) -> None:
+def test_a_killed_run_resumes_and_ends_identical(tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     for folder in (whole, killed):
         folder.mkdir()
         config = open_shop(folder)
-        change(config, "[adapt]\nsteps = 4", "[adapt]\nsteps = 260")
+        change(config, "[pretrain]\nsteps = 4", "[pretrain]\nsteps = 260")
     run(whole / "idiolect.toml")
-    partial = killed / "run" / "stages" / ".adapt.partial"
+    partial = killed / "run" / "stages" / ".pretrain.partial"
     process = start(killed / "idiolect.toml")
     deadline = time.monotonic() + 300
     while not (partial / "checkpoint-00000100").exists() and time.monotonic() < deadline:
@@ -466,17 +476,17 @@ def test_a_killed_run_goes_on_and_ends_the_same(tmp_path: Path) -> None:
     audited = (killed / "run" / "stages" / "audit" / "metrics.json").stat().st_mtime_ns
     run(killed / "idiolect.toml")
     assert (killed / "run" / "stages" / "audit" / "metrics.json").stat().st_mtime_ns == audited
-    for step in ("adapt", "tune"):
+    for step in ("pretrain", "tune"):
         one, other = (
             load_file(folder / "run" / "stages" / step / "model" / "model.safetensors")
             for folder in (whole, killed)
         )
         assert one.keys() == other.keys()
         assert all(one[name].equal(other[name]) for name in one)
-    assert metrics(whole / "run", "adapt") == metrics(killed / "run", "adapt")
+    assert metrics(whole / "run", "pretrain") == metrics(killed / "run", "pretrain")
 
 
-def test_a_step_that_was_whole_but_not_yet_shown(shop: Path) -> None:
+def test_a_finished_stage_that_was_not_yet_renamed(shop: Path) -> None:
     """Killed between the last write and the rename."""
     stages = shop.parent / "run" / "stages"
     (stages / "evaluate").rename(stages / ".evaluate.partial")
@@ -484,10 +494,10 @@ def test_a_step_that_was_whole_but_not_yet_shown(shop: Path) -> None:
     assert (stages / "evaluate" / "metrics.json").exists()
 
 
-def test_no_configuration_depends_on_what_it_does_not_read(shop: Path) -> None:
+def test_stages_before_a_change_are_not_repeated(shop: Path) -> None:
     change(shop, "[tune]\nsteps = 3", "[tune]\nsteps = 2")
     shop.write_text(shop.read_text() + "controls = false\n")
-    again = done_again(shop.parent / "run", shop)
+    again = repeated(shop.parent / "run", shop)
     assert again == {"tune", "index", "evaluate"}
 
 

@@ -1,4 +1,4 @@
-"""idiolect.toml: defaults, and faults that are named with their line and what was meant."""
+"""idiolect.toml: defaults, and errors with their line and a suggestion."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import pytest
 
 from conftest import ROOT
 from idiolect.errors import CheckpointError, ConfigError, MissingDependencyError
-from idiolect.pipeline.settings import PipelineConfig, find_base
+from idiolect.pipeline.pipeline_config import PipelineConfig
+from idiolect.pipeline.settings import find_base
 from idiolect.text import hub
 
 
@@ -40,16 +41,26 @@ def test_one_name_is_a_list_of_one(tmp_path: Path) -> None:
             '[data]\nitems = "x"\n[tunne]\nsteps = 3\n',
             "line 3: unknown key tunne (did you mean tune",
         ),
-        ('[data]\nitems = "x"\n[audit]\nxyz = 3\n', "unknown key audit.xyz (known: rows, phrases)"),
         (
-            '[data]\nitems = "x"\n[adapt]\nsteps = 0\n',
-            "line 4: adapt.steps is 0, it should be grea",
+            '[data]\nitems = "x"\n[audit]\nxyz = 3\n',
+            "unknown key audit.xyz (known: max_rows, phrases)",
         ),
         (
-            '[data]\nitems = "x"\n[adapt]\ntrain = "row"\n',
-            "line 4: adapt.train is 'row', it should",
+            '[data]\nitems = "x"\n[pretrain]\nsteps = 0\n',
+            "line 4: pretrain.steps is 0, it should be grea",
         ),
-        ('[data]\nitems = "x"\nadapt.steps = "many"\n', "line 3: "),
+        (
+            '[data]\nitems = "x"\n[pretrain]\ntrain = "row"\n',
+            "line 4: pretrain.train is 'row', it should",
+        ),
+        ('[data]\nitems = "x"\npretrain.steps = "many"\n', "line 3: "),
+        ('[data]\nitems = "x"\n[adapt]\nsteps = 3\n', "key adapt (did you mean pretrain?)"),
+        ('[data]\nitems = "x"\njudgements = "y"\n', "data.judgements (did you mean qrels?)"),
+        ('[data]\nitems = "x"\n[audit]\nrows = 3\n', "audit.rows (did you mean max_rows?)"),
+        ('[data]\nitems = "x"\n[distill]\npasses = 3\n', "(did you mean epochs?)"),
+        ('[data]\nitems = "x"\n[tune]\nlength = 3\n', "(did you mean max_length?)"),
+        ('[data]\nitems = "x"\n[tune]\nbatch = 3\n', "(did you mean batch_size?)"),
+        ('[data]\nitems = "x"\n[pretrain]\nreplay = 0.1\n', "(did you mean replay_share?)"),
         ('[data]\ngeneral = "x"\n', "line 1: data.items is missing (items: The catalogue"),
         ("", "data is missing"),
         ("[data\n", "line 1"),
@@ -67,12 +78,12 @@ def test_all_faults_are_named_at_once(tmp_path: Path) -> None:
         load(tmp_path, 'a = 1\n[data]\nb = 2\nitems = "x"\nc = 3\n')
 
 
-def test_a_configuration_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_configuration(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"cannot read .*nowhere\.toml"):
         PipelineConfig.load(tmp_path / "nowhere.toml")
 
 
-def test_a_base_may_stand_beside_the_configuration(tmp_path: Path) -> None:
+def test_a_base_may_be_next_to_the_configuration(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     assert find_base("model", tmp_path) == str(tmp_path / "model")
     assert find_base("someone/model", tmp_path) == "someone/model"

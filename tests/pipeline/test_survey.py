@@ -1,4 +1,4 @@
-"""`idiolect init`: what a folder holds is found, and the configuration it writes can be run."""
+"""`idiolect init`: files are recognised, and the configuration it writes is valid."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from idiolect.errors import InputError
 from idiolect.pipeline.data import Data
-from idiolect.pipeline.settings import PipelineConfig
+from idiolect.pipeline.pipeline_config import PipelineConfig
 from idiolect.pipeline.survey import survey
 from pipeline.shop import open_shop
 
@@ -30,7 +30,7 @@ def test_everything_is_found_by_its_name(tmp_path: Path) -> None:
     assert len(Data(config.data, tmp_path).items) == 40
 
 
-def test_every_key_stands_there_with_what_it_is_for(tmp_path: Path) -> None:
+def test_every_key_is_described(tmp_path: Path) -> None:
     open_shop(tmp_path)
     text = survey(tmp_path, base="model").text
     uncommented = "\n".join(
@@ -38,7 +38,7 @@ def test_every_key_stands_there_with_what_it_is_for(tmp_path: Path) -> None:
     )
     values = tomllib.loads(uncommented)
     assert set(values) == set(PipelineConfig.model_fields)
-    for table in ("audit", "adapt", "tune", "evaluate"):
+    for table in ("audit", "pretrain", "tune", "evaluate"):
         assert (
             values[table].keys()
             == PipelineConfig.model_fields[table].annotation.model_fields.keys()
@@ -59,7 +59,7 @@ def test_fields_of_a_table_of_another_shop(tmp_path: Path) -> None:
     assert item.metadata == {"price": 3, "name": "Lamp", "title": "Lamp"}
 
 
-def test_an_id_is_what_tells_records_apart(tmp_path: Path) -> None:
+def test_an_id_is_a_field_with_unique_values(tmp_path: Path) -> None:
     rows = [{"kind": "lamp", "code": f"x{i}", "words": "some words here"} for i in range(3)]
     (tmp_path / "things.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     found = written(tmp_path)
@@ -67,11 +67,11 @@ def test_an_id_is_what_tells_records_apart(tmp_path: Path) -> None:
     assert found.data.text == ("words",)
 
 
-def test_what_is_missing_is_told(tmp_path: Path) -> None:
+def test_missing_files_are_reported(tmp_path: Path) -> None:
     (tmp_path / "items.jsonl").write_text('{"id": "1", "text": "a"}\n')
-    told = survey(tmp_path, base="model").told
-    assert "items: items.jsonl" in told
-    assert "pairs: none found" in told
+    findings = survey(tmp_path, base="model").findings
+    assert "items: items.jsonl" in findings
+    assert "pairs: none found" in findings
 
 
 @pytest.mark.parametrize(
@@ -80,15 +80,15 @@ def test_what_is_missing_is_told(tmp_path: Path) -> None:
         ("notes.md", "hello", "holds no catalogue"),
         ("items.jsonl", "", "is empty"),
         ("items.jsonl", '{"id": 1, "n": 2}\n{"id": 2, "n": 2}\n', "no field with text"),
-        ("items.jsonl", '{"a": "x"}\n{"a": "x"}\n', "no field that tells items apart"),
+        ("items.jsonl", '{"a": "x"}\n{"a": "x"}\n', "no field with unique values"),
     ],
 )
-def test_what_cannot_be_a_catalogue(tmp_path: Path, file: str, content: str, message: str) -> None:
+def test_invalid_catalogues(tmp_path: Path, file: str, content: str, message: str) -> None:
     (tmp_path / file).write_text(content)
     with pytest.raises(InputError, match=message):
         survey(tmp_path, base="model")
 
 
-def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_folder(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such folder"):
         survey(tmp_path / "nowhere", base="model")

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from idiolect.encoding.text_reader import EncodingCounts
+
 MEANINGS = {"crimson": "red", "light": "lamp", "seat": "chair"}
 
 
@@ -19,10 +21,17 @@ class Words:
         self.encoded: list[str] = []
 
     def encode(
-        self, texts: Sequence[str], *, kind: str, dimensions: int | None = None
+        self,
+        texts: Sequence[str],
+        *,
+        kind: str,
+        dimensions: int | None = None,
+        counts: EncodingCounts | None = None,
     ) -> np.ndarray:
         assert kind in ("query", "document")
         self.encoded += texts
+        if counts is not None:
+            counts.texts += len(texts)
         vectors = np.zeros((len(texts), self.dimensions), np.float32)
         for row, text in enumerate(texts):
             for word in text.lower().split():

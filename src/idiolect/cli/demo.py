@@ -1,4 +1,4 @@
-"""`idiolect demo`: the whole road on the catalogue that every machine with NumPy and SciPy has."""
+"""`idiolect demo`: run the whole pipeline on the documentation of NumPy and SciPy."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["demo"]
 def demo(
     base: Annotated[
         str,
-        typer.Option(help="The model to adapt: idiolect-base, minilm, a directory or a hub id."),
+        typer.Option(help="The base model: idiolect-base, minilm, a directory or a hub id."),
     ] = "idiolect-base",
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for data and run.")] = Path(
         "demo"
@@ -21,8 +21,8 @@ def demo(
 ) -> None:
     """Teach a language model the words of NumPy and SciPy, and search their documentation.
 
-    The catalogue, its judgements and general text to compare with are read from the packages that
-    are installed; nothing is fetched. The same command goes on with a run that was ended.
+    The catalogue, its relevance judgements and general text are read from the installed packages;
+    nothing is downloaded. Run it again to resume.
 
     Example: [bold]idiolect demo --base minilm[/bold], and then
     [bold]idiolect search demo/run "matrix with few entries that are not zero"[/bold]

@@ -1,4 +1,4 @@
-"""`idiolect report`: a run on one page, for people."""
+"""`idiolect report`: write the report of a run."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ __all__ = ["report"]
 def report(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
 ) -> None:
-    """Write a run's report.html: what was broken, what was learnt, and what it is worth.
+    """Write report.html: the terms that were broken, the training, and the evaluation.
 
-    One file without a script, which needs no network; `idiolect run` writes it at its end, too.
+    It is one file without scripts, and needs no network. `idiolect run` also writes it.
 
     Example: [bold]idiolect report shop/run[/bold]
     """

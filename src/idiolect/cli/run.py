@@ -1,4 +1,4 @@
-"""`idiolect init` and `idiolect run`: the main road, from a folder of data to figures."""
+"""`idiolect init` and `idiolect run`: the pipeline, from a folder of data to an evaluation."""
 
 from __future__ import annotations
 
@@ -18,13 +18,15 @@ __all__ = ["init", "results", "run"]
 def init(
     folder: Annotated[Path, typer.Argument(help="Folder with your catalogue and texts.")],
     base: Annotated[
-        str, typer.Option(help="The model to adapt: idiolect-base, minilm, a directory or hub id.")
+        str, typer.Option(help="The base model: idiolect-base, minilm, a directory or hub id.")
     ] = "idiolect-base",
-    force: Annotated[bool, typer.Option("--force", help="Replace a configuration.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace an existing configuration.")
+    ] = False,
 ) -> None:
-    """Look at a folder of data, and write a commented configuration into it.
+    """Write a commented configuration for a folder of data.
 
-    Example: [bold]idiolect init ./shop[/bold], look at shop/idiolect.toml, and then
+    Example: [bold]idiolect init ./shop[/bold], edit shop/idiolect.toml, and then
     [bold]idiolect run shop/idiolect.toml[/bold]
     """
     from idiolect.pipeline.survey import survey
@@ -32,12 +34,12 @@ def init(
 
     path = folder / "idiolect.toml"
     if path.exists() and not force:
-        raise InputError(f"{path} is there already", hint="--force replaces it")
+        raise InputError(f"{path} exists already", hint="--force replaces it")
     found = survey(folder, base=base)
     write_atomic(path, found.text.encode())
-    for line in found.told:
+    for line in found.findings:
         typer.echo(line)
-    typer.echo(f"look at {path}, then: idiolect run {path}")
+    typer.echo(f"edit {path}, then: idiolect run {path}")
 
 
 def run(
@@ -46,35 +48,35 @@ def run(
         Path | None, typer.Option("--out", "-o", help="Folder of the run, instead of its `out`.")
     ] = None,
 ) -> None:
-    """Teach a model a domain's words, tune it, build its index, and measure every step.
+    """Teach a model a domain's words, tune it, build its index, and evaluate every stage.
 
-    The same command goes on with a run that was ended, and does nothing where nothing has changed.
+    Run it again to resume; stages whose inputs have not changed are skipped.
 
     Example: [bold]idiolect run shop/idiolect.toml[/bold]
     """
     from rich.console import Console
 
-    from idiolect.pipeline.run import run as do
+    from idiolect.pipeline.run import run as run_pipeline
     from idiolect.text.files import read_json
 
     try:
-        folder = do(config, out=out)
+        folder = run_pipeline(config, out=out)
     except KeyboardInterrupt:
-        typer.echo("stopped; the same command goes on from here", err=True)
+        typer.echo("interrupted; run it again to resume", err=True)
         raise typer.Exit(130) from None
     console = Console()
     for table in results(read_json(folder / "metrics.json")):
         console.print(table)
     console.print(
-        f"the run is in {folder}; idiolect search {folder} QUERY asks its index", markup=False
+        f"the run is in {folder}; search it with: idiolect search {folder} QUERY", markup=False
     )
 
 
 def results(metrics: dict[str, Any]) -> list[Table]:
-    """Lay out a run's figures in tables.
+    """Return tables of a run's metrics.
 
     Args:
-        metrics: What the run's metrics.json holds.
+        metrics: The content of the run's metrics.json.
     """
     figures = metrics["evaluate"]
     return [_systems(figures), _texts(figures), _differences(figures)]
@@ -86,7 +88,7 @@ def _systems(figures: dict[str, Any]) -> Table:
     language = figures["language"]["systems"]
     tests = [test for test in ("search", "similar") if figures[test]]
     texts = [name for name in ("domain", "general") if name in language.get("base", {})]
-    table = _table("What each step is worth")
+    table = _table("Evaluation of each stage")
     table.add_column("", no_wrap=True)
     for test in tests:
         table.add_column(f"{test}\nnDCG@10", justify="right")
@@ -121,7 +123,7 @@ def _texts(figures: dict[str, Any]) -> Table:
     kept = "identical" if promises["original_rows_identical"] else "CHANGED"
     table = _table("Tokens")
     table.caption = (
-        f"original rows: {kept}; documents tokenised otherwise beyond the new terms: "
+        f"original rows: {kept}; documents with other changes of tokens: "
         f"{promises['documents_changed']} of {promises['documents_checked']:,}"
     )
     table.add_column("")
@@ -141,7 +143,7 @@ def _texts(figures: dict[str, Any]) -> Table:
 def _differences(figures: dict[str, Any]) -> Table:
     labels = {system["name"]: system["label"] for system in figures["systems"]}
     table = _table("Differences in nDCG@10, paired over the queries")
-    table.caption = "the interval is of a bootstrap, p of a randomisation test"
+    table.caption = "interval: paired bootstrap; p: paired randomisation test"
     for column in ("", "system", "against"):
         table.add_column(column, no_wrap=True)
     for column in ("change", "95% interval", "p"):

@@ -15,6 +15,7 @@ from idiolect.encoding.mining import Miner, Mining
 from idiolect.encoding.objectives.contrastive import ContrastiveObjective
 from idiolect.encoding.pairs import Pair, PairFile, PairTable
 from idiolect.encoding.projection import Projection
+from idiolect.encoding.text_reader import EncodingCounts
 from idiolect.errors import ConfigError
 from idiolect.nn.lora import LoraConfig
 from idiolect.training.data.shuffled_epochs import ShuffledEpochs
@@ -64,6 +65,7 @@ def tune(
     unfreeze_original_rows: bool = False,
     plan: TrainingConfig | None = None,
     tensorboard: bool = False,
+    counts: EncodingCounts | None = None,
 ) -> Encoder:
     """Train an encoder on pairs. Run it again to resume.
 
@@ -94,6 +96,7 @@ def tune(
         plan: Sizes, rates and intervals, by default `tuning_plan`'s. `micro_batch` is the number of
             texts whose activations are held at once; with gradient caching the loss is the same.
         tensorboard: Write TensorBoard events to `out/events`.
+        counts: Added to by the texts read. Without it, texts that are cut are logged as a warning.
 
     Returns:
         The encoder, trained, in evaluation mode.
@@ -147,7 +150,9 @@ def tune(
         reading, table, goal, miner=miner, at_once=config.micro_batch, workers=session.workers
     )
     session.train(objective, source)
-    if (cut := objective.counts).truncated:
+    if counts is not None:
+        counts.add(objective.counts)
+    elif (cut := objective.counts).truncated:
         _LOG.warning(
             "%.0f%% of the texts read are longer than %d tokens and were truncated",
             *(100 * cut.truncated / cut.texts, reading.length),

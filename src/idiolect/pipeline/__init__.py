@@ -1,1 +1,1 @@
-"""The main road: one configuration in, an adapted model, its index, figures and a report out."""
+"""The pipeline: one configuration in; a model, its index, an evaluation and a report out."""

@@ -1,7 +1,7 @@
-"""What a run reads: the catalogue, text to learn from, pairs, and what people judged.
+"""The inputs of a run: the catalogue, text to learn from, pairs, and relevance judgements.
 
-Each file is opened when a stage needs it, and each has a fingerprint of its bytes, by which a stage
-knows whether its inputs have changed.
+Files are read when a stage needs them. A fingerprint of their bytes shows whether a stage's inputs
+have changed.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from idiolect.text.records import read_records
 __all__ = ["HELD_OUT", "Data"]
 
 HELD_OUT = 0.1
-"""Share of documents that nothing is trained on, for bits per byte and tokens saved."""
-_SOURCES = ("items", "corpus", "general", "pairs", "queries", "judgements", "similar", "glossary")
+"""Share of documents kept out of training, to measure bits per byte and tokens saved."""
+_SOURCES = ("items", "corpus", "general", "pairs", "queries", "qrels", "similar", "glossary")
 _BLOCK = 1 << 20
 
 
@@ -33,8 +33,8 @@ class Data:
     """The inputs of a run.
 
     Args:
-        settings: Where they are, and what the fields are called.
-        folder: What paths are relative to.
+        settings: Their paths, and the names of their fields.
+        folder: The folder that paths are relative to.
 
     Raises:
         InputError: A file or folder is missing.
@@ -43,16 +43,16 @@ class Data:
     def __init__(self, settings: DataSettings, folder: Path) -> None:
         self.settings = settings
         self.skipped = Counter[str]()
-        """Why records of the catalogue were left out, counted when it is read."""
+        """Records of the catalogue that were left out, by reason; filled when it is read."""
         self._folder = folder
         for name in _SOURCES:
             self._files(name)
 
     def fingerprint(self, name: str) -> str:
-        """Hash the bytes of an input, and the names of its fields; empty where there is none.
+        """Hash the bytes of an input and the names of its fields.
 
         Args:
-            name: A key of the configuration's table.
+            name: A key of `[data]`.
         """
         digest = hashlib.blake2b(digest_size=16)
         for path in self._files(name):
@@ -67,12 +67,12 @@ class Data:
         """The catalogue, by id; a title is in an item's metadata.
 
         Raises:
-            InputError: It is empty, or an item has no id or text, or two have one id.
+            InputError: It is empty, or two items have the same id.
         """
         settings, (path, *more) = self.settings, self._files("items")
         if more:
             raise InputError(
-                f"data.items: {settings.items} are {1 + len(more)} files", hint="put them into one"
+                f"data.items: {settings.items} are {1 + len(more)} files", hint="join them into one"
             )
         self.skipped.clear()
         items: dict[str, Item] = {}
@@ -84,7 +84,9 @@ class Data:
             skipped=self.skipped,
         ):
             if item.id in items:
-                raise InputError(f"{path}: the id {item.id!r} comes twice", hint="keep one of them")
+                raise InputError(
+                    f"{path}: two items have the id {item.id!r}", hint="keep one of them"
+                )
             title = item.metadata.get(settings.title)
             named = {**item.metadata, "title": title} if isinstance(title, str) else item.metadata
             items[item.id] = replace(item, metadata=named)
@@ -94,28 +96,28 @@ class Data:
                 f"the catalogue {path} is empty",
                 hint=f"skipped: {reasons}; see data.id and data.text"
                 if reasons
-                else f"give a record with {settings.id or 'id'} and "
+                else f"write a record with {settings.id or 'id'} and "
                 f"{(*settings.text, 'text')[0]} for each item",
             )
         return items
 
     def check(self) -> None:
-        """Read what later steps will read, so that a mistake in it is told before any work.
+        """Read all inputs of later stages, so that mistakes are reported before any work.
 
         Raises:
-            InputError: A file is not what it should be, or there are judgements and no queries.
+            InputError: A file is malformed, or there are judgements without queries.
         """
         self.pairs()
-        if self.judgements and not self.queries:
+        if self.qrels and not self.queries:
             raise InputError(
-                "data.judgements: they are of queries that are not given",
-                hint="name the file of queries in data.queries",
+                "data.qrels: judgements need the queries they are of",
+                hint="set data.queries to the file of queries",
             )
         _ = self.similar
 
     @property
     def texts(self) -> dict[str, str]:
-        """The text of each item, by its id."""
+        """The text of each item, by id."""
         return {name: item.text for name, item in self.items.items()}
 
     def title_pairs(self) -> list[Pair]:
@@ -132,7 +134,7 @@ class Data:
 
     @cached_property
     def corpus(self) -> tuple[Corpus, Corpus]:
-        """Text of the domain: the part that is learnt from, and the one that is kept apart."""
+        """Domain text: the part to learn from, and the part kept out of training."""
         if self.settings.corpus:
             whole = Corpus(self._files("corpus"))
         else:
@@ -141,24 +143,24 @@ class Data:
 
     @cached_property
     def all_general(self) -> Corpus | None:
-        """Text of no domain; None where there is none."""
+        """General text, if there is any."""
         return Corpus(self._files("general")) if self.settings.general else None
 
     @cached_property
     def general(self) -> tuple[Corpus, Corpus] | None:
-        """Text of no domain, in two parts as well."""
+        """General text, divided like `corpus`."""
         return self.all_general.split(HELD_OUT) if self.all_general else None
 
     @property
     def glossary(self) -> Path | None:
-        """The file of terms that are to be taught."""
+        """The file of terms that must be taught."""
         return next(iter(self._files("glossary")), None)
 
     def pairs(self) -> list[Pair]:
-        """Read the pairs to tune with; an empty list where none are given.
+        """Read the training pairs; an empty list if none are given.
 
         Raises:
-            InputError: A record has no query or document, or names an item that is not there.
+            InputError: A record has no query or document, or names an unknown item.
         """
         pairs: list[Pair] = []
         for path in self._files("pairs"):
@@ -173,17 +175,15 @@ class Data:
 
     @cached_property
     def queries(self) -> dict[str, str]:
-        """The text of each query of the search test, by its id."""
+        """The text of each query of the search test, by id."""
         return {
             q: text for path in self._files("queries") for q, text in read_queries(path).items()
         }
 
     @property
-    def judgements(self) -> dict[str, dict[str, float]]:
+    def qrels(self) -> dict[str, dict[str, float]]:
         """The grades of the search test: items by query."""
-        return {
-            q: g for path in self._files("judgements") for q, g in read_judgements(path).items()
-        }
+        return {q: g for path in self._files("qrels") for q, g in read_judgements(path).items()}
 
     @property
     def similar(self) -> dict[str, dict[str, float]]:
@@ -201,7 +201,7 @@ class Data:
 
 @lru_cache(maxsize=1024)
 def _digest(path: Path, changed: int) -> bytes:
-    """Hash a file; once in a process, as long as it does not change."""
+    """Hash a file, once per process unless it changes."""
     digest = hashlib.blake2b(digest_size=16)
     with path.open("rb") as file:
         while block := file.read(_BLOCK):

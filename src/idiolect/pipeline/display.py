@@ -1,8 +1,8 @@
-"""One display for a whole road: which steps are done, how far the present one is, what is left.
+"""Progress display of a whole run: finished stages, the current one, and the time left.
 
-What is notable: the time that is left is only told for steps of which something is known: the one
-at work by its rate, later ones by an earlier run of theirs, or by a step of the same kind that this
-run has already done. While some are not known, it says "at least".
+Time left is estimated for stages with a known pace: the current one from its rate, later ones from
+an earlier run or from the same stage of another control. The display says "at least" while some
+stages have no estimate.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ __all__ = ["Display"]
 
 
 class Display:
-    """Shows a road's steps on standard error: a table that moves on a terminal, else lines.
+    """Shows a run on standard error: a live table on a terminal, plain lines otherwise.
 
     Args:
-        steps: Their names, in order.
-        expected: For each what it took before, in seconds; None where nothing is known.
+        stages: Their names, in order.
+        expected: Seconds that each took before; None if unknown.
     """
 
-    def __init__(self, steps: Sequence[str], expected: Sequence[float | None]) -> None:
-        self._steps = list(steps)
-        self._expected = dict(zip(steps, expected, strict=True))
+    def __init__(self, stages: Sequence[str], expected: Sequence[float | None]) -> None:
+        self._stages = list(stages)
+        self._expected = dict(zip(stages, expected, strict=True))
         self._taken: dict[str, float] = {}
         self._notes: dict[str, str] = {}
         self._current = ""
@@ -44,36 +44,36 @@ class Display:
 
     @contextmanager
     def shown(self) -> Iterator[None]:
-        """Show it."""
+        """Show the display."""
         if not self._console.is_terminal:
             yield
             return
         with self._live:
             yield
 
-    def skip(self, step: str) -> None:
-        """Say that a step is done already."""
-        self._notes[step] = "unchanged"
-        self._line(f"{step}: unchanged")
+    def skip(self, stage: str) -> None:
+        """Report that a stage is unchanged."""
+        self._notes[stage] = "unchanged"
+        self._line(f"{stage}: unchanged")
 
     @contextmanager
-    def running(self, step: str) -> Iterator[None]:
-        """Show a step while it runs."""
-        self._current, self._text = step, ""
+    def running(self, stage: str) -> Iterator[None]:
+        """Show a stage while it runs."""
+        self._current, self._text = stage, ""
         self._done = self._total = self._offset = 0
         self._began = self._first = time.monotonic()
         yield
-        self._taken[step] = time.monotonic() - self._began
+        self._taken[stage] = time.monotonic() - self._began
         self._current = ""
-        self._line(f"{step}: {_duration(self._taken[step])}  {self._text}")
+        self._line(f"{stage}: {_duration(self._taken[stage])}  {self._text}")
 
     def advance(self, done: int, total: int, text: str) -> None:
-        """Hear how far the present step is; a `Listener` of training.
+        """Show the progress of the current stage; a `Listener` of training.
 
         Args:
-            done: How many of its units are done.
-            total: How many there are; 0 if nobody knows.
-            text: What there is to say.
+            done: Units done.
+            total: Units in all; 0 if unknown.
+            text: Shown next to it.
         """
         if total != self._total or done < self._done:
             self._first, self._total = time.monotonic(), total
@@ -81,49 +81,51 @@ class Display:
         self._done, self._text = done, text
 
     def _left(self) -> tuple[float, bool]:
-        """Return the seconds that are left as far as they are known, and whether all are."""
+        """Return the estimated seconds left, and whether all stages have an estimate."""
         left, known = 0.0, True
-        for step in self._steps:
-            if step in self._taken or step in self._notes:
+        for stage in self._stages:
+            if stage in self._taken or stage in self._notes:
                 continue
-            guess = self._step_left() if step == self._current else self._guess(step)
+            guess = self._stage_left() if stage == self._current else self._guess(stage)
             left, known = left + (guess or 0.0), known and guess is not None
         return left, known
 
-    def _step_left(self) -> float | None:
+    def _stage_left(self) -> float | None:
         moved = self._done - self._offset
         if self._total and moved > 0:
             return (time.monotonic() - self._first) / moved * (self._total - self._done)
         guess = self._guess(self._current)
         return None if guess is None else max(0.0, guess - (time.monotonic() - self._began))
 
-    def _guess(self, step: str) -> float | None:
-        if (before := self._expected[step]) is not None:
+    def _guess(self, stage: str) -> float | None:
+        if (before := self._expected[stage]) is not None:
             return before
-        kind = step.rpartition(".")[2]
-        alike = [seconds for name, seconds in self._taken.items() if name.endswith(kind)]
-        return alike[-1] if alike else None
+        plain = stage.rpartition(".")[2]
+        same = [seconds for name, seconds in self._taken.items() if name.endswith(plain)]
+        return same[-1] if same else None
 
     def _render(self) -> RenderableType:
         table = Table.grid(padding=(0, 2))
-        for step in self._steps:
-            if step in self._taken:
-                table.add_row("[green]✓[/green]", step, _duration(self._taken[step]), "", "")
-            elif step in self._notes:
-                table.add_row("[dim]✓[/dim]", step, f"[dim]{self._notes[step]}[/dim]", "", "")
-            elif step == self._current:
+        for stage in self._stages:
+            if stage in self._taken:
+                table.add_row("[green]✓[/green]", stage, _duration(self._taken[stage]), "", "")
+            elif stage in self._notes:
+                table.add_row("[dim]✓[/dim]", stage, f"[dim]{self._notes[stage]}[/dim]", "", "")
+            elif stage == self._current:
                 elapsed = _duration(time.monotonic() - self._began)
                 bar = ProgressBar(self._total or None, self._done, 24, pulse=not self._total)
-                table.add_row("[bold]▸[/bold]", f"[bold]{step}[/bold]", elapsed, bar, self._told())
+                table.add_row(
+                    "[bold]▸[/bold]", f"[bold]{stage}[/bold]", elapsed, bar, self._progress()
+                )
             else:
-                table.add_row(" ", f"[dim]{step}[/dim]", "", "", "")
+                table.add_row(" ", f"[dim]{stage}[/dim]", "", "", "")
         left, known = self._left()
         last = f"{'' if known else 'at least '}{_duration(left)} left"
-        if all(step in self._taken or step in self._notes for step in self._steps):
-            last = f"{_duration(time.monotonic() - self._started)} in all"
+        if all(stage in self._taken or stage in self._notes for stage in self._stages):
+            last = f"{_duration(time.monotonic() - self._started)} in total"
         return Group(table, Text(last))
 
-    def _told(self) -> str:
+    def _progress(self) -> str:
         counted = f"{self._done:,}/{self._total:,}  " if self._total else ""
         return escape(counted + self._text)
 
@@ -133,7 +135,7 @@ class Display:
 
 
 def _duration(seconds: float) -> str:
-    """Write a time for people.
+    """Format a duration.
 
     >>> _duration(75)
     '1:15'

@@ -1,4 +1,4 @@
-"""What `evaluate` measures beside rankings: bits per byte, and whether promises were kept."""
+"""The part of the evaluation besides rankings: bits per byte, and whether promises were kept."""
 
 from __future__ import annotations
 
@@ -6,25 +6,58 @@ import hashlib
 import heapq
 from collections.abc import Mapping
 from itertools import islice
+from typing import Any, TypedDict
 
-from idiolect.pipeline.stage_metrics import Language, Promises, TokenCount
-from idiolect.pipeline.stages import Work, load_model
+from idiolect.pipeline.stage import Work
+from idiolect.pipeline.stage_models import load_model
+from idiolect.pipeline.stages.extend_stage import TokenCount
 from idiolect.text.corpus import Corpus
 from idiolect.training.frozen_rows import fingerprint
 from idiolect.training.optim import original_rows
 from idiolect.training.text_evaluation import compare, score, windows
 
-__all__ = ["check_promises", "measure_language", "some_windows"]
+__all__ = ["Language", "Promises", "check_promises", "measure_language", "some_windows"]
 
 _WINDOW = 1000
 
 
-def measure_language(work: Work, systems: Mapping[str, str]) -> Language:
+class Language(TypedDict):
+    """Bits per byte, on documents kept out of training."""
+
+    applicable: bool
+    """False for models that do not predict the next token."""
+    note: str
+    window: int
+    """Characters per window."""
+    systems: dict[str, dict[str, float]]
+    """By the system's name (base, vocabulary, pretraining, plain.pretraining, random.pretraining,
+    untrained): `domain` and, if there is general text, `general`."""
+    forgetting: dict[str, Any] | None
+    """From base to pretraining on general text without new terms: divergence in bits per token,
+    same_first."""
+    terms: dict[str, Any] | None
+    """How often new tokens are ranked first where they occur; see `TermUse` of
+    `training.text_evaluation`."""
+
+
+class Promises(TypedDict):
+    """The promises of the project, and whether they were kept."""
+
+    original_rows: str
+    """Hash of the base's rows of embedding and head."""
+    original_rows_identical: bool
+    """Whether the finished model has the same rows."""
+    documents_changed: int
+    """Documents that are tokenised differently beyond the new terms, over all text checked."""
+    documents_checked: int
+
+
+def measure_language(work: Work[Any], windows_per_text: int) -> Language:
     """Measure bits per byte of every model that predicts the next token.
 
     Args:
-        work: As always.
-        systems: The names of the systems, and the step whose model each is.
+        work: The input of the stage; of its systems, those that predict are measured.
+        windows_per_text: Number of windows of domain text, and of general text.
     """
     base = load_model(work.base)
     result: Language = {
@@ -35,15 +68,14 @@ def measure_language(work: Work, systems: Mapping[str, str]) -> Language:
         "forgetting": None,
         "terms": None,
     }
-    if base.network.decoder is None or base.network.encoder is not None:
-        result["note"] = f"{base.family.title} reads both ways and predicts no next token"
+    if base.network.kind != "causal":
+        result["note"] = f"{base.family.title} is bidirectional and predicts no next token"
         return result
-    data, count = work.data, work.config.evaluate.windows
-    domain = some_windows(data.corpus[1], count)
-    general = some_windows(data.general[1], count) if data.general else []
-    main = compare(
-        base, load_model(str(work.done["adapt"] / "model")), domain=domain, general=general
-    )
+    data = work.data
+    domain = some_windows(data.corpus[1], windows_per_text)
+    general = some_windows(data.general[1], windows_per_text) if data.general else []
+    pretrained = load_model(work.done["pretrain"] / "model")
+    main = compare(base, pretrained, domain=domain, general=general)
     result |= {
         "applicable": True,
         "window": main["window"],
@@ -52,22 +84,23 @@ def measure_language(work: Work, systems: Mapping[str, str]) -> Language:
     }
     texts = {"domain": domain, "general": general}
     cut = {name: windows(some, size=main["window"]) for name, some in texts.items() if some}
-    for system, step in systems.items():
-        if system in ("base", "pretraining"):
-            side = "before" if system == "base" else "after"
-            result["systems"][system] = {name: main[name][side]["bits_per_byte"] for name in cut}
-        elif step.rpartition(".")[2] in ("extend", "distill", "adapt"):
-            model = load_model(str(work.done[step] / "model"))
-            result["systems"][system] = {
-                name: score(model, some).bits_per_byte for name, some in cut.items()
-            }
+    for system in work.systems:
+        if system.name in ("base", "pretraining"):
+            side = "before" if system.name == "base" else "after"
+            bits = {name: main[name][side]["bits_per_byte"] for name in cut}
+        elif system.predicts:
+            model = load_model(work.done[system.stage] / "model")
+            bits = {name: score(model, some).bits_per_byte for name, some in cut.items()}
+        else:
+            continue
+        result["systems"][system.name] = bits
     return result
 
 
 def some_windows(corpus: Corpus, count: int) -> list[str]:
-    """Return windows of a corpus, few of each document, from documents drawn by their hashes.
+    """Return windows of a corpus, at most two of each document, in the order of their hashes.
 
-    A corpus is often sorted: its first documents are all of one kind.
+    A corpus is often sorted, so its first documents do not represent it.
     """
     drawn = heapq.nsmallest(count, corpus, key=lambda text: hashlib.blake2b(text.encode()).digest())
     return list(
@@ -75,13 +108,13 @@ def some_windows(corpus: Corpus, count: int) -> list[str]:
     )
 
 
-def check_promises(work: Work, texts: Mapping[str, TokenCount]) -> Promises:
-    """Check that the finished model has the base's rows, bit for bit, and sum up the re-reading."""
+def check_promises(work: Work[Any], texts: Mapping[str, TokenCount]) -> Promises:
+    """Check that the finished model has the base's rows, bit for bit, and sum up token checks."""
     base, final = (
         {name.removesuffix(".original"): rows for name, rows in original_rows(model).items()}
         for model in (
             load_model(work.base).network,
-            load_model(str(work.done["tune"] / "model")).network,
+            load_model(work.done["tune"] / "model").network,
         )
     )
     before = fingerprint(base)

@@ -1,12 +1,8 @@
-"""The main road: which steps there are, what each depends on, and doing those that are not done.
+"""Run the pipeline: execute every stage that is missing or out of date.
 
-    audit ─► extend ─► distill ─► adapt ─► tune ─► index ─► evaluate ─► report
-                plain:            adapt ─► tune ──────────────▲
-               random: extend ─► distill ─► adapt ─► tune ────┘
-
-A step's fingerprint is a hash of the base, its settings, the files it reads and the fingerprints of
-the steps before it. A step whose fingerprint its folder already holds is not done again, so
-changing a value does again what depends on it, and nothing else.
+A stage's fingerprint is a hash of the base, its settings, the files it reads and the fingerprints
+of the stages it depends on. A stage is skipped if its folder holds the same fingerprint, so
+changing a value repeats the stages that depend on it and no others.
 """
 
 from __future__ import annotations
@@ -14,162 +10,110 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 from idiolect import __version__
 from idiolect.errors import IdiolectError, InputError
-from idiolect.pipeline import encoders, stages
 from idiolect.pipeline.data import Data
 from idiolect.pipeline.display import Display
-from idiolect.pipeline.evaluation import evaluate
+from idiolect.pipeline.pipeline_config import PipelineConfig
 from idiolect.pipeline.report.page import write_report
 from idiolect.pipeline.run_directory import RunDirectory
-from idiolect.pipeline.settings import PipelineConfig, find_base
-from idiolect.pipeline.stages import Stage, Work
+from idiolect.pipeline.settings import PipelineSettings, find_base
+from idiolect.pipeline.stage import Stage, Work
+from idiolect.pipeline.stage_graph import measured_systems, stages_of
 from idiolect.text.files import read_text
 from idiolect.training.progress import listen
 
-__all__ = ["Step", "road", "run"]
+__all__ = ["run"]
 
-_ROAD = 2
-"""Raised with every change of what a step does for the same settings, which is then done again."""
+_VERSION = 3
+"""Raised whenever a stage computes something else from the same settings, to repeat all stages."""
 _BASE_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.bin")
-
-
-@dataclass(frozen=True)
-class Step:
-    """One step of the road."""
-
-    name: str
-    do: Stage
-    model: str | None = None
-    """The step whose model it goes on with; the base, where there is none."""
-    after: tuple[str, ...] = ()
-    """Other steps whose results it reads."""
-    settings: tuple[str, ...] = ()
-    """The tables of the configuration it depends on."""
-    reads: tuple[str, ...] = ()
-    """The data it depends on."""
-
-    @property
-    def before(self) -> tuple[str, ...]:
-        """All steps it depends on."""
-        return self.after if self.model is None else (self.model, *self.after)
-
-
-def road(config: PipelineConfig) -> list[Step]:
-    """Return the steps of a configuration, each after those it depends on."""
-    text = ("items", "corpus", "general")
-    tests = ("queries", "judgements", "similar")
-    extend = partial(Step, after=("audit",), settings=("extend",), reads=text)
-    distill = partial(Step, do=stages.distill, settings=("distill",), reads=text)
-    adapt = partial(Step, do=stages.adapt, settings=("adapt", "encoder"), reads=text)
-    tune = partial(
-        Step,
-        do=encoders.tune,
-        settings=("tune", "encoder"),
-        reads=("items", "pairs", "queries", "similar"),
-    )
-    steps = [
-        Step("audit", stages.audit, settings=("audit",), reads=(*text, "glossary")),
-        extend("extend", stages.extend),
-        distill("distill", model="extend"),
-        adapt("adapt", model="distill"),
-        tune("tune", model="adapt"),
-        Step("index", encoders.index, model="tune", reads=("items",)),
-    ]
-    if config.evaluate.controls:
-        steps += [
-            adapt("plain.adapt", after=("distill",)),
-            tune("plain.tune", model="plain.adapt"),
-            extend("random.extend", partial(stages.extend, terms="random.json")),
-            distill("random.distill", model="random.extend"),
-            adapt("random.adapt", model="random.distill"),
-            tune("random.tune", model="random.adapt"),
-        ]
-    done = tuple(step.name for step in steps)
-    measured = ("items", "corpus", "general", *tests)
-    steps.append(
-        Step("evaluate", evaluate, after=done, settings=("evaluate", "encoder"), reads=measured)
-    )
-    return steps
+_REPORT_SECONDS = 5.0
 
 
 def run(path: str | Path, *, out: str | Path | None = None) -> Path:
-    """Do what a configuration says, as far as it is not done.
+    """Run a configuration, or resume it.
 
     Args:
         path: The configuration.
-        out: The run's folder, instead of the one the configuration names.
+        out: The run's folder, instead of the configured one.
 
     Returns:
         The run's folder.
 
     Raises:
-        IdiolectError: What a step raised, with the step's name before it; or the configuration is
-            wrong, or another process is at work in the folder.
-        KeyboardInterrupt: It was stopped; the same call goes on.
+        IdiolectError: An error of a stage, with the stage's name before it; or the configuration is
+            wrong, or another process is running in the folder.
+        KeyboardInterrupt: It was interrupted; the same call resumes.
     """
     path = Path(path)
     config = PipelineConfig.load(path)
     folder = RunDirectory(out if out is not None else path.parent / config.out)
     data = Data(config.data, path.parent)
     base = find_base(config.base, path.parent)
-    steps = road(config)
-    with folder.locked(_kept(path)):
-        prints = _fingerprints(steps, config, data, base)
-        display = Display([*prints, "report"], [*(folder.seconds(name) for name in prints), 5.0])
-        with display.shown(), listen(display.advance), _without_warnings():
-            for step in steps:
-                if folder.done(step.name, prints[step.name]):
-                    display.skip(step.name)
+    stages = stages_of(config)
+    with folder.locked(_annotated(path)):
+        prints = _fingerprints(stages, config, data, base)
+        expected = [*(folder.seconds(name) for name in prints), _REPORT_SECONDS]
+        display = Display([*prints, "report"], expected)
+        with display.shown(), listen(display.advance):
+            for stage in stages:
+                if folder.done(stage.name, prints[stage.name]):
+                    display.skip(stage.name)
                     continue
+                start = (
+                    base if stage.model_from is None else folder.stage(stage.model_from) / "model"
+                )
                 work = Work(
                     config=config,
+                    settings=config.table(stage.settings),
                     data=data,
                     base=base,
-                    model=base if step.model is None else str(folder.step(step.model) / "model"),
-                    done={name: folder.step(name) for name in step.before},
-                    folder=folder.begin(step.name, prints[step.name]),
-                    tell=display.advance,
+                    model=str(start),
+                    done={name: folder.stage(name) for name in stage.before},
+                    folder=folder.begin(stage.name, prints[stage.name]),
+                    report=display.advance,
+                    systems=measured_systems(stages),
                 )
-                with display.running(step.name), _named(step.name):
+                with display.running(stage.name), _naming(stage.name):
                     began = time.monotonic()
-                    metrics = step.do(work)
-                    folder.finish(step.name, metrics, time.monotonic() - began)
+                    metrics = stage.run(work)
+                    folder.finish(stage.name, metrics, time.monotonic() - began)
                 folder.report_path.unlink(missing_ok=True)
             folder.summarise(prints)
             if folder.report_path.exists():
                 display.skip("report")
             else:
-                with display.running("report"), _named("report"):
+                with display.running("report"), _naming("report"):
                     write_report(folder.path)
     return folder.path
 
 
 def _fingerprints(
-    steps: list[Step], config: PipelineConfig, data: Data, base: str
+    stages: Sequence[Stage[Any]], config: PipelineSettings, data: Data, base: str
 ) -> dict[str, str]:
     model = _base_fingerprint(base)
     prints: dict[str, str] = {}
-    for step in steps:
+    for stage in stages:
+        tables = {stage.table: config.table(stage.settings)}
+        tables |= {name: getattr(config, name) for name in stage.shared}
         inputs = {
-            "idiolect": [__version__, _ROAD],
-            "step": step.name,
+            "idiolect": [__version__, _VERSION],
+            "stage": stage.name,
             "base": model,
             "seed": config.seed,
-            "settings": {name: getattr(config, name).model_dump() for name in step.settings},
-            "data": {name: data.fingerprint(name) for name in step.reads},
-            "before": [prints[name] for name in step.before],
+            "settings": {name: table.model_dump() for name, table in tables.items()},
+            "data": {name: data.fingerprint(name) for name in stage.inputs},
+            "before": [prints[name] for name in stage.before],
         }
         text = json.dumps(inputs, sort_keys=True)
-        prints[step.name] = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+        prints[stage.name] = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
     return prints
 
 
@@ -183,37 +127,23 @@ def _base_fingerprint(base: str) -> str:
     return digest.hexdigest()
 
 
-def _kept(path: Path) -> str:
-    """Return a configuration's text as it is kept in the run's folder."""
+def _annotated(path: Path) -> str:
+    """Return a configuration's text for the run's folder."""
     where = path.resolve().parent
-    return f"# as it was used; paths are relative to {where}\n{read_text(path)}"
+    return f"# as used; paths are relative to {where}\n{read_text(path)}"
 
 
 @contextmanager
-def _without_warnings() -> Iterator[None]:
-    """Keep the encoder from saying of every batch what the index's figures say of all."""
-    logger = logging.getLogger("idiolect.encoding")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
-@contextmanager
-def _named(step: str) -> Iterator[None]:
-    """Put a step's name before what it raises, and give a full disk a remedy."""
+def _naming(stage: str) -> Iterator[None]:
+    """Put a stage's name before its errors, and add a hint to those of the disk."""
     try:
         yield
     except IdiolectError as error:
-        raise type(error)(f"{step}: {error.message}", hint=error.hint) from error
+        raise type(error)(f"{stage}: {error.message}", hint=error.hint) from error
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         raise InputError(
-            f"{step}: {where}{error.strerror or error}",
-            hint="make room, and start again to go on from here"
-            if full
-            else "start again to go on",
+            f"{stage}: {where}{error.strerror or error}",
+            hint="free some space and run it again to resume" if full else "run it again to resume",
         ) from error

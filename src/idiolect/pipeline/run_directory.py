@@ -1,11 +1,11 @@
-"""The folder of a run: which steps are done, for which inputs, and who is at work in it.
+"""The folder of a run: its finished stages, their fingerprints, and a lock.
 
-    RUN/stages/STEP           a step that is done; inputs.json holds the fingerprint of its inputs
-    RUN/stages/.STEP.partial  one that is not; a run that was killed goes on in it
-    RUN/.lock                 held while a run is at work
+    RUN/stages/STAGE           a finished stage; inputs.json holds the fingerprint of its inputs
+    RUN/stages/.STAGE.partial  an unfinished stage, from which a killed run resumes
+    RUN/.lock                  held while a run is active
 
-A step appears by one rename. Whether it is done is asked of its own folder alone, so there is no
-record that could disagree with it; the manifest is for people and for the report.
+A stage appears by a single rename. Only its own folder decides whether it is finished, so no other
+record can disagree; the manifest is for people and for the report.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ from idiolect.text.files import read_json, write_atomic
 
 __all__ = ["FORMAT", "RunDirectory"]
 
-FORMAT = 1
-"""Of the folder; it grows when an older version could not read it."""
+FORMAT = 2
+"""Version of the folder's format; raised when older versions could not read it."""
 _INPUTS = "inputs.json"
 _METRICS = "metrics.json"
 
 
 class RunDirectory:
-    """Where a run keeps what it has made.
+    """The folder of a run.
 
     Args:
         path: The folder.
 
     Raises:
-        CheckpointError: A newer version has written it, or its manifest is damaged.
+        CheckpointError: A newer version wrote it, or its manifest is damaged.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -61,47 +61,47 @@ class RunDirectory:
 
     @classmethod
     def open(cls, path: str | Path) -> RunDirectory:
-        """Open a run that was begun.
+        """Open the folder of an existing run.
 
         Raises:
-            InputError: There is none.
+            InputError: There is no run.
         """
         folder = cls(path)
         if not folder.manifest_path.exists():
-            raise InputError(f"no run in {path}", hint="idiolect run makes one")
+            raise InputError(f"no run in {path}", hint="create one with idiolect run")
         return folder
 
     @property
     def manifest_path(self) -> Path:
-        """Versions, and the steps done."""
+        """Versions, and finished stages."""
         return self.path / "manifest.json"
 
     @property
     def metrics_path(self) -> Path:
-        """What all steps left in their `metrics.json`, by step."""
+        """The metrics of all stages, by stage."""
         return self.path / _METRICS
 
     @property
     def report_path(self) -> Path:
-        """The page for people."""
+        """The report."""
         return self.path / "report.html"
 
     @contextmanager
     def locked(self, config: str) -> Iterator[None]:
-        """Work in the folder, alone.
+        """Lock the folder against other processes.
 
         Args:
-            config: The configuration's text, which is kept in the folder.
+            config: The configuration's text, which is stored in the folder.
 
         Raises:
-            InputError: Another process is at work in it, it cannot be written to, or it holds
-                something else.
+            InputError: Another process holds the lock, the folder is not writable, or it holds
+                other files.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            if not self.manifest_path.exists() and self._strangers():
+            if not self.manifest_path.exists() and self._other_files():
                 raise InputError(
-                    f"{self.path} holds other files and no run", hint="choose another folder"
+                    f"{self.path} holds files that are not a run", hint="choose another folder"
                 )
             file = (self.path / ".lock").open("a+")
         except OSError as error:
@@ -112,8 +112,8 @@ class RunDirectory:
             except OSError:
                 file.seek(0)
                 raise InputError(
-                    f"process {file.read().strip() or '?'} is at work in {self.path}",
-                    hint="wait for it, or choose another folder",
+                    f"process {file.read().strip() or '?'} is running in {self.path}",
+                    hint="wait until it ends, or choose another folder",
                 ) from None
             file.truncate(0)
             file.write(f"{os.getpid()}\n")
@@ -123,24 +123,24 @@ class RunDirectory:
             write_atomic(self.path / "idiolect.toml", config.encode())
             yield
 
-    def step(self, name: str) -> Path:
-        """Return the folder of a step that is done."""
+    def stage(self, name: str) -> Path:
+        """Return the folder of a finished stage."""
         return self.path / "stages" / name
 
     def done(self, name: str, fingerprint: str) -> bool:
-        """Whether a step is done for these inputs."""
-        return _whole(self.step(name), fingerprint)
+        """Return whether a stage is finished for inputs with this fingerprint."""
+        return _finished(self.stage(name), fingerprint)
 
     def metrics(self, name: str) -> dict[str, Any]:
-        """Return what a finished step has measured.
+        """Return the metrics of a finished stage.
 
         Raises:
-            CheckpointError: It is not done.
+            CheckpointError: It is not finished.
         """
-        return read_json(self.step(name) / _METRICS)
+        return read_json(self.stage(name) / _METRICS)
 
     def begin(self, name: str, fingerprint: str) -> Path:
-        """Return the folder in which a step works: one it was killed in, or an empty one."""
+        """Return a stage's working folder: that of a killed run with these inputs, or a new one."""
         partial = self._partial(name)
         if partial.exists() and _recorded(partial) != fingerprint:
             shutil.rmtree(partial)
@@ -149,39 +149,39 @@ class RunDirectory:
         return partial
 
     def finish(self, name: str, metrics: Mapping[str, Any], seconds: float) -> None:
-        """Let a step that worked in `begin`'s folder appear as done."""
-        partial, final = self._partial(name), self.step(name)
+        """Store a stage's metrics, and publish its working folder as finished."""
+        partial, final = self._partial(name), self.stage(name)
         _write(partial / _METRICS, metrics)
         if final.exists():
             shutil.rmtree(final)
         partial.rename(final)
-        steps = self._manifest.setdefault("steps", {})
-        steps[name] = {"fingerprint": _recorded(final), "seconds": round(seconds, 2)}
+        stages = self._manifest.setdefault("stages", {})
+        stages[name] = {"fingerprint": _recorded(final), "seconds": round(seconds, 2)}
         self._write_manifest()
 
     def summarise(self, names: Mapping[str, str]) -> None:
-        """Write all steps' metrics into one file, and forget steps the road no longer has.
+        """Write the metrics of all stages into one file, and delete other stages.
 
         Args:
-            names: The fingerprint of each step.
+            names: The fingerprint of each stage.
         """
         for path in (self.path / "stages").iterdir():
             if path.name not in names:
                 shutil.rmtree(path)
-        steps = self._manifest.setdefault("steps", {})
-        self._manifest["steps"] = {name: steps[name] for name in names if name in steps}
+        stages = self._manifest.setdefault("stages", {})
+        self._manifest["stages"] = {name: stages[name] for name in names if name in stages}
         self._write_manifest()
         _write(self.metrics_path, {name: self.metrics(name) for name in names})
 
     def seconds(self, name: str) -> float | None:
-        """How long a step took when it last ran."""
-        step = self._manifest.get("steps", {}).get(name)
-        return None if step is None else float(step["seconds"])
+        """Return how long a stage took when it last ran."""
+        stage = self._manifest.get("stages", {}).get(name)
+        return None if stage is None else float(stage["seconds"])
 
     def _partial(self, name: str) -> Path:
         return self.path / "stages" / f".{name}.partial"
 
-    def _strangers(self) -> bool:
+    def _other_files(self) -> bool:
         return any(path.name != ".lock" for path in self.path.iterdir())
 
     def _write_manifest(self) -> None:
@@ -203,7 +203,7 @@ class RunDirectory:
         _write(self.manifest_path, self._manifest)
 
 
-def _whole(folder: Path, fingerprint: str) -> bool:
+def _finished(folder: Path, fingerprint: str) -> bool:
     return _recorded(folder) == fingerprint and (folder / _METRICS).exists()
 
 

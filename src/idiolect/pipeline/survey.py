@@ -1,7 +1,7 @@
-"""A first configuration for a folder of data, written after looking at what is there.
+"""Write a first configuration for a folder of data.
 
-A file is known by its name (`items.jsonl`, `products.csv`, `queries.tsv` …), the fields of a table
-by theirs. What was not found stands in the configuration as a comment, with what it would be for.
+Files are recognised by their names (`items.jsonl`, `products.csv`, `queries.tsv` …), and fields by
+theirs. Keys without a file are written as comments with their descriptions.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from idiolect.errors import InputError
-from idiolect.pipeline.settings import DataSettings, PipelineConfig
+from idiolect.pipeline.pipeline_config import PipelineConfig
+from idiolect.pipeline.settings import DataSettings
 from idiolect.text.fields import DOCUMENT_ID, TEXT, TITLE, find_fields
 from idiolect.text.records import is_readable, read_records
 
@@ -27,33 +28,33 @@ _NAMES = {
     "general": ("general", "replay", "other"),
     "pairs": ("pairs", "train", "clicks"),
     "queries": ("queries", "searches", "topics"),
-    "judgements": ("judgements", "judgments", "qrels", "ratings"),
+    "qrels": ("qrels", "judgements", "judgments", "ratings"),
     "similar": ("similar", "related"),
     "glossary": ("glossary", "terms"),
 }
-_TABLES = ("audit", "extend", "distill", "adapt", "encoder", "tune", "evaluate")
+_KEYS = ("base", "out", "seed")
 _SAMPLE = 200
 
 
 @dataclass(frozen=True)
 class Survey:
-    """What was found in a folder."""
+    """The result of looking at a folder."""
 
     text: str
     """The configuration."""
-    told: tuple[str, ...]
-    """What a person should know, a line each."""
+    findings: tuple[str, ...]
+    """What was found, one line each."""
 
 
 def survey(folder: Path, *, base: str) -> Survey:
-    """Look at a folder of data, and write a configuration for it.
+    """Look at a folder of data, and return a configuration for it.
 
     Args:
         folder: The folder.
-        base: The model to adapt.
+        base: The base model.
 
     Raises:
-        InputError: There is no such folder, or nothing in it that could be a catalogue.
+        InputError: There is no such folder, or no catalogue in it.
     """
     if not folder.is_dir():
         raise InputError(f"no such folder: {folder}", hint="give the folder that holds your data")
@@ -69,12 +70,12 @@ def survey(folder: Path, *, base: str) -> Survey:
     found["items"] = items
     records = list(islice(read_records(items, Counter()), _SAMPLE))
     if not records:
-        raise InputError(f"the catalogue {items} is empty", hint="it has a record for each item")
+        raise InputError(f"the catalogue {items} is empty", hint="it needs one record per item")
     fields = _fields(records, items)
-    told = [f"{name}: {path.name}" for name, path in found.items() if path is not None]
-    told += [f"{name}: none found" for name, path in found.items() if path is None]
-    told.append(f"an item's id is in {fields['id']}, its text in {', '.join(fields['text'])}")
-    return Survey(_written(base, found, fields), tuple(told))
+    findings = [f"{name}: {path.name}" for name, path in found.items() if path is not None]
+    findings += [f"{name}: none found" for name, path in found.items() if path is None]
+    findings.append(f"an item's id is in {fields['id']}, its text in {', '.join(fields['text'])}")
+    return Survey(_configuration(base, found, fields), tuple(findings))
 
 
 def _named(paths: Sequence[Path], names: Sequence[str]) -> Path | None:
@@ -83,7 +84,7 @@ def _named(paths: Sequence[Path], names: Sequence[str]) -> Path | None:
 
 
 def _only_table(paths: Sequence[Path], found: Mapping[str, Path | None]) -> Path | None:
-    """Return the one table that has no other meaning."""
+    """Return the only table that was not recognised as something else, if there is exactly one."""
     rest = [
         path
         for path in paths
@@ -93,14 +94,14 @@ def _only_table(paths: Sequence[Path], found: Mapping[str, Path | None]) -> Path
 
 
 def _fields(records: Sequence[Mapping[str, Any]], path: Path) -> dict[str, Any]:
-    """Choose the fields of id, title and text; text is the usual ones, or else the longest."""
+    """Choose the fields of id, title and text; without a common name, text is the longest field."""
     names = list(dict.fromkeys(name for record in records for name in record))
     identity = next(iter(find_fields(names, DOCUMENT_ID)), None)
     if identity is None:
         identity = next((name for name in names if _all_different(records, name)), None)
     if identity is None:
         raise InputError(
-            f"{path} has no field that tells items apart", hint=f"there are {', '.join(names)}"
+            f"{path} has no field with unique values", hint=f"its fields are {', '.join(names)}"
         )
     titles = [name for name in find_fields(names, TITLE) if _is_text(records, name)]
     text = [name for name in find_fields(names, TEXT) if _is_text(records, name)]
@@ -108,7 +109,9 @@ def _fields(records: Sequence[Mapping[str, Any]], path: Path) -> dict[str, Any]:
         texts = [name for name in names if name != identity and _is_text(records, name)]
         text = sorted(texts, key=lambda name: -_length(records, name))[:1]
     if not text:
-        raise InputError(f"{path} has no field with text", hint=f"there are {', '.join(names)}")
+        raise InputError(
+            f"{path} has no field with text", hint=f"its fields are {', '.join(names)}"
+        )
     title = titles[0] if titles else None
     return {"id": identity, "title": title, "text": tuple(dict.fromkeys((*titles, *text)))}
 
@@ -126,24 +129,26 @@ def _length(records: Sequence[Mapping[str, Any]], name: str) -> int:
     return sum(len(str(record.get(name) or "")) for record in records)
 
 
-def _written(base: str, found: Mapping[str, Path | None], fields: Mapping[str, Any]) -> str:
+def _configuration(base: str, found: Mapping[str, Path | None], fields: Mapping[str, Any]) -> str:
     lines = [
-        "# What each key is for stands behind it; keys in comments have their usual values.",
+        "# Each key is described above it; keys in comments show their defaults.",
         "",
     ]
-    lines += _lines(PipelineConfig, {"base": base}, ("base", "out", "seed"))
+    lines += _lines(PipelineConfig, {"base": base}, _KEYS)
     given: dict[str, Any] = {
         name: f"{path.name}/" if path.is_dir() else path.name
         for name, path in found.items()
         if path is not None
     }
-    usual = DataSettings(items="items")
+    default = DataSettings(items="items")
     for name, value in fields.items():
-        if value is not None and value != getattr(usual, name):
+        if value is not None and value != getattr(default, name):
             given[name] = value
     lines += ["", "[data]", *_lines(DataSettings, given, tuple(DataSettings.model_fields))]
-    for table in _TABLES:
-        kind: Any = PipelineConfig.model_fields[table].annotation
+    for table, field in PipelineConfig.model_fields.items():
+        kind: Any = field.annotation
+        if table in ("data", *_KEYS):
+            continue
         lines += ["", f"[{table}]", *_lines(kind, {}, tuple(kind.model_fields))]
     return "\n".join(lines) + "\n"
 
@@ -161,5 +166,5 @@ def _lines(kind: Any, given: Mapping[str, Any], names: Sequence[str]) -> list[st
 
 
 def _toml(value: Any) -> str:
-    # JSON's strings, numbers, lists and truth values are TOML's too.
+    # JSON's strings, numbers, lists and booleans are valid TOML.
     return json.dumps(list(value) if isinstance(value, tuple) else value, ensure_ascii=False)

@@ -1,60 +1,50 @@
-"""Which systems a run is measured by, and which of them are compared.
+"""The systems an evaluation measures, and which of them are compared.
 
-What is notable:
-
-- The controls: `plain` had the same budget of training and no new tokens, but for an encoder that
-  could only imitate itself and is tuned alike; `random` learnt terms chosen at random; `untrained`
-  has the new tokens with their first rows.
+Each stage declares the systems it contributes. The controls show where a gain comes from: `plain`
+had the same training budget without new tokens, `random` learnt terms chosen at random, and
+`untrained` has the new tokens with their initial rows. For an encoder without a language-model head
+the `plain` control is the base, tuned in the same way, because it could only imitate itself.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
-__all__ = ["COMPARISONS", "SYSTEMS", "MeasuredSystem"]
+__all__ = ["MeasuredSystem", "pairs_to_compare"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MeasuredSystem:
-    """A system that may be measured."""
+    """A system to evaluate."""
 
     name: str
     label: str
-    step: str = ""
-    """The step whose model it is; the base itself, or no model, where there is none."""
+    """For display."""
+    by: Literal["vectors", "bm25", "lexical", "hybrid"] = "vectors"
+    """How it ranks: exact search over vectors, BM25, or a mode of the finished index."""
+    of_base: bool = False
+    """Whether it needs no stage: the base itself, or BM25."""
+    stage: str = ""
+    """The stage it is of, once it is known; empty for a system that needs none."""
     control: bool = False
+    """Whether it is there to be compared with only."""
     ranks: bool = True
-    """Whether it answers the tests of rankings; else only its bits per byte are measured."""
+    """Whether it is evaluated on search and similar items."""
+    predicts: bool = False
+    """Whether bits per byte of its model are measured."""
+    finished: bool = False
+    """Whether its model is a finished encoder, used as saved."""
+    against: tuple[str, ...] = ()
+    """Names of the systems that it is compared with."""
 
 
-SYSTEMS = (
-    MeasuredSystem("bm25", "BM25"),
-    MeasuredSystem("base", "base"),
-    MeasuredSystem("vocabulary", "+ vocabulary", "distill"),
-    MeasuredSystem("pretraining", "+ pre-training", "adapt"),
-    MeasuredSystem("tuning", "+ tuning", "tune"),
-    MeasuredSystem("words", "the index, words only", "index"),
-    MeasuredSystem("hybrid", "hybrid", "index"),
-    MeasuredSystem("untrained", "untrained tokens", "extend", True),
-    MeasuredSystem("plain.pretraining", "no new tokens, adapted", "plain.adapt", True, ranks=False),
-    MeasuredSystem("plain.tuning", "no new tokens, tuned", "plain.tune", True),
-    MeasuredSystem(
-        "random.pretraining", "random tokens, adapted", "random.adapt", True, ranks=False
-    ),
-    MeasuredSystem("random.tuning", "random tokens, tuned", "random.tune", True),
-)
-"""In the order they are told."""
-
-COMPARISONS = (
-    ("base", "vocabulary"),
-    ("vocabulary", "pretraining"),
-    ("pretraining", "tuning"),
-    ("base", "tuning"),
-    ("bm25", "tuning"),
-    ("bm25", "hybrid"),
-    ("words", "hybrid"),
-    ("untrained", "vocabulary"),
-    ("plain.tuning", "tuning"),
-    ("random.tuning", "tuning"),
-)
-"""Which differences are tested: of each pair the second against the first."""
+def pairs_to_compare(systems: Sequence[MeasuredSystem]) -> Iterator[tuple[str, str]]:
+    """Yield pairs of names to compare, second against first; those with a control come last."""
+    known = {system.name: system for system in systems}
+    for control in (False, True):
+        for system in systems:
+            for other in system.against:
+                if other in known and known[other].control == control:
+                    yield other, system.name

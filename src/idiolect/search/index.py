@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from idiolect.encoding.encoder import Encoder
+    from idiolect.encoding.text_reader import EncodingCounts
     from idiolect.search.store.any_store import AnyStore
 
 __all__ = ["Index", "Mode"]
@@ -53,14 +54,23 @@ class Index:
         store: where the items are.
         encoder: what made or will make their vectors; without one there are only words, and
             `similar`.
+        encoding_counts: added to by everything that is encoded; without it, texts that are cut or
+            empty are logged as a warning.
 
     Raises:
         ConfigError: the vectors were made by another encoder.
     """
 
-    def __init__(self, store: AnyStore, encoder: Encoder | None = None) -> None:
+    def __init__(
+        self,
+        store: AnyStore,
+        encoder: Encoder | None = None,
+        *,
+        encoding_counts: EncodingCounts | None = None,
+    ) -> None:
         self.store = store
         self.encoder = encoder
+        self.encoding_counts = encoding_counts
         self.counts = Counter[str]()
         if encoder is None:
             return
@@ -92,6 +102,7 @@ class Index:
         namespace: str = "",
         source: str | None = None,
         progress: bool = False,
+        encoding_counts: EncodingCounts | None = None,
     ) -> Self:
         """Build an index of items, or resume one; memory is bounded.
 
@@ -103,6 +114,7 @@ class Index:
             namespace: where the items go.
             source: where the encoder can be loaded from, to be remembered.
             progress: show progress on a terminal.
+            encoding_counts: as of `Index`.
 
         Returns:
             The index, open; its `counts` say what was done.
@@ -113,24 +125,31 @@ class Index:
         """
         width = dimensions or encoder.dimensions
         # Merged once at the end: inserting piece by piece would take longer.
-        with cls(Store.open(path, dimensions=width, background=False), encoder) as index:
+        store = Store.open(path, dimensions=width, background=False)
+        with cls(store, encoder, encoding_counts=encoding_counts) as index:
             if source is not None:
                 index.store.remember(source=source)
             counts = index.add(items, namespace=namespace, progress=progress)
             index.store.merge()
-        made = cls.open(path, encoder)
+        made = cls.open(path, encoder, encoding_counts=encoding_counts)
         made.counts = counts
         return made
 
     @classmethod
-    def open(cls, path: str | Path, encoder: Encoder | None = None) -> Self:
+    def open(
+        cls,
+        path: str | Path,
+        encoder: Encoder | None = None,
+        *,
+        encoding_counts: EncodingCounts | None = None,
+    ) -> Self:
         """Open an index that was built; close it, or use it as a context.
 
         Raises:
             InputError: there is none.
             ConfigError: it was made by another encoder.
         """
-        return cls(Store.open(path), encoder)
+        return cls(Store.open(path), encoder, encoding_counts=encoding_counts)
 
     def __enter__(self) -> Self:
         return self
@@ -335,7 +354,9 @@ class Index:
             )
         width = self.store.dimensions
         shorter = None if width == self.encoder.dimensions else width
-        return self.encoder.encode(texts, kind=kind, dimensions=shorter)
+        return self.encoder.encode(
+            texts, kind=kind, dimensions=shorter, counts=self.encoding_counts
+        )
 
 
 def _batches(items: Iterable[Item]) -> Iterator[list[Item]]:

@@ -17,7 +17,7 @@ def test_arguments_come_before_the_call_that_takes_them():
     assert of(source) == [["sum", "sqrt", "sqrt", "norm"]]
 
 
-def test_a_method_is_a_session_and_a_function_inside_belongs_to_its_outer_one():
+def test_a_method_is_a_session_and_includes_nested_functions():
     source = """
 class A:
     def one(self):
@@ -31,7 +31,7 @@ np.sum(3)
     assert of(source) == [["sum"], ["sqrt", "sum"]]
 
 
-def test_names_that_a_function_gives_itself_are_not_the_modules():
+def test_local_names_hide_those_of_the_module():
     assert of("def f(np): np.sum(1)") == [[]]
     assert of("def f():\n    sqrt = open\n    sqrt(1)") == [[]]
 
@@ -40,7 +40,7 @@ def test_the_library_of_an_array_is_numpy():
     assert of("def f(x, xp): return xp.sum(x)") == [["sum"]]
 
 
-def test_nothing_is_asked_of_objects_that_are_no_modules():
+def test_attributes_are_only_looked_up_in_modules():
     class Trap:
         def __getattr__(self, name):
             raise AssertionError("looked inside")

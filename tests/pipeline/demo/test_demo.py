@@ -13,7 +13,7 @@ from idiolect.pipeline.data import Data
 from idiolect.pipeline.demo import catalogue as module
 from idiolect.pipeline.demo.catalogue import Catalogue
 from idiolect.pipeline.demo.demo import general_text, write_demo
-from idiolect.pipeline.settings import PipelineConfig
+from idiolect.pipeline.pipeline_config import PipelineConfig
 
 pytest.importorskip("scipy", reason="the demo reads SciPy")
 
@@ -46,7 +46,7 @@ def test_aliases_of_an_object_are_one_item(catalogue):
     assert catalogue.names["scipy.special.sinc"] == "numpy.sinc"
 
 
-def test_functions_classes_and_what_acts_as_one_are_items(catalogue):
+def test_functions_classes_and_callables_are_items(catalogue):
     kinds = {name: entry.kind for name, entry in catalogue.entries.items()}
     assert kinds["numpy.linalg.eigh"] == "function"
     assert kinds["numpy.sin"] == "function"  # a ufunc
@@ -74,7 +74,7 @@ def test_an_instance_with_the_docstring_of_its_class_is_no_item(monkeypatch):
     assert list(Catalogue.read(("toy",)).entries) == ["toy.Tool"]
 
 
-def test_see_also_is_resolved_from_the_inside_outwards(catalogue):
+def test_see_also_is_resolved_from_the_inner_scope(catalogue):
     related = catalogue.entries["numpy.linalg.eigh"].related
     assert related[0] == "numpy.linalg.eigvalsh"
     assert "scipy.linalg.eigh" in related
@@ -90,7 +90,7 @@ def test_no_text_has_a_see_also_or_an_address_in_memory(catalogue):
         assert " at 0x" not in entry.title
 
 
-def test_items_that_look_alike_are_on_one_side(catalogue):
+def test_similar_looking_items_are_in_the_same_part(catalogue):
     by_name, by_summary, by_body = {}, {}, {}
     for entry in catalogue.entries.values():
         names = (entry.id, *entry.aliases)
@@ -117,10 +117,10 @@ def test_tested_items_are_in_no_pair(written, catalogue):
         assert pair["query"] not in texts
 
 
-def test_tests_ask_about_tested_items(written, catalogue):
+def test_tests_use_tested_items_only(written, catalogue):
     folder, _ = written
     entries = catalogue.entries
-    judged = table(folder, "judgements.tsv")
+    judged = table(folder, "qrels.tsv")
     assert {query for query, _, _ in judged} == {
         one["id"] for one in records(folder, "queries.jsonl")
     }
@@ -132,10 +132,10 @@ def test_tests_ask_about_tested_items(written, catalogue):
     assert all(entries[one].tested and one != other for one, other, _ in similar)
 
 
-def test_a_query_asks_for_every_item_that_has_its_summary(written, catalogue):
+def test_every_item_with_a_summary_is_relevant_to_it(written, catalogue):
     folder, _ = written
     asked = {one["id"]: one["text"] for one in records(folder, "queries.jsonl")}
-    answers = {(query, item) for query, item, _ in table(folder, "judgements.tsv")}
+    answers = {(query, item) for query, item, _ in table(folder, "qrels.tsv")}
     for entry in catalogue.entries.values():
         for query, text in asked.items():
             if text == entry.summary:
@@ -159,13 +159,13 @@ def test_a_run_reads_what_is_written(written):
     assert len(data.items) == counts["items.jsonl"]
     assert len(data.pairs()) == counts["pairs.jsonl"]
     assert len(data.queries) == counts["queries.jsonl"]
-    assert sum(map(len, data.judgements.values())) == counts["judgements.tsv"]
+    assert sum(map(len, data.qrels.values())) == counts["qrels.tsv"]
     assert sum(map(len, data.similar.values())) == counts["similar.tsv"]
 
 
 @pytest.mark.slow
 def test_the_same_packages_give_the_same_files(written, tmp_path):
-    """Another process, so that addresses, hashes and chance are others."""
+    """In another process, with other addresses, hashes and random states."""
     folder, _ = written
     code = (
         "import sys; from pathlib import Path; from idiolect.pipeline.demo.demo import write_demo;"
@@ -177,7 +177,7 @@ def test_the_same_packages_give_the_same_files(written, tmp_path):
             assert path.read_bytes() == (tmp_path / "data" / path.name).read_bytes(), path.name
 
 
-def test_general_text_is_of_other_things():
+def test_general_text_is_about_other_subjects():
     texts = general_text()
     assert len(texts) == len(set(texts)) > 500
     assert sum(map(len, texts)) > 500_000
@@ -190,7 +190,7 @@ def test_a_package_that_is_missing_is_named(monkeypatch):
         Catalogue.read(("numpy.fft", "scipy.fft"))
 
 
-def test_a_module_that_a_release_lacks_is_passed_over():
+def test_a_missing_module_is_skipped():
     assert Catalogue.read(("numpy.fft", "numpy.no_such_module")).entries
     assert "numpy.fft" in module.MODULES
 

@@ -64,18 +64,18 @@ def test_text_holds_neither_summary_nor_see_also_nor_notes_on_versions():
 
 
 @pytest.mark.parametrize("heading", ["See also", "See Also:", "SEE ALSO"])
-def test_see_also_is_known_in_other_spellings(heading):
+def test_other_spellings_of_see_also(heading):
     parsed = Docstring.parse(f"A.\n\n{heading}\n{'-' * len(heading)}\nb : c\n")
     assert parsed.related == ("b",)
     assert parsed.text() == ""
 
 
-def test_a_table_or_an_example_is_no_heading():
+def test_tables_and_examples_are_not_headings():
     text = "A.\n\n==== ====\none  two\n==== ====\n\n>>> x\n------\n\n    indented\n    --------"
     assert [heading for heading, _ in Docstring.parse(text).sections] == [""]
 
 
-def test_what_is_no_numpydoc_is_a_summary():
+def test_other_formats_become_a_summary():
     assert Docstring.parse("") == Docstring("", "", (), ())
     assert Docstring.parse("f(x)").signature == "f(x)"
     assert Docstring.parse("Just (so) words.").summary == "Just (so) words."

@@ -1,7 +1,7 @@
-"""Sessions out of source code: the items each function calls, in the order they are evaluated.
+"""Sessions from source code: the items that each function calls, in order of evaluation.
 
-A shopper's history is what one person took up, one after the other; here it is what one function
-does. Only modules that are imported already are read, so that nothing is run to look at it.
+A function takes the place of a shopper, and its calls that of the items a shopper looks at. Only
+modules that are already imported are read, so no code is executed.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ import numpy
 
 __all__ = ["calls", "sessions"]
 
-# SciPy writes `xp.sum(x)` where the array's own library is to do it: NumPy, unless told otherwise.
+# SciPy writes `xp.sum(x)` for the library of the array `x`, which is NumPy by default.
 _ARRAY_LIBRARY = {"xp": numpy}
 
 
 def sessions(packages: tuple[str, ...], objects: Mapping[int, str]) -> Iterator[list[str]]:
-    """Yield what each function and method of the packages calls, where that is two items or more.
+    """Yield the items that each function and method of the packages calls, if they are two or more.
 
-    An item that is called twice in a row counts once.
+    Consecutive calls of one item count once.
 
     Args:
-        packages: names of imported packages.
-        objects: the id of the item for the `id()` of an object.
+        packages: Names of imported packages.
+        objects: An item's id by the `id()` of its object.
     """
     for name in sorted(sys.modules):
         module = sys.modules[name]
@@ -44,9 +44,9 @@ def sessions(packages: tuple[str, ...], objects: Mapping[int, str]) -> Iterator[
 
 
 def calls(source: str, scope: Mapping[str, Any], objects: Mapping[int, str]) -> Iterator[list[str]]:
-    """Yield the items that each function calls; functions inside it belong to it.
+    """Yield the items that each function calls, including those of nested functions.
 
-    Arguments are evaluated before the call that takes them:
+    Arguments are evaluated before their call:
 
     >>> import numpy as np
     >>> names = {id(np.sqrt): "sqrt", id(np.sum): "sum"}
@@ -55,8 +55,8 @@ def calls(source: str, scope: Mapping[str, Any], objects: Mapping[int, str]) -> 
 
     Args:
         source: Python source of a module.
-        scope: what the names of that module mean.
-        objects: the id of the item for the `id()` of an object.
+        scope: The values of the module's names.
+        objects: An item's id by the `id()` of its object.
     """
     for function in _functions(ast.parse(source)):
         visitor = _Calls(function, scope, objects)
@@ -92,18 +92,18 @@ class _Calls(ast.NodeVisitor):
 
     def visit_Call(self, node: ast.Call) -> None:
         self.generic_visit(node)
-        item = self._objects.get(id(self._meaning(node.func)))
+        item = self._objects.get(id(self._value(node.func)))
         if item is not None:
             self.items.append(item)
 
-    def _meaning(self, node: ast.expr) -> object:
-        """Return what a dotted name stands for; of objects that are no modules nothing is asked."""
+    def _value(self, node: ast.expr) -> object:
+        """Return the value of a dotted name; attributes are only looked up in modules."""
         if isinstance(node, ast.Name):
             if node.id in _ARRAY_LIBRARY:
                 return _ARRAY_LIBRARY[node.id]
             return None if node.id in self._own else self._scope.get(node.id)
         if isinstance(node, ast.Attribute):
-            owner = self._meaning(node.value)
+            owner = self._value(node.value)
             if isinstance(owner, ModuleType):
                 return vars(owner).get(node.attr)
         return None

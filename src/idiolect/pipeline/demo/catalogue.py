@@ -1,14 +1,12 @@
-"""A real catalogue on any machine: the public functions and classes of NumPy and SciPy.
+"""A real catalogue for the demo: the public functions and classes of NumPy and SciPy.
 
-Nobody here wrote it, and nothing is fetched: names, docstrings and source files are read from the
-packages that are installed.
+Names, docstrings and source files are read from the installed packages; nothing is downloaded.
 
-- An item is an object with a docstring. Its aliases (`numpy.acosh`, `numpy.arccosh`) are one item.
-- The summary of a docstring is a query. It is taken out of the text that is encoded.
-- The See Also section is people's judgement of what is related. It is taken out as well.
-- Items are divided in two. Tests ask about one part only, and pairs to tune on come from the other
-  only. Items with a name, a summary or a body in common (`numpy.linalg.qr`, `scipy.linalg.qr`)
-  stay on one side.
+- An item is an object with a docstring. Aliases (`numpy.acosh`, `numpy.arccosh`) are one item.
+- The summary of a docstring is a query. It is removed from the text to encode.
+- The See Also section lists related items, as judged by its authors. It is removed as well.
+- Items are divided into two parts: one for tests, the other for training pairs. Items that share a
+  name, a summary or a body (`numpy.linalg.qr`, `scipy.linalg.qr`) are in the same part.
 """
 
 from __future__ import annotations
@@ -42,13 +40,13 @@ MODULES = (
     *("scipy.spatial.transform", "scipy.special", "scipy.stats", "scipy.stats.contingency"),
     *("scipy.stats.qmc", "scipy.stats.sampling"),
 )
-"""The public modules of the two projects, but for those that hold the same functions once more.
+"""The public modules of both projects, without those that repeat the same functions.
 
 Masked arrays (numpy.ma, scipy.stats.mstats), older modules (numpy.char, scipy.fftpack) and series
-in other polynomials copy their docstrings from here, and no search could tell them apart.
+in other polynomials copy their docstrings, so no search could tell them apart.
 """
 
-# Sections that are no description: code and its output, sources, lists of members.
+# Sections without a description: code and its output, sources, lists of members.
 _LEFT_OUT = ("Examples", "References", "Methods")
 _ADDRESS = re.compile(r"<[^<>]* at 0x[0-9a-f]+>")
 
@@ -60,54 +58,54 @@ class Entry:
     id: str
     """Its full name, `numpy.linalg.eigh`."""
     title: str
-    """How it is called, `numpy.linalg.eigh(a, UPLO='L')`."""
+    """Its signature, `numpy.linalg.eigh(a, UPLO='L')`."""
     summary: str
-    """What it does, in a sentence; taken out of what follows."""
+    """Its purpose in a sentence, which the body does not repeat."""
     body: str
     """The rest of its description, without See Also."""
     examples: str
-    """The code people are shown, with its output; can be empty."""
+    """Example code with its output; may be empty."""
     kind: str
     """`function` or `class`."""
     aliases: tuple[str, ...] = ()
-    """The other names of the same object."""
+    """Other names of the same object."""
     related: tuple[str, ...] = ()
-    """Ids of the items its See Also names."""
+    """Ids of the items in its See Also section."""
     tested: bool = False
-    """Whether tests ask about it; where they do, it is in no pair to tune on."""
+    """Whether it is used in tests; such items are in no training pair."""
 
     @property
     def text(self) -> str:
-        """What is encoded and indexed."""
+        """The text to encode and index."""
         return f"{self.title}\n\n{self.body}"
 
     @property
     def document(self) -> str:
-        """What a language model reads: the text, then the examples."""
+        """The text for a language model: the text above, then the examples."""
         return f"{self.text}\n\nExamples\n{self.examples}" if self.examples else self.text
 
 
 @dataclass(frozen=True)
 class Catalogue:
-    """The items of the installed packages, and which object is which item."""
+    """The items of the installed packages, and the objects they belong to."""
 
     entries: Mapping[str, Entry]
-    """Every item by its id."""
+    """The items by id."""
     names: Mapping[str, str]
-    """The id for every name an item can be called by, aliases included."""
+    """The id by name, including aliases."""
     objects: Mapping[int, str] = field(repr=False)
-    """The id for the `id()` of every object, to recognise it under a private name."""
+    """The id by `id()` of the object, to recognise it under a private name."""
 
     @classmethod
     def read(cls, modules: tuple[str, ...] = MODULES, *, tested: float = 0.3) -> Catalogue:
         """Read the installed packages.
 
         Args:
-            modules: where to look; one that this release of a package lacks is passed over.
-            tested: about which share of the items tests ask.
+            modules: The modules to read; missing ones are skipped, as releases differ.
+            tested: Approximate share of items that are used in tests.
 
         Raises:
-            MissingDependencyError: a package is not installed.
+            MissingDependencyError: A package is not installed.
         """
         found: dict[int, Any] = {}
         called: defaultdict[int, list[str]] = defaultdict(list)
@@ -139,19 +137,19 @@ class Catalogue:
             names |= dict.fromkeys(called[key], first)
             objects[key] = first
             related[first] = parsed.related
-        asked = _asked(entries, tested)
+        chosen = _tested(entries, tested)
         complete = {
             name: replace(
                 entry,
                 related=tuple(dict.fromkeys(_resolve(name, related[name], names))),
-                tested=name in asked,
+                tested=name in chosen,
             )
             for name, entry in sorted(entries.items())
         }
         return cls(complete, names, objects)
 
     def searches(self) -> Iterator[tuple[Entry, tuple[str, ...]]]:
-        """Yield each item to ask for by its summary, and the ids of all that have that summary."""
+        """Yield each item with a summary to search for, and the ids of all items that share it."""
         same: defaultdict[str, list[str]] = defaultdict(list)
         for entry in self.entries.values():
             same[_folded(entry.summary)].append(entry.id)
@@ -161,7 +159,7 @@ class Catalogue:
                 yield first, tuple(answers)
 
     def neighbours(self) -> dict[str, set[str]]:
-        """Return for each item those that it names under See Also, or that name it there."""
+        """Return for each item those that it lists under See Also, or that list it there."""
         either: dict[str, set[str]] = {name: set() for name in self.entries}
         for entry in self.entries.values():
             for other in entry.related:
@@ -182,14 +180,14 @@ def _imported(modules: tuple[str, ...]) -> Iterator[ModuleType]:
             ) from error
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # whatever a release deprecates
+                warnings.simplefilter("ignore")  # deprecations of a release
                 yield importlib.import_module(name)
         except ModuleNotFoundError:
             continue
 
 
 def _is_item(member: object) -> bool:
-    """Tell whether something is a function, a class or acts as one, with its own docstring."""
+    """Return whether an object is callable and has its own docstring."""
     doc = getattr(member, "__doc__", None)
     if not callable(member) or not isinstance(doc, str):
         return False
@@ -197,7 +195,7 @@ def _is_item(member: object) -> bool:
 
 
 def _preference(member: object, name: str) -> tuple[bool, bool, int, int, str]:
-    """Order the names of an object: the one it gives itself, then the shortest."""
+    """Return the sort key of an object's name: its own name first, then the shortest."""
     own = getattr(member, "__name__", "")
     home = f"{getattr(member, '__module__', None) or ''}.{own}"
     return name != home, name.rpartition(".")[2] != own, name.count("."), len(name), name
@@ -213,16 +211,16 @@ def _title(name: str, member: object, signature: str) -> str:
         except (TypeError, ValueError):
             return name
     parameters = signature[signature.index("(") :]
-    return name + _ADDRESS.sub("...", parameters)  # it would be another text in every process
+    return name + _ADDRESS.sub("...", parameters)  # addresses differ in every process
 
 
 def _steady(examples: str) -> str:
-    """Drop output that may vary: of some distributions it is drawn anew in every process."""
+    """Drop output that may vary between processes."""
     return "\n".join(line for line in examples.splitlines() if "# may vary" not in line)
 
 
 def _resolve(name: str, related: tuple[str, ...], names: Mapping[str, str]) -> Iterator[str]:
-    """Yield the ids that a See Also means: a name is looked up from the inside outwards."""
+    """Yield the ids of the names in a See Also section, looked up from the inner scope outwards."""
     scopes = name.split(".")[:-1]
     for other in related:
         candidates = [".".join((*scopes[:depth], other)) for depth in range(len(scopes), -1, -1)]
@@ -236,11 +234,11 @@ def _folded(text: str) -> str:
     return " ".join(text.casefold().split()).rstrip(".")
 
 
-def _asked(entries: Mapping[str, Entry], share: float) -> set[str]:
-    """Choose the items that tests ask about.
+def _tested(entries: Mapping[str, Entry], share: float) -> set[str]:
+    """Choose the items to use in tests.
 
-    Items that share a name, a summary or a body are joined into groups first, and a hash of the
-    group's first id decides, so that a new release of a package moves few items.
+    Items that share a name, a summary or a body are grouped, and a hash of the group's first id
+    decides. A new release of a package therefore moves few items.
     """
     parent = {name: name for name in entries}
 

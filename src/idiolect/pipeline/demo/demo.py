@@ -1,9 +1,9 @@
-"""The demo: the catalogue of NumPy and SciPy in the files a run reads, and a run's configuration.
+"""The demo: input files and a configuration for the catalogue of NumPy and SciPy.
 
-Nothing is fetched and nothing is made up: items, judgements, queries and sessions are read from the
-packages that are installed. The general text is Python's own documentation, which is on any machine
-too: the reference manual that `help()` shows, and the docstrings of the standard library. It is
-about programming as well, so what is forgotten of it is less than of a novel.
+Nothing is downloaded or invented: items, judgements, queries and sessions are read from the
+installed packages. The general text is Python's own documentation: the reference manual that
+`help()` shows, and the docstrings of the standard library. It is about programming as well, so less
+of it is forgotten than of, say, a novel.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from typing import Any
 from idiolect.pipeline.demo.calls import sessions
 from idiolect.pipeline.demo.catalogue import Catalogue, Entry
 from idiolect.pipeline.settings import find_base
-from idiolect.pipeline.stages import is_encoder
+from idiolect.pipeline.stage_models import is_encoder
 from idiolect.text.files import write_atomic
 
 __all__ = ["PACKAGES", "general_text", "write_demo"]
 
 PACKAGES = ("numpy", "scipy")
-"""What the demo's catalogue is read from."""
+"""The packages of the demo's catalogue."""
 
-_SHORTEST = 200
-"""Characters that a docstring of the standard library has at least, to be a text."""
+_MINIMUM_LENGTH = 200
+"""Minimum characters for a docstring of the standard library to count as a text."""
 
 _CONFIG = """\
 # The catalogue of NumPy {numpy} and SciPy {scipy}: {items} items, read from the installed packages.
@@ -41,32 +41,32 @@ items = "data/items.jsonl"
 text = "text"                       # without the title, which is the name to be found
 corpus = "data/corpus.jsonl"        # the items' text with their examples
 general = "data/general.jsonl"      # Python's own documentation
-pairs = "data/pairs.jsonl"          # of items that no test asks about
-queries = "data/queries.jsonl"      # summaries, taken out of the text
-judgements = "data/judgements.tsv"
-similar = "data/similar.tsv"        # See Also, taken out as well
+pairs = "data/pairs.jsonl"          # of items that are in no test
+queries = "data/queries.jsonl"      # summaries, removed from the text
+qrels = "data/qrels.tsv"
+similar = "data/similar.tsv"        # See Also sections, removed from the text
 
 {settings}"""
 
-# Little of everything: with its controls the whole road is walked in minutes.
+# Small enough that the whole pipeline, with its controls, takes minutes.
 _SETTINGS = """\
 [audit]
-rows = 400
+max_rows = 400
 
 [distill]
 contexts = {contexts}
 
-[adapt]
-steps = {adapt}
-length = {practised}
-batch = {batch}
+[pretrain]
+steps = {pretrain}
+max_length = {sequence}
+batch_size = {batch_size}
 
 [encoder]
-length = {length}                         # of a text, its first tokens are read
+max_length = {max_length}                     # tokens per text; the rest is cut off
 
 [tune]
 steps = {tune}
-length = {read}
+max_length = {tune_length}
 dimensions = [32, 64, 128]
 
 [evaluate]
@@ -74,21 +74,21 @@ windows = 40
 """
 _PLAIN = {
     "contexts": 2,
-    "adapt": 40,
-    "practised": 64,
-    "batch": 8,
-    "length": 48,
+    "pretrain": 40,
+    "sequence": 64,
+    "batch_size": 8,
+    "max_length": 48,
     "tune": 90,
-    "read": 40,
+    "tune_length": 40,
 }
 _ENCODER = {
     "contexts": 1,
-    "adapt": 40,
-    "practised": 32,
-    "batch": 16,
-    "length": 32,
+    "pretrain": 40,
+    "sequence": 32,
+    "batch_size": 16,
+    "max_length": 32,
     "tune": 25,
-    "read": 32,
+    "tune_length": 32,
 }
 
 
@@ -96,22 +96,24 @@ def write_demo(folder: Path, *, base: str, settings: str | None = None) -> dict[
     """Write the demo's data and configuration.
 
     The folder gets `idiolect.toml`, and under `data` items.jsonl, corpus.jsonl, general.jsonl,
-    pairs.jsonl, queries.jsonl, judgements.tsv, similar.tsv and sessions.jsonl. With the same
-    releases installed the files are the same, byte for byte.
+    pairs.jsonl, queries.jsonl, qrels.tsv, similar.tsv and sessions.jsonl. The same releases of the
+    packages give identical files.
 
     Args:
-        folder: where to; made if it is not there.
-        base: the model to adapt, as a configuration names it.
-        settings: the other tables of the configuration; by default ones that fit the base.
+        folder: Output folder; created if missing.
+        base: The base model, as in a configuration.
+        settings: The other tables of the configuration; by default ones that suit the base.
 
     Returns:
-        How many records each file has.
+        The number of records in each file.
 
     Raises:
-        MissingDependencyError: a package is not installed.
-        InputError: there is no such base.
+        MissingDependencyError: A package is not installed.
+        InputError: There is no such base.
     """
-    settings = settings or _settings(base)  # first: a base that is not there is told before work
+    settings = settings or _settings(
+        base
+    )  # first, so that a missing base is reported before any work
     catalogue = Catalogue.read()
     entries = catalogue.entries.values()
     searches = list(catalogue.searches())
@@ -129,11 +131,11 @@ def write_demo(folder: Path, *, base: str, settings: str | None = None) -> dict[
         "queries.jsonl": _records(
             data / "queries.jsonl", ({"id": one.id, "text": one.summary} for one, _ in searches)
         ),
-        "judgements.tsv": _grades(
-            data / "judgements.tsv",
+        "qrels.tsv": _qrels(
+            data / "qrels.tsv",
             ((one.id, answer) for one, answers in searches for answer in answers),
         ),
-        "similar.tsv": _grades(
+        "similar.tsv": _qrels(
             data / "similar.tsv",
             (
                 (name, other)
@@ -158,7 +160,7 @@ def write_demo(folder: Path, *, base: str, settings: str | None = None) -> dict[
 
 
 def _settings(base: str) -> str:
-    """An encoder needs a nudge, and is larger; a plain model has to become one."""
+    """Return settings for a base; a published encoder is larger, but needs less training."""
     return _SETTINGS.format(**(_ENCODER if is_encoder(find_base(base, Path())) else _PLAIN))
 
 
@@ -169,7 +171,7 @@ def general_text() -> list[str]:
     for path in sorted(Path(sysconfig.get_path("stdlib")).glob("*.py")):
         for node in ast.walk(ast.parse(path.read_bytes())):
             text = ast.get_docstring(node) if isinstance(node, kinds) else None
-            if text and len(text) >= _SHORTEST:
+            if text and len(text) >= _MINIMUM_LENGTH:
                 texts[text] = None
     return list(texts)
 
@@ -189,7 +191,7 @@ def _item(entry: Entry) -> dict[str, Any]:
 
 
 def _pairs(catalogue: Catalogue) -> Iterator[dict[str, str]]:
-    """Yield the summary of each item with its text, and items that are related, untested ones."""
+    """Yield pairs of summary and item, and of related items; none is part of a test."""
     free = [entry for entry in catalogue.entries.values() if not entry.tested]
     for entry in free:
         yield {"query": entry.summary, "document_id": entry.id}
@@ -205,8 +207,8 @@ def _records(path: Path, records: Iterable[dict[str, Any]]) -> int:
     return len(lines)
 
 
-def _grades(path: Path, pairs: Iterable[tuple[str, str]]) -> int:
-    """Write judgements in the table that BEIR uses."""
+def _qrels(path: Path, pairs: Iterable[tuple[str, str]]) -> int:
+    """Write judgements as a BEIR table."""
     lines = [f"{query}\t{item}\t1\n" for query, item in pairs]
     write_atomic(path, "".join(["query-id\tcorpus-id\tscore\n", *lines]).encode())
     return len(lines)

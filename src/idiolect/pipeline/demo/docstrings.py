@@ -1,4 +1,4 @@
-"""Docstrings in the numpydoc format, taken apart.
+"""Parse docstrings in the numpydoc format.
 
 >>> parsed = Docstring.parse('''sin(x, /)
 ...
@@ -31,7 +31,7 @@ _UNDERLINE = re.compile(r"[-=]{3,}")
 _SIGNATURE = re.compile(r"[\w.]+\(.*\)( *-> *.+)?", re.DOTALL)
 _DIRECTIVE = re.compile(r" *\.\. (versionadded|versionchanged|deprecated|index|currentmodule)::")
 _NAME = re.compile(r"(?::\w+:)?`?~?([A-Za-z_][\w.]*)`?")
-# What SciPy's build writes under the notes of every function alike.
+# SciPy's build appends this to the notes of every function.
 _BOILERPLATE = re.compile(r"(^|\n)\*\*Array API Standard Support\*\*.*", re.DOTALL)
 
 
@@ -40,19 +40,19 @@ class Docstring:
     """The parts of one docstring."""
 
     signature: str
-    """How it is called, where the docstring says so; else empty."""
+    """The signature, if the docstring starts with one."""
     summary: str
     """The first sentence or paragraph, on one line."""
     related: tuple[str, ...]
-    """The names under See Also, as they are written."""
+    """The names under See Also, as written."""
     sections: tuple[tuple[str, str], ...]
-    """Heading and body of everything else in order; the extended summary has no heading."""
+    """Heading and body of all other sections in order; the extended summary has no heading."""
 
     @classmethod
     def parse(cls, text: str) -> Docstring:
-        """Take a docstring apart, indented as `inspect.getdoc` returns it.
+        """Parse a docstring, indented as `inspect.getdoc` returns it.
 
-        What is no numpydoc comes back as a summary and one section without a heading.
+        Other formats become a summary and one section without a heading.
         """
         (_, opening), *rest = _split(text)
         signature, summary, extended = _opening(opening)
@@ -67,10 +67,10 @@ class Docstring:
         return cls(signature, summary, tuple(related), tuple(pair for pair in cleaned if pair[1]))
 
     def text(self, without: Collection[str] = ()) -> str:
-        """Join the sections, each under its heading; neither summary nor See Also are among them.
+        """Join the sections, each under its heading, without the summary and See Also.
 
         Args:
-            without: headings to leave out.
+            without: Headings to leave out.
         """
         return "\n\n".join(
             f"{heading}\n{body}" if heading else body
@@ -80,7 +80,7 @@ class Docstring:
 
 
 def _split(text: str) -> list[tuple[str, str]]:
-    """Cut a docstring at its underlined headings; the first part has none."""
+    """Split a docstring at its underlined headings; the first part has none."""
     lines = text.splitlines()
     starts = [
         i
@@ -97,7 +97,7 @@ def _split(text: str) -> list[tuple[str, str]]:
 
 
 def _opening(text: str) -> tuple[str, str, str]:
-    """Split what stands before the first heading into signature, summary and the rest."""
+    """Split the text before the first heading into signature, summary and the rest."""
     paragraphs = [part for part in re.split(r"\n\s*\n", text.strip()) if part.strip()]
     signature = ""
     while paragraphs and (match := _signature(paragraphs[0])):
@@ -112,7 +112,7 @@ def _opening(text: str) -> tuple[str, str, str]:
 
 
 def _signature(paragraph: str) -> tuple[str, str] | None:
-    """Return a signature that opens a paragraph, on one line, and what follows it there."""
+    """Return the signature at the start of a paragraph, on one line, and the rest."""
     lines = paragraph.splitlines()
     for count in range(1, len(lines) + 1):
         head = "\n".join(lines[:count]).strip()
@@ -122,9 +122,9 @@ def _signature(paragraph: str) -> tuple[str, str] | None:
 
 
 def _names(body: str) -> list[str]:
-    """Return the names of a See Also section: `a, b : what they do`, one entry a line.
+    """Return the names of a See Also section: `a, b : description`, one entry per line.
 
-    Lines that are indented go on describing the entry before.
+    Indented lines continue the description of the previous entry.
     """
     names = []
     for line in body.splitlines():

@@ -1,1 +1,1 @@
-"""A run told to people: one HTML file that stands alone, without a network."""
+"""The report of a run: one self-contained HTML file."""

@@ -1,7 +1,7 @@
-"""Charts as SVG that takes its colours from the page, so that one drawing is light and dark.
+"""Charts as SVG that take their colours from the page, for a light and a dark theme.
 
-Matplotlib draws with stand-in colours, one for each role; in the SVG they become CSS variables.
-Text stays text, in the font of the page, and no character of a label means anything to Matplotlib.
+Matplotlib draws with placeholder colours, one per role, which become CSS variables in the SVG. Text
+stays text, in the font of the page, and labels are never parsed as markup.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from numpy.typing import NDArray
 
 __all__ = ["Line", "bars", "dots", "lines", "scatter"]
 
-_WIDTH = 9.6  # inches: 691 units of the SVG, of which a page makes a few more pixels
+_WIDTH = 9.6  # inches
 _DIGITS = re.compile(r"(\.\d\d)\d+")
 _ROLES = ("ink", "muted", "grid", "paper", "s1", "s2", "s3", "s4", "s5", "s6")
-_STAND_IN = {role: f"#0a0b{number:02x}" for number, role in enumerate(_ROLES, start=16)}
-_SERIES = tuple(_STAND_IN[role] for role in _ROLES if re.fullmatch(r"s\d", role))
+_PLACEHOLDERS = {role: f"#0a0b{number:02x}" for number, role in enumerate(_ROLES, start=16)}
+_SERIES = tuple(_PLACEHOLDERS[role] for role in _ROLES if re.fullmatch(r"s\d", role))
 _DASHES = ((0, (4, 2)), (0, (1, 1.4)))  # of the controls
 _STYLE: Any = {
     "svg.fonttype": "none",
     "text.parse_math": False,
     "font.size": 9,
-    "text.color": _STAND_IN["ink"],
-    "axes.labelcolor": _STAND_IN["muted"],
-    "axes.edgecolor": _STAND_IN["grid"],
+    "text.color": _PLACEHOLDERS["ink"],
+    "axes.labelcolor": _PLACEHOLDERS["muted"],
+    "axes.edgecolor": _PLACEHOLDERS["grid"],
     "axes.facecolor": "none",
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -42,18 +42,18 @@ _STYLE: Any = {
     "axes.axisbelow": True,
     "axes.linewidth": 0.8,
     "axes.titlesize": 9,
-    "axes.titlecolor": _STAND_IN["ink"],
+    "axes.titlecolor": _PLACEHOLDERS["ink"],
     "axes.titlelocation": "left",
-    "grid.color": _STAND_IN["grid"],
+    "grid.color": _PLACEHOLDERS["grid"],
     "grid.linewidth": 0.6,
-    "xtick.color": _STAND_IN["grid"],
-    "xtick.labelcolor": _STAND_IN["muted"],
-    "ytick.color": _STAND_IN["grid"],
-    "ytick.labelcolor": _STAND_IN["muted"],
+    "xtick.color": _PLACEHOLDERS["grid"],
+    "xtick.labelcolor": _PLACEHOLDERS["muted"],
+    "ytick.color": _PLACEHOLDERS["grid"],
+    "ytick.labelcolor": _PLACEHOLDERS["muted"],
     "lines.linewidth": 1.6,
     "lines.solid_capstyle": "round",
     "legend.frameon": False,
-    "legend.labelcolor": _STAND_IN["ink"],
+    "legend.labelcolor": _PLACEHOLDERS["ink"],
 }
 
 
@@ -65,9 +65,9 @@ class Line:
     x: Sequence[float]
     y: Sequence[float]
     control: bool = False
-    """Drawn dashed and muted: it is there to be compared with."""
+    """Drawn dashed and muted, for comparison."""
     faint: Sequence[float] | None = None
-    """Drawn thin behind `y`: the values before they were smoothed."""
+    """Drawn thin behind `y`: the values before smoothing."""
 
 
 def lines(
@@ -83,13 +83,13 @@ def lines(
     """Draw lines in panels side by side.
 
     Args:
-        name: says what the chart shows, to those who cannot see it.
-        panels: title and lines of each panel.
-        x: label of the horizontal axes.
-        y: label of the first vertical axis.
-        marked: whether to mark each point.
-        log: whether the horizontal axes are logarithmic, with a tick at each point.
-        height: in inches, of 9.6 in width.
+        name: Text alternative of the chart.
+        panels: Title and lines of each panel.
+        x: Label of the horizontal axes.
+        y: Label of the first vertical axis.
+        marked: Whether to mark each point.
+        log: Whether the horizontal axes are logarithmic, with a tick at each point.
+        height: In inches; the width is 9.6.
     """
     with _figure(name, height) as (figure, done):
         axes = figure.subplots(1, len(panels), squeeze=False)[0]
@@ -99,7 +99,7 @@ def lines(
             colours, dashes = iter(_SERIES), iter(_DASHES)
             for line in drawn:
                 if line.control:
-                    _line(place, line, _STAND_IN["muted"], next(dashes), marked)
+                    _line(place, line, _PLACEHOLDERS["muted"], next(dashes), marked)
                 else:
                     _line(place, line, next(colours), "-", marked)
             place.set_xlabel(x)
@@ -117,13 +117,13 @@ def lines(
 
 
 def bars(name: str, values: Mapping[str, Sequence[float]], labels: Sequence[str], *, y: str) -> str:
-    """Draw a group of upright bars for each label.
+    """Draw a group of vertical bars for each label.
 
     Args:
-        name: as for `lines`.
-        values: for each series, its value at each label.
-        labels: what the groups are.
-        y: label of the vertical axis.
+        name: As for `lines`.
+        values: For each series, its value at each label.
+        labels: Names of the groups.
+        y: Label of the vertical axis.
     """
     with _figure(name, 2.6) as (figure, done):
         axes = figure.subplots()
@@ -146,24 +146,24 @@ def dots(
     muted: Sequence[str] = (),
     number: str = ".3f",
 ) -> str:
-    """Draw a dot on a line from zero for each label, with its value, in panels side by side.
+    """Draw a dot plot: for each label a line from zero to its value, in panels side by side.
 
     Args:
-        name: as for `lines`.
-        panels: title of each panel, and its values by their labels; the labels are the same.
-        muted: labels that are drawn muted.
-        number: format of the values.
+        name: As for `lines`.
+        panels: Title of each panel, and its values by label; all panels share the labels.
+        muted: Labels to draw muted.
+        number: Format of the values.
     """
     labels = list(dict.fromkeys(label for values in panels.values() for label in values))
     with _figure(name, 0.7 + 0.25 * len(labels)) as (figure, done):
         axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
         for place, (title, values) in zip(axes, panels.items(), strict=True):
             place.set_title(title)
-            most = max(values.values(), default=0) or 1
+            maximum = max(values.values(), default=0) or 1
             for height, label in enumerate(labels):
                 if label not in values:
                     continue
-                colour = _STAND_IN["muted"] if label in muted else _SERIES[0]
+                colour = _PLACEHOLDERS["muted"] if label in muted else _SERIES[0]
                 value = values[label]
                 place.plot([0, value], [height, height], color=colour, linewidth=1.2)
                 place.plot(value, height, "o", color=colour, markersize=5)
@@ -175,30 +175,35 @@ def dots(
                     va="center",
                     fontsize=8.5,
                 )
-            place.set_xlim(0, most * 1.18)
+            place.set_xlim(0, maximum * 1.18)
             place.set_ylim(len(labels) - 0.5, -0.5)
             place.xaxis.set_major_locator(MaxNLocator(5))
             place.grid(visible=False, axis="y")
         axes[0].set_yticks(range(len(labels)), labels)
-        axes[0].tick_params(axis="y", labelcolor=_STAND_IN["ink"], length=0)
+        axes[0].tick_params(axis="y", labelcolor=_PLACEHOLDERS["ink"], length=0)
     return done[0]
 
 
 def scatter(
     name: str, points: NDArray[np.float64], named: Mapping[str, tuple[float, float]]
 ) -> str:
-    """Draw a cloud of points, and over it points with names, as many as find room.
+    """Draw points, and labelled points over them as far as labels do not overlap.
 
     Args:
-        name: as for `lines`.
-        points: of shape (n, 2).
-        named: places by their names, the most important first.
+        name: As for `lines`.
+        points: Shape (n, 2).
+        named: Positions by label, the most important first.
     """
     with _figure(name, 6.2) as (figure, done):
         axes = figure.subplots()
         size = 4.5 if len(points) > 500 else 8.0
         axes.plot(
-            *points.T, ".", color=_STAND_IN["muted"], markersize=size, alpha=0.45, markeredgewidth=0
+            *points.T,
+            ".",
+            color=_PLACEHOLDERS["muted"],
+            markersize=size,
+            alpha=0.45,
+            markeredgewidth=0,
         )
         figure.draw_without_rendering()
         taken: list[Any] = []
@@ -237,7 +242,7 @@ def _line(axes: Axes, line: Line, colour: str, dash: Any, marked: bool) -> None:
 
 @contextmanager
 def _figure(name: str, height: float) -> Iterator[tuple[Figure, list[str]]]:
-    """Give a figure to draw in, and a list that holds its SVG afterwards."""
+    """Yield a figure to draw in, and a list that receives its SVG afterwards."""
     done: list[str] = []
     with mpl.rc_context(_STYLE | {"svg.hashsalt": name}):
         figure = Figure(figsize=(_WIDTH, height), layout="constrained")
@@ -248,10 +253,10 @@ def _figure(name: str, height: float) -> Iterator[tuple[Figure, list[str]]]:
 
 
 def _themed(svg: str, name: str) -> str:
-    """Make Matplotlib's file a part of a page.
+    """Turn Matplotlib's file into a part of a page.
 
-    Its prologue and metadata name addresses of the web and go; so do sizes and the ids of groups,
-    which other charts have as well. What is left refers to nothing but its own marks and clips.
+    The prologue and metadata contain web addresses and are removed, and so are sizes and the ids of
+    groups, which repeat in other charts. Only references within the chart remain.
     """
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<(metadata|style)\b.*?</\1>", "", svg, flags=re.DOTALL)
@@ -264,6 +269,6 @@ def _themed(svg: str, name: str) -> str:
     svg = re.sub(r"font: ([\d.]+px)[^;\"]*", r"font-size: \1", svg)
     svg = re.sub(r" font-family: [^;\"]*;", "", svg)
     svg = re.sub(r'="[^"]*"', lambda value: _DIGITS.sub(r"\1", value[0]), svg)
-    for role, colour in _STAND_IN.items():
+    for role, colour in _PLACEHOLDERS.items():
         svg = svg.replace(colour, f"var(--{role})")
     return svg

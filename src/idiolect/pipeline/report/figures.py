@@ -1,4 +1,4 @@
-"""Which charts a report has, and what of a run's figures is in each."""
+"""The charts of a report, drawn from a run's metrics."""
 
 from __future__ import annotations
 
@@ -10,48 +10,48 @@ from typing import Any
 
 import numpy as np
 
+from idiolect.pipeline.language import Language
 from idiolect.pipeline.report import charts
 from idiolect.pipeline.report.charts import Line
 from idiolect.pipeline.report.item_map import Plane
-from idiolect.pipeline.stage_metrics import (
-    AuditMetrics,
-    EvaluateMetrics,
-    IndexMetrics,
-    Language,
-    System,
-    TextMetrics,
-)
+from idiolect.pipeline.stage import CONTROLS
+from idiolect.pipeline.stages.audit_stage import AuditMetrics, TextMetrics
+from idiolect.pipeline.stages.evaluate_stage import EvaluateMetrics
+from idiolect.pipeline.stages.index_stage import IndexMetrics
+from idiolect.pipeline.system_runs import System
 from idiolect.text.files import read_text
 
 __all__ = ["draw"]
 
-_PIECES = 6  # words of so many pieces and more are one bar
-_SMOOTHED = 40  # a curve's value is the mean over that part of the steps
-_NAMES = 60  # terms that are tried on the map; those without room are left out
+_PIECES = 6  # words of this many pieces or more share a bar
+_SMOOTHED = 40  # curves are averaged over this fraction of the steps
+_NAMES = 60  # terms to try on the map; those without room are left out
 _TESTS = {"search": "search", "similar": "similar items"}
 
 
 def draw(
     run: Path, metrics: Mapping[str, Any], seconds: Mapping[str, float], plane: Plane | None
 ) -> dict[str, str | None]:
-    """Draw a run's charts, by name; None for those it has no figures for.
+    """Draw a run's charts, by name; None for charts without data.
 
     Args:
-        run: its folder, for the training curves.
-        metrics: of all steps.
-        seconds: of each step.
-        plane: where items and terms are.
+        run: Its folder, for the training curves.
+        metrics: The metrics of all stages.
+        seconds: The duration of each stage.
+        plane: Positions of items and terms.
     """
     evaluate: EvaluateMetrics = metrics["evaluate"]
     return {
         "ranking": _ranking(evaluate),
         "language": _language(evaluate["language"], evaluate["systems"]),
         "pieces": _pieces(metrics["audit"]),
-        "training": charts.lines("Training loss", _curves(run), x="step", y="loss", height=3.0),
+        "training": charts.lines(
+            "Training loss", _curves(run, list(metrics)), x="step", y="loss", height=3.0
+        ),
         "index": _index(metrics["index"]),
         "matryoshka": _matryoshka(evaluate["matryoshka"]),
         "map": _map(plane) if plane else None,
-        "time": charts.dots("Seconds of each step", {"seconds": dict(seconds)}, number=".1f"),
+        "time": charts.dots("Seconds of each stage", {"seconds": dict(seconds)}, number=".1f"),
     }
 
 
@@ -83,7 +83,7 @@ def _language(language: Language, systems: list[System]) -> str | None:
 
 
 def _pieces(audit: AuditMetrics) -> str:
-    """Draw which share of words is cut into one piece, two, three …"""
+    """Draw the share of words that are split into one piece, two, three …"""
     shares = {"domain": _shares(audit["domain"])}
     if audit["general"] is not None:
         shares["general"] = _shares(audit["general"])
@@ -98,23 +98,24 @@ def _shares(text: TextMetrics) -> list[float]:
     return [count / max(sum(counts), 1) for count in counts]
 
 
-def _curves(run: Path) -> dict[str, list[Line]]:
-    """Read the losses of each training step, and of its controls."""
+def _curves(run: Path, names: list[str]) -> dict[str, list[Line]]:
+    """Read the losses of each stage that trains, and of its controls."""
     panels: dict[str, list[Line]] = {}
-    for stage in ("distill", "adapt", "tune"):
-        for prefix, label in (("", "new tokens"), ("plain.", "none"), ("random.", "random ones")):
-            path = run / "stages" / f"{prefix}{stage}" / "metrics.jsonl"
+    for stage in (name for name in names if "." not in name):
+        for control, label in (("", "new tokens"), *CONTROLS.items()):
+            name = f"{control}.{stage}" if control else stage
+            path = run / "stages" / name / "metrics.jsonl"
             if path.exists():
                 rows = [json.loads(row) for row in read_text(path).splitlines()]
                 loss = [row["loss"] for row in rows]
                 steps = [row["step"] for row in rows]
-                line = Line(label, steps, _smoothed(loss), bool(prefix), None if prefix else loss)
+                line = Line(label, steps, _smoothed(loss), bool(control), None if control else loss)
                 panels.setdefault(stage, []).append(line)
     return panels
 
 
 def _smoothed(values: list[float]) -> list[float]:
-    """Return at each step the mean of it and the steps just before it."""
+    """Return the moving average over each step and those just before it."""
     width = max(1, len(values) // _SMOOTHED)
     sums = np.cumsum([0.0, *values])
     ends = np.arange(1, len(values) + 1)
@@ -131,9 +132,9 @@ def _index(index: IndexMetrics) -> str:
         Line("exact product", [index["exact_queries_per_second"]], [1.0], control=True),
     ]
     return charts.lines(
-        "Recall of a graph against speed",
+        "Recall and speed of the graph",
         {"": drawn},
-        x="queries a second",
+        x="queries per second",
         y="recall@10",
         marked=True,
     )

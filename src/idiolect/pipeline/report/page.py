@@ -1,8 +1,8 @@
-"""`report.html`: everything a run has measured, read from its folder and written as one page.
+"""`report.html`: all metrics of a run on one page.
 
-The page holds no script, refers to nothing outside itself, and says so to the browser. Whatever
-comes from a catalogue or a configuration is escaped by the template engine; only the style sheet
-and the charts are put in as they are.
+The page has no scripts and no external references, and its content security policy forbids both.
+The template engine escapes all text from a catalogue or a configuration; only the style sheet and
+the charts are inserted verbatim.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 from idiolect.errors import CheckpointError, InputError
 from idiolect.pipeline.report.figures import draw
 from idiolect.pipeline.report.item_map import Plane, place
-from idiolect.pipeline.stage_metrics import Search, System
+from idiolect.pipeline.system_runs import Search, System
 from idiolect.search.store.store import Store
 from idiolect.text.files import read_json, read_text, write_atomic
 from idiolect.vocabulary.terms import Terms
@@ -30,30 +30,30 @@ __all__ = ["write_report"]
 
 _MEASURES = ("ndcg@10", "recall@100", "mrr@10")
 _TESTS = ("search", "similar")
-_MOST_POINTS = 4000  # of the map; of more items every second, third … is drawn
+_MAXIMUM_POINTS = 4000  # of the map; larger catalogues are sampled at regular intervals
 
 
 def write_report(run: str | Path) -> Path:
     """Write the report of a finished run into its folder.
 
     Args:
-        run: the folder.
+        run: The folder.
 
     Returns:
         The page's path.
 
     Raises:
-        InputError: there is no finished run.
-        CheckpointError: one of its files is damaged.
+        InputError: There is no finished run.
+        CheckpointError: One of its files is damaged.
     """
     run = Path(run)
     if not (run / "metrics.json").exists():
-        raise InputError(f"no finished run in {run}", hint="idiolect run makes one, or goes on")
+        raise InputError(f"no finished run in {run}", hint="start or resume it with idiolect run")
     try:
-        page = _template().render(_told(run))
+        page = _template().render(_context(run))
     except (KeyError, IndexError, TypeError, jinja2.UndefinedError) as error:
         raise CheckpointError(
-            f"{run} holds figures that this version cannot read: {error}",
+            f"{run} has metrics that this version cannot read: {error}",
             hint="run it again with this version",
         ) from error
     path = run / "report.html"
@@ -73,13 +73,13 @@ def _resource(name: str) -> str:
     return (resources.files(__package__) / name).read_text("utf-8")
 
 
-def _told(run: Path) -> dict[str, Any]:
-    """Return what the page shows, by the names the template knows it by."""
+def _context(run: Path) -> dict[str, Any]:
+    """Return the variables of the template."""
     metrics = read_json(run / "metrics.json")
     manifest = read_json(run / "manifest.json")
     config = read_text(run / "idiolect.toml")
     evaluate = metrics["evaluate"]
-    seconds = {name: step["seconds"] for name, step in manifest["steps"].items()}
+    seconds = {name: stage["seconds"] for name, stage in manifest["stages"].items()}
     plane = _plane(run, metrics["index"]["items"])
     labels = {system["name"]: system["label"] for system in evaluate["systems"]}
     return {
@@ -111,13 +111,13 @@ def _searches(run: Path) -> list[Search]:
 
 
 def _plane(run: Path, items: int) -> Plane | None:
-    """Lay out the items of the index, or as many of them as can be seen."""
+    """Place the items of the index on a plane, or a sample of them."""
     if items < 3:
         return None
     texts: list[str] = []
     vectors: list[Any] = []
     with Store.open(run / "stages" / "index" / "index") as store:
-        for item in islice(store.items(vectors=True), 0, None, -(-items // _MOST_POINTS)):
+        for item in islice(store.items(vectors=True), 0, None, -(-items // _MAXIMUM_POINTS)):
             texts.append(item.text)
             vectors.append(item.vector)
     terms = Terms.load(run / "stages" / "audit" / "terms.json")
@@ -125,7 +125,7 @@ def _plane(run: Path, items: int) -> Plane | None:
 
 
 def _best(systems: Iterable[System], test: str) -> dict[str, float | None]:
-    """Find the best value of each measure among the systems that are no controls."""
+    """Find the best value of each measure, without controls."""
     scored = [s[test] for s in systems if s[test] and not s["control"]]  # type: ignore[literal-required]
     return {
         measure: max((s[measure] for s in scored if measure in s), default=None)
@@ -134,20 +134,20 @@ def _best(systems: Iterable[System], test: str) -> dict[str, float | None]:
 
 
 def _tiles(evaluate: Mapping[str, Any]) -> Iterator[dict[str, str]]:
-    """Yield the figures that a reader wants first."""
+    """Yield the most important figures."""
     tokens = evaluate["tokens"]
     if "domain" in tokens:
         general = (
-            f"; of general text {tokens['general']['saved']:.1%}" if "general" in tokens else ""
+            f"; of general text: {tokens['general']['saved']:.1%}" if "general" in tokens else ""
         )
         yield {
             "title": "tokens saved",
             "value": f"{tokens['domain']['saved']:.1%}",
-            "more": f"of domain text kept apart{general}",
+            "more": f"of held-out domain text{general}",
         }
     bits = evaluate["language"]["systems"]
     if "base" in bits and "pretraining" in bits:
-        more = "on domain text kept apart"
+        more = "on held-out domain text"
         if "general" in bits["base"]:
             more += (
                 f"; general {bits['base']['general']:.2f} → {bits['pretraining']['general']:.2f}"
@@ -172,8 +172,8 @@ def _tiles(evaluate: Mapping[str, Any]) -> Iterator[dict[str, str]]:
     held = kept["original_rows_identical"], kept["documents_changed"] == 0
     yield {
         "title": "promises",
-        "value": f"{sum(held)} of {len(held)} held",
-        "more": "published rows; tokens elsewhere",
+        "value": f"{sum(held)} of {len(held)} kept",
+        "more": "published rows unchanged; tokens of other text unchanged",
     }
 
 

@@ -14,6 +14,7 @@ import Stemmer
 from numpy.typing import NDArray
 
 from idiolect.encoding.encoder import Encoder
+from idiolect.encoding.text_reader import EncodingCounts
 from idiolect.errors import InputError
 from idiolect.ranking.evaluation.metrics import Run
 
@@ -91,15 +92,25 @@ class Dense:
         encoder: Makes them.
         documents: The text of each document; encoded at once.
         progress: Show how far that is.
+        counts: Added to by everything that is encoded; without it, texts that are cut or empty are
+            logged as a warning.
     """
 
     def __init__(
-        self, encoder: Encoder, documents: Mapping[str, str], *, progress: bool = False
+        self,
+        encoder: Encoder,
+        documents: Mapping[str, str],
+        *,
+        progress: bool = False,
+        counts: EncodingCounts | None = None,
     ) -> None:
         self.encoder = encoder
+        self._counts = counts
         self.ids = list(documents)
         self._place = {name: place for place, name in enumerate(self.ids)}
-        self.vectors = encoder.encode(list(documents.values()), kind="document", progress=progress)
+        self.vectors = encoder.encode(
+            list(documents.values()), kind="document", progress=progress, counts=counts
+        )
         """One row a document. Shape: (documents, dimensions)."""
         self._asked: tuple[str, NDArray[np.float32]] | None = None
 
@@ -116,7 +127,7 @@ class Dense:
         asked = {query: text for query, text in queries.items() if text.strip()}
         if not asked:
             return {}
-        found = self.encoder.encode(list(asked.values()), kind="query")
+        found = self.encoder.encode(list(asked.values()), kind="query", counts=self._counts)
         wanted, stored = self._cut(found, dimensions), self._cut(self.vectors, dimensions)
         run: dict[str, dict[str, float]] = {}
         names = list(asked)
@@ -139,7 +150,8 @@ class Dense:
             dimensions: As in `search`.
         """
         if self._asked is None or self._asked[0] != query:
-            self._asked = query, self.encoder.encode([query], kind="query")
+            vector = self.encoder.encode([query], kind="query", counts=self._counts)
+            self._asked = query, vector
         stored = self.vectors[[self._place[name] for name in documents]]
         wanted = self._cut(self._asked[1], dimensions)[0]
         found: NDArray[np.float32] = self._cut(stored, dimensions) @ wanted

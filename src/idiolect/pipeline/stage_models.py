@@ -1,0 +1,49 @@
+"""Load the models that stages exchange."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from idiolect.pipeline.stage import Work
+from idiolect.text.hub import locate
+
+if TYPE_CHECKING:
+    from idiolect.encoding.encoder import Encoder
+    from idiolect.models.language_model import LanguageModel
+
+__all__ = ["is_encoder", "load_encoder", "load_model"]
+
+
+def load_model(path: str | Path) -> LanguageModel:
+    """Load a model onto a GPU if there is one, and onto the CPU otherwise."""
+    import torch
+
+    from idiolect.models.language_model import LanguageModel
+
+    return LanguageModel.load(path, device="cuda" if torch.cuda.is_available() else "cpu")
+
+
+def load_encoder(work: Work[Any], path: str) -> Encoder:
+    """Load a model as an encoder that reads text as the base does, or as `[encoder]` says.
+
+    Only the base's small layout files are read, not its weights.
+    """
+    from idiolect.encoding.encoder import Encoder
+    from idiolect.encoding.encoder_layout import LAYOUT_FILES, EncoderLayout
+
+    settings = work.config.encoder
+    base = EncoderLayout.read(locate(work.base, LAYOUT_FILES)) or EncoderLayout()
+    layout = replace(
+        base,
+        pooling=settings.pooling or base.pooling,
+        normalise=True,  # all comparisons here are by angle
+        length=settings.max_length or base.length,
+    )
+    return Encoder(load_model(path), **vars(layout))
+
+
+def is_encoder(base: str) -> bool:
+    """Return whether a model was published as an encoder, with vectors that are useful as is."""
+    return (locate(base, ("modules.json",)) / "modules.json").exists()

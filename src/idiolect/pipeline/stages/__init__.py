@@ -1,0 +1,23 @@
+"""The stages of the pipeline, one file each; a new file with a `STAGE` is a new stage.
+
+Reading a configuration imports all of them, so they import heavy modules inside functions only.
+
+    RUN/idiolect.toml            the configuration as used
+    RUN/manifest.json            versions, and each stage's fingerprint and seconds
+    RUN/metrics.json             {stage: the content of its own metrics.json}
+    RUN/report.html              for people
+    RUN/stages/STAGE/metrics.json
+
+The stages are audit, extend, distill, pretrain, tune, index and evaluate. The controls are stages
+in the same format: `plain.pretrain` and `plain.tune` train the base without new tokens,
+`random.extend` to `random.tune` teach it terms chosen at random.
+
+    audit/terms.json             the chosen terms, as `Terms.load` reads them
+    extend/model                 the extended model; its extension.json lists the new tokens
+    distill/model                the model after distillation; metrics.jsonl has a line per step
+    pretrain/model               the model after pre-training; metrics.jsonl
+    tune/model                   the finished encoder, as `Encoder.load` reads it; metrics.jsonl
+    index/index                  the index, as `Index.open` reads it
+    evaluate/vectors.npy         vectors of the tuned encoder, one row per item, in order
+    evaluate/searches.json       a list of `Search`: searches before and after, side by side
+"""

@@ -1,0 +1,174 @@
+"""The stage `audit`: find the terms that the base's tokenizer breaks, and choose some of them."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, TypedDict
+
+from pydantic import Field
+
+from idiolect.pipeline.settings import SettingsTable
+from idiolect.pipeline.stage import Stage, Work
+
+if TYPE_CHECKING:
+    from idiolect.text.tokenizers.tokenizer import Tokenizer
+    from idiolect.vocabulary.audit.audit import Audit, TermGroup
+    from idiolect.vocabulary.audit.corpus_scan import CorpusStatistics
+    from idiolect.vocabulary.terms import Terms
+
+__all__ = [
+    "CHOSEN_TERMS",
+    "RANDOM_TERMS",
+    "STAGE",
+    "AuditMetrics",
+    "AuditSettings",
+    "BrokenTerm",
+    "TextMetrics",
+    "audit",
+]
+
+CHOSEN_TERMS = "terms.json"
+"""The chosen terms, in the stage's folder."""
+RANDOM_TERMS = "random.json"
+"""As many terms chosen at random, for the control."""
+_SHOWN = 60
+
+
+class AuditSettings(SettingsTable):
+    """Which terms are chosen."""
+
+    max_rows: int = Field(default=500, ge=1)
+    """Maximum number of new embedding rows; each spelling of a term takes one."""
+    phrases: bool = True
+    """Whether terms of several words may be chosen."""
+
+
+class TextMetrics(TypedDict):
+    """How well the base's tokenizer fits a text."""
+
+    documents: int
+    words: int
+    tokens: int
+    bytes_per_token: float
+    tokens_per_word: float
+    unknown_share: float
+    """Share of tokens for text the tokenizer cannot spell, 0 to 1."""
+    pieces: dict[str, int]
+    """Number of words by the number of pieces they are split into."""
+
+
+class BrokenTerm(TypedDict):
+    """A term that the tokenizer breaks."""
+
+    term: str
+    pieces: list[str]
+    """The pieces it is split into."""
+    count: int
+    saved: int
+    """Tokens saved in the audited text if each of its spellings were one token."""
+    chosen: bool
+    """Whether it is taught."""
+
+
+class AuditMetrics(TypedDict):
+    """Metrics of the stage."""
+
+    items: int
+    """In the catalogue."""
+    tokenizer: str
+    """Kind of tokenizer, such as byte-bpe."""
+    vocabulary: int
+    """Size of its vocabulary."""
+    domain: TextMetrics
+    general: TextMetrics | None
+    candidates: int
+    """Spellings that could become a token."""
+    terms: int
+    """Terms chosen."""
+    rows: int
+    """Spellings chosen: a token and an embedding row each."""
+    saved: int
+    """Tokens they save in the audited text."""
+    broken: list[BrokenTerm]
+    """The 60 terms that cost most, the worst first."""
+    skipped: dict[str, int]
+    """Records of the corpus that could not be read, by reason."""
+
+
+def audit(work: Work[AuditSettings]) -> AuditMetrics:
+    """Find and choose terms; for the control, choose as many at random."""
+    from idiolect.text.tokenizers.tokenizer import Tokenizer
+    from idiolect.vocabulary.audit.audit import audit as find_terms
+    from idiolect.vocabulary.terms import read_glossary
+
+    settings, data = work.settings, work.data
+    items = data.items  # read first, so that bad input is reported before any work
+    data.check()
+    corpus, _ = data.corpus
+    general = data.general[0] if data.general else None
+    glossary = read_glossary(data.glossary) if data.glossary else None
+    found = find_terms(Tokenizer.load(work.base), corpus, general, glossary)
+    terms = found.choose(settings.max_rows, phrases=settings.phrases)
+    terms.save(work.folder / CHOSEN_TERMS)
+    picked = _random_terms(found, len(terms.forms), settings, work.config.seed)
+    picked.save(work.folder / RANDOM_TERMS)
+    chosen = {form for term in terms for form in term.forms}
+    return {
+        "items": len(items),
+        "tokenizer": found.tokenizer.kind,
+        "vocabulary": len(found.tokenizer),
+        "domain": _text(found.statistics),
+        "general": _text(found.general) if found.general else None,
+        "candidates": len(found.candidates),
+        "terms": len(terms),
+        "rows": len(terms.forms),
+        "saved": sum(term.saved for term in terms),
+        "broken": [_broken(found.tokenizer, group, chosen) for group in found.groups[:_SHOWN]],
+        "skipped": dict(corpus.skipped),
+    }
+
+
+def _random_terms(found: Audit, rows: int, settings: AuditSettings, seed: int) -> Terms:
+    """Choose as many rows among the candidates, regardless of the tokens they save."""
+    from idiolect.vocabulary.terms import Term, Terms
+
+    forms = [
+        candidate.form
+        for candidate in found.candidates
+        if settings.phrases or " " not in candidate.form.strip()
+    ]
+    picked = random.Random(seed).sample(forms, min(rows, len(forms)))
+    return Terms(Term(form.strip(), (form,)) for form in picked)
+
+
+def _text(statistics: CorpusStatistics) -> TextMetrics:
+    return {
+        "documents": statistics.documents,
+        "words": statistics.words,
+        "tokens": statistics.tokens,
+        "bytes_per_token": statistics.bytes_per_token,
+        "tokens_per_word": statistics.tokens_per_word,
+        "unknown_share": statistics.unknown_share,
+        "pieces": {str(pieces): count for pieces, count in sorted(statistics.pieces.items())},
+    }
+
+
+def _broken(tokenizer: Tokenizer, group: TermGroup, chosen: set[str]) -> BrokenTerm:
+    best = group.candidates[0]
+    pieces = tokenizer.decode_batch([[piece] for piece in best.pieces], skip_special_tokens=False)
+    return {
+        "term": group.term,
+        "pieces": pieces,
+        "count": group.count,
+        "saved": group.saved,
+        "chosen": any(candidate.form in chosen for candidate in group.candidates),
+    }
+
+
+STAGE = Stage(
+    name="audit",
+    run=audit,
+    settings=AuditSettings,
+    metrics=AuditMetrics,
+    inputs=("items", "corpus", "general", "glossary"),
+)

@@ -1,0 +1,72 @@
+"""The stage `distill`: teach new rows the meaning that their old pieces had for the base."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from idiolect.pipeline.settings import SettingsTable
+from idiolect.pipeline.stage import Control, Stage, Work
+from idiolect.pipeline.stage_models import load_model
+from idiolect.pipeline.systems import MeasuredSystem
+from idiolect.pipeline.training_summary import TrainingSummary, summarise_training
+
+__all__ = ["STAGE", "DistillMetrics", "DistillSettings", "distill"]
+
+
+class DistillSettings(SettingsTable):
+    """How new rows learn the meaning of the old pieces."""
+
+    contexts: int = Field(default=20, ge=1)
+    """Text snippets per new token."""
+    epochs: int = Field(default=1, ge=1)
+    """Passes over the snippets."""
+
+
+class DistillMetrics(TrainingSummary):
+    """Metrics of the stage."""
+
+    error_before: float
+    """Distance to the teacher's hidden states on held-out snippets, as a share of their variance.
+    """
+    error_after: float
+    without_context: int
+    """New tokens that occur in no snippet and keep their initial rows."""
+
+
+def distill(work: Work[DistillSettings]) -> DistillMetrics:
+    """Train the new rows, with the base as the teacher."""
+    from idiolect.vocabulary.rows.distill import distill as teach_rows
+    from idiolect.vocabulary.rows.distill import distillation_plan
+
+    student = load_model(work.model)
+    result = teach_rows(
+        student,
+        load_model(work.base),
+        work.data.corpus[0],
+        contexts=work.settings.contexts,
+        passes=work.settings.epochs,
+        plan=distillation_plan(student, seed=work.config.seed),
+        out=work.folder,
+    )
+    return {
+        **summarise_training(work.folder),
+        "error_before": result.error_before,
+        "error_after": result.error_after,
+        "without_context": len(result.without),
+    }
+
+
+STAGE = Stage(
+    name="distill",
+    run=distill,
+    settings=DistillSettings,
+    metrics=DistillMetrics,
+    inputs=("items", "corpus", "general"),
+    model_from="extend",
+    systems=(
+        MeasuredSystem(
+            name="vocabulary", label="+ vocabulary", predicts=True, against=("base", "untrained")
+        ),
+    ),
+    controls=(Control(name="random", model_from="random.extend"),),
+)

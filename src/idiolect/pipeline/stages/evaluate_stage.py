@@ -1,0 +1,134 @@
+"""The stage `evaluate`: measure what each stage contributes, and compare it with controls.
+
+Differences come with a 95% interval and the p-value of a paired test over the queries.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from pydantic import Field
+
+from idiolect.pipeline.settings import SettingsTable
+from idiolect.pipeline.stage import ALL, Stage, Work
+from idiolect.pipeline.stages.extend_stage import TokenCount
+from idiolect.pipeline.stages.tune_stage import TuneSettings
+from idiolect.pipeline.systems import MeasuredSystem
+from idiolect.text.files import read_json
+
+if TYPE_CHECKING:
+    from idiolect.pipeline.language import Language, Promises
+    from idiolect.pipeline.system_runs import Ranking, Significance, System
+
+__all__ = ["STAGE", "EvaluateMetrics", "EvaluateSettings", "evaluate"]
+
+
+class EvaluateSettings(SettingsTable):
+    """What is measured."""
+
+    controls: bool = True
+    """Whether to train the controls: without new tokens, and with random ones."""
+    windows: int = Field(default=100, ge=1)
+    """Windows of 1,000 characters to measure bits per byte on, of held-out domain and general text.
+    """
+
+
+class EvaluateMetrics(TypedDict):
+    """Metrics of the stage."""
+
+    tokens: dict[str, TokenCount]
+    """As `texts` of extend."""
+    language: Language
+    search: Ranking | None
+    similar: Ranking | None
+    systems: list[System]
+    """In the order of the pipeline, then the controls."""
+    significance: list[Significance]
+    matryoshka: list[dict[str, float]]
+    """Of the tuned encoder: `dimensions`, `trained` (1 if it was tuned at that size, 0 otherwise),
+    and `search` and `similar`, each an ndcg@10."""
+    promises: Promises
+    notes: list[str]
+    """Notes for readers, such as that the items' text is part of pre-training."""
+
+
+def evaluate(work: Work[EvaluateSettings]) -> EvaluateMetrics:
+    """Measure search, similar items and language modelling for every system of the run."""
+    from idiolect.pipeline.language import check_promises, measure_language
+    from idiolect.pipeline.system_runs import SystemRuns, describe, judged_collection
+
+    data, systems = work.data, work.systems
+    search = judged_collection(data.texts, data.queries, data.qrels)
+    similar = judged_collection(data.texts, data.texts, data.similar)
+    runs = SystemRuns(work, search, similar)
+    for number, system in enumerate(systems):
+        work.report(number, len(systems) + 1, system.label)
+        runs.add(system)
+    work.report(len(systems), len(systems) + 1, "bits per byte")
+    extended = _metrics(work, "extend")
+    return {
+        "tokens": extended["texts"],
+        "language": measure_language(work, work.settings.windows),
+        "search": describe(search),
+        "similar": describe(similar),
+        "systems": [runs.figures(system) for system in systems],
+        "significance": list(runs.differences()),
+        "matryoshka": runs.matryoshka(work.config.table(TuneSettings).dimensions),
+        "promises": check_promises(work, extended["texts"]),
+        "notes": _notes(work),
+    }
+
+
+def _notes(work: Work[EvaluateSettings]) -> list[str]:
+    notes = [
+        "the model was pre-trained on the items' text (transductive), but saw neither queries nor "
+        "judgements"
+        if not work.data.settings.corpus
+        else "if the items' text is in the corpus, the model was pre-trained on it (transductive); "
+        "it saw neither queries nor judgements"
+    ]
+    tuned, index = _metrics(work, "tune"), _metrics(work, "index")
+    if _metrics(work, "pretrain")["objective"] == "imitation":
+        notes.append(
+            "the base has no language-model head, so instead of pre-training, texts with new "
+            "tokens learnt to reproduce the base's vectors; without new tokens there is nothing to "
+            "learn, and this control is the base, tuned in the same way"
+        )
+    if tuned["note"]:
+        notes.append(tuned["note"])
+    if index["meaning"] is not None:
+        notes.append(
+            f"hybrid search weights vectors by {index['meaning']:.1f} and words by the rest, which "
+            f"was best for {tuned['kept_apart']} queries kept out of tuning"
+        )
+    if index["cut"]:
+        notes.append(
+            f"{index['cut']:,} of {index['items']:,} items are longer than the encoder reads, and "
+            "vector search finds them by their beginning only; BM25 reads them whole"
+        )
+    if work.data.skipped:
+        reasons = ", ".join(f"{count:,} {why}" for why, count in work.data.skipped.most_common())
+        notes.append(f"records of the catalogue that were left out: {reasons}")
+    if not work.settings.controls:
+        notes.append("the controls were switched off, so the cause of a gain is not known")
+    return notes
+
+
+def _metrics(work: Work[Any], stage: str) -> dict[str, Any]:
+    return read_json(work.done[stage] / "metrics.json")
+
+
+STAGE = Stage(
+    name="evaluate",
+    run=evaluate,
+    settings=EvaluateSettings,
+    metrics=EvaluateMetrics,
+    inputs=("items", "corpus", "general", "queries", "qrels", "similar"),
+    shared=("encoder",),
+    after=(ALL,),
+    systems=(
+        MeasuredSystem(name="bm25", label="BM25", by="bm25", of_base=True),
+        MeasuredSystem(name="base", label="base", of_base=True, predicts=True),
+    ),
+    wants_controls=lambda settings: settings.controls,
+)

@@ -1,0 +1,173 @@
+"""The stage `index`: build the index, and measure the recall and speed of its graph."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from idiolect.errors import InputError
+from idiolect.pipeline.settings import SettingsTable
+from idiolect.pipeline.stage import Stage, Work
+from idiolect.pipeline.stages.tune_stage import HELD_OUT_PAIRS
+from idiolect.pipeline.systems import MeasuredSystem
+
+if TYPE_CHECKING:
+    from idiolect.encoding.text_reader import EncodingCounts
+    from idiolect.search.diskann.graph import Graph
+    from idiolect.search.index import Index
+    from idiolect.search.items import Item
+
+__all__ = ["STAGE", "IndexMetrics", "IndexPoint", "graph_curve", "index", "open_index"]
+
+_WIDTHS = (10, 20, 40, 80, 160)
+_QUERIES = 200
+_NEIGHBOURS = 10
+
+
+class IndexPoint(TypedDict):
+    """Recall and speed of the graph at one search width."""
+
+    width: int
+    recall: float
+    """Share of the ten nearest items that are found, against exact search."""
+    queries_per_second: float
+    """One query at a time, on one thread."""
+
+
+class IndexMetrics(TypedDict):
+    """Metrics of the stage."""
+
+    items: int
+    cut: int
+    """Items longer than the encoder reads; vector search finds them by their beginning only."""
+    dimensions: int
+    bytes: int
+    """Size on disk."""
+    meaning: float | None
+    """Weight of vectors in hybrid search, words having the rest, as fitted to held-out queries;
+    None without any."""
+    exact_queries_per_second: float
+    """Of a plain product with all vectors, for comparison."""
+    curve: list[IndexPoint]
+
+
+def open_index(run: Path, counts: EncodingCounts | None = None) -> Index:
+    """Open the index of a run, with the encoder that made it.
+
+    Args:
+        run: The run's folder.
+        counts: Added to by each query. Without it, queries that are cut are logged.
+
+    Raises:
+        InputError: The run has no index.
+    """
+    from idiolect.encoding.encoder import Encoder
+    from idiolect.search.index import Index
+
+    stages = run / "stages"
+    if not (stages / "index" / "index").is_dir():
+        raise InputError(f"{run} has no finished index", hint="idiolect run resumes it")
+    encoder = Encoder.load(stages / "tune" / "model")
+    return Index.open(stages / "index" / "index", encoder, encoding_counts=counts)
+
+
+def index(work: Work[SettingsTable]) -> IndexMetrics:
+    """Build the index, and fit hybrid search to the held-out queries."""
+    from idiolect.encoding.encoder import Encoder
+    from idiolect.encoding.text_reader import EncodingCounts
+    from idiolect.search.index import Index
+
+    path, counts = work.folder / "index", EncodingCounts()
+    encoder = Encoder.load(work.model)
+    items = _reported(work)
+    with Index.build(path, encoder, items, source=work.model, encoding_counts=counts) as built:
+        cut = counts.truncated  # before queries are counted
+        rows = [item.vector for item in built.store.items(vectors=True) if item.vector is not None]
+        lines = (Path(work.model).parent / HELD_OUT_PAIRS).read_text(encoding="utf-8").splitlines()
+        answers = dict(json.loads(line) for line in lines)
+        meaning = built.weigh(answers)[0] if answers else None
+    vectors = np.stack(rows)
+    exact, curve = graph_curve(vectors)
+    return {
+        "items": len(vectors),
+        "cut": cut,
+        "dimensions": vectors.shape[1],
+        "bytes": sum(file.stat().st_size for file in path.rglob("*") if file.is_file()),
+        "meaning": meaning,
+        "exact_queries_per_second": exact,
+        "curve": curve,
+    }
+
+
+def _reported(work: Work[Any]) -> Iterator[Item]:
+    """Yield the items, reporting progress."""
+    items = work.data.items
+    for number, item in enumerate(items.values(), start=1):
+        yield item
+        work.report(number, len(items), "items")
+
+
+def graph_curve(vectors: NDArray[np.float32]) -> tuple[float, list[IndexPoint]]:
+    """Measure a graph of vectors at several search widths, with some of them as queries.
+
+    Returns:
+        Queries per second of exact search, and the points of the graph.
+    """
+    from idiolect.search.diskann.graph import Graph
+
+    graph = Graph.build(vectors)
+    numbers = range(0, len(vectors), max(1, len(vectors) // _QUERIES))
+    queries = vectors[numbers]
+    true, seconds = _timed(lambda query: np.argsort(-(vectors @ query))[: _NEIGHBOURS + 1], queries)
+    curve: list[IndexPoint] = []
+    for width in _WIDTHS:
+        found, spent = _timed(partial(_search, graph, width), queries)
+        hits = [
+            len((set(a) & set(b)) - {own}) / max(1, len(a) - 1)  # finding itself is no achievement
+            for own, a, b in zip(numbers, true, found, strict=True)
+        ]
+        curve.append(
+            {
+                "width": width,
+                "recall": float(np.mean(hits)),
+                "queries_per_second": len(queries) / spent,
+            }
+        )
+    return len(queries) / seconds, curve
+
+
+def _search(graph: Graph, width: int, query: NDArray[np.float32]) -> NDArray[np.int64]:
+    ids, *_ = graph.search(query[None], _NEIGHBOURS + 1, list_size=width, threads=1)
+    found: NDArray[np.int64] = ids[0]
+    return found
+
+
+def _timed(
+    search: Callable[[NDArray[np.float32]], NDArray[np.int64]], queries: NDArray[np.float32]
+) -> tuple[list[list[int]], float]:
+    """Search for one query at a time, after a warm-up; return the answers and the seconds."""
+    search(queries[0])
+    began = time.perf_counter()
+    found = [search(query).tolist() for query in queries]
+    return found, time.perf_counter() - began
+
+
+STAGE = Stage(
+    name="index",
+    run=index,
+    settings=SettingsTable,
+    metrics=IndexMetrics,
+    inputs=("items",),
+    model_from="tune",
+    systems=(
+        MeasuredSystem(name="words", label="the index, words only", by="lexical"),
+        MeasuredSystem(name="hybrid", label="hybrid", by="hybrid", against=("bm25", "words")),
+    ),
+)

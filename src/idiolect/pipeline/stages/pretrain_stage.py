@@ -1,0 +1,171 @@
+"""The stage `pretrain`: continued pre-training on domain text.
+
+A model without a language-model head, as encoders are often published, is trained to give a text
+with new tokens the vector that the base gives it with the old pieces.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from idiolect.pipeline.settings import SettingsTable
+from idiolect.pipeline.stage import Control, Stage, Work
+from idiolect.pipeline.stage_models import load_encoder
+from idiolect.pipeline.systems import MeasuredSystem
+from idiolect.pipeline.training_summary import (
+    SAVE_STEPS,
+    TrainingSummary,
+    summarise_training,
+    tokens_read,
+)
+
+if TYPE_CHECKING:
+    from idiolect.encoding.encoder import Encoder
+    from idiolect.training.training_config import TrainingConfig
+
+__all__ = ["STAGE", "PretrainMetrics", "PretrainSettings", "pretrain"]
+
+_HEAD_RATE, _IMITATION_RATE = 3e-4, 1e-4
+
+
+class PretrainSettings(SettingsTable):
+    """Continued pre-training."""
+
+    steps: int = Field(default=300, ge=1)
+    """Number of training steps."""
+    train: Literal["rows+lora", "body", "all"] = "all"
+    """What is trained besides the new rows; published rows never are."""
+    max_length: int = Field(default=256, ge=2)
+    """Tokens per sequence."""
+    batch_size: int = Field(default=8, ge=1)
+    """Sequences per step."""
+    learning_rate: float | None = Field(default=None, gt=0, le=1)
+    """By default 3e-4, and 1e-4 for a model without a language-model head, which learns to
+    reproduce the base's vectors."""
+    replay_share: float = Field(default=0.2, ge=0, lt=1)
+    """Share of general text, if there is any."""
+
+
+class PretrainMetrics(TrainingSummary):
+    """Metrics of the stage."""
+
+    train: str
+    """What was trained."""
+    objective: str
+    """causal, masked, or imitation of the base's vectors."""
+
+
+def pretrain(work: Work[PretrainSettings]) -> PretrainMetrics:
+    """Continue pre-training.
+
+    An encoder without new tokens would imitate itself, so that control remains the base. A model
+    with a head that was not distilled trains on as many additional tokens as distillation read, so
+    that the control without new tokens has the same budget.
+    """
+    from idiolect.training.objectives.objective_registry import default_objective
+    from idiolect.training.pretrain import pretrain as train_on_text
+    from idiolect.training.training_config import TrainingConfig
+
+    settings, data = work.settings, work.data
+    encoder = load_encoder(work, work.model)
+    model, network = encoder.model, encoder.model.network
+    length = min(settings.max_length, network.config.max_positions or settings.max_length)
+    has_head = network.has_language_head
+    plan = TrainingConfig(
+        length=length,
+        batch=settings.batch_size,
+        learning_rate=settings.learning_rate or (_HEAD_RATE if has_head else _IMITATION_RATE),
+        save_every=SAVE_STEPS,
+        seed=work.config.seed,
+    )
+    if not has_head:
+        return _imitate(work, encoder, plan)
+    steps = settings.steps
+    if model.extension is None:
+        more = sum(tokens_read(folder) for name, folder in work.done.items() if name == "distill")
+        steps += round(more / (length * settings.batch_size))
+    objective = default_objective(network.kind)
+    train_on_text(
+        model,
+        data.corpus[0],
+        out=work.folder,
+        steps=steps,
+        train=settings.train,
+        objective=objective,
+        replay=data.general[0] if data.general and settings.replay_share else None,
+        replay_share=settings.replay_share,
+        plan=plan,
+    )
+    summary = summarise_training(work.folder)
+    return {**summary, "train": settings.train, "objective": objective}
+
+
+def _imitate(
+    work: Work[PretrainSettings], encoder: Encoder, plan: TrainingConfig
+) -> PretrainMetrics:
+    """Train an encoder with new tokens to give the vectors that the base gives without them."""
+    from idiolect.encoding.tune import tune_on_text
+
+    settings = work.settings
+    summary: TrainingSummary = {"steps": 0, "tokens": 0, "loss_first": 0.0, "loss_last": 0.0}
+    if encoder.model.extension is None:
+        encoder.save(work.folder / "model")
+    else:
+        tune_on_text(
+            encoder,
+            work.data.corpus[0],
+            out=work.folder,
+            objective="imitate",
+            teacher=load_encoder(work, work.base),
+            steps=settings.steps,
+            train=settings.train,
+            plan=plan,
+        )
+        summary = summarise_training(work.folder)
+    return {**summary, "train": settings.train, "objective": "imitation"}
+
+
+STAGE = Stage(
+    name="pretrain",
+    run=pretrain,
+    settings=PretrainSettings,
+    metrics=PretrainMetrics,
+    inputs=("items", "corpus", "general"),
+    shared=("encoder",),
+    model_from="distill",
+    systems=(
+        MeasuredSystem(
+            name="pretraining", label="+ pre-training", predicts=True, against=("vocabulary",)
+        ),
+    ),
+    controls=(
+        Control(
+            name="plain",
+            after=("distill",),
+            systems=(
+                MeasuredSystem(
+                    name="plain.pretraining",
+                    label="no new tokens, adapted",
+                    control=True,
+                    ranks=False,
+                    predicts=True,
+                ),
+            ),
+        ),
+        Control(
+            name="random",
+            model_from="random.distill",
+            systems=(
+                MeasuredSystem(
+                    name="random.pretraining",
+                    label="random tokens, adapted",
+                    control=True,
+                    ranks=False,
+                    predicts=True,
+                ),
+            ),
+        ),
+    ),
+)

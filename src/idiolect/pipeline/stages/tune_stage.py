@@ -1,0 +1,215 @@
+"""The stage `tune`: train the encoder on pairs of texts that belong together."""
+
+from __future__ import annotations
+
+import json
+import random
+from typing import TYPE_CHECKING, TypedDict
+
+from pydantic import Field
+
+from idiolect.errors import InputError
+from idiolect.pipeline.settings import SettingsTable
+from idiolect.pipeline.stage import Control, Stage, Work
+from idiolect.pipeline.stage_models import is_encoder, load_encoder
+from idiolect.pipeline.systems import MeasuredSystem
+from idiolect.pipeline.training_summary import SAVE_STEPS, summarise_training
+from idiolect.text.files import write_atomic
+
+if TYPE_CHECKING:
+    from idiolect.encoding.pairs import Pair
+    from idiolect.pipeline.data import Data
+
+__all__ = ["HELD_OUT_PAIRS", "STAGE", "TuneMetrics", "TuneSettings", "tune", "without_tests"]
+
+HELD_OUT_PAIRS = "kept.jsonl"
+"""Queries kept out of training, in the stage's folder; hybrid search is fitted to them."""
+_MAXIMUM_HELD_OUT = 200
+_ENCODER_RATE, _MODEL_RATE = 2e-5, 5e-4
+
+
+class TuneSettings(SettingsTable):
+    """Contrastive training on pairs."""
+
+    steps: int = Field(default=200, ge=1)
+    """Number of training steps."""
+    batch_size: int = Field(default=32, ge=2)
+    """Pairs per step; the documents of the other pairs are a query's negatives."""
+    max_length: int | None = Field(default=None, ge=8)
+    """Maximum tokens per text in training; by default the encoder's own limit."""
+    learning_rate: float | None = Field(default=None, gt=0, le=1)
+    """By default 2e-5 for a base that was published as an encoder, and 5e-4 otherwise."""
+    dimensions: tuple[int, ...] = ()
+    """Shorter vector sizes to train for (Matryoshka)."""
+
+
+class TuneMetrics(TypedDict):
+    """Metrics of the stage."""
+
+    pairs: int
+    supervised: bool
+    """False without pairs: parts of the same text are then used as pairs."""
+    note: str
+    """A note for readers; may be empty."""
+    steps: int
+    loss_first: float
+    loss_last: float
+    left_out: int
+    """Pairs left out because their query is one the search is tested with."""
+    kept_apart: int
+    """Queries kept out of training, to fit hybrid search to."""
+
+
+def tune(work: Work[TuneSettings]) -> TuneMetrics:
+    """Train the encoder.
+
+    Without pairs, the titles and texts of items are used as pairs; without titles, the encoder is
+    trained on texts alone.
+    """
+    from idiolect.encoding.pairs import PairTable
+
+    data = work.data
+    given = data.pairs() if data.settings.pairs else data.title_pairs()
+    pairs, left_out = without_tests(given, data)
+    note = ""
+    if not data.settings.pairs:
+        source = "titles and texts of the items" if pairs else "the items' texts alone"
+        note = f"no pairs were given, so the encoder was tuned on {source}"
+    elif not pairs:
+        raise InputError(
+            f"all {left_out} pairs of {data.settings.pairs} occur in the tests",
+            hint="give pairs with queries that are not tested",
+        )
+    pairs, kept = _hold_out(pairs, data, work.config.seed)
+    lines = [json.dumps(question, ensure_ascii=False) + "\n" for question in kept.items()]
+    write_atomic(work.folder / HELD_OUT_PAIRS, "".join(lines).encode())
+    _train(work, pairs)
+    curve = summarise_training(work.folder)
+    return {
+        "pairs": len(PairTable.of(pairs)) if pairs else 0,
+        "supervised": not note,
+        "note": note,
+        "steps": curve["steps"],
+        "loss_first": curve["loss_first"],
+        "loss_last": curve["loss_last"],
+        "left_out": left_out,
+        "kept_apart": len(kept),
+    }
+
+
+def _train(work: Work[TuneSettings], pairs: list[Pair]) -> None:
+    """Train on pairs, or on the items' texts if there are none."""
+    from idiolect.encoding.text_reader import EncodingCounts
+    from idiolect.encoding.tune import tune as train_on_pairs
+    from idiolect.encoding.tune import tune_on_text, tuning_plan
+
+    settings = work.settings
+    encoder, published = load_encoder(work, work.model), is_encoder(work.base)
+    plan = tuning_plan(
+        encoder,
+        batch=settings.batch_size,
+        learning_rate=settings.learning_rate or (_ENCODER_RATE if published else _MODEL_RATE),
+        length=settings.max_length or encoder.length,
+        save_every=SAVE_STEPS,
+        seed=work.config.seed,
+    )
+    if pairs:
+        train_on_pairs(
+            encoder,
+            pairs,
+            out=work.folder,
+            dimensions=settings.dimensions,
+            whiten=not published,
+            steps=settings.steps,
+            plan=plan,
+            counts=EncodingCounts(),  # the metrics of the index count the texts that are cut
+        )
+    else:
+        tune_on_text(
+            encoder,
+            work.data.texts.values(),
+            out=work.folder,
+            objective="simcse" if encoder.model.network.config.dropout else "tsdae",
+            whiten=not published,
+            steps=settings.steps,
+            plan=plan,
+        )
+
+
+def without_tests(pairs: list[Pair], data: Data) -> tuple[list[Pair], int]:
+    """Leave out pairs that would reveal the tests; case and spaces are ignored.
+
+    Returns:
+        The remaining pairs, and how many were left out.
+    """
+    tested = {_plain(text) for text in data.queries.values()}
+    texts = {name: _plain(text) for name, text in data.texts.items()}
+    alike = {
+        (texts[one], texts[other])
+        for one, grades in data.similar.items()
+        for other in grades
+        if one in texts and other in texts
+    }
+    kept = [
+        pair
+        for pair in pairs
+        if (query := _plain(pair.query)) not in tested
+        and (query, document := _plain(pair.document)) not in alike
+        and (document, query) not in alike
+    ]
+    return kept, len(pairs) - len(kept)
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.casefold().split())
+
+
+def _hold_out(pairs: list[Pair], data: Data, seed: int) -> tuple[list[Pair], dict[str, list[str]]]:
+    """Keep some queries out of training, with the items that answer them.
+
+    Only pairs of a query and an item can be held out, not pairs of two items.
+    """
+    ids = {text: name for name, text in data.texts.items()}
+    queries = sorted({p.query for p in pairs if p.query not in ids and p.document in ids})
+    count = min(_MAXIMUM_HELD_OUT, len(queries) // 10)
+    chosen = set(random.Random(seed).sample(queries, count))
+    kept: dict[str, list[str]] = {}
+    for pair in pairs:
+        if pair.query in chosen and pair.document in ids:
+            kept.setdefault(pair.query, []).append(ids[pair.document])
+    return [pair for pair in pairs if pair.query not in chosen], kept
+
+
+def _control(name: str, label: str) -> MeasuredSystem:
+    return MeasuredSystem(name=name, label=label, control=True, finished=True)
+
+
+STAGE = Stage(
+    name="tune",
+    run=tune,
+    settings=TuneSettings,
+    metrics=TuneMetrics,
+    inputs=("items", "pairs", "queries", "similar"),
+    shared=("encoder",),
+    model_from="pretrain",
+    systems=(
+        MeasuredSystem(
+            name="tuning",
+            label="+ tuning",
+            finished=True,
+            against=("pretraining", "base", "bm25", "plain.tuning", "random.tuning"),
+        ),
+    ),
+    controls=(
+        Control(
+            name="plain",
+            model_from="plain.pretrain",
+            systems=(_control("plain.tuning", "no new tokens, tuned"),),
+        ),
+        Control(
+            name="random",
+            model_from="random.pretrain",
+            systems=(_control("random.tuning", "random tokens, tuned"),),
+        ),
+    ),
+)

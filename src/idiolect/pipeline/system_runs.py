@@ -1,0 +1,393 @@
+"""Rankings of every system of a run, their measures, and the differences between systems.
+
+- All systems answer the same queries over the same items. They search vectors exactly; only `words`
+  and `hybrid` search the finished index, as a user does. For similar items, `hybrid` fuses the
+  rankings of the tuned encoder and BM25.
+- Vectors of a base that was not published as an encoder are whitened, without using judgements,
+  because raw ones hardly discriminate between texts. Before tuning they are whitened by the items'
+  texts, in tuning by the documents of its pairs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import islice
+from typing import Any, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from idiolect.encoding.encoder import Encoder
+from idiolect.encoding.text_reader import EncodingCounts
+from idiolect.pipeline.stage import Work
+from idiolect.pipeline.stage_models import is_encoder, load_encoder
+from idiolect.pipeline.stages.index_stage import open_index
+from idiolect.pipeline.systems import MeasuredSystem, pairs_to_compare
+from idiolect.ranking.evaluation.baselines import BM25, Dense
+from idiolect.ranking.evaluation.judged_collection import JudgedCollection
+from idiolect.ranking.evaluation.metrics import Evaluation, Run
+from idiolect.ranking.evaluation.metrics import evaluate as measure
+from idiolect.ranking.evaluation.significance import compare
+from idiolect.search.fusion import Fusion, fuse
+from idiolect.search.index import Index, Mode
+from idiolect.search.items import Hit
+from idiolect.text.files import write_atomic
+
+__all__ = [
+    "FoundItem",
+    "Ranking",
+    "Search",
+    "Significance",
+    "System",
+    "SystemRuns",
+    "describe",
+    "judged_collection",
+]
+
+_MEASURES = ("ndcg@10", "recall@100", "mrr@10", "judged@10")
+_DEPTH = 100
+_SHOWN_QUERIES = 10
+_SHOWN_HITS = 5
+
+
+class System(TypedDict):
+    """The figures of a system."""
+
+    name: str
+    """bm25, base, vocabulary, pretraining, tuning, words, hybrid; the controls: untrained,
+    plain.pretraining, plain.tuning, random.pretraining, random.tuning."""
+    label: str
+    """For display."""
+    control: bool
+    search: dict[str, float] | None
+    """Means over the queries, by measure: ndcg@10, recall@100, mrr@10, judged@10 (the share of the
+    first ten results that have a judgement). None if not measured."""
+    similar: dict[str, float] | None
+    """The same for similar items."""
+
+
+class Significance(TypedDict):
+    """The difference between two systems over the same queries."""
+
+    test: str
+    """search or similar."""
+    measure: str
+    first: str
+    second: str
+    """Names of systems; the difference is the second's mean less the first's."""
+    difference: float
+    low: float
+    high: float
+    """Ends of the 95% interval, by paired bootstrap."""
+    p_value: float
+    """Two-sided paired randomisation test."""
+    wins: int
+    losses: int
+
+
+class Ranking(TypedDict):
+    """A test of rankings."""
+
+    queries: int
+    items: int
+    notes: list[str]
+
+
+class FoundItem(TypedDict):
+    """A result of a search."""
+
+    id: str
+    title: str
+    text: str
+    """Its beginning."""
+    grade: float | None
+    """Its grade for this query; None if it was not judged."""
+
+
+class Search(TypedDict):
+    """One search, before and after."""
+
+    query: str
+    base: list[FoundItem]
+    """The base's first five results."""
+    tuning: list[FoundItem]
+    """The tuned encoder's first five results."""
+    new_terms: list[str]
+    """New tokens in the query."""
+
+
+class SystemRuns:
+    """The answers of all systems to both tests, and their measures.
+
+    Args:
+        work: The input of the stage that evaluates.
+        search: The test of queries, if there are any.
+        similar: The test of similar items, if there is one.
+    """
+
+    def __init__(
+        self,
+        work: Work[Any],
+        search: JudgedCollection | None,
+        similar: JudgedCollection | None,
+    ) -> None:
+        self.work, self.texts = work, work.data.texts
+        self.tests = {"search": search, "similar": similar}
+        self.values: dict[str, dict[str, Evaluation]] = {"search": {}, "similar": {}}
+        self._bm25 = BM25(self.texts)
+        self._tuned: Dense | None = None
+        self._shown: dict[str, Run] = {}
+        # Cut texts are in the metrics of the index; here each system would log the same ones.
+        self._counts = EncodingCounts()
+
+    def add(self, system: MeasuredSystem) -> None:
+        """Evaluate a system on both tests."""
+        if not system.ranks:
+            return
+        if system.by == "bm25":
+            self._rank(
+                system, self._bm25.search, lambda items: self._bm25.search(items, _DEPTH + 1)
+            )
+        elif system.by == "vectors":
+            self._add_vectors(system)
+        else:
+            with open_index(self.work.folder.parents[1], self._counts) as index:
+                similar = self._fusing(index.fusion) if system.by == "hybrid" else None
+                self._rank(system, partial(_search, index, system.by), similar)
+
+    def _add_vectors(self, system: MeasuredSystem) -> None:
+        encoder = self._encoder(system)
+        if system.name == "tuning":
+            dense = self._indexed(encoder)
+        else:
+            dense = Dense(encoder, self.texts, counts=self._counts)
+        self._rank(system, dense.search, lambda items: _nearest(dense, items))
+        if system.name in ("base", "tuning"):
+            self._show(system.name, dense)
+        if system.name == "tuning":
+            self._tuned = dense
+            np.save(self.work.folder / "vectors.npy", self._tuned.vectors)
+            self._write_searches(encoder)
+
+    def figures(self, system: MeasuredSystem) -> System:
+        """Return a system's figures."""
+        means = {
+            test: found[system.name].means if system.name in found else None
+            for test, found in self.values.items()
+        }
+        return {
+            "name": system.name,
+            "label": system.label,
+            "control": system.control,
+            "search": means["search"],
+            "similar": means["similar"],
+        }
+
+    def differences(self) -> Iterator[Significance]:
+        """Yield the tested differences between systems."""
+        for test, found in self.values.items():
+            for first, second in pairs_to_compare(self.work.systems):
+                if first in found and second in found:
+                    sides = (found[name].per_query["ndcg@10"] for name in (first, second))
+                    result = compare(*sides)
+                    yield {
+                        "test": test,
+                        "measure": "ndcg@10",
+                        "first": first,
+                        "second": second,
+                        "difference": result.difference,
+                        "low": result.low,
+                        "high": result.high,
+                        "p_value": result.p_value,
+                        "wins": result.wins,
+                        "losses": result.losses,
+                    }
+
+    def matryoshka(self, tuned: Sequence[int]) -> list[dict[str, float]]:
+        """Evaluate the tuned encoder with fewer dimensions.
+
+        Args:
+            tuned: The sizes it was tuned at, besides the full one.
+        """
+        if self._tuned is None:
+            return []
+        width = self._tuned.encoder.dimensions
+        trained = {*tuned, width}
+        halves = {width >> n for n in range(1, 5) if width >> n >= 8}
+        curve = []
+        for size in sorted(trained | halves):
+            point: dict[str, float] = {"dimensions": size, "trained": float(size in trained)}
+            for test, collection in self.tests.items():
+                if collection is not None:
+                    run = _cut(self._tuned, collection, test, size)
+                    point[test] = measure(collection.judgements, run, measures=["ndcg@10"]).means[
+                        "ndcg@10"
+                    ]
+            curve.append(point)
+        return curve
+
+    def _fusing(self, fusion: tuple[Fusion, tuple[float, float] | None]) -> Callable[..., Run]:
+        """Return a function that fuses two rankings of similar items as the index does."""
+        tuned = self._tuned
+        assert tuned is not None
+        method, weights = fusion
+
+        def similar(items: Mapping[str, str]) -> Run:
+            sides = [
+                _without_queries(run)
+                for run in (_nearest(tuned, items), self._bm25.search(items, _DEPTH + 1))
+            ]
+            return {item: _fused([run[item] for run in sides], method, weights) for item in items}
+
+        return similar
+
+    def _indexed(self, encoder: Encoder) -> Dense:
+        """Return exact search over the vectors of the index, which need not be computed again."""
+        with open_index(self.work.folder.parents[1]) as index:
+            vectors = {item.id: item.vector for item in index.store.items(vectors=True)}
+        dense = Dense(encoder, {}, counts=self._counts)
+        dense.ids = [name for name in self.texts if vectors.get(name) is not None]
+        dense.vectors = np.stack([v for name in dense.ids if (v := vectors[name]) is not None])
+        return dense
+
+    def _encoder(self, system: MeasuredSystem) -> Encoder:
+        model = str(self.work.done[system.stage] / "model") if system.stage else self.work.base
+        if system.finished:
+            return Encoder.load(model)
+        encoder = load_encoder(self.work, model)
+        if not is_encoder(self.work.base):
+            encoder.project(list(self.texts.values()), whiten=True)
+        return encoder
+
+    def _rank(
+        self,
+        system: MeasuredSystem,
+        search: Callable[[Mapping[str, str]], Run],
+        similar: Callable[[Mapping[str, str]], Run] | None,
+    ) -> None:
+        for test, rank in (("search", search), ("similar", similar)):
+            collection = self.tests[test]
+            if collection is None or rank is None:
+                continue
+            run = rank(collection.queries)
+            if test == "similar":
+                run = _without_queries(run)
+            self.values[test][system.name] = measure(collection.judgements, run, measures=_MEASURES)
+
+    def _show(self, name: str, dense: Dense) -> None:
+        """Store a system's first results for a few queries."""
+        collection = self.tests["search"] or self.tests["similar"]
+        if collection is not None:
+            step = max(1, len(collection.queries) // _SHOWN_QUERIES)
+            queries = dict(
+                islice(islice(collection.queries.items(), 0, None, step), _SHOWN_QUERIES)
+            )
+            self._shown[name] = _without_queries(dense.search(queries, _SHOWN_HITS + 1))
+
+    def _write_searches(self, tuned: Encoder) -> None:
+        collection = self.tests["search"] or self.tests["similar"]
+        searches: list[Search] = []
+        for query in self._shown.get("tuning", ()):
+            assert collection is not None
+            text = collection.queries[query]
+            searches.append(
+                {
+                    "query": text,
+                    "base": self._hits(collection, query, "base"),
+                    "tuning": self._hits(collection, query, "tuning"),
+                    "new_terms": _new_terms(tuned, text),
+                }
+            )
+        _write_json(self.work, "searches.json", searches)
+
+    def _hits(self, collection: JudgedCollection, query: str, system: str) -> list[FoundItem]:
+        grades, items = collection.judgements[query], self.work.data.items
+        return [
+            {
+                "id": name,
+                "title": str(items[name].metadata.get("title", name)),
+                "text": items[name].text[:200],
+                "grade": grades.get(name),
+            }
+            for name in list(self._shown[system][query])[:_SHOWN_HITS]
+        ]
+
+
+def judged_collection(
+    texts: Mapping[str, str],
+    queries: Mapping[str, str],
+    qrels: Mapping[str, Mapping[str, float]],
+) -> JudgedCollection | None:
+    """Return a test; None without judgements."""
+    return JudgedCollection.join(texts, queries, qrels) if qrels else None
+
+
+def describe(collection: JudgedCollection | None) -> Ranking | None:
+    """Return the size of a test."""
+    if collection is None:
+        return None
+    answerable = [q for q, grades in collection.judgements.items() if max(grades.values()) > 0]
+    return {
+        "queries": len(answerable),
+        "items": len(collection.documents),
+        "notes": list(collection.notes),
+    }
+
+
+def _search(index: Index, mode: Mode, queries: Mapping[str, str]) -> Run:
+    """Search an index as a user does."""
+    return {
+        name: {hit.id: hit.score for hit in index.search(text, _DEPTH, mode=mode)}
+        for name, text in queries.items()
+    }
+
+
+def _fused(
+    sides: list[Mapping[str, float]], method: Fusion, weights: tuple[float, float] | None
+) -> dict[str, float]:
+    rankings = [[Hit(*pair, "", {}) for pair in side.items()] for side in sides]
+    return {hit.id: hit.score for hit in fuse(rankings, method=method, weights=weights)}
+
+
+def _nearest(dense: Dense, items: Iterable[str], dimensions: int | None = None) -> Run:
+    """Find the items nearest to items, by stored vectors."""
+    vectors = dense.vectors[:, :dimensions]
+    vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    places = {name: place for place, name in enumerate(dense.ids)}
+    return {item: _best(dense.ids, vectors @ vectors[places[item]]) for item in items}
+
+
+def _best(ids: list[str], scores: NDArray[np.float32]) -> dict[str, float]:
+    best = np.argsort(-scores, kind="stable")[: _DEPTH + 1]
+    return {ids[place]: float(scores[place]) for place in best}
+
+
+def _cut(dense: Dense, collection: JudgedCollection, test: str, dimensions: int) -> Run:
+    if test == "search":
+        return dense.search(collection.queries, dimensions=dimensions)
+    return _without_queries(_nearest(dense, collection.queries, dimensions))
+
+
+def _without_queries(run: Run) -> Run:
+    """Remove each query from its own results; in this test the queries are items."""
+    return {
+        query: {name: score for name, score in scores.items() if name != query}
+        for query, scores in run.items()
+    }
+
+
+def _new_terms(tuned: Encoder, text: str) -> list[str]:
+    tokenizer = tuned.model.tokenizer
+    record = tokenizer.extension
+    if record is None:
+        return []
+    names = {token.id: token.text.strip() for token in record.added}
+    ids = tokenizer.encode(text, special_tokens=False)
+    return list(dict.fromkeys(names[id_] for id_ in ids if id_ in names))
+
+
+def _write_json(work: Work[Any], name: str, value: object) -> None:
+    text = json.dumps(value, ensure_ascii=False, indent=1)
+    write_atomic(work.folder / name, f"{text}\n".encode())

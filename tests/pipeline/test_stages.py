@@ -1,0 +1,248 @@
+"""Stages: found by their files, ordered by what they depend on, and complete in one object."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from encoding.models import tiny_encoder
+from idiolect.encoding.text_reader import TextReader
+from idiolect.errors import ConfigError
+from idiolect.models.language_model import LanguageModel
+from idiolect.pipeline.data import Data
+from idiolect.pipeline.pipeline_config import PipelineConfig
+from idiolect.pipeline.run import run
+from idiolect.pipeline.settings import DataSettings, SettingsTable
+from idiolect.pipeline.stage import Stage, Work
+from idiolect.pipeline.stage_graph import all_stages, in_order, measured_systems, stages_of
+from idiolect.pipeline.stage_models import load_encoder
+from idiolect.pipeline.stages import index_stage
+from pipeline.shop import change, open_shop
+
+TOY = '''\
+"""A stage that counts the items with a word in them, and adds the distilled model as a system."""
+
+import shutil
+from typing import TypedDict
+
+from idiolect.pipeline.settings import SettingsTable
+from idiolect.pipeline.stage import Control, Stage, Work
+from idiolect.pipeline.systems import MeasuredSystem
+
+
+class ToySettings(SettingsTable):
+    """Counting."""
+
+    word: str = "lamp"
+    """The word to count."""
+
+
+class ToyMetrics(TypedDict):
+    count: int
+
+
+def toy(work: Work[ToySettings]) -> ToyMetrics:
+    shutil.copytree(work.model, work.folder / "model", dirs_exist_ok=True)
+    return {"count": sum(work.settings.word in text for text in work.data.texts.values())}
+
+
+STAGE = Stage(
+    name="toy",
+    run=toy,
+    settings=ToySettings,
+    metrics=ToyMetrics,
+    inputs=("items",),
+    model_from="distill",
+    systems=(MeasuredSystem(name="toy", label="a toy", against=("base",)),),
+    controls=(Control(name="random", model_from="random.distill"),),
+)
+'''
+RUN = """\
+import sys
+from pathlib import Path
+from idiolect.pipeline import stages
+stages.__path__.append(sys.argv[1])
+from idiolect.errors import IdiolectError
+from idiolect.pipeline.run import run
+try:
+    run(Path(sys.argv[2]))
+except IdiolectError as error:
+    sys.exit(str(error))
+"""
+
+
+def run_with(stages: Path, config: Path) -> list[str]:
+    """Run with the stages of another folder; return what was reported."""
+    command = [sys.executable, "-c", RUN, str(stages), str(config)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stderr.splitlines()
+
+
+def metrics(run_folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((run_folder / "metrics.json").read_text())
+    return found
+
+
+def test_a_new_file_is_a_new_stage(tmp_path: Path) -> None:
+    stages = tmp_path / "more"
+    stages.mkdir()
+    (stages / "toy_stage.py").write_text(TOY)
+    (tmp_path / "shop").mkdir()
+    config = open_shop(tmp_path / "shop", controls=True)
+    config.write_text(config.read_text() + '[toy]\nword = "zorblaxine"\n')
+    reported = run_with(stages, config)
+    assert any(line.startswith("toy: ") for line in reported), reported
+    assert any(line.startswith("random.toy: ") for line in reported), reported
+    found = metrics(tmp_path / "shop" / "run")
+    assert found["toy"] == found["random.toy"] == {"count": 10}
+    system = next(one for one in found["evaluate"]["systems"] if one["name"] == "toy")
+    assert system["search"].keys() >= {"ndcg@10"}
+    compared = {(one["first"], one["second"]) for one in found["evaluate"]["significance"]}
+    assert ("base", "toy") in compared
+    manifest = json.loads((tmp_path / "shop" / "run" / "manifest.json").read_text())
+    assert manifest["stages"]["toy"]["fingerprint"]
+
+    assert all(line.endswith(": unchanged") for line in run_with(stages, config))
+    change(config, "zorblaxine", "lamp")
+    again = [line for line in run_with(stages, config) if not line.endswith(": unchanged")]
+    assert [line.split(":")[0] for line in again] == ["toy", "random.toy", "evaluate", "report"]
+    change(config, "word =", "wrd =")
+    assert "unknown key toy.wrd (did you mean word?)" in run_with(stages, config)[0]
+
+
+def toy(name: str, **more: Any) -> Stage[Any]:
+    return Stage(name=name, run=lambda _: {}, settings=SettingsTable, metrics=dict, **more)
+
+
+def names(stages: Any) -> list[str]:
+    return [stage.name for stage in stages]
+
+
+def test_stages_come_after_those_they_depend_on() -> None:
+    a, b, last = toy("a", model_from="b"), toy("b"), toy("last", after=("*",))
+    assert names(in_order([last, a, b])) == ["b", "a", "last"]
+    beyond = toy("beyond", after=("last",))
+    assert names(in_order([last, beyond, a, b])) == ["b", "a", "last", "beyond"]
+
+
+def test_impossible_orders_are_refused() -> None:
+    with pytest.raises(ConfigError, match="a depends on nothing, which does not exist"):
+        in_order([toy("a", after=("nothing",))])
+    with pytest.raises(ConfigError, match="a, b depend on one another in a circle"):
+        in_order([toy("a", after=("b",)), toy("b", model_from="a")])
+
+
+def test_controls_are_run_if_a_stage_needs_them() -> None:
+    data = {"data": {"items": "x"}}
+    with_controls = stages_of(PipelineConfig.model_validate(data))
+    plain = stages_of(PipelineConfig.model_validate(data | {"evaluate": {"controls": False}}))
+    assert names(plain) == names(all_stages())
+    assert names(plain) == ["audit", "extend", "distill", "pretrain", "tune", "index", "evaluate"]
+    extra = [name for name in names(with_controls) if "." in name]
+    assert extra[:2] == ["plain.pretrain", "plain.tune"]
+    assert extra[2:] == [f"random.{name}" for name in names(plain)[1:5]]
+    assert set(with_controls[-1].after) == set(names(with_controls)) - {"evaluate"}
+    controls = [one.name for one in measured_systems(with_controls) if one.control]
+    assert controls[:2] == ["untrained", "plain.pretraining"]
+
+
+def test_stages_declare_the_metrics_they_write(finished: Path) -> None:
+    found = metrics(finished / "run")
+    for stage in stages_of(PipelineConfig.load(finished / "idiolect.toml")):
+        assert found[stage.name].keys() == stage.metrics.__annotations__.keys() | set(
+            stage.metrics.__required_keys__
+        ), stage.name
+
+
+def test_every_key_of_every_stage_has_a_description() -> None:
+    for stage in all_stages():
+        for name, field in stage.settings.model_fields.items():
+            assert field.description, f"{stage.name}.{name}"
+
+
+def test_reading_a_configuration_is_light() -> None:
+    code = (
+        "import sys, idiolect.pipeline.pipeline_config; "
+        "print(sorted({'torch', 'tokenizers', 'numba', 'pyarrow'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def work_for(folder: Path, base: str, **more: Any) -> Work[Any]:
+    settings = DataSettings(items="items.jsonl")
+    return Work(
+        config=PipelineConfig.model_validate({"data": {"items": "items.jsonl"}}),
+        settings=SettingsTable(),
+        data=Data(settings, folder),
+        base=base,
+        folder=folder / "work",
+        done={},
+        report=lambda *_: None,
+        **{"model": "", **more},
+    )
+
+
+def test_the_base_is_not_loaded_to_read_its_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = tiny_encoder("llama", pooling="last", length=20)
+    encoder.save(tmp_path / "base")
+    encoder.model.save(tmp_path / "model")
+    (tmp_path / "items.jsonl").touch()
+    loaded = []
+    load = LanguageModel.load
+
+    def remember(source: Any, **options: Any) -> LanguageModel:
+        loaded.append(str(source))
+        return load(source, **options)
+
+    monkeypatch.setattr(LanguageModel, "load", remember)
+    found = load_encoder(work_for(tmp_path, str(tmp_path / "base")), str(tmp_path / "model"))
+    assert found.layout == replace(encoder.layout, normalise=True)
+    assert loaded == [str(tmp_path / "model")]
+
+
+def test_items_are_tokenised_once(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(finished, tmp_path / "shop")
+    folder = tmp_path / "shop"
+    (folder / "work").mkdir()
+    texts: list[str] = []
+    read = TextReader.read
+
+    def remember(self: TextReader, some: Any, kind: Any, counts: Any) -> Any:
+        texts.extend(some if kind == "document" else [])
+        return read(self, some, kind, counts)
+
+    monkeypatch.setattr(TextReader, "read", remember)
+    model = str(folder / "run" / "stages" / "tune" / "model")
+    figures = index_stage.index(work_for(folder, str(folder / "model"), model=model))
+    assert len(texts) == figures["items"] == 40
+
+
+def test_cut_texts_are_counted_and_not_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without changing the level of a logger, which others share."""
+    config = open_shop(tmp_path)
+    change(config, "[encoder]\nmax_length = 32", "[encoder]\nmax_length = 8")
+
+    def refuse(*_: Any) -> None:
+        raise AssertionError("a logger's level was changed")
+
+    monkeypatch.setattr(logging.Logger, "setLevel", refuse)
+    figures = metrics(run(config))
+    assert figures["index"]["cut"] == 40
+    assert any("longer than the encoder reads" in note for note in figures["evaluate"]["notes"])
+    said = [record.message for record in caplog.records if "idiolect.encoding" in record.name]
+    assert said == []

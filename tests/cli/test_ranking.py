@@ -109,11 +109,11 @@ def test_rerank(kind: str, folder: Path) -> None:
 
 
 def test_errors_are_one_line(folder: Path) -> None:
-    with pytest.raises(ConfigError, match="what is to be searched"):
+    with pytest.raises(ConfigError, match="no judged data"):
         _run("evaluate", "search", str(folder / "model"))
     with pytest.raises(ConfigError, match="--dimensions 8,x"):
         _run("evaluate", "search", "--data", str(folder), "--dimensions", "8,x")
-    with pytest.raises(ConfigError, match="the one or the others"):
+    with pytest.raises(ConfigError, match="one or the other"):
         _run("evaluate", "search", "--data", str(folder), "--queries", "q.jsonl")
     with pytest.raises(InputError, match="no picture"):
         _run(

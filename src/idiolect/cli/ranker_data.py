@@ -222,7 +222,7 @@ def ndcg(collection: JudgedCollection, run: Run) -> float:
     """Return the nDCG@10 of a run."""
     from idiolect.ranking.evaluation.metrics import evaluate
 
-    found: Evaluation = evaluate(collection.judgements, run, measures=["ndcg@10"])
+    found: Evaluation = evaluate(collection.judgements, run, metrics=["ndcg@10"])
     return found.means["ndcg@10"]
 
 

@@ -82,7 +82,7 @@ def evaluate_search(
     from idiolect.ranking.evaluation.system_table import (
         draw_curve,
         figures_of,
-        picture_kind,
+        image_format,
         write_per_query,
     )
     from idiolect.text.files import write_atomic
@@ -90,8 +90,8 @@ def evaluate_search(
     console, errors = Console(), Console(stderr=True)
     sizes = parse_dimensions(dimensions)
     if curve is not None:
-        picture_kind(curve)  # before anything takes time
-    with errors.status("reading the collection"):
+        image_format(curve)  # fail early
+    with errors.status("reading the judged data"):
         collection = read_collection(data, split, documents, queries, judgements)
     for note in collection.notes:
         errors.print(f"note: {note}", style="yellow", markup=False)
@@ -120,13 +120,13 @@ def evaluate_search(
 
         dense = Dense(_encoder(name), collection.documents, progress=errors.is_terminal)
         systems[label] = measure(dense.search(collection.queries))
-        whole = dense.vectors.shape[1]
-        curves[label] = {whole: systems[label].means["ndcg@10"]}
-        for size in (size for size in sizes if size < whole):
+        full = dense.vectors.shape[1]
+        curves[label] = {full: systems[label].means["ndcg@10"]}
+        for size in (size for size in sizes if size < full):
             short = measure(dense.search(collection.queries, dimensions=size))
             systems[f"{label}, {size} dimensions"] = short
             curves[label][size] = short.means["ndcg@10"]
-    figures = figures_of(systems, against="base" if base else None)
+    figures = figures_of(systems, baseline="base" if base else None)
     figures |= {"notes": collection.notes, "gains": gains, "judged_only": judged_only}
     figures["curves"] = curves
     for file in (out, per_query, curve):
@@ -277,18 +277,18 @@ def _tables(figures: dict[str, Any]) -> Iterator[Table]:
     systems = figures["systems"]
     means = Table(title="Search", title_justify="left", caption_justify="left")
     means.add_column("")
-    for measure in _SHOWN:
-        means.add_column(measure, justify="right", no_wrap=True)
+    for metric in _SHOWN:
+        means.add_column(metric, justify="right", no_wrap=True)
     for name, row in systems.items():
-        means.add_row(escape(name), *(f"{row['means'][measure]:.4f}" for measure in _SHOWN))
+        means.add_row(escape(name), *(f"{row['means'][metric]:.4f}" for metric in _SHOWN))
     left_out = figures["left_out"]
     means.caption = f"{figures['queries']} queries" + (
-        f"; {left_out} without a relevant document are left out" if left_out else ""
+        f"; {left_out} have no relevant document and are left out" if left_out else ""
     )
     yield means
     if len(systems) < 2:
         return
-    title = f"{figures['measure']} against {figures['against']}"
+    title = f"{figures['metric']} against {figures['baseline']}"
     table = Table(title=title, title_justify="left", caption_justify="left")
     table.add_column("")
     for heading in ("difference", "95% interval", "p", "better", "worse"):
@@ -303,5 +303,5 @@ def _tables(figures: dict[str, Any]) -> Iterator[Table]:
                 str(found["wins"]),
                 str(found["losses"]),
             )
-    table.caption = "intervals by the paired bootstrap, p by the paired randomization test"
+    table.caption = "95% intervals by the paired bootstrap, p by the paired randomization test"
     yield table

@@ -162,7 +162,7 @@ class _Runs:
             for test, collection in self.tests.items():
                 if collection is not None:
                     run = _cut(self._tuned, collection, test, size)
-                    point[test] = measure(collection.judgements, run, measures=["ndcg@10"]).means[
+                    point[test] = measure(collection.judgements, run, metrics=["ndcg@10"]).means[
                         "ndcg@10"
                     ]
             curve.append(point)
@@ -214,7 +214,7 @@ class _Runs:
             run = ask(collection.queries)
             if test == "similar":
                 run = _without_selves(run)
-            self.values[test][system.name] = measure(collection.judgements, run, measures=_MEASURES)
+            self.values[test][system.name] = measure(collection.judgements, run, metrics=_MEASURES)
 
     def _show(self, name: str, dense: Dense) -> None:
         """Keep a system's first answers to a few queries."""

@@ -1,10 +1,10 @@
-"""How well a small model predicts text, beside another one and general-purpose compressors.
+"""Bits per byte of a small model, next to another model and general-purpose compressors.
 
     python benchmarks/base_model.py MODEL TEXTS SHARED
 
-TEXTS holds what assets/idiolect-base/text.py wrote, SHARED the data and models. Each model reads
-the same windows of 1,000 characters from its start token alone; the compressors get all windows at
-once and so may look back much further. Bits per byte; less is better.
+TEXTS is the output folder of assets/idiolect-base/text.py, SHARED the folder of data and models.
+Each model reads the same windows of 1,000 characters after its start token. The compressors read
+all windows as one stream, so they have a longer context. Lower is better.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ SAMPLE = 500  # windows a text
 
 
 def sample(documents: Iterable[str]) -> list[str]:
-    """Return some windows of a text, always the same, in their order."""
+    """Return a fixed sample of text windows, in order."""
     found = windows(documents, size=1000)
     chosen = sorted(random.Random(0).sample(range(len(found)), min(SAMPLE, len(found))))
     return [found[place] for place in chosen]
 
 
 def compressors(texts: list[str]) -> dict[str, float]:
-    """Return the bits per byte of compressors at their strongest usual setting."""
+    """Return the bits per byte of compressors at their highest level."""
     data = "".join(texts).encode()
     zstd = pa.Codec("zstd", compression_level=19)
     sizes = {
@@ -50,7 +50,7 @@ def compressors(texts: list[str]) -> dict[str, float]:
 
 
 def stories(shared: Path, scratch: Path) -> LanguageModel:
-    """Return the published model of 260K parameters, read as the tests read it."""
+    """Load the published model of 260K parameters, as the tests do."""
     spec = importlib.util.spec_from_file_location("stories", ROOT / "tests/models/stories.py")
     assert spec is not None
     assert spec.loader is not None

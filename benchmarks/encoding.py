@@ -218,7 +218,7 @@ def quality(data: Path) -> None:
                 query: dict(zip(documents, row.tolist(), strict=True))
                 for query, row in zip(queries, scores, strict=True)
             }
-            found = evaluate(judgements, run, measures=["ndcg@10"], judged_only=judged_only)
+            found = evaluate(judgements, run, metrics=["ndcg@10"], judged_only=judged_only)
             values[side] = found.means["ndcg@10"]
             print(f"{title:<20} {side:<24} nDCG@10 {values[side]:.5f}", flush=True)
         apart = abs(values["fp32"] - values["sentence-transformers"])

@@ -1,4 +1,4 @@
-"""Two sides in one process, in alternation: medians, and the median of the ratios pair by pair."""
+"""Time two sides in one process, alternating: medians, and the median of the paired ratios."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ __all__ = ["Pair", "compare"]
 
 @dataclass(frozen=True)
 class Pair:
-    """What both sides took, in seconds."""
+    """The times of both sides, in seconds."""
 
     ours: list[float]
     theirs: list[float]
 
     @property
     def ratio(self) -> float:
-        """How many times as fast as the other side ours is; the median over the pairs."""
+        """Speed-up of ours over theirs: the median over the pairs."""
         return statistics.median(b / a for a, b in zip(self.ours, self.theirs, strict=True))
 
     def line(self, name: str, target: float) -> str:
@@ -37,7 +37,7 @@ class Pair:
 def compare(
     ours: Callable[[], object], theirs: Callable[[], object], *, pairs: int = 7, warm: int = 1
 ) -> Pair:
-    """Time both sides in turn. Who goes first alternates, since the second finds warm caches."""
+    """Time both sides. The order alternates, since the second side finds warm caches."""
     for _ in range(warm):
         ours()
         theirs()

@@ -1,9 +1,9 @@
-"""Training from nothing against size: tokens a second, and the share of the matrix rate reached.
+"""Training from scratch by model size: tokens per second, and share of the matrix rate.
 
     python benchmarks/pretraining.py TOKENIZER TEXTS [--threads 2]
 
 Llama shapes of growing size train on real text with `idiolect pretrain`'s own loop. A step costs
-six operations a weight and token (Kaplan et al. 2020, 2001.08361), the output map included; the
+six operations per weight and token (Kaplan et al. 2020, 2001.08361), the output map included; the
 machine's rate is that of a large float32 (on an accelerator, bfloat16) matrix product.
 """
 
@@ -32,7 +32,7 @@ STEPS = 4
 
 
 def matrix_rate(device: str) -> float:
-    """Return operations a second of a large matrix product."""
+    """Return operations per second of a large matrix product."""
     dtype = torch.float32 if device == "cpu" else torch.bfloat16
     size = 2048 if device == "cpu" else 8192
     left, right = torch.rand(2, size, size, device=device).to(dtype)

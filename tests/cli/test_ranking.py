@@ -52,7 +52,7 @@ def test_evaluate_search(folder: Path) -> None:
         "--curve", str(folder / "made" / "curve.svg"), "--out", str(folder / "made" / "out.json"),
         "--per-query", str(folder / "made" / "queries.csv"),
     )  # fmt: skip
-    assert "1 judgements are of documents that are not there: 'gone'" in output
+    assert "1 judgements name missing documents: 'gone'" in output
     assert "3 queries" in output
     figures = json.loads((folder / "made" / "out.json").read_text())
     systems = figures["systems"]
@@ -63,7 +63,7 @@ def test_evaluate_search(folder: Path) -> None:
     ]  # fmt: skip
     for name in systems:
         assert name in output
-    assert figures["against"] == "base"
+    assert figures["baseline"] == "base"
     same = systems[f"{folder.name}/model"]["comparison"]
     assert (same["difference"], same["p_value"]) == (0, 1)
     assert systems["other.txt"]["unanswered"] == 1
@@ -85,7 +85,7 @@ def test_judgements_name_queries_by_their_text(folder: Path) -> None:
         "evaluate", "search", "--documents", str(folder / "corpus.jsonl"),
         "--judgements", str(folder / "rated.csv"), "--gains", "exponential",
     )  # fmt: skip
-    assert "2 queries; 1 without a relevant document are left out" in output
+    assert "2 queries; 1 have no relevant document and are left out" in output
 
 
 @pytest.mark.parametrize("kind", ["cross-encoder", "two towers"])
@@ -109,13 +109,13 @@ def test_rerank(kind: str, folder: Path) -> None:
 
 
 def test_errors_are_one_line(folder: Path) -> None:
-    with pytest.raises(ConfigError, match="what is to be searched"):
+    with pytest.raises(ConfigError, match="no judged data"):
         _run("evaluate", "search", str(folder / "model"))
     with pytest.raises(ConfigError, match="--dimensions 8,x"):
         _run("evaluate", "search", "--data", str(folder), "--dimensions", "8,x")
-    with pytest.raises(ConfigError, match="the one or the others"):
+    with pytest.raises(ConfigError, match="one or the other"):
         _run("evaluate", "search", "--data", str(folder), "--queries", "q.jsonl")
-    with pytest.raises(InputError, match="no picture"):
+    with pytest.raises(InputError, match="not an image file"):
         _run(
             "evaluate", "search", str(folder / "model"), "--data", str(folder),
             "--curve", str(folder / "curve.txt"),

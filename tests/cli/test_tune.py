@@ -91,12 +91,12 @@ def test_a_teacher_is_imitated(folder: Path) -> None:
         ("pairs.jsonl", ["--loss", "kl"], "the pairs have no scores"),
     ],
 )
-def test_mistakes_are_told(folder: Path, source: str, options: list[str], words: str) -> None:
+def test_bad_input_is_reported(folder: Path, source: str, options: list[str], words: str) -> None:
     with pytest.raises(IdiolectError, match=words):
         _run(folder, source, *options)
 
 
-def test_what_is_left_out_is_told(folder: Path) -> None:
+def test_skipped_records_are_reported(folder: Path) -> None:
     with (folder / "pairs.jsonl").open("a") as file:
         file.write('\n{"query": "", "document": "x"}')
     assert "1 records of" in _run(folder, "pairs.jsonl")

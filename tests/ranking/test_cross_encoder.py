@@ -141,7 +141,7 @@ def test_goes_on_where_it_was_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_what_cannot_be_trained(tmp_path: Path) -> None:
     ours = CrossEncoder.of(small.model())
-    with pytest.raises(InputError, match="no queries"):
+    with pytest.raises(InputError, match="no queries to train on"):
         ours.train([], out=tmp_path)
     with pytest.raises(InputError, match="2 documents, 1 labels"):
         ours.train([QueryGroup("w1", ("w1", "w2"), (1.0,))], out=tmp_path)

@@ -1,4 +1,4 @@
-"""LambdaMART: it finds what orders, on queries it has not seen, and is kept as text."""
+"""LambdaMART: features, held-out ranking quality, and saved models."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DOCUMENTS = {f"d{i}": " ".join(_DRAW.choices(small.WORDS, k=4)) for i in range(3
 QUERIES = {f"q{i}": " ".join(_DRAW.choices(small.WORDS, k=2)) for i in range(30)}
 PRICES = {name: _DRAW.random() for name in DOCUMENTS}
 RUN = {query: dict.fromkeys(_DRAW.sample(sorted(DOCUMENTS), 25), 1.0) for query in QUERIES}
-# What is cheap is right, and neither search knows prices.
+# Cheap documents are relevant, and neither search knows prices.
 JUDGEMENTS = {
     query: {doc: float((PRICES[doc] < 0.5) + (PRICES[doc] < 0.2)) for doc in found}
     for query, found in RUN.items()
@@ -67,7 +67,7 @@ def test_features_not_known_and_infinite() -> None:
         Features(QUERIES, bm25=BM25(DOCUMENTS), dimensions=(8,))
 
 
-def test_learns_what_orders_unseen_queries(features: Features) -> None:
+def test_ranks_held_out_queries(features: Features) -> None:
     order = cross_validate(features, JUDGEMENTS, RUN, trees=30)
     assert set(order) == set(QUERIES)
     gain = evaluate(JUDGEMENTS, order).means["ndcg@10"]
@@ -75,7 +75,7 @@ def test_learns_what_orders_unseen_queries(features: Features) -> None:
     assert evaluate(JUDGEMENTS, RUN).means["ndcg@10"] < 0.8
 
 
-def test_no_query_is_ordered_by_a_model_that_saw_it(
+def test_no_query_is_ranked_by_a_model_trained_on_it(
     features: Features, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[set[str]] = []
@@ -97,7 +97,7 @@ def test_no_query_is_ordered_by_a_model_that_saw_it(
     assert set().union(*asked) == set(QUERIES)
 
 
-def test_kept_as_text(features: Features, tmp_path: Path) -> None:
+def test_save_and_load(features: Features, tmp_path: Path) -> None:
     model = LambdaMART.fit(features, JUDGEMENTS, trees=10)
     again = LambdaMART.fit(features, JUDGEMENTS, trees=10)
     model.save(tmp_path / "model.json")
@@ -106,7 +106,7 @@ def test_kept_as_text(features: Features, tmp_path: Path) -> None:
     assert first == loaded.rerank(features, RUN, depth=5) == again.rerank(features, RUN, depth=5)
     assert {len(scores) for scores in first.values()} == {5}
     assert next(iter(model.importance)) == "price"
-    with pytest.raises(InputError, match="it knows bm25"):
+    with pytest.raises(InputError, match="the model was trained with bm25"):
         loaded.rerank(Features(QUERIES, given={"price": PRICES}), RUN)
 
 
@@ -120,7 +120,7 @@ def test_damaged_trees(features: Features, tmp_path: Path) -> None:
             LambdaMART.load(path)
 
 
-def test_nothing_to_learn_from(features: Features, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_untrainable_input(features: Features, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="different grades"):
         LambdaMART.fit(features, {"q0": {"d1": 1.0, "d2": 1.0}})
     with pytest.raises(InputError, match="40 folds of 30 queries"):

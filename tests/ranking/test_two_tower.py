@@ -120,13 +120,13 @@ def test_soft_labels() -> None:
         soft_labels(_teacher, [group], loss="listwise", temperature=0)
 
 
-def test_parts_of_two_models_are_refused(tmp_path: Path) -> None:
+def test_files_of_different_models_are_rejected(tmp_path: Path) -> None:
     TwoTower(small.encoder()).save(tmp_path)
     other = small.encoder()
     with torch.no_grad():
         next(p for n, p in other.model.network.named_parameters() if "feed_forward" in n).add_(1)
     other.save(tmp_path / "query")
-    with pytest.raises(CheckpointError, match="not of one model"):
+    with pytest.raises(CheckpointError, match="of different models"):
         TwoTower.load(tmp_path)
     (tmp_path / "head.safetensors").write_bytes(b"nothing")
     with pytest.raises(CheckpointError, match="damaged"):

@@ -1,4 +1,4 @@
-"""`idiolect evaluate`: how good a model is, in tables for people and JSON for programs."""
+"""`idiolect evaluate`: evaluate models, as tables or JSON."""
 
 from __future__ import annotations
 
@@ -16,34 +16,30 @@ if TYPE_CHECKING:
 
 __all__ = ["app", "lm"]
 
-app = typer.Typer(help="Measure models.", no_args_is_help=True)
+app = typer.Typer(help="Evaluate models.", no_args_is_help=True)
 app.command("search")(ranking.evaluate_search)
 
 
 @app.callback()
 def _group() -> None:
-    """Measure models."""
+    """Evaluate models."""
 
 
 @app.command()
 def lm(
     model: Annotated[str, typer.Argument(help="The model: a directory or a hub id.")],
-    base: Annotated[str, typer.Option(help="The model it came from.")],
-    domain: Annotated[
-        str, typer.Option(help="Text of the domain, kept out of training: file, folder or glob.")
-    ],
+    base: Annotated[str, typer.Option(help="The model it was adapted from.")],
+    domain: Annotated[str, typer.Option(help="Held-out text of the domain: file, folder or glob.")],
     general: Annotated[
-        str | None, typer.Option(help="Other text, to see what was forgotten.")
+        str | None, typer.Option(help="General text, to measure forgetting.")
     ] = None,
-    field: Annotated[
-        list[str] | None, typer.Option(help="Field that holds the text; may be given again.")
-    ] = None,
-    documents: Annotated[int, typer.Option(help="Documents to read of each.", min=1)] = 500,
-    out: Annotated[Path | None, typer.Option(help="Also write the figures here, as JSON.")] = None,
+    field: Annotated[list[str] | None, typer.Option(help="Text field; repeatable.")] = None,
+    documents: Annotated[int, typer.Option(help="Documents to read of each text.", min=1)] = 500,
+    out: Annotated[Path | None, typer.Option(help="Also write the metrics as JSON.")] = None,
 ) -> None:
-    """Bits per byte before and after, use of the new terms, and what was forgotten.
+    """Compare a model with its base: bits per byte, use of new tokens, forgetting.
 
-    Both models read the same windows of the same documents, each from the start token alone.
+    Both models read the same text windows, each after a start token only.
 
     Example: idiolect evaluate lm runs/adapted --base gpt2 --domain heldout.jsonl --general wiki.txt
     """
@@ -91,18 +87,18 @@ def _table(figures: dict[str, Any]) -> Table:
     if use and use["occurrences"]:
         places, terms = max(use["occurrences"], 1), max(use["terms"], 1)
         table.add_section()
-        table.add_row("new tokens, where they stand", "", f"{use['occurrences']:,}", "")
+        table.add_row("new tokens in the text", "", f"{use['occurrences']:,}", "")
         table.add_row("  ranked first", "", f"{use['first'] / places:.1%}", "")
-        table.add_row("  among the first ten", "", f"{use['top_ten'] / places:.1%}", "")
+        table.add_row("  ranked in the top ten", "", f"{use['top_ten'] / places:.1%}", "")
         table.add_row(
-            "new tokens ranked first somewhere", "", f"{use['terms_first'] / terms:.1%}", ""
+            "new tokens ranked first at least once", "", f"{use['terms_first'] / terms:.1%}", ""
         )
     if "forgetting" in figures:
         lost = figures["forgetting"]
         table.add_section()
         table.add_row(
-            "without terms: KL from before, bits a token", "", f"{lost['divergence']:.4f}", ""
+            "without terms: KL from before, bits per token", "", f"{lost['divergence']:.4f}", ""
         )
-        table.add_row("without terms: same token first", "", f"{lost['same_first']:.1%}", "")
-    table.caption = f"windows of at most {figures['window']} characters, each from the start token"
+        table.add_row("without terms: same top token", "", f"{lost['same_first']:.1%}", "")
+    table.caption = f"windows of at most {figures['window']} characters, each after a start token"
     return table

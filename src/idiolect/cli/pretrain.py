@@ -1,4 +1,4 @@
-"""`idiolect pretrain`: train a model on text, from a published one or from nothing."""
+"""`idiolect pretrain`: train a language model on text, from a published model or from scratch."""
 
 from __future__ import annotations
 
@@ -29,64 +29,62 @@ def pretrain(
         list[str],
         typer.Argument(help="Files, folders or globs: .txt .jsonl .csv .tsv .parquet, also .gz"),
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run; see below.")],
-    steps: Annotated[int | None, typer.Option(help="Steps of the whole run.")] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run. Model: OUT/model.")],
+    steps: Annotated[int | None, typer.Option(help="Total steps.")] = None,
     train: Annotated[
         Literal["rows", "rows+lora", "body", "all"] | None,
-        typer.Option(help="What trains: new rows, also adapters, the body, or all but old rows."),
+        typer.Option(help="What to train: new rows, with LoRA, the body, or all but old rows."),
     ] = None,
     objective: Annotated[
         Literal["causal", "masked"] | None,
-        typer.Option(help="Predict the next token or hidden ones; by default as the model reads."),
+        typer.Option(help="Predict next or masked tokens. Default: by the model type."),
     ] = None,
     config: Annotated[
         Path | None,
-        typer.Option(help="Train from nothing: .toml or .json with the shape of the model."),
+        typer.Option(help="Train from scratch: .toml or .json with the model config."),
     ] = None,
     replay: Annotated[
-        list[str] | None, typer.Option(help="General text, mixed in against forgetting.")
+        list[str] | None, typer.Option(help="General text to mix in against forgetting.")
     ] = None,
-    replay_share: Annotated[float, typer.Option(help="Its share of the characters.")] = 0.1,
-    field: Annotated[
-        list[str] | None, typer.Option(help="Field that holds the text; may be given again.")
-    ] = None,
+    replay_share: Annotated[float, typer.Option(help="Share of --replay, in characters.")] = 0.1,
+    field: Annotated[list[str] | None, typer.Option(help="Text field; repeatable.")] = None,
     per: Annotated[
-        Literal["line", "file"], typer.Option(help="What a document is in .txt files.")
+        Literal["line", "file"], typer.Option(help="Unit of a document in .txt files.")
     ] = "line",
     unfreeze_original_rows: Annotated[
-        bool | None, typer.Option("--unfreeze-original-rows", help="Train published rows as well.")
+        bool | None, typer.Option("--unfreeze-original-rows", help="Train original rows too.")
     ] = None,
-    rank: Annotated[int, typer.Option(help="Rank of adapters.")] = 8,
+    rank: Annotated[int, typer.Option(help="LoRA rank.")] = 8,
     adapt: Annotated[
-        str, typer.Option(help="Maps that get adapters, of query,key,value,output,gate,up,down.")
+        str, typer.Option(help="LoRA target modules: of query,key,value,output,gate,up,down.")
     ] = "query,value",
-    length: Annotated[int | None, typer.Option(help="Tokens a row.")] = None,
-    batch: Annotated[int | None, typer.Option(help="Rows a step.")] = None,
-    micro_batch: Annotated[int | None, typer.Option(help="Rows read at once.")] = None,
+    length: Annotated[int | None, typer.Option(help="Tokens per row.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Rows per step.")] = None,
+    micro_batch: Annotated[int | None, typer.Option(help="Rows per forward pass.")] = None,
     learning_rate: Annotated[float | None, typer.Option("--learning-rate", "--lr")] = None,
     schedule: Annotated[
-        Literal["cosine", "wsd"] | None, typer.Option(help="How the rate falls after warm-up.")
+        Literal["cosine", "wsd"] | None, typer.Option(help="Learning-rate decay after warm-up.")
     ] = None,
     save_every: Annotated[int | None, typer.Option(help="Steps between checkpoints.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Where chance begins.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Random seed.")] = None,
     sharded: Annotated[
-        bool, typer.Option("--sharded", help="Under torchrun: divide the weights (FSDP2).")
+        bool, typer.Option("--sharded", help="Under torchrun: shard the weights (FSDP2).")
     ] = False,
     tensorboard: Annotated[
-        bool, typer.Option("--tensorboard", help="Write events for TensorBoard.")
+        bool, typer.Option("--tensorboard", help="Write TensorBoard events.")
     ] = False,
 ) -> None:
-    """Train a model on text. The same command goes on with a run that was ended.
+    """Train a language model on text. Run it again to resume.
 
-    The finished model is in OUT/model; OUT also holds the checkpoints and metrics.jsonl. Published
-    embedding rows never move unless they are unfrozen.
+    OUT also holds checkpoints and metrics.jsonl. Original embedding rows never change unless they
+    are unfrozen.
 
     Example: [bold]idiolect pretrain ./gpt2-medical abstracts.jsonl --train rows --steps 2000
     --replay books/ -o runs/rows[/bold]
 
-    From nothing: [bold]idiolect pretrain ./tokenizer books/ --config small.toml -o runs/new[/bold]
-    where the file has two tables: `model` with the fields of a config.json, and `training` with
-    steps, batch, learning_rate and the like.
+    From scratch: [bold]idiolect pretrain ./tokenizer books/ --config small.toml -o runs/new[/bold]
+    The file has two tables: `model` with the fields of a config.json, and `training` with steps,
+    batch, learning_rate and so on.
     """
     from idiolect.models.language_model import LanguageModel
     from idiolect.nn.lora import LoraConfig
@@ -112,7 +110,7 @@ def pretrain(
     choices = {name: settings.pop(name) for name in _CHOICES if name in settings}
     plan = TrainingConfig.of(settings)
     if "steps" not in choices:
-        raise ConfigError("how many steps?", hint="give --steps")
+        raise ConfigError("the number of steps is missing", hint="give --steps")
     if config is None:
         start = LanguageModel.load(model, device=_device())
     else:
@@ -148,14 +146,14 @@ def _new(shape: dict[str, Any], tokenizer: str, seed: int) -> LanguageModel:
 
 
 def _device() -> str:
-    """Return this process's GPU, where the machine has any."""
+    """Return the GPU of this process, or the CPU."""
     import torch
 
     return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the fields of the model and the training settings of a file."""
+    """Return the model config and the training settings of a file."""
     import tomllib
 
     from idiolect.text.files import read_json, read_text
@@ -172,6 +170,6 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     shape, training = values.get("model"), values.get("training", {})
     if not isinstance(shape, dict) or not isinstance(training, dict):
         raise ConfigError(
-            f"{path} has no table [model]", hint="put the fields of a config.json into it"
+            f"{path} has no table [model]", hint="add one with the fields of a config.json"
         )
     return shape, training

@@ -1,4 +1,4 @@
-"""`idiolect evaluate search` and `idiolect rerank`: rankings measured, and made better."""
+"""`idiolect evaluate search` and `idiolect rerank`: evaluate and improve rankings."""
 
 from __future__ import annotations
 
@@ -8,6 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from idiolect.cli.judged_data import (
+    DataFolder,
+    DocumentsFile,
+    JudgementsFile,
+    QueriesFile,
+    parse_dimensions,
+    read_collection,
+    read_named_runs,
+)
 from idiolect.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -15,65 +24,54 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from idiolect.ranking.evaluation.judged_collection import JudgedCollection
+    from idiolect.encoding.text_reader import EncodingCounts
     from idiolect.ranking.evaluation.metrics import Evaluation, Run
+    from idiolect.ranking.rerank import Scorer
 
 __all__ = ["evaluate_search", "rerank"]
 
 _SHOWN = ("ndcg@10", "mrr@10", "map", "recall@100", "judged@10")
-"""The others are in the files that --out and --per-query write."""
-_Documents = Annotated[Path | None, typer.Option(help="Documents: .jsonl, table or TREC elements.")]
-_Queries = Annotated[Path | None, typer.Option(help="Queries, in the same formats.")]
+"""Metrics in the table; --out and --per-query write all of them."""
 
 
 def evaluate_search(
     models: Annotated[
         list[str] | None, typer.Argument(help="Encoders: directories or hub ids.", metavar="MODEL")
     ] = None,
-    data: Annotated[
-        Path | None, typer.Option(help="A folder in BEIR's layout, instead of the next three.")
-    ] = None,
-    documents: _Documents = None,
-    queries: _Queries = None,
-    judgements: Annotated[
-        Path | None,
-        typer.Option(
-            help="TREC qrels, or a table such as query,docid,rating, which names queries by their "
-            "text where there is no --queries."
-        ),
-    ] = None,
-    split: Annotated[str, typer.Option(help="Which qrels of --data.")] = "test",
+    data: DataFolder = None,
+    documents: DocumentsFile = None,
+    queries: QueriesFile = None,
+    judgements: JudgementsFile = None,
+    split: Annotated[str, typer.Option(help="Split of --data: qrels/SPLIT.tsv.")] = "test",
     base: Annotated[
-        str | None, typer.Option(help="The model before it was adapted; the others' measure.")
+        str | None, typer.Option(help="The baseline: the model before it was adapted.")
     ] = None,
-    run: Annotated[
-        list[Path] | None, typer.Option(help="Another system's answers, as a TREC run.")
-    ] = None,
-    bm25: Annotated[bool, typer.Option(help="Whether BM25 is in the table.")] = True,
+    run: Annotated[list[Path] | None, typer.Option(help="TREC run of another system.")] = None,
+    bm25: Annotated[bool, typer.Option(help="Include BM25.")] = True,
     gains: Annotated[
-        Literal["linear", "exponential"], typer.Option(help="What a grade g is worth: g, or 2^g-1.")
+        Literal["linear", "exponential"], typer.Option(help="nDCG gain of a grade g: g, or 2^g-1.")
     ] = "linear",
     relevant: Annotated[
-        float, typer.Option(help="The lowest grade that is relevant, but for nDCG.")
+        float, typer.Option(help="Lowest relevant grade, for all metrics but nDCG.")
     ] = 1.0,
     judged_only: Annotated[
-        bool, typer.Option("--judged-only", help="Leave out documents nobody judged.")
+        bool, typer.Option("--judged-only", help="Remove unjudged documents from the rankings.")
     ] = False,
     dimensions: Annotated[
-        str | None, typer.Option(help="Also with so many of the first dimensions: 192,96,48")
+        str | None, typer.Option(help="Also with embeddings truncated to: 192,96,48")
     ] = None,
     curve: Annotated[
-        Path | None, typer.Option(help="Draw nDCG@10 over the dimensions here: .svg or .png")
+        Path | None, typer.Option(help="Plot nDCG@10 by dimensions to this file: .svg or .png")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Also write the figures here, as JSON.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Also write the metrics as JSON.")] = None,
     per_query: Annotated[
-        Path | None, typer.Option(help="Write every query's values here, as CSV.")
+        Path | None, typer.Option(help="Write the metrics of each query to this CSV file.")
     ] = None,
 ) -> None:
-    """Search judged collections exactly, and compare models with BM25 and with one another.
+    """Evaluate encoders on judged queries by exact search, next to BM25 and other systems.
 
-    Differences are tested query by query: a 95% interval by the paired bootstrap, and the p-value
-    of a paired randomisation test.
+    Each system is compared with a baseline: 95% interval by the paired bootstrap, p-value by the
+    paired randomization test.
 
     Example: [bold]idiolect evaluate search runs/tuned/model --base all-MiniLM-L6-v2 --data scifact
     --dimensions 192,96 --curve curve.svg --out figures.json[/bold]
@@ -84,17 +82,17 @@ def evaluate_search(
     from idiolect.ranking.evaluation.system_table import (
         draw_curve,
         figures_of,
-        picture_kind,
+        image_format,
         write_per_query,
     )
     from idiolect.text.files import write_atomic
 
     console, errors = Console(), Console(stderr=True)
-    sizes = _sizes(dimensions)
+    sizes = parse_dimensions(dimensions)
     if curve is not None:
-        picture_kind(curve)  # before anything takes time
-    with errors.status("reading the collection"):
-        collection = _collection(data, split, documents, queries, judgements)
+        image_format(curve)  # fail early
+    with errors.status("reading the judged data"):
+        collection = read_collection(data, split, documents, queries, judgements)
     for note in collection.notes:
         errors.print(f"note: {note}", style="yellow", markup=False)
 
@@ -122,13 +120,13 @@ def evaluate_search(
 
         dense = Dense(_encoder(name), collection.documents, progress=errors.is_terminal)
         systems[label] = measure(dense.search(collection.queries))
-        whole = dense.vectors.shape[1]
-        curves[label] = {whole: systems[label].means["ndcg@10"]}
-        for size in (size for size in sizes if size < whole):
+        full = dense.vectors.shape[1]
+        curves[label] = {full: systems[label].means["ndcg@10"]}
+        for size in (size for size in sizes if size < full):
             short = measure(dense.search(collection.queries, dimensions=size))
             systems[f"{label}, {size} dimensions"] = short
             curves[label][size] = short.means["ndcg@10"]
-    figures = figures_of(systems, against="base" if base else None)
+    figures = figures_of(systems, baseline="base" if base else None)
     figures |= {"notes": collection.notes, "gains": gains, "judged_only": judged_only}
     figures["curves"] = curves
     for file in (out, per_query, curve):
@@ -146,91 +144,116 @@ def evaluate_search(
 
 
 def rerank(
-    model: Annotated[str, typer.Argument(help="A cross-encoder or two towers: a directory.")],
-    run: Annotated[Path, typer.Option(help="What a search returned, as a TREC run.")],
+    model: Annotated[
+        str, typer.Argument(help="A cross-encoder, two-tower or LambdaMART model: a directory.")
+    ],
+    run: Annotated[
+        list[str],
+        typer.Option(
+            metavar="[NAME=]FILE",
+            help="TREC run with the candidates. LambdaMART also takes further runs with scores.",
+        ),
+    ],
     documents: Annotated[Path, typer.Option(help="Documents: .jsonl, table or TREC elements.")],
     queries: Annotated[Path, typer.Option(help="Queries, in the same formats.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The new run, in TREC's format.")],
-    depth: Annotated[int, typer.Option(help="Documents looked at of each query.", min=1)] = 100,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The new TREC run.")],
+    depth: Annotated[int, typer.Option(help="Documents to rerank for each query.", min=1)] = 100,
     length: Annotated[
-        int | None, typer.Option(help="Tokens read of a query and document together.")
+        int | None, typer.Option(help="Tokens a cross-encoder reads of a query and document.")
+    ] = None,
+    encoder: Annotated[
+        str | None, typer.Option(help="LambdaMART: where its encoder is, if it moved.")
     ] = None,
 ) -> None:
-    """Put what a search returned into a better order.
+    """Rerank search results with a trained model.
 
-    Example: [bold]idiolect rerank runs/teacher/model --run bm25.txt --documents corpus.jsonl
-    --queries queries.jsonl -o better.txt[/bold]
+    Example: [bold]idiolect rerank runs/cross-encoder/model --run bm25.txt --documents corpus.jsonl
+    --queries queries.jsonl -o reranked.txt[/bold]
     """
     from rich.console import Console
 
     from idiolect.encoding.text_reader import EncodingCounts
-    from idiolect.ranking import rerank as reranking
-    from idiolect.ranking.cross_encoder import CrossEncoder
     from idiolect.ranking.evaluation.judged_collection import (
         read_documents,
         read_queries,
-        read_run,
         write_run,
     )
-    from idiolect.ranking.two_tower import TwoTower
 
     errors = Console(stderr=True)
     counts = EncodingCounts()
-    if (Path(model) / "two_tower.json").exists():
-        if length is not None:
-            raise ConfigError("two towers have a length of their own", hint="leave --length out")
-        score: Any = TwoTower.load(model).score
+    learned = (Path(model) / "lambdamart.json").exists()
+    if learned and length is not None:
+        raise ConfigError("--length with a LambdaMART model", hint="leave --length out")
+    if not learned and encoder is not None:
+        raise ConfigError("--encoder without a LambdaMART model", hint="leave --encoder out")
+    score = None if learned else _scorer(model, length, counts)
+    runs = read_named_runs(run)
+    found = next(iter(runs.values()))
+    texts = read_queries(queries), read_documents(documents)
+    if score is None:
+        found, better = _rerank_learned(model, runs, *texts, encoder=encoder, depth=depth)
     else:
-        ranker = CrossEncoder.load(model, length=length)
+        from idiolect.ranking import rerank as reranking
 
-        def score(pairs: Any) -> Any:
-            return ranker.score(pairs, counts=counts)
-
-    found = read_run(run)
-    better = reranking.rerank(
-        found,
-        read_queries(queries),
-        read_documents(documents),
-        score,
-        depth=depth,
-        progress=errors.is_terminal,
-    )
+        if len(runs) > 1:
+            raise ConfigError(f"{len(runs)} runs", hint="this model takes one")
+        better = reranking.rerank(found, *texts, score, depth=depth, progress=errors.is_terminal)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_run(out, better)
     if counts.truncated:
-        errors.print(f"{counts.truncated} of {counts.texts} pairs were cut")
+        errors.print(f"{counts.truncated} of {counts.texts} pairs were truncated")
     if empty := len(found) - len(better):
         errors.print(f"{empty} queries have no text or no documents and are left out")
     Console().print(f"{len(better)} queries, {sum(map(len, better.values()))} documents: {out}")
 
 
-def _collection(
-    data: Path | None,
-    split: str,
-    documents: Path | None,
-    queries: Path | None,
-    judgements: Path | None,
-) -> JudgedCollection:
-    from idiolect.ranking.evaluation.judged_collection import (
-        JudgedCollection,
-        read_documents,
-        read_judgements,
-        read_queries,
-    )
+def _scorer(model: str, length: int | None, counts: EncodingCounts) -> Scorer:
+    """Load a two-tower model or a cross-encoder and return its scoring function."""
+    from idiolect.ranking.cross_encoder import CrossEncoder
+    from idiolect.ranking.two_tower import TwoTower
 
-    if data is not None:
-        if documents or queries or judgements:
-            raise ConfigError("--data and single files", hint="give the one or the others")
-        return JudgedCollection.load(data, split=split)
-    if documents is None or judgements is None:
-        raise ConfigError(
-            "what is to be searched?", hint="give --data, or --documents and --judgements"
-        )
-    return JudgedCollection.join(
-        read_documents(documents),
-        None if queries is None else read_queries(queries),
-        read_judgements(judgements),
+    if (Path(model) / "two_tower.json").exists():
+        if length is not None:
+            raise ConfigError("--length with a two-tower model", hint="leave --length out")
+        return TwoTower.load(model).score
+    ranker = CrossEncoder.load(model, length=length)
+    return lambda pairs: ranker.score(pairs, counts=counts)
+
+
+def _rerank_learned(
+    model: str,
+    runs: dict[str, Run],
+    queries: dict[str, str],
+    documents: dict[str, str],
+    *,
+    encoder: str | None,
+    depth: int,
+) -> tuple[Run, dict[str, dict[str, float]]]:
+    """Return the candidates and their ranking by a LambdaMART model."""
+    from idiolect.ranking.feature_settings import FeatureSettings
+    from idiolect.ranking.lambdamart import LambdaMART
+    from idiolect.ranking.rerank import check_run
+
+    folder = Path(model)
+    settings, trees = (
+        FeatureSettings.load(folder / "features.json"),
+        LambdaMART.load(folder / "lambdamart.json"),
     )
+    candidates = next(iter(runs.values()))
+    if settings.runs:
+        settings.check_runs(runs)
+        candidates, scores = runs[settings.runs[0]], runs
+    elif len(runs) == 1:
+        scores = {}  # the run names the candidates only
+    else:
+        raise ConfigError(f"{len(runs)} runs", hint="this model takes one")
+    check_run(candidates, queries, documents)
+    source = encoder or settings.encoder
+    features = settings.build(
+        scores, queries, documents, encoder=None if source is None else _encoder(source)
+    )
+    answerable = {query: found for query, found in candidates.items() if queries[query].strip()}
+    return candidates, trees.rerank(features, answerable, depth=depth)
 
 
 def _encoder(name: str) -> Any:
@@ -240,42 +263,32 @@ def _encoder(name: str) -> Any:
 
 
 def _label(name: str, taken: dict[str, Any]) -> str:
-    """Name a model as short as it is clear: runs/tuned/model → tuned/model."""
+    """Return a short, unambiguous name: runs/tuned/model → tuned/model."""
     parts = Path(name).parts
     short = "/".join(parts[-2:]) if parts[-1:] == ("model",) else parts[-1]
     return name if short in taken else short
 
 
-def _sizes(text: str | None) -> list[int]:
-    try:
-        sizes = [int(part) for part in (text or "").split(",") if part.strip()]
-    except ValueError:
-        sizes = [0]
-    if any(size < 1 for size in sizes):
-        raise ConfigError(f"--dimensions {text}", hint="numbers parted by commas: 192,96")
-    return sizes
-
-
 def _tables(figures: dict[str, Any]) -> Iterator[Table]:
-    """Draw the means, and then the differences: together they would not fit a terminal."""
+    """Build a table of means and one of differences: together they are too wide."""
     from rich.markup import escape
     from rich.table import Table
 
     systems = figures["systems"]
     means = Table(title="Search", title_justify="left", caption_justify="left")
     means.add_column("")
-    for measure in _SHOWN:
-        means.add_column(measure, justify="right", no_wrap=True)
+    for metric in _SHOWN:
+        means.add_column(metric, justify="right", no_wrap=True)
     for name, row in systems.items():
-        means.add_row(escape(name), *(f"{row['means'][measure]:.4f}" for measure in _SHOWN))
+        means.add_row(escape(name), *(f"{row['means'][metric]:.4f}" for metric in _SHOWN))
     left_out = figures["left_out"]
     means.caption = f"{figures['queries']} queries" + (
-        f"; {left_out} without a relevant document are left out" if left_out else ""
+        f"; {left_out} have no relevant document and are left out" if left_out else ""
     )
     yield means
     if len(systems) < 2:
         return
-    title = f"{figures['measure']} against {figures['against']}"
+    title = f"{figures['metric']} against {figures['baseline']}"
     table = Table(title=title, title_justify="left", caption_justify="left")
     table.add_column("")
     for heading in ("difference", "95% interval", "p", "better", "worse"):
@@ -290,5 +303,5 @@ def _tables(figures: dict[str, Any]) -> Iterator[Table]:
                 str(found["wins"]),
                 str(found["losses"]),
             )
-    table.caption = "intervals by the paired bootstrap, p by the paired randomisation test"
+    table.caption = "95% intervals by the paired bootstrap, p by the paired randomization test"
     yield table

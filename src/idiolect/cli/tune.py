@@ -1,4 +1,4 @@
-"""`idiolect tune`: train an encoder on pairs, or on text alone."""
+"""`idiolect tune`: train an encoder, or a ranking model."""
 
 from __future__ import annotations
 
@@ -7,94 +7,131 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from typer.core import TyperGroup
 
+from idiolect.cli import tune_ranker
 from idiolect.errors import ConfigError
 
 if TYPE_CHECKING:
     from idiolect.encoding.pairs import PairFile
     from idiolect.training.objectives.contrastive_losses import ContrastiveLoss
 
-__all__ = ["tune"]
+__all__ = ["app", "encoder"]
 
 _LossName = Literal["infonce", "triplet", "margin", "margin-mse", "kl"]
 
 
-def tune(
+class _TuneGroup(TyperGroup):
+    """A group with a default command: `tune MODEL …` is `tune encoder MODEL …`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in (*self.commands, *ctx.help_option_names):
+            args = ["encoder", *args]
+        rest: list[str] = super().parse_args(ctx, args)
+        return rest
+
+
+app = typer.Typer(cls=_TuneGroup, no_args_is_help=True)
+app.command("cross-encoder")(tune_ranker.cross_encoder)
+app.command("two-tower")(tune_ranker.two_tower)
+app.command("lambdamart")(tune_ranker.lambdamart)
+
+
+@app.callback()
+def _group() -> None:
+    """Train an encoder for search, or a ranking model.
+
+    [bold]idiolect tune MODEL PAIRS …[/bold] is short for [bold]idiolect tune encoder MODEL
+    PAIRS …[/bold]; see [bold]idiolect tune encoder --help[/bold].
+
+    Example: [bold]idiolect tune ./minilm pairs.jsonl --epochs 2 -o runs/tuned[/bold]
+
+    Example: [bold]idiolect tune cross-encoder ./minilm --data scifact -o runs/cross-encoder[/bold]
+    """
+
+
+@app.command("encoder")
+def encoder(
     model: Annotated[
-        str, typer.Argument(help="The encoder, or any model: a directory or a hub id.")
+        str, typer.Argument(help="An encoder or any language model: a directory or a hub id.")
     ],
     source: Annotated[
         list[str],
-        typer.Argument(help="A file of pairs: .jsonl .csv .tsv .parquet; or text, see --objective"),
+        typer.Argument(help="Pairs: .jsonl .csv .tsv .parquet; or text, see --objective."),
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run; see below.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run. Model: OUT/model.")],
     objective: Annotated[
         Literal["pairs", "simcse", "tsdae", "imitate"],
-        typer.Option(help="All but pairs learn from files of text. imitate: see --teacher."),
+        typer.Option(help="pairs needs pairs; the others train on text. imitate: see --teacher."),
     ] = "pairs",
     teacher: Annotated[
-        str | None, typer.Option(help="The encoder before it got new tokens, to be imitated.")
+        str | None,
+        typer.Option(help="For imitate: the encoder before it was extended."),
     ] = None,
-    query: Annotated[str, typer.Option(help="Field that holds the query.")] = "query",
-    document: Annotated[str, typer.Option(help="Field that holds the document.")] = "document",
+    query: Annotated[str, typer.Option(help="Field of the query.")] = "query",
+    document: Annotated[str, typer.Option(help="Field of the document.")] = "document",
     queries: Annotated[
-        Path | None, typer.Option(help="The pairs hold ids of these queries (_id, text).")
+        Path | None, typer.Option(help="Queries (_id, text), if the pairs hold ids.")
     ] = None,
     documents: Annotated[
-        Path | None, typer.Option(help="The pairs hold ids of these documents (_id, title, text).")
+        Path | None,
+        typer.Option(help="Documents (_id, title, text), if the pairs hold ids."),
     ] = None,
     negatives: Annotated[
-        int, typer.Option(help="Hard negatives mined for each pair, anew in each pass.")
+        int, typer.Option(help="Hard negatives for each pair, mined again in each epoch.")
     ] = 0,
     corpus: Annotated[
-        list[str] | None, typer.Option(help="More documents that negatives are mined among.")
+        list[str] | None, typer.Option(help="More documents to mine negatives from.")
     ] = None,
     dimensions: Annotated[
-        str | None, typer.Option(help="Shorter widths to be good at (Matryoshka): 192,96")
+        str | None, typer.Option(help="Truncated sizes to train for (Matryoshka): 192,96")
     ] = None,
     whiten: Annotated[
-        bool, typer.Option("--whiten", help="For a model that was not trained as an encoder.")
+        bool,
+        typer.Option("--whiten", help="Whiten: for a model not trained as an encoder."),
     ] = False,
     loss: Annotated[
-        _LossName, typer.Option(help="margin-mse and kl copy the pairs' scores, of a teacher.")
+        _LossName, typer.Option(help="margin-mse and kl fit the teacher scores of the pairs.")
     ] = "infonce",
-    temperature: Annotated[float | None, typer.Option(help="Of infonce (0.05) and kl (1).")] = None,
-    margin: Annotated[float | None, typer.Option(help="Of triplet and margin (0.2).")] = None,
+    temperature: Annotated[
+        float | None, typer.Option(help="For infonce (0.05) and kl (1).")
+    ] = None,
+    margin: Annotated[float | None, typer.Option(help="For triplet and margin (0.2).")] = None,
     both_ways: Annotated[
-        bool, typer.Option("--both-ways", help="infonce: also tell queries of a document apart.")
+        bool, typer.Option("--both-ways", help="infonce: also contrast queries for each document.")
     ] = False,
-    epochs: Annotated[int, typer.Option(help="Passes over the pairs.")] = 1,
-    steps: Annotated[int | None, typer.Option(help="Steps of the whole run, instead.")] = None,
+    epochs: Annotated[int, typer.Option(help="Epochs.")] = 1,
+    steps: Annotated[int | None, typer.Option(help="Total steps, instead of epochs.")] = None,
     train: Annotated[
         Literal["rows", "rows+lora", "body", "all"],
-        typer.Option(help="What trains: new rows, also adapters, the body, or all but old rows."),
+        typer.Option(help="What to train: new rows, with LoRA, the body, or all but old rows."),
     ] = "all",
     unfreeze_original_rows: Annotated[
-        bool, typer.Option("--unfreeze-original-rows", help="Train published rows as well.")
+        bool, typer.Option("--unfreeze-original-rows", help="Train original rows too.")
     ] = False,
-    rank: Annotated[int, typer.Option(help="Rank of adapters.")] = 8,
+    rank: Annotated[int, typer.Option(help="LoRA rank.")] = 8,
     adapt: Annotated[
-        str, typer.Option(help="Maps that get adapters, of query,key,value,output,gate,up,down.")
+        str, typer.Option(help="LoRA target modules: of query,key,value,output,gate,up,down.")
     ] = "query,value",
     length: Annotated[int | None, typer.Option(help="Tokens read of a text.")] = None,
-    batch: Annotated[int | None, typer.Option(help="Pairs a step.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Pairs per step.")] = None,
     micro_batch: Annotated[
-        int | None, typer.Option(help="Texts held in memory; the result is the same.")
+        int | None, typer.Option(help="Texts in memory at once; gradients stay the same.")
     ] = None,
     learning_rate: Annotated[float | None, typer.Option("--learning-rate", "--lr")] = None,
     save_every: Annotated[int | None, typer.Option(help="Steps between checkpoints.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Where chance begins.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Random seed.")] = None,
     field: Annotated[
-        list[str] | None, typer.Option(help="Field that holds the text of --corpus or text files.")
+        list[str] | None, typer.Option(help="Text field of --corpus and text files.")
     ] = None,
     tensorboard: Annotated[
-        bool, typer.Option("--tensorboard", help="Write events for TensorBoard.")
+        bool, typer.Option("--tensorboard", help="Write TensorBoard events.")
     ] = False,
 ) -> None:
-    """Train an encoder for search. The same command goes on with a run that was ended.
+    """Train an encoder for search. Run it again to resume.
 
-    The finished encoder is in OUT/model, for this and for sentence-transformers. All documents of a
-    step are negatives of a pair, unless they are right for its query as well.
+    The encoder in OUT/model also loads in sentence-transformers. Negatives of a pair are the other
+    documents of the batch, except those known to be relevant to its query.
 
     Example: [bold]idiolect tune ./minilm pairs.jsonl --negatives 1 --corpus abstracts.jsonl
     --dimensions 192,96 --epochs 2 -o runs/tuned[/bold]
@@ -108,7 +145,7 @@ def tune(
 
     if teacher is not None and objective == "pairs":
         raise ConfigError("objective='pairs' with a teacher", hint="--objective imitate")
-    encoder = Encoder.load(model, device=_device())
+    start = Encoder.load(model, device=_device())
     given = {
         "length": length,
         "batch": batch,
@@ -125,7 +162,7 @@ def tune(
         "train": train,
         "lora": LoraConfig(rank=rank, alpha=2.0 * rank, targets=tuple(adapt.split(","))),
         "unfreeze_original_rows": unfreeze_original_rows,
-        "plan": tuning_plan(encoder, train, **values),
+        "plan": tuning_plan(start, train, **values),
         "whiten": whiten,
         "tensorboard": tensorboard,
     }
@@ -133,11 +170,11 @@ def tune(
         if objective != "pairs":
             known = None if teacher is None else Encoder.load(teacher, device=_device())
             texts = Corpus(source, field)
-            tune_on_text(encoder, texts, objective=objective, teacher=known, **options)
+            tune_on_text(start, texts, objective=objective, teacher=known, **options)
         else:
             pairs, named = _pairs(source, query, document, queries, documents)
             run(
-                encoder,
+                start,
                 pairs,
                 loss=_loss(loss, temperature, margin, both_ways),
                 dimensions=_numbers(dimensions),
@@ -145,16 +182,19 @@ def tune(
                 corpus=[*named, *(Corpus(corpus, field) if corpus else ())],
                 **options,
             )
-            _tell_skipped(pairs)
+            _report_skipped(pairs)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
-    typer.echo(f"the encoder is in {out / 'model'}")
+    typer.echo(
+        f"the encoder is in {out / 'model'}; next: idiolect index build INDEX ITEMS "
+        f"--encoder {out / 'model'}"
+    )
 
 
 def _pairs(
     source: list[str], query: str, document: str, queries: Path | None, documents: Path | None
 ) -> tuple[PairFile, list[str]]:
-    """Return the pairs, and the documents that their ids name."""
+    """Return the pairs, and the documents named by id."""
     from idiolect.encoding.pairs import PairFile, read_query_texts, read_texts
 
     if len(source) != 1:
@@ -195,16 +235,18 @@ def _numbers(text: str | None) -> list[int]:
     try:
         return [int(part) for part in text.split(",")] if text else []
     except ValueError:
-        raise ConfigError(f"dimensions {text!r}", hint="numbers, as 192,96") from None
+        raise ConfigError(
+            f"dimensions {text!r}", hint="separate numbers by commas: 192,96"
+        ) from None
 
 
-def _tell_skipped(pairs: PairFile) -> None:
+def _report_skipped(pairs: PairFile) -> None:
     for reason, count in pairs.skipped.most_common():
-        typer.echo(f"{count:,} records of {pairs.path} were left out: {reason}", err=True)
+        typer.echo(f"{count:,} records of {pairs.path} were skipped: {reason}", err=True)
 
 
 def _device() -> str:
-    """Return this process's GPU, where the machine has any."""
+    """Return the GPU of this process, or the CPU."""
     import torch
 
     return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"

@@ -222,7 +222,7 @@ class SystemRuns:
             for test, collection in self.tests.items():
                 if collection is not None:
                     run = _cut(self._tuned, collection, test, size)
-                    point[test] = measure(collection.judgements, run, measures=["ndcg@10"]).means[
+                    point[test] = measure(collection.judgements, run, metrics=["ndcg@10"]).means[
                         "ndcg@10"
                     ]
             curve.append(point)
@@ -274,7 +274,7 @@ class SystemRuns:
             run = rank(collection.queries)
             if test == "similar":
                 run = _without_queries(run)
-            self.values[test][system.name] = measure(collection.judgements, run, measures=_MEASURES)
+            self.values[test][system.name] = measure(collection.judgements, run, metrics=_MEASURES)
 
     def _show(self, name: str, dense: Dense) -> None:
         """Store a system's first results for a few queries."""

@@ -1,1 +1,1 @@
-"""Ranking: what a search returned, judged; and models that put candidates in a better order."""
+"""Train ranking models, rerank search results, and evaluate rankings."""

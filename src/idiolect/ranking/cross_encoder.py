@@ -1,11 +1,11 @@
-"""`CrossEncoder`: one network reads query and document together, and says how well they fit.
+"""`CrossEncoder`: one network reads query and document together and scores their relevance.
 
-Slow, since every pair is read, and the best there is: each word of the one sees each word of the
-other (Nogueira & Cho 2019, 1901.04085). It orders what a search found, and teaches faster models.
+It is precise, since the tokens of both attend to each other, and slow, since it reads every pair
+(Nogueira & Cho 2019, 1901.04085). It reranks search results and teaches faster models.
 
-Any `LanguageModel` can become one: its body stays, and the classification head its family has takes
-the place of the head it had. What is saved, transformers' `AutoModelForSequenceClassification`
-loads, with the same scores.
+Any `LanguageModel` can become a cross-encoder: the body is kept, and the head is replaced by the
+classification head of its family. transformers' `AutoModelForSequenceClassification` loads a saved
+one with the same scores.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _TOKENS_PER_BATCH = 4096
 
 
 class CrossEncoder:
-    """A model with a classification head of one score, or of two classes.
+    """A model with a classification head for one score or two classes.
 
     >>> model = CrossEncoder.of(LanguageModel.load("path/to/bert"))     # doctest: +SKIP
     >>> model.train(groups, out="runs/ranker", epochs=2)                # doctest: +SKIP
@@ -49,18 +49,18 @@ class CrossEncoder:
 
     Args:
         model: The model.
-        length: Tokens read of a pair, those of the template counted; by default as many as the
-            model has positions, and 512 at most.
+        length: Tokens read of a pair, including special tokens. Default: the positions of the
+            model, at most 512.
 
     Raises:
-        ConfigError: The model has no such head, or a length is given that it has no positions for.
+        ConfigError: The model has no such head, or too few positions for the length.
     """
 
     def __init__(self, model: LanguageModel, *, length: int | None = None) -> None:
         config = model.network.config
         if "sequence" not in config.tasks or config.labels > 2:
             raise ConfigError(
-                "the model has no classification head of one score or two classes",
+                "the model has no classification head for one score or two classes",
                 hint="make one with CrossEncoder.of(model), and train it",
             )
         positions = config.max_positions or 512
@@ -72,12 +72,12 @@ class CrossEncoder:
 
     @classmethod
     def of(cls, model: LanguageModel, *, length: int | None = None, seed: int = 0) -> Self:
-        """Give a copy of a model a head of one score, which is to be trained.
+        """Copy a model and add an untrained head for one score.
 
         Args:
             model: Any model whose family has a class with a classification head.
             length: As for the class.
-            seed: Decides the head's first weights.
+            seed: Random seed of the head.
 
         Raises:
             ConfigError: The family has no such class.
@@ -86,17 +86,17 @@ class CrossEncoder:
 
     @classmethod
     def load(cls, source: str | Path, *, length: int | None = None, device: str = "cpu") -> Self:
-        """Load a published or saved one.
+        """Load a published or saved cross-encoder.
 
         Raises:
             InputError: There is no such directory or repository.
-            CheckpointError: Files are missing or damaged, or do not fit together.
-            ConfigError: It has no classification head of one score or two classes.
+            CheckpointError: Files are missing, damaged or inconsistent.
+            ConfigError: It has no classification head for one score or two classes.
         """
         return cls(LanguageModel.load(source, device=device), length=length)
 
     def save(self, directory: str | Path) -> None:
-        """Write it where `load` and transformers find it; whole, or not at all.
+        """Write a directory that `load` and transformers can read. The write is atomic.
 
         Raises:
             InputError: The directory cannot be written to.
@@ -105,7 +105,7 @@ class CrossEncoder:
 
     @property
     def fingerprint(self) -> str:
-        """A hash of all that determines scores."""
+        """A hash of everything that determines scores."""
         weights = fingerprint(self.model.network.state_dict())
         return f"{weights}-{self.model.tokenizer.fingerprint}-{self.length}"
 
@@ -115,12 +115,12 @@ class CrossEncoder:
         """Score pairs of a query and a document.
 
         Args:
-            pairs: Their texts.
-            counts: Added to; says how many were cut.
+            pairs: Query and document texts.
+            counts: Updated with the numbers of read and truncated pairs.
 
         Returns:
-            Logits: larger is better; their sigmoid is how probable it is that the document answers
-            the query, where the model was trained so. Shape: (pairs,).
+            Logits. After pointwise training, their sigmoid is the probability of relevance.
+            Shape: (pairs,).
         """
         network = self.model.network
         rows = self._read(pairs, counts)
@@ -170,13 +170,13 @@ class CrossEncoder:
     def _logits(self, network: Network, batch: TextPairBatch) -> Tensor:
         types = batch.types if network.config.token_types > 1 else None
         logits: Tensor = network(batch.ids, batch.mask, types=types).logits
-        # Of two classes, "fits" is the second; the difference is the log-odds.
+        # The second of two classes is "relevant"; the difference is the log-odds.
         return logits[:, -1] - logits[:, 0] if logits.shape[1] == 2 else logits[:, 0]
 
     def _read(
         self, pairs: Sequence[tuple[str, str]], counts: EncodingCounts | None = None
     ) -> list[tuple[list[int], list[int]]]:
-        """Return ids and types of each pair; the document is cut first, then the query."""
+        """Return ids and segment types of each pair. The document is truncated first."""
         tokenizer = self.model.tokenizer
         texts = list(dict.fromkeys(text for pair in pairs for text in pair))
         known = dict(zip(texts, tokenizer.encode_batch(texts, special_tokens=False), strict=True))
@@ -222,13 +222,13 @@ class _Ranking(RowwiseObjective):
 
 
 def _with_head(model: LanguageModel, seed: int) -> LanguageModel:
-    """Copy a model's body under the head for one score that its family has."""
+    """Copy a model's body and add its family's head for one score."""
     family = model.family
     found = [name for name, a in family.architectures.items() if a.tasks == ("sequence",)]
     if not found:
         raise ConfigError(
             f"{family.title} models have no class with a classification head",
-            hint="take a model of another family",
+            hint="choose a model of another family",
         )
     settings = dict(model.settings) | {
         "architectures": found[:1],
@@ -237,7 +237,7 @@ def _with_head(model: LanguageModel, seed: int) -> LanguageModel:
         "vocab_size": model.network.config.vocabulary,
     }
     if settings.get("pad_token_id") is None:
-        # transformers finds the last token of a padded text by it.
+        # transformers needs it to find the last token of a padded text.
         tokenizer = model.tokenizer
         spare = tokenizer.pad_id if tokenizer.pad_id is not None else tokenizer.eos_id
         settings["pad_token_id"] = spare

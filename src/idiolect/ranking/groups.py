@@ -1,12 +1,11 @@
-"""What a ranking model learns from: a query, some documents, and how well each of them answers it.
+"""Training data and losses of ranking models: queries with documents and relevance labels.
 
-Two losses, both of which take soft labels:
+Both losses take soft labels:
 
-- `pointwise`: how probable is it that the document answers the query? Binary cross-entropy; what
-  TwinBERT learns from its teacher with (Lu, Jiao & Zhang 2020, 2002.06275).
-- `listwise`: which of the documents answers it? Cross-entropy between the labels' shares and the
-  softmax of the scores (ListNet, Cao et al. 2007); what matters for an order is only who is above
-  whom.
+- `pointwise`: binary cross-entropy of each document. TwinBERT learns from its teacher with it (Lu,
+  Jiao & Zhang 2020, 2002.06275).
+- `listwise`: cross-entropy between the normalized labels and the softmax of the scores (ListNet,
+  Cao et al. 2007). It depends on score differences within a query only.
 """
 
 from __future__ import annotations
@@ -27,6 +26,7 @@ from idiolect.ranking.evaluation.metrics import Judgements, Run
 __all__ = [
     "QueryGroup",
     "RankingLoss",
+    "candidate_groups",
     "check_groups",
     "check_loss",
     "fingerprint_groups",
@@ -35,19 +35,19 @@ __all__ = [
 ]
 
 RankingLoss = Literal["pointwise", "listwise"]
-"""What is minimised."""
+"""Name of a ranking loss."""
 
 
 @dataclass(frozen=True)
 class QueryGroup:
-    """A query and the documents it is learnt with."""
+    """A query with documents and their labels."""
 
     query: str
-    """Its text."""
+    """The text of the query."""
     documents: tuple[str, ...]
     """The text of each document."""
     labels: tuple[float, ...]
-    """How well each answers it, from 0 to 1."""
+    """The relevance of each document, from 0 to 1."""
 
 
 def make_groups(
@@ -59,46 +59,75 @@ def make_groups(
     negatives: int = 7,
     seed: int = 0,
 ) -> list[QueryGroup]:
-    """Put each relevant document in a group with others that a search found for the same query.
-
-    What the search found and nobody called relevant is taken for irrelevant: hard negatives.
+    """Group each relevant document with hard negatives: candidates nobody judged relevant.
 
     Args:
         queries: The text of each query.
         documents: The text of each document.
-        judgements: Grades; labels are their share of the highest of the query.
-        run: What a search found, BM25 for example.
-        negatives: How many of the others; drawn anew for each relevant document.
-        seed: Decides which.
+        judgements: Grades. A label is a grade divided by the highest grade of its query.
+        run: Candidates, such as those of BM25.
+        negatives: Negatives in each group, drawn again for each relevant document.
+        seed: Random seed.
     """
-    draw = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     groups = []
     for query, grades in judgements.items():
         best = max(grades.values())
-        wrong = [doc for doc in run.get(query, ()) if grades.get(doc, 0) <= 0]
-        for right in (doc for doc, grade in grades.items() if grade > 0):
-            others = draw.permutation(len(wrong))[:negatives].tolist()
-            names = [right, *(wrong[place] for place in others)]
+        irrelevant = [doc for doc in run.get(query, ()) if grades.get(doc, 0) <= 0]
+        for relevant in (doc for doc, grade in grades.items() if grade > 0):
+            drawn = rng.permutation(len(irrelevant))[:negatives].tolist()
+            names = [relevant, *(irrelevant[index] for index in drawn)]
             groups.append(
                 QueryGroup(
                     queries[query],
                     tuple(documents[name] for name in names),
-                    (grades[right] / best, *(0.0 for _ in others)),
+                    (grades[relevant] / best, *(0.0 for _ in drawn)),
                 )
             )
     return groups
 
 
+def candidate_groups(
+    queries: Mapping[str, str],
+    documents: Mapping[str, str],
+    run: Run,
+    *,
+    negatives: int = 7,
+    seed: int = 0,
+) -> list[QueryGroup]:
+    """Group the best candidate of each query with random other candidates, without judgements.
+
+    All labels are 0: a teacher replaces them, see `TwoTower.distil`.
+
+    Args:
+        queries: The text of each query.
+        documents: The text of each document.
+        run: Candidates. Queries with fewer than two candidates are left out.
+        negatives: Other candidates in each group.
+        seed: Random seed.
+    """
+    rng = np.random.default_rng(seed)
+    groups = []
+    for query, found in run.items():
+        first, *others = sorted(found, key=lambda doc: (found[doc], doc), reverse=True) or [""]
+        drawn = rng.permutation(len(others))[:negatives].tolist()
+        names = [first, *(others[index] for index in drawn)]
+        if len(names) > 1:
+            texts = tuple(documents[name] for name in names)
+            groups.append(QueryGroup(queries[query], texts, (0.0,) * len(names)))
+    return groups
+
+
 def check_groups(groups: Iterable[QueryGroup]) -> list[QueryGroup]:
-    """Refuse groups that cannot be learnt from.
+    """Check training groups and return them as a list.
 
     Raises:
-        InputError: There are none; or one has no documents, not one label a document, or a label
-            that is no share.
+        InputError: There are no groups, or a group has no documents, a different number of labels
+            and documents, or a label outside 0 to 1.
     """
     checked = list(groups)
     if not checked:
-        raise InputError("no queries to learn from")
+        raise InputError("no queries to train on")
     for number, group in enumerate(checked):
         if not group.documents or len(group.documents) != len(group.labels):
             raise InputError(
@@ -110,17 +139,17 @@ def check_groups(groups: Iterable[QueryGroup]) -> list[QueryGroup]:
 
 
 def check_loss(loss: str) -> None:
-    """Refuse an unknown loss.
+    """Check the name of a loss.
 
     Raises:
-        ConfigError: It is none of `RankingLoss`.
+        ConfigError: The loss is unknown.
     """
     if loss not in get_args(RankingLoss):
         raise ConfigError(f"loss={loss!r}", hint="one of " + ", ".join(get_args(RankingLoss)))
 
 
 def fingerprint_groups(groups: Iterable[QueryGroup]) -> str:
-    """Hash everything that is learnt from: 32 hexadecimal digits."""
+    """Hash the groups: 32 hexadecimal digits."""
     digest = hashlib.blake2b(digest_size=16)
     for group in groups:
         digest.update(repr((group.query, group.documents, group.labels)).encode())
@@ -130,16 +159,16 @@ def fingerprint_groups(groups: Iterable[QueryGroup]) -> str:
 def ranking_loss(loss: RankingLoss, scores: Tensor, labels: Tensor, sizes: Sequence[int]) -> Tensor:
     """Return the loss summed over groups.
 
-    Shape: scores and labels (documents,), those of one group after those of another.
+    Shape: scores and labels (documents,), the groups one after another.
 
     Args:
-        loss: Which.
+        loss: Name of the loss.
         scores: Logits.
         labels: From 0 to 1.
-        sizes: How many documents each group has.
+        sizes: Number of documents of each group.
     """
-    own, wanted = torch.split(scores, list(sizes)), torch.split(labels, list(sizes))
-    return torch.stack([_LOSSES[loss](*group) for group in zip(own, wanted, strict=True)]).sum()
+    groups = zip(torch.split(scores, list(sizes)), torch.split(labels, list(sizes)), strict=True)
+    return torch.stack([_LOSSES[loss](*group) for group in groups]).sum()
 
 
 def _pointwise(scores: Tensor, labels: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
-"""`LambdaMART`: trees that learn an order from grades (Burges 2010), by LightGBM.
+"""`LambdaMART`: gradient-boosted trees trained for nDCG (Burges 2010), by LightGBM.
 
-Each tree is grown to exchange the pairs of documents that cost the most nDCG. It mixes what cannot
-be added up: scores of several searches, prices, dates.
+The trees combine features of different scales, such as the scores of several searches, prices and
+dates.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from idiolect.text.files import read_json, write_atomic
 
 __all__ = ["LambdaMART", "cross_validate"]
 
-_MOST = 10_000
-"""Candidates of one query; LightGBM takes no more."""
+_MAXIMUM_DOCUMENTS = 10_000
+"""LightGBM's limit on the documents of a query."""
 _TREES, _FOLDS = 300, 5
 _SETTINGS = {
     "objective": "lambdarank",
@@ -42,33 +42,33 @@ _SETTINGS = {
 
 
 class LambdaMART:
-    """A learnt order.
+    """A trained LambdaMART model.
 
     >>> model = LambdaMART.fit(features, judgements)            # doctest: +SKIP
     >>> better = model.rerank(features, run)                    # doctest: +SKIP
 
     Args:
         trees: The trees, a `lightgbm.Booster`.
-        names: The features they look at, in order.
+        names: The names of the features, in order.
     """
 
     def __init__(self, trees: Any, names: Sequence[str]) -> None:
         self._trees = trees
         self.names = tuple(names)
-        """The features it looks at."""
+        """The names of the features."""
 
     @classmethod
     def fit(
         cls, features: Features, judgements: Judgements, *, trees: int | None = None, seed: int = 0
     ) -> Self:
-        """Learn from the judged documents of some queries; the same input gives the same trees.
+        """Train on judged documents. Training is deterministic.
 
         Args:
-            features: Makes the features of a query's documents.
-            judgements: Grades; what one is worth in nDCG is 2^g - 1.
-            trees: How many to grow; by default as many as are best for a fifth of the queries when
-                the others are learnt from, 300 at most.
-            seed: Where chance begins.
+            features: The features of a query's documents.
+            judgements: Grades. The nDCG gain of a grade is 2^g - 1.
+            trees: Number of trees. Default: the best number, up to 300, for a fifth of the queries
+                after training on the others.
+            seed: Random seed.
 
         Raises:
             InputError: No query has documents of two grades, or one has too many documents.
@@ -77,10 +77,10 @@ class LambdaMART:
         known = {q: g for q, g in judgements.items() if len(set(g.values())) > 1}
         if not known:
             raise InputError(
-                "no query has documents of different grades", hint="an order is learnt from these"
+                "no query has documents of different grades", hint="training needs such queries"
             )
-        if long := [query for query, grades in known.items() if len(grades) > _MOST]:
-            raise InputError(f"query {long[0]!r} has more than {_MOST:,} documents")
+        if long := [query for query, grades in known.items() if len(grades) > _MAXIMUM_DOCUMENTS]:
+            raise InputError(f"query {long[0]!r} has more than {_MAXIMUM_DOCUMENTS:,} documents")
         lightgbm = _library()
         levels = sorted({max(0.0, g) for grades in known.values() for g in grades.values()})
         rows = {query: features.table(query, list(grades)) for query, grades in known.items()}
@@ -110,19 +110,20 @@ class LambdaMART:
     def rerank(
         self, features: Features, run: Run, *, depth: int = 100
     ) -> dict[str, dict[str, float]]:
-        """Order the first documents of each query; the others are dropped.
+        """Rerank the best documents of each query and drop the others.
 
         Args:
-            features: Those it has learnt with.
-            run: What a search returned.
-            depth: How many of each query's documents are looked at.
+            features: The same features as in training.
+            run: The candidates.
+            depth: How many documents of each query to rerank.
 
         Raises:
-            InputError: The features are others.
+            InputError: The features differ from those in training.
         """
         if features.names != self.names:
             raise InputError(
-                f"features {', '.join(features.names)}", hint=f"it knows {', '.join(self.names)}"
+                f"features {', '.join(features.names)}",
+                hint=f"the model was trained with {', '.join(self.names)}",
             )
         result = {}
         for query, found in run.items():
@@ -134,13 +135,13 @@ class LambdaMART:
 
     @property
     def importance(self) -> dict[str, float]:
-        """The share each feature has in what all splits gained, falling."""
+        """The share of each feature in the total gain of all splits, in descending order."""
         gains = self._trees.feature_importance("gain")
         shares = dict(zip(self.names, (gains / max(gains.sum(), 1e-12)).tolist(), strict=True))
         return dict(sorted(shares.items(), key=lambda item: -item[1]))
 
     def save(self, path: str | Path) -> None:
-        """Write it as JSON, the trees in LightGBM's text format; whole, or not at all."""
+        """Write JSON with the trees in LightGBM's text format. The write is atomic."""
         record = {"features": self.names, "trees": self._trees.model_to_string()}
         write_atomic(Path(path), json.dumps(record).encode())
 
@@ -159,10 +160,10 @@ class LambdaMART:
             fits = trees.num_feature() == len(record["features"])
         except (KeyError, TypeError, lightgbm.basic.LightGBMError) as error:
             raise CheckpointError(
-                f"{path} holds no trees: {error}", hint="save it again"
+                f"{path} has no valid trees: {error}", hint="save it again"
             ) from error
         if not fits:
-            raise CheckpointError(f"{path}: trees and features do not fit", hint="save it again")
+            raise CheckpointError(f"{path}: trees and features do not match", hint="save it again")
         return cls(trees, record["features"])
 
 
@@ -175,29 +176,31 @@ def cross_validate(
     trees: int | None = None,
     seed: int = 0,
 ) -> dict[str, dict[str, float]]:
-    """Order each query's documents by a model that has not seen that query.
+    """Rank the documents of each query by a model trained on other queries.
 
     Args:
-        features: Makes the features.
-        judgements: Grades, of at least as many queries as there are folds.
+        features: The features.
+        judgements: Grades of at least as many queries as folds.
         run: The candidates.
-        folds: Into how many parts the queries are divided.
+        folds: Number of folds.
         trees: As in `LambdaMART.fit`.
-        seed: Decides the parts, and as in `LambdaMART.fit`.
+        seed: Random seed of the folds and of `LambdaMART.fit`.
 
     Raises:
-        InputError: Fewer than two folds or fewer queries than folds; and as in `LambdaMART.fit`.
+        InputError: Fewer than two folds, fewer queries than folds, or as in `LambdaMART.fit`.
     """
     if not 2 <= folds <= len(judgements):
-        raise InputError(f"{folds} folds of {len(judgements)} queries", hint="from 2 up to those")
+        raise InputError(
+            f"{folds} folds of {len(judgements)} queries", hint="2 to as many as queries"
+        )
     names = np.random.default_rng(seed).permutation(sorted(judgements)).tolist()
     result: dict[str, dict[str, float]] = {}
     for fold in range(folds):
-        held = set(names[fold::folds])
-        seen: Mapping[str, Mapping[str, float]] = {
-            query: grades for query, grades in judgements.items() if query not in held
+        test = set(names[fold::folds])
+        train: Mapping[str, Mapping[str, float]] = {
+            query: grades for query, grades in judgements.items() if query not in test
         }
-        model = LambdaMART.fit(features, seen, trees=trees, seed=seed)
+        model = LambdaMART.fit(features, train, trees=trees, seed=seed)
         result |= model.rerank(features, {q: run[q] for q in names[fold::folds] if q in run})
     return result
 
@@ -205,7 +208,7 @@ def cross_validate(
 def _library() -> ModuleType:
     try:
         return import_module("lightgbm")
-    except (ImportError, OSError) as error:  # its shared library may lack the system's OpenMP
+    except (ImportError, OSError) as error:  # the OpenMP library may be missing
         raise MissingDependencyError(
             f"LightGBM cannot be loaded: {error}", hint="pip install 'idiolect[ranking]'"
         ) from error

@@ -1,4 +1,4 @@
-"""Putting candidates into a better order with a model that looks at each closely."""
+"""Rerank the candidates of a search with a slower, more precise model."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from rich.progress import track
 from idiolect.errors import InputError, VerificationError
 from idiolect.ranking.evaluation.metrics import Run
 
-__all__ = ["Scorer", "rerank"]
+__all__ = ["Scorer", "check_run", "rerank"]
 
 Scorer = Callable[[Sequence[tuple[str, str]]], NDArray[np.float32]]
-"""Scores pairs of a query and a document, given by their texts. Shape of the result: (pairs,)."""
+"""Scores pairs of a query text and a document text. Shape of the result: (pairs,)."""
 
 
 def rerank(
@@ -27,29 +27,23 @@ def rerank(
     depth: int = 100,
     progress: bool = False,
 ) -> dict[str, dict[str, float]]:
-    """Order the first documents of each query by a model's scores; the others are dropped.
+    """Rerank the best documents of each query by a model's scores and drop the others.
 
     Args:
-        run: What a search returned.
+        run: The candidates. Queries without text or candidates are left out of the result.
         queries: The text of each query.
         documents: The text of each document.
-        score: The model's, such as `CrossEncoder.score`.
-        depth: How many of each query's documents are looked at.
-        progress: Show how far it is.
+        score: The model's scoring function, such as `CrossEncoder.score`.
+        depth: How many documents of each query to rerank.
+        progress: Show a progress bar.
 
     Raises:
         InputError: The run names a query or document that has no text.
         VerificationError: A score is not finite.
     """
-    unknown = [query for query in run if query not in queries]
-    unknown += [doc for found in run.values() for doc in found if doc not in documents]
-    if unknown:
-        raise InputError(
-            f"{len(unknown)} ids of the run have no text: {', '.join(unknown[:3])}",
-            hint="give the queries and documents the run was made with",
-        )
+    check_run(run, queries, documents)
     result: dict[str, dict[str, float]] = {}
-    shown = track(run, "ranking", console=Console(stderr=True), disable=not progress)
+    shown = track(run, "reranking", console=Console(stderr=True), disable=not progress)
     for query in shown:
         found = run[query]
         names = sorted(found, key=lambda doc: (found[doc], doc), reverse=True)[:depth]
@@ -64,3 +58,18 @@ def rerank(
             )
         result[query] = dict(zip(names, scores.tolist(), strict=True))
     return result
+
+
+def check_run(run: Run, queries: Mapping[str, str], documents: Mapping[str, str]) -> None:
+    """Check that all queries and documents of a run have text.
+
+    Raises:
+        InputError: The run names a query or document that has no text.
+    """
+    unknown = [query for query in run if query not in queries]
+    unknown += [doc for found in run.values() for doc in found if doc not in documents]
+    if unknown:
+        raise InputError(
+            f"{len(unknown)} ids of the run have no text: {', '.join(unknown[:3])}",
+            hint="give the queries and documents the run was made with",
+        )

@@ -1,4 +1,4 @@
-"""Two texts in one row: what a cross-encoder's network reads."""
+"""Input of a cross-encoder: two texts in one sequence."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["PairTemplate", "TextPairBatch"]
 
 @dataclass(frozen=True)
 class PairTemplate:
-    """What stands before, between and after two texts that are read together."""
+    """The special tokens before, between and after two texts."""
 
     before: tuple[int, ...]
     """Ids before the first text."""
@@ -30,7 +30,7 @@ class PairTemplate:
 
     @classmethod
     def of(cls, tokenizer: Tokenizer) -> PairTemplate:
-        """Read the tokenizer's own template; a line break parts the texts where it has nothing."""
+        """Take the tokenizer's pair template. Without a separator, a line break is used."""
         a, b = (tokenizer.encode(text, special_tokens=False) for text in ("a", "b"))
         pair = tokenizer.engine.encode("a", "b")
         first = _find(pair.ids, a, 0)
@@ -51,11 +51,11 @@ class PairTemplate:
 
     @property
     def size(self) -> int:
-        """How many tokens it adds."""
+        """Number of added tokens."""
         return len(self.before) + len(self.between) + len(self.after)
 
     def join(self, first: Sequence[int], second: Sequence[int]) -> tuple[list[int], list[int]]:
-        """Return ids and types of two texts read together."""
+        """Return ids and segment types of two joined texts."""
         parts = (self.before, first, self.between, second, self.after)
         ids = [id_ for part in parts for id_ in part]
         types = [kind for kind, part in zip(self.segments, parts, strict=True) for _ in part]
@@ -64,7 +64,7 @@ class PairTemplate:
 
 @dataclass(frozen=True)
 class TextPairBatch:
-    """Pairs as a network reads them."""
+    """A padded batch of text pairs."""
 
     ids: Tensor
     """(pairs, longest), int64."""
@@ -75,7 +75,7 @@ class TextPairBatch:
     labels: Tensor
     """(pairs,)."""
     sizes: tuple[int, ...]
-    """How many pairs each group has."""
+    """Number of pairs of each group."""
 
     @classmethod
     def of(
@@ -85,7 +85,7 @@ class TextPairBatch:
         labels: Sequence[float] = (),
         sizes: Sequence[int] = (),
     ) -> Self:
-        """Lay rows of ids and types out."""
+        """Pad rows of ids and segment types."""
         shape = (len(rows), max(len(ids) for ids, _ in rows))
         grids = np.full(shape, pad_id), np.zeros(shape, np.int64), np.zeros(shape, np.int64)
         for row, (own, kinds) in enumerate(rows):
@@ -105,7 +105,7 @@ class TextPairBatch:
 
     @property
     def tokens(self) -> int:
-        """How many real tokens there are."""
+        """Number of tokens without padding."""
         return int(self.mask.sum())
 
     def part(self, rows: slice) -> Self:
@@ -124,6 +124,6 @@ class TextPairBatch:
 
 
 def _find(ids: Sequence[int], part: Sequence[int], start: int) -> int:
-    """Return where a part stands. ([2, 7, 3], [7], 0) → 1."""
+    """Return the position of a sublist. ([2, 7, 3], [7], 0) → 1."""
     places = range(start, len(ids) - len(part) + 1)
     return next((i for i in places if list(ids[i : i + len(part)]) == list(part)), start)

@@ -1,7 +1,6 @@
-"""What TwinBERT puts on top of its towers: weighted pooling, and two ways to cross two vectors.
+"""The head of TwinBERT: weighted pooling and a crossing layer (Lu, Jiao & Zhang 2020, 2002.06275).
 
-Lu, Jiao & Zhang 2020, 2002.06275. The weights of the pooling begin equal, so that it begins as the
-mean.
+Pooling weights start equal, so pooling starts as the mean.
 """
 
 from __future__ import annotations
@@ -15,15 +14,15 @@ from torch import Tensor, nn
 __all__ = ["Crossing", "TowerHead"]
 
 Crossing = Literal["cosine", "residual"]
-"""How two vectors become a score: by their cosine, scaled and shifted; or the larger of both in
-each dimension, through a residual layer and a logistic regression."""
+"""How two vectors give a score: scaled and shifted cosine; or their element-wise maximum, followed
+by a residual layer and a logistic regression."""
 
 _SCALE = 20.0
-"""What a cosine is multiplied with at first: 1/0.05, as in contrastive training."""
+"""Initial scale of the cosine: 1/0.05, as in contrastive training."""
 
 
 class TowerHead(nn.Module):
-    """Weighted pooling for both towers, and the crossing."""
+    """Weighted pooling for both towers, and the crossing layer."""
 
     def __init__(self, width: int, crossing: Crossing) -> None:
         super().__init__()
@@ -36,7 +35,7 @@ class TowerHead(nn.Module):
             nn.init.zeros_(parameter)
 
     def pool(self, hidden: Tensor, mask: Tensor, kind: str) -> Tensor:
-        """Average hidden states by learnt weights; zeros where the mask shows nothing.
+        """Average hidden states by learned weights. Fully masked texts give zeros.
 
         Shape: (texts, length, width) and (texts, length) to (texts, width).
         """

@@ -1,4 +1,4 @@
-"""`TwoTower`: query and document are read apart, so documents can be read beforehand.
+"""`TwoTower`: query and document are encoded separately, so documents can be encoded in advance.
 
 TwinBERT (Lu, Jiao & Zhang 2020, 2002.06275), with towers of any encoder:
 
@@ -6,12 +6,12 @@ TwinBERT (Lu, Jiao & Zhang 2020, 2002.06275), with towers of any encoder:
                                            ├─► crossing ──► score
     document ► tower ──► weighted pooling ─┘
 
-- Weighted pooling: a learnt weight for each token, from its hidden state. It begins as the mean, so
-  that towers of a tuned encoder begin as that encoder.
-- Crossing `cosine`: the cosine, scaled and shifted. Vectors have length one, and any index of
-  nearest neighbours finds what the towers would. Crossing `residual`: the larger of both vectors in
-  each dimension goes through a residual layer and a logistic regression; it orders candidates only.
-- A cross-encoder teaches it: `distil` gives the documents of a query the teacher's own soft labels.
+- Weighted pooling: a learned weight for each token, from its hidden state. It starts as the mean,
+  so towers of a tuned encoder start with its vectors.
+- Crossing `cosine`: the cosine, scaled and shifted. Vectors have length one, so any
+  nearest-neighbour index can search them. Crossing `residual`: the element-wise maximum of both
+  vectors goes through a residual layer and a logistic regression. It can only rerank candidates.
+- `distil` trains it on the soft labels of a teacher, such as a cross-encoder.
 """
 
 from __future__ import annotations
@@ -49,19 +49,19 @@ _TOKENS_PER_BATCH = 4096
 
 
 class TwoTower:
-    """Two encoders and what makes a score of their vectors.
+    """Two encoders and a layer that scores their vectors.
 
     >>> student = TwoTower(Encoder.load("path/to/encoder"))             # doctest: +SKIP
     >>> student.distil(teacher.score, groups, out="runs/student")       # doctest: +SKIP
     >>> vectors = student.encode(documents, kind="document")            # doctest: +SKIP
 
     Args:
-        encoder: Both towers, or that of the queries. Its pooling and projection are not used.
-        documents: The tower of the documents, where it is to have weights of its own.
-        crossing: How vectors become a score.
+        encoder: Both towers, or the query tower. Its pooling and projection are not used.
+        documents: The document tower, if it has separate weights.
+        crossing: How two vectors give a score.
 
     Raises:
-        ConfigError: An unknown crossing, or towers of different width.
+        ConfigError: The crossing is unknown, or the towers differ in width.
     """
 
     def __init__(
@@ -81,14 +81,14 @@ class TwoTower:
                 hint="both must have the same",
             )
         self.towers = {"query": encoder, "document": documents or encoder}
-        """The encoder of each kind of text."""
+        """The encoder of queries and of documents."""
         self.crossing: Crossing = crossing
         self.head = TowerHead(encoder.dimensions, crossing).to(encoder.model.network.device)
-        """What is learnt beside the towers."""
+        """Pooling and crossing layers."""
 
     @property
     def shared(self) -> bool:
-        """Whether both towers are one."""
+        """Whether both towers share their weights."""
         return self.towers["query"] is self.towers["document"]
 
     @property
@@ -98,7 +98,7 @@ class TwoTower:
 
     @property
     def fingerprint(self) -> str:
-        """A hash of all that determines scores."""
+        """A hash of everything that determines scores."""
         towers = "-".join(tower.fingerprint for tower in self.towers.values())
         return f"{self.crossing}-{towers}-{fingerprint(self.head.state_dict())}"
 
@@ -107,7 +107,7 @@ class TwoTower:
         """Load what `save` wrote.
 
         Raises:
-            CheckpointError: Files are missing or damaged, or are not of one model.
+            CheckpointError: Files are missing, damaged or of different models.
         """
         directory = Path(directory)
         record = read_json(directory / "two_tower.json")
@@ -123,14 +123,14 @@ class TwoTower:
             raise CheckpointError(f"{path} is damaged: {reason}", hint="save it again") from error
         if model.fingerprint != record.get("fingerprint"):
             raise CheckpointError(
-                f"the files in {directory} are not of one model", hint="save it again"
+                f"the files in {directory} are of different models", hint="save it again"
             )
         return model
 
     def save(self, directory: str | Path) -> None:
-        """Write the towers as encoders, and what is between them.
+        """Write both towers as encoders, and the head.
 
-        What is half-written is refused by `load`: the record that names the parts comes last.
+        The record is written last, so `load` rejects an incomplete directory.
 
         Raises:
             InputError: The directory cannot be written to.
@@ -155,15 +155,15 @@ class TwoTower:
         kind: Literal["query", "document"],
         counts: EncodingCounts | None = None,
     ) -> NDArray[np.float32]:
-        """Make a vector of each text; zeros of an empty one.
+        """Encode texts. An empty text gives zeros.
 
         Args:
             texts: The texts.
-            kind: Whose tower reads them.
-            counts: Added to.
+            kind: Which tower to use.
+            counts: Updated with the numbers of read and truncated texts.
 
         Returns:
-            Of length one with a cosine crossing. Shape: (texts, dimensions), in their order.
+            Vectors, of length one if the crossing is cosine. Shape: (texts, dimensions).
         """
         tower = self.towers[kind]
         rows = tower.reader.read(texts, kind, EncodingCounts() if counts is None else counts)
@@ -185,7 +185,7 @@ class TwoTower:
             return scores
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
-        """Score pairs of a query and a document, each text read once. Shape: (pairs,); logits."""
+        """Score pairs of query and document; encodes each text once. Shape: (pairs,); logits."""
         places: dict[str, list[int]] = {}
         vectors: dict[str, NDArray[np.float32]] = {}
         for column, kind in enumerate(get_args(Literal["query", "document"])):
@@ -276,17 +276,17 @@ class TwoTower:
 def soft_labels(
     teacher: Scorer, groups: Iterable[QueryGroup], *, loss: RankingLoss, temperature: float = 1.0
 ) -> list[QueryGroup]:
-    """Give the documents of each query a teacher's labels.
+    """Label the documents of each query by a teacher.
 
     Args:
         teacher: Scores pairs with logits.
         groups: Queries with documents.
-        loss: What they are for: `pointwise`, the teacher's probability that the document answers;
-            `listwise`, its distribution over the documents of the query.
-        temperature: Logits are divided by it; above 1, labels are softer (Hinton et al. 2015).
+        loss: `pointwise`: labels are probabilities of relevance. `listwise`: labels are a
+            distribution over the documents of the query.
+        temperature: Divides the logits; above 1, labels are softer (Hinton et al. 2015).
 
     Raises:
-        ConfigError: An unknown loss, or a temperature that is not positive.
+        ConfigError: The loss is unknown, or the temperature is not positive.
     """
     check_loss(loss)
     if not temperature > 0:
@@ -302,7 +302,7 @@ def soft_labels(
 
 @dataclass(frozen=True)
 class _Batch:
-    """Groups as the towers read them."""
+    """A batch of tokenized groups."""
 
     queries: list[list[int]]
     documents: list[list[int]]

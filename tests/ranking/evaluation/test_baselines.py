@@ -67,7 +67,7 @@ def test_dense_is_exact(monkeypatch: pytest.MonkeyPatch) -> None:
     best = [f"d{i}" for i in np.argsort(-likeness)[:5]]
     assert list(found["q"]) == best
     assert found["q"][best[0]] == pytest.approx(float(likeness.max()), abs=1e-6)
-    monkeypatch.setattr("idiolect.ranking.evaluation.baselines._AT_ONCE", 20)
+    monkeypatch.setattr("idiolect.ranking.evaluation.baselines._SCORES_PER_BLOCK", 20)
     parted = dense.search(queries, k=5)
     for query, scores in found.items():
         assert parted[query] == pytest.approx(scores, abs=1e-6)

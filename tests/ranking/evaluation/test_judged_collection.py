@@ -1,4 +1,4 @@
-"""The three layouts, read alike; ids that do not fit are told; damage is one line."""
+"""The three layouts, read alike; mismatched ids and damaged files are reported."""
 
 from __future__ import annotations
 
@@ -90,30 +90,32 @@ def test_run_there_and_back(tmp_path: Path) -> None:
     assert not (tmp_path / "other.txt").exists()
 
 
-def test_unknown_ids_are_told() -> None:
+def test_unknown_ids_are_reported() -> None:
     judged = {"1": {"d1": 1.0, "gone": 1.0}, "3": {"d1": 1.0}, "4": {"lost": 1.0}}
     queries = {**QUERIES, "4": "fourth"}
     found = JudgedCollection.join(DOCUMENTS, queries, judged)
     assert found.judgements == {"1": {"d1": 1.0}}
     assert found.queries == {"1": "who is first"}
-    assert any("1 queries are judged and have no text: '3'" in note for note in found.notes)
-    assert any("2 judgements are of documents" in note and "'gone'" in note for note in found.notes)
+    assert any("1 judged queries have no text: '3'" in note for note in found.notes)
+    assert any(
+        "2 judgements name missing documents" in note and "'gone'" in note for note in found.notes
+    )
 
 
-def test_empty_query_is_told() -> None:
+def test_empty_query_is_reported() -> None:
     found = JudgedCollection.join(DOCUMENTS, {"1": "  "}, {"1": {"d1": 1.0}})
     assert found.notes == ("1 queries are empty: '1'",)
 
 
 def test_nothing_fits() -> None:
-    with pytest.raises(InputError, match=r"no judgement names .* 1 judgements are of documents"):
+    with pytest.raises(InputError, match=r"no judgement names .* 1 judgements name missing"):
         JudgedCollection.join(DOCUMENTS, QUERIES, {"1": {"x": 1.0}})
 
 
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("q.txt", "1 0 d1\n", "line 1: 3 columns and not 4"),
+        ("q.txt", "1 0 d1\n", "line 1: 3 columns instead of 4"),
         ("q.txt", "1 0 d1 much\n", "'much' is not a number"),
         ("q.txt", "1 0 d1 1\n1 0 d1 2\n", "line 2: document 'd1' has 2 for query '1', and 1"),
         ("q.txt", "", "is empty"),

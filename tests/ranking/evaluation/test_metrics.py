@@ -1,4 +1,4 @@
-"""The measures by hand, against `ranx`, and what becomes of queries and documents nobody judged."""
+"""Metrics by hand and against `ranx`; unjudged queries and documents."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from idiolect.errors import InputError
-from idiolect.ranking.evaluation.metrics import DEFAULT_MEASURES, evaluate
+from idiolect.ranking.evaluation.metrics import DEFAULT_METRICS, evaluate
 
 JUDGEMENTS = {"q": {"a": 3, "b": 0, "c": 1, "d": 2}}
 RUN = {"q": {"b": 5.0, "a": 4.0, "x": 3.0, "c": 2.0}}
 
 
 def _one(measure: str, **options: object) -> float:
-    return evaluate(JUDGEMENTS, RUN, measures=[measure], **options).means[measure]  # type: ignore[arg-type]
+    return evaluate(JUDGEMENTS, RUN, metrics=[measure], **options).means[measure]  # type: ignore[arg-type]
 
 
 def _dcg(gains: list[float]) -> float:
@@ -57,7 +57,7 @@ def test_fractional_grades() -> None:
     """Means over judges are grades too; their gains are not rounded to whole numbers."""
     judged = {"q": {"a": 0.5, "b": 2.25}}
     for gains, worth in (("linear", lambda g: g), ("exponential", lambda g: 2**g - 1)):
-        value = evaluate(judged, {"q": {"a": 2, "b": 1}}, measures=["ndcg@5"], gains=gains)
+        value = evaluate(judged, {"q": {"a": 2, "b": 1}}, metrics=["ndcg@5"], gains=gains)
         expected = _dcg([worth(0.5), worth(2.25)]) / _dcg([worth(2.25), worth(0.5)])
         assert value.means["ndcg@5"] == pytest.approx(expected, abs=1e-3)
 
@@ -76,8 +76,8 @@ def test_condensed_lists() -> None:
 
 def test_ties_do_not_depend_on_the_order_of_answers() -> None:
     judged = {"q": {"a": 1}}
-    one = evaluate(judged, {"q": {"a": 1.0, "b": 1.0}}, measures=["mrr"]).means
-    other = evaluate(judged, {"q": {"b": 1.0, "a": 1.0}}, measures=["mrr"]).means
+    one = evaluate(judged, {"q": {"a": 1.0, "b": 1.0}}, metrics=["mrr"]).means
+    other = evaluate(judged, {"q": {"b": 1.0, "a": 1.0}}, metrics=["mrr"]).means
     assert one == other == {"mrr": 0.5}
 
 
@@ -107,9 +107,9 @@ def test_numbers_that_are_none(score: float) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"measures": ["bleu@4"]}, "unknown measure 'bleu@4'"),
-        ({"measures": ["ndcg@0"]}, "unknown measure"),
-        ({"measures": ["recall"]}, "recall needs a cut-off"),
+        ({"metrics": ["bleu@4"]}, "unknown metric 'bleu@4'"),
+        ({"metrics": ["ndcg@0"]}, "unknown metric"),
+        ({"metrics": ["recall"]}, "recall needs a cut-off"),
         ({"gains": "cubic"}, "linear, exponential"),
         ({"relevant": 0}, "not relevant"),
         ({"relevant": 4}, "none of 1 queries"),
@@ -150,14 +150,14 @@ def test_agrees_with_ranx(seed: int) -> None:
     theirs = ranx.evaluate(
         qrels, ranx.Run(run), [*names.values(), "ndcg_burges@10"], return_mean=False
     )
-    ours = evaluate(judged, run, measures=[*names])
+    ours = evaluate(judged, run, metrics=[*names])
     order = sorted(judged)
     for name, other in names.items():
         values = [ours.per_query[name][q] for q in order]
         np.testing.assert_allclose(values, theirs[other], atol=1e-9, err_msg=name)
-    burges = evaluate(judged, run, measures=["ndcg@10"], gains="exponential").per_query["ndcg@10"]
+    burges = evaluate(judged, run, metrics=["ndcg@10"], gains="exponential").per_query["ndcg@10"]
     np.testing.assert_allclose([burges[q] for q in order], theirs["ndcg_burges@10"], atol=1e-9)
 
 
 def test_defaults_are_known() -> None:
-    assert set(evaluate(JUDGEMENTS, RUN).means) == set(DEFAULT_MEASURES)
+    assert set(evaluate(JUDGEMENTS, RUN).means) == set(DEFAULT_METRICS)

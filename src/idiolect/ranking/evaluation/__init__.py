@@ -1,1 +1,1 @@
-"""Measure rankings: metrics, significance tests, judged collections, baselines."""
+"""Evaluate rankings: metrics, paired tests, test collections and baselines."""

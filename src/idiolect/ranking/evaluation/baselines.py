@@ -1,7 +1,7 @@
-"""What a better ranking is compared with: BM25, and exact search over an encoder's vectors.
+"""Baselines: BM25, and exact search over embeddings.
 
-Both answer with the k best documents of a collection that fits into memory. They make no index on
-disk and take no short cuts, so that a difference between two systems is none between two indexes.
+Both keep the collection in memory and search it exactly, so differences between systems are never
+differences between approximate indexes.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from idiolect.ranking.evaluation.metrics import Run
 __all__ = ["BM25", "Dense"]
 
 _WORD = r"[^\W_]+"
-"""Single digits and letters count: "12 V" is no "24 V"."""
-_AT_ONCE = 16_000_000
-"""Scores held at once."""
+"""Single digits and letters are words, to tell "12 V" from "24 V"."""
+_SCORES_PER_BLOCK = 16_000_000
+"""Scores held in memory at once."""
 
 
 class BM25:
-    """BM25 as BEIR's baseline has it: k1 = 0.9, b = 0.4, English stop words and stems.
+    """BM25 with the settings of BEIR: k1 = 0.9, b = 0.4, English stop words and stemming.
 
-    Robertson & Zaragoza 2009, "The probabilistic relevance framework"; scores by `bm25s` (Lù 2024,
-    2407.03618) in Lucene's variant, stems by Snowball's English stemmer.
+    Robertson & Zaragoza 2009, "The probabilistic relevance framework"; scored by `bm25s` (Lù 2024,
+    2407.03618) with the Lucene formula, stemmed by the English Snowball stemmer.
 
     >>> bm25 = BM25({"a": "Printers and toner", "b": "Laptops"})
     >>> list(bm25.search({"q": "a printer"}, k=10)["q"])
@@ -40,12 +40,12 @@ class BM25:
         documents: The text of each document.
 
     Raises:
-        InputError: There are no documents, or no words in them.
+        InputError: There are no documents, or they contain no words.
     """
 
     def __init__(self, documents: Mapping[str, str]) -> None:
         self.ids = list(documents)
-        self._place = {name: place for place, name in enumerate(self.ids)}
+        self._positions = {name: position for position, name in enumerate(self.ids)}
         self._stem = Stemmer.Stemmer("english")
         tokens = self._tokens(list(documents.values()))
         if not any(tokens):
@@ -54,17 +54,17 @@ class BM25:
         self._index.index(tokens, show_progress=False)
 
     def search(self, queries: Mapping[str, str], k: int = 100) -> Run:
-        """Return the k best documents of each query, without those that share no word with it."""
+        """Return the k best documents of each query; only those that share a word with it."""
         run: dict[str, dict[str, float]] = {}
         for query, text in queries.items():
             scores = self._all(text)
             best = _largest(scores, k, above=0.0)
-            run[query] = {self.ids[place]: float(scores[place]) for place in best}
+            run[query] = {self.ids[index]: float(scores[index]) for index in best}
         return run
 
     def score(self, query: str, documents: Sequence[str]) -> NDArray[np.float32]:
-        """Score some of the documents, given by their ids. Shape: (documents,)."""
-        return self._all(query)[[self._place[name] for name in documents]]
+        """Score documents, given by id. Shape: (documents,)."""
+        return self._all(query)[[self._positions[name] for name in documents]]
 
     def _all(self, query: str) -> NDArray[np.float32]:
         words = [word for word in self._tokens([query])[0] if word in self._index.vocab_dict]
@@ -86,13 +86,13 @@ class BM25:
 
 
 class Dense:
-    """Exact search over vectors.
+    """Exact search over embeddings.
 
     Args:
-        encoder: Makes them.
-        documents: The text of each document; encoded at once.
-        progress: Show how far that is.
-        counts: Added to by everything that is encoded; without it, texts that are cut or empty are
+        encoder: The encoder.
+        documents: The text of each document. They are encoded on construction.
+        progress: Show the progress of encoding.
+        counts: Added to by all encoded texts; without it, truncated and empty texts are
             logged as a warning.
     """
 
@@ -107,57 +107,59 @@ class Dense:
         self.encoder = encoder
         self._counts = counts
         self.ids = list(documents)
-        self._place = {name: place for place, name in enumerate(self.ids)}
+        self._positions = {name: position for position, name in enumerate(self.ids)}
         self.vectors = encoder.encode(
             list(documents.values()), kind="document", progress=progress, counts=counts
         )
-        """One row a document. Shape: (documents, dimensions)."""
-        self._asked: tuple[str, NDArray[np.float32]] | None = None
+        """Embeddings. Shape: (documents, dimensions)."""
+        self._last_query: tuple[str, NDArray[np.float32]] | None = None
 
     def search(
         self, queries: Mapping[str, str], k: int = 100, *, dimensions: int | None = None
     ) -> Run:
-        """Return the k nearest documents of each query; none for a query without text.
+        """Return the k nearest documents of each query. Queries without text are left out.
 
         Args:
             queries: The text of each query.
-            k: How many documents.
-            dimensions: Use only so many of the first dimensions (Matryoshka), normalised again.
+            k: Number of documents.
+            dimensions: Truncate embeddings to this size and normalize again (Matryoshka).
         """
-        asked = {query: text for query, text in queries.items() if text.strip()}
-        if not asked:
+        answerable = {query: text for query, text in queries.items() if text.strip()}
+        if not answerable:
             return {}
-        found = self.encoder.encode(list(asked.values()), kind="query", counts=self._counts)
-        wanted, stored = self._cut(found, dimensions), self._cut(self.vectors, dimensions)
+        found = self.encoder.encode(list(answerable.values()), kind="query", counts=self._counts)
+        wanted, stored = self._truncate(found, dimensions), self._truncate(self.vectors, dimensions)
         run: dict[str, dict[str, float]] = {}
-        names = list(asked)
-        step = max(1, _AT_ONCE // len(self.ids))
+        names = list(answerable)
+        step = max(1, _SCORES_PER_BLOCK // len(self.ids))
         for start in range(0, len(names), step):
             scores = wanted[start : start + step] @ stored.T
             for name, row in zip(names[start : start + step], scores, strict=True):
                 best = _largest(row, k)
-                run[name] = {self.ids[place]: float(row[place]) for place in best}
+                run[name] = {self.ids[index]: float(row[index]) for index in best}
         return run
 
     def score(
         self, query: str, documents: Sequence[str], *, dimensions: int | None = None
     ) -> NDArray[np.float32]:
-        """Score some of the documents, given by their ids. Shape: (documents,).
+        """Score documents, given by id. Shape: (documents,).
 
         Args:
-            query: Its text. The vector of the last one is kept.
-            documents: Ids.
+            query: The query text. The embedding of the last query is cached.
+            documents: The document ids.
             dimensions: As in `search`.
         """
-        if self._asked is None or self._asked[0] != query:
+        if self._last_query is None or self._last_query[0] != query:
             vector = self.encoder.encode([query], kind="query", counts=self._counts)
-            self._asked = query, vector
-        stored = self.vectors[[self._place[name] for name in documents]]
-        wanted = self._cut(self._asked[1], dimensions)[0]
-        found: NDArray[np.float32] = self._cut(stored, dimensions) @ wanted
+            self._last_query = query, vector
+        stored = self.vectors[[self._positions[name] for name in documents]]
+        wanted = self._truncate(self._last_query[1], dimensions)[0]
+        found: NDArray[np.float32] = self._truncate(stored, dimensions) @ wanted
         return found
 
-    def _cut(self, vectors: NDArray[np.float32], dimensions: int | None) -> NDArray[np.float32]:
+    def _truncate(
+        self, vectors: NDArray[np.float32], dimensions: int | None
+    ) -> NDArray[np.float32]:
         if dimensions is None or dimensions >= vectors.shape[1]:
             return vectors
         short = vectors[:, :dimensions]
@@ -169,7 +171,7 @@ class Dense:
 
 
 def _largest(scores: NDArray[np.float32], k: int, *, above: float = -np.inf) -> NDArray[np.int64]:
-    """Return the places of the k largest scores, falling."""
-    places = np.argpartition(-scores, k)[:k] if k < len(scores) else np.arange(len(scores))
-    places = places[np.argsort(-scores[places], kind="stable")]
-    return places[scores[places] > above]
+    """Return the indices of the k largest scores, in descending order."""
+    best = np.argpartition(-scores, k)[:k] if k < len(scores) else np.arange(len(scores))
+    best = best[np.argsort(-scores[best], kind="stable")]
+    return best[scores[best] > above]

@@ -1,13 +1,13 @@
-"""Test collections on disk: documents, queries, and which of them belong together.
+"""Read test collections: documents, queries and relevance judgements (qrels).
 
-Three layouts are read, each file also gzipped, and may be mixed:
+Three layouts are supported. They may be mixed, and each file may be gzipped:
 
     BEIR   corpus.jsonl (_id, title, text)   queries.jsonl (_id, text)   qrels/test.tsv
     TREC   <doc> and <top> elements          qrels: query 0 document grade
            runs: query Q0 document rank score name
     tables .csv, .tsv or .parquet with a header, such as query,docid,rating
 
-Ids that one file names and another does not have are reported, never passed over in silence.
+Ids that one file names and another lacks are reported.
 """
 
 from __future__ import annotations
@@ -43,29 +43,29 @@ _BODY = re.compile(r"<(title|head|headline|text)>(.*?)</\1>", re.IGNORECASE | re
 
 @dataclass(frozen=True)
 class JudgedCollection:
-    """Documents, queries and judgements that fit together."""
+    """Documents, queries and judgements with consistent ids."""
 
     documents: Mapping[str, str]
     """The text of each document."""
     queries: Mapping[str, str]
-    """The text of each query that somebody judged documents for."""
+    """The text of each query with judgements."""
     judgements: Judgements
-    """The grades, of documents and queries that are there."""
+    """The grade of each judged document, by query."""
     notes: tuple[str, ...] = ()
-    """What was left out, and how much of it, for people."""
+    """Messages about what was left out."""
 
     @classmethod
     def load(cls, folder: str | Path, *, split: str = "test") -> JudgedCollection:
-        """Read a folder in the layout of BEIR (Thakur et al. 2021, 2104.08663).
+        """Read a folder in the BEIR layout (Thakur et al. 2021, 2104.08663).
 
         Raises:
-            InputError: A file is missing or damaged, or its ids do not fit the others'.
+            InputError: A file is missing or damaged, or no ids match.
         """
         folder = Path(folder)
         return cls.join(
-            read_documents(_there(folder / "corpus.jsonl")),
-            read_queries(_there(folder / "queries.jsonl")),
-            read_judgements(_there(folder / "qrels" / f"{split}.tsv")),
+            read_documents(_existing(folder / "corpus.jsonl")),
+            read_queries(_existing(folder / "queries.jsonl")),
+            read_judgements(_existing(folder / "qrels" / f"{split}.tsv")),
         )
 
     @classmethod
@@ -75,11 +75,11 @@ class JudgedCollection:
         queries: Mapping[str, str] | None,
         judgements: Judgements,
     ) -> JudgedCollection:
-        """Put the parts together, without judgements of documents and queries that are not there.
+        """Combine the parts and drop judgements of missing documents and queries.
 
         Args:
             documents: Text by id.
-            queries: Text by id; `None` where the judgements name queries by their text.
+            queries: Text by id; `None` if the judgements hold the text of each query.
             judgements: Grades by ids.
 
         Raises:
@@ -87,21 +87,22 @@ class JudgedCollection:
         """
         if queries is None:
             queries = {query: query for query in judgements}
-        lost_queries = [query for query in judgements if query not in queries]
-        kept, lost = {}, []
+        missing_queries = [query for query in judgements if query not in queries]
+        kept: dict[str, dict[str, float]] = {}
+        missing = []
         for query in judgements.keys() & queries.keys():
             grades = judgements[query]
-            lost += [doc for doc in grades if doc not in documents]
+            missing += [doc for doc in grades if doc not in documents]
             kept[query] = {doc: grade for doc, grade in grades.items() if doc in documents}
         kept = {query: kept[query] for query in judgements if kept.get(query)}
         notes = (
-            *_note(lost_queries, "queries are judged and have no text"),
-            *_note(lost, "judgements are of documents that are not there"),
+            *_note(missing_queries, "judged queries have no text"),
+            *_note(missing, "judgements name missing documents"),
             *_note([q for q in kept if not queries[q].strip()], "queries are empty"),
         )
         if not kept:
             raise InputError(
-                "no judgement names a query and a document that are there: " + "; ".join(notes),
+                "no judgement names an existing query and document: " + "; ".join(notes),
                 hint="do the files belong together?",
             )
         return cls(documents, {query: queries[query] for query in kept}, kept, notes)
@@ -119,7 +120,7 @@ def read_documents(path: str | Path) -> dict[str, str]:
 
 
 def read_queries(path: str | Path) -> dict[str, str]:
-    """Read queries: the text of each; of TREC topics, the title.
+    """Read queries: their text, or the title of TREC topics.
 
     Raises:
         InputError: The file is missing or damaged, or a record has no id or no text.
@@ -128,17 +129,17 @@ def read_queries(path: str | Path) -> dict[str, str]:
 
 
 def read_judgements(path: str | Path) -> dict[str, dict[str, float]]:
-    """Read the grades of judged documents, by query.
+    """Read relevance judgements: the grade of each document, by query.
 
     Raises:
-        InputError: The file is missing or damaged, a grade is no number, or a document is graded
-            twice for a query, and differently.
+        InputError: The file is missing or damaged, a grade is not a number, or a document has two
+            different grades for a query.
     """
     return _numbers(Path(path), columns=4, value=3)
 
 
 def read_run(path: str | Path) -> dict[str, dict[str, float]]:
-    """Read what a system returned: the score of each document, by query.
+    """Read a run: the score of each returned document, by query.
 
     Raises:
         InputError: As for `read_judgements`.
@@ -147,10 +148,10 @@ def read_run(path: str | Path) -> dict[str, dict[str, float]]:
 
 
 def write_run(path: str | Path, run: Run, *, name: str = "idiolect") -> None:
-    """Write a run in TREC's format, best documents first; whole, or not at all.
+    """Write a run in TREC format, best documents first. The write is atomic.
 
     Raises:
-        InputError: An id has white space in it, which the format has no way to write.
+        InputError: An id contains white space, which separates the columns of the format.
     """
     lines = []
     for query, scores in run.items():
@@ -158,7 +159,7 @@ def write_run(path: str | Path, run: Run, *, name: str = "idiolect") -> None:
             if any(len(part.split()) != 1 for part in (query, doc)):
                 raise InputError(
                     f"query {query!r}, document {doc!r}: white space in an id",
-                    hint="TREC's format parts its columns by it; give ids without",
+                    hint="white space separates the columns of the TREC format; rename the id",
                 )
             lines.append(f"{query} Q0 {doc} {rank + 1} {scores[doc]:.9g} {name}\n")
     write_atomic(Path(path), "".join(lines).encode())
@@ -170,7 +171,7 @@ def _note(ids: Iterable[str], what: str) -> tuple[str, ...]:
     return (f"{len(ids)} {what}: {shown}",) if ids else ()
 
 
-def _there(path: Path) -> Path:
+def _existing(path: Path) -> Path:
     packed = path.with_name(f"{path.name}.gz")
     return packed if packed.exists() and not path.exists() else path
 
@@ -202,13 +203,13 @@ def _texts(
     if not texts:
         raise InputError(
             f"{path} holds no texts",
-            hint=f"known are .jsonl, .csv, .tsv and .parquet, and files of TREC's <{element}>",
+            hint=f"supported: .jsonl, .csv, .tsv, .parquet, and TREC files of <{element}>",
         )
     return texts
 
 
 def _elements(path: Path, element: str, number: str) -> Iterator[tuple[str, str, str]]:
-    """Take TREC's elements apart; topics do not close the tags inside them."""
+    """Parse TREC elements; topics do not close their inner tags."""
     text = "".join(_lines(path))
     for match in re.finditer(rf"<{element}>(.*?)</{element}>", text, re.IGNORECASE | re.DOTALL):
         inside = match[1]
@@ -222,7 +223,7 @@ def _elements(path: Path, element: str, number: str) -> Iterator[tuple[str, str,
 
 
 def _numbers(path: Path, *, columns: int, value: int) -> dict[str, dict[str, float]]:
-    """Read a number for each query and document: a table with a header, or TREC's columns."""
+    """Read a number for each query and document: a table with a header, or TREC columns."""
     table: dict[str, dict[str, float]] = {}
     rows = _cells(path) if has_fields(path) else _columns(path, columns, value)
     for place, query, doc, text in rows:
@@ -234,11 +235,11 @@ def _numbers(path: Path, *, columns: int, value: int) -> dict[str, dict[str, flo
         if earlier != number and not math.isnan(number):
             raise InputError(
                 f"{place}: document {doc!r} has {number:g} for query {query!r}, and {earlier:g} "
-                "further up",
+                "in an earlier line",
                 hint="keep one of them",
             )
     if not table:
-        raise InputError(f"{path} is empty", hint="a table's first line has to name the columns")
+        raise InputError(f"{path} is empty", hint="the first line of a table names the columns")
     return table
 
 
@@ -256,8 +257,8 @@ def _columns(path: Path, columns: int, value: int) -> Iterator[tuple[str, str, s
         parts = text.split()
         if parts and len(parts) != columns:
             raise InputError(
-                f"{path}, line {number}: {len(parts)} columns and not {columns}",
-                hint="TREC's qrels are `query 0 document grade`, its runs `query Q0 document rank "
+                f"{path}, line {number}: {len(parts)} columns instead of {columns}",
+                hint="TREC qrels are `query 0 document grade`, runs `query Q0 document rank "
                 "score name`; a table with a header ends in .csv or .tsv",
             )
         if parts:
@@ -271,6 +272,6 @@ def _field(record: Mapping[str, Any], known: tuple[str, ...], place: str) -> str
     if not found:
         raise InputError(
             f"{place}: none of the fields {', '.join(known)}",
-            hint=f"there are {', '.join(record)}; the first line has to name the columns",
+            hint=f"found: {', '.join(record)}; the first line names the columns",
         )
     return found[0]

@@ -1,15 +1,13 @@
-"""How good rankings are: the measures of the field, query by query.
+"""Ranking metrics, query by query: the values of NIST's `trec_eval`, through `pytrec_eval`.
 
-The numbers are those of NIST's `trec_eval`, through `pytrec_eval`. What is notable:
-
-- A query without any relevant document says nothing about a ranking; it is left out and counted. A
-  query the system gave no answer to counts as zero, and is counted too.
-- Documents nobody judged count as not relevant, which punishes a system for finding what the
-  judges never saw. So `judged@k` says how many of the first k were judged, and `judged_only` takes
-  the others out of the ranking first ("condensed lists": Sakai 2007, SIGIR, "Alternatives to
-  Bpref").
-- Documents of equal score stand in descending order of their ids, as in `trec_eval`: the order a
-  system happened to return them in must not matter.
+- Queries without a relevant document are left out and counted. Queries without results count as
+  zero and are counted too.
+- Unjudged documents count as not relevant, which penalizes a system for finding documents outside
+  the judging pool. `judged@k` is the fraction of the top k that was judged, and `judged_only`
+  removes unjudged documents from the rankings first ("condensed lists": Sakai 2007, SIGIR,
+  "Alternatives to Bpref").
+- Ties are broken by descending document id, as in `trec_eval`, so the order in which a system
+  returned them does not matter.
 """
 
 from __future__ import annotations
@@ -24,17 +22,17 @@ import pytrec_eval
 
 from idiolect.errors import InputError
 
-__all__ = ["DEFAULT_MEASURES", "Evaluation", "Gains", "Judgements", "Run", "evaluate"]
+__all__ = ["DEFAULT_METRICS", "Evaluation", "Gains", "Judgements", "Run", "evaluate"]
 
 Judgements = Mapping[str, Mapping[str, float]]
 """The grade of each judged document, by query."""
 Run = Mapping[str, Mapping[str, float]]
 """The score of each returned document, by query; larger is better."""
 Gains = Literal["linear", "exponential"]
-"""What a grade g is worth in nDCG: g (Järvelin & Kekäläinen 2002), or 2^g - 1 (Burges 2005)."""
+"""The nDCG gain of a grade g: g (Järvelin & Kekäläinen 2002), or 2^g - 1 (Burges 2005)."""
 
-DEFAULT_MEASURES = ("ndcg@10", "mrr@10", "map", "recall@100", "precision@10", "hit@10", "judged@10")
-"""What `evaluate` reports unless told otherwise."""
+DEFAULT_METRICS = ("ndcg@10", "mrr@10", "map", "recall@100", "precision@10", "hit@10", "judged@10")
+"""Default metrics of `evaluate`."""
 
 _NAME = re.compile(r"([a-z]+)(?:@([1-9][0-9]*))?")
 _LIBRARY = {
@@ -46,33 +44,33 @@ _LIBRARY = {
     "hit": (None, "success"),
     "judged": (None, None),
 }
-"""Our names, and the library's without and with a cut-off."""
+"""Our names, and the names in pytrec_eval without and with a cut-off."""
 _FRACTION = 1000
 _LARGEST_GAIN = 1_000_000
-"""The library keeps a counter for each whole number up to the largest gain."""
+"""pytrec_eval allocates a counter for each integer up to the largest gain."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a run is worth, query by query."""
+    """The metrics of a run, query by query."""
 
     per_query: Mapping[str, Mapping[str, float]]
-    """By measure, the value of each query."""
+    """The value of each query, by metric."""
     left_out: tuple[str, ...]
     """Queries without a relevant document."""
     unanswered: tuple[str, ...]
-    """Queries the run does not answer; their values are zero."""
+    """Queries without results in the run; their values are zero."""
     unjudged: tuple[str, ...]
-    """Queries of the run that nobody judged."""
+    """Queries of the run without judgements."""
 
     @property
     def queries(self) -> int:
-        """How many queries were evaluated."""
+        """Number of evaluated queries."""
         return len(next(iter(self.per_query.values())))
 
     @property
     def means(self) -> dict[str, float]:
-        """The mean of each measure over the queries."""
+        """The mean of each metric over the queries."""
         return {
             name: math.fsum(values.values()) / len(values)
             for name, values in self.per_query.items()
@@ -83,33 +81,33 @@ def evaluate(
     judgements: Judgements,
     run: Run,
     *,
-    measures: Sequence[str] = DEFAULT_MEASURES,
+    metrics: Sequence[str] = DEFAULT_METRICS,
     gains: Gains = "linear",
     relevant: float = 1,
     judged_only: bool = False,
 ) -> Evaluation:
-    """Evaluate a run against judgements.
+    """Evaluate a run against relevance judgements (qrels).
 
     >>> judgements = {"q": {"a": 2, "b": 0, "c": 1}}
     >>> run = {"q": {"b": 3.0, "a": 2.0, "x": 1.0}}
-    >>> evaluate(judgements, run, measures=["mrr", "recall@2", "judged@3"]).means
+    >>> evaluate(judgements, run, metrics=["mrr", "recall@2", "judged@3"]).means
     {'mrr': 0.5, 'recall@2': 0.5, 'judged@3': 0.6666666666666666}
 
     Args:
         judgements: The grades; 0 or less is not relevant.
         run: The scores.
-        measures: `ndcg`, `mrr`, `map`, `recall`, `precision`, `hit` and `judged`; with a cut-off
-            as in `recall@100`, which all but the first three need.
-        gains: What a grade is worth in nDCG.
-        relevant: The lowest grade that counts as relevant in the other measures. A query without
-            such a document is left out of all of them.
-        judged_only: Take documents that nobody judged out of the rankings first.
+        metrics: `ndcg`, `mrr`, `map`, `recall`, `precision`, `hit` and `judged`, with a cut-off
+            as in `recall@100`. It is optional for the first three.
+        gains: The nDCG gain of a grade.
+        relevant: The lowest relevant grade in the other metrics. Queries without such a document
+            are left out of all metrics.
+        judged_only: Remove unjudged documents from the rankings first.
 
     Raises:
-        InputError: A measure is unknown; a score or grade is not a number; no query of the
-            judgements has a relevant document; or grades are too large for whole gains.
+        InputError: A metric is unknown, a score or grade is not finite, no query has a relevant
+            document, or grades are too large for integer gains.
     """
-    for name in measures:
+    for name in metrics:
         _parse(name)
     if gains not in get_args(Gains):
         raise InputError(f"gains={gains!r}", hint="one of " + ", ".join(get_args(Gains)))
@@ -129,18 +127,18 @@ def evaluate(
         )
     answers = {query: dict(run[query]) for query in known if run.get(query)}
     binary = {q: {d: int(g >= relevant) for d, g in grades.items()} for q, grades in known.items()}
-    worth = _gains(known, gains)
+    gain_of = _gains(known, gains)
     values: dict[str, dict[str, float]] = {}
-    for name in measures:
+    for name in metrics:
         kind, cut = _parse(name)
         if kind == "judged":
             values[name] = {q: _share_judged(answers.get(q, {}), known[q], cut or 0) for q in known}
             continue
-        scores = _ask(
-            worth if kind == "ndcg" else binary, answers, _library_name(kind, cut), judged_only
+        scores = _trec_eval(
+            gain_of if kind == "ndcg" else binary, answers, _library_name(kind, cut), judged_only
         )
-        least = 1 / cut - 1e-9 if kind == "mrr" and cut else 0.0
-        values[name] = {q: s if (s := scores.get(q, 0.0)) >= least else 0.0 for q in known}
+        minimum = 1 / cut - 1e-9 if kind == "mrr" and cut else 0.0
+        values[name] = {q: s if (s := scores.get(q, 0.0)) >= minimum else 0.0 for q in known}
     return Evaluation(
         per_query=values,
         left_out=tuple(query for query in judgements if query not in known),
@@ -150,7 +148,7 @@ def evaluate(
 
 
 def _parse(name: str) -> tuple[str, int | None]:
-    """Part a measure's name from its cut-off.
+    """Split a metric into name and cut-off.
 
     >>> _parse("recall@100")
     ('recall', 100)
@@ -161,7 +159,7 @@ def _parse(name: str) -> tuple[str, int | None]:
             return match[1], int(match[2]) if match[2] else None
         raise InputError(f"{name} needs a cut-off", hint=f"such as {name}@10")
     raise InputError(
-        f"unknown measure {name!r}", hint=f"known: {', '.join(_LIBRARY)}, such as ndcg@10"
+        f"unknown metric {name!r}", hint=f"known: {', '.join(_LIBRARY)}, such as ndcg@10"
     )
 
 
@@ -170,22 +168,22 @@ def _library_name(kind: str, cut: int | None) -> str:
     return f"{name}_{cut}" if cut and kind != "mrr" else f"{name}"
 
 
-def _ask(
+def _trec_eval(
     grades: Mapping[str, Mapping[str, int]],
     answers: Mapping[str, Mapping[str, float]],
-    measure: str,
+    metric: str,
     judged_only: bool,
 ) -> dict[str, float]:
-    evaluator = pytrec_eval.RelevanceEvaluator(grades, {measure}, judged_docs_only_flag=judged_only)
-    return {query: float(found[measure]) for query, found in evaluator.evaluate(answers).items()}
+    evaluator = pytrec_eval.RelevanceEvaluator(grades, {metric}, judged_docs_only_flag=judged_only)
+    return {query: float(found[metric]) for query, found in evaluator.evaluate(answers).items()}
 
 
 def _gains(known: Judgements, gains: Gains) -> dict[str, dict[str, int]]:
-    """Turn grades into whole gains, which nDCG does not change by: it is a ratio of sums of them.
+    """Convert grades to integer gains. Scaling them does not change nDCG, a ratio of their sums.
 
-    Grades that are fractions, such as means over several judges, are kept to a thousandth.
+    Fractional grades, such as means over several assessors, are rounded to a thousandth.
     """
-    worth: Callable[[float], float] = (
+    transform: Callable[[float], float] = (
         (lambda grade: grade) if gains == "linear" else (lambda grade: 2.0**grade - 1)
     )
     grades = {max(0.0, grade) for judged in known.values() for grade in judged.values()}
@@ -196,7 +194,7 @@ def _gains(known: Judgements, gains: Gains) -> dict[str, dict[str, int]]:
             f"a grade of {highest:g} with {gains} gains", hint="rescale the grades, say to 0-4"
         )
     return {
-        query: {doc: round(worth(max(0.0, grade)) * scale) for doc, grade in judged.items()}
+        query: {doc: round(transform(max(0.0, grade)) * scale) for doc, grade in judged.items()}
         for query, judged in known.items()
     }
 
@@ -212,5 +210,5 @@ def _check_numbers(table: Mapping[str, Mapping[str, float]], what: str) -> None:
             if not math.isfinite(value):
                 raise InputError(
                     f"the {what} of document {doc!r} for query {query!r} is {value}",
-                    hint="every one must be a finite number",
+                    hint="all values must be finite",
                 )

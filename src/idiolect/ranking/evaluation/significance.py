@@ -1,10 +1,10 @@
-"""Is one system better than another, or was it the choice of queries? Two paired answers.
+"""Paired significance tests: is one system better than another on the same queries?
 
-- The bootstrap draws the queries anew, with replacement, and gives the interval in which the mean
-  difference falls (Efron 1979; in retrieval Sakai 2006, SIGIR, "Evaluating evaluation metrics based
-  on the bootstrap").
-- The randomisation test exchanges the two systems' values of a query at random and asks how often
-  a difference this large comes about so (Fisher 1935; recommended for retrieval by Smucker et al.
+- The paired bootstrap resamples queries with replacement. Its quantiles are a confidence interval
+  of the mean difference (Efron 1979; in retrieval Sakai 2006, SIGIR, "Evaluating evaluation metrics
+  based on the bootstrap").
+- The paired randomization test swaps the two values of a query at random. The p-value is how often
+  the difference is then at least as large (Fisher 1935; recommended for retrieval by Smucker et al.
   2007, CIKM). It assumes nothing about the distribution of the values.
 """
 
@@ -21,27 +21,27 @@ from idiolect.errors import InputError
 __all__ = ["Comparison", "compare"]
 
 _AT_ONCE = 4_000_000
-"""Numbers drawn at once."""
+"""Random numbers held in memory at once."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What the difference between two systems is worth."""
+    """The difference between two systems, with its significance."""
 
     queries: int
-    """How many queries both were evaluated on."""
+    """Number of queries."""
     difference: float
-    """The mean of the second system less that of the first."""
+    """Mean of the second system minus mean of the first."""
     low: float
-    """Lower end of the 95% interval, by the bootstrap."""
+    """Lower bound of the 95% bootstrap interval."""
     high: float
-    """Upper end of it."""
+    """Upper bound of the 95% bootstrap interval."""
     p_value: float
-    """How probable a difference at least as large is between equals: two-sided randomisation."""
+    """Two-sided p-value of the randomization test."""
     wins: int
     """Queries on which the second system is better."""
     losses: int
-    """Queries on which it is worse."""
+    """Queries on which the second system is worse."""
 
 
 def compare(
@@ -51,16 +51,16 @@ def compare(
     rounds: int = 10_000,
     seed: int = 0,
 ) -> Comparison:
-    """Compare two systems' values of one measure, query by query.
+    """Compare two systems by the values of one metric, query by query.
 
     Args:
-        first: The value of each query, for the system that is compared with.
-        second: The same queries' values for the other system.
-        rounds: How often to draw.
-        seed: Where chance begins; the same seed gives the same numbers.
+        first: The value of each query, for the baseline.
+        second: The value of each query, for the other system.
+        rounds: Number of random draws.
+        seed: Random seed.
 
     Raises:
-        InputError: The queries are not the same, or there are none.
+        InputError: The queries differ, or there are none.
     """
     if first.keys() != second.keys() or not first:
         odd = sorted(first.keys() ^ second.keys())
@@ -68,34 +68,36 @@ def compare(
             f"two systems evaluated on different queries: {', '.join(odd[:5]) or 'none at all'}",
             hint="evaluate both against the same judgements",
         )
-    gain = np.array([second[query] - first[query] for query in first])
-    count, observed = len(gain), float(gain.mean())
-    draw = np.random.default_rng(seed)
+    gaps = np.array([second[query] - first[query] for query in first])
+    count, observed = len(gaps), float(gaps.mean())
+    rng = np.random.default_rng(seed)
     resampled = _rounds(
-        rounds, count, lambda size: gain[draw.integers(count, size=(size, count))].mean(axis=1)
-    )
-    exchanged = _rounds(
         rounds,
         count,
-        lambda size: (draw.integers(2, size=(size, count), dtype=np.int8) * 2 - 1) @ gain / count,
+        lambda size: gaps[rng.integers(count, size=(size, count))].mean(axis=1),
+    )
+    swapped = _rounds(
+        rounds,
+        count,
+        lambda size: (rng.integers(2, size=(size, count), dtype=np.int8) * 2 - 1) @ gaps / count,
     )
     low, high = np.quantile(resampled, [0.025, 0.975])
-    # Sums of the same numbers in another order differ in their last bits.
-    as_large = int((np.abs(exchanged) >= abs(observed) - 1e-12).sum())
+    # Floating-point sums depend on the order, so allow for rounding.
+    as_large = int((np.abs(swapped) >= abs(observed) - 1e-12).sum())
     return Comparison(
         queries=count,
         difference=observed,
         low=float(low),
         high=float(high),
         p_value=(as_large + 1) / (rounds + 1),
-        wins=int((gain > 0).sum()),
-        losses=int((gain < 0).sum()),
+        wins=int((gaps > 0).sum()),
+        losses=int((gaps < 0).sum()),
     )
 
 
 def _rounds(
     rounds: int, count: int, means: Callable[[int], NDArray[np.float64]]
 ) -> NDArray[np.float64]:
-    """Draw all rounds, as many at once as memory allows."""
+    """Draw all rounds in chunks that fit into memory."""
     step = max(1, _AT_ONCE // count)
     return np.concatenate([means(min(step, rounds - at)) for at in range(0, rounds, step)])

@@ -1,4 +1,4 @@
-"""Several systems on the same queries: one table, each difference with what it is worth."""
+"""Compare several systems on the same queries: metrics, paired tests, and a plot."""
 
 from __future__ import annotations
 
@@ -16,49 +16,50 @@ from idiolect.ranking.evaluation.metrics import Evaluation
 from idiolect.ranking.evaluation.significance import compare
 from idiolect.text.files import write_atomic
 
-__all__ = ["draw_curve", "figures_of", "picture_kind", "write_per_query"]
+__all__ = ["draw_curve", "figures_of", "image_format", "write_per_query"]
 
 _INK, _GRID = "#333333", "#dddddd"
 _SERIES = ("#1f5fa8", "#c25a1a", "#3c8a4a", "#7a4fa3")
 
 
 def figures_of(
-    systems: Mapping[str, Evaluation], *, measure: str = "ndcg@10", against: str | None = None
+    systems: Mapping[str, Evaluation], *, metric: str = "ndcg@10", baseline: str | None = None
 ) -> dict[str, Any]:
-    """Gather the means of all systems, and how each differs from one of them.
+    """Collect the mean metrics of all systems and their differences from a baseline.
 
     Args:
-        systems: What each is worth, on the same queries.
-        measure: What they are compared by.
-        against: The system the others are compared with; by default the first.
+        systems: The evaluation of each system, on the same queries.
+        metric: The metric they are compared by.
+        baseline: The system the others are compared with. Default: the first.
 
     Returns:
-        Numbers and strings only, for JSON: by system the `means`, and but for one, `comparison`.
+        A JSON-serializable dict: for each system `means`, and `comparison` unless it is the
+        baseline.
 
     Raises:
         InputError: There are no systems, or they were evaluated on different queries.
     """
     if not systems:
         raise InputError("no systems to compare")
-    against = against or next(iter(systems))
-    first = systems[against]
+    baseline = baseline or next(iter(systems))
+    first = systems[baseline]
     rows = {}
     for name, result in systems.items():
         rows[name] = {"means": result.means, "unanswered": len(result.unanswered)}
-        if name != against:
-            difference = compare(first.per_query[measure], result.per_query[measure])
+        if name != baseline:
+            difference = compare(first.per_query[metric], result.per_query[metric])
             rows[name]["comparison"] = asdict(difference)
     return {
         "queries": first.queries,
         "left_out": len(first.left_out),
-        "measure": measure,
-        "against": against,
+        "metric": metric,
+        "baseline": baseline,
         "systems": rows,
     }
 
 
 def write_per_query(path: str | Path, systems: Mapping[str, Evaluation]) -> None:
-    """Write a CSV table with a row for each system and query, and a column for each measure."""
+    """Write a CSV file with a row per system and query and a column per metric."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     names = list(next(iter(systems.values())).per_query)
@@ -70,15 +71,17 @@ def write_per_query(path: str | Path, systems: Mapping[str, Evaluation]) -> None
     write_atomic(Path(path), text.getvalue().encode())
 
 
-def picture_kind(path: str | Path) -> str:
-    """Return the format a picture is to have, by the end of its name: `svg`, `png` or `pdf`.
+def image_format(path: str | Path) -> str:
+    """Return the image format of a file name: `svg`, `png` or `pdf`.
 
     Raises:
-        InputError: It has none that can be drawn.
+        InputError: The format is not supported.
     """
     kind = Path(path).suffix.lower().removeprefix(".")
     if kind not in ("svg", "png", "pdf"):
-        raise InputError(f"{path} is no picture", hint="give a name that ends in .svg or .png")
+        raise InputError(
+            f"{path} is not an image file", hint="give a name that ends in .svg or .png"
+        )
     return kind
 
 
@@ -87,20 +90,20 @@ def draw_curve(
     curves: Mapping[str, Mapping[int, float]],
     *,
     level: tuple[str, float] | None = None,
-    measure: str = "nDCG@10",
+    metric: str = "nDCG@10",
 ) -> None:
-    """Draw what fewer dimensions cost (Matryoshka, Kusupati et al. 2022, 2205.13147).
+    """Plot a metric against the embedding size (Matryoshka, Kusupati et al. 2022, 2205.13147).
 
     Args:
-        path: Of the picture; `.svg`, `.png` or `.pdf`.
-        curves: By system, the measure at each number of dimensions.
-        level: A system that has no dimensions, drawn as a line across.
-        measure: What is drawn, for the axis.
+        path: The image file: `.svg`, `.png` or `.pdf`.
+        curves: The metric at each number of dimensions, by system.
+        level: Name and metric of a system without embeddings, drawn as a horizontal line.
+        metric: Label of the axis.
 
     Raises:
-        InputError: The file's name says no format that can be drawn.
+        InputError: The image format is not supported.
     """
-    kind = picture_kind(path)
+    kind = image_format(path)
     figure = Figure(figsize=(6.4, 3.8), layout="constrained")
     axes = figure.subplots()
     sizes = sorted({size for curve in curves.values() for size in curve})
@@ -108,11 +111,11 @@ def draw_curve(
         own = sorted(curve)
         values = [curve[size] for size in own]
         axes.plot(own, values, "o-", color=colour, label=name, linewidth=1.8, markersize=4.5)
-        whole = values[-1]
+        full = values[-1]
         for size, value in zip(own[:-1], values[:-1], strict=True):
-            if whole > 0:
+            if full > 0:
                 axes.annotate(
-                    f"{value / whole:.0%}",
+                    f"{value / full:.0%}",
                     (size, value),
                     xytext=(0, 7),
                     textcoords="offset points",
@@ -126,7 +129,7 @@ def draw_curve(
     axes.set_xticks(sizes, [str(size) for size in sizes])
     axes.minorticks_off()
     axes.set_xlabel("dimensions kept", color=_INK)
-    axes.set_ylabel(measure, color=_INK)
+    axes.set_ylabel(metric, color=_INK)
     axes.margins(y=0.15)
     axes.grid(axis="y", color=_GRID, linewidth=0.7)
     axes.set_axisbelow(True)

@@ -1,0 +1,322 @@
+"""`idiolect tune cross-encoder`, `two-tower` and `lambdamart`: train ranking models."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from idiolect.cli.judged_data import (
+    DataFolder,
+    DocumentsFile,
+    JudgementsFile,
+    QueriesFile,
+    parse_dimensions,
+    read_named_runs,
+)
+from idiolect.cli.ranker_data import (
+    Validation,
+    covered_queries,
+    judged_groups,
+    ndcg,
+    read_judged,
+    read_source,
+    read_unjudged,
+    require_relevant,
+    unjudged_groups,
+)
+from idiolect.errors import ConfigError
+
+if TYPE_CHECKING:
+    from idiolect.training.training_config import TrainingConfig
+
+__all__ = ["cross_encoder", "lambdamart", "two_tower"]
+
+_Out = Annotated[Path, typer.Option("--out", "-o", help="Folder of the run. Model: OUT/model.")]
+_Split = Annotated[str, typer.Option(help="Split of --data to train on: qrels/SPLIT.tsv.")]
+_ValidSplit = Annotated[
+    str | None,
+    typer.Option(help="Report nDCG@10 before and after training on this split of --data."),
+]
+_RunFile = Annotated[
+    Path | None, typer.Option(help="TREC run with the candidates. Default: BM25 finds them.")
+]
+_TopK = Annotated[int, typer.Option(help="Candidates of each query.", min=1)]
+_Negatives = Annotated[int, typer.Option(help="Hard negatives for each relevant document.", min=1)]
+_Loss = Annotated[
+    Literal["listwise", "pointwise"],
+    typer.Option(help="Softmax cross-entropy over a query's documents, or binary cross-entropy."),
+]
+_Epochs = Annotated[int, typer.Option(help="Epochs.", min=1)]
+_Batch = Annotated[int | None, typer.Option(help="Relevant documents per step, 16 by default.")]
+_LearningRate = Annotated[
+    float | None, typer.Option("--learning-rate", "--lr", help="Peak rate, 2e-5 by default.")
+]
+_Seed = Annotated[int, typer.Option(help="Random seed.")]
+
+
+def cross_encoder(
+    model: Annotated[
+        str, typer.Argument(help="Any language model or cross-encoder: a directory or a hub id.")
+    ],
+    out: _Out,
+    data: DataFolder = None,
+    documents: DocumentsFile = None,
+    queries: QueriesFile = None,
+    judgements: JudgementsFile = None,
+    split: _Split = "train",
+    run: _RunFile = None,
+    top_k: _TopK = 100,
+    negatives: _Negatives = 7,
+    loss: _Loss = "listwise",
+    epochs: _Epochs = 1,
+    batch: _Batch = None,
+    length: Annotated[
+        int | None, typer.Option(help="Tokens read of a query and document together.")
+    ] = None,
+    learning_rate: _LearningRate = None,
+    seed: _Seed = 0,
+    valid_split: _ValidSplit = None,
+) -> None:
+    """Train a cross-encoder to rerank search results. Run it again to resume.
+
+    Each relevant document is ranked against hard negatives: candidates nobody judged relevant.
+
+    Example: [bold]idiolect tune cross-encoder ./minilm --data scifact --epochs 2 --length 256
+    -o runs/cross-encoder[/bold]
+    """
+    from rich.console import Console
+
+    from idiolect.models.language_model import LanguageModel
+    from idiolect.ranking.cross_encoder import CrossEncoder
+
+    errors = Console(stderr=True)
+    source = read_source(errors, data, split, documents, queries, judgements, run, top_k)
+    groups = judged_groups(errors, source, negatives, loss, seed)
+    validation = Validation.read(errors, data, valid_split, run, top_k)
+    start = LanguageModel.load(model, device=_device())
+    config = start.network.config
+    if "sequence" in config.tasks and config.labels <= 2:
+        ranker = CrossEncoder(start, length=length)
+    else:
+        ranker = CrossEncoder.of(start, length=length, seed=seed)
+    validation.measure("before training", ranker.score)
+    plan = _plan(batch, learning_rate, seed)
+    try:
+        ranker.train(groups, out=out, loss=loss, epochs=epochs, plan=plan)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    validation.measure("after training", ranker.score)
+    _finish("cross-encoder", out, "--run bm25.txt")
+
+
+def two_tower(
+    model: Annotated[
+        str, typer.Argument(help="The encoder both towers start from: a directory or a hub id.")
+    ],
+    out: _Out,
+    teacher: Annotated[
+        str | None, typer.Option(help="Cross-encoder whose scores replace the labels.")
+    ] = None,
+    temperature: Annotated[
+        float, typer.Option(help="Divides the teacher's scores; larger gives softer labels.")
+    ] = 1.0,
+    crossing: Annotated[
+        Literal["cosine", "residual"],
+        typer.Option(help="How two vectors give a score. Only cosine suits a vector index."),
+    ] = "cosine",
+    data: DataFolder = None,
+    documents: DocumentsFile = None,
+    queries: QueriesFile = None,
+    judgements: JudgementsFile = None,
+    split: _Split = "train",
+    run: _RunFile = None,
+    top_k: _TopK = 100,
+    negatives: _Negatives = 7,
+    loss: _Loss = "listwise",
+    epochs: _Epochs = 1,
+    batch: _Batch = None,
+    length: Annotated[int | None, typer.Option(help="Tokens read of each text.")] = None,
+    learning_rate: _LearningRate = None,
+    seed: _Seed = 0,
+    valid_split: _ValidSplit = None,
+) -> None:
+    """Train a two-tower model on judgements, or on a cross-encoder's scores.
+
+    Run it again to resume. With --teacher, --documents and --queries are enough: no judgements are
+    needed.
+
+    Example: [bold]idiolect tune two-tower ./minilm --teacher runs/cross-encoder/model
+    --documents corpus.jsonl --queries queries.jsonl -o runs/two-tower[/bold]
+    """
+    from rich.console import Console
+    from rich.progress import track
+
+    from idiolect.encoding.encoder import Encoder
+    from idiolect.ranking.cross_encoder import CrossEncoder
+    from idiolect.ranking.two_tower import TwoTower
+
+    errors = Console(stderr=True)
+    if teacher is not None and data is None and judgements is None:
+        source = read_unjudged(errors, documents, queries, run, top_k)
+        groups = unjudged_groups(source, negatives, seed)
+    else:
+        source = read_source(errors, data, split, documents, queries, judgements, run, top_k)
+        groups = judged_groups(errors, source, negatives, loss, seed)
+    validation = Validation.read(errors, data, valid_split, run, top_k)
+    encoder = Encoder.load(model, device=_device())
+    if length is not None:
+        encoder = encoder.altered(length=length)
+    ranker = TwoTower(encoder, crossing=crossing)
+    validation.measure("before training", ranker.score)
+    options: dict[str, Any] = {
+        "out": out,
+        "loss": loss,
+        "epochs": epochs,
+        "plan": _plan(batch, learning_rate, seed),
+    }
+    try:
+        if teacher is None:
+            ranker.train(groups, **options)
+        else:
+            known = CrossEncoder.load(teacher, device=_device())
+            shown = track(
+                groups, "scoring with the teacher", console=errors, disable=not errors.is_terminal
+            )
+            ranker.distil(known.score, shown, temperature=temperature, **options)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    validation.measure("after training", ranker.score)
+    _finish("two-tower model", out, "--run bm25.txt")
+
+
+def lambdamart(
+    out: _Out,
+    data: DataFolder = None,
+    documents: DocumentsFile = None,
+    queries: QueriesFile = None,
+    judgements: JudgementsFile = None,
+    split: _Split = "train",
+    run: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[NAME=]FILE",
+            help="TREC run with scores; repeatable. The first one holds the candidates.",
+        ),
+    ] = None,
+    bm25: Annotated[
+        bool, typer.Option(help="BM25 as a feature. Without --run it finds the candidates.")
+    ] = True,
+    encoder: Annotated[
+        str | None, typer.Option(help="Embedding similarity as a feature: an encoder.")
+    ] = None,
+    dimensions: Annotated[
+        str | None, typer.Option(help="Also with embeddings truncated to: 192,96")
+    ] = None,
+    top_k: _TopK = 100,
+    trees: Annotated[
+        int | None, typer.Option(help="Trees. Default: chosen on a fifth of the queries.", min=1)
+    ] = None,
+    folds: Annotated[int, typer.Option(help="Folds of the cross-validation.", min=2)] = 5,
+    seed: _Seed = 0,
+) -> None:
+    """Train LambdaMART to combine the scores of several searches.
+
+    Candidates nobody judged have grade 0. Reports nDCG@10 of each feature, and of LambdaMART by
+    cross-validation over the queries.
+
+    Example: [bold]idiolect tune lambdamart --data scifact --encoder runs/tuned/model
+    -o runs/lambdamart[/bold]
+    """
+    from rich.console import Console
+
+    from idiolect.encoding.encoder import Encoder
+    from idiolect.ranking.feature_settings import FeatureSettings
+    from idiolect.ranking.lambdamart import LambdaMART, cross_validate
+    from idiolect.ranking.rerank import check_run
+    from idiolect.text.files import write_atomic
+
+    errors = Console(stderr=True)
+    sizes = parse_dimensions(dimensions)
+    if sizes and encoder is None:
+        raise ConfigError("--dimensions without --encoder", hint="give the encoder")
+    runs = read_named_runs(run or [])
+    if not bm25 and not runs:
+        raise ConfigError("no candidates", hint="give --run, or leave --no-bm25 out")
+    collection = read_judged(errors, data, split, documents, queries, judgements)
+    require_relevant(collection)
+    known = None if encoder is None else Encoder.load(encoder, device=_device())
+    folder = Path(encoder) if encoder is not None and Path(encoder).exists() else None
+    settings = FeatureSettings(
+        runs=tuple(runs),
+        bm25=bm25,
+        encoder=encoder if folder is None else str(folder.resolve()),
+        encoder_fingerprint=None if known is None else known.fingerprint,
+        dimensions=tuple(sizes),
+    )
+    texts = collection.queries, collection.documents
+    candidates = settings.candidates(runs, *texts, depth=top_k)
+    candidates = covered_queries(errors, candidates, collection, next(iter(runs), "BM25"))
+    check_run(candidates, *texts)
+    features = settings.build(runs, *texts, encoder=known, progress=errors.is_terminal)
+    # Only candidates: a relevant document outside the run has no score, which would give it away.
+    grades = {
+        query: {doc: collection.judgements[query].get(doc, 0.0) for doc in found}
+        for query, found in candidates.items()
+    }
+    folds = max(2, min(folds, len(grades)))
+    with errors.status(f"cross-validation in {folds} folds"):
+        learned = cross_validate(features, grades, candidates, folds=folds, trees=trees, seed=seed)
+    with errors.status("training"):
+        model = LambdaMART.fit(features, grades, trees=trees, seed=seed)
+    results = {
+        name: ndcg(collection, ranking) for name, ranking in features.rankings(candidates).items()
+    }
+    results["LambdaMART"] = ndcg(collection, learned)
+    # The trees come last: a directory without them is no model.
+    (out / "model").mkdir(parents=True, exist_ok=True)
+    settings.save(out / "model" / "features.json")
+    model.save(out / "model" / "lambdamart.json")
+    figures = {"ndcg@10": results, "folds": folds, "importance": model.importance}
+    write_atomic(out / "metrics.json", f"{json.dumps(figures, indent=2)}\n".encode())
+    _show(results, folds, len(grades))
+    inputs = " ".join(f"--run {name}=FILE" for name in runs) or "--run bm25.txt"
+    _finish("LambdaMART model", out, inputs)
+
+
+def _plan(batch: int | None, learning_rate: float | None, seed: int) -> TrainingConfig:
+    from idiolect.ranking.train_ranker import ranking_plan
+
+    given = {"batch": batch, "learning_rate": learning_rate, "seed": seed}
+    return ranking_plan(**{name: value for name, value in given.items() if value is not None})
+
+
+def _show(results: dict[str, float], folds: int, queries: int) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title="nDCG@10", title_justify="left", caption_justify="left")
+    table.add_column("ranked by")
+    table.add_column("nDCG@10", justify="right", no_wrap=True)
+    for name, value in results.items():
+        table.add_row(escape(name), f"{value:.4f}")
+    table.caption = f"{queries} queries; LambdaMART by cross-validation in {folds} folds"
+    Console().print(table)
+
+
+def _finish(kind: str, out: Path, inputs: str) -> None:
+    typer.echo(
+        f"the {kind} is in {out / 'model'}; next: idiolect rerank {out / 'model'} {inputs} "
+        "--documents corpus.jsonl --queries queries.jsonl -o reranked.txt"
+    )
+
+
+def _device() -> str:
+    """Return the GPU of this process, or the CPU."""
+    import torch
+
+    return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"

@@ -118,6 +118,6 @@ def test_a_person_stops_it_and_goes_on(folder: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "start again to go on from there" in errors
+    assert "run again to resume" in errors
     assert "Traceback" not in errors
     assert list(out.glob("checkpoint-*"))

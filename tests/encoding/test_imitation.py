@@ -61,8 +61,8 @@ def test_the_loss_is_the_squared_distance(tmp_path: Path) -> None:
 def test_passages_are_of_all_lengths_and_places() -> None:
     student, teacher = tuning.pupil(length=20), tuning.teacher()
     words = [f"w{i}" for i in range(36)]
-    goal = Imitation(student, teacher, [" ".join(words), "w1 w2"])
-    drawn = [goal.prepare(EpochSample([0, 1], number)) for number in range(300)]
+    objective = Imitation(student, teacher, [" ".join(words), "w1 w2"])
+    drawn = [objective.prepare(EpochSample([0, 1], number)) for number in range(300)]
     ids = dict(zip(words, student.model.tokenizer.encode(" ".join(words))[1:-1], strict=True))
     passages = [batch.rows[0][1:-1] for batch in drawn]
     assert {len(passage) for passage in passages} == set(range(4, 19)), "18 fit beside the frame"
@@ -70,16 +70,16 @@ def test_passages_are_of_all_lengths_and_places() -> None:
     for passage in passages:
         assert passage == list(range(passage[0], passage[0] + len(passage))), "words in their order"
     assert all(batch.rows[1][1:-1] == [ids["w1"], ids["w2"]] for batch in drawn)
-    again = goal.prepare(EpochSample([0], 7))
+    again = objective.prepare(EpochSample([0], 7))
     assert again.rows[0][1:-1] == passages[7], "what is read follows from the round"
 
 
 def test_both_read_the_same() -> None:
     """A passage that the teacher would have to cut, having more tokens of it, is made shorter."""
     student, teacher = tuning.pupil(length=20), tuning.teacher(length=12)
-    goal = Imitation(student, teacher, [" ".join(models.NEW * 6)])
+    objective = Imitation(student, teacher, [" ".join(models.NEW * 6)])
     for number in range(100):
-        batch = goal.prepare(EpochSample([0], number))
+        batch = objective.prepare(EpochSample([0], number))
         assert 0 < len(batch.taught[0]) - 2 == 2 * (len(batch.rows[0]) - 2)
 
 

@@ -334,10 +334,10 @@ def test_an_objective_asks_its_miner_for_the_round() -> None:
             self.asked.append(number)
             return np.full((6, 1), 6 + number)
 
-    goal = ContrastiveObjective(tuning.encoder(), table, InfoNCE(), miner=Given())  # type: ignore[arg-type]
+    objective = ContrastiveObjective(tuning.encoder(), table, InfoNCE(), miner=Given())  # type: ignore[arg-type]
     rounds = ShuffledEpochs(6, rows=3)
     for _ in range(4):
-        batch = goal.prepare(rounds.take())
+        batch = objective.prepare(rounds.take())
         column = int(batch.candidates.negatives[0, 0])
         mined = table.documents[6 + Given.asked[-1]]
         assert (

@@ -20,7 +20,7 @@ from idiolect.nn.lora import LoraConfig
 from idiolect.training.data.shuffled_epochs import ShuffledEpochs
 from idiolect.training.distributed import Workers
 from idiolect.training.objectives.contrastive_losses import ContrastiveLoss, InfoNCE, Matryoshka
-from idiolect.training.objectives.registry import find_objective
+from idiolect.training.objectives.objective_registry import find_objective
 from idiolect.training.optim import Train, row_rate
 from idiolect.training.session import TrainingSession
 from idiolect.training.training_config import TrainingConfig
@@ -111,9 +111,9 @@ def tune(
         pairs = PairFile(pairs)
     table = PairTable.of(pairs, corpus)
     widths = _widths(encoder, dimensions)
-    goal = loss or InfoNCE()
+    criterion = loss or InfoNCE()
     if len(widths) > 1:
-        goal = Matryoshka(goal, widths, normalise=encoder.normalise)
+        criterion = Matryoshka(criterion, widths, normalise=encoder.normalise)
     source = ShuffledEpochs(len(table), rows=config.batch, seed=config.seed)
     session = TrainingSession(
         encoder.model,
@@ -130,7 +130,7 @@ def tune(
         {
             "encoder": encoder.fingerprint,
             "pairs": table.fingerprint,
-            "loss": repr(goal),
+            "loss": repr(criterion),
             "mining": mining and asdict(mining),
             "whiten": whiten,
         }
@@ -144,7 +144,7 @@ def tune(
         mined = session.folder.path / "mined"
         miner = Miner(encoder, table, mining, mined, seed=config.seed, workers=session.workers)
     objective = ContrastiveObjective(
-        reading, table, goal, miner=miner, at_once=config.micro_batch, workers=session.workers
+        reading, table, criterion, miner=miner, at_once=config.micro_batch, workers=session.workers
     )
     session.train(objective, source)
     if (cut := objective.counts).truncated:
@@ -207,7 +207,7 @@ def tune_on_text(
     config = plan or tuning_plan(encoder, train)
     distinct = list(dict.fromkeys(texts))
     reading = _reading(encoder, config.length)
-    goal = entry.load().create(
+    training_objective = entry.load().create(
         reading,
         distinct,
         teacher=teacher,
@@ -223,14 +223,14 @@ def tune_on_text(
         train=train,
         lora=lora,
         unfreeze_original_rows=unfreeze_original_rows,
-        modules=goal.modules,
+        modules=training_objective.modules,
         heads=False,
         tensorboard=tensorboard,
     )
     session.begin(
         {
             "encoder": encoder.fingerprint,
-            "texts": goal.fingerprint,
+            "texts": training_objective.fingerprint,
             "objective": objective,
             "whiten": whiten,
         }
@@ -238,7 +238,7 @@ def tune_on_text(
     if whiten:
         _project(session, encoder, distinct, whiten=True)
         reading.projection = encoder.projection
-    session.train(goal, source)
+    session.train(training_objective, source)
     session.publish(encoder.save)
     return encoder
 

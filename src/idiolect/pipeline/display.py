@@ -68,7 +68,7 @@ class Display:
         self._line(f"{step}: {_duration(self._taken[step])}  {self._text}")
 
     def advance(self, done: int, total: int, text: str) -> None:
-        """Hear how far the present step is; a `Listener` of training.
+        """Hear how far the present step is; a `ProgressCallback` of training.
 
         Args:
             done: How many of its units are done.

@@ -33,7 +33,7 @@ from idiolect.pipeline.run_directory import RunDirectory
 from idiolect.pipeline.settings import PipelineConfig, find_base
 from idiolect.pipeline.stages import Stage, Work
 from idiolect.text.files import read_text
-from idiolect.training.progress import listen
+from idiolect.training.progress import report_to
 
 __all__ = ["Step", "road", "run"]
 
@@ -125,7 +125,7 @@ def run(path: str | Path, *, out: str | Path | None = None) -> Path:
     with folder.locked(_kept(path)):
         prints = _fingerprints(steps, config, data, base)
         display = Display([*prints, "report"], [*(folder.seconds(name) for name in prints), 5.0])
-        with display.shown(), listen(display.advance), _without_warnings():
+        with display.shown(), report_to(display.advance), _without_warnings():
             for step in steps:
                 if folder.done(step.name, prints[step.name]):
                     display.skip(step.name)

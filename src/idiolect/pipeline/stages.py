@@ -31,9 +31,9 @@ from idiolect.pipeline.stage_metrics import (
 from idiolect.text.hub import locate
 from idiolect.text.tokenizers.extension import Check
 from idiolect.text.tokenizers.tokenizer import Tokenizer
-from idiolect.training.objectives.registry import default_objective
+from idiolect.training.objectives.objective_registry import default_objective
 from idiolect.training.pretrain import pretrain
-from idiolect.training.progress import Listener
+from idiolect.training.progress import ProgressCallback
 from idiolect.training.training_config import TrainingConfig
 from idiolect.vocabulary.audit.audit import Audit, TermGroup
 from idiolect.vocabulary.audit.audit import audit as find_terms
@@ -77,7 +77,7 @@ class Work:
     """The folders of the steps it comes after, by their names."""
     folder: Path
     """Where it writes. It may hold what an earlier process, killed in this step, had written."""
-    tell: Listener
+    tell: ProgressCallback
     """Is told how far it is."""
 
 

@@ -1,6 +1,6 @@
 """What an encoder is trained to do: one file an objective, registered here by name."""
 
-from idiolect.training.objectives.registry import ObjectiveEntry, register
+from idiolect.training.objectives.objective_registry import ObjectiveEntry, register
 
 _ALL_KINDS = ("causal", "bidirectional", "encoder-decoder")
 

@@ -13,7 +13,7 @@ from idiolect.training.data.batch import IGNORE_INDEX, Batch
 from idiolect.training.data.packed_documents import PackedRows, TextTemplate
 from idiolect.training.objectives.cross_entropy import cross_entropy, vocabulary_blocks
 from idiolect.training.objectives.objective import RowwiseObjective
-from idiolect.training.objectives.registry import check_kind, find_objective
+from idiolect.training.objectives.objective_registry import check_kind, find_objective
 
 __all__ = ["Causal", "language_loss"]
 

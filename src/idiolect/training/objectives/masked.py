@@ -14,7 +14,7 @@ from idiolect.training.data.batch import IGNORE_INDEX, Batch
 from idiolect.training.data.packed_documents import PackedRows, TextTemplate
 from idiolect.training.objectives.causal import language_loss
 from idiolect.training.objectives.objective import RowwiseObjective
-from idiolect.training.objectives.registry import check_kind, find_objective
+from idiolect.training.objectives.objective_registry import check_kind, find_objective
 from idiolect.training.seeds import derive_seed
 
 __all__ = ["Masked"]

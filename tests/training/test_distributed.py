@@ -54,7 +54,7 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
                     torch.testing.assert_close(one[name], other[name], rtol=1e-4, atol=1e-5)
             _assert_rows_kept(sharded, tied=tied)
     for rank in (0, 1):
-        assert (tmp_path / f"stopped by {rank}").exists(), "a process did not hear of the signal"
+        assert (tmp_path / f"stopped by {rank}").exists(), "a process did not receive the signal"
     resumed, whole = _weights(tmp_path / "stopped"), _weights(tmp_path / "sharded all True")
     for name in whole:
         assert torch.equal(resumed[name], whole[name])

@@ -1,4 +1,4 @@
-"""What each objective predicts, and its loss against the plain one and transformers'."""
+"""The labels of each objective, and its loss against a plain one and transformers'."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_causal_targets_stay_in_their_document() -> None:
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("model_type", ["llama", "gpt2"])
 def test_causal_loss_of_packed_rows(model_type: str, tied: bool) -> None:
-    """Loss and gradients are those of the documents one by one, all logits at once."""
+    """Loss and gradients equal those of the documents one by one, with all logits at once."""
     model = models.model(model_type, tie_word_embeddings=tied)
     network = model.network
     objective = Causal(network)

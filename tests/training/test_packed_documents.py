@@ -120,6 +120,12 @@ def test_little_is_padding(tmp_path: Path) -> None:
     assert share > 0.95
 
 
+def test_a_long_template_leaves_no_row_empty(tmp_path: Path) -> None:
+    tokens = _tokens(tmp_path, models.texts(40))
+    source = PackedDocuments(tokens, TextTemplate((1,) * 15, ()), length=16, rows=2)
+    assert (source.take().documents == 1).all()
+
+
 def test_too_little_text(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="less than one row of 16"):
         _source(tmp_path, ["w1 w2"])

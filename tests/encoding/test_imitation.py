@@ -138,8 +138,9 @@ def test_a_published_encoder_learns_real_terms(tmp_path: Path) -> None:
              for two in drugs]  # fmt: skip
     asked = ["does metformin help?", "a case of thrombosis", "acute hyperglycemia in children"]
     before = _distance(student, teacher, asked)
-    plan = TrainingConfig(batch=16, learning_rate=1e-4)
+    plan = TrainingConfig(batch=8, length=32, learning_rate=2e-4)
     tune_on_text(
-        student, texts, out=tmp_path, objective="imitate", teacher=teacher, steps=12, plan=plan
+        student, texts, out=tmp_path, objective="imitate", teacher=teacher, steps=8, plan=plan
     )
-    assert _distance(student, teacher, asked) < 0.7 * before
+    after = _distance(student, teacher, asked)
+    assert after < 0.7 * before

@@ -21,7 +21,7 @@ PLAN = TrainingConfig(
 STEPS = 14
 
 forks = multiprocessing.get_context("forkserver")
-forks.set_forkserver_preload(["encoding.tuning"])
+forks.set_forkserver_preload(["encoding.tuning", "torch._dynamo", "numpy.random", "rich.status"])
 
 
 def encoder(dropout: float = 0.1, **options: Any) -> Encoder:

@@ -21,10 +21,10 @@ from idiolect.training.training_config import TrainingConfig
 from training import models
 
 PLAN = TrainingConfig(length=32, batch=4, micro_batch=2, learning_rate=1e-2, save_every=4)
-STEPS = 30
+STEPS = 20
 
 _FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["training.runs"])
+_FORKS.set_forkserver_preload(["training.runs", "torch._dynamo", "numpy.random", "rich.status"])
 
 
 def run(out: Path, *, largest_file: int | None = None, **options: Any) -> None:

@@ -41,10 +41,10 @@ def _assert_rows_kept(weights: dict[str, Tensor], *, tied: bool) -> None:
 
 
 def test_two_processes_equal_one(tmp_path: Path) -> None:
-    _start(tmp_path, 12)
+    _start(tmp_path, 6)
     for mode in workers.MODES:
         for tied in (True, False):
-            workers.train(tmp_path / f"one {mode} {tied}", 12, mode, tied=tied)
+            workers.train(tmp_path / f"one {mode} {tied}", 6, mode, tied=tied)
             one = _weights(tmp_path / f"one {mode} {tied}")
             sharded = _weights(tmp_path / f"sharded {mode} {tied}")
             others = [sharded, _weights(tmp_path / f"plain {mode}")] if tied else [sharded]

@@ -67,7 +67,8 @@ def test_rows_of_a_published_model(folder: Path) -> None:
     options = ["--out", str(out), "--steps", "3", "--length", "32", "--batch", "2"]
     assert str(out / "model") in _run(folder, *sources, *options)
     record = json.loads((out / "run.json").read_text())
-    assert (record["train"], record["objective"], record["config"]["batch"]) == ("rows", "causal", 2)
+    chosen = (record["train"], record["objective"], record["config"]["batch"])
+    assert chosen == ("rows", "causal", 2)
     assert len(LanguageModel.load(out / "model").tokenizer) == 45
 
 

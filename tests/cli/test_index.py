@@ -61,7 +61,7 @@ def index(here: Path) -> str:
     assert result.exit_code == 0, result.output
     assert "3 items written, 0 unchanged" in result.output
     assert "skipped 1 records: no id" in result.output
-    assert "skipped 1 records: no text" in result.output
+    assert "skipped 1 records: no field" in result.output
     return "idx"
 
 

@@ -67,7 +67,8 @@ def test_rows_of_a_published_model(folder: Path) -> None:
     options = ["--out", str(out), "--steps", "3", "--length", "32", "--batch", "2"]
     assert str(out / "model") in _run(folder, *sources, *options)
     record = json.loads((out / "run.json").read_text())
-    assert (record["train"], record["objective"], record["plan"]["batch"]) == ("rows", "causal", 2)
+    chosen = (record["train"], record["objective"], record["config"]["batch"])
+    assert chosen == ("rows", "causal", 2)
     assert len(LanguageModel.load(out / "model").tokenizer) == 45
 
 
@@ -77,7 +78,7 @@ def test_from_nothing(folder: Path) -> None:
     _run(folder, *sources, "--config", str(folder / "new.toml"), "-o", str(out), "--seed", "3")
     record = json.loads((out / "run.json").read_text())
     assert record["unfreeze_original_rows"]
-    assert (record["train"], record["plan"]["seed"], record["steps"]) == ("all", 3, 5)
+    assert (record["train"], record["config"]["seed"], record["steps"]) == ("all", 3, 5)
     trained = LanguageModel.load(out / "model")
     fresh = LanguageModel.new(trained.settings, trained.tokenizer, seed=3)
     assert not trained.network.tokens.weight.equal(fresh.network.tokens.weight)  # type: ignore[arg-type,operator]
@@ -101,7 +102,7 @@ def test_bad_files_are_reported(folder: Path, toml: str, words: str) -> None:
         _run(folder, *sources, *options)
 
 
-def test_a_person_stops_it_and_goes_on(folder: Path) -> None:
+def test_sigint_stops_a_run_that_can_be_resumed(folder: Path) -> None:
     out = folder / "run"
     command = [
         *(sys.executable, "-c", _MAIN, "pretrain"),
@@ -118,6 +119,6 @@ def test_a_person_stops_it_and_goes_on(folder: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "start again to go on from there" in errors
+    assert "run it again to resume" in errors
     assert "Traceback" not in errors
     assert list(out.glob("checkpoint-*"))

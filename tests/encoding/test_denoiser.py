@@ -1,4 +1,4 @@
-"""The decoder that writes a text again from a vector: what it sees, and what it shares."""
+"""The decoder that rebuilds a text from a vector: its inputs and its shared layers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from idiolect.nn.embedding import ExtendedRows
 from training import models
 
 
-def test_what_is_taken_away() -> None:
+def test_deleted_words() -> None:
     words = ["a", "b", "c", "d"]
     assert damage(words, [0.1, 0.61, 0.59, 0.9]) == ["b", "d"]
     assert damage(words, [0.1, 0.2, 0.3, 0.0]) == ["c"], "one word always stays"
@@ -38,7 +38,7 @@ def test_loss_is_the_cross_entropy_of_the_next_token(model_type: str) -> None:
     torch.testing.assert_close(together, total)
 
 
-def test_it_sees_the_vector_and_the_past_alone() -> None:
+def test_it_depends_only_on_the_vector_and_previous_tokens() -> None:
     network = models.model("bert").network.eval()
     denoiser = Denoiser(network).eval()
     ids, vector = torch.randint(4, 45, (1, 6)), torch.randn(1, 1, 16)

@@ -1,4 +1,4 @@
-"""An encoder with new tokens learns to give the vectors it gave with the old pieces."""
+"""An encoder with new tokens learns the vectors it had with the old pieces."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _distance(one: Encoder, other: Encoder, texts: list[str]) -> float:
     return float(1 - np.mean(np.sum(np.multiply(*vectors), axis=1)))
 
 
-def test_vectors_come_nearer_on_texts_not_seen(tmp_path: Path) -> None:
+def test_vectors_of_held_out_texts_approach_the_teachers(tmp_path: Path) -> None:
     student, teacher = tuning.pupil(), tuning.teacher()
     texts, others = models.texts(60), models.texts(20, seed=3)
     known, before = teacher.fingerprint, _distance(student, teacher, others)
@@ -46,7 +46,7 @@ def test_vectors_come_nearer_on_texts_not_seen(tmp_path: Path) -> None:
 
 
 def test_the_loss_is_the_squared_distance(tmp_path: Path) -> None:
-    """One text of the fewest words is always read whole, so the first loss can be computed."""
+    """A text of the minimum length is always read whole, so the first loss is known."""
     student, teacher = tuning.pupil(), tuning.teacher()
     text = ["w3 n1 w5 n4"]
     vectors = [encoder.encode(text)[0] for encoder in (student, teacher)]
@@ -61,25 +61,27 @@ def test_the_loss_is_the_squared_distance(tmp_path: Path) -> None:
 def test_passages_are_of_all_lengths_and_places() -> None:
     student, teacher = tuning.pupil(length=20), tuning.teacher()
     words = [f"w{i}" for i in range(36)]
-    goal = Imitation(student, teacher, [" ".join(words), "w1 w2"])
-    drawn = [goal.prepare(EpochSample([0, 1], number)) for number in range(300)]
+    objective = Imitation(student, teacher, [" ".join(words), "w1 w2"])
+    drawn = [objective.prepare(EpochSample([0, 1], number)) for number in range(300)]
     ids = dict(zip(words, student.model.tokenizer.encode(" ".join(words))[1:-1], strict=True))
     passages = [batch.rows[0][1:-1] for batch in drawn]
-    assert {len(passage) for passage in passages} == set(range(4, 19)), "18 fit beside the frame"
+    assert {len(passage) for passage in passages} == set(range(4, 19)), (
+        "18 and two special tokens fit"
+    )
     assert {id_ for passage in passages for id_ in passage} == set(ids.values())
     for passage in passages:
         assert passage == list(range(passage[0], passage[0] + len(passage))), "words in their order"
     assert all(batch.rows[1][1:-1] == [ids["w1"], ids["w2"]] for batch in drawn)
-    again = goal.prepare(EpochSample([0], 7))
-    assert again.rows[0][1:-1] == passages[7], "what is read follows from the round"
+    again = objective.prepare(EpochSample([0], 7))
+    assert again.rows[0][1:-1] == passages[7], "the passage follows from the epoch"
 
 
-def test_both_read_the_same() -> None:
-    """A passage that the teacher would have to cut, having more tokens of it, is made shorter."""
+def test_student_and_teacher_read_the_same_text() -> None:
+    """A passage that the teacher would truncate, since it has more tokens, is shortened."""
     student, teacher = tuning.pupil(length=20), tuning.teacher(length=12)
-    goal = Imitation(student, teacher, [" ".join(models.NEW * 6)])
+    objective = Imitation(student, teacher, [" ".join(models.NEW * 6)])
     for number in range(100):
-        batch = goal.prepare(EpochSample([0], number))
+        batch = objective.prepare(EpochSample([0], number))
         assert 0 < len(batch.taught[0]) - 2 == 2 * (len(batch.rows[0]) - 2)
 
 
@@ -109,7 +111,7 @@ def test_another_teacher_is_another_run(tmp_path: Path) -> None:
         ({"objective": "imitate", "teacher": True, "texts": []}, InputError, "no text"),
     ],
 )
-def test_what_makes_no_sense(tmp_path: Path, options: Any, error: Any, words: str) -> None:
+def test_bad_arguments(tmp_path: Path, options: Any, error: Any, words: str) -> None:
     if options.get("teacher"):
         options = options | {"teacher": tuning.teacher()}
     texts = options.pop("texts", models.texts(4))
@@ -126,7 +128,7 @@ def test_a_teacher_of_another_width(tmp_path: Path) -> None:
 
 
 def test_a_published_encoder_learns_real_terms(tmp_path: Path) -> None:
-    """MiniLM with three new tokens gives more nearly the vectors of MiniLM."""
+    """MiniLM with three new tokens approaches the vectors of MiniLM."""
     base = minilm()
     teacher = Encoder.load(base)
     terms = Terms(Term(word, (word,)) for word in ("metformin", "hyperglycemia", "thrombosis"))
@@ -136,8 +138,9 @@ def test_a_published_encoder_learns_real_terms(tmp_path: Path) -> None:
              for two in drugs]  # fmt: skip
     asked = ["does metformin help?", "a case of thrombosis", "acute hyperglycemia in children"]
     before = _distance(student, teacher, asked)
-    plan = TrainingConfig(batch=16, learning_rate=1e-4)
+    plan = TrainingConfig(batch=8, length=32, learning_rate=2e-4)
     tune_on_text(
-        student, texts, out=tmp_path, objective="imitate", teacher=teacher, steps=12, plan=plan
+        student, texts, out=tmp_path, objective="imitate", teacher=teacher, steps=8, plan=plan
     )
-    assert _distance(student, teacher, asked) < 0.7 * before
+    after = _distance(student, teacher, asked)
+    assert after < 0.7 * before

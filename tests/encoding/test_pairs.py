@@ -118,7 +118,7 @@ def test_texts_need_ids(tmp_path: Path, record: Any, words: str) -> None:
     with pytest.raises(InputError, match=words):
         read_texts(_jsonl(tmp_path / "corpus.jsonl", [record]))
     twice = [{"_id": "1", "text": "a"}, {"_id": "1", "text": "b"}]
-    with pytest.raises(InputError, match="the id 1 is repeated"):
+    with pytest.raises(InputError, match="the id 1 comes twice"):
         read_texts(_jsonl(tmp_path / "corpus.jsonl", twice))
 
 

@@ -1,4 +1,4 @@
-"""Tuning learns, keeps what is frozen, cuts gradients exactly, and survives being killed."""
+"""Tuning learns, keeps frozen rows, caches gradients exactly and resumes after a kill."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,9 @@ from idiolect.encoding.tune import tune, tune_on_text, tuning_plan
 from idiolect.errors import CheckpointError, ConfigError, InputError
 from idiolect.nn.embedding import ExtendedRows
 from idiolect.training.data.shuffled_epochs import ShuffledEpochs
+from idiolect.training.objectives import objective_registry
 from idiolect.training.objectives.contrastive_losses import KL, InfoNCE, Margin, MarginMSE, Triplet
+from idiolect.training.objectives.objective_registry import find_objective
 from idiolect.training.training_config import TrainingConfig
 from training import models
 
@@ -43,7 +46,7 @@ def _found(encoder: Encoder, pairs: list[Pair], **options: Any) -> float:
 
 
 def test_tuning_finds_more(tmp_path: Path) -> None:
-    """A document says the same in other words, which nothing has told the encoder."""
+    """Each document is its query in other words, a mapping that the encoder has to learn."""
     texts = models.texts(24, seed=8)
     pairs = [
         Pair(text, " ".join(f"w{(int(word[1:]) + 18) % 36}" for word in text.split()))
@@ -69,7 +72,7 @@ def test_tuning_finds_more(tmp_path: Path) -> None:
     assert again.trained_dimensions == (4,)
     assert again.fingerprint == encoder.fingerprint
     losses = _losses(tmp_path)
-    assert len(losses) == 30, "fifteen passes of two steps"
+    assert len(losses) == 30, "fifteen epochs of two steps"
     assert losses[-1] < losses[0] / 2
 
 
@@ -101,7 +104,7 @@ def test_rows_move_only_when_they_are_unfrozen(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
-def test_cached_gradients_change_nothing(tmp_path: Path, dropout: float) -> None:
+def test_cached_gradients_do_not_change_the_run(tmp_path: Path, dropout: float) -> None:
     """A whole run, step by step, with eight texts at once and with all."""
     found = []
     for at_once in (8, None):
@@ -134,7 +137,7 @@ def test_every_loss_falls(tmp_path: Path, loss: Any) -> None:
     assert losses[-1] < losses[0]
 
 
-def test_what_is_in_a_batch() -> None:
+def test_a_batch_of_pairs() -> None:
     table = PairTable.of(
         [
             Pair("w1", "w2", ("w3", "w4")),
@@ -168,15 +171,15 @@ def test_a_text_is_never_its_own_negative() -> None:
     assert batch.candidates.ignored.tolist() == [[False, False], [True, False]]
 
 
-def test_a_round_holds_every_pair_at_most_once() -> None:
-    rounds = ShuffledEpochs(10, rows=4, seed=1)
-    assert rounds.steps == 2
+def test_an_epoch_holds_every_pair_at_most_once() -> None:
+    epochs = ShuffledEpochs(10, rows=4, seed=1)
+    assert epochs.steps == 2
     for number in range(3):
-        drawn = [rounds.take() for _ in range(2)]
+        drawn = [epochs.take() for _ in range(2)]
         assert {one.epoch for one in drawn} == {number}
         sources = [source for one in drawn for source in one.sources]
         assert len(set(sources)) == 8
-    state, following = rounds.state(), rounds.take()
+    state, following = epochs.state(), epochs.take()
     again = ShuffledEpochs(10, rows=4, seed=1)
     again.restore(state)
     assert again.take() == following
@@ -192,7 +195,7 @@ def test_a_round_holds_every_pair_at_most_once() -> None:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
-    """A run that nobody disturbed, in a process of its own, and how long it took."""
+    """An uninterrupted run in a separate process, and its duration in seconds."""
     folder = tmp_path_factory.mktemp("whole")
     for name in ("warm", "run"):  # the first starts the server of processes
         started = time.perf_counter()
@@ -236,7 +239,7 @@ def test_another_run_is_refused(tmp_path: Path) -> None:
             tuning.run(tmp_path, **{"steps": 1, **other})
 
 
-def test_no_more_is_read_than_the_plan_says(tmp_path: Path) -> None:
+def test_texts_are_truncated_at_the_configured_length(tmp_path: Path) -> None:
     encoder = tuning.encoder()
     plan = TrainingConfig(batch=8, length=5, learning_rate=1e-3)
     tune(encoder, tuning.pairs(8), out=tmp_path, steps=1, plan=plan)
@@ -250,16 +253,16 @@ def test_no_more_is_read_than_the_plan_says(tmp_path: Path) -> None:
     [
         ({"dimensions": (99,)}, ConfigError, "99 dimensions; the model has 16"),
         ({"steps": 0}, ConfigError, "a run of 0 steps"),
-        ({"loss": KL()}, InputError, "the pairs have no scores"),
+        ({"loss": KL()}, InputError, "needs a teacher's scores"),
         ({"train": "head"}, ConfigError, "train='head'"),
     ],
 )
-def test_what_makes_no_sense(tmp_path: Path, options: Any, error: Any, words: str) -> None:
+def test_bad_arguments(tmp_path: Path, options: Any, error: Any, words: str) -> None:
     with pytest.raises(error, match=words):
         tune(tuning.encoder(), tuning.pairs(8), out=tmp_path, **options)
 
 
-def test_the_usual_rates() -> None:
+def test_default_learning_rates() -> None:
     encoder = tuning.encoder()
     assert tuning_plan(encoder).learning_rate == 2e-5
     assert tuning_plan(encoder, "rows+lora").learning_rate == 2e-4
@@ -269,7 +272,7 @@ def test_the_usual_rates() -> None:
 
 @pytest.mark.parametrize("objective", ["simcse", "tsdae"])
 @pytest.mark.parametrize("model_type", ["bert", "gpt2"])
-def test_text_alone_teaches_something(tmp_path: Path, objective: Any, model_type: str) -> None:
+def test_the_loss_on_text_falls(tmp_path: Path, objective: Any, model_type: str) -> None:
     fields = {"hidden_dropout_prob": 0.1} if model_type == "bert" else {}
     encoder = Encoder(models.model(model_type, **fields))
     parameters = {name for name, _ in encoder.model.network.named_parameters()}
@@ -283,10 +286,10 @@ def test_text_alone_teaches_something(tmp_path: Path, objective: Any, model_type
 
 
 @pytest.mark.parametrize("objective", ["simcse", "tsdae", "imitate"])
-def test_text_alone_goes_on(
+def test_a_run_on_text_resumes(
     tmp_path: Path, objective: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Stopped after a checkpoint, the run ends as one that was not."""
+    """Interrupted after a checkpoint, the run ends with the weights of an uninterrupted one."""
     from idiolect.training.checkpoint import RunFolder
 
     def run(out: Path) -> Encoder:
@@ -315,16 +318,26 @@ def test_text_alone_goes_on(
     assert run(tmp_path / "parts").fingerprint == whole.fingerprint
 
 
-def test_text_alone_needs_texts_and_chance(tmp_path: Path) -> None:
+def test_unusable_texts_and_objectives(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no dropout"):
         tune_on_text(tuning.encoder(0.0), models.texts(9), out=tmp_path)
     with pytest.raises(InputError, match="1 different texts"):
         tune_on_text(tuning.encoder(), ["w1", "w1"], out=tmp_path)
     with pytest.raises(ConfigError, match="objective='mlm'"):
-        tune_on_text(tuning.encoder(), models.texts(9), out=tmp_path, objective="mlm")  # type: ignore[arg-type]
+        tune_on_text(tuning.encoder(), models.texts(9), out=tmp_path, objective="mlm")
 
 
-def test_an_objective_asks_its_miner_for_the_round() -> None:
+def test_an_objective_for_other_networks_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = replace(find_objective("tune", "simcse"), network_kinds=("causal",))
+    monkeypatch.setitem(objective_registry._ENTRIES, ("tune", "simcse"), entry)
+    with pytest.raises(ConfigError, match="'simcse' trains causal networks") as caught:
+        tune_on_text(tuning.encoder(), models.texts(9), out=tmp_path)
+    assert caught.value.hint == "use objective='tsdae' or 'imitate'"
+
+
+def test_an_objective_requests_the_negatives_of_its_epoch() -> None:
     table = PairTable.of(tuning.pairs(6), models.texts(4, seed=9))
 
     class Given:
@@ -334,10 +347,10 @@ def test_an_objective_asks_its_miner_for_the_round() -> None:
             self.asked.append(number)
             return np.full((6, 1), 6 + number)
 
-    goal = ContrastiveObjective(tuning.encoder(), table, InfoNCE(), miner=Given())  # type: ignore[arg-type]
-    rounds = ShuffledEpochs(6, rows=3)
+    objective = ContrastiveObjective(tuning.encoder(), table, InfoNCE(), miner=Given())  # type: ignore[arg-type]
+    epochs = ShuffledEpochs(6, rows=3)
     for _ in range(4):
-        batch = goal.prepare(rounds.take())
+        batch = objective.prepare(epochs.take())
         column = int(batch.candidates.negatives[0, 0])
         mined = table.documents[6 + Given.asked[-1]]
         assert (
@@ -363,8 +376,8 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
         np.testing.assert_allclose(
             _losses(tmp_path / "two" / what), _losses(tmp_path / "one" / what), rtol=1e-4
         )
-        # Weights whose gradient is nought, such as the keys' biases, follow rounding: Adam divides
-        # by their size. The vectors do not.
+        # Weights without a gradient, such as the keys' biases, differ by rounding errors that Adam
+        # scales up. They do not affect the vectors.
         one, two = (
             Encoder.load(tmp_path / side / what / "model").encode(models.texts(10))
             for side in ("one", "two")

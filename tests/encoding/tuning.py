@@ -1,4 +1,4 @@
-"""Small runs of `tune`, also in processes of their own that can be killed."""
+"""Small runs of `tune`, also in separate processes that can be killed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PLAN = TrainingConfig(
 STEPS = 14
 
 forks = multiprocessing.get_context("forkserver")
-forks.set_forkserver_preload(["encoding.tuning"])
+forks.set_forkserver_preload(["encoding.tuning", "torch._dynamo", "numpy.random", "rich.status"])
 
 
 def encoder(dropout: float = 0.1, **options: Any) -> Encoder:
@@ -38,18 +38,18 @@ def teacher(**options: Any) -> Encoder:
 
 
 def pupil(**options: Any) -> Encoder:
-    """The same with the new words, whose rows mean nothing yet."""
+    """The same encoder with the new words, each with a random row."""
     return Encoder(models.model("bert"), **options)
 
 
 def pairs(count: int = 24) -> list[Pair]:
-    """A text and its words in another order: what a bag of words could find."""
+    """Texts and their words in another order, so that a bag of words could match them."""
     texts = models.texts(count, seed=8)
     return [Pair(text, " ".join(sorted(text.split()))) for text in texts]
 
 
 def run(out: Path, **options: Any) -> Encoder:
-    """Everything at once: mined negatives, cached gradients, several widths, adapters, dropout."""
+    """Use all options: mined negatives, cached gradients, several widths, adapters, dropout."""
     usual: dict[str, Any] = {
         "steps": STEPS,
         "train": "rows+lora",
@@ -62,7 +62,7 @@ def run(out: Path, **options: Any) -> Encoder:
 
 
 def outcome(out: Path) -> dict[str, bytes]:
-    """Everything a run leaves that must not depend on how often it was stopped."""
+    """The files of a run that must not depend on how often it was interrupted."""
     files = [path for path in sorted(out.rglob("*")) if path.is_file()]
     own = [p for p in files if p.name not in ("metrics.jsonl", "run.json")]
     kept = [p for p in own if "checkpoint-" not in str(p) or f"{STEPS:08}" in str(p)]

@@ -1,4 +1,4 @@
-"""What each process of `torchrun` does in `test_tune`: one run that all of them share.
+"""The process that `torchrun` starts in `test_tune`: a run shared by all processes.
 
 Usage: torchrun --nproc-per-node 2 workers.py FOLDER
 """
@@ -22,7 +22,7 @@ PLAN = TrainingConfig(batch=6, micro_batch=5, learning_rate=5e-3, save_every=100
 
 
 def train(folder: Path) -> None:
-    """Tune on pairs, and on text; without dropout, which every process draws for itself."""
+    """Tune on pairs and on text, without dropout, which differs between processes."""
     options: dict[str, Any] = {"steps": 5, "plan": PLAN}
     tune(
         tuning.encoder(0.0),

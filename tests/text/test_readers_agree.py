@@ -17,7 +17,8 @@ import pytest
 from idiolect.encoding.pairs import PairFile, read_query_texts, read_texts
 from idiolect.errors import InputError
 from idiolect.pipeline.data import Data
-from idiolect.pipeline.settings import DataSettings, PipelineConfig
+from idiolect.pipeline.pipeline_config import PipelineConfig
+from idiolect.pipeline.settings import DataSettings
 from idiolect.pipeline.survey import survey
 from idiolect.ranking.evaluation.judged_collection import read_documents, read_queries
 from idiolect.search.item_files import read_items

@@ -1,4 +1,4 @@
-"""Small models to train: a grown vocabulary or not, tied or not, decoder or encoder."""
+"""Small models to train: with or without added rows, tied or untied, decoder or encoder."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ _SHAPES: dict[str, dict[str, Any]] = {
 
 
 def tokenizer(*, grown: bool = True, template: bool = False) -> Tokenizer:
-    """Whole words split at spaces; with a template, a text stands between <s> and </s>."""
+    """Whole words split at spaces; with a template, a text is put between <s> and </s>."""
     words = [*OLD, *NEW] if grown else OLD
     engine = tokenizers.Tokenizer(
         models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>")
@@ -80,7 +80,7 @@ def model(model_type: str = "llama", *, grown: bool = True, **fields: Any) -> La
 
 
 def grow(network: Transformer) -> None:
-    """Add a random row for each new word wherever there is one for each id."""
+    """Add a random row for each new word to every tensor with one entry per id."""
     network.add_rows(
         len(OLD),
         {

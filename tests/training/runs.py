@@ -1,6 +1,6 @@
-"""Runs in processes of their own, so that they can be killed.
+"""Training runs in separate processes, so that they can be killed.
 
-The server that forks them has imported everything, so a run starts within milliseconds.
+A fork server has imported everything already, so a run starts within milliseconds.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from idiolect.training.training_config import TrainingConfig
 from training import models
 
 PLAN = TrainingConfig(length=32, batch=4, micro_batch=2, learning_rate=1e-2, save_every=4)
-STEPS = 30
+STEPS = 20
 
 _FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["training.runs"])
+_FORKS.set_forkserver_preload(["training.runs", "torch._dynamo", "numpy.random", "rich.status"])
 
 
 def run(out: Path, *, largest_file: int | None = None, **options: Any) -> None:
@@ -60,7 +60,7 @@ def wait_for(condition: Callable[[], bool], process: BaseProcess) -> None:
 
 
 def outcome(out: Path) -> dict[str, bytes]:
-    """Everything a run leaves that must not depend on how often it was stopped."""
+    """The files of a run that must not depend on how often it was interrupted."""
     last = out / f"checkpoint-{STEPS:08}"
     files = [out / "model" / "model.safetensors", *last.iterdir(), *(out / "adapter").iterdir()]
     return {str(path.relative_to(out)): path.read_bytes() for path in files}

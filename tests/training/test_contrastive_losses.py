@@ -33,7 +33,7 @@ def _vectors(*shape: int, seed: int = 0) -> Tensor:
 
 
 def _columns(seed: int = 0) -> list[Tensor]:
-    """Queries, documents, and two negatives for each pair, as the other side wants them."""
+    """Queries, documents, and two negatives for each pair, in sentence-transformers' format."""
     return [_vectors(PAIRS, seed=seed + i) for i in range(2 + NEGATIVES)]
 
 
@@ -48,7 +48,7 @@ def _with_negatives(negatives: int = NEGATIVES, scores: Tensor | None = None) ->
 
 
 class _Given(nn.Module):
-    """A "model" whose features are the vectors already."""
+    """A "model" that returns its features as vectors."""
 
     def forward(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
         return {"sentence_embedding": features["vectors"]}
@@ -63,7 +63,7 @@ def _assert_same(
     theirs: Callable[[list[Tensor]], Tensor],
     columns: Sequence[Tensor],
 ) -> None:
-    """Equal values, theirs being a mean, and equal gradients of every vector."""
+    """Compare values (theirs is a mean) and the gradients of all vectors."""
     unit = [F.normalize(one, dim=1) for one in columns]  # some of theirs do that, and some do not
     mine = ours(unit[0], torch.cat(unit[1:]), candidates) / PAIRS
     other = theirs(unit)
@@ -149,7 +149,7 @@ def test_matryoshka() -> None:
     )
 
 
-def test_what_is_right_as_well_is_no_negative() -> None:
+def test_other_relevant_documents_are_no_negatives() -> None:
     queries, documents = _vectors(PAIRS), _vectors(PAIRS, seed=1)
     ignored = torch.zeros(PAIRS, PAIRS, dtype=torch.bool)
     ignored[0, 3] = True
@@ -174,8 +174,8 @@ def _first(candidates: Candidates) -> Candidates:
     )
 
 
-def test_two_queries_with_one_document_do_not_part_it_from_each_other() -> None:
-    """Both rows point at column 0: in the way back neither query is the other's negative."""
+def test_queries_with_the_same_document_are_not_each_others_negatives() -> None:
+    """Both rows point at column 0, so in the backward direction neither query is a negative."""
     queries, document = _vectors(2), _vectors(1, seed=1)
     candidates = Candidates(
         positive=torch.tensor([0, 0]),
@@ -185,7 +185,7 @@ def test_two_queries_with_one_document_do_not_part_it_from_each_other() -> None:
     assert InfoNCE(both_ways=True)(queries, document, candidates).item() == 0.0
 
 
-def test_which_are_negatives() -> None:
+def test_explicit_negatives_replace_those_of_the_batch() -> None:
     candidates = Candidates(
         positive=torch.tensor([0, 1, 2]),
         negatives=torch.tensor([[3, 4], [3, -1], [-1, -1]]),
@@ -224,7 +224,7 @@ def test_pairs_with_fewer_negatives(loss: ContrastiveLoss) -> None:
 
 
 @pytest.mark.parametrize("loss", [MarginMSE(), KL()])
-def test_what_the_teacher_has_not_seen_is_not_learnt_from(loss: ContrastiveLoss) -> None:
+def test_candidates_without_a_teachers_score_are_left_out(loss: ContrastiveLoss) -> None:
     queries, documents = _vectors(1), _vectors(4, seed=1)
     candidates = Candidates(
         positive=torch.tensor([0]),
@@ -236,14 +236,14 @@ def test_what_the_teacher_has_not_seen_is_not_learnt_from(loss: ContrastiveLoss)
     torch.testing.assert_close(loss(queries, documents, candidates), loss(queries, documents, seen))
 
 
-def test_what_cannot_be_computed_is_told() -> None:
+def test_unusable_input_is_refused() -> None:
     queries, documents = _vectors(PAIRS), _vectors(PAIRS, seed=1)
     pairs = Candidates.diagonal(PAIRS)
-    with pytest.raises(InputError, match="no scores"):
+    with pytest.raises(InputError, match="needs a teacher's scores"):
         KL()(queries, documents, pairs)
     with pytest.raises(InputError, match="explicit negatives"):
         MarginMSE()(queries, documents, replace(pairs, scores=torch.ones(PAIRS, 1)))
-    with pytest.raises(InputError, match="17 dimensions of vectors of 16"):
+    with pytest.raises(InputError, match="17 dimensions, and the vectors have 16"):
         Matryoshka(InfoNCE(), (17,))(queries, documents, pairs)
     with pytest.raises(ConfigError, match="temperature"):
         InfoNCE(temperature=0.0)
@@ -257,7 +257,7 @@ def _network(dropout: float) -> nn.Sequential:
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
-def test_cached_gradients_are_the_plain_ones(dropout: float) -> None:
+def test_cached_gradients_equal_plain_ones(dropout: float) -> None:
     network = _network(dropout)
     texts = torch.randn(2 * PAIRS, 8, generator=torch.Generator().manual_seed(3))
     parts = texts.split(5)
@@ -277,7 +277,7 @@ def test_cached_gradients_are_the_plain_ones(dropout: float) -> None:
             torch.testing.assert_close(a, b)
 
 
-def test_cached_gradients_are_the_reference_ones() -> None:
+def test_cached_gradients_equal_sentence_transformers() -> None:
     """sentence-transformers' own gradient cache over the same network."""
     network = _network(0.0)
 
@@ -313,7 +313,7 @@ def test_cached_gradients_are_the_reference_ones() -> None:
 
 
 def test_a_large_batch_fits() -> None:
-    """What waits for the backward pass is the texts, not their activations."""
+    """Only the texts are stored until the backward pass, not their activations."""
     network = _network(0.3)
     parts = torch.randn(600, 8).split(20)
 

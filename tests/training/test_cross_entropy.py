@@ -39,7 +39,9 @@ def _plain(hidden: Tensor, targets: Tensor, blocks: list[Block]) -> Tensor:
 def test_value_and_gradients(
     monkeypatch: pytest.MonkeyPatch, bias: bool, old: bool, new: bool
 ) -> None:
-    monkeypatch.setitem(module._BYTES, "cpu", 4 * (OLD + NEW) * 16)  # five chunks, the last short
+    monkeypatch.setitem(
+        module._CHUNK_BYTES, "cpu", 4 * (OLD + NEW) * 16
+    )  # five chunks, the last short
     hidden, targets, blocks = _parts(bias=bias, trained=(old, new))
     wanted = [t for t in (hidden, *itertools.chain(*blocks)) if t is not None and t.requires_grad]
     ours = cross_entropy(hidden, targets, blocks)
@@ -71,7 +73,7 @@ def test_no_gradients_are_made_without_need(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_scores_are_never_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(module._BYTES, "cpu", 4 * (OLD + NEW) * 16)
+    monkeypatch.setitem(module._CHUNK_BYTES, "cpu", 4 * (OLD + NEW) * 16)
     hidden, _, blocks = _parts(bias=True, trained=(False, False))
     largest = 0
     with torch.no_grad():

@@ -41,10 +41,10 @@ def _assert_rows_kept(weights: dict[str, Tensor], *, tied: bool) -> None:
 
 
 def test_two_processes_equal_one(tmp_path: Path) -> None:
-    _start(tmp_path, 12)
+    _start(tmp_path, 6)
     for mode in workers.MODES:
         for tied in (True, False):
-            workers.train(tmp_path / f"one {mode} {tied}", 12, mode, tied=tied)
+            workers.train(tmp_path / f"one {mode} {tied}", 6, mode, tied=tied)
             one = _weights(tmp_path / f"one {mode} {tied}")
             sharded = _weights(tmp_path / f"sharded {mode} {tied}")
             others = [sharded, _weights(tmp_path / f"plain {mode}")] if tied else [sharded]
@@ -54,7 +54,7 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
                     torch.testing.assert_close(one[name], other[name], rtol=1e-4, atol=1e-5)
             _assert_rows_kept(sharded, tied=tied)
     for rank in (0, 1):
-        assert (tmp_path / f"stopped by {rank}").exists(), "a process did not hear of the signal"
+        assert (tmp_path / f"stopped by {rank}").exists(), "a process did not receive the signal"
     resumed, whole = _weights(tmp_path / "stopped"), _weights(tmp_path / "sharded all True")
     for name in whole:
         assert torch.equal(resumed[name], whole[name])

@@ -37,7 +37,7 @@ def test_a_cpu_trains_in_float32() -> None:
     ("native", "version", "wanted"),
     [(True, (9, 0), True), (False, (7, 5), True), (False, (6, 1), False)],
 )
-def test_a_gpu_by_what_it_can(
+def test_a_gpu_uses_what_it_supports(
     monkeypatch: pytest.MonkeyPatch, native: bool, version: tuple[int, int], wanted: bool
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: version)
@@ -52,7 +52,7 @@ def test_a_gpu_by_what_it_can(
 @pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # raised by the compiler
 @pytest.mark.parametrize("model_type", ["llama", "gpt2"])
 def test_layers_compile_in_one_piece(model_type: str) -> None:
-    """As on a GPU: a grid with several documents a row. The result is that of eager mode."""
+    """As on a GPU, with several documents per row. The result equals that of eager mode."""
     network = models.model(model_type).network
     assert network.decoder is not None
     positions, documents = positions_and_documents(
@@ -103,7 +103,7 @@ class _Slope(RowwiseObjective):
 
 
 class _Draws(Causal):
-    """Notes the first random number of each step."""
+    """Records the first random number of each step."""
 
     def __init__(self, network: Network) -> None:
         super().__init__(network)
@@ -127,7 +127,7 @@ def _trainer(folder: Path, objective: Objective, **values: Any) -> Trainer:
 
 
 def test_gradients_are_clipped_by_their_norm(tmp_path: Path, monkeypatch: Any) -> None:
-    """The optimizer gets gradients of the largest norm allowed; the metrics have the real norm."""
+    """The optimizer gets clipped gradients; the metrics hold the norm before clipping."""
     norms = []
 
     def note(self: torch.optim.AdamW, *args: Any) -> None:
@@ -144,7 +144,7 @@ def test_gradients_are_clipped_by_their_norm(tmp_path: Path, monkeypatch: Any) -
 
 
 def test_each_step_draws_other_random_numbers(tmp_path: Path) -> None:
-    """Dropout differs from step to step, and is that of the same step in a resumed run."""
+    """Dropout differs between steps, and a resumed run repeats that of each step."""
     objective = _Draws(models.model().network)
     _trainer(tmp_path / "a", objective).run()
     assert len(set(objective.drawn)) == 3

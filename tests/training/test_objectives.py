@@ -1,4 +1,4 @@
-"""What each objective predicts, and its loss against the plain one and transformers'."""
+"""The labels of each objective, and its loss against a plain one and transformers'."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def test_causal_targets_stay_in_their_document() -> None:
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("model_type", ["llama", "gpt2"])
 def test_causal_loss_of_packed_rows(model_type: str, tied: bool) -> None:
-    """Loss and gradients are those of the documents one by one, all logits at once."""
+    """Loss and gradients equal those of the documents one by one, with all logits at once."""
     model = models.model(model_type, tie_word_embeddings=tied)
     network = model.network
-    goal = Causal(network)
+    objective = Causal(network)
     wanted = [p for p in network.parameters() if p.requires_grad]
-    ours = goal.loss(network, goal.prepare(ROWS))
+    ours = objective.loss(network, objective.prepare(ROWS))
     mine = torch.autograd.grad(ours, wanted)
     plain = sum(
         F.cross_entropy(network(text[None, :-1]).logits[0], text[1:], reduction="sum")
@@ -62,9 +62,9 @@ def test_causal_loss_of_transformers(tmp_path: object, model_type: str) -> None:
     theirs = transformers.AutoModelForCausalLM.from_pretrained(str(tmp_path)).eval()
     ids = IDS.clamp(max=39)
     mask = torch.ones_like(ids)
-    goal = Causal(model.network)
-    batch = goal.prepare(PackedRows(ids, mask, 0, (0, 1)))
-    ours = goal.loss(model.network, batch) / batch.count
+    objective = Causal(model.network)
+    batch = objective.prepare(PackedRows(ids, mask, 0, (0, 1)))
+    ours = objective.loss(model.network, batch) / batch.count
     reference = theirs(input_ids=ids, attention_mask=mask, labels=ids).loss
     torch.testing.assert_close(ours, reference)
     ours.backward()
@@ -81,13 +81,13 @@ def _masked(model: LanguageModel, **options: float) -> tuple[Masked, PackedRows]
     ids[:, 0], ids[:, -1] = 1, 2
     documents = torch.ones_like(ids)
     documents[:, 60:] = 0
-    goal = Masked(model.network, model.tokenizer, **options)  # type: ignore[arg-type]
-    return goal, PackedRows(ids, documents, 0, ())
+    objective = Masked(model.network, model.tokenizer, **options)  # type: ignore[arg-type]
+    return objective, PackedRows(ids, documents, 0, ())
 
 
 def test_masking_is_80_10_10() -> None:
-    goal, rows = _masked(models.model("bert"))
-    batch = goal.prepare(rows)
+    objective, rows = _masked(models.model("bert"))
+    batch = objective.prepare(rows)
     picked = batch.labels >= 0
     real = rows.documents > 0
     assert not picked[~real].any()
@@ -103,23 +103,23 @@ def test_masking_is_80_10_10() -> None:
 
 
 def test_masking_is_drawn_anew_and_can_be_repeated() -> None:
-    goal, rows = _masked(models.model("bert"))
-    first = goal.prepare(rows)
-    assert torch.equal(first.input_ids, goal.prepare(rows).input_ids)
+    objective, rows = _masked(models.model("bert"))
+    first = objective.prepare(rows)
+    assert torch.equal(first.input_ids, objective.prepare(rows).input_ids)
     later = PackedRows(rows.ids, rows.documents, 64, ())
-    assert not torch.equal(first.labels, goal.prepare(later).labels)
+    assert not torch.equal(first.labels, objective.prepare(later).labels)
     other_seed, _ = _masked(models.model("bert"), seed=1)
     assert not torch.equal(first.labels, other_seed.prepare(rows).labels)
     # Half of the rows, as another process would see them, are masked alike.
     half = PackedRows(rows.ids[32:], rows.documents[32:], 32, ())
-    assert torch.equal(first.input_ids[32:], goal.prepare(half).input_ids)
+    assert torch.equal(first.input_ids[32:], objective.prepare(half).input_ids)
 
 
 def test_masked_loss() -> None:
     model = models.model("bert")
-    goal, rows = _masked(model)
-    batch = goal.prepare(rows)
-    ours = goal.loss(model.network, batch)
+    objective, rows = _masked(model)
+    batch = objective.prepare(rows)
+    ours = objective.loss(model.network, batch)
     logits = model.network(batch.input_ids, batch.attention_mask).logits
     torch.testing.assert_close(
         ours,

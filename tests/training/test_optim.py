@@ -20,9 +20,11 @@ def test_only_what_trains_gets_a_gradient(train: Any) -> None:
     if train == "rows+lora":
         add_lora(network, LoraConfig())
     chosen = choose_parameters(network, train)
-    goal = Causal(network)
+    objective = Causal(network)
     ids = torch.randint(4, 45, (2, 16), generator=torch.Generator().manual_seed(0))
-    goal.loss(network, goal.prepare(PackedRows(ids, torch.ones_like(ids), 0, ()))).backward()
+    objective.loss(
+        network, objective.prepare(PackedRows(ids, torch.ones_like(ids), 0, ()))
+    ).backward()
     with_gradient = {name for name, p in network.named_parameters() if p.grad is not None}
     assert with_gradient == set(chosen)
     kinds = {

@@ -1,4 +1,4 @@
-"""A network that is no Transformer is trained, distilled, tuned and encoded with as any other."""
+"""A network that is no Transformer is pre-trained, distilled, tuned and used as an encoder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Packed rows: nothing lost, nothing twice, an order that a few numbers describe."""
+"""Packed rows: no token lost or repeated, and an order that can be resumed."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def _tokens(folder: Path, texts: list[str]) -> TokenFile:
 
 
 def _source(folder: Path, texts: list[str], **options: int) -> PackedDocuments:
-    frame = TextTemplate.of(models.tokenizer(), causal=True)
+    template = TextTemplate.of(models.tokenizer(), causal=True)
     settings = {"length": 16, "rows": 2, "seed": 3} | options
-    return PackedDocuments(_tokens(folder, texts), frame, **settings)  # type: ignore[arg-type]
+    return PackedDocuments(_tokens(folder, texts), template, **settings)  # type: ignore[arg-type]
 
 
 def _pieces(rows: PackedRows) -> list[list[int]]:
@@ -34,7 +34,7 @@ def _pieces(rows: PackedRows) -> list[list[int]]:
     return found
 
 
-def test_tokens_come_back(tmp_path: Path) -> None:
+def test_a_token_file_returns_the_ids(tmp_path: Path) -> None:
     texts = models.texts(7)
     tokens = _tokens(tmp_path, texts)
     assert len(tokens) == 7
@@ -49,28 +49,28 @@ def test_tokens_of_another_tokenizer_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="another tokenizer"):
         TokenFile(tmp_path / "tokens", models.tokenizer(grown=False))
     (tmp_path / "tokens" / "ids.bin").write_bytes(b"1234")
-    with pytest.raises(CheckpointError, match="cut off"):
+    with pytest.raises(CheckpointError, match="truncated"):
         TokenFile(tmp_path / "tokens", models.tokenizer())
 
 
-def test_frames() -> None:
+def test_templates() -> None:
     assert TextTemplate.of(models.tokenizer(), causal=True) == TextTemplate((1,), (2,), ())
     assert TextTemplate.of(models.tokenizer(), causal=False) == TextTemplate((), (), ())
     template = models.tokenizer(template=True)
     assert TextTemplate.of(template, causal=False) == TextTemplate((1,), (2,), (2,))
 
 
-def test_a_pass_holds_every_document_once(tmp_path: Path) -> None:
+def test_an_epoch_reads_every_document_once(tmp_path: Path) -> None:
     texts = models.texts(40)
     source = _source(tmp_path, texts)
     plain = models.tokenizer().encode_batch(texts, special_tokens=False)
     seen: Counter[int] = Counter()
-    while source.position.passes == 0:
+    while source.position.epochs == 0:
         rows = source.take()
         for piece in _pieces(rows):
             assert piece[0] == 1, "every text starts with the start token, also a continued one"
             seen.update(i for i in piece if i > 2)
-    # The last rows reach into the second pass; count what was used of it.
+    # The last rows reach into the second epoch; add the part of it that was used.
     at = source.position
     extra = [int(source._order[i]) for i in range(at.document)]
     expected = Counter(i for ids in plain for i in ids)
@@ -81,7 +81,7 @@ def test_a_pass_holds_every_document_once(tmp_path: Path) -> None:
     assert seen == expected
 
 
-def test_long_documents_go_on_in_the_next_row(tmp_path: Path) -> None:
+def test_a_long_document_continues_in_the_next_row(tmp_path: Path) -> None:
     text = " ".join(f"w{i % 36}" for i in range(40))
     source = _source(tmp_path, [text], rows=3)
     first, second, third = _pieces(source.take())[:3]
@@ -91,15 +91,15 @@ def test_long_documents_go_on_in_the_next_row(tmp_path: Path) -> None:
     assert third == [1, *ids[30:], 2], "only the end of the document has the end token"
 
 
-def test_a_position_says_it_all(tmp_path: Path) -> None:
+def test_a_restored_position_returns_the_same_rows(tmp_path: Path) -> None:
     texts = models.texts(12)
     source = _source(tmp_path, texts)
     for _ in range(9):
         source.take()
     state = source.state()
     wanted = [source.take() for _ in range(20)]
-    assert source.position.passes > state["passes"], "the test crosses the end of a pass"
-    again = PackedDocuments(source.tokens, source.frame, length=16, rows=2, seed=3)
+    assert source.position.epochs > state["epochs"], "the test crosses the end of an epoch"
+    again = PackedDocuments(source.tokens, source.template, length=16, rows=2, seed=3)
     again.restore(state)
     for rows in wanted:
         other = again.take()
@@ -108,16 +108,22 @@ def test_a_position_says_it_all(tmp_path: Path) -> None:
         assert (rows.first, list(rows.sources)) == (other.first, list(other.sources))
 
 
-def test_passes_differ_in_order(tmp_path: Path) -> None:
+def test_epochs_differ_in_order(tmp_path: Path) -> None:
     source = _source(tmp_path, models.texts(40))
     orders = {tuple(source._shuffled(n)) for n in range(4)}
     assert len(orders) == 4
 
 
-def test_hardly_any_padding(tmp_path: Path) -> None:
+def test_little_is_padding(tmp_path: Path) -> None:
     source = _source(tmp_path, models.texts(60), length=64, rows=8)
     share = float((source.take().documents > 0).float().mean())
     assert share > 0.95
+
+
+def test_a_long_template_leaves_no_row_empty(tmp_path: Path) -> None:
+    tokens = _tokens(tmp_path, models.texts(40))
+    source = PackedDocuments(tokens, TextTemplate((1,) * 15, ()), length=16, rows=2)
+    assert (source.take().documents == 1).all()
 
 
 def test_too_little_text(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What trains moves and what does not stays, to the last bit; the rest of the verb's promises."""
+"""`pretrain`: only the chosen parts change, bit for bit, and its other guarantees."""
 
 from __future__ import annotations
 
@@ -52,9 +52,7 @@ def _kind(name: str, rows: set[str]) -> str:
         ),
     ],
 )
-def test_500_steps_move_what_trains_and_nothing_else(
-    tmp_path: Path, train: Any, tied: bool
-) -> None:
+def test_500_steps_change_only_the_chosen_parts(tmp_path: Path, train: Any, tied: bool) -> None:
     model = models.model("llama", tie_word_embeddings=tied)
     before, rows = _prints(model), set(model.network.vocabulary_rows())
     assert len(rows) == (1 if tied else 2)
@@ -71,7 +69,7 @@ def test_500_steps_move_what_trains_and_nothing_else(
             "all": {"added", "body"},
         }[train]
     )
-    # The file, as anybody else reads it, holds the published rows bit for bit.
+    # The file, as transformers reads it, holds the published rows bit for bit.
     theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "model")
     original = models.model("llama", tie_word_embeddings=tied).network.vocabulary_rows()
     for matrix, published in zip(
@@ -125,7 +123,7 @@ def test_original_rows_move_only_when_they_are_unfrozen(tmp_path: Path) -> None:
     assert moved == {"tokens.weight.original", "tokens.weight.added"}
 
 
-def test_new_rows_leave_old_text_as_it_was(tmp_path: Path) -> None:
+def test_new_rows_do_not_change_old_text(tmp_path: Path) -> None:
     """Before any adapter or body is trained, old ids read and score bit for bit as published."""
     published = models.model(grown=False).network
     trained = pretrain(models.model(), _corpus(), out=tmp_path, steps=20, plan=PLAN).network
@@ -134,7 +132,7 @@ def test_new_rows_leave_old_text_as_it_was(tmp_path: Path) -> None:
         assert torch.equal(trained(ids).logits[..., : len(models.OLD)], published(ids).logits)
 
 
-def test_it_learns_and_says_so(tmp_path: Path) -> None:
+def test_the_loss_falls_and_is_reported(tmp_path: Path) -> None:
     model = models.model()
     pretrain(model, _corpus(), out=tmp_path, steps=300, train="all", plan=PLAN)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
@@ -154,8 +152,8 @@ def test_it_learns_and_says_so(tmp_path: Path) -> None:
     assert not model.network.training
 
 
-def test_micro_batches_change_nothing(tmp_path: Path) -> None:
-    """The same steps, divided otherwise: equal up to the rounding of sums."""
+def test_micro_batches_do_not_change_the_result(tmp_path: Path) -> None:
+    """The same steps in other micro-batches: equal up to the rounding of sums."""
     results = []
     for size in (None, 1, 3):
         model = models.model()
@@ -244,14 +242,14 @@ def test_bad_input_is_one_line(tmp_path: Path) -> None:
         {"seed": -1},
     ],
 )
-def test_plans_out_of_range(values: dict[str, Any]) -> None:
+def test_settings_out_of_range(values: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         TrainingConfig(**values)
     with pytest.raises(ConfigError):
         TrainingConfig.of(values)
 
 
-def test_plans_from_a_table() -> None:
+def test_settings_from_a_table() -> None:
     assert TrainingConfig.of({"batch": 8, "schedule": "wsd"}) == TrainingConfig(
         batch=8, schedule="wsd"
     )
@@ -292,8 +290,8 @@ def test_tensorboard_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize("train", ["rows", "body"])
-def test_rows_alone_get_a_rate_of_their_size(tmp_path: Path, train: Any) -> None:
-    """Adam moves a number by the rate, so what suits rows of 0.3 takes those of 0.02 apart."""
+def test_rows_alone_train_at_a_rate_of_their_size(tmp_path: Path, train: Any) -> None:
+    """Adam moves each number by about the rate, so a rate for rows of 0.3 destroys rows of 0.02."""
     model = models.model("llama")
     size = float(model.network.vocabulary_rows()["tokens.weight"].original.square().mean().sqrt())
     plan = TrainingConfig(length=32, batch=2, warmup=0.0)

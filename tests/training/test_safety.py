@@ -1,4 +1,4 @@
-"""Runs that are killed, interrupted, poisoned or out of disk: nothing is lost, nothing differs."""
+"""Runs that are killed, interrupted, fed a bad batch or out of disk resume to identical results."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import torch
 
 from idiolect.errors import CheckpointError, InputError, TrainingError
 from idiolect.text.corpus import Corpus
+from idiolect.training.checkpoint import RunFolder
 from idiolect.training.objectives.causal import Causal
 from idiolect.training.pretrain import pretrain
 from idiolect.training.training_config import TrainingConfig
@@ -23,7 +24,7 @@ from training import models, runs
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
-    """A run that nobody disturbed, and how long it took."""
+    """An uninterrupted run, and its duration in seconds."""
     out = tmp_path_factory.mktemp("whole") / "run"
     assert runs.finish(runs.start(out)) == 0  # starts the server of processes
     shutil.rmtree(out)
@@ -39,7 +40,7 @@ def _assert_same(out: Path, whole: Path) -> None:
         assert ours[name] == data, f"{name} differs"
     steps = [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert steps == list(range(1, runs.STEPS + 1))
-    assert not list(out.glob(".*")), "something half-written was left"
+    assert not list(out.glob(".*")), "a temporary file was left"
 
 
 @pytest.mark.parametrize("often", [5, pytest.param(40, marks=pytest.mark.slow)])
@@ -76,7 +77,7 @@ def test_a_signal_saves_and_ends(
     os.kill(process.pid, number)
     assert runs.finish(process) == status
     done = metrics.read_text().count("\n")
-    assert done < runs.STEPS, "it went on to the end"
+    assert done < runs.STEPS, "it ran to the end"
     assert (out / f"checkpoint-{done:08}" / "state.json").exists(), "the last step was not saved"
     assert runs.finish(runs.start(out)) == 0
     _assert_same(out, whole[0])
@@ -93,7 +94,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(tmp_path: Path, whole: tuple[Path
     assert runs.finish(runs.start(out, largest_file=room)) == 2
     error = (tmp_path / "error.txt").read_text()
     assert "cannot write the checkpoint of step" in error
-    assert "is whole" in error
+    assert "is complete" in error
     assert {path.name for path in out.glob("checkpoint-*")} == before
     assert not list(out.glob(".checkpoint*"))
     assert runs.finish(runs.start(out)) == 0
@@ -110,7 +111,7 @@ _PLAN = TrainingConfig(length=32, batch=2, learning_rate=1e-2, save_every=4)
 @pytest.mark.parametrize(
     ("factor", "words"), [(float("nan"), "the loss is nan"), (1e3, "its mean so far")]
 )
-def test_a_bad_batch_stops_before_it_does_harm(
+def test_a_bad_batch_stops_the_run_before_the_weights_change(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, factor: float, words: str
 ) -> None:
     calls = 0
@@ -131,7 +132,7 @@ def test_a_bad_batch_stops_before_it_does_harm(
     assert words in message
     assert "the batch holds documents" in message
     assert (out / "checkpoint-00000006").exists(), "the state before the batch is kept"
-    # Without the poison the run goes on from there as if nothing had been.
+    # With the usual loss the run resumes and ends as an uninterrupted one does.
     pretrain(models.model(), _corpus(), out=out, steps=10, plan=_PLAN)
     other = tmp_path / "other"
     pretrain(models.model(), _corpus(), out=other, steps=10, plan=_PLAN)
@@ -139,20 +140,22 @@ def test_a_bad_batch_stops_before_it_does_harm(
     assert (out / weights).read_bytes() == (other / weights).read_bytes()
 
 
-def test_a_gradient_without_end_stops_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_infinite_gradient_stops_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     usual = Causal.loss
 
-    def endless(self: Causal, network: object, batch: object) -> torch.Tensor:
+    def infinite(self: Causal, network: object, batch: object) -> torch.Tensor:
         loss = usual(self, network, batch)  # type: ignore[arg-type]
         loss.register_hook(lambda grad: grad * float("inf"))
         return loss
 
-    monkeypatch.setattr(Causal, "loss", endless)
+    monkeypatch.setattr(Causal, "loss", infinite)
     with pytest.raises(TrainingError, match="gradient"):
         pretrain(models.model(), _corpus(), out=tmp_path / "run", steps=3, plan=_PLAN)
 
 
-def test_too_little_disk_is_said_before_training(
+def test_too_little_disk_is_refused_before_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
@@ -185,6 +188,21 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:-8])
     with pytest.raises(CheckpointError, match="00000002 is damaged"):
         pretrain(models.model(), _corpus(), out=out, steps=2, plan=_PLAN)
+
+
+def test_only_a_runs_own_temporary_files_are_deleted(tmp_path: Path) -> None:
+    """The folder may be one that holds a user's hidden files, such as a repository."""
+    (tmp_path / ".git").mkdir()
+    users = [tmp_path / ".env", tmp_path / ".git" / "HEAD", tmp_path / "notes" / ".draft"]
+    own = [tmp_path / name for name in (".checkpoint.a1", ".tokens.a1", ".model.new")]
+    for folder in (tmp_path / "notes", tmp_path / "adapter", *own):
+        folder.mkdir()
+    own += [tmp_path / ".run.json.a1", tmp_path / "adapter" / ".adapter_config.json.a1"]
+    for file in (*users, *own[3:]):
+        file.write_text("x")
+    RunFolder(tmp_path).begin({})
+    assert all(path.exists() for path in users)
+    assert not any(path.exists() for path in own)
 
 
 def test_a_finished_run_is_not_run_again(tmp_path: Path) -> None:

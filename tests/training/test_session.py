@@ -82,7 +82,7 @@ TRAINERS: dict[str, tuple[Callable[[LanguageModel, Path], LanguageModel], str, d
 
 @pytest.mark.parametrize("name", TRAINERS)
 def test_bfloat16_weights_learn_as_float32_ones(name: str, tmp_path: Path) -> None:
-    """As many of the weights move, and the model keeps its own format."""
+    """A similar share of the weights changes, and the model keeps its own format."""
     train, model_type, fields = TRAINERS[name]
     moved = {}
     for dtype in (torch.float32, torch.bfloat16):
@@ -100,7 +100,7 @@ def test_bfloat16_weights_learn_as_float32_ones(name: str, tmp_path: Path) -> No
 
 
 def _share_moved(before: dict[str, Tensor], network: Network) -> float:
-    """Return the share of the weights of inner layers that are no longer what they were."""
+    """Return the share of the weights of inner layers that have changed."""
     pairs = [
         (before[n], p) for n, p in network.named_parameters() if n in before and ".layers." in n
     ]
@@ -121,7 +121,7 @@ def test_distilled_bfloat16_rows_learn_as_float32_ones(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("train", ["rows", "rows+lora", "body", "all"])
 def test_bfloat16_weights_train_beside_frozen_ones(train: str, tmp_path: Path) -> None:
-    """Trained weights are in float32 for as long as they train, next to frozen bfloat16 ones."""
+    """Trained weights are float32 during training, next to frozen bfloat16 ones."""
     model = models.model(grown=False)
     model.network.bfloat16()
     models.grow(model.network)
@@ -153,8 +153,8 @@ def test_another_run_is_refused(tmp_path: Path) -> None:
         _session(tmp_path, models.model(), train="rows")
 
 
-def test_rows_that_move_are_noticed(tmp_path: Path) -> None:
-    """Something that writes into frozen rows behind the optimizer's back ends the run."""
+def test_changed_rows_are_detected(tmp_path: Path) -> None:
+    """A write into frozen rows by anything but the optimizer ends the run."""
     model = models.model()
     session = _session(tmp_path, model)
 
@@ -169,7 +169,7 @@ def test_rows_that_move_are_noticed(tmp_path: Path) -> None:
 
 
 def test_attached_modules_train_and_leave(tmp_path: Path) -> None:
-    """They train with the network and are in its checkpoints, and are gone afterwards."""
+    """They train with the network, are in its checkpoints, and are removed afterwards."""
     model = models.model()
     extra = torch.nn.Linear(16, 1)
     before = extra.weight.detach().clone()

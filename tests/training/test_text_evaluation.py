@@ -1,4 +1,4 @@
-"""Bits per byte, forgetting and the use of terms against sums written out and published figures."""
+"""Bits per byte, forgetting and term use against explicit sums and a published loss."""
 
 from __future__ import annotations
 
@@ -45,19 +45,19 @@ def test_score_is_the_sum_over_tokens(stories: LanguageModel, tales: list[str]) 
     texts = windows(tales, size=500)
     found = score(stories, texts)
     sums = [by_hand(stories, text) for text in texts]
-    assert found.nats == pytest.approx(sum(nats for nats, _ in sums), rel=1e-6)
+    assert found.nll == pytest.approx(sum(nll for nll, _ in sums), rel=1e-6)
     assert found.tokens == sum(tokens for _, tokens in sums)
     assert found.bytes == sum(len(text.encode()) for text in texts)
-    assert found.bits_per_byte == pytest.approx(found.nats / math.log(2) / found.bytes)
+    assert found.bits_per_byte == pytest.approx(found.nll / math.log(2) / found.bytes)
 
 
 def test_the_published_loss_is_reproduced(stories: LanguageModel, tales: list[str]) -> None:
-    """1.297 nats a token is its author's validation loss; here on eight stories."""
+    """1.297 nats per token is its author's validation loss; here on eight stories."""
     found = score(stories, [tale for tale in tales if len(tale) < 900])
-    assert found.nats / found.tokens == pytest.approx(1.30, abs=0.06)
+    assert found.nll / found.tokens == pytest.approx(1.30, abs=0.06)
 
 
-def test_the_start_token_counts_for_nothing(stories: LanguageModel) -> None:
+def test_the_start_token_is_not_counted(stories: LanguageModel) -> None:
     assert score(stories, ["once"]).tokens == len(
         stories.tokenizer.encode("once", special_tokens=False)
     )
@@ -69,20 +69,20 @@ def test_a_model_has_not_forgotten_itself(stories: LanguageModel, tales: list[st
     assert found.same_first == 1.0
 
 
-def test_vocabularies_of_two_sizes_are_scored_in_the_same_portions(
+def test_vocabularies_of_two_sizes_are_scored_in_equal_chunks(
     stories: LanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = "Once upon a time, there was a little girl named Lily."
     grown = grow(stories, extend(stories.tokenizer, ["zyx" + "qw" * n for n in range(60)]))
     # Five rows of the smaller vocabulary at once, and four of the larger one.
-    monkeypatch.setattr(evaluation, "_SCORES", 5 * len(stories.tokenizer))
+    monkeypatch.setattr(evaluation, "_MAX_LOGITS", 5 * len(stories.tokenizer))
     found = forgetting(stories, grown, [text])
     assert found.tokens == len(stories.tokenizer.encode_batch([text], special_tokens=False)[0])
     assert found.divergence == pytest.approx(0.0, abs=1e-9)
 
 
-def test_divergence_is_the_definition(stories: LanguageModel) -> None:
-    other = LanguageModel(_shaken(stories), stories.tokenizer, stories.settings)
+def test_divergence_equals_its_definition(stories: LanguageModel) -> None:
+    other = LanguageModel(_with_noise(stories), stories.tokenizer, stories.settings)
     text = "Once upon a time there was a cat."
     found = forgetting(stories, other, [text])
     ids = torch.tensor([[1, *stories.tokenizer.encode(text, special_tokens=False)]])
@@ -93,7 +93,7 @@ def test_divergence_is_the_definition(stories: LanguageModel) -> None:
     assert found.divergence > 0.01
 
 
-def _shaken(model: LanguageModel) -> torch.nn.Module:
+def _with_noise(model: LanguageModel) -> torch.nn.Module:
     import copy
 
     network = copy.deepcopy(model.network)
@@ -121,7 +121,7 @@ def test_term_use_counts_ranks(stories: LanguageModel, tales: list[str]) -> None
     assert 0 < found.terms_first <= found.terms
 
 
-def test_windows_lose_nothing() -> None:
+def test_windows_contain_all_text() -> None:
     documents = ["one two three four", "x" * 25, "  ", "a b"]
     kept = "".join(windows(documents, size=10))
     assert kept.replace(" ", "") == "".join(documents).replace(" ", "")
@@ -137,7 +137,7 @@ def test_windows_shrink_until_both_models_can_read_them(
     assert figures["forgetting"]["divergence"] == pytest.approx(0.0, abs=1e-9)
 
 
-def test_models_that_predict_nothing_are_refused() -> None:
+def test_models_that_do_not_predict_the_next_token_are_refused() -> None:
     with pytest.raises(InputError, match="do not predict the next token"):
         score(tiny_model("bert"), ["a b"])
 

@@ -1,4 +1,4 @@
-"""Two processes distil and train rankers as one does."""
+"""Two processes distil and train rankers with the same result as one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each process of `torchrun` does in `test_trainers_distributed`: distillation and rankers.
+"""The process that `torchrun` starts in `test_trainers_distributed`: distillation and rankers.
 
 Usage: torchrun --nproc-per-node 2 trainer_workers.py FOLDER
 """
@@ -30,8 +30,9 @@ WITHOUT_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0
 
 
 def prepare(folder: Path) -> None:
-    """Save the models that all processes start from: a WordPiece vocabulary is learned anew in
-    each process otherwise, and not always the same one.
+    """Save the models that all processes start from.
+
+    Each process would otherwise learn a WordPiece vocabulary, and not always the same one.
     """
     for kind in KINDS:
         base = build(kind)
@@ -40,7 +41,7 @@ def prepare(folder: Path) -> None:
 
 
 def train(folder: Path) -> None:
-    """Train everything that is not `pretrain` or `tune`; without dropout, drawn by each process."""
+    """Train all but `pretrain` and `tune`, without dropout, which differs between processes."""
     for kind in KINDS:
         base, grown = (
             LanguageModel.load(folder.parent / f"{name} {kind}") for name in ("base", "grown")

@@ -1,4 +1,4 @@
-"""What each process of `torchrun` does in `test_distributed`: runs of every kind, one by one.
+"""The process that `torchrun` starts in `test_distributed`: one run of each kind.
 
 Usage: torchrun --nproc-per-node 2 workers.py FOLDER STEPS
 """
@@ -34,7 +34,7 @@ def train(out: Path, steps: int, mode: Any, *, tied: bool = True, sharded: bool 
     model = models.model("llama", tie_word_embeddings=tied)
     corpus = Corpus.from_texts(models.texts())
     pretrain(model, corpus, out=out, steps=steps, train=mode, sharded=sharded, plan=PLAN)
-    # Every process has the whole model in the end, and the same one.
+    # In the end every process has the same whole model.
     theirs = models.fingerprint(torch.cat([p.flatten() for p in model.network.parameters()]))
     if dist.is_initialized():
         everyone: list[str] = [""] * dist.get_world_size()
@@ -43,7 +43,7 @@ def train(out: Path, steps: int, mode: Any, *, tied: bool = True, sharded: bool 
 
 
 def _check_parts(trainer: Trainer) -> None:
-    """Half of each matrix is here, the frozen rows included."""
+    """Check that this process holds half of each matrix, including the frozen rows."""
     for name, parameter in trainer.network.named_parameters():
         assert isinstance(parameter, torch.distributed.tensor.DTensor), name
         here, whole = parameter.to_local().shape[0], parameter.shape[0]
@@ -66,7 +66,7 @@ def main(folder: Path, steps: int) -> None:
         for tied in (True, False):
             train(folder / f"sharded {mode} {tied}", steps, mode, tied=tied, sharded=True)
 
-    # A signal to one process stops all of them after the same step; then they go on.
+    # A signal to one process stops all of them after the same step; then they resume.
     usual_loss, calls = Causal.loss, 0
 
     def signalled(self: Causal, network: Any, batch: Any) -> torch.Tensor:

@@ -247,7 +247,7 @@ class PairTable:
 def _check(pair: Pair, number: int) -> None:
     for text in (pair.query, pair.document, *pair.negatives):
         if reason := unusable(text):
-            raise InputError(f"pair {number} has a text that is no text: {reason}")
+            raise InputError(f"pair {number} has an invalid text: {reason}")
     if pair.scores and len(pair.scores) != 1 + len(pair.negatives):
         raise InputError(
             f"pair {number} has {len(pair.scores)} scores and {1 + len(pair.negatives)} documents",

@@ -21,7 +21,7 @@ from idiolect.nn.lora import LoraConfig
 from idiolect.training.data.shuffled_epochs import ShuffledEpochs
 from idiolect.training.distributed import Workers
 from idiolect.training.objectives.contrastive_losses import ContrastiveLoss, InfoNCE, Matryoshka
-from idiolect.training.objectives.objective_registry import find_objective
+from idiolect.training.objectives.objective_registry import check_kind, find_objective
 from idiolect.training.optim import Train, row_rate
 from idiolect.training.session import TrainingSession
 from idiolect.training.training_config import TrainingConfig
@@ -40,7 +40,7 @@ def tuning_plan(encoder: Encoder, train: Train = "all", **values: Any) -> Traini
 
     Args:
         encoder: The encoder to train.
-        train: What of it trains.
+        train: What trains; see `Train`.
         values: Fields of `TrainingConfig` that differ.
     """
     usual = {"batch": 32, "last_rate": 0.0, "weight_decay": 0.01}
@@ -114,9 +114,9 @@ def tune(
         pairs = PairFile(pairs)
     table = PairTable.of(pairs, corpus)
     widths = _widths(encoder, dimensions)
-    goal = loss or InfoNCE()
+    criterion = loss or InfoNCE()
     if len(widths) > 1:
-        goal = Matryoshka(goal, widths, normalise=encoder.normalise)
+        criterion = Matryoshka(criterion, widths, normalise=encoder.normalise)
     source = ShuffledEpochs(len(table), rows=config.batch, seed=config.seed)
     session = TrainingSession(
         encoder.model,
@@ -133,29 +133,34 @@ def tune(
         {
             "encoder": encoder.fingerprint,
             "pairs": table.fingerprint,
-            "loss": repr(goal),
+            "loss": repr(criterion),
             "mining": mining and asdict(mining),
             "whiten": whiten,
         }
     )
     if whiten or (len(widths) > 1 and encoder.projection is None):
         _project(session, encoder, table.documents, whiten=whiten)
-    reading = _reading(encoder, config.length)
+    truncating = _truncating(encoder, config.length)
     miner = None
     if mining is not None:
-        # Among whole texts, as in searches, however little of them is read in training.
+        # Mined among whole texts, as in a search, even if training truncates them.
         mined = session.folder.path / "mined"
         miner = Miner(encoder, table, mining, mined, seed=config.seed, workers=session.workers)
     objective = ContrastiveObjective(
-        reading, table, goal, miner=miner, at_once=config.micro_batch, workers=session.workers
+        truncating,
+        table,
+        criterion,
+        miner=miner,
+        at_once=config.micro_batch,
+        workers=session.workers,
     )
     session.train(objective, source)
     if counts is not None:
         counts.add(objective.counts)
-    elif (cut := objective.counts).truncated:
+    elif objective.counts.truncated:
         _LOG.warning(
             "%.0f%% of the texts read are longer than %d tokens and were truncated",
-            *(100 * cut.truncated / cut.texts, reading.length),
+            *(100 * objective.counts.truncated / objective.counts.texts, truncating.length),
         )
     encoder.trained_dimensions = widths[1:] or encoder.trained_dimensions
     session.publish(encoder.save)
@@ -188,32 +193,34 @@ def tune_on_text(
             text from the vector of a damaged copy; `imitate`: reproduce the vectors of `teacher`.
         teacher: For `imitate`: the encoder before its vocabulary grew, on the same device.
         whiten: Centre and scale the vectors by these texts first, as in `tune`.
-        epochs: As in `tune`, and so are all others.
-        steps: See there.
-        train: See there.
-        lora: See there.
-        unfreeze_original_rows: See there.
-        plan: See there.
-        tensorboard: See there.
+        epochs: As in `tune`.
+        steps: As in `tune`.
+        train: As in `tune`.
+        lora: As in `tune`.
+        unfreeze_original_rows: As in `tune`.
+        plan: As in `tune`.
+        tensorboard: As in `tune`.
 
     Raises:
         InputError: There are no texts, or the model has no dropout for `simcse`; and as in `tune`.
-        ConfigError: An unknown objective; a teacher that is missing, not used or of another width;
-            whitening with a teacher; or fewer than one step.
+        ConfigError: An objective that is unknown or cannot train this kind of network; a teacher
+            that is missing, not used or of another width; whitening with a teacher; or fewer than
+            one step.
         CheckpointError: As in `tune`.
         TrainingError: As in `tune`.
         VerificationError: As in `tune`.
     """
     entry = find_objective("tune", objective)
+    check_kind(entry, encoder.model.network.kind)
     if teacher is not None and whiten:
         raise ConfigError(
             "whitened vectors cannot imitate others", hint="whiten in a later run, on pairs"
         )
     config = plan or tuning_plan(encoder, train)
     distinct = list(dict.fromkeys(texts))
-    reading = _reading(encoder, config.length)
-    goal = entry.load().create(
-        reading,
+    truncating = _truncating(encoder, config.length)
+    training_objective = entry.load().create(
+        truncating,
         distinct,
         teacher=teacher,
         config=config,
@@ -228,22 +235,22 @@ def tune_on_text(
         train=train,
         lora=lora,
         unfreeze_original_rows=unfreeze_original_rows,
-        modules=goal.modules,
+        modules=training_objective.modules,
         heads=False,
         tensorboard=tensorboard,
     )
     session.begin(
         {
             "encoder": encoder.fingerprint,
-            "texts": goal.fingerprint,
+            "texts": training_objective.fingerprint,
             "objective": objective,
             "whiten": whiten,
         }
     )
     if whiten:
         _project(session, encoder, distinct, whiten=True)
-        reading.projection = encoder.projection
-    session.train(goal, source)
+        truncating.projection = encoder.projection
+    session.train(training_objective, source)
     session.publish(encoder.save)
     return encoder
 
@@ -275,6 +282,6 @@ def _widths(encoder: Encoder, dimensions: Iterable[int]) -> tuple[int, ...]:
     return tuple(sorted({whole, *dimensions}, reverse=True))
 
 
-def _reading(encoder: Encoder, length: int) -> Encoder:
+def _truncating(encoder: Encoder, length: int) -> Encoder:
     """Return the encoder, truncating texts at `length` tokens if that is shorter than its own."""
     return encoder if length >= encoder.length else encoder.altered(length=length)

@@ -68,7 +68,7 @@ class Display:
         self._line(f"{stage}: {_duration(self._taken[stage])}  {self._text}")
 
     def advance(self, done: int, total: int, text: str) -> None:
-        """Show the progress of the current stage; a `Listener` of training.
+        """Show the progress of the current stage; a `ProgressCallback` of training.
 
         Args:
             done: Units done.

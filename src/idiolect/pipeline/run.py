@@ -27,7 +27,7 @@ from idiolect.pipeline.settings import PipelineSettings, find_base
 from idiolect.pipeline.stage import Stage, Work
 from idiolect.pipeline.stage_graph import measured_systems, stages_of
 from idiolect.text.files import read_text
-from idiolect.training.progress import listen
+from idiolect.training.progress import report_to
 
 __all__ = ["run"]
 
@@ -62,7 +62,7 @@ def run(path: str | Path, *, out: str | Path | None = None) -> Path:
         prints = _fingerprints(stages, config, data, base)
         expected = [*(folder.seconds(name) for name in prints), _REPORT_SECONDS]
         display = Display([*prints, "report"], expected)
-        with display.shown(), listen(display.advance):
+        with display.shown(), report_to(display.advance):
             for stage in stages:
                 if folder.done(stage.name, prints[stage.name]):
                     display.skip(stage.name)

@@ -17,7 +17,7 @@ from idiolect.pipeline.systems import MeasuredSystem
 
 if TYPE_CHECKING:
     from idiolect.pipeline.data import Data
-    from idiolect.training.progress import Listener
+    from idiolect.training.progress import ProgressCallback
 
 __all__ = ["ALL", "CONTROLS", "Control", "Stage", "Work"]
 
@@ -45,7 +45,7 @@ class Work(Generic[_Settings]):
     """The folders of the stages it depends on, by name."""
     folder: Path
     """Output folder. It may hold files of an earlier process that was killed in this stage."""
-    report: Listener
+    report: ProgressCallback
     """Called with the progress."""
     systems: tuple[MeasuredSystem, ...] = ()
     """The systems to evaluate in this run."""

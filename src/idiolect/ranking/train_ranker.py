@@ -1,4 +1,4 @@
-"""Train a ranking model, whichever it is: query groups in, one session of the one loop."""
+"""Train any ranking model on query groups, in one training session."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["ranking_plan", "train_ranker"]
 
 
 def ranking_plan(**values: Any) -> TrainingConfig:
-    """Return the default settings of a ranking model: 16 groups a step, a rate of 2e-5 to zero.
+    """Return the default settings of a ranking model: 16 groups per step, a rate from 2e-5 to zero.
 
     Args:
         values: Fields of `TrainingConfig` that differ.
@@ -49,7 +49,7 @@ def train_ranker(
         model: The model whose network the loop trains.
         objective: Makes the objective of the groups.
         groups: Queries with documents and labels; a row of a batch is a group.
-        record: What the run is, beside groups, steps and settings.
+        record: What determines the result besides groups, steps and settings.
         save: Writes the finished model into a directory.
         out: The run's folder; see `RunFolder`.
         epochs: Epochs over the groups.

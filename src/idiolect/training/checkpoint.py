@@ -1,17 +1,18 @@
-"""The folder of a run: its checkpoints, written so that a killed process loses nothing.
+"""The folder of a training run, and checkpoints that survive a killed process.
 
     run/
-      run.json                what the run is; another run is refused in the same folder
-      tokens/                 the corpus as ids
+      run.json                settings and fingerprints; a different run is refused here
+      tokens/                 the corpus as token ids
       checkpoint-00000200/    weights.safetensors, optimizer.safetensors, state.json
-      metrics.jsonl           one line a step
+      metrics.jsonl           one line per step
       adapter/                trained adapters, as `peft` reads them
       model/                  the finished model
 
-A checkpoint holds what trains, the optimizer's moments, the step and the place in the documents.
-Nothing else determines the rest of the run: rates are a function of the step, and every random
-number follows from the seed and the step. It is written under another name, flushed to the disk
-and then renamed, and only after that the oldest one goes, so two whole ones are always there.
+A checkpoint holds the trained parameters, the optimizer's moments, the step and the position in the
+documents. Nothing else determines the rest of the run: learning rates are a function of the step,
+and random numbers follow from the seed and the step. A checkpoint is written under a temporary
+name, flushed to disk and renamed. Only then is the oldest one deleted, so the last complete
+checkpoints always remain.
 """
 
 from __future__ import annotations
@@ -37,27 +38,35 @@ __all__ = ["Checkpoint", "RunFolder"]
 _FORMAT = 1
 _NAME = re.compile(r"checkpoint-(\d{8})")
 _KEPT = 2
+"""Checkpoints that remain; older ones are deleted."""
+_TEMPORARY = re.compile(
+    r"\.(checkpoint|model|tokens|run\.json|metrics\.jsonl|projection\.safetensors)\..+"
+)
+"""Names under which a run writes files before it renames them."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Everything that determines how a run goes on."""
+    """The state from which a run resumes."""
 
     step: int
-    """Steps done."""
+    """Completed steps."""
     weights: Mapping[str, Tensor]
-    """What trains, by name."""
+    """The trained parameters, by name."""
     optimizer: Mapping[str, Tensor]
     """The optimizer's moments, by `name:moment`."""
     state: Mapping[str, Any]
-    """The place in the documents and what else is a number."""
+    """The position in the documents, and other numbers."""
 
 
 class RunFolder:
-    """Where a run keeps its state.
+    """The folder of a run.
 
     Args:
-        path: The folder; made when it is missing.
+        path: The folder; created if it is missing.
+
+    Raises:
+        InputError: It cannot be created.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -65,35 +74,36 @@ class RunFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise InputError(f"cannot make {path}: {error.strerror}") from error
+            raise InputError(f"cannot create {path}: {error.strerror}") from error
 
     @property
     def tokens(self) -> Path:
-        """Where the corpus is, as ids."""
+        """Where the token ids of the corpus are."""
         return self.path / "tokens"
 
     @property
     def adapter(self) -> Path:
-        """Where trained adapters go."""
+        """Where trained adapters are saved."""
         return self.path / "adapter"
 
     @property
     def model(self) -> Path:
-        """Where the finished model goes."""
+        """Where the finished model is saved."""
         return self.path / "model"
 
     def begin(self, record: Mapping[str, Any]) -> None:
-        """Say what the run is, or check that it is the same that was begun here.
+        """Record what the run is, or check that the folder holds the same run.
+
+        Temporary files that a killed process left are deleted; no other file is touched.
+
+        Args:
+            record: Settings and fingerprints that determine the result.
 
         Raises:
             CheckpointError: The folder holds another run, or one of another version; the message
-                names what differs.
+                lists the differences.
         """
-        for leftover in list(self.path.rglob(".*")):  # what a killed process was writing
-            if leftover.is_dir():
-                shutil.rmtree(leftover, ignore_errors=True)
-            else:
-                leftover.unlink(missing_ok=True)
+        self._delete_temporary_files()
         path = self.path / "run.json"
         record = json.loads(json.dumps({"format": _FORMAT, **record}))
         if not path.exists():
@@ -103,17 +113,20 @@ class RunFolder:
         if known.get("format") != _FORMAT:
             raise CheckpointError(
                 f"{path} is of format {known.get('format')}, this version writes {_FORMAT}",
-                hint="finish it with the version that began it, or choose another folder",
+                hint="finish it with the version that started it, or choose another folder",
             )
         different = _differences(known, record)
         if different:
             raise CheckpointError(
                 f"{self.path} holds another run: {'; '.join(different[:5])}",
-                hint="repeat that run's settings to go on with it, or choose another folder",
+                hint="use that run's settings to resume it, or choose another folder",
             )
 
     def check_space(self, needed: int) -> None:
-        """Refuse to start what cannot be finished.
+        """Check before training that the disk has room for the run.
+
+        Args:
+            needed: Bytes that the run will write.
 
         Raises:
             InputError: The disk has fewer bytes free than the run will write.
@@ -127,7 +140,7 @@ class RunFolder:
             )
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Write a checkpoint, whole or not at all, and drop the oldest one.
+        """Write a checkpoint atomically, and delete all but the last two.
 
         Raises:
             CheckpointError: The disk is full or fails; earlier checkpoints are untouched.
@@ -135,49 +148,52 @@ class RunFolder:
         folder = self.path / f"checkpoint-{checkpoint.step:08}"
         if folder.exists():
             return
-        fresh = Path(tempfile.mkdtemp(prefix=".checkpoint.", dir=self.path))
+        temporary = Path(tempfile.mkdtemp(prefix=".checkpoint.", dir=self.path))
         try:
-            save_file(dict(checkpoint.weights), fresh / "weights.safetensors")
-            save_file(dict(checkpoint.optimizer), fresh / "optimizer.safetensors")
+            save_file(dict(checkpoint.weights), temporary / "weights.safetensors")
+            save_file(dict(checkpoint.optimizer), temporary / "optimizer.safetensors")
             for name in ("weights.safetensors", "optimizer.safetensors"):
-                flush(fresh / name)
+                flush(temporary / name)
             state = {"format": _FORMAT, "step": checkpoint.step, **checkpoint.state}
-            write_atomic(fresh / "state.json", f"{json.dumps(state)}\n".encode())
-            fresh.chmod(0o755)
-            fresh.rename(folder)
+            write_atomic(temporary / "state.json", f"{json.dumps(state)}\n".encode())
+            temporary.chmod(0o755)
+            temporary.rename(folder)
             flush(self.path)
         except (OSError, SafetensorError) as error:
             kept = self._steps()
-            hint = f"the checkpoint of step {kept[-1]} is whole; " if kept else ""
+            hint = f"the checkpoint of step {kept[-1]} is complete; " if kept else ""
             raise CheckpointError(
                 f"cannot write the checkpoint of step {checkpoint.step}: {_reason(error)}",
-                hint=f"{hint}make room and start again to go on from there",
+                hint=f"{hint}make room and run again to resume",
             ) from error
         finally:
-            shutil.rmtree(fresh, ignore_errors=True)
+            shutil.rmtree(temporary, ignore_errors=True)
         for step in self._steps()[:-_KEPT]:
-            # Renamed first: a process killed while deleting leaves nothing that looks whole.
-            gone = self.path / f".checkpoint.{step:08}.old"
-            (self.path / f"checkpoint-{step:08}").rename(gone)
-            shutil.rmtree(gone, ignore_errors=True)
+            # Renamed first, so that a process killed while deleting leaves no partial checkpoint.
+            old = self.path / f".checkpoint.{step:08}.old"
+            (self.path / f"checkpoint-{step:08}").rename(old)
+            shutil.rmtree(old, ignore_errors=True)
 
     def publish(self, save: Callable[[Path], None]) -> None:
-        """Let the finished model be written, and show it when it is whole.
+        """Write the finished model under a temporary name, then move it to `model`.
+
+        Args:
+            save: Writes the model into the directory it is called with.
 
         Raises:
             CheckpointError: The disk is full or fails.
         """
-        fresh = self.path / ".model.new"
+        temporary = self.path / ".model.new"
         try:
-            save(fresh / "model")
-            (fresh / "model").rename(self.model)
+            save(temporary / "model")
+            (temporary / "model").rename(self.model)
         except (OSError, SafetensorError) as error:
             raise CheckpointError(
                 f"cannot write the model to {self.model}: {_reason(error)}",
-                hint="make room and start again; the training itself is done and kept",
+                hint="make room and run again; the trained weights are in the last checkpoint",
             ) from error
         finally:
-            shutil.rmtree(fresh, ignore_errors=True)
+            shutil.rmtree(temporary, ignore_errors=True)
 
     def latest(self) -> Checkpoint | None:
         """Read the last checkpoint, if there is one.
@@ -200,9 +216,20 @@ class RunFolder:
         except (OSError, SafetensorError) as error:
             raise CheckpointError(
                 f"{folder} is damaged: {_reason(error)}",
-                hint="remove it to go on from the one before",
+                hint="delete it to resume from the one before",
             ) from error
         return Checkpoint(steps[-1], weights, optimizer, state)
+
+    def _delete_temporary_files(self) -> None:
+        """Delete what a killed process left half-written, by the names that a run uses."""
+        own = [path for path in self.path.iterdir() if _TEMPORARY.fullmatch(path.name)]
+        for folder in (self.adapter, self.path / "mined"):
+            own += folder.glob(".*")
+        for path in own:
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
     def _steps(self) -> list[int]:
         names = (_NAME.fullmatch(path.name) for path in self.path.iterdir())

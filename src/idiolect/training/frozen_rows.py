@@ -34,7 +34,7 @@ def check_rows(network: Network, before: Mapping[str, str]) -> None:
     """Compare original rows with their fingerprints before a run.
 
     Raises:
-        VerificationError: Some have moved.
+        VerificationError: Some have changed.
     """
     after = row_fingerprints(network)
     for name, digest in before.items():

@@ -1,7 +1,7 @@
-"""The one training loop: steps, gradients and safety; what is learned is the objective's business.
+"""The one training loop: steps, gradients and safety.
 
-- An objective makes the batch of a step, computes its loss and accumulates its gradients; the same
-  loop drives every objective.
+- An objective makes the batch of a step, computes its loss and accumulates its gradients. The loop
+  is the same for every objective.
 - A step's loss is a mean over all its targets, so the result does not depend on how a step is
   divided among processes and micro-batches.
 - The random generators are reseeded before each step from the run's seed and the step's number, so
@@ -45,7 +45,7 @@ __all__ = ["Trainer"]
 _EXPLOSION = 3.0
 """A loss above this many times its running mean, plus one, stops the run."""
 _DECAY = 0.95
-"""Weight of the past in the running mean of the loss."""
+"""Weight of the previous value in the running mean of the loss."""
 
 
 class _LossModule(nn.Module):
@@ -150,8 +150,8 @@ class Trainer:
                 if stop or self.done == self.steps or self.done % self.config.save_every == 0:
                     self._save(self.source.state())
                 if stop:
-                    reporter.say(f"stopped after step {self.done}; run it again to resume")
-                    _leave(caught)
+                    reporter.print(f"stopped after step {self.done}; run it again to resume")
+                    _raise_signal(caught)
 
     def _advance(self, reporter: Reporter, caught: Sequence[int]) -> bool:
         """Do one step; return whether any process received a signal."""
@@ -295,7 +295,8 @@ def _caught_signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _leave(caught: Sequence[int]) -> None:
+def _raise_signal(caught: Sequence[int]) -> None:
+    """Raise the exception of a signal that was held back."""
     if signal.SIGINT in caught:
         raise KeyboardInterrupt
     raise SystemExit(128 + signal.SIGTERM)

@@ -53,7 +53,7 @@ class ParameterGroup:
     names: tuple[str, ...]
     """The parameters."""
     learning_rate: float | None = None
-    """The highest rate; `None`: that of the run."""
+    """The highest rate; `None` for the run's."""
 
 
 def original_rows(network: Network) -> dict[str, nn.Parameter]:
@@ -78,14 +78,15 @@ def choose_parameters(
         network: The network, with its adapters and attached modules.
         train: What trains. Attached modules always do.
         unfreeze_original_rows: Train the published rows as well.
-        heads: Whether the task heads may train, rows that were added to them included. They have
-            no part in a text's vector.
+        heads: Whether the task heads train, including rows that were added to them. They do not
+            affect a text's vector.
 
     Raises:
+        ConfigError: An unknown `train`.
         InputError: There is nothing to train.
     """
     if train not in get_args(Train):
-        raise ConfigError(f"train={train!r}", hint="one of " + ", ".join(get_args(Train)))
+        raise ConfigError(f"unknown train={train!r}", hint="one of " + ", ".join(get_args(Train)))
     wanted: set[Part] = {*_TRAINED[train], "attached"}
     if unfreeze_original_rows:
         wanted.add("original")

@@ -18,7 +18,7 @@ from idiolect.training.objectives.objective_registry import (
     find_objective,
 )
 from idiolect.training.optim import Train, row_rate
-from idiolect.training.progress import showing
+from idiolect.training.progress import status
 from idiolect.training.session import TrainingSession
 from idiolect.training.training_config import TrainingConfig
 
@@ -54,9 +54,9 @@ def pretrain(
         train: What trains: the added `rows`; `rows+lora`, added rows and adapters, which are merged
             at the end and also saved in `out/adapter`; the `body`, everything but the vocabulary's
             rows; `all`, everything but the original rows.
-        objective: A name of the objective registry: `causal` or `masked`; by default the one that
-            fits the network.
-        replay: General text, mixed in against forgetting.
+        objective: `causal` or `masked`; by default the one for this kind of network. See
+            `idiolect.training.objectives.objective_registry`.
+        replay: General text, mixed in to reduce forgetting.
         replay_share: Its share of the characters.
         unfreeze_original_rows: Train the published rows as well.
         lora: Size and place of the adapters.
@@ -108,21 +108,21 @@ def pretrain(
     def tokenize() -> None:
         if not folder.exists():
             text = corpus if replay is None else corpus.mix(replay, replay_share)
-            with showing("tokenizing the corpus"):
+            with status("tokenizing the corpus"):
                 TokenFile.write(folder, text, tokenizer)
 
     session.on_first(tokenize)
     tokens = TokenFile(folder, tokenizer)
-    goal = entry.load().create(network, tokenizer, seed=config.seed)
+    training_objective = entry.load().create(network, tokenizer, seed=config.seed)
     source = PackedDocuments(
         tokens,
-        goal.template(tokenizer),
+        training_objective.template(tokenizer),
         length=config.length,
         rows=config.batch,
         seed=config.seed,
         pad_id=tokenizer.pad_id,
     )
-    session.train(goal, source, bytes_per_token=tokens.bytes_per_token)
+    session.train(training_objective, source, bytes_per_token=tokens.bytes_per_token)
     session.publish(model.save)
     return model
 

@@ -1,7 +1,7 @@
-"""What a run tells while it goes: a line on the terminal, `metrics.jsonl`, TensorBoard events.
+"""Progress reporting: a progress bar, `metrics.jsonl` and TensorBoard events.
 
-A run that is part of something larger does not draw on the terminal itself: whoever has begun to
-`listen` hears its steps and shows them among the rest.
+A caller that draws its own display, such as the pipeline, sets a callback with `report_to`. The run
+then calls it after each step and draws nothing.
 """
 
 from __future__ import annotations
@@ -21,46 +21,47 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from idiolect.errors import CheckpointError, MissingDependencyError
 from idiolect.text.files import write_atomic
 
-__all__ = ["Listener", "Reporter", "listen", "showing"]
+__all__ = ["ProgressCallback", "Reporter", "report_to", "status"]
 
-Listener = Callable[[int, int, str], None]
-"""Hears of steps done, of how many, and of what there is to say about the last one."""
+ProgressCallback = Callable[[int, int, str], None]
+"""Called with the completed steps, the total steps and a line of text."""
 
-_listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
+_callback: ContextVar[ProgressCallback | None] = ContextVar("callback", default=None)
 
 
 @contextmanager
-def listen(listener: Listener) -> Iterator[None]:
-    """Let `listener` hear of every step, instead of drawing on the terminal."""
-    token = _listener.set(listener)
+def report_to(callback: ProgressCallback) -> Iterator[None]:
+    """Call `callback` after every step, instead of drawing on the terminal."""
+    token = _callback.set(callback)
     try:
         yield
     finally:
-        _listener.reset(token)
+        _callback.reset(token)
 
 
 @contextmanager
-def showing(what: str) -> Iterator[None]:
-    """Show that something without steps goes on."""
-    if listener := _listener.get():
-        listener(0, 0, what)
+def status(text: str) -> Iterator[None]:
+    """Show a line of text during work that has no steps."""
+    if callback := _callback.get():
+        callback(0, 0, text)
         yield
     else:
-        with Console(stderr=True).status(what):
+        with Console(stderr=True).status(text):
             yield
 
 
 class Reporter:
-    """Reports each step; used as a context.
+    """Reports each step; a context manager.
 
     Args:
-        folder: Where `metrics.jsonl` and the events go; `None` reports on the terminal only.
-        steps: How many there will be.
-        done: How many there were; metrics of later ones, from a run that was killed, are dropped.
+        folder: Where to write `metrics.jsonl` and events. With `None` nothing is written or drawn;
+            only the callback of `report_to` is called.
+        steps: Steps of the whole run.
+        done: Completed steps. Metrics of later steps, left by a killed run, are deleted.
         tensorboard: Whether to write events.
 
     Raises:
-        MissingDependencyError: TensorBoard is wanted and not installed.
+        MissingDependencyError: `tensorboard` is set, and TensorBoard is not installed.
     """
 
     def __init__(
@@ -69,11 +70,11 @@ class Reporter:
         self._file = None
         self._events: Any = None
         self._steps = steps
-        self._listener = _listener.get()
+        self._callback = _callback.get()
         if folder is not None:
             if tensorboard:
                 self._events = _event_writer(folder / "events", done)
-            _keep(folder / "metrics.jsonl", done)
+            _truncate_metrics(folder / "metrics.jsonl", done)
             self._file = (folder / "metrics.jsonl").open("a", encoding="utf-8")
         self._progress = Progress(
             TextColumn("training"),
@@ -82,7 +83,7 @@ class Reporter:
             TextColumn("{task.fields[text]}"),
             TimeRemainingColumn(),
             console=Console(stderr=True),
-            disable=folder is None or self._listener is not None or not sys.stderr.isatty(),
+            disable=folder is None or self._callback is not None or not sys.stderr.isatty(),
         )
         self._task = self._progress.add_task("", total=steps, completed=done, text="")
 
@@ -103,7 +104,7 @@ class Reporter:
             self._events.close()
 
     def step(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Report a step, the first being 1.
+        """Report a step, counted from 1.
 
         Raises:
             CheckpointError: The disk is full or fails.
@@ -115,7 +116,7 @@ class Reporter:
             except OSError as error:
                 raise CheckpointError(
                     f"cannot write {self._file.name}: {error.strerror}",
-                    hint="make room and start again to go on from the last checkpoint",
+                    hint="make room and run again to resume from the last checkpoint",
                 ) from error
         if self._events is not None:
             for name, value in metrics.items():
@@ -123,17 +124,17 @@ class Reporter:
         bits = f"  {metrics['bits_per_byte']:.3f} bits/byte" if "bits_per_byte" in metrics else ""
         text = f"loss {metrics['loss']:.4f}{bits}  {metrics['tokens_per_second']:,.0f} tokens/s"
         self._progress.update(self._task, completed=step, text=text)
-        if self._listener is not None:
-            self._listener(step, self._steps, text)
+        if self._callback is not None:
+            self._callback(step, self._steps, text)
 
-    def say(self, text: str) -> None:
-        """Tell a person something, once, on standard error."""
+    def print(self, text: str) -> None:
+        """Print a line on standard error; the first process only."""
         if self._file is not None:
             self._progress.console.print(text)
 
 
-def _keep(path: Path, steps: int) -> None:
-    """Drop the lines of steps that will be done again, and one that was cut off."""
+def _truncate_metrics(path: Path, steps: int) -> None:
+    """Delete the lines of steps that will be repeated, and a line that is incomplete."""
     if not path.exists():
         return
     kept = []

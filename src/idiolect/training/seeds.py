@@ -1,4 +1,4 @@
-"""Seeds for every use of chance, derived from the run's seed and the number of what is drawn."""
+"""Independent random seeds, derived from a run's seed and the numbers of step, process or row."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ __all__ = ["derive_seed"]
 
 
 def derive_seed(*numbers: int) -> int:
-    """Mix numbers into a seed; different numbers, or another order, give unrelated streams.
+    """Hash numbers into a seed; other numbers, or another order, seed an unrelated stream.
 
-    On a CPU torch's generator reads the low 32 bits of a seed and no more, so that of two numbers
-    put side by side one would be left out; hashing spreads both over all bits.
+    On a CPU, torch's generator reads only the low 32 bits of a seed. Two numbers packed into 64
+    bits would lose one of them, so the numbers are hashed.
     """
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])

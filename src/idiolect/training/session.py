@@ -1,15 +1,15 @@
 """`TrainingSession`: the one way to train, whichever verb it is.
 
-    begin     record what the run is; refuse to resume another one
+    begin     record what the run is; refuse a folder that holds another run
     freeze    attach modules and adapters; choose what trains
-    widen     bring it into float32: small updates are lost in a format with 8 bits of precision
+    widen     convert it to float32: bfloat16, with 8 bits of precision, would lose small updates
     train     the loop, from the last checkpoint if there is one
-    narrow    bring it back into the model's own format
-    verify    original rows of the vocabulary have not moved
+    narrow    convert it back to the model's own format
+    verify    check that the vocabulary's original rows are unchanged
     publish   merge adapters; write the finished model into the run's folder
 
-Each trainer brings an objective, a source of batches and the text of its record. Resume, safety,
-bfloat16, `torchrun`, progress and TensorBoard are the session's.
+Each trainer supplies an objective, a source of batches and a record of its settings. The session
+provides resuming, safety checks, bfloat16, `torchrun`, progress reporting and TensorBoard.
 """
 
 from __future__ import annotations
@@ -192,7 +192,7 @@ def _bytes_written(network: Network, trained: Mapping[str, Tensor]) -> int:
 
 
 def _widen(trained: Mapping[str, nn.Parameter]) -> dict[str, torch.dtype]:
-    """Bring parameters into float32; return the format each had."""
+    """Convert parameters to float32; return the format each had."""
     formats = {name: parameter.dtype for name, parameter in trained.items()}
     for parameter in trained.values():
         parameter.data = parameter.data.float()
@@ -200,7 +200,7 @@ def _widen(trained: Mapping[str, nn.Parameter]) -> dict[str, torch.dtype]:
 
 
 def _narrow(network: Network, formats: Mapping[str, torch.dtype]) -> None:
-    """Bring trained parameters back into the format they had."""
+    """Convert trained parameters back to the format they had."""
     for name, parameter in network.named_parameters():
         if name in formats:
             parameter.data = parameter.data.to(formats[name])

@@ -1,13 +1,11 @@
-"""How well a model predicts text, in numbers that compare across vocabularies.
+"""How well a model predicts text, in metrics that are comparable across vocabularies.
 
-What is notable:
-
-- Bits per byte, −Σ log₂ p / UTF-8 bytes, and not perplexity a token: a larger vocabulary has fewer
-  and harder tokens, and only the sum over the same text is fair.
-- All models read the same windows of the same documents, cut by characters and not by tokens, and
-  each window is predicted from the start token alone.
-- What a model forgets is measured where no new term stands: there both read the same ids, and the
-  divergence KL(base ‖ new) is taken over the ids they share, renormalised.
+- Bits per byte is −Σ log₂ p / UTF-8 bytes. Perplexity per token is not comparable: a larger
+  vocabulary splits the same text into fewer tokens, each of which is harder to predict.
+- All models read the same windows of the same documents. Windows are cut by characters, not by
+  tokens, and each is predicted from the start token alone.
+- Forgetting is measured on windows without new terms, which both models read as the same ids. It is
+  the divergence KL(base ‖ new) over the base's vocabulary, renormalised.
 """
 
 from __future__ import annotations
@@ -36,81 +34,85 @@ __all__ = [
 ]
 
 _TOKENS = 4096
-"""Tokens a batch."""
-_SCORES = 1 << 24
-"""Vocabulary scores held at once: 64 MiB in float32."""
+"""Tokens per batch."""
+_MAX_LOGITS = 1 << 24
+"""Logits held at once: 64 MiB in float32."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """What a model made of a text."""
+    """How well a model predicts a text."""
 
-    nats: float
-    """−Σ ln p over the text's tokens; start and end tokens are not counted."""
+    nll: float
+    """Negative log-likelihood in nats: −Σ ln p over the tokens, without start and end tokens."""
     tokens: int
     bytes: int
     """UTF-8 bytes of the text."""
     unknown: int = 0
-    """Tokens that stand for text the tokenizer cannot spell; their bytes are counted, and what they
-    hide is not predicted, so a score with many of them is too good."""
+    """Unknown tokens: text that the tokenizer cannot encode. Its bytes are counted although it is
+    not predicted, so many unknown tokens make the score too good."""
 
     @property
     def bits_per_byte(self) -> float:
-        """Bits the model needs for a byte of the text; lower is better."""
-        return self.nats / (math.log(2) * max(self.bytes, 1))
+        """Bits per UTF-8 byte of the text; lower is better."""
+        return self.nll / (math.log(2) * max(self.bytes, 1))
 
     @property
     def bytes_per_token(self) -> float:
-        """How much text a token holds."""
+        """Mean number of UTF-8 bytes per token."""
         return self.bytes / max(self.tokens, 1)
 
 
 @dataclass(frozen=True)
 class Forgetting:
-    """How far a model has moved from the one it came from, on text without new terms."""
+    """How much a model differs from its base, on text without new terms."""
 
     divergence: float
-    """Mean KL(base ‖ new) a token, in bits, over the vocabulary of the base."""
+    """Mean KL(base ‖ new) per token, in bits, over the vocabulary of the base."""
     same_first: float
-    """Share of tokens at which both rank the same token first."""
+    """Share of positions at which both models rank the same token first."""
     tokens: int
 
 
 @dataclass(frozen=True)
 class TermUse:
-    """What a model makes of its new tokens where they really come next."""
+    """How well a model predicts its new tokens where they occur."""
 
     occurrences: int
-    """Places at which a new token is the next one."""
+    """Positions at which the next token is a new one."""
     first: int
-    """Of these, places at which the model ranks it first."""
+    """Of these, positions at which the model ranks it first."""
     top_ten: int
-    """Of these, places at which it is among the first ten."""
+    """Of these, positions at which the model ranks it among the first ten."""
     terms: int
-    """Different new tokens that occur."""
+    """Distinct new tokens that occur."""
     terms_first: int
     """Of these, tokens that are ranked first at least once."""
 
 
 @dataclass(frozen=True)
 class _Batch:
-    """Texts behind their start token, and what is to be predicted where."""
+    """Texts after their start tokens, and the tokens to predict."""
 
     ids: Tensor
+    """(texts, length), int64."""
     mask: Tensor
-    places: tuple[Tensor, Tensor]
-    """Row and column of each token from which the next one is predicted. Two of (tokens,)."""
+    """(texts, length), int64."""
+    positions: tuple[Tensor, Tensor]
+    """Row and column of each token whose next token is predicted. Two of (tokens,)."""
     targets: Tensor
-    """The next ones. (tokens,)."""
+    """The next tokens. (tokens,)."""
 
-    def only(self, wanted: Tensor) -> _Batch:
-        """Keep some of the predictions. Shape: wanted (tokens,), boolean."""
-        rows, columns = self.places
-        return replace(self, places=(rows[wanted], columns[wanted]), targets=self.targets[wanted])
+    def select(self, chosen: Tensor) -> _Batch:
+        """Return the batch with some of its predictions. Shape: chosen (tokens,), bool."""
+        rows, columns = self.positions
+        return replace(
+            self, positions=(rows[chosen], columns[chosen]), targets=self.targets[chosen]
+        )
 
 
 def windows(documents: Iterable[str], *, size: int = 1000) -> list[str]:
-    """Cut documents into windows of at most `size` characters, at spaces where there are any.
+    """Cut documents into windows of at most `size` characters, at spaces if possible.
 
     >>> windows(["one two three"], size=8)
     ['one two', ' three']
@@ -133,37 +135,37 @@ def score(model: LanguageModel, texts: Sequence[str]) -> Score:
     """Predict each text from the start token.
 
     Raises:
-        InputError: The model predicts no next token, or a text is longer than it can read.
+        InputError: The model does not predict the next token, or a text exceeds its positions.
     """
-    nats, tokens, unknown = 0.0, 0, 0
+    nll, tokens, unknown = 0.0, 0, 0
     for batch in _batches(model, texts):
         for logits, targets in _scores(model, batch):
             chosen = logits.log_softmax(-1).gather(-1, targets[:, None])
-            nats -= float(chosen.double().sum())
+            nll -= float(chosen.double().sum())
         tokens += len(batch.targets)
         if model.tokenizer.unk_id is not None:
             unknown += int((batch.targets == model.tokenizer.unk_id).sum())
-    return Score(nats, tokens, sum(len(text.encode()) for text in texts), unknown)
+    return Score(nll, tokens, sum(len(text.encode()) for text in texts), unknown)
 
 
 @torch.inference_mode()
 def forgetting(base: LanguageModel, model: LanguageModel, texts: Sequence[str]) -> Forgetting:
-    """Compare a model with the one it came from, on the texts both read as the same ids.
+    """Compare a model with its base, on the texts that both read as the same ids.
 
     Raises:
-        InputError: Every text holds a new term.
+        InputError: Every text contains a new term.
     """
-    alike = _read_alike(base, model, texts)
-    if not alike:
+    shared = _texts_with_same_ids(base, model, texts)
+    if not shared:
         raise InputError(
-            "every text holds a new term, so there is none to compare the models on",
-            hint="give general text",
+            "every text contains a new term, so the models cannot be compared",
+            hint="add general text",
         )
     size = len(base.tokenizer)
     divergence, same, tokens = 0.0, 0, 0
-    # Both are scored in the same portions, though their vocabularies differ in size.
+    # Both are scored in equal chunks, although their vocabularies differ in size.
     rows = max(one.network.config.vocabulary for one in (base, model))
-    for batch in _batches(base, alike):
+    for batch in _batches(base, shared):
         pairs = zip(_scores(base, batch, rows), _scores(model, batch, rows), strict=True)
         for (before, _), (after, _) in pairs:
             p, q = (x[:, :size].double().log_softmax(-1) for x in (before, after))
@@ -175,20 +177,20 @@ def forgetting(base: LanguageModel, model: LanguageModel, texts: Sequence[str]) 
 
 @torch.inference_mode()
 def term_use(model: LanguageModel, texts: Sequence[str], *, first_id: int) -> TermUse:
-    """Count how often new tokens (ids from `first_id` on) are ranked first where they stand."""
+    """Count how often new tokens (ids from `first_id` on) are ranked first where they occur."""
     occurrences = first = top_ten = 0
     seen: set[int] = set()
-    hit: set[int] = set()
+    ranked_first: set[int] = set()
     for batch in _batches(model, texts):
         new = (batch.targets >= first_id) & (batch.targets < len(model.tokenizer))
-        for logits, targets in _scores(model, batch.only(new)):
+        for logits, targets in _scores(model, batch.select(new)):
             rank = (logits > logits.gather(-1, targets[:, None])).sum(-1)
             first += int((rank == 0).sum())
             top_ten += int((rank < 10).sum())
-            hit.update(targets[rank == 0].tolist())
+            ranked_first.update(targets[rank == 0].tolist())
             seen.update(targets.tolist())
             occurrences += len(targets)
-    return TermUse(occurrences, first, top_ten, len(seen), len(hit))
+    return TermUse(occurrences, first, top_ten, len(seen), len(ranked_first))
 
 
 def compare(
@@ -199,21 +201,21 @@ def compare(
     general: Iterable[str] | None = None,
     size: int = 1000,
 ) -> dict[str, Any]:
-    """Measure a model beside the one it came from, on the same windows.
+    """Evaluate a model and its base on the same windows.
 
     Args:
         base: The model before.
         model: The model after.
-        domain: Documents of the domain, kept out of training.
-        general: Other documents, to see what was forgotten.
-        size: Characters a window; it is halved until every window fits both models.
+        domain: Documents of the domain that were kept out of training.
+        general: Documents of other domains, to measure forgetting.
+        size: Characters per window; halved until every window fits both models.
 
     Returns:
-        Plain numbers, ready for JSON: for `domain` and `general` the scores before and after, for
-        `terms` their use, for `forgetting` the divergence.
+        Numbers that can be written as JSON: `domain` and `general` hold the `Score` before and
+        after, `terms` the `TermUse`, `forgetting` the `Forgetting`, `window` the size used.
     """
     sources: Mapping[str, Iterable[str]] = {"domain": list(domain), "general": list(general or ())}
-    size = _fitting(size, (base, model), sources.values())
+    size = _largest_window(size, (base, model), sources.values())
     result: dict[str, Any] = {"window": size}
     for name, documents in sources.items():
         texts = windows(documents, size=size)
@@ -226,18 +228,22 @@ def compare(
         if name == "domain":
             use = term_use(model, texts, first_id=len(base.tokenizer))
             result["terms"] = asdict(use)
-        if name == "general" and _read_alike(base, model, texts):
+        if name == "general" and _texts_with_same_ids(base, model, texts):
             result["forgetting"] = asdict(forgetting(base, model, texts))
     return result
 
 
-def _read_alike(base: LanguageModel, model: LanguageModel, texts: Sequence[str]) -> list[str]:
+def _texts_with_same_ids(
+    base: LanguageModel, model: LanguageModel, texts: Sequence[str]
+) -> list[str]:
     ours, theirs = (m.tokenizer.encode_batch(texts) for m in (model, base))
     return [text for text, one, other in zip(texts, ours, theirs, strict=True) if one == other]
 
 
-def _fitting(size: int, models: Sequence[LanguageModel], sources: Iterable[Iterable[str]]) -> int:
-    """Halve a window's size until no window is longer than what any model can read."""
+def _largest_window(
+    size: int, models: Sequence[LanguageModel], sources: Iterable[Iterable[str]]
+) -> int:
+    """Halve a window's size until every window fits the positions of all models."""
     documents = [document for source in sources for document in source]
     while size > 1:
         texts = windows(documents, size=size)
@@ -248,7 +254,7 @@ def _fitting(size: int, models: Sequence[LanguageModel], sources: Iterable[Itera
 
 
 def _longest(model: LanguageModel, texts: Sequence[str]) -> int:
-    # Room for what stands around a text.
+    # Two more for start and end tokens.
     return 2 + max((len(ids) for ids in model.tokenizer.encode_batch(texts)), default=0)
 
 
@@ -257,7 +263,7 @@ def _limit(model: LanguageModel) -> float:
 
 
 def _batches(model: LanguageModel, texts: Sequence[str]) -> Iterator[_Batch]:
-    """Encode texts behind the start token, in batches of similar length, the longest first."""
+    """Encode texts after the start token, in batches of similar length, the longest first."""
     network = model.network
     if network.kind != "causal":
         raise InputError(
@@ -266,7 +272,10 @@ def _batches(model: LanguageModel, texts: Sequence[str]) -> Iterator[_Batch]:
         )
     before = list(TextTemplate.of(model.tokenizer, causal=True).before)
     if not before:
-        raise InputError("the tokenizer has no token that a text could start from")
+        raise InputError(
+            "the tokenizer has no start token to predict a text from",
+            hint="set its bos_token or eos_token",
+        )
     encoded = [before + ids for ids in model.tokenizer.encode_batch(texts, special_tokens=False)]
     encoded.sort(key=len, reverse=True)
     while encoded:
@@ -287,23 +296,23 @@ def _batches(model: LanguageModel, texts: Sequence[str]) -> Iterator[_Batch]:
 def _scores(
     model: LanguageModel, batch: _Batch, rows: int | None = None
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Read a batch and score the vocabulary a few tokens at a time.
+    """Run the model on a batch and compute the logits of one chunk of tokens after another.
 
     Args:
-        model: What reads.
-        batch: What is read.
-        rows: The size of vocabulary that decides how many tokens those are; by default its own.
+        model: The model.
+        batch: The texts.
+        rows: The vocabulary size from which the chunk's size follows; by default the model's own.
 
     Yields:
-        logits (some, vocabulary), and their targets (some,).
+        Logits (chunk, vocabulary) and targets (chunk,).
     """
     if not len(batch.targets):
         return
     network = model.network
-    hidden = network(batch.ids, batch.mask, heads=False).hidden[batch.places]
-    step = max(1, _SCORES // (rows or network.config.vocabulary))
+    hidden = network(batch.ids, batch.mask, heads=False).hidden[batch.positions]
+    step = max(1, _MAX_LOGITS // (rows or network.config.vocabulary))
     for start in range(0, len(hidden), step):
         part = slice(start, start + step)
-        # Rows that no token stands for are padding; they are no part of the vocabulary.
+        # Rows beyond the tokenizer's last id are padding.
         logits = network.score_vocabulary(hidden[part])[:, : len(model.tokenizer)]
         yield logits.float(), batch.targets[part]

@@ -115,7 +115,7 @@ class TrainingConfig:
         Args:
             step: The step.
             steps: Steps of the whole run.
-            highest: The highest rate, where it is not that of the run.
+            highest: The highest rate, by default the run's.
         """
         highest = self.highest_rate if highest is None else highest
         warm = max(1, round(self.warmup * steps))

@@ -1,4 +1,4 @@
-"""Distillation: positions that correspond, rows that train, and real text that is read better."""
+"""Distillation: matching positions, trained rows, and better scores on real text."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import torch
 
 from idiolect.errors import CheckpointError, InputError
 from idiolect.models.language_model import LanguageModel
+from idiolect.nn.basic import Dropout
 from idiolect.nn.embedding import ExtendedRows
 from idiolect.text.corpus import Corpus
 from idiolect.training.text_evaluation import score, windows
@@ -26,7 +27,7 @@ from vocabulary.conftest import DOMAIN
 from vocabulary.rows.test_grow import TERMS, build
 
 
-def test_contexts_are_windows_around_terms_and_end_when_all_have_enough() -> None:
+def test_contexts_are_windows_around_terms_until_all_have_enough() -> None:
     base = build("gpt2")
     grown = extend(base, TERMS)
     first = len(base.tokenizer)
@@ -63,14 +64,14 @@ def test_contexts_are_windows_around_terms_and_end_when_all_have_enough() -> Non
 
 
 @pytest.mark.parametrize("layout", ["gpt2", "bert", "t5"])
-def test_both_have_read_the_same_at_places_that_are_matched(layout: str) -> None:
+def test_matched_positions_follow_the_same_text(layout: str) -> None:
     base = build(layout)
     grown = extend(base, TERMS)
     assert grown.extension is not None
-    goal = HiddenStateMatching(grown, base.network, grown.extension)
+    objective = HiddenStateMatching(grown, base.network, grown.extension)
     snippets = grown.tokenizer.encode_batch(DOMAIN[:5], special_tokens=False)
     texts = [np.array(ids[: 40 - i], dtype=np.int32) for i, ids in enumerate(snippets)]
-    batch = goal.batch_of(texts)
+    batch = objective.batch_of(texts)
     pieces = {token.id: list(token.pieces) for token in grown.extension.added}
     for row in range(len(texts)):
         length = int(batch.attention_mask[row].sum())
@@ -96,23 +97,23 @@ def test_a_perfect_student_has_no_error() -> None:
         grown.extension,
         added=tuple(replace(t, pieces=t.pieces[-1:]) for t in grown.extension.added),
     )
-    goal = HiddenStateMatching(grown, base.network, record)
+    objective = HiddenStateMatching(grown, base.network, record)
     texts = grown.tokenizer.encode_batch(DOMAIN[:4], special_tokens=False)
     snippets = [np.array(ids[:20], dtype=np.int32) for ids in texts]
-    assert goal.error(grown.network, snippets, 2) < 1e-9
+    assert objective.error(grown.network, snippets, 2) < 1e-9
 
 
-def test_snippets_end_where_the_teacher_runs_out_of_positions() -> None:
+def test_snippets_fit_the_teachers_positions() -> None:
     base = build("gpt2")
     grown = extend(base, TERMS)
     assert grown.extension is not None
     base.network.config = replace(base.network.config, max_positions=20)
-    goal = HiddenStateMatching(grown, base.network, grown.extension)
+    objective = HiddenStateMatching(grown, base.network, grown.extension)
     ids = np.array(grown.tokenizer.encode(DOMAIN[2], special_tokens=False), dtype=np.int32)
-    fitted = goal.fit(ids)
+    fitted = objective.fit(ids)
     assert 0 < len(fitted) < len(ids)
-    batch = goal.batch_of([fitted])
-    longer = goal.batch_of([ids[: len(fitted) + 1]])
+    batch = objective.batch_of([fitted])
+    longer = objective.batch_of([ids[: len(fitted) + 1]])
     assert batch.teacher_input_ids.shape[1] <= 20 < longer.teacher_input_ids.shape[1]
 
 
@@ -205,10 +206,10 @@ def test_what_cannot_be_distilled() -> None:
 def test_dropout_does_not_disturb_the_comparison() -> None:
     base = build("gpt2")
     grown = extend(base, TERMS)
-    assert any(m.p > 0 for m in grown.network.modules() if isinstance(m, torch.nn.Dropout))
+    assert any(m.p > 0 for m in grown.network.modules() if isinstance(m, Dropout))
     other = copy.deepcopy(grown)
     for module in other.network.modules():
-        if isinstance(module, torch.nn.Dropout):
+        if isinstance(module, Dropout):
             module.p = 0.0
         if hasattr(module, "dropout") and isinstance(module.dropout, float):
             module.dropout = 0.0

@@ -46,7 +46,7 @@ class ContrastiveObjective(WholeBatchObjective):
         at_once: int | None = None,
         workers: Workers | None = None,
     ) -> None:
-        self.encoder, self.table, self.goal, self.miner = encoder, table, loss, miner
+        self.encoder, self.table, self.criterion, self.miner = encoder, table, loss, miner
         self.at_once, self.workers = at_once, workers or Workers()
         self.counts = EncodingCounts()
         """How many texts were read, and how many of them truncated."""
@@ -66,7 +66,7 @@ class ContrastiveObjective(WholeBatchObjective):
         )
         # Scores are divided by a small temperature, for which bfloat16 is too coarse.
         with torch.autocast(queries.device.type, enabled=False):
-            return self.goal(queries[batch.query], documents, batch.candidates)
+            return self.criterion(queries[batch.query], documents, batch.candidates)
 
 
 def embed_shared(

@@ -29,8 +29,8 @@ from idiolect.training.training_config import TrainingConfig
 
 __all__ = ["Imitation", "TaughtTexts"]
 
-_SHORTEST = 4
-"""Words of a passage at least, where the text has as many: queries are as short."""
+_MINIMUM_WORDS = 4
+"""Minimum length of a passage, about that of a query; shorter texts are read whole."""
 
 
 @dataclass(frozen=True)
@@ -127,14 +127,14 @@ class Imitation(WholeBatchObjective):
         """Return the loss summed over the texts."""
         network.eval()  # Dropout would only add noise to the comparison.
         with torch.no_grad():
-            wanted = embed_shared(self.teacher, batch.taught, self.workers, at_once=None)
-        found = embed_shared(self.encoder, batch.rows, self.workers, at_once=self.at_once)
-        with torch.autocast(found.device.type, enabled=False):
-            return 2 * (1 - torch.cosine_similarity(found.float(), wanted.float())).sum()
+            target = embed_shared(self.teacher, batch.taught, self.workers, at_once=None)
+        vectors = embed_shared(self.encoder, batch.rows, self.workers, at_once=self.at_once)
+        with torch.autocast(vectors.device.type, enabled=False):
+            return 2 * (1 - torch.cosine_similarity(vectors.float(), target.float())).sum()
 
     def _passage(self, words: list[str], rng: np.random.Generator) -> list[str]:
         longest = min(len(words), self.encoder.length)
-        length = int(rng.integers(min(_SHORTEST, longest), longest + 1))
+        length = int(rng.integers(min(_MINIMUM_WORDS, longest), longest + 1))
         start = int(rng.integers(0, len(words) - length + 1))
         return words[start : start + length]
 

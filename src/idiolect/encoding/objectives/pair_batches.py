@@ -21,7 +21,8 @@ __all__ = ["PairBatch"]
 class PairBatch:
     """Pairs as token ids.
 
-    Every pair is compared with all documents, so a batch is not divided; its texts are.
+    Every query is compared with all documents, so a batch cannot be divided among processes. Each
+    process encodes its share of the texts instead.
     """
 
     queries: list[list[int]]
@@ -29,7 +30,7 @@ class PairBatch:
     documents: list[list[int]]
     """The ids of each distinct document and negative: the columns of `candidates`."""
     query: torch.Tensor
-    """The query of each pair, by number. (pairs,)."""
+    """Index into `queries` for each pair. (pairs,), int64."""
     candidates: Candidates
     """Positive, negative and ignored documents of each pair."""
 
@@ -50,7 +51,7 @@ class PairBatch:
             pairs: The numbers of the pairs.
             reader: Turns texts into ids.
             mined: More negatives of each pair; -1 for none. (pairs, negatives).
-            counts: Counts of texts and tokens, added to.
+            counts: Counts of texts and tokens, to which this batch's are added.
         """
         keys = [table.pairs[number] for number in pairs]
         negatives = [list(table.negatives[number]) for number in pairs]
@@ -61,17 +62,19 @@ class PairBatch:
         documents = _numbered(
             [document for _, document in keys] + [one for own in negatives for one in own]
         )
-        most = max(map(len, negatives))
-        columns = [[documents[one] for one in own] + [-1] * (most - len(own)) for own in negatives]
+        maximum = max(map(len, negatives))
+        columns = [
+            [documents[one] for one in own] + [-1] * (maximum - len(own)) for own in negatives
+        ]
         ignored = torch.zeros(len(keys), len(documents), dtype=torch.bool)
         for row, (query, document) in enumerate(keys):
             known = table.right[query] & documents.keys()
             ignored[row, [documents[one] for one in known if one != document]] = True
         candidates = Candidates(
             positive=torch.tensor([documents[document] for _, document in keys]),
-            negatives=torch.tensor(columns, dtype=torch.long).view(len(keys), most),
+            negatives=torch.tensor(columns, dtype=torch.long).view(len(keys), maximum),
             ignored=ignored,
-            scores=_scores([table.scores[number] for number in pairs], 1 + most),
+            scores=_scores([table.scores[number] for number in pairs], 1 + maximum),
         )
         counts = EncodingCounts() if counts is None else counts
         return cls(
@@ -82,12 +85,12 @@ class PairBatch:
         )
 
     def __len__(self) -> int:
-        """Number of pairs."""
+        """Return the number of pairs."""
         return len(self.query)
 
     @property
     def count(self) -> int:
-        """Number of pairs: the loss is a sum over them."""
+        """Number of pairs, over which the loss is a sum."""
         return len(self.query)
 
     @property
@@ -96,7 +99,7 @@ class PairBatch:
         return sum(map(len, self.queries)) + sum(map(len, self.documents))
 
     def to(self, device: torch.device) -> Self:
-        """Move it to a device."""
+        """Move the batch to a device."""
         return type(self)(
             self.queries, self.documents, self.query.to(device), self.candidates.to(device)
         )

@@ -60,7 +60,7 @@ class SimCSE(WholeBatchObjective):
                 hint='use objective="tsdae"',
             )
         self.encoder, self.texts = encoder, texts
-        self.goal = InfoNCE(temperature=temperature)
+        self.criterion = InfoNCE(temperature=temperature)
         self.at_once, self.workers = at_once, workers or Workers()
 
     @classmethod
@@ -95,4 +95,4 @@ class SimCSE(WholeBatchObjective):
         )
         pairs = Candidates.diagonal(len(batch), device=once.device)
         with torch.autocast(once.device.type, enabled=False):  # as in `ContrastiveObjective`
-            return self.goal(once, again, pairs)
+            return self.criterion(once, again, pairs)

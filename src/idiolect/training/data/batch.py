@@ -1,4 +1,4 @@
-"""`Batch`: one step's input in the names that every network and every objective shares."""
+"""`Batch`: the input of one step, under the names that all networks and objectives share."""
 
 from __future__ import annotations
 
@@ -17,25 +17,19 @@ IGNORE_INDEX = -100
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Rows of token ids and what is predicted from them.
+    """Rows of token ids and their labels.
 
-    Objectives that need more add fields in a subclass; a field that is a tensor has one row per row
-    of the batch, so that a batch can be divided.
+    An objective that needs more adds fields in a subclass. Every tensor has one entry per row, so
+    that a batch can be divided.
     """
 
     input_ids: Tensor
     """(rows, length), int64."""
     attention_mask: Tensor
-    """0 for padding and 1 for text, or ascending numbers of the documents packed in a row, which do
-    not see one another. (rows, length), int64."""
+    """0 for padding and 1 for text, or the ascending numbers of documents packed in a row, which do
+    not attend to one another. (rows, length), int64."""
     labels: Tensor | None = None
     """The id each token predicts, or `IGNORE_INDEX`. (rows, length), int64."""
-    token_type_ids: Tensor | None = None
-    """Segment of each token (BERT). (rows, length), int64."""
-    decoder_input_ids: Tensor | None = None
-    """What the decoder of an encoder-decoder reads. (rows, target length), int64."""
-    decoder_attention_mask: Tensor | None = None
-    """(rows, target length), int64."""
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -50,12 +44,12 @@ class Batch:
 
     @property
     def count(self) -> int:
-        """How many targets the loss is a sum over."""
+        """Number of targets, over which the loss is a sum."""
         return int(self.predicted.sum())
 
     @property
     def tokens(self) -> int:
-        """How many tokens are read, padding not counted."""
+        """Number of tokens without padding."""
         return int((self.attention_mask > 0).sum())
 
     def to(self, device: torch.device) -> Self:

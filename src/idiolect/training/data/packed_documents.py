@@ -1,12 +1,10 @@
-"""Documents packed into rows of one length, in an order that a few numbers describe.
+"""Documents packed into rows of equal length, in a random order that can be resumed.
 
-What is notable:
-
-- A row is filled with whole documents; the one that meets its end goes on in the next row, as a
-  text of its own. Attention and positions stay within a document (see `PackedRows.documents`),
-  so nothing leaks from one to the next and hardly anything is padding.
-- Each pass goes through the documents in another random order, which follows from the seed and the
-  number of the pass alone. `Position` therefore says all there is to say about where a run stands.
+- A row is filled with whole documents. The last one is cut at the end of the row, and the next row
+  starts with the rest of it as a text of its own. Attention and positions do not cross documents
+  (see `PackedRows.documents`), so documents do not see one another and little is padding.
+- Each epoch reads the documents in another random order, which follows from the seed and the
+  epoch's number. The few numbers of a `Position` are therefore enough to resume.
 """
 
 from __future__ import annotations
@@ -29,22 +27,26 @@ __all__ = ["PackedDocuments", "PackedRows", "Position", "TextTemplate"]
 
 @dataclass(frozen=True)
 class TextTemplate:
-    """What stands before and after the ids of a text."""
+    """The special tokens around a text."""
 
     before: tuple[int, ...]
-    """Before each text, also before the rest of one that was cut."""
+    """Ids before each text, including the rest of a text that was cut."""
     after: tuple[int, ...]
-    """After each text."""
+    """Ids after the end of each text."""
     after_cut: tuple[int, ...] = ()
-    """After a part of a text that goes on elsewhere."""
+    """Ids after a part of a text that continues in another row."""
 
     @classmethod
     def of(cls, tokenizer: Tokenizer, *, causal: bool) -> TextTemplate:
-        """Read the tokenizer's own template.
+        """Return the tokenizer's own template.
 
-        For a model that predicts the next token, a text also gets a token that starts it, from
-        which its first token is predicted, and one that ends it, where the template is silent.
-        Models that know one such token use it for both (GPT-2's <|endoftext|>).
+        For a causal model, a start and an end token are added if the template lacks them: the first
+        token is predicted from the start token. A tokenizer that has only an end token uses it for
+        both (GPT-2's <|endoftext|>).
+
+        Args:
+            tokenizer: The tokenizer.
+            causal: Whether the model predicts the next token.
         """
         bare = tokenizer.encode("a", special_tokens=False)
         full = tokenizer.encode("a")
@@ -65,34 +67,35 @@ class TextTemplate:
 
 @dataclass(frozen=True)
 class PackedRows:
-    """Packed rows, before an objective has said what is to be predicted."""
+    """Packed rows, before an objective labels them."""
 
     ids: Tensor
     """(rows, length), int64."""
     documents: Tensor
-    """Ascending numbers of the documents in each row, 0 for padding. (rows, length)."""
+    """The number of each token's document within its row, from 1; 0 for padding. (rows, length),
+    int64."""
     first: int
-    """The number of the first row in the whole run."""
+    """Number of the first row, counted over the whole run."""
     sources: Sequence[int]
-    """Which documents of the token file the rows hold, in order."""
+    """Numbers of the documents in the token file, in order."""
 
     def __len__(self) -> int:
-        """Number of rows."""
+        """Return the number of rows."""
         return len(self.ids)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Position:
-    """Where a run stands in its documents."""
+    """The position of a run in its documents."""
 
-    passes: int = 0
-    """Passes completed."""
+    epochs: int = 0
+    """Completed epochs."""
     document: int = 0
-    """Place in the order of this pass."""
+    """Index of the next document in this epoch's order."""
     offset: int = 0
     """Tokens of that document already used."""
     rows: int = 0
-    """Rows given out since the start."""
+    """Rows returned since the start of the run."""
 
 
 class PackedDocuments:
@@ -100,40 +103,44 @@ class PackedDocuments:
 
     Args:
         tokens: The documents.
-        frame: What stands before and after each text.
-        length: Tokens a row.
-        rows: How many rows a step takes.
-        seed: Decides the order.
-        pad_id: Fills the end of a row that is too short for another text.
+        template: The special tokens around each text.
+        length: Tokens per row.
+        rows: Rows per step.
+        seed: Random seed of the order.
+        pad_id: Fills the end of a row that has no room for another text.
 
     Raises:
-        InputError: All documents together do not fill one row, or a row is too short for a frame.
+        InputError: All documents together do not fill one row, or the template leaves no room
+            in a row.
     """
 
     def __init__(
         self,
         tokens: TokenFile,
-        frame: TextTemplate,
+        template: TextTemplate,
         *,
         length: int,
         rows: int,
         seed: int = 0,
         pad_id: int | None = None,
     ) -> None:
-        room = length - len(frame.before) - max(len(frame.after), len(frame.after_cut))
+        room = length - len(template.before) - max(len(template.after), len(template.after_cut))
         if room < 1:
-            raise InputError(f"rows of {length} tokens leave no room for text", hint="make longer")
-        total = int(tokens.record["tokens"]) + len(tokens) * (len(frame.before) + len(frame.after))
+            raise InputError(
+                f"rows of {length} tokens leave no room for text", hint="set a larger max_length"
+            )
+        special = len(template.before) + len(template.after)
+        total = int(tokens.record["tokens"]) + len(tokens) * special
         if total < length:
             raise InputError(
                 f"the corpus has {total} tokens, less than one row of {length}",
-                hint="give more text, or shorter rows",
+                hint="add text, or set a smaller max_length",
             )
-        self.tokens, self.frame, self.length, self.rows = tokens, frame, length, rows
+        self.tokens, self.template, self.length, self.rows = tokens, template, length, rows
         self.seed, self.pad_id = seed, pad_id or 0
         self.position = Position()
-        # Rather than cut off a few tokens at a row's end, leave it: they would lack all context.
-        self._least = length - room + min(32, max(1, length // 8))
+        # A shorter rest of a row stays empty: the few tokens in it would lack context.
+        self._minimum = length - room + min(32, max(1, length // 8), room)
         self._order = self._shuffled(0)
 
     def take(self) -> PackedRows:
@@ -142,13 +149,13 @@ class PackedDocuments:
         documents = np.zeros((self.rows, self.length), dtype=np.int64)
         first, sources = self.position.rows, []
         for row in range(self.rows):
-            place = number = 0
-            while self.length - place >= self._least:
-                source, text = self._next_text(self.length - place)
+            start = number = 0
+            while self.length - start >= self._minimum:
+                source, text = self._next_text(self.length - start)
                 number += 1
-                ids[row, place : place + len(text)] = text
-                documents[row, place : place + len(text)] = number
-                place += len(text)
+                ids[row, start : start + len(text)] = text
+                documents[row, start : start + len(text)] = number
+                start += len(text)
                 sources.append(source)
         self.position = Position(**asdict(self.position) | {"rows": first + self.rows})
         return PackedRows(torch.from_numpy(ids), torch.from_numpy(documents), first, sources)
@@ -158,28 +165,28 @@ class PackedDocuments:
         return asdict(self.position)
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go to where a run stood."""
+        """Return to a saved position."""
         self.position = Position(**state)
-        self._order = self._shuffled(self.position.passes)
+        self._order = self._shuffled(self.position.epochs)
 
-    def _shuffled(self, passes: int) -> NDArray[np.int64]:
-        return np.random.default_rng([self.seed, passes]).permutation(len(self.tokens))
+    def _shuffled(self, epoch: int) -> NDArray[np.int64]:
+        return np.random.default_rng([self.seed, epoch]).permutation(len(self.tokens))
 
     def _next_text(self, room: int) -> tuple[int, list[int]]:
-        """Return a document, or as much of it as there is room for, and its number."""
-        at, frame = self.position, self.frame
+        """Return the number of the next document, and as much of it as fits into `room` tokens."""
+        at, template = self.position, self.template
         source = int(self._order[at.document])
         left = self.tokens[source][at.offset :]
-        whole = len(frame.before) + len(left) + len(frame.after) <= room
+        whole = len(template.before) + len(left) + len(template.after) <= room
         if whole:
-            text, after = left, frame.after
-            passes, document = divmod(at.document + 1, len(self._order))
-            moved = {"passes": at.passes + passes, "document": document, "offset": 0}
+            text, after = left, template.after
+            epochs, document = divmod(at.document + 1, len(self._order))
+            changes = {"epochs": at.epochs + epochs, "document": document, "offset": 0}
         else:
-            after = frame.after_cut
-            text = left[: room - len(frame.before) - len(after)]
-            moved = {"offset": at.offset + len(text)}
-        self.position = Position(**asdict(at) | moved)
-        if self.position.passes > at.passes:
-            self._order = self._shuffled(self.position.passes)
-        return source, [*frame.before, *text.tolist(), *after]
+            after = template.after_cut
+            text = left[: room - len(template.before) - len(after)]
+            changes = {"offset": at.offset + len(text)}
+        self.position = Position(**asdict(at) | changes)
+        if self.position.epochs > at.epochs:
+            self._order = self._shuffled(self.position.epochs)
+        return source, [*template.before, *text.tolist(), *after]

@@ -23,12 +23,12 @@ class EpochSample:
 class ShuffledEpochs:
     """An endless stream of example numbers; each epoch's order follows from seed and epoch.
 
-    A step lies within one epoch: the few examples that do not fill an epoch's last step are left
-    out of it. The next epoch leaves out others.
+    A step never spans two epochs. The examples that do not fill an epoch's last step are left out
+    of that epoch; each epoch leaves out other ones.
 
     Args:
         count: How many examples there are.
-        rows: How many examples a step takes; all of them where there are fewer.
+        rows: Examples per step, at most `count`.
         seed: Random seed of the order.
     """
 
@@ -37,6 +37,7 @@ class ShuffledEpochs:
         self.steps = count // self.rows
         """Steps in an epoch."""
         self.done = 0
+        """Completed steps."""
         self._epoch, self._order = -1, np.zeros(0, np.int64)
 
     def take(self) -> EpochSample:

@@ -1,8 +1,8 @@
-"""A corpus as ids on disk: tokenised once, mapped into memory, read at any place without cost.
+"""A corpus as token ids on disk: tokenised once, then memory-mapped for random access.
 
-Two files of plain little-endian numbers, `ids.bin` (int32, documents one after another, without
-special tokens) and `ends.bin` (int64, where each document ends), and `tokens.json` that describes
-them. A pass over the corpus needs bounded memory, and a run that is resumed needs no pass at all.
+There are two files of little-endian numbers: `ids.bin` (int32, all documents concatenated, without
+special tokens) and `ends.bin` (int64, the end of each document in `ids.bin`). `tokens.json`
+describes them. Tokenising needs bounded memory, and a resumed run does not tokenise again.
 """
 
 from __future__ import annotations
@@ -27,26 +27,28 @@ from idiolect.text.tokenizers.tokenizer import Tokenizer
 __all__ = ["TokenFile"]
 
 _CHUNK = 1024
+"""Documents tokenised at once."""
 
 
 class TokenFile:
-    """The ids of a corpus, document by document.
+    """The token ids of a corpus, by document.
 
     >>> tokens = TokenFile.write("run/tokens", ["one text", "another"], tokenizer)  # doctest: +SKIP
     >>> tokens[1]                                                                   # doctest: +SKIP
     array([29214], dtype=int32)
 
     Args:
-        folder: What `write` has written.
+        folder: A folder that `write` has written.
+        tokenizer: The tokenizer that made the ids.
 
     Raises:
-        CheckpointError: A file is missing, cut off, or was made with another tokenizer.
+        CheckpointError: A file is missing or truncated, or another tokenizer made the ids.
     """
 
     def __init__(self, folder: str | Path, tokenizer: Tokenizer) -> None:
         folder = Path(folder)
         self.record: dict[str, Any] = read_json(folder / "tokens.json")
-        """What `tokens.json` says: documents, tokens, bytes, their digest and the tokenizer's."""
+        """`tokens.json`: numbers of documents, tokens and bytes; hashes of ids and tokenizer."""
         if self.record.get("tokenizer") != tokenizer.fingerprint:
             raise CheckpointError(
                 f"the tokens in {folder} were made with another tokenizer", hint="start a new run"
@@ -56,45 +58,48 @@ class TokenFile:
 
     @classmethod
     def write(cls, folder: str | Path, documents: Iterable[str], tokenizer: Tokenizer) -> Self:
-        """Tokenise documents into a folder; it appears whole or not at all.
+        """Tokenise documents into a new folder, atomically.
 
         Raises:
-            InputError: The disk is full.
+            InputError: The folder cannot be written, for example because the disk is full.
         """
         folder = Path(folder)
-        fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         try:
-            with (fresh / "ids.bin").open("wb") as ids, (fresh / "ends.bin").open("wb") as ends:
+            with (
+                (temporary / "ids.bin").open("wb") as ids,
+                (temporary / "ends.bin").open("wb") as ends,
+            ):
                 record = _write_ids(documents, tokenizer, ids, ends)
                 for file in (ids, ends):
                     file.flush()
                     os.fsync(file.fileno())
             text = json.dumps(record | {"tokenizer": tokenizer.fingerprint}, indent=2)
-            write_atomic(fresh / "tokens.json", f"{text}\n".encode())
-            fresh.chmod(0o755)
-            fresh.rename(folder)
+            write_atomic(temporary / "tokens.json", f"{text}\n".encode())
+            temporary.chmod(0o755)
+            temporary.rename(folder)
         except OSError as error:
             raise InputError(
                 f"cannot write the tokens of the corpus to {folder}: {error.strerror}",
-                hint="make room there, or choose another folder",
+                hint="make room on that disk, or choose another folder",
             ) from error
         finally:
-            shutil.rmtree(fresh, ignore_errors=True)
+            shutil.rmtree(temporary, ignore_errors=True)
         return cls(folder, tokenizer)
 
     def __len__(self) -> int:
-        """Number of documents."""
+        """Return the number of documents."""
         return len(self._ends)
 
     def __getitem__(self, document: int) -> NDArray[np.int32]:
-        """Return the ids of a document, as a view of the file."""
+        """Return the ids of a document, as a view of the file. (length,), int32."""
         start = int(self._ends[document - 1]) if document else 0
         ids: NDArray[np.int32] = self._ids[start : int(self._ends[document])]
         return ids
 
     @property
     def bytes_per_token(self) -> float:
-        """UTF-8 bytes of text that a token stands for, on average."""
+        """Mean number of UTF-8 bytes per token."""
         return float(self.record["bytes"] / max(1, self.record["tokens"]))
 
 
@@ -125,7 +130,7 @@ def _chunks(documents: Iterable[str]) -> Iterator[list[str]]:
 
 def _map(path: Path, dtype: np.dtype[Any], count: int) -> NDArray[Any]:
     if not path.is_file() or path.stat().st_size != count * dtype.itemsize:
-        raise CheckpointError(f"{path} is missing or cut off", hint="start the run again")
+        raise CheckpointError(f"{path} is missing or truncated", hint="start the run again")
     if not count:
         return np.zeros(0, dtype)
     return np.memmap(path, dtype=dtype, mode="r")

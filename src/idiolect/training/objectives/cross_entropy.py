@@ -27,9 +27,9 @@ __all__ = ["Block", "cross_entropy", "score_in_chunks", "vocabulary_blocks"]
 Block = tuple[Tensor, Tensor | None]
 """Consecutive rows of a head, and their biases. (rows, width) and (rows,)."""
 
-_BYTES = {"cpu": 32 << 20}
-"""Size of a chunk's scores: small on a CPU, where part of it fits into the caches."""
-_BYTES_ELSEWHERE = 512 << 20
+_CHUNK_BYTES = {"cpu": 32 << 20}
+"""Size of a chunk's scores on a CPU: small, so that part of it fits into the caches."""
+_CHUNK_BYTES_ELSEWHERE = 512 << 20
 
 
 def vocabulary_blocks(network: Network) -> list[Block]:
@@ -68,7 +68,7 @@ def score_in_chunks(
         The chunk's tokens, and their scores in float32: one tensor (chunk, rows) per block.
     """
     rows = sum(len(weight) for weight, _ in blocks)
-    budget = _BYTES.get(hidden.device.type, _BYTES_ELSEWHERE)
+    budget = _CHUNK_BYTES.get(hidden.device.type, _CHUNK_BYTES_ELSEWHERE)
     chunk = max(16, budget // (4 * rows))
     for start in range(0, len(hidden), chunk):
         part = slice(start, start + chunk)
@@ -88,40 +88,40 @@ class _CrossEntropy(torch.autograd.Function):
         dtype = _product_type(hidden)
         x, weights = hidden.to(dtype), [weight.to(dtype) for weight in flat[::2]]
         biases = [None if bias is None else bias.to(dtype) for bias in flat[1::2]]
-        wanted = [training and need for need in ctx.needs_input_grad]
-        for_hidden = torch.empty_like(hidden) if wanted[0] else None
-        for_flat = [
-            torch.zeros_like(tensor, dtype=torch.float32) if want else None
-            for tensor, want in zip(flat, wanted[3:], strict=True)
+        needed = [training and need for need in ctx.needs_input_grad]
+        grad_hidden = torch.empty_like(hidden) if needed[0] else None
+        grad_flat = [
+            torch.zeros_like(tensor, dtype=torch.float32) if need else None
+            for tensor, need in zip(flat, needed[3:], strict=True)
         ]
         total = hidden.new_zeros((), dtype=torch.float32)
         for part, scores in score_in_chunks(x, list(zip(weights, biases, strict=True))):
             total += _nll_to_gradients(scores, targets[part])
-            if for_hidden is not None:
+            if grad_hidden is not None:
                 products = (s.to(dtype) @ w for s, w in zip(scores, weights, strict=True))
-                for_hidden[part] = reduce(torch.add, products)
-            for grad, for_weight, for_bias in zip(
-                scores, for_flat[::2], for_flat[1::2], strict=True
+                grad_hidden[part] = reduce(torch.add, products)
+            for grad, grad_weight, grad_bias in zip(
+                scores, grad_flat[::2], grad_flat[1::2], strict=True
             ):
-                if for_weight is not None:
-                    for_weight += grad.to(dtype).t() @ x[part]
-                if for_bias is not None:
-                    for_bias += grad.sum(0)
-        ctx.save_for_backward(for_hidden, *for_flat)
+                if grad_weight is not None:
+                    grad_weight += grad.to(dtype).t() @ x[part]
+                if grad_bias is not None:
+                    grad_bias += grad.sum(0)
+        ctx.save_for_backward(grad_hidden, *grad_flat)
         ctx.types = [tensor.dtype if tensor is not None else None for tensor in flat]
         return total
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:
-        for_hidden, *for_flat = ctx.saved_tensors
+        grad_hidden, *grad_flat = ctx.saved_tensors
         return (
-            None if for_hidden is None else for_hidden * scale,
+            None if grad_hidden is None else grad_hidden * scale,
             None,
             None,
             *(
                 None if grad is None else (grad * scale).to(dtype)
-                for grad, dtype in zip(for_flat, ctx.types, strict=True)
+                for grad, dtype in zip(grad_flat, ctx.types, strict=True)
             ),
         )
 

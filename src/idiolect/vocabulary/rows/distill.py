@@ -180,15 +180,15 @@ def _fingerprint(model: LanguageModel, snippets: Sequence[Snippet]) -> str:
 
 @contextmanager
 def _only_rows_of(count: Counter[int], network: Network) -> Iterator[None]:
-    """Let no rows train but those of tokens that have contexts; restore what was trainable."""
+    """Train only the rows of tokens that have contexts; afterwards restore what was trainable."""
     trainable = {p: p.requires_grad for p in network.parameters()}
     hooks = []
     for rows in network.vocabulary_rows().values():
         assert isinstance(rows, ExtendedRows)
         rows.added.requires_grad_(True)
-        taught = torch.tensor([count[id_] > 0 for id_ in range(rows.first_id, rows.end_id)])
-        taught = taught.view(-1, *[1] * (rows.added.dim() - 1)).to(rows.added.device)
-        hooks.append(rows.added.register_hook(partial(torch.mul, taught)))  # type: ignore[no-untyped-call]
+        has_context = torch.tensor([count[id_] > 0 for id_ in range(rows.first_id, rows.end_id)])
+        has_context = has_context.view(-1, *[1] * (rows.added.dim() - 1)).to(rows.added.device)
+        hooks.append(rows.added.register_hook(partial(torch.mul, has_context)))  # type: ignore[no-untyped-call]
     try:
         yield
     finally:

@@ -344,7 +344,7 @@ def test_one_item_without_a_title(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "text", "words"),
     [
-        ("qrels.tsv", "zorblaxine\tzorblaxine-0\t1\n", "first line names the columns"),
+        ("qrels.tsv", "zorblaxine\tzorblaxine-0\t1\n", "first line of a table names the columns"),
         ("similar.tsv", "a\tb\t1\na\tc\t1\n", "first line names the columns"),
         ("pairs.jsonl", '{"question": "lamp"}\n', "pairs.jsonl"),
     ],

@@ -206,11 +206,11 @@ def test_what_cannot_be_distilled() -> None:
 def test_dropout_does_not_disturb_the_comparison() -> None:
     base = build("gpt2")
     grown = extend(base, TERMS)
-    assert any(m.p > 0 for m in grown.network.modules() if isinstance(m, Dropout))
+    assert any(m.rate > 0 for m in grown.network.modules() if isinstance(m, Dropout))
     other = copy.deepcopy(grown)
     for module in other.network.modules():
         if isinstance(module, Dropout):
-            module.p = 0.0
+            module.rate = 0.0
         if hasattr(module, "dropout") and isinstance(module.dropout, float):
             module.dropout = 0.0
     for model in (grown, other):

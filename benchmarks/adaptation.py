@@ -77,7 +77,7 @@ def prepare(folder: Path, scratch: Path, documents: int) -> None:
     Tokenizer.load(base / "vocab.json").save(base)
     model = LanguageModel.load(base)
     terms = audit(model.tokenizer, Corpus.from_texts(texts)).choose(2 * ADDED)
-    grown = extend(model, terms, rows=ADDED)
+    grown = extend(model, terms, max_rows=ADDED)
     grown.save(scratch / "grown")
     rows = len(grown.tokenizer) - len(model.tokenizer)
     assert rows == ADDED, f"{rows} rows were added"
@@ -97,7 +97,7 @@ def our_side(scratch: Path, mode: Any) -> tuple[Callable[[], None], int]:
     total = int(tokens.record["tokens"]) + len(texts) * len(frame.before + frame.after)
     rows = max(1, BATCH * total // (len(texts) * LENGTH))
     steps = total // (rows * LENGTH)
-    plan = TrainingConfig(length=LENGTH, batch=rows, save_every=10**9)
+    plan = TrainingConfig(max_length=LENGTH, batch_size=rows, save_steps=10**9)
     source = PackedDocuments(tokens, frame, length=LENGTH, rows=rows)
     choose_parameters(model.network, mode)
     trainer = Trainer(

@@ -25,7 +25,7 @@ from idiolect.text.corpus import Corpus
 from idiolect.training.text_evaluation import score, windows
 from idiolect.vocabulary.audit.audit import audit
 from idiolect.vocabulary.extend.extend import extend
-from idiolect.vocabulary.rows.distill import distill, distillation_plan
+from idiolect.vocabulary.rows.distill import distill, distillation_config
 from idiolect.vocabulary.rows.grow import grow
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -52,7 +52,7 @@ def run(
     student = models["distilled"] = copy.deepcopy(models["subword mean"])
     started = time.perf_counter()
     result = distill(
-        student, base, training, contexts=CONTEXTS, plan=distillation_plan(student, seed=seed)
+        student, base, training, contexts=CONTEXTS, config=distillation_config(student, seed=seed)
     )
     print(
         f"seed {seed}: {len(terms.forms)} rows, {result.snippets} snippets, {result.steps} steps "

@@ -59,7 +59,7 @@ def forward() -> list[str]:
         mask = torch.ones_like(ids)
         with torch.inference_mode():
             pair = compare(
-                lambda: ours(ids, mask, heads=False),
+                lambda: ours(ids, mask, return_logits=False),
                 lambda: theirs(ids, attention_mask=mask),
                 pairs=9,
             )
@@ -88,7 +88,7 @@ def mixed() -> list[str]:
 
     def run_ours() -> None:
         for ids, mask in batches:
-            ours(ids, mask, heads=False)
+            ours(ids, mask, return_logits=False)
 
     def run_theirs() -> None:
         for ids, mask in batches:
@@ -121,7 +121,7 @@ def decode() -> list[str]:
         results: dict[str, torch.Tensor] = {}
 
         def run_ours() -> None:
-            results["ours"] = greedy(ours, ids, new=128)
+            results["ours"] = greedy(ours, ids, max_new_tokens=128)
 
         def run_theirs() -> None:
             results["theirs"] = theirs.generate(

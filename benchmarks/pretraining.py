@@ -81,11 +81,11 @@ def main() -> None:
             pretrain(
                 model,
                 Corpus.from_texts(texts),
-                out=scratch,
+                output_dir=scratch,
                 steps=STEPS,
                 train="all",
                 unfreeze_original_rows=True,
-                plan=TrainingConfig(length=512, batch=8),
+                config=TrainingConfig(max_length=512, batch_size=8),
             )
             lines = (Path(scratch) / "metrics.jsonl").read_text().splitlines()
         rate = statistics.median(json.loads(line)["tokens_per_second"] for line in lines[1:])

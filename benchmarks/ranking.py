@@ -35,14 +35,14 @@ from idiolect.encoding.encoder import Encoder
 from idiolect.models.language_model import LanguageModel
 from idiolect.ranking.cross_encoder import CrossEncoder
 from idiolect.ranking.evaluation.baselines import BM25, Dense
-from idiolect.ranking.evaluation.judged_collection import read_judgements
+from idiolect.ranking.evaluation.judged_collection import read_qrels
 from idiolect.ranking.evaluation.metrics import Evaluation, Run, evaluate
 from idiolect.ranking.evaluation.significance import compare
 from idiolect.ranking.features import Features
 from idiolect.ranking.groups import QueryGroup, make_groups
 from idiolect.ranking.lambdamart import LambdaMART, cross_validate
 from idiolect.ranking.rerank import rerank
-from idiolect.ranking.train_ranker import ranking_plan
+from idiolect.ranking.train_ranker import ranking_config
 from idiolect.ranking.two_tower import TwoTower
 
 LENGTH, CANDIDATES, NEGATIVES, TARGET = 64, 10, 3, 0.97
@@ -120,30 +120,30 @@ def two_tower(data: Path, out: Path, train: int, test: int) -> None:
         found = bm25.search(queries, CANDIDATES)
         return make_groups(queries, asked.answers, known, found, negatives=NEGATIVES)
 
-    plan = ranking_plan(batch=8, learning_rate=1e-4, save_every=10)
-    teacher = CrossEncoder.of(LanguageModel.load(minilm()), length=LENGTH)
+    plan = ranking_config(batch_size=8, learning_rate=1e-4, save_steps=10)
+    teacher = CrossEncoder.of(LanguageModel.load(minilm()), max_length=LENGTH)
     labelled = groups(first)
     print(f"training the teacher on {len(labelled)} groups", flush=True)
-    teacher.train(labelled, out=out / "teacher", plan=plan)
+    teacher.train(labelled, output_dir=out / "teacher", config=plan)
 
     found = bm25.search(held, CANDIDATES)
     results = {"BM25": evaluate(judgements, found)}
     show("BM25", results["BM25"])
 
     def order(name: str, model: CrossEncoder | TwoTower) -> None:
-        new = rerank(found, held, asked.answers, model.score, depth=CANDIDATES)
+        new = rerank(found, held, asked.answers, model.score, top_k=CANDIDATES)
         results[name] = evaluate(judgements, new)
         show(name, results[name])
 
     order("teacher", teacher)
     published = Encoder.load(minilm())
-    student = TwoTower(Encoder(published.model, published.pooling, length=LENGTH))
+    student = TwoTower(Encoder(published.model, published.pooling, max_length=LENGTH))
     order("student before", student)
     unlabelled = groups(second | first)
     print(f"training the student on {len(unlabelled)} groups", flush=True)
     # The student starts as a good encoder: a lower learning rate than for the teacher.
-    gentle = ranking_plan(batch=8, learning_rate=2e-5, save_every=10)
-    student.distil(teacher.score, unlabelled, out=out / "student", plan=gentle)
+    gentle = ranking_config(batch_size=8, learning_rate=2e-5, save_steps=10)
+    student.distill(teacher.score, unlabelled, output_dir=out / "student", config=gentle)
     order("student", student)
     for one, other in (("BM25", "teacher"), ("student before", "student"), ("teacher", "student")):
         difference(one, other, results)
@@ -163,7 +163,7 @@ def lambdamart(data: Path) -> None:
         key: " ".join(str(product.get(field) or "") for field in fields)
         for key, product in products.items()
     }
-    judgements = read_judgements(data / "icecat-chorus" / "Broad_Query_Set_rated.csv")
+    judgements = read_qrels(data / "icecat-chorus" / "Broad_Query_Set_rated.csv")
     judgements = {q: grades for q, grades in judgements.items() if max(grades.values()) > 0}
     queries = {query: query for query in judgements}
     judged = {doc: texts[doc] for grades in judgements.values() for doc in grades}

@@ -35,7 +35,7 @@ from idiolect.encoding.mining import Mining
 from idiolect.encoding.objectives.contrastive import ContrastiveObjective
 from idiolect.encoding.pairs import Pair, PairTable
 from idiolect.encoding.projection import Projection
-from idiolect.encoding.tune import tune, tuning_plan
+from idiolect.encoding.tune import tune, tuning_config
 from idiolect.encoding.vectors import Vectors
 from idiolect.ranking.evaluation.metrics import evaluate
 from idiolect.ranking.evaluation.significance import compare as compare_systems
@@ -65,23 +65,23 @@ def quality(data: Path, out: Path, epochs: int, rate: float, length: int) -> Non
     """Tune, and report nDCG@10 before and after."""
     part = read_scifact(data)
     encoder = Encoder.load(minilm())
-    queries = encoder.encode(list(part.validation.values()), kind="query")
+    queries = encoder.encode(list(part.validation.values()), prompt_name="query")
     pairs = [
         Pair(claim, part.documents[document])
         for number, claim in part.train.items()
         for document in part.cited[number]
     ]
-    plan = tuning_plan(encoder, length=length, learning_rate=rate, save_every=10)
+    plan = tuning_config(encoder, max_length=length, learning_rate=rate, save_steps=10)
     print(f"{len(pairs)} pairs, {epochs} epochs, {plan}", flush=True)
     tune(
         encoder,
         pairs,
-        out=out,
+        output_dir=out,
         dimensions=WIDTHS,
         mining=Mining(),
         corpus=part.documents.values(),
         epochs=epochs,
-        plan=plan,
+        config=plan,
     )
     # The miner encoded all documents before training, in the order of its table, after a rotation
     # that keeps inner products of full vectors.
@@ -93,9 +93,9 @@ def quality(data: Path, out: Path, epochs: int, rate: float, length: int) -> Non
     before = np.array(Vectors.open(out / "mined" / "documents.npy").array)[order]
     abstracts = list(part.documents.values())
     after = encoder.encode_to(
-        out / "tuned.npy", abstracts, kind="document", block=512, progress=True
+        out / "tuned.npy", abstracts, prompt_name="document", block=512, progress=True
     ).array
-    new_queries = encoder.encode(list(part.validation.values()), kind="query")
+    new_queries = encoder.encode(list(part.validation.values()), prompt_name="query")
     values = {
         (when, width): ndcg(part, cut(asked, width), cut(found, width))
         for when, asked, found in (("base", queries, before), ("tuned", new_queries, after))
@@ -152,7 +152,7 @@ def our_side(pairs: list[Pair], scratch: str, *, all_rows: bool) -> Callable[[],
         network,
         ContrastiveObjective(encoder, table, InfoNCE()),
         ShuffledEpochs(len(table), rows=BATCH),
-        TrainingConfig(batch=BATCH, learning_rate=2e-5, weight_decay=0.01, save_every=10**9),
+        TrainingConfig(batch_size=BATCH, learning_rate=2e-5, weight_decay=0.01, save_steps=10**9),
         steps=STEPS,
         folder=NoCheckpoints(tempfile.mkdtemp(dir=scratch)),
     )

@@ -16,16 +16,16 @@ runner = CliRunner()
 
 
 def test_vectors_counts_and_codes(tmp_path: Path) -> None:
-    encoder = tiny_encoder(length=6, instructions={"query": "a "})
+    encoder = tiny_encoder(max_length=6, prompts={"query": "a "})
     encoder.save(tmp_path / "model")
     texts = ["a b c", "d e f g h i j", "p"]
     lines = [json.dumps({"text": text}) for text in [*texts, " "]]
     (tmp_path / "docs.jsonl").write_text("\n".join(lines))
     out = tmp_path / "v.npy"
     command = ["encode", str(tmp_path / "model"), str(tmp_path / "docs.jsonl"), "-o", str(out)]
-    result = runner.invoke(app, [*command, "--kind", "query", "--codes", "binary"])
+    result = runner.invoke(app, [*command, "--prompt-name", "query", "--codes", "binary"])
     assert result.exit_code == 0, result.output
-    np.testing.assert_allclose(np.load(out), encoder.encode(texts, kind="query"), atol=1e-6)
+    np.testing.assert_allclose(np.load(out), encoder.encode(texts, prompt_name="query"), atol=1e-6)
     words = " ".join(result.output.split())
     assert "texts 3" in words
     assert "truncated to 6 tokens 1" in words
@@ -33,7 +33,7 @@ def test_vectors_counts_and_codes(tmp_path: Path) -> None:
     assert "skipped records: empty 1" in words
     assert "3 vectors of 16 dimensions" in words
     assert len(QuantizedVectors.open(tmp_path / "v.binary")) == 3
-    again = runner.invoke(app, [*command, "--kind", "query"])
+    again = runner.invoke(app, [*command, "--prompt-name", "query"])
     assert again.exit_code == 0
     other = runner.invoke(app, command)
     assert other.exit_code != 0

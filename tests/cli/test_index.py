@@ -72,10 +72,10 @@ def _found(*arguments: str) -> list[str]:
 
 
 def test_build_add_search_delete(index: str) -> None:
-    assert _found("search", index, "lamp", "-k", "2") == ["1", "2"]
+    assert _found("search", index, "lamp", "-n", "2") == ["1", "2"]
     assert _found("search", index, "lamp", "--filter", '{"price": {"$gt": 25}}')[0] == "2"
     assert _found("search", index, "table", "--mode", "lexical") == ["3"]
-    assert _found("similar", index, "1", "-k", "1") == ["2"]
+    assert _found("similar", index, "1", "-n", "1") == ["2"]
     result = _run("index", "add", index, "more.csv")
     assert "2 items written, 0 unchanged" in result.output
     assert _found("search", index, "lamp", "--filter", '{"price": 12.5}') == ["4"]
@@ -100,11 +100,11 @@ def test_rich_markup_in_data_is_printed_literally(here: Path) -> None:
 def test_an_export_does_not_write_into_the_index(index: str) -> None:
     error = _fails("index", "export", index, "--to", "jsonl", "-o", f"{index}/ledger.db")
     assert "inside the index" in str(error)
-    assert _found("search", index, "lamp", "-k", "1")
+    assert _found("search", index, "lamp", "-n", "1")
 
 
 def test_tables_show_the_results(index: str) -> None:
-    shown = _run("search", index, "red lamp", "-k", "2").output
+    shown = _run("search", index, "red lamp", "-n", "2").output
     assert "red lamp" in shown
     assert "price=20.0  brand=acme" in shown
     assert "\x02" not in shown
@@ -137,7 +137,7 @@ def test_snapshot_and_restore(index: str) -> None:
     assert _run("index", "snapshot", index, "first").exit_code == 0
     _run("index", "delete", index, "1", "2")
     assert _run("index", "restore", index, "first").output == "restored 3 items\n"
-    assert _found("search", index, "lamp", "-k", "2") == ["1", "2"]
+    assert _found("search", index, "lamp", "-n", "2") == ["1", "2"]
 
 
 def test_export(index: str, here: Path) -> None:

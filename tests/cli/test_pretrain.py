@@ -34,8 +34,8 @@ tie_word_embeddings = true
 
 [training]
 steps = 5
-length = 32
-batch = 2
+max_length = 32
+batch_size = 2
 learning_rate = 0.01
 """
 
@@ -64,10 +64,10 @@ def test_help_shows_an_example() -> None:
 def test_rows_of_a_published_model(folder: Path) -> None:
     out = folder / "run"
     sources = [str(folder / "model"), str(folder / "text.txt")]
-    options = ["--out", str(out), "--steps", "3", "--length", "32", "--batch", "2"]
+    options = ["--out", str(out), "--steps", "3", "--max-length", "32", "--batch-size", "2"]
     assert str(out / "model") in _run(folder, *sources, *options)
     record = json.loads((out / "run.json").read_text())
-    chosen = (record["train"], record["objective"], record["config"]["batch"])
+    chosen = (record["train"], record["objective"], record["config"]["batch_size"])
     assert chosen == ("rows", "causal", 2)
     assert len(LanguageModel.load(out / "model").tokenizer) == 45
 
@@ -107,7 +107,7 @@ def test_sigint_stops_a_run_that_can_be_resumed(folder: Path) -> None:
     command = [
         *(sys.executable, "-c", _MAIN, "pretrain"),
         *(str(folder / "model"), str(folder / "text.txt"), "-o", str(out)),
-        *("--steps", "3000", "--length", "32", "--batch", "2"),
+        *("--steps", "3000", "--max-length", "32", "--batch-size", "2"),
     ]
     process = subprocess.Popen(
         command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}

@@ -83,7 +83,7 @@ def test_judgements_name_queries_by_their_text(folder: Path) -> None:
     (folder / "rated.csv").write_text("query,docid,rating\nw1 w2,d1,3\nw6,d5,1\nw9,d0,0\n")
     output = _run(
         "evaluate", "search", "--documents", str(folder / "corpus.jsonl"),
-        "--judgements", str(folder / "rated.csv"), "--gains", "exponential",
+        "--qrels", str(folder / "rated.csv"), "--gain", "exponential",
     )  # fmt: skip
     assert "2 queries; 1 have no relevant document and are left out" in output
 
@@ -99,7 +99,7 @@ def test_rerank(kind: str, folder: Path) -> None:
     output = _run(
         "rerank", str(saved), "--run", str(folder / "bm25.txt"),
         "--documents", str(folder / "corpus.jsonl"), "--queries", str(folder / "queries.jsonl"),
-        "-o", str(folder / "made" / "better.txt"), "--depth", "2",
+        "-o", str(folder / "made" / "better.txt"), "--top-k", "2",
     )  # fmt: skip
     assert "3 queries, 6 documents" in output
     better = read_run(folder / "made" / "better.txt")

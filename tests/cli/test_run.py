@@ -47,14 +47,14 @@ def test_what_a_run_prints(shop: Path) -> None:
 
 
 def test_search_and_similar_accept_a_run(shop: Path) -> None:
-    asked = ["search", str(shop / "run"), "quendrifolate", "--json", "-k", "3"]
+    asked = ["search", str(shop / "run"), "quendrifolate", "--json", "-n", "3"]
     result = runner.invoke(app, [*asked, "--mode", "lexical"], catch_exceptions=False)
     hits = [json.loads(line) for line in result.output.splitlines()]
     assert len(hits) == 3
     assert hits[0]["id"].startswith("quendrifolate")
     assert hits[0]["metadata"]["title"].startswith("quendrifolate")
     assert runner.invoke(app, asked, catch_exceptions=False).exit_code == 0
-    again = ["similar", str(shop / "run"), "mivotrexol-1", "--json", "-k", "2"]
+    again = ["similar", str(shop / "run"), "mivotrexol-1", "--json", "-n", "2"]
     result = runner.invoke(app, again, catch_exceptions=False)
     assert len(result.output.splitlines()) == 2
     assert 'mivotrexol-1"' not in result.output

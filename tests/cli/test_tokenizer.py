@@ -38,14 +38,14 @@ def corpus(tmp_path: Path) -> Path:
 
 def test_from_scratch_and_on(corpus: Path, tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
-    done = run(corpus, "--field", "note", "--size", 300, "--out", first, "--held-out", 0.1)
+    done = run(corpus, "--field", "note", "--vocab-size", 300, "--out", first, "--held-out", 0.1)
     assert done.returncode == 0, done.stderr
     assert "after (byte-bpe)" in done.stdout
     assert "skipped 1: malformed JSON" in done.stdout
     base = Tokenizer.load(first)
     assert len(base) == 300
 
-    more = ("--size", 340, "--out", second, "--continue-from", first, "--held-out", 0.1)
+    more = ("--vocab-size", 340, "--out", second, "--continue-from", first, "--held-out", 0.1)
     done = run(corpus, "--field", "note", *more)
     assert done.returncode == 0, done.stderr
     longer = Tokenizer.load(second)
@@ -58,7 +58,15 @@ def test_from_scratch_and_on(corpus: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("algorithm", ["wordpiece", "unigram"])
 def test_other_algorithms(algorithm: str, corpus: Path, tmp_path: Path) -> None:
     done = run(
-        corpus, "--field", "note", "--size", 90, "--out", tmp_path / "o", "--algorithm", algorithm
+        corpus,
+        "--field",
+        "note",
+        "--vocab-size",
+        90,
+        "--out",
+        tmp_path / "o",
+        "--algorithm",
+        algorithm,
     )
     assert done.returncode == 0, done.stderr
     assert Tokenizer.load(tmp_path / "o").kind == algorithm
@@ -67,11 +75,11 @@ def test_other_algorithms(algorithm: str, corpus: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--size", 300), "which field holds the text"),
-        (("--field", "note", "--size", 3), "too few"),
-        (("--field", "body", "--size", 300), "no documents"),
-        (("--field", "note", "--size", 300, "--held-out", 2), "leaves one side empty"),
-        (("--field", "note", "--size", 300, "--continue-from", "./none"), "no such file"),
+        (("--vocab-size", 300), "which field holds the text"),
+        (("--field", "note", "--vocab-size", 3), "too few"),
+        (("--field", "body", "--vocab-size", 300), "no documents"),
+        (("--field", "note", "--vocab-size", 300, "--held-out", 2), "leaves one side empty"),
+        (("--field", "note", "--vocab-size", 300, "--continue-from", "./none"), "no such file"),
     ],
 )
 def test_one_line_says_what_is_wrong(
@@ -87,7 +95,7 @@ def test_one_line_says_what_is_wrong(
 
 def test_an_existing_tokenizer_is_not_overwritten(corpus: Path, tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("mine")
-    done = run(corpus, "--field", "note", "--size", 300, "--out", tmp_path)
+    done = run(corpus, "--field", "note", "--vocab-size", 300, "--out", tmp_path)
     assert "already contains a tokenizer" in done.stderr
     assert (tmp_path / "tokenizer.json").read_text() == "mine"
 

@@ -40,7 +40,7 @@ def _write(path: Path, records: list[dict[str, str]]) -> None:
 
 def _run(folder: Path, source: str, *options: str) -> str:
     arguments = [str(folder / "model"), str(folder / source), "-o", str(folder / "run")]
-    result = runner.invoke(app, ["tune", *arguments, "--batch", "4", "--steps", "2", *options])
+    result = runner.invoke(app, ["tune", *arguments, "--batch-size", "4", "--steps", "2", *options])
     if isinstance(result.exception, IdiolectError):
         raise result.exception
     assert result.exit_code == 0, result.output

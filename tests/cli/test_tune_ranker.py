@@ -27,7 +27,7 @@ RUN = {q: {d: _RNG.random() for d in found} for q, found in CANDIDATES.items()}
 ORACLE = {
     q: {d: QRELS[q].get(d, 0) + _RNG.random() / 2 for d in found} for q, found in CANDIDATES.items()
 }
-TRAINING = ["--batch", "4", "--negatives", "2", "--lr", "0.001"]
+TRAINING = ["--batch-size", "4", "--negatives", "2", "--lr", "0.001"]
 
 
 @pytest.fixture
@@ -111,11 +111,11 @@ def test_a_teacher_needs_no_judgements(crossing: str, folder: Path) -> None:
     _run(
         "tune", "two-tower", folder / "model", "--teacher", folder / "teacher",
         "--documents", folder / "corpus.jsonl", "--queries", folder / "queries.jsonl",
-        "--run", folder / "random.txt", "--crossing", crossing, "--length", "16",
+        "--run", folder / "random.txt", "--crossing", crossing, "--max-length", "16",
         "--temperature", "2", *TRAINING, "-o", folder / "out",
     )  # fmt: skip
     towers = TwoTower.load(folder / "out" / "model")
-    assert (towers.crossing, towers.towers["query"].length) == (crossing, 16)
+    assert (towers.crossing, towers.towers["query"].max_length) == (crossing, 16)
     steps = json.loads((folder / "out" / "run.json").read_text())["steps"]
     assert steps == 5, "20 groups, 4 per step"
 
@@ -140,7 +140,7 @@ def test_lambdamart_combines_runs(folder: Path) -> None:
     for name, value in values.items():
         assert name in output
         assert f"{value:.4f}" in output
-    found = _rerank(folder, model, *runs, "--depth", "12")
+    found = _rerank(folder, model, *runs, "--top-k", "12")
     assert {len(docs) for docs in found.values()} == {12}
     held = {q: grades for q, grades in QRELS.items() if q in list(QUERIES)[15:]}
     assert evaluate(held, found).means["ndcg@10"] > 0.8

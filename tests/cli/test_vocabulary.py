@@ -44,7 +44,7 @@ def test_audit_writes_all_outputs(folder: Path) -> None:
     outputs = [folder / name for name in ("terms.json", "audit.json", "audit.csv")]
     done = run(
         folder / "gpt2", folder / "notes.jsonl", "--general", folder / "general.txt",
-        "--glossary", folder / "glossary.txt", "--rows", 40, "--top", 5,
+        "--glossary", folder / "glossary.txt", "--max-rows", 40, "--top", 5,
         "--terms", outputs[0], "--json", outputs[1], "--csv", outputs[2],
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -75,7 +75,7 @@ def test_tables_fit_a_narrow_window(folder: Path) -> None:
         (["gpt2", "nothing.jsonl"], "no such file or folder"),
         (["gpt2", "notes.jsonl", "--glossary", "none.txt"], "cannot read"),
         (["gpt2", "notes.jsonl", "--json", "no/folder/x.json"], "no folder"),
-        (["gpt2", "notes.jsonl", "--rows", "0"], "no term can be chosen"),
+        (["gpt2", "notes.jsonl", "--max-rows", "0"], "no term can be chosen"),
         (["gpt2", "glossary.txt", "--glossary", "latin.txt"], "not UTF-8 in line 1"),
     ],
 )

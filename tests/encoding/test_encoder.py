@@ -57,7 +57,7 @@ def test_batches_hold_every_text_once_and_stay_within_the_budget() -> None:
 
 
 def test_truncation_is_counted_and_reported(caplog: pytest.LogCaptureFixture) -> None:
-    encoder = tiny_encoder(length=6)
+    encoder = tiny_encoder(max_length=6)
     counts = EncodingCounts()
     with caplog.at_level(logging.WARNING):
         cut = encoder.encode(["a b c d e f g", "a b c d", "a"], counts=counts)
@@ -73,11 +73,9 @@ def test_truncation_is_counted_and_reported(caplog: pytest.LogCaptureFixture) ->
 def test_empty_texts_are_zero_and_counted(
     model_type: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    encoder = tiny_encoder(
-        model_type, template=model_type == "bert", instructions={"query": "a a "}
-    )
+    encoder = tiny_encoder(model_type, template=model_type == "bert", prompts={"query": "a a "})
     counts = EncodingCounts()
-    vectors = encoder.encode(["", "a", " \n"], kind="query", counts=counts)
+    vectors = encoder.encode(["", "a", " \n"], prompt_name="query", counts=counts)
     assert counts.empty == 2
     assert not vectors[[0, 2]].any()
     assert np.linalg.norm(vectors[1]) == pytest.approx(1)
@@ -88,20 +86,22 @@ def test_empty_texts_are_zero_and_counted(
 
 
 def test_an_instruction_stands_before_the_text() -> None:
-    encoder = tiny_encoder(instructions={"query": "p o ", "passage": "n "}, default_kind="passage")
+    encoder = tiny_encoder(
+        prompts={"query": "p o ", "passage": "n "}, default_prompt_name="passage"
+    )
     plain = tiny_encoder()
     for kind, whole in (("query", "p o a b"), ("document", "n a b"), (None, "n a b")):
         np.testing.assert_allclose(
-            encoder.encode(["a b"], kind=kind), plain.encode([whole]), atol=1e-6
+            encoder.encode(["a b"], prompt_name=kind), plain.encode([whole]), atol=1e-6
         )
-    np.testing.assert_allclose(plain.encode(["a b"], kind="query"), plain.encode(["a b"]))
+    np.testing.assert_allclose(plain.encode(["a b"], prompt_name="query"), plain.encode(["a b"]))
     with pytest.raises(InputError, match=r"'title'.*document, passage, query"):
-        encoder.encode(["a"], kind="title")
+        encoder.encode(["a"], prompt_name="title")
 
 
 def test_causal_models_are_bidirectional_only_on_request() -> None:
     causal = tiny_encoder("llama", pooling="first", template=False)
-    both = Encoder(causal.model, "first", both_ways=True)
+    both = Encoder(causal.model, "first", bidirectional=True)
     texts = ["a b c", "a c b", "a p"]
     blind, seeing = causal.encode(texts), both.encode(texts)
     assert _cosines(blind[:1], blind[1:]).min() > 1 - 1e-6
@@ -109,15 +109,15 @@ def test_causal_models_are_bidirectional_only_on_request() -> None:
     # The encoders share a network but not the direction of attention.
     np.testing.assert_array_equal(causal.encode(texts), blind)
     with pytest.raises(ConfigError, match="already bidirectional"):
-        tiny_encoder(both_ways=True)
+        tiny_encoder(bidirectional=True)
 
 
 def test_echo_is_the_mean_of_the_second_copy() -> None:
-    encoder = tiny_encoder("llama", pooling="echo", normalise=False, length=10)
-    ids = encoder.model.tokenizer.encode("a b c", special_tokens=False)
+    encoder = tiny_encoder("llama", pooling="echo", normalize=False, max_length=10)
+    ids = encoder.model.tokenizer.encode("a b c", add_special_tokens=False)
     row = torch.tensor([[2, *ids, *ids, 3]])
     with torch.no_grad():
-        hidden = encoder.model.network(row, heads=False).hidden
+        hidden = encoder.model.network(row, return_logits=False).hidden_states
     expected = hidden[0, 4:7].mean(0).numpy()
     np.testing.assert_allclose(encoder.encode(["a b c", "d"])[0], expected, atol=1e-6)
     counts = EncodingCounts()
@@ -195,10 +195,10 @@ def test_what_is_no_text_is_refused(texts: list[str], message: str) -> None:
 
 
 def test_a_length_beyond_the_positions_is_refused() -> None:
-    assert tiny_encoder().length == 64
-    assert tiny_encoder("llama", length=100).length == 100
+    assert tiny_encoder().max_length == 64
+    assert tiny_encoder("llama", max_length=100).max_length == 100
     with pytest.raises(ConfigError, match="a length of 65 tokens; the model has 64"):
-        tiny_encoder(length=65)
+        tiny_encoder(max_length=65)
 
 
 def test_the_fingerprint_tells_encoders_apart() -> None:
@@ -206,9 +206,9 @@ def test_the_fingerprint_tells_encoders_apart() -> None:
     prints = {
         encoder.fingerprint,
         tiny_encoder(pooling="first").fingerprint,
-        tiny_encoder(normalise=False).fingerprint,
-        tiny_encoder(instructions={"query": "a "}).fingerprint,
-        tiny_encoder(length=8).fingerprint,
+        tiny_encoder(normalize=False).fingerprint,
+        tiny_encoder(prompts={"query": "a "}).fingerprint,
+        tiny_encoder(max_length=8).fingerprint,
         tiny_encoder("llama").fingerprint,
     }
     assert len(prints) == 6

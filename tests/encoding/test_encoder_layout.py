@@ -40,19 +40,19 @@ def _cosines(left: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 def test_minilm_gives_the_vectors_of_sentence_transformers() -> None:
     ours, theirs = Encoder.load(minilm()), _theirs(minilm())
-    assert (ours.length, ours.dimensions, ours.normalise) == (theirs.max_seq_length, 384, True)
+    assert (ours.max_length, ours.dimensions, ours.normalize) == (theirs.max_seq_length, 384, True)
     assert _cosines(ours.encode(TEXTS), theirs.encode(TEXTS)).min() >= 0.999999
 
 
 def test_what_we_save_they_load(tmp_path: Path) -> None:
     ours = Encoder.load(minilm())
-    ours.instructions |= {"query": "query: ", "document": "passage: "}
+    ours.prompts |= {"query": "query: ", "document": "passage: "}
     ours.save(tmp_path / "saved")
     theirs = _theirs(tmp_path / "saved")
     assert theirs.max_seq_length == 256
     assert _cosines(ours.encode(TEXTS), theirs.encode(TEXTS)).min() >= 0.999999
     for kind, encode in (("query", theirs.encode_query), ("document", theirs.encode_document)):
-        assert _cosines(ours.encode(TEXTS, kind=kind), encode(TEXTS)).min() >= 0.999999
+        assert _cosines(ours.encode(TEXTS, prompt_name=kind), encode(TEXTS)).min() >= 0.999999
     again = Encoder.load(tmp_path / "saved")
     assert again.fingerprint == ours.fingerprint
     np.testing.assert_array_equal(again.encode(TEXTS), ours.encode(TEXTS))
@@ -65,9 +65,9 @@ def test_what_they_save_we_load(tmp_path: Path) -> None:
     theirs.max_seq_length = 40
     theirs.save(str(tmp_path))
     ours = Encoder.load(tmp_path)
-    assert ours.length == 40
+    assert ours.max_length == 40
     assert _cosines(ours.encode(TEXTS), theirs.encode(TEXTS)).min() >= 0.999999
-    documents = ours.encode(TEXTS, kind="document")
+    documents = ours.encode(TEXTS, prompt_name="document")
     assert _cosines(documents, theirs.encode_document(TEXTS)).min() >= 0.999999
 
 
@@ -77,17 +77,17 @@ def test_every_pooling_they_know_goes_both_ways(
     tmp_path: Path, pooling: Any, normalise: bool
 ) -> None:
     texts = ["a b c", "d", "e f g h i j k l m n o p"]
-    ours = tiny_encoder("llama", pooling=pooling, normalise=normalise)
+    ours = tiny_encoder("llama", pooling=pooling, normalize=normalise)
     ours.save(tmp_path / "ours")
     theirs = _theirs(tmp_path / "ours")
     np.testing.assert_allclose(ours.encode(texts), theirs.encode(texts), atol=1e-5)
     theirs.save(str(tmp_path / "theirs"))
     again = Encoder.load(tmp_path / "theirs")
-    assert (again.pooling, again.normalise) == (pooling, normalise)
+    assert (again.pooling, again.normalize) == (pooling, normalise)
     np.testing.assert_allclose(again.encode(texts), ours.encode(texts), atol=1e-5)
 
 
-@pytest.mark.parametrize("options", [{"pooling": "echo"}, {"both_ways": True}])
+@pytest.mark.parametrize("options", [{"pooling": "echo"}, {"bidirectional": True}])
 def test_what_they_do_not_know_they_refuse(tmp_path: Path, options: dict[str, Any]) -> None:
     ours = tiny_encoder("llama", trained_dimensions=(8, 4), **options)
     ours.save(tmp_path)
@@ -99,7 +99,7 @@ def test_what_they_do_not_know_they_refuse(tmp_path: Path, options: dict[str, An
 
 
 def test_a_plain_model_is_averaged_and_normalised(tmp_path: Path) -> None:
-    ours = tiny_encoder(normalise=True)
+    ours = tiny_encoder(normalize=True)
     ours.model.save(tmp_path)
     np.testing.assert_allclose(Encoder.load(tmp_path).encode(["a b"]), ours.encode(["a b"]))
 
@@ -107,10 +107,10 @@ def test_a_plain_model_is_averaged_and_normalised(tmp_path: Path) -> None:
 def test_saving_again_replaces_the_whole_layout(tmp_path: Path) -> None:
     tiny_encoder().save(tmp_path)
     assert (tmp_path / "2_Normalize").is_dir()
-    tiny_encoder(pooling="first", normalise=False, length=9).save(tmp_path)
+    tiny_encoder(pooling="first", normalize=False, max_length=9).save(tmp_path)
     layout = EncoderLayout.read(tmp_path)
     assert layout is not None
-    assert (layout.pooling, layout.normalise, layout.length) == ("first", False, 9)
+    assert (layout.pooling, layout.normalize, layout.max_length) == ("first", False, 9)
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 

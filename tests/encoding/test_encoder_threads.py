@@ -22,7 +22,7 @@ def test_threads_encode_as_one_does(model_type: str) -> None:
     causal = tiny_encoder(model_type)
     encoders = [causal]
     if model_type == "llama":
-        encoders.append(causal.altered(both_ways=True))
+        encoders.append(causal.with_changes(bidirectional=True))
         assert not np.allclose(causal.encode(TEXTS), encoders[1].encode(TEXTS))
     jobs = [(encoder, TEXTS[: 1 + i % 7]) for i in range(60) for encoder in encoders]
     expected = [encoder.encode(texts) for encoder, texts in jobs]
@@ -35,7 +35,7 @@ def test_threads_encode_as_one_does(model_type: str) -> None:
 def test_attention_is_that_of_the_call_and_not_of_the_network() -> None:
     """Another encoder reads with the same network between a call's start and its attention."""
     causal = tiny_encoder("llama")
-    both = causal.altered(both_ways=True)
+    both = causal.with_changes(bidirectional=True)
     expected, busy = both.encode(TEXTS), []
 
     def read_meanwhile(*_: Any) -> None:

@@ -22,7 +22,7 @@ from idiolect.vocabulary.extend.extend import extend
 from idiolect.vocabulary.terms import Term, Terms
 from training import models
 
-PLAN = TrainingConfig(batch=10, learning_rate=1e-2, save_every=3, last_rate=0.0)
+PLAN = TrainingConfig(batch_size=10, learning_rate=1e-2, save_steps=3, min_lr_ratio=0.0)
 
 
 def _distance(one: Encoder, other: Encoder, texts: list[str]) -> float:
@@ -36,7 +36,13 @@ def test_vectors_of_held_out_texts_approach_the_teachers(tmp_path: Path) -> None
     known, before = teacher.fingerprint, _distance(student, teacher, others)
     rows = student.model.network.tokens.weight.original.detach().clone()  # type: ignore[union-attr]
     tune_on_text(
-        student, texts, out=tmp_path, objective="imitate", teacher=teacher, epochs=20, plan=PLAN
+        student,
+        texts,
+        output_dir=tmp_path,
+        objective="imitate",
+        teacher=teacher,
+        epochs=20,
+        config=PLAN,
     )
     assert before > 0.005
     assert _distance(student, teacher, others) < before / 4
@@ -52,14 +58,20 @@ def test_the_loss_is_the_squared_distance(tmp_path: Path) -> None:
     vectors = [encoder.encode(text)[0] for encoder in (student, teacher)]
     expected = float(np.sum((vectors[0] - vectors[1]) ** 2))
     tune_on_text(
-        student, text, out=tmp_path, objective="imitate", teacher=teacher, steps=1, plan=PLAN
+        student,
+        text,
+        output_dir=tmp_path,
+        objective="imitate",
+        teacher=teacher,
+        steps=1,
+        config=PLAN,
     )
     line = json.loads((tmp_path / "metrics.jsonl").read_text())
     assert line["loss"] == pytest.approx(expected, rel=1e-4)
 
 
 def test_passages_are_of_all_lengths_and_places() -> None:
-    student, teacher = tuning.pupil(length=20), tuning.teacher()
+    student, teacher = tuning.pupil(max_length=20), tuning.teacher()
     words = [f"w{i}" for i in range(36)]
     objective = Imitation(student, teacher, [" ".join(words), "w1 w2"])
     drawn = [objective.prepare(EpochSample([0, 1], number)) for number in range(300)]
@@ -78,7 +90,7 @@ def test_passages_are_of_all_lengths_and_places() -> None:
 
 def test_student_and_teacher_read_the_same_text() -> None:
     """A passage that the teacher would truncate, since it has more tokens, is shortened."""
-    student, teacher = tuning.pupil(length=20), tuning.teacher(length=12)
+    student, teacher = tuning.pupil(max_length=20), tuning.teacher(max_length=12)
     objective = Imitation(student, teacher, [" ".join(models.NEW * 6)])
     for number in range(100):
         batch = objective.prepare(EpochSample([0], number))
@@ -90,11 +102,11 @@ def test_another_teacher_is_another_run(tmp_path: Path) -> None:
         tune_on_text(
             tuning.pupil(),
             models.texts(20),
-            out=tmp_path,
+            output_dir=tmp_path,
             objective="imitate",
             teacher=teacher,
             steps=1,
-            plan=PLAN,
+            config=PLAN,
         )
 
     run(tuning.teacher())
@@ -116,14 +128,19 @@ def test_bad_arguments(tmp_path: Path, options: Any, error: Any, words: str) -> 
         options = options | {"teacher": tuning.teacher()}
     texts = options.pop("texts", models.texts(4))
     with pytest.raises(error, match=words):
-        tune_on_text(tuning.pupil(), texts, out=tmp_path, **options)
+        tune_on_text(tuning.pupil(), texts, output_dir=tmp_path, **options)
 
 
 def test_a_teacher_of_another_width(tmp_path: Path) -> None:
     teacher = Encoder(models.model("bert", grown=False, hidden_size=8))
     with pytest.raises(ConfigError, match="8 dimensions and the encoder's 16"):
         tune_on_text(
-            tuning.pupil(), ["w1"], out=tmp_path, objective="imitate", teacher=teacher, steps=1
+            tuning.pupil(),
+            ["w1"],
+            output_dir=tmp_path,
+            objective="imitate",
+            teacher=teacher,
+            steps=1,
         )
 
 
@@ -132,15 +149,21 @@ def test_a_published_encoder_learns_real_terms(tmp_path: Path) -> None:
     base = minilm()
     teacher = Encoder.load(base)
     terms = Terms(Term(word, (word,)) for word in ("metformin", "hyperglycemia", "thrombosis"))
-    student = teacher.altered(model=extend(LanguageModel.load(base), terms))
+    student = teacher.with_changes(model=extend(LanguageModel.load(base), terms))
     drugs = ["metformin", "hyperglycemia", "thrombosis"]
     texts = [f"{one} was seen in {n} patients with {two}" for n in range(9) for one in drugs
              for two in drugs]  # fmt: skip
     asked = ["does metformin help?", "a case of thrombosis", "acute hyperglycemia in children"]
     before = _distance(student, teacher, asked)
-    plan = TrainingConfig(batch=8, length=32, learning_rate=2e-4)
+    plan = TrainingConfig(batch_size=8, max_length=32, learning_rate=2e-4)
     tune_on_text(
-        student, texts, out=tmp_path, objective="imitate", teacher=teacher, steps=8, plan=plan
+        student,
+        texts,
+        output_dir=tmp_path,
+        objective="imitate",
+        teacher=teacher,
+        steps=8,
+        config=plan,
     )
     after = _distance(student, teacher, asked)
     assert after < 0.7 * before

@@ -73,6 +73,6 @@ def test_rounded_weights_are_not_saved(tmp_path: Path) -> None:
 
 def test_adapters_are_not_lost_in_silence() -> None:
     encoder = tiny_encoder("llama")
-    add_lora(encoder.model.network, LoraConfig(rank=2))
+    add_lora(encoder.model.network, LoraConfig(r=2))
     with pytest.raises(ConfigError, match="adapter"):
         encoder.to_int8()

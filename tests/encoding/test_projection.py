@@ -25,7 +25,7 @@ MANY = [" ".join(random.Random(n).choices("abcdefghijklmnop", k=3 + n % 9)) for 
 
 
 def test_turning_changes_no_product_and_puts_most_first() -> None:
-    encoder = tiny_encoder(normalise=False)
+    encoder = tiny_encoder(normalize=False)
     before = encoder.encode(MANY)
     encoder.project(MANY)
     after = encoder.encode(MANY)
@@ -37,7 +37,7 @@ def test_turning_changes_no_product_and_puts_most_first() -> None:
 
 
 def test_whitened_vectors_have_no_mean_and_no_large_direction() -> None:
-    encoder = tiny_encoder(normalise=False)
+    encoder = tiny_encoder(normalize=False)
     encoder.project(MANY, whiten=True)
     vectors = encoder.encode(MANY).astype(np.float64)
     np.testing.assert_allclose(vectors.mean(0), 0, atol=1e-4)
@@ -55,7 +55,7 @@ def test_a_direction_without_variance_is_not_blown_up() -> None:
 
 
 def test_an_empty_text_stays_zero_and_training_sees_the_projection() -> None:
-    encoder = tiny_encoder(normalise=True)
+    encoder = tiny_encoder(normalize=True)
     encoder.project(MANY, whiten=True)
     vectors = encoder.encode(["", *MANY[:3]])
     assert not vectors[0].any()
@@ -65,7 +65,7 @@ def test_an_empty_text_stays_zero_and_training_sees_the_projection() -> None:
 
 
 def test_projections_are_chained() -> None:
-    encoder = tiny_encoder(normalise=False)
+    encoder = tiny_encoder(normalize=False)
     encoder.project(MANY[:30])
     turned = encoder.encode(MANY)
     encoder.project(MANY, whiten=True)
@@ -88,7 +88,7 @@ def test_vectors_that_are_not_finite_are_told_before_axes_are_found() -> None:
 
 
 def test_texts_that_are_all_the_same_still_have_finite_vectors() -> None:
-    encoder = tiny_encoder(normalise=True)
+    encoder = tiny_encoder(normalize=True)
     encoder.project(["a b c"] * 5, whiten=True)
     assert np.isfinite(encoder.encode(MANY)).all()
     assert np.linalg.norm(encoder.encode(["d e f"])) == pytest.approx(1, abs=1e-5)
@@ -98,24 +98,24 @@ def test_an_encoder_that_reads_less_keeps_all_else() -> None:
     encoder = tiny_encoder(
         "llama",
         pooling="weighted",
-        normalise=False,
-        both_ways=True,
-        instructions={"query": "a "},
-        default_kind="query",
+        normalize=False,
+        bidirectional=True,
+        prompts={"query": "a "},
+        default_prompt_name="query",
         trained_dimensions=(4,),
     )
     encoder.project(MANY)
-    same = encoder.altered()
+    same = encoder.with_changes()
     assert same.fingerprint == encoder.fingerprint
     assert same.trained_dimensions == (4,)
-    short = encoder.altered(length=6)
-    assert (short.length, encoder.length) == (6, 64)
+    short = encoder.with_changes(max_length=6)
+    assert (short.max_length, encoder.max_length) == (6, 64)
     np.testing.assert_array_equal(short.encode(["b", "c"]), encoder.encode(["b", "c"]))
 
 
 def test_the_layout_keeps_it_for_both(tmp_path: Path) -> None:
     library = pytest.importorskip("sentence_transformers", reason="it is not installed")
-    ours = tiny_encoder("llama", normalise=True)
+    ours = tiny_encoder("llama", normalize=True)
     plain = ours.fingerprint
     ours.project(MANY, whiten=True)
     assert ours.fingerprint != plain
@@ -154,9 +154,9 @@ def test_a_step_that_is_not_linear_or_damaged_is_refused(
 
 
 def test_tuning_for_short_vectors_turns_them_once(tmp_path: Path) -> None:
-    plan = TrainingConfig(batch=8, learning_rate=1e-3)
+    plan = TrainingConfig(batch_size=8, learning_rate=1e-3)
     encoder = tuning.encoder(0.0)
-    tune(encoder, tuning.pairs(), out=tmp_path, dimensions=[4], steps=2, plan=plan)
+    tune(encoder, tuning.pairs(), output_dir=tmp_path, dimensions=[4], steps=2, config=plan)
     fitted = Projection.load(tmp_path / "projection.safetensors")
     assert encoder.projection is not None
     assert torch.equal(encoder.projection.weight, fitted.weight)
@@ -164,7 +164,7 @@ def test_tuning_for_short_vectors_turns_them_once(tmp_path: Path) -> None:
     other = Projection(fitted.weight.flip(0), fitted.bias)
     other.save(tmp_path / "projection.safetensors")
     again = tuning.encoder(0.0)
-    tune(again, tuning.pairs(), out=tmp_path, dimensions=[4], steps=2, plan=plan)
+    tune(again, tuning.pairs(), output_dir=tmp_path, dimensions=[4], steps=2, config=plan)
     assert again.projection is not None
     assert torch.equal(again.projection.weight, other.weight)
 
@@ -174,18 +174,18 @@ def test_tuning_for_the_whole_width_leaves_vectors_as_they_are(tmp_path: Path) -
     tune(
         encoder,
         tuning.pairs(),
-        out=tmp_path,
+        output_dir=tmp_path,
         steps=1,
-        plan=TrainingConfig(batch=8, learning_rate=1e-3),
+        config=TrainingConfig(batch_size=8, learning_rate=1e-3),
     )
     assert encoder.projection is None
 
 
 def test_learning_from_text_alone_whitens_for_what_is_saved(tmp_path: Path) -> None:
     encoder = tuning.encoder(0.1)
-    plan = TrainingConfig(batch=8, length=16, learning_rate=1e-3)
+    plan = TrainingConfig(batch_size=8, max_length=16, learning_rate=1e-3)
     known = models.texts(20)
-    tune_on_text(encoder, known, out=tmp_path, whiten=True, steps=2, plan=plan)
+    tune_on_text(encoder, known, output_dir=tmp_path, whiten=True, steps=2, config=plan)
     saved = Encoder.load(tmp_path / "model")
     assert saved.projection is not None
     np.testing.assert_allclose(saved.encode(known), encoder.encode(known), atol=1e-5)

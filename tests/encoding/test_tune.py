@@ -23,7 +23,7 @@ from idiolect.encoding.objectives.contrastive import ContrastiveObjective
 from idiolect.encoding.objectives.pair_batches import PairBatch
 from idiolect.encoding.pairs import Pair, PairTable
 from idiolect.encoding.text_reader import EncodingCounts
-from idiolect.encoding.tune import tune, tune_on_text, tuning_plan
+from idiolect.encoding.tune import tune, tune_on_text, tuning_config
 from idiolect.errors import CheckpointError, ConfigError, InputError
 from idiolect.nn.embedding import ExtendedRows
 from idiolect.training.data.shuffled_epochs import ShuffledEpochs
@@ -57,11 +57,11 @@ def test_tuning_finds_more(tmp_path: Path) -> None:
     tuned = tune(
         encoder,
         pairs,
-        out=tmp_path,
+        output_dir=tmp_path,
         dimensions=(4,),
         epochs=15,
         unfreeze_original_rows=True,
-        plan=TrainingConfig(batch=12, learning_rate=2e-2, last_rate=0.0),
+        config=TrainingConfig(batch_size=12, learning_rate=2e-2, min_lr_ratio=0.0),
     )
     assert tuned is encoder
     assert not encoder.model.network.training
@@ -80,8 +80,12 @@ def test_tuning_finds_more(tmp_path: Path) -> None:
 def test_published_rows_stay(tmp_path: Path, train: Any) -> None:
     encoder = tuning.encoder()
     before = {n: p.detach().clone() for n, p in encoder.model.network.named_parameters()}
-    tuning_run = {"steps": 3, "train": train, "plan": TrainingConfig(batch=8, learning_rate=1e-2)}
-    tune(encoder, tuning.pairs(), out=tmp_path, **tuning_run)
+    tuning_run = {
+        "steps": 3,
+        "train": train,
+        "config": TrainingConfig(batch_size=8, learning_rate=1e-2),
+    }
+    tune(encoder, tuning.pairs(), output_dir=tmp_path, **tuning_run)
     after = dict(encoder.model.network.named_parameters())
     moved = {name for name, old in before.items() if not torch.equal(old, after[name])}
     assert "tokens.weight.original" not in moved
@@ -98,8 +102,15 @@ def test_rows_move_only_when_they_are_unfrozen(tmp_path: Path) -> None:
     rows = encoder.model.network.tokens.weight
     assert isinstance(rows, ExtendedRows)
     before = rows.original.detach().clone()
-    plan = TrainingConfig(batch=8, learning_rate=1e-2)
-    tune(encoder, tuning.pairs(), out=tmp_path, steps=2, plan=plan, unfreeze_original_rows=True)
+    plan = TrainingConfig(batch_size=8, learning_rate=1e-2)
+    tune(
+        encoder,
+        tuning.pairs(),
+        output_dir=tmp_path,
+        steps=2,
+        config=plan,
+        unfreeze_original_rows=True,
+    )
     assert not torch.equal(rows.original, before)
 
 
@@ -108,9 +119,9 @@ def test_cached_gradients_do_not_change_the_run(tmp_path: Path, dropout: float) 
     """A whole run, step by step, with eight texts at once and with all."""
     found = []
     for at_once in (8, None):
-        plan = TrainingConfig(batch=12, micro_batch=at_once, learning_rate=5e-3)
+        plan = TrainingConfig(batch_size=12, micro_batch_size=at_once, learning_rate=5e-3)
         encoder, out = tuning.encoder(dropout), tmp_path / str(at_once)
-        tune(encoder, tuning.pairs(), out=out, steps=4, plan=plan)
+        tune(encoder, tuning.pairs(), output_dir=out, steps=4, config=plan)
         found.append((_losses(out), encoder.encode(models.texts(5))))
     if not dropout:  # texts that are read together draw other dropout than one after another
         np.testing.assert_allclose(found[0][0], found[1][0], rtol=1e-4)
@@ -128,11 +139,11 @@ def _scored() -> list[Pair]:
 
 
 @pytest.mark.parametrize(
-    "loss", [InfoNCE(both_ways=True), Triplet(), Margin(), MarginMSE(), KL()], ids=repr
+    "loss", [InfoNCE(bidirectional=True), Triplet(), Margin(), MarginMSE(), KL()], ids=repr
 )
 def test_every_loss_falls(tmp_path: Path, loss: Any) -> None:
-    plan = TrainingConfig(batch=8, learning_rate=1e-2)
-    tune(tuning.encoder(0.0), _scored(), out=tmp_path, loss=loss, steps=12, plan=plan)
+    plan = TrainingConfig(batch_size=8, learning_rate=1e-2)
+    tune(tuning.encoder(0.0), _scored(), output_dir=tmp_path, loss=loss, steps=12, config=plan)
     losses = _losses(tmp_path)
     assert losses[-1] < losses[0]
 
@@ -241,11 +252,11 @@ def test_another_run_is_refused(tmp_path: Path) -> None:
 
 def test_texts_are_truncated_at_the_configured_length(tmp_path: Path) -> None:
     encoder = tuning.encoder()
-    plan = TrainingConfig(batch=8, length=5, learning_rate=1e-3)
-    tune(encoder, tuning.pairs(8), out=tmp_path, steps=1, plan=plan)
+    plan = TrainingConfig(batch_size=8, max_length=5, learning_rate=1e-3)
+    tune(encoder, tuning.pairs(8), output_dir=tmp_path, steps=1, config=plan)
     line = json.loads((tmp_path / "metrics.jsonl").read_text())
     assert line["tokens"] <= 16 * 5
-    assert encoder.length == 64
+    assert encoder.max_length == 64
 
 
 @pytest.mark.parametrize(
@@ -259,15 +270,15 @@ def test_texts_are_truncated_at_the_configured_length(tmp_path: Path) -> None:
 )
 def test_bad_arguments(tmp_path: Path, options: Any, error: Any, words: str) -> None:
     with pytest.raises(error, match=words):
-        tune(tuning.encoder(), tuning.pairs(8), out=tmp_path, **options)
+        tune(tuning.encoder(), tuning.pairs(8), output_dir=tmp_path, **options)
 
 
 def test_default_learning_rates() -> None:
     encoder = tuning.encoder()
-    assert tuning_plan(encoder).learning_rate == 2e-5
-    assert tuning_plan(encoder, "rows+lora").learning_rate == 2e-4
-    assert tuning_plan(encoder, "rows").learning_rate == pytest.approx(0.1 / 50, rel=0.1)
-    assert tuning_plan(encoder, batch=4, learning_rate=0.1).batch == 4
+    assert tuning_config(encoder).learning_rate == 2e-5
+    assert tuning_config(encoder, "rows+lora").learning_rate == 2e-4
+    assert tuning_config(encoder, "rows").learning_rate == pytest.approx(0.1 / 50, rel=0.1)
+    assert tuning_config(encoder, batch_size=4, learning_rate=0.1).batch_size == 4
 
 
 @pytest.mark.parametrize("objective", ["simcse", "tsdae"])
@@ -277,8 +288,8 @@ def test_the_loss_on_text_falls(tmp_path: Path, objective: Any, model_type: str)
     encoder = Encoder(models.model(model_type, **fields))
     parameters = {name for name, _ in encoder.model.network.named_parameters()}
     texts = models.texts(40)
-    plan = TrainingConfig(batch=10, learning_rate=1e-2)
-    tune_on_text(encoder, texts, out=tmp_path, objective=objective, epochs=6, plan=plan)
+    plan = TrainingConfig(batch_size=10, learning_rate=1e-2)
+    tune_on_text(encoder, texts, output_dir=tmp_path, objective=objective, epochs=6, config=plan)
     losses = _losses(tmp_path)
     assert np.mean(losses[-4:]) < np.mean(losses[:4])
     assert {name for name, _ in encoder.model.network.named_parameters()} == parameters
@@ -293,15 +304,15 @@ def test_a_run_on_text_resumes(
     from idiolect.training.checkpoint import RunFolder
 
     def run(out: Path) -> Encoder:
-        plan = TrainingConfig(batch=10, learning_rate=1e-2, save_every=3)
+        plan = TrainingConfig(batch_size=10, learning_rate=1e-2, save_steps=3)
         return tune_on_text(
             tuning.encoder(),
             models.texts(40),
-            out=out,
+            output_dir=out,
             objective=objective,
             teacher=tuning.teacher() if objective == "imitate" else None,
             steps=7,
-            plan=plan,
+            config=plan,
         )
 
     whole = run(tmp_path / "whole")
@@ -320,11 +331,11 @@ def test_a_run_on_text_resumes(
 
 def test_unusable_texts_and_objectives(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no dropout"):
-        tune_on_text(tuning.encoder(0.0), models.texts(9), out=tmp_path)
+        tune_on_text(tuning.encoder(0.0), models.texts(9), output_dir=tmp_path)
     with pytest.raises(InputError, match="1 different texts"):
-        tune_on_text(tuning.encoder(), ["w1", "w1"], out=tmp_path)
+        tune_on_text(tuning.encoder(), ["w1", "w1"], output_dir=tmp_path)
     with pytest.raises(ConfigError, match="objective='mlm'"):
-        tune_on_text(tuning.encoder(), models.texts(9), out=tmp_path, objective="mlm")
+        tune_on_text(tuning.encoder(), models.texts(9), output_dir=tmp_path, objective="mlm")
 
 
 def test_an_objective_for_other_networks_is_refused(
@@ -333,7 +344,7 @@ def test_an_objective_for_other_networks_is_refused(
     entry = replace(find_objective("tune", "simcse"), network_kinds=("causal",))
     monkeypatch.setitem(objective_registry._ENTRIES, ("tune", "simcse"), entry)
     with pytest.raises(ConfigError, match="'simcse' trains causal networks") as caught:
-        tune_on_text(tuning.encoder(), models.texts(9), out=tmp_path)
+        tune_on_text(tuning.encoder(), models.texts(9), output_dir=tmp_path)
     assert caught.value.hint == "use objective='tsdae' or 'imitate'"
 
 

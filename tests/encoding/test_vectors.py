@@ -87,7 +87,7 @@ def test_other_texts_or_settings_are_refused(tmp_path: Path) -> None:
         with pytest.raises(InputError, match="started with other texts"):
             encoder.encode_to(path, texts, block=3)
     with pytest.raises(InputError, match="started with kind None, not query"):
-        encoder.encode_to(path, TEXTS, kind="query")
+        encoder.encode_to(path, TEXTS, prompt_name="query")
     with pytest.raises(InputError, match="started with encoder"):
         tiny_encoder(pooling="first").encode_to(path, TEXTS)
     encoder.encode_to(path, TEXTS, block=3)

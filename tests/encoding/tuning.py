@@ -16,7 +16,7 @@ from idiolect.training.training_config import TrainingConfig
 from training import models
 
 PLAN = TrainingConfig(
-    batch=8, micro_batch=3, learning_rate=5e-3, last_rate=0.0, save_every=4, seed=2
+    batch_size=8, micro_batch_size=3, learning_rate=5e-3, min_lr_ratio=0.0, save_steps=4, seed=2
 )
 STEPS = 14
 
@@ -56,9 +56,9 @@ def run(out: Path, **options: Any) -> Encoder:
         "mining": Mining(count=2, pool=5),
         "corpus": models.texts(30, seed=9),
         "dimensions": (8,),
-        "plan": PLAN,
+        "config": PLAN,
     }
-    return tune(encoder(), pairs(), out=out, **usual | options)
+    return tune(encoder(), pairs(), output_dir=out, **usual | options)
 
 
 def outcome(out: Path) -> dict[str, bytes]:

@@ -18,17 +18,17 @@ from idiolect.training.objectives.contrastive_losses import InfoNCE
 from idiolect.training.training_config import TrainingConfig
 from training import models
 
-PLAN = TrainingConfig(batch=6, micro_batch=5, learning_rate=5e-3, save_every=1000)
+PLAN = TrainingConfig(batch_size=6, micro_batch_size=5, learning_rate=5e-3, save_steps=1000)
 
 
 def train(folder: Path) -> None:
     """Tune on pairs and on text, without dropout, which differs between processes."""
-    options: dict[str, Any] = {"steps": 5, "plan": PLAN}
+    options: dict[str, Any] = {"steps": 5, "config": PLAN}
     tune(
         tuning.encoder(0.0),
         tuning.pairs(13),
-        out=folder / "pairs",
-        loss=InfoNCE(both_ways=True),
+        output_dir=folder / "pairs",
+        loss=InfoNCE(bidirectional=True),
         mining=Mining(count=1, pool=4),
         corpus=models.texts(20, seed=9),
         **options,
@@ -36,14 +36,14 @@ def train(folder: Path) -> None:
     tune_on_text(
         tuning.encoder(0.0),
         models.texts(20),
-        out=folder / "text",
+        output_dir=folder / "text",
         objective="tsdae",
         **options,
     )
     tune_on_text(
         tuning.pupil(),
         models.texts(20),
-        out=folder / "imitation",
+        output_dir=folder / "imitation",
         objective="imitate",
         teacher=tuning.teacher(),
         **options,

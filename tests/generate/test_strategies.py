@@ -39,7 +39,7 @@ def test_greedy_matches_generate(tmp_path: Path, model_type: str, architecture: 
         pad_token_id=1,
     )
     new = theirs[:, -12:]
-    ours = greedy(reference.network, ids, mask, new=12)
+    ours = greedy(reference.network, ids, mask, max_new_tokens=12)
     # `generate` may not choose the end while the minimum is not reached; compare up to there.
     for row in range(len(ids)):
         end = (ours[row] == 2).nonzero()
@@ -51,10 +51,10 @@ def test_greedy_matches_generate(tmp_path: Path, model_type: str, architecture: 
 def test_stops_end_a_text(tmp_path: Path) -> None:
     reference = make(tmp_path, "gpt2", "GPT2LMHeadModel")
     ids = torch.randint(3, 90, (2, 5))
-    free = greedy(reference.network, ids, new=10)
+    free = greedy(reference.network, ids, max_new_tokens=10)
     stop = int(free[0, 3])
     first = free[0].tolist().index(stop)
-    stopped = greedy(reference.network, ids, new=10, stop=[stop])
+    stopped = greedy(reference.network, ids, max_new_tokens=10, eos_token_id=[stop])
     assert stopped[0, : first + 1].tolist() == free[0, : first + 1].tolist()
     assert set(stopped[0, first:].tolist()) == {stop}
 
@@ -63,12 +63,12 @@ def test_bad_input(tmp_path: Path) -> None:
     network = make(tmp_path / "gpt2", "gpt2", "GPT2LMHeadModel").network
     ids = torch.randint(3, 90, (1, 4))
     with pytest.raises(InputError, match="padded on the right"):
-        greedy(network, ids, torch.tensor([[1, 1, 1, 0]]), new=2)
+        greedy(network, ids, torch.tensor([[1, 1, 1, 0]]), max_new_tokens=2)
     bert = make(tmp_path / "bert", "bert", "BertForMaskedLM").network
     body = make(tmp_path / "body", "gpt2", "GPT2Model").network
     for other in (bert, body):
         with pytest.raises(InputError, match="does not predict the next token"):
-            greedy(other, ids, new=2)
+            greedy(other, ids, max_new_tokens=2)
     with pytest.raises(InputError, match="an empty text"):
-        greedy(network, ids[:, :0], new=2)
-    assert greedy(network, ids, new=0).shape == (1, 0)
+        greedy(network, ids[:, :0], max_new_tokens=2)
+    assert greedy(network, ids, max_new_tokens=0).shape == (1, 0)

@@ -107,9 +107,9 @@ def test_no_field_is_overlooked(family: Family, monkeypatch: pytest.MonkeyPatch)
         ("xlm", {"causal": True}, "causal"),
         ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx"),
         ("gpt2", {"n_embd": "768"}, "n_embd is '768'"),
-        ("gpt2", {"layer_norm_epsilon": float("nan")}, "norm_epsilon is nan"),
+        ("gpt2", {"layer_norm_epsilon": float("nan")}, "norm_eps is nan"),
         ("bert", {"hidden_dropout_prob": 1.5}, "dropout is 1.5"),
-        ("bert", {"num_hidden_layers": -1}, "encoder_layers is -1"),
+        ("bert", {"num_hidden_layers": -1}, "num_encoder_layers is -1"),
         ("llama", {"rope_scaling": "linear"}, "rope_scaling is 'linear'"),
         ("llama", {"rope_scaling": {"type": "llama3", "factor": 8.0}}, "low_freq_factor"),
         ("llama", {"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "dynamic"),
@@ -137,9 +137,12 @@ def test_all_refused_fields_are_named_together() -> None:
 def test_other_names_of_fields_are_read() -> None:
     """`transformers` reads them, so a file may use them."""
     config = FAMILIES["gpt2"].config({"vocab_size": 9, "num_attention_heads": 4, "n_head": 2})
-    assert config.heads == 2, "a field's own name comes first"
-    assert FAMILIES["gpt2"].config({"vocab_size": 9, "num_attention_heads": 4}).heads == 4
-    assert FAMILIES["xlm"].config({"n_words": 77, "emb_dim": 32, "n_heads": 4}).vocabulary == 77
+    assert config.num_attention_heads == 2, "a field's own name comes first"
+    assert (
+        FAMILIES["gpt2"].config({"vocab_size": 9, "num_attention_heads": 4}).num_attention_heads
+        == 4
+    )
+    assert FAMILIES["xlm"].config({"n_words": 77, "emb_dim": 32, "n_heads": 4}).vocab_size == 77
     for family in PUBLISHED:
         known = transformers.AutoConfig.for_model(family.model_type).attribute_map
         ids = {"bos_index", "eos_index"}  # of no consequence for a network
@@ -148,7 +151,7 @@ def test_other_names_of_fields_are_read() -> None:
 
 def test_null_is_not_always_the_default() -> None:
     mistral = {"vocab_size": 9, "hidden_size": 32, "num_attention_heads": 4}
-    assert FAMILIES["mistral"].config(mistral | {"num_key_value_heads": None}).key_heads == 4
+    assert FAMILIES["mistral"].config(mistral | {"num_key_value_heads": None}).key_value_heads == 4
     windows = {"use_sliding_window": True, "sliding_window": None, "max_window_layers": 0}
     assert FAMILIES["qwen2"].config({"vocab_size": 9, **windows}).windows == ()
 
@@ -177,7 +180,7 @@ def test_unknown_model_types_list_the_known() -> None:
 
 
 def test_missing_vocabulary_size_is_refused() -> None:
-    with pytest.raises(ConfigError, match="vocabulary is 0"):
+    with pytest.raises(ConfigError, match="vocab_size is 0"):
         FAMILIES["gpt2"].config({})
 
 

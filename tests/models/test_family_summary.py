@@ -24,14 +24,20 @@ README = Path(__file__).parents[2] / "README.md"
 def test_the_objectives_named_are_those_that_take_the_network(family: Family) -> None:
     config = family.config({"vocab_size": len(WORDS)})
     sides = {
-        "encoder_layers": config.encoder_layers > 0,
-        "decoder_layers": config.decoder_layers > 0,
+        "encoder_layers": config.num_encoder_layers > 0,
+        "decoder_layers": config.num_decoder_layers > 0,
     }
     shape = TransformerConfig(
-        vocabulary=8, width=8, heads=2, inner=8, max_positions=8, tasks=config.tasks, **sides
+        vocab_size=8,
+        hidden_size=8,
+        num_attention_heads=2,
+        intermediate_size=8,
+        max_position_embeddings=8,
+        tasks=config.tasks,
+        **sides,
     )
     network, tokenizer = Transformer(shape), tiny_tokenizer(["[MASK]", *WORDS])
-    tokenizer.mask_id = 0
+    tokenizer.mask_token_id = 0
     accepted = []
     for name, build in (
         ("causal", lambda: Causal(network)),

@@ -22,7 +22,7 @@ def stories(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> LanguageM
 
 def test_stories_continues_as_published(stories: LanguageModel) -> None:
     start = torch.tensor([[1]])
-    ids = greedy(stories.network, start, new=200)[0].tolist()
+    ids = greedy(stories.network, start, max_new_tokens=200)[0].tolist()
     text = stories.tokenizer.decode(ids)
     assert text.lstrip() == GREEDY
 
@@ -40,7 +40,7 @@ def test_stories_survives_saving(stories: LanguageModel, tmp_path: Path) -> None
     with torch.no_grad():
         assert_close(again.network(torch.tensor([ids])).logits, theirs(torch.tensor([ids])).logits)
     generated = theirs.generate(torch.tensor([ids]), max_new_tokens=20, do_sample=False)
-    assert greedy(again.network, torch.tensor([ids]), new=20)[0].tolist() == (
+    assert greedy(again.network, torch.tensor([ids]), max_new_tokens=20)[0].tolist() == (
         generated[0, len(ids) :].tolist()
     )
 
@@ -74,5 +74,5 @@ def test_minilm_gives_the_hidden_states_of_transformers() -> None:
     with torch.no_grad():
         reference = theirs(**batch)
         output = ours.network(batch.input_ids, batch.attention_mask)
-    assert_close(output.hidden, reference.last_hidden_state, batch.attention_mask)
+    assert_close(output.hidden_states, reference.last_hidden_state, batch.attention_mask)
     assert_close(output.pooled, reference.pooler_output)

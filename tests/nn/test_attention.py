@@ -19,12 +19,12 @@ from idiolect.nn.transformer import Transformer
 
 KINDS = ("none", "learned", "sinusoidal", "rotary", "buckets", "shaw", "alibi", "untied")
 BASE = TransformerConfig(
-    vocabulary=50,
-    width=16,
-    heads=4,
-    inner=24,
-    decoder_layers=2,
-    max_positions=32,
+    vocab_size=50,
+    hidden_size=16,
+    num_attention_heads=4,
+    intermediate_size=24,
+    num_decoder_layers=2,
+    max_position_embeddings=32,
     relative_buckets=9,
     relative_distance=16,
 )
@@ -75,7 +75,7 @@ def by_hand(module: Attention, x: Tensor, *, causal: bool, window: int | None) -
 @pytest.mark.parametrize("position", ["none", "shaw"])
 def test_attention_by_hand(causal: bool, window: int | None, kv_heads: int, position: str) -> None:
     torch.manual_seed(0)
-    config = replace(BASE, kv_heads=kv_heads, position=position, relative_buckets=5)
+    config = replace(BASE, num_key_value_heads=kv_heads, position=position, relative_buckets=5)
     module = Attention(config, window=window)
     x = torch.randn(2, 7, 16)
     place = torch.arange(7)
@@ -88,18 +88,18 @@ def test_attention_by_hand(causal: bool, window: int | None, kv_heads: int, posi
 
 
 @pytest.mark.parametrize("position", KINDS)
-@pytest.mark.parametrize("side", ["encoder_layers", "decoder_layers"])
+@pytest.mark.parametrize("side", ["num_encoder_layers", "num_decoder_layers"])
 @pytest.mark.parametrize("lengths", [(9, 3, 6, 1), (1, 1, 9, 9, 9, 2, 9, 1)])
 def test_packing_changes_nothing(position: str, side: str, lengths: tuple[int, ...]) -> None:
     """A padded batch, on a CPU packed, gives each text what it gets alone."""
-    layers = {"encoder_layers": 0, "decoder_layers": 0, side: 2}
-    net = network(position=position, windows=(None, 4), kv_heads=2, **layers)
+    layers = {"num_encoder_layers": 0, "num_decoder_layers": 0, side: 2}
+    net = network(position=position, windows=(None, 4), num_key_value_heads=2, **layers)
     ids = torch.randint(0, 50, (len(lengths), 9))
     mask = torch.stack([torch.arange(9) < n for n in lengths])
     with torch.no_grad():
-        together = net(ids, mask).hidden
+        together = net(ids, mask).hidden_states
         for row, length in enumerate(lengths):
-            alone = net(ids[row : row + 1, :length]).hidden
+            alone = net(ids[row : row + 1, :length]).hidden_states
             torch.testing.assert_close(together[row, :length], alone[0], rtol=1e-4, atol=1e-5)
             assert not together[row, length:].any()
 
@@ -113,9 +113,9 @@ def test_grid_and_packed_rows_agree(position: str, monkeypatch: pytest.MonkeyPat
         [[0, 0, 1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 0, 0, 0], [1, 1, 1, 2, 2, 3, 3, 3]]
     )
     with torch.no_grad():
-        packed = net(ids, mask).hidden
+        packed = net(ids, mask).hidden_states
         # A cache asks for the grid; an empty one changes nothing else.
-        grid = net(ids, mask, cache=Cache()).hidden
+        grid = net(ids, mask, cache=Cache()).hidden_states
     real = mask > 0
     torch.testing.assert_close(packed[real], grid[real], rtol=1e-4, atol=1e-5)
 
@@ -127,9 +127,9 @@ def test_holes_in_a_text_do_not_count(position: str) -> None:
     ids = torch.randint(0, 50, (1, 8))
     mask = torch.tensor([[1, 1, 0, 0, 1, 1, 1, 1]])
     with torch.no_grad():
-        alone = net(ids[mask > 0][None]).hidden[0]
-        packed = net(ids, mask).hidden[mask > 0]
-        grid = net(ids, mask, cache=Cache()).hidden[mask > 0]
+        alone = net(ids[mask > 0][None]).hidden_states[0]
+        packed = net(ids, mask).hidden_states[mask > 0]
+        grid = net(ids, mask, cache=Cache()).hidden_states[mask > 0]
     torch.testing.assert_close(packed, alone, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(grid, alone, rtol=1e-4, atol=1e-5)
 
@@ -140,21 +140,21 @@ def test_documents_in_a_row_do_not_see_each_other(position: str) -> None:
     ids = torch.randint(0, 50, (1, 9))
     mask = torch.tensor([[1, 1, 1, 1, 2, 2, 2, 3, 3]])
     with torch.no_grad():
-        row = net(ids, mask).hidden[0]
+        row = net(ids, mask).hidden_states[0]
         for start, end in ((0, 4), (4, 7), (7, 9)):
-            alone = net(ids[:, start:end]).hidden[0]
+            alone = net(ids[:, start:end]).hidden_states[0]
             torch.testing.assert_close(row[start:end], alone, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("position", KINDS)
 @pytest.mark.parametrize("kv_heads", [4, 2])
 def test_cache_reads_each_token_once(position: str, kv_heads: int) -> None:
-    net = network(position=position, kv_heads=kv_heads, windows=(3, None))
+    net = network(position=position, num_key_value_heads=kv_heads, windows=(3, None))
     ids = torch.randint(0, 50, (2, 90))[:, :20]
     with torch.no_grad():
-        whole = net(ids).hidden
+        whole = net(ids).hidden_states
         cache = Cache()
-        steps = [net(ids[:, i : i + 1], cache=cache).hidden for i in range(20)]
+        steps = [net(ids[:, i : i + 1], cache=cache).hidden_states for i in range(20)]
     torch.testing.assert_close(torch.cat(steps, 1), whole, rtol=1e-4, atol=1e-5)
 
 
@@ -172,41 +172,52 @@ def test_cache_grows_and_selects_rows() -> None:
 
 @pytest.mark.parametrize("position", KINDS)
 def test_encoder_decoder_pairs_texts(position: str) -> None:
-    net = network(position=position, encoder_layers=2, start_id=0)
+    net = network(position=position, num_encoder_layers=2, decoder_start_token_id=0)
     ids = torch.randint(0, 50, (3, 8))
     target = torch.randint(0, 50, (3, 5))
     mask = torch.stack([torch.arange(8) < n for n in (8, 2, 5)])
     target_mask = torch.stack([torch.arange(5) < n for n in (1, 5, 3)])
     with torch.no_grad():
-        together = net(ids, mask, target_ids=target, target_mask=target_mask).hidden
+        together = net(
+            ids, mask, decoder_input_ids=target, decoder_attention_mask=target_mask
+        ).hidden_states
         for row, (n, m) in enumerate(zip((8, 2, 5), (1, 5, 3), strict=True)):
-            alone = net(ids[row : row + 1, :n], target_ids=target[row : row + 1, :m]).hidden[0]
+            alone = net(
+                ids[row : row + 1, :n], decoder_input_ids=target[row : row + 1, :m]
+            ).hidden_states[0]
             torch.testing.assert_close(together[row, :m], alone, rtol=1e-4, atol=1e-5)
 
 
 def test_each_document_reads_its_own_source() -> None:
-    net = network(position="rotary", encoder_layers=1, start_id=0)
+    net = network(position="rotary", num_encoder_layers=1, decoder_start_token_id=0)
     ids, target = torch.randint(0, 50, (2, 6)), torch.randint(0, 50, (2, 4))
     mask = torch.tensor([[1, 1, 1, 2, 2, 2], [1, 1, 0, 0, 0, 0]])
     target_mask = torch.tensor([[1, 2, 2, 2], [1, 1, 1, 0]])
     with torch.no_grad():
-        together = net(ids, mask, target_ids=target, target_mask=target_mask).hidden
-        alone = net(ids[:1, 3:], target_ids=target[:1, 1:]).hidden[0]
+        together = net(
+            ids, mask, decoder_input_ids=target, decoder_attention_mask=target_mask
+        ).hidden_states
+        alone = net(ids[:1, 3:], decoder_input_ids=target[:1, 1:]).hidden_states[0]
     torch.testing.assert_close(together[0, 1:], alone, rtol=1e-4, atol=1e-5)
     with pytest.raises(InputError, match="text 1 of the batch has a target and no source"):
-        net(ids, mask * torch.tensor([[1], [0]]), target_ids=target, target_mask=target_mask)
+        net(
+            ids,
+            mask * torch.tensor([[1], [0]]),
+            decoder_input_ids=target,
+            decoder_attention_mask=target_mask,
+        )
 
 
 def test_a_whole_cache_selects_rows() -> None:
-    net = network(position="rotary", encoder_layers=1, start_id=0)
+    net = network(position="rotary", num_encoder_layers=1, decoder_start_token_id=0)
     ids, target = torch.randint(0, 50, (3, 6)), torch.randint(0, 50, (3, 4))
     rows = torch.tensor([2, 0])
     with torch.no_grad():
         cache = Cache()
-        net(ids, target_ids=target[:, :3], cache=cache)
+        net(ids, decoder_input_ids=target[:, :3], cache=cache)
         cache.select(rows)
-        step = net(ids[rows], target_ids=target[rows, 3:], cache=cache).logits
-        whole = net(ids[rows], target_ids=target[rows]).logits
+        step = net(ids[rows], decoder_input_ids=target[rows, 3:], cache=cache).logits
+        whole = net(ids[rows], decoder_input_ids=target[rows]).logits
     torch.testing.assert_close(step[:, 0], whole[:, -1], rtol=1e-4, atol=1e-5)
 
 
@@ -214,21 +225,21 @@ def test_gradients_flow_through_packed_batches() -> None:
     ids = torch.randint(0, 50, (2, 6))
     mask = torch.tensor([[1, 1, 1, 1, 1, 1], [1, 1, 1, 0, 0, 0]])
     net = network(position="rotary")
-    net(ids, mask).hidden.pow(2).sum().backward()
+    net(ids, mask).hidden_states.pow(2).sum().backward()
     packed = {name: p.grad.clone() for name, p in net.named_parameters() if p.grad is not None}
     net.zero_grad()
-    total = sum(net(ids[i : i + 1, :n]).hidden.pow(2).sum() for i, n in ((0, 6), (1, 3)))
+    total = sum(net(ids[i : i + 1, :n]).hidden_states.pow(2).sum() for i, n in ((0, 6), (1, 3)))
     total.backward()
     for name, gradient in packed.items():
         torch.testing.assert_close(dict(net.named_parameters())[name].grad, gradient)
 
 
 def test_dropout_acts_in_training_only() -> None:
-    net = network(dropout=0.5, attention_dropout=0.5, inner_dropout=0.5)
+    net = network(dropout=0.5, attention_dropout=0.5, activation_dropout=0.5)
     ids = torch.randint(0, 50, (1, 6))
-    assert torch.equal(net(ids).hidden, net(ids).hidden)
+    assert torch.equal(net(ids).hidden_states, net(ids).hidden_states)
     net.train()
-    assert not torch.equal(net(ids).hidden, net(ids).hidden)
+    assert not torch.equal(net(ids).hidden_states, net(ids).hidden_states)
 
 
 def test_places_restart_with_each_document() -> None:
@@ -247,7 +258,7 @@ def test_an_empty_text_is_harmless() -> None:
     mask = torch.tensor([[1, 1, 0, 0], [0, 0, 0, 0]])
     with torch.no_grad():
         for cache in (None, Cache()):
-            assert net(ids, mask, cache=cache).hidden.isfinite().all()
+            assert net(ids, mask, cache=cache).hidden_states.isfinite().all()
 
 
 def test_bad_input_is_named() -> None:
@@ -266,14 +277,17 @@ def test_bad_input_is_named() -> None:
     with pytest.raises(InputError, match="pass integers"):
         net(torch.zeros(1, 3))
     with pytest.raises(InputError, match="no type embedding"):
-        net(torch.zeros(1, 3, dtype=torch.long), types=torch.zeros(1, 3, dtype=torch.long))
+        net(torch.zeros(1, 3, dtype=torch.long), token_type_ids=torch.zeros(1, 3, dtype=torch.long))
     with pytest.raises(InputError, match="encoder-decoder network"):
-        net(torch.zeros(1, 3, dtype=torch.long), target_ids=torch.zeros(1, 3, dtype=torch.long))
-    encoder = network(decoder_layers=0, encoder_layers=1, token_types=2)
+        net(
+            torch.zeros(1, 3, dtype=torch.long),
+            decoder_input_ids=torch.zeros(1, 3, dtype=torch.long),
+        )
+    encoder = network(num_decoder_layers=0, num_encoder_layers=1, type_vocab_size=2)
     with pytest.raises(InputError, match="needs the whole text"):
         encoder(torch.zeros(1, 3, dtype=torch.long), cache=Cache())
     with pytest.raises(InputError, match="type 2 is outside the 2"):
-        encoder(torch.zeros(1, 3, dtype=torch.long), types=torch.full((1, 3), 2))
+        encoder(torch.zeros(1, 3, dtype=torch.long), token_type_ids=torch.full((1, 3), 2))
     with pytest.raises(InputError, match="mask has the shape"):
         net(torch.zeros(1, 3, dtype=torch.long), torch.ones(1, 4))
     with pytest.raises(InputError, match="shape"):
@@ -290,17 +304,17 @@ def test_bad_input_is_named() -> None:
         ({"position": "shaw", "relative_buckets": 8}, "odd"),
         ({"position": "buckets", "relative_buckets": 2}, "at least 4"),
         ({"position": "buckets", "relative_buckets": 32, "relative_distance": 16}, "more than"),
-        ({"position": "untied", "max_positions": 0}, "set max_positions"),
-        ({"encoder_layers": -1}, "at least 0"),
+        ({"position": "untied", "max_position_embeddings": 0}, "set max_position_embeddings"),
+        ({"num_encoder_layers": -1}, "at least 0"),
         ({"dropout": 1.0}, "less than 1"),
-        ({"width": 15}, "not a multiple"),
-        ({"kv_heads": 3}, "share 3"),
-        ({"decoder_layers": 0}, "without layers"),
-        ({"max_positions": 0}, "set max_positions"),
+        ({"hidden_size": 15}, "not a multiple"),
+        ({"num_key_value_heads": 3}, "share 3"),
+        ({"num_decoder_layers": 0}, "without layers"),
+        ({"max_position_embeddings": 0}, "set max_position_embeddings"),
         ({"windows": (0,)}, "at least 1"),
         ({"tasks": ("sequence",)}, "set pool"),
         ({"tasks": ("juggling",)}, "one of language"),
-        ({"position": "rotary", "head_width": 3}, "even attention head size"),
+        ({"position": "rotary", "head_dim": 3}, "even attention head size"),
     ],
 )
 def test_impossible_configurations_are_refused(changes: dict[str, object], message: str) -> None:

@@ -148,13 +148,13 @@ def test_rows_that_do_not_fit(
 def network(*, tied: bool, padded: int = 0) -> Transformer:
     torch.manual_seed(0)
     config = TransformerConfig(
-        vocabulary=40 + padded,
-        width=16,
-        heads=2,
-        inner=24,
-        decoder_layers=2,
-        max_positions=16,
-        tied=tied,
+        vocab_size=40 + padded,
+        hidden_size=16,
+        num_attention_heads=2,
+        intermediate_size=24,
+        num_decoder_layers=2,
+        max_position_embeddings=16,
+        tie_word_embeddings=tied,
         head_bias=True,
         head_transform=True,
         output_scale=0.5,
@@ -167,7 +167,7 @@ def network(*, tied: bool, padded: int = 0) -> Transformer:
 
 def grow(made: Transformer, count: int) -> Transformer:
     made = copy.deepcopy(made)
-    first = made.config.vocabulary if made.config.vocabulary == 40 else 40
+    first = made.config.vocab_size if made.config.vocab_size == 40 else 40
     added = {
         name: torch.randn(count, *rows.shape[1:]) for name, rows in made.vocabulary_rows().items()
     }
@@ -251,7 +251,7 @@ def test_growing_again_keeps_rows_that_were_added() -> None:
     first = {name: dense(r) for name, r in once.vocabulary_rows().items()}  # type: ignore[arg-type]
     more = {n: torch.randn(3, *r.original.shape[1:]) for n, r in once.vocabulary_rows().items()}  # type: ignore[union-attr]
     once.add_rows(45, more)
-    assert once.config.vocabulary == 48
+    assert once.config.vocab_size == 48
     for name, rows in once.vocabulary_rows().items():
         assert isinstance(rows, ExtendedRows)
         assert len(rows.original) == 40

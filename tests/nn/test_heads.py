@@ -21,7 +21,7 @@ MASK = torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0], [1, 1, 0, 0]])
     ("pool", "expected"), [("first", [0, 0, 0]), ("last", [3, 2, 1]), ("end", [2, 1, 0])]
 )
 def test_the_pooler_picks_the_right_token(pool: str, expected: list[int]) -> None:
-    pooler = Pooler(replace(BASE, pool=pool, end_id=7))
+    pooler = Pooler(replace(BASE, pool=pool, eos_token_id=7))
     hidden = torch.randn(3, 4, 16)
     picked = pooler(hidden, IDS, MASK)
     assert torch.equal(picked, hidden[torch.arange(3), torch.tensor(expected)])
@@ -31,10 +31,10 @@ def test_the_pooler_picks_the_right_token(pool: str, expected: list[int]) -> Non
 
 
 def test_a_text_without_its_end_is_refused() -> None:
-    pooler = Pooler(replace(BASE, pool="end", end_id=42))
+    pooler = Pooler(replace(BASE, pool="end", eos_token_id=42))
     with pytest.raises(InputError, match="without the end token 42"):
         pooler(torch.randn(3, 4, 16), IDS, MASK)
-    with pytest.raises(ConfigError, match="set end_id"):
+    with pytest.raises(ConfigError, match="set eos_token_id"):
         replace(BASE, pool="end")
 
 
@@ -52,7 +52,7 @@ def test_a_reward_is_one_number_a_text() -> None:
         rewards = output.logits
         head = net.heads["reward"]
         assert isinstance(head, RewardHead)
-        last = output.hidden[torch.arange(3), torch.tensor([3, 2, 1])]
+        last = output.hidden_states[torch.arange(3), torch.tensor([3, 2, 1])]
         torch.testing.assert_close(rewards, (last @ head.output.weight.T + head.output.bias)[:, 0])
         # Read in two steps, the text has the same reward.
         cache = Cache()

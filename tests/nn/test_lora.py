@@ -24,7 +24,7 @@ def scatter(net: torch.nn.Module) -> None:
 def test_a_new_adapter_changes_nothing() -> None:
     net = network()
     before = net(IDS).logits
-    names = add_lora(net, LoraConfig(targets=("query", "up")))
+    names = add_lora(net, LoraConfig(target_modules=("query", "up")))
     assert len(names) == 4
     assert torch.equal(net(IDS).logits, before)
 
@@ -32,7 +32,7 @@ def test_a_new_adapter_changes_nothing() -> None:
 def test_the_change_is_the_papers() -> None:
     net = network()
     plain = copy.deepcopy(net)
-    add_lora(net, LoraConfig(rank=3, alpha=6.0))
+    add_lora(net, LoraConfig(r=3, lora_alpha=6.0))
     scatter(net)
     for name, layer in lora_layers(net).items():
         weight = plain.get_parameter(f"{name}.weight")
@@ -52,7 +52,7 @@ def test_only_adapters_of_adapted_layers_train() -> None:
 def test_merging_keeps_the_outputs_and_the_names() -> None:
     net = network()
     names = set(net.state_dict())
-    add_lora(net, LoraConfig(targets=("query", "key", "value", "output", "up", "down")))
+    add_lora(net, LoraConfig(target_modules=("query", "key", "value", "output", "up", "down")))
     scatter(net)
     before = net(IDS).logits
     merge_lora(net)
@@ -63,21 +63,21 @@ def test_merging_keeps_the_outputs_and_the_names() -> None:
 
 def test_dropout_reaches_the_adapter_in_training_only() -> None:
     net = network()
-    add_lora(net, LoraConfig(dropout=0.5))
+    add_lora(net, LoraConfig(lora_dropout=0.5))
     scatter(net)
-    assert torch.equal(net(IDS).hidden, net(IDS).hidden)
+    assert torch.equal(net(IDS).hidden_states, net(IDS).hidden_states)
     net.train()
-    assert not torch.equal(net(IDS).hidden, net(IDS).hidden)
+    assert not torch.equal(net(IDS).hidden_states, net(IDS).hidden_states)
 
 
 def test_bad_adapters_are_refused() -> None:
     net = network()
     with pytest.raises(ConfigError, match=r"no layer is called 'q_proj'.*query"):
-        add_lora(net, LoraConfig(targets=("q_proj",)))
+        add_lora(net, LoraConfig(target_modules=("q_proj",)))
     with pytest.raises(ConfigError, match="at least 1"):
-        LoraConfig(rank=0)
+        LoraConfig(r=0)
     with pytest.raises(ConfigError, match="without targets"):
-        LoraConfig(targets=())
+        LoraConfig(target_modules=())
     add_lora(net, LoraConfig())
     with pytest.raises(ConfigError, match="adapter already"):
         add_lora(net, LoraConfig())

@@ -124,13 +124,13 @@ def test_shaw_clips_distances() -> None:
 
 def _tupe_config(**changes: object) -> TransformerConfig:
     values = {
-        "vocabulary": 10,
-        "width": 8,
-        "heads": 2,
-        "inner": 8,
-        "encoder_layers": 1,
+        "vocab_size": 10,
+        "hidden_size": 8,
+        "num_attention_heads": 2,
+        "intermediate_size": 8,
+        "num_encoder_layers": 1,
         "position": "untied",
-        "max_positions": 6,
+        "max_position_embeddings": 6,
     }
     return TransformerConfig(**values | changes)
 

@@ -33,10 +33,10 @@ def language_model(reference: Reference) -> LanguageModel:
 def inputs(reference: Reference) -> tuple[dict[str, Any], dict[str, Any], torch.Tensor]:
     ids, mask = batch()
     both = reference.network.encoder is not None and reference.network.decoder is not None
-    ours = {"target_ids": ids, "target_mask": mask} if both else {}
+    ours = {"decoder_input_ids": ids, "decoder_attention_mask": mask} if both else {}
     theirs = {"decoder_input_ids": ids, "decoder_attention_mask": mask} if both else {}
     return (
-        {"ids": ids, "mask": mask, **ours},
+        {"input_ids": ids, "attention_mask": mask, **ours},
         {"input_ids": ids, "attention_mask": mask, **theirs},
         mask,
     )
@@ -48,7 +48,7 @@ def test_peft_loads_ours(
 ) -> None:
     reference = make(tmp_path / "model", model_type, architecture)
     model = language_model(reference)
-    add_lora(model.network, LoraConfig(rank=3, alpha=5.0, targets=targets))
+    add_lora(model.network, LoraConfig(r=3, lora_alpha=5.0, target_modules=targets))
     for layer in lora_layers(model.network).values():
         torch.nn.init.normal_(layer.lora_b, std=0.2)
     save_adapter(model, tmp_path / "adapter")
@@ -81,7 +81,7 @@ def test_ours_loads_peft(
 
 def test_an_adapted_model_saves_as_an_ordinary_one(tmp_path: Path) -> None:
     model = language_model(make(tmp_path / "model", "gpt2", "GPT2LMHeadModel"))
-    add_lora(model.network, LoraConfig(targets=("query", "down")))
+    add_lora(model.network, LoraConfig(target_modules=("query", "down")))
     for layer in lora_layers(model.network).values():
         torch.nn.init.normal_(layer.lora_b, std=0.2)
     model.save(tmp_path / "merged")

@@ -139,11 +139,11 @@ def test_encoders(
     extra: dict[str, Any] = {}
     theirs_extra: dict[str, Any] = {}
     if reference.network.types is not None:
-        extra["types"] = (torch.arange(ids.shape[1]) > 3).long().expand_as(ids)
-        theirs_extra["token_type_ids"] = extra["types"]
+        extra["token_type_ids"] = (torch.arange(ids.shape[1]) > 3).long().expand_as(ids)
+        theirs_extra["token_type_ids"] = extra["token_type_ids"]
     if reference.network.languages is not None:
-        extra["languages"] = torch.full_like(ids, 1)
-        theirs_extra["langs"] = extra["languages"]
+        extra["language_ids"] = torch.full_like(ids, 1)
+        theirs_extra["langs"] = extra["language_ids"]
     with torch.no_grad():
         ours = reference.network(ids, mask, **extra)
         theirs = reference.model(
@@ -151,7 +151,7 @@ def test_encoders(
         )
         dense = reference.network(ids[:1], **{k: v[:1] for k, v in extra.items()})
     scores = theirs.get("logits", theirs.get("prediction_logits"))
-    assert_close(ours.hidden, theirs.hidden_states[-1], mask)
+    assert_close(ours.hidden_states, theirs.hidden_states[-1], mask)
     assert_close(ours.logits, scores, mask)
     assert_close(dense.logits, scores[:1])
     if "seq_relationship_logits" in theirs:
@@ -168,7 +168,7 @@ def test_decoders(
     with torch.no_grad():
         ours = reference.network(ids, mask)
         theirs = reference.model(ids, attention_mask=mask, output_hidden_states=True)
-    assert_close(ours.hidden, theirs.hidden_states[-1], mask)
+    assert_close(ours.hidden_states, theirs.hidden_states[-1], mask)
     assert_close(ours.logits, theirs.logits, mask)
     _check_cache(reference, ids)
     _same_again(reference, tmp_path, input_ids=ids, attention_mask=mask)
@@ -206,7 +206,9 @@ def test_encoder_decoders(
     ids, mask = batch()
     target_ids, target_mask = batch(seed=1)
     with torch.no_grad():
-        ours = reference.network(ids, mask, target_ids=target_ids, target_mask=target_mask)
+        ours = reference.network(
+            ids, mask, decoder_input_ids=target_ids, decoder_attention_mask=target_mask
+        )
         theirs = reference.model(
             ids,
             attention_mask=mask,
@@ -214,15 +216,15 @@ def test_encoder_decoders(
             decoder_attention_mask=target_mask,
             output_hidden_states=True,
         )
-    assert_close(ours.memory, theirs.encoder_last_hidden_state, mask)
-    assert_close(ours.hidden, theirs.decoder_hidden_states[-1], target_mask)
+    assert_close(ours.encoder_hidden_states, theirs.encoder_last_hidden_state, mask)
+    assert_close(ours.hidden_states, theirs.decoder_hidden_states[-1], target_mask)
     assert_close(ours.logits, theirs.logits, target_mask)
 
     cache = Cache()
     with torch.no_grad():
-        whole = reference.network(ids, mask, target_ids=target_ids).logits
+        whole = reference.network(ids, mask, decoder_input_ids=target_ids).logits
         pieces = [
-            reference.network(ids, mask, target_ids=target_ids[:, a:b], cache=cache).logits
+            reference.network(ids, mask, decoder_input_ids=target_ids[:, a:b], cache=cache).logits
             for a, b in ((0, 4), (4, 5), (5, 9))
         ]
     assert_close(torch.cat(pieces, dim=1), whole)
@@ -235,13 +237,13 @@ def test_bodies(tmp_path: Path, model_type: str, architecture: str) -> None:
     reference = make(tmp_path / "theirs", model_type, architecture)
     ids, mask = batch()
     both = reference.network.encoder is not None and reference.network.decoder is not None
-    extra = {"target_ids": ids, "target_mask": mask} if both else {}
+    extra = {"decoder_input_ids": ids, "decoder_attention_mask": mask} if both else {}
     theirs_extra = {"decoder_input_ids": ids, "decoder_attention_mask": mask} if both else {}
     with torch.no_grad():
         ours = reference.network(ids, mask, **extra)
         theirs = reference.model(ids, attention_mask=mask, **theirs_extra)
     assert ours.logits is None
-    assert_close(ours.hidden, theirs.last_hidden_state, mask)
+    assert_close(ours.hidden_states, theirs.last_hidden_state, mask)
     if "pooler_output" in theirs:
         assert_close(ours.pooled, theirs.pooler_output)
     _same_again(reference, tmp_path, input_ids=ids, attention_mask=mask, **theirs_extra)

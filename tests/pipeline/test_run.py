@@ -142,7 +142,10 @@ def test_a_published_encoder_is_imitated(tmp_path: Path) -> None:
     assert metrics(tmp_path / "run", "random.pretrain")["steps"] == 40
     assert metrics(tmp_path / "run", "plain.pretrain")["steps"] == 0, "it would be its own teacher"
     control = Encoder.load(tmp_path / "run" / "stages" / "plain.pretrain" / "model")
-    assert control.fingerprint == Encoder.load(tmp_path / "model").altered(length=32).fingerprint
+    assert (
+        control.fingerprint
+        == Encoder.load(tmp_path / "model").with_changes(max_length=32).fingerprint
+    )
     found = metrics(tmp_path / "run", "evaluate")
     assert found["promises"]["original_rows_identical"]
     assert any("reproduce the base's vectors" in note for note in found["notes"])
@@ -173,8 +176,8 @@ def test_tuned_figures_are_those_of_the_finished_encoder(finished: Path) -> None
     """Exact search with the saved encoder, by hand."""
     items = [json.loads(line) for line in (finished / "items.jsonl").read_text().splitlines()]
     encoder = Encoder.load(finished / "run" / "stages" / "tune" / "model")
-    texts = encoder.encode([item["text"] for item in items], kind="document")
-    asked = encoder.encode(list(KINDS.values()), kind="query")
+    texts = encoder.encode([item["text"] for item in items], prompt_name="document")
+    asked = encoder.encode(list(KINDS.values()), prompt_name="query")
     ranks = []
     for kind, scores in zip(KINDS, asked @ texts.T, strict=True):
         best = sorted(zip(scores, (item["id"] for item in items), strict=True), reverse=True)
@@ -228,11 +231,11 @@ def test_hybrid_weights_are_fitted_to_held_out_pairs(finished: Path) -> None:
     meaning = metrics(run, "index")["meaning"]
     with open_index(run) as index:
         assert index.fusion == ("weighted", pytest.approx((meaning, 1 - meaning)))
-        assert index.weigh(kept)[0] == meaning
+        assert index.fit_fusion(kept)[0] == meaning
 
 
 def test_a_model_keeps_the_encoder_layout_of_its_base(tmp_path: Path) -> None:
-    encoder = tiny_encoder("llama", pooling="weighted", both_ways=True, length=20)
+    encoder = tiny_encoder("llama", pooling="weighted", bidirectional=True, max_length=20)
     encoder.project(["a b c", "d e", "f g h i"], whiten=True)
     encoder.save(tmp_path / "base")
     encoder.model.save(tmp_path / "model")

@@ -194,7 +194,7 @@ def work_for(folder: Path, base: str, **more: Any) -> Work[Any]:
 def test_the_base_is_not_loaded_to_read_its_settings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    encoder = tiny_encoder("llama", pooling="last", length=20)
+    encoder = tiny_encoder("llama", pooling="last", max_length=20)
     encoder.save(tmp_path / "base")
     encoder.model.save(tmp_path / "model")
     (tmp_path / "items.jsonl").touch()
@@ -207,7 +207,7 @@ def test_the_base_is_not_loaded_to_read_its_settings(
 
     monkeypatch.setattr(LanguageModel, "load", remember)
     found = load_encoder(work_for(tmp_path, str(tmp_path / "base")), str(tmp_path / "model"))
-    assert found.layout == replace(encoder.layout, normalise=True)
+    assert found.layout == replace(encoder.layout, normalize=True)
     assert loaded == [str(tmp_path / "model")]
 
 

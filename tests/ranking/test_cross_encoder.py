@@ -14,12 +14,12 @@ from idiolect.errors import CheckpointError, ConfigError, InputError
 from idiolect.ranking.cross_encoder import CrossEncoder
 from idiolect.ranking.groups import QueryGroup
 from idiolect.ranking.text_pairs import PairTemplate, TextPairBatch
-from idiolect.ranking.train_ranker import ranking_plan
+from idiolect.ranking.train_ranker import ranking_config
 from ranking import small
 from training import models
 
 PAIRS = [("w1 w2", "w3 w4 w5 w6"), ("w7", "w8"), ("w1 w2 w3", " ".join(["w9"] * 40))]
-PLAN = ranking_plan(batch=4, learning_rate=3e-3, save_every=3)
+PLAN = ranking_config(batch_size=4, learning_rate=3e-3, save_steps=3)
 
 
 @pytest.mark.parametrize("model_type", ["bert", "gpt2", "llama"])
@@ -62,8 +62,8 @@ def test_body_stays_and_grown_rows_come_along() -> None:
     model = models.model("bert")
     ours = CrossEncoder.of(model)
     ids = torch.tensor([[1, 5, len(models.OLD) + 2, 2]])
-    before = model.network(ids).hidden
-    assert torch.equal(ours.model.network(ids).hidden, before)
+    before = model.network(ids).hidden_states
+    assert torch.equal(ours.model.network(ids).hidden_states, before)
     assert "language" in model.network.heads, "the model given was changed"
 
 
@@ -75,7 +75,7 @@ def test_batching_does_not_change_scores() -> None:
 
 
 def test_long_documents_are_cut_and_counted() -> None:
-    ours = CrossEncoder.of(small.model(), length=16)
+    ours = CrossEncoder.of(small.model(), max_length=16)
     counts = EncodingCounts()
     ours.score(PAIRS, counts=counts)
     assert (counts.texts, counts.truncated) == (3, 1)
@@ -91,7 +91,7 @@ def test_long_documents_are_cut_and_counted() -> None:
 def test_frame_without_separator_parts_by_a_line_break() -> None:
     tokenizer = small.model("gpt2").tokenizer
     frame = PairTemplate.of(tokenizer)
-    assert frame.between == tuple(tokenizer.encode("\n", special_tokens=False))
+    assert frame.between == tuple(tokenizer.encode("\n", add_special_tokens=False))
     template = PairTemplate.of(small.model("bert").tokenizer)
     assert (template.before, template.between, template.after) == ((1,), (2,), (2,))
     assert template.segments == (0, 0, 0, 1, 1)
@@ -110,7 +110,7 @@ def test_parts_of_a_batch() -> None:
 def test_learns(loss: str, tmp_path: Path) -> None:
     ours = CrossEncoder.of(small.model())
     rows = ours.model.network.tokens.weight.clone()
-    ours.train(small.groups(40), out=tmp_path, loss=loss, epochs=12, plan=PLAN)  # type: ignore[arg-type]
+    ours.train(small.groups(40), output_dir=tmp_path, loss=loss, epochs=12, config=PLAN)  # type: ignore[arg-type]
     assert small.share_first(ours.score, small.groups(30, seed=1)) > 0.8
     assert torch.equal(ours.model.network.tokens.weight, rows), "published rows moved"
     saved = CrossEncoder.load(tmp_path / "model")
@@ -118,7 +118,9 @@ def test_learns(loss: str, tmp_path: Path) -> None:
 
 
 def test_goes_on_where_it_was_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = CrossEncoder.of(small.model()).train(small.groups(), out=tmp_path / "a", plan=PLAN)
+    whole = CrossEncoder.of(small.model()).train(
+        small.groups(), output_dir=tmp_path / "a", config=PLAN
+    )
     from idiolect.training import loop
 
     real = loop.Trainer._advance
@@ -130,30 +132,34 @@ def test_goes_on_where_it_was_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(loop.Trainer, "_advance", stopped)
     with pytest.raises(RuntimeError, match="ended"):
-        CrossEncoder.of(small.model()).train(small.groups(), out=tmp_path / "b", plan=PLAN)
+        CrossEncoder.of(small.model()).train(small.groups(), output_dir=tmp_path / "b", config=PLAN)
     monkeypatch.undo()
-    rest = CrossEncoder.of(small.model()).train(small.groups(), out=tmp_path / "b", plan=PLAN)
+    rest = CrossEncoder.of(small.model()).train(
+        small.groups(), output_dir=tmp_path / "b", config=PLAN
+    )
     for name, tensor in whole.model.network.state_dict().items():
         assert torch.equal(tensor, rest.model.network.state_dict()[name]), name
     with pytest.raises(CheckpointError, match="another run"):
-        CrossEncoder.of(small.model()).train(small.groups(seed=2), out=tmp_path / "b", plan=PLAN)
+        CrossEncoder.of(small.model()).train(
+            small.groups(seed=2), output_dir=tmp_path / "b", config=PLAN
+        )
 
 
 def test_what_cannot_be_trained(tmp_path: Path) -> None:
     ours = CrossEncoder.of(small.model())
     with pytest.raises(InputError, match="no queries to train on"):
-        ours.train([], out=tmp_path)
+        ours.train([], output_dir=tmp_path)
     with pytest.raises(InputError, match="2 documents, 1 labels"):
-        ours.train([QueryGroup("w1", ("w1", "w2"), (1.0,))], out=tmp_path)
+        ours.train([QueryGroup("w1", ("w1", "w2"), (1.0,))], output_dir=tmp_path)
     for label in (float("nan"), 2.0):
         with pytest.raises(InputError, match="not between 0 and 1"):
-            ours.train([QueryGroup("w1", ("w1",), (label,))], out=tmp_path)
+            ours.train([QueryGroup("w1", ("w1",), (label,))], output_dir=tmp_path)
     with pytest.raises(ConfigError, match="pointwise, listwise"):
-        ours.train(small.groups(), out=tmp_path, loss="pairwise")  # type: ignore[arg-type]
+        ours.train(small.groups(), output_dir=tmp_path, loss="pairwise")  # type: ignore[arg-type]
 
 
 def test_models_that_are_none() -> None:
     with pytest.raises(ConfigError, match="no classification head"):
         CrossEncoder(small.model())
     with pytest.raises(ConfigError, match="from 8 to"):
-        CrossEncoder.of(small.model(), length=10_000)
+        CrossEncoder.of(small.model(), max_length=10_000)

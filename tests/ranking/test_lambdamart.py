@@ -102,8 +102,8 @@ def test_save_and_load(features: Features, tmp_path: Path) -> None:
     again = LambdaMART.fit(features, JUDGEMENTS, trees=10)
     model.save(tmp_path / "model.json")
     loaded = LambdaMART.load(tmp_path / "model.json")
-    first = model.rerank(features, RUN, depth=5)
-    assert first == loaded.rerank(features, RUN, depth=5) == again.rerank(features, RUN, depth=5)
+    first = model.rerank(features, RUN, top_k=5)
+    assert first == loaded.rerank(features, RUN, top_k=5) == again.rerank(features, RUN, top_k=5)
     assert {len(scores) for scores in first.values()} == {5}
     assert next(iter(model.importance)) == "price"
     with pytest.raises(InputError, match="the model was trained with bm25"):

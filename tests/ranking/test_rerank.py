@@ -22,7 +22,7 @@ def _by_length(pairs: list[tuple[str, str]]) -> np.ndarray:
 
 
 def test_first_documents_in_a_new_order() -> None:
-    assert rerank(RUN, QUERIES, DOCUMENTS, _by_length, depth=2) == {"q": {"a": 3.0, "b": 5.0}}
+    assert rerank(RUN, QUERIES, DOCUMENTS, _by_length, top_k=2) == {"q": {"a": 3.0, "b": 5.0}}
 
 
 def test_what_cannot_be_ranked() -> None:

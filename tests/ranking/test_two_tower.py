@@ -13,12 +13,12 @@ from idiolect.encoding.encoder import Encoder
 from idiolect.errors import CheckpointError, ConfigError
 from idiolect.ranking.groups import QueryGroup
 from idiolect.ranking.tower_head import TowerHead
-from idiolect.ranking.train_ranker import ranking_plan
+from idiolect.ranking.train_ranker import ranking_config
 from idiolect.ranking.two_tower import TwoTower, soft_labels
 from ranking import small
 
 PAIRS = [("w1 w2", "w3 w4 w5"), ("w1 w2", "w6"), ("w7", "w6")]
-PLAN = ranking_plan(batch=4, learning_rate=3e-3, save_every=3)
+PLAN = ranking_config(batch_size=4, learning_rate=3e-3, save_steps=3)
 
 
 def _teacher(pairs: list[tuple[str, str]]) -> np.ndarray:
@@ -34,7 +34,7 @@ def test_begins_as_its_encoder() -> None:
     encoder = small.encoder()
     towers = TwoTower(encoder)
     texts = ["w1 w2 w3", "w4", ""]
-    vectors = towers.encode(texts, kind="document")
+    vectors = towers.encode(texts, prompt_name="document")
     np.testing.assert_allclose(vectors, encoder.encode(texts), atol=1e-6)
     assert not vectors[2].any(), "an empty text has the zero vector"
     cosine = (encoder.encode(["w1 w2"]) @ encoder.encode(["w3 w4 w5"]).T)[0, 0]
@@ -72,7 +72,9 @@ def test_residual_crossing_by_hand() -> None:
 def test_learns_from_a_teacher(crossing: str, loss: str, tmp_path: Path) -> None:
     towers = _separate(crossing) if crossing == "residual" else TwoTower(small.encoder())
     rows = towers.towers["document"].model.network.tokens.weight.clone()
-    towers.distil(_teacher, small.groups(40), out=tmp_path, loss=loss, epochs=12, plan=PLAN)  # type: ignore[arg-type]
+    towers.distill(
+        _teacher, small.groups(40), output_dir=tmp_path, loss=loss, epochs=12, config=PLAN
+    )  # type: ignore[arg-type]
     assert small.share_first(towers.score, small.groups(30, seed=1)) > 0.8
     assert torch.equal(towers.towers["document"].model.network.tokens.weight, rows)
     assert not hasattr(towers.towers["query"].model.network, "two_tower")
@@ -85,7 +87,8 @@ def test_documents_may_be_read_beforehand() -> None:
     towers = _separate("residual")
     queries, documents = ([pair[i] for pair in PAIRS] for i in (0, 1))
     apart = towers.cross(
-        towers.encode(queries, kind="query"), towers.encode(documents, kind="document")
+        towers.encode(queries, prompt_name="query"),
+        towers.encode(documents, prompt_name="document"),
     )
     np.testing.assert_allclose(towers.score(PAIRS), apart, atol=1e-6)
 
@@ -94,7 +97,7 @@ def test_goes_on_where_it_was_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     from idiolect.training import loop
 
     groups = small.groups()
-    whole = _separate("cosine").train(groups, out=tmp_path / "a", plan=PLAN)
+    whole = _separate("cosine").train(groups, output_dir=tmp_path / "a", config=PLAN)
     real = loop.Trainer._advance
 
     def stopped(self: loop.Trainer, *rest: object) -> bool:
@@ -104,9 +107,9 @@ def test_goes_on_where_it_was_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(loop.Trainer, "_advance", stopped)
     with pytest.raises(RuntimeError, match="ended"):
-        _separate("cosine").train(groups, out=tmp_path / "b", plan=PLAN)
+        _separate("cosine").train(groups, output_dir=tmp_path / "b", config=PLAN)
     monkeypatch.undo()
-    rest = _separate("cosine").train(groups, out=tmp_path / "b", plan=PLAN)
+    rest = _separate("cosine").train(groups, output_dir=tmp_path / "b", config=PLAN)
     assert rest.fingerprint == whole.fingerprint
 
 

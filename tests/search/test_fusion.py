@@ -71,7 +71,7 @@ def test_variety_prefers_what_is_unlike_the_chosen() -> None:
     assert [hit.score for hit in diversify(hits, vectors, 2, 0.5)] == [1.0, 0.0]
     assert diversify([], vectors, 3, 0.5) == []
     for variety in (-0.1, 1.1, float("nan")):
-        with pytest.raises(InputError, match="variety"):
+        with pytest.raises(InputError, match="mmr_diversity"):
             chosen(variety)
 
 

@@ -151,7 +151,7 @@ def test_variety_and_highlights(index: Index) -> None:
     index.add([Item(f"twin{n}", "red lamp", {}) for n in range(5)])
     plain = {hit.text for hit in index.search("red lamp", 3)}
     assert plain == {"red lamp"}
-    varied = {hit.text for hit in index.search("red lamp", 3, variety=0.7)}
+    varied = {hit.text for hit in index.search("red lamp", 3, mmr_diversity=0.7)}
     assert len(varied) == 3
     (hit,) = index.search(
         "crimson lamp", 1, mode="lexical", filter={"price": 20}, highlight=("<", ">")
@@ -188,7 +188,7 @@ def test_the_same_over_milvus(index: Index, tmp_path: Path) -> None:
 def test_what_hybrid_is_worth_is_found_and_remembered(index: Index, tmp_path: Path) -> None:
     assert index.fusion == ("reciprocal", None)
     # Words alone mislead: "light" stands in a table's text, and means a lamp.
-    weights = index.weigh({"crimson light": ["p1"], "light": ["p2", "p1"]})
+    weights = index.fit_fusion({"crimson light": ["p1"], "light": ["p2", "p1"]})
     assert weights[0] > 0.5
     assert index.fusion == ("weighted", pytest.approx(weights))
     found = index.search("light")
@@ -196,4 +196,4 @@ def test_what_hybrid_is_worth_is_found_and_remembered(index: Index, tmp_path: Pa
     with Index.open(tmp_path / "index", _words()) as again:
         assert again.fusion == index.fusion
     with pytest.raises(InputError, match="no questions"):
-        index.weigh({})
+        index.fit_fusion({})

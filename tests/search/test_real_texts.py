@@ -62,8 +62,8 @@ def test_a_real_encoder(shared: Path, tmp_path: Path) -> None:
     items = [
         Item(p["id"], p["title"], {"supplier": p.get("supplier", "unknown")}) for p in products
     ]
-    vectors = encoder.encode([item.text for item in items], kind="document")
-    (query,) = encoder.encode(["black laser toner"], kind="query")
+    vectors = encoder.encode([item.text for item in items], prompt_name="document")
+    (query,) = encoder.encode(["black laser toner"], prompt_name="query")
     order = np.argsort(-(vectors @ query), kind="stable")
     with Index.build(tmp_path / "index", encoder, items) as index:
         dense = index.search("black laser toner", 10, mode="dense")

@@ -24,11 +24,11 @@ class Words:
         self,
         texts: Sequence[str],
         *,
-        kind: str,
+        prompt_name: str,
         dimensions: int | None = None,
         counts: EncodingCounts | None = None,
     ) -> np.ndarray:
-        assert kind in ("query", "document")
+        assert prompt_name in ("query", "document")
         self.encoded += texts
         if counts is not None:
             counts.texts += len(texts)

@@ -20,7 +20,9 @@ from idiolect.training.pretrain import pretrain
 from idiolect.training.training_config import TrainingConfig
 from training import models
 
-PLAN = TrainingConfig(length=32, batch=4, micro_batch=2, learning_rate=1e-2, save_every=4)
+PLAN = TrainingConfig(
+    max_length=32, batch_size=4, micro_batch_size=2, learning_rate=1e-2, save_steps=4
+)
 STEPS = 20
 
 _FORKS = multiprocessing.get_context("forkserver")
@@ -32,9 +34,9 @@ def run(out: Path, *, largest_file: int | None = None, **options: Any) -> None:
     if largest_file is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
     model = models.model("gpt2", tie_word_embeddings=False)
-    settings: dict[str, Any] = {"steps": STEPS, "train": "rows+lora", "plan": PLAN}
+    settings: dict[str, Any] = {"steps": STEPS, "train": "rows+lora", "config": PLAN}
     try:
-        pretrain(model, Corpus.from_texts(models.texts()), out=out, **settings | options)
+        pretrain(model, Corpus.from_texts(models.texts()), output_dir=out, **settings | options)
     except IdiolectError as error:
         (out.parent / "error.txt").write_text(str(error))
         sys.exit(2)

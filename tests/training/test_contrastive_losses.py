@@ -89,7 +89,7 @@ def test_info_nce(both_ways: bool) -> None:
         _Given(), scale=20.0, directions=directions, partition_mode="per_direction"
     )
     _assert_same(
-        InfoNCE(temperature=0.05, both_ways=both_ways),
+        InfoNCE(temperature=0.05, bidirectional=both_ways),
         _with_negatives(),
         lambda columns: reference.compute_loss_from_embeddings(columns, None),
         _columns(),
@@ -159,7 +159,7 @@ def test_other_relevant_documents_are_no_negatives() -> None:
         moved = gradient[0].abs().sum(1) > 0
         assert moved[0], loss
         assert not moved[3], loss
-    plain = InfoNCE(both_ways=True)(queries, documents, candidates)
+    plain = InfoNCE(bidirectional=True)(queries, documents, candidates)
     scores = queries @ documents.T / 0.05
     there = -scores.masked_fill(ignored, -torch.inf).log_softmax(1).diagonal()
     back = -scores.masked_fill(ignored, -torch.inf).log_softmax(0).diagonal()
@@ -182,7 +182,7 @@ def test_queries_with_the_same_document_are_not_each_others_negatives() -> None:
         negatives=torch.empty(2, 0, dtype=torch.long),
         ignored=torch.zeros(2, 1, dtype=torch.bool),
     )
-    assert InfoNCE(both_ways=True)(queries, document, candidates).item() == 0.0
+    assert InfoNCE(bidirectional=True)(queries, document, candidates).item() == 0.0
 
 
 def test_explicit_negatives_replace_those_of_the_batch() -> None:

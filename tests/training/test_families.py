@@ -54,8 +54,15 @@ def _model(model_type: str) -> LanguageModel:
 
 
 def _train(model: LanguageModel, out: Path) -> None:
-    config = TrainingConfig(length=16, batch=2, learning_rate=1e-2)
-    pretrain(model, Corpus.from_texts(models.texts(8)), out=out, steps=2, train="all", plan=config)
+    config = TrainingConfig(max_length=16, batch_size=2, learning_rate=1e-2)
+    pretrain(
+        model,
+        Corpus.from_texts(models.texts(8)),
+        output_dir=out,
+        steps=2,
+        train="all",
+        config=config,
+    )
 
 
 @pytest.mark.parametrize("model_type", sorted(FAMILIES.keys() - _REFUSED))

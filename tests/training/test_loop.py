@@ -95,7 +95,9 @@ class _Slope(RowwiseObjective):
         self.steepness = steepness
 
     def prepare(self, rows: PackedRows) -> Batch:
-        return Batch(input_ids=rows.ids, attention_mask=rows.documents, labels=rows.ids)
+        return Batch(
+            input_ids=rows.input_ids, attention_mask=rows.document_ids, labels=rows.input_ids
+        )
 
     def loss(self, network: Network, batch: Batch) -> torch.Tensor:
         total = sum(p.sum() for p in network.parameters() if p.requires_grad)
@@ -119,7 +121,7 @@ def _trainer(folder: Path, objective: Objective, **values: Any) -> Trainer:
     folder.mkdir(exist_ok=True)
     tokens = TokenFile.write(folder / "tokens", models.texts(), model.tokenizer)
     source = PackedDocuments(tokens, Causal.template(model.tokenizer), length=32, rows=4)
-    config = TrainingConfig(**{"length": 32, "batch": 4, "save_every": 100} | values)
+    config = TrainingConfig(**{"max_length": 32, "batch_size": 4, "save_steps": 100} | values)
     choose_parameters(model.network, "all")
     return Trainer(
         model.network, objective, source, config, steps=3, folder=RunFolder(folder / "run")

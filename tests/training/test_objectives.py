@@ -89,29 +89,29 @@ def test_masking_is_80_10_10() -> None:
     objective, rows = _masked(models.model("bert"))
     batch = objective.prepare(rows)
     picked = batch.labels >= 0
-    real = rows.documents > 0
+    real = rows.document_ids > 0
     assert not picked[~real].any()
     assert not picked[:, 0].any(), "[CLS] is never picked"
-    assert torch.equal(batch.labels[picked], rows.ids[picked])
+    assert torch.equal(batch.labels[picked], rows.input_ids[picked])
     assert abs(float(picked[real].float().mean()) - 0.15) < 0.02
     masked = (batch.input_ids == 3) & picked
-    same = (batch.input_ids == rows.ids) & picked
+    same = (batch.input_ids == rows.input_ids) & picked
     count = int(picked.sum())
     assert abs(int(masked.sum()) / count - 0.8) < 0.05
     assert abs(int(same.sum()) / count - 0.1) < 0.05
-    assert torch.equal(batch.input_ids[~picked], rows.ids[~picked])
+    assert torch.equal(batch.input_ids[~picked], rows.input_ids[~picked])
 
 
 def test_masking_is_drawn_anew_and_can_be_repeated() -> None:
     objective, rows = _masked(models.model("bert"))
     first = objective.prepare(rows)
     assert torch.equal(first.input_ids, objective.prepare(rows).input_ids)
-    later = PackedRows(rows.ids, rows.documents, 64, ())
+    later = PackedRows(rows.input_ids, rows.document_ids, 64, ())
     assert not torch.equal(first.labels, objective.prepare(later).labels)
     other_seed, _ = _masked(models.model("bert"), seed=1)
     assert not torch.equal(first.labels, other_seed.prepare(rows).labels)
     # Half of the rows, as another process would see them, are masked alike.
-    half = PackedRows(rows.ids[32:], rows.documents[32:], 32, ())
+    half = PackedRows(rows.input_ids[32:], rows.document_ids[32:], 32, ())
     assert torch.equal(first.input_ids[32:], objective.prepare(half).input_ids)
 
 

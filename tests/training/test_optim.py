@@ -39,7 +39,7 @@ def test_only_what_trains_gets_a_gradient(train: Any) -> None:
 
 def test_decay_is_for_linear_maps_alone() -> None:
     network = models.model("bert").network
-    add_lora(network, LoraConfig(targets=("query",)))
+    add_lora(network, LoraConfig(target_modules=("query",)))
     network.requires_grad_(True)
     optimizer = make_optimizer(network, weight_decay=0.1)
     names = {id(p): name for name, p in network.named_parameters()}

@@ -33,8 +33,8 @@ class GRUNetwork(Network):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.config = config
-        self.tokens = nn.Embedding(config.vocabulary, config.width)
-        self.gru = nn.GRU(config.width, config.width, batch_first=True)
+        self.tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.gru = nn.GRU(config.hidden_size, config.hidden_size, batch_first=True)
         self.heads = nn.ModuleDict({"language": make_head("language", config)})
 
     kind: NetworkKind = "causal"
@@ -48,24 +48,38 @@ class GRUNetwork(Network):
     def head_modules(self) -> list[nn.Module]:
         return [self.heads]
 
-    def initialise(self, seed: int) -> None:
+    def init_weights(self, seed: int) -> None:
         with torch.random.fork_rng([]), torch.no_grad():
             torch.manual_seed(seed)
             for parameter in self.parameters():
                 parameter.normal_(0, 0.1)
 
-    def forward(self, ids: Tensor, mask: Tensor | None = None, *, heads: bool = True) -> Output:
-        hidden, _ = self.gru(self.tokens(ids))
-        return Output(hidden=hidden, logits=self.score_vocabulary(hidden) if heads else None)
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, *, return_logits: bool = True
+    ) -> Output:
+        hidden, _ = self.gru(self.tokens(input_ids))
+        return Output(
+            hidden_states=hidden, logits=self.score_vocabulary(hidden) if return_logits else None
+        )
 
     def text_states(
-        self, ids: Tensor, mask: Tensor | None = None, *, bidirectional: bool = False
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        *,
+        bidirectional: bool = False,
     ) -> Tensor:
-        return self(ids, mask, heads=False).hidden
+        return self(input_ids, attention_mask, return_logits=False).hidden_states
 
 
 def _configure(fields: Fields) -> dict[str, Any]:
-    return {"width": 16, "heads": 1, "inner": 16, "decoder_layers": 1, "position": "alibi"}
+    return {
+        "hidden_size": 16,
+        "num_attention_heads": 1,
+        "intermediate_size": 16,
+        "num_decoder_layers": 1,
+        "position": "alibi",
+    }
 
 
 @pytest.fixture
@@ -95,7 +109,7 @@ def model(monkeypatch: pytest.MonkeyPatch) -> LanguageModel:
     return LanguageModel(base.network, models.tokenizer(), base.settings)
 
 
-CONFIG = TrainingConfig(length=32, batch=8, learning_rate=1e-2, save_every=50)
+CONFIG = TrainingConfig(max_length=32, batch_size=8, learning_rate=1e-2, save_steps=50)
 
 
 def test_it_is_pretrained_and_saved(model: LanguageModel, tmp_path: Path) -> None:
@@ -103,7 +117,7 @@ def test_it_is_pretrained_and_saved(model: LanguageModel, tmp_path: Path) -> Non
     assert isinstance(rows, ExtendedRows)
     original, added = rows.original.clone(), rows.added.detach().clone()
     corpus = Corpus.from_texts(models.texts())
-    pretrain(model, corpus, out=tmp_path, steps=8, train="all", plan=CONFIG)
+    pretrain(model, corpus, output_dir=tmp_path, steps=8, train="all", config=CONFIG)
     assert torch.equal(rows.original, original)
     assert not torch.equal(rows.added, added)
     loaded = LanguageModel.load(tmp_path / "model")
@@ -114,7 +128,7 @@ def test_it_is_pretrained_and_saved(model: LanguageModel, tmp_path: Path) -> Non
 def test_it_is_an_encoder(model: LanguageModel, tmp_path: Path) -> None:
     encoder = Encoder(model)
     before = encoder.encode(["w1 w2", "w3"])
-    tune(encoder, tuning.pairs(), out=tmp_path, steps=3, plan=CONFIG)
+    tune(encoder, tuning.pairs(), output_dir=tmp_path, steps=3, config=CONFIG)
     after = encoder.encode(["w1 w2", "w3"])
     assert before.shape == after.shape == (2, 16)
     assert not np.allclose(before, after)

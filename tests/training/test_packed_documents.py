@@ -28,7 +28,7 @@ def _source(folder: Path, texts: list[str], **options: int) -> PackedDocuments:
 def _pieces(rows: PackedRows) -> list[list[int]]:
     """The texts of packed rows, in order."""
     found = []
-    for ids, documents in zip(rows.ids, rows.documents, strict=True):
+    for ids, documents in zip(rows.input_ids, rows.document_ids, strict=True):
         for number in range(1, int(documents.max()) + 1):
             found.append(ids[documents == number].tolist())
     return found
@@ -38,7 +38,7 @@ def test_a_token_file_returns_the_ids(tmp_path: Path) -> None:
     texts = models.texts(7)
     tokens = _tokens(tmp_path, texts)
     assert len(tokens) == 7
-    for i, ids in enumerate(models.tokenizer().encode_batch(texts, special_tokens=False)):
+    for i, ids in enumerate(models.tokenizer().encode_batch(texts, add_special_tokens=False)):
         assert tokens[i].tolist() == ids
     size = sum(len(text.encode()) for text in texts)
     assert tokens.bytes_per_token == size / sum(len(tokens[i]) for i in range(7))
@@ -63,7 +63,7 @@ def test_templates() -> None:
 def test_an_epoch_reads_every_document_once(tmp_path: Path) -> None:
     texts = models.texts(40)
     source = _source(tmp_path, texts)
-    plain = models.tokenizer().encode_batch(texts, special_tokens=False)
+    plain = models.tokenizer().encode_batch(texts, add_special_tokens=False)
     seen: Counter[int] = Counter()
     while source.position.epochs == 0:
         rows = source.take()
@@ -85,7 +85,7 @@ def test_a_long_document_continues_in_the_next_row(tmp_path: Path) -> None:
     text = " ".join(f"w{i % 36}" for i in range(40))
     source = _source(tmp_path, [text], rows=3)
     first, second, third = _pieces(source.take())[:3]
-    ids = models.tokenizer().encode(text, special_tokens=False)
+    ids = models.tokenizer().encode(text, add_special_tokens=False)
     assert first == [1, *ids[:15]]
     assert second == [1, *ids[15:30]]
     assert third == [1, *ids[30:], 2], "only the end of the document has the end token"
@@ -103,8 +103,8 @@ def test_a_restored_position_returns_the_same_rows(tmp_path: Path) -> None:
     again.restore(state)
     for rows in wanted:
         other = again.take()
-        assert torch.equal(rows.ids, other.ids)
-        assert torch.equal(rows.documents, other.documents)
+        assert torch.equal(rows.input_ids, other.input_ids)
+        assert torch.equal(rows.document_ids, other.document_ids)
         assert (rows.first, list(rows.sources)) == (other.first, list(other.sources))
 
 
@@ -116,14 +116,14 @@ def test_epochs_differ_in_order(tmp_path: Path) -> None:
 
 def test_little_is_padding(tmp_path: Path) -> None:
     source = _source(tmp_path, models.texts(60), length=64, rows=8)
-    share = float((source.take().documents > 0).float().mean())
+    share = float((source.take().document_ids > 0).float().mean())
     assert share > 0.95
 
 
 def test_a_long_template_leaves_no_row_empty(tmp_path: Path) -> None:
     tokens = _tokens(tmp_path, models.texts(40))
     source = PackedDocuments(tokens, TextTemplate((1,) * 15, ()), length=16, rows=2)
-    assert (source.take().documents == 1).all()
+    assert (source.take().document_ids == 1).all()
 
 
 def test_too_little_text(tmp_path: Path) -> None:

@@ -21,7 +21,9 @@ from idiolect.training.pretrain import pretrain
 from idiolect.training.training_config import TrainingConfig
 from training import models
 
-PLAN = TrainingConfig(length=32, batch=2, learning_rate=1e-2, weight_decay=0.1, save_every=1000)
+PLAN = TrainingConfig(
+    max_length=32, batch_size=2, learning_rate=1e-2, weight_decay=0.1, save_steps=1000
+)
 MODES = ("rows", "rows+lora", "body", "all")
 
 
@@ -56,7 +58,7 @@ def test_500_steps_change_only_the_chosen_parts(tmp_path: Path, train: Any, tied
     model = models.model("llama", tie_word_embeddings=tied)
     before, rows = _prints(model), set(model.network.vocabulary_rows())
     assert len(rows) == (1 if tied else 2)
-    pretrain(model, _corpus(), out=tmp_path / "run", steps=500, train=train, plan=PLAN)
+    pretrain(model, _corpus(), output_dir=tmp_path / "run", steps=500, train=train, config=PLAN)
     after = _prints(model)
     assert before.keys() == after.keys(), "adapters are folded in at the end"
     moved = {_kind(name, rows) for name in before if before[name] != after[name]}
@@ -86,7 +88,15 @@ def test_500_steps_change_only_the_chosen_parts(tmp_path: Path, train: Any, tied
 def test_masked_rows_and_their_biases(tmp_path: Path, train: Any) -> None:
     model = models.model("bert")
     before = _prints(model)
-    pretrain(model, _corpus(), out=tmp_path, steps=60, train=train, objective="masked", plan=PLAN)
+    pretrain(
+        model,
+        _corpus(),
+        output_dir=tmp_path,
+        steps=60,
+        train=train,
+        objective="masked",
+        config=PLAN,
+    )
     after = _prints(model)
     moved = {name for name in before if before[name] != after[name]}
     rows = {"tokens.weight.added", "heads.language.bias.added"}
@@ -98,12 +108,12 @@ def test_masked_rows_and_their_biases(tmp_path: Path, train: Any) -> None:
 def test_a_vocabulary_that_has_not_grown_is_frozen_as_well(tmp_path: Path) -> None:
     model = models.model(grown=False)
     before = _prints(model)
-    pretrain(model, _corpus(), out=tmp_path / "1", steps=20, train="all", plan=PLAN)
+    pretrain(model, _corpus(), output_dir=tmp_path / "1", steps=20, train="all", config=PLAN)
     after = _prints(model)
     assert before["tokens.weight"] == after["tokens.weight"]
     assert before != after
     with pytest.raises(InputError, match="no added rows"):
-        pretrain(model, _corpus(), out=tmp_path / "2", steps=20, train="rows", plan=PLAN)
+        pretrain(model, _corpus(), output_dir=tmp_path / "2", steps=20, train="rows", config=PLAN)
 
 
 def test_original_rows_move_only_when_they_are_unfrozen(tmp_path: Path) -> None:
@@ -112,10 +122,10 @@ def test_original_rows_move_only_when_they_are_unfrozen(tmp_path: Path) -> None:
     pretrain(
         model,
         _corpus(),
-        out=tmp_path,
+        output_dir=tmp_path,
         steps=20,
         train="rows",
-        plan=PLAN,
+        config=PLAN,
         unfreeze_original_rows=True,
     )
     after = _prints(model)
@@ -126,7 +136,9 @@ def test_original_rows_move_only_when_they_are_unfrozen(tmp_path: Path) -> None:
 def test_new_rows_do_not_change_old_text(tmp_path: Path) -> None:
     """Before any adapter or body is trained, old ids read and score bit for bit as published."""
     published = models.model(grown=False).network
-    trained = pretrain(models.model(), _corpus(), out=tmp_path, steps=20, plan=PLAN).network
+    trained = pretrain(
+        models.model(), _corpus(), output_dir=tmp_path, steps=20, config=PLAN
+    ).network
     ids = torch.arange(4, len(models.OLD)).view(2, -1)
     with torch.no_grad():
         assert torch.equal(trained(ids).logits[..., : len(models.OLD)], published(ids).logits)
@@ -134,7 +146,7 @@ def test_new_rows_do_not_change_old_text(tmp_path: Path) -> None:
 
 def test_the_loss_falls_and_is_reported(tmp_path: Path) -> None:
     model = models.model()
-    pretrain(model, _corpus(), out=tmp_path, steps=300, train="all", plan=PLAN)
+    pretrain(model, _corpus(), output_dir=tmp_path, steps=300, train="all", config=PLAN)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert len(lines) == 300
     first = sum(line["bits_per_byte"] for line in lines[:10]) / 10
@@ -157,8 +169,12 @@ def test_micro_batches_do_not_change_the_result(tmp_path: Path) -> None:
     results = []
     for size in (None, 1, 3):
         model = models.model()
-        plan = TrainingConfig(length=32, batch=4, learning_rate=1e-2, micro_batch=size)
-        pretrain(model, _corpus(), out=tmp_path / str(size), steps=10, train="all", plan=plan)
+        plan = TrainingConfig(
+            max_length=32, batch_size=4, learning_rate=1e-2, micro_batch_size=size
+        )
+        pretrain(
+            model, _corpus(), output_dir=tmp_path / str(size), steps=10, train="all", config=plan
+        )
         results.append(torch.cat([p.detach().flatten() for p in model.network.parameters()]))
     for other in results[1:]:
         torch.testing.assert_close(results[0], other, rtol=1e-4, atol=1e-5)
@@ -169,11 +185,11 @@ def test_replay_is_in_the_tokens(tmp_path: Path) -> None:
     pretrain(
         models.model(),
         _corpus(),
-        out=tmp_path,
+        output_dir=tmp_path,
         steps=1,
         replay=general,
         replay_share=0.25,
-        plan=PLAN,
+        config=PLAN,
     )
     ids = (tmp_path / "tokens" / "ids.bin").read_bytes()
     share = ids.count((39).to_bytes(4, "little")) * 4 / len(ids)
@@ -189,11 +205,11 @@ def test_adapters_are_saved_for_peft(tmp_path: Path) -> None:
     pretrain(
         model,
         _corpus(),
-        out=tmp_path / "run",
+        output_dir=tmp_path / "run",
         steps=20,
         train="rows+lora",
-        plan=PLAN,
-        lora=LoraConfig(rank=4, targets=("query", "up")),
+        config=PLAN,
+        lora=LoraConfig(r=4, target_modules=("query", "up")),
     )
     # Their base gets the trained rows; the adapter is the rest of the difference.
     theirs = transformers.AutoModelForCausalLM.from_pretrained(base).eval()
@@ -215,16 +231,16 @@ def test_bad_input_is_one_line(tmp_path: Path) -> None:
     model = models.model()
     for words, kind, options in (
         ("less than one row", InputError, {"corpus": Corpus.from_texts(["w1 w2"])}),
-        ("the model has 64 positions", InputError, {"plan": TrainingConfig(length=128)}),
+        ("the model has 64 positions", InputError, {"config": TrainingConfig(max_length=128)}),
         ("objective=.masked. trains bidirectional", ConfigError, {"objective": "masked"}),
         ("train='head'", ConfigError, {"train": "head"}),
         ("objective='span'", ConfigError, {"objective": "span"}),
         ("a run of 0 steps", ConfigError, {"steps": 0}),
     ):
-        arguments: dict[str, Any] = {"corpus": _corpus(), "steps": 2, "plan": PLAN} | options
+        arguments: dict[str, Any] = {"corpus": _corpus(), "steps": 2, "config": PLAN} | options
         corpus = arguments.pop("corpus")
         with pytest.raises(kind, match=words) as caught:
-            pretrain(model, corpus, out=tmp_path / words, **arguments)
+            pretrain(model, corpus, output_dir=tmp_path / words, **arguments)
         assert "\n" not in str(caught.value)
 
 
@@ -233,12 +249,12 @@ def test_bad_input_is_one_line(tmp_path: Path) -> None:
     [
         {"learning_rate": 0.0},
         {"learning_rate": 3.0},
-        {"length": 1},
-        {"batch": 0},
-        {"warmup": -0.1},
+        {"max_length": 1},
+        {"batch_size": 0},
+        {"warmup_ratio": -0.1},
         {"schedule": "step"},
-        {"micro_batch": 0},
-        {"clip": 0.0},
+        {"micro_batch_size": 0},
+        {"max_grad_norm": 0.0},
         {"seed": -1},
     ],
 )
@@ -246,29 +262,29 @@ def test_settings_out_of_range(values: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         TrainingConfig(**values)
     with pytest.raises(ConfigError):
-        TrainingConfig.of(values)
+        TrainingConfig.from_dict(values)
 
 
 def test_settings_from_a_table() -> None:
-    assert TrainingConfig.of({"batch": 8, "schedule": "wsd"}) == TrainingConfig(
-        batch=8, schedule="wsd"
+    assert TrainingConfig.from_dict({"batch_size": 8, "schedule": "wsd"}) == TrainingConfig(
+        batch_size=8, schedule="wsd"
     )
     with pytest.raises(ConfigError, match="unknown training settings: speed"):
-        TrainingConfig.of({"speed": 1})
-    with pytest.raises(ConfigError, match="batch is '8'"):
-        TrainingConfig.of({"batch": "8"})
+        TrainingConfig.from_dict({"speed": 1})
+    with pytest.raises(ConfigError, match="batch_size is '8'"):
+        TrainingConfig.from_dict({"batch_size": "8"})
 
 
 def test_rates() -> None:
-    cosine = TrainingConfig(learning_rate=1e-3, warmup=0.1, last_rate=0.1)
-    assert cosine.rate(0, 100) == pytest.approx(1e-4)
-    assert cosine.rate(9, 100) == pytest.approx(1e-3)
-    assert cosine.rate(55, 100) == pytest.approx(5.5e-4)
-    assert cosine.rate(100, 100) == pytest.approx(1e-4)
-    wsd = TrainingConfig(learning_rate=1e-3, warmup=0.1, last_rate=0.0, schedule="wsd")
-    assert wsd.rate(79, 100) == pytest.approx(1e-3)
-    assert wsd.rate(90, 100) == pytest.approx(5e-4)
-    assert wsd.rate(100, 100) == pytest.approx(0)
+    cosine = TrainingConfig(learning_rate=1e-3, warmup_ratio=0.1, min_lr_ratio=0.1)
+    assert cosine.learning_rate_at(0, 100) == pytest.approx(1e-4)
+    assert cosine.learning_rate_at(9, 100) == pytest.approx(1e-3)
+    assert cosine.learning_rate_at(55, 100) == pytest.approx(5.5e-4)
+    assert cosine.learning_rate_at(100, 100) == pytest.approx(1e-4)
+    wsd = TrainingConfig(learning_rate=1e-3, warmup_ratio=0.1, min_lr_ratio=0.0, schedule="wsd")
+    assert wsd.learning_rate_at(79, 100) == pytest.approx(1e-3)
+    assert wsd.learning_rate_at(90, 100) == pytest.approx(5e-4)
+    assert wsd.learning_rate_at(100, 100) == pytest.approx(0)
 
 
 def test_tensorboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -276,7 +292,7 @@ def test_tensorboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "tensorboard.backend.event_processing.event_accumulator",
         reason="tensorboard is not installed",
     )
-    pretrain(models.model(), _corpus(), out=tmp_path, steps=3, plan=PLAN, tensorboard=True)
+    pretrain(models.model(), _corpus(), output_dir=tmp_path, steps=3, config=PLAN, tensorboard=True)
     events = accumulator.EventAccumulator(str(tmp_path / "events")).Reload()
     assert [event.step for event in events.Scalars("loss")] == [1, 2, 3]
     first = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0])
@@ -294,8 +310,8 @@ def test_rows_alone_train_at_a_rate_of_their_size(tmp_path: Path, train: Any) ->
     """Adam moves each number by about the rate, so a rate for rows of 0.3 destroys rows of 0.02."""
     model = models.model("llama")
     size = float(model.network.vocabulary_rows()["tokens.weight"].original.square().mean().sqrt())
-    plan = TrainingConfig(length=32, batch=2, warmup=0.0)
-    pretrain(model, _corpus(), out=tmp_path / "run", steps=2, train=train, plan=plan)
+    plan = TrainingConfig(max_length=32, batch_size=2, warmup_ratio=0.0)
+    pretrain(model, _corpus(), output_dir=tmp_path / "run", steps=2, train=train, config=plan)
     first = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
     expected = min(3e-2, size / 50) if train == "rows" else 3e-4
     assert first["learning_rate"] == pytest.approx(expected)

@@ -18,7 +18,7 @@ from idiolect.vocabulary.audit.audit import audit
 from idiolect.vocabulary.extend.extend import extend
 from models.stories import load_stories
 
-PLAN = TrainingConfig(length=256, batch=16, learning_rate=2e-3, save_every=500)
+PLAN = TrainingConfig(max_length=256, batch_size=16, learning_rate=2e-3, save_steps=500)
 STEPS = 400
 
 
@@ -43,12 +43,12 @@ def test_continued_pretraining_lowers_bits_per_byte(
     trained = pretrain(
         grown,
         Corpus.from_texts(learnt),
-        out=tmp_path / "run",
+        output_dir=tmp_path / "run",
         steps=STEPS,
         train=train,
         replay=Corpus.from_texts(stories[100:]),
         replay_share=0.1,
-        plan=PLAN,
+        config=PLAN,
     )
     after = _figures(base, trained, held_out, stories)
     for name in ("domain", "general"):

@@ -105,7 +105,7 @@ def _corpus() -> Corpus:
     return Corpus.from_texts(models.texts())
 
 
-_PLAN = TrainingConfig(length=32, batch=2, learning_rate=1e-2, save_every=4)
+_PLAN = TrainingConfig(max_length=32, batch_size=2, learning_rate=1e-2, save_steps=4)
 
 
 @pytest.mark.parametrize(
@@ -126,16 +126,16 @@ def test_a_bad_batch_stops_the_run_before_the_weights_change(
     with monkeypatch.context() as patch:
         patch.setattr(Causal, "loss", poisoned)
         with pytest.raises(TrainingError) as caught:
-            pretrain(models.model(), _corpus(), out=out, steps=10, plan=_PLAN)
+            pretrain(models.model(), _corpus(), output_dir=out, steps=10, config=_PLAN)
     message = str(caught.value)
     assert "step 7" in message
     assert words in message
     assert "the batch holds documents" in message
     assert (out / "checkpoint-00000006").exists(), "the state before the batch is kept"
     # With the usual loss the run resumes and ends as an uninterrupted one does.
-    pretrain(models.model(), _corpus(), out=out, steps=10, plan=_PLAN)
+    pretrain(models.model(), _corpus(), output_dir=out, steps=10, config=_PLAN)
     other = tmp_path / "other"
-    pretrain(models.model(), _corpus(), out=other, steps=10, plan=_PLAN)
+    pretrain(models.model(), _corpus(), output_dir=other, steps=10, config=_PLAN)
     weights = "model/model.safetensors"
     assert (out / weights).read_bytes() == (other / weights).read_bytes()
 
@@ -152,7 +152,7 @@ def test_an_infinite_gradient_stops_the_run(
 
     monkeypatch.setattr(Causal, "loss", infinite)
     with pytest.raises(TrainingError, match="gradient"):
-        pretrain(models.model(), _corpus(), out=tmp_path / "run", steps=3, plan=_PLAN)
+        pretrain(models.model(), _corpus(), output_dir=tmp_path / "run", steps=3, config=_PLAN)
 
 
 def test_too_little_disk_is_refused_before_training(
@@ -161,33 +161,33 @@ def test_too_little_disk_is_refused_before_training(
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     with pytest.raises(InputError, match="are free"):
-        pretrain(models.model(), _corpus(), out=tmp_path / "run", steps=3, plan=_PLAN)
+        pretrain(models.model(), _corpus(), output_dir=tmp_path / "run", steps=3, config=_PLAN)
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
 def test_another_run_is_refused(tmp_path: Path) -> None:
     out = tmp_path / "run"
-    pretrain(models.model(), _corpus(), out=out, steps=2, plan=_PLAN)
+    pretrain(models.model(), _corpus(), output_dir=out, steps=2, config=_PLAN)
     other = models.model()
     with torch.no_grad():
         next(other.network.decoder.parameters()).add_(1)  # type: ignore[union-attr]
     with pytest.raises(CheckpointError, match="another run: model was"):
-        pretrain(other, _corpus(), out=out, steps=2, plan=_PLAN)
+        pretrain(other, _corpus(), output_dir=out, steps=2, config=_PLAN)
     with pytest.raises(CheckpointError, match="steps was 2 and is 3"):
-        pretrain(models.model(), _corpus(), out=out, steps=3, plan=_PLAN)
+        pretrain(models.model(), _corpus(), output_dir=out, steps=3, config=_PLAN)
     record = json.loads((out / "run.json").read_text())
     (out / "run.json").write_text(json.dumps(record | {"format": 99}))
     with pytest.raises(CheckpointError, match="format 99"):
-        pretrain(models.model(), _corpus(), out=out, steps=2, plan=_PLAN)
+        pretrain(models.model(), _corpus(), output_dir=out, steps=2, config=_PLAN)
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
     out = tmp_path / "run"
-    pretrain(models.model(), _corpus(), out=out, steps=2, plan=_PLAN)
+    pretrain(models.model(), _corpus(), output_dir=out, steps=2, config=_PLAN)
     weights = out / "checkpoint-00000002" / "weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:-8])
     with pytest.raises(CheckpointError, match="00000002 is damaged"):
-        pretrain(models.model(), _corpus(), out=out, steps=2, plan=_PLAN)
+        pretrain(models.model(), _corpus(), output_dir=out, steps=2, config=_PLAN)
 
 
 def test_only_a_runs_own_temporary_files_are_deleted(tmp_path: Path) -> None:
@@ -207,9 +207,9 @@ def test_only_a_runs_own_temporary_files_are_deleted(tmp_path: Path) -> None:
 
 def test_a_finished_run_is_not_run_again(tmp_path: Path) -> None:
     out = tmp_path / "run"
-    first = pretrain(models.model(), _corpus(), out=out, steps=4, plan=_PLAN)
+    first = pretrain(models.model(), _corpus(), output_dir=out, steps=4, config=_PLAN)
     stamp = (out / "model" / "model.safetensors").stat().st_mtime_ns
-    again = pretrain(models.model(), _corpus(), out=out, steps=4, plan=_PLAN)
+    again = pretrain(models.model(), _corpus(), output_dir=out, steps=4, config=_PLAN)
     assert (out / "model" / "model.safetensors").stat().st_mtime_ns == stamp
     for (name, a), b in zip(
         first.network.named_parameters(), again.network.parameters(), strict=True

@@ -33,38 +33,40 @@ from training import models
 from vocabulary.conftest import DOMAIN
 from vocabulary.rows.test_grow import TERMS, build
 
-CONFIG = TrainingConfig(length=32, batch=8, learning_rate=1e-4, weight_decay=0.0, save_every=50)
+CONFIG = TrainingConfig(
+    max_length=32, batch_size=8, learning_rate=1e-4, weight_decay=0.0, save_steps=50
+)
 """A rate so small that bfloat16, which keeps 8 bits of a number, would round its steps away."""
 
 
 def _pretrain(model: LanguageModel, out: Path, train: Any = "all") -> LanguageModel:
     corpus = Corpus.from_texts(models.texts())
-    return pretrain(model, corpus, out=out, steps=3, train=train, plan=CONFIG)
+    return pretrain(model, corpus, output_dir=out, steps=3, train=train, config=CONFIG)
 
 
 def _tune(model: LanguageModel, out: Path) -> LanguageModel:
-    return tune(Encoder(model), tuning.pairs(), out=out, steps=3, plan=CONFIG).model
+    return tune(Encoder(model), tuning.pairs(), output_dir=out, steps=3, config=CONFIG).model
 
 
 def _tune_on_text(objective: str) -> Callable[[LanguageModel, Path], LanguageModel]:
     def train(model: LanguageModel, out: Path) -> LanguageModel:
         teacher = tuning.teacher() if objective == "imitate" else None
         encoder = Encoder(model)
-        options: dict[str, Any] = {"objective": objective, "teacher": teacher, "plan": CONFIG}
-        return tune_on_text(encoder, models.texts(20), out=out, steps=3, **options).model
+        options: dict[str, Any] = {"objective": objective, "teacher": teacher, "config": CONFIG}
+        return tune_on_text(encoder, models.texts(20), output_dir=out, steps=3, **options).model
 
     return train
 
 
 def _cross_encoder(model: LanguageModel, out: Path) -> LanguageModel:
     ranker = CrossEncoder.of(model)
-    return ranker.train(small.groups(24), out=out, epochs=1, plan=CONFIG).model
+    return ranker.train(small.groups(24), output_dir=out, epochs=1, config=CONFIG).model
 
 
 def _two_tower(model: LanguageModel, out: Path) -> LanguageModel:
     towers = TwoTower(Encoder(model))
-    towers.train(small.groups(24), out=out, epochs=1, plan=CONFIG)
-    assert len(towers.encode(["w1 w2"], kind="document")) == 1
+    towers.train(small.groups(24), output_dir=out, epochs=1, config=CONFIG)
+    assert len(towers.encode(["w1 w2"], prompt_name="document")) == 1
     return model
 
 
@@ -113,7 +115,7 @@ def test_distilled_bfloat16_rows_learn_as_float32_ones(tmp_path: Path) -> None:
         base = build("gpt2")
         base.network.to(dtype)
         grown = extend(base, TERMS)
-        result = distill(grown, base, DOMAIN, contexts=8, passes=4)
+        result = distill(grown, base, DOMAIN, contexts=8, epochs=4)
         errors[dtype] = result.error_after / result.error_before
     assert errors[torch.float32] < 0.995
     assert errors[torch.bfloat16] == pytest.approx(errors[torch.float32], abs=0.01)
@@ -177,7 +179,9 @@ def test_attached_modules_train_and_leave(tmp_path: Path) -> None:
 
     class WithExtra(Causal):
         def loss(self, network: Network, batch: Any) -> Tensor:
-            states = network(batch.input_ids, batch.attention_mask, heads=False).hidden
+            states = network(
+                batch.input_ids, batch.attention_mask, return_logits=False
+            ).hidden_states
             return super().loss(network, batch) + extra(states).square().sum()
 
     session.train(WithExtra(model.network), _source(tmp_path, model))
@@ -193,7 +197,11 @@ def test_a_part_of_the_network_may_have_a_rate_of_its_own(tmp_path: Path) -> Non
     """With a tiny rate for the body, only the new rows move noticeably."""
     model = models.model()
     config = TrainingConfig(
-        length=32, batch=8, learning_rate=1e-2, learning_rates={"body": 1e-9}, weight_decay=0.0
+        max_length=32,
+        batch_size=8,
+        learning_rate=1e-2,
+        learning_rates={"body": 1e-9},
+        weight_decay=0.0,
     )
     before = {n: p.detach().clone() for n, p in model.network.named_parameters()}
     session = _session(tmp_path, model, config=config)

@@ -35,7 +35,7 @@ def tales(shared: Path) -> list[str]:
 
 
 def by_hand(model: LanguageModel, text: str) -> tuple[float, int]:
-    ids = [1, *model.tokenizer.encode(text, special_tokens=False)]
+    ids = [1, *model.tokenizer.encode(text, add_special_tokens=False)]
     with torch.no_grad():
         logits = model.network(torch.tensor([ids])).logits[0].double().log_softmax(-1)
     return -sum(float(logits[i, ids[i + 1]]) for i in range(len(ids) - 1)), len(ids) - 1
@@ -59,7 +59,7 @@ def test_the_published_loss_is_reproduced(stories: LanguageModel, tales: list[st
 
 def test_the_start_token_is_not_counted(stories: LanguageModel) -> None:
     assert score(stories, ["once"]).tokens == len(
-        stories.tokenizer.encode("once", special_tokens=False)
+        stories.tokenizer.encode("once", add_special_tokens=False)
     )
 
 
@@ -77,7 +77,7 @@ def test_vocabularies_of_two_sizes_are_scored_in_equal_chunks(
     # Five rows of the smaller vocabulary at once, and four of the larger one.
     monkeypatch.setattr(evaluation, "_MAX_LOGITS", 5 * len(stories.tokenizer))
     found = forgetting(stories, grown, [text])
-    assert found.tokens == len(stories.tokenizer.encode_batch([text], special_tokens=False)[0])
+    assert found.tokens == len(stories.tokenizer.encode_batch([text], add_special_tokens=False)[0])
     assert found.divergence == pytest.approx(0.0, abs=1e-9)
 
 
@@ -85,7 +85,7 @@ def test_divergence_equals_its_definition(stories: LanguageModel) -> None:
     other = LanguageModel(_with_noise(stories), stories.tokenizer, stories.settings)
     text = "Once upon a time there was a cat."
     found = forgetting(stories, other, [text])
-    ids = torch.tensor([[1, *stories.tokenizer.encode(text, special_tokens=False)]])
+    ids = torch.tensor([[1, *stories.tokenizer.encode(text, add_special_tokens=False)]])
     with torch.no_grad():
         p, q = (m.network(ids).logits[0, :-1].double().log_softmax(-1) for m in (stories, other))
     kl = (p.exp() * (p - q)).sum(-1).mean() / math.log(2)
@@ -110,7 +110,7 @@ def test_term_use_counts_ranks(stories: LanguageModel, tales: list[str]) -> None
     found = term_use(stories, texts, first_id=first_id)
     occurrences = first = 0
     for text in texts:
-        ids = torch.tensor([[1, *stories.tokenizer.encode(text, special_tokens=False)]])
+        ids = torch.tensor([[1, *stories.tokenizer.encode(text, add_special_tokens=False)]])
         with torch.no_grad():
             best = stories.network(ids).logits[0, :-1].argmax(-1)
         new = ids[0, 1:] >= first_id

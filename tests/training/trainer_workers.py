@@ -24,7 +24,9 @@ from ranking import small
 from vocabulary.conftest import DOMAIN
 from vocabulary.rows.test_grow import TERMS, build
 
-CONFIG = TrainingConfig(length=32, batch=4, micro_batch=1, learning_rate=3e-3, save_every=1000)
+CONFIG = TrainingConfig(
+    max_length=32, batch_size=4, micro_batch_size=1, learning_rate=3e-3, save_steps=1000
+)
 KINDS = ("gpt2", "bert")
 WITHOUT_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
@@ -46,12 +48,16 @@ def train(folder: Path) -> None:
         base, grown = (
             LanguageModel.load(folder.parent / f"{name} {kind}") for name in ("base", "grown")
         )
-        config = TrainingConfig(length=32, batch=4, learning_rate=3e-3, weight_decay=0.0)
-        distill(grown, base, DOMAIN, contexts=4, plan=config, out=folder / f"distill {kind}")
+        config = TrainingConfig(max_length=32, batch_size=4, learning_rate=3e-3, weight_decay=0.0)
+        distill(
+            grown, base, DOMAIN, contexts=4, config=config, output_dir=folder / f"distill {kind}"
+        )
     ranker = CrossEncoder.of(small.model(**WITHOUT_DROPOUT))
-    ranker.train(small.groups(12), out=folder / "cross-encoder", plan=CONFIG)
+    ranker.train(small.groups(12), output_dir=folder / "cross-encoder", config=CONFIG)
     query, document = (Encoder(small.model(**WITHOUT_DROPOUT)) for _ in range(2))
-    TwoTower(query, document).train(small.groups(12), out=folder / "two towers", plan=CONFIG)
+    TwoTower(query, document).train(
+        small.groups(12), output_dir=folder / "two towers", config=CONFIG
+    )
 
 
 if __name__ == "__main__":

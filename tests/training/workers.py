@@ -26,14 +26,19 @@ from training import models
 
 MODES = ("rows", "rows+lora", "body", "all")
 PLAN = TrainingConfig(
-    length=32, batch=4, micro_batch=1, learning_rate=1e-2, weight_decay=0.1, save_every=1000
+    max_length=32,
+    batch_size=4,
+    micro_batch_size=1,
+    learning_rate=1e-2,
+    weight_decay=0.1,
+    save_steps=1000,
 )
 
 
 def train(out: Path, steps: int, mode: Any, *, tied: bool = True, sharded: bool = False) -> None:
     model = models.model("llama", tie_word_embeddings=tied)
     corpus = Corpus.from_texts(models.texts())
-    pretrain(model, corpus, out=out, steps=steps, train=mode, sharded=sharded, plan=PLAN)
+    pretrain(model, corpus, output_dir=out, steps=steps, train=mode, sharded=sharded, config=PLAN)
     # In the end every process has the same whole model.
     theirs = models.fingerprint(torch.cat([p.flatten() for p in model.network.parameters()]))
     if dist.is_initialized():

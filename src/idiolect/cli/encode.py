@@ -31,7 +31,7 @@ def encode(
         Literal["line", "file"],
         typer.Option(help="Whether a .txt file has a document per line or is one."),
     ] = "line",
-    kind: Annotated[
+    prompt_name: Annotated[
         str | None, typer.Option(help="Prompt of the model: document, query, …")
     ] = None,
     dimensions: Annotated[
@@ -74,7 +74,7 @@ def encode(
         vectors = encoder.encode_to(
             out,
             corpus,
-            kind=kind,
+            prompt_name=prompt_name,
             dimensions=dimensions,
             tokens_per_batch=tokens_per_batch,
             progress=console.is_terminal,
@@ -82,7 +82,7 @@ def encode(
         )
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
-    console.print(_report(counts, corpus.skipped, encoder.length))
+    console.print(_report(counts, corpus.skipped, encoder.max_length))
     if codes is not None:
         folder = out.with_suffix(f".{codes}")
         QuantizedVectors.of(vectors.array, codes).save(folder)

@@ -49,7 +49,7 @@ def extend(
         list[str] | None,
         typer.Option(help="Text that must not change, to verify on; repeatable."),
     ] = None,
-    rows: Annotated[int | None, typer.Option(help="Maximum number of new ids.")] = None,
+    max_rows: Annotated[int | None, typer.Option(help="Maximum number of new ids.")] = None,
     init: Annotated[
         Literal["subword", "weighted", "mean", "normal", "multivariate", "neighbours"],
         typer.Option(help="Initialization of the new rows; neighbours learns from --domain."),
@@ -87,9 +87,11 @@ def extend(
     larger: LanguageModel | Tokenizer
     with console.status("extending and verifying"):
         if isinstance(original, Tokenizer):
-            larger = run(original, terms_to_add, method, rows=rows, **texts)
+            larger = run(original, terms_to_add, method, max_rows=max_rows, **texts)
         else:
-            larger = run(original, terms_to_add, method, rows=rows, init=init, seed=seed, **texts)
+            larger = run(
+                original, terms_to_add, method, max_rows=max_rows, init=init, seed=seed, **texts
+            )
         if larger is original or larger.extension is None:
             raise InputError("none of the terms can be added", hint="see `idiolect audit`")
         larger.save(out)
@@ -111,7 +113,7 @@ def distill(
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Run directory.")],
     contexts: Annotated[int, typer.Option(help="Snippets of text for each new token.")] = 100,
-    passes: Annotated[int, typer.Option(help="Number of epochs.")] = 1,
+    epochs: Annotated[int, typer.Option(help="Number of epochs.")] = 1,
     learning_rate: Annotated[
         float | None,
         typer.Option(
@@ -138,10 +140,10 @@ def distill(
     from idiolect.models.language_model import LanguageModel
     from idiolect.text.corpus import Corpus
     from idiolect.vocabulary.rows.distill import distill as run
-    from idiolect.vocabulary.rows.distill import distillation_plan
+    from idiolect.vocabulary.rows.distill import distillation_config
 
     student = LanguageModel.load(model, device=_device())
-    plan = distillation_plan(student, seed=seed)
+    plan = distillation_config(student, seed=seed)
     if learning_rate is not None:
         plan = replace(plan, learning_rate=learning_rate)
     try:
@@ -150,9 +152,9 @@ def distill(
             LanguageModel.load(teacher, device=_device()),
             Corpus(sources, field, per=per),
             contexts=contexts,
-            passes=passes,
-            plan=plan,
-            out=out,
+            epochs=epochs,
+            config=plan,
+            output_dir=out,
         )
     except KeyboardInterrupt:
         raise typer.Exit(130) from None

@@ -45,7 +45,7 @@ def read_collection(
     split: str,
     documents: Path | None,
     queries: Path | None,
-    judgements: Path | None,
+    qrels: Path | None,
 ) -> JudgedCollection:
     """Read judged data from a folder, or from single files.
 
@@ -56,20 +56,20 @@ def read_collection(
     from idiolect.ranking.evaluation.judged_collection import (
         JudgedCollection,
         read_documents,
-        read_judgements,
+        read_qrels,
         read_queries,
     )
 
     if data is not None:
-        if documents or queries or judgements:
+        if documents or queries or qrels:
             raise ConfigError("both --data and single files", hint="give one or the other")
         return JudgedCollection.load(data, split=split)
-    if documents is None or judgements is None:
-        raise ConfigError("no judged data", hint="give --data, or --documents and --judgements")
+    if documents is None or qrels is None:
+        raise ConfigError("no judged data", hint="give --data, or --documents and --qrels")
     return JudgedCollection.join(
         read_documents(documents),
         None if queries is None else read_queries(queries),
-        read_judgements(judgements),
+        read_qrels(qrels),
     )
 
 

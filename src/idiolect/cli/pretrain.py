@@ -54,18 +54,18 @@ def pretrain(
     unfreeze_original_rows: Annotated[
         bool | None, typer.Option("--unfreeze-original-rows", help="Train original rows too.")
     ] = None,
-    rank: Annotated[int, typer.Option(help="LoRA rank.")] = 8,
-    adapt: Annotated[
+    lora_r: Annotated[int, typer.Option(help="LoRA rank.")] = 8,
+    lora_target_modules: Annotated[
         str, typer.Option(help="LoRA target modules: of query,key,value,output,gate,up,down.")
     ] = "query,value",
-    length: Annotated[int | None, typer.Option(help="Tokens per row.")] = None,
-    batch: Annotated[int | None, typer.Option(help="Rows per step.")] = None,
-    micro_batch: Annotated[int | None, typer.Option(help="Rows per forward pass.")] = None,
+    max_length: Annotated[int | None, typer.Option(help="Tokens per row.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Rows per step.")] = None,
+    micro_batch_size: Annotated[int | None, typer.Option(help="Rows per forward pass.")] = None,
     learning_rate: Annotated[float | None, typer.Option("--learning-rate", "--lr")] = None,
     schedule: Annotated[
         Literal["cosine", "wsd"] | None, typer.Option(help="Learning-rate decay after warm-up.")
     ] = None,
-    save_every: Annotated[int | None, typer.Option(help="Steps between checkpoints.")] = None,
+    save_steps: Annotated[int | None, typer.Option(help="Steps between checkpoints.")] = None,
     seed: Annotated[int | None, typer.Option(help="Random seed.")] = None,
     sharded: Annotated[
         bool, typer.Option("--sharded", help="Under torchrun: shard the weights (FSDP2).")
@@ -98,17 +98,17 @@ def pretrain(
         "train": train,
         "objective": objective,
         "unfreeze_original_rows": unfreeze_original_rows,
-        "length": length,
-        "batch": batch,
-        "micro_batch": micro_batch,
+        "max_length": max_length,
+        "batch_size": batch_size,
+        "micro_batch_size": micro_batch_size,
         "learning_rate": learning_rate,
         "schedule": schedule,
-        "save_every": save_every,
+        "save_steps": save_steps,
         "seed": seed,
     }
     settings = table | {name: value for name, value in given.items() if value is not None}
     choices = {name: settings.pop(name) for name in _CHOICES if name in settings}
-    plan = TrainingConfig.of(settings)
+    plan = TrainingConfig.from_dict(settings)
     if "steps" not in choices:
         raise ConfigError("the number of steps is missing", hint="give --steps")
     if config is None:
@@ -122,11 +122,15 @@ def pretrain(
         run(
             start,
             Corpus(sources, field, per=per),
-            out=out,
+            output_dir=out,
             replay=Corpus(replay, field, per=per) if replay else None,
             replay_share=replay_share,
-            lora=LoraConfig(rank=rank, alpha=2.0 * rank, targets=tuple(adapt.split(","))),
-            plan=plan,
+            lora=LoraConfig(
+                r=lora_r,
+                lora_alpha=2.0 * lora_r,
+                target_modules=tuple(lora_target_modules.split(",")),
+            ),
+            config=plan,
             sharded=sharded,
             tensorboard=tensorboard,
             **choices,

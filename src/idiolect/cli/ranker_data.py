@@ -76,7 +76,7 @@ class Validation:
 
         collection = self.source.collection
         texts = collection.queries, collection.documents
-        better = rerank(self.source.candidates, *texts, score, depth=self.top_k)
+        better = rerank(self.source.candidates, *texts, score, top_k=self.top_k)
         typer.echo(f"nDCG@10 {when}: {ndcg(collection, better):.4f}")
 
 
@@ -86,12 +86,12 @@ def read_source(
     split: str,
     documents: Path | None,
     queries: Path | None,
-    judgements: Path | None,
+    qrels: Path | None,
     run: Path | None,
     top_k: int,
 ) -> TrainingSource:
     """Read judged data and find the candidates of its queries."""
-    collection = read_judged(errors, data, split, documents, queries, judgements)
+    collection = read_judged(errors, data, split, documents, queries, qrels)
     require_relevant(collection)
     return TrainingSource(collection, _candidates(errors, collection, run, top_k))
 
@@ -102,11 +102,11 @@ def read_judged(
     split: str,
     documents: Path | None,
     queries: Path | None,
-    judgements: Path | None,
+    qrels: Path | None,
 ) -> JudgedCollection:
     """Read judged data and report what it leaves out."""
     with errors.status("reading the judged data"):
-        collection = read_collection(data, split, documents, queries, judgements)
+        collection = read_collection(data, split, documents, queries, qrels)
     for note in collection.notes:
         _note(errors, note)
     return collection
@@ -165,7 +165,7 @@ def require_relevant(collection: JudgedCollection) -> None:
     Raises:
         InputError: There is none.
     """
-    if not any(g > 0 for grades in collection.judgements.values() for g in grades.values()):
+    if not any(g > 0 for grades in collection.qrels.values() for g in grades.values()):
         raise InputError(
             "no query has a relevant document", hint="relevant documents have a grade above 0"
         )
@@ -185,7 +185,7 @@ def judged_groups(
     groups = make_groups(
         data.queries,
         data.documents,
-        data.judgements,
+        data.qrels,
         source.candidates,
         negatives=negatives,
         seed=seed,
@@ -222,7 +222,7 @@ def ndcg(collection: JudgedCollection, run: Run) -> float:
     """Return the nDCG@10 of a run."""
     from idiolect.ranking.evaluation.metrics import evaluate
 
-    found: Evaluation = evaluate(collection.judgements, run, metrics=["ndcg@10"])
+    found: Evaluation = evaluate(collection.qrels, run, metrics=["ndcg@10"])
     return found.means["ndcg@10"]
 
 

@@ -41,14 +41,14 @@ def evaluate_search(
     data: DataFolder = None,
     documents: DocumentsFile = None,
     queries: QueriesFile = None,
-    judgements: JudgementsFile = None,
+    qrels: JudgementsFile = None,
     split: Annotated[str, typer.Option(help="Split of --data: qrels/SPLIT.tsv.")] = "test",
     base: Annotated[
         str | None, typer.Option(help="The baseline: the model before it was adapted.")
     ] = None,
     run: Annotated[list[Path] | None, typer.Option(help="TREC run of another system.")] = None,
     bm25: Annotated[bool, typer.Option(help="Include BM25.")] = True,
-    gains: Annotated[
+    gain: Annotated[
         Literal["linear", "exponential"], typer.Option(help="nDCG gain of a grade g: g, or 2^g-1.")
     ] = "linear",
     relevant: Annotated[
@@ -92,13 +92,13 @@ def evaluate_search(
     if curve is not None:
         image_format(curve)  # fail early
     with errors.status("reading the judged data"):
-        collection = read_collection(data, split, documents, queries, judgements)
+        collection = read_collection(data, split, documents, queries, qrels)
     for note in collection.notes:
         errors.print(f"note: {note}", style="yellow", markup=False)
 
     def measure(answers: Run) -> Evaluation:
         return evaluate(
-            collection.judgements, answers, gains=gains, relevant=relevant, judged_only=judged_only
+            collection.qrels, answers, gain=gain, relevant=relevant, judged_only=judged_only
         )
 
     systems: dict[str, Evaluation] = {}
@@ -127,7 +127,7 @@ def evaluate_search(
             systems[f"{label}, {size} dimensions"] = short
             curves[label][size] = short.means["ndcg@10"]
     figures = figures_of(systems, baseline="base" if base else None)
-    figures |= {"notes": collection.notes, "gains": gains, "judged_only": judged_only}
+    figures |= {"notes": collection.notes, "gain": gain, "judged_only": judged_only}
     figures["curves"] = curves
     for file in (out, per_query, curve):
         if file is not None:
@@ -157,8 +157,8 @@ def rerank(
     documents: Annotated[Path, typer.Option(help="Documents: .jsonl, table or TREC elements.")],
     queries: Annotated[Path, typer.Option(help="Queries, in the same formats.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The new TREC run.")],
-    depth: Annotated[int, typer.Option(help="Documents to rerank for each query.", min=1)] = 100,
-    length: Annotated[
+    top_k: Annotated[int, typer.Option(help="Documents to rerank for each query.", min=1)] = 100,
+    max_length: Annotated[
         int | None, typer.Option(help="Tokens a cross-encoder reads of a query and document.")
     ] = None,
     encoder: Annotated[
@@ -182,22 +182,22 @@ def rerank(
     errors = Console(stderr=True)
     counts = EncodingCounts()
     learned = (Path(model) / "lambdamart.json").exists()
-    if learned and length is not None:
-        raise ConfigError("--length with a LambdaMART model", hint="leave --length out")
+    if learned and max_length is not None:
+        raise ConfigError("--max-length with a LambdaMART model", hint="leave --max-length out")
     if not learned and encoder is not None:
         raise ConfigError("--encoder without a LambdaMART model", hint="leave --encoder out")
-    score = None if learned else _scorer(model, length, counts)
+    score = None if learned else _scorer(model, max_length, counts)
     runs = read_named_runs(run)
     found = next(iter(runs.values()))
     texts = read_queries(queries), read_documents(documents)
     if score is None:
-        found, better = _rerank_learned(model, runs, *texts, encoder=encoder, depth=depth)
+        found, better = _rerank_learned(model, runs, *texts, encoder=encoder, depth=top_k)
     else:
         from idiolect.ranking import rerank as reranking
 
         if len(runs) > 1:
             raise ConfigError(f"{len(runs)} runs", hint="this model takes one")
-        better = reranking.rerank(found, *texts, score, depth=depth, progress=errors.is_terminal)
+        better = reranking.rerank(found, *texts, score, top_k=top_k, progress=errors.is_terminal)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_run(out, better)
     if counts.truncated:
@@ -214,9 +214,9 @@ def _scorer(model: str, length: int | None, counts: EncodingCounts) -> Scorer:
 
     if (Path(model) / "two_tower.json").exists():
         if length is not None:
-            raise ConfigError("--length with a two-tower model", hint="leave --length out")
+            raise ConfigError("--max-length with a two-tower model", hint="leave --max-length out")
         return TwoTower.load(model).score
-    ranker = CrossEncoder.load(model, length=length)
+    ranker = CrossEncoder.load(model, max_length=length)
     return lambda pairs: ranker.score(pairs, counts=counts)
 
 
@@ -253,7 +253,7 @@ def _rerank_learned(
         scores, queries, documents, encoder=None if source is None else _encoder(source)
     )
     answerable = {query: found for query, found in candidates.items() if queries[query].strip()}
-    return candidates, trees.rerank(features, answerable, depth=depth)
+    return candidates, trees.rerank(features, answerable, top_k=depth)
 
 
 def _encoder(name: str) -> Any:

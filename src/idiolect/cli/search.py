@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["search", "similar"]
 
 _Index = Annotated[Path, typer.Argument(help="Folder of the index, or of a run that made one.")]
-_Count = Annotated[int, typer.Option("-k", help="How many results.")]
+_Count = Annotated[int, typer.Option("--top-k", "-n", help="How many results.")]
 _Filter = Annotated[
     str | None, typer.Option(help="""Such as '{"price": {"$lt": 50}, "brand": "acme"}'""")
 ]
@@ -33,14 +33,14 @@ _SHOWN = 200  # characters of a text
 def search(
     index: _Index,
     query: Annotated[str, typer.Argument(help="Any text.")],
-    k: _Count = 10,
+    top_k: _Count = 10,
     mode: Annotated[
         Literal["hybrid", "dense", "lexical"],
         typer.Option(help="Hybrid: vectors and words; dense: vectors; lexical: words."),
     ] = "hybrid",
     filter: _Filter = None,
     namespace: _Namespace = "",
-    variety: Annotated[
+    mmr_diversity: Annotated[
         float, typer.Option(help="0 to 1: how different the results should be from one another.")
     ] = 0.0,
     encoder: Annotated[
@@ -61,11 +61,11 @@ def search(
         model = None if mode == "lexical" else load_encoder(store, encoder)
         hits = Index(store, model).search(
             query,
-            k,
+            top_k,
             mode=mode,
             filter=filter,
             namespace=namespace,
-            variety=variety,
+            mmr_diversity=mmr_diversity,
             highlight=None if as_json else _MARKS,
         )
     _show(hits, as_json)
@@ -74,21 +74,21 @@ def search(
 def similar(
     index: _Index,
     item: Annotated[str, typer.Argument(help="Id of an item of the index.")],
-    k: _Count = 10,
+    top_k: _Count = 10,
     filter: _Filter = None,
     namespace: _Namespace = "",
     as_json: _Json = False,
 ) -> None:
     """Find the items nearest to an item.
 
-    Example: [bold]idiolect similar products-index p1234 -k 5[/bold]
+    Example: [bold]idiolect similar products-index p1234 -n 5[/bold]
     """
     from idiolect.search.index import Index
     from idiolect.search.store.store import Store
 
     index, _ = _made_by_run(index)
     with Store.open(index, background=False) as store:
-        hits = Index(store).similar(item, k, filter=filter, namespace=namespace)
+        hits = Index(store).similar(item, top_k, filter=filter, namespace=namespace)
     _show(hits, as_json)
 
 

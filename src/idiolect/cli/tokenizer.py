@@ -39,7 +39,7 @@ def train(
         typer.Argument(help="Files, folders or globs: .txt .jsonl .csv .tsv .parquet, also .gz"),
     ],
     out: Annotated[Path, typer.Option(help="Directory to write the tokenizer to.")],
-    size: Annotated[int, typer.Option(help="Number of ids, including special tokens.")],
+    vocab_size: Annotated[int, typer.Option(help="Number of ids, including special tokens.")],
     algorithm: Annotated[
         Literal["bpe", "wordpiece", "unigram"] | None,
         typer.Option(help="By default bpe, or that of --continue-from."),
@@ -68,7 +68,7 @@ def train(
 
     With --continue-from, all ids of that tokenizer stay unchanged and new ones are appended.
 
-    Example: [bold]idiolect tokenizer train notes.jsonl --field text --size 52000
+    Example: [bold]idiolect tokenizer train notes.jsonl --field text --vocab-size 52000
     --continue-from ./gpt2 --out ./gpt2-notes[/bold]
     """
     from rich.console import Console
@@ -89,7 +89,7 @@ def train(
         *columns, console=console, transient=True, disable=not console.is_terminal
     ) as progress:
         documents = _ReportingCorpus(training, progress)
-        trained = _train(documents, size, algorithm, base, progress)
+        trained = _train(documents, vocab_size, algorithm, base, progress)
     seconds = time.perf_counter() - began
     trained.save(out)
     table = _table({"before": base, "after": trained} if base else {"after": trained}, measuring)
@@ -160,7 +160,7 @@ def _measure(tokenizer: Tokenizer, corpus: Corpus) -> tuple[int, int]:
     tokens = size = 0
     try:
         for text in corpus:
-            tokens += len(tokenizer.encode(text, special_tokens=False))
+            tokens += len(tokenizer.encode(text, add_special_tokens=False))
             size += len(text.encode())
     except InputError:
         return 0, 0

@@ -97,8 +97,9 @@ def encoder(
         float | None, typer.Option(help="For infonce (0.05) and kl (1).")
     ] = None,
     margin: Annotated[float | None, typer.Option(help="For triplet and margin (0.2).")] = None,
-    both_ways: Annotated[
-        bool, typer.Option("--both-ways", help="infonce: also contrast queries for each document.")
+    bidirectional: Annotated[
+        bool,
+        typer.Option("--bidirectional", help="infonce: also contrast queries for each document."),
     ] = False,
     epochs: Annotated[int, typer.Option(help="Epochs.")] = 1,
     steps: Annotated[int | None, typer.Option(help="Total steps, instead of epochs.")] = None,
@@ -109,17 +110,17 @@ def encoder(
     unfreeze_original_rows: Annotated[
         bool, typer.Option("--unfreeze-original-rows", help="Train original rows too.")
     ] = False,
-    rank: Annotated[int, typer.Option(help="LoRA rank.")] = 8,
-    adapt: Annotated[
+    lora_r: Annotated[int, typer.Option(help="LoRA rank.")] = 8,
+    lora_target_modules: Annotated[
         str, typer.Option(help="LoRA target modules: of query,key,value,output,gate,up,down.")
     ] = "query,value",
-    length: Annotated[int | None, typer.Option(help="Tokens read of a text.")] = None,
-    batch: Annotated[int | None, typer.Option(help="Pairs per step.")] = None,
-    micro_batch: Annotated[
+    max_length: Annotated[int | None, typer.Option(help="Tokens read of a text.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Pairs per step.")] = None,
+    micro_batch_size: Annotated[
         int | None, typer.Option(help="Texts in memory at once; gradients stay the same.")
     ] = None,
     learning_rate: Annotated[float | None, typer.Option("--learning-rate", "--lr")] = None,
-    save_every: Annotated[int | None, typer.Option(help="Steps between checkpoints.")] = None,
+    save_steps: Annotated[int | None, typer.Option(help="Steps between checkpoints.")] = None,
     seed: Annotated[int | None, typer.Option(help="Random seed.")] = None,
     field: Annotated[
         list[str] | None, typer.Option(help="Text field of --corpus and text files.")
@@ -139,7 +140,7 @@ def encoder(
     from idiolect.encoding.encoder import Encoder
     from idiolect.encoding.mining import Mining
     from idiolect.encoding.tune import tune as run
-    from idiolect.encoding.tune import tune_on_text, tuning_plan
+    from idiolect.encoding.tune import tune_on_text, tuning_config
     from idiolect.nn.lora import LoraConfig
     from idiolect.text.corpus import Corpus
 
@@ -147,22 +148,24 @@ def encoder(
         raise ConfigError("objective='pairs' with a teacher", hint="--objective imitate")
     start = Encoder.load(model, device=_device())
     given = {
-        "length": length,
-        "batch": batch,
-        "micro_batch": micro_batch,
+        "max_length": max_length,
+        "batch_size": batch_size,
+        "micro_batch_size": micro_batch_size,
         "learning_rate": learning_rate,
-        "save_every": save_every,
+        "save_steps": save_steps,
         "seed": seed,
     }
     values = {name: value for name, value in given.items() if value is not None}
     options: dict[str, Any] = {
-        "out": out,
+        "output_dir": out,
         "epochs": epochs,
         "steps": steps,
         "train": train,
-        "lora": LoraConfig(rank=rank, alpha=2.0 * rank, targets=tuple(adapt.split(","))),
+        "lora": LoraConfig(
+            r=lora_r, lora_alpha=2.0 * lora_r, target_modules=tuple(lora_target_modules.split(","))
+        ),
         "unfreeze_original_rows": unfreeze_original_rows,
-        "plan": tuning_plan(start, train, **values),
+        "config": tuning_config(start, train, **values),
         "whiten": whiten,
         "tensorboard": tensorboard,
     }
@@ -176,7 +179,7 @@ def encoder(
             run(
                 start,
                 pairs,
-                loss=_loss(loss, temperature, margin, both_ways),
+                loss=_loss(loss, temperature, margin, bidirectional),
                 dimensions=_numbers(dimensions),
                 mining=Mining(count=negatives) if negatives else None,
                 corpus=[*named, *(Corpus(corpus, field) if corpus else ())],
@@ -211,7 +214,7 @@ def _pairs(
 
 
 def _loss(
-    name: _LossName, temperature: float | None, margin: float | None, both_ways: bool
+    name: _LossName, temperature: float | None, margin: float | None, bidirectional: bool
 ) -> ContrastiveLoss:
     from idiolect.training.objectives import contrastive_losses as contrastive
 
@@ -222,7 +225,7 @@ def _loss(
         "margin-mse": contrastive.MarginMSE,
         "kl": contrastive.KL,
     }
-    given = {"temperature": temperature, "margin": margin, "both_ways": both_ways or None}
+    given = {"temperature": temperature, "margin": margin, "bidirectional": bidirectional or None}
     values = {option: value for option, value in given.items() if value is not None}
     unknown = set(values) - set(kinds[name].__dataclass_fields__)
     if unknown:

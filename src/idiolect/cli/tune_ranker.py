@@ -66,15 +66,15 @@ def cross_encoder(
     data: DataFolder = None,
     documents: DocumentsFile = None,
     queries: QueriesFile = None,
-    judgements: JudgementsFile = None,
+    qrels: JudgementsFile = None,
     split: _Split = "train",
     run: _RunFile = None,
     top_k: _TopK = 100,
     negatives: _Negatives = 7,
     loss: _Loss = "listwise",
     epochs: _Epochs = 1,
-    batch: _Batch = None,
-    length: Annotated[
+    batch_size: _Batch = None,
+    max_length: Annotated[
         int | None, typer.Option(help="Tokens read of a query and document together.")
     ] = None,
     learning_rate: _LearningRate = None,
@@ -85,7 +85,7 @@ def cross_encoder(
 
     Each relevant document is ranked against hard negatives: candidates nobody judged relevant.
 
-    Example: [bold]idiolect tune cross-encoder ./minilm --data scifact --epochs 2 --length 256
+    Example: [bold]idiolect tune cross-encoder ./minilm --data scifact --epochs 2 --max-length 256
     -o runs/cross-encoder[/bold]
     """
     from rich.console import Console
@@ -94,19 +94,19 @@ def cross_encoder(
     from idiolect.ranking.cross_encoder import CrossEncoder
 
     errors = Console(stderr=True)
-    source = read_source(errors, data, split, documents, queries, judgements, run, top_k)
+    source = read_source(errors, data, split, documents, queries, qrels, run, top_k)
     groups = judged_groups(errors, source, negatives, loss, seed)
     validation = Validation.read(errors, data, valid_split, run, top_k)
     start = LanguageModel.load(model, device=_device())
     config = start.network.config
-    if "sequence" in config.tasks and config.labels <= 2:
-        ranker = CrossEncoder(start, length=length)
+    if "sequence" in config.tasks and config.num_labels <= 2:
+        ranker = CrossEncoder(start, max_length=max_length)
     else:
-        ranker = CrossEncoder.of(start, length=length, seed=seed)
+        ranker = CrossEncoder.of(start, max_length=max_length, seed=seed)
     validation.measure("before training", ranker.score)
-    plan = _plan(batch, learning_rate, seed)
+    plan = _plan(batch_size, learning_rate, seed)
     try:
-        ranker.train(groups, out=out, loss=loss, epochs=epochs, plan=plan)
+        ranker.train(groups, output_dir=out, loss=loss, epochs=epochs, config=plan)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     validation.measure("after training", ranker.score)
@@ -131,15 +131,15 @@ def two_tower(
     data: DataFolder = None,
     documents: DocumentsFile = None,
     queries: QueriesFile = None,
-    judgements: JudgementsFile = None,
+    qrels: JudgementsFile = None,
     split: _Split = "train",
     run: _RunFile = None,
     top_k: _TopK = 100,
     negatives: _Negatives = 7,
     loss: _Loss = "listwise",
     epochs: _Epochs = 1,
-    batch: _Batch = None,
-    length: Annotated[int | None, typer.Option(help="Tokens read of each text.")] = None,
+    batch_size: _Batch = None,
+    max_length: Annotated[int | None, typer.Option(help="Tokens read of each text.")] = None,
     learning_rate: _LearningRate = None,
     seed: _Seed = 0,
     valid_split: _ValidSplit = None,
@@ -160,23 +160,23 @@ def two_tower(
     from idiolect.ranking.two_tower import TwoTower
 
     errors = Console(stderr=True)
-    if teacher is not None and data is None and judgements is None:
+    if teacher is not None and data is None and qrels is None:
         source = read_unjudged(errors, documents, queries, run, top_k)
         groups = unjudged_groups(source, negatives, seed)
     else:
-        source = read_source(errors, data, split, documents, queries, judgements, run, top_k)
+        source = read_source(errors, data, split, documents, queries, qrels, run, top_k)
         groups = judged_groups(errors, source, negatives, loss, seed)
     validation = Validation.read(errors, data, valid_split, run, top_k)
     encoder = Encoder.load(model, device=_device())
-    if length is not None:
-        encoder = encoder.altered(length=length)
+    if max_length is not None:
+        encoder = encoder.with_changes(max_length=max_length)
     ranker = TwoTower(encoder, crossing=crossing)
     validation.measure("before training", ranker.score)
     options: dict[str, Any] = {
-        "out": out,
+        "output_dir": out,
         "loss": loss,
         "epochs": epochs,
-        "plan": _plan(batch, learning_rate, seed),
+        "config": _plan(batch_size, learning_rate, seed),
     }
     try:
         if teacher is None:
@@ -186,7 +186,7 @@ def two_tower(
             shown = track(
                 groups, "scoring with the teacher", console=errors, disable=not errors.is_terminal
             )
-            ranker.distil(known.score, shown, temperature=temperature, **options)
+            ranker.distill(known.score, shown, temperature=temperature, **options)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     validation.measure("after training", ranker.score)
@@ -198,7 +198,7 @@ def lambdamart(
     data: DataFolder = None,
     documents: DocumentsFile = None,
     queries: QueriesFile = None,
-    judgements: JudgementsFile = None,
+    qrels: JudgementsFile = None,
     split: _Split = "train",
     run: Annotated[
         list[str] | None,
@@ -246,7 +246,7 @@ def lambdamart(
     runs = read_named_runs(run or [])
     if not bm25 and not runs:
         raise ConfigError("no candidates", hint="give --run, or leave --no-bm25 out")
-    collection = read_judged(errors, data, split, documents, queries, judgements)
+    collection = read_judged(errors, data, split, documents, queries, qrels)
     require_relevant(collection)
     known = None if encoder is None else Encoder.load(encoder, device=_device())
     folder = Path(encoder) if encoder is not None and Path(encoder).exists() else None
@@ -264,7 +264,7 @@ def lambdamart(
     features = settings.build(runs, *texts, encoder=known, progress=errors.is_terminal)
     # Only candidates: a relevant document outside the run has no score, which would give it away.
     grades = {
-        query: {doc: collection.judgements[query].get(doc, 0.0) for doc in found}
+        query: {doc: collection.qrels[query].get(doc, 0.0) for doc in found}
         for query, found in candidates.items()
     }
     folds = max(2, min(folds, len(grades)))
@@ -288,10 +288,10 @@ def lambdamart(
 
 
 def _plan(batch: int | None, learning_rate: float | None, seed: int) -> TrainingConfig:
-    from idiolect.ranking.train_ranker import ranking_plan
+    from idiolect.ranking.train_ranker import ranking_config
 
-    given = {"batch": batch, "learning_rate": learning_rate, "seed": seed}
-    return ranking_plan(**{name: value for name, value in given.items() if value is not None})
+    given = {"batch_size": batch, "learning_rate": learning_rate, "seed": seed}
+    return ranking_config(**{name: value for name, value in given.items() if value is not None})
 
 
 def _show(results: dict[str, float], folds: int, queries: int) -> None:

@@ -42,7 +42,7 @@ def audit(
         Path | None,
         typer.Option(help="Terms to add regardless of their counts, one per line."),
     ] = None,
-    rows: Annotated[
+    max_rows: Annotated[
         int, typer.Option(help="Maximum number of new embedding rows, one per form.")
     ] = 5000,
     phrases: Annotated[
@@ -95,7 +95,7 @@ def audit(
             _counted(general_corpus, progress, "general documents") if general_corpus else None,
             glossary_terms,
         )
-        terms = report.choose(rows, phrases=phrases)
+        terms = report.choose(max_rows, phrases=phrases)
     seconds = time.perf_counter() - started
     console = Console()
     console.print(_overview(report))

@@ -71,18 +71,18 @@ class Encoder:
         model: The model; of an encoder-decoder model only the encoder is used.
         pooling: How hidden states become a vector; see `idiolect.encoding.pooling`.
         projection: A linear map of the pooled vectors; see `project`.
-        normalise: Whether to scale vectors to length one.
-        instructions: Prompts by name; a prompt is prepended to a text.
-        length: Maximum tokens of a text, including special tokens; by default the maximum of model
-            and tokenizer, or 512 if neither has one.
-        both_ways: Use bidirectional attention in a causal model (LLM2Vec, BehnamGhader et al. 2024,
-            2404.05961). The model must be tuned that way to produce good vectors.
-        default_kind: Name of the prompt for texts encoded without one.
+        normalize: Whether to scale vectors to length one.
+        prompts: Prompts by name; a prompt is prepended to a text.
+        max_length: Maximum tokens of a text, including special tokens; by default the maximum of
+            model and tokenizer, or 512 if neither has one.
+        bidirectional: Use bidirectional attention in a causal model (LLM2Vec, BehnamGhader et al.
+            2024, 2404.05961). The model must be tuned that way to produce good vectors.
+        default_prompt_name: Name of the prompt for texts encoded without one.
         trained_dimensions: Shorter widths the model was trained for (Matryoshka).
 
     Raises:
-        ConfigError: An unknown pooling, more tokens than the model has positions, or `both_ways`
-            for a model that is already bidirectional.
+        ConfigError: An unknown pooling, more tokens than the model has positions, or
+            `bidirectional` for a model that is already bidirectional.
     """
 
     def __init__(
@@ -91,34 +91,34 @@ class Encoder:
         pooling: Pooling = "mean",
         *,
         projection: Projection | None = None,
-        normalise: bool = True,
-        instructions: Mapping[str, str] | None = None,
-        length: int | None = None,
-        both_ways: bool = False,
-        default_kind: str | None = None,
+        normalize: bool = True,
+        prompts: Mapping[str, str] | None = None,
+        max_length: int | None = None,
+        bidirectional: bool = False,
+        default_prompt_name: str | None = None,
         trained_dimensions: Sequence[int] = (),
     ) -> None:
         check_pooling(pooling)
-        if both_ways and model.network.kind != "causal":
+        if bidirectional and model.network.kind != "causal":
             raise ConfigError("the model is already bidirectional", hint="omit both_ways")
         self.model = model
         self.pooling: Pooling = pooling
         self.projection = projection and projection.to(model.network.device)
-        self.normalise = normalise
-        self.instructions = dict(instructions or {})
-        self.both_ways = both_ways
-        self.default_kind = default_kind
+        self.normalize = normalize
+        self.prompts = dict(prompts or {})
+        self.bidirectional = bidirectional
+        self.default_prompt_name = default_prompt_name
         self.trained_dimensions = tuple(trained_dimensions)
         self._warned: set[int] = set()
         self._float_fingerprint = ""
         """The fingerprint before `to_int8`."""
-        self.length = check_length(model, length)
+        self.max_length = check_length(model, max_length)
         self.reader = TextReader(
             model.tokenizer,
-            self.length,
+            self.max_length,
             twice=pooling == "echo",
-            instructions=self.instructions,
-            default_kind=default_kind,
+            instructions=self.prompts,
+            default_kind=default_prompt_name,
         )
         """Converts texts to rows of ids."""
 
@@ -136,7 +136,7 @@ class Encoder:
             ConfigError: An unsupported family, module or setting that would change vectors.
         """
         directory = locate(source, LAYOUT_FILES)
-        layout = EncoderLayout.read(directory) or EncoderLayout(normalise=True)
+        layout = EncoderLayout.read(directory) or EncoderLayout(normalize=True)
         return cls(LanguageModel.load(source, device=device), **vars(layout))
 
     def save(self, directory: str | Path) -> None:
@@ -152,7 +152,7 @@ class Encoder:
             raise InputError("quantised weights cannot be saved", hint="save before to_int8")
         with replacing(directory) as fresh:
             self.model.save(fresh)
-            self.layout.write(fresh, self.model.network.config.width)
+            self.layout.write(fresh, self.model.network.config.hidden_size)
 
     def to_int8(self) -> None:
         """Quantise the linear layers to 8-bit integers, in place; see `idiolect.encoding.int8`.
@@ -170,11 +170,11 @@ class Encoder:
             self._float_fingerprint = self.fingerprint
             to_int8(self.model.network)
 
-    def altered(self, **changes: Any) -> Encoder:
+    def with_changes(self, **changes: Any) -> Encoder:
         """Return an encoder that differs in some arguments and shares the rest.
 
         Args:
-            changes: Arguments of `Encoder`, such as `model` or `length`.
+            changes: Arguments of `Encoder`, such as `model` or `max_length`.
 
         Raises:
             ConfigError: As for `Encoder`.
@@ -187,11 +187,11 @@ class Encoder:
         return EncoderLayout(
             pooling=self.pooling,
             projection=self.projection,
-            normalise=self.normalise,
-            length=self.length,
-            both_ways=self.both_ways,
-            instructions=self.instructions,
-            default_kind=self.default_kind,
+            normalize=self.normalize,
+            max_length=self.max_length,
+            bidirectional=self.bidirectional,
+            prompts=self.prompts,
+            default_prompt_name=self.default_prompt_name,
             trained_dimensions=self.trained_dimensions,
         )
 
@@ -200,7 +200,7 @@ class Encoder:
         """Width of the vectors."""
         if self.projection is not None:
             return self.projection.dimensions
-        return int(self.model.network.config.width)
+        return int(self.model.network.config.hidden_size)
 
     @property
     def fingerprint(self) -> str:
@@ -212,8 +212,8 @@ class Encoder:
             return hashlib.blake2b(
                 f"int8 {self._float_fingerprint}".encode(), digest_size=16
             ).hexdigest()
-        settings = [self.model.tokenizer.fingerprint, self.pooling, self.normalise, self.length]
-        settings += [self.both_ways, sorted(self.instructions.items()), self.default_kind]
+        settings = [self.model.tokenizer.fingerprint, self.pooling, self.normalize, self.max_length]
+        settings += [self.bidirectional, sorted(self.prompts.items()), self.default_prompt_name]
         digest = hashlib.blake2b(repr(settings).encode(), digest_size=16)
         tensors = self.model.network.state_dict()
         if self.projection is not None:
@@ -228,7 +228,7 @@ class Encoder:
         self,
         texts: Sequence[str],
         *,
-        kind: str | None = None,
+        prompt_name: str | None = None,
         dimensions: int | None = None,
         tokens_per_batch: int | None = None,
         progress: bool = False,
@@ -238,7 +238,7 @@ class Encoder:
 
         Args:
             texts: The texts.
-            kind: Name of a prompt: `document`, `query` or another one of the model.
+            prompt_name: Name of a prompt: `document`, `query` or another one of the model.
             dimensions: Keep only the first so many dimensions (Matryoshka), and normalise again.
             tokens_per_batch: Tokens per forward pass; memory grows with it. The default depends on
                 the device.
@@ -265,7 +265,7 @@ class Encoder:
         with torch.inference_mode(), bar:
             task = bar.add_task("encoding", total=len(texts))
             for start in range(0, len(texts), _BLOCK):
-                rows = self.reader.read(texts[start : start + _BLOCK], kind, counted)
+                rows = self.reader.read(texts[start : start + _BLOCK], prompt_name, counted)
                 for batch in by_length(rows, tokens_per_batch):
                     embedded = self.embed_rows([rows[i] for i in batch]).float()
                     numbers = [start + i for i in batch]
@@ -275,7 +275,7 @@ class Encoder:
                         sample.append(embedded[[j for j, i in enumerate(numbers) if i % step == 0]])
                     if width < self.dimensions:
                         embedded = embedded[:, :width]
-                        embedded = F.normalize(embedded, dim=-1) if self.normalise else embedded
+                        embedded = F.normalize(embedded, dim=-1) if self.normalize else embedded
                     vectors[numbers] = embedded.cpu().numpy()
                     bar.advance(task, len(batch))
                 bar.update(task, completed=start + len(rows))
@@ -283,7 +283,7 @@ class Encoder:
             self._warned.add(width)
             _LOG.warning(untrained_width_warning(torch.cat(sample).cpu().numpy(), width))
         if counts is None:
-            counted.warn(self.length)
+            counted.warn(self.max_length)
         else:
             counts.add(counted)
         return vectors
@@ -293,7 +293,7 @@ class Encoder:
         path: str | Path,
         texts: Iterable[str],
         *,
-        kind: str | None = None,
+        prompt_name: str | None = None,
         dimensions: int | None = None,
         tokens_per_batch: int | None = None,
         block: int = 8192,
@@ -308,7 +308,7 @@ class Encoder:
         Args:
             path: The `.npy` file.
             texts: The texts, iterated once. To resume, pass all of them again.
-            kind: As in `encode`.
+            prompt_name: As in `encode`.
             dimensions: As in `encode`.
             tokens_per_batch: As in `encode`.
             block: Number of texts that are sorted by length and written together.
@@ -321,7 +321,7 @@ class Encoder:
             VerificationError: A vector is not finite.
         """
         width = self._check_dimensions(dimensions)
-        settings = {"encoder": self.fingerprint, "kind": kind}
+        settings = {"encoder": self.fingerprint, "kind": prompt_name}
         file = VectorFile(path, settings, width)
         counted = EncodingCounts(**file.counts)
         columns = (TextColumn("encoding"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -332,7 +332,7 @@ class Encoder:
             for some in file.remaining(texts, block):
                 vectors = self.encode(
                     some,
-                    kind=kind,
+                    prompt_name=prompt_name,
                     dimensions=dimensions,
                     tokens_per_batch=tokens_per_batch,
                     counts=counted,
@@ -340,17 +340,17 @@ class Encoder:
                 file.append(some, vectors, vars(counted))
                 bar.advance(task, len(some))
         if counts is None:
-            counted.warn(self.length)
+            counted.warn(self.max_length)
         else:
             counts.add(counted)
         return file.finish()
 
-    def embed(self, texts: Sequence[str], kind: str | None = None) -> Tensor:
+    def embed(self, texts: Sequence[str], prompt_name: str | None = None) -> Tensor:
         """Encode texts with gradients, and with dropout if the network is in training mode.
 
         Shape: result (texts, dimensions), normalised if the encoder normalises.
         """
-        return self.embed_rows(self.reader.read(texts, kind, EncodingCounts()))
+        return self.embed_rows(self.reader.read(texts, prompt_name, EncodingCounts()))
 
     def project(self, texts: Sequence[str], *, whiten: bool = False) -> None:
         """Fit a projection to the vectors of some texts, and use it from then on.
@@ -392,7 +392,7 @@ class Encoder:
     def embed_rows(self, rows: Sequence[Sequence[int]]) -> Tensor:
         """Encode rows of ids of `reader`; see `embed`."""
         vectors = self._pooled(rows)
-        return F.normalize(vectors, dim=-1) if self.normalise else vectors
+        return F.normalize(vectors, dim=-1) if self.normalize else vectors
 
     def _pooled(self, rows: Sequence[Sequence[int]]) -> Tensor:
         vectors = pool(self.pooling, *self.read_rows(rows))
@@ -403,7 +403,7 @@ class Encoder:
 
         Shape: (rows, longest, width) and (rows, longest).
         """
-        hidden, mask = hidden_states(self.model.network, rows, both_ways=self.both_ways)
+        hidden, mask = hidden_states(self.model.network, rows, bidirectional=self.bidirectional)
         if self.pooling == "echo":
             mask = second_copy(mask, self.reader.frame)
         return hidden, mask

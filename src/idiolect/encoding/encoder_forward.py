@@ -16,7 +16,7 @@ __all__ = ["check_finite", "hidden_states", "second_copy"]
 
 
 def hidden_states(
-    network: Network, rows: Sequence[Sequence[int]], *, both_ways: bool = False
+    network: Network, rows: Sequence[Sequence[int]], *, bidirectional: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Return the hidden states of rows, and a mask of the real tokens.
 
@@ -25,7 +25,7 @@ def hidden_states(
     Args:
         network: The network; of an encoder-decoder network only the encoder is used.
         rows: Ids; rows may differ in length.
-        both_ways: Let a decoder's tokens attend to later ones as well.
+        bidirectional: Let a decoder's tokens attend to later ones as well.
     """
     lengths = torch.tensor([len(row) for row in rows], dtype=torch.long)
     longest = max(int(lengths.max()) if len(rows) else 0, 1)
@@ -34,7 +34,7 @@ def hidden_states(
         grid[number, : len(row)] = row
     ids = torch.from_numpy(grid).to(network.device)
     mask = (torch.arange(longest) < lengths[:, None]).to(network.device)
-    return network.text_states(ids, mask, bidirectional=both_ways), mask
+    return network.text_states(ids, mask, bidirectional=bidirectional), mask
 
 
 def second_copy(mask: Tensor, frame: TextTemplate) -> Tensor:

@@ -65,15 +65,15 @@ class EncoderLayout:
     """How hidden states become a vector."""
     projection: Projection | None = None
     """A linear map of that vector."""
-    normalise: bool = False
+    normalize: bool = False
     """Whether vectors are scaled to length one."""
-    length: int | None = None
+    max_length: int | None = None
     """Maximum tokens of a text; `None`: the maximum of model and tokenizer."""
-    both_ways: bool = False
+    bidirectional: bool = False
     """Whether a causal model uses bidirectional attention."""
-    instructions: dict[str, str] = field(default_factory=dict)
+    prompts: dict[str, str] = field(default_factory=dict)
     """Prompts by name; a prompt is prepended to a text."""
-    default_kind: str | None = None
+    default_prompt_name: str | None = None
     """Name of the prompt for texts encoded without one."""
     trained_dimensions: tuple[int, ...] = ()
     """Shorter widths the model was trained for (Matryoshka)."""
@@ -112,11 +112,11 @@ class EncoderLayout:
         return cls(
             pooling=_pooling_of(directory, pooling),
             projection=_dense_of(_inside(directory, steps[2][1])) if "Dense" in kinds else None,
-            normalise=kinds[-1] == "Normalize",
-            length=transformer.get("max_seq_length"),
-            both_ways=pooling.get("both_ways", False),
-            instructions=dict(prompts.get("prompts") or {}),
-            default_kind=prompts.get("default_prompt_name"),
+            normalize=kinds[-1] == "Normalize",
+            max_length=transformer.get("max_seq_length"),
+            bidirectional=pooling.get("both_ways", False),
+            prompts=dict(prompts.get("prompts") or {}),
+            default_prompt_name=prompts.get("default_prompt_name"),
             trained_dimensions=tuple(prompts.get("matryoshka_dimensions") or ()),
         )
 
@@ -132,18 +132,18 @@ class EncoderLayout:
             "pooling_mode": _PUBLISHED_POOLINGS[self.pooling],
             "include_prompt": True,
         }
-        if self.both_ways:
+        if self.bidirectional:
             pooling["both_ways"] = True
         prompts: dict[str, Any] = {
-            "prompts": self.instructions,
-            "default_prompt_name": self.default_kind,
-            "similarity_fn_name": "cosine" if self.normalise else "dot",
+            "prompts": self.prompts,
+            "default_prompt_name": self.default_prompt_name,
+            "similarity_fn_name": "cosine" if self.normalize else "dot",
         }
         if self.trained_dimensions:
             prompts["matryoshka_dimensions"] = list(self.trained_dimensions)
         kinds = ["Pooling"]
         kinds += ["Dense"] if self.projection else []
-        kinds += ["Normalize"] if self.normalise else []
+        kinds += ["Normalize"] if self.normalize else []
         steps = ["", *(f"{number}_{kind}" for number, kind in enumerate(kinds, 1))]
         for step in steps[1:]:
             (directory / step).mkdir()
@@ -156,7 +156,7 @@ class EncoderLayout:
             }
             for number, path in enumerate(steps)
         ]
-        transformer = {"max_seq_length": self.length, "do_lower_case": False}
+        transformer = {"max_seq_length": self.max_length, "do_lower_case": False}
         _write(directory / "1_Pooling" / "config.json", pooling)
         if self.projection:
             dense = {

@@ -132,7 +132,11 @@ class Miner:
         path = folder / "documents.npy"
         if self._workers.is_first:
             encoder.encode_to(
-                path, table.documents, kind="document", block=_DOCUMENTS_PER_WRITE, progress=True
+                path,
+                table.documents,
+                prompt_name="document",
+                block=_DOCUMENTS_PER_WRITE,
+                progress=True,
             )
         self._workers.wait()
         self._documents = Vectors.open(path).array
@@ -160,7 +164,7 @@ class Miner:
         if path.exists():
             saved: NDArray[np.int64] = np.load(path, allow_pickle=False)
             return saved
-        queries = self.encoder.encode(self.table.queries, kind="query")
+        queries = self.encoder.encode(self.table.queries, prompt_name="query")
         pool = mine(
             queries,
             self._documents,

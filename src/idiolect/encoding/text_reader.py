@@ -90,7 +90,7 @@ class TextReader:
         check_texts(texts)
         prompt = self._prompt(kind)
         prompted = [prompt + text for text in texts] if prompt else texts
-        rows = self._tokenizer.encode_batch(prompted, special_tokens=False)
+        rows = self._tokenizer.encode_batch(prompted, add_special_tokens=False)
         before, after = list(self.frame.before), list(self.frame.after)
         for number, row in enumerate(rows):
             if not row or not texts[number].strip():
@@ -147,7 +147,7 @@ def check_length(model: LanguageModel, length: int | None) -> int:
         ConfigError: The model does not have that many positions.
     """
     config = model.network.config
-    rows = config.max_positions if config.position in ("learned", "untied") else None
+    rows = config.max_position_embeddings if config.position in ("learned", "untied") else None
     if length is not None:
         if length < 4 or (rows is not None and length > rows):
             raise ConfigError(
@@ -157,7 +157,9 @@ def check_length(model: LanguageModel, length: int | None) -> int:
         return length
     named: Any = model.tokenizer.settings.get("model_max_length")
     # transformers writes 10^30 for "unknown".
-    known = [n for n in (named, config.max_positions) if isinstance(n, int) and 0 < n < 10**9]
+    known = [
+        n for n in (named, config.max_position_embeddings) if isinstance(n, int) and 0 < n < 10**9
+    ]
     return min(known, default=_DEFAULT_LENGTH)
 
 

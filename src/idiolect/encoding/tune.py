@@ -26,13 +26,13 @@ from idiolect.training.optim import Train, row_rate
 from idiolect.training.session import TrainingSession
 from idiolect.training.training_config import TrainingConfig
 
-__all__ = ["tune", "tune_on_text", "tuning_plan"]
+__all__ = ["tune", "tune_on_text", "tuning_config"]
 
 _LOG = logging.getLogger(__name__)
 _RATES: dict[Train, float] = {"rows+lora": 2e-4, "body": 2e-5, "all": 2e-5}
 
 
-def tuning_plan(encoder: Encoder, train: Train = "all", **values: Any) -> TrainingConfig:
+def tuning_config(encoder: Encoder, train: Train = "all", **values: Any) -> TrainingConfig:
     """Return the default settings: 32 pairs per step, and a small rate that falls to zero.
 
     The rate is 2e-5 for published weights and 2e-4 for adapters; for rows that train alone, see
@@ -43,16 +43,16 @@ def tuning_plan(encoder: Encoder, train: Train = "all", **values: Any) -> Traini
         train: What trains; see `Train`.
         values: Fields of `TrainingConfig` that differ.
     """
-    usual = {"batch": 32, "last_rate": 0.0, "weight_decay": 0.01}
+    usual = {"batch_size": 32, "min_lr_ratio": 0.0, "weight_decay": 0.01}
     usual["learning_rate"] = _RATES.get(train) or row_rate(encoder.model.network)
-    return TrainingConfig.of(usual | values)
+    return TrainingConfig.from_dict(usual | values)
 
 
 def tune(
     encoder: Encoder,
     pairs: str | Path | Iterable[Pair],
     *,
-    out: str | Path,
+    output_dir: str | Path,
     loss: ContrastiveLoss | None = None,
     dimensions: Iterable[int] = (),
     whiten: bool = False,
@@ -63,7 +63,7 @@ def tune(
     train: Train = "all",
     lora: LoraConfig | None = None,
     unfreeze_original_rows: bool = False,
-    plan: TrainingConfig | None = None,
+    config: TrainingConfig | None = None,
     tensorboard: bool = False,
     counts: EncodingCounts | None = None,
 ) -> Encoder:
@@ -77,7 +77,8 @@ def tune(
     Args:
         encoder: The encoder; its network is changed in place.
         pairs: The pairs, or a file of them; see `idiolect.encoding.pairs`.
-        out: The run's folder; see `RunFolder`. The finished encoder is in `out/model`.
+        output_dir: The run's folder; see `RunFolder`. The finished encoder is in
+            `output_dir/model`.
         loss: What is minimised; see `idiolect.training.objectives.contrastive_losses`. By default
             `InfoNCE()`.
         dimensions: Shorter widths at which vectors should also be good (Matryoshka). An encoder
@@ -89,13 +90,14 @@ def tune(
         epochs: Epochs over the pairs.
         steps: Steps of the whole run, instead of `epochs`.
         train: What trains: the added `rows`; `rows+lora`, added rows and adapters, which are merged
-            at the end and also saved in `out/adapter`; the `body`, everything but the vocabulary's
-            rows; `all`, everything but the original rows.
+            at the end and also saved in `output_dir/adapter`; the `body`, everything but the
+            vocabulary's rows; `all`, everything but the original rows.
         lora: Size and place of the adapters.
         unfreeze_original_rows: Train the published rows as well.
-        plan: Sizes, rates and intervals, by default `tuning_plan`'s. `micro_batch` is the number of
-            texts whose activations are held at once; with gradient caching the loss is the same.
-        tensorboard: Write TensorBoard events to `out/events`.
+        config: Sizes, rates and intervals, by default `tuning_config`'s. `micro_batch` is the
+            number of texts whose activations are held at once; with gradient caching the loss is
+            the same.
+        tensorboard: Write TensorBoard events to `output_dir/events`.
         counts: Added to by the texts read. Without it, texts that are cut are logged as a warning.
 
     Returns:
@@ -105,22 +107,22 @@ def tune(
         InputError: The pairs cannot be read or do not fit the loss, there is nothing to train, or
             the disk has no room for the run.
         ConfigError: More dimensions than the encoder has, or fewer than one step.
-        CheckpointError: `out` holds another run, or its checkpoint is damaged.
+        CheckpointError: `output_dir` holds another run, or its checkpoint is damaged.
         TrainingError: The loss is not finite or explodes.
         VerificationError: Original rows moved.
     """
-    config = plan or tuning_plan(encoder, train)
+    config = config or tuning_config(encoder, train)
     if isinstance(pairs, str | Path):
         pairs = PairFile(pairs)
     table = PairTable.of(pairs, corpus)
     widths = _widths(encoder, dimensions)
     criterion = loss or InfoNCE()
     if len(widths) > 1:
-        criterion = Matryoshka(criterion, widths, normalise=encoder.normalise)
-    source = ShuffledEpochs(len(table), rows=config.batch, seed=config.seed)
+        criterion = Matryoshka(criterion, widths, normalise=encoder.normalize)
+    source = ShuffledEpochs(len(table), rows=config.batch_size, seed=config.seed)
     session = TrainingSession(
         encoder.model,
-        out=out,
+        out=output_dir,
         config=config,
         steps=epochs * source.steps if steps is None else steps,
         train=train,
@@ -140,7 +142,7 @@ def tune(
     )
     if whiten or (len(widths) > 1 and encoder.projection is None):
         _project(session, encoder, table.documents, whiten=whiten)
-    truncating = _truncating(encoder, config.length)
+    truncating = _truncating(encoder, config.max_length)
     miner = None
     if mining is not None:
         # Mined among whole texts, as in a search, even if training truncates them.
@@ -151,7 +153,7 @@ def tune(
         table,
         criterion,
         miner=miner,
-        at_once=config.micro_batch,
+        at_once=config.micro_batch_size,
         workers=session.workers,
     )
     session.train(objective, source)
@@ -160,7 +162,7 @@ def tune(
     elif objective.counts.truncated:
         _LOG.warning(
             "%.0f%% of the texts read are longer than %d tokens and were truncated",
-            *(100 * objective.counts.truncated / objective.counts.texts, truncating.length),
+            *(100 * objective.counts.truncated / objective.counts.texts, truncating.max_length),
         )
     encoder.trained_dimensions = widths[1:] or encoder.trained_dimensions
     session.publish(encoder.save)
@@ -171,7 +173,7 @@ def tune_on_text(
     encoder: Encoder,
     texts: Iterable[str],
     *,
-    out: str | Path,
+    output_dir: str | Path,
     objective: str = "simcse",
     teacher: Encoder | None = None,
     whiten: bool = False,
@@ -180,7 +182,7 @@ def tune_on_text(
     train: Train = "all",
     lora: LoraConfig | None = None,
     unfreeze_original_rows: bool = False,
-    plan: TrainingConfig | None = None,
+    config: TrainingConfig | None = None,
     tensorboard: bool = False,
 ) -> Encoder:
     """Train an encoder on texts without pairs. Run it again to resume.
@@ -188,7 +190,7 @@ def tune_on_text(
     Args:
         encoder: As in `tune`.
         texts: Sentences or short documents, for example a `Corpus`.
-        out: As in `tune`.
+        output_dir: As in `tune`.
         objective: `simcse`: two dropout passes over a text are a positive pair; `tsdae`: rebuild a
             text from the vector of a damaged copy; `imitate`: reproduce the vectors of `teacher`.
         teacher: For `imitate`: the encoder before its vocabulary grew, on the same device.
@@ -198,7 +200,7 @@ def tune_on_text(
         train: As in `tune`.
         lora: As in `tune`.
         unfreeze_original_rows: As in `tune`.
-        plan: As in `tune`.
+        config: As in `tune`.
         tensorboard: As in `tune`.
 
     Raises:
@@ -216,9 +218,9 @@ def tune_on_text(
         raise ConfigError(
             "whitened vectors cannot imitate others", hint="whiten in a later run, on pairs"
         )
-    config = plan or tuning_plan(encoder, train)
+    config = config or tuning_config(encoder, train)
     distinct = list(dict.fromkeys(texts))
-    truncating = _truncating(encoder, config.length)
+    truncating = _truncating(encoder, config.max_length)
     training_objective = entry.load().create(
         truncating,
         distinct,
@@ -226,10 +228,10 @@ def tune_on_text(
         config=config,
         workers=Workers.join(encoder.model.network.device),
     )
-    source = ShuffledEpochs(len(distinct), rows=config.batch, seed=config.seed)
+    source = ShuffledEpochs(len(distinct), rows=config.batch_size, seed=config.seed)
     session = TrainingSession(
         encoder.model,
-        out=out,
+        out=output_dir,
         config=config,
         steps=epochs * source.steps if steps is None else steps,
         train=train,
@@ -284,4 +286,4 @@ def _widths(encoder: Encoder, dimensions: Iterable[int]) -> tuple[int, ...]:
 
 def _truncating(encoder: Encoder, length: int) -> Encoder:
     """Return the encoder, truncating texts at `length` tokens if that is shorter than its own."""
-    return encoder if length >= encoder.length else encoder.altered(length=length)
+    return encoder if length >= encoder.max_length else encoder.with_changes(max_length=length)

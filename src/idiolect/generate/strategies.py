@@ -17,11 +17,11 @@ __all__ = ["greedy"]
 @torch.inference_mode()
 def greedy(
     network: Transformer,
-    ids: Tensor,
-    mask: Tensor | None = None,
+    input_ids: Tensor,
+    attention_mask: Tensor | None = None,
     *,
-    new: int,
-    stop: Collection[int] = (),
+    max_new_tokens: int,
+    eos_token_id: Collection[int] = (),
 ) -> Tensor:
     """Continue texts with the most likely token at each step.
 
@@ -30,17 +30,17 @@ def greedy(
 
     Args:
         network: A network with a language-model head.
-        ids: The texts, padded on the left if their lengths differ. The input of an encoder may be
-            padded on either side.
-        mask: 1 for text and 0 for padding; by default there is no padding.
-        new: Maximum number of new tokens.
-        stop: Ids that end a text. The rest of its row is filled with that id.
+        input_ids: The texts, padded on the left if their lengths differ. The input of an encoder
+            may be padded on either side.
+        attention_mask: 1 for text and 0 for padding; by default there is no padding.
+        max_new_tokens: Maximum number of new tokens.
+        eos_token_id: Ids that end a text. The rest of its row is filled with that id.
 
     Raises:
         InputError: The network does not predict the next token, or texts are empty or padded on
             the right.
     """
-    if ids.shape[1] == 0:
+    if input_ids.shape[1] == 0:
         raise InputError("an empty text", hint="start with the model's first token")
     if network.decoder is None or "language" not in network.heads:
         raise InputError(
@@ -48,22 +48,26 @@ def greedy(
             hint="load a decoder with a language-model head",
         )
     has_encoder = network.encoder is not None
-    if not has_encoder and mask is not None and not bool(mask[:, -1].all()):
+    if not has_encoder and attention_mask is not None and not bool(attention_mask[:, -1].all()):
         raise InputError("texts to continue are padded on the right", hint="pad on the left")
     cache = Cache()
-    stops = torch.tensor(sorted(stop), dtype=torch.long, device=ids.device)
-    finished = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
-    start = network.start_ids(ids, mask) if has_encoder else ids
+    stops = torch.tensor(sorted(eos_token_id), dtype=torch.long, device=input_ids.device)
+    finished = torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
+    start = network.start_ids(input_ids, attention_mask) if has_encoder else input_ids
     step = start
     generated: list[Tensor] = []
-    for _ in range(new):
+    for _ in range(max_new_tokens):
         if has_encoder:
-            output = network(ids, mask, target_ids=step, cache=cache, heads=False)
+            output = network(
+                input_ids, attention_mask, decoder_input_ids=step, cache=cache, return_logits=False
+            )
         else:
-            output = network(step, mask, cache=cache, heads=False)
-            if mask is not None:
-                mask = torch.cat([mask, mask.new_ones(len(ids), 1)], dim=1)
-        token = network.score_vocabulary(output.hidden[:, -1]).argmax(-1)
+            output = network(step, attention_mask, cache=cache, return_logits=False)
+            if attention_mask is not None:
+                attention_mask = torch.cat(
+                    [attention_mask, attention_mask.new_ones(len(input_ids), 1)], dim=1
+                )
+        token = network.score_vocabulary(output.hidden_states[:, -1]).argmax(-1)
         if generated:
             token = torch.where(finished, generated[-1], token)
         generated.append(token)
@@ -71,4 +75,4 @@ def greedy(
         if bool(finished.all()):
             break
         step = token[:, None]
-    return torch.stack(generated, dim=1) if generated else ids[:, :0]
+    return torch.stack(generated, dim=1) if generated else input_ids[:, :0]

@@ -44,24 +44,26 @@ _RULES = (
 def _bart(fields: Fields) -> dict[str, Any]:
     width = fields.get("d_model", 1024)
     return {
-        "width": width,
-        "heads": fields.get_equal("encoder_attention_heads", "decoder_attention_heads", 16),
-        "inner": fields.get_equal("encoder_ffn_dim", "decoder_ffn_dim", 4096),
-        "encoder_layers": fields.get("encoder_layers", 12),
-        "decoder_layers": fields.get("decoder_layers", 12),
+        "hidden_size": width,
+        "num_attention_heads": fields.get_equal(
+            "encoder_attention_heads", "decoder_attention_heads", 16
+        ),
+        "intermediate_size": fields.get_equal("encoder_ffn_dim", "decoder_ffn_dim", 4096),
+        "num_encoder_layers": fields.get("encoder_layers", 12),
+        "num_decoder_layers": fields.get("decoder_layers", 12),
         "norm_first": False,
         "embedding_norm": True,
         "final_norm": False,
         "activation": activation(fields.get("activation_function", "gelu")),
-        "max_positions": fields.get("max_position_embeddings", 1024),
+        "max_position_embeddings": fields.get("max_position_embeddings", 1024),
         "position_offset": 2,
         "embedding_scale": width**0.5 if fields.get("scale_embedding", False) else 1.0,
         "dropout": fields.get("dropout", 0.1),
         "attention_dropout": fields.get("attention_dropout", 0.0),
-        "inner_dropout": fields.get("activation_dropout", 0.0),
-        "pad_id": fields.get("pad_token_id", 1),
-        "start_id": fields.get("decoder_start_token_id", 2),
-        "end_id": fields.get("eos_token_id", 2),
+        "activation_dropout": fields.get("activation_dropout", 0.0),
+        "pad_token_id": fields.get("pad_token_id", 1),
+        "decoder_start_token_id": fields.get("decoder_start_token_id", 2),
+        "eos_token_id": fields.get("eos_token_id", 2),
     }
 
 
@@ -69,7 +71,7 @@ def _mbart(fields: Fields) -> dict[str, Any]:
     return _bart(fields) | {
         "norm_first": True,
         "final_norm": True,
-        "start_id": fields.get_int("decoder_start_token_id"),
+        "decoder_start_token_id": fields.get_int("decoder_start_token_id"),
         "shift_last": True,
     }
 

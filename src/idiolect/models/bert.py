@@ -32,20 +32,20 @@ _HEAD = {"head_transform": True, "head_bias": True}
 
 def _encoder(fields: Fields) -> dict[str, Any]:
     return {
-        "width": fields.get("hidden_size", 768),
-        "heads": fields.get("num_attention_heads", 12),
-        "inner": fields.get("intermediate_size", 3072),
-        "encoder_layers": fields.get("num_hidden_layers", 12),
-        "norm_epsilon": fields.get("layer_norm_eps", 1e-12),
+        "hidden_size": fields.get("hidden_size", 768),
+        "num_attention_heads": fields.get("num_attention_heads", 12),
+        "intermediate_size": fields.get("intermediate_size", 3072),
+        "num_encoder_layers": fields.get("num_hidden_layers", 12),
+        "norm_eps": fields.get("layer_norm_eps", 1e-12),
         "norm_first": False,
         "embedding_norm": True,
         "final_norm": False,
         "activation": activation(fields.get("hidden_act", "gelu")),
-        "token_types": fields.get("type_vocab_size", 2),
+        "type_vocab_size": fields.get("type_vocab_size", 2),
         "dropout": fields.get("hidden_dropout_prob", 0.1),
         "attention_dropout": fields.get("attention_probs_dropout_prob", 0.1),
-        "max_positions": fields.get("max_position_embeddings", 512),
-        "pad_id": fields.get("pad_token_id", 0),
+        "max_position_embeddings": fields.get("max_position_embeddings", 512),
+        "pad_token_id": fields.get("pad_token_id", 0),
     }
 
 
@@ -54,10 +54,10 @@ def _roberta(fields: Fields) -> dict[str, Any]:
     pad = fields.get("pad_token_id", 1)
     # Rows up to the padding id are unused: the first token's position is the row after it.
     return values | {
-        "pad_id": pad,
+        "pad_token_id": pad,
         "head_activation": "gelu",
         "position_offset": pad + 1,
-        "max_positions": values["max_positions"] - pad - 1,
+        "max_position_embeddings": values["max_position_embeddings"] - pad - 1,
     }
 
 

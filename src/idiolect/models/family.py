@@ -170,9 +170,9 @@ class Family:
         Taken from the family's first class at its default configuration.
         """
         config = self.config({"vocab_size": 1000})
-        if not config.encoder_layers:
+        if not config.num_encoder_layers:
             return "causal"
-        return "encoder-decoder" if config.decoder_layers else "bidirectional"
+        return "encoder-decoder" if config.num_decoder_layers else "bidirectional"
 
     def canonical(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Return the fields of a `config.json` under their canonical names."""
@@ -222,16 +222,19 @@ class Family:
             raise ConfigError(f"{name}: not supported: " + "; ".join(refused))
         fields = Fields(settings)
         values = {
-            "vocabulary": fields.get("vocab_size", 0),
-            "tied": bool(fields.get("tie_word_embeddings", True)),
-            "pad_id": fields.get_int("pad_token_id"),
+            "vocab_size": fields.get("vocab_size", 0),
+            "tie_word_embeddings": bool(fields.get("tie_word_embeddings", True)),
+            "pad_token_id": fields.get_int("pad_token_id"),
             "tasks": architecture.tasks,
-            "labels": _labels(fields),
+            "num_labels": _labels(fields),
         }
         values |= self.configure(fields) | dict(architecture.config)
-        if values["pad_id"] is not None and not 0 <= values["pad_id"] < values["vocabulary"]:
+        if (
+            values["pad_token_id"] is not None
+            and not 0 <= values["pad_token_id"] < values["vocab_size"]
+        ):
             # Llama's published files use -1 for "no padding token".
-            values["pad_id"] = None
+            values["pad_token_id"] = None
         return TransformerConfig(**values)
 
 

@@ -48,12 +48,12 @@ _IGNORED = (r"(.+\.)?h\.\d+\.attn\.(bias|masked_bias)", r"(.+\.)?position_ids")
 def _decoder(fields: Fields) -> dict[str, Any]:
     width = fields.get("n_embd", 768)
     return {
-        "width": width,
-        "heads": fields.get("n_head", 12),
-        "inner": 4 * width,
-        "decoder_layers": fields.get("n_layer", 12),
-        "max_positions": fields.get("n_positions", 512),
-        "norm_epsilon": fields.get("layer_norm_epsilon", 1e-5),
+        "hidden_size": width,
+        "num_attention_heads": fields.get("n_head", 12),
+        "intermediate_size": 4 * width,
+        "num_decoder_layers": fields.get("n_layer", 12),
+        "max_position_embeddings": fields.get("n_positions", 512),
+        "norm_eps": fields.get("layer_norm_epsilon", 1e-5),
         "dropout": fields.get("resid_pdrop", 0.1),
         "attention_dropout": fields.get("attn_pdrop", 0.1),
     }
@@ -72,8 +72,8 @@ def _gpt(fields: Fields) -> dict[str, Any]:
 def _gpt2(fields: Fields) -> dict[str, Any]:
     values = _decoder(fields)
     return values | {
-        "inner": fields.get("n_inner", values["inner"]),
-        "max_positions": fields.get("n_positions", 1024),
+        "intermediate_size": fields.get("n_inner", values["intermediate_size"]),
+        "max_position_embeddings": fields.get("n_positions", 1024),
         "activation": activation(fields.get("activation_function", "gelu_new")),
     }
 
@@ -81,7 +81,7 @@ def _gpt2(fields: Fields) -> dict[str, Any]:
 def _gpt3(fields: Fields) -> dict[str, Any]:
     return _gpt2(fields) | {
         "windows": tuple(fields.get("attention_windows", [None])),
-        "head_width": fields.get_int("head_dim"),
+        "head_dim": fields.get_int("head_dim"),
     }
 
 
@@ -168,20 +168,20 @@ _GPT3 = Family(
 def _xglm(fields: Fields) -> dict[str, Any]:
     width = fields.get("d_model", 1024)
     return {
-        "width": width,
-        "heads": fields.get("attention_heads", 16),
-        "inner": fields.get("ffn_dim", 4096),
-        "decoder_layers": fields.get("num_layers", 24),
+        "hidden_size": width,
+        "num_attention_heads": fields.get("attention_heads", 16),
+        "intermediate_size": fields.get("ffn_dim", 4096),
+        "num_decoder_layers": fields.get("num_layers", 24),
         "activation": activation(fields.get("activation_function", "gelu")),
         "position": "sinusoidal",
         "sinusoid_interleaved": False,
         "position_offset": 2,
-        "max_positions": fields.get("max_position_embeddings", 2048),
+        "max_position_embeddings": fields.get("max_position_embeddings", 2048),
         "embedding_scale": width**0.5 if fields.get("scale_embedding", True) else 1.0,
         "dropout": fields.get("dropout", 0.1),
         "attention_dropout": fields.get("attention_dropout", 0.1),
-        "inner_dropout": fields.get("activation_dropout", 0.0),
-        "pad_id": fields.get("pad_token_id", 1),
+        "activation_dropout": fields.get("activation_dropout", 0.0),
+        "pad_token_id": fields.get("pad_token_id", 1),
     }
 
 

@@ -49,10 +49,10 @@ class LanguageModel:
     """
 
     def __init__(self, network: Network, tokenizer: Tokenizer, settings: Mapping[str, Any]) -> None:
-        if len(tokenizer) > network.config.vocabulary:
+        if len(tokenizer) > network.config.vocab_size:
             raise CheckpointError(
                 f"the tokenizer has {len(tokenizer)} ids and the network "
-                f"{network.config.vocabulary} rows",
+                f"{network.config.vocab_size} rows",
                 hint="use the tokenizer of this network",
             )
         self.network: Network = network
@@ -89,7 +89,7 @@ class LanguageModel:
         family = find_family(settings)
         settings = {"vocab_size": len(tokenizer), **family.canonical(settings)}
         network = family.network(family.config(settings))
-        network.initialise(seed)
+        network.init_weights(seed)
         return cls(network.eval(), tokenizer, settings)
 
     @classmethod
@@ -167,7 +167,7 @@ class LanguageModel:
         settings = self.settings | {
             "architectures": [name],
             "dtype": stored,
-            "vocab_size": self.network.config.vocabulary,
+            "vocab_size": self.network.config.vocab_size,
         }
         settings.pop("torch_dtype", None)
         record: dict[str, Any] = {"format": 1, "tokenizer": self.tokenizer.fingerprint}

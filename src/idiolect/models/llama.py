@@ -49,7 +49,7 @@ def _rotary(fields: Fields) -> dict[str, Any]:
     if part != 1.0:
         raise ConfigError(f"partial_rotary_factor = {part} is not supported", hint="only 1.0 is")
     if kind == "default":
-        return {"rotary_base": base}
+        return {"rope_theta": base}
     needed = ["factor", *(("low_freq_factor", "high_freq_factor") if kind == "llama3" else ())]
     for name in needed:
         if rope.get(name, None) is None:
@@ -77,29 +77,29 @@ def _rotary(fields: Fields) -> dict[str, Any]:
             "attention_factor": rope.get("attention_factor", None),
             "rounded": rope.get("truncate", True),
         }
-    return {"rotary_base": base, "rotary_scaling": RotaryScaling(**values)}
+    return {"rope_theta": base, "rope_scaling": RotaryScaling(**values)}
 
 
 def _decoder(fields: Fields) -> dict[str, Any]:
     heads = fields.get("num_attention_heads", 32)
     return {
-        "width": fields.get("hidden_size", 4096),
-        "heads": heads,
-        "kv_heads": fields.get("num_key_value_heads", heads),
-        "head_width": fields.get_int("head_dim"),
-        "inner": fields.get("intermediate_size", 11008),
-        "decoder_layers": fields.get("num_hidden_layers", 32),
+        "hidden_size": fields.get("hidden_size", 4096),
+        "num_attention_heads": heads,
+        "num_key_value_heads": fields.get("num_key_value_heads", heads),
+        "head_dim": fields.get_int("head_dim"),
+        "intermediate_size": fields.get("intermediate_size", 11008),
+        "num_decoder_layers": fields.get("num_hidden_layers", 32),
         "norm": "rms",
-        "norm_epsilon": fields.get("rms_norm_eps", 1e-6),
+        "norm_eps": fields.get("rms_norm_eps", 1e-6),
         "activation": activation(fields.get("hidden_act", "silu")),
         "gated": True,
         "query_bias": False,
         "output_bias": False,
-        "inner_bias": False,
+        "feed_forward_bias": False,
         "position": "rotary",
-        "max_positions": fields.get("max_position_embeddings", 2048),
+        "max_position_embeddings": fields.get("max_position_embeddings", 2048),
         "attention_dropout": fields.get("attention_dropout", 0.0),
-        "tied": fields.get("tie_word_embeddings", False),
+        "tie_word_embeddings": fields.get("tie_word_embeddings", False),
     } | _rotary(fields)
 
 
@@ -108,15 +108,15 @@ def _llama(fields: Fields) -> dict[str, Any]:
     return _decoder(fields) | {
         "query_bias": bias,
         "output_bias": bias,
-        "inner_bias": fields.get("mlp_bias", False),
+        "feed_forward_bias": fields.get("mlp_bias", False),
     }
 
 
 def _mistral(fields: Fields) -> dict[str, Any]:
     window = fields.get_nullable("sliding_window", 4096)
     return _decoder(fields) | {
-        "kv_heads": fields.get_nullable("num_key_value_heads", 8),
-        "inner": fields.get("intermediate_size", 14336),
+        "num_key_value_heads": fields.get_nullable("num_key_value_heads", 8),
+        "intermediate_size": fields.get("intermediate_size", 14336),
         "windows": (window,) if window else (),
     }
 
@@ -147,7 +147,7 @@ def _qwen3(fields: Fields) -> dict[str, Any]:
         _decoder(fields)
         | _windows(fields)
         | {
-            "head_width": fields.get("head_dim", 128),
+            "head_dim": fields.get("head_dim", 128),
             "qk_norm": True,
             "query_bias": bias,
             "output_bias": bias,

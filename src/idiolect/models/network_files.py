@@ -171,7 +171,7 @@ def split_rows(network: Network, record: Mapping[str, Any]) -> None:
     except (AttributeError, KeyError, TypeError, ValueError):
         fits = False
     whole = network.vocabulary_rows()
-    if not fits or set(hashes) != set(whole) or not 0 < first < end <= network.config.vocabulary:
+    if not fits or set(hashes) != set(whole) or not 0 < first < end <= network.config.vocab_size:
         raise CheckpointError(
             "the record of the added rows does not fit the network",
             hint="use files of one model",
@@ -237,11 +237,11 @@ def _resolve_tying(
     if "language" not in config.tasks:
         return config
     head = stored.get(table.source(_HEAD).name)
-    if head is None and not config.tied and family.head_may_be_absent:
-        return replace(config, tied=True)
+    if head is None and not config.tie_word_embeddings and family.head_may_be_absent:
+        return replace(config, tie_word_embeddings=True)
     tokens = stored.get(table.source("tokens.weight").name)
-    if config.tied and head is not None and tokens is not None:
-        return replace(config, tied=_equal(weights[head], weights[tokens]))
+    if config.tie_word_embeddings and head is not None and tokens is not None:
+        return replace(config, tie_word_embeddings=_equal(weights[head], weights[tokens]))
     return config
 
 

@@ -51,31 +51,33 @@ def _encoder_decoder(fields: Fields) -> dict[str, Any]:
     layers = fields.get("num_layers", 6)
     dropout = fields.get("dropout_rate", 0.1)
     return {
-        "width": fields.get("d_model", 512),
-        "heads": fields.get("num_heads", 8),
-        "head_width": fields.get("d_kv", 64),
-        "inner": fields.get("d_ff", 2048),
-        "encoder_layers": layers,
-        "decoder_layers": fields.get("num_decoder_layers", layers),
+        "hidden_size": fields.get("d_model", 512),
+        "num_attention_heads": fields.get("num_heads", 8),
+        "head_dim": fields.get("d_kv", 64),
+        "intermediate_size": fields.get("d_ff", 2048),
+        "num_encoder_layers": layers,
+        "num_decoder_layers": fields.get("num_decoder_layers", layers),
         "norm": "rms",
-        "norm_epsilon": fields.get("layer_norm_epsilon", 1e-6),
+        "norm_eps": fields.get("layer_norm_epsilon", 1e-6),
         # "gated-gelu" is the tanh approximation, despite the name of the exact function.
         "activation": activation("gelu_new" if (gate, name) == ("gated", "gelu") else name),
         "gated": gate == "gated",
         "query_bias": False,
         "output_bias": False,
-        "inner_bias": False,
+        "feed_forward_bias": False,
         "position": "buckets",
         "relative_buckets": fields.get("relative_attention_num_buckets", 32),
         "relative_distance": fields.get("relative_attention_max_distance", 128),
         "score_scale": 1.0,
         "dropout": dropout,
         "attention_dropout": dropout,
-        "inner_dropout": dropout,
-        "pad_id": fields.get("pad_token_id", 0),
+        "activation_dropout": dropout,
+        "pad_token_id": fields.get("pad_token_id", 0),
         # T5's decoder input starts with the padding token.
-        "start_id": fields.get("decoder_start_token_id", fields.get("pad_token_id", 0)),
-        "end_id": fields.get("eos_token_id", 1),
+        "decoder_start_token_id": fields.get(
+            "decoder_start_token_id", fields.get("pad_token_id", 0)
+        ),
+        "eos_token_id": fields.get("eos_token_id", 1),
     }
 
 
@@ -83,7 +85,7 @@ def _t5(fields: Fields) -> dict[str, Any]:
     values = _encoder_decoder(fields)
     # T5 1.1 dropped the scaling together with the tying; its files mention only the latter.
     scaled = fields.get("tie_word_embeddings", True) and fields.get("scale_decoder_outputs", True)
-    return values | {"output_scale": max(values["width"], 1) ** -0.5 if scaled else 1.0}
+    return values | {"output_scale": max(values["hidden_size"], 1) ** -0.5 if scaled else 1.0}
 
 
 def _mt5(fields: Fields) -> dict[str, Any]:
@@ -112,7 +114,7 @@ def _family(model_type: str, name: str, title: str, paper: str, **data: Any) -> 
                 rules=(Rule("lm_head.weight", "heads.language.weight", bare=True),),
             ),
             f"{name}Model": Architecture(),
-            f"{name}EncoderModel": Architecture(config={"decoder_layers": 0}),
+            f"{name}EncoderModel": Architecture(config={"num_decoder_layers": 0}),
             f"{name}ForSequenceClassification": Architecture(
                 tasks=("sequence",),
                 prefix="transformer.",
@@ -123,7 +125,7 @@ def _family(model_type: str, name: str, title: str, paper: str, **data: Any) -> 
                 tasks=("token",),
                 prefix="transformer.",
                 rules=(Rule("classifier.*", "heads.token.output.*", bare=True),),
-                config={"decoder_layers": 0},
+                config={"num_decoder_layers": 0},
             ),
             f"{name}ForQuestionAnswering": Architecture(
                 tasks=("span",), rules=(Rule("qa_outputs.*", "heads.span.output.*", bare=True),)

@@ -13,20 +13,20 @@ __all__ = ["FAMILIES"]
 def _configure(fields: Fields) -> dict[str, Any]:
     languages = fields.get("n_langs", 1)
     return {
-        "width": fields.get("emb_dim", 2048),
-        "heads": fields.get("n_heads", 16),
-        "inner": 4 * fields.get("emb_dim", 2048),
-        "encoder_layers": fields.get("n_layers", 12),
-        "norm_epsilon": fields.get("layer_norm_eps", 1e-12),
+        "hidden_size": fields.get("emb_dim", 2048),
+        "num_attention_heads": fields.get("n_heads", 16),
+        "intermediate_size": 4 * fields.get("emb_dim", 2048),
+        "num_encoder_layers": fields.get("n_layers", 12),
+        "norm_eps": fields.get("layer_norm_eps", 1e-12),
         "norm_first": False,
         "embedding_norm": True,
         "final_norm": False,
         "activation": "gelu" if fields.get("gelu_activation", True) else "relu",
-        "languages": languages if languages > 1 and fields.get("use_lang_emb", True) else 0,
+        "num_languages": languages if languages > 1 and fields.get("use_lang_emb", True) else 0,
         "dropout": fields.get("dropout", 0.1),
         "attention_dropout": fields.get("attention_dropout", 0.1),
-        "max_positions": fields.get("max_position_embeddings", 512),
-        "pad_id": fields.get("pad_token_id", 2),
+        "max_position_embeddings": fields.get("max_position_embeddings", 512),
+        "pad_token_id": fields.get("pad_token_id", 2),
         "head_bias": True,
     }
 

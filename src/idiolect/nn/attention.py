@@ -112,15 +112,19 @@ class Attention(nn.Module):
         self, config: TransformerConfig, *, window: int | None = None, cross: bool = False
     ) -> None:
         super().__init__()
-        self.heads, self.key_heads, self.width = config.heads, config.key_heads, config.score_width
-        self.query = Linear(config.width, self.heads * self.width, bias=config.query_bias)
-        self.key = Linear(config.width, self.key_heads * self.width, bias=config.query_bias)
-        self.value = Linear(config.width, self.key_heads * self.width, bias=config.query_bias)
-        self.output = Linear(self.heads * self.width, config.width, bias=config.output_bias)
+        self.heads, self.key_heads, self.width = (
+            config.num_attention_heads,
+            config.key_value_heads,
+            config.attention_head_size,
+        )
+        self.query = Linear(config.hidden_size, self.heads * self.width, bias=config.query_bias)
+        self.key = Linear(config.hidden_size, self.key_heads * self.width, bias=config.query_bias)
+        self.value = Linear(config.hidden_size, self.key_heads * self.width, bias=config.query_bias)
+        self.output = Linear(self.heads * self.width, config.hidden_size, bias=config.output_bias)
         self.query_norm = self.key_norm = None
         if config.qk_norm:
-            self.query_norm = RMSNorm(self.width, epsilon=config.norm_epsilon)
-            self.key_norm = RMSNorm(self.width, epsilon=config.norm_epsilon)
+            self.query_norm = RMSNorm(self.width, epsilon=config.norm_eps)
+            self.key_norm = RMSNorm(self.width, epsilon=config.norm_eps)
         self.relative_keys = self.relative_values = None
         if config.position == "shaw" and not cross:
             self.relative_keys = RelativeTable(config.relative_buckets, self.width)

@@ -31,22 +31,22 @@ Task = Literal["language", "next_sentence", "sequence", "token", "span", "reward
 
 
 _MINIMUM = {
-    "vocabulary": 1,
-    "width": 1,
-    "heads": 1,
-    "inner": 1,
-    "key_heads": 1,
-    "score_width": 1,
-    "encoder_layers": 0,
-    "decoder_layers": 0,
-    "max_positions": 0,
+    "vocab_size": 1,
+    "hidden_size": 1,
+    "num_attention_heads": 1,
+    "intermediate_size": 1,
+    "key_value_heads": 1,
+    "attention_head_size": 1,
+    "num_encoder_layers": 0,
+    "num_decoder_layers": 0,
+    "max_position_embeddings": 0,
     "position_offset": 0,
     "relative_buckets": 0,
     "relative_distance": 0,
-    "token_types": 0,
-    "languages": 0,
-    "norm_epsilon": 0,
-    "labels": 1,
+    "type_vocab_size": 0,
+    "num_languages": 0,
+    "norm_eps": 0,
+    "num_labels": 1,
 }
 
 
@@ -92,26 +92,27 @@ class TransformerConfig:
         ConfigError: A value is unknown or out of range, or two values contradict each other.
     """
 
-    vocabulary: int
+    vocab_size: int
     """Rows of the token embedding, padding rows included."""
-    width: int
+    hidden_size: int
     """Size of the hidden states."""
-    heads: int
+    num_attention_heads: int
     """Attention heads (query heads)."""
-    inner: int
+    intermediate_size: int
     """Size of the feed-forward layer's intermediate activations."""
-    encoder_layers: int = 0
+    num_encoder_layers: int = 0
     """Layers with bidirectional attention."""
-    decoder_layers: int = 0
+    num_decoder_layers: int = 0
     """Layers with causal attention; with an encoder, also with cross-attention to its output."""
-    kv_heads: int | None = None
-    """Key/value heads, each shared by `heads / kv_heads` attention heads (`None`: `heads`)."""
-    head_width: int | None = None
-    """Size of one attention head (`None`: `width / heads`)."""
+    num_key_value_heads: int | None = None
+    """Key/value heads, each shared by `num_attention_heads / num_key_value_heads` attention heads
+    (`None`: `num_attention_heads`)."""
+    head_dim: int | None = None
+    """Size of one attention head (`None`: `hidden_size / num_attention_heads`)."""
 
     norm: NormKind = "layer"
     """`layer`: mean and variance; `rms`: root mean square only, no bias."""
-    norm_epsilon: float = 1e-5
+    norm_eps: float = 1e-5
     """Added to the variance before the root."""
     norm_first: bool = True
     """Norm before each sub-layer (pre-norm) or after its residual sum (post-norm)."""
@@ -131,14 +132,14 @@ class TransformerConfig:
     """Biases on the query, key and value projections."""
     output_bias: bool = True
     """Bias on the attention's output projection."""
-    inner_bias: bool = True
+    feed_forward_bias: bool = True
     """Biases in the feed-forward layer."""
 
     position: PositionKind = "learned"
     """`learned` and `sinusoidal` are added to the embeddings; `rotary` turns queries and keys;
     `buckets` (T5), `alibi` and `untied` (TUPE) add to the scores; `shaw` adds relative keys and
     values inside each layer."""
-    max_positions: int = 0
+    max_position_embeddings: int = 0
     """Rows of the learned table, without the offset; for other kinds the length of pre-training
     (0: unlimited)."""
     position_offset: int = 0
@@ -146,9 +147,9 @@ class TransformerConfig:
     sinusoid_interleaved: bool = True
     """Alternate sines and cosines, as in the paper; otherwise all sines, then all cosines, with the
     slightly different frequencies of tensor2tensor and fairseq."""
-    rotary_base: float = 10_000.0
+    rope_theta: float = 10_000.0
     """Base of the rotary frequencies (theta)."""
-    rotary_scaling: RotaryScaling | None = None
+    rope_scaling: RotaryScaling | None = None
     """Scaling for longer texts."""
     relative_buckets: int = 32
     """T5 and TUPE: number of distance classes; Shaw: 2·k + 1 with distances clipped at ±k."""
@@ -165,20 +166,20 @@ class TransformerConfig:
     """Factor on the token embeddings."""
     output_scale: float = 1.0
     """Factor on the hidden states before the language-model head."""
-    token_types: int = 0
+    type_vocab_size: int = 0
     """Rows of the segment embedding (BERT's sentence A and B)."""
-    languages: int = 0
+    num_languages: int = 0
     """Rows of the language embedding (XLM)."""
     dropout: float = 0.0
     """On embeddings and on each sub-layer's output."""
     attention_dropout: float = 0.0
     """On attention weights."""
-    inner_dropout: float = 0.0
+    activation_dropout: float = 0.0
     """Inside the feed-forward layer, after the activation."""
 
     tasks: tuple[Task, ...] = ("language",)
     """Task heads on top of the network; the first computes `logits`."""
-    tied: bool = True
+    tie_word_embeddings: bool = True
     """Whether the language-model head shares the weights of the token embedding."""
     head_transform: bool = False
     """Dense, activation and norm before the language-model head (BERT)."""
@@ -190,15 +191,15 @@ class TransformerConfig:
     """Which token represents a text: the `first`, the `last` real one, or the last `end` token."""
     pool_dense: bool = False
     """A dense layer with tanh on that token (BERT's pooler)."""
-    labels: int = 2
+    num_labels: int = 2
     """Classes of the sequence or token classification head."""
     label_bias: bool = True
     """A bias on the sequence classification head."""
-    end_id: int | None = None
+    eos_token_id: int | None = None
     """Id of the token that `pool="end"` looks for."""
-    pad_id: int | None = None
+    pad_token_id: int | None = None
     """Padding id; its embedding row receives no gradient."""
-    start_id: int | None = None
+    decoder_start_token_id: int | None = None
     """First id of the decoder of an encoder-decoder network (`None`: the text's last token)."""
     shift_last: bool = False
     """Start the default decoder input with the text's last token instead of the start id (mBART,
@@ -225,39 +226,43 @@ class TransformerConfig:
         for name, minimum in _MINIMUM.items():
             if not getattr(self, name) >= minimum:
                 raise ConfigError(f"{name} is {getattr(self, name)}", hint=f"at least {minimum}")
-        for name in ("dropout", "attention_dropout", "inner_dropout"):
+        for name in ("dropout", "attention_dropout", "activation_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(
                     f"{name} is {getattr(self, name)}", hint="at least 0, less than 1"
                 )
-        if self.encoder_layers + self.decoder_layers < 1:
+        if self.num_encoder_layers + self.num_decoder_layers < 1:
             raise ConfigError(
-                "a Transformer without layers", hint="set encoder_layers or decoder_layers"
+                "a Transformer without layers", hint="set num_encoder_layers or num_decoder_layers"
             )
-        if self.head_width is None and self.width % self.heads:
+        if self.head_dim is None and self.hidden_size % self.num_attention_heads:
             raise ConfigError(
-                f"width {self.width} is not a multiple of the {self.heads} attention heads"
+                f"width {self.hidden_size} is not a multiple of the {self.num_attention_heads} "
+                "attention heads"
             )
-        if self.heads % self.key_heads:
+        if self.num_attention_heads % self.key_value_heads:
             raise ConfigError(
-                f"{self.heads} attention heads cannot share {self.key_heads} key/value heads evenly"
+                f"{self.num_attention_heads} attention heads cannot share {self.key_value_heads} "
+                "key/value heads evenly"
             )
         self._check_positions()
         if not all(w is None or (isinstance(w, int) and w >= 1) for w in self.windows):
             raise ConfigError(
                 f"attention windows {self.windows}", hint="at least 1, or None for all"
             )
-        if self.pool == "end" and self.end_id is None:
-            raise ConfigError("pooling by the end token without an end token", hint="set end_id")
+        if self.pool == "end" and self.eos_token_id is None:
+            raise ConfigError(
+                "pooling by the end token without an end token", hint="set eos_token_id"
+            )
 
     def _check_positions(self) -> None:
-        if self.position in ("learned", "untied") and self.max_positions < 1:
+        if self.position in ("learned", "untied") and self.max_position_embeddings < 1:
             raise ConfigError(
-                f"{self.position} positions without a length", hint="set max_positions"
+                f"{self.position} positions without a length", hint="set max_position_embeddings"
             )
-        if self.position == "rotary" and self.score_width % 2:
+        if self.position == "rotary" and self.attention_head_size % 2:
             raise ConfigError(
-                f"rotary positions need an even attention head size, not {self.score_width}"
+                f"rotary positions need an even attention head size, not {self.attention_head_size}"
             )
         if self.position == "shaw" and self.relative_buckets % 2 == 0:
             raise ConfigError(
@@ -275,14 +280,22 @@ class TransformerConfig:
             )
 
     @property
-    def key_heads(self) -> int:
-        """Key/value heads: `kv_heads`, by default `heads`."""
-        return self.heads if self.kv_heads is None else self.kv_heads
+    def key_value_heads(self) -> int:
+        """Key/value heads: `num_key_value_heads`, by default `num_attention_heads`."""
+        return (
+            self.num_attention_heads
+            if self.num_key_value_heads is None
+            else self.num_key_value_heads
+        )
 
     @property
-    def score_width(self) -> int:
-        """Size of one attention head: `head_width`, by default `width / heads`."""
-        return self.width // self.heads if self.head_width is None else self.head_width
+    def attention_head_size(self) -> int:
+        """Size of one attention head: `head_dim`, by default `hidden_size /
+        num_attention_heads`.
+        """
+        return (
+            self.hidden_size // self.num_attention_heads if self.head_dim is None else self.head_dim
+        )
 
     def window(self, layer: int) -> int | None:
         """Return a layer's attention window, counting the query itself; `None` for all keys."""

@@ -44,14 +44,14 @@ class LanguageHead(nn.Module):
         self.activation = config.head_activation or config.activation
         self.dense = self.norm = None
         if config.head_transform:
-            self.dense = Linear(config.width, config.width)
-            self.norm = make_norm(config.norm, config.width, epsilon=config.norm_epsilon)
+            self.dense = Linear(config.hidden_size, config.hidden_size)
+            self.norm = make_norm(config.norm, config.hidden_size, epsilon=config.norm_eps)
         self.weight = (
             None
-            if config.tied
-            else nn.Parameter(torch.empty(config.vocabulary, config.width).normal_(std=0.02))
+            if config.tie_word_embeddings
+            else nn.Parameter(torch.empty(config.vocab_size, config.hidden_size).normal_(std=0.02))
         )
-        self.bias = nn.Parameter(torch.zeros(config.vocabulary)) if config.head_bias else None
+        self.bias = nn.Parameter(torch.zeros(config.vocab_size)) if config.head_bias else None
 
     def transform(self, hidden: Tensor) -> Tensor:
         """Apply what precedes the vocabulary rows. Shape: (…, width) to (…, width)."""
@@ -83,8 +83,8 @@ class Pooler(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.kind = config.pool
-        self.end_id = config.end_id
-        self.dense = Linear(config.width, config.width) if config.pool_dense else None
+        self.end_id = config.eos_token_id
+        self.dense = Linear(config.hidden_size, config.hidden_size) if config.pool_dense else None
         self.dropout = Dropout(config.dropout)
 
     def forward(self, hidden: Tensor, ids: Tensor, mask: Tensor | None) -> Tensor:
@@ -118,7 +118,7 @@ class NextSentenceHead(nn.Module):
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        self.output = Linear(config.width, 2)
+        self.output = Linear(config.hidden_size, 2)
 
     def forward(self, pooled: Tensor) -> Tensor:
         """Score "follows" and "does not". Shape: (batch, width) to (batch, 2)."""
@@ -132,7 +132,7 @@ class SequenceHead(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.dropout = Dropout(config.dropout)
-        self.output = Linear(config.width, config.labels, bias=config.label_bias)
+        self.output = Linear(config.hidden_size, config.num_labels, bias=config.label_bias)
 
     def forward(self, pooled: Tensor) -> Tensor:
         """Score the classes. Shape: (batch, width) to (batch, labels)."""
@@ -146,7 +146,7 @@ class TokenHead(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.dropout = Dropout(config.dropout)
-        self.output = Linear(config.width, config.labels)
+        self.output = Linear(config.hidden_size, config.num_labels)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Score the classes. Shape: (batch, length, width) to (batch, length, labels)."""
@@ -159,7 +159,7 @@ class SpanHead(nn.Module):
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        self.output = Linear(config.width, 2)
+        self.output = Linear(config.hidden_size, 2)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Score each token as start and end. Shape: (batch, length, 2)."""
@@ -172,7 +172,7 @@ class RewardHead(nn.Module):
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        self.output = Linear(config.width, 1, bias=config.label_bias)
+        self.output = Linear(config.hidden_size, 1, bias=config.label_bias)
 
     def forward(self, pooled: Tensor) -> Tensor:
         """Score the text. Shape: (batch, width) to (batch,)."""

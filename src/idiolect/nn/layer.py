@@ -27,19 +27,19 @@ class Layer(nn.Module):
         super().__init__()
 
         def norm() -> nn.Module:
-            return make_norm(config.norm, config.width, epsilon=config.norm_epsilon)
+            return make_norm(config.norm, config.hidden_size, epsilon=config.norm_eps)
 
         self.attention = Attention(config, window=window)
         self.attention_norm = norm()
         self.cross = Attention(config, cross=True) if cross else None
         self.cross_norm = norm() if cross else None
         self.feed_forward = FeedForward(
-            config.width,
-            config.inner,
+            config.hidden_size,
+            config.intermediate_size,
             activation=config.activation,
             gated=config.gated,
-            bias=config.inner_bias,
-            dropout=config.inner_dropout,
+            bias=config.feed_forward_bias,
+            dropout=config.activation_dropout,
         )
         self.feed_forward_norm = norm()
         self.dropout = Dropout(config.dropout)

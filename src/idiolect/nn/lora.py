@@ -24,19 +24,19 @@ __all__ = ["LoraConfig", "LoraLinear", "add_lora", "lora_layers", "merge_lora"]
 class LoraConfig:
     """Which layers are adapted, and the size of the adapters."""
 
-    rank: int = 8
+    r: int = 8
     """Rank: rows of A."""
-    alpha: float = 16.0
+    lora_alpha: float = 16.0
     """The update is scaled by alpha / rank, so the learning rate need not change with the rank."""
-    dropout: float = 0.0
+    lora_dropout: float = 0.0
     """Dropout on the input of A."""
-    targets: tuple[str, ...] = ("query", "value")
+    target_modules: tuple[str, ...] = ("query", "value")
     """Names of the adapted layers, of query, key, value, output, gate, up, down."""
 
     def __post_init__(self) -> None:
-        if self.rank < 1:
-            raise ConfigError(f"an adapter of rank {self.rank}", hint="at least 1")
-        if not self.targets:
+        if self.r < 1:
+            raise ConfigError(f"an adapter of rank {self.r}", hint="at least 1")
+        if not self.target_modules:
             raise ConfigError("an adapter without targets", hint="for example query and value")
 
 
@@ -87,7 +87,7 @@ def add_lora(network: nn.Module, config: LoraConfig) -> list[str]:
         if isinstance(module, nn.Linear) and name.rpartition(".")[0]
     }
     kinds = {name.rpartition(".")[2] for name in linears}
-    unknown = set(config.targets) - kinds
+    unknown = set(config.target_modules) - kinds
     if unknown:
         raise ConfigError(
             f"no layer is called {sorted(unknown)[0]!r}", hint="one of " + ", ".join(sorted(kinds))
@@ -96,13 +96,14 @@ def add_lora(network: nn.Module, config: LoraConfig) -> list[str]:
     wanted = [
         name
         for name in linears
-        if name.rpartition(".")[2] in config.targets and not name.startswith(("heads.", "pooler."))
+        if name.rpartition(".")[2] in config.target_modules
+        and not name.startswith(("heads.", "pooler."))
     ]
     if any(isinstance(linears[name], LoraLinear) for name in wanted):
         raise ConfigError("the network has an adapter already", hint="merge it first")
-    scale = config.alpha / config.rank
+    scale = config.lora_alpha / config.r
     for name in wanted:
-        layer = LoraLinear(linears[name], rank=config.rank, scale=scale, dropout=config.dropout)
+        layer = LoraLinear(linears[name], rank=config.r, scale=scale, dropout=config.lora_dropout)
         _replace(network, name, layer)
     return wanted
 

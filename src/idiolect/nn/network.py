@@ -30,7 +30,7 @@ another."""
 class Output:
     """What a forward pass returns."""
 
-    hidden: Tensor
+    hidden_states: Tensor
     """The last hidden states; zero at padding where a batch was packed. (batch, length, width)."""
     logits: Tensor | None = None
     """Scores of the first task's head, in the shape that head returns."""
@@ -38,17 +38,17 @@ class Output:
     """One vector per text, where the configuration pools. (batch, width)."""
     next_sentence: Tensor | None = None
     """BERT's second head, where it is beside a language-model head. (batch, 2)."""
-    memory: Tensor | None = None
+    encoder_hidden_states: Tensor | None = None
     """The encoder's hidden states, where a decoder read them. (batch, length, width)."""
 
 
 class Network(nn.Module, ABC):
     """A trainable network over token ids.
 
-    Subclasses set `config`, `tokens` and `heads`, and implement the abstract members.
+    Subclasses set `config`, `tokens` and `num_attention_heads`, and implement the abstract members.
 
     Attributes:
-        config: A frozen dataclass with at least `vocabulary`, `width` and `pad_id`.
+        config: A frozen dataclass with at least `vocab_size`, `hidden_size` and `pad_token_id`.
         tokens: The token embedding: one row per id.
         heads: The task heads by name; the head that scores the vocabulary is `language`.
 
@@ -81,33 +81,39 @@ class Network(nn.Module, ABC):
         """Whether two training passes over one text may differ."""
 
     @abstractmethod
-    def initialise(self, seed: int) -> None:
+    def init_weights(self, seed: int) -> None:
         """Set every weight to its first value; the same seed sets the same values."""
 
     @abstractmethod
-    def forward(self, ids: Tensor, mask: Tensor | None = None, *, heads: bool = True) -> Output:
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, *, return_logits: bool = True
+    ) -> Output:
         """Read a batch.
 
         Shape: ids and mask (batch, length).
 
         Args:
-            ids: The texts.
-            mask: 0 for padding and 1 for text, or the ascending numbers of several documents
-                packed in a row.
-            heads: Whether to compute the heads' scores.
+            input_ids: The texts.
+            attention_mask: 0 for padding and 1 for text, or the ascending numbers of several
+                documents packed in a row.
+            return_logits: Whether to compute the heads' scores.
         """
 
     @abstractmethod
     def text_states(
-        self, ids: Tensor, mask: Tensor | None = None, *, bidirectional: bool = False
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        *,
+        bidirectional: bool = False,
     ) -> Tensor:
         """Return the hidden states that represent a text; those of the encoder if there is one.
 
         Shape: ids and mask (batch, length), result (batch, length, width).
 
         Args:
-            ids: The texts.
-            mask: 0 for padding and 1 for text.
+            input_ids: The texts.
+            attention_mask: 0 for padding and 1 for text.
             bidirectional: Let the tokens of a causal network see what follows as well.
         """
 
@@ -182,12 +188,12 @@ class Network(nn.Module, ABC):
             else:
                 extended = ExtendedRows(rows, added[name], first_id=first_id)
             if name == "tokens.weight":
-                self.tokens = ExtendedEmbedding(extended, padding_idx=self.config.pad_id)
+                self.tokens = ExtendedEmbedding(extended, padding_idx=self.config.pad_token_id)
             else:
                 head, tensor = self.language_head, name.rpartition(".")[2]
                 delattr(head, tensor)
                 setattr(head, tensor, extended)
-        self.config = replace(self.config, vocabulary=len(extended))
+        self.config = replace(self.config, vocab_size=len(extended))
 
     @contextmanager
     def attach(self, modules: Mapping[str, nn.Module]) -> Iterator[None]:

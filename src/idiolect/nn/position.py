@@ -247,15 +247,19 @@ class UntiedPositions(ScoreBias):
 
     def __init__(self, config: TransformerConfig, *, two_sided: bool) -> None:
         super().__init__()
-        self.heads = config.heads
-        self.scale = (2 * config.score_width) ** -0.5
-        self.table = nn.Embedding(config.max_positions, config.width)
-        self.norm = nn.LayerNorm(config.width, eps=config.norm_epsilon)
-        self.query = Linear(config.width, config.heads * config.score_width)
-        self.key = Linear(config.width, config.heads * config.score_width)
+        self.heads = config.num_attention_heads
+        self.scale = (2 * config.attention_head_size) ** -0.5
+        self.table = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps)
+        self.query = Linear(
+            config.hidden_size, config.num_attention_heads * config.attention_head_size
+        )
+        self.key = Linear(
+            config.hidden_size, config.num_attention_heads * config.attention_head_size
+        )
         self.relative = (
             RelativeBuckets(
-                config.heads,
+                config.num_attention_heads,
                 buckets=config.relative_buckets,
                 limit=config.relative_distance,
                 two_sided=two_sided,
@@ -263,7 +267,7 @@ class UntiedPositions(ScoreBias):
             if config.relative_buckets
             else None
         )
-        self.first = nn.Parameter(torch.zeros(2, config.heads)) if two_sided else None
+        self.first = nn.Parameter(torch.zeros(2, config.num_attention_heads)) if two_sided else None
 
     def forward(self, queries: Tensor, keys: Tensor) -> Tensor:
         """Return the scores between all positions."""
@@ -285,13 +289,13 @@ def make_score_bias(config: TransformerConfig, *, two_sided: bool) -> ScoreBias 
     """Build the score bias of a configuration, if it has one."""
     if config.position == "buckets":
         return RelativeBuckets(
-            config.heads,
+            config.num_attention_heads,
             buckets=config.relative_buckets,
             limit=config.relative_distance,
             two_sided=two_sided,
         )
     if config.position == "alibi":
-        return Alibi(config.heads)
+        return Alibi(config.num_attention_heads)
     if config.position == "untied":
         return UntiedPositions(config, two_sided=two_sided)
     return None

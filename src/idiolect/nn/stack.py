@@ -24,19 +24,23 @@ class Stack(nn.Module):
         super().__init__()
         self.causal = causal
         self.offset = config.position_offset
-        self.limit = config.max_positions if config.position in ("learned", "untied") else None
+        self.limit = (
+            config.max_position_embeddings if config.position in ("learned", "untied") else None
+        )
         self.table = None
         if config.position == "learned":
-            self.table = nn.Embedding(config.max_positions + self.offset, config.width)
+            self.table = nn.Embedding(
+                config.max_position_embeddings + self.offset, config.hidden_size
+            )
         self.sinusoids = None
         if config.position == "sinusoidal":
             self.sinusoids = Sinusoids(
-                config.max_positions + self.offset,
-                config.width,
+                config.max_position_embeddings + self.offset,
+                config.hidden_size,
                 interleaved=config.sinusoid_interleaved,
             )
         self.rotary = (
-            Rotary(config.score_width, base=config.rotary_base, scaling=config.rotary_scaling)
+            Rotary(config.attention_head_size, base=config.rope_theta, scaling=config.rope_scaling)
             if config.position == "rotary"
             else None
         )
@@ -50,7 +54,7 @@ class Stack(nn.Module):
 
     @staticmethod
     def _norm(config: TransformerConfig) -> nn.Module:
-        return make_norm(config.norm, config.width, epsilon=config.norm_epsilon)
+        return make_norm(config.norm, config.hidden_size, epsilon=config.norm_eps)
 
     def check_length(self, length: int) -> None:
         """Raise `InputError` if a text has more tokens than the stack has positions."""

@@ -15,10 +15,10 @@ from idiolect.nn.cache import Cache
 from idiolect.nn.packing import Packing, positions_and_documents
 from idiolect.nn.stack import Stack
 
-__all__ = ["read"]
+__all__ = ["run_stack"]
 
 
-def read(
+def run_stack(
     stack: Stack,
     x: Tensor,
     mask: Tensor | None,

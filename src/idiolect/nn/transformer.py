@@ -15,7 +15,7 @@ from idiolect.nn.config import TransformerConfig
 from idiolect.nn.heads import Pooler, make_head
 from idiolect.nn.network import Network, NetworkKind, Output
 from idiolect.nn.stack import Stack
-from idiolect.nn.stack_forward import read
+from idiolect.nn.stack_forward import run_stack
 
 __all__ = ["Transformer"]
 
@@ -33,15 +33,25 @@ class Transformer(Network):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.config = config
-        self.tokens = nn.Embedding(config.vocabulary, config.width, padding_idx=config.pad_id)
-        self.types = nn.Embedding(config.token_types, config.width) if config.token_types else None
-        self.languages = nn.Embedding(config.languages, config.width) if config.languages else None
-        both = config.encoder_layers > 0 and config.decoder_layers > 0
+        self.tokens = nn.Embedding(
+            config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id
+        )
+        self.types = (
+            nn.Embedding(config.type_vocab_size, config.hidden_size)
+            if config.type_vocab_size
+            else None
+        )
+        self.languages = (
+            nn.Embedding(config.num_languages, config.hidden_size) if config.num_languages else None
+        )
+        both = config.num_encoder_layers > 0 and config.num_decoder_layers > 0
         self.encoder = self.decoder = None
-        if config.encoder_layers:
-            self.encoder = Stack(config, layers=config.encoder_layers, causal=False, cross=False)
-        if config.decoder_layers:
-            self.decoder = Stack(config, layers=config.decoder_layers, causal=True, cross=both)
+        if config.num_encoder_layers:
+            self.encoder = Stack(
+                config, layers=config.num_encoder_layers, causal=False, cross=False
+            )
+        if config.num_decoder_layers:
+            self.decoder = Stack(config, layers=config.num_decoder_layers, causal=True, cross=both)
         self.pooler = None if config.pool == "none" else Pooler(config)
         self.heads = nn.ModuleDict({task: make_head(task, config) for task in config.tasks})
 
@@ -67,17 +77,17 @@ class Transformer(Network):
     def has_dropout(self) -> bool:
         """Whether any dropout rate is above zero."""
         config = self.config
-        return bool(config.dropout or config.attention_dropout or config.inner_dropout)
+        return bool(config.dropout or config.attention_dropout or config.activation_dropout)
 
     @torch.no_grad()
-    def initialise(self, seed: int) -> None:
+    def init_weights(self, seed: int) -> None:
         """Initialise all weights, reproducibly for a seed.
 
         Matrices are normal with standard deviation 0.02. The last matrix of each residual branch
         has 0.02 / √(2·layers), so that the sum over the branches does not grow with their number
         (Radford et al. 2019). Norm weights are one, biases zero.
         """
-        layers = self.config.encoder_layers + self.config.decoder_layers
+        layers = self.config.num_encoder_layers + self.config.num_decoder_layers
         with torch.random.fork_rng([]):
             torch.manual_seed(seed)
             for name, parameter in self.named_parameters():
@@ -88,20 +98,20 @@ class Transformer(Network):
                     ends = name.endswith((".output.weight", ".down.weight")) and ".layers." in name
                     parameter.normal_(std=0.02 / (2 * layers) ** 0.5 if ends else 0.02)
             rows = self.tokens.weight
-            if self.config.pad_id is not None and isinstance(rows, Tensor):
-                rows[self.config.pad_id].zero_()
+            if self.config.pad_token_id is not None and isinstance(rows, Tensor):
+                rows[self.config.pad_token_id].zero_()
 
     def forward(
         self,
-        ids: Tensor,
-        mask: Tensor | None = None,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
         *,
-        types: Tensor | None = None,
-        languages: Tensor | None = None,
-        target_ids: Tensor | None = None,
-        target_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        language_ids: Tensor | None = None,
+        decoder_input_ids: Tensor | None = None,
+        decoder_attention_mask: Tensor | None = None,
         cache: Cache | None = None,
-        heads: bool = True,
+        return_logits: bool = True,
         bidirectional: bool = False,
     ) -> Output:
         """Run a batch through the network and its task heads.
@@ -112,23 +122,23 @@ class Transformer(Network):
         (`transformers` counts from the row's first column in BERT, XLM, GPT-2 and BART.)
 
         Args:
-            ids: The texts; with an encoder and a decoder, the encoder's input.
-            mask: 0 for padding and 1 for text, or ascending document numbers of several documents
-                packed in a row, which then do not attend to one another. With a cache it also
-                covers the cached tokens. By default there is no padding.
-            types: Segment of each token (BERT).
-            languages: Language of each token (XLM).
-            target_ids: The decoder's input; by default `ids`, shifted right by one.
-            target_mask: The mask of `target_ids`.
-            cache: Keys and values of earlier tokens; `ids` then holds the new tokens only.
-            heads: Whether to compute the scores of the task heads.
+            input_ids: The texts; with an encoder and a decoder, the encoder's input.
+            attention_mask: 0 for padding and 1 for text, or ascending document numbers of several
+                documents packed in a row, which then do not attend to one another. With a cache it
+                also covers the cached tokens. By default there is no padding.
+            token_type_ids: Segment of each token (BERT).
+            language_ids: Language of each token (XLM).
+            decoder_input_ids: The decoder's input; by default `input_ids`, shifted right by one.
+            decoder_attention_mask: The mask of `decoder_input_ids`.
+            cache: Keys and values of earlier tokens; `input_ids` then holds the new tokens only.
+            return_logits: Whether to compute the scores of the task heads.
             bidirectional: Let the tokens of a decoder attend to later ones as well (LLM2Vec). An
                 encoder always does.
         """
         if self.encoder is None or self.decoder is None:
             stack = self.encoder or self.decoder
             assert stack is not None
-            if target_ids is not None:
+            if decoder_input_ids is not None:
                 raise InputError(
                     "target_ids need an encoder-decoder network", hint="omit target_ids"
                 )
@@ -138,156 +148,214 @@ class Transformer(Network):
                     "bidirectional attention needs the whole text", hint="omit the cache"
                 )
             hidden = self._run_stack(
-                stack, ids, mask, causal=causal, types=types, languages=languages, cache=cache
+                stack,
+                input_ids,
+                attention_mask,
+                causal=causal,
+                token_type_ids=token_type_ids,
+                language_ids=language_ids,
+                cache=cache,
             )
-            return self._finish(hidden, ids, mask, None, heads=heads)
+            return self._finish(
+                hidden, input_ids, attention_mask, None, return_logits=return_logits
+            )
         if bidirectional:
             raise InputError(
                 "the decoder of an encoder-decoder network is causal", hint="omit bidirectional"
             )
         memory = None if cache is None else cache.memory
         if memory is None:
-            memory = self._run_stack(self.encoder, ids, mask, types=types, languages=languages)
+            memory = self._run_stack(
+                self.encoder,
+                input_ids,
+                attention_mask,
+                token_type_ids=token_type_ids,
+                language_ids=language_ids,
+            )
             if cache is not None:
                 cache.memory = memory
         # A shifted text is pooled at the positions of its own tokens, as in BART and T5.
-        pool_ids, pool_mask = (ids, mask) if target_ids is None else (target_ids, target_mask)
-        if target_ids is None:
-            target_ids, target_mask = self._shift_right(ids, mask), mask
-        hidden = self._run_stack(
-            self.decoder, target_ids, target_mask, cache=cache, memory=memory, memory_mask=mask
+        pool_ids, pool_mask = (
+            (input_ids, attention_mask)
+            if decoder_input_ids is None
+            else (decoder_input_ids, decoder_attention_mask)
         )
-        return self._finish(hidden, pool_ids, pool_mask, memory, heads=heads)
+        if decoder_input_ids is None:
+            decoder_input_ids, decoder_attention_mask = (
+                self._shift_right(input_ids, attention_mask),
+                attention_mask,
+            )
+        hidden = self._run_stack(
+            self.decoder,
+            decoder_input_ids,
+            decoder_attention_mask,
+            cache=cache,
+            memory=memory,
+            memory_mask=attention_mask,
+        )
+        return self._finish(hidden, pool_ids, pool_mask, memory, return_logits=return_logits)
 
     def text_states(
-        self, ids: Tensor, mask: Tensor | None = None, *, bidirectional: bool = False
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        *,
+        bidirectional: bool = False,
     ) -> Tensor:
         """Return the hidden states that represent a text; those of the encoder if there is one.
 
         Shape: ids and mask (batch, length), result (batch, length, width).
 
         Args:
-            ids: The texts.
-            mask: 0 for padding and 1 for text.
+            input_ids: The texts.
+            attention_mask: 0 for padding and 1 for text.
             bidirectional: Let the tokens of a causal network see what follows as well.
         """
         if self.encoder is not None:
-            return self.encode(ids, mask)
-        output: Output = self(ids, mask, heads=False, bidirectional=bidirectional)
-        return output.hidden
+            return self.encode(input_ids, attention_mask)
+        output: Output = self(
+            input_ids, attention_mask, return_logits=False, bidirectional=bidirectional
+        )
+        return output.hidden_states
 
     def encode(
         self,
-        ids: Tensor,
-        mask: Tensor | None = None,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
         *,
-        types: Tensor | None = None,
-        languages: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        language_ids: Tensor | None = None,
     ) -> Tensor:
         """Return the hidden states of the encoder alone. Shape: (batch, length, width)."""
         if self.encoder is None:
             raise InputError("this network has no encoder", hint="call it instead")
-        return self._run_stack(self.encoder, ids, mask, types=types, languages=languages)
+        return self._run_stack(
+            self.encoder,
+            input_ids,
+            attention_mask,
+            token_type_ids=token_type_ids,
+            language_ids=language_ids,
+        )
 
-    def decode(self, decoder: Stack, ids: Tensor, mask: Tensor | None, *, memory: Tensor) -> Tensor:
+    def decode(
+        self, decoder: Stack, input_ids: Tensor, attention_mask: Tensor | None, *, memory: Tensor
+    ) -> Tensor:
         """Return the hidden states of a decoder with this network's embeddings and a memory.
 
         Shape: ids (batch, length), memory (batch, any, width), result (batch, length, width).
         """
-        return self._run_stack(decoder, ids, mask, memory=memory)
+        return self._run_stack(decoder, input_ids, attention_mask, memory=memory)
 
-    def start_ids(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
+    def start_ids(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Return the first ids of the decoder's input. Shape: (batch, 1)."""
-        if self.config.start_id is not None:
-            return ids.new_full((len(ids), 1), self.config.start_id)
-        return self._last_ids(ids, mask)
+        if self.config.decoder_start_token_id is not None:
+            return input_ids.new_full((len(input_ids), 1), self.config.decoder_start_token_id)
+        return self._last_ids(input_ids, attention_mask)
 
-    def _shift_right(self, ids: Tensor, mask: Tensor | None) -> Tensor:
+    def _shift_right(self, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
         last = self.config.shift_last
-        first = self._last_ids(ids, mask) if last else self.start_ids(ids, mask)
-        return torch.cat([first, ids[:, :-1]], dim=1)
+        first = (
+            self._last_ids(input_ids, attention_mask)
+            if last
+            else self.start_ids(input_ids, attention_mask)
+        )
+        return torch.cat([first, input_ids[:, :-1]], dim=1)
 
     @staticmethod
-    def _last_ids(ids: Tensor, mask: Tensor | None) -> Tensor:
-        if mask is None:
-            return ids[:, -1:]
-        position = torch.arange(ids.shape[1], device=ids.device)
-        return ids.gather(1, (position * (mask > 0)).argmax(-1, keepdim=True))
+    def _last_ids(input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
+        if attention_mask is None:
+            return input_ids[:, -1:]
+        position = torch.arange(input_ids.shape[1], device=input_ids.device)
+        return input_ids.gather(1, (position * (attention_mask > 0)).argmax(-1, keepdim=True))
 
-    def _embed(self, ids: Tensor, types: Tensor | None, languages: Tensor | None) -> Tensor:
-        x: Tensor = self.tokens(ids)
+    def _embed(
+        self, input_ids: Tensor, token_type_ids: Tensor | None, language_ids: Tensor | None
+    ) -> Tensor:
+        x: Tensor = self.tokens(input_ids)
         if self.config.embedding_scale != 1.0:
             x = x * self.config.embedding_scale
         for name, table, indices in (
-            ("type", self.types, types),
-            ("language", self.languages, languages),
+            ("type", self.types, token_type_ids),
+            ("language", self.languages, language_ids),
         ):
             if indices is not None:
                 if table is None:
                     raise InputError(f"this network has no {name} embedding")
-                if indices.shape != ids.shape:
-                    raise InputError(f"{name}s {tuple(indices.shape)} for ids {tuple(ids.shape)}")
+                if indices.shape != input_ids.shape:
+                    raise InputError(
+                        f"{name}s {tuple(indices.shape)} for ids {tuple(input_ids.shape)}"
+                    )
                 _check_range(name, indices, table.num_embeddings)
                 x = x + table(indices)
-        if self.types is not None and types is None:
+        if self.types is not None and token_type_ids is None:
             x = x + self.types.weight[0]
         return x
 
     def _run_stack(
         self,
         stack: Stack,
-        ids: Tensor,
-        mask: Tensor | None,
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
         *,
         causal: bool | None = None,
-        types: Tensor | None = None,
-        languages: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        language_ids: Tensor | None = None,
         cache: Cache | None = None,
         memory: Tensor | None = None,
         memory_mask: Tensor | None = None,
     ) -> Tensor:
-        self._check(ids, mask, cache.length if cache is not None else 0)
-        x = self._embed(ids, types, languages)
+        self._check(input_ids, attention_mask, cache.length if cache is not None else 0)
+        x = self._embed(input_ids, token_type_ids, language_ids)
         causal = stack.causal if causal is None else causal
-        return read(
-            stack, x, mask, causal=causal, cache=cache, memory=memory, memory_mask=memory_mask
+        return run_stack(
+            stack,
+            x,
+            attention_mask,
+            causal=causal,
+            cache=cache,
+            memory=memory,
+            memory_mask=memory_mask,
         )
 
-    def _check(self, ids: Tensor, mask: Tensor | None, past: int) -> None:
-        if ids.dim() != 2 or ids.is_floating_point():
+    def _check(self, input_ids: Tensor, attention_mask: Tensor | None, past: int) -> None:
+        if input_ids.dim() != 2 or input_ids.is_floating_point():
             raise InputError(
-                f"ids have the shape {tuple(ids.shape)} and the dtype {ids.dtype}",
+                f"ids have the shape {tuple(input_ids.shape)} and the dtype {input_ids.dtype}",
                 hint="pass integers of the shape (batch, length)",
             )
-        if mask is not None and mask.shape != (len(ids), past + ids.shape[1]):
+        if attention_mask is not None and attention_mask.shape != (
+            len(input_ids),
+            past + input_ids.shape[1],
+        ):
             raise InputError(
-                f"the mask has the shape {tuple(mask.shape)}",
-                hint=f"it must be {(len(ids), past + ids.shape[1])}: cached and new tokens",
+                f"the mask has the shape {tuple(attention_mask.shape)}",
+                hint=f"it must be {(len(input_ids), past + input_ids.shape[1])}: cached and new "
+                "tokens",
             )
-        _check_range("id", ids, self.config.vocabulary)
+        _check_range("id", input_ids, self.config.vocab_size)
 
     def _finish(
         self,
         hidden: Tensor,
-        ids: Tensor,
-        mask: Tensor | None,
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
         memory: Tensor | None,
         *,
-        heads: bool,
+        return_logits: bool,
     ) -> Output:
-        if not heads:
-            return Output(hidden=hidden, memory=memory)
-        if mask is not None:
-            mask = mask[:, -hidden.shape[1] :]
-        pooled = None if self.pooler is None else self.pooler(hidden, ids, mask)
+        if not return_logits:
+            return Output(hidden_states=hidden, encoder_hidden_states=memory)
+        if attention_mask is not None:
+            attention_mask = attention_mask[:, -hidden.shape[1] :]
+        pooled = None if self.pooler is None else self.pooler(hidden, input_ids, attention_mask)
         scores = [self._score(task, hidden, pooled) for task in self.config.tasks]
         extra = dict(zip(self.config.tasks[1:], scores[1:], strict=True))
         return Output(
-            hidden=hidden,
+            hidden_states=hidden,
             logits=scores[0] if scores else None,
             pooled=pooled,
             next_sentence=extra.get("next_sentence"),
-            memory=memory,
+            encoder_hidden_states=memory,
         )
 
     def _score(self, task: str, hidden: Tensor, pooled: Tensor | None) -> Tensor:

@@ -15,7 +15,7 @@ from pathlib import Path
 from idiolect.encoding.pairs import Pair, PairFile
 from idiolect.errors import InputError
 from idiolect.pipeline.settings import DataSettings
-from idiolect.ranking.evaluation.judged_collection import read_judgements, read_queries
+from idiolect.ranking.evaluation.judged_collection import read_qrels, read_queries
 from idiolect.search.item_files import read_items
 from idiolect.search.items import Item
 from idiolect.text.corpus import Corpus, source_files
@@ -183,12 +183,12 @@ class Data:
     @property
     def qrels(self) -> dict[str, dict[str, float]]:
         """The grades of the search test: items by query."""
-        return {q: g for path in self._files("qrels") for q, g in read_judgements(path).items()}
+        return {q: g for path in self._files("qrels") for q, g in read_qrels(path).items()}
 
     @property
     def similar(self) -> dict[str, dict[str, float]]:
         """The grades of the test of similar items: items by item."""
-        return {q: g for path in self._files("similar") for q, g in read_judgements(path).items()}
+        return {q: g for path in self._files("similar") for q, g in read_qrels(path).items()}
 
     def _files(self, name: str) -> list[Path]:
         given = getattr(self.settings, name) or ()

@@ -38,8 +38,8 @@ def load_encoder(work: Work[Any], path: str) -> Encoder:
     layout = replace(
         base,
         pooling=settings.pooling or base.pooling,
-        normalise=True,  # all comparisons here are by angle
-        length=settings.max_length or base.length,
+        normalize=True,  # all comparisons here are by angle
+        max_length=settings.max_length or base.max_length,
     )
     return Encoder(load_model(path), **vars(layout))
 

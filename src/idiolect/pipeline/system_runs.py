@@ -222,7 +222,7 @@ class SystemRuns:
             for test, collection in self.tests.items():
                 if collection is not None:
                     run = _cut(self._tuned, collection, test, size)
-                    point[test] = measure(collection.judgements, run, metrics=["ndcg@10"]).means[
+                    point[test] = measure(collection.qrels, run, metrics=["ndcg@10"]).means[
                         "ndcg@10"
                     ]
             curve.append(point)
@@ -274,7 +274,7 @@ class SystemRuns:
             run = rank(collection.queries)
             if test == "similar":
                 run = _without_queries(run)
-            self.values[test][system.name] = measure(collection.judgements, run, metrics=_MEASURES)
+            self.values[test][system.name] = measure(collection.qrels, run, metrics=_MEASURES)
 
     def _show(self, name: str, dense: Dense) -> None:
         """Store a system's first results for a few queries."""
@@ -303,7 +303,7 @@ class SystemRuns:
         _write_json(self.work, "searches.json", searches)
 
     def _hits(self, collection: JudgedCollection, query: str, system: str) -> list[FoundItem]:
-        grades, items = collection.judgements[query], self.work.data.items
+        grades, items = collection.qrels[query], self.work.data.items
         return [
             {
                 "id": name,
@@ -328,7 +328,7 @@ def describe(collection: JudgedCollection | None) -> Ranking | None:
     """Return the size of a test."""
     if collection is None:
         return None
-    answerable = [q for q, grades in collection.judgements.items() if max(grades.values()) > 0]
+    answerable = [q for q, grades in collection.qrels.items() if max(grades.values()) > 0]
     return {
         "queries": len(answerable),
         "items": len(collection.documents),
@@ -384,7 +384,7 @@ def _new_terms(tuned: Encoder, text: str) -> list[str]:
     if record is None:
         return []
     names = {token.id: token.text.strip() for token in record.added}
-    ids = tokenizer.encode(text, special_tokens=False)
+    ids = tokenizer.encode(text, add_special_tokens=False)
     return list(dict.fromkeys(names[id_] for id_ in ids if id_ in names))
 
 

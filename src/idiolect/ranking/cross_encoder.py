@@ -43,49 +43,51 @@ class CrossEncoder:
     """A model with a classification head for one score or two classes.
 
     >>> model = CrossEncoder.of(LanguageModel.load("path/to/bert"))     # doctest: +SKIP
-    >>> model.train(groups, out="runs/ranker", epochs=2)                # doctest: +SKIP
+    >>> model.train(groups, output_dir="runs/ranker", epochs=2)                # doctest: +SKIP
     >>> model.score([("a query", "a document")])                        # doctest: +SKIP
     array([1.73], dtype=float32)
 
     Args:
         model: The model.
-        length: Tokens read of a pair, including special tokens. Default: the positions of the
+        max_length: Tokens read of a pair, including special tokens. Default: the positions of the
             model, at most 512.
 
     Raises:
         ConfigError: The model has no such head, or too few positions for the length.
     """
 
-    def __init__(self, model: LanguageModel, *, length: int | None = None) -> None:
+    def __init__(self, model: LanguageModel, *, max_length: int | None = None) -> None:
         config = model.network.config
-        if "sequence" not in config.tasks or config.labels > 2:
+        if "sequence" not in config.tasks or config.num_labels > 2:
             raise ConfigError(
                 "the model has no classification head for one score or two classes",
                 hint="make one with CrossEncoder.of(model), and train it",
             )
-        positions = config.max_positions or 512
-        if length is not None and not 8 <= length <= positions:
-            raise ConfigError(f"a length of {length} tokens", hint=f"from 8 to {positions}")
+        positions = config.max_position_embeddings or 512
+        if max_length is not None and not 8 <= max_length <= positions:
+            raise ConfigError(f"a length of {max_length} tokens", hint=f"from 8 to {positions}")
         self.model = model
-        self.length = length or min(positions, 512)
+        self.max_length = max_length or min(positions, 512)
         self.frame = PairTemplate.of(model.tokenizer)
 
     @classmethod
-    def of(cls, model: LanguageModel, *, length: int | None = None, seed: int = 0) -> Self:
+    def of(cls, model: LanguageModel, *, max_length: int | None = None, seed: int = 0) -> Self:
         """Copy a model and add an untrained head for one score.
 
         Args:
             model: Any model whose family has a class with a classification head.
-            length: As for the class.
+            max_length: As for the class.
             seed: Random seed of the head.
 
         Raises:
             ConfigError: The family has no such class.
         """
-        return cls(_with_head(model, seed), length=length)
+        return cls(_with_head(model, seed), max_length=max_length)
 
     @classmethod
-    def load(cls, source: str | Path, *, length: int | None = None, device: str = "cpu") -> Self:
+    def load(
+        cls, source: str | Path, *, max_length: int | None = None, device: str = "cpu"
+    ) -> Self:
         """Load a published or saved cross-encoder.
 
         Raises:
@@ -93,7 +95,7 @@ class CrossEncoder:
             CheckpointError: Files are missing, damaged or inconsistent.
             ConfigError: It has no classification head for one score or two classes.
         """
-        return cls(LanguageModel.load(source, device=device), length=length)
+        return cls(LanguageModel.load(source, device=device), max_length=max_length)
 
     def save(self, directory: str | Path) -> None:
         """Write a directory that `load` and transformers can read. The write is atomic.
@@ -107,7 +109,7 @@ class CrossEncoder:
     def fingerprint(self) -> str:
         """A hash of everything that determines scores."""
         weights = fingerprint(self.model.network.state_dict())
-        return f"{weights}-{self.model.tokenizer.fingerprint}-{self.length}"
+        return f"{weights}-{self.model.tokenizer.fingerprint}-{self.max_length}"
 
     def score(
         self, pairs: Sequence[tuple[str, str]], *, counts: EncodingCounts | None = None
@@ -127,7 +129,9 @@ class CrossEncoder:
         scores = np.zeros(len(rows), np.float32)
         with torch.inference_mode():
             for batch in by_length([ids for ids, _ in rows], _TOKENS_PER_BATCH):
-                grid = TextPairBatch.of([rows[i] for i in batch], self.model.tokenizer.pad_id or 0)
+                grid = TextPairBatch.of(
+                    [rows[i] for i in batch], self.model.tokenizer.pad_token_id or 0
+                )
                 scores[batch] = self._logits(network, grid.to(network.device)).float().cpu().numpy()
         return scores
 
@@ -135,23 +139,24 @@ class CrossEncoder:
         self,
         groups: Iterable[QueryGroup],
         *,
-        out: str | Path,
+        output_dir: str | Path,
         loss: RankingLoss = "listwise",
         epochs: int = 1,
-        plan: TrainingConfig | None = None,
+        config: TrainingConfig | None = None,
     ) -> Self:
         """Train it; a run that was ended is gone on with. The original embedding rows do not move.
 
         Args:
             groups: Queries with documents and labels.
-            out: The run's folder; see `RunFolder`. The finished model is in `out/model`.
+            output_dir: The run's folder; see `RunFolder`. The finished model is in
+                `output_dir/model`.
             loss: What is minimised; `pointwise` where a group has one document only.
             epochs: Passes over the groups.
-            plan: Sizes and rates, by default those of `ranking_plan`; a row is a group.
+            config: Sizes and rates, by default those of `ranking_config`; a row is a group.
 
         Raises:
             InputError: There are no groups, or their labels are none.
-            CheckpointError: `out` holds another run, or its checkpoint is damaged.
+            CheckpointError: `output_dir` holds another run, or its checkpoint is damaged.
             TrainingError: The loss is not finite or explodes.
         """
         check_loss(loss)
@@ -161,15 +166,15 @@ class CrossEncoder:
             groups,
             record={"cross_encoder": self.fingerprint, "loss": loss},
             save=self.save,
-            out=out,
+            output_dir=output_dir,
             epochs=epochs,
-            plan=plan,
+            config=config,
         )
         return self
 
     def _logits(self, network: Network, batch: TextPairBatch) -> Tensor:
-        types = batch.types if network.config.token_types > 1 else None
-        logits: Tensor = network(batch.ids, batch.mask, types=types).logits
+        types = batch.types if network.config.type_vocab_size > 1 else None
+        logits: Tensor = network(batch.ids, batch.mask, token_type_ids=types).logits
         # The second of two classes is "relevant"; the difference is the log-odds.
         return logits[:, -1] - logits[:, 0] if logits.shape[1] == 2 else logits[:, 0]
 
@@ -179,8 +184,10 @@ class CrossEncoder:
         """Return ids and segment types of each pair. The document is truncated first."""
         tokenizer = self.model.tokenizer
         texts = list(dict.fromkeys(text for pair in pairs for text in pair))
-        known = dict(zip(texts, tokenizer.encode_batch(texts, special_tokens=False), strict=True))
-        room = self.length - self.frame.size
+        known = dict(
+            zip(texts, tokenizer.encode_batch(texts, add_special_tokens=False), strict=True)
+        )
+        room = self.max_length - self.frame.size
         rows = []
         for query, document in pairs:
             first, second = known[query], known[document]
@@ -210,7 +217,7 @@ class _Ranking(RowwiseObjective):
         pairs = [(group.query, text) for group in chosen for text in group.documents]
         return TextPairBatch.of(
             self.ranker._read(pairs),
-            self.ranker.model.tokenizer.pad_id or 0,
+            self.ranker.model.tokenizer.pad_token_id or 0,
             [label for group in chosen for label in group.labels],
             [len(group.documents) for group in chosen],
         )
@@ -234,19 +241,21 @@ def _with_head(model: LanguageModel, seed: int) -> LanguageModel:
         "architectures": found[:1],
         "id2label": {"0": "LABEL_0"},
         "label2id": {"LABEL_0": 0},
-        "vocab_size": model.network.config.vocabulary,
+        "vocab_size": model.network.config.vocab_size,
     }
     if settings.get("pad_token_id") is None:
         # transformers needs it to find the last token of a padded text.
         tokenizer = model.tokenizer
-        spare = tokenizer.pad_id if tokenizer.pad_id is not None else tokenizer.eos_id
+        spare = (
+            tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+        )
         settings["pad_token_id"] = spare
     source = model.network
     network = family.network(family.config(settings))
-    network.initialise(seed)
+    network.init_weights(seed)
     if isinstance(source.tokens, ExtendedEmbedding):
         network.tokens = deepcopy(source.tokens)
-        network.config = replace(network.config, vocabulary=source.config.vocabulary)
+        network.config = replace(network.config, vocab_size=source.config.vocab_size)
     own, theirs = network.state_dict(), source.state_dict()
     kept = {n: t for n, t in theirs.items() if n in own and not n.startswith("heads.")}
     network.load_state_dict(kept, strict=False)

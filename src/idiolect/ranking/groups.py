@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from idiolect.errors import ConfigError, InputError
-from idiolect.ranking.evaluation.metrics import Judgements, Run
+from idiolect.ranking.evaluation.metrics import Qrels, Run
 
 __all__ = [
     "QueryGroup",
@@ -53,7 +53,7 @@ class QueryGroup:
 def make_groups(
     queries: Mapping[str, str],
     documents: Mapping[str, str],
-    judgements: Judgements,
+    qrels: Qrels,
     run: Run,
     *,
     negatives: int = 7,
@@ -64,14 +64,14 @@ def make_groups(
     Args:
         queries: The text of each query.
         documents: The text of each document.
-        judgements: Grades. A label is a grade divided by the highest grade of its query.
+        qrels: Grades. A label is a grade divided by the highest grade of its query.
         run: Candidates, such as those of BM25.
         negatives: Negatives in each group, drawn again for each relevant document.
         seed: Random seed.
     """
     rng = np.random.default_rng(seed)
     groups = []
-    for query, grades in judgements.items():
+    for query, grades in qrels.items():
         best = max(grades.values())
         irrelevant = [doc for doc in run.get(query, ()) if grades.get(doc, 0) <= 0]
         for relevant in (doc for doc, grade in grades.items() if grade > 0):
@@ -97,7 +97,7 @@ def candidate_groups(
 ) -> list[QueryGroup]:
     """Group the best candidate of each query with random other candidates, without judgements.
 
-    All labels are 0: a teacher replaces them, see `TwoTower.distil`.
+    All labels are 0: a teacher replaces them, see `TwoTower.distill`.
 
     Args:
         queries: The text of each query.

@@ -16,7 +16,7 @@ from typing import Any, Self
 import numpy as np
 
 from idiolect.errors import CheckpointError, InputError, MissingDependencyError
-from idiolect.ranking.evaluation.metrics import Judgements, Run
+from idiolect.ranking.evaluation.metrics import Qrels, Run
 from idiolect.ranking.features import Features
 from idiolect.text.files import read_json, write_atomic
 
@@ -59,13 +59,13 @@ class LambdaMART:
 
     @classmethod
     def fit(
-        cls, features: Features, judgements: Judgements, *, trees: int | None = None, seed: int = 0
+        cls, features: Features, qrels: Qrels, *, trees: int | None = None, seed: int = 0
     ) -> Self:
         """Train on judged documents. Training is deterministic.
 
         Args:
             features: The features of a query's documents.
-            judgements: Grades. The nDCG gain of a grade is 2^g - 1.
+            qrels: Grades. The nDCG gain of a grade is 2^g - 1.
             trees: Number of trees. Default: the best number, up to 300, for a fifth of the queries
                 after training on the others.
             seed: Random seed.
@@ -74,7 +74,7 @@ class LambdaMART:
             InputError: No query has documents of two grades, or one has too many documents.
             MissingDependencyError: LightGBM is not installed.
         """
-        known = {q: g for q, g in judgements.items() if len(set(g.values())) > 1}
+        known = {q: g for q, g in qrels.items() if len(set(g.values())) > 1}
         if not known:
             raise InputError(
                 "no query has documents of different grades", hint="training needs such queries"
@@ -108,14 +108,14 @@ class LambdaMART:
         return cls(grown, features.names)
 
     def rerank(
-        self, features: Features, run: Run, *, depth: int = 100
+        self, features: Features, run: Run, *, top_k: int = 100
     ) -> dict[str, dict[str, float]]:
         """Rerank the best documents of each query and drop the others.
 
         Args:
             features: The same features as in training.
             run: The candidates.
-            depth: How many documents of each query to rerank.
+            top_k: How many documents of each query to rerank.
 
         Raises:
             InputError: The features differ from those in training.
@@ -127,7 +127,7 @@ class LambdaMART:
             )
         result = {}
         for query, found in run.items():
-            names = sorted(found, key=lambda doc: (found[doc], doc), reverse=True)[:depth]
+            names = sorted(found, key=lambda doc: (found[doc], doc), reverse=True)[:top_k]
             if names:
                 scores = np.asarray(self._trees.predict(features.table(query, names)))
                 result[query] = dict(zip(names, scores.tolist(), strict=True))
@@ -169,7 +169,7 @@ class LambdaMART:
 
 def cross_validate(
     features: Features,
-    judgements: Judgements,
+    qrels: Qrels,
     run: Run,
     *,
     folds: int = _FOLDS,
@@ -180,7 +180,7 @@ def cross_validate(
 
     Args:
         features: The features.
-        judgements: Grades of at least as many queries as folds.
+        qrels: Grades of at least as many queries as folds.
         run: The candidates.
         folds: Number of folds.
         trees: As in `LambdaMART.fit`.
@@ -189,16 +189,14 @@ def cross_validate(
     Raises:
         InputError: Fewer than two folds, fewer queries than folds, or as in `LambdaMART.fit`.
     """
-    if not 2 <= folds <= len(judgements):
-        raise InputError(
-            f"{folds} folds of {len(judgements)} queries", hint="2 to as many as queries"
-        )
-    names = np.random.default_rng(seed).permutation(sorted(judgements)).tolist()
+    if not 2 <= folds <= len(qrels):
+        raise InputError(f"{folds} folds of {len(qrels)} queries", hint="2 to as many as queries")
+    names = np.random.default_rng(seed).permutation(sorted(qrels)).tolist()
     result: dict[str, dict[str, float]] = {}
     for fold in range(folds):
         test = set(names[fold::folds])
         train: Mapping[str, Mapping[str, float]] = {
-            query: grades for query, grades in judgements.items() if query not in test
+            query: grades for query, grades in qrels.items() if query not in test
         }
         model = LambdaMART.fit(features, train, trees=trees, seed=seed)
         result |= model.rerank(features, {q: run[q] for q in names[fold::folds] if q in run})

@@ -24,7 +24,7 @@ def rerank(
     documents: Mapping[str, str],
     score: Scorer,
     *,
-    depth: int = 100,
+    top_k: int = 100,
     progress: bool = False,
 ) -> dict[str, dict[str, float]]:
     """Rerank the best documents of each query by a model's scores and drop the others.
@@ -34,7 +34,7 @@ def rerank(
         queries: The text of each query.
         documents: The text of each document.
         score: The model's scoring function, such as `CrossEncoder.score`.
-        depth: How many documents of each query to rerank.
+        top_k: How many documents of each query to rerank.
         progress: Show a progress bar.
 
     Raises:
@@ -46,7 +46,7 @@ def rerank(
     shown = track(run, "reranking", console=Console(stderr=True), disable=not progress)
     for query in shown:
         found = run[query]
-        names = sorted(found, key=lambda doc: (found[doc], doc), reverse=True)[:depth]
+        names = sorted(found, key=lambda doc: (found[doc], doc), reverse=True)[:top_k]
         if not names or not queries[query].strip():
             continue
         scores = score([(queries[query], documents[name]) for name in names])

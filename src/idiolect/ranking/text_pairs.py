@@ -31,7 +31,7 @@ class PairTemplate:
     @classmethod
     def of(cls, tokenizer: Tokenizer) -> PairTemplate:
         """Take the tokenizer's pair template. Without a separator, a line break is used."""
-        a, b = (tokenizer.encode(text, special_tokens=False) for text in ("a", "b"))
+        a, b = (tokenizer.encode(text, add_special_tokens=False) for text in ("a", "b"))
         pair = tokenizer.engine.encode("a", "b")
         first = _find(pair.ids, a, 0)
         second = _find(pair.ids, b, first + len(a))
@@ -41,7 +41,7 @@ class PairTemplate:
         if between:
             middle = types[first + len(a)]
         else:
-            between, middle = tokenizer.encode("\n", special_tokens=False), types[first]
+            between, middle = tokenizer.encode("\n", add_special_tokens=False), types[first]
         return cls(
             tuple(pair.ids[:first]),
             tuple(between),

@@ -16,17 +16,17 @@ from idiolect.training.objectives.objective import Objective
 from idiolect.training.session import TrainingSession
 from idiolect.training.training_config import TrainingConfig
 
-__all__ = ["ranking_plan", "train_ranker"]
+__all__ = ["ranking_config", "train_ranker"]
 
 
-def ranking_plan(**values: Any) -> TrainingConfig:
+def ranking_config(**values: Any) -> TrainingConfig:
     """Return the default settings of a ranking model: 16 groups per step, a rate from 2e-5 to zero.
 
     Args:
         values: Fields of `TrainingConfig` that differ.
     """
-    usual = {"batch": 16, "learning_rate": 2e-5, "last_rate": 0.0, "weight_decay": 0.01}
-    return TrainingConfig.of(usual | values)
+    usual = {"batch_size": 16, "learning_rate": 2e-5, "min_lr_ratio": 0.0, "weight_decay": 0.01}
+    return TrainingConfig.from_dict(usual | values)
 
 
 def train_ranker(
@@ -36,9 +36,9 @@ def train_ranker(
     *,
     record: Mapping[str, Any],
     save: Callable[[Path], None],
-    out: str | Path,
+    output_dir: str | Path,
     epochs: int,
-    plan: TrainingConfig | None,
+    config: TrainingConfig | None,
     modules: Mapping[str, nn.Module] | None = None,
     heads: bool = True,
     tensorboard: bool = False,
@@ -51,28 +51,28 @@ def train_ranker(
         groups: Queries with documents and labels; a row of a batch is a group.
         record: What determines the result besides groups, steps and settings.
         save: Writes the finished model into a directory.
-        out: The run's folder; see `RunFolder`.
+        output_dir: The run's folder; see `RunFolder`.
         epochs: Epochs over the groups.
-        plan: Sizes and rates, by default `ranking_plan()`.
+        config: Sizes and rates, by default `ranking_config()`.
         modules: Modules trained together with the network.
         heads: Whether the network's task heads train.
-        tensorboard: Write TensorBoard events to `out/events`.
+        tensorboard: Write TensorBoard events to `output_dir/events`.
 
     Raises:
         InputError: There are no groups, or their labels are missing.
         ConfigError: Fewer than one epoch.
-        CheckpointError: `out` holds another run, or its checkpoint is damaged.
+        CheckpointError: `output_dir` holds another run, or its checkpoint is damaged.
         TrainingError: The loss is not finite or explodes.
         VerificationError: Original rows moved.
     """
     checked = check_groups(groups)
     if epochs < 1:
         raise ConfigError(f"{epochs} epochs over the groups", hint="at least 1")
-    config = plan or ranking_plan()
-    source = ShuffledEpochs(len(checked), rows=config.batch, seed=config.seed)
+    config = config or ranking_config()
+    source = ShuffledEpochs(len(checked), rows=config.batch_size, seed=config.seed)
     session = TrainingSession(
         model,
-        out=out,
+        out=output_dir,
         config=config,
         steps=epochs * source.steps,
         modules=modules,

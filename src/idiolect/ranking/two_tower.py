@@ -52,8 +52,8 @@ class TwoTower:
     """Two encoders and a layer that scores their vectors.
 
     >>> student = TwoTower(Encoder.load("path/to/encoder"))             # doctest: +SKIP
-    >>> student.distil(teacher.score, groups, out="runs/student")       # doctest: +SKIP
-    >>> vectors = student.encode(documents, kind="document")            # doctest: +SKIP
+    >>> student.distill(teacher.score, groups, output_dir="runs/student")       # doctest: +SKIP
+    >>> vectors = student.encode(documents, prompt_name="document")            # doctest: +SKIP
 
     Args:
         encoder: Both towers, or the query tower. Its pooling and projection are not used.
@@ -152,25 +152,25 @@ class TwoTower:
         self,
         texts: Sequence[str],
         *,
-        kind: Literal["query", "document"],
+        prompt_name: Literal["query", "document"],
         counts: EncodingCounts | None = None,
     ) -> NDArray[np.float32]:
         """Encode texts. An empty text gives zeros.
 
         Args:
             texts: The texts.
-            kind: Which tower to use.
+            prompt_name: Which tower to use.
             counts: Updated with the numbers of read and truncated texts.
 
         Returns:
             Vectors, of length one if the crossing is cosine. Shape: (texts, dimensions).
         """
-        tower = self.towers[kind]
-        rows = tower.reader.read(texts, kind, EncodingCounts() if counts is None else counts)
+        tower = self.towers[prompt_name]
+        rows = tower.reader.read(texts, prompt_name, EncodingCounts() if counts is None else counts)
         vectors = np.zeros((len(rows), self.dimensions), np.float32)
         with torch.inference_mode():
             for batch in by_length(rows, _TOKENS_PER_BATCH):
-                found = self._vectors([rows[i] for i in batch], kind)
+                found = self._vectors([rows[i] for i in batch], prompt_name)
                 vectors[batch] = found.float().cpu().numpy()
         return vectors
 
@@ -191,32 +191,32 @@ class TwoTower:
         for column, kind in enumerate(get_args(Literal["query", "document"])):
             texts = {text: i for i, text in enumerate(dict.fromkeys(p[column] for p in pairs))}
             places[kind] = [texts[pair[column]] for pair in pairs]
-            vectors[kind] = self.encode(list(texts), kind=kind)
+            vectors[kind] = self.encode(list(texts), prompt_name=kind)
         return self.cross(
             vectors["query"][places["query"]], vectors["document"][places["document"]]
         )
 
-    def distil(
+    def distill(
         self,
         teacher: Scorer,
         groups: Iterable[QueryGroup],
         *,
-        out: str | Path,
+        output_dir: str | Path,
         temperature: float = 1.0,
         loss: RankingLoss = "listwise",
         epochs: int = 1,
-        plan: TrainingConfig | None = None,
+        config: TrainingConfig | None = None,
     ) -> Self:
         """Learn from a teacher's soft labels; no judgements are needed.
 
         Args:
             teacher: Scores pairs; `CrossEncoder.score`, or the like.
             groups: Queries with documents; their labels are not looked at.
-            out: As in `train`.
+            output_dir: As in `train`.
             temperature: See `soft_labels`.
             loss: `pointwise` is the paper's; `listwise` asks for the teacher's order alone.
             epochs: As in `train`.
-            plan: As in `train`.
+            config: As in `train`.
 
         Raises:
             InputError: There are no groups.
@@ -224,29 +224,30 @@ class TwoTower:
             TrainingError: As in `train`.
         """
         labelled = soft_labels(teacher, groups, loss=loss, temperature=temperature)
-        return self.train(labelled, out=out, loss=loss, epochs=epochs, plan=plan)
+        return self.train(labelled, output_dir=output_dir, loss=loss, epochs=epochs, config=config)
 
     def train(
         self,
         groups: Iterable[QueryGroup],
         *,
-        out: str | Path,
+        output_dir: str | Path,
         loss: RankingLoss = "listwise",
         epochs: int = 1,
-        plan: TrainingConfig | None = None,
+        config: TrainingConfig | None = None,
     ) -> Self:
         """Train it; a run that was ended is gone on with. The original embedding rows do not move.
 
         Args:
             groups: Queries with documents and labels.
-            out: The run's folder; see `RunFolder`. The finished model is in `out/model`.
+            output_dir: The run's folder; see `RunFolder`. The finished model is in
+                `output_dir/model`.
             loss: What is minimised.
             epochs: Passes over the groups.
-            plan: Sizes and rates, by default `ranking_plan`'s; a row is a group.
+            config: Sizes and rates, by default `ranking_config`'s; a row is a group.
 
         Raises:
             InputError: There are no groups, or their labels are none.
-            CheckpointError: `out` holds another run, or its checkpoint is damaged.
+            CheckpointError: `output_dir` holds another run, or its checkpoint is damaged.
             TrainingError: The loss is not finite or explodes.
         """
         check_loss(loss)
@@ -260,9 +261,9 @@ class TwoTower:
             groups,
             record={"two_tower": self.fingerprint, "loss": loss},
             save=self.save,
-            out=out,
+            output_dir=output_dir,
             epochs=epochs,
-            plan=plan,
+            config=config,
             modules=modules,
             heads=False,
         )

@@ -93,18 +93,18 @@ def choose_weights(questions: Iterable[tuple[Hits, Hits, Collection[str]]]) -> t
 
 
 def diversify(
-    hits: Hits, vectors: Mapping[str, NDArray[np.float32]], k: int, variety: float
+    hits: Hits, vectors: Mapping[str, NDArray[np.float32]], top_k: int, mmr_diversity: float
 ) -> Hits:
     """Choose k hits that are good and unlike one another (Carbonell & Goldstein 1998).
 
-    One after the other, the hit with the largest `(1 - variety) * relevance - variety * likeness`
-    is taken: its score brought to 0..1, and its largest cosine with those already taken.
+    One after the other, the hit with the largest `(1 - mmr_diversity) * relevance - mmr_diversity *
+    likeness` is taken: its score brought to 0..1, and its largest cosine with those already taken.
 
     Args:
         hits: candidates, best first.
         vectors: (dimensions,) of each by its id; a hit without one is like nothing.
-        k: how many to choose.
-        variety: 0 keeps the order, 1 asks for nothing but difference.
+        top_k: how many to choose.
+        mmr_diversity: 0 keeps the order, 1 asks for nothing but difference.
 
     Returns:
         The chosen ones in the order they were taken, with the scores they came with.
@@ -112,10 +112,12 @@ def diversify(
     Raises:
         InputError: variety is not from 0 to 1.
     """
-    if not 0 <= variety <= 1:
-        raise InputError(f"variety is {variety}", hint="give 0 (none) to 1 (nothing else)")
+    if not 0 <= mmr_diversity <= 1:
+        raise InputError(
+            f"mmr_diversity is {mmr_diversity}", hint="give 0 (none) to 1 (nothing else)"
+        )
     if not hits or not vectors:
-        return hits[:k]
+        return hits[:top_k]
     relevance = np.array(_scaled(hits))
     width = len(next(iter(vectors.values())))
     matrix = np.stack([vectors.get(hit.id, np.zeros(width, np.float32)) for hit in hits])
@@ -124,8 +126,8 @@ def diversify(
     likeness = np.zeros(len(hits))
     chosen: list[int] = []
     left = np.ones(len(hits), bool)
-    for _ in range(min(k, len(hits))):
-        value = np.where(left, (1 - variety) * relevance - variety * likeness, -np.inf)
+    for _ in range(min(top_k, len(hits))):
+        value = np.where(left, (1 - mmr_diversity) * relevance - mmr_diversity * likeness, -np.inf)
         best = int(value.argmax())
         similarity = matrix @ matrix[best]
         likeness = np.maximum(likeness, similarity) if chosen else similarity

@@ -224,29 +224,29 @@ class Index:
     def search(
         self,
         text: str,
-        k: int = 10,
+        top_k: int = 10,
         *,
         mode: Mode = "hybrid",
         filter: Mapping[str, Any] | str | None = None,
         namespace: str = "",
         fusion: Fusion | None = None,
         weights: tuple[float, float] | None = None,
-        variety: float = 0.0,
+        mmr_diversity: float = 0.0,
         highlight: tuple[str, str] | None = None,
     ) -> Hits:
         """Find the k items that answer a text best, best first.
 
         Args:
             text: the query.
-            k: how many, 1 to 10,000.
+            top_k: how many, 1 to 10,000.
             mode: `dense` by vectors (the score is a cosine), `lexical` by words (BM25), or
                 `hybrid`, both joined (see `idiolect.search.fusion.fuse`).
             filter: see `idiolect.search.filters`.
             namespace: where to search.
-            fusion: how hybrid joins: `reciprocal` or `weighted`; by default as `weigh` found, or
-                reciprocal where it was not asked.
+            fusion: how hybrid joins: `reciprocal` or `weighted`; by default as `fit_fusion` found,
+                or reciprocal where it was not asked.
             weights: of meaning and of words in hybrid.
-            variety: 0 to 1; how much results should differ from one another.
+            mmr_diversity: 0 to 1; how much results should differ from one another.
             highlight: strings to put before and after the query's words in `Hit.highlight`.
 
         Raises:
@@ -255,11 +255,11 @@ class Index:
         """
         if mode not in get_args(Mode):
             raise InputError(f"unknown mode {mode!r}", hint=f"known: {', '.join(get_args(Mode))}")
-        wanted = check_count(k)
-        if variety:
-            wanted = min(max(_DEEPER * k, _DEPTH), 10_000)
+        wanted = check_count(top_k)
+        if mmr_diversity:
+            wanted = min(max(_DEEPER * top_k, _DEPTH), 10_000)
         elif mode == "hybrid":
-            wanted = max(k, _DEPTH)
+            wanted = max(top_k, _DEPTH)
         where: dict[str, Any] = {"filter": filter, "namespace": namespace}
         if mode == "hybrid":
             method, usual = self.fusion if fusion is None else (fusion, None)
@@ -272,11 +272,11 @@ class Index:
             hits = self._dense(text, wanted, where)
         else:
             hits = self._lexical(text, wanted, highlight, where)
-        if variety:
+        if mmr_diversity:
             found = self.store.fetch((hit.id for hit in hits), namespace=namespace, vectors=True)
             vectors = {id: item.vector for id, item in found.items() if item.vector is not None}
-            hits = diversify(hits, vectors, k, variety)
-        return hits[:k]
+            hits = diversify(hits, vectors, top_k, mmr_diversity)
+        return hits[:top_k]
 
     @property
     def fusion(self) -> tuple[Fusion, tuple[float, float] | None]:
@@ -286,7 +286,7 @@ class Index:
             return "reciprocal", None
         return "weighted", (int(share) / 100, 1 - int(share) / 100)
 
-    def weigh(
+    def fit_fusion(
         self, answers: Mapping[str, Collection[str]], *, namespace: str = ""
     ) -> tuple[float, float]:
         """Fit the weights of hybrid search to queries with known answers, and store them.
@@ -318,7 +318,7 @@ class Index:
     def similar(
         self,
         item_id: str,
-        k: int = 10,
+        top_k: int = 10,
         *,
         filter: Mapping[str, Any] | str | None = None,
         namespace: str = "",
@@ -328,14 +328,14 @@ class Index:
         Raises:
             InputError: there is no such item, or k or the filter is bad.
         """
-        check_count(k)
+        check_count(top_k)
         found = self.store.fetch([item_id], namespace=namespace, vectors=True)
         if item_id not in found:
             raise InputError(f"no item {item_id!r}", hint="is it in another namespace?")
         vector = found[item_id].vector
         assert vector is not None
-        hits = self.store.query(vector, min(k + 1, 10_000), filter=filter, namespace=namespace)
-        return [hit for hit in hits if hit.id != item_id][:k]
+        hits = self.store.query(vector, min(top_k + 1, 10_000), filter=filter, namespace=namespace)
+        return [hit for hit in hits if hit.id != item_id][:top_k]
 
     def _dense(self, text: str, k: int, where: Mapping[str, Any]) -> Hits:
         (vector,) = self._encode([text], "query")
@@ -355,7 +355,7 @@ class Index:
         width = self.store.dimensions
         shorter = None if width == self.encoder.dimensions else width
         return self.encoder.encode(
-            texts, kind=kind, dimensions=shorter, counts=self.encoding_counts
+            texts, prompt_name=kind, dimensions=shorter, counts=self.encoding_counts
         )
 
 

@@ -121,15 +121,19 @@ def check_name(name: str, what: str) -> str:
     return name
 
 
-def check_count(k: int) -> int:
+def check_count(top_k: int) -> int:
     """Return a number of hits that can be asked for; more than there are is no error.
 
     Raises:
         InputError: it is not a whole number from 1 to 10,000.
     """
-    if isinstance(k, bool) or not isinstance(k, int | np.integer) or not 1 <= k <= _MOST_HITS:
-        raise InputError(f"k is {k!r}", hint=f"ask for 1 to {_MOST_HITS:,} hits")
-    return int(k)
+    if (
+        isinstance(top_k, bool)
+        or not isinstance(top_k, int | np.integer)
+        or not 1 <= top_k <= _MOST_HITS
+    ):
+        raise InputError(f"k is {top_k!r}", hint=f"ask for 1 to {_MOST_HITS:,} hits")
+    return int(top_k)
 
 
 def check_metric(metric: str) -> None:

@@ -109,9 +109,10 @@ class Trainer:
                 block.compile(dynamic=False)
         if sharded:
             self.workers.shard(self._loss)
-        if config.batch % self.workers.count:
+        if config.batch_size % self.workers.count:
             raise ConfigError(
-                f"{config.batch} rows a step cannot be shared by {self.workers.count} processes",
+                f"{config.batch_size} rows a step cannot be shared by {self.workers.count} "
+                "processes",
                 hint="choose a multiple",
             )
         self.training = {n: p for n, p in network.named_parameters() if p.requires_grad}
@@ -147,7 +148,7 @@ class Trainer:
             self.network.train()
             while self.done < self.steps:
                 stop = self._advance(reporter, caught)
-                if stop or self.done == self.steps or self.done % self.config.save_every == 0:
+                if stop or self.done == self.steps or self.done % self.config.save_steps == 0:
                     self._save(self.source.state())
                 if stop:
                     reporter.print(f"stopped after step {self.done}; run it again to resume")
@@ -163,14 +164,16 @@ class Trainer:
         torch.manual_seed(derive_seed(self.config.seed, self.done, self.workers.rank))
         own = self._accumulate(batch, total)
         self.workers.sum_gradients(self.training.values())
-        norm = nn.utils.clip_grad_norm_(self.training.values(), self.config.clip)
+        norm = nn.utils.clip_grad_norm_(self.training.values(), self.config.max_grad_norm)
         norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
         summed, signals = self.workers.sum(own, len(caught), device=self.device)
         loss = summed / total
         self._check_loss(loss, float(norm), rows, before)
 
         for group in self.optimizer.param_groups:
-            group["lr"] = self.config.rate(self.done, self.steps, highest=group["highest_rate"])
+            group["lr"] = self.config.learning_rate_at(
+                self.done, self.steps, highest=group["highest_rate"]
+            )
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.done += 1
@@ -178,7 +181,7 @@ class Trainer:
         self._mean_loss = _DECAY * mean + (1 - _DECAY) * loss
         metrics = {
             "loss": loss,
-            "learning_rate": self.config.rate(self.done - 1, self.steps),
+            "learning_rate": self.config.learning_rate_at(self.done - 1, self.steps),
             "gradient_norm": float(norm),
             "tokens": batch.tokens,
             "tokens_per_second": batch.tokens / (time.perf_counter() - started),
@@ -204,7 +207,7 @@ class Trainer:
                 backward=lambda loss: (loss * scale).backward(),  # type: ignore[no-untyped-call]
                 workers=self.workers,
                 device=self.device,
-                micro_batch=self.config.micro_batch,
+                micro_batch=self.config.micro_batch_size,
             ),
         )
 

@@ -29,7 +29,7 @@ def pretrain(
     model: LanguageModel,
     corpus: Corpus,
     *,
-    out: str | Path,
+    output_dir: str | Path,
     steps: int,
     train: Train = "rows",
     objective: str | None = None,
@@ -37,7 +37,7 @@ def pretrain(
     replay_share: float = 0.1,
     unfreeze_original_rows: bool = False,
     lora: LoraConfig | None = None,
-    plan: TrainingConfig | None = None,
+    config: TrainingConfig | None = None,
     sharded: bool = False,
     tensorboard: bool = False,
 ) -> LanguageModel:
@@ -49,20 +49,20 @@ def pretrain(
     Args:
         model: The model; its network is changed in place.
         corpus: Text of the domain.
-        out: The run's folder; see `RunFolder`. The finished model is in `out/model`.
+        output_dir: The run's folder; see `RunFolder`. The finished model is in `output_dir/model`.
         steps: Steps of the whole run.
         train: What trains: the added `rows`; `rows+lora`, added rows and adapters, which are merged
-            at the end and also saved in `out/adapter`; the `body`, everything but the vocabulary's
-            rows; `all`, everything but the original rows.
+            at the end and also saved in `output_dir/adapter`; the `body`, everything but the
+            vocabulary's rows; `all`, everything but the original rows.
         objective: `causal` or `masked`; by default the one for this kind of network. See
             `idiolect.training.objectives.objective_registry`.
         replay: General text, mixed in to reduce forgetting.
         replay_share: Its share of the characters.
         unfreeze_original_rows: Train the published rows as well.
         lora: Size and place of the adapters.
-        plan: Sizes, rates and intervals.
+        config: Sizes, rates and intervals.
         sharded: Divide all weights among the processes (FSDP2).
-        tensorboard: Write TensorBoard events to `out/events`.
+        tensorboard: Write TensorBoard events to `output_dir/events`.
 
     Returns:
         The model, trained, in evaluation mode.
@@ -71,11 +71,11 @@ def pretrain(
         ConfigError: An unknown objective, or one that cannot train this kind of network.
         InputError: The corpus is smaller than one row, rows are longer than the model's positions,
             there is nothing to train, or the disk has no room for the run.
-        CheckpointError: `out` holds another run, or its checkpoint is damaged.
+        CheckpointError: `output_dir` holds another run, or its checkpoint is damaged.
         TrainingError: The loss is not finite or explodes.
         VerificationError: Original rows moved.
     """
-    config = plan or TrainingConfig()
+    config = config or TrainingConfig()
     network, tokenizer = model.network, model.tokenizer
     if train == "rows" and config.learning_rate is None:
         config = replace(config, learning_rate=row_rate(network))
@@ -85,7 +85,7 @@ def pretrain(
     _check_length(model, config)
     session = TrainingSession(
         model,
-        out=out,
+        out=output_dir,
         config=config,
         steps=steps,
         train=train,
@@ -117,10 +117,10 @@ def pretrain(
     source = PackedDocuments(
         tokens,
         training_objective.template(tokenizer),
-        length=config.length,
-        rows=config.batch,
+        length=config.max_length,
+        rows=config.batch_size,
         seed=config.seed,
-        pad_id=tokenizer.pad_id,
+        pad_id=tokenizer.pad_token_id,
     )
     session.train(training_objective, source, bytes_per_token=tokens.bytes_per_token)
     session.publish(model.save)
@@ -128,9 +128,9 @@ def pretrain(
 
 
 def _check_length(model: LanguageModel, config: TrainingConfig) -> None:
-    longest = model.network.config.max_positions
-    if longest and config.length > longest:
+    longest = model.network.config.max_position_embeddings
+    if longest and config.max_length > longest:
         raise InputError(
-            f"rows of {config.length} tokens, and the model has {longest} positions",
-            hint=f"set length to at most {longest}",
+            f"rows of {config.max_length} tokens, and the model has {longest} positions",
+            hint=f"set max_length to at most {longest}",
         )

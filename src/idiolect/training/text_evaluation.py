@@ -143,8 +143,8 @@ def score(model: LanguageModel, texts: Sequence[str]) -> Score:
             chosen = logits.log_softmax(-1).gather(-1, targets[:, None])
             nll -= float(chosen.double().sum())
         tokens += len(batch.targets)
-        if model.tokenizer.unk_id is not None:
-            unknown += int((batch.targets == model.tokenizer.unk_id).sum())
+        if model.tokenizer.unk_token_id is not None:
+            unknown += int((batch.targets == model.tokenizer.unk_token_id).sum())
     return Score(nll, tokens, sum(len(text.encode()) for text in texts), unknown)
 
 
@@ -164,7 +164,7 @@ def forgetting(base: LanguageModel, model: LanguageModel, texts: Sequence[str]) 
     size = len(base.tokenizer)
     divergence, same, tokens = 0.0, 0, 0
     # Both are scored in equal chunks, although their vocabularies differ in size.
-    rows = max(one.network.config.vocabulary for one in (base, model))
+    rows = max(one.network.config.vocab_size for one in (base, model))
     for batch in _batches(base, shared):
         pairs = zip(_scores(base, batch, rows), _scores(model, batch, rows), strict=True)
         for (before, _), (after, _) in pairs:
@@ -259,7 +259,7 @@ def _longest(model: LanguageModel, texts: Sequence[str]) -> int:
 
 
 def _limit(model: LanguageModel) -> float:
-    return model.network.config.max_positions or math.inf
+    return model.network.config.max_position_embeddings or math.inf
 
 
 def _batches(model: LanguageModel, texts: Sequence[str]) -> Iterator[_Batch]:
@@ -276,7 +276,9 @@ def _batches(model: LanguageModel, texts: Sequence[str]) -> Iterator[_Batch]:
             "the tokenizer has no start token to predict a text from",
             hint="set its bos_token or eos_token",
         )
-    encoded = [before + ids for ids in model.tokenizer.encode_batch(texts, special_tokens=False)]
+    encoded = [
+        before + ids for ids in model.tokenizer.encode_batch(texts, add_special_tokens=False)
+    ]
     encoded.sort(key=len, reverse=True)
     while encoded:
         count = max(1, _TOKENS // len(encoded[0]))
@@ -309,8 +311,8 @@ def _scores(
     if not len(batch.targets):
         return
     network = model.network
-    hidden = network(batch.ids, batch.mask, heads=False).hidden[batch.positions]
-    step = max(1, _MAX_LOGITS // (rows or network.config.vocabulary))
+    hidden = network(batch.ids, batch.mask, return_logits=False).hidden_states[batch.positions]
+    step = max(1, _MAX_LOGITS // (rows or network.config.vocab_size))
     for start in range(0, len(hidden), step):
         part = slice(start, start + step)
         # Rows beyond the tokenizer's last id are padding.

@@ -25,11 +25,11 @@ class TrainingConfig:
         ConfigError: A value is out of its range.
     """
 
-    length: int = 512
+    max_length: int = 512
     """Tokens per row, and so the longest text the network reads."""
-    batch: int = 16
+    batch_size: int = 16
     """Rows per step, over all processes together."""
-    micro_batch: int | None = None
+    micro_batch_size: int | None = None
     """Rows a process reads at once; gradients are accumulated over the parts of a step (`None`:
     all at once)."""
     learning_rate: float | None = None
@@ -38,25 +38,25 @@ class TrainingConfig:
     learning_rates: Mapping[str, float] = field(default_factory=dict)
     """Another highest rate for a part of the network: `rows`, `adapters`, `heads`, `attached` or
     `body`; for example `{"rows": 3e-3}`."""
-    warmup: float = 0.05
+    warmup_ratio: float = 0.05
     """Share of the steps in which the rate rises linearly from zero."""
     schedule: Schedule = "cosine"
     """The rate after warm-up: `cosine` falls along half a cosine wave (Loshchilov & Hutter 2017,
     1608.03983); `wsd` stays constant and falls linearly in the last fifth of the steps (warm-up,
     stable, decay: Hu et al. 2024, 2404.06395)."""
-    last_rate: float = 0.1
+    min_lr_ratio: float = 0.1
     """The final rate, as a share of the highest."""
     weight_decay: float = 0.1
     """AdamW's decay, on the weights of linear maps only (Loshchilov & Hutter 2019, 1711.05101)."""
-    clip: float = 1.0
+    max_grad_norm: float = 1.0
     """Gradients whose norm is larger are scaled down to this norm."""
-    save_every: int = 200
+    save_steps: int = 200
     """Steps between checkpoints."""
     seed: int = 0
     """Random seed of the order of documents, masks, dropout and adapters."""
 
     def __post_init__(self) -> None:
-        for name in ("length", "batch", "micro_batch", "save_every", "clip"):
+        for name in ("max_length", "batch_size", "micro_batch_size", "save_steps", "max_grad_norm"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}", hint="it must be positive")
@@ -72,7 +72,7 @@ class TrainingConfig:
         for name, rate in self.learning_rates.items():
             if not isinstance(rate, int | float) or not 0 < rate <= 1:
                 raise ConfigError(f"a learning rate of {rate} for {name}", hint="at most 1")
-        for name in ("warmup", "last_rate", "weight_decay"):
+        for name in ("warmup_ratio", "min_lr_ratio", "weight_decay"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}", hint="it is between 0 and 1")
         if self.seed < 0:
@@ -81,16 +81,16 @@ class TrainingConfig:
             raise ConfigError(
                 f"the schedule {self.schedule!r}", hint="one of " + ", ".join(get_args(Schedule))
             )
-        if self.length < 2:
-            raise ConfigError("rows of one token predict nothing", hint="length is at least 2")
+        if self.max_length < 2:
+            raise ConfigError("rows of one token predict nothing", hint="max_length is at least 2")
 
     @property
-    def highest_rate(self) -> float:
+    def max_learning_rate(self) -> float:
         """The learning rate, or its default."""
         return 3e-4 if self.learning_rate is None else self.learning_rate
 
     @classmethod
-    def of(cls, values: Mapping[str, Any]) -> Self:
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Read the settings from a table of a file.
 
         Raises:
@@ -109,7 +109,7 @@ class TrainingConfig:
                 raise ConfigError(f"{name} is {value!r}", hint=f"it is a {known[name]}")
         return cls(**values)
 
-    def rate(self, step: int, steps: int, *, highest: float | None = None) -> float:
+    def learning_rate_at(self, step: int, steps: int, *, highest: float | None = None) -> float:
         """Return the learning rate of a step, counted from 0.
 
         Args:
@@ -117,8 +117,8 @@ class TrainingConfig:
             steps: Steps of the whole run.
             highest: The highest rate, by default the run's.
         """
-        highest = self.highest_rate if highest is None else highest
-        warm = max(1, round(self.warmup * steps))
+        highest = self.max_learning_rate if highest is None else highest
+        warm = max(1, round(self.warmup_ratio * steps))
         if step < warm:
             return highest * (step + 1) / warm
         if self.schedule == "cosine":
@@ -126,4 +126,4 @@ class TrainingConfig:
             share = 0.5 * (1 + math.cos(math.pi * done))
         else:
             share = min(1.0, (steps - step) / max(1, round(0.2 * steps)))
-        return highest * (self.last_rate + (1 - self.last_rate) * share)
+        return highest * (self.min_lr_ratio + (1 - self.min_lr_ratio) * share)

@@ -42,18 +42,18 @@ def encode_forms(tokenizer: Tokenizer, forms: Sequence[str]) -> list[list[int]]:
     for spaced, anchors in ((True, "a"), (False, '("!|\n')):
         pending = [i for i, form in enumerate(forms) if form.startswith(" ") is spaced]
         for anchor in anchors:
-            prefix = tokenizer.encode(anchor, special_tokens=False)
+            prefix = tokenizer.encode(anchor, add_special_tokens=False)
             texts = [anchor + forms[i] for i in pending]
             merged = []
             for i, ids in zip(
-                pending, tokenizer.encode_batch(texts, special_tokens=False), strict=True
+                pending, tokenizer.encode_batch(texts, add_special_tokens=False), strict=True
             ):
                 if ids[: len(prefix)] == prefix:
                     results[i] = ids[len(prefix) :]
                 else:
                     merged.append(i)
             pending = merged
-        alone = tokenizer.encode_batch([forms[i] for i in pending], special_tokens=False)
+        alone = tokenizer.encode_batch([forms[i] for i in pending], add_special_tokens=False)
         for i, ids in zip(pending, alone, strict=True):
             results[i] = ids
     return results
@@ -115,7 +115,7 @@ def prepare_forms(
     ):
         if not normalized.strip("▁ ") or not ids:
             refused.append(Refused(text, "empty after normalization"))
-        elif len(ids) == 1 and ids[0] != tokenizer.unk_id:
+        elif len(ids) == 1 and ids[0] != tokenizer.unk_token_id:
             refused.append(Refused(text, "already one token"))
         else:
             # Forms that normalize alike share a token: WordPiece drops the space of `␣term`.

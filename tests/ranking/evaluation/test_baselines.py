@@ -15,7 +15,7 @@ import pytest
 
 from idiolect.errors import InputError
 from idiolect.ranking.evaluation.baselines import BM25, Dense
-from idiolect.ranking.evaluation.judged_collection import read_judgements
+from idiolect.ranking.evaluation.judged_collection import read_qrels
 from idiolect.ranking.evaluation.metrics import evaluate
 from ranking import small
 
@@ -53,7 +53,7 @@ def test_bm25_without_words() -> None:
 
 def test_k_best_in_order() -> None:
     bm25 = BM25({str(i): "word " * i + "pad " * (9 - i) for i in range(1, 9)})
-    assert list(bm25.search({"q": "word"}, k=3)["q"]) == ["8", "7", "6"]
+    assert list(bm25.search({"q": "word"}, top_k=3)["q"]) == ["8", "7", "6"]
 
 
 def test_dense_is_exact(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,14 +61,14 @@ def test_dense_is_exact(monkeypatch: pytest.MonkeyPatch) -> None:
     queries = {"q": "w3 w4", "r": "w9", "empty": " "}
     encoder = small.encoder()
     dense = Dense(encoder, texts)
-    found = dense.search(queries, k=5)
+    found = dense.search(queries, top_k=5)
     assert set(found) == {"q", "r"}, "an empty query has no answer"
     likeness = encoder.encode(["w3 w4"])[0] @ encoder.encode(list(texts.values())).T
     best = [f"d{i}" for i in np.argsort(-likeness)[:5]]
     assert list(found["q"]) == best
     assert found["q"][best[0]] == pytest.approx(float(likeness.max()), abs=1e-6)
     monkeypatch.setattr("idiolect.ranking.evaluation.baselines._SCORES_PER_BLOCK", 20)
-    parted = dense.search(queries, k=5)
+    parted = dense.search(queries, top_k=5)
     for query, scores in found.items():
         assert parted[query] == pytest.approx(scores, abs=1e-6)
 
@@ -113,7 +113,7 @@ def test_bm25_on_icecat(shared: Path) -> None:
             products = json.loads(archive.read(archive.namelist()[0]))
         fields = ("title", "name", "supplier", "short_description")
         texts |= {p["id"]: " ".join(str(p.get(field) or "") for field in fields) for p in products}
-    judged = read_judgements(folder / "Broad_Query_Set_rated.csv")
+    judged = read_qrels(folder / "Broad_Query_Set_rated.csv")
     result = evaluate(judged, BM25(texts).search({query: query for query in judged}))
     assert (result.queries, len(result.left_out)) == (116, 19)
     assert 0.72 <= result.means["ndcg@10"] <= 0.78

@@ -12,7 +12,7 @@ from idiolect.errors import InputError
 from idiolect.ranking.evaluation.judged_collection import (
     JudgedCollection,
     read_documents,
-    read_judgements,
+    read_qrels,
     read_queries,
     read_run,
     write_run,
@@ -68,12 +68,12 @@ def test_trec_files(tmp_path: Path) -> None:
     qrels = _write(tmp_path / "qrels.txt", "1 0 d1 2\n1 0 d2 0\n\n2 0 d2 1\n")
     assert read_documents(documents) == DOCUMENTS
     assert read_queries(topics) == QUERIES
-    assert read_judgements(qrels) == JUDGEMENTS
+    assert read_qrels(qrels) == JUDGEMENTS
 
 
 def test_tables(tmp_path: Path) -> None:
     text = "query,docid,rating\nwho is first,d1,2\nwho is first,d2,0\nsecond,d2,1\n"
-    judged = read_judgements(_write(tmp_path / "rated.csv", text))
+    judged = read_qrels(_write(tmp_path / "rated.csv", text))
     found = JudgedCollection.join(DOCUMENTS, None, judged)
     assert found.queries == {"who is first": "who is first", "second": "second"}
     queries = _write(tmp_path / "q.tsv", "qid\tquery\n1\twho is first\n2\tsecond\n")
@@ -94,7 +94,7 @@ def test_unknown_ids_are_reported() -> None:
     judged = {"1": {"d1": 1.0, "gone": 1.0}, "3": {"d1": 1.0}, "4": {"lost": 1.0}}
     queries = {**QUERIES, "4": "fourth"}
     found = JudgedCollection.join(DOCUMENTS, queries, judged)
-    assert found.judgements == {"1": {"d1": 1.0}}
+    assert found.qrels == {"1": {"d1": 1.0}}
     assert found.queries == {"1": "who is first"}
     assert any("1 judged queries have no text: '3'" in note for note in found.notes)
     assert any(
@@ -126,7 +126,7 @@ def test_nothing_fits() -> None:
 )
 def test_damaged_judgements(name: str, text: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=message):
-        read_judgements(_write(tmp_path / name, text))
+        read_qrels(_write(tmp_path / name, text))
 
 
 def test_damaged_texts(tmp_path: Path) -> None:
@@ -139,4 +139,4 @@ def test_damaged_texts(tmp_path: Path) -> None:
         JudgedCollection.load(tmp_path / "nowhere")
     (tmp_path / "t.txt").write_bytes(b"\xff\xfe\xff")
     with pytest.raises(InputError, match="UTF-8"):
-        read_judgements(tmp_path / "t.txt")
+        read_qrels(tmp_path / "t.txt")

@@ -48,7 +48,7 @@ def test_by_hand(measure: str, value: float) -> None:
 
 
 def test_exponential_gains() -> None:
-    assert _one("ndcg@4", gains="exponential") == pytest.approx(
+    assert _one("ndcg@4", gain="exponential") == pytest.approx(
         _dcg([0, 7, 0, 1]) / _dcg([7, 3, 1]), abs=1e-12
     )
 
@@ -57,7 +57,7 @@ def test_fractional_grades() -> None:
     """Means over judges are grades too; their gains are not rounded to whole numbers."""
     judged = {"q": {"a": 0.5, "b": 2.25}}
     for gains, worth in (("linear", lambda g: g), ("exponential", lambda g: 2**g - 1)):
-        value = evaluate(judged, {"q": {"a": 2, "b": 1}}, metrics=["ndcg@5"], gains=gains)
+        value = evaluate(judged, {"q": {"a": 2, "b": 1}}, metrics=["ndcg@5"], gain=gains)
         expected = _dcg([worth(0.5), worth(2.25)]) / _dcg([worth(2.25), worth(0.5)])
         assert value.means["ndcg@5"] == pytest.approx(expected, abs=1e-3)
 
@@ -110,7 +110,7 @@ def test_numbers_that_are_none(score: float) -> None:
         ({"metrics": ["bleu@4"]}, "unknown metric 'bleu@4'"),
         ({"metrics": ["ndcg@0"]}, "unknown metric"),
         ({"metrics": ["recall"]}, "recall needs a cut-off"),
-        ({"gains": "cubic"}, "linear, exponential"),
+        ({"gain": "cubic"}, "linear, exponential"),
         ({"relevant": 0}, "not relevant"),
         ({"relevant": 4}, "none of 1 queries"),
     ],
@@ -122,7 +122,7 @@ def test_what_cannot_be_evaluated(options: dict[str, object], message: str) -> N
 
 def test_grades_too_large() -> None:
     with pytest.raises(InputError, match="rescale"):
-        evaluate({"q": {"a": 40}}, {"q": {"a": 1}}, gains="exponential")
+        evaluate({"q": {"a": 40}}, {"q": {"a": 1}}, gain="exponential")
     assert evaluate({"q": {"a": 100}}, {"q": {"a": 1}}).means["ndcg@10"] == 1
 
 
@@ -155,7 +155,7 @@ def test_agrees_with_ranx(seed: int) -> None:
     for name, other in names.items():
         values = [ours.per_query[name][q] for q in order]
         np.testing.assert_allclose(values, theirs[other], atol=1e-9, err_msg=name)
-    burges = evaluate(judged, run, metrics=["ndcg@10"], gains="exponential").per_query["ndcg@10"]
+    burges = evaluate(judged, run, metrics=["ndcg@10"], gain="exponential").per_query["ndcg@10"]
     np.testing.assert_allclose([burges[q] for q in order], theirs["ndcg_burges@10"], atol=1e-9)
 
 

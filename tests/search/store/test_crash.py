@@ -233,6 +233,6 @@ def test_a_killed_build_resumes(tmp_path: Path) -> None:
         queries = [f"kind{n} shape{n % 7}" for n in range(40)]
         hits = [index.search(text, 10, mode="dense") for text in queries]
         found = np.array([[int(hit.id[1:]) for hit in one] for one in hits])
-        points = encoder.encode([item.text for item in items], kind="document")
-        assert recall(found, points, encoder.encode(queries, kind="query"), "cosine") >= 0.99
+        points = encoder.encode([item.text for item in items], prompt_name="document")
+        assert recall(found, points, encoder.encode(queries, prompt_name="query"), "cosine") >= 0.99
         assert index.search("number77", 1, mode="lexical")[0].id == "i77"

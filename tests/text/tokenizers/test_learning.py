@@ -65,11 +65,16 @@ class TestFromScratch:
     def test_special_tokens_and_template(self) -> None:
         texts = ["some words, some more words"]
         piece = wordpiece.train(texts, 60)
-        assert (piece.pad_id, piece.unk_id, piece.cls_id, piece.sep_id) == (0, 1, 2, 3)
+        assert (piece.pad_token_id, piece.unk_token_id, piece.cls_token_id, piece.sep_token_id) == (
+            0,
+            1,
+            2,
+            3,
+        )
         assert piece.encode("words")[0] == 2
         assert piece.encode("words")[-1] == 3
         model_ = unigram.train(texts, 40)
-        assert (model_.pad_id, model_.eos_id, model_.unk_id) == (0, 1, 2)
+        assert (model_.pad_token_id, model_.eos_token_id, model_.unk_token_id) == (0, 1, 2)
         assert model_.encode("words")[-1] == 1
         assert model_.decode(model_.encode("some more words")) == "some more words"
         assert bpe.train(texts, 300).encode("<|endoftext|>") == [0]
@@ -149,7 +154,7 @@ class TestExtending:
             longer = unigram.extend(base, medical, len(base) + 300)
             assert len(longer) == len(base) + 300
             spelling = {
-                id_: base.encode(longer.engine.id_to_token(id_), special_tokens=False)
+                id_: base.encode(longer.engine.id_to_token(id_), add_special_tokens=False)
                 for id_ in range(len(base), len(longer))
             }
             texts = medical + general + odd
@@ -186,7 +191,7 @@ class TestExtending:
             for a, b in zip(base.encode_batch(general), longer.encode_batch(general), strict=True)
         ]
         assert sum(unchanged) > 0.8 * len(general)
-        assert longer.cls_id == base.cls_id
+        assert longer.cls_token_id == base.cls_token_id
 
     @pytest.mark.parametrize("name", MODULES)
     def test_ids_and_special_tokens_stay(
@@ -201,7 +206,7 @@ class TestExtending:
         longer = module.extend(base, medical, 700)
         assert len(longer) == 700
         text = "the <special> HbA1c ."
-        assert longer.engine.token_to_id("<special>") == 600 == longer.pad_id
+        assert longer.engine.token_to_id("<special>") == 600 == longer.pad_token_id
         assert {600, 601} <= set(longer.encode(text))
         old = base.engine.get_vocab()
         assert {token: id_ for token, id_ in longer.engine.get_vocab().items() if id_ < 602} == old

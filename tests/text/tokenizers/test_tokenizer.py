@@ -81,7 +81,7 @@ def test_llama_cpp_vectors(name: str, shared: Path, tmp_path: Path) -> None:
     vectors = [[int(id_) for id_ in line.split()] for line in expected[: len(inputs)]]
     assert len(inputs) == 47
     tokenizer = load_gguf(name, folder, tmp_path)
-    assert tokenizer.encode_batch(inputs, special_tokens=False) == vectors
+    assert tokenizer.encode_batch(inputs, add_special_tokens=False) == vectors
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_transformers_loads_what_is_saved(
         assert theirs.batch_decode(ids) == tokenizer.decode_batch(ids, skip_special_tokens=False)
         assert len(theirs) == len(tokenizer)
         for role in ("pad", "bos", "eos", "unk", "mask", "cls", "sep"):
-            assert getattr(theirs, f"{role}_token_id") == getattr(tokenizer, f"{role}_id")
+            assert getattr(theirs, f"{role}_token_id") == getattr(tokenizer, f"{role}_token_id")
     again = Tokenizer.load(tmp_path)
     assert again.fingerprint == tokenizer.fingerprint
     assert again.encode_batch(texts) == ids
@@ -126,7 +126,7 @@ def test_decode_restores_the_text(
         texts = [unicodedata.normalize("NFC", text) for text in texts]
     if name == "llama":  # SentencePiece cannot tell its own mark for a space from a space
         texts = [text.replace("▁", "") for text in texts]
-    ids = tokenizer.encode_batch(texts, special_tokens=False)
+    ids = tokenizer.encode_batch(texts, add_special_tokens=False)
     assert tokenizer.decode_batch(ids, skip_special_tokens=False) == texts
 
 
@@ -134,7 +134,7 @@ def test_special_ids_of_each_kind(loaded: Load) -> None:
     def ids(name: str) -> list[int | None]:
         tokenizer = loaded(name)
         roles = ("pad", "bos", "eos", "unk", "mask", "cls", "sep")
-        return [getattr(tokenizer, f"{role}_id") for role in roles]
+        return [getattr(tokenizer, f"{role}_token_id") for role in roles]
 
     assert ids("gpt2") == [None, 50256, 50256, None, None, None, None]
     assert ids("roberta") == [1, 0, 2, 3, 50264, 0, 2]

@@ -34,13 +34,13 @@ def test_statistics_equal_those_of_whole_documents(tokenizer: Tokenizer) -> None
         "ΔΨ™ 漢字",
     ]
     found = scan_corpus(tokenizer, texts).statistics
-    encoded = tokenizer.encode_batch(texts, special_tokens=False)
+    encoded = tokenizer.encode_batch(texts, add_special_tokens=False)
     assert found.documents == len(texts)
     assert found.tokens == sum(map(len, encoded))
     assert found.words == sum(len(text.split()) for text in texts)
     assert found.bytes == sum(len(text.encode()) for text in texts)
     if tokenizer.kind == "wordpiece":
-        assert found.unknown == sum(ids.count(tokenizer.unk_id) for ids in encoded) > 0
+        assert found.unknown == sum(ids.count(tokenizer.unk_token_id) for ids in encoded) > 0
     assert sum(found.pieces.values()) <= found.words
     per_word = {
         i: len(ids) / len(text.split())
@@ -58,7 +58,9 @@ def test_any_text_is_counted_exactly(texts: list[str]) -> None:
         tokenizer = make(layout)
         found = scan_corpus(tokenizer, texts).statistics
         clean = [text.replace("\0", "\2").replace("\1", "\2") for text in texts]
-        assert found.tokens == sum(map(len, tokenizer.encode_batch(clean, special_tokens=False)))
+        assert found.tokens == sum(
+            map(len, tokenizer.encode_batch(clean, add_special_tokens=False))
+        )
 
 
 def test_a_long_corpus_is_sampled_and_scaled() -> None:

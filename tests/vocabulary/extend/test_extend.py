@@ -32,7 +32,7 @@ def extended(layout: str) -> Tokenizer:
 def spans(tokenizer: Tokenizer, text: str) -> list[str]:
     """The substrings of a text that became new tokens."""
     size = tokenizer.extension.size
-    ids, offsets = tokenizer.encode_with_offsets([text], special_tokens=False)[0]
+    ids, offsets = tokenizer.encode_with_offsets([text], add_special_tokens=False)[0]
     return [text[a:b].strip() for id_, (a, b) in zip(ids, offsets, strict=True) if id_ >= size]
 
 
@@ -109,7 +109,7 @@ def test_new_ids_map_back_to_the_old_ones(layout: str, parts: list[str]) -> None
         assert likelihood(base, restored) == pytest.approx(likelihood(base, old), abs=0.1)
     else:
         assert restored == old
-    if base.unk_id not in old:
+    if base.unk_token_id not in old:
         assert same_text(base, larger.decode(new), base.decode(old))
     if not any(term.casefold() in text.casefold() for term in TERMS):
         assert new == old
@@ -130,7 +130,7 @@ def test_any_strings_as_terms(layout: str, terms: list[str]) -> None:
         old, new = base.encode(text), larger.encode(text)
         if base.kind != "unigram":
             assert record.to_base(new) == old
-        if base.unk_id not in old:
+        if base.unk_token_id not in old:
             assert same_text(base, larger.decode(new), base.decode(old))
     assert extend(larger, terms) is larger
 
@@ -214,7 +214,7 @@ def test_merges_are_appended_and_map_back(layout: str) -> None:
 
 
 def test_budget_includes_intermediate_tokens() -> None:
-    larger = extend(make("gpt2"), ["metformin", "diabetes"], "merges", rows=6)
+    larger = extend(make("gpt2"), ["metformin", "diabetes"], "merges", max_rows=6)
     assert len(larger) <= len(make("gpt2")) + 6
     assert any("budget" in refused.reason for refused in larger.extension.refused)
 
@@ -333,9 +333,9 @@ class TestAddTokens:
 
     def test_unknown_words_become_known(self) -> None:
         base = make("bert")
-        assert base.unk_id in base.encode("ΔΨm fell")
+        assert base.unk_token_id in base.encode("ΔΨm fell")
         larger = extend(base, ["ΔΨm"])
-        assert larger.unk_id not in larger.encode("ΔΨm fell")
+        assert larger.unk_token_id not in larger.encode("ΔΨm fell")
 
     def test_added_tokens_beyond_the_vocabulary_do_not_move(self) -> None:
         base = make("neox")

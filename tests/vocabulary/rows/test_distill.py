@@ -20,7 +20,7 @@ from idiolect.text.corpus import Corpus
 from idiolect.training.text_evaluation import score, windows
 from idiolect.vocabulary.extend.extend import extend
 from idiolect.vocabulary.rows.contexts import find_contexts
-from idiolect.vocabulary.rows.distill import distill, distillation_plan
+from idiolect.vocabulary.rows.distill import distill, distillation_config
 from idiolect.vocabulary.rows.hidden_state_matching import HiddenStateMatching
 from models.stories import load_stories
 from vocabulary.conftest import DOMAIN
@@ -52,7 +52,7 @@ def test_contexts_are_windows_around_terms_until_all_have_enough() -> None:
         for id_ in set(snippet[snippet >= first].tolist()):
             counted[id_] += 1
     assert {k: v for k, v in counted.items() if v} == dict(found.count)
-    texts = grown.tokenizer.encode_batch(DOMAIN, special_tokens=False)
+    texts = grown.tokenizer.encode_batch(DOMAIN, add_special_tokens=False)
     for snippet in found.snippets:
         size = len(snippet)
         assert any(ids[i : i + size] == snippet.tolist() for ids in texts for i in range(len(ids)))
@@ -69,7 +69,7 @@ def test_matched_positions_follow_the_same_text(layout: str) -> None:
     grown = extend(base, TERMS)
     assert grown.extension is not None
     objective = HiddenStateMatching(grown, base.network, grown.extension)
-    snippets = grown.tokenizer.encode_batch(DOMAIN[:5], special_tokens=False)
+    snippets = grown.tokenizer.encode_batch(DOMAIN[:5], add_special_tokens=False)
     texts = [np.array(ids[: 40 - i], dtype=np.int32) for i, ids in enumerate(snippets)]
     batch = objective.batch_of(texts)
     pieces = {token.id: list(token.pieces) for token in grown.extension.added}
@@ -98,7 +98,7 @@ def test_a_perfect_student_has_no_error() -> None:
         added=tuple(replace(t, pieces=t.pieces[-1:]) for t in grown.extension.added),
     )
     objective = HiddenStateMatching(grown, base.network, record)
-    texts = grown.tokenizer.encode_batch(DOMAIN[:4], special_tokens=False)
+    texts = grown.tokenizer.encode_batch(DOMAIN[:4], add_special_tokens=False)
     snippets = [np.array(ids[:20], dtype=np.int32) for ids in texts]
     assert objective.error(grown.network, snippets, 2) < 1e-9
 
@@ -107,9 +107,9 @@ def test_snippets_fit_the_teachers_positions() -> None:
     base = build("gpt2")
     grown = extend(base, TERMS)
     assert grown.extension is not None
-    base.network.config = replace(base.network.config, max_positions=20)
+    base.network.config = replace(base.network.config, max_position_embeddings=20)
     objective = HiddenStateMatching(grown, base.network, grown.extension)
-    ids = np.array(grown.tokenizer.encode(DOMAIN[2], special_tokens=False), dtype=np.int32)
+    ids = np.array(grown.tokenizer.encode(DOMAIN[2], add_special_tokens=False), dtype=np.int32)
     fitted = objective.fit(ids)
     assert 0 < len(fitted) < len(ids)
     batch = objective.batch_of([fitted])
@@ -123,8 +123,8 @@ def test_only_added_rows_move_and_the_error_falls(layout: str) -> None:
     grown = extend(base, TERMS)
     before = {name: p.clone() for name, p in grown.network.state_dict().items()}
     frozen = [p.requires_grad for p in grown.network.parameters()]
-    plan = replace(distillation_plan(grown), learning_rate=0.03)
-    result = distill(grown, base, DOMAIN, contexts=60, passes=6, plan=plan)
+    plan = replace(distillation_config(grown), learning_rate=0.03)
+    result = distill(grown, base, DOMAIN, contexts=60, epochs=6, config=plan)
     # Little of a random network's error comes from the rows: most is of positions that moved.
     assert result.error_after < 0.99 * result.error_before
     for name, tensor in grown.network.state_dict().items():
@@ -142,7 +142,7 @@ def test_the_same_seed_gives_the_same_rows() -> None:
     made = []
     for seed in (0, 0, 1):
         grown = extend(base, TERMS)
-        distill(grown, base, DOMAIN, contexts=20, plan=distillation_plan(grown, seed=seed))
+        distill(grown, base, DOMAIN, contexts=20, config=distillation_config(grown, seed=seed))
         made.append(grown.network.tokens.added.detach())  # type: ignore[union-attr]
     assert torch.equal(made[0], made[1])
     assert not torch.equal(made[0], made[2])
@@ -151,8 +151,8 @@ def test_the_same_seed_gives_the_same_rows() -> None:
 def test_a_run_can_be_gone_on_with(tmp_path: Path) -> None:
     base = build("gpt2")
     whole, halted = extend(base, TERMS), extend(base, TERMS)
-    plan = replace(distillation_plan(whole), save_every=2, batch=4)
-    distill(whole, base, DOMAIN, contexts=20, plan=plan, out=tmp_path / "whole")
+    plan = replace(distillation_config(whole), save_steps=2, batch_size=4)
+    distill(whole, base, DOMAIN, contexts=20, config=plan, output_dir=tmp_path / "whole")
     assert LanguageModel.load(tmp_path / "whole" / "model").extension == whole.extension
 
     class KilledError(Exception):
@@ -168,13 +168,20 @@ def test_a_run_can_be_gone_on_with(tmp_path: Path) -> None:
 
     handle = halted.network.register_forward_hook(stop)
     with pytest.raises(KilledError):
-        distill(halted, base, DOMAIN, contexts=20, plan=plan, out=tmp_path / "halted")
+        distill(halted, base, DOMAIN, contexts=20, config=plan, output_dir=tmp_path / "halted")
     handle.remove()
     fresh = extend(base, TERMS)
-    distill(fresh, base, DOMAIN, contexts=20, plan=plan, out=tmp_path / "halted")
+    distill(fresh, base, DOMAIN, contexts=20, config=plan, output_dir=tmp_path / "halted")
     assert torch.equal(fresh.network.tokens.added, whole.network.tokens.added)  # type: ignore[union-attr, arg-type]
     with pytest.raises(CheckpointError, match="another run"):
-        distill(extend(base, TERMS), base, DOMAIN, contexts=7, plan=plan, out=tmp_path / "whole")
+        distill(
+            extend(base, TERMS),
+            base,
+            DOMAIN,
+            contexts=7,
+            config=plan,
+            output_dir=tmp_path / "whole",
+        )
 
 
 def test_terms_without_contexts_are_named_and_keep_their_rows() -> None:
@@ -200,7 +207,7 @@ def test_what_cannot_be_distilled() -> None:
     with pytest.raises(InputError, match="no new token occurs"):
         distill(grown, base, ["nothing here"])
     with pytest.raises(InputError, match="epochs"):
-        distill(grown, base, DOMAIN, passes=0)
+        distill(grown, base, DOMAIN, epochs=0)
 
 
 def test_dropout_does_not_disturb_the_comparison() -> None:

@@ -142,7 +142,7 @@ def test_saved_model_is_an_ordinary_checkpoint(layout: str, padding: int, tmp_pa
     longer = [name for name in old if old[name].shape != new[name].shape]
     if padding != 40:
         assert len(longer) == len(base.network.vocabulary_rows())
-    size, rows = len(base.tokenizer), base.network.config.vocabulary
+    size, rows = len(base.tokenizer), base.network.config.vocab_size
     for name in old:
         kept = tuple(slice(size if length == rows else length) for length in old[name].shape)
         assert torch.equal(new[name][kept], old[name][kept]), name
@@ -222,11 +222,11 @@ def test_float32_rows_over_a_bfloat16_model() -> None:
 )
 def test_padded_matrices_stay_at_a_round_number(padding: int, multiple: int) -> None:
     base = build("gpt2", padding=padding)
-    rows = base.network.config.vocabulary
+    rows = base.network.config.vocab_size
     assert rows == 800 + padding
     assert rows % multiple == 0
     grown = extend(base, TERMS)
-    total = grown.network.config.vocabulary
+    total = grown.network.config.vocab_size
     assert total >= len(grown.tokenizer)
     assert total % multiple == 0
     if padding == 200:

@@ -67,7 +67,7 @@ class Denoiser(nn.Module):
         self.head: LanguageHead | None = None
         if not network.has_language_head:
             self.head = LanguageHead(
-                replace(config, tied=True, head_transform=True, head_bias=False)
+                replace(config, tie_word_embeddings=True, head_transform=True, head_bias=False)
             )
         for parameter in self.parameters():
             if parameter.dim() > 1:

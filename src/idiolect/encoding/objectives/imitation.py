@@ -105,7 +105,12 @@ class Imitation(WholeBatchObjective):
                 hint="the teacher is the encoder before its vocabulary grew",
             )
         return cls(
-            encoder, teacher, texts, seed=config.seed, at_once=config.micro_batch, workers=workers
+            encoder,
+            teacher,
+            texts,
+            seed=config.seed,
+            at_once=config.micro_batch_size,
+            workers=workers,
         )
 
     @property
@@ -133,7 +138,7 @@ class Imitation(WholeBatchObjective):
             return 2 * (1 - torch.cosine_similarity(vectors.float(), target.float())).sum()
 
     def _passage(self, words: list[str], rng: np.random.Generator) -> list[str]:
-        longest = min(len(words), self.encoder.length)
+        longest = min(len(words), self.encoder.max_length)
         length = int(rng.integers(min(_MINIMUM_WORDS, longest), longest + 1))
         start = int(rng.integers(0, len(words) - length + 1))
         return words[start : start + length]

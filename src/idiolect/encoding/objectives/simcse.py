@@ -75,7 +75,7 @@ class SimCSE(WholeBatchObjective):
     ) -> Self:
         """Make the objective for a run; see `TextObjective`."""
         refuse_teacher("simcse", teacher)
-        return cls(encoder, texts, at_once=config.micro_batch, workers=workers)
+        return cls(encoder, texts, at_once=config.micro_batch_size, workers=workers)
 
     @property
     def fingerprint(self) -> str:

@@ -119,7 +119,7 @@ class TSDAE(RowwiseObjective):
     def loss(self, network: Network, batch: DamagedTexts) -> Tensor:
         """Return the loss summed over the rebuilt tokens."""
         vectors = self.encoder.embed_rows(batch.damaged)
-        if self.encoder.normalise:  # scaled to the size of hidden states
+        if self.encoder.normalize:  # scaled to the size of hidden states
             vectors = vectors * vectors.shape[1] ** 0.5
         longest = max(map(len, batch.rows))
         ids = torch.tensor([row + [0] * (longest - len(row)) for row in batch.rows])

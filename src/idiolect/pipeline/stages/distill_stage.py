@@ -36,7 +36,7 @@ class DistillMetrics(TrainingSummary):
 def distill(work: Work[DistillSettings]) -> DistillMetrics:
     """Train the new rows, with the base as the teacher."""
     from idiolect.vocabulary.rows.distill import distill as teach_rows
-    from idiolect.vocabulary.rows.distill import distillation_plan
+    from idiolect.vocabulary.rows.distill import distillation_config
 
     student = load_model(work.model)
     result = teach_rows(
@@ -44,9 +44,9 @@ def distill(work: Work[DistillSettings]) -> DistillMetrics:
         load_model(work.base),
         work.data.corpus[0],
         contexts=work.settings.contexts,
-        passes=work.settings.epochs,
-        plan=distillation_plan(student, seed=work.config.seed),
-        out=work.folder,
+        epochs=work.settings.epochs,
+        config=distillation_config(student, seed=work.config.seed),
+        output_dir=work.folder,
     )
     return {
         **summarise_training(work.folder),

@@ -92,7 +92,7 @@ def index(work: Work[SettingsTable]) -> IndexMetrics:
         rows = [item.vector for item in built.store.items(vectors=True) if item.vector is not None]
         lines = (Path(work.model).parent / HELD_OUT_PAIRS).read_text(encoding="utf-8").splitlines()
         answers = dict(json.loads(line) for line in lines)
-        meaning = built.weigh(answers)[0] if answers else None
+        meaning = built.fit_fusion(answers)[0] if answers else None
     vectors = np.stack(rows)
     exact, curve = graph_curve(vectors)
     return {

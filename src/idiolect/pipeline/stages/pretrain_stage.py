@@ -71,13 +71,13 @@ def pretrain(work: Work[PretrainSettings]) -> PretrainMetrics:
     settings, data = work.settings, work.data
     encoder = load_encoder(work, work.model)
     model, network = encoder.model, encoder.model.network
-    length = min(settings.max_length, network.config.max_positions or settings.max_length)
+    length = min(settings.max_length, network.config.max_position_embeddings or settings.max_length)
     has_head = network.has_language_head
     plan = TrainingConfig(
-        length=length,
-        batch=settings.batch_size,
+        max_length=length,
+        batch_size=settings.batch_size,
         learning_rate=settings.learning_rate or (_HEAD_RATE if has_head else _IMITATION_RATE),
-        save_every=SAVE_STEPS,
+        save_steps=SAVE_STEPS,
         seed=work.config.seed,
     )
     if not has_head:
@@ -90,13 +90,13 @@ def pretrain(work: Work[PretrainSettings]) -> PretrainMetrics:
     train_on_text(
         model,
         data.corpus[0],
-        out=work.folder,
+        output_dir=work.folder,
         steps=steps,
         train=settings.train,
         objective=objective,
         replay=data.general[0] if data.general and settings.replay_share else None,
         replay_share=settings.replay_share,
-        plan=plan,
+        config=plan,
     )
     summary = summarise_training(work.folder)
     return {**summary, "train": settings.train, "objective": objective}
@@ -116,12 +116,12 @@ def _imitate(
         tune_on_text(
             encoder,
             work.data.corpus[0],
-            out=work.folder,
+            output_dir=work.folder,
             objective="imitate",
             teacher=load_encoder(work, work.base),
             steps=settings.steps,
             train=settings.train,
-            plan=plan,
+            config=plan,
         )
         summary = summarise_training(work.folder)
     return {**summary, "train": settings.train, "objective": "imitation"}

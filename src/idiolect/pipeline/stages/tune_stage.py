@@ -101,38 +101,38 @@ def _train(work: Work[TuneSettings], pairs: list[Pair]) -> None:
     """Train on pairs, or on the items' texts if there are none."""
     from idiolect.encoding.text_reader import EncodingCounts
     from idiolect.encoding.tune import tune as train_on_pairs
-    from idiolect.encoding.tune import tune_on_text, tuning_plan
+    from idiolect.encoding.tune import tune_on_text, tuning_config
 
     settings = work.settings
     encoder, published = load_encoder(work, work.model), is_encoder(work.base)
-    plan = tuning_plan(
+    plan = tuning_config(
         encoder,
-        batch=settings.batch_size,
+        batch_size=settings.batch_size,
         learning_rate=settings.learning_rate or (_ENCODER_RATE if published else _MODEL_RATE),
-        length=settings.max_length or encoder.length,
-        save_every=SAVE_STEPS,
+        max_length=settings.max_length or encoder.max_length,
+        save_steps=SAVE_STEPS,
         seed=work.config.seed,
     )
     if pairs:
         train_on_pairs(
             encoder,
             pairs,
-            out=work.folder,
+            output_dir=work.folder,
             dimensions=settings.dimensions,
             whiten=not published,
             steps=settings.steps,
-            plan=plan,
+            config=plan,
             counts=EncodingCounts(),  # the metrics of the index count the texts that are cut
         )
     else:
         tune_on_text(
             encoder,
             work.data.texts.values(),
-            out=work.folder,
+            output_dir=work.folder,
             objective="simcse" if encoder.model.network.config.dropout else "tsdae",
             whiten=not published,
             steps=settings.steps,
-            plan=plan,
+            config=plan,
         )
 
 

@@ -33,7 +33,7 @@ class BM25:
     2407.03618) with the Lucene formula, stemmed by the English Snowball stemmer.
 
     >>> bm25 = BM25({"a": "Printers and toner", "b": "Laptops"})
-    >>> list(bm25.search({"q": "a printer"}, k=10)["q"])
+    >>> list(bm25.search({"q": "a printer"}, top_k=10)["q"])
     ['a']
 
     Args:
@@ -53,12 +53,12 @@ class BM25:
         self._index = bm25s.BM25(k1=0.9, b=0.4)
         self._index.index(tokens, show_progress=False)
 
-    def search(self, queries: Mapping[str, str], k: int = 100) -> Run:
+    def search(self, queries: Mapping[str, str], top_k: int = 100) -> Run:
         """Return the k best documents of each query; only those that share a word with it."""
         run: dict[str, dict[str, float]] = {}
         for query, text in queries.items():
             scores = self._all(text)
-            best = _largest(scores, k, above=0.0)
+            best = _largest(scores, top_k, above=0.0)
             run[query] = {self.ids[index]: float(scores[index]) for index in best}
         return run
 
@@ -109,25 +109,27 @@ class Dense:
         self.ids = list(documents)
         self._positions = {name: position for position, name in enumerate(self.ids)}
         self.vectors = encoder.encode(
-            list(documents.values()), kind="document", progress=progress, counts=counts
+            list(documents.values()), prompt_name="document", progress=progress, counts=counts
         )
         """Embeddings. Shape: (documents, dimensions)."""
         self._last_query: tuple[str, NDArray[np.float32]] | None = None
 
     def search(
-        self, queries: Mapping[str, str], k: int = 100, *, dimensions: int | None = None
+        self, queries: Mapping[str, str], top_k: int = 100, *, dimensions: int | None = None
     ) -> Run:
         """Return the k nearest documents of each query. Queries without text are left out.
 
         Args:
             queries: The text of each query.
-            k: Number of documents.
+            top_k: Number of documents.
             dimensions: Truncate embeddings to this size and normalize again (Matryoshka).
         """
         answerable = {query: text for query, text in queries.items() if text.strip()}
         if not answerable:
             return {}
-        found = self.encoder.encode(list(answerable.values()), kind="query", counts=self._counts)
+        found = self.encoder.encode(
+            list(answerable.values()), prompt_name="query", counts=self._counts
+        )
         wanted, stored = self._truncate(found, dimensions), self._truncate(self.vectors, dimensions)
         run: dict[str, dict[str, float]] = {}
         names = list(answerable)
@@ -135,7 +137,7 @@ class Dense:
         for start in range(0, len(names), step):
             scores = wanted[start : start + step] @ stored.T
             for name, row in zip(names[start : start + step], scores, strict=True):
-                best = _largest(row, k)
+                best = _largest(row, top_k)
                 run[name] = {self.ids[index]: float(row[index]) for index in best}
         return run
 
@@ -150,7 +152,7 @@ class Dense:
             dimensions: As in `search`.
         """
         if self._last_query is None or self._last_query[0] != query:
-            vector = self.encoder.encode([query], kind="query", counts=self._counts)
+            vector = self.encoder.encode([query], prompt_name="query", counts=self._counts)
             self._last_query = query, vector
         stored = self.vectors[[self._positions[name] for name in documents]]
         wanted = self._truncate(self._last_query[1], dimensions)[0]
@@ -163,7 +165,7 @@ class Dense:
         if dimensions is None or dimensions >= vectors.shape[1]:
             return vectors
         short = vectors[:, :dimensions]
-        if not self.encoder.normalise:
+        if not self.encoder.normalize:
             return short
         lengths = np.linalg.norm(short, axis=1, keepdims=True)
         unit: NDArray[np.float32] = short / np.maximum(lengths, np.finfo(np.float32).tiny)

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from idiolect.errors import InputError
-from idiolect.ranking.evaluation.metrics import Judgements, Run
+from idiolect.ranking.evaluation.metrics import Qrels, Run
 from idiolect.text.fields import GRADE, GRADED_DOCUMENT, GRADED_QUERY, find_fields, join_parts
 from idiolect.text.files import write_atomic
 from idiolect.text.keyed_texts import documents_with_ids, queries_with_ids
@@ -32,7 +32,7 @@ from idiolect.text.records import has_fields, read_all_records
 __all__ = [
     "JudgedCollection",
     "read_documents",
-    "read_judgements",
+    "read_qrels",
     "read_queries",
     "read_run",
     "write_run",
@@ -49,7 +49,7 @@ class JudgedCollection:
     """The text of each document."""
     queries: Mapping[str, str]
     """The text of each query with judgements."""
-    judgements: Judgements
+    qrels: Qrels
     """The grade of each judged document, by query."""
     notes: tuple[str, ...] = ()
     """Messages about what was left out."""
@@ -65,7 +65,7 @@ class JudgedCollection:
         return cls.join(
             read_documents(_existing(folder / "corpus.jsonl")),
             read_queries(_existing(folder / "queries.jsonl")),
-            read_judgements(_existing(folder / "qrels" / f"{split}.tsv")),
+            read_qrels(_existing(folder / "qrels" / f"{split}.tsv")),
         )
 
     @classmethod
@@ -73,28 +73,28 @@ class JudgedCollection:
         cls,
         documents: Mapping[str, str],
         queries: Mapping[str, str] | None,
-        judgements: Judgements,
+        qrels: Qrels,
     ) -> JudgedCollection:
         """Combine the parts and drop judgements of missing documents and queries.
 
         Args:
             documents: Text by id.
             queries: Text by id; `None` if the judgements hold the text of each query.
-            judgements: Grades by ids.
+            qrels: Grades by ids.
 
         Raises:
             InputError: No judgement is left.
         """
         if queries is None:
-            queries = {query: query for query in judgements}
-        missing_queries = [query for query in judgements if query not in queries]
+            queries = {query: query for query in qrels}
+        missing_queries = [query for query in qrels if query not in queries]
         kept: dict[str, dict[str, float]] = {}
         missing = []
-        for query in judgements.keys() & queries.keys():
-            grades = judgements[query]
+        for query in qrels.keys() & queries.keys():
+            grades = qrels[query]
             missing += [doc for doc in grades if doc not in documents]
             kept[query] = {doc: grade for doc, grade in grades.items() if doc in documents}
-        kept = {query: kept[query] for query in judgements if kept.get(query)}
+        kept = {query: kept[query] for query in qrels if kept.get(query)}
         notes = (
             *_note(missing_queries, "judged queries have no text"),
             *_note(missing, "judgements name missing documents"),
@@ -128,7 +128,7 @@ def read_queries(path: str | Path) -> dict[str, str]:
     return _texts(Path(path), "top", "num", queries_with_ids)
 
 
-def read_judgements(path: str | Path) -> dict[str, dict[str, float]]:
+def read_qrels(path: str | Path) -> dict[str, dict[str, float]]:
     """Read relevance judgements: the grade of each document, by query.
 
     Raises:
@@ -142,7 +142,7 @@ def read_run(path: str | Path) -> dict[str, dict[str, float]]:
     """Read a run: the score of each returned document, by query.
 
     Raises:
-        InputError: As for `read_judgements`.
+        InputError: As for `read_qrels`.
     """
     return _numbers(Path(path), columns=6, value=4)
 

@@ -22,13 +22,13 @@ import pytrec_eval
 
 from idiolect.errors import InputError
 
-__all__ = ["DEFAULT_METRICS", "Evaluation", "Gains", "Judgements", "Run", "evaluate"]
+__all__ = ["DEFAULT_METRICS", "Evaluation", "Gain", "Qrels", "Run", "evaluate"]
 
-Judgements = Mapping[str, Mapping[str, float]]
+Qrels = Mapping[str, Mapping[str, float]]
 """The grade of each judged document, by query."""
 Run = Mapping[str, Mapping[str, float]]
 """The score of each returned document, by query; larger is better."""
-Gains = Literal["linear", "exponential"]
+Gain = Literal["linear", "exponential"]
 """The nDCG gain of a grade g: g (Järvelin & Kekäläinen 2002), or 2^g - 1 (Burges 2005)."""
 
 DEFAULT_METRICS = ("ndcg@10", "mrr@10", "map", "recall@100", "precision@10", "hit@10", "judged@10")
@@ -78,11 +78,11 @@ class Evaluation:
 
 
 def evaluate(
-    judgements: Judgements,
+    qrels: Qrels,
     run: Run,
     *,
     metrics: Sequence[str] = DEFAULT_METRICS,
-    gains: Gains = "linear",
+    gain: Gain = "linear",
     relevant: float = 1,
     judged_only: bool = False,
 ) -> Evaluation:
@@ -94,11 +94,11 @@ def evaluate(
     {'mrr': 0.5, 'recall@2': 0.5, 'judged@3': 0.6666666666666666}
 
     Args:
-        judgements: The grades; 0 or less is not relevant.
+        qrels: The grades; 0 or less is not relevant.
         run: The scores.
         metrics: `ndcg`, `mrr`, `map`, `recall`, `precision`, `hit` and `judged`, with a cut-off
             as in `recall@100`. It is optional for the first three.
-        gains: The nDCG gain of a grade.
+        gain: The nDCG gain of a grade.
         relevant: The lowest relevant grade in the other metrics. Queries without such a document
             are left out of all metrics.
         judged_only: Remove unjudged documents from the rankings first.
@@ -109,25 +109,25 @@ def evaluate(
     """
     for name in metrics:
         _parse(name)
-    if gains not in get_args(Gains):
-        raise InputError(f"gains={gains!r}", hint="one of " + ", ".join(get_args(Gains)))
+    if gain not in get_args(Gain):
+        raise InputError(f"gain={gain!r}", hint="one of " + ", ".join(get_args(Gain)))
     if not relevant > 0:
         raise InputError(f"relevant={relevant:g}", hint="a grade of 0 is not relevant")
-    _check_numbers(judgements, "grade")
+    _check_numbers(qrels, "grade")
     _check_numbers(run, "score")
     known = {
         query: grades
-        for query, grades in judgements.items()
+        for query, grades in qrels.items()
         if any(grade >= relevant for grade in grades.values())
     }
     if not known:
         raise InputError(
-            f"none of {len(judgements)} queries has a document of grade {relevant:g} or more",
+            f"none of {len(qrels)} queries has a document of grade {relevant:g} or more",
             hint="are these the right judgements?",
         )
     answers = {query: dict(run[query]) for query in known if run.get(query)}
     binary = {q: {d: int(g >= relevant) for d, g in grades.items()} for q, grades in known.items()}
-    gain_of = _gains(known, gains)
+    gain_of = _gains(known, gain)
     values: dict[str, dict[str, float]] = {}
     for name in metrics:
         kind, cut = _parse(name)
@@ -141,9 +141,9 @@ def evaluate(
         values[name] = {q: s if (s := scores.get(q, 0.0)) >= minimum else 0.0 for q in known}
     return Evaluation(
         per_query=values,
-        left_out=tuple(query for query in judgements if query not in known),
+        left_out=tuple(query for query in qrels if query not in known),
         unanswered=tuple(query for query in known if query not in answers),
-        unjudged=tuple(query for query in run if query not in judgements),
+        unjudged=tuple(query for query in run if query not in qrels),
     )
 
 
@@ -178,20 +178,20 @@ def _trec_eval(
     return {query: float(found[metric]) for query, found in evaluator.evaluate(answers).items()}
 
 
-def _gains(known: Judgements, gains: Gains) -> dict[str, dict[str, int]]:
+def _gains(known: Qrels, gain: Gain) -> dict[str, dict[str, int]]:
     """Convert grades to integer gains. Scaling them does not change nDCG, a ratio of their sums.
 
     Fractional grades, such as means over several assessors, are rounded to a thousandth.
     """
     transform: Callable[[float], float] = (
-        (lambda grade: grade) if gains == "linear" else (lambda grade: 2.0**grade - 1)
+        (lambda grade: grade) if gain == "linear" else (lambda grade: 2.0**grade - 1)
     )
     grades = {max(0.0, grade) for judged in known.values() for grade in judged.values()}
     scale = 1 if all(float(grade).is_integer() for grade in grades) else _FRACTION
     highest, limit = max(grades), _LARGEST_GAIN / scale
-    if highest > (limit if gains == "linear" else math.log2(limit)):
+    if highest > (limit if gain == "linear" else math.log2(limit)):
         raise InputError(
-            f"a grade of {highest:g} with {gains} gains", hint="rescale the grades, say to 0-4"
+            f"a grade of {highest:g} with {gain} gains", hint="rescale the grades, say to 0-4"
         )
     return {
         query: {doc: round(transform(max(0.0, grade)) * scale) for doc, grade in judged.items()}

@@ -110,7 +110,7 @@ class MilvusCollection:
                 iterator.close()
 
     def search(
-        self, field: str, query: Any, k: int, where: str, fields: list[str]
+        self, field: str, query: Any, top_k: int, where: str, fields: list[str]
     ) -> list[dict[str, Any]]:
         """Return the k nearest rows by one field, among those that match an expression."""
         with _one_line_errors():
@@ -118,7 +118,7 @@ class MilvusCollection:
                 self._name,
                 data=[query],
                 anns_field=field,
-                limit=k,
+                limit=top_k,
                 filter=where,
                 output_fields=fields,
             )

@@ -232,7 +232,7 @@ class MilvusStore:
     def query(
         self,
         vector: ArrayLike,
-        k: int = 10,
+        top_k: int = 10,
         *,
         filter: Mapping[str, Any] | str | None = None,
         namespace: str = "",
@@ -242,13 +242,13 @@ class MilvusStore:
         sign = -1 if self.metric == "l2" else 1
         return [
             replace(hit, score=sign * hit.score)
-            for hit in self._search("vector", checked, k, filter, namespace)
+            for hit in self._search("vector", checked, top_k, filter, namespace)
         ]
 
     def match(
         self,
         text: str,
-        k: int = 10,
+        top_k: int = 10,
         *,
         filter: Mapping[str, Any] | str | None = None,
         namespace: str = "",
@@ -256,9 +256,9 @@ class MilvusStore:
     ) -> Hits:
         """Return the k items with the best BM25 score for a query; see `Store.match`."""
         if not re.search(r"\w", text):
-            check_count(k)
+            check_count(top_k)
             return []
-        hits = self._search("words", text, k, filter, namespace)
+        hits = self._search("words", text, top_k, filter, namespace)
         hits = [replace(hit, score=abs(hit.score)) for hit in hits]  # Milvus Lite returns -BM25
         if marks is None:
             return hits

@@ -81,7 +81,7 @@ class AnyStore(Protocol):
     def query(
         self,
         vector: ArrayLike,
-        k: int = 10,
+        top_k: int = 10,
         *,
         filter: Mapping[str, Any] | str | None = None,
         namespace: str = "",
@@ -91,7 +91,7 @@ class AnyStore(Protocol):
     def match(
         self,
         text: str,
-        k: int = 10,
+        top_k: int = 10,
         *,
         filter: Mapping[str, Any] | str | None = None,
         namespace: str = "",

@@ -91,19 +91,19 @@ class Lexical:
             ) from None
 
     def search(
-        self, query: str, k: int, allowed: Collection[int] | None = None
+        self, query: str, top_k: int, allowed: Collection[int] | None = None
     ) -> list[tuple[int, float]]:
         """Return the k best (row, BM25 score), best first; the older row wins a tie.
 
         Args:
             query: any text; a query without words finds nothing.
-            k: the number of rows.
+            top_k: the number of rows.
             allowed: the rows to search, or None for all.
         """
         expression = match_expression(query)
         if not expression:
             return []
-        limit = f"LIMIT {k}" if allowed is None else ""
+        limit = f"LIMIT {top_k}" if allowed is None else ""
         cursor = self._db.execute(
             f"SELECT rowid, -rank FROM {self._table} WHERE {self._table} MATCH ?"
             f" ORDER BY rank, rowid {limit}",
@@ -113,7 +113,7 @@ class Lexical:
         for row, score in cursor:
             if allowed is None or row in allowed:
                 found.append((row, score))
-                if len(found) == k:
+                if len(found) == top_k:
                     break
         cursor.close()
         return found

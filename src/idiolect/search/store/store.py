@@ -14,7 +14,7 @@ Guarantees:
 
 >>> store = Store.open("products", dimensions=384)                       # doctest: +SKIP
 >>> store.upsert([Item("p1", "a red lamp", {"price": 20}, vector)])      # doctest: +SKIP
->>> store.query(vector, k=3, filter={"price": {"$lt": 50}})              # doctest: +SKIP
+>>> store.query(vector, top_k=3, filter={"price": {"$lt": 50}})              # doctest: +SKIP
 [Hit(id='p1', score=1.0, text='a red lamp', metadata={'price': 20}, highlight='')]
 """
 

@@ -122,7 +122,7 @@ class StoreReader:
     def query(
         self,
         vector: ArrayLike,
-        k: int = 10,
+        top_k: int = 10,
         *,
         filter: Mapping[str, Any] | str | None = None,
         namespace: str = "",
@@ -131,7 +131,7 @@ class StoreReader:
 
         Args:
             vector: (dimensions,) the query.
-            k: the number of results, 1 to 10,000.
+            top_k: the number of results, 1 to 10,000.
             filter: see `idiolect.search.filters`; a mapping or JSON text.
             namespace: where to search; an unknown namespace has no items.
 
@@ -143,7 +143,7 @@ class StoreReader:
             CheckpointError: a derived file is damaged; the message names it.
         """
         checked = check_query(vector, self.dimensions, self.metric)
-        check_count(k)
+        check_count(top_k)
         node = None if filter is None else parse(filter)
         with self._current_view(namespace) as (space, view):
             if space is None or view is None:
@@ -151,12 +151,12 @@ class StoreReader:
             selection = None
             if node is not None:
                 selection = (repr(node), lambda: space.matching(node))
-            return _hits(space, view.search(checked, k, selection=selection))
+            return _hits(space, view.search(checked, top_k, selection=selection))
 
     def match(
         self,
         text: str,
-        k: int = 10,
+        top_k: int = 10,
         *,
         filter: Mapping[str, Any] | str | None = None,
         namespace: str = "",
@@ -166,7 +166,7 @@ class StoreReader:
 
         Args:
             text: any text.
-            k: the number of results, 1 to 10,000.
+            top_k: the number of results, 1 to 10,000.
             filter: see `idiolect.search.filters`; a mapping or JSON text.
             namespace: where to search; an unknown namespace has no items.
             marks: strings to insert before and after each matched word in `Hit.highlight`.
@@ -174,7 +174,7 @@ class StoreReader:
         Raises:
             InputError: k or the filter is not valid.
         """
-        check_count(k)
+        check_count(top_k)
         node = None if filter is None else parse(filter)
         with self._ledger.reading() as db:
             space = Namespace.find(db, namespace)
@@ -183,7 +183,7 @@ class StoreReader:
             allowed = None
             if node is not None:
                 allowed = set(space.matching(node).tolist())
-            found = space.lexical.search(text, k, allowed)
+            found = space.lexical.search(text, top_k, allowed)
             hits = _hits(space, found)
             if marks is None:
                 return hits

@@ -176,7 +176,7 @@ class View:
     def search(
         self,
         query: NDArray[np.float32],
-        k: int,
+        top_k: int,
         *,
         selection: tuple[str, Callable[[], NDArray[np.int64]]] | None = None,
     ) -> list[tuple[int, float]]:
@@ -184,23 +184,23 @@ class View:
 
         Args:
             query: (dimensions,) a checked vector.
-            k: how many.
+            top_k: how many.
             selection: the text of a filter, and a function that reads its rows; rows are cached.
         """
         query = _prepare(query[None], self.metric)[0]
         chosen = self._selection(*selection) if selection else None
-        found = self._search_pending(query, k, chosen)
+        found = self._search_pending(query, top_k, chosen)
         if self.segment:
             keep: NDArray[np.bool_] | None = self.alive if chosen is None else chosen.in_graph
             if chosen is None and self._graph_is_current:
                 keep = None
             if keep is None or keep.any():
-                ids, scores = self.segment.graph.search(query[None], k, mask=keep)
+                ids, scores = self.segment.graph.search(query[None], top_k, mask=keep)
                 valid = ids[0] >= 0
                 rows = self.segment.rows[ids[0][valid]]
                 found += zip(rows.tolist(), scores[0][valid].tolist(), strict=True)
         found.sort(key=lambda pair: (-pair[1], pair[0]))
-        return found[:k]
+        return found[:top_k]
 
     def _search_pending(
         self, query: NDArray[np.float32], k: int, chosen: _Selection | None

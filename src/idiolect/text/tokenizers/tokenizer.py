@@ -160,7 +160,9 @@ class Tokenizer:
             record.unlink(missing_ok=True)
         write_atomic(directory / "tokenizer.json", self.engine.to_str(pretty=True).encode())
 
-    def encode_batch(self, texts: Iterable[str], *, special_tokens: bool = True) -> list[list[int]]:
+    def encode_batch(
+        self, texts: Iterable[str], *, add_special_tokens: bool = True
+    ) -> list[list[int]]:
         """Encode texts, by default with the special tokens of the model's own template.
 
         Returns:
@@ -169,15 +171,17 @@ class Tokenizer:
         return [
             encoding.ids
             for batch in batches(_check_batch(texts))
-            for encoding in self.engine.encode_batch_fast(batch, add_special_tokens=special_tokens)
+            for encoding in self.engine.encode_batch_fast(
+                batch, add_special_tokens=add_special_tokens
+            )
         ]
 
-    def encode(self, text: str, *, special_tokens: bool = True) -> list[int]:
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         """Encode one text; see `encode_batch`."""
-        return self.encode_batch([text], special_tokens=special_tokens)[0]
+        return self.encode_batch([text], add_special_tokens=add_special_tokens)[0]
 
     def encode_with_offsets(
-        self, texts: Iterable[str], *, special_tokens: bool = True
+        self, texts: Iterable[str], *, add_special_tokens: bool = True
     ) -> list[tuple[list[int], list[tuple[int, int]]]]:
         """Encode texts and locate each token in them.
 
@@ -187,7 +191,7 @@ class Tokenizer:
         """
         return [
             (encoding.ids, encoding.offsets)
-            for encoding in self._encodings(texts, special_tokens=special_tokens)
+            for encoding in self._encodings(texts, add_special_tokens=add_special_tokens)
         ]
 
     def sample_batch(
@@ -197,7 +201,7 @@ class Tokenizer:
         alpha: float | None = None,
         dropout: float | None = None,
         seed: int = 0,
-        special_tokens: bool = True,
+        add_special_tokens: bool = True,
     ) -> list[list[int]]:
         """Encode texts with random segmentations; the same seed samples the same ones.
 
@@ -208,7 +212,7 @@ class Tokenizer:
             dropout: for BPE, the probability to skip a merge (Provilkov et al. 2020). 0 is
                 deterministic, 0.1 is usual, 1 leaves single symbols.
             seed: random seed.
-            special_tokens: whether to add those of the model's template.
+            add_special_tokens: whether to add those of the model's template.
 
         Raises:
             InputError: the parameter of the algorithm is missing or out of range, or the algorithm
@@ -228,7 +232,7 @@ class Tokenizer:
         random = Random(seed)
         return [
             self._sampler.resample(encoding, strength, random)
-            for encoding in self._encodings(texts, special_tokens=special_tokens)
+            for encoding in self._encodings(texts, add_special_tokens=add_special_tokens)
         ]
 
     @cached_property
@@ -347,28 +351,28 @@ class Tokenizer:
         special = self._special_tokens()
         return next((special[name] for name in _DEFAULT_SPECIAL[role] if name in special), None)
 
-    pad_id = cached_property(lambda self: self.token_id("pad"))
+    pad_token_id = cached_property(lambda self: self.token_id("pad"))
     """Id of the padding token, or None."""
-    bos_id = cached_property(lambda self: self.token_id("bos"))
+    bos_token_id = cached_property(lambda self: self.token_id("bos"))
     """Id of the beginning-of-text token, or None."""
-    eos_id = cached_property(lambda self: self.token_id("eos"))
+    eos_token_id = cached_property(lambda self: self.token_id("eos"))
     """Id of the end-of-text token, or None."""
-    unk_id = cached_property(lambda self: self.token_id("unk"))
+    unk_token_id = cached_property(lambda self: self.token_id("unk"))
     """Id of the token for unknown text, or None."""
-    mask_id = cached_property(lambda self: self.token_id("mask"))
+    mask_token_id = cached_property(lambda self: self.token_id("mask"))
     """Id of the token for a masked position, or None."""
-    cls_id = cached_property(lambda self: self.token_id("cls"))
+    cls_token_id = cached_property(lambda self: self.token_id("cls"))
     """Id of the token whose hidden state represents the text, or None."""
-    sep_id = cached_property(lambda self: self.token_id("sep"))
+    sep_token_id = cached_property(lambda self: self.token_id("sep"))
     """Id of the token that separates two texts, or None."""
 
     def _special_tokens(self) -> dict[str, int]:
         added = self.engine.get_added_tokens_decoder()
         return {token.content: id_ for id_, token in added.items() if token.special}
 
-    def _encodings(self, texts: Iterable[str], *, special_tokens: bool) -> Iterator[Encoding]:
+    def _encodings(self, texts: Iterable[str], *, add_special_tokens: bool) -> Iterator[Encoding]:
         for batch in batches(_check_batch(texts)):
-            yield from self.engine.encode_batch(batch, add_special_tokens=special_tokens)
+            yield from self.engine.encode_batch(batch, add_special_tokens=add_special_tokens)
 
 
 def _check_batch(texts: Iterable[str]) -> Iterable[str]:

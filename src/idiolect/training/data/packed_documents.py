@@ -2,7 +2,7 @@
 
 - A row is filled with whole documents. The last one is cut at the end of the row, and the next row
   starts with the rest of it as a text of its own. Attention and positions do not cross documents
-  (see `PackedRows.documents`), so documents do not see one another and little is padding.
+  (see `PackedRows.document_ids`), so documents do not see one another and little is padding.
 - Each epoch reads the documents in another random order, which follows from the seed and the
   epoch's number. The few numbers of a `Position` are therefore enough to resume.
 """
@@ -48,7 +48,7 @@ class TextTemplate:
             tokenizer: The tokenizer.
             causal: Whether the model predicts the next token.
         """
-        bare = tokenizer.encode("a", special_tokens=False)
+        bare = tokenizer.encode("a", add_special_tokens=False)
         full = tokenizer.encode("a")
         start = next(
             (i for i in range(len(full)) if bare and full[i : i + len(bare)] == bare), len(full)
@@ -56,8 +56,8 @@ class TextTemplate:
         before, after = tuple(full[:start]), tuple(full[start + len(bare) :])
         if not causal:
             return cls(before, after, after)
-        end = tokenizer.eos_id
-        first = tokenizer.bos_id if tokenizer.bos_id is not None else end
+        end = tokenizer.eos_token_id
+        first = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else end
         if not before and first is not None:
             before = (first,)
         if not after and end is not None:
@@ -69,9 +69,9 @@ class TextTemplate:
 class PackedRows:
     """Packed rows, before an objective labels them."""
 
-    ids: Tensor
+    input_ids: Tensor
     """(rows, length), int64."""
-    documents: Tensor
+    document_ids: Tensor
     """The number of each token's document within its row, from 1; 0 for padding. (rows, length),
     int64."""
     first: int
@@ -81,7 +81,7 @@ class PackedRows:
 
     def __len__(self) -> int:
         """Return the number of rows."""
-        return len(self.ids)
+        return len(self.input_ids)
 
 
 @dataclass(frozen=True, kw_only=True)

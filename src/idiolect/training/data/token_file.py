@@ -109,7 +109,7 @@ def _write_ids(
     counts = {"documents": 0, "tokens": 0, "bytes": 0}
     digest = hashlib.blake2b(digest_size=16)
     for texts in _chunks(documents):
-        batch = tokenizer.encode_batch(texts, special_tokens=False)
+        batch = tokenizer.encode_batch(texts, add_special_tokens=False)
         lengths = np.array([len(one) for one in batch], dtype="<i8")
         flat = np.fromiter((id_ for one in batch for id_ in one), dtype="<i4")
         digest.update(flat.tobytes())

@@ -47,10 +47,12 @@ class Causal(RowwiseObjective):
 
     def prepare(self, rows: PackedRows) -> Batch:
         """Label each token with the next one, unless that is in another document."""
-        labels = torch.full_like(rows.ids, IGNORE_INDEX)
-        together = (rows.documents[:, 1:] == rows.documents[:, :-1]) & (rows.documents[:, 1:] > 0)
-        labels[:, :-1] = torch.where(together, rows.ids[:, 1:], IGNORE_INDEX)
-        return Batch(input_ids=rows.ids, attention_mask=rows.documents, labels=labels)
+        labels = torch.full_like(rows.input_ids, IGNORE_INDEX)
+        together = (rows.document_ids[:, 1:] == rows.document_ids[:, :-1]) & (
+            rows.document_ids[:, 1:] > 0
+        )
+        labels[:, :-1] = torch.where(together, rows.input_ids[:, 1:], IGNORE_INDEX)
+        return Batch(input_ids=rows.input_ids, attention_mask=rows.document_ids, labels=labels)
 
     def loss(self, network: Network, batch: Batch) -> Tensor:
         """Return the loss summed over the labels."""
@@ -59,7 +61,7 @@ class Causal(RowwiseObjective):
 
 def language_loss(network: Network, batch: Batch) -> Tensor:
     """Return the cross-entropy summed over the tokens that have a label."""
-    hidden = network(batch.input_ids, batch.attention_mask, heads=False).hidden
+    hidden = network(batch.input_ids, batch.attention_mask, return_logits=False).hidden_states
     predicted = batch.predicted
     assert batch.labels is not None
     return cross_entropy(

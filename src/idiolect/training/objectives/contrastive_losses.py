@@ -106,7 +106,7 @@ class InfoNCE:
 
     temperature: float = 0.05
     """The smaller, the more the nearest negatives dominate."""
-    both_ways: bool = False
+    bidirectional: bool = False
     """Also classify a document's query among all queries; the loss is the mean of the two."""
 
     def __post_init__(self) -> None:
@@ -120,7 +120,7 @@ class InfoNCE:
         forward = F.cross_entropy(
             scores.masked_fill(ignored, -torch.inf), positive, reduction="sum"
         )
-        if not self.both_ways:
+        if not self.bidirectional:
             return forward
         pair = torch.arange(len(scores), device=scores.device)
         # Row i scores the document of pair i against the query of each pair j.

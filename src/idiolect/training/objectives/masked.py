@@ -43,9 +43,9 @@ class Masked(RowwiseObjective):
     ) -> None:
         check_kind(find_objective("pretrain", "masked"), network.kind)
         _ = network.language_head
-        if tokenizer.mask_id is None:
+        if tokenizer.mask_token_id is None:
             raise InputError("the tokenizer has no mask token", hint="add one, such as [MASK]")
-        self.mask_id, self.share, self.seed = tokenizer.mask_id, share, seed
+        self.mask_id, self.share, self.seed = tokenizer.mask_token_id, share, seed
         self.vocabulary = len(tokenizer)
         template = self.template(tokenizer)
         self.never = torch.tensor(sorted({*template.before, *template.after, self.mask_id}))
@@ -64,12 +64,14 @@ class Masked(RowwiseObjective):
         """Mask tokens, and label them."""
         selection, kind, other = self._draw(rows)
         selected = (
-            (selection < self.share) & (rows.documents > 0) & ~torch.isin(rows.ids, self.never)
+            (selection < self.share)
+            & (rows.document_ids > 0)
+            & ~torch.isin(rows.input_ids, self.never)
         )
-        labels = torch.where(selected, rows.ids, IGNORE_INDEX)
-        ids = torch.where(selected & (kind < 0.8), self.mask_id, rows.ids)
+        labels = torch.where(selected, rows.input_ids, IGNORE_INDEX)
+        ids = torch.where(selected & (kind < 0.8), self.mask_id, rows.input_ids)
         ids = torch.where(selected & (kind >= 0.9), other, ids)
-        return Batch(input_ids=ids, attention_mask=rows.documents, labels=labels)
+        return Batch(input_ids=ids, attention_mask=rows.document_ids, labels=labels)
 
     def loss(self, network: Network, batch: Batch) -> Tensor:
         """Return the loss summed over the labels."""
@@ -77,10 +79,10 @@ class Masked(RowwiseObjective):
 
     def _draw(self, rows: PackedRows) -> tuple[Tensor, Tensor, Tensor]:
         """Draw two uniform numbers and a random token for each token of the rows."""
-        length = rows.ids.shape[1]
+        length = rows.input_ids.shape[1]
         generator = torch.Generator()
         uniform, other = [], []
-        for number in range(rows.first, rows.first + len(rows.ids)):
+        for number in range(rows.first, rows.first + len(rows.input_ids)):
             generator.manual_seed(derive_seed(self.seed, number))
             uniform.append(torch.rand(2, length, generator=generator))
             other.append(torch.randint(self.vocabulary, (length,), generator=generator))

@@ -73,7 +73,9 @@ class Audit:
         """Glossary terms that cannot or need not be added, with the reason."""
         return self._found.rejected
 
-    def choose(self, rows: int, *, min_saving: float | None = None, phrases: bool = True) -> Terms:
+    def choose(
+        self, max_rows: int, *, min_saving: float | None = None, phrases: bool = True
+    ) -> Terms:
         """Choose the forms that save the most tokens.
 
         Glossary terms come first, regardless of their saving. Further forms are selected
@@ -81,27 +83,28 @@ class Audit:
         `Candidate.weight`.
 
         Args:
-            rows: maximum number of forms. Each one adds a row to the embedding.
+            max_rows: maximum number of forms. Each one adds a row to the embedding.
             min_saving: minimum weighted tokens a form must save in the corpus to be selected.
                 By default 2 per thousand documents, and at least 2.
             phrases: whether to include terms that the pre-tokenizer splits. Merges and WordPiece
                 entries cannot represent them.
 
         Raises:
-            InputError: `rows` or `min_saving` is below 1.
+            InputError: `max_rows` or `min_saving` is below 1.
         """
         if min_saving is None:
             min_saving = max(2.0, self.statistics.documents / 500)
-        if rows < 1 or min_saving < 1:
+        if max_rows < 1 or min_saving < 1:
             raise InputError(
-                f"no term can be chosen with {rows} rows and a minimum saving of {min_saving:g}",
+                f"no term can be chosen with {max_rows} rows and a minimum saving of "
+                f"{min_saving:g}",
                 hint="both must be at least 1",
             )
         rejected = list(self.rejected)
         forced: dict[int, str] = {}
         for term, numbers in self._found.glossary:
-            if len(forced) + len(set(numbers) - forced.keys()) > rows:
-                rejected.append(RejectedTerm(term, f"no row left in a budget of {rows}"))
+            if len(forced) + len(set(numbers) - forced.keys()) > max_rows:
+                rejected.append(RejectedTerm(term, f"no row left in a budget of {max_rows}"))
             else:
                 forced.update(dict.fromkeys(numbers, term))
         weights = np.array([candidate.weight for candidate in self.candidates])
@@ -111,7 +114,7 @@ class Audit:
             )
             weights[[count > 1 for _, count in pretokenized]] = 0.0
         chosen: dict[str, Term] = {}
-        for selected in self._found.occurrences.select(weights, forced, rows, min_saving):
+        for selected in self._found.occurrences.select(weights, forced, max_rows, min_saving):
             candidate = self.candidates[selected.candidate]
             text = forced.get(selected.candidate, candidate.form.strip())
             previous = chosen.get(text, Term(text, (), candidate.source))

@@ -104,7 +104,7 @@ class _CandidateFinder:
         self.stream = UnitStream(scan)
         min_count = max(2, self.min_documents // self.stream.scale)
         self.ngrams = mine_ngrams(self.stream, min_count)
-        self.unknown_id = None if tokenizer.kind == "byte-bpe" else tokenizer.unk_id
+        self.unknown_id = None if tokenizer.kind == "byte-bpe" else tokenizer.unk_token_id
         self.forms: list[str] = []
         self.pieces: list[list[int]] = []
         self.pmi: list[float] = []

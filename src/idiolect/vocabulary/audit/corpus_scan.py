@@ -235,9 +235,9 @@ class _Scanner:
         self.max_stream = max_stream
         self.stride = 1
         self.worst: list[tuple[float, int, WorstDocument]] = []
-        self.anchor_length = len(tokenizer.encode("a", special_tokens=False))
+        self.anchor_length = len(tokenizer.encode("a", add_special_tokens=False))
         byte_level = tokenizer.kind == "byte-bpe"
-        self.unknown_id = None if byte_level else tokenizer.unk_id
+        self.unknown_id = None if byte_level else tokenizer.unk_token_id
 
     def number_chunks(self, chunked: _ChunkedBatch, pool: ThreadPoolExecutor) -> _NumberedBatch:
         """Number the chunks of a batch and start measuring the new ones."""
@@ -342,10 +342,10 @@ class _Scanner:
         """Insert the spaces that the tokenizer adds: after a line break, before every text."""
 
         def encode_after_a(text: str) -> list[int]:
-            return self.tokenizer.encode(f"a{text}", special_tokens=False)[self.anchor_length :]
+            return self.tokenizer.encode(f"a{text}", add_special_tokens=False)[self.anchor_length :]
 
         if encode_after_a("\nb") == encode_after_a(" b"):
             chunks = [_WORD_AFTER_BREAK.sub(" ", chunk) for chunk in chunks]
-        if self.tokenizer.encode("b", special_tokens=False) == encode_after_a(" b"):
+        if self.tokenizer.encode("b", add_special_tokens=False) == encode_after_a(" b"):
             chunks = [_DOCUMENT_BEGINNING.sub(f"{DOCUMENT_START} ", chunk) for chunk in chunks]
         return chunks

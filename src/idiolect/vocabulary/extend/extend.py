@@ -67,7 +67,7 @@ def extend(
     *,
     domain: Iterable[str] | None = None,
     general: Iterable[str] | None = None,
-    rows: int | None = None,
+    max_rows: int | None = None,
 ) -> Tokenizer: ...
 @overload
 def extend(
@@ -77,7 +77,7 @@ def extend(
     *,
     domain: Iterable[str] | None = None,
     general: Iterable[str] | None = None,
-    rows: int | None = None,
+    max_rows: int | None = None,
     init: Init = "subword",
     seed: int = 0,
 ) -> LanguageModel: ...
@@ -88,7 +88,7 @@ def extend(
     *,
     domain: Iterable[str] | None = None,
     general: Iterable[str] | None = None,
-    rows: int | None = None,
+    max_rows: int | None = None,
     init: Init = "subword",
     seed: int = 0,
 ) -> Tokenizer | LanguageModel:
@@ -112,7 +112,7 @@ def extend(
         domain: held-out text of the domain, to verify on.
         general: other text, to verify that it is unchanged. `merges` also uses it to choose the
             order of merges.
-        rows: maximum number of new ids.
+        max_rows: maximum number of new ids.
         init: initialization of a model's new rows; see `rows`. `neighbours` learns from `domain`.
         seed: random seed of a model's new rows.
 
@@ -126,12 +126,14 @@ def extend(
         VerificationError: text without the terms, or decoding, would change.
     """
     if isinstance(base, Tokenizer):
-        return _extend_tokenizer(base, terms, method, domain=domain, general=general, rows=rows)
+        return _extend_tokenizer(
+            base, terms, method, domain=domain, general=general, max_rows=max_rows
+        )
     # Imported here because extending a bare tokenizer does not need torch.
     from idiolect.vocabulary.rows.grow import grow
 
     larger = _extend_tokenizer(
-        base.tokenizer, terms, method, domain=domain, general=general, rows=rows
+        base.tokenizer, terms, method, domain=domain, general=general, max_rows=max_rows
     )
     return (
         base
@@ -147,7 +149,7 @@ def _extend_tokenizer(
     *,
     domain: Iterable[str] | None = None,
     general: Iterable[str] | None = None,
-    rows: int | None = None,
+    max_rows: int | None = None,
 ) -> Tokenizer:
     if isinstance(terms, str):
         raise InputError("terms must be a list, not one string", hint=f"use [{terms!r}]")
@@ -159,14 +161,16 @@ def _extend_tokenizer(
     earlier = {form.text: form for form in base.extension.refused} if base.extension else {}
     refused = [*earlier.values(), *(form for form in refused if form.text not in earlier)]
     forms = [form for form in forms if form.text not in earlier]
-    if rows is not None and method != "merges":
-        refused += [Refused(f.text, f"no row left in a budget of {rows}") for f in forms[rows:]]
-        forms = forms[:rows]
+    if max_rows is not None and method != "merges":
+        refused += [
+            Refused(f.text, f"no row left in a budget of {max_rows}") for f in forms[max_rows:]
+        ]
+        forms = forms[:max_rows]
     texts = {"domain": domain, "general": general}
     given = {name: corpus for name, corpus in texts.items() if corpus is not None}
     for _ in range(_MAX_ATTEMPTS):
         if method == "merges":
-            draft = add_merges(base, forms, general, rows)
+            draft = add_merges(base, forms, general, max_rows)
         else:
             draft = _BUILDERS[method](base, forms)
         result = _verify(base, draft, method, given)

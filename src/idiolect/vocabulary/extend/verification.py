@@ -62,7 +62,9 @@ def find_unreachable_tokens(larger: Tokenizer, added: Sequence[Added]) -> tuple[
             [token.id in ids for token, ids in zip(tokens, encoded, strict=True)]
             for context in contexts
             for encoded in [
-                larger.encode_batch([context.format(t.text) for t in tokens], special_tokens=False)
+                larger.encode_batch(
+                    [context.format(t.text) for t in tokens], add_special_tokens=False
+                )
             ]
         ]
         for i, token in enumerate(tokens):
@@ -84,8 +86,8 @@ def find_decoding_changes(
     Returns:
         The decoded text of each such id.
     """
-    anchor = base.encode("a", special_tokens=False)
-    known = {i: p for i, p in pieces.items() if base.unk_id not in p}
+    anchor = base.encode("a", add_special_tokens=False)
+    known = {i: p for i, p in pieces.items() if base.unk_token_id not in p}
     before = base.decode_batch([[*anchor, *p] for p in known.values()], skip_special_tokens=False)
     after = larger.decode_batch([[*anchor, i] for i in known], skip_special_tokens=False)
     return {
@@ -112,7 +114,7 @@ def compare_tokenizers(
     causes: set[int] = set()
     unexplained = decoding_change = ""
     for texts in batches(corpus):
-        old = base.encode_batch(texts, special_tokens=False)
+        old = base.encode_batch(texts, add_special_tokens=False)
         encodings = larger.engine.encode_batch(texts, add_special_tokens=False)
         new = [encoding.ids for encoding in encodings]
         different = [i for i, (a, b) in enumerate(zip(old, new, strict=True)) if a != b]
@@ -121,7 +123,7 @@ def compare_tokenizers(
         changes = [
             texts[i]
             for i, a, b in zip(different, old_texts, new_texts, strict=True)
-            if base.unk_id not in old[i] and _decodes_worse(texts[i], a, b)
+            if base.unk_token_id not in old[i] and _decodes_worse(texts[i], a, b)
         ]
         decoding_change = decoding_change or (changes[0][:80] if changes else "")
         decoding_changes += len(changes)

@@ -52,7 +52,7 @@ def find_contexts(
     found = Contexts([], Counter())
     pending = set(range(first_id, len(tokenizer)))
     for texts in batches(corpus):
-        for ids in tokenizer.encode_batch(texts, special_tokens=False):
+        for ids in tokenizer.encode_batch(texts, add_special_tokens=False):
             _take_snippets(
                 np.array(ids, dtype=np.int32), found, pending, first_id, contexts, length
             )

@@ -38,7 +38,7 @@ from idiolect.training.training_config import TrainingConfig
 from idiolect.vocabulary.rows.contexts import Contexts, Snippet, find_contexts
 from idiolect.vocabulary.rows.hidden_state_matching import HiddenStateMatching, Snippets
 
-__all__ = ["DistillationResult", "distill", "distillation_plan"]
+__all__ = ["DistillationResult", "distill", "distillation_config"]
 
 _HELD_OUT = 20
 """One snippet in this many is held out to measure the error."""
@@ -65,10 +65,12 @@ class DistillationResult:
         return [text for text, count in self.contexts.items() if not count]
 
 
-def distillation_plan(model: LanguageModel, *, seed: int = 0) -> TrainingConfig:
+def distillation_config(model: LanguageModel, *, seed: int = 0) -> TrainingConfig:
     """Return the defaults: snippets of 50 tokens, 16 per step, no decay, the rate of `row_rate`."""
     rate = row_rate(model.network)
-    return TrainingConfig(length=50, batch=16, learning_rate=rate, weight_decay=0.0, seed=seed)
+    return TrainingConfig(
+        max_length=50, batch_size=16, learning_rate=rate, weight_decay=0.0, seed=seed
+    )
 
 
 def distill(
@@ -77,9 +79,9 @@ def distill(
     corpus: Iterable[str],
     *,
     contexts: int = 100,
-    passes: int = 1,
-    plan: TrainingConfig | None = None,
-    out: str | Path | None = None,
+    epochs: int = 1,
+    config: TrainingConfig | None = None,
+    output_dir: str | Path | None = None,
     tensorboard: bool = False,
 ) -> DistillationResult:
     """Train a model's added rows until it reads new tokens as the teacher reads their pieces.
@@ -91,39 +93,43 @@ def distill(
         teacher: The model it was extended from.
         corpus: Documents of the domain.
         contexts: Snippets wanted for each new token.
-        passes: Epochs over the snippets.
-        plan: Sizes and rates, by default `distillation_plan(model)`; `length` is a snippet's.
-        out: A folder for the run, which can then be interrupted and resumed. The finished model is
-            in `out/model`.
-        tensorboard: Write TensorBoard events to `out/events`.
+        epochs: Epochs over the snippets.
+        config: Sizes and rates, by default `distillation_config(model)`; `length` is a snippet's.
+        output_dir: A folder for the run, which can then be interrupted and resumed. The finished
+            model is in `output_dir/model`.
+        tensorboard: Write TensorBoard events to `output_dir/events`.
 
     Raises:
         InputError: The model has no added rows, or no new token occurs in the corpus.
         CheckpointError: The teacher's tokenizer is not the one the model's was extended from, or
-            `out` holds another run.
+            `output_dir` holds another run.
         VerificationError: Original rows moved.
     """
     extension = _check(model, teacher)
-    config = plan or distillation_plan(model)
-    if passes < 1 or contexts < 1:
-        raise InputError(f"{passes} epochs over {contexts} contexts", hint="both are at least 1")
+    config = config or distillation_config(model)
+    if epochs < 1 or contexts < 1:
+        raise InputError(f"{epochs} epochs over {contexts} contexts", hint="both are at least 1")
     objective = HiddenStateMatching(
         model, teacher.network, extension, workers=Workers.join(model.network.device)
     )
     found = find_contexts(
-        model.tokenizer, corpus, first_id=extension.size, contexts=contexts, length=config.length
+        model.tokenizer,
+        corpus,
+        first_id=extension.size,
+        contexts=contexts,
+        length=config.max_length,
     )
     training, held_out = (list(map(objective.fit, part)) for part in _split(found))
     network = model.network
-    source = Snippets(training, objective.template, rows=config.batch, seed=config.seed)
+    source = Snippets(training, objective.template, rows=config.batch_size, seed=config.seed)
     count = Counter(id_ for snippet in training for id_ in set(snippet.tolist()))
-    before = objective.error(network, held_out, config.batch)
+    before = objective.error(network, held_out, config.batch_size)
     with _only_rows_of(count, network), tempfile.TemporaryDirectory() as scratch:
         session = TrainingSession(
             model,
-            out=out or scratch,
+            out=output_dir or scratch,
             config=config,
-            steps=-(-passes * len(training) // config.batch),
+            steps=-(-epochs * len(training) // config.batch_size),
             train="rows",
             tensorboard=tensorboard,
         )
@@ -131,18 +137,18 @@ def distill(
             {
                 "distillation": _fingerprint(model, training),
                 "contexts": contexts,
-                "epochs": passes,
+                "epochs": epochs,
             }
         )
         session.train(objective, source)
-        if out is not None:
+        if output_dir is not None:
             session.publish(model.save)
     network.eval()
     return DistillationResult(
         snippets=len(training),
         steps=session.steps,
         error_before=before,
-        error_after=objective.error(network, held_out, config.batch),
+        error_after=objective.error(network, held_out, config.batch_size),
         contexts={token.text: count[token.id] for token in extension.added},
     )
 

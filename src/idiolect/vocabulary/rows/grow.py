@@ -69,13 +69,13 @@ def grow(
         neighbours = _neighbours(tokenizer, first_id, vectors, corpus)
     generator = torch.Generator().manual_seed(seed)
     network = copy.deepcopy(model.network)
-    tied = "language" in network.heads and network.config.tied
+    tied = "language" in network.heads and network.config.tie_word_embeddings
     added = {}
     for name, rows in network.vocabulary_rows().items():
         matrix = rows.joined() if isinstance(rows, ExtendedRows) else rows.detach()
         new = initial_rows(
             matrix.cpu(),
-            _trained_rows(matrix, first_id, network.config.pad_id),
+            _trained_rows(matrix, first_id, network.config.pad_token_id),
             pieces,
             init,
             is_input=name == "tokens.weight",
@@ -102,7 +102,7 @@ def _new_pieces(old: Tokenizer, new: Tokenizer) -> list[list[int]]:
             hint="extend the tokenizer of this model",
         )
     added = sorted(new.extension.added[len(known) :], key=lambda token: token.id)
-    return [[id_ for id_ in token.pieces if id_ != new.unk_id] for token in added]
+    return [[id_ for id_ in token.pieces if id_ != new.unk_token_id] for token in added]
 
 
 def _trained_rows(matrix: Tensor, ids: int, pad_id: int | None) -> Tensor:

@@ -132,7 +132,7 @@ class HiddenStateMatching(RowwiseObjective):
 
     def fit(self, snippet: Snippet) -> Snippet:
         """Truncate a snippet to the teacher's positions."""
-        longest = self.teacher.config.max_positions
+        longest = self.teacher.config.max_position_embeddings
         if not longest:
             return snippet
         room = longest - len(self.template.before) - len(self.template.after_cut)
@@ -141,22 +141,22 @@ class HiddenStateMatching(RowwiseObjective):
 
     def prepare(self, rows: PackedRows) -> MatchingBatch:
         """Spell the same texts in old pieces."""
-        real = rows.documents > 0
-        texts, places = [], torch.zeros_like(rows.ids)
+        real = rows.document_ids > 0
+        texts, places = [], torch.zeros_like(rows.input_ids)
         for row, mask in enumerate(real):
-            spelled = [self.pieces.get(id_, (id_,)) for id_ in rows.ids[row, mask].tolist()]
+            spelled = [self.pieces.get(id_, (id_,)) for id_ in rows.input_ids[row, mask].tolist()]
             texts.append([id_ for pieces in spelled for id_ in pieces])
             places[row, mask] = torch.tensor([len(pieces) for pieces in spelled]).cumsum(0) - 1
         teacher_ids, teacher_mask = _pad(texts)
         matched = real
-        labels = torch.full_like(rows.ids, IGNORE_INDEX)
+        labels = torch.full_like(rows.input_ids, IGNORE_INDEX)
         if self.causal:
             # Up to the first new token both have read the same ids.
-            matched = real & ((rows.ids >= self.first_id).cumsum(1) > 0)
-            labels[:, :-1] = torch.where(real[:, 1:], rows.ids[:, 1:], IGNORE_INDEX)
+            matched = real & ((rows.input_ids >= self.first_id).cumsum(1) > 0)
+            labels[:, :-1] = torch.where(real[:, 1:], rows.input_ids[:, 1:], IGNORE_INDEX)
         return MatchingBatch(
-            input_ids=rows.ids,
-            attention_mask=rows.documents,
+            input_ids=rows.input_ids,
+            attention_mask=rows.document_ids,
             labels=labels,
             teacher_input_ids=teacher_ids,
             teacher_attention_mask=teacher_mask,
@@ -199,7 +199,7 @@ class HiddenStateMatching(RowwiseObjective):
         was_training = network.training
         network.eval()
         distance = squares = count = 0.0
-        total = torch.zeros(network.config.width)
+        total = torch.zeros(network.config.hidden_size)
         for start in range(0, len(snippets), rows):
             batch = self.batch_of(snippets[start : start + rows]).to(network.device)
             student, teacher = (x[batch.matched].float() for x in self._states(network, batch))

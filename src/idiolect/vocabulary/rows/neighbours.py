@@ -72,7 +72,7 @@ def _encode_corpus(tokenizer: Tokenizer, corpus: Iterable[str]) -> NDArray[Any]:
     gap, parts, size = [-1] * _WINDOW, [], 0
     documents = iter(corpus)
     while size < _MAX_TOKENS and (chunk := list(islice(documents, 1024))):
-        for ids in tokenizer.encode_batch(chunk, special_tokens=False):
+        for ids in tokenizer.encode_batch(chunk, add_special_tokens=False):
             parts.append(np.array(ids + gap, dtype=np.int32))
             size += len(ids)
     return np.concatenate(parts)

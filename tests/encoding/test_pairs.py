@@ -133,7 +133,7 @@ def test_a_table_knows_what_is_right() -> None:
         corpus=["v", "x", "a"],
     )
     assert table.queries == ["a", "b"]
-    assert table.documents == ["x", "y", "z", "w", "b", "v", "a"]
+    assert list(table.documents) == ["x", "y", "z", "w", "b", "v", "a"]
     assert table.pairs == [(0, 0), (0, 1), (1, 0)], "a pair that comes again is left out"
     # y is right for a, says the second pair; b is the query itself.
     assert table.negatives == [(2, 3), (), ()]

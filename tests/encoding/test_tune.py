@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ from idiolect.encoding.text_reader import EncodingCounts
 from idiolect.encoding.tune import tune, tune_on_text, tuning_config
 from idiolect.errors import CheckpointError, ConfigError, InputError
 from idiolect.nn.embedding import ExtendedRows
+from idiolect.text.text_file import TextFile
 from idiolect.training.data.shuffled_epochs import ShuffledEpochs
 from idiolect.training.objectives import objective_registry
 from idiolect.training.objectives.contrastive_losses import KL, InfoNCE, Margin, MarginMSE, Triplet
@@ -158,7 +161,7 @@ def test_a_batch_of_pairs() -> None:
         ],
         corpus=["w9"],
     )
-    assert table.documents == ["w2", "w5", "w8", "w3", "w4", "w9"]
+    assert list(table.documents) == ["w2", "w5", "w8", "w3", "w4", "w9"]
     # w9; none; w4 and w9; w3, which that pair has already.
     mined = np.array([[5, -1], [-1, -1], [4, 5], [3, -1]])
     batch = PairBatch.of(table, [0, 1, 2, 3], tuning.encoder().reader, mined=mined)
@@ -394,3 +397,20 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
             for side in ("one", "two")
         )
         np.testing.assert_allclose(one, two, atol=1e-4)
+
+
+def test_a_corpus_is_not_held_in_memory() -> None:
+    """Documents among which negatives are mined are on disk: 80 MB of text cost a few MB."""
+
+    def corpus() -> Iterator[str]:
+        for number in range(2000):
+            yield f"{number} " + "x" * 40_000
+
+    tracemalloc.start()
+    table = PairTable.of([Pair("a", "b")], corpus())
+    texts = TextFile.distinct(corpus())
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(table.documents) == len(texts) + 1 == 2001
+    assert table.documents[1000][:4] == texts[999][:4] == "999 "
+    assert peak < 8e6

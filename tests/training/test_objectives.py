@@ -9,9 +9,10 @@ import transformers
 
 from idiolect.errors import ConfigError, InputError
 from idiolect.models.language_model import LanguageModel
+from idiolect.models.registry import find_family
 from idiolect.training.data.batch import IGNORE_INDEX, Batch
 from idiolect.training.data.packed_documents import PackedRows
-from idiolect.training.objectives.causal import Causal
+from idiolect.training.objectives.causal import Causal, language_loss
 from idiolect.training.objectives.masked import Masked
 from training import models
 
@@ -151,3 +152,47 @@ def test_batches_divide() -> None:
     batch = Batch(input_ids=IDS, attention_mask=DOCUMENTS, labels=IDS)
     assert torch.equal(batch.part(slice(1, 2)).input_ids, IDS[1:])
     assert torch.equal(batch.to(torch.device("cpu")).labels, IDS)
+
+
+def test_a_batch_of_an_encoder_decoder() -> None:
+    """Labels belong to what the decoder reads; the loss is that of transformers' T5."""
+    settings = {
+        "d_model": 16,
+        "d_kv": 8,
+        "d_ff": 24,
+        "num_layers": 2,
+        "num_heads": 2,
+        "vocab_size": 45,
+        "decoder_start_token_id": 0,
+        "dropout_rate": 0.0,
+    }
+    torch.manual_seed(0)
+    reference = transformers.T5ForConditionalGeneration(transformers.T5Config(**settings)).eval()
+    family = find_family({"model_type": "t5"})
+    fields = {**reference.config.to_dict(), "architectures": ["T5ForConditionalGeneration"]}
+    network = family.network(family.config(fields)).eval()
+    table = family.names(fields)
+    theirs = reference.state_dict()
+    state = {
+        n: table.source(n).extract(theirs[table.source(n).full_name]) for n in network.state_dict()
+    }
+    network.load_state_dict(state)
+    labels = torch.tensor([[7, 9, 2, -100], [8, 5, 6, 2]])
+    batch = Batch(
+        input_ids=IDS,
+        attention_mask=(IDS > 0).long(),
+        labels=labels,
+        decoder_input_ids=reference.prepare_decoder_input_ids_from_labels(labels=labels),
+        decoder_attention_mask=torch.ones_like(labels),
+    )
+    assert (batch.count, batch.tokens) == (7, 19 + 8)
+    wanted = reference(
+        input_ids=IDS,
+        attention_mask=batch.attention_mask,
+        decoder_input_ids=batch.decoder_input_ids,
+        labels=labels,
+    ).loss
+    torch.testing.assert_close(language_loss(network, batch) / batch.count, wanted)
+    half = batch.part(slice(1, 2))
+    assert set(half.inputs) == set(batch.inputs)
+    assert all(len(tensor) == 1 for tensor in half.inputs.values())

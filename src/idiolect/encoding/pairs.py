@@ -15,7 +15,7 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -23,6 +23,7 @@ from typing import Any, Self
 from idiolect.errors import InputError
 from idiolect.text.keyed_texts import documents_with_ids, queries_with_ids
 from idiolect.text.records import read_records, unusable
+from idiolect.text.text_file import TextFile, text_digest
 
 __all__ = ["Pair", "PairFile", "PairTable", "read_query_texts", "read_texts"]
 
@@ -180,8 +181,8 @@ class PairTable:
     """
 
     queries: list[str] = field(default_factory=list)
-    documents: list[str] = field(default_factory=list)
-    """The documents of the pairs, and other candidates for negatives."""
+    documents: Sequence[str] = ()
+    """The documents of the pairs, and other candidates for negatives; stored on disk."""
     pairs: list[tuple[int, int]] = field(default_factory=list)
     """Query number and document number of each pair."""
     negatives: list[tuple[int, ...]] = field(default_factory=list)
@@ -206,19 +207,21 @@ class PairTable:
             InputError: There are no pairs, a text is empty, or the number of scores differs from
                 that of documents.
         """
-        table = cls()
-        queries, documents = _Numbers(table.queries), _Numbers(table.documents)
+        table, stored = cls(), TextFile()
+        table.documents = stored
+        queries, documents = _Numbers(table.queries.append), _Numbers(stored.append)
         rows: dict[tuple[int, int], Pair] = {}
         for number, pair in enumerate(pairs, start=1):
             _check(pair, number)
-            rows.setdefault((queries[pair.query], documents[pair.document]), pair)
+            key = queries.number(pair.query), documents.number(pair.document)
+            rows.setdefault(key, pair)
         if not rows:
             raise InputError("no pairs to tune on", hint="check the file of pairs")
         table.pairs = list(rows)
-        negatives = [[documents[text] for text in pair.negatives] for pair in rows.values()]
+        negatives = [list(map(documents.number, pair.negatives)) for pair in rows.values()]
         for text in corpus:
-            documents[text]
-        table.right = [{documents[text]} if text in documents else set() for text in queries]
+            documents.number(text)
+        table.right = [documents.known(text) for text in table.queries]
         for query, document in table.pairs:
             table.right[query].add(document)
         for (query, _), pair, numbers in zip(table.pairs, rows.values(), negatives, strict=True):
@@ -257,14 +260,22 @@ def _check(pair: Pair, number: int) -> None:
         raise InputError(f"pair {number} has the scores {pair.scores}", hint="they must be finite")
 
 
-class _Numbers(dict[str, int]):
-    """Numbers of texts, assigned at first access."""
+class _Numbers:
+    """Numbers of distinct texts, by digest, so that the texts need not stay in memory."""
 
-    def __init__(self, texts: list[str]) -> None:
-        super().__init__()
-        self._texts = texts
+    def __init__(self, append: Callable[[str], object]) -> None:
+        self._append = append
+        self._numbers: dict[bytes, int] = {}
 
-    def __missing__(self, text: str) -> int:
-        self[text] = number = len(self._texts)
-        self._texts.append(text)
-        return number
+    def number(self, text: str) -> int:
+        """Return the number of a text; a new one is appended."""
+        digest = text_digest(text)
+        if digest not in self._numbers:
+            self._numbers[digest] = len(self._numbers)
+            self._append(text)
+        return self._numbers[digest]
+
+    def known(self, text: str) -> set[int]:
+        """Return the number of a text, if it has one."""
+        digest = text_digest(text)
+        return {self._numbers[digest]} if digest in self._numbers else set()

@@ -18,6 +18,7 @@ from idiolect.encoding.projection import Projection
 from idiolect.encoding.text_reader import EncodingCounts
 from idiolect.errors import ConfigError
 from idiolect.nn.lora import LoraConfig
+from idiolect.text.text_file import TextFile
 from idiolect.training.data.shuffled_epochs import ShuffledEpochs
 from idiolect.training.distributed import Workers
 from idiolect.training.objectives.contrastive_losses import ContrastiveLoss, InfoNCE, Matryoshka
@@ -219,7 +220,7 @@ def tune_on_text(
             "whitened vectors cannot imitate others", hint="whiten in a later run, on pairs"
         )
     config = config or tuning_config(encoder, train)
-    distinct = list(dict.fromkeys(texts))
+    distinct = TextFile.distinct(texts)
     truncating = _truncating(encoder, config.max_length)
     training_objective = entry.load().create(
         truncating,

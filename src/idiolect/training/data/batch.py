@@ -14,6 +14,14 @@ __all__ = ["IGNORE_INDEX", "Batch"]
 IGNORE_INDEX = -100
 """The label of a token that is not predicted, as in PyTorch and transformers."""
 
+_INPUTS = (
+    "input_ids",
+    "attention_mask",
+    "token_type_ids",
+    "decoder_input_ids",
+    "decoder_attention_mask",
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
@@ -29,15 +37,27 @@ class Batch:
     """0 for padding and 1 for text, or the ascending numbers of documents packed in a row, which do
     not attend to one another. (rows, length), int64."""
     labels: Tensor | None = None
-    """The id each token predicts, or `IGNORE_INDEX`. (rows, length), int64."""
+    """The id each token predicts, or `IGNORE_INDEX`. Shape of what the decoder reads, int64."""
+    token_type_ids: Tensor | None = None
+    """Segment of each token (BERT). (rows, length), int64."""
+    decoder_input_ids: Tensor | None = None
+    """What the decoder of an encoder-decoder network reads. (rows, target length), int64."""
+    decoder_attention_mask: Tensor | None = None
+    """(rows, target length), int64."""
 
     def __len__(self) -> int:
         """Return the number of rows."""
         return len(self.input_ids)
 
     @property
+    def inputs(self) -> dict[str, Tensor]:
+        """What a network's forward pass takes, by name; absent inputs are left out."""
+        given = {name: getattr(self, name) for name in _INPUTS}
+        return {name: tensor for name, tensor in given.items() if tensor is not None}
+
+    @property
     def predicted(self) -> Tensor:
-        """Which positions have a label. (rows, length), bool."""
+        """Which positions have a label. Shape of `labels`, bool."""
         if self.labels is None:
             return torch.zeros_like(self.input_ids, dtype=torch.bool)
         return self.labels != IGNORE_INDEX
@@ -49,8 +69,9 @@ class Batch:
 
     @property
     def tokens(self) -> int:
-        """Number of tokens without padding."""
-        return int((self.attention_mask > 0).sum())
+        """Number of tokens without padding, those of the decoder included."""
+        masks = (self.attention_mask, self.decoder_attention_mask)
+        return sum(int((mask > 0).sum()) for mask in masks if mask is not None)
 
     def to(self, device: torch.device) -> Self:
         """Move the batch to a device."""

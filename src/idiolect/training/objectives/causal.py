@@ -61,7 +61,7 @@ class Causal(RowwiseObjective):
 
 def language_loss(network: Network, batch: Batch) -> Tensor:
     """Return the cross-entropy summed over the tokens that have a label."""
-    hidden = network(batch.input_ids, batch.attention_mask, return_logits=False).hidden_states
+    hidden = network(**batch.inputs, return_logits=False).hidden_states
     predicted = batch.predicted
     assert batch.labels is not None
     return cross_entropy(

@@ -101,7 +101,7 @@ def test_parts_of_a_batch() -> None:
     rows = [([1, 2, 3], [0, 0, 1]), ([4], [0]), ([5, 6], [0, 1])]
     batch = TextPairBatch.of(rows, 0, [1.0, 0.0, 0.5], [2, 1])
     last = batch.part(slice(1, 2))
-    assert last.ids.tolist() == [[5, 6]]
+    assert last.input_ids.tolist() == [[5, 6]]
     assert (last.labels.tolist(), last.sizes, last.count) == ([0.5], (1,), 1)
     assert len(batch.part(slice(2, 2))) == 0
 

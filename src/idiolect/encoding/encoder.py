@@ -30,7 +30,7 @@ from idiolect.encoding.encoder_forward import (
 )
 from idiolect.encoding.encoder_layout import LAYOUT_FILES, EncoderLayout
 from idiolect.encoding.int8 import to_int8
-from idiolect.encoding.matryoshka import untrained_width_warning
+from idiolect.encoding.matryoshka import check_dimensions, untrained_width_warning
 from idiolect.encoding.pooling import Pooling, check_pooling, pool
 from idiolect.encoding.projection import Projection
 from idiolect.encoding.text_reader import (
@@ -252,7 +252,7 @@ class Encoder:
             InputError: A single text, an element that is not a text, or an unknown prompt name.
             VerificationError: A vector is not finite.
         """
-        width = self._check_dimensions(dimensions)
+        width = check_dimensions(dimensions, self.dimensions)
         counted = EncodingCounts()
         check_texts(texts)
         vectors = np.zeros((len(texts), width), dtype=np.float32)
@@ -320,7 +320,7 @@ class Encoder:
             CheckpointError: The partial file is damaged.
             VerificationError: A vector is not finite.
         """
-        width = self._check_dimensions(dimensions)
+        width = check_dimensions(dimensions, self.dimensions)
         settings = {"encoder": self.fingerprint, "kind": prompt_name}
         file = VectorFile(path, settings, width)
         counted = EncodingCounts(**file.counts)
@@ -378,16 +378,6 @@ class Encoder:
             raise InputError("no text to fit a projection to", hint="pass texts that are not empty")
         fitted = Projection.fit(torch.cat(parts).numpy(), whiten=whiten)
         self.projection = fitted.to(self.model.network.device).after(self.projection)
-
-    def _check_dimensions(self, dimensions: int | None) -> int:
-        if dimensions is None:
-            return self.dimensions
-        if not 1 <= dimensions <= self.dimensions:
-            raise InputError(
-                f"{dimensions} dimensions; the model has {self.dimensions}",
-                hint=f"choose a number from 1 to {self.dimensions}",
-            )
-        return dimensions
 
     def embed_rows(self, rows: Sequence[Sequence[int]]) -> Tensor:
         """Encode rows of ids of `reader`; see `embed`."""

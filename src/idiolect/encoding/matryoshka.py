@@ -12,7 +12,9 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["neighbours_kept", "untrained_width_warning"]
+from idiolect.errors import InputError
+
+__all__ = ["check_dimensions", "neighbours_kept", "untrained_width_warning"]
 
 _NEIGHBOURS = 10
 
@@ -62,3 +64,19 @@ def _nearest(vectors: NDArray[np.float32], k: int) -> list[list[int]]:
     np.fill_diagonal(similarity, -np.inf)
     nearest: list[list[int]] = np.argpartition(-similarity, k - 1, axis=1)[:, :k].tolist()
     return nearest
+
+
+def check_dimensions(dimensions: int | None, whole: int) -> int:
+    """Return how many of a vector's dimensions to use; `None` uses all.
+
+    Raises:
+        InputError: The vector has fewer.
+    """
+    if dimensions is None:
+        return whole
+    if not 1 <= dimensions <= whole:
+        raise InputError(
+            f"{dimensions} dimensions; the model has {whole}",
+            hint=f"choose a number from 1 to {whole}",
+        )
+    return dimensions

@@ -173,8 +173,8 @@ class CrossEncoder:
         return self
 
     def _logits(self, network: Network, batch: TextPairBatch) -> Tensor:
-        types = batch.types if network.config.type_vocab_size > 1 else None
-        logits: Tensor = network(batch.ids, batch.mask, token_type_ids=types).logits
+        types = batch.token_type_ids if network.config.type_vocab_size > 1 else None
+        logits: Tensor = network(batch.input_ids, batch.attention_mask, token_type_ids=types).logits
         # The second of two classes is "relevant"; the difference is the log-odds.
         return logits[:, -1] - logits[:, 0] if logits.shape[1] == 2 else logits[:, 0]
 

@@ -66,11 +66,11 @@ class PairTemplate:
 class TextPairBatch:
     """A padded batch of text pairs."""
 
-    ids: Tensor
+    input_ids: Tensor
     """(pairs, longest), int64."""
-    mask: Tensor
+    attention_mask: Tensor
     """1 for text, 0 for padding. (pairs, longest)."""
-    types: Tensor
+    token_type_ids: Tensor
     """The segment of each token. (pairs, longest)."""
     labels: Tensor
     """(pairs,)."""
@@ -106,20 +106,24 @@ class TextPairBatch:
     @property
     def tokens(self) -> int:
         """Number of tokens without padding."""
-        return int(self.mask.sum())
+        return int(self.attention_mask.sum())
+
+    @property
+    def _grids(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.input_ids, self.attention_mask, self.token_type_ids
 
     def part(self, rows: slice) -> Self:
         """Return some of the groups."""
         ends = np.cumsum((0, *self.sizes))
         first, last, _ = rows.indices(len(self.sizes))
         own = slice(int(ends[first]), int(ends[max(first, last)]))
-        longest = int(self.mask[own].sum(1).max()) if own.stop > own.start else 0
-        ids, mask, types = (grid[own, :longest] for grid in (self.ids, self.mask, self.types))
+        longest = int(self.attention_mask[own].sum(1).max()) if own.stop > own.start else 0
+        ids, mask, types = (grid[own, :longest] for grid in self._grids)
         return type(self)(ids, mask, types, self.labels[own], self.sizes[rows])
 
     def to(self, device: torch.device) -> Self:
         """Move it to a device."""
-        ids, mask, types = (grid.to(device) for grid in (self.ids, self.mask, self.types))
+        ids, mask, types = (grid.to(device) for grid in self._grids)
         return type(self)(ids, mask, types, self.labels.to(device), self.sizes)
 
 

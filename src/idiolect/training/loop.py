@@ -172,7 +172,7 @@ class Trainer:
 
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.learning_rate_at(
-                self.done, self.steps, highest=group["highest_rate"]
+                self.done, self.steps, maximum=group["max_learning_rate"]
             )
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)

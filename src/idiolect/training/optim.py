@@ -145,7 +145,7 @@ def make_optimizer(
         network: The network.
         weight_decay: Decay of the weights of linear maps.
         learning_rates: Highest rate of single parameters by name. Each group of the optimizer
-            keeps its own as `highest_rate`, `None` for the run's.
+            keeps its own as `max_learning_rate`, `None` for the run's.
     """
     decayed = {id(parameter) for parameter in _linear_weights(network)}
     rates = learning_rates or {}
@@ -159,7 +159,7 @@ def make_optimizer(
             {
                 "params": parameters,
                 "weight_decay": weight_decay if decays else 0.0,
-                "highest_rate": rate,
+                "max_learning_rate": rate,
             }
             for (rate, decays), parameters in groups.items()
         ],

@@ -109,21 +109,21 @@ class TrainingConfig:
                 raise ConfigError(f"{name} is {value!r}", hint=f"it is a {known[name]}")
         return cls(**values)
 
-    def learning_rate_at(self, step: int, steps: int, *, highest: float | None = None) -> float:
+    def learning_rate_at(self, step: int, steps: int, *, maximum: float | None = None) -> float:
         """Return the learning rate of a step, counted from 0.
 
         Args:
             step: The step.
             steps: Steps of the whole run.
-            highest: The highest rate, by default the run's.
+            maximum: The highest rate, by default the run's.
         """
-        highest = self.max_learning_rate if highest is None else highest
+        maximum = self.max_learning_rate if maximum is None else maximum
         warm = max(1, round(self.warmup_ratio * steps))
         if step < warm:
-            return highest * (step + 1) / warm
+            return maximum * (step + 1) / warm
         if self.schedule == "cosine":
             done = (step - warm) / max(1, steps - warm)
             share = 0.5 * (1 + math.cos(math.pi * done))
         else:
             share = min(1.0, (steps - step) / max(1, round(0.2 * steps)))
-        return highest * (self.min_lr_ratio + (1 - self.min_lr_ratio) * share)
+        return maximum * (self.min_lr_ratio + (1 - self.min_lr_ratio) * share)

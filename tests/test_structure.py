@@ -22,14 +22,15 @@ SOURCE = ROOT / "src" / "idiolect"
 # Each floor may use the floors below it; rooms on one floor do not know each other.
 FLOORS = (
     {"errors"},
-    {"nn", "text", "words"},
+    {"nn", "text"},
     {"models"},
     {"training"},
-    {"vocabulary", "generate"},
-    {"encoding"},
-    {"recommend", "ranking", "search"},
+    {"vocabulary", "words"},
+    {"encoding", "generate"},
+    {"recommend", "tasks", "ranking", "search"},
     {"pipeline"},
-    {"cli", "serve"},
+    {"serve", "scale"},
+    {"cli"},
 )
 # The oracles of tests and benchmarks, and the opponents.
 NEVER = {

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from encoding import tuning
 from idiolect.encoding.encoder import Encoder
 from idiolect.encoding.tune import tune
+from idiolect.generate.strategies import greedy
 from idiolect.models.family import Architecture, Family, Fields
 from idiolect.models.language_model import LanguageModel
 from idiolect.models.registry import FAMILIES
@@ -55,12 +56,22 @@ class GRUNetwork(Network):
                 parameter.normal_(0, 0.1)
 
     def forward(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, *, return_logits: bool = True
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        *,
+        return_logits: bool = True,
+        cache: dict[str, Tensor] | None = None,
     ) -> Output:
-        hidden, _ = self.gru(self.tokens(input_ids))
+        hidden, state = self.gru(self.tokens(input_ids), None if cache is None else cache.get("h"))
+        if cache is not None:
+            cache["h"] = state
         return Output(
             hidden_states=hidden, logits=self.score_vocabulary(hidden) if return_logits else None
         )
+
+    def new_cache(self) -> dict[str, Tensor]:
+        return {}
 
     def text_states(
         self,
@@ -132,3 +143,16 @@ def test_it_is_an_encoder(model: LanguageModel, tmp_path: Path) -> None:
     after = encoder.encode(["w1 w2", "w3"])
     assert before.shape == after.shape == (2, 16)
     assert not np.allclose(before, after)
+
+
+def test_it_generates(model: LanguageModel) -> None:
+    """With its state as the cache, the tokens are those of reading everything again."""
+    network = model.network
+    ids = torch.tensor([[5, 9, 7]])
+    found = greedy(network, ids, max_new_tokens=6)
+    for _ in range(6):
+        with torch.inference_mode():
+            logits = network(ids).logits
+        assert logits is not None
+        ids = torch.cat([ids, logits[:, -1:].argmax(-1)], dim=1)
+    assert torch.equal(found, ids[:, 3:])

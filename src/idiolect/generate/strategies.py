@@ -8,15 +8,14 @@ import torch
 from torch import Tensor
 
 from idiolect.errors import InputError
-from idiolect.nn.cache import Cache
-from idiolect.nn.transformer import Transformer
+from idiolect.nn.network import Network
 
 __all__ = ["greedy"]
 
 
 @torch.inference_mode()
 def greedy(
-    network: Transformer,
+    network: Network,
     input_ids: Tensor,
     attention_mask: Tensor | None = None,
     *,
@@ -42,15 +41,15 @@ def greedy(
     """
     if input_ids.shape[1] == 0:
         raise InputError("an empty text", hint="start with the model's first token")
-    if network.decoder is None or "language" not in network.heads:
+    if network.kind == "bidirectional" or not network.has_language_head:
         raise InputError(
             "this network does not predict the next token",
             hint="load a decoder with a language-model head",
         )
-    has_encoder = network.encoder is not None
+    has_encoder = network.kind == "encoder-decoder"
     if not has_encoder and attention_mask is not None and not bool(attention_mask[:, -1].all()):
         raise InputError("texts to continue are padded on the right", hint="pad on the left")
-    cache = Cache()
+    cache = network.new_cache()
     stops = torch.tensor(sorted(eos_token_id), dtype=torch.long, device=input_ids.device)
     finished = torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
     start = network.start_ids(input_ids, attention_mask) if has_encoder else input_ids

@@ -117,6 +117,22 @@ class Network(nn.Module, ABC):
             bidirectional: Let the tokens of a causal network see what follows as well.
         """
 
+    def new_cache(self) -> Any:
+        """Return an empty cache for generation: what `forward(cache=...)` reads and fills.
+
+        Raises:
+            InputError: The network generates no text.
+        """
+        raise InputError("this network generates no text", hint="load a decoder")
+
+    def start_ids(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Return the first ids of the decoder's input. Shape: (batch, 1).
+
+        Raises:
+            InputError: The network is no encoder-decoder.
+        """
+        raise InputError("this network has no decoder behind an encoder", hint="continue the text")
+
     @property
     def device(self) -> torch.device:
         """Where the weights are."""

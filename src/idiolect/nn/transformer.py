@@ -246,6 +246,10 @@ class Transformer(Network):
         """
         return self._run_stack(decoder, input_ids, attention_mask, memory=memory)
 
+    def new_cache(self) -> Cache:
+        """Return an empty cache of keys and values."""
+        return Cache()
+
     def start_ids(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Return the first ids of the decoder's input. Shape: (batch, 1)."""
         if self.config.decoder_start_token_id is not None:

@@ -69,7 +69,7 @@ def grow(
         neighbours = _neighbours(tokenizer, first_id, vectors, corpus)
     generator = torch.Generator().manual_seed(seed)
     network = copy.deepcopy(model.network)
-    tied = "language" in network.heads and network.config.tie_word_embeddings
+    tied = network.has_language_head and network.config.tie_word_embeddings
     added = {}
     for name, rows in network.vocabulary_rows().items():
         matrix = rows.joined() if isinstance(rows, ExtendedRows) else rows.detach()

@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 .PHONY: test test-all mutants lint format demo benchmarks clean
 
 test: lint            ## style, types and the fast tests
-	$(BIN)/python -m pytest -n auto --dist loadscope
+	$(BIN)/python -m pytest -n auto --dist loadscope tests/test_readme.py tests
 
 test-all: lint        ## also the slow tests on real data
 	$(BIN)/python -m pytest -n auto --dist loadscope -m "slow or not slow"

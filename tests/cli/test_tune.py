@@ -88,7 +88,7 @@ def test_a_teacher_is_imitated(folder: Path) -> None:
         ("nothing.jsonl", [], "no such file"),
         ("pairs.jsonl", ["--dimensions", "8;4"], "dimensions '8;4'"),
         ("pairs.jsonl", ["--margin", "1"], "the loss infonce has no margin"),
-        ("pairs.jsonl", ["--loss", "kl"], "the pairs have no scores"),
+        ("pairs.jsonl", ["--loss", "kl"], "needs a teacher's scores"),
     ],
 )
 def test_bad_input_is_reported(folder: Path, source: str, options: list[str], words: str) -> None:

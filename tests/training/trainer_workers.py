@@ -48,7 +48,7 @@ def train(folder: Path) -> None:
         base, grown = (
             LanguageModel.load(folder.parent / f"{name} {kind}") for name in ("base", "grown")
         )
-        config = TrainingConfig(max_length=32, batch_size=4, learning_rate=3e-3, weight_decay=0.0)
+        config = TrainingConfig(max_length=32, batch_size=4, learning_rate=1e-2, weight_decay=0.0)
         distill(
             grown, base, DOMAIN, contexts=4, config=config, output_dir=folder / f"distill {kind}"
         )

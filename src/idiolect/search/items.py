@@ -313,7 +313,7 @@ def _check_vector(
         shape = f"{given.shape[0]} dimensions" if given.ndim == 1 else f"the shape {given.shape}"
         raise InputError(
             f"{owner}: its vector has {shape}, the store has {dimensions}",
-            hint="was it made by another encoder?",
+            hint="use the encoder of the index",
         )
     with np.errstate(over="ignore"):
         checked = given.astype(np.float32)

@@ -243,8 +243,8 @@ def measure(queries: Any, truth: Any) -> list[tuple[str, float, Any, float, floa
 def report(rows: list[Any], seconds: dict[str, float], points: Any) -> None:
     memory = {library.name: library.memory(points) for library in LIBRARIES}
     table = Table(title=f"{len(points):,} × {points.shape[1]} float32, one thread, recall@{K}")
-    for column in ("", "recall ≥", "setting", "recall", "batch q/s", "speed-up", "single q/s",
-                   "speed-up", "memory / vectors", "build s"):  # fmt: skip
+    for column in ("", "recall ≥", "setting", "recall", "batch q/s", "idiolect x", "single q/s",
+                   "idiolect x", "memory / vectors", "build s"):  # fmt: skip
         table.add_column(column, justify="left" if not column else "right")
     for target in TARGETS:
         ours = next(row for row in rows if row[0] == "idiolect" and row[1] == target)

@@ -1,12 +1,12 @@
-"""Nearest neighbours in memory beside hnswlib, Intel's SVS and faiss: recall, speed, memory, build.
+"""Search in memory against hnswlib, Intel SVS and faiss: recall, throughput, memory, build time.
 
     python benchmarks/ann.py [--rows 100000] [--scratch FOLDER] [--build]
 
-All in one process on the same vectors (see `mixture.py`), on one thread. Each side's own knob is
-turned up until recall@10 against exact search reaches a target; then all sides answer the same
-queries in turn, and the least processor time of several rounds counts, for a call with all queries
-("batch") and for a call each ("single"). `--build` builds all anew and reports the wall-clock time
-at two threads; otherwise what the scratch folder keeps from before is used.
+All libraries run in one process and on one thread, on the same vectors (see `mixture.py`). For each
+library, the search parameter is increased until recall@10 reaches a target. Then the libraries
+answer the same queries in turn. The minimum CPU time of several rounds counts, for one call with
+all queries ("batch") and for one call per query ("single"). `--build` rebuilds all indexes and
+reports the wall-clock time on two threads; otherwise indexes in the scratch folder are reused.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from idiolect.search.diskann import Graph
 from mixture import load_mixture, recall
 
 TARGETS, ROUNDS, K, THREADS = (0.95, 0.99), 7, 10, 2
-WIDTHS = tuple(sorted({round(10 * 1.06**n) for n in range(60)}))
-"""How many candidates a graph's search keeps: from 10 to 311, in small steps, for each side."""
-WANTED = {"hnswlib": 2.0, "SVS": 1.4, "faiss": 1.3}
+LIST_SIZES = tuple(sorted({round(10 * 1.06**n) for n in range(60)}))
+"""Sizes of the search list (ef of HNSW) to try, from 10 to 311."""
+MIN_RATIO = {"hnswlib": 2.0, "SVS": 1.4, "faiss": 1.3}
 Search = Callable[[Any], Any]
 
 
-class Side(ABC):
-    """One library: how it builds, saves and loads its index, and searches at a setting."""
+class Library(ABC):
+    """A library: how to build, save, load and search its index."""
 
     name: str
     settings: tuple[Any, ...]
@@ -58,12 +58,12 @@ class Side(ABC):
 
     @abstractmethod
     def memory(self, points: Any) -> float:
-        """Bytes of the index, as a multiple of the vectors'."""
+        """Return the size of the index relative to the vectors."""
 
 
-class Ours(Side):
+class Ours(Library):
     name = "idiolect"
-    settings = WIDTHS
+    settings = LIST_SIZES
 
     def build(self, points: Any) -> None:
         self.graph = Graph.build(points, threads=THREADS)
@@ -81,8 +81,8 @@ class Ours(Side):
         return self.graph.memory / points.nbytes
 
 
-class Hnswlib(Side):
-    settings = WIDTHS
+class Hnswlib(Library):
+    settings = LIST_SIZES
 
     def __init__(self, links: int) -> None:
         self.name = f"hnswlib M{links}"
@@ -111,11 +111,11 @@ class Hnswlib(Side):
         return self.index.index_file_size() / points.nbytes
 
 
-class Svs(Side):
-    """Uncompressed: its LVQ codes exist for Intel's processors alone."""
+class Svs(Library):
+    """Without compression: its LVQ codes are available only on Intel processors."""
 
     name = "SVS"
-    settings = WIDTHS
+    settings = LIST_SIZES
 
     def build(self, points: Any) -> None:
         parameters = svs.VamanaBuildParameters(graph_max_degree=64, window_size=128)
@@ -141,7 +141,7 @@ class Svs(Side):
         return 1 + 4 * 65 / (4 * points.shape[1])
 
 
-class Faiss(Side):
+class Faiss(Library):
     name = "faiss IVF-PQ fast-scan"
     settings = tuple(
         (probes, factor)
@@ -177,56 +177,58 @@ class Faiss(Side):
         return self.path.stat().st_size / points.nbytes
 
 
-SIDES = (Ours(), Hnswlib(16), Hnswlib(32), Svs(), Faiss())
+LIBRARIES = (Ours(), Hnswlib(16), Hnswlib(32), Svs(), Faiss())
 
 
 def prepare(scratch: Path, points: Any, rebuild: bool) -> dict[str, float]:
-    """Build or load every index; returns the seconds of those that were built."""
+    """Build or load every index; return the build times in seconds."""
     seconds = {}
-    for side in SIDES:
-        path = scratch / f"{side.name.replace(' ', '-')}-{len(points)}"
+    for library in LIBRARIES:
+        path = scratch / f"{library.name.replace(' ', '-')}-{len(points)}"
         if rebuild:
             shutil.rmtree(path, ignore_errors=True)
             path.unlink(missing_ok=True)
         if not path.exists():
             start = time.perf_counter()
-            side.build(points)
-            seconds[side.name] = time.perf_counter() - start
-            print(f"{side.name}: built in {seconds[side.name]:.1f} s", flush=True)
-            side.save(path)
-        side.load(path, points)
+            library.build(points)
+            seconds[library.name] = time.perf_counter() - start
+            print(f"{library.name}: built in {seconds[library.name]:.1f} s", flush=True)
+            library.save(path)
+        library.load(path, points)
     return seconds
 
 
-def first_reaching(side: Side, target: float, queries: Any, truth: Any) -> tuple[Any, float] | None:
-    """Return the least costly setting with this recall, and its recall; None if there is none."""
-    best, least, reached = None, float("inf"), 0.0
-    for setting in side.settings:
-        run = side.search(setting)
+def fastest_setting(
+    library: Library, target: float, queries: Any, truth: Any
+) -> tuple[Any, float] | None:
+    """Return the fastest setting that reaches the target recall, and its recall, or None."""
+    best, minimum, reached = None, float("inf"), 0.0
+    for setting in library.settings:
+        run = library.search(setting)
         start = time.process_time()
         found = recall(run(queries), truth)
         cost = time.process_time() - start
-        if found >= target and cost < least:
-            best, least, reached = setting, cost, found
+        if found >= target and cost < minimum:
+            best, minimum, reached = setting, cost, found
             if not isinstance(setting, tuple):
                 break
     return None if best is None else (best, reached)
 
 
 def measure(queries: Any, truth: Any) -> list[tuple[str, float, Any, float, float, float]]:
-    """Return name, target, setting, recall, and queries a second in a batch and one by one."""
+    """Return name, target, setting, recall, and queries/s in a batch and one by one."""
     runs = []
     for target in TARGETS:
-        for side in SIDES:
-            first = first_reaching(side, target, queries, truth)
-            if first is None:
-                print(f"{side.name} does not reach {target}", flush=True)
+        for library in LIBRARIES:
+            fastest = fastest_setting(library, target, queries, truth)
+            if fastest is None:
+                print(f"{library.name} does not reach recall {target}", flush=True)
                 continue
-            setting, reached = first
-            runs.append((side.name, target, setting, reached, side.search(setting)))
-    least = [[float("inf"), float("inf")] for _ in runs]
+            setting, reached = fastest
+            runs.append((library.name, target, setting, reached, library.search(setting)))
+    minimum = [[float("inf"), float("inf")] for _ in runs]
     for _ in range(ROUNDS):
-        for times, (*_, run) in zip(least, runs, strict=True):
+        for times, (*_, run) in zip(minimum, runs, strict=True):
             start = time.process_time()
             run(queries)
             middle = time.process_time()
@@ -235,48 +237,50 @@ def measure(queries: Any, truth: Any) -> list[tuple[str, float, Any, float, floa
             end = time.process_time()
             times[:] = min(times[0], middle - start), min(times[1], end - middle)
     count = len(queries)
-    return [(*run[:4], count / t[0], count / t[1]) for run, t in zip(runs, least, strict=True)]
+    return [(*run[:4], count / t[0], count / t[1]) for run, t in zip(runs, minimum, strict=True)]
 
 
 def report(rows: list[Any], seconds: dict[str, float], points: Any) -> None:
-    memory = {side.name: side.memory(points) for side in SIDES}
+    memory = {library.name: library.memory(points) for library in LIBRARIES}
     table = Table(title=f"{len(points):,} × {points.shape[1]} float32, one thread, recall@{K}")
-    for column in ("", "recall ≥", "setting", "recall", "batch q/s", "ours ×", "single q/s",
-                   "ours ×", "memory × vectors", "build s"):  # fmt: skip
+    for column in ("", "recall ≥", "setting", "recall", "batch q/s", "idiolect x", "single q/s",
+                   "idiolect x", "memory / vectors", "build s"):  # fmt: skip
         table.add_column(column, justify="left" if not column else "right")
     for target in TARGETS:
         ours = next(row for row in rows if row[0] == "idiolect" and row[1] == target)
-        for name, wanted, setting, reached, batch, single in rows:
-            if wanted == target:
+        for name, row_target, setting, reached, batch, single in rows:
+            if row_target == target:
                 table.add_row(
                     name, f"{target}", str(setting), f"{reached:.4f}", f"{batch:,.0f}",
                     f"{ours[4] / batch:.2f}", f"{single:,.0f}", f"{ours[5] / single:.2f}",
                     f"{memory[name]:.2f}", f"{seconds[name]:.1f}" if name in seconds else "",
                 )  # fmt: skip
-    Console(list_size=120).print(table)
+    Console(width=120).print(table)
     for target in TARGETS:
         ours = next(row for row in rows if row[0] == "idiolect" and row[1] == target)
-        for library, wanted in WANTED.items():
+        for library, goal in MIN_RATIO.items():
             others = [row[4] for row in rows if row[0].startswith(library) and row[1] == target]
             if not others:
                 continue
             best = max(others)
-            print(f"recall {target}: {ours[4] / best:.2f} × {library} at its best, wanted {wanted}")
-    print(f"memory: {memory['idiolect']:.3f} × the vectors, wanted 1.3")
+            print(f"recall {target}: {ours[4] / best:.2f} x the best of {library} (goal {goal})")
+    print(f"memory: {memory['idiolect']:.3f} x the vectors (goal 1.3)")
     if "hnswlib M16" in seconds and "idiolect" in seconds:
         for name in ("hnswlib M16", "hnswlib M32"):
-            print(f"build: {seconds['idiolect'] / seconds[name]:.2f} × {name}'s time, wanted 1.0")
+            print(
+                f"build: {seconds['idiolect'] / seconds[name]:.2f} x the time of {name} (goal 1.0)"
+            )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--scratch", type=Path, default=Path("/tmp/idiolect-ann"))
-    parser.add_argument("--build", action="store_true", help="build all indexes anew")
+    parser.add_argument("--build", action="store_true", help="rebuild all indexes")
     given = parser.parse_args()
     given.scratch.mkdir(exist_ok=True, parents=True)
     points, queries, truth = load_mixture(given.scratch, given.rows)
-    Graph.build(points[:300], threads=1).search(queries[:2], K)  # kernels compiled, or loaded
+    Graph.build(points[:300], threads=1).search(queries[:2], K)  # compile the kernels
     seconds = prepare(given.scratch, points, given.build)
     report(measure(queries, truth), seconds, points)
 

@@ -1,13 +1,12 @@
-"""Nearest neighbours from disk beside diskannpy and LanceDB: recall, speed cold and warm, memory.
+"""Search on disk against diskannpy and LanceDB: recall, throughput cold and warm, memory.
 
     python benchmarks/ann_disk.py [--rows 100000] [--scratch FOLDER] [--diskannpy PYTHON]
 
-Each side runs in a process of its own on one thread, on the same vectors and queries, and turns
-up its own knob until recall@10 against exact search reaches 0.95. Then it answers the queries once
-with its files dropped from the system's cache ("cold"), and several times with them in it
-("warm"); both are wall-clock time, from the disk this machine has. Memory is what the process holds
-besides mapped files, less what it held before the index was opened. `diskannpy` pins an old NumPy,
-so it is found through the Python of an environment that has it.
+Each library runs in a separate process and on one thread, on the same vectors and queries. Its
+search parameter is increased until recall@10 reaches 0.95. Then it answers the queries with its
+files in the system's page cache ("warm"), and once after dropping them from it ("cold"), in
+wall-clock time. Memory is the growth of the process's anonymous memory since before the index was
+opened. `diskannpy` requires an old NumPy, so pass the Python of an environment that has it.
 """
 
 from __future__ import annotations
@@ -37,12 +36,12 @@ def ours(folder: Path, points: Any, codes: Any) -> tuple[Callable[[], Search], t
     if not path.exists():
         graph = folder.parent / f"idiolect-{len(points)}"
         DiskGraph.write(path, Graph.open(graph) if graph.exists() else points, codes=codes)
-    DiskGraph.write(folder / "few", points[:300], codes=codes)  # the code of the program is not
-    DiskGraph.open(folder / "few").search(points[:2], K)  # memory of an index
+    DiskGraph.write(folder / "few", points[:300], codes=codes)  # load the kernels before memory
+    DiskGraph.open(folder / "few").search(points[:2], K)  # is measured
 
     def start() -> Search:
         disk = DiskGraph.open(path)
-        return lambda queries, width: disk.search(queries, K, list_size=width, threads=1)[0]
+        return lambda queries, size: disk.search(queries, K, list_size=size, threads=1)[0]
 
     return start, (16, 20, 24, 28, 32, 40, 48, 64, 80, 96, 128)
 
@@ -60,8 +59,8 @@ def diskannpy(folder: Path, points: Any) -> tuple[Callable[[], Search], tuple[An
     def start() -> Search:
         index = diskannpy.StaticDiskIndex(str(folder), num_threads=1, num_nodes_to_cache=0)
 
-        def run(queries: Any, width: int) -> Any:
-            found = index.batch_search(queries, K, complexity=width, beam_width=4, num_threads=1)
+        def run(queries: Any, size: int) -> Any:
+            found = index.batch_search(queries, K, complexity=size, beam_width=4, num_threads=1)
             return found.identifiers.astype(np.int64)
 
         return run
@@ -96,23 +95,23 @@ def lancedb(folder: Path, points: Any, kind: str) -> tuple[Callable[[], Search],
     return start, tuple((p, f) for p in (5, 10, 20, 40, 80) for f in (2, 5, 10))
 
 
-SIDES: dict[str, Callable[[Path, Any], Any]] = {
-    "idiolect, products": lambda folder, points: ours(folder, points, "products"),
-    "idiolect, signs": lambda folder, points: ours(folder, points, "signs"),
+LIBRARIES: dict[str, Callable[[Path, Any], Any]] = {
+    "idiolect, pq": lambda folder, points: ours(folder, points, "pq"),
+    "idiolect, rabitq": lambda folder, points: ours(folder, points, "rabitq"),
     "diskannpy": diskannpy,
     "LanceDB IVF_PQ": lambda folder, points: lancedb(folder, points, "IVF_PQ"),
     "LanceDB IVF_HNSW_SQ": lambda folder, points: lancedb(folder, points, "IVF_HNSW_SQ"),
 }
 
 
-def held() -> int:
-    """Return the bytes this process holds that are no pages of files."""
+def anonymous_memory() -> int:
+    """Return the resident memory of this process without file pages, in bytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return 1024 * int(next(line.split()[1] for line in lines if line.startswith("RssAnon")))
 
 
-def drop(folder: Path) -> None:
-    """Take a folder's files out of the system's cache."""
+def drop_cache(folder: Path) -> None:
+    """Drop the files of a folder from the page cache."""
     os.sync()
     for path in folder.rglob("*"):
         if path.is_file():
@@ -121,15 +120,15 @@ def drop(folder: Path) -> None:
             os.close(file)
 
 
-def run_side(name: str, rows: int, scratch: Path) -> dict[str, Any]:
-    """Build if need be, and measure one side in this process."""
+def run_library(name: str, rows: int, scratch: Path) -> dict[str, Any]:
+    """Build the index of one library if needed, and measure it in this process."""
     points, queries, truth = load_mixture(scratch, rows)
     size = points.nbytes
     folder = scratch / f"disk-{name.replace(', ', '-').replace(' ', '-')}-{rows}"
     folder.mkdir(exist_ok=True)
-    start, settings = SIDES[name](folder, points)
+    start, settings = LIBRARIES[name](folder, points)
     del points
-    before = held()
+    before = anonymous_memory()
     search = start()
     best: tuple[float, Any, float] = (float("inf"), None, 0.0)
     for setting in settings:
@@ -144,19 +143,19 @@ def run_side(name: str, rows: int, scratch: Path) -> dict[str, Any]:
             break
     setting = best[1]
     if setting is None:
-        return {"side": name, "recall": found, "setting": settings[-1]}
+        return {"library": name, "recall": found, "setting": settings[-1]}
     warm = float("inf")
     for _ in range(ROUNDS):
         begin = time.perf_counter()
         search(queries, setting)
         warm = min(warm, time.perf_counter() - begin)
-    memory = held() - before
-    drop(folder)
+    memory = anonymous_memory() - before
+    drop_cache(folder)
     begin = time.perf_counter()
     search(queries[:COLD], setting)
     cold = time.perf_counter() - begin
     return {
-        "side": name,
+        "library": name,
         "recall": best[2],
         "setting": setting,
         "warm": len(queries) / warm,
@@ -169,16 +168,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--scratch", type=Path, default=Path("/tmp/idiolect-ann"))
-    parser.add_argument("--diskannpy", default=sys.executable, help="a Python that has it")
-    parser.add_argument("--side", choices=SIDES, help="measure one side and print it as JSON")
+    parser.add_argument("--diskannpy", default=sys.executable, help="a Python with diskannpy")
+    parser.add_argument("--library", choices=LIBRARIES, help="measure one library and print JSON")
     given = parser.parse_args()
     given.scratch.mkdir(exist_ok=True, parents=True)
-    if given.side:
-        print(json.dumps(run_side(given.side, given.rows, given.scratch)))
+    if given.library:
+        print(json.dumps(run_library(given.library, given.rows, given.scratch)))
         return
-    for name in SIDES:
+    for name in LIBRARIES:
         python = given.diskannpy if name == "diskannpy" else sys.executable
-        command = [python, __file__, "--side", name, "--rows", str(given.rows)]
+        command = [python, __file__, "--library", name, "--rows", str(given.rows)]
         done = subprocess.run(
             [*command, "--scratch", str(given.scratch)], capture_output=True, text=True
         )
@@ -186,11 +185,11 @@ def main() -> None:
             print(f"{name}: {done.stderr.strip().splitlines()[-1]}", flush=True)
             continue
         row = json.loads(done.stdout.strip().splitlines()[-1])
-        told = f"{name:22} recall {row['recall']:.4f} at {row['setting']}"
+        line = f"{name:22} recall {row['recall']:.4f} at {row['setting']}"
         if "warm" in row:
-            told += f"  warm {row['warm']:,.0f} q/s  cold {row['cold']:,.0f} q/s"
-            told += f"  memory {row['memory']:.3f} × the vectors"
-        print(told, flush=True)
+            line += f"  warm {row['warm']:,.0f} q/s  cold {row['cold']:,.0f} q/s"
+            line += f"  memory {row['memory']:.3f} x the vectors"
+        print(line, flush=True)
 
 
 if __name__ == "__main__":

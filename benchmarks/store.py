@@ -1,13 +1,13 @@
-"""The embedded store beside LanceDB and sqlite-vec: writing, querying, and both at once.
+"""The embedded store against LanceDB and sqlite-vec: writes, queries, and both concurrently.
 
     python benchmarks/store.py [--items 20000] [--readers 4]
 
-All hold the same items: 384 numbers, a text, a price and a brand. Times are end to end, from the
-call to the items with their texts and metadata; every batch of writes is on the disk when its call
-returns. Queries alternate between the stores. LanceDB gets its IVF_HNSW_SQ index, sqlite-vec has
-none: it compares all vectors. `recall` is the share of the true ten nearest that were returned.
+All stores have the same items: 384 dimensions, a text, a price and a brand. Times are end to end,
+until items are returned with their texts and metadata. Each batch of writes is on disk when its
+call returns. Queries alternate between the stores. LanceDB uses its IVF_HNSW_SQ index; sqlite-vec
+has no index and compares all vectors. `recall` is recall@10 against exact search.
 
-The last table is of one store at a time: four processes query while another one writes.
+The last table measures one store at a time: several processes query while another one writes.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ QUERIES = 100
 
 
 def vectors(count: int, seed: int) -> np.ndarray:
-    """Points near a surface of 24 dimensions, in 200 clusters, as sentence embeddings are."""
+    """Draw vectors in 200 clusters near a 24-dimensional subspace, like sentence embeddings."""
     fixed = np.random.default_rng(0)
     spread = fixed.normal(size=(24, DIMENSIONS))
     centres = fixed.normal(size=(200, 24))
-    chance = np.random.default_rng(seed)
-    places = centres[chance.integers(200, size=count)] + 0.6 * chance.normal(size=(count, 24))
-    made = places @ spread + 0.3 * chance.normal(size=(count, DIMENSIONS))
-    return (made / np.linalg.norm(made, axis=1, keepdims=True)).astype(np.float32)
+    rng = np.random.default_rng(seed)
+    places = centres[rng.integers(200, size=count)] + 0.6 * rng.normal(size=(count, 24))
+    drawn = places @ spread + 0.3 * rng.normal(size=(count, DIMENSIONS))
+    return (drawn / np.linalg.norm(drawn, axis=1, keepdims=True)).astype(np.float32)
 
 
 def items(first: int, found: np.ndarray) -> list[Item]:
@@ -59,20 +59,20 @@ def items(first: int, found: np.ndarray) -> list[Item]:
     ]
 
 
-class Contender(Protocol):
-    """A store as this benchmark uses it."""
+class Benchmarked(Protocol):
+    """The interface of a store in this benchmark."""
 
     def write(self, batch: list[Item]) -> None:
-        """Add or replace a batch, durably."""
+        """Add or replace a batch durably."""
 
     def finish(self) -> None:
-        """Index what was written."""
+        """Index the written items."""
 
     def query(self, vector: np.ndarray, brand: str | None) -> list[str]:
-        """Return the ids of the ten nearest, having read their texts and metadata as well."""
+        """Return the ids of the ten nearest items, after reading their texts and metadata."""
 
 
-class Ours(Contender):
+class Ours(Benchmarked):
     def __init__(self, folder: Path) -> None:
         self.store = Store.open(folder / "ours", dimensions=DIMENSIONS)
 
@@ -86,7 +86,7 @@ class Ours(Contender):
         return [hit.id for hit in self.store.query(vector, filter=brand and {"brand": brand})]
 
 
-class Lance(Contender):
+class Lance(Benchmarked):
     def __init__(self, folder: Path) -> None:
         import lancedb
         import pyarrow as pa
@@ -125,9 +125,9 @@ class Lance(Contender):
         return [row["id"] for row in query.select(wanted).to_list()]
 
 
-class SqliteVec(Contender):
+class SqliteVec(Benchmarked):
     def __init__(self, folder: Path) -> None:
-        import apsw  # many a Python's own sqlite3 cannot load extensions
+        import apsw  # sqlite3 of many Pythons cannot load extensions
         import sqlite_vec
 
         self.db = apsw.Connection(str(folder / "vec.db"))
@@ -166,7 +166,7 @@ class SqliteVec(Contender):
         return [id for id, _, _ in found]
 
 
-CONTENDERS: dict[str, Callable[[Path], Contender]] = {
+STORES: dict[str, Callable[[Path], Benchmarked]] = {
     "idiolect": Ours,
     "LanceDB": Lance,
     "sqlite-vec": SqliteVec,
@@ -184,16 +184,16 @@ def main() -> None:
     everything = items(0, found)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        stores = {name: make(folder) for name, make in CONTENDERS.items()}
+        stores = {name: make(folder) for name, make in STORES.items()}
         writing = {name: _write(store, everything) for name, store in stores.items()}
         querying = _query(stores, found, everything, queries)
         _show(writing, querying, options.items)
-        busy = {name: _busy(name, folder, queries, options) for name in CONTENDERS}
-        _show_busy(busy, options)
+        busy = {name: _query_while_writing(name, folder, queries, options) for name in STORES}
+        _show_while_writing(busy, options)
 
 
-def _write(store: Contender, everything: list[Item]) -> tuple[float, float]:
-    """Upserts a second, and seconds to merge or index afterwards."""
+def _write(store: Benchmarked, everything: list[Item]) -> tuple[float, float]:
+    """Return upserts per second, and the seconds to merge or index afterwards."""
     began = time.perf_counter()
     for start in range(0, len(everything), BATCH):
         store.write(everything[start : start + BATCH])
@@ -203,13 +203,13 @@ def _write(store: Contender, everything: list[Item]) -> tuple[float, float]:
 
 
 def _query(
-    stores: dict[str, Contender], found: np.ndarray, everything: list[Item], queries: np.ndarray
+    stores: dict[str, Benchmarked], found: np.ndarray, everything: list[Item], queries: np.ndarray
 ) -> dict[str, dict[str, tuple[float, float, float]]]:
-    """Median and 99th percentile in ms, and recall; without and with a filter of 1%."""
+    """Return p50 and p99 in ms and recall, without a filter and with one that keeps 1%."""
     results: dict[str, dict[str, tuple[float, float, float]]] = {name: {} for name in stores}
     for kind in ("all", "1%"):
         times: dict[str, list[float]] = {name: [] for name in stores}
-        right = dict.fromkeys(stores, 0)
+        correct = dict.fromkeys(stores, 0)
         for number, query in enumerate(queries):
             brand = None if kind == "all" else f"brand-{number % BRANDS}"
             scores = found @ query
@@ -218,21 +218,21 @@ def _query(
             true = {everything[n].id for n in np.argpartition(-scores, 10)[:10]}
             for name, store in stores.items():
                 if number == 0:
-                    store.query(query, brand)  # what is loaded once is loaded
+                    store.query(query, brand)  # warm-up
                 began = time.perf_counter()
                 got = store.query(query, brand)
                 times[name].append(1000 * (time.perf_counter() - began))
-                right[name] += len(true & set(got))
+                correct[name] += len(true & set(got))
         for name in stores:
-            median, late = np.percentile(times[name], [50, 99])
-            results[name][kind] = (median, late, right[name] / (10 * len(queries)))
+            median, p99 = np.percentile(times[name], [50, 99])
+            results[name][kind] = (median, p99, correct[name] / (10 * len(queries)))
     return results
 
 
 def _reader(
     name: str, folder: Path, queries: np.ndarray, go: Any, seconds: float, out: Any
 ) -> None:
-    store = CONTENDERS[name](folder)
+    store = STORES[name](folder)
     store.query(queries[0], None)
     times = []
     go.wait()
@@ -245,17 +245,17 @@ def _reader(
     out.put(times)
 
 
-def _busy(
+def _query_while_writing(
     name: str, folder: Path, queries: np.ndarray, options: argparse.Namespace
 ) -> tuple[float, float, float, float]:
-    """Queries a second, their median and 99th percentile in ms, and upserts a second."""
+    """Return queries per second, their p50 and p99 in ms, and upserts per second."""
     context = multiprocessing.get_context("spawn")
     out, go = context.Queue(), context.Barrier(options.readers + 1)
     arguments = (name, folder, queries, go, options.seconds, out)
     readers = [context.Process(target=_reader, args=arguments) for _ in range(options.readers)]
     for reader in readers:
         reader.start()
-    store = CONTENDERS[name](folder)
+    store = STORES[name](folder)
     fresh = vectors(20_000, 3)
     go.wait()
     began, written = time.perf_counter(), 0
@@ -266,8 +266,8 @@ def _busy(
     times = [one for _ in readers for one in out.get()]
     for reader in readers:
         reader.join()
-    median, late = np.percentile(times, [50, 99])
-    return len(times) / options.seconds, median, late, speed
+    median, p99 = np.percentile(times, [50, 99])
+    return len(times) / options.seconds, median, p99, speed
 
 
 def _show(
@@ -282,8 +282,8 @@ def _show(
         table.add_column(column, justify="right")
     for name, (speed, index) in writing.items():
         cells = [f"{speed:,.0f}", f"{index:.1f}"]
-        for median, late, recall in querying[name].values():
-            cells += [f"{median:.2f}", f"{late:.2f}", f"{recall:.3f}"]
+        for median, p99, recall in querying[name].values():
+            cells += [f"{median:.2f}", f"{p99:.2f}", f"{recall:.3f}"]
         table.add_row(name, *cells)
     Console(width=100).print(table)
     for other in list(writing)[1:]:
@@ -291,18 +291,18 @@ def _show(
             writing["idiolect"][0] / writing[other][0],
             *(querying[other][k][0] / querying["idiolect"][k][0] for k in ("all", "1%")),
         ]
-        told = "upserts {:.2f}x, queries {:.2f}x, filtered queries {:.2f}x".format(*ratios)
-        print(f"idiolect beside {other}: {told}")
+        ratios_text = "upserts {:.2f}x, queries {:.2f}x, filtered queries {:.2f}x".format(*ratios)
+        print(f"speed-up of idiolect over {other}: {ratios_text}")
 
 
-def _show_busy(
+def _show_while_writing(
     busy: dict[str, tuple[float, float, float, float]], options: argparse.Namespace
 ) -> None:
     table = Table(title=f"{options.readers} processes query, one writes batches of 50")
     for column in ("", "queries/s", "p50 ms", "p99 ms", "upserts/s"):
         table.add_column(column, justify="right" if column else "left")
-    for name, (rate, median, late, speed) in busy.items():
-        table.add_row(name, f"{rate:,.0f}", f"{median:.2f}", f"{late:.2f}", f"{speed:,.0f}")
+    for name, (rate, median, p99, speed) in busy.items():
+        table.add_row(name, f"{rate:,.0f}", f"{median:.2f}", f"{p99:.2f}", f"{speed:,.0f}")
     Console(width=100).print(table)
 
 

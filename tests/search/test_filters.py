@@ -1,4 +1,4 @@
-"""Filters: what is accepted, where a mistake is, and that no input does worse than be refused."""
+"""Filters: their syntax, the paths in their errors, and fuzzing against a reference."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from idiolect.search.items import Item
 from idiolect.search.store.store import Store
 from search.things import DIMENSIONS, matches, vector
 
-MISTAKES = {
+ERRORS = {
     '{"price": {"$gt": ': r"not JSON: .*char 18",
     "[1]": "expected an object, not \\[1\\] at the top",
     '{"$and": {}}': r"expected a list of filters, not {} at \$and",
@@ -34,8 +34,8 @@ MISTAKES = {
     '{"$not": [1]}': r"expected an object, not \[1\] at \$not",
     '{"a": {}}': "an empty condition at a",
     '{"a": null}': "null is not a value at a",
-    '{"a": [1]}': r"expected a text, a number or a boolean, not \[1\] at a",
-    '{"a": {"$gt": true}}': r"expected a number or a text, not True at a\.\$gt",
+    '{"a": [1]}': r"expected a string, a number or a boolean, not \[1\] at a",
+    '{"a": {"$gt": true}}': r"expected a number or a string, not True at a\.\$gt",
     '{"a": {"$in": "xy"}}': r"expected a list of values, not 'xy' at a\.\$in",
     '{"a": {"$in": []}}': r"expected a list of values, not \[\] at a\.\$in",
     '{"a": {"$in": [1, null]}}': r"null is not a value at a\.\$in\[1\]",
@@ -48,9 +48,9 @@ MISTAKES = {
 }
 
 
-@pytest.mark.parametrize("text", MISTAKES)
-def test_a_mistake_is_shown_in_its_place(text: str) -> None:
-    with pytest.raises(InputError, match=f"^filter: {MISTAKES[text]}"):
+@pytest.mark.parametrize("text", ERRORS)
+def test_an_error_has_its_path(text: str) -> None:
+    with pytest.raises(InputError, match=f"^filter: {ERRORS[text]}"):
         parse(text)
 
 
@@ -93,7 +93,7 @@ JSON = st.recursive(
 
 @settings(max_examples=200, deadline=None)
 @given(JSON)
-def test_anything_is_parsed_or_refused(given: Any) -> None:
+def test_any_json_is_parsed_or_rejected(given: Any) -> None:
     node = _parsed(given)
     if node is not None:
         assert all(c.field in ("$x", *FIELDS) for c in conditions(node))
@@ -101,7 +101,7 @@ def test_anything_is_parsed_or_refused(given: Any) -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(st.text())
-def test_any_text_is_parsed_or_refused(text: str) -> None:
+def test_any_string_is_parsed_or_rejected(text: str) -> None:
     _parsed(text)
 
 
@@ -159,10 +159,10 @@ def one_store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(items=st.lists(METADATA, min_size=1, max_size=8), filters=st.lists(FILTERS, max_size=6))
-def test_a_filter_means_what_its_plain_reading_says(
+def test_filters_agree_with_the_reference(
     one_store: Store, items: list[dict[str, Any]], filters: list[dict[str, Any]]
 ) -> None:
-    """Every field is there once, so that none of the filters names an absent one."""
+    """One item has every field, so that no filter names an unknown field."""
     items = [*items, {"a": 100, "b": 100, "c": 100}]
     one_store.drop()
     one_store.upsert([Item(str(n), "", kept, vector(n)) for n, kept in enumerate(items)])

@@ -1,4 +1,4 @@
-"""Fusion and variety by hand-computed examples."""
+"""Fusion and diversification on hand-computed examples."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DENSE = _ranking(a=0.9, b=0.8, c=0.1)
 WORDS = _ranking(b=7.0, d=3.0, a=2.0)
 
 
-def test_reciprocal_ranks() -> None:
+def test_reciprocal_rank_fusion() -> None:
     scores = {hit.id: hit.score for hit in fuse([DENSE, WORDS])}
     assert scores == pytest.approx(
         {"b": 1 / 62 + 1 / 61, "a": 1 / 61 + 1 / 63, "d": 1 / 62, "c": 1 / 63}
@@ -44,15 +44,15 @@ def test_ties_go_to_the_smaller_id_and_highlights_are_kept() -> None:
     assert both[0].highlight == "[A]"
 
 
-def test_what_cannot_be_fused() -> None:
-    with pytest.raises(InputError, match=r"unknown fusion 'sum' \(known: reciprocal, weighted"):
+def test_invalid_fusion_arguments() -> None:
+    with pytest.raises(InputError, match=r"unknown fusion 'sum' \(known: rrf, weighted"):
         fuse([DENSE], method="sum")  # type: ignore[arg-type]
     for weights in ([1.0], [1.0, -1.0], [1.0, float("nan")]):
         with pytest.raises(InputError, match="weights"):
             fuse([DENSE, WORDS], weights=weights)
 
 
-def test_variety_prefers_what_is_unlike_the_chosen() -> None:
+def test_diversify_prefers_dissimilar_hits() -> None:
     hits = _ranking(a=1.0, twin=0.99, b=0.6, c=0.0)
     vectors = {
         "a": np.array([1, 0], np.float32),
@@ -61,8 +61,8 @@ def test_variety_prefers_what_is_unlike_the_chosen() -> None:
         "c": np.array([-1, 0], np.float32),
     }
 
-    def chosen(variety: float, k: int = 4) -> list[str]:
-        return [hit.id for hit in diversify(hits, vectors, k, variety)]
+    def chosen(diversity: float, top_k: int = 4) -> list[str]:
+        return [hit.id for hit in diversify(hits, vectors, top_k, diversity)]
 
     assert chosen(0.0) == ["a", "twin", "b", "c"]
     # After a: twin 0.5 * 0.99 - 0.5 * 1, b 0.5 * 0.6 - 0, c 0 + 0.5; after c: b 0.3, twin -0.005.
@@ -70,18 +70,18 @@ def test_variety_prefers_what_is_unlike_the_chosen() -> None:
     assert chosen(1.0, 2) == ["a", "c"]
     assert [hit.score for hit in diversify(hits, vectors, 2, 0.5)] == [1.0, 0.0]
     assert diversify([], vectors, 3, 0.5) == []
-    for variety in (-0.1, 1.1, float("nan")):
+    for diversity in (-0.1, 1.1, float("nan")):
         with pytest.raises(InputError, match="mmr_diversity"):
-            chosen(variety)
+            chosen(diversity)
 
 
-def test_weights_are_chosen_by_the_first_right_hit() -> None:
-    """By hand: only meaning finds x in the first question, only words find y in the second."""
-    meaning = (_ranking(x=0.9, a=0.1), _ranking(a=5.0, x=1.0), {"x"})
-    words = (_ranking(b=0.9, y=0.8, c=0.1), _ranking(y=5.0, b=1.0), {"y"})
-    assert choose_weights([meaning]) == (0.6, 0.4), "at a half, x and a are equal, and a is first"
-    assert choose_weights([words]) == (0.5, 0.5), "it stays as near a half as it can"
+def test_weights_are_chosen_by_mean_reciprocal_rank() -> None:
+    """Only the dense ranking has x first, and only the lexical ranking has y first."""
+    dense = (_ranking(x=0.9, a=0.1), _ranking(a=5.0, x=1.0), {"x"})
+    lexical = (_ranking(b=0.9, y=0.8, c=0.1), _ranking(y=5.0, b=1.0), {"y"})
+    assert choose_weights([dense]) == (0.6, 0.4), "at 0.5, x and a are equal, and a is first"
+    assert choose_weights([lexical]) == (0.5, 0.5), "the weight nearest to 0.5 wins a tie"
     never = (_ranking(a=1.0, b=0.5), _ranking(b=1.0, z=0.5, a=0.1), {"z"})
     assert choose_weights([never, never])[0] < 0.5
-    with pytest.raises(InputError, match="no questions"):
+    with pytest.raises(InputError, match="no queries"):
         choose_weights([])

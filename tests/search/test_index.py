@@ -1,4 +1,4 @@
-"""An index: built, gone on with, searched by meaning and by words."""
+"""An index: built, resumed, changed and searched in each mode."""
 
 from __future__ import annotations
 
@@ -38,25 +38,25 @@ def _ids(hits: Any) -> list[str]:
     return [hit.id for hit in hits]
 
 
-def test_meaning_words_and_both(index: Index) -> None:
+def test_dense_lexical_and_hybrid_search(index: Index) -> None:
     assert _ids(index.search("crimson seat", 1, mode="dense")) == ["p3"]
     assert index.search("crimson seat", 1, mode="lexical") == []
     assert _ids(index.search("crimson seat", 1)) == ["p3"]
     assert _ids(index.search("blue", 5, mode="lexical")) == ["p2"]
     both = index.search("light", 2)
-    assert both[0].id == "p5"  # found by its word and by its meaning
-    assert both[0].score == pytest.approx(1 / 61 + 1 / (60 + _place(index, "light", "p5")))
+    assert both[0].id == "p5"  # found by words and by vectors
+    assert both[0].score == pytest.approx(1 / 61 + 1 / (60 + _dense_rank(index, "light", "p5")))
     assert _ids(index.search("red lamp", 5, filter={"price": {"$gt": 25}}))[0] in ("p2", "p3")
     assert {hit.metadata["price"] for hit in index.search("lamp", filter={"price": 20})} == {20}
     with pytest.raises(InputError, match="unknown mode 'both'"):
         index.search("x", mode="both")  # type: ignore[arg-type]
 
 
-def _place(index: Index, query: str, id: str) -> int:
+def _dense_rank(index: Index, query: str, id: str) -> int:
     return 1 + _ids(index.search(query, 5, mode="dense")).index(id)
 
 
-def test_similar_needs_no_encoder_and_leaves_the_item_out(index: Index, tmp_path: Path) -> None:
+def test_similar_needs_no_encoder_and_excludes_the_item(index: Index, tmp_path: Path) -> None:
     with Index.open(tmp_path / "index") as other:
         assert _ids(other.similar("p4", 1)) == ["p5"]
         assert "p4" not in _ids(other.similar("p4", 100))
@@ -65,14 +65,14 @@ def test_similar_needs_no_encoder_and_leaves_the_item_out(index: Index, tmp_path
         assert _ids(other.search("lamp", mode="lexical")) == ["p1", "p2"]
         with pytest.raises(InputError, match="no item 'p9'"):
             other.similar("p9")
-        with pytest.raises(ConfigError, match="without an encoder"):
+        with pytest.raises(ConfigError, match="need an encoder"):
             other.search("lamp")
 
 
-def test_another_encoder_is_refused(index: Index, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"was made by encoder words…, this is others…"):
+def test_another_encoder_is_rejected(index: Index, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"was built with encoder words…, this is others…"):
         Index.open(tmp_path / "index", _words(fingerprint="others"))
-    with pytest.raises(ConfigError, match="was made by"):
+    with pytest.raises(ConfigError, match="was built with"):
         Index.build(tmp_path / "index", _words(fingerprint="others"), ITEMS)
     with Store.open(tmp_path / "vectors", dimensions=32) as store:
         store.upsert([Item("a", "", {}, np.ones(32, np.float32))])
@@ -80,7 +80,7 @@ def test_another_encoder_is_refused(index: Index, tmp_path: Path) -> None:
             Index(store, _words())
 
 
-def test_an_index_without_items_takes_another_encoder(tmp_path: Path) -> None:
+def test_an_index_without_items_accepts_another_encoder(tmp_path: Path) -> None:
     Index.build(tmp_path / "index", _words(), []).close()
 
     others = _words()
@@ -89,7 +89,7 @@ def test_an_index_without_items_takes_another_encoder(tmp_path: Path) -> None:
         assert index.store.settings["encoder"] == "others"
 
 
-def test_a_build_goes_on_where_it_stopped(tmp_path: Path) -> None:
+def test_an_interrupted_build_resumes(tmp_path: Path) -> None:
     many = [Item(f"i{n}", f"word{n}", {"n": n}) for n in range(1500)]
 
     def failing() -> Iterator[Item]:
@@ -110,7 +110,7 @@ def test_a_build_goes_on_where_it_stopped(tmp_path: Path) -> None:
         assert dict(index.counts) == {"unchanged": 1500}
 
 
-def test_only_what_changed_is_encoded_again(index: Index) -> None:
+def test_only_changed_texts_are_encoded_again(index: Index) -> None:
     encoder = index.encoder
     assert isinstance(encoder, Words)
     encoder.encoded.clear()
@@ -129,37 +129,37 @@ def test_only_what_changed_is_encoded_again(index: Index) -> None:
     assert index.search("", 3) == []
 
 
-def test_a_text_that_became_empty_is_no_longer_found(index: Index) -> None:
-    """Its old text would be found under an id that no longer has it."""
+def test_an_item_whose_text_became_empty_is_deleted(index: Index) -> None:
+    """Otherwise searches would find its old text."""
     assert dict(index.add([Item("p1", "   ", {"price": 2})])) == {"empty": 1}
     assert not index.store.fetch(["p1"])
     assert "p1" not in _ids(index.search("red lamp", 5))
 
 
-def test_the_first_results_do_not_depend_on_how_many_are_asked_for(tmp_path: Path) -> None:
+def test_the_first_results_do_not_depend_on_top_k(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     words = ["red", "lamp", "crimson", "chair", "table", "light", "wooden", "seat", "blue", "green"]
     items = [Item(f"p{n:03}", " ".join(rng.choice(words, 6))) for n in range(400)]
     with Index.build(tmp_path / "index", _words(), items) as index:
-        index.store.remember(meaning=70)
+        index.store.remember(dense_percent=70)
         for query in ("red lamp", "crimson seat", "light wooden table"):
             few = [(hit.id, hit.score) for hit in index.search(query, 10)]
             assert few == [(hit.id, hit.score) for hit in index.search(query, 100)][:10]
 
 
-def test_variety_and_highlights(index: Index) -> None:
+def test_diversity_and_highlights(index: Index) -> None:
     index.add([Item(f"twin{n}", "red lamp", {}) for n in range(5)])
     plain = {hit.text for hit in index.search("red lamp", 3)}
     assert plain == {"red lamp"}
-    varied = {hit.text for hit in index.search("red lamp", 3, mmr_diversity=0.7)}
-    assert len(varied) == 3
+    diverse = {hit.text for hit in index.search("red lamp", 3, mmr_diversity=0.7)}
+    assert len(diverse) == 3
     (hit,) = index.search(
         "crimson lamp", 1, mode="lexical", filter={"price": 20}, highlight=("<", ">")
     )
     assert hit.highlight == "red <lamp>"
 
 
-def test_shorter_vectors(tmp_path: Path) -> None:
+def test_truncated_vectors(tmp_path: Path) -> None:
     with Index.build(tmp_path / "index", _words(), ITEMS, dimensions=16) as index:
         assert index.store.dimensions == 16
         assert _ids(index.search("crimson seat", 1, mode="dense")) == ["p3"]
@@ -167,7 +167,7 @@ def test_shorter_vectors(tmp_path: Path) -> None:
         Index.build(tmp_path / "index", _words(), ITEMS)
 
 
-def test_the_same_over_milvus(index: Index, tmp_path: Path) -> None:
+def test_an_index_on_milvus_has_the_same_results(index: Index, tmp_path: Path) -> None:
     pytest.importorskip("milvus_lite")
     from idiolect.search.milvus.milvus_store import MilvusStore
 
@@ -178,16 +178,16 @@ def test_the_same_over_milvus(index: Index, tmp_path: Path) -> None:
         for mode in ("dense", "lexical"):
             ours, theirs = (one.search("red lamp", 5, mode=mode) for one in (index, other))
             assert ours[0].id == theirs[0].id == "p1"
-            assert set(_ids(ours)) == set(_ids(theirs))  # some are equally good
+            assert set(_ids(ours)) == set(_ids(theirs))  # some scores are equal
         assert _ids(other.similar("p4", 1)) == ["p5"]
         assert _ids(other.search("red lamp", 5, filter={"price": {"$lt": 25}})) == ["p1"]
-        with pytest.raises(ConfigError, match="was made by"):
+        with pytest.raises(ConfigError, match="was built with"):
             Index(store, _words(fingerprint="others"))
 
 
-def test_what_hybrid_is_worth_is_found_and_remembered(index: Index, tmp_path: Path) -> None:
-    assert index.fusion == ("reciprocal", None)
-    # Words alone mislead: "light" stands in a table's text, and means a lamp.
+def test_fitted_fusion_weights_are_stored(index: Index, tmp_path: Path) -> None:
+    assert index.fusion == ("rrf", None)
+    # Lexical search is wrong here: "light" occurs in the text of a table, and means a lamp.
     weights = index.fit_fusion({"crimson light": ["p1"], "light": ["p2", "p1"]})
     assert weights[0] > 0.5
     assert index.fusion == ("weighted", pytest.approx(weights))
@@ -195,5 +195,5 @@ def test_what_hybrid_is_worth_is_found_and_remembered(index: Index, tmp_path: Pa
     assert _ids(found) == _ids(index.search("light", fusion="weighted", weights=weights))
     with Index.open(tmp_path / "index", _words()) as again:
         assert again.fusion == index.fusion
-    with pytest.raises(InputError, match="no questions"):
+    with pytest.raises(InputError, match="no queries"):
         index.fit_fusion({})

@@ -1,4 +1,4 @@
-"""Items out of files: what becomes text, and what metadata."""
+"""Reading items from files: text fields and metadata fields."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from idiolect.search.item_files import read_items
 from idiolect.search.items import Item
 
 
-def test_what_stands_in_an_object_of_metadata_is_metadata(tmp_path: Path) -> None:
+def test_the_fields_of_a_metadata_object_are_metadata(tmp_path: Path) -> None:
     record = {
         "id": "svd",
         "text": "decompose a matrix",

@@ -1,4 +1,4 @@
-"""Real texts and a real encoder: published figures, and vectors that are searched as they are."""
+"""Real texts and a real encoder: a published BM25 score, and dense and hybrid search."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _scifact(shared: Path, name: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.TextIOWrapper(archive.open(member), encoding="utf-8")))
 
 
-def test_words_find_what_people_cited(shared: Path, tmp_path: Path) -> None:
+def test_bm25_on_scifact(shared: Path, tmp_path: Path) -> None:
     """BEIR's BM25 has nDCG@10 0.665 on these claims (Thakur et al. 2021, table 2)."""
     documents, claims = _scifact(shared, "corpus_train.csv"), _scifact(shared, "validation.csv")
     one = np.ones(2, np.float32)

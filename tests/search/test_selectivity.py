@@ -1,4 +1,4 @@
-"""Filters that keep half of the items, and down to one in a thousand of them."""
+"""Recall of filters that keep from 50% down to 0.1% of the items."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def graph() -> Graph:
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    """A store whose items are in a graph, but for the last thousand."""
+    """A store with all but the last 1,000 items in its graph."""
     items = [
         Item(str(row), "", {"share": SHARES[GROUPS[row]], "row": row}, POINTS[row])
         for row in range(ROWS)
@@ -42,11 +42,11 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
 
 
 @pytest.mark.parametrize("share", KEPT)
-@pytest.mark.parametrize("where", ["scattered", "together"])
+@pytest.mark.parametrize("where", ["scattered", "clustered"])
 def test_recall_by_mask(graph: Graph, share: str, where: str) -> None:
-    """Kept rows that are anywhere, and such that all lie around one point."""
+    """The kept rows are random, or the nearest to one point."""
     keep = SHARES.index(share) == GROUPS
-    if where == "together":
+    if where == "clustered":
         keep = np.zeros(ROWS, bool)
         keep[np.argsort(-(POINTS @ POINTS[0]))[: KEPT[share]]] = True
     ids, _ = graph.search(QUERIES, 10, mask=keep)

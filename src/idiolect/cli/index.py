@@ -182,8 +182,10 @@ def info(index: _Index) -> None:
             console.print(
                 f"encoder {settings['encoder'][:12]}… {settings.get('source', '')}", markup=False
             )
-        if "meaning" in settings:
-            console.print(f"hybrid search weights: {settings['meaning']} % dense, the rest lexical")
+        if "dense_percent" in settings:
+            console.print(
+                f"hybrid search weights: {settings['dense_percent']} % dense, the rest lexical"
+            )
 
 
 @app.command()

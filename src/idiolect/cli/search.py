@@ -1,4 +1,4 @@
-"""`idiolect search` and `idiolect similar`: ask an index."""
+"""`idiolect search` and `idiolect similar`: search an index."""
 
 from __future__ import annotations
 
@@ -18,37 +18,39 @@ if TYPE_CHECKING:
 
 __all__ = ["search", "similar"]
 
-_Index = Annotated[Path, typer.Argument(help="Folder of the index, or of a run that made one.")]
-_Count = Annotated[int, typer.Option("--top-k", "-n", help="How many results.")]
+_Index = Annotated[Path, typer.Argument(help="Index folder, or the folder of a run with one.")]
+_Count = Annotated[int, typer.Option("--top-k", "-n", help="Number of results.")]
 _Filter = Annotated[
-    str | None, typer.Option(help="""Such as '{"price": {"$lt": 50}, "brand": "acme"}'""")
+    str | None,
+    typer.Option(help="""Such as '{"price": {"$lt": 50}, "brand": "acme"}'"""),
 ]
-_Namespace = Annotated[str, typer.Option(help="Where to search.")]
-_Json = Annotated[bool, typer.Option("--json", help="One JSON object a line instead of a table.")]
+_Namespace = Annotated[str, typer.Option(help="Namespace within the index.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")]
 
-_MARKS = ("\x02", "\x03")  # no text on a terminal holds them
-_SHOWN = 200  # characters of a text
+_MARKS = ("\x02", "\x03")  # control characters that ordinary text does not contain
+_MAX_SHOWN = 200  # characters of a text or of its metadata
 
 
 def search(
     index: _Index,
-    query: Annotated[str, typer.Argument(help="Any text.")],
+    query: Annotated[str, typer.Argument(help="Query text.")],
     top_k: _Count = 10,
     mode: Annotated[
         Literal["hybrid", "dense", "lexical"],
-        typer.Option(help="Hybrid: vectors and words; dense: vectors; lexical: words."),
+        typer.Option(help="dense: by vectors; lexical: by words (BM25); hybrid: by both."),
     ] = "hybrid",
     filter: _Filter = None,
     namespace: _Namespace = "",
     mmr_diversity: Annotated[
-        float, typer.Option(help="0 to 1: how different the results should be from one another.")
+        float,
+        typer.Option(help="0 to 1: how much results should differ (MMR)."),
     ] = 0.0,
     encoder: Annotated[
-        str | None, typer.Option(help="Where the encoder is now, if it was moved.")
+        str | None, typer.Option(help="Current location of the encoder, if it was moved.")
     ] = None,
     as_json: _Json = False,
 ) -> None:
-    """Find the items that answer a text best.
+    """Find the best items for a query.
 
     Example: [bold]idiolect search products-index "waterproof jacket" --filter '{"price":
     {"$lt": 100}}'[/bold]
@@ -56,7 +58,7 @@ def search(
     from idiolect.search.index import Index
     from idiolect.search.store.store import Store
 
-    index, encoder = _made_by_run(index, encoder)
+    index, encoder = _resolve_run(index, encoder)
     with Store.open(index, background=False) as store:
         model = None if mode == "lexical" else load_encoder(store, encoder)
         hits = Index(store, model).search(
@@ -73,7 +75,7 @@ def search(
 
 def similar(
     index: _Index,
-    item: Annotated[str, typer.Argument(help="Id of an item of the index.")],
+    item: Annotated[str, typer.Argument(help="Id of an item in the index.")],
     top_k: _Count = 10,
     filter: _Filter = None,
     namespace: _Namespace = "",
@@ -86,14 +88,14 @@ def similar(
     from idiolect.search.index import Index
     from idiolect.search.store.store import Store
 
-    index, _ = _made_by_run(index)
+    index, _ = _resolve_run(index)
     with Store.open(index, background=False) as store:
         hits = Index(store).similar(item, top_k, filter=filter, namespace=namespace)
     _show(hits, as_json)
 
 
-def _made_by_run(folder: Path, encoder: str | None = None) -> tuple[Path, str | None]:
-    """Return index and encoder of a run, where the folder is that of one."""
+def _resolve_run(folder: Path, encoder: str | None = None) -> tuple[Path, str | None]:
+    """Return the index and the encoder of a run, or the arguments if the folder is not a run."""
     stages = folder / "stages"
     if not stages.is_dir():
         return folder, encoder
@@ -128,37 +130,39 @@ def _table(hits: Hits) -> Table:
     table.add_column("score", justify="right")
     table.add_column("id", overflow="fold", style="cyan", max_width=32)
     table.add_column("text", ratio=1, overflow="fold")
-    for place, hit in enumerate(hits, 1):
-        table.add_row(f"{place}", f"{hit.score:.3f}", Text(hit.id), _body(hit))
+    for rank, hit in enumerate(hits, 1):
+        table.add_row(f"{rank}", f"{hit.score:.3f}", Text(hit.id), _body(hit))
     return table
 
 
 def _body(hit: Hit) -> Text:
-    """The text, its found words bold, and the metadata below it."""
+    """Return the text with the matched words in bold, and the metadata below it."""
     from rich.text import Text
 
-    shown = Text()
+    body = Text()
     source = hit.highlight or hit.text
-    if not hit.highlight and len(source) > _SHOWN:
-        source = f"{source[:_SHOWN].rsplit(None, 1)[0]}…"
+    if not hit.highlight and len(source) > _MAX_SHOWN:
+        source = f"{source[:_MAX_SHOWN].rsplit(None, 1)[0]}…"
     for position, part in enumerate(source.split(_MARKS[0])):
-        found, mark, rest = part.partition(_MARKS[1])
+        matched, mark, rest = part.partition(_MARKS[1])
         if position and mark:
-            shown.append(found, style="bold yellow").append(rest)
+            body.append(matched, style="bold yellow").append(rest)
         else:
-            shown.append(part)
-    facts = "  ".join(
-        f"{name}={_brief(value)}" for name, value in hit.metadata.items() if _adds(value, hit)
+            body.append(part)
+    fields = "  ".join(
+        f"{name}={_brief(value)}"
+        for name, value in hit.metadata.items()
+        if _is_informative(value, hit)
     )
-    if facts:
-        shown.append(f"\n{facts[:_SHOWN]}", style="dim")
-    return shown
+    if fields:
+        body.append(f"\n{fields[:_MAX_SHOWN]}", style="dim")
+    return body
 
 
-def _adds(value: object, hit: Hit) -> bool:
-    """Whether a reader learns anything from a value: the text may begin with its title."""
-    said = isinstance(value, str) and hit.text.startswith(value)  # as the empty one is
-    return not said and value not in (None, [])
+def _is_informative(value: object, hit: Hit) -> bool:
+    """Whether to show a metadata value: not if it is empty, or the text starts with it."""
+    repeated = isinstance(value, str) and hit.text.startswith(value)
+    return not repeated and value not in (None, [])
 
 
 def _brief(value: object) -> str:

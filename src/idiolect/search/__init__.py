@@ -1,1 +1,1 @@
-"""Find: the embedded store, words and vectors together, and the road to a cluster."""
+"""Search: the index, the embedded store, DiskANN, and the same store on a Milvus cluster."""

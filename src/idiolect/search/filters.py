@@ -1,11 +1,11 @@
-"""Metadata filters, in the syntax of Pinecone, parsed into a tree.
+"""Parse metadata filters, in the syntax of Pinecone, into a tree.
 
     {"brand": "acme", "price": {"$gte": 10, "$lt": 50}, "$not": {"tags": {"$in": ["old"]}}}
 
 All conditions of an object must match. `$ne`, `$nin` and `$not` are complements: an item that lacks
-the field matches them, as in MongoDB. A list matches if one of its elements does. A text, a number
-and a boolean are never equal to one another. `$gt`, `$gte`, `$lt` and `$lte` compare numbers with
-numbers and texts with texts, so ISO dates can be compared.
+the field matches them, as in MongoDB. A list matches if one of its elements matches. Strings,
+numbers and booleans are never equal to each other. `$gt`, `$gte`, `$lt` and `$lte` compare numbers
+with numbers and strings with strings, so ISO dates can be compared.
 
 >>> parse({"price": {"$gt": 10}})
 Condition(field='price', operator='$gt', value=10)
@@ -38,18 +38,18 @@ __all__ = [
 ]
 
 _MAX_DEPTH = 32
-_MAX_VALUES = 10_000  # of one `$in`, as Pinecone's
+_MAX_VALUES = 10_000  # of one `$in`, the limit of Pinecone
 
 OPERATORS = ("$eq", "$ne", "$gt", "$gte", "$lt", "$lte", "$in", "$nin", "$exists", "$not")
-"""Operators of a field."""
+"""The operators of a field."""
 
 Scalar = str | bool | int | float
-"""Type of a value in a filter."""
+"""The type of a value in a filter."""
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """One field compared: `$eq $gt $gte $lt $lte` with a scalar, `$in` with several, `$exists`."""
+    """Compare a field: `$eq $gt $gte $lt $lte` with a scalar, `$in` with several, or `$exists`."""
 
     field: str
     operator: str
@@ -58,21 +58,21 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class And:
-    """All parts match; without parts, everything matches."""
+    """Match if all parts match; without parts, match everything."""
 
     parts: tuple[Filter, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Or:
-    """At least one part matches."""
+    """Match if at least one part matches."""
 
     parts: tuple[Filter, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Not:
-    """The part does not match."""
+    """Match if the part does not match."""
 
     part: Filter
 
@@ -81,10 +81,10 @@ Filter = Condition | And | Or | Not
 
 
 def parse(given: Mapping[str, Any] | str) -> Filter:
-    """Parse a filter, given as an object or as its JSON text.
+    """Parse a filter from a mapping or from JSON text.
 
     Raises:
-        InputError: it is malformed; the message shows the place.
+        InputError: the filter is malformed; the message has the path of the error.
     """
     if isinstance(given, str):
         try:
@@ -110,21 +110,21 @@ def conditions(node: Filter) -> Iterator[Condition]:
 
 def _parse_object(given: Any, place: str, depth: int) -> Filter:
     if not isinstance(given, Mapping):
-        raise _wrong(f"expected an object, not {_show(given)}", place)
+        raise _error(f"expected an object, not {_show(given)}", place)
     if depth > _MAX_DEPTH:
-        raise _wrong("nested too deeply", place, hint=f"at most {_MAX_DEPTH} levels")
+        raise _error("nested too deeply", place, hint=f"at most {_MAX_DEPTH} levels")
     parts: list[Filter] = []
     for key, value in given.items():
         here = f"{place}.{key}" if place else str(key)
         if not isinstance(key, str) or not is_unicode(key):
-            raise _wrong(f"{key!r} is not a field name", place, hint="use texts as keys")
+            raise _error(f"{key!r} is not a field name", place, hint="use strings as keys")
         if key in ("$and", "$or"):
             parts.append(_parse_list(key, value, here, depth))
         elif key == "$not":
             parts.append(Not(_parse_object(value, here, depth + 1)))
         elif key.startswith("$"):
-            known = "fields, $and, $or, $not"
-            raise _wrong(f"{key} is not allowed here", place, hint=f"allowed: {known}")
+            allowed = "fields, $and, $or, $not"
+            raise _error(f"{key} is not allowed here", place, hint=f"allowed: {allowed}")
         else:
             parts.append(_parse_field(key, value, here, depth))
     return parts[0] if len(parts) == 1 else And(tuple(parts))
@@ -132,19 +132,19 @@ def _parse_object(given: Any, place: str, depth: int) -> Filter:
 
 def _parse_list(key: str, given: Any, place: str, depth: int) -> Filter:
     if not _is_list(given) or not given:
-        raise _wrong(f"expected a list of filters, not {_show(given)}", place)
+        raise _error(f"expected a list of filters, not {_show(given)}", place)
     parts = tuple(_parse_object(part, f"{place}[{i}]", depth + 1) for i, part in enumerate(given))
     return And(parts) if key == "$and" else Or(parts)
 
 
 def _parse_field(field: str, given: Any, place: str, depth: int) -> Filter:
-    """Parse what a field is compared with: a scalar, or an object of operators."""
+    """Parse the condition of a field: a scalar, or an object of operators."""
     if not isinstance(given, Mapping):
         return Condition(field, "$eq", _scalar(given, place))
     if not given:
-        raise _wrong("an empty condition", place, hint=f"known: {', '.join(OPERATORS)}")
+        raise _error("an empty condition", place, hint=f"known: {', '.join(OPERATORS)}")
     if depth > _MAX_DEPTH:
-        raise _wrong("nested too deeply", place, hint=f"at most {_MAX_DEPTH} levels")
+        raise _error("nested too deeply", place, hint=f"at most {_MAX_DEPTH} levels")
     parts = tuple(
         _parse_operator(field, operator, value, place, depth) for operator, value in given.items()
     )
@@ -160,7 +160,7 @@ def _parse_operator(field: str, operator: Any, value: Any, place: str, depth: in
             return Not(Condition(field, "$eq", _scalar(value, here)))
         case "$gt" | "$gte" | "$lt" | "$lte":
             if isinstance(value, bool):
-                raise _wrong(f"expected a number or a text, not {_show(value)}", here)
+                raise _error(f"expected a number or a string, not {_show(value)}", here)
             return Condition(field, operator, _scalar(value, here))
         case "$in":
             return Condition(field, "$in", _scalars(value, here))
@@ -168,32 +168,32 @@ def _parse_operator(field: str, operator: Any, value: Any, place: str, depth: in
             return Not(Condition(field, "$in", _scalars(value, here)))
         case "$exists":
             if not isinstance(value, bool):
-                raise _wrong(f"expected true or false, not {_show(value)}", here)
+                raise _error(f"expected true or false, not {_show(value)}", here)
             present = Condition(field, "$exists", True)
             return present if value else Not(present)
         case "$not":
             if not isinstance(value, Mapping):
-                raise _wrong(f"expected an object of operators, not {_show(value)}", here)
+                raise _error(f"expected an object of operators, not {_show(value)}", here)
             return Not(_parse_field(field, value, here, depth + 1))
-    raise _wrong(f"unknown operator {operator}", place, hint=f"known: {', '.join(OPERATORS)}")
+    raise _error(f"unknown operator {operator}", place, hint=f"known: {', '.join(OPERATORS)}")
 
 
 def _scalars(given: Any, place: str) -> tuple[Scalar, ...]:
     if not _is_list(given) or not given:
-        raise _wrong(f"expected a list of values, not {_show(given)}", place)
+        raise _error(f"expected a list of values, not {_show(given)}", place)
     if len(given) > _MAX_VALUES:
-        raise _wrong(f"{len(given):,} values", place, hint=f"at most {_MAX_VALUES:,}")
+        raise _error(f"{len(given):,} values", place, hint=f"at most {_MAX_VALUES:,}")
     return tuple(_scalar(value, f"{place}[{i}]") for i, value in enumerate(given))
 
 
 def _scalar(given: Any, place: str) -> Scalar:
     match given:
         case None:
-            hint = '{"$exists": false} finds items without it'
-            raise _wrong("null is not a value", place, hint=hint)
+            hint = '{"$exists": false} finds items without the field'
+            raise _error("null is not a value", place, hint=hint)
         case str():
             if not is_unicode(given):
-                raise _wrong(f"{given!r} is not valid Unicode", place)
+                raise _error(f"{given!r} is not valid Unicode", place)
             return given
         case bool():
             return given
@@ -206,12 +206,12 @@ def _scalar(given: Any, place: str) -> Scalar:
             )
         case float():
             return _finite(given, place)
-    raise _wrong(f"expected a text, a number or a boolean, not {_show(given)}", place)
+    raise _error(f"expected a string, a number or a boolean, not {_show(given)}", place)
 
 
 def _finite(value: float, place: str) -> float:
     if not math.isfinite(value):
-        raise _wrong(f"{value} is not a finite number", place)
+        raise _error(f"{value} is not a finite number", place)
     return value
 
 
@@ -224,5 +224,5 @@ def _show(given: Any) -> str:
     return text if len(text) <= 40 else f"{text[:40]}…"
 
 
-def _wrong(message: str, place: str, *, hint: str = "") -> InputError:
+def _error(message: str, place: str, *, hint: str = "") -> InputError:
     return InputError(f"filter: {message} at {place or 'the top'}", hint=hint)

@@ -1,8 +1,8 @@
-"""Rankings joined into one, and made various: fusion and maximal marginal relevance.
+"""Combine rankings, and diversify one: rank fusion and maximal marginal relevance (MMR).
 
-BM25 scores and cosines live on different scales. Reciprocal-rank fusion (Cormack et al. 2009) only
-asks at which place each ranking has an item; weighted fusion first brings the scores of each
-ranking to 0..1, so that a clear winner counts for more than a narrow one.
+BM25 scores and cosines have different scales. Reciprocal rank fusion (RRF, Cormack et al. 2009)
+uses only the ranks. Weighted fusion scales the scores of each ranking to 0..1 and adds them, so
+that the margins between scores count.
 """
 
 from __future__ import annotations
@@ -24,39 +24,41 @@ if TYPE_CHECKING:
 
 __all__ = ["Fusion", "choose_weights", "diversify", "fuse"]
 
-Fusion = Literal["reciprocal", "weighted"]
+Fusion = Literal["rrf", "weighted"]
+"""A fusion method: reciprocal rank fusion, or a weighted sum of scaled scores."""
 
-_CONSTANT = 60  # of reciprocal ranks, as in the paper
+_RRF_CONSTANT = 60  # as in the paper
 
 
 def fuse(
     rankings: Sequence[Hits],
     *,
-    method: Fusion = "reciprocal",
+    method: Fusion = "rrf",
     weights: Sequence[float] | None = None,
 ) -> Hits:
-    """Join rankings of the same items into one, best first; ties go to the smaller id.
+    """Combine rankings of the same items into one, best first; the smaller id wins a tie.
 
     Args:
         rankings: each best first.
-        method: `reciprocal`, the sum of weight / (60 + place), or `weighted`, the sum of weight
-            times the score brought to 0..1 within its ranking.
-        weights: of each ranking; equal by default.
+        method: `rrf`, the sum of weight / (60 + rank), or `weighted`, the sum of weight * score,
+            with the scores of each ranking scaled to 0..1.
+        weights: one for each ranking; equal by default.
 
     Raises:
-        InputError: the method is unknown, or the weights do not fit.
+        InputError: the method is unknown, or the weights are not valid.
     """
     if method not in get_args(Fusion):
         raise InputError(f"unknown fusion {method!r}", hint=f"known: {', '.join(get_args(Fusion))}")
     weights = [1.0] * len(rankings) if weights is None else list(weights)
     if len(weights) != len(rankings) or not all(0 <= w < float("inf") for w in weights):
         raise InputError(
-            f"weights {weights} for {len(rankings)} rankings", hint="give one of 0 or more for each"
+            f"weights {weights} for {len(rankings)} rankings",
+            hint="use one of 0 or more for each",
         )
     scores: defaultdict[str, float] = defaultdict(float)
     hits: dict[str, Hit] = {}
     for weight, ranking in zip(weights, rankings, strict=True):
-        parts = _reciprocal(ranking) if method == "reciprocal" else _scaled(ranking)
+        parts = _reciprocal_ranks(ranking) if method == "rrf" else _scaled(ranking)
         for hit, part in zip(ranking, parts, strict=True):
             scores[hit.id] += weight * part
             known = hits.setdefault(hit.id, hit)
@@ -66,28 +68,28 @@ def fuse(
     return sorted(joined, key=lambda hit: (-hit.score, hit.id))
 
 
-def choose_weights(questions: Iterable[tuple[Hits, Hits, Collection[str]]]) -> tuple[float, float]:
-    """Choose the weights of two rankings for weighted fusion, on questions with known answers.
+def choose_weights(queries: Iterable[tuple[Hits, Hits, Collection[str]]]) -> tuple[float, float]:
+    """Choose the weights of weighted fusion of two rankings on queries with known answers.
 
-    Of eleven shares from 0 to 1 the one with the highest mean reciprocal rank of the first right
-    hit is taken; of equal ones, the nearest to a half.
+    Try eleven weights of the first ranking, from 0 to 1, and choose the one with the best mean
+    reciprocal rank (MRR). The one nearest to 0.5 wins a tie.
 
     Args:
-        questions: both rankings of each, and the ids that answer it.
+        queries: both rankings of each query, and the ids of its relevant items.
 
     Raises:
-        InputError: there are no questions.
+        InputError: there are no queries.
     """
     shares = sorted((n / 10 for n in range(11)), key=lambda share: abs(share - 0.5))
-    totals, asked = [0.0] * len(shares), 0
-    for first, second, answers in questions:
-        asked += 1
+    totals, count = [0.0] * len(shares), 0
+    for first, second, relevant in queries:
+        count += 1
         for place, share in enumerate(shares):
             hits = fuse([first, second], method="weighted", weights=(share, 1 - share))
-            ranks = (rank for rank, hit in enumerate(hits, 1) if hit.id in answers)
+            ranks = (rank for rank, hit in enumerate(hits, 1) if hit.id in relevant)
             totals[place] += 1 / next(ranks, float("inf"))
-    if not asked:
-        raise InputError("no questions to choose weights on", hint="give some with their answers")
+    if not count:
+        raise InputError("no queries to choose weights on", hint="add queries with their answers")
     best = shares[totals.index(max(totals))]
     return best, round(1 - best, 1)
 
@@ -95,27 +97,26 @@ def choose_weights(questions: Iterable[tuple[Hits, Hits, Collection[str]]]) -> t
 def diversify(
     hits: Hits, vectors: Mapping[str, NDArray[np.float32]], top_k: int, mmr_diversity: float
 ) -> Hits:
-    """Choose k hits that are good and unlike one another (Carbonell & Goldstein 1998).
+    """Choose k relevant and mutually dissimilar hits by MMR (Carbonell & Goldstein 1998).
 
-    One after the other, the hit with the largest `(1 - mmr_diversity) * relevance - mmr_diversity *
-    likeness` is taken: its score brought to 0..1, and its largest cosine with those already taken.
+    Repeatedly choose the hit with the largest `(1 - mmr_diversity) * relevance - mmr_diversity *
+    similarity`. The relevance is the score, scaled to 0..1. The similarity is the largest cosine
+    with a hit already chosen.
 
     Args:
         hits: candidates, best first.
-        vectors: (dimensions,) of each by its id; a hit without one is like nothing.
-        top_k: how many to choose.
-        mmr_diversity: 0 keeps the order, 1 asks for nothing but difference.
+        vectors: the vector (dimensions,) of each id; a hit without one has no similarity.
+        top_k: the number of hits to choose.
+        mmr_diversity: 0 keeps the order; 1 ignores relevance after the first hit.
 
     Returns:
-        The chosen ones in the order they were taken, with the scores they came with.
+        The chosen hits in the order of choice, with their original scores.
 
     Raises:
-        InputError: variety is not from 0 to 1.
+        InputError: `mmr_diversity` is not from 0 to 1.
     """
     if not 0 <= mmr_diversity <= 1:
-        raise InputError(
-            f"mmr_diversity is {mmr_diversity}", hint="give 0 (none) to 1 (nothing else)"
-        )
+        raise InputError(f"mmr_diversity is {mmr_diversity}", hint="use a number from 0 to 1")
     if not hits or not vectors:
         return hits[:top_k]
     relevance = np.array(_scaled(hits))
@@ -123,25 +124,27 @@ def diversify(
     matrix = np.stack([vectors.get(hit.id, np.zeros(width, np.float32)) for hit in hits])
     norms = np.linalg.norm(matrix, axis=1, keepdims=True)
     matrix = np.divide(matrix, norms, out=np.zeros_like(matrix), where=norms > 0)
-    likeness = np.zeros(len(hits))
+    redundancy = np.zeros(len(hits))
     chosen: list[int] = []
     left = np.ones(len(hits), bool)
     for _ in range(min(top_k, len(hits))):
-        value = np.where(left, (1 - mmr_diversity) * relevance - mmr_diversity * likeness, -np.inf)
+        value = np.where(
+            left, (1 - mmr_diversity) * relevance - mmr_diversity * redundancy, -np.inf
+        )
         best = int(value.argmax())
         similarity = matrix @ matrix[best]
-        likeness = np.maximum(likeness, similarity) if chosen else similarity
+        redundancy = np.maximum(redundancy, similarity) if chosen else similarity
         chosen.append(best)
         left[best] = False
     return [hits[i] for i in chosen]
 
 
-def _reciprocal(ranking: Hits) -> list[float]:
-    return [1 / (_CONSTANT + place) for place in range(1, len(ranking) + 1)]
+def _reciprocal_ranks(ranking: Hits) -> list[float]:
+    return [1 / (_RRF_CONSTANT + rank) for rank in range(1, len(ranking) + 1)]
 
 
 def _scaled(ranking: Hits) -> list[float]:
-    """Bring scores to 0..1; where all are equal, all are 1."""
+    """Scale scores to 0..1; if all are equal, all become 1."""
     if not ranking:
         return []
     scores = [hit.score for hit in ranking]

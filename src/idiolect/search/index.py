@@ -1,11 +1,9 @@
-"""`Index`: texts that are found by meaning and by words; an encoder and a store together.
+"""`Index`: an encoder and a store together, for dense, lexical and hybrid search of texts.
 
-What is notable:
-
-- Building is the same as adding: an item that is there with the same text and metadata is passed
-  over, so a build that was killed resumes when it is started again, and a second run does nothing.
-- The index stores which encoder made its vectors. Vectors of different encoders cannot be compared,
-  so another encoder is refused.
+- Building is adding: items that are stored with the same text and metadata are skipped. Run a
+  killed build again to resume it.
+- The index stores the fingerprint of its encoder. Vectors of different encoders cannot be compared,
+  so another encoder is an error.
 
 >>> index = Index.build("products", encoder, [Item("p1", "a red lamp")])   # doctest: +SKIP
 >>> index.search("crimson light")                                          # doctest: +SKIP
@@ -39,26 +37,26 @@ if TYPE_CHECKING:
 __all__ = ["Index", "Mode"]
 
 Mode = Literal["hybrid", "dense", "lexical"]
+"""How to search: by vectors (dense), by words (lexical, BM25), or by both (hybrid)."""
 
-_AT_ONCE = 512  # items encoded and written together
-_DEEPER = 5  # candidates for one result wanted, where they are chosen from for variety
+_BATCH_SIZE = 512  # items encoded and written together
+_MMR_FACTOR = 5  # candidates per result for diversification
 _DEPTH = 100
-"""Candidates of each ranking that hybrid joins. Scores are brought to 0..1 among these, so that the
-first results do not depend on how many are asked for, nor a weight's meaning."""
+"""Candidates of each ranking in hybrid search. Scores are scaled among these, so neither the first
+results nor the effect of a weight depend on `top_k`."""
 
 
 class Index:
-    """Items with texts, found by meaning and by words.
+    """A searchable collection of items.
 
     Args:
-        store: where the items are.
-        encoder: what made or will make their vectors; without one there are only words, and
-            `similar`.
-        encoding_counts: added to by everything that is encoded; without it, texts that are cut or
-            empty are logged as a warning.
+        store: holds the items and their vectors.
+        encoder: computes vectors. Without one, only lexical search and `similar` are available.
+        encoding_counts: counters that each encoding updates; without them, truncated and empty
+            texts are logged as warnings.
 
     Raises:
-        ConfigError: the vectors were made by another encoder.
+        ConfigError: another encoder computed the vectors.
     """
 
     def __init__(
@@ -74,21 +72,21 @@ class Index:
         self.counts = Counter[str]()
         if encoder is None:
             return
-        made_by = store.settings.get("encoder")
-        if made_by is None:
+        stored = store.settings.get("encoder")
+        if stored is None:
             if any(store.namespaces().values()):
                 raise ConfigError(
-                    "the store holds vectors and does not say which encoder made them",
-                    hint="search it with vectors, or build an index of its items",
+                    "the store has vectors, but does not say which encoder computed them",
+                    hint="query the store with vectors, or build an index of its items",
                 )
             store.remember(encoder=encoder.fingerprint)
-        elif made_by != encoder.fingerprint and not any(store.namespaces().values()):
+        elif stored != encoder.fingerprint and not any(store.namespaces().values()):
             store.remember(encoder=encoder.fingerprint)
-        elif made_by != encoder.fingerprint:
+        elif stored != encoder.fingerprint:
             raise ConfigError(
-                f"the index was made by encoder {made_by[:12]}…, this is"
+                f"the index was built with encoder {stored[:12]}…, this is"
                 f" {encoder.fingerprint[:12]}…",
-                hint="use the one it was made by, or build the index again in another folder",
+                hint="use that encoder, or build the index again in another folder",
             )
 
     @classmethod
@@ -104,36 +102,36 @@ class Index:
         progress: bool = False,
         encoding_counts: EncodingCounts | None = None,
     ) -> Self:
-        """Build an index of items, or resume one; memory is bounded.
+        """Build an index of items, or resume building it, in bounded memory.
 
         Args:
-            path: its folder.
-            encoder: makes the vectors.
-            items: a stream; of two items with one id the later one stays.
-            dimensions: keep only so many of each vector (Matryoshka encoders).
-            namespace: where the items go.
-            source: where the encoder can be loaded from, to be remembered.
+            path: the folder of the index.
+            encoder: computes the vectors.
+            items: a stream; the last item with an id wins.
+            dimensions: truncate vectors to this size (Matryoshka encoders).
+            namespace: the namespace of the items.
+            source: location of the encoder, stored in the index.
             progress: show progress on a terminal.
-            encoding_counts: as of `Index`.
+            encoding_counts: see `Index`.
 
         Returns:
-            The index, open; its `counts` say what was done.
+            The open index; see its `counts` for the numbers of items.
 
         Raises:
-            ConfigError: there is an index, made by another encoder.
-            InputError: an item cannot be stored; those before it are.
+            ConfigError: the folder has an index built with another encoder.
+            InputError: an item is not valid; earlier batches are stored.
         """
         width = dimensions or encoder.dimensions
-        # Merged once at the end: inserting piece by piece would take longer.
+        # Merge once at the end: many small insertions would take longer.
         store = Store.open(path, dimensions=width, background=False)
         with cls(store, encoder, encoding_counts=encoding_counts) as index:
             if source is not None:
                 index.store.remember(source=source)
             counts = index.add(items, namespace=namespace, progress=progress)
             index.store.merge()
-        made = cls.open(path, encoder, encoding_counts=encoding_counts)
-        made.counts = counts
-        return made
+        built = cls.open(path, encoder, encoding_counts=encoding_counts)
+        built.counts = counts
+        return built
 
     @classmethod
     def open(
@@ -143,11 +141,11 @@ class Index:
         *,
         encoding_counts: EncodingCounts | None = None,
     ) -> Self:
-        """Open an index that was built; close it, or use it as a context.
+        """Open an index. Close it, or use it as a context manager.
 
         Raises:
-            InputError: there is none.
-            ConfigError: it was made by another encoder.
+            InputError: the folder has no index.
+            ConfigError: the index was built with another encoder.
         """
         return cls(Store.open(path), encoder, encoding_counts=encoding_counts)
 
@@ -169,22 +167,22 @@ class Index:
     def add(
         self, items: Iterable[Item], *, namespace: str = "", progress: bool = False
     ) -> Counter[str]:
-        """Add or replace items, and make their vectors where text or vector are new.
+        """Add or replace items, and encode new and changed texts.
 
         Args:
-            items: a stream; of two items with one id the later one stays.
-            namespace: where they go.
+            items: a stream; the last item with an id wins.
+            namespace: the namespace of the items.
             progress: show progress on a terminal.
 
         Returns:
-            How many were `written`, `unchanged`, or left out because their text is `empty` to the
-            encoder: nothing could find them, and what stood there under their ids is deleted.
+            The number of `written`, `unchanged` and `empty` items. An item is empty if the encoder
+            finds no token in its text. It is not stored, and a stored item with its id is deleted.
 
         Raises:
-            InputError: an item cannot be stored; those before it are.
+            InputError: an item is not valid; earlier batches are stored.
         """
         counts = Counter[str]()
-        for batch in _shown(_batches(items), progress):
+        for batch in _with_progress(_batches(items), progress):
             counts += self._add(list({item.id: item for item in batch}.values()), namespace)
         return counts
 
@@ -204,17 +202,17 @@ class Index:
             vectors=True,
         )
         vectors = self._encode([item.text for item in changed if item.id not in known], "document")
-        made = iter(vectors)
+        new_vectors = iter(vectors)
         ready = [
-            replace(item, vector=known[item.id].vector if item.id in known else next(made))
+            replace(item, vector=known[item.id].vector if item.id in known else next(new_vectors))
             for item in changed
         ]
         kept = [item for item in ready if item.vector is not None and item.vector.any()]
         self.store.upsert(kept, namespace=namespace)
-        left = {item.id for item in kept}
-        gone = [item.id for item in changed if item.id in old and item.id not in left]
-        if gone:  # what they were is not what they are
-            self.store.delete(gone, namespace=namespace)
+        kept_ids = {item.id for item in kept}
+        emptied = [item.id for item in changed if item.id in old and item.id not in kept_ids]
+        if emptied:  # otherwise searches would find their old texts
+            self.store.delete(emptied, namespace=namespace)
         return Counter(
             written=len(kept),
             unchanged=len(batch) - len(changed),
@@ -234,44 +232,44 @@ class Index:
         mmr_diversity: float = 0.0,
         highlight: tuple[str, str] | None = None,
     ) -> Hits:
-        """Find the k items that answer a text best, best first.
+        """Find the k best items for a query, best first.
 
         Args:
             text: the query.
-            top_k: how many, 1 to 10,000.
+            top_k: the number of results, 1 to 10,000.
             mode: `dense` by vectors (the score is a cosine), `lexical` by words (BM25), or
-                `hybrid`, both joined (see `idiolect.search.fusion.fuse`).
+                `hybrid`, the fusion of both (see `idiolect.search.fusion.fuse`).
             filter: see `idiolect.search.filters`.
             namespace: where to search.
-            fusion: how hybrid joins: `reciprocal` or `weighted`; by default as `fit_fusion` found,
-                or reciprocal where it was not asked.
-            weights: of meaning and of words in hybrid.
-            mmr_diversity: 0 to 1; how much results should differ from one another.
-            highlight: strings to put before and after the query's words in `Hit.highlight`.
+            fusion: the fusion method of hybrid search, `rrf` or `weighted`. By default the one that
+                `fit_fusion` stored, or `rrf`.
+            weights: of the dense and the lexical ranking.
+            mmr_diversity: 0 to 1; how much the results should differ from one another.
+            highlight: strings to insert before and after the matched words in `Hit.highlight`.
 
         Raises:
-            InputError: the mode is unknown, or k, filter or variety is bad.
-            ConfigError: there is no encoder, and the mode needs one.
+            InputError: the mode is unknown, or another argument is not valid.
+            ConfigError: the mode needs an encoder and there is none.
         """
         if mode not in get_args(Mode):
             raise InputError(f"unknown mode {mode!r}", hint=f"known: {', '.join(get_args(Mode))}")
-        wanted = check_count(top_k)
+        depth = check_count(top_k)
         if mmr_diversity:
-            wanted = min(max(_DEEPER * top_k, _DEPTH), 10_000)
+            depth = min(max(_MMR_FACTOR * top_k, _DEPTH), 10_000)
         elif mode == "hybrid":
-            wanted = max(top_k, _DEPTH)
-        where: dict[str, Any] = {"filter": filter, "namespace": namespace}
+            depth = max(top_k, _DEPTH)
+        scope: dict[str, Any] = {"filter": filter, "namespace": namespace}
         if mode == "hybrid":
-            method, usual = self.fusion if fusion is None else (fusion, None)
-            sides = (
-                self._dense(text, wanted, where),
-                self._lexical(text, wanted, highlight, where),
+            method, stored = self.fusion if fusion is None else (fusion, None)
+            rankings = (
+                self._dense(text, depth, scope),
+                self._lexical(text, depth, highlight, scope),
             )
-            hits = fuse(sides, method=method, weights=weights or usual)
+            hits = fuse(rankings, method=method, weights=weights or stored)
         elif mode == "dense":
-            hits = self._dense(text, wanted, where)
+            hits = self._dense(text, depth, scope)
         else:
-            hits = self._lexical(text, wanted, highlight, where)
+            hits = self._lexical(text, depth, highlight, scope)
         if mmr_diversity:
             found = self.store.fetch((hit.id for hit in hits), namespace=namespace, vectors=True)
             vectors = {id: item.vector for id, item in found.items() if item.vector is not None}
@@ -280,11 +278,11 @@ class Index:
 
     @property
     def fusion(self) -> tuple[Fusion, tuple[float, float] | None]:
-        """How hybrid joins where a search does not say: the method, and the weights."""
-        share = self.store.settings.get("meaning")
-        if share is None:
-            return "reciprocal", None
-        return "weighted", (int(share) / 100, 1 - int(share) / 100)
+        """The default fusion method of hybrid search and its weights."""
+        percent = self.store.settings.get("dense_percent")
+        if percent is None:
+            return "rrf", None
+        return "weighted", (int(percent) / 100, 1 - int(percent) / 100)
 
     def fit_fusion(
         self, answers: Mapping[str, Collection[str]], *, namespace: str = ""
@@ -292,27 +290,27 @@ class Index:
         """Fit the weights of hybrid search to queries with known answers, and store them.
 
         Args:
-            answers: queries with the ids of the items that answer them; ones the encoder was
-                trained on would make meaning look better than it is.
+            answers: the ids of the relevant items of each query. Keep these queries out of the
+                training of the encoder; otherwise the dense weight is too large.
             namespace: where to search.
 
         Returns:
-            The weights of meaning and of words; see `choose_weights`.
+            The weights of the dense and the lexical ranking; see `choose_weights`.
 
         Raises:
             InputError: there are no queries.
             ConfigError: there is no encoder.
         """
-        where: dict[str, Any] = {"filter": None, "namespace": namespace}
+        scope: dict[str, Any] = {"filter": None, "namespace": namespace}
         weights = choose_weights(
             (
-                self._dense(query, _DEPTH, where),
-                self._lexical(query, _DEPTH, None, where),
-                right,
+                self._dense(query, _DEPTH, scope),
+                self._lexical(query, _DEPTH, None, scope),
+                relevant,
             )
-            for query, right in answers.items()
+            for query, relevant in answers.items()
         )
-        self.store.remember(meaning=round(100 * weights[0]))
+        self.store.remember(dense_percent=round(100 * weights[0]))
         return weights
 
     def similar(
@@ -323,49 +321,49 @@ class Index:
         filter: Mapping[str, Any] | str | None = None,
         namespace: str = "",
     ) -> Hits:
-        """Find the k items nearest to an item, itself left out; no encoder is needed.
+        """Find the k items nearest to an item, without the item itself. This needs no encoder.
 
         Raises:
-            InputError: there is no such item, or k or the filter is bad.
+            InputError: the item does not exist, or `top_k` or the filter is not valid.
         """
         check_count(top_k)
         found = self.store.fetch([item_id], namespace=namespace, vectors=True)
         if item_id not in found:
-            raise InputError(f"no item {item_id!r}", hint="is it in another namespace?")
+            raise InputError(f"no item {item_id!r}", hint="check the namespace")
         vector = found[item_id].vector
         assert vector is not None
         hits = self.store.query(vector, min(top_k + 1, 10_000), filter=filter, namespace=namespace)
         return [hit for hit in hits if hit.id != item_id][:top_k]
 
-    def _dense(self, text: str, k: int, where: Mapping[str, Any]) -> Hits:
+    def _dense(self, text: str, k: int, scope: Mapping[str, Any]) -> Hits:
         (vector,) = self._encode([text], "query")
-        return self.store.query(vector, k, **where) if vector.any() else []
+        return self.store.query(vector, k, **scope) if vector.any() else []
 
     def _lexical(
-        self, text: str, k: int, highlight: tuple[str, str] | None, where: Mapping[str, Any]
+        self, text: str, k: int, highlight: tuple[str, str] | None, scope: Mapping[str, Any]
     ) -> Hits:
-        return self.store.match(text, k, marks=highlight, **where)
+        return self.store.match(text, k, marks=highlight, **scope)
 
-    def _encode(self, texts: list[str], kind: str) -> NDArray[np.float32]:
+    def _encode(self, texts: list[str], prompt_name: str) -> NDArray[np.float32]:
         if self.encoder is None:
             raise ConfigError(
-                "without an encoder there is no meaning to search by",
+                "dense and hybrid search need an encoder",
                 hint="open the index with its encoder, or use mode='lexical'",
             )
         width = self.store.dimensions
-        shorter = None if width == self.encoder.dimensions else width
+        truncated = None if width == self.encoder.dimensions else width
         return self.encoder.encode(
-            texts, prompt_name=kind, dimensions=shorter, counts=self.encoding_counts
+            texts, prompt_name=prompt_name, dimensions=truncated, counts=self.encoding_counts
         )
 
 
 def _batches(items: Iterable[Item]) -> Iterator[list[Item]]:
     stream = iter(items)
-    while batch := list(islice(stream, _AT_ONCE)):
+    while batch := list(islice(stream, _BATCH_SIZE)):
         yield batch
 
 
-def _shown(batches: Iterator[list[Item]], progress: bool) -> Iterator[list[Item]]:
+def _with_progress(batches: Iterator[list[Item]], progress: bool) -> Iterator[list[Item]]:
     """Yield batches and report progress on standard error."""
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -381,6 +379,6 @@ def _shown(batches: Iterator[list[Item]], progress: bool) -> Iterator[list[Item]
         task = bar.add_task("", total=None, rate=0.0)
         for batch in batches:
             yield batch
-            shown = bar.tasks[task]
-            seconds = shown.elapsed or 1.0
-            bar.update(task, advance=len(batch), rate=(shown.completed + len(batch)) / seconds)
+            state = bar.tasks[task]
+            seconds = state.elapsed or 1.0
+            bar.update(task, advance=len(batch), rate=(state.completed + len(batch)) / seconds)

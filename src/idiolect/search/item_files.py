@@ -1,4 +1,4 @@
-"""Items out of files: which field is the id, which hold the text, what becomes metadata."""
+"""Read items from files: choose the id field, the text fields and the metadata fields."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["read_items"]
 
-_ENDINGS = (".jsonl", ".csv", ".tsv", ".parquet")
+_EXTENSIONS = (".jsonl", ".csv", ".tsv", ".parquet")
 
 
 def read_items(
@@ -34,18 +34,17 @@ def read_items(
 
     Args:
         sources: files, and folders of such files.
-        id_field: the field that holds the id; by default the usual one that the first record has,
-            such as `id`.
-        fields: those that make the text, joined by a line break; by default the usual ones that
-            each record has, such as `title` and `text`.
-        metadata: the fields to keep as metadata; by default all others that are not null, and
-            what stands in an object called `metadata`. In tables of text, what reads as a number,
-            true or false is one.
-        also: fields of the text that are metadata as well.
-        skipped: is counted up by reason for each record left out.
+        id_field: the id field; by default a common name, such as `id`, found in the first record.
+        fields: the text fields, joined by line breaks; by default the common names, such as
+            `title` and `text`, found in each record.
+        metadata: the metadata fields; by default all other fields that are not null, and the fields
+            of an object called `metadata`. In CSV and TSV files, numbers, true and false are
+            converted.
+        also: text fields to store as metadata as well.
+        skipped: incremented by reason for each skipped record.
 
     Raises:
-        InputError: a source cannot be read, or its first record has no id or text field.
+        InputError: a source cannot be read, or the first record has no id or text field.
     """
     first = True
     for path in _paths(sources):
@@ -95,16 +94,18 @@ def _unknown(record: dict[str, Any], path: Path, what: str, option: str) -> Inpu
 
 
 def _value(value: Any, untyped: bool) -> Any:
-    """A value as JSON has it: `'12.5'` from a table is a number, a date is ISO text."""
+    """Convert a value to JSON: `'12.5'` in a CSV file is a number, a date is an ISO string."""
     if isinstance(value, datetime.date | datetime.time):
         return value.isoformat()
     if untyped and isinstance(value, str):
         try:
-            read = json.loads(value)
+            parsed = json.loads(value)
         except ValueError:
             return value
-        finite = isinstance(read, bool | int) or (isinstance(read, float) and abs(read) < 1e308)
-        return read if finite else value
+        finite = isinstance(parsed, bool | int) or (
+            isinstance(parsed, float) and abs(parsed) < 1e308
+        )
+        return parsed if finite else value
     return value
 
 
@@ -113,7 +114,9 @@ def _paths(sources: Sequence[str | Path]) -> Iterator[Path]:
         if source.is_dir():
             found = [p for p in sorted(source.rglob("*")) if p.is_file() and has_fields(p)]
             if not found:
-                raise InputError(f"no records in {source}", hint=f"known: {' '.join(_ENDINGS)}")
+                raise InputError(
+                    f"no records in {source}", hint=f"supported: {' '.join(_EXTENSIONS)}"
+                )
             yield from found
         elif source.exists():
             yield source

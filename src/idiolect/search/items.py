@@ -1,7 +1,7 @@
-"""What goes into a store and what comes out: `Item`, `Hit`, and the checks on both doors.
+"""The input and output of a store: `Item`, `Hit`, and the validation of both.
 
-Every check names the item at fault and says what to do; nothing is written when one item of a
-batch fails.
+Each check names the invalid item and says what to do. If one item of a batch is invalid, nothing
+is written.
 """
 
 from __future__ import annotations
@@ -38,34 +38,34 @@ __all__ = [
     "is_unicode",
 ]
 
-_LONGEST_ID = 512  # bytes
-_LARGEST_METADATA = 40 * 1024  # bytes of JSON, as Pinecone's
-_LARGEST_TEXT = 16 << 20  # bytes
-_MOST_HITS = 10_000
+_MAX_ID_BYTES = 512
+_MAX_METADATA_BYTES = 40 * 1024  # of JSON; the limit of Pinecone
+_MAX_TEXT_BYTES = 16 << 20
+_MAX_TOP_K = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One thing that can be found: an id, its text, its metadata and, once encoded, its vector."""
+    """One searchable item: its id, text, metadata and, once encoded, its vector."""
 
     id: str
     text: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict)
-    """Any JSON object; texts, numbers, booleans and lists of these at its top can be filtered."""
+    """Any JSON object. Filters use its top-level strings, numbers, booleans and lists of these."""
     vector: NDArray[np.float32] | None = field(default=None, repr=False, compare=False)
-    """(dimensions,), or None where it is not known or was not asked for."""
+    """(dimensions,), or None if it is not computed or was not requested."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One result: larger scores are better whatever the metric or mode."""
+    """One result. A larger score is better under every metric and mode."""
 
     id: str
     score: float
     text: str
     metadata: Mapping[str, Any]
     highlight: str = ""
-    """The part of the text that answers the query best, words marked; empty if not asked for."""
+    """The best matching excerpt of the text, with the matched words marked; empty by default."""
 
 
 Hits = list[Hit]
@@ -78,7 +78,7 @@ def change(
     metadata: Mapping[str, Any] | None,
     vector: ArrayLike | None,
 ) -> Item:
-    """Return an item with some parts changed; a field whose new value is None is removed."""
+    """Return a changed copy of an item; a metadata field set to None is removed."""
     fields = {**item.metadata, **(metadata or {})}
     removed = {name for name, value in (metadata or {}).items() if value is None}
     return Item(
@@ -90,94 +90,95 @@ def change(
 
 
 def distinct(ids: Iterable[str]) -> list[str]:
-    """Return checked ids in their order, each once.
+    """Return the distinct ids, in order of first occurrence.
 
     Raises:
-        InputError: one text was given instead of several, or an id cannot be one.
+        InputError: `ids` is a single string, or an id is not valid.
     """
     if isinstance(ids, str):
-        raise InputError(f"ids is the text {ids!r}", hint="give a list of ids")
+        raise InputError(f"ids is the string {ids!r}", hint="give a list of ids")
     return list(dict.fromkeys(check_name(id, "id") for id in ids))
 
 
 def check_name(name: str, what: str) -> str:
-    """Return an id or a namespace that can be stored.
+    """Return an id or a namespace if it is valid.
 
     Raises:
-        InputError: it is no text, too long, or holds characters that no file or wire carries.
+        InputError: it is not a string, too long, not valid Unicode, or has a NUL character.
     """
     if not isinstance(name, str):
         raise InputError(
-            f"{what} {name!r} is a {type(name).__name__}, not a text", hint="convert it with str()"
+            f"{what} {name!r} is a {type(name).__name__}, not a string",
+            hint="convert it with str()",
         )
     try:
         size = len(name.encode())
     except UnicodeEncodeError:
         raise InputError(f"{what} {name!r} is not valid Unicode", hint="clean it first") from None
-    if size > _LONGEST_ID:
-        raise InputError(f"{what} {name[:40]!r}… has {size} bytes", hint=f"at most {_LONGEST_ID}")
+    if size > _MAX_ID_BYTES:
+        raise InputError(f"{what} {name[:40]!r}… has {size} bytes", hint=f"at most {_MAX_ID_BYTES}")
     if "\x00" in name:
-        raise InputError(f"{what} {name!r} holds a NUL character", hint="clean it first")
+        raise InputError(f"{what} {name!r} has a NUL character", hint="clean it first")
     return name
 
 
 def check_count(top_k: int) -> int:
-    """Return a number of hits that can be asked for; more than there are is no error.
+    """Return the number of results to find; it may exceed the number of items.
 
     Raises:
-        InputError: it is not a whole number from 1 to 10,000.
+        InputError: it is not an integer from 1 to 10,000.
     """
     if (
         isinstance(top_k, bool)
         or not isinstance(top_k, int | np.integer)
-        or not 1 <= top_k <= _MOST_HITS
+        or not 1 <= top_k <= _MAX_TOP_K
     ):
-        raise InputError(f"k is {top_k!r}", hint=f"ask for 1 to {_MOST_HITS:,} hits")
+        raise InputError(f"top_k is {top_k!r}", hint=f"use 1 to {_MAX_TOP_K:,}")
     return int(top_k)
 
 
 def check_metric(metric: str) -> None:
-    """Refuse a metric that there is not.
+    """Validate the name of a metric.
 
     Raises:
-        InputError: it is unknown.
+        InputError: the metric is unknown.
     """
     if metric not in get_args(Metric):
         raise InputError(f"unknown metric {metric!r}", hint=f"known: {', '.join(get_args(Metric))}")
 
 
 def check_deletion(ids: Iterable[str] | None, filter: Mapping[str, Any] | str | None) -> None:
-    """Refuse to delete by nothing at all, or in two ways at once.
+    """Validate the arguments of a deletion.
 
     Raises:
         InputError: not exactly one of `ids` and `filter` is given.
     """
     if (ids is None) == (filter is None):
         raise InputError(
-            "delete needs ids or a filter, and not both", hint="drop() empties a namespace"
+            "delete needs either ids or a filter", hint="drop() deletes a whole namespace"
         )
 
 
 def check_query(vector: ArrayLike, dimensions: int, metric: Metric) -> NDArray[np.float32]:
-    """Return a query as float32 (dimensions,), checked like a stored vector."""
+    """Return a query vector as float32 (dimensions,), validated like a stored vector."""
     return _check_vector(vector, "the query", dimensions, metric)
 
 
 def check_items(items: Sequence[Item], dimensions: int, metric: Metric) -> NDArray[np.float32]:
-    """Check a batch and return its vectors as one float32 array (n, dimensions).
+    """Validate a batch and return its vectors as one float32 array (n, dimensions).
 
     Raises:
-        InputError: an id is bad or occurs twice, a text is too large or not valid Unicode, or a
-            vector is missing, of another width, not finite, or zero under cosine.
+        InputError: an id is not valid or occurs twice, a text is too long or not valid Unicode, or
+            a vector is missing, has other dimensions, is not finite, or is zero under cosine.
     """
     seen: set[str] = set()
     for item in items:
         if not check_name(item.id, "id"):
-            raise InputError("an item has an empty id", hint="give every item a name of its own")
+            raise InputError("an item has an empty id", hint="give every item a unique id")
         if item.id in seen:
             raise InputError(
                 f"id {item.id!r} occurs twice in one batch",
-                hint="which of them is meant? Drop the other",
+                hint="keep only one of them",
             )
         seen.add(item.id)
         check_text(item)
@@ -198,10 +199,10 @@ def check_items(items: Sequence[Item], dimensions: int, metric: Metric) -> NDArr
 
 
 def check_text(item: Item) -> None:
-    """Check that an item's text can be stored.
+    """Validate the text of an item.
 
     Raises:
-        InputError: it is no text, over 16 MiB, or not valid Unicode.
+        InputError: it is not a string, over 16 MiB, or not valid Unicode.
     """
     if not isinstance(item.text, str):
         raise InputError(
@@ -213,10 +214,10 @@ def check_text(item: Item) -> None:
         raise InputError(
             f"item {item.id!r}: its text is not valid Unicode", hint="clean it first"
         ) from None
-    if size > _LARGEST_TEXT:
+    if size > _MAX_TEXT_BYTES:
         raise InputError(
             f"item {item.id!r}: its text has {size:,} bytes",
-            hint=f"at most {_LARGEST_TEXT:,}; divide it into passages",
+            hint=f"at most {_MAX_TEXT_BYTES:,}; split it into passages",
         )
 
 
@@ -224,12 +225,12 @@ def encode_metadata(item: Item) -> str:
     """Return an item's metadata as one line of JSON.
 
     Raises:
-        InputError: it is no JSON object (the message names the place), or over 40 KiB.
+        InputError: it is not a JSON object (the message has the path), or over 40 KiB.
     """
     if not isinstance(item.metadata, Mapping):
         raise InputError(
             f"item {item.id!r}: its metadata is a {type(item.metadata).__name__}, not an object",
-            hint="give a dict of names and values",
+            hint="use a dict of field names and values",
         )
     try:
         text = json.dumps(
@@ -237,29 +238,29 @@ def encode_metadata(item: Item) -> str:
         )
         size = len(text.encode())
     except (TypeError, ValueError, RecursionError) as error:
-        place = _place(item.metadata)
+        place = _find_invalid(item.metadata)
         raise InputError(
             f"item {item.id!r}: its metadata is not JSON at {place}"
             if place
             else f"item {item.id!r}: its metadata is not JSON: {error}",
-            hint="use texts, finite numbers, booleans, null, lists and objects with text keys",
+            hint="use strings, finite numbers, booleans, null, lists and objects with string keys",
         ) from None
-    if size > _LARGEST_METADATA:
+    if size > _MAX_METADATA_BYTES:
         raise InputError(
             f"item {item.id!r}: its metadata has {size:,} bytes",
-            hint=f"at most {_LARGEST_METADATA:,}; long text belongs in `text`",
+            hint=f"at most {_MAX_METADATA_BYTES:,}; long text belongs in `text`",
         )
-    if place := _place(item.metadata):  # json.dumps turns other keys into texts by itself
+    if place := _find_invalid(item.metadata):  # json.dumps converts other keys to strings
         raise InputError(
-            f"item {item.id!r}: its metadata is not JSON at {place}", hint="use texts as keys"
+            f"item {item.id!r}: its metadata is not JSON at {place}", hint="use strings as keys"
         )
     return text
 
 
-def _place(metadata: Mapping[str, Any]) -> str | None:
-    """The first place of an object that JSON cannot hold: `size[2]: nan`."""
+def _find_invalid(metadata: Mapping[str, Any]) -> str | None:
+    """Return the path of a value that JSON cannot represent, such as `size[2]: nan`, or None."""
     waiting: list[tuple[str, Any]] = [("", metadata)]
-    for _ in range(_LARGEST_METADATA):  # a value that holds itself would never end
+    for _ in range(_MAX_METADATA_BYTES):  # a bound, since a value may contain itself
         if not waiting:
             return None
         place, value = waiting.pop()
@@ -282,7 +283,7 @@ def _place(metadata: Mapping[str, Any]) -> str | None:
 
 
 def is_unicode(text: str) -> bool:
-    """Whether a text can be written as UTF-8; one read from a damaged source may not."""
+    """Whether a string can be encoded as UTF-8; one with lone surrogates cannot."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -291,7 +292,7 @@ def is_unicode(text: str) -> bool:
 
 
 def _is_plain(vector: object, dimensions: int) -> bool:
-    """Whether a vector has the type and shape that are kept; its numbers may still be bad."""
+    """Whether a vector has the stored type and shape; its values are checked later."""
     return (
         isinstance(vector, np.ndarray)
         and vector.dtype == np.float32
@@ -300,34 +301,34 @@ def _is_plain(vector: object, dimensions: int) -> bool:
 
 
 def _check_vector(
-    vector: ArrayLike, whose: str, dimensions: int, metric: Metric
+    vector: ArrayLike, owner: str, dimensions: int, metric: Metric
 ) -> NDArray[np.float32]:
     try:
         given = np.asarray(vector)
     except ValueError:  # rows of different lengths
         given = np.empty(0, dtype=object)
     if given.dtype.kind not in "fiu":
-        raise InputError(f"{whose}: its vector is not made of numbers", hint="give real numbers")
+        raise InputError(f"{owner}: its vector is not numeric", hint="use real numbers")
     if given.shape != (dimensions,):
         shape = f"{given.shape[0]} dimensions" if given.ndim == 1 else f"the shape {given.shape}"
         raise InputError(
-            f"{whose}: its vector has {shape}, the store has {dimensions}",
-            hint="was it made by another encoder?",
+            f"{owner}: its vector has {shape}, the store has {dimensions}",
+            hint="use the encoder of the index",
         )
     with np.errstate(over="ignore"):
         checked = given.astype(np.float32)
     bad = np.flatnonzero(~np.isfinite(checked))
     if len(bad):
         raise InputError(
-            f"{whose}: its vector holds {given[bad[0]]} at {bad[0]}", hint="give finite numbers"
+            f"{owner}: its vector has {given[bad[0]]} at {bad[0]}", hint="use finite numbers"
         )
     with np.errstate(over="ignore"):
         square = float(checked @ checked)
     if not np.isfinite(square):
-        raise InputError(f"{whose}: its vector is too long for float32", hint="scale it down")
+        raise InputError(f"{owner}: its norm overflows float32", hint="scale it down")
     if metric == "cosine" and square == 0:
         raise InputError(
-            f"{whose}: its vector is zero, which has no direction and so no cosine",
+            f"{owner}: its vector is zero, so its cosine is undefined",
             hint="was its text empty?",
         )
     return checked

@@ -1,4 +1,4 @@
-"""Files: whole or not there, and any damage named."""
+"""Files of arrays: atomic writes, and the detection of damage."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Graph]:
     return path, graph
 
 
-def test_a_saved_graph_answers_alike_and_can_be_changed(saved: tuple[Path, Graph]) -> None:
+def test_a_saved_graph_has_the_same_results_and_can_be_changed(saved: tuple[Path, Graph]) -> None:
     path, graph = saved
     before = path.read_bytes()
     again = Graph.open(path)
@@ -39,13 +39,13 @@ def test_a_saved_graph_answers_alike_and_can_be_changed(saved: tuple[Path, Graph
     again.merge()
     again.delete([6])
     assert again.insert(queries).tolist() == [5, *range(300, 319)]
-    assert path.read_bytes() == before, "the file changes when it is saved, not before"
+    assert path.read_bytes() == before, "the file changes only when it is saved"
     again.save(path.with_name("second"))
     assert len(Graph.open(path.with_name("second"))) == 318
 
 
-def test_every_flipped_byte_is_seen(saved: tuple[Path, Graph], tmp_path: Path) -> None:
-    """Each byte that means something; between the arrays there is padding."""
+def test_every_flipped_byte_is_detected(saved: tuple[Path, Graph], tmp_path: Path) -> None:
+    """Bytes of the header and of each array; the padding between arrays is not checked."""
     path, _ = saved
     whole = path.read_bytes()
     file = ArrayFile(path, "graph", 2)
@@ -64,13 +64,13 @@ def test_every_flipped_byte_is_seen(saved: tuple[Path, Graph], tmp_path: Path) -
 
 
 @pytest.mark.parametrize("length", [0, 5, 39, 40, 4096, 9000, -1])
-def test_a_cut_file_is_seen(saved: tuple[Path, Graph], tmp_path: Path, length: int) -> None:
+def test_truncation_is_detected(saved: tuple[Path, Graph], tmp_path: Path, length: int) -> None:
     (tmp_path / "cut").write_bytes(saved[0].read_bytes()[:length])
     with pytest.raises(CheckpointError, match="cut"):
         Graph.open(tmp_path / "cut", verify=False)
 
 
-def test_other_files_are_told_apart(saved: tuple[Path, Graph], tmp_path: Path) -> None:
+def test_files_of_other_kinds_are_rejected(saved: tuple[Path, Graph], tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="cannot read"):
         Graph.open(tmp_path / "missing")
     (tmp_path / "text").write_text("SQLite format 3 and a lot more text than a header has")
@@ -104,15 +104,15 @@ def test_older_files_are_read_with_or_without_labels(
     assert "labels" not in ArrayFile(old, "graph", 2)
 
 
-def test_edges_out_of_the_graph_are_refused(tmp_path: Path) -> None:
+def test_edges_out_of_the_graph_are_rejected(tmp_path: Path) -> None:
     graph = Graph.build(clusters(30, 4))
     graph.snapshot().neighbours[3, 0] = 30
     graph.save(tmp_path / "graph")
-    with pytest.raises(CheckpointError, match="neighbours lead to rows that do not exist"):
+    with pytest.raises(CheckpointError, match="neighbours point to rows that do not exist"):
         Graph.open(tmp_path / "graph")
 
 
-def test_a_write_that_fails_leaves_what_was_there(saved: tuple[Path, Graph]) -> None:
+def test_a_failed_write_leaves_the_old_file(saved: tuple[Path, Graph]) -> None:
     path, _ = saved
     before = path.read_bytes()
 
@@ -128,7 +128,7 @@ def test_a_write_that_fails_leaves_what_was_there(saved: tuple[Path, Graph]) -> 
         write_arrays(path / "below", "graph", 1, {}, {})
 
 
-def test_streamed_arrays_are_as_if_written_at_once(tmp_path: Path) -> None:
+def test_streamed_arrays_are_written_like_whole_arrays(tmp_path: Path) -> None:
     data = np.random.default_rng(0).normal(size=(300_000, 5)).astype(np.float32)
     pieces = np.split(data, [7, 100_000, 100_001])
     write_arrays(tmp_path / "a", "x", 1, {"n": 1}, {"data": data})
@@ -141,7 +141,7 @@ def test_streamed_arrays_are_as_if_written_at_once(tmp_path: Path) -> None:
 
 @given(st.binary(min_size=1, max_size=300), st.data())
 @settings(deadline=None, max_examples=200)
-def test_the_checksum_tells_any_two_that_differ_in_a_byte(data: bytes, draw: st.DataObject) -> None:
+def test_the_checksum_detects_any_changed_byte(data: bytes, draw: st.DataObject) -> None:
     place = draw.draw(st.integers(0, len(data) - 1))
     flip = draw.draw(st.integers(1, 255))
     other = bytearray(data)

@@ -1,4 +1,4 @@
-"""The disk form against exact search, and what it says about damaged pages."""
+"""The disk graph against exact search, and its detection of damaged pages."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ def graph(request: pytest.FixtureRequest):
     return request.param, points, Graph.build(points, metric=request.param, degree=32, list_size=64)
 
 
-@pytest.fixture(params=["products", "signs"])
+@pytest.fixture(params=["pq", "rabitq"])
 def on_disk(request: pytest.FixtureRequest, graph, tmp_path: Path):
     metric, points, memory = graph
     DiskGraph.write(tmp_path / "disk", memory, codes=request.param)
     return metric, points, DiskGraph.open(tmp_path / "disk")
 
 
-def test_finds_what_an_exact_search_finds(on_disk, tmp_path: Path) -> None:
+def test_results_agree_with_an_exact_search(on_disk, tmp_path: Path) -> None:
     metric, points, disk = on_disk
     ids, scores = disk.search(QUERIES, 10, list_size=200)
     assert recall(ids, points, QUERIES, metric) >= 0.98
     exact = np.take_along_axis(scores_of(points, QUERIES, metric), ids, 1)
     np.testing.assert_allclose(scores, exact, rtol=1e-4, atol=1e-4)
     file = ArrayFile(tmp_path / "disk", "disk graph", 1)
-    centres = file.array("centres").nbytes if "centres" in file else 0
-    assert disk.memory <= points.nbytes / 8 + centres
+    codebooks = file.array("centres").nbytes if "centres" in file else 0
+    assert disk.memory <= points.nbytes / 8 + codebooks
     assert (len(disk), disk.rows, disk.dimension, disk.metric) == (3000, 3000, 72, metric)
 
 
-def test_the_beam_and_the_threads_do_not_change_much(on_disk) -> None:
+def test_recall_does_not_depend_on_beam_width_and_threads(on_disk) -> None:
     metric, points, disk = on_disk
     for beam in (1, 8):
         ids, _ = disk.search(QUERIES, 10, list_size=200, beam_width=beam, threads=2)
@@ -69,7 +69,7 @@ def test_deleted_rows_stay_deleted(tmp_path: Path) -> None:
         assert set(row.tolist()) == {i for i in range(300) if i % 3} | {-1}
 
 
-@pytest.mark.parametrize("codes", ["products", "signs"])
+@pytest.mark.parametrize("codes", ["pq", "rabitq"])
 @pytest.mark.parametrize(("rows", "dimension"), [(0, 4), (1, 2), (3, 2), (40, 4096), (300, 33)])
 def test_odd_sizes(tmp_path: Path, codes: str, rows: int, dimension: int) -> None:
     points = clusters(rows, dimension)
@@ -87,7 +87,7 @@ def test_the_same_seed_gives_the_same_file(tmp_path: Path) -> None:
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
-def test_a_damaged_page_is_named_when_it_is_read(tmp_path: Path) -> None:
+def test_a_damaged_page_is_reported_when_it_is_read(tmp_path: Path) -> None:
     points = clusters(400, 64)
     path = tmp_path / "disk"
     DiskGraph.write(path, points)
@@ -99,7 +99,7 @@ def test_a_damaged_page_is_named_when_it_is_read(tmp_path: Path) -> None:
         DiskGraph.open(path).search(points, 400)
     with pytest.raises(CheckpointError, match="its pages, bytes"):
         DiskGraph.open(path, verify=True)
-    DiskGraph.open(path)  # what is held in memory is whole
+    DiskGraph.open(path)  # the arrays in memory are not damaged
     data[4096 * 2 + 5] ^= 1
     path.write_bytes(data)
     with pytest.raises(CheckpointError, match="is damaged: its"):
@@ -108,7 +108,7 @@ def test_a_damaged_page_is_named_when_it_is_read(tmp_path: Path) -> None:
 
 def test_bad_input_is_refused(tmp_path: Path) -> None:
     points = clusters(50, 6)
-    with pytest.raises(ConfigError, match="products, signs"):
+    with pytest.raises(ConfigError, match="pq, rabitq"):
         DiskGraph.write(tmp_path / "x", points, codes="bits")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="cannot write"):
         DiskGraph.write(tmp_path / "missing" / "x", points)

@@ -1,4 +1,4 @@
-"""The graph in memory against exact search, through its whole life."""
+"""The graph in memory against exact search: built, changed, merged and saved."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def built(request: pytest.FixtureRequest):
 QUERIES = clusters(100, 48, seed=1)
 
 
-def test_finds_what_an_exact_search_finds(built) -> None:
+def test_results_agree_with_an_exact_search(built) -> None:
     metric, points, graph = built
     ids, scores = graph.search(QUERIES, 10)
     assert ids.dtype == np.int64
@@ -46,18 +46,18 @@ def test_one_query_is_a_batch_of_one(built) -> None:
         np.testing.assert_array_equal(score[0], scores[i])
 
 
-def test_queries_may_be_of_any_layout(built) -> None:
+def test_queries_may_have_any_memory_layout(built) -> None:
     _, _, graph = built
-    usual, _ = graph.search(QUERIES, 5)
+    expected, _ = graph.search(QUERIES, 5)
     read_only = QUERIES.copy()
     read_only.setflags(write=False)
     strided = np.repeat(QUERIES, 2, axis=1)[:, ::2]
     doubles = QUERIES.astype(np.float64)
     for queries in (read_only, strided, np.asfortranarray(QUERIES), doubles, QUERIES.tolist()):
-        np.testing.assert_array_equal(graph.search(queries, 5)[0], usual)
+        np.testing.assert_array_equal(graph.search(queries, 5)[0], expected)
 
 
-def test_a_wider_search_finds_no_less(built) -> None:
+def test_a_larger_search_list_has_better_recall(built) -> None:
     metric, points, graph = built
     narrow, wide = (
         recall(graph.search(QUERIES, 10, list_size=w)[0], points, QUERIES, metric)
@@ -78,8 +78,8 @@ def test_recall_holds_under_a_filter(built, share: float) -> None:
     assert recall(ids, points, QUERIES, metric, keep) >= 0.95
 
 
-def test_recall_holds_where_the_kept_rows_are_far_away(built) -> None:
-    """Rows of one side of space, queries from the other: the walk has to cross what is not kept."""
+def test_recall_holds_if_the_kept_rows_are_far_away(built) -> None:
+    """Queries are far from the rows of the mask, so the search must cross rows outside it."""
     metric, points, graph = built
     side = points @ points.mean(0)
     keep = side < np.quantile(side, 0.2)
@@ -113,7 +113,7 @@ def test_recall_stays_after_deletes_and_inserts(metric: str) -> None:
     assert recall(ids, now, queries, metric) >= before - 0.01
 
 
-def test_a_graph_grown_from_nothing_is_as_good() -> None:
+def test_a_graph_grown_by_insertion_is_as_good() -> None:
     points, queries = clusters(3000, 32), clusters(100, 32, seed=1)
     graph = Graph.build(points[:0], degree=32, list_size=64)
     np.testing.assert_array_equal(graph.insert(points[:1]), [0])
@@ -123,7 +123,7 @@ def test_a_graph_grown_from_nothing_is_as_good() -> None:
     assert recall(graph.search(queries, 10)[0], points, queries, "cosine") >= 0.99
 
 
-def test_what_was_deleted_is_not_found_and_what_was_inserted_is() -> None:
+def test_deleted_rows_are_not_found_and_inserted_rows_are() -> None:
     points = clusters(500, 16)
     graph = Graph.build(points, metric="l2")
     graph.delete([3, 4])
@@ -139,7 +139,7 @@ def test_what_was_deleted_is_not_found_and_what_was_inserted_is() -> None:
     assert graph.search(points[1], 1)[0][0, 0] == 1
 
 
-def test_the_same_seed_gives_the_same_graph_on_any_number_of_threads(tmp_path: Path) -> None:
+def test_the_graph_depends_on_the_seed_and_not_on_the_threads(tmp_path: Path) -> None:
     points = clusters(1500, 24)
     files = []
     for i, (seed, threads) in enumerate([(0, 1), (0, 3), (1, 1)]):
@@ -178,13 +178,13 @@ def test_any_dimension(dimension: int, metric: str) -> None:
 
 @pytest.mark.parametrize("metric", ["cosine", "l2"])
 def test_a_crowded_plane(metric: str) -> None:
-    """Neighbours are much closer here than a step of a short code."""
+    """Neighbours are much closer than the step of a short code."""
     points = np.random.default_rng(0).normal(size=(8000, 2)).astype(np.float32)
     graph = Graph.build(points, metric=metric, degree=16, list_size=40)
     assert recall(graph.search(points[:100], 10)[0], points, points[:100], metric) >= 0.98
 
 
-def test_doubles_are_all_found() -> None:
+def test_duplicates_are_all_found() -> None:
     points = np.repeat(clusters(20, 8), 30, axis=0)
     ids, scores = Graph.build(points, metric="l2").search(points[::30], 30)
     for i, row in enumerate(ids):
@@ -192,33 +192,33 @@ def test_doubles_are_all_found() -> None:
     np.testing.assert_array_equal(scores, 0)
 
 
-def test_bad_input_is_refused_and_changes_nothing() -> None:
+def test_invalid_input_is_rejected_and_changes_nothing() -> None:
     points = clusters(50, 6)
     bad = points.copy()
     bad[7, 2] = np.nan
-    for vectors, told in [
+    for vectors, message in [
         (bad, "vector 7 has values that are not finite"),
         (np.where(np.isnan(bad), np.inf, bad), "vector 7"),
         (np.full((1, 6), 1e30, np.float32), "too large"),
         (np.zeros((1, 6), np.float32), "vector 0 is zero"),
         (points[0], "1 axes"),
     ]:
-        with pytest.raises(InputError, match=told):
+        with pytest.raises(InputError, match=message):
             Graph.build(vectors)
     graph = Graph.build(points)
-    for wrong, told in [
+    for wrong, message in [
         (bad, "vector 7"),
         (points[:, :5], "5 dimensions, the index has 6"),
         (np.zeros((2, 6)), "vector 0 is zero"),
         (np.vstack([points[:3], np.full(6, 1e-30)]), "vector 3 is zero"),
         (np.full((1, 6), 1e30), "vector 0 has values that are not finite or too large"),
     ]:
-        with pytest.raises(InputError, match=told):
+        with pytest.raises(InputError, match=message):
             graph.insert(wrong)
-        with pytest.raises(InputError, match=told):
+        with pytest.raises(InputError, match=message):
             graph.search(wrong, 3)
-    for gone, told in [([50], "no row 50"), ([-1], "no row -1"), ([2, 99], "no row 99")]:
-        with pytest.raises(InputError, match=told):
+    for gone, message in [([50], "no row 50"), ([-1], "no row -1"), ([2, 99], "no row 99")]:
+        with pytest.raises(InputError, match=message):
             graph.delete(gone)
     assert (len(graph), graph.rows, graph.deleted) == (50, 50, 0)
     for keep in (np.ones(49, bool), np.ones(50)):
@@ -231,7 +231,7 @@ def test_bad_input_is_refused_and_changes_nothing() -> None:
     Graph.build(np.zeros((3, 6), np.float32), metric="l2")
 
 
-def test_searches_go_on_while_rows_come_and_go() -> None:
+def test_searches_run_during_deletions_insertions_and_merges() -> None:
     points = clusters(2000, 32)
     graph = Graph.build(points[:1000], degree=16, list_size=32)
     wrong: list[str] = []
@@ -259,10 +259,10 @@ def test_searches_go_on_while_rows_come_and_go() -> None:
     assert not wrong, wrong[:3]
 
 
-def test_a_search_that_meets_a_merge_does_not_return_deleted_rows(
+def test_a_search_during_a_merge_does_not_return_deleted_rows(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The merge happens while a search has the rows from before it and has not walked them yet."""
+    """The merge runs after a search has taken the old rows and before it reads them."""
     points = clusters(200, 16)
     graph = Graph.build(points, degree=16, list_size=32)
     graph.delete([7])
@@ -278,19 +278,19 @@ def test_a_search_that_meets_a_merge_does_not_return_deleted_rows(
     assert 7 not in ids
 
 
-def test_a_masked_search_that_meets_an_insertion_stays_inside_its_mask(
+def test_a_masked_search_during_an_insertion_stays_inside_its_mask(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Rows beyond the end of a mask are not read from whatever memory follows it."""
+    """New rows are beyond the end of the mask, which must not be read there."""
     points = clusters(1100, 16)
     graph = Graph.build(points[:900], degree=16, list_size=32)
     graph.insert(points[900:1000])
-    room = len(graph.snapshot().alive)
-    assert room >= 1100, "the next rows go into the same arrays"
+    capacity = len(graph.snapshot().alive)
+    assert capacity >= 1100, "the next rows go into the same arrays"
 
     def insert_meanwhile(mask: Any, alive: Any) -> Any:
         graph.insert(points[1000:])
-        return np.ones(room, bool)[: len(alive)]
+        return np.ones(capacity, bool)[: len(alive)]
 
     monkeypatch.setattr(graph_module, "check_mask", insert_meanwhile)
     ids, _ = graph.search(points[1000:], 5, mask=np.ones(1000, bool), list_size=16, threads=1)

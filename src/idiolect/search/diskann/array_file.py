@@ -1,16 +1,16 @@
-"""Files of arrays: versioned, checksummed, written whole, opened by mapping them into memory.
+"""Files of arrays: versioned, checksummed, written atomically and read through a memory map.
 
     bytes 0–7     magic
-    bytes 8–23    place and length of the header
-    bytes 24–39   BLAKE2b of the header, 16 bytes
-    from 4,096    the arrays, each from a multiple of 4,096 bytes
-    at the end    the header: JSON with the kind of file, its version, facts, and for each array its
-                  name, type, shape, place and the checksums of its blocks
+    bytes 8–23    offset and length of the header
+    bytes 24–39   BLAKE2b hash of the header, 16 bytes
+    from 4,096    the arrays, each at a multiple of 4,096 bytes
+    at the end    the header: JSON with the kind of the file, its version, facts (small values), and
+                  for each array its name, type, shape, offset and the checksums of its blocks
 
-The checksum of a block is eight interleaved chains of 64-bit multiplications, fast enough to check
-a file at the speed of memory. Each step maps different states to different states, so one changed
-word always changes the sum. It protects from accidents, not from forgery; what could make a search
-read outside its arrays is checked apart.
+The checksum of a block is eight interleaved chains of 64-bit multiplications, which run at memory
+bandwidth. Each step is a bijection, so one changed word always changes the checksum. Checksums
+detect accidental damage, not forgery. Row numbers that would make a search read outside its arrays
+are checked separately.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ from idiolect.search.diskann.thread_pool import ThreadPool
 __all__ = ["PAGE", "ArrayFile", "StreamedArray", "atomic_file", "checksum", "write_arrays"]
 
 PAGE = 4096
-"""Bytes in a page of disk and memory."""
+"""Bytes of a page on disk and in memory."""
 
 _MAGIC = b"IDIOANN\x01"
-_BLOCK = 1 << 22
-_LONGEST = 1 << 26
-_AGAIN = "build it again, or restore it from a copy"
+_BLOCK = 1 << 22  # bytes per checksum
+_MAX_HEADER = 1 << 26  # bytes
+_REBUILD = "build it again, or restore it from a copy"
 
 
 @kernel
@@ -70,10 +70,10 @@ def checksum(data):  # type: ignore[no-untyped-def]
 
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[IO[bytes]]:
-    """Write a file that appears whole under its name, or not at all.
+    """Yield a temporary file, and rename it to `path` if there is no error.
 
     Raises:
-        InputError: the folder is missing or cannot be written, or the disk is full.
+        InputError: the folder is missing or not writable, or the disk is full.
     """
     temporary = ""
     try:
@@ -81,7 +81,7 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
             dir=path.parent, prefix=f".{path.name}.", delete=False
         ) as file:
             temporary = file.name
-            os.chmod(temporary, 0o644)  # an index is for other users to read, too
+            os.chmod(temporary, 0o644)  # other users may read an index
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -102,7 +102,7 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
 
 @dataclass(frozen=True)
 class StreamedArray:
-    """An array that is made while it is written: chunks, of all axes but the first complete."""
+    """An array that is computed while it is written, in chunks along its first axis."""
 
     type: np.dtype[Any]
     shape: tuple[int, ...]
@@ -114,17 +114,17 @@ def _bytes_of(array: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def _blocks(array: NDArray[Any] | StreamedArray) -> Iterator[NDArray[np.uint8]]:
-    """Cut an array into blocks of bytes, all but the last of full length."""
+    """Split an array into blocks of bytes; only the last may be shorter."""
     chunks = array.chunks if isinstance(array, StreamedArray) else [array]
-    left = np.empty(0, np.uint8)
+    rest = np.empty(0, np.uint8)
     for chunk in chunks:
-        data = np.concatenate([left, _bytes_of(chunk)]) if len(left) else _bytes_of(chunk)
+        data = np.concatenate([rest, _bytes_of(chunk)]) if len(rest) else _bytes_of(chunk)
         whole = len(data) // _BLOCK * _BLOCK
         for start in range(0, whole, _BLOCK):
             yield data[start : start + _BLOCK]
-        left = data[whole:]
-    if len(left):
-        yield left
+        rest = data[whole:]
+    if len(rest):
+        yield rest
 
 
 def write_arrays(
@@ -134,7 +134,7 @@ def write_arrays(
     facts: Mapping[str, Any],
     arrays: Mapping[str, NDArray[Any] | StreamedArray],
 ) -> None:
-    """Write arrays and facts (what JSON can hold) as one file.
+    """Write arrays and facts (JSON values) to one file.
 
     Raises:
         InputError: the file cannot be written.
@@ -163,18 +163,18 @@ def write_arrays(
 
 
 class ArrayFile:
-    """A file of arrays, mapped into memory: pages are read when touched and shared by processes.
+    """A memory-mapped file of arrays: pages are read on first access and shared by processes.
 
-    The arrays can be written to, which changes this process's copy of the page and not the file.
+    The mapping is copy-on-write: writing to an array does not change the file.
 
     Args:
         path: The file.
-        kind: What it must hold.
-        version: The newest version that can be read.
+        kind: The required kind of file.
+        version: The newest supported version.
 
     Raises:
-        CheckpointError: it is missing, another kind of file, of a newer version, cut, or its header
-            is damaged.
+        CheckpointError: the file is missing, of another kind, of a newer version or truncated, or
+            its header is damaged.
     """
 
     def __init__(self, path: str | Path, kind: str, version: int) -> None:
@@ -189,7 +189,7 @@ class ArrayFile:
             ) from error
         if content["kind"] != kind:
             raise CheckpointError(
-                f"{self.path} holds a {content['kind']}, not a {kind}", hint="is it the right file?"
+                f"{self.path} holds a {content['kind']}, not a {kind}", hint="check the path"
             )
         if content["version"] > version:
             raise CheckpointError(
@@ -197,14 +197,14 @@ class ArrayFile:
                 hint="read it with a newer version",
             )
         self.facts: dict[str, Any] = content["facts"]
-        """What was written beside the arrays."""
+        """The values that were written with the arrays."""
         self._entries: dict[str, Any] = {entry["name"]: entry for entry in content["arrays"]}
 
     def _read_header(self, file: IO[bytes]) -> dict[str, Any]:
         head = file.read(40)
         if head[:7] != _MAGIC[:7]:
             raise CheckpointError(
-                f"{self.path} is not an index file", hint="give the path an index was saved to"
+                f"{self.path} is not an index file", hint="use the path of a saved index"
             )
         if head[7:8] != _MAGIC[7:]:
             raise CheckpointError(
@@ -212,35 +212,35 @@ class ArrayFile:
             )
         size = os.fstat(file.fileno()).st_size
         place, length = struct.unpack("<QQ", head[8:24]) if len(head) == 40 else (0, 0)
-        if not 0 < length <= _LONGEST or size != place + length:
+        if not 0 < length <= _MAX_HEADER or size != place + length:
             raise CheckpointError(
                 f"{self.path} is damaged: it has {size:,} bytes, not {place + length:,}",
-                hint=_AGAIN,
+                hint=_REBUILD,
             )
         file.seek(place)
         header = file.read(length)
         if hashlib.blake2b(header, digest_size=16).digest() != head[24:]:
             raise CheckpointError(
-                f"{self.path} is damaged: its header does not match its checksum", hint=_AGAIN
+                f"{self.path} is damaged: its header does not match its checksum", hint=_REBUILD
             )
         content: dict[str, Any] = json.loads(header)
         return content
 
     def _entry(self, name: str) -> dict[str, Any]:
         if name not in self._entries:
-            raise CheckpointError(f"{self.path} is damaged: it has no {name}", hint=_AGAIN)
+            raise CheckpointError(f"{self.path} is damaged: it has no {name}", hint=_REBUILD)
         entry: dict[str, Any] = self._entries[name]
         return entry
 
     def place(self, name: str) -> int:
-        """Return the first byte of an array."""
+        """Return the offset of an array in the file, in bytes."""
         return int(self._entry(name)["place"])
 
     def __contains__(self, name: str) -> bool:
         return name in self._entries
 
     def array(self, name: str) -> NDArray[Any]:
-        """Return an array by name, mapped.
+        """Return an array of the mapping.
 
         Raises:
             CheckpointError: the file has no such array.
@@ -251,10 +251,10 @@ class ArrayFile:
         return array.reshape(entry["shape"])
 
     def verify(self, *, exclude: Collection[str] = (), threads: int | None = None) -> None:
-        """Read the arrays and compare the checksums.
+        """Read the arrays and compare their checksums.
 
         Raises:
-            CheckpointError: a block is damaged; the message tells the array and the bytes.
+            CheckpointError: a block is damaged; the message names the array and the bytes.
         """
         with ThreadPool(threads) as pool:
             for name, entry in self._entries.items():
@@ -271,7 +271,7 @@ class ArrayFile:
                     raise CheckpointError(
                         f"{self.path} is damaged: its {name}, bytes {first:,} to "
                         f"{first + _BLOCK - 1:,}, do not match their checksum",
-                        hint=_AGAIN,
+                        hint=_REBUILD,
                     )
 
         pool.parallel_for(check, len(sums), 4)

@@ -1,10 +1,10 @@
-"""Vamana's construction, in batches whose points are placed norm_terms by norm_terms.
+"""Build a Vamana graph in parallel batches (Subramanya et al. 2019, algorithm 3).
 
-Each point of a batch is searched for in the graph from before the batch and selects its neighbours
-from the rows its search expanded. Then every selected row gets the reverse edges and is pruned if
-it has too many. Within each step no two tasks write the same row, so there are no locks and any
-number of threads builds the same graph (as in ParlayANN, Dobson et al. 2023). The first pass uses
-`alpha = 1`, the second the real `alpha` on a graph that is navigable by then.
+Each point of a batch is searched for in the graph from before the batch. Its neighbours are
+selected by robust pruning from the rows that the search expanded. Then each selected row gets the
+reverse edges, and is pruned if it has too many. Within a step, no two tasks write the same row. So
+there are no locks, and any number of threads builds the same graph (ParlayANN, Manohar et al.
+2024). The first pass uses `alpha = 1`; the second uses the configured `alpha`.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from idiolect.search.diskann.thread_pool import ThreadPool, group_by_target
 __all__ = ["BuildConfig", "build_graph", "insert_points"]
 
 _SLACK = 1.3
-"""Factor of extra degree while building; without it nearly every reverse edge would prune a row."""
+"""Factor of the degree while building; otherwise nearly every reverse edge would prune a row."""
 _BATCH = 4096
-"""Points inserted at once."""
+"""Maximum number of points in a batch."""
 _CHUNK_POINTS = 32
-"""Points in one task of a thread."""
+"""Points per task."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def _search_and_prune(  # type: ignore[no-untyped-def]
     vectors, codes, bits, step, norm_terms, weight, neighbours, entry, points, list_size, alpha,
     visited, chosen,
 ):  # fmt: skip
-    """Search for each point and robust_prune its neighbours; the graph is only read."""
+    """Search for each point and select its neighbours; the graph is only read."""
     lines = codes.shape[1] // 64
     vector_lines = vectors.shape[1] // 16
     code = allocate_query_code(lines, bits)
@@ -79,13 +79,13 @@ def _search_and_prune(  # type: ignore[no-untyped-def]
 
 @kernel
 def _add_reverse_edges(vectors, neighbours, degree, alpha, targets, starts, sources):  # type: ignore[no-untyped-def]
-    """Add reverse edges to each target from the points that selected it; prune full rows."""
+    """Add to each target edges to the points that selected it; prune rows that overflow."""
     vector_lines = vectors.shape[1] // 16
-    room = neighbours.shape[1]
+    max_degree = neighbours.shape[1]
     for i in range(targets.shape[0]):
         row = neighbours[targets[i]]
         count = 0
-        while count < room and row[count] >= 0:
+        while count < max_degree and row[count] >= 0:
             count += 1
         candidates = np.empty(count + starts[i + 1] - starts[i], np.int32)
         candidates[:count] = row[:count]
@@ -97,7 +97,7 @@ def _add_reverse_edges(vectors, neighbours, degree, alpha, targets, starts, sour
             if not known:
                 candidates[total] = source
                 total += 1
-        if total <= room:
+        if total <= max_degree:
             row[:total] = candidates[:total]
             continue
         keys = sort_candidates(vectors.ctypes.data, vector_lines, targets[i], candidates, total)
@@ -107,7 +107,7 @@ def _add_reverse_edges(vectors, neighbours, degree, alpha, targets, starts, sour
 
 @kernel
 def _copy_pruned(vectors, neighbours, alpha, start, stop, out):  # type: ignore[no-untyped-def]
-    """Copy rows start..stop-1 into narrower rows and prune those that are too long."""
+    """Copy rows start..stop-1 into rows of fewer edges; prune those that have more."""
     vector_lines = vectors.shape[1] // 16
     degree = out.shape[1]
     for row in range(start, stop):
@@ -138,12 +138,12 @@ def _place(
     alpha: float,
     pool: ThreadPool,
 ) -> None:
-    """Insert the points of one batch into a graph (rows, degree or more columns)."""
+    """Insert one batch of points into a graph (rows, degree or more columns)."""
     degree = rows.neighbours.shape[1]
     factor, weight = np.float32(alpha), np.float32(rows.metric != METRICS["cosine"])
     chosen = np.empty((len(batch), degree), np.int32)
 
-    def propose(start: int, stop: int) -> None:
+    def select(start: int, stop: int) -> None:
         visited = rows.visited_sets.acquire()
         _search_and_prune(
             *rows.kernel_arrays, weight, graph, rows.entry, batch[start:stop], list_size, factor,
@@ -151,7 +151,7 @@ def _place(
         )  # fmt: skip
         rows.visited_sets.release(visited)
 
-    pool.parallel_for(propose, len(batch), _CHUNK_POINTS)
+    pool.parallel_for(select, len(batch), _CHUNK_POINTS)
     graph[batch, :degree] = chosen
     graph[batch, degree:] = -1
     targets, starts, sources = group_by_target(chosen, batch)
@@ -166,7 +166,7 @@ def _place(
 def insert_points(
     rows: GraphRows, points: NDArray[np.int64], placed: int, config: BuildConfig, pool: ThreadPool
 ) -> None:
-    """Insert points in this order into a graph of `placed` rows."""
+    """Insert points, in order, into a graph of `placed` rows."""
     many = 8 * len(points) > placed
     graph = _with_slack(rows) if many else rows.neighbours
     for batch in _batches(points, placed):
@@ -178,7 +178,7 @@ def insert_points(
 
 
 def build_graph(rows: GraphRows, config: BuildConfig, pool: ThreadPool) -> None:
-    """Build the graph of all rows: two passes in a random order."""
+    """Build the graph of all rows in two passes over a random order."""
     graph = _with_slack(rows)
     order = np.random.default_rng(config.seed).permutation(rows.count)
     order = order[order != rows.entry]
@@ -186,13 +186,13 @@ def build_graph(rows: GraphRows, config: BuildConfig, pool: ThreadPool) -> None:
         for batch in _batches(order, placed):
             _place(rows, graph, batch, config.list_size, alpha, pool)
     _remove_slack(rows, graph, config.alpha, pool)
-    for _ in range(2):  # the second round uses the hubs of the first
+    for _ in range(2):  # the second round searches with the hubs of the first
         for batch in _batches(np.arange(rows.count), rows.count):
             connect_hubs(rows, batch, config.list_size, pool)
 
 
 def _with_slack(rows: GraphRows) -> NDArray[np.int32]:
-    """Return a copy of the graph with wider rows."""
+    """Return a copy of the graph with capacity for more edges per row."""
     degree = rows.neighbours.shape[1]
     graph = np.full((len(rows.alive), int(_SLACK * degree) + 1), -1, np.int32)
     graph[:, :degree] = rows.neighbours
@@ -202,7 +202,7 @@ def _with_slack(rows: GraphRows) -> NDArray[np.int32]:
 def _remove_slack(
     rows: GraphRows, graph: NDArray[np.int32], alpha: float, pool: ThreadPool
 ) -> None:
-    """Copy the graph back into its rows and prune those that are too long."""
+    """Copy the graph back into `rows`; prune rows with too many edges."""
     factor = np.float32(alpha)
     pool.parallel_for(
         lambda a, b: _copy_pruned(rows.vectors, graph, factor, a, b, rows.neighbours),

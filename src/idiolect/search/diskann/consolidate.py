@@ -1,9 +1,9 @@
-"""Consolidation of deletes: rows are taken out of the graph and their neighbours reconnected.
+"""Delete consolidation: remove deleted rows from the graph and reconnect their neighbours.
 
-A deleted row is first only excluded from results; searches still pass through it. A merge gives
-each row that points at deleted rows their neighbours as new candidates (FreshDiskANN, Singh et al.
-2021, algorithm 4) and frees the deleted rows for new vectors. It works on a copy of the graph, so
-searches continue meanwhile.
+A deletion only excludes a row from results; searches still traverse it. Consolidation replaces
+each edge to a deleted row with edges to the neighbours of that row, prunes, and frees the deleted
+rows for new vectors (FreshDiskANN, Singh et al. 2021, algorithm 4). It writes a copy of the graph,
+so searches continue meanwhile.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["consolidate"]
 
 @kernel
 def _repair_rows(vectors, neighbours, alive, alpha, start, stop, out):  # type: ignore[no-untyped-def]
-    """Write rows start..stop-1 of the graph without edges to deleted rows."""
+    """Write rows start..stop-1 of the graph, with edges to deleted rows replaced."""
     vector_lines = vectors.shape[1] // 16
     degree = neighbours.shape[1]
     candidates = np.empty(degree * (degree + 1), np.int32)
@@ -55,7 +55,7 @@ def _repair_rows(vectors, neighbours, alive, alpha, start, stop, out):  # type: 
 
 
 def consolidate(rows: GraphRows, config: BuildConfig, pool: ThreadPool) -> GraphRows:
-    """Return rows with a graph that has no edges to deleted rows; `rows` is unchanged."""
+    """Return rows whose graph has no edges to deleted rows; `rows` is unchanged."""
     neighbours = np.full_like(rows.neighbours, -1)
     alpha = np.float32(config.alpha)
     pool.parallel_for(
@@ -71,7 +71,7 @@ def consolidate(rows: GraphRows, config: BuildConfig, pool: ThreadPool) -> Graph
     lost = np.flatnonzero(dead.any(1) & rows.alive)
     hubs[lost] = -1  # searched again below
     free = np.flatnonzero(~rows.alive[: rows.count])
-    after = replace(rows, neighbours=neighbours, hubs=hubs, free=free, deleted=0)
-    after.entry = after.medoid()
-    connect_hubs(after, lost, config.list_size, pool)
-    return after
+    result = replace(rows, neighbours=neighbours, hubs=hubs, free=free, deleted=0)
+    result.entry = result.medoid()
+    connect_hubs(result, lost, config.list_size, pool)
+    return result

@@ -1,9 +1,9 @@
-"""Search restricted by a mask: the rows that a filter keeps and that are not deleted.
+"""Filtered search: greedy search restricted to a mask of rows, which excludes deleted rows.
 
 The search expands rows inside and outside the mask but collects only those inside, so a filter
 cannot disconnect the graph. It ends when no unexpanded row is nearer than the worst of `list_size`
-collected rows. The rarer the rows of the mask, and the farther from the query, the longer it takes.
-Once it costs as much as scoring every row of the mask, it stops and the caller does that instead.
+collected rows. It takes longer if the rows of the mask are few or far from the query. Once it costs
+as much as scoring every row of the mask, it stops, and the caller uses brute force instead.
 """
 
 from __future__ import annotations
@@ -78,11 +78,11 @@ def _greedy_search_masked(  # type: ignore[no-untyped-def]
     unvisited = np.empty(neighbours.shape[1] + hubs.shape[1], np.int32)
     unvisited[0] = entry
     visited[entry] = tag
-    count, size, waiting, met = 1, 0, 0, 0
+    count, size, waiting, seen = 1, 0, 0, 0
     list_size = pool.shape[0]
     while True:
-        met += count
-        if met > heap.shape[0]:
+        seen += count
+        if seen > heap.shape[0]:
             return -1
         for j in range(count):
             other = np.int64(unvisited[j])
@@ -94,7 +94,7 @@ def _greedy_search_masked(  # type: ignore[no-untyped-def]
                 continue
             _push(heap, waiting, key)
             waiting += 1
-            if other < mask.shape[0] and mask[other]:  # newer rows are not in the mask
+            if other < mask.shape[0] and mask[other]:  # rows inserted since are beyond the mask
                 insert_sorted(pool, size, key)
                 size = min(size + 1, list_size)
         if waiting == 0:
@@ -113,10 +113,10 @@ def search_masked(  # type: ignore[no-untyped-def]
     vectors, codes, bits, step, norm_terms, metric, neighbours, hubs, entry, queries, list_size,
     mask, budget, visited, ids, scores,
 ):  # fmt: skip
-    """Answer queries from rows of the mask.
+    """Answer queries with rows of the mask.
 
-    `budget` is the number of rows a query may visit; `ids[i, 0] == -2` marks queries that needed
-    more.
+    `budget` is the number of rows a query may visit; `ids[i, 0] == -2` marks queries that exceeded
+    it.
     """
     lines = codes.shape[1] // 64
     code = allocate_query_code(lines, bits)

@@ -1,8 +1,8 @@
 """DiskANN's graph in memory: build, search, insert, delete, merge, save and open.
 
-Rows mask their numbers for as long as they live, so a number can stand for an item elsewhere; the
-numbers of deleted rows are given out again after a merge. One thread writes at a time (others
-wait); searches need no lock and see the graph before or after a write, or between two rows of it.
+A row keeps its number until it is deleted, so the number can identify an item elsewhere. After a
+merge, the numbers of deleted rows are reused. One thread writes at a time; others wait. Searches
+need no lock. They see the graph before or after a write, or with some of its rows written.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _RERANK_COST = 4
 
 
 class Graph:
-    """An index of vectors in memory; made by `build` or `open`.
+    """A vector index in memory; create it with `build` or `open`.
 
     Example:
         >>> graph = Graph.build(vectors)                    # float32 (n, dimension)
@@ -63,26 +63,27 @@ class Graph:
         seed: int = 0,
         threads: int | None = None,
     ) -> Graph:
-        """Build the graph of vectors; row `i` is vector `i`.
+        """Build a graph of vectors; row `i` is vector `i`.
 
         Args:
-            vectors: float32 (n, dimension), n from 0 on; copied.
-            metric: Cosine, inner product or Euclidean distance.
-            degree: Edges per row, 4 bytes each (R in the paper); more are faster at high recall.
-            list_size: Size of the search list while building (L in the paper); larger is slower to
-                build and has better recall.
+            vectors: float32 (n, dimension); may be empty; copied.
+            metric: `cosine`, `inner` (inner product) or `l2` (Euclidean distance).
+            degree: Maximum edges per row (R in the paper), 4 bytes each; more are faster at high
+                recall.
+            list_size: Size of the search list while building (L in the paper; `ef_construction` of
+                HNSW). Larger is slower to build and has better recall.
             seed: Seed of the insertion order. The same seed builds the same graph.
-            threads: Number of threads, all processors by default; the graph does not depend on it.
+            threads: Number of threads, by default one per processor; it does not affect the graph.
 
         Raises:
             InputError: vectors of a wrong shape, not finite, or zero under cosine.
-            ConfigError: an unknown metric, or a degree or list_size that makes no sense.
+            ConfigError: an unknown metric, or a degree or list size below 2.
         """
         if metric not in METRICS:
             raise ConfigError(f"unknown metric {metric!r}", hint=f"one of {', '.join(METRICS)}")
         if degree < 2 or list_size < 2:
             raise ConfigError(
-                f"degree {degree}, list_size {list_size}", hint="both must be 2 or more"
+                f"degree {degree}, list_size {list_size}", hint="use 2 or more for both"
             )
         given = np.asarray(vectors, np.float32)
         rows = GraphRows.of(given, METRICS[metric], degree)
@@ -93,7 +94,7 @@ class Graph:
         return graph
 
     def __len__(self) -> int:
-        """Count the rows that can be found."""
+        """Return the number of rows that are not deleted."""
         rows = self._rows
         return rows.count - len(rows.free) - rows.deleted
 
@@ -104,12 +105,12 @@ class Graph:
 
     @property
     def dimension(self) -> int:
-        """Dimensions of a vector."""
+        """Number of vector dimensions."""
         return self._rows.dimension
 
     @property
     def metric(self) -> Metric:
-        """The metric."""
+        """The metric of the index."""
         return metric_name(self._rows.metric)
 
     @property
@@ -123,11 +124,11 @@ class Graph:
 
     @property
     def deleted(self) -> int:
-        """Deleted rows that a merge would take out."""
+        """Number of deleted rows that are still in the graph; a merge removes them."""
         return self._rows.deleted
 
     def vectors(self, ids: ArrayLike) -> NDArray[np.float32]:
-        """Return vectors (n, dimension) by row; of unit length under cosine."""
+        """Return the vectors (n, dimension) of rows; normalized under cosine."""
         return self._rows.vectors[np.asarray(ids, np.int64), : self.dimension]
 
     def search(
@@ -144,23 +145,23 @@ class Graph:
         Args:
             queries: float32 (q, dimension), or (dimension,) for one.
             k: Number of results.
-            list_size: Size of the search list, at least `k`; larger is slower and has better
-                recall. 128 or twice `k` by default.
+            list_size: Size of the search list (`ef` of HNSW), at least `k`; by default 128 or
+                twice `k`. Larger is slower and has better recall.
             mask: bool (rows,); only these rows can be found.
-            threads: Number of threads for a batch, all processors by default.
+            threads: Number of threads for a batch, by default one per processor.
 
         Returns:
-            ids int64 (q, k), nearest first, -1 where fewer than `k` rows can be found; scores
-            float32 (q, k): cosine or inner product, or the negated squared distance for L2; minus
-            infinity where there is no row.
+            ids int64 (q, k), nearest first, padded with -1 if there are fewer than `k` rows; scores
+            float32 (q, k): cosine, inner product or negated squared distance, padded with minus
+            infinity.
 
         Raises:
-            InputError: queries of another dimension, not finite or zero under cosine, a mask of
-                another length, or a `k` or `list_size` below one.
+            InputError: queries of another dimension, not finite, or zero under cosine; a mask of
+                another length; or a `k` or `list_size` below 1.
         """
         rows = self._rows
         if k < 1 or (list_size is not None and list_size < 1):
-            raise InputError(f"k is {k} and list_size {list_size}", hint="both must be 1 or more")
+            raise InputError(f"k is {k} and list_size {list_size}", hint="use 1 or more for both")
         prepared = prepare_queries(queries, rows.metric, rows.dimension)
         ids, scores = empty_results(len(prepared), k)
         if rows.entry < 0:
@@ -169,50 +170,49 @@ class Graph:
         if mask is None and not rows.deleted:
             _search_all(rows, prepared, wide, ids, scores, threads)
         else:
-            _search_kept(rows, mask, prepared, wide, ids, scores, threads)
+            _search_masked(rows, mask, prepared, wide, ids, scores, threads)
         return ids, scores
 
     def insert(self, vectors: ArrayLike, *, threads: int | None = None) -> NDArray[np.int64]:
-        """Add vectors (n, dimension); returns their row numbers, int64 (n,).
+        """Add vectors (n, dimension) and return their row numbers, int64 (n,).
 
-        Numbers of rows that were deleted and merged are given out again, smallest first, then new
-        ones.
+        Numbers freed by a merge are reused first, in ascending order.
 
         Raises:
-            InputError: see `build`; then nothing is added.
+            InputError: see `build`; nothing is added.
         """
         given = np.atleast_2d(np.asarray(vectors, np.float32))
         with self._lock:
             rows = self._rows
             check_vectors(given, rows.metric, rows.dimension)
             reused = rows.free[: len(given)]
-            unvisited = np.arange(rows.count, rows.count + len(given) - len(reused))
-            places = np.concatenate([reused, unvisited]).astype(np.int64)
+            appended = np.arange(rows.count, rows.count + len(given) - len(reused))
+            places = np.concatenate([reused, appended]).astype(np.int64)
             if not len(places):
                 return places
             placed = rows.count - len(rows.free)
-            count = rows.count + len(unvisited)
+            count = rows.count + len(appended)
             rows = rows.with_capacity(count)
             rows.write(places, given, count)
             rows.free = rows.free[len(reused) :]
-            self._place(rows, places, placed, threads)
+            self._connect(rows, places, placed, threads)
             self._rows = rows
             return places
 
-    def _place(
+    def _connect(
         self, rows: GraphRows, places: NDArray[np.int64], placed: int, threads: int | None
     ) -> None:
-        """Give rows their neighbours."""
+        """Connect new rows to the graph."""
         if not placed:
             rows.entry, places, placed = int(places[0]), places[1:], 1
         with ThreadPool(threads) as pool:
             insert_points(rows, places, placed, self._config, pool)
 
     def delete(self, ids: ArrayLike) -> None:
-        """Delete rows: from now on nothing finds them. `merge` closes the holes.
+        """Delete rows: searches no longer return them. `merge` removes them from the graph.
 
         Raises:
-            InputError: a row that does not exist or was deleted already; then none is deleted.
+            InputError: a row does not exist or is already deleted; none is deleted.
         """
         wanted = np.unique(np.asarray(ids, np.int64))
         with self._lock:
@@ -225,9 +225,9 @@ class Graph:
             rows.alive[wanted] = False
 
     def merge(self, *, threads: int | None = None) -> None:
-        """Take deleted rows out of the graph; their numbers become free.
+        """Remove deleted rows from the graph and free their numbers (see `consolidate`).
 
-        May run in its own thread: searches continue, writers wait.
+        It may run in its own thread: searches continue, writers wait.
         """
         with self._lock:
             rows = self._rows
@@ -237,11 +237,11 @@ class Graph:
                 self._rows = consolidate(rows, self._config, pool)
 
     def snapshot(self) -> GraphRows:
-        """Return the arrays as they are now, which later writes may change; for other forms."""
+        """Return the current arrays, which later writes may change; for `DiskGraph`."""
         return self._rows
 
     def save(self, path: str | Path) -> None:
-        """Write the graph as one file, which appears whole or not at all.
+        """Write the graph atomically to one file.
 
         Raises:
             InputError: the file cannot be written.
@@ -252,17 +252,17 @@ class Graph:
 
     @classmethod
     def open(cls, path: str | Path, *, verify: bool = True) -> Graph:
-        """Open a saved graph; its pages are shared with other processes that open it.
+        """Open a saved graph by mapping its file into memory, shared with other processes.
 
-        What is changed afterwards stays in this process until it is saved.
+        Later changes stay in this process until they are saved.
 
         Args:
             path: The file.
-            verify: Read the whole file and compare its checksums. Without it only the header is
-                checked, and pages are read when a search needs them.
+            verify: Read the whole file and compare its checksums. Otherwise only the header is
+                checked, and pages are read on first access.
 
         Raises:
-            CheckpointError: the file is missing, damaged, or no graph.
+            CheckpointError: the file is missing, damaged, or not a graph.
         """
         rows, facts = read_rows(path, verify=verify)
         return cls(rows, list_size=facts["width"], seed=facts["seed"])
@@ -276,7 +276,7 @@ def _search_all(
     scores: NDArray[np.float32],
     threads: int | None,
 ) -> None:
-    """Answer queries by greedy search in the whole graph."""
+    """Answer queries by greedy search over all rows."""
 
     def task(part: slice) -> None:
         visited = rows.visited_sets.acquire()
@@ -289,7 +289,7 @@ def _search_all(
     run_in_parallel(task, len(queries), threads)
 
 
-def _search_kept(
+def _search_masked(
     rows: GraphRows,
     mask: NDArray[np.bool_] | None,
     queries: NDArray[np.float32],
@@ -298,18 +298,18 @@ def _search_kept(
     scores: NDArray[np.float32],
     threads: int | None,
 ) -> None:
-    """Answer queries by greedy search, or exactly from every row of the mask if that is cheaper."""
+    """Answer queries from a mask by greedy search, or by brute force if that is cheaper."""
     mask = check_mask(mask, rows.alive[: rows.count])
     kept = int(np.count_nonzero(mask))
     if not kept:
         return
     budget = min(_RERANK_COST * kept, rows.count)
-    walk = list_size * rows.count // kept * rows.neighbours.shape[1] // 2 < budget
-    chosen = cache(lambda: np.flatnonzero(mask))  # takes longer than a walk, which needs it rarely
+    use_graph = list_size * rows.count // kept * rows.neighbours.shape[1] // 2 < budget
+    kept_rows = cache(lambda: np.flatnonzero(mask))  # slower than a search, and rarely needed
 
     def task(part: slice) -> None:
         left = np.arange(part.start, part.stop)
-        if walk:
+        if use_graph:
             visited = rows.visited_sets.acquire()
             search_masked(
                 *rows.kernel_arrays, rows.metric, rows.neighbours, rows.hubs, rows.entry,
@@ -319,6 +319,6 @@ def _search_kept(
             left = left[ids[part, 0] == -2]
         for i in left:
             one = slice(i, i + 1)
-            brute_force(rows.vectors, rows.metric, chosen(), queries[one], ids[one], scores[one])
+            brute_force(rows.vectors, rows.metric, kept_rows(), queries[one], ids[one], scores[one])
 
     run_in_parallel(task, len(queries), threads)

@@ -1,4 +1,4 @@
-"""A graph as a file."""
+"""Write the rows of a graph to a file, and read them back."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from idiolect.search.diskann.scalar_quantizer import ScalarQuantizer
 __all__ = ["read_rows", "write_rows"]
 
 _KIND, _VERSION = "graph", 2
-"""Files of version 2 may hold an array of labels; nothing uses them, so they are not read."""
+"""A file of version 2 may have an array of labels, which is ignored."""
 
 
 def write_rows(path: str | Path, rows: GraphRows, facts: Mapping[str, Any]) -> None:
-    """Write rows and facts.
+    """Write rows and facts (JSON values) to a file.
 
     Raises:
         InputError: the file cannot be written.
@@ -50,10 +50,10 @@ def write_rows(path: str | Path, rows: GraphRows, facts: Mapping[str, Any]) -> N
 
 
 def read_rows(path: str | Path, *, verify: bool) -> tuple[GraphRows, dict[str, Any]]:
-    """Return what `write_rows` wrote.
+    """Read the rows and facts that `write_rows` wrote.
 
     Raises:
-        CheckpointError: the file is missing, damaged, or no graph.
+        CheckpointError: the file is missing, damaged, or not a graph.
     """
     file = ArrayFile(path, _KIND, _VERSION)
     if verify:
@@ -82,7 +82,7 @@ def read_rows(path: str | Path, *, verify: bool) -> tuple[GraphRows, dict[str, A
             edges = file.array(name)
             if edges.size and not -1 <= edges.min() <= edges.max() < rows.count:
                 raise CheckpointError(
-                    f"{path} is damaged: its {name} lead to rows that do not exist",
+                    f"{path} is damaged: its {name} point to rows that do not exist",
                     hint="build it again, or restore it from a copy",
                 )
     return rows, facts

@@ -1,16 +1,16 @@
-"""The arrays of a graph: one row for each vector, with capacity to grow.
+"""The arrays of a graph: one row per vector, with spare capacity.
 
 | array        | shape                         | content                                     |
 |--------------|-------------------------------|---------------------------------------------|
-| `vectors`    | (capacity, padded dimension)  | float32; of unit length under cosine        |
-| `codes`      | (capacity, 64 · lines)        | uint8; short codes that guide the search    |
-| `norm_terms` | (capacity,), empty for cosine | float32; `-|x|²/2` of `x` as encoded        |
-| `neighbours` | (capacity, degree)            | int32; the unused end of a row is -1        |
-| `hubs`       | (capacity, degree)            | int32; more edges, for inner products only  |
+| `vectors`    | (capacity, padded dimension)  | float32; normalized under cosine            |
+| `codes`      | (capacity, 64 · lines)        | uint8; quantized vectors, see below         |
+| `norm_terms` | (capacity,), empty for cosine | float32; `-|x|²/2` of the decoded vector    |
+| `neighbours` | (capacity, degree)            | int32; edges, padded with -1                |
+| `hubs`       | (capacity, degree)            | int32; extra edges for inner products       |
 | `alive`      | (capacity,)                   | False for deleted and for unused rows       |
 
-A search ranks by `query · x + weight · norm_terms[x]`: with a weight of one that is the order of
-Euclidean distances, with zero that of inner products.
+A search scores codes: `query · x + weight · norm_terms[x]`. A weight of one ranks by Euclidean
+distance, a weight of zero by inner product.
 """
 
 from __future__ import annotations
@@ -39,27 +39,27 @@ __all__ = [
 _Floats = NDArray[np.float32]
 
 _SAMPLE = 10_000
-"""Rows from which the bounds of codes are taken."""
+"""Number of rows that the quantizer is fitted to."""
 _CHUNK = 16_384
-"""Rows converted at once."""
+"""Rows processed at once."""
 _REFIT = 4
-"""The code is chosen again when there are this many times the rows it was chosen by."""
+"""The quantizer is fitted again when the number of rows has grown by this factor."""
 
 
 def padded_width(dimension: int) -> int:
-    """Return how many numbers a vector of so many takes in whole lines of memory."""
+    """Return the dimension rounded up to whole cache lines of float32."""
     return -(-dimension // 16) * 16
 
 
 def check_shape(vectors: NDArray[np.float32], dimension: int | None) -> None:
-    """Reject arrays that are not vectors (n, dimension).
+    """Validate the shape of vectors (n, dimension).
 
     Raises:
-        InputError: another number of axes, or another dimension.
+        InputError: the array has another number of axes, or another dimension.
     """
     if vectors.ndim != 2:
         raise InputError(
-            f"vectors have {vectors.ndim} axes, not 2", hint="give an array of shape (n, dimension)"
+            f"vectors have {vectors.ndim} axes, not 2", hint="use an array of shape (n, dimension)"
         )
     if dimension is not None and vectors.shape[1] != dimension:
         raise InputError(
@@ -69,10 +69,10 @@ def check_shape(vectors: NDArray[np.float32], dimension: int | None) -> None:
 
 
 def check_vectors(vectors: NDArray[np.float32], metric: int, dimension: int | None) -> None:
-    """Reject vectors that cannot be indexed.
+    """Validate vectors.
 
     Raises:
-        InputError: another dimension, values that are not finite, or zeros under cosine.
+        InputError: a vector has another dimension, is not finite, or is zero under cosine.
     """
     check_shape(vectors, dimension)
     with np.errstate(over="ignore"):
@@ -86,29 +86,29 @@ def check_vectors(vectors: NDArray[np.float32], metric: int, dimension: int | No
 
 
 def invalid_vector(row: int, *, zero: bool) -> InputError:
-    """Return the error for a vector that is zero, or else not finite or too large."""
+    """Return the error for a vector that is zero, or otherwise not finite or too large."""
     if zero:
         return InputError(
-            f"vector {row} is zero, which has no direction", hint="leave it out, or use metric l2"
+            f"vector {row} is zero, so its cosine is undefined", hint="omit it, or use metric l2"
         )
     return InputError(
         f"vector {row} has values that are not finite or too large",
-        hint="leave it out, or see where it comes from",
+        hint="omit it, or check its source",
     )
 
 
 def check_mask(mask: NDArray[np.bool_] | None, alive: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return the rows that may be found: the living ones that a filter, if there is one, keeps.
+    """Return the mask of searchable rows: not deleted, and in `mask` if there is one.
 
     Raises:
-        InputError: a mask of another type or length.
+        InputError: the mask has another type or length.
     """
     if mask is None:
         return alive
     if mask.dtype != np.bool_ or mask.shape != alive.shape:
         raise InputError(
             f"the mask is {mask.dtype} of shape {mask.shape}",
-            hint=f"give bool of shape {alive.shape}",
+            hint=f"use bool of shape {alive.shape}",
         )
     return mask & alive
 
@@ -120,9 +120,9 @@ def metric_name(metric: int) -> Metric:
 
 @dataclass
 class GraphRows:
-    """Vectors and what is derived from them.
+    """Vectors and the arrays derived from them.
 
-    One writer at a time; a search keeps the arrays it started with.
+    One thread may write at a time. A search uses the arrays that it started with.
     """
 
     metric: int
@@ -135,24 +135,24 @@ class GraphRows:
     hubs: NDArray[np.int32]
     alive: NDArray[np.bool_]
     count: int
-    """Rows in use, deleted ones among them; the others are capacity."""
+    """Number of rows in use, including deleted ones; the others are spare capacity."""
     entry: int
-    """Entry point of searches: the row nearest to the mean."""
+    """The medoid, where searches start; -1 if there are no rows."""
     fitted: int
     """Number of rows when the quantizer was fitted."""
     free: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
-    """Row numbers freed by a merge, ascending; the next new rows get them."""
+    """Row numbers freed by a merge, ascending; the next insertions reuse them."""
     deleted: int = 0
     """Number of deleted rows that are still in the graph."""
 
     @cached_property
     def visited_sets(self) -> VisitedSets:
-        """Visited sets of searches in these arrays."""
+        """A pool of visited sets for searches in these arrays."""
         return VisitedSets(len(self.alive))
 
     @classmethod
     def of(cls, vectors: NDArray[np.float32], metric: int, degree: int) -> GraphRows:
-        """Lay out vectors (n, dimension) as rows without neighbours.
+        """Create rows for vectors (n, dimension), without neighbours.
 
         Raises:
             InputError: see `check_vectors`.
@@ -182,11 +182,11 @@ class GraphRows:
 
     @property
     def kernel_arrays(self) -> tuple[_Floats, NDArray[np.uint8], int, _Floats, _Floats]:
-        """Vectors, codes, bits and steps of the codes, and `norm_terms`: arguments of kernels."""
+        """Arguments of kernels: vectors, codes, bits and steps of the quantizer, `norm_terms`."""
         return self.vectors, self.codes, self.quantizer.bits, self.quantizer.step, self.norm_terms
 
     def edges(self) -> NDArray[np.int32]:
-        """Return neighbours and hubs together (count, degree), the unused end of a row -1."""
+        """Return neighbours and hubs together (count, degree), padded with -1."""
         used = self.neighbours[: self.count]
         if not self.hubs.shape[1]:
             return used
@@ -194,7 +194,7 @@ class GraphRows:
         return np.take_along_axis(both, np.argsort(both < 0, axis=1, kind="stable"), 1)
 
     def _fit_quantizer(self) -> None:
-        """Choose the code by the rows there are, and encode them anew."""
+        """Choose a quantizer for the current rows, and encode them again."""
         count = self.fitted = self.count
         sample = self.vectors[: count : -(-count // _SAMPLE)]
         self.quantizer = ScalarQuantizer.choose(sample)
@@ -205,19 +205,19 @@ class GraphRows:
         self._encode_rows(np.arange(count))
 
     def medoid(self) -> int:
-        """Return the living row nearest to the mean of the living, -1 where none lives."""
-        living = np.flatnonzero(self.alive[: self.count])
-        if not len(living):
+        """Return the row nearest to the mean, ignoring deleted rows; -1 if there is none."""
+        alive = np.flatnonzero(self.alive[: self.count])
+        if not len(alive):
             return -1
-        pieces = [living[start : start + _CHUNK] for start in range(0, len(living), _CHUNK)]
-        mean = sum(self.vectors[piece].sum(0, dtype=np.float64) for piece in pieces) / len(living)
+        pieces = [alive[start : start + _CHUNK] for start in range(0, len(alive), _CHUNK)]
+        mean = sum(self.vectors[piece].sum(0, dtype=np.float64) for piece in pieces) / len(alive)
         distances = [((self.vectors[piece] - mean) ** 2).sum(1) for piece in pieces]
-        return int(living[np.concatenate(distances).argmin()])
+        return int(alive[np.concatenate(distances).argmin()])
 
     def write(self, places: NDArray[np.int64], vectors: NDArray[np.float32], count: int) -> None:
-        """Set the rows at these places, after which `count` are in use.
+        """Write vectors to row numbers; afterwards, `count` rows are in use.
 
-        The code is chosen again when there are several times as many rows as it was chosen by.
+        Fit the quantizer again if the number of rows has grown by `_REFIT`.
         """
         for start in range(0, len(places), _CHUNK):
             chunk = vectors[start : start + _CHUNK]
@@ -246,7 +246,7 @@ class GraphRows:
             self.norm_terms[places] = -0.5 * np.einsum("ij,ij->i", decoded, decoded)
 
     def _reallocated(self, capacity: int) -> GraphRows:
-        """Return a copy in larger arrays."""
+        """Return a copy with larger arrays."""
         old = len(self.alive)
         vectors = aligned_zeros(capacity, self.vectors.shape[1], np.float32)
         vectors[:old] = self.vectors
@@ -273,9 +273,10 @@ class GraphRows:
         )
 
     def with_capacity(self, count: int) -> GraphRows:
-        """Return rows with capacity for `count`: these, or a copy a quarter larger than they are.
+        """Return rows with capacity for `count`: these, or a copy at least a quarter larger.
 
-        The code is chosen anew in a copy only, so that searches mask the one they began with.
+        If the quantizer is due to be fitted again, return a copy, so that running searches keep
+        their codes.
         """
         refit = count > _REFIT * self.fitted
         if count <= len(self.alive) and not refit:

@@ -1,4 +1,4 @@
-"""Search in memory: codes guide the search, the vectors themselves rank its candidates."""
+"""Search in memory: greedy search over codes, then exact reranking of its candidates."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["brute_force", "next_tag", "rerank", "search_graph", "write_results"]
 
 @kernel
 def next_tag(visited):  # type: ignore[no-untyped-def]
-    """Return a tag no row has; the last byte of `visited` is the last tag; it wraps after 255."""
+    """Return an unused tag. The last byte of `visited` has the last tag, which wraps after 255."""
     last = visited.shape[0] - 1
     if visited[last] == 255:
         visited[:] = 0
@@ -33,7 +33,7 @@ def next_tag(visited):  # type: ignore[no-untyped-def]
 
 @kernel
 def write_results(best, found, ids, scores):  # type: ignore[no-untyped-def]
-    """Unpack candidates into rows and scores; pad with -1 and minus infinity."""
+    """Unpack candidates into row numbers and scores; pad with -1 and minus infinity."""
     for j in range(found):
         ids[j] = candidate_row(best[j])
         ordered = best[j] >> 32
@@ -45,10 +45,11 @@ def write_results(best, found, ids, scores):  # type: ignore[no-untyped-def]
 
 @kernel
 def rerank(vectors, metric, query, pool, size, best, ids, scores):  # type: ignore[no-untyped-def]
-    """Write the best of a list of candidates by their exact scores.
+    """Write the best candidates of a list by exact score.
 
-    `best` (int64, as long as the result) is scratch. The score is `query · x` for cosine and inner
-    product, the negated squared distance for L2. Results are padded with -1 and minus infinity.
+    `best` (int64, as long as the result) is a scratch buffer. The score is `query · x` for cosine
+    and inner product, and the negated squared distance for L2. Results are padded with -1 and minus
+    infinity.
     """
     lines = vectors.shape[1] // 16
     base = vectors.ctypes.data
@@ -72,7 +73,7 @@ def search_graph(  # type: ignore[no-untyped-def]
     vectors, codes, bits, step, norm_terms, metric, neighbours, hubs, entry, queries, list_size,
     visited, ids, scores,
 ):  # fmt: skip
-    """Answer queries (q, padded dimension) in order; the results are (q, k)."""
+    """Answer queries (q, padded dimension); `ids` and `scores` are (q, k)."""
     lines = codes.shape[1] // 64
     code = allocate_query_code(lines, bits)
     pool = np.empty(list_size, np.int64)
@@ -90,7 +91,7 @@ def search_graph(  # type: ignore[no-untyped-def]
 
 @kernel
 def brute_force(vectors, metric, rows, queries, ids, scores):  # type: ignore[no-untyped-def]
-    """Answer queries exactly from the given rows."""
+    """Answer queries by scoring all given rows exactly."""
     pool = np.empty(rows.shape[0], np.int64)
     for j in range(rows.shape[0]):
         pool[j] = np.int64(rows[j]) << 1

@@ -1,9 +1,9 @@
 """Greedy search in a graph held in memory: the inner loop of every query and every insertion.
 
-A candidate is one 64-bit integer: its distance, as an integer of the same order, in the upper half,
-its row in the next 31 bits, and in the lowest bit whether it was expanded. The list of the
-`list_size` nearest (L in the paper) is sorted by comparing integers and shifted by one move of
-memory. Equal distances are ordered by row, so every run gives the same result.
+A candidate is one 64-bit integer: its distance in the upper 32 bits, mapped to an integer with the
+same order; its row in the next 31 bits; and in the lowest bit, whether it was expanded. The search
+list of the `list_size` nearest (L in the paper) is sorted by these integers. Equal distances are
+ordered by row, so results are reproducible.
 
 Distances are estimates from codes (smaller is nearer): `-(query · x + weight * norm_terms[x])`.
 `norm_terms` makes an inner product rank by distance (see `graph_rows`). It is not read if the
@@ -54,7 +54,7 @@ def insert_sorted(pool, size, key):  # type: ignore[no-untyped-def]
 
 @kernel
 def collect_unvisited(edges, visited, tag, unvisited, count, codes, lines):  # type: ignore[no-untyped-def]
-    """Append the unvisited rows of a list to `unvisited` and prefetch their codes."""
+    """Append the unvisited neighbours to `unvisited`, mark them and prefetch their codes."""
     for other in edges:
         if other < 0:
             break

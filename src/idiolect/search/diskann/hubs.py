@@ -1,9 +1,9 @@
-"""Edges for inner products: from each row to the rows with which its product is largest.
+"""Edges for inner products: from each row to its hubs, the rows with the largest inner product.
 
-The largest inner products go to long vectors, which need not be anywhere near a query, so a graph
-of near rows does not lead to them. Half of the edges of a row are therefore reserved for these
-hubs, as in ip-NSW+ (Liu et al. 2020): near rows lead the search in the right direction, hubs lead
-it to the long vectors. Hubs are found by searching the graph with each row as the query.
+The largest inner products belong to long vectors, which may be far from the query. A graph of near
+neighbours does not lead to them. Half of the edges of a row are therefore reserved for hubs, as in
+ip-NSW+ (Liu et al. 2020): near neighbours give the direction, hubs lead to long vectors. Hubs are
+found by searching the graph with each row as the query.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _CHUNK_POINTS = 32
 
 @kernel
 def _select_hubs(vectors, row, candidates, count, out):  # type: ignore[no-untyped-def]
-    """Fill `out` with the candidates of the largest products with a row, largest first."""
+    """Fill `out` with the candidates with the largest inner product, largest first."""
     lines = vectors.shape[1] // 16
     base = vectors.ctypes.data
     best = np.empty(out.shape[0], np.int64)
@@ -56,7 +56,7 @@ def _find_hubs(  # type: ignore[no-untyped-def]
     vectors, codes, bits, step, norm_terms, alive, neighbours, hubs, entry, points,
     list_size, visited, chosen,
 ):  # fmt: skip
-    """Search for the hubs of each point."""
+    """Find the hubs of each point by a graph search."""
     lines = codes.shape[1] // 64
     code = allocate_query_code(lines, bits)
     pool = np.empty(max(list_size, 2 * hubs.shape[1]), np.int64)
@@ -78,7 +78,7 @@ def _find_hubs(  # type: ignore[no-untyped-def]
 
 @kernel
 def _add_reverse_hubs(vectors, hubs, targets, starts, sources):  # type: ignore[no-untyped-def]
-    """Let each target select from its hubs and the points that selected it."""
+    """Select the hubs of each target from its hubs and the points that selected it."""
     degree = hubs.shape[1]
     for i in range(targets.shape[0]):
         count = starts[i + 1] - starts[i]
@@ -94,9 +94,9 @@ def _add_reverse_hubs(vectors, hubs, targets, starts, sources):  # type: ignore[
 def connect_hubs(
     rows: GraphRows, points: NDArray[np.int64], list_size: int, pool: ThreadPool
 ) -> None:
-    """Find the hubs of points in the graph, and add the points to the hubs as candidates.
+    """Find the hubs of points, and offer the points to their hubs as candidates.
 
-    Do nothing under metrics other than inner product.
+    This does nothing for metrics other than inner product.
     """
     if not rows.hubs.shape[1]:
         return

@@ -1,10 +1,10 @@
-"""Compile a function to machine code once for a machine, not once a process.
+"""`kernel`: numba's `njit` with a disk cache, so that a function compiles once per machine.
 
-numba can keep compiled code on disk, but it puts it beside the source (which may be read-only) and
-decides whether it is stale from the one file the function stands in, although a kernel inlines
-kernels of other files. Here the code goes to the user's cache folder, in a subfolder named by a
-hash of all sources of this package: change one and everything is compiled anew. Where nothing can
-be written, kernels are compiled in every process and work all the same.
+By default, numba writes its cache next to the source, which may be read-only. It also checks only
+the source file of a function for changes, although a kernel inlines kernels of other files. Here,
+the cache is in the user's cache folder, in a subfolder named after a hash of all sources of this
+package, so any change compiles everything again. If no folder is writable, every process compiles
+the kernels.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ _R = TypeVar("_R")
 
 @lru_cache(maxsize=1)
 def kernel_folder() -> Path | None:
-    """Return where compiled kernels are kept, or None where no folder can be written.
+    """Return the folder of compiled kernels, or None if no folder is writable.
 
-    `NUMBA_CACHE_DIR` goes first, then `XDG_CACHE_HOME`, then `~/.cache`. Only a folder of this
-    user's own is trusted, since what is loaded from it is executed.
+    Try `NUMBA_CACHE_DIR`, then `XDG_CACHE_HOME`, then `~/.cache`. The folder must belong to this
+    user, since code loaded from it is executed.
     """
     digest = hashlib.sha256()
     for source in sorted(Path(__file__).parent.rglob("*.py")):
         digest.update(source.name.encode() + b"\0" + source.read_bytes())
     candidates = [config.CACHE_DIR, os.environ.get("XDG_CACHE_HOME", "")]
-    with contextlib.suppress(RuntimeError):  # a user without a home
+    with contextlib.suppress(RuntimeError):  # the user has no home
         candidates.append(str(Path.home() / ".cache"))
     for root in filter(None, candidates):
         folder = Path(root) / "idiolect" / f"kernels-{digest.hexdigest()[:16]}"
@@ -54,7 +54,7 @@ def kernel_folder() -> Path | None:
 
 
 class _Locator(_CacheLocator):  # type: ignore[misc]
-    """Tell numba about the folder above."""
+    """Point numba to `kernel_folder`."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._line = function.__code__.co_firstlineno
@@ -78,7 +78,7 @@ class _CacheImplementation(CompileResultCacheImpl):  # type: ignore[misc]
 
 
 class _Cache(FunctionCache):  # type: ignore[misc]
-    """numba's cache, in our folder; a disk that fills up costs time and nothing else."""
+    """numba's cache in `kernel_folder`; a failure to write to it is ignored."""
 
     _impl_class = _CacheImplementation
 
@@ -88,9 +88,9 @@ class _Cache(FunctionCache):  # type: ignore[misc]
 
 
 def kernel(function: Callable[_P, _R]) -> Callable[_P, _R]:
-    """Compile a function on its first call; it runs without Python's global lock.
+    """Compile a function on its first call; it releases the GIL.
 
-    Divisions by zero give infinity as in NumPy, indices are not checked.
+    Division by zero follows NumPy. Indices are not checked.
     """
     compiled = njit(nogil=True, error_model="numpy")(function)
     if kernel_folder():

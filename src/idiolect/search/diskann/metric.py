@@ -1,4 +1,4 @@
-"""What "nearest" means in an index: cosine, inner product or Euclidean distance."""
+"""The metrics of an index: cosine, inner product or Euclidean distance."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal
 __all__ = ["METRICS", "Metric"]
 
 Metric = Literal["cosine", "inner", "l2"]
-"""The largest cosine or inner product, or the smallest Euclidean distance."""
+"""Nearest means the largest cosine or inner product, or the smallest Euclidean distance."""
 
 METRICS: dict[Metric, int] = {"cosine": 0, "inner": 1, "l2": 2}
-"""The metrics, and the numbers by which kernels know them."""
+"""The number of each metric in kernels and files."""

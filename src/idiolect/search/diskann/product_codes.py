@@ -1,9 +1,10 @@
-"""Product quantisation: a byte for every few dimensions (Jégou et al. 2011).
+"""Product quantization (PQ): one byte for every few dimensions (Jégou et al. 2011).
 
-The dimensions are cut into parts, each part has 256 centres, and a vector is the numbers of its
-nearest centres. A query makes a table of its score with every centre; the score of a row is then a
-sum of looked-up numbers. The table holds `q · c - |c|²/2`, which ranks by distance: for vectors of
-unit length that undoes the shortening by rounding, for inner products the square is left out.
+The dimensions are split into parts (subspaces). Each part has a codebook of 256 centroids, and a
+vector is encoded as the number of its nearest centroid in each part. For a query, a lookup table
+holds the score of each centroid; the score of a row is a sum of table entries. The entries are
+`q · c - |c|²/2`, which ranks by distance. Under cosine this corrects for the shorter norm of
+quantized vectors; for inner products the second term is omitted.
 """
 
 from __future__ import annotations
@@ -19,27 +20,27 @@ from idiolect.search.diskann.thread_pool import ThreadPool
 __all__ = ["ProductCodes", "build_lookup_table", "lookup_score"]
 
 _CENTROIDS = 256
-_SAMPLE = 25_000
-_ROUNDS = 12
+_SAMPLE = 25_000  # training vectors
+_ITERATIONS = 12  # of k-means
 
 
 @kernel
-def _assign_centroids(vectors, centres, start, stop, codes):  # type: ignore[no-untyped-def]
-    """Number the nearest centre of each part of rows start..stop-1."""
-    parts, width = centres.shape[0], centres.shape[1]
+def _assign_centroids(vectors, centroids, start, stop, codes):  # type: ignore[no-untyped-def]
+    """Encode rows start..stop-1: write the nearest centroid of each part."""
+    parts, width = centroids.shape[0], centroids.shape[1]
     scores = np.empty(_CENTROIDS, np.float32)
     for part in range(parts):
         half = np.zeros(_CENTROIDS, np.float32)
         for j in range(width):
             for c in range(_CENTROIDS):
-                half[c] += np.float32(0.5) * centres[part, j, c] * centres[part, j, c]
+                half[c] += np.float32(0.5) * centroids[part, j, c] * centroids[part, j, c]
         for row in range(start, stop):
             for c in range(_CENTROIDS):
                 scores[c] = half[c]
             for j in range(width):
                 value = vectors[row, part * width + j]
                 for c in range(_CENTROIDS):
-                    scores[c] -= value * centres[part, j, c]
+                    scores[c] -= value * centroids[part, j, c]
             best = 0
             for c in range(_CENTROIDS):
                 if scores[c] < scores[best]:
@@ -48,9 +49,9 @@ def _assign_centroids(vectors, centres, start, stop, codes):  # type: ignore[no-
 
 
 @kernel
-def _update_centroids(vectors, codes, centres, start, stop):  # type: ignore[no-untyped-def]
-    """Move centres of parts start..stop-1 to the mean of what they stand for."""
-    width = centres.shape[1]
+def _update_centroids(vectors, codes, centroids, start, stop):  # type: ignore[no-untyped-def]
+    """Move the centroids of parts start..stop-1 to the mean of their vectors."""
+    width = centroids.shape[1]
     for part in range(start, stop):
         sums = np.zeros((width, _CENTROIDS), np.float64)
         counts = np.zeros(_CENTROIDS, np.int64)
@@ -62,27 +63,27 @@ def _update_centroids(vectors, codes, centres, start, stop):  # type: ignore[no-
         for c in range(_CENTROIDS):
             if counts[c]:
                 for j in range(width):
-                    centres[part, j, c] = sums[j, c] / counts[c]
+                    centroids[part, j, c] = sums[j, c] / counts[c]
 
 
 @kernel
-def build_lookup_table(query, centres, squares, table):  # type: ignore[no-untyped-def]
-    """Fill `table` (parts, 256) with a query's score with each centre."""
-    parts, width = centres.shape[0], centres.shape[1]
+def build_lookup_table(query, centroids, use_norms, table):  # type: ignore[no-untyped-def]
+    """Fill `table` (parts, 256) with the score of each centroid for a query."""
+    parts, width = centroids.shape[0], centroids.shape[1]
     for part in range(parts):
         for c in range(_CENTROIDS):
             table[part, c] = 0
         for j in range(width):
             value = query[part * width + j]
-            half = np.float32(0.5) if squares else np.float32(0)
+            half = np.float32(0.5) if use_norms else np.float32(0)
             for c in range(_CENTROIDS):
-                centre = centres[part, j, c]
-                table[part, c] += (value - half * centre) * centre
+                centroid = centroids[part, j, c]
+                table[part, c] += (value - half * centroid) * centroid
 
 
 @kernel
 def lookup_score(codes, row, table):  # type: ignore[no-untyped-def]
-    """Return the score of a row; four sums, so that they do not wait for each other."""
+    """Return the score of a row; four independent sums hide the latency of the additions."""
     a = b = c = d = np.float32(0)
     parts = table.shape[0]
     whole = parts & ~3
@@ -98,53 +99,53 @@ def lookup_score(codes, row, table):  # type: ignore[no-untyped-def]
 
 @dataclass(frozen=True)
 class ProductCodes:
-    """Codes of all rows and what they mean.
+    """The codes of all rows, and the codebooks.
 
-    `codes` is uint8 (rows, parts), `centres` float32 (parts, dimensions of a part, 256).
+    `codes` is uint8 (rows, parts), `centroids` float32 (parts, dimensions of a part, 256).
     """
 
     codes: NDArray[np.uint8]
-    centres: NDArray[np.float32]
+    centroids: NDArray[np.float32]
 
     @classmethod
     def of(
         cls, vectors: NDArray[np.float32], dimension: int, seed: int, pool: ThreadPool
     ) -> ProductCodes:
-        """Learn the centres from a sample of vectors (n, padded dimension) and encode all.
+        """Learn the codebooks by k-means on a sample of vectors (n, padded dimension); encode all.
 
-        A byte stands for one dimension where there are few, for four where there are many.
+        A part has one dimension if there are at most 32 dimensions, otherwise four.
         """
         width = 1 if dimension <= 32 else 4
         parts = -(-dimension // width)
-        random = np.random.default_rng(seed)
-        chosen = np.sort(random.permutation(len(vectors))[:_SAMPLE])
-        sample = _widened(vectors[chosen], parts * width)
-        first = random.integers(0, max(1, len(sample)), (parts, _CENTROIDS))
-        cut = sample.reshape(len(sample), parts, width)
-        centres = np.zeros((parts, width, _CENTROIDS), np.float32)
+        rng = np.random.default_rng(seed)
+        chosen = np.sort(rng.permutation(len(vectors))[:_SAMPLE])
+        sample = _resized(vectors[chosen], parts * width)
+        first = rng.integers(0, max(1, len(sample)), (parts, _CENTROIDS))
+        split = sample.reshape(len(sample), parts, width)
+        centroids = np.zeros((parts, width, _CENTROIDS), np.float32)
         if len(sample):
-            picked = cut[first, np.arange(parts)[:, None]]  # (parts, centres, width)
-            centres[:] = picked.transpose(0, 2, 1)
+            picked = split[first, np.arange(parts)[:, None]]  # (parts, centroids, width)
+            centroids[:] = picked.transpose(0, 2, 1)
         codes = np.empty((len(sample), parts), np.uint8)
-        for _ in range(_ROUNDS):
+        for _ in range(_ITERATIONS):
             pool.parallel_for(
-                lambda a, b: _assign_centroids(sample, centres, a, b, codes), len(sample), 512
+                lambda a, b: _assign_centroids(sample, centroids, a, b, codes), len(sample), 512
             )
             pool.parallel_for(
-                lambda a, b: _update_centroids(sample, codes, centres, a, b), parts, 8
+                lambda a, b: _update_centroids(sample, codes, centroids, a, b), parts, 8
             )
         codes = np.empty((len(vectors), parts), np.uint8)
 
         def encode(start: int, stop: int) -> None:
-            chunk = _widened(vectors[start:stop], parts * width)
-            _assign_centroids(chunk, centres, 0, stop - start, codes[start:stop])
+            chunk = _resized(vectors[start:stop], parts * width)
+            _assign_centroids(chunk, centroids, 0, stop - start, codes[start:stop])
 
         pool.parallel_for(encode, len(vectors), 1024)
-        return cls(codes, centres)
+        return cls(codes, centroids)
 
 
-def _widened(vectors: NDArray[np.float32], width: int) -> NDArray[np.float32]:
-    """Return rows of exactly `width`, cut or with zeros behind."""
+def _resized(vectors: NDArray[np.float32], width: int) -> NDArray[np.float32]:
+    """Return vectors of exactly `width` dimensions, truncated or padded with zeros."""
     if vectors.shape[1] >= width:
         return np.ascontiguousarray(vectors[:, :width])
     return np.pad(vectors, ((0, 0), (0, width - vectors.shape[1])))

@@ -1,10 +1,10 @@
-"""Selection of neighbours: robust pruning (Subramanya et al. 2019, algorithm 2).
+"""Robust pruning: the selection of neighbours (Subramanya et al. 2019, algorithm 2).
 
-Candidates are taken nearest first. One is skipped if an already selected neighbour is nearer to it,
-by a factor `alpha`, than the row itself: the search can reach it through that neighbour. With
-`alpha` above one some of these stay, which makes long edges and short search paths.
+Candidates are considered nearest first. A candidate is skipped if it is nearer, by a factor
+`alpha`, to an already selected neighbour than to the row: the search can reach it through that
+neighbour. An `alpha` above one keeps more long edges, which shorten search paths.
 
-Distances are exact, squared and Euclidean, whatever the metric of the queries.
+Distances are exact squared Euclidean distances under every metric.
 """
 
 from __future__ import annotations
@@ -21,16 +21,17 @@ __all__ = ["robust_prune", "row_distance", "sort_candidates"]
 
 @kernel
 def row_distance(vectors, lines, left, right):  # type: ignore[no-untyped-def]
-    """Return the squared distance of two rows; `vectors` is an address."""
+    """Return the squared distance between two rows; `vectors` is an address."""
     stride = lines * 64
     return squared_distance(vectors + left * stride, vectors + right * stride, lines)
 
 
 @kernel
 def sort_candidates(vectors, lines, row, candidates, count):  # type: ignore[no-untyped-def]
-    """Return the packed candidates of a row, nearest first, without duplicates and the row itself.
+    """Return the distinct packed candidates of a row, nearest first, without the row itself.
 
-    Rows with the same vector start at the next larger number, so that they form a ring.
+    Candidates with the same vector as the row are rotated to start at the next larger row number,
+    so that rows with equal vectors form a ring.
     """
     keys = np.empty(count, np.int64)
     for j in range(count):
@@ -47,29 +48,29 @@ def sort_candidates(vectors, lines, row, candidates, count):  # type: ignore[no-
         if j == 0 or keys[j] != keys[j - 1]:
             keys[distinct] = keys[j]
             distinct += 1
-    twins = after = 0
-    while twins < distinct and keys[twins] >> 32 == 0:
-        after += candidate_row(keys[twins]) < row
-        twins += 1
-    keys[:twins] = np.concatenate((keys[after:twins], keys[:after]))
+    duplicates = after = 0
+    while duplicates < distinct and keys[duplicates] >> 32 == 0:
+        after += candidate_row(keys[duplicates]) < row
+        duplicates += 1
+    keys[:duplicates] = np.concatenate((keys[after:duplicates], keys[:after]))
     return keys[:distinct]
 
 
 @kernel
 def robust_prune(vectors, lines, row, keys, alpha, chosen):  # type: ignore[no-untyped-def]
-    """Fill `chosen` (int32) from sorted candidates; pad with -1. Return the number.
+    """Fill `chosen` (int32) from sorted candidates, pad it with -1 and return the number chosen.
 
-    A duplicate of the row would prune every other candidate, and duplicates would lose each other;
-    so duplicates may take only a quarter of the places and prune nothing.
+    A candidate with the same vector as the row would prune all others. Such duplicates therefore
+    prune nothing, and take at most a quarter of the edges.
     """
-    count = twins = 0
+    count = duplicates = 0
     for key in keys:
         other = candidate_row(key)
         distance = row_distance(vectors, lines, np.int64(row), other)
         selected = True
         if distance == 0:
-            selected = twins < max(1, chosen.shape[0] // 4)
-            twins += 1
+            selected = duplicates < max(1, chosen.shape[0] // 4)
+            duplicates += 1
         for j in range(count if distance > 0 else 0):
             if alpha * row_distance(vectors, lines, np.int64(chosen[j]), other) <= distance:
                 selected = False

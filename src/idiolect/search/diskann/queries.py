@@ -1,7 +1,7 @@
-"""Queries as kernels read them, room for their answers, and a batch of them shared by threads.
+"""Prepare queries for kernels, allocate their results, and distribute a batch over threads.
 
-A query may be answered in a few microseconds, so what every call costs beside that is kept small:
-one pass in a kernel checks the numbers, finds the lengths and divides by them.
+A query may take only a few microseconds, so the overhead of a call must be small: one pass of a
+kernel validates and normalizes queries.
 """
 
 from __future__ import annotations
@@ -21,14 +21,15 @@ from idiolect.search.diskann.thread_pool import ThreadPool
 __all__ = ["empty_results", "prepare_queries", "run_in_parallel"]
 
 _CHUNK_POINTS = 16
-"""Queries in the work of one thread."""
+"""Queries per task."""
 
 
 @kernel
 def _check_and_normalize(rows, normalize):  # type: ignore[no-untyped-def]
-    """Check rows (padded, aligned_zeros) and, if asked, normalize each by its length.
+    """Validate aligned, padded rows, and optionally normalize them in place.
 
-    Returns -1, or the first row that is not finite, too large, or zero where that is divided by.
+    Return the first row that is not finite, too large, or zero if it is to be normalized; -1 if all
+    rows are valid.
     """
     lines = rows.shape[1] // 16
     for i in range(rows.shape[0]):
@@ -44,10 +45,10 @@ def _check_and_normalize(rows, normalize):  # type: ignore[no-untyped-def]
 
 
 def prepare_queries(queries: ArrayLike, metric: int, dimension: int) -> NDArray[np.float32]:
-    """Return queries (q, padded dimension), of unit length under cosine; one may lack its axis.
+    """Return queries (q, padded dimension), normalized under cosine; accept one as (dimension,).
 
     Raises:
-        InputError: another dimension, values that are not finite, or zeros under cosine.
+        InputError: a query has another dimension, is not finite, or is zero under cosine.
     """
     given = np.atleast_2d(np.asarray(queries, np.float32))
     check_shape(given, dimension)
@@ -60,15 +61,15 @@ def prepare_queries(queries: ArrayLike, metric: int, dimension: int) -> NDArray[
 
 
 def empty_results(queries: int, k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return answers that found nothing: rows of -1 and scores of minus infinity, (queries, k)."""
+    """Return ids of -1 and scores of minus infinity, both (queries, k)."""
     ids, scores = np.empty((queries, k), np.int64), np.empty((queries, k), np.float32)
-    ids.fill(-1)  # `np.full` takes longer than all of this
+    ids.fill(-1)  # `np.full` is slower
     scores.fill(-np.inf)
     return ids, scores
 
 
 def run_in_parallel(task: Callable[[slice], object], queries: int, threads: int | None) -> None:
-    """Call `task` for parts of a batch, side by side; for one query or one thread, for all."""
+    """Call `task` for slices of a batch in parallel; use one slice for one query or thread."""
     if queries == 1 or threads == 1:
         task(slice(0, queries))
     else:

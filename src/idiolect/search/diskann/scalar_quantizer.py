@@ -1,13 +1,13 @@
-"""Scalar quantization: short codes that guide a search; the vectors themselves rank its results.
+"""Scalar quantization: short codes for graph traversal; exact vectors rerank the results.
 
-A dimension is cut into equal steps between two bounds taken from the data and stored as a 4-bit or
-8-bit number, so `x ≈ low + step · code`. With a query's `query · step` rounded to signed bytes,
-the inner product is one of small integers, 64 bytes an instruction; its constant part,
-`query · low`, is the same for every row and left out. With 32 bits, vectors are their own codes.
+Each dimension is stored as a 4-bit or 8-bit number with `x ≈ low + step · code`, between bounds
+taken from the data. The query, multiplied by `step`, is rounded to signed bytes. The inner product
+is then one of small integers, which takes one instruction for 64 bytes. Its constant part,
+`query · low`, is equal for all rows and is omitted. With 32 bits, the vectors are the codes.
 
-Few bits are enough if the rounding is small relative to the distance of a near neighbour. That
-depends on the data (a plane of two dimensions crowded with points needs all the bits, 384
-dimensions of text embeddings need four), so the number of bits is measured, not configured.
+Few bits are enough if the rounding error is small relative to the distances between near
+neighbours. This depends on the data: 384-dimensional text embeddings need 4 bits, many points in a
+plane need 32. So the number of bits is chosen by measurement.
 """
 
 from __future__ import annotations
@@ -32,16 +32,17 @@ __all__ = [
 ]
 
 CACHE_LINE = 64
-"""Bytes in a line of the processor's cache: rows are aligned and padded to it."""
+"""Bytes of a cache line; rows are aligned and padded to it."""
 
 _REACH = {4: 2.6, 8: 5.0}
-"""How many standard deviations the steps span; for 16 levels this loses least on normal data."""
+"""Bounds in standard deviations, by bits; for 4 bits, the least error on normal data."""
 
+# Number of probes, rank of their neighbours, and the accepted relative error; see `choose`.
 _PROBES, _NEAR, _TOLERANCE = 200, 10, 0.05
 
 
 def aligned_zeros(rows: int, width: int, dtype: Any) -> NDArray[Any]:
-    """Return zeros (rows, width); each row starts a line if its bytes are a multiple of one."""
+    """Return zeros (rows, width), aligned to a cache line."""
     size = rows * width * np.dtype(dtype).itemsize
     raw = np.zeros(size + CACHE_LINE, np.uint8)
     start = -raw.ctypes.data % CACHE_LINE
@@ -51,7 +52,7 @@ def aligned_zeros(rows: int, width: int, dtype: Any) -> NDArray[Any]:
 
 @dataclass(frozen=True)
 class ScalarQuantizer:
-    """How vectors become codes.
+    """Encodes vectors to codes.
 
     `low` and `step` are float32 of the padded dimension; `bits` is 4, 8 or 32.
     """
@@ -62,12 +63,12 @@ class ScalarQuantizer:
 
     @property
     def lines(self) -> int:
-        """Lines of memory a row of codes takes."""
+        """Cache lines per row of codes."""
         return -(-len(self.low) * self.bits // 8 // CACHE_LINE)
 
     @classmethod
     def fit(cls, sample: NDArray[np.float32], bits: int) -> ScalarQuantizer:
-        """Choose the bounds of each dimension from sample rows (n, padded dimension)."""
+        """Fit the bounds of each dimension to a sample (n, padded dimension)."""
         width = sample.shape[1]
         if bits == 32:
             return cls(32, np.zeros(width, np.float32), np.ones(width, np.float32))
@@ -83,10 +84,10 @@ class ScalarQuantizer:
 
     @classmethod
     def choose(cls, sample: NDArray[np.float32]) -> ScalarQuantizer:
-        """Return the shortest code whose rounding is small beside the distance to near rows.
+        """Fit a quantizer with the fewest bits whose rounding error is small enough.
 
-        Rounding a row by an error of length `e` changes the squared distance `r²` to a query by
-        about `2 r e / √d`; the change should be a small part of `r²`.
+        A rounding error of norm `e` changes the squared distance `r²` to a query by about
+        `2 r e / √d`. This must be a small fraction of `r²` for near neighbours.
         """
         probes = sample[:: -(-len(sample) // _PROBES)]
         squares = np.einsum("ij,ij->i", sample, sample)
@@ -117,7 +118,7 @@ class ScalarQuantizer:
         return codes
 
     def decode(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return vectors (n, padded dimension) as their codes give them back."""
+        """Return vectors (n, padded dimension) after a round trip through their codes."""
         if self.bits == 32:
             return vectors
         width = vectors.shape[1]
@@ -134,14 +135,14 @@ class ScalarQuantizer:
 
 @kernel
 def allocate_query_code(lines, bits):  # type: ignore[no-untyped-def]
-    """Return a buffer for `quantize_query`, for codes of so many lines."""
-    room = np.empty(lines * (128 if bits == 4 else 64) + 64, np.uint8)
-    return room[-room.ctypes.data % 64 :]
+    """Return an aligned buffer for `quantize_query`; `lines` is the length of a row of codes."""
+    buffer = np.empty(lines * (128 if bits == 4 else 64) + 64, np.uint8)
+    return buffer[-buffer.ctypes.data % 64 :]
 
 
 @kernel
 def quantize_query(query, step, bits, place):  # type: ignore[no-untyped-def]
-    """Write a query (float32) as signed bytes into `place` (uint8); return its scale."""
+    """Write a query (float32) to `place` (uint8) as signed bytes; return its scale."""
     if bits == 32:
         floats = place.view(np.float32)
         for j in range(query.shape[0]):
@@ -167,7 +168,10 @@ def prefetch_row(codes, row, lines):  # type: ignore[no-untyped-def]
 
 @kernel
 def estimate_product(codes, row, lines, bits, query, scale):  # type: ignore[no-untyped-def]
-    """Return the inner product of a row and the query, up to a constant; addresses are integers."""
+    """Estimate the inner product of a row and the query, up to a constant of the query.
+
+    `codes` and `query` are addresses.
+    """
     place = codes + row * (lines * 64)
     if bits == 4:
         return scale * np.float32(dot_int4(place, query, lines))

@@ -1,11 +1,11 @@
-"""The inner loops, written in LLVM's vector types so that each is a handful of instructions a line.
+"""SIMD kernels: inner products and distances, written with LLVM vector types.
 
-numba vectorises simple loops, but not a product of 4-bit by 8-bit integers, and not with several
-independent accumulators. Every row these functions read starts at a multiple of 64 bytes and is
-padded with zeros to a multiple of 64, so there are no remainders; addresses are plain integers.
+numba vectorizes simple loops, but not products of 4-bit and 8-bit integers, and not with several
+independent accumulators. The rows that these functions read are aligned to 64 bytes and padded with
+zeros to a multiple of 64 bytes (a line), so there are no remainders. Addresses are integers.
 
-A row of 4-bit codes holds dimensions `128 b + j` in the low and `128 b + 64 + j` in the high half
-of byte `j` of its line `b`: one load, one shift and two masks give two lines to multiply.
+Byte `j` of line `b` of a row of 4-bit codes holds dimension `128 b + j` in its low half and
+dimension `128 b + 64 + j` in its high half. So one load, one shift and two masks yield two lines.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _FLOATS = ir.VectorType(_F32, 16)
 
 
 def _has_vnni() -> bool:
-    """Whether numba compiles for a processor that multiplies 64 bytes in one instruction."""
+    """Whether numba compiles for a processor with AVX-512 VNNI."""
     return not config.CPU_NAME and bool(binding.get_host_cpu_features().get("avx512vnni"))
 
 
@@ -72,7 +72,7 @@ def _sum(builder: ir.IRBuilder, vector: ir.Value, add: Callable[..., ir.Value]) 
 def _multiply_bytes(
     builder: ir.IRBuilder, total: ir.Value, unsigned: ir.Value, signed: ir.Value
 ) -> ir.Value:
-    """Add products of 64 unsigned by 64 signed bytes to 16 sums."""
+    """Add the products of 64 unsigned and 64 signed bytes to 16 sums."""
     if _has_vnni():
         multiply = _declare(builder, "llvm.x86.avx512.vpdpbusd.512", _INTS, [_INTS, _BYTES, _BYTES])
         return builder.call(multiply, [total, unsigned, signed])
@@ -89,18 +89,18 @@ def _accumulate(
     start: list[ir.Constant],
     step: Callable[[ir.Value, list[ir.Value]], list[ir.Value]],
 ) -> list[ir.Value]:
-    """Loop over lines 0..count-1; `step` takes the line's number and the sums, gives new sums."""
+    """Loop over lines 0..count-1; `step` maps the line number and the sums to new sums."""
     sums = [cgutils.alloca_once_value(builder, value) for value in start]
     with cgutils.for_range(builder, count) as loop:
-        news = step(loop.index, [builder.load(one) for one in sums])
-        for place, new in zip(sums, news, strict=True):
+        updated = step(loop.index, [builder.load(one) for one in sums])
+        for place, new in zip(sums, updated, strict=True):
             builder.store(new, place)
     return [builder.load(one) for one in sums]
 
 
 @intrinsic  # type: ignore[untyped-decorator]
 def dot_int4(typing: Any, codes: Any, query: Any, lines: Any) -> Any:
-    """Multiply a row of 4-bit codes by a query of 8-bit integers.
+    """Return the inner product of a row of 4-bit codes and a query of 8-bit integers.
 
     `dot_int4(codes, query, lines)` takes the addresses of `lines` lines of codes and of
     `2 * lines` lines of signed bytes, and returns the sum as an int32.
@@ -130,7 +130,7 @@ def dot_int4(typing: Any, codes: Any, query: Any, lines: Any) -> Any:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def dot_int8(typing: Any, codes: Any, query: Any, lines: Any) -> Any:
-    """Multiply a row of 8-bit codes by a query: unsigned by signed bytes, summed as an int32."""
+    """Return the inner product of unsigned 8-bit codes and a signed 8-bit query as an int32."""
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
         code, query, lines = arguments
@@ -157,7 +157,7 @@ def _float_loop(
     arguments: Any,
     term: Callable[[ir.Value, ir.Value, ir.Value], ir.Value],
 ) -> ir.Value:
-    """Sum a term over two rows of float32, two lines a round, each with its own sums."""
+    """Sum a term over two rows of float32, with two accumulators for alternating lines."""
     left, right, lines = arguments
 
     def one(index: ir.Value, total: ir.Value) -> ir.Value:
@@ -189,7 +189,7 @@ def dot(typing: Any, left: Any, right: Any, lines: Any) -> Any:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def squared_distance(typing: Any, left: Any, right: Any, lines: Any) -> Any:
-    """Return the squared Euclidean distance of two rows of `16 * lines` float32."""
+    """Return the squared Euclidean distance between two rows of `16 * lines` float32."""
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
         def term(a: ir.Value, b: ir.Value, total: ir.Value) -> ir.Value:
@@ -203,7 +203,7 @@ def squared_distance(typing: Any, left: Any, right: Any, lines: Any) -> Any:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def prefetch(typing: Any, address: Any) -> Any:
-    """Ask for the line of memory at an address; nothing waits for it."""
+    """Prefetch the cache line at an address."""
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
         pointer = _I8.as_pointer()
@@ -217,7 +217,7 @@ def prefetch(typing: Any, address: Any) -> Any:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def popcount(typing: Any, word: Any) -> Any:
-    """Count the ones of a 64-bit word."""
+    """Count the set bits of a 64-bit word."""
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
         return builder.ctpop(arguments[0])

@@ -1,7 +1,7 @@
-"""Parallel loops on threads: kernels release Python's global lock.
+"""Parallel loops on threads; kernels release the GIL.
 
-Chunks depend only on the amount of work and each writes its own part of the result, so the result
-does not depend on the number of threads.
+The chunks of a loop depend only on its length, and each writes its own part of the result. So the
+result does not depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ __all__ = ["ThreadPool", "VisitedSets", "available_cpus", "group_by_target"]
 
 
 def available_cpus() -> int:
-    """Return how many processors this process may use."""
+    """Return the number of processors that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 class ThreadPool:
-    """Threads for the duration of a `with` block; with one, the caller does the work."""
+    """Threads for a `with` block; with one thread, the caller does the work."""
 
     def __init__(self, threads: int | None = None) -> None:
         self.threads = threads or available_cpus()
@@ -57,10 +57,10 @@ class ThreadPool:
 
 
 class VisitedSets:
-    """Byte arrays in which searches mark visited rows, reused by later searches.
+    """A pool of byte arrays in which searches mark visited rows.
 
-    An array has one byte per row, and a last byte with the tag of the last search. Rows are marked
-    with the tag, so an array is cleared only once in 255 searches.
+    An array has one byte per row, and a last byte with the tag of the last search. A search marks
+    rows with a new tag, so an array is cleared only once in 255 searches.
     """
 
     def __init__(self, rows: int) -> None:
@@ -88,12 +88,12 @@ def group_by_target(
     (array([7, 8]), array([0, 2, 3]), array([1, 2, 2]))
 
     Args:
-        chosen: Rows that each source chose, -1 for none (sources, most).
-        sources: Rows.
+        chosen: Targets of each source (sources, maximum targets), padded with -1.
+        sources: Row numbers (sources,).
 
     Returns:
-        The targets, ascending; where the sources of each begin, and the end; the sources,
-        ascending for each target.
+        The targets, ascending; the offsets of their sources, with a last one for the end; and the
+        sources, ascending for each target.
     """
     pairs = (chosen.astype(np.int64) << 32) | sources[:, None]
     pairs = np.sort(pairs[chosen >= 0])

@@ -1,1 +1,1 @@
-"""DiskANN with vectors and neighbours in pages on disk."""
+"""DiskANN with the vectors and the graph on disk."""

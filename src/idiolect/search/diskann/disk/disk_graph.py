@@ -1,10 +1,10 @@
-"""DiskANN's disk form: codes in memory, vectors and neighbours in pages read when needed."""
+"""`DiskGraph`: compressed codes in memory, vectors and graph in pages on disk."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,8 +24,8 @@ from idiolect.search.diskann.thread_pool import ThreadPool, VisitedSets
 
 __all__ = ["DiskCodes", "DiskGraph"]
 
-DiskCodes = Literal["products", "signs"]
-"""Codes in memory: one byte per four dimensions, or one bit per dimension and two numbers."""
+DiskCodes = Literal["pq", "rabitq"]
+"""The codes in memory: one byte per four dimensions, or one bit per dimension and 8 bytes."""
 
 _KIND, _VERSION = "disk graph", 1
 _LIST_SIZE = 128
@@ -34,7 +34,7 @@ _PAGE_COST = 100
 
 
 class DiskGraph:
-    """An index on disk; made by `write`, used after `open`. It does not change.
+    """A read-only index on disk; create it with `write`, and open it with `open`.
 
     Example:
         >>> DiskGraph.write(path, vectors)                       # float32 (n, dimension)
@@ -52,15 +52,15 @@ class DiskGraph:
         self._layout = PageLayout(padded_width(self._dimension), self._degree)
         self._alive = np.array(file.array("alive"))
         self._products = self._load("products", np.uint8, 2)
-        self._centres = self._load("centres", np.float32, 3)
+        self._centroids = self._load("centres", np.float32, 3)
         self._signs = self._load("signs", np.uint64, 2)
-        self._facts = self._load("facts", np.float32, 2)
+        self._factors = self._load("facts", np.float32, 2)
         self._flips = self._load("flips", np.float32, 2)
         self._descriptor = os.open(path, os.O_RDONLY)
         self._visited_sets = VisitedSets(len(self._alive))
 
     def _load(self, name: str, dtype: Any, axes: int) -> NDArray[Any]:
-        """Copy an array into memory; it is empty where the file was written with other codes."""
+        """Copy an array into memory; it is empty if the file has other codes."""
         if name in self._file:
             return np.array(self._file.array(name))
         return np.empty((0,) * axes, dtype)
@@ -74,41 +74,41 @@ class DiskGraph:
         path: str | Path,
         source: Graph | ArrayLike,
         *,
-        codes: DiskCodes = "products",
+        codes: DiskCodes = "pq",
         metric: Metric = "cosine",
         seed: int = 0,
         threads: int | None = None,
     ) -> None:
-        """Write the disk form of a graph, or of vectors (n, dimension), for which one is built.
-
-        The file appears whole or not at all.
+        """Write a graph, or the graph of vectors (n, dimension), atomically to one file.
 
         Args:
             path: The file.
-            source: A graph, whose rows mask their numbers; or vectors.
-            codes: What a search holds in memory.
-            metric: What nearest means, for vectors.
-            seed: For vectors, and for learning the codes.
-            threads: How many to use, all processors by default.
+            source: A graph, which keeps its row numbers; or vectors to build a graph of.
+            codes: The codes in memory: `pq` (product quantization) or `rabitq` (one bit per
+                dimension).
+            metric: The metric, if `source` is vectors.
+            seed: Random seed of the construction and of the codes.
+            threads: Number of threads, by default one per processor.
 
         Raises:
-            InputError: vectors that cannot be indexed, or a file that cannot be written.
-            ConfigError: unknown codes or an unknown metric.
+            InputError: the vectors are not valid, or the file cannot be written.
+            ConfigError: the codes or the metric are unknown.
         """
-        if codes not in ("products", "signs"):
-            raise ConfigError(f"unknown codes {codes!r}", hint="one of products, signs")
+        if codes not in get_args(DiskCodes):
+            known = ", ".join(get_args(DiskCodes))
+            raise ConfigError(f"unknown codes {codes!r}", hint=f"one of {known}")
         if not isinstance(source, Graph):
             source = Graph.build(source, metric=metric, seed=seed, threads=threads)
         rows = source.snapshot()
         used = rows.vectors[: rows.count]
         arrays: dict[str, NDArray[Any] | StreamedArray] = {"alive": rows.alive[: rows.count]}
         with ThreadPool(threads) as pool:
-            if codes == "products":
-                learnt = ProductCodes.of(used, rows.dimension, seed, pool)
-                arrays |= {"products": learnt.codes, "centres": learnt.centres}
+            if codes == "pq":
+                product = ProductCodes.of(used, rows.dimension, seed, pool)
+                arrays |= {"products": product.codes, "centres": product.centroids}
             else:
                 signs = SignCodes.of(used, rows.dimension, rows.metric, seed, pool)
-                arrays |= {"signs": signs.codes, "facts": signs.facts, "flips": signs.flips}
+                arrays |= {"signs": signs.codes, "facts": signs.factors, "flips": signs.flips}
         neighbours = rows.edges()
         layout = PageLayout(rows.vectors.shape[1], neighbours.shape[1])
         shape = (layout.pages(rows.count), layout.page)
@@ -125,43 +125,43 @@ class DiskGraph:
 
     @classmethod
     def open(cls, path: str | Path, *, verify: bool = False) -> DiskGraph:
-        """Open a file written by `write`, for reading; any number of processes may.
+        """Open a file written by `write`. Several processes can open it.
 
         Args:
             path: The file.
-            verify: Read it whole and compare the checksums. Without it the codes are checked, and
-                each page when it is read.
+            verify: Read the whole file and compare its checksums. Otherwise only the codes are
+                checked, and each page when it is read.
 
         Raises:
-            CheckpointError: the file is missing, damaged, or something else.
+            CheckpointError: the file is missing, damaged, or of another kind.
         """
         file = ArrayFile(path, _KIND, _VERSION)
         file.verify(exclude=() if verify else ("pages",))
         return cls(Path(path), file)
 
     def __len__(self) -> int:
-        """Count the rows that can be found."""
+        """Return the number of rows that are not deleted."""
         return int(self._alive.sum())
 
     @property
     def rows(self) -> int:
-        """Row numbers given out, those of deleted rows included: the length of a mask."""
+        """Number of rows, including deleted ones: the length of a mask."""
         return len(self._alive)
 
     @property
     def dimension(self) -> int:
-        """Numbers in a vector."""
+        """Number of vector dimensions."""
         return self._dimension
 
     @property
     def metric(self) -> Metric:
-        """What nearest means."""
+        """The metric of the index."""
         return metric_name(self._metric)
 
     @property
     def memory(self) -> int:
-        """Bytes held in memory for as long as this is open."""
-        arrays = (self._products, self._centres, self._signs, self._facts, self._alive)
+        """Size of the arrays in memory, in bytes."""
+        arrays = (self._products, self._centroids, self._signs, self._factors, self._alive)
         return sum(array.nbytes for array in arrays)
 
     def search(
@@ -178,15 +178,15 @@ class DiskGraph:
 
         Args:
             queries: float32 (q, dimension), or (dimension,) for one.
-            k: How many to find.
-            list_size: Size of the search list, about the pages a query reads; 128 or twice `k` by
-                default.
-            beam_width: Pages read at once (W in the paper).
+            k: Number of results.
+            list_size: Size of the search list, about the number of pages that a query reads; by
+                default 128 or twice `k`.
+            beam_width: Number of pages read in parallel (W in the paper).
             mask: bool (rows,); only these rows can be found.
-            threads: How many answer a batch, all processors by default.
+            threads: Number of threads for a batch, by default one per processor.
 
         Returns:
-            ids int64 (q, k) and scores float32 (q, k), both exact for the rows read.
+            ids int64 (q, k) and exact scores float32 (q, k); see `Graph.search`.
 
         Raises:
             InputError: as in `Graph.search`.
@@ -195,28 +195,28 @@ class DiskGraph:
         if k < 1 or beam_width < 1 or (list_size is not None and list_size < 1):
             raise InputError(
                 f"k {k}, beam_width {beam_width}, list_size {list_size}",
-                hint="all must be 1 or more",
+                hint="use 1 or more for all",
             )
         prepared = prepare_queries(queries, self._metric, self._dimension)
         ids, scores = empty_results(len(prepared), k)
-        wide = max(k, list_size or max(_LIST_SIZE, 2 * k))
+        size = max(k, list_size or max(_LIST_SIZE, 2 * k))
         allowed = check_mask(mask, self._alive)
         kept = int(np.count_nonzero(allowed))
         if not kept:
             return ids, scores
         seeds, follow = np.array([self._entry]), True
         if kept < len(allowed):
-            wider = wide * len(allowed) // kept
-            if kept < wider * _PAGE_COST:
+            larger = size * len(allowed) // kept
+            if kept < larger * _PAGE_COST:
                 seeds, follow = np.flatnonzero(allowed), False
             else:
-                wide = wider
+                size = larger
         else:
             allowed = allowed[:0]
 
         def task(part: slice) -> None:
             self._answer(
-                prepared[part], wide, beam_width, seeds, follow, allowed, ids[part], scores[part]
+                prepared[part], size, beam_width, seeds, follow, allowed, ids[part], scores[part]
             )
 
         run_in_parallel(task, len(prepared), threads)
@@ -235,8 +235,8 @@ class DiskGraph:
     ) -> None:
         layout, visited = self._layout, self._visited_sets.acquire()
         damaged = search_pages(
-            self._products, self._centres, self._metric != METRICS["inner"], self._signs,
-            self._facts, self._flips, self._descriptor, self._file.place("pages"), layout.page,
+            self._products, self._centroids, self._metric != METRICS["inner"], self._signs,
+            self._factors, self._flips, self._descriptor, self._file.place("pages"), layout.page,
             layout.per_page, layout.node, layout.vector, self._degree, self._metric, queries,
             list_size, seeds, follow, mask,
             aligned_zeros(beam_width, layout.page, np.uint8), visited, ids, scores,

@@ -1,9 +1,9 @@
-"""The search on disk: codes in memory choose what to read, what was read is ranked exactly.
+"""Beam search on disk: codes in memory choose the nodes to read, and the vectors read rank them.
 
-The list of candidates is that of `greedy_search`, ordered by codes. The nearest few not yet
-read are read together; each brings its exact score, which goes to the results, and its
-neighbours; their codes are scored next. With a mask, the search still reads rows outside it;
-if the mask keeps few rows, it scores the codes of all of them and reads the best.
+The search list is that of `greedy_search`, ordered by scores of codes. Each step reads the nearest
+unread candidates together (the beam). A node read provides its exact score, for the results, and
+its neighbours, which are scored by their codes. With a mask, the search also reads rows outside the
+mask. If the mask has few rows, it scores the codes of all of them and reads the best.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ __all__ = ["search_pages"]
 
 
 @kernel
-def _distance(row, products, table, signs, facts, planes, query_facts):  # type: ignore[no-untyped-def]
-    """Estimate by whichever codes there are; the others are empty."""
+def _distance(row, products, table, signs, factors, planes, query_factors):  # type: ignore[no-untyped-def]
+    """Estimate the distance of a row from the codes in use; the others are empty."""
     if table.shape[0]:
         return -lookup_score(products, row, table)
-    return -score_signs(signs, facts, row, planes, query_facts)
+    return -score_signs(signs, factors, row, planes, query_factors)
 
 
 @kernel
 def _visit(  # type: ignore[no-untyped-def]
-    rows, visited, tag, pool, first, size, products, table, signs, facts, planes, query_facts
+    rows, visited, tag, pool, first, size, products, table, signs, factors, planes, query_factors
 ):
-    """Put rows not met before among the candidates by their codes; a negative one ends the list.
+    """Add unvisited rows to the candidates, scored by their codes; a negative row ends the list.
 
-    Returns the first place where a candidate may be unread, and how many candidates there are.
+    Return the first position that may have an unread candidate, and the number of candidates.
     """
     for row in rows:
         if row < 0:
@@ -43,7 +43,7 @@ def _visit(  # type: ignore[no-untyped-def]
         if visited[row] == tag:
             continue
         visited[row] = tag
-        distance = _distance(np.int64(row), products, table, signs, facts, planes, query_facts)
+        distance = _distance(np.int64(row), products, table, signs, factors, planes, query_factors)
         key = pack_candidate(distance, row)
         if size < pool.shape[0] or key < pool[size - 1]:
             first = min(first, insert_sorted(pool, size, key))
@@ -53,9 +53,9 @@ def _visit(  # type: ignore[no-untyped-def]
 
 @kernel
 def _take_unread(pool, first, size, rows):  # type: ignore[no-untyped-def]
-    """Take the nearest candidates not yet read, from place `first` on, as many as `rows` holds.
+    """Fill `rows` with the nearest unread candidates from position `first`, and mark them as read.
 
-    Returns the place of the first of them, and their number.
+    Return the position of the first of them, and their number.
     """
     while first < size and pool[first] & 1:
         first += 1
@@ -72,61 +72,61 @@ def _take_unread(pool, first, size, rows):  # type: ignore[no-untyped-def]
 
 @kernel
 def search_pages(  # type: ignore[no-untyped-def]
-    products, centres, squares, signs, facts, flips, file, place, page, per_page, node, vector,
-    degree, metric, queries, list_size, seeds, follow, mask, buffer, visited, ids, scores,
+    products, centroids, use_norms, signs, factors, flips, file, place, page, per_page, node,
+    vector, degree, metric, queries, list_size, seeds, follow, mask, buffer, visited, ids, scores,
 ):  # fmt: skip
-    """Answer queries (q, padded dimension); returns -1, or the number of a damaged page.
+    """Answer queries (q, padded dimension); return -1, or the number of a damaged page.
 
-    Codes are either `products` (with `centres`) or `signs` (with `facts` and `flips`). The pages of
-    the open `file` begin at `place`; `buffer` (pages of a beam, page) is where they are read to.
-    The search begins from all of `seeds` and goes on to neighbours if `follow`; `mask` (bool, may
-    be empty) tells the rows that may be found.
+    Codes are either `products` (with `centroids`) or `signs` (with `factors` and `flips`). The
+    pages of the open `file` start at offset `place` and are read into `buffer` (beam width, page).
+    The search starts from all `seeds`, and expands neighbours if `follow` is true. `mask` (bool,
+    may be empty) has the rows that can be results.
     """
-    table = np.empty((centres.shape[0], 256), np.float32)
+    table = np.empty((centroids.shape[0], 256), np.float32)
     rotated = np.empty(flips.shape[1], np.float32)
     planes = np.empty((4, signs.shape[1]), np.uint64)
-    query_facts = np.empty(3, np.float32)
+    query_factors = np.empty(3, np.float32)
     pool = np.empty(list_size, np.int64)
     best = np.empty(ids.shape[1], np.int64)
-    where = np.empty(buffer.shape[0], np.int64)
-    numbers = np.empty(buffer.shape[0], np.int64)
+    nodes = np.empty(buffer.shape[0], np.int64)
+    page_numbers = np.empty(buffer.shape[0], np.int64)
     lines = vector // 64
     for i in range(queries.shape[0]):
-        if centres.shape[0]:
-            build_lookup_table(queries[i], centres, squares, table)
+        if centroids.shape[0]:
+            build_lookup_table(queries[i], centroids, use_norms, table)
         else:
-            quantize_query_bits(queries[i], flips, rotated, planes, query_facts)
+            quantize_query_bits(queries[i], flips, rotated, planes, query_factors)
         query_address = queries[i].ctypes.data
         tag = next_tag(visited)
         first, size = _visit(
-            seeds, visited, tag, pool, 0, 0, products, table, signs, facts, planes, query_facts
+            seeds, visited, tag, pool, 0, 0, products, table, signs, factors, planes, query_factors
         )
         found = 0
         while True:
-            first, count = _take_unread(pool, first, size, where)
+            first, count = _take_unread(pool, first, size, nodes)
             if count == 0:
                 break
             for j in range(count):
-                numbers[j] = where[j] // per_page
-            damaged = read_pages(file, place, page, numbers, count, buffer)
+                page_numbers[j] = nodes[j] // per_page
+            damaged = read_pages(file, place, page, page_numbers, count, buffer)
             if damaged >= 0:
                 return damaged
             for j in range(count):
-                start = (where[j] % per_page) * node
-                if not mask.shape[0] or mask[where[j]]:
+                start = (nodes[j] % per_page) * node
+                if not mask.shape[0] or mask[nodes[j]]:
                     at = buffer.ctypes.data + j * page + start
                     exact = (
                         squared_distance(at, query_address, lines)
                         if metric == 2
                         else -dot(at, query_address, lines)
                     )
-                    insert_sorted(best, found, pack_candidate(exact, where[j]))
+                    insert_sorted(best, found, pack_candidate(exact, nodes[j]))
                     found = min(found + 1, best.shape[0])
                 if follow:
                     edges = buffer[j, start + vector : start + vector + 4 * degree].view(np.int32)
                     first, size = _visit(
-                        edges, visited, tag, pool, first, size, products, table, signs, facts,
-                        planes, query_facts,
+                        edges, visited, tag, pool, first, size, products, table, signs, factors,
+                        planes, query_factors,
                     )  # fmt: skip
         write_results(best, found, ids[i], scores[i])
     return np.int64(-1)

@@ -1,10 +1,10 @@
-"""Nodes on disk: a vector and its neighbours side by side, so that one read brings both.
+"""The pages of a disk graph: a node's vector and neighbours together, so that one read gets both.
 
-A page is 4,096 bytes (for wide vectors, several in a row): whole nodes, each its vector and then
-the rows of its neighbours, and in the last eight bytes a checksum, compared at every read.
+A page is 4,096 bytes, or a multiple for wide vectors. It holds whole nodes, each a vector followed
+by the row numbers of its neighbours. Its last eight bytes are a checksum, compared at every read.
 
-The reads of a beam are announced to the system before the first is waited for, so a disk serves
-them together; what the system still has in its cache costs a copy.
+The reads of a beam are announced with `posix_fadvise` before the first one, so the disk serves them
+in parallel. Pages in the system's cache are only copied.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from idiolect.search.diskann.jit import kernel
 
 __all__ = ["PageLayout", "build_pages", "read_pages"]
 
-_CHUNK = 1024
-_WILLNEED = 3
+_CHUNK = 1024  # pages built at once
+_WILLNEED = 3  # POSIX_FADV_WILLNEED
 _HAS_FADVISE = sys.platform == "linux"
 
 _pread = types.ExternalFunction(
@@ -35,11 +35,11 @@ _fadvise = types.ExternalFunction(
 
 
 class PageLayout:
-    """Where a node is: `node` bytes each, `per_page` of them in `page` bytes.
+    """The layout of a page of `page` bytes: `per_page` nodes of `node` bytes each.
 
     Args:
         width: Padded dimension of vectors.
-        degree: Neighbours of a node.
+        degree: Maximum neighbours of a node.
     """
 
     def __init__(self, width: int, degree: int) -> None:
@@ -49,13 +49,13 @@ class PageLayout:
         self.per_page = (self.page - 8) // self.node
 
     def pages(self, rows: int) -> int:
-        """Count the pages of so many rows."""
+        """Return the number of pages of `rows` rows."""
         return -(-rows // self.per_page)
 
 
 @kernel
-def _seal(pages):  # type: ignore[no-untyped-def]
-    """Write the checksum of each page (uint8, one a row) into its last eight bytes."""
+def _write_checksums(pages):  # type: ignore[no-untyped-def]
+    """Write the checksum of each page (pages, bytes) into its last eight bytes."""
     end = pages.shape[1] - 8
     for i in range(pages.shape[0]):
         pages[i, end:].view(np.uint64)[0] = checksum(pages[i, :end])
@@ -64,7 +64,7 @@ def _seal(pages):  # type: ignore[no-untyped-def]
 def build_pages(
     rows: GraphRows, neighbours: NDArray[np.int32], layout: PageLayout
 ) -> Iterator[NDArray[np.uint8]]:
-    """Give the pages of all rows (uint8, one a row), some at a time."""
+    """Yield the pages of all rows in chunks of uint8 (pages, bytes)."""
     step = _CHUNK * layout.per_page
     degree = neighbours.shape[1]
     for start in range(0, rows.count, step):
@@ -77,15 +77,15 @@ def build_pages(
         used[:, layout.vector : end] = edges.view(np.uint8)
         pages = np.zeros((layout.pages(stop - start), layout.page), np.uint8)
         pages[:, : layout.node * layout.per_page] = nodes.reshape(len(pages), -1)
-        _seal(pages)
+        _write_checksums(pages)
         yield pages
 
 
 @kernel
 def read_pages(file, start, page, numbers, count, buffer):  # type: ignore[no-untyped-def]
-    """Read pages into the rows of `buffer`; returns -1, or the number of a damaged page.
+    """Read pages into the rows of `buffer`; return -1, or the number of a damaged page.
 
-    `start` is the place of page 0 in the file with this descriptor.
+    `file` is a descriptor, and `start` the offset of page 0 in it.
     """
     if _HAS_FADVISE and count > 1:
         for i in range(count):

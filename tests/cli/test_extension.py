@@ -3,29 +3,17 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from cli.program import idiolect_program as run
 from idiolect.models.language_model import LanguageModel
 from idiolect.text.tokenizers.tokenizer import Tokenizer
 from vocabulary.conftest import DOMAIN, GENERAL
 from vocabulary.rows.test_grow import TERMS, build
-
-
-def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    program = "from idiolect.cli.main import main; main()"
-    return subprocess.run(
-        [sys.executable, "-c", program, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={"COLUMNS": "200", "PATH": "", "OMP_NUM_THREADS": "1"},
-    )
 
 
 @pytest.fixture(scope="module")

@@ -13,14 +13,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from cli.program import MAIN, SOURCE
 from idiolect.cli.main import app
 from idiolect.errors import IdiolectError
 from idiolect.models.language_model import LanguageModel
 from training import models
 
 runner = CliRunner()
-
-_MAIN = "from idiolect.cli.main import main; main()"
 
 _TOML = """
 [model]
@@ -105,12 +104,12 @@ def test_bad_files_are_reported(folder: Path, toml: str, words: str) -> None:
 def test_sigint_stops_a_run_that_can_be_resumed(folder: Path) -> None:
     out = folder / "run"
     command = [
-        *(sys.executable, "-c", _MAIN, "pretrain"),
+        *(sys.executable, "-c", MAIN, "pretrain"),
         *(str(folder / "model"), str(folder / "text.txt"), "-o", str(out)),
         *("--steps", "3000", "--max-length", "32", "--batch-size", "2"),
     ]
     process = subprocess.Popen(
-        command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        command, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(SOURCE)}
     )
     metrics = out / "metrics.jsonl"
     while not (metrics.exists() and metrics.read_text()):
@@ -119,6 +118,7 @@ def test_sigint_stops_a_run_that_can_be_resumed(folder: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "run it again to resume" in errors
+    assert errors.splitlines()[-1] == "interrupted; run it again to resume"
+    assert errors.count("to resume") == 1
     assert "Traceback" not in errors
     assert list(out.glob("checkpoint-*"))

@@ -63,7 +63,9 @@ def evaluate_search(
     curve: Annotated[
         Path | None, typer.Option(help="Plot nDCG@10 by dimensions to this file: .svg or .png")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Also write the metrics as JSON.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Also write the metrics as JSON.")
+    ] = None,
     per_query: Annotated[
         Path | None, typer.Option(help="Write the metrics of each query to this CSV file.")
     ] = None,

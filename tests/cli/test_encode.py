@@ -37,7 +37,7 @@ def test_vectors_counts_and_codes(tmp_path: Path) -> None:
     assert again.exit_code == 0
     other = runner.invoke(app, command)
     assert other.exit_code != 0
-    assert "started with kind query, not None" in str(other.exception)
+    assert "started with prompt query, not none" in str(other.exception)
 
 
 def test_help_has_an_example() -> None:

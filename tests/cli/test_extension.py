@@ -43,9 +43,12 @@ def test_extend_then_distill(folder: Path) -> None:
 
     train = ("distill", folder / "larger", folder / "domain.jsonl", "--field", "note")
     run_folder = folder / "run"
-    done = run(*train, "--teacher", folder / "base", "--contexts", 20, "-o", run_folder)
+    options = ("--contexts", 20, "--save-steps", 7, "--tensorboard", "-o", run_folder)
+    done = run(*train, "--teacher", folder / "base", *options)
     assert done.returncode == 0, done.stderr
     assert "squared error" in done.stdout
+    assert list((run_folder / "events").iterdir())
+    assert json.loads((run_folder / "run.json").read_text())["config"]["save_steps"] == 7
     taught = LanguageModel.load(run_folder / "model")
     assert taught.extension == larger.extension
     assert "no context for 'metformin'" in done.stderr

@@ -17,6 +17,7 @@ from cli.program import MAIN, SOURCE
 from idiolect.cli.main import app
 from idiolect.errors import IdiolectError
 from idiolect.models.language_model import LanguageModel
+from idiolect.training.objectives.objective_registry import objectives
 from training import models
 
 runner = CliRunner()
@@ -99,6 +100,19 @@ def test_bad_files_are_reported(folder: Path, toml: str, words: str) -> None:
     options = ["--config", str(folder / "new.toml"), "-o", str(folder / "run")]
     with pytest.raises(IdiolectError, match=words):
         _run(folder, *sources, *options)
+
+
+def test_an_unknown_objective_is_refused_before_the_model_is_read(folder: Path) -> None:
+    sources = [str(folder / "nothing"), str(folder / "text.txt"), "-o", str(folder / "run")]
+    with pytest.raises(IdiolectError, match=r"unknown objective 'span' \(one of causal, masked\)"):
+        _run(folder, *sources, "--steps", "1", "--objective", "span")
+
+
+def test_help_lists_the_objectives() -> None:
+    result = runner.invoke(app, ["pretrain", "--help"], env={"COLUMNS": "400"})
+    shown = " ".join(result.output.split())
+    for entry in objectives("pretrain"):
+        assert f"{entry.name}: {entry.summary}" in shown
 
 
 def test_sigint_stops_a_run_that_can_be_resumed(folder: Path) -> None:

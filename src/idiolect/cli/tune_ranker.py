@@ -247,7 +247,6 @@ def lambdamart(
     from idiolect.ranking.feature_settings import FeatureSettings
     from idiolect.ranking.lambdamart import LambdaMART, cross_validate
     from idiolect.ranking.rerank import check_run
-    from idiolect.text.files import write_atomic
 
     errors = Console(stderr=True)
     sizes = parse_dimensions(dimensions)
@@ -259,11 +258,10 @@ def lambdamart(
     collection = JudgedFiles(data, split, documents, queries, qrels).read_judged()
     require_relevant(collection)
     known = None if encoder is None else Encoder.load(encoder, device=local_device())
-    folder = Path(encoder) if encoder is not None and Path(encoder).exists() else None
     settings = FeatureSettings(
         runs=tuple(runs),
         bm25=bm25,
-        encoder=encoder if folder is None else str(folder.resolve()),
+        encoder=encoder and _absolute(encoder),
         encoder_fingerprint=None if known is None else known.fingerprint,
         dimensions=tuple(sizes),
     )
@@ -286,12 +284,11 @@ def lambdamart(
         name: ndcg(collection, ranking) for name, ranking in features.rankings(candidates).items()
     }
     results["LambdaMART"] = ndcg(collection, learned)
-    # The trees come last: a directory without them is no model.
+    # The trees are written last: a directory without them is no model.
     (out / "model").mkdir(parents=True, exist_ok=True)
     settings.save(out / "model" / "features.json")
     model.save(out / "model" / "lambdamart.json")
-    figures = {"ndcg@10": results, "folds": folds, "importance": model.importance}
-    write_atomic(out / "metrics.json", f"{json.dumps(figures, indent=2)}\n".encode())
+    _write_metrics(out, {"ndcg@10": results, "folds": folds, "importance": model.importance})
     _show(results, folds, len(grades))
     inputs = " ".join(f"--run {name}=FILE" for name in runs) or "--run bm25.txt"
     _finish("LambdaMART model", out, inputs)
@@ -304,6 +301,18 @@ def _settings(
 
     values = given(batch_size=batch_size, learning_rate=learning_rate, save_steps=save_steps)
     return ranking_config(seed=seed, **values)
+
+
+def _absolute(encoder: str) -> str:
+    """Return the absolute path of a local encoder; a hub id is unchanged."""
+    path = Path(encoder)
+    return str(path.resolve()) if path.exists() else encoder
+
+
+def _write_metrics(out: Path, metrics: dict[str, Any]) -> None:
+    from idiolect.text.files import write_atomic
+
+    write_atomic(out / "metrics.json", f"{json.dumps(metrics, indent=2)}\n".encode())
 
 
 def _show(results: dict[str, float], folds: int, queries: int) -> None:

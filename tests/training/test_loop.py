@@ -136,7 +136,7 @@ def test_gradients_are_clipped_by_their_norm(tmp_path: Path, monkeypatch: Any) -
         grads = [p.grad for group in self.param_groups for p in group["params"]]
         norms.append(float(torch.cat([g.flatten() for g in grads if g is not None]).norm()))
 
-    trainer = _trainer(tmp_path, _Slope(0.5), clip=0.25, learning_rate=1e-6)
+    trainer = _trainer(tmp_path, _Slope(0.5), max_grad_norm=0.25, learning_rate=1e-6)
     monkeypatch.setattr(torch.optim.AdamW, "step", note)
     trainer.run()
     assert norms == pytest.approx([0.25] * 3, rel=1e-4)

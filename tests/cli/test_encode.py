@@ -30,14 +30,14 @@ def test_vectors_counts_and_codes(tmp_path: Path) -> None:
     assert "texts 3" in words
     assert "truncated to 6 tokens 1" in words
     assert "tokens lost 4" in words
-    assert "skipped records: empty 1" in words
+    assert "skipped 1 records: empty" in words
     assert "3 vectors of 16 dimensions" in words
     assert len(QuantizedVectors.open(tmp_path / "v.binary")) == 3
     again = runner.invoke(app, [*command, "--prompt-name", "query"])
     assert again.exit_code == 0
     other = runner.invoke(app, command)
     assert other.exit_code != 0
-    assert "started with kind query, not None" in str(other.exception)
+    assert "started with prompt query, not none" in str(other.exception)
 
 
 def test_help_has_an_example() -> None:

@@ -3,29 +3,17 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from cli.program import idiolect_program as run
 from idiolect.models.language_model import LanguageModel
 from idiolect.text.tokenizers.tokenizer import Tokenizer
 from vocabulary.conftest import DOMAIN, GENERAL
 from vocabulary.rows.test_grow import TERMS, build
-
-
-def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    program = "from idiolect.cli.main import main; main()"
-    return subprocess.run(
-        [sys.executable, "-c", program, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={"COLUMNS": "200", "PATH": "", "OMP_NUM_THREADS": "1"},
-    )
 
 
 @pytest.fixture(scope="module")
@@ -55,9 +43,12 @@ def test_extend_then_distill(folder: Path) -> None:
 
     train = ("distill", folder / "larger", folder / "domain.jsonl", "--field", "note")
     run_folder = folder / "run"
-    done = run(*train, "--teacher", folder / "base", "--contexts", 20, "-o", run_folder)
+    options = ("--contexts", 20, "--save-steps", 7, "--tensorboard", "-o", run_folder)
+    done = run(*train, "--teacher", folder / "base", *options)
     assert done.returncode == 0, done.stderr
     assert "squared error" in done.stdout
+    assert list((run_folder / "events").iterdir())
+    assert json.loads((run_folder / "run.json").read_text())["config"]["save_steps"] == 7
     taught = LanguageModel.load(run_folder / "model")
     assert taught.extension == larger.extension
     assert "no context for 'metformin'" in done.stderr

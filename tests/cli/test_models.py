@@ -57,6 +57,30 @@ def test_errors_are_one_line(
     assert capsys.readouterr().err == "idiolect: no such file: terms.txt (check the path)\n"
 
 
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["doctor"], "interrupted"),
+        (["encode", "m", "t.txt", "-o", "v.npy"], "interrupted; run it again to resume"),
+        (["index", "info", "i"], "interrupted"),
+        (["index", "build", "i", "t", "--encoder", "e"], "interrupted; run it again to resume"),
+        (["tune", "m", "p.jsonl", "-o", "r"], "interrupted; run it again to resume"),
+        (["tune", "lambdamart", "-o", "r"], "interrupted"),
+    ],
+)
+def test_an_interrupt_is_one_line(
+    words: list[str], line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from typer.core import TyperCommand
+
+    def stop(self: object, context: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(TyperCommand, "invoke", stop)
+    result = runner.invoke(module.app, words)
+    assert (result.exit_code, result.output) == (130, f"{line}\n")
+
+
 def _commands() -> list[list[str]]:
     from typer.main import get_command
 

@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from cli.program import MAIN, SOURCE
 from idiolect.cli.main import app
 from idiolect.errors import IdiolectError
 from idiolect.models.language_model import LanguageModel
+from idiolect.training.objectives.objective_registry import objectives
 from training import models
 
 runner = CliRunner()
-
-_MAIN = "from idiolect.cli.main import main; main()"
 
 _TOML = """
 [model]
@@ -102,15 +102,28 @@ def test_bad_files_are_reported(folder: Path, toml: str, words: str) -> None:
         _run(folder, *sources, *options)
 
 
+def test_an_unknown_objective_is_refused_before_the_model_is_read(folder: Path) -> None:
+    sources = [str(folder / "nothing"), str(folder / "text.txt"), "-o", str(folder / "run")]
+    with pytest.raises(IdiolectError, match=r"unknown objective 'span' \(one of causal, masked\)"):
+        _run(folder, *sources, "--steps", "1", "--objective", "span")
+
+
+def test_help_lists_the_objectives() -> None:
+    result = runner.invoke(app, ["pretrain", "--help"], env={"COLUMNS": "400"})
+    shown = " ".join(result.output.split())
+    for entry in objectives("pretrain"):
+        assert f"{entry.name}: {entry.summary}" in shown
+
+
 def test_sigint_stops_a_run_that_can_be_resumed(folder: Path) -> None:
     out = folder / "run"
     command = [
-        *(sys.executable, "-c", _MAIN, "pretrain"),
+        *(sys.executable, "-c", MAIN, "pretrain"),
         *(str(folder / "model"), str(folder / "text.txt"), "-o", str(out)),
         *("--steps", "3000", "--max-length", "32", "--batch-size", "2"),
     ]
     process = subprocess.Popen(
-        command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        command, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(SOURCE)}
     )
     metrics = out / "metrics.jsonl"
     while not (metrics.exists() and metrics.read_text()):
@@ -119,6 +132,7 @@ def test_sigint_stops_a_run_that_can_be_resumed(folder: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "run it again to resume" in errors
+    assert errors.splitlines()[-1] == "interrupted; run it again to resume"
+    assert errors.count("to resume") == 1
     assert "Traceback" not in errors
     assert list(out.glob("checkpoint-*"))

@@ -14,12 +14,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from cli.program import MAIN, SOURCE
 from idiolect.cli.main import app
 from pipeline.shop import change, open_shop
 
 runner = CliRunner()
 
-_MAIN = "from idiolect.cli.main import main; main()"
+_ENVIRONMENT = {**os.environ, "PYTHONPATH": str(SOURCE)}
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +34,8 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _idiolect(*words: object, **options: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", _MAIN, *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", MAIN, *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=_ENVIRONMENT)
 
 
 def test_what_a_run_prints(shop: Path) -> None:
@@ -118,7 +119,10 @@ def test_an_interrupt_can_be_resumed(tmp_path: Path) -> None:
     config = open_shop(tmp_path)
     change(config, "[pretrain]\nsteps = 4", "[pretrain]\nsteps = 100000")
     process = subprocess.Popen(
-        [sys.executable, "-c", _MAIN, "run", str(config)], stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", MAIN, "run", str(config)],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=_ENVIRONMENT,
     )
     metrics = tmp_path / "run" / "stages" / ".pretrain.partial" / "metrics.jsonl"
     deadline = time.monotonic() + 300

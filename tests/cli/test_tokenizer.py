@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
+from cli.program import idiolect_program
 from idiolect.text.tokenizers.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from subprocess import CompletedProcess
 
 
-def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    program = "from idiolect.cli.main import main; main()"
-    return subprocess.run(
-        [sys.executable, "-c", program, "tokenizer", "train", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={"COLUMNS": "200", "PATH": "", "PYTHONPATH": os.environ.get("PYTHONPATH", "")},
-    )
+def run(*arguments: object) -> CompletedProcess[str]:
+    return idiolect_program("tokenizer", "train", *arguments)
 
 
 @pytest.fixture
@@ -41,7 +33,7 @@ def test_from_scratch_and_on(corpus: Path, tmp_path: Path) -> None:
     done = run(corpus, "--field", "note", "--vocab-size", 300, "--out", first, "--held-out", 0.1)
     assert done.returncode == 0, done.stderr
     assert "after (byte-bpe)" in done.stdout
-    assert "skipped 1: malformed JSON" in done.stdout
+    assert "skipped 1 records: malformed JSON" in done.stderr
     base = Tokenizer.load(first)
     assert len(base) == 300
 

@@ -77,7 +77,7 @@ def test_a_teacher_is_imitated(folder: Path) -> None:
     _run(folder, "text.txt", "--objective", "imitate", "--teacher", str(folder / "model"))
     (line, *_) = (folder / "run" / "metrics.jsonl").read_text().splitlines()
     assert json.loads(line)["loss"] == pytest.approx(0, abs=1e-5), "it is its own teacher"
-    with pytest.raises(IdiolectError, match="'pairs' with a teacher"):
+    with pytest.raises(IdiolectError, match="'pairs' has no teacher"):
         _run(folder, "pairs.jsonl", "--teacher", str(folder / "model"))
 
 
@@ -86,9 +86,10 @@ def test_a_teacher_is_imitated(folder: Path) -> None:
     [
         ("pairs.jsonl", ["--query", "claim"], r"record 1 has no field claim \(there are query, d"),
         ("nothing.jsonl", [], "no such file"),
-        ("pairs.jsonl", ["--dimensions", "8;4"], "dimensions '8;4'"),
+        ("pairs.jsonl", ["--dimensions", "8;4"], "--dimensions 8;4"),
+        ("pairs.jsonl", ["--objective", "mlm"], r"'mlm' \(one of pairs, simcse, tsdae, imitate\)"),
         ("pairs.jsonl", ["--margin", "1"], "the loss infonce has no margin"),
-        ("pairs.jsonl", ["--loss", "kl"], "needs a teacher's scores"),
+        ("pairs.jsonl", ["--loss", "kl"], "scores, and the pairs have none"),
     ],
 )
 def test_bad_input_is_reported(folder: Path, source: str, options: list[str], words: str) -> None:
@@ -99,4 +100,4 @@ def test_bad_input_is_reported(folder: Path, source: str, options: list[str], wo
 def test_skipped_records_are_reported(folder: Path) -> None:
     with (folder / "pairs.jsonl").open("a") as file:
         file.write('\n{"query": "", "document": "x"}')
-    assert "1 records of" in _run(folder, "pairs.jsonl")
+    assert "skipped 1 records: " in _run(folder, "pairs.jsonl")

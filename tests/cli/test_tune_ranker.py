@@ -89,6 +89,26 @@ def test_train_and_rerank(kind: str, folder: Path) -> None:
         _run(*command, *TRAINING, "--loss", "pointwise", "-o", folder / "out")
 
 
+@pytest.mark.parametrize("kind", ["cross-encoder", "two-tower"])
+def test_checkpoints_and_tensorboard_events(kind: str, folder: Path) -> None:
+    _run(
+        "tune", kind, folder / "model", "--data", folder, "--run", folder / "random.txt",
+        *TRAINING, "--save-steps", "3", "--tensorboard", "-o", folder / "out",
+    )  # fmt: skip
+    assert list((folder / "out" / "events").iterdir())
+    record = json.loads((folder / "out" / "run.json").read_text())
+    assert record["config"]["save_steps"] == 3
+
+
+def test_a_teacher_s_scores_are_learnt_with_events(folder: Path) -> None:
+    CrossEncoder.of(small.model()).save(folder / "teacher")
+    _run(
+        "tune", "two-tower", folder / "model", "--teacher", folder / "teacher", "--data", folder,
+        "--run", folder / "random.txt", *TRAINING, "--tensorboard", "-o", folder / "out",
+    )  # fmt: skip
+    assert list((folder / "out" / "events").iterdir())
+
+
 def test_bm25_finds_candidates(folder: Path) -> None:
     _run("tune", "cross-encoder", folder / "model", "--data", folder, *TRAINING,
          "-o", folder / "out")  # fmt: skip

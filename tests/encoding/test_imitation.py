@@ -117,8 +117,8 @@ def test_another_teacher_is_another_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [
-        ({"objective": "imitate"}, ConfigError, "'imitate' without a teacher"),
-        ({"objective": "tsdae", "teacher": True}, ConfigError, "'tsdae' with a teacher"),
+        ({"objective": "imitate"}, ConfigError, "'imitate' needs a teacher"),
+        ({"objective": "tsdae", "teacher": True}, ConfigError, "'tsdae' has no teacher"),
         ({"objective": "imitate", "teacher": True, "whiten": True}, ConfigError, "whitened"),
         ({"objective": "imitate", "teacher": True, "texts": []}, InputError, "no text"),
     ],

@@ -268,7 +268,7 @@ def test_texts_are_truncated_at_the_configured_length(tmp_path: Path) -> None:
         ({"dimensions": (99,)}, ConfigError, "99 dimensions; the model has 16"),
         ({"steps": 0}, ConfigError, "a run of 0 steps"),
         ({"loss": KL()}, InputError, "needs a teacher's scores"),
-        ({"train": "head"}, ConfigError, "train='head'"),
+        ({"train": "head"}, ConfigError, "parameters to train: 'head'"),
     ],
 )
 def test_bad_arguments(tmp_path: Path, options: Any, error: Any, words: str) -> None:
@@ -337,8 +337,10 @@ def test_unusable_texts_and_objectives(tmp_path: Path) -> None:
         tune_on_text(tuning.encoder(0.0), models.texts(9), output_dir=tmp_path)
     with pytest.raises(InputError, match="1 different texts"):
         tune_on_text(tuning.encoder(), ["w1", "w1"], output_dir=tmp_path)
-    with pytest.raises(ConfigError, match="objective='mlm'"):
+    with pytest.raises(ConfigError, match="unknown objective 'mlm'"):
         tune_on_text(tuning.encoder(), models.texts(9), output_dir=tmp_path, objective="mlm")
+    with pytest.raises(ConfigError, match="'pairs' trains on pairs, not on text"):
+        tune_on_text(tuning.encoder(), models.texts(9), output_dir=tmp_path, objective="pairs")
 
 
 def test_an_objective_for_other_networks_is_refused(
@@ -348,7 +350,7 @@ def test_an_objective_for_other_networks_is_refused(
     monkeypatch.setitem(objective_registry._ENTRIES, ("tune", "simcse"), entry)
     with pytest.raises(ConfigError, match="'simcse' trains causal networks") as caught:
         tune_on_text(tuning.encoder(), models.texts(9), output_dir=tmp_path)
-    assert caught.value.hint == "use objective='tsdae' or 'imitate'"
+    assert caught.value.hint == "choose 'tsdae' or 'imitate'"
 
 
 def test_an_objective_requests_the_negatives_of_its_epoch() -> None:

@@ -86,7 +86,7 @@ def test_other_texts_or_settings_are_refused(tmp_path: Path) -> None:
     for texts in (["z", *TEXTS[1:]], TEXTS[:4]):
         with pytest.raises(InputError, match="started with other texts"):
             encoder.encode_to(path, texts, block=3)
-    with pytest.raises(InputError, match="started with kind None, not query"):
+    with pytest.raises(InputError, match="started with prompt none, not query"):
         encoder.encode_to(path, TEXTS, prompt_name="query")
     with pytest.raises(InputError, match="started with encoder"):
         tiny_encoder(pooling="first").encode_to(path, TEXTS)

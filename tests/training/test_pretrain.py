@@ -232,9 +232,9 @@ def test_bad_input_is_one_line(tmp_path: Path) -> None:
     for words, kind, options in (
         ("less than one row", InputError, {"corpus": Corpus.from_texts(["w1 w2"])}),
         ("the model has 64 positions", InputError, {"config": TrainingConfig(max_length=128)}),
-        ("objective=.masked. trains bidirectional", ConfigError, {"objective": "masked"}),
-        ("train='head'", ConfigError, {"train": "head"}),
-        ("objective='span'", ConfigError, {"objective": "span"}),
+        ("the objective .masked. trains bidirectional", ConfigError, {"objective": "masked"}),
+        ("parameters to train: 'head'", ConfigError, {"train": "head"}),
+        ("unknown objective 'span'", ConfigError, {"objective": "span"}),
         ("a run of 0 steps", ConfigError, {"steps": 0}),
     ):
         arguments: dict[str, Any] = {"corpus": _corpus(), "steps": 2, "config": PLAN} | options

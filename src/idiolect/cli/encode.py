@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-if TYPE_CHECKING:
-    from collections import Counter
+from idiolect.cli.text_options import FieldOption, SourcesArgument, UnitOption, report_skipped
 
+if TYPE_CHECKING:
     from rich.table import Table
 
     from idiolect.encoding.text_reader import EncodingCounts
@@ -19,18 +19,10 @@ __all__ = ["encode"]
 
 def encode(
     model: Annotated[str, typer.Argument(help="The model: a directory or a hub id.")],
-    sources: Annotated[
-        list[str],
-        typer.Argument(help="Files, folders or globs: .txt .jsonl .csv .tsv .parquet, also .gz"),
-    ],
+    sources: SourcesArgument,
     out: Annotated[Path, typer.Option("--out", "-o", help="The .npy file to write.")],
-    field: Annotated[
-        list[str] | None, typer.Option(help="Field that holds the text; repeatable.")
-    ] = None,
-    per: Annotated[
-        Literal["line", "file"],
-        typer.Option(help="Whether a .txt file has a document per line or is one."),
-    ] = "line",
+    field: FieldOption = None,
+    per: UnitOption = "line",
     prompt_name: Annotated[
         str | None, typer.Option(help="Prompt of the model: document, query, …")
     ] = None,
@@ -38,7 +30,8 @@ def encode(
         int | None, typer.Option(help="Keep only the first so many dimensions.", min=1)
     ] = None,
     int8: Annotated[
-        bool, typer.Option("--int8", help="Compute in 8-bit integers: faster, slightly less exact.")
+        bool,
+        typer.Option("--int8", help="Use 8-bit integers: faster, slightly less exact."),
     ] = False,
     codes: Annotated[
         Literal["int8", "binary"] | None,
@@ -50,7 +43,7 @@ def encode(
         int | None, typer.Option(help="Tokens per forward pass.", min=1)
     ] = None,
 ) -> None:
-    """Encode texts as vectors. Run the same command again to resume an interrupted run.
+    """Encode texts as vectors. Run it again to resume.
 
     OUT is a NumPy array of float32 with one row per document, in order. OUT.json records the model,
     the settings and the counts.
@@ -70,19 +63,17 @@ def encode(
         encoder = Encoder.load(model)
         if int8:
             encoder.to_int8()
-    try:
-        vectors = encoder.encode_to(
-            out,
-            corpus,
-            prompt_name=prompt_name,
-            dimensions=dimensions,
-            tokens_per_batch=tokens_per_batch,
-            progress=console.is_terminal,
-            counts=counts,
-        )
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
-    console.print(_report(counts, corpus.skipped, encoder.max_length))
+    vectors = encoder.encode_to(
+        out,
+        corpus,
+        prompt_name=prompt_name,
+        dimensions=dimensions,
+        tokens_per_batch=tokens_per_batch,
+        progress=console.is_terminal,
+        counts=counts,
+    )
+    console.print(_report(counts, encoder.max_length))
+    report_skipped(corpus.skipped)
     if codes is not None:
         folder = out.with_suffix(f".{codes}")
         QuantizedVectors.of(vectors.array, codes).save(folder)
@@ -91,7 +82,7 @@ def encode(
     console.print(f"{rows:,} vectors of {width} dimensions in {out}", markup=False)
 
 
-def _report(counts: EncodingCounts, skipped: Counter[str], length: int) -> Table:
+def _report(counts: EncodingCounts, length: int) -> Table:
     from rich.table import Table
 
     table = Table(show_header=False, box=None)
@@ -102,6 +93,4 @@ def _report(counts: EncodingCounts, skipped: Counter[str], length: int) -> Table
     table.add_row(f"truncated to {length} tokens", f"{counts.truncated:,}")
     table.add_row("  tokens lost", f"{counts.lost:,}")
     table.add_row("empty (vector is zero)", f"{counts.empty:,}")
-    for reason, count in skipped.most_common():
-        table.add_row(f"skipped records: {reason}", f"{count:,}")
     return table

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from idiolect.cli import ranking
+from idiolect.cli.text_options import FieldOption
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -33,15 +34,18 @@ def lm(
     general: Annotated[
         str | None, typer.Option(help="General text, to measure forgetting.")
     ] = None,
-    field: Annotated[list[str] | None, typer.Option(help="Text field; repeatable.")] = None,
+    field: FieldOption = None,
     documents: Annotated[int, typer.Option(help="Documents to read of each text.", min=1)] = 500,
-    out: Annotated[Path | None, typer.Option(help="Also write the metrics as JSON.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Also write the metrics as JSON.")
+    ] = None,
 ) -> None:
     """Compare a model with its base: bits per byte, use of new tokens, forgetting.
 
     Both models read the same text windows, each after a start token only.
 
-    Example: idiolect evaluate lm runs/adapted --base gpt2 --domain heldout.jsonl --general wiki.txt
+    Example: [bold]idiolect evaluate lm runs/adapted --base gpt2 --domain heldout.jsonl
+    --general wiki.txt[/bold]
     """
     from rich.console import Console
 

@@ -7,6 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from idiolect.cli.text_options import FieldOption, SourcesArgument, UnitOption, report_skipped
+from idiolect.cli.training_options import (
+    EpochsOption,
+    LearningRateOption,
+    RunFolderOption,
+    SaveStepsOption,
+    SeedOption,
+    TensorboardOption,
+    given,
+    local_device,
+)
 from idiolect.errors import InputError
 
 if TYPE_CHECKING:
@@ -20,12 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = ["distill", "extend"]
 
-_Field = Annotated[list[str] | None, typer.Option(help="Field that contains the text; repeatable.")]
-_Per = Annotated[
-    Literal["line", "file"],
-    typer.Option(help="Whether each line or each file of .txt input is a document."),
-]
-
 
 def extend(
     base: Annotated[str, typer.Argument(help="Model or tokenizer: a directory or a hub id.")],
@@ -38,9 +43,7 @@ def extend(
     ],
     method: Annotated[
         str | None,
-        typer.Option(
-            help="exact, merges, scores, words or append; by default the tokenizer's own."
-        ),
+        typer.Option(help="exact, merges, scores, words or append. Default: fits the tokenizer."),
     ] = None,
     domain: Annotated[
         list[str] | None, typer.Option(help="Held-out domain text, to verify on; repeatable.")
@@ -52,11 +55,11 @@ def extend(
     max_rows: Annotated[int | None, typer.Option(help="Maximum number of new ids.")] = None,
     init: Annotated[
         Literal["subword", "weighted", "mean", "normal", "multivariate", "neighbours"],
-        typer.Option(help="Initialization of the new rows; neighbours learns from --domain."),
+        typer.Option(help="Initialisation of the new rows; neighbours learns from --domain."),
     ] = "subword",
-    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
-    field: _Field = None,
-    per: _Per = "line",
+    seed: SeedOption = 0,
+    field: FieldOption = None,
+    per: UnitOption = "line",
 ) -> None:
     """Add terms to a model's vocabulary, and verify that nothing else changes.
 
@@ -100,35 +103,31 @@ def extend(
         console.print(f"refused {refused.text!r}: {refused.reason}", markup=False)
     for text in (*larger.extension.unverified, *larger.extension.notes):
         console.print(f"note: {text}", markup=False)
+    for name, corpus in texts.items():
+        if corpus is not None:
+            report_skipped(corpus.skipped, f"the {name} text")
 
 
 def distill(
     model: Annotated[str, typer.Argument(help="The extended model: a directory.")],
-    sources: Annotated[
-        list[str],
-        typer.Argument(help="Domain text: files, folders or globs; .txt .jsonl .csv …"),
-    ],
+    sources: SourcesArgument,
     teacher: Annotated[
         str, typer.Option(help="The original model, before extension: a directory or a hub id.")
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Run directory.")],
+    out: RunFolderOption,
     contexts: Annotated[int, typer.Option(help="Snippets of text for each new token.")] = 100,
-    epochs: Annotated[int, typer.Option(help="Number of epochs.")] = 1,
-    learning_rate: Annotated[
-        float | None,
-        typer.Option(
-            "--learning-rate", "--lr", help="By default chosen from the size of the rows."
-        ),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
-    field: _Field = None,
-    per: _Per = "line",
+    epochs: EpochsOption = 1,
+    learning_rate: LearningRateOption = None,
+    save_steps: SaveStepsOption = None,
+    seed: SeedOption = 0,
+    field: FieldOption = None,
+    per: UnitOption = "line",
+    tensorboard: TensorboardOption = False,
 ) -> None:
     """Train new rows so that new tokens act like the pieces they replace.
 
-    The rows are trained until the hidden states of the extended model match
-    those of the original one. Run the same command again to resume an
-    interrupted run. The trained model is in OUT/model.
+    Run it again to resume. The rows are trained until the hidden states of the extended model match
+    those of the original one.
 
     Example:
     [bold]idiolect distill ./gpt2-medical notes.jsonl --teacher ./gpt2 -o distilled[/bold]
@@ -142,31 +141,23 @@ def distill(
     from idiolect.vocabulary.rows.distill import distill as run
     from idiolect.vocabulary.rows.distill import distillation_config
 
-    student = LanguageModel.load(model, device=_device())
-    plan = distillation_config(student, seed=seed)
-    if learning_rate is not None:
-        plan = replace(plan, learning_rate=learning_rate)
-    try:
-        result = run(
-            student,
-            LanguageModel.load(teacher, device=_device()),
-            Corpus(sources, field, per=per),
-            contexts=contexts,
-            epochs=epochs,
-            config=plan,
-            output_dir=out,
-        )
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
+    student = LanguageModel.load(model, device=local_device())
+    settings = given(learning_rate=learning_rate, save_steps=save_steps)
+    corpus = Corpus(sources, field, per=per)
+    result = run(
+        student,
+        LanguageModel.load(teacher, device=local_device()),
+        corpus,
+        contexts=contexts,
+        epochs=epochs,
+        config=replace(distillation_config(student, seed=seed), **settings),
+        output_dir=out,
+        tensorboard=tensorboard,
+    )
     Console().print(_distillation_table(result, out / "model"))
+    report_skipped(corpus.skipped)
     for text in result.without[:20]:
         typer.echo(f"no context for {text!r}: its row is unchanged", err=True)
-
-
-def _device() -> str:
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _load(base: str) -> LanguageModel | Tokenizer:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from idiolect.cli.interruption import ResumableCommand
 from idiolect.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ _Metadata = Annotated[
 ]
 
 
-@app.command()
+@app.command(cls=ResumableCommand)
 def build(
     index: _Index,
     sources: _Sources,
@@ -77,8 +78,8 @@ def build(
 ) -> None:
     """Build an index from the records of files. Run it again to resume.
 
-    Example: [bold]idiolect index build products-index products.jsonl --encoder runs/tuned
-    --field title --metadata price --metadata brand[/bold]
+    Example: [bold]idiolect index build products-index products.jsonl
+    --encoder runs/tuned/model --field title --metadata price --metadata brand[/bold]
     """
     from collections import Counter
 

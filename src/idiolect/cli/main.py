@@ -1,4 +1,4 @@
-"""The `idiolect` command: what it is, where its groups are, and how errors reach a person."""
+"""The `idiolect` command: its subcommands, and how errors are printed."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ from idiolect.cli import (
     models,
     pretrain,
     ranking,
-    report,
     run,
     search,
     tokenizer,
     tune,
     vocabulary,
 )
+from idiolect.cli.interruption import InterruptibleGroup, ResumableCommand
 from idiolect.errors import IdiolectError
 
 __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="idiolect",
+    cls=InterruptibleGroup,
     help="Teach a language model your domain's words, then search, rank and recommend with it.",
     no_args_is_help=True,
     add_completion=False,
@@ -37,17 +38,17 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("demo")(demo.demo)
+app.command("demo", cls=ResumableCommand)(demo.demo)
 app.command("init")(run.init)
-app.command("run")(run.run)
-app.command("report")(report.report)
+app.command("run", cls=ResumableCommand)(run.run)
+app.command("report")(run.report)
 app.command("models")(models.models)
 app.command("doctor")(models.doctor)
 app.command("audit")(vocabulary.audit)
 app.command("extend")(extension.extend)
-app.command("distill")(extension.distill)
-app.command("pretrain")(pretrain.pretrain)
-app.command("encode")(encode.encode)
+app.command("distill", cls=ResumableCommand)(extension.distill)
+app.command("pretrain", cls=ResumableCommand)(pretrain.pretrain)
+app.command("encode", cls=ResumableCommand)(encode.encode)
 app.command("search")(search.search)
 app.command("rerank")(ranking.rerank)
 app.command("similar")(search.similar)
@@ -72,11 +73,11 @@ def _root(
         ),
     ] = False,
 ) -> None:
-    """Options that stand before any command."""
+    """Options before the command."""
 
 
 def main() -> None:
-    """Run the command line; an error of ours is one line on standard error and exit status 2."""
+    """Run the command line. An expected error is one line on standard error and exit status 2."""
     try:
         app()
     except IdiolectError as error:

@@ -23,7 +23,7 @@ def models(
     "Pre-training" names the objectives of `idiolect pretrain` that can train a family. Every family
     can be audited, extended, distilled, tuned and used for encoding.
 
-    Example: idiolect models
+    Example: [bold]idiolect models[/bold]
     """
     from idiolect.models.family_summary import markdown_table, summarise
     from idiolect.models.registry import FAMILIES
@@ -67,7 +67,7 @@ def models(
 def doctor() -> None:
     """Check this machine: versions, devices, speed of number formats, optional packages.
 
-    Example: idiolect doctor
+    Example: [bold]idiolect doctor[/bold]
     """
     import os
     import platform

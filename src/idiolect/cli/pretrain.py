@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from idiolect.cli.text_options import FieldOption, SourcesArgument, UnitOption, report_skipped
+from idiolect.cli.training_options import (
+    TRAIN,
+    UNFREEZE,
+    BatchSizeOption,
+    LearningRateOption,
+    LoraModulesOption,
+    LoraRankOption,
+    MaxLengthOption,
+    MicroBatchSizeOption,
+    RunFolderOption,
+    SaveStepsOption,
+    TensorboardOption,
+    TrainedPart,
+    given,
+    local_device,
+    lora_config,
+    objective_help,
+)
 from idiolect.errors import ConfigError
+from idiolect.training.objectives.objective_registry import find_objective
 
 if TYPE_CHECKING:
     from idiolect.models.language_model import LanguageModel
@@ -25,19 +44,13 @@ def pretrain(
             help="The model: a directory or a hub id. With --config, the new model's tokenizer."
         ),
     ],
-    sources: Annotated[
-        list[str],
-        typer.Argument(help="Files, folders or globs: .txt .jsonl .csv .tsv .parquet, also .gz"),
-    ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run. Model: OUT/model.")],
+    sources: SourcesArgument,
+    out: RunFolderOption,
     steps: Annotated[int | None, typer.Option(help="Total steps.")] = None,
-    train: Annotated[
-        Literal["rows", "rows+lora", "body", "all"] | None,
-        typer.Option(help="What to train: new rows, with LoRA, the body, or all but old rows."),
-    ] = None,
+    train: Annotated[TrainedPart | None, TRAIN] = None,
     objective: Annotated[
-        Literal["causal", "masked"] | None,
-        typer.Option(help="Predict next or masked tokens. Default: by the model type."),
+        str | None,
+        typer.Option(help=f"{objective_help('pretrain')} Default: the one that fits the model."),
     ] = None,
     config: Annotated[
         Path | None,
@@ -47,32 +60,24 @@ def pretrain(
         list[str] | None, typer.Option(help="General text to mix in against forgetting.")
     ] = None,
     replay_share: Annotated[float, typer.Option(help="Share of --replay, in characters.")] = 0.1,
-    field: Annotated[list[str] | None, typer.Option(help="Text field; repeatable.")] = None,
-    per: Annotated[
-        Literal["line", "file"], typer.Option(help="Unit of a document in .txt files.")
-    ] = "line",
-    unfreeze_original_rows: Annotated[
-        bool | None, typer.Option("--unfreeze-original-rows", help="Train original rows too.")
-    ] = None,
-    lora_r: Annotated[int, typer.Option(help="LoRA rank.")] = 8,
-    lora_target_modules: Annotated[
-        str, typer.Option(help="LoRA target modules: of query,key,value,output,gate,up,down.")
-    ] = "query,value",
-    max_length: Annotated[int | None, typer.Option(help="Tokens per row.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Rows per step.")] = None,
-    micro_batch_size: Annotated[int | None, typer.Option(help="Rows per forward pass.")] = None,
-    learning_rate: Annotated[float | None, typer.Option("--learning-rate", "--lr")] = None,
+    field: FieldOption = None,
+    per: UnitOption = "line",
+    unfreeze_original_rows: Annotated[bool | None, UNFREEZE] = None,
+    lora_r: LoraRankOption = 8,
+    lora_target_modules: LoraModulesOption = "query,value",
+    max_length: MaxLengthOption = None,
+    batch_size: BatchSizeOption = None,
+    micro_batch_size: MicroBatchSizeOption = None,
+    learning_rate: LearningRateOption = None,
     schedule: Annotated[
         Literal["cosine", "wsd"] | None, typer.Option(help="Learning-rate decay after warm-up.")
     ] = None,
-    save_steps: Annotated[int | None, typer.Option(help="Steps between checkpoints.")] = None,
+    save_steps: SaveStepsOption = None,
     seed: Annotated[int | None, typer.Option(help="Random seed.")] = None,
     sharded: Annotated[
         bool, typer.Option("--sharded", help="Under torchrun: shard the weights (FSDP2).")
     ] = False,
-    tensorboard: Annotated[
-        bool, typer.Option("--tensorboard", help="Write TensorBoard events.")
-    ] = False,
+    tensorboard: TensorboardOption = False,
 ) -> None:
     """Train a language model on text. Run it again to resume.
 
@@ -84,59 +89,52 @@ def pretrain(
 
     From scratch: [bold]idiolect pretrain ./tokenizer books/ --config small.toml -o runs/new[/bold]
     The file has two tables: `model` with the fields of a config.json, and `training` with steps,
-    batch, learning_rate and so on.
+    batch_size, learning_rate and so on.
     """
     from idiolect.models.language_model import LanguageModel
-    from idiolect.nn.lora import LoraConfig
     from idiolect.text.corpus import Corpus
     from idiolect.training.pretrain import pretrain as run
     from idiolect.training.training_config import TrainingConfig
 
+    if objective is not None:
+        find_objective("pretrain", objective)
     shape, table = ({}, {}) if config is None else _read(config)
-    given = {
-        "steps": steps,
-        "train": train,
-        "objective": objective,
-        "unfreeze_original_rows": unfreeze_original_rows,
-        "max_length": max_length,
-        "batch_size": batch_size,
-        "micro_batch_size": micro_batch_size,
-        "learning_rate": learning_rate,
-        "schedule": schedule,
-        "save_steps": save_steps,
-        "seed": seed,
-    }
-    settings = table | {name: value for name, value in given.items() if value is not None}
+    settings = table | given(
+        steps=steps,
+        train=train,
+        objective=objective,
+        unfreeze_original_rows=unfreeze_original_rows,
+        max_length=max_length,
+        batch_size=batch_size,
+        micro_batch_size=micro_batch_size,
+        learning_rate=learning_rate,
+        schedule=schedule,
+        save_steps=save_steps,
+        seed=seed,
+    )
     choices = {name: settings.pop(name) for name in _CHOICES if name in settings}
     plan = TrainingConfig.from_dict(settings)
     if "steps" not in choices:
         raise ConfigError("the number of steps is missing", hint="give --steps")
     if config is None:
-        start = LanguageModel.load(model, device=_device())
+        start = LanguageModel.load(model, device=local_device())
     else:
         start = _new(shape, model, plan.seed)
         choices = {"train": "all", "unfreeze_original_rows": True} | choices
-    reads_both_ways = start.network.decoder is None
-    choices = {"objective": "masked" if reads_both_ways else "causal"} | choices
-    try:
-        run(
-            start,
-            Corpus(sources, field, per=per),
-            output_dir=out,
-            replay=Corpus(replay, field, per=per) if replay else None,
-            replay_share=replay_share,
-            lora=LoraConfig(
-                r=lora_r,
-                lora_alpha=2.0 * lora_r,
-                target_modules=tuple(lora_target_modules.split(",")),
-            ),
-            config=plan,
-            sharded=sharded,
-            tensorboard=tensorboard,
-            **choices,
-        )
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
+    corpus = Corpus(sources, field, per=per)
+    run(
+        start,
+        corpus,
+        output_dir=out,
+        replay=Corpus(replay, field, per=per) if replay else None,
+        replay_share=replay_share,
+        lora=lora_config(lora_r, lora_target_modules),
+        config=plan,
+        sharded=sharded,
+        tensorboard=tensorboard,
+        **choices,
+    )
+    report_skipped(corpus.skipped)
     typer.echo(f"the model is in {out / 'model'}")
 
 
@@ -145,15 +143,8 @@ def _new(shape: dict[str, Any], tokenizer: str, seed: int) -> LanguageModel:
     from idiolect.text.tokenizers.tokenizer import Tokenizer
 
     model = LanguageModel.new(shape, Tokenizer.load(tokenizer), seed=seed)
-    model.network.to(_device())
+    model.network.to(local_device())
     return model
-
-
-def _device() -> str:
-    """Return the GPU of this process, or the CPU."""
-    import torch
-
-    return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ from idiolect.cli.judged_data import read_collection, read_named_runs
 from idiolect.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from contextlib import AbstractContextManager
 
     from idiolect.ranking.evaluation.judged_collection import JudgedCollection
     from idiolect.ranking.evaluation.metrics import Evaluation, Run
@@ -20,14 +20,12 @@ if TYPE_CHECKING:
     from idiolect.ranking.rerank import Scorer
 
 __all__ = [
+    "JudgedFiles",
     "TrainingSource",
     "Validation",
     "covered_queries",
     "judged_groups",
     "ndcg",
-    "read_judged",
-    "read_source",
-    "read_unjudged",
     "require_relevant",
     "unjudged_groups",
 ]
@@ -43,6 +41,81 @@ class TrainingSource:
 
 
 @dataclass(frozen=True)
+class JudgedFiles:
+    """The data that the options of a command name, not yet read."""
+
+    data: Path | None
+    """A folder in the BEIR layout, instead of the single files."""
+    split: str
+    documents: Path | None
+    queries: Path | None
+    qrels: Path | None
+    run: Path | None = None
+    """A TREC run with the candidates. Without it, BM25 finds them."""
+    top_k: int = 100
+    """Candidates of each query."""
+
+    def read(self) -> TrainingSource:
+        """Read judged data and find the candidates of its queries."""
+        collection = self.read_judged()
+        require_relevant(collection)
+        return TrainingSource(collection, self._candidates(collection))
+
+    def read_judged(self) -> JudgedCollection:
+        """Read judged data and report what it leaves out."""
+        with _status("reading the judged data"):
+            collection = read_collection(
+                self.data, self.split, self.documents, self.queries, self.qrels
+            )
+        for note in collection.notes:
+            _note(note)
+        return collection
+
+    def read_unjudged(self) -> TrainingSource:
+        """Read queries and documents without judgements, and find the candidates."""
+        from idiolect.ranking.evaluation.judged_collection import (
+            JudgedCollection,
+            read_documents,
+            read_queries,
+        )
+
+        if self.documents is None or self.queries is None:
+            raise ConfigError("no queries or no documents", hint="give --documents and --queries")
+        collection = JudgedCollection(
+            read_documents(self.documents), read_queries(self.queries), {}
+        )
+        return TrainingSource(collection, self._candidates(collection))
+
+    def read_split(self, split: str) -> TrainingSource:
+        """Read another split of the folder, and find the candidates of its queries."""
+        if self.data is None:
+            raise ConfigError("--valid-split without --data", hint="give a folder with splits")
+        from idiolect.ranking.evaluation.judged_collection import read_run
+
+        files = JudgedFiles(self.data, split, None, None, None, self.run, self.top_k)
+        collection = files.read_judged()
+        # The run of the training queries need not contain those of another split.
+        covers = self.run is not None and not collection.queries.keys().isdisjoint(
+            read_run(self.run)
+        )
+        files = files if covers else replace(files, run=None)
+        return TrainingSource(collection, files._candidates(collection))
+
+    def _candidates(self, collection: JudgedCollection) -> dict[str, dict[str, float]]:
+        """Return the best documents of each query, by the run or by BM25."""
+        from idiolect.ranking.feature_settings import FeatureSettings
+        from idiolect.ranking.rerank import check_run
+
+        runs = {} if self.run is None else read_named_runs([str(self.run)])
+        texts = collection.queries, collection.documents
+        with _status("finding candidates"):
+            found = FeatureSettings(runs=tuple(runs)).candidates(runs, *texts, depth=self.top_k)
+        found = covered_queries(found, collection, str(self.run or "BM25"))
+        check_run(found, *texts)
+        return found
+
+
+@dataclass(frozen=True)
 class Validation:
     """Report nDCG@10 on a held-out split, if there is one."""
 
@@ -50,23 +123,14 @@ class Validation:
     top_k: int
 
     @classmethod
-    def read(
-        cls, errors: Console, data: Path | None, split: str | None, run: Path | None, top_k: int
-    ) -> Validation:
+    def read(cls, files: JudgedFiles, split: str | None) -> Validation:
         """Read the split and report the nDCG@10 of its candidates."""
         if split is None:
-            return cls(None, top_k)
-        if data is None:
-            raise ConfigError("--valid-split without --data", hint="give a folder with splits")
-        from idiolect.ranking.evaluation.judged_collection import read_run
-
-        collection = read_judged(errors, data, split, None, None, None)
-        # The run of the training queries need not have those of another split.
-        covers = run is not None and not collection.queries.keys().isdisjoint(read_run(run))
-        candidates = _candidates(errors, collection, run if covers else None, top_k)
-        source = TrainingSource(collection, candidates)
-        typer.echo(f"nDCG@10 of the candidates: {ndcg(collection, candidates):.4f}")
-        return cls(source, top_k)
+            return cls(None, files.top_k)
+        source = files.read_split(split)
+        value = ndcg(source.collection, source.candidates)
+        typer.echo(f"nDCG@10 of the candidates: {value:.4f}")
+        return cls(source, files.top_k)
 
     def measure(self, when: str, score: Scorer) -> None:
         """Report the nDCG@10 after reranking by a model."""
@@ -80,72 +144,8 @@ class Validation:
         typer.echo(f"nDCG@10 {when}: {ndcg(collection, better):.4f}")
 
 
-def read_source(
-    errors: Console,
-    data: Path | None,
-    split: str,
-    documents: Path | None,
-    queries: Path | None,
-    qrels: Path | None,
-    run: Path | None,
-    top_k: int,
-) -> TrainingSource:
-    """Read judged data and find the candidates of its queries."""
-    collection = read_judged(errors, data, split, documents, queries, qrels)
-    require_relevant(collection)
-    return TrainingSource(collection, _candidates(errors, collection, run, top_k))
-
-
-def read_judged(
-    errors: Console,
-    data: Path | None,
-    split: str,
-    documents: Path | None,
-    queries: Path | None,
-    qrels: Path | None,
-) -> JudgedCollection:
-    """Read judged data and report what it leaves out."""
-    with errors.status("reading the judged data"):
-        collection = read_collection(data, split, documents, queries, qrels)
-    for note in collection.notes:
-        _note(errors, note)
-    return collection
-
-
-def read_unjudged(
-    errors: Console, documents: Path | None, queries: Path | None, run: Path | None, top_k: int
-) -> TrainingSource:
-    """Read queries and documents without judgements, and find the candidates."""
-    from idiolect.ranking.evaluation.judged_collection import (
-        JudgedCollection,
-        read_documents,
-        read_queries,
-    )
-
-    if documents is None or queries is None:
-        raise ConfigError("no queries or no documents", hint="give --documents and --queries")
-    collection = JudgedCollection(read_documents(documents), read_queries(queries), {})
-    return TrainingSource(collection, _candidates(errors, collection, run, top_k))
-
-
-def _candidates(
-    errors: Console, collection: JudgedCollection, run: Path | None, top_k: int
-) -> dict[str, dict[str, float]]:
-    """Return the best documents of each query, by a run or by BM25."""
-    from idiolect.ranking.feature_settings import FeatureSettings
-    from idiolect.ranking.rerank import check_run
-
-    runs = {} if run is None else read_named_runs([str(run)])
-    texts = collection.queries, collection.documents
-    with errors.status("finding candidates"):
-        found = FeatureSettings(runs=tuple(runs)).candidates(runs, *texts, depth=top_k)
-    found = covered_queries(errors, found, collection, str(run or "BM25"))
-    check_run(found, *texts)
-    return found
-
-
 def covered_queries(
-    errors: Console, found: dict[str, dict[str, float]], collection: JudgedCollection, name: str
+    found: dict[str, dict[str, float]], collection: JudgedCollection, name: str
 ) -> dict[str, dict[str, float]]:
     """Return the queries that have candidates, and report the others."""
     kept = {query: documents for query, documents in found.items() if documents}
@@ -155,7 +155,7 @@ def covered_queries(
             hint="give a run of these queries",
         )
     if missing := len(collection.queries) - len(kept):
-        _note(errors, f"{missing} queries have no candidates")
+        _note(f"{missing} queries have no candidates")
     return kept
 
 
@@ -171,9 +171,7 @@ def require_relevant(collection: JudgedCollection) -> None:
         )
 
 
-def judged_groups(
-    errors: Console, source: TrainingSource, negatives: int, loss: str, seed: int
-) -> list[QueryGroup]:
+def judged_groups(source: TrainingSource, negatives: int, loss: str, seed: int) -> list[QueryGroup]:
     """Group relevant documents with negatives.
 
     Raises:
@@ -198,7 +196,7 @@ def judged_groups(
             hint="give a run with more candidates, or --loss pointwise",
         )
     if unused := len(groups) - len(usable):
-        _note(errors, f"{unused} relevant documents have no negatives and are left out")
+        _note(f"{unused} relevant documents have no negatives and are left out")
     return usable
 
 
@@ -226,5 +224,13 @@ def ndcg(collection: JudgedCollection, run: Run) -> float:
     return found.means["ndcg@10"]
 
 
-def _note(errors: Console, text: str) -> None:
-    errors.print(f"note: {text}", style="yellow", markup=False)
+def _note(text: str) -> None:
+    from rich.console import Console
+
+    Console(stderr=True).print(f"note: {text}", style="yellow", markup=False)
+
+
+def _status(text: str) -> AbstractContextManager[object]:
+    from rich.console import Console
+
+    return Console(stderr=True).status(text)

@@ -20,11 +20,12 @@ from idiolect.cli.judged_data import (
 from idiolect.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from rich.table import Table
 
     from idiolect.encoding.text_reader import EncodingCounts
+    from idiolect.ranking.evaluation.judged_collection import JudgedCollection
     from idiolect.ranking.evaluation.metrics import Evaluation, Run
     from idiolect.ranking.rerank import Scorer
 
@@ -63,7 +64,9 @@ def evaluate_search(
     curve: Annotated[
         Path | None, typer.Option(help="Plot nDCG@10 by dimensions to this file: .svg or .png")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Also write the metrics as JSON.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Also write the metrics as JSON.")
+    ] = None,
     per_query: Annotated[
         Path | None, typer.Option(help="Write the metrics of each query to this CSV file.")
     ] = None,
@@ -74,7 +77,7 @@ def evaluate_search(
     paired randomization test.
 
     Example: [bold]idiolect evaluate search runs/tuned/model --base all-MiniLM-L6-v2 --data scifact
-    --dimensions 192,96 --curve curve.svg --out figures.json[/bold]
+    --dimensions 192,96 --curve curve.svg --out metrics.json[/bold]
     """
     from rich.console import Console
 
@@ -116,31 +119,50 @@ def evaluate_search(
     for name in models or []:
         named[_label(name, named)] = name
     for label, name in named.items():
-        from idiolect.ranking.evaluation.baselines import Dense
-
-        dense = Dense(_encoder(name), collection.documents, progress=errors.is_terminal)
-        systems[label] = measure(dense.search(collection.queries))
-        full = dense.vectors.shape[1]
-        curves[label] = {full: systems[label].means["ndcg@10"]}
-        for size in (size for size in sizes if size < full):
-            short = measure(dense.search(collection.queries, dimensions=size))
-            systems[f"{label}, {size} dimensions"] = short
-            curves[label][size] = short.means["ndcg@10"]
-    figures = figures_of(systems, baseline="base" if base else None)
-    figures |= {"notes": collection.notes, "gain": gain, "judged_only": judged_only}
-    figures["curves"] = curves
+        found, curves[label] = _evaluate_encoder(label, name, collection, sizes, measure)
+        systems |= found
+    metrics = figures_of(systems, baseline="base" if base else None)
+    metrics |= {"notes": collection.notes, "gain": gain, "judged_only": judged_only}
+    metrics["curves"] = curves
     for file in (out, per_query, curve):
         if file is not None:
             file.parent.mkdir(parents=True, exist_ok=True)
     if out is not None:
-        write_atomic(out, (json.dumps(figures, indent=2) + "\n").encode())
+        write_atomic(out, (json.dumps(metrics, indent=2) + "\n").encode())
     if per_query is not None:
         write_per_query(per_query, systems)
     if curve is not None:
         level = ("BM25", systems["BM25"].means["ndcg@10"]) if bm25 else None
         draw_curve(curve, curves, level=level)
-    for table in _tables(figures):
+    for table in _tables(metrics):
         console.print(table)
+
+
+def _evaluate_encoder(
+    label: str,
+    model: str,
+    collection: JudgedCollection,
+    sizes: list[int],
+    measure: Callable[[Run], Evaluation],
+) -> tuple[dict[str, Evaluation], dict[int, float]]:
+    """Evaluate an encoder at full width and at smaller ones.
+
+    Returns:
+        The evaluations by label, and nDCG@10 by width.
+    """
+    from rich.console import Console
+
+    from idiolect.ranking.evaluation.baselines import Dense
+
+    dense = Dense(_encoder(model), collection.documents, progress=Console(stderr=True).is_terminal)
+    full = dense.vectors.shape[1]
+    systems, curve = {}, {}
+    # `None` keeps whole vectors as they are; a size also normalises them.
+    for cut in (None, *(size for size in sizes if size < full)):
+        shown = label if cut is None else f"{label}, {cut} dimensions"
+        systems[shown] = measure(dense.search(collection.queries, dimensions=cut))
+        curve[cut or full] = systems[shown].means["ndcg@10"]
+    return systems, curve
 
 
 def rerank(
@@ -269,26 +291,26 @@ def _label(name: str, taken: dict[str, Any]) -> str:
     return name if short in taken else short
 
 
-def _tables(figures: dict[str, Any]) -> Iterator[Table]:
+def _tables(metrics: dict[str, Any]) -> Iterator[Table]:
     """Build a table of means and one of differences: together they are too wide."""
     from rich.markup import escape
     from rich.table import Table
 
-    systems = figures["systems"]
+    systems = metrics["systems"]
     means = Table(title="Search", title_justify="left", caption_justify="left")
     means.add_column("")
     for metric in _SHOWN:
         means.add_column(metric, justify="right", no_wrap=True)
     for name, row in systems.items():
         means.add_row(escape(name), *(f"{row['means'][metric]:.4f}" for metric in _SHOWN))
-    left_out = figures["left_out"]
-    means.caption = f"{figures['queries']} queries" + (
+    left_out = metrics["left_out"]
+    means.caption = f"{metrics['queries']} queries" + (
         f"; {left_out} have no relevant document and are left out" if left_out else ""
     )
     yield means
     if len(systems) < 2:
         return
-    title = f"{figures['metric']} against {figures['baseline']}"
+    title = f"{metrics['metric']} against {metrics['baseline']}"
     table = Table(title=title, title_justify="left", caption_justify="left")
     table.add_column("")
     for heading in ("difference", "95% interval", "p", "better", "worse"):

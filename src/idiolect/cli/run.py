@@ -1,4 +1,4 @@
-"""`idiolect init` and `idiolect run`: the pipeline, from a folder of data to an evaluation."""
+"""`idiolect init`, `run` and `report`: the pipeline, from a folder of data to a report."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from idiolect.errors import InputError
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["init", "results", "run"]
+__all__ = ["init", "report", "results", "run"]
 
 
 def init(
@@ -59,17 +59,27 @@ def run(
     from idiolect.pipeline.run import run as run_pipeline
     from idiolect.text.files import read_json
 
-    try:
-        folder = run_pipeline(config, out=out)
-    except KeyboardInterrupt:
-        typer.echo("interrupted; run it again to resume", err=True)
-        raise typer.Exit(130) from None
+    folder = run_pipeline(config, out=out)
     console = Console()
     for table in results(read_json(folder / "metrics.json")):
         console.print(table)
     console.print(
         f"the run is in {folder}; search it with: idiolect search {folder} QUERY", markup=False
     )
+
+
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
+) -> None:
+    """Write report.html: the terms that were split, the training, and the evaluation.
+
+    It is one file without scripts, and needs no network. `idiolect run` also writes it.
+
+    Example: [bold]idiolect report shop/run[/bold]
+    """
+    from idiolect.pipeline.report.page import write_report
+
+    typer.echo(f"wrote {write_report(folder)}")
 
 
 def results(metrics: dict[str, Any]) -> list[Table]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from idiolect.cli.text_options import FieldOption, SourcesArgument, UnitOption, report_skipped
 from idiolect.errors import InputError
 
 if TYPE_CHECKING:
@@ -34,15 +35,12 @@ def _group() -> None:
 
 @app.command()
 def train(
-    sources: Annotated[
-        list[str],
-        typer.Argument(help="Files, folders or globs: .txt .jsonl .csv .tsv .parquet, also .gz"),
-    ],
-    out: Annotated[Path, typer.Option(help="Directory to write the tokenizer to.")],
+    sources: SourcesArgument,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Directory to write the tokenizer to.")],
     vocab_size: Annotated[int, typer.Option(help="Number of ids, including special tokens.")],
     algorithm: Annotated[
         Literal["bpe", "wordpiece", "unigram"] | None,
-        typer.Option(help="By default bpe, or that of --continue-from."),
+        typer.Option(help="Default: bpe, or that of --continue-from."),
     ] = None,
     continue_from: Annotated[
         str | None,
@@ -50,16 +48,8 @@ def train(
             help="Add ids to this tokenizer, keeping its own: a directory, file or hub id."
         ),
     ] = None,
-    field: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Field with the text; repeat it to join several. By default title and text."
-        ),
-    ] = None,
-    per: Annotated[
-        Literal["line", "file"],
-        typer.Option(help="Whether a document in a .txt file is a line or the whole file."),
-    ] = "line",
+    field: FieldOption = None,
+    per: UnitOption = "line",
     held_out: Annotated[
         float, typer.Option(help="Share of the documents held out for the comparison.")
     ] = 0.02,
@@ -94,9 +84,8 @@ def train(
     trained.save(out)
     table = _table({"before": base, "after": trained} if base else {"after": trained}, measuring)
     table.caption = f"{documents.count:,} documents in {seconds:.1f} s → {out}"
-    for reason, count in training.skipped.most_common():
-        table.caption += f"\nskipped {count:,}: {reason}"
     Console().print(table)
+    report_skipped(training.skipped)
 
 
 def _train(

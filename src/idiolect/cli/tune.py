@@ -2,15 +2,40 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
 
+# Registers the objectives of `tune`.
+import idiolect.encoding.objectives  # noqa: F401
 from idiolect.cli import tune_ranker
+from idiolect.cli.interruption import ResumableCommand
+from idiolect.cli.judged_data import parse_dimensions
+from idiolect.cli.text_options import FieldOption, report_skipped
+from idiolect.cli.training_options import (
+    TRAIN,
+    UNFREEZE,
+    BatchSizeOption,
+    EpochsOption,
+    LearningRateOption,
+    LoraModulesOption,
+    LoraRankOption,
+    MaxLengthOption,
+    MicroBatchSizeOption,
+    RunFolderOption,
+    SaveStepsOption,
+    SeedOption,
+    TensorboardOption,
+    TrainedPart,
+    given,
+    local_device,
+    lora_config,
+    objective_help,
+)
 from idiolect.errors import ConfigError
+from idiolect.training.objectives.objective_registry import find_objective
 
 if TYPE_CHECKING:
     from idiolect.encoding.pairs import PairFile
@@ -32,8 +57,8 @@ class _TuneGroup(TyperGroup):
 
 
 app = typer.Typer(cls=_TuneGroup, no_args_is_help=True)
-app.command("cross-encoder")(tune_ranker.cross_encoder)
-app.command("two-tower")(tune_ranker.two_tower)
+app.command("cross-encoder", cls=ResumableCommand)(tune_ranker.cross_encoder)
+app.command("two-tower", cls=ResumableCommand)(tune_ranker.two_tower)
 app.command("lambdamart")(tune_ranker.lambdamart)
 
 
@@ -50,7 +75,7 @@ def _group() -> None:
     """
 
 
-@app.command("encoder")
+@app.command("encoder", cls=ResumableCommand)
 def encoder(
     model: Annotated[
         str, typer.Argument(help="An encoder or any language model: a directory or a hub id.")
@@ -59,10 +84,9 @@ def encoder(
         list[str],
         typer.Argument(help="Pairs: .jsonl .csv .tsv .parquet; or text, see --objective."),
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run. Model: OUT/model.")],
+    out: RunFolderOption,
     objective: Annotated[
-        Literal["pairs", "simcse", "tsdae", "imitate"],
-        typer.Option(help="pairs needs pairs; the others train on text. imitate: see --teacher."),
+        str, typer.Option(help=f"{objective_help('tune')} All but pairs train on text.")
     ] = "pairs",
     teacher: Annotated[
         str | None,
@@ -101,33 +125,20 @@ def encoder(
         bool,
         typer.Option("--bidirectional", help="infonce: also contrast queries for each document."),
     ] = False,
-    epochs: Annotated[int, typer.Option(help="Epochs.")] = 1,
-    steps: Annotated[int | None, typer.Option(help="Total steps, instead of epochs.")] = None,
-    train: Annotated[
-        Literal["rows", "rows+lora", "body", "all"],
-        typer.Option(help="What to train: new rows, with LoRA, the body, or all but old rows."),
-    ] = "all",
-    unfreeze_original_rows: Annotated[
-        bool, typer.Option("--unfreeze-original-rows", help="Train original rows too.")
-    ] = False,
-    lora_r: Annotated[int, typer.Option(help="LoRA rank.")] = 8,
-    lora_target_modules: Annotated[
-        str, typer.Option(help="LoRA target modules: of query,key,value,output,gate,up,down.")
-    ] = "query,value",
-    max_length: Annotated[int | None, typer.Option(help="Tokens read of a text.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Pairs per step.")] = None,
-    micro_batch_size: Annotated[
-        int | None, typer.Option(help="Texts in memory at once; gradients stay the same.")
-    ] = None,
-    learning_rate: Annotated[float | None, typer.Option("--learning-rate", "--lr")] = None,
-    save_steps: Annotated[int | None, typer.Option(help="Steps between checkpoints.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Random seed.")] = None,
-    field: Annotated[
-        list[str] | None, typer.Option(help="Text field of --corpus and text files.")
-    ] = None,
-    tensorboard: Annotated[
-        bool, typer.Option("--tensorboard", help="Write TensorBoard events.")
-    ] = False,
+    epochs: EpochsOption = 1,
+    steps: Annotated[int | None, typer.Option(help="Total steps; replaces --epochs.")] = None,
+    train: Annotated[TrainedPart, TRAIN] = "all",
+    unfreeze_original_rows: Annotated[bool, UNFREEZE] = False,
+    lora_r: LoraRankOption = 8,
+    lora_target_modules: LoraModulesOption = "query,value",
+    max_length: MaxLengthOption = None,
+    batch_size: BatchSizeOption = None,
+    micro_batch_size: MicroBatchSizeOption = None,
+    learning_rate: LearningRateOption = None,
+    save_steps: SaveStepsOption = None,
+    seed: SeedOption = 0,
+    field: FieldOption = None,
+    tensorboard: TensorboardOption = False,
 ) -> None:
     """Train an encoder for search. Run it again to resume.
 
@@ -141,53 +152,50 @@ def encoder(
     from idiolect.encoding.mining import Mining
     from idiolect.encoding.tune import tune as run
     from idiolect.encoding.tune import tune_on_text, tuning_config
-    from idiolect.nn.lora import LoraConfig
     from idiolect.text.corpus import Corpus
 
-    if teacher is not None and objective == "pairs":
-        raise ConfigError("objective='pairs' with a teacher", hint="--objective imitate")
-    start = Encoder.load(model, device=_device())
-    given = {
-        "max_length": max_length,
-        "batch_size": batch_size,
-        "micro_batch_size": micro_batch_size,
-        "learning_rate": learning_rate,
-        "save_steps": save_steps,
-        "seed": seed,
-    }
-    values = {name: value for name, value in given.items() if value is not None}
+    entry = find_objective("tune", objective)
+    if teacher is not None and entry.data == "pairs":
+        raise ConfigError(
+            f"the objective {objective!r} has no teacher",
+            hint="only 'imitate' learns from a teacher",
+        )
+    start = Encoder.load(model, device=local_device())
+    settings = given(
+        max_length=max_length,
+        batch_size=batch_size,
+        micro_batch_size=micro_batch_size,
+        learning_rate=learning_rate,
+        save_steps=save_steps,
+    )
     options: dict[str, Any] = {
         "output_dir": out,
         "epochs": epochs,
         "steps": steps,
         "train": train,
-        "lora": LoraConfig(
-            r=lora_r, lora_alpha=2.0 * lora_r, target_modules=tuple(lora_target_modules.split(","))
-        ),
+        "lora": lora_config(lora_r, lora_target_modules),
         "unfreeze_original_rows": unfreeze_original_rows,
-        "config": tuning_config(start, train, **values),
+        "config": tuning_config(start, train, seed=seed, **settings),
         "whiten": whiten,
         "tensorboard": tensorboard,
     }
-    try:
-        if objective != "pairs":
-            known = None if teacher is None else Encoder.load(teacher, device=_device())
-            texts = Corpus(source, field)
-            tune_on_text(start, texts, objective=objective, teacher=known, **options)
-        else:
-            pairs, named = _pairs(source, query, document, queries, documents)
-            run(
-                start,
-                pairs,
-                loss=_loss(loss, temperature, margin, bidirectional),
-                dimensions=_numbers(dimensions),
-                mining=Mining(count=negatives) if negatives else None,
-                corpus=[*named, *(Corpus(corpus, field) if corpus else ())],
-                **options,
-            )
-            _report_skipped(pairs)
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
+    if entry.data == "text":
+        known = None if teacher is None else Encoder.load(teacher, device=local_device())
+        texts = Corpus(source, field)
+        tune_on_text(start, texts, objective=objective, teacher=known, **options)
+        report_skipped(texts.skipped)
+    else:
+        pairs, named = _pairs(source, query, document, queries, documents)
+        run(
+            start,
+            pairs,
+            loss=_loss(loss, temperature, margin, bidirectional),
+            dimensions=parse_dimensions(dimensions),
+            mining=Mining(count=negatives) if negatives else None,
+            corpus=[*named, *(Corpus(corpus, field) if corpus else ())],
+            **options,
+        )
+        report_skipped(pairs.skipped)
     typer.echo(
         f"the encoder is in {out / 'model'}; next: idiolect index build INDEX ITEMS "
         f"--encoder {out / 'model'}"
@@ -225,31 +233,9 @@ def _loss(
         "margin-mse": contrastive.MarginMSE,
         "kl": contrastive.KL,
     }
-    given = {"temperature": temperature, "margin": margin, "bidirectional": bidirectional or None}
-    values = {option: value for option, value in given.items() if value is not None}
+    values = given(temperature=temperature, margin=margin, bidirectional=bidirectional or None)
     unknown = set(values) - set(kinds[name].__dataclass_fields__)
     if unknown:
         raise ConfigError(f"the loss {name} has no {sorted(unknown)[0]}", hint="leave it out")
     loss: ContrastiveLoss = kinds[name](**values)
     return loss
-
-
-def _numbers(text: str | None) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",")] if text else []
-    except ValueError:
-        raise ConfigError(
-            f"dimensions {text!r}", hint="separate numbers by commas: 192,96"
-        ) from None
-
-
-def _report_skipped(pairs: PairFile) -> None:
-    for reason, count in pairs.skipped.most_common():
-        typer.echo(f"{count:,} records of {pairs.path} were skipped: {reason}", err=True)
-
-
-def _device() -> str:
-    """Return the GPU of this process, or the CPU."""
-    import torch
-
-    return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -18,24 +17,35 @@ from idiolect.cli.judged_data import (
     read_named_runs,
 )
 from idiolect.cli.ranker_data import (
+    JudgedFiles,
     Validation,
     covered_queries,
     judged_groups,
     ndcg,
-    read_judged,
-    read_source,
-    read_unjudged,
     require_relevant,
     unjudged_groups,
+)
+from idiolect.cli.training_options import (
+    BatchSizeOption,
+    EpochsOption,
+    LearningRateOption,
+    MaxLengthOption,
+    RunFolderOption,
+    SaveStepsOption,
+    SeedOption,
+    TensorboardOption,
+    given,
+    local_device,
 )
 from idiolect.errors import ConfigError
 
 if TYPE_CHECKING:
+    from idiolect.ranking.groups import QueryGroup
+    from idiolect.ranking.two_tower import TwoTower
     from idiolect.training.training_config import TrainingConfig
 
 __all__ = ["cross_encoder", "lambdamart", "two_tower"]
 
-_Out = Annotated[Path, typer.Option("--out", "-o", help="Folder of the run. Model: OUT/model.")]
 _Split = Annotated[str, typer.Option(help="Split of --data to train on: qrels/SPLIT.tsv.")]
 _ValidSplit = Annotated[
     str | None,
@@ -50,19 +60,13 @@ _Loss = Annotated[
     Literal["listwise", "pointwise"],
     typer.Option(help="Softmax cross-entropy over a query's documents, or binary cross-entropy."),
 ]
-_Epochs = Annotated[int, typer.Option(help="Epochs.", min=1)]
-_Batch = Annotated[int | None, typer.Option(help="Relevant documents per step, 16 by default.")]
-_LearningRate = Annotated[
-    float | None, typer.Option("--learning-rate", "--lr", help="Peak rate, 2e-5 by default.")
-]
-_Seed = Annotated[int, typer.Option(help="Random seed.")]
 
 
 def cross_encoder(
     model: Annotated[
         str, typer.Argument(help="Any language model or cross-encoder: a directory or a hub id.")
     ],
-    out: _Out,
+    out: RunFolderOption,
     data: DataFolder = None,
     documents: DocumentsFile = None,
     queries: QueriesFile = None,
@@ -72,43 +76,44 @@ def cross_encoder(
     top_k: _TopK = 100,
     negatives: _Negatives = 7,
     loss: _Loss = "listwise",
-    epochs: _Epochs = 1,
-    batch_size: _Batch = None,
-    max_length: Annotated[
-        int | None, typer.Option(help="Tokens read of a query and document together.")
-    ] = None,
-    learning_rate: _LearningRate = None,
-    seed: _Seed = 0,
+    epochs: EpochsOption = 1,
+    batch_size: BatchSizeOption = None,
+    max_length: MaxLengthOption = None,
+    learning_rate: LearningRateOption = None,
+    save_steps: SaveStepsOption = None,
+    seed: SeedOption = 0,
     valid_split: _ValidSplit = None,
+    tensorboard: TensorboardOption = False,
 ) -> None:
     """Train a cross-encoder to rerank search results. Run it again to resume.
 
-    Each relevant document is ranked against hard negatives: candidates nobody judged relevant.
+    Each relevant document is ranked against hard negatives: candidates nobody judged relevant. The
+    maximum length is that of a query and a document together.
 
     Example: [bold]idiolect tune cross-encoder ./minilm --data scifact --epochs 2 --max-length 256
     -o runs/cross-encoder[/bold]
     """
-    from rich.console import Console
-
     from idiolect.models.language_model import LanguageModel
     from idiolect.ranking.cross_encoder import CrossEncoder
 
-    errors = Console(stderr=True)
-    source = read_source(errors, data, split, documents, queries, qrels, run, top_k)
-    groups = judged_groups(errors, source, negatives, loss, seed)
-    validation = Validation.read(errors, data, valid_split, run, top_k)
-    start = LanguageModel.load(model, device=_device())
+    files = JudgedFiles(data, split, documents, queries, qrels, run, top_k)
+    groups = judged_groups(files.read(), negatives, loss, seed)
+    validation = Validation.read(files, valid_split)
+    start = LanguageModel.load(model, device=local_device())
     config = start.network.config
     if "sequence" in config.tasks and config.num_labels <= 2:
         ranker = CrossEncoder(start, max_length=max_length)
     else:
         ranker = CrossEncoder.of(start, max_length=max_length, seed=seed)
     validation.measure("before training", ranker.score)
-    plan = _plan(batch_size, learning_rate, seed)
-    try:
-        ranker.train(groups, output_dir=out, loss=loss, epochs=epochs, config=plan)
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
+    ranker.train(
+        groups,
+        output_dir=out,
+        loss=loss,
+        epochs=epochs,
+        config=_settings(batch_size, learning_rate, save_steps, seed),
+        tensorboard=tensorboard,
+    )
     validation.measure("after training", ranker.score)
     _finish("cross-encoder", out, "--run bm25.txt")
 
@@ -117,16 +122,16 @@ def two_tower(
     model: Annotated[
         str, typer.Argument(help="The encoder both towers start from: a directory or a hub id.")
     ],
-    out: _Out,
+    out: RunFolderOption,
     teacher: Annotated[
         str | None, typer.Option(help="Cross-encoder whose scores replace the labels.")
     ] = None,
     temperature: Annotated[
-        float, typer.Option(help="Divides the teacher's scores; larger gives softer labels.")
+        float, typer.Option(help="Divides the teacher's scores; larger means softer labels.")
     ] = 1.0,
     crossing: Annotated[
         Literal["cosine", "residual"],
-        typer.Option(help="How two vectors give a score. Only cosine suits a vector index."),
+        typer.Option(help="How to score two vectors. Only cosine suits a vector index."),
     ] = "cosine",
     data: DataFolder = None,
     documents: DocumentsFile = None,
@@ -137,12 +142,14 @@ def two_tower(
     top_k: _TopK = 100,
     negatives: _Negatives = 7,
     loss: _Loss = "listwise",
-    epochs: _Epochs = 1,
-    batch_size: _Batch = None,
-    max_length: Annotated[int | None, typer.Option(help="Tokens read of each text.")] = None,
-    learning_rate: _LearningRate = None,
-    seed: _Seed = 0,
+    epochs: EpochsOption = 1,
+    batch_size: BatchSizeOption = None,
+    max_length: MaxLengthOption = None,
+    learning_rate: LearningRateOption = None,
+    save_steps: SaveStepsOption = None,
+    seed: SeedOption = 0,
     valid_split: _ValidSplit = None,
+    tensorboard: TensorboardOption = False,
 ) -> None:
     """Train a two-tower model on judgements, or on a cross-encoder's scores.
 
@@ -152,22 +159,16 @@ def two_tower(
     Example: [bold]idiolect tune two-tower ./minilm --teacher runs/cross-encoder/model
     --documents corpus.jsonl --queries queries.jsonl -o runs/two-tower[/bold]
     """
-    from rich.console import Console
-    from rich.progress import track
-
     from idiolect.encoding.encoder import Encoder
-    from idiolect.ranking.cross_encoder import CrossEncoder
     from idiolect.ranking.two_tower import TwoTower
 
-    errors = Console(stderr=True)
+    files = JudgedFiles(data, split, documents, queries, qrels, run, top_k)
     if teacher is not None and data is None and qrels is None:
-        source = read_unjudged(errors, documents, queries, run, top_k)
-        groups = unjudged_groups(source, negatives, seed)
+        groups = unjudged_groups(files.read_unjudged(), negatives, seed)
     else:
-        source = read_source(errors, data, split, documents, queries, qrels, run, top_k)
-        groups = judged_groups(errors, source, negatives, loss, seed)
-    validation = Validation.read(errors, data, valid_split, run, top_k)
-    encoder = Encoder.load(model, device=_device())
+        groups = judged_groups(files.read(), negatives, loss, seed)
+    validation = Validation.read(files, valid_split)
+    encoder = Encoder.load(model, device=local_device())
     if max_length is not None:
         encoder = encoder.with_changes(max_length=max_length)
     ranker = TwoTower(encoder, crossing=crossing)
@@ -176,25 +177,34 @@ def two_tower(
         "output_dir": out,
         "loss": loss,
         "epochs": epochs,
-        "config": _plan(batch_size, learning_rate, seed),
+        "config": _settings(batch_size, learning_rate, save_steps, seed),
+        "tensorboard": tensorboard,
     }
-    try:
-        if teacher is None:
-            ranker.train(groups, **options)
-        else:
-            known = CrossEncoder.load(teacher, device=_device())
-            shown = track(
-                groups, "scoring with the teacher", console=errors, disable=not errors.is_terminal
-            )
-            ranker.distill(known.score, shown, temperature=temperature, **options)
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
+    if teacher is None:
+        ranker.train(groups, **options)
+    else:
+        _distill(ranker, teacher, groups, temperature=temperature, **options)
     validation.measure("after training", ranker.score)
     _finish("two-tower model", out, "--run bm25.txt")
 
 
+def _distill(ranker: TwoTower, teacher: str, groups: list[QueryGroup], **options: Any) -> None:
+    """Train on the scores of a cross-encoder."""
+    from rich.console import Console
+    from rich.progress import track
+
+    from idiolect.ranking.cross_encoder import CrossEncoder
+
+    errors = Console(stderr=True)
+    scorer = CrossEncoder.load(teacher, device=local_device())
+    shown = track(
+        groups, "scoring with the teacher", console=errors, disable=not errors.is_terminal
+    )
+    ranker.distill(scorer.score, shown, **options)
+
+
 def lambdamart(
-    out: _Out,
+    out: RunFolderOption,
     data: DataFolder = None,
     documents: DocumentsFile = None,
     queries: QueriesFile = None,
@@ -221,7 +231,7 @@ def lambdamart(
         int | None, typer.Option(help="Trees. Default: chosen on a fifth of the queries.", min=1)
     ] = None,
     folds: Annotated[int, typer.Option(help="Folds of the cross-validation.", min=2)] = 5,
-    seed: _Seed = 0,
+    seed: SeedOption = 0,
 ) -> None:
     """Train LambdaMART to combine the scores of several searches.
 
@@ -237,29 +247,27 @@ def lambdamart(
     from idiolect.ranking.feature_settings import FeatureSettings
     from idiolect.ranking.lambdamart import LambdaMART, cross_validate
     from idiolect.ranking.rerank import check_run
-    from idiolect.text.files import write_atomic
 
     errors = Console(stderr=True)
     sizes = parse_dimensions(dimensions)
     if sizes and encoder is None:
-        raise ConfigError("--dimensions without --encoder", hint="give the encoder")
+        raise ConfigError("--dimensions without --encoder", hint="give --encoder")
     runs = read_named_runs(run or [])
     if not bm25 and not runs:
         raise ConfigError("no candidates", hint="give --run, or leave --no-bm25 out")
-    collection = read_judged(errors, data, split, documents, queries, qrels)
+    collection = JudgedFiles(data, split, documents, queries, qrels).read_judged()
     require_relevant(collection)
-    known = None if encoder is None else Encoder.load(encoder, device=_device())
-    folder = Path(encoder) if encoder is not None and Path(encoder).exists() else None
+    known = None if encoder is None else Encoder.load(encoder, device=local_device())
     settings = FeatureSettings(
         runs=tuple(runs),
         bm25=bm25,
-        encoder=encoder if folder is None else str(folder.resolve()),
+        encoder=encoder and _absolute(encoder),
         encoder_fingerprint=None if known is None else known.fingerprint,
         dimensions=tuple(sizes),
     )
     texts = collection.queries, collection.documents
     candidates = settings.candidates(runs, *texts, depth=top_k)
-    candidates = covered_queries(errors, candidates, collection, next(iter(runs), "BM25"))
+    candidates = covered_queries(candidates, collection, next(iter(runs), "BM25"))
     check_run(candidates, *texts)
     features = settings.build(runs, *texts, encoder=known, progress=errors.is_terminal)
     # Only candidates: a relevant document outside the run has no score, which would give it away.
@@ -276,22 +284,35 @@ def lambdamart(
         name: ndcg(collection, ranking) for name, ranking in features.rankings(candidates).items()
     }
     results["LambdaMART"] = ndcg(collection, learned)
-    # The trees come last: a directory without them is no model.
+    # The trees are written last: a directory without them is no model.
     (out / "model").mkdir(parents=True, exist_ok=True)
     settings.save(out / "model" / "features.json")
     model.save(out / "model" / "lambdamart.json")
-    figures = {"ndcg@10": results, "folds": folds, "importance": model.importance}
-    write_atomic(out / "metrics.json", f"{json.dumps(figures, indent=2)}\n".encode())
+    _write_metrics(out, {"ndcg@10": results, "folds": folds, "importance": model.importance})
     _show(results, folds, len(grades))
     inputs = " ".join(f"--run {name}=FILE" for name in runs) or "--run bm25.txt"
     _finish("LambdaMART model", out, inputs)
 
 
-def _plan(batch: int | None, learning_rate: float | None, seed: int) -> TrainingConfig:
+def _settings(
+    batch_size: int | None, learning_rate: float | None, save_steps: int | None, seed: int
+) -> TrainingConfig:
     from idiolect.ranking.train_ranker import ranking_config
 
-    given = {"batch_size": batch, "learning_rate": learning_rate, "seed": seed}
-    return ranking_config(**{name: value for name, value in given.items() if value is not None})
+    values = given(batch_size=batch_size, learning_rate=learning_rate, save_steps=save_steps)
+    return ranking_config(seed=seed, **values)
+
+
+def _absolute(encoder: str) -> str:
+    """Return the absolute path of a local encoder; a hub id is unchanged."""
+    path = Path(encoder)
+    return str(path.resolve()) if path.exists() else encoder
+
+
+def _write_metrics(out: Path, metrics: dict[str, Any]) -> None:
+    from idiolect.text.files import write_atomic
+
+    write_atomic(out / "metrics.json", f"{json.dumps(metrics, indent=2)}\n".encode())
 
 
 def _show(results: dict[str, float], folds: int, queries: int) -> None:
@@ -313,10 +334,3 @@ def _finish(kind: str, out: Path, inputs: str) -> None:
         f"the {kind} is in {out / 'model'}; next: idiolect rerank {out / 'model'} {inputs} "
         "--documents corpus.jsonl --queries queries.jsonl -o reranked.txt"
     )
-
-
-def _device() -> str:
-    """Return the GPU of this process, or the CPU."""
-    import torch
-
-    return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"

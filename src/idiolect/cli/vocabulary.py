@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from idiolect.cli.text_options import FieldOption, SourcesArgument, UnitOption, report_skipped
 from idiolect.errors import InputError
 
 if TYPE_CHECKING:
@@ -28,12 +29,7 @@ def audit(
     tokenizer: Annotated[
         str, typer.Argument(help="Tokenizer or model: a directory, a file or a hub id.")
     ],
-    sources: Annotated[
-        list[str],
-        typer.Argument(
-            help="Domain text: files, folders or globs; .txt .jsonl .csv .tsv .parquet, also .gz"
-        ),
-    ],
+    sources: SourcesArgument,
     general: Annotated[
         list[str] | None,
         typer.Option(help="General text, to prefer terms typical of the domain; repeatable."),
@@ -48,13 +44,8 @@ def audit(
     phrases: Annotated[
         bool, typer.Option(help="Include terms that the pre-tokenizer splits.")
     ] = True,
-    field: Annotated[
-        list[str] | None, typer.Option(help="Field that contains the text; repeatable.")
-    ] = None,
-    per: Annotated[
-        Literal["line", "file"],
-        typer.Option(help="Whether each line or each file of .txt input is a document."),
-    ] = "line",
+    field: FieldOption = None,
+    per: UnitOption = "line",
     top: Annotated[int, typer.Option(help="Number of terms to show.")] = 25,
     terms_out: Annotated[
         Path | None,
@@ -104,8 +95,8 @@ def audit(
     console.print(_terms(report, top))
     console.print(_summary(report, terms, seconds))
     for name, read in (("corpus", corpus), ("general text", general_corpus)):
-        for reason, count in read.skipped.most_common() if read else ():
-            console.print(f"skipped {count:,} records of the {name}: {reason}")
+        if read is not None:
+            report_skipped(read.skipped, f"the {name}")
     for term in terms.rejected:
         console.print(f"rejected {term.text!r}: {term.reason}", markup=False)
     if terms_out:

@@ -100,7 +100,7 @@ class Encoder:
     ) -> None:
         check_pooling(pooling)
         if bidirectional and model.network.kind != "causal":
-            raise ConfigError("the model is already bidirectional", hint="omit both_ways")
+            raise ConfigError("the model is already bidirectional", hint="omit bidirectional")
         self.model = model
         self.pooling: Pooling = pooling
         self.projection = projection and projection.to(model.network.device)

@@ -13,6 +13,7 @@ import idiolect.encoding.objectives  # noqa: F401
 from idiolect.encoding.encoder import Encoder
 from idiolect.encoding.mining import Miner, Mining
 from idiolect.encoding.objectives.contrastive import ContrastiveObjective
+from idiolect.encoding.objectives.text_objective import TextObjective
 from idiolect.encoding.pairs import Pair, PairFile, PairTable
 from idiolect.encoding.projection import Projection
 from idiolect.encoding.text_reader import EncodingCounts
@@ -214,6 +215,10 @@ def tune_on_text(
         VerificationError: As in `tune`.
     """
     entry = find_objective("tune", objective)
+    if entry.data != "text":
+        raise ConfigError(
+            f"the objective {objective!r} trains on {entry.data}, not on text", hint="give pairs"
+        )
     check_kind(entry, encoder.model.network.kind)
     if teacher is not None and whiten:
         raise ConfigError(
@@ -222,7 +227,8 @@ def tune_on_text(
     config = config or tuning_config(encoder, train)
     distinct = TextFile.distinct(texts)
     truncating = _truncating(encoder, config.max_length)
-    training_objective = entry.load().create(
+    kind: type[TextObjective] = entry.load()
+    training_objective = kind.create(
         truncating,
         distinct,
         teacher=teacher,

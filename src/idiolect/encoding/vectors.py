@@ -106,8 +106,10 @@ class VectorFile:
     def _continue(self, record: Mapping[str, Any]) -> None:
         for name, value in self._settings.items():
             if record.get(name) != value:
+                option = "prompt" if name == "kind" else name
+                before, now = (one or "none" for one in (record.get(name), value))
                 raise InputError(
-                    f"{self.path} was started with {name} {record.get(name)}, not {value}",
+                    f"{self.path} was started with {option} {before}, not {now}",
                     hint="choose another name, or remove it to start again",
                 )
         self.rows, self.counts = record["rows"], dict(record["counts"])

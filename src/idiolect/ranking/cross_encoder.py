@@ -143,6 +143,7 @@ class CrossEncoder:
         loss: RankingLoss = "listwise",
         epochs: int = 1,
         config: TrainingConfig | None = None,
+        tensorboard: bool = False,
     ) -> Self:
         """Train it; a run that was ended is gone on with. The original embedding rows do not move.
 
@@ -153,6 +154,7 @@ class CrossEncoder:
             loss: What is minimised; `pointwise` where a group has one document only.
             epochs: Passes over the groups.
             config: Sizes and rates, by default those of `ranking_config`; a row is a group.
+            tensorboard: Write TensorBoard events to `output_dir/events`.
 
         Raises:
             InputError: There are no groups, or their labels are none.
@@ -169,6 +171,7 @@ class CrossEncoder:
             output_dir=output_dir,
             epochs=epochs,
             config=config,
+            tensorboard=tensorboard,
         )
         return self
 

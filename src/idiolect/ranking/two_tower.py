@@ -206,6 +206,7 @@ class TwoTower:
         loss: RankingLoss = "listwise",
         epochs: int = 1,
         config: TrainingConfig | None = None,
+        tensorboard: bool = False,
     ) -> Self:
         """Learn from a teacher's soft labels; no judgements are needed.
 
@@ -217,6 +218,7 @@ class TwoTower:
             loss: `pointwise` is the paper's; `listwise` asks for the teacher's order alone.
             epochs: As in `train`.
             config: As in `train`.
+            tensorboard: As in `train`.
 
         Raises:
             InputError: There are no groups.
@@ -224,7 +226,14 @@ class TwoTower:
             TrainingError: As in `train`.
         """
         labelled = soft_labels(teacher, groups, loss=loss, temperature=temperature)
-        return self.train(labelled, output_dir=output_dir, loss=loss, epochs=epochs, config=config)
+        return self.train(
+            labelled,
+            output_dir=output_dir,
+            loss=loss,
+            epochs=epochs,
+            config=config,
+            tensorboard=tensorboard,
+        )
 
     def train(
         self,
@@ -234,6 +243,7 @@ class TwoTower:
         loss: RankingLoss = "listwise",
         epochs: int = 1,
         config: TrainingConfig | None = None,
+        tensorboard: bool = False,
     ) -> Self:
         """Train it; a run that was ended is gone on with. The original embedding rows do not move.
 
@@ -244,6 +254,7 @@ class TwoTower:
             loss: What is minimised.
             epochs: Passes over the groups.
             config: Sizes and rates, by default `ranking_config`'s; a row is a group.
+            tensorboard: Write TensorBoard events to `output_dir/events`.
 
         Raises:
             InputError: There are no groups, or their labels are none.
@@ -264,6 +275,7 @@ class TwoTower:
             output_dir=output_dir,
             epochs=epochs,
             config=config,
+            tensorboard=tensorboard,
             modules=modules,
             heads=False,
         )

@@ -363,7 +363,7 @@ def _choose(record: dict[str, Any], path: Path) -> tuple[str, ...]:
         f"{path}: which field holds the text? There are {', '.join(strings or record)}"
         if record
         else f"{path}: the first record has no fields",
-        hint="choose with field=, or several to join",
+        hint="choose a field, or several to join",
     )
 
 

@@ -151,7 +151,7 @@ class Trainer:
                 if stop or self.done == self.steps or self.done % self.config.save_steps == 0:
                     self._save(self.source.state())
                 if stop:
-                    reporter.print(f"stopped after step {self.done}; run it again to resume")
+                    reporter.print(f"stopped after step {self.done}; the state is saved")
                     _raise_signal(caught)
 
     def _advance(self, reporter: Reporter, caught: Sequence[int]) -> bool:

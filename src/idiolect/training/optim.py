@@ -86,7 +86,9 @@ def choose_parameters(
         InputError: There is nothing to train.
     """
     if train not in get_args(Train):
-        raise ConfigError(f"unknown train={train!r}", hint="one of " + ", ".join(get_args(Train)))
+        raise ConfigError(
+            f"unknown parameters to train: {train!r}", hint="one of " + ", ".join(get_args(Train))
+        )
     wanted: set[Part] = {*_TRAINED[train], "attached"}
     if unfreeze_original_rows:
         wanted.add("original")
@@ -100,8 +102,8 @@ def choose_parameters(
             chosen[name] = parameter
     if all(parts[id(parameter)] == "attached" for parameter in chosen.values()):
         raise InputError(
-            f"train={train!r}: this model has no added rows",
-            hint='extend its vocabulary first, or choose train="all"',
+            "this model has no added rows to train",
+            hint="extend its vocabulary first, or train 'all'",
         )
     return chosen
 

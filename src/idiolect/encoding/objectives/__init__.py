@@ -1,10 +1,18 @@
-"""What an encoder is trained to do: one file an objective, registered here by name."""
+"""What an encoder is trained to do: one file per objective, registered here by name."""
 
 from idiolect.training.objectives.objective_registry import ObjectiveEntry, register
 
 _ALL_KINDS = ("causal", "bidirectional", "encoder-decoder")
 
 register(
+    ObjectiveEntry(
+        name="pairs",
+        verb="tune",
+        summary="bring each query close to its document, away from other documents",
+        home="idiolect.encoding.objectives.contrastive:ContrastiveObjective",
+        network_kinds=_ALL_KINDS,
+        data="pairs",
+    ),
     ObjectiveEntry(
         name="simcse",
         verb="tune",

@@ -58,7 +58,7 @@ class Denoiser(nn.Module):
         if not isinstance(network, Transformer):
             raise InputError(
                 "TSDAE's decoder is made of Transformer layers, which this network does not have",
-                hint='use objective="simcse", or pairs',
+                hint="choose the objective 'simcse', or train on pairs",
             )
         own = network.encoder or network.decoder
         assert own is not None

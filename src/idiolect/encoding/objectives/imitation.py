@@ -8,17 +8,17 @@ language-model head, and keeps what the encoder was good at.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from idiolect.encoding.encoder import Encoder
 from idiolect.encoding.objectives.contrastive import embed_shared
-from idiolect.encoding.objectives.text_objective import TextBatch, hash_texts
+from idiolect.encoding.objectives.text_objective import TextBatch, TextObjective, hash_texts
 from idiolect.encoding.text_reader import EncodingCounts
 from idiolect.errors import ConfigError, InputError
 from idiolect.nn.network import Network
@@ -46,7 +46,7 @@ class TaughtTexts(TextBatch):
         return sum(map(len, self.rows)) + sum(map(len, self.taught))
 
 
-class Imitation(WholeBatchObjective):
+class Imitation(TextObjective, WholeBatchObjective):
     """The squared distance between the two unit vectors of one passage per text.
 
     Passages are of all lengths, so that both queries and whole documents are practised.
@@ -63,8 +63,6 @@ class Imitation(WholeBatchObjective):
         InputError: There are no texts.
         ConfigError: The teacher's vectors have another width.
     """
-
-    modules: Mapping[str, nn.Module] = {}
 
     def __init__(
         self,
@@ -101,7 +99,7 @@ class Imitation(WholeBatchObjective):
         """Make the objective for a run; see `TextObjective`."""
         if teacher is None:
             raise ConfigError(
-                "objective='imitate' without a teacher",
+                "the objective 'imitate' needs a teacher",
                 hint="the teacher is the encoder before its vocabulary grew",
             )
         return cls(

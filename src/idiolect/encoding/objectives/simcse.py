@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from idiolect.encoding.encoder import Encoder
 from idiolect.encoding.objectives.contrastive import embed_shared
 from idiolect.encoding.objectives.text_objective import (
     TextBatch,
+    TextObjective,
     check_texts_to_tune,
     hash_texts,
     refuse_teacher,
@@ -28,7 +29,7 @@ from idiolect.training.training_config import TrainingConfig
 __all__ = ["SimCSE"]
 
 
-class SimCSE(WholeBatchObjective):
+class SimCSE(TextObjective, WholeBatchObjective):
     """Bring two dropout passes over one text together, and different texts apart.
 
     Args:
@@ -41,8 +42,6 @@ class SimCSE(WholeBatchObjective):
     Raises:
         InputError: There are fewer than two texts, or the network has no dropout.
     """
-
-    modules: Mapping[str, nn.Module] = {}
 
     def __init__(
         self,
@@ -57,7 +56,7 @@ class SimCSE(WholeBatchObjective):
         if not encoder.model.network.has_dropout:
             raise InputError(
                 "this model has no dropout, so two passes over a text are equal",
-                hint='use objective="tsdae"',
+                hint="choose the objective 'tsdae'",
             )
         self.encoder, self.texts = encoder, texts
         self.criterion = InfoNCE(temperature=temperature)

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import hashlib
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import Self
 
 import torch
 from torch import nn
 
 from idiolect.encoding.encoder import Encoder
 from idiolect.errors import ConfigError, InputError
-from idiolect.training.data.shuffled_epochs import EpochSample
 from idiolect.training.distributed import Workers
+from idiolect.training.objectives.objective import Objective
 from idiolect.training.training_config import TrainingConfig
 
 __all__ = ["TextBatch", "TextObjective", "check_texts_to_tune", "hash_texts", "refuse_teacher"]
 
 
-class TextObjective(Protocol):
+class TextObjective(Objective):
     """An objective that trains an encoder on texts alone."""
 
     @classmethod
+    @abstractmethod
     def create(
         cls,
         encoder: Encoder,
@@ -40,15 +42,14 @@ class TextObjective(Protocol):
         """
 
     @property
+    @abstractmethod
     def fingerprint(self) -> str:
         """A hash of the texts and settings."""
 
     @property
     def modules(self) -> Mapping[str, nn.Module]:
         """Modules that train with the encoder's network and are discarded afterwards."""
-
-    def prepare(self, rows: EpochSample) -> Any:
-        """Make a batch."""
+        return {}
 
 
 @dataclass(frozen=True)
@@ -95,8 +96,8 @@ def refuse_teacher(objective: str, teacher: Encoder | None) -> None:
     """
     if teacher is not None:
         raise ConfigError(
-            f"objective={objective!r} with a teacher",
-            hint="only objective='imitate' learns from a teacher",
+            f"the objective {objective!r} has no teacher",
+            hint="only 'imitate' learns from a teacher",
         )
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from idiolect.encoding.encoder import Encoder
 from idiolect.encoding.objectives.denoiser import Denoiser, damage
 from idiolect.encoding.objectives.text_objective import (
+    TextObjective,
     check_texts_to_tune,
     hash_texts,
     refuse_teacher,
@@ -59,7 +60,7 @@ class DamagedTexts:
         return self
 
 
-class TSDAE(RowwiseObjective):
+class TSDAE(TextObjective, RowwiseObjective):
     """Rebuild each text from the vector of its damaged copy; see `Denoiser`.
 
     Args:

@@ -6,7 +6,6 @@ when the objective is first used.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Literal
@@ -41,6 +40,8 @@ class ObjectiveEntry:
     """Where its class is: `package.module:Class`."""
     network_kinds: tuple[str, ...]
     """The kinds of network it can train; see `idiolect.nn.network.NetworkKind`."""
+    data: Literal["text", "pairs"] = "text"
+    """What it trains on."""
 
     def load(self) -> Any:
         """Import and return its class."""
@@ -75,7 +76,7 @@ def find_objective(verb: Verb, name: str) -> ObjectiveEntry:
     """
     if (verb, name) not in _ENTRIES:
         raise ConfigError(
-            f"objective={name!r}",
+            f"unknown objective {name!r}",
             hint="one of " + ", ".join(entry.name for entry in objectives(verb)),
         )
     return _ENTRIES[verb, name]
@@ -108,13 +109,15 @@ def check_kind(entry: ObjectiveEntry, kind: str) -> None:
     """
     if kind in entry.network_kinds:
         return
-    fitting: Sequence[str] = [
-        repr(other.name) for other in objectives(entry.verb) if kind in other.network_kinds
+    fitting = [
+        repr(other.name)
+        for other in objectives(entry.verb)
+        if kind in other.network_kinds and other.data == entry.data
     ]
     raise ConfigError(
-        f"objective={entry.name!r} trains {' and '.join(entry.network_kinds)} networks, "
+        f"the objective {entry.name!r} trains {' and '.join(entry.network_kinds)} networks, "
         f"and this one is {kind}",
-        hint="use objective=" + " or ".join(fitting)
+        hint="choose " + " or ".join(fitting)
         if fitting
         else "no objective trains it yet; distill, tune and encode work for it",
     )

@@ -132,7 +132,9 @@ def _neighbours(
 ) -> RowMixture:
     if vectors is None:
         if corpus is None:
-            raise InputError('init="neighbours" needs a corpus', hint="pass a corpus, or vectors")
+            raise InputError(
+                "initialisation by 'neighbours' needs a corpus", hint="pass a corpus, or vectors"
+            )
         vectors = context_vectors(tokenizer, corpus)
     if vectors.dim() != 2 or len(vectors) != len(tokenizer):
         raise InputError(

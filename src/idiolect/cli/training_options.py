@@ -1,0 +1,92 @@
+"""Options that the training commands share, and the settings made from them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from idiolect.training.objectives.objective_registry import Verb, objectives
+
+if TYPE_CHECKING:
+    from idiolect.nn.lora import LoraConfig
+
+__all__ = [
+    "TRAIN",
+    "UNFREEZE",
+    "BatchSizeOption",
+    "EpochsOption",
+    "LearningRateOption",
+    "LoraModulesOption",
+    "LoraRankOption",
+    "MaxLengthOption",
+    "MicroBatchSizeOption",
+    "RunFolderOption",
+    "SaveStepsOption",
+    "SeedOption",
+    "TensorboardOption",
+    "TrainedPart",
+    "given",
+    "local_device",
+    "lora_config",
+    "objective_help",
+]
+
+TrainedPart = Literal["rows", "rows+lora", "body", "all"]
+
+TRAIN = typer.Option(help="What to train: new rows, with LoRA, the body, or all but old rows.")
+UNFREEZE = typer.Option("--unfreeze-original-rows", help="Train original rows too.")
+
+RunFolderOption = Annotated[
+    Path, typer.Option("--out", "-o", help="Folder of the run. The model is in OUT/model.")
+]
+EpochsOption = Annotated[int, typer.Option(help="Number of epochs.", min=1)]
+LoraRankOption = Annotated[int, typer.Option(help="LoRA rank.")]
+LoraModulesOption = Annotated[
+    str, typer.Option(help="LoRA target modules, of query, key, value, output, gate, up, down.")
+]
+MaxLengthOption = Annotated[int | None, typer.Option(help="Maximum length of an input in tokens.")]
+BatchSizeOption = Annotated[
+    int | None, typer.Option(help="Examples per step. Default: 16; 32 to tune encoders.")
+]
+MicroBatchSizeOption = Annotated[
+    int | None, typer.Option(help="Examples in memory at once; gradients stay the same.")
+]
+LearningRateOption = Annotated[
+    float | None,
+    typer.Option("--learning-rate", "--lr", help="Peak rate. Default: fits what is trained."),
+]
+SaveStepsOption = Annotated[int | None, typer.Option(help="Steps between checkpoints (200).")]
+SeedOption = Annotated[int, typer.Option(help="Random seed.")]
+TensorboardOption = Annotated[
+    bool, typer.Option("--tensorboard", help="Write TensorBoard events to OUT/events.")
+]
+
+
+def objective_help(verb: Verb) -> str:
+    """Describe the objectives of a verb in one text.
+
+    "causal: predict each token from those before it; masked: …"
+    """
+    return "; ".join(f"{entry.name}: {entry.summary}" for entry in objectives(verb)) + "."
+
+
+def given(**values: Any) -> dict[str, Any]:
+    """Return the options that were given: those that are not `None`."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def lora_config(rank: int, modules: str) -> LoraConfig:
+    """Return the LoRA settings of a rank and a comma-separated list of modules."""
+    from idiolect.nn.lora import LoraConfig
+
+    return LoraConfig(r=rank, lora_alpha=2.0 * rank, target_modules=tuple(modules.split(",")))
+
+
+def local_device() -> str:
+    """Return the GPU of this process, or the CPU."""
+    import torch
+
+    return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"

@@ -94,7 +94,7 @@ def test_student_and_teacher_read_the_same_text() -> None:
     objective = Imitation(student, teacher, [" ".join(models.NEW * 6)])
     for number in range(100):
         batch = objective.prepare(EpochSample([0], number))
-        assert 0 < len(batch.taught[0]) - 2 == 2 * (len(batch.rows[0]) - 2)
+        assert 0 < len(batch.teacher_rows[0]) - 2 == 2 * (len(batch.rows[0]) - 2)
 
 
 def test_another_teacher_is_another_run(tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_another_teacher_is_another_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [
-        ({"objective": "imitate"}, ConfigError, "'imitate' without a teacher"),
+        ({"objective": "imitate"}, ConfigError, "'imitate' needs a teacher"),
         ({"objective": "tsdae", "teacher": True}, ConfigError, "'tsdae' with a teacher"),
         ({"objective": "imitate", "teacher": True, "whiten": True}, ConfigError, "whitened"),
         ({"objective": "imitate", "teacher": True, "texts": []}, InputError, "no text"),

@@ -60,7 +60,7 @@ def run(
     from idiolect.text.files import read_json
 
     try:
-        folder = run_pipeline(config, out=out)
+        folder = run_pipeline(config, output_dir=out)
     except KeyboardInterrupt:
         typer.echo("interrupted; run it again to resume", err=True)
         raise typer.Exit(130) from None

@@ -26,11 +26,11 @@ class PairTemplate:
     after: tuple[int, ...]
     """Ids after the second."""
     segments: tuple[int, int, int, int, int]
-    """The type of each part's tokens: before, first text, between, second text, after."""
+    """The token type of each part: before, first text, between, second text, after."""
 
     @classmethod
     def of(cls, tokenizer: Tokenizer) -> PairTemplate:
-        """Take the tokenizer's pair template. Without a separator, a line break is used."""
+        """Read the tokenizer's pair template. If it has no separator, use a line break."""
         a, b = (tokenizer.encode(text, add_special_tokens=False) for text in ("a", "b"))
         pair = tokenizer.engine.encode("a", "b")
         first = _find(pair.ids, a, 0)
@@ -66,11 +66,11 @@ class PairTemplate:
 class TextPairBatch:
     """A padded batch of text pairs."""
 
-    ids: Tensor
+    input_ids: Tensor
     """(pairs, longest), int64."""
-    mask: Tensor
+    attention_mask: Tensor
     """1 for text, 0 for padding. (pairs, longest)."""
-    types: Tensor
+    token_type_ids: Tensor
     """The segment of each token. (pairs, longest)."""
     labels: Tensor
     """(pairs,)."""
@@ -106,20 +106,25 @@ class TextPairBatch:
     @property
     def tokens(self) -> int:
         """Number of tokens without padding."""
-        return int(self.mask.sum())
+        return int(self.attention_mask.sum())
 
     def part(self, rows: slice) -> Self:
-        """Return some of the groups."""
+        """Return a slice of the groups."""
         ends = np.cumsum((0, *self.sizes))
         first, last, _ = rows.indices(len(self.sizes))
         own = slice(int(ends[first]), int(ends[max(first, last)]))
-        longest = int(self.mask[own].sum(1).max()) if own.stop > own.start else 0
-        ids, mask, types = (grid[own, :longest] for grid in (self.ids, self.mask, self.types))
+        longest = int(self.attention_mask[own].sum(1).max()) if own.stop > own.start else 0
+        ids, mask, types = (
+            grid[own, :longest]
+            for grid in (self.input_ids, self.attention_mask, self.token_type_ids)
+        )
         return type(self)(ids, mask, types, self.labels[own], self.sizes[rows])
 
     def to(self, device: torch.device) -> Self:
-        """Move it to a device."""
-        ids, mask, types = (grid.to(device) for grid in (self.ids, self.mask, self.types))
+        """Move the batch to a device."""
+        ids, mask, types = (
+            grid.to(device) for grid in (self.input_ids, self.attention_mask, self.token_type_ids)
+        )
         return type(self)(ids, mask, types, self.labels.to(device), self.sizes)
 
 

@@ -150,7 +150,7 @@ def test_encoding_leaves_the_mode_unchanged() -> None:
     assert not encoder.model.network.training
 
 
-def test_fewer_dimensions_are_normalised_again_and_reported(
+def test_fewer_dimensions_are_normalized_again_and_reported(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     encoder = tiny_encoder(trained_dimensions=[8])

@@ -72,18 +72,18 @@ def test_what_they_save_we_load(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("pooling", ["mean", "first", "last", "weighted"])
-@pytest.mark.parametrize("normalise", [True, False])
+@pytest.mark.parametrize("normalize", [True, False])
 def test_every_pooling_they_know_goes_both_ways(
-    tmp_path: Path, pooling: Any, normalise: bool
+    tmp_path: Path, pooling: Any, normalize: bool
 ) -> None:
     texts = ["a b c", "d", "e f g h i j k l m n o p"]
-    ours = tiny_encoder("llama", pooling=pooling, normalize=normalise)
+    ours = tiny_encoder("llama", pooling=pooling, normalize=normalize)
     ours.save(tmp_path / "ours")
     theirs = _theirs(tmp_path / "ours")
     np.testing.assert_allclose(ours.encode(texts), theirs.encode(texts), atol=1e-5)
     theirs.save(str(tmp_path / "theirs"))
     again = Encoder.load(tmp_path / "theirs")
-    assert (again.pooling, again.normalize) == (pooling, normalise)
+    assert (again.pooling, again.normalize) == (pooling, normalize)
     np.testing.assert_allclose(again.encode(texts), ours.encode(texts), atol=1e-5)
 
 
@@ -98,7 +98,7 @@ def test_what_they_do_not_know_they_refuse(tmp_path: Path, options: dict[str, An
         _theirs(tmp_path)
 
 
-def test_a_plain_model_is_averaged_and_normalised(tmp_path: Path) -> None:
+def test_a_plain_model_is_averaged_and_normalized(tmp_path: Path) -> None:
     ours = tiny_encoder(normalize=True)
     ours.model.save(tmp_path)
     np.testing.assert_allclose(Encoder.load(tmp_path).encode(["a b"]), ours.encode(["a b"]))

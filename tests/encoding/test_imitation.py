@@ -94,7 +94,7 @@ def test_student_and_teacher_read_the_same_text() -> None:
     objective = Imitation(student, teacher, [" ".join(models.NEW * 6)])
     for number in range(100):
         batch = objective.prepare(EpochSample([0], number))
-        assert 0 < len(batch.taught[0]) - 2 == 2 * (len(batch.rows[0]) - 2)
+        assert 0 < len(batch.teacher_rows[0]) - 2 == 2 * (len(batch.rows[0]) - 2)
 
 
 def test_another_teacher_is_another_run(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def test_rounded_weights_are_not_saved(tmp_path: Path) -> None:
     encoder = tiny_encoder("llama")
     encoder.to_int8()
     encoder.to_int8()  # done already
-    with pytest.raises(InputError, match="quantised weights cannot be saved"):
+    with pytest.raises(InputError, match="quantized weights cannot be saved"):
         encoder.save(tmp_path / "model")
     assert not (tmp_path / "model").exists()
 

@@ -95,7 +95,7 @@ def test_files_that_are_no_pairs(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no fields \(known: \.jsonl"):
         list(PairFile(tmp_path / "pairs.txt"))
     (tmp_path / "pairs.parquet").write_bytes(b"PAR1")
-    with pytest.raises(InputError, match="no readable Parquet"):
+    with pytest.raises(InputError, match="not a readable Parquet"):
         list(PairFile(tmp_path / "pairs.parquet"))
 
 
@@ -111,7 +111,7 @@ def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
     ("record", "words"),
     [
         ({"text": "a"}, "record 1 has no id"),
-        ({"_id": "1", "colour": "b"}, "record 1 has no text"),
+        ({"_id": "1", "color": "b"}, "record 1 has no text"),
     ],
 )
 def test_texts_need_ids(tmp_path: Path, record: Any, words: str) -> None:

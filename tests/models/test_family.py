@@ -16,7 +16,7 @@ from idiolect.models.registry import FAMILIES, find_family
 from idiolect.models.weight_files import write_weights
 from idiolect.nn.config import TransformerConfig
 
-# Fields that change no score of a network in evaluation mode: how it was initialised or trained,
+# Fields that change no score of a network in evaluation mode: how it was initialized or trained,
 # how its files are handled, what generation defaults to, what only other classes read.
 HARMLESS = {
     "_name_or_path",

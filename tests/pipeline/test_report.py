@@ -308,7 +308,7 @@ def test_every_reference_inside_the_page_has_one_target(page):
         assert target in reader.ids, target
 
 
-def test_charts_use_the_colours_of_the_page(page):
+def test_charts_use_the_colors_of_the_page(page):
     body = page.split("<body>")[1]
     assert not re.search(r"#[0-9a-fA-F]{6}", body)
     used = set(re.findall(r"var\(--([\w-]+)\)", page))
@@ -416,8 +416,8 @@ def test_a_plane_keeps_the_directions_of_most_variance():
     plane = place(vectors, [""] * 200, [])
     assert plane.terms == {}
     assert plane.spread > 0.999
-    centred = hidden - hidden.mean(0)
-    for axis, expected in enumerate(centred.std(0)):
+    centered = hidden - hidden.mean(0)
+    for axis, expected in enumerate(centered.std(0)):
         assert plane.points[:, axis].std() == pytest.approx(expected, rel=0.05)
 
 

@@ -136,9 +136,9 @@ def test_a_published_encoder_is_imitated(tmp_path: Path) -> None:
     )
     change(config, "batch_size = 16", "batch_size = 16\nlearning_rate = 3e-3")
     run(config)
-    learnt = metrics(tmp_path / "run", "pretrain")
-    assert learnt["objective"] == "imitation"
-    assert learnt["loss_last"] < learnt["loss_first"]
+    learned = metrics(tmp_path / "run", "pretrain")
+    assert learned["objective"] == "imitation"
+    assert learned["loss_last"] < learned["loss_first"]
     assert metrics(tmp_path / "run", "random.pretrain")["steps"] == 40
     assert metrics(tmp_path / "run", "plain.pretrain")["steps"] == 0, "it would be its own teacher"
     control = Encoder.load(tmp_path / "run" / "stages" / "plain.pretrain" / "model")

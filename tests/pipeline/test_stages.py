@@ -211,7 +211,7 @@ def test_the_base_is_not_loaded_to_read_its_settings(
     assert loaded == [str(tmp_path / "model")]
 
 
-def test_items_are_tokenised_once(
+def test_items_are_tokenized_once(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(finished, tmp_path / "shop")

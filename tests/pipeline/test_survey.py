@@ -1,4 +1,4 @@
-"""`idiolect init`: files are recognised, and the configuration it writes is valid."""
+"""`idiolect init`: files are recognized, and the configuration it writes is valid."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ def test_long_documents_are_cut_and_counted() -> None:
     long = ours._read([(" ".join(["w1"] * 30), " ".join(["w2"] * 30))])[0][0]
     assert len(long) == 16
     assert abs(long.count(models.OLD.index("w1")) - long.count(models.OLD.index("w2"))) <= 1
-    assert counts.lost == 3 + 40 + ours.frame.size - 16
+    assert counts.lost == 3 + 40 + ours._template.size - 16
 
 
 def test_frame_without_separator_parts_by_a_line_break() -> None:

@@ -182,7 +182,7 @@ class TestBadInput:
     def test_damaged_files(self, kind: str, tmp_path: Path) -> None:
         path = write(tmp_path / f"a.{kind}")
         path.write_bytes(path.read_bytes()[:-20])
-        with pytest.raises(InputError, match=r"cannot be read|no readable Parquet"):
+        with pytest.raises(InputError, match=r"cannot be read|not a readable Parquet"):
             list(Corpus(path))
 
     def test_not_gzip(self, tmp_path: Path) -> None:

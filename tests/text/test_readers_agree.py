@@ -171,10 +171,10 @@ def test_queries_have_one_text(path: Path) -> None:
     [
         ({"id": "1", "Text": "a", "TITLE": "b"}, ("TITLE", "Text")),
         ({"body": "a", "abstract": "b", "name": "c"}, ("name", "abstract", "body")),
-        ({"id": "1", "passage": "a", "colour": "b"}, ("passage",)),
+        ({"id": "1", "passage": "a", "color": "b"}, ("passage",)),
         ({"text": "a", "document": "scan.pdf"}, ("text",)),
         ({"title": 1984, "text": "a", "description": {"en": "b"}}, ("text",)),
-        ({"colour": "b"}, ()),
+        ({"color": "b"}, ()),
     ],
 )
 def test_usual_fields(record: dict[str, Any], fields: tuple[str, ...]) -> None:

@@ -25,14 +25,14 @@ def models(
 
     Example: [bold]idiolect models[/bold]
     """
-    from idiolect.models.family_summary import markdown_table, summarise
+    from idiolect.models.family_summary import markdown_table, summarize
     from idiolect.models.registry import FAMILIES
     from idiolect.training.objectives.objective_registry import objectives_for
 
     if markdown:
         typer.echo(markdown_table(FAMILIES.values(), objectives_for))
         return
-    summaries = [summarise(family, objectives_for) for family in FAMILIES.values()]
+    summaries = [summarize(family, objectives_for) for family in FAMILIES.values()]
     if json:
         from dataclasses import asdict
         from json import dumps

@@ -59,7 +59,7 @@ def run(
     from idiolect.pipeline.run import run as run_pipeline
     from idiolect.text.files import read_json
 
-    folder = run_pipeline(config, out=out)
+    folder = run_pipeline(config, output_dir=out)
     console = Console()
     for table in results(read_json(folder / "metrics.json")):
         console.print(table)

@@ -1,8 +1,8 @@
-"""`Encoder`: texts to vectors, with any `LanguageModel`.
+"""`Encoder`: convert texts to vectors with any `LanguageModel`.
 
 - Texts are sorted by length and batched by the number of tokens, so there is little padding. The
   vectors are in the order of the texts.
-- Truncated and empty texts are counted; without `counts` they are reported as a warning.
+- Truncated and empty texts are counted. Unless `counts` is passed, they are logged as a warning.
 - The vector of a text without tokens is zero.
 - Several threads may encode with one model: encoding changes no state of the network.
 """
@@ -53,7 +53,7 @@ _TOKENS_PER_BATCH = 2048
 _TOKENS_ON_ACCELERATOR = 1 << 15
 """On an accelerator, which needs large batches."""
 _BLOCK = 1 << 14
-"""Texts tokenised at a time."""
+"""Texts tokenized at a time."""
 _SAMPLE = 512
 _TEXTS_PER_DIMENSION = 4
 """Texts per dimension for fitting a projection."""
@@ -111,14 +111,14 @@ class Encoder:
         self.trained_dimensions = tuple(trained_dimensions)
         self._warned: set[int] = set()
         self._float_fingerprint = ""
-        """The fingerprint before `to_int8`."""
+        """The fingerprint before `to_int8`; empty without quantization."""
         self.max_length = check_length(model, max_length)
         self.reader = TextReader(
             model.tokenizer,
             self.max_length,
-            twice=pooling == "echo",
-            instructions=self.prompts,
-            default_kind=default_prompt_name,
+            repeat=2 if pooling == "echo" else 1,
+            prompts=self.prompts,
+            default_prompt_name=default_prompt_name,
         )
         """Converts texts to rows of ids."""
 
@@ -146,16 +146,16 @@ class Encoder:
         support echo pooling and bidirectional attention in causal models.
 
         Raises:
-            InputError: The directory cannot be written to, or weights were quantised by `to_int8`.
+            InputError: The directory cannot be written to, or weights were quantized by `to_int8`.
         """
         if self._float_fingerprint:
-            raise InputError("quantised weights cannot be saved", hint="save before to_int8")
+            raise InputError("quantized weights cannot be saved", hint="save before to_int8")
         with replacing(directory) as fresh:
             self.model.save(fresh)
             self.layout.write(fresh, self.model.network.config.hidden_size)
 
     def to_int8(self) -> None:
-        """Quantise the linear layers to 8-bit integers, in place; see `idiolect.encoding.int8`.
+        """Quantize the linear layers to 8-bit integers, in place; see `idiolect.encoding.int8`.
 
         Encoding on a CPU becomes several times faster and slightly less exact. The encoder can no
         longer be trained or saved, and its fingerprint changes.
@@ -239,11 +239,12 @@ class Encoder:
         Args:
             texts: The texts.
             prompt_name: Name of a prompt: `document`, `query` or another one of the model.
-            dimensions: Keep only the first so many dimensions (Matryoshka), and normalise again.
+            dimensions: Keep only this many dimensions (Matryoshka), and normalize again.
             tokens_per_batch: Tokens per forward pass; memory grows with it. The default depends on
                 the device.
             progress: Show a progress bar.
-            counts: Truncated and empty texts are added here; by default they are a warning.
+            counts: Updated with the numbers of texts; by default truncated and empty ones are
+                logged as a warning.
 
         Returns:
             Shape (texts, dimensions), in the order of the texts.
@@ -313,7 +314,8 @@ class Encoder:
             tokens_per_batch: As in `encode`.
             block: Number of texts that are sorted by length and written together.
             progress: Show a progress bar.
-            counts: Truncated and empty texts are added here; by default they are a warning.
+            counts: Updated with the numbers of texts; by default truncated and empty ones are
+                logged as a warning.
 
         Raises:
             InputError: As in `encode`; or the file was started with other texts or settings.
@@ -348,20 +350,20 @@ class Encoder:
     def embed(self, texts: Sequence[str], prompt_name: str | None = None) -> Tensor:
         """Encode texts with gradients, and with dropout if the network is in training mode.
 
-        Shape: result (texts, dimensions), normalised if the encoder normalises.
+        Shape: result (texts, dimensions), normalized if the encoder normalizes.
         """
         return self.embed_rows(self.reader.read(texts, prompt_name, EncodingCounts()))
 
     def project(self, texts: Sequence[str], *, whiten: bool = False) -> None:
         """Fit a projection to the vectors of some texts, and use it from then on.
 
-        It orders dimensions by variance, so that vectors can be shortened. Whitening makes vectors
-        of a model that was not trained for encoding distinguishable. An existing projection is
-        composed with the new one.
+        The projection orders dimensions by variance, so that vectors can be shortened. Whitening
+        makes the vectors of a model that was not trained for encoding easier to distinguish. An
+        existing projection is composed with the new one.
 
         Args:
             texts: Documents, of which a sample is used.
-            whiten: Also centre and scale; see `idiolect.encoding.projection`.
+            whiten: Also center and scale; see `idiolect.encoding.projection`.
 
         Raises:
             InputError: No text has a token; and as in `encode`.
@@ -375,12 +377,12 @@ class Encoder:
                 parts.append(self._pooled([rows[i] for i in batch]).float().cpu())
                 check_finite(parts[-1], [step * i for i in batch])
         if not parts:
-            raise InputError("no text to fit a projection to", hint="pass texts that are not empty")
+            raise InputError("all texts are empty", hint="pass texts to fit the projection to")
         fitted = Projection.fit(torch.cat(parts).numpy(), whiten=whiten)
         self.projection = fitted.to(self.model.network.device).after(self.projection)
 
     def embed_rows(self, rows: Sequence[Sequence[int]]) -> Tensor:
-        """Encode rows of ids of `reader`; see `embed`."""
+        """Encode rows of ids that `reader` returned; see `embed`."""
         vectors = self._pooled(rows)
         return F.normalize(vectors, dim=-1) if self.normalize else vectors
 
@@ -389,11 +391,11 @@ class Encoder:
         return vectors if self.projection is None else self.projection(vectors)
 
     def read_rows(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-        """Return the hidden states of rows of ids of `reader`, and the mask for pooling.
+        """Return the hidden states of rows that `reader` returned, and the mask for pooling.
 
         Shape: (rows, longest, width) and (rows, longest).
         """
         hidden, mask = hidden_states(self.model.network, rows, bidirectional=self.bidirectional)
         if self.pooling == "echo":
-            mask = second_copy(mask, self.reader.frame)
+            mask = second_copy(mask, self.reader.template)
         return hidden, mask

@@ -1,4 +1,4 @@
-"""The forward pass of an encoder: rows of ids to hidden states."""
+"""The forward pass of an encoder: from rows of ids to hidden states."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def hidden_states(
     return network.text_states(ids, mask, bidirectional=bidirectional), mask
 
 
-def second_copy(mask: Tensor, frame: TextTemplate) -> Tensor:
+def second_copy(mask: Tensor, template: TextTemplate) -> Tensor:
     """Restrict a mask to the second copy of the text within the template (echo)."""
-    before, after = len(frame.before), len(frame.after)
+    before, after = len(template.before), len(template.after)
     length = (mask.sum(1, keepdim=True) - before - after).clamp(min=0) // 2
     position = torch.arange(mask.shape[1], device=mask.device)
     return (position >= before + length) & (position < before + 2 * length)

@@ -1,14 +1,14 @@
 """The directory layout of sentence-transformers, in addition to the model's own files.
 
-    modules.json                       the modules: transformer, pooling, dense, normalise
+    modules.json                       the modules: transformer, pooling, dense, normalize
     1_Pooling/config.json              how hidden states become a vector
     2_Dense/                           a linear map of that vector (optional)
     sentence_bert_config.json          maximum number of tokens
     config_sentence_transformers.json  prompts
 
 The layout has no setting for echo pooling and for bidirectional attention in a causal model. They
-are saved as values of the pooling's config that sentence-transformers refuses, so that it never
-computes other vectors. For the same reason, modules and settings unknown to us are errors.
+are saved as values of the pooling's config that sentence-transformers refuses, so it never computes
+different vectors. For the same reason, unknown modules and settings are errors when reading.
 """
 
 from __future__ import annotations
@@ -107,14 +107,17 @@ class EncoderLayout:
                 hint="convert texts to lower case before encoding, and set it to false",
             )
         if not pooling.get("include_prompt", True):
-            raise ConfigError(f"{directory}: pooling without the prompt is not supported")
+            raise ConfigError(
+                f"{directory}: pooling without the prompt is not supported",
+                hint="set include_prompt to true, if that is how the model was trained",
+            )
         prompts = _read_optional(directory / "config_sentence_transformers.json")
         return cls(
             pooling=_pooling_of(directory, pooling),
             projection=_dense_of(_inside(directory, steps[2][1])) if "Dense" in kinds else None,
             normalize=kinds[-1] == "Normalize",
             max_length=transformer.get("max_seq_length"),
-            bidirectional=pooling.get("both_ways", False),
+            bidirectional=pooling.get("bidirectional", False),
             prompts=dict(prompts.get("prompts") or {}),
             default_prompt_name=prompts.get("default_prompt_name"),
             trained_dimensions=tuple(prompts.get("matryoshka_dimensions") or ()),
@@ -133,7 +136,7 @@ class EncoderLayout:
             "include_prompt": True,
         }
         if self.bidirectional:
-            pooling["both_ways"] = True
+            pooling["bidirectional"] = True
         prompts: dict[str, Any] = {
             "prompts": self.prompts,
             "default_prompt_name": self.default_prompt_name,
@@ -212,7 +215,10 @@ def _inside(directory: Path, name: str) -> Path:
     """Return a subdirectory; refuse one outside the model's directory."""
     path = Path(os.path.normpath(directory / name))
     if not path.is_relative_to(os.path.normpath(directory)):
-        raise CheckpointError(f"{directory}: modules.json points outside it: {name!r}")
+        raise CheckpointError(
+            f"{directory}: modules.json points outside it: {name!r}",
+            hint="it may be malicious; use another checkpoint",
+        )
     return path
 
 

@@ -1,7 +1,7 @@
 """Linear layers in 8-bit integers, for encoding on a CPU.
 
 - Weights have one fixed scale per output. Inputs have a scale and a midpoint per token, computed in
-  each pass (dynamic quantisation). They do not depend on other tokens, so a text's vector is the
+  each pass (dynamic quantization). They do not depend on other tokens, so a text's vector is the
   same in every batch; a common scale for the whole batch would break that.
 - With c = round((x − middle) / step), x·wᵀ is step·(c·wᵀ) + middle·Σw. The midpoint matters: a few
   dimensions of hidden states are large, and activations are rarely negative.
@@ -26,7 +26,7 @@ _TINY = 1e-30
 
 
 class Int8Linear(nn.Module):
-    """A linear layer with quantised weights and inputs; it cannot be trained.
+    """A linear layer with quantized weights and inputs; it cannot be trained.
 
     Shape: (…, in) to (…, out), float32.
 

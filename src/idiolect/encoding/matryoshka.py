@@ -1,8 +1,8 @@
-"""Shorter vectors: keep only the first dimensions.
+"""Shorten vectors to their first dimensions, and measure the loss.
 
 Matryoshka representation learning (Kusupati et al. 2022, 2205.13147) trains a model for several
 widths at once. Vectors of other models can be shortened too. The loss is measured here without
-qrels, as the share of nearest neighbours that stay the same.
+qrels, as the share of nearest neighbours that are unchanged.
 """
 
 from __future__ import annotations

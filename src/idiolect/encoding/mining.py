@@ -1,6 +1,6 @@
 """Hard negatives: documents that the encoder ranks highly although they are not relevant.
 
-- A document that scores nearly as high as the known positive is probably an unlabelled positive, so
+- A document that scores nearly as high as the known positive is probably an unlabeled positive, so
   it is excluded (positive-aware mining, Moreira et al. 2024, "NV-Retriever", 2407.15831). Other
   known positives of the query are excluded too.
 - The documents are encoded once, before training. Each epoch encodes the queries alone, which are
@@ -31,7 +31,7 @@ __all__ = ["Miner", "Mining", "mine"]
 _ROWS, _COLUMNS = 256, 65_536
 """Pairs and documents scored at a time: at most 64 MiB of scores."""
 _DOCUMENTS_PER_WRITE = 1024
-"""Documents whose vectors are written together; an interrupted run loses at most so many."""
+"""Documents whose vectors are written together; an interrupted run loses at most this many."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +52,8 @@ class Mining:
     def __post_init__(self) -> None:
         if not 1 <= self.count <= self.pool:
             raise ConfigError(
-                f"{self.count} negatives out of a pool of {self.pool}",
-                hint="at least 1, and at most the size of the pool",
+                f"count is {self.count} and pool is {self.pool}",
+                hint="choose a count from 1 to the size of the pool",
             )
         if not 0 < self.margin <= 1:
             raise ConfigError(f"margin is {self.margin}", hint="it must be between 0 and 1")

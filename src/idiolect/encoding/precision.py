@@ -1,4 +1,4 @@
-"""Vectors quantised to one byte or one bit per dimension, and search with rescoring.
+"""Quantize vectors to one byte or one bit per dimension, and search them with rescoring.
 
     int8      round(x / scale), one scale per dimension: a quarter of the memory
     binary    the sign: one thirty-second of the memory (Yamada et al. 2021, 2106.00882)
@@ -27,7 +27,7 @@ _BLOCK = 1 << 16
 
 
 class QuantizedVectors:
-    """Quantised vectors.
+    """Quantized vectors.
 
     >>> vectors = np.eye(16, dtype=np.float32)
     >>> QuantizedVectors.of(vectors, "int8").search(vectors[3:4], 1)[0]
@@ -49,7 +49,7 @@ class QuantizedVectors:
 
     @classmethod
     def of(cls, vectors: NDArray[np.float32], precision: Precision) -> Self:
-        """Quantise vectors block by block; they may be memory-mapped.
+        """Quantize vectors block by block; they may be memory-mapped.
 
         Args:
             vectors: Shape (n, dimensions).
@@ -108,15 +108,15 @@ class QuantizedVectors:
 
         Args:
             queries: Shape (q, dimensions).
-            k: How many to find; fewer are found where there are fewer.
-            exact: The vectors themselves, read for the candidates only.
-            rescore: How many times k candidates are scored again.
+            k: Number of vectors to find.
+            exact: The float vectors, read for the candidates only.
+            rescore: Rescore this many times k candidates.
 
         Returns:
             Row numbers and scores, best first. Shape: (q, k), both.
 
         Raises:
-            InputError: Shapes that do not fit.
+            InputError: The shapes of codes, queries and exact vectors do not match.
         """
         if queries.ndim != 2 or queries.shape[1] != self.dimensions:
             raise InputError(
@@ -171,14 +171,14 @@ class QuantizedVectors:
             scale = np.load(Path(directory) / "scale.npy", allow_pickle=False)
         except (OSError, ValueError) as error:
             raise CheckpointError(
-                f"cannot read codes in {directory}: {error}", hint="quantise the vectors again"
+                f"cannot read codes in {directory}: {error}", hint="quantize the vectors again"
             ) from error
         precision: Precision = "binary" if codes.dtype == np.uint8 else "int8"
         width = -(-len(scale) // 8) if precision == "binary" else len(scale)
         if codes.ndim != 2 or codes.shape[1] != width or scale.dtype != np.float32:
             raise CheckpointError(
                 f"codes and scale in {directory} have different shapes",
-                hint="quantise the vectors again",
+                hint="quantize the vectors again",
             )
         return cls(codes, scale, precision)
 

@@ -5,7 +5,7 @@ It is fitted to the vectors of some texts, without qrels, in one of two ways:
 rotated    to the principal axes, in order of decreasing variance. Inner products are unchanged, but
            the first dimensions contribute most to them, so vectors can be shortened, and training
            for short vectors (Matryoshka) starts from there.
-whitened   also centred, and scaled to equal variance (Su et al. 2021, 2103.15316). The hidden
+whitened   also centered, and scaled to equal variance (Su et al. 2021, 2103.15316). The hidden
            states of a language model share one dominant direction, which makes all texts similar
            until it is removed.
 """
@@ -49,17 +49,17 @@ class Projection:
 
         Args:
             vectors: Vectors of some texts. Shape: (texts, dimensions).
-            whiten: Also centre and scale, which changes inner products.
+            whiten: Also center and scale, which changes inner products.
         """
         exact = vectors.astype(np.float64)
-        centre = exact.mean(0) if whiten else np.zeros(exact.shape[1])
-        spread = exact - centre
+        center = exact.mean(0) if whiten else np.zeros(exact.shape[1])
+        spread = exact - center
         variances, axes = np.linalg.eigh(spread.T @ spread / max(len(spread), 1))
         weight = axes[:, ::-1].T
         if whiten:
             floor = _FLOOR * variances.mean() or 1.0  # identical vectors are unchanged
             weight = weight / np.sqrt(np.maximum(variances[::-1], 0) + floor)[:, None]
-        return cls(_tensor(weight), _tensor(-weight @ centre))
+        return cls(_tensor(weight), _tensor(-weight @ center))
 
     @property
     def dimensions(self) -> int:
@@ -96,7 +96,7 @@ class Projection:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Load a file of `save` or sentence-transformers.
+        """Load a file that `save` or sentence-transformers wrote.
 
         Raises:
             CheckpointError: The file is missing or damaged, or is not a linear map.

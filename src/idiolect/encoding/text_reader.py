@@ -1,4 +1,4 @@
-"""Texts to rows of ids: prompts, truncation, and batches by number of tokens."""
+"""Convert texts to rows of ids: prompts, truncation, and batching by number of tokens."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ class EncodingCounts:
         for name, value in vars(other).items():
             setattr(self, name, getattr(self, name) + value)
 
-    def warn(self, length: int) -> None:
-        """Log a warning about texts truncated to `length` tokens, and about empty ones."""
+    def warn(self, max_length: int) -> None:
+        """Log a warning about texts truncated to `max_length` tokens, and about empty ones."""
         if self.truncated:
             _LOG.warning(
                 "%d of %d texts are longer than %d tokens and were truncated; %d tokens are lost",
-                *(self.truncated, self.texts, length, self.lost),
+                *(self.truncated, self.texts, max_length, self.lost),
             )
         if self.empty:
             _LOG.warning("%d of %d texts are empty; their vectors are zero", self.empty, self.texts)
@@ -57,30 +57,32 @@ class TextReader:
 
     Args:
         tokenizer: The tokenizer, which adds the special tokens.
-        length: Maximum ids of a row; longer texts are truncated at the end.
-        twice: Whether a row holds its text two times (echo).
-        instructions: Prompts by name; a prompt is prepended to a text.
-        default_kind: Name of the prompt for texts without one.
+        max_length: Maximum ids of a row; longer texts are truncated at the end.
+        repeat: Number of copies of the text in a row; 2 for echo pooling.
+        prompts: Prompts by name; a prompt is prepended to a text.
+        default_prompt_name: Name of the prompt for texts without one.
     """
 
     def __init__(
         self,
         tokenizer: Tokenizer,
-        length: int,
+        max_length: int,
         *,
-        twice: bool,
-        instructions: Mapping[str, str],
-        default_kind: str | None,
+        repeat: int,
+        prompts: Mapping[str, str],
+        default_prompt_name: str | None,
     ) -> None:
-        self.frame = TextTemplate.of(tokenizer, causal=False)
+        self.template = TextTemplate.of(tokenizer, causal=False)
         self._tokenizer = tokenizer
-        self._times = 2 if twice else 1
-        self._capacity = (length - len(self.frame.before) - len(self.frame.after)) // self._times
-        self._instructions = instructions
-        self._default_kind = default_kind
+        self._repeat = repeat
+        self._capacity = (
+            max_length - len(self.template.before) - len(self.template.after)
+        ) // self._repeat
+        self._prompts = prompts
+        self._default_prompt_name = default_prompt_name
 
     def read(
-        self, texts: Sequence[str], kind: str | None, counts: EncodingCounts
+        self, texts: Sequence[str], prompt_name: str | None, counts: EncodingCounts
     ) -> list[list[int]]:
         """Return a row for each text, an empty one for an empty text, and update the counts.
 
@@ -88,10 +90,10 @@ class TextReader:
             InputError: A single text, an element that is not a text, or an unknown prompt name.
         """
         check_texts(texts)
-        prompt = self._prompt(kind)
+        prompt = self._prompt(prompt_name)
         prompted = [prompt + text for text in texts] if prompt else texts
         rows = self._tokenizer.encode_batch(prompted, add_special_tokens=False)
-        before, after = list(self.frame.before), list(self.frame.after)
+        before, after = list(self.template.before), list(self.template.after)
         for number, row in enumerate(rows):
             if not row or not texts[number].strip():
                 counts.empty += 1
@@ -101,25 +103,26 @@ class TextReader:
                 counts.truncated += 1
                 counts.lost += len(row) - self._capacity
                 del row[self._capacity :]
-            rows[number] = before + row * self._times + after
+            rows[number] = before + row * self._repeat + after
             counts.tokens += len(rows[number])
         counts.texts += len(rows)
         return rows
 
-    def _prompt(self, kind: str | None) -> str:
-        kind = self._default_kind if kind is None else kind
-        if kind is None:
+    def _prompt(self, prompt_name: str | None) -> str:
+        if prompt_name is None:
+            prompt_name = self._default_prompt_name
+        if prompt_name is None:
             return ""
-        for name in _PROMPT_NAMES.get(kind, (kind,)):
-            if name in self._instructions:
-                return self._instructions[name]
-        if kind in _PROMPT_NAMES:
+        for name in _PROMPT_NAMES.get(prompt_name, (prompt_name,)):
+            if name in self._prompts:
+                return self._prompts[name]
+        if prompt_name in _PROMPT_NAMES:
             return ""
-        known = sorted({*self._instructions, *_PROMPT_NAMES})
-        raise InputError(f"unknown prompt {kind!r}", hint="one of " + ", ".join(known))
+        known = sorted({*self._prompts, *_PROMPT_NAMES})
+        raise InputError(f"unknown prompt {prompt_name!r}", hint="one of " + ", ".join(known))
 
 
-def by_length(rows: Sequence[Sequence[int]], tokens: int) -> Iterator[list[int]]:
+def by_length(rows: Sequence[Sequence[int]], max_tokens: int) -> Iterator[list[int]]:
     """Batch the rows that have ids, longest first, so that memory peaks in the first batch.
 
     >>> list(by_length([[1], [1, 2, 3], [], [1, 2]], 4))
@@ -127,7 +130,7 @@ def by_length(rows: Sequence[Sequence[int]], tokens: int) -> Iterator[list[int]]
 
     Args:
         rows: The ids of each text.
-        tokens: Maximum tokens of a batch, including padding; a batch has at least one row.
+        max_tokens: Maximum tokens of a batch, including padding; a batch has at least one row.
 
     Yields:
         The row numbers of a batch.
@@ -135,26 +138,26 @@ def by_length(rows: Sequence[Sequence[int]], tokens: int) -> Iterator[list[int]]
     order = sorted((i for i, row in enumerate(rows) if row), key=lambda i: -len(rows[i]))
     start = 0
     while start < len(order):
-        count = max(tokens // len(rows[order[start]]), 1)
+        count = max(max_tokens // len(rows[order[start]]), 1)
         yield order[start : start + count]
         start += count
 
 
-def check_length(model: LanguageModel, length: int | None) -> int:
-    """Return the maximum tokens of a text: `length`, or the default of model and tokenizer.
+def check_length(model: LanguageModel, max_length: int | None) -> int:
+    """Return the maximum tokens of a text: `max_length`, or the default of model and tokenizer.
 
     Raises:
         ConfigError: The model does not have that many positions.
     """
     config = model.network.config
     rows = config.max_position_embeddings if config.position in ("learned", "untied") else None
-    if length is not None:
-        if length < 4 or (rows is not None and length > rows):
+    if max_length is not None:
+        if max_length < 4 or (rows is not None and max_length > rows):
             raise ConfigError(
-                f"a length of {length} tokens; the model has {rows or 'unbounded'} positions",
-                hint="at least 4, and at most the number of positions",
+                f"max_length is {max_length}, and the model has {rows or 'unbounded'} positions",
+                hint="choose at least 4, and at most the number of positions",
             )
-        return length
+        return max_length
     named: Any = model.tokenizer.settings.get("model_max_length")
     # transformers writes 10^30 for "unknown".
     known = [
@@ -170,10 +173,10 @@ def check_texts(texts: Sequence[str]) -> None:
         InputError: It is a single text, or an element is not a valid text.
     """
     if isinstance(texts, str):
-        raise InputError("expected a list of texts, not one text", hint="put it into a list")
+        raise InputError("expected a list of texts, not one text", hint="pass [text]")
     for number, text in enumerate(texts):
         if not isinstance(text, str):
-            raise InputError(f"text {number} is a {type(text).__name__}", hint="give strings")
+            raise InputError(f"text {number} is a {type(text).__name__}", hint="pass strings")
         try:
             text.encode()
         except UnicodeEncodeError:

@@ -155,7 +155,7 @@ def tune(
         table,
         criterion,
         miner=miner,
-        at_once=config.micro_batch_size,
+        micro_batch_size=config.micro_batch_size,
         workers=session.workers,
     )
     session.train(objective, source)

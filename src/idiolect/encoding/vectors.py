@@ -1,4 +1,4 @@
-"""Vectors on disk: a memory-mapped `.npy` file that is written resumably.
+"""Vectors on disk: a memory-mapped `.npy` file whose writing can be resumed.
 
 Two files hold the vectors until all are written:
 

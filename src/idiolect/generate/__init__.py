@@ -1,1 +1,1 @@
-"""Text out of a model: how the next token is chosen."""
+"""Generate text: decoding strategies."""

@@ -24,16 +24,17 @@ def greedy(
 ) -> Tensor:
     """Continue texts with the most likely token at each step.
 
-    Shape: ids and mask (batch, length), result (batch, at most new). The decoder of an
+    Shape: input_ids and attention_mask (batch, length), result (batch, at most max_new_tokens). The
+        decoder of an
     encoder-decoder network starts with its start id, which is not part of the result.
 
     Args:
         network: A network with a language-model head.
-        input_ids: The texts, padded on the left if their lengths differ. The input of an encoder
-            may be padded on either side.
+        input_ids: The token ids of the texts, padded on the left if their lengths differ. The input
+            of an encoder may be padded on either side.
         attention_mask: 1 for text and 0 for padding; by default there is no padding.
         max_new_tokens: Maximum number of new tokens.
-        eos_token_id: Ids that end a text. The rest of its row is filled with that id.
+        eos_token_id: Ids that end a text. The rest of the row is filled with the same id.
 
     Raises:
         InputError: The network does not predict the next token, or texts are empty or padded on

@@ -95,7 +95,7 @@ def load_adapter(model: LanguageModel, directory: str | Path) -> list[str]:
 
     Raises:
         CheckpointError: Files are missing or damaged, or an adapter matches no layer of the model.
-        ConfigError: An unsupported kind of adapter.
+        ConfigError: The kind of adapter or one of its settings is not supported.
     """
     directory = Path(directory)
     config = read_json(directory / _CONFIG)
@@ -119,9 +119,9 @@ def load_adapter(model: LanguageModel, directory: str | Path) -> list[str]:
         b = b.chunk(source.parts)[source.part]
         if (b.shape[0], a.shape[1]) != tuple(module.weight.shape):
             raise CheckpointError(
-                f"the adapter of {name} is {b.shape[0]}×{a.shape[1]}, the layer "
+                f"the adapter of {name} is {b.shape[0]}×{a.shape[1]}, but the layer is "
                 f"{module.weight.shape[0]}×{module.weight.shape[1]}",
-                hint="it is an adapter of another model",
+                hint="use an adapter of this model",
             )
         scale = _scale(name.removeprefix(_PREFIX), len(a), config)
         dropout = float(config.get("lora_dropout", 0.0))
@@ -133,7 +133,7 @@ def load_adapter(model: LanguageModel, directory: str | Path) -> list[str]:
     if left:
         raise CheckpointError(
             f"the model has no layer for {sorted(left)[0]}",
-            hint="it is an adapter of another model",
+            hint="use an adapter of this model",
         )
     for ours, layer in adapted.items():
         parent, _, leaf = ours.rpartition(".")

@@ -1,4 +1,4 @@
-"""Families of published models as data: how their configuration and weights map to ours."""
+"""Families of published models as data: how their configurations and weights map to ours."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ class Fields:
         if value != other:
             raise ConfigError(
                 f"{first} is {value} and {second} is {other}",
-                hint="they must be equal",
+                hint="only equal values are supported",
             )
         return value
 
@@ -136,7 +136,7 @@ class Architecture:
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """A family of models: all that distinguishes it from others, as data."""
+    """A model family, described by data alone."""
 
     model_type: str
     """Its `model_type` in `config.json`."""
@@ -159,15 +159,15 @@ class Family:
     fixed: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     """Fields that would change the result, and the values at which they are supported."""
     network: Callable[[Any], Network] = Transformer
-    """Builds its network from the configuration."""
+    """Builds the network from its configuration."""
     head_may_be_absent: bool = False
     """Tie an untied head that the checkpoint lacks (some T5 files wrongly say untied)."""
 
     @property
     def kind(self) -> NetworkKind:
-        """What a token attends to: those before it, all, or those of two texts.
+        """Whether the family's networks are causal, bidirectional or encoder-decoders.
 
-        Taken from the family's first class at its default configuration.
+        This is read from the family's first class with its default configuration.
         """
         config = self.config({"vocab_size": 1000})
         if not config.num_encoder_layers:

@@ -1,4 +1,4 @@
-"""What each family supports, read from its own data: the table of `idiolect models` and README."""
+"""What each model family supports: the table of `idiolect models` and the README."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from idiolect.models.family import Family
 from idiolect.nn.network import NetworkKind
 
-__all__ = ["FamilySummary", "Objectives", "markdown_table", "summarise"]
+__all__ = ["FamilySummary", "Objectives", "markdown_table", "summarize"]
 
 Objectives = Callable[[NetworkKind], tuple[str, ...]]
 """Returns the pre-training objectives of a kind of network."""
@@ -18,10 +18,10 @@ _HEADINGS = ("families", "attention", "positions", "task heads", "pre-training")
 
 @dataclass(frozen=True, kw_only=True)
 class FamilySummary:
-    """What users need to know to choose a family."""
+    """The properties of a family that matter when choosing one."""
 
     title: str
-    """Its name."""
+    """Display name."""
     model_type: str
     """Its `model_type` in `config.json`."""
     attention: str
@@ -35,15 +35,15 @@ class FamilySummary:
     classes: tuple[str, ...]
     """The class names that `config.json` may hold."""
     paper: str
-    """Where it was described."""
+    """Reference."""
 
 
-def summarise(family: Family, objectives: Objectives) -> FamilySummary:
-    """Summarise a family at its default configuration.
+def summarize(family: Family, objectives: Objectives) -> FamilySummary:
+    """Summarize a family at its default configuration.
 
     Args:
         family: The family.
-        objectives: Returns the pre-training objectives of a kind of network.
+        objectives: A function that returns the pre-training objectives of a kind of network.
     """
     tasks = dict.fromkeys(task for a in family.architectures.values() for task in a.tasks)
     return FamilySummary(
@@ -59,14 +59,14 @@ def summarise(family: Family, objectives: Objectives) -> FamilySummary:
 
 
 def markdown_table(families: Iterable[Family], objectives: Objectives) -> str:
-    """Return the families as a Markdown table; those that differ in nothing shown share a row.
+    """Return the families as a Markdown table; families with equal cells share a row.
 
     Args:
         families: The families.
-        objectives: As for `summarise`.
+        objectives: As for `summarize`.
     """
     groups: dict[tuple[str, ...], list[str]] = {}
-    for summary in (summarise(family, objectives) for family in families):
+    for summary in (summarize(family, objectives) for family in families):
         cells = (
             summary.attention,
             summary.positions,

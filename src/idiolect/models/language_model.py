@@ -1,4 +1,4 @@
-"""`LanguageModel`: a network and its tokenizer as one thing, in Hugging Face's directory layout."""
+"""`LanguageModel`: a network and its tokenizer, stored in Hugging Face's directory layout."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class LanguageModel:
     def __init__(self, network: Network, tokenizer: Tokenizer, settings: Mapping[str, Any]) -> None:
         if len(tokenizer) > network.config.vocab_size:
             raise CheckpointError(
-                f"the tokenizer has {len(tokenizer)} ids and the network "
+                f"the tokenizer has {len(tokenizer)} ids, but the network has only "
                 f"{network.config.vocab_size} rows",
                 hint="use the tokenizer of this network",
             )
@@ -64,22 +64,22 @@ class LanguageModel:
 
     @property
     def family(self) -> Family:
-        """Its model family."""
+        """The model family."""
         return find_family(self.settings)
 
     @property
     def extension(self) -> Extension | None:
-        """What was added to the vocabulary, and how that was verified."""
+        """The tokens added to the vocabulary, and their verification; None if there are none."""
         return self.tokenizer.extension
 
     @classmethod
     def new(cls, settings: Mapping[str, Any], tokenizer: Tokenizer, *, seed: int = 0) -> Self:
-        """Make a model with randomly initialised weights.
+        """Create a model with randomly initialized weights.
 
         Args:
             settings: The fields of a `config.json`: `model_type` and the shape. By default the
                 vocabulary size is the tokenizer's.
-            tokenizer: Its tokenizer.
+            tokenizer: The tokenizer.
             seed: Random seed of the weights.
 
         Raises:

@@ -79,7 +79,7 @@ def replacing(directory: str | Path) -> Iterator[Path]:
     except (OSError, SafetensorError) as error:
         raise InputError(
             f"cannot write the model to {directory}: {getattr(error, 'strerror', None) or error}",
-            hint="its files are unchanged, unless it holds a file .unfinished",
+            hint="its files are unchanged unless it contains a file named .unfinished",
         ) from error
     finally:
         if fresh is not None:

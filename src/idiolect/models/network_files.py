@@ -63,7 +63,7 @@ def read_network(
     shapes = {ours: sources[ours].stored_shape(wanted[ours].shape) for ours in raw}
     missing = [sources[ours].full_name for ours, name in found.items() if name is None]
     misshaped = [
-        f"{found[ours]} is {_shape(tensor.shape)} and not {_shape(shapes[ours])}"
+        f"{found[ours]} is {_shape(tensor.shape)}, not {_shape(shapes[ours])}"
         for ours, tensor in raw.items()
         if tensor.shape != shapes[ours]
     ]
@@ -210,7 +210,7 @@ def _joined(network: Network) -> dict[str, Tensor]:
 
 
 def _stored_names(weights: Weights, family: Family) -> dict[str, str]:
-    """Map names without prefix to the names in the files.
+    """Map each name without prefix to its name in the files.
 
     Prefixes vary: the published `gpt2` names the class with a head, but its weights lack that
     class's prefix. Before 2019, norm weights were called gamma and beta, as in TensorFlow.
@@ -254,7 +254,7 @@ def _stored_copy(ours: str, family: Family, stored: Mapping[str, str]) -> str | 
 
 
 def _known_name(bare: str, family: Family) -> bool:
-    """Return whether a tensor that the network does not need is a known one of its family."""
+    """Return whether the family lists a tensor that the network does not need."""
     if bare in family.aliases or any(re.fullmatch(pattern, bare) for pattern in family.ignored):
         return True
     rules = (rule for other in family.architectures.values() for rule in other.rules)

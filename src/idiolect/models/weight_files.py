@@ -80,7 +80,8 @@ def _open_shards(index: Path) -> Weights:
     outside = [name for name in homes.values() if name != Path(str(name)).name]
     if outside:
         raise CheckpointError(
-            f"{index} names a file outside its directory: {outside[0]!r}", hint="do not use it"
+            f"{index} names a file outside its directory: {outside[0]!r}",
+            hint="it may be malicious; use another checkpoint",
         )
     shards = sorted(set(homes.values()))
     missing = [name for name in shards if not (index.parent / name).is_file()]
@@ -114,7 +115,7 @@ def _open(path: Path) -> Any:
     except Exception as error:  # torch raises UnpicklingError for anything but tensors
         raise CheckpointError(
             f"{path} holds more than weights: {_first_line(error)}",
-            hint="refused, since loading it could execute code; convert it to safetensors",
+            hint="it is not loaded, since that could execute code; convert it to safetensors",
         ) from error
     if not isinstance(loaded, dict) or not all(isinstance(v, Tensor) for v in loaded.values()):
         raise CheckpointError(f"{path} does not hold tensors by name", hint="fetch it again")

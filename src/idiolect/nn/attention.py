@@ -146,16 +146,17 @@ class Attention(nn.Module):
         rotation: tuple[Tensor, Tensor] | None = None,
         cache: LayerCache | None = None,
     ) -> Tensor:
-        """Attend.
+        """Compute attention.
 
         Shape: x (batch, length, width) or packed (tokens, width); memory likewise; result as x.
 
         Args:
             x: Source of the queries.
-            visibility: Which keys they may attend to.
+            visibility: Which keys the queries may attend to.
             memory: Source of keys and values for cross-attention; by default `x`.
             rotation: Rotary cosines and sines of the queries (and keys).
-            cache: Earlier keys and values. Cross-attention fills it once and then only reads it.
+            cache: Keys and values of earlier tokens. Cross-attention fills it once and then only
+                reads it.
         """
         query = self.query(x).view(*x.shape[:-1], self.heads, self.width)
         if self.query_norm is not None:
@@ -228,7 +229,7 @@ class Attention(nn.Module):
         causal: bool,
         positions: tuple[Tensor, Tensor],
     ) -> Tensor:
-        """Attend. Shape: (batch, heads, length, width); the result as the queries."""
+        """Compute attention. Shape: (batch, heads, length, width); the result as the queries."""
         if self.relative_keys is not None:
             return self._attend_relative(query, key, value, mask, causal, positions)
         shared = self.heads // self.key_heads

@@ -115,7 +115,7 @@ class RMSNorm(nn.Module):
         self.epsilon = epsilon
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise the last dimension."""
+        """Normalize the last dimension."""
         if x.dtype == torch.float32:
             return F.rms_norm(x, self.weight.shape, self.weight, self.epsilon)
         return F.rms_norm(x.float(), self.weight.shape, eps=self.epsilon).to(x.dtype) * self.weight
@@ -161,7 +161,7 @@ class Dropout(nn.Module):
         self.rate = rate
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply it, unless `dropout_rate` is zero."""
+        """Apply dropout, unless `dropout_rate` is zero."""
         rate = dropout_rate(self.rate, self.training)
         return F.dropout(x, rate) if rate else x
 

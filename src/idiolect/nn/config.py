@@ -59,7 +59,7 @@ class RotaryScaling:
     `yarn`: only low frequencies are, and scores are rescaled (Peng et al. 2023, 2309.00071);
     `llama3`: only wavelengths above a band are (Llama 3.1)."""
     factor: float
-    """By how much the length of texts may grow."""
+    """Ratio of the supported length to the trained one."""
     trained_length: int = 0
     """The length of pre-training, in tokens (yarn and llama3)."""
     fast: float = 32.0
@@ -75,7 +75,7 @@ class RotaryScaling:
 
     def __post_init__(self) -> None:
         if not self.factor >= 1:
-            raise ConfigError(f"a rotary scaling by {self.factor}", hint="at least 1")
+            raise ConfigError(f"the rotary scaling factor is {self.factor}", hint="at least 1")
         if self.kind != "linear" and not (self.trained_length > 0 and self.fast > self.slow > 0):
             raise ConfigError(
                 f"rotary scaling {self.kind} with trained_length {self.trained_length}, slow "
@@ -233,12 +233,12 @@ class TransformerConfig:
                 )
         if self.num_encoder_layers + self.num_decoder_layers < 1:
             raise ConfigError(
-                "a Transformer without layers", hint="set num_encoder_layers or num_decoder_layers"
+                "the Transformer has no layers", hint="set num_encoder_layers or num_decoder_layers"
             )
         if self.head_dim is None and self.hidden_size % self.num_attention_heads:
             raise ConfigError(
-                f"width {self.hidden_size} is not a multiple of the {self.num_attention_heads} "
-                "attention heads"
+                f"hidden_size {self.hidden_size} is not a multiple of "
+                f"num_attention_heads {self.num_attention_heads}"
             )
         if self.num_attention_heads % self.key_value_heads:
             raise ConfigError(
@@ -248,17 +248,15 @@ class TransformerConfig:
         self._check_positions()
         if not all(w is None or (isinstance(w, int) and w >= 1) for w in self.windows):
             raise ConfigError(
-                f"attention windows {self.windows}", hint="at least 1, or None for all"
+                f"windows is {self.windows}", hint="at least 1 each, or None for all keys"
             )
         if self.pool == "end" and self.eos_token_id is None:
-            raise ConfigError(
-                "pooling by the end token without an end token", hint="set eos_token_id"
-            )
+            raise ConfigError("pool='end' needs an end token", hint="set eos_token_id")
 
     def _check_positions(self) -> None:
         if self.position in ("learned", "untied") and self.max_position_embeddings < 1:
             raise ConfigError(
-                f"{self.position} positions without a length", hint="set max_position_embeddings"
+                f"{self.position} positions need a length", hint="set max_position_embeddings"
             )
         if self.position == "rotary" and self.attention_head_size % 2:
             raise ConfigError(
@@ -275,7 +273,8 @@ class TransformerConfig:
             4 <= self.relative_buckets < 2 * self.relative_distance
         ):
             raise ConfigError(
-                f"{self.relative_buckets} distance classes up to {self.relative_distance}",
+                f"relative_buckets is {self.relative_buckets} and relative_distance is "
+                f"{self.relative_distance}",
                 hint="at least 4 classes, and a distance of more than half of them",
             )
 

@@ -42,7 +42,8 @@ class ExtendedRows(nn.Module):
         first_id: The id of the first added row.
 
     Raises:
-        InputError: No added rows, rows of another shape, or a gap between old and new ids.
+        InputError: There are no added rows, they have another shape, or there is a gap between old
+            and new ids.
     """
 
     def __init__(self, original: Tensor, added: Tensor, *, first_id: int) -> None:
@@ -94,11 +95,11 @@ class ExtendedRows(nn.Module):
         """Check that the original rows are unchanged, unless they are unfrozen.
 
         Raises:
-            VerificationError: They changed.
+            VerificationError: They have changed.
         """
         if not self.original.requires_grad and self.hash_original() != self.fingerprint:
             raise VerificationError(
-                "original rows of the vocabulary have changed, though they are frozen",
+                "frozen original rows of the vocabulary have changed",
                 hint="load the last checkpoint",
             )
 
@@ -114,7 +115,7 @@ class ExtendedRows(nn.Module):
         """
         is_added = (ids >= self.first_id) & (ids < self.end_id)
         original_rows = F.embedding(ids.masked_fill(is_added, 0), self.original, padding_idx)
-        # Original ids look up some added row too, with zero gradient. Spreading them over the rows
+        # Original ids also look up an added row, with zero gradient. Spreading them over the rows
         # avoids a backward pass that sums thousands of zeros into one row.
         rows = torch.where(is_added, ids - self.first_id, ids % len(self.added))
         added_rows = F.embedding(rows, self.added).to(original_rows.dtype)

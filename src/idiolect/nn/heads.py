@@ -88,7 +88,7 @@ class Pooler(nn.Module):
         self.dropout = Dropout(config.dropout)
 
     def forward(self, hidden: Tensor, ids: Tensor, mask: Tensor | None) -> Tensor:
-        """Pick each text's token. Shape: (batch, length, width) to (batch, width)."""
+        """Select each text's token. Shape: (batch, length, width) to (batch, width)."""
         if self.kind == "first":
             picked = (
                 hidden[:, 0] if mask is None else self._pick(hidden, (mask > 0).int().argmax(-1))
@@ -99,7 +99,7 @@ class Pooler(nn.Module):
                 candidates = candidates & (ids == self.end_id)
                 if ids.device.type == "cpu" and not bool(candidates.any(-1).all()):
                     raise InputError(
-                        f"a text without the end token {self.end_id}",
+                        f"a text has no end token (id {self.end_id})",
                         hint="encode texts with special tokens",
                     )
             position = torch.arange(ids.shape[1], device=ids.device)
@@ -197,5 +197,5 @@ def make_head(task: Task, config: TransformerConfig) -> nn.Module:
         ConfigError: The task needs pooling and the configuration has none.
     """
     if task in ("next_sentence", "sequence", "reward") and config.pool == "none":
-        raise ConfigError(f"the task {task!r} needs pooling", hint="set pool")
+        raise ConfigError(f"the task {task!r} needs pooling", hint="set pool in the configuration")
     return _HEADS[task](config)

@@ -1,6 +1,6 @@
 """LoRA: a frozen linear layer plus a trainable product of two low-rank matrices.
 
-W·x becomes W·x + (alpha / rank)·B·A·x with A (rank, in) and B (out, rank). B is initialised to
+W·x becomes W·x + (alpha / rank)·B·A·x with A (rank, in) and B (out, rank). B is initialized to
 zero, so the adapted network initially computes the same (Hu et al. 2021, 2106.09685). The adapted
 layer keeps the names `weight` and `bias`, so code that finds weights by name still works.
 """
@@ -31,13 +31,13 @@ class LoraConfig:
     lora_dropout: float = 0.0
     """Dropout on the input of A."""
     target_modules: tuple[str, ...] = ("query", "value")
-    """Names of the adapted layers, of query, key, value, output, gate, up, down."""
+    """Names of the adapted layers: any of query, key, value, output, gate, up, down."""
 
     def __post_init__(self) -> None:
         if self.r < 1:
-            raise ConfigError(f"an adapter of rank {self.r}", hint="at least 1")
+            raise ConfigError(f"r is {self.r}", hint="choose a rank of at least 1")
         if not self.target_modules:
-            raise ConfigError("an adapter without targets", hint="for example query and value")
+            raise ConfigError("target_modules is empty", hint="for example query and value")
 
 
 class LoraLinear(Linear):
@@ -60,7 +60,7 @@ class LoraLinear(Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """Map the last dimension."""
-        # The adapter trains in float32, also beside frozen weights in bfloat16.
+        # The adapter trains in float32, even if the frozen weights are in bfloat16.
         thin = F.dropout(input, dropout_rate(self.dropout, self.training))
         thin = thin.to(self.lora_a.dtype)
         change = linear(linear(thin, self.lora_a), self.lora_b)
@@ -90,7 +90,7 @@ def add_lora(network: nn.Module, config: LoraConfig) -> list[str]:
     unknown = set(config.target_modules) - kinds
     if unknown:
         raise ConfigError(
-            f"no layer is called {sorted(unknown)[0]!r}", hint="one of " + ", ".join(sorted(kinds))
+            f"no layer is named {sorted(unknown)[0]!r}", hint="one of " + ", ".join(sorted(kinds))
         )
     # Task heads have layers of the same names and get no adapters.
     wanted = [
@@ -100,7 +100,7 @@ def add_lora(network: nn.Module, config: LoraConfig) -> list[str]:
         and not name.startswith(("heads.", "pooler."))
     ]
     if any(isinstance(linears[name], LoraLinear) for name in wanted):
-        raise ConfigError("the network has an adapter already", hint="merge it first")
+        raise ConfigError("the network already has an adapter", hint="merge it first")
     scale = config.lora_alpha / config.r
     for name in wanted:
         layer = LoraLinear(linears[name], rank=config.r, scale=scale, dropout=config.lora_dropout)

@@ -1,7 +1,7 @@
-"""`Network`: what every network keeps, so that training, encoders and vocabularies need no more.
+"""`Network`: the interface of every network architecture.
 
-The Transformer is one; a recurrent network is another. `LanguageModel`, the training loop,
-`Encoder`, `extend` and generation use a network through this class only.
+`LanguageModel`, the training loop, `Encoder`, `extend` and generation use networks only through
+this class, so they work with any architecture that implements it.
 """
 
 from __future__ import annotations
@@ -22,8 +22,7 @@ from idiolect.nn.heads import LanguageHead
 __all__ = ["Network", "NetworkKind", "Output"]
 
 NetworkKind = Literal["causal", "bidirectional", "encoder-decoder"]
-"""How a network reads: from left to right, the whole text at once, or one text with the help of
-another."""
+"""How tokens attend: to earlier tokens, to the whole text, or from a decoder to an encoder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,15 +30,15 @@ class Output:
     """What a forward pass returns."""
 
     hidden_states: Tensor
-    """The last hidden states; zero at padding where a batch was packed. (batch, length, width)."""
+    """The last hidden states; zero at padding if the batch was packed. (batch, length, width)."""
     logits: Tensor | None = None
-    """Scores of the first task's head, in the shape that head returns."""
+    """Output of the first task's head, in that head's shape."""
     pooled: Tensor | None = None
-    """One vector per text, where the configuration pools. (batch, width)."""
+    """One vector per text, if the configuration sets `pool`. (batch, width)."""
     next_sentence: Tensor | None = None
-    """BERT's second head, where it is beside a language-model head. (batch, 2)."""
+    """Scores of BERT's next-sentence head, if there is one. (batch, 2)."""
     encoder_hidden_states: Tensor | None = None
-    """The encoder's hidden states, where a decoder read them. (batch, length, width)."""
+    """The encoder's hidden states in an encoder-decoder network. (batch, length, width)."""
 
 
 class Network(nn.Module, ABC):
@@ -52,8 +51,8 @@ class Network(nn.Module, ABC):
         tokens: The token embedding: one row per id.
         heads: The task heads by name; the head that scores the vocabulary is `language`.
 
-    During training, modules that an objective needs and that are no part of the model itself, such
-    as a decoder, are in `attached`; see `attach`.
+    During training, `attached` holds modules that an objective needs and that are not part of the
+    model, such as a decoder; see `attach`.
     """
 
     config: Any
@@ -73,30 +72,30 @@ class Network(nn.Module, ABC):
     @property
     @abstractmethod
     def head_modules(self) -> list[nn.Module]:
-        """The modules on top of the hidden states, which have no part in a text's vector."""
+        """The modules on top of the hidden states; text vectors do not depend on them."""
 
     @property
     @abstractmethod
     def has_dropout(self) -> bool:
-        """Whether two training passes over one text may differ."""
+        """Whether two training passes over the same text may differ."""
 
     @abstractmethod
     def init_weights(self, seed: int) -> None:
-        """Set every weight to its first value; the same seed sets the same values."""
+        """Initialize all weights, reproducibly for a seed."""
 
     @abstractmethod
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, *, return_logits: bool = True
     ) -> Output:
-        """Read a batch.
+        """Run a batch through the network.
 
-        Shape: ids and mask (batch, length).
+        Shape: input_ids and attention_mask (batch, length).
 
         Args:
-            input_ids: The texts.
+            input_ids: The token ids of the texts.
             attention_mask: 0 for padding and 1 for text, or the ascending numbers of several
                 documents packed in a row.
-            return_logits: Whether to compute the heads' scores.
+            return_logits: Whether to compute the outputs of the task heads.
         """
 
     @abstractmethod
@@ -109,12 +108,12 @@ class Network(nn.Module, ABC):
     ) -> Tensor:
         """Return the hidden states that represent a text; those of the encoder if there is one.
 
-        Shape: ids and mask (batch, length), result (batch, length, width).
+        Shape: input_ids and attention_mask (batch, length), result (batch, length, width).
 
         Args:
-            input_ids: The texts.
+            input_ids: The token ids of the texts.
             attention_mask: 0 for padding and 1 for text.
-            bidirectional: Let the tokens of a causal network see what follows as well.
+            bidirectional: Let the tokens of a causal network attend to later ones as well.
         """
 
     def new_cache(self) -> Any:
@@ -135,12 +134,12 @@ class Network(nn.Module, ABC):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         return next(self.parameters()).device
 
     @property
     def dtype(self) -> torch.dtype:
-        """Number format of the weights."""
+        """Dtype of the weights."""
         return next(self.parameters()).dtype
 
     @property
@@ -194,7 +193,10 @@ class Network(nn.Module, ABC):
         """
         old = self.vocabulary_rows()
         if set(added) != set(old):
-            raise InputError(f"new rows for {sorted(added)}", hint=f"give them for {sorted(old)}")
+            raise InputError(
+                f"new rows for {', '.join(sorted(added))}",
+                hint=f"pass them for {', '.join(sorted(old))}",
+            )
         for name, rows in old.items():
             if isinstance(rows, ExtendedRows):
                 kept = rows.added[: first_id - rows.first_id]
@@ -213,7 +215,7 @@ class Network(nn.Module, ABC):
 
     @contextmanager
     def attach(self, modules: Mapping[str, nn.Module]) -> Iterator[None]:
-        """Train and checkpoint `modules` together with this network, for as long as it lasts."""
+        """Train and checkpoint `modules` together with this network, until the context exits."""
         # Registered last, so that weights shared with the network keep the network's names.
         self.attached = nn.ModuleDict(dict(modules))
         try:

@@ -58,7 +58,10 @@ class Packing:
         """
         positions, documents = positions_and_documents(mask)
         if bool((documents < documents.cummax(-1).values)[documents > 0].any()):
-            raise InputError("document numbers must ascend along a row")
+            raise InputError(
+                "the document numbers of the mask do not ascend along a row",
+                hint="number the documents of each row from 1",
+            )
         flat = documents.flatten()
         index = flat.nonzero().squeeze(-1)
         positions = positions.flatten()[index]

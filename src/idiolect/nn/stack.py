@@ -60,7 +60,7 @@ class Stack(nn.Module):
         """Raise `InputError` if a text has more tokens than the stack has positions."""
         if self.limit is not None and length > self.limit:
             raise InputError(
-                f"a text of {length} tokens; the model has {self.limit} positions",
+                f"a text has {length} tokens, but the model has {self.limit} positions",
                 hint="truncate it or split it",
             )
 

@@ -28,7 +28,7 @@ def run_stack(
     memory: Tensor | None = None,
     memory_mask: Tensor | None = None,
 ) -> Tensor:
-    """Return the hidden states; zero at padding where the grid was packed.
+    """Return the hidden states; zero at padding if the grid was packed.
 
     Shape: x and the result (batch, length, width).
 
@@ -38,7 +38,7 @@ def run_stack(
         mask: As in `Transformer.forward`.
         causal: Whether a token sees only those before it and itself.
         cache: Keys and values of earlier tokens.
-        memory: An encoder's hidden states, for cross-attention. Shape: (batch, any, width).
+        memory: The encoder's hidden states, for cross-attention. Shape: (batch, any, width).
         memory_mask: The encoder's mask.
 
     Raises:
@@ -124,7 +124,10 @@ def _packed_memory(
     sources = dict(zip(other.documents, other.spans, strict=True))
     alone = [document for document in packing.documents if document not in sources]
     if alone:
-        raise InputError(f"text {alone[0][0]} of the batch has a target and no source")
+        raise InputError(
+            f"text {alone[0][0]} of the batch has a target and no source",
+            hint="pass input_ids for every text",
+        )
     pairs = [
         (span, sources[document])
         for span, document in zip(packing.spans, packing.documents, strict=True)

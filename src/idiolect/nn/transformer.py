@@ -21,7 +21,7 @@ __all__ = ["Transformer"]
 
 
 class Transformer(Network):
-    """Ids in, hidden states and head scores out.
+    """A Transformer encoder, decoder or both, with task heads.
 
     Raises:
         InputError: Ids outside the vocabulary, a text longer than the learned positions, or a
@@ -57,7 +57,7 @@ class Transformer(Network):
 
     @property
     def kind(self) -> NetworkKind:
-        """How the network reads a text."""
+        """Whether the network is causal, bidirectional or an encoder-decoder."""
         if self.encoder is None:
             return "causal"
         return "bidirectional" if self.decoder is None else "encoder-decoder"
@@ -81,7 +81,7 @@ class Transformer(Network):
 
     @torch.no_grad()
     def init_weights(self, seed: int) -> None:
-        """Initialise all weights, reproducibly for a seed.
+        """Initialize all weights, reproducibly for a seed.
 
         Matrices are normal with standard deviation 0.02. The last matrix of each residual branch
         has 0.02 / √(2·layers), so that the sum over the branches does not grow with their number
@@ -116,13 +116,13 @@ class Transformer(Network):
     ) -> Output:
         """Run a batch through the network and its task heads.
 
-        Shape: all ids and masks (batch, length); int32 or int64.
+        Shape: all ids and masks (batch, length), int32 or int64.
 
         Positions are counted from a text's first token, so padding on the left has no effect.
         (`transformers` counts from the row's first column in BERT, XLM, GPT-2 and BART.)
 
         Args:
-            input_ids: The texts; with an encoder and a decoder, the encoder's input.
+            input_ids: The token ids; in an encoder-decoder network, the input of the encoder.
             attention_mask: 0 for padding and 1 for text, or ascending document numbers of several
                 documents packed in a row, which then do not attend to one another. With a cache it
                 also covers the cached tokens. By default there is no padding.
@@ -131,7 +131,7 @@ class Transformer(Network):
             decoder_input_ids: The decoder's input; by default `input_ids`, shifted right by one.
             decoder_attention_mask: The mask of `decoder_input_ids`.
             cache: Keys and values of earlier tokens; `input_ids` then holds the new tokens only.
-            return_logits: Whether to compute the scores of the task heads.
+            return_logits: Whether to compute the outputs of the task heads.
             bidirectional: Let the tokens of a decoder attend to later ones as well (LLM2Vec). An
                 encoder always does.
         """
@@ -140,7 +140,8 @@ class Transformer(Network):
             assert stack is not None
             if decoder_input_ids is not None:
                 raise InputError(
-                    "target_ids need an encoder-decoder network", hint="omit target_ids"
+                    "decoder_input_ids need an encoder-decoder network",
+                    hint="omit decoder_input_ids",
                 )
             causal = stack.causal and not bidirectional
             if cache is not None and not causal:
@@ -204,12 +205,12 @@ class Transformer(Network):
     ) -> Tensor:
         """Return the hidden states that represent a text; those of the encoder if there is one.
 
-        Shape: ids and mask (batch, length), result (batch, length, width).
+        Shape: input_ids and attention_mask (batch, length), result (batch, length, width).
 
         Args:
-            input_ids: The texts.
+            input_ids: The token ids of the texts.
             attention_mask: 0 for padding and 1 for text.
-            bidirectional: Let the tokens of a causal network see what follows as well.
+            bidirectional: Let the tokens of a causal network attend to later ones as well.
         """
         if self.encoder is not None:
             return self.encode(input_ids, attention_mask)
@@ -228,7 +229,7 @@ class Transformer(Network):
     ) -> Tensor:
         """Return the hidden states of the encoder alone. Shape: (batch, length, width)."""
         if self.encoder is None:
-            raise InputError("this network has no encoder", hint="call it instead")
+            raise InputError("this network has no encoder", hint="call the network instead")
         return self._run_stack(
             self.encoder,
             input_ids,
@@ -242,7 +243,7 @@ class Transformer(Network):
     ) -> Tensor:
         """Return the hidden states of a decoder with this network's embeddings and a memory.
 
-        Shape: ids (batch, length), memory (batch, any, width), result (batch, length, width).
+        Shape: input_ids (batch, length), memory (batch, any, width), result (batch, length, width).
         """
         return self._run_stack(decoder, input_ids, attention_mask, memory=memory)
 
@@ -324,7 +325,7 @@ class Transformer(Network):
     def _check(self, input_ids: Tensor, attention_mask: Tensor | None, past: int) -> None:
         if input_ids.dim() != 2 or input_ids.is_floating_point():
             raise InputError(
-                f"ids have the shape {tuple(input_ids.shape)} and the dtype {input_ids.dtype}",
+                f"input_ids have the shape {tuple(input_ids.shape)} and dtype {input_ids.dtype}",
                 hint="pass integers of the shape (batch, length)",
             )
         if attention_mask is not None and attention_mask.shape != (

@@ -1,1 +1,1 @@
-"""The pipeline: one configuration in; a model, its index, an evaluation and a report out."""
+"""The pipeline: build a model, its index, an evaluation and a report from one configuration."""

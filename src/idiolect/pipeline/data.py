@@ -33,7 +33,7 @@ class Data:
     """The inputs of a run.
 
     Args:
-        settings: Their paths, and the names of their fields.
+        settings: Paths of the files, and names of their fields.
         folder: The folder that paths are relative to.
 
     Raises:
@@ -72,7 +72,8 @@ class Data:
         settings, (path, *more) = self.settings, self._files("items")
         if more:
             raise InputError(
-                f"data.items: {settings.items} are {1 + len(more)} files", hint="join them into one"
+                f"data.items: {settings.items} matches {1 + len(more)} files",
+                hint="join them into one",
             )
         self.skipped.clear()
         items: dict[str, Item] = {}
@@ -110,7 +111,7 @@ class Data:
         self.pairs()
         if self.qrels and not self.queries:
             raise InputError(
-                "data.qrels: judgements need the queries they are of",
+                "data.qrels: the judgements need their queries",
                 hint="set data.queries to the file of queries",
             )
         _ = self.similar
@@ -148,7 +149,7 @@ class Data:
 
     @cached_property
     def general(self) -> tuple[Corpus, Corpus] | None:
-        """General text, divided like `corpus`."""
+        """General text, split like `corpus`."""
         return self.all_general.split(HELD_OUT) if self.all_general else None
 
     @property

@@ -22,11 +22,11 @@ __all__ = ["Display"]
 
 
 class Display:
-    """Shows a run on standard error: a live table on a terminal, plain lines otherwise.
+    """Display a run on standard error: a live table on a terminal, plain lines otherwise.
 
     Args:
-        stages: Their names, in order.
-        expected: Seconds that each took before; None if unknown.
+        stages: Names of the stages, in order.
+        expected: Seconds that each stage took before; None if unknown.
     """
 
     def __init__(self, stages: Sequence[str], expected: Sequence[float | None]) -> None:
@@ -71,9 +71,9 @@ class Display:
         """Show the progress of the current stage; a `ProgressCallback` of training.
 
         Args:
-            done: Units done.
-            total: Units in all; 0 if unknown.
-            text: Shown next to it.
+            done: Number of completed units.
+            total: Total number of units; 0 if unknown.
+            text: A note to show next to it.
         """
         if total != self._total or done < self._done:
             self._first, self._total = time.monotonic(), total

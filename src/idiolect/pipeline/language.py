@@ -1,4 +1,4 @@
-"""The part of the evaluation besides rankings: bits per byte, and whether promises were kept."""
+"""The evaluation of language modeling: bits per byte, and the checks of the promises."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ class Language(TypedDict):
 
 
 class Promises(TypedDict):
-    """The promises of the project, and whether they were kept."""
+    """Whether the promises of the library were kept."""
 
     original_rows: str
-    """Hash of the base's rows of embedding and head."""
+    """Hash of the base's embedding and head rows."""
     original_rows_identical: bool
     """Whether the finished model has the same rows."""
     documents_changed: int
-    """Documents that are tokenised differently beyond the new terms, over all text checked."""
+    """Documents that are tokenized differently beyond the new terms, over all text checked."""
     documents_checked: int
 
 
@@ -69,7 +69,7 @@ def measure_language(work: Work[Any], windows_per_text: int) -> Language:
         "terms": None,
     }
     if base.network.kind != "causal":
-        result["note"] = f"{base.family.title} is bidirectional and predicts no next token"
+        result["note"] = f"{base.family.title} is bidirectional and does not predict the next token"
         return result
     data = work.data
     domain = some_windows(data.corpus[1], windows_per_text)

@@ -32,29 +32,29 @@ from idiolect.training.progress import report_to
 __all__ = ["run"]
 
 _VERSION = 3
-"""Raised whenever a stage computes something else from the same settings, to repeat all stages."""
+"""Incremented when a stage's result for the same settings changes, to run all stages again."""
 _BASE_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.bin")
 _REPORT_SECONDS = 5.0
 
 
-def run(path: str | Path, *, out: str | Path | None = None) -> Path:
+def run(path: str | Path, *, output_dir: str | Path | None = None) -> Path:
     """Run a configuration, or resume it.
 
     Args:
         path: The configuration.
-        out: The run's folder, instead of the configured one.
+        output_dir: The run's folder; by default the configured one.
 
     Returns:
         The run's folder.
 
     Raises:
-        IdiolectError: An error of a stage, with the stage's name before it; or the configuration is
-            wrong, or another process is running in the folder.
-        KeyboardInterrupt: It was interrupted; the same call resumes.
+        IdiolectError: A stage failed (its name comes first), the configuration is invalid, or
+            another process is running in the folder.
+        KeyboardInterrupt: The run was interrupted; the same call resumes it.
     """
     path = Path(path)
     config = PipelineConfig.load(path)
-    folder = RunDirectory(out if out is not None else path.parent / config.out)
+    folder = RunDirectory(output_dir if output_dir is not None else path.parent / config.out)
     data = Data(config.data, path.parent)
     base = find_base(config.base, path.parent)
     stages = stages_of(config)
@@ -86,7 +86,7 @@ def run(path: str | Path, *, out: str | Path | None = None) -> Path:
                     metrics = stage.run(work)
                     folder.finish(stage.name, metrics, time.monotonic() - began)
                 folder.report_path.unlink(missing_ok=True)
-            folder.summarise(prints)
+            folder.summarize(prints)
             if folder.report_path.exists():
                 display.skip("report")
             else:
@@ -135,7 +135,7 @@ def _annotated(path: Path) -> str:
 
 @contextmanager
 def _naming(stage: str) -> Iterator[None]:
-    """Put a stage's name before its errors, and add a hint to those of the disk."""
+    """Prefix errors with the stage's name, and turn disk errors into `InputError`."""
     try:
         yield
     except IdiolectError as error:

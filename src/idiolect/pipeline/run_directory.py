@@ -5,7 +5,7 @@
     RUN/.lock                  held while a run is active
 
 A stage appears by a single rename. Only its own folder decides whether it is finished, so no other
-record can disagree; the manifest is for people and for the report.
+record can disagree. The manifest is only informative.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from idiolect.text.files import read_json, write_atomic
 __all__ = ["FORMAT", "RunDirectory"]
 
 FORMAT = 2
-"""Version of the folder's format; raised when older versions could not read it."""
+"""Version of the folder's format; incremented when older versions cannot read it."""
 _INPUTS = "inputs.json"
 _METRICS = "metrics.json"
 
@@ -55,7 +55,7 @@ class RunDirectory:
             if not isinstance(found, int) or found > FORMAT:
                 raise CheckpointError(
                     f"{self.path} is a run of idiolect {self._manifest.get('idiolect')} (format "
-                    f"{found}), and this is {__version__} (format {FORMAT})",
+                    f"{found}), but this is {__version__} (format {FORMAT})",
                     hint="use that version, or choose another folder",
                 )
 
@@ -64,7 +64,7 @@ class RunDirectory:
         """Open the folder of an existing run.
 
         Raises:
-            InputError: There is no run.
+            InputError: There is no run in it.
         """
         folder = cls(path)
         if not folder.manifest_path.exists():
@@ -101,11 +101,15 @@ class RunDirectory:
             self.path.mkdir(parents=True, exist_ok=True)
             if not self.manifest_path.exists() and self._other_files():
                 raise InputError(
-                    f"{self.path} holds files that are not a run", hint="choose another folder"
+                    f"{self.path} holds files that do not belong to a run",
+                    hint="choose another folder",
                 )
             file = (self.path / ".lock").open("a+")
         except OSError as error:
-            raise InputError(f"cannot write to {self.path}: {error.strerror}") from error
+            raise InputError(
+                f"cannot write to {self.path}: {error.strerror}",
+                hint="check its permissions, or choose another folder",
+            ) from error
         with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -135,7 +139,7 @@ class RunDirectory:
         """Return the metrics of a finished stage.
 
         Raises:
-            CheckpointError: It is not finished.
+            CheckpointError: The stage is not finished.
         """
         return read_json(self.stage(name) / _METRICS)
 
@@ -159,11 +163,11 @@ class RunDirectory:
         stages[name] = {"fingerprint": _recorded(final), "seconds": round(seconds, 2)}
         self._write_manifest()
 
-    def summarise(self, names: Mapping[str, str]) -> None:
+    def summarize(self, names: Mapping[str, str]) -> None:
         """Write the metrics of all stages into one file, and delete other stages.
 
         Args:
-            names: The fingerprint of each stage.
+            names: The fingerprint of each stage, by name.
         """
         for path in (self.path / "stages").iterdir():
             if path.name not in names:

@@ -1,4 +1,4 @@
-"""Tables of `idiolect.toml` that belong to no single stage, and reading the file.
+"""Read `idiolect.toml`; the tables that do not belong to a single stage.
 
 Every key has a default except the catalogue, so two lines are a complete configuration:
 
@@ -37,7 +37,7 @@ _SYNONYMS = {
     "replay": "replay_share",
     "rows": "max_rows",
 }
-"""Words that are likely to be typed for a key and are spelt too differently to be matched."""
+"""Words that users may type for a key, too different for a match by spelling."""
 
 _Names = Annotated[
     tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)
@@ -69,7 +69,7 @@ class DataSettings(SettingsTable):
     corpus: _Names = ()
     """Domain text to learn from: files, folders or globs. By default the items' text."""
     general: _Names = ()
-    """General text: replayed against forgetting, and used to check that nothing else changes."""
+    """General text: replayed against forgetting, and to check that its tokens are unchanged."""
     pairs: str | None = None
     """Training pairs: `query`, and `document` or `document_id`; `negatives` are optional."""
     queries: str | None = None
@@ -83,7 +83,7 @@ class DataSettings(SettingsTable):
 
 
 class EncoderSettings(SettingsTable):
-    """How a text becomes a vector."""
+    """How texts are encoded as vectors."""
 
     pooling: Literal["mean", "first", "last", "weighted", "echo"] | None = None
     """By default the base's own pooling, or the mean if it defines none."""
@@ -136,11 +136,11 @@ class PipelineSettings(SettingsTable):
 
 
 def find_base(base: str, folder: Path) -> str:
-    """Return where a base is, in the form that `LanguageModel.load` takes.
+    """Return a base in the form that `LanguageModel.load` takes.
 
     Args:
-        base: As in a configuration.
-        folder: The configuration's folder, which a path may be relative to.
+        base: The base, as in a configuration.
+        folder: The configuration's folder; relative paths start there.
     """
     return str(folder / base) if (folder / base).is_dir() else base
 

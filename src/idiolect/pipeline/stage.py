@@ -1,8 +1,8 @@
-"""`Stage`: one step of the pipeline, with everything the pipeline has to know about it.
+"""`Stage`: one step of the pipeline, with everything the pipeline needs to know about it.
 
 A stage lives in one file of `idiolect.pipeline.stages`, which assigns it to `STAGE`. Its table of
-the configuration, its place in the order, its fingerprint, its controls and the systems it adds to
-the evaluation all follow from that object.
+the configuration, its position in the order, its fingerprint, its controls and the systems it adds
+to the evaluation are derived from that object.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["ALL", "CONTROLS", "Control", "Stage", "Work"]
 ALL = "*"
 """In `Stage.after`: every stage that does not depend on this one."""
 CONTROLS = {"plain": "no new tokens", "random": "random tokens"}
-"""The controls of a run, and how charts label them."""
+"""The controls of a run, and their labels in charts."""
 
 _Settings = TypeVar("_Settings", bound=SettingsTable)
 
@@ -38,22 +38,22 @@ class Work(Generic[_Settings]):
     """The stage's own table."""
     data: Data
     base: str
-    """Where the base model is, as `LanguageModel.load` takes it."""
+    """The base model, in the form that `LanguageModel.load` takes."""
     model: str
-    """Where the model to start from is: the base, or the folder of an earlier stage's model."""
+    """The model to start from: the base, or the folder of an earlier stage's model."""
     done: Mapping[str, Path]
     """The folders of the stages it depends on, by name."""
     folder: Path
     """Output folder. It may hold files of an earlier process that was killed in this stage."""
     report: ProgressCallback
-    """Called with the progress."""
+    """Progress callback."""
     systems: tuple[MeasuredSystem, ...] = ()
     """The systems to evaluate in this run."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Control(Generic[_Settings]):
-    """A stage run again from another starting model, to be compared with."""
+    """A repetition of a stage from another starting model, for comparison."""
 
     name: Literal["plain", "random"]
     """`plain`: the base without new tokens. `random`: tokens for terms chosen at random."""
@@ -68,7 +68,7 @@ class Control(Generic[_Settings]):
 
 
 def _no_controls(_: Any) -> bool:
-    """Need no controls."""
+    """Return False: the stage needs no controls."""
     return False
 
 
@@ -85,13 +85,13 @@ class Stage(Generic[_Settings]):
     metrics: type[Any]
     """The TypedDict of its metrics."""
     inputs: tuple[str, ...] = ()
-    """Keys of `[data]` that it reads."""
+    """Keys of `[data]` that the stage reads."""
     shared: tuple[str, ...] = ()
-    """Shared tables that it reads, such as `encoder`."""
+    """Shared tables that the stage reads, such as `encoder`."""
     model_from: str | None = None
     """The stage with the model to start from; None starts from the base."""
     after: tuple[str, ...] = ()
-    """Further stages with results it reads; may be `ALL`."""
+    """Other stages whose results it reads; may be `ALL`."""
     systems: tuple[MeasuredSystem, ...] = ()
     """Systems that it contributes to the evaluation."""
     controls: tuple[Control[_Settings], ...] = ()
@@ -106,7 +106,7 @@ class Stage(Generic[_Settings]):
 
     @property
     def control(self) -> str:
-        """Which control it is, a key of `CONTROLS`; empty for a stage of the pipeline itself."""
+        """The control it belongs to, a key of `CONTROLS`; empty for the pipeline itself."""
         return self.name.rpartition(".")[0]
 
     @property

@@ -37,7 +37,7 @@ def all_stages() -> tuple[Stage[Any], ...]:
 def stages_of(config: PipelineSettings) -> tuple[Stage[Any], ...]:
     """Return the stages of a run in order, with the controls if a stage needs them.
 
-    `ALL` is replaced by the stages it stands for.
+    `ALL` is replaced by the names of the stages.
     """
     every = list(all_stages())
     if any(stage.wants_controls(config.table(stage.settings)) for stage in every):
@@ -48,7 +48,7 @@ def stages_of(config: PipelineSettings) -> tuple[Stage[Any], ...]:
 
 
 def measured_systems(run: Iterable[Stage[Any]]) -> tuple[MeasuredSystem, ...]:
-    """Return the systems that stages contribute: those of no stage first, and controls last."""
+    """Return the systems that stages contribute: those without a stage first, and controls last."""
     found = [
         system if system.of_base else replace(system, stage=stage.name)
         for stage in run

@@ -26,7 +26,7 @@ def load_model(path: str | Path) -> LanguageModel:
 
 
 def load_encoder(work: Work[Any], path: str) -> Encoder:
-    """Load a model as an encoder that reads text as the base does, or as `[encoder]` says.
+    """Load a model as an encoder, with the settings of `[encoder]` or else those of the base.
 
     Only the base's small layout files are read, not its weights.
     """
@@ -45,5 +45,5 @@ def load_encoder(work: Work[Any], path: str) -> Encoder:
 
 
 def is_encoder(base: str) -> bool:
-    """Return whether a model was published as an encoder, with vectors that are useful as is."""
+    """Return whether a model was published as an encoder."""
     return (locate(base, ("modules.json",)) / "modules.json").exists()

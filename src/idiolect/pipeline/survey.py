@@ -1,7 +1,7 @@
 """Write a first configuration for a folder of data.
 
-Files are recognised by their names (`items.jsonl`, `products.csv`, `queries.tsv` …), and fields by
-theirs. Keys without a file are written as comments with their descriptions.
+Files and fields are recognized by their names (`items.jsonl`, `products.csv`, `queries.tsv` …).
+Keys without a file are written as comments with their descriptions.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ _SAMPLE = 200
 
 @dataclass(frozen=True)
 class Survey:
-    """The result of looking at a folder."""
+    """A proposed configuration for a folder."""
 
     text: str
     """The configuration."""
     findings: tuple[str, ...]
-    """What was found, one line each."""
+    """Descriptions of the files and fields found, one line each."""
 
 
 def survey(folder: Path, *, base: str) -> Survey:
-    """Look at a folder of data, and return a configuration for it.
+    """Inspect a folder of data, and propose a configuration for it.
 
     Args:
         folder: The folder.
@@ -57,7 +57,7 @@ def survey(folder: Path, *, base: str) -> Survey:
         InputError: There is no such folder, or no catalogue in it.
     """
     if not folder.is_dir():
-        raise InputError(f"no such folder: {folder}", hint="give the folder that holds your data")
+        raise InputError(f"no such folder: {folder}", hint="pass the folder that holds your data")
     paths = sorted(path for path in folder.iterdir() if is_readable(path) or path.is_dir())
     found = {name: _named(paths, names) for name, names in _NAMES.items()}
     items = found["items"] or _only_table(paths, found)
@@ -84,7 +84,7 @@ def _named(paths: Sequence[Path], names: Sequence[str]) -> Path | None:
 
 
 def _only_table(paths: Sequence[Path], found: Mapping[str, Path | None]) -> Path | None:
-    """Return the only table that was not recognised as something else, if there is exactly one."""
+    """Return the only table that was not recognized as something else, if there is exactly one."""
     rest = [
         path
         for path in paths

@@ -76,13 +76,13 @@ class Significance(TypedDict):
     measure: str
     first: str
     second: str
-    """Names of systems; the difference is the second's mean less the first's."""
+    """Names of systems; the difference is the mean of the second minus that of the first."""
     difference: float
     low: float
     high: float
     """Ends of the 95% interval, by paired bootstrap."""
     p_value: float
-    """Two-sided paired randomisation test."""
+    """Two-sided paired randomization test."""
     wins: int
     losses: int
 
@@ -107,7 +107,7 @@ class FoundItem(TypedDict):
 
 
 class Search(TypedDict):
-    """One search, before and after."""
+    """The results of a search before and after tuning."""
 
     query: str
     base: list[FoundItem]
@@ -119,11 +119,11 @@ class Search(TypedDict):
 
 
 class SystemRuns:
-    """The answers of all systems to both tests, and their measures.
+    """The rankings of all systems in both tests, and their metrics.
 
     Args:
         work: The input of the stage that evaluates.
-        search: The test of queries, if there are any.
+        search: The test with queries, if there is one.
         similar: The test of similar items, if there is one.
     """
 
@@ -139,7 +139,7 @@ class SystemRuns:
         self._bm25 = BM25(self.texts)
         self._tuned: Dense | None = None
         self._shown: dict[str, Run] = {}
-        # Cut texts are in the metrics of the index; here each system would log the same ones.
+        # The metrics of the index count truncated texts; here each system would log them again.
         self._counts = EncodingCounts()
 
     def add(self, system: MeasuredSystem) -> None:
@@ -244,7 +244,7 @@ class SystemRuns:
         return similar
 
     def _indexed(self, encoder: Encoder) -> Dense:
-        """Return exact search over the vectors of the index, which need not be computed again."""
+        """Return exact search over the stored vectors of the index."""
         with open_index(self.work.folder.parents[1]) as index:
             vectors = {item.id: item.vector for item in index.store.items(vectors=True)}
         dense = Dense(encoder, {}, counts=self._counts)

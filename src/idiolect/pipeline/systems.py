@@ -1,9 +1,10 @@
 """The systems an evaluation measures, and which of them are compared.
 
 Each stage declares the systems it contributes. The controls show where a gain comes from: `plain`
-had the same training budget without new tokens, `random` learnt terms chosen at random, and
+had the same training budget without new tokens, `random` learned terms chosen at random, and
 `untrained` has the new tokens with their initial rows. For an encoder without a language-model head
-the `plain` control is the base, tuned in the same way, because it could only imitate itself.
+the `plain` control is the base, tuned in the same way, because imitation would train it to
+reproduce itself.
 """
 
 from __future__ import annotations
@@ -23,19 +24,19 @@ class MeasuredSystem:
     label: str
     """For display."""
     by: Literal["vectors", "bm25", "lexical", "hybrid"] = "vectors"
-    """How it ranks: exact search over vectors, BM25, or a mode of the finished index."""
+    """Ranking method: exact search over vectors, BM25, or a mode of the finished index."""
     of_base: bool = False
     """Whether it needs no stage: the base itself, or BM25."""
     stage: str = ""
-    """The stage it is of, once it is known; empty for a system that needs none."""
+    """The stage that contributes it, filled in later; empty for a system that needs none."""
     control: bool = False
-    """Whether it is there to be compared with only."""
+    """Whether it serves only for comparison."""
     ranks: bool = True
     """Whether it is evaluated on search and similar items."""
     predicts: bool = False
     """Whether bits per byte of its model are measured."""
     finished: bool = False
-    """Whether its model is a finished encoder, used as saved."""
+    """Whether its model is a saved encoder that is used unchanged."""
     against: tuple[str, ...] = ()
     """Names of the systems that it is compared with."""
 

@@ -1,4 +1,4 @@
-"""Sum up the training of a stage from its `metrics.jsonl`."""
+"""Summarize the training of a stage from its `metrics.jsonl`."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, TypedDict
 
-__all__ = ["SAVE_STEPS", "TrainingSummary", "summarise_training", "tokens_read"]
+__all__ = ["SAVE_STEPS", "TrainingSummary", "summarize_training", "tokens_read"]
 
 SAVE_STEPS = 100
 """Training steps between checkpoints."""
 
 
 class TrainingSummary(TypedDict):
-    """Figures of one training; each of its steps is a line of metrics.jsonl."""
+    """Summary of a training run; metrics.jsonl has a line for each step."""
 
     steps: int
     tokens: int
@@ -26,8 +26,8 @@ class TrainingSummary(TypedDict):
     """Mean loss over the last tenth."""
 
 
-def summarise_training(folder: Path) -> TrainingSummary:
-    """Sum up a finished training, and remove the files that only a resumed one would need."""
+def summarize_training(folder: Path) -> TrainingSummary:
+    """Summarize a finished training run, and remove the files that only resuming needs."""
     losses = [line["loss"] for line in _curve(folder)]
     tenth = max(1, len(losses) // 10)
     for path in (*folder.glob("checkpoint-*"), folder / "tokens"):
@@ -41,7 +41,7 @@ def summarise_training(folder: Path) -> TrainingSummary:
 
 
 def tokens_read(folder: Path) -> int:
-    """Return the number of tokens that a training read."""
+    """Return the number of tokens that a training run read."""
     return sum(line["tokens"] for line in _curve(folder))
 
 

@@ -1,7 +1,8 @@
 """`CrossEncoder`: one network reads query and document together and scores their relevance.
 
-It is precise, since the tokens of both attend to each other, and slow, since it reads every pair
-(Nogueira & Cho 2019, 1901.04085). It reranks search results and teaches faster models.
+It is precise, since the tokens of both attend to each other, and slow, since it runs once per pair
+(Nogueira & Cho 2019, 1901.04085). Use it to rerank search results, or as a teacher of faster
+models.
 
 Any `LanguageModel` can become a cross-encoder: the body is kept, and the head is replaced by the
 classification head of its family. transformers' `AutoModelForSequenceClassification` loads a saved
@@ -49,8 +50,8 @@ class CrossEncoder:
 
     Args:
         model: The model.
-        max_length: Tokens read of a pair, including special tokens. Default: the positions of the
-            model, at most 512.
+        max_length: Maximum tokens of a pair, including special tokens. Default: the positions of
+            the model, at most 512.
 
     Raises:
         ConfigError: The model has no such head, or too few positions for the length.
@@ -65,10 +66,12 @@ class CrossEncoder:
             )
         positions = config.max_position_embeddings or 512
         if max_length is not None and not 8 <= max_length <= positions:
-            raise ConfigError(f"a length of {max_length} tokens", hint=f"from 8 to {positions}")
+            raise ConfigError(
+                f"max_length is {max_length}", hint=f"choose a number from 8 to {positions}"
+            )
         self.model = model
         self.max_length = max_length or min(positions, 512)
-        self.frame = PairTemplate.of(model.tokenizer)
+        self._template = PairTemplate.of(model.tokenizer)
 
     @classmethod
     def of(cls, model: LanguageModel, *, max_length: int | None = None, seed: int = 0) -> Self:
@@ -76,7 +79,7 @@ class CrossEncoder:
 
         Args:
             model: Any model whose family has a class with a classification head.
-            max_length: As for the class.
+            max_length: As for `CrossEncoder`.
             seed: Random seed of the head.
 
         Raises:
@@ -145,7 +148,7 @@ class CrossEncoder:
         config: TrainingConfig | None = None,
         tensorboard: bool = False,
     ) -> Self:
-        """Train it; a run that was ended is gone on with. The original embedding rows do not move.
+        """Train on query groups. Run it again to resume. Original embedding rows stay unchanged.
 
         Args:
             groups: Queries with documents and labels.
@@ -157,7 +160,7 @@ class CrossEncoder:
             tensorboard: Write TensorBoard events to `output_dir/events`.
 
         Raises:
-            InputError: There are no groups, or their labels are none.
+            InputError: There are no groups, or their labels are invalid.
             CheckpointError: `output_dir` holds another run, or its checkpoint is damaged.
             TrainingError: The loss is not finite or explodes.
         """
@@ -190,32 +193,32 @@ class CrossEncoder:
         known = dict(
             zip(texts, tokenizer.encode_batch(texts, add_special_tokens=False), strict=True)
         )
-        room = self.max_length - self.frame.size
+        available = self.max_length - self._template.size
         rows = []
         for query, document in pairs:
             first, second = known[query], known[document]
-            asked = first[: max(room // 2, room - len(second))]
-            read = second[: room - len(asked)]
+            query_ids = first[: max(available // 2, available - len(second))]
+            document_ids = second[: available - len(query_ids)]
             if counts is not None:
-                lost = len(first) + len(second) - len(asked) - len(read)
+                lost = len(first) + len(second) - len(query_ids) - len(document_ids)
                 counts.texts += 1
-                counts.tokens += len(asked) + len(read) + self.frame.size
+                counts.tokens += len(query_ids) + len(document_ids) + self._template.size
                 counts.truncated += lost > 0
                 counts.lost += lost
-            rows.append(self.frame.join(asked, read))
+            rows.append(self._template.join(query_ids, document_ids))
         return rows
 
 
 class _Ranking(RowwiseObjective):
-    """The network's scores should agree with the labels."""
+    """Fit the network's scores to the labels."""
 
     def __init__(
         self, ranker: CrossEncoder, groups: Sequence[QueryGroup], loss: RankingLoss
     ) -> None:
-        self.ranker, self.groups, self.kind = ranker, groups, loss
+        self.ranker, self.groups, self.name = ranker, groups, loss
 
     def prepare(self, rows: EpochSample) -> TextPairBatch:
-        """Read some groups."""
+        """Make a batch of groups."""
         chosen = [self.groups[number] for number in rows.sources]
         pairs = [(group.query, text) for group in chosen for text in group.documents]
         return TextPairBatch.of(
@@ -228,7 +231,7 @@ class _Ranking(RowwiseObjective):
     def loss(self, network: Network, batch: TextPairBatch) -> Tensor:
         """Return the loss summed over the groups."""
         scores = self.ranker._logits(network, batch).float()
-        return ranking_loss(self.kind, scores, batch.labels, batch.sizes)
+        return ranking_loss(self.name, scores, batch.labels, batch.sizes)
 
 
 def _with_head(model: LanguageModel, seed: int) -> LanguageModel:

@@ -26,7 +26,7 @@ _LISTS = ("runs", "dimensions")
 
 @dataclass(frozen=True)
 class FeatureSettings:
-    """Which scores are the features."""
+    """Which scores are used as features."""
 
     runs: tuple[str, ...] = ()
     """Names of the runs. The first one holds the candidates."""
@@ -95,7 +95,7 @@ class FeatureSettings:
         found = None if encoder is None else encoder.fingerprint
         if found != self.encoder_fingerprint:
             raise InputError(
-                "the encoder is not the one the features were made with",
+                "the encoder is not the one that the features were computed with",
                 hint=f"the model was trained with {self.encoder}",
             )
         return Features(
@@ -112,7 +112,7 @@ class FeatureSettings:
 
     @classmethod
     def load(cls, path: str | Path) -> FeatureSettings:
-        """Read what `save` wrote.
+        """Read settings that `save` wrote.
 
         Raises:
             CheckpointError: The file is missing or damaged.
@@ -133,6 +133,6 @@ class FeatureSettings:
         if set(runs) != set(self.runs):
             names = ", ".join(self.runs) or "none"
             raise InputError(
-                f"runs named {', '.join(runs) or 'none'}; the model needs {names}",
+                f"the model needs the runs {names}, not {', '.join(runs) or 'none'}",
                 hint="name runs in the form NAME=FILE",
             )

@@ -1,4 +1,4 @@
-"""Features of a learned ranking: retrieval scores, and values that only the user knows.
+"""Features of a learned ranking: retrieval scores, and values that the caller provides.
 
 Each score yields two features: the score itself, and its ratio to the highest score among the
 query's candidates. The ratio makes scores comparable between queries.
@@ -21,7 +21,7 @@ Given = Callable[[str, str], float] | Mapping[str, float]
 """A value for a query and a document: a function of both ids, or a number for each document id,
 such as a price or how often it was bought. NaN if unknown."""
 _Scorer = Callable[[str, Sequence[str]], NDArray[np.float32]]
-"""Scores documents for a query; all given by id."""
+"""Scores documents for a query, both identified by their ids."""
 
 
 class Features:
@@ -54,7 +54,7 @@ class Features:
         given: Mapping[str, Given] | None = None,
     ) -> None:
         if dimensions and dense is None:
-            raise InputError("dimensions without vectors", hint="give dense as well")
+            raise InputError("dimensions without embeddings", hint="pass dense as well")
         self.queries = queries
         self._scores: dict[str, _Scorer] = {}
         if bm25 is not None:
@@ -69,7 +69,7 @@ class Features:
                 raise InputError(f"two features named {name!r}", hint="rename one of them")
             self._scores[name] = _run_scorer(run)
         if not self._scores and not self._given:
-            raise InputError("no features", hint="give bm25, dense, runs or features of your own")
+            raise InputError("no features", hint="pass bm25, dense, runs or given")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -93,7 +93,7 @@ class Features:
             InputError: The query has no text, or a value is infinite.
         """
         if query not in self.queries:
-            raise InputError(f"query {query!r} has no text", hint="give all queries")
+            raise InputError(f"query {query!r} has no text", hint="pass the text of every query")
         columns = []
         for score in self._scores.values():
             values = score(query, documents)
@@ -107,12 +107,15 @@ class Features:
             raise InputError(
                 f"the feature {self.names[column]!r} of document {documents[row]!r} for query "
                 f"{query!r} is infinite",
-                hint="give NaN if it is unknown",
+                hint="use NaN for unknown values",
             )
         return table
 
     def rankings(self, run: Run) -> dict[str, dict[str, dict[str, float]]]:
-        """Rank the candidates by each single feature: a run by the feature's name.
+        """Rank the candidates by each single feature.
+
+        Returns:
+            A run for each feature, by the feature's name.
 
         Args:
             run: The candidates. A document without a value is left out of that feature's ranking.

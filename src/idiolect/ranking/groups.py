@@ -2,10 +2,10 @@
 
 Both losses take soft labels:
 
-- `pointwise`: binary cross-entropy of each document. TwinBERT learns from its teacher with it (Lu,
-  Jiao & Zhang 2020, 2002.06275).
+- `pointwise`: binary cross-entropy of each document, as in the distillation of TwinBERT (Lu, Jiao &
+  Zhang 2020, 2002.06275).
 - `listwise`: cross-entropy between the normalized labels and the softmax of the scores (ListNet,
-  Cao et al. 2007). It depends on score differences within a query only.
+  Cao et al. 2007). It depends only on score differences within a query.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def make_groups(
         documents: The text of each document.
         qrels: Grades. A label is a grade divided by the highest grade of its query.
         run: Candidates, such as those of BM25.
-        negatives: Negatives in each group, drawn again for each relevant document.
+        negatives: Number of negatives per group, drawn separately for each relevant document.
         seed: Random seed.
     """
     rng = np.random.default_rng(seed)
@@ -127,14 +127,18 @@ def check_groups(groups: Iterable[QueryGroup]) -> list[QueryGroup]:
     """
     checked = list(groups)
     if not checked:
-        raise InputError("no queries to train on")
+        raise InputError("no queries to train on", hint="pass at least one group")
     for number, group in enumerate(checked):
         if not group.documents or len(group.documents) != len(group.labels):
             raise InputError(
-                f"group {number} has {len(group.documents)} documents, {len(group.labels)} labels"
+                f"group {number} has {len(group.documents)} documents, but {len(group.labels)} "
+                "labels",
+                hint="give each document one label",
             )
         if not all(0 <= label <= 1 for label in group.labels):
-            raise InputError(f"group {number} has labels that are not between 0 and 1")
+            raise InputError(
+                f"group {number} has labels that are not between 0 and 1", hint="rescale the labels"
+            )
     return checked
 
 

@@ -80,7 +80,10 @@ class LambdaMART:
                 "no query has documents of different grades", hint="training needs such queries"
             )
         if long := [query for query, grades in known.items() if len(grades) > _MAXIMUM_DOCUMENTS]:
-            raise InputError(f"query {long[0]!r} has more than {_MAXIMUM_DOCUMENTS:,} documents")
+            raise InputError(
+                f"query {long[0]!r} has more than {_MAXIMUM_DOCUMENTS:,} documents",
+                hint="judge fewer documents per query",
+            )
         lightgbm = _library()
         levels = sorted({max(0.0, g) for grades in known.values() for g in grades.values()})
         rows = {query: features.table(query, list(grades)) for query, grades in known.items()}
@@ -115,14 +118,14 @@ class LambdaMART:
         Args:
             features: The same features as in training.
             run: The candidates.
-            top_k: How many documents of each query to rerank.
+            top_k: Number of documents to rerank per query.
 
         Raises:
             InputError: The features differ from those in training.
         """
         if features.names != self.names:
             raise InputError(
-                f"features {', '.join(features.names)}",
+                f"unexpected features {', '.join(features.names)}",
                 hint=f"the model was trained with {', '.join(self.names)}",
             )
         result = {}
@@ -147,7 +150,7 @@ class LambdaMART:
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Read what `save` wrote.
+        """Read a model that `save` wrote.
 
         Raises:
             CheckpointError: The file is missing or damaged.
@@ -190,7 +193,10 @@ def cross_validate(
         InputError: Fewer than two folds, fewer queries than folds, or as in `LambdaMART.fit`.
     """
     if not 2 <= folds <= len(qrels):
-        raise InputError(f"{folds} folds of {len(qrels)} queries", hint="2 to as many as queries")
+        raise InputError(
+            f"{folds} folds of {len(qrels)} queries",
+            hint="choose from 2 to the number of queries",
+        )
     names = np.random.default_rng(seed).permutation(sorted(qrels)).tolist()
     result: dict[str, dict[str, float]] = {}
     for fold in range(folds):

@@ -34,7 +34,7 @@ def rerank(
         queries: The text of each query.
         documents: The text of each document.
         score: The model's scoring function, such as `CrossEncoder.score`.
-        top_k: How many documents of each query to rerank.
+        top_k: Number of documents to rerank per query.
         progress: Show a progress bar.
 
     Raises:
@@ -71,5 +71,5 @@ def check_run(run: Run, queries: Mapping[str, str], documents: Mapping[str, str]
     if unknown:
         raise InputError(
             f"{len(unknown)} ids of the run have no text: {', '.join(unknown[:3])}",
-            hint="give the queries and documents the run was made with",
+            hint="pass the queries and documents that the run was made with",
         )

@@ -26,11 +26,11 @@ class PairTemplate:
     after: tuple[int, ...]
     """Ids after the second."""
     segments: tuple[int, int, int, int, int]
-    """The type of each part's tokens: before, first text, between, second text, after."""
+    """The token type of each part: before, first text, between, second text, after."""
 
     @classmethod
     def of(cls, tokenizer: Tokenizer) -> PairTemplate:
-        """Take the tokenizer's pair template. Without a separator, a line break is used."""
+        """Read the tokenizer's pair template. If it has no separator, use a line break."""
         a, b = (tokenizer.encode(text, add_special_tokens=False) for text in ("a", "b"))
         pair = tokenizer.engine.encode("a", "b")
         first = _find(pair.ids, a, 0)
@@ -113,7 +113,7 @@ class TextPairBatch:
         return self.input_ids, self.attention_mask, self.token_type_ids
 
     def part(self, rows: slice) -> Self:
-        """Return some of the groups."""
+        """Return a slice of the groups."""
         ends = np.cumsum((0, *self.sizes))
         first, last, _ = rows.indices(len(self.sizes))
         own = slice(int(ends[first]), int(ends[max(first, last)]))

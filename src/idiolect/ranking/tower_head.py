@@ -14,8 +14,8 @@ from torch import Tensor, nn
 __all__ = ["Crossing", "TowerHead"]
 
 Crossing = Literal["cosine", "residual"]
-"""How two vectors give a score: scaled and shifted cosine; or their element-wise maximum, followed
-by a residual layer and a logistic regression."""
+"""How to score two vectors: scaled and shifted cosine, or their element-wise maximum followed by a
+residual layer and a logistic regression."""
 
 _SCALE = 20.0
 """Initial scale of the cosine: 1/0.05, as in contrastive training."""
@@ -35,7 +35,7 @@ class TowerHead(nn.Module):
             nn.init.zeros_(parameter)
 
     def pool(self, hidden: Tensor, mask: Tensor, kind: str) -> Tensor:
-        """Average hidden states by learned weights. Fully masked texts give zeros.
+        """Average hidden states with learned weights. The result is zero for fully masked texts.
 
         Shape: (texts, length, width) and (texts, length) to (texts, width).
         """

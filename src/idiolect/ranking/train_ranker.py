@@ -20,10 +20,10 @@ __all__ = ["ranking_config", "train_ranker"]
 
 
 def ranking_config(**values: Any) -> TrainingConfig:
-    """Return the default settings of a ranking model: 16 groups per step, a rate from 2e-5 to zero.
+    """Return the default training settings: 16 groups per step, a learning rate from 2e-5 to zero.
 
     Args:
-        values: Fields of `TrainingConfig` that differ.
+        values: Fields of `TrainingConfig` to override.
     """
     usual = {"batch_size": 16, "learning_rate": 2e-5, "min_lr_ratio": 0.0, "weight_decay": 0.01}
     return TrainingConfig.from_dict(usual | values)
@@ -47,27 +47,27 @@ def train_ranker(
 
     Args:
         model: The model whose network the loop trains.
-        objective: Makes the objective of the groups.
+        objective: A function that returns the objective for the checked groups.
         groups: Queries with documents and labels; a row of a batch is a group.
-        record: What determines the result besides groups, steps and settings.
-        save: Writes the finished model into a directory.
+        record: Everything else that determines the result, to be compared on resuming.
+        save: A function that writes the finished model into a directory.
         output_dir: The run's folder; see `RunFolder`.
-        epochs: Epochs over the groups.
-        config: Sizes and rates, by default `ranking_config()`.
+        epochs: Number of passes over the groups.
+        config: Training settings, by default `ranking_config()`.
         modules: Modules trained together with the network.
         heads: Whether the network's task heads train.
         tensorboard: Write TensorBoard events to `output_dir/events`.
 
     Raises:
-        InputError: There are no groups, or their labels are missing.
+        InputError: There are no groups, or their labels are invalid.
         ConfigError: Fewer than one epoch.
         CheckpointError: `output_dir` holds another run, or its checkpoint is damaged.
         TrainingError: The loss is not finite or explodes.
-        VerificationError: Original rows moved.
+        VerificationError: Original embedding rows changed.
     """
     checked = check_groups(groups)
     if epochs < 1:
-        raise ConfigError(f"{epochs} epochs over the groups", hint="at least 1")
+        raise ConfigError(f"epochs is {epochs}", hint="choose at least 1")
     config = config or ranking_config()
     source = ShuffledEpochs(len(checked), rows=config.batch_size, seed=config.seed)
     session = TrainingSession(

@@ -11,7 +11,7 @@ TwinBERT (Lu, Jiao & Zhang 2020, 2002.06275), with towers of any encoder:
 - Crossing `cosine`: the cosine, scaled and shifted. Vectors have length one, so any
   nearest-neighbour index can search them. Crossing `residual`: the element-wise maximum of both
   vectors goes through a residual layer and a logistic regression. It can only rerank candidates.
-- `distil` trains it on the soft labels of a teacher, such as a cross-encoder.
+- `distill` trains it on the soft labels of a teacher, such as a cross-encoder.
 """
 
 from __future__ import annotations
@@ -56,9 +56,10 @@ class TwoTower:
     >>> vectors = student.encode(documents, prompt_name="document")            # doctest: +SKIP
 
     Args:
-        encoder: Both towers, or the query tower. Its pooling and projection are not used.
-        documents: The document tower, if it has separate weights.
-        crossing: How two vectors give a score.
+        encoder: Both towers, or the query tower if `documents` is passed. Its pooling and
+            projection are not used.
+        documents: The document tower; by default it shares the weights of the query tower.
+        crossing: How to compute a score from two vectors; see above.
 
     Raises:
         ConfigError: The crossing is unknown, or the towers differ in width.
@@ -78,10 +79,10 @@ class TwoTower:
         if documents is not None and documents.dimensions != encoder.dimensions:
             raise ConfigError(
                 f"towers of {encoder.dimensions} and {documents.dimensions} dimensions",
-                hint="both must have the same",
+                hint="use encoders with the same number of dimensions",
             )
         self.towers = {"query": encoder, "document": documents or encoder}
-        """The encoder of queries and of documents."""
+        """The encoders of queries and documents."""
         self.crossing: Crossing = crossing
         self.head = TowerHead(encoder.dimensions, crossing).to(encoder.model.network.device)
         """Pooling and crossing layers."""
@@ -104,7 +105,7 @@ class TwoTower:
 
     @classmethod
     def load(cls, directory: str | Path, *, device: str | torch.device = "cpu") -> Self:
-        """Load what `save` wrote.
+        """Load a model that `save` wrote.
 
         Raises:
             CheckpointError: Files are missing, damaged or of different models.
@@ -155,7 +156,7 @@ class TwoTower:
         prompt_name: Literal["query", "document"],
         counts: EncodingCounts | None = None,
     ) -> NDArray[np.float32]:
-        """Encode texts. An empty text gives zeros.
+        """Encode texts. The vector of an empty text is zero.
 
         Args:
             texts: The texts.
@@ -208,14 +209,15 @@ class TwoTower:
         config: TrainingConfig | None = None,
         tensorboard: bool = False,
     ) -> Self:
-        """Learn from a teacher's soft labels; no judgements are needed.
+        """Train on a teacher's soft labels; no judgements are needed.
 
         Args:
-            teacher: Scores pairs; `CrossEncoder.score`, or the like.
-            groups: Queries with documents; their labels are not looked at.
+            teacher: A function that scores pairs, such as `CrossEncoder.score`.
+            groups: Queries with documents; their labels are ignored.
             output_dir: As in `train`.
             temperature: See `soft_labels`.
-            loss: `pointwise` is the paper's; `listwise` asks for the teacher's order alone.
+            loss: `pointwise`, as in the paper, fits the teacher's scores; `listwise` fits only its
+                score differences within a query.
             epochs: As in `train`.
             config: As in `train`.
             tensorboard: As in `train`.
@@ -245,7 +247,7 @@ class TwoTower:
         config: TrainingConfig | None = None,
         tensorboard: bool = False,
     ) -> Self:
-        """Train it; a run that was ended is gone on with. The original embedding rows do not move.
+        """Train on query groups. Run it again to resume. Original embedding rows stay unchanged.
 
         Args:
             groups: Queries with documents and labels.
@@ -257,7 +259,7 @@ class TwoTower:
             tensorboard: Write TensorBoard events to `output_dir/events`.
 
         Raises:
-            InputError: There are no groups, or their labels are none.
+            InputError: There are no groups, or their labels are invalid.
             CheckpointError: `output_dir` holds another run, or its checkpoint is damaged.
             TrainingError: The loss is not finite or explodes.
         """
@@ -289,10 +291,10 @@ class TwoTower:
 def soft_labels(
     teacher: Scorer, groups: Iterable[QueryGroup], *, loss: RankingLoss, temperature: float = 1.0
 ) -> list[QueryGroup]:
-    """Label the documents of each query by a teacher.
+    """Label the documents of each query with a teacher.
 
     Args:
-        teacher: Scores pairs with logits.
+        teacher: A function that scores pairs with logits.
         groups: Queries with documents.
         loss: `pointwise`: labels are probabilities of relevance. `listwise`: labels are a
             distribution over the documents of the query.
@@ -303,14 +305,14 @@ def soft_labels(
     """
     check_loss(loss)
     if not temperature > 0:
-        raise ConfigError(f"a temperature of {temperature}", hint="it must be positive")
-    labelled = []
+        raise ConfigError(f"temperature is {temperature}", hint="it must be positive")
+    labeled = []
     for group in groups:
         scores = teacher([(group.query, text) for text in group.documents])
         logits = torch.from_numpy(np.asarray(scores, np.float32)) / temperature
         soft = logits.sigmoid() if loss == "pointwise" else logits.softmax(0)
-        labelled.append(replace(group, labels=tuple(soft.tolist())))
-    return labelled
+        labeled.append(replace(group, labels=tuple(soft.tolist())))
+    return labeled
 
 
 @dataclass(frozen=True)
@@ -344,10 +346,10 @@ class _Batch:
 
 
 class _Distillation(RowwiseObjective):
-    """The towers' scores should agree with the labels."""
+    """Fit the towers' scores to the labels."""
 
     def __init__(self, model: TwoTower, groups: Sequence[QueryGroup], loss: RankingLoss) -> None:
-        self.model, self.groups, self.kind = model, groups, loss
+        self.model, self.groups, self.name = model, groups, loss
 
     def prepare(self, rows: EpochSample) -> _Batch:
         chosen = [self.groups[number] for number in rows.sources]
@@ -367,4 +369,4 @@ class _Distillation(RowwiseObjective):
         documents = self.model._vectors(batch.documents, "document")
         sizes = torch.tensor(batch.sizes, device=queries.device)
         scores = self.model.head(queries.repeat_interleave(sizes, dim=0), documents).float()
-        return ranking_loss(self.kind, scores, batch.labels, batch.sizes)
+        return ranking_loss(self.name, scores, batch.labels, batch.sizes)

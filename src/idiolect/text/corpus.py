@@ -1,7 +1,5 @@
 """`Corpus`: documents streamed from files in bounded memory, split and mixed reproducibly.
 
-What is notable:
-
 - Every iteration reads the files again from the start. So several stages can share a corpus, and
   only one document is in memory.
 - Nothing is dropped silently: `skipped` counts the skipped records of an iteration by reason.

@@ -1,8 +1,8 @@
-r"""Names of a record's fields, and the one text that its fields make.
+r"""Usual names of a record's fields, and joining fields to one text.
 
 Every reader of records finds ids, titles and texts with these tables, so that a document is the
-same string whether it is learnt from, indexed, paired with a query or evaluated. Names are compared
-without regard to case.
+same string whether it is learned from, indexed, paired with a query or evaluated. Names are
+compared without regard to case.
 
 A title and a text are joined by a line break. The index stores documents so, and the line break
 keeps a title apart from the first sentence.
@@ -70,7 +70,7 @@ def find_fields(names: Iterable[str], known: Sequence[str]) -> tuple[str, ...]:
 
 
 def text_fields(record: Mapping[str, Any]) -> tuple[str, ...]:
-    """Find the fields that make a document's text: every title, then every text.
+    """Find the fields that form a document's text: every title, then every text.
 
     >>> text_fields({"id": "7", "description": "They move water.", "name": "Pumps"})
     ('name', 'description')

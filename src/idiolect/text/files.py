@@ -65,14 +65,15 @@ def read_json(path: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(value, dict):
         raise CheckpointError(
-            f"{path} holds a {type(value).__name__}, not an object", hint="is it the right file?"
+            f"{path} holds a {type(value).__name__}, not an object",
+            hint="check that it is the right file",
         )
     return value
 
 
 @contextlib.contextmanager
 def engine_errors(name: str) -> Iterator[None]:
-    """Turn an error of the engine about a file into one line.
+    """Turn an error of the `tokenizers` engine about a file into one line.
 
     A panic of the engine is not an `Exception`; it is caught as well.
     """
@@ -90,7 +91,7 @@ def engine_errors(name: str) -> Iterator[None]:
 
 def write_atomic(path: Path, data: bytes) -> None:
     """Write a file so that it is never seen half-written; its folder must exist."""
-    handle, name = _create_beside(path)
+    handle, name = _create_sibling(path)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
@@ -103,7 +104,7 @@ def write_atomic(path: Path, data: bytes) -> None:
         raise
 
 
-def _create_beside(path: Path) -> tuple[int, Path]:
+def _create_sibling(path: Path) -> tuple[int, Path]:
     """Create a file of a new name in the folder of another; the kernel applies the umask.
 
     `tempfile.mkstemp` would make it private, and reading the umask means setting it, which other

@@ -19,7 +19,7 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
 def locate(source: str | Path, files: Iterable[str]) -> Path:
-    """Return the path of a model: the given one, one in a package, or one fetched from the hub.
+    """Return the path of a model: a local path, one in a package, or one fetched from the hub.
 
     Args:
         source: A path, the name of a model in this package (`idiolect-base`) or in another one
@@ -56,7 +56,7 @@ def locate(source: str | Path, files: Iterable[str]) -> Path:
     except Exception as error:  # any error of a proxy, a resolver or a full disk
         raise OfflineError(
             f"{source} is not a local path, and the hub cannot be reached",
-            hint="check the path, or download the repository and give its directory",
+            hint="check the path, or download the repository and pass its directory",
         ) from error
 
 

@@ -51,12 +51,12 @@ def file_type(path: Path) -> str:
 
 
 def is_readable(path: Path) -> bool:
-    """Whether the file's name says that it is of a known type."""
+    """Return whether the file's name has a known type."""
     return file_type(path) in _DOCUMENTS
 
 
 def has_fields(path: Path) -> bool:
-    """Whether the file's name says that its records have named fields."""
+    """Return whether the file's type has records with named fields."""
     return file_type(path) in _RECORDS
 
 
@@ -154,7 +154,7 @@ def _readable(path: Path) -> Iterator[BufferedIOBase]:
             yield file
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(
-            f"{path} cannot be read: {error}", hint="is it complete and undamaged?"
+            f"{path} cannot be read: {error}", hint="check that it is complete and undamaged"
         ) from error
 
 
@@ -344,14 +344,14 @@ def _parquet(file: BufferedIOBase, path: Path) -> Iterator[pq.ParquetFile]:
         try:
             yield pq.ParquetFile(plain if compressed else path)
         except pa.ArrowException as error:
-            raise InputError(f"{path} is no readable Parquet file: {error}") from error
+            raise InputError(f"{path} is not a readable Parquet file: {error}") from error
 
 
 def _choose(record: dict[str, Any], path: Path) -> tuple[str, ...]:
-    """Choose the field with the text of a file's records, or report which fields there are.
+    """Choose the text field of a file's records, or list the fields in an error.
 
     Returns:
-        The only field there is; or no field, if the usual ones are to be found in each record.
+        The only field; or no field, if the usual ones are to be looked up in each record.
     """
     strings = [name for name, value in record.items() if value is None or isinstance(value, str)]
     usual = text_fields(record)
@@ -360,7 +360,7 @@ def _choose(record: dict[str, Any], path: Path) -> tuple[str, ...]:
     if len(strings) == 1:
         return (strings[0],)
     raise InputError(
-        f"{path}: which field holds the text? There are {', '.join(strings or record)}"
+        f"{path}: cannot tell which field holds the text: {', '.join(strings or record)}"
         if record
         else f"{path}: the first record has no fields",
         hint="choose a field, or several to join",

@@ -1,4 +1,4 @@
-"""Texts by number on disk: a sequence of strings that does not have to fit into memory."""
+"""A sequence of strings on disk, which does not have to fit into memory."""
 
 from __future__ import annotations
 

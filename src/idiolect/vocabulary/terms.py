@@ -1,4 +1,4 @@
-"""`Terms`: the terms to add to a tokenizer, their source, and the rejected ones with a reason.
+"""`Terms`: the terms to add to a tokenizer, with their sources, and the rejected ones.
 
 A term has one or more *forms*. Each form is a string that becomes one token and takes one
 embedding row: most tokenizers encode `␣diabetes` and `diabetes` differently.

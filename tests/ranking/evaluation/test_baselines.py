@@ -73,7 +73,7 @@ def test_dense_is_exact(monkeypatch: pytest.MonkeyPatch) -> None:
         assert parted[query] == pytest.approx(scores, abs=1e-6)
 
 
-def test_fewer_dimensions_are_normalised_again() -> None:
+def test_fewer_dimensions_are_normalized_again() -> None:
     texts = {"a": "w1 w2", "b": "w5 w6"}
     dense = Dense(small.encoder(), texts)
     found = dense.search({"q": "w1 w2"}, dimensions=6)["q"]

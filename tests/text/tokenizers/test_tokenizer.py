@@ -122,7 +122,7 @@ def test_decode_restores_the_text(
 ) -> None:
     tokenizer = loaded(name)
     texts = [*multilingual, *odd]
-    if name == "gpt-neox":  # its normaliser composes characters
+    if name == "gpt-neox":  # its normalizer composes characters
         texts = [unicodedata.normalize("NFC", text) for text in texts]
     if name == "llama":  # SentencePiece cannot tell its own mark for a space from a space
         texts = [text.replace("▁", "") for text in texts]

@@ -29,11 +29,11 @@ class ContrastiveObjective(WholeBatchObjective):
     Args:
         encoder: The encoder to train.
         table: The pairs.
-        loss: What is minimised.
-        miner: Finds more negatives for each epoch.
-        at_once: Texts whose activations are held at once. Where there are more, gradients are
-            cached: activations are computed twice, and the result is the same.
-        workers: The processes, each of which encodes its share of the texts.
+        loss: The loss to minimize.
+        miner: Mines additional negatives for each epoch.
+        micro_batch_size: Maximum number of texts whose activations are held in memory. Larger
+            batches use gradient caching: activations are computed twice, with the same result.
+        workers: The distributed processes, each of which encodes its share of the texts.
     """
 
     def __init__(
@@ -43,13 +43,13 @@ class ContrastiveObjective(WholeBatchObjective):
         loss: ContrastiveLoss,
         *,
         miner: Miner | None = None,
-        at_once: int | None = None,
+        micro_batch_size: int | None = None,
         workers: Workers | None = None,
     ) -> None:
         self.encoder, self.table, self.criterion, self.miner = encoder, table, loss, miner
-        self.at_once, self.workers = at_once, workers or Workers()
+        self.micro_batch_size, self.workers = micro_batch_size, workers or Workers()
         self.counts = EncodingCounts()
-        """How many texts were read, and how many of them truncated."""
+        """Numbers of texts read and truncated."""
 
     def prepare(self, rows: EpochSample) -> PairBatch:
         """Make a batch of pairs and their negatives."""
@@ -61,7 +61,7 @@ class ContrastiveObjective(WholeBatchObjective):
     def loss(self, network: Network, batch: PairBatch) -> Tensor:
         """Return the loss summed over the pairs."""
         queries, documents = (
-            embed_shared(self.encoder, rows, self.workers, at_once=self.at_once)
+            embed_shared(self.encoder, rows, self.workers, micro_batch_size=self.micro_batch_size)
             for rows in (batch.queries, batch.documents)
         )
         # Scores are divided by a small temperature, for which bfloat16 is too coarse.
@@ -74,7 +74,7 @@ def embed_shared(
     rows: Sequence[Sequence[int]],
     workers: Workers,
     *,
-    at_once: int | None = None,
+    micro_batch_size: int | None = None,
 ) -> Tensor:
     """Return the vectors of all rows, of which each process encodes its share.
 
@@ -84,7 +84,7 @@ def embed_shared(
     Shape: (rows, dimensions), float32.
     """
     own = workers.share(len(rows))
-    mine = _embed(encoder, rows[own], at_once)
+    mine = _embed(encoder, rows[own], micro_batch_size)
     if workers.count == 1:
         return mine
     sizes = [Workers(rank, workers.count).share(len(rows)) for rank in range(workers.count)]
@@ -97,13 +97,14 @@ def embed_shared(
     return torch.cat(parts)
 
 
-def _embed(encoder: Encoder, rows: Sequence[Sequence[int]], at_once: int | None) -> Tensor:
-    if at_once is None or len(rows) <= at_once:
+def _embed(encoder: Encoder, rows: Sequence[Sequence[int]], micro_batch_size: int | None) -> Tensor:
+    if micro_batch_size is None or len(rows) <= micro_batch_size:
         return encoder.embed_rows(rows).float()
     # Sorted by length, so that a part has little padding.
     order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
     parts = [
-        [rows[i] for i in order[start : start + at_once]] for start in range(0, len(rows), at_once)
+        [rows[i] for i in order[start : start + micro_batch_size]]
+        for start in range(0, len(rows), micro_batch_size)
     ]
     place = torch.empty(len(rows), dtype=torch.long)
     place[order] = torch.arange(len(rows))

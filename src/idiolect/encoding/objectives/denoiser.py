@@ -5,9 +5,9 @@
     encoder    ──►  one vector
     decoder    ──►  he took metformin daily     each token from the tokens before it and the vector
 
-The vector is all that the decoder sees of the damaged text, so it has to hold what the decoder
-needs. The decoder shares the encoder's layers, read from left to right. Only the cross-attention to
-the vector is new, and it is discarded after training.
+The decoder sees the damaged text only through the vector, so the vector has to hold what the
+decoder needs. The decoder shares the encoder's layers, read from left to right. Only the
+cross-attention to the vector is new, and it is discarded after training.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Denoiser(nn.Module):
         network: A Transformer; the layers that read its texts are shared, not copied.
 
     Raises:
-        InputError: The network is no Transformer.
+        InputError: The network is not a Transformer.
     """
 
     def __init__(self, network: Network) -> None:

@@ -1,9 +1,9 @@
 """Imitation: an encoder with new tokens reproduces the vectors of the encoder it was made from.
 
-The teacher reads a text in the old pieces and the student with the new tokens, and the student's
-vector should equal the teacher's (Reimers & Gurevych 2020, "Making monolingual sentence embeddings
+The teacher reads a text in the old pieces and the student with the new tokens. The student's vector
+is trained to equal the teacher's (Reimers & Gurevych 2020, "Making monolingual sentence embeddings
 multilingual using knowledge distillation", 2004.09813). This needs neither pairs nor a
-language-model head, and keeps what the encoder was good at.
+language-model head, and preserves the abilities of the encoder.
 """
 
 from __future__ import annotations
@@ -27,36 +27,36 @@ from idiolect.training.distributed import Workers
 from idiolect.training.objectives.objective import WholeBatchObjective
 from idiolect.training.training_config import TrainingConfig
 
-__all__ = ["Imitation", "TaughtTexts"]
+__all__ = ["Imitation", "ParallelTexts"]
 
 _MINIMUM_WORDS = 4
 """Minimum length of a passage, about that of a query; shorter texts are read whole."""
 
 
 @dataclass(frozen=True)
-class TaughtTexts(TextBatch):
+class ParallelTexts(TextBatch):
     """The same texts in the student's and the teacher's token ids."""
 
-    taught: list[list[int]] = field(default_factory=list)
+    teacher_rows: list[list[int]] = field(default_factory=list)
     """The teacher's ids."""
 
     @property
     def tokens(self) -> int:
-        """How many tokens are read."""
-        return sum(map(len, self.rows)) + sum(map(len, self.taught))
+        """Number of tokens."""
+        return sum(map(len, self.rows)) + sum(map(len, self.teacher_rows))
 
 
 class Imitation(TextObjective, WholeBatchObjective):
     """The squared distance between the two unit vectors of one passage per text.
 
-    Passages are of all lengths, so that both queries and whole documents are practised.
+    Passages vary in length, so that both short queries and whole documents are covered.
 
     Args:
         encoder: The encoder to train.
         teacher: The encoder to reproduce; it is not changed.
         texts: Distinct texts.
         seed: Random seed of the passages.
-        at_once: As in `ContrastiveObjective`.
+        micro_batch_size: As in `ContrastiveObjective`.
         workers: As in `ContrastiveObjective`.
 
     Raises:
@@ -71,19 +71,19 @@ class Imitation(TextObjective, WholeBatchObjective):
         texts: Sequence[str],
         *,
         seed: int = 0,
-        at_once: int | None = None,
+        micro_batch_size: int | None = None,
         workers: Workers | None = None,
     ) -> None:
         if not texts:
-            raise InputError("there is no text to tune on")
+            raise InputError("there is no text to tune on", hint="pass at least one text")
         if teacher.dimensions != encoder.dimensions:
             raise ConfigError(
                 f"the teacher's vectors have {teacher.dimensions} dimensions and the encoder's "
                 f"{encoder.dimensions}",
-                hint="the teacher is the encoder before its vocabulary grew",
+                hint="pass the encoder before its vocabulary grew",
             )
         self.encoder, self.teacher, self.texts, self.seed = encoder, teacher, texts, seed
-        self.at_once, self.workers = at_once, workers or Workers()
+        self.micro_batch_size, self.workers = micro_batch_size, workers or Workers()
         teacher.model.network.eval()
 
     @classmethod
@@ -107,7 +107,7 @@ class Imitation(TextObjective, WholeBatchObjective):
             teacher,
             texts,
             seed=config.seed,
-            at_once=config.micro_batch_size,
+            micro_batch_size=config.micro_batch_size,
             workers=workers,
         )
 
@@ -116,22 +116,26 @@ class Imitation(TextObjective, WholeBatchObjective):
         """A hash of the texts and the teacher."""
         return hash_texts([*self.texts, self.teacher.fingerprint])
 
-    def prepare(self, rows: EpochSample) -> TaughtTexts:
-        """Take a passage of each text; which one follows from seed, epoch and text."""
-        batch = TaughtTexts([], taught=[])
+    def prepare(self, rows: EpochSample) -> ParallelTexts:
+        """Sample a passage of each text, determined by seed, epoch and text."""
+        batch = ParallelTexts([], teacher_rows=[])
         for number in rows.sources:
             rng = np.random.default_rng([self.seed, rows.epoch, number])
             own, taught = self._read_whole(self._passage(self.texts[number].split(), rng))
             batch.rows.append(own)
-            batch.taught.append(taught)
+            batch.teacher_rows.append(taught)
         return batch
 
-    def loss(self, network: Network, batch: TaughtTexts) -> Tensor:
+    def loss(self, network: Network, batch: ParallelTexts) -> Tensor:
         """Return the loss summed over the texts."""
         network.eval()  # Dropout would only add noise to the comparison.
         with torch.no_grad():
-            target = embed_shared(self.teacher, batch.taught, self.workers, at_once=None)
-        vectors = embed_shared(self.encoder, batch.rows, self.workers, at_once=self.at_once)
+            target = embed_shared(
+                self.teacher, batch.teacher_rows, self.workers, micro_batch_size=None
+            )
+        vectors = embed_shared(
+            self.encoder, batch.rows, self.workers, micro_batch_size=self.micro_batch_size
+        )
         with torch.autocast(vectors.device.type, enabled=False):
             return 2 * (1 - torch.cosine_similarity(vectors.float(), target.float())).sum()
 
@@ -142,7 +146,7 @@ class Imitation(TextObjective, WholeBatchObjective):
         return words[start : start + length]
 
     def _read_whole(self, words: list[str]) -> list[list[int]]:
-        """Return ids of as many words as neither encoder truncates, so that both read the same."""
+        """Return the ids of as many words as fit both encoders, so that both read the same text."""
         while True:
             counts = EncodingCounts()
             rows = [

@@ -21,7 +21,7 @@ __all__ = ["PairBatch"]
 class PairBatch:
     """Pairs as token ids.
 
-    Every query is compared with all documents, so a batch cannot be divided among processes. Each
+    Every query is compared with all documents, so a batch cannot be split between processes. Each
     process encodes its share of the texts instead.
     """
 
@@ -49,9 +49,9 @@ class PairBatch:
         Args:
             table: The pairs.
             pairs: The numbers of the pairs.
-            reader: Turns texts into ids.
-            mined: More negatives of each pair; -1 for none. (pairs, negatives).
-            counts: Counts of texts and tokens, to which this batch's are added.
+            reader: Converts texts to ids.
+            mined: Additional negatives of each pair, padded with -1. (pairs, negatives).
+            counts: Updated with the numbers of texts and tokens of this batch.
         """
         keys = [table.pairs[number] for number in pairs]
         negatives = [list(table.negatives[number]) for number in pairs]
@@ -95,7 +95,7 @@ class PairBatch:
 
     @property
     def tokens(self) -> int:
-        """How many tokens are read."""
+        """Number of tokens."""
         return sum(map(len, self.queries)) + sum(map(len, self.documents))
 
     def to(self, device: torch.device) -> Self:

@@ -1,4 +1,4 @@
-"""SimCSE: a text is its own positive pair, told apart by dropout (Gao et al. 2021, 2104.08821)."""
+"""SimCSE: two dropout passes over a text are a positive pair (Gao et al. 2021, 2104.08821)."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class SimCSE(TextObjective, WholeBatchObjective):
     Args:
         encoder: The encoder to train.
         texts: Distinct texts.
-        temperature: Of `InfoNCE`.
-        at_once: As in `ContrastiveObjective`.
+        temperature: Temperature of `InfoNCE`.
+        micro_batch_size: As in `ContrastiveObjective`.
         workers: As in `ContrastiveObjective`.
 
     Raises:
@@ -49,7 +49,7 @@ class SimCSE(TextObjective, WholeBatchObjective):
         texts: Sequence[str],
         *,
         temperature: float = 0.05,
-        at_once: int | None = None,
+        micro_batch_size: int | None = None,
         workers: Workers | None = None,
     ) -> None:
         check_texts_to_tune(texts)
@@ -60,7 +60,7 @@ class SimCSE(TextObjective, WholeBatchObjective):
             )
         self.encoder, self.texts = encoder, texts
         self.criterion = InfoNCE(temperature=temperature)
-        self.at_once, self.workers = at_once, workers or Workers()
+        self.micro_batch_size, self.workers = micro_batch_size, workers or Workers()
 
     @classmethod
     def create(
@@ -74,7 +74,7 @@ class SimCSE(TextObjective, WholeBatchObjective):
     ) -> Self:
         """Make the objective for a run; see `TextObjective`."""
         refuse_teacher("simcse", teacher)
-        return cls(encoder, texts, at_once=config.micro_batch_size, workers=workers)
+        return cls(encoder, texts, micro_batch_size=config.micro_batch_size, workers=workers)
 
     @property
     def fingerprint(self) -> str:
@@ -89,7 +89,9 @@ class SimCSE(TextObjective, WholeBatchObjective):
     def loss(self, network: Network, batch: TextBatch) -> Tensor:
         """Return the loss summed over the texts."""
         once, again = (
-            embed_shared(self.encoder, batch.rows, self.workers, at_once=self.at_once)
+            embed_shared(
+                self.encoder, batch.rows, self.workers, micro_batch_size=self.micro_batch_size
+            )
             for _ in range(2)
         )
         pairs = Candidates.diagonal(len(batch), device=once.device)

@@ -1,4 +1,4 @@
-"""What the objectives that need no pairs share: how they are made, and their batches of texts."""
+"""The interface and the batches of objectives that need no pairs."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class TextBatch:
 
     @property
     def tokens(self) -> int:
-        """How many tokens are read."""
+        """Number of tokens."""
         return sum(map(len, self.rows))
 
     def to(self, device: torch.device) -> Self:
@@ -85,14 +85,14 @@ def check_texts_to_tune(texts: Sequence[str]) -> None:
         InputError: There are fewer than two.
     """
     if len(texts) < 2:
-        raise InputError(f"{len(texts)} different texts to tune on", hint="add more")
+        raise InputError(f"only {len(texts)} different texts to tune on", hint="pass at least two")
 
 
 def refuse_teacher(objective: str, teacher: Encoder | None) -> None:
     """Refuse a teacher that an objective does not use.
 
     Raises:
-        ConfigError: There is one.
+        ConfigError: A teacher was passed.
     """
     if teacher is not None:
         raise ConfigError(

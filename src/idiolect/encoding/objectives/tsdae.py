@@ -48,11 +48,11 @@ class DamagedTexts:
 
     @property
     def tokens(self) -> int:
-        """How many tokens are read."""
+        """Number of tokens."""
         return sum(map(len, self.rows)) + sum(map(len, self.damaged))
 
     def part(self, rows: slice) -> Self:
-        """Return some of the texts."""
+        """Return a slice of the texts."""
         return type(self)(self.rows[rows], self.damaged[rows])
 
     def to(self, device: torch.device) -> Self:
@@ -67,7 +67,7 @@ class TSDAE(TextObjective, RowwiseObjective):
         encoder: The encoder to train.
         texts: Distinct texts.
         share: Share of a text's words that are deleted.
-        seed: Random seed of the deletions and of the decoder's first weights.
+        seed: Random seed of the deletions and of the decoder's initial weights.
 
     Raises:
         InputError: There are fewer than two texts.
@@ -107,7 +107,7 @@ class TSDAE(TextObjective, RowwiseObjective):
         return {"denoiser": self.denoiser}
 
     def prepare(self, rows: EpochSample) -> DamagedTexts:
-        """Delete words; which ones follows from seed, epoch and text."""
+        """Delete random words, determined by seed, epoch and text."""
         texts = [self.texts[number] for number in rows.sources]
         damaged = []
         for text, number in zip(texts, rows.sources, strict=True):

@@ -1,6 +1,6 @@
 """Sessions from source code: the items that each function calls, in order of evaluation.
 
-A function takes the place of a shopper, and its calls that of the items a shopper looks at. Only
+A function plays the role of a shopper, and its calls that of the items viewed. Only
 modules that are already imported are read, so no code is executed.
 """
 
@@ -23,7 +23,7 @@ _ARRAY_LIBRARY = {"xp": numpy}
 
 
 def sessions(packages: tuple[str, ...], objects: Mapping[int, str]) -> Iterator[list[str]]:
-    """Yield the items that each function and method of the packages calls, if they are two or more.
+    """Yield the items that each function or method of the packages calls, if at least two.
 
     Consecutive calls of one item count once.
 

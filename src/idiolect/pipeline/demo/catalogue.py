@@ -43,7 +43,7 @@ MODULES = (
 """The public modules of both projects, without those that repeat the same functions.
 
 Masked arrays (numpy.ma, scipy.stats.mstats), older modules (numpy.char, scipy.fftpack) and series
-in other polynomials copy their docstrings, so no search could tell them apart.
+in other polynomials copy their docstrings, so no search could distinguish them.
 """
 
 # Sections without a description: code and its output, sources, lists of members.
@@ -94,7 +94,7 @@ class Catalogue:
     names: Mapping[str, str]
     """The id by name, including aliases."""
     objects: Mapping[int, str] = field(repr=False)
-    """The id by `id()` of the object, to recognise it under a private name."""
+    """The id by `id()` of the object, to recognize it under a private name."""
 
     @classmethod
     def read(cls, modules: tuple[str, ...] = MODULES, *, tested: float = 0.3) -> Catalogue:

@@ -1,6 +1,6 @@
-"""Charts as SVG that take their colours from the page, for a light and a dark theme.
+"""Charts as SVG that take their colors from the page, for a light and a dark theme.
 
-Matplotlib draws with placeholder colours, one per role, which become CSS variables in the SVG. Text
+Matplotlib draws with placeholder colors, one per role, which become CSS variables in the SVG. Text
 stays text, in the font of the page, and labels are never parsed as markup.
 """
 
@@ -96,12 +96,12 @@ def lines(
         for place, (title, drawn) in zip(axes, panels.items(), strict=True):
             if title:
                 place.set_title(title)
-            colours, dashes = iter(_SERIES), iter(_DASHES)
+            colors, dashes = iter(_SERIES), iter(_DASHES)
             for line in drawn:
                 if line.control:
                     _line(place, line, _PLACEHOLDERS["muted"], next(dashes), marked)
                 else:
-                    _line(place, line, next(colours), "-", marked)
+                    _line(place, line, next(colors), "-", marked)
             place.set_xlabel(x)
             if log:
                 ticks = sorted({value for line in drawn for value in line.x})
@@ -163,10 +163,10 @@ def dots(
             for height, label in enumerate(labels):
                 if label not in values:
                     continue
-                colour = _PLACEHOLDERS["muted"] if label in muted else _SERIES[0]
+                color = _PLACEHOLDERS["muted"] if label in muted else _SERIES[0]
                 value = values[label]
-                place.plot([0, value], [height, height], color=colour, linewidth=1.2)
-                place.plot(value, height, "o", color=colour, markersize=5)
+                place.plot([0, value], [height, height], color=color, linewidth=1.2)
+                place.plot(value, height, "o", color=color, markersize=5)
                 place.annotate(
                     format(value, number),
                     (value, height),
@@ -187,7 +187,7 @@ def dots(
 def scatter(
     name: str, points: NDArray[np.float64], named: Mapping[str, tuple[float, float]]
 ) -> str:
-    """Draw points, and labelled points over them as far as labels do not overlap.
+    """Draw points, and labeled points over them as far as labels do not overlap.
 
     Args:
         name: As for `lines`.
@@ -226,13 +226,13 @@ def scatter(
     return done[0]
 
 
-def _line(axes: Axes, line: Line, colour: str, dash: Any, marked: bool) -> None:
+def _line(axes: Axes, line: Line, color: str, dash: Any, marked: bool) -> None:
     if line.faint is not None:
-        axes.plot(line.x, line.faint, color=colour, linewidth=0.6, alpha=0.25)
+        axes.plot(line.x, line.faint, color=color, linewidth=0.6, alpha=0.25)
     axes.plot(
         line.x,
         line.y,
-        color=colour,
+        color=color,
         label=line.label,
         linestyle=dash,
         marker="o" if marked else None,
@@ -269,6 +269,6 @@ def _themed(svg: str, name: str) -> str:
     svg = re.sub(r"font: ([\d.]+px)[^;\"]*", r"font-size: \1", svg)
     svg = re.sub(r" font-family: [^;\"]*;", "", svg)
     svg = re.sub(r'="[^"]*"', lambda value: _DIGITS.sub(r"\1", value[0]), svg)
-    for role, colour in _PLACEHOLDERS.items():
-        svg = svg.replace(colour, f"var(--{role})")
+    for role, color in _PLACEHOLDERS.items():
+        svg = svg.replace(color, f"var(--{role})")
     return svg

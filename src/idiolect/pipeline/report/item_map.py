@@ -38,17 +38,17 @@ def place(vectors: NDArray[np.float32], texts: Sequence[str], terms: Sequence[st
 
     Args:
         vectors: One row per item, of length 1; at least three. Shape: (n, dim).
-        texts: The items' texts.
-        terms: The terms, in the spelling to look for.
+        texts: The texts of the items.
+        terms: The terms, spelled as in the texts.
     """
     rows = vectors.astype(np.float64)
-    centred = rows - rows.mean(0)
-    values, axes = np.linalg.eigh(centred.T @ centred)
+    centered = rows - rows.mean(0)
+    values, axes = np.linalg.eigh(centered.T @ centered)
     axes = axes[:, :-3:-1]
     axes *= np.sign(
         axes[np.abs(axes).argmax(0), range(2)]
     )  # otherwise the sign depends on the machine
-    points = centred @ axes
+    points = centered @ axes
     found: list[tuple[float, str, tuple[float, float]]] = []
     for term, users in _users(texts, terms).items():
         mean = rows[users].mean(0)

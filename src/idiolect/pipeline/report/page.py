@@ -1,4 +1,4 @@
-"""`report.html`: all metrics of a run on one page.
+"""Write `report.html`: all metrics of a run on one page.
 
 The page has no scripts and no external references, and its content security policy forbids both.
 The template engine escapes all text from a catalogue or a configuration; only the style sheet and
@@ -106,7 +106,9 @@ def _searches(run: Path) -> list[Search]:
     try:
         searches: list[Search] = json.loads(read_text(path))
     except ValueError as error:
-        raise CheckpointError(f"{path} is damaged: {error}", hint="run again") from error
+        raise CheckpointError(
+            f"{path} is damaged: {error}", hint="run idiolect run again"
+        ) from error
     return searches[:10]
 
 

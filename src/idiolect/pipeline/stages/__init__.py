@@ -1,11 +1,11 @@
 """The stages of the pipeline, one file each; a new file with a `STAGE` is a new stage.
 
-Reading a configuration imports all of them, so they import heavy modules inside functions only.
+Reading a configuration imports all of them, so they import slow modules only inside functions.
 
     RUN/idiolect.toml            the configuration as used
     RUN/manifest.json            versions, and each stage's fingerprint and seconds
     RUN/metrics.json             {stage: the content of its own metrics.json}
-    RUN/report.html              for people
+    RUN/report.html              the report
     RUN/stages/STAGE/metrics.json
 
 The stages are audit, extend, distill, pretrain, tune, index and evaluate. The controls are stages

@@ -30,7 +30,7 @@ __all__ = [
 CHOSEN_TERMS = "terms.json"
 """The chosen terms, in the stage's folder."""
 RANDOM_TERMS = "random.json"
-"""As many terms chosen at random, for the control."""
+"""The same number of forms, chosen at random for the control."""
 _SHOWN = 60
 
 
@@ -90,13 +90,13 @@ class AuditMetrics(TypedDict):
     saved: int
     """Tokens they save in the audited text."""
     broken: list[BrokenTerm]
-    """The 60 terms that cost most, the worst first."""
+    """The 60 terms that cost the most tokens, worst first."""
     skipped: dict[str, int]
     """Records of the corpus that could not be read, by reason."""
 
 
 def audit(work: Work[AuditSettings]) -> AuditMetrics:
-    """Find and choose terms; for the control, choose as many at random."""
+    """Find and choose terms; choose the same number of forms at random for the control."""
     from idiolect.text.tokenizers.tokenizer import Tokenizer
     from idiolect.vocabulary.audit.audit import audit as find_terms
     from idiolect.vocabulary.terms import read_glossary
@@ -129,7 +129,7 @@ def audit(work: Work[AuditSettings]) -> AuditMetrics:
 
 
 def _random_terms(found: Audit, rows: int, settings: AuditSettings, seed: int) -> Terms:
-    """Choose as many rows among the candidates, regardless of the tokens they save."""
+    """Choose random candidates for a number of rows, regardless of the tokens they save."""
     from idiolect.vocabulary.terms import Term, Terms
 
     forms = [

@@ -1,4 +1,4 @@
-"""The stage `distill`: teach new rows the meaning that their old pieces had for the base."""
+"""The stage `distill`: train new rows to mean what their old pieces mean to the base."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from idiolect.pipeline.settings import SettingsTable
 from idiolect.pipeline.stage import Control, Stage, Work
 from idiolect.pipeline.stage_models import load_model
 from idiolect.pipeline.systems import MeasuredSystem
-from idiolect.pipeline.training_summary import TrainingSummary, summarise_training
+from idiolect.pipeline.training_summary import TrainingSummary, summarize_training
 
 __all__ = ["STAGE", "DistillMetrics", "DistillSettings", "distill"]
 
 
 class DistillSettings(SettingsTable):
-    """How new rows learn the meaning of the old pieces."""
+    """How new rows are trained."""
 
     contexts: int = Field(default=20, ge=1)
     """Text snippets per new token."""
     epochs: int = Field(default=1, ge=1)
-    """Passes over the snippets."""
+    """Number of passes over the snippets."""
 
 
 class DistillMetrics(TrainingSummary):
@@ -49,7 +49,7 @@ def distill(work: Work[DistillSettings]) -> DistillMetrics:
         output_dir=work.folder,
     )
     return {
-        **summarise_training(work.folder),
+        **summarize_training(work.folder),
         "error_before": result.error_before,
         "error_after": result.error_after,
         "without_context": len(result.without),

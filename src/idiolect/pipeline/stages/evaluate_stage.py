@@ -24,7 +24,7 @@ __all__ = ["STAGE", "EvaluateMetrics", "EvaluateSettings", "evaluate"]
 
 
 class EvaluateSettings(SettingsTable):
-    """What is measured."""
+    """What to measure."""
 
     controls: bool = True
     """Whether to train the controls: without new tokens, and with random ones."""
@@ -53,7 +53,7 @@ class EvaluateMetrics(TypedDict):
 
 
 def evaluate(work: Work[EvaluateSettings]) -> EvaluateMetrics:
-    """Measure search, similar items and language modelling for every system of the run."""
+    """Measure search, similar items and language modeling for every system of the run."""
     from idiolect.pipeline.language import check_promises, measure_language
     from idiolect.pipeline.system_runs import SystemRuns, describe, judged_collection
 
@@ -90,9 +90,9 @@ def _notes(work: Work[EvaluateSettings]) -> list[str]:
     tuned, index = _metrics(work, "tune"), _metrics(work, "index")
     if _metrics(work, "pretrain")["objective"] == "imitation":
         notes.append(
-            "the base has no language-model head, so instead of pre-training, texts with new "
-            "tokens learnt to reproduce the base's vectors; without new tokens there is nothing to "
-            "learn, and this control is the base, tuned in the same way"
+            "the base has no language-model head, so pre-training was replaced by training that "
+            "reproduces the base's vectors of texts with new tokens; the control without new "
+            "tokens is the base, tuned in the same way"
         )
     if tuned["note"]:
         notes.append(tuned["note"])
@@ -110,7 +110,7 @@ def _notes(work: Work[EvaluateSettings]) -> list[str]:
         reasons = ", ".join(f"{count:,} {why}" for why, count in work.data.skipped.most_common())
         notes.append(f"records of the catalogue that were left out: {reasons}")
     if not work.settings.controls:
-        notes.append("the controls were switched off, so the cause of a gain is not known")
+        notes.append("the controls were switched off, so the cause of a gain is unknown")
     return notes
 
 

@@ -23,7 +23,7 @@ class ExtendSettings(SettingsTable):
     method: str | None = None
     """exact, merges, scores, words or append; by default the one that fits the tokenizer."""
     init: Literal["subword", "weighted", "mean", "normal", "multivariate"] = "subword"
-    """How new rows are initialised."""
+    """How new rows are initialized."""
 
 
 class TokenCount(TypedDict):
@@ -35,7 +35,7 @@ class TokenCount(TypedDict):
     saved: float
     """Share of tokens saved, 0 to 1."""
     changed: int
-    """Documents with other changes of their tokens, which must be 0."""
+    """Documents whose tokens change in other ways; must be 0."""
     uses: int
     """Occurrences of new tokens."""
 
@@ -48,7 +48,7 @@ class ExtendMetrics(TypedDict):
     refused: list[dict[str, str]]
     """Spellings that were not added: `text` and `reason`; the first 50."""
     first_id: int
-    """Ids from here on are new."""
+    """The first new id."""
     texts: dict[str, TokenCount]
     """By `domain` and, if there is general text, `general`."""
     unverified: list[str]

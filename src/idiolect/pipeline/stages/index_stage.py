@@ -46,15 +46,15 @@ class IndexMetrics(TypedDict):
 
     items: int
     cut: int
-    """Items longer than the encoder reads; vector search finds them by their beginning only."""
+    """Items longer than the encoder's limit; vector search uses only their beginning."""
     dimensions: int
     bytes: int
     """Size on disk."""
     meaning: float | None
-    """Weight of vectors in hybrid search, words having the rest, as fitted to held-out queries;
-    None without any."""
+    """Weight of vectors in hybrid search, fitted to held-out queries; words have the rest. None
+    without held-out queries."""
     exact_queries_per_second: float
-    """Of a plain product with all vectors, for comparison."""
+    """Speed of exact search by a product with all vectors, for comparison."""
     curve: list[IndexPoint]
 
 
@@ -63,7 +63,7 @@ def open_index(run: Path, counts: EncodingCounts | None = None) -> Index:
 
     Args:
         run: The run's folder.
-        counts: Added to by each query. Without it, queries that are cut are logged.
+        counts: Updated by each query. By default, truncated queries are logged.
 
     Raises:
         InputError: The run has no index.
@@ -73,7 +73,7 @@ def open_index(run: Path, counts: EncodingCounts | None = None) -> Index:
 
     stages = run / "stages"
     if not (stages / "index" / "index").is_dir():
-        raise InputError(f"{run} has no finished index", hint="idiolect run resumes it")
+        raise InputError(f"{run} has no finished index", hint="resume it with idiolect run")
     encoder = Encoder.load(stages / "tune" / "model")
     return Index.open(stages / "index" / "index", encoder, encoding_counts=counts)
 
@@ -130,7 +130,7 @@ def graph_curve(vectors: NDArray[np.float32]) -> tuple[float, list[IndexPoint]]:
     for width in _WIDTHS:
         found, spent = _timed(partial(_search, graph, width), queries)
         hits = [
-            len((set(a) & set(b)) - {own}) / max(1, len(a) - 1)  # finding itself is no achievement
+            len((set(a) & set(b)) - {own}) / max(1, len(a) - 1)  # a query finds itself
             for own, a, b in zip(numbers, true, found, strict=True)
         ]
         curve.append(

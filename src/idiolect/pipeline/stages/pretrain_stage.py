@@ -1,7 +1,7 @@
 """The stage `pretrain`: continued pre-training on domain text.
 
-A model without a language-model head, as encoders are often published, is trained to give a text
-with new tokens the vector that the base gives it with the old pieces.
+A model without a language-model head, as encoders are often published, is trained to reproduce
+the base's vectors: it reads a text with the new tokens, the base reads it in the old pieces.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from idiolect.pipeline.systems import MeasuredSystem
 from idiolect.pipeline.training_summary import (
     SAVE_STEPS,
     TrainingSummary,
-    summarise_training,
+    summarize_training,
     tokens_read,
 )
 
@@ -36,7 +36,7 @@ class PretrainSettings(SettingsTable):
     steps: int = Field(default=300, ge=1)
     """Number of training steps."""
     train: Literal["rows+lora", "body", "all"] = "all"
-    """What is trained besides the new rows; published rows never are."""
+    """What is trained in addition to the new rows; published rows never are."""
     max_length: int = Field(default=256, ge=2)
     """Tokens per sequence."""
     batch_size: int = Field(default=8, ge=1)
@@ -60,9 +60,9 @@ class PretrainMetrics(TrainingSummary):
 def pretrain(work: Work[PretrainSettings]) -> PretrainMetrics:
     """Continue pre-training.
 
-    An encoder without new tokens would imitate itself, so that control remains the base. A model
-    with a head that was not distilled trains on as many additional tokens as distillation read, so
-    that the control without new tokens has the same budget.
+    An encoder without new tokens has nothing to imitate, so as a control it stays equal to the
+    base. A model with a language-model head that was not distilled trains on as many additional
+    tokens as distillation read. This gives the control without new tokens the same budget.
     """
     from idiolect.training.objectives.objective_registry import default_objective
     from idiolect.training.pretrain import pretrain as train_on_text
@@ -73,7 +73,7 @@ def pretrain(work: Work[PretrainSettings]) -> PretrainMetrics:
     model, network = encoder.model, encoder.model.network
     length = min(settings.max_length, network.config.max_position_embeddings or settings.max_length)
     has_head = network.has_language_head
-    plan = TrainingConfig(
+    config = TrainingConfig(
         max_length=length,
         batch_size=settings.batch_size,
         learning_rate=settings.learning_rate or (_HEAD_RATE if has_head else _IMITATION_RATE),
@@ -81,7 +81,7 @@ def pretrain(work: Work[PretrainSettings]) -> PretrainMetrics:
         seed=work.config.seed,
     )
     if not has_head:
-        return _imitate(work, encoder, plan)
+        return _imitate(work, encoder, config)
     steps = settings.steps
     if model.extension is None:
         more = sum(tokens_read(folder) for name, folder in work.done.items() if name == "distill")
@@ -96,16 +96,16 @@ def pretrain(work: Work[PretrainSettings]) -> PretrainMetrics:
         objective=objective,
         replay=data.general[0] if data.general and settings.replay_share else None,
         replay_share=settings.replay_share,
-        config=plan,
+        config=config,
     )
-    summary = summarise_training(work.folder)
+    summary = summarize_training(work.folder)
     return {**summary, "train": settings.train, "objective": objective}
 
 
 def _imitate(
-    work: Work[PretrainSettings], encoder: Encoder, plan: TrainingConfig
+    work: Work[PretrainSettings], encoder: Encoder, config: TrainingConfig
 ) -> PretrainMetrics:
-    """Train an encoder with new tokens to give the vectors that the base gives without them."""
+    """Train an encoder with new tokens to reproduce the vectors of the base without them."""
     from idiolect.encoding.tune import tune_on_text
 
     settings = work.settings
@@ -121,9 +121,9 @@ def _imitate(
             teacher=load_encoder(work, work.base),
             steps=settings.steps,
             train=settings.train,
-            config=plan,
+            config=config,
         )
-        summary = summarise_training(work.folder)
+        summary = summarize_training(work.folder)
     return {**summary, "train": settings.train, "objective": "imitation"}
 
 

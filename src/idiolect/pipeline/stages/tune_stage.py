@@ -13,7 +13,7 @@ from idiolect.pipeline.settings import SettingsTable
 from idiolect.pipeline.stage import Control, Stage, Work
 from idiolect.pipeline.stage_models import is_encoder, load_encoder
 from idiolect.pipeline.systems import MeasuredSystem
-from idiolect.pipeline.training_summary import SAVE_STEPS, summarise_training
+from idiolect.pipeline.training_summary import SAVE_STEPS, summarize_training
 from idiolect.text.files import write_atomic
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class TuneSettings(SettingsTable):
     max_length: int | None = Field(default=None, ge=8)
     """Maximum tokens per text in training; by default the encoder's own limit."""
     learning_rate: float | None = Field(default=None, gt=0, le=1)
-    """By default 2e-5 for a base that was published as an encoder, and 5e-4 otherwise."""
+    """By default 2e-5 for a base that was published as an encoder, otherwise 5e-4."""
     dimensions: tuple[int, ...] = ()
     """Shorter vector sizes to train for (Matryoshka)."""
 
@@ -55,9 +55,9 @@ class TuneMetrics(TypedDict):
     loss_first: float
     loss_last: float
     left_out: int
-    """Pairs left out because their query is one the search is tested with."""
+    """Pairs left out because they occur in the tests."""
     kept_apart: int
-    """Queries kept out of training, to fit hybrid search to."""
+    """Queries kept out of training, used to fit hybrid search."""
 
 
 def tune(work: Work[TuneSettings]) -> TuneMetrics:
@@ -78,13 +78,13 @@ def tune(work: Work[TuneSettings]) -> TuneMetrics:
     elif not pairs:
         raise InputError(
             f"all {left_out} pairs of {data.settings.pairs} occur in the tests",
-            hint="give pairs with queries that are not tested",
+            hint="add pairs whose queries are not in the tests",
         )
     pairs, kept = _hold_out(pairs, data, work.config.seed)
     lines = [json.dumps(question, ensure_ascii=False) + "\n" for question in kept.items()]
     write_atomic(work.folder / HELD_OUT_PAIRS, "".join(lines).encode())
     _train(work, pairs)
-    curve = summarise_training(work.folder)
+    curve = summarize_training(work.folder)
     return {
         "pairs": len(PairTable.of(pairs)) if pairs else 0,
         "supervised": not note,
@@ -105,7 +105,7 @@ def _train(work: Work[TuneSettings], pairs: list[Pair]) -> None:
 
     settings = work.settings
     encoder, published = load_encoder(work, work.model), is_encoder(work.base)
-    plan = tuning_config(
+    config = tuning_config(
         encoder,
         batch_size=settings.batch_size,
         learning_rate=settings.learning_rate or (_ENCODER_RATE if published else _MODEL_RATE),
@@ -121,8 +121,8 @@ def _train(work: Work[TuneSettings], pairs: list[Pair]) -> None:
             dimensions=settings.dimensions,
             whiten=not published,
             steps=settings.steps,
-            config=plan,
-            counts=EncodingCounts(),  # the metrics of the index count the texts that are cut
+            config=config,
+            counts=EncodingCounts(),  # the metrics of the index count truncated texts
         )
     else:
         tune_on_text(
@@ -132,15 +132,15 @@ def _train(work: Work[TuneSettings], pairs: list[Pair]) -> None:
             objective="simcse" if encoder.model.network.config.dropout else "tsdae",
             whiten=not published,
             steps=settings.steps,
-            config=plan,
+            config=config,
         )
 
 
 def without_tests(pairs: list[Pair], data: Data) -> tuple[list[Pair], int]:
-    """Leave out pairs that would reveal the tests; case and spaces are ignored.
+    """Leave out pairs that occur in the tests, ignoring case and spaces.
 
     Returns:
-        The remaining pairs, and how many were left out.
+        The remaining pairs, and the number of pairs left out.
     """
     tested = {_plain(text) for text in data.queries.values()}
     texts = {name: _plain(text) for name, text in data.texts.items()}

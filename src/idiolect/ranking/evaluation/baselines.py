@@ -21,7 +21,7 @@ from idiolect.ranking.evaluation.metrics import Run
 __all__ = ["BM25", "Dense"]
 
 _WORD = r"[^\W_]+"
-"""Single digits and letters are words, to tell "12 V" from "24 V"."""
+"""Single digits and letters count as words, so that "12 V" and "24 V" differ."""
 _SCORES_PER_BLOCK = 16_000_000
 """Scores held in memory at once."""
 
@@ -49,7 +49,9 @@ class BM25:
         self._stem = Stemmer.Stemmer("english")
         tokens = self._tokens(list(documents.values()))
         if not any(tokens):
-            raise InputError(f"no words in {len(documents)} documents", hint="is it text?")
+            raise InputError(
+                f"no words in {len(documents)} documents", hint="check that they are text"
+            )
         self._index = bm25s.BM25(k1=0.9, b=0.4)
         self._index.index(tokens, show_progress=False)
 
@@ -92,8 +94,8 @@ class Dense:
         encoder: The encoder.
         documents: The text of each document. They are encoded on construction.
         progress: Show the progress of encoding.
-        counts: Added to by all encoded texts; without it, truncated and empty texts are
-            logged as a warning.
+        counts: Updated with all encoded texts. By default, truncated and empty texts are logged as
+            a warning.
     """
 
     def __init__(

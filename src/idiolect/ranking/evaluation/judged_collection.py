@@ -103,7 +103,7 @@ class JudgedCollection:
         if not kept:
             raise InputError(
                 "no judgement names an existing query and document: " + "; ".join(notes),
-                hint="do the files belong together?",
+                hint="use files of the same collection",
             )
         return cls(documents, {query: queries[query] for query in kept}, kept, notes)
 
@@ -184,7 +184,7 @@ def _lines(path: Path) -> Iterator[str]:
     except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(
-            f"cannot read {path}: {reason}", hint="is it there, complete, and UTF-8?"
+            f"cannot read {path}: {reason}", hint="check that it exists, is complete and is UTF-8"
         ) from error
 
 
@@ -198,7 +198,7 @@ def _texts(
     rows = read_table(path) if has_fields(path) else _elements(path, element, number)
     for _, name, text in rows:
         if name in texts:
-            raise InputError(f"{path} has two texts with the id {name!r}")
+            raise InputError(f"{path} has two texts with the id {name!r}", hint="keep one of them")
         texts[name] = text
     if not texts:
         raise InputError(
@@ -230,7 +230,7 @@ def _numbers(path: Path, *, columns: int, value: int) -> dict[str, dict[str, flo
         try:
             number = float(text)
         except ValueError:
-            raise InputError(f"{place}: {text!r} is not a number") from None
+            raise InputError(f"{place}: {text!r} is not a number", hint="correct it") from None
         earlier = table.setdefault(query, {}).setdefault(doc, number)
         if earlier != number and not math.isnan(number):
             raise InputError(
@@ -271,7 +271,7 @@ def _field(record: Mapping[str, Any], known: tuple[str, ...], place: str) -> str
     found = find_fields(cells, known)
     if not found:
         raise InputError(
-            f"{place}: none of the fields {', '.join(known)}",
+            f"{place} has none of the fields {', '.join(known)}",
             hint=f"found: {', '.join(record)}; the first line names the columns",
         )
     return found[0]

@@ -112,7 +112,7 @@ def evaluate(
     if gain not in get_args(Gain):
         raise InputError(f"gain={gain!r}", hint="one of " + ", ".join(get_args(Gain)))
     if not relevant > 0:
-        raise InputError(f"relevant={relevant:g}", hint="a grade of 0 is not relevant")
+        raise InputError(f"relevant is {relevant:g}", hint="choose a number above 0")
     _check_numbers(qrels, "grade")
     _check_numbers(run, "score")
     known = {
@@ -123,7 +123,7 @@ def evaluate(
     if not known:
         raise InputError(
             f"none of {len(qrels)} queries has a document of grade {relevant:g} or more",
-            hint="are these the right judgements?",
+            hint="check that these are the right judgements",
         )
     answers = {query: dict(run[query]) for query in known if run.get(query)}
     binary = {q: {d: int(g >= relevant) for d, g in grades.items()} for q, grades in known.items()}

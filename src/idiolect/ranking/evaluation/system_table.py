@@ -40,7 +40,7 @@ def figures_of(
         InputError: There are no systems, or they were evaluated on different queries.
     """
     if not systems:
-        raise InputError("no systems to compare")
+        raise InputError("no systems to compare", hint="pass at least one")
     baseline = baseline or next(iter(systems))
     first = systems[baseline]
     rows = {}
@@ -107,10 +107,10 @@ def draw_curve(
     figure = Figure(figsize=(6.4, 3.8), layout="constrained")
     axes = figure.subplots()
     sizes = sorted({size for curve in curves.values() for size in curve})
-    for colour, (name, curve) in zip(_SERIES * len(curves), curves.items(), strict=False):
+    for color, (name, curve) in zip(_SERIES * len(curves), curves.items(), strict=False):
         own = sorted(curve)
         values = [curve[size] for size in own]
-        axes.plot(own, values, "o-", color=colour, label=name, linewidth=1.8, markersize=4.5)
+        axes.plot(own, values, "o-", color=color, label=name, linewidth=1.8, markersize=4.5)
         full = values[-1]
         for size, value in zip(own[:-1], values[:-1], strict=True):
             if full > 0:
@@ -121,7 +121,7 @@ def draw_curve(
                     textcoords="offset points",
                     ha="center",
                     fontsize=8,
-                    color=colour,
+                    color=color,
                 )
     if level is not None:
         axes.axhline(level[1], color=_INK, linewidth=1.2, linestyle=(0, (4, 3)), label=level[0])

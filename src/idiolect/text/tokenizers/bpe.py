@@ -68,7 +68,7 @@ def extend(
     texts: Iterable[str],
     size: int,
     *,
-    progress: Callable[[int], None] = lambda learnt: None,
+    progress: Callable[[int], None] = lambda learned: None,
 ) -> Tokenizer:
     """Learn more merges, from the present encoding of a corpus.
 
@@ -76,7 +76,7 @@ def extend(
         tokenizer: any BPE tokenizer; it stays unchanged.
         texts: the corpus.
         size: number of ids to reach; fewer if no pair is left.
-        progress: called from time to time with the number of learnt ids.
+        progress: called from time to time with the number of learned ids.
 
     Returns:
         A tokenizer with new ids after all the old ones.

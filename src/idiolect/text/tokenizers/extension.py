@@ -1,7 +1,7 @@
 """`Extension`: the record of the tokens added to a tokenizer, saved as `extension.json`.
 
 It maps each new id to the base pieces that the id replaces. So ids of the larger vocabulary can be
-converted to ids of the original one, and new embedding rows can be initialised from existing ones.
+converted to ids of the original one, and new embedding rows can be initialized from existing ones.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ class Extension:
         parts = len(self.added) - len(terms)
         lines = [f"{len(terms)} tokens added by {self.method!r}"]
         if parts:
-            lines[0] += f", and {parts} steps on the way to them"
+            lines[0] += f", and {parts} intermediate tokens"
         if self.refused:
             lines[0] += f"; {len(self.refused)} refused"
         for name, check in self.checks.items():

@@ -1,6 +1,6 @@
 """Read the published formats of tokenizers, each into an engine and its settings.
 
-A directory is recognised by its files, a file by its name and its first bytes. If a directory has
+A directory is recognized by its files, a file by its name and its first bytes. If a directory has
 several formats, `tokenizer.json` is read, because only it contains the whole pipeline.
 """
 
@@ -87,7 +87,7 @@ def _main_file(folder: Path) -> Path:
 
 
 def _read_file(path: Path, settings: Settings, encoding: str | None) -> tokenizers.Tokenizer:
-    """Read one file; settings that it implies are added unless they are given."""
+    """Read one file; add the settings that it implies, unless they are set."""
     if path.name == "merges.txt":
         path = path.with_name("vocab.json")
     if path.name == "vocab.json":
@@ -160,14 +160,14 @@ def _read_pipeline(path: Path) -> tokenizers.Tokenizer:
             # The engine renumbers added tokens from the end of the vocabulary.
             if (found := engine.token_to_id(token["content"])) != token["id"]:
                 raise CheckpointError(
-                    f"{path} gives {token['content']} the id {token['id']}, the engine {found}",
+                    f"{path}: {token['content']} has id {token['id']}, the engine gives {found}",
                     hint="add it to the model's vocabulary with the intended id",
                 )
     return engine
 
 
 def _steps(part: dict[str, Any] | None) -> list[dict[str, Any]]:
-    """List the steps of a normaliser."""
+    """List the steps of a normalizer."""
     if part is None:
         return []
     if part["type"] != "Sequence":
@@ -185,11 +185,16 @@ def _read_vocab_and_merges(
     ]
     if any(len(merge) != 2 for merge in merges):
         wrong = next(" ".join(merge) for merge in merges if len(merge) != 2)
-        raise CheckpointError(f"{merges_path} is damaged: {wrong!r} is not a pair of tokens")
+        raise CheckpointError(
+            f"{merges_path} is damaged: {wrong!r} is not a pair of tokens", hint="fetch it again"
+        )
     with engine_errors(f"{vocab_path} or merges.txt"):
         lost = next((a + b for a, b in merges if not {a, b, a + b} <= vocab.keys()), None)
         if lost is not None:
-            raise CheckpointError(f"{vocab_path} lacks {lost!r}, which merges.txt needs")
+            raise CheckpointError(
+                f"{vocab_path} lacks {lost!r}, which merges.txt needs",
+                hint="use files of the same tokenizer",
+            )
         if to_characters(b" ") not in vocab:
             raise CheckpointError(
                 f"{vocab_path} is not byte-level and has no pre-tokenizer",
@@ -218,7 +223,9 @@ def _read_wordpiece(path: Path, settings: Settings) -> tokenizers.Tokenizer:
         lines.pop()
     vocab = {line.rstrip("\r"): id_ for id_, line in enumerate(lines)}
     if "[UNK]" not in vocab:
-        raise CheckpointError(f"{path} has no [UNK]", hint="is it a WordPiece vocabulary?")
+        raise CheckpointError(
+            f"{path} has no [UNK]", hint="check that it is a WordPiece vocabulary"
+        )
     special = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
     # Without a setting, a vocabulary with a capital letter is a cased one.
     cased = any(token != token.lower() for token in vocab if not token.startswith("["))
@@ -245,7 +252,9 @@ def _added_tokens(folder: Path, settings: Settings) -> dict[int, AddedToken]:
         for key, token in settings.get("added_tokens_decoder", {}).items():
             tokens[int(key)] = AddedToken(**token)
     except (TypeError, ValueError, AttributeError) as error:
-        raise CheckpointError(f"{folder}: the added tokens cannot be read: {error}") from error
+        raise CheckpointError(
+            f"{folder}: the added tokens cannot be read: {error}", hint="fetch the files again"
+        ) from error
     return dict(sorted(tokens.items()))
 
 

@@ -1,10 +1,10 @@
 """The merge list behind a ranked vocabulary.
 
 SentencePiece and tiktoken publish BPE without merges: two neighbours merge whenever they form a
-piece together, the best-ranked piece first, and the leftmost first among equals. The `tokenizers`
-engine needs pairs. One pair for each piece is enough. As long as no merge crosses a piece's
-boundaries, the merges inside it are those of the piece on its own. So the last two parts of the
-piece on its own are the only two that can form it.
+piece together, the best-ranked piece first, and the leftmost first in case of a tie. The
+`tokenizers` engine needs pairs. One pair for each piece is enough. As long as no merge crosses a
+piece's boundaries, the merges inside it are those of the piece on its own. So the last two parts of
+the piece on its own are the only two that can form it.
 """
 
 from __future__ import annotations

@@ -99,7 +99,7 @@ def learn_pieces(
     *,
     prefix: str = "",
     drop_unused: bool = False,
-    progress: Callable[[int], None] = lambda learnt: None,
+    progress: Callable[[int], None] = lambda learned: None,
 ) -> tuple[list[str], list[tuple[str, str]]]:
     """Merge the most frequent pairs until there are enough new pieces.
 
@@ -113,10 +113,10 @@ def learn_pieces(
         prefix: marks pieces that continue a word, such as `##`; the right part loses it.
         drop_unused: omit pieces that no longer occur, such as parts of a longer one, and learn
             others instead.
-        progress: called from time to time with the number of learnt pieces.
+        progress: called from time to time with the number of learned pieces.
 
     Returns:
-        The pieces, in the order learnt, and the merged pairs.
+        The pieces, in the order learned, and the merged pairs.
     """
     names = {id_: token for token, id_ in vocab.items()}
     first = max(names, default=-1) + 1

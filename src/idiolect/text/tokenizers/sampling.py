@@ -1,4 +1,4 @@
-"""Subword sampling: a different segmentation of the same text in each epoch, as regularisation.
+"""Subword sampling: a different segmentation of the same text in each epoch, as regularization.
 
 - Unigram: a segmentation is sampled from all possible ones with probability proportional to
   P(segmentation)^alpha, by forward filtering and backward sampling (Kudo 2018, arXiv:1804.10959).

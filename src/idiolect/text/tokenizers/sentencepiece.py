@@ -195,7 +195,7 @@ def _normalizer(model: SentencePieceModel) -> normalizers.Normalizer:
         steps.append(normalizers.Replace(Regex(rf"\A +|[ {SPACE}]+\z|(?<= ) +"), ""))
     if model.dummy_prefix:
         user = "|".join(re.escape(text) for text in _of_type(model, _USER))
-        # The engine also normalises user-defined pieces, to find them in normalised text. They
+        # The engine also normalizes user-defined pieces, to find them in normalized text. They
         # must stay unchanged.
         steps.append(
             normalizers.Replace(Regex(rf"\A(?!(?:{user})\z)"), SPACE)

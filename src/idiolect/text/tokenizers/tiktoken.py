@@ -2,7 +2,7 @@
 
 A line is a token in base64 and its rank, which is also its id. The file contains neither the
 pre-tokenizer's pattern nor the special tokens. These are known for each published encoding, found
-by the file's name unless another name is given.
+by the file's name unless another name is passed.
 
 tiktoken looks up a whole pre-token before merging; the engine calls this `ignore_merges`.
 """
@@ -89,7 +89,7 @@ def read(path: Path, encoding: str | None = None) -> tokenizers.Tokenizer:
     if name not in ENCODINGS:
         raise InputError(
             f"{path.name} contains tiktoken ranks, but no encoding named {name} is known",
-            hint=f"give the name of its encoding; known: {', '.join(ENCODINGS)}",
+            hint=f"pass the name of its encoding; known: {', '.join(ENCODINGS)}",
         )
     return build(read_ranks(path), ENCODINGS[name])
 
@@ -113,7 +113,9 @@ def read_ranks(path: Path) -> dict[bytes, int]:
                 hint="fetch the file again",
             ) from error
     if not ranks or len(set(ranks.values())) < len(ranks) or min(ranks.values()) < 0:
-        raise CheckpointError(f"{path} is damaged: its ranks are not all different")
+        raise CheckpointError(
+            f"{path} is damaged: its ranks are not all different", hint="fetch the file again"
+        )
     return ranks
 
 

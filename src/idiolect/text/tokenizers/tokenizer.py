@@ -128,7 +128,7 @@ class Tokenizer:
         if record.size + len(record.added) != len(self):
             raise CheckpointError(
                 f"{self._extension} adds {len(record.added)} ids to {record.size}, "
-                f"the tokenizer has {len(self)}",
+                f"but the tokenizer has {len(self)}",
                 hint="it belongs to another tokenizer; restore the right one or remove it",
             )
         return record
@@ -226,9 +226,13 @@ class Tokenizer:
             )
         name, strength, other = parameters[model]
         if strength is None or other is not None or strength < 0:
-            raise InputError(f"{self.kind} needs {name}=, at least 0, and no other parameter")
+            raise InputError(
+                f"{self.kind} needs {name}=, at least 0", hint="pass no other parameter"
+            )
         if name == "dropout" and strength > 1:
-            raise InputError(f"dropout is a probability, not {strength}")
+            raise InputError(
+                f"dropout is {strength}, not a probability", hint="choose a number from 0 to 1"
+            )
         random = Random(seed)
         return [
             self._sampler.resample(encoding, strength, random)
@@ -257,7 +261,7 @@ class Tokenizer:
                 wrong = next(i for i in ids if not 0 <= i < len(self))
                 raise InputError(
                     f"id {wrong} is outside the vocabulary of {len(self)} ids",
-                    hint="do these ids come from another tokenizer?",
+                    hint="they may come from another tokenizer",
                 )
         if self._misread:
             return [self._decode_runs(ids, skip_special_tokens) for ids in lists]

@@ -62,7 +62,7 @@ def extend(
     texts: Iterable[str],
     size: int,
     *,
-    progress: Callable[[int], None] = lambda learnt: None,
+    progress: Callable[[int], None] = lambda learned: None,
 ) -> Tokenizer:
     """Append joined pairs of pieces, the most frequent neighbours in a corpus first.
 
@@ -70,7 +70,7 @@ def extend(
         tokenizer: a WordPiece tokenizer; it stays unchanged.
         texts: the corpus.
         size: number of ids to reach; fewer if no pair is left.
-        progress: called from time to time with the number of learnt pieces.
+        progress: called from time to time with the number of learned pieces.
 
     Returns:
         A tokenizer with new ids after all the old ones.

@@ -112,7 +112,7 @@ def extend(
         domain: held-out text of the domain, to verify on.
         general: other text, to verify that it is unchanged. `merges` also uses it to choose the
             order of merges.
-        max_rows: maximum number of new ids.
+        max_rows: maximum number of new ids, each of which takes an embedding row.
         init: initialization of a model's new rows; see `rows`. `neighbours` learns from `domain`.
         seed: random seed of a model's new rows.
 
@@ -213,7 +213,7 @@ def _verify(
         return result
     if partly:
         result.notes.append(
-            f"{partly} forms are one token in some contexts only, not beside every symbol"
+            f"{partly} forms are one token in some contexts only, not next to every symbol"
         )
     for name, corpus in texts.items():
         comparison = compare_tokenizers(base, draft.tokenizer, pieces, corpus)

@@ -9,7 +9,7 @@ Other text is split as before: the regex engine tries an alternative only where 
 pattern would also start a pre-token, and the character after a term starts one too, because it is
 neither a letter nor a digit.
 
-SentencePiece splits only at the space `▁`, so a split beside a term is new. It changes nothing if
+SentencePiece splits only at the space `▁`, so a split next to a term is new. It changes nothing if
 no vocabulary piece contains the two characters around it, because then nothing can merge across
 it. The pattern excludes all other places.
 

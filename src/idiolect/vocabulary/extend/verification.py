@@ -164,7 +164,7 @@ def compare_tokenizers(
 def _ids_near_change(
     old: Sequence[int], new: Sequence[int], pieces: Mapping[int, Sequence[int]]
 ) -> set[int] | None:
-    """Return the new ids in and beside the range that cannot be mapped back to the old ids.
+    """Return the new ids in and next to the range that cannot be mapped back to the old ids.
 
     Returns:
         The new ids, possibly none, or None if everything maps back.

@@ -61,12 +61,15 @@ class DistillationResult:
 
     @property
     def without(self) -> list[str]:
-        """The new tokens that occur in none; their rows are unchanged."""
+        """The new tokens that occur in no snippet; their rows are unchanged."""
         return [text for text, count in self.contexts.items() if not count]
 
 
 def distillation_config(model: LanguageModel, *, seed: int = 0) -> TrainingConfig:
-    """Return the defaults: snippets of 50 tokens, 16 per step, no decay, the rate of `row_rate`."""
+    """Return the default training settings: 16 snippets of 50 tokens per step, no weight decay.
+
+    The learning rate is that of `row_rate`.
+    """
     rate = row_rate(model.network)
     return TrainingConfig(
         max_length=50, batch_size=16, learning_rate=rate, weight_decay=0.0, seed=seed
@@ -84,7 +87,7 @@ def distill(
     output_dir: str | Path | None = None,
     tensorboard: bool = False,
 ) -> DistillationResult:
-    """Train a model's added rows until it reads new tokens as the teacher reads their pieces.
+    """Train a model's added rows so that new tokens mean what their pieces mean to the teacher.
 
     Under `torchrun` every process calls this with the same arguments.
 
@@ -92,9 +95,10 @@ def distill(
         model: The extended model; its added rows change in place, and nothing else does.
         teacher: The model it was extended from.
         corpus: Documents of the domain.
-        contexts: Snippets wanted for each new token.
-        epochs: Epochs over the snippets.
-        config: Sizes and rates, by default `distillation_config(model)`; `length` is a snippet's.
+        contexts: Number of snippets for each new token.
+        epochs: Number of passes over the snippets.
+        config: Training settings, by default `distillation_config(model)`. `max_length` is the
+            length of a snippet.
         output_dir: A folder for the run, which can then be interrupted and resumed. The finished
             model is in `output_dir/model`.
         tensorboard: Write TensorBoard events to `output_dir/events`.
@@ -103,12 +107,14 @@ def distill(
         InputError: The model has no added rows, or no new token occurs in the corpus.
         CheckpointError: The teacher's tokenizer is not the one the model's was extended from, or
             `output_dir` holds another run.
-        VerificationError: Original rows moved.
+        VerificationError: Original embedding rows changed.
     """
     extension = _check(model, teacher)
     config = config or distillation_config(model)
     if epochs < 1 or contexts < 1:
-        raise InputError(f"{epochs} epochs over {contexts} contexts", hint="both are at least 1")
+        raise InputError(
+            f"epochs is {epochs} and contexts is {contexts}", hint="both must be at least 1"
+        )
     objective = HiddenStateMatching(
         model, teacher.network, extension, workers=Workers.join(model.network.device)
     )
@@ -160,7 +166,7 @@ def _check(model: LanguageModel, teacher: LanguageModel) -> Extension:
     if teacher.tokenizer.fingerprint != extension.base:
         raise CheckpointError(
             "the teacher's tokenizer is not the one this model's was extended from",
-            hint="the teacher is the model before it was extended",
+            hint="pass the model before it was extended",
         )
     return extension
 
@@ -186,7 +192,7 @@ def _fingerprint(model: LanguageModel, snippets: Sequence[Snippet]) -> str:
 
 @contextmanager
 def _only_rows_of(count: Counter[int], network: Network) -> Iterator[None]:
-    """Train only the rows of tokens that have contexts; afterwards restore what was trainable."""
+    """Train only the rows of tokens that have contexts, and restore `requires_grad` afterwards."""
     trainable = {p: p.requires_grad for p in network.parameters()}
     hooks = []
     for rows in network.vocabulary_rows().values():

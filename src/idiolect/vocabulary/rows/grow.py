@@ -53,7 +53,7 @@ def grow(
         seed: Random seed.
 
     Returns:
-        A new model, which shares no memory with the given one.
+        A new model, which shares no memory with `model`.
 
     Raises:
         InputError: The tokenizer is not extended, `init` is unknown, or `neighbours` has neither

@@ -1,4 +1,4 @@
-"""The objective of `distill`: equal hidden states for a text in new tokens and in old pieces."""
+"""The objective of `distill`: match the hidden states of new tokens to those of old pieces."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["HiddenStateMatching", "MatchingBatch", "Snippets"]
 
 
 class Snippets:
-    """An endless stream of snippets; each epoch's order follows from seed and epoch.
+    """An endless stream of snippets; seed and epoch determine the order of each epoch.
 
     A step may take the last snippets of one epoch and the first of the next.
 
@@ -50,7 +50,7 @@ class Snippets:
         return _rows([self.snippets[i] for i in sources], self.template, places.start, sources)
 
     def state(self) -> dict[str, Any]:
-        """Return what `restore` takes."""
+        """Return the position, for `restore`."""
         return {"taken": self.taken}
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -98,18 +98,18 @@ class MatchingBatch(Batch):
 
     @property
     def count(self) -> int:
-        """How many hidden states are compared."""
+        """Number of compared hidden states."""
         return int(self.matched.sum())
 
 
 class HiddenStateMatching(RowwiseObjective):
-    """Equal hidden states and, for a decoder's head, the next token.
+    """Match hidden states and, with a decoder's head, predict the next token.
 
     Args:
         model: The student.
         teacher: The network before it was extended.
         extension: The pieces of each new token.
-        workers: The processes.
+        workers: The distributed processes.
     """
 
     def __init__(
@@ -140,7 +140,7 @@ class HiddenStateMatching(RowwiseObjective):
         return snippet[: int((np.cumsum(lengths) <= room).sum())]
 
     def prepare(self, rows: PackedRows) -> MatchingBatch:
-        """Spell the same texts in old pieces."""
+        """Make a batch: the same texts in new tokens and in old pieces."""
         real = rows.document_ids > 0
         texts, places = [], torch.zeros_like(rows.input_ids)
         for row, mask in enumerate(real):
@@ -177,8 +177,8 @@ class HiddenStateMatching(RowwiseObjective):
             batch.labels[batch.predicted],
             vocabulary_blocks(network),
         )
-        # Weighted so that neither part dominates where both move the same rows; the weight is that
-        # of all processes' rows, so that it does not depend on how many there are.
+        # Balance both parts, since with tied weights they train the same rows. The weight is
+        # computed over all processes, so it does not depend on their number.
         sums = torch.stack([distance.detach(), nll.detach()])
         self.workers.sum_in_place(sums)
         return distance + nll * (sums[0] / sums[1])
@@ -193,8 +193,8 @@ class HiddenStateMatching(RowwiseObjective):
 
         Args:
             network: The student.
-            snippets: What both read.
-            rows: Snippets read at once.
+            snippets: The texts.
+            rows: Snippets per forward pass.
         """
         was_training = network.training
         network.eval()

@@ -87,14 +87,14 @@ def _count_pairs(
     row[present], column[contexts] = np.arange(len(present)), np.arange(len(contexts))
     counts = np.zeros(len(present) * len(contexts), np.float32)
     for distance in range(1, _WINDOW + 1):
-        for centre, near in (
+        for center, near in (
             (stream[:-distance], stream[distance:]),
             (stream[distance:], stream[:-distance]),
         ):
-            both = (centre >= 0) & (near >= 0)
+            both = (center >= 0) & (near >= 0)
             both[both] = column[near[both]] >= 0
             keys, times = np.unique(
-                row[centre[both]] * len(contexts) + column[near[both]], return_counts=True
+                row[center[both]] * len(contexts) + column[near[both]], return_counts=True
             )
             counts[keys] += times
     return counts.reshape(len(present), len(contexts))

@@ -41,7 +41,8 @@ def lm(
 
     Both models read the same text windows, each after a start token only.
 
-    Example: idiolect evaluate lm runs/adapted --base gpt2 --domain heldout.jsonl --general wiki.txt
+    Example: idiolect evaluate lm runs/adapted/model --base gpt2 --domain heldout.jsonl
+    --general wiki.txt
     """
     from rich.console import Console
 

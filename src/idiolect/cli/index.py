@@ -77,8 +77,8 @@ def build(
 ) -> None:
     """Build an index from the records of files. Run it again to resume.
 
-    Example: [bold]idiolect index build products-index products.jsonl --encoder runs/tuned
-    --field title --metadata price --metadata brand[/bold]
+    Example: [bold]idiolect index build products-index products.jsonl
+    --encoder runs/tuned/model --field title --metadata price --metadata brand[/bold]
     """
     from collections import Counter
 

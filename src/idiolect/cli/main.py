@@ -30,7 +30,7 @@ __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="idiolect",
-    help="Teach a language model your domain's words, then search, rank and recommend with it.",
+    help="Teach a language model your domain's words, then search and rank with it.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

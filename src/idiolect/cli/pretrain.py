@@ -84,7 +84,7 @@ def pretrain(
 
     From scratch: [bold]idiolect pretrain ./tokenizer books/ --config small.toml -o runs/new[/bold]
     The file has two tables: `model` with the fields of a config.json, and `training` with steps,
-    batch, learning_rate and so on.
+    batch_size, learning_rate and so on.
     """
     from idiolect.models.language_model import LanguageModel
     from idiolect.nn.lora import LoraConfig

@@ -144,14 +144,14 @@ class CrossEncoder:
         epochs: int = 1,
         config: TrainingConfig | None = None,
     ) -> Self:
-        """Train it; a run that was ended is gone on with. The original embedding rows do not move.
+        """Train it. Run it again to resume. The original embedding rows stay unchanged.
 
         Args:
             groups: Queries with documents and labels.
             output_dir: The run's folder; see `RunFolder`. The finished model is in
                 `output_dir/model`.
             loss: What is minimised; `pointwise` where a group has one document only.
-            epochs: Passes over the groups.
+            epochs: Number of epochs over the groups.
             config: Sizes and rates, by default those of `ranking_config`; a row is a group.
 
         Raises:

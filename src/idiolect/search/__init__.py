@@ -1,1 +1,1 @@
-"""Find: the embedded store, words and vectors together, and the road to a cluster."""
+"""Hybrid search over vectors and words, in an embedded store or a Milvus cluster."""

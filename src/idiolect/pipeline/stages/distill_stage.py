@@ -19,7 +19,7 @@ class DistillSettings(SettingsTable):
     contexts: int = Field(default=20, ge=1)
     """Text snippets per new token."""
     epochs: int = Field(default=1, ge=1)
-    """Passes over the snippets."""
+    """Epochs over the snippets."""
 
 
 class DistillMetrics(TrainingSummary):

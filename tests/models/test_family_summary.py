@@ -24,8 +24,8 @@ README = Path(__file__).parents[2] / "README.md"
 def test_the_objectives_named_are_those_that_take_the_network(family: Family) -> None:
     config = family.config({"vocab_size": len(WORDS)})
     sides = {
-        "encoder_layers": config.num_encoder_layers > 0,
-        "decoder_layers": config.num_decoder_layers > 0,
+        "num_encoder_layers": config.num_encoder_layers > 0,
+        "num_decoder_layers": config.num_decoder_layers > 0,
     }
     shape = TransformerConfig(
         vocab_size=8,

@@ -12,7 +12,7 @@ test: lint            ## style, types and the fast tests
 test-all: lint        ## also the slow tests on real data
 	$(BIN)/python -m pytest -n auto --dist loadscope -m "slow or not slow"
 
-mutants: $(READY)     ## break the source in known ways, one at a time; a test must fail each time
+mutants: $(READY)     ## break the source in known ways, one at a time; each time a test must fail
 	$(BIN)/python tests/mutation/run.py
 
 lint: $(READY)
@@ -24,11 +24,12 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-demo: $(READY)        ## a language model learns the words of NumPy and SciPy, and answers searches
+demo: $(READY)        ## adapt a small language model to the NumPy and SciPy API, and index it
 	$(BIN)/idiolect demo --out runs/demo
 
-benchmarks: $(READY)  ## every side-by-side run, one after another
-	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
+benchmarks: $(READY)  ## the benchmarks that need no data sets; the others say in their docstrings what they read
+	$(BIN)/python -m pip install --quiet --editable '.[test,benchmark]'
+	for name in embedding models ann ann_disk store; do $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache

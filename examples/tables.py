@@ -1,4 +1,4 @@
-"""Write the metrics of finished runs as the Markdown tables of docs/results.md.
+"""Print the metrics of finished runs as the Markdown tables of docs/results.md.
 
 python examples/tables.py examples/icecat/run examples/medicine/run
 """

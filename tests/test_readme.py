@@ -1,4 +1,4 @@
-"""The README's commands and code, run as they stand there."""
+"""Runs the commands and the Python code of the README."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from idiolect.pipeline.demo.demo import write_demo
 
 README = Path(__file__).parents[1] / "README.md"
-FEW = {
+SHORT_RUN = {
     "audit": "max_rows = 20",
     "distill": "contexts = 1",
     "pretrain": "steps = 2\nmax_length = 64",
@@ -22,32 +22,32 @@ FEW = {
     "tune": "steps = 2",
     "evaluate": "windows = 4",
 }
-COLOURS, THINGS = ("red", "blue", "green", "wooden"), ("desk lamp", "chair", "shelf", "table")
+COLOURS, PRODUCTS = ("red", "blue", "green", "wooden"), ("desk lamp", "chair", "shelf", "table")
 
 
 def blocks(language: str) -> list[str]:
-    """The README's blocks of code."""
+    """Return the README's code blocks in a language."""
     return re.findall(rf"```{language}\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
 
 
 def products(path: Path) -> None:
     """Write a small catalogue."""
-    texts = [f"{c} {t}, model XR-{n}00B" for c in COLOURS for t in THINGS for n in range(1, 41)]
+    texts = [f"{c} {t}, model XR-{n}00B" for c in COLOURS for t in PRODUCTS for n in range(1, 41)]
     lines = [json.dumps({"id": f"p{n}", "text": text}) for n, text in enumerate(texts)]
     path.write_text("\n".join(lines))
 
 
 def shorten(path: Path, lines: int) -> None:
-    """Keep some lines of a file, from all over it."""
-    known = path.read_text().splitlines()
-    path.write_text("\n".join(known[:: max(1, len(known) // lines)]) + "\n")
+    """Keep evenly spaced lines of a file."""
+    all_lines = path.read_text().splitlines()
+    path.write_text("\n".join(all_lines[:: max(1, len(all_lines) // lines)]) + "\n")
 
 
 def shell(script: str, folder: Path) -> str:
-    """Run commands one after the other, until one fails."""
+    """Run commands, stop at the first failure, and return the output."""
     here = Path(sys.executable).parent
     environment = os.environ | {"PATH": f"{here}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "200"}
-    ended = subprocess.run(
+    completed = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
         cwd=folder,
         env=environment,
@@ -55,8 +55,8 @@ def shell(script: str, folder: Path) -> str:
         text=True,
         check=False,
     )
-    assert ended.returncode == 0, ended.stdout[-2000:] + ended.stderr[-2000:]
-    return ended.stdout
+    assert completed.returncode == 0, completed.stdout[-2000:] + completed.stderr[-2000:]
+    return completed.stdout
 
 
 def test_the_python_code_runs(
@@ -70,7 +70,7 @@ def test_the_python_code_runs(
     assert "red desk lamp" in first
 
 
-def test_the_road_runs_step_by_step(tmp_path: Path) -> None:
+def test_the_steps_run_one_by_one(tmp_path: Path) -> None:
     data = tmp_path / "demo" / "data"
     write_demo(data.parent, base="idiolect-base")
     for name, lines in (("corpus", 200), ("general", 40), ("items", 200)):
@@ -80,13 +80,13 @@ def test_the_road_runs_step_by_step(tmp_path: Path) -> None:
     pairs = (data / "pairs.jsonl").read_text().splitlines()
     kept = [line for line in pairs if json.loads(line)["document_id"] in keep]
     (data / "pairs.jsonl").write_text("\n".join(kept))
-    told = shell(script, tmp_path)
-    assert "scipy." in told
-    assert "bits per byte" in told
+    output = shell(script, tmp_path)
+    assert "scipy." in output
+    assert "bits per byte" in output
 
 
 def test_a_catalogue_is_run_and_searched(tmp_path: Path) -> None:
-    """With few steps of everything: how many there are is the owner's to say in the file."""
+    """Edits the configuration as a user would, to few steps in every stage."""
     (tmp_path / "shop").mkdir()
     products(tmp_path / "shop" / "products.jsonl")
     (script,) = (block for block in blocks("sh") if "idiolect init" in block)
@@ -94,9 +94,9 @@ def test_a_catalogue_is_run_and_searched(tmp_path: Path) -> None:
     shell(first, tmp_path)
     config = tmp_path / "shop" / "idiolect.toml"
     text = config.read_text(encoding="utf-8")
-    for table, few in FEW.items():
+    for table, settings in SHORT_RUN.items():
         assert f"[{table}]\n" in text
-        text = text.replace(f"[{table}]\n", f"[{table}]\n{few}\n")
+        text = text.replace(f"[{table}]\n", f"[{table}]\n{settings}\n")
     config.write_text(text, encoding="utf-8")
     assert "red desk lamp" in shell(rest, tmp_path)
     assert (tmp_path / "shop" / "run" / "report.html").exists()
@@ -104,6 +104,8 @@ def test_a_catalogue_is_run_and_searched(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_demo_runs(tmp_path: Path) -> None:
-    script = blocks("sh")[0].splitlines()[1]
-    assert "pre-training" in shell(script, tmp_path)
+    script = "\n".join(blocks("sh")[0].splitlines()[1:])
+    output = shell(script, tmp_path)
+    assert "pre-training" in output
+    assert "scipy." in output.split("the run is in")[1]
     assert (tmp_path / "demo" / "run" / "report.html").exists()

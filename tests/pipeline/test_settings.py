@@ -83,6 +83,11 @@ def test_a_missing_configuration(tmp_path: Path) -> None:
         PipelineConfig.load(tmp_path / "nowhere.toml")
 
 
+def test_a_folder_instead_of_a_configuration(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"is a folder \(give .*idiolect\.toml\)"):
+        PipelineConfig.load(tmp_path)
+
+
 def test_a_base_may_be_next_to_the_configuration(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     assert find_base("model", tmp_path) == str(tmp_path / "model")

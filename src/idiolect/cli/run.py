@@ -39,7 +39,7 @@ def init(
     write_atomic(path, found.text.encode())
     for line in found.findings:
         typer.echo(line)
-    typer.echo(f"edit {path}, then: idiolect run {path}")
+    typer.echo(f"review {path}, then: idiolect run {path}")
 
 
 def run(

@@ -117,9 +117,11 @@ class PipelineSettings(SettingsTable):
 
         Raises:
             CheckpointError: The file is missing or not text.
-            ConfigError: It is not TOML, or a key or value is wrong; all of them are listed.
+            ConfigError: It is a folder or not TOML, or keys or values are wrong; all are listed.
         """
         path = Path(path)
+        if path.is_dir():
+            raise ConfigError(f"{path} is a folder", hint=f"give {path / 'idiolect.toml'}")
         text = read_text(path)
         try:
             values = tomllib.loads(text)

@@ -155,7 +155,7 @@ class CrossEncoder:
             output_dir: The run's folder; see `RunFolder`. The finished model is in
                 `output_dir/model`.
             loss: What is minimised; `pointwise` where a group has one document only.
-            epochs: Passes over the groups.
+            epochs: Number of epochs over the groups.
             config: Sizes and rates, by default those of `ranking_config`; a row is a group.
             tensorboard: Write TensorBoard events to `output_dir/events`.
 

@@ -254,7 +254,7 @@ class TwoTower:
             output_dir: The run's folder; see `RunFolder`. The finished model is in
                 `output_dir/model`.
             loss: What is minimised.
-            epochs: Passes over the groups.
+            epochs: Number of epochs over the groups.
             config: Sizes and rates, by default `ranking_config`'s; a row is a group.
             tensorboard: Write TensorBoard events to `output_dir/events`.
 

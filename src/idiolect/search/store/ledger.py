@@ -83,7 +83,7 @@ class Ledger:
         self._connections: list[sqlite3.Connection] = []
         self._lock = threading.Lock()
         if not path.is_file():
-            raise InputError(f"no index at {path.parent}", hint="build one first")
+            raise InputError(f"no index at {path.parent}", hint="check the path, or build one")
         with self.reading() as db:
             _check(db, path)
 

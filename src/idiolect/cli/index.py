@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from idiolect.cli.interruption import ResumableCommand
+from idiolect.cli.text_options import report_skipped
 from idiolect.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
@@ -358,8 +359,7 @@ def _print_counts(
     )
     if counts["empty"]:
         console.print(f"skipped {counts['empty']:,} items: their text has no known word")
-    for reason, count in skipped.most_common():
-        console.print(f"skipped {count:,} records: {reason}")
+    report_skipped(skipped)
 
 
 def _overview(index: Path, description: Description) -> Table:

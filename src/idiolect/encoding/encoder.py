@@ -23,11 +23,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from idiolect.encoding.encoder_forward import (
-    check_finite,
-    hidden_states,
-    second_copy,
-)
+from idiolect.encoding.encoder_forward import check_finite, hidden_states, second_copy
 from idiolect.encoding.encoder_layout import LAYOUT_FILES, EncoderLayout
 from idiolect.encoding.int8 import to_int8
 from idiolect.encoding.matryoshka import check_dimensions, untrained_width_warning

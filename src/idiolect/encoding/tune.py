@@ -96,7 +96,7 @@ def tune(
             vocabulary's rows; `all`, everything but the original rows.
         lora: Size and place of the adapters.
         unfreeze_original_rows: Train the published rows as well.
-        config: Sizes, rates and intervals, by default `tuning_config`'s. `micro_batch` is the
+        config: Sizes, rates and intervals, by default `tuning_config`'s. `micro_batch_size` is the
             number of texts whose activations are held at once; with gradient caching the loss is
             the same.
         tensorboard: Write TensorBoard events to `output_dir/events`.

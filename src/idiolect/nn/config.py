@@ -161,7 +161,7 @@ class TransformerConfig:
     attention, as in GPT-3."""
 
     score_scale: float | None = None
-    """Factor on query·key (`None`: head_width^-0.5; T5: 1)."""
+    """Factor on query·key (`None`: attention_head_size^-0.5; T5: 1)."""
     embedding_scale: float = 1.0
     """Factor on the token embeddings."""
     output_scale: float = 1.0

@@ -239,7 +239,7 @@ class Alibi(ScoreBias):
 class UntiedPositions(ScoreBias):
     """Position scores with separate projections from those of the content (TUPE, 2006.15595).
 
-    Content and position scores are summed, so both are scaled by (2·head_width)^-0.5. With
+    Content and position scores are summed, so both are scaled by (2·head_dim)^-0.5. With
     `relative_buckets` a relative score is added (TUPE-R). If `two_sided`, the first token is
     untied: its row and column have one learned score each, since [CLS] represents the text and not
     a position.

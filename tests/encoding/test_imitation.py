@@ -118,7 +118,7 @@ def test_another_teacher_is_another_run(tmp_path: Path) -> None:
     ("options", "error", "words"),
     [
         ({"objective": "imitate"}, ConfigError, "'imitate' needs a teacher"),
-        ({"objective": "tsdae", "teacher": True}, ConfigError, "'tsdae' with a teacher"),
+        ({"objective": "tsdae", "teacher": True}, ConfigError, "'tsdae' takes no teacher"),
         ({"objective": "imitate", "teacher": True, "whiten": True}, ConfigError, "whitened"),
         ({"objective": "imitate", "teacher": True, "texts": []}, InputError, "no text"),
     ],

@@ -101,7 +101,7 @@ def test_parts_of_a_batch() -> None:
     rows = [([1, 2, 3], [0, 0, 1]), ([4], [0]), ([5, 6], [0, 1])]
     batch = TextPairBatch.of(rows, 0, [1.0, 0.0, 0.5], [2, 1])
     last = batch.part(slice(1, 2))
-    assert last.ids.tolist() == [[5, 6]]
+    assert last.input_ids.tolist() == [[5, 6]]
     assert (last.labels.tolist(), last.sizes, last.count) == ([0.5], (1,), 1)
     assert len(batch.part(slice(2, 2))) == 0
 
@@ -149,7 +149,7 @@ def test_what_cannot_be_trained(tmp_path: Path) -> None:
     ours = CrossEncoder.of(small.model())
     with pytest.raises(InputError, match="no queries to train on"):
         ours.train([], output_dir=tmp_path)
-    with pytest.raises(InputError, match="2 documents, 1 labels"):
+    with pytest.raises(InputError, match="2 documents, but 1 labels"):
         ours.train([QueryGroup("w1", ("w1", "w2"), (1.0,))], output_dir=tmp_path)
     for label in (float("nan"), 2.0):
         with pytest.raises(InputError, match="not between 0 and 1"):

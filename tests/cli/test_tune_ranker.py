@@ -164,10 +164,10 @@ def test_lambdamart_combines_runs(folder: Path) -> None:
     assert {len(docs) for docs in found.values()} == {12}
     held = {q: grades for q, grades in QRELS.items() if q in list(QUERIES)[15:]}
     assert evaluate(held, found).means["ndcg@10"] > 0.8
-    with pytest.raises(IdiolectError, match="the model needs random, good"):
+    with pytest.raises(IdiolectError, match="the model needs the runs random, good"):
         _rerank(folder, model, *runs[:2])
     small.encoder(pooling="first").save(folder / "other")
-    with pytest.raises(IdiolectError, match="not the one the features were made with"):
+    with pytest.raises(IdiolectError, match="not the one that the features were computed with"):
         _rerank(folder, model, *runs, "--encoder", folder / "other")
 
 

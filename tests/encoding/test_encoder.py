@@ -165,7 +165,7 @@ def test_fewer_dimensions_are_normalized_again_and_reported(
     assert "not trained for 4 of its 16 dimensions" in caplog.text
     assert "% with 8" in caplog.text
     for wrong in (0, 17):
-        with pytest.raises(InputError, match=f"{wrong} dimensions; the model has 16"):
+        with pytest.raises(InputError, match=f"dimensions is {wrong}, and the model has 16"):
             encoder.encode(texts, dimensions=wrong)
 
 
@@ -197,7 +197,7 @@ def test_what_is_no_text_is_refused(texts: list[str], message: str) -> None:
 def test_a_length_beyond_the_positions_is_refused() -> None:
     assert tiny_encoder().max_length == 64
     assert tiny_encoder("llama", max_length=100).max_length == 100
-    with pytest.raises(ConfigError, match="a length of 65 tokens; the model has 64"):
+    with pytest.raises(ConfigError, match="max_length is 65, and the model has 64"):
         tiny_encoder(max_length=65)
 
 

@@ -74,8 +74,8 @@ def test_projections_are_chained() -> None:
     np.testing.assert_allclose(np.abs(found[:, :4]), np.abs(again[:, :4]), atol=1e-2)
 
 
-def test_nothing_to_fit_to_is_told() -> None:
-    with pytest.raises(InputError, match="no text to fit"):
+def test_nothing_to_fit_is_reported() -> None:
+    with pytest.raises(InputError, match="all texts are empty"):
         tiny_encoder().project(["", " "])
 
 

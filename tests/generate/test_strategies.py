@@ -69,6 +69,6 @@ def test_bad_input(tmp_path: Path) -> None:
     for other in (bert, body):
         with pytest.raises(InputError, match="does not predict the next token"):
             greedy(other, ids, max_new_tokens=2)
-    with pytest.raises(InputError, match="an empty text"):
+    with pytest.raises(InputError, match="the text is empty"):
         greedy(network, ids[:, :0], max_new_tokens=2)
     assert greedy(network, ids, max_new_tokens=0).shape == (1, 0)

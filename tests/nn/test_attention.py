@@ -265,14 +265,14 @@ def test_bad_input_is_named() -> None:
     net = network()
     with pytest.raises(InputError, match="id 50 is outside the 50 embedding rows"):
         net(torch.tensor([[1, 50]]))
-    with pytest.raises(InputError, match="33 tokens; the model has 32"):
+    with pytest.raises(InputError, match="33 tokens, but the model has 32"):
         net(torch.zeros(1, 33, dtype=torch.long))
     for mask in (torch.ones(1, 33), torch.tensor([[0] + 33 * [1]])):
         ids = torch.zeros(1, mask.shape[1], dtype=torch.long)
-        with pytest.raises(InputError, match="33 tokens; the model has 32"):
+        with pytest.raises(InputError, match="33 tokens, but the model has 32"):
             net(ids, mask)
     assert net(torch.zeros(1, 40, dtype=torch.long), torch.arange(1, 41)[None] // 21 + 1)
-    with pytest.raises(InputError, match="must ascend"):
+    with pytest.raises(InputError, match="do not ascend"):
         net(torch.zeros(1, 3, dtype=torch.long), torch.tensor([[2, 1, 1]]))
     with pytest.raises(InputError, match="pass integers"):
         net(torch.zeros(1, 3))
@@ -309,7 +309,7 @@ def test_bad_input_is_named() -> None:
         ({"dropout": 1.0}, "less than 1"),
         ({"hidden_size": 15}, "not a multiple"),
         ({"num_key_value_heads": 3}, "share 3"),
-        ({"num_decoder_layers": 0}, "without layers"),
+        ({"num_decoder_layers": 0}, "has no layers"),
         ({"max_position_embeddings": 0}, "set max_position_embeddings"),
         ({"windows": (0,)}, "at least 1"),
         ({"tasks": ("sequence",)}, "set pool"),

@@ -72,12 +72,12 @@ def test_dropout_reaches_the_adapter_in_training_only() -> None:
 
 def test_bad_adapters_are_refused() -> None:
     net = network()
-    with pytest.raises(ConfigError, match=r"no layer is called 'q_proj'.*query"):
+    with pytest.raises(ConfigError, match=r"no layer is named 'q_proj'.*query"):
         add_lora(net, LoraConfig(target_modules=("q_proj",)))
     with pytest.raises(ConfigError, match="at least 1"):
         LoraConfig(r=0)
-    with pytest.raises(ConfigError, match="without targets"):
+    with pytest.raises(ConfigError, match="target_modules is empty"):
         LoraConfig(target_modules=())
     add_lora(net, LoraConfig())
-    with pytest.raises(ConfigError, match="adapter already"):
+    with pytest.raises(ConfigError, match="already has an adapter"):
         add_lora(net, LoraConfig())

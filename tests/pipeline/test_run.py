@@ -364,7 +364,7 @@ def test_all_inputs_are_checked_first(tmp_path: Path, file: str, text: str, word
 def test_judgements_without_queries(tmp_path: Path) -> None:
     config = open_shop(tmp_path)
     change(config, 'queries = "queries.jsonl"\n', "")
-    with pytest.raises(InputError, match="judgements need the queries"):
+    with pytest.raises(InputError, match="judgements need their queries"):
         run(config)
 
 
@@ -427,7 +427,7 @@ def test_a_folder_with_other_files_is_not_changed(tmp_path: Path) -> None:
     config = open_shop(tmp_path)
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.txt").write_text("years of work")
-    with pytest.raises(InputError, match="holds files that are not a run"):
+    with pytest.raises(InputError, match="holds files that do not belong to a run"):
         run(config)
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["thesis.txt"]
 

@@ -149,7 +149,7 @@ def test_what_cannot_be_trained(tmp_path: Path) -> None:
     ours = CrossEncoder.of(small.model())
     with pytest.raises(InputError, match="no queries to train on"):
         ours.train([], output_dir=tmp_path)
-    with pytest.raises(InputError, match="2 documents, 1 labels"):
+    with pytest.raises(InputError, match="2 documents, but 1 labels"):
         ours.train([QueryGroup("w1", ("w1", "w2"), (1.0,))], output_dir=tmp_path)
     for label in (float("nan"), 2.0):
         with pytest.raises(InputError, match="not between 0 and 1"):

@@ -63,7 +63,7 @@ def test_features_not_known_and_infinite() -> None:
         unknown.table("other", ["d1"])
     with pytest.raises(InputError, match="no features"):
         Features(QUERIES)
-    with pytest.raises(InputError, match="without vectors"):
+    with pytest.raises(InputError, match="without embeddings"):
         Features(QUERIES, bm25=BM25(DOCUMENTS), dimensions=(8,))
 
 

@@ -111,7 +111,7 @@ def test_numbers_that_are_none(score: float) -> None:
         ({"metrics": ["ndcg@0"]}, "unknown metric"),
         ({"metrics": ["recall"]}, "recall needs a cut-off"),
         ({"gain": "cubic"}, "linear, exponential"),
-        ({"relevant": 0}, "not relevant"),
+        ({"relevant": 0}, "relevant is 0"),
         ({"relevant": 4}, "none of 1 queries"),
     ],
 )

@@ -352,7 +352,7 @@ class TestBadInput:
                 "added_tokens",
                 [{"id": 777, "content": "<x>", "special": True, "single_word": False,
                   "lstrip": False, "rstrip": False, "normalized": False}],
-                "gives <x> the id 777, the engine",
+                "<x> has id 777, the engine gives",
             ),
         ],
     )  # fmt: skip

@@ -90,8 +90,8 @@ def _notes(work: Work[EvaluateSettings]) -> list[str]:
     tuned, index = _metrics(work, "tune"), _metrics(work, "index")
     if _metrics(work, "pretrain")["objective"] == "imitation":
         notes.append(
-            "the base has no language-model head, so pre-training was replaced by training that "
-            "reproduces the base's vectors of texts with new tokens; the control without new "
+            "the base has no language-model head, so pre-training was replaced by training to "
+            "reproduce the base's vectors of texts with new tokens; the control without new "
             "tokens is the base, tuned in the same way"
         )
     if tuned["note"]:

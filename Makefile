@@ -7,10 +7,10 @@ READY := $(VENV)/.ready
 .PHONY: test test-all mutants lint format demo benchmarks clean
 
 test: lint            ## style, types and the fast tests
-	$(BIN)/python -m pytest -n auto --dist loadscope tests/test_readme.py tests
+	$(BIN)/python -m pytest -n auto --dist loadscope --no-loadscope-reorder
 
 test-all: lint        ## also the slow tests on real data
-	$(BIN)/python -m pytest -n auto --dist loadscope -m "slow or not slow"
+	$(BIN)/python -m pytest -n auto --dist loadscope --no-loadscope-reorder -m "slow or not slow"
 
 mutants: $(READY)     ## break the source in known ways, one at a time; each time a test must fail
 	$(BIN)/python tests/mutation/run.py

@@ -20,3 +20,8 @@ def shared() -> Path:
     if not (folder / "data").is_dir():
         pytest.skip("the shared data folder is not beside this checkout")
     return folder
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the README commands first: they take longest, and would otherwise keep one worker busy."""
+    items.sort(key=lambda item: "test_readme.py" not in item.nodeid)

@@ -23,5 +23,5 @@ def shared() -> Path:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the README commands first: they take longest, and would otherwise keep one worker busy."""
+    """Run the README commands first: they take longest, and would otherwise end alone."""
     items.sort(key=lambda item: "test_readme.py" not in item.nodeid)

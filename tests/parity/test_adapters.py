@@ -100,7 +100,7 @@ def test_strange_adapters_are_refused(tmp_path: Path) -> None:
     add_lora(model.network, LoraConfig())
     save_adapter(model, tmp_path / "adapter")
     other = language_model(make(tmp_path / "other", "llama", "LlamaForCausalLM", hidden_size=64))
-    with pytest.raises(CheckpointError, match="another model"):
+    with pytest.raises(CheckpointError, match="use an adapter of this model"):
         load_adapter(other, tmp_path / "adapter")
     assert not lora_layers(other.network)
     config = (tmp_path / "adapter" / "adapter_config.json").read_text()

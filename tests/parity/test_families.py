@@ -345,7 +345,7 @@ def test_fused_tensors_of_a_wrong_shape(tmp_path: Path) -> None:
     stored["transformer.h.0.attn.c_attn.weight"] = torch.zeros(32, 98)
     stored["transformer.h.1.attn.c_attn.bias"] = torch.tensor(0.0)
     save_file(stored, reference.directory / "model.safetensors")
-    with pytest.raises(CheckpointError, match=r"is 32×98 and not 32×96.*is a number and not 96"):
+    with pytest.raises(CheckpointError, match=r"is 32×98, not 32×96.*is a number, not 96"):
         read_network(reference.directory, reference.settings)
 
 

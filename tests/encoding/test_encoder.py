@@ -165,7 +165,7 @@ def test_fewer_dimensions_are_normalized_again_and_reported(
     assert "not trained for 4 of its 16 dimensions" in caplog.text
     assert "% with 8" in caplog.text
     for wrong in (0, 17):
-        with pytest.raises(InputError, match=f"dimensions is {wrong}, and the model has 16"):
+        with pytest.raises(InputError, match=f"{wrong} dimensions; the model has 16"):
             encoder.encode(texts, dimensions=wrong)
 
 

@@ -41,7 +41,7 @@ def greedy(
             the right.
     """
     if input_ids.shape[1] == 0:
-        raise InputError("an empty text", hint="start with the model's first token")
+        raise InputError("the text is empty", hint="start with the beginning-of-text token")
     if network.kind == "bidirectional" or not network.has_language_head:
         raise InputError(
             "this network does not predict the next token",

@@ -154,9 +154,9 @@ class CrossEncoder:
             groups: Queries with documents and labels.
             output_dir: The run's folder; see `RunFolder`. The finished model is in
                 `output_dir/model`.
-            loss: What is minimised; `pointwise` where a group has one document only.
+            loss: The loss to minimize; use `pointwise` if groups have one document only.
             epochs: Number of epochs over the groups.
-            config: Sizes and rates, by default those of `ranking_config`; a row is a group.
+            config: Training settings, by default `ranking_config()`. A batch row is a group.
             tensorboard: Write TensorBoard events to `output_dir/events`.
 
         Raises:

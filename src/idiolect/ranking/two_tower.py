@@ -253,9 +253,9 @@ class TwoTower:
             groups: Queries with documents and labels.
             output_dir: The run's folder; see `RunFolder`. The finished model is in
                 `output_dir/model`.
-            loss: What is minimised.
+            loss: The loss to minimize.
             epochs: Number of epochs over the groups.
-            config: Sizes and rates, by default `ranking_config`'s; a row is a group.
+            config: Training settings, by default `ranking_config()`. A batch row is a group.
             tensorboard: Write TensorBoard events to `output_dir/events`.
 
         Raises:

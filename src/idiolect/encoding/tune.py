@@ -120,7 +120,7 @@ def tune(
     widths = _widths(encoder, dimensions)
     criterion = loss or InfoNCE()
     if len(widths) > 1:
-        criterion = Matryoshka(criterion, widths, normalise=encoder.normalize)
+        criterion = Matryoshka(criterion, widths, normalize=encoder.normalize)
     source = ShuffledEpochs(len(table), rows=config.batch_size, seed=config.seed)
     session = TrainingSession(
         encoder.model,

@@ -214,7 +214,7 @@ class Matryoshka:
     """The loss at each width."""
     dimensions: tuple[int, ...]
     """Widths of the prefixes; include the full width to train the whole vector as well."""
-    normalise: bool = True
+    normalize: bool = True
     """Scale each prefix to length one."""
 
     def __post_init__(self) -> None:
@@ -234,7 +234,7 @@ class Matryoshka:
         total = queries.new_zeros((), dtype=torch.float32)
         for size in self.dimensions:
             prefixes = [vectors[:, :size] for vectors in (queries, documents)]
-            if self.normalise:
+            if self.normalize:
                 prefixes = [F.normalize(vectors, dim=1) for vectors in prefixes]
             total = total + self.loss(prefixes[0], prefixes[1], candidates)
         return total

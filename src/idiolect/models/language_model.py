@@ -11,12 +11,20 @@ import torch
 
 from idiolect.errors import CheckpointError, InputError
 from idiolect.models.family import Family
+from idiolect.models.gguf import GGUFWeights, gguf_settings
 from idiolect.models.model_directory import check_finished, replacing
-from idiolect.models.network_files import describe_rows, export_weights, read_network, split_rows
+from idiolect.models.network_files import (
+    build_network,
+    describe_rows,
+    export_weights,
+    read_network,
+    split_rows,
+)
 from idiolect.models.registry import find_family
 from idiolect.models.weight_files import SHARD_BYTES, write_weights
 from idiolect.nn.network import Network
 from idiolect.text.files import read_json
+from idiolect.text.gguf_header import read_gguf_header
 from idiolect.text.hub import locate
 from idiolect.text.tokenizers.extension import Extension
 from idiolect.text.tokenizers.formats import TOKENIZER_FILES
@@ -106,7 +114,8 @@ class LanguageModel:
         training, and the original rows are verified.
 
         Args:
-            source: A directory in the Hugging Face layout, or the id of a repository on the hub.
+            source: A directory in the Hugging Face layout, a GGUF file, the name of a model in an
+                installed package (`smollm2`), or the id of a repository on the hub.
             dtype: Dtype of the weights; `stored` is that of the files. The default is float32 on a
                 CPU, where it is fast, and `stored` on an accelerator.
             device: The network's device.
@@ -118,6 +127,11 @@ class LanguageModel:
             CheckpointError: Files that are missing, damaged or of different models.
         """
         directory = locate(source, _HUB_FILES)
+        if dtype is None and str(device).startswith("cpu"):
+            dtype = torch.float32
+        precision = None if dtype == "stored" else dtype
+        if directory.is_file():
+            return cls._load_file(directory, precision, device)
         if not any(directory.glob("model*.safetensors")):
             directory = locate(source, (*_HUB_FILES, "pytorch_model*.bin*"))
         check_finished(directory)
@@ -125,19 +139,22 @@ class LanguageModel:
         find_family(settings)
         tokenizer = Tokenizer.load(directory)
         record = _read_record(directory, tokenizer)
-        if dtype is None and str(device).startswith("cpu"):
-            dtype = torch.float32
-        network = read_network(directory, settings, dtype=None if dtype == "stored" else dtype)
+        network = read_network(directory, settings, dtype=precision)
         if record.get("rows"):
             split_rows(network, record["rows"])
-        try:
-            network = network.to(device)
-        except (AssertionError, RuntimeError) as error:
+        return cls(_move(network, device), tokenizer, settings)
+
+    @classmethod
+    def _load_file(cls, path: Path, dtype: torch.dtype | None, device: str | torch.device) -> Self:
+        """Load a GGUF file, the only format of one file that holds a whole model."""
+        if path.suffix.lower() != ".gguf":
             raise InputError(
-                f"cannot use the device {device}: {str(error).splitlines()[0]}",
-                hint="idiolect doctor lists the devices of this machine",
-            ) from error
-        return cls(network, tokenizer, settings)
+                f"{path} is neither a model directory nor a GGUF file", hint="pass its directory"
+            )
+        header = read_gguf_header(path)
+        settings = gguf_settings(header)
+        network = build_network(GGUFWeights(header), settings, source=path, dtype=dtype)
+        return cls(_move(network, device), Tokenizer.load(path), settings)
 
     def save(
         self,
@@ -178,6 +195,16 @@ class LanguageModel:
             _write_json(fresh / "config.json", settings)
             self.tokenizer.save(fresh)
             _write_json(fresh / _RECORD, record)
+
+
+def _move(network: Network, device: str | torch.device) -> Network:
+    try:
+        return network.to(device)
+    except (AssertionError, RuntimeError) as error:
+        raise InputError(
+            f"cannot use the device {device}: {str(error).splitlines()[0]}",
+            hint="idiolect doctor lists the devices of this machine",
+        ) from error
 
 
 def _read_record(directory: Path, tokenizer: Tokenizer) -> dict[str, Any]:

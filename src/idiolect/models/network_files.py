@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -18,26 +18,59 @@ from torch import Tensor, nn
 from idiolect.errors import CheckpointError
 from idiolect.models.family import Family
 from idiolect.models.registry import find_family
-from idiolect.models.weight_files import Weights, open_weights
+from idiolect.models.weight_files import open_weights
 from idiolect.models.weight_names import NameTable, WeightSource, matches
 from idiolect.nn.config import TransformerConfig
 from idiolect.nn.embedding import ExtendedRows
 from idiolect.nn.lora import lora_layers
 from idiolect.nn.network import Network
 
-__all__ = ["describe_rows", "export_weights", "read_network", "split_rows"]
+__all__ = [
+    "Tensors",
+    "build_network",
+    "describe_rows",
+    "export_weights",
+    "read_network",
+    "split_rows",
+]
 
 _HEAD = "heads.language.weight"
+
+
+class Tensors(Protocol):
+    """The tensors of a checkpoint by their published names."""
+
+    @property
+    def names(self) -> list[str]:
+        """The names of all tensors."""
+
+    def __getitem__(self, name: str) -> Tensor:
+        """Return a tensor."""
 
 
 def read_network(
     directory: Path, settings: Mapping[str, Any], *, dtype: torch.dtype | None = None
 ) -> Network:
+    """Build the network of a `config.json` and load the weights in its directory.
+
+    See `build_network` for the arguments and the errors.
+    """
+    return build_network(open_weights(directory), settings, source=directory, dtype=dtype)
+
+
+def build_network(
+    weights: Tensors,
+    settings: Mapping[str, Any],
+    *,
+    source: Path,
+    dtype: torch.dtype | None = None,
+) -> Network:
     """Build the network of a `config.json` and load its weights.
 
     Args:
-        directory: The directory of the weight files.
+        weights: The checkpoint's tensors.
         settings: The fields of `config.json`.
+        source: The directory or file of the checkpoint, for messages.
         dtype: Dtype of the weights; by default that of the files.
 
     Raises:
@@ -47,7 +80,6 @@ def read_network(
     """
     family = find_family(settings)
     table = family.names(settings)
-    weights = open_weights(directory)
     stored = _stored_names(weights, family)
     config = _resolve_tying(family.config(settings), family, table, weights, stored)
     with torch.device("meta"):
@@ -61,56 +93,59 @@ def read_network(
     }
     raw = {ours: weights[name] for ours, name in found.items() if name}
     shapes = {ours: sources[ours].stored_shape(wanted[ours].shape) for ours in raw}
-    missing = [sources[ours].full_name for ours, name in found.items() if name is None]
-    misshaped = [
-        f"{found[ours]} is {_shape(tensor.shape)}, not {_shape(shapes[ours])}"
-        for ours, tensor in raw.items()
-        if tensor.shape != shapes[ours]
-    ]
-    no_weights = [
-        str(found[ours]) for ours, tensor in raw.items() if not tensor.is_floating_point()
-    ]
     tensors = {
         ours: sources[ours].extract(tensor)
         for ours, tensor in raw.items()
         if tensor.shape == shapes[ours]
     }
     expected = {source.name for source in sources.values()}
-    unexpected = [
-        name
-        for bare, name in stored.items()
-        if bare not in expected and not _known_name(bare, family)
-    ]
-    different = [
-        f"{stored[alias]} and {found[ours]}"
-        for alias, ours in family.aliases.items()
-        if alias in stored
-        and alias not in expected
-        and ours in tensors
-        and not _equal(tensors[ours], weights[stored[alias]])
-    ]
-    problems = [
-        f"{kind}: {_list_names(names)}"
-        for kind, names in (
-            ("missing", list(dict.fromkeys(missing))),
-            ("wrong shape", misshaped),
-            ("integers instead of weights", no_weights),
-            ("unexpected", unexpected),
-            ("copies that differ", different),
-        )
-        if names
-    ]
-    if problems:
-        raise CheckpointError(
-            f"the weights in {directory} do not fit its config.json: " + "; ".join(problems),
-            hint="use files of one model",
-        )
+    _refuse(
+        source,
+        {
+            "missing": [sources[ours].full_name for ours, name in found.items() if name is None],
+            "wrong shape": [
+                f"{found[ours]} is {_shape(tensor.shape)}, not {_shape(shapes[ours])}"
+                for ours, tensor in raw.items()
+                if tensor.shape != shapes[ours]
+            ],
+            "integers instead of weights": [
+                str(found[ours]) for ours, tensor in raw.items() if not tensor.is_floating_point()
+            ],
+            "unexpected": [
+                name
+                for bare, name in stored.items()
+                if bare not in expected and not _known_name(bare, family)
+            ],
+            "copies that differ": [
+                f"{stored[alias]} and {found[ours]}"
+                for alias, ours in family.aliases.items()
+                if alias in stored
+                and alias not in expected
+                and ours in tensors
+                and not _equal(tensors[ours], weights[stored[alias]])
+            ],
+        },
+    )
     if dtype is None:
         # All weights get the most precise dtype among those of the files.
         dtype = reduce(torch.promote_types, (tensor.dtype for tensor in tensors.values()))
     tensors = {ours: tensor.to(dtype) for ours, tensor in tensors.items()}
     network.load_state_dict(tensors, strict=True, assign=True)
     return network.eval()
+
+
+def _refuse(source: Path, problems: Mapping[str, list[str]]) -> None:
+    """Raise one error with the names of all tensors that do not fit, if there are any."""
+    found = [
+        f"{kind}: {_list_names(list(dict.fromkeys(names)))}"
+        for kind, names in problems.items()
+        if names
+    ]
+    if found:
+        raise CheckpointError(
+            f"the weights in {source} do not fit its configuration: " + "; ".join(found),
+            hint="use files of one model",
+        )
 
 
 def export_weights(network: Network, settings: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -209,7 +244,7 @@ def _joined(network: Network) -> dict[str, Tensor]:
     return state
 
 
-def _stored_names(weights: Weights, family: Family) -> dict[str, str]:
+def _stored_names(weights: Tensors, family: Family) -> dict[str, str]:
     """Map each name without prefix to its name in the files.
 
     Prefixes vary: the published `gpt2` names the class with a head, but its weights lack that
@@ -227,7 +262,7 @@ def _resolve_tying(
     config: TransformerConfig,
     family: Family,
     table: NameTable,
-    weights: Weights,
+    weights: Tensors,
     stored: Mapping[str, str],
 ) -> TransformerConfig:
     """Correct whether the language-model head is tied, from the weights that are stored.

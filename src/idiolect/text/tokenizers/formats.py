@@ -12,18 +12,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tokenizers
-from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors
 
 from idiolect.errors import CheckpointError, InputError
 from idiolect.text.files import engine_errors, read_json, read_text
+from idiolect.text.gguf_header import read_gguf_header
 from idiolect.text.hub import locate
-from idiolect.text.tokenizers import character_map, sentencepiece, tiktoken
+from idiolect.text.tokenizers import character_map, gguf_vocabulary, sentencepiece, tiktoken
+from idiolect.text.tokenizers.assembly import build_wordpiece, mark_special, template
 from idiolect.text.tokenizers.byte_level import to_characters
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
-__all__ = ["TOKENIZER_FILES", "Settings", "read", "template"]
+__all__ = ["TOKENIZER_FILES", "Settings", "read"]
 
 Settings = dict[str, Any]
 
@@ -55,23 +57,6 @@ def read(source: str | Path, encoding: str | None = None) -> tuple[tokenizers.To
     return engine, settings
 
 
-def template(engine: tokenizers.Tokenizer, before: list[str], after: list[str]) -> None:
-    """Add special tokens around every text; the last one also separates the texts of a pair.
-
-    Tokens that are not in the vocabulary are omitted.
-    """
-    ids = {token: engine.token_to_id(token) for token in (*before, *after)}
-    before = [token for token in before if ids[token] is not None]
-    after = [token for token in after if ids[token] is not None]
-    if not before and not after:
-        return
-    engine.post_processor = processors.TemplateProcessing(
-        single=[*before, "$A", *after],
-        pair=[*before, "$A", *after, *(f"{token}:1" for token in ("$B", *after))],
-        special_tokens=[(token, id_) for token, id_ in ids.items() if id_ is not None],
-    )
-
-
 def _main_file(folder: Path) -> Path:
     """Find the file with the vocabulary in a directory."""
     for pattern in ("tokenizer.json", "vocab.json", "vocab.txt", "*.model", "*.tiktoken"):
@@ -94,6 +79,10 @@ def _read_file(path: Path, settings: Settings, encoding: str | None) -> tokenize
         return _read_vocab_and_merges(path, path.with_name("merges.txt"), settings)
     if path.suffix == ".json":
         return _read_pipeline(path)
+    if path.suffix == ".gguf":
+        engine, named = gguf_vocabulary.read(read_gguf_header(path).metadata)
+        settings.update({**named, **settings})
+        return engine
     if path.suffix == ".txt":
         return _read_wordpiece(path, settings)
     if path.suffix == ".tiktoken" or (path.suffix == ".model" and _holds_ranks(path)):
@@ -102,7 +91,8 @@ def _read_file(path: Path, settings: Settings, encoding: str | None) -> tokenize
         return _read_sentencepiece(path, settings)
     raise InputError(
         f"{path.name} is not a known tokenizer file",
-        hint="known: tokenizer.json, vocab.json with merges.txt, vocab.txt, .model, .tiktoken",
+        hint="known: tokenizer.json, vocab.json with merges.txt, vocab.txt, .model, .tiktoken, "
+        ".gguf",
     )
 
 
@@ -115,7 +105,7 @@ def _holds_ranks(path: Path) -> bool:
 def _read_sentencepiece(path: Path, settings: Settings) -> tokenizers.Tokenizer:
     engine, named = sentencepiece.read(path)
     settings.update({**named, **settings})
-    _mark_special(engine, _named_special(settings))
+    mark_special(engine, _named_special(settings))
     template(engine, *(_template_of(settings) or ([], [])))
     return engine
 
@@ -205,8 +195,8 @@ def _read_vocab_and_merges(
     engine.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix)
     engine.decoder = decoders.ByteLevel()
     engine.post_processor = processors.ByteLevel(trim_offsets=False)
-    _mark_special(engine, ("<s>", "<pad>", "</s>", "<unk>", "<mask>", "<|endoftext|>"))
-    _mark_special(engine, _named_special(settings))
+    mark_special(engine, ("<s>", "<pad>", "</s>", "<unk>", "<mask>", "<|endoftext|>"))
+    mark_special(engine, _named_special(settings))
     around = _template_of(settings)
     if around is not None:
         template(engine, *around)
@@ -226,20 +216,7 @@ def _read_wordpiece(path: Path, settings: Settings) -> tokenizers.Tokenizer:
         raise CheckpointError(
             f"{path} has no [UNK]", hint="check that it is a WordPiece vocabulary"
         )
-    special = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-    # Without a setting, a vocabulary with a capital letter is a cased one.
-    cased = any(token != token.lower() for token in vocab if not token.startswith("["))
-    engine = tokenizers.Tokenizer(models.WordPiece(vocab, unk_token="[UNK]"))
-    engine.normalizer = normalizers.BertNormalizer(
-        lowercase=settings.get("do_lower_case", not cased),
-        strip_accents=settings.get("strip_accents"),
-        handle_chinese_chars=settings.get("tokenize_chinese_chars", True),
-    )
-    engine.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    engine.decoder = decoders.WordPiece()
-    _mark_special(engine, (*special, *_named_special(settings)))
-    template(engine, ["[CLS]"], ["[SEP]"])
-    return engine
+    return build_wordpiece(vocab, settings, _named_special(settings))
 
 
 def _added_tokens(folder: Path, settings: Settings) -> dict[int, AddedToken]:
@@ -271,13 +248,3 @@ def _place_added_tokens(
                 f"{folder}: {token.content} is id {id_} in the settings, {found} in the vocabulary",
                 hint="use a tokenizer.json, which states every id",
             )
-
-
-def _mark_special(engine: tokenizers.Tokenizer, tokens: Iterable[str]) -> None:
-    engine.add_special_tokens(
-        [
-            AddedToken(token, special=True, normalized=False, lstrip=token == "<mask>")
-            for token in tokens
-            if engine.token_to_id(token) is not None
-        ]
-    )

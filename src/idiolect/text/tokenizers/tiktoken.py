@@ -25,7 +25,7 @@ from idiolect.text.tokenizers.merges import merges_from_ranks
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["ENCODINGS", "RankEncoding", "build", "read", "read_ranks"]
+__all__ = ["CL100K", "ENCODINGS", "GPT2", "RankEncoding", "build", "read", "read_ranks"]
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,9 @@ class RankEncoding:
 
 _END = "<|endoftext|>"
 _FILL_IN = ("<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>")
-_GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 _ENDING = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
-_CL100K = (
+CL100K = (
     rf"{_ENDING}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{{1,3}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
@@ -55,14 +55,14 @@ _O200K = (
 )
 
 ENCODINGS = {
-    "gpt2": RankEncoding(_GPT2, {_END: 50256}),
-    "r50k_base": RankEncoding(_GPT2, {_END: 50256}),
-    "p50k_base": RankEncoding(_GPT2, {_END: 50256}),
+    "gpt2": RankEncoding(GPT2, {_END: 50256}),
+    "r50k_base": RankEncoding(GPT2, {_END: 50256}),
+    "p50k_base": RankEncoding(GPT2, {_END: 50256}),
     "p50k_edit": RankEncoding(
-        _GPT2, {_END: 50256, **{token: 50281 + i for i, token in enumerate(_FILL_IN)}}
+        GPT2, {_END: 50256, **{token: 50281 + i for i, token in enumerate(_FILL_IN)}}
     ),
     "cl100k_base": RankEncoding(
-        _CL100K,
+        CL100K,
         {
             _END: 100257,
             **{token: 100258 + i for i, token in enumerate(_FILL_IN)},

@@ -19,7 +19,7 @@ from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, tra
 
 from idiolect.errors import InputError
 from idiolect.text.tokenizers.append import append_pieces, missing_ids
-from idiolect.text.tokenizers.formats import template
+from idiolect.text.tokenizers.assembly import template
 from idiolect.text.tokenizers.pair_merging import Words, learn_pieces
 from idiolect.text.tokenizers.tokenizer import Tokenizer
 from idiolect.text.tokenizers.word_counts import count_words, fixed_ids

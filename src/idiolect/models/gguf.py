@@ -1,0 +1,310 @@
+"""Read models from GGUF files: configuration, tokenizer and weights in the Hugging Face layout.
+
+`_LAYOUTS` maps the metadata of an architecture to the fields of `config.json`. The weight names
+come from the tables of the `gguf` package, the storage types from its de-quantisation.
+
+GGUF differs from the published checkpoints in three ways, which are undone here:
+
+- Llama's query and key rows are permuted for llama.cpp's rotary positions.
+- Matrices are always (out, in), also for GPT-2.
+- Llama 3's rotary scaling is stored as the factors of its frequencies.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy
+import torch
+from torch import Tensor
+
+from idiolect.errors import CheckpointError, ConfigError
+from idiolect.models.registry import find_family
+from idiolect.models.weight_names import Rule
+from idiolect.text.gguf_header import GGUFHeader, TensorEntry, read_gguf_header
+
+__all__ = ["GGUFWeights", "gguf_settings"]
+
+_COMMON = {
+    "context_length": "max_position_embeddings",
+    "embedding_length": "hidden_size",
+    "block_count": "num_hidden_layers",
+    "feed_forward_length": "intermediate_size",
+    "attention.head_count": "num_attention_heads",
+}
+_ROTARY = _COMMON | {
+    "attention.head_count_kv": "num_key_value_heads",
+    "attention.layer_norm_rms_epsilon": "rms_norm_eps",
+    "attention.key_length": "head_dim",
+    "rope.freq_base": "rope_theta",
+}
+_SPECIAL = {"bos": "bos_token_id", "eos": "eos_token_id", "padding": "pad_token_id"}
+_ROTARY_FACTORS = "rope_freqs.weight"
+_TABLES = ("token_embd.weight", "output.weight")
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """How the metadata of one GGUF architecture maps to `config.json`."""
+
+    model_type: str
+    architecture: str
+    fields: Mapping[str, str]
+    """Fields of `config.json` by their key, without the architecture's prefix."""
+    constants: Mapping[str, Any] = field(default_factory=dict)
+    permuted: bool = False
+    """Whether query and key rows are permuted for llama.cpp's rotary positions."""
+
+
+_LAYOUTS = {
+    "llama": _Layout("llama", "LlamaForCausalLM", _ROTARY, permuted=True),
+    "qwen2": _Layout("qwen2", "Qwen2ForCausalLM", _ROTARY, {"use_sliding_window": False}),
+    "qwen3": _Layout("qwen3", "Qwen3ForCausalLM", _ROTARY, {"use_sliding_window": False}),
+    "gpt2": _Layout(
+        "gpt2",
+        "GPT2LMHeadModel",
+        {
+            "context_length": "n_positions",
+            "embedding_length": "n_embd",
+            "block_count": "n_layer",
+            "feed_forward_length": "n_inner",
+            "attention.head_count": "n_head",
+            "attention.layer_norm_epsilon": "layer_norm_epsilon",
+        },
+    ),
+    "bert": _Layout(
+        "bert",
+        "BertModel",
+        _COMMON | {"attention.layer_norm_epsilon": "layer_norm_eps"},
+        {"hidden_act": "gelu"},
+    ),
+}
+
+
+def gguf_settings(header: GGUFHeader) -> dict[str, Any]:
+    """Return the fields of a `config.json` for the model in a GGUF file.
+
+    Raises:
+        ConfigError: An architecture, or a scaling of positions, that is not supported.
+        CheckpointError: A value is missing or has the wrong type.
+    """
+    layout = _layout(header)
+    if _TABLES[0] not in header.tensors:
+        raise CheckpointError(f"{header.path} holds no weights", hint="use the whole model's file")
+    settings: dict[str, Any] = {
+        "model_type": layout.model_type,
+        "architectures": [layout.architecture],
+        "vocab_size": header.tensors[_TABLES[0]].shape[0],
+        "tie_word_embeddings": _TABLES[1] not in header.tensors,
+        **layout.constants,
+    }
+    for key, name in layout.fields.items():
+        value = _value(header, f"{layout_name(header)}.{key}", (int, float))
+        if value is not None:
+            settings[name] = value
+    for role, name in _SPECIAL.items():
+        id_ = _value(header, f"tokenizer.ggml.{role}_token_id", (int,))
+        if id_ is not None and id_ < settings["vocab_size"]:
+            settings[name] = id_
+    if scaling := _rotary_scaling(header):
+        settings["rope_scaling"] = scaling
+    return settings
+
+
+def layout_name(header: GGUFHeader) -> str:
+    """Return the file's architecture, the prefix of its keys."""
+    return str(header.metadata.get("general.architecture"))
+
+
+def _layout(header: GGUFHeader) -> _Layout:
+    name = layout_name(header)
+    if name not in _LAYOUTS:
+        raise ConfigError(
+            f"GGUF models of the architecture {name!r} are not supported",
+            hint=f"supported: {', '.join(_LAYOUTS)}; or use the checkpoint in safetensors",
+        )
+    return _LAYOUTS[name]
+
+
+def _value(header: GGUFHeader, key: str, types: tuple[type, ...]) -> Any:
+    value = header.metadata.get(key)
+    if value is None:
+        return None
+    if not isinstance(value, types) or isinstance(value, bool):
+        raise CheckpointError(f"{header.path}: {key} is {value!r}", hint="fetch the file again")
+    return value
+
+
+def _rotary_scaling(header: GGUFHeader) -> dict[str, Any] | None:
+    """Return `rope_scaling` of `config.json`; None without scaling."""
+    prefix = f"{layout_name(header)}.rope.scaling"
+    kind = header.metadata.get(f"{prefix}.type", "none")
+    factor = _value(header, f"{prefix}.factor", (int, float))
+    trained = _value(header, f"{prefix}.original_context_length", (int,))
+    if kind in ("linear", "yarn") and factor is not None:
+        scaling = {"rope_type": kind, "factor": factor}
+        return scaling | ({"original_max_position_embeddings": trained} if trained else {})
+    if kind != "none":
+        raise ConfigError(f"rotary scaling {kind!r} of GGUF files is not supported")
+    if _ROTARY_FACTORS not in header.tensors:
+        return None
+    return _llama3_scaling(header, GGUFWeights(header).read(_ROTARY_FACTORS))
+
+
+def _llama3_scaling(header: GGUFHeader, factors: Tensor) -> dict[str, Any]:
+    """Find the parameters of Llama 3's scaling whose factors the file holds.
+
+    All published models stretch the frequencies between 1 and 4 turns in 8,192 positions.
+    """
+    scaling: dict[str, Any] = {
+        "rope_type": "llama3",
+        "factor": float(factors.max()),
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 8192,
+    }
+    theta = _value(header, f"{layout_name(header)}.rope.freq_base", (int, float)) or 10_000.0
+    exponents = torch.arange(len(factors), dtype=torch.float64) / len(factors)
+    wavelengths = 2 * math.pi * theta**exponents
+    smooth = ((8192 / wavelengths) - 1.0) / 3.0
+    stretched = 1 / ((1 - smooth) / scaling["factor"] + smooth)
+    expected = torch.where(
+        wavelengths < 8192 / 4, 1.0, torch.where(wavelengths > 8192, scaling["factor"], stretched)
+    )
+    if not torch.allclose(expected.float(), factors, rtol=1e-3):
+        raise ConfigError(
+            f"{header.path} scales rotary positions by unknown factors",
+            hint="use the checkpoint in safetensors",
+        )
+    return scaling
+
+
+class GGUFWeights:
+    """The tensors of a GGUF file under their published names, as float32, read on access.
+
+    Args:
+        header: The file's header.
+
+    Raises:
+        CheckpointError: A tensor lies outside the file.
+        ConfigError: A storage type that is not supported; the message names it.
+    """
+
+    def __init__(self, header: GGUFHeader) -> None:
+        self._header = header
+        self._data = numpy.memmap(header.path, mode="r")
+        self._layout = _layout(header)
+        self._sizes = {name: _stored_bytes(name, header) for name in header.tensors}
+        self._names = self._published_names()
+
+    @classmethod
+    def open(cls, path: Path) -> GGUFWeights:
+        """Open the weights of a file."""
+        return cls(read_gguf_header(path))
+
+    @property
+    def names(self) -> list[str]:
+        """The published names; a tensor that the family does not know keeps its own."""
+        return list(self._names)
+
+    def __getitem__(self, name: str) -> Tensor:
+        """Return a tensor as it is in the published checkpoint."""
+        stored, rule = self._names[name]
+        tensor = self.read(stored)
+        if self._layout.permuted and (".attn_q." in stored or ".attn_k." in stored):
+            tensor = _unpermute(tensor, self._heads(".attn_k." in stored))
+        if rule is not None and rule.transpose and tensor.dim() == 2:
+            tensor = tensor.t()
+        return tensor
+
+    def read(self, stored: str) -> Tensor:
+        """De-quantise a tensor by its name in the file."""
+        import gguf
+
+        entry = self._header.tensors[stored]
+        raw = self._data[entry.offset : entry.offset + self._sizes[stored]]
+        rows = raw.reshape(*entry.shape[:-1], -1)
+        values = gguf.dequantize(rows, gguf.GGMLQuantizationType(entry.type))
+        return torch.from_numpy(numpy.array(values, dtype=numpy.float32)).reshape(entry.shape)
+
+    def _heads(self, key: bool) -> int:
+        prefix = f"{layout_name(self._header)}.attention.head_count"
+        heads = _value(self._header, prefix, (int,))
+        shared = _value(self._header, f"{prefix}_kv", (int,)) if key else None
+        return int(shared or heads)
+
+    def _published_names(self) -> dict[str, tuple[str, Rule | None]]:
+        """Map published names to those in the file, by the tables of the `gguf` package."""
+        import gguf
+
+        header, family = self._header, find_family({"model_type": self._layout.model_type})
+        architecture = family.architectures[self._layout.architecture]
+        numbers = {name: number for number, name in gguf.MODEL_ARCH_NAMES.items()}
+        blocks = _value(header, f"{layout_name(header)}.block_count", (int,)) or 0
+        if blocks > len(header.tensors):
+            raise CheckpointError(f"{header.path} holds fewer layers than it says")
+        names = gguf.get_tensor_name_map(numbers[layout_name(header)], blocks)
+        published: dict[str, tuple[str, Rule | None]] = {}
+        for rule in (*family.rules, *architecture.rules):
+            for theirs in _expand(rule.theirs, blocks):
+                full = theirs if rule.bare else architecture.prefix + theirs
+                stored = names.get_name(full, try_suffixes=(".weight", ".bias"))
+                if stored is not None and stored in header.tensors:
+                    published[full] = (stored, rule)
+        known = {stored for stored, _ in published.values()} | {_ROTARY_FACTORS}
+        published |= {name: (name, None) for name in header.tensors if name not in known}
+        return published
+
+
+def _expand(template: str, blocks: int) -> list[str]:
+    kinds = ("weight", "bias") if "*" in template else ("",)
+    numbers = range(blocks) if "{n}" in template else (0,)
+    return [template.replace("{n}", str(n)).replace("*", kind) for n in numbers for kind in kinds]
+
+
+def _stored_bytes(name: str, header: GGUFHeader) -> int:
+    """Return the size of a tensor in the file, after checking that the file holds it."""
+    import gguf
+
+    entry: TensorEntry = header.tensors[name]
+    try:
+        kind = gguf.GGMLQuantizationType(entry.type)
+        block, size = gguf.GGML_QUANT_SIZES[kind]
+        gguf.dequantize(numpy.zeros((1, size), dtype=numpy.uint8), kind)
+    except (ValueError, KeyError, NotImplementedError) as error:
+        raise ConfigError(
+            f"{header.path}: {name} is stored in the unsupported type {_type_name(entry.type)}",
+            hint="use a file in F32, F16, BF16, Q8_0, Q4, Q5 or a K-quantisation",
+        ) from error
+    if entry.shape[-1] % block:
+        raise CheckpointError(f"{header.path}: the rows of {name} are no whole blocks of {block}")
+    total = math.prod(entry.shape) // block * size
+    if entry.offset + total > header.size:
+        raise CheckpointError(
+            f"{header.path} is truncated: {name} ends at byte {entry.offset + total:,} of "
+            f"{header.size:,}",
+            hint="fetch it again",
+        )
+    return total
+
+
+def _type_name(number: int) -> str:
+    import gguf
+
+    try:
+        return gguf.GGMLQuantizationType(number).name
+    except ValueError:
+        return str(number)
+
+
+def _unpermute(tensor: Tensor, heads: int) -> Tensor:
+    """Return query or key rows to the published order: halves of a head instead of pairs."""
+    shape = tensor.shape
+    if shape[0] % (2 * heads):
+        raise CheckpointError(f"{shape[0]} rows cannot belong to {heads} heads")
+    pairs = tensor.reshape(heads, shape[0] // heads // 2, 2, *shape[1:])
+    return pairs.swapaxes(1, 2).reshape(shape)

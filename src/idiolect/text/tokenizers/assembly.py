@@ -1,0 +1,66 @@
+"""Parts of an engine that several published formats share: templates, special tokens, WordPiece."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import tokenizers
+from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+__all__ = ["build_wordpiece", "mark_special", "template"]
+
+
+def template(engine: tokenizers.Tokenizer, before: list[str], after: list[str]) -> None:
+    """Add special tokens around every text; the last one also separates the texts of a pair.
+
+    Tokens that are not in the vocabulary are omitted.
+    """
+    ids = {token: engine.token_to_id(token) for token in (*before, *after)}
+    before = [token for token in before if ids[token] is not None]
+    after = [token for token in after if ids[token] is not None]
+    if not before and not after:
+        return
+    engine.post_processor = processors.TemplateProcessing(
+        single=[*before, "$A", *after],
+        pair=[*before, "$A", *after, *(f"{token}:1" for token in ("$B", *after))],
+        special_tokens=[(token, id_) for token, id_ in ids.items() if id_ is not None],
+    )
+
+
+def mark_special(engine: tokenizers.Tokenizer, tokens: Iterable[str]) -> None:
+    """Make entries of the vocabulary special tokens; others are ignored."""
+    engine.add_special_tokens(
+        [
+            AddedToken(token, special=True, normalized=False, lstrip=token == "<mask>")
+            for token in tokens
+            if engine.token_to_id(token) is not None
+        ]
+    )
+
+
+def build_wordpiece(
+    vocab: Mapping[str, int], settings: Mapping[str, Any], special: Iterable[str] = ()
+) -> tokenizers.Tokenizer:
+    """Build BERT's engine around a WordPiece vocabulary, which must hold `[UNK]`.
+
+    Args:
+        vocab: The pieces and their ids.
+        settings: BERT's settings of the normalizer. Without `do_lower_case`, a vocabulary with a
+            capital letter is a cased one.
+        special: Special tokens besides BERT's own.
+    """
+    cased = any(token != token.lower() for token in vocab if not token.startswith("["))
+    engine = tokenizers.Tokenizer(models.WordPiece(dict(vocab), unk_token="[UNK]"))
+    engine.normalizer = normalizers.BertNormalizer(
+        lowercase=settings.get("do_lower_case", not cased),
+        strip_accents=settings.get("strip_accents"),
+        handle_chinese_chars=settings.get("tokenize_chinese_chars", True),
+    )
+    engine.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    engine.decoder = decoders.WordPiece()
+    mark_special(engine, ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *special))
+    template(engine, ["[CLS]"], ["[SEP]"])
+    return engine

@@ -103,7 +103,7 @@ def gguf_settings(header: GGUFHeader) -> dict[str, Any]:
         **layout.constants,
     }
     for key, name in layout.fields.items():
-        value = _value(header, f"{layout_name(header)}.{key}", (int, float))
+        value = _value(header, f"{_architecture(header)}.{key}", (int, float))
         if value is not None:
             settings[name] = value
     for role, name in _SPECIAL.items():
@@ -115,13 +115,13 @@ def gguf_settings(header: GGUFHeader) -> dict[str, Any]:
     return settings
 
 
-def layout_name(header: GGUFHeader) -> str:
+def _architecture(header: GGUFHeader) -> str:
     """Return the file's architecture, the prefix of its keys."""
     return str(header.metadata.get("general.architecture"))
 
 
 def _layout(header: GGUFHeader) -> _Layout:
-    name = layout_name(header)
+    name = _architecture(header)
     if name not in _LAYOUTS:
         raise ConfigError(
             f"GGUF models of the architecture {name!r} are not supported",
@@ -141,7 +141,7 @@ def _value(header: GGUFHeader, key: str, types: tuple[type, ...]) -> Any:
 
 def _rotary_scaling(header: GGUFHeader) -> dict[str, Any] | None:
     """Return `rope_scaling` of `config.json`; None without scaling."""
-    prefix = f"{layout_name(header)}.rope.scaling"
+    prefix = f"{_architecture(header)}.rope.scaling"
     kind = header.metadata.get(f"{prefix}.type", "none")
     factor = _value(header, f"{prefix}.factor", (int, float))
     trained = _value(header, f"{prefix}.original_context_length", (int,))
@@ -167,7 +167,7 @@ def _llama3_scaling(header: GGUFHeader, factors: Tensor) -> dict[str, Any]:
         "high_freq_factor": 4.0,
         "original_max_position_embeddings": 8192,
     }
-    theta = _value(header, f"{layout_name(header)}.rope.freq_base", (int, float)) or 10_000.0
+    theta = _value(header, f"{_architecture(header)}.rope.freq_base", (int, float)) or 10_000.0
     exponents = torch.arange(len(factors), dtype=torch.float64) / len(factors)
     wavelengths = 2 * math.pi * theta**exponents
     smooth = ((8192 / wavelengths) - 1.0) / 3.0
@@ -232,7 +232,7 @@ class GGUFWeights:
         return torch.from_numpy(numpy.array(values, dtype=numpy.float32)).reshape(entry.shape)
 
     def _heads(self, key: bool) -> int:
-        prefix = f"{layout_name(self._header)}.attention.head_count"
+        prefix = f"{_architecture(self._header)}.attention.head_count"
         heads = _value(self._header, prefix, (int,))
         shared = _value(self._header, f"{prefix}_kv", (int,)) if key else None
         return int(shared or heads)
@@ -244,10 +244,10 @@ class GGUFWeights:
         header, family = self._header, find_family({"model_type": self._layout.model_type})
         architecture = family.architectures[self._layout.architecture]
         numbers = {name: number for number, name in gguf.MODEL_ARCH_NAMES.items()}
-        blocks = _value(header, f"{layout_name(header)}.block_count", (int,)) or 0
+        blocks = _value(header, f"{_architecture(header)}.block_count", (int,)) or 0
         if blocks > len(header.tensors):
             raise CheckpointError(f"{header.path} holds fewer layers than it says")
-        names = gguf.get_tensor_name_map(numbers[layout_name(header)], blocks)
+        names = gguf.get_tensor_name_map(numbers[_architecture(header)], blocks)
         published: dict[str, tuple[str, Rule | None]] = {}
         for rule in (*family.rules, *architecture.rules):
             for theirs in _expand(rule.theirs, blocks):

@@ -40,19 +40,23 @@ from idiolect.encoding.vectors import VectorFile, Vectors
 from idiolect.errors import ConfigError, InputError
 from idiolect.models.language_model import LanguageModel
 from idiolect.models.model_directory import replacing
+from idiolect.models.shallow import first_layers, static_rows
 from idiolect.text.hub import locate
 
 __all__ = ["Encoder"]
 
 _TOKENS_PER_BATCH = 2048
 """On a CPU: few enough to stay in its caches."""
-_TOKENS_ON_ACCELERATOR = 1 << 15
-"""On an accelerator, which needs large batches."""
+_LARGE_BATCH = 1 << 15
+"""On an accelerator, which needs large batches, and for a network without layers."""
 _BLOCK = 1 << 14
 """Texts tokenized at a time."""
 _SAMPLE = 512
 _TEXTS_PER_DIMENSION = 4
 """Texts per dimension for fitting a projection."""
+ROW_LENGTH = 10.0
+"""Median length of a static encoder's rows. Adam moves each number by about the learning rate. At
+this length, a rate that suits the tokens' weights, which are around one, also suits the rows."""
 _LOG = logging.getLogger(__name__)
 
 
@@ -75,10 +79,14 @@ class Encoder:
             2024, 2404.05961). The model must be tuned that way to produce good vectors.
         default_prompt_name: Name of the prompt for texts encoded without one.
         trained_dimensions: Shorter widths the model was trained for (Matryoshka).
+        layers: Use only the first layers of the model. With 0, the encoder is static: the vector
+            of a text is the mean of its tokens' embedding rows, of which it has a copy, and
+            `model` stays unchanged. See `idiolect.models.shallow`.
 
     Raises:
-        ConfigError: An unknown pooling, more tokens than the model has positions, or
-            `bidirectional` for a model that is already bidirectional.
+        ConfigError: An unknown pooling, more tokens than the model has positions, more layers than
+            the model has, `bidirectional` for a model that is already bidirectional, or another
+            pooling than `mean` without layers.
     """
 
     def __init__(
@@ -93,8 +101,13 @@ class Encoder:
         bidirectional: bool = False,
         default_prompt_name: str | None = None,
         trained_dimensions: Sequence[int] = (),
+        layers: int | None = None,
     ) -> None:
         check_pooling(pooling)
+        if layers is not None:
+            model = first_layers(model, layers)
+        if model.network.context_free and pooling != "mean":
+            raise ConfigError(f"{pooling} pooling of a static encoder", hint="use mean")
         if bidirectional and model.network.kind != "causal":
             raise ConfigError("the model is already bidirectional", hint="omit bidirectional")
         self.model = model
@@ -148,7 +161,10 @@ class Encoder:
             raise InputError("quantized weights cannot be saved", hint="save before to_int8")
         with replacing(directory) as fresh:
             self.model.save(fresh)
-            self.layout.write(fresh, self.model.network.config.hidden_size)
+            network = self.model.network
+            self.layout.write(
+                fresh, network.config.hidden_size, static=network.context_free
+            )
 
     def to_int8(self) -> None:
         """Quantize the linear layers to 8-bit integers, in place; see `idiolect.encoding.int8`.
@@ -257,8 +273,9 @@ class Encoder:
         sample: list[Tensor] = []
         bar = Progress(console=Console(stderr=True), disable=not progress)
         if tokens_per_batch is None:
-            on_cpu = self.model.network.device.type == "cpu"
-            tokens_per_batch = _TOKENS_PER_BATCH if on_cpu else _TOKENS_ON_ACCELERATOR
+            network = self.model.network
+            small = network.device.type == "cpu" and not network.context_free
+            tokens_per_batch = _TOKENS_PER_BATCH if small else _LARGE_BATCH
         with torch.inference_mode(), bar:
             task = bar.add_task("encoding", total=len(texts))
             for start in range(0, len(texts), _BLOCK):
@@ -377,13 +394,36 @@ class Encoder:
         fitted = Projection.fit(torch.cat(parts).numpy(), whiten=whiten)
         self.projection = fitted.to(self.model.network.device).after(self.projection)
 
+    def fold_projection(self) -> None:
+        """Apply the projection to the rows of a static encoder, once and for all.
+
+        The mean of mapped rows is the mapped mean, so vectors stay the same, up to the rows of
+        added tokens, which become the sums of their pieces' mapped rows. If vectors are normalized,
+        the rows are also scaled, to a median length of `ROW_LENGTH`.
+
+        Raises:
+            ConfigError: The encoder is not static, or has no projection.
+        """
+        network = self.model.network
+        if not network.context_free or self.projection is None:
+            raise ConfigError("there is nothing to fold", hint="project a static encoder first")
+        with torch.no_grad():
+            rows = self.projection(network.tokens.weight)
+            if self.normalize:
+                rows *= ROW_LENGTH / rows.norm(dim=1).median()
+            network.tokens.weight.data = static_rows(rows, self.model.extension)
+        self.projection = None
+
     def embed_rows(self, rows: Sequence[Sequence[int]]) -> Tensor:
         """Encode rows of ids that `reader` returned; see `embed`."""
         vectors = self._pooled(rows)
         return F.normalize(vectors, dim=-1) if self.normalize else vectors
 
     def _pooled(self, rows: Sequence[Sequence[int]]) -> Tensor:
-        vectors = pool(self.pooling, *self.read_rows(rows))
+        if self.model.network.context_free:
+            vectors = self.model.network.mean_states(rows)
+        else:
+            vectors = pool(self.pooling, *self.read_rows(rows))
         return vectors if self.projection is None else self.projection(vectors)
 
     def read_rows(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:

@@ -15,6 +15,8 @@ from idiolect.training.data.packed_documents import TextTemplate
 __all__ = ["EncodingCounts", "TextReader", "by_length", "check_length", "check_texts"]
 
 _DEFAULT_LENGTH = 512
+_UNLIMITED = 1 << 30
+"""Tokens of a text for a model that averages rows."""
 _LOG = logging.getLogger(__name__)
 
 _PROMPT_NAMES = {"document": ("document", "passage", "corpus"), "query": ("query",)}
@@ -158,6 +160,8 @@ def check_length(model: LanguageModel, max_length: int | None) -> int:
                 hint="choose at least 4, and at most the number of positions",
             )
         return max_length
+    if model.network.context_free:
+        return _UNLIMITED
     named: Any = model.tokenizer.settings.get("model_max_length")
     # transformers writes 10^30 for "unknown".
     known = [

@@ -7,7 +7,7 @@ this class, so they work with any architecture that implements it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -50,6 +50,7 @@ class Network(nn.Module, ABC):
         config: A frozen dataclass with at least `vocab_size`, `hidden_size` and `pad_token_id`.
         tokens: The token embedding: one row per id.
         heads: The task heads by name; the head that scores the vocabulary is `language`.
+        context_free: Whether a token's state does not depend on the tokens around it.
 
     During training, `attached` holds modules that an objective needs and that are not part of the
     model, such as a decoder; see `attach`.
@@ -58,6 +59,7 @@ class Network(nn.Module, ABC):
     config: Any
     tokens: nn.Embedding | ExtendedEmbedding
     heads: nn.ModuleDict
+    context_free: bool = False
 
     @property
     @abstractmethod
@@ -115,6 +117,26 @@ class Network(nn.Module, ABC):
             attention_mask: 0 for padding and 1 for text.
             bidirectional: Let the tokens of a causal network attend to later ones as well.
         """
+
+    def mean_states(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        """Return the mean state of each text of a context-free network, without a padded batch.
+
+        Shape: result (texts, width).
+
+        Raises:
+            InputError: States depend on the context.
+        """
+        raise InputError("this network's states depend on the context", hint="use text_states")
+
+    def first_layers(self, count: int) -> Network:
+        """Return a network of the first layers only, which shares its weights with this one.
+
+        The norm after the last layer, if there is one, then follows layer `count`.
+
+        Raises:
+            InputError: The network cannot be cut, or does not have so many layers.
+        """
+        raise InputError("this network cannot be cut after a layer", hint="use all of it")
 
     def new_cache(self) -> Any:
         """Return an empty cache for generation: what `forward(cache=...)` reads and fills.

@@ -6,6 +6,10 @@ Families differ in their `TransformerConfig` only. On a CPU, padding is removed 
 
 from __future__ import annotations
 
+from copy import copy
+from dataclasses import replace
+from typing import TypeVar
+
 import torch
 from torch import Tensor, nn
 
@@ -18,6 +22,8 @@ from idiolect.nn.stack import Stack
 from idiolect.nn.stack_forward import run_stack
 
 __all__ = ["Transformer"]
+
+M = TypeVar("M", bound=nn.Module)
 
 
 class Transformer(Network):
@@ -247,6 +253,27 @@ class Transformer(Network):
         """
         return self._run_stack(decoder, input_ids, attention_mask, memory=memory)
 
+    def first_layers(self, count: int) -> Transformer:
+        """Return a Transformer of the first layers only, which shares its weights with this one.
+
+        Raises:
+            InputError: An encoder-decoder, or a number of layers that it does not have.
+        """
+        stack = self.encoder or self.decoder
+        if stack is None or self.kind == "encoder-decoder":
+            raise InputError("an encoder-decoder cannot be cut after a layer", hint="use all of it")
+        if not 1 <= count <= len(stack.layers):
+            raise InputError(
+                f"{count} layers; the network has {len(stack.layers)}",
+                hint=f"choose 1 to {len(stack.layers)}",
+            )
+        shallow, cut = _copy_module(self), _copy_module(stack)
+        cut.layers = nn.ModuleList(list(stack.layers)[:count])
+        side = "encoder" if self.encoder is not None else "decoder"
+        setattr(shallow, side, cut)
+        shallow.config = replace(self.config, **{f"num_{side}_layers": count})
+        return shallow
+
     def new_cache(self) -> Cache:
         """Return an empty cache of keys and values."""
         return Cache()
@@ -368,6 +395,13 @@ class Transformer(Network):
             return self.score_vocabulary(hidden)
         scores: Tensor = self.heads[task](hidden if task in ("token", "span") else pooled)
         return scores
+
+
+def _copy_module(module: M) -> M:
+    """Return a module with the same parts, of which other parts can be set without changing it."""
+    twin = copy(module)
+    twin._modules = dict(module._modules)
+    return twin
 
 
 def _check_range(name: str, ids: Tensor, size: int) -> None:

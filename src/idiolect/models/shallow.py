@@ -1,0 +1,73 @@
+"""Models of the first layers of another one, down to none: its embedding rows alone."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from idiolect.errors import ConfigError, InputError
+from idiolect.models.language_model import LanguageModel
+from idiolect.nn.embedding import ExtendedRows
+from idiolect.text.tokenizers.extension import Extension
+
+__all__ = ["first_layers", "static_rows"]
+
+
+def first_layers(model: LanguageModel, count: int) -> LanguageModel:
+    """Return a model of the first layers of another.
+
+    With one or more layers it shares the other's weights. With none it is a static model of its
+    own: a copy of the embedding rows, without context, with a weight for each token.
+
+    Args:
+        model: The model, which stays unchanged.
+        count: Number of layers.
+
+    Raises:
+        ConfigError: The model does not have so many layers, or cannot be cut.
+    """
+    if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+        raise ConfigError(f"layers is {count!r}", hint="a whole number, at least 0")
+    if count == 0:
+        return _static(model)
+    try:
+        network = model.network.first_layers(count)
+    except InputError as error:
+        raise ConfigError(error.message, hint=error.hint) from error
+    name = model.family.synonyms.get("num_hidden_layers", "num_hidden_layers")
+    whole = len(model.network.blocks)
+    # A list with an entry for each layer, such as `layer_types`, is cut as well.
+    settings = {
+        key: value[:count] if isinstance(value, list) and len(value) == whole else value
+        for key, value in model.settings.items()
+    }
+    return LanguageModel(network, model.tokenizer, settings | {name: count})
+
+
+def static_rows(rows: Tensor, extension: Extension | None) -> Tensor:
+    """Replace the rows of added tokens by the sums of their pieces' rows, in place.
+
+    A text's summed vector is then the same as before the vocabulary was extended, so new tokens
+    cannot do harm at the start.
+
+    Shape: rows (vocabulary, width), and so the result.
+    """
+    for token in extension.added if extension is not None else ():
+        rows[token.id] = rows[list(token.pieces)].sum(0)
+    return rows
+
+
+def _static(model: LanguageModel) -> LanguageModel:
+    tokens = model.network.tokens.weight
+    rows = tokens.joined() if isinstance(tokens, ExtendedRows) else tokens
+    rows = rows.detach().to("cpu", torch.float32)[: len(model.tokenizer)].clone()
+    settings = {
+        "model_type": "model2vec",
+        "architectures": ["StaticModel"],
+        "hidden_dim": rows.shape[1],
+        "normalize": True,
+    }
+    static = LanguageModel.new(settings, model.tokenizer)
+    static.network.tokens.weight.data = static_rows(rows, model.extension)
+    static.network.to(model.network.device)
+    return static

@@ -139,7 +139,8 @@ class Encoder:
         """Write the model atomically, so that `load` and sentence-transformers can load it.
 
         sentence-transformers computes the same vectors or refuses the directory: it does not
-        support echo pooling and bidirectional attention in causal models.
+        support echo pooling, bidirectional attention in causal models, and the encoder alone of
+        some encoder-decoder models.
 
         Raises:
             InputError: The directory cannot be written to, or weights were quantized by `to_int8`.
@@ -148,7 +149,13 @@ class Encoder:
             raise InputError("quantized weights cannot be saved", hint="save before to_int8")
         with replacing(directory) as fresh:
             self.model.save(fresh)
-            self.layout.write(fresh, self.model.network.config.hidden_size)
+            self.layout.write(
+                fresh,
+                self.model.network.config.hidden_size,
+                encoder_only=self.model.family.kind == "encoder-decoder"
+                and not self.model.family.has_encoder_class,
+                split_special_tokens=not self.reader.prompts_have_special_tokens,
+            )
 
     def to_int8(self) -> None:
         """Quantize the linear layers to 8-bit integers, in place; see `idiolect.encoding.int8`.

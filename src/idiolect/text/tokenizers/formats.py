@@ -19,6 +19,7 @@ from idiolect.text.files import engine_errors, read_json, read_text
 from idiolect.text.hub import locate
 from idiolect.text.tokenizers import character_map, sentencepiece, tiktoken
 from idiolect.text.tokenizers.byte_level import to_characters
+from idiolect.text.tokenizers.special_tokens import named_special
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -115,17 +116,9 @@ def _holds_ranks(path: Path) -> bool:
 def _read_sentencepiece(path: Path, settings: Settings) -> tokenizers.Tokenizer:
     engine, named = sentencepiece.read(path)
     settings.update({**named, **settings})
-    _mark_special(engine, _named_special(settings))
+    _mark_special(engine, named_special(settings))
     template(engine, *(_template_of(settings) or ([], [])))
     return engine
-
-
-def _named_special(settings: Settings) -> list[str]:
-    """List the special tokens of the settings."""
-    named = [value for key, value in settings.items() if key.endswith("_token")]
-    named += settings.get("additional_special_tokens") or []
-    texts = [token.get("content") if isinstance(token, dict) else token for token in named]
-    return [text for text in texts if isinstance(text, str)]
 
 
 def _template_of(settings: Settings) -> tuple[list[str], list[str]] | None:
@@ -134,7 +127,7 @@ def _template_of(settings: Settings) -> tuple[list[str], list[str]] | None:
     if usual is None and not {"add_bos_token", "add_eos_token"} & settings.keys():
         return None
     before, after = (
-        _named_special({"_token": settings.get(f"{role}_token")})
+        named_special({"_token": settings.get(f"{role}_token")})
         if settings.get(f"add_{role}_token", role in (usual or ()))
         else []
         for role in ("bos", "eos")
@@ -206,7 +199,7 @@ def _read_vocab_and_merges(
     engine.decoder = decoders.ByteLevel()
     engine.post_processor = processors.ByteLevel(trim_offsets=False)
     _mark_special(engine, ("<s>", "<pad>", "</s>", "<unk>", "<mask>", "<|endoftext|>"))
-    _mark_special(engine, _named_special(settings))
+    _mark_special(engine, named_special(settings))
     around = _template_of(settings)
     if around is not None:
         template(engine, *around)
@@ -237,7 +230,7 @@ def _read_wordpiece(path: Path, settings: Settings) -> tokenizers.Tokenizer:
     )
     engine.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     engine.decoder = decoders.WordPiece()
-    _mark_special(engine, (*special, *_named_special(settings)))
+    _mark_special(engine, (*special, *named_special(settings)))
     template(engine, ["[CLS]"], ["[SEP]"])
     return engine
 

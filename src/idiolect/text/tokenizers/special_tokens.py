@@ -73,7 +73,7 @@ def _without_unknown(engine: Engine, settings: Mapping[str, Any]) -> dict[str, A
             engine.token_to_id(name) is not None for name in named_special({"_token": token})
         )
 
-    known = {}
+    known: dict[str, Any] = {}
     for key, value in settings.items():
         if key in _LISTS and isinstance(value, list):
             known[key] = [token for token in value if is_known(token)]

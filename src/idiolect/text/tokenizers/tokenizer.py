@@ -154,7 +154,7 @@ class Tokenizer:
         """
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
-        written = (settings or {}) | published_settings(self.engine, self.settings)
+        written = {**(settings or {}), **published_settings(self.engine, self.settings)}
         text = json.dumps(written, ensure_ascii=False, indent=2, sort_keys=True)
         write_atomic(directory / "tokenizer_config.json", f"{text}\n".encode())
         record = directory / "extension.json"
@@ -178,7 +178,8 @@ class Tokenizer:
     def special_ids(self) -> frozenset[int]:
         """Ids of the special tokens."""
         names = special_names(self.engine, self.settings)
-        return frozenset(self.engine.token_to_id(name) for name in names)
+        added = self.engine.get_added_tokens_decoder().items()
+        return frozenset(id_ for id_, token in added if token.content in names)
 
     def encode_batch(
         self,

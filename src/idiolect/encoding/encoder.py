@@ -40,7 +40,7 @@ from idiolect.encoding.vectors import VectorFile, Vectors
 from idiolect.errors import ConfigError, InputError
 from idiolect.models.language_model import LanguageModel
 from idiolect.models.model_directory import replacing
-from idiolect.models.shallow import first_layers, static_rows
+from idiolect.models.shallow import first_layers
 from idiolect.text.hub import locate
 
 __all__ = ["Encoder"]
@@ -54,9 +54,6 @@ _BLOCK = 1 << 14
 _SAMPLE = 512
 _TEXTS_PER_DIMENSION = 4
 """Texts per dimension for fitting a projection."""
-ROW_LENGTH = 10.0
-"""Median length of a static encoder's rows. Adam moves each number by about the learning rate. At
-this length, a rate that suits the tokens' weights, which are around one, also suits the rows."""
 _LOG = logging.getLogger(__name__)
 
 
@@ -152,7 +149,8 @@ class Encoder:
         """Write the model atomically, so that `load` and sentence-transformers can load it.
 
         sentence-transformers computes the same vectors or refuses the directory: it does not
-        support echo pooling and bidirectional attention in causal models.
+        support echo pooling, bidirectional attention in causal models, and the encoder alone of
+        some encoder-decoder models.
 
         Raises:
             InputError: The directory cannot be written to, or weights were quantized by `to_int8`.
@@ -161,9 +159,13 @@ class Encoder:
             raise InputError("quantized weights cannot be saved", hint="save before to_int8")
         with replacing(directory) as fresh:
             self.model.save(fresh)
-            network = self.model.network
             self.layout.write(
-                fresh, network.config.hidden_size, static=network.context_free
+                fresh,
+                self.model.network.config.hidden_size,
+                encoder_only=self.model.family.kind == "encoder-decoder"
+                and not self.model.family.has_encoder_class,
+                split_special_tokens=not self.reader.prompts_have_special_tokens,
+                static=self.model.network.context_free,
             )
 
     def to_int8(self) -> None:
@@ -393,26 +395,6 @@ class Encoder:
             raise InputError("all texts are empty", hint="pass texts to fit the projection to")
         fitted = Projection.fit(torch.cat(parts).numpy(), whiten=whiten)
         self.projection = fitted.to(self.model.network.device).after(self.projection)
-
-    def fold_projection(self) -> None:
-        """Apply the projection to the rows of a static encoder, once and for all.
-
-        The mean of mapped rows is the mapped mean, so vectors stay the same, up to the rows of
-        added tokens, which become the sums of their pieces' mapped rows. If vectors are normalized,
-        the rows are also scaled, to a median length of `ROW_LENGTH`.
-
-        Raises:
-            ConfigError: The encoder is not static, or has no projection.
-        """
-        network = self.model.network
-        if not network.context_free or self.projection is None:
-            raise ConfigError("there is nothing to fold", hint="project a static encoder first")
-        with torch.no_grad():
-            rows = self.projection(network.tokens.weight)
-            if self.normalize:
-                rows *= ROW_LENGTH / rows.norm(dim=1).median()
-            network.tokens.weight.data = static_rows(rows, self.model.extension)
-        self.projection = None
 
     def embed_rows(self, rows: Sequence[Sequence[int]]) -> Tensor:
         """Encode rows of ids that `reader` returned; see `embed`."""

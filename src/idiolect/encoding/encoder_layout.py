@@ -6,15 +6,21 @@
     sentence_bert_config.json          maximum number of tokens
     config_sentence_transformers.json  prompts
 
-The layout has no setting for echo pooling and for bidirectional attention in a causal model. They
-are saved as values of the pooling's config that sentence-transformers refuses, so it never computes
-different vectors. For the same reason, unknown modules and settings are errors when reading.
+The layout has no setting for echo pooling, for bidirectional attention in a causal model, and for
+the encoder alone of a model such as BART. They are saved as values of the pooling's config that
+sentence-transformers refuses, so it never computes different vectors. For the same reason, unknown
+modules and settings of the pooling are errors when reading. Settings of the other files that a
+published model had are kept.
+
+Texts are data, so the tokenizer's settings say that the names of special tokens in them are text
+(`split_special_tokens`), unless a prompt of the model needs them.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,6 +51,11 @@ _PUBLISHED_POOLINGS: dict[str, str] = {
 }
 _POOLINGS = {published: ours for ours, published in _PUBLISHED_POOLINGS.items()}
 _ENDINGS = ((), ("Dense",), ("Normalize",), ("Dense", "Normalize"))
+_KNOWN = {
+    *("word_embedding_dimension", "embedding_dimension", "pooling_mode", "include_prompt"),
+    *("bidirectional", "both_ways", "encoder_only"),
+}
+"""Settings of a pooling besides its switches; `both_ways` is an older name of `bidirectional`."""
 _IDENTITY = "torch.nn.modules.linear.Identity"
 # Before release 5.4 of sentence-transformers each pooling had a switch.
 _SWITCHES = {
@@ -90,6 +101,10 @@ class EncoderLayout:
             return None
         steps = _read_steps(directory / "modules.json")
         kinds = [kind for kind, _ in steps]
+        static = kinds[:1] == ["StaticEmbedding"]
+        if static:
+            # It averages its rows itself.
+            steps, kinds = [steps[0], ("", ""), *steps[1:]], ["Transformer", "Pooling", *kinds[1:]]
         if kinds[:2] != ["Transformer", "Pooling"] or tuple(kinds[2:]) not in _ENDINGS:
             raise ConfigError(
                 f"{directory}: the modules {' → '.join(kinds) or 'none'} are not supported",
@@ -99,7 +114,7 @@ class EncoderLayout:
             raise ConfigError(
                 f"{directory}: the model is in {steps[0][1]!r}", hint="load that directory"
             )
-        pooling = read_json(_inside(directory, steps[1][1]) / "config.json")
+        pooling = {} if static else read_json(_inside(directory, steps[1][1]) / "config.json")
         transformer = _read_optional(directory / "sentence_bert_config.json")
         if transformer.get("do_lower_case"):
             raise ConfigError(
@@ -111,24 +126,42 @@ class EncoderLayout:
                 f"{directory}: pooling without the prompt is not supported",
                 hint="set include_prompt to true, if that is how the model was trained",
             )
+        unknown = sorted(pooling.keys() - _KNOWN - _SWITCHES.keys())
+        if unknown:
+            raise ConfigError(
+                f"{directory}: the pooling's settings {', '.join(unknown)} are not supported",
+                hint="remove them, if vectors do not depend on them",
+            )
         prompts = _read_optional(directory / "config_sentence_transformers.json")
         return cls(
             pooling=_pooling_of(directory, pooling),
             projection=_dense_of(_inside(directory, steps[2][1])) if "Dense" in kinds else None,
             normalize=kinds[-1] == "Normalize",
             max_length=transformer.get("max_seq_length"),
-            bidirectional=pooling.get("bidirectional", False),
+            bidirectional=bool(pooling.get("bidirectional", pooling.get("both_ways", False))),
             prompts=dict(prompts.get("prompts") or {}),
             default_prompt_name=prompts.get("default_prompt_name"),
             trained_dimensions=tuple(prompts.get("matryoshka_dimensions") or ()),
         )
 
-    def write(self, directory: Path, width: int) -> None:
-        """Write the settings into a model's directory.
+    def write(
+        self,
+        directory: Path,
+        width: int,
+        *,
+        encoder_only: bool = False,
+        split_special_tokens: bool = True,
+        static: bool = False,
+    ) -> None:
+        """Write the settings into a model's directory, in place of older ones.
 
         Args:
-            directory: The directory of the saved model, which has no such files yet.
+            directory: The directory of the saved model.
             width: Width of its hidden states.
+            encoder_only: Whether only the encoder of an encoder-decoder model is used, and
+                sentence-transformers would use both.
+            split_special_tokens: Whether the names of special tokens in texts and prompts are text.
+            static: Whether the model averages rows without layers.
         """
         pooling: dict[str, Any] = {
             "word_embedding_dimension": width,
@@ -137,30 +170,39 @@ class EncoderLayout:
         }
         if self.bidirectional:
             pooling["bidirectional"] = True
-        prompts: dict[str, Any] = {
-            "prompts": self.prompts,
-            "default_prompt_name": self.default_prompt_name,
-            "similarity_fn_name": "cosine" if self.normalize else "dot",
-        }
+        if encoder_only:
+            pooling["encoder_only"] = True
+        _remove_modules(directory)
+        prompts = _read_optional(directory / "config_sentence_transformers.json")
+        prompts.setdefault("similarity_fn_name", "cosine" if self.normalize else "dot")
+        prompts |= {"prompts": self.prompts, "default_prompt_name": self.default_prompt_name}
+        prompts.pop("matryoshka_dimensions", None)
         if self.trained_dimensions:
             prompts["matryoshka_dimensions"] = list(self.trained_dimensions)
-        kinds = ["Pooling"]
+        kinds = [] if static else ["Pooling"]
         kinds += ["Dense"] if self.projection else []
         kinds += ["Normalize"] if self.normalize else []
-        steps = ["", *(f"{number}_{kind}" for number, kind in enumerate(kinds, 1))]
-        for step in steps[1:]:
-            (directory / step).mkdir()
+        folders = {kind: f"{number}_{kind}" for number, kind in enumerate(kinds, 1)}
+        for folder in folders.values():
+            (directory / folder).mkdir()
+        first = {"StaticEmbedding" if static else "Transformer": ""}
         modules = [
             {
                 "idx": number,
                 "name": str(number),
                 "path": path,
-                "type": f"sentence_transformers.models.{path.partition('_')[2] or 'Transformer'}",
+                "type": f"sentence_transformers.models.{kind}",
             }
-            for number, path in enumerate(steps)
+            for number, (kind, path) in enumerate((first | folders).items())
         ]
-        transformer = {"max_seq_length": self.max_length, "do_lower_case": False}
-        _write(directory / "1_Pooling" / "config.json", pooling)
+        transformer = _read_optional(directory / "sentence_bert_config.json")
+        transformer |= {"max_seq_length": self.max_length, "do_lower_case": False}
+        # Padding on the left would shift the positions of the text, and weighted pooling.
+        tokenizer = _read_optional(directory / "tokenizer_config.json")
+        tokenizer |= {"padding_side": "right", "truncation_side": "right"}
+        tokenizer["split_special_tokens"] = split_special_tokens
+        if "Pooling" in folders:
+            _write(directory / folders["Pooling"] / "config.json", pooling)
         if self.projection:
             dense = {
                 "in_features": self.projection.weight.shape[1],
@@ -168,8 +210,9 @@ class EncoderLayout:
                 "bias": True,
                 "activation_function": _IDENTITY,
             }
-            _write(directory / "2_Dense" / "config.json", dense)
-            self.projection.save(directory / "2_Dense" / "model.safetensors")
+            _write(directory / folders["Dense"] / "config.json", dense)
+            self.projection.save(directory / folders["Dense"] / "model.safetensors")
+        _write(directory / "tokenizer_config.json", tokenizer)
         _write(directory / "sentence_bert_config.json", transformer)
         _write(directory / "config_sentence_transformers.json", prompts)
         _write(directory / "modules.json", modules)
@@ -209,6 +252,15 @@ def _read_steps(path: Path) -> list[tuple[str, str]]:
         return [(str(step["type"]).rpartition(".")[2], str(step["path"])) for step in steps]
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path} is damaged: {error}", hint="fetch it again") from error
+
+
+def _remove_modules(directory: Path) -> None:
+    """Remove the folders of the modules that a published encoder had."""
+    if (directory / "modules.json").exists():
+        for _, name in _read_steps(directory / "modules.json"):
+            folder = _inside(directory, name)
+            if folder != directory:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _inside(directory: Path, name: str) -> Path:

@@ -92,7 +92,7 @@ class TextReader:
             InputError: A single text, an element that is not a text, or an unknown prompt name.
         """
         check_texts(texts)
-        prompt = self._prompt(prompt_name)
+        head, prompt = self._parse(self._prompt(prompt_name))
         prompted = [prompt + text for text in texts] if prompt else texts
         rows = self._tokenizer.encode_batch(prompted, add_special_tokens=False)
         before, after = list(self.template.before), list(self.template.after)
@@ -101,6 +101,7 @@ class TextReader:
                 counts.empty += 1
                 rows[number] = []
                 continue
+            row[:0] = head
             if len(row) > self._capacity:
                 counts.truncated += 1
                 counts.lost += len(row) - self._capacity
@@ -109,6 +110,23 @@ class TextReader:
             counts.tokens += len(rows[number])
         counts.texts += len(rows)
         return rows
+
+    @property
+    def prompts_have_special_tokens(self) -> bool:
+        """Whether a prompt names a special token. Texts cannot: they are data."""
+        return any(self._parse(prompt)[0] for prompt in self._prompts.values())
+
+    def _parse(self, prompt: str) -> tuple[list[int], str]:
+        """Return the ids of a prompt up to its last special token, and the rest of its text."""
+        if not prompt:
+            return [], ""
+        tokenizer = self._tokenizer
+        [(ids, offsets)] = tokenizer.encode_with_offsets(
+            [prompt], add_special_tokens=False, parse_special_tokens=True
+        )
+        special = tokenizer.special_ids - {tokenizer.unk_token_id}
+        end = max((i + 1 for i, id_ in enumerate(ids) if id_ in special), default=0)
+        return ids[:end], prompt[offsets[end - 1][1] if end else 0 :]
 
     def _prompt(self, prompt_name: str | None) -> str:
         if prompt_name is None:

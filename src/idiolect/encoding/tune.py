@@ -16,6 +16,7 @@ from idiolect.encoding.objectives.contrastive import ContrastiveObjective
 from idiolect.encoding.objectives.text_objective import TextObjective
 from idiolect.encoding.pairs import Pair, PairFile, PairTable
 from idiolect.encoding.projection import Projection
+from idiolect.encoding.static_encoder import fold_projection
 from idiolect.encoding.text_reader import EncodingCounts
 from idiolect.errors import ConfigError
 from idiolect.nn.lora import LoraConfig
@@ -38,7 +39,7 @@ def tuning_config(encoder: Encoder, train: Train = "all", **values: Any) -> Trai
     """Return the default settings: 32 pairs per step, and a small rate that falls to zero.
 
     The rate is 2e-5 for published weights and 2e-4 for adapters; for rows that train alone, see
-    `row_rate`.
+    `row_rate`. A static encoder trains on 512 pairs per step at a rate of 1e-2.
 
     Args:
         encoder: The encoder to train.
@@ -46,7 +47,10 @@ def tuning_config(encoder: Encoder, train: Train = "all", **values: Any) -> Trai
         values: Fields of `TrainingConfig` that differ.
     """
     usual = {"batch_size": 32, "min_lr_ratio": 0.0, "weight_decay": 0.01}
-    usual["learning_rate"] = _RATES.get(train) or row_rate(encoder.model.network)
+    if encoder.model.network.context_free:
+        usual |= {"batch_size": 512, "learning_rate": 1e-2}
+    else:
+        usual["learning_rate"] = _RATES.get(train) or row_rate(encoder.model.network)
     return TrainingConfig.from_dict(usual | values)
 
 
@@ -278,6 +282,8 @@ def _project(
 
     session.on_first(fit)
     encoder.projection = Projection.load(path).to(encoder.model.network.device)
+    if encoder.model.network.context_free:
+        fold_projection(encoder)
 
 
 def _widths(encoder: Encoder, dimensions: Iterable[int]) -> tuple[int, ...]:

@@ -160,6 +160,8 @@ class Family:
     """Fields that would change the result, and the values at which they are supported."""
     network: Callable[[Any], Network] = Transformer
     """Builds the network from its configuration."""
+    tokenizer_settings: Mapping[str, Any] = field(default_factory=dict)
+    """Entries of `tokenizer_config.json` that make transformers read `tokenizer.json` as it is."""
     head_may_be_absent: bool = False
     """Tie an untied head that the checkpoint lacks (some T5 files wrongly say untied)."""
 
@@ -173,6 +175,12 @@ class Family:
         if not config.num_encoder_layers:
             return "causal"
         return "encoder-decoder" if config.num_decoder_layers else "bidirectional"
+
+    @property
+    def has_encoder_class(self) -> bool:
+        """Whether there is a published class of the encoder alone, as `T5EncoderModel`."""
+        alone = (a for a in self.architectures.values() if not a.tasks)
+        return any(a.config.get("num_decoder_layers") == 0 for a in alone)
 
     def canonical(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Return the fields of a `config.json` under their canonical names."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -10,6 +11,7 @@ from typing import Any, Literal, Self
 import torch
 
 from idiolect.errors import CheckpointError, InputError
+from idiolect.models.companion_files import COMPANION_PATTERNS, CompanionFiles
 from idiolect.models.family import Family
 from idiolect.models.gguf import GGUFWeights, gguf_settings
 from idiolect.models.model_directory import check_finished, replacing
@@ -20,6 +22,7 @@ from idiolect.models.network_files import (
     read_network,
     split_rows,
 )
+from idiolect.models.reader_check import find_reader_changes
 from idiolect.models.registry import find_family
 from idiolect.models.weight_files import SHARD_BYTES, write_weights
 from idiolect.nn.network import Network
@@ -39,9 +42,10 @@ _HUB_FILES = (
     "model.safetensors",
     "model-*.safetensors",
     "model.safetensors.index.json",
-    _RECORD,
     *TOKENIZER_FILES,
+    *COMPANION_PATTERNS,
 )
+_LOG = logging.getLogger(__name__)
 
 
 class LanguageModel:
@@ -52,11 +56,23 @@ class LanguageModel:
     >>> model.network(ids).logits.shape                    # doctest: +SKIP
     torch.Size([1, 4, 32000])
 
+    Args:
+        network: The network.
+        tokenizer: The tokenizer.
+        settings: The fields of `config.json`.
+        companions: Other files that `save` writes beside the model.
+
     Raises:
         CheckpointError: The tokenizer has more ids than the network has rows.
     """
 
-    def __init__(self, network: Network, tokenizer: Tokenizer, settings: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        network: Network,
+        tokenizer: Tokenizer,
+        settings: Mapping[str, Any],
+        companions: CompanionFiles | None = None,
+    ) -> None:
         if len(tokenizer) > network.config.vocab_size:
             raise CheckpointError(
                 f"the tokenizer has {len(tokenizer)} ids, but the network has only "
@@ -69,6 +85,8 @@ class LanguageModel:
         """The tokenizer. The network may have more rows than it has ids."""
         self.settings = find_family(settings).canonical(settings)
         """The fields of `config.json`, as published."""
+        self.companions = companions or CompanionFiles()
+        """Other files of the published model: its chat template, licence, card, …"""
 
     @property
     def family(self) -> Family:
@@ -142,7 +160,8 @@ class LanguageModel:
         network = read_network(directory, settings, dtype=precision)
         if record.get("rows"):
             split_rows(network, record["rows"])
-        return cls(_move(network, device), tokenizer, settings)
+        companions = CompanionFiles.read(directory, tokenizer)
+        return cls(_move(network, device), tokenizer, settings, companions)
 
     @classmethod
     def _load_file(cls, path: Path, dtype: torch.dtype | None, device: str | torch.device) -> Self:
@@ -156,6 +175,18 @@ class LanguageModel:
         network = build_network(GGUFWeights(header), settings, source=path, dtype=dtype)
         return cls(_move(network, device), Tokenizer.load(path), settings)
 
+    def with_changes(self, **changes: Any) -> Self:
+        """Return a model that differs in some arguments and shares the rest.
+
+        Args:
+            changes: Arguments of `LanguageModel`, such as `tokenizer`.
+
+        Raises:
+            CheckpointError: As for `LanguageModel`.
+        """
+        same = ("network", "tokenizer", "settings", "companions")
+        return type(self)(**{name: getattr(self, name) for name in same} | changes)
+
     def save(
         self,
         directory: str | Path,
@@ -165,7 +196,12 @@ class LanguageModel:
     ) -> None:
         """Write the model atomically, so that `load` and `transformers` can load it.
 
-        Files of another model in the directory are removed; files of other programs are kept.
+        The other files of a published model are written as well: chat template, licence, card. What
+        cannot be kept, such as weights in other formats, is named in a warning. Files of another
+        model in the directory are removed; files of other programs are kept.
+
+        If the vocabulary was extended and transformers is installed, a warning says so if it reads
+        the saved tokenizer with other ids.
 
         Args:
             directory: The directory, which need not exist.
@@ -193,8 +229,24 @@ class LanguageModel:
         with replacing(directory) as fresh:
             write_weights(fresh, tensors, shard_bytes=shard_bytes)
             _write_json(fresh / "config.json", settings)
-            self.tokenizer.save(fresh)
+            self.tokenizer.save(fresh, settings=self._tokenizer_settings())
+            left_out = self.companions.write(fresh, self.tokenizer)
             _write_json(fresh / _RECORD, record)
+        if left_out:
+            _LOG.warning("not saved with the model: %s", ", ".join(left_out))
+        if self.extension and (changed := find_reader_changes(Path(directory), self.tokenizer)):
+            _LOG.warning(
+                "transformers reads %d texts with other ids than the saved tokenizer, such as %r; "
+                "use another release of it, or extend with another method",
+                *(len(changed), changed[0]),
+            )
+
+    def _tokenizer_settings(self) -> dict[str, Any]:
+        """Return the entries of `tokenizer_config.json` that follow from the network."""
+        inputs = ["input_ids", "attention_mask"]
+        if getattr(self.network.config, "type_vocab_size", 0) > 1:
+            inputs.insert(1, "token_type_ids")
+        return {"model_input_names": inputs, **self.family.tokenizer_settings}
 
 
 def _move(network: Network, device: str | torch.device) -> Network:

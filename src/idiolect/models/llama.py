@@ -155,6 +155,14 @@ def _qwen3(fields: Fields) -> dict[str, Any]:
     )
 
 
+_WHOLE_PIPELINE = {
+    "trust_remote_code": True,
+    **dict.fromkeys(("unk_token", "eos_token", "pad_token")),
+}
+"""transformers gives Qwen2 a class that rebuilds the pipeline from vocabulary and merges, with its
+own pattern and special tokens, unless it is told to trust the file. No code is involved."""
+
+
 def _family(
     model_type: str, name: str, paper: str, *, question_prefix: str = "transformer.", **data: Any
 ) -> Family:
@@ -206,7 +214,13 @@ FAMILIES = (
         question_prefix="model.",
         configure=_mistral,
     ),
-    _family("qwen2", "Qwen2", "arXiv 2407.10671", configure=_qwen2),
+    _family(
+        "qwen2",
+        "Qwen2",
+        "arXiv 2407.10671",
+        configure=_qwen2,
+        tokenizer_settings=_WHOLE_PIPELINE,
+    ),
     _family(
         "qwen3",
         "Qwen3",

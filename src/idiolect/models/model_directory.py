@@ -29,6 +29,8 @@ _WRITTEN_LAST = "idiolect.json"
 _OWNED = (
     "config.json",
     "generation_config.json",
+    "chat_template.jinja",
+    "chat_template.json",
     "model*.safetensors",
     "model*.safetensors.index.json",
     "pytorch_model*.bin",
@@ -42,6 +44,7 @@ _OWNED = (
     "merges.txt",
     "*.model",
     "*.tiktoken",
+    "tekken.json",
     "adapter_config.json",
     "adapter_model.safetensors",
     "extension.json",

@@ -41,7 +41,7 @@ def first_layers(model: LanguageModel, count: int) -> LanguageModel:
         key: value[:count] if isinstance(value, list) and len(value) == whole else value
         for key, value in model.settings.items()
     }
-    return LanguageModel(network, model.tokenizer, settings | {name: count})
+    return model.with_changes(network=network, settings=settings | {name: count})
 
 
 def static_rows(rows: Tensor, extension: Extension | None) -> Tensor:

@@ -33,6 +33,7 @@ class StaticNetwork(Network):
     The table is the network's own: it is no vocabulary that could be extended, and trains whole.
     """
 
+    tokens: nn.Embedding
     kind: NetworkKind = "bidirectional"
     has_dropout = False
     context_free = True
@@ -69,8 +70,8 @@ class StaticNetwork(Network):
         self, input_ids: Tensor, attention_mask: Tensor | None = None, *, return_logits: bool = True
     ) -> Output:
         """Look up the weighted rows; see `Network.forward`."""
-        weights = self.token_weights.values[input_ids]
-        return Output(hidden_states=self.tokens(input_ids) * weights[..., None])
+        rows: Tensor = self.tokens(input_ids)
+        return Output(hidden_states=rows * self.token_weights.values[input_ids][..., None])
 
     def text_states(
         self,

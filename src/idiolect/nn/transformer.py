@@ -269,9 +269,11 @@ class Transformer(Network):
             )
         shallow, cut = _copy_module(self), _copy_module(stack)
         cut.layers = nn.ModuleList(list(stack.layers)[:count])
-        side = "encoder" if self.encoder is not None else "decoder"
-        setattr(shallow, side, cut)
-        shallow.config = replace(self.config, **{f"num_{side}_layers": count})
+        if self.encoder is not None:
+            shallow.encoder, config = cut, replace(self.config, num_encoder_layers=count)
+        else:
+            shallow.decoder, config = cut, replace(self.config, num_decoder_layers=count)
+        shallow.config = config
         return shallow
 
     def new_cache(self) -> Cache:

@@ -266,4 +266,8 @@ def _with_head(model: LanguageModel, seed: int) -> LanguageModel:
     kept = {n: t for n, t in theirs.items() if n in own and not n.startswith("heads.")}
     network.load_state_dict(kept, strict=False)
     network = network.to(device=source.device, dtype=source.dtype)
-    return LanguageModel(network.eval(), model.tokenizer, settings)
+    return model.with_changes(
+        network=network.eval(),
+        settings=settings,
+        companions=model.companions.without_modules(),  # they would make it an encoder of texts
+    )

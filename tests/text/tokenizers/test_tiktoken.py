@@ -48,8 +48,11 @@ def test_ids(
         assert ids == theirs.encode_ordinary_batch(texts, num_threads=2)
         assert ours.decode_batch(ids) == texts
     for token, id_ in ENCODINGS[name].special.items():
-        assert ours.encode(f"a{token}") == theirs.encode(f"a{token}", allowed_special="all")
-        assert ours.encode(token) == [id_]
+        text = f"a{token}"
+        assert ours.encode(text) == theirs.encode_ordinary(text)
+        parsed = ours.encode(text, parse_special_tokens=True)
+        assert parsed == theirs.encode(text, allowed_special="all")
+        assert ours.encode(token, parse_special_tokens=True) == [id_]
     assert len(ours) == theirs.n_vocab
 
 

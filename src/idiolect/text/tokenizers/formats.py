@@ -21,6 +21,7 @@ from idiolect.text.hub import locate
 from idiolect.text.tokenizers import character_map, gguf_vocabulary, sentencepiece, tiktoken
 from idiolect.text.tokenizers.assembly import build_wordpiece, mark_special, template
 from idiolect.text.tokenizers.byte_level import to_characters
+from idiolect.text.tokenizers.special_tokens import named_special
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -105,17 +106,9 @@ def _holds_ranks(path: Path) -> bool:
 def _read_sentencepiece(path: Path, settings: Settings) -> tokenizers.Tokenizer:
     engine, named = sentencepiece.read(path)
     settings.update({**named, **settings})
-    mark_special(engine, _named_special(settings))
+    mark_special(engine, named_special(settings))
     template(engine, *(_template_of(settings) or ([], [])))
     return engine
-
-
-def _named_special(settings: Settings) -> list[str]:
-    """List the special tokens of the settings."""
-    named = [value for key, value in settings.items() if key.endswith("_token")]
-    named += settings.get("additional_special_tokens") or []
-    texts = [token.get("content") if isinstance(token, dict) else token for token in named]
-    return [text for text in texts if isinstance(text, str)]
 
 
 def _template_of(settings: Settings) -> tuple[list[str], list[str]] | None:
@@ -124,7 +117,7 @@ def _template_of(settings: Settings) -> tuple[list[str], list[str]] | None:
     if usual is None and not {"add_bos_token", "add_eos_token"} & settings.keys():
         return None
     before, after = (
-        _named_special({"_token": settings.get(f"{role}_token")})
+        named_special({"_token": settings.get(f"{role}_token")})
         if settings.get(f"add_{role}_token", role in (usual or ()))
         else []
         for role in ("bos", "eos")
@@ -196,7 +189,7 @@ def _read_vocab_and_merges(
     engine.decoder = decoders.ByteLevel()
     engine.post_processor = processors.ByteLevel(trim_offsets=False)
     mark_special(engine, ("<s>", "<pad>", "</s>", "<unk>", "<mask>", "<|endoftext|>"))
-    mark_special(engine, _named_special(settings))
+    mark_special(engine, named_special(settings))
     around = _template_of(settings)
     if around is not None:
         template(engine, *around)
@@ -216,7 +209,7 @@ def _read_wordpiece(path: Path, settings: Settings) -> tokenizers.Tokenizer:
         raise CheckpointError(
             f"{path} has no [UNK]", hint="check that it is a WordPiece vocabulary"
         )
-    return build_wordpiece(vocab, settings, _named_special(settings))
+    return build_wordpiece(vocab, settings, named_special(settings))
 
 
 def _added_tokens(folder: Path, settings: Settings) -> dict[int, AddedToken]:

@@ -18,6 +18,7 @@ from itertools import groupby
 from math import exp, inf, log
 from typing import TYPE_CHECKING, Any
 
+from idiolect.errors import InputError
 from idiolect.text.tokenizers.word_counts import fixed_ids
 
 if TYPE_CHECKING:
@@ -27,7 +28,28 @@ if TYPE_CHECKING:
     from tokenizers import Encoding
     from tokenizers import Tokenizer as Engine
 
-__all__ = ["Sampler"]
+__all__ = ["Sampler", "check_strength"]
+
+
+def check_strength(kind: str, *, alpha: float | None, dropout: float | None) -> float:
+    """Return the parameter of the sampling of a kind of tokenizer.
+
+    Raises:
+        InputError: it is missing or out of range, or the kind has no subword sampling.
+    """
+    if kind == "unigram":
+        name, strength, other = "alpha", alpha, dropout
+    elif kind.endswith("bpe"):
+        name, strength, other = "dropout", dropout, alpha
+    else:
+        raise InputError(f"{kind} has no subword sampling", hint="known for Unigram and BPE")
+    if strength is None or other is not None or strength < 0:
+        raise InputError(f"{kind} needs {name}=, at least 0", hint="pass no other parameter")
+    if name == "dropout" and strength > 1:
+        raise InputError(
+            f"dropout is {strength}, not a probability", hint="choose a number from 0 to 1"
+        )
+    return strength
 
 
 class Sampler:

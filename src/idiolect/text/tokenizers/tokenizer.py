@@ -8,6 +8,8 @@
   settings name the generic class. The specific classes (`LlamaTokenizer`, `T5Tokenizer`, …) rebuild
   parts of the pipeline in their own code, which would lose changes.
 - A `Tokenizer` is immutable. To change one, change a copy of its engine and wrap that.
+- Texts are data: the name of a special token in a text, such as `<|endoftext|>`, is text, unless
+  `parse_special_tokens` is set. Added tokens that are not special are found in any text.
 """
 
 from __future__ import annotations
@@ -25,13 +27,20 @@ from tokenizers import pre_tokenizers
 
 from idiolect.errors import CheckpointError, ConfigError, InputError
 from idiolect.text.files import read_json, write_atomic
+from idiolect.text.hub import locate
 from idiolect.text.tokenizers import formats
 from idiolect.text.tokenizers.extension import Extension
-from idiolect.text.tokenizers.sampling import Sampler
+from idiolect.text.tokenizers.sampling import Sampler, check_strength
+from idiolect.text.tokenizers.special_tokens import (
+    find_role,
+    plain_text_engine,
+    published_settings,
+    special_names,
+)
 from idiolect.text.tokenizers.word_counts import batches
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from tokenizers import AddedToken, Encoding
     from tokenizers import Tokenizer as Engine
@@ -40,17 +49,6 @@ __all__ = ["Kind", "Tokenizer"]
 
 Kind = Literal["byte-bpe", "sentencepiece-bpe", "bpe", "unigram", "wordpiece", "wordlevel"]
 """The algorithm of a tokenizer; `bpe` is BPE over characters without the SentencePiece space."""
-
-_DEFAULT_SPECIAL = {
-    "pad": ("<pad>", "[PAD]", "<|padding|>", "<|pad|>"),
-    "bos": ("<s>", "<bos>", "[BOS]", "<|begin_of_text|>", "<|startoftext|>", "<|endoftext|>"),
-    "eos": ("</s>", "<eos>", "[EOS]", "<|end_of_text|>", "<|endoftext|>"),
-    "unk": ("<unk>", "[UNK]", "<|unk|>"),
-    "mask": ("<mask>", "[MASK]", "<|mask|>"),
-    "cls": ("[CLS]", "<cls>"),
-    "sep": ("[SEP]", "<sep>"),
-}
-"""Names of special tokens that are tried if the settings do not name any."""
 
 
 class Tokenizer:
@@ -80,6 +78,8 @@ class Tokenizer:
             engine.no_truncation()
         if engine.padding is not None:
             engine.no_padding()
+        # Set once, before the engine is shared, and not saved with it. See `text_engine`.
+        engine.encode_special_tokens = True
         for randomness in ("dropout", "alpha"):
             if getattr(engine.model, randomness, None) is not None:
                 setattr(engine.model, randomness, None)
@@ -100,8 +100,8 @@ class Tokenizer:
             CheckpointError: a file is damaged, not UTF-8, or contradicts another.
             OfflineError: the hub cannot be reached and the files are not cached.
         """
-        engine, settings = formats.read(source, encoding)
-        path = Path(source)
+        path = locate(source, (*formats.TOKENIZER_FILES, "extension.json"))
+        engine, settings = formats.read(path, encoding)
         record = (path if path.is_dir() else path.parent) / "extension.json"
         return cls(engine, settings, record if record.is_file() else None)
 
@@ -114,6 +114,14 @@ class Tokenizer:
     ) -> Self:
         """Wrap an engine, which must not be changed afterwards."""
         return cls(engine, settings, extension)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the engines made on demand: a copy of an engine loses its switches."""
+        return {"engine": self.engine, "settings": self.settings, "extension": self.extension}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore a copy or a pickled tokenizer."""
+        self.__init__(**state)  # type: ignore[misc]
 
     @cached_property
     def extension(self) -> Extension | None:
@@ -133,24 +141,21 @@ class Tokenizer:
             )
         return record
 
-    def save(self, directory: str | Path) -> None:
+    def save(self, directory: str | Path, *, settings: Mapping[str, Any] | None = None) -> None:
         """Write `tokenizer.json` and `tokenizer_config.json`, each atomically.
 
         The record of an extension is written to `extension.json`.
-        `transformers.AutoTokenizer` loads the directory with identical ids.
+        `transformers.AutoTokenizer` loads the directory with identical ids. A tokenizer without a
+        padding token names an existing special token for it, since readers pad batches with it.
+
+        Args:
+            directory: The directory.
+            settings: Further entries of `tokenizer_config.json`, for keys that are not set.
         """
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
-        # These make transformers rebuild parts that tokenizer.json already defines: its class, the
-        # post-processor from add_bos_token / add_eos_token, and the added tokens.
-        rebuilt = {"added_tokens_decoder", "add_bos_token", "add_eos_token", "auto_map"}
-        settings = {key: value for key, value in self.settings.items() if key not in rebuilt}
-        settings["tokenizer_class"] = "PreTrainedTokenizerFast"
-        names = {id_: token for token, id_ in self._special_tokens().items()}
-        for role in _DEFAULT_SPECIAL:
-            if (id_ := self.token_id(role)) in names:
-                settings.setdefault(f"{role}_token", names[id_])
-        text = json.dumps(settings, ensure_ascii=False, indent=2, sort_keys=True)
+        written = {**(settings or {}), **published_settings(self.engine, self.settings)}
+        text = json.dumps(written, ensure_ascii=False, indent=2, sort_keys=True)
         write_atomic(directory / "tokenizer_config.json", f"{text}\n".encode())
         record = directory / "extension.json"
         if self.extension:
@@ -160,30 +165,65 @@ class Tokenizer:
             record.unlink(missing_ok=True)
         write_atomic(directory / "tokenizer.json", self.engine.to_str(pretty=True).encode())
 
+    @cached_property
+    def text_engine(self) -> Engine:
+        """The engine that encodes text: in it, the names of special tokens are text."""
+        return plain_text_engine(self.engine, special_names(self.engine, self.settings))
+
+    @cached_property
+    def _parsing_engine(self) -> Engine:
+        return type(self.engine).from_str(self.engine.to_str())
+
+    @cached_property
+    def special_ids(self) -> frozenset[int]:
+        """Ids of the special tokens."""
+        names = special_names(self.engine, self.settings)
+        added = self.engine.get_added_tokens_decoder().items()
+        return frozenset(id_ for id_, token in added if token.content in names)
+
     def encode_batch(
-        self, texts: Iterable[str], *, add_special_tokens: bool = True
+        self,
+        texts: Iterable[str],
+        *,
+        add_special_tokens: bool = True,
+        parse_special_tokens: bool = False,
     ) -> list[list[int]]:
         """Encode texts, by default with the special tokens of the model's own template.
+
+        Args:
+            texts: the texts.
+            add_special_tokens: whether to add those of the model's template.
+            parse_special_tokens: whether the name of a special token in a text is that token. Set
+                it for templates only: in a document, `<|endoftext|>` would end the text.
 
         Returns:
             The ids of each text.
         """
+        engine = self._parsing_engine if parse_special_tokens else self.text_engine
         return [
             encoding.ids
             for batch in batches(_check_batch(texts))
-            for encoding in self.engine.encode_batch_fast(
-                batch, add_special_tokens=add_special_tokens
-            )
+            for encoding in engine.encode_batch_fast(batch, add_special_tokens=add_special_tokens)
         ]
 
-    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+    def encode(
+        self, text: str, *, add_special_tokens: bool = True, parse_special_tokens: bool = False
+    ) -> list[int]:
         """Encode one text; see `encode_batch`."""
-        return self.encode_batch([text], add_special_tokens=add_special_tokens)[0]
+        return self.encode_batch(
+            [text],
+            add_special_tokens=add_special_tokens,
+            parse_special_tokens=parse_special_tokens,
+        )[0]
 
     def encode_with_offsets(
-        self, texts: Iterable[str], *, add_special_tokens: bool = True
+        self,
+        texts: Iterable[str],
+        *,
+        add_special_tokens: bool = True,
+        parse_special_tokens: bool = False,
     ) -> list[tuple[list[int], list[tuple[int, int]]]]:
-        """Encode texts and locate each token in them.
+        """Encode texts as `encode_batch` does, and locate each token in them.
 
         Returns:
             The ids of each text, and the character range `(start, end)` of each id. Tokens of the
@@ -191,7 +231,7 @@ class Tokenizer:
         """
         return [
             (encoding.ids, encoding.offsets)
-            for encoding in self._encodings(texts, add_special_tokens=add_special_tokens)
+            for encoding in self._encodings(texts, add_special_tokens, parse_special_tokens)
         ]
 
     def sample_batch(
@@ -202,6 +242,7 @@ class Tokenizer:
         dropout: float | None = None,
         seed: int = 0,
         add_special_tokens: bool = True,
+        parse_special_tokens: bool = False,
     ) -> list[list[int]]:
         """Encode texts with random segmentations; the same seed samples the same ones.
 
@@ -212,31 +253,18 @@ class Tokenizer:
             dropout: for BPE, the probability to skip a merge (Provilkov et al. 2020). 0 is
                 deterministic, 0.1 is usual, 1 leaves single symbols.
             seed: random seed.
-            add_special_tokens: whether to add those of the model's template.
+            add_special_tokens: as in `encode_batch`.
+            parse_special_tokens: as in `encode_batch`.
 
         Raises:
             InputError: the parameter of the algorithm is missing or out of range, or the algorithm
                 has no subword sampling.
         """
-        parameters = {"Unigram": ("alpha", alpha, dropout), "BPE": ("dropout", dropout, alpha)}
-        model = type(self.engine.model).__name__
-        if model not in parameters:
-            raise InputError(
-                f"{self.kind} has no subword sampling", hint=f"known for {', '.join(parameters)}"
-            )
-        name, strength, other = parameters[model]
-        if strength is None or other is not None or strength < 0:
-            raise InputError(
-                f"{self.kind} needs {name}=, at least 0", hint="pass no other parameter"
-            )
-        if name == "dropout" and strength > 1:
-            raise InputError(
-                f"dropout is {strength}, not a probability", hint="choose a number from 0 to 1"
-            )
+        strength = check_strength(self.kind, alpha=alpha, dropout=dropout)
         random = Random(seed)
         return [
             self._sampler.resample(encoding, strength, random)
-            for encoding in self._encodings(texts, add_special_tokens=add_special_tokens)
+            for encoding in self._encodings(texts, add_special_tokens, parse_special_tokens)
         ]
 
     @cached_property
@@ -341,19 +369,7 @@ class Tokenizer:
         The settings (`pad_token`, …) are tried first, then the post-processor and the model, then
         the usual names of special tokens.
         """
-        named = self.settings.get(f"{role}_token")
-        if isinstance(named, dict):
-            named = named.get("content")
-        if isinstance(named, str):
-            return self.engine.token_to_id(named)
-        if role in ("cls", "sep"):
-            processor = json.loads(_state(self.engine.post_processor) or "{}")
-            if isinstance(processor.get(role), list):
-                return int(processor[role][1])
-        if role == "unk" and isinstance(getattr(self.engine.model, "unk_token", None), str):
-            return self.engine.token_to_id(self.engine.model.unk_token)
-        special = self._special_tokens()
-        return next((special[name] for name in _DEFAULT_SPECIAL[role] if name in special), None)
+        return find_role(self.engine, self.settings, role)
 
     pad_token_id = cached_property(lambda self: self.token_id("pad"))
     """Id of the padding token, or None."""
@@ -370,13 +386,10 @@ class Tokenizer:
     sep_token_id = cached_property(lambda self: self.token_id("sep"))
     """Id of the token that separates two texts, or None."""
 
-    def _special_tokens(self) -> dict[str, int]:
-        added = self.engine.get_added_tokens_decoder()
-        return {token.content: id_ for id_, token in added.items() if token.special}
-
-    def _encodings(self, texts: Iterable[str], *, add_special_tokens: bool) -> Iterator[Encoding]:
+    def _encodings(self, texts: Iterable[str], add: bool, parse: bool) -> Iterator[Encoding]:
+        engine = self._parsing_engine if parse else self.text_engine
         for batch in batches(_check_batch(texts)):
-            yield from self.engine.encode_batch(batch, add_special_tokens=add_special_tokens)
+            yield from engine.encode_batch(batch, add_special_tokens=add)
 
 
 def _check_batch(texts: Iterable[str]) -> Iterable[str]:

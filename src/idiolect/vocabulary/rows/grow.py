@@ -87,7 +87,7 @@ def grow(
         padding = _padding(matrix, first_id, len(tokenizer))
         added[name] = torch.cat([new.to(dtype), padding.to(dtype)])
     network.add_rows(first_id, added)
-    return LanguageModel(network, tokenizer, model.settings)
+    return model.with_changes(network=network, tokenizer=tokenizer)
 
 
 def _new_pieces(old: Tokenizer, new: Tokenizer) -> list[list[int]]:

@@ -1,0 +1,42 @@
+"""Fold a projection into the rows of a static encoder."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from idiolect.encoding.encoder import Encoder
+from idiolect.errors import ConfigError
+from idiolect.models.shallow import static_rows
+
+__all__ = ["fold_projection"]
+
+_ROW_LENGTH = 10.0
+"""Median length of the rows. Adam moves each number by about the learning rate. At this length, a
+rate that suits the tokens' weights, which are around one, also suits the rows."""
+
+
+def fold_projection(encoder: Encoder) -> None:
+    """Apply the projection of a static encoder to its rows, once and for all.
+
+    The mean of mapped rows is the mapped mean, so vectors stay the same, except for texts with
+    added tokens, whose rows become the sums of their pieces' mapped rows. If vectors are
+    normalized, the rows are also scaled, which vectors do not depend on.
+
+    Args:
+        encoder: The encoder; it is changed in place.
+
+    Raises:
+        ConfigError: It is not static, or has no projection.
+    """
+    network = encoder.model.network
+    if not network.context_free or encoder.projection is None:
+        raise ConfigError("there is nothing to fold", hint="project a static encoder first")
+    table = network.tokens.weight
+    assert isinstance(table, Tensor)
+    with torch.no_grad():
+        rows = encoder.projection(table)
+        if encoder.normalize:
+            rows *= _ROW_LENGTH / rows.norm(dim=1).median()
+        table.data = static_rows(rows, encoder.model.extension)
+    encoder.projection = None

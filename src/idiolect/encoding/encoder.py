@@ -125,6 +125,7 @@ class Encoder:
             repeat=2 if pooling == "echo" else 1,
             prompts=self.prompts,
             default_prompt_name=default_prompt_name,
+            add_special_tokens=not model.network.context_free,
         )
         """Converts texts to rows of ids."""
 

@@ -63,6 +63,7 @@ class TextReader:
         repeat: Number of copies of the text in a row; 2 for echo pooling.
         prompts: Prompts by name; a prompt is prepended to a text.
         default_prompt_name: Name of the prompt for texts without one.
+        add_special_tokens: Whether to add those of the tokenizer's template.
     """
 
     def __init__(
@@ -73,8 +74,11 @@ class TextReader:
         repeat: int,
         prompts: Mapping[str, str],
         default_prompt_name: str | None,
+        add_special_tokens: bool = True,
     ) -> None:
-        self.template = TextTemplate.of(tokenizer, causal=False)
+        self.template = (
+            TextTemplate.of(tokenizer, causal=False) if add_special_tokens else TextTemplate((), ())
+        )
         self._tokenizer = tokenizer
         self._repeat = repeat
         self._capacity = (

@@ -8,14 +8,17 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from hypothesis import given
+from hypothesis import strategies as st
 from sentence_transformers import SentenceTransformer
 
 from encoding.models import WORDS, tiny_encoder
 from idiolect.encoding.encoder import Encoder
+from idiolect.encoding.objectives.crops import crop
 from idiolect.encoding.pairs import Pair
-from idiolect.encoding.static_encoder import fold_projection
+from idiolect.encoding.static_encoder import fold_projection, should_whiten
 from idiolect.encoding.text_reader import EncodingCounts
-from idiolect.encoding.tune import tune, tuning_config
+from idiolect.encoding.tune import tune, tune_on_text, tuning_config
 from idiolect.errors import ConfigError, InputError
 from idiolect.generate.strategies import greedy
 from idiolect.models.language_model import LanguageModel
@@ -57,11 +60,13 @@ def test_the_language_model_is_unchanged(tmp_path: Path) -> None:
     model = tiny_encoder("llama").model
     before = {name: tensor.clone() for name, tensor in model.network.state_dict().items()}
     encoder = Encoder(model, layers=0)
-    pairs = [Pair(f"{a} {b}", f"{b} {c}") for a, b, c in zip("abcdef", "bcdefg", "cdefgh", strict=True)]
+    pairs = [
+        Pair(f"{a} {b}", f"{b} {c}") for a, b, c in zip("abcdef", "bcdefg", "cdefgh", strict=True)
+    ]
     config = tuning_config(encoder, batch_size=6)
     assert tuning_config(encoder).batch_size == 512
     plain = encoder.encode(TEXTS)
-    tune(encoder, pairs, output_dir=tmp_path / "run", steps=5, whiten=True, config=config)
+    tune(encoder, pairs, output_dir=tmp_path / "run", steps=5, config=config)
     assert encoder.projection is None
     assert not np.allclose(plain, encoder.encode(TEXTS))
     for name, tensor in model.network.state_dict().items():
@@ -138,3 +143,25 @@ def test_what_a_static_encoder_cannot_do(tmp_path: Path) -> None:
         greedy(encoder.model.network, torch.tensor([[4, 5]]), max_new_tokens=2)
     with pytest.raises(ConfigError, match="cannot be cut"):
         first_layers(encoder.model, 1)
+
+
+def test_crops_train_without_pairs(tmp_path: Path) -> None:
+    texts = [" ".join(WORDS[4 + (i * k) % 16] for k in range(1, 30)) for i in range(1, 16)]
+    encoder = static()
+    config = tuning_config(encoder, batch_size=8)
+    tune_on_text(encoder, texts, output_dir=tmp_path, objective="crops", steps=6, config=config)
+    assert encoder.model.settings["whitened"]
+    again = Encoder.load(tmp_path / "model")
+    np.testing.assert_array_equal(again.encode(texts), encoder.encode(texts))
+    assert not should_whiten(again)
+
+
+@given(st.lists(st.sampled_from(WORDS), max_size=40), st.integers(0, 99))
+def test_a_crop_and_the_rest_are_the_text(words: list[str], seed: int) -> None:
+    query, document = crop(words, np.random.default_rng(seed))
+    if len(words) < 2:
+        assert query == document == words
+        return
+    assert sorted(query + document) == sorted(words)
+    assert 1 <= len(query) <= min(10, len(words) // 2)
+    assert len(query) >= min(3, len(words) // 2)

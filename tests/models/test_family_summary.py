@@ -8,7 +8,7 @@ import pytest
 
 from idiolect.errors import IdiolectError
 from idiolect.models.family import Family
-from idiolect.models.family_summary import markdown_table
+from idiolect.models.family_summary import markdown_table, summarize
 from idiolect.models.registry import FAMILIES
 from idiolect.nn.config import TransformerConfig
 from idiolect.nn.transformer import Transformer
@@ -48,7 +48,7 @@ def test_the_objectives_named_are_those_that_take_the_network(family: Family) ->
         except IdiolectError:
             continue
         accepted.append(name)
-    assert tuple(accepted) == objectives_for(family.kind)
+    assert tuple(accepted) == summarize(family, objectives_for).objectives
 
 
 def test_readme_shows_this_table() -> None:

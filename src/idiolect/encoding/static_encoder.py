@@ -1,4 +1,4 @@
-"""Fold a projection into the rows of a static encoder."""
+"""Whiten the rows of a static encoder: fold a projection into them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,24 @@ from idiolect.encoding.encoder import Encoder
 from idiolect.errors import ConfigError
 from idiolect.models.shallow import static_rows
 
-__all__ = ["fold_projection"]
+__all__ = ["fold_projection", "should_whiten"]
 
 _ROW_LENGTH = 10.0
 """Median length of the rows. Adam moves each number by about the learning rate. At this length, a
 rate that suits the tokens' weights, which are around one, also suits the rows."""
+
+
+_WHITENED = "whitened"
+"""The field of `config.json` that says that a projection was folded into the rows."""
+
+
+def should_whiten(encoder: Encoder) -> bool:
+    """Return whether an encoder is static and its rows are still those of a language model.
+
+    These share a dominant direction that makes all texts similar until it is removed.
+    """
+    model = encoder.model
+    return model.network.context_free and not model.settings.get(_WHITENED, False)
 
 
 def fold_projection(encoder: Encoder) -> None:
@@ -40,3 +53,4 @@ def fold_projection(encoder: Encoder) -> None:
             rows *= _ROW_LENGTH / rows.norm(dim=1).median()
         table.data = static_rows(rows, encoder.model.extension)
     encoder.projection = None
+    encoder.model.settings[_WHITENED] = True

@@ -16,7 +16,7 @@ from idiolect.encoding.objectives.contrastive import ContrastiveObjective
 from idiolect.encoding.objectives.text_objective import TextObjective
 from idiolect.encoding.pairs import Pair, PairFile, PairTable
 from idiolect.encoding.projection import Projection
-from idiolect.encoding.static_encoder import fold_projection
+from idiolect.encoding.static_encoder import fold_projection, should_whiten
 from idiolect.encoding.text_reader import EncodingCounts
 from idiolect.errors import ConfigError
 from idiolect.nn.lora import LoraConfig
@@ -61,7 +61,7 @@ def tune(
     output_dir: str | Path,
     loss: ContrastiveLoss | None = None,
     dimensions: Iterable[int] = (),
-    whiten: bool = False,
+    whiten: bool | None = None,
     mining: Mining | None = None,
     corpus: Iterable[str] = (),
     epochs: int = 1,
@@ -90,7 +90,8 @@ def tune(
         dimensions: Shorter widths at which vectors should also be good (Matryoshka). An encoder
             without a projection gets one, so that its first dimensions are the principal axes.
         whiten: Centre and scale the vectors by the pairs' documents first, for a model that was not
-            trained as an encoder; see `Encoder.project`.
+            trained as an encoder; see `Encoder.project`. By default only a static encoder that
+            was not whitened before is.
         mining: Add hard negatives to each pair, mined anew in each epoch.
         corpus: Further documents among which negatives are mined.
         epochs: Epochs over the pairs.
@@ -121,6 +122,7 @@ def tune(
     if isinstance(pairs, str | Path):
         pairs = PairFile(pairs)
     table = PairTable.of(pairs, corpus)
+    whiten = should_whiten(encoder) if whiten is None else whiten
     widths = _widths(encoder, dimensions)
     criterion = loss or InfoNCE()
     if len(widths) > 1:
@@ -182,7 +184,7 @@ def tune_on_text(
     output_dir: str | Path,
     objective: str = "simcse",
     teacher: Encoder | None = None,
-    whiten: bool = False,
+    whiten: bool | None = None,
     epochs: int = 1,
     steps: int | None = None,
     train: Train = "all",
@@ -197,7 +199,8 @@ def tune_on_text(
         encoder: As in `tune`.
         texts: Sentences or short documents, for example a `Corpus`.
         output_dir: As in `tune`.
-        objective: `simcse`: two dropout passes over a text are a positive pair; `tsdae`: rebuild a
+        objective: `simcse`: two dropout passes over a text are a positive pair; `crops`: a few
+            words of a text are a query that should find the rest of it; `tsdae`: rebuild a
             text from the vector of a damaged copy; `imitate`: reproduce the vectors of `teacher`.
         teacher: For `imitate`: the encoder before its vocabulary grew, on the same device.
         whiten: Centre and scale the vectors by these texts first, as in `tune`.
@@ -224,6 +227,8 @@ def tune_on_text(
             f"the objective {objective!r} trains on {entry.data}, not on text", hint="give pairs"
         )
     check_kind(entry, encoder.model.network.kind)
+    if whiten is None:
+        whiten = teacher is None and should_whiten(encoder)
     if teacher is not None and whiten:
         raise ConfigError(
             "whitened vectors cannot imitate others", hint="whiten in a later run, on pairs"

@@ -52,7 +52,7 @@ def summarize(family: Family, objectives: Objectives) -> FamilySummary:
         attention=family.kind,
         positions=family.config({"vocab_size": 1000}).position,
         heads=tuple(task.replace("_", " ") for task in tasks),
-        objectives=objectives(family.kind),
+        objectives=objectives(family.kind) if "language" in tasks else (),
         classes=tuple(family.architectures),
         paper=family.paper,
     )
@@ -70,8 +70,8 @@ def markdown_table(families: Iterable[Family], objectives: Objectives) -> str:
         cells = (
             summary.attention,
             summary.positions,
-            ", ".join(summary.heads),
-            ", ".join(summary.objectives) or "not yet",
+            ", ".join(summary.heads) or "none",
+            ", ".join(summary.objectives) or ("not yet" if summary.heads else "none"),
         )
         groups.setdefault(cells, []).append(summary.title)
     rows = [_HEADINGS, ("---",) * len(_HEADINGS)]

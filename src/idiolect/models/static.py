@@ -6,7 +6,7 @@ from typing import Any
 
 from idiolect.models.family import Architecture, Family, Fields
 from idiolect.models.weight_names import Rule
-from idiolect.nn.static import StaticNetwork
+from idiolect.nn.static_network import StaticNetwork
 
 __all__ = ["FAMILIES"]
 

@@ -23,7 +23,7 @@ from idiolect.nn.stack_forward import run_stack
 
 __all__ = ["Transformer"]
 
-M = TypeVar("M", bound=nn.Module)
+_M = TypeVar("_M", bound=nn.Module)
 
 
 class Transformer(Network):
@@ -399,7 +399,7 @@ class Transformer(Network):
         return scores
 
 
-def _copy_module(module: M) -> M:
+def _copy_module(module: _M) -> _M:
     """Return a module with the same parts, of which other parts can be set without changing it."""
     twin = copy(module)
     twin._modules = dict(module._modules)

@@ -21,6 +21,13 @@ register(
         network_kinds=_ALL_KINDS,
     ),
     ObjectiveEntry(
+        name="crops",
+        verb="tune",
+        summary="bring a few words of a text close to the rest of it, away from other texts",
+        home="idiolect.encoding.objectives.crops:Crops",
+        network_kinds=_ALL_KINDS,
+    ),
+    ObjectiveEntry(
         name="tsdae",
         verb="tune",
         summary="rebuild a text from the vector of a damaged copy",

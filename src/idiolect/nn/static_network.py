@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from idiolect.nn.network import Network, NetworkKind, Output
 
-__all__ = ["StaticNetwork"]
+__all__ = ["StaticNetwork", "TokenWeights"]
 
 
 class TokenWeights(nn.Module):

@@ -13,10 +13,30 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from idiolect.nn.network import Network, NetworkKind, Output
 
 __all__ = ["StaticNetwork", "TokenWeights"]
+
+
+class _OccurringRows(torch.autograd.Function):
+    """A lookup of distinct rows whose gradient is sparse: other rows take no memory and no time."""
+
+    @staticmethod
+    def forward(ctx: Any, table: Tensor, distinct: Tensor) -> Tensor:
+        ctx.save_for_backward(distinct)
+        ctx.shape = table.shape
+        return table.index_select(0, distinct)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (distinct,) = ctx.saved_tensors
+        sparse = torch.sparse_coo_tensor(
+            distinct[None], grad, ctx.shape, is_coalesced=True, check_invariants=False
+        )
+        return sparse, None
 
 
 class TokenWeights(nn.Module):
@@ -93,8 +113,10 @@ class StaticNetwork(Network):
         starts = (lengths.cumsum(0) - lengths).to(self.device)
         table = self.tokens.weight
         assert isinstance(table, Tensor)
+        distinct, places = torch.unique(ids, return_inverse=True)
+        rows_read: Tensor = _OccurringRows.apply(table, distinct)  # type: ignore[no-untyped-call]
         # `embedding_bag` weighs rows only when it sums them.
         sums = F.embedding_bag(
-            ids, table, starts, mode="sum", per_sample_weights=self.token_weights.values[ids]
+            places, rows_read, starts, mode="sum", per_sample_weights=self.token_weights.values[ids]
         )
         return sums / lengths.clamp(min=1)[:, None].to(sums)

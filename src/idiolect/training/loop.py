@@ -37,6 +37,7 @@ from idiolect.training.objectives.objective import (
 )
 from idiolect.training.optim import ParameterGroup, make_optimizer
 from idiolect.training.progress import Reporter
+from idiolect.training.row_sparse_adamw import clip_gradients
 from idiolect.training.seeds import derive_seed
 from idiolect.training.training_config import TrainingConfig
 
@@ -164,7 +165,7 @@ class Trainer:
         torch.manual_seed(derive_seed(self.config.seed, self.done, self.workers.rank))
         own = self._accumulate(batch, total)
         self.workers.sum_gradients(self.training.values())
-        norm = nn.utils.clip_grad_norm_(self.training.values(), self.config.max_grad_norm)
+        norm = clip_gradients(self.training.values(), self.config.max_grad_norm)
         norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
         summed, signals = self.workers.sum(own, len(caught), device=self.device)
         loss = summed / total

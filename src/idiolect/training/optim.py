@@ -9,13 +9,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-import torch
 from torch import Tensor, nn
 
 from idiolect.errors import ConfigError, InputError
 from idiolect.nn.embedding import ExtendedRows
 from idiolect.nn.lora import LoraLinear
 from idiolect.nn.network import Network
+from idiolect.training.row_sparse_adamw import RowSparseAdamW
 
 __all__ = [
     "ParameterGroup",
@@ -140,7 +140,7 @@ def make_optimizer(
     *,
     weight_decay: float,
     learning_rates: Mapping[str, float | None] | None = None,
-) -> torch.optim.AdamW:
+) -> RowSparseAdamW:
     """Build AdamW over the trainable parameters, without decay on norms, biases and embeddings.
 
     Args:
@@ -156,7 +156,7 @@ def make_optimizer(
         if parameter.requires_grad:
             key = (rates.get(name), id(parameter) in decayed)
             groups.setdefault(key, []).append(parameter)
-    return torch.optim.AdamW(
+    return RowSparseAdamW(
         [
             {
                 "params": parameters,

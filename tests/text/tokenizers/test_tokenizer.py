@@ -180,10 +180,12 @@ def test_settings_name_the_template_of_a_merge_list(
     config["bos_token"] = {"content": "<|endoftext|>", "lstrip": False}
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
     assert Tokenizer.load(tmp_path).encode("Hello") == [50256, 18435]
-    # Any token that the settings call special is found in text.
+    # Any token that the settings call special is found in a template.
     config |= {"add_bos_token": False, "pad_token": "Ġhello"}
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
-    assert Tokenizer.load(tmp_path).encode("Ġhello") == [23748]
+    tokenizer = Tokenizer.load(tmp_path)
+    assert tokenizer.encode("Ġhello", parse_special_tokens=True) == [23748]
+    assert 23748 not in tokenizer.encode("Ġhello")
 
 
 def test_settings_of_a_wordpiece_vocabulary(published: dict[str, Path], tmp_path: Path) -> None:
@@ -284,9 +286,10 @@ def test_added_tokens_are_not_decoded_as_bytes(small: Tokenizer) -> None:
     engine.add_special_tokens(["«end»"])
     tokenizer = Tokenizer.from_engine(engine)
     text = "the naïvenaïve cat 日本«end»é"
-    ids = tokenizer.encode(text)
+    ids = tokenizer.encode(text, parse_special_tokens=True)
     assert tokenizer.decode(ids, skip_special_tokens=False) == text
     assert tokenizer.decode(ids) == text.replace("«end»", "")
+    assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
 def test_ids_outside_the_vocabulary(small: Tokenizer) -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer as Engine
 
 __all__ = [
+    "WHOLE_PIPELINE",
     "find_role",
     "named_special",
     "plain_text_engine",
@@ -46,6 +47,13 @@ _REBUILT = frozenset(
 )
 """Settings that make transformers rebuild parts that `tokenizer.json` already defines: its class,
 the post-processor, the added tokens, the pattern of the pre-tokenizer."""
+WHOLE_PIPELINE = {
+    "trust_remote_code": True,
+    **dict.fromkeys(("unk_token", "eos_token", "pad_token")),
+}
+"""Settings for model types whose class in transformers rebuilds the pipeline from vocabulary and
+merges, with its own pattern and special tokens (Qwen2): it reads `tokenizer.json` as it is if it is
+told to trust the directory. No code is involved."""
 _LISTS = ("additional_special_tokens", "extra_special_tokens")
 """Settings that hold several special tokens."""
 _PADDING = ("unk", "eos", "sep", "mask", "bos", "cls")

@@ -32,6 +32,7 @@ from idiolect.text.tokenizers import formats
 from idiolect.text.tokenizers.extension import Extension
 from idiolect.text.tokenizers.sampling import Sampler, check_strength
 from idiolect.text.tokenizers.special_tokens import (
+    WHOLE_PIPELINE,
     find_role,
     plain_text_engine,
     published_settings,
@@ -77,6 +78,8 @@ class Tokenizer:
             self.settings.setdefault("model_max_length", engine.truncation["max_length"])
             engine.no_truncation()
         if engine.padding is not None:
+            if engine.token_to_id(padding := engine.padding["pad_token"]) is not None:
+                self.settings.setdefault("pad_token", padding)
             engine.no_padding()
         # Set once, before the engine is shared, and not saved with it. See `text_engine`.
         engine.encode_special_tokens = True
@@ -117,7 +120,7 @@ class Tokenizer:
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the engines made on demand: a copy of an engine loses its switches."""
-        return {"engine": self.engine, "settings": self.settings, "extension": self.extension}
+        return {"engine": self.engine, "settings": self.settings, "extension": self._extension}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore a copy or a pickled tokenizer."""
@@ -154,7 +157,9 @@ class Tokenizer:
         """
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
-        written = {**(settings or {}), **published_settings(self.engine, self.settings)}
+        # An extension may come to lie beside the config.json of any type of model.
+        written = {**(WHOLE_PIPELINE if self.extension else {}), **(settings or {})}
+        written |= published_settings(self.engine, self.settings)
         text = json.dumps(written, ensure_ascii=False, indent=2, sort_keys=True)
         write_atomic(directory / "tokenizer_config.json", f"{text}\n".encode())
         record = directory / "extension.json"

@@ -270,7 +270,7 @@ class _Scanner:
         return sizes
 
     def _sizes(self, texts: list[str]) -> Integers:
-        encodings = self.tokenizer.engine.encode_batch_fast(texts, add_special_tokens=False)
+        encodings = self.tokenizer.text_engine.encode_batch_fast(texts, add_special_tokens=False)
         sizes = np.zeros((3, len(texts)), np.int32)
         sizes[0] = np.fromiter(map(len, encodings), np.int32, len(texts))
         if self.unknown_id is not None:

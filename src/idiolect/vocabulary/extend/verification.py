@@ -115,7 +115,7 @@ def compare_tokenizers(
     unexplained = decoding_change = ""
     for texts in batches(corpus):
         old = base.encode_batch(texts, add_special_tokens=False)
-        encodings = larger.engine.encode_batch(texts, add_special_tokens=False)
+        encodings = larger.text_engine.encode_batch(texts, add_special_tokens=False)
         new = [encoding.ids for encoding in encodings]
         different = [i for i, (a, b) in enumerate(zip(old, new, strict=True)) if a != b]
         old_texts = base.decode_batch([old[i] for i in different], skip_special_tokens=False)

@@ -15,6 +15,7 @@ from idiolect.encoding.pairs import Pair
 from idiolect.encoding.tune import tune
 from idiolect.errors import ConfigError
 from idiolect.models.language_model import LanguageModel
+from idiolect.ranking.cross_encoder import CrossEncoder
 from idiolect.training.training_config import TrainingConfig
 from idiolect.vocabulary.extend.extend import extend
 from parity.reference import _SHAPE
@@ -164,3 +165,18 @@ def test_an_unknown_setting_of_the_pooling_is_refused(tmp_path: Path) -> None:
     _edit(tmp_path / "1_Pooling" / "config.json", attention_span=3)
     with pytest.raises(ConfigError, match="settings attention_span are not supported"):
         Encoder.load(tmp_path)
+
+
+@pytest.mark.parametrize("layout", ["llama2", "gpt2", "bert"])
+def test_a_ranker_reads_a_padded_batch_alike(layout: str, tmp_path: Path) -> None:
+    """The padding of the tokenizer is the one by which the model finds the last token."""
+    transformers = pytest.importorskip("transformers", reason="it is not installed")
+    ours = CrossEncoder.of(language_model("llama", layout))
+    ours.save(tmp_path)
+    pairs = [("HbA1c", text) for text in TEXTS]
+    rows = [ids for ids, _ in ours._read(pairs)]
+    reader = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    network = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    assert network.config.pad_token_id == reader.pad_token_id
+    batch = reader.pad({"input_ids": rows}, return_tensors="pt")
+    assert_same(ours.score(pairs), network(**batch).logits.detach().numpy()[:, 0])

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
+import transformers
 
 from idiolect.encoding.encoder import Encoder
 from idiolect.models.language_model import LanguageModel
@@ -94,6 +95,18 @@ def test_extension_and_encoders_keep_them(tmp_path: Path) -> None:
     assert kept(tmp_path / "encoder") == KEPT
     CrossEncoder.of(larger).save(tmp_path / "ranker")
     assert kept(tmp_path / "ranker") == KEPT
+
+
+def test_older_files_of_a_tokenizer_are_read_by_transformers(tmp_path: Path) -> None:
+    end = {"__type": "AddedToken", "content": "<|endoftext|>", "lstrip": False, "special": True}
+    own = Tokenizer.from_engine(make("gpt2").engine, {"eos_token": end, "pad_token": "[GONE]"})
+    settings = dict(tiny_model().settings) | {"vocab_size": 2000}
+    LanguageModel.new(settings, own).save(tmp_path)
+    stale = {"pad_token": "[GONE]", "additional_special_tokens": ["<more>"]}
+    write(tmp_path, {"special_tokens_map.json": json.dumps(stale), "added_tokens.json": "{}"})
+    LanguageModel.load(tmp_path).save(tmp_path)
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    assert (theirs.pad_token, theirs.eos_token, len(theirs)) == (*["<|endoftext|>"] * 2, len(own))
 
 
 def test_an_encoder_stays_one_when_its_model_is_changed(tmp_path: Path) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import functools
 import json
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import transformers
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from idiolect.models import reader_check
 from idiolect.models.language_model import LanguageModel
@@ -143,3 +146,27 @@ def test_special_tokens_without_an_id_are_not_added_by_the_reader(tmp_path: Path
     theirs = saved("gpt2", ours, tmp_path)
     assert len(theirs) == len(ours)
     assert theirs.pad_token == "<|endoftext|>"
+
+
+@functools.cache
+def reader_of(layout: str) -> Any:
+    """A reader of a saved model with the extended tokenizer; its directory is gone."""
+    larger = tokenizer_of(layout, METHODS[make(layout).kind][0])
+    with tempfile.TemporaryDirectory() as folder:
+        return saved("qwen2", larger, Path(folder)), larger
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@settings(max_examples=25, deadline=None)
+@given(
+    parts=st.lists(
+        st.one_of(
+            st.text(max_size=8),
+            st.sampled_from([*TERMS, " ", "\n\n", "  ", "'s", "2024", "<|endoftext|>", "[SEP]"]),
+        ),
+        max_size=10,
+    )
+)
+def test_any_text_is_read_alike(layout: str, parts: list[str]) -> None:
+    theirs, ours = reader_of(layout)
+    assert same_ids(theirs, ours, ["".join(parts)])

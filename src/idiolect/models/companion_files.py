@@ -24,7 +24,16 @@ from idiolect.text.tokenizers.tokenizer import Tokenizer
 
 __all__ = ["COMPANION_PATTERNS", "CompanionFiles"]
 
-COMPANION_PATTERNS = ("*.json", "*.jinja", "*.md", "*.txt", "*.py", "LICEN[CS]E*", "NOTICE*")
+COMPANION_PATTERNS = (
+    "*.json",
+    "*.jinja",
+    "*.md",
+    "*.txt",
+    "*.py",
+    "LICEN[CS]E*",
+    "NOTICE*",
+    "*_Dense/model.safetensors",
+)
 """The files to fetch from a repository. `*` also matches a folder."""
 _WRITTEN = (
     *("config.json", "idiolect.json", "extension.json", "tokenizer.json", "tokenizer_config.json"),
@@ -204,5 +213,10 @@ def _older_file(name: str, tokenizer: Tokenizer) -> bytes:
         value = {token.content: id_ for id_, token in added.items()}
     else:
         settings = published_settings(tokenizer.engine, tokenizer.settings)
-        value = {key: text for key, text in settings.items() if named_special({key: text})}
+        found = {key: named_special({key: entry}) for key, entry in settings.items()}
+        value = {
+            key: names[0] if key.endswith("_token") else names
+            for key, names in found.items()
+            if names
+        }
     return (json.dumps(value, ensure_ascii=False, indent=2) + "\n").encode()

@@ -228,7 +228,15 @@ class LanguageModel:
         inputs = ["input_ids", "attention_mask"]
         if getattr(self.network.config, "type_vocab_size", 0) > 1:
             inputs.insert(1, "token_type_ids")
-        return {"model_input_names": inputs, **self.family.tokenizer_settings}
+        settings = {"model_input_names": inputs, **self.family.tokenizer_settings}
+        # transformers finds the end of a padded text by the padding id of config.json.
+        padding = self.network.config.pad_token_id
+        if (
+            self.tokenizer.pad_token_id is None
+            and padding in self.tokenizer.special_tokens.values()
+        ):
+            settings["pad_token"] = self.tokenizer.engine.id_to_token(padding)
+        return settings
 
 
 def _read_record(directory: Path, tokenizer: Tokenizer) -> dict[str, Any]:

@@ -243,7 +243,9 @@ def _with_head(model: LanguageModel, seed: int) -> LanguageModel:
             f"{family.title} models have no class with a classification head",
             hint="choose a model of another family",
         )
-    settings = dict(model.settings) | {
+    # Settings of a classifier that the base may have been.
+    kept_settings = model.settings.keys() - {"num_labels", "problem_type"}
+    settings = {key: model.settings[key] for key in sorted(kept_settings)} | {
         "architectures": found[:1],
         "id2label": {"0": "LABEL_0"},
         "label2id": {"LABEL_0": 0},
@@ -251,11 +253,7 @@ def _with_head(model: LanguageModel, seed: int) -> LanguageModel:
     }
     if settings.get("pad_token_id") is None:
         # transformers needs it to find the last token of a padded text.
-        tokenizer = model.tokenizer
-        spare = (
-            tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-        )
-        settings["pad_token_id"] = spare
+        settings["pad_token_id"] = model.tokenizer.batch_pad_token_id
     source = model.network
     network = family.network(family.config(settings))
     network.init_weights(seed)

@@ -137,14 +137,12 @@ def published_settings(engine: Engine, settings: Mapping[str, Any]) -> dict[str,
     special = _flagged(engine) | {name: id_ for name, id_ in named if id_ is not None}
     names = {id_: name for name, id_ in special.items()}
     ids = {role: find_role(engine, settings, role) for role in _ROLES}
-    for role, id_ in ids.items():
-        if id_ in names:
-            written.setdefault(f"{role}_token", names[id_])
     if ids["pad"] is None:
-        fitting = (names[id_] for role in _PADDING if (id_ := ids[role]) in names)
-        padding = next(fitting, next(iter(special), None))
-        if padding is not None:
-            written["pad_token"] = padding
+        fitting = (ids[role] for role in _PADDING if ids[role] in names)
+        ids["pad"] = next(fitting, next(iter(names), None))
+    for role, id_ in ids.items():
+        if id_ in names and written.get(f"{role}_token") is None:
+            written[f"{role}_token"] = names[id_]
     return written
 
 

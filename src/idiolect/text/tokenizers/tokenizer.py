@@ -158,8 +158,8 @@ class Tokenizer:
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         # An extension may come to lie beside the config.json of any type of model.
-        written = {**(WHOLE_PIPELINE if self.extension else {}), **(settings or {})}
-        written |= published_settings(self.engine, self.settings)
+        defaults = {**(WHOLE_PIPELINE if self.extension else {}), **(settings or {})}
+        written = published_settings(self.engine, {**defaults, **self.settings})
         text = json.dumps(written, ensure_ascii=False, indent=2, sort_keys=True)
         write_atomic(directory / "tokenizer_config.json", f"{text}\n".encode())
         record = directory / "extension.json"
@@ -173,18 +173,23 @@ class Tokenizer:
     @cached_property
     def text_engine(self) -> Engine:
         """The engine that encodes text: in it, the names of special tokens are text."""
-        return plain_text_engine(self.engine, special_names(self.engine, self.settings))
+        return plain_text_engine(self.engine, set(self.special_tokens))
 
     @cached_property
     def _parsing_engine(self) -> Engine:
         return type(self.engine).from_str(self.engine.to_str())
 
     @cached_property
-    def special_ids(self) -> frozenset[int]:
-        """Ids of the special tokens."""
+    def special_tokens(self) -> dict[str, int]:
+        """Names and ids of the special tokens."""
         names = special_names(self.engine, self.settings)
         added = self.engine.get_added_tokens_decoder().items()
-        return frozenset(id_ for id_, token in added if token.content in names)
+        return {token.content: id_ for id_, token in added if token.content in names}
+
+    @cached_property
+    def batch_pad_token_id(self) -> int | None:
+        """Id of the token that readers of the saved tokenizer pad batches with."""
+        return find_role(self.engine, published_settings(self.engine, self.settings), "pad")
 
     def encode_batch(
         self,
@@ -228,7 +233,7 @@ class Tokenizer:
         add_special_tokens: bool = True,
         parse_special_tokens: bool = False,
     ) -> list[tuple[list[int], list[tuple[int, int]]]]:
-        """Encode texts as `encode_batch` does, and locate each token in them.
+        """Encode texts as `encode_batch` does, and locate each token.
 
         Returns:
             The ids of each text, and the character range `(start, end)` of each id. Tokens of the

@@ -117,8 +117,14 @@ def test_an_encoder_stays_one_when_its_model_is_changed(tmp_path: Path) -> None:
     ours.project(["a b", "c", "d a c b"])
     ours.with_changes(projection=ours.projection).save(tmp_path / "dense")
     for name in ("encoder", "dense"):
+        path = tmp_path / name / "tokenizer_config.json"
+        written = json.loads(path.read_text())
+        del written["split_special_tokens"]  # as an encoder published by others
+        path.write_text(json.dumps(written))
         model = LanguageModel.load(tmp_path / name)
         model.save(tmp_path / "changed" / name)
+        path = tmp_path / "changed" / name / "tokenizer_config.json"
+        assert json.loads(path.read_text())["split_special_tokens"]
         again = Encoder.load(tmp_path / "changed" / name)
         assert (again.pooling, again.normalize, again.max_length) == ("last", False, 9)
         assert again.prompts == {"query": "q: "}

@@ -121,6 +121,11 @@ class CompanionFiles:
         reasons = tuple(f"{name} ({reason})" for name, reason in sorted(left_out.items()))
         return cls(contents, reasons, tokenizer.fingerprint)
 
+    @property
+    def are_of_encoder(self) -> bool:
+        """Whether they make the directory an encoder of sentence-transformers."""
+        return "modules.json" in self.contents
+
     def without_modules(self) -> CompanionFiles:
         """Return the files without those that make the directory an encoder."""
         folders = _folders_of(self.contents.get("modules.json", b""))
@@ -131,27 +136,21 @@ class CompanionFiles:
         }
         return replace(self, contents=kept)
 
-    def write(self, directory: Path, tokenizer: Tokenizer) -> list[str]:
+    def write(self, directory: Path, tokenizer: Tokenizer) -> None:
         """Write the files beside a saved model.
 
         Args:
             directory: The directory, without such files.
             tokenizer: The saved tokenizer.
-
-        Returns:
-            The files that are left out, with reasons.
         """
-        left_out = list(self.left_out)
         for name, data in self.contents.items():
             if name in _REWRITTEN:
                 data = _older_file(name, tokenizer)
             elif _matches(name, _TOKENIZER) and tokenizer.fingerprint != self.tokenizer:
-                left_out.append(f"{name} (of the tokenizer before it was changed)")
-                continue
+                continue  # tokenizer.json has all of it, and the changes
             path = directory / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
-        return left_out
 
 
 def _matches(name: str, patterns: tuple[str, ...]) -> bool:

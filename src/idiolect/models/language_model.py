@@ -212,10 +212,10 @@ class LanguageModel:
             write_weights(fresh, tensors, shard_bytes=shard_bytes)
             _write_json(fresh / "config.json", settings)
             self.tokenizer.save(fresh, settings=self._tokenizer_settings())
-            left_out = self.companions.write(fresh, self.tokenizer)
+            self.companions.write(fresh, self.tokenizer)
             _write_json(fresh / _RECORD, record)
-        if left_out:
-            _LOG.warning("not saved with the model: %s", ", ".join(left_out))
+        if self.companions.left_out:
+            _LOG.warning("not saved with the model: %s", ", ".join(self.companions.left_out))
         if self.extension and (changed := find_reader_changes(Path(directory), self.tokenizer)):
             _LOG.warning(
                 "transformers reads %d texts with other ids than the saved tokenizer, such as %r; "
@@ -229,6 +229,8 @@ class LanguageModel:
         if getattr(self.network.config, "type_vocab_size", 0) > 1:
             inputs.insert(1, "token_type_ids")
         settings = {"model_input_names": inputs, **self.family.tokenizer_settings}
+        if self.companions.are_of_encoder:  # its texts are data; see `Encoder.save`
+            settings["split_special_tokens"] = True
         # transformers finds the end of a padded text by the padding id of config.json.
         padding = self.network.config.pad_token_id
         if (

@@ -150,12 +150,13 @@ def test_what_is_left_out_is_named(
     with (published / "huge.json").open("wb") as file:
         file.truncate(17 << 20)
     write(published, {"onnx/model.onnx": "w", "onnx/config.json": "{}", "training_args.bin": "p"})
+    write(published, {"runs/1/model/model.safetensors": "w", "runs/1/log.json": "{}"})
     write(published, {"model.Q4.gguf": "w", ".git/config": "[core]", "__pycache__/a.pyc": ""})
     model = LanguageModel.load(published)
     model.save(tmp_path / "again")
     names = {p.relative_to(tmp_path / "again").as_posix() for p in (tmp_path / "again").rglob("*")}
     assert "inside.txt" in names
-    wrong = ("link.txt", "gone.txt", "pipe.json", "huge.json", "onnx", "training_args.bin")
+    wrong = ("link.txt", "gone.txt", "pipe.json", "huge.json", "onnx", "runs", "training_args.bin")
     for name in (*wrong, "model.Q4.gguf"):
         assert name not in names
         assert name in caplog.text

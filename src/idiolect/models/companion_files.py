@@ -72,7 +72,8 @@ _LARGEST = 16 << 20
 """Bytes of a file."""
 _MOST = 64 << 20
 """Bytes of all files."""
-_DEPTH = 3
+_COUNT = 2000
+"""Files that are looked at: a model may lie in a folder of other things."""
 
 
 @dataclass(frozen=True)
@@ -99,11 +100,14 @@ class CompanionFiles:
         left_out: dict[str, str] = {}
         foreign: set[str] = set()
         total = 0
-        for name, path in _files(directory):
+        for count, (name, path) in enumerate(_files(directory)):
+            if count == _COUNT:
+                left_out[name] = f"and what follows: there are more than {count} files"
+                break
             folder = name.rpartition("/")[0]
             if path.suffix.lower() in _WEIGHTS and folder not in modules:
                 if folder:
-                    foreign.add(folder)
+                    foreign.add(name.partition("/")[0])
                 else:
                     left_out[name] = "weights in another format"
                 continue
@@ -159,14 +163,13 @@ def _matches(name: str, patterns: tuple[str, ...]) -> bool:
 
 def _files(directory: Path) -> Iterator[tuple[str, Path]]:
     """Yield the files to keep or name, by path in the directory; hidden ones are ignored."""
-    own_weights = not any(directory.glob("model*.safetensors"))
+    from_pickles = not any(directory.glob("model*.safetensors"))
     for folder, folders, names in os.walk(directory):
         at = Path(folder)
-        depth = len(at.relative_to(directory).parts)
-        folders[:] = sorted(name for name in folders if name[0] not in "._" and depth < _DEPTH - 1)
+        folders[:] = sorted(name for name in folders if name[0] not in "._")
         for file in sorted(names):
             name = (at / file).relative_to(directory).as_posix()
-            source = own_weights and _matches(name, ("pytorch_model*.bin*",))
+            source = from_pickles and _matches(name, ("pytorch_model*.bin*",))
             if file[0] != "." and not source and not _matches(name, _WRITTEN):
                 yield name, at / file
 

@@ -13,6 +13,8 @@ from idiolect.encoding.encoder import Encoder
 from idiolect.models.language_model import LanguageModel
 from idiolect.ranking.cross_encoder import CrossEncoder
 from idiolect.text.tokenizers.tokenizer import Tokenizer
+from idiolect.training.pretrain import pretrain
+from idiolect.training.training_config import TrainingConfig
 from idiolect.vocabulary.extend.extend import extend
 from models.tiny import tiny_model
 from vocabulary.conftest import DOMAIN, make
@@ -95,6 +97,18 @@ def test_extension_and_encoders_keep_them(tmp_path: Path) -> None:
     assert kept(tmp_path / "encoder") == KEPT
     CrossEncoder.of(larger).save(tmp_path / "ranker")
     assert kept(tmp_path / "ranker") == KEPT
+
+
+def test_training_keeps_them(published: Path, tmp_path: Path) -> None:
+    pretrain(
+        LanguageModel.load(published),
+        ["a b c d a b", "d c b a"] * 20,
+        output_dir=tmp_path / "run",
+        steps=1,
+        train="all",
+        config=TrainingConfig(max_length=8, batch_size=2),
+    )
+    assert kept(tmp_path / "run" / "model") == KEPT
 
 
 def test_older_files_of_a_tokenizer_are_read_by_transformers(tmp_path: Path) -> None:

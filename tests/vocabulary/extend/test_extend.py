@@ -353,3 +353,11 @@ def test_terms_and_plain_strings_are_equivalent() -> None:
     one = extend(base, Terms.of(["metformin"]))
     other = extend(base, ["metformin"])
     assert one.fingerprint == other.fingerprint
+
+
+def test_the_name_of_a_special_token_is_no_term(tokenizer: Tokenizer) -> None:
+    name = next(name for name in tokenizer.special_tokens if len(name) > 1)
+    larger = extend(tokenizer, ["metformin", name, f"x{name}"])
+    assert not [token.text for token in larger.extension.added if name in token.text]
+    reasons = {form.reason for form in larger.extension.refused if name in form.text}
+    assert reasons == {"contains the name of a special token"}

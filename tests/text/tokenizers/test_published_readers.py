@@ -13,10 +13,10 @@ from idiolect.text.tokenizers.tokenizer import Tokenizer
 from idiolect.vocabulary.extend.extend import METHODS, extend
 from text.conftest import SOURCES
 
-TERMS = ["metformin", "HbA1c", "XR-2000B", "type 2 diabetes", "тоцилизумаб"]
+TERMS = ["metformin", "HbA1c", "XR-2000B", "type 2 diabetes", "tocilizumabum", "тоцилизумаб"]
 QUICK = ("gpt2", "t5", "bert", "llama")
 TEXTS = [
-    "It's 1234567 items; took metformin 500mg, HbA1c fell. Type 2 diabetes, type 2 diabetes!",
+    "It's 1234567 items; took metformin 500mg, HbA1c fell; tocilizumabum. Type 2 diabetes, type 2 diabetes!",
     "def f(x):\n    return x\n\n\n\tthree   spaces  тоцилизумаб \r\n(XR-2000B)",
 ]
 
@@ -42,4 +42,4 @@ def test_extended_and_saved(
         theirs = transformers.AutoTokenizer.from_pretrained(folder)
         assert len(theirs) == len(larger)
         assert theirs(texts)["input_ids"] == larger.encode_batch(texts)
-        assert any(id_ >= len(base) for id_ in larger.encode(TEXTS[0]))
+        assert any(id_ >= len(base) for text in TEXTS for id_ in larger.encode(text))

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tokenizers
 
 from encoding.models import tiny_encoder
 from idiolect.encoding.encoder import Encoder
@@ -16,6 +17,8 @@ from idiolect.encoding.tune import tune
 from idiolect.errors import ConfigError
 from idiolect.models.language_model import LanguageModel
 from idiolect.ranking.cross_encoder import CrossEncoder
+from idiolect.text.tokenizers import bpe
+from idiolect.text.tokenizers.tokenizer import Tokenizer
 from idiolect.training.training_config import TrainingConfig
 from idiolect.vocabulary.extend.extend import extend
 from parity.reference import _SHAPE
@@ -90,6 +93,26 @@ def test_every_pooling_and_module(
     other = theirs(tmp_path / "dense", truncate_dim=8)
     queries = ours.encode(TEXTS, prompt_name="query", dimensions=8)
     assert_same(queries, other.encode_query(TEXTS, normalize_embeddings=True))
+
+
+@pytest.mark.parametrize("layout", ["bytes", "words"])
+def test_a_tokenizer_without_special_tokens(layout: str, tmp_path: Path) -> None:
+    if layout == "bytes":
+        own = bpe.train(DOMAIN, 300, special_tokens=())
+    else:
+        words = {word: i for i, word in enumerate(["a", "<unk>", *TEXTS[1].split()])}
+        engine = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="<unk>"))
+        engine.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+        own = Tokenizer.from_engine(engine)
+    model = language_model("gpt2", "gpt2").with_changes(tokenizer=own)
+    ours = Encoder(model)
+    ours.save(tmp_path)
+    texts = [*TEXTS, "!!", own.engine.id_to_token(0) * 3 + " !"]
+    assert_same(ours.encode(texts), theirs(tmp_path).encode(texts))
+    again = Encoder.load(tmp_path)
+    assert_same(again.encode(texts), ours.encode(texts))
+    again.save(tmp_path)
+    assert_same(ours.encode(texts), theirs(tmp_path).encode(texts))
 
 
 @pytest.mark.parametrize("model_type", ["bart", "mbart"])

@@ -155,6 +155,7 @@ class Encoder:
                 encoder_only=self.model.family.kind == "encoder-decoder"
                 and not self.model.family.has_encoder_class,
                 split_special_tokens=not self.reader.prompts_have_special_tokens,
+                filler=self.model.tokenizer.engine.id_to_token(0),
             )
 
     def to_int8(self) -> None:

@@ -147,6 +147,7 @@ class EncoderLayout:
         *,
         encoder_only: bool = False,
         split_special_tokens: bool = True,
+        filler: str | None = None,
     ) -> None:
         """Write the settings into a model's directory, in place of older ones.
 
@@ -156,6 +157,7 @@ class EncoderLayout:
             encoder_only: Whether only the encoder of an encoder-decoder model is used, and
                 sentence-transformers would use both.
             split_special_tokens: Whether the names of special tokens in texts and prompts are text.
+            filler: Any token, to pad with if there is no special one. It stays a token of text.
         """
         pooling: dict[str, Any] = {
             "word_embedding_dimension": width,
@@ -194,6 +196,8 @@ class EncoderLayout:
         tokenizer = _read_optional(directory / "tokenizer_config.json")
         tokenizer |= {"padding_side": "right", "truncation_side": "right"}
         tokenizer["split_special_tokens"] = split_special_tokens
+        if tokenizer.get("pad_token") is None and split_special_tokens:
+            tokenizer["pad_token"] = filler
         _write(directory / "1_Pooling" / "config.json", pooling)
         if self.projection:
             dense = {

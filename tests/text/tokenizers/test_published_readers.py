@@ -16,7 +16,7 @@ from text.conftest import SOURCES
 TERMS = ["metformin", "HbA1c", "XR-2000B", "type 2 diabetes", "tocilizumabum", "тоцилизумаб"]
 QUICK = ("gpt2", "t5", "bert", "llama")
 TEXTS = [
-    "It's 1234567 items; took metformin 500mg, HbA1c fell; tocilizumabum. Type 2 diabetes, type 2 diabetes!",
+    "It's 1234567 items; took metformin 500mg, tocilizumabum; HbA1c fell. The type 2 diabetes!",
     "def f(x):\n    return x\n\n\n\tthree   spaces  тоцилизумаб \r\n(XR-2000B)",
 ]
 

@@ -135,11 +135,13 @@ def published_settings(engine: Engine, settings: Mapping[str, Any]) -> dict[str,
     written["tokenizer_class"] = "PreTrainedTokenizerFast"
     named = ((name, engine.token_to_id(name)) for name in named_special(written))
     special = _flagged(engine) | {name: id_ for name, id_ in named if id_ is not None}
-    names = {id_: name for name, id_ in special.items()}
     ids = {role: find_role(engine, settings, role) for role in _ROLES}
+    names: dict[int | None, str | None] = {id_: name for name, id_ in special.items()}
+    if ids["unk"] is not None:  # the model may name it where it is no special token
+        names[ids["unk"]] = engine.id_to_token(ids["unk"])
     if ids["pad"] is None:
         fitting = (ids[role] for role in _PADDING if ids[role] in names)
-        ids["pad"] = next(fitting, next(iter(names), None))
+        ids["pad"] = next(fitting, min(special.values(), default=None))
     for role, id_ in ids.items():
         if id_ in names and written.get(f"{role}_token") is None:
             written[f"{role}_token"] = names[id_]

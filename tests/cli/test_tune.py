@@ -84,7 +84,7 @@ def test_a_teacher_is_imitated(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "options", "words"),
     [
-        ("pairs.jsonl", ["--query", "claim"], r"record 1 has no field claim \(there are query, d"),
+        ("pairs.jsonl", ["--query", "claim"], r"line 1 has no field claim \(there are query, d"),
         ("nothing.jsonl", [], "no such file"),
         ("pairs.jsonl", ["--dimensions", "8;4"], "--dimensions 8;4"),
         ("pairs.jsonl", ["--objective", "mlm"], r"'mlm' \(one of pairs, simcse, tsdae, imitate\)"),

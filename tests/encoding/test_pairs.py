@@ -66,21 +66,21 @@ def test_ids_stand_for_texts(tmp_path: Path) -> None:
     assert list(PairFile(path, queries=queries, documents=documents)) == [
         Pair("what", "A\nseven", ("eight",))
     ]
-    with pytest.raises(InputError, match=r"record 1: no document has the id '8'"):
+    with pytest.raises(InputError, match=r"line 2: no document has the id '8'"):
         list(PairFile(path, queries=queries, documents={"7": "seven"}))
 
 
 @pytest.mark.parametrize(
     ("record", "words"),
     [
-        ({"query": "a"}, r"record 1 has no field document \(there are query"),
+        ({"query": "a"}, r"line 1 has no field document \(there are query"),
         ({"anchor": "a", "positive": "b"}, "no field query and no field document"),
         ({"query": "a", "document": None}, "no field document"),
         ({"query": 7, "document": "b"}, "a query is 7, not a text"),
         ({"query": "a", "document": "b", "scores": ["x"]}, "a list of numbers"),
         ({"query": "a", "document": "b", "scores": "[1"}, "not a JSON list"),
         ({"query": " ", "document": "b"}, "no pairs in .*skipped: 1 empty"),
-        ("text", "no pairs in .*skipped: 1 no field"),
+        ("text", "1 of 1 lines cannot be read: 1 not an object"),
     ],
 )
 def test_bad_files_are_told(tmp_path: Path, record: Any, words: str) -> None:
@@ -102,7 +102,9 @@ def test_files_that_are_no_pairs(tmp_path: Path) -> None:
 def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
     path = tmp_path / "pairs.jsonl"
     path.write_text('{"query": "a", "document": "b"}\n{"query":\n{"query": "c", "document": ""}\n')
-    pairs = PairFile(path)
+    with pytest.raises(InputError, match=r"1 of 3 lines .*1 malformed JSON \(pairs.jsonl line 2\)"):
+        list(PairFile(path))
+    pairs = PairFile(path, max_unreadable=0.4)
     assert list(pairs) == [Pair("a", "b")]
     assert pairs.skipped == {"malformed JSON": 1, "empty": 1}
 
@@ -110,8 +112,8 @@ def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("record", "words"),
     [
-        ({"text": "a"}, "record 1 has no id"),
-        ({"_id": "1", "color": "b"}, "record 1 has no text"),
+        ({"text": "a"}, "line 1 has no id"),
+        ({"_id": "1", "color": "b"}, "line 1 has no text"),
     ],
 )
 def test_texts_need_ids(tmp_path: Path, record: Any, words: str) -> None:

@@ -117,24 +117,24 @@ def test_the_readers_agree_on_records_and_reasons(path: Path) -> None:
     empty = Counter({"empty": 1})
 
     skipped: Counter[str] = Counter()
-    records = list(read_records(path, skipped))
+    records = list(read_records(path, skipped, max_unreadable=1))
     assert [record["_id"] for record in records] == [record["_id"] for record in RECORDS]
     assert skipped == reasons
 
-    corpus = Corpus(path)
+    corpus = Corpus(path, max_unreadable=1)
     assert list(corpus) == list(DOCUMENTS.values())
     assert corpus.skipped == reasons + empty
 
     skipped = Counter()
-    items = list(read_items([path], skipped=skipped))
+    items = list(read_items([path], max_unreadable=1, skipped=skipped))
     assert {item.id: item.text for item in items} == DOCUMENTS
     assert skipped == reasons + empty
 
-    data = Data(DataSettings(items=path.name), path.parent)
+    data = Data(DataSettings(items=path.name, max_unreadable=1), path.parent)
     assert data.texts == DOCUMENTS
     assert data.skipped == reasons + empty
 
-    pairs = PairFile(path, query="_id", document="text")
+    pairs = PairFile(path, query="_id", document="text", max_unreadable=1)
     assert [pair.query for pair in pairs] == ["d1", "d2", "d3", "d5"]
     assert pairs.skipped == reasons + Counter({"empty": 2})  # no title is part of a pair
 
@@ -144,7 +144,7 @@ def test_the_readers_agree_on_records_and_reasons(path: Path) -> None:
         with pytest.raises(InputError) as caught:
             read(path)
         for reason, count in reasons.items():
-            assert f"{count} with {reason}" in str(caught.value)
+            assert f"{count} {reason} (items." in str(caught.value)
 
 
 def test_collections_keep_an_empty_document(path: Path) -> None:

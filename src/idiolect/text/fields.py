@@ -13,6 +13,8 @@ keeps a title apart from the first sentence.
 
 from __future__ import annotations
 
+import math
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ __all__ = [
     "TEXT",
     "TITLE",
     "find_fields",
+    "id_text",
     "join_fields",
     "join_parts",
     "text_fields",
@@ -64,9 +67,31 @@ _SINGLE = ("document", "passage", "query", "question", "claim")
 
 def find_fields(names: Iterable[str], known: Sequence[str]) -> tuple[str, ...]:
     """Find the fields with known names, in the order of `known`."""
-    names = list(names)
+    return _find(tuple(names), tuple(known))
+
+
+@lru_cache(maxsize=4096)  # the records of a file have the same few sets of names
+def _find(names: tuple[str, ...], known: tuple[str, ...]) -> tuple[str, ...]:
     by_name = {name.lower(): name for name in reversed(names)}
     return tuple(by_name[name] for name in known if name in by_name)
+
+
+def id_text(value: Any) -> str | None:
+    """Return an id as text; None if a value is no id: null, empty, NaN, a list or an object.
+
+    A whole number is written without decimal places, since a column of integers with gaps is often
+    stored as floats.
+
+    >>> id_text(7.0), id_text("007"), id_text(float("nan"))
+    ('7', '007', None)
+    """
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            return None
+        return str(int(value)) if value.is_integer() else repr(value)
+    if value is None or isinstance(value, list | dict):
+        return None
+    return str(value) or None
 
 
 def text_fields(record: Mapping[str, Any]) -> tuple[str, ...]:

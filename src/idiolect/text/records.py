@@ -105,12 +105,11 @@ def read_documents(
     rows: Iterator[tuple[int, Any]]
     if has_fields(path):
         unit, rows = _rows(path, limit, _parquet_fields(path, fields))
-        rows = _of_kinds(rows, dict | str)
     elif per == "file":
         unit, rows = "file", iter([(1, read_whole(path, limit))])
     else:
         unit, rows = "line", _plain_lines(path, limit)
-    readable = readable_rows(rows, path, unit, skipped, max_unreadable)
+    readable = readable_rows(rows, path, unit, skipped, max_unreadable, (str, dict))
     for number, text in _texts(readable, path, fields):
         reason = "no field" if text is None else unusable(text)
         if text is not None and len(text) > limit:
@@ -140,7 +139,7 @@ def read_records(
         InputError: the file is missing, of another type, or damaged as a whole; at its end, too
             many rows cannot be read.
     """
-    for _, record in numbered_records(path, skipped, limit=limit, max_unreadable=max_unreadable):
+    for _, record in _objects(path, skipped, limit, max_unreadable)[1]:
         yield record
 
 
@@ -152,13 +151,8 @@ def numbered_records(
     max_unreadable: float = MAX_UNREADABLE,
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Stream records as `read_records` does, each with its place: `line 7` or `row 7`."""
-    if not has_fields(path):
-        raise InputError(
-            f"{path.name} is of a type that has no fields", hint=f"known: {KNOWN_TYPES}"
-        )
-    unit, rows = _rows(path, limit)
-    objects = _of_kinds(rows, dict)
-    for number, record in readable_rows(objects, path, unit, skipped, max_unreadable):
+    unit, records = _objects(path, skipped, limit, max_unreadable)
+    for number, record in records:
         yield f"{unit} {number:,}", record
 
 
@@ -176,6 +170,18 @@ def read_all_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         yield f"{path}, {place}", record
 
 
+def _objects(
+    path: Path, skipped: Counter[str], limit: int, max_unreadable: float
+) -> tuple[str, Iterator[tuple[int, dict[str, Any]]]]:
+    """Return what the rows of a file are called, and those that are records with fields."""
+    if not has_fields(path):
+        raise InputError(
+            f"{path.name} is of a type that has no fields", hint=f"known: {KNOWN_TYPES}"
+        )
+    unit, rows = _rows(path, limit)
+    return unit, readable_rows(rows, path, unit, skipped, max_unreadable, (dict,))
+
+
 def _rows(
     path: Path, limit: int, columns: Sequence[str] = ()
 ) -> tuple[str, Iterator[tuple[int, Any]]]:
@@ -186,12 +192,6 @@ def _rows(
     if type_ in _JSON:
         return "line", read_json(path, limit)
     return "row", read_parquet(path, limit, columns)
-
-
-def _of_kinds(rows: Iterator[tuple[int, Any]], kinds: Any) -> Iterator[tuple[int, Any]]:
-    """Yield rows; those of other kinds than expected are faults."""
-    for number, row in rows:
-        yield number, row if isinstance(row, kinds | Fault) else Fault("not an object")
 
 
 def _plain_lines(path: Path, limit: int) -> Iterator[tuple[int, str | Fault]]:

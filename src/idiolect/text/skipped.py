@@ -85,6 +85,7 @@ def readable_rows(
     unit: str,
     skipped: Counter[str],
     max_unreadable: float,
+    kinds: tuple[type, ...],
 ) -> Iterator[tuple[int, Any]]:
     """Yield the rows that could be read; count and name the others.
 
@@ -94,19 +95,21 @@ def readable_rows(
         unit: What the numbers count: `line` or `row`.
         skipped: Counts the faults by reason.
         max_unreadable: The share of rows that may be unreadable.
+        kinds: The types of rows that can be used.
 
     Raises:
         InputError: At the end of the file, more rows than that cannot be read.
     """
     read, faults = 0, Skipped()
     for number, row in rows:
-        if isinstance(row, Fault):
-            place = f"{path.name} {unit} {number:,}"
-            skip(faults, row.reason, place)
-            skip(skipped, row.reason, place)
-        else:
+        if isinstance(row, kinds):
             read += 1
             yield number, row
+        else:
+            place = f"{path.name} {unit} {number:,}"
+            reason = row.reason if isinstance(row, Fault) else "not an object"
+            skip(faults, reason, place)
+            skip(skipped, reason, place)
     bad = faults.total()
     if bad > max_unreadable * (read + bad):
         raise InputError(

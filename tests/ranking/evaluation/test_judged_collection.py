@@ -137,6 +137,6 @@ def test_damaged_texts(tmp_path: Path) -> None:
         read_queries(_write(tmp_path / "t.txt", "nothing"))
     with pytest.raises(InputError, match="cannot be read"):
         JudgedCollection.load(tmp_path / "nowhere")
-    (tmp_path / "t.txt").write_bytes(b"\xff\xfe\xff")
+    (tmp_path / "t.txt").write_bytes(b"1 0 d\x81 1")
     with pytest.raises(InputError, match="UTF-8"):
         read_qrels(tmp_path / "t.txt")

@@ -74,8 +74,9 @@ def _has_a_value_on_each_line(path: Path, limit: int) -> bool:
     if texts[0].startswith("["):
         return False
     values = [_parse(text) for text in texts]
-    objects = sum(isinstance(value, dict) for value in values)
-    return not isinstance(values[0], Fault) or 2 * objects > len(values)
+    if isinstance(values[0], Fault):
+        values = [value for value in values if isinstance(value, dict)]
+    return 2 * sum(not isinstance(value, Fault) for value in values) > len(texts)
 
 
 class _RepeatedKeyError(ValueError):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import codecs
 import io
 import logging
+import re
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -31,7 +32,10 @@ __all__ = ["open_text", "read_lines", "read_whole"]
 _LOG = logging.getLogger(__name__)
 _SAMPLE = 1 << 16
 _BLOCK = 1 << 16
-_NOT_LETTERS = bytes(byte for byte in range(256) if not chr(byte).isalpha() or byte > 127)
+_NO_CHARACTER = re.compile(rb"[\x81\x8d\x8f\x90\x9d]")
+"""Bytes that Windows-1252 does not have."""
+_RUN = re.compile(rb"[\x80-\xff]{3,}")
+"""Several special characters in a row, which are rare in Western text."""
 
 
 def read_lines(path: Path, limit: int) -> Iterator[tuple[int, str | Fault]]:
@@ -193,10 +197,10 @@ def _legacy_text(raw: bytes, path: Path) -> str | Fault:
 def _is_western(path: Path, state: tuple[int, int]) -> bool:
     """Return whether the lines of a file that are not UTF-8 are Western text.
 
-    Text in another 8-bit encoding, such as Cyrillic, has more special than ASCII letters, or bytes
+    Text in another alphabet, such as Cyrillic, has long runs of bytes that are not ASCII, or bytes
     that Windows-1252 does not have.
     """
-    utf8 = other = letters = special = 0
+    utf8 = other = special = foreign = 0
     with open_text(path) as file:
         while raw := file.readline(_BLOCK):
             if raw.isascii():
@@ -207,10 +211,8 @@ def _is_western(path: Path, state: tuple[int, int]) -> bool:
             except UnicodeDecodeError:
                 other += 1
                 special += sum(byte > 127 for byte in raw)
-                letters += len(raw.translate(None, _NOT_LETTERS))
-                if any(byte in raw for byte in b"\x81\x8d\x8f\x90\x9d"):
-                    special += 1 << 20
-    western = utf8 * 10 < other and special <= letters
+                foreign += sum(map(len, _RUN.findall(raw))) + 100 * len(_NO_CHARACTER.findall(raw))
+    western = utf8 * 10 < other and foreign * 10 < special
     if western:
         _LOG.warning("%s is read as Windows-1252: %d of its lines are not UTF-8", path, other)
     return western

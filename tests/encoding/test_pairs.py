@@ -159,3 +159,41 @@ def test_pairs_in_memory_are_checked() -> None:
         PairTable.of([Pair("a", "b", ("c",), (1.0,))])
     with pytest.raises(InputError, match="pair 1 has the scores"):
         PairTable.of([Pair("a", "b", ("c",), (1.0, float("nan")))])
+
+
+@pytest.mark.parametrize("name", ["pairs.csv", "pairs.tsv"])
+def test_a_stray_quote_loses_no_pair(tmp_path: Path, name: str) -> None:
+    comma = "," if name.endswith("csv") else "\t"
+    rows = [f'query {n}{comma}a 24" monitor {n}' for n in range(20)]
+    rows += [f'"open {n}{comma}document {n}' for n in range(20)]
+    (tmp_path / name).write_text("\n".join([f"query{comma}document", *rows]))
+    pairs = PairFile(tmp_path / name)
+    assert len(list(pairs)) == 40
+    assert not pairs.skipped
+
+
+def test_texts_that_look_like_lists(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.csv"
+    path.write_text('query,document,negatives\na,b,[2024]\nc,d,"[""e"", ""f""]"\ng,h,[1] see\n')
+    assert [pair.negatives for pair in PairFile(path)] == [("[2024]",), ("e", "f"), ("[1] see",)]
+    path.write_text("query,document,negatives\na,b,[7]\n")
+    texts = {"b": "B", "7": "seven"}
+    assert [pair.negatives for pair in PairFile(path, documents=texts)] == [("seven",)]
+    path.write_text(f"query,document,scores\na,b,{'[' * 100_000}\n")
+    with pytest.raises(InputError, match="line 2: scores is nested too deeply"):
+        list(PairFile(path))
+
+
+def test_ids_of_a_column_with_gaps(tmp_path: Path) -> None:
+    """pandas stores integers with a missing value as floats."""
+    pq.write_table(
+        pa.table({"id": [7.0, float("nan")], "text": ["seven", "none"]}),
+        tmp_path / "documents.parquet",
+    )
+    with pytest.raises(InputError, match="row 2 has no id"):
+        read_texts(tmp_path / "documents.parquet")
+    pq.write_table(pa.table({"id": [7.0], "text": ["seven"]}), tmp_path / "documents.parquet")
+    assert read_texts(tmp_path / "documents.parquet") == {"7": "seven"}
+    pq.write_table(pa.table({"query": ["a"], "document": [7.0]}), tmp_path / "pairs.parquet")
+    (pair,) = PairFile(tmp_path / "pairs.parquet", documents={"7": "seven"})
+    assert pair.document == "seven"

@@ -154,17 +154,6 @@ def test_columns_of_one_name(tmp_path: Path) -> None:
         list(read_records(tmp_path / "a.parquet", Skipped()))
 
 
-def test_a_type_without_a_python_value(tmp_path: Path) -> None:
-    table = pa.table({"x": pa.array([[1]], pa.list_(pa.timestamp("ns")))})
-    pq.write_table(table, tmp_path / "a.parquet")
-    try:
-        records = list(read_records(tmp_path / "a.parquet", Skipped()))
-    except InputError as error:
-        assert "the column x holds" in str(error)
-    else:
-        assert records == [{"x": ["1970-01-01T00:00:00.000000001"]}]
-
-
 _VALUES = st.one_of(
     st.lists(st.none() | st.text(st.characters(exclude_categories=["Cs"])), min_size=3, max_size=3),
     st.lists(st.none() | st.integers(-(2**63), 2**63 - 1), min_size=3, max_size=3),

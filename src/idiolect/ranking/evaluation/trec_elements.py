@@ -32,7 +32,10 @@ __all__ = ["read_elements"]
 _TAGS = {"doc": "doc|document", "top": "top|topic"}
 _IDS = {"doc": "docno|docid|id", "top": "num|number|id"}
 _TITLES = "title|head|headline|hl|ti|h3"
-_TEXTS = "text|body|abstract|ab|content|contents|description|summary|paragraph|lp|leadpara|lead_paragraph"
+_TEXTS = (
+    "text|body|abstract|ab|content|contents|description|summary|paragraph|lp|leadpara"
+    "|lead_paragraph"
+)
 _DESCRIBED = "desc|description|question|text"
 _ABOUT = "docno|docid|id|url|date|date_time|pubdate|author|au|byline|bib|source|doctype|dochdr"
 

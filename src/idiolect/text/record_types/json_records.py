@@ -76,7 +76,7 @@ def _has_a_value_on_each_line(path: Path, limit: int) -> bool:
     values = [_parse(text) for text in texts]
     if isinstance(values[0], Fault):
         values = [value for value in values if isinstance(value, dict)]
-    return 2 * sum(not isinstance(value, Fault) for value in values) > len(texts)
+    return 2 * sum(not isinstance(value, Fault) for value in values) >= len(texts)
 
 
 class _RepeatedKeyError(ValueError):

@@ -56,9 +56,8 @@ def test_a_deeply_nested_cell_is_text(tmp_path: Path) -> None:
 def test_nothing_is_yielded_before_all_is_checked(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"id": 1, "text": "a"}\n')
     (tmp_path / "b.jsonl").write_text('{"id": 2, "text": "b"}\n{"id": 3\n')
-    items = read_items([tmp_path], skipped=Counter())
     with pytest.raises(InputError, match=r"b.jsonl: 1 of 2 lines .*1 malformed JSON"):
-        next(items)
+        read_items([tmp_path], skipped=Counter())
     skipped = Skipped()
     found = list(read_items([tmp_path], max_unreadable=0.5, skipped=skipped))
     assert [item.id for item in found] == ["1", "2"]

@@ -91,7 +91,6 @@ def build(
     from idiolect.search.item_files import read_items
 
     console = Console()
-    model = Encoder.load(encoder)
     skipped = Skipped()
     began = time.perf_counter()
     items = read_items(
@@ -102,6 +101,7 @@ def build(
         max_unreadable=max_unreadable,
         skipped=skipped,
     )
+    model = Encoder.load(encoder)
     with Index.build(
         index,
         model,
@@ -141,16 +141,16 @@ def add(
     console = Console()
     skipped = Skipped()
     began = time.perf_counter()
+    items = read_items(
+        sources,
+        id_field=id_field,
+        fields=fields or (),
+        metadata=metadata,
+        max_unreadable=max_unreadable,
+        skipped=skipped,
+    )
     store = Store.open(index)
     with Index(store, load_encoder(store, encoder)) as opened:
-        items = read_items(
-            sources,
-            id_field=id_field,
-            fields=fields or (),
-            metadata=metadata,
-            max_unreadable=max_unreadable,
-            skipped=skipped,
-        )
         counts = opened.add(items, namespace=namespace, progress=console.is_terminal)
         _print_counts(console, counts, skipped, time.perf_counter() - began)
 

@@ -44,6 +44,8 @@ def read_items(
 ) -> Iterator[Item]:
     """Stream items from `.jsonl`, `.json`, `.csv`, `.tsv` and `.parquet` files, also compressed.
 
+    The call checks all files; iterating over its result reads them again.
+
     Args:
         sources: a file, a folder of such files, or several.
         id_field: the id field; by default the first common name, such as `id`, of a field of the
@@ -82,9 +84,11 @@ def read_items(
     for name in (*fields, *([id_field] if id_field else ()), *(metadata or ())):
         if name not in reader.names:
             _LOG.warning("no record has the field %s; there are %s", name, ", ".join(reader.names))
-    for path in paths:
-        for id, text, kept in reader.records(path, id_fields[path], Skipped(), check=False):
-            yield Item(id, text, kept)
+    return (
+        Item(id, text, kept)
+        for path in paths
+        for id, text, kept in reader.records(path, id_fields[path], Skipped(), check=False)
+    )
 
 
 class _ItemReader:

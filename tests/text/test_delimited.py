@@ -44,6 +44,9 @@ def _cells(path: Path, text: str) -> list[list[str]]:
         ('i,t,u\n1,"24\\" x, y",a\n2,"24\\"",b\n', [["1", '24" x, y', "a"], ["2", '24"', "b"]]),
         ('i,t\n1,"a\\\\b \\"c\\" d, e"\n', [["1", 'a\\b "c" d, e']]),
         ('i,t\n1,"C:\\dir\\"\n2,b\n', [["1", "C:\\dir\\"], ["2", "b"]]),
+        # Each cell for itself.
+        ('i,t,u\n1,"a, b","24 inch\n2,c,d\n', [["1", "a, b", '"24 inch'], ["2", "c", "d"]]),
+        ('i,t,u\n1,"5\\" pipe","open\n2,b,"z"\n', [["1", '5" pipe', '"open'], ["2", "b", "z"]]),
         # A stray quote before and one after: no row between them is swallowed if the file has
         # other quotes that do not follow the standard.
         (

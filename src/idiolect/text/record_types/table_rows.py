@@ -5,7 +5,8 @@ the line's end. A row is read in the first of these ways that results in the rig
 
 1. as RFC 4180 says: a quoted cell may hold delimiters, line breaks and doubled quotes;
 2. with quotes escaped by a backslash, `\"`, as some programs write them;
-3. with quotes as ordinary characters.
+3. with each cell for itself: where its quotes are not well-formed, they are ordinary characters;
+4. with all quotes as ordinary characters.
 
 A cell over several lines, each of which would be a row by itself, is accepted only if all quotes of
 the file follow RFC 4180. Otherwise two stray quotes would swallow the rows between them.
@@ -105,8 +106,8 @@ class RowReader:
                 return fitting
             lines.push_back(taken)
         body = line.rstrip(_ENDS)
-        if (literal := self._fit(self._split(body))) is not None:
-            return literal
+        if (alone := self._alone(body)) is not None:
+            return alone
         if self._width is not None and body.isspace():
             return None
         if len(parts := re.split("[\r\n]", body)) > 1 and all(map(self._alone, parts)):
@@ -172,13 +173,20 @@ class RowReader:
         return True
 
     def _alone(self, body: str) -> list[str] | None:
-        """Read a line as a row by itself; None if it has another number of cells."""
-        row = _Row()
-        if self._escaped.add(body, row) and row.inside is None:
-            cells = self._fit(row.cells)
-            if cells is not None:
-                return cells
-        return self._fit(self._split(body))
+        """Read a line as a row by itself; None if it has another number of cells.
+
+        Each cell is read for itself: it is quoted if its quotes are well-formed in either way.
+        """
+        cells, at = list[str](), 0
+        while at <= len(body):
+            quoted = self._doubled.cell(body, at) or self._escaped.cell(body, at)
+            if quoted is None:
+                end = body.find(self._delimiter, at) if self._delimiter else -1
+                quoted = body[at : end if end >= 0 else len(body)], end if end >= 0 else len(body)
+            cells.append(quoted[0])
+            at = quoted[1] + 1
+        fitting = self._fit(cells)
+        return self._fit(self._split(body)) if fitting is None else fitting
 
 
 def follows_rfc4180(lines: Iterable[tuple[int, str | Fault]], delimiter: str) -> bool:
@@ -244,6 +252,11 @@ class _Quoting:
             if at == size:  # a delimiter ends the line
                 row.cells.append("")
                 return True
+
+    def cell(self, body: str, at: int) -> tuple[str, int] | None:
+        """Return the quoted cell at a position, and its end; None if there is none."""
+        match = self._closed.match(body, at + 1) if body.startswith('"', at) else None
+        return match and (self._unescape(match[1]), match.end())
 
     def _unescape(self, text: str) -> str:
         if self._backslash:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from idiolect.errors import InputError
-from idiolect.text.fields import id_text
+from idiolect.text.fields import id_text, shown_names
 from idiolect.text.keyed_texts import documents_with_ids, queries_with_ids
 from idiolect.text.records import numbered_records, unusable
 from idiolect.text.skipped import MAX_UNREADABLE, Skipped, skip, summary
@@ -102,8 +102,7 @@ class PairFile:
         if missing:
             raise InputError(
                 f"{where} has no field {' and no field '.join(missing)}",
-                hint=f"there are {', '.join(map(str, record)) or 'none'}; name those with "
-                "query and document",
+                hint=f"there are {shown_names(record)}; name those with query and document",
             )
         negatives = [
             one

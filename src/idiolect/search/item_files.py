@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from idiolect.errors import InputError
 from idiolect.search.items import Item
-from idiolect.text.fields import DOCUMENT_ID, find_fields, id_text, join_fields, text_fields
+from idiolect.text.fields import (
+    DOCUMENT_ID,
+    find_fields,
+    id_text,
+    join_fields,
+    shown_names,
+    text_fields,
+)
 from idiolect.text.record_types.column_types import ColumnTypes
 from idiolect.text.records import (
     KNOWN_TYPES,
@@ -77,13 +84,15 @@ def read_items(
     if not count:
         raise InputError(
             f"no items in {', '.join(map(str, paths))}",
-            hint=f"skipped: {summary(found)}; the fields are {', '.join(reader.names)}"
+            hint=f"skipped: {summary(found)}; the fields are {shown_names(reader.names)}"
             if found
             else "there are no records",
         )
     for name in (*fields, *([id_field] if id_field else ()), *(metadata or ())):
         if name not in reader.names:
-            _LOG.warning("no record has the field %s; there are %s", name, ", ".join(reader.names))
+            _LOG.warning(
+                "no record has the field %s; there are %s", name, shown_names(reader.names)
+            )
     return (
         Item(id, text, kept)
         for path in paths
@@ -194,7 +203,7 @@ class _ItemReader:
 
 def _unknown(names: dict[str, None], path: Path, what: str, option: str) -> InputError:
     return InputError(
-        f"{path}: which field holds the {what}? There are {', '.join(names)}",
+        f"{path}: which field holds the {what}? There are {shown_names(names)}",
         hint=f"choose with {option}",
     )
 

@@ -33,6 +33,7 @@ __all__ = [
     "id_text",
     "join_fields",
     "join_parts",
+    "shown_names",
     "text_fields",
 ]
 
@@ -61,6 +62,7 @@ TEXT = (
 """The text of a document; each of these that a record has is part of it."""
 QUERY_TEXT = ("text", "query", "question", "claim", "contents", "title")
 """The text of a query: the first of these that a record has."""
+_SHOWN = 20  # names in a message
 _SINGLE = ("document", "passage", "query", "question", "claim")
 """The text of a document that has none of the usual fields: the first of these."""
 
@@ -74,6 +76,17 @@ def find_fields(names: Iterable[str], known: Sequence[str]) -> tuple[str, ...]:
 def _find(names: tuple[str, ...], known: tuple[str, ...]) -> tuple[str, ...]:
     by_name = {name.lower(): name for name in reversed(names)}
     return tuple(by_name[name] for name in known if name in by_name)
+
+
+def shown_names(names: Iterable[str]) -> str:
+    """List names for a message, only the first ones if there are many.
+
+    >>> shown_names(["id", "text"])
+    'id, text'
+    """
+    first = list(names)
+    more = f" … {len(first) - _SHOWN:,} more" if len(first) > _SHOWN else ""
+    return (", ".join(map(str, first[:_SHOWN])) or "none") + more
 
 
 def id_text(value: Any) -> str | None:

@@ -17,6 +17,7 @@ from idiolect.text.fields import (
     find_fields,
     id_text,
     join_fields,
+    shown_names,
 )
 from idiolect.text.records import read_all_records
 
@@ -81,5 +82,5 @@ def _missing(
 ) -> InputError:
     return InputError(
         f"{place} has no {what}",
-        hint=f"there are {', '.join(record) or 'no fields'}; known: {', '.join(known)}",
+        hint=f"there are {shown_names(record)}; known: {', '.join(known)}",
     )

@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from idiolect.errors import InputError
-from idiolect.text.fields import TEXT, TITLE, find_fields, join_fields, text_fields
+from idiolect.text.fields import TEXT, TITLE, find_fields, join_fields, shown_names, text_fields
 from idiolect.text.record_types.compressed_file import COMPRESSIONS, file_type
 from idiolect.text.record_types.delimited import read_table
 from idiolect.text.record_types.json_records import has_surrogates, read_json
@@ -241,7 +241,7 @@ def _choose(record: dict[str, Any], path: Path) -> tuple[str, ...]:
     if len(strings) == 1:
         return (strings[0],)
     raise InputError(
-        f"{path}: cannot tell which field holds the text: {', '.join(strings or record)}"
+        f"{path}: cannot tell which field holds the text: {shown_names(strings or record)}"
         if record
         else f"{path}: the first record has no fields",
         hint="choose a field, or several to join",
@@ -250,4 +250,4 @@ def _choose(record: dict[str, Any], path: Path) -> tuple[str, ...]:
 
 def _check_fields(path: Path, fields: Sequence[str], names: Sequence[str]) -> None:
     if missing := ", ".join(name for name in fields if name not in names):
-        raise InputError(f"{path} has no field {missing}", hint=f"there are {', '.join(names)}")
+        raise InputError(f"{path} has no field {missing}", hint=f"there are {shown_names(names)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zlib
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -44,17 +45,16 @@ def is_compressed(path: Path) -> bool:
     return _compression(path) != ""
 
 
-def file_state(path: Path) -> tuple[int, int]:
-    """Return what differs once a file has changed: its time of change and its size.
+def file_state(path: Path) -> tuple[int, int, bytes]:
+    """Return what differs once a file has changed: its time of change, size and first bytes.
+
+    The clock of a file system may stand still for some milliseconds.
 
     Raises:
         InputError: There is no such file.
     """
-    try:
-        status = path.stat()
-    except OSError as error:
-        raise _unreadable(path, error) from error
-    return status.st_mtime_ns, status.st_size
+    status, start = _start(path, 4096)
+    return status.st_mtime_ns, status.st_size, start
 
 
 @contextmanager
@@ -64,8 +64,6 @@ def open_file(path: Path) -> Iterator[BufferedIOBase]:
     Raises:
         InputError: It is missing, a folder, truncated or damaged; also while it is read.
     """
-    if path.is_dir():
-        raise InputError(f"{path} cannot be read: it is a folder", hint="name the file in it")
     try:
         with _open(path, _compression(path)) as file:
             yield file
@@ -87,14 +85,22 @@ def _unreadable(path: Path, error: Exception) -> InputError:
 def _compression(path: Path) -> str:
     if (suffix := path.suffix.lower()) in COMPRESSIONS:
         return suffix
-    try:
-        with path.open("rb") as file:
-            start = file.read(16)
-    except OSError as error:
-        raise _unreadable(path, error) from error
+    _, start = _start(path, 16)
     if other := next((name for magic, name in _OTHER.items() if start.startswith(magic)), None):
         raise InputError(f"{path} is {other}, not text", hint="export it as CSV or JSON Lines")
     return next((suffix for magic, suffix in _MAGIC.items() if start.startswith(magic)), "")
+
+
+def _start(path: Path, size: int) -> tuple[os.stat_result, bytes]:
+    try:
+        with path.open("rb") as file:
+            return os.fstat(file.fileno()), file.read(size)
+    except IsADirectoryError as error:
+        raise InputError(
+            f"{path} cannot be read: it is a folder", hint="name the file in it"
+        ) from error
+    except OSError as error:
+        raise _unreadable(path, error) from error
 
 
 def _open(path: Path, compression: str) -> BufferedIOBase:

@@ -119,12 +119,12 @@ def _is_header(cells: list[str], header: list[str]) -> bool:
 
 
 @lru_cache(maxsize=1024)
-def _is_regular(path: Path, state: tuple[int, int], limit: int, delimiter: str) -> bool:
+def _is_regular(path: Path, state: tuple[int, int, bytes], limit: int, delimiter: str) -> bool:
     return follows_rfc4180(read_lines(path, limit), delimiter)
 
 
 @lru_cache(maxsize=1024)
-def _delimiter(path: Path, state: tuple[int, int], limit: int) -> str:
+def _delimiter(path: Path, state: tuple[int, int, bytes], limit: int) -> str:
     """Detect the delimiter; it is empty if there is a single column."""
     sample = _sample(path, limit)
     if not sample:

@@ -113,7 +113,7 @@ class _Form:
 
 
 @lru_cache(maxsize=1024)
-def _form(path: Path, state: tuple[int, int]) -> _Form:
+def _form(path: Path, state: tuple[int, int, bytes]) -> _Form:
     """Detect the form of a file from its first bytes; `state` changes with the file."""
     with open_file(path) as file:
         sample = file.read(_SAMPLE)
@@ -194,7 +194,7 @@ def _legacy_text(raw: bytes, path: Path) -> str | Fault:
 
 
 @lru_cache(maxsize=1024)
-def _is_western(path: Path, state: tuple[int, int]) -> bool:
+def _is_western(path: Path, state: tuple[int, int, bytes]) -> bool:
     """Return whether the lines of a file that are not UTF-8 are Western text.
 
     Text in another alphabet, such as Cyrillic, has long runs of bytes that are not ASCII, or bytes

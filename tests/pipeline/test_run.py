@@ -382,10 +382,10 @@ def test_titles_that_are_tested_are_not_trained_on(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        ("items.jsonl", "", "audit: the catalogue .*items.jsonl is empty"),
-        ("items.jsonl", '{"id": "1"}\n', "audit: the catalogue .*skipped: 1 no field"),
+        ("items.jsonl", "", "audit: no items in .*items.jsonl"),
+        ("items.jsonl", '{"id": "1"}\n', "audit: no items in .*skipped: 1 no field"),
         ("items.jsonl", '{"id": "1", "text": "a b"}\n' * 2, "two items have the id '1'"),
-        ("pairs.jsonl", '{"query": "x"}\n', "audit: .*pairs.jsonl, record 1 has no field document"),
+        ("pairs.jsonl", '{"query": "x"}\n', "audit: .*pairs.jsonl, line 1 has no field document"),
         ("qrels.tsv", "query-id\tcorpus-id\tscore\nq\td\tmuch\n", "'much' is not a number"),
     ],
 )

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from idiolect.cli.text_options import FieldOption, SourcesArgument, UnitOption, report_skipped
+from idiolect.cli.text_options import (
+    FieldOption,
+    MaxUnreadableOption,
+    SourcesArgument,
+    UnitOption,
+    report_skipped,
+)
+from idiolect.text.skipped import MAX_UNREADABLE
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -23,6 +30,7 @@ def encode(
     out: Annotated[Path, typer.Option("--out", "-o", help="The .npy file to write.")],
     field: FieldOption = None,
     per: UnitOption = "line",
+    max_unreadable: MaxUnreadableOption = MAX_UNREADABLE,
     prompt_name: Annotated[
         str | None, typer.Option(help="Prompt of the model: document, query, …")
     ] = None,
@@ -58,7 +66,7 @@ def encode(
     from idiolect.text.corpus import Corpus
 
     console, counts = Console(), EncodingCounts()
-    corpus = Corpus(sources, field, per=per)
+    corpus = Corpus(sources, field, per=per, max_unreadable=max_unreadable)
     with Console(stderr=True).status("loading the model"):
         encoder = Encoder.load(model)
         if int8:

@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from idiolect.cli.text_options import FieldOption, SourcesArgument, UnitOption, report_skipped
+from idiolect.cli.text_options import (
+    FieldOption,
+    MaxUnreadableOption,
+    SourcesArgument,
+    UnitOption,
+    report_skipped,
+)
 from idiolect.cli.training_options import (
     EpochsOption,
     LearningRateOption,
@@ -19,6 +25,7 @@ from idiolect.cli.training_options import (
     local_device,
 )
 from idiolect.errors import InputError
+from idiolect.text.skipped import MAX_UNREADABLE
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -60,6 +67,7 @@ def extend(
     seed: SeedOption = 0,
     field: FieldOption = None,
     per: UnitOption = "line",
+    max_unreadable: MaxUnreadableOption = MAX_UNREADABLE,
 ) -> None:
     """Add terms to a model's vocabulary, and verify that nothing else changes.
 
@@ -84,7 +92,7 @@ def extend(
     original = _load(base)
     console = Console(stderr=True)
     texts = {
-        name: Corpus(sources, field, per=per) if sources else None
+        name: Corpus(sources, field, per=per, max_unreadable=max_unreadable) if sources else None
         for name, sources in (("domain", domain), ("general", general))
     }
     larger: LanguageModel | Tokenizer
@@ -122,6 +130,7 @@ def distill(
     seed: SeedOption = 0,
     field: FieldOption = None,
     per: UnitOption = "line",
+    max_unreadable: MaxUnreadableOption = MAX_UNREADABLE,
     tensorboard: TensorboardOption = False,
 ) -> None:
     """Train new rows so that new tokens act like the pieces they replace.
@@ -143,7 +152,7 @@ def distill(
 
     student = LanguageModel.load(model, device=local_device())
     settings = given(learning_rate=learning_rate, save_steps=save_steps)
-    corpus = Corpus(sources, field, per=per)
+    corpus = Corpus(sources, field, per=per, max_unreadable=max_unreadable)
     result = run(
         student,
         LanguageModel.load(teacher, device=local_device()),

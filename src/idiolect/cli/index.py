@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from idiolect.cli.interruption import ResumableCommand
-from idiolect.cli.text_options import report_skipped
+from idiolect.cli.text_options import MaxUnreadableOption, report_skipped
 from idiolect.errors import ConfigError, InputError
+from idiolect.text.skipped import MAX_UNREADABLE, Skipped
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -72,6 +73,7 @@ def build(
     id_field: _Id = None,
     fields: _Fields = None,
     metadata: _Metadata = None,
+    max_unreadable: MaxUnreadableOption = MAX_UNREADABLE,
     namespace: _Namespace = "",
     dimensions: Annotated[
         int | None, typer.Option(help="Truncate vectors to this size (Matryoshka encoders).")
@@ -82,8 +84,6 @@ def build(
     Example: [bold]idiolect index build products-index products.jsonl
     --encoder runs/tuned/model --field title --metadata price --metadata brand[/bold]
     """
-    from collections import Counter
-
     from rich.console import Console
 
     from idiolect.encoding.encoder import Encoder
@@ -91,12 +91,17 @@ def build(
     from idiolect.search.item_files import read_items
 
     console = Console()
-    model = Encoder.load(encoder)
-    skipped = Counter[str]()
+    skipped = Skipped()
     began = time.perf_counter()
     items = read_items(
-        sources, id_field=id_field, fields=fields or (), metadata=metadata, skipped=skipped
+        sources,
+        id_field=id_field,
+        fields=fields or (),
+        metadata=metadata,
+        max_unreadable=max_unreadable,
+        skipped=skipped,
     )
+    model = Encoder.load(encoder)
     with Index.build(
         index,
         model,
@@ -117,6 +122,7 @@ def add(
     id_field: _Id = None,
     fields: _Fields = None,
     metadata: _Metadata = None,
+    max_unreadable: MaxUnreadableOption = MAX_UNREADABLE,
     namespace: _Namespace = "",
     encoder: Annotated[
         str | None, typer.Option(help="Current location of the encoder, if it was moved.")
@@ -126,8 +132,6 @@ def add(
 
     Example: [bold]idiolect index add products-index new.jsonl --field title[/bold]
     """
-    from collections import Counter
-
     from rich.console import Console
 
     from idiolect.search.index import Index
@@ -135,13 +139,18 @@ def add(
     from idiolect.search.store.store import Store
 
     console = Console()
-    skipped = Counter[str]()
+    skipped = Skipped()
     began = time.perf_counter()
+    items = read_items(
+        sources,
+        id_field=id_field,
+        fields=fields or (),
+        metadata=metadata,
+        max_unreadable=max_unreadable,
+        skipped=skipped,
+    )
     store = Store.open(index)
     with Index(store, load_encoder(store, encoder)) as opened:
-        items = read_items(
-            sources, id_field=id_field, fields=fields or (), metadata=metadata, skipped=skipped
-        )
         counts = opened.add(items, namespace=namespace, progress=console.is_terminal)
         _print_counts(console, counts, skipped, time.perf_counter() - began)
 

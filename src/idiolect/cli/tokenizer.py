@@ -8,8 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from idiolect.cli.text_options import FieldOption, SourcesArgument, UnitOption, report_skipped
+from idiolect.cli.text_options import (
+    FieldOption,
+    MaxUnreadableOption,
+    SourcesArgument,
+    UnitOption,
+    report_skipped,
+)
 from idiolect.errors import InputError
+from idiolect.text.skipped import MAX_UNREADABLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -50,6 +57,7 @@ def train(
     ] = None,
     field: FieldOption = None,
     per: UnitOption = "line",
+    max_unreadable: MaxUnreadableOption = MAX_UNREADABLE,
     held_out: Annotated[
         float, typer.Option(help="Share of the documents held out for the comparison.")
     ] = 0.02,
@@ -69,7 +77,7 @@ def train(
 
     if (out / "tokenizer.json").exists():
         raise InputError(f"{out} already contains a tokenizer", hint="choose another --out")
-    corpus = Corpus(sources, field, per=per)
+    corpus = Corpus(sources, field, per=per, max_unreadable=max_unreadable)
     training, measuring = corpus.split(held_out)
     base = Tokenizer.load(continue_from) if continue_from else None
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())

@@ -13,7 +13,7 @@ import idiolect.encoding.objectives  # noqa: F401
 from idiolect.cli import tune_ranker
 from idiolect.cli.interruption import ResumableCommand
 from idiolect.cli.judged_data import parse_dimensions
-from idiolect.cli.text_options import FieldOption, report_skipped
+from idiolect.cli.text_options import FieldOption, MaxUnreadableOption, report_skipped
 from idiolect.cli.training_options import (
     TRAIN,
     UNFREEZE,
@@ -35,6 +35,7 @@ from idiolect.cli.training_options import (
     objective_help,
 )
 from idiolect.errors import ConfigError
+from idiolect.text.skipped import MAX_UNREADABLE
 from idiolect.training.objectives.objective_registry import find_objective
 
 if TYPE_CHECKING:
@@ -138,6 +139,7 @@ def encoder(
     save_steps: SaveStepsOption = None,
     seed: SeedOption = 0,
     field: FieldOption = None,
+    max_unreadable: MaxUnreadableOption = MAX_UNREADABLE,
     tensorboard: TensorboardOption = False,
 ) -> None:
     """Train an encoder for search. Run it again to resume.
@@ -181,21 +183,24 @@ def encoder(
     }
     if entry.data == "text":
         known = None if teacher is None else Encoder.load(teacher, device=local_device())
-        texts = Corpus(source, field)
+        texts = Corpus(source, field, max_unreadable=max_unreadable)
         tune_on_text(start, texts, objective=objective, teacher=known, **options)
         report_skipped(texts.skipped)
     else:
-        pairs, named = _pairs(source, query, document, queries, documents)
+        pairs, named = _pairs(source, query, document, queries, documents, max_unreadable)
+        more = Corpus(corpus, field, max_unreadable=max_unreadable) if corpus else None
         run(
             start,
             pairs,
             loss=_loss(loss, temperature, margin, bidirectional),
             dimensions=parse_dimensions(dimensions),
             mining=Mining(count=negatives) if negatives else None,
-            corpus=[*named, *(Corpus(corpus, field) if corpus else ())],
+            corpus=[*named, *(more or ())],
             **options,
         )
         report_skipped(pairs.skipped)
+        if more is not None:
+            report_skipped(more.skipped, "the corpus")
     typer.echo(
         f"the encoder is in {out / 'model'}; next: idiolect index build INDEX ITEMS "
         f"--encoder {out / 'model'}"
@@ -203,7 +208,12 @@ def encoder(
 
 
 def _pairs(
-    source: list[str], query: str, document: str, queries: Path | None, documents: Path | None
+    source: list[str],
+    query: str,
+    document: str,
+    queries: Path | None,
+    documents: Path | None,
+    max_unreadable: float,
 ) -> tuple[PairFile, list[str]]:
     """Return the pairs, and the documents named by id."""
     from idiolect.encoding.pairs import PairFile, read_query_texts, read_texts
@@ -217,6 +227,7 @@ def _pairs(
         document=document,
         queries=None if queries is None else read_query_texts(queries),
         documents=texts,
+        max_unreadable=max_unreadable,
     )
     return pairs, list((texts or {}).values())
 

@@ -5,12 +5,19 @@ from __future__ import annotations
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from idiolect.cli.text_options import FieldOption, SourcesArgument, UnitOption, report_skipped
+from idiolect.cli.text_options import (
+    FieldOption,
+    MaxUnreadableOption,
+    SourcesArgument,
+    UnitOption,
+    report_skipped,
+)
 from idiolect.errors import InputError
+from idiolect.text.skipped import MAX_UNREADABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -46,6 +53,7 @@ def audit(
     ] = True,
     field: FieldOption = None,
     per: UnitOption = "line",
+    max_unreadable: MaxUnreadableOption = MAX_UNREADABLE,
     top: Annotated[int, typer.Option(help="Number of terms to show.")] = 25,
     terms_out: Annotated[
         Path | None,
@@ -76,8 +84,9 @@ def audit(
             raise InputError(f"there is no folder {path.parent}", hint="create it first")
     glossary_terms = read_glossary(glossary) if glossary else None
     base = Tokenizer.load(tokenizer)
-    corpus = Corpus(sources, field, per=per)
-    general_corpus = Corpus(general, field, per=per) if general else None
+    reading: dict[str, Any] = {"per": per, "max_unreadable": max_unreadable}
+    corpus = Corpus(sources, field, **reading)
+    general_corpus = Corpus(general, field, **reading) if general else None
     started = time.perf_counter()
     with _progress() as progress:
         report = run(

@@ -7,7 +7,6 @@ have changed.
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -20,6 +19,7 @@ from idiolect.search.item_files import read_items
 from idiolect.search.items import Item
 from idiolect.text.corpus import Corpus, source_files
 from idiolect.text.records import read_records
+from idiolect.text.skipped import Skipped
 
 __all__ = ["HELD_OUT", "Data"]
 
@@ -42,7 +42,7 @@ class Data:
 
     def __init__(self, settings: DataSettings, folder: Path) -> None:
         self.settings = settings
-        self.skipped = Counter[str]()
+        self.skipped = Skipped()
         """Records of the catalogue that were left out, by reason; filled when it is read."""
         self._folder = folder
         for name in _SOURCES:
@@ -67,7 +67,8 @@ class Data:
         """The catalogue, by id; a title is in an item's metadata.
 
         Raises:
-            InputError: It is empty, or two items have the same id.
+            InputError: It is empty, too many of its rows cannot be read, or two items have the
+                same id.
         """
         settings, (path, *more) = self.settings, self._files("items")
         if more:
@@ -82,6 +83,7 @@ class Data:
             id_field=settings.id,
             fields=settings.text,
             also=(settings.title,),
+            max_unreadable=settings.max_unreadable,
             skipped=self.skipped,
         ):
             if item.id in items:
@@ -91,15 +93,6 @@ class Data:
             title = item.metadata.get(settings.title)
             named = {**item.metadata, "title": title} if isinstance(title, str) else item.metadata
             items[item.id] = replace(item, metadata=named)
-        if not items:
-            reasons = ", ".join(f"{count} {reason}" for reason, count in self.skipped.most_common())
-            raise InputError(
-                f"the catalogue {path} is empty",
-                hint=f"skipped: {reasons}; see data.id and data.text"
-                if reasons
-                else f"write a record with {settings.id or 'id'} and "
-                f"{(*settings.text, 'text')[0]} for each item",
-            )
         return items
 
     def check(self) -> None:
@@ -137,15 +130,15 @@ class Data:
     def corpus(self) -> tuple[Corpus, Corpus]:
         """Domain text: the part to learn from, and the part kept out of training."""
         if self.settings.corpus:
-            whole = Corpus(self._files("corpus"))
+            whole = self._text("corpus")
         else:
-            whole = Corpus(self._files("items"), self.settings.text)
+            whole = self._text("items", self.settings.text)
         return whole.split(HELD_OUT)
 
     @cached_property
     def all_general(self) -> Corpus | None:
         """General text, if there is any."""
-        return Corpus(self._files("general")) if self.settings.general else None
+        return self._text("general") if self.settings.general else None
 
     @cached_property
     def general(self) -> tuple[Corpus, Corpus] | None:
@@ -165,12 +158,13 @@ class Data:
         """
         pairs: list[Pair] = []
         for path in self._files("pairs"):
-            first = next(iter(read_records(path, Counter())), {})
+            first = next(iter(read_records(path, Skipped(), max_unreadable=1)), {})
             by_id = "document_id" in first and "document" not in first
-            pairs += (
-                PairFile(path, document="document_id", documents=self.texts)
-                if by_id
-                else PairFile(path)
+            pairs += PairFile(
+                path,
+                document="document_id" if by_id else "document",
+                documents=self.texts if by_id else None,
+                max_unreadable=self.settings.max_unreadable,
             )
         return pairs
 
@@ -190,6 +184,9 @@ class Data:
     def similar(self) -> dict[str, dict[str, float]]:
         """The grades of the test of similar items: items by item."""
         return {q: g for path in self._files("similar") for q, g in read_qrels(path).items()}
+
+    def _text(self, name: str, fields: tuple[str, ...] = ()) -> Corpus:
+        return Corpus(self._files(name), fields, max_unreadable=self.settings.max_unreadable)
 
     def _files(self, name: str) -> list[Path]:
         given = getattr(self.settings, name) or ()

@@ -58,7 +58,7 @@ class DataSettings(SettingsTable):
     """Input files; paths are relative to the configuration's folder."""
 
     items: str = Field(min_length=1)
-    """The catalogue: .jsonl, .csv, .tsv or .parquet, one record per item."""
+    """The catalogue: .jsonl, .json, .csv, .tsv or .parquet, one record per item."""
     id: str | None = None
     """Field with an item's id; by default a common one, such as `id` or `_id`."""
     text: _Names = ()
@@ -80,6 +80,8 @@ class DataSettings(SettingsTable):
     """Relevance judgements of similar items: item id, item id, grade."""
     glossary: str | None = None
     """Terms to teach regardless of their frequency, one per line."""
+    max_unreadable: float = Field(default=0.01, ge=0, le=1)
+    """Share of the rows of a file that may be unreadable; they are left out and counted."""
 
 
 class EncoderSettings(SettingsTable):

@@ -12,22 +12,21 @@ Ids that one file names and another lacks are reported.
 
 from __future__ import annotations
 
-import gzip
-import html
 import math
-import re
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from idiolect.errors import InputError
 from idiolect.ranking.evaluation.metrics import Qrels, Run
-from idiolect.text.fields import GRADE, GRADED_DOCUMENT, GRADED_QUERY, find_fields, join_parts
+from idiolect.ranking.evaluation.trec_elements import read_elements
+from idiolect.text.fields import GRADE, GRADED_DOCUMENT, GRADED_QUERY, find_fields
 from idiolect.text.files import write_atomic
 from idiolect.text.keyed_texts import documents_with_ids, queries_with_ids
-from idiolect.text.records import has_fields, read_all_records
+from idiolect.text.record_types.text_lines import read_lines
+from idiolect.text.records import DEFAULT_LIMIT, KNOWN_TYPES, has_fields, read_all_records
+from idiolect.text.skipped import Fault
 
 __all__ = [
     "JudgedCollection",
@@ -37,8 +36,6 @@ __all__ = [
     "read_run",
     "write_run",
 ]
-
-_BODY = re.compile(r"<(title|head|headline|text)>(.*?)</\1>", re.IGNORECASE | re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -116,7 +113,7 @@ def read_documents(path: str | Path) -> dict[str, str]:
     Raises:
         InputError: The file is missing or damaged, or a record has no id or no text.
     """
-    return _texts(Path(path), "doc", "docno", documents_with_ids)
+    return _texts(Path(path), "doc", documents_with_ids)
 
 
 def read_queries(path: str | Path) -> dict[str, str]:
@@ -125,7 +122,7 @@ def read_queries(path: str | Path) -> dict[str, str]:
     Raises:
         InputError: The file is missing or damaged, or a record has no id or no text.
     """
-    return _texts(Path(path), "top", "num", queries_with_ids)
+    return _texts(Path(path), "top", queries_with_ids)
 
 
 def read_qrels(path: str | Path) -> dict[str, dict[str, float]]:
@@ -177,25 +174,19 @@ def _existing(path: Path) -> Path:
 
 
 def _lines(path: Path) -> Iterator[str]:
-    try:
-        opener = gzip.open if path.suffix.lower() == ".gz" else open
-        with opener(path, "rt", encoding="utf-8-sig") as file:
-            yield from file
-    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(
-            f"cannot read {path}: {reason}", hint="check that it exists, is complete and is UTF-8"
-        ) from error
+    for number, line in read_lines(path, DEFAULT_LIMIT):
+        if isinstance(line, Fault):
+            raise InputError(f"{path}, line {number:,}: {line.reason}", hint="convert it to UTF-8")
+        yield line
 
 
 def _texts(
     path: Path,
-    element: str,
-    number: str,
+    element: Literal["doc", "top"],
     read_table: Callable[[Path], Iterator[tuple[str, str, str]]],
 ) -> dict[str, str]:
     texts: dict[str, str] = {}
-    rows = read_table(path) if has_fields(path) else _elements(path, element, number)
+    rows = read_table(path) if has_fields(path) else read_elements(path, element)
     for _, name, text in rows:
         if name in texts:
             raise InputError(f"{path} has two texts with the id {name!r}", hint="keep one of them")
@@ -203,23 +194,9 @@ def _texts(
     if not texts:
         raise InputError(
             f"{path} holds no texts",
-            hint=f"supported: .jsonl, .csv, .tsv, .parquet, and TREC files of <{element}>",
+            hint=f"supported: {KNOWN_TYPES}, and TREC files of <{element}>",
         )
     return texts
-
-
-def _elements(path: Path, element: str, number: str) -> Iterator[tuple[str, str, str]]:
-    """Parse TREC elements; topics do not close their inner tags."""
-    text = "".join(_lines(path))
-    for match in re.finditer(rf"<{element}>(.*?)</{element}>", text, re.IGNORECASE | re.DOTALL):
-        inside = match[1]
-        found = re.search(rf"<{number}>\s*(?:number:)?\s*([^<\s]+)", inside, re.IGNORECASE)
-        if not found:
-            continue
-        title = re.search(r"<title>\s*(?:topic:)?([^<]*)", inside, re.IGNORECASE)
-        parts = [title[1]] if element == "top" and title else [m[2] for m in _BODY.finditer(inside)]
-        plain = [html.unescape(re.sub(r"<[^>]*>", " ", part)) for part in parts]
-        yield str(path), found[1], join_parts(" ".join(part.split()) for part in plain)
 
 
 def _numbers(path: Path, *, columns: int, value: int) -> dict[str, dict[str, float]]:

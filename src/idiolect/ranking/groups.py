@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from idiolect.errors import ConfigError, InputError
-from idiolect.ranking.evaluation.metrics import Qrels, Run
+from idiolect.ranking.evaluation.metrics import Qrels, Run, ranked
 
 __all__ = [
     "QueryGroup",
@@ -109,7 +109,7 @@ def candidate_groups(
     rng = np.random.default_rng(seed)
     groups = []
     for query, found in run.items():
-        first, *others = sorted(found, key=lambda doc: (found[doc], doc), reverse=True) or [""]
+        first, *others = ranked(found) or [""]
         drawn = rng.permutation(len(others))[:negatives].tolist()
         names = [first, *(others[index] for index in drawn)]
         if len(names) > 1:

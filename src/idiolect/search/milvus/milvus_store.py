@@ -39,8 +39,8 @@ from idiolect.search.items import (
     check_name,
     check_query,
     distinct,
-    encode_metadata,
 )
+from idiolect.search.metadata import encode_metadata
 from idiolect.search.milvus.expressions import expression, metadata_hashes, quote
 from idiolect.search.milvus.milvus_collection import MAX_HASHES, MAX_TEXT_BYTES, MilvusCollection
 from idiolect.search.store.description import Description, NamespaceDescription
@@ -134,7 +134,8 @@ class MilvusStore:
         check_name(namespace, "namespace")
         vectors = check_items(items, self.dimensions, self.metric)
         rows = [
-            self._row(item, vector, namespace) for item, vector in zip(items, vectors, strict=True)
+            self._row(item, vector, namespace)
+            for item, vector in zip(encode_metadata(items)[0], vectors, strict=True)
         ]
         # Another client may have dropped the namespace, so each batch registers it again.
         self._collection.write([self._marker(_NAMESPACE, namespace, {}), *rows])
@@ -307,7 +308,6 @@ class MilvusStore:
         return f"{_in_namespace(namespace)} and {expression(node)}"
 
     def _row(self, item: Item, vector: Any, namespace: str) -> dict[str, Any]:
-        encode_metadata(item)
         if len(item.text.encode()) > MAX_TEXT_BYTES:
             raise InputError(
                 f"item {item.id!r}: its text has {len(item.text.encode()):,} bytes",

@@ -122,7 +122,7 @@ def test_only_changed_texts_are_encoded_again(index: Index) -> None:
         Item("p6", "second", {}),
         Item("p7", "   ", {}),
     ]
-    assert dict(index.add(changed)) == {"written": 3, "unchanged": 1, "empty": 1}
+    assert dict(index.add(changed)) == {"written": 3, "unchanged": 1, "empty": 1, "duplicate": 1}
     assert encoder.encoded == ["green lamp", "second", "   "]
     assert index.store.fetch(["p1"])["p1"].metadata == {"price": 21}
     assert _ids(index.search("second", 1)) == ["p6"]

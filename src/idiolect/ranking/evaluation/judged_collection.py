@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from idiolect.ranking.evaluation.judgement_files import (
     read_run,
     write_run,
 )
-from idiolect.ranking.evaluation.metrics import Qrels
+from idiolect.ranking.evaluation.metrics import Qrels, count_ids
 from idiolect.text.fields import join_parts
 from idiolect.text.keyed_texts import documents_with_ids, queries_with_ids
 from idiolect.text.records import has_fields
@@ -97,9 +97,9 @@ class JudgedCollection:
             kept[query] = {doc: grade for doc, grade in grades.items() if doc in documents}
         kept = {query: kept[query] for query in qrels if kept.get(query)}
         notes = (
-            *_note(missing_queries, "judged queries have no text"),
-            *_note(missing, "judgements name missing documents"),
-            *_note([q for q in kept if not queries[q].strip()], "queries are empty"),
+            *count_ids(missing_queries, "judged queries have no text"),
+            *count_ids(missing, "judgements name missing documents"),
+            *count_ids([q for q in kept if not queries[q].strip()], "queries are empty"),
         )
         if not kept:
             raise InputError(
@@ -127,12 +127,6 @@ def read_queries(path: str | Path) -> dict[str, str]:
         InputError: The file is missing or damaged, or a record has no id or no text.
     """
     return _texts(Path(path), "top", "num", queries_with_ids)
-
-
-def _note(ids: Iterable[str], what: str) -> tuple[str, ...]:
-    ids = list(ids)
-    shown = ", ".join(map(repr, ids[:3])) + (", …" if len(ids) > 3 else "")
-    return (f"{len(ids)} {what}: {shown}",) if ids else ()
 
 
 def _existing(path: Path) -> Path:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -24,7 +24,16 @@ import pytrec_eval
 
 from idiolect.errors import InputError
 
-__all__ = ["DEFAULT_METRICS", "Evaluation", "Gain", "Qrels", "Run", "evaluate", "ranked"]
+__all__ = [
+    "DEFAULT_METRICS",
+    "Evaluation",
+    "Gain",
+    "Qrels",
+    "Run",
+    "count_ids",
+    "evaluate",
+    "ranked",
+]
 
 Qrels = Mapping[str, Mapping[str, float]]
 """The grade of each judged document, by query."""
@@ -70,6 +79,15 @@ class Evaluation:
     def queries(self) -> int:
         """Number of evaluated queries."""
         return len(next(iter(self.per_query.values())))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Messages about queries without a relevant document, results or judgements."""
+        return (
+            *count_ids(self.left_out, "queries have no relevant document and are left out"),
+            *count_ids(self.unanswered, "queries have no results and count as zero"),
+            *count_ids(self.unjudged, "queries of the run have no judgements and are ignored"),
+        )
 
     @property
     def means(self) -> dict[str, float]:
@@ -162,6 +180,17 @@ def ranked(scores: Mapping[str, float]) -> list[str]:
     ['c', 'b', 'a']
     """
     return sorted(scores, key=lambda doc: (scores[doc], doc), reverse=True)
+
+
+def count_ids(ids: Iterable[str], what: str) -> tuple[str, ...]:
+    """Return a message with the number of ids and the first three, or nothing without ids.
+
+    >>> count_ids(["q1", "q2"], "queries are empty")
+    ("2 queries are empty: 'q1', 'q2'",)
+    """
+    ids = list(ids)
+    shown = ", ".join(map(repr, ids[:3])) + (", …" if len(ids) > 3 else "")
+    return (f"{len(ids)} {what}: {shown}",) if ids else ()
 
 
 def _numbered(

@@ -67,7 +67,7 @@ def compare(
             rounds.
     """
     if first.keys() != second.keys() or not first:
-        odd = sorted(map(repr, first.keys() ^ second.keys()))
+        odd = sorted(map(str, first.keys() ^ second.keys()))
         raise InputError(
             f"two systems evaluated on different queries: {', '.join(odd[:5]) or 'none at all'}",
             hint="evaluate both against the same judgements",

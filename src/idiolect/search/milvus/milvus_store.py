@@ -8,8 +8,8 @@ Differences from `Store`:
 
 - A batch is not one transaction: a failure in the middle leaves its first part written. It is safe
   to write the batch again.
-- A text has at most 65,535 bytes. `$gt`, `$gte`, `$lt` and `$lte` compare single values, not the
-  elements of lists.
+- A text has at most 65,535 bytes, and a whole number in metadata 64 bits.
+- `$gt`, `$gte`, `$lt` and `$lte` compare single values, not the elements of lists.
 - `items` has no defined order. `list` reads all matching ids and sorts them.
 
 Filters: see `idiolect.search.milvus.expressions`.
@@ -169,20 +169,20 @@ class MilvusStore:
         if ids is not None:
             keys = [_key(namespace, id) for id in self.fetch(ids, namespace=namespace)]
             for start in range(0, len(keys), _PAGE):
-                self._collection.delete(ids=keys[start : start + _PAGE])
+                self._collection.delete_keys(keys[start : start + _PAGE])
             return len(keys)
         where = self._where(namespace, filter)
-        count = self._collection.count(where) if where else 0
-        if count:
-            self._collection.delete(filter=where)
+        if where is None or not (count := self._collection.count(where)):
+            return 0
+        self._collection.delete(where)
         return count
 
     def drop(self, namespace: str = "") -> int:
         """Delete a whole namespace, and return how many items it had."""
         where = _in_namespace(namespace)
         count = self._collection.count(where)
-        self._collection.delete(filter=where)
-        self._collection.delete(ids=[f"{_NAMESPACE}:{namespace}"])
+        self._collection.delete(where)
+        self._collection.delete_keys([f"{_NAMESPACE}:{namespace}"])
         return count
 
     # Reading
@@ -313,6 +313,11 @@ class MilvusStore:
                 f"item {item.id!r}: its text has {len(item.text.encode()):,} bytes",
                 hint=f"Milvus accepts {MAX_TEXT_BYTES:,}; split it into passages",
             )
+        if _has_large_integer(item.metadata):
+            raise InputError(
+                f"item {item.id!r}: its metadata has a whole number of over 64 bits",
+                hint="Milvus accepts 64 bits; store it as text",
+            )
         hashes = metadata_hashes(item.metadata)
         if len(hashes) > MAX_HASHES:
             raise InputError(
@@ -355,6 +360,12 @@ def _in_namespace(namespace: str) -> str:
 def _item(row: Mapping[str, Any]) -> Item:
     vector = np.asarray(row["vector"], np.float32) if "vector" in row else None
     return Item(row["id"], row["text"], row["metadata"], vector)
+
+
+def _has_large_integer(value: Any) -> bool:
+    if isinstance(value, dict | list):
+        return any(map(_has_large_integer, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, int) and not -(2**63) <= value < 2**64
 
 
 def _mark(text: str, query: str, marks: tuple[str, str]) -> str:

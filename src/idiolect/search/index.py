@@ -277,8 +277,6 @@ class Index:
         """
         if mode not in get_args(Mode):
             raise InputError(f"unknown mode {mode!r}", hint=f"known: {', '.join(get_args(Mode))}")
-        if not isinstance(text, str):
-            raise InputError(f"the query is a {type(text).__name__}", hint="a query is a text")
         depth = check_count(top_k)
         if mmr_diversity:
             depth = min(max(_MMR_FACTOR * top_k, _DEPTH), 10_000)

@@ -125,8 +125,8 @@ def evaluate(
         judged_only: Remove unjudged documents from the rankings first.
 
     Raises:
-        InputError: A metric is unknown, a score or grade is not finite, no query has a relevant
-            document, or grades are too large for integer gains.
+        InputError: A metric is unknown, an id is not a string, a score or grade is not a finite
+            number, no query has a relevant document, or grades are too large for exponential gains.
     """
     for name in metrics:
         _parse(name)
@@ -277,21 +277,12 @@ def _checked(table: Mapping[str, Mapping[str, float]], what: str) -> dict[str, d
     """Return grades or scores as floats.
 
     Raises:
-        InputError: the table is not a mapping of queries to documents and finite numbers.
+        InputError: An id is not a string, or a value is not a finite number.
     """
-    if not isinstance(table, Mapping):
-        raise InputError(
-            f"the {what}s are a {type(table).__name__}, not a mapping", hint=_shape(what)
-        )
     checked = {}
     for query, row in table.items():
         if not isinstance(query, str):
             raise _wrong_id("query", query)
-        if not isinstance(row, Mapping):
-            raise InputError(
-                f"the {what}s of query {query!r} are a {type(row).__name__}, not a mapping",
-                hint=_shape(what),
-            )
         checked[query] = {doc: _number(value, doc, query, what) for doc, value in row.items()}
     return checked
 
@@ -309,10 +300,6 @@ def _number(value: Any, doc: str, query: str, what: str) -> float:
             hint="all values must be finite numbers",
         )
     return number
-
-
-def _shape(what: str) -> str:
-    return f"pass {{query: {{document: {what}}}}}"
 
 
 def _wrong_id(what: str, id: object) -> InputError:

@@ -147,7 +147,8 @@ def _convert(item: Item, left_out: Counter[str] | None) -> dict[str, Any]:
                 raise InputError(
                     f"item {item.id!r}: its metadata is not JSON at {error.place}: {error.problem}",
                     hint="use texts, finite numbers, booleans, null, lists and objects with text"
-                    " keys, or leave out such fields with skip_invalid_metadata",
+                    " keys, or leave such fields out: Index.add(…, skip_invalid_metadata=True),"
+                    " index build --skip-invalid-metadata",
                 ) from None
             left_out[f"{name!s:.40}: {error.problem}"] += 1
     return metadata

@@ -1,7 +1,7 @@
 """Read and write files of relevance judgements (qrels) and of runs.
 
     judgements   query 0 document grade              TREC and MS MARCO
-                 query document grade
+                 query document grade                not in .csv and .tsv, which need a header
                  query document                      matches, of grade 1
     runs         query Q0 document rank score name   TREC, also without the name
                  query document rank                 MS MARCO; the score is 1 / rank
@@ -53,7 +53,7 @@ _QRELS = _Layout(
     {4: (0, 2, 3), 3: (0, 1, 2), 2: (0, 1, None)},
     usual=4,
     matches=True,
-    hint="lines are `query 0 document grade`, or `query document` for matches; the header of a"
+    hint="lines are `query 0 document grade`, or `query document` for matches; the first line of a"
     " table names the columns, such as query_id,doc_id,score",
 )
 _LABELS = "grades and scores are numbers; turn labels such as E, S, C, I into 3, 2, 1, 0"
@@ -61,8 +61,8 @@ _RUN = _Layout(
     {6: (0, 2, 4), 5: (0, 2, 4), 3: (0, 1, 2)},
     usual=6,
     matches=False,
-    hint="lines are `query Q0 document rank score name`; the header of a table names the columns,"
-    " such as query_id,doc_id,score",
+    hint="lines are `query Q0 document rank score name`; the first line of a table names the"
+    " columns, such as query_id,doc_id,score",
 )
 
 _Row = tuple[str, str, object]
@@ -219,6 +219,12 @@ def _rows(path: Path, layout: _Layout) -> tuple[int, Iterator[tuple[str, _Row | 
         records = read_all_records(path) if is_table else _table(path, separator)
         return 0, _records(path, records, layout)
     cells = _split(first, separator)
+    if is_table and len(cells) == 3 and layout is _QRELS:  # a grade, or a day, or a count?
+        raise InputError(
+            f"{path}: the first line names the columns, and no query and document are among"
+            f" {', '.join(cells)}",
+            hint=layout.hint,
+        )
     # `1 0 d7` is rather a line of TREC without its last column than document 0.
     cut = len(cells) == 3 and _is_trec(cells)
     size = layout.usual if cut or len(cells) not in layout.columns else len(cells)

@@ -70,6 +70,6 @@ def check_run(run: Run, queries: Mapping[str, str], documents: Mapping[str, str]
     unknown += [doc for found in run.values() for doc in found if doc not in documents]
     if unknown:
         raise InputError(
-            f"{len(unknown)} ids of the run have no text: {', '.join(unknown[:3])}",
+            f"{len(unknown)} ids of the run have no text: {', '.join(map(str, unknown[:3]))}",
             hint="pass the queries and documents that the run was made with",
         )

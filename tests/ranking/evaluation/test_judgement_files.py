@@ -73,6 +73,27 @@ def test_matches_with_the_text_of_the_query(tmp_path: Path) -> None:
         assert JudgedCollection.join({"7": "x", "8": "y"}, None, judged).notes == ()
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "judged"),
+    [
+        ("m.txt", "q1 d,1\nq1 d2\n", {"q1": {"d,1": 1.0, "d2": 1.0}}),
+        ("m.txt", "red lamp,d1\nlamp,d2\n", {"red lamp": {"d1": 1.0}, "lamp": {"d2": 1.0}}),
+        ("m.csv", "red lamp,d 1\nlamp,d2\n", {"red lamp": {"d 1": 1.0}, "lamp": {"d2": 1.0}}),
+        ("m.csv", '"lamp, red",d1\n', {"lamp, red": {"d1": 1.0}}),
+        ("m.csv", "q1\td1\n", {"q1": {"d1": 1.0}}),
+        ("m.tsv", "lamp, red\td1\n", {"lamp, red": {"d1": 1.0}}),
+        ("t.txt", "q1 1 d,1 2\nq1 0 d;2 0\n", {"q1": {"d,1": 2.0, "d;2": 0.0}}),
+        ("t.txt", "q1\t0\td1\t2\nq1 0 d2 1\nq1 0 d3 0\n", {"q1": {"d1": 2, "d2": 1, "d3": 0}}),
+        ("h.txt", '"query-id"\t"corpus-id"\n"q1"\t"d1"\n', {"q1": {"d1": 1.0}}),
+        ("h.tsv", '24" monitor\td1\n"q\td2\n', {'24" monitor': {"d1": 1.0}, '"q': {"d2": 1.0}}),
+    ],
+)
+def test_what_separates_the_columns(
+    name: str, text: str, judged: dict[str, dict[str, float]], tmp_path: Path
+) -> None:
+    assert read_qrels(_write(tmp_path / name, text)) == judged
+
+
 def test_matches_as_records(tmp_path: Path) -> None:
     lines = [json.dumps({"query": q, "doc_id": d}) for q, d in PAIRS]
     assert read_qrels(_write(tmp_path / "m.jsonl", "\n".join(lines))) == MATCHES

@@ -17,9 +17,11 @@ from __future__ import annotations
 import csv
 import gzip
 import math
+import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,9 @@ from idiolect.text.records import file_type, has_fields, read_all_records
 __all__ = ["read_lines", "read_qrels", "read_run", "write_run"]
 
 _SHOWN = 10  # faults in a message
+_SAMPLE = 100  # lines that decide what separates the columns
 _NO_NUMBER = "is not a number"
+_QUOTED = re.compile(r'^"([^"]*)"$')
 _AMBIGUOUS = frozenset({"topic", "item", "key"})
 """Names of columns that may as well be a query or an id."""
 
@@ -209,12 +213,13 @@ def _rows(path: Path, layout: _Layout) -> tuple[int, Iterator[tuple[str, _Row | 
     if has_fields(path) and not is_table:
         return 0, _records(path, read_all_records(path), layout)
     try:
-        first = next((line for line in read_lines(path) if line.strip()), "")
+        sample = [*islice((line for line in read_lines(path) if line.strip()), _SAMPLE)] or [""]
     except InputError:
         if not is_table:
             raise
         return 0, _records(path, read_all_records(path), layout)  # it may have another encoding
-    separator, header = _find_separator(first, file_type(path), layout)
+    first = sample[0]
+    separator, header = _find_separator(sample, file_type(path), layout)
     if header:
         records = read_all_records(path) if is_table else _table(path, separator)
         return 0, _records(path, records, layout)
@@ -231,22 +236,24 @@ def _rows(path: Path, layout: _Layout) -> tuple[int, Iterator[tuple[str, _Row | 
     return size, _columns(path, separator, size, layout.columns[size])
 
 
-def _find_separator(line: str, kind: str, layout: _Layout) -> tuple[str | None, bool]:
-    """Find what separates the columns (None: white space), and whether the line is a header."""
-    found = [one for one in ("\t", ",", ";", "|") if one in line]
+def _find_separator(lines: Sequence[str], kind: str, layout: _Layout) -> tuple[str | None, bool]:
+    """Find what separates the columns (None: white space), and whether the first is a header."""
+    signs: list[str | None] = [sign for sign in ("\t", ",", ";", "|") if sign in lines[0]]
     if kind == ".csv":
-        found.sort(key=lambda one: one == "\t")
-    candidates = [*found, None]
+        signs.sort(key=lambda sign: sign == "\t")
+    elif kind != ".tsv":  # ids may have commas
+        signs.sort(key=lambda sign: sign != "\t")
+        signs.insert("\t" in signs, None)
+    candidates = [*signs, None]
     for separator in candidates:
-        if _is_header(_split(line, separator)):
+        if _is_header(_split(lines[0], separator)):
             return separator, True
-    words = line.split()
-    if len(words) == layout.usual and _is_trec(words):
-        return None, False
-    for separator in candidates:
-        if len(_split(line, separator)) in layout.columns:
-            return separator, False
-    return candidates[0] if kind in (".csv", ".tsv") or "\t" in line else None, False
+
+    def fitting(separator: str | None) -> int:
+        sizes = [len(_split(line, separator)) for line in lines]
+        return sizes.count(sizes[0]) if sizes[0] in layout.columns else 0
+
+    return max(candidates, key=fitting), False
 
 
 def _is_trec(cells: Sequence[str]) -> bool:
@@ -254,8 +261,10 @@ def _is_trec(cells: Sequence[str]) -> bool:
 
 
 def _split(line: str, separator: str | None) -> list[str]:
-    if separator in (None, "\t"):
-        return [cell.strip() for cell in line.split(separator)] if line.strip() else []
+    if separator is None:
+        return line.split()
+    if separator == "\t":  # a quote may begin a text here, unless another one ends it
+        return [_QUOTED.sub(r"\1", cell.strip()) for cell in line.split("\t")]
     cells = next(csv.reader([line], delimiter=str(separator), skipinitialspace=True), [])
     return [cell.strip() for cell in cells]
 
@@ -306,7 +315,7 @@ def _records(
             continue
         row = _row(record, layout)
         if first and isinstance(row, str):
-            raise InputError(f"{place} {row}", hint=layout.hint)
+            raise InputError(f"{path}, {shown} {row}", hint=layout.hint)
         first = False
         yield shown, row
 

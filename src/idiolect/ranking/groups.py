@@ -72,7 +72,7 @@ def make_groups(
     rng = np.random.default_rng(seed)
     groups = []
     for query, grades in qrels.items():
-        best = max(grades.values())
+        best = max(grades.values(), default=0)
         irrelevant = [doc for doc in run.get(query, ()) if grades.get(doc, 0) <= 0]
         for relevant in (doc for doc, grade in grades.items() if grade > 0):
             drawn = rng.permutation(len(irrelevant))[:negatives].tolist()

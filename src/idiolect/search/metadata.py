@@ -42,6 +42,8 @@ __all__ = ["encode_metadata", "is_unicode", "json_form", "same_metadata"]
 
 _MAX_BYTES = 40 * 1024  # of JSON; the limit of Pinecone
 _MAX_DEPTH = 100
+_JSON_TYPES = frozenset({str, int, float, bool, type(None), dict, list})
+_CONTAINERS = (dict, list, tuple, np.ndarray, Mapping)
 _MAX_INTEGER = 2**1023  # beyond it, readers of JSON that use doubles find no number
 
 
@@ -78,10 +80,11 @@ def encode_metadata(
 
 def same_metadata(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
     """Whether metadata in JSON types is stored alike: 1, 1.0 and true differ."""
-    # Python's comparison is faster, and tells everything apart but numbers and booleans.
-    return first == second and json.dumps(first, sort_keys=True) == json.dumps(
-        second, sort_keys=True
-    )
+    if first != second:  # faster, and blind only to the types of numbers and booleans
+        return False
+    return json.dumps(first) == json.dumps(second) or json.dumps(
+        first, sort_keys=True
+    ) == json.dumps(second, sort_keys=True)
 
 
 def json_form(value: Any) -> Any:
@@ -167,7 +170,8 @@ class _Converter:
             _NoJSONFormError: it has no JSON form.
         """
         self._left -= 1
-        value = json_form(value)
+        if type(value) not in _JSON_TYPES:
+            value = json_form(value)
         if value is None or isinstance(value, bool):
             return value
         if isinstance(value, str):
@@ -184,7 +188,7 @@ class _Converter:
             return float(value)
         if isinstance(value, np.ndarray) and not value.ndim:
             return self.convert(value[()], place, depth)
-        if not isinstance(value, Mapping | list | tuple | np.ndarray):
+        if not isinstance(value, _CONTAINERS):
             raise _NoJSONFormError(place, f"a {type(value).__name__}")
         if depth >= _MAX_DEPTH or len(value) > self._left:
             start = place if len(place) <= 40 else f"{place[:40]}…"

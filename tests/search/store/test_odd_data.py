@@ -102,3 +102,24 @@ def test_updated_metadata_is_converted_too(store: AnyStore) -> None:
     assert _ids(store.query(vector(0), filter={"day": "2024-05-01", "price": 2})) == ["t1"]
     with pytest.raises(InputError, match="item 't1': its metadata is a list"):
         store.update("t1", metadata=["x"])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["\ud800", "a\x00", "x" * 600, 5, None])
+def test_names_that_cannot_exist_are_refused_when_reading(store: AnyStore, name: Any) -> None:
+    store.upsert([thing(1)])
+    for read in (
+        lambda: store.query(vector(0), namespace=name),
+        lambda: store.match("thing", namespace=name),
+        lambda: store.fetch(["t1"], namespace=name),
+        lambda: list(store.items(namespace=name)),
+        lambda: store.list(namespace=name),
+        lambda: store.list(name),
+        lambda: store.list(after=name),
+        lambda: store.delete(["t1"], namespace=name),
+        lambda: store.drop(name),
+        lambda: store.update("t1", text="x", namespace=name),
+        lambda: store.upsert([thing(2)], namespace=name),
+    ):
+        with pytest.raises(InputError, match=r"namespace|prefix|id"):
+            read()
+    assert store.namespaces() == {"": 1}

@@ -208,6 +208,8 @@ class MilvusStore:
         self, prefix: str = "", *, after: str = "", limit: int = 100, namespace: str = ""
     ) -> Sequence[str]:
         """Return up to `limit` sorted ids that start with `prefix` and come after `after`."""
+        for name, what in ((prefix, "prefix"), (after, "id")):
+            check_name(name, what)
         where = _in_namespace(namespace)
         if prefix:
             end = f"{prefix}\U0010ffff"
@@ -350,11 +352,11 @@ class MilvusStore:
 
 
 def _key(namespace: str, id: str) -> str:
-    return f"{_ITEM}:{len(namespace)}:{namespace}{id}"
+    return f"{_ITEM}:{len(check_name(namespace, 'namespace'))}:{namespace}{id}"
 
 
 def _in_namespace(namespace: str) -> str:
-    return f'kind == "{_ITEM}" and namespace == {quote(namespace)}'
+    return f'kind == "{_ITEM}" and namespace == {quote(check_name(namespace, "namespace"))}'
 
 
 def _item(row: Mapping[str, Any]) -> Item:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 
-from idiolect.search.items import Item
+from idiolect.search.items import Item, check_name
 from idiolect.search.metadata import same_metadata
 from idiolect.search.store.lexical import Lexical
 from idiolect.search.store.metadata_index import MetadataIndex
@@ -54,7 +54,12 @@ class Namespace:
 
     @classmethod
     def find(cls, db: sqlite3.Connection, name: str) -> Namespace | None:
-        """Return the namespace with a name, or None if it does not exist."""
+        """Return the namespace with a name, or None if it does not exist.
+
+        Raises:
+            InputError: the name is not valid.
+        """
+        check_name(name, "namespace")
         found = db.execute("SELECT number FROM namespaces WHERE name = ?", (name,)).fetchone()
         return cls(db, found[0]) if found else None
 

@@ -153,3 +153,27 @@ def test_one_query_is_not_compared(folder: Path) -> None:
         "evaluate", "search", "--data", str(folder), "--run", str(folder / "run.txt")
     )  # fmt: skip
     assert "one query tells nothing about others" in output
+
+
+def test_models_are_loaded_on_the_local_device(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def device() -> str:
+        asked.append("cpu")
+        return "cpu"
+
+    monkeypatch.setattr("idiolect.cli.ranking.local_device", device)
+    _run("evaluate", "search", str(folder / "model"), "--data", str(folder))
+    assert len(asked) == 1
+    CrossEncoder.of(small.model()).save(folder / "cross")
+    TwoTower(small.encoder()).save(folder / "towers")
+    write_run(folder / "run.txt", {"q0": {"d1": 1.0}})
+    for number, name in enumerate(("cross", "towers"), start=2):
+        _run(
+            "rerank", str(folder / name), "--run", str(folder / "run.txt"),
+            "--documents", str(folder / "corpus.jsonl"),
+            "--queries", str(folder / "queries.jsonl"), "-o", str(folder / "out.txt"),
+        )  # fmt: skip
+        assert len(asked) == number

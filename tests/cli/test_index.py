@@ -209,3 +209,36 @@ def test_unreadable_rows_may_be_allowed(here: Path) -> None:
     result = _run("index", "build", "idx", "a.csv", *options)
     assert "1 items written" in result.output
     assert "skipped 1 records: malformed CSV (a.csv line 3)" in result.output
+
+
+def test_metadata_that_cannot_be_stored_stops_or_is_left_out(
+    here: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    records = [
+        {"id": "1", "title": "red lamp", "price": float("nan"), "n": 10**400},
+        {"id": "2", "title": "blue lamp", "price": 3},
+    ]
+    (here / "odd.jsonl").write_text("\n".join(map(json.dumps, records)))
+    build = ("index", "build", "idx", "odd.jsonl", "--encoder", "letters")
+    error = _fails(*build)
+    assert isinstance(error, InputError)
+    assert "item '1': its metadata is not JSON at price: nan" in str(error)
+    assert "skip_invalid_metadata" in str(error)
+    result = _run(*build, "--skip-invalid-metadata")
+    assert result.exit_code == 0, result.output
+    assert "2 items written" in result.output
+    assert "left out 2 metadata fields" in caplog.text
+    assert "price: nan (1)" in caplog.text
+    assert (
+        "2 unchanged" in _run("index", "add", "idx", "odd.jsonl", "--skip-invalid-metadata").output
+    )
+
+
+def test_records_with_one_id_are_counted(here: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (here / "twice.jsonl").write_text(
+        "\n".join(f'{{"id": "{id}", "title": "lamp {n}"}}' for n, id in enumerate("abab"))
+    )
+    result = _run("index", "build", "idx", "twice.jsonl", "--encoder", "letters")
+    assert "2 items written" in result.output
+    assert "2 items had the id of an earlier one and replaced it: 'a', 'b'" in caplog.text
+    assert "lamp 3" in _run("search", "idx", "lamp", "--json", "--mode", "lexical").output

@@ -63,6 +63,13 @@ _Metadata = Annotated[
         "--metadata", help="Metadata field to store; repeatable. By default all other fields."
     ),
 ]
+_SkipInvalid = Annotated[
+    bool,
+    typer.Option(
+        "--skip-invalid-metadata",
+        help="Leave out metadata that cannot be stored, such as NaN, instead of stopping.",
+    ),
+]
 
 
 @app.command(cls=ResumableCommand)
@@ -78,8 +85,11 @@ def build(
     dimensions: Annotated[
         int | None, typer.Option(help="Truncate vectors to this size (Matryoshka encoders).")
     ] = None,
+    skip_invalid_metadata: _SkipInvalid = False,
 ) -> None:
     """Build an index from the records of files. Run it again to resume.
+
+    Of several records with one id, the last is stored.
 
     Example: [bold]idiolect index build products-index products.jsonl
     --encoder runs/tuned/model --field title --metadata price --metadata brand[/bold]
@@ -110,6 +120,7 @@ def build(
         namespace=namespace,
         source=_source(encoder),
         progress=console.is_terminal,
+        skip_invalid_metadata=skip_invalid_metadata,
     ) as built:
         _print_counts(console, built.counts, skipped, time.perf_counter() - began)
         console.print(_overview(index, built.store.describe()))
@@ -127,8 +138,9 @@ def add(
     encoder: Annotated[
         str | None, typer.Option(help="Current location of the encoder, if it was moved.")
     ] = None,
+    skip_invalid_metadata: _SkipInvalid = False,
 ) -> None:
-    """Add records, or replace those with the same ids.
+    """Add records, or replace those with the same ids. Of several with one id, the last is stored.
 
     Example: [bold]idiolect index add products-index new.jsonl --field title[/bold]
     """
@@ -151,7 +163,12 @@ def add(
     )
     store = Store.open(index)
     with Index(store, load_encoder(store, encoder)) as opened:
-        counts = opened.add(items, namespace=namespace, progress=console.is_terminal)
+        counts = opened.add(
+            items,
+            namespace=namespace,
+            progress=console.is_terminal,
+            skip_invalid_metadata=skip_invalid_metadata,
+        )
         _print_counts(console, counts, skipped, time.perf_counter() - began)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -17,7 +18,8 @@ from idiolect.cli.judged_data import (
     read_collection,
     read_named_runs,
 )
-from idiolect.errors import ConfigError
+from idiolect.cli.training_options import local_device
+from idiolect.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -104,6 +106,7 @@ def evaluate_search(
             collection.qrels, answers, gain=gain, relevant=relevant, judged_only=judged_only
         )
 
+    notes: list[str] = []
     systems: dict[str, Evaluation] = {}
     curves: dict[str, dict[int, float]] = {}
     if bm25:
@@ -112,17 +115,22 @@ def evaluate_search(
         with errors.status("BM25"):
             systems["BM25"] = measure(BM25(collection.documents).search(collection.queries))
     for path in run or []:
-        from idiolect.ranking.evaluation.judged_collection import read_run
-
-        systems[path.name] = measure(read_run(path))
+        answers, unknown = _read_known_run(path, collection)
+        systems[path.name] = measure(answers)
+        notes += (f"{path.name}: {note}" for note in unknown)
     named = {"base": base} if base else {}
     for name in models or []:
         named[_label(name, named)] = name
     for label, name in named.items():
         found, curves[label] = _evaluate_encoder(label, name, collection, sizes, measure)
         systems |= found
+    for label, result in systems.items():
+        told = replace(result, left_out=())  # the same for all; the table has their number
+        notes += (f"{label}: {note}" for note in told.notes)
+    for note in notes:
+        errors.print(f"note: {note}", style="yellow", markup=False)
     metrics = figures_of(systems, baseline="base" if base else None)
-    metrics |= {"notes": collection.notes, "gain": gain, "judged_only": judged_only}
+    metrics |= {"notes": [*collection.notes, *notes], "gain": gain, "judged_only": judged_only}
     metrics["curves"] = curves
     for file in (out, per_query, curve):
         if file is not None:
@@ -136,6 +144,27 @@ def evaluate_search(
         draw_curve(curve, curves, level=level)
     for table in _tables(metrics):
         console.print(table)
+
+
+def _read_known_run(path: Path, collection: JudgedCollection) -> tuple[Run, tuple[str, ...]]:
+    """Read a run of the judged queries, and a message about documents that do not exist.
+
+    Raises:
+        InputError: It has none of the queries.
+    """
+    from idiolect.ranking.evaluation.judged_collection import read_run
+    from idiolect.ranking.evaluation.metrics import count_ids
+
+    run = read_run(path)
+    if run.keys().isdisjoint(collection.qrels):
+        raise InputError(
+            f"{path} has none of the {len(collection.qrels)} judged queries: it names"
+            f" {next(iter(run))!r}, they are like {next(iter(collection.qrels))!r}",
+            hint="give a run of these queries",
+        )
+    named = {doc for found in run.values() for doc in found}
+    unknown = sorted(named - collection.documents.keys())
+    return run, count_ids(unknown, "documents of the run are not in the collection")
 
 
 def _evaluate_encoder(
@@ -237,8 +266,8 @@ def _scorer(model: str, length: int | None, counts: EncodingCounts) -> Scorer:
     if (Path(model) / "two_tower.json").exists():
         if length is not None:
             raise ConfigError("--max-length with a two-tower model", hint="leave --max-length out")
-        return TwoTower.load(model).score
-    ranker = CrossEncoder.load(model, max_length=length)
+        return TwoTower.load(model, device=local_device()).score
+    ranker = CrossEncoder.load(model, max_length=length, device=local_device())
     return lambda pairs: ranker.score(pairs, counts=counts)
 
 
@@ -281,7 +310,7 @@ def _rerank_learned(
 def _encoder(name: str) -> Any:
     from idiolect.encoding.encoder import Encoder
 
-    return Encoder.load(name)
+    return Encoder.load(name, device=local_device())
 
 
 def _label(name: str, taken: dict[str, Any]) -> str:
@@ -326,4 +355,6 @@ def _tables(metrics: dict[str, Any]) -> Iterator[Table]:
                 str(found["losses"]),
             )
     table.caption = "95% intervals by the paired bootstrap, p by the paired randomization test"
+    if metrics["queries"] == 1:
+        table.caption = "one query tells nothing about others: no interval, and p is 1"
     yield table

@@ -7,6 +7,7 @@ have changed.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -178,12 +179,12 @@ class Data:
     @property
     def qrels(self) -> dict[str, dict[str, float]]:
         """The grades of the search test: items by query."""
-        return {q: g for path in self._files("qrels") for q, g in read_qrels(path).items()}
+        return _joined(map(read_qrels, self._files("qrels")))
 
     @property
     def similar(self) -> dict[str, dict[str, float]]:
         """The grades of the test of similar items: items by item."""
-        return {q: g for path in self._files("similar") for q, g in read_qrels(path).items()}
+        return _joined(map(read_qrels, self._files("similar")))
 
     def _text(self, name: str, fields: tuple[str, ...] = ()) -> Corpus:
         return Corpus(self._files(name), fields, max_unreadable=self.settings.max_unreadable)
@@ -195,6 +196,15 @@ class Data:
             return [path for source in sources for path in source_files(self._folder / source)]
         except InputError as error:
             raise InputError(f"data.{name}: {error.message}", hint=error.hint) from error
+
+
+def _joined(files: Iterable[Mapping[str, Mapping[str, float]]]) -> dict[str, dict[str, float]]:
+    """Join judgements; several files may judge documents of one query."""
+    joined: dict[str, dict[str, float]] = {}
+    for judged in files:
+        for query, grades in judged.items():
+            joined.setdefault(query, {}).update(grades)
+    return joined
 
 
 @lru_cache(maxsize=1024)

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from idiolect.errors import ConfigError, InputError
-from idiolect.ranking.evaluation.metrics import Qrels, Run
+from idiolect.ranking.evaluation.metrics import Qrels, Run, ranked
 
 __all__ = [
     "QueryGroup",
@@ -72,7 +72,7 @@ def make_groups(
     rng = np.random.default_rng(seed)
     groups = []
     for query, grades in qrels.items():
-        best = max(grades.values())
+        best = max(grades.values(), default=0)
         irrelevant = [doc for doc in run.get(query, ()) if grades.get(doc, 0) <= 0]
         for relevant in (doc for doc, grade in grades.items() if grade > 0):
             drawn = rng.permutation(len(irrelevant))[:negatives].tolist()
@@ -109,7 +109,7 @@ def candidate_groups(
     rng = np.random.default_rng(seed)
     groups = []
     for query, found in run.items():
-        first, *others = sorted(found, key=lambda doc: (found[doc], doc), reverse=True) or [""]
+        first, *others = ranked(found) or [""]
         drawn = rng.permutation(len(others))[:negatives].tolist()
         names = [first, *(others[index] for index in drawn)]
         if len(names) > 1:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import track
 
 from idiolect.errors import InputError, VerificationError
-from idiolect.ranking.evaluation.metrics import Run
+from idiolect.ranking.evaluation.metrics import Run, ranked
 
 __all__ = ["Scorer", "check_run", "rerank"]
 
@@ -46,7 +46,7 @@ def rerank(
     shown = track(run, "reranking", console=Console(stderr=True), disable=not progress)
     for query in shown:
         found = run[query]
-        names = sorted(found, key=lambda doc: (found[doc], doc), reverse=True)[:top_k]
+        names = ranked(found)[:top_k]
         if not names or not queries[query].strip():
             continue
         scores = score([(queries[query], documents[name]) for name in names])
@@ -70,6 +70,6 @@ def check_run(run: Run, queries: Mapping[str, str], documents: Mapping[str, str]
     unknown += [doc for found in run.values() for doc in found if doc not in documents]
     if unknown:
         raise InputError(
-            f"{len(unknown)} ids of the run have no text: {', '.join(unknown[:3])}",
+            f"{len(unknown)} ids of the run have no text: {', '.join(map(str, unknown[:3]))}",
             hint="pass the queries and documents that the run was made with",
         )

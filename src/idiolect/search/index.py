@@ -19,8 +19,10 @@ from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 from idiolect.errors import ConfigError, InputError
 from idiolect.search.fusion import Fusion, choose_weights, diversify, fuse
-from idiolect.search.items import Hits, Item, check_count, check_text
+from idiolect.search.items import Hits, Item, check_count, check_item
+from idiolect.search.metadata import encode_metadata, same_metadata
 from idiolect.search.store.store import Store
+from idiolect.search.tally import Tally
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -100,6 +102,7 @@ class Index:
         namespace: str = "",
         source: str | None = None,
         progress: bool = False,
+        skip_invalid_metadata: bool = False,
         encoding_counts: EncodingCounts | None = None,
     ) -> Self:
         """Build an index of items, or resume building it, in bounded memory.
@@ -112,6 +115,7 @@ class Index:
             namespace: the namespace of the items.
             source: location of the encoder, stored in the index.
             progress: show progress on a terminal.
+            skip_invalid_metadata: see `add`.
             encoding_counts: see `Index`.
 
         Returns:
@@ -127,7 +131,12 @@ class Index:
         with cls(store, encoder, encoding_counts=encoding_counts) as index:
             if source is not None:
                 index.store.remember(source=source)
-            counts = index.add(items, namespace=namespace, progress=progress)
+            counts = index.add(
+                items,
+                namespace=namespace,
+                progress=progress,
+                skip_invalid_metadata=skip_invalid_metadata,
+            )
             index.store.merge()
         built = cls.open(path, encoder, encoding_counts=encoding_counts)
         built.counts = counts
@@ -165,7 +174,12 @@ class Index:
         self.store.close()
 
     def add(
-        self, items: Iterable[Item], *, namespace: str = "", progress: bool = False
+        self,
+        items: Iterable[Item],
+        *,
+        namespace: str = "",
+        progress: bool = False,
+        skip_invalid_metadata: bool = False,
     ) -> Counter[str]:
         """Add or replace items, and encode new and changed texts.
 
@@ -173,29 +187,41 @@ class Index:
             items: a stream; the last item with an id wins.
             namespace: the namespace of the items.
             progress: show progress on a terminal.
+            skip_invalid_metadata: leave out metadata fields that cannot be stored, such as NaN or
+                bytes, instead of raising an error; see `idiolect.search.metadata`.
 
         Returns:
-            The number of `written`, `unchanged` and `empty` items. An item is empty if the encoder
-            finds no token in its text. It is not stored, and a stored item with its id is deleted.
+            The number of `written`, `unchanged`, `empty` and `duplicate` items, and of `left_out`
+            metadata fields. An item is unchanged if its text and metadata are stored already (1,
+            1.0 and true differ). An item is empty if the encoder finds no token in its text. It is
+            not stored, and a stored item with its id is deleted. An item is a duplicate if an
+            earlier one of this input has its id; each id is counted once among the others.
+            Duplicates and what is left out are also logged as warnings.
 
         Raises:
             InputError: an item is not valid; earlier batches are stored.
         """
-        counts = Counter[str]()
+        tally = Tally()
         for batch in _with_progress(_batches(items), progress):
-            counts += self._add(list({item.id: item for item in batch}.values()), namespace)
-        return counts
+            for item in batch:
+                check_item(item)
+            distinct, _ = encode_metadata(
+                tally.distinct(batch), tally.left_out if skip_invalid_metadata else None
+            )
+            for id, outcome in self._add(distinct, namespace).items():
+                tally.record(id, outcome)
+        return tally.finish()
 
-    def _add(self, batch: list[Item], namespace: str) -> Counter[str]:
+    def _add(self, batch: list[Item], namespace: str) -> dict[str, str]:
+        """Add checked items, and return the outcome of each id."""
         old = self.store.fetch((item.id for item in batch), namespace=namespace)
         changed = [
             item
             for item in batch
             if (before := old.get(item.id)) is None
-            or (before.text, before.metadata) != (item.text, item.metadata)
+            or before.text != item.text
+            or not same_metadata(before.metadata, item.metadata)
         ]
-        for item in changed:
-            check_text(item)
         known = self.store.fetch(
             [item.id for item in changed if item.id in old and old[item.id].text == item.text],
             namespace=namespace,
@@ -213,11 +239,9 @@ class Index:
         emptied = [item.id for item in changed if item.id in old and item.id not in kept_ids]
         if emptied:  # otherwise searches would find their old texts
             self.store.delete(emptied, namespace=namespace)
-        return Counter(
-            written=len(kept),
-            unchanged=len(batch) - len(changed),
-            empty=len(changed) - len(kept),
-        )
+        outcomes = dict.fromkeys((item.id for item in batch), "unchanged")
+        outcomes |= dict.fromkeys((item.id for item in changed), "empty")
+        return outcomes | dict.fromkeys(kept_ids, "written")
 
     def search(
         self,

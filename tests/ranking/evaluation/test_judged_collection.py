@@ -119,7 +119,7 @@ def test_nothing_fits() -> None:
         ("q.txt", "1 0 d1 much\n", "'much' is not a number"),
         ("q.txt", "1 0 d1 1\n1 0 d1 2\n", "line 2: document 'd1' has 2 for query '1', and 1"),
         ("q.txt", "", "is empty"),
-        ("q.tsv", "query-id\tcorpus-id\n1\td1\n", "none of the fields score"),
+        ("q.tsv", "query-id\tcorpus-id\tday\n1\td1\t3\n", "none of the fields score"),
         ("q.csv", "query,docid,rating\na,b\n", "1 malformed CSV"),
         ("q.jsonl", '{"query": "a"\n', "malformed JSON"),
     ],

@@ -87,7 +87,9 @@ def index(work: Work[SettingsTable]) -> IndexMetrics:
     path, counts = work.folder / "index", EncodingCounts()
     encoder = Encoder.load(work.model)
     items = _reported(work)
-    with Index.build(path, encoder, items, source=work.model, encoding_counts=counts) as built:
+    options: dict[str, Any] = {"source": work.model, "encoding_counts": counts}
+    # Hours of training came before; what is left out is logged.
+    with Index.build(path, encoder, items, skip_invalid_metadata=True, **options) as built:
         cut = counts.truncated  # before queries are counted
         rows = [item.vector for item in built.store.items(vectors=True) if item.vector is not None]
         lines = (Path(work.model).parent / HELD_OUT_PAIRS).read_text(encoding="utf-8").splitlines()

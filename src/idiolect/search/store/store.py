@@ -34,8 +34,8 @@ from idiolect.search.items import (
     check_metric,
     check_name,
     distinct,
-    encode_metadata,
 )
+from idiolect.search.metadata import encode_metadata
 from idiolect.search.store.integrity import Damage, find_damage
 from idiolect.search.store.ledger import Ledger
 from idiolect.search.store.merger import Merger
@@ -149,7 +149,7 @@ class Store(StoreReader):
         """
         check_name(namespace, "namespace")
         vectors = check_items(items, self.dimensions, self.metric)
-        metadata = [encode_metadata(item) for item in items]
+        items, metadata = encode_metadata(items)
         with self._ledger.writing() as db:
             space = Namespace.create(db, namespace)
             space.put(items, metadata, vectors)
@@ -184,9 +184,9 @@ class Store(StoreReader):
                     f"no item {id!r} in namespace {namespace!r}", hint="add it with upsert"
                 )
             (old,) = load_items(space, rows, vectors=True)
-            item = change(old, text, metadata, vector)
-            vectors = check_items([item], self.dimensions, self.metric)
-            space.put([item], [encode_metadata(item)], vectors)
+            changed = [change(old, text, metadata, vector)]
+            vectors = check_items(changed, self.dimensions, self.metric)
+            space.put(*encode_metadata(changed), vectors)
         self._merger.record_write(space.number, 1)
 
     def delete(

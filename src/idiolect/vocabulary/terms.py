@@ -45,7 +45,7 @@ class Term:
     """Strings that become one token each, including a leading space if there is one."""
     source: TermSource = "given"
     saved: int = 0
-    """Tokens its forms save in the audited corpus, in addition to the terms before it."""
+    """Tokens its forms save in the audited corpus, together with all other chosen terms."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,16 @@ class RejectedTerm:
 class Terms(Sequence[Term]):
     """The chosen terms, most useful first, and the rejected ones with a reason."""
 
-    def __init__(self, terms: Iterable[Term], rejected: Iterable[RejectedTerm] = ()) -> None:
+    def __init__(
+        self,
+        terms: Iterable[Term],
+        rejected: Iterable[RejectedTerm] = (),
+        method: str | None = None,
+    ) -> None:
         self._terms = tuple(terms)
         self.rejected = tuple(rejected)
+        self.method = method
+        """The method of extension that they were chosen for, if any."""
 
     @classmethod
     def of(cls, texts: Iterable[str]) -> Terms:
@@ -84,11 +91,17 @@ class Terms(Sequence[Term]):
         """All distinct forms, in order. Each takes one embedding row."""
         return list(dict.fromkeys(form for term in self for form in term.forms))
 
+    @property
+    def saved(self) -> int:
+        """Tokens that all of them save in the audited corpus."""
+        return sum(term.saved for term in self)
+
     def save(self, path: str | Path) -> None:
         """Write the terms as JSON, atomically."""
         record = {
             "terms": [asdict(term) for term in self],
             "left_out": [asdict(term) for term in self.rejected],
+            "method": self.method,
         }
         text = json.dumps(record, ensure_ascii=False, indent=1)
         write_atomic(Path(path), f"{text}\n".encode())
@@ -106,8 +119,9 @@ class Terms(Sequence[Term]):
             return cls(
                 [Term(**{**term, "forms": tuple(term["forms"])}) for term in record["terms"]],
                 [RejectedTerm(**term) for term in record["left_out"]],
+                record.get("method"),
             )
-        except (KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError) as error:
             raise InputError(
                 f"{path} does not contain terms",
                 hint="write it with Terms.save or `idiolect audit --terms`",
@@ -119,7 +133,7 @@ class Terms(Sequence[Term]):
     def __getitem__(self, index: slice) -> Terms: ...
     def __getitem__(self, index: int | slice) -> Term | Terms:
         if isinstance(index, slice):
-            return Terms(self._terms[index], self.rejected)
+            return Terms(self._terms[index], self.rejected, self.method)
         return self._terms[index]
 
     def __len__(self) -> int:

@@ -43,9 +43,9 @@ class CorpusComparison:
     causes: set[int] = field(default_factory=set)
     """New ids at changes beyond the terms."""
     unexplained: str = ""
-    """Beginning of a document that changed without a new id nearby; empty if there is none."""
+    """A document that changed without a new id nearby; empty if there is none."""
     decoding_change: str = ""
-    """Beginning of a document that is no longer decoded as before; empty if there is none."""
+    """A document that is no longer decoded as before; empty if there is none."""
 
 
 def find_unreachable_tokens(larger: Tokenizer, added: Sequence[Added]) -> tuple[set[int], int]:
@@ -125,7 +125,7 @@ def compare_tokenizers(
             for i, a, b in zip(different, old_texts, new_texts, strict=True)
             if base.unk_token_id not in old[i] and _decodes_worse(texts[i], a, b)
         ]
-        decoding_change = decoding_change or (changes[0][:80] if changes else "")
+        decoding_change = decoding_change or (changes[0] if changes else "")
         decoding_changes += len(changes)
         documents += len(texts)
         before += sum(map(len, old))
@@ -137,7 +137,7 @@ def compare_tokenizers(
                 changed += 1
                 causes |= nearby
                 if not nearby:
-                    unexplained = unexplained or texts[i][:80]
+                    unexplained = unexplained or texts[i]
             with_terms += bool(new_uses)
             uses += len(new_uses)
             used.update(id_ for _, id_ in new_uses)

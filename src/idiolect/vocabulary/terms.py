@@ -6,6 +6,7 @@ embedding row: most tokenizers encode `␣diabetes` and `diabetes` differently.
 
 from __future__ import annotations
 
+import codecs
 import json
 import unicodedata
 from collections.abc import Sequence
@@ -171,6 +172,9 @@ def rejection_reason(text: str) -> str:
 def read_glossary(path: str | Path) -> list[str]:
     """Read one term per line. Empty lines are kept, so that the audit can report them.
 
+    A line that is `#`, or begins with `#` and a space, is a comment. The encoding is UTF-8, or
+    UTF-16 if the file begins with its byte order mark.
+
     Raises:
         InputError: the file cannot be read, or a line (named in the message) is not UTF-8.
     """
@@ -178,13 +182,17 @@ def read_glossary(path: str | Path) -> list[str]:
         raw = Path(path).read_bytes()
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}", hint="check the path") from error
+    if raw[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        raw = raw.decode("utf-16", "replace").encode()
     terms = []
-    for number, line in enumerate(raw.removeprefix(b"\xef\xbb\xbf").splitlines(), 1):
+    for number, line in enumerate(raw.removeprefix(codecs.BOM_UTF8).splitlines(), 1):
         try:
-            terms.append(line.decode().strip())
+            term = line.decode().strip()
         except UnicodeDecodeError as error:
             raise InputError(
                 f"{path} is not UTF-8 in line {number}",
                 hint="convert it, for example with iconv -t UTF-8",
             ) from error
+        if term != "#" and not term.startswith("# "):
+            terms.append(term)
     return terms

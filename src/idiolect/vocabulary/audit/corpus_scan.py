@@ -274,11 +274,11 @@ class _Scanner:
         return sizes
 
     def _sizes(self, texts: list[str]) -> Integers:
-        encodings = self.tokenizer.engine.encode_batch_fast(texts, add_special_tokens=False)
+        encodings = self.tokenizer.encode_batch(texts, add_special_tokens=False)
         sizes = np.zeros((3, len(texts)), np.int32)
         sizes[0] = np.fromiter(map(len, encodings), np.int32, len(texts))
         if self.unknown_id is not None:
-            unknown = (encoding.ids.count(self.unknown_id) for encoding in encodings)
+            unknown = (ids.count(self.unknown_id) for ids in encodings)
             sizes[1] = np.fromiter(unknown, np.int32, len(texts))
         sizes[2] = np.fromiter((len(text.split()) for text in texts), np.int32, len(texts))
         return sizes

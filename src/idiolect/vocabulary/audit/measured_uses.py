@@ -7,6 +7,7 @@ chunks that a phrase joins.
 from __future__ import annotations
 
 from collections import Counter
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -98,9 +99,9 @@ def measure_uses(
     with_terms: list[str] = []
     at = 0
     for batch in batches(whole):
-        encodings = draft.tokenizer.engine.encode_batch_fast(batch, add_special_tokens=False)
-        lengths = np.fromiter(map(len, encodings), np.int64, len(encodings))
-        ids = np.fromiter((i for encoding in encodings for i in encoding.ids), np.int64, lengths.sum())
+        encoded = draft.tokenizer.encode_batch(batch, add_special_tokens=False)
+        lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
+        ids = np.fromiter(chain.from_iterable(encoded), np.int64, lengths.sum())
         owner = np.repeat(np.arange(len(batch)), lengths)[ids >= size]
         np.add.at(uses, ids[ids >= size] - size, counts[at + owner])
         with_terms += [batch[i] for i in np.unique(owner)]

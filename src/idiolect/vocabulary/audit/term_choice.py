@@ -78,7 +78,9 @@ class TermChoice:
             weights[list(failed)] = 0.0
             for number in failed.keys() & required.keys():
                 rejected.append(RejectedTerm(required.pop(number), failed[number]))
-        rejected += [RejectedTerm(required[n], reason) for n, reason in failed.items() if n in required]
+        rejected += [
+            RejectedTerm(required[n], reason) for n, reason in failed.items() if n in required
+        ]
         return Terms(self._terms(picks, required, added, saved), rejected, self.method)
 
     def _plan(self, picks: list[int]) -> tuple[ExtensionPlan, dict[str, str]]:

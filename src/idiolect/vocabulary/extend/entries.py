@@ -20,7 +20,14 @@ if TYPE_CHECKING:
     from idiolect.text.tokenizers.tokenizer import Tokenizer
     from idiolect.vocabulary.forms import Form
 
-__all__ = ["can_keep_phrases", "entry_name", "ignored_merges", "original_parts", "refusals", "unmerged_entries"]
+__all__ = [
+    "can_keep_phrases",
+    "entry_name",
+    "ignored_merges",
+    "original_parts",
+    "refusals",
+    "unmerged_entries",
+]
 
 _REPLACED = ("normalizer", "pre_tokenizer", "decoder")
 
@@ -79,7 +86,9 @@ def refusals(tokenizer: Tokenizer, forms: Sequence[Form], method: str) -> dict[s
         elif name in vocab:
             found[form.text] = "a vocabulary entry that the tokenizer never produces"
         elif method == "append" and name.startswith(prefix):
-            found[form.text] = f"would become an entry for the inside of words, because of {prefix!r}"
+            found[form.text] = (
+                f"would become an entry for the inside of words, because of {prefix!r}"
+            )
         elif names.setdefault(name, form.text) != form.text:
             found[form.text] = f"identical to {names[name]!r}"
     return found
@@ -96,7 +105,12 @@ def unmerged_entries(tokenizer: Tokenizer) -> tuple[frozenset[str], tuple[tuple[
     if ignored_merges(tokenizer):
         return frozenset(), ()
     model = json.loads(tokenizer.engine.to_str())["model"] | {"ignore_merges": False}
-    bare = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": []}
+    bare: dict[str, Any] = {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [],
+    }
     bare |= dict.fromkeys((*_REPLACED, "post_processor"))
     merging = tokenizers.Tokenizer.from_str(json.dumps(bare | {"model": model})).model
     first_new = tokenizer.extension.size if tokenizer.extension else len(tokenizer)
@@ -108,14 +122,13 @@ def unmerged_entries(tokenizer: Tokenizer) -> tuple[frozenset[str], tuple[tuple[
     unmerged = frozenset(e for e, i in vocab.items() if i < first_new and pieces(e) != [e])
     cuts = []
     for entry in sorted(unmerged):
-        text = entry
-        if tokenizer.kind == "byte-bpe":
-            text = _text_of(entry)
-            if text is None or not _is_pre_token(tokenizer, text):
-                continue
+        byte_level = tokenizer.kind == "byte-bpe"
+        text = _text_of(entry) if byte_level else entry
+        if byte_level and not (text and _is_pre_token(tokenizer, text)):
+            continue
         for first, second in _halves(text):
             names = (first, second)
-            if tokenizer.kind == "byte-bpe":
+            if byte_level:
                 names = (to_characters(first.encode()), to_characters(second.encode()))
             if [*pieces(names[0]), *pieces(names[1])] == pieces(entry):
                 cuts.append((first, second))
@@ -123,12 +136,12 @@ def unmerged_entries(tokenizer: Tokenizer) -> tuple[frozenset[str], tuple[tuple[
     return unmerged, tuple(cuts)
 
 
-def _text_of(entry: str) -> str | None:
-    """Return the text of a byte-level entry; None for a part of a character or a special token."""
+def _text_of(entry: str) -> str:
+    """Return the text of a byte-level entry; none for a part of a character or a special token."""
     try:
         return to_bytes(entry).decode()
     except (ValueError, InputError):
-        return None
+        return ""
 
 
 def _is_pre_token(tokenizer: Tokenizer, text: str) -> bool:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import tokenizers
 
 from idiolect.text.tokenizers.append import append_pieces
-from idiolect.text.tokenizers.byte_level import to_characters
 from idiolect.text.tokenizers.extension import Added, Refused
 from idiolect.text.tokenizers.tokenizer import Tokenizer
 from idiolect.vocabulary.extend.entries import (
@@ -37,6 +36,7 @@ _SCORE_MARGIN = 5e-4
 """Log-probability (natural) by which a new Unigram piece exceeds the sum of its pieces' scores,
 multiplied by twice their number minus one. It is enough to win against those pieces and against
 shorter new pieces inside it, and too little to win against any other segmentation."""
+
 
 @dataclass(frozen=True)
 class DraftExtension:
@@ -101,7 +101,8 @@ def add_words(tokenizer: Tokenizer, forms: Sequence[Form]) -> DraftExtension:
     engine.add_tokens(
         [tokenizers.AddedToken(f.normalized, single_word=True, normalized=True) for f in forms]
     )
-    added = [_added(engine.token_to_id(form.normalized), form) for form in forms]
+    ids = {token.content: id_ for id_, token in engine.get_added_tokens_decoder().items()}
+    added = [_added(ids[form.normalized], form) for form in forms]
     return DraftExtension(Tokenizer.from_engine(engine, tokenizer.settings), added)
 
 
@@ -154,6 +155,4 @@ def _add_entries(
         protect_terms(config, sorted(whole), vocab if tokenizer.kind != "byte-bpe" else (), cuts)
     added = [_added(id_, form) for id_, form in enumerate(forms, len(tokenizer))]
     engine = tokenizers.Tokenizer.from_str(json.dumps(config))
-    return DraftExtension(
-        Tokenizer.from_engine(engine, tokenizer.settings), added, replaced
-    )
+    return DraftExtension(Tokenizer.from_engine(engine, tokenizer.settings), added, replaced)

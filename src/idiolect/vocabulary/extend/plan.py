@@ -13,13 +13,13 @@ from idiolect.text.tokenizers.extension import Refused
 from idiolect.vocabulary.extend import methods
 from idiolect.vocabulary.extend.entries import refusals
 from idiolect.vocabulary.extend.merge_method import add_merges
+from idiolect.vocabulary.extend.methods import DraftExtension
 from idiolect.vocabulary.extend.verification import find_decoding_changes, find_unreachable_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from idiolect.text.tokenizers.tokenizer import Kind, Tokenizer
-    from idiolect.vocabulary.extend.methods import DraftExtension
     from idiolect.vocabulary.forms import Form
 
 __all__ = ["METHODS", "ExtensionPlan", "choose_method", "draft_extension", "plan_extension"]
@@ -125,8 +125,12 @@ def plan_extension(
         if not new:
             break
         reasons |= new
+    if not draft.added:
+        draft = DraftExtension(base, (), refused=draft.refused)
     added = {token.text for token in draft.added}
-    left_over = {form.text: f"no row left in a budget of {max_rows}" for form in possible[len(kept) :]}
+    left_over = {
+        form.text: f"no row left in a budget of {max_rows}" for form in possible[len(kept) :]
+    }
     left_over |= {form.text: form.reason for form in draft.refused}
     reasons |= left_over
     return ExtensionPlan(

@@ -245,10 +245,12 @@ def _use_plain_metaspace(config: EngineConfig) -> str:
     if parts[0]["type"] == "Split":
         return "▁?" if "String" in parts[0]["pattern"] else "▁*"
     if parts[0]["type"] == "WhitespaceSplit":
-        # This drops whitespace and puts `▁` before every word, as if one space preceded each.
+        # This drops whitespace and puts `▁` before every word, as if one space preceded each,
+        # unless the word itself begins with `▁`.
         steps = [config["normalizer"]] if config["normalizer"] else []
         steps += [
             {"type": "Strip", "strip_left": True, "strip_right": True},
+            {"type": "Replace", "pattern": {"Regex": r"\s+(?=▁)"}, "content": ""},
             {"type": "Replace", "pattern": {"Regex": r"\s+"}, "content": " "},
         ]
         config["normalizer"] = {"type": "Sequence", "normalizers": steps}

@@ -1,15 +1,15 @@
 r"""Rewrite a sequence of pre-tokenizers as one split by one pattern.
 
 Many byte-level tokenizers cut a text several times: SmolLM2 first isolates every digit, then
-applies GPT-2's pattern to what lies between. A term such as `type 2 diabetes` can only be kept whole
-before the *last* cut, so the cuts are first combined into one:
+applies GPT-2's pattern to what lies between. A term such as `type 2 diabetes` can only be kept
+whole before the *last* cut, so the cuts are first combined into one:
 
     Digits, then ` ?\p{L}+|…|\s+(?!\S)|\s+`   →   \p{N}| ?\p{L}+|…|\s+(?![^\s\p{N}])|\s+
 
 A pattern that follows others sees only the text between two of their cuts. So (1) between their
-matches it is narrowed to the characters at which none of them matches, and (2) inside their matches
-it cuts further, or leaves them whole. Both are decided from the sets of characters that each part of
-a pattern matches. The result is tried on unusual text before it is used.
+matches it is narrowed to the characters at which none of them matches, and (2) inside their
+matches it cuts further, or leaves them whole. Both are decided from the sets of characters that
+each part of a pattern matches. The result is tried on unusual text before it is used.
 """
 
 from __future__ import annotations
@@ -29,14 +29,13 @@ from idiolect.vocabulary.extend.split_syntax import (
     Characters,
     Choice,
     Edge,
-    Item,
     Look,
     Repeat,
     Sequence,
     UnsupportedPatternError,
     character_class,
-    consumed,
     characters_of,
+    consumed,
     first_characters,
     isolated_characters,
     matched_alone,
@@ -111,7 +110,7 @@ def _combined_pattern(pre_tokenizer: str) -> str | None:
         Regex(pattern)  # the engine's own syntax check
     except (UnsupportedPatternError, RecursionError):
         return None
-    except Exception:  # noqa: BLE001 - the engine raises a bare Exception for a bad pattern
+    except Exception:
         return None
     return pattern
 
@@ -142,7 +141,9 @@ def _choices(steps: list[dict[str, Any]]) -> Iterator[Choice]:
             yield _class_cut(r"\p{N}", pre_tokenizers.Digits(), each=step["individual_digits"])
         elif step["type"] == "Punctuation" and step["behavior"] in ("Isolated", "Contiguous"):
             each = step["behavior"] == "Isolated"
-            yield _class_cut(r"[\p{P}$+<=>^`|~]", pre_tokenizers.Punctuation("contiguous"), each=each)
+            yield _class_cut(
+                r"[\p{P}$+<=>^`|~]", pre_tokenizers.Punctuation("contiguous"), each=each
+            )
         elif step["type"] == "Split":
             yield _split_choice(step)
         else:
@@ -204,7 +205,12 @@ class _Combination:
         inside: list[Sequence] = []
         for i, sequence in enumerate(self.choice):
             others = self.choice[:i] + self.choice[i + 1 :]
-            inside += _cut_matches(sequence, choice, others)
+            try:
+                inside += _cut_matches(sequence, choice, others)
+            except UnsupportedPatternError:
+                if (first_characters(choice) & consumed(sequence) & _known()).any():
+                    raise
+                inside.append(sequence)
         between = narrow(choice, self._outside, self._edge)
         return _Combination(
             (*inside, *between),
@@ -238,6 +244,14 @@ class _Combination:
         return f"(?:{text}|(?={render(self.choice)}))"
 
 
+def _known() -> Characters:
+    """Return the assigned characters of the patterns' Unicode.
+
+    A cut at others, such as digits of a younger version, is not worth giving up a combination.
+    """
+    return characters_of(r"\P{Cn}")
+
+
 def _class_items(text: str) -> str:
     """Return a class as a part of another class."""
     plain = text.startswith("[") and text[1:2] != "^" and "&&" not in text
@@ -246,14 +260,14 @@ def _class_items(text: str) -> str:
 
 def _cut_matches(sequence: Sequence, choice: Choice, others: Choice) -> list[Sequence]:
     """Return the pieces of the matches of a sequence, each cut by a further pattern."""
-    takes = [item for item in sequence if not isinstance(item, Look | Edge)]
+    takes: Sequence = tuple(item for item in sequence if not isinstance(item, Look | Edge))
     if len(takes) == 1 and isinstance(takes[0], Atom):
         return [sequence]  # one character cannot be cut
     choice = tuple(option for option in choice if not _only_ends(option, takes))
     alphabet = Atom(".", consumed(sequence))
     if not narrow(choice, partial(_inside, alphabet), partial(_end_of, alphabet)):
         return [sequence]
-    before, run = tuple(takes[:-1]), takes[-1]
+    before, run = takes[:-1], takes[-1]
     behind = sequence[len(takes) :]
     looks = [item for item in sequence[: len(takes)] if isinstance(item, Look | Edge)]
     if not (isinstance(run, Repeat) and isinstance(run.item, Atom) and len(before) <= 1) or looks:
@@ -268,7 +282,7 @@ def _cut_matches(sequence: Sequence, choice: Choice, others: Choice) -> list[Seq
     return [(*piece, following) for piece in pieces]
 
 
-def _only_ends(option: Sequence, takes: list[Item]) -> bool:
+def _only_ends(option: Sequence, takes: Sequence) -> bool:
     """Return whether an alternative can only match at the end of a text, where no piece is cut."""
     if not (option and isinstance(option[-1], Edge) and option[-1].text in ("$", "\\z")):
         return False
@@ -301,14 +315,17 @@ def _cut_run(before: Sequence, run: Repeat, cut: Choice, others: Choice) -> list
             raise UnsupportedPatternError("a run whose beginning is cut off")
         own = _inside(lead, kinds[0])
         assert own is not None
-        in_runs = inner and isinstance(inner[0][0], Repeat)
-        joined = (Repeat(inner[0][0].item, "*"),) if in_runs else ()
+        first = inner[0][0] if inner else None
+        joined = (Repeat(first.item, "*"),) if isinstance(first, Repeat) else ()
         pieces.append((own, Look("(?=", ((atom,),)), *joined))
         lead = _without(lead, kinds[0])
     optional = (Repeat(lead, "?"),) if lead else ()
     uncovered = atom.characters & ~matched(inner)
     if uncovered.any():
-        rest = _without(atom, Atom(f"(?:{render(inner)})", matched(inner))) if inner else atom
+        rest = atom
+        if inner:
+            text = f"(?:(?!{render(inner)}){atom.text})"
+            rest = Atom(text, uncovered, elsewhere=atom.elsewhere)
         pieces.append((*optional, Repeat(rest, "+")))
     pieces += inner
     if lead and inner:
@@ -356,7 +373,7 @@ def _end_of(alphabet: Atom, edge: str) -> str:
 
 def _without(atom: Atom, other: Atom) -> Atom | None:
     """Narrow an atom to where another does not match."""
-    if not (atom.characters & other.characters).any() and not other.text.startswith("(?:"):
+    if not (atom.characters & other.characters).any():
         return atom
     left = atom.characters & ~other.characters
     if not left.any():

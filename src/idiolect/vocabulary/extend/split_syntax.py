@@ -53,7 +53,9 @@ _CODE_POINTS = [
 ]
 """All assigned characters, with one of each large unassigned or private range."""
 _TEXT = "".join(map(chr, _CODE_POINTS))
-_ESCAPED_SET = re.compile(r"\\(?:[pP]\{\^?\w+\}|x\{[0-9A-Fa-f]+\}|x[0-9A-Fa-f]{1,2}|u[0-9A-Fa-f]{4})")
+_ESCAPED_SET = re.compile(
+    r"\\(?:[pP]\{\^?\w+\}|x\{[0-9A-Fa-f]+\}|x[0-9A-Fa-f]{1,2}|u[0-9A-Fa-f]{4})"
+)
 _QUANTIFIER = re.compile(r"(?:[*+?]|\{(\d*),?(\d*)\})[+?]?")
 _OPENINGS = ("(?=", "(?!", "(?<=", "(?<!", "(?:", "(?>", "(?i:", "(")
 
@@ -114,7 +116,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Edge:
-    """An edge of a line or of the text: `$`, `^`, `\\z`, `\\A`."""
+    r"""An edge of a line or of the text: `$`, `^`, `\z`, `\A`."""
 
     text: str
 
@@ -154,17 +156,19 @@ def character_class(characters: Characters) -> str:
 
 
 def _run(first: int, last: int) -> str:
-    low, high = (re.escape(chr(c)) if chr(c).isprintable() else f"\\x{{{c:X}}}" for c in (first, last))
+    low, high = (
+        re.escape(chr(c)) if chr(c).isprintable() else f"\\x{{{c:X}}}" for c in (first, last)
+    )
     if first == last:
         return low
     return low + high if last == first + 1 else f"{low}-{high}"
 
 
 def parse(pattern: str) -> Choice:
-    """Parse a regular expression in the engine's syntax (Oniguruma's for Ruby).
+    r"""Parse a regular expression in the engine's syntax (Oniguruma's for Ruby).
 
     Raises:
-        UnsupportedPatternError: it contains a construct that cannot be narrowed, such as `\\b`.
+        UnsupportedPatternError: it contains a construct that cannot be narrowed, such as `\b`.
     """
     choice, rest = _parse_choice(pattern, 0, ignore_case=False)
     if rest != len(pattern):

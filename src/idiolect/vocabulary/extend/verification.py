@@ -115,8 +115,8 @@ def compare_tokenizers(
     unexplained = decoding_change = ""
     for texts in batches(corpus):
         old = base.encode_batch(texts, add_special_tokens=False)
-        encodings = larger.engine.encode_batch(texts, add_special_tokens=False)
-        new = [encoding.ids for encoding in encodings]
+        located = larger.encode_with_offsets(texts, add_special_tokens=False)
+        new = [ids for ids, _ in located]
         different = [i for i, (a, b) in enumerate(zip(old, new, strict=True)) if a != b]
         old_texts = base.decode_batch([old[i] for i in different], skip_special_tokens=False)
         new_texts = larger.decode_batch([new[i] for i in different], skip_special_tokens=False)
@@ -141,7 +141,7 @@ def compare_tokenizers(
             with_terms += bool(new_uses)
             uses += len(new_uses)
             used.update(id_ for _, id_ in new_uses)
-            offsets = encodings[i].offsets
+            offsets = located[i][1]
             inside += sum(_cuts_a_word(texts[i], *offsets[position]) for position, _ in new_uses)
     return CorpusComparison(
         Check(

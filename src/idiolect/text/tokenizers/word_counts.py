@@ -102,7 +102,7 @@ def _words(encodings: list[Encoding], fixed: Any, begins: Any, spaces: Any) -> I
 def batches(texts: Iterable[str]) -> Iterator[list[str]]:
     """Group texts of any length so that the memory for encoding a group is bounded.
 
-    Half a surrogate pair, which is no character, becomes U+FFFD: the engine accepts characters only.
+    Half a surrogate pair, which the engine does not accept, becomes U+FFFD.
     """
     batch: list[str] = []
     size = 0

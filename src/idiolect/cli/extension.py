@@ -103,13 +103,14 @@ def extend(
             larger = run(
                 original, terms_to_add, method, max_rows=max_rows, init=init, seed=seed, **texts
             )
-        if larger is original or larger.extension is None:
-            raise InputError("none of the terms can be added", hint="see `idiolect audit`")
+        record = _added_record(larger, original)
         larger.save(out)
-    Console().print(_extension_table(larger.extension, out))
-    for refused in larger.extension.refused[:20]:
+    Console().print(_extension_table(record, out))
+    for refused in record.refused[:20]:
         console.print(f"refused {refused.text!r}: {refused.reason}", markup=False)
-    for text in (*larger.extension.unverified, *larger.extension.notes):
+    if len(record.refused) > 20:
+        console.print(f"… and {len(record.refused) - 20:,} more; see extension.json", markup=False)
+    for text in (*record.unverified, *record.notes):
         console.print(f"note: {text}", markup=False)
     for name, corpus in texts.items():
         if corpus is not None:
@@ -179,6 +180,20 @@ def _load(base: str) -> LanguageModel | Tokenizer:
 
     # No computation is needed, so the weights keep their stored dtype.
     return LanguageModel.load(base, dtype="stored")
+
+
+def _added_record(
+    larger: LanguageModel | Tokenizer, original: LanguageModel | Tokenizer
+) -> Extension:
+    record = larger.extension
+    if larger is not original and record is not None and record.added:
+        return record
+    refused = record.refused if record is not None else ()
+    reasons = "; ".join(f"{form.text!r}: {form.reason}" for form in refused[:3])
+    raise InputError(
+        "none of the terms can be added" + (f": {reasons}" if reasons else ""),
+        hint="see `idiolect audit` for terms that can",
+    )
 
 
 def _read_terms(path: Path) -> Terms:

@@ -20,7 +20,7 @@ from idiolect.errors import InputError
 from idiolect.text.skipped import MAX_UNREADABLE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from rich.progress import Progress
     from rich.table import Table
@@ -48,6 +48,10 @@ def audit(
     max_rows: Annotated[
         int, typer.Option(help="Maximum number of new embedding rows, one per form.")
     ] = 5000,
+    method: Annotated[
+        str | None,
+        typer.Option(help="How they will be added; see `extend`. Default: fits the tokenizer."),
+    ] = None,
     phrases: Annotated[
         bool, typer.Option(help="Include terms that the pre-tokenizer splits.")
     ] = True,
@@ -91,11 +95,11 @@ def audit(
     with _progress() as progress:
         report = run(
             base,
-            _counted(corpus, progress, "domain documents"),
-            _counted(general_corpus, progress, "general documents") if general_corpus else None,
+            _Counted(corpus, progress, "domain documents"),
+            _Counted(general_corpus, progress, "general documents") if general_corpus else None,
             glossary_terms,
         )
-        terms = report.choose(max_rows, phrases=phrases)
+        terms = report.choose(max_rows, method=method, phrases=phrases)
     seconds = time.perf_counter() - started
     console = Console()
     console.print(_overview(report))
@@ -133,11 +137,17 @@ def _progress() -> Iterator[Progress]:
         yield progress
 
 
-def _counted(corpus: Corpus, progress: Progress, name: str) -> Iterable[str]:
-    task = progress.add_task(name, total=None)
-    for document in corpus:
-        progress.advance(task)
-        yield document
+class _Counted:
+    """A corpus that shows how many documents are read; it can be read again."""
+
+    def __init__(self, corpus: Corpus, progress: Progress, name: str) -> None:
+        self.corpus, self.progress, self.name = corpus, progress, name
+
+    def __iter__(self) -> Iterator[str]:
+        task = self.progress.add_task(self.name, total=None)
+        for document in self.corpus:
+            self.progress.advance(task)
+            yield document
 
 
 def _overview(report: Audit) -> Table:
@@ -237,10 +247,10 @@ def _terms(report: Audit, top: int) -> Table:
 
 
 def _summary(report: Audit, terms: Terms, seconds: float) -> str:
-    saved = sum(term.saved for term in terms)
-    share = saved / max(report.statistics.tokens, 1)
+    share = terms.saved / max(report.statistics.tokens, 1)
     return (
-        f"{len(terms):,} terms chosen from {len(report.candidates):,} candidates: "
-        f"{len(terms.forms):,} new rows, {saved:,} fewer tokens in this corpus ({share:.1%}); "
+        f"{len(terms):,} terms chosen from {len(report.candidates):,} candidates for the method "
+        f"{terms.method!r}: {len(terms.forms):,} new tokens, {terms.saved:,} fewer tokens in this "
+        f"corpus ({share:.1%}); "
         f"{seconds:.1f} s"
     )

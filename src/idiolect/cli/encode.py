@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from idiolect.cli.text_options import FieldOption, SourcesArgument, UnitOption, report_skipped
+from idiolect.cli.training_options import local_device
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -56,11 +57,12 @@ def encode(
     from idiolect.encoding.precision import QuantizedVectors
     from idiolect.encoding.text_reader import EncodingCounts
     from idiolect.text.corpus import Corpus
+    from idiolect.training.progress import status
 
     console, counts = Console(), EncodingCounts()
     corpus = Corpus(sources, field, per=per)
-    with Console(stderr=True).status("loading the model"):
-        encoder = Encoder.load(model)
+    with status("loading the model"):
+        encoder = Encoder.load(model, device="cpu" if int8 else local_device())
         if int8:
             encoder.to_int8()
     vectors = encoder.encode_to(
@@ -69,7 +71,7 @@ def encode(
         prompt_name=prompt_name,
         dimensions=dimensions,
         tokens_per_batch=tokens_per_batch,
-        progress=console.is_terminal,
+        progress=True,
         counts=counts,
     )
     console.print(_report(counts, encoder.max_length))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,12 +12,8 @@ from idiolect.cli.text_options import FieldOption, SourcesArgument, UnitOption, 
 from idiolect.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    from rich.progress import Progress
     from rich.table import Table
 
-    from idiolect.text.corpus import Corpus
     from idiolect.vocabulary.audit.audit import Audit
     from idiolect.vocabulary.terms import Terms
 
@@ -39,14 +34,14 @@ def audit(
         typer.Option(help="Terms to add regardless of their counts, one per line."),
     ] = None,
     max_rows: Annotated[
-        int, typer.Option(help="Maximum number of new embedding rows, one per form.")
+        int, typer.Option(help="Maximum number of new embedding rows, one per form.", min=1)
     ] = 5000,
     phrases: Annotated[
         bool, typer.Option(help="Include terms that the pre-tokenizer splits.")
     ] = True,
     field: FieldOption = None,
     per: UnitOption = "line",
-    top: Annotated[int, typer.Option(help="Number of terms to show.")] = 25,
+    top: Annotated[int, typer.Option(help="Number of terms to show.", min=0)] = 25,
     terms_out: Annotated[
         Path | None,
         typer.Option("--terms", help="Write the chosen terms as JSON, for `extend`."),
@@ -67,6 +62,7 @@ def audit(
 
     from idiolect.text.corpus import Corpus
     from idiolect.text.tokenizers.tokenizer import Tokenizer
+    from idiolect.training.progress import status, track
     from idiolect.vocabulary.audit.audit import audit as run
     from idiolect.vocabulary.audit.audit_report import write_csv, write_json
     from idiolect.vocabulary.terms import read_glossary
@@ -79,11 +75,11 @@ def audit(
     corpus = Corpus(sources, field, per=per)
     general_corpus = Corpus(general, field, per=per) if general else None
     started = time.perf_counter()
-    with _progress() as progress:
+    with status("auditing"):
         report = run(
             base,
-            _counted(corpus, progress, "domain documents"),
-            _counted(general_corpus, progress, "general documents") if general_corpus else None,
+            track(corpus, "domain documents"),
+            track(general_corpus, "general documents") if general_corpus else None,
             glossary_terms,
         )
         terms = report.choose(max_rows, phrases=phrases)
@@ -105,30 +101,6 @@ def audit(
         write_json(report, json_out)
     if csv_out:
         write_csv(report, csv_out)
-
-
-@contextmanager
-def _progress() -> Iterator[Progress]:
-    from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    console = Console(stderr=True)
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.completed:,} {task.description}"),
-        TimeElapsedColumn(),
-    )
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as progress:
-        yield progress
-
-
-def _counted(corpus: Corpus, progress: Progress, name: str) -> Iterable[str]:
-    task = progress.add_task(name, total=None)
-    for document in corpus:
-        progress.advance(task)
-        yield document
 
 
 def _overview(report: Audit) -> Table:

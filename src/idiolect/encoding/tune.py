@@ -19,6 +19,8 @@ from idiolect.encoding.projection import Projection
 from idiolect.encoding.text_reader import EncodingCounts
 from idiolect.errors import ConfigError
 from idiolect.nn.lora import LoraConfig
+from idiolect.text.arguments import load_if_named
+from idiolect.text.corpus import documents_of
 from idiolect.text.text_file import TextFile
 from idiolect.training.data.shuffled_epochs import ShuffledEpochs
 from idiolect.training.distributed import Workers
@@ -77,8 +79,9 @@ def tune(
     the same arguments; the result does not depend on the number of processes.
 
     Args:
-        encoder: The encoder; its network is changed in place.
-        pairs: The pairs, or a file of them; see `idiolect.encoding.pairs`.
+        encoder: The encoder, whose network is changed in place; or a name or path to load.
+        pairs: The pairs, or a file of them; see `idiolect.encoding.pairs`. A pair may also be a
+            tuple of two texts, or a dict.
         output_dir: The run's folder; see `RunFolder`. The finished encoder is in
             `output_dir/model`.
         loss: What is minimised; see `idiolect.training.objectives.contrastive_losses`. By default
@@ -113,10 +116,11 @@ def tune(
         TrainingError: The loss is not finite or explodes.
         VerificationError: Original rows moved.
     """
-    config = config or tuning_config(encoder, train)
+    encoder = load_if_named(encoder, Encoder, "encoder")
+    config = tuning_config(encoder, train) if config is None else TrainingConfig.of(config)
     if isinstance(pairs, str | Path):
         pairs = PairFile(pairs)
-    table = PairTable.of(pairs, corpus)
+    table = PairTable.of(pairs, documents_of(corpus, "corpus"))
     widths = _widths(encoder, dimensions)
     criterion = loss or InfoNCE()
     if len(widths) > 1:
@@ -214,6 +218,8 @@ def tune_on_text(
         TrainingError: As in `tune`.
         VerificationError: As in `tune`.
     """
+    encoder = load_if_named(encoder, Encoder, "encoder")
+    teacher = None if teacher is None else load_if_named(teacher, Encoder, "teacher")
     entry = find_objective("tune", objective)
     if entry.data != "text":
         raise ConfigError(
@@ -224,8 +230,8 @@ def tune_on_text(
         raise ConfigError(
             "whitened vectors cannot imitate others", hint="whiten in a later run, on pairs"
         )
-    config = config or tuning_config(encoder, train)
-    distinct = TextFile.distinct(texts)
+    config = tuning_config(encoder, train) if config is None else TrainingConfig.of(config)
+    distinct = TextFile.distinct(documents_of(texts, "texts"))
     truncating = _truncating(encoder, config.max_length)
     kind: type[TextObjective] = entry.load()
     training_objective = kind.create(

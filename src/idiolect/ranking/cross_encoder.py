@@ -28,8 +28,10 @@ from idiolect.models.language_model import LanguageModel
 from idiolect.nn.embedding import ExtendedEmbedding
 from idiolect.nn.network import Network
 from idiolect.ranking.groups import QueryGroup, RankingLoss, check_loss, ranking_loss
+from idiolect.ranking.rerank import check_pairs
 from idiolect.ranking.text_pairs import PairTemplate, TextPairBatch
 from idiolect.ranking.train_ranker import train_ranker
+from idiolect.text.arguments import load_if_named
 from idiolect.training.data.shuffled_epochs import EpochSample
 from idiolect.training.frozen_rows import fingerprint
 from idiolect.training.objectives.objective import RowwiseObjective
@@ -58,6 +60,7 @@ class CrossEncoder:
     """
 
     def __init__(self, model: LanguageModel, *, max_length: int | None = None) -> None:
+        model = load_if_named(model, LanguageModel, "model")
         config = model.network.config
         if "sequence" not in config.tasks or config.num_labels > 2:
             raise ConfigError(
@@ -85,6 +88,7 @@ class CrossEncoder:
         Raises:
             ConfigError: The family has no such class.
         """
+        model = load_if_named(model, LanguageModel, "model")
         return cls(_with_head(model, seed), max_length=max_length)
 
     @classmethod
@@ -128,7 +132,7 @@ class CrossEncoder:
             Shape: (pairs,).
         """
         network = self.model.network
-        rows = self._read(pairs, counts)
+        rows = self._read(check_pairs(pairs), counts)
         scores = np.zeros(len(rows), np.float32)
         with torch.inference_mode():
             for batch in by_length([ids for ids, _ in rows], _TOKENS_PER_BATCH):

@@ -19,8 +19,11 @@ from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 from idiolect.errors import ConfigError, InputError
 from idiolect.search.fusion import Fusion, choose_weights, diversify, fuse
+from idiolect.search.item_files import as_items
 from idiolect.search.items import Hits, Item, check_count, check_text
 from idiolect.search.store.store import Store
+from idiolect.text.arguments import load_if_named, wrong_type
+from idiolect.training.progress import show_progress
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -66,6 +69,7 @@ class Index:
         *,
         encoding_counts: EncodingCounts | None = None,
     ) -> None:
+        encoder = None if encoder is None else _as_encoder(encoder)
         self.store = store
         self.encoder = encoder
         self.encoding_counts = encoding_counts
@@ -121,6 +125,7 @@ class Index:
             ConfigError: the folder has an index built with another encoder.
             InputError: an item is not valid; earlier batches are stored.
         """
+        encoder = _as_encoder(encoder)
         width = dimensions or encoder.dimensions
         # Merge once at the end: many small insertions would take longer.
         store = Store.open(path, dimensions=width, background=False)
@@ -170,7 +175,7 @@ class Index:
         """Add or replace items, and encode new and changed texts.
 
         Args:
-            items: a stream; the last item with an id wins.
+            items: a stream of items, or of dicts with the fields of one; the last with an id wins.
             namespace: the namespace of the items.
             progress: show progress on a terminal.
 
@@ -182,7 +187,7 @@ class Index:
             InputError: an item is not valid; earlier batches are stored.
         """
         counts = Counter[str]()
-        for batch in _with_progress(_batches(items), progress):
+        for batch in _with_progress(_batches(as_items(items)), progress):
             counts += self._add(list({item.id: item for item in batch}.values()), namespace)
         return counts
 
@@ -253,6 +258,8 @@ class Index:
         """
         if mode not in get_args(Mode):
             raise InputError(f"unknown mode {mode!r}", hint=f"known: {', '.join(get_args(Mode))}")
+        if not isinstance(text, str):
+            raise wrong_type(text, "the query", "a text", "search for one text at a time")
         depth = check_count(top_k)
         if mmr_diversity:
             depth = min(max(_MMR_FACTOR * top_k, _DEPTH), 10_000)
@@ -357,6 +364,16 @@ class Index:
         )
 
 
+def _as_encoder(encoder: Any) -> Encoder:
+    """Return an encoder; a name or path is loaded."""
+    if hasattr(encoder, "dimensions") and hasattr(encoder, "fingerprint"):
+        given: Encoder = encoder
+        return given
+    from idiolect.encoding.encoder import Encoder  # imports torch, which lexical search needs not
+
+    return load_if_named(encoder, Encoder, "encoder")
+
+
 def _batches(items: Iterable[Item]) -> Iterator[list[Item]]:
     stream = iter(items)
     while batch := list(islice(stream, _BATCH_SIZE)):
@@ -365,20 +382,7 @@ def _batches(items: Iterable[Item]) -> Iterator[list[Item]]:
 
 def _with_progress(batches: Iterator[list[Item]], progress: bool) -> Iterator[list[Item]]:
     """Yield batches and report progress on standard error."""
-    from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.completed:,} items  {task.fields[rate]:,.0f}/s"),
-        TimeElapsedColumn(),
-    )
-    with Progress(
-        *columns, console=Console(stderr=True), transient=True, disable=not progress
-    ) as bar:
-        task = bar.add_task("", total=None, rate=0.0)
+    with show_progress("indexing items", shown=progress) as activity:
         for batch in batches:
             yield batch
-            state = bar.tasks[task]
-            seconds = state.elapsed or 1.0
-            bar.update(task, advance=len(batch), rate=(state.completed + len(batch)) / seconds)
+            activity.advance(len(batch))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import datetime
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from idiolect.errors import InputError
 from idiolect.search.items import Item
+from idiolect.text.arguments import iterate, wrong_type
 from idiolect.text.fields import DOCUMENT_ID, find_fields, join_fields, text_fields
 from idiolect.text.records import file_type, has_fields, read_records, unusable
 
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from collections import Counter
     from collections.abc import Iterator, Sequence
 
-__all__ = ["read_items"]
+__all__ = ["as_items", "read_items"]
 
 _EXTENSIONS = (".jsonl", ".csv", ".tsv", ".parquet")
 
@@ -77,6 +79,43 @@ def read_items(
                 if record.get(name) is not None
             }
             yield Item(str(id), text, kept)
+
+
+def as_items(items: Any) -> Iterator[Item]:
+    """Yield items; a dict is read as a record of a file, and a table by its rows.
+
+    Raises:
+        InputError: They are not several items, or one is neither an item nor such a dict.
+    """
+    if isinstance(items, str | Path):
+        raise wrong_type(items, "items", "a list of items", "read a file with read_items([path])")
+    if hasattr(items, "to_dict") and hasattr(items, "columns"):
+        items = items.to_dict("records")
+    for number, item in enumerate(iterate(items, "items", "a list of items"), start=1):
+        if isinstance(item, Item):
+            yield item
+        elif isinstance(item, Mapping):
+            yield _item_of(dict(item), f"item {number}")
+        else:
+            raise wrong_type(item, f"item {number}", "an item", "pass an Item, or a dict like it")
+
+
+def _item_of(record: dict[str, Any], place: str) -> Item:
+    """Return the item of a dict with its id, text and other fields."""
+    names = find_fields(record, DOCUMENT_ID)
+    text = record.get("text", join_fields(record))
+    if not names or text is None:
+        missing = "text" if names else "id"
+        raise InputError(
+            f"{place} has no {missing}; there are {', '.join(map(str, record)) or 'no fields'}",
+            hint="pass a dict with id and text, or an Item",
+        )
+    metadata, vector = record.pop("metadata", None) or {}, record.pop("vector", None)
+    if not isinstance(metadata, Mapping):
+        raise wrong_type(metadata, f"{place}: its metadata", "a dict")
+    own = {names[0], *(("text",) if "text" in record else text_fields(record))}
+    others = {name: value for name, value in record.items() if name not in own}
+    return Item(str(record[names[0]]), text, {**metadata, **others}, vector)
 
 
 def _choose_id(record: dict[str, Any], path: Path) -> str:

@@ -18,15 +18,16 @@ from collections import Counter
 from glob import glob, has_magic
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from idiolect.errors import InputError
+from idiolect.text.arguments import check_path, check_whole, iterate, iterate_texts
 from idiolect.text.records import DEFAULT_LIMIT, is_readable, read_documents, unusable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
-__all__ = ["Corpus", "source_files"]
+__all__ = ["Corpus", "documents_of", "source_files"]
 
 
 class Corpus:
@@ -58,9 +59,12 @@ class Corpus:
         per: Literal["line", "file"] = "line",
         limit: int = DEFAULT_LIMIT,
     ) -> None:
-        sources = [source] if isinstance(source, str | Path) else list(source)
+        sources = [source] if isinstance(source, str | Path) else list(_paths(source))
         paths = [path for one in sources for path in source_files(one)]
-        fields = (field,) if isinstance(field, str) else tuple(field or ())
+        fields = (field,) if isinstance(field, str) else tuple(iterate_texts(field or (), "field"))
+        if per not in ("line", "file"):
+            raise InputError(f"per is {per!r}", hint="one of line, file")
+        check_whole(limit, "limit", least=1)
         self._name = ", ".join(str(one) for one in sources)
         self._read: Callable[[Counter[str]], Iterator[str]] = lambda skipped: chain.from_iterable(
             read_documents(path, fields, per, limit, skipped) for path in paths
@@ -69,7 +73,12 @@ class Corpus:
 
     @classmethod
     def from_texts(cls, texts: Sequence[str]) -> Self:
-        """Make a corpus of texts in memory; empty ones are skipped and counted."""
+        """Make a corpus of texts in memory; empty ones are skipped and counted.
+
+        Raises:
+            InputError: They are not several texts.
+        """
+        texts = list(iterate_texts(texts))
 
         def read(skipped: Counter[str]) -> Iterator[str]:
             for text in texts:
@@ -80,6 +89,23 @@ class Corpus:
                     skipped[reason] += 1
 
         return cls._of(f"{len(texts)} texts", read)
+
+    @classmethod
+    def of(cls, source: Any, name: str = "corpus") -> Self:
+        """Return a corpus: as it is, of a path, or of texts in memory.
+
+        Args:
+            source: A corpus, a path as for `Corpus`, or several texts.
+            name: What to call it in an error message.
+
+        Raises:
+            InputError: It is none of these.
+        """
+        if isinstance(source, cls):
+            return source
+        if isinstance(source, str | Path):
+            return cls(source)
+        return cls.from_texts(list(iterate_texts(source, name)))
 
     @classmethod
     def _of(cls, name: str, read: Callable[[Counter[str]], Iterator[str]]) -> Self:
@@ -160,6 +186,25 @@ class Corpus:
         return self._of(f"{self._name} with {share:.0%} of {other._name}", read)
 
 
+def documents_of(source: Any, name: str) -> Iterable[str]:
+    """Return documents to read: those of a corpus or a path, or texts, checked as they are read.
+
+    Raises:
+        InputError: It is none of these.
+    """
+    if isinstance(source, Corpus | str | Path):
+        return Corpus.of(source)
+    if isinstance(source, list | tuple):
+        return list(iterate_texts(source, name))
+    iterate(source, name, "a corpus or a list of texts")
+    return iterate_texts(source, name)
+
+
+def _paths(sources: Any) -> Iterator[str | Path]:
+    for source in iterate(sources, "source", "a path or a list of paths"):
+        yield check_path(source, "source")
+
+
 def _repeat(corpus: Corpus, skipped: Counter[str]) -> Iterator[str]:
     """Repeat a corpus endlessly, counting its skipped records once; an empty one is an error."""
     first = True
@@ -176,7 +221,7 @@ def source_files(source: str | Path) -> list[Path]:
     Raises:
         InputError: there are none.
     """
-    path = Path(source)
+    path = check_path(source, "source")
     if path.is_dir():
         found = sorted(p for p in path.rglob("*") if p.is_file() and is_readable(p))
     elif path.exists():

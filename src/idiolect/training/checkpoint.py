@@ -7,12 +7,13 @@
       metrics.jsonl           one line per step
       adapter/                trained adapters, as `peft` reads them
       model/                  the finished model
+      published.json          its files, to notice damage
 
 A checkpoint holds the trained parameters, the optimizer's moments, the step and the position in the
 documents. Nothing else determines the rest of the run: learning rates are a function of the step,
 and random numbers follow from the seed and the step. A checkpoint is written under a temporary
 name, flushed to disk and renamed. Only then is the oldest one deleted, so the last complete
-checkpoints always remain.
+checkpoints always remain. A damaged checkpoint is skipped, with a notice, for the one before it.
 """
 
 from __future__ import annotations
@@ -31,7 +32,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from idiolect.errors import CheckpointError, InputError
+from idiolect.text.arguments import check_path
+from idiolect.text.file_record import FileRecord
 from idiolect.text.files import flush, read_json, write_atomic
+from idiolect.training.progress import notice
 
 __all__ = ["Checkpoint", "RunFolder"]
 
@@ -70,7 +74,7 @@ class RunFolder:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path = check_path(path, "output_dir")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -109,7 +113,12 @@ class RunFolder:
         if not path.exists():
             write_atomic(path, f"{json.dumps(record, indent=2)}\n".encode())
             return
-        known = read_json(path)
+        try:
+            known = read_json(path)
+        except CheckpointError as error:
+            raise CheckpointError(
+                error.message, hint=f"delete the folder {self.path} to start the run again"
+            ) from error
         if known.get("format") != _FORMAT:
             raise CheckpointError(
                 f"{path} is of format {known.get('format')}, this version writes {_FORMAT}",
@@ -185,8 +194,13 @@ class RunFolder:
         """
         temporary = self.path / ".model.new"
         try:
-            save(temporary / "model")
-            (temporary / "model").rename(self.model)
+            if self.model.exists():  # damaged; files that users added remain
+                save(self.model)
+            else:
+                save(temporary / "model")
+                (temporary / "model").rename(self.model)
+            record = json.dumps(FileRecord.of(self.model).files, indent=1)
+            write_atomic(self._published, f"{record}\n".encode())
         except (OSError, SafetensorError) as error:
             raise CheckpointError(
                 f"cannot write the model to {self.model}: {_reason(error)}",
@@ -195,30 +209,40 @@ class RunFolder:
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
+    def is_published(self) -> bool:
+        """Return whether the finished model is there; a notice names a damaged file of it."""
+        if not self.model.exists():
+            return False
+        try:
+            record = FileRecord(read_json(self._published))
+        except CheckpointError:  # of an older version, or damaged
+            return (self.model / "config.json").exists()
+        damage = [f"{name} {problem}" for name, problem in record.damage(self.model).items()]
+        if damage:
+            notice(f"{self.model}: {damage[0]}; writing the model again")
+        return not damage
+
     def latest(self) -> Checkpoint | None:
-        """Read the last checkpoint, if there is one.
+        """Read the last checkpoint that is intact, if there is one.
+
+        A damaged one is named in a notice and deleted; the run repeats the steps since the one
+        before it.
 
         Raises:
-            CheckpointError: It is damaged, or of another version.
+            CheckpointError: It is of another version.
         """
-        steps = self._steps()
-        if not steps:
-            return None
-        folder = self.path / f"checkpoint-{steps[-1]:08}"
-        state = read_json(folder / "state.json")
-        if state.get("format") != _FORMAT or state.get("step") != steps[-1]:
-            raise CheckpointError(
-                f"{folder} was written by another version", hint="finish the run with that version"
-            )
-        try:
-            weights = load_file(folder / "weights.safetensors")
-            optimizer = load_file(folder / "optimizer.safetensors")
-        except (OSError, SafetensorError) as error:
-            raise CheckpointError(
-                f"{folder} is damaged: {_reason(error)}",
-                hint="delete it to resume from the one before",
-            ) from error
-        return Checkpoint(steps[-1], weights, optimizer, state)
+        for step in reversed(self._steps()):
+            folder = self.path / f"checkpoint-{step:08}"
+            try:
+                return _read_checkpoint(folder, step)
+            except _DamagedError as error:
+                notice(f"{folder} is damaged and not used: {error}")
+                shutil.rmtree(folder, ignore_errors=True)
+        return None
+
+    @property
+    def _published(self) -> Path:
+        return self.path / "published.json"
 
     def _delete_temporary_files(self) -> None:
         """Delete what a killed process left half-written, by the names that a run uses."""
@@ -234,6 +258,30 @@ class RunFolder:
     def _steps(self) -> list[int]:
         names = (_NAME.fullmatch(path.name) for path in self.path.iterdir())
         return sorted(int(match[1]) for match in names if match)
+
+
+class _DamagedError(Exception):
+    """A checkpoint cannot be read."""
+
+
+def _read_checkpoint(folder: Path, step: int) -> Checkpoint:
+    try:
+        state = read_json(folder / "state.json")
+        weights = load_file(folder / "weights.safetensors")
+        optimizer = load_file(folder / "optimizer.safetensors")
+    except CheckpointError as error:
+        raise _DamagedError(error.message) from error
+    except (FileNotFoundError, SafetensorError) as error:
+        raise _DamagedError(_reason(error)) from error
+    except OSError as error:
+        raise CheckpointError(f"cannot read {folder}: {_reason(error)}") from error
+    if state.get("format", _FORMAT) != _FORMAT:
+        raise CheckpointError(
+            f"{folder} was written by another version", hint="finish the run with that version"
+        )
+    if state.get("step") != step or not {"source", "mean_loss"} <= state.keys():
+        raise _DamagedError("its state.json is not complete")
+    return Checkpoint(step, weights, optimizer, state)
 
 
 def _reason(error: Exception) -> str:

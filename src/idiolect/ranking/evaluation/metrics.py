@@ -21,6 +21,7 @@ from typing import Literal, get_args
 import pytrec_eval
 
 from idiolect.errors import InputError
+from idiolect.text.arguments import check_mapping, iterate_texts
 
 __all__ = ["DEFAULT_METRICS", "Evaluation", "Gain", "Qrels", "Run", "evaluate"]
 
@@ -107,7 +108,11 @@ def evaluate(
         InputError: A metric is unknown, a score or grade is not finite, no query has a relevant
             document, or grades are too large for integer gains.
     """
-    for name in metrics:
+    for table, name in ((qrels, "qrels"), (run, "run")):
+        rows = check_mapping(table, name, "a dict of dicts", f"read a file with read_{name}")
+        for query, row in rows.items():
+            check_mapping(row, f"{name}[{query!r}]", "a dict of documents and numbers")
+    for name in iterate_texts(metrics, "metrics"):
         _parse(name)
     if gain not in get_args(Gain):
         raise InputError(f"gain={gain!r}", hint="one of " + ", ".join(get_args(Gain)))

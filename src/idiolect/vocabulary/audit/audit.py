@@ -16,6 +16,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from idiolect.errors import InputError
+from idiolect.text.arguments import list_of_texts, load_if_named
+from idiolect.text.corpus import documents_of
+from idiolect.text.tokenizers.tokenizer import Tokenizer
 from idiolect.vocabulary.audit.candidates import Candidate, CandidateSet, find_candidates
 from idiolect.vocabulary.forms import pretokenize_forms
 from idiolect.vocabulary.terms import RejectedTerm, Term, Terms
@@ -23,7 +26,6 @@ from idiolect.vocabulary.terms import RejectedTerm, Term, Terms
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from idiolect.text.tokenizers.tokenizer import Tokenizer
     from idiolect.vocabulary.audit.corpus_scan import CorpusStatistics
 
 __all__ = ["Audit", "Candidate", "TermGroup", "audit"]
@@ -172,7 +174,11 @@ def audit(
         InputError: the corpus has no documents.
         ConfigError: the tokenizer's algorithm is unknown.
     """
-    found = find_candidates(tokenizer, corpus, general, glossary or (), min_documents)
+    tokenizer = load_if_named(tokenizer, Tokenizer, "tokenizer")
+    corpus = documents_of(corpus, "corpus")
+    general = None if general is None else documents_of(general, "general")
+    glossary = list_of_texts(() if glossary is None else glossary, "glossary")
+    found = find_candidates(tokenizer, corpus, general, glossary, min_documents)
     return Audit(tokenizer, found)
 
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, overload
 
 from idiolect.errors import ConfigError, InputError, VerificationError
+from idiolect.text.arguments import wrong_type
+from idiolect.text.corpus import documents_of
 from idiolect.text.tokenizers.extension import Added, Extension, Refused
 from idiolect.text.tokenizers.tokenizer import Tokenizer
 from idiolect.vocabulary.extend import methods
@@ -125,6 +127,10 @@ def extend(
         ConfigError: this kind of tokenizer cannot be extended.
         VerificationError: text without the terms, or decoding, would change.
     """
+    if not isinstance(base, Tokenizer) and not hasattr(base, "network"):
+        raise wrong_type(
+            base, "base", "a Tokenizer or a LanguageModel", "load it with LanguageModel.load"
+        )
     if isinstance(base, Tokenizer):
         return _extend_tokenizer(
             base, terms, method, domain=domain, general=general, max_rows=max_rows
@@ -167,10 +173,12 @@ def _extend_tokenizer(
         ]
         forms = forms[:max_rows]
     texts = {"domain": domain, "general": general}
-    given = {name: corpus for name, corpus in texts.items() if corpus is not None}
+    given = {
+        name: documents_of(corpus, name) for name, corpus in texts.items() if corpus is not None
+    }
     for _ in range(_MAX_ATTEMPTS):
         if method == "merges":
-            draft = add_merges(base, forms, general, max_rows)
+            draft = add_merges(base, forms, given.get("general"), max_rows)
         else:
             draft = _BUILDERS[method](base, forms)
         result = _verify(base, draft, method, given)

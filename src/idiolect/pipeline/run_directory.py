@@ -68,6 +68,7 @@ class RunDirectory:
                 self._manifest = {}
             if not self._manifest:
                 say(f"{self.manifest_path} is damaged and is written again")
+                self._manifest = {"stages": self._finished_stages()}
             found = self._manifest.get("format", FORMAT)
             if not isinstance(found, int) or found > FORMAT:
                 raise CheckpointError(
@@ -203,21 +204,16 @@ class RunDirectory:
         partial, final = self._partial(name), self.stage(name)
         _write(partial / _METRICS, metrics)
         (partial / _OUTPUTS).unlink(missing_ok=True)
-        record: dict[str, Any] = {}
+        record: dict[str, Any] = {"seconds": round(seconds, 2)}
         if shares is not None:
             state = shares.state(partial / shares.folder)
-            record = {"shared": shares.folder, "state": state}
+            record |= {"shared": shares.folder, "state": state}
         _write(partial / _OUTPUTS, {**record, "files": FileRecord.of(partial).files})
         if final.exists():
             self._keep_changes(name, shares)
             shutil.rmtree(final)
         partial.rename(final)
-        stages = self._manifest.setdefault("stages", {})
-        inputs = _read(final / _INPUTS) or {}
-        stages[name] = {
-            "fingerprint": inputs.get("fingerprint"),
-            "seconds": round(seconds, 2),
-        }
+        self._manifest.setdefault("stages", {})[name] = _summary(final)
         self._write_manifest()
 
     def report_done(self) -> bool:
@@ -248,6 +244,11 @@ class RunDirectory:
         """Return how long a stage took when it last ran."""
         stage = self._manifest.get("stages", {}).get(name)
         return None if stage is None else float(stage["seconds"])
+
+    def _finished_stages(self) -> dict[str, Any]:
+        """Return what the manifest says about the stages, read from their folders."""
+        folders = sorted((self.path / "stages").glob("[!.]*"), key=lambda p: p.stat().st_mtime_ns)
+        return {path.name: _summary(path) for path in folders if (path / _OUTPUTS).exists()}
 
     def _damage(self, folder: Path, shares: SharedOutput | None) -> str:
         """Return what is wrong with the files of a finished stage, or an empty string."""
@@ -335,6 +336,12 @@ def _read(path: Path) -> dict[str, Any] | None:
         return read_json(path)
     except CheckpointError:
         return None
+
+
+def _summary(stage: Path) -> dict[str, Any]:
+    """Return the fingerprint of a finished stage, and how long it took."""
+    inputs, outputs = _read(stage / _INPUTS) or {}, _read(stage / _OUTPUTS) or {}
+    return {"fingerprint": inputs.get("fingerprint"), "seconds": outputs.get("seconds") or 0.0}
 
 
 def _names(folder: Path) -> list[str]:

@@ -97,7 +97,7 @@ def main() -> None:
         # The reader, such as `head`, has what it wanted.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(1)
-    except (IdiolectError, OSError, MemoryError, RuntimeError) as error:
+    except (IdiolectError, OSError, MemoryError, OverflowError, RuntimeError) as error:
         message = _explain(error)
         if message is None:
             raise
@@ -117,6 +117,8 @@ def _explain(error: Exception) -> str | None:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         hint = " (free some space and run it again)" if full else ""
         return f"{where}: {error.strerror or error}{hint}"
+    if isinstance(error, OverflowError):
+        return f"a number is too large: {error}"
     if isinstance(error, MemoryError):
         return "there is not enough memory (use smaller batches, or less data at a time)"
     if type(error).__name__ == "OutOfMemoryError":  # of torch, which is not imported here

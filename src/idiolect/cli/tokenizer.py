@@ -36,7 +36,9 @@ def _group() -> None:
 def train(
     sources: SourcesArgument,
     out: Annotated[Path, typer.Option("--out", "-o", help="Directory to write the tokenizer to.")],
-    vocab_size: Annotated[int, typer.Option(help="Number of ids, with special tokens.", min=1)],
+    vocab_size: Annotated[
+        int, typer.Option(help="Number of ids, with special tokens.", min=1, max=10**8)
+    ],
     algorithm: Annotated[
         Literal["bpe", "wordpiece", "unigram"] | None,
         typer.Option(help="Default: bpe, or that of --continue-from."),

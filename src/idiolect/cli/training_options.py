@@ -65,7 +65,7 @@ LearningRateOption = Annotated[
 SaveStepsOption = Annotated[
     int | None, typer.Option(help="Steps between checkpoints (200).", min=1)
 ]
-SeedOption = Annotated[int, typer.Option(help="Random seed.", min=0)]
+SeedOption = Annotated[int, typer.Option(help="Random seed.", min=0, max=2**63 - 1)]
 TensorboardOption = Annotated[
     bool, typer.Option("--tensorboard", help="Write TensorBoard events to OUT/events.")
 ]

@@ -22,7 +22,7 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,8 +104,8 @@ class RunFolder:
             record: Settings and fingerprints that determine the result.
 
         Raises:
-            CheckpointError: The folder holds another run, or one of another version; the message
-                lists the differences.
+            CheckpointError: The folder holds another run that made a checkpoint, or one of another
+                version; the message lists the differences.
         """
         self._delete_temporary_files()
         path = self.path / "run.json"
@@ -124,8 +124,12 @@ class RunFolder:
                 f"{path} is of format {known.get('format')}, this version writes {_FORMAT}",
                 hint="finish it with the version that started it, or choose another folder",
             )
-        different = _differences(known, record)
-        if different:
+        different = list(_differences(known, record))
+        if different and not self._steps() and not self.model.exists():
+            # It ended before its first checkpoint, perhaps because of a mistake corrected now.
+            self._clear()
+            write_atomic(path, f"{json.dumps(record, indent=2)}\n".encode())
+        elif different:
             raise CheckpointError(
                 f"{self.path} holds another run: {'; '.join(different[:5])}",
                 hint="use that run's settings to resume it, or choose another folder",
@@ -255,6 +259,13 @@ class RunFolder:
             else:
                 path.unlink(missing_ok=True)
 
+    def _clear(self) -> None:
+        """Delete what a run without a checkpoint has made."""
+        for path in (self.tokens, self.path / "mined"):
+            shutil.rmtree(path, ignore_errors=True)
+        for name in ("metrics.jsonl", "projection.safetensors"):
+            (self.path / name).unlink(missing_ok=True)
+
     def _steps(self) -> list[int]:
         names = (_NAME.fullmatch(path.name) for path in self.path.iterdir())
         return sorted(int(match[1]) for match in names if match)
@@ -289,12 +300,13 @@ def _reason(error: Exception) -> str:
     return (str(text).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
-def _differences(known: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    return [
-        f"{name} was {known.get(name)!r} and is {wanted.get(name)!r}"
-        for name in sorted({*known, *wanted})
-        if known.get(name) != wanted.get(name)
-    ]
+def _differences(known: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterator[str]:
+    for name in sorted({*known, *wanted}):
+        before, now = known.get(name), wanted.get(name)
+        if isinstance(before, dict) and isinstance(now, dict):
+            yield from _differences(before, now)
+        elif before != now:
+            yield f"{name} was {before!r} and is {now!r}"
 
 
 def _size(count: int) -> str:

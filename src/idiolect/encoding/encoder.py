@@ -38,7 +38,7 @@ from idiolect.encoding.vectors import VectorFile, Vectors
 from idiolect.errors import ConfigError, InputError
 from idiolect.models.language_model import LanguageModel
 from idiolect.models.model_directory import replacing
-from idiolect.text.arguments import list_of_texts, load_if_named
+from idiolect.text.arguments import checked, list_of_texts, load_if_named
 from idiolect.text.corpus import documents_of
 from idiolect.text.hub import locate
 from idiolect.training.progress import show_progress
@@ -82,6 +82,7 @@ class Encoder:
             `bidirectional` for a model that is already bidirectional.
     """
 
+    @checked
     def __init__(
         self,
         model: LanguageModel,
@@ -121,6 +122,7 @@ class Encoder:
         """Converts texts to rows of ids."""
 
     @classmethod
+    @checked
     def load(cls, source: str | Path, *, device: str | torch.device = "cpu") -> Self:
         """Load a sentence-transformers model, or a plain model with mean pooling.
 
@@ -137,6 +139,7 @@ class Encoder:
         layout = EncoderLayout.read(directory) or EncoderLayout(normalize=True)
         return cls(LanguageModel.load(source, device=device), **vars(layout))
 
+    @checked
     def save(self, directory: str | Path) -> None:
         """Write the model atomically, so that `load` and sentence-transformers can load it.
 
@@ -222,6 +225,7 @@ class Encoder:
                 digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
         return digest.hexdigest()
 
+    @checked
     def encode(
         self,
         texts: Iterable[str],
@@ -287,6 +291,7 @@ class Encoder:
             counts.add(counted)
         return vectors
 
+    @checked
     def encode_to(
         self,
         path: str | Path,
@@ -349,7 +354,9 @@ class Encoder:
 
         Shape: result (texts, dimensions), normalized if the encoder normalizes.
         """
-        return self.embed_rows(self.reader.read(texts, prompt_name, EncodingCounts()))
+        return self.embed_rows(
+            self.reader.read(list_of_texts(texts), prompt_name, EncodingCounts())
+        )
 
     def project(self, texts: Sequence[str], *, whiten: bool = False) -> None:
         """Fit a projection to the vectors of some texts, and use it from then on.
@@ -366,8 +373,10 @@ class Encoder:
             InputError: No text has a token; and as in `encode`.
             VerificationError: A vector is not finite.
         """
+        if isinstance(texts, str | bytes) or not isinstance(texts, Sequence):
+            texts = list_of_texts(texts)
         step = max(1, len(texts) // (_TEXTS_PER_DIMENSION * self.dimensions))
-        rows = self.reader.read(texts[::step], "document", EncodingCounts())
+        rows = self.reader.read(list_of_texts(texts[::step]), "document", EncodingCounts())
         parts: list[Tensor] = []
         with torch.inference_mode():
             for batch in by_length(rows, _TOKENS_PER_BATCH):

@@ -19,7 +19,7 @@ from idiolect.encoding.projection import Projection
 from idiolect.encoding.text_reader import EncodingCounts
 from idiolect.errors import ConfigError
 from idiolect.nn.lora import LoraConfig
-from idiolect.text.arguments import load_if_named
+from idiolect.text.arguments import check_whole, checked, iterate, load_if_named
 from idiolect.text.corpus import documents_of
 from idiolect.text.text_file import TextFile
 from idiolect.training.data.shuffled_epochs import ShuffledEpochs
@@ -52,6 +52,7 @@ def tuning_config(encoder: Encoder, train: Train = "all", **values: Any) -> Trai
     return TrainingConfig.from_dict(usual | values)
 
 
+@checked
 def tune(
     encoder: Encoder,
     pairs: str | Path | Iterable[Pair],
@@ -175,6 +176,7 @@ def tune(
     return encoder
 
 
+@checked
 def tune_on_text(
     encoder: Encoder,
     texts: Iterable[str],
@@ -289,8 +291,8 @@ def _project(
 def _widths(encoder: Encoder, dimensions: Iterable[int]) -> tuple[int, ...]:
     """Return the widths to train, the full width first."""
     whole = encoder.dimensions
-    for size in (dimensions := list(dimensions)):
-        if not 1 <= size <= whole:
+    for size in (dimensions := list(iterate(dimensions, "dimensions", "a list of numbers"))):
+        if not 1 <= check_whole(size, "dimensions") <= whole:
             raise ConfigError(
                 f"{size} dimensions; the model has {whole}", hint=f"numbers from 1 to {whole}"
             )

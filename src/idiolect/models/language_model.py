@@ -16,6 +16,7 @@ from idiolect.models.network_files import describe_rows, export_weights, read_ne
 from idiolect.models.registry import find_family
 from idiolect.models.weight_files import SHARD_BYTES, write_weights
 from idiolect.nn.network import Network
+from idiolect.text.arguments import checked, load_if_named
 from idiolect.text.files import read_json
 from idiolect.text.hub import locate
 from idiolect.text.tokenizers.extension import Extension
@@ -73,6 +74,7 @@ class LanguageModel:
         return self.tokenizer.extension
 
     @classmethod
+    @checked
     def new(cls, settings: Mapping[str, Any], tokenizer: Tokenizer, *, seed: int = 0) -> Self:
         """Create a model with randomly initialized weights.
 
@@ -86,6 +88,7 @@ class LanguageModel:
             ConfigError: An unknown family, or values that are unsupported or contradict each other.
             CheckpointError: The vocabulary size is below the tokenizer's.
         """
+        tokenizer = load_if_named(tokenizer, Tokenizer, "tokenizer")
         family = find_family(settings)
         settings = {"vocab_size": len(tokenizer), **family.canonical(settings)}
         network = family.network(family.config(settings))
@@ -93,6 +96,7 @@ class LanguageModel:
         return cls(network.eval(), tokenizer, settings)
 
     @classmethod
+    @checked
     def load(
         cls,
         source: str | Path,
@@ -132,13 +136,14 @@ class LanguageModel:
             split_rows(network, record["rows"])
         try:
             network = network.to(device)
-        except (AssertionError, RuntimeError) as error:
+        except (AssertionError, RuntimeError, TypeError) as error:
             raise InputError(
                 f"cannot use the device {device}: {str(error).splitlines()[0]}",
                 hint="idiolect doctor lists the devices of this machine",
             ) from error
         return cls(network, tokenizer, settings)
 
+    @checked
     def save(
         self,
         directory: str | Path,

@@ -31,7 +31,7 @@ from idiolect.ranking.groups import QueryGroup, RankingLoss, check_loss, ranking
 from idiolect.ranking.rerank import check_pairs
 from idiolect.ranking.text_pairs import PairTemplate, TextPairBatch
 from idiolect.ranking.train_ranker import train_ranker
-from idiolect.text.arguments import load_if_named
+from idiolect.text.arguments import checked, load_if_named
 from idiolect.training.data.shuffled_epochs import EpochSample
 from idiolect.training.frozen_rows import fingerprint
 from idiolect.training.objectives.objective import RowwiseObjective
@@ -59,6 +59,7 @@ class CrossEncoder:
         ConfigError: The model has no such head, or too few positions for the length.
     """
 
+    @checked
     def __init__(self, model: LanguageModel, *, max_length: int | None = None) -> None:
         model = load_if_named(model, LanguageModel, "model")
         config = model.network.config
@@ -77,6 +78,7 @@ class CrossEncoder:
         self._template = PairTemplate.of(model.tokenizer)
 
     @classmethod
+    @checked
     def of(cls, model: LanguageModel, *, max_length: int | None = None, seed: int = 0) -> Self:
         """Copy a model and add an untrained head for one score.
 
@@ -92,6 +94,7 @@ class CrossEncoder:
         return cls(_with_head(model, seed), max_length=max_length)
 
     @classmethod
+    @checked
     def load(
         cls, source: str | Path, *, max_length: int | None = None, device: str = "cpu"
     ) -> Self:
@@ -104,6 +107,7 @@ class CrossEncoder:
         """
         return cls(LanguageModel.load(source, device=device), max_length=max_length)
 
+    @checked
     def save(self, directory: str | Path) -> None:
         """Write a directory that `load` and transformers can read. The write is atomic.
 
@@ -142,6 +146,7 @@ class CrossEncoder:
                 scores[batch] = self._logits(network, grid.to(network.device)).float().cpu().numpy()
         return scores
 
+    @checked
     def train(
         self,
         groups: Iterable[QueryGroup],

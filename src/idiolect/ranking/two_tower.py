@@ -37,7 +37,7 @@ from idiolect.ranking.groups import QueryGroup, RankingLoss, check_loss, ranking
 from idiolect.ranking.rerank import Scorer, check_pairs
 from idiolect.ranking.tower_head import Crossing, TowerHead
 from idiolect.ranking.train_ranker import train_ranker
-from idiolect.text.arguments import check_path, list_of_texts, load_if_named
+from idiolect.text.arguments import check_path, checked, list_of_texts, load_if_named
 from idiolect.text.files import read_bytes, read_json, write_atomic
 from idiolect.training.data.shuffled_epochs import EpochSample
 from idiolect.training.frozen_rows import fingerprint
@@ -66,6 +66,7 @@ class TwoTower:
         ConfigError: The crossing is unknown, or the towers differ in width.
     """
 
+    @checked
     def __init__(
         self,
         encoder: Encoder,
@@ -107,6 +108,7 @@ class TwoTower:
         return f"{self.crossing}-{towers}-{fingerprint(self.head.state_dict())}"
 
     @classmethod
+    @checked
     def load(cls, directory: str | Path, *, device: str | torch.device = "cpu") -> Self:
         """Load a model that `save` wrote.
 
@@ -131,6 +133,7 @@ class TwoTower:
             )
         return model
 
+    @checked
     def save(self, directory: str | Path) -> None:
         """Write both towers as encoders, and the head.
 
@@ -152,6 +155,7 @@ class TwoTower:
         }
         write_atomic(directory / "two_tower.json", f"{json.dumps(record, indent=2)}\n".encode())
 
+    @checked
     def encode(
         self,
         texts: Sequence[str],
@@ -204,6 +208,7 @@ class TwoTower:
             vectors["query"][places["query"]], vectors["document"][places["document"]]
         )
 
+    @checked
     def distill(
         self,
         teacher: Scorer,
@@ -244,6 +249,7 @@ class TwoTower:
             tensorboard=tensorboard,
         )
 
+    @checked
     def train(
         self,
         groups: Iterable[QueryGroup],

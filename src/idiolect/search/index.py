@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from itertools import islice
+from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 from idiolect.errors import ConfigError, InputError
@@ -22,7 +23,7 @@ from idiolect.search.fusion import Fusion, choose_weights, diversify, fuse
 from idiolect.search.item_files import as_items
 from idiolect.search.items import Hits, Item, check_count, check_text
 from idiolect.search.store.store import Store
-from idiolect.text.arguments import load_if_named, wrong_type
+from idiolect.text.arguments import check_mapping, checked, load_if_named, wrong_type
 from idiolect.training.progress import show_progress
 
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ class Index:
             )
 
     @classmethod
+    @checked
     def build(
         cls,
         path: str | Path,
@@ -139,6 +141,7 @@ class Index:
         return built
 
     @classmethod
+    @checked
     def open(
         cls,
         path: str | Path,
@@ -224,6 +227,7 @@ class Index:
             empty=len(changed) - len(kept),
         )
 
+    @checked
     def search(
         self,
         text: str,
@@ -260,6 +264,9 @@ class Index:
             raise InputError(f"unknown mode {mode!r}", hint=f"known: {', '.join(get_args(Mode))}")
         if not isinstance(text, str):
             raise wrong_type(text, "the query", "a text", "search for one text at a time")
+        for name, pair, kind in (("weights", weights, Real), ("highlight", highlight, str)):
+            if pair is not None and not _is_pair(pair, kind):
+                raise InputError(f"{name} is {pair!r:.80}", hint="pass a tuple of two")
         depth = check_count(top_k)
         if mmr_diversity:
             depth = min(max(_MMR_FACTOR * top_k, _DEPTH), 10_000)
@@ -291,6 +298,7 @@ class Index:
             return "rrf", None
         return "weighted", (int(percent) / 100, 1 - int(percent) / 100)
 
+    @checked
     def fit_fusion(
         self, answers: Mapping[str, Collection[str]], *, namespace: str = ""
     ) -> tuple[float, float]:
@@ -308,6 +316,7 @@ class Index:
             InputError: there are no queries.
             ConfigError: there is no encoder.
         """
+        check_mapping(answers, "answers", "a dict of queries and their ids")
         scope: dict[str, Any] = {"filter": None, "namespace": namespace}
         weights = choose_weights(
             (
@@ -320,6 +329,7 @@ class Index:
         self.store.remember(dense_percent=round(100 * weights[0]))
         return weights
 
+    @checked
     def similar(
         self,
         item_id: str,
@@ -372,6 +382,11 @@ def _as_encoder(encoder: Any) -> Encoder:
     from idiolect.encoding.encoder import Encoder  # imports torch, which lexical search needs not
 
     return load_if_named(encoder, Encoder, "encoder")
+
+
+def _is_pair(value: Any, kind: type) -> bool:
+    two = isinstance(value, tuple | list) and len(value) == 2
+    return two and all(isinstance(one, kind) for one in value)
 
 
 def _batches(items: Iterable[Item]) -> Iterator[list[Item]]:

@@ -9,10 +9,14 @@ idiolect.errors.InputError: texts is a dict, not a list of texts (pass list(text
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Set
+import inspect
+import numbers
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from functools import cache, wraps
 from os import PathLike
 from pathlib import Path
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin
 
 from idiolect.errors import InputError
 
@@ -20,6 +24,7 @@ __all__ = [
     "check_mapping",
     "check_path",
     "check_whole",
+    "checked",
     "iterate",
     "iterate_texts",
     "list_of_texts",
@@ -28,6 +33,81 @@ __all__ = [
 ]
 
 _Kind = TypeVar("_Kind")
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+_SIMPLE: dict[Any, tuple[tuple[type, ...], str]] = {
+    int: ((numbers.Integral,), "a whole number"),
+    float: ((numbers.Real,), "a number"),
+    bool: ((), "True or False"),
+    str: ((str,), "a text"),
+    Path: ((str, PathLike), "a path"),
+    Mapping: ((Mapping,), "a dict"),
+    dict: ((Mapping,), "a dict"),
+}
+"""Types that arguments of an annotation may have, and what to call them."""
+
+
+def checked(function: _Function) -> _Function:
+    """Check the simple arguments of a public function by its annotations.
+
+    These are numbers, texts, paths, tables, choices of words, and objects of a class. What needs
+    more than its type, such as a list of texts or the range of a number, checks the function.
+    """
+    signature = inspect.signature(function)
+
+    @cache
+    def kinds() -> dict[str, tuple[Any, ...]]:
+        found = {}
+        for name, parameter in signature.parameters.items():
+            try:
+                annotation = eval(parameter.annotation, function.__globals__)
+            except (NameError, TypeError):  # imported for type checking only, or none
+                continue
+            union = get_origin(annotation) in (Union, UnionType)
+            members = get_args(annotation) if union else (annotation,)
+            members = tuple(get_origin(one) or one for one in members)
+            if all(one in (None, type(None), Literal) or _is_simple(one) for one in members):
+                found[name] = members
+        return found
+
+    @wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        for name, value in signature.bind(*args, **kwargs).arguments.items():
+            if name in kinds():
+                _check(value, name, kinds()[name])
+        return function(*args, **kwargs)
+
+    return cast(_Function, call)
+
+
+def _is_simple(kind: Any) -> bool:
+    """Return whether a type is checked here; what can be loaded or made is accepted otherwise."""
+    if kind in _SIMPLE:
+        return True
+    own = isinstance(kind, type) and kind.__module__.startswith("idiolect.")
+    return (
+        own
+        and not hasattr(kind, "load")
+        and not hasattr(kind, "of")
+        and not getattr(kind, "_is_protocol", False)
+    )
+
+
+def _check(value: Any, name: str, kinds: tuple[Any, ...]) -> None:
+    if Path in kinds and value is not None:
+        check_path(value, name)
+        return
+    names = []
+    for kind in (str if kind is Literal else kind for kind in kinds):
+        if kind in (None, type(None)):
+            if value is None:
+                return
+            continue
+        types, wanted = _SIMPLE.get(kind, ((kind,), _article(getattr(kind, "__name__", ""))))
+        names.append(wanted)
+        truth = isinstance(value, bool) or type(value).__name__ in ("bool", "bool_")
+        if truth if kind is bool else isinstance(value, types) and not truth:
+            return
+    raise wrong_type(value, name, " or ".join(names))
 
 
 def wrong_type(value: object, name: str, wanted: str, hint: str = "") -> InputError:

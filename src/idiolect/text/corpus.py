@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from idiolect.errors import InputError
-from idiolect.text.arguments import check_path, check_whole, iterate, iterate_texts
+from idiolect.text.arguments import check_path, check_whole, checked, iterate, iterate_texts
 from idiolect.text.records import DEFAULT_LIMIT, is_readable, read_documents, unusable
 
 if TYPE_CHECKING:
@@ -129,6 +129,7 @@ class Corpus:
     def __repr__(self) -> str:
         return f"Corpus({self._name})"
 
+    @checked
     def split(self, fraction: float = 0.1, *, seed: int = 0) -> tuple[Self, Self]:
         """Divide into a training part and a held-out part of about `fraction` of the documents.
 
@@ -159,6 +160,7 @@ class Corpus:
             ),
         )
 
+    @checked
     def mix(self, other: Corpus, share: float) -> Self:
         """Interleave documents of `other`, so that they make up `share` of all characters.
 
@@ -169,6 +171,7 @@ class Corpus:
         Raises:
             InputError: the share is not between 0 and 1.
         """
+        other = Corpus.of(other, "other")
         if not 0 < share < 1:
             raise InputError(f"a share of {share} mixes nothing", hint="choose one between 0 and 1")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from idiolect.errors import CheckpointError, InputError
 from idiolect.models.language_model import LanguageModel
 from idiolect.nn.lora import LoraConfig
-from idiolect.text.arguments import load_if_named
+from idiolect.text.arguments import checked, load_if_named
 from idiolect.text.corpus import Corpus
 from idiolect.text.tokenizers.tokenizer import Tokenizer
 from idiolect.training.data.packed_documents import PackedDocuments
@@ -28,6 +28,7 @@ from idiolect.training.training_config import TrainingConfig
 __all__ = ["pretrain"]
 
 
+@checked
 def pretrain(
     model: LanguageModel,
     corpus: Corpus,

@@ -78,7 +78,7 @@ class TrainingConfig:
                 raise ConfigError(f"{name} is {getattr(self, name)}", hint="it is between 0 and 1")
         if self.seed < 0:
             raise ConfigError(f"seed is {self.seed}", hint="it is at least 0")
-        if self.schedule not in get_args(Schedule):
+        if not isinstance(self.schedule, str) or self.schedule not in get_args(Schedule):
             raise ConfigError(
                 f"the schedule {self.schedule!r}", hint="one of " + ", ".join(get_args(Schedule))
             )
@@ -87,6 +87,10 @@ class TrainingConfig:
 
     def _check_types(self) -> None:
         """Check that numbers are numbers, and whole where they count something."""
+        if not isinstance(self.learning_rates, Mapping):
+            raise ConfigError(
+                f"learning_rates is {self.learning_rates!r}", hint='such as {"rows": 3e-3}'
+            )
         for one in fields(self):
             value, kind = getattr(self, one.name), str(one.type)
             if not kind.startswith(("int", "float")) or (value is None and "None" in kind):

@@ -16,12 +16,13 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Literal, get_args
 
 import pytrec_eval
 
 from idiolect.errors import InputError
-from idiolect.text.arguments import check_mapping, iterate_texts
+from idiolect.text.arguments import check_mapping, checked, iterate_texts
 
 __all__ = ["DEFAULT_METRICS", "Evaluation", "Gain", "Qrels", "Run", "evaluate"]
 
@@ -78,6 +79,7 @@ class Evaluation:
         }
 
 
+@checked
 def evaluate(
     qrels: Qrels,
     run: Run,
@@ -212,7 +214,7 @@ def _share_judged(scores: Mapping[str, float], judged: Mapping[str, float], cut:
 def _check_numbers(table: Mapping[str, Mapping[str, float]], what: str) -> None:
     for query, row in table.items():
         for doc, value in row.items():
-            if not math.isfinite(value):
+            if not isinstance(value, Real) or not math.isfinite(value):
                 raise InputError(
                     f"the {what} of document {doc!r} for query {query!r} is {value}",
                     hint="all values must be finite",

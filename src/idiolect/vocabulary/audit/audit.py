@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from idiolect.errors import InputError
-from idiolect.text.arguments import list_of_texts, load_if_named
+from idiolect.text.arguments import checked, list_of_texts, load_if_named
 from idiolect.text.corpus import documents_of
 from idiolect.text.tokenizers.tokenizer import Tokenizer
 from idiolect.vocabulary.audit.candidates import Candidate, CandidateSet, find_candidates
@@ -75,6 +75,7 @@ class Audit:
         """Glossary terms that cannot or need not be added, with the reason."""
         return self._found.rejected
 
+    @checked
     def choose(
         self, max_rows: int, *, min_saving: float | None = None, phrases: bool = True
     ) -> Terms:
@@ -151,6 +152,7 @@ class Audit:
         )
 
 
+@checked
 def audit(
     tokenizer: Tokenizer,
     corpus: Iterable[str],

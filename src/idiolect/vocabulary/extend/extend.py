@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, overload
 
 from idiolect.errors import ConfigError, InputError, VerificationError
-from idiolect.text.arguments import wrong_type
+from idiolect.text.arguments import checked, wrong_type
 from idiolect.text.corpus import documents_of
 from idiolect.text.tokenizers.extension import Added, Extension, Refused
 from idiolect.text.tokenizers.tokenizer import Tokenizer
@@ -83,6 +83,7 @@ def extend(
     init: Init = "subword",
     seed: int = 0,
 ) -> LanguageModel: ...
+@checked
 def extend(
     base: Tokenizer | LanguageModel,
     terms: Terms | Iterable[str],

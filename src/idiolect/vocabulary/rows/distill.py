@@ -30,7 +30,7 @@ from idiolect.errors import CheckpointError, InputError
 from idiolect.models.language_model import LanguageModel
 from idiolect.nn.embedding import ExtendedRows
 from idiolect.nn.network import Network
-from idiolect.text.arguments import check_whole, load_if_named
+from idiolect.text.arguments import check_whole, checked, load_if_named
 from idiolect.text.corpus import documents_of
 from idiolect.text.tokenizers.extension import Extension
 from idiolect.training.distributed import Workers
@@ -78,6 +78,7 @@ def distillation_config(model: LanguageModel, *, seed: int = 0) -> TrainingConfi
     )
 
 
+@checked
 def distill(
     model: LanguageModel,
     teacher: LanguageModel,

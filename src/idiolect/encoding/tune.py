@@ -19,7 +19,7 @@ from idiolect.encoding.projection import Projection
 from idiolect.encoding.text_reader import EncodingCounts
 from idiolect.errors import ConfigError
 from idiolect.nn.lora import LoraConfig
-from idiolect.text.arguments import check_whole, checked, iterate, load_if_named
+from idiolect.text.arguments import check_whole, checked, iterate, load_if_named, wrong_type
 from idiolect.text.corpus import documents_of
 from idiolect.text.text_file import TextFile
 from idiolect.training.data.shuffled_epochs import ShuffledEpochs
@@ -123,7 +123,9 @@ def tune(
         pairs = PairFile(pairs)
     table = PairTable.of(pairs, documents_of(corpus, "corpus"))
     widths = _widths(encoder, dimensions)
-    criterion = loss or InfoNCE()
+    if loss is not None and not callable(loss):
+        raise wrong_type(loss, "loss", "a loss", "such as InfoNCE()")
+    criterion = InfoNCE() if loss is None else loss
     if len(widths) > 1:
         criterion = Matryoshka(criterion, widths, normalize=encoder.normalize)
     source = ShuffledEpochs(len(table), rows=config.batch_size, seed=config.seed)

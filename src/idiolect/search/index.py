@@ -71,6 +71,8 @@ class Index:
         encoding_counts: EncodingCounts | None = None,
     ) -> None:
         encoder = None if encoder is None else _as_encoder(encoder)
+        if not hasattr(store, "namespaces"):
+            raise wrong_type(store, "store", "a store", "open an index with Index.open(path)")
         self.store = store
         self.encoder = encoder
         self.encoding_counts = encoding_counts
@@ -266,7 +268,7 @@ class Index:
             raise wrong_type(text, "the query", "a text", "search for one text at a time")
         for name, pair, kind in (("weights", weights, Real), ("highlight", highlight, str)):
             if pair is not None and not _is_pair(pair, kind):
-                raise InputError(f"{name} is {pair!r:.80}", hint="pass a tuple of two")
+                raise wrong_type(pair, name, "a tuple of two", "(0.5, 0.5) or ('<b>', '</b>')")
         depth = check_count(top_k)
         if mmr_diversity:
             depth = min(max(_MMR_FACTOR * top_k, _DEPTH), 10_000)

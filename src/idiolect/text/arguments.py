@@ -137,12 +137,12 @@ def check_whole(value: object, name: str, least: int | None = None) -> int:
     Raises:
         InputError: It is not a whole number, or below the least one.
     """
-    whole = not isinstance(value, bool) and hasattr(value, "__index__")
-    number = int(value) if whole else 0  # type: ignore[call-overload]
-    if not whole or (least is not None and number < least):
-        bound = "" if least is None else f" of at least {least}"
+    bound = "" if least is None else f" of at least {least}"
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise wrong_type(value, name, f"a whole number{bound}")
+    if least is not None and value < least:
         raise InputError(f"{name} is {value!r}", hint=f"pass a whole number{bound}")
-    return number
+    return int(value)
 
 
 def check_mapping(value: object, name: str, wanted: str, hint: str = "") -> Mapping[Any, Any]:

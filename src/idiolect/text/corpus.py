@@ -51,6 +51,7 @@ class Corpus:
     skipped: Counter[str]
     """Number of records that the latest iteration skipped, by reason."""
 
+    @checked
     def __init__(
         self,
         source: str | Path | Sequence[str | Path],
@@ -61,7 +62,8 @@ class Corpus:
     ) -> None:
         sources = [source] if isinstance(source, str | Path) else list(_paths(source))
         paths = [path for one in sources for path in source_files(one)]
-        fields = (field,) if isinstance(field, str) else tuple(iterate_texts(field or (), "field"))
+        field = () if field is None else field
+        fields = (field,) if isinstance(field, str) else tuple(iterate_texts(field, "field"))
         if per not in ("line", "file"):
             raise InputError(f"per is {per!r}", hint="one of line, file")
         check_whole(limit, "limit", least=1)

@@ -111,7 +111,8 @@ class TrainingConfig:
             return config
         if not isinstance(config, Mapping):
             raise ConfigError(
-                f"config is {config!r}", hint="pass a TrainingConfig or a dict of its fields"
+                f"config is a {type(config).__name__}",
+                hint="pass a TrainingConfig or a dict of its fields",
             )
         return cls.from_dict(config)
 

@@ -22,7 +22,7 @@ from typing import Literal, get_args
 import pytrec_eval
 
 from idiolect.errors import InputError
-from idiolect.text.arguments import check_mapping, checked, iterate_texts
+from idiolect.text.arguments import check_mapping, checked, list_of_texts
 
 __all__ = ["DEFAULT_METRICS", "Evaluation", "Gain", "Qrels", "Run", "evaluate"]
 
@@ -114,7 +114,10 @@ def evaluate(
         rows = check_mapping(table, name, "a dict of dicts", f"read a file with read_{name}")
         for query, row in rows.items():
             check_mapping(row, f"{name}[{query!r}]", "a dict of documents and numbers")
-    for name in iterate_texts(metrics, "metrics"):
+    metrics = list_of_texts(metrics, "metrics")
+    if not metrics:
+        raise InputError("no metrics", hint="such as ndcg@10")
+    for name in metrics:
         _parse(name)
     if gain not in get_args(Gain):
         raise InputError(f"gain={gain!r}", hint="one of " + ", ".join(get_args(Gain)))

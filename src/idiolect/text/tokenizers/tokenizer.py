@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from tokenizers import pre_tokenizers
 
 from idiolect.errors import CheckpointError, ConfigError, InputError
-from idiolect.text.arguments import checked
+from idiolect.text.arguments import checked, iterate_texts
 from idiolect.text.files import read_json, write_atomic
 from idiolect.text.tokenizers import formats
 from idiolect.text.tokenizers.extension import Extension

@@ -128,6 +128,8 @@ def extend(
         ConfigError: this kind of tokenizer cannot be extended.
         VerificationError: text without the terms, or decoding, would change.
     """
+    if not isinstance(init, str):
+        raise wrong_type(init, "init", "a text", "such as subword")
     if not isinstance(base, Tokenizer) and not hasattr(base, "network"):
         raise wrong_type(
             base, "base", "a Tokenizer or a LanguageModel", "load it with LanguageModel.load"

@@ -43,7 +43,7 @@ FORMAT = 2
 _INPUTS = "inputs.json"
 _OUTPUTS = "outputs.json"
 _METRICS = "metrics.json"
-_ABOUT_THE_RUN = (_INPUTS, _METRICS, "metrics.jsonl", "run.json", "published.json")
+_ABOUT_THE_RUN = (_INPUTS, _METRICS, "metrics.jsonl", "run.json")
 """Files with times and places, which differ although the result is the same."""
 
 

@@ -203,8 +203,12 @@ class RunFolder:
             else:
                 save(temporary / "model")
                 (temporary / "model").rename(self.model)
-            record = json.dumps(FileRecord.of(self.model).files, indent=1)
-            write_atomic(self._published, f"{record}\n".encode())
+            # Without times, so that the folder does not depend on how often it was interrupted.
+            record = {
+                name: {"size": file["size"], "hash": file["hash"]}
+                for name, file in FileRecord.of(self.model).files.items()
+            }
+            write_atomic(self._published, f"{json.dumps(record, indent=1)}\n".encode())
         except (OSError, SafetensorError) as error:
             raise CheckpointError(
                 f"cannot write the model to {self.model}: {_reason(error)}",

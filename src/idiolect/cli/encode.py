@@ -14,6 +14,7 @@ from idiolect.cli.text_options import (
     UnitOption,
     report_skipped,
 )
+from idiolect.cli.training_options import local_device
 from idiolect.text.skipped import MAX_UNREADABLE
 
 if TYPE_CHECKING:
@@ -64,11 +65,12 @@ def encode(
     from idiolect.encoding.precision import QuantizedVectors
     from idiolect.encoding.text_reader import EncodingCounts
     from idiolect.text.corpus import Corpus
+    from idiolect.training.progress import status
 
     console, counts = Console(), EncodingCounts()
     corpus = Corpus(sources, field, per=per, max_unreadable=max_unreadable)
-    with Console(stderr=True).status("loading the model"):
-        encoder = Encoder.load(model)
+    with status("loading the model"):
+        encoder = Encoder.load(model, device="cpu" if int8 else local_device())
         if int8:
             encoder.to_int8()
     vectors = encoder.encode_to(
@@ -77,7 +79,7 @@ def encode(
         prompt_name=prompt_name,
         dimensions=dimensions,
         tokens_per_batch=tokens_per_batch,
-        progress=console.is_terminal,
+        progress=True,
         counts=counts,
     )
     console.print(_report(counts, encoder.max_length))

@@ -54,6 +54,7 @@ def lm(
     from idiolect.models.language_model import LanguageModel
     from idiolect.text.corpus import Corpus
     from idiolect.text.files import write_atomic
+    from idiolect.training.progress import status
     from idiolect.training.text_evaluation import compare
 
     console = Console()
@@ -62,9 +63,9 @@ def lm(
         for name, source in (("domain", domain), ("general", general))
         if source is not None
     }
-    with console.status("loading the models"):
+    with status("loading the models"):
         before, after = LanguageModel.load(base), LanguageModel.load(model)
-    with console.status("reading"):
+    with status("reading"):
         figures = compare(
             before,
             after,

@@ -59,7 +59,7 @@ def extend(
         list[str] | None,
         typer.Option(help="Text that must not change, to verify on; repeatable."),
     ] = None,
-    max_rows: Annotated[int | None, typer.Option(help="Maximum number of new ids.")] = None,
+    max_rows: Annotated[int | None, typer.Option(help="Maximum number of new ids.", min=1)] = None,
     init: Annotated[
         Literal["subword", "weighted", "mean", "normal", "multivariate", "neighbours"],
         typer.Option(help="Initialisation of the new rows; neighbours learns from --domain."),
@@ -82,6 +82,7 @@ def extend(
 
     from idiolect.text.corpus import Corpus
     from idiolect.text.tokenizers.tokenizer import Tokenizer
+    from idiolect.training.progress import status
     from idiolect.vocabulary.extend.extend import extend as run
 
     if (out / "tokenizer.json").exists():
@@ -96,7 +97,7 @@ def extend(
         for name, sources in (("domain", domain), ("general", general))
     }
     larger: LanguageModel | Tokenizer
-    with console.status("extending and verifying"):
+    with status("extending and verifying"):
         if isinstance(original, Tokenizer):
             larger = run(original, terms_to_add, method, max_rows=max_rows, **texts)
         else:
@@ -124,7 +125,7 @@ def distill(
         str, typer.Option(help="The original model, before extension: a directory or a hub id.")
     ],
     out: RunFolderOption,
-    contexts: Annotated[int, typer.Option(help="Snippets of text for each new token.")] = 100,
+    contexts: Annotated[int, typer.Option(help="Text snippets for each new token.", min=1)] = 100,
     epochs: EpochsOption = 1,
     learning_rate: LearningRateOption = None,
     save_steps: SaveStepsOption = None,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from idiolect.cli.interruption import ResumableCommand
+from idiolect.cli.endings import ResumableCommand
 from idiolect.cli.text_options import MaxUnreadableOption, report_skipped
 from idiolect.errors import ConfigError, InputError
 from idiolect.text.skipped import MAX_UNREADABLE, Skipped
@@ -83,7 +83,7 @@ def build(
     max_unreadable: MaxUnreadableOption = MAX_UNREADABLE,
     namespace: _Namespace = "",
     dimensions: Annotated[
-        int | None, typer.Option(help="Truncate vectors to this size (Matryoshka encoders).")
+        int | None, typer.Option(help="Truncate vectors to this size (Matryoshka encoders).", min=1)
     ] = None,
     skip_invalid_metadata: _SkipInvalid = False,
 ) -> None:
@@ -119,7 +119,7 @@ def build(
         dimensions=dimensions,
         namespace=namespace,
         source=_source(encoder),
-        progress=console.is_terminal,
+        progress=True,
         skip_invalid_metadata=skip_invalid_metadata,
     ) as built:
         _print_counts(console, built.counts, skipped, time.perf_counter() - began)
@@ -166,7 +166,7 @@ def add(
         counts = opened.add(
             items,
             namespace=namespace,
-            progress=console.is_terminal,
+            progress=True,
             skip_invalid_metadata=skip_invalid_metadata,
         )
         _print_counts(console, counts, skipped, time.perf_counter() - began)
@@ -227,9 +227,10 @@ def verify(index: _Index) -> None:
     from rich.table import Table
 
     from idiolect.search.store.store import Store
+    from idiolect.training.progress import status
 
     console = Console()
-    with Store.open(index) as store, console.status("verifying"):
+    with Store.open(index) as store, status("verifying"):
         damages = list(store.verify())
         items = store.describe().items
     if not damages:
@@ -259,11 +260,12 @@ def compact(
     from rich.console import Console
 
     from idiolect.search.store.store import Store
+    from idiolect.training.progress import status
 
     console = Console()
     with Store.open(index) as store:
         before = store.describe().bytes
-        with console.status("compacting"):
+        with status("compacting"):
             store.compact(rebuild=rebuild)
         after = store.describe().bytes
     console.print(f"{_size(before)} before, {_size(after)} after")
@@ -306,7 +308,7 @@ def export(
     token: Annotated[
         str, typer.Option(help="user:password for the Milvus cluster.", envvar="MILVUS_TOKEN")
     ] = "",
-    shards: Annotated[int, typer.Option(help="Shards of a new Milvus collection.")] = 1,
+    shards: Annotated[int, typer.Option(help="Shards of a new Milvus collection.", min=1)] = 1,
 ) -> None:
     """Export all items to a file or to a Milvus cluster.
 
@@ -367,13 +369,10 @@ def _source(encoder: str) -> str:
 
 
 def _count(progress: Iterator[int], store: Store) -> int:
-    from rich.console import Console
-    from rich.progress import track
+    from idiolect.training.progress import track
 
-    console = Console(stderr=True)
     batches = -(-sum(store.namespaces().values()) // 1000)
-    tracked = track(progress, "items", batches, console=console, disable=not console.is_terminal)
-    return max(tracked, default=0)
+    return max(track(progress, "thousands of items", batches), default=0)
 
 
 def _print_counts(

@@ -53,7 +53,7 @@ def pretrain(
     ],
     sources: SourcesArgument,
     out: RunFolderOption,
-    steps: Annotated[int | None, typer.Option(help="Total steps.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Total steps.", min=1)] = None,
     train: Annotated[TrainedPart | None, TRAIN] = None,
     objective: Annotated[
         str | None,
@@ -66,7 +66,9 @@ def pretrain(
     replay: Annotated[
         list[str] | None, typer.Option(help="General text to mix in against forgetting.")
     ] = None,
-    replay_share: Annotated[float, typer.Option(help="Share of --replay, in characters.")] = 0.1,
+    replay_share: Annotated[
+        float, typer.Option(help="Share of --replay, in characters.", min=0, max=1)
+    ] = 0.1,
     field: FieldOption = None,
     per: UnitOption = "line",
     max_unreadable: MaxUnreadableOption = MAX_UNREADABLE,
@@ -81,7 +83,7 @@ def pretrain(
         Literal["cosine", "wsd"] | None, typer.Option(help="Learning-rate decay after warm-up.")
     ] = None,
     save_steps: SaveStepsOption = None,
-    seed: Annotated[int | None, typer.Option(help="Random seed.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Random seed.", min=0)] = None,
     sharded: Annotated[
         bool, typer.Option("--sharded", help="Under torchrun: shard the weights (FSDP2).")
     ] = False,

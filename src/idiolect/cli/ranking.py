@@ -55,7 +55,7 @@ def evaluate_search(
         Literal["linear", "exponential"], typer.Option(help="nDCG gain of a grade g: g, or 2^g-1.")
     ] = "linear",
     relevant: Annotated[
-        float, typer.Option(help="Lowest relevant grade, for all metrics but nDCG.")
+        float, typer.Option(help="Lowest relevant grade, for all metrics but nDCG.", min=0)
     ] = 1.0,
     judged_only: Annotated[
         bool, typer.Option("--judged-only", help="Remove unjudged documents from the rankings.")
@@ -91,12 +91,13 @@ def evaluate_search(
         write_per_query,
     )
     from idiolect.text.files import write_atomic
+    from idiolect.training.progress import status
 
     console, errors = Console(), Console(stderr=True)
     sizes = parse_dimensions(dimensions)
     if curve is not None:
         image_format(curve)  # fail early
-    with errors.status("reading the judged data"):
+    with status("reading the judged data"):
         collection = read_collection(data, split, documents, queries, qrels)
     for note in collection.notes:
         errors.print(f"note: {note}", style="yellow", markup=False)
@@ -112,7 +113,7 @@ def evaluate_search(
     if bm25:
         from idiolect.ranking.evaluation.baselines import BM25
 
-        with errors.status("BM25"):
+        with status("BM25"):
             systems["BM25"] = measure(BM25(collection.documents).search(collection.queries))
     for path in run or []:
         answers, unknown = _read_known_run(path, collection)
@@ -179,11 +180,9 @@ def _evaluate_encoder(
     Returns:
         The evaluations by label, and nDCG@10 by width.
     """
-    from rich.console import Console
-
     from idiolect.ranking.evaluation.baselines import Dense
 
-    dense = Dense(_encoder(model), collection.documents, progress=Console(stderr=True).is_terminal)
+    dense = Dense(_encoder(model), collection.documents, progress=True)
     full = dense.vectors.shape[1]
     systems, curve = {}, {}
     # `None` keeps whole vectors as they are; a size also normalises them.
@@ -210,7 +209,8 @@ def rerank(
     out: Annotated[Path, typer.Option("--out", "-o", help="The new TREC run.")],
     top_k: Annotated[int, typer.Option(help="Documents to rerank for each query.", min=1)] = 100,
     max_length: Annotated[
-        int | None, typer.Option(help="Tokens a cross-encoder reads of a query and document.")
+        int | None,
+        typer.Option(help="Tokens that a cross-encoder reads of a pair.", min=1),
     ] = None,
     encoder: Annotated[
         str | None, typer.Option(help="LambdaMART: where its encoder is, if it moved.")
@@ -248,7 +248,7 @@ def rerank(
 
         if len(runs) > 1:
             raise ConfigError(f"{len(runs)} runs", hint="this model takes one")
-        better = reranking.rerank(found, *texts, score, top_k=top_k, progress=errors.is_terminal)
+        better = reranking.rerank(found, *texts, score, top_k=top_k, progress=True)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_run(out, better)
     if counts.truncated:

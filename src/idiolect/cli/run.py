@@ -36,7 +36,8 @@ def init(
     if path.exists() and not force:
         raise InputError(f"{path} exists already", hint="--force replaces it")
     found = survey(folder, base=base)
-    write_atomic(path, found.text.encode())
+    # A name that is not UTF-8 is written as its own bytes.
+    write_atomic(path, found.text.encode(errors="surrogateescape"))
     for line in found.findings:
         typer.echo(line)
     typer.echo(f"review {path}, then: idiolect run {path}")

@@ -11,7 +11,7 @@ from typer.core import TyperGroup
 # Registers the objectives of `tune`.
 import idiolect.encoding.objectives  # noqa: F401
 from idiolect.cli import tune_ranker
-from idiolect.cli.interruption import ResumableCommand
+from idiolect.cli.endings import ResumableCommand
 from idiolect.cli.judged_data import parse_dimensions
 from idiolect.cli.text_options import FieldOption, MaxUnreadableOption, report_skipped
 from idiolect.cli.training_options import (
@@ -103,7 +103,7 @@ def encoder(
         typer.Option(help="Documents (_id, title, text), if the pairs hold ids."),
     ] = None,
     negatives: Annotated[
-        int, typer.Option(help="Hard negatives for each pair, mined again in each epoch.")
+        int, typer.Option(help="Hard negatives for each pair, mined again in each epoch.", min=0)
     ] = 0,
     corpus: Annotated[
         list[str] | None, typer.Option(help="More documents to mine negatives from.")
@@ -119,15 +119,17 @@ def encoder(
         _LossName, typer.Option(help="margin-mse and kl fit the teacher scores of the pairs.")
     ] = "infonce",
     temperature: Annotated[
-        float | None, typer.Option(help="For infonce (0.05) and kl (1).")
+        float | None, typer.Option(help="For infonce (0.05) and kl (1).", min=0)
     ] = None,
-    margin: Annotated[float | None, typer.Option(help="For triplet and margin (0.2).")] = None,
+    margin: Annotated[
+        float | None, typer.Option(help="For triplet and margin (0.2).", min=0)
+    ] = None,
     bidirectional: Annotated[
         bool,
         typer.Option("--bidirectional", help="infonce: also contrast queries for each document."),
     ] = False,
     epochs: EpochsOption = 1,
-    steps: Annotated[int | None, typer.Option(help="Total steps; replaces --epochs.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Total steps, not --epochs.", min=1)] = None,
     train: Annotated[TrainedPart, TRAIN] = "all",
     unfreeze_original_rows: Annotated[bool, UNFREEZE] = False,
     lora_r: LoraRankOption = 8,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,12 +19,8 @@ from idiolect.errors import InputError
 from idiolect.text.skipped import MAX_UNREADABLE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from rich.progress import Progress
     from rich.table import Table
 
-    from idiolect.text.corpus import Corpus
     from idiolect.vocabulary.audit.audit import Audit
     from idiolect.vocabulary.terms import Terms
 
@@ -46,7 +41,7 @@ def audit(
         typer.Option(help="Terms to add regardless of their counts, one per line."),
     ] = None,
     max_rows: Annotated[
-        int, typer.Option(help="Maximum number of new embedding rows, one per form.")
+        int, typer.Option(help="Maximum number of new embedding rows, one per form.", min=1)
     ] = 5000,
     method: Annotated[
         str | None,
@@ -58,7 +53,7 @@ def audit(
     field: FieldOption = None,
     per: UnitOption = "line",
     max_unreadable: MaxUnreadableOption = MAX_UNREADABLE,
-    top: Annotated[int, typer.Option(help="Number of terms to show.")] = 25,
+    top: Annotated[int, typer.Option(help="Number of terms to show.", min=0)] = 25,
     terms_out: Annotated[
         Path | None,
         typer.Option("--terms", help="Write the chosen terms as JSON, for `extend`."),
@@ -79,6 +74,7 @@ def audit(
 
     from idiolect.text.corpus import Corpus
     from idiolect.text.tokenizers.tokenizer import Tokenizer
+    from idiolect.training.progress import status, track
     from idiolect.vocabulary.audit.audit import audit as run
     from idiolect.vocabulary.audit.audit_report import write_csv, write_json
     from idiolect.vocabulary.terms import read_glossary
@@ -92,11 +88,11 @@ def audit(
     corpus = Corpus(sources, field, **reading)
     general_corpus = Corpus(general, field, **reading) if general else None
     started = time.perf_counter()
-    with _progress() as progress:
+    with status("auditing"):
         report = run(
             base,
-            _Counted(corpus, progress, "domain documents"),
-            _Counted(general_corpus, progress, "general documents") if general_corpus else None,
+            track(corpus, "domain documents"),
+            track(general_corpus, "general documents") if general_corpus else None,
             glossary_terms,
         )
         terms = report.choose(max_rows, method=method, phrases=phrases)
@@ -118,36 +114,6 @@ def audit(
         write_json(report, json_out)
     if csv_out:
         write_csv(report, csv_out)
-
-
-@contextmanager
-def _progress() -> Iterator[Progress]:
-    from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    console = Console(stderr=True)
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.completed:,} {task.description}"),
-        TimeElapsedColumn(),
-    )
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as progress:
-        yield progress
-
-
-class _Counted:
-    """A corpus that shows how many documents are read; it can be read again."""
-
-    def __init__(self, corpus: Corpus, progress: Progress, name: str) -> None:
-        self.corpus, self.progress, self.name = corpus, progress, name
-
-    def __iter__(self) -> Iterator[str]:
-        task = self.progress.add_task(self.name, total=None)
-        for document in self.corpus:
-            self.progress.advance(task)
-            yield document
 
 
 def _overview(report: Audit) -> Table:

@@ -19,8 +19,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from idiolect.encoding.encoder_forward import check_finite, hidden_states, second_copy
@@ -40,7 +38,10 @@ from idiolect.encoding.vectors import VectorFile, Vectors
 from idiolect.errors import ConfigError, InputError
 from idiolect.models.language_model import LanguageModel
 from idiolect.models.model_directory import replacing
+from idiolect.text.arguments import checked, list_of_texts, load_if_named
+from idiolect.text.corpus import documents_of
 from idiolect.text.hub import locate
+from idiolect.training.progress import show_progress
 
 __all__ = ["Encoder"]
 
@@ -81,6 +82,7 @@ class Encoder:
             `bidirectional` for a model that is already bidirectional.
     """
 
+    @checked
     def __init__(
         self,
         model: LanguageModel,
@@ -94,6 +96,7 @@ class Encoder:
         default_prompt_name: str | None = None,
         trained_dimensions: Sequence[int] = (),
     ) -> None:
+        model = load_if_named(model, LanguageModel, "model")
         check_pooling(pooling)
         if bidirectional and model.network.kind != "causal":
             raise ConfigError("the model is already bidirectional", hint="omit bidirectional")
@@ -119,6 +122,7 @@ class Encoder:
         """Converts texts to rows of ids."""
 
     @classmethod
+    @checked
     def load(cls, source: str | Path, *, device: str | torch.device = "cpu") -> Self:
         """Load a sentence-transformers model, or a plain model with mean pooling.
 
@@ -135,6 +139,7 @@ class Encoder:
         layout = EncoderLayout.read(directory) or EncoderLayout(normalize=True)
         return cls(LanguageModel.load(source, device=device), **vars(layout))
 
+    @checked
     def save(self, directory: str | Path) -> None:
         """Write the model atomically, so that `load` and sentence-transformers can load it.
 
@@ -228,9 +233,10 @@ class Encoder:
                 digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
         return digest.hexdigest()
 
+    @checked
     def encode(
         self,
-        texts: Sequence[str],
+        texts: Iterable[str],
         *,
         prompt_name: str | None = None,
         dimensions: int | None = None,
@@ -241,12 +247,12 @@ class Encoder:
         """Encode texts. Safe to call from several threads.
 
         Args:
-            texts: The texts.
+            texts: The texts, for example a list, a column of a table, or a generator.
             prompt_name: Name of a prompt: `document`, `query` or another one of the model.
             dimensions: Keep only this many dimensions (Matryoshka), and normalize again.
             tokens_per_batch: Tokens per forward pass; memory grows with it. The default depends on
                 the device.
-            progress: Show a progress bar.
+            progress: Show the progress.
             counts: Updated with the numbers of texts; by default truncated and empty ones are
                 logged as a warning.
 
@@ -259,16 +265,16 @@ class Encoder:
         """
         width = check_dimensions(dimensions, self.dimensions)
         counted = EncodingCounts()
+        texts = list_of_texts(texts)
         check_texts(texts)
         vectors = np.zeros((len(texts), width), dtype=np.float32)
         untrained = width not in {*self.trained_dimensions, self.dimensions, *self._warned}
         sample: list[Tensor] = []
-        bar = Progress(console=Console(stderr=True), disable=not progress)
         if tokens_per_batch is None:
             on_cpu = self.model.network.device.type == "cpu"
             tokens_per_batch = _TOKENS_PER_BATCH if on_cpu else _TOKENS_ON_ACCELERATOR
-        with torch.inference_mode(), bar:
-            task = bar.add_task("encoding", total=len(texts))
+        shown = show_progress("encoding", len(texts), shown=progress)
+        with torch.inference_mode(), shown as activity:
             for start in range(0, len(texts), _BLOCK):
                 rows = self.reader.read(texts[start : start + _BLOCK], prompt_name, counted)
                 for batch in by_length(rows, tokens_per_batch):
@@ -282,8 +288,8 @@ class Encoder:
                         embedded = embedded[:, :width]
                         embedded = F.normalize(embedded, dim=-1) if self.normalize else embedded
                     vectors[numbers] = embedded.cpu().numpy()
-                    bar.advance(task, len(batch))
-                bar.update(task, completed=start + len(rows))
+                    activity.advance(len(batch))
+                activity.update(start + len(rows))
         if sample:
             self._warned.add(width)
             _LOG.warning(untrained_width_warning(torch.cat(sample).cpu().numpy(), width))
@@ -293,6 +299,7 @@ class Encoder:
             counts.add(counted)
         return vectors
 
+    @checked
     def encode_to(
         self,
         path: str | Path,
@@ -317,7 +324,7 @@ class Encoder:
             dimensions: As in `encode`.
             tokens_per_batch: As in `encode`.
             block: Number of texts that are sorted by length and written together.
-            progress: Show a progress bar.
+            progress: Show the progress.
             counts: Updated with the numbers of texts; by default truncated and empty ones are
                 logged as a warning.
 
@@ -327,14 +334,13 @@ class Encoder:
             VerificationError: A vector is not finite.
         """
         width = check_dimensions(dimensions, self.dimensions)
+        texts = documents_of(texts, "texts")
         settings = {"encoder": self.fingerprint, "kind": prompt_name}
         file = VectorFile(path, settings, width)
         counted = EncodingCounts(**file.counts)
-        columns = (TextColumn("encoding"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        bar = Progress(*columns, console=Console(stderr=True), disable=not progress)
-        with bar:
-            total = len(texts) if isinstance(texts, Sized) else None
-            task = bar.add_task("", total=total, completed=file.rows)
+        total = len(texts) if isinstance(texts, Sized) else 0
+        with show_progress("encoding", total, shown=progress) as activity:
+            activity.start_at(file.rows)
             for some in file.remaining(texts, block):
                 vectors = self.encode(
                     some,
@@ -344,7 +350,7 @@ class Encoder:
                     counts=counted,
                 )
                 file.append(some, vectors, vars(counted))
-                bar.advance(task, len(some))
+                activity.advance(len(some))
         if counts is None:
             counted.warn(self.max_length)
         else:
@@ -356,7 +362,9 @@ class Encoder:
 
         Shape: result (texts, dimensions), normalized if the encoder normalizes.
         """
-        return self.embed_rows(self.reader.read(texts, prompt_name, EncodingCounts()))
+        return self.embed_rows(
+            self.reader.read(list_of_texts(texts), prompt_name, EncodingCounts())
+        )
 
     def project(self, texts: Sequence[str], *, whiten: bool = False) -> None:
         """Fit a projection to the vectors of some texts, and use it from then on.
@@ -373,8 +381,10 @@ class Encoder:
             InputError: No text has a token; and as in `encode`.
             VerificationError: A vector is not finite.
         """
+        if isinstance(texts, str | bytes) or not isinstance(texts, Sequence):
+            texts = list_of_texts(texts)
         step = max(1, len(texts) // (_TEXTS_PER_DIMENSION * self.dimensions))
-        rows = self.reader.read(texts[::step], "document", EncodingCounts())
+        rows = self.reader.read(list_of_texts(texts[::step]), "document", EncodingCounts())
         parts: list[Tensor] = []
         with torch.inference_mode():
             for batch in by_length(rows, _TOKENS_PER_BATCH):

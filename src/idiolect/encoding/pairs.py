@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from idiolect.errors import InputError
+from idiolect.text.arguments import iterate, wrong_type
 from idiolect.text.fields import id_text, shown_names
 from idiolect.text.keyed_texts import documents_with_ids, queries_with_ids
 from idiolect.text.records import numbered_records, unusable
@@ -226,7 +227,8 @@ class PairTable:
         table.documents = stored
         queries, documents = _Numbers(table.queries.append), _Numbers(stored.append)
         rows: dict[tuple[int, int], Pair] = {}
-        for number, pair in enumerate(pairs, start=1):
+        for number, given in enumerate(iterate(pairs, "pairs", "a list of pairs"), start=1):
+            pair = _as_pair(given, number)
             _check(pair, number)
             key = queries.number(pair.query), documents.number(pair.document)
             rows.setdefault(key, pair)
@@ -262,7 +264,25 @@ class PairTable:
         return digest.hexdigest()
 
 
+def _as_pair(value: Any, number: int) -> Pair:
+    """Return a pair, which may be a dict of its fields or a tuple of its texts."""
+    hint = "pass a Pair, (query, document), or a dict with query and document"
+    try:
+        if isinstance(value, Mapping):
+            value = Pair(**value)
+        elif isinstance(value, tuple | list):
+            value = Pair(*value)
+    except TypeError as error:
+        raise InputError(f"pair {number} is {value!r:.80}", hint=hint) from error
+    if not isinstance(value, Pair):
+        raise wrong_type(value, f"pair {number}", "a pair", hint)
+    return value
+
+
 def _check(pair: Pair, number: int) -> None:
+    for text in (pair.query, pair.document, *iterate(pair.negatives, "negatives", "a list")):
+        if not isinstance(text, str):
+            raise wrong_type(text, f"pair {number}: a text of it", "a text", "pass strings")
     for text in (pair.query, pair.document, *pair.negatives):
         if reason := unusable(text):
             raise InputError(f"pair {number} has an invalid text: {reason}")

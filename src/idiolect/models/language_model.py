@@ -19,6 +19,7 @@ from idiolect.models.reader_check import find_reader_changes
 from idiolect.models.registry import find_family
 from idiolect.models.weight_files import SHARD_BYTES, write_weights
 from idiolect.nn.network import Network
+from idiolect.text.arguments import checked, load_if_named
 from idiolect.text.files import read_json
 from idiolect.text.hub import locate
 from idiolect.text.tokenizers.extension import Extension
@@ -91,6 +92,7 @@ class LanguageModel:
         return self.tokenizer.extension
 
     @classmethod
+    @checked
     def new(cls, settings: Mapping[str, Any], tokenizer: Tokenizer, *, seed: int = 0) -> Self:
         """Create a model with randomly initialized weights.
 
@@ -104,6 +106,7 @@ class LanguageModel:
             ConfigError: An unknown family, or values that are unsupported or contradict each other.
             CheckpointError: The vocabulary size is below the tokenizer's.
         """
+        tokenizer = load_if_named(tokenizer, Tokenizer, "tokenizer")
         family = find_family(settings)
         settings = {"vocab_size": len(tokenizer), **family.canonical(settings)}
         network = family.network(family.config(settings))
@@ -111,6 +114,7 @@ class LanguageModel:
         return cls(network.eval(), tokenizer, settings)
 
     @classmethod
+    @checked
     def load(
         cls,
         source: str | Path,
@@ -150,7 +154,7 @@ class LanguageModel:
             split_rows(network, record["rows"])
         try:
             network = network.to(device)
-        except (AssertionError, RuntimeError) as error:
+        except (AssertionError, RuntimeError, TypeError) as error:
             raise InputError(
                 f"cannot use the device {device}: {str(error).splitlines()[0]}",
                 hint="idiolect doctor lists the devices of this machine",
@@ -169,6 +173,7 @@ class LanguageModel:
         same = ("network", "tokenizer", "settings", "companions")
         return type(self)(**{name: getattr(self, name) for name in same} | changes)
 
+    @checked
     def save(
         self,
         directory: str | Path,

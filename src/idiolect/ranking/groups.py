@@ -22,6 +22,7 @@ from torch import Tensor
 
 from idiolect.errors import ConfigError, InputError
 from idiolect.ranking.evaluation.metrics import Qrels, Run, ranked
+from idiolect.text.arguments import iterate, wrong_type
 
 __all__ = [
     "QueryGroup",
@@ -125,7 +126,10 @@ def check_groups(groups: Iterable[QueryGroup]) -> list[QueryGroup]:
         InputError: There are no groups, or a group has no documents, a different number of labels
             and documents, or a label outside 0 to 1.
     """
-    checked = list(groups)
+    checked = list(iterate(groups, "groups", "a list of query groups"))
+    for number, group in enumerate(checked, start=1):
+        if not isinstance(group, QueryGroup):
+            raise wrong_type(group, f"group {number}", "a QueryGroup")
     if not checked:
         raise InputError("no queries to train on", hint="pass at least one group")
     for number, group in enumerate(checked):

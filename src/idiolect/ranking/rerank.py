@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import track
 
 from idiolect.errors import InputError, VerificationError
 from idiolect.ranking.evaluation.metrics import Run, ranked
+from idiolect.text.arguments import iterate
+from idiolect.training.progress import track
 
-__all__ = ["Scorer", "check_run", "rerank"]
+__all__ = ["Scorer", "check_pairs", "check_run", "rerank"]
 
 Scorer = Callable[[Sequence[tuple[str, str]]], NDArray[np.float32]]
 """Scores pairs of a query text and a document text. Shape of the result: (pairs,)."""
@@ -35,7 +36,7 @@ def rerank(
         documents: The text of each document.
         score: The model's scoring function, such as `CrossEncoder.score`.
         top_k: Number of documents to rerank per query.
-        progress: Show a progress bar.
+        progress: Show the progress.
 
     Raises:
         InputError: The run names a query or document that has no text.
@@ -43,8 +44,7 @@ def rerank(
     """
     check_run(run, queries, documents)
     result: dict[str, dict[str, float]] = {}
-    shown = track(run, "reranking", console=Console(stderr=True), disable=not progress)
-    for query in shown:
+    for query in track(run, "reranking", len(run), shown=progress):
         found = run[query]
         names = ranked(found)[:top_k]
         if not names or not queries[query].strip():
@@ -58,6 +58,23 @@ def rerank(
             )
         result[query] = dict(zip(names, scores.tolist(), strict=True))
     return result
+
+
+def check_pairs(pairs: Any) -> list[tuple[str, str]]:
+    """Return pairs of a query and a document as a list.
+
+    Raises:
+        InputError: They are not several pairs of texts.
+    """
+    checked = []
+    for number, pair in enumerate(iterate(pairs, "pairs", "a list of pairs")):
+        two = isinstance(pair, Iterable) and not isinstance(pair, str | bytes | Mapping)
+        if not two or len(texts := [*pair]) != 2 or not all(isinstance(t, str) for t in texts):
+            raise InputError(
+                f"pair {number} is {pair!r:.80}", hint="pass [(query, document), …], all texts"
+            )
+        checked.append((texts[0], texts[1]))
+    return checked
 
 
 def check_run(run: Run, queries: Mapping[str, str], documents: Mapping[str, str]) -> None:

@@ -15,14 +15,18 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from itertools import islice
+from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 from idiolect.errors import ConfigError, InputError
 from idiolect.search.fusion import Fusion, choose_weights, diversify, fuse
+from idiolect.search.item_files import as_items
 from idiolect.search.items import Hits, Item, check_count, check_item
 from idiolect.search.metadata import encode_metadata, same_metadata
 from idiolect.search.store.store import Store
 from idiolect.search.tally import Tally
+from idiolect.text.arguments import check_mapping, checked, load_if_named, wrong_type
+from idiolect.training.progress import show_progress
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -68,6 +72,9 @@ class Index:
         *,
         encoding_counts: EncodingCounts | None = None,
     ) -> None:
+        encoder = None if encoder is None else _as_encoder(encoder)
+        if not hasattr(store, "namespaces"):
+            raise wrong_type(store, "store", "a store", "open an index with Index.open(path)")
         self.store = store
         self.encoder = encoder
         self.encoding_counts = encoding_counts
@@ -92,6 +99,7 @@ class Index:
             )
 
     @classmethod
+    @checked
     def build(
         cls,
         path: str | Path,
@@ -125,6 +133,7 @@ class Index:
             ConfigError: the folder has an index built with another encoder.
             InputError: an item is not valid; earlier batches are stored.
         """
+        encoder = _as_encoder(encoder)
         width = dimensions or encoder.dimensions
         # Merge once at the end: many small insertions would take longer.
         store = Store.open(path, dimensions=width, background=False)
@@ -143,6 +152,7 @@ class Index:
         return built
 
     @classmethod
+    @checked
     def open(
         cls,
         path: str | Path,
@@ -184,7 +194,7 @@ class Index:
         """Add or replace items, and encode new and changed texts.
 
         Args:
-            items: a stream; the last item with an id wins.
+            items: a stream of items, or of dicts with the fields of one; the last with an id wins.
             namespace: the namespace of the items.
             progress: show progress on a terminal.
             skip_invalid_metadata: leave out metadata fields that cannot be stored, such as NaN or
@@ -202,7 +212,7 @@ class Index:
             InputError: an item is not valid; earlier batches are stored.
         """
         tally = Tally()
-        for batch in _with_progress(_batches(items), progress):
+        for batch in _with_progress(_batches(as_items(items)), progress):
             for item in batch:
                 check_item(item)
             distinct, _ = encode_metadata(
@@ -243,6 +253,7 @@ class Index:
         outcomes |= dict.fromkeys((item.id for item in changed), "empty")
         return outcomes | dict.fromkeys(kept_ids, "written")
 
+    @checked
     def search(
         self,
         text: str,
@@ -277,6 +288,11 @@ class Index:
         """
         if mode not in get_args(Mode):
             raise InputError(f"unknown mode {mode!r}", hint=f"known: {', '.join(get_args(Mode))}")
+        if not isinstance(text, str):
+            raise wrong_type(text, "the query", "a text", "search for one text at a time")
+        for name, pair, kind in (("weights", weights, Real), ("highlight", highlight, str)):
+            if pair is not None and not _is_pair(pair, kind):
+                raise wrong_type(pair, name, "a tuple of two", "(0.5, 0.5) or ('<b>', '</b>')")
         depth = check_count(top_k)
         if mmr_diversity:
             depth = min(max(_MMR_FACTOR * top_k, _DEPTH), 10_000)
@@ -308,6 +324,7 @@ class Index:
             return "rrf", None
         return "weighted", (int(percent) / 100, 1 - int(percent) / 100)
 
+    @checked
     def fit_fusion(
         self, answers: Mapping[str, Collection[str]], *, namespace: str = ""
     ) -> tuple[float, float]:
@@ -325,6 +342,7 @@ class Index:
             InputError: there are no queries.
             ConfigError: there is no encoder.
         """
+        check_mapping(answers, "answers", "a dict of queries and their ids")
         scope: dict[str, Any] = {"filter": None, "namespace": namespace}
         weights = choose_weights(
             (
@@ -337,6 +355,7 @@ class Index:
         self.store.remember(dense_percent=round(100 * weights[0]))
         return weights
 
+    @checked
     def similar(
         self,
         item_id: str,
@@ -381,6 +400,21 @@ class Index:
         )
 
 
+def _as_encoder(encoder: Any) -> Encoder:
+    """Return an encoder; a name or path is loaded."""
+    if hasattr(encoder, "dimensions") and hasattr(encoder, "fingerprint"):
+        given: Encoder = encoder
+        return given
+    from idiolect.encoding.encoder import Encoder  # imports torch, which lexical search needs not
+
+    return load_if_named(encoder, Encoder, "encoder")
+
+
+def _is_pair(value: Any, kind: type) -> bool:
+    two = isinstance(value, tuple | list) and len(value) == 2
+    return two and all(isinstance(one, kind) for one in value)
+
+
 def _batches(items: Iterable[Item]) -> Iterator[list[Item]]:
     stream = iter(items)
     while batch := list(islice(stream, _BATCH_SIZE)):
@@ -389,20 +423,7 @@ def _batches(items: Iterable[Item]) -> Iterator[list[Item]]:
 
 def _with_progress(batches: Iterator[list[Item]], progress: bool) -> Iterator[list[Item]]:
     """Yield batches and report progress on standard error."""
-    from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.completed:,} items  {task.fields[rate]:,.0f}/s"),
-        TimeElapsedColumn(),
-    )
-    with Progress(
-        *columns, console=Console(stderr=True), transient=True, disable=not progress
-    ) as bar:
-        task = bar.add_task("", total=None, rate=0.0)
+    with show_progress("indexing items", shown=progress) as activity:
         for batch in batches:
             yield batch
-            state = bar.tasks[task]
-            seconds = state.elapsed or 1.0
-            bar.update(task, advance=len(batch), rate=(state.completed + len(batch)) / seconds)
+            activity.advance(len(batch))

@@ -17,9 +17,10 @@ import hashlib
 from glob import glob, has_magic
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from idiolect.errors import InputError
+from idiolect.text.arguments import check_path, check_whole, checked, iterate, iterate_texts
 from idiolect.text.records import (
     DEFAULT_LIMIT,
     KNOWN_TYPES,
@@ -30,9 +31,9 @@ from idiolect.text.records import (
 from idiolect.text.skipped import MAX_UNREADABLE, Skipped, skip, summary
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
-__all__ = ["Corpus", "source_files"]
+__all__ = ["Corpus", "documents_of", "source_files"]
 
 
 class Corpus:
@@ -58,6 +59,7 @@ class Corpus:
     skipped: Skipped
     """Number of records that the latest iteration skipped, by reason, and their first places."""
 
+    @checked
     def __init__(
         self,
         source: str | Path | Sequence[str | Path],
@@ -67,9 +69,13 @@ class Corpus:
         limit: int = DEFAULT_LIMIT,
         max_unreadable: float = MAX_UNREADABLE,
     ) -> None:
-        sources = [source] if isinstance(source, str | Path) else list(source)
+        sources = [source] if isinstance(source, str | Path) else list(_paths(source))
         paths = [path for one in sources for path in source_files(one)]
-        fields = (field,) if isinstance(field, str) else tuple(field or ())
+        field = () if field is None else field
+        fields = (field,) if isinstance(field, str) else tuple(iterate_texts(field, "field"))
+        if per not in ("line", "file"):
+            raise InputError(f"per is {per!r}", hint="one of line, file")
+        check_whole(limit, "limit", least=1)
         self._name = ", ".join(str(one) for one in sources)
         self._read: Callable[[Skipped], Iterator[str]] = lambda skipped: chain.from_iterable(
             read_documents(path, fields, per, limit, skipped, max_unreadable) for path in paths
@@ -78,7 +84,12 @@ class Corpus:
 
     @classmethod
     def from_texts(cls, texts: Sequence[str]) -> Self:
-        """Make a corpus of texts in memory; empty ones are skipped and counted."""
+        """Make a corpus of texts in memory; empty ones are skipped and counted.
+
+        Raises:
+            InputError: They are not several texts.
+        """
+        texts = list(iterate_texts(texts))
 
         def read(skipped: Skipped) -> Iterator[str]:
             for number, text in enumerate(texts, 1):
@@ -89,6 +100,23 @@ class Corpus:
                     skip(skipped, reason, f"text {number:,}")
 
         return cls._of(f"{len(texts)} texts", read)
+
+    @classmethod
+    def of(cls, source: Any, name: str = "corpus") -> Self:
+        """Return a corpus: as it is, of a path, or of texts in memory.
+
+        Args:
+            source: A corpus, a path as for `Corpus`, or several texts.
+            name: What to call it in an error message.
+
+        Raises:
+            InputError: It is none of these.
+        """
+        if isinstance(source, cls):
+            return source
+        if isinstance(source, str | Path):
+            return cls(source)
+        return cls.from_texts(list(iterate_texts(source, name)))
 
     @classmethod
     def _of(cls, name: str, read: Callable[[Skipped], Iterator[str]]) -> Self:
@@ -111,6 +139,7 @@ class Corpus:
     def __repr__(self) -> str:
         return f"Corpus({self._name})"
 
+    @checked
     def split(self, fraction: float = 0.1, *, seed: int = 0) -> tuple[Self, Self]:
         """Divide into a training part and a held-out part of about `fraction` of the documents.
 
@@ -141,6 +170,7 @@ class Corpus:
             ),
         )
 
+    @checked
     def mix(self, other: Corpus, share: float) -> Self:
         """Interleave documents of `other`, so that they make up `share` of all characters.
 
@@ -151,6 +181,7 @@ class Corpus:
         Raises:
             InputError: the share is not between 0 and 1.
         """
+        other = Corpus.of(other, "other")
         if not 0 < share < 1:
             raise InputError(f"a share of {share} mixes nothing", hint="choose one between 0 and 1")
 
@@ -170,6 +201,25 @@ class Corpus:
         return self._of(f"{self._name} with {share:.0%} of {other._name}", read)
 
 
+def documents_of(source: Any, name: str) -> Iterable[str]:
+    """Return documents to read: those of a corpus or a path, or texts, checked as they are read.
+
+    Raises:
+        InputError: It is none of these.
+    """
+    if isinstance(source, Corpus | str | Path):
+        return Corpus.of(source)
+    if isinstance(source, list | tuple):
+        return list(iterate_texts(source, name))
+    iterate(source, name, "a corpus or a list of texts")
+    return iterate_texts(source, name)
+
+
+def _paths(sources: Any) -> Iterator[str | Path]:
+    for source in iterate(sources, "source", "a path or a list of paths"):
+        yield check_path(source, "source")
+
+
 def _repeat(corpus: Corpus) -> Iterator[str]:
     """Repeat a corpus endlessly, counting its skipped records once; an empty one is an error."""
     yield from corpus
@@ -183,7 +233,7 @@ def source_files(source: str | Path) -> list[Path]:
     Raises:
         InputError: there are none.
     """
-    path = Path(source)
+    path = check_path(source, "source")
     if path.is_dir():
         found = sorted(p for p in path.rglob("*") if p.is_file() and is_readable(p))
     elif path.exists():

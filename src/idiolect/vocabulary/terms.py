@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from idiolect.errors import InputError
+from idiolect.text.arguments import iterate_texts
 from idiolect.text.files import read_json, write_atomic
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ class Terms(Sequence[Term]):
         """
         terms: dict[str, Term] = {}
         rejected = []
-        for text in texts:
+        for text in iterate_texts(texts, "terms"):
             clean = text.strip()
             if reason := rejection_reason(clean):
                 rejected.append(RejectedTerm(text, reason))

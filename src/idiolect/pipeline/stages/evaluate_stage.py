@@ -56,19 +56,22 @@ def evaluate(work: Work[EvaluateSettings]) -> EvaluateMetrics:
     """Measure search, similar items and language modeling for every system of the run."""
     from idiolect.pipeline.language import check_promises, measure_language
     from idiolect.pipeline.system_runs import SystemRuns, describe, judged_collection
+    from idiolect.training.progress import show_progress
 
     data, systems = work.data, work.systems
     search = judged_collection(data.texts, data.queries, data.qrels)
     similar = judged_collection(data.texts, data.texts, data.similar)
     runs = SystemRuns(work, search, similar)
-    for number, system in enumerate(systems):
-        work.report(number, len(systems) + 1, system.label)
-        runs.add(system)
-    work.report(len(systems), len(systems) + 1, "bits per byte")
+    with show_progress("evaluation", len(systems) + 1) as activity:
+        for number, system in enumerate(systems):
+            activity.update(number, system.label)
+            runs.add(system)
+        activity.update(len(systems), "bits per byte")
+        language = measure_language(work, work.settings.windows)
     extended = _metrics(work, "extend")
     return {
         "tokens": extended["texts"],
-        "language": measure_language(work, work.settings.windows),
+        "language": language,
         "search": describe(search),
         "similar": describe(similar),
         "systems": [runs.figures(system) for system in systems],

@@ -143,5 +143,3 @@ def _texts(
             hint=f"supported: {KNOWN_TYPES}, and TREC files of <{element}>",
         )
     return texts
-
-

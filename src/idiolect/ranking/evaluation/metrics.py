@@ -23,6 +23,7 @@ from typing import Any, Literal, get_args
 import pytrec_eval
 
 from idiolect.errors import InputError
+from idiolect.text.arguments import check_mapping, checked, list_of_texts
 
 __all__ = [
     "DEFAULT_METRICS",
@@ -98,6 +99,7 @@ class Evaluation:
         }
 
 
+@checked
 def evaluate(
     qrels: Qrels,
     run: Run,
@@ -128,6 +130,13 @@ def evaluate(
         InputError: A metric is unknown, an id is not a string, a score or grade is not a finite
             number, no query has a relevant document, or grades are too large for exponential gains.
     """
+    for table, name in ((qrels, "qrels"), (run, "run")):
+        rows = check_mapping(table, name, "a dict of dicts", f"read a file with read_{name}")
+        for query, row in rows.items():
+            check_mapping(row, f"{name}[{query!r}]", "a dict of documents and numbers")
+    metrics = list_of_texts(metrics, "metrics")
+    if not metrics:
+        raise InputError("no metrics", hint="such as ndcg@10")
     for name in metrics:
         _parse(name)
     if gain not in get_args(Gain):

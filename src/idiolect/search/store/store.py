@@ -42,6 +42,7 @@ from idiolect.search.store.merger import Merger
 from idiolect.search.store.namespace import Namespace
 from idiolect.search.store.snapshots import restore_snapshot, take_snapshot
 from idiolect.search.store.store_reader import StoreReader, load_items
+from idiolect.text.arguments import check_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -100,7 +101,7 @@ class Store(StoreReader):
                 those of the store.
             CheckpointError: the ledger is damaged.
         """
-        path = Path(path)
+        path = check_path(path, "path")
         if dimensions is not None:
             _create(path, dimensions, metric, wait)
         elif not path.is_dir():

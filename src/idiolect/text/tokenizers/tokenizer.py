@@ -19,6 +19,7 @@ import json
 import struct
 from functools import cached_property
 from itertools import groupby
+from operator import index
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -26,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from tokenizers import pre_tokenizers
 
 from idiolect.errors import CheckpointError, ConfigError, InputError
+from idiolect.text.arguments import checked, iterate_texts
 from idiolect.text.files import read_json, write_atomic
 from idiolect.text.hub import locate
 from idiolect.text.tokenizers import formats
@@ -88,6 +90,7 @@ class Tokenizer:
                 setattr(engine.model, randomness, None)
 
     @classmethod
+    @checked
     def load(cls, source: str | Path, *, encoding: str | None = None) -> Self:
         """Load a published tokenizer.
 
@@ -144,6 +147,7 @@ class Tokenizer:
             )
         return record
 
+    @checked
     def save(self, directory: str | Path, *, settings: Mapping[str, Any] | None = None) -> None:
         """Write `tokenizer.json` and `tokenizer_config.json`, each atomically.
 
@@ -293,7 +297,12 @@ class Tokenizer:
         Raises:
             InputError: an id is negative or not below `len(self)`.
         """
-        lists = [list(ids) for ids in batch]
+        try:
+            lists = [list(map(index, ids)) for ids in batch]
+        except TypeError as error:
+            raise InputError(
+                "expected lists of ids", hint="pass [tokenizer.encode(text)]"
+            ) from error
         for ids in lists:
             if ids and not (min(ids) >= 0 and max(ids) < len(self)):
                 wrong = next(i for i in ids if not 0 <= i < len(self))
@@ -406,7 +415,7 @@ def _check_batch(texts: Iterable[str]) -> Iterable[str]:
     """Reject a single text, because a string is an iterable of strings as well."""
     if isinstance(texts, str):
         raise InputError("expected a batch of texts, not one text", hint="use encode")
-    return texts
+    return iterate_texts(texts)
 
 
 def _single(score: float) -> float:

@@ -17,6 +17,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from idiolect.errors import InputError
+from idiolect.text.arguments import checked, list_of_texts, load_if_named
+from idiolect.text.corpus import documents_of
+from idiolect.text.tokenizers.tokenizer import Tokenizer
 from idiolect.vocabulary.audit.candidates import Candidate, CandidateSet, find_candidates
 from idiolect.vocabulary.audit.term_choice import TermChoice
 from idiolect.vocabulary.extend.entries import can_keep_phrases
@@ -27,7 +30,6 @@ from idiolect.vocabulary.terms import RejectedTerm, Terms
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from idiolect.text.tokenizers.tokenizer import Tokenizer
     from idiolect.vocabulary.audit.corpus_scan import CorpusStatistics
 
 __all__ = ["Audit", "Candidate", "TermGroup", "audit"]
@@ -78,6 +80,7 @@ class Audit:
         """Glossary terms that cannot or need not be added, with the reason."""
         return self._found.rejected
 
+    @checked
     def choose(
         self,
         max_rows: int,
@@ -161,6 +164,7 @@ class Audit:
         )
 
 
+@checked
 def audit(
     tokenizer: Tokenizer,
     corpus: Iterable[str],
@@ -184,7 +188,11 @@ def audit(
         InputError: the corpus has no documents.
         ConfigError: the tokenizer's algorithm is unknown.
     """
-    found = find_candidates(tokenizer, corpus, general, glossary or (), min_documents)
+    tokenizer = load_if_named(tokenizer, Tokenizer, "tokenizer")
+    corpus = documents_of(corpus, "corpus")
+    general = None if general is None else documents_of(general, "general")
+    glossary = list_of_texts(() if glossary is None else glossary, "glossary")
+    found = find_candidates(tokenizer, corpus, general, glossary, min_documents)
     return Audit(tokenizer, found, None if isinstance(general, Iterator) else general)
 
 

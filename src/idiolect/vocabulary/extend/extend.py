@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, overload
 
 from idiolect.errors import InputError, VerificationError
+from idiolect.text.arguments import checked, wrong_type
+from idiolect.text.corpus import documents_of
 from idiolect.text.tokenizers.extension import Added, Extension, Refused
 from idiolect.text.tokenizers.tokenizer import Tokenizer
 from idiolect.vocabulary.extend.plan import METHODS, choose_method, plan_extension
@@ -62,6 +64,7 @@ def extend(
     init: Init = "subword",
     seed: int = 0,
 ) -> LanguageModel: ...
+@checked
 def extend(
     base: Tokenizer | LanguageModel,
     terms: Terms | Iterable[str],
@@ -108,6 +111,12 @@ def extend(
         VerificationError: text without the terms, or decoding, would change, whichever terms are
             left out.
     """
+    if not isinstance(init, str):
+        raise wrong_type(init, "init", "a text", "such as subword")
+    if not isinstance(base, Tokenizer) and not hasattr(base, "network"):
+        raise wrong_type(
+            base, "base", "a Tokenizer or a LanguageModel", "load it with LanguageModel.load"
+        )
     if isinstance(base, Tokenizer):
         return _extend_tokenizer(
             base, terms, method, domain=domain, general=general, max_rows=max_rows
@@ -149,9 +158,11 @@ def _extend_tokenizer(
     refused = [*earlier.values(), *(form for form in refused if form.text not in earlier)]
     forms = [form for form in forms if form.text not in earlier]
     texts = {"domain": domain, "general": general}
-    given = {name: corpus for name, corpus in texts.items() if corpus is not None}
+    given = {
+        name: documents_of(corpus, name) for name, corpus in texts.items() if corpus is not None
+    }
     for _ in range(_MAX_ATTEMPTS):
-        plan = plan_extension(base, forms, method, general=general, max_rows=max_rows)
+        plan = plan_extension(base, forms, method, general=given.get("general"), max_rows=max_rows)
         result = _verify(base, plan, method, given)
         if not result.failures:
             break

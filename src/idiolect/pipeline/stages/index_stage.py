@@ -56,6 +56,8 @@ class IndexMetrics(TypedDict):
     exact_queries_per_second: float
     """Speed of exact search by a product with all vectors, for comparison."""
     curve: list[IndexPoint]
+    notes: list[str]
+    """Notes for readers."""
 
 
 def open_index(run: Path, counts: EncodingCounts | None = None) -> Index:
@@ -103,7 +105,21 @@ def index(work: Work[SettingsTable]) -> IndexMetrics:
         "meaning": meaning,
         "exact_queries_per_second": exact,
         "curve": curve,
+        "notes": list(_notes(meaning, len(answers), cut, len(vectors))),
     }
+
+
+def _notes(meaning: float | None, queries: int, cut: int, items: int) -> Iterator[str]:
+    if meaning is not None:
+        yield (
+            f"hybrid search weights vectors by {meaning:.1f} and words by the rest, which was best "
+            f"for {queries:,} {'query' if queries == 1 else 'queries'} kept out of tuning"
+        )
+    if cut:
+        yield (
+            f"{cut:,} of {items:,} items are longer than the encoder reads, and vector search "
+            "finds them by their beginning only; BM25 reads them whole"
+        )
 
 
 def _reported(work: Work[Any]) -> Iterator[Item]:

@@ -1,0 +1,249 @@
+"""Find the files of a folder, and look at the first records of each.
+
+Files that are parts of one, such as `part-000.parquet` and `part-001.parquet`, are one `DataFile`,
+and so are the texts of a subfolder.
+"""
+
+from __future__ import annotations
+
+import gzip
+import re
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from idiolect.errors import InputError
+from idiolect.text.records import file_type, has_fields, is_readable, read_records
+
+__all__ = ["SPLITS", "DataFile", "find_data_files", "name_words"]
+
+SPLITS = ("test", "", "dev", "val", "valid", "validation", "eval", "train", "training")
+"""Words for parts of a data set in file names, those to evaluate on first."""
+
+_SAMPLE = 1000  # records
+_BEGINNING = 1 << 16  # bytes
+_MAXIMUM_FILES = 2000
+_TABLES = {".jsonl": "JSON Lines", ".csv": "CSV", ".tsv": "TSV", ".parquet": "Parquet"}
+_ABOUT = re.compile(r"(readme|license|licence|copying|notice|description|changelog|sha256sums)\b", re.I)
+_MODEL = ("config.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.model")
+_HINTS = {
+    ".json": "one JSON document: write one record a line, as JSON Lines (.jsonl)",
+    ".zip": "an archive: unpack it",
+    ".tar": "an archive: unpack it",
+    ".tgz": "an archive: unpack it",
+    ".xlsx": "a spreadsheet: export it as CSV",
+    ".xls": "a spreadsheet: export it as CSV",
+    ".pdf": "a PDF: extract its text",
+    ".html": "HTML: extract its text",
+}
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """A file, or several that are parts of one."""
+
+    name: str
+    """As in the configuration: relative to the folder, a glob for parts, with `/` for a folder."""
+    paths: tuple[Path, ...]
+    format: str
+    """For display: `CSV`, `TREC topics`, `text` …; empty if unknown."""
+    records: tuple[Mapping[str, Any], ...] = ()
+    """The first thousand; of a text, its lines, as the field `line`."""
+    problem: str = ""
+    """Why it cannot be used; empty if it can."""
+
+    @property
+    def is_table(self) -> bool:
+        """Whether its records have named fields."""
+        return self.format in _TABLES.values()
+
+    @cached_property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the fields, in order of appearance."""
+        return tuple(dict.fromkeys(str(name) for record in self.records for name in record))
+
+    @cached_property
+    def size(self) -> int:
+        """In bytes."""
+        return sum(path.stat().st_size for path in self.paths)
+
+    def values(self, column: str) -> list[Any]:
+        """Return the values of a column that are not empty."""
+        values = (record.get(column) for record in self.records)
+        return [value for value in values if value is not None and value != ""]
+
+    def is_unique(self, column: str) -> bool:
+        """Return whether all records have a value of their own."""
+        values = self.values(column)
+        return len(values) == len(self.records) and len({str(v) for v in values}) == len(values)
+
+    def words(self, column: str) -> float:
+        """Return the mean number of words; 0 for a column without text."""
+        texts = [value for value in self.values(column) if isinstance(value, str)]
+        texts = [text for text in texts if any(letter.isalpha() for letter in text)]
+        return sum(len(text.split()) for text in texts) / len(texts) if texts else 0.0
+
+    def described(self) -> str:
+        """Return the format, the number of records looked at, and the columns."""
+        if not self.format:
+            return "unknown"
+        number = len(self.records)
+        more = "the first " if number == _SAMPLE else ""
+        unit = "record" if self.is_table else "line"
+        parts = [self.format]
+        if len(self.paths) > 1:
+            parts.append(f"{len(self.paths)} files")
+        if number:
+            parts.append(f"looked at {more}{number:,} {unit}{'' if number == 1 else 's'}")
+        if self.is_table and self.columns:
+            parts.append(f"columns: {', '.join(_short(name) for name in self.columns[:12])}")
+        return "; ".join(parts)
+
+
+def find_data_files(folder: Path) -> list[DataFile]:
+    """Look at all files of a folder and its subfolders, without models, runs and hidden files.
+
+    Raises:
+        InputError: There are too many files.
+    """
+    paths = list(islice(_walk(folder), _MAXIMUM_FILES + 1))
+    if len(paths) > _MAXIMUM_FILES:
+        raise InputError(
+            f"{folder} holds more than {_MAXIMUM_FILES:,} files",
+            hint="pass the folder that holds only your data, or write idiolect.toml by hand",
+        )
+    seen = [_look(path, path.relative_to(folder).as_posix()) for path in paths]
+    return sorted(_joined(folder, seen), key=lambda file: file.name)
+
+
+def name_words(name: str) -> set[str]:
+    """Return the words of a path, in lower case.
+
+    >>> sorted(name_words("qrels/test-Set2.tsv.gz"))
+    ['gz', 'qrels', 'set', 'test', 'tsv']
+    """
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
+    return {word.casefold() for word in re.findall(r"[^\W\d_]+", spaced)}
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Yield the files of a folder, sorted."""
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith((".", "__")) or path.suffix == ".toml":
+            continue
+        if path.is_file():
+            yield path
+        elif path.is_dir() and not _is_ours(path):
+            yield from _walk(path)
+
+
+def _is_ours(folder: Path) -> bool:
+    """Return whether a folder is a run, an index or a model instead of data."""
+    return any((folder / name).exists() for name in ("manifest.json", *_MODEL))
+
+
+def _look(path: Path, name: str) -> DataFile:
+    if _ABOUT.match(path.name) or file_type(path) in (".md", ".rst"):
+        return DataFile(name, (path,), "", problem="describes the data")
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        shown = name.encode("utf-8", "backslashreplace").decode()
+        return DataFile(shown, (path,), "", problem="its name is not UTF-8: rename it")
+    try:
+        return _table(path, name) if has_fields(path) else _text(path, name)
+    except InputError as error:
+        known = _TABLES.get(file_type(path), "")
+        return DataFile(name, (path,), known, problem=f"cannot be read: {error.message}")
+    except (OSError, EOFError, zlib.error) as error:
+        return DataFile(name, (path,), "", problem=f"cannot be read: {error}")
+
+
+def _table(path: Path, name: str) -> DataFile:
+    skipped = Counter[str]()
+    records = tuple(islice(read_records(path, skipped), _SAMPLE))
+    file = DataFile(name, (path,), _TABLES[file_type(path)], records)
+    if not records:
+        reasons = ", ".join(f"{count} {why}" for why, count in skipped.items())
+        return replace(file, problem=f"is empty{f' (skipped: {reasons})' if reasons else ''}")
+    if file_type(path) in (".csv", ".tsv") and any(_is_data(column) for column in file.columns):
+        return replace(
+            file, problem="its first line looks like data: write the names of the columns above it"
+        )
+    return file
+
+
+def _is_data(cell: str) -> bool:
+    """Return whether a cell of the first line is data instead of the name of a column."""
+    return len(cell) > 60 or len(cell.split()) > 6 or bool(re.fullmatch(r"-?\d+([.,]\d+)*", cell))
+
+
+def _text(path: Path, name: str) -> DataFile:
+    opener = gzip.open if path.suffix.lower() == ".gz" else open
+    with opener(path, "rb") as file:
+        beginning = file.read(_BEGINNING)
+    hint = _HINTS.get(file_type(path), "of a type that cannot be read" * (b"\0" in beginning))
+    if hint:
+        return DataFile(name, (path,), "", problem=hint)
+    text = beginning.decode("utf-8-sig", "replace")
+    lines = [line for line in text.splitlines()[:_SAMPLE] if line.strip()]
+    if not lines:
+        return DataFile(name, (path,), "", problem="is empty")
+    records = tuple({"line": line} for line in lines)
+    if format := _trec(text, lines):
+        return DataFile(name, (path,), format, records if "q" in format else ())
+    if not is_readable(path):
+        known = ", ".join((*_TABLES, ".txt"))
+        return DataFile(name, (path,), "", problem=f"of an unknown type; known: {known}, TREC")
+    return DataFile(name, (path,), "text", records)
+
+
+def _trec(text: str, lines: list[str]) -> str:
+    """Return the TREC format of a text; empty if it is in none."""
+    if re.search(r"<doc>.*?<docno>", text, re.I | re.S):
+        return "TREC documents"
+    if re.search(r"<top>.*?<num>", text, re.I | re.S):
+        return "TREC topics"
+    rows = [line.split() for line in lines[: -1 if len(lines) > 1 else None]]  # the last may be cut
+    if all(len(row) == 4 and row[3].lstrip("-").isdigit() for row in rows):
+        return "TREC qrels"
+    if all(len(row) == 6 and row[1].casefold() == "q0" for row in rows):
+        return "TREC run"
+    return ""
+
+
+def _joined(folder: Path, files: Iterable[DataFile]) -> list[DataFile]:
+    """Join files that are parts of one."""
+    groups: dict[tuple[str, ...], list[DataFile]] = {}
+    for file in files:
+        parent, _, last = file.name.rpartition("/")
+        part = re.sub(r"\d+", "*", re.sub(r"[0-9a-f]{8}-[0-9a-f-]{27}", "*", last))
+        whole = file.format == "text" and parent
+        key = ("", parent) if whole else (part, parent, file.format, *sorted(file.columns))
+        groups.setdefault(key if file.format and not file.problem else (file.name,), []).append(file)
+    found: list[DataFile] = []
+    for (part, *rest), group in groups.items():
+        name = f"{rest[0]}/{part}".lstrip("/") if rest else part
+        if len(group) == 1 or _files_of(folder, name) != [file.paths[0] for file in group]:
+            found += group
+        else:
+            records = tuple(islice((r for file in group for r in file.records), _SAMPLE))
+            paths = tuple(file.paths[0] for file in group)
+            found.append(replace(group[0], name=name, paths=paths, records=records))
+    return found
+
+
+def _files_of(folder: Path, name: str) -> list[Path]:
+    """Return the files that a name in a configuration stands for."""
+    if name.endswith("/"):
+        return sorted(p for p in (folder / name).rglob("*") if p.is_file() and is_readable(p))
+    return sorted(folder.glob(name))
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 30 else f"{text[:29]}…"

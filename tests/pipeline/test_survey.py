@@ -80,7 +80,10 @@ def test_names_say_nothing_and_contents_everything(tmp_path: Path) -> None:
     lines(tmp_path / "c.csv", [("query-id", "corpus-id", "score"), *GRADES])
     similar = [("p1", "p2", 1), ("p1", "p3", 1), ("p2", "p3", 2)]
     lines(tmp_path / "d.csv", [("query-id", "corpus-id", "score"), *similar])
-    lines(tmp_path / "e.csv", [("query", "document_id"), *((f"a lamp {n}", f"p{n}") for n in range(9))])
+    lines(
+        tmp_path / "e.csv",
+        [("query", "document_id"), *((f"a lamp {n}", f"p{n}") for n in range(9))],
+    )
     assert chosen(tmp_path) == {
         "items": "b.jsonl", "queries": "a.jsonl", "qrels": "c.csv", "similar": "d.csv",
         "pairs": "e.csv",
@@ -133,9 +136,7 @@ def test_trec_files(tmp_path: Path) -> None:
         f"<DOC>\n<DOCNO>{i['id']}</DOCNO>\n<TEXT>{i['text']}</TEXT>\n</DOC>\n" for i in ITEMS
     )
     (tmp_path / "collection.trec").write_text("".join(documents))
-    topics = (
-        f"<top>\n<num> Number: {q['id']}\n<title> {q['text']}\n</top>\n" for q in QUERIES
-    )
+    topics = (f"<top>\n<num> Number: {q['id']}\n<title> {q['text']}\n</top>\n" for q in QUERIES)
     (tmp_path / "topics.xml").write_text("".join(topics))
     lines(tmp_path / "judged.txt", [(q, 0, p, g) for q, p, g in GRADES], " ")
     run_file = [(q, "Q0", p, 1, 0.5, "x") for q, p, _ in GRADES]
@@ -182,7 +183,9 @@ def test_names_and_columns_in_another_language(tmp_path: Path) -> None:
 
 def test_two_catalogues_are_a_question(tmp_path: Path) -> None:
     jsonl(tmp_path / "products.jsonl", ITEMS)
-    jsonl(tmp_path / "articles.jsonl", [{**item, "id": f"a{n}"} for n, item in enumerate(ITEMS[:6])])
+    jsonl(
+        tmp_path / "articles.jsonl", [{**item, "id": f"a{n}"} for n, item in enumerate(ITEMS[:6])]
+    )
     assert chosen(tmp_path) == {"items": "products.jsonl"}
     findings = told(tmp_path)
     assert "chosen before articles.jsonl" in findings
@@ -225,7 +228,9 @@ def test_pairs_under_other_names_are_read(tmp_path: Path) -> None:
     assert chosen(tmp_path) == {"items": "items.jsonl", "pairs": "clicks.csv"}
     pairs = Data(written(tmp_path).data, tmp_path).pairs()
     assert pairs[1].document == "Lamp 1\nA lamp number 1 for the garden."
-    lines(tmp_path / "clicks.csv", [("anchor", "positive"), *((q, f"text of {i}") for q, i in rows)])
+    lines(
+        tmp_path / "clicks.csv", [("anchor", "positive"), *((q, f"text of {i}") for q, i in rows)]
+    )
     assert Data(written(tmp_path).data, tmp_path).pairs()[2].document == "text of p2"
     lines(tmp_path / "clicks.csv", [("query", "document"), *rows])
     assert Data(written(tmp_path).data, tmp_path).pairs()[1].document.startswith("Lamp 1\n")
@@ -266,7 +271,9 @@ def test_other_files_are_named_with_a_reason(tmp_path: Path) -> None:
 def test_a_run_that_would_stop_is_announced(tmp_path: Path) -> None:
     jsonl(tmp_path / "items.jsonl", [*ITEMS * 100, {**ITEMS[0], "id": ""}])
     with_copies = [{**item, "sku": n} for n, item in enumerate(ITEMS)]
-    jsonl(tmp_path / "items.jsonl", [*with_copies, *[{**ITEMS[0], "sku": n} for n in range(90, 1200)]])
+    jsonl(
+        tmp_path / "items.jsonl", [*with_copies, *[{**ITEMS[0], "sku": n} for n in range(90, 1200)]]
+    )
     findings = told(tmp_path)
     assert "ids in sku" in findings
     jsonl(tmp_path / "items.jsonl", [{"id": n, "text": "a lamp"} for n in [*range(1100), 1]])

@@ -68,9 +68,7 @@ class SettingsTable(BaseModel):
             for name, field in cls.model_fields.items()
             if field.default is None or field.default == ()
         }
-        return {
-            name: value for name, value in values.items() if value != "" or name not in unset
-        }
+        return {name: value for name, value in values.items() if value != "" or name not in unset}
 
 
 _Settings = TypeVar("_Settings", bound=SettingsTable)

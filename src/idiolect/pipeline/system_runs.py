@@ -148,7 +148,9 @@ class SystemRuns:
         self._rank(system, dense.search, lambda items: _nearest(dense, items))
         if system.name == "base" and (test := self._shown_test) is not None:
             queries = some_queries(test)
-            self._before = dense.search(queries) if self.tests["search"] else _nearest(dense, queries)
+            self._before = (
+                dense.search(queries) if self.tests["search"] else _nearest(dense, queries)
+            )
         if system.name == "tuning":
             self._tuned = dense
             np.save(self.work.folder / "vectors.npy", self._tuned.vectors)

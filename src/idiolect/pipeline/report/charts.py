@@ -24,6 +24,7 @@ from matplotlib.ticker import MaxNLocator
 __all__ = ["Chart", "Line", "bars", "dots", "lines"]
 
 _WIDE, _NARROW = 9.6, 5.0  # inches
+_LABEL = 30  # characters
 _DIGITS = re.compile(r"(\.\d\d)\d+")
 _ROLES = ("ink", "muted", "grid", "paper", "s1", "s2", "s3", "s4", "s5", "s6")
 _PLACEHOLDERS = {role: f"#0a0b{number:02x}" for number, role in enumerate(_ROLES, start=16)}
@@ -152,7 +153,9 @@ def bars(
             place.legend()
 
     told = {
-        series: ", ".join(f"{label} {height:.0%}" for label, height in zip(labels, heights))
+        series: ", ".join(
+            f"{label} {height:.0%}" for label, height in zip(labels, heights, strict=True)
+        )
         for series, heights in values.items()
     }
     return _chart(_told(name, told), 1, 2.6, draw)
@@ -186,7 +189,7 @@ def dots(
             place.set_ylim(len(labels) - 0.5, -0.5)
             place.xaxis.set_major_locator(MaxNLocator(5))
             place.grid(visible=False, axis="y")
-            shown = labels if _is_first(place) else [""] * len(labels)
+            shown = [_short(label) if _is_first(place) else "" for label in labels]
             place.set_yticks(range(len(labels)), shown)
             place.tick_params(axis="y", labelcolor=_PLACEHOLDERS["ink"], length=0)
 
@@ -214,6 +217,10 @@ def _dot(axes: Axes, value: float, height: int, color: str, number: str) -> None
         va="center",
         fontsize=8.5,
     )
+
+
+def _short(label: str) -> str:
+    return label if len(label) <= _LABEL else f"{label[: _LABEL - 1]}…"
 
 
 def _told(name: str, values: Mapping[str, str]) -> str:
@@ -276,12 +283,11 @@ def _themed(svg: str, name: str) -> str:
     svg = re.sub(r' id="[^"]*_\d+"', "", svg)
     view = re.search(r'viewBox="[^"]*"', svg)
     assert view is not None
-    label = name.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
-    head = f'<svg {view[0]} role="img" aria-label="{label}">'
-    svg = head + svg[svg.index(">") + 1 :]
+    svg = svg[svg.index(">") + 1 :]
     svg = re.sub(r"font: ([\d.]+px)[^;\"]*", r"font-size: \1", svg)
     svg = re.sub(r" font-family: [^;\"]*;", "", svg)
     svg = re.sub(r'="[^"]*"', lambda value: _DIGITS.sub(r"\1", value[0]), svg)
     for role, color in _PLACEHOLDERS.items():
         svg = svg.replace(color, f"var(--{role})")
-    return svg
+    label = name.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
+    return f'<svg {view[0]} role="img" aria-label="{label}">{svg}'

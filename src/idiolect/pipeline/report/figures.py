@@ -157,4 +157,3 @@ def _matryoshka(widths: list[dict[str, float]]) -> Chart | None:
         marked=True,
         log=True,
     )
-

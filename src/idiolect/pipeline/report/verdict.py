@@ -16,6 +16,7 @@ Outcome = Literal["better", "unchanged", "worse"]
 """What became of a measure; unchanged if a difference is not significant."""
 
 _SIGNIFICANT = 0.05
+_MEASURE = "nDCG@10"  # of all comparisons
 _FEW = 50  # queries; with fewer, only large differences are significant
 _VERBS: Mapping[Outcome, str] = {
     "better": "got better",
@@ -65,9 +66,12 @@ def judge(metrics: Mapping[str, Any]) -> Verdict:
         KeyError: Metrics are missing.
     """
     evaluate = metrics["evaluate"]
-    changes = list(_changes(evaluate)) or list(_without_judgements(evaluate))
-    sentence = ", ".join([*_broken_promises(evaluate), *changes])
+    changes = list(_changes(evaluate))
+    known = changes or list(_without_judgements(evaluate))
+    sentence = ", ".join([*_broken_promises(evaluate), *known])
     sentence += f", and {_index_clause(metrics)}."
+    if changes:
+        sentence = sentence.replace("(", f"({_MEASURE} ", 1)
     findings = (*_rankings(evaluate), *_language(evaluate), *_tokens(evaluate))
     return Verdict(sentence[0].upper() + sentence[1:], findings, _index(metrics))
 
@@ -113,7 +117,7 @@ def _rankings(evaluate: Mapping[str, Any]) -> Iterator[Finding]:
         yield Finding(
             outcome,
             what,
-            f"{_values(evaluate, row)}, {p}, {queries:,} "
+            f"{_MEASURE} {_values(evaluate, row)}, {p}, {queries:,} "
             f"{'query' if queries == 1 else 'queries'}{few if outcome == 'unchanged' else ''}",
         )
 
@@ -177,10 +181,14 @@ def _index(metrics: Mapping[str, Any]) -> str:
             "ten or more pairs of a query and an item are needed."
         )
     queries = "one query that was" if kept == 1 else f"{kept:,} queries that were"
-    return f"{uses}: of eleven weights, this ranked the answers of {queries} kept out of tuning best."
+    return (
+        f"{uses}: of eleven weights, this ranked the answers of {queries} kept out of tuning best."
+    )
 
 
-def _row(evaluate: Mapping[str, Any], test: str, first: str, second: str) -> Mapping[str, Any] | None:
+def _row(
+    evaluate: Mapping[str, Any], test: str, first: str, second: str
+) -> Mapping[str, Any] | None:
     """Return the comparison of two systems in a test, if there is one."""
     for row in evaluate["significance"]:
         if (row["test"], row["first"], row["second"]) == (test, first, second):
@@ -201,5 +209,5 @@ def _values(evaluate: Mapping[str, Any], row: Mapping[str, Any]) -> str:
     of = {system["name"]: system[row["test"]] for system in systems}
     first, second = (of[row[side]][row["measure"]] for side in ("first", "second"))
     if row["first"] == "base":
-        return f"nDCG@10 {first:.3f} → {second:.3f}"
-    return f"nDCG@10 {second:.3f} against {first:.3f}"
+        return f"{first:.3f} → {second:.3f}"
+    return f"{second:.3f} against {first:.3f}"

@@ -20,16 +20,15 @@ from typing import Any
 from idiolect.errors import InputError
 from idiolect.text.records import file_type, has_fields, is_readable, read_records
 
-__all__ = ["SPLITS", "DataFile", "find_data_files", "name_words"]
-
-SPLITS = ("test", "", "dev", "val", "valid", "validation", "eval", "train", "training")
-"""Words for parts of a data set in file names, those to evaluate on first."""
+__all__ = ["DataFile", "find_data_files"]
 
 _SAMPLE = 1000  # records
 _BEGINNING = 1 << 16  # bytes
 _MAXIMUM_FILES = 2000
 _TABLES = {".jsonl": "JSON Lines", ".csv": "CSV", ".tsv": "TSV", ".parquet": "Parquet"}
-_ABOUT = re.compile(r"(readme|license|licence|copying|notice|description|changelog|sha256sums)\b", re.I)
+_ABOUT = re.compile(
+    r"(readme|license|licence|copying|notice|description|changelog|sha256sums)\b", re.I
+)
 _MODEL = ("config.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.model")
 _HINTS = {
     ".json": "one JSON document: write one record a line, as JSON Lines (.jsonl)",
@@ -119,16 +118,6 @@ def find_data_files(folder: Path) -> list[DataFile]:
         )
     seen = [_look(path, path.relative_to(folder).as_posix()) for path in paths]
     return sorted(_joined(folder, seen), key=lambda file: file.name)
-
-
-def name_words(name: str) -> set[str]:
-    """Return the words of a path, in lower case.
-
-    >>> sorted(name_words("qrels/test-Set2.tsv.gz"))
-    ['gz', 'qrels', 'set', 'test', 'tsv']
-    """
-    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
-    return {word.casefold() for word in re.findall(r"[^\W\d_]+", spaced)}
 
 
 def _walk(folder: Path) -> Iterator[Path]:
@@ -225,7 +214,9 @@ def _joined(folder: Path, files: Iterable[DataFile]) -> list[DataFile]:
         part = re.sub(r"\d+", "*", re.sub(r"[0-9a-f]{8}-[0-9a-f-]{27}", "*", last))
         whole = file.format == "text" and parent
         key = ("", parent) if whole else (part, parent, file.format, *sorted(file.columns))
-        groups.setdefault(key if file.format and not file.problem else (file.name,), []).append(file)
+        groups.setdefault(key if file.format and not file.problem else (file.name,), []).append(
+            file
+        )
     found: list[DataFile] = []
     for (part, *rest), group in groups.items():
         name = f"{rest[0]}/{part}".lstrip("/") if rest else part

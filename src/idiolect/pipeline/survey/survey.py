@@ -30,9 +30,7 @@ class Survey:
     """What was seen: each file and what it was taken for, what is missing, and open questions."""
 
 
-def survey(
-    folder: Path, *, base: str, report: Callable[[str], object] = lambda _: None
-) -> Survey:
+def survey(folder: Path, *, base: str, report: Callable[[str], object] = lambda _: None) -> Survey:
     """Look at a folder of data, and propose a configuration for it.
 
     Args:

@@ -355,7 +355,7 @@ def test_an_id_is_a_field_with_unique_values(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        ("notes.md", "hello", r"holds no catalogue: notes\.md \(describes the data\)"),
+        ("notes.md", "hello", "holds no catalogue"),
         ("items.jsonl", "", "is empty"),
         ("items.jsonl", '{"id": 1, "n": 2}\n{"id": 2, "n": 2}\n', "no field with text"),
         ("items.jsonl", '{"a": "x"}\n{"a": "x"}\n', "no field with unique values"),
@@ -376,7 +376,7 @@ def test_the_command_lists_what_it_saw_and_replaces_nothing(tmp_path: Path) -> N
     (tmp_path / "data.zip").write_bytes(b"PK\0")
     refused = CliRunner().invoke(app, ["init", str(tmp_path)])
     assert refused.exit_code != 0
-    assert "data.zip: an archive: unpack it" in refused.output
+    assert "left out: an archive: unpack it" in refused.output
     assert not (tmp_path / "idiolect.toml").exists()
     jsonl(tmp_path / "items.jsonl", ITEMS)
     done = CliRunner().invoke(app, ["init", str(tmp_path)])

@@ -28,6 +28,7 @@ __all__ = [
 ]
 
 _LONGEST_ID = 80  # characters
+_SENTENCE = 3  # words from which a column without a usual name holds texts
 _PEOPLE = (
     "user userid uid customer customerid session sessionid visitor visitorid reviewer reviewerid "
     "client clientid member memberid account accountid buyer buyerid shopper shopperid kunde "
@@ -78,7 +79,7 @@ def identity_column(file: DataFile) -> str | None:
         values = file.values(name)
         simple = all(isinstance(v, str | int) and not isinstance(v, bool) for v in values)
         short = simple and all(len(str(v)) <= _LONGEST_ID for v in values) and file.words(name) <= 2
-        if short and file.is_unique(name):
+        if name.strip() and short and file.is_unique(name):
             return name
     return None
 
@@ -90,7 +91,7 @@ def text_columns(file: DataFile, identity: str | None) -> tuple[str, ...]:
     if not texts:
         rest = [name for name in columns if name not in titles]
         rest.sort(key=lambda name: -file.words(name))
-        texts = tuple(name for name in rest[:1] if file.words(name) >= 3 or not titles)
+        texts = tuple(name for name in rest[:1] if name.strip() and file.words(name) >= _SENTENCE)
     return tuple(dict.fromkeys((*titles, *texts)))
 
 

@@ -20,16 +20,22 @@ from typing import Any
 from idiolect.errors import InputError
 from idiolect.text.records import file_type, has_fields, is_readable, read_records
 
-__all__ = ["DataFile", "find_data_files"]
+__all__ = ["DESCRIBES", "DataFile", "find_data_files"]
+
+DESCRIBES = "describes the data"
+"""The problem of a file such as a readme or a licence."""
 
 _SAMPLE = 1000  # records
 _BEGINNING = 1 << 16  # bytes
 _MAXIMUM_FILES = 2000
+_ALIKE = 4  # files with the same problem that are named as one
 _TABLES = {".jsonl": "JSON Lines", ".csv": "CSV", ".tsv": "TSV", ".parquet": "Parquet"}
+_JSON_LINES = "holds one record a line: rename it to .jsonl"
 _ABOUT = re.compile(
     r"(readme|license|licence|copying|notice|description|changelog|sha256sums)\b", re.I
 )
 _MODEL = ("config.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.model")
+_KNOWN = ", ".join((*_TABLES, ".txt", "each also with .gz, and TREC files"))
 _HINTS = {
     ".json": "one JSON document: write one record a line, as JSON Lines (.jsonl)",
     ".zip": "an archive: unpack it",
@@ -39,6 +45,7 @@ _HINTS = {
     ".xls": "a spreadsheet: export it as CSV",
     ".pdf": "a PDF: extract its text",
     ".html": "HTML: extract its text",
+    ".xml": "XML, but not of TREC: extract its records",
 }
 
 
@@ -90,7 +97,7 @@ class DataFile:
     def described(self) -> str:
         """Return the format, the number of records looked at, and the columns."""
         if not self.format:
-            return "unknown"
+            return f"{len(self.paths)} files" if len(self.paths) > 1 else "not looked at"
         number = len(self.records)
         more = "the first " if number == _SAMPLE else ""
         unit = "record" if self.is_table else "line"
@@ -117,7 +124,7 @@ def find_data_files(folder: Path) -> list[DataFile]:
             hint="pass the folder that holds only your data, or write idiolect.toml by hand",
         )
     seen = [_look(path, path.relative_to(folder).as_posix()) for path in paths]
-    return sorted(_joined(folder, seen), key=lambda file: file.name)
+    return sorted(_alike(_joined(folder, seen)), key=lambda file: file.name)
 
 
 def _walk(folder: Path) -> Iterator[Path]:
@@ -138,7 +145,7 @@ def _is_ours(folder: Path) -> bool:
 
 def _look(path: Path, name: str) -> DataFile:
     if _ABOUT.match(path.name) or file_type(path) in (".md", ".rst"):
-        return DataFile(name, (path,), "", problem="describes the data")
+        return DataFile(name, (path,), "", problem=DESCRIBES)
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -176,20 +183,26 @@ def _text(path: Path, name: str) -> DataFile:
     opener = gzip.open if path.suffix.lower() == ".gz" else open
     with opener(path, "rb") as file:
         beginning = file.read(_BEGINNING)
-    hint = _HINTS.get(file_type(path), "of a type that cannot be read" * (b"\0" in beginning))
-    if hint:
-        return DataFile(name, (path,), "", problem=hint)
     text = beginning.decode("utf-8-sig", "replace")
     lines = [line for line in text.splitlines()[:_SAMPLE] if line.strip()]
+    if b"\0" in beginning or file_type(path) in (".zip", ".tar", ".pdf"):
+        hint = _HINTS.get(file_type(path), "of a type that cannot be read")
+        return DataFile(name, (path,), "", problem=hint)
     if not lines:
         return DataFile(name, (path,), "", problem="is empty")
     records = tuple({"line": line} for line in lines)
     if format := _trec(text, lines):
         return DataFile(name, (path,), format, records if "q" in format else ())
     if not is_readable(path):
-        known = ", ".join((*_TABLES, ".txt"))
-        return DataFile(name, (path,), "", problem=f"of an unknown type; known: {known}, TREC")
+        hint = _HINTS.get(file_type(path), f"of an unknown type; known: {_KNOWN}")
+        if file_type(path) == ".json" and len(lines) > 1 and all(map(_is_record, lines[:2])):
+            hint = _JSON_LINES
+        return DataFile(name, (path,), "", problem=hint)
     return DataFile(name, (path,), "text", records)
+
+
+def _is_record(line: str) -> bool:
+    return line.startswith("{") and line.rstrip().endswith("}")
 
 
 def _trec(text: str, lines: list[str]) -> str:
@@ -204,6 +217,23 @@ def _trec(text: str, lines: list[str]) -> str:
     if all(len(row) == 6 and row[1].casefold() == "q0" for row in rows):
         return "TREC run"
     return ""
+
+
+def _alike(files: Iterable[DataFile]) -> list[DataFile]:
+    """Name files with the same problem, of one type and folder, once."""
+    groups: dict[tuple[str, ...], list[DataFile]] = {}
+    for file in files:
+        parent, _, last = file.name.rpartition("/")
+        key = (parent, "".join(Path(last).suffixes), file.problem) if file.problem else (file.name,)
+        groups.setdefault(key, []).append(file)
+    found: list[DataFile] = []
+    for (parent, *rest), group in groups.items():
+        if len(group) < _ALIKE:
+            found += group
+        else:
+            paths = tuple(path for file in group for path in file.paths)
+            found.append(replace(group[0], name=f"{parent}/*{rest[0]}".lstrip("/"), paths=paths))
+    return found
 
 
 def _joined(folder: Path, files: Iterable[DataFile]) -> list[DataFile]:

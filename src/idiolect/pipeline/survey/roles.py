@@ -24,7 +24,7 @@ from idiolect.pipeline.survey.columns import (
     people_columns,
     text_columns,
 )
-from idiolect.pipeline.survey.data_files import DataFile
+from idiolect.pipeline.survey.data_files import DESCRIBES, DataFile
 from idiolect.pipeline.survey.file_names import is_for_training, is_named, named_keys, split_of
 from idiolect.ranking.evaluation.judged_collection import (
     read_documents,
@@ -53,6 +53,8 @@ class Roles:
     """What each file was taken for, or why it was left out, by its name."""
     questions: list[str] = field(default_factory=list)
     """What cannot be told from the files."""
+    unfit: dict[str, str] = field(default_factory=dict)
+    """Why tables are not the catalogue, by the name of the file."""
 
     def take(self, key: str, file: DataFile, why: str) -> None:
         """Choose a file for a key."""
@@ -64,17 +66,17 @@ class Roles:
         self.remarks.setdefault(file.name, f"left out: {why}")
 
 
-def find_roles(folder: Path, files: Sequence[DataFile]) -> Roles:
+def find_roles(folder: Path, files: Sequence[DataFile], roles: Roles) -> None:
     """Tell what each file is.
 
     Args:
         folder: The folder, for messages.
         files: What it holds.
+        roles: Filled with what is found, also before an error.
 
     Raises:
         InputError: It holds no catalogue.
     """
-    roles = Roles()
     for file in files:
         if file.problem:
             roles.leave(file, file.problem)
@@ -92,8 +94,7 @@ def find_roles(folder: Path, files: Sequence[DataFile]) -> Roles:
     _take_pairs([file for file in rest if file.name not in roles.remarks], known, roles)
     _take_texts([file for file in rest if file.name not in roles.remarks], roles)
     for file in rest:
-        roles.leave(file, "its columns and name do not say what it is")
-    return roles
+        roles.leave(file, roles.unfit.get(file.name, "its columns and name do not say what it is"))
 
 
 def _take_items(folder: Path, files: Sequence[DataFile], roles: Roles) -> DataFile:
@@ -106,26 +107,23 @@ def _take_items(folder: Path, files: Sequence[DataFile], roles: Roles) -> DataFi
             identity, texts = identity_column(file), text_columns(file, identity_column(file))
             if identity is None or not texts:
                 missing = "unique values, which ids need" if identity is None else "text"
-                if "items" in named_keys(file) or len(files) == 1:
-                    roles.leave(file, f"no field with {missing}")
+                roles.unfit[file.name] = f"no field with {missing}"
                 continue
             score = _likeness(file, identity, texts) + 4 * _is_referred_to(file, identity, files)
             candidates.append((score, file))
     candidates = [(score, file) for score, file in candidates if score > -4]
     if not candidates:
-        seen = [f"{name} ({why.removeprefix('left out: ')})" for name, why in roles.remarks.items()]
-        more = f" and {len(seen) - 4} more" if len(seen) > 4 else ""
-        raise InputError(
-            f"{folder} holds no catalogue" + (f": {'; '.join(seen[:4])}{more}" if seen else ""),
-            hint="a catalogue is a table with an id and a text for each item, such as items.jsonl, "
-            ".csv, .tsv or .parquet",
-        )
+        for file in files:
+            roles.leave(file, roles.unfit.get(file.name, "no table with ids and texts"))
+        raise _without_catalogue(folder, roles)
     candidates.sort(key=lambda one: (-one[0], -one[1].size, one[1].name))
     best, items = candidates[0]
     why = "TREC documents"
     if items.is_table:
         roles.fields = item_fields(items)
         why = f"ids in {roles.fields['id']}, text in {', '.join(roles.fields['text'])}"
+    for _, file in candidates[1:]:
+        roles.unfit[file.name] = f"a table with ids and texts, but {items.name} is the catalogue"
     rivals = [file.name for score, file in candidates[1:] if score >= best - 2]
     if rivals:
         roles.questions.append(
@@ -134,6 +132,17 @@ def _take_items(folder: Path, files: Sequence[DataFile], roles: Roles) -> DataFi
         why += f"; chosen before {', '.join(rivals)}"
     roles.take("items", items, why)
     return items
+
+
+def _without_catalogue(folder: Path, roles: Roles) -> InputError:
+    reasons = {name: why.removeprefix("left out: ") for name, why in roles.remarks.items()}
+    seen = [f"{name} ({why})" for name, why in reasons.items() if why != DESCRIBES]
+    more = f" and {len(seen) - 3} more" if len(seen) > 3 else ""
+    return InputError(
+        f"{folder} holds no catalogue" + (f": {'; '.join(seen[:3])}{more}" if seen else ""),
+        hint="a catalogue is a table with an id and a text for each item, such as items.jsonl, "
+        ".csv, .tsv or .parquet",
+    )
 
 
 def _likeness(file: DataFile, identity: str, texts: Sequence[str]) -> float:
@@ -146,6 +155,7 @@ def _likeness(file: DataFile, identity: str, texts: Sequence[str]) -> float:
 
 def _take_judgements(files: Sequence[DataFile], known: set[str], roles: Roles) -> None:
     """Choose judgements by their ids, and the queries that they judge."""
+    queries = _possible_queries(files, roles)
     found: dict[str, list[tuple[DataFile, set[str]]]] = {"qrels": [], "similar": []}
     for file in files:
         if len(file.paths) > 1 or not (may_be_judgements(file) or file.format == "TREC qrels"):
@@ -158,11 +168,13 @@ def _take_judgements(files: Sequence[DataFile], known: set[str], roles: Roles) -
             continue
         judged = [item for grades in qrels.values() for item in grades]
         share = _share(judged, known)
+        asked = max((_share(qrels, ids) for _, ids in queries), default=0.0)
+        alike = _share(qrels, known) if not is_named(file, "qrels") else 0.0
         if share < 0.5:
             roles.leave(
                 file, f"judgements of other items: {share:.0%} of its item ids are in the catalogue"
             )
-        elif _share(qrels, known) >= 0.5:
+        elif alike >= 0.5 and ((alike > asked and asked < 0.3) or is_named(file, "similar")):
             found["similar"].append((file, set(qrels)))
         elif is_for_training(file) and len(file.columns) == 2:
             continue  # pairs
@@ -172,7 +184,7 @@ def _take_judgements(files: Sequence[DataFile], known: set[str], roles: Roles) -
         if candidates:
             _take_first(key, candidates, roles)
     chosen = next((ids for file, ids in found["qrels"] if file is roles.chosen.get("qrels")), None)
-    _take_queries(files, chosen, roles)
+    _take_queries(queries, chosen, roles)
 
 
 def _take_first(key: str, candidates: list[tuple[DataFile, set[str]]], roles: Roles) -> None:
@@ -193,39 +205,50 @@ def _take_first(key: str, candidates: list[tuple[DataFile, set[str]]], roles: Ro
         roles.leave(one, f"judgements as well; {file.name} was chosen")
 
 
-def _take_queries(files: Sequence[DataFile], judged: set[str] | None, roles: Roles) -> None:
-    """Choose the queries that are judged."""
-    read: list[tuple[float, DataFile]] = []
+def _possible_queries(files: Sequence[DataFile], roles: Roles) -> list[tuple[DataFile, set[str]]]:
+    """Read the ids of each file that may hold queries."""
+    found = []
     for file in files:
         topics = file.format == "TREC topics"
-        if file.name in roles.remarks or len(file.paths) > 1:
-            continue
-        if not topics and not (file.is_table and has_queries(file)):
-            continue
-        if judged is None and not topics and not is_named(file, "queries"):
+        table = file.is_table and has_queries(file) and not may_be_judgements(file, certain=True)
+        if len(file.paths) > 1 or not (topics or table):
             continue
         try:
-            ids = set(read_queries(file.paths[0]))
+            found.append((file, set(read_queries(file.paths[0]))))
         except InputError as error:
-            roles.leave(file, f"looks like queries, but {error}")
-            continue
-        share = 1.0 if judged is None else len(judged & ids) / len(judged)
-        if share > 0:
-            read.append((share, file))
-        elif topics or is_named(file, "queries"):
-            roles.leave(file, "none of its queries is judged")
-    if read:
-        read.sort(key=lambda one: (-one[0], one[1].name))
-        share, file = read[0]
-        why = "queries" if judged is None else f"{share:.0%} of the judged queries are in it"
-        if judged is None:
-            why += "; there are no judgements of them, so they are not evaluated"
-        roles.take("queries", file, why)
-    elif judged is not None and sum(" " in query for query in judged) <= len(judged) / 2:
+            if topics or is_named(file, "queries"):
+                roles.leave(file, f"looks like queries, but {error}")
+    return found
+
+
+def _take_queries(
+    possible: list[tuple[DataFile, set[str]]], judged: set[str] | None, roles: Roles
+) -> None:
+    """Choose the queries that are judged; without judgements, those that are named so."""
+    named = [(file, ids) for file, ids in possible if is_named(file, "queries")]
+    if judged is None:
+        for file, _ in named[:1]:
+            why = "there are no judgements of them, so they are not evaluated"
+            roles.take("queries", file, why)
+        return
+    shares = [(len(judged & ids) / len(judged), file) for file, ids in possible]
+    share, best = max(shares, key=lambda one: one[0], default=(0.0, None))
+    if best is not None and share > 0:
+        roles.take("queries", best, f"{share:.0%} of the judged queries are in it")
+        if share < 1:
+            roles.questions.append(
+                f"{share:.0%} of the queries judged in {roles.chosen['qrels'].name} are in "
+                f"{best.name}: do both use the same ids?"
+            )
+    elif sum(" " in query for query in judged) <= len(judged) / 2:
         file = roles.chosen.pop("qrels")
         roles.remarks[file.name] = (
             f"left out: no file holds the texts of its queries, such as {min(judged)!r}"
         )
+    queries = roles.chosen.get("queries")
+    why = f"queries as well; {queries.name} was chosen" if queries else "none of them is judged"
+    for file, _ in named:
+        roles.leave(file, why)
 
 
 def _take_pairs(files: Sequence[DataFile], known: set[str], roles: Roles) -> None:
@@ -262,6 +285,8 @@ def _take_texts(files: Sequence[DataFile], roles: Roles) -> None:
             continue
         keys = [key for key in ("glossary", "general", "corpus") if is_named(file, key)]
         key = keys[0] if keys else None
+        if key is None and not lines and file.name in roles.unfit:
+            continue
         short = lines and file.words("line") <= 4
         if key is None or key in roles.chosen or (key == "glossary" and not lines):
             what = "terms to teach (glossary), " if short else ""

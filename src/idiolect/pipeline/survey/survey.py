@@ -43,17 +43,20 @@ def survey(folder: Path, *, base: str, report: Callable[[str], object] = lambda 
     """
     if not folder.is_dir():
         raise InputError(f"no such folder: {folder}", hint="pass the folder that holds your data")
-    files = find_data_files(folder)
+    files, roles = find_data_files(folder), Roles()
+    findings: list[str] = []
     try:
-        roles = find_roles(folder, files)
-    except InputError:
+        find_roles(folder, files, roles)
+    finally:
         for file in files:
-            report(f"{file.name}: {file.problem or file.described()}")
-        raise
+            findings.append(f"{file.name}: {file.described()}")
+            findings.append(f"  {roles.remarks.get(file.name, '')}")
+            report("\n".join(findings[-2:]))
     data = _data(roles)
-    findings = [*_findings(files, roles), *_tried(folder, files, data)]
-    for finding in findings:
+    more = [*_missing(roles), *_tried(folder, files, data)]
+    for finding in more:
         report(finding)
+    findings += more
     return Survey(starter_config(base, data, roles.questions), tuple(findings))
 
 
@@ -67,10 +70,8 @@ def _data(roles: Roles) -> dict[str, Any]:
     return given
 
 
-def _findings(files: list[DataFile], roles: Roles) -> Iterator[str]:
-    for file in files:
-        yield f"{file.name}: {file.described()}"
-        yield f"  {roles.remarks[file.name]}"
+def _missing(roles: Roles) -> Iterator[str]:
+    """Yield what was not found, and what cannot be told."""
     for key in _KEYS:
         if key not in roles.chosen:
             yield f"{key}: none found"

@@ -270,6 +270,52 @@ def test_old_pieces_are_marked_one_by_one(page):
     assert "<span>e</span><span>ig</span><span>h</span>" in page
 
 
+def test_phrases_of_whole_words_are_not_among_broken_terms(tmp_path):
+    metrics = figures()
+    metrics["audit"]["broken"] = [
+        broken("of the", (" of", " the")),
+        broken("The end", ("\u2581The", "end")) | {"pieces": ["The", "end"]},
+        broken("x", (" ", "x")),
+        broken("numpy as np", (" num", "py", " as", " n", "p")),
+        broken("as np", (" as", " n", "p"), chosen=False),
+        broken("in a", (" in", " a"), chosen=False),
+        broken("scipy", ("sci", "py"), chosen=False),
+    ]
+    page = write_report(write_run(tmp_path, metrics)).read_text()
+    table = page.split("The chosen terms that cost most")[1].split("</table>")[0]
+    shown = re.findall(r'<tr><td><span class="term[^>]*>([^<]*)', table)
+    assert shown == ["numpy as np", "scipy"]
+    phrases = page.split("None of their words is broken")[1].split("</p>")[0]
+    assert re.findall(r'<span class="term taught">([^<]*)', phrases) == ["of the", "The end"]
+
+
+def test_searches_that_did_not_change_are_shown_once(tmp_path):
+    run = write_run(tmp_path, figures())
+    search = {"query": "q", "before": [found()], "after": [found()], "new_terms": []}
+    shown = {"kind": "similar", "examples": [search], "missed": [], "missed_of": [0, 0]}
+    write_searches(run, shown)
+    page = write_report(run).read_text()
+    assert "before and after: the same" in page
+    assert page.count('<div class="side">') == 1
+    assert "Similar items, before and after" in page
+
+
+def test_controls_share_axes_only_where_the_loss_is_the_same(page, tmp_path):
+    def legends(page):
+        training = page.split('aria-label="Training loss"')[1].split("</svg>")[0]
+        return re.findall(r">(new tokens|no new tokens|random tokens)<", training)
+
+    assert legends(page) == ["new tokens", "no new tokens"]
+    metrics = figures()
+    metrics["tune"]["pairs"] = 0
+    assert legends(write_report(write_run(tmp_path, metrics)).read_text()) == []
+
+
+def test_text_that_cannot_be_encoded_does_not_stop_the_page(tmp_path):
+    run = write_run(tmp_path, figures(), text="a lone \ud800 surrogate")
+    assert "a lone ? surrogate" in write_report(run).read_text()
+
+
 def test_the_best_system_is_marked_and_controls_are_apart(page):
     best = re.findall(r"<tr><td>([^<]*)</td>\s*<td class=\"n\"><b", page)
     assert best == ["hybrid"]

@@ -114,7 +114,7 @@ def _broken(terms: Sequence[BrokenTerm]) -> dict[str, list[BrokenTerm]]:
     return {
         "chosen": chosen[:_CHOSEN],
         "left_out": left_out[:_LEFT_OUT],
-        "phrases": [term for term in whole if term["chosen"]],
+        "phrases": [term for term in whole if term["chosen"] and " " in term["term"]],
     }
 
 

@@ -223,8 +223,10 @@ def _alike(files: Iterable[DataFile]) -> list[DataFile]:
     """Name files with the same problem, of one type and folder, once."""
     groups: dict[tuple[str, ...], list[DataFile]] = {}
     for file in files:
-        parent, _, last = file.name.rpartition("/")
-        key = (parent, "".join(Path(last).suffixes), file.problem) if file.problem else (file.name,)
+        path = file.paths[0]
+        type_ = file_type(path) + ".gz" * (path.suffix.lower() == ".gz")
+        parent = file.name.rpartition("/")[0]
+        key = (parent, type_, file.problem) if file.problem else (file.name,)
         groups.setdefault(key, []).append(file)
     found: list[DataFile] = []
     for (parent, *rest), group in groups.items():

@@ -114,7 +114,9 @@ def _take_items(folder: Path, files: Sequence[DataFile], roles: Roles) -> DataFi
     candidates = [(score, file) for score, file in candidates if score > -4]
     if not candidates:
         for file in files:
-            roles.leave(file, roles.unfit.get(file.name, "no table with ids and texts"))
+            judges = may_be_judgements(file, certain=True)
+            why = "judgements of a missing catalogue" if judges else "no table with ids and texts"
+            roles.leave(file, roles.unfit.get(file.name, why))
         raise _without_catalogue(folder, roles)
     candidates.sort(key=lambda one: (-one[0], -one[1].size, one[1].name))
     best, items = candidates[0]

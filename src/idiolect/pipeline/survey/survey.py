@@ -89,7 +89,8 @@ def _tried(folder: Path, files: list[DataFile], given: Mapping[str, Any]) -> Ite
         data = Data(DataSettings.model_validate(given), folder)
         parts = [f"{len(data.items):,} items"]
         data.check()
-        for name, found in (("pairs", data.pairs()), ("judged queries", data.qrels)):
+        judged = [query for query in data.qrels if query in data.queries]
+        for name, found in (("pairs", data.pairs()), ("judged queries", judged)):
             if found:
                 parts.append(f"{len(found):,} {name}")
     except IdiolectError as error:

@@ -62,8 +62,8 @@ def outcomes(verdict: Verdict) -> dict[str, str]:
                 (WORDS, 0.01, 0.6), meaning=None, base=0.2, tuning=0.5,
             ),
             "Vector search (nDCG@10 0.200 → 0.500) and similar items (0.200 → 0.500) got better, "
-            "and the index's default search combines words and vectors equally, which is as good "
-            "as words alone (0.500 against 0.500).",
+            "and the index's default search combines words and vectors equally, which does "
+            "not differ significantly from words alone (0.500 against 0.500).",
         ),
         (
             judged((("similar", "base", "tuning"), -0.1, 0.01), meaning=1.0),
@@ -72,9 +72,9 @@ def outcomes(verdict: Verdict) -> dict[str, str]:
         ),
         (
             judged(),
-            "Whether search got better is unknown without relevance judgements, new tokens save "
-            "12.7% of the tokens of domain text, bits per byte of domain text fell (2.31 → 1.71; "
-            "less is better), and the index's default search weights vectors by 70% and words by "
+            "Whether search got better is unknown, because there are no relevance judgements; new "
+            "tokens save 12.7% of the tokens of domain text; bits per byte of domain text fell "
+            "(2.31 → 1.71), and the index's default search weights vectors by 70% and words by "
             "30%.",
         ),
     ],

@@ -67,7 +67,7 @@ def judge(metrics: Mapping[str, Any]) -> Verdict:
     """
     evaluate = metrics["evaluate"]
     changes = list(_changes(evaluate))
-    known = changes or list(_without_judgements(evaluate))
+    known = changes or ["; ".join(_without_judgements(evaluate))]
     sentence = ", ".join([*_broken_promises(evaluate), *known])
     sentence += f", and {_index_clause(metrics)}."
     if changes:
@@ -88,13 +88,14 @@ def _changes(evaluate: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _without_judgements(evaluate: Mapping[str, Any]) -> Iterator[str]:
-    yield "whether search got better is unknown without relevance judgements"
+    yield "whether search got better is unknown, because there are no relevance judgements"
     tokens = evaluate["tokens"].get("domain")
     if tokens is not None:
         yield f"new tokens save {tokens['saved']:.1%} of the tokens of domain text"
     for finding in _language(evaluate):
         if finding.what == _BITS["domain"]:
-            yield f"bits per byte of domain text {_MOVED[finding.outcome]} ({finding.figures})"
+            change = finding.figures.partition(";")[0]
+            yield f"bits per byte of domain text {_MOVED[finding.outcome]} ({change})"
 
 
 def _broken_promises(evaluate: Mapping[str, Any]) -> Iterator[str]:
@@ -158,9 +159,13 @@ def _index_clause(metrics: Mapping[str, Any]) -> str:
     outcome = _outcome(row)
     if outcome == "unchanged" and share == 0:
         return f"{uses}, which vectors did not improve"
-    than = {"better": "better than", "unchanged": "as good as", "worse": "worse than"}[outcome]
+    than = {
+        "better": "is better than",
+        "unchanged": "does not differ significantly from",
+        "worse": "is worse than",
+    }[outcome]
     advice = "; search it with --mode lexical" if outcome == "worse" else ""
-    return f"{uses}, which is {than} words alone ({_values(evaluate, row)}){advice}"
+    return f"{uses}, which {than} words alone ({_values(evaluate, row)}){advice}"
 
 
 def _mix(share: float | None) -> str:

@@ -105,21 +105,13 @@ def index(work: Work[SettingsTable]) -> IndexMetrics:
         "meaning": meaning,
         "exact_queries_per_second": exact,
         "curve": curve,
-        "notes": list(_notes(meaning, len(answers), cut, len(vectors))),
+        "notes": [
+            f"{cut:,} of {len(vectors):,} items are longer than the encoder reads, and vector "
+            "search finds them by their beginning only; BM25 reads them whole"
+        ]
+        if cut
+        else [],
     }
-
-
-def _notes(meaning: float | None, queries: int, cut: int, items: int) -> Iterator[str]:
-    if meaning is not None:
-        yield (
-            f"hybrid search weights vectors by {meaning:.1f} and words by the rest, which was best "
-            f"for {queries:,} {'query' if queries == 1 else 'queries'} kept out of tuning"
-        )
-    if cut:
-        yield (
-            f"{cut:,} of {items:,} items are longer than the encoder reads, and vector search "
-            "finds them by their beginning only; BM25 reads them whole"
-        )
 
 
 def _reported(work: Work[Any]) -> Iterator[Item]:

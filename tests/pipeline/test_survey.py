@@ -268,6 +268,36 @@ def test_other_files_are_named_with_a_reason(tmp_path: Path) -> None:
     assert "run/" not in findings
 
 
+def test_links_to_a_folder_above_are_not_followed(tmp_path: Path) -> None:
+    jsonl(tmp_path / "items.jsonl", ITEMS)
+    (tmp_path / "again").symlink_to(tmp_path)
+    (tmp_path / "gone.jsonl").symlink_to(tmp_path / "nowhere")
+    findings = told(tmp_path)
+    assert "again" not in findings
+    assert "gone.jsonl" in findings
+    assert "left out: cannot be read: " in findings
+    assert chosen(tmp_path) == {"items": "items.jsonl"}
+
+
+def test_numbers_may_be_ids_of_queries_and_of_items(tmp_path: Path) -> None:
+    """The queries decide, not that the catalogue has the same numbers."""
+    jsonl(tmp_path / "items.jsonl", [{**item, "id": n} for n, item in enumerate(ITEMS)])
+    jsonl(tmp_path / "queries.jsonl", [{**query, "id": n} for n, query in enumerate(QUERIES)])
+    rows = [("query-id", "corpus-id", "score"), *((n, n + 1, 1) for n in range(4))]
+    lines(tmp_path / "graded.csv", rows)
+    assert chosen(tmp_path)["qrels"] == "graded.csv"
+    jsonl(tmp_path / "queries.jsonl", [{**query, "id": n + 2} for n, query in enumerate(QUERIES)])
+    assert "50% of the queries judged in graded.csv are in queries.jsonl: do both use" in told(
+        tmp_path
+    )
+
+
+def test_a_log_of_four_columns_is_not_trec(tmp_path: Path) -> None:
+    jsonl(tmp_path / "items.jsonl", [{**item, "id": n} for n, item in enumerate(ITEMS)])
+    lines(tmp_path / "u.txt", [(n, n + 1, 4, 881250949) for n in range(9)], "\t")
+    assert chosen(tmp_path) == {"items": "items.jsonl"}
+
+
 def test_a_run_that_would_stop_is_announced(tmp_path: Path) -> None:
     jsonl(tmp_path / "items.jsonl", [*ITEMS * 100, {**ITEMS[0], "id": ""}])
     with_copies = [{**item, "sku": n} for n, item in enumerate(ITEMS)]

@@ -127,15 +127,16 @@ def find_data_files(folder: Path) -> list[DataFile]:
     return sorted(_alike(_joined(folder, seen)), key=lambda file: file.name)
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    """Yield the files of a folder, sorted."""
+def _walk(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
+    """Yield the files of a folder, sorted; a link to a folder above is not followed."""
+    above |= {folder.resolve(), *folder.resolve().parents}
     for path in sorted(folder.iterdir()):
         if path.name.startswith((".", "__")) or path.suffix == ".toml":
             continue
-        if path.is_file():
+        if not path.is_dir():
             yield path
-        elif path.is_dir() and not _is_ours(path):
-            yield from _walk(path)
+        elif path.resolve() not in above and not _is_ours(path):
+            yield from _walk(path, above)
 
 
 def _is_ours(folder: Path) -> bool:
@@ -166,7 +167,12 @@ def _table(path: Path, name: str) -> DataFile:
     file = DataFile(name, (path,), _TABLES[file_type(path)], records)
     if not records:
         reasons = ", ".join(f"{count} {why}" for why, count in skipped.items())
-        return replace(file, problem=f"is empty{f' (skipped: {reasons})' if reasons else ''}")
+        none = f"has no record that can be read (skipped: {reasons})"
+        return replace(file, problem=none if reasons else "is empty")
+    first = "\t".join(file.columns)
+    if file.format == "TSV" and _trec(first, [first]):
+        hint = "lines without names of columns, as in TREC qrels: name it .txt instead of .tsv"
+        return replace(file, problem=hint)
     if file_type(path) in (".csv", ".tsv") and any(_is_data(column) for column in file.columns):
         return replace(
             file, problem="its first line looks like data: write the names of the columns above it"
@@ -212,7 +218,8 @@ def _trec(text: str, lines: list[str]) -> str:
     if re.search(r"<top>.*?<num>", text, re.I | re.S):
         return "TREC topics"
     rows = [line.split() for line in lines[: -1 if len(lines) > 1 else None]]  # the last may be cut
-    if all(len(row) == 4 and row[3].lstrip("-").isdigit() for row in rows):
+    graded = all(len(row) == 4 and row[3].lstrip("-").isdigit() for row in rows)
+    if graded and len({row[1] for row in rows}) == 1:  # always 0; a log has an item there
         return "TREC qrels"
     if all(len(row) == 6 and row[1].casefold() == "q0" for row in rows):
         return "TREC run"

@@ -107,7 +107,10 @@ def _take_items(folder: Path, files: Sequence[DataFile], roles: Roles) -> DataFi
             identity, texts = identity_column(file), text_columns(file, identity_column(file))
             if identity is None or not texts:
                 missing = "unique values, which ids need" if identity is None else "text"
-                roles.unfit[file.name] = f"no field with {missing}"
+                repeated = find_fields(file.columns, DOCUMENT_ID) if identity is None else ()
+                roles.unfit[file.name] = f"no field with {missing}" + "".join(
+                    f"; {name} has a value twice or none" for name in repeated[:1]
+                )
                 continue
             score = _likeness(file, identity, texts) + 4 * _is_referred_to(file, identity, files)
             candidates.append((score, file))
@@ -166,7 +169,7 @@ def _take_judgements(files: Sequence[DataFile], known: set[str], roles: Roles) -
             qrels = read_qrels(file.paths[0])
         except InputError as error:
             if may_be_judgements(file, certain=True) or "qrels" in named_keys(file):
-                roles.leave(file, f"looks like judgements, but {error}")
+                roles.leave(file, f"looks like judgements, but {_reason(error, file)}")
             continue
         judged = [item for grades in qrels.values() for item in grades]
         share = _share(judged, known)
@@ -219,7 +222,7 @@ def _possible_queries(files: Sequence[DataFile], roles: Roles) -> list[tuple[Dat
             found.append((file, set(read_queries(file.paths[0]))))
         except InputError as error:
             if topics or is_named(file, "queries"):
-                roles.leave(file, f"looks like queries, but {error}")
+                roles.leave(file, f"looks like queries, but {_reason(error, file)}")
     return found
 
 
@@ -301,7 +304,7 @@ def _take_texts(files: Sequence[DataFile], roles: Roles) -> None:
             roles.take(
                 key,
                 file,
-                f"its name says so; {file.words('line'):.0f} words a line"
+                f"its name says so; {file.words('line'):.1f} words a line"
                 if lines
                 else "its name says so",
             )
@@ -323,6 +326,11 @@ def _ids(items: DataFile, identity: str | None) -> set[str]:
         return set(read_documents(items.paths[0]))
     records = (record for path in items.paths for record in read_records(path, Counter()))
     return {str(record.get(identity)) for record in islice(records, _MAXIMUM_IDS)}
+
+
+def _reason(error: InputError, file: DataFile) -> str:
+    """Return a message without the path of the file, which is named beside it."""
+    return str(error).replace(f"{file.paths[0]}, ", "").replace(f"{file.paths[0]} ", "")
 
 
 def _share(ids: Iterable[str], known: set[str]) -> float:

@@ -49,7 +49,8 @@ def survey(folder: Path, *, base: str, report: Callable[[str], object] = lambda 
         find_roles(folder, files, roles)
     finally:
         for file in files:
-            findings.append(f"{file.name}: {file.described()}")
+            name = file.name if file.name.isprintable() else repr(file.name)
+            findings.append(f"{name}: {file.described()}")
             findings.append(f"  {roles.remarks.get(file.name, '')}")
             report("\n".join(findings[-2:]))
     data = _data(roles)

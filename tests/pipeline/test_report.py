@@ -292,11 +292,16 @@ def test_phrases_of_whole_words_are_not_among_broken_terms(tmp_path):
 def test_searches_that_did_not_change_are_shown_once(tmp_path):
     run = write_run(tmp_path, figures())
     search = {"query": "q", "before": [found()], "after": [found()], "new_terms": []}
-    shown = {"kind": "similar", "examples": [search], "missed": [], "missed_of": [0, 0]}
+    shown = {"kind": "similar", "examples": [search] * 9, "missed": [], "missed_of": [0, 0]}
     write_searches(run, shown)
     page = write_report(run).read_text()
     assert "before and after: the same" in page
-    assert page.count('<div class="side">') == 1
+    assert page.count('<div class="side">') == 3
+    assert "None of the searches tried has other results" in page
+    write_searches(run, shown | {"examples": [search, search | {"before": []}]})
+    page = write_report(run).read_text()
+    assert page.count('<div class="side">') == 3
+    assert "None of the searches tried" not in page
     assert "Similar items, before and after" in page
 
 

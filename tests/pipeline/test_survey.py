@@ -111,13 +111,13 @@ def test_logs_under_other_names(tmp_path: Path, user: str) -> None:
 def test_the_beir_layout_and_its_splits(tmp_path: Path) -> None:
     jsonl(tmp_path / "corpus.jsonl", [{"_id": i["id"], **i} for i in ITEMS])
     jsonl(tmp_path / "queries.jsonl", [{"_id": q["id"], "text": q["text"]} for q in QUERIES])
-    for split in ("dev", "test", "train"):
+    for split in ("dev", "old", "test", "train"):
         rows = [("query-id", "corpus-id", "score"), *GRADES]
         lines(tmp_path / "qrels" / f"{split}.tsv", rows, "\t")
     assert chosen(tmp_path) == {
         "items": "corpus.jsonl", "queries": "queries.jsonl", "qrels": "qrels/test.tsv"
     }  # fmt: skip
-    assert "chosen before qrels/dev.tsv, qrels/train.tsv" in told(tmp_path)
+    assert "chosen before qrels/old.tsv, qrels/dev.tsv, qrels/train.tsv" in told(tmp_path)
     assert "judgements as well; qrels/test.tsv was chosen" in told(tmp_path)
 
 

@@ -71,7 +71,7 @@ class MissedSearch(TypedDict):
     rank: int | None
     """Rank of the first relevant item; None if none is among the first hundred."""
     shared: list[str]
-    """Words that the query and the wanted item have in common."""
+    """Words of four letters or more that the query and the wanted item have in common."""
 
 
 class ExampleSearches(TypedDict):
@@ -197,7 +197,7 @@ def _title(item: Item) -> str:
 
 
 def _words(text: str) -> set[str]:
-    return {word for word in _WORD.findall(text.casefold()) if len(word) > 1}
+    return {word for word in _WORD.findall(text.casefold()) if len(word) > 3}
 
 
 def _new_terms(tuned: Encoder, text: str) -> list[str]:

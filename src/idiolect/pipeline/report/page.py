@@ -27,6 +27,7 @@ __all__ = ["write_report"]
 _MEASURES = ("ndcg@10", "recall@100", "mrr@10")
 _TESTS = ("search", "similar")
 _CHOSEN, _LEFT_OUT = 25, 5  # broken terms to show
+_SAME = 3  # searches to show if none changed
 _EXCERPT = 160  # characters
 
 
@@ -89,12 +90,20 @@ def _context(run: Path) -> dict[str, Any]:
         "labels": labels,
         "machine": manifest["machine"],
         "measures": _MEASURES,
-        "searches": read_json(run / "stages" / "evaluate" / "searches.json"),
+        "searches": _searches(run),
         "tests": [test for test in _TESTS if evaluate[test]],
         "total": sum(seconds.values()),
         "verdict": judge(metrics),
         "versions": {"idiolect": manifest["idiolect"], **manifest["versions"]},
     }
+
+
+def _searches(run: Path) -> dict[str, Any]:
+    """Read the searches to show; three are enough if the vectors changed none of them."""
+    searches = read_json(run / "stages" / "evaluate" / "searches.json")
+    examples = searches["examples"]
+    changed = any(search["before"] != search["after"] for search in examples)
+    return {**searches, "changed": changed, "examples": examples[: None if changed else _SAME]}
 
 
 def _broken(terms: Sequence[BrokenTerm]) -> dict[str, list[BrokenTerm]]:

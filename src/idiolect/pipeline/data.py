@@ -108,19 +108,20 @@ class Data:
     def _read_items(self) -> Iterator[Item]:
         settings, files = self.settings, self._files("items")
         for path in files:
-            if not has_fields(path):
-                for name, text in read_documents(path).items():
-                    if text.strip():
-                        yield Item(name, text, {})
-                    else:
-                        self.skipped["empty"] += 1
-        yield from read_items(
-            [path for path in files if has_fields(path)],
-            id_field=settings.id,
-            fields=settings.text,
-            also=(settings.title,),
-            skipped=self.skipped,
-        )
+            if has_fields(path):
+                yield from read_items(
+                    [path],
+                    id_field=settings.id,
+                    fields=settings.text,
+                    also=(settings.title,),
+                    skipped=self.skipped,
+                )
+                continue
+            for name, text in read_documents(path).items():
+                if text.strip():
+                    yield Item(name, text, {})
+                else:
+                    self.skipped["empty"] += 1
 
     def check(self) -> None:
         """Read all inputs of later stages, so that mistakes are reported before any work.

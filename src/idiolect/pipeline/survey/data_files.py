@@ -18,7 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from idiolect.errors import InputError
-from idiolect.text.records import file_type, has_fields, is_readable, read_records
+from idiolect.text.records import (
+    DEFAULT_LIMIT,
+    file_type,
+    has_fields,
+    is_readable,
+    read_documents,
+    read_records,
+)
 
 __all__ = ["DESCRIBES", "DataFile", "find_data_files"]
 
@@ -29,13 +36,19 @@ _SAMPLE = 1000  # records
 _BEGINNING = 1 << 16  # bytes
 _MAXIMUM_FILES = 2000
 _ALIKE = 4  # files with the same problem that are named as one
-_TABLES = {".jsonl": "JSON Lines", ".csv": "CSV", ".tsv": "TSV", ".parquet": "Parquet"}
+_TABLES = {
+    ".jsonl": "JSON Lines",
+    ".ndjson": "JSON Lines",
+    ".json": "JSON",
+    ".csv": "CSV",
+    ".tsv": "TSV",
+    ".parquet": "Parquet",
+}
 _JSON_LINES = "holds one record a line: rename it to .jsonl"
 _ABOUT = re.compile(
     r"(readme|license|licence|copying|notice|description|changelog|sha256sums)\b", re.I
 )
 _MODEL = ("config.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.model")
-_KNOWN = ", ".join((*_TABLES, ".txt", "each also with .gz, and TREC files"))
 _HINTS = {
     ".json": "one JSON document: write one record a line, as JSON Lines (.jsonl)",
     ".zip": "an archive: unpack it",
@@ -186,25 +199,35 @@ def _is_data(cell: str) -> bool:
 
 
 def _text(path: Path, name: str) -> DataFile:
-    opener = gzip.open if path.suffix.lower() == ".gz" else open
-    with opener(path, "rb") as file:
-        beginning = file.read(_BEGINNING)
-    text = beginning.decode("utf-8-sig", "replace")
-    lines = [line for line in text.splitlines()[:_SAMPLE] if line.strip()]
-    if b"\0" in beginning or file_type(path) in (".zip", ".tar", ".pdf"):
-        hint = _HINTS.get(file_type(path), "of a type that cannot be read")
-        return DataFile(name, (path,), "", problem=hint)
+    if is_readable(path):
+        documents = read_documents(path, (), "line", DEFAULT_LIMIT, Counter())
+        lines = list(islice(documents, _SAMPLE))
+        text = "\n".join(lines)
+    else:
+        opener = gzip.open if path.suffix.lower() == ".gz" else open
+        with opener(path, "rb") as file:
+            beginning = file.read(_BEGINNING)
+        if b"\0" in beginning or file_type(path) in (".zip", ".tar", ".pdf"):
+            hint = _HINTS.get(file_type(path), "of a type that cannot be read")
+            return DataFile(name, (path,), "", problem=hint)
+        text = beginning.decode("utf-8-sig", "replace")
+        lines = [line for line in text.splitlines()[:_SAMPLE] if line.strip()]
     if not lines:
         return DataFile(name, (path,), "", problem="is empty")
     records = tuple({"line": line} for line in lines)
     if format := _trec(text, lines):
         return DataFile(name, (path,), format, records if "q" in format else ())
     if not is_readable(path):
-        hint = _HINTS.get(file_type(path), f"of an unknown type; known: {_KNOWN}")
+        hint = _HINTS.get(file_type(path), _unknown())
         if file_type(path) == ".json" and len(lines) > 1 and all(map(_is_record, lines[:2])):
             hint = _JSON_LINES
         return DataFile(name, (path,), "", problem=hint)
     return DataFile(name, (path,), "text", records)
+
+
+def _unknown() -> str:
+    known = [type_ for type_ in (*_TABLES, ".txt") if is_readable(Path(f"file{type_}"))]
+    return f"of an unknown type; known: {', '.join(known)}, each also with .gz, and TREC files"
 
 
 def _is_record(line: str) -> bool:

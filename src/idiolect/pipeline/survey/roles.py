@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -321,11 +322,15 @@ def _is_referred_to(file: DataFile, identity: str, files: Iterable[DataFile]) ->
 
 
 def _ids(items: DataFile, identity: str | None) -> set[str]:
-    """Return the ids of the catalogue, at most 200,000."""
+    """Return the ids of the catalogue, at most 200,000 of each of its files."""
     if identity is None:
         return set(read_documents(items.paths[0]))
-    records = (record for path in items.paths for record in read_records(path, Counter()))
-    return {str(record.get(identity)) for record in islice(records, _MAXIMUM_IDS)}
+    ids: set[str] = set()
+    with suppress(InputError):  # what a run will say of the file is reported later
+        for path in items.paths:
+            for record in islice(read_records(path, Counter()), _MAXIMUM_IDS):
+                ids.add(str(record.get(identity)))
+    return ids
 
 
 def _reason(error: InputError, file: DataFile) -> str:

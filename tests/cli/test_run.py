@@ -42,8 +42,9 @@ def test_what_a_run_prints(shop: Path) -> None:
     printed = (shop / "printed.txt").read_text()
     for words in ("BM25", "+ vocabulary", "hybrid", "nDCG@10", "bits/byte", "95% interval"):
         assert words in printed
-    verdict, table = printed.index("and the index's"), printed.index("Evaluation of each stage")
-    assert verdict < table, "the verdict comes first"
+    unwrapped = " ".join(printed.split())
+    verdict = unwrapped.index("and the index's default search")
+    assert verdict < unwrapped.index("Evaluation of each stage"), "the verdict comes first"
     assert "original rows: identical" in printed
     assert "transductive" in printed
     assert max(map(len, printed.splitlines())) <= 80

@@ -193,6 +193,21 @@ def test_two_catalogues_are_a_question(tmp_path: Path) -> None:
     assert "# To decide: is products.jsonl" in survey(tmp_path, base="model").text
 
 
+def test_a_larger_corpus_with_ids_is_not_the_catalogue(tmp_path: Path) -> None:
+    jsonl(tmp_path / "items.jsonl", ITEMS)
+    jsonl(tmp_path / "corpus.jsonl", [{**item, "id": f"c{n}"} for n, item in enumerate(ITEMS * 3)])
+    assert chosen(tmp_path) == {"items": "items.jsonl", "corpus": ("corpus.jsonl",)}
+
+
+def test_the_largest_of_equal_tables_is_the_catalogue(tmp_path: Path) -> None:
+    for split, count in (("dev", 3), ("train", 12), ("test", 4)):
+        jsonl(tmp_path / f"{split}.jsonl", ITEMS[:count])
+    assert chosen(tmp_path) == {"items": "train.jsonl"}
+    assert "question: is train.jsonl the catalogue? dev.jsonl, test.jsonl could be" in told(
+        tmp_path
+    )
+
+
 def test_text_of_an_unknown_kind_is_a_question(tmp_path: Path) -> None:
     jsonl(tmp_path / "items.jsonl", ITEMS)
     (tmp_path / "notes.txt").write_text("The lamp stands in the garden of the house.\n" * 5)

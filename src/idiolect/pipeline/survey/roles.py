@@ -115,6 +115,7 @@ def _take_items(folder: Path, files: Sequence[DataFile], roles: Roles) -> DataFi
                 continue
             score = _likeness(file, identity, texts) + 4 * _is_referred_to(file, identity, files)
             candidates.append((score, file))
+    unlikely = [file for score, file in candidates if score <= -4]
     candidates = [(score, file) for score, file in candidates if score > -4]
     if not candidates:
         for file in files:
@@ -122,15 +123,16 @@ def _take_items(folder: Path, files: Sequence[DataFile], roles: Roles) -> DataFi
             why = "judgements of a missing catalogue" if judges else "no table with ids and texts"
             roles.leave(file, roles.unfit.get(file.name, why))
         raise _without_catalogue(folder, roles)
-    candidates.sort(key=lambda one: (-one[0], -one[1].size, one[1].name))
-    best, items = candidates[0]
+    best = max(score for score, _ in candidates)
+    close = [file for score, file in candidates if score >= best - 2]
+    items = min(close, key=lambda file: (-file.size, file.name))
     why = "TREC documents"
     if items.is_table:
         roles.fields = item_fields(items)
         why = f"ids in {roles.fields['id']}, text in {', '.join(roles.fields['text'])}"
-    for _, file in candidates[1:]:
+    for file in [*unlikely, *(file for _, file in candidates if file is not items)]:
         roles.unfit[file.name] = f"a table with ids and texts, but {items.name} is the catalogue"
-    rivals = [file.name for score, file in candidates[1:] if score >= best - 2]
+    rivals = [file.name for file in close if file is not items]
     if rivals:
         roles.questions.append(
             f"is {items.name} the catalogue? {', '.join(rivals)} could be it as well"
@@ -153,8 +155,14 @@ def _without_catalogue(folder: Path, roles: Roles) -> InputError:
 
 def _likeness(file: DataFile, identity: str, texts: Sequence[str]) -> float:
     """Return how much a table with ids and texts looks like a catalogue."""
-    names = named_keys(file)
-    score = 8.0 * ("items" in names) - 8 * (not {"items", "corpus"}.issuperset(names))
+    names = set(named_keys(file))
+    if not find_fields(file.columns, PAIR_QUERY):
+        names.discard("pairs")  # the training part of a catalogue
+    score = (
+        8.0 * ("items" in names)
+        - 4 * ("corpus" in names)
+        - 8 * (not {"items", "corpus"}.issuperset(names))
+    )
     score += 2 * bool(find_fields([identity], DOCUMENT_ID)) + bool(find_fields(file.columns, TITLE))
     return score + min(sum(map(file.words, texts)) / 10, 1)
 

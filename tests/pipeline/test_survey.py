@@ -214,8 +214,8 @@ def test_text_of_an_unknown_kind_is_a_question(tmp_path: Path) -> None:
     (tmp_path / "words.txt").write_text("zorblaxine\nXR-2000B\n")
     assert chosen(tmp_path) == {"items": "items.jsonl"}
     findings = told(tmp_path)
-    assert "question: what is notes.txt? text of the domain (corpus) or other text" in findings
-    assert "question: what is words.txt? terms to teach (glossary), text" in findings
+    assert "question: what is in notes.txt? text of the domain (corpus) or other text" in findings
+    assert "question: what is in words.txt? terms to teach (glossary), text" in findings
 
 
 def test_judgements_may_hold_the_texts_of_queries(tmp_path: Path) -> None:
@@ -368,6 +368,32 @@ def test_a_run_with_all_defaults_written_out(tmp_path: Path) -> None:
     (tmp_path / "idiolect.toml").write_text(text)
     metrics = json.loads((run(tmp_path / "idiolect.toml") / "metrics.json").read_text())
     assert metrics["evaluate"]["search"]["queries"] == len(KINDS)
+
+
+def test_a_real_collection_in_trec_files(shared: Path) -> None:
+    found = survey(shared / "data" / "cranfield", base="model")
+    data = tomllib.loads(found.text)["data"]
+    assert {key: data[key] for key in ("items", "queries", "qrels")} == {
+        "items": "cran.all.1400.xml.gz", "queries": "cran.qry.xml", "qrels": "cranqrel.trec.txt"
+    }  # fmt: skip
+    # Its judgements name queries by their position, not by their number.
+    assert any("do both use the same ids?" in line for line in found.findings)
+
+
+@pytest.mark.parametrize(
+    ("folder", "why"),
+    [
+        ("onlineretail", "a log of what users did (CustomerID)"),
+        ("icecat-chorus", "judgements of a missing catalogue"),
+        ("stsb-multi-mt", "its first line looks like data"),
+        ("openstax", "no table with ids and texts"),
+    ],
+)
+def test_real_folders_without_a_catalogue(shared: Path, folder: str, why: str) -> None:
+    seen: list[str] = []
+    with pytest.raises(InputError, match="holds no catalogue"):
+        survey(shared / "data" / folder, base="model", report=seen.append)
+    assert why in "\n".join(seen)
 
 
 def test_names_that_need_quoting(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ _NAMES = {
     "items": "items item products product catalogue catalog documents docs corpus passages "
     "articles collection listings inventory artikel produkte katalog produits catalogo productos "
     "prodotti produtos articulos",
-    "corpus": "corpus texts text domain abstracts",
+    "corpus": "corpus texts text domain",
     "general": "general replay other background wikipedia wikitext books",
     "pairs": "pairs pair train training clicks click matches paare klicks",
     "queries": "queries query searches search topics questions claims suchanfragen anfragen "

@@ -40,6 +40,7 @@ __all__ = ["Roles", "find_roles"]
 _QUERY = (*PAIR_QUERY, *GRADED_QUERY)
 _ITEM = (*PAIR_TEXT, *PAIR_ITEM)
 _MAXIMUM_IDS = 200_000
+_TERM = 4  # words, up to which a line may be a term
 
 
 @dataclass
@@ -293,6 +294,7 @@ def _take_pairs(files: Sequence[DataFile], known: set[str], roles: Roles) -> Non
 
 def _take_texts(files: Sequence[DataFile], roles: Roles) -> None:
     """Choose text of the domain, general text and a glossary, by their names."""
+    unclear: list[DataFile] = []
     for file in files:
         lines = file.format == "text"
         if not lines and not (file.is_table and text_columns(file, None)):
@@ -301,21 +303,25 @@ def _take_texts(files: Sequence[DataFile], roles: Roles) -> None:
         key = keys[0] if keys else None
         if key is None and not lines and file.name in roles.unfit:
             continue
-        short = lines and file.words("line") <= 4
         if key is None or key in roles.chosen or (key == "glossary" and not lines):
-            what = "terms to teach (glossary), " if short else ""
-            roles.questions.append(
-                f"what is {file.name}? {what}text of the domain (corpus) or other text (general)"
-            )
             taken = f"; {key} is {roles.chosen[key].name}" if key in roles.chosen else ""
             roles.leave(file, f"text, but of what kind cannot be told{taken}")
+            unclear.append(file)
         else:
-            roles.take(
-                key,
-                file,
-                f"its name says so; {file.words('line'):.1f} words a line"
-                if lines
-                else "its name says so",
+            length = f"; {file.words('line'):.1f} words a line" if lines else ""
+            roles.take(key, file, f"its name says so{length}")
+    for short in (False, True):
+        names = [
+            file.name
+            for file in unclear
+            if (file.format == "text" and file.words("line") <= _TERM) == short
+        ]
+        if names:
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            terms = "terms to teach (glossary), " if short else ""
+            roles.questions.append(
+                f"what is in {', '.join(names[:3])}{more}? {terms}text of the domain (corpus) or "
+                "other text (general)"
             )
 
 

@@ -210,10 +210,31 @@ def test_figures_of_the_index_are_those_of_its_searches(
 
 def test_searches_before_and_after(finished: Path) -> None:
     path = finished / "run" / "stages" / "evaluate" / "searches.json"
-    searches = json.loads(path.read_text())
+    shown = json.loads(path.read_text())
+    searches = shown["examples"]
+    assert shown["kind"] == "search"
     assert {search["query"] for search in searches} == set(KINDS.values())
-    assert len(searches[0]["base"]) == len(searches[0]["tuning"]) == 5
-    assert searches[0]["base"][0].keys() == {"id", "title", "text", "grade"}
+    assert len(searches[0]["before"]) == len(searches[0]["after"]) == 5
+    assert searches[0]["before"][0].keys() == {"id", "title", "text", "grade"}
+    with open_index(finished / "run") as index:
+        for search in searches:
+            hits = index.search(search["query"], 5)  # the default, as a user gets it
+            assert [hit["id"] for hit in search["after"]] == [hit.id for hit in hits]
+
+
+def test_searches_that_miss_are_counted(finished: Path) -> None:
+    path = finished / "run" / "stages" / "evaluate" / "searches.json"
+    shown = json.loads(path.read_text())
+    with open_index(finished / "run") as index:
+        ranks = {
+            what: next(
+                (n for n, hit in enumerate(index.search(what, 100), 1) if kind in hit.id), None
+            )
+            for kind, what in KINDS.items()
+        }
+    missed = {what: rank for what, rank in ranks.items() if rank is None or rank > 10}
+    assert shown["missed_of"] == [len(missed), len(KINDS)]
+    assert {one["query"]: one["rank"] for one in shown["missed"]} == missed
 
 
 def test_the_index_answers(finished: Path) -> None:
@@ -283,9 +304,9 @@ def test_without_pairs_titles_are_used_and_it_is_noted(tmp_path: Path) -> None:
     folder = run(config)
     tuned = metrics(folder, "tune")
     assert not tuned["supervised"]
-    assert "titles and texts" in tuned["note"]
+    assert "titles and texts" in tuned["notes"][0]
     found = metrics(folder, "evaluate")
-    assert tuned["note"] in found["notes"]
+    assert tuned["notes"][0] in found["notes"]
     assert found["search"] is None
     assert any("controls were switched off" in note for note in found["notes"])
 

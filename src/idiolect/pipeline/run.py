@@ -32,7 +32,7 @@ from idiolect.training.progress import report_to
 
 __all__ = ["run"]
 
-_VERSION = 3
+_VERSION = 4
 """Incremented when a stage's result for the same settings changes, to run all stages again."""
 _BASE_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.bin")
 _REPORT_SECONDS = 5.0

@@ -96,6 +96,8 @@ class AuditMetrics(TypedDict):
     """The 60 terms that cost the most tokens, worst first."""
     skipped: dict[str, int]
     """Records of the corpus that could not be read, by reason."""
+    notes: list[str]
+    """Notes for readers."""
 
 
 def audit(work: Work[AuditSettings]) -> AuditMetrics:
@@ -106,6 +108,7 @@ def audit(work: Work[AuditSettings]) -> AuditMetrics:
 
     settings, data = work.settings, work.data
     items = data.items  # read first, so that bad input is reported before any work
+    left_out = ", ".join(f"{count:,} {why}" for why, count in data.skipped.most_common())
     data.check()
     corpus, _ = data.corpus
     general = data.general[0] if data.general else None
@@ -128,6 +131,7 @@ def audit(work: Work[AuditSettings]) -> AuditMetrics:
         "saved": terms.saved,
         "broken": [_broken(found.tokenizer, group, chosen) for group in found.groups[:_SHOWN]],
         "skipped": dict(corpus.skipped),
+        "notes": [f"records of the catalogue that were left out: {left_out}"] if left_out else [],
     }
 
 

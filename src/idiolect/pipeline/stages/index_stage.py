@@ -57,6 +57,8 @@ class IndexMetrics(TypedDict):
     exact_queries_per_second: float
     """Speed of exact search by a product with all vectors, for comparison."""
     curve: list[IndexPoint]
+    notes: list[str]
+    """Notes for readers."""
 
 
 def open_index(run: Path, counts: EncodingCounts | None = None) -> Index:
@@ -107,6 +109,12 @@ def index(work: Work[SettingsTable]) -> IndexMetrics:
         "meaning": meaning,
         "exact_queries_per_second": exact,
         "curve": curve,
+        "notes": [
+            f"{cut:,} of {len(vectors):,} items are longer than the encoder reads, and vector "
+            "search finds them by their beginning only; BM25 reads them whole"
+        ]
+        if cut
+        else [],
     }
 
 

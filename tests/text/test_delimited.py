@@ -69,7 +69,7 @@ def _cells(path: Path, text: str) -> list[list[str]]:
         ("i|t\n1|a\n", [["1", "a"]]),
         ("i#t\n1#a\n", [["1", "a"]]),
         ("t\nHello, world; and all\n\"a\nb\"\nx\n", [["Hello, world; and all"], ["a\nb"], ["x"]]),
-        ("\ufeffi,t\n1,a\n\ufeffi,t\n2,b\n", [["1", "a"], ["2", "b"]]),
+        ("\ufeff\ufeffi,t\n1,a\n\ufeffi,t\n2,b\n", [["1", "a"], ["2", "b"]]),
     ],
 )  # fmt: skip
 def test_no_cell_is_lost(tmp_path: Path, text: str, cells: list[list[str]] | None) -> None:

@@ -101,6 +101,11 @@ def test_not_a_number_is_null(tmp_path: Path) -> None:
     assert records == [{"id": 1, "a": None, "b": float("inf")}]
 
 
+def test_control_characters_in_a_text(tmp_path: Path) -> None:
+    records, _ = _read(tmp_path / "a.jsonl", '{"id": "a\tb\x01"}\n{"id": "2"}')
+    assert records == [{"id": "a\tb\x01"}, {"id": "2"}]
+
+
 def test_long_integers_stay_exact(tmp_path: Path) -> None:
     records, _ = _read(tmp_path / "a.jsonl", '{"id": 1234567890123456789012}')
     assert records == [{"id": 1234567890123456789012}]

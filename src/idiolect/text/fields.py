@@ -90,7 +90,7 @@ def shown_names(names: Iterable[str]) -> str:
 
 
 def id_text(value: Any) -> str | None:
-    """Return an id as text; None if a value is no id: null, empty, NaN, a list or an object.
+    """Return an id as text; None if a value is no id: null, blank, NaN, a list or an object.
 
     A whole number is written without decimal places, since a column of integers with gaps is often
     stored as floats.
@@ -104,7 +104,8 @@ def id_text(value: Any) -> str | None:
         return str(int(value)) if value.is_integer() else repr(value)
     if value is None or isinstance(value, list | dict):
         return None
-    return str(value) or None
+    text = str(value)
+    return text if text.strip() else None
 
 
 def text_fields(record: Mapping[str, Any]) -> tuple[str, ...]:

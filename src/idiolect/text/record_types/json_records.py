@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import codecs
 import json
-from itertools import islice
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from idiolect.errors import InputError
@@ -24,10 +23,12 @@ if TYPE_CHECKING:
 
 __all__ = ["has_surrogates", "read_json"]
 
-_SAMPLE_LINES = 50
+_SAMPLE_LINES = 2000
+_SAMPLE_CHARACTERS = 1 << 20
 _BLOCK = 1 << 20
 _BETWEEN = " \t\r\n,\ufeff"
 _REPEATED = Fault("repeated JSON key")
+_MALFORMED = Fault("malformed JSON")
 
 
 def read_json(path: Path, limit: int) -> Iterator[tuple[int, Any]]:
@@ -63,20 +64,26 @@ def has_surrogates(text: str) -> bool:
 
 
 def _has_a_value_on_each_line(path: Path, limit: int) -> bool:
-    """Return whether most of the first lines are values, or parts of values over several lines.
+    """Return whether lines are values; not if the file is an array, or has a value over several.
 
-    Inside a pretty-printed object, a line may be a text or a number by itself.
+    A line that is no value by itself may be damaged, or begin a value over several lines. The first
+    such line decides.
     """
-    lines = (line for _, line in islice(read_lines(path, limit), _SAMPLE_LINES))
-    texts = [one for line in lines if isinstance(line, str) and (one := line.strip(_BETWEEN))]
-    if not texts:
-        return True
-    if texts[0].startswith("["):
-        return False
-    values = [_parse(text) for text in texts]
-    if isinstance(values[0], Fault):
-        values = [value for value in values if isinstance(value, dict)]
-    return 2 * sum(not isinstance(value, Fault) for value in values) >= len(texts)
+    begun, is_first = "", True
+    for number, (_, line) in enumerate(read_lines(path, limit)):
+        if isinstance(line, Fault) or not (text := line.strip(_BETWEEN)):
+            continue
+        if begun:
+            begun += line
+        elif is_first and text.startswith("["):
+            return False
+        elif _parse(text) == _MALFORMED:
+            begun, first = line, len(line)
+        is_first = False
+        if number > _SAMPLE_LINES or len(begun) > _SAMPLE_CHARACTERS:
+            break
+    found = _value_at(begun.lstrip(_BETWEEN), 0, True) if begun else _MALFORMED
+    return isinstance(found, Fault) or found[1] <= first
 
 
 class _RepeatedKeyError(ValueError):
@@ -94,7 +101,8 @@ def _constant(name: str) -> float | None:
     return None if name == "NaN" else float(name)
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant)
+# Not strict: a tab within a text is text, though it should be written as an escape.
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant, strict=False)
 
 
 def _parse(line: str) -> Any:
@@ -105,7 +113,7 @@ def _parse(line: str) -> Any:
         return _REPEATED
     except (ValueError, RecursionError):
         text = line.strip(_BETWEEN)
-        return _parse(text) if text and len(text) < len(line.rstrip()) else Fault("malformed JSON")
+        return _parse(text) if text and len(text) < len(line.rstrip()) else _MALFORMED
     return Fault("bad UTF-8") if "\\u" in line and _has_half_characters(value) else value
 
 
@@ -164,7 +172,7 @@ def _value_at(text: str, at: int, at_end: bool) -> tuple[Any, int] | Fault:
     except _RepeatedKeyError:
         return _REPEATED
     except (ValueError, RecursionError):
-        return Fault("malformed JSON")
+        return _MALFORMED
     if end == len(text) and not at_end:  # a number may go on
         return Fault("incomplete JSON")
     if "\\u" in text[at:end] and _has_half_characters(value):

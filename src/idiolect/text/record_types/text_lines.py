@@ -64,7 +64,7 @@ def read_lines(path: Path, limit: int) -> Iterator[tuple[int, str | Fault]]:
             except UnicodeDecodeError:
                 yield number, _legacy_text(raw, path)
                 continue
-            yield number, line if number > 1 else line.removeprefix("\ufeff")
+            yield number, line if number > 1 else line.lstrip("\ufeff")
 
 
 def read_whole(path: Path, limit: int) -> str | Fault:

@@ -147,7 +147,8 @@ def _text_of(entry: str) -> str:
 
 
 def _is_pre_token(engine: tokenizers.Tokenizer, text: str) -> bool:
-    return len(engine.pre_tokenizer.pre_tokenize_str(text)) == 1
+    cutter = engine.pre_tokenizer
+    return cutter is None or len(cutter.pre_tokenize_str(text)) == 1
 
 
 def _halves(text: str) -> Iterator[tuple[str, str]]:

@@ -112,7 +112,9 @@ def unmerged_entries(tokenizer: Tokenizer) -> tuple[frozenset[str], tuple[tuple[
         "added_tokens": [],
     }
     bare |= dict.fromkeys((*_REPLACED, "post_processor"))
-    merging = tokenizers.Tokenizer.from_str(json.dumps(bare | {"model": model})).model
+    bare |= {"model": model, "pre_tokenizer": original_parts(tokenizer)["pre_tokenizer"]}
+    published = tokenizers.Tokenizer.from_str(json.dumps(bare))
+    merging = published.model
     first_new = tokenizer.extension.size if tokenizer.extension else len(tokenizer)
     vocab = tokenizer.engine.get_vocab(with_added_tokens=True)
 
@@ -124,7 +126,7 @@ def unmerged_entries(tokenizer: Tokenizer) -> tuple[frozenset[str], tuple[tuple[
     for entry in sorted(unmerged):
         byte_level = tokenizer.kind == "byte-bpe"
         text = _text_of(entry) if byte_level else entry
-        if byte_level and not (text and _is_pre_token(tokenizer, text)):
+        if byte_level and not (text and _is_pre_token(published, text)):
             continue
         for first, second in _halves(text):
             names = (first, second)
@@ -144,9 +146,9 @@ def _text_of(entry: str) -> str:
         return ""
 
 
-def _is_pre_token(tokenizer: Tokenizer, text: str) -> bool:
-    pre_tokenizer = tokenizer.engine.pre_tokenizer
-    return len(pre_tokenizer.pre_tokenize_str(text)) == 1
+def _is_pre_token(engine: tokenizers.Tokenizer, text: str) -> bool:
+    cutter = engine.pre_tokenizer
+    return cutter is None or len(cutter.pre_tokenize_str(text)) == 1
 
 
 def _halves(text: str) -> Iterator[tuple[str, str]]:

@@ -174,13 +174,13 @@ def _split_choice(step: dict[str, Any]) -> Choice:
     pattern = step["pattern"]
     choice = parse(pattern.get("Regex") or re.escape(pattern["String"]))
     # What is between the matches is removed in the second case, but is there any?
-    total = bool(matched(choice).all())
+    total = bool(_matched(choice).all())
     if how != ("Isolated", False) and not (how == ("Removed", True) and total):
         raise UnsupportedPatternError("a split that does not isolate its matches")
     return choice
 
 
-def matched(choice: Choice) -> Characters:
+def _matched(choice: Choice) -> Characters:
     """Return the characters at which a pattern matches, whatever follows."""
     none = np.zeros_like(first_characters(()))
     return reduce(np.logical_or, (atom.characters for atom in matched_alone(choice)), none)
@@ -198,7 +198,7 @@ class _Combination:
 
     @classmethod
     def of(cls, choice: Choice) -> _Combination:
-        return cls(choice, matched(choice), tuple(matched_alone(choice)))
+        return cls(choice, _matched(choice), tuple(matched_alone(choice)))
 
     def then(self, choice: Choice) -> _Combination:
         """Add a step that cuts the pieces of the steps before."""
@@ -214,7 +214,7 @@ class _Combination:
         between = narrow(choice, self._outside, self._edge)
         return _Combination(
             (*inside, *between),
-            self.matched | matched(between),
+            self.matched | _matched(between),
             (*self.classes, *matched_alone(between)),
         )
 
@@ -320,7 +320,7 @@ def _cut_run(before: Sequence, run: Repeat, cut: Choice, others: Choice) -> list
         pieces.append((own, Look("(?=", ((atom,),)), *joined))
         lead = _without(lead, kinds[0])
     optional = (Repeat(lead, "?"),) if lead else ()
-    uncovered = atom.characters & ~matched(inner)
+    uncovered = atom.characters & ~_matched(inner)
     if uncovered.any():
         rest = atom
         if inner:

@@ -24,8 +24,8 @@ __all__ = [
     "Choice",
     "Edge",
     "Group",
-    "Item",
     "Look",
+    "Node",
     "Repeat",
     "Sequence",
     "UnsupportedPatternError",
@@ -79,7 +79,7 @@ class Atom:
 class Repeat:
     """A repeated item."""
 
-    item: Item
+    item: Node
     quantifier: str
 
     @property
@@ -121,8 +121,8 @@ class Edge:
     text: str
 
 
-Item = Atom | Repeat | Group | Look | Edge
-Sequence = tuple[Item, ...]
+Node = Atom | Repeat | Group | Look | Edge
+Sequence = tuple[Node, ...]
 Choice = tuple[Sequence, ...]
 
 
@@ -178,7 +178,7 @@ def parse(pattern: str) -> Choice:
 
 def _parse_choice(pattern: str, at: int, *, ignore_case: bool) -> tuple[Choice, int]:
     sequences: list[Sequence] = []
-    items: list[Item] = []
+    items: list[Node] = []
     while at < len(pattern) and pattern[at] != ")":
         if pattern[at] == "|":
             sequences.append(tuple(items))
@@ -194,7 +194,7 @@ def _parse_choice(pattern: str, at: int, *, ignore_case: bool) -> tuple[Choice, 
     return (*sequences, tuple(items)), at
 
 
-def _parse_item(pattern: str, at: int, *, ignore_case: bool) -> tuple[Item, int]:
+def _parse_item(pattern: str, at: int, *, ignore_case: bool) -> tuple[Node, int]:
     if pattern[at] == "(":
         opening = next(o for o in _OPENINGS if pattern.startswith(o, at))
         if opening == "(" and pattern.startswith("(?", at):
@@ -248,7 +248,7 @@ def render(choice: Choice) -> str:
     return "|".join("".join(map(_render_item, sequence)) for sequence in choice)
 
 
-def _render_item(item: Item) -> str:
+def _render_item(item: Node) -> str:
     if isinstance(item, Repeat):
         return _render_item(item.item) + item.quantifier
     if isinstance(item, Atom | Edge):
@@ -328,7 +328,7 @@ def narrow(
 def _narrow_sequence(
     sequence: Sequence, shrink: Callable[[Atom], Atom | None], edge: Callable[[str], str]
 ) -> Sequence | None:
-    kept: list[Item] = []
+    kept: list[Node] = []
     for item in sequence:
         if isinstance(item, Edge):
             kept.append(Edge(edge(item.text)))
@@ -340,7 +340,7 @@ def _narrow_sequence(
                 return None
         else:
             inner = item.item if isinstance(item, Repeat) else item
-            left: Item | None = None
+            left: Node | None = None
             if isinstance(inner, Atom):
                 left = shrink(inner)
             elif isinstance(inner, Group) and (body := narrow(inner.body, shrink, edge)):

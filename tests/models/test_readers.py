@@ -64,7 +64,7 @@ def same_ids(theirs: Any, ours: Tokenizer, texts: list[str] = TEXTS) -> bool:
     return bool(theirs(texts)["input_ids"] == parsed)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", ["llama3", "llama2", "t5", "bert"])
 @pytest.mark.parametrize("model_type", [name for name in FAMILIES if name != "gpt3"])
 def test_every_model_type_reads_any_tokenizer(model_type: str, layout: str, tmp_path: Path) -> None:
     base = tokenizer_of(layout)

@@ -34,7 +34,7 @@ def audit(
         typer.Option(help="Terms to add regardless of their counts, one per line."),
     ] = None,
     max_rows: Annotated[
-        int, typer.Option(help="Maximum number of new embedding rows, one per form.", min=1)
+        int, typer.Option(help="Maximum number of new embedding rows, one per form.")
     ] = 5000,
     phrases: Annotated[
         bool, typer.Option(help="Include terms that the pre-tokenizer splits.")

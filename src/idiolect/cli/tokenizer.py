@@ -43,9 +43,7 @@ def _group() -> None:
 def train(
     sources: SourcesArgument,
     out: Annotated[Path, typer.Option("--out", "-o", help="Directory to write the tokenizer to.")],
-    vocab_size: Annotated[
-        int, typer.Option(help="Number of ids, with special tokens.", min=1, max=10**8)
-    ],
+    vocab_size: Annotated[int, typer.Option(help="Number of ids, with special tokens.", max=10**8)],
     algorithm: Annotated[
         Literal["bpe", "wordpiece", "unigram"] | None,
         typer.Option(help="Default: bpe, or that of --continue-from."),
@@ -61,7 +59,7 @@ def train(
     max_unreadable: MaxUnreadableOption = MAX_UNREADABLE,
     held_out: Annotated[
         float,
-        typer.Option(help="Share of documents held out for the comparison.", min=0, max=1),
+        typer.Option(help="Share of documents held out for the comparison."),
     ] = 0.02,
 ) -> None:
     """Train a tokenizer on a corpus.

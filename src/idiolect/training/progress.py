@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -141,7 +141,7 @@ def show_progress(text: str, total: int = 0, *, shown: bool = True) -> Iterator[
             stack.callback(_inside(activity, outer))
         else:
             token = _outermost.set(activity)
-            stack.callback(_outermost.reset, token)
+            stack.callback(_forget, token)
             if callback := _callback.get():
                 activity.changed = lambda: callback(
                     activity.done, activity.total, activity.notes or activity.text
@@ -223,6 +223,12 @@ def duration(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+def _forget(token: Token[Activity | None]) -> None:
+    # A generator may begin in one thread and end in another, whose context knows nothing of it.
+    with contextlib.suppress(ValueError):
+        _outermost.reset(token)
 
 
 def _inside(activity: Activity, outer: Activity) -> Callable[[], None]:

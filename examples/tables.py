@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from idiolect.pipeline.report.verdict import judge
+
 
 def row(*cells: object) -> str:
     """Return a row of a table."""
@@ -91,6 +93,7 @@ def tables(run: Path) -> list[str]:
         "",
         *differences(figures),
         "",
+        f"- {judge(metrics).index}",
         *(f"- {note}" for note in figures["notes"]),
     ]
 

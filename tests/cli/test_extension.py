@@ -86,6 +86,11 @@ def test_nothing_is_overwritten_or_half_written(folder: Path, tmp_path: Path) ->
     done = run("extend", folder / "base", tmp_path / "empty.txt", "-o", tmp_path / "out")
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
+    (tmp_path / "known.txt").write_text("the\na\n")
+    done = run("extend", folder / "base", tmp_path / "known.txt", "-o", tmp_path / "out")
+    assert done.returncode == 2
+    assert "none of the terms can be added" in done.stderr
+    assert "already one token" in done.stderr
     done = run("extend", folder / "base", tmp_path / "none.json", "-o", tmp_path / "out")
     assert done.returncode == 2
     assert not (tmp_path / "out").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -174,3 +175,70 @@ def test_errors_are_one_line(index: str) -> None:
     Path("a.jsonl").write_text('{"title": "x"}')
     build = ("index", "build", "other", "a.jsonl", "--encoder", "letters")
     assert "which field holds the id? There are title" in str(_fails(*build))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("a.csv", "id,title\n1,a\n2\n", r"1 of 2 lines .*1 malformed CSV \(a.csv line 3\)"),
+        ("a.CSV", "", "no items in .*there are no records"),
+        ("a.jsonl", '{"id": 1, "title": ["a"]}', "which field holds the text"),
+        ("a.jsonl", '{"id": 1, "title": "a"}\n{"id"', r"1 malformed JSON \(a.jsonl line 2\)"),
+        ("a.tsv", "\n", "no items in .*there are no records"),
+    ],
+)
+def test_files_that_cannot_be_read_leave_nothing(
+    here: Path, name: str, text: str, words: str
+) -> None:
+    (here / name).write_text(text)
+    error = _fails("index", "build", "idx", name, "--encoder", "letters")
+    assert re.search(words, str(error))
+    assert not (here / "idx").exists()
+
+
+def test_no_row_is_lost_to_a_quote(here: Path) -> None:
+    (here / "a.csv").write_text('id;title;zip\n1;24" lamp;02139\n2;"red; lamp";10001\n')
+    result = _run("index", "build", "idx", "a.csv", "--encoder", "letters")
+    assert "2 items written" in result.output
+    assert _found("search", "idx", "lamp", "--filter", '{"zip": "10001"}') == ["2"]
+
+
+def test_unreadable_rows_may_be_allowed(here: Path) -> None:
+    (here / "a.csv").write_text("id,title\n1,lamp\n2\n")
+    options = ("--encoder", "letters", "--max-unreadable", "0.5")
+    result = _run("index", "build", "idx", "a.csv", *options)
+    assert "1 items written" in result.output
+    assert "skipped 1 records: malformed CSV (a.csv line 3)" in result.output
+
+
+def test_metadata_that_cannot_be_stored_stops_or_is_left_out(
+    here: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    records = [
+        {"id": "1", "title": "red lamp", "price": float("nan"), "n": 10**400},
+        {"id": "2", "title": "blue lamp", "price": 3},
+    ]
+    (here / "odd.jsonl").write_text("\n".join(map(json.dumps, records)))
+    build = ("index", "build", "idx", "odd.jsonl", "--encoder", "letters")
+    error = _fails(*build)
+    assert isinstance(error, InputError)
+    assert "item '1': its metadata is not JSON at price: nan" in str(error)
+    assert "skip_invalid_metadata" in str(error)
+    result = _run(*build, "--skip-invalid-metadata")
+    assert result.exit_code == 0, result.output
+    assert "2 items written" in result.output
+    assert "left out 2 metadata fields" in caplog.text
+    assert "price: nan (1)" in caplog.text
+    assert (
+        "2 unchanged" in _run("index", "add", "idx", "odd.jsonl", "--skip-invalid-metadata").output
+    )
+
+
+def test_records_with_one_id_are_counted(here: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (here / "twice.jsonl").write_text(
+        "\n".join(f'{{"id": "{id}", "title": "lamp {n}"}}' for n, id in enumerate("abab"))
+    )
+    result = _run("index", "build", "idx", "twice.jsonl", "--encoder", "letters")
+    assert "2 items written" in result.output
+    assert "2 items had the id of an earlier one and replaced it: 'a', 'b'" in caplog.text
+    assert "lamp 3" in _run("search", "idx", "lamp", "--json", "--mode", "lexical").output

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
+import tomllib
 
 import pytest
 from typer.testing import CliRunner
 
+from conftest import ROOT
 from idiolect import __version__
 from idiolect.cli import main as module
 from idiolect.errors import InputError
@@ -42,6 +45,10 @@ def test_doctor_says_what_is_there() -> None:
     assert result.exit_code == 0
     assert torch.__version__ in result.output
     assert "GFLOP/s" in result.output
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for extra in ("demo", "milvus", "ranking", "tensorboard"):
+        for requirement in extras["optional-dependencies"][extra]:
+            assert re.split("[=<>]", requirement)[0] in result.output
 
 
 def test_errors_are_one_line(

@@ -72,6 +72,25 @@ def test_rows_of_a_published_model(folder: Path) -> None:
     assert len(LanguageModel.load(out / "model").tokenizer) == 45
 
 
+def test_skipped_records_of_all_text_are_reported(folder: Path) -> None:
+    for name in ("domain.txt", "general.txt"):
+        (folder / name).write_text("\n \n".join(models.texts()))
+    sources = [str(folder / "model"), str(folder / "domain.txt")]
+    options = ["-o", str(folder / "run"), "--steps", "1", "--max-length", "32", "--batch-size", "2"]
+    printed = _run(folder, *sources, *options, "--replay", str(folder / "general.txt"))
+    count = len(models.texts()) - 1
+    assert f"skipped {count} records: empty (domain.txt line 2, domain.txt line 4, " in printed
+    assert " records of the replayed text: empty (general.txt line 2" in printed
+
+
+def test_too_many_unreadable_rows_are_an_error(folder: Path) -> None:
+    (folder / "domain.jsonl").write_text('{"text": "a"}\n{"text"\n')
+    arguments = [str(folder / "model"), str(folder / "domain.jsonl"), "-o", str(folder / "run")]
+    with pytest.raises(IdiolectError, match=r"1 of 2 lines .*\(domain.jsonl line 2\)"):
+        _run(folder, *arguments, "--steps", "1", "--max-length", "32")
+    assert not (folder / "run" / "model").exists()
+
+
 def test_from_nothing(folder: Path) -> None:
     out = folder / "run"
     sources = [str(folder / "tokenizer"), str(folder / "text.txt")]

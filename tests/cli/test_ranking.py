@@ -125,3 +125,55 @@ def test_errors_are_one_line(folder: Path) -> None:
             "rerank", str(folder / "model"), "--run", "none", "--documents", "none",
             "--queries", "none", "-o", str(folder / "out.txt"),
         )  # fmt: skip
+
+
+def test_what_a_run_lacks_is_told(folder: Path) -> None:
+    """Matches without grades, and runs of other queries and documents."""
+    (folder / "matches.csv").write_text("query_id,doc_id\nq0,d1\nq1,d5\nq9,d1\n")
+    data = ("--documents", "corpus.jsonl", "--queries", "queries.jsonl", "--qrels", "matches.csv")
+    paths = [str(folder / one) if "." in one else one for one in data]
+    write_run(folder / "run.txt", {"q0": {"d1": 1.0, "gone": 0.5}, "x": {"d1": 1.0}})
+    output = _run("evaluate", "search", *paths, "--run", str(folder / "run.txt"))
+    for note in (
+        "1 judged queries have no text: 'q9'",
+        "run.txt: 1 documents of the run are not in the collection: 'gone'",
+        "run.txt: 1 queries have no results and count as zero: 'q1'",
+        "run.txt: 1 queries of the run have no judgements and are ignored: 'x'",
+    ):
+        assert note in output
+    write_run(folder / "other.txt", {"x1": {"d1": 1.0}})
+    with pytest.raises(InputError, match="none of the 2 judged queries: it names 'x1', they are"):
+        _run("evaluate", "search", *paths, "--run", str(folder / "other.txt"))
+
+
+def test_one_query_is_not_compared(folder: Path) -> None:
+    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq0\td1\t1\n")
+    write_run(folder / "run.txt", {"q0": {"d1": 1.0}})
+    output = _run(
+        "evaluate", "search", "--data", str(folder), "--run", str(folder / "run.txt")
+    )  # fmt: skip
+    assert "one query tells nothing about others" in output
+
+
+def test_models_are_loaded_on_the_local_device(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def device() -> str:
+        asked.append("cpu")
+        return "cpu"
+
+    monkeypatch.setattr("idiolect.cli.ranking.local_device", device)
+    _run("evaluate", "search", str(folder / "model"), "--data", str(folder))
+    assert len(asked) == 1
+    CrossEncoder.of(small.model()).save(folder / "cross")
+    TwoTower(small.encoder()).save(folder / "towers")
+    write_run(folder / "run.txt", {"q0": {"d1": 1.0}})
+    for number, name in enumerate(("cross", "towers"), start=2):
+        _run(
+            "rerank", str(folder / name), "--run", str(folder / "run.txt"),
+            "--documents", str(folder / "corpus.jsonl"),
+            "--queries", str(folder / "queries.jsonl"), "-o", str(folder / "out.txt"),
+        )  # fmt: skip
+        assert len(asked) == number

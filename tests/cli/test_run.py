@@ -42,6 +42,9 @@ def test_what_a_run_prints(shop: Path) -> None:
     printed = (shop / "printed.txt").read_text()
     for words in ("BM25", "+ vocabulary", "hybrid", "nDCG@10", "bits/byte", "95% interval"):
         assert words in printed
+    unwrapped = " ".join(printed.split())
+    verdict = unwrapped.index("and the index's default search")
+    assert verdict < unwrapped.index("Evaluation of each stage"), "the verdict comes first"
     assert "original rows: identical" in printed
     assert "transductive" in printed
     assert max(map(len, printed.splitlines())) <= 80
@@ -76,7 +79,7 @@ def test_init_then_run(shop: Path, tmp_path: Path) -> None:
     assert "exists already (--force replaces it)" in refused.stderr
     result = runner.invoke(app, ["init", str(folder), "--base", "model", "--force"])
     assert result.exit_code == 0
-    assert "pairs: pairs.jsonl" in result.output
+    assert "taken as pairs" in result.output
     assert f"idiolect run {folder / 'idiolect.toml'}" in result.output.replace("\n", "")
     assert 'base = "model"' in (folder / "idiolect.toml").read_text()
 

@@ -84,7 +84,7 @@ def test_a_teacher_is_imitated(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "options", "words"),
     [
-        ("pairs.jsonl", ["--query", "claim"], r"record 1 has no field claim \(there are query, d"),
+        ("pairs.jsonl", ["--query", "claim"], r"line 1 has no field claim \(there are query, d"),
         ("nothing.jsonl", [], "no such file"),
         ("pairs.jsonl", ["--dimensions", "8;4"], "--dimensions 8;4"),
         ("pairs.jsonl", ["--objective", "mlm"], r"'mlm' \(one of pairs, simcse, tsdae, imitate\)"),
@@ -100,4 +100,19 @@ def test_bad_input_is_reported(folder: Path, source: str, options: list[str], wo
 def test_skipped_records_are_reported(folder: Path) -> None:
     with (folder / "pairs.jsonl").open("a") as file:
         file.write('\n{"query": "", "document": "x"}')
-    assert "skipped 1 records: " in _run(folder, "pairs.jsonl")
+    (folder / "more.txt").write_text("one\n\ntwo")
+    printed = _run(folder, "pairs.jsonl", "--negatives", "1", "--corpus", str(folder / "more.txt"))
+    assert "skipped 1 records: empty (pairs.jsonl line 13)" in printed
+    assert "skipped 1 records of the corpus: empty (more.txt line 2)" in printed
+
+
+def test_a_stray_quote_loses_no_pair(folder: Path) -> None:
+    rows = [f'query {n};a 24" thing {n}' for n in range(12)]
+    (folder / "pairs.csv").write_text("\n".join(["query;document", *rows]))
+    _run(folder, "pairs.csv")
+    (folder / "pairs.csv").write_text("\n".join(["query;document", *rows, "one"]))
+    with pytest.raises(IdiolectError, match=r"1 of 13 lines .*pairs.csv line 14"):
+        _run(folder, "pairs.csv")
+    assert "skipped 1 records: malformed CSV" in _run(
+        folder, "pairs.csv", "--max-unreadable", "0.1"
+    )

@@ -69,14 +69,48 @@ def test_tables_fit_a_narrow_window(folder: Path) -> None:
         (["gpt2", "nothing.jsonl"], "no such file or folder"),
         (["gpt2", "notes.jsonl", "--glossary", "none.txt"], "cannot read"),
         (["gpt2", "notes.jsonl", "--json", "no/folder/x.json"], "no folder"),
-        (["gpt2", "notes.jsonl", "--max-rows", "0"], "no term can be chosen"),
+        (["gpt2", "notes.jsonl", "--max-rows", "0"], "--max-rows"),
+        (["gpt2", "notes.jsonl", "--method=words"], "no method 'words'"),
+        (["gpt2", "empty.txt"], "no documents"),
         (["gpt2", "glossary.txt", "--glossary", "latin.txt"], "not UTF-8 in line 1"),
     ],
 )
 def test_bad_input_is_one_line(folder: Path, arguments: list[str], message: str) -> None:
     (folder / "latin.txt").write_bytes(b"na\xefve\n")
+    (folder / "empty.txt").write_text("\n \n")
     paths = [a if a.startswith("-") or a.isdigit() else str(folder / a) for a in arguments]
     done = run(*paths)
     assert done.returncode == 2
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_promise_is_what_extend_measures(folder: Path) -> None:
+    (folder / "notes.txt").write_text("\n".join(" ".join(text.split()) for text in DOMAIN))
+    for method in ("exact", "merges"):
+        terms = folder / f"{method}.json"
+        done = run(
+            folder / "gpt2", folder / "notes.txt", "--general", folder / "general.txt",
+            "--max-rows", 40, "--method", method, "--terms", terms,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        saved = Terms.load(terms).saved
+        assert f"{saved:,} fewer tokens" in " ".join(done.stdout.split())
+        out = folder / f"extended-{method}"
+        done = idiolect_program(
+            "extend", folder / "gpt2", terms, "--domain", folder / "notes.txt",
+            "--general", folder / "general.txt", "-o", out,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        record = Tokenizer.load(out).extension
+        assert record.method == method
+        assert len(record.added) == 40
+        check = record.checks["domain"]
+        assert check.tokens_before - check.tokens_after == saved
+
+
+def test_one_document_and_a_large_budget(folder: Path) -> None:
+    (folder / "one.txt").write_text("one document about metformin")
+    done = run(folder / "gpt2", folder / "one.txt", "--max-rows", 100_000)
+    assert done.returncode == 0, done.stderr
+    assert "0 terms chosen" in " ".join(done.stdout.split())

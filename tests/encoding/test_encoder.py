@@ -185,7 +185,7 @@ WORD_P = 15
     ("texts", "message"),
     [
         ("one text", "expected a list of texts"),
-        (["a", 3], "text 1 is a int"),
+        (["a", 3], "text 1 is an int"),
         (["\ud800"], "text 0 holds an unpaired surrogate"),
     ],
 )

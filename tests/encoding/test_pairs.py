@@ -66,21 +66,21 @@ def test_ids_stand_for_texts(tmp_path: Path) -> None:
     assert list(PairFile(path, queries=queries, documents=documents)) == [
         Pair("what", "A\nseven", ("eight",))
     ]
-    with pytest.raises(InputError, match=r"record 1: no document has the id '8'"):
+    with pytest.raises(InputError, match=r"line 2: no document has the id '8'"):
         list(PairFile(path, queries=queries, documents={"7": "seven"}))
 
 
 @pytest.mark.parametrize(
     ("record", "words"),
     [
-        ({"query": "a"}, r"record 1 has no field document \(there are query"),
+        ({"query": "a"}, r"line 1 has no field document \(there are query"),
         ({"anchor": "a", "positive": "b"}, "no field query and no field document"),
         ({"query": "a", "document": None}, "no field document"),
         ({"query": 7, "document": "b"}, "a query is 7, not a text"),
         ({"query": "a", "document": "b", "scores": ["x"]}, "a list of numbers"),
         ({"query": "a", "document": "b", "scores": "[1"}, "not a JSON list"),
         ({"query": " ", "document": "b"}, "no pairs in .*skipped: 1 empty"),
-        ("text", "no pairs in .*skipped: 1 no field"),
+        ("text", "1 of 1 lines cannot be read: 1 not an object"),
     ],
 )
 def test_bad_files_are_told(tmp_path: Path, record: Any, words: str) -> None:
@@ -102,7 +102,9 @@ def test_files_that_are_no_pairs(tmp_path: Path) -> None:
 def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
     path = tmp_path / "pairs.jsonl"
     path.write_text('{"query": "a", "document": "b"}\n{"query":\n{"query": "c", "document": ""}\n')
-    pairs = PairFile(path)
+    with pytest.raises(InputError, match=r"1 of 3 lines .*1 malformed JSON \(pairs.jsonl line 2\)"):
+        list(PairFile(path))
+    pairs = PairFile(path, max_unreadable=0.4)
     assert list(pairs) == [Pair("a", "b")]
     assert pairs.skipped == {"malformed JSON": 1, "empty": 1}
 
@@ -110,8 +112,8 @@ def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("record", "words"),
     [
-        ({"text": "a"}, "record 1 has no id"),
-        ({"_id": "1", "color": "b"}, "record 1 has no text"),
+        ({"text": "a"}, "line 1 has no id"),
+        ({"_id": "1", "color": "b"}, "line 1 has no text"),
     ],
 )
 def test_texts_need_ids(tmp_path: Path, record: Any, words: str) -> None:
@@ -157,3 +159,41 @@ def test_pairs_in_memory_are_checked() -> None:
         PairTable.of([Pair("a", "b", ("c",), (1.0,))])
     with pytest.raises(InputError, match="pair 1 has the scores"):
         PairTable.of([Pair("a", "b", ("c",), (1.0, float("nan")))])
+
+
+@pytest.mark.parametrize("name", ["pairs.csv", "pairs.tsv"])
+def test_a_stray_quote_loses_no_pair(tmp_path: Path, name: str) -> None:
+    comma = "," if name.endswith("csv") else "\t"
+    rows = [f'query {n}{comma}a 24" monitor {n}' for n in range(20)]
+    rows += [f'"open {n}{comma}document {n}' for n in range(20)]
+    (tmp_path / name).write_text("\n".join([f"query{comma}document", *rows]))
+    pairs = PairFile(tmp_path / name)
+    assert len(list(pairs)) == 40
+    assert not pairs.skipped
+
+
+def test_texts_that_look_like_lists(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.csv"
+    path.write_text('query,document,negatives\na,b,[2024]\nc,d,"[""e"", ""f""]"\ng,h,[1] see\n')
+    assert [pair.negatives for pair in PairFile(path)] == [("[2024]",), ("e", "f"), ("[1] see",)]
+    path.write_text("query,document,negatives\na,b,[7]\n")
+    texts = {"b": "B", "7": "seven"}
+    assert [pair.negatives for pair in PairFile(path, documents=texts)] == [("seven",)]
+    path.write_text(f"query,document,scores\na,b,{'[' * 100_000}\n")
+    with pytest.raises(InputError, match="line 2: scores is nested too deeply"):
+        list(PairFile(path))
+
+
+def test_ids_of_a_column_with_gaps(tmp_path: Path) -> None:
+    """pandas stores integers with a missing value as floats."""
+    pq.write_table(
+        pa.table({"id": [7.0, float("nan")], "text": ["seven", "none"]}),
+        tmp_path / "documents.parquet",
+    )
+    with pytest.raises(InputError, match="row 2 has no id"):
+        read_texts(tmp_path / "documents.parquet")
+    pq.write_table(pa.table({"id": [7.0], "text": ["seven"]}), tmp_path / "documents.parquet")
+    assert read_texts(tmp_path / "documents.parquet") == {"7": "seven"}
+    pq.write_table(pa.table({"query": ["a"], "document": [7.0]}), tmp_path / "pairs.parquet")
+    (pair,) = PairFile(tmp_path / "pairs.parquet", documents={"7": "seven"})
+    assert pair.document == "seven"

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tokenizers
 
 from encoding.models import tiny_encoder
 from idiolect.encoding.encoder import Encoder
@@ -15,6 +16,9 @@ from idiolect.encoding.pairs import Pair
 from idiolect.encoding.tune import tune
 from idiolect.errors import ConfigError
 from idiolect.models.language_model import LanguageModel
+from idiolect.ranking.cross_encoder import CrossEncoder
+from idiolect.text.tokenizers import bpe
+from idiolect.text.tokenizers.tokenizer import Tokenizer
 from idiolect.training.training_config import TrainingConfig
 from idiolect.vocabulary.extend.extend import extend
 from parity.reference import _SHAPE
@@ -91,6 +95,26 @@ def test_every_pooling_and_module(
     assert_same(queries, other.encode_query(TEXTS, normalize_embeddings=True))
 
 
+@pytest.mark.parametrize("layout", ["bytes", "words"])
+def test_a_tokenizer_without_special_tokens(layout: str, tmp_path: Path) -> None:
+    if layout == "bytes":
+        own = bpe.train(DOMAIN, 300, special_tokens=())
+    else:
+        words = {word: i for i, word in enumerate(["a", "<unk>", *TEXTS[1].split()])}
+        engine = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="<unk>"))
+        engine.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+        own = Tokenizer.from_engine(engine)
+    model = language_model("gpt2", "gpt2").with_changes(tokenizer=own)
+    ours = Encoder(model)
+    ours.save(tmp_path)
+    texts = [*TEXTS, "!!", own.engine.id_to_token(0) * 3 + " !"]
+    assert_same(ours.encode(texts), theirs(tmp_path).encode(texts))
+    again = Encoder.load(tmp_path)
+    assert_same(again.encode(texts), ours.encode(texts))
+    again.save(tmp_path)
+    assert_same(ours.encode(texts), theirs(tmp_path).encode(texts))
+
+
 @pytest.mark.parametrize("model_type", ["bart", "mbart"])
 def test_the_encoder_of_a_pair_is_refused(model_type: str, tmp_path: Path) -> None:
     ours = Encoder(language_model(model_type, "gpt2"))
@@ -164,3 +188,18 @@ def test_an_unknown_setting_of_the_pooling_is_refused(tmp_path: Path) -> None:
     _edit(tmp_path / "1_Pooling" / "config.json", attention_span=3)
     with pytest.raises(ConfigError, match="settings attention_span are not supported"):
         Encoder.load(tmp_path)
+
+
+@pytest.mark.parametrize("layout", ["llama2", "gpt2", "bert"])
+def test_a_ranker_reads_a_padded_batch_alike(layout: str, tmp_path: Path) -> None:
+    """The padding of the tokenizer is the one by which the model finds the last token."""
+    transformers = pytest.importorskip("transformers", reason="it is not installed")
+    ours = CrossEncoder.of(language_model("llama", layout))
+    ours.save(tmp_path)
+    pairs = [("HbA1c", text) for text in TEXTS]
+    rows = [ids for ids, _ in ours._read(pairs)]
+    reader = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    network = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    assert network.config.pad_token_id == reader.pad_token_id
+    batch = reader.pad({"input_ids": rows}, return_tensors="pt")
+    assert_same(ours.score(pairs), network(**batch).logits.detach().numpy()[:, 0])

@@ -104,14 +104,23 @@ def test_a_file_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
     assert path.read_bytes() == b"precious"
 
 
-def test_damage_is_told(tmp_path: Path) -> None:
+def test_a_damaged_file_is_named_and_written_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     encoder, path = tiny_encoder(), tmp_path / "v.npy"
     with pytest.raises(_StoppedError):
         encoder.encode_to(path, _stopping(TEXTS, 7), block=3)
     os.truncate(tmp_path / "v.npy.part", 200)
-    with pytest.raises(CheckpointError, match="shorter than its record"):
-        encoder.encode_to(path, TEXTS)
-    (tmp_path / "v.npy.part.json").unlink()
+    whole = np.array(encoder.encode_to(path, TEXTS).array)
+    assert "v.npy.part has 200 bytes instead of" in capsys.readouterr().err
+    for name, size in (("v.npy", 300), ("v.npy.json", 40)):
+        os.truncate(tmp_path / name, size)
+        assert np.array_equal(encoder.encode_to(path, TEXTS).array, whole)
+        assert "encoding all texts again" in capsys.readouterr().err
+
+
+def test_damage_is_told(tmp_path: Path) -> None:
+    encoder, path = tiny_encoder(), tmp_path / "v.npy"
     encoder.encode_to(path, TEXTS)
     record = json.loads((tmp_path / "v.npy.json").read_text())
     (tmp_path / "v.npy.json").write_text(json.dumps(record | {"rows": 11}))

@@ -7,11 +7,14 @@ import os
 from pathlib import Path
 
 import pytest
+import transformers
 
 from idiolect.encoding.encoder import Encoder
 from idiolect.models.language_model import LanguageModel
 from idiolect.ranking.cross_encoder import CrossEncoder
 from idiolect.text.tokenizers.tokenizer import Tokenizer
+from idiolect.training.pretrain import pretrain
+from idiolect.training.training_config import TrainingConfig
 from idiolect.vocabulary.extend.extend import extend
 from models.tiny import tiny_model
 from vocabulary.conftest import DOMAIN, make
@@ -96,6 +99,30 @@ def test_extension_and_encoders_keep_them(tmp_path: Path) -> None:
     assert kept(tmp_path / "ranker") == KEPT
 
 
+def test_training_keeps_them(published: Path, tmp_path: Path) -> None:
+    pretrain(
+        LanguageModel.load(published),
+        ["a b c d a b", "d c b a"] * 20,
+        output_dir=tmp_path / "run",
+        steps=1,
+        train="all",
+        config=TrainingConfig(max_length=8, batch_size=2),
+    )
+    assert kept(tmp_path / "run" / "model") == KEPT
+
+
+def test_older_files_of_a_tokenizer_are_read_by_transformers(tmp_path: Path) -> None:
+    end = {"__type": "AddedToken", "content": "<|endoftext|>", "lstrip": False, "special": True}
+    own = Tokenizer.from_engine(make("gpt2").engine, {"eos_token": end, "pad_token": "[GONE]"})
+    settings = dict(tiny_model().settings) | {"vocab_size": 2000}
+    LanguageModel.new(settings, own).save(tmp_path)
+    stale = {"pad_token": "[GONE]", "additional_special_tokens": ["<more>"]}
+    write(tmp_path, {"special_tokens_map.json": json.dumps(stale), "added_tokens.json": "{}"})
+    LanguageModel.load(tmp_path).save(tmp_path)
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    assert (theirs.pad_token, theirs.eos_token, len(theirs)) == (*["<|endoftext|>"] * 2, len(own))
+
+
 def test_an_encoder_stays_one_when_its_model_is_changed(tmp_path: Path) -> None:
     ours = Encoder(tiny_model(), "last", normalize=False, prompts={"query": "q: "}, max_length=9)
     ours.save(tmp_path / "encoder")
@@ -104,8 +131,14 @@ def test_an_encoder_stays_one_when_its_model_is_changed(tmp_path: Path) -> None:
     ours.project(["a b", "c", "d a c b"])
     ours.with_changes(projection=ours.projection).save(tmp_path / "dense")
     for name in ("encoder", "dense"):
+        path = tmp_path / name / "tokenizer_config.json"
+        written = json.loads(path.read_text())
+        del written["split_special_tokens"]  # as an encoder published by others
+        path.write_text(json.dumps(written))
         model = LanguageModel.load(tmp_path / name)
         model.save(tmp_path / "changed" / name)
+        path = tmp_path / "changed" / name / "tokenizer_config.json"
+        assert json.loads(path.read_text())["split_special_tokens"]
         again = Encoder.load(tmp_path / "changed" / name)
         assert (again.pooling, again.normalize, again.max_length) == ("last", False, 9)
         assert again.prompts == {"query": "q: "}
@@ -131,12 +164,13 @@ def test_what_is_left_out_is_named(
     with (published / "huge.json").open("wb") as file:
         file.truncate(17 << 20)
     write(published, {"onnx/model.onnx": "w", "onnx/config.json": "{}", "training_args.bin": "p"})
+    write(published, {"runs/1/model/model.safetensors": "w", "runs/1/log.json": "{}"})
     write(published, {"model.Q4.gguf": "w", ".git/config": "[core]", "__pycache__/a.pyc": ""})
     model = LanguageModel.load(published)
     model.save(tmp_path / "again")
     names = {p.relative_to(tmp_path / "again").as_posix() for p in (tmp_path / "again").rglob("*")}
     assert "inside.txt" in names
-    wrong = ("link.txt", "gone.txt", "pipe.json", "huge.json", "onnx", "training_args.bin")
+    wrong = ("link.txt", "gone.txt", "pipe.json", "huge.json", "onnx", "runs", "training_args.bin")
     for name in (*wrong, "model.Q4.gguf"):
         assert name not in names
         assert name in caplog.text

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import functools
+import json
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import transformers
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from idiolect.models import reader_check
 from idiolect.models.language_model import LanguageModel
 from idiolect.models.reader_check import find_reader_changes
 from idiolect.models.registry import FAMILIES
+from idiolect.text.tokenizers import tokenizer
 from idiolect.text.tokenizers.tokenizer import Tokenizer
 from idiolect.vocabulary.extend.extend import METHODS, extend
 from idiolect.vocabulary.rows.grow import grow
@@ -45,8 +50,8 @@ def network_of(model_type: str) -> LanguageModel:
     return LanguageModel.new({"model_type": model_type, **shape}, tokenizer_of("gpt2"))
 
 
-def saved(model_type: str, tokenizer: Tokenizer, directory: Path) -> Any:
-    network_of(model_type).with_changes(tokenizer=tokenizer).save(directory)
+def saved(model_type: str, own: Tokenizer, directory: Path) -> Any:
+    network_of(model_type).with_changes(tokenizer=own).save(directory)
     return transformers.AutoTokenizer.from_pretrained(directory)
 
 
@@ -59,7 +64,7 @@ def same_ids(theirs: Any, ours: Tokenizer, texts: list[str] = TEXTS) -> bool:
     return bool(theirs(texts)["input_ids"] == parsed)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", ["llama3", "llama2", "t5", "bert"])
 @pytest.mark.parametrize("model_type", [name for name in FAMILIES if name != "gpt3"])
 def test_every_model_type_reads_any_tokenizer(model_type: str, layout: str, tmp_path: Path) -> None:
     base = tokenizer_of(layout)
@@ -97,6 +102,7 @@ def test_a_reader_that_differs_is_told(
     saved("qwen2", larger, tmp_path)
     assert not caplog.records
     assert find_reader_changes(tmp_path, larger) == []
+    monkeypatch.setattr(tokenizer, "WHOLE_PIPELINE", {})
     monkeypatch.setitem(FAMILIES, "qwen2", replace(FAMILIES["qwen2"], tokenizer_settings={}))
     saved("qwen2", larger, tmp_path)
     assert "transformers reads" in caplog.text
@@ -104,6 +110,14 @@ def test_a_reader_that_differs_is_told(
     assert any("HbA1c" in text for text in find_reader_changes(tmp_path, larger))
     (tmp_path / "tokenizer.json").write_text("{}")
     assert len(find_reader_changes(tmp_path, larger)) == 1
+
+
+def test_an_extended_tokenizer_beside_a_config(tmp_path: Path) -> None:
+    larger = tokenizer_of("llama3", "exact")
+    larger.save(tmp_path)
+    for model_type in ("qwen2", "qwen3", "llama", "mistral", "gpt_neox", "phi"):
+        (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
+        assert same_ids(transformers.AutoTokenizer.from_pretrained(tmp_path), larger), model_type
 
 
 def test_without_transformers_nothing_is_checked(
@@ -121,14 +135,38 @@ def test_inputs_are_those_of_the_network(tmp_path: Path) -> None:
         theirs = saved(model_type, tokenizer_of("gpt2"), tmp_path / model_type)
         assert len(theirs("a text")) == count, model_type
     theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "llama")
-    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "llama")
-    batch = tokenizer(["a b", "a longer text"], padding=True, return_tensors="pt")
+    reader = transformers.AutoTokenizer.from_pretrained(tmp_path / "llama")
+    batch = reader(["a b", "a longer text"], padding=True, return_tensors="pt")
     assert theirs(**batch).logits.shape[0] == 2
 
 
 def test_special_tokens_without_an_id_are_not_added_by_the_reader(tmp_path: Path) -> None:
     named = {"pad_token": "[NOWHERE]", "additional_special_tokens": ["<|endoftext|>", "<gone>"]}
-    tokenizer = Tokenizer.from_engine(make("gpt2").engine, named)
-    theirs = saved("gpt2", tokenizer, tmp_path)
-    assert len(theirs) == len(tokenizer)
+    ours = Tokenizer.from_engine(make("gpt2").engine, named)
+    theirs = saved("gpt2", ours, tmp_path)
+    assert len(theirs) == len(ours)
     assert theirs.pad_token == "<|endoftext|>"
+
+
+@functools.cache
+def reader_of(layout: str) -> Any:
+    """A reader of a saved model with the extended tokenizer; its directory is gone."""
+    larger = tokenizer_of(layout, METHODS[make(layout).kind][0])
+    with tempfile.TemporaryDirectory() as folder:
+        return saved("qwen2", larger, Path(folder)), larger
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@settings(max_examples=25, deadline=None)
+@given(
+    parts=st.lists(
+        st.one_of(
+            st.text(max_size=8),
+            st.sampled_from([*TERMS, " ", "\n\n", "  ", "'s", "2024", "<|endoftext|>", "[SEP]"]),
+        ),
+        max_size=10,
+    )
+)
+def test_any_text_is_read_alike(layout: str, parts: list[str]) -> None:
+    theirs, ours = reader_of(layout)
+    assert same_ids(theirs, ours, ["".join(parts)])

@@ -2,18 +2,13 @@ import html.parser
 import json
 import re
 
-import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from idiolect.cli.main import app
 from idiolect.errors import CheckpointError, InputError
 from idiolect.pipeline.report import charts
-from idiolect.pipeline.report.item_map import place
 from idiolect.pipeline.report.page import write_report
-from idiolect.search.items import Item
-from idiolect.search.store.store import Store
-from idiolect.vocabulary.terms import Term, Terms
 
 EVIL = "<script>alert('$x_1$ & \"y\"')</script><img src=http://example.org/a.png onerror=alert(1)>"
 
@@ -54,6 +49,21 @@ def system(name, label, value, control=False):
     return {"name": name, "label": label, "control": control, "search": scores, "similar": scores}
 
 
+def difference(test, first, second, value, p_value):
+    return {
+        "test": test,
+        "measure": "ndcg@10",
+        "first": first,
+        "second": second,
+        "difference": value,
+        "low": value - 0.04,
+        "high": value + 0.04,
+        "p_value": p_value,
+        "wins": 15,
+        "losses": 2,
+    }
+
+
 def found(text="Some text.", grade=None):
     return {"id": "i1", "title": "Item one", "text": text, "grade": grade}
 
@@ -87,7 +97,7 @@ def figures():
         "tune": {
             "pairs": 300,
             "supervised": True,
-            "note": "",
+            "notes": [],
             "steps": 50,
             "loss_first": 2.0,
             "loss_last": 0.5,
@@ -96,6 +106,8 @@ def figures():
         },
         "index": {
             "items": 30,
+            "cut": 0,
+            "meaning": 0.7,
             "dimensions": 8,
             "bytes": 123456,
             "exact_queries_per_second": 900.0,
@@ -124,21 +136,14 @@ def figures():
                 system("bm25", "BM25", 0.41),
                 system("base", "base", 0.214),
                 system("tuning", "+ tuning", 0.537),
+                system("words", "the index, words only", 0.45),
+                system("hybrid", "hybrid", 0.61),
                 system("untrained", "new tokens, untrained", 0.123, control=True),
             ],
             "significance": [
-                {
-                    "test": "search",
-                    "measure": "ndcg@10",
-                    "first": "base",
-                    "second": "tuning",
-                    "difference": 0.323,
-                    "low": 0.28,
-                    "high": 0.37,
-                    "p_value": 0.0001,
-                    "wins": 15,
-                    "losses": 2,
-                }
+                difference("search", "base", "tuning", 0.323, 0.0001),
+                difference("search", "words", "hybrid", 0.16, 0.002),
+                difference("similar", "base", "tuning", 0.01, 0.4),
             ],
             "matryoshka": [
                 {"dimensions": 4, "search": 0.4, "similar": 0.3},
@@ -156,8 +161,7 @@ def figures():
 
 
 def write_run(folder, metrics, *, text="Some text about eigh.", query="a query", term="eigh"):
-    rng = np.random.default_rng(0)
-    names = ("audit", "distill", "pretrain", "tune", "plain.pretrain", "evaluate", "index")
+    names = ("audit", "distill", "pretrain", "tune", "plain.pretrain", "plain.tune", "evaluate")
     for name in names:
         (folder / "stages" / name).mkdir(parents=True)
     (folder / "metrics.json").write_text(json.dumps(metrics))
@@ -170,28 +174,25 @@ def write_run(folder, metrics, *, text="Some text about eigh.", query="a query",
     }
     (folder / "manifest.json").write_text(json.dumps(manifest))
     (folder / "idiolect.toml").write_text('base = "some/where/small"\n[data]\nitems = "a.jsonl"\n')
-    for name in ("distill", "pretrain", "tune", "plain.pretrain"):
+    for name in ("distill", "pretrain", "tune", "plain.pretrain", "plain.tune"):
         rows = [{"step": step, "loss": 3 / step} for step in range(1, 51)]
         (folder / "stages" / name / "metrics.jsonl").write_text(
             "".join(json.dumps(row) + "\n" for row in rows)
         )
     search = {
         "query": query,
-        "base": [found(text)],
-        "tuning": [found(text, grade=1.0)],
+        "before": [found(text)],
+        "after": [found(text, grade=1.0)],
         "new_terms": [term],
     }
-    (folder / "stages" / "evaluate" / "searches.json").write_text(json.dumps([search]))
-    Terms([Term(term, (term, f" {term}"))], []).save(folder / "stages" / "audit" / "terms.json")
-    with Store.open(folder / "stages" / "index" / "index", dimensions=8) as store:
-        vectors = rng.normal(size=(60, 8)).astype(np.float32)
-        store.upsert(
-            [
-                Item(f"i{n}", text if n < 4 else "Other text.", {}, vector / np.linalg.norm(vector))
-                for n, vector in enumerate(vectors)
-            ]
-        )
+    missed = {"query": query, "wanted": text, "rank": None, "shared": [term]}
+    shown = {"kind": "search", "examples": [search], "missed": [missed], "missed_of": [1, 20]}
+    write_searches(folder, shown)
     return folder
+
+
+def write_searches(run, shown):
+    (run / "stages" / "evaluate" / "searches.json").write_text(json.dumps(shown))
 
 
 class Reader(html.parser.HTMLParser):
@@ -244,6 +245,7 @@ def test_the_page_shows_what_was_measured(page):
         "Report: small with new tokens",
         "2.31 → 1.71",
         "0.214 → 0.537",
+        "weights vectors by 70% and words by 30%",
         "12.7%",
         "2 of 2 kept",
         "eigh",
@@ -258,6 +260,8 @@ def test_the_page_shows_what_was_measured(page):
         "0.123 bits per token",
         "3 pairs left out",
         "a query",
+        "1 of 20 searches have no relevant item",
+        "beyond 100",
     ):
         assert shown in text, shown
 
@@ -266,24 +270,76 @@ def test_old_pieces_are_marked_one_by_one(page):
     assert "<span>e</span><span>ig</span><span>h</span>" in page
 
 
+def test_phrases_of_whole_words_are_not_among_broken_terms(tmp_path):
+    metrics = figures()
+    metrics["audit"]["broken"] = [
+        broken("of the", (" of", " the")),
+        broken("The end", ("\u2581The", "end")) | {"pieces": ["The", "end"]},
+        broken("x", (" ", "x")),
+        broken("numpy as np", (" num", "py", " as", " n", "p")),
+        broken("as np", (" as", " n", "p"), chosen=False),
+        broken("in a", (" in", " a"), chosen=False),
+        broken("scipy", ("sci", "py"), chosen=False),
+    ]
+    page = write_report(write_run(tmp_path, metrics)).read_text()
+    table = page.split("The chosen terms that cost most")[1].split("</table>")[0]
+    shown = re.findall(r'<tr><td><span class="term[^>]*>([^<]*)', table)
+    assert shown == ["numpy as np", "scipy"]
+    phrases = page.split("None of their words is broken")[1].split("</p>")[0]
+    assert re.findall(r'<span class="term taught">([^<]*)', phrases) == ["of the", "The end"]
+
+
+def test_searches_that_did_not_change_are_shown_once(tmp_path):
+    run = write_run(tmp_path, figures())
+    search = {"query": "q", "before": [found()], "after": [found()], "new_terms": []}
+    shown = {"kind": "similar", "examples": [search] * 9, "missed": [], "missed_of": [0, 0]}
+    write_searches(run, shown)
+    page = write_report(run).read_text()
+    assert "before and after: the same" in page
+    assert page.count('<div class="side">') == 3
+    assert "None of the searches tried has other results" in page
+    write_searches(run, shown | {"examples": [search, search | {"before": []}]})
+    page = write_report(run).read_text()
+    assert page.count('<div class="side">') == 3
+    assert "None of the searches tried" not in page
+    assert "Similar items, before and after" in page
+
+
+def test_controls_share_axes_only_where_the_loss_is_the_same(page, tmp_path):
+    def legends(page):
+        training = page.split('aria-label="Training loss"')[1].split("</svg>")[0]
+        return re.findall(r">(new tokens|no new tokens|random tokens)<", training)
+
+    assert legends(page) == ["new tokens", "no new tokens"]
+    metrics = figures()
+    metrics["tune"]["pairs"] = 0
+    assert legends(write_report(write_run(tmp_path, metrics)).read_text()) == []
+
+
+def test_text_that_cannot_be_encoded_does_not_stop_the_page(tmp_path):
+    run = write_run(tmp_path, figures(), text="a lone \ud800 surrogate")
+    assert "a lone ? surrogate" in write_report(run).read_text()
+
+
 def test_the_best_system_is_marked_and_controls_are_apart(page):
     best = re.findall(r"<tr><td>([^<]*)</td>\s*<td class=\"n\"><b", page)
-    assert best == ["+ tuning"]
+    assert best == ["hybrid"]
     assert page.count('<tr class="control">') == 1
 
 
-def test_charts_are_drawn(page):
-    names = re.findall(r'<svg [^>]*aria-label="([^"]*)"', page)
-    assert names == [
-        "nDCG@10 of each system",
-        "Bits per byte of each model",
-        "Words by pieces",
-        "Training loss",
-        "Recall and speed of the graph",
-        "nDCG@10 by dimensions kept",
-        "Items and new terms on their two main axes",
-        "Seconds of each stage",
-    ]
+def test_charts_are_drawn_for_wide_and_narrow_screens(page):
+    for width in ("wide", "narrow"):
+        names = re.findall(rf'<div class="{width}"><svg [^>]*aria-label="([^".]*)', page)
+        assert names == [
+            "nDCG@10 of each system",
+            "Bits per byte of each model",
+            "Words by pieces",
+            "Training loss",
+            "Recall and speed of the graph",
+            "nDCG@10 by dimensions kept",
+            "Seconds of each stage",
+        ]
+    assert "search: BM25 0.410, base 0.214, + tuning 0.537" in page, "values in the alternative"
 
 
 def test_nothing_refers_to_a_network_and_no_script_runs(page):
@@ -323,10 +379,12 @@ def test_text_from_outside_is_escaped_everywhere(tmp_path):
     metrics["audit"]["tokenizer"] = EVIL
     metrics["extend"]["refused"] = [{"text": EVIL, "reason": EVIL}]
     metrics["extend"]["notes"] = metrics["extend"]["unverified"] = [EVIL]
-    metrics["tune"]["note"] = metrics["evaluate"]["language"]["note"] = EVIL
+    metrics["evaluate"]["language"]["note"] = EVIL
     metrics["evaluate"]["notes"] = metrics["evaluate"]["search"]["notes"] = [EVIL]
     metrics["evaluate"]["systems"][0]["label"] = EVIL
     metrics["evaluate"]["promises"]["original_rows"] = EVIL
+    metrics["audit"]["broken"].append(broken("of the", [" of", " the"]) | {"term": f"{EVIL} the"})
+    metrics["audit"]["broken"][1]["pieces"] = f"{EVIL} the".split()
     run = write_run(tmp_path, metrics, text=f"{EVIL} eigh", query=EVIL, term=EVIL)
     (run / "idiolect.toml").write_text(f"base = {json.dumps(EVIL)}\n# {EVIL}\n")
     page = write_report(run).read_text()
@@ -349,11 +407,10 @@ def test_a_run_without_judgements_pairs_or_general_text(tmp_path):
     for one in evaluate["systems"]:
         one["search"] = one["similar"] = None
     run = write_run(tmp_path, metrics)
-    (run / "stages" / "evaluate" / "searches.json").write_text("[]")
+    write_searches(run, {"kind": "search", "examples": [], "missed": [], "missed_of": [0, 0]})
     text = read(write_report(run).read_text()).text
     assert "rankings could not be evaluated" in text
     assert "There were no queries" in text
-    assert "too few items" in text
     assert "without pairs" in text
     assert "It is an encoder." in text
 
@@ -393,7 +450,8 @@ def test_a_run_ends_with_its_report(finished):
     for name in json.loads((finished / "run" / "manifest.json").read_text())["stages"]:
         assert name in text
     searches = json.loads((finished / "run/stages/evaluate/searches.json").read_text())
-    assert all(search["query"] in text for search in searches[:10])
+    assert searches["examples"]
+    assert all(search["query"] in text for search in searches["examples"])
 
 
 def test_the_command_prints_the_path(tmp_path):
@@ -408,35 +466,9 @@ def test_the_same_run_gives_the_same_page(tmp_path, page):
     assert write_report(write_run(tmp_path, figures())).read_text() == page
 
 
-def test_a_plane_keeps_the_directions_of_most_variance():
-    rng = np.random.default_rng(1)
-    hidden = rng.normal(size=(200, 2)) * [5, 2]
-    basis = np.linalg.qr(rng.normal(size=(6, 2)))[0]
-    vectors = (hidden @ basis.T + rng.normal(size=(200, 6)) * 0.01).astype(np.float32)
-    plane = place(vectors, [""] * 200, [])
-    assert plane.terms == {}
-    assert plane.spread > 0.999
-    centered = hidden - hidden.mean(0)
-    for axis, expected in enumerate(centered.std(0)):
-        assert plane.points[:, axis].std() == pytest.approx(expected, rel=0.05)
-
-
-def test_a_term_is_at_the_mean_of_the_items_that_use_it_most():
-    vectors = np.eye(40, dtype=np.float32)
-    texts = ["a lamp", "lamp lamp", "lamps", "the lamp", "box"] + ["everywhere"] * 35
-    plane = place(vectors, texts, ["lamp", "box", "everywhere"])
-    assert list(plane.terms) == ["lamp"]  # box is in one item, everywhere in most
-    assert plane.terms["lamp"] == pytest.approx(tuple(plane.points[[0, 1, 3]].mean(0)))
-
-
 def test_labels_are_not_parsed_as_markup():
     drawn = charts.dots("a", {"b": {"$\\frac{": 1.0, "<&>": 2.0}})
-    assert "$\\frac{" in drawn
-    assert "&lt;&amp;&gt;" in drawn
-
-
-def test_overlapping_labels_are_left_out():
-    points = np.random.default_rng(0).normal(size=(50, 2))
-    crowd = {f"label-{n}": (0.0, 0.0) for n in range(5)}
-    drawn = charts.scatter("a", points, {**crowd, "apart": (-1.0, 2.0)})
-    assert re.findall(r">(label-\d|apart)<", drawn) == ["label-0", "apart"]
+    for svg in (drawn.wide, drawn.narrow):
+        assert "$\\frac{" in svg
+        assert "&lt;&amp;&gt;" in svg
+        assert "<&>" not in svg

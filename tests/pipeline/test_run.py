@@ -33,6 +33,7 @@ from idiolect.pipeline.stage_models import load_encoder
 from idiolect.pipeline.stages.index_stage import graph_curve, open_index
 from idiolect.pipeline.stages.tune_stage import without_tests
 from idiolect.text.corpus import Corpus
+from idiolect.text.file_record import FileRecord
 from pipeline.runs import FORKS, hold, run_on_full_disk, start
 from pipeline.shop import KINDS, change, open_shop, table, write
 
@@ -84,15 +85,19 @@ def test_the_promises_are_measured(finished: Path) -> None:
 
 
 def test_a_changed_row_is_detected(shop: Path) -> None:
-    weights = shop.parent / "run" / "stages" / "tune" / "model" / "model.safetensors"
+    """Even if the record of the stage's files knows the changed file."""
+    stage = shop.parent / "run" / "stages" / "tune"
+    weights = stage / "model" / "model.safetensors"
     from safetensors.torch import save_file
 
     tensors = load_file(weights)
     name = next(name for name in tensors if "embed_tokens" in name)
     tensors[name][0, 0] += 1
     save_file(tensors, weights, {"format": "pt"})
+    record = FileRecord.of(stage, json.loads((stage / "outputs.json").read_text())["files"])
+    (stage / "outputs.json").write_text(json.dumps({"files": record.files}))
     shutil.rmtree(shop.parent / "run" / "stages" / "evaluate")
-    with pytest.raises(CheckpointError, match="evaluate: "):
+    with pytest.raises(CheckpointError, match="index: the original rows"):
         run(shop)
 
 
@@ -205,10 +210,31 @@ def test_figures_of_the_index_are_those_of_its_searches(
 
 def test_searches_before_and_after(finished: Path) -> None:
     path = finished / "run" / "stages" / "evaluate" / "searches.json"
-    searches = json.loads(path.read_text())
+    shown = json.loads(path.read_text())
+    searches = shown["examples"]
+    assert shown["kind"] == "search"
     assert {search["query"] for search in searches} == set(KINDS.values())
-    assert len(searches[0]["base"]) == len(searches[0]["tuning"]) == 5
-    assert searches[0]["base"][0].keys() == {"id", "title", "text", "grade"}
+    assert len(searches[0]["before"]) == len(searches[0]["after"]) == 5
+    assert searches[0]["before"][0].keys() == {"id", "title", "text", "grade"}
+    with open_index(finished / "run") as index:
+        for search in searches:
+            hits = index.search(search["query"], 5)  # the default, as a user gets it
+            assert [hit["id"] for hit in search["after"]] == [hit.id for hit in hits]
+
+
+def test_searches_that_miss_are_counted(finished: Path) -> None:
+    path = finished / "run" / "stages" / "evaluate" / "searches.json"
+    shown = json.loads(path.read_text())
+    with open_index(finished / "run") as index:
+        ranks = {
+            what: next(
+                (n for n, hit in enumerate(index.search(what, 100), 1) if kind in hit.id), None
+            )
+            for kind, what in KINDS.items()
+        }
+    missed = {what: rank for what, rank in ranks.items() if rank is None or rank > 10}
+    assert shown["missed_of"] == [len(missed), len(KINDS)]
+    assert {one["query"]: one["rank"] for one in shown["missed"]} == missed
 
 
 def test_the_index_answers(finished: Path) -> None:
@@ -248,7 +274,6 @@ def test_a_model_keeps_the_encoder_layout_of_its_base(tmp_path: Path) -> None:
         model="",
         done={},
         folder=tmp_path,
-        report=lambda *_: None,
     )
     assert load_encoder(work, str(tmp_path / "model")).fingerprint == encoder.fingerprint
 
@@ -279,9 +304,9 @@ def test_without_pairs_titles_are_used_and_it_is_noted(tmp_path: Path) -> None:
     folder = run(config)
     tuned = metrics(folder, "tune")
     assert not tuned["supervised"]
-    assert "titles and texts" in tuned["note"]
+    assert "titles and texts" in tuned["notes"][0]
     found = metrics(folder, "evaluate")
-    assert tuned["note"] in found["notes"]
+    assert tuned["notes"][0] in found["notes"]
     assert found["search"] is None
     assert any("controls were switched off" in note for note in found["notes"])
 
@@ -382,10 +407,10 @@ def test_titles_that_are_tested_are_not_trained_on(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        ("items.jsonl", "", "audit: the catalogue .*items.jsonl is empty"),
-        ("items.jsonl", '{"id": "1"}\n', "audit: the catalogue .*skipped: 1 no field"),
+        ("items.jsonl", "", "audit: no items in .*items.jsonl"),
+        ("items.jsonl", '{"id": "1"}\n', "audit: no items in .*skipped: 1 no field"),
         ("items.jsonl", '{"id": "1", "text": "a b"}\n' * 2, "two items have the id '1'"),
-        ("pairs.jsonl", '{"query": "x"}\n', "audit: .*pairs.jsonl, record 1 has no field document"),
+        ("pairs.jsonl", '{"query": "x"}\n', "audit: .*pairs.jsonl, line 1 has no field document"),
         ("qrels.tsv", "query-id\tcorpus-id\tscore\nq\td\tmuch\n", "'much' is not a number"),
     ],
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -85,3 +87,23 @@ def test_weights_are_chosen_by_mean_reciprocal_rank() -> None:
     assert choose_weights([never, never])[0] < 0.5
     with pytest.raises(InputError, match="no queries"):
         choose_weights([])
+
+
+def test_an_item_that_occurs_twice_counts_at_its_first_place() -> None:
+    twice = [*_ranking(a=3.0, b=2.0), *_ranking(a=1.0, c=1.0)]
+    for method in ("rrf", "weighted"):
+        assert fuse([twice], method=method) == fuse([_ranking(a=3.0, b=2.0, c=1.0)], method=method)
+
+
+@pytest.mark.parametrize("method", ["rrf", "weighted"])
+@pytest.mark.parametrize("score", [float("nan"), float("inf"), -float("inf")])
+def test_scores_that_are_not_finite_are_refused(method: Any, score: float) -> None:
+    with pytest.raises(InputError, match="score of item 'b' is"):
+        fuse([_ranking(a=1.0), _ranking(b=score, c=1.0)], method=method)
+
+
+def test_scores_of_any_size_are_scaled() -> None:
+    for high, low in ((1.7e308, -1.7e308), (5e-324, 0.0), (0.0, 0.0)):
+        hits = fuse([_ranking(a=high, b=low)], method="weighted")
+        assert [hit.id for hit in hits] == ["a", "b"]
+        assert all(0 <= hit.score <= 1 for hit in hits)

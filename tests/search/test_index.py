@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -122,7 +123,7 @@ def test_only_changed_texts_are_encoded_again(index: Index) -> None:
         Item("p6", "second", {}),
         Item("p7", "   ", {}),
     ]
-    assert dict(index.add(changed)) == {"written": 3, "unchanged": 1, "empty": 1}
+    assert dict(index.add(changed)) == {"written": 3, "unchanged": 1, "empty": 1, "duplicate": 1}
     assert encoder.encoded == ["green lamp", "second", "   "]
     assert index.store.fetch(["p1"])["p1"].metadata == {"price": 21}
     assert _ids(index.search("second", 1)) == ["p6"]
@@ -197,3 +198,117 @@ def test_fitted_fusion_weights_are_stored(index: Index, tmp_path: Path) -> None:
         assert again.fusion == index.fusion
     with pytest.raises(InputError, match="no queries"):
         index.fit_fusion({})
+
+
+def test_the_last_of_several_items_with_one_id_wins_and_the_others_are_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also across the batches of 512 in which items are written."""
+    caplog.set_level(logging.WARNING)
+    many = [Item(f"i{n}", f"word{n}", {"n": n}) for n in range(600)]
+    again = [Item("i0", "other"), Item("i1", "word1", {"n": 1}), Item("i599", "last"), many[3]]
+    with Index.build(tmp_path / "index", _words(), [*many, *again]) as index:
+        assert dict(index.counts) == {"written": 600, "duplicate": 4}
+        assert index.store.namespaces() == {"": 600}
+        found = index.store.fetch(["i0", "i1", "i599"])
+        assert [item.text for item in found.values()] == ["other", "word1", "last"]
+        assert "4 items had the id of an earlier one and replaced it: 'i599'" in caplog.text
+        caplog.clear()
+        assert dict(index.add(again)) == {"unchanged": 4}
+        assert not caplog.text
+        emptied = [Item("i5", "word5", {"n": 5}), *many[100:700], Item("i5", " ")]
+        assert dict(index.add(emptied)) == {
+            "unchanged": 499,
+            "written": 1,
+            "empty": 1,
+            "duplicate": 1,
+        }
+        assert not index.store.fetch(["i5"])
+
+
+def test_duplicates_are_counted_alike_on_milvus(tmp_path: Path) -> None:
+    pytest.importorskip("milvus_lite")
+    from idiolect.search.milvus.milvus_store import MilvusStore
+
+    store = MilvusStore.open(str(tmp_path / "milvus.db"), "things", dimensions=32)
+    with Index(store, _words()) as index:
+        items = [
+            Item("a", "red lamp", {"f": 1}),
+            Item("b", "chair"),
+            Item("a", "lamp", {"f": True}),
+        ]
+        assert dict(index.add(items)) == {"written": 2, "duplicate": 1}
+        assert store.fetch(["a"])["a"] == items[2]
+        for value in (1, 1.0, True, 0.0, -0.0):
+            changed = Item("a", "lamp", {"f": value})
+            assert dict(index.add([changed])).keys() <= {"written", "unchanged"}
+            assert repr(store.fetch(["a"])["a"].metadata["f"]) == repr(value)
+            assert dict(index.add([changed])) == {"unchanged": 1}
+
+
+def test_ids_that_look_alike_are_different_items(tmp_path: Path) -> None:
+    ids = [
+        "a",
+        "A",
+        "a ",
+        " a",
+        "\u00e9",
+        "e\u0301",
+        "E\u0301",
+        "x" * 512,
+        "a\nb",
+        "%",
+        "a'b\"c\\d",
+    ]
+    with Index.build(
+        tmp_path / "index", _words(), [Item(id, f"lamp {n}") for n, id in enumerate(ids)]
+    ) as index:
+        assert dict(index.counts) == {"written": len(ids)}
+        assert sorted(index.store.list()) == sorted(ids)
+        for number, id in enumerate(ids):
+            assert index.store.fetch([id])[id].text == f"lamp {number}"
+            assert id not in _ids(index.similar(id, 20))
+
+
+@pytest.mark.parametrize(
+    ("item", "message"),
+    [
+        (Item("", "red lamp"), "the item 'red lamp' has an empty id"),
+        (Item("x" * 10_000, "lamp"), "has 10000 bytes"),
+        (Item("a\x00", "lamp"), "NUL character"),
+        (Item("\ud800", "lamp"), "not valid Unicode"),
+        (Item(7, "lamp"), "id 7 is a int, not a string"),  # type: ignore[arg-type]
+        (Item(None, "lamp"), "id None is a NoneType"),  # type: ignore[arg-type]
+        (Item(["a"], "lamp"), "is a list, not a string"),  # type: ignore[arg-type]
+        (Item("a", None), "item 'a': its text is a NoneType"),  # type: ignore[arg-type]
+        (Item("a", 3), "item 'a': its text is a int"),  # type: ignore[arg-type]
+        (Item("a", "lamp \udc80"), "item 'a': its text is not valid Unicode"),
+        (Item("a", "lamp", ["x"]), "item 'a': its metadata is a list"),  # type: ignore[arg-type]
+        (("a", "lamp"), "an item is a tuple, not an Item"),
+    ],
+)
+def test_an_invalid_item_is_named_before_anything_is_encoded(
+    item: Item, message: str, tmp_path: Path
+) -> None:
+    encoder = _words()
+    with pytest.raises(InputError, match=message):
+        Index.build(tmp_path / "index", encoder, [Item("first", "red lamp"), item])
+    assert encoder.encoded == []
+
+
+def test_texts_with_odd_characters_are_stored_unchanged(tmp_path: Path) -> None:
+    texts = [
+        "red\x00lamp",
+        "\ufeffred",
+        "\u2028red",
+        "red \U0001f4a1",
+        "e\u0301 red",
+        "red\x1b[31m",
+    ]
+    with Index.build(
+        tmp_path / "index", _words(), [Item(str(n), text) for n, text in enumerate(texts)]
+    ) as index:
+        assert [item.text for item in index.store.items()] == texts
+        assert "3" in _ids(index.search("red", 10, mode="lexical"))
+        assert isinstance(index.store, Store)
+        assert list(index.store.verify()) == []

@@ -107,11 +107,13 @@ class TestFields:
 
 class TestSkipped:
     def test_lines(self, tmp_path: Path) -> None:
-        lines = [b"good", b"", b"   ", b"bad \xff byte", b"x" * 2000, b"also good"]
+        text = "日本語".encode()  # so that the file is UTF-8
+        lines = [b"good", b"", b"   ", text, b"bad \xff byte", b"x" * 2000, b"also good"]
         (tmp_path / "a.txt").write_bytes(b"\r\n".join(lines))
-        corpus = Corpus(tmp_path, limit=1000)
-        assert list(corpus) == ["good", "also good"]
+        corpus = Corpus(tmp_path, limit=1000, max_unreadable=1)
+        assert list(corpus) == ["good", "日本語", "also good"]
         assert corpus.skipped == {"empty": 2, "bad UTF-8": 1, "oversized": 1}
+        assert corpus.skipped.places["bad UTF-8"] == ["a.txt line 5"]
         list(corpus)
         assert corpus.skipped["empty"] == 2, "counted anew in each pass"
 
@@ -122,32 +124,36 @@ class TestSkipped:
             '{"text": "' + "x" * 200_000 + '"}', '{"text": "also good"}',
         ]  # fmt: skip
         (tmp_path / "a.jsonl").write_text("\n".join(lines))
-        corpus = Corpus(tmp_path, limit=150_000)
+        with pytest.raises(InputError, match=r"6 of 11 lines cannot be read: 3 malformed JSON \(a"):
+            list(Corpus(tmp_path, limit=150_000))
+        corpus = Corpus(tmp_path, limit=150_000, max_unreadable=0.6)
         assert list(corpus) == ["good", "also good"]
         assert corpus.skipped == {
-            "malformed JSON": 3, "no field": 3, "empty": 1, "bad UTF-8": 1, "oversized": 1
+            "malformed JSON": 3, "not an object": 1, "no field": 2, "empty": 1, "bad UTF-8": 1,
+            "oversized": 1,
         }  # fmt: skip
 
     def test_csv(self, tmp_path: Path) -> None:
         rows = (
             'id,text\n1,good\n2,"a, b"\n3\n4,x,y\n\n4,x\ry\n5,"two\nlines"\n6,' + "x" * 900 + "\n"
         )
-        (tmp_path / "a.csv").write_text(rows + '7,"never closed\n')
-        corpus = Corpus(tmp_path, "text", limit=500)
-        assert list(corpus) == ["good", "a, b", "two\nlines"]
-        assert corpus.skipped == {"malformed CSV": 4, "oversized": 1}
+        (tmp_path / "a.csv").write_bytes((rows + '7,"never closed\n').encode())
+        corpus = Corpus(tmp_path, "text", limit=500, max_unreadable=0.5)
+        assert list(corpus) == ["good", "a, b", "x\ry", "two\nlines", '"never closed']
+        assert corpus.skipped == {"malformed CSV": 2, "oversized": 1}
+        assert corpus.skipped.places["malformed CSV"] == ["a.csv line 4", "a.csv line 5"]
 
-    def test_an_unclosed_quote_loses_one_record(self, tmp_path: Path) -> None:
+    def test_an_unclosed_quote_loses_no_record(self, tmp_path: Path) -> None:
         lines = ["id,text", '1,"open', *[f"{i},row number {i}" for i in range(2, 500)]]
         (tmp_path / "a.csv").write_text("\n".join(lines))
         corpus = Corpus(tmp_path, "text", limit=1000)
-        assert "row number 499" in list(corpus)
-        assert corpus.skipped["oversized"] == 1
+        assert list(corpus) == ['"open', *(f"row number {i}" for i in range(2, 500))]
+        assert not corpus.skipped
 
     def test_whole_files(self, tmp_path: Path) -> None:
-        for name, content in (("a", b"fine"), ("b", b"\xff"), ("c", b"x" * 99), ("d", b"")):
+        for name, content in (("a", b"fine"), ("b", b"\x81"), ("c", b"x" * 99), ("d", b"")):
             (tmp_path / f"{name}.txt").write_bytes(content)
-        corpus = Corpus(tmp_path, per="file", limit=50)
+        corpus = Corpus(tmp_path, per="file", limit=50, max_unreadable=1)
         assert list(corpus) == ["fine"]
         assert corpus.skipped == {"bad UTF-8": 1, "oversized": 1, "empty": 1}
 
@@ -284,7 +290,7 @@ def test_a_giant_line_is_never_held(kind: str, tmp_path: Path) -> None:
         "import resource, sys\n"
         "from idiolect.text.corpus import Corpus\n"
         f"resource.setrlimit(resource.RLIMIT_DATA, ({200 << 20}, {200 << 20}))\n"
-        f"corpus = Corpus({os.fspath(path)!r})\n"
+        f"corpus = Corpus({os.fspath(path)!r}, max_unreadable=0.5)\n"
         "print(len(list(corpus)), dict(corpus.skipped))\n"
     )
     done = subprocess.run(

@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import lzma
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -117,24 +118,24 @@ def test_the_readers_agree_on_records_and_reasons(path: Path) -> None:
     empty = Counter({"empty": 1})
 
     skipped: Counter[str] = Counter()
-    records = list(read_records(path, skipped))
+    records = list(read_records(path, skipped, max_unreadable=1))
     assert [record["_id"] for record in records] == [record["_id"] for record in RECORDS]
     assert skipped == reasons
 
-    corpus = Corpus(path)
+    corpus = Corpus(path, max_unreadable=1)
     assert list(corpus) == list(DOCUMENTS.values())
     assert corpus.skipped == reasons + empty
 
     skipped = Counter()
-    items = list(read_items([path], skipped=skipped))
+    items = list(read_items([path], max_unreadable=1, skipped=skipped))
     assert {item.id: item.text for item in items} == DOCUMENTS
     assert skipped == reasons + empty
 
-    data = Data(DataSettings(items=path.name), path.parent)
+    data = Data(DataSettings(items=path.name, max_unreadable=1), path.parent)
     assert data.texts == DOCUMENTS
     assert data.skipped == reasons + empty
 
-    pairs = PairFile(path, query="_id", document="text")
+    pairs = PairFile(path, query="_id", document="text", max_unreadable=1)
     assert [pair.query for pair in pairs] == ["d1", "d2", "d3", "d5"]
     assert pairs.skipped == reasons + Counter({"empty": 2})  # no title is part of a pair
 
@@ -144,7 +145,40 @@ def test_the_readers_agree_on_records_and_reasons(path: Path) -> None:
         with pytest.raises(InputError) as caught:
             read(path)
         for reason, count in reasons.items():
-            assert f"{count} with {reason}" in str(caught.value)
+            assert f"{count} {reason} (items." in str(caught.value)
+
+
+ODD = (
+    "\ufeffid;title;text\r\n"
+    '1;24" monitor;"two\r\nlines; ""quoted"""\r\n'
+    '2;"5\\" pipe";"never closed\r\n'
+    "\r\n"
+    "3;;Größe\u2028\x0cand more;\r\n"
+)
+ODD_TEXTS = {
+    "1": '24" monitor\ntwo\r\nlines; "quoted"',
+    "2": '5" pipe\n"never closed',
+    "3": "Größe\u2028\x0cand more",
+}
+
+
+@pytest.mark.parametrize("name", ["odd.CSV", "odd.tsv.gz", "odd.csv.xz"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le"])
+def test_the_readers_agree_on_an_odd_file(tmp_path: Path, name: str, encoding: str) -> None:
+    """Another delimiter, quotes of three kinds, odd line breaks, an encoding, a compression."""
+    path = tmp_path / name
+    pack = {".gz": gzip.compress, ".xz": lzma.compress}.get(path.suffix, bytes)
+    path.write_bytes(pack(ODD.encode(encoding)))
+    texts = list(ODD_TEXTS.values())
+    assert list(Corpus(path)) == texts
+    assert list(Corpus(path, ["title", "text"])) == texts
+    assert {i.id: i.text for i in read_items([path], skipped=Counter())} == ODD_TEXTS
+    assert read_texts(path) == read_documents(path) == ODD_TEXTS
+    assert read_query_texts(path)["3"] == read_queries(path)["3"] == ODD_TEXTS["3"]
+    assert [pair.query for pair in PairFile(path, query="id", document="text")] == ["1", "2", "3"]
+    data = Data(DataSettings(items=name), tmp_path)
+    assert data.texts == ODD_TEXTS
+    assert sorted(_all(data.corpus[0]) + _all(data.corpus[1])) == sorted(texts)
 
 
 def test_collections_keep_an_empty_document(path: Path) -> None:

@@ -8,10 +8,12 @@ import random
 import shutil
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from idiolect.errors import CheckpointError, InputError, TrainingError
 from idiolect.text.corpus import Corpus
@@ -181,13 +183,62 @@ def test_another_run_is_refused(tmp_path: Path) -> None:
         pretrain(models.model(), _corpus(), output_dir=out, steps=2, config=_PLAN)
 
 
-def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["weights.safetensors", "optimizer.safetensors", "state.json"])
+@pytest.mark.parametrize("kept", [1, 2])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_used(
+    tmp_path: Path, name: str, kept: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without one before it, the run starts again; both end as an undamaged run does."""
+    out, plan = tmp_path / "run", replace(_PLAN, save_steps=3 - kept)
+    pretrain(models.model(), _corpus(), output_dir=out, steps=2, config=plan)
+    whole = load_file(out / "model" / "model.safetensors")
+    shutil.rmtree(out / "model")
+    file = out / "checkpoint-00000002" / name
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    pretrain(models.model(), _corpus(), output_dir=out, steps=2, config=plan)
+    assert "checkpoint-00000002 is damaged and not used" in capsys.readouterr().err
+    again = load_file(out / "model" / "model.safetensors")
+    assert all(again[name].equal(tensor) for name, tensor in whole.items())
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json"])
+def test_a_damaged_model_is_written_again(
+    tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "run"
-    pretrain(models.model(), _corpus(), output_dir=out, steps=2, config=_PLAN)
-    weights = out / "checkpoint-00000002" / "weights.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-8])
-    with pytest.raises(CheckpointError, match="00000002 is damaged"):
-        pretrain(models.model(), _corpus(), output_dir=out, steps=2, config=_PLAN)
+    pretrain(models.model(), _corpus(), output_dir=out, steps=1, config=_PLAN)
+    file = out / "model" / name
+    whole = file.read_bytes()
+    (out / "model" / "notes.txt").write_text("a user's own")
+    pretrain(models.model(), _corpus(), output_dir=out, steps=1, config=_PLAN)
+    assert "writing the model again" not in capsys.readouterr().err, "an added file is no damage"
+    file.write_bytes(whole[:100])
+    pretrain(models.model(), _corpus(), output_dir=out, steps=1, config=_PLAN)
+    assert f"{name} has 100 bytes instead of" in capsys.readouterr().err
+    assert file.read_bytes() == whole
+    assert (out / "model" / "notes.txt").exists()
+
+
+def test_a_damaged_token_file_is_written_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    pretrain(models.model(), _corpus(), output_dir=out, steps=1, config=_PLAN)
+    ids = out / "tokens" / "ids.bin"
+    whole = ids.read_bytes()
+    ids.write_bytes(whole[:-4])
+    pretrain(models.model(), _corpus(), output_dir=out, steps=1, config=_PLAN)
+    assert "ids.bin is missing or truncated; tokenizing the corpus again" in capsys.readouterr().err
+    assert ids.read_bytes() == whole
+
+
+def test_a_damaged_record_says_how_to_go_on(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    pretrain(models.model(), _corpus(), output_dir=out, steps=1, config=_PLAN)
+    record = out / "run.json"
+    record.write_text(record.read_text()[:40])
+    with pytest.raises(CheckpointError, match=r"delete the folder .* to start the run again"):
+        pretrain(models.model(), _corpus(), output_dir=out, steps=1, config=_PLAN)
 
 
 def test_only_a_runs_own_temporary_files_are_deleted(tmp_path: Path) -> None:

@@ -144,7 +144,8 @@ def test_models_that_do_not_predict_the_next_token_are_refused() -> None:
 
 def test_command(stories: LanguageModel, tales: list[str], tmp_path: Path) -> None:
     stories.save(tmp_path / "model")
-    (tmp_path / "tales.txt").write_text("\n".join(tale.replace("\n", " ") for tale in tales))
+    lines = [tale.replace("\n", " ") for tale in tales]
+    (tmp_path / "tales.txt").write_text("\n".join([lines[0], " ", *lines[1:]]))
     words = ["evaluate", "lm", str(tmp_path / "model"), "--base", str(tmp_path / "model")]
     text = str(tmp_path / "tales.txt")
     result = CliRunner().invoke(
@@ -154,5 +155,7 @@ def test_command(stories: LanguageModel, tales: list[str], tmp_path: Path) -> No
     )
     assert result.exit_code == 0, result.output
     assert "domain: bits per byte" in result.output
+    for name in ("domain", "general"):
+        assert f"skipped 1 records of the {name} text: empty (tales.txt line 2)" in result.output
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert figures["domain"]["before"]["bits_per_byte"] == pytest.approx(0.9, abs=0.4)

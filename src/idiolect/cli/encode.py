@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from idiolect.cli.text_options import FieldOption, SourcesArgument, UnitOption, report_skipped
+from idiolect.cli.text_options import (
+    FieldOption,
+    MaxUnreadableOption,
+    SourcesArgument,
+    UnitOption,
+    report_skipped,
+)
+from idiolect.cli.training_options import local_device
+from idiolect.text.skipped import MAX_UNREADABLE
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -23,6 +31,7 @@ def encode(
     out: Annotated[Path, typer.Option("--out", "-o", help="The .npy file to write.")],
     field: FieldOption = None,
     per: UnitOption = "line",
+    max_unreadable: MaxUnreadableOption = MAX_UNREADABLE,
     prompt_name: Annotated[
         str | None, typer.Option(help="Prompt of the model: document, query, …")
     ] = None,
@@ -56,11 +65,12 @@ def encode(
     from idiolect.encoding.precision import QuantizedVectors
     from idiolect.encoding.text_reader import EncodingCounts
     from idiolect.text.corpus import Corpus
+    from idiolect.training.progress import status
 
     console, counts = Console(), EncodingCounts()
-    corpus = Corpus(sources, field, per=per)
-    with Console(stderr=True).status("loading the model"):
-        encoder = Encoder.load(model)
+    corpus = Corpus(sources, field, per=per, max_unreadable=max_unreadable)
+    with status("loading the model"):
+        encoder = Encoder.load(model, device="cpu" if int8 else local_device())
         if int8:
             encoder.to_int8()
     vectors = encoder.encode_to(
@@ -69,7 +79,7 @@ def encode(
         prompt_name=prompt_name,
         dimensions=dimensions,
         tokens_per_batch=tokens_per_batch,
-        progress=console.is_terminal,
+        progress=True,
         counts=counts,
     )
     console.print(_report(counts, encoder.max_length))

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from idiolect.cli import ranking
-from idiolect.cli.text_options import FieldOption
+from idiolect.cli.text_options import FieldOption, MaxUnreadableOption, report_skipped
+from idiolect.text.skipped import MAX_UNREADABLE
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -35,6 +36,7 @@ def lm(
         str | None, typer.Option(help="General text, to measure forgetting.")
     ] = None,
     field: FieldOption = None,
+    max_unreadable: MaxUnreadableOption = MAX_UNREADABLE,
     documents: Annotated[int, typer.Option(help="Documents to read of each text.", min=1)] = 500,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Also write the metrics as JSON.")
@@ -52,22 +54,30 @@ def lm(
     from idiolect.models.language_model import LanguageModel
     from idiolect.text.corpus import Corpus
     from idiolect.text.files import write_atomic
+    from idiolect.training.progress import status
     from idiolect.training.text_evaluation import compare
 
     console = Console()
-    with console.status("loading the models"):
+    texts = {
+        name: Corpus(source, field, max_unreadable=max_unreadable)
+        for name, source in (("domain", domain), ("general", general))
+        if source is not None
+    }
+    with status("loading the models"):
         before, after = LanguageModel.load(base), LanguageModel.load(model)
-    with console.status("reading"):
+    with status("reading"):
         figures = compare(
             before,
             after,
-            domain=islice(Corpus(domain, field=field), documents),
-            general=None if general is None else islice(Corpus(general, field=field), documents),
+            domain=islice(texts["domain"], documents),
+            general=islice(texts["general"], documents) if "general" in texts else None,
         )
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(out, (json.dumps(figures, indent=2) + "\n").encode())
     console.print(_table(figures))
+    for name, text in texts.items():
+        report_skipped(text.skipped, f"the {name} text")
 
 
 def _table(figures: dict[str, Any]) -> Table:

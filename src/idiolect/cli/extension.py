@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from idiolect.cli.text_options import FieldOption, SourcesArgument, UnitOption, report_skipped
+from idiolect.cli.text_options import (
+    FieldOption,
+    MaxUnreadableOption,
+    SourcesArgument,
+    UnitOption,
+    report_skipped,
+)
 from idiolect.cli.training_options import (
     EpochsOption,
     LearningRateOption,
@@ -19,6 +25,7 @@ from idiolect.cli.training_options import (
     local_device,
 )
 from idiolect.errors import InputError
+from idiolect.text.skipped import MAX_UNREADABLE
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -52,7 +59,7 @@ def extend(
         list[str] | None,
         typer.Option(help="Text that must not change, to verify on; repeatable."),
     ] = None,
-    max_rows: Annotated[int | None, typer.Option(help="Maximum number of new ids.")] = None,
+    max_rows: Annotated[int | None, typer.Option(help="Maximum number of new ids.", min=1)] = None,
     init: Annotated[
         Literal["subword", "weighted", "mean", "normal", "multivariate", "neighbours"],
         typer.Option(help="Initialisation of the new rows; neighbours learns from --domain."),
@@ -60,6 +67,7 @@ def extend(
     seed: SeedOption = 0,
     field: FieldOption = None,
     per: UnitOption = "line",
+    max_unreadable: MaxUnreadableOption = MAX_UNREADABLE,
 ) -> None:
     """Add terms to a model's vocabulary, and verify that nothing else changes.
 
@@ -74,6 +82,7 @@ def extend(
 
     from idiolect.text.corpus import Corpus
     from idiolect.text.tokenizers.tokenizer import Tokenizer
+    from idiolect.training.progress import status
     from idiolect.vocabulary.extend.extend import extend as run
 
     if (out / "tokenizer.json").exists():
@@ -84,24 +93,25 @@ def extend(
     original = _load(base)
     console = Console(stderr=True)
     texts = {
-        name: Corpus(sources, field, per=per) if sources else None
+        name: Corpus(sources, field, per=per, max_unreadable=max_unreadable) if sources else None
         for name, sources in (("domain", domain), ("general", general))
     }
     larger: LanguageModel | Tokenizer
-    with console.status("extending and verifying"):
+    with status("extending and verifying"):
         if isinstance(original, Tokenizer):
             larger = run(original, terms_to_add, method, max_rows=max_rows, **texts)
         else:
             larger = run(
                 original, terms_to_add, method, max_rows=max_rows, init=init, seed=seed, **texts
             )
-        if larger is original or larger.extension is None:
-            raise InputError("none of the terms can be added", hint="see `idiolect audit`")
+        record = _added_record(larger, original)
         larger.save(out)
-    Console().print(_extension_table(larger.extension, out))
-    for refused in larger.extension.refused[:20]:
+    Console().print(_extension_table(record, out))
+    for refused in record.refused[:20]:
         console.print(f"refused {refused.text!r}: {refused.reason}", markup=False)
-    for text in (*larger.extension.unverified, *larger.extension.notes):
+    if len(record.refused) > 20:
+        console.print(f"… and {len(record.refused) - 20:,} more; see extension.json", markup=False)
+    for text in (*record.unverified, *record.notes):
         console.print(f"note: {text}", markup=False)
     for name, corpus in texts.items():
         if corpus is not None:
@@ -115,13 +125,14 @@ def distill(
         str, typer.Option(help="The original model, before extension: a directory or a hub id.")
     ],
     out: RunFolderOption,
-    contexts: Annotated[int, typer.Option(help="Snippets of text for each new token.")] = 100,
+    contexts: Annotated[int, typer.Option(help="Text snippets for each new token.", min=1)] = 100,
     epochs: EpochsOption = 1,
     learning_rate: LearningRateOption = None,
     save_steps: SaveStepsOption = None,
     seed: SeedOption = 0,
     field: FieldOption = None,
     per: UnitOption = "line",
+    max_unreadable: MaxUnreadableOption = MAX_UNREADABLE,
     tensorboard: TensorboardOption = False,
 ) -> None:
     """Train new rows so that new tokens act like the pieces they replace.
@@ -143,7 +154,7 @@ def distill(
 
     student = LanguageModel.load(model, device=local_device())
     settings = given(learning_rate=learning_rate, save_steps=save_steps)
-    corpus = Corpus(sources, field, per=per)
+    corpus = Corpus(sources, field, per=per, max_unreadable=max_unreadable)
     result = run(
         student,
         LanguageModel.load(teacher, device=local_device()),
@@ -170,6 +181,20 @@ def _load(base: str) -> LanguageModel | Tokenizer:
 
     # No computation is needed, so the weights keep their stored dtype.
     return LanguageModel.load(base, dtype="stored")
+
+
+def _added_record(
+    larger: LanguageModel | Tokenizer, original: LanguageModel | Tokenizer
+) -> Extension:
+    record = larger.extension
+    if larger is not original and record is not None and record.added:
+        return record
+    refused = record.refused if record is not None else ()
+    reasons = "; ".join(f"{form.text!r}: {form.reason}" for form in refused[:3])
+    raise InputError(
+        "none of the terms can be added" + (f": {reasons}" if reasons else ""),
+        hint="see `idiolect audit` for terms that can",
+    )
 
 
 def _read_terms(path: Path) -> Terms:

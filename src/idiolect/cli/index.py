@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from idiolect.cli.interruption import ResumableCommand
-from idiolect.cli.text_options import report_skipped
+from idiolect.cli.endings import ResumableCommand
+from idiolect.cli.text_options import MaxUnreadableOption, report_skipped
 from idiolect.errors import ConfigError, InputError
+from idiolect.text.skipped import MAX_UNREADABLE, Skipped
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -62,6 +63,13 @@ _Metadata = Annotated[
         "--metadata", help="Metadata field to store; repeatable. By default all other fields."
     ),
 ]
+_SkipInvalid = Annotated[
+    bool,
+    typer.Option(
+        "--skip-invalid-metadata",
+        help="Leave out metadata that cannot be stored, such as NaN, instead of stopping.",
+    ),
+]
 
 
 @app.command(cls=ResumableCommand)
@@ -72,18 +80,20 @@ def build(
     id_field: _Id = None,
     fields: _Fields = None,
     metadata: _Metadata = None,
+    max_unreadable: MaxUnreadableOption = MAX_UNREADABLE,
     namespace: _Namespace = "",
     dimensions: Annotated[
-        int | None, typer.Option(help="Truncate vectors to this size (Matryoshka encoders).")
+        int | None, typer.Option(help="Truncate vectors to this size (Matryoshka encoders).", min=1)
     ] = None,
+    skip_invalid_metadata: _SkipInvalid = False,
 ) -> None:
     """Build an index from the records of files. Run it again to resume.
+
+    Of several records with one id, the last is stored.
 
     Example: [bold]idiolect index build products-index products.jsonl
     --encoder runs/tuned/model --field title --metadata price --metadata brand[/bold]
     """
-    from collections import Counter
-
     from rich.console import Console
 
     from idiolect.encoding.encoder import Encoder
@@ -91,12 +101,17 @@ def build(
     from idiolect.search.item_files import read_items
 
     console = Console()
-    model = Encoder.load(encoder)
-    skipped = Counter[str]()
+    skipped = Skipped()
     began = time.perf_counter()
     items = read_items(
-        sources, id_field=id_field, fields=fields or (), metadata=metadata, skipped=skipped
+        sources,
+        id_field=id_field,
+        fields=fields or (),
+        metadata=metadata,
+        max_unreadable=max_unreadable,
+        skipped=skipped,
     )
+    model = Encoder.load(encoder)
     with Index.build(
         index,
         model,
@@ -104,7 +119,8 @@ def build(
         dimensions=dimensions,
         namespace=namespace,
         source=_source(encoder),
-        progress=console.is_terminal,
+        progress=True,
+        skip_invalid_metadata=skip_invalid_metadata,
     ) as built:
         _print_counts(console, built.counts, skipped, time.perf_counter() - began)
         console.print(_overview(index, built.store.describe()))
@@ -117,17 +133,17 @@ def add(
     id_field: _Id = None,
     fields: _Fields = None,
     metadata: _Metadata = None,
+    max_unreadable: MaxUnreadableOption = MAX_UNREADABLE,
     namespace: _Namespace = "",
     encoder: Annotated[
         str | None, typer.Option(help="Current location of the encoder, if it was moved.")
     ] = None,
+    skip_invalid_metadata: _SkipInvalid = False,
 ) -> None:
-    """Add records, or replace those with the same ids.
+    """Add records, or replace those with the same ids. Of several with one id, the last is stored.
 
     Example: [bold]idiolect index add products-index new.jsonl --field title[/bold]
     """
-    from collections import Counter
-
     from rich.console import Console
 
     from idiolect.search.index import Index
@@ -135,14 +151,24 @@ def add(
     from idiolect.search.store.store import Store
 
     console = Console()
-    skipped = Counter[str]()
+    skipped = Skipped()
     began = time.perf_counter()
+    items = read_items(
+        sources,
+        id_field=id_field,
+        fields=fields or (),
+        metadata=metadata,
+        max_unreadable=max_unreadable,
+        skipped=skipped,
+    )
     store = Store.open(index)
     with Index(store, load_encoder(store, encoder)) as opened:
-        items = read_items(
-            sources, id_field=id_field, fields=fields or (), metadata=metadata, skipped=skipped
+        counts = opened.add(
+            items,
+            namespace=namespace,
+            progress=True,
+            skip_invalid_metadata=skip_invalid_metadata,
         )
-        counts = opened.add(items, namespace=namespace, progress=console.is_terminal)
         _print_counts(console, counts, skipped, time.perf_counter() - began)
 
 
@@ -201,9 +227,10 @@ def verify(index: _Index) -> None:
     from rich.table import Table
 
     from idiolect.search.store.store import Store
+    from idiolect.training.progress import status
 
     console = Console()
-    with Store.open(index) as store, console.status("verifying"):
+    with Store.open(index) as store, status("verifying"):
         damages = list(store.verify())
         items = store.describe().items
     if not damages:
@@ -233,11 +260,12 @@ def compact(
     from rich.console import Console
 
     from idiolect.search.store.store import Store
+    from idiolect.training.progress import status
 
     console = Console()
     with Store.open(index) as store:
         before = store.describe().bytes
-        with console.status("compacting"):
+        with status("compacting"):
             store.compact(rebuild=rebuild)
         after = store.describe().bytes
     console.print(f"{_size(before)} before, {_size(after)} after")
@@ -280,7 +308,7 @@ def export(
     token: Annotated[
         str, typer.Option(help="user:password for the Milvus cluster.", envvar="MILVUS_TOKEN")
     ] = "",
-    shards: Annotated[int, typer.Option(help="Shards of a new Milvus collection.")] = 1,
+    shards: Annotated[int, typer.Option(help="Shards of a new Milvus collection.", min=1)] = 1,
 ) -> None:
     """Export all items to a file or to a Milvus cluster.
 
@@ -341,13 +369,10 @@ def _source(encoder: str) -> str:
 
 
 def _count(progress: Iterator[int], store: Store) -> int:
-    from rich.console import Console
-    from rich.progress import track
+    from idiolect.training.progress import track
 
-    console = Console(stderr=True)
     batches = -(-sum(store.namespaces().values()) // 1000)
-    tracked = track(progress, "items", batches, console=console, disable=not console.is_terminal)
-    return max(tracked, default=0)
+    return max(track(progress, "thousands of items", batches), default=0)
 
 
 def _print_counts(
@@ -386,11 +411,6 @@ def _overview(index: Path, description: Description) -> Table:
 
 
 def _size(count: int | None) -> str:
-    if count is None:
-        return "size unknown"
-    size = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:.3g} TB"
+    from rich.filesize import decimal
+
+    return "size unknown" if count is None else decimal(count)

@@ -34,8 +34,8 @@ QueriesFile = Annotated[Path | None, typer.Option(help="Queries, in the same for
 JudgementsFile = Annotated[
     Path | None,
     typer.Option(
-        help="TREC qrels, or a table such as query,docid,rating. Without --queries, the table "
-        "holds the text of each query."
+        help="TREC qrels, or a table such as query,docid,rating; without the rating, each line is "
+        "a match. Without --queries, the table holds the text of each query."
     ),
 ]
 

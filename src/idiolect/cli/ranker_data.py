@@ -231,6 +231,6 @@ def _note(text: str) -> None:
 
 
 def _status(text: str) -> AbstractContextManager[object]:
-    from rich.console import Console
+    from idiolect.training.progress import status
 
-    return Console(stderr=True).status(text)
+    return status(text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -17,7 +18,8 @@ from idiolect.cli.judged_data import (
     read_collection,
     read_named_runs,
 )
-from idiolect.errors import ConfigError
+from idiolect.cli.training_options import local_device
+from idiolect.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -53,7 +55,7 @@ def evaluate_search(
         Literal["linear", "exponential"], typer.Option(help="nDCG gain of a grade g: g, or 2^g-1.")
     ] = "linear",
     relevant: Annotated[
-        float, typer.Option(help="Lowest relevant grade, for all metrics but nDCG.")
+        float, typer.Option(help="Lowest relevant grade, for all metrics but nDCG.", min=0)
     ] = 1.0,
     judged_only: Annotated[
         bool, typer.Option("--judged-only", help="Remove unjudged documents from the rankings.")
@@ -89,12 +91,13 @@ def evaluate_search(
         write_per_query,
     )
     from idiolect.text.files import write_atomic
+    from idiolect.training.progress import status
 
     console, errors = Console(), Console(stderr=True)
     sizes = parse_dimensions(dimensions)
     if curve is not None:
         image_format(curve)  # fail early
-    with errors.status("reading the judged data"):
+    with status("reading the judged data"):
         collection = read_collection(data, split, documents, queries, qrels)
     for note in collection.notes:
         errors.print(f"note: {note}", style="yellow", markup=False)
@@ -104,25 +107,31 @@ def evaluate_search(
             collection.qrels, answers, gain=gain, relevant=relevant, judged_only=judged_only
         )
 
+    notes: list[str] = []
     systems: dict[str, Evaluation] = {}
     curves: dict[str, dict[int, float]] = {}
     if bm25:
         from idiolect.ranking.evaluation.baselines import BM25
 
-        with errors.status("BM25"):
+        with status("BM25"):
             systems["BM25"] = measure(BM25(collection.documents).search(collection.queries))
     for path in run or []:
-        from idiolect.ranking.evaluation.judged_collection import read_run
-
-        systems[path.name] = measure(read_run(path))
+        answers, unknown = _read_known_run(path, collection)
+        systems[path.name] = measure(answers)
+        notes += (f"{path.name}: {note}" for note in unknown)
     named = {"base": base} if base else {}
     for name in models or []:
         named[_label(name, named)] = name
     for label, name in named.items():
         found, curves[label] = _evaluate_encoder(label, name, collection, sizes, measure)
         systems |= found
+    for label, result in systems.items():
+        told = replace(result, left_out=())  # the same for all; the table has their number
+        notes += (f"{label}: {note}" for note in told.notes)
+    for note in notes:
+        errors.print(f"note: {note}", style="yellow", markup=False)
     metrics = figures_of(systems, baseline="base" if base else None)
-    metrics |= {"notes": collection.notes, "gain": gain, "judged_only": judged_only}
+    metrics |= {"notes": [*collection.notes, *notes], "gain": gain, "judged_only": judged_only}
     metrics["curves"] = curves
     for file in (out, per_query, curve):
         if file is not None:
@@ -138,6 +147,27 @@ def evaluate_search(
         console.print(table)
 
 
+def _read_known_run(path: Path, collection: JudgedCollection) -> tuple[Run, tuple[str, ...]]:
+    """Read a run of the judged queries, and a message about documents that do not exist.
+
+    Raises:
+        InputError: It has none of the queries.
+    """
+    from idiolect.ranking.evaluation.judged_collection import read_run
+    from idiolect.ranking.evaluation.metrics import count_ids
+
+    run = read_run(path)
+    if run.keys().isdisjoint(collection.qrels):
+        raise InputError(
+            f"{path} has none of the {len(collection.qrels)} judged queries: it names"
+            f" {next(iter(run))!r}, they are like {next(iter(collection.qrels))!r}",
+            hint="give a run of these queries",
+        )
+    named = {doc for found in run.values() for doc in found}
+    unknown = sorted(named - collection.documents.keys())
+    return run, count_ids(unknown, "documents of the run are not in the collection")
+
+
 def _evaluate_encoder(
     label: str,
     model: str,
@@ -150,11 +180,9 @@ def _evaluate_encoder(
     Returns:
         The evaluations by label, and nDCG@10 by width.
     """
-    from rich.console import Console
-
     from idiolect.ranking.evaluation.baselines import Dense
 
-    dense = Dense(_encoder(model), collection.documents, progress=Console(stderr=True).is_terminal)
+    dense = Dense(_encoder(model), collection.documents, progress=True)
     full = dense.vectors.shape[1]
     systems, curve = {}, {}
     # `None` keeps whole vectors as they are; a size also normalises them.
@@ -181,7 +209,8 @@ def rerank(
     out: Annotated[Path, typer.Option("--out", "-o", help="The new TREC run.")],
     top_k: Annotated[int, typer.Option(help="Documents to rerank for each query.", min=1)] = 100,
     max_length: Annotated[
-        int | None, typer.Option(help="Tokens a cross-encoder reads of a query and document.")
+        int | None,
+        typer.Option(help="Tokens that a cross-encoder reads of a pair.", min=1),
     ] = None,
     encoder: Annotated[
         str | None, typer.Option(help="LambdaMART: where its encoder is, if it moved.")
@@ -219,7 +248,7 @@ def rerank(
 
         if len(runs) > 1:
             raise ConfigError(f"{len(runs)} runs", hint="this model takes one")
-        better = reranking.rerank(found, *texts, score, top_k=top_k, progress=errors.is_terminal)
+        better = reranking.rerank(found, *texts, score, top_k=top_k, progress=True)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_run(out, better)
     if counts.truncated:
@@ -237,8 +266,8 @@ def _scorer(model: str, length: int | None, counts: EncodingCounts) -> Scorer:
     if (Path(model) / "two_tower.json").exists():
         if length is not None:
             raise ConfigError("--max-length with a two-tower model", hint="leave --max-length out")
-        return TwoTower.load(model).score
-    ranker = CrossEncoder.load(model, max_length=length)
+        return TwoTower.load(model, device=local_device()).score
+    ranker = CrossEncoder.load(model, max_length=length, device=local_device())
     return lambda pairs: ranker.score(pairs, counts=counts)
 
 
@@ -281,7 +310,7 @@ def _rerank_learned(
 def _encoder(name: str) -> Any:
     from idiolect.encoding.encoder import Encoder
 
-    return Encoder.load(name)
+    return Encoder.load(name, device=local_device())
 
 
 def _label(name: str, taken: dict[str, Any]) -> str:
@@ -326,4 +355,6 @@ def _tables(metrics: dict[str, Any]) -> Iterator[Table]:
                 str(found["losses"]),
             )
     table.caption = "95% intervals by the paired bootstrap, p by the paired randomization test"
+    if metrics["queries"] == 1:
+        table.caption = "one query tells nothing about others: no interval, and p is 1"
     yield table

@@ -29,16 +29,15 @@ def init(
     Example: [bold]idiolect init ./shop[/bold], edit shop/idiolect.toml, and then
     [bold]idiolect run shop/idiolect.toml[/bold]
     """
-    from idiolect.pipeline.survey import survey
+    from idiolect.pipeline.survey.survey import survey
     from idiolect.text.files import write_atomic
 
     path = folder / "idiolect.toml"
     if path.exists() and not force:
         raise InputError(f"{path} exists already", hint="--force replaces it")
-    found = survey(folder, base=base)
-    write_atomic(path, found.text.encode())
-    for line in found.findings:
-        typer.echo(line)
+    found = survey(folder, base=base, report=typer.echo)
+    # A name that is not UTF-8 is written as its own bytes.
+    write_atomic(path, found.text.encode(errors="surrogateescape"))
     typer.echo(f"review {path}, then: idiolect run {path}")
 
 
@@ -56,12 +55,14 @@ def run(
     """
     from rich.console import Console
 
+    from idiolect.pipeline.report.verdict import judge
     from idiolect.pipeline.run import run as run_pipeline
     from idiolect.text.files import read_json
 
     folder = run_pipeline(config, output_dir=out)
-    console = Console()
-    for table in results(read_json(folder / "metrics.json")):
+    console, metrics = Console(), read_json(folder / "metrics.json")
+    console.print(judge(metrics).sentence, markup=False, highlight=False, style="bold")
+    for table in results(metrics):
         console.print(table)
     console.print(
         f"the run is in {folder}; search it with: idiolect search {folder} QUERY", markup=False

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["search", "similar"]
 
 _Index = Annotated[Path, typer.Argument(help="Index folder, or the folder of a run with one.")]
-_Count = Annotated[int, typer.Option("--top-k", "-n", help="Number of results.")]
+_Count = Annotated[int, typer.Option("--top-k", "-n", help="Number of results.", min=1, max=10_000)]
 _Filter = Annotated[
     str | None,
     typer.Option(help="""Such as '{"price": {"$lt": 50}, "brand": "acme"}'"""),
@@ -43,7 +43,7 @@ def search(
     namespace: _Namespace = "",
     mmr_diversity: Annotated[
         float,
-        typer.Option(help="0 to 1: how much results should differ (MMR)."),
+        typer.Option(help="0 to 1: how much results should differ (MMR).", min=0, max=1),
     ] = 0.0,
     encoder: Annotated[
         str | None, typer.Option(help="Current location of the encoder, if it was moved.")

@@ -7,11 +7,19 @@ from typing import Annotated, Literal
 
 import typer
 
-__all__ = ["FieldOption", "SourcesArgument", "UnitOption", "report_skipped"]
+from idiolect.text.skipped import shown_places
+
+__all__ = [
+    "FieldOption",
+    "MaxUnreadableOption",
+    "SourcesArgument",
+    "UnitOption",
+    "report_skipped",
+]
 
 SourcesArgument = Annotated[
     list[str],
-    typer.Argument(help="Files, folders or globs: .txt .jsonl .csv .tsv .parquet, also .gz"),
+    typer.Argument(help="Files, folders or globs: .txt .jsonl .json .csv .tsv .parquet, also .gz"),
 ]
 FieldOption = Annotated[
     list[str] | None,
@@ -22,11 +30,18 @@ UnitOption = Annotated[
     typer.Option(help="Whether each line or each file of .txt input is a document."),
 ]
 
+MaxUnreadableOption = Annotated[
+    float,
+    typer.Option(
+        help="Share of a file's rows that may be unreadable; more are an error.", min=0, max=1
+    ),
+]
+
 
 def report_skipped(skipped: Counter[str], source: str = "") -> None:
-    """Print how many records were skipped for each reason, on standard error.
+    """Print how many records were skipped for each reason, and the first places.
 
-    skipped 2 records of notes.jsonl: malformed JSON
+    skipped 2 records: malformed JSON (notes.jsonl line 3, notes.jsonl line 9)
 
     Args:
         skipped: Number of records by reason.
@@ -34,4 +49,5 @@ def report_skipped(skipped: Counter[str], source: str = "") -> None:
     """
     of = f" of {source}" if source else ""
     for reason, count in skipped.most_common():
-        typer.echo(f"skipped {count:,} records{of}: {reason}", err=True)
+        places = shown_places(skipped, reason)
+        typer.echo(f"skipped {count:,} records{of}: {reason}{places}", err=True)

@@ -8,13 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from idiolect.cli.text_options import FieldOption, SourcesArgument, UnitOption, report_skipped
+from idiolect.cli.text_options import (
+    FieldOption,
+    MaxUnreadableOption,
+    SourcesArgument,
+    UnitOption,
+    report_skipped,
+)
 from idiolect.errors import InputError
+from idiolect.text.skipped import MAX_UNREADABLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from rich.progress import Progress
     from rich.table import Table
 
     from idiolect.text.corpus import Corpus
@@ -37,7 +43,7 @@ def _group() -> None:
 def train(
     sources: SourcesArgument,
     out: Annotated[Path, typer.Option("--out", "-o", help="Directory to write the tokenizer to.")],
-    vocab_size: Annotated[int, typer.Option(help="Number of ids, including special tokens.")],
+    vocab_size: Annotated[int, typer.Option(help="Number of ids, with special tokens.", max=10**8)],
     algorithm: Annotated[
         Literal["bpe", "wordpiece", "unigram"] | None,
         typer.Option(help="Default: bpe, or that of --continue-from."),
@@ -50,8 +56,10 @@ def train(
     ] = None,
     field: FieldOption = None,
     per: UnitOption = "line",
+    max_unreadable: MaxUnreadableOption = MAX_UNREADABLE,
     held_out: Annotated[
-        float, typer.Option(help="Share of the documents held out for the comparison.")
+        float,
+        typer.Option(help="Share of documents held out for the comparison."),
     ] = 0.02,
 ) -> None:
     """Train a tokenizer on a corpus.
@@ -62,24 +70,20 @@ def train(
     --continue-from ./gpt2 --out ./gpt2-notes[/bold]
     """
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     from idiolect.text.corpus import Corpus
     from idiolect.text.tokenizers.tokenizer import Tokenizer
+    from idiolect.training.progress import status
 
     if (out / "tokenizer.json").exists():
         raise InputError(f"{out} already contains a tokenizer", hint="choose another --out")
-    corpus = Corpus(sources, field, per=per)
+    corpus = Corpus(sources, field, per=per, max_unreadable=max_unreadable)
     training, measuring = corpus.split(held_out)
     base = Tokenizer.load(continue_from) if continue_from else None
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    console = Console(stderr=True)
     began = time.perf_counter()
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as progress:
-        documents = _ReportingCorpus(training, progress)
-        trained = _train(documents, vocab_size, algorithm, base, progress)
+    documents = _ReportingCorpus(training)
+    with status("training the tokenizer"):
+        trained = _train(documents, vocab_size, algorithm, base)
     seconds = time.perf_counter() - began
     trained.save(out)
     table = _table({"before": base, "after": trained} if base else {"after": trained}, measuring)
@@ -93,9 +97,9 @@ def _train(
     size: int,
     algorithm: str | None,
     base: Tokenizer | None,
-    progress: Progress,
 ) -> Tokenizer:
     from idiolect.text.tokenizers import bpe, unigram, wordpiece
+    from idiolect.training.progress import show_progress
 
     modules = {"bpe": bpe, "wordpiece": wordpiece, "unigram": unigram}
     if base is None:
@@ -107,27 +111,25 @@ def _train(
             f"a {base.kind} tokenizer cannot be trained further",
             hint=f"known: {', '.join(modules)}",
         )
-    task = progress.add_task("ids learnt", total=size - len(base))
     extend: Callable[..., Tokenizer] = modules[name].extend
-    return extend(base, texts, size, progress=lambda done: progress.update(task, completed=done))
+    with show_progress("ids learnt", size - len(base)) as activity:
+        return extend(base, texts, size, progress=activity.update)
 
 
 class _ReportingCorpus:
     """A corpus that reports the number of documents read so far."""
 
-    def __init__(self, corpus: Corpus, progress: Progress) -> None:
-        self._corpus, self._progress = corpus, progress
+    def __init__(self, corpus: Corpus) -> None:
+        self._corpus = corpus
         self.count = 0
 
     def __iter__(self) -> Iterator[str]:
+        from idiolect.training.progress import track
+
         self.count = 0
-        task = self._progress.add_task("documents read", total=None)
-        for text in self._corpus:
+        for text in track(self._corpus, "documents read"):
             self.count += 1
-            if self.count % 100 == 0:
-                self._progress.update(task, completed=self.count)
             yield text
-        self._progress.update(task, completed=self.count, total=self.count)
 
 
 def _table(tokenizers: dict[str, Tokenizer], corpus: Corpus) -> Table:

@@ -43,23 +43,29 @@ RunFolderOption = Annotated[
     Path, typer.Option("--out", "-o", help="Folder of the run. The model is in OUT/model.")
 ]
 EpochsOption = Annotated[int, typer.Option(help="Number of epochs.", min=1)]
-LoraRankOption = Annotated[int, typer.Option(help="LoRA rank.")]
+LoraRankOption = Annotated[int, typer.Option(help="LoRA rank.", min=1)]
 LoraModulesOption = Annotated[
     str, typer.Option(help="LoRA target modules, of query, key, value, output, gate, up, down.")
 ]
-MaxLengthOption = Annotated[int | None, typer.Option(help="Maximum length of an input in tokens.")]
+MaxLengthOption = Annotated[
+    int | None, typer.Option(help="Maximum length of an input in tokens.", min=2)
+]
 BatchSizeOption = Annotated[
-    int | None, typer.Option(help="Examples per step. Default: 16; 32 to tune encoders.")
+    int | None, typer.Option(help="Examples per step. Default: 16; 32 to tune encoders.", min=1)
 ]
 MicroBatchSizeOption = Annotated[
-    int | None, typer.Option(help="Examples in memory at once; gradients stay the same.")
+    int | None, typer.Option(help="Examples in memory at once; gradients stay the same.", min=1)
 ]
 LearningRateOption = Annotated[
     float | None,
-    typer.Option("--learning-rate", "--lr", help="Peak rate. Default: fits what is trained."),
+    typer.Option(
+        "--learning-rate", "--lr", help="Peak rate. Default: fits what is trained.", min=0, max=1
+    ),
 ]
-SaveStepsOption = Annotated[int | None, typer.Option(help="Steps between checkpoints (200).")]
-SeedOption = Annotated[int, typer.Option(help="Random seed.")]
+SaveStepsOption = Annotated[
+    int | None, typer.Option(help="Steps between checkpoints (200).", min=1)
+]
+SeedOption = Annotated[int, typer.Option(help="Random seed.", min=0, max=2**63 - 1)]
 TensorboardOption = Annotated[
     bool, typer.Option("--tensorboard", help="Write TensorBoard events to OUT/events.")
 ]

@@ -11,9 +11,9 @@ from typer.core import TyperGroup
 # Registers the objectives of `tune`.
 import idiolect.encoding.objectives  # noqa: F401
 from idiolect.cli import tune_ranker
-from idiolect.cli.interruption import ResumableCommand
+from idiolect.cli.endings import ResumableCommand
 from idiolect.cli.judged_data import parse_dimensions
-from idiolect.cli.text_options import FieldOption, report_skipped
+from idiolect.cli.text_options import FieldOption, MaxUnreadableOption, report_skipped
 from idiolect.cli.training_options import (
     TRAIN,
     UNFREEZE,
@@ -35,6 +35,7 @@ from idiolect.cli.training_options import (
     objective_help,
 )
 from idiolect.errors import ConfigError
+from idiolect.text.skipped import MAX_UNREADABLE
 from idiolect.training.objectives.objective_registry import find_objective
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def encoder(
         typer.Option(help="Documents (_id, title, text), if the pairs hold ids."),
     ] = None,
     negatives: Annotated[
-        int, typer.Option(help="Hard negatives for each pair, mined again in each epoch.")
+        int, typer.Option(help="Hard negatives for each pair, mined again in each epoch.", min=0)
     ] = 0,
     corpus: Annotated[
         list[str] | None, typer.Option(help="More documents to mine negatives from.")
@@ -118,15 +119,17 @@ def encoder(
         _LossName, typer.Option(help="margin-mse and kl fit the teacher scores of the pairs.")
     ] = "infonce",
     temperature: Annotated[
-        float | None, typer.Option(help="For infonce (0.05) and kl (1).")
+        float | None, typer.Option(help="For infonce (0.05) and kl (1).", min=0)
     ] = None,
-    margin: Annotated[float | None, typer.Option(help="For triplet and margin (0.2).")] = None,
+    margin: Annotated[
+        float | None, typer.Option(help="For triplet and margin (0.2).", min=0)
+    ] = None,
     bidirectional: Annotated[
         bool,
         typer.Option("--bidirectional", help="infonce: also contrast queries for each document."),
     ] = False,
     epochs: EpochsOption = 1,
-    steps: Annotated[int | None, typer.Option(help="Total steps; replaces --epochs.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Total steps, not --epochs.", min=1)] = None,
     train: Annotated[TrainedPart, TRAIN] = "all",
     unfreeze_original_rows: Annotated[bool, UNFREEZE] = False,
     lora_r: LoraRankOption = 8,
@@ -138,6 +141,7 @@ def encoder(
     save_steps: SaveStepsOption = None,
     seed: SeedOption = 0,
     field: FieldOption = None,
+    max_unreadable: MaxUnreadableOption = MAX_UNREADABLE,
     tensorboard: TensorboardOption = False,
 ) -> None:
     """Train an encoder for search. Run it again to resume.
@@ -181,21 +185,24 @@ def encoder(
     }
     if entry.data == "text":
         known = None if teacher is None else Encoder.load(teacher, device=local_device())
-        texts = Corpus(source, field)
+        texts = Corpus(source, field, max_unreadable=max_unreadable)
         tune_on_text(start, texts, objective=objective, teacher=known, **options)
         report_skipped(texts.skipped)
     else:
-        pairs, named = _pairs(source, query, document, queries, documents)
+        pairs, named = _pairs(source, query, document, queries, documents, max_unreadable)
+        more = Corpus(corpus, field, max_unreadable=max_unreadable) if corpus else None
         run(
             start,
             pairs,
             loss=_loss(loss, temperature, margin, bidirectional),
             dimensions=parse_dimensions(dimensions),
             mining=Mining(count=negatives) if negatives else None,
-            corpus=[*named, *(Corpus(corpus, field) if corpus else ())],
+            corpus=[*named, *(more or ())],
             **options,
         )
         report_skipped(pairs.skipped)
+        if more is not None:
+            report_skipped(more.skipped, "the corpus")
     typer.echo(
         f"the encoder is in {out / 'model'}; next: idiolect index build INDEX ITEMS "
         f"--encoder {out / 'model'}"
@@ -203,7 +210,12 @@ def encoder(
 
 
 def _pairs(
-    source: list[str], query: str, document: str, queries: Path | None, documents: Path | None
+    source: list[str],
+    query: str,
+    document: str,
+    queries: Path | None,
+    documents: Path | None,
+    max_unreadable: float,
 ) -> tuple[PairFile, list[str]]:
     """Return the pairs, and the documents named by id."""
     from idiolect.encoding.pairs import PairFile, read_query_texts, read_texts
@@ -217,6 +229,7 @@ def _pairs(
         document=document,
         queries=None if queries is None else read_query_texts(queries),
         documents=texts,
+        max_unreadable=max_unreadable,
     )
     return pairs, list((texts or {}).values())
 

@@ -127,7 +127,7 @@ def two_tower(
         str | None, typer.Option(help="Cross-encoder whose scores replace the labels.")
     ] = None,
     temperature: Annotated[
-        float, typer.Option(help="Divides the teacher's scores; larger means softer labels.")
+        float, typer.Option(help="Divides the teacher's scores; larger means softer labels.", min=0)
     ] = 1.0,
     crossing: Annotated[
         Literal["cosine", "residual"],
@@ -190,16 +190,11 @@ def two_tower(
 
 def _distill(ranker: TwoTower, teacher: str, groups: list[QueryGroup], **options: Any) -> None:
     """Train on the scores of a cross-encoder."""
-    from rich.console import Console
-    from rich.progress import track
-
     from idiolect.ranking.cross_encoder import CrossEncoder
+    from idiolect.training.progress import track
 
-    errors = Console(stderr=True)
     scorer = CrossEncoder.load(teacher, device=local_device())
-    shown = track(
-        groups, "scoring with the teacher", console=errors, disable=not errors.is_terminal
-    )
+    shown = track(groups, "scoring with the teacher", len(groups))
     ranker.distill(scorer.score, shown, **options)
 
 
@@ -241,14 +236,12 @@ def lambdamart(
     Example: [bold]idiolect tune lambdamart --data scifact --encoder runs/tuned/model
     -o runs/lambdamart[/bold]
     """
-    from rich.console import Console
-
     from idiolect.encoding.encoder import Encoder
     from idiolect.ranking.feature_settings import FeatureSettings
     from idiolect.ranking.lambdamart import LambdaMART, cross_validate
     from idiolect.ranking.rerank import check_run
+    from idiolect.training.progress import status
 
-    errors = Console(stderr=True)
     sizes = parse_dimensions(dimensions)
     if sizes and encoder is None:
         raise ConfigError("--dimensions without --encoder", hint="give --encoder")
@@ -269,16 +262,16 @@ def lambdamart(
     candidates = settings.candidates(runs, *texts, depth=top_k)
     candidates = covered_queries(candidates, collection, next(iter(runs), "BM25"))
     check_run(candidates, *texts)
-    features = settings.build(runs, *texts, encoder=known, progress=errors.is_terminal)
+    features = settings.build(runs, *texts, encoder=known, progress=True)
     # Only candidates: a relevant document outside the run has no score, which would give it away.
     grades = {
         query: {doc: collection.qrels[query].get(doc, 0.0) for doc in found}
         for query, found in candidates.items()
     }
     folds = max(2, min(folds, len(grades)))
-    with errors.status(f"cross-validation in {folds} folds"):
+    with status(f"cross-validation in {folds} folds"):
         learned = cross_validate(features, grades, candidates, folds=folds, trees=trees, seed=seed)
-    with errors.status("training"):
+    with status("training"):
         model = LambdaMART.fit(features, grades, trees=trees, seed=seed)
     results = {
         name: ndcg(collection, ranking) for name, ranking in features.rankings(candidates).items()

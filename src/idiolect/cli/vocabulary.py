@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from idiolect.cli.text_options import FieldOption, SourcesArgument, UnitOption, report_skipped
+from idiolect.cli.text_options import (
+    FieldOption,
+    MaxUnreadableOption,
+    SourcesArgument,
+    UnitOption,
+    report_skipped,
+)
 from idiolect.errors import InputError
+from idiolect.text.skipped import MAX_UNREADABLE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    from rich.progress import Progress
     from rich.table import Table
 
-    from idiolect.text.corpus import Corpus
     from idiolect.vocabulary.audit.audit import Audit
     from idiolect.vocabulary.terms import Terms
 
@@ -41,12 +43,17 @@ def audit(
     max_rows: Annotated[
         int, typer.Option(help="Maximum number of new embedding rows, one per form.")
     ] = 5000,
+    method: Annotated[
+        str | None,
+        typer.Option(help="How they will be added; see `extend`. Default: fits the tokenizer."),
+    ] = None,
     phrases: Annotated[
         bool, typer.Option(help="Include terms that the pre-tokenizer splits.")
     ] = True,
     field: FieldOption = None,
     per: UnitOption = "line",
-    top: Annotated[int, typer.Option(help="Number of terms to show.")] = 25,
+    max_unreadable: MaxUnreadableOption = MAX_UNREADABLE,
+    top: Annotated[int, typer.Option(help="Number of terms to show.", min=0)] = 25,
     terms_out: Annotated[
         Path | None,
         typer.Option("--terms", help="Write the chosen terms as JSON, for `extend`."),
@@ -67,6 +74,7 @@ def audit(
 
     from idiolect.text.corpus import Corpus
     from idiolect.text.tokenizers.tokenizer import Tokenizer
+    from idiolect.training.progress import status, track
     from idiolect.vocabulary.audit.audit import audit as run
     from idiolect.vocabulary.audit.audit_report import write_csv, write_json
     from idiolect.vocabulary.terms import read_glossary
@@ -76,17 +84,18 @@ def audit(
             raise InputError(f"there is no folder {path.parent}", hint="create it first")
     glossary_terms = read_glossary(glossary) if glossary else None
     base = Tokenizer.load(tokenizer)
-    corpus = Corpus(sources, field, per=per)
-    general_corpus = Corpus(general, field, per=per) if general else None
+    reading: dict[str, Any] = {"per": per, "max_unreadable": max_unreadable}
+    corpus = Corpus(sources, field, **reading)
+    general_corpus = Corpus(general, field, **reading) if general else None
     started = time.perf_counter()
-    with _progress() as progress:
+    with status("auditing"):
         report = run(
             base,
-            _counted(corpus, progress, "domain documents"),
-            _counted(general_corpus, progress, "general documents") if general_corpus else None,
+            track(corpus, "domain documents"),
+            track(general_corpus, "general documents") if general_corpus else None,
             glossary_terms,
         )
-        terms = report.choose(max_rows, phrases=phrases)
+        terms = report.choose(max_rows, method=method, phrases=phrases)
     seconds = time.perf_counter() - started
     console = Console()
     console.print(_overview(report))
@@ -105,30 +114,6 @@ def audit(
         write_json(report, json_out)
     if csv_out:
         write_csv(report, csv_out)
-
-
-@contextmanager
-def _progress() -> Iterator[Progress]:
-    from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    console = Console(stderr=True)
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.completed:,} {task.description}"),
-        TimeElapsedColumn(),
-    )
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as progress:
-        yield progress
-
-
-def _counted(corpus: Corpus, progress: Progress, name: str) -> Iterable[str]:
-    task = progress.add_task(name, total=None)
-    for document in corpus:
-        progress.advance(task)
-        yield document
 
 
 def _overview(report: Audit) -> Table:
@@ -228,10 +213,10 @@ def _terms(report: Audit, top: int) -> Table:
 
 
 def _summary(report: Audit, terms: Terms, seconds: float) -> str:
-    saved = sum(term.saved for term in terms)
-    share = saved / max(report.statistics.tokens, 1)
+    share = terms.saved / max(report.statistics.tokens, 1)
     return (
-        f"{len(terms):,} terms chosen from {len(report.candidates):,} candidates: "
-        f"{len(terms.forms):,} new rows, {saved:,} fewer tokens in this corpus ({share:.1%}); "
+        f"{len(terms):,} terms chosen from {len(report.candidates):,} candidates for the method "
+        f"{terms.method!r}: {len(terms.forms):,} new tokens, {terms.saved:,} fewer tokens in this "
+        f"corpus ({share:.1%}); "
         f"{seconds:.1f} s"
     )

@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Iterable, Mapping, Sequence, Sized
 from pathlib import Path
@@ -19,10 +18,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
+from idiolect.encoding.encoder_fingerprint import hash_weights
 from idiolect.encoding.encoder_forward import check_finite, hidden_states, second_copy
 from idiolect.encoding.encoder_layout import LAYOUT_FILES, EncoderLayout
 from idiolect.encoding.int8 import to_int8
@@ -41,7 +39,10 @@ from idiolect.errors import ConfigError, InputError
 from idiolect.models.language_model import LanguageModel
 from idiolect.models.model_directory import replacing
 from idiolect.models.shallow import first_layers
+from idiolect.text.arguments import checked, list_of_texts, load_if_named
+from idiolect.text.corpus import documents_of
 from idiolect.text.hub import locate
+from idiolect.training.progress import show_progress
 
 __all__ = ["Encoder"]
 
@@ -76,16 +77,15 @@ class Encoder:
             2024, 2404.05961). The model must be tuned that way to produce good vectors.
         default_prompt_name: Name of the prompt for texts encoded without one.
         trained_dimensions: Shorter widths the model was trained for (Matryoshka).
-        layers: Use only the first layers of the model. With 0, the encoder is static: the vector
-            of a text is the mean of its tokens' embedding rows, of which it has a copy, and
-            `model` stays unchanged. See `idiolect.models.shallow`.
+        layers: Use only the first layers of the model. With 0, the encoder is static: a vector is
+            the mean of the tokens' embedding rows, copied; see `idiolect.models.shallow`.
 
     Raises:
-        ConfigError: An unknown pooling, more tokens than the model has positions, more layers than
-            the model has, `bidirectional` for a model that is already bidirectional, or another
-            pooling than `mean` without layers.
+        ConfigError: An unknown pooling, more tokens than the model has positions or more layers
+            than it has, `bidirectional` if it is already, or no layers with a pooling but `mean`.
     """
 
+    @checked
     def __init__(
         self,
         model: LanguageModel,
@@ -100,6 +100,7 @@ class Encoder:
         trained_dimensions: Sequence[int] = (),
         layers: int | None = None,
     ) -> None:
+        model = load_if_named(model, LanguageModel, "model")
         check_pooling(pooling)
         if layers is not None:
             model = first_layers(model, layers)
@@ -130,6 +131,7 @@ class Encoder:
         """Converts texts to rows of ids."""
 
     @classmethod
+    @checked
     def load(cls, source: str | Path, *, device: str | torch.device = "cpu") -> Self:
         """Load a sentence-transformers model, or a plain model with mean pooling.
 
@@ -146,6 +148,7 @@ class Encoder:
         layout = EncoderLayout.read(directory) or EncoderLayout(normalize=True)
         return cls(LanguageModel.load(source, device=device), **vars(layout))
 
+    @checked
     def save(self, directory: str | Path) -> None:
         """Write the model atomically, so that `load` and sentence-transformers can load it.
 
@@ -167,6 +170,7 @@ class Encoder:
                 and not self.model.family.has_encoder_class,
                 split_special_tokens=not self.reader.prompts_have_special_tokens,
                 static=self.model.network.context_free,
+                filler=self.model.tokenizer.engine.id_to_token(0),
             )
 
     def to_int8(self) -> None:
@@ -224,24 +228,16 @@ class Encoder:
         It is computed at each access, since training changes the weights.
         """
         if self._float_fingerprint:
-            return hashlib.blake2b(
-                f"int8 {self._float_fingerprint}".encode(), digest_size=16
-            ).hexdigest()
+            return hash_weights(f"int8 {self._float_fingerprint}", {})
         settings = [self.model.tokenizer.fingerprint, self.pooling, self.normalize, self.max_length]
         settings += [self.bidirectional, sorted(self.prompts.items()), self.default_prompt_name]
-        digest = hashlib.blake2b(repr(settings).encode(), digest_size=16)
-        tensors = self.model.network.state_dict()
-        if self.projection is not None:
-            tensors |= self.projection.tensors
-        for name, tensor in sorted(tensors.items()):
-            if not name.startswith(("heads.", "pooler.")):
-                digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-                digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
-        return digest.hexdigest()
+        projection = {} if self.projection is None else self.projection.tensors
+        return hash_weights(repr(settings), self.model.network.state_dict() | projection)
 
+    @checked
     def encode(
         self,
-        texts: Sequence[str],
+        texts: Iterable[str],
         *,
         prompt_name: str | None = None,
         dimensions: int | None = None,
@@ -252,12 +248,12 @@ class Encoder:
         """Encode texts. Safe to call from several threads.
 
         Args:
-            texts: The texts.
+            texts: The texts, for example a list, a column of a table, or a generator.
             prompt_name: Name of a prompt: `document`, `query` or another one of the model.
             dimensions: Keep only this many dimensions (Matryoshka), and normalize again.
             tokens_per_batch: Tokens per forward pass; memory grows with it. The default depends on
                 the device.
-            progress: Show a progress bar.
+            progress: Show the progress.
             counts: Updated with the numbers of texts; by default truncated and empty ones are
                 logged as a warning.
 
@@ -270,17 +266,17 @@ class Encoder:
         """
         width = check_dimensions(dimensions, self.dimensions)
         counted = EncodingCounts()
+        texts = list_of_texts(texts)
         check_texts(texts)
         vectors = np.zeros((len(texts), width), dtype=np.float32)
         untrained = width not in {*self.trained_dimensions, self.dimensions, *self._warned}
         sample: list[Tensor] = []
-        bar = Progress(console=Console(stderr=True), disable=not progress)
         if tokens_per_batch is None:
             network = self.model.network
             small = network.device.type == "cpu" and not network.context_free
             tokens_per_batch = _TOKENS_PER_BATCH if small else _LARGE_BATCH
-        with torch.inference_mode(), bar:
-            task = bar.add_task("encoding", total=len(texts))
+        shown = show_progress("encoding", len(texts), shown=progress)
+        with torch.inference_mode(), shown as activity:
             for start in range(0, len(texts), _BLOCK):
                 rows = self.reader.read(texts[start : start + _BLOCK], prompt_name, counted)
                 for batch in by_length(rows, tokens_per_batch):
@@ -294,8 +290,8 @@ class Encoder:
                         embedded = embedded[:, :width]
                         embedded = F.normalize(embedded, dim=-1) if self.normalize else embedded
                     vectors[numbers] = embedded.cpu().numpy()
-                    bar.advance(task, len(batch))
-                bar.update(task, completed=start + len(rows))
+                    activity.advance(len(batch))
+                activity.update(start + len(rows))
         if sample:
             self._warned.add(width)
             _LOG.warning(untrained_width_warning(torch.cat(sample).cpu().numpy(), width))
@@ -305,6 +301,7 @@ class Encoder:
             counts.add(counted)
         return vectors
 
+    @checked
     def encode_to(
         self,
         path: str | Path,
@@ -329,7 +326,7 @@ class Encoder:
             dimensions: As in `encode`.
             tokens_per_batch: As in `encode`.
             block: Number of texts that are sorted by length and written together.
-            progress: Show a progress bar.
+            progress: Show the progress.
             counts: Updated with the numbers of texts; by default truncated and empty ones are
                 logged as a warning.
 
@@ -339,14 +336,13 @@ class Encoder:
             VerificationError: A vector is not finite.
         """
         width = check_dimensions(dimensions, self.dimensions)
+        texts = documents_of(texts, "texts")
         settings = {"encoder": self.fingerprint, "kind": prompt_name}
         file = VectorFile(path, settings, width)
         counted = EncodingCounts(**file.counts)
-        columns = (TextColumn("encoding"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        bar = Progress(*columns, console=Console(stderr=True), disable=not progress)
-        with bar:
-            total = len(texts) if isinstance(texts, Sized) else None
-            task = bar.add_task("", total=total, completed=file.rows)
+        total = len(texts) if isinstance(texts, Sized) else 0
+        with show_progress("encoding", total, shown=progress) as activity:
+            activity.start_at(file.rows)
             for some in file.remaining(texts, block):
                 vectors = self.encode(
                     some,
@@ -356,7 +352,7 @@ class Encoder:
                     counts=counted,
                 )
                 file.append(some, vectors, vars(counted))
-                bar.advance(task, len(some))
+                activity.advance(len(some))
         if counts is None:
             counted.warn(self.max_length)
         else:
@@ -368,7 +364,9 @@ class Encoder:
 
         Shape: result (texts, dimensions), normalized if the encoder normalizes.
         """
-        return self.embed_rows(self.reader.read(texts, prompt_name, EncodingCounts()))
+        return self.embed_rows(
+            self.reader.read(list_of_texts(texts), prompt_name, EncodingCounts())
+        )
 
     def project(self, texts: Sequence[str], *, whiten: bool = False) -> None:
         """Fit a projection to the vectors of some texts, and use it from then on.
@@ -385,8 +383,10 @@ class Encoder:
             InputError: No text has a token; and as in `encode`.
             VerificationError: A vector is not finite.
         """
+        if isinstance(texts, str | bytes) or not isinstance(texts, Sequence):
+            texts = list_of_texts(texts)
         step = max(1, len(texts) // (_TEXTS_PER_DIMENSION * self.dimensions))
-        rows = self.reader.read(texts[::step], "document", EncodingCounts())
+        rows = self.reader.read(list_of_texts(texts[::step]), "document", EncodingCounts())
         parts: list[Tensor] = []
         with torch.inference_mode():
             for batch in by_length(rows, _TOKENS_PER_BATCH):

@@ -152,6 +152,7 @@ class EncoderLayout:
         encoder_only: bool = False,
         split_special_tokens: bool = True,
         static: bool = False,
+        filler: str | None = None,
     ) -> None:
         """Write the settings into a model's directory, in place of older ones.
 
@@ -162,6 +163,7 @@ class EncoderLayout:
                 sentence-transformers would use both.
             split_special_tokens: Whether the names of special tokens in texts and prompts are text.
             static: Whether the model averages rows without layers.
+            filler: Any token, to pad with if there is no special one. It stays a token of text.
         """
         pooling: dict[str, Any] = {
             "word_embedding_dimension": width,
@@ -201,6 +203,8 @@ class EncoderLayout:
         tokenizer = _read_optional(directory / "tokenizer_config.json")
         tokenizer |= {"padding_side": "right", "truncation_side": "right"}
         tokenizer["split_special_tokens"] = split_special_tokens
+        if tokenizer.get("pad_token") is None and split_special_tokens:
+            tokenizer["pad_token"] = filler
         if "Pooling" in folders:
             _write(directory / folders["Pooling"] / "config.json", pooling)
         if self.projection:

@@ -1,6 +1,6 @@
 """Pairs of a query and a relevant document: read from files and indexed for training.
 
-A file in `.jsonl`, `.csv`, `.tsv` or `.parquet` has one record per pair:
+A file in `.jsonl`, `.json`, `.csv`, `.tsv` or `.parquet` has one record per pair:
 
     query, document        texts, or ids if the texts are in separate files
     negative…              all fields with this prefix: one or more texts that are not relevant
@@ -14,15 +14,17 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 from idiolect.errors import InputError
+from idiolect.text.arguments import iterate, wrong_type
+from idiolect.text.fields import id_text, shown_names
 from idiolect.text.keyed_texts import documents_with_ids, queries_with_ids
-from idiolect.text.records import read_records, unusable
+from idiolect.text.records import numbered_records, unusable
+from idiolect.text.skipped import MAX_UNREADABLE, Skipped, skip, summary
 from idiolect.text.text_file import TextFile, text_digest
 
 __all__ = ["Pair", "PairFile", "PairTable", "read_query_texts", "read_texts"]
@@ -49,14 +51,15 @@ class PairFile:
         document: Name of the field with the document.
         queries: Query texts by id, if the field holds ids.
         documents: Texts of documents and negatives by id, if the fields hold ids.
+        max_unreadable: The share of rows that may be unreadable.
 
     Raises:
-        InputError: The file cannot be read; on iteration also: a field is missing, an id has no
-            text, scores are invalid, or there are no pairs.
+        InputError: The file cannot be read; on iteration also: too many rows cannot be read, a
+            field is missing, an id has no text, scores are invalid, or there are no pairs.
     """
 
-    skipped: Counter[str]
-    """Number of records skipped in the latest iteration, by reason."""
+    skipped: Skipped
+    """Number of records skipped in the latest iteration, by reason, and their first places."""
 
     def __init__(
         self,
@@ -66,30 +69,33 @@ class PairFile:
         document: str = "document",
         queries: Mapping[str, str] | None = None,
         documents: Mapping[str, str] | None = None,
+        max_unreadable: float = MAX_UNREADABLE,
     ) -> None:
         self.path = Path(path)
         if not self.path.is_file():
             raise InputError(f"no such file: {path}", hint="check the path")
         self._query, self._document = query, document
         self._queries, self._documents = queries, documents
-        self.skipped = Counter()
+        self._max_unreadable = max_unreadable
+        self.skipped = Skipped()
 
     def __iter__(self) -> Iterator[Pair]:
-        self.skipped = skipped = Counter[str]()
+        self.skipped = skipped = Skipped()
         found = False
-        for number, record in enumerate(read_records(self.path, skipped), start=1):
-            pair = self._pair(record, f"{self.path}, record {number}")
+        records = numbered_records(self.path, skipped, max_unreadable=self._max_unreadable)
+        for place, record in records:
+            pair = self._pair(record, f"{self.path}, {place}")
             texts = (pair.query, pair.document, *pair.negatives)
             reason = next((reason for text in texts if (reason := unusable(text))), None)
             if reason is not None:
-                skipped[reason] += 1
+                skip(skipped, reason, f"{self.path.name} {place}")
                 continue
             found = True
             yield pair
         if not found:
-            reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.most_common())
             raise InputError(
-                f"no pairs in {self.path}", hint=f"skipped: {reasons}" if reasons else "it is empty"
+                f"no pairs in {self.path}",
+                hint=f"skipped: {summary(skipped)}" if skipped else "it is empty",
             )
 
     def _pair(self, record: Mapping[str, Any], where: str) -> Pair:
@@ -97,14 +103,13 @@ class PairFile:
         if missing:
             raise InputError(
                 f"{where} has no field {' and no field '.join(missing)}",
-                hint=f"there are {', '.join(map(str, record)) or 'none'}; name those with "
-                "query and document",
+                hint=f"there are {shown_names(record)}; name those with query and document",
             )
         negatives = [
             one
             for name, value in record.items()
             if str(name).startswith("negative")
-            for one in _listed(value, name, where)
+            for one in _listed(value, name, where, ids=self._documents is not None)
         ]
         scores = _listed(record.get("scores"), "scores", where)
         if any(isinstance(score, bool) or not isinstance(score, int | float) for score in scores):
@@ -145,16 +150,26 @@ def _by_id(rows: Iterable[tuple[str, str, str]]) -> dict[str, str]:
     return texts
 
 
-def _listed(value: Any, name: str, where: str) -> list[Any]:
-    """Return a field's value as a list; it may be a list in JSON."""
+def _listed(value: Any, name: str, where: str, *, ids: bool = False) -> list[Any]:
+    """Return a field's value as a list; it may be a list in JSON.
+
+    A text that begins with a bracket but is no list of texts, or of ids, is itself the value, such
+    as `[2024] A review`.
+    """
     if value is None or value == "":
         return []
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
-            value = json.loads(value)
+            parsed = json.loads(value)
+        except RecursionError:
+            raise InputError(f"{where}: {name} is nested too deeply: {value[:20]!r}…") from None
         except ValueError:
             if name == "scores":
                 raise InputError(f"{where}: {name} is {value!r}, not a JSON list") from None
+            return [value]
+        kinds = str | int if ids else str
+        if name == "scores" or all(isinstance(one, kinds) for one in parsed):
+            return list(parsed)
     return value if isinstance(value, list) else [value]
 
 
@@ -166,9 +181,10 @@ def _text(value: Any, texts: Mapping[str, str] | None, kind: str, where: str) ->
                 hint=f"if it is an id, provide the texts of the {kind}s",
             )
         return value
-    if str(value) not in texts:
+    text = texts.get(str(id_text(value)))
+    if text is None:
         raise InputError(f"{where}: no {kind} has the id {value!r}", hint="provide all texts")
-    return texts[str(value)]
+    return text
 
 
 @dataclass
@@ -211,7 +227,8 @@ class PairTable:
         table.documents = stored
         queries, documents = _Numbers(table.queries.append), _Numbers(stored.append)
         rows: dict[tuple[int, int], Pair] = {}
-        for number, pair in enumerate(pairs, start=1):
+        for number, given in enumerate(iterate(pairs, "pairs", "a list of pairs"), start=1):
+            pair = _as_pair(given, number)
             _check(pair, number)
             key = queries.number(pair.query), documents.number(pair.document)
             rows.setdefault(key, pair)
@@ -247,7 +264,25 @@ class PairTable:
         return digest.hexdigest()
 
 
+def _as_pair(value: Any, number: int) -> Pair:
+    """Return a pair, which may be a dict of its fields or a tuple of its texts."""
+    hint = "pass a Pair, (query, document), or a dict with query and document"
+    try:
+        if isinstance(value, Mapping):
+            value = Pair(**value)
+        elif isinstance(value, tuple | list):
+            value = Pair(*value)
+    except TypeError as error:
+        raise InputError(f"pair {number} is {value!r:.80}", hint=hint) from error
+    if not isinstance(value, Pair):
+        raise wrong_type(value, f"pair {number}", "a pair", hint)
+    return value
+
+
 def _check(pair: Pair, number: int) -> None:
+    for text in (pair.query, pair.document, *iterate(pair.negatives, "negatives", "a list")):
+        if not isinstance(text, str):
+            raise wrong_type(text, f"pair {number}: a text of it", "a text", "pass strings")
     for text in (pair.query, pair.document, *pair.negatives):
         if reason := unusable(text):
             raise InputError(f"pair {number} has an invalid text: {reason}")

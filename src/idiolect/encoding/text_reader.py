@@ -122,13 +122,13 @@ class TextReader:
 
     def _parse(self, prompt: str) -> tuple[list[int], str]:
         """Return the ids of a prompt up to its last special token, and the rest of its text."""
-        if not prompt:
-            return [], ""
         tokenizer = self._tokenizer
+        special = {*tokenizer.special_tokens.values()} - {tokenizer.unk_token_id}
+        if not any(name in prompt for name in tokenizer.special_tokens):
+            return [], prompt
         [(ids, offsets)] = tokenizer.encode_with_offsets(
             [prompt], add_special_tokens=False, parse_special_tokens=True
         )
-        special = tokenizer.special_ids - {tokenizer.unk_token_id}
         end = max((i + 1 for i, id_ in enumerate(ids) if id_ in special), default=0)
         return ids[:end], prompt[offsets[end - 1][1] if end else 0 :]
 

@@ -20,6 +20,8 @@ from idiolect.encoding.static_encoder import fold_projection, should_whiten
 from idiolect.encoding.text_reader import EncodingCounts
 from idiolect.errors import ConfigError
 from idiolect.nn.lora import LoraConfig
+from idiolect.text.arguments import check_whole, checked, iterate, load_if_named, wrong_type
+from idiolect.text.corpus import documents_of
 from idiolect.text.text_file import TextFile
 from idiolect.training.data.shuffled_epochs import ShuffledEpochs
 from idiolect.training.distributed import Workers
@@ -54,6 +56,7 @@ def tuning_config(encoder: Encoder, train: Train = "all", **values: Any) -> Trai
     return TrainingConfig.from_dict(usual | values)
 
 
+@checked
 def tune(
     encoder: Encoder,
     pairs: str | Path | Iterable[Pair],
@@ -81,8 +84,9 @@ def tune(
     the same arguments; the result does not depend on the number of processes.
 
     Args:
-        encoder: The encoder; its network is changed in place.
-        pairs: The pairs, or a file of them; see `idiolect.encoding.pairs`.
+        encoder: The encoder, whose network is changed in place; or a name or path to load.
+        pairs: The pairs, or a file of them; see `idiolect.encoding.pairs`. A pair may also be a
+            tuple of two texts, or a dict.
         output_dir: The run's folder; see `RunFolder`. The finished encoder is in
             `output_dir/model`.
         loss: What is minimised; see `idiolect.training.objectives.contrastive_losses`. By default
@@ -118,13 +122,16 @@ def tune(
         TrainingError: The loss is not finite or explodes.
         VerificationError: Original rows moved.
     """
-    config = config or tuning_config(encoder, train)
+    encoder = load_if_named(encoder, Encoder, "encoder")
+    config = tuning_config(encoder, train) if config is None else TrainingConfig.of(config)
     if isinstance(pairs, str | Path):
         pairs = PairFile(pairs)
-    table = PairTable.of(pairs, corpus)
+    table = PairTable.of(pairs, documents_of(corpus, "corpus"))
     whiten = should_whiten(encoder) if whiten is None else whiten
     widths = _widths(encoder, dimensions)
-    criterion = loss or InfoNCE()
+    if loss is not None and not callable(loss):
+        raise wrong_type(loss, "loss", "a loss", "such as InfoNCE()")
+    criterion = InfoNCE() if loss is None else loss
     if len(widths) > 1:
         criterion = Matryoshka(criterion, widths, normalize=encoder.normalize)
     source = ShuffledEpochs(len(table), rows=config.batch_size, seed=config.seed)
@@ -177,6 +184,7 @@ def tune(
     return encoder
 
 
+@checked
 def tune_on_text(
     encoder: Encoder,
     texts: Iterable[str],
@@ -221,6 +229,8 @@ def tune_on_text(
         TrainingError: As in `tune`.
         VerificationError: As in `tune`.
     """
+    encoder = load_if_named(encoder, Encoder, "encoder")
+    teacher = None if teacher is None else load_if_named(teacher, Encoder, "teacher")
     entry = find_objective("tune", objective)
     if entry.data != "text":
         raise ConfigError(
@@ -233,8 +243,8 @@ def tune_on_text(
         raise ConfigError(
             "whitened vectors cannot imitate others", hint="whiten in a later run, on pairs"
         )
-    config = config or tuning_config(encoder, train)
-    distinct = TextFile.distinct(texts)
+    config = tuning_config(encoder, train) if config is None else TrainingConfig.of(config)
+    distinct = TextFile.distinct(documents_of(texts, "texts"))
     truncating = _truncating(encoder, config.max_length)
     kind: type[TextObjective] = entry.load()
     training_objective = kind.create(
@@ -294,8 +304,8 @@ def _project(
 def _widths(encoder: Encoder, dimensions: Iterable[int]) -> tuple[int, ...]:
     """Return the widths to train, the full width first."""
     whole = encoder.dimensions
-    for size in (dimensions := list(dimensions)):
-        if not 1 <= size <= whole:
+    for size in (dimensions := list(iterate(dimensions, "dimensions", "a list of numbers"))):
+        if not 1 <= check_whole(size, "dimensions") <= whole:
             raise ConfigError(
                 f"{size} dimensions; the model has {whole}", hint=f"numbers from 1 to {whole}"
             )

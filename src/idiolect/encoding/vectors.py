@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from idiolect.errors import CheckpointError, InputError
 from idiolect.text.files import read_json, write_atomic
+from idiolect.training.progress import notice
 
 __all__ = ["VectorFile", "Vectors"]
 
@@ -97,7 +98,12 @@ class VectorFile:
         """Whether all vectors are written."""
         record = _record_path(self.path if self.finished else self.part)
         if record.exists():
-            self._continue(read_json(record))
+            try:
+                self._continue(read_json(record))
+                self._check_size()
+            except CheckpointError as error:
+                notice(f"{error.message}; encoding all texts again")
+                self._forget()
         if self.finished:
             _record_path(self.part).unlink(missing_ok=True)
         else:
@@ -115,15 +121,23 @@ class VectorFile:
         self.rows, self.counts = record["rows"], dict(record["counts"])
         self._texts = record["texts"]
 
+    def _check_size(self) -> None:
+        file = self.path if self.finished else self.part
+        size = file.stat().st_size if file.exists() else 0
+        if size < self._end or (self.finished and size > self._end):
+            raise CheckpointError(f"{file} has {size:,} bytes instead of {self._end:,}")
+
+    def _forget(self) -> None:
+        """Delete what was written before."""
+        for file in (self.path, self.part):
+            file.unlink(missing_ok=True)
+            _record_path(file).unlink(missing_ok=True)
+        self.finished, self.rows, self.counts, self._texts = False, 0, {}, None
+
     def _open(self) -> None:
         if not self.rows:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.part.write_bytes(_header(0, self._dimensions))
-        if not self.part.exists() or self.part.stat().st_size < self._end:
-            raise CheckpointError(
-                f"{self.part} is shorter than its record",
-                hint=f"remove {_record_path(self.part).name} to start again",
-            )
         os.truncate(self.part, self._end)
 
     @property

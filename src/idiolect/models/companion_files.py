@@ -24,7 +24,16 @@ from idiolect.text.tokenizers.tokenizer import Tokenizer
 
 __all__ = ["COMPANION_PATTERNS", "CompanionFiles"]
 
-COMPANION_PATTERNS = ("*.json", "*.jinja", "*.md", "*.txt", "*.py", "LICEN[CS]E*", "NOTICE*")
+COMPANION_PATTERNS = (
+    "*.json",
+    "*.jinja",
+    "*.md",
+    "*.txt",
+    "*.py",
+    "LICEN[CS]E*",
+    "NOTICE*",
+    "*_Dense/model.safetensors",
+)
 """The files to fetch from a repository. `*` also matches a folder."""
 _WRITTEN = (
     *("config.json", "idiolect.json", "extension.json", "tokenizer.json", "tokenizer_config.json"),
@@ -63,7 +72,8 @@ _LARGEST = 16 << 20
 """Bytes of a file."""
 _MOST = 64 << 20
 """Bytes of all files."""
-_DEPTH = 3
+_COUNT = 2000
+"""Files that are looked at: a model may lie in a folder of other things."""
 
 
 @dataclass(frozen=True)
@@ -90,11 +100,14 @@ class CompanionFiles:
         left_out: dict[str, str] = {}
         foreign: set[str] = set()
         total = 0
-        for name, path in _files(directory):
+        for count, (name, path) in enumerate(_files(directory)):
+            if count == _COUNT:
+                left_out[name] = f"and what follows: there are more than {count} files"
+                break
             folder = name.rpartition("/")[0]
             if path.suffix.lower() in _WEIGHTS and folder not in modules:
                 if folder:
-                    foreign.add(folder)
+                    foreign.add(name.partition("/")[0])
                 else:
                     left_out[name] = "weights in another format"
                 continue
@@ -112,6 +125,11 @@ class CompanionFiles:
         reasons = tuple(f"{name} ({reason})" for name, reason in sorted(left_out.items()))
         return cls(contents, reasons, tokenizer.fingerprint)
 
+    @property
+    def are_of_encoder(self) -> bool:
+        """Whether they make the directory an encoder of sentence-transformers."""
+        return "modules.json" in self.contents
+
     def without_modules(self) -> CompanionFiles:
         """Return the files without those that make the directory an encoder."""
         folders = _folders_of(self.contents.get("modules.json", b""))
@@ -122,27 +140,21 @@ class CompanionFiles:
         }
         return replace(self, contents=kept)
 
-    def write(self, directory: Path, tokenizer: Tokenizer) -> list[str]:
+    def write(self, directory: Path, tokenizer: Tokenizer) -> None:
         """Write the files beside a saved model.
 
         Args:
             directory: The directory, without such files.
             tokenizer: The saved tokenizer.
-
-        Returns:
-            The files that are left out, with reasons.
         """
-        left_out = list(self.left_out)
         for name, data in self.contents.items():
             if name in _REWRITTEN:
                 data = _older_file(name, tokenizer)
             elif _matches(name, _TOKENIZER) and tokenizer.fingerprint != self.tokenizer:
-                left_out.append(f"{name} (of the tokenizer before it was changed)")
-                continue
+                continue  # tokenizer.json has all of it, and the changes
             path = directory / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
-        return left_out
 
 
 def _matches(name: str, patterns: tuple[str, ...]) -> bool:
@@ -151,14 +163,13 @@ def _matches(name: str, patterns: tuple[str, ...]) -> bool:
 
 def _files(directory: Path) -> Iterator[tuple[str, Path]]:
     """Yield the files to keep or name, by path in the directory; hidden ones are ignored."""
-    own_weights = not any(directory.glob("model*.safetensors"))
+    from_pickles = not any(directory.glob("model*.safetensors"))
     for folder, folders, names in os.walk(directory):
         at = Path(folder)
-        depth = len(at.relative_to(directory).parts)
-        folders[:] = sorted(name for name in folders if name[0] not in "._" and depth < _DEPTH - 1)
+        folders[:] = sorted(name for name in folders if name[0] not in "._")
         for file in sorted(names):
             name = (at / file).relative_to(directory).as_posix()
-            source = own_weights and _matches(name, ("pytorch_model*.bin*",))
+            source = from_pickles and _matches(name, ("pytorch_model*.bin*",))
             if file[0] != "." and not source and not _matches(name, _WRITTEN):
                 yield name, at / file
 
@@ -204,5 +215,10 @@ def _older_file(name: str, tokenizer: Tokenizer) -> bytes:
         value = {token.content: id_ for id_, token in added.items()}
     else:
         settings = published_settings(tokenizer.engine, tokenizer.settings)
-        value = {key: text for key, text in settings.items() if named_special({key: text})}
+        found = {key: named_special({key: entry}) for key, entry in settings.items()}
+        value = {
+            key: names[0] if key.endswith("_token") else names
+            for key, names in found.items()
+            if names
+        }
     return (json.dumps(value, ensure_ascii=False, indent=2) + "\n").encode()

@@ -26,6 +26,7 @@ from idiolect.models.reader_check import find_reader_changes
 from idiolect.models.registry import find_family
 from idiolect.models.weight_files import SHARD_BYTES, write_weights
 from idiolect.nn.network import Network
+from idiolect.text.arguments import checked, load_if_named
 from idiolect.text.files import read_json
 from idiolect.text.gguf_header import read_gguf_header
 from idiolect.text.hub import locate
@@ -99,6 +100,7 @@ class LanguageModel:
         return self.tokenizer.extension
 
     @classmethod
+    @checked
     def new(cls, settings: Mapping[str, Any], tokenizer: Tokenizer, *, seed: int = 0) -> Self:
         """Create a model with randomly initialized weights.
 
@@ -112,6 +114,7 @@ class LanguageModel:
             ConfigError: An unknown family, or values that are unsupported or contradict each other.
             CheckpointError: The vocabulary size is below the tokenizer's.
         """
+        tokenizer = load_if_named(tokenizer, Tokenizer, "tokenizer")
         family = find_family(settings)
         settings = {"vocab_size": len(tokenizer), **family.canonical(settings)}
         network = family.network(family.config(settings))
@@ -119,6 +122,7 @@ class LanguageModel:
         return cls(network.eval(), tokenizer, settings)
 
     @classmethod
+    @checked
     def load(
         cls,
         source: str | Path,
@@ -187,6 +191,7 @@ class LanguageModel:
         same = ("network", "tokenizer", "settings", "companions")
         return type(self)(**{name: getattr(self, name) for name in same} | changes)
 
+    @checked
     def save(
         self,
         directory: str | Path,
@@ -230,10 +235,10 @@ class LanguageModel:
             write_weights(fresh, tensors, shard_bytes=shard_bytes)
             _write_json(fresh / "config.json", settings)
             self.tokenizer.save(fresh, settings=self._tokenizer_settings())
-            left_out = self.companions.write(fresh, self.tokenizer)
+            self.companions.write(fresh, self.tokenizer)
             _write_json(fresh / _RECORD, record)
-        if left_out:
-            _LOG.warning("not saved with the model: %s", ", ".join(left_out))
+        if self.companions.left_out:
+            _LOG.warning("not saved with the model: %s", ", ".join(self.companions.left_out))
         if self.extension and (changed := find_reader_changes(Path(directory), self.tokenizer)):
             _LOG.warning(
                 "transformers reads %d texts with other ids than the saved tokenizer, such as %r; "
@@ -246,13 +251,23 @@ class LanguageModel:
         inputs = ["input_ids", "attention_mask"]
         if getattr(self.network.config, "type_vocab_size", 0) > 1:
             inputs.insert(1, "token_type_ids")
-        return {"model_input_names": inputs, **self.family.tokenizer_settings}
+        settings = {"model_input_names": inputs, **self.family.tokenizer_settings}
+        if self.companions.are_of_encoder:  # its texts are data; see `Encoder.save`
+            settings["split_special_tokens"] = True
+        # transformers finds the end of a padded text by the padding id of config.json.
+        padding = self.network.config.pad_token_id
+        if (
+            self.tokenizer.pad_token_id is None
+            and padding in self.tokenizer.special_tokens.values()
+        ):
+            settings["pad_token"] = self.tokenizer.engine.id_to_token(padding)
+        return settings
 
 
 def _move(network: Network, device: str | torch.device) -> Network:
     try:
         return network.to(device)
-    except (AssertionError, RuntimeError) as error:
+    except (AssertionError, RuntimeError, TypeError) as error:
         raise InputError(
             f"cannot use the device {device}: {str(error).splitlines()[0]}",
             hint="idiolect doctor lists the devices of this machine",

@@ -12,6 +12,7 @@ from idiolect.errors import ConfigError
 from idiolect.models.family import Architecture, Family, Fields, activation
 from idiolect.models.weight_names import Rule
 from idiolect.nn.config import RotaryScaling
+from idiolect.text.tokenizers.special_tokens import WHOLE_PIPELINE
 
 __all__ = ["FAMILIES"]
 
@@ -155,14 +156,6 @@ def _qwen3(fields: Fields) -> dict[str, Any]:
     )
 
 
-_WHOLE_PIPELINE = {
-    "trust_remote_code": True,
-    **dict.fromkeys(("unk_token", "eos_token", "pad_token")),
-}
-"""transformers gives Qwen2 a class that rebuilds the pipeline from vocabulary and merges, with its
-own pattern and special tokens, unless it is told to trust the file. No code is involved."""
-
-
 def _family(
     model_type: str, name: str, paper: str, *, question_prefix: str = "transformer.", **data: Any
 ) -> Family:
@@ -219,7 +212,7 @@ FAMILIES = (
         "Qwen2",
         "arXiv 2407.10671",
         configure=_qwen2,
-        tokenizer_settings=_WHOLE_PIPELINE,
+        tokenizer_settings=WHOLE_PIPELINE,
     ),
     _family(
         "qwen3",

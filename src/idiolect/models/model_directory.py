@@ -18,6 +18,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from idiolect.errors import CheckpointError, InputError
+from idiolect.text.arguments import check_path
 from idiolect.text.files import flush
 
 __all__ = ["check_finished", "replacing"]
@@ -31,6 +32,9 @@ _OWNED = (
     "generation_config.json",
     "chat_template.jinja",
     "chat_template.json",
+    "modules.json",
+    "sentence_bert_config.json",
+    "config_sentence_transformers.json",
     "model*.safetensors",
     "model*.safetensors.index.json",
     "pytorch_model*.bin",
@@ -61,7 +65,7 @@ def replacing(directory: str | Path) -> Iterator[Path]:
     Raises:
         InputError: The path is not a directory, or cannot be written to.
     """
-    target = Path(os.path.realpath(directory))
+    target = Path(os.path.realpath(check_path(directory, "directory")))
     fresh: Path | None = None
     try:
         if target.exists() and not target.is_dir():

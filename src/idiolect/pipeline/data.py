@@ -7,7 +7,7 @@ have changed.
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -15,16 +15,28 @@ from pathlib import Path
 from idiolect.encoding.pairs import Pair, PairFile
 from idiolect.errors import InputError
 from idiolect.pipeline.settings import DataSettings
-from idiolect.ranking.evaluation.judged_collection import read_qrels, read_queries
+from idiolect.ranking.evaluation.judged_collection import (
+    read_documents,
+    read_qrels,
+    read_queries,
+)
 from idiolect.search.item_files import read_items
 from idiolect.search.items import Item
 from idiolect.text.corpus import Corpus, source_files
-from idiolect.text.records import read_records
+from idiolect.text.fields import GRADED_DOCUMENT, find_fields
+from idiolect.text.records import has_fields, read_records
+from idiolect.text.skipped import Skipped, skip
 
-__all__ = ["HELD_OUT", "Data"]
+__all__ = ["HELD_OUT", "PAIR_ITEM", "PAIR_QUERY", "PAIR_TEXT", "Data"]
 
 HELD_OUT = 0.1
 """Share of documents kept out of training, to measure bits per byte and tokens saved."""
+PAIR_QUERY = ("query", "question", "claim", "search", "keyword", "keywords", "anchor")
+"""The text of a pair's query: the first of these fields."""
+PAIR_TEXT = ("document", "positive", "passage", "answer")
+"""The text of a pair's document: the first of these fields."""
+PAIR_ITEM = ("document_id", *(name for name in GRADED_DOCUMENT if name != "document"))
+"""The id of the item that is a pair's document, if there is no text: the first of these fields."""
 _SOURCES = ("items", "corpus", "general", "pairs", "queries", "qrels", "similar", "glossary")
 _BLOCK = 1 << 20
 
@@ -42,7 +54,7 @@ class Data:
 
     def __init__(self, settings: DataSettings, folder: Path) -> None:
         self.settings = settings
-        self.skipped = Counter[str]()
+        self.skipped = Skipped()
         """Records of the catalogue that were left out, by reason; filled when it is read."""
         self._folder = folder
         for name in _SOURCES:
@@ -55,7 +67,8 @@ class Data:
             name: A key of `[data]`.
         """
         digest = hashlib.blake2b(digest_size=16)
-        for path in self._files(name):
+        in_qrels = name == "queries" and not self.settings.queries
+        for path in self._files("qrels" if in_qrels else name):
             digest.update(path.name.encode() + b"\n" + _digest(path, path.stat().st_mtime_ns))
         if name in ("items", "corpus"):
             settings = self.settings
@@ -67,23 +80,14 @@ class Data:
         """The catalogue, by id; a title is in an item's metadata.
 
         Raises:
-            InputError: It is empty, or two items have the same id.
+            InputError: It is empty, too many of its rows cannot be read, or two items have the
+                same id.
         """
-        settings, (path, *more) = self.settings, self._files("items")
-        if more:
-            raise InputError(
-                f"data.items: {settings.items} matches {1 + len(more)} files",
-                hint="join them into one",
-            )
+        settings = self.settings
+        path = self._folder / settings.items
         self.skipped.clear()
         items: dict[str, Item] = {}
-        for item in read_items(
-            [path],
-            id_field=settings.id,
-            fields=settings.text,
-            also=(settings.title,),
-            skipped=self.skipped,
-        ):
+        for item in self._read_items():
             if item.id in items:
                 raise InputError(
                     f"{path}: two items have the id {item.id!r}", hint="keep one of them"
@@ -91,16 +95,27 @@ class Data:
             title = item.metadata.get(settings.title)
             named = {**item.metadata, "title": title} if isinstance(title, str) else item.metadata
             items[item.id] = replace(item, metadata=named)
-        if not items:
-            reasons = ", ".join(f"{count} {reason}" for reason, count in self.skipped.most_common())
-            raise InputError(
-                f"the catalogue {path} is empty",
-                hint=f"skipped: {reasons}; see data.id and data.text"
-                if reasons
-                else f"write a record with {settings.id or 'id'} and "
-                f"{(*settings.text, 'text')[0]} for each item",
-            )
         return items
+
+    def _read_items(self) -> Iterator[Item]:
+        settings, files = self.settings, self._files("items")
+        if records := [path for path in files if has_fields(path)]:
+            yield from read_items(
+                records,
+                id_field=settings.id,
+                fields=settings.text,
+                also=(settings.title,),
+                max_unreadable=settings.max_unreadable,
+                skipped=self.skipped,
+            )
+        for path in files:
+            if path in records:
+                continue
+            for name, text in read_documents(path).items():
+                if text.strip():
+                    yield Item(name, text, {})
+                else:
+                    skip(self.skipped, "empty", f"{path.name} {name}")
 
     def check(self) -> None:
         """Read all inputs of later stages, so that mistakes are reported before any work.
@@ -137,15 +152,17 @@ class Data:
     def corpus(self) -> tuple[Corpus, Corpus]:
         """Domain text: the part to learn from, and the part kept out of training."""
         if self.settings.corpus:
-            whole = Corpus(self._files("corpus"))
+            whole = self._text("corpus")
+        elif all(map(has_fields, self._files("items"))):
+            whole = self._text("items", self.settings.text)
         else:
-            whole = Corpus(self._files("items"), self.settings.text)
+            whole = Corpus.from_texts(list(self.texts.values()))
         return whole.split(HELD_OUT)
 
     @cached_property
     def all_general(self) -> Corpus | None:
         """General text, if there is any."""
-        return Corpus(self._files("general")) if self.settings.general else None
+        return self._text("general") if self.settings.general else None
 
     @cached_property
     def general(self) -> tuple[Corpus, Corpus] | None:
@@ -165,31 +182,47 @@ class Data:
         """
         pairs: list[Pair] = []
         for path in self._files("pairs"):
-            first = next(iter(read_records(path, Counter())), {})
-            by_id = "document_id" in first and "document" not in first
-            pairs += (
-                PairFile(path, document="document_id", documents=self.texts)
-                if by_id
-                else PairFile(path)
+            first = next(iter(read_records(path, Skipped(), max_unreadable=1)), {})
+            query, text, item = (
+                next(iter(find_fields(first, names)), None)
+                for names in (PAIR_QUERY, PAIR_TEXT, PAIR_ITEM)
+            )
+            document = text or item or "document"
+            by_id = text is None or str(first[text]) in self.texts
+            pairs += PairFile(
+                path,
+                query=query or "query",
+                document=document,
+                documents=self.texts if by_id else None,
+                max_unreadable=self.settings.max_unreadable,
             )
         return pairs
 
     @cached_property
     def queries(self) -> dict[str, str]:
-        """The text of each query of the search test, by id."""
-        return {
-            q: text for path in self._files("queries") for q, text in read_queries(path).items()
-        }
+        """The text of each query of the search test, by id.
+
+        Without a file of queries, the judgements may hold the texts themselves.
+        """
+        if self.settings.queries:
+            files = self._files("queries")
+            return {q: text for path in files for q, text in read_queries(path).items()}
+        judged = list(self.qrels)
+        are_texts = sum(" " in query.strip() for query in judged) > len(judged) / 2
+        return {query: query for query in judged} if are_texts else {}
 
     @property
     def qrels(self) -> dict[str, dict[str, float]]:
         """The grades of the search test: items by query."""
-        return {q: g for path in self._files("qrels") for q, g in read_qrels(path).items()}
+        return _joined(map(read_qrels, self._files("qrels")))
 
     @property
     def similar(self) -> dict[str, dict[str, float]]:
         """The grades of the test of similar items: items by item."""
-        return {q: g for path in self._files("similar") for q, g in read_qrels(path).items()}
+        return _joined(map(read_qrels, self._files("similar")))
+
+    def _text(self, name: str, fields: tuple[str, ...] = ()) -> Corpus:
+        return Corpus(self._files(name), fields, max_unreadable=self.settings.max_unreadable)
 
     def _files(self, name: str) -> list[Path]:
         given = getattr(self.settings, name) or ()
@@ -198,6 +231,15 @@ class Data:
             return [path for source in sources for path in source_files(self._folder / source)]
         except InputError as error:
             raise InputError(f"data.{name}: {error.message}", hint=error.hint) from error
+
+
+def _joined(files: Iterable[Mapping[str, Mapping[str, float]]]) -> dict[str, dict[str, float]]:
+    """Join judgements; several files may judge documents of one query."""
+    joined: dict[str, dict[str, float]] = {}
+    for judged in files:
+        for query, grades in judged.items():
+            joined.setdefault(query, {}).update(grades)
+    return joined
 
 
 @lru_cache(maxsize=1024)

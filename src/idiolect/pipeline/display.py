@@ -1,5 +1,8 @@
 """Progress display of a whole run: finished stages, the current one, and the time left.
 
+On a terminal it is a table that is drawn again and again; otherwise a line for each finished stage,
+and a line now and then during a stage.
+
 Time left is estimated for stages with a known pace: the current one from its rate, later ones from
 an earlier run or from the same stage of another control. The display says "at least" while some
 stages have no estimate.
@@ -17,6 +20,8 @@ from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
+
+from idiolect.training.progress import draws_bars, duration, lines_of, print_line
 
 __all__ = ["Display"]
 
@@ -38,18 +43,24 @@ class Display:
         self._text = ""
         self._done = self._total = self._offset = 0
         self._began = self._first = time.monotonic()
-        self._console = Console(stderr=True)
-        self._live = Live(console=self._console, get_renderable=self._render, refresh_per_second=4)
+        self._live: Live | None = None
+        if draws_bars():
+            console = Console(stderr=True)
+            self._live = Live(console=console, get_renderable=self._render, refresh_per_second=4)
         self._started = time.monotonic()
 
     @contextmanager
     def shown(self) -> Iterator[None]:
         """Show the display."""
-        if not self._console.is_terminal:
+        with self._live or lines_of(self._describe):
             yield
-            return
-        with self._live:
-            yield
+
+    def say(self, text: str) -> None:
+        """Print a remark in a line of its own."""
+        if self._live is None:
+            print_line(text)
+        else:
+            self._live.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def skip(self, stage: str) -> None:
         """Report that a stage is unchanged."""
@@ -65,7 +76,7 @@ class Display:
         yield
         self._taken[stage] = time.monotonic() - self._began
         self._current = ""
-        self._line(f"{stage}: {_duration(self._taken[stage])}  {self._text}")
+        self._line(f"{stage}: {duration(self._taken[stage])}  {self._text}".rstrip())
 
     def advance(self, done: int, total: int, text: str) -> None:
         """Show the progress of the current stage; a `ProgressCallback` of training.
@@ -108,38 +119,36 @@ class Display:
         table = Table.grid(padding=(0, 2))
         for stage in self._stages:
             if stage in self._taken:
-                table.add_row("[green]✓[/green]", stage, _duration(self._taken[stage]), "", "")
+                table.add_row("[green]✓[/green]", stage, duration(self._taken[stage]), "", "")
             elif stage in self._notes:
                 table.add_row("[dim]✓[/dim]", stage, f"[dim]{self._notes[stage]}[/dim]", "", "")
             elif stage == self._current:
-                elapsed = _duration(time.monotonic() - self._began)
+                elapsed = duration(time.monotonic() - self._began)
                 bar = ProgressBar(self._total or None, self._done, 24, pulse=not self._total)
-                table.add_row(
-                    "[bold]▸[/bold]", f"[bold]{stage}[/bold]", elapsed, bar, self._progress()
-                )
+                progress = escape(self._progress_text())
+                table.add_row("[bold]▸[/bold]", f"[bold]{stage}[/bold]", elapsed, bar, progress)
             else:
                 table.add_row(" ", f"[dim]{stage}[/dim]", "", "", "")
         left, known = self._left()
-        last = f"{'' if known else 'at least '}{_duration(left)} left"
+        last = f"{'' if known else 'at least '}{duration(left)} left"
         if all(stage in self._taken or stage in self._notes for stage in self._stages):
-            last = f"{_duration(time.monotonic() - self._started)} in total"
+            last = f"{duration(time.monotonic() - self._started)} in total"
         return Group(table, Text(last))
 
-    def _progress(self) -> str:
+    def _progress_text(self) -> str:
         counted = f"{self._done:,}/{self._total:,}  " if self._total else ""
-        return escape(counted + self._text)
+        return counted + self._text
+
+    def _describe(self) -> str:
+        """Return the state of the current stage in one line."""
+        if not self._current:
+            return ""
+        left, known = self._left()
+        spent = duration(time.monotonic() - self._began)
+        whole = f"{'about' if known else 'at least'} {duration(left)} left in all" if left else ""
+        parts = (f"{self._current}: {spent}", self._progress_text(), whole)
+        return "  ".join(part for part in parts if part)
 
     def _line(self, text: str) -> None:
-        if not self._console.is_terminal:
-            self._console.print(text, markup=False, highlight=False)
-
-
-def _duration(seconds: float) -> str:
-    """Format a duration.
-
-    >>> _duration(75)
-    '1:15'
-    """
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+        if self._live is None:
+            print_line(text)

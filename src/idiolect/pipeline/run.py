@@ -2,7 +2,8 @@
 
 A stage's fingerprint is a hash of the base, its settings, the files it reads and the fingerprints
 of the stages it depends on. A stage is skipped if its folder holds the same fingerprint, so
-changing a value repeats the stages that depend on it and no others.
+changing a value repeats the stages that depend on it and no others. A stage whose files are missing
+or damaged is repeated, and those that read it only if its output is not the same again.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from idiolect.training.progress import report_to
 
 __all__ = ["run"]
 
-_VERSION = 3
+_VERSION = 4
 """Incremented when a stage's result for the same settings changes, to run all stages again."""
 _BASE_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.bin")
 _REPORT_SECONDS = 5.0
@@ -62,36 +63,40 @@ def run(path: str | Path, *, output_dir: str | Path | None = None) -> Path:
         prints = _fingerprints(stages, config, data, base)
         expected = [*(folder.seconds(name) for name in prints), _REPORT_SECONDS]
         display = Display([*prints, "report"], expected)
-        with display.shown(), report_to(display.advance):
+        with display.shown(), report_to(display.advance, display.say):
             for stage in stages:
-                if folder.done(stage.name, prints[stage.name]):
+                inputs = {
+                    "fingerprint": prints[stage.name],
+                    "before": {name: folder.digest(name) for name in stage.before},
+                }
+                if folder.done(stage.name, inputs, stage.shares):
                     display.skip(stage.name)
                     continue
                 start = (
                     base if stage.model_from is None else folder.stage(stage.model_from) / "model"
                 )
-                work = Work(
-                    config=config,
-                    settings=config.table(stage.settings),
-                    data=data,
-                    base=base,
-                    model=str(start),
-                    done={name: folder.stage(name) for name in stage.before},
-                    folder=folder.begin(stage.name, prints[stage.name]),
-                    report=display.advance,
-                    systems=measured_systems(stages),
-                )
                 with display.running(stage.name), _naming(stage.name):
+                    work = Work(
+                        config=config,
+                        settings=config.table(stage.settings),
+                        data=data,
+                        base=base,
+                        model=str(start),
+                        done={name: folder.stage(name) for name in stage.before},
+                        folder=folder.begin(stage.name, inputs),
+                        systems=measured_systems(stages),
+                    )
                     began = time.monotonic()
                     metrics = stage.run(work)
-                    folder.finish(stage.name, metrics, time.monotonic() - began)
+                    folder.finish(stage.name, metrics, time.monotonic() - began, stage.shares)
                 folder.report_path.unlink(missing_ok=True)
             folder.summarize(prints)
-            if folder.report_path.exists():
+            if folder.report_done():
                 display.skip("report")
             else:
                 with display.running("report"), _naming("report"):
                     write_report(folder.path)
+                    folder.finish_report()
     return folder.path
 
 

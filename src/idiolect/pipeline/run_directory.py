@@ -1,11 +1,15 @@
 """The folder of a run: its finished stages, their fingerprints, and a lock.
 
-    RUN/stages/STAGE           a finished stage; inputs.json holds the fingerprint of its inputs
+    RUN/stages/STAGE           a finished stage
+        inputs.json            fingerprints of its inputs, and of the stages it read
+        outputs.json           its files, see `FileRecord`
     RUN/stages/.STAGE.partial  an unfinished stage, from which a killed run resumes
+    RUN/replaced/STAGE-1       what users had added to or changed in a stage that was repeated
     RUN/.lock                  held while a run is active
 
 A stage appears by a single rename. Only its own folder decides whether it is finished, so no other
-record can disagree. The manifest is only informative.
+record can disagree. A stage that lacks a file, or has a damaged one, is not finished. The manifest
+is only informative.
 """
 
 from __future__ import annotations
@@ -15,8 +19,9 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +31,20 @@ import torch
 
 from idiolect import __version__
 from idiolect.errors import CheckpointError, InputError
+from idiolect.pipeline.stage import SharedOutput
+from idiolect.text.file_record import FileRecord
 from idiolect.text.files import read_json, write_atomic
+from idiolect.training.progress import notice
 
 __all__ = ["FORMAT", "RunDirectory"]
 
 FORMAT = 2
 """Version of the folder's format; incremented when older versions cannot read it."""
 _INPUTS = "inputs.json"
+_OUTPUTS = "outputs.json"
 _METRICS = "metrics.json"
+_ABOUT_THE_RUN = (_INPUTS, _METRICS, "metrics.jsonl", "run.json")
+"""Files with times and places, which differ although the result is the same."""
 
 
 class RunDirectory:
@@ -41,17 +52,24 @@ class RunDirectory:
 
     Args:
         path: The folder.
+        say: Called with a line for each damaged file and each old output that is kept.
 
     Raises:
-        CheckpointError: A newer version wrote it, or its manifest is damaged.
+        CheckpointError: A newer version wrote it.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | Path, say: Callable[[str], None] = notice) -> None:
+        self.path, self._say = Path(path), say
         self._manifest: dict[str, Any] = {}
         if self.manifest_path.exists():
-            self._manifest = read_json(self.manifest_path)
-            found = self._manifest.get("format")
+            # Everything in a manifest that matters is also in the folders of the stages.
+            self._manifest = _read(self.manifest_path) or {}
+            if not isinstance(self._manifest.get("stages", {}), dict):
+                self._manifest = {}
+            if not self._manifest:
+                say(f"{self.manifest_path} is damaged and is written again")
+                self._manifest = {"stages": self._finished_stages()}
+            found = self._manifest.get("format", FORMAT)
             if not isinstance(found, int) or found > FORMAT:
                 raise CheckpointError(
                     f"{self.path} is a run of idiolect {self._manifest.get('idiolect')} (format "
@@ -131,9 +149,29 @@ class RunDirectory:
         """Return the folder of a finished stage."""
         return self.path / "stages" / name
 
-    def done(self, name: str, fingerprint: str) -> bool:
-        """Return whether a stage is finished for inputs with this fingerprint."""
-        return _finished(self.stage(name), fingerprint)
+    def digest(self, name: str) -> str:
+        """Return a hash of a finished stage's output, without what users may change in it."""
+        record = _read(self.stage(name) / _OUTPUTS) or {}
+        shared = () if record.get("shared") is None else (record["shared"],)
+        return FileRecord(record.get("files")).digest((*_ABOUT_THE_RUN, *shared))
+
+    def done(
+        self, name: str, inputs: Mapping[str, Any], shares: SharedOutput | None = None
+    ) -> bool:
+        """Return whether a stage is finished for these inputs, with all its files intact.
+
+        Args:
+            name: The stage.
+            inputs: Fingerprints of its inputs.
+            shares: The part of its output that users may change, which must only be readable.
+        """
+        folder = self.stage(name)
+        if not folder.exists() or _read(folder / _INPUTS) not in (None, dict(inputs)):
+            return False
+        problem = self._damage(folder, shares)
+        if problem:
+            self._say(f"{name}: {problem}; repeating the stage")
+        return not problem
 
     def metrics(self, name: str) -> dict[str, Any]:
         """Return the metrics of a finished stage.
@@ -143,36 +181,61 @@ class RunDirectory:
         """
         return read_json(self.stage(name) / _METRICS)
 
-    def begin(self, name: str, fingerprint: str) -> Path:
+    def begin(self, name: str, inputs: Mapping[str, Any]) -> Path:
         """Return a stage's working folder: that of a killed run with these inputs, or a new one."""
         partial = self._partial(name)
-        if partial.exists() and _recorded(partial) != fingerprint:
+        if partial.exists() and _read(partial / _INPUTS) != dict(inputs):
             shutil.rmtree(partial)
         partial.mkdir(exist_ok=True)
-        _write(partial / _INPUTS, {"fingerprint": fingerprint})
+        _write(partial / _INPUTS, inputs)
         return partial
 
-    def finish(self, name: str, metrics: Mapping[str, Any], seconds: float) -> None:
-        """Store a stage's metrics, and publish its working folder as finished."""
+    def finish(
+        self,
+        name: str,
+        metrics: Mapping[str, Any],
+        seconds: float,
+        shares: SharedOutput | None = None,
+    ) -> None:
+        """Store a stage's metrics and a record of its files, and publish its working folder.
+
+        What users changed in or added to the stage's older folder is kept aside.
+        """
         partial, final = self._partial(name), self.stage(name)
         _write(partial / _METRICS, metrics)
+        (partial / _OUTPUTS).unlink(missing_ok=True)
+        record: dict[str, Any] = {"seconds": round(seconds, 2)}
+        if shares is not None:
+            state = shares.state(partial / shares.folder)
+            record |= {"shared": shares.folder, "state": state}
+        _write(partial / _OUTPUTS, {**record, "files": FileRecord.of(partial).files})
         if final.exists():
+            self._keep_changes(name, shares)
             shutil.rmtree(final)
         partial.rename(final)
-        stages = self._manifest.setdefault("stages", {})
-        stages[name] = {"fingerprint": _recorded(final), "seconds": round(seconds, 2)}
+        self._manifest.setdefault("stages", {})[name] = _summary(final)
+        self._write_manifest()
+
+    def report_done(self) -> bool:
+        """Return whether the report is there, as it was written."""
+        record = FileRecord(self._manifest.get("report"))
+        return bool(record.files) and not record.damage(self.path)
+
+    def finish_report(self) -> None:
+        """Record the report."""
+        self._manifest["report"] = FileRecord.of(self.path, [self.report_path.name]).files
         self._write_manifest()
 
     def summarize(self, names: Mapping[str, str]) -> None:
-        """Write the metrics of all stages into one file, and delete other stages.
+        """Write the metrics of all stages into one file, and delete stages that are not wanted now.
 
         Args:
             names: The fingerprint of each stage, by name.
         """
-        for path in (self.path / "stages").iterdir():
-            if path.name not in names:
-                shutil.rmtree(path)
         stages = self._manifest.setdefault("stages", {})
+        for name in {*stages} - {*names}:
+            shutil.rmtree(self.stage(name), ignore_errors=True)
+            shutil.rmtree(self._partial(name), ignore_errors=True)
         self._manifest["stages"] = {name: stages[name] for name in names if name in stages}
         self._write_manifest()
         _write(self.metrics_path, {name: self.metrics(name) for name in names})
@@ -181,6 +244,66 @@ class RunDirectory:
         """Return how long a stage took when it last ran."""
         stage = self._manifest.get("stages", {}).get(name)
         return None if stage is None else float(stage["seconds"])
+
+    def _finished_stages(self) -> dict[str, Any]:
+        """Return what the manifest says about the stages, read from their folders."""
+        folders = sorted((self.path / "stages").glob("[!.]*"), key=lambda p: p.stat().st_mtime_ns)
+        return {path.name: _summary(path) for path in folders if (path / _OUTPUTS).exists()}
+
+    def _damage(self, folder: Path, shares: SharedOutput | None) -> str:
+        """Return what is wrong with the files of a finished stage, or an empty string."""
+        record = _read(folder / _OUTPUTS)
+        if record is None or not isinstance(record.get("files"), dict):
+            return f"{_OUTPUTS} is missing or damaged"
+        known = json.dumps(record)
+        files = FileRecord(record["files"])
+        damaged = files.damage(folder)
+        shared = {}
+        if shares is not None:
+            shared = {name: p for name, p in damaged.items() if _is_in(name, shares.folder)}
+        others = [f"{name} {what}" for name, what in damaged.items() if name not in shared]
+        if others:
+            more = f", and {len(others) - 1} more" if len(others) > 1 else ""
+            return f"{others[0]}{more}"
+        if shares is not None and shared:
+            path = folder / shares.folder
+            used = shares.state(path) != record.get("state")
+            if problem := shares.find_damage(path):
+                return problem
+            if not used:  # a repair is no change by users
+                record["state"] = shares.state(path)
+            intact = {name: f for name, f in files.files.items() if not _is_in(name, shares.folder)}
+            found = FileRecord.of(path).files
+            files.files = intact | {f"{shares.folder}/{name}": f for name, f in found.items()}
+        record["files"] = files.files
+        if json.dumps(record) != known:
+            _write(folder / _OUTPUTS, record)
+        return ""
+
+    def _keep_changes(self, name: str, shares: SharedOutput | None) -> None:
+        """Keep what users changed or added in a stage's folder since it was finished."""
+        old = self.stage(name)
+        record = _read(old / _OUTPUTS)
+        if record is None:
+            return
+        own = {*record.get("files", ()), _OUTPUTS}
+        kept = []
+        if shares is not None:
+            own |= {name for name in _names(old) if _is_in(name, shares.folder)}
+            # An output that cannot be read may hold changes as well.
+            if (old / shares.folder).exists() and (
+                shares.state(old / shares.folder) or None
+            ) != record.get("state"):
+                kept = [shares.folder]
+        kept += [name for name in _names(old) if name not in own]
+        if not kept:
+            return
+        parent = self.path / "replaced"
+        folder = next(p for n in count(1) if not (p := parent / f"{name}-{n}").exists())
+        for one in kept:
+            (folder / one).parent.mkdir(parents=True, exist_ok=True)
+            (old / one).rename(folder / one)
+        self._say(f"{name}: {', '.join(kept[:3])} had changed since the run; kept in {folder}")
 
     def _partial(self, name: str) -> Path:
         return self.path / "stages" / f".{name}.partial"
@@ -207,13 +330,27 @@ class RunDirectory:
         _write(self.manifest_path, self._manifest)
 
 
-def _finished(folder: Path, fingerprint: str) -> bool:
-    return _recorded(folder) == fingerprint and (folder / _METRICS).exists()
+def _read(path: Path) -> dict[str, Any] | None:
+    """Read a record; None if it is missing or damaged."""
+    try:
+        return read_json(path)
+    except CheckpointError:
+        return None
 
 
-def _recorded(folder: Path) -> str | None:
-    path = folder / _INPUTS
-    return read_json(path).get("fingerprint") if path.exists() else None
+def _summary(stage: Path) -> dict[str, Any]:
+    """Return the fingerprint of a finished stage, and how long it took."""
+    inputs, outputs = _read(stage / _INPUTS) or {}, _read(stage / _OUTPUTS) or {}
+    return {"fingerprint": inputs.get("fingerprint"), "seconds": outputs.get("seconds") or 0.0}
+
+
+def _names(folder: Path) -> list[str]:
+    """List the files of a folder."""
+    return [p.relative_to(folder).as_posix() for p in sorted(folder.rglob("*")) if p.is_file()]
+
+
+def _is_in(name: str, folder: str) -> bool:
+    return name.split("/")[0] == folder
 
 
 def _write(path: Path, value: Mapping[str, Any]) -> None:

@@ -18,7 +18,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from idiolect.errors import ConfigError
 from idiolect.text.files import read_text
@@ -50,6 +57,19 @@ class SettingsTable(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _without_empty(cls, values: Any) -> Any:
+        """Leave out empty texts for keys that may be unset: TOML has no null."""
+        if not isinstance(values, dict):
+            return values
+        unset = {
+            name
+            for name, field in cls.model_fields.items()
+            if field.default is None or field.default == ()
+        }
+        return {name: value for name, value in values.items() if value != "" or name not in unset}
+
 
 _Settings = TypeVar("_Settings", bound=SettingsTable)
 
@@ -58,7 +78,8 @@ class DataSettings(SettingsTable):
     """Input files; paths are relative to the configuration's folder."""
 
     items: str = Field(min_length=1)
-    """The catalogue: .jsonl, .csv, .tsv or .parquet, one record per item."""
+    """The catalogue: .jsonl, .json, .csv, .tsv or .parquet with one record per item, or TREC
+    documents; a file, or a folder or glob of its parts."""
     id: str | None = None
     """Field with an item's id; by default a common one, such as `id` or `_id`."""
     text: _Names = ()
@@ -71,15 +92,19 @@ class DataSettings(SettingsTable):
     general: _Names = ()
     """General text: replayed against forgetting, and to check that its tokens are unchanged."""
     pairs: str | None = None
-    """Training pairs: `query`, and `document` or `document_id`; `negatives` are optional."""
+    """Training pairs: `query`, and `document` (a text) or `document_id` (of an item); `negatives`
+    are optional."""
     queries: str | None = None
-    """Queries of the search test: `id` and `text`."""
+    """Queries of the search test: `id` and `text`, or TREC topics. Not needed if the judgements
+    hold the texts of their queries."""
     qrels: str | None = None
-    """Relevance judgements of these queries: query id, item id, grade."""
+    """Relevance judgements of these queries: query id, item id, grade; a table or TREC qrels."""
     similar: str | None = None
     """Relevance judgements of similar items: item id, item id, grade."""
     glossary: str | None = None
     """Terms to teach regardless of their frequency, one per line."""
+    max_unreadable: float = Field(default=0.01, ge=0, le=1)
+    """Share of the rows of a file that may be unreadable; they are left out and counted."""
 
 
 class EncoderSettings(SettingsTable):

@@ -17,9 +17,8 @@ from idiolect.pipeline.systems import MeasuredSystem
 
 if TYPE_CHECKING:
     from idiolect.pipeline.data import Data
-    from idiolect.training.progress import ProgressCallback
 
-__all__ = ["ALL", "CONTROLS", "Control", "Stage", "Work"]
+__all__ = ["ALL", "CONTROLS", "Control", "SharedOutput", "Stage", "Work"]
 
 ALL = "*"
 """In `Stage.after`: every stage that does not depend on this one."""
@@ -45,10 +44,23 @@ class Work(Generic[_Settings]):
     """The folders of the stages it depends on, by name."""
     folder: Path
     """Output folder. It may hold files of an earlier process that was killed in this stage."""
-    report: ProgressCallback
-    """Progress callback."""
     systems: tuple[MeasuredSystem, ...] = ()
     """The systems to evaluate in this run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharedOutput:
+    """A part of a stage's output that users may change after the run, such as an index.
+
+    The functions are called with its folder.
+    """
+
+    folder: str
+    """Its name in the stage's folder."""
+    find_damage: Callable[[Path], str]
+    """Says what is wrong with it, or returns an empty string; repairs what it can by itself."""
+    state: Callable[[Path], str]
+    """Identifies its content: it differs after a change. Empty if it cannot be read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +104,8 @@ class Stage(Generic[_Settings]):
     """The stage with the model to start from; None starts from the base."""
     after: tuple[str, ...] = ()
     """Other stages whose results it reads; may be `ALL`."""
+    shares: SharedOutput | None = None
+    """The part of its output that users may change."""
     systems: tuple[MeasuredSystem, ...] = ()
     """Systems that it contributes to the evaluation."""
     controls: tuple[Control[_Settings], ...] = ()

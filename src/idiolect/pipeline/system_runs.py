@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import islice
 from typing import Any, TypedDict
 
 import numpy as np
@@ -21,6 +20,13 @@ from numpy.typing import NDArray
 
 from idiolect.encoding.encoder import Encoder
 from idiolect.encoding.text_reader import EncodingCounts
+from idiolect.pipeline.example_searches import (
+    ExampleSearches,
+    compare_searches,
+    compare_similar,
+    find_missed,
+    some_queries,
+)
 from idiolect.pipeline.stage import Work
 from idiolect.pipeline.stage_models import is_encoder, load_encoder
 from idiolect.pipeline.stages.index_stage import open_index
@@ -36,9 +42,7 @@ from idiolect.search.items import Hit
 from idiolect.text.files import write_atomic
 
 __all__ = [
-    "FoundItem",
     "Ranking",
-    "Search",
     "Significance",
     "System",
     "SystemRuns",
@@ -48,8 +52,6 @@ __all__ = [
 
 _MEASURES = ("ndcg@10", "recall@100", "mrr@10", "judged@10")
 _DEPTH = 100
-_SHOWN_QUERIES = 10
-_SHOWN_HITS = 5
 
 
 class System(TypedDict):
@@ -95,29 +97,6 @@ class Ranking(TypedDict):
     notes: list[str]
 
 
-class FoundItem(TypedDict):
-    """A result of a search."""
-
-    id: str
-    title: str
-    text: str
-    """Its beginning."""
-    grade: float | None
-    """Its grade for this query; None if it was not judged."""
-
-
-class Search(TypedDict):
-    """The results of a search before and after tuning."""
-
-    query: str
-    base: list[FoundItem]
-    """The base's first five results."""
-    tuning: list[FoundItem]
-    """The tuned encoder's first five results."""
-    new_terms: list[str]
-    """New tokens in the query."""
-
-
 class SystemRuns:
     """The rankings of all systems in both tests, and their metrics.
 
@@ -138,7 +117,8 @@ class SystemRuns:
         self.values: dict[str, dict[str, Evaluation]] = {"search": {}, "similar": {}}
         self._bm25 = BM25(self.texts)
         self._tuned: Dense | None = None
-        self._shown: dict[str, Run] = {}
+        self._before: Run = {}
+        self._found: Run = {}
         # The metrics of the index count truncated texts; here each system would log them again.
         self._counts = EncodingCounts()
 
@@ -156,6 +136,8 @@ class SystemRuns:
             with open_index(self.work.folder.parents[1], self._counts) as index:
                 similar = self._fusing(index.fusion) if system.by == "hybrid" else None
                 self._rank(system, partial(_search, index, system.by), similar)
+                if system.by == "hybrid":
+                    self._write_searches(index)
 
     def _add_vectors(self, system: MeasuredSystem) -> None:
         encoder = self._encoder(system)
@@ -164,12 +146,14 @@ class SystemRuns:
         else:
             dense = Dense(encoder, self.texts, counts=self._counts)
         self._rank(system, dense.search, lambda items: _nearest(dense, items))
-        if system.name in ("base", "tuning"):
-            self._show(system.name, dense)
+        if system.name == "base" and (test := self._shown_test) is not None:
+            queries = some_queries(test)
+            self._before = (
+                dense.search(queries) if self.tests["search"] else _nearest(dense, queries)
+            )
         if system.name == "tuning":
             self._tuned = dense
             np.save(self.work.folder / "vectors.npy", self._tuned.vectors)
-            self._write_searches(encoder)
 
     def figures(self, system: MeasuredSystem) -> System:
         """Return a system's figures."""
@@ -239,7 +223,10 @@ class SystemRuns:
                 _without_queries(run)
                 for run in (_nearest(tuned, items), self._bm25.search(items, _DEPTH + 1))
             ]
-            return {item: _fused([run[item] for run in sides], method, weights) for item in items}
+            return {
+                item: _fused([run.get(item, {}) for run in sides], method, weights)
+                for item in items
+            }
 
         return similar
 
@@ -274,45 +261,29 @@ class SystemRuns:
             run = rank(collection.queries)
             if test == "similar":
                 run = _without_queries(run)
+            elif system.by == "hybrid":
+                self._found = run
             self.values[test][system.name] = measure(collection.qrels, run, metrics=_MEASURES)
 
-    def _show(self, name: str, dense: Dense) -> None:
-        """Store a system's first results for a few queries."""
-        collection = self.tests["search"] or self.tests["similar"]
-        if collection is not None:
-            step = max(1, len(collection.queries) // _SHOWN_QUERIES)
-            queries = dict(
-                islice(islice(collection.queries.items(), 0, None, step), _SHOWN_QUERIES)
-            )
-            self._shown[name] = _without_queries(dense.search(queries, _SHOWN_HITS + 1))
+    @property
+    def _shown_test(self) -> JudgedCollection | None:
+        """The test whose queries are shown."""
+        return self.tests["search"] or self.tests["similar"]
 
-    def _write_searches(self, tuned: Encoder) -> None:
-        collection = self.tests["search"] or self.tests["similar"]
-        searches: list[Search] = []
-        for query in self._shown.get("tuning", ()):
-            assert collection is not None
-            text = collection.queries[query]
-            searches.append(
-                {
-                    "query": text,
-                    "base": self._hits(collection, query, "base"),
-                    "tuning": self._hits(collection, query, "tuning"),
-                    "new_terms": _new_terms(tuned, text),
-                }
-            )
-        _write_json(self.work, "searches.json", searches)
-
-    def _hits(self, collection: JudgedCollection, query: str, system: str) -> list[FoundItem]:
-        grades, items = collection.qrels[query], self.work.data.items
-        return [
-            {
-                "id": name,
-                "title": str(items[name].metadata.get("title", name)),
-                "text": items[name].text[:200],
-                "grade": grades.get(name),
-            }
-            for name in list(self._shown[system][query])[:_SHOWN_HITS]
-        ]
+    def _write_searches(self, index: Index) -> None:
+        test, search, items = self._shown_test, self.tests["search"], self.work.data.items
+        shown: ExampleSearches = {
+            "kind": "similar" if search is None and test is not None else "search",
+            "examples": [],
+            "missed": [],
+            "missed_of": (0, 0),
+        }
+        if test is not None:
+            examples = compare_searches if search is not None else compare_similar
+            shown["examples"] = examples(index, self._before, test, items)
+        if search is not None:
+            shown["missed"], shown["missed_of"] = find_missed(search, self._found, items)
+        _write_json(self.work, "searches.json", shown)
 
 
 def judged_collection(
@@ -352,11 +323,13 @@ def _fused(
 
 
 def _nearest(dense: Dense, items: Iterable[str], dimensions: int | None = None) -> Run:
-    """Find the items nearest to items, by stored vectors."""
+    """Find the items nearest to items, by stored vectors. Items without a vector are left out."""
     vectors = dense.vectors[:, :dimensions]
     vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     places = {name: place for place, name in enumerate(dense.ids)}
-    return {item: _best(dense.ids, vectors @ vectors[places[item]]) for item in items}
+    return {
+        item: _best(dense.ids, vectors @ vectors[places[item]]) for item in items if item in places
+    }
 
 
 def _best(ids: list[str], scores: NDArray[np.float32]) -> dict[str, float]:
@@ -376,16 +349,6 @@ def _without_queries(run: Run) -> Run:
         query: {name: score for name, score in scores.items() if name != query}
         for query, scores in run.items()
     }
-
-
-def _new_terms(tuned: Encoder, text: str) -> list[str]:
-    tokenizer = tuned.model.tokenizer
-    record = tokenizer.extension
-    if record is None:
-        return []
-    names = {token.id: token.text.strip() for token in record.added}
-    ids = tokenizer.encode(text, add_special_tokens=False)
-    return list(dict.fromkeys(names[id_] for id_ in ids if id_ in names))
 
 
 def _write_json(work: Work[Any], name: str, value: object) -> None:

@@ -35,8 +35,8 @@ def summarize_training(folder: Path) -> TrainingSummary:
     return {
         "steps": len(losses),
         "tokens": tokens_read(folder),
-        "loss_first": fmean(losses[:tenth]),
-        "loss_last": fmean(losses[-tenth:]),
+        "loss_first": fmean(losses[:tenth] or [0.0]),
+        "loss_last": fmean(losses[-tenth:] or [0.0]),
     }
 
 

@@ -28,8 +28,10 @@ from idiolect.models.language_model import LanguageModel
 from idiolect.nn.embedding import ExtendedEmbedding
 from idiolect.nn.network import Network
 from idiolect.ranking.groups import QueryGroup, RankingLoss, check_loss, ranking_loss
+from idiolect.ranking.rerank import check_pairs
 from idiolect.ranking.text_pairs import PairTemplate, TextPairBatch
 from idiolect.ranking.train_ranker import train_ranker
+from idiolect.text.arguments import checked, load_if_named
 from idiolect.training.data.shuffled_epochs import EpochSample
 from idiolect.training.frozen_rows import fingerprint
 from idiolect.training.objectives.objective import RowwiseObjective
@@ -57,7 +59,9 @@ class CrossEncoder:
         ConfigError: The model has no such head, or too few positions for the length.
     """
 
+    @checked
     def __init__(self, model: LanguageModel, *, max_length: int | None = None) -> None:
+        model = load_if_named(model, LanguageModel, "model")
         config = model.network.config
         if "sequence" not in config.tasks or config.num_labels > 2:
             raise ConfigError(
@@ -74,6 +78,7 @@ class CrossEncoder:
         self._template = PairTemplate.of(model.tokenizer)
 
     @classmethod
+    @checked
     def of(cls, model: LanguageModel, *, max_length: int | None = None, seed: int = 0) -> Self:
         """Copy a model and add an untrained head for one score.
 
@@ -85,9 +90,11 @@ class CrossEncoder:
         Raises:
             ConfigError: The family has no such class.
         """
+        model = load_if_named(model, LanguageModel, "model")
         return cls(_with_head(model, seed), max_length=max_length)
 
     @classmethod
+    @checked
     def load(
         cls, source: str | Path, *, max_length: int | None = None, device: str = "cpu"
     ) -> Self:
@@ -100,6 +107,7 @@ class CrossEncoder:
         """
         return cls(LanguageModel.load(source, device=device), max_length=max_length)
 
+    @checked
     def save(self, directory: str | Path) -> None:
         """Write a directory that `load` and transformers can read. The write is atomic.
 
@@ -128,7 +136,7 @@ class CrossEncoder:
             Shape: (pairs,).
         """
         network = self.model.network
-        rows = self._read(pairs, counts)
+        rows = self._read(check_pairs(pairs), counts)
         scores = np.zeros(len(rows), np.float32)
         with torch.inference_mode():
             for batch in by_length([ids for ids, _ in rows], _TOKENS_PER_BATCH):
@@ -138,6 +146,7 @@ class CrossEncoder:
                 scores[batch] = self._logits(network, grid.to(network.device)).float().cpu().numpy()
         return scores
 
+    @checked
     def train(
         self,
         groups: Iterable[QueryGroup],
@@ -243,7 +252,9 @@ def _with_head(model: LanguageModel, seed: int) -> LanguageModel:
             f"{family.title} models have no class with a classification head",
             hint="choose a model of another family",
         )
-    settings = dict(model.settings) | {
+    # Settings of a classifier that the base may have been.
+    kept_settings = model.settings.keys() - {"num_labels", "problem_type"}
+    settings = {key: model.settings[key] for key in sorted(kept_settings)} | {
         "architectures": found[:1],
         "id2label": {"0": "LABEL_0"},
         "label2id": {"LABEL_0": 0},
@@ -251,11 +262,7 @@ def _with_head(model: LanguageModel, seed: int) -> LanguageModel:
     }
     if settings.get("pad_token_id") is None:
         # transformers needs it to find the last token of a padded text.
-        tokenizer = model.tokenizer
-        spare = (
-            tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-        )
-        settings["pad_token_id"] = spare
+        settings["pad_token_id"] = model.tokenizer.batch_pad_token_id
     source = model.network
     network = family.network(family.config(settings))
     network.init_weights(seed)

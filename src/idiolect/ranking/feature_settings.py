@@ -14,7 +14,7 @@ from typing import Any
 from idiolect.encoding.encoder import Encoder
 from idiolect.errors import CheckpointError, InputError
 from idiolect.ranking.evaluation.baselines import BM25, Dense
-from idiolect.ranking.evaluation.metrics import Run
+from idiolect.ranking.evaluation.metrics import Run, ranked
 from idiolect.ranking.features import Features
 from idiolect.text.files import read_json, write_atomic
 
@@ -65,7 +65,7 @@ class FeatureSettings:
         kept = {}
         for query in queries:
             found = first.get(query, {})
-            names = sorted(found, key=lambda doc: (found[doc], doc), reverse=True)[:depth]
+            names = ranked(found)[:depth]
             if names:
                 kept[query] = {doc: found[doc] for doc in names}
         return kept

@@ -21,7 +21,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from idiolect.errors import ConfigError, InputError
-from idiolect.ranking.evaluation.metrics import Qrels, Run
+from idiolect.ranking.evaluation.metrics import Qrels, Run, ranked
+from idiolect.text.arguments import iterate, wrong_type
 
 __all__ = [
     "QueryGroup",
@@ -72,7 +73,7 @@ def make_groups(
     rng = np.random.default_rng(seed)
     groups = []
     for query, grades in qrels.items():
-        best = max(grades.values())
+        best = max(grades.values(), default=0)
         irrelevant = [doc for doc in run.get(query, ()) if grades.get(doc, 0) <= 0]
         for relevant in (doc for doc, grade in grades.items() if grade > 0):
             drawn = rng.permutation(len(irrelevant))[:negatives].tolist()
@@ -109,7 +110,7 @@ def candidate_groups(
     rng = np.random.default_rng(seed)
     groups = []
     for query, found in run.items():
-        first, *others = sorted(found, key=lambda doc: (found[doc], doc), reverse=True) or [""]
+        first, *others = ranked(found) or [""]
         drawn = rng.permutation(len(others))[:negatives].tolist()
         names = [first, *(others[index] for index in drawn)]
         if len(names) > 1:
@@ -125,7 +126,10 @@ def check_groups(groups: Iterable[QueryGroup]) -> list[QueryGroup]:
         InputError: There are no groups, or a group has no documents, a different number of labels
             and documents, or a label outside 0 to 1.
     """
-    checked = list(groups)
+    checked = list(iterate(groups, "groups", "a list of query groups"))
+    for number, group in enumerate(checked, start=1):
+        if not isinstance(group, QueryGroup):
+            raise wrong_type(group, f"group {number}", "a QueryGroup")
     if not checked:
         raise InputError("no queries to train on", hint="pass at least one group")
     for number, group in enumerate(checked):

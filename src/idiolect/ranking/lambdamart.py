@@ -16,7 +16,7 @@ from typing import Any, Self
 import numpy as np
 
 from idiolect.errors import CheckpointError, InputError, MissingDependencyError
-from idiolect.ranking.evaluation.metrics import Qrels, Run
+from idiolect.ranking.evaluation.metrics import Qrels, Run, ranked
 from idiolect.ranking.features import Features
 from idiolect.text.files import read_json, write_atomic
 
@@ -130,7 +130,7 @@ class LambdaMART:
             )
         result = {}
         for query, found in run.items():
-            names = sorted(found, key=lambda doc: (found[doc], doc), reverse=True)[:top_k]
+            names = ranked(found)[:top_k]
             if names:
                 scores = np.asarray(self._trees.predict(features.table(query, names)))
                 result[query] = dict(zip(names, scores.tolist(), strict=True))

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import track
 
 from idiolect.errors import InputError, VerificationError
-from idiolect.ranking.evaluation.metrics import Run
+from idiolect.ranking.evaluation.metrics import Run, ranked
+from idiolect.text.arguments import iterate
+from idiolect.training.progress import track
 
-__all__ = ["Scorer", "check_run", "rerank"]
+__all__ = ["Scorer", "check_pairs", "check_run", "rerank"]
 
 Scorer = Callable[[Sequence[tuple[str, str]]], NDArray[np.float32]]
 """Scores pairs of a query text and a document text. Shape of the result: (pairs,)."""
@@ -35,7 +36,7 @@ def rerank(
         documents: The text of each document.
         score: The model's scoring function, such as `CrossEncoder.score`.
         top_k: Number of documents to rerank per query.
-        progress: Show a progress bar.
+        progress: Show the progress.
 
     Raises:
         InputError: The run names a query or document that has no text.
@@ -43,10 +44,9 @@ def rerank(
     """
     check_run(run, queries, documents)
     result: dict[str, dict[str, float]] = {}
-    shown = track(run, "reranking", console=Console(stderr=True), disable=not progress)
-    for query in shown:
+    for query in track(run, "reranking", len(run), shown=progress):
         found = run[query]
-        names = sorted(found, key=lambda doc: (found[doc], doc), reverse=True)[:top_k]
+        names = ranked(found)[:top_k]
         if not names or not queries[query].strip():
             continue
         scores = score([(queries[query], documents[name]) for name in names])
@@ -60,6 +60,23 @@ def rerank(
     return result
 
 
+def check_pairs(pairs: Any) -> list[tuple[str, str]]:
+    """Return pairs of a query and a document as a list.
+
+    Raises:
+        InputError: They are not several pairs of texts.
+    """
+    checked = []
+    for number, pair in enumerate(iterate(pairs, "pairs", "a list of pairs")):
+        two = isinstance(pair, Iterable) and not isinstance(pair, str | bytes | Mapping)
+        if not two or len(texts := [*pair]) != 2 or not all(isinstance(t, str) for t in texts):
+            raise InputError(
+                f"pair {number} is {pair!r:.80}", hint="pass [(query, document), …], all texts"
+            )
+        checked.append((texts[0], texts[1]))
+    return checked
+
+
 def check_run(run: Run, queries: Mapping[str, str], documents: Mapping[str, str]) -> None:
     """Check that all queries and documents of a run have text.
 
@@ -70,6 +87,6 @@ def check_run(run: Run, queries: Mapping[str, str], documents: Mapping[str, str]
     unknown += [doc for found in run.values() for doc in found if doc not in documents]
     if unknown:
         raise InputError(
-            f"{len(unknown)} ids of the run have no text: {', '.join(unknown[:3])}",
+            f"{len(unknown)} ids of the run have no text: {', '.join(map(str, unknown[:3]))}",
             hint="pass the queries and documents that the run was made with",
         )

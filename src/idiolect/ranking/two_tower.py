@@ -31,12 +31,13 @@ from torch import Tensor, nn
 
 from idiolect.encoding.encoder import Encoder
 from idiolect.encoding.text_reader import EncodingCounts, by_length
-from idiolect.errors import CheckpointError, ConfigError
+from idiolect.errors import CheckpointError, ConfigError, InputError
 from idiolect.nn.network import Network
 from idiolect.ranking.groups import QueryGroup, RankingLoss, check_loss, ranking_loss
-from idiolect.ranking.rerank import Scorer
+from idiolect.ranking.rerank import Scorer, check_pairs
 from idiolect.ranking.tower_head import Crossing, TowerHead
 from idiolect.ranking.train_ranker import train_ranker
+from idiolect.text.arguments import check_path, checked, list_of_texts, load_if_named
 from idiolect.text.files import read_bytes, read_json, write_atomic
 from idiolect.training.data.shuffled_epochs import EpochSample
 from idiolect.training.frozen_rows import fingerprint
@@ -65,6 +66,7 @@ class TwoTower:
         ConfigError: The crossing is unknown, or the towers differ in width.
     """
 
+    @checked
     def __init__(
         self,
         encoder: Encoder,
@@ -72,6 +74,8 @@ class TwoTower:
         *,
         crossing: Crossing = "cosine",
     ) -> None:
+        encoder = load_if_named(encoder, Encoder, "encoder")
+        documents = None if documents is None else load_if_named(documents, Encoder, "documents")
         if crossing not in get_args(Crossing):
             raise ConfigError(
                 f"crossing={crossing!r}", hint="one of " + ", ".join(get_args(Crossing))
@@ -104,13 +108,14 @@ class TwoTower:
         return f"{self.crossing}-{towers}-{fingerprint(self.head.state_dict())}"
 
     @classmethod
+    @checked
     def load(cls, directory: str | Path, *, device: str | torch.device = "cpu") -> Self:
         """Load a model that `save` wrote.
 
         Raises:
             CheckpointError: Files are missing, damaged or of different models.
         """
-        directory = Path(directory)
+        directory = check_path(directory, "directory")
         record = read_json(directory / "two_tower.json")
         encoder = Encoder.load(directory / "query", device=device)
         shared = record.get("shared") is True
@@ -128,6 +133,7 @@ class TwoTower:
             )
         return model
 
+    @checked
     def save(self, directory: str | Path) -> None:
         """Write both towers as encoders, and the head.
 
@@ -136,7 +142,7 @@ class TwoTower:
         Raises:
             InputError: The directory cannot be written to.
         """
-        directory = Path(directory)
+        directory = check_path(directory, "directory")
         self.towers["query"].save(directory / "query")
         if not self.shared:
             self.towers["document"].save(directory / "document")
@@ -149,6 +155,7 @@ class TwoTower:
         }
         write_atomic(directory / "two_tower.json", f"{json.dumps(record, indent=2)}\n".encode())
 
+    @checked
     def encode(
         self,
         texts: Sequence[str],
@@ -166,6 +173,9 @@ class TwoTower:
         Returns:
             Vectors, of length one if the crossing is cosine. Shape: (texts, dimensions).
         """
+        if prompt_name not in self.towers:
+            raise InputError(f"no tower {prompt_name!r}", hint="one of query, document")
+        texts = list_of_texts(texts)
         tower = self.towers[prompt_name]
         rows = tower.reader.read(texts, prompt_name, EncodingCounts() if counts is None else counts)
         vectors = np.zeros((len(rows), self.dimensions), np.float32)
@@ -187,6 +197,7 @@ class TwoTower:
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
         """Score pairs of query and document; encodes each text once. Shape: (pairs,); logits."""
+        pairs = check_pairs(pairs)
         places: dict[str, list[int]] = {}
         vectors: dict[str, NDArray[np.float32]] = {}
         for column, kind in enumerate(get_args(Literal["query", "document"])):
@@ -197,6 +208,7 @@ class TwoTower:
             vectors["query"][places["query"]], vectors["document"][places["document"]]
         )
 
+    @checked
     def distill(
         self,
         teacher: Scorer,
@@ -237,6 +249,7 @@ class TwoTower:
             tensorboard=tensorboard,
         )
 
+    @checked
     def train(
         self,
         groups: Iterable[QueryGroup],

@@ -5,7 +5,9 @@
 All conditions of an object must match. `$ne`, `$nin` and `$not` are complements: an item that lacks
 the field matches them, as in MongoDB. A list matches if one of its elements matches. Strings,
 numbers and booleans are never equal to each other. `$gt`, `$gte`, `$lt` and `$lte` compare numbers
-with numbers and strings with strings, so ISO dates can be compared.
+with numbers and strings with strings, so ISO dates can be compared. Dates, NumPy numbers and the
+like are compared as they are stored (see `idiolect.search.metadata`). Integers of 2^63 and more are
+compared as floats.
 
 >>> parse({"price": {"$gt": 10}})
 Condition(field='price', operator='$gt', value=10)
@@ -23,7 +25,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from idiolect.errors import InputError
-from idiolect.search.items import is_unicode
+from idiolect.search.metadata import is_unicode, json_form
 
 __all__ = [
     "OPERATORS",
@@ -88,7 +90,7 @@ def parse(given: Mapping[str, Any] | str) -> Filter:
     """
     if isinstance(given, str):
         try:
-            given = json.loads(given)
+            given = json.loads(given, object_pairs_hook=_distinct_keys)
         except (ValueError, RecursionError) as error:
             raise InputError(
                 f"filter: not JSON: {error}", hint="""for example '{"price": {"$lt": 50}}'"""
@@ -106,6 +108,18 @@ def conditions(node: Filter) -> Iterator[Condition]:
                 yield from conditions(part)
         case Not(part):
             yield from conditions(part)
+
+
+def _distinct_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make a JSON object; of two equal keys, Python would silently keep the last."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for place, (key, _) in enumerate(pairs) if key in dict(pairs[:place]))
+        raise InputError(
+            f"filter: {twice!r} occurs twice in one object",
+            hint="""join both in one, or use $and""",
+        )
+    return found
 
 
 def _parse_object(given: Any, place: str, depth: int) -> Filter:
@@ -187,6 +201,7 @@ def _scalars(given: Any, place: str) -> tuple[Scalar, ...]:
 
 
 def _scalar(given: Any, place: str) -> Scalar:
+    given = json_form(given)  # as the metadata is stored
     match given:
         case None:
             hint = '{"$exists": false} finds items without the field'

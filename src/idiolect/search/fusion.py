@@ -7,6 +7,7 @@ that the margins between scores count.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, get_args
@@ -39,13 +40,13 @@ def fuse(
     """Combine rankings of the same items into one, best first; the smaller id wins a tie.
 
     Args:
-        rankings: each best first.
+        rankings: each best first. An item that occurs twice in one counts at its first place.
         method: `rrf`, the sum of weight / (60 + rank), or `weighted`, the sum of weight * score,
             with the scores of each ranking scaled to 0..1.
         weights: one for each ranking; equal by default.
 
     Raises:
-        InputError: the method is unknown, or the weights are not valid.
+        InputError: the method is unknown, or a weight or a score is not valid.
     """
     if method not in get_args(Fusion):
         raise InputError(f"unknown fusion {method!r}", hint=f"known: {', '.join(get_args(Fusion))}")
@@ -57,7 +58,7 @@ def fuse(
         )
     scores: defaultdict[str, float] = defaultdict(float)
     hits: dict[str, Hit] = {}
-    for weight, ranking in zip(weights, rankings, strict=True):
+    for weight, ranking in zip(weights, map(_distinct, rankings), strict=True):
         parts = _reciprocal_ranks(ranking) if method == "rrf" else _scaled(ranking)
         for hit, part in zip(ranking, parts, strict=True):
             scores[hit.id] += weight * part
@@ -139,6 +140,20 @@ def diversify(
     return [hits[i] for i in chosen]
 
 
+def _distinct(ranking: Hits) -> Hits:
+    """Return the first hit of each item.
+
+    Raises:
+        InputError: a score is not finite.
+    """
+    first: dict[str, Hit] = {}
+    for hit in ranking:
+        if not math.isfinite(hit.score):
+            raise InputError(f"the score of item {hit.id!r} is {hit.score}", hint="must be finite")
+        first.setdefault(hit.id, hit)
+    return list(first.values())
+
+
 def _reciprocal_ranks(ranking: Hits) -> list[float]:
     return [1 / (_RRF_CONSTANT + rank) for rank in range(1, len(ranking) + 1)]
 
@@ -149,4 +164,5 @@ def _scaled(ranking: Hits) -> list[float]:
         return []
     scores = [hit.score for hit in ranking]
     low, high = min(scores), max(scores)
-    return [(score - low) / (high - low) if high > low else 1.0 for score in scores]
+    spread = high / 2 - low / 2  # halves, because the difference of two large floats is infinite
+    return [(score / 2 - low / 2) / spread if spread > 0 else 1.0 for score in scores]

@@ -14,16 +14,21 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
-from itertools import islice
+from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 from idiolect.errors import ConfigError, InputError
 from idiolect.search.fusion import Fusion, choose_weights, diversify, fuse
-from idiolect.search.items import Hits, Item, check_count, check_text
+from idiolect.search.item_batches import read_batches
+from idiolect.search.item_files import as_items
+from idiolect.search.items import Hits, Item, check_count, check_item
+from idiolect.search.metadata import encode_metadata, same_metadata
 from idiolect.search.store.store import Store
+from idiolect.search.tally import Tally
+from idiolect.text.arguments import check_mapping, checked, load_if_named, wrong_type
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Mapping
     from pathlib import Path
     from types import TracebackType
 
@@ -39,7 +44,6 @@ __all__ = ["Index", "Mode"]
 Mode = Literal["hybrid", "dense", "lexical"]
 """How to search: by vectors (dense), by words (lexical, BM25), or by both (hybrid)."""
 
-_BATCH_SIZE = 512  # items encoded and written together
 _MMR_FACTOR = 5  # candidates per result for diversification
 _DEPTH = 100
 """Candidates of each ranking in hybrid search. Scores are scaled among these, so neither the first
@@ -66,6 +70,9 @@ class Index:
         *,
         encoding_counts: EncodingCounts | None = None,
     ) -> None:
+        encoder = None if encoder is None else _as_encoder(encoder)
+        if not hasattr(store, "namespaces"):
+            raise wrong_type(store, "store", "a store", "open an index with Index.open(path)")
         self.store = store
         self.encoder = encoder
         self.encoding_counts = encoding_counts
@@ -90,6 +97,7 @@ class Index:
             )
 
     @classmethod
+    @checked
     def build(
         cls,
         path: str | Path,
@@ -100,6 +108,7 @@ class Index:
         namespace: str = "",
         source: str | None = None,
         progress: bool = False,
+        skip_invalid_metadata: bool = False,
         encoding_counts: EncodingCounts | None = None,
     ) -> Self:
         """Build an index of items, or resume building it, in bounded memory.
@@ -112,6 +121,7 @@ class Index:
             namespace: the namespace of the items.
             source: location of the encoder, stored in the index.
             progress: show progress on a terminal.
+            skip_invalid_metadata: see `add`.
             encoding_counts: see `Index`.
 
         Returns:
@@ -121,19 +131,26 @@ class Index:
             ConfigError: the folder has an index built with another encoder.
             InputError: an item is not valid; earlier batches are stored.
         """
+        encoder = _as_encoder(encoder)
         width = dimensions or encoder.dimensions
         # Merge once at the end: many small insertions would take longer.
         store = Store.open(path, dimensions=width, background=False)
         with cls(store, encoder, encoding_counts=encoding_counts) as index:
             if source is not None:
                 index.store.remember(source=source)
-            counts = index.add(items, namespace=namespace, progress=progress)
+            counts = index.add(
+                items,
+                namespace=namespace,
+                progress=progress,
+                skip_invalid_metadata=skip_invalid_metadata,
+            )
             index.store.merge()
         built = cls.open(path, encoder, encoding_counts=encoding_counts)
         built.counts = counts
         return built
 
     @classmethod
+    @checked
     def open(
         cls,
         path: str | Path,
@@ -165,37 +182,54 @@ class Index:
         self.store.close()
 
     def add(
-        self, items: Iterable[Item], *, namespace: str = "", progress: bool = False
+        self,
+        items: Iterable[Item],
+        *,
+        namespace: str = "",
+        progress: bool = False,
+        skip_invalid_metadata: bool = False,
     ) -> Counter[str]:
         """Add or replace items, and encode new and changed texts.
 
         Args:
-            items: a stream; the last item with an id wins.
+            items: a stream of items, or of dicts with the fields of one; the last with an id wins.
             namespace: the namespace of the items.
             progress: show progress on a terminal.
+            skip_invalid_metadata: leave out metadata fields that cannot be stored, such as NaN or
+                bytes, instead of raising an error; see `idiolect.search.metadata`.
 
         Returns:
-            The number of `written`, `unchanged` and `empty` items. An item is empty if the encoder
-            finds no token in its text. It is not stored, and a stored item with its id is deleted.
+            The number of `written`, `unchanged`, `empty` and `duplicate` items, and of `left_out`
+            metadata fields. An item is unchanged if its text and metadata are stored already (1,
+            1.0 and true differ). An item is empty if the encoder finds no token in its text. It is
+            not stored, and a stored item with its id is deleted. An item is a duplicate if an
+            earlier one of this input has its id; each id is counted once among the others.
+            Duplicates and what is left out are also logged as warnings.
 
         Raises:
             InputError: an item is not valid; earlier batches are stored.
         """
-        counts = Counter[str]()
-        for batch in _with_progress(_batches(items), progress):
-            counts += self._add(list({item.id: item for item in batch}.values()), namespace)
-        return counts
+        tally = Tally()
+        for batch in read_batches(as_items(items), progress=progress):
+            for item in batch:
+                check_item(item)
+            distinct, _ = encode_metadata(
+                tally.distinct(batch), tally.left_out if skip_invalid_metadata else None
+            )
+            for id, outcome in self._add(distinct, namespace).items():
+                tally.record(id, outcome)
+        return tally.finish()
 
-    def _add(self, batch: list[Item], namespace: str) -> Counter[str]:
+    def _add(self, batch: list[Item], namespace: str) -> dict[str, str]:
+        """Add checked items, and return the outcome of each id."""
         old = self.store.fetch((item.id for item in batch), namespace=namespace)
         changed = [
             item
             for item in batch
             if (before := old.get(item.id)) is None
-            or (before.text, before.metadata) != (item.text, item.metadata)
+            or before.text != item.text
+            or not same_metadata(before.metadata, item.metadata)
         ]
-        for item in changed:
-            check_text(item)
         known = self.store.fetch(
             [item.id for item in changed if item.id in old and old[item.id].text == item.text],
             namespace=namespace,
@@ -213,12 +247,11 @@ class Index:
         emptied = [item.id for item in changed if item.id in old and item.id not in kept_ids]
         if emptied:  # otherwise searches would find their old texts
             self.store.delete(emptied, namespace=namespace)
-        return Counter(
-            written=len(kept),
-            unchanged=len(batch) - len(changed),
-            empty=len(changed) - len(kept),
-        )
+        outcomes = dict.fromkeys((item.id for item in batch), "unchanged")
+        outcomes |= dict.fromkeys((item.id for item in changed), "empty")
+        return outcomes | dict.fromkeys(kept_ids, "written")
 
+    @checked
     def search(
         self,
         text: str,
@@ -253,6 +286,11 @@ class Index:
         """
         if mode not in get_args(Mode):
             raise InputError(f"unknown mode {mode!r}", hint=f"known: {', '.join(get_args(Mode))}")
+        if not isinstance(text, str):
+            raise wrong_type(text, "the query", "a text", "search for one text at a time")
+        for name, pair, kind in (("weights", weights, Real), ("highlight", highlight, str)):
+            if pair is not None and not _is_pair(pair, kind):
+                raise wrong_type(pair, name, "a tuple of two", "(0.5, 0.5) or ('<b>', '</b>')")
         depth = check_count(top_k)
         if mmr_diversity:
             depth = min(max(_MMR_FACTOR * top_k, _DEPTH), 10_000)
@@ -284,6 +322,7 @@ class Index:
             return "rrf", None
         return "weighted", (int(percent) / 100, 1 - int(percent) / 100)
 
+    @checked
     def fit_fusion(
         self, answers: Mapping[str, Collection[str]], *, namespace: str = ""
     ) -> tuple[float, float]:
@@ -301,6 +340,7 @@ class Index:
             InputError: there are no queries.
             ConfigError: there is no encoder.
         """
+        check_mapping(answers, "answers", "a dict of queries and their ids")
         scope: dict[str, Any] = {"filter": None, "namespace": namespace}
         weights = choose_weights(
             (
@@ -313,6 +353,7 @@ class Index:
         self.store.remember(dense_percent=round(100 * weights[0]))
         return weights
 
+    @checked
     def similar(
         self,
         item_id: str,
@@ -357,28 +398,16 @@ class Index:
         )
 
 
-def _batches(items: Iterable[Item]) -> Iterator[list[Item]]:
-    stream = iter(items)
-    while batch := list(islice(stream, _BATCH_SIZE)):
-        yield batch
+def _as_encoder(encoder: Any) -> Encoder:
+    """Return an encoder; a name or path is loaded."""
+    if hasattr(encoder, "dimensions") and hasattr(encoder, "fingerprint"):
+        given: Encoder = encoder
+        return given
+    from idiolect.encoding.encoder import Encoder  # imports torch, which lexical search needs not
+
+    return load_if_named(encoder, Encoder, "encoder")
 
 
-def _with_progress(batches: Iterator[list[Item]], progress: bool) -> Iterator[list[Item]]:
-    """Yield batches and report progress on standard error."""
-    from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.completed:,} items  {task.fields[rate]:,.0f}/s"),
-        TimeElapsedColumn(),
-    )
-    with Progress(
-        *columns, console=Console(stderr=True), transient=True, disable=not progress
-    ) as bar:
-        task = bar.add_task("", total=None, rate=0.0)
-        for batch in batches:
-            yield batch
-            state = bar.tasks[task]
-            seconds = state.elapsed or 1.0
-            bar.update(task, advance=len(batch), rate=(state.completed + len(batch)) / seconds)
+def _is_pair(value: Any, kind: type) -> bool:
+    two = isinstance(value, tuple | list) and len(value) == 2
+    return two and all(isinstance(one, kind) for one in value)

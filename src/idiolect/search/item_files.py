@@ -1,112 +1,251 @@
-"""Read items from files: choose the id field, the text fields and the metadata fields."""
+"""Read items from files: choose the id field, the text fields and the metadata fields.
+
+All files are read twice: first to check them, so that nothing is written if too many rows cannot be
+read, and to decide the type of each column of text cells; then to yield their items.
+"""
 
 from __future__ import annotations
 
-import datetime
-import json
+import logging
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from idiolect.errors import InputError
 from idiolect.search.items import Item
-from idiolect.text.fields import DOCUMENT_ID, find_fields, join_fields, text_fields
-from idiolect.text.records import file_type, has_fields, read_records, unusable
+from idiolect.text.arguments import iterate, wrong_type
+from idiolect.text.fields import (
+    DOCUMENT_ID,
+    find_fields,
+    id_text,
+    join_fields,
+    shown_names,
+    text_fields,
+)
+from idiolect.text.record_types.column_types import ColumnTypes
+from idiolect.text.records import (
+    KNOWN_TYPES,
+    has_fields,
+    has_text_cells,
+    numbered_records,
+    unusable,
+)
+from idiolect.text.skipped import MAX_UNREADABLE, Skipped, skip, summary
 
 if TYPE_CHECKING:
-    from collections import Counter
     from collections.abc import Iterator, Sequence
 
-__all__ = ["read_items"]
+__all__ = ["as_items", "read_items"]
 
-_EXTENSIONS = (".jsonl", ".csv", ".tsv", ".parquet")
+_LOG = logging.getLogger(__name__)
 
 
 def read_items(
-    sources: Sequence[str | Path],
+    sources: str | Path | Sequence[str | Path],
     *,
     id_field: str | None = None,
     fields: Sequence[str] = (),
     metadata: Sequence[str] | None = None,
     also: Sequence[str] = (),
+    max_unreadable: float = MAX_UNREADABLE,
     skipped: Counter[str],
 ) -> Iterator[Item]:
-    """Stream items from `.jsonl`, `.csv`, `.tsv` and `.parquet` files, also with `.gz`.
+    """Stream items from `.jsonl`, `.json`, `.csv`, `.tsv` and `.parquet` files, also compressed.
+
+    The call checks all files; iterating over its result reads them again.
 
     Args:
-        sources: files, and folders of such files.
-        id_field: the id field; by default a common name, such as `id`, found in the first record.
+        sources: a file, a folder of such files, or several.
+        id_field: the id field; by default the first common name, such as `id`, of a field of the
+            file that is not one of `fields`.
         fields: the text fields, joined by line breaks; by default the common names, such as
             `title` and `text`, found in each record.
         metadata: the metadata fields; by default all other fields that are not null, and the fields
-            of an object called `metadata`. In CSV and TSV files, numbers, true and false are
-            converted.
+            of an object called `metadata`. In CSV and TSV files, each column has one type, see
+            `idiolect.text.record_types.column_types`.
         also: text fields to store as metadata as well.
-        skipped: incremented by reason for each skipped record.
+        max_unreadable: the share of a file's rows that may be unreadable.
+        skipped: incremented by reason for each skipped record; a `Skipped` also keeps places.
 
     Raises:
-        InputError: a source cannot be read, or the first record has no id or text field.
+        InputError: a source or too many of its rows cannot be read, no record of a file has an id
+            or a text field, or there are no items.
     """
-    first = True
-    for path in _paths(sources):
-        untyped = file_type(path) in (".csv", ".tsv")
-        for record in read_records(path, skipped):
-            id_field = id_field or _choose_id(record, path)
-            fields_here = fields or text_fields(record)
-            if first and not fields_here:
-                raise _unknown(record, path, "text", "--field")
-            first = False
-            id, text = record.get(id_field), join_fields(record, fields)
-            if id is None or id == "" or isinstance(id, dict | list):
-                skipped["no id"] += 1
-                continue
-            reason = "no field" if text is None else unusable(text)
-            if text is None or reason is not None:
-                skipped[str(reason)] += 1
-                continue
-            if metadata is None and isinstance(record.get("metadata"), dict):
-                inner = record.pop("metadata")
-                record = {**inner, **record}
-            others = [
-                name
-                for name in record
-                if name != id_field and (name not in fields_here or name in also)
-            ]
-            kept = {
-                name: _value(record[name], untyped)
-                for name in (others if metadata is None else metadata)
-                if record.get(name) is not None
-            }
-            yield Item(str(id), text, kept)
-
-
-def _choose_id(record: dict[str, Any], path: Path) -> str:
-    for name in find_fields(record, DOCUMENT_ID):
-        if record[name] is not None:
-            return name
-    raise _unknown(record, path, "id", "--id")
-
-
-def _unknown(record: dict[str, Any], path: Path, what: str, option: str) -> InputError:
-    return InputError(
-        f"{path}: which field holds the {what}? There are {', '.join(record)}",
-        hint=f"choose with {option}",
+    reader = _ItemReader(fields, metadata, also, max_unreadable)
+    found, count = Skipped(), 0
+    paths = list(_paths([sources] if isinstance(sources, str | Path) else sources))
+    id_fields = {}
+    for path in paths:
+        id_fields[path] = id_field or reader.find_id(path)
+        before = count
+        count += sum(1 for _ in reader.records(path, id_fields[path], found, check=True))
+        if count == before:
+            _LOG.warning("%s has no items", path)
+    skipped.update(found)
+    if not count:
+        raise InputError(
+            f"no items in {', '.join(map(str, paths))}",
+            hint=f"skipped: {summary(found)}; the fields are {shown_names(reader.names)}"
+            if found
+            else "there are no records",
+        )
+    for name in (*fields, *([id_field] if id_field else ()), *(metadata or ())):
+        if name not in reader.names:
+            _LOG.warning(
+                "no record has the field %s; there are %s", name, shown_names(reader.names)
+            )
+    return (
+        Item(id, text, kept)
+        for path in paths
+        for id, text, kept in reader.records(path, id_fields[path], Skipped(), check=False)
     )
 
 
-def _value(value: Any, untyped: bool) -> Any:
-    """Convert a value to JSON: `'12.5'` in a CSV file is a number, a date is an ISO string."""
-    if isinstance(value, datetime.date | datetime.time):
-        return value.isoformat()
-    if untyped and isinstance(value, str):
-        try:
-            parsed = json.loads(value)
-        except ValueError:
-            return value
-        finite = isinstance(parsed, bool | int) or (
-            isinstance(parsed, float) and abs(parsed) < 1e308
+def as_items(items: Any) -> Iterator[Item]:
+    """Yield items; a dict is read as a record of a file, and a table by its rows.
+
+    Raises:
+        InputError: They are not several items, or one is neither an item nor such a dict.
+    """
+    if isinstance(items, str | Path):
+        raise wrong_type(items, "items", "a list of items", "read a file with read_items([path])")
+    if hasattr(items, "to_dict") and hasattr(items, "columns"):
+        items = items.to_dict("records")
+    for number, item in enumerate(iterate(items, "items", "a list of items"), start=1):
+        if isinstance(item, Item):
+            yield item
+        elif isinstance(item, Mapping):
+            yield _item_of(dict(item), f"item {number}")
+        else:
+            raise wrong_type(item, f"item {number}", "an item", "pass an Item, or a dict like it")
+
+
+def _item_of(record: dict[str, Any], place: str) -> Item:
+    """Return the item of a dict with its id, text and other fields."""
+    names = find_fields(record, DOCUMENT_ID)
+    text = record.get("text", join_fields(record))
+    id = id_text(record[names[0]]) if names else None
+    if not id or text is None:
+        missing = "text" if id else "id"
+        raise InputError(
+            f"{place} has no {missing}; there are {', '.join(map(str, record)) or 'no fields'}",
+            hint="pass a dict with id and text, or an Item",
         )
-        return parsed if finite else value
-    return value
+    metadata, vector = record.pop("metadata", None) or {}, record.pop("vector", None)
+    if not isinstance(metadata, Mapping):
+        raise wrong_type(metadata, f"{place}: its metadata", "a dict")
+    own = {names[0], *(("text",) if "text" in record else text_fields(record))}
+    others = {name: value for name, value in record.items() if name not in own}
+    return Item(id, text, {**metadata, **others}, vector)
+
+
+class _ItemReader:
+    """Reads the items of files, all with the same choice of fields."""
+
+    def __init__(
+        self,
+        fields: Sequence[str],
+        metadata: Sequence[str] | None,
+        also: Sequence[str],
+        max_unreadable: float,
+    ) -> None:
+        self.names: dict[str, None] = {}
+        """The names of all fields, in order of appearance."""
+        self._fields = tuple(fields)
+        self._metadata = metadata
+        self._also = also
+        self._max_unreadable = max_unreadable
+        self._types = ColumnTypes()
+
+    def find_id(self, path: Path) -> str:
+        """Return the common id field: the first of the first record, or that most records have.
+
+        Raises:
+            InputError: there is none.
+        """
+        names: dict[str, None] = {}
+        filled = Counter[str]()
+        for _, record in self._numbered(path, Skipped()):
+            candidates = find_fields(
+                [name for name in record if name not in self._fields], DOCUMENT_ID
+            )
+            if not names and candidates and id_text(record[candidates[0]]) is not None:
+                return candidates[0]
+            names.update(dict.fromkeys(record))
+            filled.update(name for name in candidates if id_text(record[name]) is not None)
+        if not names:
+            return ""  # an empty file
+        if not filled:
+            raise _unknown(names, path, "id", "--id")
+        return filled.most_common(1)[0][0]
+
+    def records(
+        self, path: Path, id_field: str, skipped: Skipped, *, check: bool
+    ) -> Iterator[tuple[str, str, dict[str, Any]]]:
+        """Yield id, text and metadata of each item.
+
+        Args:
+            path: the file.
+            id_field: its id field.
+            skipped: counts the other records.
+            check: whether to collect the cells of columns, instead of converting them.
+        """
+        has_text = False
+        names: dict[str, None] = {}
+        for place, record in self._numbered(path, skipped):
+            if check:
+                names.update(dict.fromkeys(record))
+            chosen = self._fields or text_fields(record)
+            has_text = has_text or bool(chosen)
+            id, text = id_text(record.get(id_field)), join_fields(record, self._fields)
+            reason = "no id" if id is None else "no field" if text is None else unusable(text)
+            if id is None or text is None or reason is not None:
+                skip(skipped, str(reason), f"{path.name} {place}")
+                continue
+            yield id, text, self._kept(path, record, id_field, chosen, check=check)
+        self.names.update(names)
+        if names and not has_text:
+            raise _unknown(names, path, "text", "--field")
+
+    def _numbered(self, path: Path, skipped: Skipped) -> Iterator[tuple[str, dict[str, Any]]]:
+        return numbered_records(path, skipped, max_unreadable=self._max_unreadable)
+
+    def _kept(
+        self,
+        path: Path,
+        record: dict[str, Any],
+        id_field: str,
+        chosen: Sequence[str],
+        *,
+        check: bool,
+    ) -> dict[str, Any]:
+        """Return the metadata of a record, and collect or convert the cells of its columns."""
+        if self._metadata is None and isinstance(record.get("metadata"), dict):
+            inner = record.pop("metadata")
+            record = {**inner, **record}
+        others = [
+            name
+            for name in record
+            if name != id_field and (name not in chosen or name in self._also)
+        ]
+        names = others if self._metadata is None else self._metadata
+        values = {name: record[name] for name in names if record.get(name) is not None}
+        if not has_text_cells(path):
+            return values
+        if check:
+            for name, cell in values.items():
+                self._types.add(name, cell)
+            return values
+        converted = {name: self._types.convert(name, cell) for name, cell in values.items()}
+        return {name: value for name, value in converted.items() if value is not None}
+
+
+def _unknown(names: dict[str, None], path: Path, what: str, option: str) -> InputError:
+    return InputError(
+        f"{path}: which field holds the {what}? There are {shown_names(names)}",
+        hint=f"choose with {option}",
+    )
 
 
 def _paths(sources: Sequence[str | Path]) -> Iterator[Path]:
@@ -114,9 +253,7 @@ def _paths(sources: Sequence[str | Path]) -> Iterator[Path]:
         if source.is_dir():
             found = [p for p in sorted(source.rglob("*")) if p.is_file() and has_fields(p)]
             if not found:
-                raise InputError(
-                    f"no records in {source}", hint=f"supported: {' '.join(_EXTENSIONS)}"
-                )
+                raise InputError(f"no records in {source}", hint=f"supported: {KNOWN_TYPES}")
             yield from found
         elif source.exists():
             yield source

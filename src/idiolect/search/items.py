@@ -6,7 +6,6 @@ is written.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, get_args
@@ -28,18 +27,15 @@ __all__ = [
     "change",
     "check_count",
     "check_deletion",
+    "check_item",
     "check_items",
     "check_metric",
     "check_name",
     "check_query",
-    "check_text",
     "distinct",
-    "encode_metadata",
-    "is_unicode",
 ]
 
 _MAX_ID_BYTES = 512
-_MAX_METADATA_BYTES = 40 * 1024  # of JSON; the limit of Pinecone
 _MAX_TEXT_BYTES = 16 << 20
 _MAX_TOP_K = 10_000
 
@@ -51,7 +47,8 @@ class Item:
     id: str
     text: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict)
-    """Any JSON object. Filters use its top-level strings, numbers, booleans and lists of these."""
+    """Any JSON object; see `idiolect.search.metadata` for values of other types. Filters use its
+    top-level strings, numbers, booleans and lists of these."""
     vector: NDArray[np.float32] | None = field(default=None, repr=False, compare=False)
     """(dimensions,), or None if it is not computed or was not requested."""
 
@@ -78,7 +75,16 @@ def change(
     metadata: Mapping[str, Any] | None,
     vector: ArrayLike | None,
 ) -> Item:
-    """Return a changed copy of an item; a metadata field set to None is removed."""
+    """Return a changed copy of an item; a metadata field set to None is removed.
+
+    Raises:
+        InputError: the metadata is not a mapping.
+    """
+    if metadata is not None and not isinstance(metadata, Mapping):
+        raise InputError(
+            f"item {item.id!r}: its metadata is a {type(metadata).__name__}, not an object",
+            hint="use a dict of field names and values",
+        )
     fields = {**item.metadata, **(metadata or {})}
     removed = {name for name, value in (metadata or {}).items() if value is None}
     return Item(
@@ -168,20 +174,18 @@ def check_items(items: Sequence[Item], dimensions: int, metric: Metric) -> NDArr
     """Validate a batch and return its vectors as one float32 array (n, dimensions).
 
     Raises:
-        InputError: an id is not valid or occurs twice, a text is too long or not valid Unicode, or
-            a vector is missing, has other dimensions, is not finite, or is zero under cosine.
+        InputError: an item is not valid (see `check_item`), an id occurs twice, or a vector is
+            missing, has other dimensions, is not finite, or is zero under cosine.
     """
     seen: set[str] = set()
     for item in items:
-        if not check_name(item.id, "id"):
-            raise InputError("an item has an empty id", hint="give every item a unique id")
+        check_item(item)
         if item.id in seen:
             raise InputError(
                 f"id {item.id!r} occurs twice in one batch",
                 hint="keep only one of them",
             )
         seen.add(item.id)
-        check_text(item)
     vectors = np.empty((len(items), dimensions), dtype=np.float32)
     for row, item in enumerate(items):
         if item.vector is None:
@@ -198,12 +202,22 @@ def check_items(items: Sequence[Item], dimensions: int, metric: Metric) -> NDArr
     return vectors
 
 
-def check_text(item: Item) -> None:
-    """Validate the text of an item.
+def check_item(item: Item) -> None:
+    """Validate the id and the text of an item.
 
     Raises:
-        InputError: it is not a string, over 16 MiB, or not valid Unicode.
+        InputError: it is not an `Item`; its id is empty or not valid; or its text is not a string,
+            over 16 MiB, or not valid Unicode.
     """
+    if not isinstance(item, Item):
+        raise InputError(
+            f"an item is a {type(item).__name__}, not an Item: {repr(item)[:60]}",
+            hint="use Item(id, text, metadata); read_items reads files",
+        )
+    if not check_name(item.id, "id"):
+        raise InputError(
+            f"the item {str(item.text)[:40]!r} has an empty id", hint="give every item a unique id"
+        )
     if not isinstance(item.text, str):
         raise InputError(
             f"item {item.id!r}: its text is a {type(item.text).__name__}", hint="convert it"
@@ -219,76 +233,6 @@ def check_text(item: Item) -> None:
             f"item {item.id!r}: its text has {size:,} bytes",
             hint=f"at most {_MAX_TEXT_BYTES:,}; split it into passages",
         )
-
-
-def encode_metadata(item: Item) -> str:
-    """Return an item's metadata as one line of JSON.
-
-    Raises:
-        InputError: it is not a JSON object (the message has the path), or over 40 KiB.
-    """
-    if not isinstance(item.metadata, Mapping):
-        raise InputError(
-            f"item {item.id!r}: its metadata is a {type(item.metadata).__name__}, not an object",
-            hint="use a dict of field names and values",
-        )
-    try:
-        text = json.dumps(
-            dict(item.metadata), ensure_ascii=False, allow_nan=False, separators=(",", ":")
-        )
-        size = len(text.encode())
-    except (TypeError, ValueError, RecursionError) as error:
-        place = _find_invalid(item.metadata)
-        raise InputError(
-            f"item {item.id!r}: its metadata is not JSON at {place}"
-            if place
-            else f"item {item.id!r}: its metadata is not JSON: {error}",
-            hint="use strings, finite numbers, booleans, null, lists and objects with string keys",
-        ) from None
-    if size > _MAX_METADATA_BYTES:
-        raise InputError(
-            f"item {item.id!r}: its metadata has {size:,} bytes",
-            hint=f"at most {_MAX_METADATA_BYTES:,}; long text belongs in `text`",
-        )
-    if place := _find_invalid(item.metadata):  # json.dumps converts other keys to strings
-        raise InputError(
-            f"item {item.id!r}: its metadata is not JSON at {place}", hint="use strings as keys"
-        )
-    return text
-
-
-def _find_invalid(metadata: Mapping[str, Any]) -> str | None:
-    """Return the path of a value that JSON cannot represent, such as `size[2]: nan`, or None."""
-    waiting: list[tuple[str, Any]] = [("", metadata)]
-    for _ in range(_MAX_METADATA_BYTES):  # a bound, since a value may contain itself
-        if not waiting:
-            return None
-        place, value = waiting.pop()
-        if isinstance(value, dict) or value is metadata:
-            for key, inner in value.items():
-                if not isinstance(key, str) or not is_unicode(key):
-                    return f"{place or 'the top'}: key {key!r}"
-                waiting.append((f"{place}.{key}" if place else key, inner))
-        elif isinstance(value, list | tuple):
-            waiting += [(f"{place}[{i}]", inner) for i, inner in enumerate(value)]
-        elif isinstance(value, float):
-            if not np.isfinite(value):
-                return f"{place}: {value!r}"
-        elif isinstance(value, str):
-            if not is_unicode(value):
-                return f"{place}: {value!r}"
-        elif value is not None and not isinstance(value, int):
-            return f"{place}: a {type(value).__name__}"
-    return None
-
-
-def is_unicode(text: str) -> bool:
-    """Whether a string can be encoded as UTF-8; one with lone surrogates cannot."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _is_plain(vector: object, dimensions: int) -> bool:

@@ -14,42 +14,52 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from glob import glob, has_magic
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from idiolect.errors import InputError
-from idiolect.text.records import DEFAULT_LIMIT, is_readable, read_documents, unusable
+from idiolect.text.arguments import check_path, check_whole, checked, iterate, iterate_texts
+from idiolect.text.records import (
+    DEFAULT_LIMIT,
+    KNOWN_TYPES,
+    is_readable,
+    read_documents,
+    unusable,
+)
+from idiolect.text.skipped import MAX_UNREADABLE, Skipped, skip, summary
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
-__all__ = ["Corpus", "source_files"]
+__all__ = ["Corpus", "documents_of", "source_files"]
 
 
 class Corpus:
     """A stream of documents (`str`) that can be read repeatedly.
 
     Args:
-        source: a file (`.txt`, `.jsonl`, `.csv`, `.tsv`, `.parquet`, or one of these with `.gz`
-            after it), a folder (all such files in it and its subfolders, in order of their paths),
-            a glob, or a list of any of these.
+        source: a file (`.txt`, `.jsonl`, `.json`, `.csv`, `.tsv`, `.parquet`, or one of these with
+            `.gz`, `.bz2`, `.xz` or `.zst` after it), a folder (all such files in it and its
+            subfolders, in order of their paths), a glob, or a list of any of these.
         field: the field that holds the text, or several to join by a line break, in files that
             have fields. By default title and text under their usual names (see
             `text.fields.text_fields`), or the only field with text.
         per: in `.txt` files, whether a document is a line or the whole file.
         limit: the largest document in bytes; longer ones are skipped as `oversized`.
+        max_unreadable: the share of a file's lines or rows that may be unreadable.
 
     Raises:
         InputError: a file is missing, of an unknown type, damaged as a whole, or has no
-            field that can be chosen; or, when iterated, no document was found.
+            field that can be chosen; or, when iterated, more than `max_unreadable` of a file
+            cannot be read, or no document was found.
     """
 
-    skipped: Counter[str]
-    """Number of records that the latest iteration skipped, by reason."""
+    skipped: Skipped
+    """Number of records that the latest iteration skipped, by reason, and their first places."""
 
+    @checked
     def __init__(
         self,
         source: str | Path | Sequence[str | Path],
@@ -57,52 +67,79 @@ class Corpus:
         *,
         per: Literal["line", "file"] = "line",
         limit: int = DEFAULT_LIMIT,
+        max_unreadable: float = MAX_UNREADABLE,
     ) -> None:
-        sources = [source] if isinstance(source, str | Path) else list(source)
+        sources = [source] if isinstance(source, str | Path) else list(_paths(source))
         paths = [path for one in sources for path in source_files(one)]
-        fields = (field,) if isinstance(field, str) else tuple(field or ())
+        field = () if field is None else field
+        fields = (field,) if isinstance(field, str) else tuple(iterate_texts(field, "field"))
+        if per not in ("line", "file"):
+            raise InputError(f"per is {per!r}", hint="one of line, file")
+        check_whole(limit, "limit", least=1)
         self._name = ", ".join(str(one) for one in sources)
-        self._read: Callable[[Counter[str]], Iterator[str]] = lambda skipped: chain.from_iterable(
-            read_documents(path, fields, per, limit, skipped) for path in paths
+        self._read: Callable[[Skipped], Iterator[str]] = lambda skipped: chain.from_iterable(
+            read_documents(path, fields, per, limit, skipped, max_unreadable) for path in paths
         )
-        self.skipped = Counter()
+        self.skipped = Skipped()
 
     @classmethod
     def from_texts(cls, texts: Sequence[str]) -> Self:
-        """Make a corpus of texts in memory; empty ones are skipped and counted."""
+        """Make a corpus of texts in memory; empty ones are skipped and counted.
 
-        def read(skipped: Counter[str]) -> Iterator[str]:
-            for text in texts:
+        Raises:
+            InputError: They are not several texts.
+        """
+        texts = list(iterate_texts(texts))
+
+        def read(skipped: Skipped) -> Iterator[str]:
+            for number, text in enumerate(texts, 1):
                 reason = unusable(text)
                 if reason is None:
                     yield text
                 else:
-                    skipped[reason] += 1
+                    skip(skipped, reason, f"text {number:,}")
 
         return cls._of(f"{len(texts)} texts", read)
 
     @classmethod
-    def _of(cls, name: str, read: Callable[[Counter[str]], Iterator[str]]) -> Self:
+    def of(cls, source: Any, name: str = "corpus") -> Self:
+        """Return a corpus: as it is, of a path, or of texts in memory.
+
+        Args:
+            source: A corpus, a path as for `Corpus`, or several texts.
+            name: What to call it in an error message.
+
+        Raises:
+            InputError: It is none of these.
+        """
+        if isinstance(source, cls):
+            return source
+        if isinstance(source, str | Path):
+            return cls(source)
+        return cls.from_texts(list(iterate_texts(source, name)))
+
+    @classmethod
+    def _of(cls, name: str, read: Callable[[Skipped], Iterator[str]]) -> Self:
         corpus = cls.__new__(cls)
-        corpus._name, corpus._read, corpus.skipped = name, read, Counter()
+        corpus._name, corpus._read, corpus.skipped = name, read, Skipped()
         return corpus
 
     def __iter__(self) -> Iterator[str]:
-        self.skipped = skipped = Counter[str]()
+        self.skipped = skipped = Skipped()
         empty = True
         for document in self._read(skipped):
             empty = False
             yield document
         if empty:
-            reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.most_common())
             raise InputError(
                 f"no documents in {self._name}",
-                hint=f"skipped: {reasons}" if reasons else "the source holds no text",
+                hint=f"skipped: {summary(skipped)}" if skipped else "the source holds no text",
             )
 
     def __repr__(self) -> str:
         return f"Corpus({self._name})"
 
+    @checked
     def split(self, fraction: float = 0.1, *, seed: int = 0) -> tuple[Self, Self]:
         """Divide into a training part and a held-out part of about `fraction` of the documents.
 
@@ -133,6 +170,7 @@ class Corpus:
             ),
         )
 
+    @checked
     def mix(self, other: Corpus, share: float) -> Self:
         """Interleave documents of `other`, so that they make up `share` of all characters.
 
@@ -143,31 +181,50 @@ class Corpus:
         Raises:
             InputError: the share is not between 0 and 1.
         """
+        other = Corpus.of(other, "other")
         if not 0 < share < 1:
             raise InputError(f"a share of {share} mixes nothing", hint="choose one between 0 and 1")
 
-        def read(skipped: Counter[str]) -> Iterator[str]:
-            replay = _repeat(other, skipped)
+        def read(skipped: Skipped) -> Iterator[str]:
+            replay = _repeat(other)
             own = replayed = 0
-            for document in self._read(skipped):
+            for document in self:
                 own += len(document)
                 yield document
                 while replayed < (own + replayed) * share:
                     again = next(replay)
                     replayed += len(again)
                     yield again
+            skipped.update(self.skipped)
+            skipped.update(other.skipped)
 
         return self._of(f"{self._name} with {share:.0%} of {other._name}", read)
 
 
-def _repeat(corpus: Corpus, skipped: Counter[str]) -> Iterator[str]:
+def documents_of(source: Any, name: str) -> Iterable[str]:
+    """Return documents to read: those of a corpus or a path, or texts, checked as they are read.
+
+    Raises:
+        InputError: It is none of these.
+    """
+    if isinstance(source, Corpus | str | Path):
+        return Corpus.of(source)
+    if isinstance(source, list | tuple):
+        return list(iterate_texts(source, name))
+    iterate(source, name, "a corpus or a list of texts")
+    return iterate_texts(source, name)
+
+
+def _paths(sources: Any) -> Iterator[str | Path]:
+    for source in iterate(sources, "source", "a path or a list of paths"):
+        yield check_path(source, "source")
+
+
+def _repeat(corpus: Corpus) -> Iterator[str]:
     """Repeat a corpus endlessly, counting its skipped records once; an empty one is an error."""
-    first = True
+    yield from corpus
     while True:
-        yield from corpus
-        if first:
-            skipped.update(corpus.skipped)
-        first = False
+        yield from corpus._read(Skipped())
 
 
 def source_files(source: str | Path) -> list[Path]:
@@ -176,7 +233,7 @@ def source_files(source: str | Path) -> list[Path]:
     Raises:
         InputError: there are none.
     """
-    path = Path(source)
+    path = check_path(source, "source")
     if path.is_dir():
         found = sorted(p for p in path.rglob("*") if p.is_file() and is_readable(p))
     elif path.exists():
@@ -187,5 +244,5 @@ def source_files(source: str | Path) -> list[Path]:
     else:
         raise InputError(f"no such file or folder: {source}", hint="check the path")
     if not found:
-        raise InputError(f"no text files in {source}", hint="known: .txt .jsonl .csv .parquet .gz")
+        raise InputError(f"no text files in {source}", hint=f"known: .txt {KNOWN_TYPES}")
     return found

@@ -13,6 +13,8 @@ keeps a title apart from the first sentence.
 
 from __future__ import annotations
 
+import math
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -28,8 +30,10 @@ __all__ = [
     "TEXT",
     "TITLE",
     "find_fields",
+    "id_text",
     "join_fields",
     "join_parts",
+    "shown_names",
     "text_fields",
 ]
 
@@ -58,15 +62,50 @@ TEXT = (
 """The text of a document; each of these that a record has is part of it."""
 QUERY_TEXT = ("text", "query", "question", "claim", "contents", "title")
 """The text of a query: the first of these that a record has."""
+_SHOWN = 20  # names in a message
 _SINGLE = ("document", "passage", "query", "question", "claim")
 """The text of a document that has none of the usual fields: the first of these."""
 
 
 def find_fields(names: Iterable[str], known: Sequence[str]) -> tuple[str, ...]:
     """Find the fields with known names, in the order of `known`."""
-    names = list(names)
+    return _find(tuple(names), tuple(known))
+
+
+@lru_cache(maxsize=4096)  # the records of a file have the same few sets of names
+def _find(names: tuple[str, ...], known: tuple[str, ...]) -> tuple[str, ...]:
     by_name = {name.lower(): name for name in reversed(names)}
     return tuple(by_name[name] for name in known if name in by_name)
+
+
+def shown_names(names: Iterable[str]) -> str:
+    """List names for a message, only the first ones if there are many.
+
+    >>> shown_names(["id", "text"])
+    'id, text'
+    """
+    first = list(names)
+    more = f" … {len(first) - _SHOWN:,} more" if len(first) > _SHOWN else ""
+    return (", ".join(map(str, first[:_SHOWN])) or "none") + more
+
+
+def id_text(value: Any) -> str | None:
+    """Return an id as text; None if a value is no id: null, blank, NaN, a list or an object.
+
+    A whole number is written without decimal places, since a column of integers with gaps is often
+    stored as floats.
+
+    >>> id_text(7.0), id_text("007"), id_text(float("nan"))
+    ('7', '007', None)
+    """
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            return None
+        return str(int(value)) if value.is_integer() else repr(value)
+    if value is None or isinstance(value, list | dict):
+        return None
+    text = str(value)
+    return text if text.strip() else None
 
 
 def text_fields(record: Mapping[str, Any]) -> tuple[str, ...]:

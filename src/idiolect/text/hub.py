@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from idiolect.errors import InputError, MissingDependencyError, OfflineError
+from idiolect.text.arguments import check_path
 
 __all__ = ["locate"]
 
@@ -34,7 +35,8 @@ def locate(source: str | Path, files: Iterable[str]) -> Path:
         MissingDependencyError: The model is in a package that is not installed.
         OfflineError: The source may be a repository, and the hub cannot be reached.
     """
-    path, is_name = Path(source), bool(_HUB_ID.fullmatch(str(source)))
+    path = check_path(source, "source")
+    is_name = bool(_HUB_ID.fullmatch(str(source)))
     with contextlib.suppress(OSError):  # a name that is too long for a file
         if path.exists():
             return path

@@ -15,7 +15,9 @@ from idiolect.text.fields import (
     TEXT,
     TITLE,
     find_fields,
+    id_text,
     join_fields,
+    shown_names,
 )
 from idiolect.text.records import read_all_records
 
@@ -36,10 +38,10 @@ def documents_with_ids(path: Path) -> Iterator[tuple[str, str, str]]:
         InputError: a record cannot be read, or has no id or no text.
     """
     for place, record in read_all_records(path):
-        id_field, text = _first(record, DOCUMENT_ID, "id", place), join_fields(record)
+        id_field, text = _id_field(record, DOCUMENT_ID, place), join_fields(record)
         if text is None:
             raise _missing(record, (*TITLE, *TEXT), "text", place)
-        yield place, str(record[id_field]), text
+        yield place, str(id_text(record[id_field])), text
 
 
 def queries_with_ids(path: Path) -> Iterator[tuple[str, str, str]]:
@@ -52,10 +54,18 @@ def queries_with_ids(path: Path) -> Iterator[tuple[str, str, str]]:
         InputError: a record cannot be read, or has no id or no text.
     """
     for place, record in read_all_records(path):
-        id_field = _first(record, QUERY_ID, "id", place)
+        id_field = _id_field(record, QUERY_ID, place)
         rest = {name: value for name, value in record.items() if name != id_field}
         text = rest[_first(rest, QUERY_TEXT, "text", place)]
-        yield place, str(record[id_field]), str(text)
+        yield place, str(id_text(record[id_field])), str(text)
+
+
+def _id_field(record: Mapping[str, Any], known: tuple[str, ...], place: str) -> str:
+    """Return the first known field that holds an id."""
+    found = find_fields([name for name, value in record.items() if id_text(value)], known)
+    if not found:
+        raise _missing(record, known, "id", place)
+    return found[0]
 
 
 def _first(record: Mapping[str, Any], known: tuple[str, ...], what: str, place: str) -> str:
@@ -72,5 +82,5 @@ def _missing(
 ) -> InputError:
     return InputError(
         f"{place} has no {what}",
-        hint=f"there are {', '.join(record) or 'no fields'}; known: {', '.join(known)}",
+        hint=f"there are {shown_names(record)}; known: {', '.join(known)}",
     )

@@ -7,12 +7,13 @@
       metrics.jsonl           one line per step
       adapter/                trained adapters, as `peft` reads them
       model/                  the finished model
+      published.json          its files, to notice damage
 
 A checkpoint holds the trained parameters, the optimizer's moments, the step and the position in the
 documents. Nothing else determines the rest of the run: learning rates are a function of the step,
 and random numbers follow from the seed and the step. A checkpoint is written under a temporary
 name, flushed to disk and renamed. Only then is the oldest one deleted, so the last complete
-checkpoints always remain.
+checkpoints always remain. A damaged checkpoint is skipped, with a notice, for the one before it.
 """
 
 from __future__ import annotations
@@ -21,17 +22,21 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.filesize import decimal
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from idiolect.errors import CheckpointError, InputError
+from idiolect.text.arguments import check_path
+from idiolect.text.file_record import FileRecord
 from idiolect.text.files import flush, read_json, write_atomic
+from idiolect.training.progress import notice
 
 __all__ = ["Checkpoint", "RunFolder"]
 
@@ -70,7 +75,7 @@ class RunFolder:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path = check_path(path, "output_dir")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -100,8 +105,8 @@ class RunFolder:
             record: Settings and fingerprints that determine the result.
 
         Raises:
-            CheckpointError: The folder holds another run, or one of another version; the message
-                lists the differences.
+            CheckpointError: The folder holds another run that made a checkpoint, or one of another
+                version; the message lists the differences.
         """
         self._delete_temporary_files()
         path = self.path / "run.json"
@@ -109,14 +114,23 @@ class RunFolder:
         if not path.exists():
             write_atomic(path, f"{json.dumps(record, indent=2)}\n".encode())
             return
-        known = read_json(path)
+        try:
+            known = read_json(path)
+        except CheckpointError as error:
+            raise CheckpointError(
+                error.message, hint=f"delete the folder {self.path} to start the run again"
+            ) from error
         if known.get("format") != _FORMAT:
             raise CheckpointError(
                 f"{path} is of format {known.get('format')}, this version writes {_FORMAT}",
                 hint="finish it with the version that started it, or choose another folder",
             )
-        different = _differences(known, record)
-        if different:
+        different = list(_differences(known, record))
+        if different and not self._steps() and not self.model.exists():
+            # It ended before its first checkpoint, perhaps because of a mistake corrected now.
+            self._clear()
+            write_atomic(path, f"{json.dumps(record, indent=2)}\n".encode())
+        elif different:
             raise CheckpointError(
                 f"{self.path} holds another run: {'; '.join(different[:5])}",
                 hint="use that run's settings to resume it, or choose another folder",
@@ -134,8 +148,8 @@ class RunFolder:
         free = shutil.disk_usage(self.path).free
         if free < needed:
             raise InputError(
-                f"the run will write about {_size(needed)} to {self.path} and "
-                f"{_size(free)} are free",
+                f"the run will write about {decimal(needed)} to {self.path} and "
+                f"{decimal(free)} are free",
                 hint="make room, or choose another folder",
             )
 
@@ -185,8 +199,17 @@ class RunFolder:
         """
         temporary = self.path / ".model.new"
         try:
-            save(temporary / "model")
-            (temporary / "model").rename(self.model)
+            if self.model.exists():  # damaged; files that users added remain
+                save(self.model)
+            else:
+                save(temporary / "model")
+                (temporary / "model").rename(self.model)
+            # Without times, so that the folder does not depend on how often it was interrupted.
+            record = {
+                name: {"size": file["size"], "hash": file["hash"]}
+                for name, file in FileRecord.of(self.model).files.items()
+            }
+            write_atomic(self._published, f"{json.dumps(record, indent=1)}\n".encode())
         except (OSError, SafetensorError) as error:
             raise CheckpointError(
                 f"cannot write the model to {self.model}: {_reason(error)}",
@@ -195,30 +218,40 @@ class RunFolder:
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
+    def is_published(self) -> bool:
+        """Return whether the finished model is there; a notice names a damaged file of it."""
+        if not self.model.exists():
+            return False
+        try:
+            record = FileRecord(read_json(self._published))
+        except CheckpointError:  # of an older version, or damaged
+            return (self.model / "config.json").exists()
+        damage = [f"{name} {problem}" for name, problem in record.damage(self.model).items()]
+        if damage:
+            notice(f"{self.model}: {damage[0]}; writing the model again")
+        return not damage
+
     def latest(self) -> Checkpoint | None:
-        """Read the last checkpoint, if there is one.
+        """Read the last checkpoint that is intact, if there is one.
+
+        A damaged one is named in a notice and deleted; the run repeats the steps since the one
+        before it.
 
         Raises:
-            CheckpointError: It is damaged, or of another version.
+            CheckpointError: It is of another version.
         """
-        steps = self._steps()
-        if not steps:
-            return None
-        folder = self.path / f"checkpoint-{steps[-1]:08}"
-        state = read_json(folder / "state.json")
-        if state.get("format") != _FORMAT or state.get("step") != steps[-1]:
-            raise CheckpointError(
-                f"{folder} was written by another version", hint="finish the run with that version"
-            )
-        try:
-            weights = load_file(folder / "weights.safetensors")
-            optimizer = load_file(folder / "optimizer.safetensors")
-        except (OSError, SafetensorError) as error:
-            raise CheckpointError(
-                f"{folder} is damaged: {_reason(error)}",
-                hint="delete it to resume from the one before",
-            ) from error
-        return Checkpoint(steps[-1], weights, optimizer, state)
+        for step in reversed(self._steps()):
+            folder = self.path / f"checkpoint-{step:08}"
+            try:
+                return _read_checkpoint(folder, step)
+            except _DamagedError as error:
+                notice(f"{folder} is damaged and not used: {error}")
+                shutil.rmtree(folder, ignore_errors=True)
+        return None
+
+    @property
+    def _published(self) -> Path:
+        return self.path / "published.json"
 
     def _delete_temporary_files(self) -> None:
         """Delete what a killed process left half-written, by the names that a run uses."""
@@ -231,9 +264,40 @@ class RunFolder:
             else:
                 path.unlink(missing_ok=True)
 
+    def _clear(self) -> None:
+        """Delete what a run without a checkpoint has made."""
+        for path in (self.tokens, self.path / "mined"):
+            shutil.rmtree(path, ignore_errors=True)
+        for name in ("metrics.jsonl", "projection.safetensors"):
+            (self.path / name).unlink(missing_ok=True)
+
     def _steps(self) -> list[int]:
         names = (_NAME.fullmatch(path.name) for path in self.path.iterdir())
         return sorted(int(match[1]) for match in names if match)
+
+
+class _DamagedError(Exception):
+    """A checkpoint cannot be read."""
+
+
+def _read_checkpoint(folder: Path, step: int) -> Checkpoint:
+    try:
+        state = read_json(folder / "state.json")
+        weights = load_file(folder / "weights.safetensors")
+        optimizer = load_file(folder / "optimizer.safetensors")
+    except CheckpointError as error:
+        raise _DamagedError(error.message) from error
+    except (FileNotFoundError, SafetensorError) as error:
+        raise _DamagedError(_reason(error)) from error
+    except OSError as error:
+        raise CheckpointError(f"cannot read {folder}: {_reason(error)}") from error
+    if state.get("format", _FORMAT) != _FORMAT:
+        raise CheckpointError(
+            f"{folder} was written by another version", hint="finish the run with that version"
+        )
+    if state.get("step") != step or not {"source", "mean_loss"} <= state.keys():
+        raise _DamagedError("its state.json is not complete")
+    return Checkpoint(step, weights, optimizer, state)
 
 
 def _reason(error: Exception) -> str:
@@ -241,17 +305,10 @@ def _reason(error: Exception) -> str:
     return (str(text).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
-def _differences(known: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    return [
-        f"{name} was {known.get(name)!r} and is {wanted.get(name)!r}"
-        for name in sorted({*known, *wanted})
-        if known.get(name) != wanted.get(name)
-    ]
-
-
-def _size(count: int) -> str:
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count = round(count / 1000, 3)  # type: ignore[assignment]
-    return f"{count:.3g} TB"
+def _differences(known: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterator[str]:
+    for name in sorted({*known, *wanted}):
+        before, now = known.get(name), wanted.get(name)
+        if isinstance(before, dict) and isinstance(now, dict):
+            yield from _differences(before, now)
+        elif before != now:
+            yield f"{name} was {before!r} and is {now!r}"

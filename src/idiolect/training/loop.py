@@ -8,7 +8,7 @@
   they need no checkpoint: a resumed run draws what an uninterrupted one draws.
 - A loss or gradient that is not finite, or a loss that explodes, stops the run before it reaches
   the weights. The state before that batch is saved, and the error names the batch's documents.
-- SIGINT and SIGTERM let the step finish, save, and only then end the process.
+- SIGINT, SIGTERM and SIGHUP let the step finish, save, and only then end the process.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ __all__ = ["Trainer"]
 
 _EXPLOSION = 3.0
 """A loss above this many times its running mean, plus one, stops the run."""
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _DECAY = 0.95
 """Weight of the previous value in the running mean of the loss."""
 
@@ -132,7 +133,7 @@ class Trainer:
             TrainingError: The loss is not finite or explodes.
             CheckpointError: A checkpoint cannot be written or does not fit.
             KeyboardInterrupt: SIGINT was received; the state is saved.
-            SystemExit: SIGTERM was received; the state is saved.
+            SystemExit: SIGTERM or SIGHUP was received; the state is saved.
         """
         self._resume()
         reporter = Reporter(
@@ -152,8 +153,7 @@ class Trainer:
                 if stop or self.done == self.steps or self.done % self.config.save_steps == 0:
                     self._save(self.source.state())
                 if stop:
-                    reporter.print(f"stopped after step {self.done}; the state is saved")
-                    _raise_signal(caught)
+                    _raise_signal(caught, f"the state after step {self.done} is saved")
 
     def _advance(self, reporter: Reporter, caught: Sequence[int]) -> bool:
         """Do one step; return whether any process received a signal."""
@@ -279,12 +279,16 @@ def _capability(device: torch.device) -> tuple[AbstractContextManager[Any], bool
 
 @contextmanager
 def _caught_signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM instead of ending; a second one ends the process at once."""
+    """Collect signals that end a process, once; a second one ends it at once.
+
+    Signals that are ignored, as under `nohup`, stay ignored.
+    """
     caught: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield caught
         return
-    usual = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    usual = {number: signal.getsignal(number) for number in _ENDING}
+    usual = {number: handler for number, handler in usual.items() if handler != signal.SIG_IGN}
 
     def note(number: int, frame: object) -> None:
         caught.append(number)
@@ -299,8 +303,9 @@ def _caught_signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _raise_signal(caught: Sequence[int]) -> None:
+def _raise_signal(caught: Sequence[int], state: str) -> None:
     """Raise the exception of a signal that was held back."""
     if signal.SIGINT in caught:
-        raise KeyboardInterrupt
-    raise SystemExit(128 + signal.SIGTERM)
+        raise KeyboardInterrupt(state)
+    # Another process of the run may have received it.
+    raise SystemExit(128 + (caught[0] if caught else signal.SIGTERM))

@@ -103,7 +103,7 @@ def choose_parameters(
     if all(parts[id(parameter)] == "attached" for parameter in chosen.values()):
         raise InputError(
             "this model has no added rows to train",
-            hint="extend its vocabulary first, or train 'all'",
+            hint="extend its vocabulary first, or use train='all'",
         )
     return chosen
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from idiolect.errors import InputError
+from idiolect.errors import CheckpointError, InputError
 from idiolect.models.language_model import LanguageModel
 from idiolect.nn.lora import LoraConfig
+from idiolect.text.arguments import checked, load_if_named
 from idiolect.text.corpus import Corpus
+from idiolect.text.tokenizers.tokenizer import Tokenizer
 from idiolect.training.data.packed_documents import PackedDocuments
 from idiolect.training.data.token_file import TokenFile
 from idiolect.training.frozen_rows import fingerprint
@@ -18,13 +21,14 @@ from idiolect.training.objectives.objective_registry import (
     find_objective,
 )
 from idiolect.training.optim import Train, row_rate
-from idiolect.training.progress import status
+from idiolect.training.progress import notice, track
 from idiolect.training.session import TrainingSession
 from idiolect.training.training_config import TrainingConfig
 
 __all__ = ["pretrain"]
 
 
+@checked
 def pretrain(
     model: LanguageModel,
     corpus: Corpus,
@@ -47,8 +51,8 @@ def pretrain(
     Under `torchrun` every process calls this with the same arguments.
 
     Args:
-        model: The model; its network is changed in place.
-        corpus: Text of the domain.
+        model: The model, whose network is changed in place; or a name or path to load.
+        corpus: Text of the domain: a corpus, a path, or a list of texts.
         output_dir: The run's folder; see `RunFolder`. The finished model is in `output_dir/model`.
         steps: Steps of the whole run.
         train: What trains: the added `rows`; `rows+lora`, added rows and adapters, which are merged
@@ -75,7 +79,10 @@ def pretrain(
         TrainingError: The loss is not finite or explodes.
         VerificationError: Original rows moved.
     """
-    config = config or TrainingConfig()
+    model = load_if_named(model, LanguageModel, "model")
+    corpus = Corpus.of(corpus)
+    replay = None if replay is None else Corpus.of(replay, "replay")
+    config = TrainingConfig() if config is None else TrainingConfig.of(config)
     network, tokenizer = model.network, model.tokenizer
     if train == "rows" and config.learning_rate is None:
         config = replace(config, learning_rate=row_rate(network))
@@ -106,10 +113,10 @@ def pretrain(
     folder = session.folder.tokens
 
     def tokenize() -> None:
-        if not folder.exists():
+        if not _is_intact(folder, tokenizer):
             text = corpus if replay is None else corpus.mix(replay, replay_share)
-            with status("tokenizing the corpus"):
-                TokenFile.write(folder, text, tokenizer)
+            documents = track(text, "tokenizing the corpus, documents")
+            TokenFile.write(folder, documents, tokenizer)
 
     session.on_first(tokenize)
     tokens = TokenFile(folder, tokenizer)
@@ -125,6 +132,19 @@ def pretrain(
     session.train(training_objective, source, bytes_per_token=tokens.bytes_per_token)
     session.publish(model.save)
     return model
+
+
+def _is_intact(folder: Path, tokenizer: Tokenizer) -> bool:
+    """Return whether a corpus was tokenized; damaged files are named and deleted."""
+    if not folder.exists():
+        return False
+    try:
+        TokenFile(folder, tokenizer)
+    except CheckpointError as error:
+        notice(f"{error.message}; tokenizing the corpus again")
+        shutil.rmtree(folder)
+        return False
+    return True
 
 
 def _check_length(model: LanguageModel, config: TrainingConfig) -> None:

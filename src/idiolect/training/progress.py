@@ -1,57 +1,286 @@
-"""Progress reporting: a progress bar, `metrics.jsonl` and TensorBoard events.
+"""Progress of long work, on standard error: a bar on a terminal, and a line now and then otherwise.
 
-A caller that draws its own display, such as the pipeline, sets a callback with `report_to`. The run
-then calls it after each step and draws nothing.
+All long work reports here: training, encoding, index builds, evaluation. Work inside other work
+appears as a note of the outermost, so there is one bar or one line at a time. A caller that draws
+its own display, such as the pipeline, sets a callback with `report_to`; then nothing else is drawn.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar, Token
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from idiolect.errors import CheckpointError, MissingDependencyError
 from idiolect.text.files import write_atomic
 
-__all__ = ["ProgressCallback", "Reporter", "report_to", "status"]
+__all__ = [
+    "Activity",
+    "ProgressCallback",
+    "Reporter",
+    "draws_bars",
+    "duration",
+    "lines_of",
+    "notice",
+    "print_line",
+    "report_to",
+    "show_progress",
+    "status",
+    "track",
+]
 
 ProgressCallback = Callable[[int, int, str], None]
-"""Called with the completed steps, the total steps and a line of text."""
+"""Called with the completed units, all units (0 if unknown) and a line of text."""
 
+_FIRST_LINE, _OTHER_LINES = 10.0, 30.0
+"""Seconds until the first line, and between lines, where there is no terminal."""
+
+_Value = TypeVar("_Value")
 _callback: ContextVar[ProgressCallback | None] = ContextVar("callback", default=None)
+_notices: ContextVar[Callable[[str], None] | None] = ContextVar("notices", default=None)
+_outermost: ContextVar[Activity | None] = ContextVar("outermost", default=None)
+
+
+class Activity:
+    """Work in progress.
+
+    Args:
+        text: What is done, such as `encoding`.
+        total: Number of units; 0 if unknown.
+        changed: Called after each change.
+    """
+
+    def __init__(self, text: str, total: int = 0, changed: Callable[[], None] | None = None):
+        self.text, self.total = text, total
+        self.done, self.note, self.detail = 0, "", ""
+        self.changed = changed or (lambda: None)
+        self._began = time.monotonic()
+        self._first = 0
+
+    def update(self, done: int | None = None, note: str | None = None) -> None:
+        """Report the number of completed units, and a note such as the loss."""
+        self.done = self.done if done is None else done
+        self.note = self.note if note is None else note
+        self.changed()
+
+    def advance(self, count: int = 1) -> None:
+        """Report more completed units."""
+        self.update(self.done + count)
+
+    def start_at(self, done: int) -> None:
+        """Report units that were completed earlier, and do not count for the time left."""
+        self._first = done
+        self.update(done)
+
+    @property
+    def counted(self) -> str:
+        """The completed units and all: `1,200/5,000`."""
+        if self.total:
+            return f"{self.done:,}/{self.total:,}"
+        return f"{self.done:,}" if self.done else ""
+
+    @property
+    def notes(self) -> str:
+        """The note, and what the work inside this work does."""
+        return ": ".join(part for part in (self.note, self.detail) if part)
+
+    def line(self) -> str:
+        """Return everything in one line."""
+        spent = time.monotonic() - self._began
+        times = duration(spent)
+        if self.total and self.done > self._first:
+            left = spent / (self.done - self._first) * (self.total - self.done)
+            times += f", about {duration(left)} left"
+        head = f"{self.text}: " if self.text else ""
+        return head + "  ".join(part for part in (self.counted, self.notes, times) if part)
 
 
 @contextmanager
-def report_to(callback: ProgressCallback) -> Iterator[None]:
-    """Call `callback` after every step, instead of drawing on the terminal."""
-    token = _callback.set(callback)
-    try:
+def report_to(
+    callback: ProgressCallback, notices: Callable[[str], None] | None = None
+) -> Iterator[None]:
+    """Call `callback` for progress, and `notices` for remarks, instead of drawing."""
+    with ExitStack() as stack:
+        stack.callback(_callback.reset, _callback.set(callback))
+        stack.callback(_notices.reset, _notices.set(notices))
+        stack.callback(_outermost.reset, _outermost.set(None))
         yield
-    finally:
-        _callback.reset(token)
+
+
+@contextmanager
+def show_progress(text: str, total: int = 0, *, shown: bool = True) -> Iterator[Activity]:
+    """Show the progress of work that can be counted.
+
+    Args:
+        text: What is done.
+        total: Number of units; 0 if unknown.
+        shown: Whether to draw. Without, only other work that this is a part of, or the callback of
+            `report_to`, is told.
+    """
+    activity = Activity(text, total)
+    with ExitStack() as stack:
+        if outer := _outermost.get():
+            stack.callback(_inside(activity, outer))
+        else:
+            token = _outermost.set(activity)
+            stack.callback(_forget, token)
+            if callback := _callback.get():
+                activity.changed = lambda: callback(
+                    activity.done, activity.total, activity.notes or activity.text
+                )
+                activity.changed()
+                stack.callback(lambda: callback(activity.done, activity.total, activity.note))
+            elif shown:
+                stack.enter_context(_drawn(activity))
+            else:
+                # Nobody sees it, so that work inside it is free to draw.
+                _outermost.set(None)
+        yield activity
 
 
 @contextmanager
 def status(text: str) -> Iterator[None]:
-    """Show a line of text during work that has no steps."""
-    if callback := _callback.get():
-        callback(0, 0, text)
+    """Show that work is in progress which cannot be counted."""
+    with show_progress(text):
         yield
+
+
+def track(
+    values: Iterable[_Value], text: str, total: int = 0, *, shown: bool = True
+) -> Iterator[_Value]:
+    """Show the progress of a loop over values."""
+    with show_progress(text, total, shown=shown) as activity:
+        for value in values:
+            yield value
+            activity.advance()
+
+
+def notice(text: str) -> None:
+    """Print a remark in a line of its own, beside any progress."""
+    if show := _notices.get():
+        show(text)
     else:
-        with Console(stderr=True).status(text):
+        print_line(text)
+
+
+def draws_bars() -> bool:
+    """Return whether standard error is a terminal that can move its cursor.
+
+    Console libraries also treat a file as a terminal if variables such as `FORCE_COLOR` are set.
+    """
+    try:
+        terminal = sys.stderr is not None and sys.stderr.isatty()
+    except ValueError:  # closed
+        return False
+    return terminal and not Console(stderr=True).is_dumb_terminal
+
+
+@contextmanager
+def lines_of(describe: Callable[[], str]) -> Iterator[None]:
+    """Print a line on standard error now and then, also while the work itself is silent."""
+    ended = threading.Event()
+
+    def print_lines() -> None:
+        pause = _FIRST_LINE
+        while not ended.wait(pause):
+            pause = _OTHER_LINES
+            if text := describe():
+                print_line(text)
+
+    thread = threading.Thread(target=print_lines, name="progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def duration(seconds: float) -> str:
+    """Format a duration.
+
+    >>> duration(75)
+    '1:15'
+    """
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+def _forget(token: Token[Activity | None]) -> None:
+    # A generator may begin in one thread and end in another, whose context knows nothing of it.
+    with contextlib.suppress(ValueError):
+        _outermost.reset(token)
+
+
+def _inside(activity: Activity, outer: Activity) -> Callable[[], None]:
+    """Show work as a note of the work around it; return a function that ends this."""
+
+    def show(text: str) -> None:
+        outer.detail = text
+        outer.changed()
+
+    def changed() -> None:
+        parts = (activity.text, activity.counted, activity.note)
+        show(" ".join(part for part in parts if part))
+
+    activity.changed = changed
+    changed()
+    return lambda: show("")
+
+
+@contextmanager
+def _drawn(activity: Activity) -> Iterator[None]:
+    if not draws_bars():
+        with lines_of(activity.line):
             yield
+        return
+    counted = (BarColumn(), TextColumn("{task.fields[counted]}", markup=False))
+    bar = Progress(
+        *(() if activity.total else (SpinnerColumn(),)),
+        TextColumn("{task.description}", markup=False),
+        *(counted if activity.total else counted[1:]),
+        TextColumn("{task.fields[notes]}", markup=False),
+        TimeRemainingColumn() if activity.total else TimeElapsedColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
+    with bar:
+        task = bar.add_task(activity.text, total=activity.total or None, counted="", notes="")
+        activity.changed = lambda: bar.update(
+            task, completed=activity.done, counted=activity.counted, notes=activity.notes
+        )
+        yield
+
+
+def print_line(text: str) -> None:
+    """Print a line on standard error."""
+    # Nobody may be reading any more; the work itself goes on.
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
 
 
 class Reporter:
-    """Reports each step; a context manager.
+    """Reports each step of training, and writes `metrics.jsonl`; a context manager.
 
     Args:
         folder: Where to write `metrics.jsonl` and events. With `None` nothing is written or drawn;
@@ -69,26 +298,19 @@ class Reporter:
     ) -> None:
         self._file = None
         self._events: Any = None
-        self._steps = steps
-        self._callback = _callback.get()
+        self._steps, self._done = steps, done
+        self._activity = Activity("training", steps)
+        self._shown = ExitStack()
         if folder is not None:
             if tensorboard:
                 self._events = _event_writer(folder / "events", done)
             _truncate_metrics(folder / "metrics.jsonl", done)
             self._file = (folder / "metrics.jsonl").open("a", encoding="utf-8")
-        self._progress = Progress(
-            TextColumn("training"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[text]}"),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-            disable=folder is None or self._callback is not None or not sys.stderr.isatty(),
-        )
-        self._task = self._progress.add_task("", total=steps, completed=done, text="")
 
     def __enter__(self) -> Self:
-        self._progress.start()
+        shown = show_progress("training", self._steps, shown=self._file is not None)
+        self._activity = self._shown.enter_context(shown)
+        self._activity.start_at(self._done)
         return self
 
     def __exit__(
@@ -97,7 +319,7 @@ class Reporter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._progress.stop()
+        self._shown.close()
         if self._file is not None:
             self._file.close()
         if self._events is not None:
@@ -123,14 +345,7 @@ class Reporter:
                 self._events.add_scalar(name, value, step)
         bits = f"  {metrics['bits_per_byte']:.3f} bits/byte" if "bits_per_byte" in metrics else ""
         text = f"loss {metrics['loss']:.4f}{bits}  {metrics['tokens_per_second']:,.0f} tokens/s"
-        self._progress.update(self._task, completed=step, text=text)
-        if self._callback is not None:
-            self._callback(step, self._steps, text)
-
-    def print(self, text: str) -> None:
-        """Print a line on standard error; the first process only."""
-        if self._file is not None:
-            self._progress.console.print(text)
+        self._activity.update(step, text)
 
 
 def _truncate_metrics(path: Path, steps: int) -> None:
@@ -138,11 +353,11 @@ def _truncate_metrics(path: Path, steps: int) -> None:
     if not path.exists():
         return
     kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             if json.loads(line)["step"] > steps:
                 break
-        except ValueError:
+        except (ValueError, KeyError, TypeError):
             break
         kept.append(f"{line}\n")
     write_atomic(path, "".join(kept).encode())

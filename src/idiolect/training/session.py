@@ -27,6 +27,7 @@ from idiolect.models.adapter import save_adapter
 from idiolect.models.language_model import LanguageModel
 from idiolect.nn.lora import LoraConfig, add_lora, merge_lora
 from idiolect.nn.network import Network
+from idiolect.text.arguments import check_whole
 from idiolect.training.checkpoint import RunFolder
 from idiolect.training.distributed import Workers, without_weights
 from idiolect.training.frozen_rows import check_rows, row_fingerprints
@@ -60,8 +61,8 @@ class TrainingSession:
         tensorboard: Write TensorBoard events to `out/events`.
 
     Raises:
-        ConfigError: Fewer than one step.
-        InputError: The folder cannot be made.
+        ConfigError: Fewer than one step, or invalid settings.
+        InputError: The folder cannot be made, or `steps` is no whole number.
     """
 
     def __init__(
@@ -79,8 +80,9 @@ class TrainingSession:
         sharded: bool = False,
         tensorboard: bool = False,
     ) -> None:
-        if steps < 1:
+        if check_whole(steps, "steps") < 1:
             raise ConfigError(f"a run of {steps} steps", hint="at least 1")
+        config = TrainingConfig.of(config)
         self.model, self.config, self.steps = model, config, steps
         self.trains: Train = train
         self.lora = (lora or LoraConfig()) if train == "rows+lora" else None
@@ -177,7 +179,7 @@ class TrainingSession:
         network = self.model.network
         if self.workers.is_first and self.lora is not None:
             save_adapter(self.model, self.folder.adapter)
-        if self.workers.is_first and not self.folder.model.exists():
+        if self.workers.is_first and not self.folder.is_published():
             self.folder.publish(save)
         merge_lora(network)
         self.workers.wait()

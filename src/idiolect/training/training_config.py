@@ -56,6 +56,7 @@ class TrainingConfig:
     """Random seed of the order of documents, masks, dropout and adapters."""
 
     def __post_init__(self) -> None:
+        self._check_types()
         for name in ("max_length", "batch_size", "micro_batch_size", "save_steps", "max_grad_norm"):
             value = getattr(self, name)
             if value is not None and not value > 0:
@@ -77,12 +78,43 @@ class TrainingConfig:
                 raise ConfigError(f"{name} is {getattr(self, name)}", hint="it is between 0 and 1")
         if self.seed < 0:
             raise ConfigError(f"seed is {self.seed}", hint="it is at least 0")
-        if self.schedule not in get_args(Schedule):
+        if not isinstance(self.schedule, str) or self.schedule not in get_args(Schedule):
             raise ConfigError(
                 f"the schedule {self.schedule!r}", hint="one of " + ", ".join(get_args(Schedule))
             )
         if self.max_length < 2:
             raise ConfigError("rows of one token predict nothing", hint="max_length is at least 2")
+
+    def _check_types(self) -> None:
+        """Check that numbers are numbers, and whole where they count something."""
+        if not isinstance(self.learning_rates, Mapping):
+            raise ConfigError(
+                f"learning_rates is {self.learning_rates!r}", hint='such as {"rows": 3e-3}'
+            )
+        for one in fields(self):
+            value, kind = getattr(self, one.name), str(one.type)
+            if not kind.startswith(("int", "float")) or (value is None and "None" in kind):
+                continue
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number or (kind.startswith("int") and not float(value).is_integer()):
+                wanted = "a whole number" if kind.startswith("int") else "a number"
+                raise ConfigError(f"{one.name} is {value!r}", hint=f"it must be {wanted}")
+
+    @classmethod
+    def of(cls, config: Any) -> Self:
+        """Return settings: as they are, or of a table of them.
+
+        Raises:
+            ConfigError: They are neither, or a value is not valid.
+        """
+        if isinstance(config, cls):
+            return config
+        if not isinstance(config, Mapping):
+            raise ConfigError(
+                f"config is a {type(config).__name__}",
+                hint="pass a TrainingConfig or a dict of its fields",
+            )
+        return cls.from_dict(config)
 
     @property
     def max_learning_rate(self) -> float:

@@ -105,6 +105,8 @@ def prepare_forms(
     for text in terms.forms:
         if reason := rejection_reason(text.strip()):
             refused.append(Refused(text, reason))
+        elif any(len(name) > 1 and name in text for name in tokenizer.special_tokens):
+            refused.append(Refused(text, "contains the name of a special token"))
         else:
             texts.append(text)
     encoded = encode_forms(tokenizer, texts)

@@ -6,6 +6,7 @@ embedding row: most tokenizers encode `␣diabetes` and `diabetes` differently.
 
 from __future__ import annotations
 
+import codecs
 import json
 import unicodedata
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from idiolect.errors import InputError
+from idiolect.text.arguments import iterate_texts
 from idiolect.text.files import read_json, write_atomic
 
 if TYPE_CHECKING:
@@ -45,7 +47,7 @@ class Term:
     """Strings that become one token each, including a leading space if there is one."""
     source: TermSource = "given"
     saved: int = 0
-    """Tokens its forms save in the audited corpus, in addition to the terms before it."""
+    """Tokens its forms save in the audited corpus, together with all other chosen terms."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +61,16 @@ class RejectedTerm:
 class Terms(Sequence[Term]):
     """The chosen terms, most useful first, and the rejected ones with a reason."""
 
-    def __init__(self, terms: Iterable[Term], rejected: Iterable[RejectedTerm] = ()) -> None:
+    def __init__(
+        self,
+        terms: Iterable[Term],
+        rejected: Iterable[RejectedTerm] = (),
+        method: str | None = None,
+    ) -> None:
         self._terms = tuple(terms)
         self.rejected = tuple(rejected)
+        self.method = method
+        """The method of extension that they were chosen for, if any."""
 
     @classmethod
     def of(cls, texts: Iterable[str]) -> Terms:
@@ -71,7 +80,7 @@ class Terms(Sequence[Term]):
         """
         terms: dict[str, Term] = {}
         rejected = []
-        for text in texts:
+        for text in iterate_texts(texts, "terms"):
             clean = text.strip()
             if reason := rejection_reason(clean):
                 rejected.append(RejectedTerm(text, reason))
@@ -84,11 +93,17 @@ class Terms(Sequence[Term]):
         """All distinct forms, in order. Each takes one embedding row."""
         return list(dict.fromkeys(form for term in self for form in term.forms))
 
+    @property
+    def saved(self) -> int:
+        """Tokens that all of them save in the audited corpus."""
+        return sum(term.saved for term in self)
+
     def save(self, path: str | Path) -> None:
         """Write the terms as JSON, atomically."""
         record = {
             "terms": [asdict(term) for term in self],
             "left_out": [asdict(term) for term in self.rejected],
+            "method": self.method,
         }
         text = json.dumps(record, ensure_ascii=False, indent=1)
         write_atomic(Path(path), f"{text}\n".encode())
@@ -106,8 +121,9 @@ class Terms(Sequence[Term]):
             return cls(
                 [Term(**{**term, "forms": tuple(term["forms"])}) for term in record["terms"]],
                 [RejectedTerm(**term) for term in record["left_out"]],
+                record.get("method"),
             )
-        except (KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError) as error:
             raise InputError(
                 f"{path} does not contain terms",
                 hint="write it with Terms.save or `idiolect audit --terms`",
@@ -119,7 +135,7 @@ class Terms(Sequence[Term]):
     def __getitem__(self, index: slice) -> Terms: ...
     def __getitem__(self, index: int | slice) -> Term | Terms:
         if isinstance(index, slice):
-            return Terms(self._terms[index], self.rejected)
+            return Terms(self._terms[index], self.rejected, self.method)
         return self._terms[index]
 
     def __len__(self) -> int:
@@ -157,6 +173,9 @@ def rejection_reason(text: str) -> str:
 def read_glossary(path: str | Path) -> list[str]:
     """Read one term per line. Empty lines are kept, so that the audit can report them.
 
+    A line that is `#`, or begins with `#` and a space, is a comment. The encoding is UTF-8, or
+    UTF-16 if the file begins with its byte order mark.
+
     Raises:
         InputError: the file cannot be read, or a line (named in the message) is not UTF-8.
     """
@@ -164,13 +183,17 @@ def read_glossary(path: str | Path) -> list[str]:
         raw = Path(path).read_bytes()
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}", hint="check the path") from error
+    if raw[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        raw = raw.decode("utf-16", "replace").encode()
     terms = []
-    for number, line in enumerate(raw.removeprefix(b"\xef\xbb\xbf").splitlines(), 1):
+    for number, line in enumerate(raw.removeprefix(codecs.BOM_UTF8).splitlines(), 1):
         try:
-            terms.append(line.decode().strip())
+            term = line.decode().strip()
         except UnicodeDecodeError as error:
             raise InputError(
                 f"{path} is not UTF-8 in line {number}",
                 hint="convert it, for example with iconv -t UTF-8",
             ) from error
+        if term != "#" and not term.startswith("# "):
+            terms.append(term)
     return terms

@@ -119,8 +119,8 @@ def test_nothing_fits() -> None:
         ("q.txt", "1 0 d1 much\n", "'much' is not a number"),
         ("q.txt", "1 0 d1 1\n1 0 d1 2\n", "line 2: document 'd1' has 2 for query '1', and 1"),
         ("q.txt", "", "is empty"),
-        ("q.tsv", "query-id\tcorpus-id\n1\td1\n", "none of the fields score"),
-        ("q.csv", "query,docid,rating\na,b\n", "1 with malformed CSV"),
+        ("q.tsv", "query-id\tcorpus-id\tday\n1\td1\t3\n", "none of the fields score"),
+        ("q.csv", "query,docid,rating\na,b\n", "1 malformed CSV"),
         ("q.jsonl", '{"query": "a"\n', "malformed JSON"),
     ],
 )
@@ -137,6 +137,6 @@ def test_damaged_texts(tmp_path: Path) -> None:
         read_queries(_write(tmp_path / "t.txt", "nothing"))
     with pytest.raises(InputError, match="cannot be read"):
         JudgedCollection.load(tmp_path / "nowhere")
-    (tmp_path / "t.txt").write_bytes(b"\xff\xfe\xff")
+    (tmp_path / "t.txt").write_bytes(b"1 0 d\x81 1")
     with pytest.raises(InputError, match="UTF-8"):
         read_qrels(tmp_path / "t.txt")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 import random
+from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from idiolect.errors import InputError
-from idiolect.ranking.evaluation.metrics import DEFAULT_METRICS, evaluate
+from idiolect.ranking.evaluation.metrics import DEFAULT_METRICS, evaluate, ranked
 
 JUDGEMENTS = {"q": {"a": 3, "b": 0, "c": 1, "d": 2}}
 RUN = {"q": {"b": 5.0, "a": 4.0, "x": 3.0, "c": 2.0}}
@@ -161,3 +164,109 @@ def test_agrees_with_ranx(seed: int) -> None:
 
 def test_defaults_are_known() -> None:
     assert set(evaluate(JUDGEMENTS, RUN).means) == set(DEFAULT_METRICS)
+
+
+IDS = ["\ud800", "a\x00", "a\x00b", "", "a b", "\u00e9", "e\u0301", "x" * 10_000, "\udfff\x00", "q"]
+
+
+@pytest.mark.parametrize("odd", IDS, ids=ascii)
+def test_ids_of_any_characters(odd: str) -> None:
+    """Some of them would end the process in the library's C code."""
+    run = {odd: {odd: 0.1, "z": 0.2, "y": 0.0}, "plain": {odd: 1.0}}
+    result = evaluate({odd: {odd: 1, "\udc00": 2}, "plain": {"z": 1}}, run)
+    assert result.per_query["mrr@10"] == {odd: 0.5, "plain": 0.0}
+    assert result.per_query["recall@100"][odd] == 0.5
+    assert result.per_query["judged@10"][odd] == 1 / 3
+
+
+@pytest.mark.parametrize(
+    ("qrels", "run", "message"),
+    [
+        ({1: {"a": 1}}, {}, "query id 1 is a int, not a string"),
+        ({"1": {5: 1}}, {}, "document id 5 is a int"),
+        ({"1": {"a": 1}}, {1: {"a": 1.0}}, "query id 1 is a int"),
+        ({"1": {"a": 1}}, {"1": {5: 1.0}}, "document id 5 is a int"),
+        ({"1": {"a": 1}}, {"1": {None: 1.0}}, "document id None"),
+        ({"q": {"a": "2"}}, {}, "grade of document 'a' for query 'q' is '2'"),
+        ({"q": {"a": None}}, {}, "grade of document 'a' for query 'q' is None"),
+        ({"q": {"a": 10**400}}, {}, "grade of document 'a'"),
+        ({"q": {"a": 1}}, {"q": {"a": "0.5"}}, "score of document 'a' for query 'q' is '0.5'"),
+    ],
+)
+def test_ids_and_numbers_of_other_types(qrels: Any, run: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        evaluate(qrels, run)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-30, 1e30, -1.0])
+def test_scores_that_differ_only_in_double_precision(scale: float) -> None:
+    """In single precision, `z` would tie with `a` and win by its id."""
+    scores = {"a": scale * (1 + 1e-12 * scale / abs(scale)), "z": scale}
+    assert ranked(scores) == ["a", "z"]
+    for measure, value in (("mrr", 1.0), ("ndcg@10", 1.0), ("precision@1", 1.0), ("judged@1", 1.0)):
+        assert evaluate({"q": {"a": 1}}, {"q": scores}, metrics=[measure]).means[measure] == value
+    tied = {"q": {"a": scale, "z": scale}}
+    assert evaluate({"q": {"a": 1}}, tied, metrics=["mrr"]).means["mrr"] == 0.5
+
+
+def test_agrees_with_the_library_on_ties_and_negative_numbers() -> None:
+    """Scores that single precision holds exactly, many of them equal."""
+    import pytrec_eval
+
+    draw = random.Random(0)
+    docs = [f"d{i:02}" for i in range(30)]
+    names = {
+        "ndcg@10": "ndcg_cut_10", "ndcg": "ndcg", "map": "map", "mrr": "recip_rank",
+        "recall@5": "recall_5", "precision@5": "P_5", "hit@3": "success_3",
+    }  # fmt: skip
+    for _ in range(50):
+        grades = {d: draw.choice([-1, 0, 0, 1, 2, 3]) for d in draw.sample(docs, 12)}
+        judged = {"q": {**grades, "d00": 1}}
+        run = {"q": {d: draw.choice([0.5, 1.0, -2.0, 1e10]) for d in draw.sample(docs, 18)}}
+        theirs = pytrec_eval.RelevanceEvaluator(judged, {*names.values()}).evaluate(run)["q"]
+        ours = evaluate(judged, run, metrics=[*names]).means
+        assert ours == pytest.approx({name: theirs[other] for name, other in names.items()})
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    scores=st.lists(
+        st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=12, unique=True
+    ),
+    grades=st.lists(st.integers(-1, 4), min_size=1, max_size=15),
+    names=st.lists(
+        st.text(st.characters(codec=None), max_size=5), min_size=15, max_size=15, unique=True
+    ),
+    judged_only=st.booleans(),
+)
+def test_metrics_do_not_depend_on_the_names(
+    scores: list[float], grades: list[int], names: list[str], judged_only: bool
+) -> None:
+    """Only equal scores are ordered by id, and here all differ."""
+    grades[0] = 1
+
+    def measure(ids: list[str]) -> dict[str, float]:
+        qrels = {ids[0]: dict(zip(ids, grades, strict=False))}
+        run = {ids[0]: dict(zip(reversed(ids), scores, strict=False))}
+        return evaluate(qrels, run, judged_only=judged_only).means
+
+    assert measure(names) == measure([str(n) for n in range(15)])
+
+
+def test_grades_of_any_size() -> None:
+    """Fractions of any size, also of another size in another query."""
+    judged = {"q": {"a": 1e-9, "b": 5e-10}, "r": {"a": 1e15, "b": 5e14}, "s": {"a": 2, "b": 1}}
+    values = evaluate(
+        judged, {q: {"b": 2, "a": 1} for q in judged}, metrics=["ndcg@10"], relevant=1e-12
+    ).per_query["ndcg@10"]
+    assert [*values.values()] == pytest.approx([_dcg([1, 2]) / _dcg([2, 1])] * 3)
+
+
+def test_what_is_left_out_is_told() -> None:
+    judged = {"good": {"a": 1}, "silent": {"a": 1}, "bad": {"a": 0}}
+    result = evaluate(judged, {"good": {"a": 1}, "x": {"a": 1}, "y": {"a": 1}})
+    assert result.notes == (
+        "1 queries have no relevant document and are left out: 'bad'",
+        "1 queries have no results and count as zero: 'silent'",
+        "2 queries of the run have no judgements and are ignored: 'x', 'y'",
+    )

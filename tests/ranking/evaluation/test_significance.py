@@ -63,3 +63,23 @@ def test_different_queries() -> None:
         compare({"a": 1.0}, {"a": 1.0, "b": 0.5})
     with pytest.raises(InputError, match="none at all"):
         compare({}, {})
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), "0.5"])
+def test_values_that_are_not_finite_numbers(value: float) -> None:
+    """NaN would otherwise make any difference significant."""
+    for sides in (({"a": 1.0}, {"a": value}), ({"a": value}, {"a": 1.0})):
+        with pytest.raises(InputError, match="value of query 'a' is"):
+            compare(*sides)
+
+
+def test_one_query() -> None:
+    result = compare({"a": 0.25}, {"a": 0.75}, rounds=100)
+    assert (result.queries, result.difference, result.p_value) == (1, 0.5, 1)
+    with pytest.raises(InputError, match="rounds is 0"):
+        compare({"a": 0.25}, {"a": 0.75}, rounds=0)
+
+
+def test_queries_that_are_not_strings_are_named() -> None:
+    with pytest.raises(InputError, match="different queries: 1, 2, a"):
+        compare({1: 1.0, "a": 1.0}, {2: 1.0})  # type: ignore[dict-item]

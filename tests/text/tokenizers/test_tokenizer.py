@@ -80,7 +80,7 @@ def test_transformers_loads_what_is_saved(
             own = getattr(tokenizer, f"{role}_token_id")
             if role == "pad" and own is None:  # readers need one
                 own = again.pad_token_id
-                assert own in tokenizer.special_ids
+                assert own in set(tokenizer.special_tokens.values())
             assert getattr(theirs, f"{role}_token_id") == own
     assert again.fingerprint == tokenizer.fingerprint
     assert again.encode_batch(texts, parse_special_tokens=True) == ids
@@ -151,10 +151,12 @@ def test_settings_name_the_template_of_a_merge_list(
     config["bos_token"] = {"content": "<|endoftext|>", "lstrip": False}
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
     assert Tokenizer.load(tmp_path).encode("Hello") == [50256, 18435]
-    # Any token that the settings call special is found in text.
+    # Any token that the settings call special is found in a template.
     config |= {"add_bos_token": False, "pad_token": "Ġhello"}
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
-    assert Tokenizer.load(tmp_path).encode("Ġhello") == [23748]
+    tokenizer = Tokenizer.load(tmp_path)
+    assert tokenizer.encode("Ġhello", parse_special_tokens=True) == [23748]
+    assert 23748 not in tokenizer.encode("Ġhello")
 
 
 def test_settings_of_a_wordpiece_vocabulary(published: dict[str, Path], tmp_path: Path) -> None:
@@ -255,9 +257,10 @@ def test_added_tokens_are_not_decoded_as_bytes(small: Tokenizer) -> None:
     engine.add_special_tokens(["«end»"])
     tokenizer = Tokenizer.from_engine(engine)
     text = "the naïvenaïve cat 日本«end»é"
-    ids = tokenizer.encode(text)
+    ids = tokenizer.encode(text, parse_special_tokens=True)
     assert tokenizer.decode(ids, skip_special_tokens=False) == text
     assert tokenizer.decode(ids) == text.replace("«end»", "")
+    assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
 def test_ids_outside_the_vocabulary(small: Tokenizer) -> None:

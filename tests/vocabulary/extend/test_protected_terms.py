@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Regex, pre_tokenizers
 
-from idiolect.vocabulary.extend.protected_terms import GPT2_PATTERN, can_protect_terms, trie_pattern
+from idiolect.vocabulary.extend.protected_terms import can_protect_terms, trie_pattern
+from idiolect.vocabulary.extend.single_split import GPT2_PATTERN
 from vocabulary.conftest import GENERAL, make
 
 WORDS = st.text(alphabet=st.sampled_from("ab-.]^\\ +é漢\U0001f600|?*#&~"), min_size=1, max_size=6)
@@ -62,6 +63,15 @@ def test_byte_level_pattern_equals_the_engines() -> None:
             pre_tokenizers.Sequence(
                 [
                     pre_tokenizers.Digits(individual_digits=True),
+                    pre_tokenizers.ByteLevel(add_prefix_space=False),
+                ]
+            ),
+            True,
+        ),
+        (
+            pre_tokenizers.Sequence(
+                [
+                    pre_tokenizers.WhitespaceSplit(),
                     pre_tokenizers.ByteLevel(add_prefix_space=False),
                 ]
             ),

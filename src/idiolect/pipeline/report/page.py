@@ -7,30 +7,28 @@ the charts are inserted verbatim.
 
 from __future__ import annotations
 
-import json
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Sequence
 from importlib import resources
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import jinja2
-import numpy as np
 
 from idiolect.errors import CheckpointError, InputError
 from idiolect.pipeline.report.figures import draw
-from idiolect.pipeline.report.item_map import Plane, place
-from idiolect.pipeline.system_runs import Search, System
-from idiolect.search.store.store import Store
+from idiolect.pipeline.report.verdict import judge
+from idiolect.pipeline.stages.audit_stage import BrokenTerm
+from idiolect.pipeline.system_runs import System
 from idiolect.text.files import read_json, read_text, write_atomic
-from idiolect.vocabulary.terms import Terms
 
 __all__ = ["write_report"]
 
 _MEASURES = ("ndcg@10", "recall@100", "mrr@10")
 _TESTS = ("search", "similar")
-_MAXIMUM_POINTS = 4000  # of the map; larger catalogues are sampled at regular intervals
+_CHOSEN, _LEFT_OUT = 25, 5  # broken terms to show
+_SAME = 3  # searches to show if none changed
+_EXCERPT = 160  # characters
 
 
 def write_report(run: str | Path) -> Path:
@@ -57,7 +55,7 @@ def write_report(run: str | Path) -> Path:
             hint="run it again with this version",
         ) from error
     path = run / "report.html"
-    write_atomic(path, page.encode())
+    write_atomic(path, page.encode("utf-8", "replace"))
     return path
 
 
@@ -80,50 +78,59 @@ def _context(run: Path) -> dict[str, Any]:
     config = read_text(run / "idiolect.toml")
     evaluate = metrics["evaluate"]
     seconds = {name: stage["seconds"] for name, stage in manifest["stages"].items()}
-    plane = _plane(run, metrics["index"]["items"])
     labels = {system["name"]: system["label"] for system in evaluate["systems"]}
     return {
         **metrics,
         "base": Path(tomllib.loads(config).get("base", "idiolect-base")).name,
         "best": {test: _best(evaluate["systems"], test) for test in _TESTS},
-        "charts": draw(run, metrics, seconds, plane),
+        "broken": _broken(metrics["audit"]["broken"]),
+        "charts": draw(run, metrics, seconds),
         "config": config,
         "css": _resource("page.css"),
         "labels": labels,
         "machine": manifest["machine"],
         "measures": _MEASURES,
         "searches": _searches(run),
-        "spread": plane.spread if plane else None,
         "tests": [test for test in _TESTS if evaluate[test]],
-        "tiles": list(_tiles(evaluate)),
         "total": sum(seconds.values()),
+        "verdict": judge(metrics),
         "versions": {"idiolect": manifest["idiolect"], **manifest["versions"]},
     }
 
 
-def _searches(run: Path) -> list[Search]:
-    path = run / "stages" / "evaluate" / "searches.json"
-    try:
-        searches: list[Search] = json.loads(read_text(path))
-    except ValueError as error:
-        raise CheckpointError(
-            f"{path} is damaged: {error}", hint="run idiolect run again"
-        ) from error
-    return searches[:10]
+def _searches(run: Path) -> dict[str, Any]:
+    """Read the searches to show; three are enough if the vectors changed none of them."""
+    searches = read_json(run / "stages" / "evaluate" / "searches.json")
+    examples = searches["examples"]
+    changed = any(search["before"] != search["after"] for search in examples)
+    return {**searches, "changed": changed, "examples": examples[: None if changed else _SAME]}
 
 
-def _plane(run: Path, items: int) -> Plane | None:
-    """Place the items of the index on a plane, or a sample of them."""
-    if items < 3:
-        return None
-    texts: list[str] = []
-    vectors: list[Any] = []
-    with Store.open(run / "stages" / "index" / "index") as store:
-        for item in islice(store.items(vectors=True), 0, None, -(-items // _MAXIMUM_POINTS)):
-            texts.append(item.text)
-            vectors.append(item.vector)
-    terms = Terms.load(run / "stages" / "audit" / "terms.json")
-    return place(np.asarray(vectors, np.float32), texts, [term.text for term in terms])
+def _broken(terms: Sequence[BrokenTerm]) -> dict[str, list[BrokenTerm]]:
+    """Sort terms into those that are broken and chosen, broken and left out, and mere phrases.
+
+    A phrase of whole words, such as `of the`, saves tokens, but none of its words is broken. A part
+    of a chosen term is not left out: the term is learned with it.
+    """
+    whole = [term for term in terms if _is_whole(term)]
+    broken = [term for term in terms if term not in whole]
+    chosen = [term for term in broken if term["chosen"]]
+    left_out = [
+        term
+        for term in broken
+        if not term["chosen"] and not any(term["term"] in other["term"] for other in chosen)
+    ]
+    return {
+        "chosen": chosen[:_CHOSEN],
+        "left_out": left_out[:_LEFT_OUT],
+        "phrases": [term for term in whole if term["chosen"] and " " in term["term"]],
+    }
+
+
+def _is_whole(term: BrokenTerm) -> bool:
+    """Return whether each piece of a term is a whole word of it."""
+    pieces = [piece.strip().casefold() for piece in term["pieces"]]
+    return [piece for piece in pieces if piece] == term["term"].casefold().split()
 
 
 def _best(systems: Iterable[System], test: str) -> dict[str, float | None]:
@@ -132,50 +139,6 @@ def _best(systems: Iterable[System], test: str) -> dict[str, float | None]:
     return {
         measure: max((s[measure] for s in scored if measure in s), default=None)
         for measure in _MEASURES
-    }
-
-
-def _tiles(evaluate: Mapping[str, Any]) -> Iterator[dict[str, str]]:
-    """Yield the most important figures."""
-    tokens = evaluate["tokens"]
-    if "domain" in tokens:
-        general = (
-            f"; of general text: {tokens['general']['saved']:.1%}" if "general" in tokens else ""
-        )
-        yield {
-            "title": "tokens saved",
-            "value": f"{tokens['domain']['saved']:.1%}",
-            "more": f"of held-out domain text{general}",
-        }
-    bits = evaluate["language"]["systems"]
-    if "base" in bits and "pretraining" in bits:
-        more = "on held-out domain text"
-        if "general" in bits["base"]:
-            more += (
-                f"; general {bits['base']['general']:.2f} → {bits['pretraining']['general']:.2f}"
-            )
-        yield {
-            "title": "bits per byte",
-            "value": f"{bits['base']['domain']:.2f} → {bits['pretraining']['domain']:.2f}",
-            "more": more,
-        }
-    systems = {system["name"]: system for system in evaluate["systems"]}
-    for test, title in (("search", "search"), ("similar", "similar")):
-        before = systems.get("base", {}).get(test)
-        after = systems.get("tuning", {}).get(test)
-        if before and after:
-            rival = systems.get("bm25", {}).get(test)
-            yield {
-                "title": f"{title}, nDCG@10",
-                "value": f"{before['ndcg@10']:.3f} → {after['ndcg@10']:.3f}",
-                "more": f"base → tuned; BM25 {rival['ndcg@10']:.3f}" if rival else "base → tuned",
-            }
-    kept = evaluate["promises"]
-    held = kept["original_rows_identical"], kept["documents_changed"] == 0
-    yield {
-        "title": "promises",
-        "value": f"{sum(held)} of {len(held)} kept",
-        "more": "published rows unchanged; tokens of other text unchanged",
     }
 
 
@@ -188,11 +151,16 @@ def _decimals(value: float, places: int = 3) -> str:
     return f"{value:.{places}f}"
 
 
+def _excerpt(text: str) -> str:
+    shown = " ".join(text.split())
+    return shown if len(shown) <= _EXCERPT else f"{shown[:_EXCERPT]}…"
+
+
 _FILTERS = {
     "count": lambda value: f"{value:,.0f}".replace(",", "\u202f"),
     "decimals": _decimals,
     "duration": _duration,
-    "excerpt": lambda text: " ".join(text.split())[:160],
+    "excerpt": _excerpt,
     "p": lambda value: "< 0.001" if value < 0.001 else f"{value:.3f}",
     "percent": lambda value: f"{value:.1%}",
     "signed": lambda value: f"{value:+.3f}".replace("-", "\u2212"),

@@ -19,5 +19,6 @@ in the same format: `plain.pretrain` and `plain.tune` train the base without new
     tune/model                   the finished encoder, as `Encoder.load` reads it; metrics.jsonl
     index/index                  the index, as `Index.open` reads it
     evaluate/vectors.npy         vectors of the tuned encoder, one row per item, in order
-    evaluate/searches.json       a list of `Search`: searches before and after, side by side
+    evaluate/searches.json       `ExampleSearches`: searches before and after, and those that
+                                 found nothing
 """

@@ -39,6 +39,9 @@ class AuditSettings(SettingsTable):
 
     max_rows: int = Field(default=500, ge=1)
     """Maximum number of new embedding rows; each spelling of a term takes one."""
+    method: str | None = None
+    """How they will be added: exact, merges, scores, words or append; by default the one that fits
+    the tokenizer. `extend` uses the same one."""
     phrases: bool = True
     """Whether terms of several words may be chosen."""
 
@@ -88,11 +91,13 @@ class AuditMetrics(TypedDict):
     rows: int
     """Spellings chosen: a token and an embedding row each."""
     saved: int
-    """Tokens they save in the audited text."""
+    """Tokens they save in the audited text, measured with the extended tokenizer."""
     broken: list[BrokenTerm]
     """The 60 terms that cost the most tokens, worst first."""
     skipped: dict[str, int]
     """Records of the corpus that could not be read, by reason."""
+    notes: list[str]
+    """Notes for readers."""
 
 
 def audit(work: Work[AuditSettings]) -> AuditMetrics:
@@ -103,14 +108,15 @@ def audit(work: Work[AuditSettings]) -> AuditMetrics:
 
     settings, data = work.settings, work.data
     items = data.items  # read first, so that bad input is reported before any work
+    left_out = ", ".join(f"{count:,} {why}" for why, count in data.skipped.most_common())
     data.check()
     corpus, _ = data.corpus
     general = data.general[0] if data.general else None
     glossary = read_glossary(data.glossary) if data.glossary else None
     found = find_terms(Tokenizer.load(work.base), corpus, general, glossary)
-    terms = found.choose(settings.max_rows, phrases=settings.phrases)
+    terms = found.choose(settings.max_rows, method=settings.method, phrases=settings.phrases)
     terms.save(work.folder / CHOSEN_TERMS)
-    picked = _random_terms(found, len(terms.forms), settings, work.config.seed)
+    picked = _random_terms(found, terms, settings, work.config.seed)
     picked.save(work.folder / RANDOM_TERMS)
     chosen = {form for term in terms for form in term.forms}
     return {
@@ -122,23 +128,31 @@ def audit(work: Work[AuditSettings]) -> AuditMetrics:
         "candidates": len(found.candidates),
         "terms": len(terms),
         "rows": len(terms.forms),
-        "saved": sum(term.saved for term in terms),
+        "saved": terms.saved,
         "broken": [_broken(found.tokenizer, group, chosen) for group in found.groups[:_SHOWN]],
         "skipped": dict(corpus.skipped),
+        "notes": [f"records of the catalogue that were left out: {left_out}"] if left_out else [],
     }
 
 
-def _random_terms(found: Audit, rows: int, settings: AuditSettings, seed: int) -> Terms:
-    """Choose random candidates for a number of rows, regardless of the tokens they save."""
+def _random_terms(found: Audit, terms: Terms, settings: AuditSettings, seed: int) -> Terms:
+    """Choose random candidates for as many rows, regardless of the tokens they save."""
+    from idiolect.vocabulary.extend.plan import choose_method, plan_extension
+    from idiolect.vocabulary.forms import prepare_forms
     from idiolect.vocabulary.terms import Term, Terms
 
-    forms = [
+    names = [
         candidate.form
         for candidate in found.candidates
         if settings.phrases or " " not in candidate.form.strip()
     ]
-    picked = random.Random(seed).sample(forms, min(rows, len(forms)))
-    return Terms(Term(form.strip(), (form,)) for form in picked)
+    rows = len(terms.forms)
+    # More than needed, because some cannot be added.
+    picked = random.Random(seed).sample(names, min(4 * rows, len(names)))
+    forms, _, _ = prepare_forms(found.tokenizer, Terms(Term(n.strip(), (n,)) for n in picked))
+    method = choose_method(found.tokenizer, terms.method)
+    plan = plan_extension(found.tokenizer, forms, method, max_rows=rows)
+    return Terms([Term(f.text.strip(), (f.text,)) for f in plan.forms], method=method)
 
 
 def _text(statistics: CorpusStatistics) -> TextMetrics:

@@ -49,26 +49,29 @@ class EvaluateMetrics(TypedDict):
     and `search` and `similar`, each an ndcg@10."""
     promises: Promises
     notes: list[str]
-    """Notes for readers, such as that the items' text is part of pre-training."""
+    """Notes for readers, of this stage and of all before it."""
 
 
 def evaluate(work: Work[EvaluateSettings]) -> EvaluateMetrics:
     """Measure search, similar items and language modeling for every system of the run."""
     from idiolect.pipeline.language import check_promises, measure_language
     from idiolect.pipeline.system_runs import SystemRuns, describe, judged_collection
+    from idiolect.training.progress import show_progress
 
     data, systems = work.data, work.systems
     search = judged_collection(data.texts, data.queries, data.qrels)
     similar = judged_collection(data.texts, data.texts, data.similar)
     runs = SystemRuns(work, search, similar)
-    for number, system in enumerate(systems):
-        work.report(number, len(systems) + 1, system.label)
-        runs.add(system)
-    work.report(len(systems), len(systems) + 1, "bits per byte")
+    with show_progress("evaluation", len(systems) + 1) as activity:
+        for number, system in enumerate(systems):
+            activity.update(number, system.label)
+            runs.add(system)
+        activity.update(len(systems), "bits per byte")
+        language = measure_language(work, work.settings.windows)
     extended = _metrics(work, "extend")
     return {
         "tokens": extended["texts"],
-        "language": measure_language(work, work.settings.windows),
+        "language": language,
         "search": describe(search),
         "similar": describe(similar),
         "systems": [runs.figures(system) for system in systems],
@@ -80,6 +83,7 @@ def evaluate(work: Work[EvaluateSettings]) -> EvaluateMetrics:
 
 
 def _notes(work: Work[EvaluateSettings]) -> list[str]:
+    """Return the notes of this stage, and of the stages of the pipeline without its controls."""
     notes = [
         "the model was pre-trained on the items' text (transductive), but saw neither queries nor "
         "judgements"
@@ -87,28 +91,9 @@ def _notes(work: Work[EvaluateSettings]) -> list[str]:
         else "if the items' text is in the corpus, the model was pre-trained on it (transductive); "
         "it saw neither queries nor judgements"
     ]
-    tuned, index = _metrics(work, "tune"), _metrics(work, "index")
-    if _metrics(work, "pretrain")["objective"] == "imitation":
-        notes.append(
-            "the base has no language-model head, so pre-training was replaced by training to "
-            "reproduce the base's vectors of texts with new tokens; the control without new "
-            "tokens is the base, tuned in the same way"
-        )
-    if tuned["note"]:
-        notes.append(tuned["note"])
-    if index["meaning"] is not None:
-        notes.append(
-            f"hybrid search weights vectors by {index['meaning']:.1f} and words by the rest, which "
-            f"was best for {tuned['kept_apart']} queries kept out of tuning"
-        )
-    if index["cut"]:
-        notes.append(
-            f"{index['cut']:,} of {index['items']:,} items are longer than the encoder reads, and "
-            "vector search finds them by their beginning only; BM25 reads them whole"
-        )
-    if work.data.skipped:
-        reasons = ", ".join(f"{count:,} {why}" for why, count in work.data.skipped.most_common())
-        notes.append(f"records of the catalogue that were left out: {reasons}")
+    for stage in work.done:
+        if "." not in stage:
+            notes += _metrics(work, stage).get("notes", [])
     if not work.settings.controls:
         notes.append("the controls were switched off, so the cause of a gain is unknown")
     return notes

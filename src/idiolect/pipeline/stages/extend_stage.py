@@ -21,7 +21,8 @@ class ExtendSettings(SettingsTable):
     """How terms are added to the vocabulary."""
 
     method: str | None = None
-    """exact, merges, scores, words or append; by default the one that fits the tokenizer."""
+    """exact, merges, scores, words or append; by default the one that the audit
+    chose the terms for."""
     init: Literal["subword", "weighted", "mean", "normal", "multivariate"] = "subword"
     """How new rows are initialized."""
 

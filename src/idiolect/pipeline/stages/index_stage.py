@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from idiolect.errors import InputError
 from idiolect.pipeline.settings import SettingsTable
-from idiolect.pipeline.stage import Stage, Work
+from idiolect.pipeline.stage import SharedOutput, Stage, Work
 from idiolect.pipeline.stages.tune_stage import HELD_OUT_PAIRS
 from idiolect.pipeline.systems import MeasuredSystem
 
@@ -22,10 +22,11 @@ if TYPE_CHECKING:
     from idiolect.encoding.text_reader import EncodingCounts
     from idiolect.search.diskann.graph import Graph
     from idiolect.search.index import Index
-    from idiolect.search.items import Item
 
-__all__ = ["STAGE", "IndexMetrics", "IndexPoint", "graph_curve", "index", "open_index"]
+__all__ = ["INDEX", "STAGE", "IndexMetrics", "IndexPoint", "graph_curve", "index", "open_index"]
 
+INDEX = "index"
+"""The index, in the stage's folder."""
 _WIDTHS = (10, 20, 40, 80, 160)
 _QUERIES = 200
 _NEIGHBOURS = 10
@@ -56,6 +57,8 @@ class IndexMetrics(TypedDict):
     exact_queries_per_second: float
     """Speed of exact search by a product with all vectors, for comparison."""
     curve: list[IndexPoint]
+    notes: list[str]
+    """Notes for readers."""
 
 
 def open_index(run: Path, counts: EncodingCounts | None = None) -> Index:
@@ -72,10 +75,10 @@ def open_index(run: Path, counts: EncodingCounts | None = None) -> Index:
     from idiolect.search.index import Index
 
     stages = run / "stages"
-    if not (stages / "index" / "index").is_dir():
+    if not (stages / "index" / INDEX).is_dir():
         raise InputError(f"{run} has no finished index", hint="resume it with idiolect run")
     encoder = Encoder.load(stages / "tune" / "model")
-    return Index.open(stages / "index" / "index", encoder, encoding_counts=counts)
+    return Index.open(stages / "index" / INDEX, encoder, encoding_counts=counts)
 
 
 def index(work: Work[SettingsTable]) -> IndexMetrics:
@@ -83,11 +86,14 @@ def index(work: Work[SettingsTable]) -> IndexMetrics:
     from idiolect.encoding.encoder import Encoder
     from idiolect.encoding.text_reader import EncodingCounts
     from idiolect.search.index import Index
+    from idiolect.training.progress import track
 
-    path, counts = work.folder / "index", EncodingCounts()
+    path, counts = work.folder / INDEX, EncodingCounts()
     encoder = Encoder.load(work.model)
-    items = _reported(work)
-    with Index.build(path, encoder, items, source=work.model, encoding_counts=counts) as built:
+    items = track(work.data.items.values(), "items", len(work.data.items))
+    options: dict[str, Any] = {"source": work.model, "encoding_counts": counts}
+    # Hours of training came before; what is left out is logged.
+    with Index.build(path, encoder, items, skip_invalid_metadata=True, **options) as built:
         cut = counts.truncated  # before queries are counted
         rows = [item.vector for item in built.store.items(vectors=True) if item.vector is not None]
         lines = (Path(work.model).parent / HELD_OUT_PAIRS).read_text(encoding="utf-8").splitlines()
@@ -103,15 +109,46 @@ def index(work: Work[SettingsTable]) -> IndexMetrics:
         "meaning": meaning,
         "exact_queries_per_second": exact,
         "curve": curve,
+        "notes": [
+            f"{cut:,} of {len(vectors):,} items are longer than the encoder reads, and vector "
+            "search finds them by their beginning only; BM25 reads them whole"
+        ]
+        if cut
+        else [],
     }
 
 
-def _reported(work: Work[Any]) -> Iterator[Item]:
-    """Yield the items, reporting progress."""
-    items = work.data.items
-    for number, item in enumerate(items.values(), start=1):
-        yield item
-        work.report(number, len(items), "items")
+def _damage(folder: Path) -> str:
+    """Return what is wrong with an index; rebuild what can be derived from its ledger."""
+    from idiolect.errors import IdiolectError
+    from idiolect.search.store.store import Store
+    from idiolect.training.progress import notice
+
+    try:
+        with Store.open(folder, background=False) as store:
+            damage = list(store.verify())
+            for one in damage:
+                if not one.derived:
+                    return f"{one.place}: {one.problem}"
+            if damage:
+                notice(f"index: {damage[0].problem}; rebuilding it from the ledger")
+                store.compact(rebuild=True)
+    except IdiolectError as error:
+        return error.message
+    return ""
+
+
+def _state(folder: Path) -> str:
+    """Return a text that changes with each write to an index, and with its snapshots."""
+    from idiolect.errors import IdiolectError
+    from idiolect.search.store.store import Store
+
+    try:
+        with Store.open(folder, background=False) as store:
+            settings, snapshots = store.settings, store.describe().snapshots
+            return ":".join((settings["epoch"], str(settings["changes"]), *snapshots))
+    except IdiolectError:
+        return ""
 
 
 def graph_curve(vectors: NDArray[np.float32]) -> tuple[float, list[IndexPoint]]:
@@ -166,6 +203,7 @@ STAGE = Stage(
     metrics=IndexMetrics,
     inputs=("items",),
     model_from="tune",
+    shares=SharedOutput(folder=INDEX, find_damage=_damage, state=_state),
     systems=(
         MeasuredSystem(name="words", label="the index, words only", by="lexical"),
         MeasuredSystem(name="hybrid", label="hybrid", by="hybrid", against=("bm25", "words")),

@@ -55,6 +55,8 @@ class PretrainMetrics(TrainingSummary):
     """What was trained."""
     objective: str
     """causal, masked, or imitation of the base's vectors."""
+    notes: list[str]
+    """Notes for readers."""
 
 
 def pretrain(work: Work[PretrainSettings]) -> PretrainMetrics:
@@ -99,7 +101,7 @@ def pretrain(work: Work[PretrainSettings]) -> PretrainMetrics:
         config=config,
     )
     summary = summarize_training(work.folder)
-    return {**summary, "train": settings.train, "objective": objective}
+    return {**summary, "train": settings.train, "objective": objective, "notes": []}
 
 
 def _imitate(
@@ -124,7 +126,12 @@ def _imitate(
             config=config,
         )
         summary = summarize_training(work.folder)
-    return {**summary, "train": settings.train, "objective": "imitation"}
+    note = (
+        "the base has no language-model head, so pre-training was replaced by training to "
+        "reproduce the base's vectors of texts with new tokens; the control without new tokens is "
+        "the base, tuned in the same way"
+    )
+    return {**summary, "train": settings.train, "objective": "imitation", "notes": [note]}
 
 
 STAGE = Stage(

@@ -49,8 +49,8 @@ class TuneMetrics(TypedDict):
     pairs: int
     supervised: bool
     """False without pairs: parts of the same text are then used as pairs."""
-    note: str
-    """A note for readers; may be empty."""
+    notes: list[str]
+    """Notes for readers."""
     steps: int
     loss_first: float
     loss_last: float
@@ -71,10 +71,10 @@ def tune(work: Work[TuneSettings]) -> TuneMetrics:
     data = work.data
     given = data.pairs() if data.settings.pairs else data.title_pairs()
     pairs, left_out = without_tests(given, data)
-    note = ""
+    notes = []
     if not data.settings.pairs:
         source = "titles and texts of the items" if pairs else "the items' texts alone"
-        note = f"no pairs were given, so the encoder was tuned on {source}"
+        notes.append(f"no pairs were given, so the encoder was tuned on {source}")
     elif not pairs:
         raise InputError(
             f"all {left_out} pairs of {data.settings.pairs} occur in the tests",
@@ -87,8 +87,8 @@ def tune(work: Work[TuneSettings]) -> TuneMetrics:
     curve = summarize_training(work.folder)
     return {
         "pairs": len(PairTable.of(pairs)) if pairs else 0,
-        "supervised": not note,
-        "note": note,
+        "supervised": bool(data.settings.pairs),
+        "notes": notes,
         "steps": curve["steps"],
         "loss_first": curve["loss_first"],
         "loss_last": curve["loss_last"],

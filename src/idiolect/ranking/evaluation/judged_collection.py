@@ -4,30 +4,25 @@ Three layouts are supported. They may be mixed, and each file may be gzipped:
 
     BEIR   corpus.jsonl (_id, title, text)   queries.jsonl (_id, text)   qrels/test.tsv
     TREC   <doc> and <top> elements          qrels: query 0 document grade
-           runs: query Q0 document rank score name
     tables .csv, .tsv or .parquet with a header, such as query,docid,rating
 
+See `idiolect.ranking.evaluation.judgement_files` for the layouts of judgements and runs.
 Ids that one file names and another lacks are reported.
 """
 
 from __future__ import annotations
 
-import gzip
-import html
-import math
-import re
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 from idiolect.errors import InputError
-from idiolect.ranking.evaluation.metrics import Qrels, Run
-from idiolect.text.fields import GRADE, GRADED_DOCUMENT, GRADED_QUERY, find_fields, join_parts
-from idiolect.text.files import write_atomic
+from idiolect.ranking.evaluation.judgement_files import read_qrels, read_run, write_run
+from idiolect.ranking.evaluation.metrics import Qrels, count_ids
+from idiolect.ranking.evaluation.trec_elements import read_elements
 from idiolect.text.keyed_texts import documents_with_ids, queries_with_ids
-from idiolect.text.records import has_fields, read_all_records
+from idiolect.text.records import KNOWN_TYPES, has_fields
 
 __all__ = [
     "JudgedCollection",
@@ -37,8 +32,6 @@ __all__ = [
     "read_run",
     "write_run",
 ]
-
-_BODY = re.compile(r"<(title|head|headline|text)>(.*?)</\1>", re.IGNORECASE | re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -96,9 +89,9 @@ class JudgedCollection:
             kept[query] = {doc: grade for doc, grade in grades.items() if doc in documents}
         kept = {query: kept[query] for query in qrels if kept.get(query)}
         notes = (
-            *_note(missing_queries, "judged queries have no text"),
-            *_note(missing, "judgements name missing documents"),
-            *_note([q for q in kept if not queries[q].strip()], "queries are empty"),
+            *count_ids(missing_queries, "judged queries have no text"),
+            *count_ids(missing, "judgements name missing documents"),
+            *count_ids([q for q in kept if not queries[q].strip()], "queries are empty"),
         )
         if not kept:
             raise InputError(
@@ -116,7 +109,7 @@ def read_documents(path: str | Path) -> dict[str, str]:
     Raises:
         InputError: The file is missing or damaged, or a record has no id or no text.
     """
-    return _texts(Path(path), "doc", "docno", documents_with_ids)
+    return _texts(Path(path), "doc", documents_with_ids)
 
 
 def read_queries(path: str | Path) -> dict[str, str]:
@@ -125,50 +118,7 @@ def read_queries(path: str | Path) -> dict[str, str]:
     Raises:
         InputError: The file is missing or damaged, or a record has no id or no text.
     """
-    return _texts(Path(path), "top", "num", queries_with_ids)
-
-
-def read_qrels(path: str | Path) -> dict[str, dict[str, float]]:
-    """Read relevance judgements: the grade of each document, by query.
-
-    Raises:
-        InputError: The file is missing or damaged, a grade is not a number, or a document has two
-            different grades for a query.
-    """
-    return _numbers(Path(path), columns=4, value=3)
-
-
-def read_run(path: str | Path) -> dict[str, dict[str, float]]:
-    """Read a run: the score of each returned document, by query.
-
-    Raises:
-        InputError: As for `read_qrels`.
-    """
-    return _numbers(Path(path), columns=6, value=4)
-
-
-def write_run(path: str | Path, run: Run, *, name: str = "idiolect") -> None:
-    """Write a run in TREC format, best documents first. The write is atomic.
-
-    Raises:
-        InputError: An id contains white space, which separates the columns of the format.
-    """
-    lines = []
-    for query, scores in run.items():
-        for rank, doc in enumerate(sorted(scores, key=lambda d: (scores[d], d), reverse=True)):
-            if any(len(part.split()) != 1 for part in (query, doc)):
-                raise InputError(
-                    f"query {query!r}, document {doc!r}: white space in an id",
-                    hint="white space separates the columns of the TREC format; rename the id",
-                )
-            lines.append(f"{query} Q0 {doc} {rank + 1} {scores[doc]:.9g} {name}\n")
-    write_atomic(Path(path), "".join(lines).encode())
-
-
-def _note(ids: Iterable[str], what: str) -> tuple[str, ...]:
-    ids = list(ids)
-    shown = ", ".join(map(repr, ids[:3])) + (", …" if len(ids) > 3 else "")
-    return (f"{len(ids)} {what}: {shown}",) if ids else ()
+    return _texts(Path(path), "top", queries_with_ids)
 
 
 def _existing(path: Path) -> Path:
@@ -176,26 +126,13 @@ def _existing(path: Path) -> Path:
     return packed if packed.exists() and not path.exists() else path
 
 
-def _lines(path: Path) -> Iterator[str]:
-    try:
-        opener = gzip.open if path.suffix.lower() == ".gz" else open
-        with opener(path, "rt", encoding="utf-8-sig") as file:
-            yield from file
-    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(
-            f"cannot read {path}: {reason}", hint="check that it exists, is complete and is UTF-8"
-        ) from error
-
-
 def _texts(
     path: Path,
-    element: str,
-    number: str,
+    element: Literal["doc", "top"],
     read_table: Callable[[Path], Iterator[tuple[str, str, str]]],
 ) -> dict[str, str]:
     texts: dict[str, str] = {}
-    rows = read_table(path) if has_fields(path) else _elements(path, element, number)
+    rows = read_table(path) if has_fields(path) else read_elements(path, element)
     for _, name, text in rows:
         if name in texts:
             raise InputError(f"{path} has two texts with the id {name!r}", hint="keep one of them")
@@ -203,75 +140,6 @@ def _texts(
     if not texts:
         raise InputError(
             f"{path} holds no texts",
-            hint=f"supported: .jsonl, .csv, .tsv, .parquet, and TREC files of <{element}>",
+            hint=f"supported: {KNOWN_TYPES}, and TREC files of <{element}>",
         )
     return texts
-
-
-def _elements(path: Path, element: str, number: str) -> Iterator[tuple[str, str, str]]:
-    """Parse TREC elements; topics do not close their inner tags."""
-    text = "".join(_lines(path))
-    for match in re.finditer(rf"<{element}>(.*?)</{element}>", text, re.IGNORECASE | re.DOTALL):
-        inside = match[1]
-        found = re.search(rf"<{number}>\s*(?:number:)?\s*([^<\s]+)", inside, re.IGNORECASE)
-        if not found:
-            continue
-        title = re.search(r"<title>\s*(?:topic:)?([^<]*)", inside, re.IGNORECASE)
-        parts = [title[1]] if element == "top" and title else [m[2] for m in _BODY.finditer(inside)]
-        plain = [html.unescape(re.sub(r"<[^>]*>", " ", part)) for part in parts]
-        yield str(path), found[1], join_parts(" ".join(part.split()) for part in plain)
-
-
-def _numbers(path: Path, *, columns: int, value: int) -> dict[str, dict[str, float]]:
-    """Read a number for each query and document: a table with a header, or TREC columns."""
-    table: dict[str, dict[str, float]] = {}
-    rows = _cells(path) if has_fields(path) else _columns(path, columns, value)
-    for place, query, doc, text in rows:
-        try:
-            number = float(text)
-        except ValueError:
-            raise InputError(f"{place}: {text!r} is not a number", hint="correct it") from None
-        earlier = table.setdefault(query, {}).setdefault(doc, number)
-        if earlier != number and not math.isnan(number):
-            raise InputError(
-                f"{place}: document {doc!r} has {number:g} for query {query!r}, and {earlier:g} "
-                "in an earlier line",
-                hint="keep one of them",
-            )
-    if not table:
-        raise InputError(f"{path} is empty", hint="the first line of a table names the columns")
-    return table
-
-
-def _cells(path: Path) -> Iterator[tuple[str, str, str, str]]:
-    for place, record in read_all_records(path):
-        query, doc, number = (
-            str(record[_field(record, known, place)])
-            for known in (GRADED_QUERY, GRADED_DOCUMENT, GRADE)
-        )
-        yield place, query, doc, number
-
-
-def _columns(path: Path, columns: int, value: int) -> Iterator[tuple[str, str, str, str]]:
-    for number, text in enumerate(_lines(path), 1):
-        parts = text.split()
-        if parts and len(parts) != columns:
-            raise InputError(
-                f"{path}, line {number}: {len(parts)} columns instead of {columns}",
-                hint="TREC qrels are `query 0 document grade`, runs `query Q0 document rank "
-                "score name`; a table with a header ends in .csv or .tsv",
-            )
-        if parts:
-            yield f"{path}, line {number}", parts[0], parts[2], parts[value]
-
-
-def _field(record: Mapping[str, Any], known: tuple[str, ...], place: str) -> str:
-    """Return the first known field that holds a text or a number."""
-    cells = [name for name, value in record.items() if isinstance(value, str | int | float)]
-    found = find_fields(cells, known)
-    if not found:
-        raise InputError(
-            f"{place} has none of the fields {', '.join(known)}",
-            hint=f"found: {', '.join(record)}; the first line names the columns",
-        )
-    return found[0]

@@ -6,23 +6,35 @@
   the judging pool. `judged@k` is the fraction of the top k that was judged, and `judged_only`
   removes unjudged documents from the rankings first ("condensed lists": Sakai 2007, SIGIR,
   "Alternatives to Bpref").
-- Ties are broken by descending document id, as in `trec_eval`, so the order in which a system
-  returned them does not matter.
+- Documents are ranked by their scores in double precision; equal scores by descending id, as in
+  `trec_eval`, so the order in which a system returned them does not matter. `trec_eval` itself
+  reads scores in single precision, and orders those that differ only beyond it by id.
+- Ids may hold any characters: `pytrec_eval` gets numbers in their place, and ranks as scores.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import pytrec_eval
 
 from idiolect.errors import InputError
+from idiolect.text.arguments import check_mapping, checked, list_of_texts
 
-__all__ = ["DEFAULT_METRICS", "Evaluation", "Gain", "Qrels", "Run", "evaluate"]
+__all__ = [
+    "DEFAULT_METRICS",
+    "Evaluation",
+    "Gain",
+    "Qrels",
+    "Run",
+    "count_ids",
+    "evaluate",
+    "ranked",
+]
 
 Qrels = Mapping[str, Mapping[str, float]]
 """The grade of each judged document, by query."""
@@ -45,9 +57,10 @@ _LIBRARY = {
     "judged": (None, None),
 }
 """Our names, and the names in pytrec_eval without and with a cut-off."""
-_FRACTION = 1000
-_LARGEST_GAIN = 1_000_000
+_LARGEST_GAIN = 100_000
 """pytrec_eval allocates a counter for each integer up to the largest gain."""
+_LARGEST_EXPONENT = 20
+"""The largest grade with exponential gains; in larger ones, a step outweighs all lower grades."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +82,15 @@ class Evaluation:
         return len(next(iter(self.per_query.values())))
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """Messages about queries without a relevant document, results or judgements."""
+        return (
+            *count_ids(self.left_out, "queries have no relevant document and are left out"),
+            *count_ids(self.unanswered, "queries have no results and count as zero"),
+            *count_ids(self.unjudged, "queries of the run have no judgements and are ignored"),
+        )
+
+    @property
     def means(self) -> dict[str, float]:
         """The mean of each metric over the queries."""
         return {
@@ -77,6 +99,7 @@ class Evaluation:
         }
 
 
+@checked
 def evaluate(
     qrels: Qrels,
     run: Run,
@@ -104,17 +127,23 @@ def evaluate(
         judged_only: Remove unjudged documents from the rankings first.
 
     Raises:
-        InputError: A metric is unknown, a score or grade is not finite, no query has a relevant
-            document, or grades are too large for integer gains.
+        InputError: A metric is unknown, an id is not a string, a score or grade is not a finite
+            number, no query has a relevant document, or grades are too large for exponential gains.
     """
+    for table, name in ((qrels, "qrels"), (run, "run")):
+        rows = check_mapping(table, name, "a dict of dicts", f"read a file with read_{name}")
+        for query, row in rows.items():
+            check_mapping(row, f"{name}[{query!r}]", "a dict of documents and numbers")
+    metrics = list_of_texts(metrics, "metrics")
+    if not metrics:
+        raise InputError("no metrics", hint="such as ndcg@10")
     for name in metrics:
         _parse(name)
     if gain not in get_args(Gain):
         raise InputError(f"gain={gain!r}", hint="one of " + ", ".join(get_args(Gain)))
     if not relevant > 0:
         raise InputError(f"relevant is {relevant:g}", hint="choose a number above 0")
-    _check_numbers(qrels, "grade")
-    _check_numbers(run, "score")
+    qrels, run = _checked(qrels, "grade"), _checked(run, "score")
     known = {
         query: grades
         for query, grades in qrels.items()
@@ -125,26 +154,72 @@ def evaluate(
             f"none of {len(qrels)} queries has a document of grade {relevant:g} or more",
             hint="check that these are the right judgements",
         )
-    answers = {query: dict(run[query]) for query in known if run.get(query)}
-    binary = {q: {d: int(g >= relevant) for d, g in grades.items()} for q, grades in known.items()}
-    gain_of = _gains(known, gain)
+    judged, answers = _numbered(known, run)
+    binary = {q: {d: int(g >= relevant) for d, g in grades.items()} for q, grades in judged.items()}
+    gain_of = _gains(judged, gain)
     values: dict[str, dict[str, float]] = {}
     for name in metrics:
         kind, cut = _parse(name)
         if kind == "judged":
-            values[name] = {q: _share_judged(answers.get(q, {}), known[q], cut or 0) for q in known}
-            continue
-        scores = _trec_eval(
-            gain_of if kind == "ndcg" else binary, answers, _library_name(kind, cut), judged_only
-        )
+            scores = {q: _share_judged(found, judged[q], cut or 0) for q, found in answers.items()}
+        else:
+            scores = _trec_eval(
+                gain_of if kind == "ndcg" else binary,
+                answers,
+                _library_name(kind, cut),
+                judged_only,
+            )
         minimum = 1 / cut - 1e-9 if kind == "mrr" and cut else 0.0
-        values[name] = {q: s if (s := scores.get(q, 0.0)) >= minimum else 0.0 for q in known}
+        values[name] = {
+            query: score if (score := scores.get(number, 0.0)) >= minimum else 0.0
+            for query, number in zip(known, judged, strict=True)
+        }
     return Evaluation(
         per_query=values,
         left_out=tuple(query for query in qrels if query not in known),
-        unanswered=tuple(query for query in known if query not in answers),
+        unanswered=tuple(query for query in known if not run.get(query)),
         unjudged=tuple(query for query in run if query not in qrels),
     )
+
+
+def ranked(scores: Mapping[str, float]) -> list[str]:
+    """Return documents by descending score; equal scores by descending id, as in `trec_eval`.
+
+    >>> ranked({"a": 1.0, "b": 1.0, "c": 2.0})
+    ['c', 'b', 'a']
+    """
+    return sorted(scores, key=lambda doc: (scores[doc], doc), reverse=True)
+
+
+def count_ids(ids: Iterable[str], what: str) -> tuple[str, ...]:
+    """Return a message with the number of ids and the first three, or nothing without ids.
+
+    >>> count_ids(["q1", "q2"], "queries are empty")
+    ("2 queries are empty: 'q1', 'q2'",)
+    """
+    ids = list(ids)
+    shown = ", ".join(map(repr, ids[:3])) + (", …" if len(ids) > 3 else "")
+    return (f"{len(ids)} {what}: {shown}",) if ids else ()
+
+
+def _numbered(
+    known: Qrels, run: Run
+) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, float]]]:
+    """Replace ids by numbers, and scores by ranks, which single precision keeps apart.
+
+    The library's C code ends the process at some characters of an id.
+
+    Returns:
+        The judgements and the answers to their queries; queries without answers are left out.
+    """
+    judged, answers = {}, {}
+    for number, (query, grades) in enumerate(known.items()):
+        order = ranked(run.get(query, {}))
+        names = {doc: str(n) for n, doc in enumerate(dict.fromkeys((*order, *grades)))}
+        judged[str(number)] = {names[doc]: grade for doc, grade in grades.items()}
+        if order:
+            answers[str(number)] = {names[doc]: -float(rank) for rank, doc in enumerate(order)}
+    return judged, answers
 
 
 def _parse(name: str) -> tuple[str, int | None]:
@@ -181,34 +256,63 @@ def _trec_eval(
 def _gains(known: Qrels, gain: Gain) -> dict[str, dict[str, int]]:
     """Convert grades to integer gains. Scaling them does not change nDCG, a ratio of their sums.
 
-    Fractional grades, such as means over several assessors, are rounded to a thousandth.
+    Gains that are fractional, such as means over several assessors, or large, are scaled and
+    rounded to a hundred-thousandth of the query's largest gain.
     """
     transform: Callable[[float], float] = (
         (lambda grade: grade) if gain == "linear" else (lambda grade: 2.0**grade - 1)
     )
-    grades = {max(0.0, grade) for judged in known.values() for grade in judged.values()}
-    scale = 1 if all(float(grade).is_integer() for grade in grades) else _FRACTION
-    highest, limit = max(grades), _LARGEST_GAIN / scale
-    if highest > (limit if gain == "linear" else math.log2(limit)):
+    highest = max(max(grades.values()) for grades in known.values())
+    if gain == "exponential" and highest > _LARGEST_EXPONENT:
         raise InputError(
             f"a grade of {highest:g} with {gain} gains", hint="rescale the grades, say to 0-4"
         )
-    return {
-        query: {doc: round(transform(max(0.0, grade)) * scale) for doc, grade in judged.items()}
-        for query, judged in known.items()
-    }
+    gains = {}
+    for query, grades in known.items():
+        exact = {doc: transform(max(0.0, grade)) for doc, grade in grades.items()}
+        best = max(exact.values())
+        whole = best <= _LARGEST_GAIN and all(one.is_integer() for one in exact.values())
+        scale = 1.0 if whole else _LARGEST_GAIN / best
+        gains[query] = {doc: round(one * scale) for doc, one in exact.items()}
+    return gains
 
 
 def _share_judged(scores: Mapping[str, float], judged: Mapping[str, float], cut: int) -> float:
-    first = sorted(scores, key=lambda doc: (scores[doc], doc), reverse=True)[:cut]
+    first = ranked(scores)[:cut]
     return sum(doc in judged for doc in first) / len(first) if first else 0.0
 
 
-def _check_numbers(table: Mapping[str, Mapping[str, float]], what: str) -> None:
+def _checked(table: Mapping[str, Mapping[str, float]], what: str) -> dict[str, dict[str, float]]:
+    """Return grades or scores as floats.
+
+    Raises:
+        InputError: An id is not a string, or a value is not a finite number.
+    """
+    checked = {}
     for query, row in table.items():
-        for doc, value in row.items():
-            if not math.isfinite(value):
-                raise InputError(
-                    f"the {what} of document {doc!r} for query {query!r} is {value}",
-                    hint="all values must be finite",
-                )
+        if not isinstance(query, str):
+            raise _wrong_id("query", query)
+        checked[query] = {doc: _number(value, doc, query, what) for doc, value in row.items()}
+    return checked
+
+
+def _number(value: Any, doc: str, query: str, what: str) -> float:
+    if not isinstance(doc, str):
+        raise _wrong_id("document", doc)
+    try:
+        number = math.nan if isinstance(value, str) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise InputError(
+            f"the {what} of document {doc!r} for query {query!r} is {value!r:.40}",
+            hint="all values must be finite numbers",
+        )
+    return number
+
+
+def _wrong_id(what: str, id: object) -> InputError:
+    return InputError(
+        f"the {what} id {id!r} is a {type(id).__name__}, not a string",
+        hint="convert the ids of judgements and runs with str()",
+    )

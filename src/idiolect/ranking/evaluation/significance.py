@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -53,6 +54,8 @@ def compare(
 ) -> Comparison:
     """Compare two systems by the values of one metric, query by query.
 
+    A single query says nothing about others: its interval is its own difference, and p is 1.
+
     Args:
         first: The value of each query, for the baseline.
         second: The value of each query, for the other system.
@@ -60,15 +63,24 @@ def compare(
         seed: Random seed.
 
     Raises:
-        InputError: The queries differ, or there are none.
+        InputError: The queries differ, or there are none; a value is not finite; or there are no
+            rounds.
     """
     if first.keys() != second.keys() or not first:
-        odd = sorted(first.keys() ^ second.keys())
+        odd = sorted(map(str, first.keys() ^ second.keys()))
         raise InputError(
             f"two systems evaluated on different queries: {', '.join(odd[:5]) or 'none at all'}",
             hint="evaluate both against the same judgements",
         )
-    gaps = np.array([second[query] - first[query] for query in first])
+    if rounds < 1:
+        raise InputError(f"rounds is {rounds}", hint="choose 1 or more, such as 10,000")
+    for query in first:
+        for value in (first[query], second[query]):
+            if isinstance(value, str) or not math.isfinite(value):
+                raise InputError(
+                    f"the value of query {query!r} is {value!r}", hint="use finite numbers"
+                )
+    gaps = np.array([float(second[query]) - float(first[query]) for query in first])
     count, observed = len(gaps), float(gaps.mean())
     rng = np.random.default_rng(seed)
     resampled = _rounds(

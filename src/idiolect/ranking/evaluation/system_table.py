@@ -34,18 +34,25 @@ def figures_of(
 
     Returns:
         A JSON-serializable dict: for each system `means`, and `comparison` unless it is the
-        baseline.
+        baseline. `unanswered` and `unjudged` count queries without results or without judgements.
 
     Raises:
-        InputError: There are no systems, or they were evaluated on different queries.
+        InputError: There are no systems, none has the name of the baseline, or they were evaluated
+            on different queries.
     """
     if not systems:
         raise InputError("no systems to compare", hint="pass at least one")
     baseline = baseline or next(iter(systems))
+    if baseline not in systems:
+        raise InputError(f"no system {baseline!r}", hint=f"there are {', '.join(systems)}")
     first = systems[baseline]
     rows = {}
     for name, result in systems.items():
-        rows[name] = {"means": result.means, "unanswered": len(result.unanswered)}
+        rows[name] = {
+            "means": result.means,
+            "unanswered": len(result.unanswered),
+            "unjudged": len(result.unjudged),
+        }
         if name != baseline:
             difference = compare(first.per_query[metric], result.per_query[metric])
             rows[name]["comparison"] = asdict(difference)
@@ -68,7 +75,8 @@ def write_per_query(path: str | Path, systems: Mapping[str, Evaluation]) -> None
         for query in result.per_query[names[0]]:
             values = (f"{result.per_query[name][query]:.6g}" for name in names)
             table.writerow([system, query, *values])
-    write_atomic(Path(path), text.getvalue().encode())
+    # An id may be text that UTF-8 cannot encode.
+    write_atomic(Path(path), text.getvalue().encode(errors="backslashreplace"))
 
 
 def image_format(path: str | Path) -> str:

@@ -9,6 +9,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from idiolect.errors import CheckpointError, InputError, MissingDependencyError
+from idiolect.search.milvus.expressions import quote
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -81,8 +82,7 @@ class MilvusCollection:
 
     def get(self, keys: list[str], fields: list[str]) -> list[dict[str, Any]]:
         """Return the rows with the given keys, in any order; unknown keys are skipped."""
-        with _one_line_errors():
-            return list(self._client.get(self._name, ids=keys, output_fields=fields))
+        return self.query(_among(keys), fields, len(keys)) if keys else []
 
     def query(self, where: str, fields: list[str], limit: int) -> list[dict[str, Any]]:
         """Return up to `limit` rows that match an expression."""
@@ -98,16 +98,25 @@ class MilvusCollection:
         return int(found[0]["count(*)"])
 
     def scan(self, where: str, fields: list[str]) -> Iterator[dict[str, Any]]:
-        """Stream all rows that match an expression, in any order."""
-        with _one_line_errors():
-            iterator = self._client.query_iterator(
-                self._name, filter=where, output_fields=fields, batch_size=_PAGE
-            )
-            try:
-                while page := iterator.next():
-                    yield from page
-            finally:
-                iterator.close()
+        """Stream all rows that match an expression, in any order.
+
+        The client's own iterator breaks at keys with quotes or backslashes, which it does not
+        escape. With its options, a page has the smallest keys, in order.
+        """
+        options = {"limit": _PAGE, "iterator": "True", "reduce_stop_for_best": "True"}
+        after = ""
+        while True:
+            with _one_line_errors():
+                page = self._client.query(
+                    self._name,
+                    filter=f"key > {quote(after)} and ({where})",
+                    output_fields=["key", *fields],
+                    **options,
+                )
+            if not page:
+                return
+            yield from page
+            after = page[-1]["key"]
 
     def search(
         self, field: str, query: Any, top_k: int, where: str, fields: list[str]
@@ -141,15 +150,25 @@ class MilvusCollection:
             with _one_line_errors():
                 self._client.upsert(self._name, batch)
 
-    def delete(self, **which: Any) -> None:
-        """Delete rows by `ids` or by `filter`."""
+    def delete(self, where: str) -> None:
+        """Delete the rows that match an expression."""
         with _one_line_errors():
-            self._client.delete(self._name, **which)
+            self._client.delete(self._name, filter=where)
+
+    def delete_keys(self, keys: list[str]) -> None:
+        """Delete the rows with the given keys."""
+        if keys:
+            self.delete(_among(keys))
 
     def flush(self) -> None:
         """Seal written rows, so that the cluster indexes them now."""
         with _one_line_errors():
             self._client.flush(self._name)
+
+
+def _among(keys: list[str]) -> str:
+    """Return the expression of keys; the client's own leaves quotes and backslashes in them."""
+    return f"key in [{', '.join(map(quote, keys))}]"
 
 
 def _create(

@@ -8,8 +8,8 @@ Differences from `Store`:
 
 - A batch is not one transaction: a failure in the middle leaves its first part written. It is safe
   to write the batch again.
-- A text has at most 65,535 bytes. `$gt`, `$gte`, `$lt` and `$lte` compare single values, not the
-  elements of lists.
+- A text has at most 65,535 bytes, and a whole number in metadata 64 bits.
+- `$gt`, `$gte`, `$lt` and `$lte` compare single values, not the elements of lists.
 - `items` has no defined order. `list` reads all matching ids and sorts them.
 
 Filters: see `idiolect.search.milvus.expressions`.
@@ -39,8 +39,8 @@ from idiolect.search.items import (
     check_name,
     check_query,
     distinct,
-    encode_metadata,
 )
+from idiolect.search.metadata import encode_metadata
 from idiolect.search.milvus.expressions import expression, metadata_hashes, quote
 from idiolect.search.milvus.milvus_collection import MAX_HASHES, MAX_TEXT_BYTES, MilvusCollection
 from idiolect.search.store.description import Description, NamespaceDescription
@@ -134,7 +134,8 @@ class MilvusStore:
         check_name(namespace, "namespace")
         vectors = check_items(items, self.dimensions, self.metric)
         rows = [
-            self._row(item, vector, namespace) for item, vector in zip(items, vectors, strict=True)
+            self._row(item, vector, namespace)
+            for item, vector in zip(encode_metadata(items)[0], vectors, strict=True)
         ]
         # Another client may have dropped the namespace, so each batch registers it again.
         self._collection.write([self._marker(_NAMESPACE, namespace, {}), *rows])
@@ -168,20 +169,20 @@ class MilvusStore:
         if ids is not None:
             keys = [_key(namespace, id) for id in self.fetch(ids, namespace=namespace)]
             for start in range(0, len(keys), _PAGE):
-                self._collection.delete(ids=keys[start : start + _PAGE])
+                self._collection.delete_keys(keys[start : start + _PAGE])
             return len(keys)
         where = self._where(namespace, filter)
-        count = self._collection.count(where) if where else 0
-        if count:
-            self._collection.delete(filter=where)
+        if where is None or not (count := self._collection.count(where)):
+            return 0
+        self._collection.delete(where)
         return count
 
     def drop(self, namespace: str = "") -> int:
         """Delete a whole namespace, and return how many items it had."""
         where = _in_namespace(namespace)
         count = self._collection.count(where)
-        self._collection.delete(filter=where)
-        self._collection.delete(ids=[f"{_NAMESPACE}:{namespace}"])
+        self._collection.delete(where)
+        self._collection.delete_keys([f"{_NAMESPACE}:{namespace}"])
         return count
 
     # Reading
@@ -207,6 +208,8 @@ class MilvusStore:
         self, prefix: str = "", *, after: str = "", limit: int = 100, namespace: str = ""
     ) -> Sequence[str]:
         """Return up to `limit` sorted ids that start with `prefix` and come after `after`."""
+        for name, what in ((prefix, "prefix"), (after, "id")):
+            check_name(name, what)
         where = _in_namespace(namespace)
         if prefix:
             end = f"{prefix}\U0010ffff"
@@ -307,11 +310,15 @@ class MilvusStore:
         return f"{_in_namespace(namespace)} and {expression(node)}"
 
     def _row(self, item: Item, vector: Any, namespace: str) -> dict[str, Any]:
-        encode_metadata(item)
         if len(item.text.encode()) > MAX_TEXT_BYTES:
             raise InputError(
                 f"item {item.id!r}: its text has {len(item.text.encode()):,} bytes",
                 hint=f"Milvus accepts {MAX_TEXT_BYTES:,}; split it into passages",
+            )
+        if _has_large_integer(item.metadata):
+            raise InputError(
+                f"item {item.id!r}: its metadata has a whole number of over 64 bits",
+                hint="Milvus accepts 64 bits; store it as text",
             )
         hashes = metadata_hashes(item.metadata)
         if len(hashes) > MAX_HASHES:
@@ -345,16 +352,22 @@ class MilvusStore:
 
 
 def _key(namespace: str, id: str) -> str:
-    return f"{_ITEM}:{len(namespace)}:{namespace}{id}"
+    return f"{_ITEM}:{len(check_name(namespace, 'namespace'))}:{namespace}{id}"
 
 
 def _in_namespace(namespace: str) -> str:
-    return f'kind == "{_ITEM}" and namespace == {quote(namespace)}'
+    return f'kind == "{_ITEM}" and namespace == {quote(check_name(namespace, "namespace"))}'
 
 
 def _item(row: Mapping[str, Any]) -> Item:
     vector = np.asarray(row["vector"], np.float32) if "vector" in row else None
     return Item(row["id"], row["text"], row["metadata"], vector)
+
+
+def _has_large_integer(value: Any) -> bool:
+    if isinstance(value, dict | list):
+        return any(map(_has_large_integer, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, int) and not -(2**63) <= value < 2**64
 
 
 def _mark(text: str, query: str, marks: tuple[str, str]) -> str:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 
-from idiolect.search.items import Item
+from idiolect.search.items import Item, check_name
+from idiolect.search.metadata import same_metadata
 from idiolect.search.store.lexical import Lexical
 from idiolect.search.store.metadata_index import MetadataIndex
 
@@ -53,7 +54,12 @@ class Namespace:
 
     @classmethod
     def find(cls, db: sqlite3.Connection, name: str) -> Namespace | None:
-        """Return the namespace with a name, or None if it does not exist."""
+        """Return the namespace with a name, or None if it does not exist.
+
+        Raises:
+            InputError: the name is not valid.
+        """
+        check_name(name, "namespace")
         found = db.execute("SELECT number FROM namespaces WHERE name = ?", (name,)).fetchone()
         return cls(db, found[0]) if found else None
 
@@ -80,7 +86,7 @@ class Namespace:
         """Add items, or replace those with the same ids; unchanged items are not written.
 
         Args:
-            items: n checked items with distinct ids.
+            items: n checked items with distinct ids and metadata in JSON types.
             metadata: (n,) the metadata of each item as JSON text.
             vectors: (n, dimensions) the vector of each item.
         """
@@ -96,7 +102,10 @@ class Namespace:
             elif old_vectors[before.row] != blob:
                 replaced.append(before)
                 new.append((item, encoded, blob))
-            elif (before.text, before.metadata) != (item.text, encoded):
+            elif before.text != item.text or not (
+                before.metadata == encoded
+                or same_metadata(json.loads(before.metadata), item.metadata)
+            ):
                 self._rewrite(before, item, encoded, blob)
         self.remove(replaced)
         self._insert(new)

@@ -34,14 +34,15 @@ from idiolect.search.items import (
     check_metric,
     check_name,
     distinct,
-    encode_metadata,
 )
+from idiolect.search.metadata import encode_metadata
 from idiolect.search.store.integrity import Damage, find_damage
 from idiolect.search.store.ledger import Ledger
 from idiolect.search.store.merger import Merger
 from idiolect.search.store.namespace import Namespace
 from idiolect.search.store.snapshots import restore_snapshot, take_snapshot
 from idiolect.search.store.store_reader import StoreReader, load_items
+from idiolect.text.arguments import check_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -100,7 +101,7 @@ class Store(StoreReader):
                 those of the store.
             CheckpointError: the ledger is damaged.
         """
-        path = Path(path)
+        path = check_path(path, "path")
         if dimensions is not None:
             _create(path, dimensions, metric, wait)
         elif not path.is_dir():
@@ -149,7 +150,7 @@ class Store(StoreReader):
         """
         check_name(namespace, "namespace")
         vectors = check_items(items, self.dimensions, self.metric)
-        metadata = [encode_metadata(item) for item in items]
+        items, metadata = encode_metadata(items)
         with self._ledger.writing() as db:
             space = Namespace.create(db, namespace)
             space.put(items, metadata, vectors)
@@ -184,9 +185,9 @@ class Store(StoreReader):
                     f"no item {id!r} in namespace {namespace!r}", hint="add it with upsert"
                 )
             (old,) = load_items(space, rows, vectors=True)
-            item = change(old, text, metadata, vector)
-            vectors = check_items([item], self.dimensions, self.metric)
-            space.put([item], [encode_metadata(item)], vectors)
+            changed = [change(old, text, metadata, vector)]
+            vectors = check_items(changed, self.dimensions, self.metric)
+            space.put(*encode_metadata(changed), vectors)
         self._merger.record_write(space.number, 1)
 
     def delete(

@@ -22,6 +22,7 @@ from idiolect.search.items import (
     Hits,
     Item,
     check_count,
+    check_name,
     check_query,
     distinct,
 )
@@ -96,6 +97,8 @@ class StoreReader:
         self, prefix: str = "", *, after: str = "", limit: int = 100, namespace: str = ""
     ) -> Sequence[str]:
         """Return up to `limit` sorted ids that start with `prefix` and come after `after`."""
+        for name, what in ((prefix, "prefix"), (after, "id"), (namespace, "namespace")):
+            check_name(name, what)
         with self._ledger.reading() as db:
             cursor = db.execute(
                 "SELECT id FROM items JOIN namespaces ON number = namespace"

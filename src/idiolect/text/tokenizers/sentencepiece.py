@@ -4,8 +4,8 @@
 - BPE pieces have scores and no merges; `merges_from_ranks` finds the merge that forms each piece.
 - If no piece of the vocabulary crosses a word boundary, the engine cuts a text into words first.
   The ids are the same, and the time is linear in the length of the text.
-- Control pieces (`<s>`) become special tokens that are found in text, as in the Hugging Face
-  layout; SentencePiece itself encodes them as plain text. The text between two special tokens is
+- Control pieces (`<s>`) become special tokens. In a text they are plain text, as in SentencePiece;
+  in a template they are found, as in the Hugging Face layout. The text between two of them is
   encoded separately, with its own leading space if the model adds one.
 - The engine applies the character map to whole graphemes. If it replaces a character of a short
   grapheme, the other characters (a second combining mark, the line feed of CR LF) are lost. This

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer as Engine
 
 __all__ = [
+    "WHOLE_PIPELINE",
     "find_role",
     "named_special",
     "plain_text_engine",
@@ -46,6 +47,13 @@ _REBUILT = frozenset(
 )
 """Settings that make transformers rebuild parts that `tokenizer.json` already defines: its class,
 the post-processor, the added tokens, the pattern of the pre-tokenizer."""
+WHOLE_PIPELINE = {
+    "trust_remote_code": True,
+    **dict.fromkeys(("unk_token", "eos_token", "pad_token")),
+}
+"""Settings for model types whose class in transformers rebuilds the pipeline from vocabulary and
+merges, with its own pattern and special tokens (Qwen2): it reads `tokenizer.json` as it is if it is
+told to trust the directory. No code is involved."""
 _LISTS = ("additional_special_tokens", "extra_special_tokens")
 """Settings that hold several special tokens."""
 _PADDING = ("unk", "eos", "sep", "mask", "bos", "cls")
@@ -127,16 +135,16 @@ def published_settings(engine: Engine, settings: Mapping[str, Any]) -> dict[str,
     written["tokenizer_class"] = "PreTrainedTokenizerFast"
     named = ((name, engine.token_to_id(name)) for name in named_special(written))
     special = _flagged(engine) | {name: id_ for name, id_ in named if id_ is not None}
-    names = {id_: name for name, id_ in special.items()}
     ids = {role: find_role(engine, settings, role) for role in _ROLES}
-    for role, id_ in ids.items():
-        if id_ in names:
-            written.setdefault(f"{role}_token", names[id_])
+    names: dict[int | None, str | None] = {id_: name for name, id_ in special.items()}
+    if ids["unk"] is not None:  # the model may name it where it is no special token
+        names[ids["unk"]] = engine.id_to_token(ids["unk"])
     if ids["pad"] is None:
-        fitting = (names[id_] for role in _PADDING if (id_ := ids[role]) in names)
-        padding = next(fitting, next(iter(special), None))
-        if padding is not None:
-            written["pad_token"] = padding
+        fitting = (ids[role] for role in _PADDING if ids[role] in names)
+        ids["pad"] = next(fitting, min(special.values(), default=None))
+    for role, id_ in ids.items():
+        if id_ in names and written.get(f"{role}_token") is None:
+            written[f"{role}_token"] = names[id_]
     return written
 
 

@@ -14,24 +14,26 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import struct
 from functools import cached_property
 from itertools import groupby
+from operator import index
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from tokenizers import pre_tokenizers
 
-from idiolect.errors import CheckpointError, ConfigError, InputError
+from idiolect.errors import CheckpointError, InputError
+from idiolect.text.arguments import checked, iterate_texts
 from idiolect.text.files import read_json, write_atomic
 from idiolect.text.hub import locate
 from idiolect.text.tokenizers import formats
+from idiolect.text.tokenizers.engine_identity import Kind, find_kind, hash_engine
 from idiolect.text.tokenizers.extension import Extension
 from idiolect.text.tokenizers.sampling import Sampler, check_strength
 from idiolect.text.tokenizers.special_tokens import (
+    WHOLE_PIPELINE,
     find_role,
     plain_text_engine,
     published_settings,
@@ -45,10 +47,7 @@ if TYPE_CHECKING:
     from tokenizers import AddedToken, Encoding
     from tokenizers import Tokenizer as Engine
 
-__all__ = ["Kind", "Tokenizer"]
-
-Kind = Literal["byte-bpe", "sentencepiece-bpe", "bpe", "unigram", "wordpiece", "wordlevel"]
-"""The algorithm of a tokenizer; `bpe` is BPE over characters without the SentencePiece space."""
+__all__ = ["Tokenizer"]
 
 
 class Tokenizer:
@@ -77,6 +76,8 @@ class Tokenizer:
             self.settings.setdefault("model_max_length", engine.truncation["max_length"])
             engine.no_truncation()
         if engine.padding is not None:
+            if engine.token_to_id(padding := engine.padding["pad_token"]) is not None:
+                self.settings.setdefault("pad_token", padding)
             engine.no_padding()
         # Set once, before the engine is shared, and not saved with it. See `text_engine`.
         engine.encode_special_tokens = True
@@ -85,6 +86,7 @@ class Tokenizer:
                 setattr(engine.model, randomness, None)
 
     @classmethod
+    @checked
     def load(cls, source: str | Path, *, encoding: str | None = None) -> Self:
         """Load a published tokenizer.
 
@@ -117,7 +119,7 @@ class Tokenizer:
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the engines made on demand: a copy of an engine loses its switches."""
-        return {"engine": self.engine, "settings": self.settings, "extension": self.extension}
+        return {"engine": self.engine, "settings": self.settings, "extension": self._extension}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore a copy or a pickled tokenizer."""
@@ -141,6 +143,7 @@ class Tokenizer:
             )
         return record
 
+    @checked
     def save(self, directory: str | Path, *, settings: Mapping[str, Any] | None = None) -> None:
         """Write `tokenizer.json` and `tokenizer_config.json`, each atomically.
 
@@ -154,7 +157,9 @@ class Tokenizer:
         """
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
-        written = {**(settings or {}), **published_settings(self.engine, self.settings)}
+        # An extension may come to lie beside the config.json of any type of model.
+        defaults = {**(WHOLE_PIPELINE if self.extension else {}), **(settings or {})}
+        written = published_settings(self.engine, {**defaults, **self.settings})
         text = json.dumps(written, ensure_ascii=False, indent=2, sort_keys=True)
         write_atomic(directory / "tokenizer_config.json", f"{text}\n".encode())
         record = directory / "extension.json"
@@ -168,18 +173,23 @@ class Tokenizer:
     @cached_property
     def text_engine(self) -> Engine:
         """The engine that encodes text: in it, the names of special tokens are text."""
-        return plain_text_engine(self.engine, special_names(self.engine, self.settings))
+        return plain_text_engine(self.engine, set(self.special_tokens))
 
     @cached_property
     def _parsing_engine(self) -> Engine:
         return type(self.engine).from_str(self.engine.to_str())
 
     @cached_property
-    def special_ids(self) -> frozenset[int]:
-        """Ids of the special tokens."""
+    def special_tokens(self) -> dict[str, int]:
+        """Names and ids of the special tokens."""
         names = special_names(self.engine, self.settings)
         added = self.engine.get_added_tokens_decoder().items()
-        return frozenset(id_ for id_, token in added if token.content in names)
+        return {token.content: id_ for id_, token in added if token.content in names}
+
+    @cached_property
+    def batch_pad_token_id(self) -> int | None:
+        """Id of the token that readers of the saved tokenizer pad batches with."""
+        return find_role(self.engine, published_settings(self.engine, self.settings), "pad")
 
     def encode_batch(
         self,
@@ -223,7 +233,7 @@ class Tokenizer:
         add_special_tokens: bool = True,
         parse_special_tokens: bool = False,
     ) -> list[tuple[list[int], list[tuple[int, int]]]]:
-        """Encode texts as `encode_batch` does, and locate each token in them.
+        """Encode texts as `encode_batch` does, and locate each token.
 
         Returns:
             The ids of each text, and the character range `(start, end)` of each id. Tokens of the
@@ -283,7 +293,12 @@ class Tokenizer:
         Raises:
             InputError: an id is negative or not below `len(self)`.
         """
-        lists = [list(ids) for ids in batch]
+        try:
+            lists = [list(map(index, ids)) for ids in batch]
+        except TypeError as error:
+            raise InputError(
+                "expected lists of ids", hint="pass [tokenizer.encode(text)]"
+            ) from error
         for ids in lists:
             if ids and not (min(ids) >= 0 and max(ids) < len(self)):
                 wrong = next(i for i in ids if not 0 <= i < len(self))
@@ -334,34 +349,12 @@ class Tokenizer:
         Raises:
             ConfigError: the engine's algorithm is unknown.
         """
-        model = type(self.engine.model).__name__
-        simple: dict[str, Kind] = {
-            "Unigram": "unigram",
-            "WordPiece": "wordpiece",
-            "WordLevel": "wordlevel",
-        }
-        if model in simple:
-            return simple[model]
-        if model != "BPE":
-            raise ConfigError(
-                f"unknown tokenizer algorithm {model}", hint=f"known: BPE, {', '.join(simple)}"
-            )
-        parts = [_state(self.engine.normalizer), _state(self.engine.pre_tokenizer)]
-        if any('"ByteLevel"' in part for part in parts):
-            return "byte-bpe"
-        return "sentencepiece-bpe" if any("▁" in part for part in parts) else "bpe"
+        return find_kind(self.engine)
 
     @cached_property
     def fingerprint(self) -> str:
         """A hash of everything that determines ids: 32 hexadecimal digits, unchanged by saving."""
-        pipeline = json.loads(self.engine.to_str())
-        for irrelevant in ("version", "truncation", "padding"):
-            del pipeline[irrelevant]
-        if self.kind == "unigram":  # JSON does not preserve the last bit of a score
-            scored = pipeline["model"]["vocab"]
-            pipeline["model"]["vocab"] = [(piece, _single(score)) for piece, score in scored]
-        text = json.dumps(pipeline, sort_keys=True)
-        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+        return hash_engine(self.engine)
 
     def token_id(self, role: str) -> int | None:
         """Return the id of a special token by its role, such as `pad` or `eos`, or None.
@@ -396,14 +389,4 @@ def _check_batch(texts: Iterable[str]) -> Iterable[str]:
     """Reject a single text, because a string is an iterable of strings as well."""
     if isinstance(texts, str):
         raise InputError("expected a batch of texts, not one text", hint="use encode")
-    return texts
-
-
-def _single(score: float) -> float:
-    """Round to single precision, the precision of SentencePiece's scores."""
-    return float(struct.unpack("f", struct.pack("f", score))[0])
-
-
-def _state(part: Any) -> str:
-    """Return the JSON of a part of the engine; empty if it lacks the part."""
-    return "" if part is None else part.__getstate__().decode()
+    return iterate_texts(texts)

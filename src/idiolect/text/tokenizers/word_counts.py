@@ -100,14 +100,25 @@ def _words(encodings: list[Encoding], fixed: Any, begins: Any, spaces: Any) -> I
 
 
 def batches(texts: Iterable[str]) -> Iterator[list[str]]:
-    """Group texts of any length so that the memory for encoding a group is bounded."""
+    """Group texts of any length so that the memory for encoding a group is bounded.
+
+    Half a surrogate pair, which the engine does not accept, becomes U+FFFD.
+    """
     batch: list[str] = []
     size = 0
     for text in texts:
-        batch.append(text)
+        batch.append(text if text.isascii() else _without_surrogates(text))
         size += len(text)
         if size >= _BATCH:
             yield batch
             batch, size = [], 0
     if batch:
         yield batch
+
+
+def _without_surrogates(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text

@@ -9,6 +9,7 @@ always splits.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -16,14 +17,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from idiolect.errors import InputError
+from idiolect.text.arguments import checked, list_of_texts, load_if_named
+from idiolect.text.corpus import documents_of
+from idiolect.text.tokenizers.tokenizer import Tokenizer
 from idiolect.vocabulary.audit.candidates import Candidate, CandidateSet, find_candidates
+from idiolect.vocabulary.audit.term_choice import TermChoice
+from idiolect.vocabulary.extend.entries import can_keep_phrases
+from idiolect.vocabulary.extend.plan import choose_method
 from idiolect.vocabulary.forms import pretokenize_forms
-from idiolect.vocabulary.terms import RejectedTerm, Term, Terms
+from idiolect.vocabulary.terms import RejectedTerm, Terms
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
 
-    from idiolect.text.tokenizers.tokenizer import Tokenizer
     from idiolect.vocabulary.audit.corpus_scan import CorpusStatistics
 
 __all__ = ["Audit", "Candidate", "TermGroup", "audit"]
@@ -52,6 +58,7 @@ class Audit:
     tokenizer: Tokenizer
     """The audited tokenizer."""
     _found: CandidateSet = field(repr=False)
+    _general: Iterable[str] | None = field(repr=False)
 
     @property
     def statistics(self) -> CorpusStatistics:
@@ -73,24 +80,35 @@ class Audit:
         """Glossary terms that cannot or need not be added, with the reason."""
         return self._found.rejected
 
+    @checked
     def choose(
-        self, max_rows: int, *, min_saving: float | None = None, phrases: bool = True
+        self,
+        max_rows: int,
+        *,
+        method: str | None = None,
+        min_saving: float | None = None,
+        phrases: bool = True,
     ) -> Terms:
-        """Choose the forms that save the most tokens.
+        """Choose the forms that save the most tokens, among those that can be added.
 
         Glossary terms come first, regardless of their saving. Further forms are selected
         greedily by the tokens they save in addition to the forms selected before, weighted by
-        `Candidate.weight`.
+        `Candidate.weight`. The selection is planned as `extend` would add it, so every row exists,
+        and `Terms.saved` is what `extend` measures on the same text.
 
         Args:
-            max_rows: maximum number of forms. Each one adds a row to the embedding.
+            max_rows: maximum number of new ids, each of which adds a row to the embedding. With
+                `merges`, this includes intermediate tokens.
+            method: how the terms will be added; by default the first method that the kind of
+                tokenizer supports. See `extend`, which uses the same one by default.
             min_saving: minimum weighted tokens a form must save in the corpus to be selected.
                 By default 2 per thousand documents, and at least 2.
             phrases: whether to include terms that the pre-tokenizer splits. Merges and WordPiece
                 entries cannot represent them.
 
         Raises:
-            InputError: `max_rows` or `min_saving` is below 1.
+            InputError: `max_rows` or `min_saving` is below 1, or the method is unknown.
+            ConfigError: this kind of tokenizer cannot be extended.
         """
         if min_saving is None:
             min_saving = max(2.0, self.statistics.documents / 500)
@@ -100,6 +118,7 @@ class Audit:
                 f"{min_saving:g}",
                 hint="both must be at least 1",
             )
+        method = choose_method(self.tokenizer, method)
         rejected = list(self.rejected)
         forced: dict[int, str] = {}
         for term, numbers in self._found.glossary:
@@ -108,20 +127,16 @@ class Audit:
             else:
                 forced.update(dict.fromkeys(numbers, term))
         weights = np.array([candidate.weight for candidate in self.candidates])
-        if not phrases:
+        if not phrases or not can_keep_phrases(self.tokenizer, method):
             pretokenized = pretokenize_forms(
                 self.tokenizer, [candidate.form for candidate in self.candidates]
             )
             weights[[count > 1 for _, count in pretokenized]] = 0.0
-        chosen: dict[str, Term] = {}
-        for selected in self._found.occurrences.select(weights, forced, max_rows, min_saving):
-            candidate = self.candidates[selected.candidate]
-            text = forced.get(selected.candidate, candidate.form.strip())
-            previous = chosen.get(text, Term(text, (), candidate.source))
-            forms = (*previous.forms, candidate.form)
-            saved = previous.saved + selected.saved
-            chosen[text] = Term(text, forms, previous.source, saved)
-        return Terms(chosen.values(), rejected)
+        choice = TermChoice(
+            self.tokenizer, self._found, method, weights, max_rows, min_saving, self._general
+        )
+        chosen = choice.choose(forced)
+        return Terms(chosen, [*rejected, *chosen.rejected], method)
 
     @cached_property
     def groups(self) -> list[TermGroup]:
@@ -149,6 +164,7 @@ class Audit:
         )
 
 
+@checked
 def audit(
     tokenizer: Tokenizer,
     corpus: Iterable[str],
@@ -172,8 +188,12 @@ def audit(
         InputError: the corpus has no documents.
         ConfigError: the tokenizer's algorithm is unknown.
     """
-    found = find_candidates(tokenizer, corpus, general, glossary or (), min_documents)
-    return Audit(tokenizer, found)
+    tokenizer = load_if_named(tokenizer, Tokenizer, "tokenizer")
+    corpus = documents_of(corpus, "corpus")
+    general = None if general is None else documents_of(general, "general")
+    glossary = list_of_texts(() if glossary is None else glossary, "glossary")
+    found = find_candidates(tokenizer, corpus, general, glossary, min_documents)
+    return Audit(tokenizer, found, None if isinstance(general, Iterator) else general)
 
 
 def _singulars(word: str) -> Iterator[str]:

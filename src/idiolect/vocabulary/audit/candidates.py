@@ -74,6 +74,10 @@ class CandidateSet:
     """Where each candidate occurs."""
     documents: Integers
     """Document number of each position in the unit stream."""
+    scan: CorpusScan
+    """The scanned corpus."""
+    chunk_starts: Integers
+    """As `UnitStream.chunk_starts`."""
     glossary: list[tuple[str, list[int]]]
     """Each glossary term with the indices of its candidates."""
     rejected: list[RejectedTerm]
@@ -98,10 +102,10 @@ class _CandidateFinder:
         self, tokenizer: Tokenizer, corpus: Iterable[str], min_documents: int | None
     ) -> None:
         self.tokenizer = tokenizer
-        scan = scan_corpus(tokenizer, corpus)
-        self.statistics = scan.statistics
+        self.scan = scan_corpus(tokenizer, corpus)
+        self.statistics = self.scan.statistics
         self.min_documents = min_documents or min(max(2, self.statistics.documents // 1000), 100)
-        self.stream = UnitStream(scan)
+        self.stream = UnitStream(self.scan)
         min_count = max(2, self.min_documents // self.stream.scale)
         self.ngrams = mine_ngrams(self.stream, min_count)
         self.unknown_id = None if tokenizer.kind == "byte-bpe" else tokenizer.unk_token_id
@@ -163,6 +167,8 @@ class _CandidateFinder:
             ],
             occurrences=occurrences.reorder(order),
             documents=documents,
+            scan=self.scan,
+            chunk_starts=self.stream.chunk_starts,
             glossary=[(term, [rank[n] for n in numbers]) for term, numbers in glossary_candidates],
             rejected=rejected,
         )

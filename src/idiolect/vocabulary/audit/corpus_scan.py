@@ -119,6 +119,10 @@ class CorpusScan:
     """Distinct chunks. Number 0 is the empty chunk, which terminates every document. A chunk that
     began a document is preceded by `DOCUMENT_START`, any other one by a space. A space is also
     inserted where the tokenizer adds one, such as after a line break or before every text."""
+    texts: list[str]
+    """The chunks as they are in the corpus, without inserted spaces."""
+    additive: bool
+    """Whether the tokens of a document are those of its chunks, so that none crosses a border."""
     counts: Integers
     """Occurrences of each chunk in the whole corpus, shape `(len(chunks),)`."""
     stream: Integers
@@ -270,11 +274,11 @@ class _Scanner:
         return sizes
 
     def _sizes(self, texts: list[str]) -> Integers:
-        encodings = self.tokenizer.engine.encode_batch_fast(texts, add_special_tokens=False)
+        encodings = self.tokenizer.encode_batch(texts, add_special_tokens=False)
         sizes = np.zeros((3, len(texts)), np.int32)
         sizes[0] = np.fromiter(map(len, encodings), np.int32, len(texts))
         if self.unknown_id is not None:
-            unknown = (encoding.ids.count(self.unknown_id) for encoding in encodings)
+            unknown = (ids.count(self.unknown_id) for ids in encodings)
             sizes[1] = np.fromiter(unknown, np.int32, len(texts))
         sizes[2] = np.fromiter((len(text.split()) for text in texts), np.int32, len(texts))
         return sizes
@@ -328,14 +332,21 @@ class _Scanner:
             (key if key[:1] == DOCUMENT_START else f" {key}").replace("\0", " ")
             for key in self.numbers
         ]
-        chunks = self._insert_implicit_spaces(chunks)
         chunks[0] = ""
+        texts = chunks
+        chunks = self._insert_implicit_spaces(chunks)
         one_word = self.sizes[2] == 1
         pieces = np.bincount(self.sizes[0, one_word], weights=self.counts[one_word])
         statistics.pieces = Counter({i: int(n) for i, n in enumerate(pieces) if n and i})
         statistics.worst = [document for _, _, document in sorted(self.worst, reverse=True)]
         return CorpusScan(
-            statistics, chunks, self.counts, np.concatenate(self.kept_rows), self.stride
+            statistics,
+            chunks,
+            texts,
+            additive=not self.encode_whole,
+            counts=self.counts,
+            stream=np.concatenate(self.kept_rows),
+            stride=self.stride,
         )
 
     def _insert_implicit_spaces(self, chunks: list[str]) -> list[str]:

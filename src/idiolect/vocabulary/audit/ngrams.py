@@ -80,6 +80,8 @@ class UnitStream:
     """Whether a word ends at each position."""
     links: Booleans
     """Whether a term may continue from each position to the next."""
+    chunk_starts: Integers
+    """Position of the first unit of each chunk of the scan's stream, `int32`."""
 
     def __init__(self, scan: CorpusScan, numbering: UnitStream | None = None) -> None:
         found = _UNIT.findall("\0".join(scan.chunks))
@@ -91,7 +93,8 @@ class UnitStream:
         # Chunk number c is flat[boundaries[c] + 1 : boundaries[c + 1]].
         boundaries = np.concatenate([[-1], np.flatnonzero(flat == -1), [len(flat)]])
         lengths = (np.diff(boundaries) - 1)[scan.stream].astype(np.int32)
-        shift = (boundaries[:-1] + 1)[scan.stream] - (np.cumsum(lengths) - lengths)
+        self.chunk_starts = (np.cumsum(lengths) - lengths).astype(np.int32)
+        shift = (boundaries[:-1] + 1)[scan.stream] - self.chunk_starts
         places = np.repeat(shift.astype(np.int32), lengths)
         places += np.arange(len(places), dtype=np.int32)
         self.numbers = np.append(flat[places], np.int32(0))

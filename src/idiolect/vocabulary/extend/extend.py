@@ -11,51 +11,34 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, overload
 
-from idiolect.errors import ConfigError, InputError, VerificationError
+from idiolect.errors import InputError, VerificationError
+from idiolect.text.arguments import checked, wrong_type
+from idiolect.text.corpus import documents_of
 from idiolect.text.tokenizers.extension import Added, Extension, Refused
 from idiolect.text.tokenizers.tokenizer import Tokenizer
-from idiolect.vocabulary.extend import methods
-from idiolect.vocabulary.extend.merge_method import add_merges
-from idiolect.vocabulary.extend.verification import (
-    compare_tokenizers,
-    find_decoding_changes,
-    find_unreachable_tokens,
-)
+from idiolect.vocabulary.extend.plan import METHODS, choose_method, plan_extension
+from idiolect.vocabulary.extend.responsible import find_responsible_forms
+from idiolect.vocabulary.extend.verification import compare_tokenizers
 from idiolect.vocabulary.forms import prepare_forms
 from idiolect.vocabulary.terms import Terms
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from idiolect.models.language_model import LanguageModel
     from idiolect.text.tokenizers.extension import Check
-    from idiolect.text.tokenizers.tokenizer import Kind
     from idiolect.vocabulary.extend.methods import DraftExtension
-    from idiolect.vocabulary.forms import Form
+    from idiolect.vocabulary.extend.plan import ExtensionPlan
     from idiolect.vocabulary.rows.initial_rows import Init
 
 __all__ = ["METHODS", "extend"]
 
-METHODS: dict[Kind, tuple[str, ...]] = {
-    "byte-bpe": ("exact", "merges"),
-    "sentencepiece-bpe": ("exact", "merges"),
-    "unigram": ("scores",),
-    "wordpiece": ("words", "append"),
-}
-"""Methods by kind of tokenizer, default first."""
-
-_BUILDERS: dict[str, Callable[[Tokenizer, Sequence[Form]], DraftExtension]] = {
-    "exact": methods.add_exact,
-    "scores": methods.add_scored,
-    "words": methods.add_words,
-    "append": methods.add_prefixes,
-}
 _PREFIX_METHODS = frozenset({"append"})
 """Methods that by design also change longer words that begin with a term."""
 _TIE_METHODS = frozenset({"scores"})
 """Methods that may swap two equally likely segmentations of a word. The score of the unknown token
 depends on the lowest score of the vocabulary, and changes how sums are rounded."""
-_MAX_ATTEMPTS = 5
+_MAX_ATTEMPTS = 12
 """Maximum number of drafts, each without the terms that failed in the one before."""
 
 
@@ -81,6 +64,7 @@ def extend(
     init: Init = "subword",
     seed: int = 0,
 ) -> LanguageModel: ...
+@checked
 def extend(
     base: Tokenizer | LanguageModel,
     terms: Terms | Iterable[str],
@@ -99,7 +83,8 @@ def extend(
             token (see `grow`). It is not modified.
         terms: the result of `Audit.choose`, or plain strings, which are added with and without a
             leading space.
-        method: how to add the terms; by default the first one that the kind of tokenizer supports.
+        method: how to add the terms; by default the one that `Audit.choose` chose them for, or
+            else the first one that the kind of tokenizer supports.
 
             - `exact`: whole words and phrases only; other text cannot change. For byte-level and
               SentencePiece BPE.
@@ -123,8 +108,15 @@ def extend(
     Raises:
         InputError: there are no terms, or the method is unknown.
         ConfigError: this kind of tokenizer cannot be extended.
-        VerificationError: text without the terms, or decoding, would change.
+        VerificationError: text without the terms, or decoding, would change, whichever terms are
+            left out.
     """
+    if not isinstance(init, str):
+        raise wrong_type(init, "init", "a text", "such as subword")
+    if not isinstance(base, Tokenizer) and not hasattr(base, "network"):
+        raise wrong_type(
+            base, "base", "a Tokenizer or a LanguageModel", "load it with LanguageModel.load"
+        )
     if isinstance(base, Tokenizer):
         return _extend_tokenizer(
             base, terms, method, domain=domain, general=general, max_rows=max_rows
@@ -153,105 +145,86 @@ def _extend_tokenizer(
 ) -> Tokenizer:
     if isinstance(terms, str):
         raise InputError("terms must be a list, not one string", hint=f"use [{terms!r}]")
+    if max_rows is not None and max_rows < 1:
+        raise InputError(f"no term fits in {max_rows} rows", hint="max_rows must be at least 1")
     terms = terms if isinstance(terms, Terms) else Terms.of(terms)
     if not terms and not terms.rejected:
         raise InputError("there are no terms to add", hint="pass at least one term")
-    method = _choose_method(base, method)
+    if method is None and terms.method in METHODS.get(base.kind, ()):
+        method = terms.method
+    method = choose_method(base, method)
     forms, refused, notes = prepare_forms(base, terms)
     earlier = {form.text: form for form in base.extension.refused} if base.extension else {}
     refused = [*earlier.values(), *(form for form in refused if form.text not in earlier)]
     forms = [form for form in forms if form.text not in earlier]
-    if max_rows is not None and method != "merges":
-        refused += [
-            Refused(f.text, f"no row left in a budget of {max_rows}") for f in forms[max_rows:]
-        ]
-        forms = forms[:max_rows]
     texts = {"domain": domain, "general": general}
-    given = {name: corpus for name, corpus in texts.items() if corpus is not None}
+    given = {
+        name: documents_of(corpus, name) for name, corpus in texts.items() if corpus is not None
+    }
     for _ in range(_MAX_ATTEMPTS):
-        if method == "merges":
-            draft = add_merges(base, forms, general, max_rows)
-        else:
-            draft = _BUILDERS[method](base, forms)
-        result = _verify(base, draft, method, given)
+        plan = plan_extension(base, forms, method, general=given.get("general"), max_rows=max_rows)
+        result = _verify(base, plan, method, given)
         if not result.failures:
             break
-        failures = {token.text: result.failures.get(token.id) for token in draft.added}
-        refused += [Refused(text, reason) for text, reason in failures.items() if reason]
-        forms = [form for form in forms if not failures.get(form.text)]
+        refused += [Refused(text, reason) for text, reason in result.failures.items()]
+        forms = [form for form in forms if form.text not in result.failures]
     else:
         raise VerificationError(
             f"text beyond the terms still changes after {_MAX_ATTEMPTS} attempts with fewer terms",
             hint="try another method, or fewer terms",
         )
-    if base.extension and not draft.added:
+    if base.extension and not plan.draft.added:
         return base
-    refused += draft.refused
-    return _finalize(base, draft, method, refused, result.checks, [*notes, *result.notes])
+    refused += plan.refused
+    return _finalize(base, plan.draft, method, refused, result.checks, [*notes, *result.notes])
 
 
 @dataclass
 class _VerificationResult:
-    """The result of verifying a draft."""
+    """The result of verifying a plan on text."""
 
-    failures: dict[int, str]
-    """New ids that must be left out, and why."""
+    failures: dict[str, str] = field(default_factory=dict)
+    """Texts of the tokens that must be left out, and why."""
     checks: dict[str, Check] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
 
 def _verify(
-    base: Tokenizer, draft: DraftExtension, method: str, texts: Mapping[str, Iterable[str]]
+    base: Tokenizer, plan: ExtensionPlan, method: str, texts: Mapping[str, Iterable[str]]
 ) -> _VerificationResult:
-    """Verify a draft. If any new token fails in isolation, the texts are not read."""
-    failed, partly = find_unreachable_tokens(draft.tokenizer, draft.added)
-    result = _VerificationResult(dict.fromkeys(failed, "no text produces it as one token"))
-    pieces = {token.id: token.pieces for token in draft.added}
-    for id_, text in find_decoding_changes(base, draft.tokenizer, pieces).items():
-        result.failures[id_] = f"decodes to {text!r}"
-    if result.failures:
-        return result
-    if partly:
+    """Verify a plan on text."""
+    result = _VerificationResult()
+    if plan.partly:
         result.notes.append(
-            f"{partly} forms are one token in some contexts only, not next to every symbol"
+            f"{plan.partly} forms are one token in some contexts only, not next to every symbol"
         )
+    added = {token.id: token.text for token in plan.draft.added}
+    pieces = {token.id: token.pieces for token in plan.draft.added}
     for name, corpus in texts.items():
-        comparison = compare_tokenizers(base, draft.tokenizer, pieces, corpus)
+        comparison = compare_tokenizers(base, plan.draft.tokenizer, pieces, corpus)
         result.checks[name] = comparison.check
-        if comparison.decoding_change:
-            raise VerificationError(
-                f"{name} text would no longer decode as before: {comparison.decoding_change!r}",
-                hint="try another method: " + ", ".join(METHODS[base.kind]),
-            )
-        if method in _PREFIX_METHODS:
-            continue
-        reason = f"occurs in {name} text that changes beyond the terms"
-        result.failures |= dict.fromkeys(comparison.causes, reason)
-        if comparison.unexplained and method in _TIE_METHODS:
-            result.notes.append(
-                f"some words of the {name} text have another, equally likely segmentation: "
-                f"{comparison.unexplained!r}"
-            )
-        elif comparison.unexplained:
-            raise VerificationError(
-                f"{name} text without new terms changes: {comparison.unexplained!r}",
-                hint="try another method: " + ", ".join(METHODS[base.kind]),
-            )
+        changes = {"is no longer decoded as before": comparison.decoding_change}
+        if method not in _PREFIX_METHODS:
+            reason = f"occurs in {name} text that changes beyond the terms"
+            result.failures |= {added[id_]: reason for id_ in comparison.causes}
+            changes["changes beyond the terms"] = comparison.unexplained
+        for what, document in changes.items():
+            if not document:
+                continue
+            if method in _TIE_METHODS and document == comparison.unexplained:
+                result.notes.append(
+                    f"some words of the {name} text have another, equally likely segmentation: "
+                    f"{document[:80]!r}"
+                )
+            elif responsible := find_responsible_forms(base, plan.forms, method, document):
+                reason = f"{name} text {what} because of it: {document[:60]!r}"
+                result.failures |= dict.fromkeys(responsible, reason)
+            else:
+                raise VerificationError(
+                    f"{name} text {what}, even without new terms: {document[:80]!r}",
+                    hint="try another method: " + ", ".join(METHODS[base.kind]),
+                )
     return result
-
-
-def _choose_method(base: Tokenizer, method: str | None) -> str:
-    known = METHODS.get(base.kind)
-    if known is None:
-        raise ConfigError(
-            f"a {base.kind} tokenizer cannot be extended", hint=f"supported: {', '.join(METHODS)}"
-        )
-    if method is not None and method not in known:
-        raise InputError(
-            f"no method {method!r} for a {base.kind} tokenizer",
-            hint=f"supported: {', '.join(known)}",
-        )
-    return method or known[0]
 
 
 def _finalize(

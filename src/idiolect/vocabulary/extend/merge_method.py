@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from idiolect.text.tokenizers.append import append_pieces
 from idiolect.text.tokenizers.extension import Added, Refused
-from idiolect.text.tokenizers.word_counts import count_words, fixed_ids
+from idiolect.text.tokenizers.word_counts import count_words
 from idiolect.vocabulary.extend.methods import DraftExtension
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def add_merges(
 
     Args:
         tokenizer: a BPE tokenizer.
-        forms: most useful first. Forms that cross a pre-token boundary are refused.
+        forms: most useful first, all of which `entries.refusals` accepts.
         general: text in which intermediate tokens should be rare.
         rows: maximum number of new ids, including intermediate tokens.
     """
@@ -59,7 +59,7 @@ def add_merges(
         else:
             added.append(Added(id_, tokenizer.decode(list(pieces)), pieces, "part"))
     larger = append_pieces(tokenizer, list(builder.new), merges=builder.merges)
-    return DraftExtension(larger, added, refused)
+    return DraftExtension(larger, added, refused=refused)
 
 
 class _MergeBuilder:
@@ -71,7 +71,6 @@ class _MergeBuilder:
         vocab = tokenizer.engine.get_vocab(with_added_tokens=True)
         self.old = vocab
         self.names = {id_: piece for piece, id_ in vocab.items()}
-        self.fixed = fixed_ids(tokenizer.engine)
         self.first = len(tokenizer)
         self.new: dict[str, int] = {}
         self.spans: dict[int, PieceSpan] = {}
@@ -83,10 +82,6 @@ class _MergeBuilder:
 
     def add(self, form: Form, rows: int | None) -> str:
         """Append the merges for a form. Return why it is refused, or an empty string."""
-        if form.is_phrase:
-            return "crosses a pre-token boundary, which merges cannot"
-        if self.fixed.intersection(form.pieces):
-            return "contains characters outside the vocabulary"
         parts = self.merge(list(form.pieces))
         if len(parts) == 1:
             return "identical to another new token"

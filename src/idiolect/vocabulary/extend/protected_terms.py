@@ -5,6 +5,8 @@ first. Therefore the terms become the first alternative of its split pattern:
 
     (?: ␣term|term)(?!letter or digit)|original pattern
 
+A sequence of pre-tokenizers is first rewritten as one pattern; see `single_split`.
+
 Other text is split as before: the regex engine tries an alternative only where the original
 pattern would also start a pre-token, and the character after a term starts one too, because it is
 neither a letter nor a digit.
@@ -12,6 +14,10 @@ neither a letter nor a digit.
 SentencePiece splits only at the space `▁`, so a split next to a term is new. It changes nothing if
 no vocabulary piece contains the two characters around it, because then nothing can merge across
 it. The pattern excludes all other places.
+
+With BPE, every pre-token that is a vocabulary entry becomes that entry, even one that merges never
+produce, such as SentencePiece's `<0x41>` for a byte. Text that spells one is cut once more, between
+two of its pieces: `<` and `0x41>`.
 
 Thousands of alternatives would be slow to try one by one at every word. They are written as a
 trie, in which large branches are bisected by a lookahead at the next character. A word that starts
@@ -23,20 +29,22 @@ no term then costs only a few steps.
 
 from __future__ import annotations
 
+import copy
+import json
 from collections import defaultdict
+from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import regex
 
+from idiolect.vocabulary.extend.single_split import GPT2_PATTERN, isolated_split, single_split
+
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Container, Iterable, Sequence
 
-__all__ = ["GPT2_PATTERN", "EngineConfig", "can_protect_terms", "protect_terms", "trie_pattern"]
-
-GPT2_PATTERN = r" ?\p{L}+| ?\p{N}+|'s|'t|'re|'ve|'m|'ll|'d| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-"""The split pattern of the engine's `ByteLevel`. Letters and digits come first, because they are
-the most frequent; this is equivalent, since no contraction starts with one."""
+__all__ = ["EngineConfig", "can_protect_terms", "protect_terms", "trie_pattern"]
 
 _WORD = r"\p{L}\p{M}\p{N}"
 _IS_WORD = regex.compile(f"[{_WORD}]")
@@ -95,7 +103,10 @@ def can_protect_terms(config: EngineConfig) -> bool:
 
 
 def protect_terms(
-    config: EngineConfig, terms: Collection[str], vocabulary: Collection[str]
+    config: EngineConfig,
+    terms: Collection[str],
+    vocabulary: Collection[str] = (),
+    cuts: Collection[tuple[str, str]] = (),
 ) -> None:
     """Change a pre-tokenizer to keep terms whole, and the decoder to keep their spaces, in place.
 
@@ -104,43 +115,100 @@ def protect_terms(
         terms: in normalized form, including a leading space or `▁` if there is one.
         vocabulary: the pieces that could merge across the ends of a term, if the pre-tokenizer
             splits only at spaces.
+        cuts: pre-tokens that must be cut, each as its two parts.
     """
-    if not terms:
+    if not terms and not cuts:
         return
     layout = _layout(config)
-    if layout == "byte-level":
-        old = config["pre_tokenizer"]
-        config["pre_tokenizer"] = _sequence(
-            _split(f"{_alternatives(terms, ' ', '', '')}|{GPT2_PATTERN}"),
-            old | {"use_regex": False},
-        )
-    elif layout == "split":
-        split = config["pre_tokenizer"]["pretokenizers"][0]
-        pattern = split["pattern"]["Regex"]
-        split["pattern"]["Regex"] = f"{_alternatives(terms, ' ', '', '')}|{pattern}"
-    else:
-        start = _use_plain_metaspace(config)
-        before, after = _forbidden_merges(vocabulary)
-        first = _alternatives(terms, "▁", before, after)
-        bare = [term for term in terms if not term.startswith("▁")]
-        stop = f"(?!{_bare_terms(bare, before, after)})" if bare else ""
-        rest = rf"(?:[{_WORD}]|[^▁{_WORD}]{stop})*[^▁{_WORD}]?" if stop else "[^▁]*"
-        config["pre_tokenizer"]["pretokenizers"].append(_split(f"{first}|{start}{rest}"))
-        decoder = config["decoder"]
-        if decoder and decoder["type"] == "Metaspace" and decoder.get("prepend_scheme") != "never":
-            # This decoder drops every `▁` of the first token, but a phrase contains several.
-            config["decoder"] = {
-                "type": "Sequence",
-                "decoders": [
-                    {"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
-                    {"type": "Fuse"},
-                    {"type": "Strip", "content": " ", "start": 1, "stop": 0},
-                ],
-            }
+    if layout != "metaspace":
+        options = [_alternatives(terms, " ", _NO_LOOKAROUNDS)] if terms else []
+        options += [_cut_pattern(cuts, _end_of_run)] if cuts else []
+        if layout == "sequence":
+            config["pre_tokenizer"] = copy.deepcopy(_rewritten(json.dumps(config)))
+        elif layout == "byte-level":
+            byte_level = config["pre_tokenizer"]
+            config["pre_tokenizer"] = _sequence(
+                isolated_split(GPT2_PATTERN), byte_level | {"use_regex": False}
+            )
+        split = config["pre_tokenizer"]["pretokenizers"][0]["pattern"]
+        split["Regex"] = "|".join([*options, split["Regex"]])
+        return
+    start = _use_plain_metaspace(config)
+    lookarounds = _forbid_merges(vocabulary)
+    bare = [term for term in terms if not term.startswith("▁")]
+    stop = f"(?!{_bare_terms(bare, lookarounds)})" if bare else ""
+    rest = rf"(?:[{_WORD}]|[^▁{_WORD}]{stop})*[^▁{_WORD}]?" if stop else "[^▁]*"
+    options = [_alternatives(terms, "▁", lookarounds)] if terms else []
+    if cuts:
+        end = f"(?=▁|\\z|{_bare_terms(bare, lookarounds)})" if bare else r"(?=▁|\z)"
+        options.append(_cut_pattern(cuts, lambda _: end))
+    pattern = "|".join([*options, f"{start}{rest}"])
+    config["pre_tokenizer"]["pretokenizers"].append(isolated_split(pattern))
+    decoder = config["decoder"]
+    if decoder and decoder["type"] == "Metaspace" and decoder.get("prepend_scheme") != "never":
+        # This decoder drops every `▁` of the first token, but a phrase contains several.
+        config["decoder"] = {
+            "type": "Sequence",
+            "decoders": [
+                {"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
+                {"type": "Fuse"},
+                {"type": "Strip", "content": " ", "start": 1, "stop": 0},
+            ],
+        }
+
+
+def _cut_pattern(cuts: Collection[tuple[str, str]], end: Callable[[str], str]) -> str:
+    """Return a pattern of the first parts of pre-tokens that must be cut.
+
+    Args:
+        cuts: the two parts of each.
+        end: returns the lookahead at the end of a pre-token, given its last character.
+    """
+    seconds: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for first, second in cuts:
+        seconds[first, end(second[-1])].append(second)
+    options = [
+        f"{''.join(map(_escape, first))}(?=(?:{trie_pattern(rest)}){last})"
+        for (first, last), rest in seconds.items()
+    ]
+    return "|".join(options)
+
+
+def _end_of_run(character: str) -> str:
+    """Return a lookahead that a run of letters, digits or signs ends after a character."""
+    for kind in (r"\p{L}", r"\p{N}"):
+        if regex.match(kind, character):
+            return f"(?!{kind})"
+    return r"(?![^\s\p{L}\p{N}])"
+
+
+@lru_cache(maxsize=2)
+def _rewritten(config: str) -> dict[str, Any] | None:
+    """Return the pre-tokenizer of an engine, given as JSON, as one split."""
+    return single_split(json.loads(config))
 
 
 def _layout(config: EngineConfig) -> str | None:
     """Return which supported type of pre-tokenizer this is, or None."""
+    layout = _plain_layout(config)
+    if layout is None and "ByteLevel" in json.dumps(config["pre_tokenizer"]):
+        return "sequence" if _rewritten(json.dumps(config)) else None
+    if layout == "metaspace" and not _spaces_begin_pieces(config):
+        return None
+    return layout
+
+
+def _spaces_begin_pieces(config: EngineConfig) -> bool:
+    """Return whether a split at every `▁` changes nothing, in an engine that does not split."""
+    if config["pre_tokenizer"] is not None:
+        return True
+    vocab = config["model"]["vocab"]
+    pieces = vocab if isinstance(vocab, dict) else [piece for piece, _ in vocab]
+    return not any("▁" in piece.lstrip("▁") for piece in pieces)
+
+
+def _plain_layout(config: EngineConfig) -> str | None:
+    """Return which supported type of pre-tokenizer this is, unless it must be rewritten first."""
     splitter = config["pre_tokenizer"]
     if splitter and splitter["type"] == "ByteLevel":
         plain = splitter.get("use_regex", True) and not splitter["add_prefix_space"]
@@ -177,10 +245,12 @@ def _use_plain_metaspace(config: EngineConfig) -> str:
     if parts[0]["type"] == "Split":
         return "▁?" if "String" in parts[0]["pattern"] else "▁*"
     if parts[0]["type"] == "WhitespaceSplit":
-        # This drops whitespace and puts `▁` before every word, as if one space preceded each.
+        # This drops whitespace and puts `▁` before every word, as if one space preceded each,
+        # unless the word itself begins with `▁`.
         steps = [config["normalizer"]] if config["normalizer"] else []
         steps += [
             {"type": "Strip", "strip_left": True, "strip_right": True},
+            {"type": "Replace", "pattern": {"Regex": r"\s+(?=▁)"}, "content": ""},
             {"type": "Replace", "pattern": {"Regex": r"\s+"}, "content": " "},
         ]
         config["normalizer"] = {"type": "Sequence", "normalizers": steps}
@@ -190,28 +260,46 @@ def _use_plain_metaspace(config: EngineConfig) -> str:
     return "▁?" if at_every else "▁*"
 
 
-def _alternatives(terms: Collection[str], space: str, before: str, after: str) -> str:
+@dataclass(frozen=True)
+class _Lookarounds:
+    """Lookarounds that exclude places where a term's ends could merge with what is around it."""
+
+    before_word: str = ""
+    """Before a term that begins with a letter or digit."""
+    before_symbol: str = ""
+    """Before a term that begins with a symbol."""
+    after: str = ""
+    """After a term that ends in a letter or digit."""
+
+
+_NO_LOOKAROUNDS = _Lookarounds()
+
+
+def _alternatives(terms: Collection[str], space: str, lookarounds: _Lookarounds) -> str:
     """Return a pattern that matches the terms as whole words.
 
     Args:
         terms: with or without a leading `space`.
         space: a space or `▁`.
-        before: lookaround before a term without a leading space.
-        after: lookaround after any term.
+        lookarounds: around the terms; those before a term apply if it has no leading space.
     """
     spaced = [term[1:] for term in terms if term.startswith(space)]
     bare = [term for term in terms if not term.startswith(space)]
-    options = [f"{space}{_whole_terms(spaced, after)}"] if spaced else []
-    options += [_bare_terms(bare, before, after)] if bare else []
+    options = [f"{space}{_whole_terms(spaced, lookarounds.after)}"] if spaced else []
+    options += [_bare_terms(bare, lookarounds)] if bare else []
     return "|".join(options)
 
 
-def _bare_terms(terms: Sequence[str], before: str, after: str) -> str:
+def _bare_terms(terms: Sequence[str], lookarounds: _Lookarounds) -> str:
     """Return a pattern of terms without a leading space."""
     words = [term for term in terms if _IS_WORD.match(term)]
     symbols = [term for term in terms if not _IS_WORD.match(term)]
-    options = [rf"(?<![{_WORD}]){before}{_whole_terms(words, after)}"] if words else []
-    options += [_whole_terms(symbols, after)] if symbols else []
+    after = lookarounds.after
+    options = []
+    if words:
+        options.append(rf"(?<![{_WORD}]){lookarounds.before_word}{_whole_terms(words, after)}")
+    if symbols:
+        options.append(f"{lookarounds.before_symbol}{_whole_terms(symbols, after)}")
     return "|".join(options)
 
 
@@ -228,37 +316,31 @@ def _whole_terms(terms: Sequence[str], after: str) -> str:
     return options[0] if len(options) == 1 else f"(?:{'|'.join(options)})"
 
 
-def _forbidden_merges(vocabulary: Collection[str]) -> tuple[str, str]:
-    """Find word and symbol characters that can merge; terms must not begin or end between them.
+def _forbid_merges(vocabulary: Collection[str]) -> _Lookarounds:
+    """Find characters that can merge; terms must not begin or end between them.
 
-    Returns:
-        Lookarounds for the position before a term and the position after it.
+    Letters and digits are never cut apart, so only pairs with a symbol count.
     """
-    adjacent = [pair for piece in vocabulary for pair in pairwise(piece)]
-    is_word = {c: bool(_IS_WORD.match(c)) for c in {c for pair in adjacent for c in pair}}
-    pairs = {(a, b) for a, b in adjacent if "▁" not in (a, b) and is_word[a] != is_word[b]}
-    sides = []
-    for word_first in (False, True):
+    pairs = {pair for piece in vocabulary for pair in pairwise(piece) if "▁" not in pair}
+    is_word = {c: bool(_IS_WORD.match(c)) for c in {c for pair in pairs for c in pair}}
+
+    def lookaround(kinds: Container[tuple[bool, bool]]) -> str:
         lefts: dict[str, set[str]] = defaultdict(set)
         for a, b in pairs:
-            if is_word[a] is word_first:
+            if (is_word[a], is_word[b]) in kinds:
                 lefts[b].add(_escape(a))
         rights: dict[str, list[str]] = defaultdict(list)
         for right, before in sorted(lefts.items()):
             rights["".join(sorted(before))].append(_escape(right))
         options = [f"(?<=[{left}])[{''.join(right)}]" for left, right in rights.items()]
-        sides.append(f"(?!{'|'.join(options)})" if options else "")
-    return sides[0], sides[1]
+        return f"(?!{'|'.join(options)})" if options else ""
+
+    return _Lookarounds(
+        before_word=lookaround({(False, True)}),
+        before_symbol=lookaround({(False, False), (True, False)}),
+        after=lookaround({(True, False)}),
+    )
 
 
 def _sequence(*parts: dict[str, Any]) -> dict[str, Any]:
     return {"type": "Sequence", "pretokenizers": list(parts)}
-
-
-def _split(pattern: str) -> dict[str, Any]:
-    return {
-        "type": "Split",
-        "pattern": {"Regex": pattern},
-        "behavior": "Isolated",
-        "invert": False,
-    }

@@ -43,9 +43,9 @@ class CorpusComparison:
     causes: set[int] = field(default_factory=set)
     """New ids at changes beyond the terms."""
     unexplained: str = ""
-    """Beginning of a document that changed without a new id nearby; empty if there is none."""
+    """A document that changed without a new id nearby; empty if there is none."""
     decoding_change: str = ""
-    """Beginning of a document that is no longer decoded as before; empty if there is none."""
+    """A document that is no longer decoded as before; empty if there is none."""
 
 
 def find_unreachable_tokens(larger: Tokenizer, added: Sequence[Added]) -> tuple[set[int], int]:
@@ -115,8 +115,8 @@ def compare_tokenizers(
     unexplained = decoding_change = ""
     for texts in batches(corpus):
         old = base.encode_batch(texts, add_special_tokens=False)
-        encodings = larger.engine.encode_batch(texts, add_special_tokens=False)
-        new = [encoding.ids for encoding in encodings]
+        located = larger.encode_with_offsets(texts, add_special_tokens=False)
+        new = [ids for ids, _ in located]
         different = [i for i, (a, b) in enumerate(zip(old, new, strict=True)) if a != b]
         old_texts = base.decode_batch([old[i] for i in different], skip_special_tokens=False)
         new_texts = larger.decode_batch([new[i] for i in different], skip_special_tokens=False)
@@ -125,7 +125,7 @@ def compare_tokenizers(
             for i, a, b in zip(different, old_texts, new_texts, strict=True)
             if base.unk_token_id not in old[i] and _decodes_worse(texts[i], a, b)
         ]
-        decoding_change = decoding_change or (changes[0][:80] if changes else "")
+        decoding_change = decoding_change or (changes[0] if changes else "")
         decoding_changes += len(changes)
         documents += len(texts)
         before += sum(map(len, old))
@@ -137,11 +137,11 @@ def compare_tokenizers(
                 changed += 1
                 causes |= nearby
                 if not nearby:
-                    unexplained = unexplained or texts[i][:80]
+                    unexplained = unexplained or texts[i]
             with_terms += bool(new_uses)
             uses += len(new_uses)
             used.update(id_ for _, id_ in new_uses)
-            offsets = encodings[i].offsets
+            offsets = located[i][1]
             inside += sum(_cuts_a_word(texts[i], *offsets[position]) for position, _ in new_uses)
     return CorpusComparison(
         Check(

@@ -30,6 +30,8 @@ from idiolect.errors import CheckpointError, InputError
 from idiolect.models.language_model import LanguageModel
 from idiolect.nn.embedding import ExtendedRows
 from idiolect.nn.network import Network
+from idiolect.text.arguments import check_whole, checked, load_if_named
+from idiolect.text.corpus import documents_of
 from idiolect.text.tokenizers.extension import Extension
 from idiolect.training.distributed import Workers
 from idiolect.training.optim import row_rate
@@ -76,6 +78,7 @@ def distillation_config(model: LanguageModel, *, seed: int = 0) -> TrainingConfi
     )
 
 
+@checked
 def distill(
     model: LanguageModel,
     teacher: LanguageModel,
@@ -109,9 +112,12 @@ def distill(
             `output_dir` holds another run.
         VerificationError: Original embedding rows changed.
     """
+    model = load_if_named(model, LanguageModel, "model")
+    teacher = load_if_named(teacher, LanguageModel, "teacher")
+    corpus = documents_of(corpus, "corpus")
     extension = _check(model, teacher)
-    config = config or distillation_config(model)
-    if epochs < 1 or contexts < 1:
+    config = distillation_config(model) if config is None else TrainingConfig.of(config)
+    if check_whole(epochs, "epochs") < 1 or check_whole(contexts, "contexts") < 1:
         raise InputError(
             f"epochs is {epochs} and contexts is {contexts}", hint="both must be at least 1"
         )

@@ -1,0 +1,124 @@
+"""How a command ends early: one line on standard error, and an exit status.
+
+130, 143, 129   Ctrl-C, SIGTERM, SIGHUP: what shells report for these signals, 128 + number
+2               an expected error; it names options as they are typed
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+__all__ = [
+    "InterruptibleGroup",
+    "ResumableCommand",
+    "ending_by_signal",
+    "name_options",
+    "write_any_text",
+]
+
+_INTERRUPTED = 128 + signal.SIGINT
+_TERMINATED = (128 + signal.SIGTERM, 128 + signal.SIGHUP)
+_ASSIGNED = re.compile(r"(?<![\w./-])([a-z]\w*)=('[^']*'|\"[^\"]*\"|[\w.+-]+)")
+_NAMED = re.compile(r"(?<![\w./=-])([a-z]+(?:_[a-z0-9]+)+)(?![\w/(]|\.\w)")
+_OTHER_NAMES = {"output_dir": "out", "target_modules": "lora_target_modules", "r": "lora_r"}
+"""Arguments of functions whose options have another name."""
+
+
+class ResumableCommand(TyperCommand):
+    """A command that continues where it stopped when it is run again."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        with _reporting_signals("; run it again to resume"):
+            return super().invoke(ctx)
+
+
+class InterruptibleGroup(TyperGroup):
+    """The outermost group: reports an interrupt of commands that cannot be resumed."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the chosen command."""
+        with _reporting_signals(""):
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _reporting_signals(advice: str) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo(f"interrupted{advice}", err=True)
+        raise typer.Exit(_INTERRUPTED) from None
+    except SystemExit as error:
+        if error.code not in _TERMINATED:
+            raise
+        typer.echo(f"terminated{advice}", err=True)
+        raise typer.Exit(int(error.code or 0)) from None
+
+
+@contextmanager
+def ending_by_signal() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end the program like an exception, so that files are tidied up.
+
+    Signals that are ignored, as under `nohup`, stay ignored.
+    """
+
+    def end(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    signals = (signal.SIGTERM, signal.SIGHUP)
+    caught = [one for one in signals if signal.getsignal(one) == signal.SIG_DFL]
+    for one in caught:
+        signal.signal(one, end)
+    try:
+        yield
+    finally:
+        for one in caught:
+            signal.signal(one, signal.SIG_DFL)
+
+
+def write_any_text() -> None:
+    """Let the output hold any text: characters that its encoding lacks are replaced."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace" if stream is sys.stdout else "backslashreplace")
+
+
+def name_options(message: str, command: Any, words: Sequence[str]) -> str:
+    """Replace the names of Python arguments in an error message by the options of the command.
+
+    `use mode='lexical'` becomes `use --mode lexical`, and `max_length is 0` becomes
+    `--max-length is 0`.
+
+    Args:
+        message: The message.
+        command: The outermost command.
+        words: What was typed after the program's name.
+    """
+    for word in words:
+        command = getattr(command, "commands", {}).get(word, command)
+    options = {
+        parameter.name: max(parameter.opts, key=len)
+        for parameter in getattr(command, "params", ())
+        if parameter.opts[0].startswith("-")
+    }
+
+    def option(name: str) -> str | None:
+        return options.get(name) or options.get(_OTHER_NAMES.get(name, ""))
+
+    def assigned(match: re.Match[str]) -> str:
+        name, value = option(match[1]), match[2].strip("'\"")
+        if name is None:
+            return match[0]
+        return name if value == "True" else f"{name} {value}"
+
+    message = _ASSIGNED.sub(assigned, message)
+    return _NAMED.sub(lambda match: option(match[1]) or match[0], message)

@@ -1,0 +1,218 @@
+"""The verdict of a run: what got better, what did not, and what its index uses.
+
+Everything is computed from the run's metrics. A difference between rankings counts only if it is
+significant at 5%. Bits per byte and tokens have no test and are reported as measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+__all__ = ["Finding", "Outcome", "Verdict", "judge"]
+
+Outcome = Literal["better", "unchanged", "worse"]
+"""What became of a measure; unchanged if a difference is not significant."""
+
+_SIGNIFICANT = 0.05
+_MEASURE = "nDCG@10"  # of all comparisons
+_FEW = 50  # queries; with fewer, only large differences are significant
+_VERBS: Mapping[Outcome, str] = {
+    "better": "got better",
+    "worse": "got worse",
+    "unchanged": "did not change significantly",
+}
+_COMPARED = (
+    ("search", "base", "tuning", "Vector search, before and after"),
+    ("search", "words", "hybrid", "Hybrid search, compared with words alone"),
+    ("search", "plain.tuning", "tuning", "New tokens, compared with the same training without"),
+    ("similar", "base", "tuning", "Similar items by vectors, before and after"),
+    ("similar", "bm25", "tuning", "Similar items by vectors, compared with BM25"),
+    ("similar", "plain.tuning", "tuning", "New tokens for similar items, compared with none"),
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One result of a run."""
+
+    outcome: Outcome
+    what: str
+    """What was compared."""
+    figures: str
+    """The values, and how certain the difference is."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The verdict of a run."""
+
+    sentence: str
+    """All of it in one sentence."""
+    findings: tuple[Finding, ...]
+    """What it is based on."""
+    index: str
+    """How the index ranks by default, and why."""
+
+
+def judge(metrics: Mapping[str, Any]) -> Verdict:
+    """Return the verdict of a run.
+
+    Args:
+        metrics: The metrics of all stages, by stage.
+
+    Raises:
+        KeyError: Metrics are missing.
+    """
+    evaluate = metrics["evaluate"]
+    changes = list(_changes(evaluate))
+    known = changes or ["; ".join(_without_judgements(evaluate))]
+    sentence = ", ".join([*_broken_promises(evaluate), *known])
+    sentence += f", and {_index_clause(metrics)}."
+    if changes:
+        sentence = sentence.replace("(", f"({_MEASURE} ", 1)
+    findings = (*_rankings(evaluate), *_language(evaluate), *_tokens(evaluate))
+    return Verdict(sentence[0].upper() + sentence[1:], findings, _index(metrics))
+
+
+def _changes(evaluate: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a clause for each outcome of vector search and similar items."""
+    subjects: dict[Outcome, list[str]] = {outcome: [] for outcome in _VERBS}
+    for test, name in (("search", "vector search"), ("similar", "similar items")):
+        if (row := _row(evaluate, test, "base", "tuning")) is not None:
+            subjects[_outcome(row)].append(f"{name} ({_values(evaluate, row)})")
+    for outcome, verb in _VERBS.items():
+        if subjects[outcome]:
+            yield f"{' and '.join(subjects[outcome])} {verb}"
+
+
+def _without_judgements(evaluate: Mapping[str, Any]) -> Iterator[str]:
+    yield "whether search got better is unknown, because there are no relevance judgements"
+    tokens = evaluate["tokens"].get("domain")
+    if tokens is not None:
+        yield f"new tokens save {tokens['saved']:.1%} of the tokens of domain text"
+    for finding in _language(evaluate):
+        if finding.what == _BITS["domain"]:
+            change = finding.figures.partition(";")[0]
+            yield f"bits per byte of domain text {_MOVED[finding.outcome]} ({change})"
+
+
+def _broken_promises(evaluate: Mapping[str, Any]) -> Iterator[str]:
+    promises = evaluate["promises"]
+    if not promises["original_rows_identical"]:
+        yield "a guarantee was broken: the published rows were changed"
+    if promises["documents_changed"]:
+        yield "a guarantee was broken: text without new terms changed its tokens"
+
+
+def _rankings(evaluate: Mapping[str, Any]) -> Iterator[Finding]:
+    for test, first, second, what in _COMPARED:
+        row = _row(evaluate, test, first, second)
+        if row is None:
+            continue
+        queries = evaluate[test]["queries"]
+        outcome = _outcome(row)
+        few = "; too few to show a small difference" if queries < _FEW else ""
+        p = "p < 0.001" if row["p_value"] < 0.001 else f"p = {row['p_value']:.3f}"
+        yield Finding(
+            outcome,
+            what,
+            f"{_MEASURE} {_values(evaluate, row)}, {p}, {queries:,} "
+            f"{'query' if queries == 1 else 'queries'}{few if outcome == 'unchanged' else ''}",
+        )
+
+
+_BITS = {"domain": "Bits per byte of domain text", "general": "Bits per byte of general text"}
+_MOVED: Mapping[Outcome, str] = {"better": "fell", "unchanged": "did not change", "worse": "rose"}
+
+
+def _language(evaluate: Mapping[str, Any]) -> Iterator[Finding]:
+    bits = evaluate["language"]["systems"]
+    before, after = bits.get("base", {}), bits.get("pretraining", {})
+    for text, what in _BITS.items():
+        if text in before and text in after:
+            shown = f"{before[text]:.2f} → {after[text]:.2f}"
+            outcome: Outcome = "better" if after[text] < before[text] else "worse"
+            if f"{before[text]:.2f}" == f"{after[text]:.2f}":
+                outcome = "unchanged"
+            yield Finding(outcome, what, f"{shown}; less is better")
+
+
+def _tokens(evaluate: Mapping[str, Any]) -> Iterator[Finding]:
+    tokens = evaluate["tokens"].get("domain")
+    if tokens is not None:
+        yield Finding(
+            "better" if tokens["after"] < tokens["before"] else "unchanged",
+            "Tokens of held-out domain text",
+            f"{tokens['before']:,} → {tokens['after']:,}, {tokens['saved']:.1%} saved",
+        )
+
+
+def _index_clause(metrics: Mapping[str, Any]) -> str:
+    """Say what the index uses, compared with words alone."""
+    evaluate, share = metrics["evaluate"], metrics["index"]["meaning"]
+    uses = f"the index's default search {_mix(share)}"
+    row = _row(evaluate, "search", "words", "hybrid")
+    if row is None:
+        return uses
+    outcome = _outcome(row)
+    if outcome == "unchanged" and share == 0:
+        return f"{uses}, which vectors did not improve"
+    than = {
+        "better": "is better than",
+        "unchanged": "does not differ significantly from",
+        "worse": "is worse than",
+    }[outcome]
+    advice = "; search it with --mode lexical" if outcome == "worse" else ""
+    return f"{uses}, which {than} words alone ({_values(evaluate, row)}){advice}"
+
+
+def _mix(share: float | None) -> str:
+    """Describe a weight of vectors; None for ranks that count equally."""
+    if share is None:
+        return "combines words and vectors equally"
+    if share in (0, 1):
+        return f"uses {'vectors' if share else 'words'} alone"
+    return f"weights vectors by {share:.0%} and words by {1 - share:.0%}"
+
+
+def _index(metrics: Mapping[str, Any]) -> str:
+    share, kept = metrics["index"]["meaning"], metrics["tune"]["kept_apart"]
+    uses = f"By default, search {_mix(share)}"
+    if share is None:
+        return (
+            f"{uses}, because there were no queries on which to choose weights: "
+            "ten or more pairs of a query and an item are needed."
+        )
+    queries = "one query that was" if kept == 1 else f"{kept:,} queries that were"
+    return (
+        f"{uses}: of eleven weights, this ranked the answers of {queries} kept out of tuning best."
+    )
+
+
+def _row(
+    evaluate: Mapping[str, Any], test: str, first: str, second: str
+) -> Mapping[str, Any] | None:
+    """Return the comparison of two systems in a test, if there is one."""
+    for row in evaluate["significance"]:
+        if (row["test"], row["first"], row["second"]) == (test, first, second):
+            found: Mapping[str, Any] = row
+            return found
+    return None
+
+
+def _outcome(row: Mapping[str, Any]) -> Outcome:
+    if row["p_value"] >= _SIGNIFICANT or row["difference"] == 0:
+        return "unchanged"
+    return "better" if row["difference"] > 0 else "worse"
+
+
+def _values(evaluate: Mapping[str, Any], row: Mapping[str, Any]) -> str:
+    """Return both values of a comparison."""
+    systems: Sequence[Mapping[str, Any]] = evaluate["systems"]
+    of = {system["name"]: system[row["test"]] for system in systems}
+    first, second = (of[row[side]][row["measure"]] for side in ("first", "second"))
+    if row["first"] == "base":
+        return f"{first:.3f} → {second:.3f}"
+    return f"{second:.3f} against {first:.3f}"

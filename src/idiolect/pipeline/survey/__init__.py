@@ -1,0 +1,1 @@
+"""`idiolect init`: look at a folder of data, and propose a configuration for it."""

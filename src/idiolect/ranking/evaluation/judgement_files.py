@@ -1,0 +1,335 @@
+"""Read and write files of relevance judgements (qrels) and of runs.
+
+    judgements   query 0 document grade              TREC and MS MARCO
+                 query document grade                not in .csv and .tsv, which need a header
+                 query document                      matches, of grade 1
+    runs         query Q0 document rank score name   TREC, also without the name
+                 query document rank                 MS MARCO; the score is 1 / rank
+    both         a table with a header, such as query-id,corpus-id,score (BEIR), or records with
+                 these fields; judgements without a grade are matches, if there are two columns
+
+White space, tabs, commas or semicolons separate the columns. Each file may be gzipped. All faults
+of a file are reported at once.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from idiolect.errors import InputError
+from idiolect.ranking.evaluation.metrics import Run, ranked
+from idiolect.text.fields import GRADE, GRADED_DOCUMENT, GRADED_QUERY, find_fields
+from idiolect.text.files import write_atomic
+from idiolect.text.record_types import text_lines
+from idiolect.text.records import DEFAULT_LIMIT, file_type, has_fields, read_all_records
+from idiolect.text.skipped import Fault
+
+__all__ = ["read_lines", "read_qrels", "read_run", "write_run"]
+
+_SHOWN = 10  # faults in a message
+_SAMPLE = 100  # lines that decide what separates the columns
+_NO_NUMBER = "is not a number"
+_QUOTED = re.compile(r'^"([^"]*)"$')
+_AMBIGUOUS = frozenset({"topic", "item", "key"})
+"""Names of columns that may as well be a query or an id."""
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """The columns of a line without a header: positions of query, document and number."""
+
+    columns: Mapping[int, tuple[int, int, int | None]]
+    """By number of columns; the number is None in matches."""
+    usual: int
+    matches: bool
+    """Whether a query and a document are enough."""
+    hint: str
+
+
+_QRELS = _Layout(
+    {4: (0, 2, 3), 3: (0, 1, 2), 2: (0, 1, None)},
+    usual=4,
+    matches=True,
+    hint="lines are `query 0 document grade`, or `query document` for matches; the first line of a"
+    " table names the columns, such as query_id,doc_id,score",
+)
+_LABELS = "grades and scores are numbers; turn labels such as E, S, C, I into 3, 2, 1, 0"
+_RUN = _Layout(
+    {6: (0, 2, 4), 5: (0, 2, 4), 3: (0, 1, 2)},
+    usual=6,
+    matches=False,
+    hint="lines are `query Q0 document rank score name`; the first line of a table names the"
+    " columns, such as query_id,doc_id,score",
+)
+
+_Row = tuple[str, str, object]
+"""A query, a document and a number, which may be text."""
+
+
+def read_qrels(path: str | Path) -> dict[str, dict[str, float]]:
+    """Read relevance judgements: the grade of each document, by query.
+
+    Raises:
+        InputError: The file is missing or damaged, a line has other columns, a grade is not a
+            finite number, or a document has two different grades for a query.
+    """
+    return _read(Path(path), _QRELS)
+
+
+def read_run(path: str | Path) -> dict[str, dict[str, float]]:
+    """Read a run: the score of each returned document, by query.
+
+    The scores decide the order. Ranks in the file are ignored, unless it has no scores.
+
+    Raises:
+        InputError: As for `read_qrels`.
+    """
+    return _read(Path(path), _RUN)
+
+
+def write_run(path: str | Path, run: Run, *, name: str = "idiolect") -> None:
+    """Write a run in TREC format, best documents first. The write is atomic.
+
+    Scores keep all their digits. Programs that read them in single precision, as `trec_eval` does,
+    may find ties where there are none.
+
+    Raises:
+        InputError: An id or the name is empty or cannot stand in a column of the format, or a
+            score is not finite.
+    """
+    lines = []
+    for query, scores in run.items():
+        for rank, doc in enumerate(ranked(scores), start=1):
+            if not all(map(_fits_column, (query, doc, name))):
+                raise InputError(
+                    f"query {query!r}, document {doc!r}, name {name!r}: empty, white space in an"
+                    " id, or not plain text",
+                    hint="white space separates the columns of the TREC format; rename the id",
+                )
+            score = float(scores[doc])
+            if not math.isfinite(score):
+                raise InputError(
+                    f"the score of document {doc!r} for query {query!r} is {score}",
+                    hint="all values must be finite numbers",
+                )
+            lines.append(f"{query} Q0 {doc} {rank} {score!r} {name}\n")
+    write_atomic(Path(path), "".join(lines).encode())
+
+
+def read_lines(path: Path) -> Iterator[str]:
+    """Stream the lines of a text file, which may be compressed.
+
+    Raises:
+        InputError: The file is missing or damaged, or a line cannot be read.
+    """
+    for number, line in text_lines.read_lines(path, DEFAULT_LIMIT):
+        if isinstance(line, Fault):
+            raise InputError(f"{path}, line {number:,}: {line.reason}", hint="convert it to UTF-8")
+        yield line
+
+
+def _fits_column(text: object) -> bool:
+    """Whether a text is one column when it is read again."""
+    if not isinstance(text, str) or text.split() != [text] or text[0] == "\ufeff":
+        return False
+    return "\x00" not in text and not any("\ud800" <= one <= "\udfff" for one in text)
+
+
+def _read(path: Path, layout: _Layout) -> dict[str, dict[str, float]]:
+    """Read a number for each query and document, and report all faults together."""
+    table: dict[str, dict[str, float]] = {}
+    faults: list[str] = []
+    count = 0
+    size, rows = _rows(path, layout)
+    for place, row in rows:
+        count += 1
+        problem = row if isinstance(row, str) else _add(table, *row)
+        if problem:
+            faults.append(f"{place}: {problem}")
+    if len(faults) == 1:
+        raise InputError(f"{path}, {faults[0]}", hint=layout.hint)
+    if faults:
+        labels = all(fault.endswith(_NO_NUMBER) for fault in faults)
+        more = f"; and {len(faults) - _SHOWN:,} more" if len(faults) > _SHOWN else ""
+        raise InputError(
+            f"{path}: {len(faults):,} of {count:,} lines are wrong: "
+            + "; ".join(faults[:_SHOWN])
+            + more,
+            hint=_LABELS if labels else layout.hint,
+        )
+    if not table:
+        raise InputError(f"{path} is empty", hint=layout.hint)
+    if layout is _RUN and size == 3 and all(_are_ranks([*r.values()]) for r in table.values()):
+        return {q: {doc: 1 / rank for doc, rank in ranks.items()} for q, ranks in table.items()}
+    return table
+
+
+def _are_ranks(numbers: list[float]) -> bool:
+    """Whether a query's numbers are ranks: 1 to n, and not from n down to 1 as scores would be."""
+    usual = list(range(1, len(numbers) + 1))
+    return numbers == usual or (sorted(numbers) == usual and numbers != usual[::-1])
+
+
+def _add(table: dict[str, dict[str, float]], query: str, doc: str, value: object) -> str:
+    """Add a number to the table, or return why it cannot be used."""
+    if not query or not doc:
+        return "no query" if not query else "no document"
+    try:
+        if isinstance(value, str) and "_" in value:  # Python reads 1_0 as 10
+            raise ValueError
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        return f"{value!r:.40} {_NO_NUMBER}"
+    if not math.isfinite(number):
+        return f"{value!r} is not a finite number"
+    earlier = table.setdefault(query, {}).setdefault(doc, number)
+    if earlier == number:
+        return ""
+    return (
+        f"document {doc!r} has {number:g} for query {query!r}, and {earlier:g} in an earlier line"
+    )
+
+
+def _rows(path: Path, layout: _Layout) -> tuple[int, Iterator[tuple[str, _Row | str]]]:
+    """Open a file.
+
+    Returns:
+        The number of columns, or 0 if they have names; and the place of each row, with the row or
+        what is wrong with it.
+    """
+    is_table = file_type(path) in (".csv", ".tsv")
+    if has_fields(path) and not is_table:
+        return 0, _records(path, read_all_records(path), layout)
+    try:
+        sample = [*islice((line for line in read_lines(path) if line.strip()), _SAMPLE)] or [""]
+    except InputError:
+        if not is_table:
+            raise
+        return 0, _records(path, read_all_records(path), layout)  # it may have another encoding
+    first = sample[0]
+    separator, header = _find_separator(sample, file_type(path), layout)
+    if header:
+        records = read_all_records(path) if is_table else _table(path, separator)
+        return 0, _records(path, records, layout)
+    cells = _split(first, separator)
+    if is_table and len(cells) == 3 and layout is _QRELS:  # a grade, or a day, or a count?
+        raise InputError(
+            f"{path}: the first line names the columns, and no query and document are among"
+            f" {', '.join(cells)}",
+            hint=layout.hint,
+        )
+    # `1 0 d7` is rather a line of TREC without its last column than document 0.
+    cut = len(cells) == 3 and _is_trec(cells)
+    size = layout.usual if cut or len(cells) not in layout.columns else len(cells)
+    return size, _columns(path, separator, size, layout.columns[size])
+
+
+def _find_separator(lines: Sequence[str], kind: str, layout: _Layout) -> tuple[str | None, bool]:
+    """Find what separates the columns (None: white space), and whether the first is a header."""
+    signs: list[str | None] = [sign for sign in ("\t", ",", ";", "|") if sign in lines[0]]
+    if kind == ".csv":
+        signs.sort(key=lambda sign: sign == "\t")
+    elif kind != ".tsv":  # ids may have commas
+        signs.sort(key=lambda sign: sign != "\t")
+        signs.insert("\t" in signs, None)
+    candidates = [*signs, None]
+    for separator in candidates:
+        if _is_header(_split(lines[0], separator)):
+            return separator, True
+
+    def fitting(separator: str | None) -> int:
+        sizes = [len(_split(line, separator)) for line in lines]
+        return sizes.count(sizes[0]) if sizes[0] in layout.columns else 0
+
+    return max(candidates, key=fitting), False
+
+
+def _is_trec(cells: Sequence[str]) -> bool:
+    return len(cells) > 2 and cells[1] in ("0", "Q0", "q0")
+
+
+def _split(line: str, separator: str | None) -> list[str]:
+    if separator is None:
+        return line.split()
+    if separator == "\t":  # a quote may begin a text here, unless another one ends it
+        return [_QUOTED.sub(r"\1", cell.strip()) for cell in line.split("\t")]
+    cells = next(csv.reader([line], delimiter=str(separator), skipinitialspace=True), [])
+    return [cell.strip() for cell in cells]
+
+
+def _is_header(cells: Sequence[str]) -> bool:
+    query, doc = find_fields(cells, GRADED_QUERY), find_fields(cells, GRADED_DOCUMENT)
+    if query and doc:
+        return True
+    return len(cells) == 2 and any(name.lower() not in _AMBIGUOUS for name in (*query, *doc))
+
+
+def _columns(
+    path: Path, separator: str | None, size: int, places: tuple[int, int, int | None]
+) -> Iterator[tuple[str, _Row | str]]:
+    """Yield the rows of a file without a header."""
+    query, doc, value = places
+    for number, line in enumerate(read_lines(path), start=1):
+        cells = _split(line, separator)
+        if len(cells) == size:
+            yield f"line {number}", (cells[query], cells[doc], 1 if value is None else cells[value])
+        elif line.strip():
+            yield f"line {number}", f"{len(cells)} columns instead of {size}"
+
+
+def _table(path: Path, separator: str | None) -> Iterator[tuple[str, dict[str, Any] | None]]:
+    """Yield the records of a text file with a header."""
+    header: list[str] = []
+    for number, line in enumerate(read_lines(path), start=1):
+        cells = _split(line, separator)
+        if not line.strip():
+            continue
+        if not header:
+            header = cells
+        else:
+            matching = len(cells) == len(header)
+            yield f"line {number}", dict(zip(header, cells, strict=True)) if matching else None
+
+
+def _records(
+    path: Path, records: Iterator[tuple[str, dict[str, Any] | None]], layout: _Layout
+) -> Iterator[tuple[str, _Row | str]]:
+    """Yield the rows of records; if the first lacks a field, all do."""
+    first = True
+    for place, record in records:
+        shown = place.removeprefix(f"{path}, ")
+        if record is None:
+            yield shown, "more or fewer columns than the header"
+            continue
+        row = _row(record, layout)
+        if first and isinstance(row, str):
+            raise InputError(f"{path}, {shown} {row}", hint=layout.hint)
+        first = False
+        yield shown, row
+
+
+def _row(record: dict[str, Any], layout: _Layout) -> _Row | str:
+    """Return query, document and number of a record, or which field is missing."""
+    filled = [name for name, value in record.items() if isinstance(value, str | int | float)]
+    queries, documents = find_fields(filled, GRADED_QUERY), find_fields(filled, GRADED_DOCUMENT)
+    if len(record) == len(filled) == 2 and bool(queries) != bool(documents):
+        other = tuple(name for name in filled if name not in (*queries, *documents))
+        queries, documents = queries or other, documents or other
+    grades = find_fields(record, GRADE)
+    matches = layout.matches and len(record) == 2 and not grades
+    for found, known in ((queries, GRADED_QUERY), (documents, GRADED_DOCUMENT), (grades, GRADE)):
+        if not found and not (known is GRADE and matches):
+            return f"has none of the fields {', '.join(known)}; found: {', '.join(record)}"
+    value = 1 if matches else record[grades[0]]
+    return _id(record[queries[0]]), _id(record[documents[0]]), value
+
+
+def _id(value: object) -> str:
+    return "" if value != value else str(value)

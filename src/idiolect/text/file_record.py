@@ -1,0 +1,104 @@
+"""`FileRecord`: the files a finished step wrote, to notice later that one is missing or damaged.
+
+Of each file the record holds its size, the times of its last changes and a hash. A file with the
+recorded size and times is taken as intact without reading it. A file with other times, such as a
+copy, is hashed: it is intact if its bytes are the same. Files that are not in the record, which a
+user may have added, do not count.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+__all__ = ["FileRecord"]
+
+_BLOCK = 1 << 20
+
+
+class FileRecord:
+    """The files of a folder.
+
+    Args:
+        files: Of each file, by its path in the folder: `size`, `changed` and `hash`.
+    """
+
+    def __init__(self, files: Mapping[str, Mapping[str, Any]] | None = None) -> None:
+        self.files = {name: dict(file) for name, file in (files or {}).items()}
+
+    @classmethod
+    def of(cls, folder: Path, names: Iterable[str] | None = None) -> FileRecord:
+        """Record files of a folder.
+
+        Args:
+            folder: The folder.
+            names: Paths in it; by default all files.
+        """
+        if names is None:
+            found = (path for path in folder.rglob("*") if path.is_file())
+            names = sorted(path.relative_to(folder).as_posix() for path in found)
+        return cls({name: _describe(folder / name) for name in names})
+
+    def damage(self, folder: Path) -> dict[str, str]:
+        """Find the files that are not as they were recorded, and update the times of the others.
+
+        Returns:
+            What is wrong with each, by its path in the folder: `is missing`, for example.
+        """
+        found = ((name, _problem(folder / name, file)) for name, file in self.files.items())
+        return {name: problem for name, problem in found if problem}
+
+    def digest(self, without: Iterable[str] = ()) -> str:
+        """Hash the names and contents of the files.
+
+        Args:
+            without: Names of files and folders to leave out.
+        """
+        left_out = set(without)
+        digest = hashlib.blake2b(digest_size=16)
+        for name, file in sorted(self.files.items()):
+            if not left_out & set(name.split("/")):
+                digest.update(f"{name}\n{file['hash']}\n".encode())
+        return digest.hexdigest()
+
+
+def _describe(path: Path) -> dict[str, Any]:
+    return {"size": path.stat().st_size, "changed": _times(path), "hash": _hash(path)}
+
+
+def _problem(path: Path, known: dict[str, Any]) -> str:
+    """Return what is wrong with a file, or an empty string."""
+    if not path.is_file():
+        return "is missing"
+    try:
+        size = path.stat().st_size
+        if size != known.get("size"):
+            return f"has {size:,} bytes instead of {known.get('size') or 0:,}"
+        times = _times(path)
+        if times == known.get("changed"):
+            return ""
+        if _hash(path) != known.get("hash"):
+            return "has been changed"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    known["changed"] = times
+    return ""
+
+
+def _times(path: Path) -> list[int]:
+    """Return when a file's content changed, and when anything about it did.
+
+    The second time cannot be set by programs, so an edit that restores the first is noticed.
+    """
+    found = path.stat()
+    return [found.st_mtime_ns, found.st_ctime_ns]
+
+
+def _hash(path: Path) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,72 @@
+"""The type of each column of text cells, such as those of a CSV file.
+
+All cells of a column get one type, so that a filter compares like with like. It is decided on the
+whole column, and is the first of these that every cell allows; an empty cell has no value:
+
+- integer: digits without leading zeros or a plus, up to 2⁵³, which floats represent exactly
+- number: digits with a decimal point, maybe an exponent with a sign: `12.50`, `1e-05`
+- boolean: `true` or `false`, in any case
+- text: all else, such as `02139`, `+49 30`, `2E10`, `1,5`, a date or an identifier of 22 digits
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Literal
+
+__all__ = ["ColumnTypes"]
+
+_Kind = Literal["integer", "number", "boolean", "text"]
+_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,15}")
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-][0-9]+)?")
+_MAX_INTEGER = 2**53
+_MAX_DIGITS = 17
+"""Significant digits that a float can hold."""
+
+
+class ColumnTypes:
+    """Decides the types of columns from all of their cells, and converts cells.
+
+    >>> types = ColumnTypes()
+    >>> for cell in ("10001", "02139"):
+    ...     types.add("zip", cell)
+    >>> types.convert("zip", "10001")
+    '10001'
+    """
+
+    def __init__(self) -> None:
+        self._kinds: dict[str, _Kind] = {}
+
+    def add(self, name: str, cell: str) -> None:
+        """Take a cell of a column into account."""
+        known = self._kinds.get(name)
+        if known == "text" or not cell:
+            return
+        kind = _kind(cell)
+        if known is None or kind == known:
+            self._kinds[name] = kind
+        else:
+            numeric = {known, kind} == {"integer", "number"}
+            self._kinds[name] = "number" if numeric else "text"
+
+    def convert(self, name: str, cell: str) -> str | int | float | bool | None:
+        """Return the value of a cell in its column's type; None if it is empty and not text."""
+        kind = self._kinds.get(name, "text")
+        if kind == "text":
+            return cell
+        if not cell:
+            return None
+        if kind == "integer":
+            return int(cell)
+        return float(cell) if kind == "number" else cell.lower() == "true"
+
+
+def _kind(cell: str) -> _Kind:
+    if _INTEGER.fullmatch(cell):
+        return "integer" if abs(int(cell)) <= _MAX_INTEGER else "text"
+    if _NUMBER.fullmatch(cell) and not cell.lstrip("-").isdecimal():
+        digits = re.split("[eE]", cell)[0].replace(".", "").strip("-0")
+        exact = len(digits) <= _MAX_DIGITS and math.isfinite(float(cell))
+        return "number" if exact else "text"
+    return "boolean" if cell.lower() in ("true", "false") else "text"

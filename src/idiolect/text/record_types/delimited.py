@@ -1,0 +1,173 @@
+r"""Records of a delimited file (`.csv`, `.tsv`): the first line names the columns.
+
+The delimiter is the one of `,` `;` tab `|` `#` with which the rows have as many cells as the
+header; if several do, the usual one of the file's type. Excel's first line `sep=;` is understood.
+A column without a name is called `column_3`, and is in a record only if its cell is not empty. Of
+columns with one name the later ones get a number, such as `name_2`.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from idiolect.errors import InputError
+from idiolect.text.record_types.compressed_file import file_state, file_type
+from idiolect.text.record_types.table_rows import RowReader, follows_rfc4180
+from idiolect.text.record_types.text_lines import read_lines
+from idiolect.text.skipped import Fault
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["column_names", "read_table"]
+
+_LOG = logging.getLogger(__name__)
+_DELIMITERS = (",", ";", "\t", "|", "#")
+_SAMPLE_LINES = 300
+_SAMPLE_CHARACTERS = 1 << 20
+_SEPARATOR_LINE = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
+
+
+def read_table(path: Path, limit: int) -> Iterator[tuple[int, dict[str, str] | Fault]]:
+    """Stream the records of a delimited file with the number of their first line.
+
+    Args:
+        path: The file.
+        limit: The longest line, and the longest cell over several lines, in bytes.
+
+    Raises:
+        InputError: The file, or its first line, cannot be read.
+    """
+    delimiter = _delimiter(path, file_state(path), limit)
+    reader = RowReader(
+        delimiter,
+        limit=limit,
+        is_regular=lambda: _is_regular(path, file_state(path), limit, delimiter),
+        name=path.name,
+    )
+    rows = reader.rows(read_lines(path, limit))
+    header = _header(path, rows)
+    if header is None:
+        return
+    names = [cell.strip() for cell in header]
+    named = [bool(name) for name in names]
+    least = max((n for n, is_named in enumerate(named, 1) if is_named), default=0)
+    reader.expect(len(names), least)
+    labels = column_names(names)
+    if labels != names and len(set(filter(None, names))) < sum(named):
+        _LOG.warning("%s has columns of one name; they are read as %s", path, ", ".join(labels))
+    for number, cells in rows:
+        if isinstance(cells, Fault):
+            yield number, cells
+            continue
+        if cells[0].endswith(header[0]) and _is_header(cells, header):
+            _LOG.warning("%s line %d repeats the header; it is left out", path, number)
+            continue
+        record = dict(zip(labels, cells, strict=True))
+        if least < len(names) or not all(named):
+            record = {
+                label: record[label]
+                for label, is_named in zip(labels, named, strict=True)
+                if is_named or record[label]
+            }
+        yield number, record
+
+
+def column_names(header: list[str]) -> list[str]:
+    """Return a name of its own for each column.
+
+    >>> column_names(["id", "name", "", "name"])
+    ['id', 'name', 'column_3', 'name_2']
+    """
+    names: list[str] = []
+    taken = {name for name in header if name}
+    for number, name in enumerate(header, 1):
+        own, count = name or f"column_{number}", 1
+        while own in names or (not name and own in taken):
+            count += 1
+            own = f"{name or f'column_{number}'}_{count}"
+        names.append(own)
+    return names
+
+
+def _header(path: Path, rows: Iterator[tuple[int, list[str] | Fault]]) -> list[str] | None:
+    """Return the cells of the header; None if the file is empty."""
+    for number, cells in rows:
+        if isinstance(cells, Fault):
+            raise InputError(
+                f"{path} line {number}: the names of the columns cannot be read: {cells.reason}",
+                hint="correct the line, or convert the file to UTF-8",
+            )
+        if cells[0].lower().startswith("sep=") and len("".join(cells)) <= len("sep=,"):
+            continue
+        if not any(cell.strip() for cell in cells):
+            raise InputError(
+                f"{path} line {number}: no column has a name",
+                hint="the first line names the columns",
+            )
+        return cells
+    return None
+
+
+def _is_header(cells: list[str], header: list[str]) -> bool:
+    return [cells[0].removeprefix("\ufeff"), *cells[1:]] == header
+
+
+@lru_cache(maxsize=1024)
+def _is_regular(path: Path, state: tuple[int, int, bytes], limit: int, delimiter: str) -> bool:
+    return follows_rfc4180(read_lines(path, limit), delimiter)
+
+
+@lru_cache(maxsize=1024)
+def _delimiter(path: Path, state: tuple[int, int, bytes], limit: int) -> str:
+    """Detect the delimiter; it is empty if there is a single column."""
+    sample = _sample(path, limit)
+    if not sample:
+        return ""
+    usual = "\t" if file_type(path) in (".tsv", ".tab") else ","
+    first = sample[0][1]
+    if isinstance(first, str) and (separator := _SEPARATOR_LINE.fullmatch(first.strip())):
+        found = "\t" if "\t" in first else separator[1]
+    else:
+        found = _best_delimiter(sample, usual)
+    if found not in (usual, ""):
+        name = "tabs" if found == "\t" else found
+        _LOG.warning("%s: the cells are separated by %s", path, name)
+    return found
+
+
+def _sample(path: Path, limit: int) -> list[tuple[int, str | Fault]]:
+    """Return the first lines, from the first that is not blank."""
+    lines: list[tuple[int, str | Fault]] = []
+    size = 0
+    for number, line in islice(read_lines(path, limit), _SAMPLE_LINES):
+        if lines or isinstance(line, Fault) or line.strip():
+            lines.append((number, line))
+            size += 0 if isinstance(line, Fault) else len(line)
+        if size > _SAMPLE_CHARACTERS:
+            break
+    return lines
+
+
+def _best_delimiter(sample: list[tuple[int, str | Fault]], usual: str) -> str:
+    shares = {}
+    for delimiter in (usual, *(one for one in _DELIMITERS if one != usual)):
+        reader = RowReader(
+            delimiter, limit=_SAMPLE_CHARACTERS, is_regular=lambda: True, name="the sample"
+        )
+        header, *rows = (cells for _, cells in reader.rows(sample))
+        if isinstance(header, Fault) or len(header) < 2:
+            continue
+        if delimiter != usual and not all(cell.strip() for cell in header):
+            continue
+        alike = sum(not isinstance(row, Fault) and len(row) == len(header) for row in rows)
+        shares[delimiter] = (alike + 1) / (len(rows) + 1)
+    best = max(shares, key=lambda one: shares[one], default="")
+    if usual in shares:
+        return best if shares[usual] < 0.5 and shares[best] > 0.9 else usual
+    return best if best and shares[best] > 0.5 else ""

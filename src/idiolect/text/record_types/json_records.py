@@ -1,0 +1,180 @@
+"""Records of JSON files: one on each line, pretty-printed ones, or an array of them.
+
+A file whose lines are not JSON by themselves is read as a sequence of values; the elements of an
+array at the top are records. In such a file, one that is malformed hides where the next begins, so
+it is an error.
+
+`NaN` is read as null, as programs write it for a missing number.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from idiolect.errors import InputError
+from idiolect.text.record_types.text_lines import open_text, read_lines
+from idiolect.text.skipped import Fault
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+__all__ = ["has_surrogates", "read_json"]
+
+_SAMPLE_LINES = 2000
+_SAMPLE_CHARACTERS = 1 << 20
+_BLOCK = 1 << 20
+_BETWEEN = " \t\r\n,\ufeff"
+_REPEATED = Fault("repeated JSON key")
+_MALFORMED = Fault("malformed JSON")
+
+
+def read_json(path: Path, limit: int) -> Iterator[tuple[int, Any]]:
+    """Stream the values of a JSON file with the number of their line.
+
+    Args:
+        path: The file.
+        limit: The largest value in bytes.
+
+    Yields:
+        The line's number; an object, another value, or a `Fault` if the line cannot be read.
+
+    Raises:
+        InputError: The file cannot be read, or is damaged where lines are not values.
+    """
+    if not _has_a_value_on_each_line(path, limit):
+        yield from _values(path, limit)
+        return
+    for number, line in read_lines(path, limit):
+        if isinstance(line, Fault):
+            yield number, line
+        elif not line.isspace():
+            yield number, _parse(line)
+
+
+def has_surrogates(text: str) -> bool:
+    """Return whether a text has half of a surrogate pair, which UTF-8 cannot encode."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def _has_a_value_on_each_line(path: Path, limit: int) -> bool:
+    """Return whether lines are values; not if the file is an array, or has a value over several.
+
+    A line that is no value by itself may be damaged, or begin a value over several lines. The first
+    such line decides.
+    """
+    begun, is_first = "", True
+    for number, (_, line) in enumerate(read_lines(path, limit)):
+        if isinstance(line, Fault) or not (text := line.strip(_BETWEEN)):
+            continue
+        if begun:
+            begun += line
+        elif is_first and text.startswith("["):
+            return False
+        elif _parse(text) == _MALFORMED:
+            begun, first = line, len(line)
+        is_first = False
+        if number > _SAMPLE_LINES or len(begun) > _SAMPLE_CHARACTERS:
+            break
+    found = _value_at(begun.lstrip(_BETWEEN), 0, True) if begun else _MALFORMED
+    return isinstance(found, Fault) or found[1] <= first
+
+
+class _RepeatedKeyError(ValueError):
+    """An object has a key twice, so one of two values would be lost."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise _RepeatedKeyError
+    return found
+
+
+def _constant(name: str) -> float | None:
+    return None if name == "NaN" else float(name)
+
+
+# Not strict: a tab within a text is text, though it should be written as an escape.
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant, strict=False)
+
+
+def _parse(line: str) -> Any:
+    """Parse a line; a comma after its value is left out."""
+    try:
+        value = _DECODER.decode(line)
+    except _RepeatedKeyError:
+        return _REPEATED
+    except (ValueError, RecursionError):
+        text = line.strip(_BETWEEN)
+        return _parse(text) if text and len(text) < len(line.rstrip()) else _MALFORMED
+    return Fault("bad UTF-8") if "\\u" in line and _has_half_characters(value) else value
+
+
+def _has_half_characters(value: Any) -> bool:
+    try:
+        return has_surrogates(json.dumps(value, ensure_ascii=False))
+    except RecursionError:
+        return True
+
+
+def _values(path: Path, limit: int) -> Iterator[tuple[int, Any]]:
+    """Read values that follow each other, over several lines or within an array."""
+    line, in_array, at_end = 1, False, False
+    text, at = "", 0
+    decoder = codecs.getincrementaldecoder("utf-8")()
+
+    def fail(reason: str) -> NoReturn:
+        raise InputError(
+            f"{path} line {line}: {reason}",
+            hint="JSON files hold one object a line, or an array of objects",
+        )
+
+    with open_text(path) as file:
+        while True:
+            start = at
+            while at < len(text) and text[at] in _BETWEEN:
+                at += 1
+            line += text.count("\n", start, at)
+            character = text[at : at + 1]
+            if character == ("]" if in_array else "["):
+                in_array, at = not in_array, at + 1
+                continue
+            found = _value_at(text, at, at_end) if character else None
+            if isinstance(found, tuple):
+                value, end = found
+                yield line, value
+                line, at = line + text.count("\n", at, end), end
+            elif found == _REPEATED:
+                fail(_REPEATED.reason)
+            elif not at_end and len(text) - at <= limit:
+                raw = file.read(_BLOCK)
+                at_end = not raw
+                text, at = text[at:] + decoder.decode(raw, at_end), 0
+            elif found is not None:
+                fail("malformed JSON" if at_end else f"no JSON value within {limit:,} bytes")
+            elif in_array:
+                fail("the array has no end; the file may be truncated")
+            else:
+                return
+
+
+def _value_at(text: str, at: int, at_end: bool) -> tuple[Any, int] | Fault:
+    """Parse the value at a position; a fault may also be due to text that is not read yet."""
+    try:
+        value, end = _DECODER.raw_decode(text, at)
+    except _RepeatedKeyError:
+        return _REPEATED
+    except (ValueError, RecursionError):
+        return _MALFORMED
+    if end == len(text) and not at_end:  # a number may go on
+        return Fault("incomplete JSON")
+    if "\\u" in text[at:end] and _has_half_characters(value):
+        return Fault("bad UTF-8"), end
+    return value, end

@@ -1,0 +1,148 @@
+"""The verdict of a report: it says what the figures say, also when nothing got better."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from idiolect.pipeline.report.verdict import Verdict, judge
+from pipeline.test_report import difference, figures, read, system, write_report, write_run
+
+BASE, WORDS = ("search", "base", "tuning"), ("search", "words", "hybrid")
+
+
+def judged(
+    *rows: tuple[tuple[str, str, str], float, float], meaning: float | None = 0.7, **values: float
+) -> dict[str, Any]:
+    """Metrics with these comparisons: systems, difference and p."""
+    metrics = figures()
+    metrics["index"]["meaning"] = meaning
+    metrics["evaluate"]["significance"] = [difference(*names, *rest) for names, *rest in rows]
+    metrics["evaluate"]["systems"] = [
+        system(name, name, values.get(name, 0.5))
+        for name in ("bm25", "base", "tuning", "words", "hybrid", "plain.tuning")
+    ]
+    return metrics
+
+
+def outcomes(verdict: Verdict) -> dict[str, str]:
+    return {finding.what: finding.outcome for finding in verdict.findings}
+
+
+@pytest.mark.parametrize(
+    ("metrics", "sentence"),
+    [
+        (
+            judged(
+                (BASE, 0.3, 0.0001), (WORDS, 0.1, 0.01),
+                base=0.2, tuning=0.5, words=0.6, hybrid=0.7,
+            ),
+            "Vector search (nDCG@10 0.200 → 0.500) got better, and the index's default search "
+            "weights vectors by 70% and words by 30%, which is better than words alone "
+            "(0.700 against 0.600).",
+        ),
+        (
+            judged((BASE, 0.02, 0.3), (WORDS, 0.0, 1.0), meaning=0.0, base=0.2, tuning=0.22),
+            "Vector search (nDCG@10 0.200 → 0.220) did not change significantly, and the index's "
+            "default search uses words alone, which vectors did not improve.",
+        ),
+        (
+            judged(
+                (BASE, -0.1, 0.001), (WORDS, -0.2, 0.001),
+                base=0.4, tuning=0.3, words=0.6, hybrid=0.4,
+            ),
+            "Vector search (nDCG@10 0.400 → 0.300) got worse, and the index's default search "
+            "weights vectors by 70% and words by 30%, which is worse than words alone (0.400 "
+            "against 0.600); search it with --mode lexical.",
+        ),
+        (
+            judged(
+                (BASE, 0.3, 0.001), (("similar", "base", "tuning"), 0.3, 0.001),
+                (WORDS, 0.01, 0.6), meaning=None, base=0.2, tuning=0.5,
+            ),
+            "Vector search (nDCG@10 0.200 → 0.500) and similar items (0.200 → 0.500) got better, "
+            "and the index's default search combines words and vectors equally, which does "
+            "not differ significantly from words alone (0.500 against 0.500).",
+        ),
+        (
+            judged((("similar", "base", "tuning"), -0.1, 0.01), meaning=1.0),
+            "Similar items (nDCG@10 0.500 → 0.500) got worse, and the index's default search uses "
+            "vectors alone.",
+        ),
+        (
+            judged(),
+            "Whether search got better is unknown, because there are no relevance judgements; new "
+            "tokens save 12.7% of the tokens of domain text; bits per byte of domain text fell "
+            "(2.31 → 1.71), and the index's default search weights vectors by 70% and words by "
+            "30%.",
+        ),
+    ],
+    ids=["better", "unchanged", "worse", "both", "similar alone", "no judgements"],
+)  # fmt: skip
+def test_the_sentence_says_what_the_figures_say(metrics: dict[str, Any], sentence: str) -> None:
+    assert judge(metrics).sentence == sentence
+
+
+def test_a_difference_counts_only_if_it_is_significant() -> None:
+    for p_value, outcome in ((0.049, "better"), (0.05, "unchanged"), (0.5, "unchanged")):
+        found = judge(judged((BASE, 0.3, p_value)))
+        assert outcomes(found)["Vector search, before and after"] == outcome
+    found = judge(judged((BASE, 0.0, 0.0001)))
+    assert outcomes(found)["Vector search, before and after"] == "unchanged"
+
+
+def test_the_contribution_of_new_tokens_is_separate() -> None:
+    rows = (BASE, 0.3, 0.001), (("search", "plain.tuning", "tuning"), 0.01, 0.4)
+    found = outcomes(judge(judged(*rows)))
+    assert found["Vector search, before and after"] == "better"
+    assert found["New tokens, compared with the same training without"] == "unchanged"
+
+
+def test_few_queries_are_said_to_be_few() -> None:
+    metrics = judged((BASE, 0.1, 0.4))
+    assert "20 queries; too few to show a small difference" in judge(metrics).findings[0].figures
+    metrics["evaluate"]["search"]["queries"] = 900
+    assert judge(metrics).findings[0].figures.endswith("p = 0.400, 900 queries")
+
+
+def test_a_broken_guarantee_comes_first() -> None:
+    metrics = judged((BASE, 0.3, 0.001))
+    metrics["evaluate"]["promises"]["original_rows_identical"] = False
+    sentence = judge(metrics).sentence
+    assert sentence.startswith("A guarantee was broken: the published rows were changed, vector")
+
+
+def test_forgetting_and_useless_tokens_are_not_better() -> None:
+    metrics = judged()
+    for text in metrics["evaluate"]["tokens"].values():
+        text |= {"after": text["before"], "saved": 0.0}
+    bits = metrics["evaluate"]["language"]["systems"]
+    bits["pretraining"] = {"domain": 2.312, "general": 1.9}
+    found = outcomes(judge(metrics))
+    assert found == {
+        "Bits per byte of domain text": "unchanged",
+        "Bits per byte of general text": "worse",
+        "Tokens of held-out domain text": "unchanged",
+    }
+    assert "bits per byte of domain text did not change" in judge(metrics).sentence
+
+
+@pytest.mark.parametrize(
+    ("meaning", "kept", "text"),
+    [
+        (0.7, 20, "search weights vectors by 70% and words by 30%: of eleven weights"),
+        (0.3, 1, "the answers of one query that was kept out"),
+        (None, 0, "there were no queries on which to choose weights"),
+    ],
+)
+def test_why_the_index_ranks_as_it_does(meaning: float | None, kept: int, text: str) -> None:
+    metrics = judged(meaning=meaning)
+    metrics["tune"]["kept_apart"] = kept
+    assert text in judge(metrics).index
+
+
+def test_it_is_the_first_text_of_the_page(tmp_path: Any) -> None:
+    metrics = judged((BASE, 0.02, 0.3))
+    body = write_report(write_run(tmp_path, metrics)).read_text().split("<body>")[1]
+    assert read(body.split("</h1>")[0] + "</h1></main>").text.strip() == judge(metrics).sentence

@@ -131,7 +131,7 @@ def test_the_first_layers_are_those_of_transformers(model_type: str, tmp_path: P
 
 @pytest.mark.parametrize("layers", [3, -1, True, "2", 1.0])
 def test_impossible_layers_are_refused(layers: int) -> None:
-    with pytest.raises(ConfigError, match="layers"):
+    with pytest.raises((ConfigError, InputError), match="layers"):
         Encoder(tiny_encoder("llama").model, layers=layers)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from idiolect.errors import ConfigError
-from idiolect.models import bart, bert, gpt, llama, t5, xlm
+from idiolect.models.families import bart, bert, gpt, llama, t5, xlm
 from idiolect.models.family import Family
 
 __all__ = ["FAMILIES", "find_family"]

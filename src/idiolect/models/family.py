@@ -200,8 +200,13 @@ class Family:
     def names(self, settings: Mapping[str, Any]) -> NameTable:
         """Return the weight names of the class that a `config.json` names."""
         _, architecture = self.architecture(settings)
-        rules = (*self.rules, *architecture.rules)
-        return NameTable(rules, prefix=architecture.prefix, gated=self.config(settings).gated)
+        config = self.config(settings)
+        return NameTable(
+            (*self.rules, *architecture.rules),
+            prefix=architecture.prefix,
+            gated=config.gated,
+            heads=config.num_attention_heads,
+        )
 
     def config(self, settings: Mapping[str, Any]) -> TransformerConfig:
         """Build the network's configuration from the fields of a `config.json`.

@@ -85,16 +85,16 @@ def build_network(
     with torch.device("meta"):
         network = family.network(config)
 
-    wanted = network.state_dict()
+    wanted = {ours: tensor.shape for ours, tensor in network.state_dict().items()}
     sources = {ours: table.source(ours) for ours in wanted}
     found = {
         ours: stored.get(source.name) or _stored_copy(ours, family, stored)
         for ours, source in sources.items()
     }
     raw = {ours: weights[name] for ours, name in found.items() if name}
-    shapes = {ours: sources[ours].stored_shape(wanted[ours].shape) for ours in raw}
+    shapes = {ours: sources[ours].stored_shape(wanted) for ours in raw}
     tensors = {
-        ours: sources[ours].extract(tensor)
+        ours: sources[ours].extract(tensor, [wanted[part][0] for part in sources[ours].names])
         for ours, tensor in raw.items()
         if tensor.shape == shapes[ours]
     }

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from idiolect.errors import ConfigError, InputError
-from idiolect.nn.basic import Dropout, Linear, activate, linear, make_norm
+from idiolect.nn.basic import Dropout, Linear, activate, linear, make_norm, softcap
 from idiolect.nn.config import Task, TransformerConfig
 from idiolect.nn.embedding import ExtendedRows
 
@@ -41,11 +41,14 @@ class LanguageHead(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.scale = config.output_scale
+        self.softcap = config.logit_softcap
         self.activation = config.head_activation or config.activation
         self.dense = self.norm = None
         if config.head_transform:
-            self.dense = Linear(config.hidden_size, config.hidden_size)
-            self.norm = make_norm(config.norm, config.hidden_size, epsilon=config.norm_eps)
+            self.dense = Linear(
+                config.hidden_size, config.hidden_size, bias=config.head_transform_bias
+            )
+            self.norm = make_norm(config)
         self.weight = (
             None
             if config.tie_word_embeddings
@@ -72,9 +75,11 @@ class LanguageHead(nn.Module):
         hidden = self.transform(hidden)
         if isinstance(weight, ExtendedRows):
             assert not isinstance(bias, Tensor)
-            return weight.score(hidden, bias)
-        assert not isinstance(bias, ExtendedRows)
-        return linear(hidden, weight, bias)
+            logits = weight.score(hidden, bias)
+        else:
+            assert not isinstance(bias, ExtendedRows)
+            logits = linear(hidden, weight, bias)
+        return logits if self.softcap is None else softcap(logits, self.softcap)
 
 
 class Pooler(nn.Module):

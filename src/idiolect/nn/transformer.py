@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from idiolect.errors import InputError
+from idiolect.nn.basic import RMSNorm
 from idiolect.nn.cache import Cache
 from idiolect.nn.config import TransformerConfig
 from idiolect.nn.heads import Pooler, make_head
@@ -85,7 +86,7 @@ class Transformer(Network):
 
         Matrices are normal with standard deviation 0.02. The last matrix of each residual branch
         has 0.02 / √(2·layers), so that the sum over the branches does not grow with their number
-        (Radford et al. 2019). Norm weights are one, biases zero.
+        (Radford et al. 2019). Norms multiply by one, biases are zero.
         """
         layers = self.config.num_encoder_layers + self.config.num_decoder_layers
         with torch.random.fork_rng([]):
@@ -93,7 +94,9 @@ class Transformer(Network):
             for name, parameter in self.named_parameters():
                 if parameter.dim() < 2:
                     norm = "norm" in name and name.endswith("weight")
-                    parameter.fill_(1.0 if norm else 0.0)
+                    owner = self.get_submodule(name.rpartition(".")[0])
+                    offset = owner.offset if isinstance(owner, RMSNorm) else 0.0
+                    parameter.fill_(1.0 - offset if norm else 0.0)
                 else:
                     ends = name.endswith((".output.weight", ".down.weight")) and ".layers." in name
                     parameter.normal_(std=0.02 / (2 * layers) ** 0.5 if ends else 0.02)

@@ -37,7 +37,7 @@ def _encoder(fields: Fields) -> dict[str, Any]:
         "intermediate_size": fields.get("intermediate_size", 3072),
         "num_encoder_layers": fields.get("num_hidden_layers", 12),
         "norm_eps": fields.get("layer_norm_eps", 1e-12),
-        "norm_first": False,
+        "norm_placement": "after_sum",
         "embedding_norm": True,
         "final_norm": False,
         "activation": activation(fields.get("hidden_act", "gelu")),

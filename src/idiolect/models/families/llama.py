@@ -148,7 +148,7 @@ def _qwen3(fields: Fields) -> dict[str, Any]:
         | _windows(fields)
         | {
             "head_dim": fields.get("head_dim", 128),
-            "qk_norm": True,
+            "qk_norm": "per_head",
             "query_bias": bias,
             "output_bias": bias,
         }

@@ -34,6 +34,23 @@ ENCODERS = [
     ("xlm", "XLMWithLMHeadModel", {"n_langs": 1, "gelu_activation": False}),
     ("xlm", "XLMWithLMHeadModel", {"n_langs": 2, "sinusoidal_embeddings": True}),
 ]
+MODERN = {"local_attention": 4, "num_hidden_layers": 4}
+ENCODERS += [
+    ("modernbert", "ModernBertForMaskedLM", MODERN),
+    (
+        "modernbert",
+        "ModernBertForMaskedLM",
+        MODERN
+        | {"norm_bias": True, "attention_bias": True, "mlp_bias": True}
+        | {"classifier_bias": True, "decoder_bias": False, "tie_word_embeddings": False}
+        | {"classifier_activation": "relu"},
+    ),
+]
+ENCODERS += [
+    ("distilbert", "DistilBertForMaskedLM", {}),
+    ("distilbert", "DistilBertForMaskedLM", {"activation": "relu", "sinusoidal_pos_embds": True}),
+    ("mpnet", "MPNetForMaskedLM", {}),
+]
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}
 LLAMA3 = {
     "rope_type": "llama3",
@@ -91,6 +108,9 @@ BODIES = [
     ("bert", "BertModel"),
     ("roberta", "RobertaModel"),
     ("xlm-roberta", "XLMRobertaModel"),
+    ("modernbert", "ModernBertModel"),
+    ("distilbert", "DistilBertModel"),
+    ("mpnet", "MPNetModel"),
     ("xlm", "XLMModel"),
     ("openai-gpt", "OpenAIGPTModel"),
     ("gpt2", "GPT2Model"),
@@ -279,6 +299,17 @@ def test_heads(tmp_path: Path, model_type: str, architecture: str) -> None:
     else:
         assert_close(ours.logits, theirs.logits)
     _same_again(reference, tmp_path, input_ids=ids, attention_mask=mask)
+
+
+def test_the_mean_of_a_text_is_classified(tmp_path: Path) -> None:
+    reference = make(
+        tmp_path, "modernbert", "ModernBertForSequenceClassification", classifier_pooling="mean"
+    )
+    ids, mask = batch()
+    with torch.no_grad():
+        theirs = reference.model(ids, attention_mask=mask).logits
+        assert_close(reference.network(ids, mask).logits, theirs)
+        assert_close(reference.network(ids[:1]).logits, reference.model(ids[:1]).logits)
 
 
 def test_every_architecture_is_compared() -> None:

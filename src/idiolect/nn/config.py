@@ -23,7 +23,7 @@ __all__ = [
     "TransformerConfig",
 ]
 
-Activation = Literal["gelu", "gelu_tanh", "relu", "silu"]
+Activation = Literal["gelu", "gelu_tanh", "relu", "silu", "tanh"]
 NormKind = Literal["layer", "rms"]
 NormPlacement = Literal["before", "after_sum", "after", "before_and_after"]
 QueryKeyNorm = Literal["none", "per_head", "all_heads"]
@@ -38,7 +38,7 @@ PositionKind = Literal[
     "alibi",
     "untied",
 ]
-PoolKind = Literal["none", "first", "last", "end"]
+PoolKind = Literal["none", "first", "last", "end", "mean"]
 Task = Literal["language", "next_sentence", "sequence", "token", "span", "reward"]
 
 
@@ -148,7 +148,7 @@ class TransformerConfig:
     `all_heads` together (OLMo 2)."""
 
     activation: Activation = "gelu"
-    """`gelu` by the error function, `gelu_tanh` by its tanh approximation, `relu`, `silu`."""
+    """`gelu` by the error function, `gelu_tanh` by its tanh approximation, and others."""
     gated: bool = False
     """Gated linear unit, activation(x·G) · (x·U), before the last matrix (Shazeer 2020,
     2002.05202)."""
@@ -219,15 +219,20 @@ class TransformerConfig:
     head_transform: bool = False
     """Dense, activation and norm before the language-model head (BERT)."""
     head_transform_bias: bool = True
-    """A bias in that dense layer (ModernBERT: none)."""
+    """A bias in that dense layer and in the pooler's (ModernBERT: none)."""
     head_activation: Activation | None = None
     """The activation in that transform (`None`: `activation`; RoBERTa: always gelu)."""
     head_bias: bool = False
     """A bias on the vocabulary logits (BERT, XLM, BART)."""
     pool: PoolKind = "none"
-    """Which token represents a text: the `first`, the `last` real one, or the last `end` token."""
+    """What represents a text: its `first` token, the `last` real one, the last `end` token, or the
+    `mean` of all."""
     pool_dense: bool = False
-    """A dense layer with tanh on that token (BERT's pooler)."""
+    """A dense layer and an activation on that vector (BERT's pooler)."""
+    pool_activation: Activation = "tanh"
+    """That activation."""
+    pool_norm: bool = False
+    """A norm after it (ModernBERT)."""
     num_labels: int = 2
     """Classes of the sequence or token classification head."""
     label_bias: bool = True
@@ -246,6 +251,7 @@ class TransformerConfig:
         for name, kind in (
             ("activation", Activation),
             ("head_activation", Activation),
+            ("pool_activation", Activation),
             ("norm", NormKind),
             ("norm_placement", NormPlacement),
             ("qk_norm", QueryKeyNorm),

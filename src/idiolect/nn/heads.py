@@ -83,21 +83,30 @@ class LanguageHead(nn.Module):
 
 
 class Pooler(nn.Module):
-    """One vector per text: its first, last or last end token, then optionally dense and tanh."""
+    """One vector per text: one of its tokens or their mean, then optionally dense and norm."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.kind = config.pool
         self.end_id = config.eos_token_id
-        self.dense = Linear(config.hidden_size, config.hidden_size) if config.pool_dense else None
+        self.dense = None
+        if config.pool_dense:
+            self.dense = Linear(
+                config.hidden_size, config.hidden_size, bias=config.head_transform_bias
+            )
+        self.activation = config.pool_activation
+        self.norm = make_norm(config) if config.pool_norm else None
         self.dropout = Dropout(config.dropout)
 
     def forward(self, hidden: Tensor, ids: Tensor, mask: Tensor | None) -> Tensor:
-        """Select each text's token. Shape: (batch, length, width) to (batch, width)."""
+        """Compute each text's vector. Shape: (batch, length, width) to (batch, width)."""
         if self.kind == "first":
             picked = (
                 hidden[:, 0] if mask is None else self._pick(hidden, (mask > 0).int().argmax(-1))
             )
+        elif self.kind == "mean":
+            real = torch.ones_like(ids) if mask is None else (mask > 0).long()
+            picked = (hidden * real[..., None]).sum(1) / real.sum(1, keepdim=True).clamp(min=1)
         else:
             candidates = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask > 0
             if self.kind == "end":
@@ -110,7 +119,9 @@ class Pooler(nn.Module):
             position = torch.arange(ids.shape[1], device=ids.device)
             picked = self._pick(hidden, (position * candidates).argmax(-1))
         if self.dense is not None:
-            picked = torch.tanh(self.dense(picked))
+            picked = activate(self.activation, self.dense(picked))
+        if self.norm is not None:
+            picked = self.norm(picked)
         return picked
 
     @staticmethod

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from idiolect.errors import ConfigError
+from idiolect.models.families.config_fields import layer_windows, rotary
 from idiolect.models.family import Architecture, Family, Fields, activation
 from idiolect.models.weight_names import Rule
-from idiolect.nn.config import RotaryScaling
 
 __all__ = ["FAMILIES"]
 
@@ -32,52 +31,6 @@ _RULES = (
     ),
     Rule("norm.weight", "decoder.final_norm.weight"),
 )
-
-_SCALINGS = ("default", "linear", "yarn", "llama3")
-
-
-def _rotary(fields: Fields) -> dict[str, Any]:
-    """Parse rotary positions: rope_theta and rope_scaling, or the newer rope_parameters."""
-    rope = Fields(fields.get("rope_parameters", {}) or fields.get("rope_scaling", {}))
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    base = rope.get("rope_theta", fields.get("rope_theta", 10_000.0))
-    if kind not in _SCALINGS:
-        raise ConfigError(
-            f"rotary scaling {kind!r} is not supported", hint="one of " + ", ".join(_SCALINGS)
-        )
-    part = rope.get("partial_rotary_factor", fields.get("partial_rotary_factor", 1.0))
-    if part != 1.0:
-        raise ConfigError(f"partial_rotary_factor = {part} is not supported", hint="only 1.0 is")
-    if kind == "default":
-        return {"rope_theta": base}
-    needed = ["factor", *(("low_freq_factor", "high_freq_factor") if kind == "llama3" else ())]
-    for name in needed:
-        if rope.get(name, None) is None:
-            raise ConfigError(
-                f"rotary scaling {kind!r} without {name}", hint="add it to config.json"
-            )
-    trained = fields.get(
-        "original_max_position_embeddings",
-        rope.get("original_max_position_embeddings", fields.get("max_position_embeddings", 2048)),
-    )
-    factor = rope.get("factor", 1.0)
-    values: dict[str, Any] = {"kind": kind, "factor": factor, "trained_length": trained}
-    if kind == "llama3":
-        values |= {
-            "fast": rope.get("high_freq_factor", 4.0),
-            "slow": rope.get("low_freq_factor", 1.0),
-        }
-    if kind == "yarn":
-        unsupported = [key for key in ("mscale", "mscale_all_dim") if rope.get(key, None)]
-        if unsupported:
-            raise ConfigError(f"rotary scaling with {unsupported[0]} is not supported")
-        values |= {
-            "fast": rope.get("beta_fast", 32.0),
-            "slow": rope.get("beta_slow", 1.0),
-            "attention_factor": rope.get("attention_factor", None),
-            "rounded": rope.get("truncate", True),
-        }
-    return {"rope_theta": base, "rope_scaling": RotaryScaling(**values)}
 
 
 def _decoder(fields: Fields) -> dict[str, Any]:
@@ -100,7 +53,7 @@ def _decoder(fields: Fields) -> dict[str, Any]:
         "max_position_embeddings": fields.get("max_position_embeddings", 2048),
         "attention_dropout": fields.get("attention_dropout", 0.0),
         "tie_word_embeddings": fields.get("tie_word_embeddings", False),
-    } | _rotary(fields)
+    } | rotary(fields)
 
 
 def _llama(fields: Fields) -> dict[str, Any]:
@@ -127,14 +80,7 @@ def _windows(fields: Fields) -> dict[str, Any]:
     enabled = fields.get("use_sliding_window", False)
     window = fields.get_nullable("sliding_window", 4096) if enabled else None
     full = fields.get("max_window_layers", 28)
-    default = ["full_attention" if i < full else "sliding_attention" for i in range(layers)]
-    kinds = fields.get("layer_types", default)
-    unknown = [k for k in kinds if k not in ("full_attention", "sliding_attention")]
-    if unknown:
-        raise ConfigError(f"layer_types with {unknown[0]!r} are not supported")
-    if window is None or "sliding_attention" not in kinds:
-        return {"windows": ()}
-    return {"windows": tuple(window if kind == "sliding_attention" else None for kind in kinds)}
+    return layer_windows(fields, window, [i >= full for i in range(layers)])
 
 
 def _qwen2(fields: Fields) -> dict[str, Any]:

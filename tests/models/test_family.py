@@ -20,6 +20,7 @@ from idiolect.nn.config import TransformerConfig
 # how its files are handled, what generation defaults to, what only other classes read.
 HARMLESS = {
     "_name_or_path",
+    "_sliding_window_pattern",
     "architectures",
     "bos_token_id",
     "chunk_size_feed_forward",

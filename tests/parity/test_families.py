@@ -91,6 +91,38 @@ DECODERS = [
         | {"use_sliding_window": True, "sliding_window": 2, "tie_word_embeddings": True},
     ),
 ]
+GEMMA = {"sliding_window": 4, "query_pre_attn_scalar": 12}
+ENCODERS += [
+    # EmbeddingGemma
+    (
+        "gemma3_text",
+        "Gemma3ForCausalLM",
+        GEMMA | {"sliding_window_pattern": 2, "use_bidirectional_attention": True},
+    ),
+]
+DECODERS += [
+    ("gemma3_text", "Gemma3ForCausalLM", GEMMA | {"sliding_window_pattern": 2}),
+    (
+        "gemma3_text",
+        "Gemma3ForCausalLM",
+        {"layer_types": ["full_attention", "sliding_attention", "full_attention"]}
+        | GEMMA
+        | {"final_logit_softcapping": 2.0, "attention_bias": True, "head_dim": 16},
+    ),
+    (
+        "gemma3_text",
+        "Gemma3ForCausalLM",
+        GEMMA | {"rope_scaling": {"rope_type": "linear", "factor": 8.0}, "rope_theta": 5e4},
+    ),
+    ("gemma2", "Gemma2ForCausalLM", GEMMA | {"_attn_implementation": "eager"}),
+    (
+        "gemma2",
+        "Gemma2ForCausalLM",
+        GEMMA
+        | {"attn_logit_softcapping": 0.5, "final_logit_softcapping": 2.0}
+        | {"_attn_implementation": "eager"},
+    ),
+]
 BOTH = [
     ("t5", "T5ForConditionalGeneration", {}),
     ("t5", "T5ForConditionalGeneration", {"feed_forward_proj": "gated-gelu"}),
@@ -119,6 +151,8 @@ BODIES = [
     ("mistral", "MistralModel"),
     ("qwen2", "Qwen2Model"),
     ("qwen3", "Qwen3Model"),
+    ("gemma2", "Gemma2Model"),
+    ("gemma3_text", "Gemma3TextModel"),
     ("t5", "T5EncoderModel"),
     ("t5", "T5Model"),
     ("mt5", "MT5EncoderModel"),

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from idiolect.errors import ConfigError
-from idiolect.models.families import bart, bert, gpt, llama, modernbert, t5, xlm
+from idiolect.models.families import bart, bert, gemma, gpt, llama, modernbert, t5, xlm
 from idiolect.models.family import Family
 
 __all__ = ["FAMILIES", "find_family"]
 
 FAMILIES: dict[str, Family] = {
     family.model_type: family
-    for module in (bert, modernbert, xlm, gpt, llama, t5, bart)
+    for module in (bert, modernbert, xlm, gpt, llama, gemma, t5, bart)
     for family in module.FAMILIES
 }
 

@@ -91,6 +91,18 @@ DECODERS = [
         | {"use_sliding_window": True, "sliding_window": 2, "tie_word_embeddings": True},
     ),
 ]
+DECODERS += [
+    ("gpt_neox", "GPTNeoXForCausalLM", {}),
+    (
+        "gpt_neox",
+        "GPTNeoXForCausalLM",
+        {"use_parallel_residual": False, "attention_bias": False, "rotary_pct": 0.5}
+        | {"rotary_emb_base": 5000, "tie_word_embeddings": True},
+    ),
+    ("opt", "OPTForCausalLM", {}),
+    ("opt", "OPTForCausalLM", {"do_layer_norm_before": False, "tie_word_embeddings": False}),
+    ("opt", "OPTForCausalLM", {"enable_bias": False, "_remove_final_layer_norm": True}),
+]
 GEMMA = {"sliding_window": 4, "query_pre_attn_scalar": 12}
 ENCODERS += [
     # EmbeddingGemma
@@ -147,6 +159,8 @@ BODIES = [
     ("openai-gpt", "OpenAIGPTModel"),
     ("gpt2", "GPT2Model"),
     ("xglm", "XGLMModel"),
+    ("gpt_neox", "GPTNeoXModel"),
+    ("opt", "OPTModel"),
     ("llama", "LlamaModel"),
     ("mistral", "MistralModel"),
     ("qwen2", "Qwen2Model"),

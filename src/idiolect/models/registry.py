@@ -6,14 +6,25 @@ from collections.abc import Mapping
 from typing import Any
 
 from idiolect.errors import ConfigError
-from idiolect.models.families import bart, bert, gemma, gpt, llama, modernbert, t5, xlm
+from idiolect.models.families import (
+    bart,
+    bert,
+    gemma,
+    gpt,
+    gpt_neox,
+    llama,
+    modernbert,
+    opt,
+    t5,
+    xlm,
+)
 from idiolect.models.family import Family
 
 __all__ = ["FAMILIES", "find_family"]
 
 FAMILIES: dict[str, Family] = {
     family.model_type: family
-    for module in (bert, modernbert, xlm, gpt, llama, gemma, t5, bart)
+    for module in (bert, modernbert, xlm, gpt, opt, gpt_neox, llama, gemma, t5, bart)
     for family in module.FAMILIES
 }
 

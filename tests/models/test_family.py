@@ -130,6 +130,8 @@ def test_no_field_is_overlooked(family: Family, monkeypatch: pytest.MonkeyPatch)
         ("llama", {"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "dynamic"),
         ("llama", {"rope_scaling": {"type": "linear"}}, "without factor"),
         ("llama", {"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
+        ("phi3", {"rope_scaling": {"type": "longrope", "long_factor": [1.0]}}, "longrope"),
+        ("phi3", {"rope_scaling": {"type": "yarn", "factor": 4.0}}, "'yarn' is not supported"),
         ("opt", {"word_embed_proj_dim": 512}, "word_embed_proj_dim = 512"),
         ("opt", {"layer_norm_elementwise_affine": False}, "layer_norm_elementwise_affine"),
         ("gpt_neox", {"rotary_pct": 1.5}, "partial_rotary_factor is 1.5"),

@@ -103,6 +103,25 @@ DECODERS += [
     ("opt", "OPTForCausalLM", {"do_layer_norm_before": False, "tie_word_embeddings": False}),
     ("opt", "OPTForCausalLM", {"enable_bias": False, "_remove_final_layer_norm": True}),
 ]
+DECODERS += [
+    ("smollm3", "SmolLM3ForCausalLM", {"no_rope_layer_interval": 2}),
+    (
+        "smollm3",
+        "SmolLM3ForCausalLM",
+        {"use_sliding_window": True, "sliding_window": 3, "no_rope_layers": [1, 0, 0]}
+        | {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": False},
+    ),
+    ("olmo2", "Olmo2ForCausalLM", {}),
+    ("olmo2", "Olmo2ForCausalLM", {"attention_bias": True, "tie_word_embeddings": True}),
+    ("phi3", "Phi3ForCausalLM", {}),
+    (
+        "phi3",
+        "Phi3ForCausalLM",
+        {"num_key_value_heads": 1, "sliding_window": 4, "partial_rotary_factor": 0.75},
+    ),
+    ("starcoder2", "Starcoder2ForCausalLM", {}),
+    ("starcoder2", "Starcoder2ForCausalLM", {"sliding_window": 4, "use_bias": False}),
+]
 GEMMA = {"sliding_window": 4, "query_pre_attn_scalar": 12}
 ENCODERS += [
     # EmbeddingGemma
@@ -165,6 +184,10 @@ BODIES = [
     ("mistral", "MistralModel"),
     ("qwen2", "Qwen2Model"),
     ("qwen3", "Qwen3Model"),
+    ("smollm3", "SmolLM3Model"),
+    ("olmo2", "Olmo2Model"),
+    ("phi3", "Phi3Model"),
+    ("starcoder2", "Starcoder2Model"),
     ("gemma2", "Gemma2Model"),
     ("gemma3_text", "Gemma3TextModel"),
     ("t5", "T5EncoderModel"),

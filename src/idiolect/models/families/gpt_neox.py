@@ -1,5 +1,6 @@
-"""GPT-NeoX (2204.06745), the architecture of Pythia (2304.01373): attention and feed-forward layer side
-by side, and rotary positions in a part of each head.
+"""GPT-NeoX (2204.06745), the architecture of Pythia (2304.01373).
+
+Attention and feed-forward layer stand side by side; rotary positions turn a part of each head.
 """
 
 from __future__ import annotations

@@ -98,12 +98,14 @@ class WeightSource:
             sizes: The number of rows of each part.
         """
         start, end = (sum(sizes[:n]) // self.blocks for n in (self.part, self.part + 1))
-        return rows.unflatten(0, (self.blocks, -1))[:, start:end].flatten(0, 1)
+        return self._blocks(rows)[:, start:end].flatten(0, 1)
 
     def join(self, parts: Sequence[Tensor]) -> Tensor:
         """Fuse the rows of all parts, in the order of the rule."""
-        blocks = [part.unflatten(0, (self.blocks, -1)) for part in parts]
-        return torch.cat(blocks, dim=1).flatten(0, 1)
+        return torch.cat([self._blocks(part) for part in parts], dim=1).flatten(0, 1)
+
+    def _blocks(self, rows: Tensor) -> Tensor:
+        return rows.reshape(self.blocks, -1, *rows.shape[1:])
 
     def combine(self, parts: Sequence[Tensor]) -> Tensor:
         """Convert our tensors, in the order of the rule, to the checkpoint's."""

@@ -13,7 +13,6 @@ With parallel_residual both sub-layers read the same x:  x + attention(n(x)) + f
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 from torch import Tensor, nn
 
@@ -22,10 +21,7 @@ from idiolect.nn.basic import Dropout, FeedForward, make_norm
 from idiolect.nn.cache import LayerCache
 from idiolect.nn.config import TransformerConfig
 
-__all__ = ["Layer", "RotaryUse"]
-
-RotaryUse = Literal["none", "global", "local"]
-"""Which rotary positions a layer uses: none, those of all layers, or those of windowed layers."""
+__all__ = ["Layer"]
 
 
 class Layer(nn.Module):
@@ -33,11 +29,7 @@ class Layer(nn.Module):
 
     def __init__(self, config: TransformerConfig, *, index: int, cross: bool) -> None:
         super().__init__()
-        window = config.window(index)
-        self.rotary: RotaryUse = "global" if window is None else "local"
-        if config.rotary_layers and not config.rotary_layers[index % len(config.rotary_layers)]:
-            self.rotary = "none"
-        self.attention = Attention(config, window=window)
+        self.attention = Attention(config, window=config.window(index))
         normed = index > 0 or config.first_attention_norm
         self.attention_norm = make_norm(config) if normed else nn.Identity()
         self.cross = Attention(config, cross=True) if cross else None
@@ -79,7 +71,8 @@ class Layer(nn.Module):
 
         if self.parallel:
             attended = self.dropout(attend(self.attention_norm(x)))
-            return x + attended + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
+            both: Tensor = x + attended
+            return both + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
         x = self._residual(x, self.attention_norm, self.attention_output_norm, attend)
         cross, cross_norm = self.cross, self.cross_norm
         if cross is not None and cross_norm is not None and memory_visibility is not None:
@@ -96,15 +89,17 @@ class Layer(nn.Module):
     def _residual(
         self,
         x: Tensor,
-        norm: nn.Module,
-        output_norm: nn.Module | None,
+        norm: Callable[[Tensor], Tensor],
+        output_norm: Callable[[Tensor], Tensor] | None,
         sublayer: Callable[[Tensor], Tensor],
     ) -> Tensor:
         if self.norm_placement == "before":
-            return x + self.dropout(sublayer(norm(x)))
-        if self.norm_placement == "after_sum":
-            result: Tensor = norm(x + self.dropout(sublayer(x)))
-            return result
-        if output_norm is None:
-            return x + self.dropout(norm(sublayer(x)))
-        return x + self.dropout(output_norm(sublayer(norm(x))))
+            output = sublayer(norm(x))
+        elif self.norm_placement == "after_sum":
+            return norm(x + self.dropout(sublayer(x)))
+        elif output_norm is None:
+            output = norm(sublayer(x))
+        else:
+            output = output_norm(sublayer(norm(x)))
+        result: Tensor = x + self.dropout(output)
+        return result

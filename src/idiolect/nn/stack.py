@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
@@ -10,10 +12,13 @@ from idiolect.nn.attention import Visibility
 from idiolect.nn.basic import Dropout, make_norm
 from idiolect.nn.cache import Cache
 from idiolect.nn.config import TransformerConfig
-from idiolect.nn.layer import Layer, RotaryUse
+from idiolect.nn.layer import Layer
 from idiolect.nn.position import Rotary, Sinusoids, make_score_bias
 
 __all__ = ["Stack"]
+
+_RotaryUse = Literal["none", "global", "local"]
+"""Which rotary positions a layer uses: none, those of all layers, or those of windowed layers."""
 
 
 class Stack(nn.Module):
@@ -47,6 +52,7 @@ class Stack(nn.Module):
                 self.local_rotary = Rotary(
                     config.rotary_size, base=config.local_rope_theta, scaling=None
                 )
+        self.rotary_uses = tuple(_rotary_use(config, i) for i in range(layers))
         self.score_bias = make_score_bias(config, two_sided=not causal)
         self.embedding_norm = make_norm(config) if config.embedding_norm else None
         self.dropout = Dropout(config.dropout)
@@ -85,7 +91,7 @@ class Stack(nn.Module):
             x = layer(
                 x,
                 visibility,
-                rotation=rotations[layer.rotary],
+                rotation=rotations[self.rotary_uses[i]],
                 memory=memory,
                 memory_visibility=memory_visibility,
                 cache=None if cache is None else cache.layer(i),
@@ -97,7 +103,7 @@ class Stack(nn.Module):
 
     def _rotations(
         self, positions: Tensor, dtype: torch.dtype
-    ) -> dict[RotaryUse, tuple[Tensor, Tensor] | None]:
+    ) -> dict[_RotaryUse, tuple[Tensor, Tensor] | None]:
         """Return the cosines and sines of each use that layers make of rotary positions."""
         everywhere = None if self.rotary is None else self.rotary(positions, dtype)
         local = everywhere
@@ -111,3 +117,10 @@ class Stack(nn.Module):
         if self.sinusoids is not None:
             x = x + self.sinusoids(positions + self.offset).to(x.dtype)
         return x
+
+
+def _rotary_use(config: TransformerConfig, layer: int) -> _RotaryUse:
+    turned = config.rotary_layers
+    if turned and not turned[layer % len(turned)]:
+        return "none"
+    return "global" if config.window(layer) is None else "local"

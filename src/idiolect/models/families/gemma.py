@@ -138,7 +138,7 @@ FAMILIES = (
     ),
     Family(
         model_type="gemma3_text",
-        title="Gemma 3",
+        title="Gemma 3 (EmbeddingGemma: bidirectional)",
         paper="arXiv 2503.19786",
         configure=_gemma3,
         rules=(_TOKENS, *_rules("decoder"), *_rules("encoder")),

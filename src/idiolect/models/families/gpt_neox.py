@@ -62,7 +62,7 @@ _RULES = (
 FAMILIES = (
     Family(
         model_type="gpt_neox",
-        title="GPT-NeoX",
+        title="GPT-NeoX (Pythia)",
         paper="arXiv 2204.06745",
         configure=_configure,
         rules=_RULES,

@@ -71,8 +71,10 @@ class Layer(nn.Module):
 
         if self.parallel:
             attended = self.dropout(attend(self.attention_norm(x)))
-            both: Tensor = x + attended
-            return both + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
+            result: Tensor = (
+                x + attended + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
+            )
+            return result
         x = self._residual(x, self.attention_norm, self.attention_output_norm, attend)
         cross, cross_norm = self.cross, self.cross_norm
         if cross is not None and cross_norm is not None and memory_visibility is not None:

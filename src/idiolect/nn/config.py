@@ -217,7 +217,7 @@ class TransformerConfig:
     tie_word_embeddings: bool = True
     """Whether the language-model head shares the weights of the token embedding."""
     head_transform: bool = False
-    """Dense, activation and norm before the language-model head (BERT)."""
+    """Dense, activation and norm before the language-model, token and span heads (BERT)."""
     head_transform_bias: bool = True
     """A bias in that dense layer and in the pooler's (ModernBERT: none)."""
     head_activation: Activation | None = None

@@ -26,7 +26,31 @@ __all__ = [
 ]
 
 
-class LanguageHead(nn.Module):
+class _TokenScores(nn.Module):
+    """What heads that read every hidden state share: an optional dense layer, activation and norm.
+
+    BERT's language-model head has it, and all of ModernBERT's heads.
+    """
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.activation = config.head_activation or config.activation
+        self.dense = self.norm = None
+        if config.head_transform:
+            self.dense = Linear(
+                config.hidden_size, config.hidden_size, bias=config.head_transform_bias
+            )
+            self.norm = make_norm(config)
+
+    def transform(self, hidden: Tensor) -> Tensor:
+        """Apply what precedes the scores. Shape: (…, width) to (…, width)."""
+        if self.dense is None or self.norm is None:
+            return hidden
+        result: Tensor = self.norm(activate(self.activation, self.dense(hidden)))
+        return result
+
+
+class LanguageHead(_TokenScores):
     """Score every vocabulary entry at every position.
 
     A tied head shares the weights of the token embedding (Press & Wolf 2017, 1608.05859). BERT adds
@@ -39,16 +63,9 @@ class LanguageHead(nn.Module):
     """Added to the scores."""
 
     def __init__(self, config: TransformerConfig) -> None:
-        super().__init__()
+        super().__init__(config)
         self.scale = config.output_scale
         self.softcap = config.logit_softcap
-        self.activation = config.head_activation or config.activation
-        self.dense = self.norm = None
-        if config.head_transform:
-            self.dense = Linear(
-                config.hidden_size, config.hidden_size, bias=config.head_transform_bias
-            )
-            self.norm = make_norm(config)
         self.weight = (
             None
             if config.tie_word_embeddings
@@ -58,8 +75,7 @@ class LanguageHead(nn.Module):
 
     def transform(self, hidden: Tensor) -> Tensor:
         """Apply what precedes the vocabulary rows. Shape: (…, width) to (…, width)."""
-        if self.dense is not None and self.norm is not None:
-            hidden = self.norm(activate(self.activation, self.dense(hidden)))
+        hidden = super().transform(hidden)
         return hidden * self.scale if self.scale != 1.0 else hidden
 
     def forward(self, hidden: Tensor, rows: Tensor | ExtendedRows) -> Tensor:
@@ -156,30 +172,30 @@ class SequenceHead(nn.Module):
         return scores
 
 
-class TokenHead(nn.Module):
+class TokenHead(_TokenScores):
     """Classify each token."""
 
     def __init__(self, config: TransformerConfig) -> None:
-        super().__init__()
+        super().__init__(config)
         self.dropout = Dropout(config.dropout)
         self.output = Linear(config.hidden_size, config.num_labels)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Score the classes. Shape: (batch, length, width) to (batch, length, labels)."""
-        scores: Tensor = self.output(self.dropout(hidden))
+        scores: Tensor = self.output(self.dropout(self.transform(hidden)))
         return scores
 
 
-class SpanHead(nn.Module):
+class SpanHead(_TokenScores):
     """Score where an answer starts and ends (extractive question answering)."""
 
     def __init__(self, config: TransformerConfig) -> None:
-        super().__init__()
+        super().__init__(config)
         self.output = Linear(config.hidden_size, 2)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Score each token as start and end. Shape: (batch, length, 2)."""
-        scores: Tensor = self.output(hidden)
+        scores: Tensor = self.output(self.transform(hidden))
         return scores
 
 

@@ -71,6 +71,14 @@ _RULES = (
     Rule("final_norm.*", "encoder.final_norm.*"),
 )
 
+
+def _transform(ours: str) -> tuple[Rule, ...]:
+    return (
+        Rule("head.dense.*", f"{ours}.dense.*", bare=True),
+        Rule("head.norm.*", f"{ours}.norm.*", bare=True),
+    )
+
+
 FAMILIES = (
     Family(
         model_type="modernbert",
@@ -83,8 +91,7 @@ FAMILIES = (
                 tasks=("language",),
                 prefix="model.",
                 rules=(
-                    Rule("head.dense.*", "heads.language.dense.*", bare=True),
-                    Rule("head.norm.*", "heads.language.norm.*", bare=True),
+                    *_transform("heads.language"),
                     Rule("decoder.bias", "heads.language.bias", bare=True),
                     Rule("decoder.weight", "heads.language.weight", bare=True),
                 ),
@@ -95,11 +102,28 @@ FAMILIES = (
                 tasks=("sequence",),
                 prefix="model.",
                 rules=(
-                    Rule("head.dense.*", "pooler.dense.*", bare=True),
-                    Rule("head.norm.*", "pooler.norm.*", bare=True),
+                    *_transform("pooler"),
                     Rule("classifier.*", "heads.sequence.output.*", bare=True),
                 ),
                 config={"pool_dense": True, "pool_norm": True},
+            ),
+            "ModernBertForTokenClassification": Architecture(
+                tasks=("token",),
+                prefix="model.",
+                rules=(
+                    *_transform("heads.token"),
+                    Rule("classifier.*", "heads.token.output.*", bare=True),
+                ),
+                config={"pool": "none", "head_transform": True},
+            ),
+            "ModernBertForQuestionAnswering": Architecture(
+                tasks=("span",),
+                prefix="model.",
+                rules=(
+                    *_transform("heads.span"),
+                    Rule("classifier.*", "heads.span.output.*", bare=True),
+                ),
+                config={"pool": "none", "head_transform": True},
             ),
         },
         aliases={"decoder.weight": "tokens.weight"},

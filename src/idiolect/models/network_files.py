@@ -138,7 +138,7 @@ def build_network(
     return network.eval()
 
 
-def held_class(weights: Tensors, settings: Mapping[str, Any], *, source: Path) -> Mapping[str, Any]:
+def held_class(weights: Tensors, settings: Mapping[str, Any], *, source: Path) -> dict[str, Any]:
     """Return the settings with the class of which a checkpoint holds the weights.
 
     Published encoders often name the class that they were pre-trained as, without its head. They
@@ -156,14 +156,14 @@ def held_class(weights: Tensors, settings: Mapping[str, Any], *, source: Path) -
     name, architecture = family.architecture(settings)
     body = next((other for other, a in family.architectures.items() if not a.tasks), None)
     if body is None or not architecture.tasks or family.head_may_be_absent:
-        return settings
+        return dict(settings)
     config, table = family.config(settings), family.names(settings)
     with torch.device("meta"):
         heads = nn.ModuleDict({task: make_head(task, config) for task in architecture.tasks})
     own = [table.source(f"heads.{ours}").name for ours in heads.state_dict()]
     stored = _stored_names(weights, family)
     if not own or any(theirs in stored for theirs in own):
-        return settings
+        return dict(settings)
     _LOG.warning(
         "%s names the class %s and does not hold its head (%s); loaded as %s",
         *(source, name, _list_names(own), body),

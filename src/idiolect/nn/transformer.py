@@ -281,7 +281,8 @@ class Transformer(Network):
     ) -> Tensor:
         x: Tensor = self.tokens(input_ids)
         if self.config.embedding_scale != 1.0:
-            x = x * self.config.embedding_scale
+            # Rounded to the dtype, as in the pre-training of Gemma.
+            x = x * torch.tensor(self.config.embedding_scale, dtype=x.dtype)
         for name, table, indices in (
             ("type", self.types, token_type_ids),
             ("language", self.languages, language_ids),

@@ -13,6 +13,7 @@ from idiolect.models.families import (
     gpt,
     gpt_neox,
     llama,
+    llama_relatives,
     modernbert,
     opt,
     t5,
@@ -24,7 +25,19 @@ __all__ = ["FAMILIES", "find_family"]
 
 FAMILIES: dict[str, Family] = {
     family.model_type: family
-    for module in (bert, modernbert, xlm, gpt, opt, gpt_neox, llama, gemma, t5, bart)
+    for module in (
+        bert,
+        modernbert,
+        xlm,
+        gpt,
+        opt,
+        gpt_neox,
+        llama,
+        llama_relatives,
+        gemma,
+        t5,
+        bart,
+    )
     for family in module.FAMILIES
 }
 

@@ -1,25 +1,21 @@
-"""Llama (2302.13971) and its relatives: decoders with rotary positions and shared key/value heads.
+"""Llama (2302.13971), Mistral (2310.06825), Qwen2 (2407.10671) and Qwen3 (2505.09388).
 
-- Mistral (2310.06825), Qwen2 (2407.10671) and Qwen3 (2505.09388) differ in biases, windows and
-  query/key norms.
-- SmolLM3 (2025) has layers without positions, OLMo 2 (2501.00656) norms after its sub-layers.
-- Phi-3 (2404.14219) fuses its matrices.
-- StarCoder 2 (2402.19173) has layer norms, biases and an ungated feed-forward layer.
+Pre-norm decoders with RMS norms, rotary positions, gated feed-forward layers and shared key/value
+heads; they differ in biases, windows and query/key norms.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
-from idiolect.errors import ConfigError
 from idiolect.models.families.config_fields import layer_windows, rotary
 from idiolect.models.family import Architecture, Family, Fields, activation
 from idiolect.models.weight_names import Rule
 
-__all__ = ["FAMILIES"]
+__all__ = ["FAMILIES", "LLAMA_RULES", "llama_decoder", "llama_family", "same_window"]
 
-_RULES = (
+LLAMA_RULES = (
     Rule("embed_tokens.weight", "tokens.weight"),
     Rule("layers.{n}.self_attn.q_proj.*", "decoder.layers.{n}.attention.query.*"),
     Rule("layers.{n}.self_attn.k_proj.*", "decoder.layers.{n}.attention.key.*"),
@@ -38,10 +34,10 @@ _RULES = (
 )
 
 
-def _decoder(
+def llama_decoder(
     fields: Fields, *, theta: float = 10_000.0, part: float | None = None
 ) -> dict[str, Any]:
-    """Return what Llama and its relatives share; see `rotary` for the defaults of positions."""
+    """Translate the fields that Llama and its relatives share; see `rotary` for the defaults."""
     heads = fields.get("num_attention_heads", 32)
     return {
         "hidden_size": fields.get("hidden_size", 4096),
@@ -66,7 +62,7 @@ def _decoder(
 
 def _llama(fields: Fields) -> dict[str, Any]:
     bias = fields.get("attention_bias", False)
-    return _decoder(fields) | {
+    return llama_decoder(fields) | {
         "query_bias": bias,
         "output_bias": bias,
         "feed_forward_bias": fields.get("mlp_bias", False),
@@ -75,8 +71,8 @@ def _llama(fields: Fields) -> dict[str, Any]:
 
 def _mistral(fields: Fields) -> dict[str, Any]:
     return (
-        _decoder(fields)
-        | _same_window(fields, 4096)
+        llama_decoder(fields)
+        | same_window(fields, 4096)
         | {
             "num_key_value_heads": fields.get_nullable("num_key_value_heads", 8),
             "intermediate_size": fields.get("intermediate_size", 14336),
@@ -84,8 +80,8 @@ def _mistral(fields: Fields) -> dict[str, Any]:
     )
 
 
-def _same_window(fields: Fields, default: int) -> dict[str, Any]:
-    """One window for all layers; 0 for none."""
+def same_window(fields: Fields, default: int) -> dict[str, Any]:
+    """Translate the window of all layers; 0 is none."""
     window = fields.get_nullable("sliding_window", default)
     return {"windows": (window,) if window else ()}
 
@@ -100,13 +96,13 @@ def _windows(fields: Fields) -> dict[str, Any]:
 
 
 def _qwen2(fields: Fields) -> dict[str, Any]:
-    return _decoder(fields) | _windows(fields) | {"query_bias": True}
+    return llama_decoder(fields) | _windows(fields) | {"query_bias": True}
 
 
 def _qwen3(fields: Fields) -> dict[str, Any]:
     bias = fields.get("attention_bias", False)
     return (
-        _decoder(fields)
+        llama_decoder(fields)
         | _windows(fields)
         | {
             "head_dim": fields.get("head_dim", 128),
@@ -117,196 +113,84 @@ def _qwen3(fields: Fields) -> dict[str, Any]:
     )
 
 
-def _smollm3(fields: Fields) -> dict[str, Any]:
-    layers = fields.get("num_hidden_layers", 36)
-    every = max(fields.get("no_rope_layer_interval", 4), 1)
-    # Despite its name, the list has a 1 for each layer with rotary positions.
-    turned = fields.get("no_rope_layers", [int((n + 1) % every != 0) for n in range(layers)])
-    if len(turned) < layers:
-        raise ConfigError(
-            f"no_rope_layers names {len(turned)} of {layers} layers", hint="name each layer"
-        )
-    window = fields.get_nullable("sliding_window", 0) or None
-    if not fields.get("use_sliding_window", False):
-        window = None
-    bias = fields.get("attention_bias", False)
-    return (
-        _decoder(fields, theta=2_000_000.0)
-        | layer_windows(fields, window, [window is not None and not n for n in turned[:layers]])
-        | {
-            "hidden_size": fields.get("hidden_size", 2048),
-            "num_attention_heads": fields.get("num_attention_heads", 16),
-            "num_key_value_heads": fields.get_nullable("num_key_value_heads", 4),
-            "num_decoder_layers": layers,
-            "query_bias": bias,
-            "output_bias": bias,
-            "feed_forward_bias": fields.get("mlp_bias", False),
-            "rotary_layers": tuple(map(bool, turned[:layers])),
-            "tie_word_embeddings": fields.get("tie_word_embeddings", True),
-        }
-    )
-
-
-def _olmo2(fields: Fields) -> dict[str, Any]:
-    bias = fields.get("attention_bias", False)
-    return _decoder(fields) | {
-        "norm_eps": fields.get("rms_norm_eps", 1e-5),
-        "norm_placement": "after",
-        "qk_norm": "all_heads",
-        "query_bias": bias,
-        "output_bias": bias,
-    }
-
-
-def _phi3(fields: Fields) -> dict[str, Any]:
-    values = _decoder(fields, part=1.0)
-    if "rope_scaling" in values:
-        raise ConfigError(
-            f"rotary scaling {values['rope_scaling'].kind!r} is not supported for Phi-3",
-            hint="use a model without it, such as Phi-3-mini-4k or Phi-4",
-        )
-    return (
-        values
-        | _same_window(fields, 0)
-        | {
-            "norm_eps": fields.get("rms_norm_eps", 1e-5),
-            "dropout": fields.get("resid_pdrop", 0.0),
-        }
-    )
-
-
-def _starcoder2(fields: Fields) -> dict[str, Any]:
-    bias = fields.get("use_bias", True)
-    return (
-        _decoder(fields)
-        | _same_window(fields, 0)
-        | {
-            "hidden_size": fields.get("hidden_size", 3072),
-            "num_attention_heads": fields.get("num_attention_heads", 24),
-            "num_key_value_heads": fields.get("num_key_value_heads", 2),
-            "norm": "layer",
-            "norm_eps": fields.get("norm_epsilon", 1e-5),
-            "activation": activation(fields.get("hidden_act", "gelu_pytorch_tanh")),
-            "gated": False,
-            "query_bias": bias,
-            "output_bias": bias,
-            "feed_forward_bias": bias,
-            "dropout": fields.get("residual_dropout", 0.0),
-            "tie_word_embeddings": fields.get("tie_word_embeddings", True),
-        }
-    )
-
-
-def _layer(theirs: str, *ours: str) -> Rule:
-    """Return the rule of a tensor of each layer; several of ours are fused in it."""
-    names = tuple(f"decoder.layers.{{n}}.{name}" for name in ours)
-    return Rule(f"layers.{{n}}.{theirs}", names if len(names) > 1 else names[0])
-
-
-def _replaced(*rules: Rule) -> tuple[Rule, ...]:
-    """Return Llama's rules, with others for the tensors that these rules are about."""
-    ours = {
-        name
-        for rule in rules
-        for name in ([rule.ours] if isinstance(rule.ours, str) else rule.ours)
-    }
-    return (*(rule for rule in _RULES if rule.ours not in ours), *rules)
-
-
-_AFTER = _replaced(
-    _layer("post_attention_layernorm.weight", "attention_norm.weight"),
-    _layer("post_feedforward_layernorm.weight", "feed_forward_norm.weight"),
-)
-_FUSED = _replaced(
-    _layer("self_attn.qkv_proj.*", "attention.query.*", "attention.key.*", "attention.value.*"),
-    _layer("mlp.gate_up_proj.*", "feed_forward.gate.*", "feed_forward.up.*"),
-)
-_UNGATED = (
-    *_replaced(
-        _layer("mlp.c_fc.*", "feed_forward.up.*"),
-        _layer("mlp.c_proj.*", "feed_forward.down.*"),
-    ),
-    _layer("input_layernorm.bias", "attention_norm.bias"),
-    _layer("post_attention_layernorm.bias", "feed_forward_norm.bias"),
-    Rule("norm.bias", "decoder.final_norm.bias"),
-)
-
-_SCORE = Rule("score.*", "heads.token.output.*", bare=True)
-_CLASSES = {
-    "ForCausalLM": Architecture(
-        tasks=("language",),
-        prefix="model.",
-        rules=(Rule("lm_head.weight", "heads.language.weight", bare=True),),
-    ),
-    "Model": Architecture(),
-    "ForSequenceClassification": Architecture(
-        tasks=("sequence",),
-        prefix="model.",
-        rules=(Rule("score.weight", "heads.sequence.output.weight", bare=True),),
-        config={"pool": "last", "label_bias": False},
-    ),
-    "ForTokenClassification": Architecture(tasks=("token",), prefix="model.", rules=(_SCORE,)),
-}
-
-
-def _family(
+def llama_family(
     model_type: str,
     name: str,
     paper: str,
     *,
     title: str | None = None,
-    rules: tuple[Rule, ...] = _RULES,
-    classes: Iterable[str] = _CLASSES,
-    question_prefix: str | None = None,
+    rules: tuple[Rule, ...] = LLAMA_RULES,
+    question_prefix: str = "transformer.",
+    without: tuple[str, ...] = (),
     **data: Any,
 ) -> Family:
-    architectures = {f"{name}{one}": _CLASSES[one] for one in classes}
-    if question_prefix is not None:
-        architectures[f"{name}ForQuestionAnswering"] = Architecture(
-            tasks=("span",),
-            prefix=question_prefix,
-            rules=(Rule("qa_outputs.*", "heads.span.output.*", bare=True),),
-        )
-    return Family(
+    """Return a family with the classes of Llama.
+
+    Args:
+        model_type: Its `model_type`.
+        name: The prefix of its classes.
+        paper: Reference.
+        title: Its display name; by default the prefix.
+        rules: Names of the body's weights.
+        question_prefix: Prefix of the body's names in the class for questions.
+        without: Endings of the classes that it does not have.
+        data: Other arguments of `Family`.
+    """
+    score = Rule("score.*", "heads.token.output.*", bare=True)
+    family = Family(
         model_type=model_type,
         title=title or name,
         paper=paper,
         rules=rules,
-        architectures=architectures,
+        architectures={
+            f"{name}ForCausalLM": Architecture(
+                tasks=("language",),
+                prefix="model.",
+                rules=(Rule("lm_head.weight", "heads.language.weight", bare=True),),
+            ),
+            f"{name}Model": Architecture(),
+            f"{name}ForSequenceClassification": Architecture(
+                tasks=("sequence",),
+                prefix="model.",
+                rules=(Rule("score.weight", "heads.sequence.output.weight", bare=True),),
+                config={"pool": "last", "label_bias": False},
+            ),
+            f"{name}ForTokenClassification": Architecture(
+                tasks=("token",), prefix="model.", rules=(score,)
+            ),
+            f"{name}ForQuestionAnswering": Architecture(
+                tasks=("span",),
+                prefix=question_prefix,
+                rules=(Rule("qa_outputs.*", "heads.span.output.*", bare=True),),
+            ),
+        },
         aliases={"lm_head.weight": "tokens.weight"},
         ignored=(r"(.+\.)?rotary_emb\.inv_freq",),
         **data,
     )
+    classes = {k: a for k, a in family.architectures.items() if not k.endswith(without)}
+    return replace(family, architectures=classes)
 
 
 FAMILIES = (
-    _family("llama", "Llama", "arXiv 2302.13971", question_prefix="transformer.", configure=_llama),
-    _family("mistral", "Mistral", "arXiv 2310.06825", question_prefix="model.", configure=_mistral),
-    _family("qwen2", "Qwen2", "arXiv 2407.10671", question_prefix="transformer.", configure=_qwen2),
-    _family("qwen3", "Qwen3", "arXiv 2505.09388", question_prefix="transformer.", configure=_qwen3),
-    _family(
-        "smollm3",
-        "SmolLM3",
-        "Hugging Face 2025",
-        question_prefix="transformer.",
-        configure=_smollm3,
+    llama_family(
+        "llama",
+        "Llama",
+        "arXiv 2302.13971",
+        configure=_llama,
     ),
-    _family(
-        "olmo2",
-        "Olmo2",
-        "arXiv 2501.00656",
-        title="OLMo 2",
-        rules=_AFTER,
-        classes=("ForCausalLM", "Model", "ForSequenceClassification"),
-        configure=_olmo2,
+    llama_family(
+        "mistral",
+        "Mistral",
+        "arXiv 2310.06825",
+        question_prefix="model.",
+        configure=_mistral,
     ),
-    _family("phi3", "Phi3", "arXiv 2404.14219", title="Phi-3", rules=_FUSED, configure=_phi3),
-    _family(
-        "starcoder2",
-        "Starcoder2",
-        "arXiv 2402.19173",
-        title="StarCoder 2",
-        rules=_UNGATED,
-        configure=_starcoder2,
+    llama_family("qwen2", "Qwen2", "arXiv 2407.10671", configure=_qwen2),
+    llama_family(
+        "qwen3",
+        "Qwen3",
+        "arXiv 2505.09388",
+        configure=_qwen3,
     ),
 )

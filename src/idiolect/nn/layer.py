@@ -50,6 +50,7 @@ class Layer(nn.Module):
             self.feed_forward_output_norm = make_norm(config)
         self.dropout = Dropout(config.dropout)
         self.norm_placement = config.norm_placement
+        # Cross-attention reads the result of self-attention, so its layer is never parallel.
         self.parallel = config.parallel_residual and not cross
 
     def forward(

@@ -19,6 +19,16 @@ WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *"abcdefghijklmnop"]
 SHAPES: dict[str, dict[str, Any]] = {
     "bert": {"architectures": ["BertModel"], "num_hidden_layers": 2},
     "llama": {"architectures": ["LlamaForCausalLM"], "num_hidden_layers": 2},
+    # EmbeddingGemma
+    "gemma3_text": {
+        "architectures": ["Gemma3TextModel"],
+        "num_hidden_layers": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 8,
+        "sliding_window": 4,
+        "sliding_window_pattern": 2,
+        "use_bidirectional_attention": True,
+    },
 }
 
 

@@ -89,6 +89,29 @@ def test_every_pooling_they_know_goes_both_ways(
     np.testing.assert_allclose(again.encode(texts), ours.encode(texts), atol=1e-5)
 
 
+def test_two_dense_modules_are_one_map(tmp_path: Path) -> None:
+    """EmbeddingGemma widens the mean and narrows it again, without activations."""
+    import torch
+    from sentence_transformers.models import Dense, Normalize
+
+    texts = ["a b c", "d", "e f g h i j k l m n o p"]
+    ours = tiny_encoder("gemma3_text", normalize=False)
+    ours.save(tmp_path / "plain")
+    theirs = _theirs(tmp_path / "plain")
+    width, flat = ours.dimensions, torch.nn.Identity()
+    theirs.append(Dense(width, 2 * width, bias=False, activation_function=flat))
+    theirs.append(Dense(2 * width, 5, bias=True, activation_function=flat))
+    theirs.append(Normalize())
+    theirs.save(str(tmp_path / "theirs"))
+    again = Encoder.load(tmp_path / "theirs")
+    assert again.dimensions == 5
+    np.testing.assert_allclose(again.encode(texts), theirs.encode(texts), atol=1e-5)
+    again.save(tmp_path / "again")
+    np.testing.assert_allclose(
+        _theirs(tmp_path / "again").encode(texts), theirs.encode(texts), atol=1e-5
+    )
+
+
 @pytest.mark.parametrize("options", [{"pooling": "echo"}, {"bidirectional": True}])
 def test_what_they_do_not_know_they_refuse(tmp_path: Path, options: dict[str, Any]) -> None:
     ours = tiny_encoder("llama", trained_dimensions=(8, 4), **options)

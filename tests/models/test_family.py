@@ -20,23 +20,29 @@ from idiolect.nn.config import TransformerConfig
 # how its files are handled, what generation defaults to, what only other classes read.
 HARMLESS = {
     "_name_or_path",
+    "_sliding_window_pattern",
     "architectures",
     "bos_token_id",
     "chunk_size_feed_forward",
     "classifier_dropout",
+    "cls_token_id",
     "decoder_layerdrop",
     "decoder_start_token_id",  # where a family does not read it: XGLM decodes nothing encoded
+    "deterministic_flash_attn",
     "dtype",
     "embd_pdrop",
     "embed_init_std",
+    "embedding_dropout",
     "encoder_layerdrop",
     "end_n_top",
     "eos_token_id",
     "forced_eos_token_id",
     "id2label",
     "init_std",
+    "initializer_cutoff_factor",
     "initializer_factor",
     "initializer_range",
+    "is_decoder",
     "is_encoder_decoder",
     "label2id",
     "lang_id",
@@ -48,9 +54,15 @@ HARMLESS = {
     "output_hidden_states",
     "pretraining_tp",
     "problem_type",
+    "qa_dropout",
     "reorder_and_upcast_attn",
     "return_dict",
+    "sep_token_id",
+    "seq_classif_dropout",
     "sinusoidal_embeddings",
+    "sinusoidal_pos_embds",
+    "sparse_pred_ignore_index",
+    "sparse_prediction",
     "start_n_top",
     "summary_first_dropout",
     "transformers_version",
@@ -80,10 +92,13 @@ def _read(family: Family, monkeypatch: pytest.MonkeyPatch) -> set[str]:
     monkeypatch.setattr(Fields, "get_int", get_int)
     for values in (
         {"n_langs": 2},
+        {},
         {"use_sliding_window": True},
         {"rope_scaling": {"type": "linear", "factor": 2.0}},
     ):
-        family.config({"vocab_size": 100, **values})
+        refuses = contextlib.suppress(ConfigError) if values else contextlib.nullcontext()
+        with refuses:
+            family.config({"vocab_size": 100, **values})
     return asked
 
 
@@ -115,6 +130,20 @@ def test_no_field_is_overlooked(family: Family, monkeypatch: pytest.MonkeyPatch)
         ("llama", {"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "dynamic"),
         ("llama", {"rope_scaling": {"type": "linear"}}, "without factor"),
         ("llama", {"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
+        ("phi3", {"rope_scaling": {"type": "longrope", "long_factor": [1.0]}}, "longrope"),
+        ("phi3", {"rope_scaling": {"type": "yarn", "factor": 4.0}}, "'yarn' is not supported"),
+        ("opt", {"word_embed_proj_dim": 512}, "word_embed_proj_dim = 512"),
+        ("opt", {"layer_norm_elementwise_affine": False}, "layer_norm_elementwise_affine"),
+        ("gpt_neox", {"rotary_pct": 1.5}, "partial_rotary_factor is 1.5"),
+        ("gemma3_text", {"attn_logit_softcapping": 50.0}, "attn_logit_softcapping"),
+        ("gemma2", {"use_bidirectional_attention": True}, "use_bidirectional_attention"),
+        ("gemma2", {"layer_types": ["full_attention"]}, "layer_types names 1 of 26 layers"),
+        (
+            "modernbert",
+            {"rope_parameters": {"sliding_attention": {"rope_type": "yarn"}}},
+            "'yarn' of windowed layers",
+        ),
+        ("modernbert", {"classifier_pooling": "max"}, "classifier_pooling is 'max'"),
         ("qwen2", {"layer_types": ["chunked_attention"] * 32}, "chunked_attention"),
         ("bart", {"encoder_ffn_dim": 8, "decoder_ffn_dim": 16}, "decoder_ffn_dim is 16"),
         ("bert", {"architectures": ["BertForMultipleChoice"]}, "one of BertForMaskedLM"),

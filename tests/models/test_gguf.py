@@ -33,6 +33,15 @@ Storage = gguf.GGMLQuantizationType
         ("qwen2", {}),
         ("qwen3", {}),
         ("gpt2", {}),
+        ("gpt_neox", {}),
+        ("gpt_neox", {"use_parallel_residual": False, "rotary_pct": 0.5}),
+        ("starcoder2", {"sliding_window": 4096}),
+        ("phi3", {}),
+        ("phi3", {"sliding_window": 4, "partial_rotary_factor": 0.5}),
+        ("olmo2", {}),
+        ("smollm3", {"num_hidden_layers": 5}),
+        ("gemma2", {"sliding_window": 4, "query_pre_attn_scalar": 16}),
+        ("gemma3_text", {"sliding_window": 4, "query_pre_attn_scalar": 16}),
     ],
 )
 def test_logits_equal_transformers(model_type: str, fields: dict[str, Any], tmp_path: Path) -> None:
@@ -47,6 +56,32 @@ def test_logits_equal_transformers(model_type: str, fields: dict[str, Any], tmp_
     again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "saved")
     with torch.no_grad():
         assert torch.allclose(again(ids).logits, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "fields"),
+    [
+        ("modernbert", {"local_attention": 4, "num_hidden_layers": 4}),
+        (
+            "gemma3_text",
+            {"sliding_window": 4, "query_pre_attn_scalar": 16, "num_hidden_layers": 7}
+            | {"use_bidirectional_attention": True},
+        ),
+    ],
+)
+def test_states_equal_transformers(model_type: str, fields: dict[str, Any], tmp_path: Path) -> None:
+    reference = tiny(model_type, **fields)
+    model = LanguageModel.load(write_model(tmp_path / "model.gguf", reference))
+    ids = torch.randint(0, 64, (2, 9), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = reference(ids).last_hidden_state
+        assert torch.allclose(model.network(ids).hidden_states, expected, atol=1e-4)
+
+
+def test_the_largest_gemma_scales_its_scores_otherwise(tmp_path: Path) -> None:
+    reference = tiny("gemma2", num_hidden_layers=46, head_dim=32, query_pre_attn_scalar=16)
+    settings = gguf_settings(read_gguf_header(write_model(tmp_path / "m.gguf", reference)))
+    assert settings["query_pre_attn_scalar"] == 64 // 4
 
 
 def test_bert_equals_transformers(tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ from idiolect.nn.config import TransformerConfig
 from idiolect.nn.packing import Packing, positions_and_documents
 from idiolect.nn.transformer import Transformer
 
-KINDS = ("none", "learned", "sinusoidal", "rotary", "buckets", "shaw", "alibi", "untied")
+KINDS = ("none", "learned", "sinusoidal", "rotary", "buckets", "learned_buckets", "shaw", "alibi")
+KINDS += ("untied",)
 BASE = TransformerConfig(
     vocab_size=50,
     hidden_size=16,
@@ -305,6 +306,11 @@ def test_bad_input_is_named() -> None:
         ({"position": "buckets", "relative_buckets": 2}, "at least 4"),
         ({"position": "buckets", "relative_buckets": 32, "relative_distance": 16}, "more than"),
         ({"position": "untied", "max_position_embeddings": 0}, "set max_position_embeddings"),
+        ({"position": "learned_buckets", "relative_buckets": 2}, "at least 4"),
+        (
+            {"position": "learned_buckets", "max_position_embeddings": 0},
+            "set max_position_embeddings",
+        ),
         ({"num_encoder_layers": -1}, "at least 0"),
         ({"dropout": 1.0}, "less than 1"),
         ({"hidden_size": 15}, "not a multiple"),
@@ -315,6 +321,17 @@ def test_bad_input_is_named() -> None:
         ({"tasks": ("sequence",)}, "set pool"),
         ({"tasks": ("juggling",)}, "one of language"),
         ({"position": "rotary", "head_dim": 3}, "even attention head size"),
+        ({"position": "rotary", "partial_rotary_factor": 0.25}, "even attention head size, not 1"),
+        ({"partial_rotary_factor": 0.0}, "above 0, at most 1"),
+        ({"norm_placement": "around"}, "one of before"),
+        ({"qk_norm": "some"}, "one of none"),
+        ({"norm_offset": 1.0}, "only RMS norms"),
+        ({"parallel_residual": True, "norm_placement": "after"}, "set norm_placement"),
+        ({"parallel_residual": True, "num_encoder_layers": 1}, "only a decoder"),
+        ({"first_attention_norm": False, "norm_placement": "after_sum"}, "first_attention_norm"),
+        ({"score_softcap": 0.0}, "score_softcap is 0.0"),
+        ({"logit_softcap": -1.0}, "above 0, or None"),
+        ({"local_rope_theta": 0.0}, "above 0, or None"),
     ],
 )
 def test_impossible_configurations_are_refused(changes: dict[str, object], message: str) -> None:

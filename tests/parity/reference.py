@@ -36,6 +36,9 @@ _SHAPE: dict[str, Any] = {
     "emb_dim": 32,
     "n_layers": 3,
     "n_heads": 4,
+    # DistilBERT
+    "dim": 32,
+    "hidden_dim": 48,
     # GPT
     "n_embd": 32,
     "n_layer": 3,

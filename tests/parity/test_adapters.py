@@ -21,6 +21,8 @@ CASES = [
     ("llama", "LlamaForCausalLM", ["gate_proj", "down_proj"], ("gate", "down")),
     ("gpt2", "GPT2LMHeadModel", ["c_attn"], ("query", "key", "value")),
     ("gpt2", "GPT2LMHeadModel", ["c_attn", "c_fc"], ("query", "value", "up")),
+    ("gpt_neox", "GPTNeoXForCausalLM", ["query_key_value"], ("query", "value")),
+    ("phi3", "Phi3ForCausalLM", ["qkv_proj", "o_proj"], ("query", "value", "output")),
     ("bert", "BertForMaskedLM", ["query", "attention.output.dense"], ("query", "output")),
     ("t5", "T5ForConditionalGeneration", ["q", "wo"], ("query", "down")),
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from idiolect.models.network_files import read_network
 from idiolect.models.registry import FAMILIES
 from idiolect.nn.cache import Cache
 from models.tiny import tiny_tokenizer
+from parity.cases import BODIES, BOTH, DECODERS, ENCODERS
 from parity.reference import (
     VOCABULARY,
     Reference,
@@ -24,87 +26,6 @@ from parity.reference import (
     batch,
     make,
 )
-
-ENCODERS = [
-    ("bert", "BertForMaskedLM", {}),
-    ("bert", "BertForPreTraining", {}),
-    ("roberta", "RobertaForMaskedLM", {}),
-    ("xlm-roberta", "XLMRobertaForMaskedLM", {"hidden_act": "relu"}),
-    ("xlm", "XLMWithLMHeadModel", {"n_langs": 3}),
-    ("xlm", "XLMWithLMHeadModel", {"n_langs": 1, "gelu_activation": False}),
-    ("xlm", "XLMWithLMHeadModel", {"n_langs": 2, "sinusoidal_embeddings": True}),
-]
-YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}
-LLAMA3 = {
-    "rope_type": "llama3",
-    "factor": 8.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 16,
-}
-DECODERS = [
-    ("openai-gpt", "OpenAIGPTLMHeadModel", {}),
-    ("gpt2", "GPT2LMHeadModel", {}),
-    ("gpt2", "GPT2LMHeadModel", {"n_inner": 40, "activation_function": "gelu"}),
-    ("gpt2", "GPT2LMHeadModel", {"tie_word_embeddings": False}),
-    ("xglm", "XGLMForCausalLM", {}),
-    ("llama", "LlamaForCausalLM", {}),
-    ("llama", "LlamaForCausalLM", {"tie_word_embeddings": True, "head_dim": 16}),
-    ("llama", "LlamaForCausalLM", {"attention_bias": True, "mlp_bias": True}),
-    ("llama", "LlamaForCausalLM", {"rope_parameters": {**LLAMA3, "rope_theta": 5e5}}),
-    ("llama", "LlamaForCausalLM", {"rope_parameters": {**YARN, "rope_theta": 1e4}}),
-    (
-        "llama",
-        "LlamaForCausalLM",
-        {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}},
-    ),
-    ("mistral", "MistralForCausalLM", {"sliding_window": 4}),
-    ("mistral", "MistralForCausalLM", {"sliding_window": None}),
-    ("qwen2", "Qwen2ForCausalLM", {}),
-    (
-        "qwen2",
-        "Qwen2ForCausalLM",
-        {"use_sliding_window": True, "sliding_window": 3, "max_window_layers": 1},
-    ),
-    ("qwen3", "Qwen3ForCausalLM", {}),
-    (
-        "qwen3",
-        "Qwen3ForCausalLM",
-        {"layer_types": ["sliding_attention", "full_attention", "sliding_attention"]}
-        | {"use_sliding_window": True, "sliding_window": 2, "tie_word_embeddings": True},
-    ),
-]
-BOTH = [
-    ("t5", "T5ForConditionalGeneration", {}),
-    ("t5", "T5ForConditionalGeneration", {"feed_forward_proj": "gated-gelu"}),
-    (
-        "t5",
-        "T5ForConditionalGeneration",
-        {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},
-    ),
-    ("mt5", "MT5ForConditionalGeneration", {}),
-    ("bart", "BartForConditionalGeneration", {}),
-    ("bart", "BartForConditionalGeneration", {"scale_embedding": True}),
-    ("mbart", "MBartForConditionalGeneration", {"scale_embedding": True}),
-]
-BODIES = [
-    ("bert", "BertModel"),
-    ("roberta", "RobertaModel"),
-    ("xlm-roberta", "XLMRobertaModel"),
-    ("xlm", "XLMModel"),
-    ("openai-gpt", "OpenAIGPTModel"),
-    ("gpt2", "GPT2Model"),
-    ("xglm", "XGLMModel"),
-    ("llama", "LlamaModel"),
-    ("mistral", "MistralModel"),
-    ("qwen2", "Qwen2Model"),
-    ("qwen3", "Qwen3Model"),
-    ("t5", "T5EncoderModel"),
-    ("t5", "T5Model"),
-    ("mt5", "MT5EncoderModel"),
-    ("bart", "BartModel"),
-    ("mbart", "MBartModel"),
-]
 
 
 def _ids(cases: list[tuple[Any, ...]]) -> list[str]:
@@ -281,6 +202,17 @@ def test_heads(tmp_path: Path, model_type: str, architecture: str) -> None:
     _same_again(reference, tmp_path, input_ids=ids, attention_mask=mask)
 
 
+def test_the_mean_of_a_text_is_classified(tmp_path: Path) -> None:
+    reference = make(
+        tmp_path, "modernbert", "ModernBertForSequenceClassification", classifier_pooling="mean"
+    )
+    ids, mask = batch()
+    with torch.no_grad():
+        theirs = reference.model(ids, attention_mask=mask).logits
+        assert_close(reference.network(ids, mask).logits, theirs)
+        assert_close(reference.network(ids[:1]).logits, reference.model(ids[:1]).logits)
+
+
 def test_every_architecture_is_compared() -> None:
     compared = {case[1] for case in (*ENCODERS, *DECODERS, *BOTH, *BODIES, *_head_cases())}
     listed = {name for family in FAMILIES.values() for name in family.architectures}
@@ -339,6 +271,48 @@ def test_published_names_without_a_prefix(tmp_path: Path) -> None:
         assert torch.equal(again(ids, mask).logits, reference.network(ids, mask).logits)
 
 
+@pytest.mark.parametrize(
+    ("model_type", "body", "named"),
+    [
+        ("mpnet", "MPNetModel", "MPNetForMaskedLM"),
+        ("roberta", "RobertaModel", "RobertaForMaskedLM"),
+        ("qwen3", "Qwen3Model", "Qwen3ForCausalLM"),
+        ("bert", "BertModel", "BertForSequenceClassification"),
+    ],
+)
+def test_a_class_without_its_head(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    model_type: str,
+    body: str,
+    named: str,
+) -> None:
+    """Published encoders often name the class with the head that they were pre-trained with."""
+    reference = make(tmp_path / "theirs", model_type, body)
+    LanguageModel(reference.network, tiny_tokenizer(), reference.settings).save(tmp_path / "ours")
+    config = tmp_path / "ours" / "config.json"
+    assert not caplog.messages
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"architectures": [named]}))
+    model = LanguageModel.load(tmp_path / "ours")
+    assert f"loaded as {body}" in caplog.text
+    ids, mask = batch()
+    with torch.no_grad():
+        ours, theirs = model.network(ids, mask), reference.network(ids, mask)
+    assert torch.equal(ours.hidden_states, theirs.hidden_states)
+    model.save(tmp_path / "again")
+    assert json.loads((tmp_path / "again" / "config.json").read_text())["architectures"] == [body]
+
+
+def test_half_a_head_is_refused(tmp_path: Path) -> None:
+    reference = make(tmp_path / "theirs", "roberta", "RobertaForMaskedLM")
+    LanguageModel(reference.network, tiny_tokenizer(), reference.settings).save(tmp_path / "ours")
+    stored = load_file(tmp_path / "ours" / "model.safetensors")
+    del stored["lm_head.dense.weight"]
+    save_file(stored, tmp_path / "ours" / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"missing: lm_head\.dense\.weight"):
+        LanguageModel.load(tmp_path / "ours")
+
+
 def test_fused_tensors_of_a_wrong_shape(tmp_path: Path) -> None:
     reference = make(tmp_path / "theirs", "gpt2", "GPT2LMHeadModel")
     stored = load_file(reference.directory / "model.safetensors")
@@ -350,15 +324,36 @@ def test_fused_tensors_of_a_wrong_shape(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision(tmp_path: Path, dtype: torch.dtype) -> None:
-    reference = make(tmp_path / "theirs", "llama", "LlamaForCausalLM")
+@pytest.mark.parametrize(
+    ("model_type", "architecture"),
+    [
+        ("llama", "LlamaForCausalLM"),
+        ("gemma2", "Gemma2ForCausalLM"),
+        ("gemma3_text", "Gemma3ForCausalLM"),
+        ("modernbert", "ModernBertForMaskedLM"),
+        ("gpt_neox", "GPTNeoXForCausalLM"),
+        ("olmo2", "Olmo2ForCausalLM"),
+    ],
+)
+def test_half_precision(
+    tmp_path: Path, dtype: torch.dtype, model_type: str, architecture: str
+) -> None:
+    reference = make(tmp_path / "theirs", model_type, architecture)
     ours = read_network(reference.directory, reference.settings, dtype=dtype)
-    theirs = reference.model.to(dtype)
     ids, mask = batch()
     with torch.no_grad():
-        one, other = ours(ids, mask).logits.float(), theirs(ids, attention_mask=mask).logits.float()
-    assert ((one - other)[mask > 0].abs().max() / other.abs().max()) < 4 * torch.finfo(dtype).eps
+        exact = reference.model(ids, attention_mask=mask).logits
+        theirs = reference.model.to(dtype)(ids, attention_mask=mask).logits.float()
+        one = ours(ids, mask).logits.float()
+    error, rounding = ((x - exact)[mask > 0].abs().max() for x in (one, theirs))
+    assert error < 2 * rounding
+    if architecture == "LlamaForCausalLM":
+        assert ((one - theirs)[mask > 0].abs().max() / theirs.abs().max()) < (
+            4 * torch.finfo(dtype).eps
+        )
     moved = reference.network.to(dtype)
-    rotary = moved.decoder.rotary.frequencies
-    assert rotary.dtype == torch.float32
-    assert torch.equal(rotary, ours.decoder.rotary.frequencies)
+    for side in ("encoder", "decoder"):
+        if (stack := getattr(moved, side)) is not None:
+            rotary = stack.rotary.frequencies
+            assert rotary.dtype == torch.float32
+            assert torch.equal(rotary, getattr(ours, side).rotary.frequencies)

@@ -27,25 +27,29 @@ def _parts(*, bias: bool, trained: tuple[bool, bool]) -> tuple[Tensor, Tensor, l
     return hidden, targets, blocks
 
 
-def _plain(hidden: Tensor, targets: Tensor, blocks: list[Block]) -> Tensor:
+def _plain(
+    hidden: Tensor, targets: Tensor, blocks: list[Block], bound: float | None = None
+) -> Tensor:
     rows = torch.cat([weight for weight, _ in blocks])
     biases = [bias for _, bias in blocks if bias is not None]
-    return F.cross_entropy(
-        F.linear(hidden, rows, torch.cat(biases) if biases else None), targets, reduction="sum"
-    )
+    scores = F.linear(hidden, rows, torch.cat(biases) if biases else None)
+    if bound is not None:
+        scores = bound * torch.tanh(scores / bound)
+    return F.cross_entropy(scores, targets, reduction="sum")
 
 
 @pytest.mark.parametrize(("bias", "old", "new"), list(itertools.product((False, True), repeat=3)))
+@pytest.mark.parametrize("bound", [None, 2.0])
 def test_value_and_gradients(
-    monkeypatch: pytest.MonkeyPatch, bias: bool, old: bool, new: bool
+    monkeypatch: pytest.MonkeyPatch, bias: bool, old: bool, new: bool, bound: float | None
 ) -> None:
     monkeypatch.setitem(
         module._CHUNK_BYTES, "cpu", 4 * (OLD + NEW) * 16
     )  # five chunks, the last short
     hidden, targets, blocks = _parts(bias=bias, trained=(old, new))
     wanted = [t for t in (hidden, *itertools.chain(*blocks)) if t is not None and t.requires_grad]
-    ours = cross_entropy(hidden, targets, blocks)
-    theirs = _plain(hidden, targets, blocks)
+    ours = cross_entropy(hidden, targets, blocks, softcap=bound)
+    theirs = _plain(hidden, targets, blocks, bound)
     torch.testing.assert_close(ours, theirs)
     # A scale reaches the gradients although these were made in the forward pass.
     mine = torch.autograd.grad(0.25 * ours, wanted)

@@ -22,12 +22,13 @@ from training import models
 _REFUSED = {"t5", "mt5", "bart", "mbart"}
 """Encoder-decoders, which no objective pre-trains."""
 
-_WIDTHS = ("hidden_size", "emb_dim", "n_embd", "d_model")
+_WIDTHS = ("hidden_size", "emb_dim", "n_embd", "d_model", "dim")
 _LAYERS = ("num_hidden_layers", "n_layers", "n_layer", "num_layers", "num_decoder_layers")
 _LAYERS += ("encoder_layers", "decoder_layers")
 _HEADS = ("num_attention_heads", "n_heads", "n_head", "num_heads", "attention_heads")
 _HEADS += ("encoder_attention_heads", "decoder_attention_heads", "num_key_value_heads")
 _INNER = ("intermediate_size", "d_ff", "ffn_dim", "encoder_ffn_dim", "decoder_ffn_dim")
+_INNER += ("hidden_dim",)
 _SHAPE: dict[str, Any] = {
     **dict.fromkeys(_WIDTHS, 16),
     **dict.fromkeys(_LAYERS, 1),

@@ -2,7 +2,7 @@
 
     modules.json                       the modules: transformer, pooling, dense, normalize
     1_Pooling/config.json              how hidden states become a vector
-    2_Dense/                           a linear map of that vector (optional)
+    2_Dense/                           a linear map of that vector (optional; two are read as one)
     sentence_bert_config.json          maximum number of tokens
     config_sentence_transformers.json  prompts
 
@@ -50,7 +50,8 @@ _PUBLISHED_POOLINGS: dict[str, str] = {
     "echo": "echo",
 }
 _POOLINGS = {published: ours for ours, published in _PUBLISHED_POOLINGS.items()}
-_ENDINGS = ((), ("Dense",), ("Normalize",), ("Dense", "Normalize"))
+_ENDINGS: tuple[tuple[str, ...], ...] = ((), ("Dense",), ("Normalize",), ("Dense", "Normalize"))
+_ENDINGS += (("Dense", "Dense"), ("Dense", "Dense", "Normalize"))
 _KNOWN = {
     *("word_embedding_dimension", "embedding_dimension", "pooling_mode", "include_prompt"),
     *("bidirectional", "both_ways", "encoder_only"),
@@ -135,7 +136,7 @@ class EncoderLayout:
         prompts = _read_optional(directory / "config_sentence_transformers.json")
         return cls(
             pooling=_pooling_of(directory, pooling),
-            projection=_dense_of(_inside(directory, steps[2][1])) if "Dense" in kinds else None,
+            projection=_projection_of(directory, steps),
             normalize=kinds[-1] == "Normalize",
             max_length=transformer.get("max_seq_length"),
             bidirectional=bool(pooling.get("bidirectional", pooling.get("both_ways", False))),
@@ -236,6 +237,15 @@ def _pooling_of(directory: Path, settings: dict[str, Any]) -> Pooling:
     kind = _POOLINGS[modes]
     check_pooling(kind)
     return kind  # type: ignore[return-value]
+
+
+def _projection_of(directory: Path, steps: list[tuple[str, str]]) -> Projection | None:
+    """Return the dense modules as one map; EmbeddingGemma has two of them."""
+    projection = None
+    for kind, folder in steps:
+        if kind == "Dense":
+            projection = _dense_of(_inside(directory, folder)).after(projection)
+    return projection
 
 
 def _dense_of(folder: Path) -> Projection:

@@ -174,7 +174,7 @@ def check_length(model: LanguageModel, max_length: int | None) -> int:
         ConfigError: The model does not have that many positions.
     """
     config = model.network.config
-    rows = config.max_position_embeddings if config.position in ("learned", "untied") else None
+    rows = config.max_position_embeddings if config.has_position_table else None
     if max_length is not None:
         if max_length < 4 or (rows is not None and max_length > rows):
             raise ConfigError(

@@ -27,6 +27,7 @@ from idiolect.errors import CheckpointError, ConfigError
 from idiolect.models.language_model import LanguageModel
 from idiolect.models.weight_names import WeightSource
 from idiolect.nn.lora import LoraLinear, lora_layers
+from idiolect.nn.network import Network
 from idiolect.text.files import read_json, write_atomic
 
 __all__ = ["load_adapter", "save_adapter"]
@@ -64,7 +65,7 @@ def save_adapter(model: LanguageModel, directory: str | Path) -> None:
     ranks: dict[str, int] = {}
     alphas: dict[str, float] = {}
     for name, parts in groups.items():
-        a, b, scale = _join(parts)
+        a, b, scale = _join(parts, _sizes(model.network, parts[0][0]))
         tensors[f"{_PREFIX}{name}.lora_A.weight"] = a
         tensors[f"{_PREFIX}{name}.lora_B.weight"] = b
         ranks[name], alphas[name] = len(a), scale * len(a)
@@ -116,7 +117,9 @@ def load_adapter(model: LanguageModel, directory: str | Path) -> list[str]:
             continue
         a, b = tensors[f"{name}.lora_A.weight"], tensors[f"{name}.lora_B.weight"]
         used |= {f"{name}.lora_A.weight", f"{name}.lora_B.weight"}
-        b = b.chunk(source.parts)[source.part]
+        sizes = _sizes(network, source)
+        if source.parts > 1 and len(b) == sum(sizes):
+            b = source.split(b, sizes)
         if (b.shape[0], a.shape[1]) != tuple(module.weight.shape):
             raise CheckpointError(
                 f"the adapter of {name} is {b.shape[0]}×{a.shape[1]}, but the layer is "
@@ -141,23 +144,30 @@ def load_adapter(model: LanguageModel, directory: str | Path) -> list[str]:
     return list(adapted)
 
 
-def _join(parts: list[tuple[WeightSource, LoraLinear]]) -> tuple[Tensor, Tensor, float]:
+def _sizes(network: Network, source: WeightSource) -> list[int]:
+    """Return the number of rows of each part of a published matrix."""
+    layers = (network.get_submodule(name.removesuffix(".weight")) for name in source.names)
+    return [layer.out_features for layer in layers if isinstance(layer, torch.nn.Linear)]
+
+
+def _join(
+    parts: list[tuple[WeightSource, LoraLinear]], sizes: list[int]
+) -> tuple[Tensor, Tensor, float]:
     """Join the adapters of one published tensor to one pair of matrices and a scale."""
     source, first = parts[0]
     if source.parts == 1:
         return first.lora_a.detach().contiguous(), first.lora_b.detach().contiguous(), first.scale
     by_part = {part.part: layer for part, layer in parts}
     a = torch.cat([layer.lora_a for layer in by_part.values()]).detach()
-    b = a.new_zeros(source.parts * first.out_features, len(a))
+    blocks = [a.new_zeros(size, len(a)) for size in sizes]
     column = 0
     for part, layer in by_part.items():
-        rows = slice(part * first.out_features, (part + 1) * first.out_features)
         # All parts share one scale; differences between their scales are multiplied into B.
-        b[rows, column : column + len(layer.lora_a)] = layer.lora_b.detach() * (
+        blocks[part][:, column : column + len(layer.lora_a)] = layer.lora_b.detach() * (
             layer.scale / first.scale
         )
         column += len(layer.lora_a)
-    return a, b, first.scale
+    return a, source.join(blocks), first.scale
 
 
 def _refuse_unsupported(config: Mapping[str, Any]) -> None:

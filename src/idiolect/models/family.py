@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -102,6 +102,17 @@ class Fields:
     def get_nullable(self, name: str, default: Any) -> Any:
         """Return a field's value, `None` if it is null, or the default if it is missing."""
         return self.get(name, default) if self.values.get(name, default) is not None else None
+
+    def get_one_of(self, name: str, default: str, choices: Iterable[str]) -> str:
+        """Return a field's value.
+
+        Raises:
+            ConfigError: It is none of the choices.
+        """
+        value = self.get(name, default)
+        if value not in choices:
+            raise ConfigError(f"{name} is {value!r}", hint="one of " + ", ".join(choices))
+        return str(value)
 
     def get_equal(self, first: str, second: str, default: Any) -> Any:
         """Return the value of two fields that must be equal.
@@ -208,8 +219,13 @@ class Family:
     def names(self, settings: Mapping[str, Any]) -> NameTable:
         """Return the weight names of the class that a `config.json` names."""
         _, architecture = self.architecture(settings)
-        rules = (*self.rules, *architecture.rules)
-        return NameTable(rules, prefix=architecture.prefix, gated=self.config(settings).gated)
+        config = self.config(settings)
+        return NameTable(
+            (*self.rules, *architecture.rules),
+            prefix=architecture.prefix,
+            gated=config.gated,
+            heads=config.num_attention_heads,
+        )
 
     def config(self, settings: Mapping[str, Any]) -> TransformerConfig:
         """Build the network's configuration from the fields of a `config.json`.

@@ -50,7 +50,7 @@ def summarize(family: Family, objectives: Objectives) -> FamilySummary:
         title=family.title,
         model_type=family.model_type,
         attention=family.kind,
-        positions=family.config({"vocab_size": 1000}).position,
+        positions=family.config({"vocab_size": 1000}).position.replace("_", " + "),
         heads=tuple(task.replace("_", " ") for task in tasks),
         objectives=objectives(family.kind) if "language" in tasks else (),
         classes=tuple(family.architectures),

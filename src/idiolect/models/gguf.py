@@ -1,11 +1,13 @@
 """Read models from GGUF files: configuration, tokenizer and weights in the Hugging Face layout.
 
-`_LAYOUTS` maps the metadata of an architecture to the fields of `config.json`. The weight names
+`gguf_layouts` maps the metadata of an architecture to the fields of `config.json`. The weight names
 come from the tables of the `gguf` package, the storage types from its de-quantisation.
 
-GGUF differs from the published checkpoints in three ways, which are undone here:
+GGUF differs from the published checkpoints in five ways, which are undone here:
 
 - Llama's query and key rows are permuted for llama.cpp's rotary positions.
+- GPT-NeoX's query, key and value rows follow one another, instead of alternating by head.
+- Gemma's norm weights are stored plus one.
 - Matrices are always (out, in), also for GPT-2.
 - Llama 3's rotary scaling is stored as the factors of its frequencies.
 """
@@ -13,8 +15,6 @@ GGUF differs from the published checkpoints in three ways, which are undone here
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,66 +23,16 @@ import torch
 from torch import Tensor
 
 from idiolect.errors import CheckpointError, ConfigError
+from idiolect.models.gguf_layouts import GGUF_LAYOUTS, GGUFLayout
 from idiolect.models.registry import find_family
 from idiolect.models.weight_names import Rule
 from idiolect.text.gguf_header import GGUFHeader, TensorEntry, read_gguf_header
 
 __all__ = ["GGUFWeights", "gguf_settings"]
 
-_COMMON = {
-    "context_length": "max_position_embeddings",
-    "embedding_length": "hidden_size",
-    "block_count": "num_hidden_layers",
-    "feed_forward_length": "intermediate_size",
-    "attention.head_count": "num_attention_heads",
-}
-_ROTARY = _COMMON | {
-    "attention.head_count_kv": "num_key_value_heads",
-    "attention.layer_norm_rms_epsilon": "rms_norm_eps",
-    "attention.key_length": "head_dim",
-    "rope.freq_base": "rope_theta",
-}
 _SPECIAL = {"bos": "bos_token_id", "eos": "eos_token_id", "padding": "pad_token_id"}
 _ROTARY_FACTORS = "rope_freqs.weight"
 _TABLES = ("token_embd.weight", "output.weight")
-
-
-@dataclass(frozen=True)
-class _Layout:
-    """How the metadata of one GGUF architecture maps to `config.json`."""
-
-    model_type: str
-    architecture: str
-    fields: Mapping[str, str]
-    """Fields of `config.json` by their key, without the architecture's prefix."""
-    constants: Mapping[str, Any] = field(default_factory=dict)
-    permuted: bool = False
-    """Whether query and key rows are permuted for llama.cpp's rotary positions."""
-
-
-_LAYOUTS = {
-    "llama": _Layout("llama", "LlamaForCausalLM", _ROTARY, permuted=True),
-    "qwen2": _Layout("qwen2", "Qwen2ForCausalLM", _ROTARY, {"use_sliding_window": False}),
-    "qwen3": _Layout("qwen3", "Qwen3ForCausalLM", _ROTARY, {"use_sliding_window": False}),
-    "gpt2": _Layout(
-        "gpt2",
-        "GPT2LMHeadModel",
-        {
-            "context_length": "n_positions",
-            "embedding_length": "n_embd",
-            "block_count": "n_layer",
-            "feed_forward_length": "n_inner",
-            "attention.head_count": "n_head",
-            "attention.layer_norm_epsilon": "layer_norm_epsilon",
-        },
-    ),
-    "bert": _Layout(
-        "bert",
-        "BertModel",
-        _COMMON | {"attention.layer_norm_epsilon": "layer_norm_eps"},
-        {"hidden_act": "gelu"},
-    ),
-}
 
 
 def gguf_settings(header: GGUFHeader) -> dict[str, Any]:
@@ -106,6 +56,12 @@ def gguf_settings(header: GGUFHeader) -> dict[str, Any]:
         value = _value(header, f"{_architecture(header)}.{key}", (int, float))
         if value is not None:
             settings[name] = value
+    for key, name in layout.flags.items():
+        value = header.metadata.get(f"{_architecture(header)}.{key}")
+        if isinstance(value, bool):
+            settings[name] = value
+    if layout.complete is not None:
+        layout.complete(settings)
     for role, name in _SPECIAL.items():
         id_ = _value(header, f"tokenizer.ggml.{role}_token_id", (int,))
         if id_ is not None and id_ < settings["vocab_size"]:
@@ -120,14 +76,14 @@ def _architecture(header: GGUFHeader) -> str:
     return str(header.metadata.get("general.architecture"))
 
 
-def _layout(header: GGUFHeader) -> _Layout:
+def _layout(header: GGUFHeader) -> GGUFLayout:
     name = _architecture(header)
-    if name not in _LAYOUTS:
+    if name not in GGUF_LAYOUTS:
         raise ConfigError(
             f"GGUF models of the architecture {name!r} are not supported",
-            hint=f"supported: {', '.join(_LAYOUTS)}; or use the checkpoint in safetensors",
+            hint=f"supported: {', '.join(GGUF_LAYOUTS)}; or use the checkpoint in safetensors",
         )
-    return _LAYOUTS[name]
+    return GGUF_LAYOUTS[name]
 
 
 def _value(header: GGUFHeader, key: str, types: tuple[type, ...]) -> Any:
@@ -217,6 +173,10 @@ class GGUFWeights:
         tensor = self.read(stored)
         if self._layout.permuted and (".attn_q." in stored or ".attn_k." in stored):
             tensor = _unpermute(tensor, self._heads(".attn_k." in stored))
+        if self._layout.norm_offset and stored.endswith("norm.weight"):
+            tensor = tensor - self._layout.norm_offset
+        if rule is not None and rule.per_head:
+            tensor = _alternate(tensor, len(rule.ours), self._heads(False))
         if rule is not None and rule.transpose and tensor.dim() == 2:
             tensor = tensor.t()
         return tensor
@@ -235,7 +195,13 @@ class GGUFWeights:
         prefix = f"{_architecture(self._header)}.attention.head_count"
         heads = _value(self._header, prefix, (int,))
         shared = _value(self._header, f"{prefix}_kv", (int,)) if key else None
-        return int(shared or heads)
+        count = shared or heads
+        if not count:
+            raise CheckpointError(
+                f"{self._header.path} does not hold the number of attention heads",
+                hint="fetch the file again",
+            )
+        return int(count)
 
     def _published_names(self) -> dict[str, tuple[str, Rule | None]]:
         """Map published names to those in the file, by the tables of the `gguf` package."""
@@ -308,3 +274,11 @@ def _unpermute(tensor: Tensor, heads: int) -> Tensor:
         raise CheckpointError(f"{shape[0]} rows cannot belong to {heads} heads")
     pairs = tensor.reshape(heads, shape[0] // heads // 2, 2, *shape[1:])
     return pairs.swapaxes(1, 2).reshape(shape)
+
+
+def _alternate(tensor: Tensor, parts: int, heads: int) -> Tensor:
+    """Return fused rows to the published order: the parts of each head, head after head."""
+    if tensor.shape[0] % (parts * heads):
+        raise CheckpointError(f"{tensor.shape[0]} rows cannot belong to {heads} heads")
+    rows = tensor.reshape(parts, heads, -1, *tensor.shape[1:])
+    return rows.swapaxes(0, 1).reshape(tensor.shape)

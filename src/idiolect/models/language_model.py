@@ -19,12 +19,12 @@ from idiolect.models.network_files import (
     build_network,
     describe_rows,
     export_weights,
-    read_network,
+    held_class,
     split_rows,
 )
 from idiolect.models.reader_check import find_reader_changes
 from idiolect.models.registry import find_family
-from idiolect.models.weight_files import SHARD_BYTES, write_weights
+from idiolect.models.weight_files import SHARD_BYTES, open_weights, write_weights
 from idiolect.nn.network import Network
 from idiolect.text.arguments import checked, load_if_named
 from idiolect.text.files import read_json
@@ -161,7 +161,9 @@ class LanguageModel:
         find_family(settings)
         tokenizer = Tokenizer.load(directory)
         record = _read_record(directory, tokenizer)
-        network = read_network(directory, settings, dtype=precision)
+        weights = open_weights(directory)
+        settings = held_class(weights, settings, source=directory)
+        network = build_network(weights, settings, source=directory, dtype=precision)
         if record.get("rows"):
             split_rows(network, record["rows"])
         companions = CompanionFiles.read(directory, tokenizer)

@@ -5,6 +5,7 @@ All problems of a checkpoint are reported in one error.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -22,6 +23,7 @@ from idiolect.models.weight_files import open_weights
 from idiolect.models.weight_names import NameTable, WeightSource, matches
 from idiolect.nn.config import TransformerConfig
 from idiolect.nn.embedding import ExtendedRows
+from idiolect.nn.heads import make_head
 from idiolect.nn.lora import lora_layers
 from idiolect.nn.network import Network
 
@@ -30,11 +32,13 @@ __all__ = [
     "build_network",
     "describe_rows",
     "export_weights",
+    "held_class",
     "read_network",
     "split_rows",
 ]
 
 _HEAD = "heads.language.weight"
+_LOG = logging.getLogger(__name__)
 
 
 class Tensors(Protocol):
@@ -85,16 +89,16 @@ def build_network(
     with torch.device("meta"):
         network = family.network(config)
 
-    wanted = network.state_dict()
+    wanted = {ours: tensor.shape for ours, tensor in network.state_dict().items()}
     sources = {ours: table.source(ours) for ours in wanted}
     found = {
         ours: stored.get(source.name) or _stored_copy(ours, family, stored)
         for ours, source in sources.items()
     }
     raw = {ours: weights[name] for ours, name in found.items() if name}
-    shapes = {ours: sources[ours].stored_shape(wanted[ours].shape) for ours in raw}
+    shapes = {ours: sources[ours].stored_shape(wanted) for ours in raw}
     tensors = {
-        ours: sources[ours].extract(tensor)
+        ours: sources[ours].extract(tensor, [wanted[part][0] for part in sources[ours].names])
         for ours, tensor in raw.items()
         if tensor.shape == shapes[ours]
     }
@@ -132,6 +136,39 @@ def build_network(
     tensors = {ours: tensor.to(dtype) for ours, tensor in tensors.items()}
     network.load_state_dict(tensors, strict=True, assign=True)
     return network.eval()
+
+
+def held_class(weights: Tensors, settings: Mapping[str, Any], *, source: Path) -> dict[str, Any]:
+    """Return the settings with the class of which a checkpoint holds the weights.
+
+    Published encoders often name the class that they were pre-trained as, without its head. They
+    are then of the class without a head, and a warning says so.
+
+    Args:
+        weights: The checkpoint's tensors.
+        settings: The fields of `config.json`.
+        source: The directory or file of the checkpoint, for the warning.
+
+    Raises:
+        ConfigError: Unsupported fields that would change the result.
+    """
+    family = find_family(settings)
+    name, architecture = family.architecture(settings)
+    body = next((other for other, a in family.architectures.items() if not a.tasks), None)
+    if body is None or not architecture.tasks or family.head_may_be_absent:
+        return dict(settings)
+    config, table = family.config(settings), family.names(settings)
+    with torch.device("meta"):
+        heads = nn.ModuleDict({task: make_head(task, config) for task in architecture.tasks})
+    own = [table.source(f"heads.{ours}").name for ours in heads.state_dict()]
+    stored = _stored_names(weights, family)
+    if not own or any(theirs in stored for theirs in own):
+        return dict(settings)
+    _LOG.warning(
+        "%s names the class %s and does not hold its head (%s); loaded as %s",
+        *(source, name, _list_names(own), body),
+    )
+    return {**settings, "architectures": [body]}
 
 
 def _refuse(source: Path, problems: Mapping[str, list[str]]) -> None:

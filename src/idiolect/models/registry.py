@@ -6,14 +6,40 @@ from collections.abc import Mapping
 from typing import Any
 
 from idiolect.errors import ConfigError
-from idiolect.models import bart, bert, gpt, llama, static, t5, xlm
+from idiolect.models.families import (
+    bart,
+    bert,
+    gemma,
+    gpt,
+    gpt_neox,
+    llama,
+    llama_relatives,
+    modernbert,
+    opt,
+    static,
+    t5,
+    xlm,
+)
 from idiolect.models.family import Family
 
 __all__ = ["FAMILIES", "find_family"]
 
 FAMILIES: dict[str, Family] = {
     family.model_type: family
-    for module in (bert, xlm, gpt, llama, t5, bart, static)
+    for module in (
+        bert,
+        modernbert,
+        xlm,
+        gpt,
+        opt,
+        gpt_neox,
+        llama,
+        llama_relatives,
+        gemma,
+        t5,
+        bart,
+        static,
+    )
     for family in module.FAMILIES
 }
 

@@ -4,12 +4,15 @@ A rule pairs the name in a published checkpoint with ours. `{n}` is a layer numb
 `weight` or `bias`. A tuple means that the published tensor fuses several of ours, in that order:
 
     Rule("h.{n}.attn.c_attn.*", (".. query.*", ".. key.*", ".. value.*"), transpose=True)
+
+The parts may have different numbers of rows, and may alternate for each attention head (`per_head`,
+GPT-NeoX) instead of following one another.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -29,6 +32,8 @@ class Rule:
     """The name in the network; several if the published tensor is fused."""
     transpose: bool = False
     """Whether the published matrix is (in, out), as in GPT-2. Biases are not affected."""
+    per_head: bool = False
+    """Whether a fused tensor has the parts of the first attention head, then those of the next."""
     row: bool = False
     """Whether the published tensor has a leading dimension of one (BART's `final_logits_bias`)."""
     bare: bool = False
@@ -47,22 +52,34 @@ class WeightSource:
     """Name with the prefix, as it is saved."""
     part: int
     """Index of our part in a fused tensor."""
-    parts: int
-    """Number of parts; 1 if the tensor is not fused."""
+    names: tuple[str, ...]
+    """Our names of all its parts; one if the tensor is not fused."""
+    blocks: int
+    """How often a fused tensor repeats its parts: once, or for each attention head."""
     rule: Rule
 
-    def stored_shape(self, ours: torch.Size) -> torch.Size:
-        """Return the shape of the checkpoint's tensor for the shape of ours."""
-        shape = [ours[0] * self.parts, *ours[1:]]
+    @property
+    def parts(self) -> int:
+        """Number of parts; 1 if the tensor is not fused."""
+        return len(self.names)
+
+    def stored_shape(self, shapes: Mapping[str, torch.Size]) -> torch.Size:
+        """Return the shape of the checkpoint's tensor for the shapes of ours, by name."""
+        rows = sum(shapes[name][0] for name in self.names)
+        shape = [rows, *shapes[self.names[self.part]][1:]]
         if self.rule.transpose and len(shape) == 2:
             shape.reverse()
         return torch.Size([1, *shape] if self.rule.row else shape)
 
-    def extract(self, tensor: Tensor) -> Tensor:
+    def extract(self, tensor: Tensor, sizes: Sequence[int] = ()) -> Tensor:
         """Convert the checkpoint's tensor to ours, as a view if that is as fast.
 
         A transposed view of a matrix with more rows than columns is as fast as a contiguous one.
         Otherwise it is 1.3 to 1.5 times slower, so it is copied.
+
+        Args:
+            tensor: The checkpoint's tensor.
+            sizes: The number of rows of each part, if the tensor is fused.
         """
         if self.rule.row:
             tensor = tensor.squeeze(0)
@@ -71,12 +88,28 @@ class WeightSource:
         if self.parts == 1:
             wide = tensor.dim() < 2 or tensor.shape[0] > tensor.shape[1]
             return tensor if wide else tensor.contiguous()
-        size = tensor.shape[0] // self.parts
-        return tensor[self.part * size : (self.part + 1) * size]
+        return self.split(tensor, sizes)
 
-    def combine(self, parts: list[Tensor]) -> Tensor:
+    def split(self, rows: Tensor, sizes: Sequence[int]) -> Tensor:
+        """Return our rows of a fused tensor; `join` is the inverse.
+
+        Args:
+            rows: The fused tensor.
+            sizes: The number of rows of each part.
+        """
+        start, end = (sum(sizes[:n]) // self.blocks for n in (self.part, self.part + 1))
+        return self._blocks(rows)[:, start:end].flatten(0, 1)
+
+    def join(self, parts: Sequence[Tensor]) -> Tensor:
+        """Fuse the rows of all parts, in the order of the rule."""
+        return torch.cat([self._blocks(part) for part in parts], dim=1).flatten(0, 1)
+
+    def _blocks(self, rows: Tensor) -> Tensor:
+        return rows.reshape(self.blocks, -1, *rows.shape[1:])
+
+    def combine(self, parts: Sequence[Tensor]) -> Tensor:
         """Convert our tensors, in the order of the rule, to the checkpoint's."""
-        tensor = torch.cat(parts) if self.parts > 1 else parts[0]
+        tensor = self.join(parts) if self.parts > 1 else parts[0]
         if self.rule.transpose and tensor.dim() == 2:
             tensor = tensor.t()
         return (tensor.unsqueeze(0) if self.rule.row else tensor).contiguous()
@@ -92,10 +125,18 @@ def matches(template: str, name: str) -> bool:
 
 
 class NameTable:
-    """The rules of a family for one architecture, with its prefix on the body's names."""
+    """The rules of a family for one architecture, with its prefix on the body's names.
 
-    def __init__(self, rules: Iterable[Rule], *, prefix: str, gated: bool) -> None:
+    Args:
+        rules: The rules.
+        prefix: The architecture's prefix.
+        gated: Whether feed-forward layers are gated.
+        heads: The number of attention heads.
+    """
+
+    def __init__(self, rules: Iterable[Rule], *, prefix: str, gated: bool, heads: int) -> None:
         self.prefix = prefix
+        self.heads = heads
         self._forward: list[tuple[re.Pattern[str], Rule, int]] = []
         for rule in rules:
             if rule.gated not in (None, gated):
@@ -113,10 +154,12 @@ class NameTable:
         for pattern, rule, part in self._forward:
             match = pattern.fullmatch(ours)
             if match:
-                parts = 1 if isinstance(rule.ours, str) else len(rule.ours)
+                parts = (rule.ours,) if isinstance(rule.ours, str) else rule.ours
+                names = tuple(_fill(one, match) for one in parts)
                 name = _fill(rule.theirs, match)
                 full_name = name if rule.bare else self.prefix + name
-                return WeightSource(name, full_name, part, parts, rule)
+                blocks = self.heads if rule.per_head else 1
+                return WeightSource(name, full_name, part, names, blocks, rule)
         raise KeyError(ours)
 
 

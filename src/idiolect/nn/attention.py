@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from idiolect.nn.basic import Linear, RMSNorm, dropout_rate
+from idiolect.nn.basic import Linear, RMSNorm, dropout_rate, softcap
 from idiolect.nn.cache import LayerCache
 from idiolect.nn.config import TransformerConfig
 from idiolect.nn.position import RelativeTable, rotate
@@ -122,15 +122,20 @@ class Attention(nn.Module):
         self.value = Linear(config.hidden_size, self.key_heads * self.width, bias=config.query_bias)
         self.output = Linear(self.heads * self.width, config.hidden_size, bias=config.output_bias)
         self.query_norm = self.key_norm = None
-        if config.qk_norm:
-            self.query_norm = RMSNorm(self.width, epsilon=config.norm_eps)
-            self.key_norm = RMSNorm(self.width, epsilon=config.norm_eps)
+        self.norms_heads_together = config.qk_norm == "all_heads"
+        if config.qk_norm != "none":
+            heads = (self.heads, self.key_heads) if self.norms_heads_together else (1, 1)
+            self.query_norm, self.key_norm = (
+                RMSNorm(n * self.width, epsilon=config.norm_eps, offset=config.norm_offset)
+                for n in heads
+            )
         self.relative_keys = self.relative_values = None
         if config.position == "shaw" and not cross:
             self.relative_keys = RelativeTable(config.relative_buckets, self.width)
             self.relative_values = RelativeTable(config.relative_buckets, self.width)
         self.window = window
         self.dropout = config.attention_dropout
+        self.softcap = config.score_softcap
         self.scale = config.score_scale
         if self.scale is None:
             # Untied positions contribute the other half of the score.
@@ -158,11 +163,7 @@ class Attention(nn.Module):
             cache: Keys and values of earlier tokens. Cross-attention fills it once and then only
                 reads it.
         """
-        query = self.query(x).view(*x.shape[:-1], self.heads, self.width)
-        if self.query_norm is not None:
-            query = self.query_norm(query)
-        if rotation is not None:
-            query = rotate(query, rotation)
+        query = self._split(self.query(x), self.heads, self.query_norm, rotation)
         if visibility.spans is not None:
             key, value = self._keys_values(x if memory is None else memory, rotation)
             return self._finish(self._attend_spans(query, key, value, visibility))
@@ -184,13 +185,19 @@ class Attention(nn.Module):
     def _keys_values(
         self, x: Tensor, rotation: tuple[Tensor, Tensor] | None
     ) -> tuple[Tensor, Tensor]:
-        heads = (*x.shape[:-1], self.key_heads, self.width)
-        key = self.key(x).view(heads)
-        if self.key_norm is not None:
-            key = self.key_norm(key)
-        if rotation is not None:
-            key = rotate(key, rotation)
-        return key, self.value(x).view(heads)
+        key = self._split(self.key(x), self.key_heads, self.key_norm, rotation)
+        return key, self._split(self.value(x), self.key_heads, None, None)
+
+    def _split(
+        self, x: Tensor, heads: int, norm: nn.Module | None, rotation: tuple[Tensor, Tensor] | None
+    ) -> Tensor:
+        """Split projected states by head, norm and rotate them. Shape: (…, heads, width)."""
+        if norm is not None and self.norms_heads_together:
+            x = norm(x)
+        x = x.view(*x.shape[:-1], heads, self.width)
+        if norm is not None and not self.norms_heads_together:
+            x = norm(x)
+        return x if rotation is None else rotate(x, rotation)
 
     def _finish(self, attended: Tensor) -> Tensor:
         result: Tensor = self.output(attended.flatten(-2))
@@ -230,8 +237,8 @@ class Attention(nn.Module):
         positions: tuple[Tensor, Tensor],
     ) -> Tensor:
         """Compute attention. Shape: (batch, heads, length, width); the result as the queries."""
-        if self.relative_keys is not None:
-            return self._attend_relative(query, key, value, mask, causal, positions)
+        if self.relative_keys is not None or self.softcap is not None:
+            return self._attend_explicitly(query, key, value, mask, causal, positions)
         shared = self.heads // self.key_heads
         dropout = dropout_rate(self.dropout, self.training)
         if (
@@ -251,7 +258,7 @@ class Attention(nn.Module):
             query, key, value, attn_mask=mask, dropout_p=dropout, is_causal=causal, scale=self.scale
         )
 
-    def _attend_relative(
+    def _attend_explicitly(
         self,
         query: Tensor,
         key: Tensor,
@@ -260,26 +267,37 @@ class Attention(nn.Module):
         causal: bool,
         positions: tuple[Tensor, Tensor],
     ) -> Tensor:
-        """Attend with a vector per distance added to keys and values (Shaw et al. 2018)."""
-        assert self.relative_keys is not None
-        assert self.relative_values is not None
+        """Attend in ways that fused kernels do not offer: all scores are held in memory.
+
+        They may be bounded, or have a vector per distance added to keys and values (Shaw et al.
+        2018).
+        """
         assert self.scale is not None
         shared = self.heads // self.key_heads
         key, value = key.repeat_interleave(shared, 1), value.repeat_interleave(shared, 1)
         # With left padding, distances differ between the texts of a batch.
         pairs = "bqk" if positions[0].dim() == 2 else "qk"
-        relative_keys = self.relative_keys(*positions)
-        relative_values = self.relative_values(*positions)
         scores = query @ key.mT
-        scores = scores + torch.einsum(f"bhqd,{pairs}d->bhqk", query, relative_keys)
+        if self.relative_keys is not None:
+            distances = self.relative_keys(*positions)
+            scores = scores + torch.einsum(f"bhqd,{pairs}d->bhqk", query, distances)
         scores = scores * self.scale
+        if self.softcap is not None:
+            scores = softcap(scores, self.softcap)
         if causal:
             future = positions[1] > positions[0][:, None]
             scores = scores.masked_fill(future, float("-inf"))
-        elif mask is not None:
+        elif mask is not None and mask.dtype == torch.bool:
             scores = scores.masked_fill(~mask, float("-inf"))
-        weights = F.dropout(scores.softmax(-1), dropout_rate(self.dropout, self.training))
-        return weights @ value + torch.einsum(f"bhqk,{pairs}d->bhqd", weights, relative_values)
+        elif mask is not None:
+            scores = scores + mask
+        weights = scores.softmax(-1, dtype=torch.float32).to(value.dtype)
+        weights = F.dropout(weights, dropout_rate(self.dropout, self.training))
+        attended = weights @ value
+        if self.relative_values is not None:
+            distances = self.relative_values(*positions)
+            attended = attended + torch.einsum(f"bhqk,{pairs}d->bhqd", weights, distances)
+        return attended
 
 
 def _runs(spans: Sequence[tuple[Span, Span]]) -> list[tuple[int, Span, Span]]:

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from idiolect.nn.config import Activation, NormKind
+from idiolect.nn.config import Activation, TransformerConfig
 
 __all__ = [
     "Dropout",
@@ -29,6 +29,7 @@ __all__ = [
     "dropout_rate",
     "linear",
     "make_norm",
+    "softcap",
 ]
 
 _ONEDNN = torch.backends.mkldnn.is_available() and hasattr(  # type: ignore[no-untyped-call]
@@ -107,25 +108,34 @@ class RMSNorm(nn.Module):
     """Divide by the root mean square (Zhang & Sennrich 2019, 1910.07467), computed in float32.
 
     Shape: (…, width) to (…, width).
+
+    Args:
+        width: Size of the last dimension.
+        epsilon: Added to the mean square before the root.
+        offset: Added to the stored weight (Gemma: 1).
     """
 
-    def __init__(self, width: int, *, epsilon: float) -> None:
+    def __init__(self, width: int, *, epsilon: float, offset: float = 0.0) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.ones(width))
+        self.weight = nn.Parameter(torch.full((width,), 1.0 - offset))
         self.epsilon = epsilon
+        self.offset = offset
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalize the last dimension."""
+        if self.offset:
+            weight = self.weight.float() + self.offset
+            return F.rms_norm(x.float(), weight.shape, weight, self.epsilon).to(x.dtype)
         if x.dtype == torch.float32:
             return F.rms_norm(x, self.weight.shape, self.weight, self.epsilon)
         return F.rms_norm(x.float(), self.weight.shape, eps=self.epsilon).to(x.dtype) * self.weight
 
 
-def make_norm(kind: NormKind, width: int, *, epsilon: float) -> nn.Module:
-    """Build a norm over the last dimension."""
-    if kind == "layer":
-        return nn.LayerNorm(width, eps=epsilon)
-    return RMSNorm(width, epsilon=epsilon)
+def make_norm(config: TransformerConfig) -> nn.Module:
+    """Build a configuration's norm over hidden states."""
+    if config.norm == "layer":
+        return nn.LayerNorm(config.hidden_size, eps=config.norm_eps, bias=config.norm_bias)
+    return RMSNorm(config.hidden_size, epsilon=config.norm_eps, offset=config.norm_offset)
 
 
 _ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
@@ -133,12 +143,18 @@ _ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
     "gelu_tanh": partial(F.gelu, approximate="tanh"),
     "relu": F.relu,
     "silu": F.silu,
+    "tanh": torch.tanh,
 }
 
 
 def activate(kind: Activation, x: Tensor) -> Tensor:
     """Apply an activation elementwise."""
     return _ACTIVATIONS[kind](x)
+
+
+def softcap(scores: Tensor, bound: float) -> Tensor:
+    """Bound scores smoothly by ±`bound`."""
+    return bound * torch.tanh(scores / bound)
 
 
 def dropout_rate(rate: float, training: bool) -> float:

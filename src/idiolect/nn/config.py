@@ -14,19 +14,31 @@ from idiolect.errors import ConfigError
 __all__ = [
     "Activation",
     "NormKind",
+    "NormPlacement",
     "PoolKind",
     "PositionKind",
+    "QueryKeyNorm",
     "RotaryScaling",
     "Task",
     "TransformerConfig",
 ]
 
-Activation = Literal["gelu", "gelu_tanh", "relu", "silu"]
+Activation = Literal["gelu", "gelu_tanh", "relu", "silu", "tanh"]
 NormKind = Literal["layer", "rms"]
+NormPlacement = Literal["before", "after_sum", "after", "before_and_after"]
+QueryKeyNorm = Literal["none", "per_head", "all_heads"]
 PositionKind = Literal[
-    "none", "learned", "sinusoidal", "rotary", "buckets", "shaw", "alibi", "untied"
+    "none",
+    "learned",
+    "sinusoidal",
+    "rotary",
+    "buckets",
+    "learned_buckets",
+    "shaw",
+    "alibi",
+    "untied",
 ]
-PoolKind = Literal["none", "first", "last", "end"]
+PoolKind = Literal["none", "first", "last", "end", "mean"]
 Task = Literal["language", "next_sentence", "sequence", "token", "span", "reward"]
 
 
@@ -114,17 +126,29 @@ class TransformerConfig:
     """`layer`: mean and variance; `rms`: root mean square only, no bias."""
     norm_eps: float = 1e-5
     """Added to the variance before the root."""
-    norm_first: bool = True
-    """Norm before each sub-layer (pre-norm) or after its residual sum (post-norm)."""
+    norm_bias: bool = True
+    """A bias in layer norms (ModernBERT: none)."""
+    norm_offset: float = 0.0
+    """Added to the stored weights of RMS norms (Gemma: 1)."""
+    norm_placement: NormPlacement = "before"
+    """Norm `before` each sub-layer (pre-norm), `after_sum` of sub-layer and residual (post-norm),
+    `after` the sub-layer and before the sum (OLMo 2), or `before_and_after` the sub-layer
+    (Gemma)."""
+    first_attention_norm: bool = True
+    """Norm before the first layer's attention (ModernBERT has none: its embeddings are normed)."""
+    parallel_residual: bool = False
+    """Attention and feed-forward layer both read the layer's input, and both outputs are added to
+    it (GPT-NeoX)."""
     embedding_norm: bool = False
     """Norm over the summed embeddings."""
     final_norm: bool = True
     """Norm after the last layer."""
-    qk_norm: bool = False
-    """RMS norm over the queries and keys of each attention head (Qwen3)."""
+    qk_norm: QueryKeyNorm = "none"
+    """RMS norm over the queries and over the keys, `per_head` (Qwen3, Gemma 3) or over
+    `all_heads` together (OLMo 2)."""
 
     activation: Activation = "gelu"
-    """`gelu` by the error function, `gelu_tanh` by its tanh approximation, `relu`, `silu`."""
+    """`gelu` by the error function, `gelu_tanh` by its tanh approximation, and others."""
     gated: bool = False
     """Gated linear unit, activation(x·G) · (x·U), before the last matrix (Shazeer 2020,
     2002.05202)."""
@@ -137,8 +161,8 @@ class TransformerConfig:
 
     position: PositionKind = "learned"
     """`learned` and `sinusoidal` are added to the embeddings; `rotary` turns queries and keys;
-    `buckets` (T5), `alibi` and `untied` (TUPE) add to the scores; `shaw` adds relative keys and
-    values inside each layer."""
+    `buckets` (T5), `alibi` and `untied` (TUPE) add to the scores; `learned_buckets` (MPNet) does as
+    `learned` and `buckets`; `shaw` adds relative keys and values inside each layer."""
     max_position_embeddings: int = 0
     """Rows of the learned table, without the offset; for other kinds the length of pre-training
     (0: unlimited)."""
@@ -151,6 +175,13 @@ class TransformerConfig:
     """Base of the rotary frequencies (theta)."""
     rope_scaling: RotaryScaling | None = None
     """Scaling for longer texts."""
+    local_rope_theta: float | None = None
+    """Base of the rotary frequencies of layers with a window, which are then not scaled (`None`: as
+    in the other layers)."""
+    partial_rotary_factor: float = 1.0
+    """Share of each head's dimensions that rotary positions turn, the first ones."""
+    rotary_layers: tuple[bool, ...] = ()
+    """Whether each layer uses rotary positions, repeated over the layers; by default all do."""
     relative_buckets: int = 32
     """T5 and TUPE: number of distance classes; Shaw: 2·k + 1 with distances clipped at ±k."""
     relative_distance: int = 128
@@ -162,6 +193,10 @@ class TransformerConfig:
 
     score_scale: float | None = None
     """Factor on query·key (`None`: attention_head_size^-0.5; T5: 1)."""
+    score_softcap: float | None = None
+    """Bound c of the scores: c·tanh(score / c) (Gemma 2; without fused attention kernels)."""
+    logit_softcap: float | None = None
+    """Bound c of the vocabulary logits: c·tanh(logit / c) (Gemma 2)."""
     embedding_scale: float = 1.0
     """Factor on the token embeddings."""
     output_scale: float = 1.0
@@ -182,15 +217,22 @@ class TransformerConfig:
     tie_word_embeddings: bool = True
     """Whether the language-model head shares the weights of the token embedding."""
     head_transform: bool = False
-    """Dense, activation and norm before the language-model head (BERT)."""
+    """Dense, activation and norm before the language-model, token and span heads (BERT)."""
+    head_transform_bias: bool = True
+    """A bias in that dense layer and in the pooler's (ModernBERT: none)."""
     head_activation: Activation | None = None
     """The activation in that transform (`None`: `activation`; RoBERTa: always gelu)."""
     head_bias: bool = False
     """A bias on the vocabulary logits (BERT, XLM, BART)."""
     pool: PoolKind = "none"
-    """Which token represents a text: the `first`, the `last` real one, or the last `end` token."""
+    """What represents a text: its `first` token, the `last` real one, the last `end` token, or the
+    `mean` of all."""
     pool_dense: bool = False
-    """A dense layer with tanh on that token (BERT's pooler)."""
+    """A dense layer and an activation on that vector (BERT's pooler)."""
+    pool_activation: Activation = "tanh"
+    """That activation."""
+    pool_norm: bool = False
+    """A norm after it (ModernBERT)."""
     num_labels: int = 2
     """Classes of the sequence or token classification head."""
     label_bias: bool = True
@@ -209,7 +251,10 @@ class TransformerConfig:
         for name, kind in (
             ("activation", Activation),
             ("head_activation", Activation),
+            ("pool_activation", Activation),
             ("norm", NormKind),
+            ("norm_placement", NormPlacement),
+            ("qk_norm", QueryKeyNorm),
             ("position", PositionKind),
             ("pool", PoolKind),
         ):
@@ -245,6 +290,7 @@ class TransformerConfig:
                 f"{self.num_attention_heads} attention heads cannot share {self.key_value_heads} "
                 "key/value heads evenly"
             )
+        self._check_layers()
         self._check_positions()
         if not all(w is None or (isinstance(w, int) and w >= 1) for w in self.windows):
             raise ConfigError(
@@ -253,14 +299,39 @@ class TransformerConfig:
         if self.pool == "end" and self.eos_token_id is None:
             raise ConfigError("pool='end' needs an end token", hint="set eos_token_id")
 
+    def _check_layers(self) -> None:
+        if self.norm_offset and self.norm != "rms":
+            raise ConfigError(f"norm_offset is {self.norm_offset}", hint="only RMS norms have one")
+        if self.parallel_residual and (
+            self.norm_placement != "before" or (self.num_encoder_layers and self.num_decoder_layers)
+        ):
+            raise ConfigError(
+                "parallel_residual needs norms before the sub-layers and no cross-attention",
+                hint="set norm_placement='before', and only an encoder or only a decoder",
+            )
+        if not self.first_attention_norm and self.norm_placement != "before":
+            raise ConfigError(
+                "first_attention_norm is off, and norms are not before the sub-layers",
+                hint="set norm_placement='before'",
+            )
+        for name in ("score_softcap", "logit_softcap", "local_rope_theta"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ConfigError(f"{name} is {value}", hint="above 0, or None")
+
     def _check_positions(self) -> None:
-        if self.position in ("learned", "untied") and self.max_position_embeddings < 1:
+        if self.has_position_table and self.max_position_embeddings < 1:
             raise ConfigError(
                 f"{self.position} positions need a length", hint="set max_position_embeddings"
             )
-        if self.position == "rotary" and self.attention_head_size % 2:
+        if not 0 < self.partial_rotary_factor <= 1:
             raise ConfigError(
-                f"rotary positions need an even attention head size, not {self.attention_head_size}"
+                f"partial_rotary_factor is {self.partial_rotary_factor}",
+                hint="above 0, at most 1",
+            )
+        if self.position == "rotary" and (self.rotary_size % 2 or not self.rotary_size):
+            raise ConfigError(
+                f"rotary positions need an even attention head size, not {self.rotary_size}"
             )
         if self.position == "shaw" and self.relative_buckets % 2 == 0:
             raise ConfigError(
@@ -269,7 +340,7 @@ class TransformerConfig:
             )
         relative = self.position == "untied" and self.relative_buckets > 0
         # A quarter of the classes (half in a decoder) hold one distance each.
-        if (relative or self.position == "buckets") and not (
+        if (relative or self.has_buckets) and not (
             4 <= self.relative_buckets < 2 * self.relative_distance
         ):
             raise ConfigError(
@@ -295,6 +366,21 @@ class TransformerConfig:
         return (
             self.hidden_size // self.num_attention_heads if self.head_dim is None else self.head_dim
         )
+
+    @property
+    def has_position_table(self) -> bool:
+        """Whether texts are bounded by the rows of a position table."""
+        return self.position in ("learned", "learned_buckets", "untied")
+
+    @property
+    def has_buckets(self) -> bool:
+        """Whether scores depend on T5's distance classes."""
+        return self.position in ("buckets", "learned_buckets")
+
+    @property
+    def rotary_size(self) -> int:
+        """Dimensions of each attention head that rotary positions turn."""
+        return int(self.attention_head_size * self.partial_rotary_factor)
 
     def window(self, layer: int) -> int | None:
         """Return a layer's attention window, counting the query itself; `None` for all keys."""

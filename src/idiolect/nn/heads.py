@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from idiolect.errors import ConfigError, InputError
-from idiolect.nn.basic import Dropout, Linear, activate, linear, make_norm
+from idiolect.nn.basic import Dropout, Linear, activate, linear, make_norm, softcap
 from idiolect.nn.config import Task, TransformerConfig
 from idiolect.nn.embedding import ExtendedRows
 
@@ -26,7 +26,31 @@ __all__ = [
 ]
 
 
-class LanguageHead(nn.Module):
+class _TokenScores(nn.Module):
+    """What heads that read every hidden state share: an optional dense layer, activation and norm.
+
+    BERT's language-model head has it, and all of ModernBERT's heads.
+    """
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.activation = config.head_activation or config.activation
+        self.dense = self.norm = None
+        if config.head_transform:
+            self.dense = Linear(
+                config.hidden_size, config.hidden_size, bias=config.head_transform_bias
+            )
+            self.norm = make_norm(config)
+
+    def transform(self, hidden: Tensor) -> Tensor:
+        """Apply what precedes the scores. Shape: (…, width) to (…, width)."""
+        if self.dense is None or self.norm is None:
+            return hidden
+        result: Tensor = self.norm(activate(self.activation, self.dense(hidden)))
+        return result
+
+
+class LanguageHead(_TokenScores):
     """Score every vocabulary entry at every position.
 
     A tied head shares the weights of the token embedding (Press & Wolf 2017, 1608.05859). BERT adds
@@ -39,13 +63,9 @@ class LanguageHead(nn.Module):
     """Added to the scores."""
 
     def __init__(self, config: TransformerConfig) -> None:
-        super().__init__()
+        super().__init__(config)
         self.scale = config.output_scale
-        self.activation = config.head_activation or config.activation
-        self.dense = self.norm = None
-        if config.head_transform:
-            self.dense = Linear(config.hidden_size, config.hidden_size)
-            self.norm = make_norm(config.norm, config.hidden_size, epsilon=config.norm_eps)
+        self.softcap = config.logit_softcap
         self.weight = (
             None
             if config.tie_word_embeddings
@@ -55,8 +75,7 @@ class LanguageHead(nn.Module):
 
     def transform(self, hidden: Tensor) -> Tensor:
         """Apply what precedes the vocabulary rows. Shape: (…, width) to (…, width)."""
-        if self.dense is not None and self.norm is not None:
-            hidden = self.norm(activate(self.activation, self.dense(hidden)))
+        hidden = super().transform(hidden)
         return hidden * self.scale if self.scale != 1.0 else hidden
 
     def forward(self, hidden: Tensor, rows: Tensor | ExtendedRows) -> Tensor:
@@ -72,27 +91,38 @@ class LanguageHead(nn.Module):
         hidden = self.transform(hidden)
         if isinstance(weight, ExtendedRows):
             assert not isinstance(bias, Tensor)
-            return weight.score(hidden, bias)
-        assert not isinstance(bias, ExtendedRows)
-        return linear(hidden, weight, bias)
+            logits = weight.score(hidden, bias)
+        else:
+            assert not isinstance(bias, ExtendedRows)
+            logits = linear(hidden, weight, bias)
+        return logits if self.softcap is None else softcap(logits, self.softcap)
 
 
 class Pooler(nn.Module):
-    """One vector per text: its first, last or last end token, then optionally dense and tanh."""
+    """One vector per text: one of its tokens or their mean, then optionally dense and norm."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.kind = config.pool
         self.end_id = config.eos_token_id
-        self.dense = Linear(config.hidden_size, config.hidden_size) if config.pool_dense else None
+        self.dense = None
+        if config.pool_dense:
+            self.dense = Linear(
+                config.hidden_size, config.hidden_size, bias=config.head_transform_bias
+            )
+        self.activation = config.pool_activation
+        self.norm = make_norm(config) if config.pool_norm else None
         self.dropout = Dropout(config.dropout)
 
     def forward(self, hidden: Tensor, ids: Tensor, mask: Tensor | None) -> Tensor:
-        """Select each text's token. Shape: (batch, length, width) to (batch, width)."""
+        """Compute each text's vector. Shape: (batch, length, width) to (batch, width)."""
         if self.kind == "first":
             picked = (
                 hidden[:, 0] if mask is None else self._pick(hidden, (mask > 0).int().argmax(-1))
             )
+        elif self.kind == "mean":
+            real = torch.ones_like(ids) if mask is None else (mask > 0).long()
+            picked = (hidden * real[..., None]).sum(1) / real.sum(1, keepdim=True).clamp(min=1)
         else:
             candidates = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask > 0
             if self.kind == "end":
@@ -105,7 +135,9 @@ class Pooler(nn.Module):
             position = torch.arange(ids.shape[1], device=ids.device)
             picked = self._pick(hidden, (position * candidates).argmax(-1))
         if self.dense is not None:
-            picked = torch.tanh(self.dense(picked))
+            picked = activate(self.activation, self.dense(picked))
+        if self.norm is not None:
+            picked = self.norm(picked)
         return picked
 
     @staticmethod
@@ -140,30 +172,30 @@ class SequenceHead(nn.Module):
         return scores
 
 
-class TokenHead(nn.Module):
+class TokenHead(_TokenScores):
     """Classify each token."""
 
     def __init__(self, config: TransformerConfig) -> None:
-        super().__init__()
+        super().__init__(config)
         self.dropout = Dropout(config.dropout)
         self.output = Linear(config.hidden_size, config.num_labels)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Score the classes. Shape: (batch, length, width) to (batch, length, labels)."""
-        scores: Tensor = self.output(self.dropout(hidden))
+        scores: Tensor = self.output(self.dropout(self.transform(hidden)))
         return scores
 
 
-class SpanHead(nn.Module):
+class SpanHead(_TokenScores):
     """Score where an answer starts and ends (extractive question answering)."""
 
     def __init__(self, config: TransformerConfig) -> None:
-        super().__init__()
+        super().__init__(config)
         self.output = Linear(config.hidden_size, 2)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Score each token as start and end. Shape: (batch, length, 2)."""
-        scores: Tensor = self.output(hidden)
+        scores: Tensor = self.output(self.transform(hidden))
         return scores
 
 

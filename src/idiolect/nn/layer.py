@@ -1,9 +1,13 @@
 """One layer: self-attention, cross-attention in a decoder that reads an encoder, feed-forward.
 
-Each sub-layer f is wrapped in a residual sum, with its norm n before or after it:
+Each sub-layer f is wrapped in a residual sum, with its norm n in one of four places:
 
-    norm_first       x + f(n(x))       GPT-2, Llama, T5, mBART
-    otherwise        n(x + f(x))       the first Transformer, BERT, GPT, BART
+    before             x + f(n(x))       GPT-2, Llama, T5, mBART
+    after_sum          n(x + f(x))       the first Transformer, BERT, GPT, BART
+    after              x + n(f(x))       OLMo 2
+    before_and_after   x + m(f(n(x)))    Gemma
+
+With parallel_residual both sub-layers read the same x:  x + attention(n(x)) + feed_forward(m(x)).
 """
 
 from __future__ import annotations
@@ -23,16 +27,13 @@ __all__ = ["Layer"]
 class Layer(nn.Module):
     """A Transformer layer. Shape: (batch, length, width) or packed (tokens, width), in and out."""
 
-    def __init__(self, config: TransformerConfig, *, window: int | None, cross: bool) -> None:
+    def __init__(self, config: TransformerConfig, *, index: int, cross: bool) -> None:
         super().__init__()
-
-        def norm() -> nn.Module:
-            return make_norm(config.norm, config.hidden_size, epsilon=config.norm_eps)
-
-        self.attention = Attention(config, window=window)
-        self.attention_norm = norm()
+        self.attention = Attention(config, window=config.window(index))
+        normed = index > 0 or config.first_attention_norm
+        self.attention_norm = make_norm(config) if normed else nn.Identity()
         self.cross = Attention(config, cross=True) if cross else None
-        self.cross_norm = norm() if cross else None
+        self.cross_norm = make_norm(config) if cross else None
         self.feed_forward = FeedForward(
             config.hidden_size,
             config.intermediate_size,
@@ -41,9 +42,16 @@ class Layer(nn.Module):
             bias=config.feed_forward_bias,
             dropout=config.activation_dropout,
         )
-        self.feed_forward_norm = norm()
+        self.feed_forward_norm = make_norm(config)
+        self.attention_output_norm = self.cross_output_norm = self.feed_forward_output_norm = None
+        if config.norm_placement == "before_and_after":
+            self.attention_output_norm = make_norm(config)
+            self.cross_output_norm = make_norm(config) if cross else None
+            self.feed_forward_output_norm = make_norm(config)
         self.dropout = Dropout(config.dropout)
-        self.norm_first = config.norm_first
+        self.norm_placement = config.norm_placement
+        # Cross-attention reads the result of self-attention, so its layer is never parallel.
+        self.parallel = config.parallel_residual and not cross
 
     def forward(
         self,
@@ -57,18 +65,44 @@ class Layer(nn.Module):
     ) -> Tensor:
         """Run hidden states through the layer; see `Attention.forward` for the arguments."""
         own, other = cache if cache is not None else (None, None)
-        x = self._residual(
-            x,
-            self.attention_norm,
-            lambda y: self.attention(y, visibility, rotation=rotation, cache=own),
-        )
+
+        def attend(y: Tensor) -> Tensor:
+            attended: Tensor = self.attention(y, visibility, rotation=rotation, cache=own)
+            return attended
+
+        if self.parallel:
+            attended = self.dropout(attend(self.attention_norm(x)))
+            result: Tensor = (
+                x + attended + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
+            )
+            return result
+        x = self._residual(x, self.attention_norm, self.attention_output_norm, attend)
         cross, cross_norm = self.cross, self.cross_norm
         if cross is not None and cross_norm is not None and memory_visibility is not None:
             x = self._residual(
-                x, cross_norm, lambda y: cross(y, memory_visibility, memory=memory, cache=other)
+                x,
+                cross_norm,
+                self.cross_output_norm,
+                lambda y: cross(y, memory_visibility, memory=memory, cache=other),
             )
-        return self._residual(x, self.feed_forward_norm, self.feed_forward)
+        return self._residual(
+            x, self.feed_forward_norm, self.feed_forward_output_norm, self.feed_forward
+        )
 
-    def _residual(self, x: Tensor, norm: nn.Module, sublayer: Callable[[Tensor], Tensor]) -> Tensor:
-        x = x + self.dropout(sublayer(norm(x) if self.norm_first else x))
-        return x if self.norm_first else norm(x)
+    def _residual(
+        self,
+        x: Tensor,
+        norm: Callable[[Tensor], Tensor],
+        output_norm: Callable[[Tensor], Tensor] | None,
+        sublayer: Callable[[Tensor], Tensor],
+    ) -> Tensor:
+        if self.norm_placement == "before":
+            output = sublayer(norm(x))
+        elif self.norm_placement == "after_sum":
+            return norm(x + self.dropout(sublayer(x)))
+        elif output_norm is None:
+            output = norm(sublayer(x))
+        else:
+            output = output_norm(sublayer(norm(x)))
+        result: Tensor = x + self.dropout(output)
+        return result

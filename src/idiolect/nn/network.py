@@ -9,8 +9,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,9 @@ from idiolect.errors import InputError
 from idiolect.nn.embedding import ExtendedEmbedding, ExtendedRows
 from idiolect.nn.heads import LanguageHead
 
-__all__ = ["Network", "NetworkKind", "Output"]
+__all__ = ["Network", "NetworkKind", "Output", "copy_module"]
+
+_M = TypeVar("_M", bound=nn.Module)
 
 NetworkKind = Literal["causal", "bidirectional", "encoder-decoder"]
 """How tokens attend: to earlier tokens, to the whole text, or from a decoder to an encoder."""
@@ -244,3 +247,10 @@ class Network(nn.Module, ABC):
             yield
         finally:
             del self.attached
+
+
+def copy_module(module: _M) -> _M:
+    """Return a module with the same parts, of which other parts can be set without changing it."""
+    twin = copy(module)
+    twin._modules = dict(module._modules)
+    return twin

@@ -100,9 +100,12 @@ def rotary_frequencies(
 def rotate(x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
     """Rotate each pair (x_i, x_{i + width/2}) by its angle (Su et al. 2021, 2104.09864).
 
-    Shape: x (…, heads, width); cosines and sines (…, 1, width).
+    Shape: x (…, heads, width); cosines and sines (…, 1, width), or fewer dimensions, the first of
+    x; the others are unchanged.
     """
     cosine, sine = turn
+    if (turned := cosine.shape[-1]) < x.shape[-1]:
+        return torch.cat([rotate(x[..., :turned], turn), x[..., turned:]], dim=-1)
     left, right = x.chunk(2, dim=-1)
     return x * cosine + torch.cat([-right, left], dim=-1) * sine
 
@@ -287,7 +290,7 @@ class UntiedPositions(ScoreBias):
 
 def make_score_bias(config: TransformerConfig, *, two_sided: bool) -> ScoreBias | None:
     """Build the score bias of a configuration, if it has one."""
-    if config.position == "buckets":
+    if config.has_buckets:
         return RelativeBuckets(
             config.num_attention_heads,
             buckets=config.relative_buckets,

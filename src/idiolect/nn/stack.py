@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
+import torch
 from torch import Tensor, nn
 
 from idiolect.errors import InputError
@@ -14,6 +17,9 @@ from idiolect.nn.position import Rotary, Sinusoids, make_score_bias
 
 __all__ = ["Stack"]
 
+_RotaryUse = Literal["none", "global", "local"]
+"""Which rotary positions a layer uses: none, those of all layers, or those of windowed layers."""
+
 
 class Stack(nn.Module):
     """Positions, layers and norms of one side: an encoder or a decoder."""
@@ -24,11 +30,9 @@ class Stack(nn.Module):
         super().__init__()
         self.causal = causal
         self.offset = config.position_offset
-        self.limit = (
-            config.max_position_embeddings if config.position in ("learned", "untied") else None
-        )
+        self.limit = config.max_position_embeddings if config.has_position_table else None
         self.table = None
-        if config.position == "learned":
+        if config.position in ("learned", "learned_buckets"):
             self.table = nn.Embedding(
                 config.max_position_embeddings + self.offset, config.hidden_size
             )
@@ -39,22 +43,21 @@ class Stack(nn.Module):
                 config.hidden_size,
                 interleaved=config.sinusoid_interleaved,
             )
-        self.rotary = (
-            Rotary(config.attention_head_size, base=config.rope_theta, scaling=config.rope_scaling)
-            if config.position == "rotary"
-            else None
-        )
+        self.rotary = self.local_rotary = None
+        if config.position == "rotary":
+            self.rotary = Rotary(
+                config.rotary_size, base=config.rope_theta, scaling=config.rope_scaling
+            )
+            if config.local_rope_theta is not None:
+                self.local_rotary = Rotary(
+                    config.rotary_size, base=config.local_rope_theta, scaling=None
+                )
+        self.rotary_uses = tuple(_rotary_use(config, i) for i in range(layers))
         self.score_bias = make_score_bias(config, two_sided=not causal)
-        self.embedding_norm = self._norm(config) if config.embedding_norm else None
+        self.embedding_norm = make_norm(config) if config.embedding_norm else None
         self.dropout = Dropout(config.dropout)
-        self.layers = nn.ModuleList(
-            Layer(config, window=config.window(i), cross=cross) for i in range(layers)
-        )
-        self.final_norm = self._norm(config) if config.final_norm else None
-
-    @staticmethod
-    def _norm(config: TransformerConfig) -> nn.Module:
-        return make_norm(config.norm, config.hidden_size, epsilon=config.norm_eps)
+        self.layers = nn.ModuleList(Layer(config, index=i, cross=cross) for i in range(layers))
+        self.final_norm = make_norm(config) if config.final_norm else None
 
     def check_length(self, length: int) -> None:
         """Raise `InputError` if a text has more tokens than the stack has positions."""
@@ -83,12 +86,12 @@ class Stack(nn.Module):
         if self.embedding_norm is not None:
             x = self.embedding_norm(x)
         x = self.dropout(x)
-        rotation = None if self.rotary is None else self.rotary(positions, x.dtype)
+        rotations = self._rotations(positions, x.dtype)
         for i, layer in enumerate(self.layers):
             x = layer(
                 x,
                 visibility,
-                rotation=rotation,
+                rotation=rotations[self.rotary_uses[i]],
                 memory=memory,
                 memory_visibility=memory_visibility,
                 cache=None if cache is None else cache.layer(i),
@@ -98,9 +101,26 @@ class Stack(nn.Module):
         result: Tensor = self.final_norm(x)
         return result
 
+    def _rotations(
+        self, positions: Tensor, dtype: torch.dtype
+    ) -> dict[_RotaryUse, tuple[Tensor, Tensor] | None]:
+        """Return the cosines and sines of each use that layers make of rotary positions."""
+        everywhere = None if self.rotary is None else self.rotary(positions, dtype)
+        local = everywhere
+        if self.local_rotary is not None:
+            local = self.local_rotary(positions, dtype)
+        return {"none": None, "global": everywhere, "local": local}
+
     def _add_positions(self, x: Tensor, positions: Tensor) -> Tensor:
         if self.table is not None:
             x = x + self.table(positions + self.offset)
         if self.sinusoids is not None:
             x = x + self.sinusoids(positions + self.offset).to(x.dtype)
         return x
+
+
+def _rotary_use(config: TransformerConfig, layer: int) -> _RotaryUse:
+    turned = config.rotary_layers
+    if turned and not turned[layer % len(turned)]:
+        return "none"
+    return "global" if config.window(layer) is None else "local"

@@ -6,24 +6,21 @@ Families differ in their `TransformerConfig` only. On a CPU, padding is removed 
 
 from __future__ import annotations
 
-from copy import copy
 from dataclasses import replace
-from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from idiolect.errors import InputError
+from idiolect.nn.basic import RMSNorm
 from idiolect.nn.cache import Cache
 from idiolect.nn.config import TransformerConfig
 from idiolect.nn.heads import Pooler, make_head
-from idiolect.nn.network import Network, NetworkKind, Output
+from idiolect.nn.network import Network, NetworkKind, Output, copy_module
 from idiolect.nn.stack import Stack
 from idiolect.nn.stack_forward import run_stack
 
 __all__ = ["Transformer"]
-
-_M = TypeVar("_M", bound=nn.Module)
 
 
 class Transformer(Network):
@@ -91,7 +88,7 @@ class Transformer(Network):
 
         Matrices are normal with standard deviation 0.02. The last matrix of each residual branch
         has 0.02 / √(2·layers), so that the sum over the branches does not grow with their number
-        (Radford et al. 2019). Norm weights are one, biases zero.
+        (Radford et al. 2019). Norms multiply by one, biases are zero.
         """
         layers = self.config.num_encoder_layers + self.config.num_decoder_layers
         with torch.random.fork_rng([]):
@@ -99,7 +96,9 @@ class Transformer(Network):
             for name, parameter in self.named_parameters():
                 if parameter.dim() < 2:
                     norm = "norm" in name and name.endswith("weight")
-                    parameter.fill_(1.0 if norm else 0.0)
+                    owner = self.get_submodule(name.rpartition(".")[0])
+                    offset = owner.offset if isinstance(owner, RMSNorm) else 0.0
+                    parameter.fill_(1.0 - offset if norm else 0.0)
                 else:
                     ends = name.endswith((".output.weight", ".down.weight")) and ".layers." in name
                     parameter.normal_(std=0.02 / (2 * layers) ** 0.5 if ends else 0.02)
@@ -267,7 +266,7 @@ class Transformer(Network):
                 f"{count} layers; the network has {len(stack.layers)}",
                 hint=f"choose 1 to {len(stack.layers)}",
             )
-        shallow, cut = _copy_module(self), _copy_module(stack)
+        shallow, cut = copy_module(self), copy_module(stack)
         cut.layers = nn.ModuleList(list(stack.layers)[:count])
         if self.encoder is not None:
             shallow.encoder, config = cut, replace(self.config, num_encoder_layers=count)
@@ -307,7 +306,8 @@ class Transformer(Network):
     ) -> Tensor:
         x: Tensor = self.tokens(input_ids)
         if self.config.embedding_scale != 1.0:
-            x = x * self.config.embedding_scale
+            # Rounded to the dtype, as in the pre-training of Gemma.
+            x = x * torch.tensor(self.config.embedding_scale, dtype=x.dtype)
         for name, table, indices in (
             ("type", self.types, token_type_ids),
             ("language", self.languages, language_ids),
@@ -397,13 +397,6 @@ class Transformer(Network):
             return self.score_vocabulary(hidden)
         scores: Tensor = self.heads[task](hidden if task in ("token", "span") else pooled)
         return scores
-
-
-def _copy_module(module: _M) -> _M:
-    """Return a module with the same parts, of which other parts can be set without changing it."""
-    twin = copy(module)
-    twin._modules = dict(module._modules)
-    return twin
 
 
 def _check_range(name: str, ids: Tensor, size: int) -> None:

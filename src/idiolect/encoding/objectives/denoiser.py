@@ -80,6 +80,8 @@ class Denoiser(nn.Module):
             layer.attention, layer.attention_norm = shared.attention, shared.attention_norm
             layer.feed_forward = shared.feed_forward
             layer.feed_forward_norm = shared.feed_forward_norm
+            layer.attention_output_norm = shared.attention_output_norm
+            layer.feed_forward_output_norm = shared.feed_forward_output_norm
 
     def loss(self, network: Network, ids: Tensor, mask: Tensor, vectors: Tensor) -> Tensor:
         """Return the cross-entropy summed over all tokens but the first of each text.
@@ -94,9 +96,12 @@ class Denoiser(nn.Module):
             head = network.language_head
             frozen = next(head.parameters(), states).dtype  # trained layers may be in float32
             states = head.transform(states.to(frozen))
-            return cross_entropy(states, targets, vocabulary_blocks(network))
+            return cross_entropy(states, targets, vocabulary_blocks(network), softcap=head.softcap)
         rows = network.tokens.weight
         weights = rows.blocks() if isinstance(rows, ExtendedRows) else [rows]
         return cross_entropy(
-            self.head.transform(states), targets, [(weight, None) for weight in weights]
+            self.head.transform(states),
+            targets,
+            [(weight, None) for weight in weights],
+            softcap=self.head.softcap,
         )

@@ -68,4 +68,5 @@ def language_loss(network: Network, batch: Batch) -> Tensor:
         network.language_head.transform(hidden[predicted]),
         batch.labels[predicted],
         vocabulary_blocks(network),
+        softcap=network.language_head.softcap,
     )

@@ -43,7 +43,9 @@ def vocabulary_blocks(network: Network) -> list[Block]:
     return list(zip(weights, biases, strict=True))
 
 
-def cross_entropy(hidden: Tensor, targets: Tensor, blocks: Sequence[Block]) -> Tensor:
+def cross_entropy(
+    hidden: Tensor, targets: Tensor, blocks: Sequence[Block], *, softcap: float | None = None
+) -> Tensor:
     """Return the sum over tokens of −log softmax(hidden·rowsᵀ + biases)[target].
 
     Shape: hidden (tokens, width), targets (tokens,), result a scalar in float32.
@@ -52,10 +54,13 @@ def cross_entropy(hidden: Tensor, targets: Tensor, blocks: Sequence[Block]) -> T
         hidden: Hidden states after `LanguageHead.transform`.
         targets: Ids, counted over all blocks.
         blocks: The rows of the vocabulary.
+        softcap: The bound of the logits, `LanguageHead.softcap`.
     """
     flat = [tensor for block in blocks for tensor in block]
     training = torch.is_grad_enabled()
-    total: Tensor = _CrossEntropy.apply(hidden, targets, training, *flat)  # type: ignore[no-untyped-call]
+    total: Tensor = _CrossEntropy.apply(  # type: ignore[no-untyped-call]
+        hidden, targets, training, softcap, *flat
+    )
     return total
 
 
@@ -84,7 +89,14 @@ def _product_type(x: Tensor) -> torch.dtype:
 
 class _CrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, targets: Tensor, training: bool, *flat: Any) -> Tensor:
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        targets: Tensor,
+        training: bool,
+        softcap: float | None,
+        *flat: Any,
+    ) -> Tensor:
         dtype = _product_type(hidden)
         x, weights = hidden.to(dtype), [weight.to(dtype) for weight in flat[::2]]
         biases = [None if bias is None else bias.to(dtype) for bias in flat[1::2]]
@@ -92,11 +104,11 @@ class _CrossEntropy(torch.autograd.Function):
         grad_hidden = torch.empty_like(hidden) if needed[0] else None
         grad_flat = [
             torch.zeros_like(tensor, dtype=torch.float32) if need else None
-            for tensor, need in zip(flat, needed[3:], strict=True)
+            for tensor, need in zip(flat, needed[4:], strict=True)
         ]
         total = hidden.new_zeros((), dtype=torch.float32)
         for part, scores in score_in_chunks(x, list(zip(weights, biases, strict=True))):
-            total += _nll_to_gradients(scores, targets[part])
+            total += _nll_to_gradients(scores, targets[part], softcap)
             if grad_hidden is not None:
                 products = (s.to(dtype) @ w for s, w in zip(scores, weights, strict=True))
                 grad_hidden[part] = reduce(torch.add, products)
@@ -119,6 +131,7 @@ class _CrossEntropy(torch.autograd.Function):
             None if grad_hidden is None else grad_hidden * scale,
             None,
             None,
+            None,
             *(
                 None if grad is None else (grad * scale).to(dtype)
                 for grad, dtype in zip(grad_flat, ctx.types, strict=True)
@@ -126,8 +139,16 @@ class _CrossEntropy(torch.autograd.Function):
         )
 
 
-def _nll_to_gradients(scores: list[Tensor], targets: Tensor) -> Tensor:
+def _nll_to_gradients(
+    scores: list[Tensor], targets: Tensor, softcap: float | None = None
+) -> Tensor:
     """Return the summed loss of a chunk; replace its scores by the gradient of the loss."""
+    slopes = []
+    if softcap is not None:
+        for block in scores:
+            bounded = block.div_(softcap).tanh_()
+            slopes.append(1 - bounded.square())
+            block.mul_(softcap)
     normaliser = scores[0].logsumexp(-1)
     for block in scores[1:]:
         normaliser = torch.logaddexp(normaliser, block.logsumexp(-1))
@@ -141,4 +162,7 @@ def _nll_to_gradients(scores: list[Tensor], targets: Tensor) -> Tensor:
         block.sub_(normaliser[:, None]).exp_()
         block[place] -= 1.0
         first += block.shape[-1]
+    if slopes:
+        for block, slope in zip(scores, slopes, strict=True):
+            block.mul_(slope)
     return total

@@ -176,6 +176,7 @@ class HiddenStateMatching(RowwiseObjective):
             network.language_head.transform(student[batch.predicted].detach()),
             batch.labels[batch.predicted],
             vocabulary_blocks(network),
+            softcap=network.language_head.softcap,
         )
         # Balance both parts, since with tied weights they train the same rows. The weight is
         # computed over all processes, so it does not depend on their number.

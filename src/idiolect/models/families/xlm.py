@@ -18,7 +18,7 @@ def _configure(fields: Fields) -> dict[str, Any]:
         "intermediate_size": 4 * fields.get("emb_dim", 2048),
         "num_encoder_layers": fields.get("n_layers", 12),
         "norm_eps": fields.get("layer_norm_eps", 1e-12),
-        "norm_first": False,
+        "norm_placement": "after_sum",
         "embedding_norm": True,
         "final_norm": False,
         "activation": "gelu" if fields.get("gelu_activation", True) else "relu",

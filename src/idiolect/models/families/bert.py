@@ -1,4 +1,6 @@
-"""BERT (1810.04805), RoBERTa (1907.11692) and XLM-R (1911.02116): post-norm encoders."""
+"""BERT (1810.04805), RoBERTa (1907.11692), XLM-R (1911.02116), DistilBERT (1910.01108) and MPNet
+(2004.09297): post-norm encoders.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,7 @@ def _encoder(fields: Fields) -> dict[str, Any]:
         "intermediate_size": fields.get("intermediate_size", 3072),
         "num_encoder_layers": fields.get("num_hidden_layers", 12),
         "norm_eps": fields.get("layer_norm_eps", 1e-12),
-        "norm_first": False,
+        "norm_placement": "after_sum",
         "embedding_norm": True,
         "final_norm": False,
         "activation": activation(fields.get("hidden_act", "gelu")),
@@ -123,21 +125,17 @@ _ROBERTA_HEAD = (
 )
 
 
-def _roberta_family(model_type: str, name: str, title: str, paper: str) -> Family:
-    return Family(
-        model_type=model_type,
-        title=title,
-        paper=paper,
-        configure=_roberta,
-        rules=_RULES,
-        architectures={
+def _roberta_classes(prefix: str, name: str) -> dict[str, Any]:
+    prefix = f"{prefix}."
+    return {
+        "architectures": {
             f"{name}ForMaskedLM": Architecture(
-                tasks=("language",), prefix="roberta.", rules=_ROBERTA_HEAD, config=_HEAD
+                tasks=("language",), prefix=prefix, rules=_ROBERTA_HEAD, config=_HEAD
             ),
             f"{name}Model": Architecture(rules=(_POOLER,), config=_POOL),
             f"{name}ForSequenceClassification": Architecture(
                 tasks=("sequence",),
-                prefix="roberta.",
+                prefix=prefix,
                 rules=(
                     Rule("classifier.dense.*", "pooler.dense.*", bare=True),
                     Rule("classifier.out_proj.*", "heads.sequence.output.*", bare=True),
@@ -145,23 +143,146 @@ def _roberta_family(model_type: str, name: str, title: str, paper: str) -> Famil
                 config=_POOL,
             ),
             f"{name}ForTokenClassification": Architecture(
-                tasks=("token",), prefix="roberta.", rules=(_TOKEN,)
+                tasks=("token",), prefix=prefix, rules=(_TOKEN,)
             ),
             f"{name}ForQuestionAnswering": Architecture(
-                tasks=("span",), prefix="roberta.", rules=(_SPAN,)
+                tasks=("span",), prefix=prefix, rules=(_SPAN,)
             ),
         },
-        aliases={
+        "aliases": {
             "lm_head.decoder.weight": "tokens.weight",
             "lm_head.decoder.bias": "heads.language.bias",
         },
+    }
+
+
+def _roberta_family(model_type: str, name: str, title: str, paper: str) -> Family:
+    return Family(
+        model_type=model_type,
+        title=title,
+        paper=paper,
+        configure=_roberta,
+        rules=_RULES,
+        **_roberta_classes("roberta", name),
         ignored=_IGNORED,
         fixed=_FIXED,
     )
 
 
+def _distilbert(fields: Fields) -> dict[str, Any]:
+    return {
+        "hidden_size": fields.get("dim", 768),
+        "num_attention_heads": fields.get("n_heads", 12),
+        "intermediate_size": fields.get("hidden_dim", 3072),
+        "num_encoder_layers": fields.get("n_layers", 6),
+        "norm_eps": 1e-12,
+        "norm_placement": "after_sum",
+        "embedding_norm": True,
+        "final_norm": False,
+        "activation": activation(fields.get("activation", "gelu")),
+        "dropout": fields.get("dropout", 0.1),
+        "attention_dropout": fields.get("attention_dropout", 0.1),
+        "max_position_embeddings": fields.get("max_position_embeddings", 512),
+        "pad_token_id": fields.get("pad_token_id", 0),
+    }
+
+
+_DISTILBERT_LAYER, _LAYER = "transformer.layer.{n}", "encoder.layers.{n}"
+_DISTILBERT = Family(
+    model_type="distilbert",
+    title="DistilBERT",
+    paper="arXiv 1910.01108",
+    configure=_distilbert,
+    rules=(
+        Rule("embeddings.word_embeddings.weight", "tokens.weight"),
+        # Sinusoidal positions are stored like learned ones, so both are loaded as a table.
+        Rule("embeddings.position_embeddings.weight", "encoder.table.weight"),
+        Rule("embeddings.LayerNorm.*", "encoder.embedding_norm.*"),
+        Rule(f"{_DISTILBERT_LAYER}.attention.q_lin.*", f"{_LAYER}.attention.query.*"),
+        Rule(f"{_DISTILBERT_LAYER}.attention.k_lin.*", f"{_LAYER}.attention.key.*"),
+        Rule(f"{_DISTILBERT_LAYER}.attention.v_lin.*", f"{_LAYER}.attention.value.*"),
+        Rule(f"{_DISTILBERT_LAYER}.attention.out_lin.*", f"{_LAYER}.attention.output.*"),
+        Rule(f"{_DISTILBERT_LAYER}.sa_layer_norm.*", f"{_LAYER}.attention_norm.*"),
+        Rule(f"{_DISTILBERT_LAYER}.ffn.lin1.*", f"{_LAYER}.feed_forward.up.*"),
+        Rule(f"{_DISTILBERT_LAYER}.ffn.lin2.*", f"{_LAYER}.feed_forward.down.*"),
+        Rule(f"{_DISTILBERT_LAYER}.output_layer_norm.*", f"{_LAYER}.feed_forward_norm.*"),
+    ),
+    architectures={
+        "DistilBertForMaskedLM": Architecture(
+            tasks=("language",),
+            prefix="distilbert.",
+            rules=(
+                Rule("vocab_transform.*", "heads.language.dense.*", bare=True),
+                Rule("vocab_layer_norm.*", "heads.language.norm.*", bare=True),
+                Rule("vocab_projector.bias", "heads.language.bias", bare=True),
+                Rule("vocab_projector.weight", "heads.language.weight", bare=True),
+            ),
+            config=_HEAD,
+        ),
+        "DistilBertModel": Architecture(),
+        "DistilBertForSequenceClassification": Architecture(
+            tasks=("sequence",),
+            prefix="distilbert.",
+            rules=(
+                Rule("pre_classifier.*", "pooler.dense.*", bare=True),
+                Rule("classifier.*", "heads.sequence.output.*", bare=True),
+            ),
+            config=_POOL | {"pool_activation": "relu"},
+        ),
+        "DistilBertForTokenClassification": Architecture(
+            tasks=("token",), prefix="distilbert.", rules=(_TOKEN,)
+        ),
+        "DistilBertForQuestionAnswering": Architecture(
+            tasks=("span",), prefix="distilbert.", rules=(_SPAN,)
+        ),
+    },
+    synonyms={
+        "hidden_size": "dim",
+        "num_attention_heads": "n_heads",
+        "num_hidden_layers": "n_layers",
+    },
+    aliases={"vocab_projector.weight": "tokens.weight"},
+    ignored=_IGNORED,
+)
+
+
+def _mpnet(fields: Fields) -> dict[str, Any]:
+    values = _encoder(fields)
+    # The padding id is always 1, and so positions start at row 2.
+    return values | {
+        "pad_token_id": 1,
+        "type_vocab_size": 0,
+        "position": "learned_buckets",
+        "relative_buckets": fields.get("relative_attention_num_buckets", 32),
+        "position_offset": 2,
+        "max_position_embeddings": values["max_position_embeddings"] - 2,
+        "head_activation": "gelu",
+    }
+
+
+_MPNET_LAYER = "encoder.layer.{n}"
+_MPNET = Family(
+    model_type="mpnet",
+    title="MPNet",
+    paper="arXiv 2004.09297",
+    configure=_mpnet,
+    rules=(
+        *(rule for rule in _RULES if ".attention." not in rule.theirs),
+        Rule("encoder.relative_attention_bias.weight", "encoder.score_bias.table.weight"),
+        Rule(f"{_MPNET_LAYER}.attention.attn.q.*", f"{_LAYER}.attention.query.*"),
+        Rule(f"{_MPNET_LAYER}.attention.attn.k.*", f"{_LAYER}.attention.key.*"),
+        Rule(f"{_MPNET_LAYER}.attention.attn.v.*", f"{_LAYER}.attention.value.*"),
+        Rule(f"{_MPNET_LAYER}.attention.attn.o.*", f"{_LAYER}.attention.output.*"),
+        Rule(f"{_MPNET_LAYER}.attention.LayerNorm.*", f"{_LAYER}.attention_norm.*"),
+    ),
+    **_roberta_classes("mpnet", "MPNet"),
+    ignored=_IGNORED,
+)
+
 FAMILIES = (
     _BERT,
+    _DISTILBERT,
+    _MPNET,
     _roberta_family("roberta", "Roberta", "RoBERTa", "arXiv 1907.11692"),
     _roberta_family("xlm-roberta", "XLMRoberta", "XLM-R", "arXiv 1911.02116"),
 )

@@ -51,7 +51,7 @@ def _bart(fields: Fields) -> dict[str, Any]:
         "intermediate_size": fields.get_equal("encoder_ffn_dim", "decoder_ffn_dim", 4096),
         "num_encoder_layers": fields.get("encoder_layers", 12),
         "num_decoder_layers": fields.get("decoder_layers", 12),
-        "norm_first": False,
+        "norm_placement": "after_sum",
         "embedding_norm": True,
         "final_norm": False,
         "activation": activation(fields.get("activation_function", "gelu")),
@@ -69,7 +69,7 @@ def _bart(fields: Fields) -> dict[str, Any]:
 
 def _mbart(fields: Fields) -> dict[str, Any]:
     return _bart(fields) | {
-        "norm_first": True,
+        "norm_placement": "before",
         "final_norm": True,
         "decoder_start_token_id": fields.get_int("decoder_start_token_id"),
         "shift_last": True,

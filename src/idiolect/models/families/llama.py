@@ -6,17 +6,17 @@ heads; they differ in biases, windows and query/key norms.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-from idiolect.errors import ConfigError
+from idiolect.models.families.config_fields import layer_windows, rotary
 from idiolect.models.family import Architecture, Family, Fields, activation
 from idiolect.models.weight_names import Rule
-from idiolect.nn.config import RotaryScaling
 from idiolect.text.tokenizers.special_tokens import WHOLE_PIPELINE
 
-__all__ = ["FAMILIES"]
+__all__ = ["FAMILIES", "LLAMA_RULES", "llama_decoder", "llama_family", "same_window"]
 
-_RULES = (
+LLAMA_RULES = (
     Rule("embed_tokens.weight", "tokens.weight"),
     Rule("layers.{n}.self_attn.q_proj.*", "decoder.layers.{n}.attention.query.*"),
     Rule("layers.{n}.self_attn.k_proj.*", "decoder.layers.{n}.attention.key.*"),
@@ -34,54 +34,11 @@ _RULES = (
     Rule("norm.weight", "decoder.final_norm.weight"),
 )
 
-_SCALINGS = ("default", "linear", "yarn", "llama3")
 
-
-def _rotary(fields: Fields) -> dict[str, Any]:
-    """Parse rotary positions: rope_theta and rope_scaling, or the newer rope_parameters."""
-    rope = Fields(fields.get("rope_parameters", {}) or fields.get("rope_scaling", {}))
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    base = rope.get("rope_theta", fields.get("rope_theta", 10_000.0))
-    if kind not in _SCALINGS:
-        raise ConfigError(
-            f"rotary scaling {kind!r} is not supported", hint="one of " + ", ".join(_SCALINGS)
-        )
-    part = rope.get("partial_rotary_factor", fields.get("partial_rotary_factor", 1.0))
-    if part != 1.0:
-        raise ConfigError(f"partial_rotary_factor = {part} is not supported", hint="only 1.0 is")
-    if kind == "default":
-        return {"rope_theta": base}
-    needed = ["factor", *(("low_freq_factor", "high_freq_factor") if kind == "llama3" else ())]
-    for name in needed:
-        if rope.get(name, None) is None:
-            raise ConfigError(
-                f"rotary scaling {kind!r} without {name}", hint="add it to config.json"
-            )
-    trained = fields.get(
-        "original_max_position_embeddings",
-        rope.get("original_max_position_embeddings", fields.get("max_position_embeddings", 2048)),
-    )
-    factor = rope.get("factor", 1.0)
-    values: dict[str, Any] = {"kind": kind, "factor": factor, "trained_length": trained}
-    if kind == "llama3":
-        values |= {
-            "fast": rope.get("high_freq_factor", 4.0),
-            "slow": rope.get("low_freq_factor", 1.0),
-        }
-    if kind == "yarn":
-        unsupported = [key for key in ("mscale", "mscale_all_dim") if rope.get(key, None)]
-        if unsupported:
-            raise ConfigError(f"rotary scaling with {unsupported[0]} is not supported")
-        values |= {
-            "fast": rope.get("beta_fast", 32.0),
-            "slow": rope.get("beta_slow", 1.0),
-            "attention_factor": rope.get("attention_factor", None),
-            "rounded": rope.get("truncate", True),
-        }
-    return {"rope_theta": base, "rope_scaling": RotaryScaling(**values)}
-
-
-def _decoder(fields: Fields) -> dict[str, Any]:
+def llama_decoder(
+    fields: Fields, *, theta: float = 10_000.0, part: float | None = None
+) -> dict[str, Any]:
+    """Translate the fields that Llama and its relatives share; see `rotary` for the defaults."""
     heads = fields.get("num_attention_heads", 32)
     return {
         "hidden_size": fields.get("hidden_size", 4096),
@@ -101,12 +58,12 @@ def _decoder(fields: Fields) -> dict[str, Any]:
         "max_position_embeddings": fields.get("max_position_embeddings", 2048),
         "attention_dropout": fields.get("attention_dropout", 0.0),
         "tie_word_embeddings": fields.get("tie_word_embeddings", False),
-    } | _rotary(fields)
+    } | rotary(fields, theta=theta, part=part)
 
 
 def _llama(fields: Fields) -> dict[str, Any]:
     bias = fields.get("attention_bias", False)
-    return _decoder(fields) | {
+    return llama_decoder(fields) | {
         "query_bias": bias,
         "output_bias": bias,
         "feed_forward_bias": fields.get("mlp_bias", False),
@@ -114,12 +71,20 @@ def _llama(fields: Fields) -> dict[str, Any]:
 
 
 def _mistral(fields: Fields) -> dict[str, Any]:
-    window = fields.get_nullable("sliding_window", 4096)
-    return _decoder(fields) | {
-        "num_key_value_heads": fields.get_nullable("num_key_value_heads", 8),
-        "intermediate_size": fields.get("intermediate_size", 14336),
-        "windows": (window,) if window else (),
-    }
+    return (
+        llama_decoder(fields)
+        | same_window(fields, 4096)
+        | {
+            "num_key_value_heads": fields.get_nullable("num_key_value_heads", 8),
+            "intermediate_size": fields.get("intermediate_size", 14336),
+        }
+    )
+
+
+def same_window(fields: Fields, default: int) -> dict[str, Any]:
+    """Translate the window of all layers; 0 is none."""
+    window = fields.get_nullable("sliding_window", default)
+    return {"windows": (window,) if window else ()}
 
 
 def _windows(fields: Fields) -> dict[str, Any]:
@@ -128,43 +93,56 @@ def _windows(fields: Fields) -> dict[str, Any]:
     enabled = fields.get("use_sliding_window", False)
     window = fields.get_nullable("sliding_window", 4096) if enabled else None
     full = fields.get("max_window_layers", 28)
-    default = ["full_attention" if i < full else "sliding_attention" for i in range(layers)]
-    kinds = fields.get("layer_types", default)
-    unknown = [k for k in kinds if k not in ("full_attention", "sliding_attention")]
-    if unknown:
-        raise ConfigError(f"layer_types with {unknown[0]!r} are not supported")
-    if window is None or "sliding_attention" not in kinds:
-        return {"windows": ()}
-    return {"windows": tuple(window if kind == "sliding_attention" else None for kind in kinds)}
+    return layer_windows(fields, window, [i >= full for i in range(layers)])
 
 
 def _qwen2(fields: Fields) -> dict[str, Any]:
-    return _decoder(fields) | _windows(fields) | {"query_bias": True}
+    return llama_decoder(fields) | _windows(fields) | {"query_bias": True}
 
 
 def _qwen3(fields: Fields) -> dict[str, Any]:
     bias = fields.get("attention_bias", False)
     return (
-        _decoder(fields)
+        llama_decoder(fields)
         | _windows(fields)
         | {
             "head_dim": fields.get("head_dim", 128),
-            "qk_norm": True,
+            "qk_norm": "per_head",
             "query_bias": bias,
             "output_bias": bias,
         }
     )
 
 
-def _family(
-    model_type: str, name: str, paper: str, *, question_prefix: str = "transformer.", **data: Any
+def llama_family(
+    model_type: str,
+    name: str,
+    paper: str,
+    *,
+    title: str | None = None,
+    rules: tuple[Rule, ...] = LLAMA_RULES,
+    question_prefix: str = "transformer.",
+    without: tuple[str, ...] = (),
+    **data: Any,
 ) -> Family:
+    """Return a family with the classes of Llama.
+
+    Args:
+        model_type: Its `model_type`.
+        name: The prefix of its classes.
+        paper: Reference.
+        title: Its display name; by default the prefix.
+        rules: Names of the body's weights.
+        question_prefix: Prefix of the body's names in the class for questions.
+        without: Endings of the classes that it does not have.
+        data: Other arguments of `Family`.
+    """
     score = Rule("score.*", "heads.token.output.*", bare=True)
-    return Family(
+    family = Family(
         model_type=model_type,
-        title=name,
+        title=title or name,
         paper=paper,
-        rules=_RULES,
+        rules=rules,
         architectures={
             f"{name}ForCausalLM": Architecture(
                 tasks=("language",),
@@ -191,30 +169,32 @@ def _family(
         ignored=(r"(.+\.)?rotary_emb\.inv_freq",),
         **data,
     )
+    classes = {k: a for k, a in family.architectures.items() if not k.endswith(without)}
+    return replace(family, architectures=classes)
 
 
 FAMILIES = (
-    _family(
+    llama_family(
         "llama",
         "Llama",
         "arXiv 2302.13971",
         configure=_llama,
     ),
-    _family(
+    llama_family(
         "mistral",
         "Mistral",
         "arXiv 2310.06825",
         question_prefix="model.",
         configure=_mistral,
     ),
-    _family(
+    llama_family(
         "qwen2",
         "Qwen2",
         "arXiv 2407.10671",
         configure=_qwen2,
         tokenizer_settings=WHOLE_PIPELINE,
     ),
-    _family(
+    llama_family(
         "qwen3",
         "Qwen3",
         "arXiv 2505.09388",

@@ -64,7 +64,7 @@ def _gpt(fields: Fields) -> dict[str, Any]:
     name = fields.get("afn", "gelu")
     return _decoder(fields) | {
         "activation": activation("gelu_new" if name == "gelu" else name),
-        "norm_first": False,
+        "norm_placement": "after_sum",
         "final_norm": False,
     }
 

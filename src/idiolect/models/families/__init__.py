@@ -1,0 +1,1 @@
+"""The published families, one file a group of relatives: data, and nothing else."""

@@ -411,11 +411,6 @@ def _overview(index: Path, description: Description) -> Table:
 
 
 def _size(count: int | None) -> str:
-    if count is None:
-        return "size unknown"
-    size = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:.3g} TB"
+    from rich.filesize import decimal
+
+    return "size unknown" if count is None else decimal(count)

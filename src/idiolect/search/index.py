@@ -14,22 +14,21 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
-from itertools import islice
 from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 from idiolect.errors import ConfigError, InputError
 from idiolect.search.fusion import Fusion, choose_weights, diversify, fuse
+from idiolect.search.item_batches import read_batches
 from idiolect.search.item_files import as_items
 from idiolect.search.items import Hits, Item, check_count, check_item
 from idiolect.search.metadata import encode_metadata, same_metadata
 from idiolect.search.store.store import Store
 from idiolect.search.tally import Tally
 from idiolect.text.arguments import check_mapping, checked, load_if_named, wrong_type
-from idiolect.training.progress import show_progress
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Mapping
     from pathlib import Path
     from types import TracebackType
 
@@ -45,7 +44,6 @@ __all__ = ["Index", "Mode"]
 Mode = Literal["hybrid", "dense", "lexical"]
 """How to search: by vectors (dense), by words (lexical, BM25), or by both (hybrid)."""
 
-_BATCH_SIZE = 512  # items encoded and written together
 _MMR_FACTOR = 5  # candidates per result for diversification
 _DEPTH = 100
 """Candidates of each ranking in hybrid search. Scores are scaled among these, so neither the first
@@ -212,7 +210,7 @@ class Index:
             InputError: an item is not valid; earlier batches are stored.
         """
         tally = Tally()
-        for batch in _with_progress(_batches(as_items(items)), progress):
+        for batch in read_batches(as_items(items), progress=progress):
             for item in batch:
                 check_item(item)
             distinct, _ = encode_metadata(
@@ -413,17 +411,3 @@ def _as_encoder(encoder: Any) -> Encoder:
 def _is_pair(value: Any, kind: type) -> bool:
     two = isinstance(value, tuple | list) and len(value) == 2
     return two and all(isinstance(one, kind) for one in value)
-
-
-def _batches(items: Iterable[Item]) -> Iterator[list[Item]]:
-    stream = iter(items)
-    while batch := list(islice(stream, _BATCH_SIZE)):
-        yield batch
-
-
-def _with_progress(batches: Iterator[list[Item]], progress: bool) -> Iterator[list[Item]]:
-    """Yield batches and report progress on standard error."""
-    with show_progress("indexing items", shown=progress) as activity:
-        for batch in batches:
-            yield batch
-            activity.advance(len(batch))

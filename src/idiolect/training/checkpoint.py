@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.filesize import decimal
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -147,8 +148,8 @@ class RunFolder:
         free = shutil.disk_usage(self.path).free
         if free < needed:
             raise InputError(
-                f"the run will write about {_size(needed)} to {self.path} and "
-                f"{_size(free)} are free",
+                f"the run will write about {decimal(needed)} to {self.path} and "
+                f"{decimal(free)} are free",
                 hint="make room, or choose another folder",
             )
 
@@ -311,11 +312,3 @@ def _differences(known: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterato
             yield from _differences(before, now)
         elif before != now:
             yield f"{name} was {before!r} and is {now!r}"
-
-
-def _size(count: int) -> str:
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count = round(count / 1000, 3)  # type: ignore[assignment]
-    return f"{count:.3g} TB"

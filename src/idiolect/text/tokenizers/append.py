@@ -19,7 +19,7 @@ from idiolect.text.tokenizers.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from idiolect.text.tokenizers.tokenizer import Kind
+    from idiolect.text.tokenizers.engine_identity import Kind
 
 __all__ = ["append_pieces", "missing_ids"]
 

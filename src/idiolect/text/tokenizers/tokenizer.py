@@ -14,23 +14,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import struct
 from functools import cached_property
 from itertools import groupby
 from operator import index
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from tokenizers import pre_tokenizers
 
-from idiolect.errors import CheckpointError, ConfigError, InputError
+from idiolect.errors import CheckpointError, InputError
 from idiolect.text.arguments import checked, iterate_texts
 from idiolect.text.files import read_json, write_atomic
 from idiolect.text.hub import locate
 from idiolect.text.tokenizers import formats
+from idiolect.text.tokenizers.engine_identity import Kind, find_kind, hash_engine
 from idiolect.text.tokenizers.extension import Extension
 from idiolect.text.tokenizers.sampling import Sampler, check_strength
 from idiolect.text.tokenizers.special_tokens import (
@@ -48,10 +47,7 @@ if TYPE_CHECKING:
     from tokenizers import AddedToken, Encoding
     from tokenizers import Tokenizer as Engine
 
-__all__ = ["Kind", "Tokenizer"]
-
-Kind = Literal["byte-bpe", "sentencepiece-bpe", "bpe", "unigram", "wordpiece", "wordlevel"]
-"""The algorithm of a tokenizer; `bpe` is BPE over characters without the SentencePiece space."""
+__all__ = ["Tokenizer"]
 
 
 class Tokenizer:
@@ -353,34 +349,12 @@ class Tokenizer:
         Raises:
             ConfigError: the engine's algorithm is unknown.
         """
-        model = type(self.engine.model).__name__
-        simple: dict[str, Kind] = {
-            "Unigram": "unigram",
-            "WordPiece": "wordpiece",
-            "WordLevel": "wordlevel",
-        }
-        if model in simple:
-            return simple[model]
-        if model != "BPE":
-            raise ConfigError(
-                f"unknown tokenizer algorithm {model}", hint=f"known: BPE, {', '.join(simple)}"
-            )
-        parts = [_state(self.engine.normalizer), _state(self.engine.pre_tokenizer)]
-        if any('"ByteLevel"' in part for part in parts):
-            return "byte-bpe"
-        return "sentencepiece-bpe" if any("▁" in part for part in parts) else "bpe"
+        return find_kind(self.engine)
 
     @cached_property
     def fingerprint(self) -> str:
         """A hash of everything that determines ids: 32 hexadecimal digits, unchanged by saving."""
-        pipeline = json.loads(self.engine.to_str())
-        for irrelevant in ("version", "truncation", "padding"):
-            del pipeline[irrelevant]
-        if self.kind == "unigram":  # JSON does not preserve the last bit of a score
-            scored = pipeline["model"]["vocab"]
-            pipeline["model"]["vocab"] = [(piece, _single(score)) for piece, score in scored]
-        text = json.dumps(pipeline, sort_keys=True)
-        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+        return hash_engine(self.engine)
 
     def token_id(self, role: str) -> int | None:
         """Return the id of a special token by its role, such as `pad` or `eos`, or None.
@@ -416,13 +390,3 @@ def _check_batch(texts: Iterable[str]) -> Iterable[str]:
     if isinstance(texts, str):
         raise InputError("expected a batch of texts, not one text", hint="use encode")
     return iterate_texts(texts)
-
-
-def _single(score: float) -> float:
-    """Round to single precision, the precision of SentencePiece's scores."""
-    return float(struct.unpack("f", struct.pack("f", score))[0])
-
-
-def _state(part: Any) -> str:
-    """Return the JSON of a part of the engine; empty if it lacks the part."""
-    return "" if part is None else part.__getstate__().decode()

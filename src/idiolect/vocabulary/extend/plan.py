@@ -19,7 +19,8 @@ from idiolect.vocabulary.extend.verification import find_decoding_changes, find_
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from idiolect.text.tokenizers.tokenizer import Kind, Tokenizer
+    from idiolect.text.tokenizers.engine_identity import Kind
+    from idiolect.text.tokenizers.tokenizer import Tokenizer
     from idiolect.vocabulary.forms import Form
 
 __all__ = ["METHODS", "ExtensionPlan", "choose_method", "draft_extension", "plan_extension"]

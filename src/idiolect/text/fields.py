@@ -14,8 +14,12 @@ keeps a title apart from the first sentence.
 from __future__ import annotations
 
 import math
+from datetime import date
+from decimal import Decimal
 from functools import lru_cache
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -39,7 +43,7 @@ __all__ = [
 
 _OWN_ID = ("id", "_id")
 _DOCUMENT_REFERENCE = (
-    "corpus-id", "corpus_id", "docid", "doc-id", "doc_id", "docno", "item_id", "product_id",
+    "corpus-id", "corpus_id", "docno", "docid", "doc-id", "doc_id", "item_id", "product_id",
     "sku", "asin", "key",
 )  # fmt: skip
 _QUERY_REFERENCE = ("query-id", "query_id", "qid", "topic")
@@ -90,22 +94,32 @@ def shown_names(names: Iterable[str]) -> str:
 
 
 def id_text(value: Any) -> str | None:
-    """Return an id as text; None if a value is no id: null, blank, NaN, a list or an object.
+    """Return an id as text, the same from every file; None if a value is no id.
 
     A whole number is written without decimal places, since a column of integers with gaps is often
-    stored as floats.
+    stored as floats. White space around an id is no part of it, since columns of text cannot hold
+    it. MongoDB writes an id as `{"$oid": "5f…"}`. Null, blank, NaN, lists and objects are no ids.
 
-    >>> id_text(7.0), id_text("007"), id_text(float("nan"))
+    >>> id_text(7.0), id_text(" 007 "), id_text(float("nan"))
     ('7', '007', None)
     """
-    if isinstance(value, float):
-        if not math.isfinite(value):
+    if isinstance(value, str):
+        return value.strip() or None
+    if isinstance(value, dict) and list(value) == ["$oid"]:
+        value = value["$oid"]
+    if isinstance(value, bytes):
+        try:
+            value = value.decode()
+        except UnicodeDecodeError:
             return None
-        return str(int(value)) if value.is_integer() else repr(value)
-    if value is None or isinstance(value, list | dict):
+    if isinstance(value, Decimal | Real) and not isinstance(value, Integral):
+        number = float(value)
+        if not math.isfinite(number):
+            return None
+        return f"{value:.0f}" if number.is_integer() else str(value)
+    if not isinstance(value, str | int | Integral | UUID | date):
         return None
-    text = str(value)
-    return text if text.strip() else None
+    return (None if value != value else str(value).strip()) or None  # pandas' NaT differs
 
 
 def text_fields(record: Mapping[str, Any]) -> tuple[str, ...]:

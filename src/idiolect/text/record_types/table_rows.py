@@ -122,7 +122,7 @@ class RowReader:
         return _MALFORMED
 
     def _with_escaped_delimiters(self, body: str) -> list[str] | None:
-        """Read a row of cells without quotes, in which `\\,` is a comma; None if it is none."""
+        r"""Read a row of cells without quotes, in which `\,` is a comma; None if it is none."""
         escaped = "\\" + self._delimiter
         if not self._delimiter or escaped not in body:
             return None

@@ -285,3 +285,12 @@ def test_a_blank_cell_is_not_the_text_of_a_query(tmp_path: Path) -> None:
     path = tmp_path / "q.csv"
     path.write_text("qid,query,text\n1,red shoes,\n2,,blue\n")
     assert read_queries(path) == {"1": "red shoes", "2": "blue"}
+
+
+def test_the_names_of_shops_are_known(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(
+        "Product ID,Product Title,Short description,product_description\n7,a pump,small,moves\n"
+    )
+    (item,) = read_items([path], skipped=Counter())
+    assert (item.id, item.text, item.metadata) == ("7", "a pump\nmoves\nsmall", {})

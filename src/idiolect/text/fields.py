@@ -2,7 +2,7 @@ r"""Usual names of a record's fields, and joining fields to one text.
 
 Every reader of records finds ids, titles and texts with these tables, so that a document is the
 same string whether it is learned from, indexed, paired with a query or evaluated. Names are
-compared without regard to case.
+compared without regard to case, and to spaces or underscores between words.
 
 A title and a text are joined by a line break. The index stores documents so, and the line break
 keeps a title apart from the first sentence.
@@ -58,10 +58,11 @@ GRADED_DOCUMENT = (*_DOCUMENT_REFERENCE, "document", "item")
 """The document of a grade."""
 GRADE = ("score", "rating", "relevance", "rel", "grade", "label", "judgement")
 """The grade of a document for a query, or the score that a system gave it."""
-TITLE = ("title", "name", "product_name", "heading")
+TITLE = ("title", "name", "product_name", "product_title", "heading")
 """The name of a document."""
 TEXT = (
-    "text", "contents", "content", "abstract", "description", "short_description", "body",
+    "text", "contents", "content", "abstract", "description", "product_description",
+    "short_description", "body",
 )  # fmt: skip
 """The text of a document; each of these that a record has is part of it."""
 QUERY_TEXT = ("text", "query", "question", "claim", "contents", "title")
@@ -78,7 +79,7 @@ def find_fields(names: Iterable[str], known: Sequence[str]) -> tuple[str, ...]:
 
 @lru_cache(maxsize=4096)  # the records of a file have the same few sets of names
 def _find(names: tuple[str, ...], known: tuple[str, ...]) -> tuple[str, ...]:
-    by_name = {name.lower(): name for name in reversed(names)}
+    by_name = {name.lower().replace(" ", "_"): name for name in reversed(names)}
     return tuple(by_name[name] for name in known if name in by_name)
 
 

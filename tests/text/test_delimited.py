@@ -44,6 +44,12 @@ def _cells(path: Path, text: str) -> list[list[str]]:
         ('i,t,u\n1,"24\\" x, y",a\n2,"24\\"",b\n', [["1", '24" x, y', "a"], ["2", '24"', "b"]]),
         ('i,t\n1,"a\\\\b \\"c\\" d, e"\n', [["1", 'a\\b "c" d, e']]),
         ('i,t\n1,"C:\\dir\\"\n2,b\n', [["1", "C:\\dir\\"], ["2", "b"]]),
+        # A backslash before a delimiter, without quoted cells.
+        ("i,t,u\n1,a\\, b,\n2,c,d\n", [["1", "a, b", ""], ["2", "c", "d"]]),
+        ("i\tt\n1\ta\\\tb\n2\tC:\\dir\\\n", [["1", "a\tb"], ["2", "C:\\dir\\"]]),
+        # The numbers of rows in a first column without a name, as pandas and R write them.
+        (";i;t\n0;1;a, b\n1;2;c\n", [["0", "1", "a, b"], ["1", "2", "c"]]),
+        ('"";"i";"t"\n"1";1;"a"\n', [["1", "1", "a"]]),
         # Each cell for itself.
         ('i,t,u\n1,"a, b","24 inch\n2,c,d\n', [["1", "a, b", '"24 inch'], ["2", "c", "d"]]),
         ('i,t,u\n1,"5\\" pipe","open\n2,b,"z"\n', [["1", '5" pipe', '"open'], ["2", "b", "z"]]),

@@ -149,3 +149,29 @@ def test_bare_texts_are_documents_but_not_records(tmp_path: Path) -> None:
     assert list(Corpus(path)) == ["one", "two"]
     with pytest.raises(InputError, match="2 not an object"):
         list(read_records(path, Skipped()))
+
+
+@pytest.mark.parametrize(
+    ("text", "records"),
+    [
+        ('{"status": "ok", "items": [{"id": 1, "title": "a"}, {"id": 2}]}',
+         [{"id": 1, "title": "a"}, {"id": 2}]),
+        ('{"version": "1",\n "data": [{"title": "a"}]}', [{"title": "a"}]),
+        ('{"7": {"title": "a"}, "8": {"_id": "x", "text": "b"}}',
+         [{"id": "7", "title": "a"}, {"_id": "x", "text": "b"}]),
+        # Records themselves.
+        ('{"id": 1, "variants": [{"id": 2}]}', [{"id": 1, "variants": [{"id": 2}]}]),
+        ('{"text": "a", "tags": [{"x": 2}]}', [{"text": "a", "tags": [{"x": 2}]}]),
+        ('{"x": [{"id": 2}]}\n{"x": [{"id": 3}]}', [{"x": [{"id": 2}]}, {"x": [{"id": 3}]}]),
+        ('{"q1": {"d1": 1}}', [{"q1": {"d1": 1}}]),
+        ("{}", [{}]),
+    ],
+)  # fmt: skip
+def test_the_records_inside_of_one_object(
+    text: str, records: list[dict[str, object]], tmp_path: Path
+) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(text)
+    skipped = Skipped()
+    assert list(read_records(path, skipped)) == records
+    assert not skipped

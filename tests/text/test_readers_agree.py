@@ -8,9 +8,11 @@ import io
 import json
 import lzma
 from collections import Counter
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -20,11 +22,11 @@ from idiolect.errors import InputError
 from idiolect.pipeline.data import Data
 from idiolect.pipeline.pipeline_config import PipelineConfig
 from idiolect.pipeline.settings import DataSettings
-from idiolect.pipeline.survey import survey
+from idiolect.pipeline.survey.survey import survey
 from idiolect.ranking.evaluation.judged_collection import read_documents, read_queries
 from idiolect.search.item_files import read_items
 from idiolect.text.corpus import Corpus
-from idiolect.text.fields import join_fields, text_fields
+from idiolect.text.fields import id_text, join_fields, text_fields
 from idiolect.text.records import read_records
 
 TYPES = ("jsonl", "csv", "tsv", "parquet")
@@ -213,3 +215,82 @@ def test_queries_have_one_text(path: Path) -> None:
 )
 def test_usual_fields(record: dict[str, Any], fields: tuple[str, ...]) -> None:
     assert text_fields(record) == fields
+
+
+@pytest.mark.parametrize("cell", [7, 7.0, "7", " 7 "])
+def test_an_id_is_the_same_from_every_file(cell: Any, tmp_path: Path) -> None:
+    """A column of integers with gaps is one of floats; cells may be padded."""
+    for name in ("a.csv", "a.jsonl", "a.parquet"):
+        path = tmp_path / name
+        write(path, [{"id": cell, "text": "a pump", "query": "pumps"}])
+        assert [item.id for item in read_items([path], skipped=Counter())] == ["7"]
+        assert read_texts(path) == read_documents(path) == {"7": "a pump"}
+        assert read_queries(path) == {"7": "a pump"}
+        pairs = PairFile(
+            path,
+            query="query",
+            document="id",
+            documents={"7": "a pump"},
+            queries={"pumps": "pumps"},
+        )
+        assert [pair.document for pair in pairs] == ["a pump"]
+
+
+def test_a_column_of_versions_is_unchanged(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("id,text\n1.0,a\n1.1,b\n")
+    assert [item.id for item in read_items([path], skipped=Counter())] == ["1.0", "1.1"]
+    assert read_texts(path) == {"1.0": "a", "1.1": "b"}
+
+
+def test_odd_ids_of_python() -> None:
+    found = [
+        id_text(value)
+        for value in (
+            np.float32(7),
+            np.float64(2.5),
+            np.int64(7),
+            Decimal("7.00"),
+            b"7",
+            object(),
+            np.float32("nan"),
+            (1, 2),
+            {1},
+            {"$oid": "5f"},
+            {"a": 1},
+            b"\xff",
+            0,
+            "007",
+        )
+    ]
+    assert found == [
+        "7",
+        "2.5",
+        "7",
+        "7",
+        "7",
+        None,
+        None,
+        None,
+        None,
+        "5f",
+        None,
+        None,
+        "0",
+        "007",
+    ]
+
+
+def test_a_blank_cell_is_not_the_text_of_a_query(tmp_path: Path) -> None:
+    path = tmp_path / "q.csv"
+    path.write_text("qid,query,text\n1,red shoes,\n2,,blue\n")
+    assert read_queries(path) == {"1": "red shoes", "2": "blue"}
+
+
+def test_the_names_of_shops_are_known(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(
+        "Product ID,Product Title,Short description,product_description\n7,a pump,small,moves\n"
+    )
+    (item,) = read_items([path], skipped=Counter())
+    assert (item.id, item.text, item.metadata) == ("7", "a pump\nmoves\nsmall", {})

@@ -23,7 +23,7 @@ from idiolect.errors import InputError
 from idiolect.text.arguments import iterate, wrong_type
 from idiolect.text.fields import id_text, shown_names
 from idiolect.text.keyed_texts import documents_with_ids, queries_with_ids
-from idiolect.text.records import numbered_records, unusable
+from idiolect.text.records import IdReader, numbered_records, unusable
 from idiolect.text.skipped import MAX_UNREADABLE, Skipped, skip, summary
 from idiolect.text.text_file import TextFile, text_digest
 
@@ -78,6 +78,7 @@ class PairFile:
         self._queries, self._documents = queries, documents
         self._max_unreadable = max_unreadable
         self.skipped = Skipped()
+        self._id_of = IdReader(self.path)
 
     def __iter__(self) -> Iterator[Pair]:
         self.skipped = skipped = Skipped()
@@ -115,11 +116,20 @@ class PairFile:
         if any(isinstance(score, bool) or not isinstance(score, int | float) for score in scores):
             raise InputError(f"{where}: scores are {scores!r}", hint="expected a list of numbers")
         return Pair(
-            _text(record[self._query], self._queries, "query", where),
-            _text(record[self._document], self._documents, "document", where),
+            _text(self._cell(record, self._query, self._queries), self._queries, "query", where),
+            _text(
+                self._cell(record, self._document, self._documents),
+                self._documents,
+                "document",
+                where,
+            ),
             tuple(_text(one, self._documents, "document", where) for one in negatives),
             tuple(float(score) for score in scores),
         )
+
+    def _cell(self, record: Mapping[str, Any], name: str, texts: object) -> Any:
+        """Return a text, or the id of one."""
+        return record[name] if texts is None else self._id_of(record, name)
 
 
 def read_texts(path: str | Path) -> dict[str, str]:
@@ -167,7 +177,7 @@ def _listed(value: Any, name: str, where: str, *, ids: bool = False) -> list[Any
             if name == "scores":
                 raise InputError(f"{where}: {name} is {value!r}, not a JSON list") from None
             return [value]
-        kinds = str | int if ids else str
+        kinds = str | int | float if ids else str
         if name == "scores" or all(isinstance(one, kinds) for one in parsed):
             return list(parsed)
     return value if isinstance(value, list) else [value]

@@ -26,6 +26,7 @@ from idiolect.text.fields import (
 from idiolect.text.record_types.column_types import ColumnTypes
 from idiolect.text.records import (
     KNOWN_TYPES,
+    IdReader,
     has_fields,
     has_text_cells,
     numbered_records,
@@ -193,12 +194,13 @@ class _ItemReader:
         """
         has_text = False
         names: dict[str, None] = {}
+        id_of = IdReader(path)
         for place, record in self._numbered(path, skipped):
             if check:
                 names.update(dict.fromkeys(record))
             chosen = self._fields or text_fields(record)
             has_text = has_text or bool(chosen)
-            id, text = id_text(record.get(id_field)), join_fields(record, self._fields)
+            id, text = id_of(record, id_field), join_fields(record, self._fields)
             reason = "no id" if id is None else "no field" if text is None else unusable(text)
             if id is None or text is None or reason is not None:
                 skip(skipped, str(reason), f"{path.name} {place}")

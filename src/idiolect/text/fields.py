@@ -2,7 +2,7 @@ r"""Usual names of a record's fields, and joining fields to one text.
 
 Every reader of records finds ids, titles and texts with these tables, so that a document is the
 same string whether it is learned from, indexed, paired with a query or evaluated. Names are
-compared without regard to case.
+compared without regard to case, and to spaces or underscores between words.
 
 A title and a text are joined by a line break. The index stores documents so, and the line break
 keeps a title apart from the first sentence.
@@ -14,8 +14,12 @@ keeps a title apart from the first sentence.
 from __future__ import annotations
 
 import math
+from datetime import date
+from decimal import Decimal
 from functools import lru_cache
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -39,7 +43,7 @@ __all__ = [
 
 _OWN_ID = ("id", "_id")
 _DOCUMENT_REFERENCE = (
-    "corpus-id", "corpus_id", "docid", "doc-id", "doc_id", "docno", "item_id", "product_id",
+    "corpus-id", "corpus_id", "docno", "docid", "doc-id", "doc_id", "item_id", "product_id",
     "sku", "asin", "key",
 )  # fmt: skip
 _QUERY_REFERENCE = ("query-id", "query_id", "qid", "topic")
@@ -54,10 +58,11 @@ GRADED_DOCUMENT = (*_DOCUMENT_REFERENCE, "document", "item")
 """The document of a grade."""
 GRADE = ("score", "rating", "relevance", "rel", "grade", "label", "judgement")
 """The grade of a document for a query, or the score that a system gave it."""
-TITLE = ("title", "name", "product_name", "heading")
+TITLE = ("title", "name", "product_name", "product_title", "heading")
 """The name of a document."""
 TEXT = (
-    "text", "contents", "content", "abstract", "description", "short_description", "body",
+    "text", "contents", "content", "abstract", "description", "product_description",
+    "short_description", "body",
 )  # fmt: skip
 """The text of a document; each of these that a record has is part of it."""
 QUERY_TEXT = ("text", "query", "question", "claim", "contents", "title")
@@ -74,7 +79,7 @@ def find_fields(names: Iterable[str], known: Sequence[str]) -> tuple[str, ...]:
 
 @lru_cache(maxsize=4096)  # the records of a file have the same few sets of names
 def _find(names: tuple[str, ...], known: tuple[str, ...]) -> tuple[str, ...]:
-    by_name = {name.lower(): name for name in reversed(names)}
+    by_name = {name.lower().replace(" ", "_"): name for name in reversed(names)}
     return tuple(by_name[name] for name in known if name in by_name)
 
 
@@ -90,22 +95,32 @@ def shown_names(names: Iterable[str]) -> str:
 
 
 def id_text(value: Any) -> str | None:
-    """Return an id as text; None if a value is no id: null, blank, NaN, a list or an object.
+    """Return an id as text, the same from every file; None if a value is no id.
 
     A whole number is written without decimal places, since a column of integers with gaps is often
-    stored as floats.
+    stored as floats. White space around an id is no part of it, since columns of text cannot hold
+    it. MongoDB writes an id as `{"$oid": "5f…"}`. Null, blank, NaN, lists and objects are no ids.
 
-    >>> id_text(7.0), id_text("007"), id_text(float("nan"))
+    >>> id_text(7.0), id_text(" 007 "), id_text(float("nan"))
     ('7', '007', None)
     """
-    if isinstance(value, float):
-        if not math.isfinite(value):
+    if isinstance(value, str):
+        return value.strip() or None
+    if isinstance(value, dict) and list(value) == ["$oid"]:
+        value = value["$oid"]
+    if isinstance(value, bytes):
+        try:
+            value = value.decode()
+        except UnicodeDecodeError:
             return None
-        return str(int(value)) if value.is_integer() else repr(value)
-    if value is None or isinstance(value, list | dict):
+    if isinstance(value, Decimal | Real) and not isinstance(value, Integral):
+        number = float(value)
+        if not math.isfinite(number):
+            return None
+        return f"{value:.0f}" if number.is_integer() else str(value)
+    if not isinstance(value, str | int | Integral | UUID | date):
         return None
-    text = str(value)
-    return text if text.strip() else None
+    return (None if value != value else str(value).strip()) or None  # pandas' NaT differs
 
 
 def text_fields(record: Mapping[str, Any]) -> tuple[str, ...]:

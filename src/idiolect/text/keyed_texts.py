@@ -19,7 +19,7 @@ from idiolect.text.fields import (
     join_fields,
     shown_names,
 )
-from idiolect.text.records import read_all_records
+from idiolect.text.records import IdReader, read_all_records
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -37,15 +37,16 @@ def documents_with_ids(path: Path) -> Iterator[tuple[str, str, str]]:
     Raises:
         InputError: a record cannot be read, or has no id or no text.
     """
+    id_of = IdReader(path)
     for place, record in read_all_records(path):
         id_field, text = _id_field(record, DOCUMENT_ID, place), join_fields(record)
         if text is None:
             raise _missing(record, (*TITLE, *TEXT), "text", place)
-        yield place, str(id_text(record[id_field])), text
+        yield place, str(id_of(record, id_field)), text
 
 
 def queries_with_ids(path: Path) -> Iterator[tuple[str, str, str]]:
-    """Stream the queries of a file that has fields: the first usual field of each.
+    """Stream the queries of a file that has fields: the first usual field of each that is filled.
 
     Yields:
         File and record number, for messages; id; text, which may be empty.
@@ -53,11 +54,12 @@ def queries_with_ids(path: Path) -> Iterator[tuple[str, str, str]]:
     Raises:
         InputError: a record cannot be read, or has no id or no text.
     """
+    id_of = IdReader(path)
     for place, record in read_all_records(path):
         id_field = _id_field(record, QUERY_ID, place)
         rest = {name: value for name, value in record.items() if name != id_field}
         text = rest[_first(rest, QUERY_TEXT, "text", place)]
-        yield place, str(id_text(record[id_field])), str(text)
+        yield place, str(id_of(record, id_field)), str(text)
 
 
 def _id_field(record: Mapping[str, Any], known: tuple[str, ...], place: str) -> str:
@@ -69,12 +71,12 @@ def _id_field(record: Mapping[str, Any], known: tuple[str, ...], place: str) -> 
 
 
 def _first(record: Mapping[str, Any], known: tuple[str, ...], what: str, place: str) -> str:
-    """Return the first known field that holds a text or a number."""
+    """Return the first known field that holds a text or a number, a blank one only if all are."""
     cells = [name for name, value in record.items() if isinstance(value, str | int | float)]
     found = find_fields(cells, known)
     if not found:
         raise _missing(record, known, what, place)
-    return found[0]
+    return next((name for name in found if str(record[name]).strip()), found[0])
 
 
 def _missing(

@@ -12,10 +12,19 @@ JSON`, `repeated JSON key`, `not an object`, `malformed CSV` and `oversized`; a 
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from idiolect.errors import InputError
-from idiolect.text.fields import TEXT, TITLE, find_fields, join_fields, shown_names, text_fields
+from idiolect.text.fields import (
+    TEXT,
+    TITLE,
+    find_fields,
+    id_text,
+    join_fields,
+    shown_names,
+    text_fields,
+)
 from idiolect.text.record_types.compressed_file import COMPRESSIONS, file_type
 from idiolect.text.record_types.delimited import read_table
 from idiolect.text.record_types.json_records import has_surrogates, read_json
@@ -25,12 +34,13 @@ from idiolect.text.skipped import MAX_UNREADABLE, Fault, Skipped, readable_rows,
 
 if TYPE_CHECKING:
     from collections import Counter
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
 __all__ = [
     "DEFAULT_LIMIT",
     "KNOWN_TYPES",
+    "IdReader",
     "file_type",
     "has_fields",
     "has_text_cells",
@@ -44,6 +54,7 @@ __all__ = [
 
 DEFAULT_LIMIT = 16 << 20
 """Default size of the largest document, in bytes."""
+_DECIMAL_ID = re.compile(r"-?[0-9]+\.0")
 _JSON = (".jsonl", ".ndjson", ".json")
 _TABLES = (".csv", ".tsv")
 _RECORDS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
@@ -64,6 +75,30 @@ def has_fields(path: Path) -> bool:
 def has_text_cells(path: Path) -> bool:
     """Return whether all values of the file's type are text, so that numbers are spelled out."""
     return file_type(path) in _TABLES
+
+
+class IdReader:
+    """Reads the ids of one file as text, the same as those of other files.
+
+    If all ids of a column of text cells are such as `7.0`, they are meant without the decimal
+    place: so pandas writes a column of integers with gaps.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._decimal: dict[str, bool] = {}
+
+    def __call__(self, record: Mapping[str, Any], field: str) -> str | None:
+        """Return the id in a field of a record; None if it has none."""
+        id = id_text(record.get(field))
+        if id is None or not has_text_cells(self._path) or not _DECIMAL_ID.fullmatch(id):
+            return id
+        if field not in self._decimal:
+            self._decimal[field] = all(
+                _DECIMAL_ID.fullmatch(id_text(one.get(field)) or "0.0")
+                for one in read_records(self._path, Skipped(), max_unreadable=1)
+            )
+        return id.removesuffix(".0") if self._decimal[field] else id
 
 
 def unusable(text: str) -> str | None:

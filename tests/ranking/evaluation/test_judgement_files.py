@@ -252,3 +252,23 @@ def test_a_written_run_has_the_same_order_and_metrics(
     assert all(ranked(again[query]) == list(again[query]) for query in run)
     qrels = {query: {data.draw(st.sampled_from(sorted(run[query]))): 1} for query in run}
     assert evaluate(qrels, again) == evaluate(qrels, run)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("a.json", '[{"query_id": 1, "doc_id": 7.0, "score": 1}]', {"1": {"7": 1.0}}),
+        ("a.csv", "query_id, doc_id, score\n1, 7, 1\n", {"1": {"7": 1.0}}),
+        ("a.csv", "query_id,doc_id,score\n1,7.0,1\n2,8.0,1\n", {"1": {"7": 1}, "2": {"8": 1}}),
+        ("a.csv", "query_id,doc_id,score\n1,7.0,1\n2,7.1,1\n", {"1": {"7.0": 1}, "2": {"7.1": 1}}),
+        ("a.csv", "qid,docid,docno,score\n1,0,d7,2.5\n", {"1": {"d7": 2.5}}),
+        ("a.json", '{"1": {"7": 1, "8": 2}}', {"1": {"7": 1, "8": 2}}),
+        ("a.jsonl", '{"query_id": 1, "doc_id": [7, "8"], "score": 2}', {"1": {"7": 2, "8": 2}}),
+        ("a.tsv", "query_id\tdoc_id\n1\t[7, 8]\n2\t[x\n", {"1": {"7": 1, "8": 1}, "2": {"[x": 1}}),
+        ("a.txt", "1  0   7\t1 \n", {"1": {"7": 1.0}}),
+    ],
+)  # fmt: skip
+def test_ids_are_those_of_the_items(
+    name: str, text: str, expected: dict[str, dict[str, float]], tmp_path: Path
+) -> None:
+    assert read_qrels(_write(tmp_path / name, text)) == expected

@@ -33,7 +33,7 @@ from idiolect.ranking.evaluation.judged_collection import (
     read_queries,
 )
 from idiolect.text.fields import DOCUMENT_ID, GRADED_QUERY, TITLE, find_fields
-from idiolect.text.records import read_records
+from idiolect.text.records import IdReader, read_records
 
 __all__ = ["Roles", "find_roles"]
 
@@ -342,8 +342,9 @@ def _ids(items: DataFile, identity: str | None) -> set[str]:
     ids: set[str] = set()
     with suppress(InputError):  # what a run will say of the file is reported later
         for path in items.paths:
+            id_of = IdReader(path)
             for record in islice(read_records(path, Counter()), _MAXIMUM_IDS):
-                ids.add(str(record.get(identity)))
+                ids.add(str(id_of(record, identity)))
     return ids
 
 

@@ -6,7 +6,8 @@
     runs         query Q0 document rank score name   TREC, also without the name
                  query document rank                 MS MARCO; the score is 1 / rank
     both         a table with a header, such as query-id,corpus-id,score (BEIR), or records with
-                 these fields; judgements without a grade are matches, if there are two columns
+                 these fields; judgements without a grade are matches, if there are two columns;
+                 several documents are a list; JSON may be {query: {document: grade}}
 
 White space, tabs, commas or semicolons separate the columns. Each file may be gzipped. All faults
 of a file are reported at once.
@@ -15,9 +16,10 @@ of a file are reported at once.
 from __future__ import annotations
 
 import csv
+import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -25,10 +27,10 @@ from typing import Any
 
 from idiolect.errors import InputError
 from idiolect.ranking.evaluation.metrics import Run, ranked
-from idiolect.text.fields import GRADE, GRADED_DOCUMENT, GRADED_QUERY, find_fields
+from idiolect.text.fields import GRADE, GRADED_DOCUMENT, GRADED_QUERY, find_fields, id_text
 from idiolect.text.files import write_atomic
 from idiolect.text.record_types import text_lines
-from idiolect.text.records import DEFAULT_LIMIT, file_type, has_fields, read_all_records
+from idiolect.text.records import DEFAULT_LIMIT, IdReader, file_type, has_fields, read_all_records
 from idiolect.text.skipped import Fault
 
 __all__ = ["read_lines", "read_qrels", "read_run", "write_run"]
@@ -244,9 +246,11 @@ def _find_separator(lines: Sequence[str], kind: str, layout: _Layout) -> tuple[s
         if _is_header(_split(lines[0], separator)):
             return separator, True
 
-    def fitting(separator: str | None) -> int:
-        sizes = [len(_split(line, separator)) for line in lines]
-        return sizes.count(sizes[0]) if sizes[0] in layout.columns else 0
+    def fitting(separator: str | None) -> tuple[int, bool]:
+        rows = [_split(line, separator) for line in lines]
+        sizes = [len(cells) for cells in rows]
+        alike = sizes.count(sizes[0]) if sizes[0] in layout.columns else 0
+        return alike, sizes[0] == layout.usual and _is_trec(rows[0])  # tabs among spaces
 
     return max(candidates, key=fitting), False
 
@@ -302,22 +306,30 @@ def _records(
     path: Path, records: Iterator[tuple[str, dict[str, Any] | None]], layout: _Layout
 ) -> Iterator[tuple[str, _Row | str]]:
     """Yield the rows of records; if the first lacks a field, all do."""
-    first = True
+    first, id_of = True, IdReader(path)
     for place, record in records:
         shown = place.removeprefix(f"{path}, ")
         if record is None:
             yield shown, "more or fewer columns than the header"
             continue
-        row = _row(record, layout)
-        if first and isinstance(row, str):
-            raise InputError(f"{path}, {shown} {row}", hint=layout.hint)
+        rows = _record_rows(record, layout, id_of)
+        if first and isinstance(rows, str):
+            raise InputError(f"{path}, {shown} {rows}", hint=layout.hint)
         first = False
-        yield shown, row
+        for row in [rows] if isinstance(rows, str) else rows:
+            yield shown, row
 
 
-def _row(record: dict[str, Any], layout: _Layout) -> _Row | str:
-    """Return query, document and number of a record, or which field is missing."""
-    filled = [name for name, value in record.items() if isinstance(value, str | int | float)]
+def _record_rows(
+    record: dict[str, Any], layout: _Layout, id_of: Callable[[dict[str, Any], str], str | None]
+) -> list[_Row] | str:
+    """Return query, document and number of each judgement of a record, or which field is missing.
+
+    A record may have a list of documents, or hold documents and their grades by query.
+    """
+    if record and all(isinstance(value, dict) for value in record.values()):
+        return [(query, doc, one) for query, of in record.items() for doc, one in of.items()]
+    filled = [name for name, value in record.items() if isinstance(value, str | int | float | list)]
     queries, documents = find_fields(filled, GRADED_QUERY), find_fields(filled, GRADED_DOCUMENT)
     if len(record) == len(filled) == 2 and bool(queries) != bool(documents):
         other = tuple(name for name in filled if name not in (*queries, *documents))
@@ -328,8 +340,19 @@ def _row(record: dict[str, Any], layout: _Layout) -> _Row | str:
         if not found and not (known is GRADE and matches):
             return f"has none of the fields {', '.join(known)}; found: {', '.join(record)}"
     value = 1 if matches else record[grades[0]]
-    return _id(record[queries[0]]), _id(record[documents[0]]), value
+    query, documents_field = id_of(record, queries[0]) or "", documents[0]
+    listed = _listed(record[documents_field])
+    if listed is None:
+        return [(query, id_of(record, documents_field) or "", value)]
+    return [(query, id_text(doc) or "", value) for doc in listed]
 
 
-def _id(value: object) -> str:
-    return "" if value != value else str(value)
+def _listed(value: object) -> list[Any] | None:
+    """Return a list of ids, which a table writes as JSON; None if a value is no list of ids."""
+    if isinstance(value, str) and value.startswith("[") and value.endswith("]"):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            return None
+    is_list = isinstance(value, list) and all(isinstance(one, str | int | float) for one in value)
+    return list(value) if is_list else None  # type: ignore[call-overload]

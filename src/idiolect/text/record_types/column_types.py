@@ -1,7 +1,9 @@
-"""The type of each column of text cells, such as those of a CSV file.
+r"""The type of each column of text cells, such as those of a CSV file.
 
 All cells of a column get one type, so that a filter compares like with like. It is decided on the
-whole column, and is the first of these that every cell allows; an empty cell has no value:
+whole column, and is the first of these that every cell allows. An empty cell has no value, and in
+a column that is not text neither has one in which a program wrote that the value is missing: `NA`
+(R), `NaN` (pandas), `NULL` and `\N` (databases), `None`.
 
 - integer: digits without leading zeros or a plus, up to 2⁵³, which floats represent exactly
 - number: digits with a decimal point, maybe an exponent with a sign: `12.50`, `1e-05`
@@ -20,6 +22,9 @@ __all__ = ["ColumnTypes"]
 _Kind = Literal["integer", "number", "boolean", "text"]
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,15}")
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-][0-9]+)?")
+_MISSING = frozenset(
+    {"", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NULL", "null", r"\N", "None"}
+)
 _MAX_INTEGER = 2**53
 _MAX_DIGITS = 17
 """Significant digits that a float can hold."""
@@ -41,7 +46,7 @@ class ColumnTypes:
     def add(self, name: str, cell: str) -> None:
         """Take a cell of a column into account."""
         known = self._kinds.get(name)
-        if known == "text" or not cell:
+        if known == "text" or cell in _MISSING:
             return
         kind = _kind(cell)
         if known is None or kind == known:
@@ -51,11 +56,11 @@ class ColumnTypes:
             self._kinds[name] = "number" if numeric else "text"
 
     def convert(self, name: str, cell: str) -> str | int | float | bool | None:
-        """Return the value of a cell in its column's type; None if it is empty and not text."""
+        """Return the value of a cell in its column's type; None if it is missing and not text."""
         kind = self._kinds.get(name, "text")
         if kind == "text":
             return cell
-        if not cell:
+        if cell in _MISSING:
             return None
         if kind == "integer":
             return int(cell)

@@ -163,7 +163,8 @@ def _best_delimiter(sample: list[tuple[int, str | Fault]], usual: str) -> str:
         header, *rows = (cells for _, cells in reader.rows(sample))
         if isinstance(header, Fault) or len(header) < 2:
             continue
-        if delimiter != usual and not all(cell.strip() for cell in header):
+        # The first column has no name where pandas and R write the numbers of the rows.
+        if delimiter != usual and not all(cell.strip() for cell in header[1:]):
             continue
         alike = sum(not isinstance(row, Fault) and len(row) == len(header) for row in rows)
         shares[delimiter] = (alike + 1) / (len(rows) + 1)

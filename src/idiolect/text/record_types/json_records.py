@@ -4,6 +4,9 @@ A file whose lines are not JSON by themselves is read as a sequence of values; t
 array at the top are records. In such a file, one that is malformed hides where the next begins, so
 it is an error.
 
+If the only object of a file has no id and no text itself, the objects of its list are the records,
+or its values, by their ids.
+
 `NaN` is read as null, as programs write it for a missing number.
 """
 
@@ -11,9 +14,13 @@ from __future__ import annotations
 
 import codecs
 import json
+import logging
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from idiolect.errors import InputError
+from idiolect.text.fields import DOCUMENT_ID, QUERY_ID, QUERY_TEXT, TEXT, TITLE, find_fields
+from idiolect.text.record_types.compressed_file import file_state, file_type
 from idiolect.text.record_types.text_lines import open_text, read_lines
 from idiolect.text.skipped import Fault
 
@@ -23,6 +30,8 @@ if TYPE_CHECKING:
 
 __all__ = ["has_surrogates", "read_json"]
 
+_USUAL = (*DOCUMENT_ID, *QUERY_ID, *TITLE, *TEXT, *QUERY_TEXT)
+_LOG = logging.getLogger(__name__)
 _SAMPLE_LINES = 2000
 _SAMPLE_CHARACTERS = 1 << 20
 _BLOCK = 1 << 20
@@ -45,13 +54,74 @@ def read_json(path: Path, limit: int) -> Iterator[tuple[int, Any]]:
         InputError: The file cannot be read, or is damaged where lines are not values.
     """
     if not _has_a_value_on_each_line(path, limit):
-        yield from _values(path, limit)
+        yield from _unwrapped(path, _values(path, limit))
         return
+    if file_type(path) == ".json":
+        yield from _unwrapped(path, _lines(path, limit))
+    else:
+        yield from _lines(path, limit)
+
+
+def _lines(path: Path, limit: int) -> Iterator[tuple[int, Any]]:
+    """Read a value on each line."""
     for number, line in read_lines(path, limit):
         if isinstance(line, Fault):
             yield number, line
         elif not line.isspace():
             yield number, _parse(line)
+
+
+def _unwrapped(path: Path, values: Iterator[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
+    """Yield the records inside of a file's only object, if it is none itself.
+
+    So `{"count": 2, "products": [{…}, {…}]}` and, by their ids, `{"7": {…}, "8": {…}}` are read.
+    """
+    first = next(values, None)
+    if first is None:
+        return
+    second = next(values, None)
+    inside = _records_inside(first[1]) if second is None and isinstance(first[1], dict) else None
+    if inside is not None:
+        name, records = inside
+        _tell(path, file_state(path), name)
+        for record in records:
+            yield first[0], record
+        return
+    yield first
+    if second is not None:
+        yield second
+    yield from values
+
+
+@lru_cache(maxsize=1024)
+def _tell(path: Path, state: tuple[int, int, bytes], name: str) -> None:
+    """Say once which records were found, though a file is read several times."""
+    _LOG.warning("%s holds one object; its records are %s", path, name)
+
+
+def _records_inside(value: dict[str, Any]) -> tuple[str, list[Any]] | None:
+    """Return the records that an object only wraps, and where they are; None if it is a record."""
+    if _is_record(value):
+        return None
+    lists = {
+        name: inner
+        for name, inner in value.items()
+        if isinstance(inner, list) and any(map(_is_record, inner))
+    }
+    if len(lists) == 1:
+        ((name, records),) = lists.items()
+        return f"in {name!r}", records
+    if not value or not all(map(_is_record, value.values())):
+        return None
+    return "its values, named by their ids", [
+        inner if find_fields(inner, DOCUMENT_ID) else {"id": name, **inner}
+        for name, inner in value.items()
+    ]
+
+
+def _is_record(value: object) -> bool:
+    """Return whether a value is an object with an id or a text under a usual name."""
+    return isinstance(value, dict) and bool(find_fields(value, _USUAL))
 
 
 def has_surrogates(text: str) -> bool:

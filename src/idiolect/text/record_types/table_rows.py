@@ -8,6 +8,9 @@ the line's end. A row is read in the first of these ways that results in the rig
 3. with each cell for itself: where its quotes are not well-formed, they are ordinary characters;
 4. with all quotes as ordinary characters.
 
+Without quoted cells, a backslash before a delimiter makes it part of the cell, as MySQL and
+PostgreSQL write it, if the row has the right number of cells only so.
+
 A cell over several lines, each of which would be a row by itself, is accepted only if all quotes of
 the file follow RFC 4180. Otherwise two stray quotes would swallow the rows between them.
 """
@@ -99,6 +102,8 @@ class RowReader:
 
     def _resolve(self, number: int, line: str, lines: _Lines) -> list[str] | Fault | None:
         """Read a row that is not simply one line with the right number of cells."""
+        if (unquoted := self._with_escaped_delimiters(line.rstrip(_ENDS))) is not None:
+            return unquoted
         for quoting in (self._doubled, self._escaped):
             taken, cells = self._gather(quoting, line, lines)
             fitting = None if cells is None else self._fit(cells)
@@ -115,6 +120,16 @@ class RowReader:
             lines.push_back([(number, part) for part in parts[1:]])
             return self._alone(parts[0])
         return _MALFORMED
+
+    def _with_escaped_delimiters(self, body: str) -> list[str] | None:
+        r"""Read a row of cells without quotes, in which `\,` is a comma; None if it is none."""
+        escaped = "\\" + self._delimiter
+        if not self._delimiter or escaped not in body:
+            return None
+        cells = re.split(rf"(?<!\\){re.escape(self._delimiter)}", body)
+        if len(cells) != self._width or any(cell.startswith('"') for cell in cells):
+            return None
+        return [cell.replace(escaped, self._delimiter) for cell in cells]
 
     def _split(self, body: str) -> list[str]:
         return body.split(self._delimiter) if self._delimiter else [body]

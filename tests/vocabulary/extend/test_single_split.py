@@ -112,6 +112,20 @@ def combined_once(name: str) -> pre_tokenizers.PreTokenizer:
     return _combined.setdefault(name, _combined.get(name) or combined(name))
 
 
+def test_new_entries_do_not_change_which_sequence_it_was() -> None:
+    """Falcon cuts inside the bytes of `½`; only among the published entries that changes no id."""
+    terms = ["½ cup", "C++", "(R)", "漢字", "type 2 diabetes"]
+    base = make("falcon")
+    larger = extend(base, terms, general=unusual_texts()[::9])
+    assert not larger.extension.refused
+    assert larger.extension.checks["general"].changed == 0
+    again = extend(larger, ["XR-2000B", "¼ cup"])
+    assert not again.extension.refused
+    text = "½ cup, type 2 diabetes XR-2000B"
+    assert base.encode(text) == again.extension.to_base(again.encode(text))
+    assert " type 2 diabetes" in {again.decode([id_]) for id_ in again.encode(text)}
+
+
 @pytest.mark.parametrize("name", [*SEQUENCES, "falcon"])
 def test_terms_cross_every_border(name: str, tmp_path) -> None:
     """Falcon cuts inside the bytes of a character, which changes no id: merges never cross it."""

@@ -297,3 +297,17 @@ def test_a_giant_line_is_never_held(kind: str, tmp_path: Path) -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=False
     )
     assert done.stdout == "1 {'oversized': 1}\n", done.stderr
+
+
+def test_a_record_tells_corpora_of_equal_names_apart() -> None:
+    """A run is resumed if its corpus is written as before."""
+
+    def written(texts: list[str], seed: int = 0) -> set[str]:
+        corpus = Corpus.from_texts(texts)
+        mixed = corpus.mix(corpus, 0.1)
+        return {repr(one) for one in (corpus, mixed, *corpus.split(0.5, seed=seed))}
+
+    texts = ["a b", "c", "d", "e\ud800"]
+    assert written(texts) == written(list(texts))
+    assert not written(texts) & written(["a", " bc", "d", "e\ud800"])
+    assert len(written(texts) & written(texts, seed=1)) == 2

@@ -76,7 +76,7 @@ class Corpus:
         if per not in ("line", "file"):
             raise InputError(f"per is {per!r}", hint="one of line, file")
         check_whole(limit, "limit", least=1)
-        self._name = ", ".join(str(one) for one in sources)
+        self._name, self._mark = ", ".join(str(one) for one in sources), ""
         self._read: Callable[[Skipped], Iterator[str]] = lambda skipped: chain.from_iterable(
             read_documents(path, fields, per, limit, skipped, max_unreadable) for path in paths
         )
@@ -99,7 +99,7 @@ class Corpus:
                 else:
                     skip(skipped, reason, f"text {number:,}")
 
-        return cls._of(f"{len(texts)} texts", read)
+        return cls._of(f"{len(texts)} texts", read, texts)
 
     @classmethod
     def of(cls, source: Any, name: str = "corpus") -> Self:
@@ -119,8 +119,14 @@ class Corpus:
         return cls.from_texts(list(iterate_texts(source, name)))
 
     @classmethod
-    def _of(cls, name: str, read: Callable[[Skipped], Iterator[str]]) -> Self:
+    def _of(cls, name: str, read: Callable[[Skipped], Iterator[str]], parts: Iterable[str]) -> Self:
+        """Make a corpus with a mark of its parts, which its name does not tell apart."""
         corpus = cls.__new__(cls)
+        mark = hashlib.blake2b(digest_size=6)
+        for part in parts:
+            data = part.encode("utf-8", "surrogatepass")
+            mark.update(len(data).to_bytes(8, "little") + data)
+        corpus._mark = f", {mark.hexdigest()}"
         corpus._name, corpus._read, corpus.skipped = name, read, Skipped()
         return corpus
 
@@ -137,7 +143,7 @@ class Corpus:
             )
 
     def __repr__(self) -> str:
-        return f"Corpus({self._name})"
+        return f"Corpus({self._name}{self._mark})"
 
     @checked
     def split(self, fraction: float = 0.1, *, seed: int = 0) -> tuple[Self, Self]:
@@ -153,6 +159,7 @@ class Corpus:
                 f"a fraction of {fraction} leaves one side empty", hint="choose one between 0 and 1"
             )
         threshold = int(fraction * 2**64)
+        parts = (repr(self), str(fraction), str(seed))
 
         def held_out(document: str) -> bool:
             key = seed.to_bytes(8, "little", signed=True)
@@ -163,10 +170,12 @@ class Corpus:
             self._of(
                 f"the training part of {self._name}",
                 lambda skipped: (text for text in self._read(skipped) if not held_out(text)),
+                parts,
             ),
             self._of(
                 f"the held-out {fraction:.0%} of {self._name}",
                 lambda skipped: (text for text in self._read(skipped) if held_out(text)),
+                parts,
             ),
         )
 
@@ -198,7 +207,11 @@ class Corpus:
             skipped.update(self.skipped)
             skipped.update(other.skipped)
 
-        return self._of(f"{self._name} with {share:.0%} of {other._name}", read)
+        return self._of(
+            f"{self._name} with {share:.0%} of {other._name}",
+            read,
+            (repr(self), str(share), repr(other)),
+        )
 
 
 def documents_of(source: Any, name: str) -> Iterable[str]:

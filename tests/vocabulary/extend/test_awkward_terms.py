@@ -15,7 +15,7 @@ from idiolect.vocabulary.extend.extend import extend
 from idiolect.vocabulary.extend.plan import METHODS
 from idiolect.vocabulary.extend.unusual_text import unusual_texts
 from idiolect.vocabulary.terms import read_glossary
-from vocabulary.conftest import GENERAL, LAYOUTS, make
+from vocabulary.conftest import DOMAIN, GENERAL, LAYOUTS, make
 
 AWKWARD = [
     "##ing", "##foo", "[unused1]", "[MASK]", "<0x41>", "<s>", "</s>", "<unk>", "<|endoftext|>", "%",
@@ -113,6 +113,21 @@ def test_text_that_spells_an_entry_is_not_that_entry(entry: str) -> None:
             )
             assert id_ not in new
             assert larger.extension.to_base(new) == old, text
+
+
+def test_phrases_of_a_tokenizer_that_does_not_cut() -> None:
+    """Llama 2, Mistral and Phi-3 publish no pre-tokenizer: only their merges stop at spaces."""
+    engine = make("llama2").engine
+    engine.pre_tokenizer = None
+    base = Tokenizer.from_engine(engine)
+    once = extend(base, ["type 2 diabetes", "HbA1c"], domain=DOMAIN, general=GENERAL[:200])
+    twice = extend(once, ["2 diabetes mellitus", "XR-2000B"], domain=DOMAIN, general=GENERAL[:200])
+    for larger, count in ((once, 4), (twice, 8)):
+        record = larger.extension
+        assert (len(record.added), record.refused) == (count, ())
+        assert all(check.changed == 0 for check in record.checks.values())
+        ids = larger.encode("has type 2 diabetes")
+        assert " type 2 diabetes" in {token.text for token in record.added if token.id in ids}
 
 
 @pytest.mark.parametrize("term", ["%HbA1c", "'x", "%", "-5", "(HbA1c"])

@@ -112,6 +112,44 @@ def combined_once(name: str) -> pre_tokenizers.PreTokenizer:
     return _combined.setdefault(name, _combined.get(name) or combined(name))
 
 
+def test_new_entries_do_not_change_which_sequence_it_was() -> None:
+    """Falcon cuts inside the bytes of `½`; only among the published entries that changes no id."""
+    terms = ["½ cup", "C++", "(R)", "漢字", "type 2 diabetes"]
+    base = make("falcon")
+    larger = extend(base, terms, general=unusual_texts()[::9])
+    assert not larger.extension.refused
+    assert larger.extension.checks["general"].changed == 0
+    again = extend(larger, ["XR-2000B", "¼ cup"])
+    assert not again.extension.refused
+    text = "½ cup, type 2 diabetes XR-2000B"
+    assert base.encode(text) == again.extension.to_base(again.encode(text))
+    assert " type 2 diabetes" in {again.decode([id_]) for id_ in again.encode(text)}
+
+
+@pytest.mark.parametrize("name", ["deepseek-coder", "bloom", "words-and-signs"])
+def test_no_term_cuts_what_the_pattern_joins(name: str) -> None:
+    """These leave text between their matches, or put signs after a word into one pre-token."""
+    steps = {
+        "deepseek-coder": SEQUENCES["deepseek-coder"],
+        "bloom": [split(r" ?[^(\s|[.,!?…。，、।۔،])]+"), BYTES],
+        "words-and-signs": [split(r" ?\p{L}+(?:'s|é?[-/+]+)?| ?\p{N}+|\s+|."), BYTES],
+    }[name]
+    engine = Engine(models.BPE())
+    engine.pre_tokenizer = pre_tokenizers.Sequence(steps)
+    engine.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    text = "a > 1 <b> 2 >1, x+/ c's y/z c-d. é + 3 > 4), (5 < 6; n é- é/ ts' p> 2"
+    engine.train_from_iterator([text] * 50, trainer)
+    base = Tokenizer.from_engine(engine)
+    larger = extend(base, ["1", "2 >", "b c", "y c", "x é", "> 4", "type 2 c"])
+    for other in [text, "type 2 c's b c-d y c/z x é-", "n> 1 > 2 > > 4", *unusual_texts()[::20]]:
+        assert larger.extension.to_base(larger.encode(other)) == base.encode(other), other
+
+
 @pytest.mark.parametrize("name", [*SEQUENCES, "falcon"])
 def test_terms_cross_every_border(name: str, tmp_path) -> None:
     """Falcon cuts inside the bytes of a character, which changes no id: merges never cross it."""

@@ -25,6 +25,7 @@ __all__ = [
     "entry_name",
     "ignored_merges",
     "original_parts",
+    "published_config",
     "refusals",
     "unmerged_entries",
 ]
@@ -39,6 +40,34 @@ def original_parts(tokenizer: Tokenizer) -> dict[str, Any]:
     return copy.deepcopy({part: earlier.get(part, config[part]) for part in _REPLACED})
 
 
+def published_config(tokenizer: Tokenizer) -> dict[str, Any]:
+    """Return an engine's JSON as it was before any extension.
+
+    How its pre-tokenizer can be changed is decided by this one: new entries, such as `▁New▁York`,
+    would make it look like one of another type.
+    """
+    config: dict[str, Any] = json.loads(_published_json(tokenizer))
+    return config
+
+
+@lru_cache(maxsize=2)
+def _published_json(tokenizer: Tokenizer) -> str:
+    config = json.loads(tokenizer.engine.to_str()) | original_parts(tokenizer)
+    if tokenizer.extension:
+        size, model = tokenizer.extension.size, config["model"]
+        if isinstance(model["vocab"], list):
+            model["vocab"] = model["vocab"][:size]
+        else:
+            vocab = {entry: id_ for entry, id_ in model["vocab"].items() if id_ < size}
+            model["vocab"] = vocab
+            if "merges" in model:
+                model["merges"] = [m for m in model["merges"] if vocab.keys() >= {*m, "".join(m)}]
+        if model["type"] == "BPE":
+            model["ignore_merges"] = ignored_merges(tokenizer)
+        config["added_tokens"] = [t for t in config["added_tokens"] if t["id"] < size]
+    return json.dumps(config)
+
+
 def ignored_merges(tokenizer: Tokenizer) -> bool:
     """Return whether a BPE tokenizer emitted pre-tokens in its vocabulary whole when published."""
     if tokenizer.extension and "ignore_merges" in tokenizer.extension.replaced:
@@ -50,8 +79,7 @@ def can_keep_phrases(tokenizer: Tokenizer, method: str) -> bool:
     """Return whether a method can add terms that the pre-tokenizer splits."""
     if method in ("merges", "append"):
         return False
-    config = json.loads(tokenizer.engine.to_str()) | original_parts(tokenizer)
-    return method == "words" or can_protect_terms(config)
+    return method == "words" or can_protect_terms(published_config(tokenizer))
 
 
 def entry_name(tokenizer: Tokenizer, form: Form) -> str:

@@ -6,7 +6,6 @@ intermediate tokens of `merges`. Verification measures the actual effect afterwa
 
 from __future__ import annotations
 
-import copy
 import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ from idiolect.vocabulary.extend.entries import (
     entry_name,
     ignored_merges,
     original_parts,
+    published_config,
     unmerged_entries,
 )
 from idiolect.vocabulary.extend.protected_terms import can_protect_terms, protect_terms
@@ -142,9 +142,9 @@ def _add_entries(
     earlier = tokenizer.extension
     whole = {form.normalized for form in protected}
     changes = whole or cuts or (earlier and "pre_tokenizer" in earlier.replaced)
-    if changes and can_protect_terms(config | original):
+    published = published_config(tokenizer)
+    if changes and can_protect_terms(published):
         replaced |= original
-        config |= copy.deepcopy(original)
         earlier_terms = [
             token.text
             for token in (earlier.added if earlier else ())
@@ -152,7 +152,8 @@ def _add_entries(
         ]
         whole |= {normalized for normalized, _ in pretokenize_forms(tokenizer, earlier_terms)}
         vocab = tokenizer.engine.get_vocab(with_added_tokens=True).keys() - unmerged
-        protect_terms(config, sorted(whole), vocab if tokenizer.kind != "byte-bpe" else (), cuts)
+        protect_terms(published, sorted(whole), vocab if tokenizer.kind != "byte-bpe" else (), cuts)
+        config |= {part: published[part] for part in original}
     added = [_added(id_, form) for id_, form in enumerate(forms, len(tokenizer))]
     engine = tokenizers.Tokenizer.from_str(json.dumps(config))
     return DraftExtension(Tokenizer.from_engine(engine, tokenizer.settings), added, replaced)

@@ -8,8 +8,9 @@ first. Therefore the terms become the first alternative of its split pattern:
 A sequence of pre-tokenizers is first rewritten as one pattern; see `single_split`.
 
 Other text is split as before: the regex engine tries an alternative only where the original
-pattern would also start a pre-token, and the character after a term starts one too, because it is
-neither a letter nor a digit.
+pattern would also start a pre-token. Text that the pattern does not match gets an alternative of
+its own at the end, because a term could begin inside it. After a term, no letter or digit may
+follow, nor a character that merges with the end of the term.
 
 SentencePiece splits only at the space `▁`, so a split next to a term is new. It changes nothing if
 no vocabulary piece contains the two characters around it, because then nothing can merge across
@@ -39,7 +40,13 @@ from typing import TYPE_CHECKING, Any
 
 import regex
 
-from idiolect.vocabulary.extend.single_split import GPT2_PATTERN, isolated_split, single_split
+from idiolect.text.tokenizers.byte_level import to_bytes, to_characters
+from idiolect.vocabulary.extend.single_split import (
+    GPT2_PATTERN,
+    isolated_split,
+    matches_everywhere,
+    single_split,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Container, Iterable, Sequence
@@ -121,7 +128,8 @@ def protect_terms(
         return
     layout = _layout(config)
     if layout != "metaspace":
-        options = [_alternatives(terms, " ", _NO_LOOKAROUNDS)] if terms else []
+        ends = _Lookarounds(after=_forbid_byte_merges(terms, config["model"]["merges"]))
+        options = [_alternatives(terms, " ", ends)] if terms else []
         options += [_cut_pattern(cuts, _end_of_run)] if cuts else []
         if layout == "sequence":
             config["pre_tokenizer"] = copy.deepcopy(_rewritten(json.dumps(config)))
@@ -130,8 +138,10 @@ def protect_terms(
             config["pre_tokenizer"] = _sequence(
                 isolated_split(GPT2_PATTERN), byte_level | {"use_regex": False}
             )
-        split = config["pre_tokenizer"]["pretokenizers"][0]["pattern"]
-        split["Regex"] = "|".join([*options, split["Regex"]])
+        split = config["pre_tokenizer"]["pretokenizers"][0]
+        pattern = split["pattern"]["Regex"]
+        gaps = [] if split["invert"] or matches_everywhere(pattern) else [_gap_pattern(pattern)]
+        split["pattern"]["Regex"] = "|".join([*options, pattern, *gaps])
         return
     start = _use_plain_metaspace(config)
     lookarounds = _forbid_merges(vocabulary)
@@ -272,9 +282,6 @@ class _Lookarounds:
     """After a term that ends in a letter or digit."""
 
 
-_NO_LOOKAROUNDS = _Lookarounds()
-
-
 def _alternatives(terms: Collection[str], space: str, lookarounds: _Lookarounds) -> str:
     """Return a pattern that matches the terms as whole words.
 
@@ -312,8 +319,52 @@ def _whole_terms(terms: Sequence[str], after: str) -> str:
     words = [term for term in terms if _IS_WORD.match(term[-1])]
     symbols = [term for term in terms if not _IS_WORD.match(term[-1])]
     options = [rf"(?:{trie_pattern(words)})(?![{_WORD}]){after}"] if words else []
-    options += [rf"(?:{trie_pattern(symbols)})(?=[ ▁]|\z)"] if symbols else []
+    options += [rf"(?:{trie_pattern(symbols)})(?=[ ▁]|\z){after}"] if symbols else []
     return options[0] if len(options) == 1 else f"(?:{'|'.join(options)})"
+
+
+def _gap_pattern(pattern: str) -> str:
+    """Return a pattern of the text between two matches, so that no term begins inside it."""
+    return rf"(?:(?!{pattern})[\s\S])+"
+
+
+def _forbid_byte_merges(terms: Collection[str], merges: Sequence[Sequence[str]]) -> str:
+    """Return a lookahead that no merge joins the end of a term with the character after it.
+
+    Letters and digits are excluded anyway, so only merges with other characters count.
+    """
+    lasts: dict[str, set[str]] = defaultdict(set)
+    for term in terms:
+        lasts[to_characters(term[-1].encode())[-1]].add(term[-1])
+    firsts: dict[str, set[str]] = defaultdict(set)
+    for left, right in merges:
+        if left[-1] in lasts and (following := _characters_from(right[0])):
+            firsts[left[-1]].add(following)
+    options = [
+        f"(?<=[{''.join(map(_escape, sorted(lasts[last])))}])[{''.join(sorted(following))}]"
+        for last, following in sorted(firsts.items())
+    ]
+    return f"(?!{'|'.join(options)})" if options else ""
+
+
+def _characters_from(first: str) -> str:
+    """Return the characters that begin with a byte, as items of a class; none if irrelevant.
+
+    Args:
+        first: the byte, in the byte-level alphabet.
+    """
+    byte = to_bytes(first)[0]
+    if byte < 0x80:
+        return "" if chr(byte).isalnum() else f"\\x{{{byte:X}}}"
+    if byte < 0xC2 or byte > 0xF4:  # inside a character
+        return ""
+    size = 2 + (byte >= 0xE0) + (byte >= 0xF0)
+    shift = 6 * (size - 1)
+    start = (byte & (0x7F >> size)) << shift
+    low = max(start, {2: 0x80, 3: 0x800, 4: 0x10000}[size])
+    high = min(start + (1 << shift) - 1, 0x10FFFF)
+    high = 0xD7FF if byte == 0xED else high
+    return f"\\x{{{low:X}}}-\\x{{{high:X}}}"
 
 
 def _forbid_merges(vocabulary: Collection[str]) -> _Lookarounds:

@@ -48,7 +48,7 @@ from idiolect.vocabulary.extend.unusual_text import unusual_texts
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["GPT2_PATTERN", "isolated_split", "single_split"]
+__all__ = ["GPT2_PATTERN", "isolated_split", "matches_everywhere", "single_split"]
 
 GPT2_PATTERN = r" ?\p{L}+| ?\p{N}+|'s|'t|'re|'ve|'m|'ll|'d| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 """The split pattern of the engine's `ByteLevel`. Letters and digits come first, because they are
@@ -84,6 +84,15 @@ def isolated_split(pattern: str) -> dict[str, Any]:
         "behavior": "Isolated",
         "invert": False,
     }
+
+
+@cache
+def matches_everywhere(pattern: str) -> bool:
+    """Return whether a pattern surely leaves no text between its matches."""
+    try:
+        return bool(_matched(parse(pattern)).all())
+    except UnsupportedPatternError:
+        return False
 
 
 def _same_ids(config: dict[str, Any], pre_tokenizer: dict[str, Any]) -> bool:

@@ -87,7 +87,11 @@ def test_a_teacher_is_imitated(folder: Path) -> None:
         ("pairs.jsonl", ["--query", "claim"], r"line 1 has no field claim \(there are query, d"),
         ("nothing.jsonl", [], "no such file"),
         ("pairs.jsonl", ["--dimensions", "8;4"], "--dimensions 8;4"),
-        ("pairs.jsonl", ["--objective", "mlm"], r"'mlm' \(one of pairs, simcse, tsdae, imitate\)"),
+        (
+            "pairs.jsonl",
+            ["--objective", "mlm"],
+            r"'mlm' \(one of pairs, simcse, crops, tsdae, imitate\)",
+        ),
         ("pairs.jsonl", ["--margin", "1"], "the loss infonce has no margin"),
         ("pairs.jsonl", ["--loss", "kl"], "scores, and the pairs have none"),
     ],

@@ -216,9 +216,13 @@ def test_the_mean_of_a_text_is_classified(tmp_path: Path) -> None:
 def test_every_architecture_is_compared() -> None:
     compared = {case[1] for case in (*ENCODERS, *DECODERS, *BOTH, *BODIES, *_head_cases())}
     listed = {name for family in FAMILIES.values() for name in family.architectures}
-    # GPT-3 has no class there; it is compared with GPT-2 in tests/models.
+    # GPT-3 has no class there; it is compared with GPT-2 in tests/models. Static embeddings are
+    # compared with sentence-transformers in tests/encoding.
     assert {name for name in listed if hasattr(transformers, name)} <= compared | {"MT5Model"}
-    assert {name for name in listed if not hasattr(transformers, name)} == {"GPT3LMHeadModel"}
+    assert {name for name in listed if not hasattr(transformers, name)} == {
+        "GPT3LMHeadModel",
+        "StaticModel",
+    }
 
 
 def test_padded_rows_are_kept(tmp_path: Path) -> None:

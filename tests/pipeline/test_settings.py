@@ -43,7 +43,7 @@ def test_one_name_is_a_list_of_one(tmp_path: Path) -> None:
         ),
         (
             '[data]\nitems = "x"\n[audit]\nxyz = 3\n',
-            "unknown key audit.xyz (known: max_rows, phrases)",
+            "unknown key audit.xyz (known: max_rows, method, phrases)",
         ),
         (
             '[data]\nitems = "x"\n[pretrain]\nsteps = 0\n',
@@ -97,7 +97,7 @@ def test_a_base_may_be_next_to_the_configuration(tmp_path: Path) -> None:
 def test_a_base_in_a_package_that_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(hub._PACKAGED, "tiny", ("tiny-model", "no_such_module_here"))
+    monkeypatch.setitem(hub._PACKAGED, "tiny", ("tiny-model", "no_such_module_here", "model"))
     with pytest.raises(MissingDependencyError, match="pip install tiny-model"):
         hub.locate(find_base("tiny", tmp_path), ())
 

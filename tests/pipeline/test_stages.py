@@ -113,7 +113,8 @@ def test_a_new_file_is_a_new_stage(tmp_path: Path) -> None:
     assert all(line.endswith(": unchanged") for line in run_with(stages, config))
     change(config, "zorblaxine", "lamp")
     again = [line for line in run_with(stages, config) if not line.endswith(": unchanged")]
-    assert [line.split(":")[0] for line in again] == ["toy", "random.toy", "evaluate", "report"]
+    names_again = [*dict.fromkeys(line.split(":")[0] for line in again)]  # progress repeats them
+    assert names_again == ["toy", "random.toy", "evaluate", "report"]
     change(config, "word =", "wrd =")
     assert "unknown key toy.wrd (did you mean word?)" in run_with(stages, config)[0]
 
@@ -186,7 +187,6 @@ def work_for(folder: Path, base: str, **more: Any) -> Work[Any]:
         base=base,
         folder=folder / "work",
         done={},
-        report=lambda *_: None,
         **{"model": "", **more},
     )
 

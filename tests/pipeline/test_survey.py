@@ -55,10 +55,13 @@ def told(folder: Path) -> str:
     return "\n".join(survey(folder, base="model").findings)
 
 
+_OPTIONS = ("id", "text", "title", "max_unreadable")
+
+
 def chosen(folder: Path) -> dict[str, Any]:
     """The keys of `[data]` that name files."""
     data = written(folder).data.model_dump()
-    return {key: data[key] for key in data if data[key] and key not in ("id", "text", "title")}
+    return {key: data[key] for key in data if data[key] and key not in _OPTIONS}
 
 
 def test_everything_is_found(tmp_path: Path) -> None:

@@ -284,7 +284,7 @@ def test_ids_that_look_alike_are_different_items(tmp_path: Path) -> None:
         (Item("a", 3), "item 'a': its text is a int"),  # type: ignore[arg-type]
         (Item("a", "lamp \udc80"), "item 'a': its text is not valid Unicode"),
         (Item("a", "lamp", ["x"]), "item 'a': its metadata is a list"),  # type: ignore[arg-type]
-        (("a", "lamp"), "an item is a tuple, not an Item"),
+        (("a", "lamp"), "item 2 is a tuple, not an item"),
     ],
 )
 def test_an_invalid_item_is_named_before_anything_is_encoded(

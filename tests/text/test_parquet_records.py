@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from idiolect.encoding.pairs import read_texts
 from idiolect.errors import InputError
 from idiolect.search.item_files import read_items
-from idiolect.search.items import encode_metadata
+from idiolect.search.metadata import encode_metadata
 from idiolect.text.corpus import Corpus
 from idiolect.text.records import read_records
 from idiolect.text.skipped import Skipped
@@ -96,7 +96,7 @@ def test_conversions(tmp_path: Path, values: pa.Array[Any], expected: list[Any])
     ids = pa.array([str(n) for n in range(len(values))])
     path = _write(tmp_path / "b.parquet", id=ids, text=ids, x=values)
     for item in read_items([path], skipped=Counter()):
-        encode_metadata(item)
+        encode_metadata([item])
 
 
 def test_bytes_that_are_no_text_are_an_error(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from idiolect.nn.network import Network
 from idiolect.ranking.cross_encoder import CrossEncoder
 from idiolect.ranking.two_tower import TwoTower
 from idiolect.text.corpus import Corpus
+from idiolect.training.checkpoint import Checkpoint
 from idiolect.training.data.packed_documents import PackedDocuments
 from idiolect.training.data.token_file import TokenFile
 from idiolect.training.objectives.causal import Causal
@@ -149,8 +150,9 @@ def _source(tmp_path: Path, model: LanguageModel) -> PackedDocuments:
 
 
 def test_another_run_is_refused(tmp_path: Path) -> None:
+    session = _session(tmp_path, models.model())
     _session(tmp_path, models.model())
-    _session(tmp_path, models.model())
+    session.folder.save(Checkpoint(1, {}, {}, {}))
     with pytest.raises(CheckpointError, match="another run"):
         _session(tmp_path, models.model(), train="rows")
 

@@ -164,7 +164,12 @@ def _look(path: Path, name: str) -> DataFile:
         name.encode()
     except UnicodeEncodeError:
         shown = name.encode("utf-8", "backslashreplace").decode()
-        return DataFile(shown, (path,), "", problem="its name is not UTF-8: rename it")
+        return DataFile(
+            shown,
+            (path,),
+            "",
+            problem="its name is not UTF-8 in this locale: rename it, or set PYTHONUTF8=1",
+        )
     try:
         return _table(path, name) if has_fields(path) else _text(path, name)
     except InputError as error:

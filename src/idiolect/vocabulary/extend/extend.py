@@ -127,11 +127,9 @@ def extend(
     larger = _extend_tokenizer(
         base.tokenizer, terms, method, domain=domain, general=general, max_rows=max_rows
     )
-    return (
-        base
-        if larger is base.tokenizer
-        else grow(base, larger, init=init, corpus=domain, seed=seed)
-    )
+    if len(larger) == len(base.tokenizer):  # no term was added, and the record says why
+        return base if larger is base.tokenizer else base.with_changes(tokenizer=larger)
+    return grow(base, larger, init=init, corpus=domain, seed=seed)
 
 
 def _extend_tokenizer(

@@ -67,10 +67,19 @@ def test_pairs_of_ids(folder: Path) -> None:
     assert record["loss"] == "Triplet(margin=0.5)"
 
 
-@pytest.mark.parametrize("objective", ["simcse", "tsdae"])
+@pytest.mark.parametrize("objective", ["simcse", "crops", "tsdae"])
 def test_text_alone(folder: Path, objective: str) -> None:
     _run(folder, "text.txt", "--objective", objective)
     assert json.loads((folder / "run" / "run.json").read_text())["objective"] == objective
+
+
+@pytest.mark.parametrize(("layers", "modules"), [("0", "StaticEmbedding"), ("1", "Transformer")])
+def test_an_encoder_of_the_first_layers(folder: Path, layers: str, modules: str) -> None:
+    _run(folder, "pairs.jsonl", "--layers", layers)
+    steps = json.loads((folder / "run" / "model" / "modules.json").read_text())
+    assert steps[0]["type"].endswith(modules)
+    tuned = Encoder.load(folder / "run" / "model")
+    assert len(tuned.model.network.blocks) == int(layers)
 
 
 def test_a_teacher_is_imitated(folder: Path) -> None:

@@ -93,6 +93,10 @@ def encoder(
         str | None,
         typer.Option(help="For imitate: the encoder before it was extended."),
     ] = None,
+    layers: Annotated[
+        int | None,
+        typer.Option(help="Use only the first layers of the model; 0: a static encoder.", min=0),
+    ] = None,
     query: Annotated[str, typer.Option(help="Field of the query.")] = "query",
     document: Annotated[str, typer.Option(help="Field of the document.")] = "document",
     queries: Annotated[
@@ -113,7 +117,10 @@ def encoder(
     ] = None,
     whiten: Annotated[
         bool,
-        typer.Option("--whiten", help="Whiten: for a model not trained as an encoder."),
+        typer.Option(
+            "--whiten",
+            help="Whiten: for a model not trained as an encoder. Static encoders always are.",
+        ),
     ] = False,
     loss: Annotated[
         _LossName, typer.Option(help="margin-mse and kl fit the teacher scores of the pairs.")
@@ -165,6 +172,8 @@ def encoder(
             hint="only 'imitate' learns from a teacher",
         )
     start = Encoder.load(model, device=local_device())
+    if layers is not None:
+        start = start.with_changes(layers=layers, **({} if layers else {"max_length": None}))
     settings = given(
         max_length=max_length,
         batch_size=batch_size,
@@ -180,7 +189,7 @@ def encoder(
         "lora": lora_config(lora_r, lora_target_modules),
         "unfreeze_original_rows": unfreeze_original_rows,
         "config": tuning_config(start, train, seed=seed, **settings),
-        "whiten": whiten,
+        "whiten": whiten or None,
         "tensorboard": tensorboard,
     }
     if entry.data == "text":

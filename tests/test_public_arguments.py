@@ -32,8 +32,9 @@ from idiolect import (
     tune,
 )
 from idiolect.encoding.pairs import Pair
-from idiolect.errors import IdiolectError
+from idiolect.errors import IdiolectError, InputError
 from idiolect.ranking.groups import QueryGroup
+from idiolect.text.arguments import iterate_texts
 from idiolect.text.tokenizers.bpe import train as train_bpe
 
 _TEXTS = [f"the water in garden {number}" for number in range(60)]
@@ -335,3 +336,13 @@ def test_messages_say_what_to_do(
 ) -> None:
     with pytest.raises(IdiolectError, match=message):
         call(world)
+
+
+def test_a_call_with_other_arguments_names_the_function() -> None:
+    with pytest.raises(TypeError, match=r"evaluate\(\) takes 2 positional arguments"):
+        evaluate({"q": {"d": 1}}, {"q": {"d": 1.0}}, 3)  # type: ignore[call-arg, misc]
+
+
+def test_a_text_among_several_is_named() -> None:
+    with pytest.raises(InputError, match="corpus: text 1 is None, not a text"):
+        list(iterate_texts(["a", None], "corpus"))

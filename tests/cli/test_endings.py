@@ -202,8 +202,12 @@ def test_every_numeric_option_has_a_range(option: Any) -> None:
     [
         (["serch", "x"], "Did you mean 'search'?"),
         (["index", "biuld", "x"], "Did you mean 'build'?"),
+        (["tune", "corss-encoder", "x", "y"], "Did you mean 'cross-encoder'"),
+        (["tune", "two_tower", "x"], "Did you mean 'two-tower'?"),
+        (["tune", "nothing-like-it", "x"], "--out"),
         (["models", "--jsno"], "--json"),
-        (["search", "i", "q", "--mode", "dens"], "'dense'"),
+        (["search", "i", "q", "--mode", "dens"], "'--mode': 'dens' is not one of 'hybrid'"),
+        (["search", "i", "q", "-n", "1.5"], "it must be a whole number"),
         (["search", "i", "q", "-n", "0"], "--top-k"),
         (["search", "i", "q", "-n", "many"], "--top-k"),
     ],

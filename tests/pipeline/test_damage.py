@@ -115,6 +115,48 @@ def test_damaged_records_of_the_run(stages: Path, capsys: pytest.CaptureFixture[
     assert (folder / "report.html").read_text().endswith(report[-20:])
 
 
+def test_a_run_without_its_manifest_is_still_one(
+    stages: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = stages.parent / "manifest.json"
+    whole = json.loads(manifest.read_text())
+    manifest.unlink()
+    with open_index(stages.parent) as index:
+        assert index.search("quendrifolate", 1)
+    assert repeated(stages) == set()
+    assert "manifest.json is missing and is written again" in capsys.readouterr().err
+    assert json.loads(manifest.read_text())["stages"] == whole["stages"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"stages": {"audit": 3}}',
+        '{"stages": {"audit": {"secomds": 1}}}',
+        '{"format": "2"}',
+        '{"report": 3}',
+        '{"report": {"report.html": 5}}',
+    ],
+)
+def test_a_manifest_of_another_form(stages: Path, text: str) -> None:
+    (stages.parent / "manifest.json").write_text(text)
+    assert repeated(stages) == set()
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        "{}",
+        '{"files": {}}',
+        '{"files": {"terms.json": 3}}',
+        '{"files": {"terms.json": {"size": 1}}}',
+    ],
+)
+def test_a_record_of_another_form(stages: Path, record: str) -> None:
+    (stages / "audit" / "outputs.json").write_text(record)
+    assert repeated(stages) == {"audit"}
+
+
 def test_an_unfinished_stage_with_a_damaged_record_begins_again(stages: Path) -> None:
     (stages / "tune").rename(stages / ".tune.partial")
     halve(stages / ".tune.partial" / "inputs.json")

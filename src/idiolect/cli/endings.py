@@ -46,8 +46,25 @@ class InterruptibleGroup(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the chosen command."""
-        with _reporting_signals(""):
-            return super().invoke(ctx)
+        try:
+            with _reporting_signals(""):
+                return super().invoke(ctx)
+        except typer.BadParameter as error:
+            error.message = _plain_problem(error.message)
+            raise
+
+
+def _plain_problem(message: str) -> str:
+    """Return what is wrong with an option's value, without the words of the library that parses it.
+
+    >>> _plain_problem("Input should be a valid integer, unable to parse string as an integer")
+    'it must be a whole number'
+    """
+    message = re.sub(r"^Value error, |, unable to parse string as an? \w+$", "", message)
+    message = message.replace("Input should be", "it must be").rstrip(".")
+    return message.replace("a valid integer", "a whole number").replace(
+        "a valid number", "a number"
+    )
 
 
 @contextmanager

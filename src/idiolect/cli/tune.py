@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -51,10 +52,16 @@ class _TuneGroup(TyperGroup):
     """A group with a default command: `tune MODEL …` is `tune encoder MODEL …`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if args and args[0] not in (*self.commands, *ctx.help_option_names):
+        known = (*self.commands, *ctx.help_option_names)
+        if args and args[0] not in known and not self._is_misspelt(args[0]):
             args = ["encoder", *args]
         rest: list[str] = super().parse_args(ctx, args)
         return rest
+
+    def _is_misspelt(self, word: str) -> bool:
+        """Return whether a word is nearly a command, and no model of that name is here."""
+        plain = word.lower().replace("_", "-")
+        return bool(get_close_matches(plain, self.commands, cutoff=0.7)) and not Path(word).exists()
 
 
 app = typer.Typer(cls=_TuneGroup, no_args_is_help=True)

@@ -61,16 +61,17 @@ class RunDirectory:
     def __init__(self, path: str | Path, say: Callable[[str], None] = notice) -> None:
         self.path, self._say = Path(path), say
         self._manifest: dict[str, Any] = {}
-        if self.manifest_path.exists():
+        if self._exists():
             # Everything in a manifest that matters is also in the folders of the stages.
             self._manifest = _read(self.manifest_path) or {}
-            if not isinstance(self._manifest.get("stages", {}), dict):
+            if not _is_manifest(self._manifest):
+                what = "damaged" if os.path.lexists(self.manifest_path) else "missing"
+                say(f"{self.manifest_path} is {what} and is written again")
                 self._manifest = {}
-            if not self._manifest:
-                say(f"{self.manifest_path} is damaged and is written again")
-                self._manifest = {"stages": self._finished_stages()}
+            known = self._manifest.get("stages", {})
+            self._manifest["stages"] = self._finished_stages() | known
             found = self._manifest.get("format", FORMAT)
-            if not isinstance(found, int) or found > FORMAT:
+            if found > FORMAT:
                 raise CheckpointError(
                     f"{self.path} is a run of idiolect {self._manifest.get('idiolect')} (format "
                     f"{found}), but this is {__version__} (format {FORMAT})",
@@ -85,7 +86,7 @@ class RunDirectory:
             InputError: There is no run in it.
         """
         folder = cls(path)
-        if not folder.manifest_path.exists():
+        if not folder._exists():
             raise InputError(f"no run in {path}", hint="create one with idiolect run")
         return folder
 
@@ -117,7 +118,7 @@ class RunDirectory:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            if not self.manifest_path.exists() and self._other_files():
+            if not self._exists() and self._other_files():
                 raise InputError(
                     f"{self.path} holds files that do not belong to a run",
                     hint="choose another folder",
@@ -152,8 +153,8 @@ class RunDirectory:
     def digest(self, name: str) -> str:
         """Return a hash of a finished stage's output, without what users may change in it."""
         record = _read(self.stage(name) / _OUTPUTS) or {}
-        shared = () if record.get("shared") is None else (record["shared"],)
-        return FileRecord(record.get("files")).digest((*_ABOUT_THE_RUN, *shared))
+        shared = str(record.get("shared", _INPUTS))
+        return FileRecord(record.get("files")).digest((*_ABOUT_THE_RUN, shared))
 
     def done(
         self, name: str, inputs: Mapping[str, Any], shares: SharedOutput | None = None
@@ -245,6 +246,10 @@ class RunDirectory:
         stage = self._manifest.get("stages", {}).get(name)
         return None if stage is None else float(stage["seconds"])
 
+    def _exists(self) -> bool:
+        """Return whether there is a run: its manifest, or stages that it finished."""
+        return self.manifest_path.exists() or bool(self._finished_stages())
+
     def _finished_stages(self) -> dict[str, Any]:
         """Return what the manifest says about the stages, read from their folders."""
         folders = sorted((self.path / "stages").glob("[!.]*"), key=lambda p: p.stat().st_mtime_ns)
@@ -253,7 +258,7 @@ class RunDirectory:
     def _damage(self, folder: Path, shares: SharedOutput | None) -> str:
         """Return what is wrong with the files of a finished stage, or an empty string."""
         record = _read(folder / _OUTPUTS)
-        if record is None or not isinstance(record.get("files"), dict):
+        if record is None or not FileRecord(record.get("files")).files:
             return f"{_OUTPUTS} is missing or damaged"
         known = json.dumps(record)
         files = FileRecord(record["files"])
@@ -336,6 +341,19 @@ def _read(path: Path) -> dict[str, Any] | None:
         return read_json(path)
     except CheckpointError:
         return None
+
+
+def _is_manifest(value: Mapping[str, Any]) -> bool:
+    stages = value.get("stages", {})
+    return (
+        bool(value)
+        and isinstance(value.get("format", FORMAT), int)
+        and isinstance(stages, dict)
+        and all(
+            isinstance(stage, dict) and isinstance(stage.get("seconds"), int | float)
+            for stage in stages.values()
+        )
+    )
 
 
 def _summary(stage: Path) -> dict[str, Any]:

@@ -71,7 +71,11 @@ def checked(function: _Function) -> _Function:
 
     @wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        for name, value in signature.bind(*args, **kwargs).arguments.items():
+        try:
+            given = signature.bind(*args, **kwargs).arguments
+        except TypeError:
+            return function(*args, **kwargs)  # whose own error names it
+        for name, value in given.items():
             if name in kinds():
                 _check(value, name, kinds()[name])
         return function(*args, **kwargs)
@@ -203,7 +207,8 @@ def iterate_texts(texts: Any, name: str = "texts") -> Iterator[str]:
     """
     for number, text in enumerate(iterate(texts, name, "a list of texts")):
         if not isinstance(text, str):
-            raise wrong_type(text, f"{name.removesuffix('s')} {number}", "a text", "pass strings")
+            what = "text" if name == "texts" else f"{name}: text"
+            raise wrong_type(text, f"{what} {number}", "a text", "pass strings")
         yield text
 
 

@@ -22,11 +22,13 @@ class FileRecord:
     """The files of a folder.
 
     Args:
-        files: Of each file, by its path in the folder: `size`, `changed` and `hash`.
+        files: Of each file, by its path in the folder: `size`, `changed` and `hash`. What does not
+            have this form, because the record itself is damaged, belongs to no intact file.
     """
 
     def __init__(self, files: Mapping[str, Mapping[str, Any]] | None = None) -> None:
-        self.files = {name: dict(file) for name, file in (files or {}).items()}
+        known = files if isinstance(files, Mapping) else {}
+        self.files = {name: _of_form(file) for name, file in known.items()}
 
     @classmethod
     def of(cls, folder: Path, names: Iterable[str] | None = None) -> FileRecord:
@@ -60,8 +62,12 @@ class FileRecord:
         digest = hashlib.blake2b(digest_size=16)
         for name, file in sorted(self.files.items()):
             if not left_out & set(name.split("/")):
-                digest.update(f"{name}\n{file['hash']}\n".encode())
+                digest.update(f"{name}\n{file.get('hash')}\n".encode())
         return digest.hexdigest()
+
+
+def _of_form(file: Any) -> dict[str, Any]:
+    return dict(file) if isinstance(file, Mapping) and "hash" in file else {}
 
 
 def _describe(path: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ process that is killed leaves the old file or the new one, never a part of eithe
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import secrets
@@ -97,6 +98,8 @@ def write_atomic(path: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "is a folder and should be a file", str(path))
         os.replace(name, path)
     except BaseException:
         with contextlib.suppress(OSError):

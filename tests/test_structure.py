@@ -31,6 +31,7 @@ FLOORS = (
     {"pipeline"},
     {"serve", "scale"},
     {"cli"},
+    {"__main__"},
 )
 # The oracles of tests and benchmarks, and the opponents.
 NEVER = {

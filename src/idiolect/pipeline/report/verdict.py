@@ -23,6 +23,7 @@ _VERBS: Mapping[Outcome, str] = {
     "worse": "got worse",
     "unchanged": "did not change significantly",
 }
+_UNKNOWN = "whether search got better is unknown, because there are no relevance judgements"
 _COMPARED = (
     ("search", "base", "tuning", "Vector search, before and after"),
     ("search", "words", "hybrid", "Hybrid search, compared with words alone"),
@@ -67,7 +68,7 @@ def judge(metrics: Mapping[str, Any]) -> Verdict:
     """
     evaluate = metrics["evaluate"]
     changes = list(_changes(evaluate))
-    known = changes or ["; ".join(_without_judgements(evaluate))]
+    known = [*(changes or [_UNKNOWN]), *_language_clauses(evaluate)]
     sentence = ", ".join([*_broken_promises(evaluate), *known])
     sentence += f", and {_index_clause(metrics)}."
     if changes:
@@ -87,8 +88,7 @@ def _changes(evaluate: Mapping[str, Any]) -> Iterator[str]:
             yield f"{' and '.join(subjects[outcome])} {verb}"
 
 
-def _without_judgements(evaluate: Mapping[str, Any]) -> Iterator[str]:
-    yield "whether search got better is unknown, because there are no relevance judgements"
+def _language_clauses(evaluate: Mapping[str, Any]) -> Iterator[str]:
     tokens = evaluate["tokens"].get("domain")
     if tokens is not None:
         yield f"new tokens save {tokens['saved']:.1%} of the tokens of domain text"

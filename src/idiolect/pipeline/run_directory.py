@@ -218,7 +218,7 @@ class RunDirectory:
         self._write_manifest()
 
     def report_done(self) -> bool:
-        """Return whether the report is there, as it was written."""
+        """Return whether the report exists and is undamaged."""
         record = FileRecord(self._manifest.get("report"))
         return bool(record.files) and not record.damage(self.path)
 

@@ -132,8 +132,8 @@ def show_progress(text: str, total: int = 0, *, shown: bool = True) -> Iterator[
     Args:
         text: What is done.
         total: Number of units; 0 if unknown.
-        shown: Whether to draw. Without, only other work that this is a part of, or the callback of
-            `report_to`, is told.
+        shown: Whether to draw. If not, only the enclosing work or the callback of `report_to`
+            receives the progress.
     """
     activity = Activity(text, total)
     with ExitStack() as stack:

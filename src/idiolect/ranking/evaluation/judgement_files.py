@@ -29,11 +29,10 @@ from idiolect.errors import InputError
 from idiolect.ranking.evaluation.metrics import Run, ranked
 from idiolect.text.fields import GRADE, GRADED_DOCUMENT, GRADED_QUERY, find_fields, id_text
 from idiolect.text.files import write_atomic
-from idiolect.text.record_types import text_lines
+from idiolect.text.record_types.text_lines import read_all_lines
 from idiolect.text.records import DEFAULT_LIMIT, IdReader, file_type, has_fields, read_all_records
-from idiolect.text.skipped import Fault
 
-__all__ = ["read_lines", "read_qrels", "read_run", "write_run"]
+__all__ = ["read_qrels", "read_run", "write_run"]
 
 _SHOWN = 10  # faults in a message
 _SAMPLE = 100  # lines that decide what separates the columns
@@ -125,18 +124,6 @@ def write_run(path: str | Path, run: Run, *, name: str = "idiolect") -> None:
     write_atomic(Path(path), "".join(lines).encode())
 
 
-def read_lines(path: Path) -> Iterator[str]:
-    """Stream the lines of a text file, which may be compressed.
-
-    Raises:
-        InputError: The file is missing or damaged, or a line cannot be read.
-    """
-    for number, line in text_lines.read_lines(path, DEFAULT_LIMIT):
-        if isinstance(line, Fault):
-            raise InputError(f"{path}, line {number:,}: {line.reason}", hint="convert it to UTF-8")
-        yield line
-
-
 def _fits_column(text: object) -> bool:
     """Whether a text is one column when it is read again."""
     if not isinstance(text, str) or text.split() != [text] or text[0] == "\ufeff":
@@ -210,7 +197,9 @@ def _rows(path: Path, layout: _Layout) -> tuple[int, Iterator[tuple[str, _Row | 
     if has_fields(path) and not is_table:
         return 0, _records(path, read_all_records(path), layout)
     try:
-        sample = [*islice((line for line in read_lines(path) if line.strip()), _SAMPLE)] or [""]
+        sample = [
+            *islice((line for line in read_all_lines(path, DEFAULT_LIMIT) if line.strip()), _SAMPLE)
+        ] or [""]
     except InputError:
         if not is_table:
             raise
@@ -280,7 +269,7 @@ def _columns(
 ) -> Iterator[tuple[str, _Row | str]]:
     """Yield the rows of a file without a header."""
     query, doc, value = places
-    for number, line in enumerate(read_lines(path), start=1):
+    for number, line in enumerate(read_all_lines(path, DEFAULT_LIMIT), start=1):
         cells = _split(line, separator)
         if len(cells) == size:
             yield f"line {number}", (cells[query], cells[doc], 1 if value is None else cells[value])
@@ -291,7 +280,7 @@ def _columns(
 def _table(path: Path, separator: str | None) -> Iterator[tuple[str, dict[str, Any] | None]]:
     """Yield the records of a text file with a header."""
     header: list[str] = []
-    for number, line in enumerate(read_lines(path), start=1):
+    for number, line in enumerate(read_all_lines(path, DEFAULT_LIMIT), start=1):
         cells = _split(line, separator)
         if not line.strip():
             continue

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Literal
 
 from idiolect.errors import InputError
 from idiolect.text.fields import join_parts
-from idiolect.text.record_types.text_lines import read_lines
+from idiolect.text.record_types.text_lines import read_all_lines
 from idiolect.text.records import DEFAULT_LIMIT
-from idiolect.text.skipped import Fault, Skipped, skip, summary
+from idiolect.text.skipped import Skipped, skip, summary
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,7 +55,7 @@ def read_elements(path: Path, element: Literal["doc", "top"]) -> Iterator[tuple[
             the first ones named.
     """
     faults = Skipped()
-    text = _whole(path)
+    text = "".join(read_all_lines(path, DEFAULT_LIMIT))
     line = position = 0
     tag = _TAGS[element]
     ends = re.compile(rf"</(?:{tag})\s*>|<(?:{tag})[\s>]", re.IGNORECASE)
@@ -82,17 +82,6 @@ def read_elements(path: Path, element: Literal["doc", "top"]) -> Iterator[tuple[
             f"{path}: <{element}> elements that cannot be read: {summary(faults)}",
             hint="correct them, so that none is lost",
         )
-
-
-def _whole(path: Path) -> str:
-    lines = []
-    for number, line in read_lines(path, DEFAULT_LIMIT):
-        if isinstance(line, Fault):
-            raise InputError(
-                f"{path}, line {number:,}: {line.reason}", hint="convert the file to UTF-8"
-            )
-        lines.append(line)
-    return "".join(lines)
 
 
 def _element(names: str) -> re.Pattern[str]:

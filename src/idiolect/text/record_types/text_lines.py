@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from idiolect.errors import InputError
 from idiolect.text.record_types.compressed_file import file_state, open_file
 from idiolect.text.skipped import Fault
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from _typeshed import WriteableBuffer
 
-__all__ = ["open_text", "read_lines", "read_whole"]
+__all__ = ["open_text", "read_all_lines", "read_lines", "read_whole"]
 
 _LOG = logging.getLogger(__name__)
 _SAMPLE = 1 << 16
@@ -65,6 +66,22 @@ def read_lines(path: Path, limit: int) -> Iterator[tuple[int, str | Fault]]:
                 yield number, _legacy_text(raw, path)
                 continue
             yield number, line if number > 1 else line.lstrip("\ufeff")
+
+
+def read_all_lines(path: Path, limit: int) -> Iterator[str]:
+    """Stream the lines of a file in which every line must be readable.
+
+    Args:
+        path: The file.
+        limit: The longest line in bytes.
+
+    Raises:
+        InputError: The file, or a line of it, cannot be read.
+    """
+    for number, line in read_lines(path, limit):
+        if isinstance(line, Fault):
+            raise InputError(f"{path}, line {number:,}: {line.reason}", hint="convert it to UTF-8")
+        yield line
 
 
 def read_whole(path: Path, limit: int) -> str | Fault:

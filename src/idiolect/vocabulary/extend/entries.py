@@ -34,17 +34,17 @@ _REPLACED = ("normalizer", "pre_tokenizer", "decoder")
 
 
 def original_parts(tokenizer: Tokenizer) -> dict[str, Any]:
-    """Return the parts of an engine's JSON that an extension replaces, as they were before."""
+    """Return the published form of the parts of an engine's JSON that an extension replaces."""
     config = json.loads(tokenizer.engine.to_str())
     earlier = tokenizer.extension.replaced if tokenizer.extension else {}
     return copy.deepcopy({part: earlier.get(part, config[part]) for part in _REPLACED})
 
 
 def published_config(tokenizer: Tokenizer) -> dict[str, Any]:
-    """Return an engine's JSON as it was before any extension.
+    """Return the JSON of the published engine, without any extension.
 
-    How its pre-tokenizer can be changed is decided by this one: new entries, such as `▁New▁York`,
-    would make it look like one of another type.
+    It decides how the pre-tokenizer can be changed. In an extended engine, new entries such as
+    `▁New▁York` would make the pre-tokenizer look like another type.
     """
     config: dict[str, Any] = json.loads(_published_json(tokenizer))
     return config

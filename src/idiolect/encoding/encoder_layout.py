@@ -188,16 +188,7 @@ class EncoderLayout:
         folders = {kind: f"{number}_{kind}" for number, kind in enumerate(kinds, 1)}
         for folder in folders.values():
             (directory / folder).mkdir()
-        first = {"StaticEmbedding" if static else "Transformer": ""}
-        modules = [
-            {
-                "idx": number,
-                "name": str(number),
-                "path": path,
-                "type": f"sentence_transformers.models.{kind}",
-            }
-            for number, (kind, path) in enumerate((first | folders).items())
-        ]
+        first = "StaticEmbedding" if static else "Transformer"
         transformer = _read_optional(directory / "sentence_bert_config.json")
         transformer |= {"max_seq_length": self.max_length, "do_lower_case": False}
         # Padding on the left would shift the positions of the text, and weighted pooling.
@@ -220,7 +211,20 @@ class EncoderLayout:
         _write(directory / "tokenizer_config.json", tokenizer)
         _write(directory / "sentence_bert_config.json", transformer)
         _write(directory / "config_sentence_transformers.json", prompts)
-        _write(directory / "modules.json", modules)
+        _write(directory / "modules.json", _module_list({first: ""} | folders))
+
+
+def _module_list(folders: dict[str, str]) -> list[dict[str, Any]]:
+    """Return the contents of modules.json for the modules and their folders."""
+    return [
+        {
+            "idx": number,
+            "name": str(number),
+            "path": path,
+            "type": f"sentence_transformers.models.{kind}",
+        }
+        for number, (kind, path) in enumerate(folders.items())
+    ]
 
 
 def _pooling_of(directory: Path, settings: dict[str, Any]) -> Pooling:

@@ -17,10 +17,14 @@ from idiolect.encoding.text_reader import EncodingCounts
 from idiolect.nn.network import Network
 from idiolect.training.data.shuffled_epochs import EpochSample
 from idiolect.training.distributed import Workers
-from idiolect.training.objectives.contrastive_losses import ContrastiveLoss, embed_in_parts
+from idiolect.training.objectives.contrastive_losses import (
+    Candidates,
+    ContrastiveLoss,
+    embed_in_parts,
+)
 from idiolect.training.objectives.objective import WholeBatchObjective
 
-__all__ = ["ContrastiveObjective", "embed_shared"]
+__all__ = ["ContrastiveObjective", "embed_shared", "loss_of_pairs"]
 
 
 class ContrastiveObjective(WholeBatchObjective):
@@ -67,6 +71,25 @@ class ContrastiveObjective(WholeBatchObjective):
         # Scores are divided by a small temperature, for which bfloat16 is too coarse.
         with torch.autocast(queries.device.type, enabled=False):
             return self.criterion(queries[batch.query], documents, batch.candidates)
+
+
+def loss_of_pairs(
+    encoder: Encoder,
+    criterion: ContrastiveLoss,
+    queries: Sequence[Sequence[int]],
+    documents: Sequence[Sequence[int]],
+    workers: Workers,
+    *,
+    micro_batch_size: int | None = None,
+) -> Tensor:
+    """Return the loss of rows in which query `i` belongs to document `i` and to no other."""
+    first, second = (
+        embed_shared(encoder, rows, workers, micro_batch_size=micro_batch_size)
+        for rows in (queries, documents)
+    )
+    pairs = Candidates.diagonal(len(queries), device=first.device)
+    with torch.autocast(first.device.type, enabled=False):  # as in `ContrastiveObjective`
+        return criterion(first, second, pairs)
 
 
 def embed_shared(

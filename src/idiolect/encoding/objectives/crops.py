@@ -12,11 +12,10 @@ from dataclasses import dataclass, field
 from typing import Self
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from idiolect.encoding.encoder import Encoder
-from idiolect.encoding.objectives.contrastive import embed_shared
+from idiolect.encoding.objectives.contrastive import loss_of_pairs
 from idiolect.encoding.objectives.text_objective import (
     TextBatch,
     TextObjective,
@@ -28,7 +27,7 @@ from idiolect.encoding.text_reader import EncodingCounts
 from idiolect.nn.network import Network
 from idiolect.training.data.shuffled_epochs import EpochSample
 from idiolect.training.distributed import Workers
-from idiolect.training.objectives.contrastive_losses import Candidates, InfoNCE
+from idiolect.training.objectives.contrastive_losses import InfoNCE
 from idiolect.training.objectives.objective import WholeBatchObjective
 from idiolect.training.training_config import TrainingConfig
 
@@ -138,10 +137,11 @@ class Crops(TextObjective, WholeBatchObjective):
 
     def loss(self, network: Network, batch: CroppedTexts) -> Tensor:
         """Return the loss summed over the texts."""
-        queries, documents = (
-            embed_shared(self.encoder, rows, self.workers, micro_batch_size=self.micro_batch_size)
-            for rows in (batch.queries, batch.rows)
+        return loss_of_pairs(
+            self.encoder,
+            self.criterion,
+            batch.queries,
+            batch.rows,
+            self.workers,
+            micro_batch_size=self.micro_batch_size,
         )
-        pairs = Candidates.diagonal(len(batch), device=queries.device)
-        with torch.autocast(queries.device.type, enabled=False):  # as in `ContrastiveObjective`
-            return self.criterion(queries, documents, pairs)

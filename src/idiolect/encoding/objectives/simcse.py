@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Self
 
-import torch
 from torch import Tensor
 
 from idiolect.encoding.encoder import Encoder
-from idiolect.encoding.objectives.contrastive import embed_shared
+from idiolect.encoding.objectives.contrastive import loss_of_pairs
 from idiolect.encoding.objectives.text_objective import (
     TextBatch,
     TextObjective,
@@ -22,7 +21,7 @@ from idiolect.errors import InputError
 from idiolect.nn.network import Network
 from idiolect.training.data.shuffled_epochs import EpochSample
 from idiolect.training.distributed import Workers
-from idiolect.training.objectives.contrastive_losses import Candidates, InfoNCE
+from idiolect.training.objectives.contrastive_losses import InfoNCE
 from idiolect.training.objectives.objective import WholeBatchObjective
 from idiolect.training.training_config import TrainingConfig
 
@@ -88,12 +87,11 @@ class SimCSE(TextObjective, WholeBatchObjective):
 
     def loss(self, network: Network, batch: TextBatch) -> Tensor:
         """Return the loss summed over the texts."""
-        once, again = (
-            embed_shared(
-                self.encoder, batch.rows, self.workers, micro_batch_size=self.micro_batch_size
-            )
-            for _ in range(2)
+        return loss_of_pairs(
+            self.encoder,
+            self.criterion,
+            batch.rows,
+            batch.rows,
+            self.workers,
+            micro_batch_size=self.micro_batch_size,
         )
-        pairs = Candidates.diagonal(len(batch), device=once.device)
-        with torch.autocast(once.device.type, enabled=False):  # as in `ContrastiveObjective`
-            return self.criterion(once, again, pairs)

@@ -46,12 +46,20 @@ def training(**more):
 
 def system(name, label, value, control=False):
     scores = {"ndcg@10": value, "recall@100": value + 0.2, "mrr@10": value - 0.05}
-    return {"name": name, "label": label, "control": control, "search": scores, "similar": scores}
+    return {
+        "name": name,
+        "label": label,
+        "control": control,
+        "search": scores,
+        "similar": scores,
+        "unseen": {},
+    }
 
 
 def difference(test, first, second, value, p_value):
     return {
         "test": test,
+        "unseen": False,
         "measure": "ndcg@10",
         "first": first,
         "second": second,
@@ -103,11 +111,14 @@ def figures():
             "loss_last": 0.5,
             "left_out": 3,
             "kept_apart": 20,
+            "items_trained_on": 0,
         },
         "index": {
             "items": 30,
             "cut": 0,
             "meaning": 0.7,
+            "encoder": "tuning",
+            "candidates": [{"name": "tuning", "label": "with new tokens", "ndcg": 0.5}],
             "dimensions": 8,
             "bytes": 123456,
             "exact_queries_per_second": 900.0,
@@ -130,8 +141,8 @@ def figures():
                 "forgetting": {"divergence": 0.123, "same_first": 0.9},
                 "terms": None,
             },
-            "search": {"queries": 20, "items": 30, "notes": ["A note of search."]},
-            "similar": {"queries": 10, "items": 30, "notes": []},
+            "search": {"queries": 20, "unseen": 20, "items": 30, "notes": ["A note of search."]},
+            "similar": {"queries": 10, "unseen": 10, "items": 30, "notes": []},
             "systems": [
                 system("bm25", "BM25", 0.41),
                 system("base", "base", 0.214),

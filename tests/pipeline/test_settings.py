@@ -10,7 +10,7 @@ from conftest import ROOT
 from idiolect.errors import CheckpointError, ConfigError, MissingDependencyError
 from idiolect.pipeline.pipeline_config import PipelineConfig
 from idiolect.pipeline.settings import find_base
-from idiolect.text import hub
+from idiolect.text import hub, packaged_models
 
 
 def load(folder: Path, text: str) -> PipelineConfig:
@@ -97,7 +97,11 @@ def test_a_base_may_be_next_to_the_configuration(tmp_path: Path) -> None:
 def test_a_base_in_a_package_that_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(hub._PACKAGED, "tiny", ("tiny-model", "no_such_module_here", "model"))
+    monkeypatch.setitem(
+        packaged_models.PACKAGED,
+        "tiny",
+        packaged_models.PackagedModel("tiny-model", "no_such_module_here", "model"),
+    )
     with pytest.raises(MissingDependencyError, match="pip install tiny-model"):
         hub.locate(find_base("tiny", tmp_path), ())
 

@@ -9,14 +9,17 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from encoding.models import tiny_encoder
+from idiolect.encoding.encoder import Encoder
 from idiolect.encoding.text_reader import TextReader
 from idiolect.errors import ConfigError
 from idiolect.models.language_model import LanguageModel
+from idiolect.pipeline import encoder_choice
 from idiolect.pipeline.data import Data
 from idiolect.pipeline.pipeline_config import PipelineConfig
 from idiolect.pipeline.run import run
@@ -217,6 +220,7 @@ def test_items_are_tokenized_once(
     shutil.copytree(finished, tmp_path / "shop")
     folder = tmp_path / "shop"
     (folder / "work").mkdir()
+    (folder / "run" / "stages" / "tune" / "kept.jsonl").write_text("")  # nothing to choose by
     texts: list[str] = []
     read = TextReader.read
 
@@ -225,9 +229,36 @@ def test_items_are_tokenized_once(
         return read(self, some, kind, counts)
 
     monkeypatch.setattr(TextReader, "read", remember)
-    model = str(folder / "run" / "stages" / "tune" / "model")
-    figures = index_stage.index(work_for(folder, str(folder / "model"), model=model))
+    tuned = folder / "run" / "stages" / "tune"
+    work = work_for(folder, str(folder / "model"), model=str(tuned / "model"))
+    figures = index_stage.index(replace(work, done={"tune": tuned}))
     assert len(texts) == figures["items"] == 40
+
+
+@pytest.mark.parametrize(("best", "stage"), [("plain.tuning", "plain.tune"), ("base", "index")])
+def test_the_index_uses_the_best_encoder_on_held_out_queries(
+    best: str, stage: str, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(finished, tmp_path / "shop")
+    folder, stages = tmp_path / "shop", tmp_path / "shop" / "run" / "stages"
+    shutil.rmtree(stages / "index")
+    (stages / "index").mkdir()
+    measured = iter(["tuning", "plain.tuning", "base"])
+
+    def evaluate(*_: Any, **__: Any) -> SimpleNamespace:
+        return SimpleNamespace(means={"ndcg@10": 0.9 if next(measured) == best else 0.3})
+
+    monkeypatch.setattr(encoder_choice, "evaluate", evaluate)
+    work = work_for(folder, str(folder / "model"), model=str(stages / "tune" / "model"))
+    done = {name: stages / name for name in ("tune", "plain.tune")}
+    work = replace(work, folder=stages / "index", done=done)
+    assert index_stage.index(work)["encoder"] == best
+    assert index_stage.index_encoder(folder / "run") == stages / stage / "model"
+    with index_stage.open_index(folder / "run") as index:
+        encoder = Encoder.load(stages / stage / "model")
+        (vector,) = encoder.encode([work.data.texts["mivotrexol-3"]], prompt_name="document")
+        stored = index.store.fetch(["mivotrexol-3"], vectors=True)["mivotrexol-3"].vector
+        assert stored == pytest.approx(vector, abs=1e-5)
 
 
 def test_cut_texts_are_counted_and_not_logged(

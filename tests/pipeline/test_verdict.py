@@ -44,51 +44,47 @@ def outcomes(verdict: Verdict) -> dict[str, str]:
                 (BASE, 0.3, 0.0001), (WORDS, 0.1, 0.01),
                 base=0.2, tuning=0.5, words=0.6, hybrid=0.7,
             ),
-            "Vector search (nDCG@10 0.200 → 0.500) got better, and the index's default search "
             "weights vectors by 70% and words by 30%, which is better than words alone "
-            "(0.700 against 0.600).",
+            "(nDCG@10 0.700 against 0.600); vector search (0.200 → 0.500) got better",
         ),
         (
             judged((BASE, 0.02, 0.3), (WORDS, 0.0, 1.0), meaning=0.0, base=0.2, tuning=0.22),
-            "Vector search (nDCG@10 0.200 → 0.220) did not change significantly, and the index's "
-            "default search uses words alone, which vectors did not improve.",
+            "uses words alone, which vectors did not improve; vector search (nDCG@10 0.200 → "
+            "0.220) did not change significantly",
         ),
         (
             judged(
                 (BASE, -0.1, 0.001), (WORDS, -0.2, 0.001),
                 base=0.4, tuning=0.3, words=0.6, hybrid=0.4,
             ),
-            "Vector search (nDCG@10 0.400 → 0.300) got worse, and the index's default search "
-            "weights vectors by 70% and words by 30%, which is worse than words alone (0.400 "
-            "against 0.600); search it with --mode lexical.",
+            "weights vectors by 70% and words by 30%, which is worse than words alone (nDCG@10 "
+            "0.400 against 0.600) (search it with --mode lexical); vector search (0.400 → 0.300) "
+            "got worse",
         ),
         (
             judged(
                 (BASE, 0.3, 0.001), (("similar", "base", "tuning"), 0.3, 0.001),
                 (WORDS, 0.01, 0.6), meaning=None, base=0.2, tuning=0.5,
             ),
-            "Vector search (nDCG@10 0.200 → 0.500) and similar items (0.200 → 0.500) got better, "
-            "and the index's default search combines words and vectors equally, which does "
-            "not differ significantly from words alone (0.500 against 0.500).",
+            "combines words and vectors equally, which does not differ significantly from words "
+            "alone (nDCG@10 0.500 against 0.500); vector search (0.200 → 0.500) and similar items "
+            "(0.200 → 0.500) got better",
         ),
         (
             judged((("similar", "base", "tuning"), -0.1, 0.01), meaning=1.0),
-            "Similar items (nDCG@10 0.500 → 0.500) got worse, and the index's default search uses "
-            "vectors alone.",
+            "uses vectors alone; similar items (nDCG@10 0.500 → 0.500) got worse",
         ),
         (
             judged(),
-            "Whether search got better is unknown, because there are no relevance "
-            "judgements, and the index's default search weights vectors by 70% and words by "
-            "30%.",
+            "weights vectors by 70% and words by 30%; whether search got better is unknown, "
+            "because there are no relevance judgements",
         ),
     ],
     ids=["better", "unchanged", "worse", "both", "similar alone", "no judgements"],
 )  # fmt: skip
 def test_the_sentence_says_what_the_figures_say(metrics: dict[str, Any], sentence: str) -> None:
-    # The clause about the language model comes before that about the index.
-    changes, index = sentence.split(", and the index's")
-    assert judge(metrics).sentence == f"{changes}{LANGUAGE}, and the index's{index}"
+    uses = "The index uses the encoder tuned with new tokens, and its default search "
+    assert judge(metrics).sentence == f"{uses}{sentence}{LANGUAGE}."
 
 
 def test_a_difference_counts_only_if_it_is_significant() -> None:
@@ -117,7 +113,7 @@ def test_a_broken_guarantee_comes_first() -> None:
     metrics = judged((BASE, 0.3, 0.001))
     metrics["evaluate"]["promises"]["original_rows_identical"] = False
     sentence = judge(metrics).sentence
-    assert sentence.startswith("A guarantee was broken: the published rows were changed, vector")
+    assert sentence.startswith("A guarantee was broken: the published rows were changed, the in")
 
 
 def test_forgetting_and_useless_tokens_are_not_better() -> None:
@@ -140,13 +136,45 @@ def test_forgetting_and_useless_tokens_are_not_better() -> None:
     [
         (0.7, 20, "search weights vectors by 70% and words by 30%: of eleven weights"),
         (0.3, 1, "the answers of one query that was kept out"),
-        (None, 0, "there were no queries on which to choose weights"),
+        (None, 0, "There were no queries on which to choose encoder and weights"),
     ],
 )
 def test_why_the_index_ranks_as_it_does(meaning: float | None, kept: int, text: str) -> None:
     metrics = judged(meaning=meaning)
     metrics["tune"]["kept_apart"] = kept
     assert text in judge(metrics).index
+
+
+def test_the_index_uses_the_best_encoder_on_held_out_queries() -> None:
+    metrics = judged((WORDS, 0.1, 0.01))
+    metrics["index"] |= {
+        "encoder": "plain.tuning",
+        "candidates": [
+            {"name": "tuning", "label": "with new tokens", "ndcg": 0.61},
+            {"name": "plain.tuning", "label": "without new tokens", "ndcg": 0.62},
+        ],
+    }
+    verdict = judge(metrics)
+    assert verdict.sentence.startswith("The index uses the encoder tuned without new tokens, and")
+    assert (
+        "which ranked the answers of 20 queries that were kept out of tuning best (nDCG@10 with "
+        "new tokens 0.610, without new tokens 0.620)" in verdict.index
+    )
+
+
+def test_answers_that_training_has_seen_do_not_count() -> None:
+    metrics = judged((WORDS, 0.2, 0.001), words=0.6, hybrid=0.8)
+    evaluate = metrics["evaluate"]
+    evaluate["significance"].append(difference(*WORDS, -0.1, 0.001) | {"unseen": True})
+    for one in evaluate["systems"]:
+        one["unseen"] = {"search": {"ndcg@10": {"words": 0.5, "hybrid": 0.4}.get(one["name"], 0.1)}}
+    evaluate["search"] |= {"queries": 300, "unseen": 100}
+    verdict = judge(metrics)
+    assert "worse than words alone (nDCG@10 0.400 against 0.500)" in verdict.sentence
+    (hybrid,) = (finding for finding in verdict.findings if finding.what.startswith("Hybrid"))
+    assert hybrid.figures.endswith("100 queries with answers that training has not seen")
+    evaluate["search"]["unseen"] = 19  # too few
+    assert "better than words alone (nDCG@10 0.800 against 0.600)" in judge(metrics).sentence
 
 
 def test_it_is_the_first_text_of_the_page(tmp_path: Any) -> None:

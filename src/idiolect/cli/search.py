@@ -102,7 +102,9 @@ def _resolve_run(folder: Path, encoder: str | None = None) -> tuple[Path, str | 
     index = stages / "index" / "index"
     if not index.is_dir():
         raise InputError(f"the run {folder} has no index yet", hint="`idiolect run` resumes it")
-    return index, encoder or str(stages / "tune" / "model")
+    from idiolect.pipeline.stages.index_stage import index_encoder
+
+    return index, encoder or str(index_encoder(folder))
 
 
 def _show(hits: Hits, as_json: bool) -> None:

@@ -32,7 +32,7 @@ from idiolect.training.progress import report_to
 
 __all__ = ["run"]
 
-_VERSION = 4
+_VERSION = 5
 """Incremented when a stage's result for the same settings changes, to run all stages again."""
 _BASE_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.bin")
 _REPORT_SECONDS = 5.0
@@ -126,8 +126,10 @@ def _base_fingerprint(base: str) -> str:
     from idiolect.text.hub import locate
 
     digest = hashlib.blake2b(digest_size=16)
-    folder = locate(base, _BASE_FILES)
-    for path in sorted(path for pattern in _BASE_FILES for path in folder.rglob(pattern)):
+    found = locate(base, _BASE_FILES)
+    folder = found if found.is_dir() else found.parent
+    files = {path for pattern in _BASE_FILES for path in found.rglob(pattern)}
+    for path in sorted(files if found.is_dir() else {found}):
         digest.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
     return digest.hexdigest()
 

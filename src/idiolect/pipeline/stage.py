@@ -104,6 +104,8 @@ class Stage(Generic[_Settings]):
     """The stage with the model to start from; None starts from the base."""
     after: tuple[str, ...] = ()
     """Other stages whose results it reads; may be `ALL`."""
+    after_if_run: tuple[str, ...] = ()
+    """Stages whose results it reads if they are part of the run, such as controls."""
     shares: SharedOutput | None = None
     """The part of its output that users may change."""
     systems: tuple[MeasuredSystem, ...] = ()
@@ -137,6 +139,7 @@ class Stage(Generic[_Settings]):
                 run=control.run or self.run,
                 model_from=control.model_from,
                 after=control.after,
+                after_if_run=(),
                 systems=control.systems,
                 controls=(),
             )

@@ -1,8 +1,8 @@
 """Find the stages of the pipeline, and order them by their dependencies.
 
     audit ─► extend ─► distill ─► pretrain ─► tune ─► index ─► evaluate
-                plain:            pretrain ─► tune ──────────────▲
-               random: extend ─► distill ─► pretrain ─► tune ────┘
+                plain:            pretrain ─► tune ─────▲         ▲
+               random: extend ─► distill ─► pretrain ─► tune ─────┘
 
 Every module of `idiolect.pipeline.stages` that has a `STAGE` contributes it. There is no other
 list.
@@ -79,9 +79,13 @@ def in_order(found: Iterable[Stage[Any]]) -> tuple[Stage[Any], ...]:
 
 
 def _after(found: Iterable[Stage[Any]]) -> dict[str, tuple[str, ...]]:
-    """Return the field `after` of each stage, with `ALL` replaced by names."""
+    """Return the stages that each one reads, with `ALL` replaced by names."""
     every = list(found)
-    resolved = {stage.name: stage.after for stage in every}
+    known = {stage.name for stage in every}
+    resolved = {
+        stage.name: (*stage.after, *(name for name in stage.after_if_run if name in known))
+        for stage in every
+    }
     for stage in every:
         if ALL in stage.after:
             later = _dependents(stage.name, every)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from idiolect.encoding.encoder import Encoder
     from idiolect.models.language_model import LanguageModel
 
-__all__ = ["is_encoder", "load_encoder", "load_model"]
+__all__ = ["is_encoder", "load_encoder", "load_model", "load_untuned", "needs_whitening"]
 
 
 def load_model(path: str | Path) -> LanguageModel:
@@ -25,10 +25,15 @@ def load_model(path: str | Path) -> LanguageModel:
     return LanguageModel.load(path, device="cuda" if torch.cuda.is_available() else "cpu")
 
 
-def load_encoder(work: Work[Any], path: str) -> Encoder:
+def load_encoder(work: Work[Any], path: str | Path, *, whole: bool = False) -> Encoder:
     """Load a model as an encoder, with the settings of `[encoder]` or else those of the base.
 
     Only the base's small layout files are read, not its weights.
+
+    Args:
+        work: The input of a stage.
+        path: The model.
+        whole: Use all layers, whatever `[encoder]` says.
     """
     from idiolect.encoding.encoder import Encoder
     from idiolect.encoding.encoder_layout import LAYOUT_FILES, EncoderLayout
@@ -41,7 +46,27 @@ def load_encoder(work: Work[Any], path: str) -> Encoder:
         normalize=True,  # all comparisons here are by angle
         max_length=settings.max_length or base.max_length,
     )
-    return Encoder(load_model(path), **vars(layout))
+    return Encoder(load_model(path), **vars(layout), layers=None if whole else settings.layers)
+
+
+def load_untuned(work: Work[Any], path: str | Path) -> Encoder:
+    """Load a model as an encoder that was not tuned, whitened by the items' texts if need be."""
+    from idiolect.encoding.static_encoder import fold_projection
+
+    encoder = load_encoder(work, path)
+    if needs_whitening(work):
+        encoder.project(list(work.data.texts.values()), whiten=True)
+        if encoder.model.network.context_free:
+            fold_projection(encoder)
+    return encoder
+
+
+def needs_whitening(work: Work[Any]) -> bool:
+    """Return whether untuned vectors hardly discriminate between texts.
+
+    That is so unless the base was published as an encoder and is used with all its layers.
+    """
+    return work.config.encoder.layers is not None or not is_encoder(work.base)
 
 
 def is_encoder(base: str) -> bool:

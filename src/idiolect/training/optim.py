@@ -128,11 +128,13 @@ def parameter_groups(network: Network, learning_rates: Mapping[str, float]) -> l
 def row_rate(network: Network) -> float:
     """Return the learning rate of rows that train alone: a fiftieth of the original rows' RMS.
 
-    Adam moves each number by about the rate, so the rate has to follow the size of the rows.
+    Adam moves each number by about the rate, so the rate has to follow the size of the rows. It has
+    three digits: the sum's last bits depend on the number of threads, and a run that is resumed
+    with another number of them must find the same rate.
     """
     rows = network.tokens.weight
     original = rows.original if isinstance(rows, ExtendedRows) else rows
-    return min(3e-2, float(original.detach().float().square().mean().sqrt()) / 50)
+    return min(3e-2, float(f"{original.detach().float().square().mean().sqrt() / 50:.3g}"))
 
 
 def make_optimizer(

@@ -22,6 +22,7 @@ from idiolect.pipeline.demo.catalogue import Catalogue, Entry
 from idiolect.pipeline.settings import find_base
 from idiolect.pipeline.stage_models import is_encoder
 from idiolect.text.files import write_atomic
+from idiolect.text.hub import locate
 
 __all__ = ["PACKAGES", "general_text", "write_demo"]
 
@@ -61,35 +62,45 @@ steps = {pretrain}
 max_length = {sequence}
 batch_size = {batch_size}
 
-[encoder]
-max_length = {max_length}                     # tokens per text; the rest is cut off
-
-[tune]
-steps = {tune}
-max_length = {tune_length}
-dimensions = [32, 64, 128]
+{encoder}
 
 [evaluate]
-windows = 40
+windows = {windows}
 """
-_PLAIN = {
-    "contexts": 2,
-    "pretrain": 40,
+_STATIC = """\
+[encoder]
+layers = 0                          # the mean of a text's embedding rows; reads whole texts
+
+[tune]
+steps = 60
+dimensions = [64, 128, 256]"""
+_ALL_LAYERS = """\
+[encoder]
+max_length = 128                    # tokens per text; the rest is cut off
+
+[tune]
+steps = 60
+max_length = 128
+dimensions = [32, 64, 128]"""
+_LANGUAGE_MODEL = {
+    "contexts": 1,
+    "pretrain": 10,
     "sequence": 64,
     "batch_size": 8,
-    "max_length": 48,
-    "tune": 90,
-    "tune_length": 40,
+    "encoder": _STATIC,
+    "windows": 10,
 }
+_SMALL_LANGUAGE_MODEL = _LANGUAGE_MODEL | {"contexts": 2, "pretrain": 40, "windows": 40}
 _ENCODER = {
     "contexts": 1,
     "pretrain": 40,
     "sequence": 32,
     "batch_size": 16,
-    "max_length": 32,
-    "tune": 25,
-    "tune_length": 32,
+    "encoder": _ALL_LAYERS,
+    "windows": 40,
 }
+_SMALL = 50_000_000
+"""Bytes of a language model that trains several times faster than one of a hundred megabytes."""
 
 
 def write_demo(folder: Path, *, base: str, settings: str | None = None) -> dict[str, int]:
@@ -160,8 +171,18 @@ def write_demo(folder: Path, *, base: str, settings: str | None = None) -> dict[
 
 
 def _settings(base: str) -> str:
-    """Return settings for a base; a published encoder is larger, but needs less training."""
-    return _SETTINGS.format(**(_ENCODER if is_encoder(find_base(base, Path())) else _PLAIN))
+    """Return settings for a base.
+
+    A published encoder is used with all its layers. Of a language model, the embedding rows alone
+    make the better encoder, at a fraction of the cost.
+    """
+    found = find_base(base, Path())
+    if is_encoder(found):
+        return _SETTINGS.format(**_ENCODER)
+    path = locate(found, ("*.safetensors", "*.json"))
+    files = path.rglob("*") if path.is_dir() else [path]
+    small = sum(file.stat().st_size for file in files if file.is_file()) < _SMALL
+    return _SETTINGS.format(**(_SMALL_LANGUAGE_MODEL if small else _LANGUAGE_MODEL))
 
 
 def general_text() -> list[str]:

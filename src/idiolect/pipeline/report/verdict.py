@@ -1,7 +1,8 @@
 """The verdict of a run: what got better, what did not, and what its index uses.
 
 Everything is computed from the run's metrics. A difference between rankings counts only if it is
-significant at 5%. Bits per byte and tokens have no test and are reported as measured.
+significant at 5%. Bits per byte and tokens have no test and are reported as measured. Where
+training has seen the answers of some queries, only the others count, if there are at least 20.
 """
 
 from __future__ import annotations
@@ -23,11 +24,13 @@ _VERBS: Mapping[Outcome, str] = {
     "worse": "got worse",
     "unchanged": "did not change significantly",
 }
+_MINIMUM_UNSEEN = 20
 _UNKNOWN = "whether search got better is unknown, because there are no relevance judgements"
 _COMPARED = (
     ("search", "base", "tuning", "Vector search, before and after"),
     ("search", "words", "hybrid", "Hybrid search, compared with words alone"),
     ("search", "plain.tuning", "tuning", "New tokens, compared with the same training without"),
+    ("search", "random.tuning", "tuning", "New tokens, compared with random ones"),
     ("similar", "base", "tuning", "Similar items by vectors, before and after"),
     ("similar", "bm25", "tuning", "Similar items by vectors, compared with BM25"),
     ("similar", "plain.tuning", "tuning", "New tokens for similar items, compared with none"),
@@ -69,9 +72,9 @@ def judge(metrics: Mapping[str, Any]) -> Verdict:
     evaluate = metrics["evaluate"]
     changes = list(_changes(evaluate))
     known = [*(changes or [_UNKNOWN]), *_language_clauses(evaluate)]
-    sentence = ", ".join([*_broken_promises(evaluate), *known])
-    sentence += f", and {_index_clause(metrics)}."
-    if changes:
+    uses = _index_clause(metrics)
+    sentence = ", ".join([*_broken_promises(evaluate), f"{uses}; {', '.join(known)}."])
+    if changes or "(" in uses:
         sentence = sentence.replace("(", f"({_MEASURE} ", 1)
     findings = (*_rankings(evaluate), *_language(evaluate), *_tokens(evaluate))
     return Verdict(sentence[0].upper() + sentence[1:], findings, _index(metrics))
@@ -111,7 +114,7 @@ def _rankings(evaluate: Mapping[str, Any]) -> Iterator[Finding]:
         row = _row(evaluate, test, first, second)
         if row is None:
             continue
-        queries = evaluate[test]["queries"]
+        queries = evaluate[test]["unseen" if row["unseen"] else "queries"]
         outcome = _outcome(row)
         few = "; too few to show a small difference" if queries < _FEW else ""
         p = "p < 0.001" if row["p_value"] < 0.001 else f"p = {row['p_value']:.3f}"
@@ -119,7 +122,9 @@ def _rankings(evaluate: Mapping[str, Any]) -> Iterator[Finding]:
             outcome,
             what,
             f"{_MEASURE} {_values(evaluate, row)}, {p}, {queries:,} "
-            f"{'query' if queries == 1 else 'queries'}{few if outcome == 'unchanged' else ''}",
+            f"{'query' if queries == 1 else 'queries'}"
+            f"{' with answers that training has not seen' if row['unseen'] else ''}"
+            f"{few if outcome == 'unchanged' else ''}",
         )
 
 
@@ -151,8 +156,9 @@ def _tokens(evaluate: Mapping[str, Any]) -> Iterator[Finding]:
 
 def _index_clause(metrics: Mapping[str, Any]) -> str:
     """Say what the index uses, compared with words alone."""
-    evaluate, share = metrics["evaluate"], metrics["index"]["meaning"]
-    uses = f"the index's default search {_mix(share)}"
+    evaluate, index = metrics["evaluate"], metrics["index"]
+    share = index["meaning"]
+    uses = f"the index uses {_ENCODERS[index['encoder']]}, and its default search {_mix(share)}"
     row = _row(evaluate, "search", "words", "hybrid")
     if row is None:
         return uses
@@ -164,8 +170,15 @@ def _index_clause(metrics: Mapping[str, Any]) -> str:
         "unchanged": "does not differ significantly from",
         "worse": "is worse than",
     }[outcome]
-    advice = "; search it with --mode lexical" if outcome == "worse" else ""
+    advice = " (search it with --mode lexical)" if outcome == "worse" else ""
     return f"{uses}, which {than} words alone ({_values(evaluate, row)}){advice}"
+
+
+_ENCODERS = {
+    "tuning": "the encoder tuned with new tokens",
+    "plain.tuning": "the encoder tuned without new tokens",
+    "base": "the encoder of the base, untuned",
+}
 
 
 def _mix(share: float | None) -> str:
@@ -178,28 +191,37 @@ def _mix(share: float | None) -> str:
 
 
 def _index(metrics: Mapping[str, Any]) -> str:
-    share, kept = metrics["index"]["meaning"], metrics["tune"]["kept_apart"]
+    index, kept = metrics["index"], metrics["tune"]["kept_apart"]
+    share = index["meaning"]
     uses = f"By default, search {_mix(share)}"
+    encoder = _ENCODERS[index["encoder"]]
     if share is None:
         return (
-            f"{uses}, because there were no queries on which to choose weights: "
-            "ten or more pairs of a query and an item are needed."
+            f"The index uses {encoder}. {uses}. There were no queries on which to choose encoder "
+            "and weights: ten or more pairs of a query and an item are needed."
         )
     queries = "one query that was" if kept == 1 else f"{kept:,} queries that were"
+    figures = ", ".join(f"{one['label']} {one['ndcg']:.3f}" for one in index["candidates"])
     return (
-        f"{uses}: of eleven weights, this ranked the answers of {queries} kept out of tuning best."
+        f"The index uses {encoder}, which ranked the answers of {queries} kept out of tuning best "
+        f"({_MEASURE} {figures}). {uses}: of eleven weights, this ranked the same answers best."
     )
 
 
 def _row(
     evaluate: Mapping[str, Any], test: str, first: str, second: str
 ) -> Mapping[str, Any] | None:
-    """Return the comparison of two systems in a test, if there is one."""
-    for row in evaluate["significance"]:
-        if (row["test"], row["first"], row["second"]) == (test, first, second):
-            found: Mapping[str, Any] = row
-            return found
-    return None
+    """Return the comparison of two systems in a test, if there is one.
+
+    It is the one over queries whose answers training has not seen, if there are enough of them.
+    """
+    found = {
+        row["unseen"]: row
+        for row in evaluate["significance"]
+        if (row["test"], row["first"], row["second"]) == (test, first, second)
+    }
+    enough = bool(found) and evaluate[test]["unseen"] >= _MINIMUM_UNSEEN
+    return found.get(True, found.get(False)) if enough else found.get(False)
 
 
 def _outcome(row: Mapping[str, Any]) -> Outcome:
@@ -211,7 +233,11 @@ def _outcome(row: Mapping[str, Any]) -> Outcome:
 def _values(evaluate: Mapping[str, Any], row: Mapping[str, Any]) -> str:
     """Return both values of a comparison."""
     systems: Sequence[Mapping[str, Any]] = evaluate["systems"]
-    of = {system["name"]: system[row["test"]] for system in systems}
+    test = row["test"]
+    of = {
+        system["name"]: system["unseen"].get(test) if row["unseen"] else system[test]
+        for system in systems
+    }
     first, second = (of[row[side]][row["measure"]] for side in ("first", "second"))
     if row["first"] == "base":
         return f"{first:.3f} → {second:.3f}"

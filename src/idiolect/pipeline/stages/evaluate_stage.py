@@ -12,13 +12,14 @@ from pydantic import Field
 from idiolect.pipeline.settings import SettingsTable
 from idiolect.pipeline.stage import ALL, Stage, Work
 from idiolect.pipeline.stages.extend_stage import TokenCount
-from idiolect.pipeline.stages.tune_stage import TuneSettings
+from idiolect.pipeline.stages.tune_stage import TuneSettings, items_trained_on
 from idiolect.pipeline.systems import MeasuredSystem
 from idiolect.text.files import read_json
 
 if TYPE_CHECKING:
+    from idiolect.pipeline.judged_tests import Ranking
     from idiolect.pipeline.language import Language, Promises
-    from idiolect.pipeline.system_runs import Ranking, Significance, System
+    from idiolect.pipeline.system_runs import Significance, System
 
 __all__ = ["STAGE", "EvaluateMetrics", "EvaluateSettings", "evaluate"]
 
@@ -54,14 +55,16 @@ class EvaluateMetrics(TypedDict):
 
 def evaluate(work: Work[EvaluateSettings]) -> EvaluateMetrics:
     """Measure search, similar items and language modeling for every system of the run."""
+    from idiolect.pipeline.judged_tests import describe, judged_collection
     from idiolect.pipeline.language import check_promises, measure_language
-    from idiolect.pipeline.system_runs import SystemRuns, describe, judged_collection
+    from idiolect.pipeline.system_runs import SystemRuns
     from idiolect.training.progress import show_progress
 
     data, systems = work.data, work.systems
     search = judged_collection(data.texts, data.queries, data.qrels)
     similar = judged_collection(data.texts, data.texts, data.similar)
-    runs = SystemRuns(work, search, similar)
+    seen = items_trained_on(work.done["tune"])
+    runs = SystemRuns(work, search, similar, seen)
     with show_progress("evaluation", len(systems) + 1) as activity:
         for number, system in enumerate(systems):
             activity.update(number, system.label)
@@ -72,8 +75,8 @@ def evaluate(work: Work[EvaluateSettings]) -> EvaluateMetrics:
     return {
         "tokens": extended["texts"],
         "language": language,
-        "search": describe(search),
-        "similar": describe(similar),
+        "search": describe(search, seen),
+        "similar": describe(similar, seen),
         "systems": [runs.figures(system) for system in systems],
         "significance": list(runs.differences()),
         "matryoshka": runs.matryoshka(work.config.table(TuneSettings).dimensions),

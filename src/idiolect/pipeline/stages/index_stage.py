@@ -1,32 +1,49 @@
-"""The stage `index`: build the index, and measure the recall and speed of its graph."""
+"""The stage `index`: choose an encoder, build the index, and measure the graph of its vectors."""
 
 from __future__ import annotations
 
 import json
+import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
-from idiolect.errors import InputError
+from idiolect.errors import CheckpointError, InputError
 from idiolect.pipeline.settings import SettingsTable
 from idiolect.pipeline.stage import SharedOutput, Stage, Work
-from idiolect.pipeline.stages.tune_stage import HELD_OUT_PAIRS
+from idiolect.pipeline.stages.tune_stage import held_out_queries
 from idiolect.pipeline.systems import MeasuredSystem
+from idiolect.text.files import read_json, write_atomic
 
 if TYPE_CHECKING:
+    from idiolect.encoding.encoder import Encoder
     from idiolect.encoding.text_reader import EncodingCounts
+    from idiolect.pipeline.encoder_choice import Candidate, CandidateFigure
     from idiolect.search.diskann.graph import Graph
     from idiolect.search.index import Index
 
-__all__ = ["INDEX", "STAGE", "IndexMetrics", "IndexPoint", "graph_curve", "index", "open_index"]
+__all__ = [
+    "INDEX",
+    "STAGE",
+    "IndexMetrics",
+    "IndexPoint",
+    "graph_curve",
+    "index",
+    "index_encoder",
+    "index_system",
+    "open_index",
+]
 
 INDEX = "index"
 """The index, in the stage's folder."""
+_CHOSEN = "chosen.json"
+_ENCODERS = {"tuning": "tune", "plain.tuning": "plain.tune", "base": "index"}
+"""The stage whose folder holds the encoder of a system. This stage saves that of the base."""
 _WIDTHS = (10, 20, 40, 80, 160)
 _QUERIES = 200
 _NEIGHBOURS = 10
@@ -46,6 +63,11 @@ class IndexMetrics(TypedDict):
     """Metrics of the stage."""
 
     items: int
+    encoder: str
+    """The system whose encoder the index uses: tuning, plain.tuning or base."""
+    candidates: list[CandidateFigure]
+    """The encoders compared on queries kept out of tuning; empty without such queries, when the
+    one with new tokens is used."""
     cut: int
     """Items longer than the encoder's limit; vector search uses only their beginning."""
     dimensions: int
@@ -74,35 +96,63 @@ def open_index(run: Path, counts: EncodingCounts | None = None) -> Index:
     from idiolect.encoding.encoder import Encoder
     from idiolect.search.index import Index
 
-    stages = run / "stages"
-    if not (stages / "index" / INDEX).is_dir():
+    folder = run / "stages" / "index" / INDEX
+    if not folder.is_dir():
         raise InputError(f"{run} has no finished index", hint="resume it with idiolect run")
-    encoder = Encoder.load(stages / "tune" / "model")
-    return Index.open(stages / "index" / INDEX, encoder, encoding_counts=counts)
+    return Index.open(folder, Encoder.load(index_encoder(run)), encoding_counts=counts)
+
+
+def index_system(run: Path) -> str:
+    """Return the system whose encoder a run's index uses: tuning, plain.tuning or base."""
+    system = read_json(run / "stages" / "index" / _CHOSEN)["system"]
+    if system not in _ENCODERS:
+        raise CheckpointError(
+            f"{run}: the index uses an unknown system: {system}", hint="run it again"
+        )
+    return str(system)
+
+
+def index_encoder(run: Path) -> Path:
+    """Return the folder of the encoder that a run's index uses."""
+    return _encoder_folder(run, index_system(run))
+
+
+def _encoder_folder(run: Path, system: str) -> Path:
+    return run / "stages" / _ENCODERS[system] / "model"
 
 
 def index(work: Work[SettingsTable]) -> IndexMetrics:
-    """Build the index, and fit hybrid search to the held-out queries."""
-    from idiolect.encoding.encoder import Encoder
+    """Build the index with the best encoder, and fit hybrid search to the held-out queries."""
     from idiolect.encoding.text_reader import EncodingCounts
-    from idiolect.search.index import Index
-    from idiolect.training.progress import track
+    from idiolect.pipeline.encoder_choice import best_of, candidates
 
-    path, counts = work.folder / INDEX, EncodingCounts()
-    encoder = Encoder.load(work.model)
-    items = track(work.data.items.values(), "items", len(work.data.items))
-    options: dict[str, Any] = {"source": work.model, "encoding_counts": counts}
-    # Hours of training came before; what is left out is logged.
-    with Index.build(path, encoder, items, skip_invalid_metadata=True, **options) as built:
+    path, answers = work.folder / INDEX, held_out_queries(Path(work.model).parent)
+    found = candidates(work)
+    chosen, counts = found[0], EncodingCounts()
+    figures: list[CandidateFigure] = []
+    encoder = chosen.load()
+    built = _build(work, chosen, encoder, counts)
+    if answers:
+        known = {chosen.name: _vectors(built, work.data.texts, encoder.dimensions)}
+        chosen, figures = best_of(work, found, answers, known)
+        if chosen is not found[0]:
+            built.close()
+            shutil.rmtree(path)
+            encoder, counts = chosen.load(), EncodingCounts()
+            built = _build(work, chosen, encoder, counts)
+    if chosen.name == "base":
+        encoder.save(work.folder / "model")
+    write_atomic(work.folder / _CHOSEN, json.dumps({"system": chosen.name}).encode())
+    with built:
         cut = counts.truncated  # before queries are counted
         rows = [item.vector for item in built.store.items(vectors=True) if item.vector is not None]
-        lines = (Path(work.model).parent / HELD_OUT_PAIRS).read_text(encoding="utf-8").splitlines()
-        answers = dict(json.loads(line) for line in lines)
         meaning = built.fit_fusion(answers)[0] if answers else None
     vectors = np.stack(rows)
     exact, curve = graph_curve(vectors)
     return {
         "items": len(vectors),
+        "encoder": chosen.name,
+        "candidates": figures,
         "cut": cut,
         "dimensions": vectors.shape[1],
         "bytes": sum(file.stat().st_size for file in path.rglob("*") if file.is_file()),
@@ -116,6 +166,30 @@ def index(work: Work[SettingsTable]) -> IndexMetrics:
         if cut
         else [],
     }
+
+
+def _build(
+    work: Work[SettingsTable], chosen: Candidate, encoder: Encoder, counts: EncodingCounts
+) -> Index:
+    """Build the index. Hours of training came before; what is left out is logged."""
+    from idiolect.search.index import Index
+    from idiolect.training.progress import track
+
+    return Index.build(
+        work.folder / INDEX,
+        encoder,
+        track(work.data.items.values(), "items", len(work.data.items)),
+        skip_invalid_metadata=True,
+        source=str(_encoder_folder(work.folder.parents[1], chosen.name)),
+        encoding_counts=counts,
+    )
+
+
+def _vectors(index: Index, names: Iterable[str], dimensions: int) -> NDArray[np.float32]:
+    """Return the vectors of items in order; zero for an item that has none."""
+    found = {item.id: item.vector for item in index.store.items(vectors=True)}
+    empty = np.zeros(dimensions, np.float32)
+    return np.stack([empty if (v := found.get(name)) is None else v for name in names])
 
 
 def _damage(folder: Path) -> str:
@@ -202,7 +276,9 @@ STAGE = Stage(
     settings=SettingsTable,
     metrics=IndexMetrics,
     inputs=("items",),
+    shared=("encoder",),
     model_from="tune",
+    after_if_run=("plain.tune",),
     shares=SharedOutput(folder=INDEX, find_damage=_damage, state=_state),
     systems=(
         MeasuredSystem(name="words", label="the index, words only", by="lexical"),

@@ -71,7 +71,7 @@ def pretrain(work: Work[PretrainSettings]) -> PretrainMetrics:
     from idiolect.training.training_config import TrainingConfig
 
     settings, data = work.settings, work.data
-    encoder = load_encoder(work, work.model)
+    encoder = load_encoder(work, work.model, whole=True)
     model, network = encoder.model, encoder.model.network
     length = min(settings.max_length, network.config.max_position_embeddings or settings.max_length)
     has_head = network.has_language_head
@@ -120,7 +120,7 @@ def _imitate(
             work.data.corpus[0],
             output_dir=work.folder,
             objective="imitate",
-            teacher=load_encoder(work, work.base),
+            teacher=load_encoder(work, work.base, whole=True),
             steps=settings.steps,
             train=settings.train,
             config=config,

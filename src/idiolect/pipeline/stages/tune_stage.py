@@ -4,26 +4,38 @@ from __future__ import annotations
 
 import json
 import random
-from typing import TYPE_CHECKING, TypedDict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from pydantic import Field
 
 from idiolect.errors import InputError
 from idiolect.pipeline.settings import SettingsTable
 from idiolect.pipeline.stage import Control, Stage, Work
-from idiolect.pipeline.stage_models import is_encoder, load_encoder
+from idiolect.pipeline.stage_models import is_encoder, load_encoder, needs_whitening
 from idiolect.pipeline.systems import MeasuredSystem
 from idiolect.pipeline.training_summary import SAVE_STEPS, summarize_training
-from idiolect.text.files import write_atomic
+from idiolect.text.files import read_json, read_text, write_atomic
 
 if TYPE_CHECKING:
+    from idiolect.encoding.encoder import Encoder
     from idiolect.encoding.pairs import Pair
     from idiolect.pipeline.data import Data
 
-__all__ = ["HELD_OUT_PAIRS", "STAGE", "TuneMetrics", "TuneSettings", "tune", "without_tests"]
+__all__ = [
+    "STAGE",
+    "TuneMetrics",
+    "TuneSettings",
+    "held_out_queries",
+    "items_trained_on",
+    "tune",
+    "without_tests",
+]
 
-HELD_OUT_PAIRS = "kept.jsonl"
-"""Queries kept out of training, in the stage's folder; hybrid search is fitted to them."""
+_HELD_OUT_PAIRS = "kept.jsonl"
+"""Queries kept out of training, in the stage's folder, each with the items that answer it."""
+_TRAINED_ON = "trained_on.json"
+"""Ids of the items in training pairs, in the stage's folder."""
 _MAXIMUM_HELD_OUT = 200
 _ENCODER_RATE, _MODEL_RATE = 2e-5, 5e-4
 
@@ -33,12 +45,14 @@ class TuneSettings(SettingsTable):
 
     steps: int = Field(default=200, ge=1)
     """Number of training steps."""
-    batch_size: int = Field(default=32, ge=2)
-    """Pairs per step; the documents of the other pairs are a query's negatives."""
+    batch_size: int | None = Field(default=None, ge=2)
+    """Pairs per step; the documents of the other pairs are a query's negatives. By default 32, and
+    512 for an encoder without layers."""
     max_length: int | None = Field(default=None, ge=8)
     """Maximum tokens per text in training; by default the encoder's own limit."""
     learning_rate: float | None = Field(default=None, gt=0, le=1)
-    """By default 2e-5 for a base that was published as an encoder, otherwise 5e-4."""
+    """By default 2e-5 for a base that was published as an encoder, otherwise 5e-4; 1e-2 for an
+    encoder without layers."""
     dimensions: tuple[int, ...] = ()
     """Shorter vector sizes to train for (Matryoshka)."""
 
@@ -57,7 +71,9 @@ class TuneMetrics(TypedDict):
     left_out: int
     """Pairs left out because they occur in the tests."""
     kept_apart: int
-    """Queries kept out of training, used to fit hybrid search."""
+    """Queries kept out of training, used to choose the index's encoder and to fit hybrid search."""
+    items_trained_on: int
+    """Items of the catalogue that occur in training pairs."""
 
 
 def tune(work: Work[TuneSettings]) -> TuneMetrics:
@@ -82,7 +98,11 @@ def tune(work: Work[TuneSettings]) -> TuneMetrics:
         )
     pairs, kept = _hold_out(pairs, data, work.config.seed)
     lines = [json.dumps(question, ensure_ascii=False) + "\n" for question in kept.items()]
-    write_atomic(work.folder / HELD_OUT_PAIRS, "".join(lines).encode())
+    write_atomic(work.folder / _HELD_OUT_PAIRS, "".join(lines).encode())
+    seen = _items_of(pairs, data) if data.settings.pairs else []
+    write_atomic(
+        work.folder / _TRAINED_ON, json.dumps({"items": seen}, ensure_ascii=False).encode()
+    )
     _train(work, pairs)
     curve = summarize_training(work.folder)
     return {
@@ -94,7 +114,26 @@ def tune(work: Work[TuneSettings]) -> TuneMetrics:
         "loss_last": curve["loss_last"],
         "left_out": left_out,
         "kept_apart": len(kept),
+        "items_trained_on": len(seen),
     }
+
+
+def held_out_queries(folder: Path) -> dict[str, list[str]]:
+    """Return the queries kept out of training, each with the ids of the items that answer it.
+
+    Args:
+        folder: The folder of the stage, or of one of its controls: all keep out the same queries.
+    """
+    return dict(json.loads(line) for line in read_text(folder / _HELD_OUT_PAIRS).splitlines())
+
+
+def items_trained_on(folder: Path) -> set[str]:
+    """Return the ids of the items that occur in training pairs.
+
+    Args:
+        folder: As in `held_out_queries`.
+    """
+    return set(read_json(folder / _TRAINED_ON)["items"])
 
 
 def _train(work: Work[TuneSettings], pairs: list[Pair]) -> None:
@@ -104,11 +143,18 @@ def _train(work: Work[TuneSettings], pairs: list[Pair]) -> None:
     from idiolect.encoding.tune import tune_on_text, tuning_config
 
     settings = work.settings
-    encoder, published = load_encoder(work, work.model), is_encoder(work.base)
+    encoder = load_encoder(work, work.model)
+    given: dict[str, Any] = {
+        "batch_size": settings.batch_size,
+        "learning_rate": settings.learning_rate,
+    }
+    if not encoder.model.network.context_free:
+        given["learning_rate"] = settings.learning_rate or (
+            _ENCODER_RATE if is_encoder(work.base) else _MODEL_RATE
+        )
     config = tuning_config(
         encoder,
-        batch_size=settings.batch_size,
-        learning_rate=settings.learning_rate or (_ENCODER_RATE if published else _MODEL_RATE),
+        **{name: value for name, value in given.items() if value is not None},
         max_length=settings.max_length or encoder.max_length,
         save_steps=SAVE_STEPS,
         seed=work.config.seed,
@@ -119,7 +165,7 @@ def _train(work: Work[TuneSettings], pairs: list[Pair]) -> None:
             pairs,
             output_dir=work.folder,
             dimensions=settings.dimensions,
-            whiten=not published,
+            whiten=needs_whitening(work),
             steps=settings.steps,
             config=config,
             counts=EncodingCounts(),  # the metrics of the index count truncated texts
@@ -129,11 +175,18 @@ def _train(work: Work[TuneSettings], pairs: list[Pair]) -> None:
             encoder,
             work.data.texts.values(),
             output_dir=work.folder,
-            objective="simcse" if encoder.model.network.config.dropout else "tsdae",
-            whiten=not published,
+            objective=_text_objective(encoder),
+            whiten=needs_whitening(work),
             steps=settings.steps,
             config=config,
         )
+
+
+def _text_objective(encoder: Encoder) -> str:
+    """Return the objective for texts alone that an encoder can be trained with."""
+    if encoder.model.network.context_free:
+        return "crops"
+    return "simcse" if encoder.model.network.config.dropout else "tsdae"
 
 
 def without_tests(pairs: list[Pair], data: Data) -> tuple[list[Pair], int]:
@@ -178,6 +231,12 @@ def _hold_out(pairs: list[Pair], data: Data, seed: int) -> tuple[list[Pair], dic
         if pair.query in chosen and pair.document in ids:
             kept.setdefault(pair.query, []).append(ids[pair.document])
     return [pair for pair in pairs if pair.query not in chosen], kept
+
+
+def _items_of(pairs: list[Pair], data: Data) -> list[str]:
+    """Return the ids of the items whose texts occur in pairs."""
+    texts = {text for pair in pairs for text in (pair.query, pair.document)}
+    return [name for name, text in data.texts.items() if text in texts]
 
 
 def _control(name: str, label: str) -> MeasuredSystem:

@@ -93,6 +93,7 @@ class Dense:
     Args:
         encoder: The encoder.
         documents: The text of each document. They are encoded on construction.
+        vectors: Their vectors, in the same order, where they are known already.
         progress: Show the progress of encoding.
         counts: Updated with all encoded texts. By default, truncated and empty texts are logged as
             a warning.
@@ -103,6 +104,7 @@ class Dense:
         encoder: Encoder,
         documents: Mapping[str, str],
         *,
+        vectors: NDArray[np.float32] | None = None,
         progress: bool = False,
         counts: EncodingCounts | None = None,
     ) -> None:
@@ -110,9 +112,11 @@ class Dense:
         self._counts = counts
         self.ids = list(documents)
         self._positions = {name: position for position, name in enumerate(self.ids)}
-        self.vectors = encoder.encode(
-            list(documents.values()), prompt_name="document", progress=progress, counts=counts
-        )
+        if vectors is None:
+            vectors = encoder.encode(
+                list(documents.values()), prompt_name="document", progress=progress, counts=counts
+            )
+        self.vectors = vectors
         """Embeddings. Shape: (documents, dimensions)."""
         self._last_query: tuple[str, NDArray[np.float32]] | None = None
 

@@ -1,0 +1,106 @@
+"""Choose the encoder of the index: of the systems trained, the best on queries kept out of them.
+
+An adapted model should not make anybody worse off. So the index is not simply built with the last
+model trained: the encoder with new tokens, the one without them, if controls were trained, and the
+base answer the queries that were kept out of tuning, and the best one by nDCG@10 is used. Of equal
+ones, the one with new tokens is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from idiolect.encoding.encoder import Encoder
+from idiolect.encoding.text_reader import EncodingCounts
+from idiolect.pipeline.stage import Work
+from idiolect.pipeline.stage_models import load_untuned
+from idiolect.ranking.evaluation.baselines import Dense
+from idiolect.ranking.evaluation.metrics import evaluate
+
+__all__ = ["Candidate", "CandidateFigure", "best_of", "candidates", "stored_vectors"]
+
+_VECTORS = "vectors"
+
+
+class CandidateFigure(TypedDict):
+    """How well an encoder answers the queries kept out of training."""
+
+    name: str
+    """The system: tuning (with new tokens), plain.tuning (without) or base."""
+    label: str
+    ndcg: float
+    """nDCG@10 of vector search."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An encoder that the index may use."""
+
+    name: str
+    """The system."""
+    label: str
+    load: Callable[[], Encoder]
+    folder: str
+    """The stage whose folder holds its model; empty if no stage has saved it."""
+
+
+def candidates(work: Work[Any]) -> list[Candidate]:
+    """Return the encoders that the index may use, the one with new tokens first."""
+    saved = [
+        Candidate(name, label, _loader(work.done[stage] / "model"), stage)
+        for name, label, stage in (
+            ("tuning", "with new tokens", "tune"),
+            ("plain.tuning", "without new tokens", "plain.tune"),
+        )
+        if stage in work.done
+    ]
+    return [*saved, Candidate("base", "the base", lambda: load_untuned(work, work.base), "")]
+
+
+def best_of(
+    work: Work[Any],
+    found: Sequence[Candidate],
+    answers: Mapping[str, Sequence[str]],
+    known: Mapping[str, NDArray[np.float32]],
+) -> tuple[Candidate, list[CandidateFigure]]:
+    """Return the best candidate, and how well each answers the queries.
+
+    The vectors of the items are saved, so that the evaluation need not encode them again.
+
+    Args:
+        work: The input of the stage.
+        found: The candidates.
+        answers: The queries, each with the ids of the items that answer it.
+        known: The vectors of the items, in their order, by candidate, where they are known.
+    """
+    texts = work.data.texts
+    queries = {str(number): text for number, text in enumerate(answers)}
+    qrels = {number: dict.fromkeys(answers[text], 1.0) for number, text in queries.items()}
+    figures: list[CandidateFigure] = []
+    for candidate in found:
+        dense = Dense(
+            candidate.load(), texts, vectors=known.get(candidate.name), counts=EncodingCounts()
+        )
+        path = work.folder / _VECTORS / f"{candidate.name}.npy"
+        path.parent.mkdir(exist_ok=True)
+        np.save(path, dense.vectors)
+        means = evaluate(qrels, dense.search(queries, 10), metrics=["ndcg@10"]).means
+        figures.append({"name": candidate.name, "label": candidate.label, "ndcg": means["ndcg@10"]})
+    best = max(range(len(figures)), key=lambda place: (figures[place]["ndcg"], -place))
+    return found[best], figures
+
+
+def stored_vectors(index_stage: Path, system: str) -> NDArray[np.float32] | None:
+    """Return the vectors of all items that a system had when the encoder was chosen, if it did."""
+    path = index_stage / _VECTORS / f"{system}.npy"
+    return np.load(path, allow_pickle=False) if path.exists() else None
+
+
+def _loader(path: Path) -> Callable[[], Encoder]:
+    return lambda: Encoder.load(path)

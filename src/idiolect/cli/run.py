@@ -18,7 +18,10 @@ __all__ = ["init", "report", "results", "run"]
 def init(
     folder: Annotated[Path, typer.Argument(help="Folder with your catalogue and texts.")],
     base: Annotated[
-        str, typer.Option(help="The base model: idiolect-base, minilm, a directory or hub id.")
+        str,
+        typer.Option(
+            help="The base model: idiolect-base, smollm2, minilm, a directory, GGUF file or hub id."
+        ),
     ] = "idiolect-base",
     force: Annotated[
         bool, typer.Option("--force", help="Replace an existing configuration.")

@@ -46,7 +46,11 @@ def load_encoder(work: Work[Any], path: str | Path, *, whole: bool = False) -> E
         normalize=True,  # all comparisons here are by angle
         max_length=settings.max_length or base.max_length,
     )
-    return Encoder(load_model(path), **vars(layout), layers=None if whole else settings.layers)
+    model = load_model(path)
+    layers = settings.layers
+    if layers is None and model.network.kind == "causal" and layout.pooling == "mean":
+        layers = None if is_encoder(work.base) else 0
+    return Encoder(model, **vars(layout), layers=None if whole or layers == "all" else layers)
 
 
 def load_untuned(work: Work[Any], path: str | Path) -> Encoder:
@@ -66,7 +70,7 @@ def needs_whitening(work: Work[Any]) -> bool:
 
     That is so unless the base was published as an encoder and is used with all its layers.
     """
-    return work.config.encoder.layers is not None or not is_encoder(work.base)
+    return work.config.encoder.layers not in (None, "all") or not is_encoder(work.base)
 
 
 def is_encoder(base: str) -> bool:

@@ -21,13 +21,15 @@ from idiolect.errors import ConfigError
 from idiolect.models.language_model import LanguageModel
 from idiolect.pipeline import encoder_choice
 from idiolect.pipeline.data import Data
+from idiolect.pipeline.judged_tests import describe, unseen_queries
 from idiolect.pipeline.pipeline_config import PipelineConfig
 from idiolect.pipeline.run import run
 from idiolect.pipeline.settings import DataSettings, SettingsTable
 from idiolect.pipeline.stage import Stage, Work
 from idiolect.pipeline.stage_graph import all_stages, in_order, measured_systems, stages_of
-from idiolect.pipeline.stage_models import load_encoder
+from idiolect.pipeline.stage_models import load_encoder, needs_whitening
 from idiolect.pipeline.stages import index_stage
+from idiolect.ranking.evaluation.judged_collection import JudgedCollection
 from pipeline.shop import change, open_shop
 
 TOY = '''\
@@ -212,6 +214,42 @@ def test_the_base_is_not_loaded_to_read_its_settings(
     found = load_encoder(work_for(tmp_path, str(tmp_path / "base")), str(tmp_path / "model"))
     assert found.layout == replace(encoder.layout, normalize=True)
     assert loaded == [str(tmp_path / "model")]
+
+
+@pytest.mark.parametrize(
+    ("settings", "static"),
+    [("", True), ("layers = 0", True), ('layers = "all"', False), ('pooling = "last"', False)],
+)
+def test_a_causal_model_encodes_with_its_embedding_rows_by_default(
+    settings: str, static: bool, tmp_path: Path
+) -> None:
+    path = open_shop(tmp_path)
+    change(path, '[encoder]\nmax_length = 32\nlayers = "all"', f"[encoder]\n{settings}")
+    config = PipelineConfig.load(path)
+    work = replace(work_for(tmp_path, str(tmp_path / "model")), config=config)
+    encoder = load_encoder(work, work.base)
+    assert encoder.model.network.context_free is static
+    assert not load_encoder(work, work.base, whole=True).model.network.context_free
+    assert needs_whitening(work)
+
+
+def test_a_published_encoder_encodes_with_all_its_layers(tmp_path: Path) -> None:
+    tiny_encoder("llama").save(tmp_path / "base")
+    (tmp_path / "items.jsonl").touch()
+    work = work_for(tmp_path, str(tmp_path / "base"))
+    assert not load_encoder(work, work.base).model.network.context_free
+    assert not needs_whitening(work)
+
+
+def test_answers_of_training_pairs_are_seen() -> None:
+    texts = {name: name for name in ("a", "b", "c")}
+    grades = {"q1": {"a": 1.0, "b": 0.0}, "q2": {"b": 1.0}, "a": {"c": 1.0}, "q3": {"c": 0.0}}
+    collection = JudgedCollection.join(texts, {q: q for q in grades}, grades)
+    assert unseen_queries(collection, {"b"}) == ["q1", "a"]
+    assert unseen_queries(collection, {"a"}) == ["q2"]  # of similar items, the query counts too
+    size = describe(collection, {"b"})
+    assert size is not None
+    assert (size["queries"], size["unseen"]) == (3, 2)
 
 
 def test_items_are_tokenized_once(

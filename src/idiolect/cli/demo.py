@@ -14,7 +14,7 @@ def demo(
     base: Annotated[
         str,
         typer.Option(
-            help="The base model: smollm2, idiolect-base, minilm, a directory, a GGUF file or a hub id."
+            help="The base model: smollm2, idiolect-base, minilm, a directory, GGUF file or hub id."
         ),
     ] = "smollm2",
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for data and run.")] = Path(

@@ -20,7 +20,7 @@ def init(
     base: Annotated[
         str,
         typer.Option(
-            help="The base model: idiolect-base, smollm2, minilm, a directory, GGUF file or hub id."
+            help="The base model: idiolect-base, smollm2, minilm, a folder, GGUF file or hub id."
         ),
     ] = "idiolect-base",
     force: Annotated[

@@ -197,8 +197,8 @@ def _parts(network: Network) -> dict[int, Part]:
         own = [module for name, module in one.named_children() if name != "attached"]
         for module in (inner for child in own for inner in child.modules()):
             if isinstance(module, LoraLinear):
-                parts.setdefault(id(module.lora_a), "adapters")
-                parts.setdefault(id(module.lora_b), "adapters")
+                for parameter in module.adapter.values():
+                    parts.setdefault(id(parameter), "adapters")
         for head_id in _head_parameters(one):
             parts.setdefault(head_id, "heads")
         for child in own:

@@ -6,7 +6,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from idiolect.errors import CheckpointError, InputError
+from idiolect.errors import CheckpointError, ConfigError, InputError
 from idiolect.models.language_model import LanguageModel
 from idiolect.models.quantized_weights import (
     Quantization,
@@ -92,6 +92,11 @@ def pretrain(
         VerificationError: Original rows moved.
     """
     check_quantization(quantization)
+    if quantization is not None and train in ("body", "all"):
+        raise ConfigError(
+            f"train={train!r} and quantization={quantization!r}: quantised weights are frozen",
+            hint="train rows or rows+lora, or omit the quantization",
+        )
     if isinstance(model, str | Path):
         model = LanguageModel.load(model, quantization=quantization)
     model = load_if_named(model, LanguageModel, "model")

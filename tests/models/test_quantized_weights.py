@@ -96,3 +96,34 @@ def test_what_cannot_be_kept_or_is_unknown_is_refused(tmp_path: Path) -> None:
         LanguageModel.load(tmp_path / "d", quantization="int4")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="is in full precision and has no quantised blocks"):
         quantize_loaded(LanguageModel.load(tmp_path / "d").network, "keep")
+
+
+@pytest.mark.parametrize("kind", ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"])
+def test_a_saved_copy_of_a_gguf_file_is_kept_in_its_blocks(
+    kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write_model(tmp_path / "m.gguf", tiny("llama"), storage=Storage[kind])
+    exact = LanguageModel.load(path)
+    width = exact.network.config.hidden_size
+    exact.network.add_rows(
+        64, {name: torch.zeros(3, width) for name in exact.network.vocabulary_rows()}
+    )
+    exact.save(tmp_path / "saved")
+    kept = LanguageModel.load(tmp_path / "saved", quantization="keep")
+    matrices = quantized_matrices(kept.network)
+    tables = {name: one for name, one in matrices.items() if ".layers." not in name}
+    assert set(tables) == {"tokens.weight.original", "heads.language.weight.original"}
+    layers = {name: one for name, one in matrices.items() if ".layers." in name}
+    assert len(layers) == 14
+    assert {one.format for one in layers.values()} == {kind}
+    for name, one in layers.items():
+        assert torch.equal(whole(one), exact.network.get_parameter(name)), name
+    with torch.no_grad():
+        expected = exact.network(IDS).logits
+        torch.testing.assert_close(kept.network(IDS).logits, expected, rtol=1e-4, atol=1e-4)
+    assert not caplog.records
+    with torch.no_grad():
+        exact.network.get_parameter("decoder.layers.0.feed_forward.up.weight").add_(0.01)
+    exact.save(tmp_path / "changed")
+    LanguageModel.load(tmp_path / "changed", quantization="keep")
+    assert "1 of 14 matrices are not in blocks" in caplog.text

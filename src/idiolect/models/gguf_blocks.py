@@ -13,7 +13,12 @@ from torch import Tensor
 
 from idiolect.nn.quantized_matrix import QuantizedMatrix
 
-__all__ = ["GGUFMatrix"]
+__all__ = ["GGUFMatrix", "recovered_blocks"]
+
+_RECOVERED = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0")
+"""Formats that the `gguf` package can write, the smallest first."""
+_PROBED, _AT_ONCE = 16, 2048
+"""Rows that are tried first, and rows that are converted at a time."""
 
 
 class GGUFMatrix(QuantizedMatrix):
@@ -40,6 +45,37 @@ class GGUFMatrix(QuantizedMatrix):
         decode = _DECODERS.get(self.kind)
         values = decode(blocks) if decode else _decode_by_package(blocks, self.kind)
         return values.view(len(blocks), self.width)
+
+
+def recovered_blocks(matrix: Tensor) -> GGUFMatrix | None:
+    """Return a matrix in the blocks that hold exactly its values, bit for bit, if there are such.
+
+    A model that was read from a GGUF file and saved in full precision is kept in its blocks again.
+
+    Args:
+        matrix: The matrix. Shape: (rows, width).
+    """
+    if matrix.dim() != 2 or matrix.dtype != torch.float32 or matrix.device.type != "cpu":
+        return None
+    for kind in _RECOVERED:
+        if _encode_exactly(matrix[:_PROBED], kind) is not None:
+            parts = [_encode_exactly(rows, kind) for rows in torch.split(matrix, _AT_ONCE)]
+            whole = [part for part in parts if part is not None]
+            if len(whole) == len(parts):
+                return GGUFMatrix(torch.cat(whole), matrix.shape[1], kind)
+    return None
+
+
+def _encode_exactly(rows: Tensor, kind: str) -> Tensor | None:
+    """Return the bytes of rows in a format; `None` if they would decode to other values."""
+    import gguf
+
+    storage = gguf.GGMLQuantizationType[kind]
+    if rows.shape[1] % gguf.GGML_QUANT_SIZES[storage][0]:
+        return None
+    packed = gguf.quantize(rows.detach().contiguous().numpy(), storage)
+    exact = torch.from_numpy(gguf.dequantize(packed, storage))
+    return torch.from_numpy(packed) if torch.equal(exact, rows) else None
 
 
 def _q8_0(blocks: Tensor) -> Tensor:

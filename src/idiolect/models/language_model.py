@@ -22,7 +22,7 @@ from idiolect.models.network_files import (
     held_class,
     split_rows,
 )
-from idiolect.models.quantized_weights import Quantization
+from idiolect.models.quantized_weights import Quantization, keep_blocks_of_rows
 from idiolect.models.reader_check import find_reader_changes
 from idiolect.models.registry import find_family
 from idiolect.models.weight_files import SHARD_BYTES, open_weights, write_weights
@@ -173,6 +173,8 @@ class LanguageModel:
         )
         if record.get("rows"):
             split_rows(network, record["rows"])
+        if quantization is not None:
+            keep_blocks_of_rows(network)
         companions = CompanionFiles.read(directory, tokenizer)
         return cls(_move(network, device), tokenizer, settings, companions)
 

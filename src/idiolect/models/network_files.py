@@ -16,9 +16,16 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from idiolect.errors import CheckpointError, ConfigError
+from idiolect.errors import CheckpointError
 from idiolect.models.family import Family
-from idiolect.models.quantized_weights import Quantization, formats, place_weights
+from idiolect.models.gguf_blocks import recovered_blocks
+from idiolect.models.quantized_weights import (
+    TABLES,
+    Quantization,
+    check_kept,
+    formats,
+    place_weights,
+)
 from idiolect.models.registry import find_family
 from idiolect.models.weight_files import open_weights
 from idiolect.models.weight_names import NameTable, WeightSource, matches
@@ -130,11 +137,8 @@ def build_network(
         # All weights get the most precise dtype among those of the files.
         dtype = reduce(torch.promote_types, (one.dtype for one in held.values()))
     place_weights(network, {ours: one.to(dtype) for ours, one in held.items()})
-    if quantization == "keep" and not quantized_matrices(network):
-        raise ConfigError(
-            f"{source} holds no quantised blocks to keep",
-            hint="quantise to nf4 or int8, or load a GGUF file",
-        )
+    if quantization == "keep":
+        check_kept(network, source)
     return network.eval()
 
 
@@ -166,7 +170,10 @@ def _read_all(
             integers.append(name)
         else:
             exact = source.extract(tensor, sizes)
-            held[ours] = exact if how is None or how == "keep" else quantized(exact, how)
+            if how == "keep":  # tables are kept once added rows are separated from them
+                held[ours] = exact if ours in TABLES else recovered_blocks(exact) or exact
+            else:
+                held[ours] = exact if how is None else quantized(exact, how)
     return held, {"wrong shape": wrong, "integers instead of weights": integers}
 
 

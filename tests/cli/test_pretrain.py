@@ -72,6 +72,31 @@ def test_rows_of_a_published_model(folder: Path) -> None:
     assert len(LanguageModel.load(out / "model").tokenizer) == 45
 
 
+def test_adapters_over_a_quantised_base_and_how_they_are_merged(folder: Path) -> None:
+    out, model = folder / "run", str(folder / "model")
+    options = ["-o", str(out), "--steps", "2", "--max-length", "32", "--batch-size", "2"]
+    options += ["--train", "rows+lora", "--lora-r", "4", "--use-rslora", "--use-dora"]
+    options += ["--quantization", "nf4", "--gradient-checkpointing"]
+    printed = _run(folder, model, str(folder / "text.txt"), *options)
+    assert f"the adapter alone is in {out / 'adapter'}" in printed
+    command = f"idiolect merge {model} {out} -o DIRECTORY"
+    assert command in printed
+    record = json.loads((out / "run.json").read_text())
+    assert (record["quantization"], record["config"]["gradient_checkpointing"]) == ("nf4", True)
+    adapter = json.loads((out / "adapter" / "adapter_config.json").read_text())
+    assert (adapter["r"], adapter["use_rslora"], adapter["use_dora"]) == (4, True, True)
+    merged = folder / "merged"
+    result = runner.invoke(app, ["merge", model, str(out), "-o", str(merged)])
+    assert result.exit_code == 0, result.output
+    assert f"4 adapted layers merged into the full-precision weights of {model}" in result.output
+    assert "the adapter was trained over the base in nf4" in result.output
+    as_trained = ["merge", model, str(out), "-o", str(merged), "--quantization", "nf4"]
+    result = runner.invoke(app, as_trained)
+    assert "merged into the nf4 values" in result.output
+    assert "was trained over" not in result.output
+    assert LanguageModel.load(merged).extension == LanguageModel.load(model).extension
+
+
 def test_skipped_records_of_all_text_are_reported(folder: Path) -> None:
     for name in ("domain.txt", "general.txt"):
         (folder / name).write_text("\n \n".join(models.texts()))

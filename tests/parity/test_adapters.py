@@ -12,7 +12,7 @@ import torch
 from idiolect.errors import CheckpointError, ConfigError
 from idiolect.models.adapter import load_adapter, save_adapter
 from idiolect.models.language_model import LanguageModel
-from idiolect.nn.lora import LoraConfig, add_lora, lora_layers
+from idiolect.nn.lora import LoraConfig, add_lora, lora_layers, merge_lora
 from models.tiny import tiny_tokenizer
 from parity.reference import VOCABULARY, Reference, assert_close, batch, make
 
@@ -44,41 +44,104 @@ def inputs(reference: Reference) -> tuple[dict[str, Any], dict[str, Any], torch.
     )
 
 
-@pytest.mark.parametrize(("model_type", "architecture", "theirs", "targets"), CASES)
-def test_peft_loads_ours(
-    tmp_path: Path, model_type: str, architecture: str, theirs: list[str], targets: tuple[str, ...]
+VARIANTS: list[dict[str, bool]] = [
+    {"use_rslora": True},
+    {"use_dora": True},
+    {"use_rslora": True, "use_dora": True},
+]
+# Every layout without variants; each variant on a plain, a transposed and a fused layout.
+ALL = [(*case, {}) for case in CASES] + [
+    (*CASES[number], variant) for number in (0, 3, 4, 5) for variant in VARIANTS
+]
+LAYOUTS = pytest.mark.parametrize(
+    ("model_type", "architecture", "theirs", "targets", "variant"), ALL
+)
+
+
+def disturb(adapted: torch.nn.Module) -> None:
+    """Move every trained part of an adapter away from where it begins."""
+    torch.manual_seed(7)
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name or name.endswith("lora_b"):
+            torch.nn.init.normal_(parameter, std=0.2)
+        if "lora_magnitude" in name:
+            parameter.data *= 1 + 0.3 * torch.rand_like(parameter)
+
+
+@LAYOUTS
+def test_peft_loads_ours_and_merges_it(
+    tmp_path: Path,
+    model_type: str,
+    architecture: str,
+    theirs: list[str],
+    targets: tuple[str, ...],
+    variant: dict[str, bool],
 ) -> None:
     reference = make(tmp_path / "model", model_type, architecture)
     model = language_model(reference)
-    add_lora(model.network, LoraConfig(r=3, lora_alpha=5.0, target_modules=targets))
-    for layer in lora_layers(model.network).values():
-        torch.nn.init.normal_(layer.lora_b, std=0.2)
+    add_lora(model.network, LoraConfig(r=3, lora_alpha=5.0, target_modules=targets, **variant))
+    disturb(model.network)
     save_adapter(model, tmp_path / "adapter")
     loaded = peft.PeftModel.from_pretrained(reference.model, tmp_path / "adapter").eval()
+    settings = loaded.peft_config["default"]
+    assert (settings.use_rslora, settings.use_dora) == (
+        variant.get("use_rslora", False),
+        variant.get("use_dora", False),
+    )
     for_ours, for_theirs, mask = inputs(reference)
     with torch.no_grad():
-        assert_close(model.network(**for_ours).logits, loaded(**for_theirs).logits, mask)
+        ours = model.network(**for_ours).logits
+        assert_close(ours, loaded(**for_theirs).logits, mask)
+        merge_lora(model.network)
+        assert_close(model.network(**for_ours).logits, ours, mask)
+        assert_close(ours, loaded.merge_and_unload()(**for_theirs).logits, mask)
 
 
-@pytest.mark.parametrize(("model_type", "architecture", "theirs", "targets"), CASES)
+@LAYOUTS
 def test_ours_loads_peft(
-    tmp_path: Path, model_type: str, architecture: str, theirs: list[str], targets: tuple[str, ...]
+    tmp_path: Path,
+    model_type: str,
+    architecture: str,
+    theirs: list[str],
+    targets: tuple[str, ...],
+    variant: dict[str, bool],
 ) -> None:
     reference = make(tmp_path / "model", model_type, architecture)
     model = language_model(reference)
     config = peft.LoraConfig(
-        r=3, lora_alpha=5, target_modules=theirs, fan_in_fan_out=model_type == "gpt2"
+        r=3, lora_alpha=5, target_modules=theirs, fan_in_fan_out=model_type == "gpt2", **variant
     )
     adapted = peft.get_peft_model(reference.model, config).eval()
-    for name, parameter in adapted.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.2)
+    disturb(adapted)
     adapted.save_pretrained(tmp_path / "adapter")
     names = load_adapter(model, tmp_path / "adapter")
     assert {name.rpartition(".")[2] for name in names} >= set(targets)
     for_ours, for_theirs, mask = inputs(reference)
     with torch.no_grad():
         assert_close(model.network(**for_ours).logits, adapted(**for_theirs).logits, mask)
+
+
+@pytest.mark.parametrize("variant", [{}, *VARIANTS])
+def test_gradients_equal_those_of_peft(tmp_path: Path, variant: dict[str, bool]) -> None:
+    reference = make(tmp_path / "model", "llama", "LlamaForCausalLM")
+    model = language_model(reference)
+    targets = ("query", "down")
+    add_lora(model.network, LoraConfig(r=3, lora_alpha=5.0, target_modules=targets, **variant))
+    disturb(model.network)
+    save_adapter(model, tmp_path / "adapter")
+    loaded = peft.PeftModel.from_pretrained(
+        reference.model, tmp_path / "adapter", is_trainable=True
+    ).eval()
+    for_ours, for_theirs, mask = inputs(reference)
+    kept = mask.bool()
+    model.network(**for_ours).logits[kept].square().mean().backward()
+    loaded(**for_theirs).logits[kept].square().mean().backward()
+    theirs = [p.grad for n, p in loaded.named_parameters() if "lora_" in n]
+    ours = [p.grad for one in lora_layers(model.network).values() for p in one.adapter.values()]
+    sums = [sorted(float(g.double().square().sum()) for g in grads) for grads in (ours, theirs)]
+    assert len(sums[0]) == len(sums[1]) > 0
+    assert min(sums[0]) > 0
+    assert sums[0] == pytest.approx(sums[1], rel=1e-3)
 
 
 def test_an_adapted_model_saves_as_an_ordinary_one(tmp_path: Path) -> None:
@@ -107,7 +170,18 @@ def test_strange_adapters_are_refused(tmp_path: Path) -> None:
     assert not lora_layers(other.network)
     config = (tmp_path / "adapter" / "adapter_config.json").read_text()
     (tmp_path / "adapter" / "adapter_config.json").write_text(
-        config.replace('"bias": "none"', '"bias": "all", "use_dora": true')
+        config.replace('"bias": "none"', '"bias": "all", "use_qalora": true')
     )
-    with pytest.raises(ConfigError, match="bias, use_dora"):
+    with pytest.raises(ConfigError, match="bias, use_qalora"):
         load_adapter(model, tmp_path / "adapter")
+
+
+def test_an_adapter_without_its_magnitudes_is_refused(tmp_path: Path) -> None:
+    model = language_model(make(tmp_path / "model", "llama", "LlamaForCausalLM"))
+    add_lora(model.network, LoraConfig())
+    save_adapter(model, tmp_path)
+    path = tmp_path / "adapter_config.json"
+    path.write_text(path.read_text().replace('"use_dora": false', '"use_dora": true'))
+    fresh = language_model(make(tmp_path / "model", "llama", "LlamaForCausalLM"))
+    with pytest.raises(CheckpointError, match="has no magnitude vector"):
+        load_adapter(fresh, tmp_path)

@@ -54,6 +54,10 @@ def test_one_name_is_a_list_of_one(tmp_path: Path) -> None:
             "line 4: pretrain.train is 'row', it should",
         ),
         ('[data]\nitems = "x"\npretrain.steps = "many"\n', "line 3: "),
+        (
+            '[data]\nitems = "x"\n[pretrain]\nquantization = "nf4"\n',
+            "line 4: pretrain.quantization is 'nf4', it needs train = 'rows+lora'",
+        ),
         ('[data]\nitems = "x"\n[adapt]\nsteps = 3\n', "key adapt (did you mean pretrain?)"),
         ('[data]\nitems = "x"\njudgements = "y"\n', "data.judgements (did you mean qrels?)"),
         ('[data]\nitems = "x"\n[audit]\nrows = 3\n', "audit.rows (did you mean max_rows?)"),

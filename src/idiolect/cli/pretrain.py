@@ -1,4 +1,4 @@
-"""`idiolect pretrain`: train a language model on text, from a published model or from scratch."""
+"""`idiolect pretrain` and `merge`: train a language model on text; merge what was trained."""
 
 from __future__ import annotations
 
@@ -18,11 +18,15 @@ from idiolect.cli.training_options import (
     TRAIN,
     UNFREEZE,
     BatchSizeOption,
+    CheckpointingOption,
+    DoraOption,
     LearningRateOption,
     LoraModulesOption,
     LoraRankOption,
     MaxLengthOption,
     MicroBatchSizeOption,
+    QuantizationOption,
+    RsLoraOption,
     RunFolderOption,
     SaveStepsOption,
     TensorboardOption,
@@ -39,7 +43,7 @@ from idiolect.training.objectives.objective_registry import find_objective
 if TYPE_CHECKING:
     from idiolect.models.language_model import LanguageModel
 
-__all__ = ["pretrain"]
+__all__ = ["merge", "pretrain"]
 
 _CHOICES = ("steps", "train", "objective", "unfreeze_original_rows")
 
@@ -75,6 +79,10 @@ def pretrain(
     unfreeze_original_rows: Annotated[bool | None, UNFREEZE] = None,
     lora_r: LoraRankOption = 8,
     lora_target_modules: LoraModulesOption = "query,value",
+    use_rslora: RsLoraOption = False,
+    use_dora: DoraOption = False,
+    quantization: QuantizationOption = None,
+    gradient_checkpointing: CheckpointingOption = None,
     max_length: MaxLengthOption = None,
     batch_size: BatchSizeOption = None,
     micro_batch_size: MicroBatchSizeOption = None,
@@ -119,6 +127,7 @@ def pretrain(
         micro_batch_size=micro_batch_size,
         learning_rate=learning_rate,
         schedule=schedule,
+        gradient_checkpointing=gradient_checkpointing,
         save_steps=save_steps,
         seed=seed,
     )
@@ -127,7 +136,7 @@ def pretrain(
     if "steps" not in choices:
         raise ConfigError("the number of steps is missing", hint="give --steps")
     if config is None:
-        start = LanguageModel.load(model, device=local_device())
+        start = LanguageModel.load(model, device=local_device(), quantization=quantization)
     else:
         start = _new(shape, model, plan.seed)
         choices = {"train": "all", "unfreeze_original_rows": True} | choices
@@ -140,7 +149,8 @@ def pretrain(
         output_dir=out,
         replay=replayed,
         replay_share=replay_share,
-        lora=lora_config(lora_r, lora_target_modules),
+        lora=lora_config(lora_r, lora_target_modules, use_rslora=use_rslora, use_dora=use_dora),
+        quantization=quantization,
         config=plan,
         sharded=sharded,
         tensorboard=tensorboard,
@@ -150,6 +160,63 @@ def pretrain(
     if replayed is not None:
         report_skipped(replayed.skipped, "the replayed text")
     typer.echo(f"the model is in {out / 'model'}")
+    if (out / "adapter").is_dir():
+        _explain_adapter(model, out, quantization)
+
+
+def merge(
+    model: Annotated[str, typer.Argument(help="The base that the adapter was trained for.")],
+    adapter: Annotated[
+        Path, typer.Argument(help="Directory of an adapter, or the OUT of a pretrain run.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Directory of the merged model.")],
+    quantization: Annotated[
+        Literal["nf4", "int8", "keep"] | None,
+        typer.Option(help="Merge into the base's quantised values. Default: full precision."),
+    ] = None,
+) -> None:
+    """Merge a LoRA adapter, and the rows trained with it, into its base.
+
+    Without --quantization the change is added to the base's full-precision weights. With it, to
+    the values that the quantised base has, as in the OUT/model of a pretrain run with this option.
+    The merged model is in full precision either way.
+
+    Example: [bold]idiolect merge ./gpt2-medical runs/lora -o ./gpt2-medical-merged[/bold]
+    """
+    from idiolect.models.language_model import LanguageModel
+    from idiolect.models.merging import merge_adapter
+
+    base = LanguageModel.load(model, quantization=quantization)
+    names = merge_adapter(base, adapter)
+    base.save(out)
+    into = "full-precision weights" if quantization is None else f"{quantization} values"
+    typer.echo(f"{len(names)} adapted layers merged into the {into} of {model}: {out}")
+    trained_over = _quantization_of(adapter)
+    if trained_over != quantization and trained_over is not None:
+        typer.echo(
+            f"the adapter was trained over the base in {trained_over}: these outputs differ "
+            f"slightly from those of {adapter / 'model'}; compare both with idiolect evaluate"
+        )
+
+
+def _explain_adapter(model: str, out: Path, quantization: str | None) -> None:
+    """Tell what the adapter was merged into, and how to use it otherwise."""
+    typer.echo(f"the adapter alone is in {out / 'adapter'}, in peft's layout")
+    if quantization is not None:
+        typer.echo(
+            f"{out / 'model'} is in full precision: the base's {quantization} values plus the "
+            f"adapter, as trained; to merge into the base's own weights: "
+            f"idiolect merge {model} {out} -o DIRECTORY"
+        )
+
+
+def _quantization_of(run: Path) -> str | None:
+    """Return how the base of a run was quantised; `None` if it was not, or for a bare adapter."""
+    from idiolect.text.files import read_json
+
+    record = run / "run.json"
+    found = read_json(record).get("quantization") if record.exists() else None
+    return None if found is None else str(found)
 
 
 def _new(shape: dict[str, Any], tokenizer: str, seed: int) -> LanguageModel:

@@ -17,12 +17,16 @@ __all__ = [
     "TRAIN",
     "UNFREEZE",
     "BatchSizeOption",
+    "CheckpointingOption",
+    "DoraOption",
     "EpochsOption",
     "LearningRateOption",
     "LoraModulesOption",
     "LoraRankOption",
     "MaxLengthOption",
     "MicroBatchSizeOption",
+    "QuantizationOption",
+    "RsLoraOption",
     "RunFolderOption",
     "SaveStepsOption",
     "SeedOption",
@@ -46,6 +50,26 @@ EpochsOption = Annotated[int, typer.Option(help="Number of epochs.", min=1)]
 LoraRankOption = Annotated[int, typer.Option(help="LoRA rank.", min=1)]
 LoraModulesOption = Annotated[
     str, typer.Option(help="LoRA target modules, of query, key, value, output, gate, up, down.")
+]
+RsLoraOption = Annotated[
+    bool, typer.Option("--use-rslora", help="Scale LoRA by alpha / √rank (rsLoRA).")
+]
+DoraOption = Annotated[
+    bool, typer.Option("--use-dora", help="Learn the length of weight rows apart (DoRA).")
+]
+CheckpointingOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--gradient-checkpointing",
+        help="Compute activations again in the backward pass: less memory, slower.",
+    ),
+]
+QuantizationOption = Annotated[
+    Literal["nf4", "int8", "keep"] | None,
+    typer.Option(
+        help="Keep the frozen base in few bits, to train rows or rows+lora in little memory (QLoRA)"
+        "; keep: the blocks of a GGUF file as they are."
+    ),
 ]
 MaxLengthOption = Annotated[
     int | None, typer.Option(help="Maximum length of an input in tokens.", min=2)
@@ -84,11 +108,19 @@ def given(**values: Any) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def lora_config(rank: int, modules: str) -> LoraConfig:
+def lora_config(
+    rank: int, modules: str, *, use_rslora: bool = False, use_dora: bool = False
+) -> LoraConfig:
     """Return the LoRA settings of a rank and a comma-separated list of modules."""
     from idiolect.nn.lora import LoraConfig
 
-    return LoraConfig(r=rank, lora_alpha=2.0 * rank, target_modules=tuple(modules.split(",")))
+    return LoraConfig(
+        r=rank,
+        lora_alpha=2.0 * rank,
+        target_modules=tuple(modules.split(",")),
+        use_rslora=use_rslora,
+        use_dora=use_dora,
+    )
 
 
 def local_device() -> str:

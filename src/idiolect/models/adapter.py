@@ -7,7 +7,7 @@ the rank:
     A = [A_q; A_k; A_v]      B = diag(B_q, B_k, B_v)
 
 It computes the same update. When a fused adapter of `peft` is loaded, each of the three layers gets
-the shared A and its own part of B.
+the shared A and its own part of B. The lengths of DoRA are one vector for all rows.
 """
 
 from __future__ import annotations
@@ -26,21 +26,22 @@ from torch import Tensor
 from idiolect.errors import CheckpointError, ConfigError
 from idiolect.models.language_model import LanguageModel
 from idiolect.models.weight_names import WeightSource
+from idiolect.nn.basic import Linear
 from idiolect.nn.lora import LoraLinear, lora_layers
 from idiolect.nn.network import Network
+from idiolect.nn.quantized_matrix import whole
 from idiolect.text.files import read_json, write_atomic
 
 __all__ = ["load_adapter", "save_adapter"]
 
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-_PREFIX = "base_model.model."
+_PREFIX, _MAGNITUDE = "base_model.model.", "lora_magnitude_vector"
 # Unsupported settings that would change the result, and their values that mean "not used".
 _UNUSED: dict[str, tuple[Any, ...]] = {
     "bias": ("none",),
     "lora_bias": (False,),
     "modules_to_save": ([],),
     "trainable_token_indices": ([], {}),
-    "use_dora": (False,),
     "use_qalora": (False,),
     "layer_replication": ([],),
     "target_parameters": ([],),
@@ -56,6 +57,7 @@ def save_adapter(model: LanguageModel, directory: str | Path) -> None:
     layers = lora_layers(model.network)
     if not layers:
         raise ConfigError("the model has no adapters", hint="call add_lora first")
+    first = next(iter(layers.values()))
     table = model.family.names(model.settings)
     groups: dict[str, list[tuple[WeightSource, LoraLinear]]] = {}
     for ours, layer in layers.items():
@@ -68,13 +70,18 @@ def save_adapter(model: LanguageModel, directory: str | Path) -> None:
         a, b, scale = _join(parts, _sizes(model.network, parts[0][0]))
         tensors[f"{_PREFIX}{name}.lora_A.weight"] = a
         tensors[f"{_PREFIX}{name}.lora_B.weight"] = b
-        ranks[name], alphas[name] = len(a), scale * len(a)
+        if parts[0][1].lora_magnitude is not None:
+            tensors[f"{_PREFIX}{name}.{_MAGNITUDE}"] = _join_magnitudes(model.network, parts)
+        ranks[name] = len(a)
+        alphas[name] = scale * (len(a) ** 0.5 if first.use_rslora else len(a))
     rank, alpha = next(iter(ranks.values())), next(iter(alphas.values()))
     config = {
         "peft_type": "LORA",
         "r": rank,
         "lora_alpha": alpha,
-        "lora_dropout": next(iter(layers.values())).dropout,
+        "use_rslora": first.use_rslora,
+        "use_dora": first.lora_magnitude is not None,
+        "lora_dropout": first.dropout,
         "target_modules": list(groups),
         "rank_pattern": {_escape(n): r for n, r in ranks.items() if r != rank},
         "alpha_pattern": {_escape(n): a for n, a in alphas.items() if a != alpha},
@@ -116,21 +123,36 @@ def load_adapter(model: LanguageModel, directory: str | Path) -> list[str]:
         if f"{name}.lora_A.weight" not in tensors:
             continue
         a, b = tensors[f"{name}.lora_A.weight"], tensors[f"{name}.lora_B.weight"]
-        used |= {f"{name}.lora_A.weight", f"{name}.lora_B.weight"}
+        magnitude = tensors.get(f"{name}.{_MAGNITUDE}")
+        used |= {f"{name}.lora_A.weight", f"{name}.lora_B.weight", f"{name}.{_MAGNITUDE}"}
         sizes = _sizes(network, source)
         if source.parts > 1 and len(b) == sum(sizes):
             b = source.split(b, sizes)
+            magnitude = None if magnitude is None else source.split(magnitude, sizes)
         if (b.shape[0], a.shape[1]) != tuple(module.weight.shape):
             raise CheckpointError(
                 f"the adapter of {name} is {b.shape[0]}×{a.shape[1]}, but the layer is "
                 f"{module.weight.shape[0]}×{module.weight.shape[1]}",
                 hint="use an adapter of this model",
             )
-        scale = _scale(name.removeprefix(_PREFIX), len(a), config)
-        dropout = float(config.get("lora_dropout", 0.0))
-        layer = LoraLinear(module, rank=len(a), scale=scale, dropout=dropout)
+        if (magnitude is not None) != bool(config.get("use_dora")):
+            raise CheckpointError(
+                f"use_dora is {bool(config.get('use_dora'))} and the adapter of {name} has "
+                f"{'a' if magnitude is not None else 'no'} magnitude vector",
+                hint="fetch both files of the adapter again",
+            )
+        layer = LoraLinear(
+            module,
+            rank=len(a),
+            lora_alpha=_alpha(name.removeprefix(_PREFIX), config),
+            dropout=float(config.get("lora_dropout", 0.0)),
+            use_rslora=bool(config.get("use_rslora")),
+            use_dora=magnitude is not None,
+        )
         layer.lora_a.data.copy_(a)
         layer.lora_b.data.copy_(b)
+        if layer.lora_magnitude is not None and magnitude is not None:
+            layer.lora_magnitude.data.copy_(magnitude)
         adapted[ours] = layer
     left = set(tensors) - used
     if left:
@@ -170,6 +192,20 @@ def _join(
     return a, source.join(blocks), first.scale
 
 
+def _join_magnitudes(network: Network, parts: list[tuple[WeightSource, LoraLinear]]) -> Tensor:
+    """Join the lengths of the rows of one published tensor. Shape: (out,)."""
+    source = parts[0][0]
+    lengths = []
+    for name in source.names:
+        layer = network.get_submodule(name.removesuffix(".weight"))
+        assert isinstance(layer, Linear)
+        if isinstance(layer, LoraLinear) and layer.lora_magnitude is not None:
+            lengths.append(layer.lora_magnitude.detach())
+        else:  # not adapted: its rows keep the length they have
+            lengths.append(whole(layer.weight).float().norm(dim=1))
+    return source.join(lengths) if source.parts > 1 else lengths[0].contiguous()
+
+
 def _refuse_unsupported(config: Mapping[str, Any]) -> None:
     if config.get("peft_type") != "LORA":
         raise ConfigError(
@@ -185,12 +221,12 @@ def _refuse_unsupported(config: Mapping[str, Any]) -> None:
         raise ConfigError("adapters with " + ", ".join(refused) + " are not supported")
 
 
-def _scale(name: str, rank: int, config: Mapping[str, Any]) -> float:
+def _alpha(name: str, config: Mapping[str, Any]) -> float:
     alpha = float(config.get("lora_alpha", 8))
     for pattern, value in (config.get("alpha_pattern") or {}).items():
         if re.fullmatch(rf"(.*\.)?({pattern})", name):
             alpha = float(value)
-    return float(alpha / rank**0.5 if config.get("use_rslora") else alpha / rank)
+    return alpha
 
 
 def _escape(name: str) -> str:

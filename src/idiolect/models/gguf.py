@@ -15,6 +15,7 @@ GGUF differs from the published checkpoints in five ways, which are undone here:
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ import torch
 from torch import Tensor
 
 from idiolect.errors import CheckpointError, ConfigError
+from idiolect.models.gguf_blocks import GGUFMatrix
 from idiolect.models.gguf_layouts import GGUF_LAYOUTS, GGUFLayout
 from idiolect.models.registry import find_family
 from idiolect.models.weight_names import Rule
@@ -170,26 +172,54 @@ class GGUFWeights:
     def __getitem__(self, name: str) -> Tensor:
         """Return a tensor as it is in the published checkpoint."""
         stored, rule = self._names[name]
-        tensor = self.read(stored)
-        if self._layout.permuted and (".attn_q." in stored or ".attn_k." in stored):
-            tensor = _unpermute(tensor, self._heads(".attn_k." in stored))
+        tensor = self._in_published_order(self.read(stored), stored, rule)
         if self._layout.norm_offset and stored.endswith("norm.weight"):
             tensor = tensor - self._layout.norm_offset
-        if rule is not None and rule.per_head:
-            tensor = _alternate(tensor, len(rule.ours), self._heads(False))
         if rule is not None and rule.transpose and tensor.dim() == 2:
             tensor = tensor.t()
         return tensor
+
+    def blocks(self, name: str, take: Callable[[Tensor], Tensor]) -> GGUFMatrix | None:
+        """Return a matrix in the blocks of the file; `None` if it is not stored in blocks.
+
+        It is (out, in), also where the published one is transposed.
+
+        Args:
+            name: The published name.
+            take: Selects rows, of the bytes of all rows.
+        """
+        import gguf
+
+        stored, rule = self._names[name]
+        entry = self._header.tensors[stored]
+        kind = gguf.GGMLQuantizationType(entry.type)
+        if len(entry.shape) != 2 or gguf.GGML_QUANT_SIZES[kind][0] == 1:
+            return None
+        rows = torch.from_numpy(numpy.array(self._rows(stored)))
+        rows = take(self._in_published_order(rows, stored, rule)).contiguous()
+        return GGUFMatrix(rows, entry.shape[1], kind.name)
 
     def read(self, stored: str) -> Tensor:
         """De-quantise a tensor by its name in the file."""
         import gguf
 
         entry = self._header.tensors[stored]
-        raw = self._data[entry.offset : entry.offset + self._sizes[stored]]
-        rows = raw.reshape(*entry.shape[:-1], -1)
-        values = gguf.dequantize(rows, gguf.GGMLQuantizationType(entry.type))
+        values = gguf.dequantize(self._rows(stored), gguf.GGMLQuantizationType(entry.type))
         return torch.from_numpy(numpy.array(values, dtype=numpy.float32)).reshape(entry.shape)
+
+    def _rows(self, stored: str) -> numpy.ndarray[Any, Any]:
+        """Return the bytes of a tensor, in rows, as a view of the file."""
+        entry = self._header.tensors[stored]
+        raw = self._data[entry.offset : entry.offset + self._sizes[stored]]
+        return raw.reshape(*entry.shape[:-1], -1)
+
+    def _in_published_order(self, rows: Tensor, stored: str, rule: Rule | None) -> Tensor:
+        """Return rows, or their bytes, in the order of the published checkpoint."""
+        if self._layout.permuted and (".attn_q." in stored or ".attn_k." in stored):
+            rows = _unpermute(rows, self._heads(".attn_k." in stored))
+        if rule is not None and rule.per_head:
+            rows = _alternate(rows, len(rule.ours), self._heads(False))
+        return rows
 
     def _heads(self, key: bool) -> int:
         prefix = f"{_architecture(self._header)}.attention.head_count"

@@ -22,6 +22,7 @@ from idiolect.models.network_files import (
     held_class,
     split_rows,
 )
+from idiolect.models.quantized_weights import Quantization, keep_blocks_of_rows
 from idiolect.models.reader_check import find_reader_changes
 from idiolect.models.registry import find_family
 from idiolect.models.weight_files import SHARD_BYTES, open_weights, write_weights
@@ -129,6 +130,7 @@ class LanguageModel:
         *,
         dtype: torch.dtype | Literal["stored"] | None = None,
         device: str | torch.device = "cpu",
+        quantization: Quantization | None = None,
     ) -> Self:
         """Load a published model.
 
@@ -141,6 +143,9 @@ class LanguageModel:
             dtype: Dtype of the weights; `stored` is that of the files. The default is float32 on a
                 CPU, where it is fast, and `stored` on an accelerator.
             device: The network's device.
+            quantization: Keep the matrices of the layers in few bits, for encoding or for training
+                adapters in little memory: `nf4`, `int8`, or `keep` for the blocks of a GGUF file as
+                they are. `save` writes them in full precision again.
 
         Raises:
             InputError: There is no such directory or repository.
@@ -153,7 +158,7 @@ class LanguageModel:
             dtype = torch.float32
         precision = None if dtype == "stored" else dtype
         if directory.is_file():
-            return cls._load_file(directory, precision, device)
+            return cls._load_file(directory, precision, device, quantization)
         if not any(directory.glob("model*.safetensors")):
             directory = locate(source, (*_HUB_FILES, "pytorch_model*.bin*"))
         check_finished(directory)
@@ -163,14 +168,24 @@ class LanguageModel:
         record = _read_record(directory, tokenizer)
         weights = open_weights(directory)
         settings = held_class(weights, settings, source=directory)
-        network = build_network(weights, settings, source=directory, dtype=precision)
+        network = build_network(
+            weights, settings, source=directory, dtype=precision, quantization=quantization
+        )
         if record.get("rows"):
             split_rows(network, record["rows"])
+        if quantization is not None:
+            keep_blocks_of_rows(network)
         companions = CompanionFiles.read(directory, tokenizer)
         return cls(_move(network, device), tokenizer, settings, companions)
 
     @classmethod
-    def _load_file(cls, path: Path, dtype: torch.dtype | None, device: str | torch.device) -> Self:
+    def _load_file(
+        cls,
+        path: Path,
+        dtype: torch.dtype | None,
+        device: str | torch.device,
+        quantization: Quantization | None,
+    ) -> Self:
         """Load a GGUF file, the only format of one file that holds a whole model."""
         if path.suffix.lower() != ".gguf":
             raise InputError(
@@ -178,7 +193,9 @@ class LanguageModel:
             )
         header = read_gguf_header(path)
         settings = gguf_settings(header)
-        network = build_network(GGUFWeights(header), settings, source=path, dtype=dtype)
+        network = build_network(
+            GGUFWeights(header), settings, source=path, dtype=dtype, quantization=quantization
+        )
         return cls(_move(network, device), Tokenizer.load(path), settings)
 
     def with_changes(self, **changes: Any) -> Self:

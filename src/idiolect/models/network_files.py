@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import reduce
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,6 +18,14 @@ from torch import Tensor, nn
 
 from idiolect.errors import CheckpointError
 from idiolect.models.family import Family
+from idiolect.models.gguf_blocks import recovered_blocks
+from idiolect.models.quantized_weights import (
+    TABLES,
+    Quantization,
+    check_kept,
+    formats,
+    place_weights,
+)
 from idiolect.models.registry import find_family
 from idiolect.models.weight_files import open_weights
 from idiolect.models.weight_names import NameTable, WeightSource, matches
@@ -26,6 +34,8 @@ from idiolect.nn.embedding import ExtendedRows
 from idiolect.nn.heads import make_head
 from idiolect.nn.lora import lora_layers
 from idiolect.nn.network import Network
+from idiolect.nn.quantization import quantized
+from idiolect.nn.quantized_matrix import QuantizedMatrix, quantized_matrices, whole
 
 __all__ = [
     "Tensors",
@@ -51,6 +61,9 @@ class Tensors(Protocol):
     def __getitem__(self, name: str) -> Tensor:
         """Return a tensor."""
 
+    def blocks(self, name: str, take: Callable[[Tensor], Tensor]) -> QuantizedMatrix | None:
+        """Return some rows of a matrix in the blocks it is stored in, if it is."""
+
 
 def read_network(
     directory: Path, settings: Mapping[str, Any], *, dtype: torch.dtype | None = None
@@ -68,6 +81,7 @@ def build_network(
     *,
     source: Path,
     dtype: torch.dtype | None = None,
+    quantization: Quantization | None = None,
 ) -> Network:
     """Build the network of a `config.json` and load its weights.
 
@@ -76,9 +90,11 @@ def build_network(
         settings: The fields of `config.json`.
         source: The directory or file of the checkpoint, for messages.
         dtype: Dtype of the weights; by default that of the files.
+        quantization: Keep the matrices of the layers in few bits; see `Quantization`. They are
+            quantised one by one, so the memory never holds all of them in full precision.
 
     Raises:
-        ConfigError: Unsupported fields that would change the result.
+        ConfigError: Unsupported fields that would change the result, or no blocks to keep.
         CheckpointError: Weights that are missing, unexpected or of another shape, or tied copies
             that differ; the message lists all of them.
     """
@@ -95,26 +111,13 @@ def build_network(
         ours: stored.get(source.name) or _stored_copy(ours, family, stored)
         for ours, source in sources.items()
     }
-    raw = {ours: weights[name] for ours, name in found.items() if name}
-    shapes = {ours: sources[ours].stored_shape(wanted) for ours in raw}
-    tensors = {
-        ours: sources[ours].extract(tensor, [wanted[part][0] for part in sources[ours].names])
-        for ours, tensor in raw.items()
-        if tensor.shape == shapes[ours]
-    }
+    held, problems = _read_all(weights, found, sources, wanted, formats(network, quantization))
     expected = {source.name for source in sources.values()}
     _refuse(
         source,
         {
             "missing": [sources[ours].full_name for ours, name in found.items() if name is None],
-            "wrong shape": [
-                f"{found[ours]} is {_shape(tensor.shape)}, not {_shape(shapes[ours])}"
-                for ours, tensor in raw.items()
-                if tensor.shape != shapes[ours]
-            ],
-            "integers instead of weights": [
-                str(found[ours]) for ours, tensor in raw.items() if not tensor.is_floating_point()
-            ],
+            **problems,
             "unexpected": [
                 name
                 for bare, name in stored.items()
@@ -125,17 +128,57 @@ def build_network(
                 for alias, ours in family.aliases.items()
                 if alias in stored
                 and alias not in expected
-                and ours in tensors
-                and not _equal(tensors[ours], weights[stored[alias]])
+                and ours in held
+                and not _equal(whole(held[ours]), weights[stored[alias]])
             ],
         },
     )
     if dtype is None:
         # All weights get the most precise dtype among those of the files.
-        dtype = reduce(torch.promote_types, (tensor.dtype for tensor in tensors.values()))
-    tensors = {ours: tensor.to(dtype) for ours, tensor in tensors.items()}
-    network.load_state_dict(tensors, strict=True, assign=True)
+        dtype = reduce(torch.promote_types, (one.dtype for one in held.values()))
+    place_weights(network, {ours: one.to(dtype) for ours, one in held.items()})
+    if quantization == "keep":
+        check_kept(network, source)
     return network.eval()
+
+
+def _read_all(
+    weights: Tensors,
+    found: Mapping[str, str | None],
+    sources: Mapping[str, WeightSource],
+    wanted: Mapping[str, torch.Size],
+    quantized_as: Mapping[str, Quantization],
+) -> tuple[dict[str, Tensor | QuantizedMatrix], dict[str, list[str]]]:
+    """Read the network's weights by our names, and list those that do not fit, by problem."""
+    held: dict[str, Tensor | QuantizedMatrix] = {}
+    wrong, integers = [], []
+    for ours, name in found.items():
+        if name is None:
+            continue
+        source, how = sources[ours], quantized_as.get(ours)
+        sizes = [wanted[part][0] for part in source.names]
+        if how == "keep":
+            take = partial(source.split, sizes=sizes) if source.parts > 1 else _all_rows
+            matrix = weights.blocks(name, take)
+            if matrix is not None and matrix.shape == wanted[ours]:
+                held[ours] = matrix
+                continue
+        tensor, shape = weights[name], source.stored_shape(wanted)
+        if tensor.shape != shape:
+            wrong.append(f"{name} is {_shape(tensor.shape)}, not {_shape(shape)}")
+        elif not tensor.is_floating_point():
+            integers.append(name)
+        else:
+            exact = source.extract(tensor, sizes)
+            if how == "keep":  # tables are kept once added rows are separated from them
+                held[ours] = exact if ours in TABLES else recovered_blocks(exact) or exact
+            else:
+                held[ours] = exact if how is None else quantized(exact, how)
+    return held, {"wrong shape": wrong, "integers instead of weights": integers}
+
+
+def _all_rows(rows: Tensor) -> Tensor:
+    return rows
 
 
 def held_class(weights: Tensors, settings: Mapping[str, Any], *, source: Path) -> dict[str, Any]:
@@ -271,14 +314,21 @@ def _joined(network: Network) -> dict[str, Tensor]:
     The network itself is unchanged.
     """
     state: dict[str, Tensor] = network.state_dict()
-    for name, rows in network.vocabulary_rows().items():
-        if isinstance(rows, ExtendedRows):
-            del state[f"{name}.original"], state[f"{name}.added"]
-            state[name] = rows.joined()
-    for name, layer in lora_layers(network).items():
-        del state[f"{name}.lora_a"], state[f"{name}.lora_b"]
-        state[f"{name}.weight"] = layer.merged()
-    return state
+    joined = {
+        name: rows.joined()
+        for name, rows in network.vocabulary_rows().items()
+        if isinstance(rows, ExtendedRows)
+    }
+    adapted = lora_layers(network)
+    inside = {f"{name}." for name in (*joined, *quantized_matrices(network))}
+    inside |= {f"{name}.lora_" for name in adapted}
+    state = {name: tensor for name, tensor in state.items() if not name.startswith(tuple(inside))}
+    for name, matrix in quantized_matrices(network).items():
+        owner = name.removesuffix(".weight")
+        if owner not in adapted and name.removesuffix(".original") not in joined:
+            state[name] = whole(matrix)
+    state |= {f"{name}.weight": layer.merged() for name, layer in adapted.items()}
+    return state | joined
 
 
 def _stored_names(weights: Tensors, family: Family) -> dict[str, str]:

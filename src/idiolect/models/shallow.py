@@ -7,7 +7,7 @@ from torch import Tensor
 
 from idiolect.errors import ConfigError, InputError
 from idiolect.models.language_model import LanguageModel
-from idiolect.nn.embedding import ExtendedRows
+from idiolect.nn.embedding import joined_rows
 from idiolect.text.tokenizers.extension import Extension
 
 __all__ = ["first_layers", "static_rows"]
@@ -58,8 +58,7 @@ def static_rows(rows: Tensor, extension: Extension | None) -> Tensor:
 
 
 def _static(model: LanguageModel) -> LanguageModel:
-    tokens = model.network.tokens.weight
-    rows = tokens.joined() if isinstance(tokens, ExtendedRows) else tokens
+    rows = joined_rows(model.network.tokens.weight)
     rows = rows.detach().to("cpu", torch.float32)[: len(model.tokenizer)].clone()
     settings = {
         "model_type": "model2vec",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,9 @@ class Weights:
         file = self._files[self._homes[name]]
         tensor: Tensor = file[name] if isinstance(file, dict) else file.get_tensor(name)
         return tensor
+
+    def blocks(self, name: str, take: Callable[[Tensor], Tensor]) -> None:
+        """Return `None`: these formats hold no quantised blocks."""
 
 
 def open_weights(directory: Path) -> Weights:

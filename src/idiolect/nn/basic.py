@@ -10,7 +10,7 @@ operator is private to torch; in a release without it, `F.linear` is used.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from idiolect.nn.config import Activation, TransformerConfig
+from idiolect.nn.quantized_matrix import QuantizedMatrix
 
 __all__ = [
     "Dropout",
@@ -30,6 +31,7 @@ __all__ = [
     "linear",
     "make_norm",
     "softcap",
+    "transposed_linear",
 ]
 
 _ONEDNN = torch.backends.mkldnn.is_available() and hasattr(  # type: ignore[no-untyped-call]
@@ -41,11 +43,14 @@ _MANY = 64
 """With fewer rows than this, the Python overhead of the autograd function outweighs the gain."""
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def linear(x: Tensor, weight: Tensor | QuantizedMatrix, bias: Tensor | None = None) -> Tensor:
     """Return x·weightᵀ + bias, computed by the fastest available kernel.
 
     Shape: x (…, in), weight (out, in), bias (out), result (…, out).
     """
+    if isinstance(weight, QuantizedMatrix):
+        product: Tensor = _quantized_product(x, weight, bias)
+        return product
     large = weight.numel() >= _FEW
     if not _fits_onednn(x, weight):
         return F.linear(x, weight, bias)
@@ -94,6 +99,44 @@ class _Product(torch.autograd.Function):
             rows.t() @ x.flatten(0, -2) if for_weight else None,
             rows.sum(0) if for_bias else None,
         )
+
+
+class _QuantizedProduct(torch.autograd.Function):
+    """A product with a frozen quantised matrix, de-quantised in each pass, some rows at a time."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: QuantizedMatrix, bias: Tensor | None) -> Tensor:
+        ctx.weight = weight
+        parts = [
+            linear(x, weight[rows].to(x.dtype), None if bias is None else bias[rows])
+            for rows in weight.slices()
+        ]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, Tensor | None]:
+        for_x, _, for_bias = ctx.needs_input_grad
+        return (
+            transposed_linear(grad, ctx.weight) if for_x else None,
+            None,
+            grad.flatten(0, -2).sum(0) if for_bias else None,
+        )
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _quantized_product(x: Tensor, weight: QuantizedMatrix, bias: Tensor | None) -> Tensor:
+    result: Tensor = _QuantizedProduct.apply(x, weight, bias)  # type: ignore[no-untyped-call]
+    return result
+
+
+def transposed_linear(x: Tensor, weight: Tensor | QuantizedMatrix) -> Tensor:
+    """Return x·weight, without a gradient. Shape: x (…, out), weight (out, in), result (…, in)."""
+    if not isinstance(weight, QuantizedMatrix):
+        return x @ weight
+    parts = ((x[..., rows], weight[rows].to(x.dtype)) for rows in weight.slices())
+    products = (_product(a, b.t()) if _fits_onednn(a, b) else a @ b for a, b in parts)
+    return reduce(torch.add, products)
 
 
 class Linear(nn.Linear):

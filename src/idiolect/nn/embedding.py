@@ -11,6 +11,8 @@
       rows   original[id]          added[id - first_id]        original[id], if it is that long
 
 - `verify` compares a hash of the original rows with the one taken when the vocabulary was extended.
+- The original matrix may be quantised (`QuantizedMatrix`). Its rows are then the values of its
+  blocks, and stay these bit for bit; added rows are in full precision.
 - The same class holds an embedding (V, width), an untied head (V, width) and a head's bias (V,).
 """
 
@@ -24,8 +26,9 @@ from torch import Tensor, nn
 
 from idiolect.errors import InputError, VerificationError
 from idiolect.nn.basic import linear
+from idiolect.nn.quantized_matrix import QuantizedMatrix, whole
 
-__all__ = ["ExtendedEmbedding", "ExtendedRows"]
+__all__ = ["ExtendedEmbedding", "ExtendedRows", "QuantizedEmbedding", "joined_rows"]
 
 _HASHED_AT_ONCE = 8192
 """Rows converted to float32 at a time."""
@@ -46,7 +49,9 @@ class ExtendedRows(nn.Module):
             and new ids.
     """
 
-    def __init__(self, original: Tensor, added: Tensor, *, first_id: int) -> None:
+    original: nn.Parameter | QuantizedMatrix
+
+    def __init__(self, original: Tensor | QuantizedMatrix, added: Tensor, *, first_id: int) -> None:
         super().__init__()
         if not len(added) or added.shape[1:] != original.shape[1:]:
             raise InputError(
@@ -57,7 +62,11 @@ class ExtendedRows(nn.Module):
                 f"the first new id is {first_id} and there are {len(original)} original rows",
                 hint="use the tokenizer of this network",
             )
-        self.original = nn.Parameter(original.detach(), requires_grad=False)
+        self.original = (
+            original
+            if isinstance(original, QuantizedMatrix)
+            else nn.Parameter(original.detach(), requires_grad=False)
+        )
         """The published rows. (V, …)."""
         self.added = nn.Parameter(added.detach())
         """The added rows; their dtype may be more precise than the original's. (N, …)."""
@@ -86,7 +95,8 @@ class ExtendedRows(nn.Module):
             dtype: Convert the rows to this dtype first; by default they keep theirs.
         """
         digest = hashlib.sha256()
-        for rows in torch.split(self.original.detach()[: self.first_id], _HASHED_AT_ONCE):
+        for start in range(0, self.first_id, _HASHED_AT_ONCE):
+            rows = self.original[start : min(start + _HASHED_AT_ONCE, self.first_id)].detach()
             exact = rows.to(dtype or rows.dtype).float().cpu().contiguous()
             digest.update(exact.view(torch.uint8).numpy().data)
         return digest.hexdigest()
@@ -114,7 +124,11 @@ class ExtendedRows(nn.Module):
                 unfrozen.
         """
         is_added = (ids >= self.first_id) & (ids < self.end_id)
-        original_rows = F.embedding(ids.masked_fill(is_added, 0), self.original, padding_idx)
+        own = ids.masked_fill(is_added, 0)
+        if isinstance(self.original, QuantizedMatrix):
+            original_rows = self.original[own]
+        else:
+            original_rows = F.embedding(own, self.original, padding_idx)
         # Original ids also look up an added row, with zero gradient. Spreading them over the rows
         # avoids a backward pass that sums thousands of zeros into one row.
         rows = torch.where(is_added, ids - self.first_id, ids % len(self.added))
@@ -129,7 +143,9 @@ class ExtendedRows(nn.Module):
 
         Shape: hidden (…, width), result (…, rows).
         """
-        original = linear(hidden, self.original, None if bias is None else bias.original)
+        original_bias = None if bias is None else bias.original
+        assert not isinstance(original_bias, QuantizedMatrix), "biases have one dimension"
+        original = linear(hidden, self.original, original_bias)
         added = linear(
             hidden,
             self.added.to(hidden.dtype),
@@ -140,19 +156,46 @@ class ExtendedRows(nn.Module):
             return original
         return torch.cat([original[..., : self.first_id], added], dim=-1)
 
-    def blocks(self) -> list[Tensor]:
+    def blocks(self) -> list[Tensor | QuantizedMatrix]:
         """Return the rows of all ids in order, as two or three consecutive views.
 
         Losses use them to sum over the vocabulary without holding all scores at once.
         """
-        blocks = [self.original[: self.first_id], self.added]
+        blocks = [_view(self.original, 0, self.first_id), self.added]
         if self.end_id < len(self.original):
-            blocks.append(self.original[self.end_id :])
+            blocks.append(_view(self.original, self.end_id, len(self.original)))
         return blocks
 
     def joined(self) -> Tensor:
         """Return a copy of all rows as one matrix, in the dtype of the original ones."""
-        return torch.cat([block.detach().to(self.original.dtype) for block in self.blocks()])
+        return torch.cat([whole(block).to(self.original.dtype) for block in self.blocks()])
+
+
+def _view(rows: Tensor | QuantizedMatrix, start: int, stop: int) -> Tensor | QuantizedMatrix:
+    return rows.part(start, stop) if isinstance(rows, QuantizedMatrix) else rows[start:stop]
+
+
+def joined_rows(rows: Tensor | ExtendedRows | QuantizedMatrix) -> Tensor:
+    """Return the rows of all ids as one matrix, however they are held; a tensor as it is."""
+    return rows.joined() if isinstance(rows, ExtendedRows) else whole(rows)
+
+
+class QuantizedEmbedding(nn.Module):
+    """An embedding with frozen quantised rows.
+
+    Shape: ids (…) to (…, width).
+
+    Args:
+        weight: The rows.
+    """
+
+    def __init__(self, weight: QuantizedMatrix) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Look ids up."""
+        return self.weight[ids]
 
 
 class ExtendedEmbedding(nn.Module):
@@ -171,7 +214,7 @@ class ExtendedEmbedding(nn.Module):
         self.padding_idx = padding_idx
 
     @property
-    def original(self) -> nn.Parameter:
+    def original(self) -> nn.Parameter | QuantizedMatrix:
         """The published rows. (V, width)."""
         return self.weight.original
 

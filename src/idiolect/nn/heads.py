@@ -13,6 +13,7 @@ from idiolect.errors import ConfigError, InputError
 from idiolect.nn.basic import Dropout, Linear, activate, linear, make_norm, softcap
 from idiolect.nn.config import Task, TransformerConfig
 from idiolect.nn.embedding import ExtendedRows
+from idiolect.nn.quantized_matrix import QuantizedMatrix
 
 __all__ = [
     "LanguageHead",
@@ -57,7 +58,7 @@ class LanguageHead(_TokenScores):
     a dense layer, an activation and a norm before it, and a bias after it.
     """
 
-    weight: nn.Parameter | ExtendedRows | None
+    weight: nn.Parameter | ExtendedRows | QuantizedMatrix | None
     """The rows of an untied head; `None` if it is tied."""
     bias: nn.Parameter | ExtendedRows | None
     """Added to the scores."""
@@ -78,7 +79,7 @@ class LanguageHead(_TokenScores):
         hidden = super().transform(hidden)
         return hidden * self.scale if self.scale != 1.0 else hidden
 
-    def forward(self, hidden: Tensor, rows: Tensor | ExtendedRows) -> Tensor:
+    def forward(self, hidden: Tensor, rows: Tensor | ExtendedRows | QuantizedMatrix) -> Tensor:
         """Score the vocabulary.
 
         Shape: hidden (…, width), rows (vocabulary, width), result (…, vocabulary).

@@ -2,13 +2,20 @@
 
 W·x becomes W·x + (alpha / rank)·B·A·x with A (rank, in) and B (out, rank). B is initialized to
 zero, so the adapted network initially computes the same (Hu et al. 2021, 2106.09685). The adapted
-layer keeps the names `weight` and `bias`, so code that finds weights by name still works.
+layer keeps the names `weight` and `bias`, so code that finds weights by name still works. The
+frozen matrix may be quantised (QLoRA, Dettmers et al. 2023, 2305.14314).
+
+    rsLoRA   the scale is alpha / √rank, so large ranks learn as fast as small ones (Kalajdzievski
+             2023, 2312.03732)
+    DoRA     W + change gives the direction of each row only; its length is a parameter of its own
+             (Liu et al. 2024, 2402.09353), whose gradient treats the present length as a constant
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +23,7 @@ from torch import Tensor, nn
 
 from idiolect.errors import ConfigError
 from idiolect.nn.basic import Linear, dropout_rate, linear
+from idiolect.nn.quantized_matrix import QuantizedMatrix, whole
 
 __all__ = ["LoraConfig", "LoraLinear", "add_lora", "lora_layers", "merge_lora"]
 
@@ -32,6 +40,10 @@ class LoraConfig:
     """Dropout on the input of A."""
     target_modules: tuple[str, ...] = ("query", "value")
     """Names of the adapted layers: any of query, key, value, output, gate, up, down."""
+    use_rslora: bool = False
+    """Scale by alpha / √rank instead."""
+    use_dora: bool = False
+    """Learn the length of each row apart from its direction."""
 
     def __post_init__(self) -> None:
         if self.r < 1:
@@ -41,35 +53,100 @@ class LoraConfig:
 
 
 class LoraLinear(Linear):
-    """A linear layer with an adapter. Shape: (…, in) to (…, out)."""
+    """A linear layer with an adapter. Shape: (…, in) to (…, out).
 
-    def __init__(self, base: nn.Linear, *, rank: int, scale: float, dropout: float = 0.0) -> None:
+    Args:
+        base: The layer, whose weights are shared, not copied.
+        rank: Rows of A.
+        lora_alpha: The update is scaled by alpha / rank, or by alpha / √rank.
+        dropout: Dropout on the input of A.
+        use_rslora: Whether to scale by the root of the rank.
+        use_dora: Whether the length of each row is a parameter of its own.
+    """
+
+    weight: Tensor | QuantizedMatrix  # type: ignore[assignment]
+    lora_magnitude: nn.Parameter | None
+    """The lengths of the rows (DoRA). (out,)."""
+
+    def __init__(
+        self,
+        base: nn.Linear,
+        *,
+        rank: int,
+        lora_alpha: float,
+        dropout: float = 0.0,
+        use_rslora: bool = False,
+        use_dora: bool = False,
+    ) -> None:
         nn.Module.__init__(self)
         self.out_features, self.in_features = base.out_features, base.in_features
-        # Shared with the base, not copied.
         self.weight, self.bias = base.weight, base.bias
-        self.weight.requires_grad_(False)
-        if self.bias is not None:
-            self.bias.requires_grad_(False)
-        self.scale = scale
+        for frozen in (self.weight, self.bias):
+            if isinstance(frozen, Tensor):
+                frozen.requires_grad_(False)
+        self.use_rslora = use_rslora
+        self.scale = lora_alpha / (math.sqrt(rank) if use_rslora else rank)
         self.dropout = dropout
-        self.lora_a = nn.Parameter(base.weight.new_empty(rank, self.in_features))
-        self.lora_b = nn.Parameter(base.weight.new_zeros(self.out_features, rank))
+        place: dict[str, Any] = {"dtype": self.weight.dtype, "device": self.weight.device}
+        self.lora_a = nn.Parameter(torch.empty(rank, self.in_features, **place))
+        self.lora_b = nn.Parameter(torch.zeros(self.out_features, rank, **place))
         nn.init.kaiming_uniform_(self.lora_a, a=math.sqrt(5))
+        self.lora_magnitude = None
+        if use_dora:
+            squares = _squared_lengths(self.weight)
+            self.register_buffer("squares", squares, persistent=False)
+            self.lora_magnitude = nn.Parameter(squares.sqrt().to(self.lora_a.dtype))
         self.train(base.training)
+
+    @property
+    def rank(self) -> int:
+        """Rows of A."""
+        return len(self.lora_a)
+
+    @property
+    def adapter(self) -> dict[str, nn.Parameter]:
+        """The trained parameters by name."""
+        return {name: p for name, p in self.named_parameters() if name.startswith("lora_")}
 
     def forward(self, input: Tensor) -> Tensor:
         """Map the last dimension."""
         # The adapter trains in float32, even if the frozen weights are in bfloat16.
         thin = F.dropout(input, dropout_rate(self.dropout, self.training))
         thin = thin.to(self.lora_a.dtype)
-        change = linear(linear(thin, self.lora_a), self.lora_b)
-        output = linear(input, self.weight, self.bias)
-        return output + (self.scale * change).to(output.dtype)
+        change = self.scale * linear(linear(thin, self.lora_a), self.lora_b)
+        if self.lora_magnitude is None:
+            output = linear(input, self.weight, self.bias)
+            return output + change.to(output.dtype)
+        output = linear(input, self.weight)
+        stretched = (output.to(change.dtype) + change) * (self.lora_magnitude / self.lengths())
+        output = stretched.to(output.dtype)
+        return output if self.bias is None else output + self.bias
 
+    @torch.no_grad()
+    def lengths(self) -> Tensor:
+        """Return the lengths of the rows of W + change, without building this matrix. (out,)."""
+        a, b = self.lora_a, self.lora_b
+        mixed = linear(a.to(self.weight.dtype), self.weight).to(a.dtype).t()
+        change = b @ (a @ a.t())
+        squares = self.get_buffer("squares") + (
+            self.scale * b * (2 * mixed + self.scale * change)
+        ).sum(1)
+        return squares.clamp(min=torch.finfo(a.dtype).tiny).sqrt()
+
+    @torch.no_grad()
     def merged(self) -> Tensor:
         """Return the equivalent weight without an adapter. Shape: (out, in)."""
-        return self.weight.detach() + self.scale * (self.lora_b @ self.lora_a).detach()
+        weight = whole(self.weight) + self.scale * (self.lora_b @ self.lora_a)
+        if self.lora_magnitude is not None:
+            weight *= (self.lora_magnitude / self.lengths())[:, None]
+        return weight
+
+
+def _squared_lengths(weight: Tensor | QuantizedMatrix) -> Tensor:
+    """Return the squared length of each row, in float32. Shape: (out,)."""
+    if isinstance(weight, QuantizedMatrix):
+        return torch.cat([_squared_lengths(weight[rows]) for rows in weight.slices()])
+    return weight.detach().float().square().sum(1)
 
 
 def add_lora(network: nn.Module, config: LoraConfig) -> list[str]:
@@ -101,9 +178,15 @@ def add_lora(network: nn.Module, config: LoraConfig) -> list[str]:
     ]
     if any(isinstance(linears[name], LoraLinear) for name in wanted):
         raise ConfigError("the network already has an adapter", hint="merge it first")
-    scale = config.lora_alpha / config.r
     for name in wanted:
-        layer = LoraLinear(linears[name], rank=config.r, scale=scale, dropout=config.lora_dropout)
+        layer = LoraLinear(
+            linears[name],
+            rank=config.r,
+            lora_alpha=config.lora_alpha,
+            dropout=config.lora_dropout,
+            use_rslora=config.use_rslora,
+            use_dora=config.use_dora,
+        )
         _replace(network, name, layer)
     return wanted
 
@@ -115,7 +198,11 @@ def lora_layers(network: nn.Module) -> dict[str, LoraLinear]:
 
 @torch.no_grad()
 def merge_lora(network: nn.Module) -> None:
-    """Merge the adapters into the weights, in place; the network's outputs are unchanged."""
+    """Merge the adapters into the weights, in place; the network's outputs are unchanged.
+
+    A quantised weight is replaced by its values plus the change, in full precision: quantising the
+    sum again would round most of the change away.
+    """
     for name, layer in lora_layers(network).items():
         plain = Linear(layer.in_features, layer.out_features, bias=False, device="meta")
         plain.weight = nn.Parameter(layer.merged(), requires_grad=False)

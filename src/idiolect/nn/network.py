@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from idiolect.errors import InputError
-from idiolect.nn.embedding import ExtendedEmbedding, ExtendedRows
+from idiolect.nn.embedding import ExtendedEmbedding, ExtendedRows, QuantizedEmbedding
 from idiolect.nn.heads import LanguageHead
+from idiolect.nn.quantized_matrix import QuantizedMatrix
 
 __all__ = ["Network", "NetworkKind", "Output", "copy_module"]
 
@@ -60,7 +61,7 @@ class Network(nn.Module, ABC):
     """
 
     config: Any
-    tokens: nn.Embedding | ExtendedEmbedding
+    tokens: nn.Embedding | ExtendedEmbedding | QuantizedEmbedding
     heads: nn.ModuleDict
     context_free: bool = False
 
@@ -193,9 +194,11 @@ class Network(nn.Module, ABC):
         logits: Tensor = self.language_head(hidden, self.tokens.weight)
         return logits
 
-    def vocabulary_rows(self) -> dict[str, Tensor | ExtendedRows]:
+    def vocabulary_rows(self) -> dict[str, Tensor | ExtendedRows | QuantizedMatrix]:
         """Return, by name, each tensor with one entry per id: embedding, head, head bias."""
-        rows: dict[str, Tensor | ExtendedRows] = {"tokens.weight": self.tokens.weight}
+        rows: dict[str, Tensor | ExtendedRows | QuantizedMatrix] = {
+            "tokens.weight": self.tokens.weight
+        }
         if self.has_language_head:
             head = self.language_head
             if head.weight is not None:

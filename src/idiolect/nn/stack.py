@@ -56,6 +56,7 @@ class Stack(nn.Module):
         self.score_bias = make_score_bias(config, two_sided=not causal)
         self.embedding_norm = make_norm(config) if config.embedding_norm else None
         self.dropout = Dropout(config.dropout)
+        self.windows = {config.window(i) for i in range(layers)}
         self.layers = nn.ModuleList(Layer(config, index=i, cross=cross) for i in range(layers))
         self.final_norm = make_norm(config) if config.final_norm else None
 
@@ -87,6 +88,10 @@ class Stack(nn.Module):
             x = self.embedding_norm(x)
         x = self.dropout(x)
         rotations = self._rotations(positions, x.dtype)
+        if visibility.bias is not None and torch.is_grad_enabled():
+            # Built here, since layers share the masks and may be computed again on their own.
+            for window in self.windows:
+                visibility.mask(window, x)
         for i, layer in enumerate(self.layers):
             x = layer(
                 x,

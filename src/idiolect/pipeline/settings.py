@@ -211,7 +211,7 @@ def _fault(
         return line, f"{where}unknown key {name}", _suggestion(place[-1], _keys(config, place[:-1]))
     if fault["type"] == "missing":
         return line, f"{where}{name} is missing", _description(config, place)
-    wanted = fault["msg"].replace("Input should be", "it should be")
+    wanted = fault["msg"].replace("Input should be", "it should be").removeprefix("Value error, ")
     return line, f"{where}{name} is {fault['input']!r}, {wanted}", _description(config, place)
 
 

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from idiolect.errors import ConfigError, TrainingError
+from idiolect.nn.gradient_checkpointing import recomputed
 from idiolect.nn.network import Network
 from idiolect.training.checkpoint import Checkpoint, RunFolder
 from idiolect.training.distributed import Workers, all_blocks
@@ -142,8 +143,10 @@ class Trainer:
             done=self.done,
             tensorboard=tensorboard,
         )
+        blocks = all_blocks(self.network) if self.config.gradient_checkpointing else ()
         with (
             reporter,
+            recomputed(blocks),
             _caught_signals() as caught,
             torch.random.fork_rng([self.device] if self.device.type == "cuda" else []),
         ):

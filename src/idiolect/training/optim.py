@@ -15,6 +15,7 @@ from idiolect.errors import ConfigError, InputError
 from idiolect.nn.embedding import ExtendedRows
 from idiolect.nn.lora import LoraLinear
 from idiolect.nn.network import Network
+from idiolect.nn.quantized_matrix import QuantizedMatrix, quantized_matrices, whole
 from idiolect.training.row_sparse_adamw import RowSparseAdamW
 
 __all__ = [
@@ -56,13 +57,15 @@ class ParameterGroup:
     """The highest rate; `None` for the run's."""
 
 
-def original_rows(network: Network) -> dict[str, nn.Parameter]:
-    """Return the parameters that hold the published rows of embedding and head, by name.
+def original_rows(network: Network) -> dict[str, nn.Parameter | QuantizedMatrix]:
+    """Return what holds the published rows of embedding and head, by name.
 
     In a vocabulary that has not grown, these are all its rows.
     """
     parts = _parts(network)
-    return {n: p for n, p in network.named_parameters() if parts[id(p)] == "original"}
+    held: dict[str, nn.Parameter | QuantizedMatrix] = dict(network.named_parameters())
+    held |= quantized_matrices(network)
+    return {name: rows for name, rows in held.items() if parts.get(id(rows)) == "original"}
 
 
 def choose_parameters(
@@ -82,7 +85,7 @@ def choose_parameters(
             affect a text's vector.
 
     Raises:
-        ConfigError: An unknown `train`.
+        ConfigError: An unknown `train`, or what is to train is quantised.
         InputError: There is nothing to train.
     """
     if train not in get_args(Train):
@@ -92,6 +95,11 @@ def choose_parameters(
     wanted: set[Part] = {*_TRAINED[train], "attached"}
     if unfreeze_original_rows:
         wanted.add("original")
+    if quantized_matrices(network) and wanted & {"body", "original"}:
+        raise ConfigError(
+            "quantised weights are frozen and cannot train",
+            hint="train rows or rows+lora, or load the model in full precision",
+        )
     parts = _parts(network)
     excluded = set() if heads else _head_parameters(network)
     chosen = {}
@@ -134,7 +142,7 @@ def row_rate(network: Network) -> float:
     """
     rows = network.tokens.weight
     original = rows.original if isinstance(rows, ExtendedRows) else rows
-    return min(3e-2, float(f"{original.detach().float().square().mean().sqrt() / 50:.3g}"))
+    return min(3e-2, float(f"{whole(original).float().square().mean().sqrt() / 50:.3g}"))
 
 
 def make_optimizer(
@@ -191,8 +199,8 @@ def _parts(network: Network) -> dict[int, Part]:
         own = [module for name, module in one.named_children() if name != "attached"]
         for module in (inner for child in own for inner in child.modules()):
             if isinstance(module, LoraLinear):
-                parts.setdefault(id(module.lora_a), "adapters")
-                parts.setdefault(id(module.lora_b), "adapters")
+                for parameter in module.adapter.values():
+                    parts.setdefault(id(parameter), "adapters")
         for head_id in _head_parameters(one):
             parts.setdefault(head_id, "heads")
         for child in own:

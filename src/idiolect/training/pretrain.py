@@ -6,8 +6,13 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from idiolect.errors import CheckpointError, InputError
+from idiolect.errors import CheckpointError, ConfigError, InputError
 from idiolect.models.language_model import LanguageModel
+from idiolect.models.quantized_weights import (
+    Quantization,
+    check_quantization,
+    quantize_loaded,
+)
 from idiolect.nn.lora import LoraConfig
 from idiolect.text.arguments import checked, load_if_named
 from idiolect.text.corpus import Corpus
@@ -41,6 +46,7 @@ def pretrain(
     replay_share: float = 0.1,
     unfreeze_original_rows: bool = False,
     lora: LoraConfig | None = None,
+    quantization: Quantization | None = None,
     config: TrainingConfig | None = None,
     sharded: bool = False,
     tensorboard: bool = False,
@@ -64,6 +70,11 @@ def pretrain(
         replay_share: Its share of the characters.
         unfreeze_original_rows: Train the published rows as well.
         lora: Size and place of the adapters.
+        quantization: Keep the frozen matrices of the layers in few bits, with `rows` or `rows+lora`
+            (QLoRA, Dettmers et al. 2023, 2305.14314): `nf4`, `int8`, or `keep` for the blocks of a
+            GGUF file as they are. A model given by its name is quantised while it is loaded, so it
+            never is in memory in full precision. Vocabulary rows are not quantised anew, so the
+            original ones keep their published values. The finished model is in full precision.
         config: Sizes, rates and intervals.
         sharded: Divide all weights among the processes (FSDP2).
         tensorboard: Write TensorBoard events to `output_dir/events`.
@@ -72,14 +83,25 @@ def pretrain(
         The model, trained, in evaluation mode.
 
     Raises:
-        ConfigError: An unknown objective, or one that cannot train this kind of network.
+        ConfigError: An unknown objective, or one that cannot train this kind of network; a
+            quantization that is unknown, has no blocks to keep, or leaves nothing to train.
         InputError: The corpus is smaller than one row, rows are longer than the model's positions,
             there is nothing to train, or the disk has no room for the run.
         CheckpointError: `output_dir` holds another run, or its checkpoint is damaged.
         TrainingError: The loss is not finite or explodes.
         VerificationError: Original rows moved.
     """
+    check_quantization(quantization)
+    if quantization is not None and train in ("body", "all"):
+        raise ConfigError(
+            f"train={train!r} and quantization={quantization!r}: quantised weights are frozen",
+            hint="train rows or rows+lora, or omit the quantization",
+        )
+    if isinstance(model, str | Path):
+        model = LanguageModel.load(model, quantization=quantization)
     model = load_if_named(model, LanguageModel, "model")
+    if quantization is not None:
+        quantize_loaded(model.network, quantization)
     corpus = Corpus.of(corpus)
     replay = None if replay is None else Corpus.of(replay, "replay")
     config = TrainingConfig() if config is None else TrainingConfig.of(config)
@@ -108,6 +130,7 @@ def pretrain(
             "corpus": repr(corpus),
             "replay": None if replay is None else [repr(replay), replay_share],
             "objective": name,
+            "quantization": quantization,
         }
     )
     folder = session.folder.tokens

@@ -6,7 +6,7 @@
     train     the loop, from the last checkpoint if there is one
     narrow    convert it back to the model's own format
     verify    check that the vocabulary's original rows are unchanged
-    publish   merge adapters; write the finished model into the run's folder
+    publish   write the adapters, and the model with the adapters merged, into the run's folder
 
 Each trainer supplies an objective, a source of batches and a record of its settings. The session
 provides resuming, safety checks, bfloat16, `torchrun`, progress reporting and TensorBoard.
@@ -27,6 +27,7 @@ from idiolect.models.adapter import save_adapter
 from idiolect.models.language_model import LanguageModel
 from idiolect.nn.lora import LoraConfig, add_lora, merge_lora
 from idiolect.nn.network import Network
+from idiolect.nn.quantized_matrix import quantized_matrices
 from idiolect.text.arguments import check_whole
 from idiolect.training.checkpoint import RunFolder
 from idiolect.training.distributed import Workers, without_weights
@@ -61,7 +62,7 @@ class TrainingSession:
         tensorboard: Write TensorBoard events to `out/events`.
 
     Raises:
-        ConfigError: Fewer than one step, or invalid settings.
+        ConfigError: Fewer than one step, invalid settings, or quantised weights to divide.
         InputError: The folder cannot be made, or `steps` is no whole number.
     """
 
@@ -83,6 +84,11 @@ class TrainingSession:
         if check_whole(steps, "steps") < 1:
             raise ConfigError(f"a run of {steps} steps", hint="at least 1")
         config = TrainingConfig.of(config)
+        if sharded and quantized_matrices(model.network):
+            raise ConfigError(
+                "the weights are quantised and cannot be divided among processes",
+                hint="omit sharded: each process holds the quantised weights",
+            )
         self.model, self.config, self.steps = model, config, steps
         self.trains: Train = train
         self.lora = (lora or LoraConfig()) if train == "rows+lora" else None
@@ -170,6 +176,10 @@ class TrainingSession:
     def publish(self, save: Callable[[Path], None]) -> None:
         """Merge adapters and write the finished model to `out/model`.
 
+        The adapters alone are written to `out/adapter`. Merged into a quantised base, they are
+        added to the values of its blocks, and the result is in full precision; `merge_adapter`
+        merges them into the weights before quantisation instead.
+
         Args:
             save: Writes the model into the directory it is called with.
 
@@ -190,6 +200,8 @@ def _bytes_written(network: Network, trained: Mapping[str, Tensor]) -> int:
     """Estimate what a run writes: three checkpoints of weights and two moments, and the model."""
     moments = sum(p.numel() * 12 for p in trained.values())
     whole = sum(t.numel() * t.element_size() for t in network.state_dict().values())
+    # The model is written in full precision.
+    whole += sum(4 * matrix.numel() for matrix in quantized_matrices(network).values())
     return int(3 * moments + whole)
 
 

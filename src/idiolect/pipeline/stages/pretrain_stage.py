@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from idiolect.pipeline.settings import SettingsTable
 from idiolect.pipeline.stage import Control, Stage, Work
@@ -23,6 +23,7 @@ from idiolect.pipeline.training_summary import (
 
 if TYPE_CHECKING:
     from idiolect.encoding.encoder import Encoder
+    from idiolect.nn.lora import LoraConfig
     from idiolect.training.training_config import TrainingConfig
 
 __all__ = ["STAGE", "PretrainMetrics", "PretrainSettings", "pretrain"]
@@ -46,6 +47,24 @@ class PretrainSettings(SettingsTable):
     reproduce the base's vectors."""
     replay_share: float = Field(default=0.2, ge=0, lt=1)
     """Share of general text, if there is any."""
+    lora_r: int = Field(default=8, ge=1)
+    """Rank of the adapters of `rows+lora`."""
+    use_rslora: bool = False
+    """Scale adapters by alpha / √rank."""
+    use_dora: bool = False
+    """Learn the lengths of weight rows apart from their directions."""
+    quantization: Literal["nf4", "int8"] | None = None
+    """Keep the base in few bits while `rows+lora` train. The base of this stage is a directory, so
+    there are no blocks of a GGUF file to keep."""
+    gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass: less memory, slower."""
+
+    @field_validator("quantization")
+    @classmethod
+    def _check_quantization(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and info.data.get("train", "rows+lora") != "rows+lora":
+            raise ValueError("it needs train = 'rows+lora': quantised weights are frozen")
+        return value
 
 
 class PretrainMetrics(TrainingSummary):
@@ -79,6 +98,7 @@ def pretrain(work: Work[PretrainSettings]) -> PretrainMetrics:
         max_length=length,
         batch_size=settings.batch_size,
         learning_rate=settings.learning_rate or (_HEAD_RATE if has_head else _IMITATION_RATE),
+        gradient_checkpointing=settings.gradient_checkpointing,
         save_steps=SAVE_STEPS,
         seed=work.config.seed,
     )
@@ -98,10 +118,23 @@ def pretrain(work: Work[PretrainSettings]) -> PretrainMetrics:
         objective=objective,
         replay=data.general[0] if data.general and settings.replay_share else None,
         replay_share=settings.replay_share,
+        lora=_adapters(settings),
+        quantization=settings.quantization,
         config=config,
     )
     summary = summarize_training(work.folder)
     return {**summary, "train": settings.train, "objective": objective, "notes": []}
+
+
+def _adapters(settings: PretrainSettings) -> LoraConfig:
+    from idiolect.nn.lora import LoraConfig
+
+    return LoraConfig(
+        r=settings.lora_r,
+        lora_alpha=2.0 * settings.lora_r,
+        use_rslora=settings.use_rslora,
+        use_dora=settings.use_dora,
+    )
 
 
 def _imitate(
@@ -109,12 +142,15 @@ def _imitate(
 ) -> PretrainMetrics:
     """Train an encoder with new tokens to reproduce the vectors of the base without them."""
     from idiolect.encoding.tune import tune_on_text
+    from idiolect.models.quantized_weights import quantize_loaded
 
     settings = work.settings
     summary: TrainingSummary = {"steps": 0, "tokens": 0, "loss_first": 0.0, "loss_last": 0.0}
     if encoder.model.extension is None:
         encoder.save(work.folder / "model")
     else:
+        if settings.quantization is not None:
+            quantize_loaded(encoder.model.network, settings.quantization)
         tune_on_text(
             encoder,
             work.data.corpus[0],
@@ -123,6 +159,7 @@ def _imitate(
             teacher=load_encoder(work, work.base, whole=True),
             steps=settings.steps,
             train=settings.train,
+            lora=_adapters(settings),
             config=config,
         )
         summary = summarize_training(work.folder)

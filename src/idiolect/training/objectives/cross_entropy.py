@@ -18,13 +18,14 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from idiolect.nn.basic import linear
+from idiolect.nn.basic import linear, transposed_linear
 from idiolect.nn.embedding import ExtendedRows
 from idiolect.nn.network import Network
+from idiolect.nn.quantized_matrix import QuantizedMatrix
 
 __all__ = ["Block", "cross_entropy", "score_in_chunks", "vocabulary_blocks"]
 
-Block = tuple[Tensor, Tensor | None]
+Block = tuple[Tensor | QuantizedMatrix, Tensor | None]
 """Consecutive rows of a head, and their biases. (rows, width) and (rows,)."""
 
 _CHUNK_BYTES = {"cpu": 32 << 20}
@@ -36,11 +37,13 @@ def vocabulary_blocks(network: Network) -> list[Block]:
     """Return the rows and biases of a network's language-model head, in the order of ids."""
     head = network.language_head
     rows = network.tokens.weight if head.weight is None else head.weight
-    weights = rows.blocks() if isinstance(rows, ExtendedRows) else [rows]
+    weights: Sequence[Tensor | QuantizedMatrix] = (
+        rows.blocks() if isinstance(rows, ExtendedRows) else [rows]
+    )
     if head.bias is None:
         return [(weight, None) for weight in weights]
     biases = head.bias.blocks() if isinstance(head.bias, ExtendedRows) else [head.bias]
-    return list(zip(weights, biases, strict=True))
+    return [(w, b) for w, b in zip(weights, biases, strict=True) if isinstance(b, Tensor)]
 
 
 def cross_entropy(
@@ -98,7 +101,7 @@ class _CrossEntropy(torch.autograd.Function):
         *flat: Any,
     ) -> Tensor:
         dtype = _product_type(hidden)
-        x, weights = hidden.to(dtype), [weight.to(dtype) for weight in flat[::2]]
+        x, weights = hidden.to(dtype), [_converted(weight, dtype) for weight in flat[::2]]
         biases = [None if bias is None else bias.to(dtype) for bias in flat[1::2]]
         needed = [training and need for need in ctx.needs_input_grad]
         grad_hidden = torch.empty_like(hidden) if needed[0] else None
@@ -110,7 +113,9 @@ class _CrossEntropy(torch.autograd.Function):
         for part, scores in score_in_chunks(x, list(zip(weights, biases, strict=True))):
             total += _nll_to_gradients(scores, targets[part], softcap)
             if grad_hidden is not None:
-                products = (s.to(dtype) @ w for s, w in zip(scores, weights, strict=True))
+                products = (
+                    transposed_linear(s.to(dtype), w) for s, w in zip(scores, weights, strict=True)
+                )
                 grad_hidden[part] = reduce(torch.add, products)
             for grad, grad_weight, grad_bias in zip(
                 scores, grad_flat[::2], grad_flat[1::2], strict=True
@@ -137,6 +142,11 @@ class _CrossEntropy(torch.autograd.Function):
                 for grad, dtype in zip(grad_flat, ctx.types, strict=True)
             ),
         )
+
+
+def _converted(weight: Tensor | QuantizedMatrix, dtype: torch.dtype) -> Tensor | QuantizedMatrix:
+    """Convert a block to the dtype of products; a quantised one is converted as it is read."""
+    return weight if isinstance(weight, QuantizedMatrix) else weight.to(dtype)
 
 
 def _nll_to_gradients(

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from idiolect.errors import CheckpointError, InputError
 from idiolect.models.language_model import LanguageModel
-from idiolect.nn.embedding import ExtendedRows
+from idiolect.nn.embedding import joined_rows
 from idiolect.text.tokenizers.tokenizer import Tokenizer
 from idiolect.vocabulary.rows.initial_rows import Init, RowMixture, initial_rows
 from idiolect.vocabulary.rows.neighbours import context_vectors, neighbour_mixture
@@ -72,7 +72,7 @@ def grow(
     tied = network.has_language_head and network.config.tie_word_embeddings
     added = {}
     for name, rows in network.vocabulary_rows().items():
-        matrix = rows.joined() if isinstance(rows, ExtendedRows) else rows.detach()
+        matrix = joined_rows(rows)
         new = initial_rows(
             matrix.cpu(),
             _trained_rows(matrix, first_id, network.config.pad_token_id),

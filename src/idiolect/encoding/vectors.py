@@ -109,7 +109,17 @@ class VectorFile:
         else:
             self._open()
 
+    @staticmethod
+    def precision_of(path: str | Path) -> str | None:
+        """Return the precision in which a file was started; None without one, or if unrecorded."""
+        path = Path(path)
+        for file in (path, path.with_name(f"{path.name}.part")):
+            if _record_path(file).exists():
+                return read_json(_record_path(file)).get("precision")
+        return None
+
     def _continue(self, record: Mapping[str, Any]) -> None:
+        record = {"precision": "fp32", **record}  # earlier versions did not record it
         for name, value in self._settings.items():
             if record.get(name) != value:
                 option = "prompt" if name == "kind" else name

@@ -8,12 +8,15 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Self, get_args
 
 from idiolect.errors import ConfigError
+from idiolect.nn.matrix_precision import TrainingPrecision, check_precision
 
 __all__ = ["Schedule", "TrainingConfig"]
 
 Schedule = Literal["cosine", "wsd"]
 """How the learning rate falls."""
 
+_TYPES = {"schedule": str, "precision": str, "learning_rates": Mapping}
+"""Settings that are no numbers."""
 _PARTS = ("rows", "adapters", "heads", "attached", "body", "original")
 
 
@@ -50,6 +53,10 @@ class TrainingConfig:
     """AdamW's decay, on the weights of linear maps only (Loshchilov & Hutter 2019, 1711.05101)."""
     max_grad_norm: float = 1.0
     """Gradients whose norm is larger are scaled down to this norm."""
+    precision: TrainingPrecision = "auto"
+    """Format of matrix products: `fp32`, `bf16` (autocast; weights and sums stay in float32), or
+    `auto`, the faster one by a short measurement at the start. `run.json` records the choice, and a
+    resumed run keeps it."""
     save_steps: int = 200
     """Steps between checkpoints."""
     seed: int = 0
@@ -82,6 +89,7 @@ class TrainingConfig:
             raise ConfigError(
                 f"the schedule {self.schedule!r}", hint="one of " + ", ".join(get_args(Schedule))
             )
+        check_precision(self.precision, training=True)
         if self.max_length < 2:
             raise ConfigError("rows of one token predict nothing", hint="max_length is at least 2")
 
@@ -136,7 +144,7 @@ class TrainingConfig:
                 hint="known: " + ", ".join(known),
             )
         for name, value in values.items():
-            wanted: Any = {"schedule": str, "learning_rates": Mapping}.get(name, int | float)
+            wanted: Any = _TYPES.get(name, int | float)
             if isinstance(value, bool) or not isinstance(value, wanted):
                 raise ConfigError(f"{name} is {value!r}", hint=f"it is a {known[name]}")
         return cls(**values)

@@ -10,6 +10,7 @@ import typer
 
 from idiolect.cli.endings import ResumableCommand
 from idiolect.cli.text_options import MaxUnreadableOption, report_skipped
+from idiolect.cli.training_options import EncodingPrecisionOption
 from idiolect.errors import ConfigError, InputError
 from idiolect.text.skipped import MAX_UNREADABLE, Skipped
 
@@ -85,6 +86,7 @@ def build(
     dimensions: Annotated[
         int | None, typer.Option(help="Truncate vectors to this size (Matryoshka encoders).", min=1)
     ] = None,
+    precision: EncodingPrecisionOption = "fp32",
     skip_invalid_metadata: _SkipInvalid = False,
 ) -> None:
     """Build an index from the records of files. Run it again to resume.
@@ -111,7 +113,7 @@ def build(
         max_unreadable=max_unreadable,
         skipped=skipped,
     )
-    model = Encoder.load(encoder)
+    model = Encoder.load(encoder, precision=precision)
     with Index.build(
         index,
         model,
@@ -122,6 +124,7 @@ def build(
         progress=True,
         skip_invalid_metadata=skip_invalid_metadata,
     ) as built:
+        built.store.remember(precision=model.precision)
         _print_counts(console, built.counts, skipped, time.perf_counter() - began)
         console.print(_overview(index, built.store.describe()))
 
@@ -359,7 +362,9 @@ def load_encoder(store: Store, source: str | None) -> Encoder:
         raise ConfigError(
             "the index does not store the location of its encoder", hint="add --encoder"
         )
-    return Encoder.load(location)
+    # Vectors of 8-bit layers are compared with their like; a few queries gain nothing from bf16.
+    rounded = store.settings.get("precision") == "int8"
+    return Encoder.load(location, precision="int8" if rounded else "fp32")
 
 
 def _source(encoder: str) -> str:

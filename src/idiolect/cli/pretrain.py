@@ -23,6 +23,7 @@ from idiolect.cli.training_options import (
     LoraRankOption,
     MaxLengthOption,
     MicroBatchSizeOption,
+    PrecisionOption,
     RunFolderOption,
     SaveStepsOption,
     TensorboardOption,
@@ -82,6 +83,7 @@ def pretrain(
     schedule: Annotated[
         Literal["cosine", "wsd"] | None, typer.Option(help="Learning-rate decay after warm-up.")
     ] = None,
+    precision: PrecisionOption = None,
     save_steps: SaveStepsOption = None,
     seed: Annotated[int | None, typer.Option(help="Random seed.", min=0)] = None,
     sharded: Annotated[
@@ -119,6 +121,7 @@ def pretrain(
         micro_batch_size=micro_batch_size,
         learning_rate=learning_rate,
         schedule=schedule,
+        precision=precision,
         save_steps=save_steps,
         seed=seed,
     )

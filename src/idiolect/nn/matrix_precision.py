@@ -62,7 +62,7 @@ def check_precision(precision: object, *, training: bool = False) -> None:
     if not isinstance(precision, str) or precision not in known:
         hint = "one of " + ", ".join(known)
         if precision == "int8":
-            raise ConfigError("int8 cannot be trained in", hint=hint)
+            raise ConfigError("int8 is for encoding only", hint=hint)
         raise ConfigError(f"unknown precision {precision!r}", hint=hint)
 
 

@@ -46,6 +46,8 @@ class PretrainSettings(SettingsTable):
     reproduce the base's vectors."""
     replay_share: float = Field(default=0.2, ge=0, lt=1)
     """Share of general text, if there is any."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Format of matrix products; `auto` measures which is faster."""
 
 
 class PretrainMetrics(TrainingSummary):
@@ -79,6 +81,7 @@ def pretrain(work: Work[PretrainSettings]) -> PretrainMetrics:
         max_length=length,
         batch_size=settings.batch_size,
         learning_rate=settings.learning_rate or (_HEAD_RATE if has_head else _IMITATION_RATE),
+        precision=settings.precision,
         save_steps=SAVE_STEPS,
         seed=work.config.seed,
     )

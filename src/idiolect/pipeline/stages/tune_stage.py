@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 from pydantic import Field
 
@@ -41,6 +41,8 @@ class TuneSettings(SettingsTable):
     """By default 2e-5 for a base that was published as an encoder, otherwise 5e-4."""
     dimensions: tuple[int, ...] = ()
     """Shorter vector sizes to train for (Matryoshka)."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Format of matrix products; `auto` measures which is faster."""
 
 
 class TuneMetrics(TypedDict):
@@ -110,6 +112,7 @@ def _train(work: Work[TuneSettings], pairs: list[Pair]) -> None:
         batch_size=settings.batch_size,
         learning_rate=settings.learning_rate or (_ENCODER_RATE if published else _MODEL_RATE),
         max_length=settings.max_length or encoder.max_length,
+        precision=settings.precision,
         save_steps=SAVE_STEPS,
         seed=work.config.seed,
     )

@@ -18,14 +18,19 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from idiolect.errors import ConfigError, TrainingError
-from idiolect.nn.matrix_precision import ChosenPrecision, autocast, choose_precision
+from idiolect.nn.matrix_precision import (
+    ChosenPrecision,
+    autocast,
+    choose_precision,
+    native_precision,
+)
 from idiolect.nn.network import Network
 from idiolect.training.checkpoint import Checkpoint, RunFolder
 from idiolect.training.distributed import Workers, all_blocks
@@ -110,8 +115,8 @@ class Trainer:
         self._loss = _LossModule(network, objective)
         self.precision = precision or choose_precision(network, config.precision)
         """Format of matrix products."""
-        self._autocast = autocast(self.precision, self.device)
-        if _compiles(self.device):
+        self._autocast, compiled = _capability(self.device, self.precision)
+        if compiled:
             for block in all_blocks(network):
                 block.compile(dynamic=False)
         if sharded:
@@ -267,9 +272,19 @@ class Trainer:
         self._mean_loss = checkpoint.state["mean_loss"]
 
 
-def _compiles(device: torch.device) -> bool:
-    """Return whether layers are compiled: Triton needs a GPU of compute capability 7.0."""
-    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (7, 0)
+def _capability(
+    device: torch.device, precision: ChosenPrecision | None = None
+) -> tuple[AbstractContextManager[Any], bool]:
+    """Return the autocast context of a device, and whether its layers are compiled.
+
+    Compiling needs Triton, which needs a GPU of compute capability 7.0.
+
+    Args:
+        device: The device.
+        precision: Format of matrix products; by default `native_precision` of the device.
+    """
+    compiled = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (7, 0)
+    return autocast(precision or native_precision(device), device), compiled
 
 
 @contextmanager

@@ -124,7 +124,6 @@ def build(
         progress=True,
         skip_invalid_metadata=skip_invalid_metadata,
     ) as built:
-        built.store.remember(precision=model.precision)
         _print_counts(console, built.counts, skipped, time.perf_counter() - began)
         console.print(_overview(index, built.store.describe()))
 
@@ -362,9 +361,9 @@ def load_encoder(store: Store, source: str | None) -> Encoder:
         raise ConfigError(
             "the index does not store the location of its encoder", hint="add --encoder"
         )
-    # Vectors of 8-bit layers are compared with their like; a few queries gain nothing from bf16.
-    rounded = store.settings.get("precision") == "int8"
-    return Encoder.load(location, precision="int8" if rounded else "fp32")
+    # 8-bit layers make an encoder of their own; bfloat16 would gain nothing for a few queries.
+    kept = store.settings.get("precision")
+    return Encoder.load(location, precision="int8" if kept == "int8" else "fp32")
 
 
 def _source(encoder: str) -> str:

@@ -7,7 +7,8 @@
 - Forgetting is measured on windows without new terms, which both models read as the same ids. It is
   the divergence KL(base ‖ new) over the base's vocabulary, renormalised.
 - The layers may compute in bfloat16 where that is faster (`precision`); the scores of the
-  vocabulary stay in float32, since bfloat16 would make many of them equal.
+  vocabulary stay in float32, since bfloat16 would make many of them equal. SmolLM2's bits per byte
+  then differ by less than a ten-thousandth.
 """
 
 from __future__ import annotations
@@ -22,7 +23,12 @@ from torch import Tensor
 
 from idiolect.errors import InputError
 from idiolect.models.language_model import LanguageModel
-from idiolect.nn.matrix_precision import TrainingPrecision, autocast, choose_precision
+from idiolect.nn.matrix_precision import (
+    MatrixPrecision,
+    autocast,
+    check_precision,
+    choose_precision,
+)
 from idiolect.training.data.packed_documents import TextTemplate
 
 __all__ = [
@@ -135,14 +141,15 @@ def windows(documents: Iterable[str], *, size: int = 1000) -> list[str]:
 
 @torch.inference_mode()
 def score(
-    model: LanguageModel, texts: Sequence[str], *, precision: TrainingPrecision = "auto"
+    model: LanguageModel, texts: Sequence[str], *, precision: MatrixPrecision = "auto"
 ) -> Score:
     """Predict each text from the start token.
 
     Args:
         model: The model.
         texts: The texts.
-        precision: Format of the layers' matrix products; see `idiolect.nn.matrix_precision`.
+        precision: Format of the layers' matrix products: `fp32`, `bf16`, or `auto`; see
+            `idiolect.nn.matrix_precision`.
 
     Raises:
         InputError: The model does not predict the next token, or a text exceeds its positions.
@@ -159,20 +166,11 @@ def score(
 
 
 @torch.inference_mode()
-def forgetting(
-    base: LanguageModel,
-    model: LanguageModel,
-    texts: Sequence[str],
-    *,
-    precision: TrainingPrecision = "auto",
-) -> Forgetting:
+def forgetting(base: LanguageModel, model: LanguageModel, texts: Sequence[str]) -> Forgetting:
     """Compare a model with its base, on the texts that both read as the same ids.
 
-    Args:
-        base: The model before.
-        model: The model after.
-        texts: The texts.
-        precision: As for `score`.
+    Always in float32: bfloat16 alone shows a divergence of half a thousandth of a bit, and ranks
+    another token first at one position in a hundred.
 
     Raises:
         InputError: Every text contains a new term.
@@ -188,7 +186,7 @@ def forgetting(
     # Both are scored in equal chunks, although their vocabularies differ in size.
     rows = max(one.network.config.vocab_size for one in (base, model))
     for batch in _batches(base, shared):
-        sides = (_scores(one, batch, precision, rows) for one in (base, model))
+        sides = (_scores(one, batch, "fp32", rows) for one in (base, model))
         for (before, _), (after, _) in zip(*sides, strict=True):
             p, q = (x[:, :size].double().log_softmax(-1) for x in (before, after))
             divergence += float((p.exp() * (p - q)).sum())
@@ -203,7 +201,7 @@ def term_use(
     texts: Sequence[str],
     *,
     first_id: int,
-    precision: TrainingPrecision = "auto",
+    precision: MatrixPrecision = "auto",
 ) -> TermUse:
     """Count how often new tokens (ids from `first_id` on) are ranked first where they occur."""
     occurrences = first = top_ten = 0
@@ -228,7 +226,7 @@ def compare(
     domain: Iterable[str],
     general: Iterable[str] | None = None,
     size: int = 1000,
-    precision: TrainingPrecision = "auto",
+    precision: MatrixPrecision = "auto",
 ) -> dict[str, Any]:
     """Evaluate a model and its base on the same windows.
 
@@ -247,6 +245,7 @@ def compare(
     """
     sources: Mapping[str, Iterable[str]] = {"domain": list(domain), "general": list(general or ())}
     size = _largest_window(size, (base, model), sources.values())
+    check_precision(precision, training=True)
     chosen = choose_precision(model.network, precision)
     result: dict[str, Any] = {"window": size, "precision": chosen}
     for name, documents in sources.items():
@@ -262,7 +261,7 @@ def compare(
             use = term_use(model, texts, first_id=len(base.tokenizer), precision=chosen)
             result["terms"] = asdict(use)
         if name == "general" and _texts_with_same_ids(base, model, texts):
-            result["forgetting"] = asdict(forgetting(base, model, texts, precision=chosen))
+            result["forgetting"] = asdict(forgetting(base, model, texts))
     return result
 
 
@@ -329,7 +328,7 @@ def _batches(model: LanguageModel, texts: Sequence[str]) -> Iterator[_Batch]:
 
 
 def _scores(
-    model: LanguageModel, batch: _Batch, precision: TrainingPrecision, rows: int | None = None
+    model: LanguageModel, batch: _Batch, precision: MatrixPrecision, rows: int | None = None
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Run the model on a batch and compute the logits of one chunk of tokens after another.
 
@@ -345,6 +344,7 @@ def _scores(
     if not len(batch.targets):
         return
     network = model.network
+    check_precision(precision, training=True)
     with autocast(choose_precision(network, precision), network.device):
         states = network(batch.ids, batch.mask, return_logits=False).hidden_states
     hidden = states[batch.positions]

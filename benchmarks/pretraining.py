@@ -85,7 +85,7 @@ def main() -> None:
                 steps=STEPS,
                 train="all",
                 unfreeze_original_rows=True,
-                config=TrainingConfig(max_length=512, batch_size=8),
+                config=TrainingConfig(max_length=512, batch_size=8, precision="fp32"),
             )
             lines = (Path(scratch) / "metrics.jsonl").read_text().splitlines()
         rate = statistics.median(json.loads(line)["tokens_per_second"] for line in lines[1:])

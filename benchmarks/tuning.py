@@ -152,7 +152,13 @@ def our_side(pairs: list[Pair], scratch: str, *, all_rows: bool) -> Callable[[],
         network,
         ContrastiveObjective(encoder, table, InfoNCE()),
         ShuffledEpochs(len(table), rows=BATCH),
-        TrainingConfig(batch_size=BATCH, learning_rate=2e-5, weight_decay=0.01, save_steps=10**9),
+        TrainingConfig(
+            batch_size=BATCH,
+            learning_rate=2e-5,
+            weight_decay=0.01,
+            save_steps=10**9,
+            precision="fp32",  # as theirs
+        ),
         steps=STEPS,
         folder=NoCheckpoints(tempfile.mkdtemp(dir=scratch)),
     )

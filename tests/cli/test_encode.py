@@ -40,6 +40,17 @@ def test_vectors_counts_and_codes(tmp_path: Path) -> None:
     assert "started with prompt query, not none" in str(other.exception)
 
 
+def test_auto_keeps_the_precision_of_a_started_file(tmp_path: Path) -> None:
+    tiny_encoder("llama").save(tmp_path / "model")
+    (tmp_path / "docs.jsonl").write_text(json.dumps({"text": "a b c"}))
+    out = tmp_path / "v.npy"
+    command = ["encode", str(tmp_path / "model"), str(tmp_path / "docs.jsonl"), "-o", str(out)]
+    assert runner.invoke(app, [*command, "--precision", "bf16"]).exit_code == 0
+    again = runner.invoke(app, [*command, "--precision", "auto"])
+    assert "computed in bf16" in " ".join(again.output.split())
+    assert "started with precision bf16, not fp32" in str(runner.invoke(app, command).exception)
+
+
 def test_help_has_an_example() -> None:
     result = runner.invoke(app, ["encode", "--help"], env={"COLUMNS": "120"})
     assert "idiolect encode all-MiniLM-L6-v2 abstracts.jsonl -o abstracts.npy" in result.output

@@ -14,7 +14,7 @@ from idiolect.cli.text_options import (
     UnitOption,
     report_skipped,
 )
-from idiolect.cli.training_options import local_device
+from idiolect.cli.training_options import EncodingPrecisionOption, local_device
 from idiolect.text.skipped import MAX_UNREADABLE
 
 if TYPE_CHECKING:
@@ -38,10 +38,7 @@ def encode(
     dimensions: Annotated[
         int | None, typer.Option(help="Keep only the first so many dimensions.", min=1)
     ] = None,
-    int8: Annotated[
-        bool,
-        typer.Option("--int8", help="Use 8-bit integers: faster, slightly less exact."),
-    ] = False,
+    precision: EncodingPrecisionOption = "fp32",
     codes: Annotated[
         Literal["int8", "binary"] | None,
         typer.Option(
@@ -64,15 +61,17 @@ def encode(
     from idiolect.encoding.encoder import Encoder
     from idiolect.encoding.precision import QuantizedVectors
     from idiolect.encoding.text_reader import EncodingCounts
+    from idiolect.encoding.vectors import VectorFile
     from idiolect.text.corpus import Corpus
     from idiolect.training.progress import status
 
     console, counts = Console(), EncodingCounts()
     corpus = Corpus(sources, field, per=per, max_unreadable=max_unreadable)
     with status("loading the model"):
-        encoder = Encoder.load(model, device="cpu" if int8 else local_device())
-        if int8:
-            encoder.to_int8()
+        if precision == "auto":  # a resumed run computes all vectors alike
+            precision = VectorFile.precision_of(out) or precision
+        device = "cpu" if precision == "int8" else local_device()
+        encoder = Encoder.load(model, device=device, precision=precision)
     vectors = encoder.encode_to(
         out,
         corpus,
@@ -89,7 +88,10 @@ def encode(
         QuantizedVectors.of(vectors.array, codes).save(folder)
         console.print(f"codes in {folder}", markup=False)
     rows, width = vectors.array.shape
-    console.print(f"{rows:,} vectors of {width} dimensions in {out}", markup=False)
+    console.print(
+        f"{rows:,} vectors of {width} dimensions in {out}, computed in {encoder.precision}",
+        markup=False,
+    )
 
 
 def _report(counts: EncodingCounts, length: int) -> Table:

@@ -11,6 +11,7 @@ import typer
 
 from idiolect.cli import ranking
 from idiolect.cli.text_options import FieldOption, MaxUnreadableOption, report_skipped
+from idiolect.cli.training_options import PrecisionOption
 from idiolect.text.skipped import MAX_UNREADABLE
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def lm(
     field: FieldOption = None,
     max_unreadable: MaxUnreadableOption = MAX_UNREADABLE,
     documents: Annotated[int, typer.Option(help="Documents to read of each text.", min=1)] = 500,
+    precision: PrecisionOption = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Also write the metrics as JSON.")
     ] = None,
@@ -71,6 +73,7 @@ def lm(
             after,
             domain=islice(texts["domain"], documents),
             general=islice(texts["general"], documents) if "general" in texts else None,
+            precision=precision or "auto",
         )
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -17,6 +17,7 @@ from idiolect.cli.text_options import (
 from idiolect.cli.training_options import (
     EpochsOption,
     LearningRateOption,
+    PrecisionOption,
     RunFolderOption,
     SaveStepsOption,
     SeedOption,
@@ -128,6 +129,7 @@ def distill(
     contexts: Annotated[int, typer.Option(help="Text snippets for each new token.", min=1)] = 100,
     epochs: EpochsOption = 1,
     learning_rate: LearningRateOption = None,
+    precision: PrecisionOption = None,
     save_steps: SaveStepsOption = None,
     seed: SeedOption = 0,
     field: FieldOption = None,
@@ -153,7 +155,7 @@ def distill(
     from idiolect.vocabulary.rows.distill import distillation_config
 
     student = LanguageModel.load(model, device=local_device())
-    settings = given(learning_rate=learning_rate, save_steps=save_steps)
+    settings = given(learning_rate=learning_rate, precision=precision, save_steps=save_steps)
     corpus = Corpus(sources, field, per=per, max_unreadable=max_unreadable)
     result = run(
         student,

@@ -25,6 +25,7 @@ from idiolect.cli.training_options import (
     LoraRankOption,
     MaxLengthOption,
     MicroBatchSizeOption,
+    PrecisionOption,
     QuantizationOption,
     RsLoraOption,
     RunFolderOption,
@@ -90,6 +91,7 @@ def pretrain(
     schedule: Annotated[
         Literal["cosine", "wsd"] | None, typer.Option(help="Learning-rate decay after warm-up.")
     ] = None,
+    precision: PrecisionOption = None,
     save_steps: SaveStepsOption = None,
     seed: Annotated[int | None, typer.Option(help="Random seed.", min=0)] = None,
     sharded: Annotated[
@@ -128,6 +130,7 @@ def pretrain(
         learning_rate=learning_rate,
         schedule=schedule,
         gradient_checkpointing=gradient_checkpointing,
+        precision=precision,
         save_steps=save_steps,
         seed=seed,
     )

@@ -19,12 +19,14 @@ __all__ = [
     "BatchSizeOption",
     "CheckpointingOption",
     "DoraOption",
+    "EncodingPrecisionOption",
     "EpochsOption",
     "LearningRateOption",
     "LoraModulesOption",
     "LoraRankOption",
     "MaxLengthOption",
     "MicroBatchSizeOption",
+    "PrecisionOption",
     "QuantizationOption",
     "RsLoraOption",
     "RunFolderOption",
@@ -84,6 +86,17 @@ LearningRateOption = Annotated[
     float | None,
     typer.Option(
         "--learning-rate", "--lr", help="Peak rate. Default: fits what is trained.", min=0, max=1
+    ),
+]
+PrecisionOption = Annotated[
+    Literal["auto", "fp32", "bf16"] | None,
+    typer.Option(help="Format of matrix products. Default: auto, the faster one by measurement."),
+]
+EncodingPrecisionOption = Annotated[
+    Literal["auto", "fp32", "bf16", "int8"],
+    typer.Option(
+        help="Format of matrix products: exact (fp32), faster and slightly less exact (bf16, int8),"
+        " or the fastest by measurement (auto)."
     ),
 ]
 SaveStepsOption = Annotated[

@@ -25,6 +25,7 @@ from idiolect.cli.training_options import (
     LoraRankOption,
     MaxLengthOption,
     MicroBatchSizeOption,
+    PrecisionOption,
     RunFolderOption,
     SaveStepsOption,
     SeedOption,
@@ -152,6 +153,7 @@ def encoder(
     batch_size: BatchSizeOption = None,
     micro_batch_size: MicroBatchSizeOption = None,
     learning_rate: LearningRateOption = None,
+    precision: PrecisionOption = None,
     save_steps: SaveStepsOption = None,
     seed: SeedOption = 0,
     field: FieldOption = None,
@@ -186,6 +188,7 @@ def encoder(
         batch_size=batch_size,
         micro_batch_size=micro_batch_size,
         learning_rate=learning_rate,
+        precision=precision,
         save_steps=save_steps,
     )
     options: dict[str, Any] = {

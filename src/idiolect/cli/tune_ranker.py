@@ -30,6 +30,7 @@ from idiolect.cli.training_options import (
     EpochsOption,
     LearningRateOption,
     MaxLengthOption,
+    PrecisionOption,
     RunFolderOption,
     SaveStepsOption,
     SeedOption,
@@ -80,6 +81,7 @@ def cross_encoder(
     batch_size: BatchSizeOption = None,
     max_length: MaxLengthOption = None,
     learning_rate: LearningRateOption = None,
+    precision: PrecisionOption = None,
     save_steps: SaveStepsOption = None,
     seed: SeedOption = 0,
     valid_split: _ValidSplit = None,
@@ -111,7 +113,13 @@ def cross_encoder(
         output_dir=out,
         loss=loss,
         epochs=epochs,
-        config=_settings(batch_size, learning_rate, save_steps, seed),
+        config=_settings(
+            seed,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            precision=precision,
+            save_steps=save_steps,
+        ),
         tensorboard=tensorboard,
     )
     validation.measure("after training", ranker.score)
@@ -146,6 +154,7 @@ def two_tower(
     batch_size: BatchSizeOption = None,
     max_length: MaxLengthOption = None,
     learning_rate: LearningRateOption = None,
+    precision: PrecisionOption = None,
     save_steps: SaveStepsOption = None,
     seed: SeedOption = 0,
     valid_split: _ValidSplit = None,
@@ -177,7 +186,13 @@ def two_tower(
         "output_dir": out,
         "loss": loss,
         "epochs": epochs,
-        "config": _settings(batch_size, learning_rate, save_steps, seed),
+        "config": _settings(
+            seed,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            precision=precision,
+            save_steps=save_steps,
+        ),
         "tensorboard": tensorboard,
     }
     if teacher is None:
@@ -287,13 +302,10 @@ def lambdamart(
     _finish("LambdaMART model", out, inputs)
 
 
-def _settings(
-    batch_size: int | None, learning_rate: float | None, save_steps: int | None, seed: int
-) -> TrainingConfig:
+def _settings(seed: int, **values: Any) -> TrainingConfig:
     from idiolect.ranking.train_ranker import ranking_config
 
-    values = given(batch_size=batch_size, learning_rate=learning_rate, save_steps=save_steps)
-    return ranking_config(seed=seed, **values)
+    return ranking_config(seed=seed, **given(**values))
 
 
 def _absolute(encoder: str) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence, Sized
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,9 +22,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from idiolect.encoding.encoder_fingerprint import hash_weights
-from idiolect.encoding.encoder_forward import check_finite, hidden_states, second_copy
+from idiolect.encoding.encoder_forward import (
+    check_finite,
+    hidden_states,
+    second_copy,
+    usual_tokens_per_batch,
+)
 from idiolect.encoding.encoder_layout import LAYOUT_FILES, EncoderLayout
-from idiolect.encoding.int8 import to_int8
+from idiolect.encoding.int8 import encoding_precision, with_int8
 from idiolect.encoding.matryoshka import check_dimensions, untrained_width_warning
 from idiolect.encoding.pooling import Pooling, check_pooling, pool
 from idiolect.encoding.projection import Projection
@@ -39,6 +45,7 @@ from idiolect.errors import ConfigError, InputError
 from idiolect.models.language_model import LanguageModel
 from idiolect.models.model_directory import replacing
 from idiolect.models.shallow import first_layers
+from idiolect.nn.matrix_precision import ChosenPrecision, MatrixPrecision
 from idiolect.text.arguments import checked, list_of_texts, load_if_named
 from idiolect.text.corpus import documents_of
 from idiolect.text.hub import locate
@@ -46,10 +53,6 @@ from idiolect.training.progress import show_progress
 
 __all__ = ["Encoder"]
 
-_TOKENS_PER_BATCH = 2048
-"""On a CPU: few enough to stay in its caches."""
-_LARGE_BATCH = 1 << 15
-"""On an accelerator, which needs large batches, and for a network without layers."""
 _BLOCK = 1 << 14
 """Texts tokenized at a time."""
 _SAMPLE = 512
@@ -79,6 +82,8 @@ class Encoder:
         trained_dimensions: Shorter widths the model was trained for (Matryoshka).
         layers: Use only the first layers of the model. With 0, the encoder is static: a vector is
             the mean of the tokens' embedding rows, copied; see `idiolect.models.shallow`.
+        precision: Format of matrix products while encoding: `fp32`, `bf16`, `int8`, or `auto`, the
+            fastest by a short measurement; see `idiolect.nn.matrix_precision`.
 
     Raises:
         ConfigError: An unknown pooling, more tokens than the model has positions or more layers
@@ -99,6 +104,7 @@ class Encoder:
         default_prompt_name: str | None = None,
         trained_dimensions: Sequence[int] = (),
         layers: int | None = None,
+        precision: MatrixPrecision = "fp32",
     ) -> None:
         model = load_if_named(model, LanguageModel, "model")
         check_pooling(pooling)
@@ -119,6 +125,7 @@ class Encoder:
         self._warned: set[int] = set()
         self._float_fingerprint = ""
         """The fingerprint before `to_int8`; empty without quantization."""
+        self.precision: ChosenPrecision = encoding_precision(model.network, precision)
         self.max_length = check_length(model, max_length)
         self.reader = TextReader(
             model.tokenizer,
@@ -129,15 +136,24 @@ class Encoder:
             add_special_tokens=not model.network.context_free,
         )
         """Converts texts to rows of ids."""
+        if self.precision == "int8":
+            self.to_int8()
 
     @classmethod
     @checked
-    def load(cls, source: str | Path, *, device: str | torch.device = "cpu") -> Self:
+    def load(
+        cls,
+        source: str | Path,
+        *,
+        device: str | torch.device = "cpu",
+        precision: MatrixPrecision = "fp32",
+    ) -> Self:
         """Load a sentence-transformers model, or a plain model with mean pooling.
 
         Args:
             source: A directory, or the id of a repository on the hub.
             device: The network's device.
+            precision: As for `Encoder`.
 
         Raises:
             InputError: There is no such directory or repository.
@@ -146,7 +162,8 @@ class Encoder:
         """
         directory = locate(source, LAYOUT_FILES)
         layout = EncoderLayout.read(directory) or EncoderLayout(normalize=True)
-        return cls(LanguageModel.load(source, device=device), **vars(layout))
+        model = LanguageModel.load(source, device=device)
+        return cls(model, **vars(layout), precision=precision)
 
     @checked
     def save(self, directory: str | Path) -> None:
@@ -174,10 +191,9 @@ class Encoder:
             )
 
     def to_int8(self) -> None:
-        """Quantize the linear layers to 8-bit integers, in place; see `idiolect.encoding.int8`.
+        """Quantize the linear layers to 8-bit integers, as `precision="int8"` does from the start.
 
-        Encoding on a CPU becomes several times faster and slightly less exact. The encoder can no
-        longer be trained or saved, and its fingerprint changes.
+        The encoder can no longer be trained or saved, and its fingerprint changes.
 
         Raises:
             ConfigError: The model is not on a CPU, or has adapters.
@@ -187,7 +203,8 @@ class Encoder:
             raise ConfigError("int8 needs a CPU", hint="load with device='cpu'")
         if not self._float_fingerprint:
             self._float_fingerprint = self.fingerprint
-            to_int8(self.model.network)
+            self.model = self.model.with_changes(network=with_int8(self.model.network))
+            self.precision = "int8"
 
     def with_changes(self, **changes: Any) -> Encoder:
         """Return an encoder that differs in some arguments and shares the rest.
@@ -198,21 +215,13 @@ class Encoder:
         Raises:
             ConfigError: As for `Encoder`.
         """
-        return Encoder(**{"model": self.model} | vars(self.layout) | changes)
+        own = {"model": self.model, "precision": self.precision}
+        return Encoder(**own | vars(self.layout) | changes)
 
     @property
     def layout(self) -> EncoderLayout:
         """All settings except the model."""
-        return EncoderLayout(
-            pooling=self.pooling,
-            projection=self.projection,
-            normalize=self.normalize,
-            max_length=self.max_length,
-            bidirectional=self.bidirectional,
-            prompts=self.prompts,
-            default_prompt_name=self.default_prompt_name,
-            trained_dimensions=self.trained_dimensions,
-        )
+        return EncoderLayout(**{one.name: getattr(self, one.name) for one in fields(EncoderLayout)})
 
     @property
     def dimensions(self) -> int:
@@ -271,10 +280,7 @@ class Encoder:
         vectors = np.zeros((len(texts), width), dtype=np.float32)
         untrained = width not in {*self.trained_dimensions, self.dimensions, *self._warned}
         sample: list[Tensor] = []
-        if tokens_per_batch is None:
-            network = self.model.network
-            small = network.device.type == "cpu" and not network.context_free
-            tokens_per_batch = _TOKENS_PER_BATCH if small else _LARGE_BATCH
+        tokens_per_batch = tokens_per_batch or usual_tokens_per_batch(self.model.network)
         shown = show_progress("encoding", len(texts), shown=progress)
         with torch.inference_mode(), shown as activity:
             for start in range(0, len(texts), _BLOCK):
@@ -295,10 +301,7 @@ class Encoder:
         if sample:
             self._warned.add(width)
             _LOG.warning(untrained_width_warning(torch.cat(sample).cpu().numpy(), width))
-        if counts is None:
-            counted.warn(self.max_length)
-        else:
-            counts.add(counted)
+        counted.add_to(counts, self.max_length)
         return vectors
 
     @checked
@@ -337,7 +340,7 @@ class Encoder:
         """
         width = check_dimensions(dimensions, self.dimensions)
         texts = documents_of(texts, "texts")
-        settings = {"encoder": self.fingerprint, "kind": prompt_name}
+        settings = {"encoder": self.fingerprint, "kind": prompt_name, "precision": self.precision}
         file = VectorFile(path, settings, width)
         counted = EncodingCounts(**file.counts)
         total = len(texts) if isinstance(texts, Sized) else 0
@@ -353,10 +356,7 @@ class Encoder:
                 )
                 file.append(some, vectors, vars(counted))
                 activity.advance(len(some))
-        if counts is None:
-            counted.warn(self.max_length)
-        else:
-            counts.add(counted)
+        counted.add_to(counts, self.max_length)
         return file.finish()
 
     def embed(self, texts: Sequence[str], prompt_name: str | None = None) -> Tensor:
@@ -364,9 +364,8 @@ class Encoder:
 
         Shape: result (texts, dimensions), normalized if the encoder normalizes.
         """
-        return self.embed_rows(
-            self.reader.read(list_of_texts(texts), prompt_name, EncodingCounts())
-        )
+        rows = self.reader.read(list_of_texts(texts), prompt_name, EncodingCounts())
+        return self.embed_rows(rows)
 
     def project(self, texts: Sequence[str], *, whiten: bool = False) -> None:
         """Fit a projection to the vectors of some texts, and use it from then on.
@@ -389,7 +388,7 @@ class Encoder:
         rows = self.reader.read(list_of_texts(texts[::step]), "document", EncodingCounts())
         parts: list[Tensor] = []
         with torch.inference_mode():
-            for batch in by_length(rows, _TOKENS_PER_BATCH):
+            for batch in by_length(rows, usual_tokens_per_batch(self.model.network)):
                 parts.append(self._pooled([rows[i] for i in batch]).float().cpu())
                 check_finite(parts[-1], [step * i for i in batch])
         if not parts:
@@ -414,7 +413,8 @@ class Encoder:
 
         Shape: (rows, longest, width) and (rows, longest).
         """
-        hidden, mask = hidden_states(self.model.network, rows, bidirectional=self.bidirectional)
+        network, both = self.model.network, self.bidirectional
+        hidden, mask = hidden_states(network, rows, bidirectional=both, precision=self.precision)
         if self.pooling == "echo":
             mask = second_copy(mask, self.reader.template)
         return hidden, mask

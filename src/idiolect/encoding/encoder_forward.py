@@ -9,14 +9,30 @@ import torch
 from torch import Tensor
 
 from idiolect.errors import VerificationError
+from idiolect.nn.matrix_precision import autocast
 from idiolect.nn.network import Network
 from idiolect.training.data.packed_documents import TextTemplate
 
-__all__ = ["check_finite", "hidden_states", "second_copy"]
+__all__ = ["check_finite", "hidden_states", "second_copy", "usual_tokens_per_batch"]
+
+_TOKENS_PER_BATCH = 2048
+"""On a CPU: few enough to stay in its caches."""
+_LARGE_BATCH = 1 << 15
+"""On an accelerator, which needs large batches, and for a network without layers."""
+
+
+def usual_tokens_per_batch(network: Network) -> int:
+    """Return how many tokens a network reads at once by default."""
+    small = network.device.type == "cpu" and not network.context_free
+    return _TOKENS_PER_BATCH if small else _LARGE_BATCH
 
 
 def hidden_states(
-    network: Network, rows: Sequence[Sequence[int]], *, bidirectional: bool = False
+    network: Network,
+    rows: Sequence[Sequence[int]],
+    *,
+    bidirectional: bool = False,
+    precision: str = "fp32",
 ) -> tuple[Tensor, Tensor]:
     """Return the hidden states of rows, and a mask of the real tokens.
 
@@ -26,6 +42,7 @@ def hidden_states(
         network: The network; of an encoder-decoder network only the encoder is used.
         rows: Ids; rows may differ in length.
         bidirectional: Let a decoder's tokens attend to later ones as well.
+        precision: Format of matrix products in `torch.inference_mode`. Training has its own.
     """
     lengths = torch.tensor([len(row) for row in rows], dtype=torch.long)
     longest = max(int(lengths.max()) if len(rows) else 0, 1)
@@ -34,7 +51,8 @@ def hidden_states(
         grid[number, : len(row)] = row
     ids = torch.from_numpy(grid).to(network.device)
     mask = (torch.arange(longest) < lengths[:, None]).to(network.device)
-    return network.text_states(ids, mask, bidirectional=bidirectional), mask
+    with autocast(precision if torch.is_inference_mode_enabled() else "fp32", network.device):
+        return network.text_states(ids, mask, bidirectional=bidirectional), mask
 
 
 def second_copy(mask: Tensor, template: TextTemplate) -> Tensor:

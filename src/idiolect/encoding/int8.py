@@ -12,14 +12,19 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 from torch import Tensor, nn
 
 from idiolect.errors import ConfigError, MissingDependencyError
 from idiolect.nn.basic import Linear
+from idiolect.nn.matrix_precision import ChosenPrecision, MatrixPrecision, choose_precision
+from idiolect.nn.network import Network, copy_module
 
-__all__ = ["Int8Linear", "to_int8"]
+__all__ = ["Int8Linear", "encoding_precision", "with_int8"]
 
+_M = TypeVar("_M", bound=nn.Module)
 _MIDDLE = 128
 _TINY = 1e-30
 """Avoids division by zero for a row of equal numbers."""
@@ -34,10 +39,13 @@ class Int8Linear(nn.Module):
         MissingDependencyError: This build of torch has no int8 kernels.
     """
 
+    _scale: Tensor
+    _sums: Tensor
+
     def __init__(self, linear: Linear) -> None:
         super().__init__()
         kernels = torch.ops.onednn
-        if not hasattr(kernels, "qlinear_prepack") or not hasattr(kernels, "qlinear_pointwise"):
+        if not _has_kernels():
             raise MissingDependencyError(
                 "this build of torch has no int8 kernels", hint="encode in float32"
             )
@@ -47,9 +55,10 @@ class Int8Linear(nn.Module):
         self.shape = tuple(weight.shape)
         # Not buffers: the packed layout is private to oneDNN and must not be saved.
         self._weight = kernels.qlinear_prepack(codes, None)
-        self._scale = scale
+        # Buffers, so that the fingerprint of an encoder depends on them.
+        self.register_buffer("_scale", scale)
         self._zeros = torch.zeros(len(scale), dtype=torch.int64)
-        self._sums = (codes.sum(1) * scale)[None]
+        self.register_buffer("_sums", (codes.sum(1) * scale)[None])
         self._bias = torch.zeros_like(scale) if linear.bias is None else linear.bias.detach()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -80,8 +89,17 @@ class Int8Linear(nn.Module):
         return result.view(*x.shape[:-1], self.shape[0])
 
 
-def to_int8(network: nn.Module) -> None:
-    """Replace every linear layer of a network's body, in place.
+def encoding_precision(network: Network, precision: MatrixPrecision) -> ChosenPrecision:
+    """Return the precision itself, or the fastest one for encoding if it is `auto`.
+
+    Raises:
+        ConfigError: An unknown precision.
+    """
+    return choose_precision(network, precision, int8=Int8Linear if _has_kernels() else None)
+
+
+def with_int8(network: _M) -> _M:
+    """Return a network whose body has 8-bit linear layers, and which shares all else.
 
     Task heads are unchanged, since vectors do not depend on them.
 
@@ -89,10 +107,17 @@ def to_int8(network: nn.Module) -> None:
         ConfigError: A layer has an adapter, which would be lost.
         MissingDependencyError: This build of torch has no int8 kernels.
     """
+    twin = copy_module(network)
     for name, child in network.named_children():
         if isinstance(child, Linear):
             if type(child) is not Linear:
                 raise ConfigError(f"{name} has an adapter", hint="merge it first")
-            setattr(network, name, Int8Linear(child))
+            setattr(twin, name, Int8Linear(child))
         elif name not in ("heads", "pooler"):
-            to_int8(child)
+            setattr(twin, name, with_int8(child))
+    return twin
+
+
+def _has_kernels() -> bool:
+    names = ("qlinear_prepack", "qlinear_pointwise")
+    return all(hasattr(torch.ops.onednn, name) for name in names)

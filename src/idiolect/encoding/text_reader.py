@@ -43,6 +43,13 @@ class EncodingCounts:
         for name, value in vars(other).items():
             setattr(self, name, getattr(self, name) + value)
 
+    def add_to(self, others: EncodingCounts | None, max_length: int) -> None:
+        """Add these to the caller's counts, or log a warning if it has none; see `warn`."""
+        if others is None:
+            self.warn(max_length)
+        else:
+            others.add(self)
+
     def warn(self, max_length: int) -> None:
         """Log a warning about texts truncated to `max_length` tokens, and about empty ones."""
         if self.truncated:

@@ -122,7 +122,7 @@ def tune(
         TrainingError: The loss is not finite or explodes.
         VerificationError: Original rows moved.
     """
-    encoder = load_if_named(encoder, Encoder, "encoder")
+    encoder = _trainable(load_if_named(encoder, Encoder, "encoder"))
     config = tuning_config(encoder, train) if config is None else TrainingConfig.of(config)
     if isinstance(pairs, str | Path):
         pairs = PairFile(pairs)
@@ -229,7 +229,7 @@ def tune_on_text(
         TrainingError: As in `tune`.
         VerificationError: As in `tune`.
     """
-    encoder = load_if_named(encoder, Encoder, "encoder")
+    encoder = _trainable(load_if_named(encoder, Encoder, "encoder"))
     teacher = None if teacher is None else load_if_named(teacher, Encoder, "teacher")
     entry = find_objective("tune", objective)
     if entry.data != "text":
@@ -280,6 +280,13 @@ def tune_on_text(
         truncating.projection = encoder.projection
     session.train(training_objective, source)
     session.publish(encoder.save)
+    return encoder
+
+
+def _trainable(encoder: Encoder) -> Encoder:
+    """Return an encoder unless its layers are 8-bit."""
+    if encoder.precision == "int8":
+        raise ConfigError("8-bit layers cannot be trained", hint="load the encoder in fp32")
     return encoder
 
 

@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from idiolect.errors import CheckpointError, InputError
+from idiolect.nn.matrix_precision import ChosenPrecision
 from idiolect.text.files import read_json, write_atomic
 from idiolect.training.progress import notice
 
@@ -43,7 +44,8 @@ class Vectors:
     array: NDArray[np.float32]
     """The vectors, memory-mapped and read-only. Shape: (texts, dimensions)."""
     record: Mapping[str, Any]
-    """`encoder` (its fingerprint), `kind`, `dimensions`, `rows`, `texts` (a hash), `counts`."""
+    """`encoder` (its fingerprint), `kind`, `precision`, `dimensions`, `rows`, `texts` (a hash),
+    `counts`."""
 
     @classmethod
     def open(cls, path: str | Path) -> Self:
@@ -109,7 +111,18 @@ class VectorFile:
         else:
             self._open()
 
+    @staticmethod
+    def precision_of(path: str | Path) -> ChosenPrecision | None:
+        """Return the precision in which a file was started, or None if there is none."""
+        path = Path(path)
+        for file in (path, path.with_name(f"{path.name}.part")):
+            if _record_path(file).exists():
+                precision: ChosenPrecision = read_json(_record_path(file)).get("precision", "fp32")
+                return precision
+        return None
+
     def _continue(self, record: Mapping[str, Any]) -> None:
+        record = {"precision": "fp32", **record}  # earlier versions did not record it
         for name, value in self._settings.items():
             if record.get(name) != value:
                 option = "prompt" if name == "kind" else name

@@ -119,7 +119,7 @@ class Index:
             items: a stream; the last item with an id wins.
             dimensions: truncate vectors to this size (Matryoshka encoders).
             namespace: the namespace of the items.
-            source: location of the encoder, stored in the index.
+            source: location of the encoder, stored in the index with the encoder's precision.
             progress: show progress on a terminal.
             skip_invalid_metadata: see `add`.
             encoding_counts: see `Index`.
@@ -137,7 +137,8 @@ class Index:
         store = Store.open(path, dimensions=width, background=False)
         with cls(store, encoder, encoding_counts=encoding_counts) as index:
             if source is not None:
-                index.store.remember(source=source)
+                precision = getattr(encoder, "precision", "fp32")
+                index.store.remember(source=source, precision=precision)
             counts = index.add(
                 items,
                 namespace=namespace,

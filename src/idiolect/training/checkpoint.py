@@ -96,6 +96,14 @@ class RunFolder:
         """Where the finished model is saved."""
         return self.path / "model"
 
+    @property
+    def record(self) -> dict[str, Any]:
+        """What `begin` has recorded; empty if the folder holds no run or a damaged record."""
+        try:
+            return read_json(self.path / "run.json")
+        except CheckpointError:
+            return {}
+
     def begin(self, record: Mapping[str, Any]) -> None:
         """Record what the run is, or check that the folder holds the same run.
 

@@ -18,7 +18,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -26,6 +26,12 @@ from torch import Tensor, nn
 
 from idiolect.errors import ConfigError, TrainingError
 from idiolect.nn.gradient_checkpointing import recomputed
+from idiolect.nn.matrix_precision import (
+    ChosenPrecision,
+    autocast,
+    choose_precision,
+    native_precision,
+)
 from idiolect.nn.network import Network
 from idiolect.training.checkpoint import Checkpoint, RunFolder
 from idiolect.training.distributed import Workers, all_blocks
@@ -77,6 +83,7 @@ class Trainer:
         workers: The processes.
         sharded: Whether the weights are divided among the processes (FSDP2).
         bytes_per_token: To report bits per byte.
+        precision: Format of matrix products; by default what `config.precision` asks for.
 
     Raises:
         ConfigError: The processes cannot share a step's rows evenly.
@@ -95,6 +102,7 @@ class Trainer:
         workers: Workers | None = None,
         sharded: bool = False,
         bytes_per_token: float = 1.0,
+        precision: ChosenPrecision | None = None,
     ) -> None:
         self.network, self.objective, self.source = network, objective, source
         self.config, self.steps, self.folder = config, steps, folder
@@ -106,7 +114,9 @@ class Trainer:
             # half the speed.
             parameter.data = parameter.data.contiguous()
         self._loss = _LossModule(network, objective)
-        self._autocast, compiled = _capability(self.device)
+        self.precision = precision or choose_precision(network, config.precision)
+        """Format of matrix products."""
+        self._autocast, compiled = _capability(self.device, self.precision)
         if compiled:
             for block in all_blocks(network):
                 block.compile(dynamic=False)
@@ -265,19 +275,19 @@ class Trainer:
         self._mean_loss = checkpoint.state["mean_loss"]
 
 
-def _capability(device: torch.device) -> tuple[AbstractContextManager[Any], bool]:
+def _capability(
+    device: torch.device, precision: ChosenPrecision | None = None
+) -> tuple[AbstractContextManager[Any], bool]:
     """Return the autocast context of a device, and whether its layers are compiled.
 
-    bfloat16 is used where the device multiplies it natively. CPUs are excluded: some that announce
-    bfloat16 run it two hundred times slower than float32. Compiling needs Triton, which needs a GPU
-    of compute capability 7.0.
+    Compiling needs Triton, which needs a GPU of compute capability 7.0.
+
+    Args:
+        device: The device.
+        precision: Format of matrix products; by default `native_precision` of the device.
     """
-    if device.type != "cuda":
-        return nullcontext(), False
-    compiled = torch.cuda.get_device_capability(device) >= (7, 0)
-    if torch.cuda.is_bf16_supported(including_emulation=False):
-        return torch.autocast("cuda", torch.bfloat16), compiled
-    return nullcontext(), compiled
+    compiled = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (7, 0)
+    return autocast(precision or native_precision(device), device), compiled
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """`TrainingSession`: the one way to train, whichever verb it is.
 
-    begin     record what the run is; refuse a folder that holds another run
+    begin     record what the run is and its precision; refuse a folder that holds another run
     freeze    attach modules and adapters; choose what trains
     widen     convert it to float32: bfloat16, with 8 bits of precision, would lose small updates
     train     the loop, from the last checkpoint if there is one
@@ -26,6 +26,7 @@ from idiolect.errors import ConfigError
 from idiolect.models.adapter import save_adapter
 from idiolect.models.language_model import LanguageModel
 from idiolect.nn.lora import LoraConfig, add_lora, merge_lora
+from idiolect.nn.matrix_precision import ChosenPrecision, choose_precision
 from idiolect.nn.network import Network
 from idiolect.nn.quantized_matrix import quantized_matrices
 from idiolect.text.arguments import check_whole
@@ -38,6 +39,9 @@ from idiolect.training.optim import Train, choose_parameters, parameter_groups
 from idiolect.training.training_config import TrainingConfig
 
 __all__ = ["TrainingSession"]
+
+_CHOICE = "chosen_precision"
+"""Where `run.json` has the precision in which the run computes."""
 
 
 class TrainingSession:
@@ -97,6 +101,8 @@ class TrainingSession:
         self.heads, self.sharded, self.tensorboard = heads, sharded, tensorboard
         self.workers = Workers.join(model.network.device)
         self.folder = RunFolder(out)
+        self.precision: ChosenPrecision = "fp32"
+        """Format of matrix products, chosen by `begin`."""
 
     def begin(self, record: Mapping[str, Any]) -> None:
         """Record what the run is, or check that the folder holds the same run.
@@ -115,7 +121,15 @@ class TrainingSession:
             "lora": self.lora and asdict(self.lora),
             "config": asdict(self.config),
         }
-        self.on_first(lambda: self.folder.begin(own | dict(record)))
+
+        def begin() -> None:
+            # A run keeps its precision, even where another measurement would choose another one.
+            kept = self.folder.record.get(_CHOICE) if self.config.precision == "auto" else None
+            chosen = kept or choose_precision(self.model.network, self.config.precision)
+            self.folder.begin(own | {_CHOICE: chosen} | dict(record))
+
+        self.on_first(begin)
+        self.precision = self.folder.record[_CHOICE]
 
     def on_first(self, work: Callable[[], object]) -> None:
         """Do some work in the first process only; the others wait until it is done."""
@@ -166,6 +180,7 @@ class TrainingSession:
                 workers=self.workers,
                 sharded=self.sharded,
                 bytes_per_token=bytes_per_token,
+                precision=self.precision,
             ).run(tensorboard=self.tensorboard)
             if whole is not None:
                 whole.load_state_dict(self.workers.gather(network.state_dict()), assign=True)

@@ -8,13 +8,19 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Self, get_args
 
 from idiolect.errors import ConfigError
+from idiolect.nn.matrix_precision import TrainingPrecision, check_precision
 
 __all__ = ["Schedule", "TrainingConfig"]
 
 Schedule = Literal["cosine", "wsd"]
 """How the learning rate falls."""
 
-_TYPES: dict[str, Any] = {"Schedule": str, "Mapping[str, float]": Mapping, "bool": bool}
+_TYPES: dict[str, Any] = {
+    "Schedule": str,
+    "TrainingPrecision": str,
+    "Mapping[str, float]": Mapping,
+    "bool": bool,
+}
 """What a table of a file may hold for a field's type; numbers for the others."""
 _PARTS = ("rows", "adapters", "heads", "attached", "body", "original")
 
@@ -55,6 +61,10 @@ class TrainingConfig:
     gradient_checkpointing: bool = False
     """Compute the activations of each layer again in the backward pass, instead of keeping them:
     less memory, about a third more computation, the same result."""
+    precision: TrainingPrecision = "auto"
+    """Format of matrix products: `fp32`, `bf16` (autocast; weights and sums stay in float32), or
+    `auto`, the faster one by a short measurement at the start. `run.json` records the choice, and a
+    resumed run keeps it."""
     save_steps: int = 200
     """Steps between checkpoints."""
     seed: int = 0
@@ -87,6 +97,7 @@ class TrainingConfig:
             raise ConfigError(
                 f"the schedule {self.schedule!r}", hint="one of " + ", ".join(get_args(Schedule))
             )
+        check_precision(self.precision, training=True)
         if self.max_length < 2:
             raise ConfigError("rows of one token predict nothing", hint="max_length is at least 2")
 

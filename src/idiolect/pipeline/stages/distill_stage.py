@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Literal
+
 from pydantic import Field
 
 from idiolect.pipeline.settings import SettingsTable
@@ -20,6 +23,8 @@ class DistillSettings(SettingsTable):
     """Text snippets per new token."""
     epochs: int = Field(default=1, ge=1)
     """Number of passes over the snippets."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Format of matrix products; `auto` measures which is faster."""
 
 
 class DistillMetrics(TrainingSummary):
@@ -45,7 +50,9 @@ def distill(work: Work[DistillSettings]) -> DistillMetrics:
         work.data.corpus[0],
         contexts=work.settings.contexts,
         epochs=work.settings.epochs,
-        config=distillation_config(student, seed=work.config.seed),
+        config=replace(
+            distillation_config(student, seed=work.config.seed), precision=work.settings.precision
+        ),
         output_dir=work.folder,
     )
     return {

@@ -66,6 +66,9 @@ class PretrainSettings(SettingsTable):
             raise ValueError("it needs train = 'rows+lora': quantised weights are frozen")
         return value
 
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Format of matrix products; `auto` measures which is faster."""
+
 
 class PretrainMetrics(TrainingSummary):
     """Metrics of the stage."""
@@ -99,6 +102,7 @@ def pretrain(work: Work[PretrainSettings]) -> PretrainMetrics:
         batch_size=settings.batch_size,
         learning_rate=settings.learning_rate or (_HEAD_RATE if has_head else _IMITATION_RATE),
         gradient_checkpointing=settings.gradient_checkpointing,
+        precision=settings.precision,
         save_steps=SAVE_STEPS,
         seed=work.config.seed,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from pydantic import Field
 
@@ -55,6 +55,8 @@ class TuneSettings(SettingsTable):
     encoder without layers."""
     dimensions: tuple[int, ...] = ()
     """Shorter vector sizes to train for (Matryoshka)."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Format of matrix products; `auto` measures which is faster."""
 
 
 class TuneMetrics(TypedDict):
@@ -156,6 +158,7 @@ def _train(work: Work[TuneSettings], pairs: list[Pair]) -> None:
         encoder,
         **{name: value for name, value in given.items() if value is not None},
         max_length=settings.max_length or encoder.max_length,
+        precision=settings.precision,
         save_steps=SAVE_STEPS,
         seed=work.config.seed,
     )

@@ -1,0 +1,166 @@
+"""The number format of matrix products: float32, bfloat16, or 8-bit integers for encoding.
+
+Weights, norms, attention and sums stay in float32; only the products of linear layers change
+(autocast). Whether another format pays differs between machines: of two processors that announce
+bfloat16, one multiplies it twice as fast as float32 and another two hundred times slower. `auto`
+therefore measures a product of the network's own shape for a few milliseconds.
+
+    fp32    the format of the weights, by default float32
+    bf16    bfloat16 by autocast: 8 significant bits, the range of float32
+    int8    8-bit integers with a scale for each row; for encoding on a CPU
+    auto    the fastest of these by measurement; float32 unless another one is clearly faster
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from idiolect.errors import ConfigError
+from idiolect.nn.basic import Linear
+
+__all__ = [
+    "ChosenPrecision",
+    "MatrixPrecision",
+    "TrainingPrecision",
+    "autocast",
+    "check_precision",
+    "choose_precision",
+    "native_precision",
+]
+
+MatrixPrecision = Literal["auto", "fp32", "bf16", "int8"]
+"""The number format of matrix products, or `auto` to measure."""
+TrainingPrecision = Literal["auto", "fp32", "bf16"]
+"""Those in which a network can be trained."""
+ChosenPrecision = Literal["fp32", "bf16", "int8"]
+"""What `choose_precision` returns."""
+
+_SMALL = 1 << 18
+"""Layers with fewer weights stay in float32: converting their inputs costs what products save."""
+_ROWS, _WIDEST = 128, 2048
+"""Tokens of the measured product, and the largest width that is measured."""
+_ROUNDS = 5
+_CLEARLY = 1.3
+"""Another format has to be faster than float32 by this factor."""
+_FEW_ROWS, _HOPELESS = 16, 10.0
+"""A format that takes this many times as long for a few tokens is not measured further."""
+
+
+def check_precision(precision: object, *, training: bool = False) -> None:
+    """Check the name of a precision.
+
+    Raises:
+        ConfigError: It is unknown, or cannot be trained in.
+    """
+    known = get_args(TrainingPrecision if training else MatrixPrecision)
+    if not isinstance(precision, str) or precision not in known:
+        hint = "one of " + ", ".join(known)
+        if precision == "int8":
+            raise ConfigError("int8 is for encoding only", hint=hint)
+        raise ConfigError(f"unknown precision {precision!r}", hint=hint)
+
+
+def choose_precision(
+    network: nn.Module,
+    precision: MatrixPrecision = "auto",
+    *,
+    int8: Callable[[Linear], nn.Module] | None = None,
+) -> ChosenPrecision:
+    """Return the precision itself, or the fastest one if it is `auto`.
+
+    The result of a measurement is kept, so a process chooses the same for equal shapes.
+
+    Args:
+        network: The network, on the device on which it runs.
+        precision: What was asked for.
+        int8: Makes the 8-bit counterpart of a linear layer, if `auto` may choose it.
+
+    Raises:
+        ConfigError: An unknown precision.
+    """
+    check_precision(precision)
+    if precision != "auto":
+        return precision
+    weights = [one.weight for one in network.modules() if isinstance(one, Linear)]
+    if not weights:
+        return "fp32"
+    largest = max(weights, key=Tensor.numel)
+    if largest.device.type != "cpu":
+        return native_precision(largest.device)
+    if largest.numel() < _SMALL:
+        return "fp32"
+    rows, columns = (min(size, _WIDEST) for size in largest.shape)
+    return _fastest(rows, columns, torch.get_num_threads(), int8)
+
+
+def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
+    """Return a context in which linear layers multiply in a precision.
+
+    Only bfloat16 needs one. Outside of it the context of the caller stays in force.
+    """
+    if precision == "bf16":
+        return torch.autocast(device.type, torch.bfloat16)
+    return nullcontext()
+
+
+def native_precision(device: torch.device) -> ChosenPrecision:
+    """Return the precision of a device whose name tells it: bf16 on a GPU that multiplies it.
+
+    CPUs are excluded: some that announce bfloat16 run it two hundred times slower than float32.
+    """
+    native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16" if native else "fp32"
+
+
+@cache
+def _fastest(
+    out: int, width: int, threads: int, int8: Callable[[Linear], nn.Module] | None
+) -> ChosenPrecision:
+    """Measure a product of (128, width) and (width, out) in each format on this CPU.
+
+    `threads` is not read, but another number of threads needs another measurement.
+    """
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(_ROWS, width, generator=generator)
+    layer = Linear(width, out, bias=False, device="meta")
+    layer.weight = nn.Parameter(torch.randn(out, width, generator=generator), requires_grad=False)
+
+    def in_bf16(x: Tensor) -> None:
+        with torch.autocast("cpu", torch.bfloat16):
+            layer(x)
+
+    products: dict[ChosenPrecision, Callable[[Tensor], object]] = {"fp32": layer, "bf16": in_bf16}
+    if int8 is not None:
+        products["int8"] = int8(layer)
+    with torch.inference_mode():
+        times = _times(products, x)
+    best = min(times, key=lambda name: times[name])
+    return best if times["fp32"] >= _CLEARLY * times[best] else "fp32"
+
+
+def _times(
+    products: dict[ChosenPrecision, Callable[[Tensor], object]], x: Tensor
+) -> dict[ChosenPrecision, float]:
+    """Return the shortest time of each product, in seconds.
+
+    They alternate, so that other work on the machine slows all of them. A few rows show first
+    whether a format is hopeless; it would take seconds to measure.
+    """
+
+    def seconds(name: ChosenPrecision, part: Tensor) -> float:
+        started = time.perf_counter()
+        products[name](part)
+        return time.perf_counter() - started
+
+    few = x[:_FEW_ROWS]
+    first = {name: min(seconds(name, few) for _ in range(3)) for name in products}
+    running = [name for name in products if first[name] <= _HOPELESS * first["fp32"]]
+    rounds = [{name: seconds(name, x) for name in running} for _ in range(_ROUNDS)]
+    return {name: min(times[name] for times in rounds) for name in running}

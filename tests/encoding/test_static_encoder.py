@@ -14,7 +14,7 @@ from sentence_transformers import SentenceTransformer
 
 from encoding.models import WORDS, tiny_encoder
 from idiolect.encoding.encoder import Encoder
-from idiolect.encoding.objectives.crops import crop
+from idiolect.encoding.objectives.text_parts import crop
 from idiolect.encoding.pairs import Pair
 from idiolect.encoding.static_encoder import fold_projection, should_whiten
 from idiolect.encoding.text_reader import EncodingCounts

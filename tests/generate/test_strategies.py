@@ -1,4 +1,4 @@
-"""Greedy decoding against `generate`: batches, padding on the left, stops, encoder-decoders."""
+"""Greedy decoding and sampling against `generate`: batches, padding on the left, stops, encoder-decoders."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 
-from idiolect.errors import InputError
-from idiolect.generate.strategies import greedy
+from idiolect.errors import ConfigError, InputError
+from idiolect.generate.strategies import Sampling, greedy, sample
 from parity.reference import batch, make
 
 CASES = [
@@ -72,3 +73,85 @@ def test_bad_input(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="the text is empty"):
         greedy(network, ids[:, :0], max_new_tokens=2)
     assert greedy(network, ids, max_new_tokens=0).shape == (1, 0)
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [Sampling(), Sampling(0.7, top_k=5), Sampling(1.3, top_p=0.6), Sampling(0.9, 7, 0.8)],
+    ids=repr,
+)
+def test_draws_have_the_probabilities_of_transformers(sampling: Sampling) -> None:
+    scores = torch.randn(1, 12, generator=torch.Generator().manual_seed(3)) * 2
+    expected = transformers.TemperatureLogitsWarper(sampling.temperature)(None, scores)
+    if sampling.top_k:
+        expected = transformers.TopKLogitsWarper(sampling.top_k)(None, expected)
+    expected = transformers.TopPLogitsWarper(sampling.top_p)(None, expected).softmax(-1)[0]
+    uniform = (torch.arange(20_000) + 0.5) / 20_000
+    drawn = sampling.draw(scores.expand(len(uniform), -1), uniform)
+    shares = drawn.bincount(minlength=12) / len(uniform)
+    assert torch.allclose(shares, expected, atol=1e-3)
+    assert int(sampling.draw(scores, torch.tensor([1.0]))) in expected.nonzero()
+
+
+def test_impossible_sampling_is_refused() -> None:
+    for options in ({"temperature": 0.0}, {"top_k": -1}, {"top_p": 0.0}, {"top_p": 1.1}):
+        with pytest.raises(ConfigError, match=next(iter(options))):
+            Sampling(**options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("model_type", "architecture"), CASES, ids=[c[0] for c in CASES])
+def test_the_most_likely_draws_are_those_of_greedy(
+    tmp_path: Path, model_type: str, architecture: str
+) -> None:
+    network = make(tmp_path, model_type, architecture).network
+    ids, mask = batch()
+    if network.kind == "causal":
+        ids, mask = ids.flip(1), mask.flip(1)
+    free = greedy(network, ids, mask, max_new_tokens=8)
+    stops = [int(free[0, 2]), int(free[-1, 5])]
+    plain = greedy(network, ids, mask, max_new_tokens=8, eos_token_id=stops)
+    drawn = sample(
+        network,
+        ids,
+        mask,
+        max_new_tokens=8,
+        seeds=range(2 * len(ids)),
+        eos_token_id=stops,
+        sampling=Sampling(top_k=1),
+    )
+    assert torch.equal(drawn[0::2], plain)
+    assert torch.equal(drawn[1::2], plain)
+
+
+def test_a_seed_alone_determines_its_row(tmp_path: Path) -> None:
+    network = make(tmp_path, "llama", "LlamaForCausalLM").network
+    ids = torch.randint(3, 90, (3, 5), generator=torch.Generator().manual_seed(1))
+    whole = sample(network, ids, max_new_tokens=12, seeds=[7, 8, 9], eos_token_id=range(0, 60, 2))
+    for row, seed in enumerate([7, 8, 9]):
+        alone = sample(
+            network,
+            ids[row : row + 1],
+            max_new_tokens=12,
+            seeds=[seed],
+            eos_token_id=range(0, 60, 2),
+        )[0].tolist()
+        assert whole[row, : len(alone)].tolist() == alone
+        assert set(whole[row, len(alone) :].tolist()) <= {alone[-1]}
+    assert not torch.equal(whole, sample(network, ids, max_new_tokens=12, seeds=[1, 2, 3]))
+    with pytest.raises(InputError, match="4 seeds for 3 texts"):
+        sample(network, ids, max_new_tokens=2, seeds=range(4))
+
+
+def test_texts_go_on_after_a_prompt_that_was_read_before(tmp_path: Path) -> None:
+    network = make(tmp_path, "llama", "LlamaForCausalLM").network
+    prompt, texts = torch.tensor([[5, 6, 7]]), [[11, 12, 13, 14], [21, 22]]
+    cache = network.new_cache()
+    with torch.inference_mode():
+        network(prompt, cache=cache, return_logits=False)
+    cache.select(torch.zeros(2, dtype=torch.long))
+    ids = torch.tensor([texts[0], [0, 0, *texts[1]]])
+    mask = torch.tensor([[1] * 7, [1, 1, 1, 0, 0, 1, 1]])
+    found = sample(network, ids, mask, max_new_tokens=6, seeds=[3, 4], cache=cache)
+    for row, seed in enumerate([3, 4]):
+        joined = torch.cat([prompt, torch.tensor([texts[row]])], dim=1)
+        assert torch.equal(found[row], sample(network, joined, max_new_tokens=6, seeds=[seed])[0])

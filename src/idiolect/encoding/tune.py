@@ -59,7 +59,7 @@ def tuning_config(encoder: Encoder, train: Train = "all", **values: Any) -> Trai
 @checked
 def tune(
     encoder: Encoder,
-    pairs: str | Path | Iterable[Pair],
+    pairs: str | Path | Iterable[Pair] | None = None,
     *,
     output_dir: str | Path,
     loss: ContrastiveLoss | None = None,
@@ -86,7 +86,8 @@ def tune(
     Args:
         encoder: The encoder, whose network is changed in place; or a name or path to load.
         pairs: The pairs, or a file of them; see `idiolect.encoding.pairs`. A pair may also be a
-            tuple of two texts, or a dict.
+            tuple of two texts, or a dict. Without pairs, the encoder is trained on parts of the
+            texts of `corpus`: whichever of title, headings and crops each of them has.
         output_dir: The run's folder; see `RunFolder`. The finished encoder is in
             `output_dir/model`.
         loss: What is minimised; see `idiolect.training.objectives.contrastive_losses`. By default
@@ -97,7 +98,8 @@ def tune(
             trained as an encoder; see `Encoder.project`. By default only a static encoder that
             was not whitened before is.
         mining: Add hard negatives to each pair, mined anew in each epoch.
-        corpus: Further documents among which negatives are mined.
+        corpus: Further documents among which negatives are mined; without pairs, the texts to
+            train on.
         epochs: Epochs over the pairs.
         steps: Steps of the whole run, instead of `epochs`.
         train: What trains: the added `rows`; `rows+lora`, added rows and adapters, which are merged
@@ -117,13 +119,30 @@ def tune(
     Raises:
         InputError: The pairs cannot be read or do not fit the loss, there is nothing to train, or
             the disk has no room for the run.
-        ConfigError: More dimensions than the encoder has, or fewer than one step.
+        ConfigError: More dimensions than the encoder has, fewer than one step, or an option that
+            needs pairs without any.
         CheckpointError: `output_dir` holds another run, or its checkpoint is damaged.
         TrainingError: The loss is not finite or explodes.
         VerificationError: Original rows moved.
     """
     encoder = _trainable(load_if_named(encoder, Encoder, "encoder"))
     config = tuning_config(encoder, train) if config is None else TrainingConfig.of(config)
+    if pairs is None:
+        _refuse_without_pairs(loss=loss, dimensions=tuple(dimensions), mining=mining)
+        return tune_on_text(
+            encoder,
+            corpus,
+            output_dir=output_dir,
+            objective="parts",
+            whiten=whiten,
+            epochs=epochs,
+            steps=steps,
+            train=train,
+            lora=lora,
+            unfreeze_original_rows=unfreeze_original_rows,
+            config=config,
+            tensorboard=tensorboard,
+        )
     if isinstance(pairs, str | Path):
         pairs = PairFile(pairs)
     table = PairTable.of(pairs, documents_of(corpus, "corpus"))
@@ -208,7 +227,8 @@ def tune_on_text(
         texts: Sentences or short documents, for example a `Corpus`.
         output_dir: As in `tune`.
         objective: `simcse`: two dropout passes over a text are a positive pair; `crops`: a few
-            words of a text are a query that should find the rest of it; `tsdae`: rebuild a
+            words of a text are a query that should find the rest of it; `titles`, `headings`: its
+            first line, or a heading, is the query; `parts`: any of these three; `tsdae`: rebuild a
             text from the vector of a damaged copy; `imitate`: reproduce the vectors of `teacher`.
         teacher: For `imitate`: the encoder before its vocabulary grew, on the same device.
         whiten: Centre and scale the vectors by these texts first, as in `tune`.
@@ -254,7 +274,7 @@ def tune_on_text(
         config=config,
         workers=Workers.join(encoder.model.network.device),
     )
-    source = ShuffledEpochs(len(distinct), rows=config.batch_size, seed=config.seed)
+    source = ShuffledEpochs(len(training_objective), rows=config.batch_size, seed=config.seed)
     session = TrainingSession(
         encoder.model,
         out=output_dir,
@@ -288,6 +308,12 @@ def _trainable(encoder: Encoder) -> Encoder:
     if encoder.precision == "int8":
         raise ConfigError("8-bit layers cannot be trained", hint="load the encoder in fp32")
     return encoder
+
+
+def _refuse_without_pairs(**options: object) -> None:
+    for name, value in options.items():
+        if value:
+            raise ConfigError(f"{name} needs pairs, and there are none", hint="pass pairs")
 
 
 def _project(

@@ -21,10 +21,31 @@ register(
         network_kinds=_ALL_KINDS,
     ),
     ObjectiveEntry(
+        name="titles",
+        verb="tune",
+        summary="bring the title of a text close to the rest of it, away from other texts",
+        home="idiolect.encoding.objectives.text_parts:Titles",
+        network_kinds=_ALL_KINDS,
+    ),
+    ObjectiveEntry(
+        name="headings",
+        verb="tune",
+        summary="bring a heading close to the text under it, away from other texts",
+        home="idiolect.encoding.objectives.text_parts:Headings",
+        network_kinds=_ALL_KINDS,
+    ),
+    ObjectiveEntry(
         name="crops",
         verb="tune",
         summary="bring a few words of a text close to the rest of it, away from other texts",
-        home="idiolect.encoding.objectives.crops:Crops",
+        home="idiolect.encoding.objectives.text_parts:Crops",
+        network_kinds=_ALL_KINDS,
+    ),
+    ObjectiveEntry(
+        name="parts",
+        verb="tune",
+        summary="the title, a heading or a crop of each text, drawn anew in each epoch",
+        home="idiolect.encoding.objectives.text_parts:Parts",
         network_kinds=_ALL_KINDS,
     ),
     ObjectiveEntry(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 import torch.distributed as dist
@@ -81,13 +82,26 @@ def loss_of_pairs(
     workers: Workers,
     *,
     micro_batch_size: int | None = None,
+    ignored: Tensor | None = None,
 ) -> Tensor:
-    """Return the loss of rows in which query `i` belongs to document `i` and to no other."""
+    """Return the loss of rows in which query `i` belongs to document `i` and to no other.
+
+    Args:
+        encoder: The encoder to train.
+        criterion: The loss.
+        queries: The ids of each query.
+        documents: The ids of each document.
+        workers: The processes, each of which encodes its share.
+        micro_batch_size: As in `ContrastiveObjective`.
+        ignored: Documents that are no negatives of a query. (queries, documents), bool.
+    """
     first, second = (
         embed_shared(encoder, rows, workers, micro_batch_size=micro_batch_size)
         for rows in (queries, documents)
     )
     pairs = Candidates.diagonal(len(queries), device=first.device)
+    if ignored is not None:
+        pairs = replace(pairs, ignored=ignored.to(first.device))
     with torch.autocast(first.device.type, enabled=False):  # as in `ContrastiveObjective`
         return criterion(first, second, pairs)
 

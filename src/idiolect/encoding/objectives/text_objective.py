@@ -23,6 +23,13 @@ __all__ = ["TextBatch", "TextObjective", "check_texts_to_tune", "hash_texts", "r
 class TextObjective(Objective):
     """An objective that trains an encoder on texts alone."""
 
+    texts: Sequence[str]
+    """The distinct texts."""
+
+    def __len__(self) -> int:
+        """Return the number of examples in an epoch."""
+        return len(self.texts)
+
     @classmethod
     @abstractmethod
     def create(

@@ -1,0 +1,219 @@
+"""A language model writes search queries for texts, after a few examples.
+
+This is the first half of GPL (Wang et al. 2021, 2112.07577), with the few-shot prompt of InPars
+(Bonifacio et al. 2022, 2202.05144) instead of a model trained for it. A model with a chat template
+gets each example as a turn of the conversation, and any other model as plain text.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jinja2 import TemplateError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from idiolect.errors import CheckpointError, InputError
+from idiolect.generate.strategies import Sampling, sample
+from idiolect.models.language_model import LanguageModel
+from idiolect.nn.cache import Cache
+from idiolect.text.tokenizers.tokenizer import Tokenizer
+from idiolect.training.seeds import derive_seed
+
+__all__ = ["EXAMPLES", "QueryWriter", "WrittenQueries"]
+
+EXAMPLES = (
+    (
+        "We report the case of a 34-year-old man with acute chest pain after a long flight, who "
+        "was found to have a clot in an artery of the lung.",
+        "chest pain after flying caused by a blood clot",
+    ),
+    (
+        "Returns the number of days between two dates. Both may be strings in ISO format. Weekends "
+        "are counted unless business is true.",
+        "count business days from one date to another",
+    ),
+    (
+        "The cordless drill comes with two 18 V batteries, a charger and a case. Its keyless chuck "
+        "takes bits of up to 13 mm.",
+        "battery powered drill with carrying case",
+    ),
+)
+"""Texts of several fields, each with a query in other words."""
+
+_INSTRUCTION = "Write a short search query that this text answers.\n\n"
+_PLACE = "\0"
+"""Where the text goes in a prompt; no text holds it."""
+_QUOTES = "\"'“”‘’`* "
+_LEAD = re.compile(r"(?:\d+[.)]|[-*•]|(?:search )?query:|q:)\s*", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class WrittenQueries:
+    """The queries of some texts, as written, and what they cost."""
+
+    queries: list[list[str]]
+    """The queries of each text; some may be empty or equal."""
+    read_tokens: int
+    """Tokens of the texts and prompts that were read."""
+    new_tokens: int
+    """Tokens that were written."""
+
+
+class QueryWriter:
+    """Writes queries with a language model.
+
+    Args:
+        model: A causal language model.
+        examples: Texts with a query each, shown to the model first.
+        max_length: Tokens of a text that the model reads; the rest is cut off.
+        max_new_tokens: Tokens of a query, at most.
+        sampling: From which tokens one is drawn. By default as in doc2query: from the 25 most
+            likely ones, and of these from the likeliest 95 %.
+        seed: Random seed.
+
+    Raises:
+        InputError: The model does not predict the next token.
+        CheckpointError: Its chat template is damaged.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        *,
+        examples: Sequence[tuple[str, str]] = EXAMPLES,
+        max_length: int = 128,
+        max_new_tokens: int = 24,
+        sampling: Sampling | None = None,
+        seed: int = 0,
+    ) -> None:
+        if model.network.kind != "causal" or not model.network.has_language_head:
+            raise InputError(
+                "this model does not continue texts, so it cannot write queries",
+                hint="choose a causal language model, such as smollm2",
+            )
+        self.model, self.seed = model, seed
+        self.max_length, self.max_new_tokens = max_length, max_new_tokens
+        self.sampling = sampling or Sampling(top_k=25, top_p=0.95)
+        tokenizer = model.tokenizer
+        before, _, after = _prompt(tokenizer, examples).partition(_PLACE)
+        self._before = tokenizer.encode(before, parse_special_tokens=True)
+        self._after = tokenizer.encode(after, add_special_tokens=False, parse_special_tokens=True)
+        if not self._before:
+            raise InputError("the prompt is empty", hint="give at least one example")
+        pieces = tokenizer.decode_batch([[i] for i in range(len(tokenizer))])
+        self._stops = {i for i, piece in enumerate(pieces) if "\n" in piece}
+        self._stops |= set(tokenizer.special_tokens.values())
+        self._prompt_cache: Cache | None = None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What determines the queries beside the weights and the texts."""
+        return {
+            "prompt": [self._before, self._after],
+            "max_length": self.max_length,
+            "max_new_tokens": self.max_new_tokens,
+            "sampling": repr(self.sampling),
+            "seed": self.seed,
+        }
+
+    def read(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the ids of each text as the model reads them, after the prompt."""
+        spaced = [" ".join(text.split()) for text in texts]
+        rows = self.model.tokenizer.encode_batch(spaced, add_special_tokens=False)
+        return [row[: self.max_length] + self._after for row in rows]
+
+    @torch.inference_mode()
+    def write(self, texts: Sequence[str], numbers: Sequence[int], count: int) -> WrittenQueries:
+        """Write queries for a batch of texts.
+
+        Args:
+            texts: The texts.
+            numbers: A number for each text, which determines its random numbers with the seed.
+            count: Queries of each text.
+        """
+        device = self.model.network.device
+        rows, size = self.read(texts), len(self._before)
+        longest = max(map(len, rows))
+        padding = self.model.tokenizer.batch_pad_token_id
+        ids = torch.tensor([[padding] * (longest - len(row)) + row for row in rows], device=device)
+        mask = torch.tensor(
+            [[1] * size + [0] * (longest - len(row)) + [1] * len(row) for row in rows],
+            device=device,
+        )
+        found = sample(
+            self.model.network,
+            ids,
+            mask,
+            max_new_tokens=self.max_new_tokens,
+            seeds=[derive_seed(self.seed, n, copy) for n in numbers for copy in range(count)],
+            eos_token_id=self._stops,
+            sampling=self.sampling,
+            cache=self._cache(len(rows)),
+        )
+        written = [self._until_stop(row) for row in found.tolist()]
+        queries = [_clean(text) for text in self.model.tokenizer.decode_batch(written)]
+        return WrittenQueries(
+            [queries[start : start + count] for start in range(0, len(queries), count)],
+            read_tokens=sum(map(len, rows)),
+            new_tokens=sum(map(len, written)),
+        )
+
+    def _until_stop(self, row: list[int]) -> list[int]:
+        return row[: next((i for i, token in enumerate(row) if token in self._stops), len(row))]
+
+    def _cache(self, rows: int) -> Cache:
+        """Return the keys and values of the prompt, which is read only once, for each row."""
+        device = self.model.network.device
+        if self._prompt_cache is None:
+            self._prompt_cache = self.model.network.new_cache()
+            ids = torch.tensor([self._before], device=device)
+            self.model.network(ids, cache=self._prompt_cache, return_logits=False)
+        cache: Cache = copy.deepcopy(self._prompt_cache)
+        cache.select(torch.zeros(rows, dtype=torch.long, device=device))
+        return cache
+
+
+def _prompt(tokenizer: Tokenizer, examples: Sequence[tuple[str, str]]) -> str:
+    """Return the prompt, with a mark in the place of the text."""
+    template = tokenizer.settings.get("chat_template")
+    if not isinstance(template, str):
+        shown = "".join(f"Text: {text}\nQuery: {query}\n\n" for text, query in examples)
+        return f"{shown}Text: {_PLACE}\nQuery:"
+    turns: list[Mapping[str, str]] = []
+    for text, query in (*examples, (_PLACE, "")):
+        turns.append({"role": "user", "content": _INSTRUCTION + text})
+        if query:
+            turns.append({"role": "assistant", "content": query})
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    names = {
+        name: tokenizer.settings.get(name) or "" for name in ("bos_token", "eos_token", "unk_token")
+    }
+    try:
+        rendered = environment.from_string(template).render(
+            messages=turns, add_generation_prompt=True, **names
+        )
+    except (TemplateError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"the model's chat template cannot be used: {error}",
+            hint="choose a model without one, or with another",
+        ) from error
+    if rendered.count(_PLACE) != 1:
+        raise CheckpointError(
+            "the model's chat template leaves out what a user says", hint="choose another model"
+        )
+    return rendered
+
+
+def _clean(text: str) -> str:
+    """Remove quotation marks, numbers of a list and the like around a query.
+
+    >>> _clean(' 1. "chest pain after flying" ')
+    'chest pain after flying'
+    """
+    line = " ".join(text.split()).strip(_QUOTES)
+    return _LEAD.sub("", line, count=1).strip(_QUOTES) if _LEAD.match(line) else line

@@ -1,4 +1,4 @@
-"""Greedy decoding and sampling against `generate`: batches, padding on the left, stops, encoder-decoders."""
+"""Greedy decoding and sampling against `generate`: batches, left padding, encoder-decoders."""
 
 from __future__ import annotations
 

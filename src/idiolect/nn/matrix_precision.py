@@ -91,10 +91,10 @@ def choose_precision(
     weights = [one.weight for one in network.modules() if isinstance(one, Linear)]
     if not weights:
         return "fp32"
-    largest = max(weights, key=Tensor.numel)
+    largest = max(weights, key=lambda weight: weight.shape.numel())
     if largest.device.type != "cpu":
         return native_precision(largest.device)
-    if largest.numel() < _SMALL:
+    if largest.shape.numel() < _SMALL:
         return "fp32"
     rows, columns = (min(size, _WIDEST) for size in largest.shape)
     return _fastest(rows, columns, torch.get_num_threads(), int8)

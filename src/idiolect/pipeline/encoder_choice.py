@@ -23,7 +23,7 @@ from idiolect.pipeline.stage_models import load_untuned
 from idiolect.ranking.evaluation.baselines import Dense
 from idiolect.ranking.evaluation.metrics import evaluate
 
-__all__ = ["Candidate", "CandidateFigure", "best_of", "candidates", "stored_vectors"]
+__all__ = ["CandidateFigure", "IndexCandidate", "best_of", "candidates", "stored_vectors"]
 
 _VECTORS = "vectors"
 
@@ -39,7 +39,7 @@ class CandidateFigure(TypedDict):
 
 
 @dataclass(frozen=True)
-class Candidate:
+class IndexCandidate:
     """An encoder that the index may use."""
 
     name: str
@@ -50,25 +50,25 @@ class Candidate:
     """The stage whose folder holds its model; empty if no stage has saved it."""
 
 
-def candidates(work: Work[Any]) -> list[Candidate]:
+def candidates(work: Work[Any]) -> list[IndexCandidate]:
     """Return the encoders that the index may use, the one with new tokens first."""
     saved = [
-        Candidate(name, label, _loader(work.done[stage] / "model"), stage)
+        IndexCandidate(name, label, _loader(work.done[stage] / "model"), stage)
         for name, label, stage in (
             ("tuning", "with new tokens", "tune"),
             ("plain.tuning", "without new tokens", "plain.tune"),
         )
         if stage in work.done
     ]
-    return [*saved, Candidate("base", "the base", lambda: load_untuned(work, work.base), "")]
+    return [*saved, IndexCandidate("base", "the base", lambda: load_untuned(work, work.base), "")]
 
 
 def best_of(
     work: Work[Any],
-    found: Sequence[Candidate],
+    found: Sequence[IndexCandidate],
     answers: Mapping[str, Sequence[str]],
     known: Mapping[str, NDArray[np.float32]],
-) -> tuple[Candidate, list[CandidateFigure]]:
+) -> tuple[IndexCandidate, list[CandidateFigure]]:
     """Return the best candidate, and how well each answers the queries.
 
     The vectors of the items are saved, so that the evaluation need not encode them again.

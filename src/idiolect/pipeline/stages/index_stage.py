@@ -23,7 +23,7 @@ from idiolect.text.files import read_json, write_atomic
 if TYPE_CHECKING:
     from idiolect.encoding.encoder import Encoder
     from idiolect.encoding.text_reader import EncodingCounts
-    from idiolect.pipeline.encoder_choice import Candidate, CandidateFigure
+    from idiolect.pipeline.encoder_choice import CandidateFigure, IndexCandidate
     from idiolect.search.diskann.graph import Graph
     from idiolect.search.index import Index
 
@@ -169,7 +169,7 @@ def index(work: Work[SettingsTable]) -> IndexMetrics:
 
 
 def _build(
-    work: Work[SettingsTable], chosen: Candidate, encoder: Encoder, counts: EncodingCounts
+    work: Work[SettingsTable], chosen: IndexCandidate, encoder: Encoder, counts: EncodingCounts
 ) -> Index:
     """Build the index. Hours of training came before; what is left out is logged."""
     from idiolect.search.index import Index

@@ -472,3 +472,11 @@ def test_labels_are_not_parsed_as_markup(drawn_charts):
         assert "$\\frac{" in svg
         assert "&lt;&amp;&gt;" in svg
         assert "<&>" not in svg
+
+
+def test_one_step_is_a_point(drawn_charts):
+    def marks(steps):
+        line = charts.Line("loss", range(steps), [2.0] * steps)
+        return charts.lines("a", {"": [line]}, x="step", y="loss").wide.count("<use")
+
+    assert marks(1) == marks(2) + 1

@@ -277,7 +277,7 @@ def test_wrong_arguments_are_one_clear_line(world: _World, call: str) -> None:
 
 
 def _terms(tokenizer: Any, corpus: Any) -> list[str]:
-    return [group.term for group in audit(tokenizer, corpus).groups()]
+    return [group.term for group in audit(tokenizer, corpus).groups]
 
 
 def _pretrained(world: _World, **values: Any) -> list[float]:
@@ -287,12 +287,13 @@ def _pretrained(world: _World, **values: Any) -> list[float]:
 
 
 def _tuned(world: _World, pairs: Any) -> list[float]:
-    _tune(world, encoder=Encoder.load(world.folder / "encoder"), pairs=pairs)
-    return _sums(Encoder.load(world.last / "encoder").model)
+    encoder = Encoder.load(world.folder / "encoder")
+    _tune(world, encoder=encoder, pairs=pairs)
+    return _sums(encoder.model)
 
 
 def _sums(model: LanguageModel) -> list[float]:
-    return [float(weights.abs().sum()) for weights in model.network.parameters()]
+    return [float(weights.detach().abs().sum()) for weights in model.network.parameters()]
 
 
 def _found(world: _World, encoder: Any) -> list[float]:
@@ -323,8 +324,8 @@ _MEANT: dict[str, tuple[_Call, _Call]] = {
         lambda w: _pretrained(w),
     ),
     "an encoder for its model": (
-        lambda w: CrossEncoder.of(w.encoder).model is w.encoder.model,
-        lambda w: CrossEncoder.of(w.encoder.model).model is w.encoder.model,
+        lambda w: CrossEncoder.of(w.encoder).score([("a", "b")]).tolist(),
+        lambda w: CrossEncoder.of(w.bert).score([("a", "b")]).tolist(),
     ),
     "a path for an encoder": (
         lambda w: _found(w, w.folder / "encoder"),

@@ -288,7 +288,9 @@ def _pretrained(world: _World, **values: Any) -> list[float]:
 
 def _tuned(world: _World, pairs: Any) -> list[float]:
     encoder = Encoder.load(world.folder / "encoder")
+    before = _sums(encoder.model)
     _tune(world, encoder=encoder, pairs=pairs)
+    assert before != _sums(encoder.model), "it is trained in place"
     return _sums(encoder.model)
 
 

@@ -106,6 +106,11 @@ class _World:
     def out(self) -> Path:
         """A new path."""
         self._count += 1
+        return self.last
+
+    @property
+    def last(self) -> Path:
+        """The last new path."""
         return self.folder / f"out-{self._count}"
 
     def fresh(self) -> LanguageModel:
@@ -271,28 +276,96 @@ def test_wrong_arguments_are_one_clear_line(world: _World, call: str) -> None:
     assert not {name: text for name, text in errors.items() if "\n" in text or len(text) > 300}
 
 
-_MEANT: dict[str, Callable[[_World], object]] = {
-    "a path for a corpus": lambda w: audit(w.tokenizer, w.folder / "texts.txt"),
-    "texts for a corpus": lambda w: _pretrain(w, corpus=iter(_TEXTS)),
-    "a path for a tokenizer": lambda w: audit(w.folder / "model", _TEXTS),
-    "a model for its tokenizer": lambda w: audit(w.model, _TEXTS),
-    "a path for a model": lambda w: _pretrain(w, model=str(w.folder / "model")),
-    "an encoder for its model": lambda w: CrossEncoder.of(w.encoder),
-    "a path for an encoder": lambda w: Index.build(
-        w.out(), w.folder / "encoder", [Item("1", "a")]
-    ).close(),
-    "a dict for settings": lambda w: _pretrain(w, config={"batch_size": 1, "max_length": 8}),
-    "dicts for pairs": lambda w: _tune(w, pairs=[{"query": "a", "document": "b"}, Pair("c", "d")]),
-    "tuples for pairs": lambda w: _tune(w, pairs=(pair for pair in (("a", "b"), ["c", "d"]))),
-    "NumPy's numbers": lambda w: w.index.search("a", np.int64(1), mmr_diversity=np.float32(0.5)),
-    "a column of texts": lambda w: w.encoder.encode(np.array(["a", "b"])),
-    "a set for a corpus": lambda w: audit(w.tokenizer, set(_TEXTS)),
+def _terms(tokenizer: Any, corpus: Any) -> list[str]:
+    return [group.term for group in audit(tokenizer, corpus).groups]
+
+
+def _pretrained(world: _World, **values: Any) -> list[float]:
+    """Train one step from the same weights, and return a sum of each matrix."""
+    _pretrain(world, **{"model": LanguageModel.load(world.folder / "model"), **values})
+    return _sums(LanguageModel.load(world.last / "model"))
+
+
+def _tuned(world: _World, pairs: Any) -> list[float]:
+    encoder = Encoder.load(world.folder / "encoder")
+    before = _sums(encoder.model)
+    _tune(world, encoder=encoder, pairs=pairs)
+    assert before != _sums(encoder.model), "it is trained in place"
+    return _sums(encoder.model)
+
+
+def _sums(model: LanguageModel) -> list[float]:
+    return [float(weights.detach().abs().sum()) for weights in model.network.parameters()]
+
+
+def _found(world: _World, encoder: Any) -> list[float]:
+    with Index.build(world.out(), encoder, [Item("1", "a b"), Item("2", "d e")]) as index:
+        return [hit.score for hit in index.search("a b")]
+
+
+_Call = Callable[[_World], Any]
+_MEANT: dict[str, tuple[_Call, _Call]] = {
+    "a path for a corpus": (
+        lambda w: _terms(w.tokenizer, w.folder / "texts.txt"),
+        lambda w: _terms(w.tokenizer, _TEXTS),
+    ),
+    "texts for a corpus": (
+        lambda w: _pretrained(w, corpus=iter(_TEXTS)),
+        lambda w: _pretrained(w, corpus=Corpus.from_texts(_TEXTS)),
+    ),
+    "a path for a tokenizer": (
+        lambda w: _terms(w.folder / "model", _TEXTS),
+        lambda w: _terms(w.tokenizer, _TEXTS),
+    ),
+    "a model for its tokenizer": (
+        lambda w: _terms(w.model, _TEXTS),
+        lambda w: _terms(w.tokenizer, _TEXTS),
+    ),
+    "a path for a model": (
+        lambda w: _pretrained(w, model=str(w.folder / "model")),
+        lambda w: _pretrained(w),
+    ),
+    "an encoder for its model": (
+        lambda w: CrossEncoder.of(w.encoder).score([("a", "b")]).tolist(),
+        lambda w: CrossEncoder.of(w.bert).score([("a", "b")]).tolist(),
+    ),
+    "a path for an encoder": (
+        lambda w: _found(w, w.folder / "encoder"),
+        lambda w: _found(w, w.encoder),
+    ),
+    "a dict for settings": (
+        lambda w: _pretrained(w, config={"batch_size": 1, "max_length": 8}),
+        lambda w: _pretrained(w, config=TrainingConfig(batch_size=1, max_length=8)),
+    ),
+    "dicts for pairs": (
+        lambda w: _tuned(w, [{"query": "a", "document": "b"}, Pair("c", "d")]),
+        lambda w: _tuned(w, [Pair("a", "b"), Pair("c", "d")]),
+    ),
+    "tuples for pairs": (
+        lambda w: _tuned(w, (pair for pair in (("a", "b"), ["c", "d"]))),
+        lambda w: _tuned(w, [Pair("a", "b"), Pair("c", "d")]),
+    ),
+    "NumPy's numbers": (
+        lambda w: w.index.search("a", np.int64(1), mmr_diversity=np.float32(0.5)),
+        lambda w: w.index.search("a", 1, mmr_diversity=0.5),
+    ),
+    "a column of texts": (
+        lambda w: w.encoder.encode(np.array(["a", "b"])).tolist(),
+        lambda w: w.encoder.encode(["a", "b"]).tolist(),
+    ),
+    "a set for a corpus": (
+        lambda w: sorted(_terms(w.tokenizer, set(_TEXTS))),
+        lambda w: sorted(_terms(w.tokenizer, _TEXTS)),
+    ),
 }
 
 
 @pytest.mark.parametrize("call", _MEANT)
 def test_what_is_plainly_meant_is_accepted(world: _World, call: str) -> None:
-    _MEANT[call](world)
+    """It does the same as with arguments of the documented types."""
+    given, plain = (call(world) for call in _MEANT[call])
+    assert given
+    assert given == plain
 
 
 def test_a_generator_is_encoded_as_its_list(world: _World) -> None:

@@ -62,15 +62,14 @@ EXAMPLES = [example for example in _examples() if "…" not in example and "--he
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_an_example_parses(example: str) -> None:
     command: Any = get_command(app)
-    context, words = None, shlex.split(example)
-    while words:
-        context = command.make_context(words[0], words[1:], parent=context)
-        if not getattr(command, "commands", None):
-            return
-        _, command, words = command.resolve_command(
-            context, [*context._protected_args, *context.args]
-        )
-        words = [command.name, *words]
+    name, *words = shlex.split(example)
+    context = command.make_context(name, words)
+    while getattr(command, "commands", None):
+        words = [*context._protected_args, *context.args]
+        name, command, words = command.resolve_command(context, words)
+        context = command.make_context(name, words, parent=context)
+    assert example.startswith(context.command_path)
+    assert context.args == [], "not understood"
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from cli.program import MAIN, SOURCE
+from cli.program import MAIN, SOURCE, idiolect_program
 from idiolect.cli.main import app
 from pipeline.shop import change, open_shop
 
@@ -92,7 +92,7 @@ def test_help_shows_an_example(command: str) -> None:
 def test_a_mistake_is_one_line(tmp_path: Path) -> None:
     config = open_shop(tmp_path)
     change(config, "[tune]", "[tnue]")
-    done = _idiolect("run", config)
+    done = idiolect_program("run", config)
     assert done.returncode == 2
     assert done.stdout == ""
     (line,) = done.stderr.splitlines()

@@ -6,8 +6,22 @@ from pathlib import Path
 
 import pytest
 
+from idiolect.pipeline.report import charts
+from idiolect.pipeline.report.charts import Chart
 from idiolect.pipeline.run import run
 from pipeline.shop import open_shop
+
+
+@pytest.fixture
+def drawn_charts() -> None:
+    """Ask for reports with their charts."""
+
+
+@pytest.fixture(autouse=True)
+def _empty_charts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave Matplotlib out, unless a test asks for charts: it takes longer than all stages."""
+    if "drawn_charts" not in request.fixturenames:
+        monkeypatch.setattr(charts, "_chart", lambda *_: Chart("<svg></svg>", "<svg></svg>"))
 
 
 @pytest.fixture(scope="session")

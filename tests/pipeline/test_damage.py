@@ -100,7 +100,9 @@ def test_a_damaged_record_of_a_stage(stages: Path, name: str) -> None:
     assert repeated(stages) == {"extend"}
 
 
-def test_damaged_records_of_the_run(stages: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_damaged_records_of_the_run(
+    stages: Path, capsys: pytest.CaptureFixture[str], drawn_charts: None
+) -> None:
     folder = stages.parent
     metrics = (folder / "metrics.json").read_text()
     report = (folder / "report.html").read_text()

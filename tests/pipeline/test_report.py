@@ -316,7 +316,7 @@ def test_searches_that_did_not_change_are_shown_once(tmp_path):
     assert "Similar items, before and after" in page
 
 
-def test_controls_share_axes_only_where_the_loss_is_the_same(page, tmp_path):
+def test_controls_share_axes_only_where_the_loss_is_the_same(page, tmp_path, drawn_charts):
     def legends(page):
         training = page.split('aria-label="Training loss"')[1].split("</svg>")[0]
         return re.findall(r">(new tokens|no new tokens|random tokens)<", training)
@@ -384,7 +384,7 @@ def test_charts_use_the_colors_of_the_page(page):
     assert page.count(":root {") == 2
 
 
-def test_text_from_outside_is_escaped_everywhere(tmp_path):
+def test_text_from_outside_is_escaped_everywhere(tmp_path, drawn_charts):
     metrics = figures()
     metrics["audit"]["broken"] = [broken(EVIL, [EVIL])]
     metrics["audit"]["tokenizer"] = EVIL
@@ -473,13 +473,22 @@ def test_the_command_prints_the_path(tmp_path):
     assert (run / "report.html").stat().st_size > 10_000
 
 
-def test_the_same_run_gives_the_same_page(tmp_path, page):
+def test_the_same_run_gives_the_same_page(tmp_path, page, drawn_charts):
     assert write_report(write_run(tmp_path, figures())).read_text() == page
 
 
-def test_labels_are_not_parsed_as_markup():
+def test_labels_are_not_parsed_as_markup(drawn_charts):
     drawn = charts.dots("a", {"b": {"$\\frac{": 1.0, "<&>": 2.0}})
     for svg in (drawn.wide, drawn.narrow):
         assert "$\\frac{" in svg
         assert "&lt;&amp;&gt;" in svg
         assert "<&>" not in svg
+
+
+def test_one_step_is_a_point(drawn_charts):
+    def marks(steps):
+        line = charts.Line("loss", range(steps), [2.0] * steps)
+        svg = charts.lines("a", {"": [line]}, x="step", y="loss").wide
+        return len(re.findall(r"<use[^>]*var\(--s1\)", svg))
+
+    assert (marks(1), marks(2)) == (1, 0)

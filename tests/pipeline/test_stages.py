@@ -76,19 +76,28 @@ from pathlib import Path
 from idiolect.pipeline import stages
 stages.__path__.append(sys.argv[1])
 from idiolect.errors import IdiolectError
+from idiolect.pipeline.report import charts
 from idiolect.pipeline.run import run
-try:
-    run(Path(sys.argv[2]))
-except IdiolectError as error:
-    sys.exit(str(error))
+charts._chart = lambda *_: charts.Chart("<svg></svg>", "<svg></svg>")
+config = Path(sys.argv[2])
+for change in ("", *sys.argv[3:]):
+    config.write_text(config.read_text().replace(*change.split(">"))) if ">" in change else None
+    try:
+        run(config)
+    except IdiolectError as error:
+        print(error, file=sys.stderr)
+    print("-- end", file=sys.stderr)
 """
 
 
-def run_with(stages: Path, config: Path) -> list[str]:
-    """Run with the stages of another folder; return what was reported."""
-    command = [sys.executable, "-c", RUN, str(stages), str(config)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.stderr.splitlines()
+def run_with(stages: Path, config: Path, *changes: str) -> list[list[str]]:
+    """Run with the stages of another folder, and again after each change, in one process.
+
+    Return what each run reported.
+    """
+    command = [sys.executable, "-c", RUN, str(stages), str(config), *changes]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return [part.splitlines() for part in done.stderr.split("-- end\n")[:-1]]
 
 
 def metrics(run_folder: Path) -> dict[str, Any]:
@@ -103,11 +112,13 @@ def test_a_new_file_is_a_new_stage(tmp_path: Path) -> None:
     (tmp_path / "shop").mkdir()
     config = open_shop(tmp_path / "shop", controls=True)
     config.write_text(config.read_text() + '[toy]\nword = "zorblaxine"\n')
-    reported = run_with(stages, config)
+    reported, unchanged, changed, wrong = run_with(
+        stages, config, "nothing", "zorblaxine>lamp", "word =>wrd ="
+    )
     assert any(line.startswith("toy: ") for line in reported), reported
     assert any(line.startswith("random.toy: ") for line in reported), reported
     found = metrics(tmp_path / "shop" / "run")
-    assert found["toy"] == found["random.toy"] == {"count": 10}
+    assert found["toy"] == found["random.toy"] == {"count": 18}, "of lamps"
     system = next(one for one in found["evaluate"]["systems"] if one["name"] == "toy")
     assert system["search"].keys() >= {"ndcg@10"}
     compared = {(one["first"], one["second"]) for one in found["evaluate"]["significance"]}
@@ -115,13 +126,12 @@ def test_a_new_file_is_a_new_stage(tmp_path: Path) -> None:
     manifest = json.loads((tmp_path / "shop" / "run" / "manifest.json").read_text())
     assert manifest["stages"]["toy"]["fingerprint"]
 
-    assert all(line.endswith(": unchanged") for line in run_with(stages, config))
-    change(config, "zorblaxine", "lamp")
-    again = [line for line in run_with(stages, config) if not line.endswith(": unchanged")]
+    assert unchanged
+    assert all(line.endswith(": unchanged") for line in unchanged)
+    again = [line for line in changed if not line.endswith(": unchanged")]
     names_again = [*dict.fromkeys(line.split(":")[0] for line in again)]  # progress repeats them
     assert names_again == ["toy", "random.toy", "evaluate", "report"]
-    change(config, "word =", "wrd =")
-    assert "unknown key toy.wrd (did you mean word?)" in run_with(stages, config)[0]
+    assert "unknown key toy.wrd (did you mean word?)" in wrong[0]
 
 
 def toy(name: str, **more: Any) -> Stage[Any]:

@@ -312,3 +312,10 @@ def test_texts_with_odd_characters_are_stored_unchanged(tmp_path: Path) -> None:
         assert "3" in _ids(index.search("red", 10, mode="lexical"))
         assert isinstance(index.store, Store)
         assert list(index.store.verify()) == []
+
+
+def test_pairs_of_another_type_are_explained_by_their_name(index: Index) -> None:
+    with pytest.raises(InputError, match=r"weights is a float, .*\(0\.7, 0\.3\), of the dense"):
+        index.search("lamp", weights=0.7)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"highlight is a str, .*<b>"):
+        index.search("lamp", highlight="<b>")  # type: ignore[arg-type]

@@ -199,3 +199,30 @@ def test_any_table_is_read_back_exactly_or_refused(
         assert encoding == "cp1252", "only some of Windows-1252 is not recognized"
         return
     assert found == table
+
+
+@pytest.mark.parametrize("sign", [",", "\t", ";"])
+def test_rows_named_by_r(tmp_path: Path, sign: str) -> None:
+    """`write.table(frame, sep=sign)` names all columns but that of the rows' names."""
+    rows = [["id", "t"], ["1", "p1", "a lamp"], ["2", "p2", "a chair"]]
+    text = "\n".join(sign.join(f'"{cell}"' for cell in row) for row in rows)
+    suffix = ".tsv" if sign == "\t" else ".csv"
+    records, left_out = _read(tmp_path / f"r{suffix}", text)
+    expected = [("1", "p1", "a lamp"), ("2", "p2", "a chair")]
+    assert records == [dict(zip(("column_1", "id", "t"), row, strict=True)) for row in expected]
+    assert not left_out
+
+
+def test_a_delimiter_at_the_end_of_rows_is_no_row_name(tmp_path: Path) -> None:
+    assert _read(tmp_path / "a.csv", "id,t\n1,a,\n2,b,\n", max_unreadable=1)[0] != [
+        {"column_1": "1", "id": "a", "t": ""},
+        {"column_1": "2", "id": "b", "t": ""},
+    ]
+
+
+@pytest.mark.parametrize(("first", "said"), [("text", False), ("a red lamp", True)])
+def test_the_first_line_of_a_single_column_is_not_lost_silently(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, first: str, said: bool
+) -> None:
+    assert _cells(tmp_path / "a.csv", f"{first}\na chair\na table\n") == [["a chair"], ["a table"]]
+    assert (f"{first!r}, is read as the name of the only column" in caplog.text) == said

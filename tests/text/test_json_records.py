@@ -175,3 +175,11 @@ def test_the_records_inside_of_one_object(
     skipped = Skipped()
     assert list(read_records(path, skipped)) == records
     assert not skipped
+
+
+def test_python_dicts_are_named(tmp_path: Path) -> None:
+    text = "\n".join(map(str, RECORDS))
+    with pytest.raises(
+        InputError, match=r"2 Python dict instead of JSON .*json\.dumps writes JSON"
+    ):
+        _read(tmp_path / "a.jsonl", text)

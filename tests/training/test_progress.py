@@ -14,6 +14,7 @@ from idiolect.training import progress
 from idiolect.training.progress import (
     Activity,
     Reporter,
+    lines_of,
     notice,
     report_to,
     show_progress,
@@ -95,9 +96,11 @@ def test_nobody_reads_any_more(quick: None, monkeypatch: pytest.MonkeyPatch) -> 
     with open(os.devnull) as not_to_be_written:
         for stream in (None, not_to_be_written):
             monkeypatch.setattr(sys, "stderr", stream)
-            with status("working"):
+            lines = []
+            with lines_of(lambda lines=lines: lines.append("written") or "working"):
                 time.sleep(0.05)
             notice("a remark")
+            assert lines, "the thread that prints has stopped, or never began"
 
 
 def test_work_inside_work_is_a_note_of_it() -> None:

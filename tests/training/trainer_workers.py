@@ -1,17 +1,8 @@
-"""The process that `torchrun` starts in `test_trainers_distributed`: distillation and rankers.
-
-Usage: torchrun --nproc-per-node 2 trainer_workers.py FOLDER
-"""
+"""Distillation and rankers, as one process or two train them in `test_distributed`."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-
-import torch
-import torch.distributed as dist
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from idiolect.encoding.encoder import Encoder
 from idiolect.models.language_model import LanguageModel
@@ -58,9 +49,3 @@ def train(folder: Path) -> None:
     TwoTower(query, document).train(
         small.groups(12), output_dir=folder / "two towers", config=CONFIG
     )
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    train(Path(sys.argv[1]))
-    dist.destroy_process_group()

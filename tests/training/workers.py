@@ -1,4 +1,4 @@
-"""The process that `torchrun` starts in `test_distributed`: one run of each kind.
+"""The process that `torchrun` starts in `test_distributed`: one run of each kind, and of rankers.
 
 Usage: torchrun --nproc-per-node 2 workers.py FOLDER STEPS
 """
@@ -22,7 +22,7 @@ from idiolect.training.loop import Trainer
 from idiolect.training.objectives.causal import Causal
 from idiolect.training.pretrain import pretrain
 from idiolect.training.training_config import TrainingConfig
-from training import models
+from training import models, trainer_workers
 
 MODES = ("rows", "rows+lora", "body", "all")
 PLAN = TrainingConfig(
@@ -92,4 +92,5 @@ def main(folder: Path, steps: int) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    trainer_workers.train(Path(sys.argv[1]) / "two")
     main(Path(sys.argv[1]), int(sys.argv[2]))

@@ -289,9 +289,12 @@ class Index:
             raise InputError(f"unknown mode {mode!r}", hint=f"known: {', '.join(get_args(Mode))}")
         if not isinstance(text, str):
             raise wrong_type(text, "the query", "a text", "search for one text at a time")
-        for name, pair, kind in (("weights", weights, Real), ("highlight", highlight, str)):
-            if pair is not None and not _is_pair(pair, kind):
-                raise wrong_type(pair, name, "a tuple of two", "(0.5, 0.5) or ('<b>', '</b>')")
+        if weights is not None and not _is_pair(weights, Real):
+            hint = "for example (0.7, 0.3), of the dense and the lexical ranking"
+            raise wrong_type(weights, "weights", "a tuple of two numbers", hint)
+        if highlight is not None and not _is_pair(highlight, str):
+            hint = "for example ('<b>', '</b>')"
+            raise wrong_type(highlight, "highlight", "a tuple of two texts", hint)
         depth = check_count(top_k)
         if mmr_diversity:
             depth = min(max(_MMR_FACTOR * top_k, _DEPTH), 10_000)

@@ -17,7 +17,11 @@ __all__ = ["MAX_UNREADABLE", "Fault", "Skipped", "readable_rows", "shown_places"
 MAX_UNREADABLE = 0.01
 """Default share of a file's rows that may be unreadable; more of them are an error."""
 _SHOWN = 3
-_OTHER_ENCODING = ", or convert the file to UTF-8"
+_ADVICE = {
+    "bad UTF-8": ", or convert the file to UTF-8",
+    "Python dict instead of JSON": " (json.dumps writes JSON, str and print do not)",
+}
+"""What else helps, by the reason of a fault."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +118,6 @@ def readable_rows(
     if bad > max_unreadable * (read + bad):
         raise InputError(
             f"{path}: {bad:,} of {read + bad:,} {unit}s cannot be read: {summary(faults)}",
-            hint=f"correct them{_OTHER_ENCODING if faults['bad UTF-8'] else ''}, or allow a larger"
-            " share: --max-unreadable, max_unreadable",
+            hint=f"correct them{''.join(_ADVICE.get(reason, '') for reason in faults)}, or allow a"
+            " larger share: --max-unreadable, max_unreadable",
         )

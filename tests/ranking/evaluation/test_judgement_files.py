@@ -272,3 +272,11 @@ def test_ids_are_those_of_the_items(
     name: str, text: str, expected: dict[str, dict[str, float]], tmp_path: Path
 ) -> None:
     assert read_qrels(_write(tmp_path / name, text)) == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["q1 7,8\nq1 9\n", "q1\td9\nq1\t7,8\n", "query;document\nq1;9\nq1;7,8\n"]
+)
+def test_numbers_with_a_comma_are_not_one_id(text: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"'7,8'.* not one id"):
+        read_qrels(_write(tmp_path / "m.txt", text))

@@ -237,7 +237,7 @@ def _line(axes: Axes, line: Line, color: str, dash: Any, marked: bool) -> None:
         color=color,
         label=line.label,
         linestyle=dash,
-        marker="o" if marked else None,
+        marker="o" if marked or len(line.x) == 1 else None,  # one point has no line
         markersize=4,
     )
 

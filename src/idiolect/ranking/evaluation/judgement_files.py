@@ -37,6 +37,7 @@ __all__ = ["read_qrels", "read_run", "write_run"]
 _SHOWN = 10  # faults in a message
 _SAMPLE = 100  # lines that decide what separates the columns
 _NO_NUMBER = "is not a number"
+_WITH_COMMA = re.compile(r"\d+(?:,\d+)+")  # two ids, or a number, but hardly one id
 _QUOTED = re.compile(r'^"([^"]*)"$')
 _AMBIGUOUS = frozenset({"topic", "item", "key"})
 """Names of columns that may as well be a query or an id."""
@@ -271,7 +272,9 @@ def _columns(
     query, doc, value = places
     for number, line in enumerate(read_all_lines(path, DEFAULT_LIMIT), start=1):
         cells = _split(line, separator)
-        if len(cells) == size:
+        if len(cells) == size and value is None and _WITH_COMMA.fullmatch(cells[doc]):
+            yield f"line {number}", f"{cells[doc]!r} is not one id"
+        elif len(cells) == size:
             yield f"line {number}", (cells[query], cells[doc], 1 if value is None else cells[value])
         elif line.strip():
             yield f"line {number}", f"{len(cells)} columns instead of {size}"
@@ -331,6 +334,8 @@ def _record_rows(
     value = 1 if matches else record[grades[0]]
     query, documents_field = id_of(record, queries[0]) or "", documents[0]
     listed = _listed(record[documents_field])
+    if matches and listed is None and _WITH_COMMA.fullmatch(str(record[documents_field])):
+        return f"has {record[documents_field]!r}, which is not one id"
     if listed is None:
         return [(query, id_of(record, documents_field) or "", value)]
     return [(query, id_text(doc) or "", value) for doc in listed]

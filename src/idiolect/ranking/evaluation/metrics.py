@@ -130,20 +130,8 @@ def evaluate(
         InputError: A metric is unknown, an id is not a string, a score or grade is not a finite
             number, no query has a relevant document, or grades are too large for exponential gains.
     """
-    for table, name in ((qrels, "qrels"), (run, "run")):
-        rows = check_mapping(table, name, "a dict of dicts", f"read a file with read_{name}")
-        for query, row in rows.items():
-            check_mapping(row, f"{name}[{query!r}]", "a dict of documents and numbers")
-    metrics = list_of_texts(metrics, "metrics")
-    if not metrics:
-        raise InputError("no metrics", hint="such as ndcg@10")
-    for name in metrics:
-        _parse(name)
-    if gain not in get_args(Gain):
-        raise InputError(f"gain={gain!r}", hint="one of " + ", ".join(get_args(Gain)))
-    if not relevant > 0:
-        raise InputError(f"relevant is {relevant:g}", hint="choose a number above 0")
-    qrels, run = _checked(qrels, "grade"), _checked(run, "score")
+    metrics = _check_choices(metrics, gain, relevant)
+    qrels, run = _checked(qrels, "qrels", "grade"), _checked(run, "run", "score")
     known = {
         query: grades
         for query, grades in qrels.items()
@@ -157,29 +145,40 @@ def evaluate(
     judged, answers = _numbered(known, run)
     binary = {q: {d: int(g >= relevant) for d, g in grades.items()} for q, grades in judged.items()}
     gain_of = _gains(judged, gain)
-    values: dict[str, dict[str, float]] = {}
-    for name in metrics:
+
+    def measure(name: str) -> dict[str, float]:
         kind, cut = _parse(name)
         if kind == "judged":
             scores = {q: _share_judged(found, judged[q], cut or 0) for q, found in answers.items()}
         else:
-            scores = _trec_eval(
-                gain_of if kind == "ndcg" else binary,
-                answers,
-                _library_name(kind, cut),
-                judged_only,
-            )
+            grades = gain_of if kind == "ndcg" else binary
+            scores = _trec_eval(grades, answers, _library_name(kind, cut), judged_only)
         minimum = 1 / cut - 1e-9 if kind == "mrr" and cut else 0.0
-        values[name] = {
+        return {
             query: score if (score := scores.get(number, 0.0)) >= minimum else 0.0
             for query, number in zip(known, judged, strict=True)
         }
+
     return Evaluation(
-        per_query=values,
+        per_query={name: measure(name) for name in metrics},
         left_out=tuple(query for query in qrels if query not in known),
         unanswered=tuple(query for query in known if not run.get(query)),
         unjudged=tuple(query for query in run if query not in qrels),
     )
+
+
+def _check_choices(metrics: Sequence[str], gain: Gain, relevant: float) -> list[str]:
+    """Return the names of the metrics, if they and the other choices are valid."""
+    names = list_of_texts(metrics, "metrics")
+    if not names:
+        raise InputError("no metrics", hint="such as ndcg@10")
+    for name in names:
+        _parse(name)
+    if gain not in get_args(Gain):
+        raise InputError(f"gain={gain!r}", hint="one of " + ", ".join(get_args(Gain)))
+    if not relevant > 0:
+        raise InputError(f"relevant is {relevant:g}", hint="choose a number above 0")
+    return names
 
 
 def ranked(scores: Mapping[str, float]) -> list[str]:
@@ -282,14 +281,16 @@ def _share_judged(scores: Mapping[str, float], judged: Mapping[str, float], cut:
     return sum(doc in judged for doc in first) / len(first) if first else 0.0
 
 
-def _checked(table: Mapping[str, Mapping[str, float]], what: str) -> dict[str, dict[str, float]]:
+def _checked(table: Any, name: str, what: str) -> dict[str, dict[str, float]]:
     """Return grades or scores as floats.
 
     Raises:
-        InputError: An id is not a string, or a value is not a finite number.
+        InputError: It is no dict of dicts, an id is no string, or a value is no finite number.
     """
     checked = {}
-    for query, row in table.items():
+    rows = check_mapping(table, name, "a dict of dicts", f"read a file with read_{name}")
+    for query, row in rows.items():
+        check_mapping(row, f"{name}[{query!r}]", "a dict of documents and numbers")
         if not isinstance(query, str):
             raise _wrong_id("query", query)
         checked[query] = {doc: _number(value, doc, query, what) for doc, value in row.items()}

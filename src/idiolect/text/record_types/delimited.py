@@ -3,7 +3,8 @@ r"""Records of a delimited file (`.csv`, `.tsv`): the first line names the colum
 The delimiter is the one of `,` `;` tab `|` `#` with which the rows have as many cells as the
 header; if several do, the usual one of the file's type. Excel's first line `sep=;` is understood.
 A column without a name is called `column_3`, and is in a record only if its cell is not empty. Of
-columns with one name the later ones get a number, such as `name_2`.
+columns with one name the later ones get a number, such as `name_2`. R's `write.table` names all
+columns but the first, which has the names of the rows: so a header may be one name shorter.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from idiolect.errors import InputError
+from idiolect.text.fields import DOCUMENT_ID, QUERY_ID, QUERY_TEXT, TEXT, TITLE, find_fields
 from idiolect.text.record_types.compressed_file import file_state, file_type
 from idiolect.text.record_types.table_rows import RowReader, follows_rfc4180
 from idiolect.text.record_types.text_lines import read_lines
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["column_names", "read_table"]
 
 _LOG = logging.getLogger(__name__)
+_USUAL = (*DOCUMENT_ID, *QUERY_ID, *TITLE, *TEXT, *QUERY_TEXT)
 _DELIMITERS = (",", ";", "\t", "|", "#")
 _SAMPLE_LINES = 300
 _SAMPLE_CHARACTERS = 1 << 20
@@ -54,7 +57,13 @@ def read_table(path: Path, limit: int) -> Iterator[tuple[int, dict[str, str] | F
     header = _header(path, rows)
     if header is None:
         return
+    if _lacks_row_names(path, file_state(path), limit, delimiter):
+        header = ["", *header]
     names = [cell.strip() for cell in header]
+    if len(names) == 1 and not find_fields(names, _USUAL):
+        _LOG.warning(
+            "%s: the first line, %r, is read as the name of the only column", path, names[0]
+        )
     named = [bool(name) for name in names]
     least = max((n for n, is_named in enumerate(named, 1) if is_named), default=0)
     reader.expect(len(names), least)
@@ -93,6 +102,27 @@ def column_names(header: list[str]) -> list[str]:
             own = f"{name or f'column_{number}'}_{count}"
         names.append(own)
     return names
+
+
+@lru_cache(maxsize=1024)
+def _lacks_row_names(path: Path, state: tuple[int, int, bytes], limit: int, delimiter: str) -> bool:
+    reader = RowReader(
+        delimiter, limit=_SAMPLE_CHARACTERS, is_regular=lambda: True, name="the sample"
+    )
+    rows = reader.rows(_sample(path, limit))
+    header = _header(path, rows)
+    return header is not None and _has_row_names(header, [cells for _, cells in rows])
+
+
+def _has_row_names(header: list[str], rows: list[list[str] | Fault]) -> bool:
+    """Return whether all rows begin with a name of their own, in a column without a name."""
+    read = [row for row in rows if not isinstance(row, Fault)]
+    return (
+        bool(read)
+        and all(len(row) == len(header) + 1 for row in read)
+        and any(row[-1] for row in read)  # otherwise each row ends with a delimiter
+        and len({row[0] for row in read} - {""}) == len(read)
+    )
 
 
 def _header(path: Path, rows: Iterator[tuple[int, list[str] | Fault]]) -> list[str] | None:
@@ -166,7 +196,8 @@ def _best_delimiter(sample: list[tuple[int, str | Fault]], usual: str) -> str:
         # The first column has no name where pandas and R write the numbers of the rows.
         if delimiter != usual and not all(cell.strip() for cell in header[1:]):
             continue
-        alike = sum(not isinstance(row, Fault) and len(row) == len(header) for row in rows)
+        width = len(header) + _has_row_names(header, rows)
+        alike = sum(not isinstance(row, Fault) and len(row) == width for row in rows)
         shares[delimiter] = (alike + 1) / (len(rows) + 1)
     best = max(shares, key=lambda one: shares[one], default="")
     if usual in shares:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import codecs
 import json
 import logging
+import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -38,6 +39,8 @@ _BLOCK = 1 << 20
 _BETWEEN = " \t\r\n,\ufeff"
 _REPEATED = Fault("repeated JSON key")
 _MALFORMED = Fault("malformed JSON")
+_PYTHON = Fault("Python dict instead of JSON")
+_PYTHON_DICT = re.compile(r"\s*\{\s*'")
 
 
 def read_json(path: Path, limit: int) -> Iterator[tuple[int, Any]]:
@@ -68,7 +71,9 @@ def _lines(path: Path, limit: int) -> Iterator[tuple[int, Any]]:
         if isinstance(line, Fault):
             yield number, line
         elif not line.isspace():
-            yield number, _parse(line)
+            value = _parse(line)
+            is_python = value == _MALFORMED and _PYTHON_DICT.match(line)
+            yield number, _PYTHON if is_python else value
 
 
 def _unwrapped(path: Path, values: Iterator[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:

@@ -17,6 +17,7 @@ from idiolect.nn.quantization import QuantizedFormat, quantize_layers, replace_w
 from idiolect.nn.quantized_matrix import QuantizedMatrix, quantized_matrices
 
 __all__ = [
+    "TABLES",
     "Quantization",
     "check_kept",
     "check_quantization",

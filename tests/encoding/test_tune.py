@@ -350,7 +350,10 @@ def test_an_objective_for_other_networks_is_refused(
     monkeypatch.setitem(objective_registry._ENTRIES, ("tune", "simcse"), entry)
     with pytest.raises(ConfigError, match="'simcse' trains causal networks") as caught:
         tune_on_text(tuning.encoder(), models.texts(9), output_dir=tmp_path)
-    assert caught.value.hint == "choose 'titles' or 'headings' or 'crops' or 'parts' or 'tsdae' or 'imitate'"
+    assert (
+        caught.value.hint
+        == "choose 'titles' or 'headings' or 'crops' or 'parts' or 'tsdae' or 'imitate'"
+    )
 
 
 def test_an_objective_requests_the_negatives_of_its_epoch() -> None:

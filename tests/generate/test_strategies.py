@@ -1,4 +1,4 @@
-"""Greedy decoding and sampling against `generate`: batches, padding on the left, stops, encoder-decoders."""
+"""Greedy decoding against `generate`, and sampling: batches, padding, stops, encoder-decoders."""
 
 from __future__ import annotations
 
@@ -154,6 +154,4 @@ def test_texts_go_on_after_a_prompt_that_was_read_before(tmp_path: Path) -> None
     found = sample(network, ids, mask, max_new_tokens=6, seeds=[3, 4], cache=cache)
     for row, seed in enumerate([3, 4]):
         joined = torch.cat([prompt, torch.tensor([texts[row]])], dim=1)
-        assert torch.equal(
-            found[row], sample(network, joined, max_new_tokens=6, seeds=[seed])[0]
-        )
+        assert torch.equal(found[row], sample(network, joined, max_new_tokens=6, seeds=[seed])[0])

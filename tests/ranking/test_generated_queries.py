@@ -79,6 +79,14 @@ def test_queries_that_find_their_text_are_kept(
     assert [path.name for path in tmp_path.iterdir()] == ["pairs.jsonl"]
 
 
+def test_a_query_of_the_examples_is_left_out(model: LanguageModel, tmp_path: Path) -> None:
+    writer = Scripted(model, examples=[("a text", "w3 w4")])
+    options = {"queries_per_text": 4, "filter_top_k": 0}
+    made = generate_queries(model, TEXTS, tmp_path / "pairs.jsonl", writer=writer, **options)
+    assert made.left_out["copied from the examples"] == 2, "and in capitals"
+    assert made.pairs == 23
+
+
 def test_words_or_vectors_filter(model: LanguageModel, tmp_path: Path) -> None:
     out, options = tmp_path / "pairs.jsonl", {"queries_per_text": 4, "writer": Scripted(model)}
     made = generate_queries(model, TEXTS, out, filter_top_k=1, **options)

@@ -10,7 +10,9 @@ from typer.testing import CliRunner
 
 from encoding.models import tiny_encoder
 from idiolect.cli.main import app
+from idiolect.encoding.pairs import PairFile
 from idiolect.encoding.precision import QuantizedVectors
+from training import models
 
 runner = CliRunner()
 
@@ -54,3 +56,24 @@ def test_auto_keeps_the_precision_of_a_started_file(tmp_path: Path) -> None:
 def test_help_has_an_example() -> None:
     result = runner.invoke(app, ["encode", "--help"], env={"COLUMNS": "120"})
     assert "idiolect encode all-MiniLM-L6-v2 abstracts.jsonl -o abstracts.npy" in result.output
+
+
+def test_generated_queries_are_pairs_to_tune_on(tmp_path: Path) -> None:
+    models.model("llama", grown=False).save(tmp_path / "model")
+    texts = models.texts(12)
+    (tmp_path / "docs.jsonl").write_text("".join(json.dumps({"text": t}) + "\n" for t in texts))
+    out = tmp_path / "pairs.jsonl"
+    command = ["generate-queries", str(tmp_path / "model"), str(tmp_path / "docs.jsonl")]
+    command += ["-o", str(out), "--filter-top-k", "0", "--max-texts", "6", "--max-new-tokens", "9"]
+    result = runner.invoke(app, command)
+    assert result.exit_code == 0, result.output
+    made = list(PairFile(out))
+    assert {pair.document for pair in made} <= set(texts)
+    words = " ".join(result.output.split())
+    assert "18 queries for 6 texts" in words, "the cost is shown before"
+    assert f"{len(made)} pairs of 6 texts in" in words
+    assert "tokens read" in words
+    bad = runner.invoke(app, [*command, "--temperature", "0"])
+    assert "a temperature of 0.0" in str(bad.exception)
+    shown = runner.invoke(app, ["generate-queries", "--help"], env={"COLUMNS": "120"})
+    assert "idiolect generate-queries smollm2 abstracts.jsonl --max-texts 300" in shown.output

@@ -104,13 +104,17 @@ def test_equal_queries_are_not_contrasted() -> None:
     assert torch.allclose(objective.loss(network, batch), expected_loss, atol=1e-4)
 
 
-def test_tune_without_pairs_trains_on_parts(tmp_path: Path) -> None:
-    texts = [article(number) for number in range(24)]
+def test_tune_without_pairs_trains_on_crops_and_tells_what_there_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = [*(article(number) for number in range(24)), "a b c d"]
     made = [static(), static()]
     config = tuning_config(made[0], batch_size=8, learning_rate=1e-3)
     options: dict[str, Any] = {"steps": 4, "config": config, "whiten": False}
     tune(made[0], corpus=texts, output_dir=tmp_path / "tune", **options)
-    tune_on_text(made[1], texts, output_dir=tmp_path / "parts", objective="parts", **options)
+    told = capsys.readouterr().err
+    assert "training on crops of 25 texts, of which 24 have a title and 24 a heading" in told
+    tune_on_text(made[1], texts, output_dir=tmp_path / "crops", objective="crops", **options)
     assert made[0].fingerprint == made[1].fingerprint != static().fingerprint
     with pytest.raises(ConfigError, match="mining needs pairs"):
         tune(static(), None, corpus=texts, output_dir=tmp_path, mining=Mining(count=1))

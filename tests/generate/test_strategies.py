@@ -1,4 +1,4 @@
-"""Greedy decoding and sampling against `generate`: batches, left padding, encoder-decoders."""
+"""Greedy decoding against `generate`, and sampling: batches, padding, stops, encoder-decoders."""
 
 from __future__ import annotations
 

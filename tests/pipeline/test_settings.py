@@ -113,3 +113,13 @@ def test_a_base_in_a_package_that_is_missing(
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*/idiolect.toml")), ids=str)
 def test_the_examples_are_configurations(path: Path) -> None:
     assert PipelineConfig.load(path).data.queries
+
+
+def test_tuning_takes_the_objectives_that_train_on_text() -> None:
+    from idiolect.pipeline.stages.tune_stage import TuneSettings
+
+    assert TuneSettings(objective="titles").objective == "titles"
+    with pytest.raises(ValueError, match="'pairs' does not train on text alone"):
+        TuneSettings(objective="pairs")
+    with pytest.raises(ConfigError, match="unknown objective 'title'"):
+        TuneSettings(objective="title")

@@ -51,8 +51,10 @@ def test_markdown() -> None:
 
 def test_headings_are_those_of_a_markdown_parser() -> None:
     text = (
-        "Pumps\n=====\n\nThey move water.\n\n## Care\n\nOil *them*.\n\n#not one\n\n~~~\n# code\n~~~\n\n"
-        "Parts to order\n--------------\n\nAsk us.\n\n- a list\n- of things\n\n   ### End ###\nBye.\n"
+        "Pumps\n=====\n\nThey move water.\n\n## Care\n\nOil *them*.\n\n#not one\n\n"
+        "~~~\n# code\n~~~\n\n"
+        "Parts to order\n--------------\n\nAsk us.\n\n- a list\n- of things\n\n"
+        "   ### End ###\nBye.\n"
     )
     tokens = MarkdownIt().parse(text)
     theirs = [

@@ -22,18 +22,23 @@ from idiolect.errors import ConfigError
 from idiolect.nn.lora import LoraConfig
 from idiolect.text.arguments import check_whole, checked, iterate, load_if_named, wrong_type
 from idiolect.text.corpus import documents_of
+from idiolect.text.headings import split_sections, split_title
 from idiolect.text.text_file import TextFile
 from idiolect.training.data.shuffled_epochs import ShuffledEpochs
 from idiolect.training.distributed import Workers
 from idiolect.training.objectives.contrastive_losses import ContrastiveLoss, InfoNCE, Matryoshka
 from idiolect.training.objectives.objective_registry import check_kind, find_objective
 from idiolect.training.optim import Train, row_rate
+from idiolect.training.progress import notice
 from idiolect.training.session import TrainingSession
 from idiolect.training.training_config import TrainingConfig
 
 __all__ = ["tune", "tune_on_text", "tuning_config"]
 
 _LOG = logging.getLogger(__name__)
+_WITHOUT_PAIRS = "crops"
+"""The objective without pairs. Every text has crops; alone, they were the best or within .003 of it
+on docstrings and abstracts (`benchmarks/tuning_without_pairs.py`)."""
 _RATES: dict[Train, float] = {"rows+lora": 2e-4, "body": 2e-5, "all": 2e-5}
 
 
@@ -86,8 +91,9 @@ def tune(
     Args:
         encoder: The encoder, whose network is changed in place; or a name or path to load.
         pairs: The pairs, or a file of them; see `idiolect.encoding.pairs`. A pair may also be a
-            tuple of two texts, or a dict. Without pairs, the encoder is trained on parts of the
-            texts of `corpus`: whichever of title, headings and crops each of them has.
+            tuple of two texts, or a dict. Without pairs, the encoder is trained on crops of the
+            texts of `corpus`, which every text offers; a notice says how many have titles and
+            headings, for which see `tune_on_text`.
         output_dir: The run's folder; see `RunFolder`. The finished encoder is in
             `output_dir/model`.
         loss: What is minimised; see `idiolect.training.objectives.contrastive_losses`. By default
@@ -131,9 +137,9 @@ def tune(
         _refuse_without_pairs(loss=loss, dimensions=tuple(dimensions), mining=mining)
         return tune_on_text(
             encoder,
-            corpus,
+            _tell_signals(corpus),
             output_dir=output_dir,
-            objective="parts",
+            objective=_WITHOUT_PAIRS,
             whiten=whiten,
             epochs=epochs,
             steps=steps,
@@ -308,6 +314,18 @@ def _trainable(encoder: Encoder) -> Encoder:
     if encoder.precision == "int8":
         raise ConfigError("8-bit layers cannot be trained", hint="load the encoder in fp32")
     return encoder
+
+
+def _tell_signals(corpus: Iterable[str]) -> Sequence[str]:
+    """Store the texts, and say what they offer as queries and what is used."""
+    texts = TextFile.distinct(documents_of(corpus, "corpus"))
+    titles = sum(split_title(text) is not None for text in texts)
+    headings = sum(bool(split_sections(text)) for text in texts)
+    notice(
+        f"no pairs: training on {_WITHOUT_PAIRS} of {len(texts):,} texts, of which {titles:,} have "
+        f"a title and {headings:,} a heading (see the objectives titles, headings and parts)"
+    )
+    return texts
 
 
 def _refuse_without_pairs(**options: object) -> None:

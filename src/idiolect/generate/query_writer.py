@@ -96,7 +96,7 @@ class QueryWriter:
                 "this model does not continue texts, so it cannot write queries",
                 hint="choose a causal language model, such as smollm2",
             )
-        self.model, self.seed = model, seed
+        self.model, self.seed, self.examples = model, seed, tuple(examples)
         self.max_length, self.max_new_tokens = max_length, max_new_tokens
         self.sampling = sampling or Sampling(top_k=25, top_p=0.95)
         tokenizer = model.tokenizer

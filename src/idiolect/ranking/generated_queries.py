@@ -122,7 +122,8 @@ def generate_queries(
     _write_all(writer, distinct, batches, queries_per_text, journal)
     left_out = Skipped()
     written = [queries for batch in journal.done for queries in batch["queries"]]
-    pairs = list(_usable(zip(chosen, written, strict=True), left_out))
+    shown = [query.casefold() for _, query in writer.examples]
+    pairs = list(_usable(zip(chosen, written, strict=True), shown, left_out))
     if filter_top_k:
         retriever = _retriever(distinct, filter_encoder)
         pairs = _consistent(pairs, retriever, filter_top_k, left_out)
@@ -219,14 +220,19 @@ def _write_all(
 
 
 def _usable(
-    written: Iterable[tuple[int, Sequence[str]]], left_out: Skipped
+    written: Iterable[tuple[int, Sequence[str]]], shown: Sequence[str], left_out: Skipped
 ) -> Iterator[tuple[int, str]]:
-    """Yield the queries that have words and are new, each with the number of its text."""
+    """Yield the queries that have words and are new, each with the number of its text.
+
+    Small models repeat the queries of the examples, which are `shown`, in lower case.
+    """
     for number, queries in written:
         known = set[str]()
         for query in queries:
             if len(query.split()) < _MINIMUM_WORDS:
                 skip(left_out, "fewer than two words", repr(query[:_OPENING]))
+            elif any(one in query.casefold() for one in shown):
+                skip(left_out, "copied from the examples", repr(query[:_OPENING]))
             elif query.casefold() in known:
                 skip(left_out, "written twice for a text", repr(query[:_OPENING]))
             else:

@@ -7,8 +7,10 @@ import random
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+# Registers the objectives of `tune`.
+import idiolect.encoding.objectives  # noqa: F401
 from idiolect.errors import InputError
 from idiolect.pipeline.settings import SettingsTable
 from idiolect.pipeline.stage import Control, Stage, Work
@@ -16,6 +18,7 @@ from idiolect.pipeline.stage_models import is_encoder, load_encoder, needs_white
 from idiolect.pipeline.systems import MeasuredSystem
 from idiolect.pipeline.training_summary import SAVE_STEPS, summarize_training
 from idiolect.text.files import read_json, read_text, write_atomic
+from idiolect.training.objectives.objective_registry import find_objective
 
 if TYPE_CHECKING:
     from idiolect.encoding.encoder import Encoder
@@ -41,7 +44,11 @@ _ENCODER_RATE, _MODEL_RATE = 2e-5, 5e-4
 
 
 class TuneSettings(SettingsTable):
-    """Contrastive training on pairs."""
+    """Contrastive training on pairs, or on the items' texts alone."""
+
+    objective: str | None = None
+    """Train on the items' texts with this objective, such as `crops`, `titles` or `headings`, even
+    if there are pairs; see `idiolect tune encoder --help`."""
 
     steps: int = Field(default=200, ge=1)
     """Number of training steps."""
@@ -57,6 +64,13 @@ class TuneSettings(SettingsTable):
     """Shorter vector sizes to train for (Matryoshka)."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Format of matrix products; `auto` measures which is faster."""
+
+    @field_validator("objective")
+    @classmethod
+    def _check_objective(cls, name: str | None) -> str | None:
+        if name is not None and find_objective("tune", name).data != "text":
+            raise ValueError(f"{name!r} does not train on text alone")
+        return name
 
 
 class TuneMetrics(TypedDict):
@@ -101,6 +115,9 @@ def tune(work: Work[TuneSettings]) -> TuneMetrics:
     pairs, kept = _hold_out(pairs, data, work.config.seed)
     lines = [json.dumps(question, ensure_ascii=False) + "\n" for question in kept.items()]
     write_atomic(work.folder / _HELD_OUT_PAIRS, "".join(lines).encode())
+    if work.settings.objective:
+        notes = [f"tuned on the items' texts alone, with the objective {work.settings.objective}"]
+        pairs = []
     seen = _items_of(pairs, data) if data.settings.pairs else []
     write_atomic(
         work.folder / _TRAINED_ON, json.dumps({"items": seen}, ensure_ascii=False).encode()
@@ -109,7 +126,7 @@ def tune(work: Work[TuneSettings]) -> TuneMetrics:
     curve = summarize_training(work.folder)
     return {
         "pairs": len(PairTable.of(pairs)) if pairs else 0,
-        "supervised": bool(data.settings.pairs),
+        "supervised": bool(data.settings.pairs and pairs),
         "notes": notes,
         "steps": curve["steps"],
         "loss_first": curve["loss_first"],
@@ -178,18 +195,18 @@ def _train(work: Work[TuneSettings], pairs: list[Pair]) -> None:
             encoder,
             work.data.texts.values(),
             output_dir=work.folder,
-            objective=_text_objective(encoder),
+            objective=settings.objective or _objective_for(encoder),
             whiten=needs_whitening(work),
             steps=settings.steps,
             config=config,
         )
 
 
-def _text_objective(encoder: Encoder) -> str:
-    """Return the objective for texts alone that an encoder can be trained with."""
-    if encoder.model.network.context_free:
+def _objective_for(encoder: Encoder) -> str:
+    network = encoder.model.network
+    if network.context_free:  # neither dropout nor a decoder would teach it anything
         return "crops"
-    return "simcse" if encoder.model.network.config.dropout else "tsdae"
+    return "simcse" if network.config.dropout else "tsdae"
 
 
 def without_tests(pairs: list[Pair], data: Data) -> tuple[list[Pair], int]:

@@ -115,7 +115,8 @@ def test_only_bf16_changes_products() -> None:
     torch.testing.assert_close(rounded, expected)
 
 
-def test_attention_stays_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("bias", [None, torch.zeros(4, 5, 5)])
+def test_attention_stays_in_float32(monkeypatch: pytest.MonkeyPatch, bias: Tensor | None) -> None:
     seen: list[torch.dtype] = []
     real: Callable[..., Tensor] = F.scaled_dot_product_attention
 
@@ -134,7 +135,9 @@ def test_attention_stays_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
         max_position_embeddings=8,
     )
     positions = torch.arange(5)
-    visibility = Visibility(causal=True, query_positions=positions, key_positions=positions)
+    visibility = Visibility(
+        causal=True, query_positions=positions, key_positions=positions, bias=bias
+    )
     with autocast("bf16", torch.device("cpu")):
         Attention(config)(torch.randn(2, 5, 32), visibility)
     assert set(seen) == {torch.float32}

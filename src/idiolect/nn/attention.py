@@ -257,6 +257,8 @@ class Attention(nn.Module):
         if query.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
             # On CPUs bfloat16 is no faster here, and its gradient takes up to three times as long.
             query, key, value = query.float(), key.float(), value.float()
+            if mask is not None and mask.is_floating_point():
+                mask = mask.float()
             with torch.autocast("cpu", enabled=False):
                 return F.scaled_dot_product_attention(
                     query, key, value, mask, dropout, is_causal=causal, scale=self.scale

@@ -230,7 +230,7 @@ def main() -> None:
     torch.set_num_threads(chosen.threads)
     study = Study(chosen.data, chosen.out, seeds=chosen.seeds)
     if chosen.quick:
-        study = replace(study, rows=100, budget=Budget(steps=2, windows=3), steps=3, seeds=1)
+        study = replace(study, rows=100, budget=Budget(steps=2, characters=3000), steps=3, seeds=1)
     study.run(chosen.collections.split(","), chosen.parts.split(","))
 
 

@@ -6,7 +6,8 @@ import gzip
 import json
 import random
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from idiolect.text.files import read_json, write_atomic
 from idiolect.training.frozen_rows import fingerprint
 from idiolect.training.optim import original_rows
 from idiolect.training.text_evaluation import forgetting, score, term_use, windows
+from idiolect.vocabulary.rows.distill import distillation_config
 from smollm2.judged import corpora
 from smollm2.vocabularies import grown
 
@@ -40,8 +42,8 @@ class Budget:
     """Snippets of 50 tokens for each new token, in distillation."""
     steps: int = 10
     """Steps of pre-training, of 1,024 tokens."""
-    windows: int = 12
-    """Windows of 1,000 characters of each text, to measure bits per byte on."""
+    characters: int = 16_000
+    """Characters of each text to measure bits per byte on, in windows of at most 1,000."""
 
 
 def adapt(
@@ -70,8 +72,8 @@ def adapt(
     """
     corpus, held_out, general = corpora(data)
     texts = {
-        "domain": some_windows(held_out, budget.windows),
-        "general": _wikitext(wiki, budget.windows),
+        "domain": _first(some_windows(held_out, budget.characters // 100), budget.characters),
+        "general": _wikitext(wiki, budget.characters // 1000),
     }
     path = out / "language.json"
     figures = read_json(path) if path.exists() else {}
@@ -91,7 +93,14 @@ def adapt(
             note("untrained", _bits(model, texts))
         if not (out / "distilled").exists():
             folder = out / "distillation"
-            result = distill(model, base, shuffled, contexts=budget.contexts, output_dir=folder)
+            result = distill(
+                model,
+                base,
+                shuffled,
+                contexts=budget.contexts,
+                config=replace(distillation_config(model), save_steps=10),
+                output_dir=folder,
+            )
             values = asdict(result) | {"contexts": len(result.without)}
             note("distillation", values | {"tokens": tokens_read(folder)})
             (folder / "model").rename(out / "distilled")
@@ -130,6 +139,12 @@ def adapt(
             | {"forgetting": asdict(forgetting(base, model, short))}
             | {"original_rows_identical": rows[0] == rows[1]},
         )
+
+
+def _first(texts: list[str], characters: int) -> list[str]:
+    """Return texts until they have so many characters."""
+    ends = accumulate(map(len, texts))
+    return [text for text, end in zip(texts, ends, strict=True) if end <= characters]
 
 
 def _wikitext(path: Path, count: int) -> list[str]:

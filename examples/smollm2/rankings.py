@@ -44,7 +44,9 @@ class Recipe:
     label: str
     layers: int | None
     max_length: int
-    """Tokens that it reads of a text, in training and in search."""
+    """Tokens that it reads of a text."""
+    train_length: int
+    """The same in training."""
     steps: int
     batch_size: int
     learning_rate: float
@@ -53,9 +55,9 @@ class Recipe:
 
 
 RECIPES = {
-    "static": Recipe("SmolLM2, no layers", 0, 512, 60, 512, 1e-2, whiten=True),
-    "two": Recipe("SmolLM2, 2 layers", 2, 64, 120, 32, 5e-4, whiten=True),
-    "minilm": Recipe("MiniLM", None, 128, 20, 32, 2e-5, whiten=False),
+    "static": Recipe("SmolLM2, no layers", 0, 512, 128, 60, 512, 1e-2, whiten=True),
+    "two": Recipe("SmolLM2, 2 layers", 2, 64, 64, 120, 32, 5e-4, whiten=True),
+    "minilm": Recipe("MiniLM", None, 128, 128, 20, 32, 2e-5, whiten=False),
 }
 
 
@@ -74,7 +76,7 @@ def train_encoder(
     config = tuning_config(
         encoder,
         batch_size=min(recipe.batch_size, len(pairs) // 2),
-        max_length=recipe.max_length,
+        max_length=recipe.train_length,
         learning_rate=recipe.learning_rate,
         save_steps=25,
         seed=seed,

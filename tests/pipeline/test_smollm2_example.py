@@ -69,7 +69,7 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         base=str(tmp_path / "model"),
         encoder=None,
         rows=8,
-        budget=Budget(steps=1, windows=2),
+        budget=Budget(steps=1, characters=2000),
         steps=2,
         seeds=1,
     )

@@ -39,7 +39,9 @@ class Budget:
     """How much is read."""
 
     contexts: int = 1
-    """Snippets of 50 tokens for each new token, in distillation."""
+    """Snippets for each new token, in distillation."""
+    snippet_length: int = 50
+    """Tokens of a snippet."""
     steps: int = 10
     """Steps of pre-training, of 1,024 tokens."""
     characters: int = 16_000
@@ -98,7 +100,9 @@ def adapt(
                 base,
                 shuffled,
                 contexts=budget.contexts,
-                config=replace(distillation_config(model), save_steps=10),
+                config=replace(
+                    distillation_config(model), max_length=budget.snippet_length, save_steps=10
+                ),
                 output_dir=folder,
             )
             values = asdict(result) | {"contexts": len(result.without)}

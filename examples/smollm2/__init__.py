@@ -1,0 +1,1 @@
+"""SmolLM2 on real collections: vocabulary, continued pre-training, and search with controls."""

@@ -113,7 +113,11 @@ def build_network(
                 if tensor.shape != shapes[ours]
             ],
             "integers instead of weights": [
-                str(found[ours]) for ours, tensor in raw.items() if not tensor.is_floating_point()
+                str(found[ours])
+                for ours, tensor in raw.items()
+                if not tensor.is_floating_point()
+                # The rows of a static model may have 8 bits, with a step for each in its weights.
+                and not (network.context_free and tensor.dtype == torch.int8)
             ],
             "unexpected": [
                 name
@@ -133,6 +137,7 @@ def build_network(
     if dtype is None:
         # All weights get the most precise dtype among those of the files.
         dtype = reduce(torch.promote_types, (tensor.dtype for tensor in tensors.values()))
+        dtype = dtype if dtype.is_floating_point else torch.float32
     tensors = {ours: tensor.to(dtype) for ours, tensor in tensors.items()}
     network.load_state_dict(tensors, strict=True, assign=True)
     return network.eval()

@@ -129,3 +129,30 @@ def test_a_stray_quote_loses_no_pair(folder: Path) -> None:
     assert "skipped 1 records: malformed CSV" in _run(
         folder, "pairs.csv", "--max-unreadable", "0.1"
     )
+
+
+def test_layers_chosen_by_pairs_kept_out(folder: Path) -> None:
+    pairs = tuning.pairs(52)
+    _write(folder / "many.jsonl", [{"query": p.query, "document": p.document} for p in pairs])
+    _run(folder, "many.jsonl", "--layers", "auto")
+    record = json.loads((folder / "run" / "depths.json").read_text())
+    tuned = Encoder.load(folder / "run" / "model")
+    assert len(tuned.model.network.blocks) == record["layers"]
+    assert {trial["layers"] for trial in record["trials"]} >= {0, 2}
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "message"),
+    [
+        ("pairs.jsonl", ["--layers", "two"], "--layers is 'two'"),
+        ("pairs.jsonl", ["--layers", "-1"], "--layers is '-1'"),
+        ("pairs.jsonl", ["--layers", "9"], "9 layers; the network has"),
+        ("pairs.jsonl", ["--layers", "auto"], "12 different queries are too few"),
+        ("text.txt", ["--layers", "auto", "--objective", "crops"], "layers cannot be chosen"),
+    ],
+)
+def test_layers_that_are_refused(
+    folder: Path, source: str, options: list[str], message: str
+) -> None:
+    with pytest.raises(IdiolectError, match=message):
+        _run(folder, source, *options)

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tokenizers
 import torch
 import transformers
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 
 from encoding.models import WORDS, tiny_encoder
+from idiolect.encoding import depth
 from idiolect.encoding.encoder import Encoder
 from idiolect.encoding.objectives.text_parts import crop
-from idiolect.encoding.pairs import Pair
-from idiolect.encoding.static_encoder import fold_projection, should_whiten
+from idiolect.encoding.pairs import Pair, PairTable
+from idiolect.encoding.static_encoder import export_table, fold_projection, should_whiten
 from idiolect.encoding.text_reader import EncodingCounts
 from idiolect.encoding.tune import tune, tune_on_text, tuning_config
-from idiolect.errors import ConfigError, InputError
+from idiolect.errors import CheckpointError, ConfigError, InputError
 from idiolect.generate.strategies import greedy
 from idiolect.models.language_model import LanguageModel
 from idiolect.models.shallow import first_layers
@@ -165,3 +169,128 @@ def test_a_crop_and_the_rest_are_the_text(words: list[str], seed: int) -> None:
     assert sorted(query + document) == sorted(words)
     assert 1 <= len(query) <= min(10, len(words) // 2)
     assert len(query) >= min(3, len(words) // 2)
+
+
+def _pairs(count: int) -> list[Pair]:
+    rng = np.random.default_rng(3)
+    texts = [" ".join(rng.choice(WORDS[4:], 5)) for _ in range(count)]
+    return [Pair(text, " ".join(sorted(text.split()))) for text in texts]
+
+
+@pytest.mark.parametrize("best", [0, 1])
+def test_the_depth_is_chosen_by_pairs_kept_out(
+    best: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = tiny_encoder("llama")
+    before = {name: tensor.clone() for name, tensor in whole.model.network.state_dict().items()}
+    learnt: list[set[str]] = []
+
+    def measure(encoder: Encoder, table: PairTable, queries: list[int]) -> float:
+        learnt.append({table.queries[number] for number in queries})
+        return float(len(encoder.model.network.blocks) == best) / 2
+
+    monkeypatch.setattr(depth, "_ndcg", measure)
+    monkeypatch.setattr(depth, "candidate_depths", lambda layers: (0, 1, layers))
+    options = {"output_dir": tmp_path, "steps": 2, "layers": "auto", "config": {"batch_size": 8}}
+    tuned = tune(whole, _pairs(60), **options)
+    assert len(tuned.model.network.blocks) == best
+    record = json.loads((tmp_path / "depths.json").read_text())
+    assert (record["layers"], [one["layers"] for one in record["trials"]]) == (best, [0, 1, 2])
+    assert all(one["seconds"] > 0 for one in record["trials"])
+    assert f"layers {best} chosen" in capsys.readouterr().err
+    assert learnt[0] == learnt[1]
+    assert len(learnt[0]) == 12
+    if best == 0:
+        for name, tensor in whole.model.network.state_dict().items():
+            assert torch.equal(tensor, before[name])
+    monkeypatch.setattr(depth, "_ndcg", None)
+    again = tune(tiny_encoder("llama"), _pairs(60), **options)
+    assert again.fingerprint == tuned.fingerprint, "without new trials"
+    with pytest.raises(CheckpointError, match="other pairs"):
+        tune(tiny_encoder("llama"), _pairs(61), **options)
+
+
+def test_the_measure_is_ndcg() -> None:
+    table = PairTable.of([Pair("a", "a b"), Pair("b", "c d"), Pair("c", "b c")])
+    encoder = static(normalize=False)
+    rows = torch.zeros(len(WORDS), 16)
+    for number, word in enumerate("abcd"):
+        rows[WORDS.index(word), number] = 1.0
+    encoder.model.network.tokens.weight.data = rows
+    # "a" and "c" find their document (the latter after "c d", of equal score); "b" ranks its last.
+    expected = np.mean([1.0, 1 / 2, 1 / np.log2(3)])
+    assert depth._ndcg(encoder, table, [0, 1, 2]) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "pairs", "message"),
+    [(static(), 60, "the encoder is static"), (tiny_encoder(), 30, "30 different queries")],
+)
+def test_a_depth_that_cannot_be_chosen(
+    encoder: Encoder, pairs: int, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises((ConfigError, InputError), match=message):
+        tune(encoder, _pairs(pairs), output_dir=tmp_path, layers="auto")
+    with pytest.raises(ConfigError, match="layers is 'auto'"):
+        Encoder(tiny_encoder("llama").model, layers="auto")
+
+
+def test_fewer_pairs_than_a_batch_are_one_step(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tune(static(), _pairs(5), output_dir=tmp_path, epochs=2)
+    assert "all 5 pairs, not 512" in caplog.text
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2
+    with pytest.raises(InputError, match="empty"):
+        tune(static(), [Pair(" ", "")], output_dir=tmp_path / "empty")
+
+
+def test_matryoshka_of_a_static_encoder(tmp_path: Path) -> None:
+    config = {"batch_size": 20}
+    encoder = tune(
+        static(), _pairs(60), output_dir=tmp_path, dimensions=(4,), steps=4, config=config
+    )
+    again = Encoder.load(tmp_path / "model")
+    assert again.trained_dimensions == (4,)
+    assert again.projection is None
+    short = again.encode(TEXTS[:3], dimensions=4)
+    whole = encoder.encode(TEXTS[:3])[:, :4]
+    expected = whole / np.linalg.norm(whole, axis=1, keepdims=True)
+    np.testing.assert_allclose(short, expected, atol=1e-6)
+    theirs = SentenceTransformer(str(tmp_path / "model"), device="cpu", truncate_dim=4)
+    np.testing.assert_allclose(
+        theirs.encode(TEXTS[:3], normalize_embeddings=True), short, atol=1e-5
+    )
+
+
+def test_rows_of_8_bits_are_read_as_they_are_everywhere(tmp_path: Path) -> None:
+    encoder = static("bert")
+    encoder.model.network.token_weights.values.data[5] = 0.5
+    for precision in ("fp32", "int8"):
+        encoder.save(tmp_path / precision, precision=precision)
+    stored = load_file(tmp_path / "int8" / "model.safetensors")
+    assert stored["embeddings"].dtype == torch.int8
+    again = Encoder.load(tmp_path / "int8")
+    vectors = again.encode(TEXTS[:3])
+    assert (vectors * encoder.encode(TEXTS[:3])).sum(1).min() > 0.9995
+    theirs = SentenceTransformer(str(tmp_path / "int8"), device="cpu")
+    np.testing.assert_allclose(theirs.encode(TEXTS[:3]), vectors, atol=1e-6)
+    from model2vec import StaticModel
+
+    small = StaticModel.from_pretrained(tmp_path / "int8")
+    np.testing.assert_allclose(small.encode(TEXTS[:3], max_length=None), vectors, atol=1e-6)
+    for other, precision in ((encoder, "int4"), (tiny_encoder(), "int8")):
+        with pytest.raises(ConfigError, match="precision"):
+            other.save(tmp_path / "none", precision=precision)
+
+
+def test_the_table_as_one_array(tmp_path: Path) -> None:
+    encoder = static("bert", normalize=False)
+    encoder.model.network.token_weights.values.data[5] = 0.5
+    export_table(encoder, tmp_path)
+    table = np.load(tmp_path / "embeddings.npy")
+    engine = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    ids = engine.encode(TEXTS[0], add_special_tokens=False).ids
+    np.testing.assert_allclose(table[ids].mean(0), encoder.encode(TEXTS[:1])[0], atol=1e-6)
+    with pytest.raises(ConfigError, match="only the rows of a static encoder"):
+        export_table(tiny_encoder(), tmp_path / "other")

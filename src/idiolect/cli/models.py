@@ -26,8 +26,9 @@ def models(
 ) -> None:
     """List the model families that can be loaded, and what each supports.
 
-    "Pre-training" names the objectives of `idiolect pretrain` that can train a family. Every family
-    can be audited, extended, distilled, tuned and used for encoding.
+    "Pre-training" names the objectives of `idiolect pretrain` that can train a family. "Supports"
+    names the other commands and options: extend (with audit and distill), encode, tune, generate,
+    lora (adapters), layers (the first layers as an encoder; with 0, any family makes a static one).
 
     Example: [bold]idiolect models[/bold]
     """
@@ -51,8 +52,8 @@ def models(
     table = Table(title="Model families", title_justify="left", caption_justify="left")
     for heading in ("family", "model_type"):
         table.add_column(heading, overflow="fold", no_wrap=True)
-    for heading in ("attention", "positions", "task heads", "pre-training", "paper"):
-        table.add_column(heading, overflow="fold")
+    for heading in ("attention", "positions", "task heads", "pre-training", "supports", "paper"):
+        table.add_column(heading, overflow="fold", min_width=len(heading))
     for summary in summaries:
         table.add_row(
             summary.title,
@@ -60,7 +61,8 @@ def models(
             summary.attention,
             summary.positions,
             ", ".join(summary.heads),
-            ", ".join(summary.objectives) or "not yet",
+            ", ".join(summary.objectives) or ("not yet" if summary.heads else "none"),
+            ", ".join(summary.supports),
             summary.paper,
         )
     table.caption = (

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from idiolect.encoding.pairs import PairFile
     from idiolect.training.objectives.contrastive_losses import ContrastiveLoss
 
-__all__ = ["app", "encoder"]
+__all__ = ["app", "encoder", "parse_layers"]
 
 _LossName = Literal["infonce", "triplet", "margin", "margin-mse", "kl"]
 
@@ -102,8 +102,12 @@ def encoder(
         typer.Option(help="For imitate: the encoder before it was extended."),
     ] = None,
     layers: Annotated[
-        int | None,
-        typer.Option(help="Use only the first layers of the model; 0: a static encoder.", min=0),
+        str | None,
+        typer.Option(
+            help="Use only the first layers of the model. 0: a static encoder; auto: chosen among "
+            "a few by pairs kept out.",
+            metavar="INTEGER|auto",
+        ),
     ] = None,
     query: Annotated[str, typer.Option(help="Field of the query.")] = "query",
     document: Annotated[str, typer.Option(help="Field of the document.")] = "document",
@@ -168,10 +172,11 @@ def encoder(
     Example: [bold]idiolect tune ./minilm pairs.jsonl --negatives 1 --corpus abstracts.jsonl
     --dimensions 192,96 --epochs 2 -o runs/tuned[/bold]
     """
+    from idiolect.encoding.depth import with_layers
     from idiolect.encoding.encoder import Encoder
     from idiolect.encoding.mining import Mining
     from idiolect.encoding.tune import tune as run
-    from idiolect.encoding.tune import tune_on_text, tuning_config
+    from idiolect.encoding.tune import tune_on_text
     from idiolect.text.corpus import Corpus
 
     entry = find_objective("tune", objective)
@@ -180,9 +185,15 @@ def encoder(
             f"the objective {objective!r} has no teacher",
             hint="only 'imitate' learns from a teacher",
         )
+    depth = parse_layers(layers)
+    if depth == "auto" and entry.data != "pairs":
+        raise ConfigError(
+            f"layers cannot be chosen with the objective {objective!r}",
+            hint="auto needs pairs; give a number",
+        )
     start = Encoder.load(model, device=local_device())
-    if layers is not None:
-        start = start.with_changes(layers=layers, **({} if layers else {"max_length": None}))
+    if isinstance(depth, int):
+        start = with_layers(start, depth)
     settings = given(
         max_length=max_length,
         batch_size=batch_size,
@@ -198,7 +209,7 @@ def encoder(
         "train": train,
         "lora": lora_config(lora_r, lora_target_modules),
         "unfreeze_original_rows": unfreeze_original_rows,
-        "config": tuning_config(start, train, seed=seed, **settings),
+        "config": {"seed": seed, **settings},
         "whiten": whiten or None,
         "tensorboard": tensorboard,
     }
@@ -213,6 +224,7 @@ def encoder(
         run(
             start,
             pairs,
+            layers="auto" if depth == "auto" else None,
             loss=_loss(loss, temperature, margin, bidirectional),
             dimensions=parse_dimensions(dimensions),
             mining=Mining(count=negatives) if negatives else None,
@@ -226,6 +238,21 @@ def encoder(
         f"the encoder is in {out / 'model'}; next: idiolect index build INDEX ITEMS "
         f"--encoder {out / 'model'}"
     )
+
+
+def parse_layers(text: str | None) -> int | Literal["auto"] | None:
+    """Read a number of layers, or `auto`.
+
+    Raises:
+        ConfigError: It is neither.
+    """
+    if text is None:
+        return None
+    if text == "auto":
+        return "auto"
+    if not text.isdecimal():
+        raise ConfigError(f"--layers is {text!r}", hint="a whole number, at least 0, or auto")
+    return int(text)
 
 
 def _pairs(

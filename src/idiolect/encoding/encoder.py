@@ -44,7 +44,7 @@ from idiolect.encoding.vectors import VectorFile, Vectors
 from idiolect.errors import ConfigError, InputError
 from idiolect.models.language_model import LanguageModel
 from idiolect.models.model_directory import replacing
-from idiolect.models.shallow import first_layers
+from idiolect.models.shallow import first_layers, quantize_table
 from idiolect.nn.matrix_precision import ChosenPrecision, MatrixPrecision
 from idiolect.text.arguments import checked, list_of_texts, load_if_named
 from idiolect.text.corpus import documents_of
@@ -103,7 +103,7 @@ class Encoder:
         bidirectional: bool = False,
         default_prompt_name: str | None = None,
         trained_dimensions: Sequence[int] = (),
-        layers: int | None = None,
+        layers: int | str | None = None,
         precision: MatrixPrecision = "fp32",
     ) -> None:
         model = load_if_named(model, LanguageModel, "model")
@@ -166,20 +166,28 @@ class Encoder:
         return cls(model, **vars(layout), precision=precision)
 
     @checked
-    def save(self, directory: str | Path) -> None:
+    def save(self, directory: str | Path, *, precision: str = "fp32") -> None:
         """Write the model atomically, so that `load` and sentence-transformers can load it.
 
-        sentence-transformers computes the same vectors or refuses the directory: it does not
-        support echo pooling, bidirectional attention in causal models, and the encoder alone of
-        some encoder-decoder models.
+        sentence-transformers computes the same vectors or, with echo pooling, a bidirectional
+        causal model or the encoder alone of some encoder-decoder models, refuses the directory.
+
+        Args:
+            directory: The directory.
+            precision: `int8` stores a static encoder's rows in a quarter of the space.
 
         Raises:
             InputError: The directory cannot be written to, or weights were quantized by `to_int8`.
+            ConfigError: Another precision, or `int8` for an encoder that is not static.
         """
+        if precision != "fp32" and not (self.model.network.context_free and precision == "int8"):
+            raise ConfigError(f"precision {precision!r}", hint="int8 is for static encoders only")
         if self._float_fingerprint:
             raise InputError("quantized weights cannot be saved", hint="save before to_int8")
         with replacing(directory) as fresh:
             self.model.save(fresh)
+            if precision == "int8":
+                quantize_table(fresh)
             self.layout.write(
                 fresh,
                 self.model.network.config.hidden_size,
@@ -221,7 +229,7 @@ class Encoder:
     @property
     def layout(self) -> EncoderLayout:
         """All settings except the model."""
-        return EncoderLayout(**{one.name: getattr(self, one.name) for one in fields(EncoderLayout)})
+        return EncoderLayout(**{f.name: getattr(self, f.name) for f in fields(EncoderLayout)})
 
     @property
     def dimensions(self) -> int:

@@ -1,15 +1,19 @@
-"""Whiten the rows of a static encoder: fold a projection into them."""
+"""Whiten the rows of a static encoder, and export them as one array."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import torch
 from torch import Tensor
 
 from idiolect.encoding.encoder import Encoder
 from idiolect.errors import ConfigError
+from idiolect.models.model_directory import replacing
 from idiolect.models.shallow import static_rows
 
-__all__ = ["fold_projection", "should_whiten"]
+__all__ = ["export_table", "fold_projection", "should_whiten"]
 
 _ROW_LENGTH = 10.0
 """Median length of the rows. Adam moves each number by about the learning rate. At this length, a
@@ -54,3 +58,31 @@ def fold_projection(encoder: Encoder) -> None:
         table.data = static_rows(rows, encoder.model.extension)
     encoder.projection = None
     encoder.model.settings[_WHITENED] = True
+
+
+def export_table(encoder: Encoder, directory: str | Path) -> None:
+    """Write a static encoder as `embeddings.npy` and `tokenizer.json`, for any other program.
+
+    A text's vector is the mean of the rows of its ids, without special tokens; if the encoder
+    normalizes, scaled to length one. The tokens' weights are multiplied into the rows.
+
+    Args:
+        encoder: The encoder, without a projection.
+        directory: The directory, which need not exist.
+
+    Raises:
+        ConfigError: The encoder is not static, or has a projection.
+        InputError: The directory cannot be written to.
+    """
+    network = encoder.model.network
+    if not network.context_free or encoder.projection is not None:
+        raise ConfigError(
+            "only the rows of a static encoder can be exported",
+            hint="make one with layers=0, and fold its projection first",
+        )
+    ids = torch.arange(len(encoder.model.tokenizer), device=network.device)
+    with torch.inference_mode():
+        rows = network.text_states(ids[None])[0].float().cpu().numpy()
+    with replacing(directory) as fresh:
+        np.save(fresh / "embeddings.npy", rows, allow_pickle=False)
+        encoder.model.tokenizer.save(fresh)

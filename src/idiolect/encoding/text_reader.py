@@ -10,6 +10,7 @@ from typing import Any
 from idiolect.errors import ConfigError, InputError
 from idiolect.models.language_model import LanguageModel
 from idiolect.text.tokenizers.tokenizer import Tokenizer
+from idiolect.text.word_cache import WordCache
 from idiolect.training.data.packed_documents import TextTemplate
 
 __all__ = ["EncodingCounts", "TextReader", "by_length", "check_length", "check_texts"]
@@ -86,7 +87,7 @@ class TextReader:
         self.template = (
             TextTemplate.of(tokenizer, causal=False) if add_special_tokens else TextTemplate((), ())
         )
-        self._tokenizer = tokenizer
+        self._tokenizer, self._words = tokenizer, WordCache(tokenizer)
         self._repeat = repeat
         self._capacity = (
             max_length - len(self.template.before) - len(self.template.after)
@@ -105,7 +106,7 @@ class TextReader:
         check_texts(texts)
         head, prompt = self._parse(self._prompt(prompt_name))
         prompted = [prompt + text for text in texts] if prompt else texts
-        rows = self._tokenizer.encode_batch(prompted, add_special_tokens=False)
+        rows = self._words.encode(prompted)
         before, after = list(self.template.before), list(self.template.after)
         for number, row in enumerate(rows):
             if not row or not texts[number].strip():

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 # Registers the objectives that train an encoder on text.
 import idiolect.encoding.objectives  # noqa: F401
+from idiolect.encoding.depth import Layers, choose_depth, with_layers
 from idiolect.encoding.encoder import Encoder
 from idiolect.encoding.mining import Miner, Mining
 from idiolect.encoding.objectives.contrastive import ContrastiveObjective
@@ -39,6 +41,8 @@ _LOG = logging.getLogger(__name__)
 _WITHOUT_PAIRS = "crops"
 """The objective without pairs. Every text has crops; alone, they were the best or within .003 of it
 on docstrings and abstracts (`benchmarks/tuning_without_pairs.py`)."""
+_TRIAL_STEPS = 60
+"""Steps for which each number of layers is trained before one is chosen."""
 _RATES: dict[Train, float] = {"rows+lora": 2e-4, "body": 2e-5, "all": 2e-5}
 
 
@@ -67,6 +71,7 @@ def tune(
     pairs: str | Path | Iterable[Pair] | None = None,
     *,
     output_dir: str | Path,
+    layers: Layers | None = None,
     loss: ContrastiveLoss | None = None,
     dimensions: Iterable[int] = (),
     whiten: bool | None = None,
@@ -77,7 +82,7 @@ def tune(
     train: Train = "all",
     lora: LoraConfig | None = None,
     unfreeze_original_rows: bool = False,
-    config: TrainingConfig | None = None,
+    config: TrainingConfig | Mapping[str, Any] | None = None,
     tensorboard: bool = False,
     counts: EncodingCounts | None = None,
 ) -> Encoder:
@@ -96,6 +101,9 @@ def tune(
             headings, for which see `tune_on_text`.
         output_dir: The run's folder; see `RunFolder`. The finished encoder is in
             `output_dir/model`.
+        layers: Use only the first layers of the model, as in `Encoder`. `auto` chooses among a few
+            depths by pairs kept out; `output_dir/depths.json` tells what each achieved and its
+            cost, see `idiolect.encoding.depth`.
         loss: What is minimised; see `idiolect.training.objectives.contrastive_losses`. By default
             `InfoNCE()`.
         dimensions: Shorter widths at which vectors should also be good (Matryoshka). An encoder
@@ -113,7 +121,8 @@ def tune(
             vocabulary's rows; `all`, everything but the original rows.
         lora: Size and place of the adapters.
         unfreeze_original_rows: Train the published rows as well.
-        config: Sizes, rates and intervals, by default `tuning_config`'s. `micro_batch_size` is the
+        config: Sizes, rates and intervals, by default `tuning_config`'s; a dict names those that
+            differ from them. `micro_batch_size` is the
             number of texts whose activations are held at once; with gradient caching the loss is
             the same.
         tensorboard: Write TensorBoard events to `output_dir/events`.
@@ -132,9 +141,11 @@ def tune(
         VerificationError: Original rows moved.
     """
     encoder = _trainable(load_if_named(encoder, Encoder, "encoder"))
-    config = tuning_config(encoder, train) if config is None else TrainingConfig.of(config)
     if pairs is None:
-        _refuse_without_pairs(loss=loss, dimensions=tuple(dimensions), mining=mining)
+        _refuse_without_pairs(
+            loss=loss, dimensions=tuple(dimensions), mining=mining, layers=layers == "auto"
+        )
+        encoder = encoder if layers is None else with_layers(encoder, layers)
         return tune_on_text(
             encoder,
             _tell_signals(corpus),
@@ -146,11 +157,25 @@ def tune(
             train=train,
             lora=lora,
             unfreeze_original_rows=unfreeze_original_rows,
-            config=config,
+            config=_config_of(encoder, train, config),
             tensorboard=tensorboard,
         )
     if isinstance(pairs, str | Path):
         pairs = PairFile(pairs)
+    if layers == "auto":
+        pairs, dimensions = list(pairs), tuple(dimensions)
+        options: dict[str, Any] = {
+            "loss": loss,
+            "dimensions": dimensions,
+            "whiten": whiten,
+            "config": config,
+        }
+        options |= {"train": train, "lora": lora, "steps": steps, "epochs": epochs}
+        options["unfreeze_original_rows"] = unfreeze_original_rows
+        layers = choose_depth(encoder, pairs, partial(_try, options), Path(output_dir))
+    if layers is not None:
+        encoder = with_layers(encoder, layers)
+    config = _config_of(encoder, train, config)
     table = PairTable.of(pairs, documents_of(corpus, "corpus"))
     whiten = should_whiten(encoder) if whiten is None else whiten
     widths = _widths(encoder, dimensions)
@@ -159,6 +184,8 @@ def tune(
     criterion = InfoNCE() if loss is None else loss
     if len(widths) > 1:
         criterion = Matryoshka(criterion, widths, normalize=encoder.normalize)
+    if len(table) < config.batch_size:
+        _LOG.warning("a step has all %d pairs, not %d", len(table), config.batch_size)
     source = ShuffledEpochs(len(table), rows=config.batch_size, seed=config.seed)
     session = TrainingSession(
         encoder.model,
@@ -223,7 +250,7 @@ def tune_on_text(
     train: Train = "all",
     lora: LoraConfig | None = None,
     unfreeze_original_rows: bool = False,
-    config: TrainingConfig | None = None,
+    config: TrainingConfig | Mapping[str, Any] | None = None,
     tensorboard: bool = False,
 ) -> Encoder:
     """Train an encoder on texts without pairs. Run it again to resume.
@@ -269,7 +296,7 @@ def tune_on_text(
         raise ConfigError(
             "whitened vectors cannot imitate others", hint="whiten in a later run, on pairs"
         )
-    config = tuning_config(encoder, train) if config is None else TrainingConfig.of(config)
+    config = _config_of(encoder, train, config)
     distinct = TextFile.distinct(documents_of(texts, "texts"))
     truncating = _truncating(encoder, config.max_length)
     kind: type[TextObjective] = entry.load()
@@ -332,6 +359,25 @@ def _refuse_without_pairs(**options: object) -> None:
     for name, value in options.items():
         if value:
             raise ConfigError(f"{name} needs pairs, and there are none", hint="pass pairs")
+
+
+def _try(options: dict[str, Any], encoder: Encoder, pairs: Sequence[Pair], folder: Path) -> Encoder:
+    """Tune for a few steps, to choose the number of layers by; see `TrialRun`."""
+    config = _config_of(encoder, options["train"], options["config"])
+    steps = options["steps"]
+    if steps is None:
+        steps = options["epochs"] * ShuffledEpochs(len(pairs), rows=config.batch_size).steps
+    changed = {"config": config, "steps": min(_TRIAL_STEPS, steps), "counts": EncodingCounts()}
+    return tune(encoder, pairs, output_dir=folder, **options | changed)
+
+
+def _config_of(
+    encoder: Encoder, train: Train, config: TrainingConfig | Mapping[str, Any] | None
+) -> TrainingConfig:
+    """Return whole settings: `tuning_config`'s, with those that a dict names."""
+    if config is None or isinstance(config, Mapping):
+        return tuning_config(encoder, train, **(config or {}))
+    return TrainingConfig.of(config)
 
 
 def _project(

@@ -169,7 +169,7 @@ class Family:
     """Regular expressions for buffers that some checkpoints hold and no network needs."""
     fixed: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     """Fields that would change the result, and the values at which they are supported."""
-    network: Callable[[Any], Network] = Transformer
+    network: type[Network] = Transformer
     """Builds the network from its configuration."""
     tokenizer_settings: Mapping[str, Any] = field(default_factory=dict)
     """Entries of `tokenizer_config.json` that make transformers read `tokenizer.json` as it is."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 
 from idiolect.models.family import Family
@@ -13,7 +13,7 @@ __all__ = ["FamilySummary", "Objectives", "markdown_table", "summarize"]
 Objectives = Callable[[NetworkKind], tuple[str, ...]]
 """Returns the pre-training objectives of a kind of network."""
 
-_HEADINGS = ("families", "attention", "positions", "task heads", "pre-training")
+_HEADINGS = ("families", "attention", "positions", "task heads", "pre-training", "supports")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +32,9 @@ class FamilySummary:
     """The task heads of its classes."""
     objectives: tuple[str, ...]
     """The pre-training objectives that can train it."""
+    supports: tuple[str, ...]
+    """What else can be done with it: `extend`, `encode`, `tune`, `generate`, `lora`, `layers` (the
+    first layers as an encoder of their own)."""
     classes: tuple[str, ...]
     """The class names that `config.json` may hold."""
     paper: str
@@ -53,9 +56,23 @@ def summarize(family: Family, objectives: Objectives) -> FamilySummary:
         positions=family.config({"vocab_size": 1000}).position.replace("_", " + "),
         heads=tuple(task.replace("_", " ") for task in tasks),
         objectives=objectives(family.kind) if "language" in tasks else (),
+        supports=_supported(family, tasks),
         classes=tuple(family.architectures),
         paper=family.paper,
     )
+
+
+def _supported(family: Family, tasks: Container[str]) -> tuple[str, ...]:
+    static = family.network.context_free
+    verbs = {
+        "extend": not static,
+        "encode": True,
+        "tune": True,
+        "generate": "language" in tasks and family.kind != "bidirectional",
+        "lora": not static,
+        "layers": not static and family.kind != "encoder-decoder",
+    }
+    return tuple(verb for verb, supported in verbs.items() if supported)
 
 
 def markdown_table(families: Iterable[Family], objectives: Objectives) -> str:
@@ -72,6 +89,7 @@ def markdown_table(families: Iterable[Family], objectives: Objectives) -> str:
             summary.positions,
             ", ".join(summary.heads) or "none",
             ", ".join(summary.objectives) or ("not yet" if summary.heads else "none"),
+            ", ".join(summary.supports),
         )
         groups.setdefault(cells, []).append(summary.title)
     rows = [_HEADINGS, ("---",) * len(_HEADINGS)]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from functools import partial, reduce
 from pathlib import Path
@@ -111,7 +111,15 @@ def build_network(
         ours: stored.get(source.name) or _stored_copy(ours, family, stored)
         for ours, source in sources.items()
     }
-    held, problems = _read_all(weights, found, sources, wanted, formats(network, quantization))
+    held, problems = _read_all(
+        weights,
+        found,
+        sources,
+        wanted,
+        formats(network, quantization),
+        # The rows of a static model may have 8 bits, with a step for each in its weights.
+        integers=(torch.int8,) if network.context_free else (),
+    )
     expected = {source.name for source in sources.values()}
     _refuse(
         source,
@@ -136,6 +144,7 @@ def build_network(
     if dtype is None:
         # All weights get the most precise dtype among those of the files.
         dtype = reduce(torch.promote_types, (one.dtype for one in held.values()))
+        dtype = dtype if dtype.is_floating_point else torch.float32
     place_weights(network, {ours: one.to(dtype) for ours, one in held.items()})
     if quantization == "keep":
         check_kept(network, source)
@@ -148,10 +157,11 @@ def _read_all(
     sources: Mapping[str, WeightSource],
     wanted: Mapping[str, torch.Size],
     quantized_as: Mapping[str, Quantization],
+    integers: Collection[torch.dtype],
 ) -> tuple[dict[str, Tensor | QuantizedMatrix], dict[str, list[str]]]:
     """Read the network's weights by our names, and list those that do not fit, by problem."""
     held: dict[str, Tensor | QuantizedMatrix] = {}
-    wrong, integers = [], []
+    wrong, whole_numbers = [], []
     for ours, name in found.items():
         if name is None:
             continue
@@ -166,15 +176,15 @@ def _read_all(
         tensor, shape = weights[name], source.stored_shape(wanted)
         if tensor.shape != shape:
             wrong.append(f"{name} is {_shape(tensor.shape)}, not {_shape(shape)}")
-        elif not tensor.is_floating_point():
-            integers.append(name)
+        elif not tensor.is_floating_point() and tensor.dtype not in integers:
+            whole_numbers.append(name)
         else:
             exact = source.extract(tensor, sizes)
             if how == "keep":  # tables are kept once added rows are separated from them
                 held[ours] = exact if ours in TABLES else recovered_blocks(exact) or exact
             else:
                 held[ours] = exact if how is None else quantized(exact, how)
-    return held, {"wrong shape": wrong, "integers instead of weights": integers}
+    return held, {"wrong shape": wrong, "integers instead of weights": whole_numbers}
 
 
 def _all_rows(rows: Tensor) -> Tensor:

@@ -53,5 +53,8 @@ def find_family(settings: Mapping[str, Any]) -> Family:
     model_type = settings.get("model_type")
     if not isinstance(model_type, str) or model_type not in FAMILIES:
         problem = "no model_type" if model_type is None else f"unknown model type {model_type!r}"
-        raise ConfigError(problem, hint="known: " + ", ".join(sorted(FAMILIES)))
+        hint = "known: " + ", ".join(sorted(FAMILIES))
+        if settings.get("auto_map"):
+            hint = f"its code is in its own repository, and is not run; {hint}"
+        raise ConfigError(problem, hint=hint)
     return FAMILIES[model_type]

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import Tensor
 
 from idiolect.errors import ConfigError, InputError
 from idiolect.models.language_model import LanguageModel
+from idiolect.models.weight_files import open_weights, write_weights
 from idiolect.nn.embedding import joined_rows
 from idiolect.text.tokenizers.extension import Extension
 
-__all__ = ["first_layers", "static_rows"]
+__all__ = ["first_layers", "quantize_table", "static_rows"]
 
 
-def first_layers(model: LanguageModel, count: int) -> LanguageModel:
+def first_layers(model: LanguageModel, count: int | str) -> LanguageModel:
     """Return a model of the first layers of another.
 
     With one or more layers it shares the other's weights. With none it is a static model of its
@@ -27,7 +30,10 @@ def first_layers(model: LanguageModel, count: int) -> LanguageModel:
         ConfigError: The model does not have so many layers, or cannot be cut.
     """
     if isinstance(count, bool) or not isinstance(count, int) or count < 0:
-        raise ConfigError(f"layers is {count!r}", hint="a whole number, at least 0")
+        hint = "a whole number, at least 0"
+        if count == "auto":
+            hint = 'only pairs can choose: tune(encoder, pairs, layers="auto", …)'
+        raise ConfigError(f"layers is {count!r}", hint=hint)
     if count == 0:
         return _static(model)
     try:
@@ -55,6 +61,23 @@ def static_rows(rows: Tensor, extension: Extension | None) -> Tensor:
     for token in extension.added if extension is not None else ():
         rows[token.id] = rows[list(token.pieces)].sum(0)
     return rows
+
+
+def quantize_table(directory: Path) -> None:
+    """Store the rows of a saved static model as 8-bit integers, in place.
+
+    Each row has a step of its own, its largest number / 127, which its token's weight is multiplied
+    by. Other programs that know weights, such as model2vec, read the same vectors.
+    """
+    weights = open_weights(directory)
+    tensors = {name: weights[name].clone() for name in weights.names}
+    rows = tensors["embeddings"].float()
+    step = rows.abs().amax(1).clamp(min=1e-30) / 127
+    tensors["embeddings"] = (rows / step[:, None]).round().to(torch.int8)
+    tensors["weights"] = tensors["weights"].float() * step
+    for old in directory.glob("model*.safetensors*"):
+        old.unlink()
+    write_weights(directory, tensors)
 
 
 def _static(model: LanguageModel) -> LanguageModel:

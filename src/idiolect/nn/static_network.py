@@ -113,10 +113,12 @@ class StaticNetwork(Network):
         starts = (lengths.cumsum(0) - lengths).to(self.device)
         table = self.tokens.weight
         assert isinstance(table, Tensor)
-        distinct, places = torch.unique(ids, return_inverse=True)
-        rows_read: Tensor = _OccurringRows.apply(table, distinct)  # type: ignore[no-untyped-call]
+        places = ids
+        if table.requires_grad and torch.is_grad_enabled():
+            distinct, places = torch.unique(ids, return_inverse=True)
+            table = _OccurringRows.apply(table, distinct)  # type: ignore[no-untyped-call]
         # `embedding_bag` weighs rows only when it sums them.
         sums = F.embedding_bag(
-            places, rows_read, starts, mode="sum", per_sample_weights=self.token_weights.values[ids]
+            places, table, starts, mode="sum", per_sample_weights=self.token_weights.values[ids]
         )
         return sums / lengths.clamp(min=1)[:, None].to(sums)

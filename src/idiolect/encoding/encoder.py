@@ -188,15 +188,8 @@ class Encoder:
             self.model.save(fresh)
             if precision == "int8":
                 quantize_table(fresh)
-            self.layout.write(
-                fresh,
-                self.model.network.config.hidden_size,
-                encoder_only=self.model.family.kind == "encoder-decoder"
-                and not self.model.family.has_encoder_class,
-                split_special_tokens=not self.reader.prompts_have_special_tokens,
-                static=self.model.network.context_free,
-                filler=self.model.tokenizer.engine.id_to_token(0),
-            )
+            split = not self.reader.prompts_have_special_tokens
+            self.layout.write(fresh, self.model, split_special_tokens=split)
 
     def to_int8(self) -> None:
         """Quantize the linear layers to 8-bit integers, as `precision="int8"` does from the start.
@@ -337,9 +330,8 @@ class Encoder:
             dimensions: As in `encode`.
             tokens_per_batch: As in `encode`.
             block: Number of texts that are sorted by length and written together.
-            progress: Show the progress.
-            counts: Updated with the numbers of texts; by default truncated and empty ones are
-                logged as a warning.
+            progress: As in `encode`.
+            counts: As in `encode`.
 
         Raises:
             InputError: As in `encode`; or the file was started with other texts or settings.

@@ -28,6 +28,7 @@ from typing import Any
 from idiolect.encoding.pooling import Pooling, check_pooling
 from idiolect.encoding.projection import Projection
 from idiolect.errors import CheckpointError, ConfigError
+from idiolect.models.language_model import LanguageModel
 from idiolect.text.files import read_json, read_text, write_atomic
 
 __all__ = ["LAYOUT_FILES", "EncoderLayout"]
@@ -148,32 +149,28 @@ class EncoderLayout:
     def write(
         self,
         directory: Path,
-        width: int,
+        model: LanguageModel,
         *,
-        encoder_only: bool = False,
         split_special_tokens: bool = True,
-        static: bool = False,
-        filler: str | None = None,
     ) -> None:
         """Write the settings into a model's directory, in place of older ones.
 
         Args:
             directory: The directory of the saved model.
-            width: Width of its hidden states.
-            encoder_only: Whether only the encoder of an encoder-decoder model is used, and
-                sentence-transformers would use both.
+            model: The model. Of an encoder-decoder model only the encoder is used, where
+                sentence-transformers may use both.
             split_special_tokens: Whether the names of special tokens in texts and prompts are text.
-            static: Whether the model averages rows without layers.
-            filler: Any token, to pad with if there is no special one. It stays a token of text.
         """
+        family, static = model.family, model.network.context_free
+        filler = model.tokenizer.engine.id_to_token(0)  # to pad with; it stays a token of text
         pooling: dict[str, Any] = {
-            "word_embedding_dimension": width,
+            "word_embedding_dimension": model.network.config.hidden_size,
             "pooling_mode": _PUBLISHED_POOLINGS[self.pooling],
             "include_prompt": True,
         }
         if self.bidirectional:
             pooling["bidirectional"] = True
-        if encoder_only:
+        if family.kind == "encoder-decoder" and not family.has_encoder_class:
             pooling["encoder_only"] = True
         _remove_modules(directory)
         prompts = _read_optional(directory / "config_sentence_transformers.json")

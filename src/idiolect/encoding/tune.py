@@ -142,9 +142,9 @@ def tune(
     """
     encoder = _trainable(load_if_named(encoder, Encoder, "encoder"))
     if pairs is None:
-        _refuse_without_pairs(
-            loss=loss, dimensions=tuple(dimensions), mining=mining, layers=layers == "auto"
-        )
+        if layers == "auto":
+            raise ConfigError("layers cannot be chosen without pairs", hint="pass pairs")
+        _refuse_without_pairs(loss=loss, dimensions=tuple(dimensions), mining=mining)
         encoder = encoder if layers is None else with_layers(encoder, layers)
         return tune_on_text(
             encoder,

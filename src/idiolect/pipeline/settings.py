@@ -114,10 +114,11 @@ class EncoderSettings(SettingsTable):
     """By default the base's own pooling, or the mean if it defines none."""
     max_length: int | None = Field(default=None, ge=8)
     """Maximum tokens per text; by default the base's own limit."""
-    layers: Annotated[int, Field(ge=0)] | Literal["all"] | None = None
-    """The first layers of the model that encode: a number, or all. With 0, a vector is the mean of
-    embedding rows, which reads long texts in no time. By default 0 for a causal language model, and
-    all for other models and for a base that was published as an encoder."""
+    layers: Annotated[int, Field(ge=0)] | Literal["all", "auto"] | None = None
+    """The first layers of the model that encode: a number, all, or auto, which tries a few on pairs
+    kept out of training. With 0, a vector is the mean of embedding rows, which reads long texts in
+    no time. By default 0 for a causal language model, and all for other models and for a base that
+    was published as an encoder."""
 
 
 class PipelineSettings(SettingsTable):

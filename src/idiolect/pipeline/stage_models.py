@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from idiolect.pipeline.stage import Work
+from idiolect.text.files import read_json
 from idiolect.text.hub import locate
 
 if TYPE_CHECKING:
@@ -47,9 +48,11 @@ def load_encoder(work: Work[Any], path: str | Path, *, whole: bool = False) -> E
         max_length=settings.max_length or base.max_length,
     )
     model = load_model(path)
-    layers = settings.layers
+    layers: int | str | None = settings.layers
     if layers is None and model.network.kind == "causal" and layout.pooling == "mean":
         layers = None if is_encoder(work.base) else 0
+    if layers == "auto" and not whole:
+        layers = int(read_json(work.done["tune"] / "depths.json")["layers"])
     return Encoder(model, **vars(layout), layers=None if whole or layers == "all" else layers)
 
 

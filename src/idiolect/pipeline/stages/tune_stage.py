@@ -11,7 +11,7 @@ from pydantic import Field, field_validator
 
 # Registers the objectives of `tune`.
 import idiolect.encoding.objectives  # noqa: F401
-from idiolect.errors import InputError
+from idiolect.errors import ConfigError, InputError
 from idiolect.pipeline.settings import SettingsTable
 from idiolect.pipeline.stage import Control, Stage, Work
 from idiolect.pipeline.stage_models import is_encoder, load_encoder, needs_whitening
@@ -159,31 +159,36 @@ def _train(work: Work[TuneSettings], pairs: list[Pair]) -> None:
     """Train on pairs, or on the items' texts if there are none."""
     from idiolect.encoding.text_reader import EncodingCounts
     from idiolect.encoding.tune import tune as train_on_pairs
-    from idiolect.encoding.tune import tune_on_text, tuning_config
+    from idiolect.encoding.tune import tune_on_text
 
     settings = work.settings
-    encoder = load_encoder(work, work.model)
+    choose = work.config.encoder.layers == "auto"
+    if choose and not pairs:
+        raise ConfigError(
+            "layers cannot be chosen without pairs", hint="set encoder.layers to a number or all"
+        )
+    encoder = load_encoder(work, work.model, whole=choose)
     given: dict[str, Any] = {
         "batch_size": settings.batch_size,
         "learning_rate": settings.learning_rate,
+        "max_length": settings.max_length or encoder.max_length,
     }
-    if not encoder.model.network.context_free:
+    if not choose and not encoder.model.network.context_free:
         given["learning_rate"] = settings.learning_rate or (
             _ENCODER_RATE if is_encoder(work.base) else _MODEL_RATE
         )
-    config = tuning_config(
-        encoder,
+    config = {
         **{name: value for name, value in given.items() if value is not None},
-        max_length=settings.max_length or encoder.max_length,
-        precision=settings.precision,
-        save_steps=SAVE_STEPS,
-        seed=work.config.seed,
-    )
+        "precision": settings.precision,
+        "save_steps": SAVE_STEPS,
+        "seed": work.config.seed,
+    }
     if pairs:
         train_on_pairs(
             encoder,
             pairs,
             output_dir=work.folder,
+            layers="auto" if choose else None,
             dimensions=settings.dimensions,
             whiten=needs_whitening(work),
             steps=settings.steps,

@@ -38,7 +38,7 @@ def encode(
     dimensions: Annotated[
         int | None, typer.Option(help="Keep only the first so many dimensions.", min=1)
     ] = None,
-    precision: EncodingPrecisionOption = "fp32",
+    precision: EncodingPrecisionOption = None,
     codes: Annotated[
         Literal["int8", "binary"] | None,
         typer.Option(
@@ -71,7 +71,7 @@ def encode(
         if precision == "auto":  # a resumed run computes all vectors alike
             precision = VectorFile.precision_of(out) or precision
         device = "cpu" if precision == "int8" else local_device()
-        encoder = Encoder.load(model, device=device, precision=precision)
+        encoder = Encoder.load(model, device=device, precision=precision or "fp32")
     vectors = encoder.encode_to(
         out,
         corpus,

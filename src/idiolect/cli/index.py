@@ -10,7 +10,7 @@ import typer
 
 from idiolect.cli.endings import ResumableCommand
 from idiolect.cli.text_options import MaxUnreadableOption, report_skipped
-from idiolect.cli.training_options import EncodingPrecisionOption
+from idiolect.cli.training_options import EncodingPrecisionOption, given
 from idiolect.errors import ConfigError, InputError
 from idiolect.text.skipped import MAX_UNREADABLE, Skipped
 
@@ -86,7 +86,7 @@ def build(
     dimensions: Annotated[
         int | None, typer.Option(help="Truncate vectors to this size (Matryoshka encoders).", min=1)
     ] = None,
-    precision: EncodingPrecisionOption = "fp32",
+    precision: EncodingPrecisionOption = None,
     skip_invalid_metadata: _SkipInvalid = False,
 ) -> None:
     """Build an index from the records of files. Run it again to resume.
@@ -113,7 +113,7 @@ def build(
         max_unreadable=max_unreadable,
         skipped=skipped,
     )
-    model = Encoder.load(encoder, precision=precision)
+    model = Encoder.load(encoder, **given(precision=precision))
     with Index.build(
         index,
         model,
@@ -362,8 +362,8 @@ def load_encoder(store: Store, source: str | None) -> Encoder:
             "the index does not store the location of its encoder", hint="add --encoder"
         )
     # 8-bit layers make an encoder of their own; bfloat16 would gain nothing for a few queries.
-    kept = store.settings.get("precision")
-    return Encoder.load(location, precision="int8" if kept == "int8" else "fp32")
+    rounded = store.settings.get("precision") == "int8"
+    return Encoder.load(location, **given(precision="int8" if rounded else None))
 
 
 def _source(encoder: str) -> str:

@@ -93,10 +93,10 @@ PrecisionOption = Annotated[
     typer.Option(help="Format of matrix products. Default: auto, the faster one by measurement."),
 ]
 EncodingPrecisionOption = Annotated[
-    Literal["auto", "fp32", "bf16", "int8"],
+    Literal["auto", "fp32", "bf16", "int8"] | None,
     typer.Option(
-        help="Format of matrix products: exact (fp32), faster and slightly less exact (bf16, int8),"
-        " or the fastest by measurement (auto)."
+        help="Format of matrix products: exact (fp32, the default), faster and slightly less exact"
+        " (bf16, int8), or the fastest by measurement (auto)."
     ),
 ]
 SaveStepsOption = Annotated[

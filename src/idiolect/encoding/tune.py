@@ -136,7 +136,12 @@ def tune(
         pairs = PairFile(pairs)
     if layers == "auto":
         pairs, dimensions = list(pairs), tuple(dimensions)
-        options = {"loss": loss, "dimensions": dimensions, "whiten": whiten, "config": config}
+        options: dict[str, Any] = {
+            "loss": loss,
+            "dimensions": dimensions,
+            "whiten": whiten,
+            "config": config,
+        }
         options |= {"train": train, "lora": lora, "steps": steps, "epochs": epochs}
         options["unfreeze_original_rows"] = unfreeze_original_rows
         layers = choose_depth(encoder, pairs, partial(_try, options), Path(output_dir))

@@ -243,8 +243,10 @@ def parse_layers(text: str | None) -> int | Literal["auto"] | None:
     Raises:
         ConfigError: It is neither.
     """
-    if text is None or text == "auto":
-        return text
+    if text is None:
+        return None
+    if text == "auto":
+        return "auto"
     if not text.isdecimal():
         raise ConfigError(f"--layers is {text!r}", hint="a whole number, at least 0, or auto")
     return int(text)

@@ -258,6 +258,8 @@ class LanguageModel:
             _write_json(fresh / _RECORD, record)
         if self.companions.left_out:
             _LOG.warning("not saved with the model: %s", ", ".join(self.companions.left_out))
+        if self.network.context_free:
+            return  # its readers take `tokenizer.json` as it is; transformers does not know it
         if self.extension and (changed := find_reader_changes(Path(directory), self.tokenizer)):
             _LOG.warning(
                 "transformers reads %d texts with other ids than the saved tokenizer, such as %r; "

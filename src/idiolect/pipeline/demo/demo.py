@@ -56,6 +56,7 @@ max_rows = 400
 
 [distill]
 contexts = {contexts}
+max_length = {snippet}
 
 [pretrain]
 steps = {pretrain}
@@ -84,15 +85,22 @@ max_length = 128
 dimensions = [32, 64, 128]"""
 _LANGUAGE_MODEL = {
     "contexts": 1,
-    "pretrain": 10,
+    "snippet": 24,
+    "pretrain": 6,
     "sequence": 64,
     "batch_size": 8,
     "encoder": _STATIC,
     "windows": 10,
 }
-_SMALL_LANGUAGE_MODEL = _LANGUAGE_MODEL | {"contexts": 2, "pretrain": 40, "windows": 40}
+_SMALL_LANGUAGE_MODEL = _LANGUAGE_MODEL | {
+    "contexts": 2,
+    "snippet": 50,
+    "pretrain": 40,
+    "windows": 40,
+}
 _ENCODER = {
     "contexts": 1,
+    "snippet": 50,
     "pretrain": 40,
     "sequence": 32,
     "batch_size": 16,

@@ -23,6 +23,8 @@ class DistillSettings(SettingsTable):
     """Text snippets per new token."""
     epochs: int = Field(default=1, ge=1)
     """Number of passes over the snippets."""
+    max_length: int = Field(default=50, ge=8)
+    """Tokens of a snippet."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Format of matrix products; `auto` measures which is faster."""
 
@@ -51,7 +53,9 @@ def distill(work: Work[DistillSettings]) -> DistillMetrics:
         contexts=work.settings.contexts,
         epochs=work.settings.epochs,
         config=replace(
-            distillation_config(student, seed=work.config.seed), precision=work.settings.precision
+            distillation_config(student, seed=work.config.seed),
+            max_length=work.settings.max_length,
+            precision=work.settings.precision,
         ),
         output_dir=work.folder,
     )

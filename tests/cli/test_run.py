@@ -43,7 +43,7 @@ def test_what_a_run_prints(shop: Path) -> None:
     for words in ("BM25", "+ vocabulary", "hybrid", "nDCG@10", "bits/byte", "95% interval"):
         assert words in printed
     unwrapped = " ".join(printed.split())
-    verdict = unwrapped.index("and the index's default search")
+    verdict = unwrapped.index("The index uses the encoder")
     assert verdict < unwrapped.index("Evaluation of each stage"), "the verdict comes first"
     assert "original rows: identical" in printed
     assert "transductive" in printed

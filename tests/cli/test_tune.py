@@ -99,7 +99,7 @@ def test_a_teacher_is_imitated(folder: Path) -> None:
         (
             "pairs.jsonl",
             ["--objective", "mlm"],
-            r"'mlm' \(one of pairs, simcse, crops, tsdae, imitate\)",
+            r"'mlm' \(one of pairs, simcse, titles, headings, crops, parts, tsdae, imitate\)",
         ),
         ("pairs.jsonl", ["--margin", "1"], "the loss infonce has no margin"),
         ("pairs.jsonl", ["--loss", "kl"], "scores, and the pairs have none"),

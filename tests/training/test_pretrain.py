@@ -313,4 +313,4 @@ def test_rows_alone_train_at_a_rate_of_their_size(tmp_path: Path, train: Any) ->
     pretrain(model, _corpus(), output_dir=tmp_path / "run", steps=2, train=train, config=plan)
     first = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
     expected = min(3e-2, size / 50) if train == "rows" else 3e-4
-    assert first["learning_rate"] == pytest.approx(expected)
+    assert first["learning_rate"] == pytest.approx(expected, rel=5e-3)  # it has three digits

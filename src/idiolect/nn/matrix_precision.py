@@ -62,7 +62,7 @@ def check_precision(precision: object, *, training: bool = False) -> None:
     known = get_args(TrainingPrecision if training else MatrixPrecision)
     if not isinstance(precision, str) or precision not in known:
         hint = "one of " + ", ".join(known)
-        if precision == "int8":
+        if isinstance(precision, str) and precision == "int8":
             raise ConfigError("int8 is for encoding only", hint=hint)
         raise ConfigError(f"unknown precision {precision!r}", hint=hint)
 

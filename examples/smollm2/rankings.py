@@ -84,6 +84,8 @@ def train_encoder(
     return tune(
         encoder,
         pairs,
+        # Vectors are whitened by all items: the documents of a few hundred pairs are too few.
+        corpus=judged.items.values() if recipe.whiten else (),
         output_dir=folder,
         whiten=recipe.whiten,
         steps=steps or recipe.steps,

@@ -56,7 +56,7 @@ def differences(figures: dict[str, Any]) -> list[str]:
         interval = f"{one['low']:+.3f} to {one['high']:+.3f}"
         lines.append(
             row(
-                one["test"],
+                one["test"] + (", unseen" if one["unseen"] else ""),
                 labels[one["second"]],
                 labels[one["first"]],
                 f"{one['difference']:+.3f}",

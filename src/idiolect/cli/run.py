@@ -158,13 +158,15 @@ def _differences(figures: dict[str, Any]) -> Table:
     labels = {system["name"]: system["label"] for system in figures["systems"]}
     table = _table("Differences in nDCG@10, paired over the queries")
     table.caption = "interval: paired bootstrap; p: paired randomisation test"
+    if any(one["unseen"] for one in figures["significance"]):
+        table.caption += "\n* only queries with answers that are in no training pair"
     for column in ("", "system", "against"):
         table.add_column(column, no_wrap=True)
     for column in ("change", "95% interval", "p"):
         table.add_column(column, justify="right", no_wrap=True)
     for one in figures["significance"]:
         table.add_row(
-            one["test"],
+            one["test"] + ("*" if one["unseen"] else ""),
             labels[one["second"]],
             labels[one["first"]],
             f"{one['difference']:+.3f}",

@@ -44,7 +44,7 @@ from idiolect.encoding.vectors import VectorFile, Vectors
 from idiolect.errors import ConfigError, InputError
 from idiolect.models.language_model import LanguageModel
 from idiolect.models.model_directory import replacing
-from idiolect.models.shallow import first_layers, quantize_table
+from idiolect.models.shallow import first_layers, in_pieces, quantize_table
 from idiolect.nn.matrix_precision import ChosenPrecision, MatrixPrecision
 from idiolect.text.arguments import checked, list_of_texts, load_if_named
 from idiolect.text.corpus import documents_of
@@ -261,14 +261,13 @@ class Encoder:
             texts: The texts, for example a list, a column of a table, or a generator.
             prompt_name: Name of a prompt: `document`, `query` or another one of the model.
             dimensions: Keep only this many dimensions (Matryoshka), and normalize again.
-            tokens_per_batch: Tokens per forward pass; memory grows with it. The default depends on
-                the device.
+            tokens_per_batch: Tokens per forward pass; memory grows with it. By default it depends
+                on the device.
             progress: Show the progress.
-            counts: Updated with the numbers of texts; by default truncated and empty ones are
-                logged as a warning.
+            counts: Updated with the numbers of texts; by default problems are logged as a warning.
 
         Returns:
-            Shape (texts, dimensions), in the order of the texts.
+            Shape (texts, dimensions).
 
         Raises:
             InputError: A single text, an element that is not a text, or an unknown prompt name.
@@ -385,7 +384,8 @@ class Encoder:
         if isinstance(texts, str | bytes) or not isinstance(texts, Sequence):
             texts = list_of_texts(texts)
         step = max(1, len(texts) // (_TEXTS_PER_DIMENSION * self.dimensions))
-        rows = self.reader.read(list_of_texts(texts[::step]), "document", EncodingCounts())
+        sample = list_of_texts(texts[::step])
+        rows = in_pieces(self.model, self.reader.read(sample, "document", EncodingCounts()))
         parts: list[Tensor] = []
         with torch.inference_mode():
             for batch in by_length(rows, usual_tokens_per_batch(self.model.network)):

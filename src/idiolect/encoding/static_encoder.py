@@ -11,7 +11,7 @@ from torch import Tensor
 from idiolect.encoding.encoder import Encoder
 from idiolect.errors import ConfigError
 from idiolect.models.model_directory import replacing
-from idiolect.models.shallow import static_rows
+from idiolect.models.shallow import WHITENED, static_rows
 
 __all__ = ["export_table", "fold_projection", "should_whiten"]
 
@@ -20,17 +20,13 @@ _ROW_LENGTH = 10.0
 rate that suits the tokens' weights, which are around one, also suits the rows."""
 
 
-_WHITENED = "whitened"
-"""The field of `config.json` that says that a projection was folded into the rows."""
-
-
 def should_whiten(encoder: Encoder) -> bool:
     """Return whether an encoder is static and its rows are still those of a language model.
 
     These share a dominant direction that makes all texts similar until it is removed.
     """
     model = encoder.model
-    return model.network.context_free and not model.settings.get(_WHITENED, False)
+    return model.network.context_free and not model.settings.get(WHITENED, False)
 
 
 def fold_projection(encoder: Encoder) -> None:
@@ -57,7 +53,7 @@ def fold_projection(encoder: Encoder) -> None:
             rows *= _ROW_LENGTH / rows.norm(dim=1).median()
         table.data = static_rows(rows, encoder.model.extension)
     encoder.projection = None
-    encoder.model.settings[_WHITENED] = True
+    encoder.model.settings[WHITENED] = True
 
 
 def export_table(encoder: Encoder, directory: str | Path) -> None:

@@ -13,7 +13,11 @@ from idiolect.models.weight_files import open_weights, write_weights
 from idiolect.nn.embedding import joined_rows
 from idiolect.text.tokenizers.extension import Extension
 
-__all__ = ["first_layers", "quantize_table", "static_rows"]
+__all__ = ["WHITENED", "first_layers", "in_pieces", "quantize_table", "static_rows"]
+
+WHITENED = "whitened"
+"""The field of a static model's `config.json` that says that a projection was folded into its rows.
+"""
 
 
 def first_layers(model: LanguageModel, count: int | str) -> LanguageModel:
@@ -61,6 +65,19 @@ def static_rows(rows: Tensor, extension: Extension | None) -> Tensor:
     for token in extension.added if extension is not None else ():
         rows[token.id] = rows[list(token.pieces)].sum(0)
     return rows
+
+
+def in_pieces(model: LanguageModel, rows: list[list[int]]) -> list[list[int]]:
+    """Replace added tokens by their pieces in the rows that a static model is whitened by.
+
+    Their rows are the sums of the pieces' rows until the model is whitened. But a text with sums
+    has fewer tokens, so its mean is longer, most of all along the direction that all rows share,
+    which whitening is to remove.
+    """
+    extension = model.extension
+    if extension is None or not model.network.context_free or model.settings.get(WHITENED, False):
+        return rows
+    return [extension.to_base(row) for row in rows]
 
 
 def quantize_table(directory: Path) -> None:

@@ -176,7 +176,9 @@ def test_held_out_documents_take_fewer_tokens(
     larger.save(tmp_path / "larger")
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "larger")
     some = [*held_out[:200], *general[::20]]
-    assert [theirs(text)["input_ids"] for text in some] == larger.encode_batch(some)
+    # The general text holds the names of special tokens, which transformers reads as tokens.
+    found = [theirs(text)["input_ids"] for text in some]
+    assert found == larger.encode_batch(some, parse_special_tokens=True)
 
 
 def test_the_sources_are_the_published_ones() -> None:

@@ -70,6 +70,7 @@ def test_the_python_code_runs(
     assert "red desk lamp" in first
 
 
+@pytest.mark.slow
 def test_the_steps_run_one_by_one(tmp_path: Path) -> None:
     data = tmp_path / "demo" / "data"
     write_demo(data.parent, base="idiolect-base")
@@ -85,6 +86,7 @@ def test_the_steps_run_one_by_one(tmp_path: Path) -> None:
     assert "bits per byte" in output
 
 
+@pytest.mark.slow
 def test_a_catalogue_is_run_and_searched(tmp_path: Path) -> None:
     """Edits the configuration as a user would, to few steps in every stage."""
     (tmp_path / "shop").mkdir()

@@ -26,7 +26,8 @@ import torch
 
 from idiolect.encoding.encoder import Encoder
 from idiolect.encoding.pairs import Pair as TextPair
-from idiolect.encoding.tune import tune, tuning_config
+from idiolect.encoding.tune import tune
+from idiolect.encoding.tuning_setup import tuning_config
 from idiolect.models.language_model import LanguageModel
 from idiolect.pipeline.demo.catalogue import Catalogue
 from paired import compare

@@ -35,7 +35,8 @@ from idiolect.encoding.mining import Mining
 from idiolect.encoding.objectives.contrastive import ContrastiveObjective
 from idiolect.encoding.pairs import Pair, PairTable
 from idiolect.encoding.projection import Projection
-from idiolect.encoding.tune import tune, tuning_config
+from idiolect.encoding.tune import tune
+from idiolect.encoding.tuning_setup import tuning_config
 from idiolect.encoding.vectors import Vectors
 from idiolect.ranking.evaluation.metrics import evaluate
 from idiolect.ranking.evaluation.significance import compare as compare_systems

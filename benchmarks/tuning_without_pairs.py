@@ -37,7 +37,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from idiolect.encoding.encoder import Encoder
-from idiolect.encoding.tune import tune, tune_on_text, tuning_config
+from idiolect.encoding.tune import tune
+from idiolect.encoding.tune_on_text import tune_on_text
+from idiolect.encoding.tuning_setup import tuning_config
 from idiolect.errors import IdiolectError
 from idiolect.models.language_model import LanguageModel
 from idiolect.pipeline.demo.catalogue import Catalogue

@@ -14,7 +14,7 @@ import numpy as np
 from idiolect import Encoder, LanguageModel, evaluate, tune
 from idiolect.encoding.pairs import Pair
 from idiolect.encoding.text_reader import EncodingCounts
-from idiolect.encoding.tune import tuning_config
+from idiolect.encoding.tuning_setup import tuning_config
 from idiolect.ranking.evaluation.baselines import BM25, Dense
 from idiolect.ranking.evaluation.metrics import Run
 from idiolect.search.fusion import choose_weights, fuse

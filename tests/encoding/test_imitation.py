@@ -13,7 +13,7 @@ from encoding import tuning
 from encoding.models import minilm
 from idiolect.encoding.encoder import Encoder
 from idiolect.encoding.objectives.imitation import Imitation
-from idiolect.encoding.tune import tune_on_text
+from idiolect.encoding.tune_on_text import tune_on_text
 from idiolect.errors import CheckpointError, ConfigError, InputError
 from idiolect.models.language_model import LanguageModel
 from idiolect.training.data.shuffled_epochs import EpochSample

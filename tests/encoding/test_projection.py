@@ -16,7 +16,8 @@ from encoding.models import tiny_encoder
 from idiolect.encoding.encoder import Encoder
 from idiolect.encoding.matryoshka import neighbours_kept
 from idiolect.encoding.projection import Projection
-from idiolect.encoding.tune import tune, tune_on_text
+from idiolect.encoding.tune import tune
+from idiolect.encoding.tune_on_text import tune_on_text
 from idiolect.errors import CheckpointError, ConfigError, InputError, VerificationError
 from idiolect.training.training_config import TrainingConfig
 from training import models

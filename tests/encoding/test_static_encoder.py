@@ -22,7 +22,9 @@ from idiolect.encoding.objectives.text_parts import crop
 from idiolect.encoding.pairs import Pair, PairTable
 from idiolect.encoding.static_encoder import export_table, fold_projection, should_whiten
 from idiolect.encoding.text_reader import EncodingCounts
-from idiolect.encoding.tune import tune, tune_on_text, tuning_config
+from idiolect.encoding.tune import tune
+from idiolect.encoding.tune_on_text import tune_on_text
+from idiolect.encoding.tuning_setup import tuning_config
 from idiolect.errors import CheckpointError, ConfigError, InputError
 from idiolect.generate.strategies import greedy
 from idiolect.models.language_model import LanguageModel

@@ -14,7 +14,9 @@ from encoding.test_static_encoder import WORDS, static
 from idiolect.encoding.encoder import Encoder
 from idiolect.encoding.mining import Mining
 from idiolect.encoding.objectives.text_parts import Crops, Headings, Parts, Titles
-from idiolect.encoding.tune import tune, tune_on_text, tuning_config
+from idiolect.encoding.tune import tune
+from idiolect.encoding.tune_on_text import tune_on_text
+from idiolect.encoding.tuning_setup import tuning_config
 from idiolect.errors import ConfigError, InputError
 from idiolect.training.data.shuffled_epochs import EpochSample
 

@@ -25,7 +25,9 @@ from idiolect.encoding.objectives.contrastive import ContrastiveObjective
 from idiolect.encoding.objectives.pair_batches import PairBatch
 from idiolect.encoding.pairs import Pair, PairTable
 from idiolect.encoding.text_reader import EncodingCounts
-from idiolect.encoding.tune import tune, tune_on_text, tuning_config
+from idiolect.encoding.tune import tune
+from idiolect.encoding.tune_on_text import tune_on_text
+from idiolect.encoding.tuning_setup import tuning_config
 from idiolect.errors import CheckpointError, ConfigError, InputError
 from idiolect.nn.embedding import ExtendedRows
 from idiolect.text.text_file import TextFile

@@ -13,7 +13,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from encoding import tuning
 from idiolect.encoding.mining import Mining
-from idiolect.encoding.tune import tune, tune_on_text
+from idiolect.encoding.tune import tune
+from idiolect.encoding.tune_on_text import tune_on_text
 from idiolect.training.objectives.contrastive_losses import InfoNCE
 from idiolect.training.training_config import TrainingConfig
 from training import models

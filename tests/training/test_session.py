@@ -12,7 +12,8 @@ from torch import Tensor
 
 from encoding import tuning
 from idiolect.encoding.encoder import Encoder
-from idiolect.encoding.tune import tune, tune_on_text
+from idiolect.encoding.tune import tune
+from idiolect.encoding.tune_on_text import tune_on_text
 from idiolect.errors import CheckpointError, ConfigError, InputError, VerificationError
 from idiolect.models.language_model import LanguageModel
 from idiolect.nn.network import Network

@@ -176,7 +176,7 @@ def encoder(
     from idiolect.encoding.encoder import Encoder
     from idiolect.encoding.mining import Mining
     from idiolect.encoding.tune import tune as run
-    from idiolect.encoding.tune import tune_on_text
+    from idiolect.encoding.tune_on_text import tune_on_text
     from idiolect.text.corpus import Corpus
 
     entry = find_objective("tune", objective)

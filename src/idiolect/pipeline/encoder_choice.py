@@ -46,21 +46,19 @@ class IndexCandidate:
     """The system."""
     label: str
     load: Callable[[], Encoder]
-    folder: str
-    """The stage whose folder holds its model; empty if no stage has saved it."""
 
 
 def candidates(work: Work[Any]) -> list[IndexCandidate]:
     """Return the encoders that the index may use, the one with new tokens first."""
     saved = [
-        IndexCandidate(name, label, _loader(work.done[stage] / "model"), stage)
+        IndexCandidate(name, label, _loader(work.done[stage] / "model"))
         for name, label, stage in (
             ("tuning", "with new tokens", "tune"),
             ("plain.tuning", "without new tokens", "plain.tune"),
         )
         if stage in work.done
     ]
-    return [*saved, IndexCandidate("base", "the base", lambda: load_untuned(work, work.base), "")]
+    return [*saved, IndexCandidate("base", "the base", lambda: load_untuned(work, work.base))]
 
 
 def best_of(

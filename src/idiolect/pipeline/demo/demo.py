@@ -182,7 +182,7 @@ def _settings(base: str) -> str:
     """Return settings for a base.
 
     A published encoder is used with all its layers. Of a language model, the embedding rows alone
-    make the better encoder, at a fraction of the cost.
+    encode: they read whole texts at a fraction of the cost.
     """
     found = find_base(base, Path())
     if is_encoder(found):

@@ -145,7 +145,7 @@ def _imitate(
     work: Work[PretrainSettings], encoder: Encoder, config: TrainingConfig
 ) -> PretrainMetrics:
     """Train an encoder with new tokens to reproduce the vectors of the base without them."""
-    from idiolect.encoding.tune import tune_on_text
+    from idiolect.encoding.tune_on_text import tune_on_text
     from idiolect.models.quantized_weights import quantize_loaded
 
     settings = work.settings

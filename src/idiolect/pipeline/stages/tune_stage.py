@@ -159,7 +159,7 @@ def _train(work: Work[TuneSettings], pairs: list[Pair]) -> None:
     """Train on pairs, or on the items' texts if there are none."""
     from idiolect.encoding.text_reader import EncodingCounts
     from idiolect.encoding.tune import tune as train_on_pairs
-    from idiolect.encoding.tune import tune_on_text
+    from idiolect.encoding.tune_on_text import tune_on_text
 
     settings = work.settings
     choose = work.config.encoder.layers == "auto"

@@ -24,7 +24,7 @@ from idiolect.models.language_model import LanguageModel
 from idiolect.pipeline.data import Data
 from idiolect.pipeline.language import some_windows
 from idiolect.pipeline.pipeline_config import PipelineConfig
-from idiolect.pipeline.run import run
+from idiolect.pipeline.run import base_fingerprint, run
 from idiolect.pipeline.run_directory import FORMAT, RunDirectory
 from idiolect.pipeline.settings import DataSettings, SettingsTable
 from idiolect.pipeline.stage import Work
@@ -235,6 +235,14 @@ def test_searches_that_miss_are_counted(finished: Path) -> None:
     missed = {what: rank for what, rank in ranks.items() if rank is None or rank > 10}
     assert shown["missed_of"] == [len(missed), len(KINDS)]
     assert {one["query"]: one["rank"] for one in shown["missed"]} == missed
+
+
+def test_a_base_of_one_file_is_known_by_its_content(tmp_path: Path) -> None:
+    path = tmp_path / "model.gguf"
+    path.write_bytes(b"one")
+    before = base_fingerprint(str(path))
+    path.write_bytes(b"two")
+    assert base_fingerprint(str(path)) != before
 
 
 def test_the_index_answers(finished: Path) -> None:

@@ -17,6 +17,7 @@ from idiolect.nn.embedding import ExtendedRows
 from idiolect.nn.lora import LoraConfig
 from idiolect.text.corpus import Corpus
 from idiolect.training import progress
+from idiolect.training.optim import row_rate
 from idiolect.training.pretrain import pretrain
 from idiolect.training.training_config import TrainingConfig
 from training import models
@@ -304,6 +305,16 @@ def test_tensorboard_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         progress.Reporter(tmp_path, steps=1, tensorboard=True)
 
 
+def test_the_rate_of_rows_does_not_depend_on_the_last_bits_of_a_sum() -> None:
+    """These differ with the number of threads, and a run may be resumed with another number."""
+    model = models.model("llama")
+    rows = model.network.vocabulary_rows()["tokens.weight"].original
+    before = row_rate(model.network)
+    with torch.no_grad():
+        rows *= 1 + 1e-6
+    assert row_rate(model.network) == before
+
+
 @pytest.mark.parametrize("train", ["rows", "body"])
 def test_rows_alone_train_at_a_rate_of_their_size(tmp_path: Path, train: Any) -> None:
     """Adam moves each number by about the rate, so a rate for rows of 0.3 destroys rows of 0.02."""
@@ -313,4 +324,4 @@ def test_rows_alone_train_at_a_rate_of_their_size(tmp_path: Path, train: Any) ->
     pretrain(model, _corpus(), output_dir=tmp_path / "run", steps=2, train=train, config=plan)
     first = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
     expected = min(3e-2, size / 50) if train == "rows" else 3e-4
-    assert first["learning_rate"] == pytest.approx(expected, rel=5e-3)  # it has three digits
+    assert first["learning_rate"] == pytest.approx(expected, rel=5e-3)

@@ -30,7 +30,7 @@ from idiolect.pipeline.stage_graph import measured_systems, stages_of
 from idiolect.text.files import read_text
 from idiolect.training.progress import report_to
 
-__all__ = ["run"]
+__all__ = ["base_fingerprint", "run"]
 
 _VERSION = 5
 """Incremented when a stage's result for the same settings changes, to run all stages again."""
@@ -103,7 +103,7 @@ def run(path: str | Path, *, output_dir: str | Path | None = None) -> Path:
 def _fingerprints(
     stages: Sequence[Stage[Any]], config: PipelineSettings, data: Data, base: str
 ) -> dict[str, str]:
-    model = _base_fingerprint(base)
+    model = base_fingerprint(base)
     prints: dict[str, str] = {}
     for stage in stages:
         tables = {stage.table: config.table(stage.settings)}
@@ -122,7 +122,8 @@ def _fingerprints(
     return prints
 
 
-def _base_fingerprint(base: str) -> str:
+def base_fingerprint(base: str) -> str:
+    """Hash the files of a base: those of its directory, or a single file."""
     from idiolect.text.hub import locate
 
     digest = hashlib.blake2b(digest_size=16)

@@ -94,55 +94,64 @@ def adapt(
         if "untrained" not in figures:
             note("untrained", _bits(model, texts))
         if not (out / "distilled").exists():
-            folder = out / "distillation"
-            result = distill(
-                model,
-                base,
-                shuffled,
-                contexts=budget.contexts,
-                config=replace(
-                    distillation_config(model), max_length=budget.snippet_length, save_steps=10
-                ),
-                output_dir=folder,
-            )
-            values = asdict(result) | {"contexts": len(result.without)}
-            note("distillation", values | {"tokens": tokens_read(folder)})
-            (folder / "model").rename(out / "distilled")
-            shutil.rmtree(folder)
+            note("distillation", _distill(model, base, shuffled, out, budget))
         model = LanguageModel.load(out / "distilled")
         if "vocabulary" not in figures:
             note("vocabulary", _bits(model, texts))
     if not (out / "model").exists():
-        folder = out / "pretraining"
-        pretrain(
-            model,
-            Corpus.from_texts(shuffled[:_DOCUMENTS]),
-            output_dir=folder,
-            steps=budget.steps + round(more / (_LENGTH * _BATCH)),
-            train="rows+lora",
-            lora=_LORA,
-            replay=general,
-            replay_share=_REPLAY,
-            config=TrainingConfig(
-                max_length=_LENGTH, batch_size=_BATCH, learning_rate=1e-3, save_steps=10
-            ),
-        )
-        (folder / "model").rename(out / "model")
-        shutil.rmtree(folder)
+        steps = budget.steps + round(more / (_LENGTH * _BATCH))
+        _pretrain(model, shuffled[:_DOCUMENTS], general, out, steps)
     if "pretraining" not in figures:
         model = LanguageModel.load(out / "model")
         # Short windows: most must have no new token, which both models would read differently.
         short = windows(texts["general"], size=250)
-        rows = [
-            fingerprint({name.removesuffix(".original"): r for name, r in original_rows(n).items()})
-            for n in (base.network, model.network)
-        ]
         note(
             "pretraining",
             _bits(model, texts)
             | {"forgetting": asdict(forgetting(base, model, short))}
-            | {"original_rows_identical": rows[0] == rows[1]},
+            | {"original_rows_identical": _rows_of(base) == _rows_of(model)},
         )
+
+
+def _distill(
+    model: LanguageModel, base: LanguageModel, texts: list[str], out: Path, budget: Budget
+) -> dict[str, Any]:
+    """Train the new rows, save the model in `out/distilled`, and return the figures."""
+    folder = out / "distillation"
+    config = replace(distillation_config(model), max_length=budget.snippet_length, save_steps=10)
+    result = distill(model, base, texts, contexts=budget.contexts, config=config, output_dir=folder)
+    values = asdict(result) | {"contexts": len(result.without), "tokens": tokens_read(folder)}
+    (folder / "model").rename(out / "distilled")
+    shutil.rmtree(folder)
+    return values
+
+
+def _pretrain(
+    model: LanguageModel, texts: list[str], general: Corpus, out: Path, steps: int
+) -> None:
+    """Continue pre-training with LoRA and replay, and save the model in `out/model`."""
+    folder = out / "pretraining"
+    pretrain(
+        model,
+        Corpus.from_texts(texts),
+        output_dir=folder,
+        steps=steps,
+        train="rows+lora",
+        lora=_LORA,
+        replay=general,
+        replay_share=_REPLAY,
+        config=TrainingConfig(
+            max_length=_LENGTH, batch_size=_BATCH, learning_rate=1e-3, save_steps=10
+        ),
+    )
+    (folder / "model").rename(out / "model")
+    shutil.rmtree(folder)
+
+
+def _rows_of(model: LanguageModel) -> str:
+    """Hash the published rows of a model."""
+    rows = original_rows(model.network).items()
+    return fingerprint({name.removesuffix(".original"): row for name, row in rows})
 
 
 def _first(texts: list[str], characters: int) -> list[str]:

@@ -20,7 +20,7 @@ from idiolect.encoding import depth
 from idiolect.encoding.encoder import Encoder
 from idiolect.encoding.objectives.text_parts import crop
 from idiolect.encoding.pairs import Pair, PairTable
-from idiolect.encoding.static_encoder import export_table, fold_projection, should_whiten
+from idiolect.encoding.static_encoder import export_table, should_whiten
 from idiolect.encoding.text_reader import EncodingCounts
 from idiolect.encoding.tune import tune
 from idiolect.encoding.tune_on_text import tune_on_text
@@ -89,7 +89,7 @@ def test_what_is_saved_has_equal_vectors_elsewhere(tmp_path: Path) -> None:
     again = Encoder.load(tmp_path)
     np.testing.assert_array_equal(again.encode(TEXTS), encoder.encode(TEXTS))
     assert again.fingerprint == encoder.fingerprint
-    encoder.project(TEXTS[:3])
+    encoder.projection = encoder.fit_projection(TEXTS[:3], whiten=True)  # kept as a layer
     encoder.save(tmp_path / "projected")
     theirs = SentenceTransformer(str(tmp_path / "projected"), device="cpu")
     np.testing.assert_allclose(theirs.encode(TEXTS[:2]), encoder.encode(TEXTS[:2]), atol=1e-5)
@@ -99,12 +99,13 @@ def test_what_is_saved_has_equal_vectors_elsewhere(tmp_path: Path) -> None:
 
 def test_folding_a_projection_keeps_vectors() -> None:
     encoder = static()
-    encoder.project(TEXTS[:3], whiten=True)
+    fitted = encoder.fit_projection(TEXTS[:3], whiten=True)
+    encoder.projection = fitted
     before = encoder.encode(TEXTS)
-    fold_projection(encoder)
+    encoder.projection = None
+    encoder.use_projection(fitted)
+    assert encoder.projection is None
     np.testing.assert_allclose(encoder.encode(TEXTS), before, atol=1e-5)
-    with pytest.raises(ConfigError, match="nothing to fold"):
-        fold_projection(encoder)
 
 
 def test_new_tokens_do_no_harm_at_the_start() -> None:
@@ -116,8 +117,6 @@ def test_new_tokens_do_no_harm_at_the_start() -> None:
     np.testing.assert_allclose(grown.encode(texts), plain.encode(texts), atol=1e-5)
     plain.project(texts, whiten=True)
     grown.project(texts, whiten=True)
-    fold_projection(plain)
-    fold_projection(grown)
     np.testing.assert_allclose(grown.encode(texts), plain.encode(texts), atol=1e-4)
 
 

@@ -33,6 +33,7 @@ from idiolect.encoding.int8 import encoding_precision, with_int8
 from idiolect.encoding.matryoshka import check_dimensions, untrained_width_warning
 from idiolect.encoding.pooling import Pooling, check_pooling, pool
 from idiolect.encoding.projection import Projection
+from idiolect.encoding.projection_fitting import fit_projection, fold_projection
 from idiolect.encoding.text_reader import (
     EncodingCounts,
     TextReader,
@@ -44,7 +45,7 @@ from idiolect.encoding.vectors import VectorFile, Vectors
 from idiolect.errors import ConfigError, InputError
 from idiolect.models.language_model import LanguageModel
 from idiolect.models.model_directory import replacing
-from idiolect.models.shallow import first_layers, in_pieces, quantize_table
+from idiolect.models.shallow import first_layers, quantize_table
 from idiolect.nn.matrix_precision import ChosenPrecision, MatrixPrecision
 from idiolect.text.arguments import checked, list_of_texts, load_if_named
 from idiolect.text.corpus import documents_of
@@ -56,8 +57,6 @@ __all__ = ["Encoder"]
 _BLOCK = 1 << 14
 """Texts tokenized at a time."""
 _SAMPLE = 512
-_TEXTS_PER_DIMENSION = 4
-"""Texts per dimension for fitting a projection."""
 _LOG = logging.getLogger(__name__)
 
 
@@ -381,27 +380,27 @@ class Encoder:
             InputError: No text has a token; and as in `encode`.
             VerificationError: A vector is not finite.
         """
-        if isinstance(texts, str | bytes) or not isinstance(texts, Sequence):
-            texts = list_of_texts(texts)
-        step = max(1, len(texts) // (_TEXTS_PER_DIMENSION * self.dimensions))
-        sample = list_of_texts(texts[::step])
-        rows = in_pieces(self.model, self.reader.read(sample, "document", EncodingCounts()))
-        parts: list[Tensor] = []
-        with torch.inference_mode():
-            for batch in by_length(rows, usual_tokens_per_batch(self.model.network)):
-                parts.append(self._pooled([rows[i] for i in batch]).float().cpu())
-                check_finite(parts[-1], [step * i for i in batch])
-        if not parts:
-            raise InputError("all texts are empty", hint="pass texts to fit the projection to")
-        fitted = Projection.fit(torch.cat(parts).numpy(), whiten=whiten)
-        self.projection = fitted.to(self.model.network.device).after(self.projection)
+        self.use_projection(self.fit_projection(texts, whiten=whiten))
+
+    def fit_projection(self, texts: Sequence[str], *, whiten: bool) -> Projection:
+        """Return the projection that `project` would use."""
+        fitted = fit_projection(self.model, self.reader, self.pooled_rows, texts, whiten=whiten)
+        return fitted.after(self.projection)
+
+    def use_projection(self, projection: Projection) -> None:
+        """Map vectors by a projection from now on; that of a static encoder goes into its rows."""
+        self.projection = projection.to(self.model.network.device)
+        if self.model.network.context_free:
+            fold_projection(self.model, self.projection, normalized=self.normalize)
+            self.projection = None
 
     def embed_rows(self, rows: Sequence[Sequence[int]]) -> Tensor:
         """Encode rows of ids that `reader` returned; see `embed`."""
-        vectors = self._pooled(rows)
+        vectors = self.pooled_rows(rows)
         return F.normalize(vectors, dim=-1) if self.normalize else vectors
 
-    def _pooled(self, rows: Sequence[Sequence[int]]) -> Tensor:
+    def pooled_rows(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        """Encode rows of ids without scaling vectors to length one."""
         if self.model.network.context_free:
             vectors = self.model.network.mean_states(rows)
         else:

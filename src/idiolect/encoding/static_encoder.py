@@ -1,4 +1,4 @@
-"""Whiten the rows of a static encoder, and export them as one array."""
+"""Whether a static encoder should be whitened, and its rows as one array."""
 
 from __future__ import annotations
 
@@ -6,18 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from idiolect.encoding.encoder import Encoder
 from idiolect.errors import ConfigError
 from idiolect.models.model_directory import replacing
-from idiolect.models.shallow import WHITENED, static_rows
+from idiolect.models.shallow import WHITENED
 
-__all__ = ["export_table", "fold_projection", "should_whiten"]
-
-_ROW_LENGTH = 10.0
-"""Median length of the rows. Adam moves each number by about the learning rate. At this length, a
-rate that suits the tokens' weights, which are around one, also suits the rows."""
+__all__ = ["export_table", "should_whiten"]
 
 
 def should_whiten(encoder: Encoder) -> bool:
@@ -27,33 +22,6 @@ def should_whiten(encoder: Encoder) -> bool:
     """
     model = encoder.model
     return model.network.context_free and not model.settings.get(WHITENED, False)
-
-
-def fold_projection(encoder: Encoder) -> None:
-    """Apply the projection of a static encoder to its rows, once and for all.
-
-    The mean of mapped rows is the mapped mean, so vectors stay the same, except for texts with
-    added tokens, whose rows become the sums of their pieces' mapped rows. If vectors are
-    normalized, the rows are also scaled, which vectors do not depend on.
-
-    Args:
-        encoder: The encoder; it is changed in place.
-
-    Raises:
-        ConfigError: It is not static, or has no projection.
-    """
-    network = encoder.model.network
-    if not network.context_free or encoder.projection is None:
-        raise ConfigError("there is nothing to fold", hint="project a static encoder first")
-    table = network.tokens.weight
-    assert isinstance(table, Tensor)
-    with torch.no_grad():
-        rows = encoder.projection(table)
-        if encoder.normalize:
-            rows *= _ROW_LENGTH / rows.norm(dim=1).median()
-        table.data = static_rows(rows, encoder.model.extension)
-    encoder.projection = None
-    encoder.model.settings[WHITENED] = True
 
 
 def export_table(encoder: Encoder, directory: str | Path) -> None:

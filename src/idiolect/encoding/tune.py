@@ -20,7 +20,7 @@ from idiolect.encoding.tune_on_text import tune_on_text
 from idiolect.encoding.tuning_setup import (
     check_trainable,
     complete_config,
-    fit_projection,
+    project_once,
     truncating,
 )
 from idiolect.errors import ConfigError
@@ -176,7 +176,7 @@ def tune(
         }
     )
     if whiten or (len(widths) > 1 and encoder.projection is None):
-        fit_projection(session, encoder, table.documents, whiten=whiten)
+        project_once(session, encoder, table.documents, whiten=whiten)
     cut = truncating(encoder, config.max_length)
     miner = None
     if mining is not None:

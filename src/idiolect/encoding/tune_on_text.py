@@ -14,7 +14,7 @@ from idiolect.encoding.static_encoder import should_whiten
 from idiolect.encoding.tuning_setup import (
     check_trainable,
     complete_config,
-    fit_projection,
+    project_once,
     truncating,
 )
 from idiolect.errors import ConfigError
@@ -125,7 +125,7 @@ def tune_on_text(
         }
     )
     if whiten:
-        fit_projection(session, encoder, distinct, whiten=True)
+        project_once(session, encoder, distinct, whiten=True)
         cut.projection = encoder.projection
     session.train(training_objective, source)
     session.publish(encoder.save)

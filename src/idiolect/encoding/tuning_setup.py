@@ -7,13 +7,12 @@ from typing import Any
 
 from idiolect.encoding.encoder import Encoder
 from idiolect.encoding.projection import Projection
-from idiolect.encoding.static_encoder import fold_projection
 from idiolect.errors import ConfigError
 from idiolect.training.optim import Train, row_rate
 from idiolect.training.session import TrainingSession
 from idiolect.training.training_config import TrainingConfig
 
-__all__ = ["check_trainable", "complete_config", "fit_projection", "truncating", "tuning_config"]
+__all__ = ["check_trainable", "complete_config", "project_once", "truncating", "tuning_config"]
 
 _RATES: dict[Train, float] = {"rows+lora": 2e-4, "body": 2e-5, "all": 2e-5}
 
@@ -57,7 +56,7 @@ def check_trainable(encoder: Encoder) -> Encoder:
     return encoder
 
 
-def fit_projection(
+def project_once(
     session: TrainingSession, encoder: Encoder, texts: Sequence[str], *, whiten: bool
 ) -> None:
     """Fit a projection once and store it, so that a resumed run finds the same axes."""
@@ -65,14 +64,10 @@ def fit_projection(
 
     def fit() -> None:
         if not path.exists():
-            encoder.project(texts, whiten=whiten)
-            assert encoder.projection is not None
-            encoder.projection.save(path)
+            encoder.fit_projection(texts, whiten=whiten).save(path)
 
     session.on_first(fit)
-    encoder.projection = Projection.load(path).to(encoder.model.network.device)
-    if encoder.model.network.context_free:
-        fold_projection(encoder)
+    encoder.use_projection(Projection.load(path))
 
 
 def truncating(encoder: Encoder, length: int) -> Encoder:

@@ -58,13 +58,9 @@ def load_encoder(work: Work[Any], path: str | Path, *, whole: bool = False) -> E
 
 def load_untuned(work: Work[Any], path: str | Path) -> Encoder:
     """Load a model as an encoder that was not tuned, whitened by the items' texts if need be."""
-    from idiolect.encoding.static_encoder import fold_projection
-
     encoder = load_encoder(work, path)
     if needs_whitening(work):
         encoder.project(list(work.data.texts.values()), whiten=True)
-        if encoder.model.network.context_free:
-            fold_projection(encoder)
     return encoder
 
 

@@ -90,7 +90,7 @@ _LANGUAGE_MODEL = {
     "sequence": 64,
     "batch_size": 8,
     "encoder": _STATIC,
-    "windows": 10,
+    "windows": 6,
 }
 _SMALL_LANGUAGE_MODEL = _LANGUAGE_MODEL | {
     "contexts": 2,

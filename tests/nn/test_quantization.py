@@ -43,7 +43,7 @@ def test_nf4_values_are_the_quantiles_of_the_paper() -> None:
 
 def test_nf4_takes_the_nearest_value_of_each_block() -> None:
     exact = matrix()
-    blocks = exact.view(-1, 64)
+    blocks = exact.view(-1, 32)
     maxima = blocks.abs().amax(1, keepdim=True)
     values = torch.tensor(NF4_VALUES)
     nearest = values[((blocks / maxima)[..., None] - values).abs().argmin(-1)] * maxima
@@ -69,7 +69,7 @@ def test_nf4_beside_bitsandbytes() -> None:
 def test_stored_bits() -> None:
     exact = matrix(512, 576)
     bits = [8 * kind(exact).stored_bytes / exact.numel() for kind in (NF4Matrix, Int8Matrix)]
-    assert bits[0] < 4.13
+    assert bits[0] < 4.26
     assert bits[1] < 8.1
 
 

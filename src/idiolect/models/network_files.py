@@ -36,6 +36,7 @@ from idiolect.nn.lora import lora_layers
 from idiolect.nn.network import Network
 from idiolect.nn.quantization import quantized
 from idiolect.nn.quantized_matrix import QuantizedMatrix, quantized_matrices, whole
+from idiolect.nn.shapes_only import shapes_only
 
 __all__ = [
     "Tensors",
@@ -102,7 +103,7 @@ def build_network(
     table = family.names(settings)
     stored = _stored_names(weights, family)
     config = _resolve_tying(family.config(settings), family, table, weights, stored)
-    with torch.device("meta"):
+    with shapes_only():
         network = family.network(config)
 
     wanted = {ours: tensor.shape for ours, tensor in network.state_dict().items()}
@@ -211,7 +212,7 @@ def held_class(weights: Tensors, settings: Mapping[str, Any], *, source: Path) -
     if body is None or not architecture.tasks or family.head_may_be_absent:
         return dict(settings)
     config, table = family.config(settings), family.names(settings)
-    with torch.device("meta"):
+    with shapes_only():
         heads = nn.ModuleDict({task: make_head(task, config) for task in architecture.tasks})
     own = [table.source(f"heads.{ours}").name for ours in heads.state_dict()]
     stored = _stored_names(weights, family)

@@ -124,7 +124,8 @@ class _QuantizedProduct(torch.autograd.Function):
         )
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
+# Unlike `torch.compiler.disable`, this does not import the compiler, which takes over a second.
+@torch._disable_dynamo  # type: ignore[untyped-decorator]
 def _quantized_product(x: Tensor, weight: QuantizedMatrix, bias: Tensor | None) -> Tensor:
     result: Tensor = _QuantizedProduct.apply(x, weight, bias)  # type: ignore[no-untyped-call]
     return result

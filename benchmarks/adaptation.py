@@ -37,9 +37,10 @@ import transformers
 from idiolect.models.language_model import LanguageModel
 from idiolect.nn.lora import LoraConfig, add_lora
 from idiolect.text.corpus import Corpus
+from idiolect.text.text_template import TextTemplate
 from idiolect.text.tokenizers.tokenizer import Tokenizer
 from idiolect.training.checkpoint import Checkpoint, RunFolder
-from idiolect.training.data.packed_documents import PackedDocuments, TextTemplate
+from idiolect.training.data.packed_documents import PackedDocuments
 from idiolect.training.data.token_file import TokenFile
 from idiolect.training.loop import Trainer
 from idiolect.training.objectives.causal import Causal

@@ -11,7 +11,7 @@ from torch import Tensor
 from idiolect.errors import VerificationError
 from idiolect.nn.matrix_precision import autocast
 from idiolect.nn.network import Network
-from idiolect.training.data.packed_documents import TextTemplate
+from idiolect.text.text_template import TextTemplate
 
 __all__ = ["check_finite", "hidden_states", "second_copy", "usual_tokens_per_batch"]
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from idiolect.errors import ConfigError, InputError
-from idiolect.models.language_model import LanguageModel
 from idiolect.text.tokenizers.tokenizer import Tokenizer
 from idiolect.text.word_cache import WordCache
-from idiolect.training.data.packed_documents import TextTemplate
+
+if TYPE_CHECKING:
+    from idiolect.models.language_model import LanguageModel
+from idiolect.text.text_template import TextTemplate
 
 __all__ = ["EncodingCounts", "TextReader", "by_length", "check_length", "check_texts"]
 

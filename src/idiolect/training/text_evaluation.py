@@ -29,7 +29,7 @@ from idiolect.nn.matrix_precision import (
     check_precision,
     choose_precision,
 )
-from idiolect.training.data.packed_documents import TextTemplate
+from idiolect.text.text_template import TextTemplate
 
 __all__ = [
     "Forgetting",

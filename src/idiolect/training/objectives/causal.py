@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from idiolect.nn.network import Network
+from idiolect.text.text_template import TextTemplate
 from idiolect.text.tokenizers.tokenizer import Tokenizer
 from idiolect.training.data.batch import IGNORE_INDEX, Batch
-from idiolect.training.data.packed_documents import PackedRows, TextTemplate
+from idiolect.training.data.packed_documents import PackedRows
 from idiolect.training.objectives.cross_entropy import cross_entropy, vocabulary_blocks
 from idiolect.training.objectives.objective import RowwiseObjective
 from idiolect.training.objectives.objective_registry import check_kind, find_objective

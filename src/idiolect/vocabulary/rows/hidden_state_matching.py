@@ -12,9 +12,10 @@ from torch import Tensor
 
 from idiolect.models.language_model import LanguageModel
 from idiolect.nn.network import Network
+from idiolect.text.text_template import TextTemplate
 from idiolect.text.tokenizers.extension import Extension
 from idiolect.training.data.batch import IGNORE_INDEX, Batch
-from idiolect.training.data.packed_documents import PackedRows, TextTemplate
+from idiolect.training.data.packed_documents import PackedRows
 from idiolect.training.distributed import Workers
 from idiolect.training.objectives.cross_entropy import cross_entropy, vocabulary_blocks
 from idiolect.training.objectives.objective import RowwiseObjective

@@ -77,7 +77,8 @@ def _linear(x: Array, weights: Mapping[str, Array], name: str) -> Array:
 def _norm(x: Array, weights: Mapping[str, Array], name: str, epsilon: float) -> Array:
     centred = x - x.mean(-1, keepdims=True)
     scale = np.sqrt((centred * centred).mean(-1, keepdims=True) + np.float32(epsilon))
-    return centred / scale * weights[f"{name}.weight"] + weights[f"{name}.bias"]
+    normed: Array = centred / scale * weights[f"{name}.weight"] + weights[f"{name}.bias"]
+    return normed
 
 
 def _gelu(x: Array) -> Array:
@@ -86,7 +87,8 @@ def _gelu(x: Array) -> Array:
 
 def _gelu_tanh(x: Array) -> Array:
     inner = np.float32(np.sqrt(2 / np.pi)) * (x + np.float32(0.044715) * x**3)
-    return x * np.float32(0.5) * (1 + np.tanh(inner))
+    result: Array = x * np.float32(0.5) * (1 + np.tanh(inner))
+    return result
 
 
 def _erf(x: Array) -> Array:
@@ -96,7 +98,8 @@ def _erf(x: Array) -> Array:
     series = np.zeros_like(t)
     for factor in (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592):
         series = (series + np.float32(factor)) * t
-    return np.sign(x) * (1 - series * np.exp(-size * size))
+    result: Array = np.sign(x) * (1 - series * np.exp(-size * size))
+    return result
 
 
 def _relu(x: Array) -> Array:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["POST_NORM_NAMES", "hidden_states", "mean_row"]
+__all__ = ["ACTIVATIONS", "POST_NORM_NAMES", "hidden_states", "mean_row"]
 
 Array = NDArray[np.float32]
 

@@ -382,9 +382,12 @@ class Encoder:
         """
         self.use_projection(self.fit_projection(texts, whiten=whiten))
 
-    def fit_projection(self, texts: Sequence[str], *, whiten: bool) -> Projection:
-        """Return the projection that `project` would use."""
-        fitted = fit_projection(self.model, self.reader, self.pooled_rows, texts, whiten=whiten)
+    def fit_projection(
+        self, texts: Sequence[str], *, whiten: bool, linear: bool = False
+    ) -> Projection:
+        """Return the projection that `project` would use; see `Projection.fit`."""
+        options = {"whiten": whiten, "linear": linear}
+        fitted = fit_projection(self.model, self.reader, self.pooled_rows, texts, **options)
         return fitted.after(self.projection)
 
     def use_projection(self, projection: Projection) -> None:

@@ -21,7 +21,8 @@ def should_whiten(encoder: Encoder) -> bool:
     These share a dominant direction that makes all texts similar until it is removed.
     """
     model = encoder.model
-    return model.network.context_free and not model.settings.get(WHITENED, False)
+    is_plain = encoder.projection is None and not model.settings.get(WHITENED, False)
+    return model.network.context_free and is_plain
 
 
 def export_table(encoder: Encoder, directory: str | Path) -> None:

@@ -359,6 +359,18 @@ def test_an_objective_for_other_networks_is_refused(
     )
 
 
+@pytest.mark.parametrize("room", [0, 1000])
+def test_ids_are_kept_while_there_is_room(room: int) -> None:
+    table = PairTable.of(tuning.pairs(6))
+    reader = PairReader(table, tuning.encoder().reader, kept_tokens=room)
+    first = reader.read("document", [0, 3])
+    again = reader.read("document", [3, 1, 0])
+    assert [again[2], again[0]] == first
+    expected = tuning.encoder().reader.read([table.documents[1]], "document", EncodingCounts())
+    assert list(again[1]) == expected[0]
+    assert reader.counts.texts == (3 if room else 5)
+
+
 def test_an_objective_requests_the_negatives_of_its_epoch() -> None:
     table = PairTable.of(tuning.pairs(6), models.texts(4, seed=9))
 

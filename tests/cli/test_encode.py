@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import tokenizers
 from typer.testing import CliRunner
 
 from encoding.models import tiny_encoder
@@ -51,6 +52,21 @@ def test_auto_keeps_the_precision_of_a_started_file(tmp_path: Path) -> None:
     again = runner.invoke(app, [*command, "--precision", "auto"])
     assert "computed in bf16" in " ".join(again.output.split())
     assert "started with precision bf16, not fp32" in str(runner.invoke(app, command).exception)
+
+
+def test_a_static_encoder_is_exported_as_a_table(tmp_path: Path) -> None:
+    encoder = tiny_encoder("llama")
+    encoder.save(tmp_path / "model")
+    command = ["export", str(tmp_path / "model"), "-o", str(tmp_path / "table")]
+    assert "make one with layers=0" in str(runner.invoke(app, command).exception)
+    result = runner.invoke(app, [*command, "--layers", "0"])
+    assert result.exit_code == 0, result.output
+    assert "rows of 16 dimensions" in result.output
+    table = np.load(tmp_path / "table" / "embeddings.npy")
+    engine = tokenizers.Tokenizer.from_file(str(tmp_path / "table" / "tokenizer.json"))
+    mean = table[engine.encode("a b c", add_special_tokens=False).ids].mean(0)
+    expected = encoder.with_changes(layers=0).encode(["a b c"])[0]
+    np.testing.assert_allclose(mean / np.linalg.norm(mean), expected, atol=1e-6)
 
 
 def test_help_has_an_example() -> None:

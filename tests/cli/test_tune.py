@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from encoding import tuning
@@ -80,6 +81,14 @@ def test_an_encoder_of_the_first_layers(folder: Path, layers: str, modules: str)
     assert steps[0]["type"].endswith(modules)
     tuned = Encoder.load(folder / "run" / "model")
     assert len(tuned.model.network.blocks) == int(layers)
+
+
+def test_a_static_encoder_keeps_its_rows(folder: Path) -> None:
+    _run(folder, "pairs.jsonl", "--layers", "0", "--train", "rows")
+    start, tuned = Encoder.load(folder / "model"), Encoder.load(folder / "run" / "model")
+    rows = start.with_changes(layers=0, max_length=None).model.network.tokens.weight
+    assert torch.equal(tuned.model.network.tokens.weight, rows)
+    assert tuned.projection is not None
 
 
 def test_a_teacher_is_imitated(folder: Path) -> None:

@@ -295,3 +295,22 @@ def test_the_table_as_one_array(tmp_path: Path) -> None:
     np.testing.assert_allclose(table[ids].mean(0), encoder.encode(TEXTS[:1])[0], atol=1e-6)
     with pytest.raises(ConfigError, match="only the rows of a static encoder"):
         export_table(tiny_encoder(), tmp_path / "other")
+
+
+def test_gradients_are_those_of_the_sums_written_out() -> None:
+    rows = [[5, 7, 5, 5], [], [7, 9], [5]]
+    wanted = torch.randn(4, 16, generator=torch.Generator().manual_seed(0))
+    found = []
+    for plainly in (False, True):
+        network = static().model.network
+        table, weights = network.tokens.weight, network.token_weights.values
+        weights.data[7] = 0.5
+        if plainly:
+            weighted = table * weights[:, None]
+            means = torch.stack([weighted[r].mean(0) if r else weighted[0] * 0 for r in rows])
+        else:
+            means = network.mean_states(rows)
+        (means * wanted).sum().backward()
+        found.append((means.detach(), table.grad.to_dense(), weights.grad))
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs)

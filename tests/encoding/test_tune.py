@@ -22,7 +22,7 @@ import torch
 from encoding import tuning, workers
 from idiolect.encoding.encoder import Encoder
 from idiolect.encoding.objectives.contrastive import ContrastiveObjective
-from idiolect.encoding.objectives.pair_batches import PairBatch
+from idiolect.encoding.objectives.pair_batches import PairBatch, PairReader
 from idiolect.encoding.pairs import Pair, PairTable
 from idiolect.encoding.text_reader import EncodingCounts
 from idiolect.encoding.tune import tune
@@ -166,7 +166,8 @@ def test_a_batch_of_pairs() -> None:
     assert list(table.documents) == ["w2", "w5", "w8", "w3", "w4", "w9"]
     # w9; none; w4 and w9; w3, which that pair has already.
     mined = np.array([[5, -1], [-1, -1], [4, 5], [3, -1]])
-    batch = PairBatch.of(table, [0, 1, 2, 3], tuning.encoder().reader, mined=mined)
+    reader = PairReader(table, tuning.encoder().reader)
+    batch = PairBatch.of(table, [0, 1, 2, 3], reader, mined=mined)
     assert len(batch.queries) == 3
     assert batch.query.tolist() == [0, 0, 1, 2]
     # Columns in the order they first come: w2 w5 w8, w3 w4 w9.
@@ -183,7 +184,7 @@ def test_a_batch_of_pairs() -> None:
 def test_a_text_is_never_its_own_negative() -> None:
     """w2 is a query and another's document: as a document it is no negative of itself."""
     table = PairTable.of([Pair("w1", "w2"), Pair("w2", "w3")])
-    batch = PairBatch.of(table, [0, 1], tuning.encoder().reader)
+    batch = PairBatch.of(table, [0, 1], PairReader(table, tuning.encoder().reader))
     assert batch.candidates.ignored.tolist() == [[False, False], [True, False]]
 
 
@@ -358,6 +359,18 @@ def test_an_objective_for_other_networks_is_refused(
     )
 
 
+@pytest.mark.parametrize("room", [0, 1000])
+def test_ids_are_kept_while_there_is_room(room: int) -> None:
+    table = PairTable.of(tuning.pairs(6))
+    reader = PairReader(table, tuning.encoder().reader, kept_tokens=room)
+    first = reader.read("document", [0, 3])
+    again = reader.read("document", [3, 1, 0])
+    assert [again[2], again[0]] == first
+    expected = tuning.encoder().reader.read([table.documents[1]], "document", EncodingCounts())
+    assert list(again[1]) == expected[0]
+    assert reader.counts.texts == (3 if room else 5)
+
+
 def test_an_objective_requests_the_negatives_of_its_epoch() -> None:
     table = PairTable.of(tuning.pairs(6), models.texts(4, seed=9))
 
@@ -375,7 +388,7 @@ def test_an_objective_requests_the_negatives_of_its_epoch() -> None:
         column = int(batch.candidates.negatives[0, 0])
         mined = table.documents[6 + Given.asked[-1]]
         assert (
-            batch.documents[column]
+            list(batch.documents[column])
             == tuning.encoder().reader.read([mined], None, EncodingCounts())[0]
         )
     assert Given.asked == [0, 0, 1, 1]

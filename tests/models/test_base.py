@@ -11,6 +11,7 @@ import transformers
 
 from idiolect.models.language_model import LanguageModel
 from idiolect.text.hub import locate
+from idiolect.text.packaged_models import PACKAGED, PackagedModel
 from idiolect.training.text_evaluation import score
 
 TEXTS = [
@@ -33,10 +34,21 @@ def test_the_name_needs_no_network_and_no_folder(
     assert (locate("idiolect-base", ()) / "model.safetensors").is_file()
 
 
-def test_a_folder_of_that_name_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "idiolect-base").mkdir()
+def test_a_folder_of_that_name_is_another_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    known = locate("idiolect-base", ())
+    for name in ("idiolect-base", "smollm2"):
+        (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path)
-    assert locate("idiolect-base", ()) == Path("idiolect-base")
+    assert not caplog.text
+    assert locate("idiolect-base", ()) == known
+    assert "not what is called so here: ./idiolect-base" in caplog.text
+    monkeypatch.setitem(PACKAGED, "smollm2", PackagedModel("text", "idiolect.text", "hub.py"))
+    assert locate("smollm2", ()).name == "hub.py"
+    assert "./smollm2" in caplog.text
+    for source in ("./idiolect-base", Path("idiolect-base")):
+        assert locate(source, ()) == Path("idiolect-base")
 
 
 def test_it_is_small_and_as_its_recipe_says(base: LanguageModel) -> None:

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from encoding.models import tiny_encoder
 from idiolect.encoding.encoder import Encoder
@@ -28,7 +29,7 @@ from idiolect.pipeline.settings import DataSettings, SettingsTable
 from idiolect.pipeline.stage import Stage, Work
 from idiolect.pipeline.stage_graph import all_stages, in_order, measured_systems, stages_of
 from idiolect.pipeline.stage_models import load_encoder, needs_whitening
-from idiolect.pipeline.stages import index_stage
+from idiolect.pipeline.stages import index_stage, tune_stage
 from idiolect.ranking.evaluation.judged_collection import JudgedCollection
 from pipeline.shop import change, open_shop
 
@@ -281,6 +282,19 @@ def test_items_are_tokenized_once(
     work = work_for(folder, str(folder / "model"), model=str(tuned / "model"))
     figures = index_stage.index(replace(work, done={"tune": tuned}))
     assert len(texts) == figures["items"] == 40
+
+
+def test_tuning_may_keep_the_rows_of_the_language_model(tmp_path: Path) -> None:
+    base = tiny_encoder("llama")
+    base.model.save(tmp_path / "base")
+    items = [{"id": str(n), "text": text} for n, text in enumerate(("a b c", "c d e f", "g h i"))]
+    (tmp_path / "items.jsonl").write_text("\n".join(map(json.dumps, items)))
+    work = work_for(tmp_path, str(tmp_path / "base"), model=str(tmp_path / "base"))
+    work.folder.mkdir()
+    tune_stage.tune(replace(work, settings=tune_stage.TuneSettings(steps=1, train="rows")))
+    tuned = Encoder.load(work.folder / "model")
+    assert torch.equal(tuned.model.network.tokens.weight, base.model.network.tokens.weight)
+    assert tuned.projection is not None
 
 
 @pytest.mark.parametrize(("best", "stage"), [("plain.tuning", "plain.tune"), ("base", "index")])

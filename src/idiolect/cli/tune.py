@@ -16,7 +16,6 @@ from idiolect.cli.endings import ResumableCommand
 from idiolect.cli.judged_data import parse_dimensions
 from idiolect.cli.text_options import FieldOption, MaxUnreadableOption, report_skipped
 from idiolect.cli.training_options import (
-    TRAIN,
     UNFREEZE,
     BatchSizeOption,
     EpochsOption,
@@ -46,6 +45,10 @@ if TYPE_CHECKING:
 
 __all__ = ["app", "encoder", "parse_layers"]
 
+_TRAIN = typer.Option(
+    help="What to train: new rows, with LoRA, the body, or all but old rows. Of a static encoder: "
+    "all, or rows, which keeps the old ones and trains a projection instead."
+)
 _LossName = Literal["infonce", "triplet", "margin", "margin-mse", "kl"]
 
 
@@ -149,7 +152,7 @@ def encoder(
     ] = False,
     epochs: EpochsOption = 1,
     steps: Annotated[int | None, typer.Option(help="Total steps, not --epochs.", min=1)] = None,
-    train: Annotated[TrainedPart, TRAIN] = "all",
+    train: Annotated[TrainedPart, _TRAIN] = "all",
     unfreeze_original_rows: Annotated[bool, UNFREEZE] = False,
     lora_r: LoraRankOption = 8,
     lora_target_modules: LoraModulesOption = "query,value",
@@ -179,18 +182,8 @@ def encoder(
     from idiolect.encoding.tune_on_text import tune_on_text
     from idiolect.text.corpus import Corpus
 
-    entry = find_objective("tune", objective)
-    if teacher is not None and entry.data == "pairs":
-        raise ConfigError(
-            f"the objective {objective!r} has no teacher",
-            hint="only 'imitate' learns from a teacher",
-        )
-    depth = parse_layers(layers)
-    if depth == "auto" and entry.data != "pairs":
-        raise ConfigError(
-            f"layers cannot be chosen with the objective {objective!r}",
-            hint="auto needs pairs; give a number",
-        )
+    entry, depth = find_objective("tune", objective), parse_layers(layers)
+    _check_needs(objective, on_pairs=entry.data == "pairs", teacher=teacher, layers=depth)
     start = Encoder.load(model, device=local_device())
     if isinstance(depth, int):
         start = with_layers(start, depth)
@@ -238,6 +231,22 @@ def encoder(
         f"the encoder is in {out / 'model'}; next: idiolect index build INDEX ITEMS "
         f"--encoder {out / 'model'}"
     )
+
+
+def _check_needs(
+    objective: str, *, on_pairs: bool, teacher: str | None, layers: int | str | None
+) -> None:
+    """Refuse a teacher and a choice of layers where an objective does not offer them."""
+    if teacher is not None and on_pairs:
+        raise ConfigError(
+            f"the objective {objective!r} has no teacher",
+            hint="only 'imitate' learns from a teacher",
+        )
+    if layers == "auto" and not on_pairs:
+        raise ConfigError(
+            f"layers cannot be chosen with the objective {objective!r}",
+            hint="auto needs pairs; give a number",
+        )
 
 
 def parse_layers(text: str | None) -> int | Literal["auto"] | None:

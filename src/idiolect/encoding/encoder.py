@@ -30,7 +30,7 @@ from idiolect.encoding.encoder_forward import (
 )
 from idiolect.encoding.encoder_layout import LAYOUT_FILES, EncoderLayout
 from idiolect.encoding.int8 import encoding_precision, with_int8
-from idiolect.encoding.matryoshka import check_dimensions, untrained_width_warning
+from idiolect.encoding.matryoshka import VectorSample, check_dimensions, shortened
 from idiolect.encoding.pooling import Pooling, check_pooling, pool
 from idiolect.encoding.projection import Projection
 from idiolect.encoding.projection_fitting import fit_projection, fold_projection
@@ -56,7 +56,6 @@ __all__ = ["Encoder"]
 
 _BLOCK = 1 << 14
 """Texts tokenized at a time."""
-_SAMPLE = 512
 _LOG = logging.getLogger(__name__)
 
 
@@ -278,7 +277,7 @@ class Encoder:
         check_texts(texts)
         vectors = np.zeros((len(texts), width), dtype=np.float32)
         untrained = width not in {*self.trained_dimensions, self.dimensions, *self._warned}
-        sample: list[Tensor] = []
+        sample = VectorSample(len(texts))
         tokens_per_batch = tokens_per_batch or usual_tokens_per_batch(self.model.network)
         shown = show_progress("encoding", len(texts), shown=progress)
         with torch.inference_mode(), shown as activity:
@@ -289,17 +288,14 @@ class Encoder:
                     numbers = [start + i for i in batch]
                     check_finite(embedded, numbers)
                     if untrained:
-                        step = -(-len(texts) // _SAMPLE)
-                        sample.append(embedded[[j for j, i in enumerate(numbers) if i % step == 0]])
-                    if width < self.dimensions:
-                        embedded = embedded[:, :width]
-                        embedded = F.normalize(embedded, dim=-1) if self.normalize else embedded
-                    vectors[numbers] = embedded.cpu().numpy()
+                        sample.add(embedded, numbers)
+                    short = shortened(embedded, width, normalize=self.normalize)
+                    vectors[numbers] = short.cpu().numpy()
                     activity.advance(len(batch))
                 activity.update(start + len(rows))
-        if sample:
+        if warning := sample.warning(width):
             self._warned.add(width)
-            _LOG.warning(untrained_width_warning(torch.cat(sample).cpu().numpy(), width))
+            _LOG.warning(warning)
         counted.add_to(counts, self.max_length)
         return vectors
 
@@ -382,9 +378,12 @@ class Encoder:
         """
         self.use_projection(self.fit_projection(texts, whiten=whiten))
 
-    def fit_projection(self, texts: Sequence[str], *, whiten: bool) -> Projection:
-        """Return the projection that `project` would use."""
-        fitted = fit_projection(self.model, self.reader, self.pooled_rows, texts, whiten=whiten)
+    def fit_projection(
+        self, texts: Sequence[str], *, whiten: bool, linear: bool = False
+    ) -> Projection:
+        """Return the projection that `project` would use; see `Projection.fit`."""
+        options = {"whiten": whiten, "linear": linear}
+        fitted = fit_projection(self.model, self.reader, self.pooled_rows, texts, **options)
         return fitted.after(self.projection)
 
     def use_projection(self, projection: Projection) -> None:

@@ -7,16 +7,58 @@ qrels, as the share of nearest neighbours that are unchanged.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
+from torch import Tensor
 
 from idiolect.errors import InputError
 
-__all__ = ["check_dimensions", "neighbours_kept", "untrained_width_warning"]
+__all__ = [
+    "VectorSample",
+    "check_dimensions",
+    "neighbours_kept",
+    "shortened",
+    "untrained_width_warning",
+]
 
 _NEIGHBOURS = 10
+_SAMPLE = 512
+
+
+@dataclass
+class VectorSample:
+    """Evenly spaced vectors at full width, to measure what a shorter width loses.
+
+    Args:
+        total: Number of all vectors.
+    """
+
+    total: int
+    _parts: list[Tensor] = field(default_factory=list)
+
+    def add(self, vectors: Tensor, numbers: Sequence[int]) -> None:
+        """Add those of some vectors that belong to the sample, by their numbers."""
+        step = -(-self.total // _SAMPLE)
+        self._parts.append(vectors[[j for j, i in enumerate(numbers) if i % step == 0]])
+
+    def warning(self, width: int) -> str | None:
+        """Return `untrained_width_warning`, if there are vectors."""
+        if not self._parts:
+            return None
+        return untrained_width_warning(torch.cat(self._parts).cpu().numpy(), width)
+
+
+def shortened(vectors: Tensor, width: int, *, normalize: bool) -> Tensor:
+    """Keep the first dimensions of vectors; normalized ones are normalized again."""
+    if width == vectors.shape[1]:
+        return vectors
+    short = vectors[:, :width]
+    return F.normalize(short, dim=-1) if normalize else short
 
 
 def neighbours_kept(

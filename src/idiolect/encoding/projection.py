@@ -44,15 +44,21 @@ class Projection:
     """Shape: (out,)."""
 
     @classmethod
-    def fit(cls, vectors: NDArray[np.float32], *, whiten: bool = False) -> Self:
+    def fit(
+        cls, vectors: NDArray[np.float32], *, whiten: bool = False, linear: bool = False
+    ) -> Self:
         """Fit a map to vectors.
 
         Args:
             vectors: Vectors of some texts. Shape: (texts, dimensions).
             whiten: Also center and scale, which changes inner products.
+            linear: Scale without centering. The map of a sum is then the sum of the maps. The
+                direction that all vectors share is scaled down like any other, which nearly removes
+                it.
         """
         exact = vectors.astype(np.float64)
-        center = exact.mean(0) if whiten else np.zeros(exact.shape[1])
+        centered = whiten and not linear
+        center = exact.mean(0) if centered else np.zeros(exact.shape[1])
         spread = exact - center
         variances, axes = np.linalg.eigh(spread.T @ spread / max(len(spread), 1))
         weight = axes[:, ::-1].T

@@ -30,6 +30,7 @@ def fit_projection(
     texts: Sequence[str],
     *,
     whiten: bool,
+    linear: bool = False,
 ) -> Projection:
     """Fit a projection to the vectors of a sample of texts; see `Encoder.project`.
 
@@ -39,6 +40,7 @@ def fit_projection(
         pool_rows: Returns the vectors of rows. Shape: (rows, dimensions).
         texts: Documents.
         whiten: As in `Projection.fit`.
+        linear: As in `Projection.fit`.
     """
     if isinstance(texts, str | bytes) or not isinstance(texts, Sequence):
         texts = list_of_texts(texts)
@@ -53,7 +55,7 @@ def fit_projection(
             check_finite(parts[-1], [step * i for i in batch])
     if not parts:
         raise InputError("all texts are empty", hint="pass texts to fit the projection to")
-    fitted = Projection.fit(torch.cat(parts).numpy(), whiten=whiten)
+    fitted = Projection.fit(torch.cat(parts).numpy(), whiten=whiten, linear=linear)
     return fitted.to(network.device)
 
 

@@ -21,32 +21,32 @@ def should_whiten(encoder: Encoder) -> bool:
     These share a dominant direction that makes all texts similar until it is removed.
     """
     model = encoder.model
-    return model.network.context_free and not model.settings.get(WHITENED, False)
+    is_plain = encoder.projection is None and not model.settings.get(WHITENED, False)
+    return model.network.context_free and is_plain
 
 
 def export_table(encoder: Encoder, directory: str | Path) -> None:
     """Write a static encoder as `embeddings.npy` and `tokenizer.json`, for any other program.
 
     A text's vector is the mean of the rows of its ids, without special tokens; if the encoder
-    normalizes, scaled to length one. The tokens' weights are multiplied into the rows.
+    normalizes, scaled to length one. The tokens' weights and the projection, if there is one, are
+    multiplied into the rows.
 
     Args:
-        encoder: The encoder, without a projection.
+        encoder: The encoder.
         directory: The directory, which need not exist.
 
     Raises:
-        ConfigError: The encoder is not static, or has a projection.
+        ConfigError: The encoder is not static.
         InputError: The directory cannot be written to.
     """
     network = encoder.model.network
-    if not network.context_free or encoder.projection is not None:
+    if not network.context_free:
         raise ConfigError(
-            "only the rows of a static encoder can be exported",
-            hint="make one with layers=0, and fold its projection first",
+            "only the rows of a static encoder can be exported", hint="make one with layers=0"
         )
-    ids = torch.arange(len(encoder.model.tokenizer), device=network.device)
     with torch.inference_mode():
-        rows = network.text_states(ids[None])[0].float().cpu().numpy()
+        rows = encoder.pooled_rows([[token] for token in range(len(encoder.model.tokenizer))])
     with replacing(directory) as fresh:
-        np.save(fresh / "embeddings.npy", rows, allow_pickle=False)
+        np.save(fresh / "embeddings.npy", rows.float().cpu().numpy(), allow_pickle=False)
         encoder.model.tokenizer.save(fresh)

@@ -18,9 +18,9 @@ from idiolect.encoding.static_encoder import should_whiten
 from idiolect.encoding.text_reader import EncodingCounts
 from idiolect.encoding.tune_on_text import tune_on_text
 from idiolect.encoding.tuning_setup import (
+    TuningRun,
     check_trainable,
     complete_config,
-    project_once,
     truncating,
 )
 from idiolect.errors import ConfigError
@@ -33,7 +33,6 @@ from idiolect.training.data.shuffled_epochs import ShuffledEpochs
 from idiolect.training.objectives.contrastive_losses import ContrastiveLoss, InfoNCE, Matryoshka
 from idiolect.training.optim import Train
 from idiolect.training.progress import notice
-from idiolect.training.session import TrainingSession
 from idiolect.training.training_config import TrainingConfig
 
 __all__ = ["tune"]
@@ -99,7 +98,9 @@ def tune(
         steps: Steps of the whole run, instead of `epochs`.
         train: What trains: the added `rows`; `rows+lora`, added rows and adapters, which are merged
             at the end and also saved in `output_dir/adapter`; the `body`, everything but the
-            vocabulary's rows; `all`, everything but the original rows.
+            vocabulary's rows; `all`, everything but the original rows. The table of a static
+            encoder is its own copy, of which `all` trains every row; `rows` keeps the original
+            ones, and trains added rows, the tokens' weights and a projection.
         lora: Size and place of the adapters.
         unfreeze_original_rows: Train the published rows as well.
         config: Sizes, rates and intervals, by default `tuning_config`'s; a dict names those that
@@ -137,8 +138,8 @@ def tune(
             loss=loss, dimensions=dimensions, mining=mining, **{"layers='auto'": layers == "auto"}
         )
         start = with_layers(encoder, layers) if isinstance(layers, int) else encoder
-        texts, run = _tell_signals(corpus), {"output_dir": output_dir, "tensorboard": tensorboard}
-        return tune_on_text(start, texts, objective=_WITHOUT_PAIRS, **options | run)
+        options |= {"output_dir": output_dir, "tensorboard": tensorboard}
+        return tune_on_text(start, _tell_signals(corpus), objective=_WITHOUT_PAIRS, **options)
     if isinstance(pairs, str | Path):
         pairs = PairFile(pairs)
     if layers == "auto":
@@ -155,46 +156,42 @@ def tune(
     if len(table) < config.batch_size:
         _LOG.warning("a step has all %d pairs, not %d", len(table), config.batch_size)
     source = ShuffledEpochs(len(table), rows=config.batch_size, seed=config.seed)
-    session = TrainingSession(
-        encoder.model,
-        out=output_dir,
+    run = TuningRun(
+        encoder,
+        output_dir=output_dir,
         config=config,
         steps=epochs * source.steps if steps is None else steps,
         train=train,
         lora=lora,
         unfreeze_original_rows=unfreeze_original_rows,
-        heads=False,
         tensorboard=tensorboard,
     )
-    session.begin(
-        {
-            "encoder": encoder.fingerprint,
-            "pairs": table.fingerprint,
-            "loss": repr(criterion),
-            "mining": mining and asdict(mining),
-            "whiten": whiten,
-        }
-    )
-    if whiten or (len(widths) > 1 and encoder.projection is None):
-        project_once(session, encoder, table.documents, whiten=whiten)
+    record = {
+        "pairs": table.fingerprint,
+        "loss": repr(criterion),
+        "mining": mining and asdict(mining),
+    }
+    rotate = len(widths) > 1 and encoder.projection is None
+    run.begin(record, table.documents, whiten=whiten, rotate=rotate)
     cut = truncating(encoder, config.max_length)
     miner = None
     if mining is not None:
         # Mined among whole texts, as in a search, even if training truncates them.
-        mined = session.folder.path / "mined"
-        miner = Miner(encoder, table, mining, mined, seed=config.seed, workers=session.workers)
+        mined = run.session.folder.path / "mined"
+        workers = run.session.workers
+        miner = Miner(encoder, table, mining, mined, seed=config.seed, workers=workers)
     objective = ContrastiveObjective(
         cut,
         table,
         criterion,
         miner=miner,
         micro_batch_size=config.micro_batch_size,
-        workers=session.workers,
+        workers=run.session.workers,
     )
-    session.train(objective, source)
+    run.train(objective, source)
     _tell_truncated(objective.counts, counts, cut.max_length)
     encoder.trained_dimensions = widths[1:] or encoder.trained_dimensions
-    session.publish(encoder.save)
+    run.publish()
     return encoder
 
 

@@ -12,9 +12,9 @@ from idiolect.encoding.encoder import Encoder
 from idiolect.encoding.objectives.text_objective import TextObjective
 from idiolect.encoding.static_encoder import should_whiten
 from idiolect.encoding.tuning_setup import (
+    TuningRun,
     check_trainable,
     complete_config,
-    project_once,
     truncating,
 )
 from idiolect.errors import ConfigError
@@ -26,7 +26,6 @@ from idiolect.training.data.shuffled_epochs import ShuffledEpochs
 from idiolect.training.distributed import Workers
 from idiolect.training.objectives.objective_registry import check_kind, find_objective
 from idiolect.training.optim import Train
-from idiolect.training.session import TrainingSession
 from idiolect.training.training_config import TrainingConfig
 
 __all__ = ["tune_on_text"]
@@ -104,29 +103,20 @@ def tune_on_text(
         workers=Workers.join(encoder.model.network.device),
     )
     source = ShuffledEpochs(len(training_objective), rows=config.batch_size, seed=config.seed)
-    session = TrainingSession(
-        encoder.model,
-        out=output_dir,
+    run = TuningRun(
+        encoder,
+        output_dir=output_dir,
         config=config,
         steps=epochs * source.steps if steps is None else steps,
         train=train,
         lora=lora,
         unfreeze_original_rows=unfreeze_original_rows,
         modules=training_objective.modules,
-        heads=False,
         tensorboard=tensorboard,
     )
-    session.begin(
-        {
-            "encoder": encoder.fingerprint,
-            "texts": training_objective.fingerprint,
-            "objective": objective,
-            "whiten": whiten,
-        }
-    )
-    if whiten:
-        project_once(session, encoder, distinct, whiten=True)
-        cut.projection = encoder.projection
-    session.train(training_objective, source)
-    session.publish(encoder.save)
+    record = {"texts": training_objective.fingerprint, "objective": objective}
+    run.begin(record, distinct, whiten=whiten)
+    cut.projection = encoder.projection
+    run.train(training_objective, source)
+    run.publish()
     return encoder

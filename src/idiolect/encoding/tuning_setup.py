@@ -1,18 +1,26 @@
-"""What tuning on pairs and on texts have in common: default settings, whitening, truncation."""
+"""What tuning on pairs and on texts have in common: settings, whitening, truncation, the run."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from idiolect.encoding.encoder import Encoder
 from idiolect.encoding.projection import Projection
+from idiolect.encoding.trained_projection import TrainedProjection, new_matrix
 from idiolect.errors import ConfigError
+from idiolect.models.shallow import kept_rows
+from idiolect.nn.lora import LoraConfig
+from idiolect.training.objectives.objective import BatchSource, Objective
 from idiolect.training.optim import Train, row_rate
 from idiolect.training.session import TrainingSession
 from idiolect.training.training_config import TrainingConfig
 
-__all__ = ["check_trainable", "complete_config", "project_once", "truncating", "tuning_config"]
+__all__ = ["TuningRun", "check_trainable", "complete_config", "truncating", "tuning_config"]
 
 _RATES: dict[Train, float] = {"rows+lora": 2e-4, "body": 2e-5, "all": 2e-5}
 
@@ -28,9 +36,11 @@ def tuning_config(encoder: Encoder, train: Train = "all", **values: Any) -> Trai
         train: What trains; see `Train`.
         values: Fields of `TrainingConfig` that differ.
     """
-    usual = {"batch_size": 32, "min_lr_ratio": 0.0, "weight_decay": 0.01}
+    usual: dict[str, Any] = {"batch_size": 32, "min_lr_ratio": 0.0, "weight_decay": 0.01}
     if encoder.model.network.context_free:
         usual |= {"batch_size": 512, "learning_rate": 1e-2}
+        if train == "rows":
+            usual["learning_rates"] = {"rows": row_rate(encoder.model.network)}
     else:
         usual["learning_rate"] = _RATES.get(train) or row_rate(encoder.model.network)
     return TrainingConfig.from_dict(usual | values)
@@ -56,20 +66,104 @@ def check_trainable(encoder: Encoder) -> Encoder:
     return encoder
 
 
-def project_once(
-    session: TrainingSession, encoder: Encoder, texts: Sequence[str], *, whiten: bool
-) -> None:
-    """Fit a projection once and store it, so that a resumed run finds the same axes."""
-    path = session.folder.path / "projection.safetensors"
-
-    def fit() -> None:
-        if not path.exists():
-            encoder.fit_projection(texts, whiten=whiten).save(path)
-
-    session.on_first(fit)
-    encoder.use_projection(Projection.load(path))
-
-
 def truncating(encoder: Encoder, length: int) -> Encoder:
     """Return the encoder, truncating texts at `length` tokens if that is shorter than its own."""
     return encoder if length >= encoder.max_length else encoder.with_changes(max_length=length)
+
+
+class TuningRun:
+    """A run of tuning: what surrounds the objective.
+
+    A static encoder whose `rows` train keeps the rows of its language model. Its added rows, the
+    tokens' weights and a projection are trained instead.
+
+    Args:
+        encoder: The encoder, whose network is changed in place.
+        output_dir: The run's folder.
+        config: Sizes, rates and intervals.
+        steps: Steps of the whole run.
+        train: What trains; see `Train`.
+        lora: Size and place of the adapters.
+        unfreeze_original_rows: Train the published rows as well.
+        modules: Modules that train with the network and are no part of the model.
+        tensorboard: Write TensorBoard events.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        output_dir: str | Path,
+        config: TrainingConfig,
+        steps: int,
+        train: Train,
+        lora: LoraConfig | None,
+        unfreeze_original_rows: bool,
+        modules: Mapping[str, nn.Module] | None = None,
+        tensorboard: bool,
+    ) -> None:
+        self.encoder = encoder
+        self._keeps_rows = train == "rows" and encoder.model.network.context_free
+        modules = dict(modules or {})
+        if self._keeps_rows:
+            self._learnt = new_matrix(encoder.dimensions, encoder.model.network.device)
+            modules["projection"] = self._learnt
+        self.session = TrainingSession(
+            encoder.model,
+            out=output_dir,
+            config=config,
+            steps=steps,
+            # The rows that are kept are frozen as an extended vocabulary's original ones.
+            train="all" if self._keeps_rows else train,
+            lora=lora,
+            unfreeze_original_rows=unfreeze_original_rows,
+            modules=modules,
+            heads=False,
+            tensorboard=tensorboard,
+        )
+
+    def begin(
+        self, record: Mapping[str, Any], texts: Sequence[str], *, whiten: bool, rotate: bool = False
+    ) -> None:
+        """Record the run, and whiten or rotate the vectors.
+
+        Args:
+            record: What determines the result beside the session's own arguments.
+            texts: Texts to fit the projection to.
+            whiten: Whether vectors are whitened.
+            rotate: Whether vectors are rotated to their principal axes.
+        """
+        encoder = self.encoder
+        own = {"keeps_rows": True} if self._keeps_rows else {}
+        self.session.begin({"encoder": encoder.fingerprint, "whiten": whiten, **own, **record})
+        if whiten or rotate:
+            fitted = self._fit_once(texts, whiten=whiten)
+            if self._keeps_rows:
+                encoder.projection = fitted.to(encoder.model.network.device)
+            else:
+                encoder.use_projection(fitted)
+        if self._keeps_rows:
+            encoder.projection = TrainedProjection.of(encoder.projection, self._learnt["matrix"])
+
+    def train(self, objective: Objective, source: BatchSource) -> None:
+        """Train; see `TrainingSession.train`."""
+        with kept_rows(self.encoder.model) if self._keeps_rows else nullcontext():
+            self.session.train(objective, source)
+        if isinstance(self.encoder.projection, TrainedProjection):
+            self.encoder.projection = self.encoder.projection.folded()
+
+    def publish(self) -> None:
+        """Write the finished encoder to the run's folder."""
+        self.session.publish(self.encoder.save)
+
+    def _fit_once(self, texts: Sequence[str], *, whiten: bool) -> Projection:
+        """Fit a projection once and store it, so that a resumed run finds the same axes."""
+        path = self.session.folder.path / "projection.safetensors"
+
+        def fit() -> None:
+            if not path.exists():
+                fitted = self.encoder.fit_projection(texts, whiten=whiten, linear=self._keeps_rows)
+                fitted.save(path)
+
+        self.session.on_first(fit)
+        return Projection.load(path)

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from idiolect.errors import ConfigError, InputError
 from idiolect.models.language_model import LanguageModel
 from idiolect.models.weight_files import open_weights, write_weights
 from idiolect.nn.embedding import joined_rows
+from idiolect.nn.static_network import StaticNetwork
 from idiolect.text.tokenizers.extension import Extension
 
-__all__ = ["WHITENED", "first_layers", "in_pieces", "quantize_table", "static_rows"]
+__all__ = [
+    "WHITENED",
+    "first_layers",
+    "in_pieces",
+    "kept_rows",
+    "quantize_table",
+    "static_rows",
+]
 
 WHITENED = "whitened"
 """The field of a static model's `config.json` that says that a projection was folded into its rows.
@@ -65,6 +75,31 @@ def static_rows(rows: Tensor, extension: Extension | None) -> Tensor:
     for token in extension.added if extension is not None else ():
         rows[token.id] = rows[list(token.pieces)].sum(0)
     return rows
+
+
+@contextmanager
+def kept_rows(model: LanguageModel) -> Iterator[None]:
+    """Keep the original rows of a static model as they are while it trains.
+
+    Its added rows are a parameter of their own meanwhile, as in any extended vocabulary.
+
+    Args:
+        model: The static model.
+    """
+    network = model.network
+    assert isinstance(network, StaticNetwork)
+    network.keeps_rows = True
+    if model.extension is not None and model.extension.added:
+        first = min(token.id for token in model.extension.added)
+        table = joined_rows(network.tokens.weight)
+        added, table.data = table.detach()[first:].clone(), table.detach()[:first]
+        network.add_rows(first, {"tokens.weight": added})
+    try:
+        yield
+    finally:
+        network.keeps_rows = False
+        table = joined_rows(network.tokens.weight).detach()
+        network.tokens = nn.Embedding(len(table), table.shape[1], _weight=table)
 
 
 def in_pieces(model: LanguageModel, rows: list[list[int]]) -> list[list[int]]:

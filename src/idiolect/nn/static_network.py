@@ -6,16 +6,20 @@ so millions of tokens a second are read on a CPU and texts may have any length.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import chain
-from typing import Any
+from array import array
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from idiolect.nn.embedding import ExtendedEmbedding, ExtendedRows
 from idiolect.nn.network import Network, NetworkKind, Output
+from idiolect.nn.quantized_matrix import QuantizedMatrix
 
 __all__ = ["StaticNetwork", "TokenWeights"]
 
@@ -34,9 +38,57 @@ class _OccurringRows(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (distinct,) = ctx.saved_tensors
         sparse = torch.sparse_coo_tensor(
-            distinct[None], grad, ctx.shape, is_coalesced=True, check_invariants=False
+            distinct.long()[None], grad, ctx.shape, is_coalesced=True, check_invariants=False
         )
         return sparse, None
+
+
+@dataclass(frozen=True)
+class _Occurrences:
+    """Where the distinct tokens of some texts occur, in the order of the texts and of the tokens.
+
+    The means of the texts are sums over the first order, and their gradients over the second, so
+    both are the same fast operation.
+    """
+
+    distinct: Tensor
+    """The ids that occur, in increasing order. (distinct,)."""
+    tokens: Tensor
+    """The place in `distinct` of each token, text by text. (tokens,)."""
+    text_starts: Tensor
+    """Where each text begins in `tokens`. (texts,)."""
+    texts: Tensor
+    """The text of each token, ordered by id. (tokens,)."""
+    token_starts: Tensor
+    """Where each id begins in `texts`. (distinct,)."""
+
+    @classmethod
+    def of(cls, ids: Tensor, lengths: Tensor, starts: Tensor) -> Self:
+        """Sort the ids of all texts. Shape: ids (tokens,), lengths and starts (texts,)."""
+        ordered, order = ids.sort(stable=True)
+        distinct, places, counts = torch.unique_consecutive(
+            ordered, return_inverse=True, return_counts=True
+        )
+        tokens = torch.empty_like(places)
+        tokens[order] = places
+        texts = torch.arange(len(lengths), device=ids.device).repeat_interleave(lengths)
+        return cls(distinct, tokens, starts.long(), texts[order], counts.cumsum(0) - counts)
+
+
+class _Sums(torch.autograd.Function):
+    """The sum of each text's rows."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, where: _Occurrences) -> Tensor:
+        ctx.where = where
+        return F.embedding_bag(where.tokens, rows, where.text_starts, mode="sum")
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        where: _Occurrences = ctx.where
+        rows = F.embedding_bag(where.texts, grad.contiguous(), where.token_starts, mode="sum")
+        return rows, None
 
 
 class TokenWeights(nn.Module):
@@ -50,10 +102,11 @@ class TokenWeights(nn.Module):
 class StaticNetwork(Network):
     """A table of rows and a table of weights.
 
-    The table is the network's own: it is no vocabulary that could be extended, and trains whole.
+    The table is the network's own: it is no vocabulary that could be extended, and trains whole,
+    unless `keeps_rows`.
     """
 
-    tokens: nn.Embedding
+    tokens: nn.Embedding | ExtendedEmbedding
     kind: NetworkKind = "bidirectional"
     has_dropout = False
     context_free = True
@@ -64,6 +117,8 @@ class StaticNetwork(Network):
         self.tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.token_weights = TokenWeights(config.vocab_size)
         self.heads = nn.ModuleDict()
+        self.keeps_rows = False
+        """Whether the rows are a language model's, which do not train."""
 
     @property
     def blocks(self) -> list[nn.Module]:
@@ -79,12 +134,14 @@ class StaticNetwork(Network):
         """Initialize the rows, reproducibly for a seed."""
         with torch.random.fork_rng([]), torch.no_grad():
             torch.manual_seed(seed)
-            self.tokens.weight.normal_(std=0.02)
+            table = self.tokens.weight
+            assert isinstance(table, Tensor)
+            table.normal_(std=0.02)
             self.token_weights.values.fill_(1.0)
 
-    def vocabulary_rows(self) -> dict[str, Any]:
-        """There are no rows to keep: the whole table trains."""
-        return {}
+    def vocabulary_rows(self) -> dict[str, Tensor | ExtendedRows | QuantizedMatrix]:
+        """Return the table if its rows are kept; otherwise it trains whole, and nothing."""
+        return super().vocabulary_rows() if self.keeps_rows else {}
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, *, return_logits: bool = True
@@ -108,17 +165,32 @@ class StaticNetwork(Network):
 
         Shape: result (texts, width).
         """
-        lengths = torch.tensor([len(row) for row in rows], dtype=torch.long)
-        ids = torch.tensor(list(chain.from_iterable(rows)), dtype=torch.long, device=self.device)
-        starts = (lengths.cumsum(0) - lengths).to(self.device)
-        table = self.tokens.weight
-        assert isinstance(table, Tensor)
-        places = ids
-        if table.requires_grad and torch.is_grad_enabled():
-            distinct, places = torch.unique(ids, return_inverse=True)
-            table = _OccurringRows.apply(table, distinct)  # type: ignore[no-untyped-call]
-        # `embedding_bag` weighs rows only when it sums them.
-        sums = F.embedding_bag(
-            places, table, starts, mode="sum", per_sample_weights=self.token_weights.values[ids]
-        )
+        lengths = torch.tensor([len(row) for row in rows], dtype=torch.int, device=self.device)
+        ids = _joined(rows).to(self.device)
+        starts = lengths.cumsum(0, dtype=torch.int) - lengths
+        table, weights = self.tokens.weight, self.token_weights.values
+        if torch.is_grad_enabled() or not isinstance(table, Tensor):
+            where = _Occurrences.of(ids, lengths, starts)
+            own = self._rows(where.distinct)
+            own = own * weights.index_select(0, where.distinct)[:, None]
+            sums: Tensor = _Sums.apply(own, where)  # type: ignore[no-untyped-call]
+        else:
+            # `embedding_bag` weighs rows only when it sums them.
+            sums = F.embedding_bag(ids, table, starts, mode="sum", per_sample_weights=weights[ids])
         return sums / lengths.clamp(min=1)[:, None].to(sums)
+
+    def _rows(self, distinct: Tensor) -> Tensor:
+        """Look up distinct rows. Shape: (distinct,) to (distinct, width)."""
+        table = self.tokens.weight
+        look_up: Callable[[Tensor], Tensor] = self.tokens
+        if isinstance(table, Tensor) and table.requires_grad:
+            look_up = partial(_OccurringRows.apply, table)
+        return look_up(distinct)
+
+
+def _joined(rows: Sequence[Sequence[int]]) -> Tensor:
+    """Return the ids of all rows, one after another. Shape: (tokens,), int32."""
+    ids = array("i")
+    for row in rows:
+        ids.extend(row)
+    return torch.frombuffer(ids, dtype=torch.int) if ids else torch.empty(0, dtype=torch.int)

@@ -12,6 +12,7 @@ stages are added by `idiolect.pipeline.pipeline_config`.
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -29,6 +30,7 @@ from pydantic import (
 
 from idiolect.errors import ConfigError
 from idiolect.text.files import read_text
+from idiolect.text.hub import is_known_model
 
 __all__ = ["DataSettings", "EncoderSettings", "PipelineSettings", "SettingsTable", "find_base"]
 
@@ -174,7 +176,9 @@ def find_base(base: str, folder: Path) -> str:
         base: The base, as in a configuration.
         folder: The configuration's folder; relative paths start there.
     """
-    return str(folder / base) if (folder / base).is_dir() else base
+    if is_known_model(base) or not (folder / base).is_dir():
+        return base
+    return os.path.join(folder, base)  # unlike a `Path`, it keeps the `./` of a folder here
 
 
 def _lines(text: str) -> dict[tuple[str, ...], int]:

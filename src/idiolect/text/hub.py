@@ -1,8 +1,13 @@
-"""Locate a model: a local path, a model of an installed package, or a repository on the hub."""
+"""Locate a model: a local path, a model of an installed package, or a repository on the hub.
+
+A text that names a known model always means that model, whatever folder a program is started in. A
+folder of the same name is written `./name`, or passed as a `Path`.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,10 +16,16 @@ from idiolect.errors import InputError, OfflineError
 from idiolect.text.arguments import check_path
 from idiolect.text.packaged_models import PACKAGED
 
-__all__ = ["locate"]
+__all__ = ["is_known_model", "locate"]
 
 _SHIPPED = Path(__file__).parents[1] / "assets"
+_LOG = logging.getLogger(__name__)
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+
+
+def is_known_model(name: str) -> bool:
+    """Return whether a name is that of a model in this package or in another one."""
+    return name in PACKAGED or (bool(_HUB_ID.fullmatch(name)) and (_SHIPPED / name).is_dir())
 
 
 def locate(source: str | Path, files: Iterable[str]) -> Path:
@@ -32,21 +43,23 @@ def locate(source: str | Path, files: Iterable[str]) -> Path:
             of the model cannot be fetched.
     """
     path = check_path(source, "source")
-    is_name = bool(_HUB_ID.fullmatch(str(source)))
+    name = str(source)
+    is_name = bool(_HUB_ID.fullmatch(name))
+    is_known = is_known_model(name)
     with contextlib.suppress(OSError):  # a name that is too long for a file
         if path.exists():
-            return path
-        if is_name and (_SHIPPED / path).is_dir():
-            return _SHIPPED / path
-    if str(source) in PACKAGED:
-        return PACKAGED[str(source)].locate()
+            if not (is_known and isinstance(source, str)):
+                return path
+            _LOG.warning("%s is the known model, not what is called so here: ./%s", name, name)
+    if is_known:
+        return PACKAGED[name].locate() if name in PACKAGED else _SHIPPED / name
     if not is_name:
         raise InputError(f"no such file or directory: {source}", hint="check the path")
     import huggingface_hub
     from huggingface_hub import errors
 
     try:
-        return Path(huggingface_hub.snapshot_download(str(source), allow_patterns=list(files)))
+        return Path(huggingface_hub.snapshot_download(name, allow_patterns=list(files)))
     except errors.RepositoryNotFoundError as error:
         raise InputError(
             f"{source} is neither a local path nor a repository on the hub",

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from idiolect.encoding.encoder import Encoder
 from idiolect.encoding.mining import Miner
-from idiolect.encoding.objectives.pair_batches import PairBatch
+from idiolect.encoding.objectives.pair_batches import PairBatch, PairReader
 from idiolect.encoding.pairs import PairTable
 from idiolect.encoding.text_reader import EncodingCounts
 from idiolect.nn.network import Network
@@ -53,21 +53,26 @@ class ContrastiveObjective(WholeBatchObjective):
     ) -> None:
         self.encoder, self.table, self.criterion, self.miner = encoder, table, loss, miner
         self.micro_batch_size, self.workers = micro_batch_size, workers or Workers()
-        self.counts = EncodingCounts()
+        self._reader = PairReader(table, encoder.reader)
+
+    @property
+    def counts(self) -> EncodingCounts:
         """Numbers of texts read and truncated."""
+        return self._reader.counts
 
     def prepare(self, rows: EpochSample) -> PairBatch:
         """Make a batch of pairs and their negatives."""
         mined = None if self.miner is None else self.miner.negatives(rows.epoch)[rows.sources]
-        return PairBatch.of(
-            self.table, rows.sources, self.encoder.reader, mined=mined, counts=self.counts
-        )
+        return PairBatch.of(self.table, rows.sources, self._reader, mined=mined)
 
     def loss(self, network: Network, batch: PairBatch) -> Tensor:
         """Return the loss summed over the pairs."""
-        queries, documents = (
-            embed_shared(self.encoder, rows, self.workers, micro_batch_size=self.micro_batch_size)
-            for rows in (batch.queries, batch.documents)
+        queries, documents = _embed_both(
+            self.encoder,
+            batch.queries,
+            batch.documents,
+            self.workers,
+            micro_batch_size=self.micro_batch_size,
         )
         # Scores are divided by a small temperature, for which bfloat16 is too coarse.
         with torch.autocast(queries.device.type, enabled=False):
@@ -95,15 +100,35 @@ def loss_of_pairs(
         micro_batch_size: As in `ContrastiveObjective`.
         ignored: Documents that are no negatives of a query. (queries, documents), bool.
     """
-    first, second = (
-        embed_shared(encoder, rows, workers, micro_batch_size=micro_batch_size)
-        for rows in (queries, documents)
+    first, second = _embed_both(
+        encoder, queries, documents, workers, micro_batch_size=micro_batch_size
     )
     pairs = Candidates.diagonal(len(queries), device=first.device)
     if ignored is not None:
         pairs = replace(pairs, ignored=ignored.to(first.device))
     with torch.autocast(first.device.type, enabled=False):  # as in `ContrastiveObjective`
         return criterion(first, second, pairs)
+
+
+def _embed_both(
+    encoder: Encoder,
+    queries: Sequence[Sequence[int]],
+    documents: Sequence[Sequence[int]],
+    workers: Workers,
+    *,
+    micro_batch_size: int | None,
+) -> tuple[Tensor, Tensor]:
+    """Return the vectors of queries and of documents.
+
+    A network without layers reads both at once, so that each row of its table is looked up and
+    updated once. In others, queries would be padded to the length of documents.
+    """
+    together = [[*queries, *documents]]
+    parts = together if encoder.model.network.context_free else [queries, documents]
+    vectors = torch.cat(
+        [embed_shared(encoder, rows, workers, micro_batch_size=micro_batch_size) for rows in parts]
+    )
+    return vectors[: len(queries)], vectors[len(queries) :]
 
 
 def embed_shared(

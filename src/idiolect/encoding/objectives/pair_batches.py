@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -14,7 +15,45 @@ from idiolect.encoding.pairs import PairTable
 from idiolect.encoding.text_reader import EncodingCounts, TextReader
 from idiolect.training.objectives.contrastive_losses import Candidates
 
-__all__ = ["PairBatch"]
+__all__ = ["PairBatch", "PairReader"]
+
+_KEPT_TOKENS = 1 << 25
+"""Tokens whose ids are kept in memory: 128 MiB."""
+
+
+class PairReader:
+    """Reads the texts of a table. The ids are kept for later epochs, as long as there is room.
+
+    Args:
+        table: The pairs.
+        reader: Converts texts to ids.
+        kept_tokens: Number of ids to keep.
+    """
+
+    def __init__(
+        self, table: PairTable, reader: TextReader, *, kept_tokens: int = _KEPT_TOKENS
+    ) -> None:
+        self._texts: dict[str, Sequence[str]] = {
+            "query": table.queries,
+            "document": table.documents,
+        }
+        self._reader, self._room = reader, kept_tokens
+        self._kept: dict[str, dict[int, array[int]]] = {kind: {} for kind in self._texts}
+        self.counts = EncodingCounts()
+        """Numbers of texts and tokens read; a text that was kept counts once."""
+
+    def read(self, kind: Literal["query", "document"], numbers: Sequence[int]) -> list[array[int]]:
+        """Return the ids of some texts, by number."""
+        texts, kept = self._texts[kind], self._kept[kind]
+        fresh = [number for number in numbers if number not in kept]
+        read = self._reader.read([texts[number] for number in fresh], kind, self.counts)
+        rows = {number: array("i", row) for number, row in zip(fresh, read, strict=True)}
+        found = [rows.get(number) or kept.get(number, array("i")) for number in numbers]
+        size = sum(map(len, rows.values()))
+        if size <= self._room:
+            kept.update(rows)
+            self._room -= size
+        return found
 
 
 @dataclass(frozen=True)
@@ -25,9 +64,9 @@ class PairBatch:
     process encodes its share of the texts instead.
     """
 
-    queries: list[list[int]]
+    queries: Sequence[Sequence[int]]
     """The ids of each distinct query."""
-    documents: list[list[int]]
+    documents: Sequence[Sequence[int]]
     """The ids of each distinct document and negative: the columns of `candidates`."""
     query: torch.Tensor
     """Index into `queries` for each pair. (pairs,), int64."""
@@ -39,19 +78,17 @@ class PairBatch:
         cls,
         table: PairTable,
         pairs: Sequence[int],
-        reader: TextReader,
+        reader: PairReader,
         *,
         mined: NDArray[np.int64] | None = None,
-        counts: EncodingCounts | None = None,
     ) -> Self:
         """Make a batch of some pairs of a table.
 
         Args:
             table: The pairs.
             pairs: The numbers of the pairs.
-            reader: Converts texts to ids.
+            reader: Reads the texts of the table.
             mined: Additional negatives of each pair, padded with -1. (pairs, negatives).
-            counts: Updated with the numbers of texts and tokens of this batch.
         """
         keys = [table.pairs[number] for number in pairs]
         negatives = [list(table.negatives[number]) for number in pairs]
@@ -68,18 +105,18 @@ class PairBatch:
         ]
         ignored = torch.zeros(len(keys), len(documents), dtype=torch.bool)
         for row, (query, document) in enumerate(keys):
-            known = table.right[query] & documents.keys()
-            ignored[row, [documents[one] for one in known if one != document]] = True
+            others = (table.right[query] & documents.keys()) - {document}
+            if others:
+                ignored[row, [documents[one] for one in others]] = True
         candidates = Candidates(
             positive=torch.tensor([documents[document] for _, document in keys]),
             negatives=torch.tensor(columns, dtype=torch.long).view(len(keys), maximum),
             ignored=ignored,
             scores=_scores([table.scores[number] for number in pairs], 1 + maximum),
         )
-        counts = EncodingCounts() if counts is None else counts
         return cls(
-            reader.read([table.queries[one] for one in queries], "query", counts),
-            reader.read([table.documents[one] for one in documents], "document", counts),
+            reader.read("query", list(queries)),
+            reader.read("document", list(documents)),
             torch.tensor([queries[query] for query, _ in keys]),
             candidates,
         )

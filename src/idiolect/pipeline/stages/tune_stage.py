@@ -52,6 +52,10 @@ class TuneSettings(SettingsTable):
 
     steps: int = Field(default=200, ge=1)
     """Number of training steps."""
+    train: Literal["rows", "rows+lora", "body", "all"] = "all"
+    """What trains: added rows, these and adapters, everything but the vocabulary's rows, or
+    everything but the original rows. With `rows`, an encoder without layers keeps the language
+    model's rows and learns a projection instead."""
     batch_size: int | None = Field(default=None, ge=2)
     """Pairs per step; the documents of the other pairs are a query's negatives. By default 32, and
     512 for an encoder without layers."""
@@ -173,7 +177,8 @@ def _train(work: Work[TuneSettings], pairs: list[Pair]) -> None:
         "learning_rate": settings.learning_rate,
         "max_length": settings.max_length or encoder.max_length,
     }
-    if not choose and not encoder.model.network.context_free:
+    adapted = settings.train in ("rows", "rows+lora")  # their rates follow from what trains
+    if not (choose or adapted or encoder.model.network.context_free):
         given["learning_rate"] = settings.learning_rate or (
             _ENCODER_RATE if is_encoder(work.base) else _MODEL_RATE
         )
@@ -192,6 +197,7 @@ def _train(work: Work[TuneSettings], pairs: list[Pair]) -> None:
             dimensions=settings.dimensions,
             whiten=needs_whitening(work),
             steps=settings.steps,
+            train=settings.train,
             config=config,
             counts=EncodingCounts(),  # the metrics of the index count truncated texts
         )
@@ -203,6 +209,7 @@ def _train(work: Work[TuneSettings], pairs: list[Pair]) -> None:
             objective=settings.objective or _objective_for(encoder),
             whiten=needs_whitening(work),
             steps=settings.steps,
+            train=settings.train,
             config=config,
         )
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 __all__ = ["ACTIVATIONS", "POST_NORM_NAMES", "hidden_states", "mean_row"]
 
-Array = NDArray[np.float32]
+_Array = NDArray[np.float32]
 
 POST_NORM_NAMES = {
     *("tokens.weight", "types.weight", "encoder.table.weight"),
@@ -26,15 +26,18 @@ POST_NORM_NAMES = {
 """The weights of a `post_norm` network, apart from those of its layers."""
 
 
-def mean_row(table: Any, weights: Any, ids: Sequence[int]) -> Array:
+def mean_row(table: Any, weights: Any, ids: Sequence[int]) -> _Array:
     """Return the mean of a text's weighted rows. Shape: (width,)."""
     total = sum(table[i : i + 1][0] * weights[i : i + 1][0] for i in ids)
     return np.asarray(total / np.float32(len(ids)), np.float32)
 
 
 def hidden_states(
-    rows: Mapping[str, Any], weights: Mapping[str, Array], config: Mapping[str, Any], ids: list[int]
-) -> Array:
+    rows: Mapping[str, Any],
+    weights: Mapping[str, _Array],
+    config: Mapping[str, Any],
+    ids: list[int],
+) -> _Array:
     """Return the last hidden states of a `post_norm` network. Shape: (length, width).
 
     Args:
@@ -59,7 +62,7 @@ def hidden_states(
     return x
 
 
-def _attend(x: Array, weights: Mapping[str, Array], name: str, heads: int) -> Array:
+def _attend(x: _Array, weights: Mapping[str, _Array], name: str, heads: int) -> _Array:
     query, key, value = (
         _linear(x, weights, name + part).reshape(len(x), heads, -1).swapaxes(0, 1)
         for part in ("query", "key", "value")
@@ -70,43 +73,43 @@ def _attend(x: Array, weights: Mapping[str, Array], name: str, heads: int) -> Ar
     return _linear((shares @ value).swapaxes(0, 1).reshape(len(x), -1), weights, name + "output")
 
 
-def _linear(x: Array, weights: Mapping[str, Array], name: str) -> Array:
+def _linear(x: _Array, weights: Mapping[str, _Array], name: str) -> _Array:
     return x @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
 
 
-def _norm(x: Array, weights: Mapping[str, Array], name: str, epsilon: float) -> Array:
+def _norm(x: _Array, weights: Mapping[str, _Array], name: str, epsilon: float) -> _Array:
     centred = x - x.mean(-1, keepdims=True)
     scale = np.sqrt((centred * centred).mean(-1, keepdims=True) + np.float32(epsilon))
-    normed: Array = centred / scale * weights[f"{name}.weight"] + weights[f"{name}.bias"]
+    normed: _Array = centred / scale * weights[f"{name}.weight"] + weights[f"{name}.bias"]
     return normed
 
 
-def _gelu(x: Array) -> Array:
+def _gelu(x: _Array) -> _Array:
     return x * np.float32(0.5) * (1 + _erf(x / np.float32(np.sqrt(2))))
 
 
-def _gelu_tanh(x: Array) -> Array:
+def _gelu_tanh(x: _Array) -> _Array:
     inner = np.float32(np.sqrt(2 / np.pi)) * (x + np.float32(0.044715) * x**3)
-    result: Array = x * np.float32(0.5) * (1 + np.tanh(inner))
+    result: _Array = x * np.float32(0.5) * (1 + np.tanh(inner))
     return result
 
 
-def _erf(x: Array) -> Array:
+def _erf(x: _Array) -> _Array:
     """Approximate the error function to 1.5e-7 (Abramowitz & Stegun 1964, 7.1.26)."""
     size = np.abs(x)
     t = 1 / (1 + np.float32(0.3275911) * size)
     series = np.zeros_like(t)
     for factor in (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592):
         series = (series + np.float32(factor)) * t
-    result: Array = np.sign(x) * (1 - series * np.exp(-size * size))
+    result: _Array = np.sign(x) * (1 - series * np.exp(-size * size))
     return result
 
 
-def _relu(x: Array) -> Array:
+def _relu(x: _Array) -> _Array:
     return np.maximum(x, 0)
 
 
-ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+ACTIVATIONS: dict[str, Callable[[_Array], _Array]] = {
     "gelu": _gelu,
     "gelu_tanh": _gelu_tanh,
     "relu": _relu,

@@ -287,10 +287,10 @@ class Encoder:
                     embedded = self.embed_rows([rows[i] for i in batch]).float()
                     numbers = [start + i for i in batch]
                     check_finite(embedded, numbers)
+                    whole = embedded.cpu().numpy()
                     if untrained:
-                        sample.add(embedded, numbers)
-                    short = shortened(embedded, width, normalize=self.normalize)
-                    vectors[numbers] = short.cpu().numpy()
+                        sample.add(whole, numbers)
+                    vectors[numbers] = shortened(whole, width, normalize=self.normalize)
                     activity.advance(len(batch))
                 activity.update(start + len(rows))
         if warning := sample.warning(width):

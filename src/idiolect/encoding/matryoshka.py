@@ -11,10 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
 
 from idiolect.errors import InputError
 
@@ -23,6 +20,7 @@ __all__ = [
     "check_dimensions",
     "neighbours_kept",
     "shortened",
+    "unit_length",
     "untrained_width_warning",
 ]
 
@@ -39,9 +37,9 @@ class VectorSample:
     """
 
     total: int
-    _parts: list[Tensor] = field(default_factory=list)
+    _parts: list[NDArray[np.float32]] = field(default_factory=list)
 
-    def add(self, vectors: Tensor, numbers: Sequence[int]) -> None:
+    def add(self, vectors: NDArray[np.float32], numbers: Sequence[int]) -> None:
         """Add those of some vectors that belong to the sample, by their numbers."""
         step = -(-self.total // _SAMPLE)
         self._parts.append(vectors[[j for j, i in enumerate(numbers) if i % step == 0]])
@@ -50,15 +48,22 @@ class VectorSample:
         """Return `untrained_width_warning`, if there are vectors."""
         if not self._parts:
             return None
-        return untrained_width_warning(torch.cat(self._parts).cpu().numpy(), width)
+        return untrained_width_warning(np.concatenate(self._parts), width)
 
 
-def shortened(vectors: Tensor, width: int, *, normalize: bool) -> Tensor:
+def shortened(vectors: NDArray[np.float32], width: int, *, normalize: bool) -> NDArray[np.float32]:
     """Keep the first dimensions of vectors; normalized ones are normalized again."""
     if width == vectors.shape[1]:
         return vectors
     short = vectors[:, :width]
-    return F.normalize(short, dim=-1) if normalize else short
+    return unit_length(short) if normalize else short
+
+
+def unit_length(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Scale vectors to length one; zero vectors stay zero."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    scaled: NDArray[np.float32] = vectors / np.maximum(lengths, np.float32(1e-12))
+    return scaled
 
 
 def neighbours_kept(

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from idiolect.encoding.matryoshka import check_dimensions
+from idiolect.encoding.matryoshka import check_dimensions, shortened, unit_length
 from idiolect.encoding.query_encoder.numpy_networks import hidden_states, mean_row
 from idiolect.encoding.text_reader import EncodingCounts, TextReader
 from idiolect.errors import CheckpointError, IdiolectError
@@ -78,14 +78,14 @@ class QueryEncoder:
         width = check_dimensions(dimensions, self.dimensions)
         counted = EncodingCounts()
         rows = self.reader.read(texts, prompt_name, counted)
-        vectors = np.zeros((len(rows), width), np.float32)
+        vectors = np.zeros((len(rows), self.dimensions), np.float32)
         for number, row in enumerate(rows):
             if row:
-                vector = self._encode_row(row)
-                # Cut off after scaling to length one, and scaled again, as an encoder does it.
-                vectors[number] = self._scaled(self._scaled(vector)[:width])
+                vectors[number] = self._encode_row(row)
+        if self.normalize:
+            vectors = unit_length(vectors)
         counted.add_to(counts, self.max_length)
-        return vectors
+        return shortened(vectors, width, normalize=self.normalize)
 
     def _encode_row(self, row: list[int]) -> NDArray[np.float32]:
         if self._config["kind"] == "static":
@@ -95,10 +95,6 @@ class QueryEncoder:
         if "linear.weight" in self._weights:
             vector = self._weights["linear.weight"] @ vector + self._weights["linear.bias"]
         return np.asarray(vector, np.float32)
-
-    def _scaled(self, vector: NDArray[np.float32]) -> NDArray[np.float32]:
-        length = np.linalg.norm(vector) if self.normalize else 1
-        return vector / np.float32(max(length, 1e-12))
 
 
 def cached(fingerprint: str | None) -> QueryEncoder | None:

@@ -31,6 +31,7 @@ __all__ = [
     "check_items",
     "check_metric",
     "check_name",
+    "check_queries",
     "check_query",
     "distinct",
 ]
@@ -170,6 +171,35 @@ def check_query(vector: ArrayLike, dimensions: int, metric: Metric) -> NDArray[n
     return _check_vector(vector, "the query", dimensions, metric)
 
 
+def check_queries(vectors: ArrayLike, dimensions: int, metric: Metric) -> NDArray[np.float32]:
+    """Return query vectors as float32 (q, dimensions), each validated like a stored vector.
+
+    Args:
+        vectors: (q, dimensions), or (dimensions,) for one.
+        dimensions: of the store.
+        metric: of the store.
+
+    Raises:
+        InputError: they are not a matrix, or a row is not valid; the message has its number.
+    """
+    given = _as_array(vectors)
+    if given.dtype.kind not in "fiu" or given.ndim > 2:
+        what = f"have the shape {given.shape}" if given.ndim > 2 else "are not a matrix of numbers"
+        raise InputError(
+            f"the queries {what}", hint=f"pass an array (queries, {dimensions}), one row for each"
+        )
+    if not given.size:
+        return np.empty((0, dimensions), np.float32)
+    given = np.atleast_2d(given)
+    if given.shape[1] != dimensions:
+        _check_vector(given[0], "query 0", dimensions, metric)
+    with np.errstate(over="ignore", invalid="ignore"):
+        checked = np.ascontiguousarray(given, np.float32)
+    for row in _suspects(checked, metric):
+        _check_vector(given[row], f"query {row}", dimensions, metric)
+    return checked
+
+
 def check_items(items: Sequence[Item], dimensions: int, metric: Metric) -> NDArray[np.float32]:
     """Validate a batch and return its vectors as one float32 array (n, dimensions).
 
@@ -194,10 +224,7 @@ def check_items(items: Sequence[Item], dimensions: int, metric: Metric) -> NDArr
         if not _is_plain(given, dimensions):
             given = _check_vector(given, f"item {item.id!r}", dimensions, metric)
         vectors[row] = given
-    with np.errstate(over="ignore", invalid="ignore"):
-        squares = np.einsum("nd,nd->n", vectors, vectors)
-    suspects = ~np.isfinite(squares) | ((squares == 0) & (metric == "cosine"))
-    for row in np.flatnonzero(suspects).tolist():
+    for row in _suspects(vectors, metric):
         _check_vector(vectors[row], f"item {items[row].id!r}", dimensions, metric)
     return vectors
 
@@ -244,20 +271,32 @@ def _is_plain(vector: object, dimensions: int) -> bool:
     )
 
 
+def _suspects(vectors: NDArray[np.float32], metric: Metric) -> list[int]:
+    """Return the rows whose norm is not finite, or zero under cosine."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        squares = np.einsum("nd,nd->n", vectors, vectors)
+    suspects = ~np.isfinite(squares) | ((squares == 0) & (metric == "cosine"))
+    return [int(row) for row in np.flatnonzero(suspects)]
+
+
+def _as_array(vector: ArrayLike) -> NDArray[Any]:
+    try:
+        return np.asarray(vector)
+    except (ValueError, TypeError, RuntimeError):  # rows of different lengths; a tensor with grad
+        return np.empty(0, dtype=object)
+
+
 def _check_vector(
     vector: ArrayLike, owner: str, dimensions: int, metric: Metric
 ) -> NDArray[np.float32]:
-    try:
-        given = np.asarray(vector)
-    except ValueError:  # rows of different lengths
-        given = np.empty(0, dtype=object)
+    given = _as_array(vector)
     if given.dtype.kind not in "fiu":
         raise InputError(f"{owner}: its vector is not numeric", hint="use real numbers")
     if given.shape != (dimensions,):
         shape = f"{given.shape[0]} dimensions" if given.ndim == 1 else f"the shape {given.shape}"
         raise InputError(
             f"{owner}: its vector has {shape}, the store has {dimensions}",
-            hint="use the encoder of the index",
+            hint="all vectors of an index have one length; use those of one encoder",
         )
     with np.errstate(over="ignore"):
         checked = given.astype(np.float32)

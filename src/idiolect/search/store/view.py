@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["View"]
 
 _BLOCK = 4096  # vectors compared at once, which bounds the memory of temporary arrays
+_MAX_SCORES = 1 << 22  # of unmerged vectors for a batch of queries, held at once
 _MAX_SELECTIONS = 8  # filters whose matching rows a view caches
 
 
@@ -175,50 +176,67 @@ class View:
 
     def search(
         self,
-        query: NDArray[np.float32],
+        queries: NDArray[np.float32],
         top_k: int,
         *,
         selection: tuple[str, Callable[[], NDArray[np.int64]]] | None = None,
-    ) -> list[tuple[int, float]]:
-        """Return the k best (row, score), larger being better.
+    ) -> list[list[tuple[int, float]]]:
+        """Return the k best (row, score) of each query, larger being better.
 
         Args:
-            query: (dimensions,) a checked vector.
+            queries: (q, dimensions) checked vectors, which the graph answers in one call.
             top_k: how many.
             selection: the text of a filter, and a function that reads its rows; rows are cached.
         """
-        query = _prepare(query[None], self.metric)[0]
+        queries = _prepare(queries, self.metric)
         chosen = self._selection(*selection) if selection else None
-        found = self._search_pending(query, top_k, chosen)
+        found = self._search_pending(queries, top_k, chosen)
         if self.segment:
             keep: NDArray[np.bool_] | None = self.alive if chosen is None else chosen.in_graph
             if chosen is None and self._graph_is_current:
                 keep = None
             if keep is None or keep.any():
-                ids, scores = self.segment.graph.search(query[None], top_k, mask=keep)
-                valid = ids[0] >= 0
-                rows = self.segment.rows[ids[0][valid]]
-                found += zip(rows.tolist(), scores[0][valid].tolist(), strict=True)
-        found.sort(key=lambda pair: (-pair[1], pair[0]))
-        return found[:top_k]
+                ids, scores = self.segment.graph.search(queries, top_k, mask=keep)
+                for pairs, own_ids, own_scores in zip(found, ids, scores, strict=True):
+                    valid = own_ids >= 0
+                    rows = self.segment.rows[own_ids[valid]]
+                    pairs += zip(rows.tolist(), own_scores[valid].tolist(), strict=True)
+        for pairs in found:
+            pairs.sort(key=lambda pair: (-pair[1], pair[0]))
+            del pairs[top_k:]
+        return found
 
     def _search_pending(
-        self, query: NDArray[np.float32], k: int, chosen: _Selection | None
-    ) -> list[tuple[int, float]]:
+        self, queries: NDArray[np.float32], k: int, chosen: _Selection | None
+    ) -> list[list[tuple[int, float]]]:
         places = np.flatnonzero(self.pending.alive if chosen is None else chosen.unmerged)
+        if not len(places):
+            return [[] for _ in queries]
+        rows = self.pending.rows[places]
+        step = max(1, _MAX_SCORES // len(places))
+        found = []
+        for start in range(0, len(queries), step):
+            for scores in self._score_pending(queries[start : start + step], places):
+                best = np.argpartition(-scores, k - 1)[:k] if k < len(scores) else slice(None)
+                found.append(list(zip(rows[best].tolist(), scores[best].tolist(), strict=True)))
+        return found
+
+    def _score_pending(
+        self, queries: NDArray[np.float32], places: NDArray[np.intp]
+    ) -> NDArray[np.float32]:
+        """Return the scores (q, places) of unmerged vectors."""
         everything = len(places) == len(self.pending.rows)
-        scores = np.empty(len(places), np.float32)
+        scores = np.empty((len(queries), len(places)), np.float32)
         for start in range(0, len(places), _BLOCK):
             part = slice(start, start + _BLOCK)
             vectors = self.pending.vectors[part if everything else places[part]]
             if self.metric == "l2":
-                difference = vectors - query
-                scores[part] = -np.einsum("nd,nd->n", difference, difference)
+                for own, query in zip(scores, queries, strict=True):
+                    difference = vectors - query
+                    own[part] = -np.einsum("nd,nd->n", difference, difference)
             else:
-                scores[part] = vectors @ query
-        best = np.argpartition(-scores, k - 1)[:k] if k < len(scores) else slice(None)
-        rows = self.pending.rows[places[best]]
-        return list(zip(rows.tolist(), scores[best].tolist(), strict=True))
+                scores[:, part] = queries @ vectors.T
+        return scores
 
     def _selection(self, name: str, read: Callable[[], NDArray[np.int64]]) -> _Selection:
         with self._lock:

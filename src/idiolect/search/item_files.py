@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from idiolect.errors import InputError
 from idiolect.search.items import Item
-from idiolect.text.arguments import iterate, wrong_type
 from idiolect.text.fields import (
     DOCUMENT_ID,
     find_fields,
@@ -37,7 +35,7 @@ from idiolect.text.skipped import MAX_UNREADABLE, Skipped, skip, summary
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["as_items", "read_items"]
+__all__ = ["read_items"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -101,44 +99,6 @@ def read_items(
         for path in paths
         for id, text, kept in reader.records(path, id_fields[path], Skipped(), check=False)
     )
-
-
-def as_items(items: Any) -> Iterator[Item]:
-    """Yield items; a dict is read as a record of a file, and a table by its rows.
-
-    Raises:
-        InputError: They are not several items, or one is neither an item nor such a dict.
-    """
-    if isinstance(items, str | Path):
-        raise wrong_type(items, "items", "a list of items", "read a file with read_items([path])")
-    if hasattr(items, "to_dict") and hasattr(items, "columns"):
-        items = items.to_dict("records")
-    for number, item in enumerate(iterate(items, "items", "a list of items"), start=1):
-        if isinstance(item, Item):
-            yield item
-        elif isinstance(item, Mapping):
-            yield _item_of(dict(item), f"item {number}")
-        else:
-            raise wrong_type(item, f"item {number}", "an item", "pass an Item, or a dict like it")
-
-
-def _item_of(record: dict[str, Any], place: str) -> Item:
-    """Return the item of a dict with its id, text and other fields."""
-    names = find_fields(record, DOCUMENT_ID)
-    text = record.get("text", join_fields(record))
-    id = id_text(record[names[0]]) if names else None
-    if not id or text is None:
-        missing = "text" if id else "id"
-        raise InputError(
-            f"{place} has no {missing}; there are {', '.join(map(str, record)) or 'no fields'}",
-            hint="pass a dict with id and text, or an Item",
-        )
-    metadata, vector = record.pop("metadata", None) or {}, record.pop("vector", None)
-    if not isinstance(metadata, Mapping):
-        raise wrong_type(metadata, f"{place}: its metadata", "a dict")
-    own = {names[0], *(("text",) if "text" in record else text_fields(record))}
-    others = {name: value for name, value in record.items() if name not in own}
-    return Item(id, text, {**metadata, **others}, vector)
 
 
 class _ItemReader:

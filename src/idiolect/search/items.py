@@ -34,6 +34,8 @@ __all__ = [
     "check_queries",
     "check_query",
     "distinct",
+    "own_vector",
+    "own_width",
 ]
 
 _MAX_ID_BYTES = 512
@@ -43,15 +45,17 @@ _MAX_TOP_K = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One searchable item: its id, text, metadata and, once encoded, its vector."""
+    """One searchable item: its id, text, metadata and vector."""
 
     id: str
+    """A text. An int is refused, since `7` and `"7"` would be two items elsewhere and one here; in
+    dicts, tuples, tables and files whole numbers become texts, see `as_items`."""
     text: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict)
     """Any JSON object; see `idiolect.search.metadata` for values of other types. Filters use its
     top-level strings, numbers, booleans and lists of these."""
     vector: NDArray[np.float32] | None = field(default=None, repr=False, compare=False)
-    """(dimensions,), or None if it is not computed or was not requested."""
+    """(dimensions,). None lets the encoder of the index compute it, or was not requested."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,6 +266,34 @@ def check_item(item: Item) -> None:
         )
 
 
+def own_vector(item: Item, dimensions: int) -> NDArray[np.float32]:
+    """Return the vector of an item as float32 (dimensions,); zero is accepted.
+
+    Raises:
+        InputError: it has other dimensions, or is not numeric or not finite.
+    """
+    return _check_vector(item.vector, f"item {item.id!r}", dimensions, "inner")
+
+
+def own_width(items: Sequence[Item], dimensions: int | None) -> int:
+    """Return the width of the vectors of a new index without an encoder: that of its first item's.
+
+    Raises:
+        InputError: there is no item to tell it, or the first has no vector.
+    """
+    if dimensions is not None:
+        return dimensions
+    if not items:
+        raise InputError("there are no items", hint="an index without any needs its dimensions")
+    check_item(items[0])
+    if items[0].vector is None:
+        raise InputError(
+            f"item {items[0].id!r} has no vector, and there is no encoder",
+            hint="give every item a vector, or choose an encoder",
+        )
+    return int(_as_array(items[0].vector).size)
+
+
 def _is_plain(vector: object, dimensions: int) -> bool:
     """Whether a vector has the stored type and shape; its values are checked later."""
     return (
@@ -279,7 +311,7 @@ def _suspects(vectors: NDArray[np.float32], metric: Metric) -> list[int]:
     return [int(row) for row in np.flatnonzero(suspects)]
 
 
-def _as_array(vector: ArrayLike) -> NDArray[Any]:
+def _as_array(vector: ArrayLike | None) -> NDArray[Any]:
     try:
         return np.asarray(vector)
     except (ValueError, TypeError, RuntimeError):  # rows of different lengths; a tensor with grad
@@ -287,7 +319,7 @@ def _as_array(vector: ArrayLike) -> NDArray[Any]:
 
 
 def _check_vector(
-    vector: ArrayLike, owner: str, dimensions: int, metric: Metric
+    vector: ArrayLike | None, owner: str, dimensions: int, metric: Metric
 ) -> NDArray[np.float32]:
     given = _as_array(vector)
     if given.dtype.kind not in "fiu":

@@ -258,7 +258,7 @@ class MilvusStore:
         sign = -1 if self.metric == "l2" else 1
         return [
             [replace(hit, score=sign * hit.score) for hit in hits]
-            for hits in self._search("vector", checked, top_k, filter, namespace)
+            for hits in self._search("vector", list(checked), top_k, filter, namespace)
         ]
 
     def match(

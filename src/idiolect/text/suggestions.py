@@ -22,7 +22,7 @@ _MAX_COMPARED = 10_000
 """Names that are compared; a folder may have millions."""
 
 
-def did_you_mean(name: str, known: Iterable[str], what: str = "known") -> str:
+def did_you_mean(name: str, known: Iterable[str], what: str = "known:") -> str:
     """Return a hint: the known name most like another, or a list of all.
 
     Args:
@@ -32,7 +32,7 @@ def did_you_mean(name: str, known: Iterable[str], what: str = "known") -> str:
     """
     names = list(known)
     near = _nearest(name, names)
-    return f"did you mean {near}?" if near else f"{what}: {shown_names(names)}"
+    return f"did you mean {near}?" if near else f"{what} {shown_names(names)}"
 
 
 def similar_path(path: str | Path) -> str:

@@ -25,7 +25,7 @@ from idiolect.errors import InputError
 from idiolect.search.fusion import Fusion, choose_weights, diversify, fuse
 from idiolect.search.index_contents import IndexContents
 from idiolect.search.index_encoder import load_given, remember_encoder
-from idiolect.search.index_location import existing_index, index_folder
+from idiolect.search.index_location import index_folder
 from idiolect.search.item_forms import as_items
 from idiolect.search.items import Hits, check_count, own_width
 from idiolect.search.store.store import Store
@@ -141,7 +141,7 @@ class Index(IndexContents):
             InputError: the folder has no index.
             ConfigError: the index was built with another encoder.
         """
-        return cls(Store.open(existing_index(path)), encoder, encoding_counts=encoding_counts)
+        return cls(Store.open(index_folder(path)), encoder, encoding_counts=encoding_counts)
 
     def search(
         self,

@@ -6,9 +6,8 @@ from pathlib import Path
 
 from idiolect.errors import InputError
 from idiolect.text.arguments import check_path
-from idiolect.text.suggestions import similar_path
 
-__all__ = ["RUN_INDEX", "existing_index", "index_folder"]
+__all__ = ["RUN_INDEX", "index_folder"]
 
 RUN_INDEX = Path("stages", "index", "index")
 """The index of a run, in the run's folder."""
@@ -27,17 +26,3 @@ def index_folder(path: str | Path) -> Path:
     if not index.is_dir():
         raise InputError(f"the run {folder} has no index yet", hint="`idiolect run` resumes it")
     return index
-
-
-def existing_index(path: str | Path) -> Path:
-    """Return the folder of an index that exists.
-
-    Raises:
-        InputError: it does not; the hint is a similar name.
-    """
-    folder = index_folder(path)
-    if not folder.is_dir():
-        problem = "is a file, not an index folder" if folder.exists() else "does not exist"
-        hint = similar_path(folder) or "check the path, or build an index there"
-        raise InputError(f"{folder} {problem}", hint=hint)
-    return folder

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from idiolect.search.store.batch_search import best_rows
 from idiolect.search.store.graph_segment import GraphSegment
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 __all__ = ["View"]
 
 _BLOCK = 4096  # vectors compared at once, which bounds the memory of temporary arrays
-_MAX_SCORES = 1 << 22  # of unmerged vectors for a batch of queries, held at once
 _MAX_SELECTIONS = 8  # filters whose matching rows a view caches
 
 
@@ -190,7 +190,13 @@ class View:
         """
         queries = _prepare(queries, self.metric)
         chosen = self._selection(*selection) if selection else None
-        found = self._search_pending(queries, top_k, chosen)
+        if len(queries) == 1:
+            found = [self._search_pending(queries[0], top_k, chosen)]
+        else:
+            mask = self.pending.alive if chosen is None else chosen.unmerged
+            found = best_rows(
+                queries, self.pending.vectors, self.pending.rows, mask, self.metric, top_k
+            )
         if self.segment:
             keep: NDArray[np.bool_] | None = self.alive if chosen is None else chosen.in_graph
             if chosen is None and self._graph_is_current:
@@ -207,36 +213,22 @@ class View:
         return found
 
     def _search_pending(
-        self, queries: NDArray[np.float32], k: int, chosen: _Selection | None
-    ) -> list[list[tuple[int, float]]]:
+        self, query: NDArray[np.float32], k: int, chosen: _Selection | None
+    ) -> list[tuple[int, float]]:
         places = np.flatnonzero(self.pending.alive if chosen is None else chosen.unmerged)
-        if not len(places):
-            return [[] for _ in queries]
-        rows = self.pending.rows[places]
-        step = max(1, _MAX_SCORES // len(places))
-        found = []
-        for start in range(0, len(queries), step):
-            for scores in self._score_pending(queries[start : start + step], places):
-                best = np.argpartition(-scores, k - 1)[:k] if k < len(scores) else slice(None)
-                found.append(list(zip(rows[best].tolist(), scores[best].tolist(), strict=True)))
-        return found
-
-    def _score_pending(
-        self, queries: NDArray[np.float32], places: NDArray[np.intp]
-    ) -> NDArray[np.float32]:
-        """Return the scores (q, places) of unmerged vectors."""
         everything = len(places) == len(self.pending.rows)
-        scores = np.empty((len(queries), len(places)), np.float32)
+        scores = np.empty(len(places), np.float32)
         for start in range(0, len(places), _BLOCK):
             part = slice(start, start + _BLOCK)
             vectors = self.pending.vectors[part if everything else places[part]]
             if self.metric == "l2":
-                for own, query in zip(scores, queries, strict=True):
-                    difference = vectors - query
-                    own[part] = -np.einsum("nd,nd->n", difference, difference)
+                difference = vectors - query
+                scores[part] = -np.einsum("nd,nd->n", difference, difference)
             else:
-                scores[:, part] = queries @ vectors.T
-        return scores
+                scores[part] = vectors @ query
+        best = np.argpartition(-scores, k - 1)[:k] if k < len(scores) else slice(None)
+        rows = self.pending.rows[places[best]]
+        return list(zip(rows.tolist(), scores[best].tolist(), strict=True))
 
     def _selection(self, name: str, read: Callable[[], NDArray[np.int64]]) -> _Selection:
         with self._lock:

@@ -25,7 +25,7 @@ from idiolect.errors import InputError
 from idiolect.search.fusion import Fusion, choose_weights, diversify, fuse
 from idiolect.search.index_contents import IndexContents
 from idiolect.search.index_encoder import load_given, remember_encoder
-from idiolect.search.index_location import index_folder
+from idiolect.search.index_location import index_folder, is_index
 from idiolect.search.item_forms import as_items
 from idiolect.search.items import Hits, check_count, own_width
 from idiolect.search.store.store import Store
@@ -101,7 +101,7 @@ class Index(IndexContents):
         if encoder is not None:
             encoder = load_given(encoder)
             dimensions = dimensions or encoder.dimensions
-        elif not folder.exists():
+        elif not is_index(folder):
             first = list(islice(stream, 1))
             dimensions, stream = own_width(first, dimensions), chain(first, stream)
         # Merge once at the end: many small insertions would take longer.
@@ -233,7 +233,7 @@ class Index(IndexContents):
         if highlight is not None and not _is_pair(highlight, str):
             hint = "for example ('<b>', '</b>')"
             raise wrong_type(highlight, "highlight", "a tuple of two texts", hint)
-        if mode == "hybrid" and not self._encoder.is_known:
+        if mode == "hybrid" and not self.has_encoder:
             mode = "lexical"
         depth = check_count(top_k)
         if mmr_diversity:

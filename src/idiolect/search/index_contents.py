@@ -77,6 +77,16 @@ class IndexContents:
         """
         return self._encoder.get()
 
+    @property
+    def has_encoder(self) -> bool:
+        """Whether an encoder computed vectors of the index, or was chosen for it."""
+        return self._encoder.is_known
+
+    @property
+    def encoder_location(self) -> str | None:
+        """Where the encoder is expected: a path or a name; None if that is not known."""
+        return self._encoder.location
+
     def __enter__(self) -> Self:
         return self
 

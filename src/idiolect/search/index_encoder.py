@@ -18,10 +18,11 @@ if TYPE_CHECKING:
     from idiolect.encoding.encoder import Encoder
     from idiolect.search.store.any_store import AnyStore
 
-__all__ = ["IndexEncoder", "load_given", "remember_encoder"]
+__all__ = ["RELATIVE_LOCATION", "IndexEncoder", "load_given", "remember_encoder"]
 
-_LOCATION, _RELATIVE, _PRECISION = "source", "source_from_index", "precision"
-"""Names of settings."""
+RELATIVE_LOCATION = "source_from_index"
+"""The setting with the location of the encoder, relative to the index."""
+_LOCATION, _PRECISION = "source", "precision"
 
 
 def remember_encoder(store: AnyStore, location: str, precision: str) -> None:
@@ -32,12 +33,12 @@ def remember_encoder(store: AnyStore, location: str, precision: str) -> None:
         location: a path, the name of a model, or a hub id.
         precision: see `Encoder`.
     """
-    settings = {_LOCATION: location, _RELATIVE: "", _PRECISION: precision}
+    settings = {_LOCATION: location, RELATIVE_LOCATION: "", _PRECISION: precision}
     path, folder = Path(location), getattr(store, "path", None)
     if path.exists() or path.is_absolute():
         settings[_LOCATION] = str(path.resolve())
         if folder is not None:
-            settings[_RELATIVE] = os.path.relpath(path.resolve(), Path(folder).resolve())
+            settings[RELATIVE_LOCATION] = os.path.relpath(path.resolve(), Path(folder).resolve())
     store.remember(**settings)
 
 
@@ -68,20 +69,34 @@ class IndexEncoder:
         return chosen or "encoder" in self._store.settings
 
     @property
+    def location(self) -> str | None:
+        """Where the encoder is expected: a path or a name; None if that is not known."""
+        settings, folder = self._store.settings, getattr(self._store, "path", None)
+        if self._given is not None:
+            return str(self._given)
+        if folder is not None and settings.get(RELATIVE_LOCATION):
+            beside = Path(folder, settings[RELATIVE_LOCATION])
+            if beside.exists():
+                return str(beside.resolve())
+        return settings.get(_LOCATION)
+
+    @property
     def described(self) -> str:
-        """Where the encoder is, for a reader; `none` without one."""
-        settings = self._store.settings
-        location = self._given or settings.get(_RELATIVE) or settings.get(_LOCATION)
-        return str(location or settings.get("encoder", "none")[:12])
+        """The location of the encoder, or else the start of its fingerprint; `none` without one."""
+        return self.location or self._store.settings.get("encoder", "none")[:12]
 
     def get(self) -> Encoder | None:
         """Return the encoder, loaded at the first call; None if none is known.
 
         Raises:
-            ConfigError: it is not at its stored location any more, or another one computed the
-                vectors.
+            ConfigError: it is not at its location any more, or another one computed the vectors.
         """
-        if self._loaded is None and (location := self._given or self._stored_location()):
+        if self._loaded is None and (location := self.location) is not None:
+            if os.path.isabs(location) and not Path(location).exists():
+                raise ConfigError(
+                    f"the encoder of the index is not at {location} any more",
+                    hint="pass encoder=PATH, where it is now",
+                )
             from idiolect.encoding.encoder import Encoder  # torch, which words alone need not
 
             # 8-bit layers make an encoder of their own; bfloat16 would gain nothing for a query.
@@ -89,22 +104,6 @@ class IndexEncoder:
             exact = {} if precision != "int8" else {"precision": precision}
             self._use(Encoder.load(location, **exact))
         return self._loaded
-
-    def _stored_location(self) -> str | None:
-        settings = self._store.settings
-        location, folder = settings.get(_LOCATION), getattr(self._store, "path", None)
-        if not location:
-            return None
-        if folder is not None and settings.get(_RELATIVE):
-            beside = Path(folder) / settings[_RELATIVE]
-            if beside.exists():
-                return str(beside.resolve())
-        if os.path.isabs(location) and not Path(location).exists():
-            raise ConfigError(
-                f"the encoder of the index is not at {location} any more",
-                hint="pass encoder=PATH, where it is now",
-            )
-        return str(location)
 
     def _use(self, encoder: Encoder) -> None:
         """Use an encoder, and store its fingerprint if it is the first."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from idiolect.errors import InputError
 from idiolect.text.arguments import check_path
 
-__all__ = ["RUN_INDEX", "index_folder"]
+__all__ = ["RUN_INDEX", "index_folder", "is_index"]
 
 RUN_INDEX = Path("stages", "index", "index")
 """The index of a run, in the run's folder."""
@@ -26,3 +26,8 @@ def index_folder(path: str | Path) -> Path:
     if not index.is_dir():
         raise InputError(f"the run {folder} has no index yet", hint="`idiolect run` resumes it")
     return index
+
+
+def is_index(folder: Path) -> bool:
+    """Return whether a folder holds an index."""
+    return (folder / "ledger.db").is_file()

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -149,8 +149,8 @@ def open_matrix(path: Path) -> NDArray[Any]:
         raise InputError(
             f"{path} has {size:,} bytes, not those of the shape {shape}", hint="write it again"
         )
-    order = "F" if fortran_order else "C"
-    matrix = np.memmap(path, kind, "r", start, shape, order)
+    order: Literal["F", "C"] = "F" if fortran_order else "C"
+    matrix: NDArray[Any] = np.memmap(path, kind, "r", start, shape, order)
     step = max(1, _BLOCK // shape[1])
     for first in range(0, shape[0], step):
         given = matrix[first : first + step]

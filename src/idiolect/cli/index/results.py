@@ -51,7 +51,7 @@ def print_hits(hits: Hits, query: str | int, *, as_json: bool, named: bool = Fal
         head = Text(f"{rank:>{width}}. ", style="dim").append(hit.id, style="cyan not dim")
         console.print(head.append(f"  {hit.score:.3f}", style="not dim"))
         for line in _lines(hit, str(query)):
-            console.print(Padding(line, (0, 0, 0, width + 2)))
+            console.print(Padding(line, (0, 0, 0, width + 2), expand=False))
 
 
 def _lines(hit: Hit, query: str) -> list[Text]:
@@ -59,13 +59,15 @@ def _lines(hit: Hit, query: str) -> list[Text]:
     from rich.text import Text
 
     title, _, rest = hit.text.strip().partition("\n")
-    passage = hit.highlight or _passage(rest if len(title) <= _MAX_TITLE else hit.text, query)
-    plain = " ".join(passage.replace(MARKS[0], "").replace(MARKS[1], "").split()).strip("… ")
-    lines = []
-    if len(title) <= _MAX_TITLE and not plain.startswith(title):
-        lines.append(Text(title))
-    if plain:
-        lines.append(_marked(" ".join(passage.split())))
+    if len(title) > _MAX_TITLE:
+        title, rest = "", hit.text
+    passage = hit.highlight or _passage(rest, query)
+    first, _, others = passage.partition("\n")
+    if title and _unmarked(first) == title:
+        title, passage = first, others
+    elif _unmarked(passage) in title:  # the title alone matched
+        title, passage = title if passage == "" else passage, ""
+    lines = [_marked(part) for part in (title, " ".join(passage.split())) if part]
     fields = "  ".join(
         f"{name}={_brief(value)}"
         for name, value in hit.metadata.items()
@@ -84,6 +86,10 @@ def _passage(text: str, query: str) -> str:
     best = shared.index(max(shared)) if shared else 0
     chosen = " ".join(sentences[best:])
     return ("… " if best else "") + _cut(chosen, _MAX_PASSAGE)
+
+
+def _unmarked(passage: str) -> str:
+    return passage.replace(MARKS[0], "").replace(MARKS[1], "").strip()
 
 
 def _marked(passage: str) -> Text:

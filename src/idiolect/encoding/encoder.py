@@ -28,7 +28,7 @@ from idiolect.encoding.encoder_forward import (
     second_copy,
     usual_tokens_per_batch,
 )
-from idiolect.encoding.encoder_layout import LAYOUT_FILES, EncoderLayout
+from idiolect.encoding.encoder_layout import LAYOUT_FILES, EncoderLayout, encoder_repr
 from idiolect.encoding.int8 import encoding_precision, with_int8
 from idiolect.encoding.matryoshka import check_dimensions, untrained_width_warning
 from idiolect.encoding.pooling import Pooling, check_pooling, pool
@@ -138,6 +138,8 @@ class Encoder:
         if self.precision == "int8":
             self.to_int8()
 
+    __repr__ = encoder_repr
+
     @classmethod
     @checked
     def load(
@@ -226,9 +228,8 @@ class Encoder:
     @property
     def dimensions(self) -> int:
         """Width of the vectors."""
-        if self.projection is not None:
-            return self.projection.dimensions
-        return int(self.model.network.config.hidden_size)
+        hidden_size = int(self.model.network.config.hidden_size)
+        return hidden_size if self.projection is None else self.projection.dimensions
 
     @property
     def fingerprint(self) -> str:
@@ -274,8 +275,7 @@ class Encoder:
         """
         width = check_dimensions(dimensions, self.dimensions)
         counted = EncodingCounts()
-        texts = list_of_texts(texts)
-        check_texts(texts)
+        check_texts(texts := list_of_texts(texts))
         vectors = np.zeros((len(texts), width), dtype=np.float32)
         untrained = width not in {*self.trained_dimensions, self.dimensions, *self._warned}
         sample: list[Tensor] = []

@@ -342,7 +342,9 @@ class Index(IndexContents):
         check_count(top_k)
         found = self.store.fetch([item_id], namespace=namespace, vectors=True)
         if item_id not in found:
-            raise InputError(f"no item {item_id!r}", hint="check the namespace")
+            near = did_you_mean(item_id, self.store.list(item_id[:2], namespace=namespace), "")
+            hint = near if near.startswith("did") else "check the namespace"
+            raise InputError(f"no item {item_id!r}", hint=hint)
         vector = found[item_id].vector
         assert vector is not None
         hits = self.store.query(vector, min(top_k + 1, 10_000), filter=filter, namespace=namespace)

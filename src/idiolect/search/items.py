@@ -14,6 +14,7 @@ import numpy as np
 
 from idiolect.errors import InputError
 from idiolect.search.diskann.metric import Metric
+from idiolect.text.arguments import iterate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -108,7 +109,7 @@ def distinct(ids: Iterable[str]) -> list[str]:
     """
     if isinstance(ids, str):
         raise InputError(f"ids is the string {ids!r}", hint="give a list of ids")
-    return list(dict.fromkeys(check_name(id, "id") for id in ids))
+    return list(dict.fromkeys(check_name(id, "id") for id in iterate(ids, "ids", "a list of ids")))
 
 
 def check_name(name: str, what: str) -> str:

@@ -6,6 +6,7 @@ Its consistency level is Strong, so every read sees all earlier writes.
 from __future__ import annotations
 
 import contextlib
+import logging
 from typing import TYPE_CHECKING, Any
 
 from idiolect.errors import CheckpointError, InputError, MissingDependencyError
@@ -63,6 +64,8 @@ class MilvusCollection:
             raise MissingDependencyError(
                 "pymilvus is not installed", hint="pip install 'idiolect[milvus]'"
             ) from error
+        # Its errors are raised as well; it would print each of them with several tracebacks.
+        logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
         with _one_line_errors():
             client = MilvusClient(uri=uri, token=token)
             if not client.has_collection(name):

@@ -6,6 +6,7 @@ The tables list the arguments of the public API; each meets every value of `_WRO
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -232,6 +233,17 @@ _CALLS: dict[str, Callable[[_World, Any], object]] = {
     "Index.search weights": lambda w, x: w.index.search("a", weights=x),
     "Index.search mmr_diversity": lambda w, x: w.index.search("a", mmr_diversity=x),
     "Index.search highlight": lambda w, x: w.index.search("a", highlight=x),
+    "Index.search_many": lambda w, x: w.index.search_many(x),
+    "Index.search_vectors": lambda w, x: w.index.search_vectors(x),
+    "Index.search_vectors top_k": lambda w, x: w.index.search_vectors([], x),
+    "Index.get": lambda w, x: w.index.get(x),
+    "Index.get namespace": lambda w, x: w.index.get("1", namespace=x),
+    "Index.delete": lambda w, x: w.index.delete(x),
+    "Index.update id": lambda w, x: w.index.update(x, text="a b"),
+    "Index.update text": lambda w, x: w.index.update("1", text=x),
+    "Index.update metadata": lambda w, x: w.index.update("1", metadata=x),
+    "Index.update vector": lambda w, x: w.index.update("1", vector=x),
+    "Item vector": lambda w, x: w.index.add([Item("1", "a", vector=x)]),
     "Index.similar": lambda w, x: w.index.similar(x),
     "Index.fit_fusion": lambda w, x: w.index.fit_fusion(x),
     "CrossEncoder": lambda w, x: CrossEncoder(x),
@@ -384,6 +396,14 @@ def test_dicts_and_tables_are_items(world: _World) -> None:
     assert found.metadata == {"price": 5, "shop": "x", "title": "lamp"}
     with Index.build(world.out(), world.encoder, _Frame()) as index:  # type: ignore[arg-type]
         assert json.loads(json.dumps(index.store.fetch(["1"])["1"].metadata)) == {"price": 5}
+
+
+def test_objects_say_what_they_are(world: _World) -> None:
+    model = r"LanguageModel \w+: [\d,]+ parameters, \d layers of \d+, [\d,]+ tokens"
+    assert re.fullmatch(f"<{model}>", repr(world.model))
+    encoder = rf"<Encoder of {model}: mean pooling, \d+ dimensions, max_length \d+, fp32>"
+    assert re.fullmatch(encoder, repr(world.encoder))
+    assert re.fullmatch(r"<Index '.*': \d items, \d+ dimensions, cosine.*>", repr(world.index))
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from cli.program import idiolect_program
 from idiolect.pipeline.demo.demo import write_demo
 
 README = Path(__file__).parents[1] / "README.md"
@@ -25,9 +28,9 @@ SHORT_RUN = {
 COLOURS, PRODUCTS = ("red", "blue", "green", "wooden"), ("desk lamp", "chair", "shelf", "table")
 
 
-def blocks(language: str) -> list[str]:
-    """Return the README's code blocks in a language."""
-    return re.findall(rf"```{language}\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+def blocks(language: str, page: Path = README) -> list[str]:
+    """Return the code blocks of a page in a language."""
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
 
 
 def products(path: Path) -> None:
@@ -68,6 +71,26 @@ def test_the_python_code_runs(
     exec(compile(code, str(README), "exec"), {})
     first = capsys.readouterr().out.split("Hit(")[1]
     assert "red desk lamp" in first
+
+
+def test_the_page_about_the_index_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = README.parent / "docs" / "index.md"
+    monkeypatch.chdir(tmp_path)
+    (code,), (script,) = blocks("python", page), blocks("sh", page)
+    exec(compile(code, str(page), "exec"), {})
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in printed[:3]] == ["p1", "7", "p3"]
+    (line,) = re.findall(r'`(\{"id": .*?\})`', page.read_text(encoding="utf-8"))
+    records = [json.loads(line), {"id": "p2", "text": "oak", "price": 90, "embedding": [0, 0, 1]}]
+    (tmp_path / "items.jsonl").write_text("\n".join(map(json.dumps, records)))
+    (tmp_path / "queries.txt").write_text("lamp\noak\n")
+    np.save(tmp_path / "queries.npy", np.eye(3))
+    for command in script.splitlines():
+        done = idiolect_program(*shlex.split(command, comments=True)[1:])
+        assert done.returncode == 0, done.stderr
+    assert done.stdout == "deleted 1 items\n"
 
 
 @pytest.mark.slow

@@ -284,7 +284,11 @@ def test_ids_that_look_alike_are_different_items(tmp_path: Path) -> None:
         (Item("a", 3), "item 'a': its text is a int"),  # type: ignore[arg-type]
         (Item("a", "lamp \udc80"), "item 'a': its text is not valid Unicode"),
         (Item("a", "lamp", ["x"]), "item 'a': its metadata is a list"),  # type: ignore[arg-type]
-        (("a", "lamp"), "item 2 is a tuple, not an item"),
+        (("a", "lamp", {}, None, 5), "item 2 is a tuple of 5 values"),
+        ((None, "lamp"), "item 2: its id is None"),
+        (("a", 3), "item 2: its text is an int, not a text"),
+        (("a", "lamp", ["x"]), "item 2: its metadata is a list, not a dict"),
+        (["a", "lamp"], "item 2 is a list, not an item"),
     ],
 )
 def test_an_invalid_item_is_named_before_anything_is_encoded(

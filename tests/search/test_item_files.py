@@ -102,4 +102,6 @@ def test_a_field_that_no_record_has_is_told(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     _items(tmp_path / "a.csv", "id,title,text\n1,a,b\n", fields=["title", "txet"])
-    assert "no record has the field txet; there are id, title, text" in caplog.text
+    assert "no record has the field txet; did you mean text?" in caplog.text
+    _items(tmp_path / "a.csv", "id,title,text\n1,a,b\n", fields=["title", "colour"])
+    assert "no record has the field colour; there are id, title, text" in caplog.text

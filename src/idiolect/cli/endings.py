@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
 from typing import Any
 
 import typer
@@ -59,12 +60,17 @@ def _plain_problem(message: str) -> str:
 
     >>> _plain_problem("Input should be a valid integer, unable to parse string as an integer")
     'it must be a whole number'
+    >>> _plain_problem("'hybird' is not one of 'hybrid', 'dense'")
+    "'hybird' is not one of 'hybrid', 'dense'. Did you mean 'hybrid'?"
     """
     message = re.sub(r"^Value error, |, unable to parse string as an? \w+$", "", message)
     message = message.replace("Input should be", "it must be").rstrip(".")
-    return message.replace("a valid integer", "a whole number").replace(
-        "a valid number", "a number"
-    )
+    message = message.replace("a valid integer", "a whole number")
+    message = message.replace("a valid number", "a number")
+    choice = re.fullmatch(r"'(.*)' is not one of ('.*')", message)
+    if choice and (near := get_close_matches(choice[1], choice[2].strip("'").split("', '"), 1)):
+        return f"{message}. Did you mean '{near[0]}'?"
+    return message
 
 
 @contextmanager

@@ -15,12 +15,10 @@ from idiolect.cli import (
     encode,
     evaluate,
     extension,
-    index,
     models,
     pretrain,
     ranking,
     run,
-    search,
     tokenizer,
     tune,
     vocabulary,
@@ -32,6 +30,8 @@ from idiolect.cli.endings import (
     name_options,
     write_any_text,
 )
+from idiolect.cli.index import app as index_app
+from idiolect.cli.index import searching
 from idiolect.errors import IdiolectError
 
 __all__ = ["app", "main"]
@@ -60,10 +60,10 @@ app.command("merge")(pretrain.merge)
 app.command("encode", cls=ResumableCommand)(encode.encode)
 app.command("export")(encode.export)
 app.command("generate-queries", cls=ResumableCommand)(encode.generate_queries)
-app.command("search")(search.search)
+app.command("search")(searching.search)
 app.command("rerank")(ranking.rerank)
-app.command("similar")(search.similar)
-app.add_typer(index.app, name="index")
+app.command("similar")(searching.similar)
+app.add_typer(index_app.app, name="index")
 app.add_typer(tune.app, name="tune")
 app.add_typer(tokenizer.app, name="tokenizer")
 app.add_typer(evaluate.app, name="evaluate")

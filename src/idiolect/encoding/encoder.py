@@ -28,7 +28,7 @@ from idiolect.encoding.encoder_forward import (
     second_copy,
     usual_tokens_per_batch,
 )
-from idiolect.encoding.encoder_layout import LAYOUT_FILES, EncoderLayout
+from idiolect.encoding.encoder_layout import LAYOUT_FILES, EncoderLayout, encoder_repr
 from idiolect.encoding.int8 import encoding_precision, with_int8
 from idiolect.encoding.matryoshka import VectorSample, check_dimensions, shortened
 from idiolect.encoding.pooling import Pooling, check_pooling, pool
@@ -137,6 +137,8 @@ class Encoder:
         if self.precision == "int8":
             self.to_int8()
 
+    __repr__ = encoder_repr
+
     @classmethod
     @checked
     def load(
@@ -225,9 +227,8 @@ class Encoder:
     @property
     def dimensions(self) -> int:
         """Width of the vectors."""
-        if self.projection is not None:
-            return self.projection.dimensions
-        return int(self.model.network.config.hidden_size)
+        hidden_size = int(self.model.network.config.hidden_size)
+        return hidden_size if self.projection is None else self.projection.dimensions
 
     @property
     def fingerprint(self) -> str:
@@ -273,8 +274,7 @@ class Encoder:
         """
         width = check_dimensions(dimensions, self.dimensions)
         counted = EncodingCounts()
-        texts = list_of_texts(texts)
-        check_texts(texts)
+        check_texts(texts := list_of_texts(texts))
         vectors = np.zeros((len(texts), width), dtype=np.float32)
         untrained = width not in {*self.trained_dimensions, self.dimensions, *self._warned}
         sample = VectorSample(len(texts))

@@ -31,7 +31,7 @@ from idiolect.errors import CheckpointError, ConfigError
 from idiolect.models.language_model import LanguageModel
 from idiolect.text.files import read_json, read_text, write_atomic
 
-__all__ = ["LAYOUT_FILES", "EncoderLayout"]
+__all__ = ["LAYOUT_FILES", "EncoderLayout", "encoder_repr"]
 
 LAYOUT_FILES = (
     "modules.json",
@@ -295,3 +295,13 @@ def _read_optional(path: Path) -> dict[str, Any]:
 
 def _write(path: Path, value: object) -> None:
     write_atomic(path, f"{json.dumps(value, ensure_ascii=False, indent=2)}\n".encode())
+
+
+def encoder_repr(encoder: Any) -> str:
+    """Describe an encoder in one line: its model, and what determines its vectors."""
+    parts = [f"{encoder.pooling} pooling", f"{encoder.dimensions} dimensions", encoder.precision]
+    if not encoder.model.network.context_free:  # a static encoder reads texts of any length
+        parts.insert(2, f"max_length {encoder.max_length}")
+    if encoder.bidirectional:
+        parts.insert(1, "bidirectional")
+    return f"<Encoder of {str(encoder.model).strip('<>')}: {', '.join(parts)}>"

@@ -90,6 +90,15 @@ class LanguageModel:
         self.companions = companions or CompanionFiles()
         """Other files of the published model: its chat template, licence, card, …"""
 
+    def __repr__(self) -> str:
+        network = self.network
+        count = sum(weight.numel() for weight in network.parameters())
+        return (
+            f"<LanguageModel {self.settings.get('model_type', '')}: {count:,} parameters,"
+            f" {len(network.blocks)} layers of {network.config.hidden_size},"
+            f" {len(self.tokenizer):,} tokens>"
+        )
+
     @property
     def family(self) -> Family:
         """The model family."""

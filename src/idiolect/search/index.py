@@ -4,105 +4,65 @@
   killed build again to resume it.
 - The index stores the fingerprint of its encoder. Vectors of different encoders cannot be compared,
   so another encoder is an error.
+- Items may come with their vectors. Then no encoder is needed, and vectors are searched by vectors.
 
 >>> index = Index.build("products", encoder, [Item("p1", "a red lamp")])   # doctest: +SKIP
 >>> index.search("crimson light")                                          # doctest: +SKIP
 [Hit(id='p1', score=0.01639, text='a red lamp', metadata={}, highlight='')]
+>>> index = Index.build("own", None, [("p1", "a red lamp", {}, [0.6, 0.8])])   # doctest: +SKIP
+>>> [hits[0].score for hits in index.search_vectors([[1.0, 0.0], [0.0, 1.0]])] # doctest: +SKIP
+[0.6, 0.8]
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import replace
+from itertools import chain, islice
 from numbers import Real
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
-from idiolect.errors import ConfigError, InputError
+from idiolect.errors import InputError
 from idiolect.search.fusion import Fusion, choose_weights, diversify, fuse
-from idiolect.search.item_batches import read_batches
-from idiolect.search.item_files import as_items
-from idiolect.search.items import Hits, Item, check_count, check_item
-from idiolect.search.metadata import encode_metadata, same_metadata
+from idiolect.search.index_contents import IndexContents
+from idiolect.search.index_encoder import load_given, remember_encoder
+from idiolect.search.index_location import index_folder, is_index
+from idiolect.search.item_forms import as_items
+from idiolect.search.items import Hits, check_count, own_width
 from idiolect.search.store.store import Store
-from idiolect.search.tally import Tally
-from idiolect.text.arguments import check_mapping, checked, load_if_named, wrong_type
+from idiolect.text.arguments import check_mapping, checked, list_of_texts, wrong_type
+from idiolect.text.suggestions import did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
-    from pathlib import Path
-    from types import TracebackType
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
-    import numpy as np
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike
 
     from idiolect.encoding.encoder import Encoder
     from idiolect.encoding.text_reader import EncodingCounts
-    from idiolect.search.store.any_store import AnyStore
 
 __all__ = ["Index", "Mode"]
 
 Mode = Literal["hybrid", "dense", "lexical"]
 """How to search: by vectors (dense), by words (lexical, BM25), or by both (hybrid)."""
 
+_QUERIES = 256
+"""Queries that are searched together; the candidates of all of them are in memory."""
 _MMR_FACTOR = 5  # candidates per result for diversification
 _DEPTH = 100
 """Candidates of each ranking in hybrid search. Scores are scaled among these, so neither the first
 results nor the effect of a weight depend on `top_k`."""
 
 
-class Index:
-    """A searchable collection of items.
-
-    Args:
-        store: holds the items and their vectors.
-        encoder: computes vectors. Without one, only lexical search and `similar` are available.
-        encoding_counts: counters that each encoding updates; without them, truncated and empty
-            texts are logged as warnings.
-
-    Raises:
-        ConfigError: another encoder computed the vectors.
-    """
-
-    def __init__(
-        self,
-        store: AnyStore,
-        encoder: Encoder | None = None,
-        *,
-        encoding_counts: EncodingCounts | None = None,
-    ) -> None:
-        encoder = None if encoder is None else _as_encoder(encoder)
-        if not hasattr(store, "namespaces"):
-            raise wrong_type(store, "store", "a store", "open an index with Index.open(path)")
-        self.store = store
-        self.encoder = encoder
-        self.encoding_counts = encoding_counts
-        self.counts = Counter[str]()
-        if encoder is None:
-            return
-        stored = store.settings.get("encoder")
-        if stored is None:
-            if any(store.namespaces().values()):
-                raise ConfigError(
-                    "the store has vectors, but does not say which encoder computed them",
-                    hint="query the store with vectors, or build an index of its items",
-                )
-            store.remember(encoder=encoder.fingerprint)
-        elif stored != encoder.fingerprint and not any(store.namespaces().values()):
-            store.remember(encoder=encoder.fingerprint)
-        elif stored != encoder.fingerprint:
-            raise ConfigError(
-                f"the index was built with encoder {stored[:12]}…, this is"
-                f" {encoder.fingerprint[:12]}…",
-                hint="use that encoder, or build the index again in another folder",
-            )
+class Index(IndexContents):
+    """A searchable collection of items; see `IndexContents` for its arguments and its items."""
 
     @classmethod
     @checked
     def build(
         cls,
         path: str | Path,
-        encoder: Encoder,
-        items: Iterable[Item],
+        encoder: Encoder | str | None,
+        items: Iterable[Any],
         *,
         dimensions: int | None = None,
         namespace: str = "",
@@ -115,11 +75,15 @@ class Index:
 
         Args:
             path: the folder of the index.
-            encoder: computes the vectors.
-            items: a stream; the last item with an id wins.
-            dimensions: truncate vectors to this size (Matryoshka encoders).
+            encoder: computes the vectors of items without one: an encoder, or its path or name.
+                None if all items have vectors, or for the encoder of an existing index.
+            items: a stream of items, or of dicts or tuples with the fields of one, or a table; see
+                `as_items`. The last item with an id wins.
+            dimensions: truncate vectors of the encoder to this size (Matryoshka encoders). Without
+                an encoder, the width of the items' own vectors; by default that of the first.
             namespace: the namespace of the items.
-            source: location of the encoder, stored in the index with the encoder's precision.
+            source: location of the encoder, stored in the index with the encoder's precision; by
+                default the path or name given as the encoder.
             progress: show progress on a terminal.
             skip_invalid_metadata: see `add`.
             encoding_counts: see `Index`.
@@ -128,25 +92,31 @@ class Index:
             The open index; see its `counts` for the numbers of items.
 
         Raises:
-            ConfigError: the folder has an index built with another encoder.
+            ConfigError: the folder has an index built with another encoder, or an item has no
+                vector and there is no encoder.
             InputError: an item is not valid; earlier batches are stored.
         """
-        encoder = _as_encoder(encoder)
-        width = dimensions or encoder.dimensions
+        folder, stream = index_folder(path), as_items(items)
+        source = str(encoder) if isinstance(encoder, str | Path) and source is None else source
+        if encoder is not None:
+            encoder = load_given(encoder)
+            dimensions = dimensions or encoder.dimensions
+        elif not is_index(folder):
+            first = list(islice(stream, 1))
+            dimensions, stream = own_width(first, dimensions), chain(first, stream)
         # Merge once at the end: many small insertions would take longer.
-        store = Store.open(path, dimensions=width, background=False)
+        store = Store.open(folder, dimensions=dimensions, background=False)
         with cls(store, encoder, encoding_counts=encoding_counts) as index:
             if source is not None:
-                precision = getattr(encoder, "precision", "fp32")
-                index.store.remember(source=source, precision=precision)
+                remember_encoder(store, source, getattr(encoder, "precision", "fp32"))
             counts = index.add(
-                items,
+                stream,
                 namespace=namespace,
                 progress=progress,
                 skip_invalid_metadata=skip_invalid_metadata,
             )
             index.store.merge()
-        built = cls.open(path, encoder, encoding_counts=encoding_counts)
+        built = cls.open(folder, encoder, encoding_counts=encoding_counts)
         built.counts = counts
         return built
 
@@ -155,110 +125,30 @@ class Index:
     def open(
         cls,
         path: str | Path,
-        encoder: Encoder | None = None,
+        encoder: Encoder | str | None = None,
         *,
         encoding_counts: EncodingCounts | None = None,
     ) -> Self:
         """Open an index. Close it, or use it as a context manager.
 
+        Args:
+            path: the folder of the index, or of a run of the pipeline with one.
+            encoder: the encoder that computed the vectors, or its path or name; by default the one
+                that the index names, if any. A path or name is loaded when it is first needed.
+            encoding_counts: see `IndexContents`.
+
         Raises:
             InputError: the folder has no index.
             ConfigError: the index was built with another encoder.
         """
-        return cls(Store.open(path), encoder, encoding_counts=encoding_counts)
+        return cls(Store.open(index_folder(path)), encoder, encoding_counts=encoding_counts)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the store."""
-        self.store.close()
-
-    def add(
-        self,
-        items: Iterable[Item],
-        *,
-        namespace: str = "",
-        progress: bool = False,
-        skip_invalid_metadata: bool = False,
-    ) -> Counter[str]:
-        """Add or replace items, and encode new and changed texts.
-
-        Args:
-            items: a stream of items, or of dicts with the fields of one; the last with an id wins.
-            namespace: the namespace of the items.
-            progress: show progress on a terminal.
-            skip_invalid_metadata: leave out metadata fields that cannot be stored, such as NaN or
-                bytes, instead of raising an error; see `idiolect.search.metadata`.
-
-        Returns:
-            The number of `written`, `unchanged`, `empty` and `duplicate` items, and of `left_out`
-            metadata fields. An item is unchanged if its text and metadata are stored already (1,
-            1.0 and true differ). An item is empty if the encoder finds no token in its text. It is
-            not stored, and a stored item with its id is deleted. An item is a duplicate if an
-            earlier one of this input has its id; each id is counted once among the others.
-            Duplicates and what is left out are also logged as warnings.
-
-        Raises:
-            InputError: an item is not valid; earlier batches are stored.
-        """
-        tally = Tally()
-        for batch in read_batches(as_items(items), progress=progress):
-            for item in batch:
-                check_item(item)
-            distinct, _ = encode_metadata(
-                tally.distinct(batch), tally.left_out if skip_invalid_metadata else None
-            )
-            for id, outcome in self._add(distinct, namespace).items():
-                tally.record(id, outcome)
-        return tally.finish()
-
-    def _add(self, batch: list[Item], namespace: str) -> dict[str, str]:
-        """Add checked items, and return the outcome of each id."""
-        old = self.store.fetch((item.id for item in batch), namespace=namespace)
-        changed = [
-            item
-            for item in batch
-            if (before := old.get(item.id)) is None
-            or before.text != item.text
-            or not same_metadata(before.metadata, item.metadata)
-        ]
-        known = self.store.fetch(
-            [item.id for item in changed if item.id in old and old[item.id].text == item.text],
-            namespace=namespace,
-            vectors=True,
-        )
-        vectors = self._encode([item.text for item in changed if item.id not in known], "document")
-        new_vectors = iter(vectors)
-        ready = [
-            replace(item, vector=known[item.id].vector if item.id in known else next(new_vectors))
-            for item in changed
-        ]
-        kept = [item for item in ready if item.vector is not None and item.vector.any()]
-        self.store.upsert(kept, namespace=namespace)
-        kept_ids = {item.id for item in kept}
-        emptied = [item.id for item in changed if item.id in old and item.id not in kept_ids]
-        if emptied:  # otherwise searches would find their old texts
-            self.store.delete(emptied, namespace=namespace)
-        outcomes = dict.fromkeys((item.id for item in batch), "unchanged")
-        outcomes |= dict.fromkeys((item.id for item in changed), "empty")
-        return outcomes | dict.fromkeys(kept_ids, "written")
-
-    @checked
     def search(
         self,
         text: str,
         top_k: int = 10,
-        *,
         mode: Mode = "hybrid",
+        *,
         filter: Mapping[str, Any] | str | None = None,
         namespace: str = "",
         fusion: Fusion | None = None,
@@ -272,7 +162,8 @@ class Index:
             text: the query.
             top_k: the number of results, 1 to 10,000.
             mode: `dense` by vectors (the score is a cosine), `lexical` by words (BM25), or
-                `hybrid`, the fusion of both (see `idiolect.search.fusion.fuse`).
+                `hybrid`, the fusion of both (see `idiolect.search.fusion.fuse`); by words alone if
+                all vectors of the index came with its items.
             filter: see `idiolect.search.filters`.
             namespace: where to search.
             fusion: the fusion method of hybrid search, `rrf` or `weighted`. By default the one that
@@ -285,38 +176,120 @@ class Index:
             InputError: the mode is unknown, or another argument is not valid.
             ConfigError: the mode needs an encoder and there is none.
         """
-        if mode not in get_args(Mode):
-            raise InputError(f"unknown mode {mode!r}", hint=f"known: {', '.join(get_args(Mode))}")
         if not isinstance(text, str):
-            raise wrong_type(text, "the query", "a text", "search for one text at a time")
+            raise wrong_type(text, "the query", "a text", "search_many takes several")
+        (hits,) = self.search_many(
+            [text],
+            top_k,
+            mode,
+            filter=filter,
+            namespace=namespace,
+            fusion=fusion,
+            weights=weights,
+            mmr_diversity=mmr_diversity,
+            highlight=highlight,
+        )
+        return hits
+
+    @checked
+    def search_many(
+        self,
+        texts: Iterable[str],
+        top_k: int = 10,
+        mode: Mode = "hybrid",
+        *,
+        filter: Mapping[str, Any] | str | None = None,
+        namespace: str = "",
+        fusion: Fusion | None = None,
+        weights: tuple[float, float] | None = None,
+        mmr_diversity: float = 0.0,
+        highlight: tuple[str, str] | None = None,
+    ) -> Sequence[Hits]:
+        """Find the k best items for each of several queries; many are faster together.
+
+        Args:
+            texts: the queries.
+            top_k: the number of results of each query.
+            mode: as in `search`.
+            filter: as in `search`.
+            namespace: as in `search`.
+            fusion: as in `search`.
+            weights: as in `search`.
+            mmr_diversity: as in `search`.
+            highlight: as in `search`.
+
+        Returns:
+            The hits of each query, best first.
+
+        Raises:
+            InputError: as in `search`.
+            ConfigError: as in `search`.
+        """
+        if mode not in get_args(Mode):
+            raise InputError(f"unknown mode {mode!r}", hint=did_you_mean(mode, get_args(Mode)))
         if weights is not None and not _is_pair(weights, Real):
             hint = "for example (0.7, 0.3), of the dense and the lexical ranking"
             raise wrong_type(weights, "weights", "a tuple of two numbers", hint)
         if highlight is not None and not _is_pair(highlight, str):
             hint = "for example ('<b>', '</b>')"
             raise wrong_type(highlight, "highlight", "a tuple of two texts", hint)
+        if mode == "hybrid" and not self.has_encoder:
+            mode = "lexical"
         depth = check_count(top_k)
         if mmr_diversity:
             depth = min(max(_MMR_FACTOR * top_k, _DEPTH), 10_000)
         elif mode == "hybrid":
             depth = max(top_k, _DEPTH)
         scope: dict[str, Any] = {"filter": filter, "namespace": namespace}
-        if mode == "hybrid":
-            method, stored = self.fusion if fusion is None else (fusion, None)
-            rankings = (
-                self._dense(text, depth, scope),
-                self._lexical(text, depth, highlight, scope),
-            )
-            hits = fuse(rankings, method=method, weights=weights or stored)
-        elif mode == "dense":
-            hits = self._dense(text, depth, scope)
-        else:
-            hits = self._lexical(text, depth, highlight, scope)
-        if mmr_diversity:
-            found = self.store.fetch((hit.id for hit in hits), namespace=namespace, vectors=True)
-            vectors = {id: item.vector for id, item in found.items() if item.vector is not None}
-            hits = diversify(hits, vectors, top_k, mmr_diversity)
-        return hits[:top_k]
+        queries, found = list_of_texts(texts), []
+        for start in range(0, len(queries), _QUERIES):
+            some = queries[start : start + _QUERIES]
+            rankings = []
+            if mode != "lexical":
+                rankings.append(self._dense(some, depth, scope))
+            if mode != "dense":
+                marks = {"marks": highlight, **scope}
+                rankings.append([self.store.match(text, depth, **marks) for text in some])
+            if mode == "hybrid":
+                method, stored = self.fusion if fusion is None else (fusion, None)
+                pairs = zip(*rankings, strict=True)
+                rankings = [[fuse(p, method=method, weights=weights or stored) for p in pairs]]
+            for hits in rankings[0]:
+                if mmr_diversity:
+                    hits = self._diversified(hits, top_k, mmr_diversity, namespace)
+                found.append(hits[:top_k])
+        return found
+
+    def _diversified(self, hits: Hits, top_k: int, diversity: float, namespace: str) -> Hits:
+        items = self.store.fetch((hit.id for hit in hits), namespace=namespace, vectors=True)
+        vectors = {id: item.vector for id, item in items.items() if item.vector is not None}
+        return diversify(hits, vectors, top_k, diversity)
+
+    def search_vectors(
+        self,
+        vectors: ArrayLike,
+        top_k: int = 10,
+        *,
+        filter: Mapping[str, Any] | str | None = None,
+        namespace: str = "",
+    ) -> Sequence[Hits]:
+        """Find the k items nearest to each of several vectors, in one pass. This needs no encoder.
+
+        Args:
+            vectors: (queries, dimensions); one vector of (dimensions,) is one query.
+            top_k: the number of results of each query, 1 to 10,000.
+            filter: see `idiolect.search.filters`.
+            namespace: where to search.
+
+        Returns:
+            The hits of each query, best first. The score is the cosine, or as the metric of the
+            store says.
+
+        Raises:
+            InputError: a vector has another width, is not finite, or is zero under cosine; or
+                another argument is not valid.
+        """
+        return self.store.query_many(vectors, top_k, filter=filter, namespace=namespace)
 
     @property
     def fusion(self) -> tuple[Fusion, tuple[float, float] | None]:
@@ -346,14 +319,9 @@ class Index:
         """
         check_mapping(answers, "answers", "a dict of queries and their ids")
         scope: dict[str, Any] = {"filter": None, "namespace": namespace}
-        weights = choose_weights(
-            (
-                self._dense(query, _DEPTH, scope),
-                self._lexical(query, _DEPTH, None, scope),
-                relevant,
-            )
-            for query, relevant in answers.items()
-        )
+        dense = self._dense(list(answers), _DEPTH, scope)
+        lexical = (self.store.match(query, _DEPTH, **scope) for query in answers)
+        weights = choose_weights(zip(dense, lexical, answers.values(), strict=True))
         self.store.remember(dense_percent=round(100 * weights[0]))
         return weights
 
@@ -374,42 +342,19 @@ class Index:
         check_count(top_k)
         found = self.store.fetch([item_id], namespace=namespace, vectors=True)
         if item_id not in found:
-            raise InputError(f"no item {item_id!r}", hint="check the namespace")
+            near = did_you_mean(item_id, self.store.list(item_id[:2], namespace=namespace), "")
+            hint = near if near.startswith("did") else "check the namespace"
+            raise InputError(f"no item {item_id!r}", hint=hint)
         vector = found[item_id].vector
         assert vector is not None
         hits = self.store.query(vector, min(top_k + 1, 10_000), filter=filter, namespace=namespace)
         return [hit for hit in hits if hit.id != item_id][:top_k]
 
-    def _dense(self, text: str, k: int, scope: Mapping[str, Any]) -> Hits:
-        (vector,) = self._encode([text], "query")
-        return self.store.query(vector, k, **scope) if vector.any() else []
-
-    def _lexical(
-        self, text: str, k: int, highlight: tuple[str, str] | None, scope: Mapping[str, Any]
-    ) -> Hits:
-        return self.store.match(text, k, marks=highlight, **scope)
-
-    def _encode(self, texts: list[str], prompt_name: str) -> NDArray[np.float32]:
-        if self.encoder is None:
-            raise ConfigError(
-                "dense and hybrid search need an encoder",
-                hint="open the index with its encoder, or use mode='lexical'",
-            )
-        width = self.store.dimensions
-        truncated = None if width == self.encoder.dimensions else width
-        return self.encoder.encode(
-            texts, prompt_name=prompt_name, dimensions=truncated, counts=self.encoding_counts
-        )
-
-
-def _as_encoder(encoder: Any) -> Encoder:
-    """Return an encoder; a name or path is loaded."""
-    if hasattr(encoder, "dimensions") and hasattr(encoder, "fingerprint"):
-        given: Encoder = encoder
-        return given
-    from idiolect.encoding.encoder import Encoder  # imports torch, which lexical search needs not
-
-    return load_if_named(encoder, Encoder, "encoder")
+    def _dense(self, texts: Sequence[str], k: int, scope: Mapping[str, Any]) -> Sequence[Hits]:
+        vectors = self._encode(texts, "query")
+        known = [row for row, vector in enumerate(vectors) if vector.any()]
+        found = dict(zip(known, self.store.query_many(vectors[known], k, **scope), strict=True))
+        return [found.get(row, []) for row in range(len(texts))]  # none for a text without tokens
 
 
 def _is_pair(value: Any, kind: type) -> bool:

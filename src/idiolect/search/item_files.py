@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from idiolect.errors import InputError
 from idiolect.search.items import Item
-from idiolect.text.arguments import iterate, wrong_type
+from idiolect.search.own_vectors import OwnVectors
 from idiolect.text.fields import (
     DOCUMENT_ID,
     find_fields,
@@ -33,11 +32,12 @@ from idiolect.text.records import (
     unusable,
 )
 from idiolect.text.skipped import MAX_UNREADABLE, Skipped, skip, summary
+from idiolect.text.suggestions import did_you_mean, similar_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["as_items", "read_items"]
+__all__ = ["read_items"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -49,6 +49,7 @@ def read_items(
     fields: Sequence[str] = (),
     metadata: Sequence[str] | None = None,
     also: Sequence[str] = (),
+    vectors: str | Path | None = None,
     max_unreadable: float = MAX_UNREADABLE,
     skipped: Counter[str],
 ) -> Iterator[Item]:
@@ -66,24 +67,32 @@ def read_items(
             of an object called `metadata`. In CSV and TSV files, each column has one type, see
             `idiolect.text.record_types.column_types`.
         also: text fields to store as metadata as well.
+        vectors: the field with the vector of a record, or a `.npy` file with a row for each record
+            (see `idiolect.search.own_vectors`). A record with a vector needs no text.
         max_unreadable: the share of a file's rows that may be unreadable.
         skipped: incremented by reason for each skipped record; a `Skipped` also keeps places.
 
     Raises:
         InputError: a source or too many of its rows cannot be read, no record of a file has an id
-            or a text field, or there are no items.
+            or a text field, a vector is not valid, the `.npy` file has another number of rows than
+            there are records, or there are no items.
     """
-    reader = _ItemReader(fields, metadata, also, max_unreadable)
+    own = None if vectors is None else OwnVectors(vectors)
+    if own is not None and own.in_file:
+        max_unreadable = 0  # the rows of the others could not be told apart
+    reader = _ItemReader(fields, metadata, also, own, max_unreadable)
     found, count = Skipped(), 0
     paths = list(_paths([sources] if isinstance(sources, str | Path) else sources))
     id_fields = {}
     for path in paths:
         id_fields[path] = id_field or reader.find_id(path)
         before = count
-        count += sum(1 for _ in reader.records(path, id_fields[path], found, check=True))
+        count += sum(1 for _ in reader.items(path, id_fields[path], found, check=True))
         if count == before:
             _LOG.warning("%s has no items", path)
     skipped.update(found)
+    if own is not None:
+        own.check_end()
     if not count:
         raise InputError(
             f"no items in {', '.join(map(str, paths))}",
@@ -93,52 +102,13 @@ def read_items(
         )
     for name in (*fields, *([id_field] if id_field else ()), *(metadata or ())):
         if name not in reader.names:
-            _LOG.warning(
-                "no record has the field %s; there are %s", name, shown_names(reader.names)
-            )
+            hint = did_you_mean(name, reader.names, "there are")
+            _LOG.warning("no record has the field %s; %s", name, hint)
     return (
-        Item(id, text, kept)
+        item
         for path in paths
-        for id, text, kept in reader.records(path, id_fields[path], Skipped(), check=False)
+        for item in reader.items(path, id_fields[path], Skipped(), check=False)
     )
-
-
-def as_items(items: Any) -> Iterator[Item]:
-    """Yield items; a dict is read as a record of a file, and a table by its rows.
-
-    Raises:
-        InputError: They are not several items, or one is neither an item nor such a dict.
-    """
-    if isinstance(items, str | Path):
-        raise wrong_type(items, "items", "a list of items", "read a file with read_items([path])")
-    if hasattr(items, "to_dict") and hasattr(items, "columns"):
-        items = items.to_dict("records")
-    for number, item in enumerate(iterate(items, "items", "a list of items"), start=1):
-        if isinstance(item, Item):
-            yield item
-        elif isinstance(item, Mapping):
-            yield _item_of(dict(item), f"item {number}")
-        else:
-            raise wrong_type(item, f"item {number}", "an item", "pass an Item, or a dict like it")
-
-
-def _item_of(record: dict[str, Any], place: str) -> Item:
-    """Return the item of a dict with its id, text and other fields."""
-    names = find_fields(record, DOCUMENT_ID)
-    text = record.get("text", join_fields(record))
-    id = id_text(record[names[0]]) if names else None
-    if not id or text is None:
-        missing = "text" if id else "id"
-        raise InputError(
-            f"{place} has no {missing}; there are {', '.join(map(str, record)) or 'no fields'}",
-            hint="pass a dict with id and text, or an Item",
-        )
-    metadata, vector = record.pop("metadata", None) or {}, record.pop("vector", None)
-    if not isinstance(metadata, Mapping):
-        raise wrong_type(metadata, f"{place}: its metadata", "a dict")
-    own = {names[0], *(("text",) if "text" in record else text_fields(record))}
-    others = {name: value for name, value in record.items() if name not in own}
-    return Item(id, text, {**metadata, **others}, vector)
 
 
 class _ItemReader:
@@ -149,6 +119,7 @@ class _ItemReader:
         fields: Sequence[str],
         metadata: Sequence[str] | None,
         also: Sequence[str],
+        vectors: OwnVectors | None,
         max_unreadable: float,
     ) -> None:
         self.names: dict[str, None] = {}
@@ -156,6 +127,7 @@ class _ItemReader:
         self._fields = tuple(fields)
         self._metadata = metadata
         self._also = also
+        self._vectors = vectors
         self._max_unreadable = max_unreadable
         self._types = ColumnTypes()
 
@@ -181,15 +153,13 @@ class _ItemReader:
             raise _unknown(names, path, "id", "--id")
         return filled.most_common(1)[0][0]
 
-    def records(
-        self, path: Path, id_field: str, skipped: Skipped, *, check: bool
-    ) -> Iterator[tuple[str, str, dict[str, Any]]]:
-        """Yield id, text and metadata of each item.
+    def items(self, path: Path, id_field: str, skipped: Skipped, *, check: bool) -> Iterator[Item]:
+        """Yield the items of a file.
 
         Args:
             path: the file.
             id_field: its id field.
-            skipped: counts the other records.
+            skipped: counts the records that are no items.
             check: whether to collect the cells of columns, instead of converting them.
         """
         has_text = False
@@ -198,14 +168,21 @@ class _ItemReader:
         for place, record in self._numbered(path, skipped):
             if check:
                 names.update(dict.fromkeys(record))
+            place = f"{path.name} {place}"
+            vector = None if self._vectors is None else self._vectors.take(record, place)
             chosen = self._fields or text_fields(record)
-            has_text = has_text or bool(chosen)
+            has_text = has_text or bool(chosen) or vector is not None
             id, text = id_of(record, id_field), join_fields(record, self._fields)
+            if text is None and vector is not None:
+                text = ""
             reason = "no id" if id is None else "no field" if text is None else unusable(text)
+            if reason == "empty" and vector is not None:
+                reason = None
             if id is None or text is None or reason is not None:
-                skip(skipped, str(reason), f"{path.name} {place}")
+                skip(skipped, str(reason), place)
                 continue
-            yield id, text, self._kept(path, record, id_field, chosen, check=check)
+            kept = self._kept(path, record, id_field, chosen, check=check)
+            yield Item(id, text, kept, vector)
         self.names.update(names)
         if names and not has_text:
             raise _unknown(names, path, "text", "--field")
@@ -260,4 +237,5 @@ def _paths(sources: Sequence[str | Path]) -> Iterator[Path]:
         elif source.exists():
             yield source
         else:
-            raise InputError(f"no such file or folder: {source}", hint="check the path")
+            hint = similar_path(source) or "check the path"
+            raise InputError(f"no such file or folder: {source}", hint=hint)

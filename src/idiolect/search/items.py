@@ -14,6 +14,7 @@ import numpy as np
 
 from idiolect.errors import InputError
 from idiolect.search.diskann.metric import Metric
+from idiolect.text.arguments import iterate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -31,8 +32,11 @@ __all__ = [
     "check_items",
     "check_metric",
     "check_name",
+    "check_queries",
     "check_query",
     "distinct",
+    "own_vector",
+    "own_width",
 ]
 
 _MAX_ID_BYTES = 512
@@ -42,15 +46,17 @@ _MAX_TOP_K = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One searchable item: its id, text, metadata and, once encoded, its vector."""
+    """One searchable item: its id, text, metadata and vector."""
 
     id: str
+    """A text. An int is refused, since `7` and `"7"` would be two items elsewhere and one here; in
+    dicts, tuples, tables and files whole numbers become texts, see `as_items`."""
     text: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict)
     """Any JSON object; see `idiolect.search.metadata` for values of other types. Filters use its
     top-level strings, numbers, booleans and lists of these."""
     vector: NDArray[np.float32] | None = field(default=None, repr=False, compare=False)
-    """(dimensions,), or None if it is not computed or was not requested."""
+    """(dimensions,). None lets the encoder of the index compute it, or was not requested."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +109,7 @@ def distinct(ids: Iterable[str]) -> list[str]:
     """
     if isinstance(ids, str):
         raise InputError(f"ids is the string {ids!r}", hint="give a list of ids")
-    return list(dict.fromkeys(check_name(id, "id") for id in ids))
+    return list(dict.fromkeys(check_name(id, "id") for id in iterate(ids, "ids", "a list of ids")))
 
 
 def check_name(name: str, what: str) -> str:
@@ -170,6 +176,35 @@ def check_query(vector: ArrayLike, dimensions: int, metric: Metric) -> NDArray[n
     return _check_vector(vector, "the query", dimensions, metric)
 
 
+def check_queries(vectors: ArrayLike, dimensions: int, metric: Metric) -> NDArray[np.float32]:
+    """Return query vectors as float32 (q, dimensions), each validated like a stored vector.
+
+    Args:
+        vectors: (q, dimensions), or (dimensions,) for one.
+        dimensions: of the store.
+        metric: of the store.
+
+    Raises:
+        InputError: they are not a matrix, or a row is not valid; the message has its number.
+    """
+    given = _as_array(vectors)
+    if given.dtype.kind not in "fiu" or given.ndim > 2:
+        what = f"have the shape {given.shape}" if given.ndim > 2 else "are not a matrix of numbers"
+        raise InputError(
+            f"the queries {what}", hint=f"pass an array (queries, {dimensions}), one row for each"
+        )
+    if not given.size:
+        return np.empty((0, dimensions), np.float32)
+    given = np.atleast_2d(given)
+    if given.shape[1] != dimensions:
+        _check_vector(given[0], "query 0", dimensions, metric)
+    with np.errstate(over="ignore", invalid="ignore"):
+        checked = np.ascontiguousarray(given, np.float32)
+    for row in _suspects(checked, metric):
+        _check_vector(given[row], f"query {row}", dimensions, metric)
+    return checked
+
+
 def check_items(items: Sequence[Item], dimensions: int, metric: Metric) -> NDArray[np.float32]:
     """Validate a batch and return its vectors as one float32 array (n, dimensions).
 
@@ -194,10 +229,7 @@ def check_items(items: Sequence[Item], dimensions: int, metric: Metric) -> NDArr
         if not _is_plain(given, dimensions):
             given = _check_vector(given, f"item {item.id!r}", dimensions, metric)
         vectors[row] = given
-    with np.errstate(over="ignore", invalid="ignore"):
-        squares = np.einsum("nd,nd->n", vectors, vectors)
-    suspects = ~np.isfinite(squares) | ((squares == 0) & (metric == "cosine"))
-    for row in np.flatnonzero(suspects).tolist():
+    for row in _suspects(vectors, metric):
         _check_vector(vectors[row], f"item {items[row].id!r}", dimensions, metric)
     return vectors
 
@@ -235,6 +267,34 @@ def check_item(item: Item) -> None:
         )
 
 
+def own_vector(item: Item, dimensions: int) -> NDArray[np.float32]:
+    """Return the vector of an item as float32 (dimensions,); zero is accepted.
+
+    Raises:
+        InputError: it has other dimensions, or is not numeric or not finite.
+    """
+    return _check_vector(item.vector, f"item {item.id!r}", dimensions, "inner")
+
+
+def own_width(items: Sequence[Item], dimensions: int | None) -> int:
+    """Return the width of the vectors of a new index without an encoder: that of its first item's.
+
+    Raises:
+        InputError: there is no item to tell it, or the first has no vector.
+    """
+    if dimensions is not None:
+        return dimensions
+    if not items:
+        raise InputError("there are no items", hint="an index without any needs its dimensions")
+    check_item(items[0])
+    if items[0].vector is None:
+        raise InputError(
+            f"item {items[0].id!r} has no vector, and there is no encoder",
+            hint="give every item a vector, or choose an encoder",
+        )
+    return int(_as_array(items[0].vector).size)
+
+
 def _is_plain(vector: object, dimensions: int) -> bool:
     """Whether a vector has the stored type and shape; its values are checked later."""
     return (
@@ -244,20 +304,32 @@ def _is_plain(vector: object, dimensions: int) -> bool:
     )
 
 
-def _check_vector(
-    vector: ArrayLike, owner: str, dimensions: int, metric: Metric
-) -> NDArray[np.float32]:
+def _suspects(vectors: NDArray[np.float32], metric: Metric) -> list[int]:
+    """Return the rows whose norm is not finite, or zero under cosine."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        squares = np.einsum("nd,nd->n", vectors, vectors)
+    suspects = ~np.isfinite(squares) | ((squares == 0) & (metric == "cosine"))
+    return [int(row) for row in np.flatnonzero(suspects)]
+
+
+def _as_array(vector: ArrayLike | None) -> NDArray[Any]:
     try:
-        given = np.asarray(vector)
-    except ValueError:  # rows of different lengths
-        given = np.empty(0, dtype=object)
+        return np.asarray(vector)
+    except (ValueError, TypeError, RuntimeError):  # rows of different lengths; a tensor with grad
+        return np.empty(0, dtype=object)
+
+
+def _check_vector(
+    vector: ArrayLike | None, owner: str, dimensions: int, metric: Metric
+) -> NDArray[np.float32]:
+    given = _as_array(vector)
     if given.dtype.kind not in "fiu":
         raise InputError(f"{owner}: its vector is not numeric", hint="use real numbers")
     if given.shape != (dimensions,):
         shape = f"{given.shape[0]} dimensions" if given.ndim == 1 else f"the shape {given.shape}"
         raise InputError(
             f"{owner}: its vector has {shape}, the store has {dimensions}",
-            hint="use the encoder of the index",
+            hint="all vectors of an index have one length; use those of one encoder",
         )
     with np.errstate(over="ignore"):
         checked = given.astype(np.float32)

@@ -15,6 +15,7 @@ from pathlib import Path
 from idiolect.errors import InputError, OfflineError
 from idiolect.text.arguments import check_path
 from idiolect.text.packaged_models import PACKAGED
+from idiolect.text.suggestions import did_you_mean, similar_path
 
 __all__ = ["is_known_model", "locate"]
 
@@ -54,7 +55,8 @@ def locate(source: str | Path, files: Iterable[str]) -> Path:
     if is_known:
         return PACKAGED[name].locate() if name in PACKAGED else _SHIPPED / name
     if not is_name:
-        raise InputError(f"no such file or directory: {source}", hint="check the path")
+        hint = similar_path(path) or "check the path"
+        raise InputError(f"no such file or directory: {source}", hint=hint)
     import huggingface_hub
     from huggingface_hub import errors
 
@@ -63,12 +65,18 @@ def locate(source: str | Path, files: Iterable[str]) -> Path:
     except errors.RepositoryNotFoundError as error:
         raise InputError(
             f"{source} is neither a local path nor a repository on the hub",
-            hint="check the spelling; a private repository needs `hf auth login`",
+            hint=_similar(path) or "check the spelling; a private repository needs `hf auth login`",
         ) from error
     except errors.HFValidationError as error:
         raise InputError(f"no such file or directory: {source}", hint="check the path") from error
     except Exception as error:  # any error of a proxy, a resolver or a full disk
         raise OfflineError(
             f"{source} is not a local path, and the hub cannot be reached",
-            hint="check the path, or download the repository and pass its directory",
+            hint=_similar(path) or "check the path, or download the repository and pass its folder",
         ) from error
+
+
+def _similar(path: Path) -> str:
+    """Return a hint with a path or a known model that is like a name; empty if there is none."""
+    known = did_you_mean(str(path), [*PACKAGED, *(one.name for one in _SHIPPED.iterdir())])
+    return similar_path(path) or (known if known.startswith("did") else "")

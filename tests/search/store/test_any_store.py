@@ -97,6 +97,34 @@ def test_queries_agree_with_the_definition(opened: Callable[..., AnyStore], metr
     assert hits[0].text == f"thing number {hits[0].id[1:]}"
 
 
+@pytest.mark.parametrize("metric", ["cosine", "inner", "l2"])
+def test_a_matrix_of_queries_is_answered_as_its_rows_are(
+    opened: Callable[..., AnyStore], metric: str
+) -> None:
+    store = opened(metric=metric)
+    store.upsert([thing(n, even=n % 2 == 0) for n in range(30)])
+    store.delete(["t7"])
+    queries = np.stack([vector(seed) for seed in range(100, 140)])
+    for options in ({}, {"filter": {"even": True}}, {"namespace": "none"}):
+        many = store.query_many(queries, 4, **options)
+        assert len(many) == len(queries)
+        for query, hits in zip(queries, many, strict=True):
+            one = store.query(query, 4, **options)
+            assert _ids(hits) == _ids(one)
+            assert [h.score for h in hits] == pytest.approx([h.score for h in one], abs=1e-5)
+    assert _ids(store.query_many(queries[0].tolist(), 2)[0]) == _ids(store.query(queries[0], 2))
+    assert store.query_many([], 3) == []
+    with pytest.raises(InputError, match=r"query 1: its vector has nan at 2"):
+        store.query_many([vector(0), np.where(np.arange(DIMENSIONS) == 2, np.nan, 1.0)])
+    with pytest.raises(InputError, match="query 0: its vector has 3 dimensions, the store has 8"):
+        store.query_many(np.ones((2, 3)))
+    with pytest.raises(InputError, match=r"the queries have the shape \(1, 1, 8\)"):
+        store.query_many(vector(0)[None, None])
+    for value in ([[1.0], [1.0, 2.0]], [["a"] * 8], None):
+        with pytest.raises(InputError, match="the queries are not a matrix of numbers"):
+            store.query_many(value)  # type: ignore[arg-type]
+
+
 def test_a_write_is_visible_immediately(store: AnyStore) -> None:
     for n in range(12):
         store.upsert([thing(n)])

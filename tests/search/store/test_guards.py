@@ -131,11 +131,11 @@ def test_a_view_never_changes(store: Store, folder: Path) -> None:
         store.delete(["t1"])
         _ids(reader, 0)
         view = reader._views[""]
-        before = view.search(vector(0), 100)
+        before = view.search(vector(0)[None], 100)
         store.delete(["t3", "t55"])
         store.upsert([thing(n) for n in range(60, 65)])
         assert sorted(_ids(reader, 0)) == sorted(store.list())
-        assert view.search(vector(0), 100) == before
+        assert view.search(vector(0)[None], 100) == before
 
 
 def test_an_unreadable_graph_is_reported_after_the_retries(store: Store, folder: Path) -> None:

@@ -18,6 +18,7 @@ from idiolect.pipeline.settings import SettingsTable
 from idiolect.pipeline.stage import SharedOutput, Stage, Work
 from idiolect.pipeline.stages.tune_stage import held_out_queries
 from idiolect.pipeline.systems import MeasuredSystem
+from idiolect.search.index_location import RUN_INDEX
 from idiolect.text.files import read_json, write_atomic
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ __all__ = [
     "open_index",
 ]
 
-INDEX = "index"
+INDEX = RUN_INDEX.name
 """The index, in the stage's folder."""
 _CHOSEN = "chosen.json"
 _ENCODERS = {"tuning": "tune", "plain.tuning": "plain.tune", "base": "index"}
@@ -96,10 +97,9 @@ def open_index(run: Path, counts: EncodingCounts | None = None) -> Index:
     from idiolect.encoding.encoder import Encoder
     from idiolect.search.index import Index
 
-    folder = run / "stages" / "index" / INDEX
-    if not folder.is_dir():
+    if not (run / RUN_INDEX).is_dir():
         raise InputError(f"{run} has no finished index", hint="resume it with idiolect run")
-    return Index.open(folder, Encoder.load(index_encoder(run)), encoding_counts=counts)
+    return Index.open(run, Encoder.load(index_encoder(run)), encoding_counts=counts)
 
 
 def index_system(run: Path) -> str:
@@ -180,7 +180,7 @@ def _build(
         encoder,
         track(work.data.items.values(), "items", len(work.data.items)),
         skip_invalid_metadata=True,
-        source=str(_encoder_folder(work.folder.parents[1], chosen.name)),
+        source=str(_encoder_folder(work.folder.parents[1].resolve(), chosen.name)),
         encoding_counts=counts,
     )
 

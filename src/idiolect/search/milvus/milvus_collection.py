@@ -6,13 +6,14 @@ Its consistency level is Strong, so every read sees all earlier writes.
 from __future__ import annotations
 
 import contextlib
+import logging
 from typing import TYPE_CHECKING, Any
 
 from idiolect.errors import CheckpointError, InputError, MissingDependencyError
 from idiolect.search.milvus.expressions import quote
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from idiolect.search.diskann.metric import Metric
 
@@ -25,6 +26,7 @@ MAX_HASHES = 4096
 
 _PAGE = 1000
 _MESSAGE_BYTES = 8 << 20  # of one request; a server accepts 64 MiB
+_MAX_QUERIES, _MAX_FOUND = 1000, 20_000  # of one request; a server accepts 16,384 queries
 _OVERHEAD = 1000  # estimated bytes of a row without its vector and text
 _FIELDS = {"key", "kind", "namespace", "id", "text", "metadata", "facts", "vector", "words"}
 _METRICS: dict[Metric, str] = {"cosine": "COSINE", "inner": "IP", "l2": "L2"}
@@ -62,6 +64,8 @@ class MilvusCollection:
             raise MissingDependencyError(
                 "pymilvus is not installed", hint="pip install 'idiolect[milvus]'"
             ) from error
+        # Its errors are raised as well; it would print each of them with several tracebacks.
+        logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
         with _one_line_errors():
             client = MilvusClient(uri=uri, token=token)
             if not client.has_collection(name):
@@ -119,19 +123,21 @@ class MilvusCollection:
             after = page[-1]["key"]
 
     def search(
-        self, field: str, query: Any, top_k: int, where: str, fields: list[str]
-    ) -> list[dict[str, Any]]:
-        """Return the k nearest rows by one field, among those that match an expression."""
-        with _one_line_errors():
-            (found,) = self._client.search(
-                self._name,
-                data=[query],
-                anns_field=field,
-                limit=top_k,
-                filter=where,
-                output_fields=fields,
-            )
-        return list(found)
+        self, field: str, queries: Sequence[Any], top_k: int, where: str, fields: list[str]
+    ) -> Iterator[list[dict[str, Any]]]:
+        """Yield the k nearest rows of each query by one field, among those of an expression."""
+        step = max(1, min(_MAX_QUERIES, _MAX_FOUND // top_k))
+        for start in range(0, len(queries), step):
+            with _one_line_errors():
+                found = self._client.search(
+                    self._name,
+                    data=list(queries[start : start + step]),
+                    anns_field=field,
+                    limit=top_k,
+                    filter=where,
+                    output_fields=fields,
+                )
+            yield from map(list, found)
 
     def write(self, rows: Iterable[dict[str, Any]]) -> None:
         """Add or replace rows, in requests that a server accepts."""

@@ -37,6 +37,7 @@ from idiolect.search.items import (
     check_items,
     check_metric,
     check_name,
+    check_queries,
     check_query,
     distinct,
 )
@@ -242,10 +243,22 @@ class MilvusStore:
     ) -> Hits:
         """Return the k nearest items, best first; see `Store.query`."""
         checked = check_query(vector, self.dimensions, self.metric)
+        return self.query_many(checked[None], top_k, filter=filter, namespace=namespace)[0]
+
+    def query_many(
+        self,
+        vectors: ArrayLike,
+        top_k: int = 10,
+        *,
+        filter: Mapping[str, Any] | str | None = None,
+        namespace: str = "",
+    ) -> Sequence[Hits]:
+        """Return the k nearest items of each query; see `Store.query_many`."""
+        checked = check_queries(vectors, self.dimensions, self.metric)
         sign = -1 if self.metric == "l2" else 1
         return [
-            replace(hit, score=sign * hit.score)
-            for hit in self._search("vector", checked, top_k, filter, namespace)
+            [replace(hit, score=sign * hit.score) for hit in hits]
+            for hits in self._search("vector", list(checked), top_k, filter, namespace)
         ]
 
     def match(
@@ -261,7 +274,7 @@ class MilvusStore:
         if not re.search(r"\w", text):
             check_count(top_k)
             return []
-        hits = self._search("words", text, top_k, filter, namespace)
+        (hits,) = self._search("words", [text], top_k, filter, namespace)
         hits = [replace(hit, score=abs(hit.score)) for hit in hits]  # Milvus Lite returns -BM25
         if marks is None:
             return hits
@@ -274,24 +287,26 @@ class MilvusStore:
     def _search(
         self,
         field: str,
-        query: Any,
+        queries: Sequence[Any],
         k: int,
         filter: Mapping[str, Any] | str | None,
         namespace: str,
-    ) -> Hits:
+    ) -> Sequence[Hits]:
         check_count(k)
         where = self._where(namespace, filter)
         if where is None:
-            return []
-        found = self._collection.search(field, query, k, where, _FIELDS)
+            return [[] for _ in queries]
         return [
-            Hit(
-                hit["entity"]["id"],
-                float(hit["distance"]),
-                hit["entity"]["text"],
-                hit["entity"]["metadata"],
-            )
-            for hit in found
+            [
+                Hit(
+                    hit["entity"]["id"],
+                    float(hit["distance"]),
+                    hit["entity"]["text"],
+                    hit["entity"]["metadata"],
+                )
+                for hit in found
+            ]
+            for found in self._collection.search(field, queries, k, where, _FIELDS)
         ]
 
     def _where(self, namespace: str, filter: Mapping[str, Any] | str | None) -> str | None:

@@ -88,6 +88,16 @@ class AnyStore(Protocol):
     ) -> Hits:
         """Return the k nearest items."""
 
+    def query_many(
+        self,
+        vectors: ArrayLike,
+        top_k: int = 10,
+        *,
+        filter: Mapping[str, Any] | str | None = None,
+        namespace: str = "",
+    ) -> Sequence[Hits]:
+        """Return the k nearest items of each row of a matrix."""
+
     def match(
         self,
         text: str,

@@ -19,6 +19,7 @@ import numpy as np
 
 from idiolect.errors import InputError
 from idiolect.search.filters import And, Condition, Filter, Not, Or, Scalar, conditions
+from idiolect.text.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     import sqlite3
@@ -98,10 +99,9 @@ class MetadataIndex:
         names = set(self.names())
         for condition in conditions(node):
             if condition.operator != "$exists" and condition.field not in names:
-                available = ", ".join(sorted(names)) or "none"
                 raise InputError(
                     f"filter: no item has the field {condition.field!r}",
-                    hint=f"available: {available}",
+                    hint=did_you_mean(condition.field, sorted(names), "available:"),
                 )
         return self._match(node)
 

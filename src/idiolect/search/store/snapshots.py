@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from idiolect.errors import CheckpointError, InputError
 from idiolect.search.store.ledger import open_database
 from idiolect.text.files import flush
+from idiolect.text.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,8 +68,8 @@ def restore_snapshot(ledger: Ledger, folder: Path, name: str) -> None:
     """
     path = _path(folder, name)
     if not path.is_file():
-        available = ", ".join(snapshot_names(folder)) or "none"
-        raise InputError(f"no snapshot {name!r}", hint=f"available: {available}")
+        hint = did_you_mean(name, snapshot_names(folder), "available:")
+        raise InputError(f"no snapshot {name!r}", hint=hint)
     with tempfile.TemporaryDirectory(prefix=".restoring-", dir=folder) as temporary:
         copy = Path(temporary) / "ledger.db"
         shutil.copyfile(path, copy)

@@ -43,6 +43,7 @@ from idiolect.search.store.namespace import Namespace
 from idiolect.search.store.snapshots import restore_snapshot, take_snapshot
 from idiolect.search.store.store_reader import StoreReader, load_items
 from idiolect.text.arguments import check_path
+from idiolect.text.suggestions import similar_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -106,7 +107,8 @@ class Store(StoreReader):
             _create(path, dimensions, metric, wait)
         elif not path.is_dir():
             problem = "is a file, not an index folder" if path.exists() else "does not exist"
-            raise InputError(f"{path} {problem}", hint="check the path, or build an index there")
+            hint = similar_path(path) or "check the path, or build an index there"
+            raise InputError(f"{path} {problem}", hint=hint)
         store = cls(path, wait, merge_after, background)
         if dimensions is not None and (store.dimensions, store.metric) != (dimensions, metric):
             store.close()

@@ -23,6 +23,7 @@ from idiolect.search.items import (
     Item,
     check_count,
     check_name,
+    check_queries,
     check_query,
     distinct,
 )
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from numpy.typing import ArrayLike
+    from numpy.typing import ArrayLike, NDArray
 
 __all__ = ["StoreReader", "load_items"]
 
@@ -146,15 +147,47 @@ class StoreReader:
             CheckpointError: a derived file is damaged; the message names it.
         """
         checked = check_query(vector, self.dimensions, self.metric)
+        return self._query(checked[None], top_k, filter, namespace)[0]
+
+    def query_many(
+        self,
+        vectors: ArrayLike,
+        top_k: int = 10,
+        *,
+        filter: Mapping[str, Any] | str | None = None,
+        namespace: str = "",
+    ) -> Sequence[Hits]:
+        """Return the k nearest items of each query; all queries see one state of the store.
+
+        Args:
+            vectors: (q, dimensions) the queries, which the graph answers in one call.
+            top_k: as in `query`.
+            filter: as in `query`.
+            namespace: as in `query`.
+
+        Raises:
+            InputError: as in `query`; the message names the row of a vector.
+            CheckpointError: as in `query`.
+        """
+        checked = check_queries(vectors, self.dimensions, self.metric)
+        return self._query(checked, top_k, filter, namespace)
+
+    def _query(
+        self,
+        queries: NDArray[np.float32],
+        top_k: int,
+        filter: Mapping[str, Any] | str | None,
+        namespace: str,
+    ) -> Sequence[Hits]:
         check_count(top_k)
         node = None if filter is None else parse(filter)
         with self._current_view(namespace) as (space, view):
             if space is None or view is None:
-                return []
+                return [[] for _ in queries]
             selection = None
             if node is not None:
                 selection = (repr(node), lambda: space.matching(node))
-            return _hits(space, view.search(checked, top_k, selection=selection))
+            return _hits(space, view.search(queries, top_k, selection=selection))
 
     def match(
         self,
@@ -187,7 +220,7 @@ class StoreReader:
             if node is not None:
                 allowed = set(space.matching(node).tolist())
             found = space.lexical.search(text, top_k, allowed)
-            hits = _hits(space, found)
+            (hits,) = _hits(space, [found])
             if marks is None:
                 return hits
             marked = space.lexical.highlight(text, [row for row, _ in found], *marks)
@@ -234,9 +267,13 @@ def load_items(space: Namespace, rows: Sequence[Row], *, vectors: bool) -> Itera
         yield Item(row.id, row.text, json.loads(row.metadata), vector)
 
 
-def _hits(space: Namespace, found: Sequence[tuple[int, float]]) -> list[Hit]:
-    rows = {row.row: row for row in space.by_row(row for row, _ in found)}
-    return [
-        Hit(rows[row].id, score, rows[row].text, json.loads(rows[row].metadata))
-        for row, score in found
-    ]
+def _hits(space: Namespace, found: Sequence[Sequence[tuple[int, float]]]) -> Sequence[Hits]:
+    """Return the hits of each list of (row, score); an item of several lists is read once."""
+    numbers = dict.fromkeys(row for pairs in found for row, _ in pairs)
+    rows = {row.row: (row.id, row.text, json.loads(row.metadata)) for row in space.by_row(numbers)}
+
+    def hit(number: int, score: float) -> Hit:
+        id, text, metadata = rows[number]
+        return Hit(id, score, text, metadata)
+
+    return [[hit(row, score) for row, score in pairs] for pairs in found]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from idiolect.search.store.batch_search import best_rows
 from idiolect.search.store.graph_segment import GraphSegment
 
 if TYPE_CHECKING:
@@ -175,32 +176,41 @@ class View:
 
     def search(
         self,
-        query: NDArray[np.float32],
+        queries: NDArray[np.float32],
         top_k: int,
         *,
         selection: tuple[str, Callable[[], NDArray[np.int64]]] | None = None,
-    ) -> list[tuple[int, float]]:
-        """Return the k best (row, score), larger being better.
+    ) -> list[list[tuple[int, float]]]:
+        """Return the k best (row, score) of each query, larger being better.
 
         Args:
-            query: (dimensions,) a checked vector.
+            queries: (q, dimensions) checked vectors, which the graph answers in one call.
             top_k: how many.
             selection: the text of a filter, and a function that reads its rows; rows are cached.
         """
-        query = _prepare(query[None], self.metric)[0]
+        queries = _prepare(queries, self.metric)
         chosen = self._selection(*selection) if selection else None
-        found = self._search_pending(query, top_k, chosen)
+        if len(queries) == 1:
+            found = [self._search_pending(queries[0], top_k, chosen)]
+        else:
+            mask = self.pending.alive if chosen is None else chosen.unmerged
+            found = best_rows(
+                queries, self.pending.vectors, self.pending.rows, mask, self.metric, top_k
+            )
         if self.segment:
             keep: NDArray[np.bool_] | None = self.alive if chosen is None else chosen.in_graph
             if chosen is None and self._graph_is_current:
                 keep = None
             if keep is None or keep.any():
-                ids, scores = self.segment.graph.search(query[None], top_k, mask=keep)
-                valid = ids[0] >= 0
-                rows = self.segment.rows[ids[0][valid]]
-                found += zip(rows.tolist(), scores[0][valid].tolist(), strict=True)
-        found.sort(key=lambda pair: (-pair[1], pair[0]))
-        return found[:top_k]
+                ids, scores = self.segment.graph.search(queries, top_k, mask=keep)
+                for pairs, own_ids, own_scores in zip(found, ids, scores, strict=True):
+                    valid = own_ids >= 0
+                    rows = self.segment.rows[own_ids[valid]]
+                    pairs += zip(rows.tolist(), own_scores[valid].tolist(), strict=True)
+        for pairs in found:
+            pairs.sort(key=lambda pair: (-pair[1], pair[0]))
+            del pairs[top_k:]
+        return found
 
     def _search_pending(
         self, query: NDArray[np.float32], k: int, chosen: _Selection | None

@@ -1,0 +1,1 @@
+"""The commands on indexes: `idiolect index …`, `search` and `similar`."""

@@ -1,0 +1,180 @@
+"""`idiolect index build` and `add`: put the records of files into an index."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from idiolect.cli.index.contents import overview
+from idiolect.cli.index.options import (
+    EncoderOption,
+    IndexArgument,
+    NamespaceOption,
+    open_index,
+)
+from idiolect.cli.text_options import MaxUnreadableOption, report_skipped
+from idiolect.cli.training_options import EncodingPrecisionOption, given
+from idiolect.errors import InputError
+from idiolect.search.index_location import is_index
+from idiolect.text.skipped import MAX_UNREADABLE, Skipped
+
+if TYPE_CHECKING:
+    from collections import Counter
+
+    from rich.console import Console
+
+__all__ = ["add", "build"]
+
+_Sources = Annotated[
+    list[Path], typer.Argument(help="Files or folders: .jsonl .csv .tsv .parquet, optionally .gz")
+]
+_Id = Annotated[
+    str | None, typer.Option("--id", help="Id field; detected from common names by default.")
+]
+_Fields = Annotated[
+    list[str] | None,
+    typer.Option("--field", help="Text field; repeat the option to join several fields."),
+]
+_Metadata = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--metadata", help="Metadata field to store; repeatable. By default all other fields."
+    ),
+]
+_Vectors = Annotated[
+    str | None,
+    typer.Option(
+        help="The items' own vectors: a field with lists of numbers, or a .npy file with a row for"
+        " each record. They are not computed again, and need no encoder."
+    ),
+]
+_SkipInvalid = Annotated[
+    bool,
+    typer.Option(
+        "--skip-invalid-metadata",
+        help="Leave out metadata that cannot be stored, such as NaN, instead of stopping.",
+    ),
+]
+
+
+def build(
+    index: IndexArgument,
+    sources: _Sources,
+    encoder: EncoderOption = None,
+    vectors: _Vectors = None,
+    id_field: _Id = None,
+    fields: _Fields = None,
+    metadata: _Metadata = None,
+    max_unreadable: MaxUnreadableOption = MAX_UNREADABLE,
+    namespace: NamespaceOption = "",
+    dimensions: Annotated[
+        int | None, typer.Option(help="Truncate vectors to this size (Matryoshka encoders).", min=1)
+    ] = None,
+    precision: EncodingPrecisionOption = None,
+    skip_invalid_metadata: _SkipInvalid = False,
+) -> None:
+    """Build an index from the records of files. Run it again to resume.
+
+    Of several records with one id, the last is stored. An encoder computes the vectors, unless the
+    records have their own.
+
+    Example: [bold]idiolect index build products-index products.jsonl
+    --encoder runs/tuned/model --field title --metadata price --metadata brand[/bold]
+    """
+    from rich.console import Console
+
+    from idiolect.search.index import Index
+    from idiolect.search.item_files import read_items
+
+    if encoder is None and vectors is None and not is_index(index):
+        raise InputError(
+            "a new index needs vectors",
+            hint="add --encoder, which computes them, or --vectors, if the records have their own",
+        )
+    console, skipped, began = Console(), Skipped(), time.perf_counter()
+    items = read_items(
+        sources,
+        id_field=id_field,
+        fields=fields or (),
+        metadata=metadata,
+        vectors=vectors,
+        max_unreadable=max_unreadable,
+        skipped=skipped,
+    )
+    model = None
+    if encoder is not None:
+        from idiolect.encoding.encoder import Encoder
+
+        model = Encoder.load(encoder, **given(precision=precision))
+    with Index.build(
+        index,
+        model,
+        items,
+        dimensions=dimensions,
+        namespace=namespace,
+        source=encoder,
+        progress=True,
+        skip_invalid_metadata=skip_invalid_metadata,
+    ) as built:
+        _print_counts(console, built.counts, skipped, time.perf_counter() - began)
+        console.print(overview(index, built.store.describe()))
+
+
+def add(
+    index: IndexArgument,
+    sources: _Sources,
+    vectors: _Vectors = None,
+    id_field: _Id = None,
+    fields: _Fields = None,
+    metadata: _Metadata = None,
+    max_unreadable: MaxUnreadableOption = MAX_UNREADABLE,
+    namespace: NamespaceOption = "",
+    encoder: EncoderOption = None,
+    skip_invalid_metadata: _SkipInvalid = False,
+) -> None:
+    """Add records, or replace those with the same ids. Of several with one id, the last is stored.
+
+    The encoder is loaded only if a text is new or has changed.
+
+    Example: [bold]idiolect index add products-index new.jsonl --field title[/bold]
+    """
+    from rich.console import Console
+
+    from idiolect.search.item_files import read_items
+
+    console, skipped, began = Console(), Skipped(), time.perf_counter()
+    with open_index(index, encoder, background=True) as opened:
+        items = read_items(
+            sources,
+            id_field=id_field,
+            fields=fields or (),
+            metadata=metadata,
+            vectors=vectors,
+            max_unreadable=max_unreadable,
+            skipped=skipped,
+        )
+        counts = opened.add(
+            items,
+            namespace=namespace,
+            progress=True,
+            skip_invalid_metadata=skip_invalid_metadata,
+        )
+        _print_counts(console, counts, skipped, time.perf_counter() - began)
+
+
+def _print_counts(
+    console: Console, counts: Counter[str], skipped: Counter[str], seconds: float
+) -> None:
+    console.print(
+        f"{counts['written']:,} items written, {counts['unchanged']:,} unchanged in"
+        f" {seconds:,.1f} s"
+    )
+    if counts["empty"]:
+        console.print(
+            f"skipped {counts['empty']:,} items: their text has no known word, or their vector is"
+            " zero"
+        )
+    report_skipped(skipped)

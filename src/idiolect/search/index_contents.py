@@ -1,0 +1,284 @@
+"""`IndexContents`: the items of an index, added, changed, deleted and read.
+
+An item that comes with a vector keeps it, and its text is not encoded. The texts of the others are
+encoded by the index's encoder. Items that are stored already are skipped, so an index whose input
+has not changed needs neither time nor its encoder.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from idiolect.errors import ConfigError, InputError
+from idiolect.search.index_encoder import IndexEncoder
+from idiolect.search.item_batches import read_batches
+from idiolect.search.item_forms import as_items
+from idiolect.search.items import Item, check_item, own_vector
+from idiolect.search.metadata import encode_metadata, same_metadata
+from idiolect.search.tally import Tally
+from idiolect.text.arguments import wrong_type
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+    from types import TracebackType
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from idiolect.encoding.encoder import Encoder
+    from idiolect.encoding.text_reader import EncodingCounts
+    from idiolect.search.store.any_store import AnyStore
+
+__all__ = ["IndexContents"]
+
+
+class IndexContents:
+    """The items of an index. `idiolect.search.index.Index` adds building and searching.
+
+    `len(index)`, `id in index` and iteration are about the items of the default namespace; the last
+    yields them without their vectors.
+
+    Args:
+        store: holds the items and their vectors.
+        encoder: computes vectors, or its location. By default the location that the index stores,
+            if any. It is loaded when it is first needed.
+        encoding_counts: counters that each encoding updates; without them, truncated and empty
+            texts are logged as warnings.
+
+    Raises:
+        ConfigError: another encoder computed the vectors.
+    """
+
+    def __init__(
+        self,
+        store: AnyStore,
+        encoder: Encoder | str | Path | None = None,
+        *,
+        encoding_counts: EncodingCounts | None = None,
+    ) -> None:
+        if not hasattr(store, "namespaces"):
+            raise wrong_type(store, "store", "a store", "open an index with Index.open(path)")
+        self.store = store
+        self._encoder = IndexEncoder(store, encoder)
+        self.encoding_counts = encoding_counts
+        self.counts = Counter[str]()
+
+    @property
+    def encoder(self) -> Encoder | None:
+        """The encoder, loaded at the first access; None if none is known.
+
+        Raises:
+            ConfigError: it is not at its stored location any more, or another one computed the
+                vectors.
+        """
+        return self._encoder.get()
+
+    @property
+    def has_encoder(self) -> bool:
+        """Whether an encoder computed vectors of the index, or was chosen for it."""
+        return self._encoder.is_known
+
+    @property
+    def encoder_location(self) -> str | None:
+        """Where the encoder is expected: a path or a name; None if that is not known."""
+        return self._encoder.location
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the store."""
+        self.store.close()
+
+    def __repr__(self) -> str:
+        name = type(self).__name__
+        where = getattr(self.store, "path", None) or type(self.store).__name__
+        try:
+            count = sum(self.store.namespaces().values())
+        except Exception:  # a debugger must be able to show an index that was removed
+            return f"<{name} {str(where)!r}>"
+        return (
+            f"<{name} {str(where)!r}: {count:,} items, {self.store.dimensions} dimensions,"
+            f" {self.store.metric}, encoder {self._encoder.described}>"
+        )
+
+    def __len__(self) -> int:
+        return self.store.namespaces().get("", 0)
+
+    def __contains__(self, id: object) -> bool:
+        id = id.id if isinstance(id, Item) else id
+        return isinstance(id, str) and bool(self.store.fetch([id]))
+
+    def __iter__(self) -> Iterator[Item]:
+        return self.store.items()
+
+    def get(self, id: str, *, namespace: str = "") -> Item | None:
+        """Return the item with an id, with its vector; None if there is none.
+
+        Raises:
+            InputError: the id is not a text.
+        """
+        return self.store.fetch([id], namespace=namespace, vectors=True).get(id)
+
+    def add(
+        self,
+        items: Iterable[Any],
+        *,
+        namespace: str = "",
+        progress: bool = False,
+        skip_invalid_metadata: bool = False,
+    ) -> Counter[str]:
+        """Add or replace items, and encode new and changed texts.
+
+        Args:
+            items: a stream of items, or of dicts or tuples with the fields of one, or a table; see
+                `as_items`. The last with an id wins.
+            namespace: the namespace of the items.
+            progress: show progress on a terminal.
+            skip_invalid_metadata: leave out metadata fields that cannot be stored, such as NaN or
+                bytes, instead of raising an error; see `idiolect.search.metadata`.
+
+        Returns:
+            The number of `written`, `unchanged`, `empty` and `duplicate` items, and of `left_out`
+            metadata fields. An item is unchanged if its text, metadata and, if it has one, vector
+            are stored already (1, 1.0 and true differ). An item is empty if the encoder finds no
+            token in its text, or if its own vector is zero, which is near to nothing. It is not
+            stored, and a stored item with its id is deleted. An item is a duplicate if an earlier
+            one of this input has its id; each id is counted once among the others. Duplicates and
+            what is left out are also logged as warnings.
+
+        Raises:
+            InputError: an item is not valid; earlier batches are stored.
+            ConfigError: an item has no vector, and there is no encoder.
+        """
+        tally = Tally()
+        for batch in read_batches(as_items(items), progress=progress):
+            checked = [self._checked(item) for item in batch]
+            distinct, _ = encode_metadata(
+                tally.distinct(checked), tally.left_out if skip_invalid_metadata else None
+            )
+            for id, outcome in self._add(distinct, namespace).items():
+                tally.record(id, outcome)
+        return tally.finish()
+
+    def _checked(self, item: Item) -> Item:
+        check_item(item)
+        if item.vector is None:
+            return item
+        return replace(item, vector=own_vector(item, self.store.dimensions))
+
+    def _add(self, batch: Sequence[Item], namespace: str) -> dict[str, str]:
+        """Add checked items, and return the outcome of each id."""
+        ids = [item.id for item in batch]
+        old = self.store.fetch(ids, namespace=namespace, vectors=True)
+        changed = [item for item in batch if not _is_stored(item, old.get(item.id))]
+        ready = self._with_vectors(changed, old)
+        kept = [item for item in ready if np.any(item.vector)]
+        self.store.upsert(kept, namespace=namespace)
+        kept_ids = {item.id for item in kept}
+        emptied = [item.id for item in changed if item.id in old and item.id not in kept_ids]
+        if emptied:  # otherwise searches would find their old texts
+            self.store.delete(emptied, namespace=namespace)
+        outcomes = dict.fromkeys(ids, "unchanged")
+        outcomes |= dict.fromkeys((item.id for item in changed), "empty")
+        return outcomes | dict.fromkeys(kept_ids, "written")
+
+    def _with_vectors(self, items: Sequence[Item], old: Mapping[str, Item]) -> Sequence[Item]:
+        """Give each item its own vector, or that of its unchanged text, or a new one."""
+        vectors = {
+            item.id: old[item.id].vector if item.vector is None else item.vector
+            for item in items
+            if item.vector is not None or (item.id in old and old[item.id].text == item.text)
+        }
+        missing = [item for item in items if item.id not in vectors]
+        if missing:
+            if self.encoder is None:
+                raise ConfigError(
+                    f"item {missing[0].id!r} has no vector, and the index has no encoder",
+                    hint="give every item a vector, or choose an encoder",
+                )
+            encoded = self._encode([item.text for item in missing], "document")
+            vectors |= zip((item.id for item in missing), encoded, strict=True)
+        return [replace(item, vector=vectors[item.id]) for item in items]
+
+    def update(
+        self,
+        id: str,
+        *,
+        text: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        vector: ArrayLike | None = None,
+        namespace: str = "",
+    ) -> None:
+        """Change fields of one item; omitted fields stay unchanged.
+
+        Args:
+            id: the id of the item.
+            text: the new text. It is encoded, unless a vector is given or the index has no encoder,
+                when the item keeps its vector.
+            metadata: fields to set; the value None removes a field.
+            vector: (dimensions,) the new vector.
+            namespace: the namespace of the item.
+
+        Raises:
+            InputError: the item does not exist, or the result is not valid.
+            ConfigError: the encoder of the index cannot be found.
+        """
+        if text is not None and vector is None and self._encoder.is_known:
+            check_item(Item(id, text))
+            (vector,) = self._encode([text], "document")
+            if not np.any(vector):
+                raise InputError(
+                    f"item {id!r}: the encoder finds no token in the new text",
+                    hint="delete the item, or give it a text",
+                )
+        self.store.update(id, text=text, metadata=metadata, vector=vector, namespace=namespace)
+
+    def delete(
+        self,
+        ids: Iterable[str] | None = None,
+        *,
+        filter: Mapping[str, Any] | str | None = None,
+        namespace: str = "",
+    ) -> int:
+        """Delete items by id or by filter, and return how many there were; unknown ids are skipped.
+
+        Raises:
+            InputError: not exactly one of `ids` and `filter` is given, or it is not valid.
+        """
+        return self.store.delete(ids, filter=filter, namespace=namespace)
+
+    def _encode(self, texts: Sequence[str], prompt_name: str) -> NDArray[np.float32]:
+        encoder = self.encoder
+        if encoder is None:
+            raise ConfigError(
+                "dense and hybrid search need an encoder",
+                hint="open the index with its encoder, or use mode='lexical'",
+            )
+        width = self.store.dimensions
+        truncated = None if width == encoder.dimensions else width
+        return encoder.encode(
+            texts, prompt_name=prompt_name, dimensions=truncated, counts=self.encoding_counts
+        )
+
+
+def _is_stored(item: Item, old: Item | None) -> bool:
+    """Whether an item is stored as it is; one without a vector may have any."""
+    return (
+        old is not None
+        and old.text == item.text
+        and (item.vector is None or np.array_equal(item.vector, np.asarray(old.vector)))
+        and same_metadata(old.metadata, item.metadata)
+    )

@@ -1,0 +1,33 @@
+"""Find an index: in its own folder, or in the folder of a run of the pipeline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from idiolect.errors import InputError
+from idiolect.text.arguments import check_path
+
+__all__ = ["RUN_INDEX", "index_folder", "is_index"]
+
+RUN_INDEX = Path("stages", "index", "index")
+"""The index of a run, in the run's folder."""
+
+
+def index_folder(path: str | Path) -> Path:
+    """Return the folder of an index, which need not exist; of the folder of a run, its index.
+
+    Raises:
+        InputError: the run has no index yet.
+    """
+    folder = check_path(path, "path")
+    if not (folder / RUN_INDEX.parts[0]).is_dir():
+        return folder
+    index = folder / RUN_INDEX
+    if not index.is_dir():
+        raise InputError(f"the run {folder} has no index yet", hint="`idiolect run` resumes it")
+    return index
+
+
+def is_index(folder: Path) -> bool:
+    """Return whether a folder holds an index."""
+    return (folder / "ledger.db").is_file()

@@ -121,7 +121,58 @@ def test_a_reader_adopts_a_newer_graph(store: Store, folder: Path) -> None:
         assert reader._views[""].unmerged == 10
         store.merge()
         _ids(reader, 0)
+        reader._opener.wait()
+        _ids(reader, 0)
         assert reader._views[""].unmerged == 0
+
+
+def test_readers_answer_while_a_newer_graph_is_opened(
+    store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two merges, with deletions between them, while a slow disk opens the first new graph."""
+    open_segment, opening, may_open = GraphSegment.open, threading.Event(), threading.Event()
+
+    def open_slowly(path: Path) -> GraphSegment:
+        opening.set()
+        assert may_open.wait(20)
+        return open_segment(path)
+
+    with _open(folder) as reader:
+        _ids(reader, 0)
+        store.upsert([thing(n) for n in range(50, 60)])
+        store.delete(["t1"])
+        store.merge()
+        monkeypatch.setattr(GraphSegment, "open", open_slowly)
+        assert sorted(_ids(reader, 0)) == sorted(store.list())
+        assert opening.wait(20), "the reader opens the new graph in the background"
+        monkeypatch.setattr(GraphSegment, "open", open_segment)
+        store.delete(["t2", "t55"])
+        store.upsert([thing(n) for n in range(60, 65)])
+        for _ in range(2):
+            assert sorted(_ids(reader, 0)) == sorted(store.list())
+            store.merge()  # its graph replaces the one that is being opened
+        may_open.set()
+        for _ in range(3):
+            assert sorted(_ids(reader, 0)) == sorted(store.list())
+            reader._opener.wait()
+        assert reader._views[""].unmerged == 0
+        _assert_exact(reader)
+
+
+def test_a_merge_holds_no_read_transaction_while_it_builds(
+    store: Store, folder: Path, during_merge: Callable[[Callable[[], object]], None]
+) -> None:
+    """SQLite could not reuse its log meanwhile, which would grow with every write."""
+
+    def checkpoint() -> None:
+        with contextlib.closing(sqlite3.connect(folder / "ledger.db", timeout=0)) as db:
+            busy.append(db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0])
+
+    busy: list[int] = []
+    store.upsert([thing(n) for n in range(50, 60)])
+    during_merge(checkpoint)
+    store.merge()
+    assert busy == [0]
 
 
 def test_a_view_never_changes(store: Store, folder: Path) -> None:

@@ -23,10 +23,11 @@ import numpy as np
 
 from idiolect.errors import CheckpointError, IdiolectError
 from idiolect.search.store.graph_segment import GraphSegment
+from idiolect.search.store.priority import lower_priority
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -96,13 +97,14 @@ class Merger:
 
     def _merge_or_warn(self, number: int) -> None:
         """Merge, and only log an error: unmerged items stay searchable."""
+        lower_priority()
         try:
             self.merge(number)
         except (IdiolectError, OSError) as error:
             _LOG.warning("%s: a merge failed and will be retried: %s", self._folder, error)
 
-    def merge(self, number: int, *, rebuild: bool = False) -> None:
-        """Update the graph of one namespace now.
+    def merge(self, number: int, *, rebuild: bool = False) -> str | None:
+        """Update the graph of one namespace now, and return its new segment, if it has one.
 
         Args:
             number: the number of the namespace.
@@ -112,37 +114,45 @@ class Merger:
         with _exclusive_lock(self._folder):
             with self._ledger.reading() as db:
                 found = db.execute(
-                    "SELECT graph FROM namespaces WHERE number = ?", (number,)
+                    "SELECT graph, ifnull(last_tombstone, 0) FROM namespaces WHERE number = ?",
+                    (number,),
                 ).fetchone()
                 if found is None:  # the namespace was dropped meanwhile
-                    return
+                    return None
                 epoch = _epoch(db)
                 sequence = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'tombstones'")
                 last_tombstone = (sequence.fetchone() or (0,))[0]
                 rows = _rows(db, number)
-                segment = None
+                write = None
                 if len(rows) >= self._min_items:
                     old = None if rebuild or not found[0] else _open(self._folder / found[0])
-                    segment = self._next_segment(db, old, rows)
+                    write = self._next_segment(db, old, rows)
+            # The transaction is over: while it lasts, SQLite keeps all that others write meanwhile.
+            segment = write() if write else None
+            published: str | None = None
             with self._ledger.writing() as db:
                 # After a restore the row numbers have another meaning, so the merge is discarded.
                 if _epoch(db) == epoch:
+                    # Readers that use the old graph still need the tombstones since it was made.
+                    forgotten = found[1] if segment else last_tombstone
                     db.execute(
                         "UPDATE namespaces SET graph = ?, last_row = ?, last_tombstone = ?,"
-                        " forgotten = ? WHERE number = ?",
+                        " forgotten = max(forgotten, ?) WHERE number = ?",
                         (
                             segment.name if segment else None,
                             int(rows[-1]) if segment else None,
                             last_tombstone if segment else None,
-                            last_tombstone,
+                            forgotten,
                             number,
                         ),
                     )
                     db.execute(
                         "DELETE FROM tombstones WHERE namespace = ? AND number <= ?",
-                        (number, last_tombstone),
+                        (number, forgotten),
                     )
+                    published = segment.name if segment else None
             self._remove_unused()
+        return None if published == found[0] else published
 
     def _remove_unused(self) -> None:
         """Remove the graph folders that the ledger no longer names."""
@@ -156,8 +166,11 @@ class Merger:
 
     def _next_segment(
         self, db: sqlite3.Connection, old: GraphSegment | None, rows: NDArray[np.int64]
-    ) -> GraphSegment:
-        """Write a segment that holds exactly `rows`, ascending; update the old one if possible."""
+    ) -> Callable[[], GraphSegment]:
+        """Read what the next segment of `rows`, ascending, needs; return a function that writes it.
+
+        The old segment is updated if possible.
+        """
         from idiolect.search.diskann.graph import Graph
 
         if old is not None:
@@ -165,19 +178,32 @@ class Merger:
             new = np.setdiff1d(rows, known, assume_unique=True)
             deleted = old.graph_ids(np.setdiff1d(known, rows, assume_unique=True))
             if not len(new) and not len(deleted):
-                return old
+                return lambda: old
             if len(new) + len(deleted) <= _MAX_CHANGED * len(known):
-                graph = old.graph
-                graph.delete(deleted)
-                graph.merge()
-                inserted = graph.insert(self._vectors(db, new))
-                row_of = np.full(graph.rows, -1, np.int64)
-                row_of[: len(old.rows)] = old.rows
-                row_of[deleted] = -1
-                row_of[inserted] = new
-                return GraphSegment.write(self._folder, graph, row_of)
-        graph = Graph.build(self._vectors(db, rows), metric=self._metric)
-        return GraphSegment.write(self._folder, graph, rows)
+                added = self._vectors(db, new)
+                return lambda: self._update(old, deleted, new, added)
+        vectors = self._vectors(db, rows)
+        return lambda: GraphSegment.write(
+            self._folder, Graph.build(vectors, metric=self._metric), rows
+        )
+
+    def _update(
+        self,
+        old: GraphSegment,
+        deleted: NDArray[np.intp],
+        new: NDArray[np.int64],
+        vectors: NDArray[np.float32],
+    ) -> GraphSegment:
+        """Write a segment without the deleted graph ids, and with new rows."""
+        graph = old.graph
+        graph.delete(deleted)
+        graph.merge()
+        inserted = graph.insert(vectors)
+        row_of = np.full(graph.rows, -1, np.int64)
+        row_of[: len(old.rows)] = old.rows
+        row_of[deleted] = -1
+        row_of[inserted] = new
+        return GraphSegment.write(self._folder, graph, row_of)
 
     def _vectors(self, db: sqlite3.Connection, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         vectors = np.empty((len(rows), self._dimensions), np.float32)
@@ -189,14 +215,15 @@ class Merger:
 
 def _is_due(db: sqlite3.Connection, number: int, limit: int) -> bool:
     """Whether a namespace had at least `limit` insertions and deletions since its last merge."""
-    row = db.execute("SELECT last_row FROM namespaces WHERE number = ?", (number,)).fetchone()
-    if row is None:
+    query = "SELECT ifnull(last_row, 0), ifnull(last_tombstone, 0) FROM namespaces WHERE number = ?"
+    merged = db.execute(query, (number,)).fetchone()
+    if merged is None:
         return False
     changed = db.execute(
         "SELECT (SELECT count(*) FROM (SELECT 1 FROM items WHERE namespace = :n AND row > :row"
         " LIMIT :limit)) + (SELECT count(*) FROM (SELECT 1 FROM tombstones WHERE namespace = :n"
-        " LIMIT :limit))",
-        {"n": number, "row": row[0] or 0, "limit": limit},
+        " AND number > :tombstone LIMIT :limit))",
+        {"n": number, "row": merged[0], "tombstone": merged[1], "limit": limit},
     ).fetchone()[0]
     return bool(changed >= limit)
 

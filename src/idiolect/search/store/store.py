@@ -20,10 +20,11 @@ Guarantees:
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from idiolect.errors import InputError
+from idiolect.errors import CheckpointError, InputError
 from idiolect.search.diskann.metric import Metric
 from idiolect.search.filters import parse
 from idiolect.search.items import (
@@ -131,6 +132,7 @@ class Store(StoreReader):
     def close(self) -> None:
         """Wait for a running merge, and close all files."""
         self._merger.close()
+        self._opener.close()
         self._ledger.close()
         self._views.clear()
 
@@ -238,7 +240,10 @@ class Store(StoreReader):
         with self._ledger.reading() as db:
             numbers = [number for (number,) in db.execute("SELECT number FROM namespaces")]
         for number in numbers:
-            self._merger.merge(number, rebuild=rebuild)
+            graph = self._merger.merge(number, rebuild=rebuild)
+            if graph:
+                with contextlib.suppress(CheckpointError):  # a later merge has removed it
+                    self._opener.prepare(number, graph)
 
     def snapshot(self, name: str) -> Path:
         """Copy the current state of the ledger, and return the path of the copy.

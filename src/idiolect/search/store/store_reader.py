@@ -29,6 +29,7 @@ from idiolect.search.items import (
 from idiolect.search.store.description import Description, describe
 from idiolect.search.store.ledger import Ledger
 from idiolect.search.store.namespace import Namespace, Row
+from idiolect.search.store.segment_opener import SegmentOpener
 from idiolect.search.store.view import View
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class StoreReader:
         self.path = path
         self._ledger = Ledger(path / "ledger.db", wait)
         self._views: dict[str, View] = {}
+        self._opener = SegmentOpener(path / "graphs")
         self._lock = threading.Lock()
         settings = self.settings
         self.dimensions = int(settings["dimensions"])
@@ -219,7 +221,7 @@ class StoreReader:
 
     def _advance_view(self, db: sqlite3.Connection, name: str, number: int) -> View:
         view = View.advance(
-            self._views.get(name), db, number, self.path / "graphs", self.dimensions, self.metric
+            self._views.get(name), db, number, self._opener, self.dimensions, self.metric
         )
         self._views[name] = view
         return view

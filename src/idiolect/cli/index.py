@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from idiolect.cli.endings import ResumableCommand
-from idiolect.cli.text_options import MaxUnreadableOption, report_skipped
+from idiolect.cli.text_options import (
+    MaxUnreadableOption,
+    MemoryOption,
+    OnDiskOption,
+    SkipInvalidMetadataOption,
+    report_skipped,
+)
 from idiolect.cli.training_options import EncodingPrecisionOption, given
 from idiolect.errors import ConfigError, InputError
 from idiolect.text.skipped import MAX_UNREADABLE, Skipped
@@ -64,13 +70,6 @@ _Metadata = Annotated[
         "--metadata", help="Metadata field to store; repeatable. By default all other fields."
     ),
 ]
-_SkipInvalid = Annotated[
-    bool,
-    typer.Option(
-        "--skip-invalid-metadata",
-        help="Leave out metadata that cannot be stored, such as NaN, instead of stopping.",
-    ),
-]
 
 
 @app.command(cls=ResumableCommand)
@@ -86,8 +85,10 @@ def build(
     dimensions: Annotated[
         int | None, typer.Option(help="Truncate vectors to this size (Matryoshka encoders).", min=1)
     ] = None,
+    on_disk: OnDiskOption = False,
+    memory: MemoryOption = None,
     precision: EncodingPrecisionOption = None,
-    skip_invalid_metadata: _SkipInvalid = False,
+    skip_invalid_metadata: SkipInvalidMetadataOption = False,
 ) -> None:
     """Build an index from the records of files. Run it again to resume.
 
@@ -102,8 +103,7 @@ def build(
     from idiolect.search.index import Index
     from idiolect.search.item_files import read_items
 
-    console = Console()
-    skipped = Skipped()
+    console, skipped = Console(), Skipped()
     began = time.perf_counter()
     items = read_items(
         sources,
@@ -119,6 +119,8 @@ def build(
         model,
         items,
         dimensions=dimensions,
+        memory="disk" if on_disk else None,
+        memory_limit=memory,
         namespace=namespace,
         source=_source(encoder),
         progress=True,
@@ -140,7 +142,7 @@ def add(
     encoder: Annotated[
         str | None, typer.Option(help="Current location of the encoder, if it was moved.")
     ] = None,
-    skip_invalid_metadata: _SkipInvalid = False,
+    skip_invalid_metadata: SkipInvalidMetadataOption = False,
 ) -> None:
     """Add records, or replace those with the same ids. Of several with one id, the last is stored.
 
@@ -264,13 +266,11 @@ def compact(
     from idiolect.search.store.store import Store
     from idiolect.training.progress import status
 
-    console = Console()
     with Store.open(index) as store:
         before = store.describe().bytes
         with status("compacting"):
             store.compact(rebuild=rebuild)
-        after = store.describe().bytes
-    console.print(f"{_size(before)} before, {_size(after)} after")
+        Console().print(f"{_size(before)} before, {_size(store.describe().bytes)} after")
 
 
 @app.command()

@@ -12,6 +12,9 @@ from idiolect.text.skipped import shown_places
 __all__ = [
     "FieldOption",
     "MaxUnreadableOption",
+    "MemoryOption",
+    "OnDiskOption",
+    "SkipInvalidMetadataOption",
     "SourcesArgument",
     "UnitOption",
     "report_skipped",
@@ -35,6 +38,21 @@ MaxUnreadableOption = Annotated[
     typer.Option(
         help="Share of a file's rows that may be unreadable; more are an error.", min=0, max=1
     ),
+]
+SkipInvalidMetadataOption = Annotated[
+    bool,
+    typer.Option(
+        "--skip-invalid-metadata",
+        help="Leave out metadata that cannot be stored, such as NaN, instead of stopping.",
+    ),
+]
+OnDiskOption = Annotated[
+    bool,
+    typer.Option("--on-disk", help="Search vectors on disk; at most a sixteenth is in memory."),
+]
+MemoryOption = Annotated[
+    str | None,
+    typer.Option("--memory", help="Memory of the process for --on-disk, for example 2GB."),
 ]
 
 

@@ -23,7 +23,7 @@ from idiolect.search.item_batches import read_batches
 from idiolect.search.item_files import as_items
 from idiolect.search.items import Hits, Item, check_count, check_item
 from idiolect.search.metadata import encode_metadata, same_metadata
-from idiolect.search.store.store import Store
+from idiolect.search.store.store import Memory, Store
 from idiolect.search.tally import Tally
 from idiolect.text.arguments import check_mapping, checked, load_if_named, wrong_type
 
@@ -46,8 +46,7 @@ Mode = Literal["hybrid", "dense", "lexical"]
 
 _MMR_FACTOR = 5  # candidates per result for diversification
 _DEPTH = 100
-"""Candidates of each ranking in hybrid search. Scores are scaled among these, so neither the first
-results nor the effect of a weight depend on `top_k`."""
+"""Candidates of each ranking in hybrid search; scores are scaled among these, whatever `top_k`."""
 
 
 class Index:
@@ -105,6 +104,8 @@ class Index:
         items: Iterable[Item],
         *,
         dimensions: int | None = None,
+        memory: Memory | None = None,
+        memory_limit: int | str | None = None,
         namespace: str = "",
         source: str | None = None,
         progress: bool = False,
@@ -118,6 +119,8 @@ class Index:
             encoder: computes the vectors.
             items: a stream; the last item with an id wins.
             dimensions: truncate vectors to this size (Matryoshka encoders).
+            memory: where graphs are searched, `ram` or `disk`; see `Store.open`.
+            memory_limit: of the process, for `disk`, such as `2GB`; see `Store.open`.
             namespace: the namespace of the items.
             source: location of the encoder, stored in the index with the encoder's precision.
             progress: show progress on a terminal.
@@ -134,11 +137,12 @@ class Index:
         encoder = _as_encoder(encoder)
         width = dimensions or encoder.dimensions
         # Merge once at the end: many small insertions would take longer.
-        store = Store.open(path, dimensions=width, background=False)
+        store = Store.open(
+            path, dimensions=width, background=False, memory=memory, memory_limit=memory_limit
+        )
         with cls(store, encoder, encoding_counts=encoding_counts) as index:
             if source is not None:
-                precision = getattr(encoder, "precision", "fp32")
-                index.store.remember(source=source, precision=precision)
+                index.store.remember(source=source, precision=getattr(encoder, "precision", "fp32"))
             counts = index.add(
                 items,
                 namespace=namespace,
@@ -290,8 +294,7 @@ class Index:
         if not isinstance(text, str):
             raise wrong_type(text, "the query", "a text", "search for one text at a time")
         if weights is not None and not _is_pair(weights, Real):
-            hint = "for example (0.7, 0.3), of the dense and the lexical ranking"
-            raise wrong_type(weights, "weights", "a tuple of two numbers", hint)
+            raise wrong_type(weights, "weights", "a tuple of two numbers", "such as (0.7, 0.3)")
         if highlight is not None and not _is_pair(highlight, str):
             hint = "for example ('<b>', '</b>')"
             raise wrong_type(highlight, "highlight", "a tuple of two texts", hint)
@@ -413,5 +416,4 @@ def _as_encoder(encoder: Any) -> Encoder:
 
 
 def _is_pair(value: Any, kind: type) -> bool:
-    two = isinstance(value, tuple | list) and len(value) == 2
-    return two and all(isinstance(one, kind) for one in value)
+    return isinstance(value, tuple | list) and [isinstance(v, kind) for v in value] == [True, True]

@@ -19,7 +19,7 @@ import pytest
 from idiolect.errors import CheckpointError, InputError
 from idiolect.search.store import ledger as ledger_module
 from idiolect.search.store.export import write_jsonl
-from idiolect.search.store.graph_segment import GraphSegment
+from idiolect.search.store.graphs.graph_segment import GraphSegment
 from idiolect.search.store.ledger import Ledger
 from idiolect.search.store.snapshots import restore_snapshot
 from idiolect.search.store.store import Store
@@ -492,9 +492,9 @@ def test_verify_skips_a_namespace_dropped_meanwhile(
 ) -> None:
     open_segment = GraphSegment.open
 
-    def drop_then_open(path: Path) -> GraphSegment:
+    def drop_then_open(path: Path, **options: Any) -> GraphSegment:
         store.drop()
-        return open_segment(path)
+        return open_segment(path, **options)
 
     with _open(folder) as other:
         monkeypatch.setattr(GraphSegment, "open", drop_then_open)

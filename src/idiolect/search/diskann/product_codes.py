@@ -116,7 +116,7 @@ class ProductCodes:
     @property
     def parts(self) -> int:
         """Bytes of a code."""
-        return self.centroids.shape[0]
+        return len(self.centroids)
 
     @classmethod
     def fit(

@@ -27,9 +27,10 @@ from idiolect.search.items import (
     distinct,
 )
 from idiolect.search.store.description import Description, describe
+from idiolect.search.store.graphs.memory_plan import LEDGER_CACHE
+from idiolect.search.store.graphs.segment_opener import SegmentOpener
 from idiolect.search.store.ledger import Ledger
 from idiolect.search.store.namespace import Namespace, Row
-from idiolect.search.store.segment_opener import SegmentOpener
 from idiolect.search.store.view import View
 
 if TYPE_CHECKING:
@@ -60,6 +61,8 @@ class StoreReader:
         settings = self.settings
         self.dimensions = int(settings["dimensions"])
         self.metric: Metric = settings["metric"]
+        if settings.get("memory") == "disk":
+            self._ledger.cache = LEDGER_CACHE
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from idiolect.search.diskann.metric import Metric
-    from idiolect.search.store.graph_segment import GraphSegment
-    from idiolect.search.store.segment_opener import SegmentOpener
+    from idiolect.search.store.graphs.graph_segment import GraphSegment
+    from idiolect.search.store.graphs.segment_opener import SegmentOpener
 
 __all__ = ["View"]
 

@@ -104,6 +104,7 @@ class DiskGraph:
             source = Graph.build(source, metric=metric, seed=seed, threads=threads)
         rows = source.snapshot()
         used = rows.vectors[: rows.count]
+        arrays: dict[str, NDArray[Any]]
         with ThreadPool(threads) as pool:
             if codes == "pq":
                 product = ProductCodes.fit(used, rows.dimension, seed, pool)
@@ -255,7 +256,10 @@ class DiskGraph:
         self._check_page(damaged)
 
     def trace(
-        self, query: NDArray[np.float32], list_size: int, rows: NDArray[np.int64],
+        self,
+        query: NDArray[np.float32],
+        list_size: int,
+        rows: NDArray[np.int64],
         vectors: NDArray[np.float32],
     ) -> int:
         """Search for one prepared query (padded dimension,), and return the nodes that it read.

@@ -233,9 +233,7 @@ def _choose_neighbours(
         for i in range(start, stop):
             scratch[0] = vectors[i]
             count = old.trace(vectors[i], _LIST_SIZE, read, scratch[1 : 1 + most])
-            _choose(
-                scratch, read, count, dead, friends[i], vectors, len(dead), _ALPHA, chosen[i]
-            )
+            _choose(scratch, read, count, dead, friends[i], vectors, len(dead), _ALPHA, chosen[i])
 
     pool.parallel_for(choose, len(vectors), _POINTS)
     return chosen

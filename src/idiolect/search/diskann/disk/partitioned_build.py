@@ -1,4 +1,4 @@
-"""Build a disk graph of vectors that do not fit into memory (DiskANN, Subramanya et al. 2019, §3.1).
+"""Build a disk graph of vectors that do not fit into memory (Subramanya et al. 2019, §3.1).
 
     1. learn codebooks and the centres of shards from a sample
     2. assign each vector to the shards of its two nearest centres, so that shards overlap
@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from idiolect.errors import InputError
 from idiolect.search.diskann.array_file import StreamedArray
 from idiolect.search.diskann.disk.disk_file import DiskFile
+from idiolect.search.diskann.disk.disk_vectors import DiskVectors
 from idiolect.search.diskann.disk.pages import Nodes
-from idiolect.search.diskann.disk.vector_file import VectorFile
 from idiolect.search.diskann.graph import Graph
 from idiolect.search.diskann.graph_rows import padded_width
 from idiolect.search.diskann.jit import kernel
@@ -94,7 +94,7 @@ def _join_edges(lists, out):  # type: ignore[no-untyped-def]
 
 def build_partitioned(
     path: Path,
-    vectors: VectorFile,
+    vectors: DiskVectors,
     *,
     metric: Metric = "cosine",
     max_rows: int,
@@ -120,7 +120,8 @@ def build_partitioned(
     Raises:
         InputError: a file cannot be written.
     """
-    sample = vectors.gather(_sample_rows(vectors.rows, seed))
+    sampled = _sample_rows(vectors.rows, min(SAMPLE, max_rows), seed)
+    sample = vectors.gather(sampled)
     whole = vectors.rows <= max_rows
     per_shard = degree if whole else 2 * degree // 3
     with ThreadPool(threads) as pool, ExitStack() as files:
@@ -144,7 +145,7 @@ def build_partitioned(
             shards.append(shard)
             del graph, edges
         if not whole:
-            entry = _medoid(sample, _sample_rows(vectors.rows, seed))
+            entry = _medoid(sample, sampled)
         encoded = StreamedArray(
             np.dtype(np.uint8),
             (vectors.rows, codes.parts),
@@ -155,13 +156,13 @@ def build_partitioned(
         file.write(path, {"products": encoded, "centres": codes.centroids}, nodes)
 
 
-def _sample_rows(rows: int, seed: int) -> NDArray[np.int64]:
-    if rows <= SAMPLE:
+def _sample_rows(rows: int, most: int, seed: int) -> NDArray[np.int64]:
+    if rows <= most:
         return np.arange(rows)
-    return np.unique(np.random.default_rng(seed).integers(0, rows, SAMPLE))
+    return np.unique(np.random.default_rng(seed).integers(0, rows, most))
 
 
-def _chunks(vectors: VectorFile) -> Iterator[NDArray[np.float32]]:
+def _chunks(vectors: DiskVectors) -> Iterator[NDArray[np.float32]]:
     for start in range(0, vectors.rows, _CHUNK):
         yield vectors.read(start, min(start + _CHUNK, vectors.rows))
 
@@ -172,7 +173,7 @@ def _medoid(sample: NDArray[np.float32], rows: NDArray[np.int64]) -> int:
 
 
 def _partition(
-    vectors: VectorFile, sample: NDArray[np.float32], max_rows: int, seed: int
+    vectors: DiskVectors, sample: NDArray[np.float32], max_rows: int, seed: int
 ) -> list[NDArray[np.int32]]:
     """Return the rows of each shard, at most `max_rows`; each row is in two shards."""
     count = max(_OVERLAP + 1, -(-int(_OVERLAP * _SPARE * vectors.rows) // max_rows))
@@ -204,7 +205,7 @@ def _cluster(sample: NDArray[np.float32], count: int, seed: int) -> NDArray[np.f
 
 
 def _nodes(
-    vectors: VectorFile,
+    vectors: DiskVectors,
     shards: list[tuple[NDArray[np.int32], IO[bytes]]],
     per_shard: int,
     degree: int,

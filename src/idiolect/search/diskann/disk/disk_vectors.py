@@ -1,4 +1,4 @@
-"""`VectorFile`: vectors in a plain file, read in pieces, for sets that do not fit into memory.
+"""`DiskVectors`: vectors in a plain file, read in pieces, for sets that do not fit into memory.
 
 They are read with `pread` and not through a memory map, so they never count as memory of the
 process; the system caches the file while memory is free.
@@ -19,7 +19,7 @@ from idiolect.search.diskann.graph_rows import padded_width
 from idiolect.search.diskann.jit import kernel
 from idiolect.search.diskann.scalar_quantizer import aligned_zeros
 
-__all__ = ["VectorFile"]
+__all__ = ["DiskVectors"]
 
 
 @kernel
@@ -36,7 +36,7 @@ def _read_rows(file, rows, out):  # type: ignore[no-untyped-def]
     return True
 
 
-class VectorFile:
+class DiskVectors:
     """Vectors (rows, padded dimension) in a file without a header.
 
     Args:
@@ -47,13 +47,17 @@ class VectorFile:
     def __init__(self, path: Path, dimension: int) -> None:
         self.dimension = dimension
         self._width = padded_width(dimension)
-        self._file = path.open("rb", buffering=0)
-        self.rows = os.fstat(self._file.fileno()).st_size // (4 * self._width)
+        self._path = path
+        self._descriptor = os.open(path, os.O_RDONLY)
+        self.rows = os.fstat(self._descriptor).st_size // (4 * self._width)
+
+    def __del__(self) -> None:
+        self.close()
 
     @classmethod
     def create(
         cls, path: Path, dimension: int, chunks: Iterable[NDArray[np.float32]]
-    ) -> VectorFile:
+    ) -> DiskVectors:
         """Write vectors, in chunks (m, dimension).
 
         Raises:
@@ -69,6 +73,12 @@ class VectorFile:
             raise InputError(f"cannot write {path}: {error.strerror}") from error
         return cls(path, dimension)
 
+    def close(self) -> None:
+        """Close the file."""
+        if getattr(self, "_descriptor", -1) >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
     def read(self, start: int, stop: int) -> NDArray[np.float32]:
         """Return consecutive vectors (stop - start, padded dimension)."""
         return self.gather(np.arange(start, stop))
@@ -80,6 +90,6 @@ class VectorFile:
             InputError: the file has become shorter.
         """
         out = aligned_zeros(len(rows), self._width, np.float32)
-        if not _read_rows(self._file.fileno(), np.asarray(rows, np.int64), out):
-            raise InputError(f"cannot read {self._file.name}", hint="build the index again")
+        if not _read_rows(self._descriptor, np.asarray(rows, np.int64), out):
+            raise InputError(f"cannot read {self._path}", hint="build the index again")
         return out

@@ -11,8 +11,8 @@ import threading
 from typing import TYPE_CHECKING
 
 from idiolect.errors import CheckpointError
-from idiolect.search.store.graph_segment import GraphSegment
-from idiolect.search.store.priority import lower_priority
+from idiolect.search.diskann.thread_pool import lower_priority
+from idiolect.search.store.graphs.graph_segment import GraphSegment
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -22,23 +22,22 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from idiolect.errors import CheckpointError, IdiolectError
-from idiolect.search.store.graph_segment import GraphSegment
-from idiolect.search.store.priority import lower_priority
+from idiolect.search.diskann.thread_pool import lower_priority
+from idiolect.search.store.graphs.graph_segment import GraphSegment
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from idiolect.search.diskann.metric import Metric
+    from idiolect.search.store.graphs.graph_writer import GraphWriter
     from idiolect.search.store.ledger import Ledger
 
 __all__ = ["Merger"]
 
 _LOG = logging.getLogger(__name__)
-_MAX_CHANGED = 0.5  # fraction of a graph; beyond it, rebuilding is as fast as updating
 
 
 class Merger:
@@ -47,8 +46,7 @@ class Merger:
     Args:
         ledger: the source of truth.
         folder: the parent folder of the graph segments.
-        metric: the metric of the store.
-        dimensions: the vector dimensions of the store.
+        writer: writes the graphs.
         min_items: the number of unmerged items that triggers a background merge. A namespace with
             fewer items gets no graph, since an exhaustive search is as fast.
         background: whether writes trigger merges in a background thread.
@@ -58,16 +56,14 @@ class Merger:
         self,
         ledger: Ledger,
         folder: Path,
-        metric: Metric,
-        dimensions: int,
+        writer: GraphWriter,
         *,
         min_items: int,
         background: bool,
     ) -> None:
         self._ledger = ledger
         self._folder = folder
-        self._metric: Metric = metric
-        self._dimensions = dimensions
+        self._writer = writer
         self._min_items = min_items
         self._background = background
         self._written = Counter[int]()
@@ -126,22 +122,22 @@ class Merger:
                 write = None
                 if len(rows) >= self._min_items:
                     old = None if rebuild or not found[0] else _open(self._folder / found[0])
-                    write = self._next_segment(db, old, rows)
+                    write = self._writer.prepare(db, old, rows)
             # The transaction is over: while it lasts, SQLite keeps all that others write meanwhile.
-            segment = write() if write else None
+            graph = write() if write else None
             published: str | None = None
             with self._ledger.writing() as db:
                 # After a restore the row numbers have another meaning, so the merge is discarded.
                 if _epoch(db) == epoch:
                     # Readers that use the old graph still need the tombstones since it was made.
-                    forgotten = found[1] if segment else last_tombstone
+                    forgotten = found[1] if graph else last_tombstone
                     db.execute(
                         "UPDATE namespaces SET graph = ?, last_row = ?, last_tombstone = ?,"
                         " forgotten = max(forgotten, ?) WHERE number = ?",
                         (
-                            segment.name if segment else None,
-                            int(rows[-1]) if segment else None,
-                            last_tombstone if segment else None,
+                            graph,
+                            int(rows[-1]) if graph else None,
+                            last_tombstone if graph else None,
                             forgotten,
                             number,
                         ),
@@ -150,7 +146,7 @@ class Merger:
                         "DELETE FROM tombstones WHERE namespace = ? AND number <= ?",
                         (number, forgotten),
                     )
-                    published = segment.name if segment else None
+                    published = graph
             self._remove_unused()
         return None if published == found[0] else published
 
@@ -163,54 +159,6 @@ class Merger:
         for folder in self._folder.iterdir():
             if folder.is_dir() and folder.name not in used:
                 shutil.rmtree(folder, ignore_errors=True)
-
-    def _next_segment(
-        self, db: sqlite3.Connection, old: GraphSegment | None, rows: NDArray[np.int64]
-    ) -> Callable[[], GraphSegment]:
-        """Read what the next segment of `rows`, ascending, needs; return a function that writes it.
-
-        The old segment is updated if possible.
-        """
-        from idiolect.search.diskann.graph import Graph
-
-        if old is not None:
-            known = old.rows[old.rows >= 0]
-            new = np.setdiff1d(rows, known, assume_unique=True)
-            deleted = old.graph_ids(np.setdiff1d(known, rows, assume_unique=True))
-            if not len(new) and not len(deleted):
-                return lambda: old
-            if len(new) + len(deleted) <= _MAX_CHANGED * len(known):
-                added = self._vectors(db, new)
-                return lambda: self._update(old, deleted, new, added)
-        vectors = self._vectors(db, rows)
-        return lambda: GraphSegment.write(
-            self._folder, Graph.build(vectors, metric=self._metric), rows
-        )
-
-    def _update(
-        self,
-        old: GraphSegment,
-        deleted: NDArray[np.intp],
-        new: NDArray[np.int64],
-        vectors: NDArray[np.float32],
-    ) -> GraphSegment:
-        """Write a segment without the deleted graph ids, and with new rows."""
-        graph = old.graph
-        graph.delete(deleted)
-        graph.merge()
-        inserted = graph.insert(vectors)
-        row_of = np.full(graph.rows, -1, np.int64)
-        row_of[: len(old.rows)] = old.rows
-        row_of[deleted] = -1
-        row_of[inserted] = new
-        return GraphSegment.write(self._folder, graph, row_of)
-
-    def _vectors(self, db: sqlite3.Connection, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        vectors = np.empty((len(rows), self._dimensions), np.float32)
-        query = "SELECT vector FROM vectors WHERE row = ?"
-        for place, row in enumerate(rows.tolist()):
-            vectors[place] = np.frombuffer(db.execute(query, (row,)).fetchone()[0], "<f4")
-        return vectors
 
 
 def _is_due(db: sqlite3.Connection, number: int, limit: int) -> bool:

@@ -11,7 +11,7 @@ from idiolect.errors import CheckpointError, ConfigError, InputError
 from idiolect.search.diskann import DiskGraph, Graph
 from idiolect.search.diskann.array_file import ArrayFile
 from idiolect.search.diskann.disk.disk_update import update_disk_graph
-from idiolect.search.diskann.disk.disk_vectors import DiskVectors
+from idiolect.search.diskann.disk.flat_vectors import FlatVectors
 from idiolect.search.diskann.disk.partitioned_build import _assign, build_partitioned
 from search.diskann.truth import clusters, recall, scores_of
 
@@ -125,9 +125,9 @@ def test_bad_input_is_refused(tmp_path: Path) -> None:
         disk.search(points, 1, mask=np.ones(3, bool))
 
 
-def _vector_file(path: Path, points: np.ndarray) -> DiskVectors:
+def _vector_file(path: Path, points: np.ndarray) -> FlatVectors:
     parts = (points[start : start + 100] for start in range(0, len(points), 100))
-    return DiskVectors.create(path, points.shape[1], parts)
+    return FlatVectors.create(path, points.shape[1], parts)
 
 
 @pytest.mark.parametrize("metric", ["cosine", "inner", "l2"])

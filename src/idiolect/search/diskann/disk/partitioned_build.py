@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from idiolect.errors import InputError
 from idiolect.search.diskann.array_file import StreamedArray
 from idiolect.search.diskann.disk.disk_file import DiskFile
-from idiolect.search.diskann.disk.disk_vectors import DiskVectors
+from idiolect.search.diskann.disk.flat_vectors import FlatVectors
 from idiolect.search.diskann.disk.pages import Nodes
 from idiolect.search.diskann.graph import Graph
 from idiolect.search.diskann.graph_rows import padded_width
@@ -94,7 +94,7 @@ def _join_edges(lists, out):  # type: ignore[no-untyped-def]
 
 def build_partitioned(
     path: Path,
-    vectors: DiskVectors,
+    vectors: FlatVectors,
     *,
     metric: Metric = "cosine",
     max_rows: int,
@@ -162,7 +162,7 @@ def _sample_rows(rows: int, most: int, seed: int) -> NDArray[np.int64]:
     return np.unique(np.random.default_rng(seed).integers(0, rows, most))
 
 
-def _chunks(vectors: DiskVectors) -> Iterator[NDArray[np.float32]]:
+def _chunks(vectors: FlatVectors) -> Iterator[NDArray[np.float32]]:
     for start in range(0, vectors.rows, _CHUNK):
         yield vectors.read(start, min(start + _CHUNK, vectors.rows))
 
@@ -173,7 +173,7 @@ def _medoid(sample: NDArray[np.float32], rows: NDArray[np.int64]) -> int:
 
 
 def _partition(
-    vectors: DiskVectors, sample: NDArray[np.float32], max_rows: int, seed: int
+    vectors: FlatVectors, sample: NDArray[np.float32], max_rows: int, seed: int
 ) -> list[NDArray[np.int32]]:
     """Return the rows of each shard, at most `max_rows`; each row is in two shards."""
     count = max(_OVERLAP + 1, -(-int(_OVERLAP * _SPARE * vectors.rows) // max_rows))
@@ -205,7 +205,7 @@ def _cluster(sample: NDArray[np.float32], count: int, seed: int) -> NDArray[np.f
 
 
 def _nodes(
-    vectors: DiskVectors,
+    vectors: FlatVectors,
     shards: list[tuple[NDArray[np.int32], IO[bytes]]],
     per_shard: int,
     degree: int,

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from idiolect.search.diskann import Graph
-    from idiolect.search.diskann.disk.disk_vectors import DiskVectors
+    from idiolect.search.diskann.disk.flat_vectors import FlatVectors
     from idiolect.search.diskann.metric import Metric
 
 __all__ = ["GraphWriter"]
@@ -151,9 +151,9 @@ class GraphWriter:
         except InputError as error:
             raise InputError(error.message, hint=_FULL) from error
 
-    def _copy_vectors(self, db: sqlite3.Connection, rows: NDArray[np.int64]) -> DiskVectors:
+    def _copy_vectors(self, db: sqlite3.Connection, rows: NDArray[np.int64]) -> FlatVectors:
         """Copy vectors to a file that the system removes when it is closed."""
-        from idiolect.search.diskann.disk.disk_vectors import DiskVectors
+        from idiolect.search.diskann.disk.flat_vectors import FlatVectors
 
         def chunks() -> Iterator[NDArray[np.float32]]:
             for start in range(0, len(rows), _CHUNK):
@@ -164,7 +164,7 @@ class GraphWriter:
 
         path = self.folder / f".vectors-{uuid.uuid4().hex}"
         try:
-            return DiskVectors.create(path, self.dimensions, chunks())
+            return FlatVectors.create(path, self.dimensions, chunks())
         except InputError as error:
             raise InputError(error.message, hint=_FULL) from error
         finally:

@@ -1,4 +1,4 @@
-"""`DiskVectors`: vectors in a plain file, read in pieces, for sets that do not fit into memory.
+"""`FlatVectors`: vectors in a plain file, read in pieces, for sets that do not fit into memory.
 
 They are read with `pread` and not through a memory map, so they never count as memory of the
 process; the system caches the file while memory is free.
@@ -19,7 +19,7 @@ from idiolect.search.diskann.graph_rows import padded_width
 from idiolect.search.diskann.jit import kernel
 from idiolect.search.diskann.scalar_quantizer import aligned_zeros
 
-__all__ = ["DiskVectors"]
+__all__ = ["FlatVectors"]
 
 
 @kernel
@@ -36,7 +36,7 @@ def _read_rows(file, rows, out):  # type: ignore[no-untyped-def]
     return True
 
 
-class DiskVectors:
+class FlatVectors:
     """Vectors (rows, padded dimension) in a file without a header.
 
     Args:
@@ -57,7 +57,7 @@ class DiskVectors:
     @classmethod
     def create(
         cls, path: Path, dimension: int, chunks: Iterable[NDArray[np.float32]]
-    ) -> DiskVectors:
+    ) -> FlatVectors:
         """Write vectors, in chunks (m, dimension).
 
         Raises:

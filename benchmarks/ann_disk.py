@@ -1,12 +1,15 @@
-"""Search on disk against diskannpy and LanceDB: recall, throughput cold and warm, memory.
+"""Search on disk against diskannpy and LanceDB: recall, throughput cold and warm, memory, builds.
 
     python benchmarks/ann_disk.py [--rows 100000] [--scratch FOLDER] [--diskannpy PYTHON]
 
 Each library runs in a separate process and on one thread, on the same vectors and queries. Its
 search parameter is increased until recall@10 reaches 0.95. Then it answers the queries with its
 files in the system's page cache ("warm"), and once after dropping them from it ("cold"), in
-wall-clock time. Memory is the growth of the process's anonymous memory since before the index was
-opened. `diskannpy` requires an old NumPy, so pass the Python of an environment that has it.
+wall-clock time. "Memory" is the growth of the process's anonymous memory since before the index was
+opened, and "resident" all memory of the process, both relative to the vectors. Building is measured
+in a process of its own, with the peak of its anonymous memory. "idiolect" is the graph alone, built
+in shards; "idiolect store" answers with whole items, at its default parameter. `diskannpy` requires
+an old NumPy, so pass the Python of an environment that has it.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -27,17 +31,23 @@ from mixture import load_mixture, recall
 
 TARGET, ROUNDS, K, COLD = 0.95, 3, 10, 200
 Search = Callable[[Any, Any], Any]
+Settings = tuple[Any, ...]
 
 
-def ours(folder: Path, points: Any, codes: Any) -> tuple[Callable[[], Search], tuple[Any, ...]]:
-    from idiolect.search.diskann import DiskGraph, Graph
+def ours(folder: Path, points: Any, queries: Any) -> tuple[Callable[[], Search], Settings]:
+    from idiolect.search.diskann import DiskGraph
+    from idiolect.search.diskann.disk.flat_vectors import FlatVectors
+    from idiolect.search.diskann.disk.partitioned_build import build_partitioned, shard_bytes
 
     path = folder / "index"
     if not path.exists():
-        graph = folder.parent / f"idiolect-{len(points)}"
-        DiskGraph.write(path, Graph.open(graph) if graph.exists() else points, codes=codes)
-    DiskGraph.write(folder / "few", points[:300], codes=codes)  # load the kernels before memory
-    DiskGraph.open(folder / "few").search(points[:2], K)  # is measured
+        chunks = (points[start : start + 4096] for start in range(0, len(points), 4096))
+        file = FlatVectors.create(folder / "vectors", points.shape[1], chunks)
+        memory = max(points.nbytes // 8, 256 << 20)
+        build_partitioned(path, file, max_rows=memory // shard_bytes(points.shape[1]))
+        (folder / "vectors").unlink()
+    DiskGraph.write(folder / "few", points[:300])  # load the kernels before memory is measured
+    DiskGraph.open(folder / "few").search(queries[:2], K)
 
     def start() -> Search:
         disk = DiskGraph.open(path)
@@ -46,7 +56,32 @@ def ours(folder: Path, points: Any, codes: Any) -> tuple[Callable[[], Search], t
     return start, (16, 20, 24, 28, 32, 40, 48, 64, 80, 96, 128)
 
 
-def diskannpy(folder: Path, points: Any) -> tuple[Callable[[], Search], tuple[Any, ...]]:
+def our_store(folder: Path, points: Any, queries: Any) -> tuple[Callable[[], Search], Settings]:
+    from idiolect.search.items import Item
+    from idiolect.search.store.store import Store
+
+    options = {"dimensions": points.shape[1], "memory": "disk", "background": False}
+    if not (folder / "store").exists():
+        with Store.open(folder / "store", **options) as store:
+            for start in range(0, len(points), 1000):
+                rows = range(start, min(start + 1000, len(points)))
+                store.upsert([Item(str(row), f"item {row}", {}, points[row]) for row in rows])
+            store.merge()
+    with Store.open(folder / "few", merge_after=100, **options) as few:
+        few.upsert([Item(str(row), "", {}, points[row]) for row in range(300)])
+        few.merge()
+        few.query(queries[0])
+
+    def start() -> Search:
+        store = Store.open(folder / "store", background=False)
+        return lambda queries, _: np.array(
+            [[int(hit.id) for hit in store.query(query, K)] for query in queries]
+        )
+
+    return start, (128,)
+
+
+def diskannpy(folder: Path, points: Any) -> tuple[Callable[[], Search], Settings]:
     import diskannpy
 
     if not any(folder.iterdir()):
@@ -68,7 +103,7 @@ def diskannpy(folder: Path, points: Any) -> tuple[Callable[[], Search], tuple[An
     return start, (16, 20, 24, 28, 32, 40, 48, 64, 80, 96, 128)
 
 
-def lancedb(folder: Path, points: Any, kind: str) -> tuple[Callable[[], Search], tuple[Any, ...]]:
+def lancedb(folder: Path, points: Any, kind: str) -> tuple[Callable[[], Search], Settings]:
     import lancedb
     import pyarrow as pa
 
@@ -95,19 +130,50 @@ def lancedb(folder: Path, points: Any, kind: str) -> tuple[Callable[[], Search],
     return start, tuple((p, f) for p in (5, 10, 20, 40, 80) for f in (2, 5, 10))
 
 
-LIBRARIES: dict[str, Callable[[Path, Any], Any]] = {
-    "idiolect, pq": lambda folder, points: ours(folder, points, "pq"),
-    "idiolect, rabitq": lambda folder, points: ours(folder, points, "rabitq"),
-    "diskannpy": diskannpy,
-    "LanceDB IVF_PQ": lambda folder, points: lancedb(folder, points, "IVF_PQ"),
-    "LanceDB IVF_HNSW_SQ": lambda folder, points: lancedb(folder, points, "IVF_HNSW_SQ"),
+LIBRARIES: dict[str, Callable[[Path, Any, Any], Any]] = {
+    "idiolect": ours,
+    "idiolect store": our_store,
+    "diskannpy": lambda folder, points, _: diskannpy(folder, points),
+    "LanceDB IVF_PQ": lambda folder, points, _: lancedb(folder, points, "IVF_PQ"),
+    "LanceDB IVF_HNSW_SQ": lambda folder, points, _: lancedb(folder, points, "IVF_HNSW_SQ"),
 }
 
 
-def anonymous_memory() -> int:
-    """Return the resident memory of this process without file pages, in bytes."""
+def memory_of_process(kind: str = "RssAnon") -> int:
+    """Return the resident memory of this process in bytes: without file pages, or all (VmRSS)."""
     lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * int(next(line.split()[1] for line in lines if line.startswith("RssAnon")))
+    return 1024 * int(next(line.split()[1] for line in lines if line.startswith(kind)))
+
+
+def build_library(name: str, rows: int, scratch: Path) -> dict[str, float]:
+    """Build the index of one library; return the seconds, and the growth of anonymous memory."""
+    points, queries = (
+        np.load(scratch / f"{what}-{rows}.npy", mmap_mode="r") for what in ("points", "queries")
+    )
+    folder = place(name, rows, scratch)
+    if any(folder.iterdir()):
+        return {}
+    before, peak, done = memory_of_process(), 0, threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        while not done.wait(0.05):
+            peak = max(peak, memory_of_process())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    begin = time.perf_counter()
+    LIBRARIES[name](folder, points, queries)
+    seconds = time.perf_counter() - begin
+    done.set()
+    watcher.join()
+    return {"seconds": seconds, "peak": (peak - before) / points.nbytes}
+
+
+def place(name: str, rows: int, scratch: Path) -> Path:
+    folder = scratch / f"disk-{name.replace(' ', '-')}-{rows}"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 def drop_cache(folder: Path) -> None:
@@ -121,14 +187,14 @@ def drop_cache(folder: Path) -> None:
 
 
 def run_library(name: str, rows: int, scratch: Path) -> dict[str, Any]:
-    """Build the index of one library if needed, and measure it in this process."""
-    points, queries, truth = load_mixture(scratch, rows)
+    """Measure the index of one library in this process."""
+    points = np.load(scratch / f"points-{rows}.npy", mmap_mode="r")
+    queries, truth = (np.load(scratch / f"{what}-{rows}.npy") for what in ("queries", "truth"))
     size = points.nbytes
-    folder = scratch / f"disk-{name.replace(', ', '-').replace(' ', '-')}-{rows}"
-    folder.mkdir(exist_ok=True)
-    start, settings = LIBRARIES[name](folder, points)
+    folder = place(name, rows, scratch)
+    start, settings = LIBRARIES[name](folder, points, queries)
     del points
-    before = anonymous_memory()
+    before = memory_of_process()
     search = start()
     best: tuple[float, Any, float] = (float("inf"), None, 0.0)
     for setting in settings:
@@ -149,7 +215,7 @@ def run_library(name: str, rows: int, scratch: Path) -> dict[str, Any]:
         begin = time.perf_counter()
         search(queries, setting)
         warm = min(warm, time.perf_counter() - begin)
-    memory = anonymous_memory() - before
+    memory, resident = memory_of_process() - before, memory_of_process("VmRSS")
     drop_cache(folder)
     begin = time.perf_counter()
     search(queries[:COLD], setting)
@@ -161,6 +227,7 @@ def run_library(name: str, rows: int, scratch: Path) -> dict[str, Any]:
         "warm": len(queries) / warm,
         "cold": COLD / cold,
         "memory": memory / size,
+        "resident": resident / size,
     }
 
 
@@ -169,27 +236,41 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--scratch", type=Path, default=Path("/tmp/idiolect-ann"))
     parser.add_argument("--diskannpy", default=sys.executable, help="a Python with diskannpy")
-    parser.add_argument("--library", choices=LIBRARIES, help="measure one library and print JSON")
+    parser.add_argument("--library", choices=LIBRARIES, nargs="+", default=list(LIBRARIES))
+    parser.add_argument("--step", choices=("build", "measure"), help="of one library, for JSON")
     given = parser.parse_args()
     given.scratch.mkdir(exist_ok=True, parents=True)
-    if given.library:
-        print(json.dumps(run_library(given.library, given.rows, given.scratch)))
+    if given.step:
+        step = build_library if given.step == "build" else run_library
+        print(json.dumps(step(given.library[0], given.rows, given.scratch)))
         return
-    for name in LIBRARIES:
-        python = given.diskannpy if name == "diskannpy" else sys.executable
-        command = [python, __file__, "--library", name, "--rows", str(given.rows)]
-        done = subprocess.run(
-            [*command, "--scratch", str(given.scratch)], capture_output=True, text=True
-        )
-        if done.returncode:
-            print(f"{name}: {done.stderr.strip().splitlines()[-1]}", flush=True)
-            continue
-        row = json.loads(done.stdout.strip().splitlines()[-1])
-        line = f"{name:22} recall {row['recall']:.4f} at {row['setting']}"
-        if "warm" in row:
-            line += f"  warm {row['warm']:,.0f} q/s  cold {row['cold']:,.0f} q/s"
-            line += f"  memory {row['memory']:.3f} x the vectors"
-        print(line, flush=True)
+    load_mixture(given.scratch, given.rows)
+    for name in given.library:
+        found: dict[str, Any] = {}
+        for step in ("build", "measure"):
+            python = given.diskannpy if name == "diskannpy" else sys.executable
+            command = [python, __file__, "--library", name, "--rows", str(given.rows)]
+            done = subprocess.run(
+                [*command, "--scratch", str(given.scratch), "--step", step],
+                capture_output=True,
+                text=True,
+            )
+            if done.returncode:
+                print(f"{name}: {(done.stderr.strip() or 'killed').splitlines()[-1]}", flush=True)
+                break
+            found |= json.loads(done.stdout.strip().splitlines()[-1])
+        else:
+            print(describe(found), flush=True)
+
+
+def describe(found: dict[str, Any]) -> str:
+    line = f"{found['library']:20} recall {found['recall']:.4f} at {found['setting']}"
+    if "warm" in found:
+        line += f"  warm {found['warm']:,.0f} q/s  cold {found['cold']:,.0f} q/s"
+        line += f"  memory {found['memory']:.3f}, resident {found['resident']:.3f} x the vectors"
+    if "seconds" in found:
+        line += f"  built in {found['seconds']:,.0f} s, peak {found['peak']:.2f} x the vectors"
+    return line
 
 
 if __name__ == "__main__":

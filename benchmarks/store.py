@@ -87,7 +87,7 @@ class Ours(Benchmarked):
 
 
 class Lance(Benchmarked):
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **options: Any) -> None:
         import lancedb
         import pyarrow as pa
 
@@ -95,7 +95,7 @@ class Lance(Benchmarked):
         vector = ("vector", pa.list_(pa.float32(), DIMENSIONS))
         self.schema = pa.schema([*names.items(), vector])
         self.pa = pa
-        database = lancedb.connect(folder / "lance")
+        database = lancedb.connect(folder / "lance", **options)
         self.table = (
             database.open_table("items")
             if (folder / "lance" / "items.lance").exists()

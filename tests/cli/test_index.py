@@ -14,6 +14,7 @@ from typer.testing import CliRunner, Result
 
 from idiolect.cli.main import app
 from idiolect.errors import IdiolectError, InputError
+from idiolect.search.store.store import Store
 
 PRODUCTS = [
     {"id": 1, "title": "red lamp", "price": 20.0, "brand": "acme"},
@@ -244,3 +245,13 @@ def test_records_with_one_id_are_counted(here: Path, caplog: pytest.LogCaptureFi
     assert "2 items written" in result.output
     assert "2 items had the id of an earlier one and replaced it: 'a', 'b'" in caplog.text
     assert "lamp 3" in _run("search", "idx", "lamp", "--json", "--mode", "lexical").output
+
+
+def test_an_index_on_disk(index: str, here: Path) -> None:
+    arguments = ("index", "build", "disk", "products.jsonl", "--encoder", "letters", "--on-disk")
+    assert _run(*arguments, "--memory", "2GB").exit_code == 0
+    with Store.open(here / "disk") as store:
+        assert store.settings["memory"] == "disk"
+        assert store.settings["memory_limit"] == 2 * 10**9
+    assert _found("search", "disk", "lamp") == _found("search", index, "lamp")
+    assert "for example 2GB" in str(_fails(*arguments, "--memory", "plenty").hint)

@@ -13,7 +13,7 @@ from idiolect.encoding import int8 as module
 from idiolect.encoding.encoder import Encoder
 from idiolect.encoding.int8 import Int8Linear
 from idiolect.encoding.tune import tune
-from idiolect.encoding.vectors import VectorFile
+from idiolect.encoding.vectors import DiskVectors
 from idiolect.errors import ConfigError, InputError
 
 TEXTS = ["a b c", "d e f g h", "p", "o n m", "c c c c c c"]
@@ -61,10 +61,10 @@ def test_auto_is_what_the_measurement_finds(chosen: str, monkeypatch: pytest.Mon
 
 def test_a_file_holds_vectors_of_one_precision(tmp_path: Path) -> None:
     path, exact = tmp_path / "v.npy", tiny_encoder("llama")
-    assert VectorFile.precision_of(path) is None
+    assert DiskVectors.precision_of(path) is None
     faster = exact.with_changes(precision="bf16")
     assert faster.encode_to(path, TEXTS).record["precision"] == "bf16"
-    assert VectorFile.precision_of(path) == "bf16"
+    assert DiskVectors.precision_of(path) == "bf16"
     with pytest.raises(InputError, match="precision bf16, not fp32"):
         exact.encode_to(path, TEXTS)
 

@@ -61,7 +61,7 @@ def encode(
     from idiolect.encoding.encoder import Encoder
     from idiolect.encoding.precision import QuantizedVectors
     from idiolect.encoding.text_reader import EncodingCounts
-    from idiolect.encoding.vectors import VectorFile
+    from idiolect.encoding.vectors import DiskVectors
     from idiolect.text.corpus import Corpus
     from idiolect.training.progress import status
 
@@ -69,7 +69,7 @@ def encode(
     corpus = Corpus(sources, field, per=per, max_unreadable=max_unreadable)
     with status("loading the model"):
         if precision == "auto":  # a resumed run computes all vectors alike
-            precision = VectorFile.precision_of(out) or precision
+            precision = DiskVectors.precision_of(out) or precision
         device = "cpu" if precision == "int8" else local_device()
         encoder = Encoder.load(model, device=device, precision=precision or "fp32")
     vectors = encoder.encode_to(

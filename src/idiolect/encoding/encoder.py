@@ -41,7 +41,7 @@ from idiolect.encoding.text_reader import (
     check_length,
     check_texts,
 )
-from idiolect.encoding.vectors import VectorFile, Vectors
+from idiolect.encoding.vectors import DiskVectors, Vectors
 from idiolect.errors import ConfigError, InputError
 from idiolect.models.language_model import LanguageModel
 from idiolect.models.model_directory import replacing
@@ -335,7 +335,7 @@ class Encoder:
         width = check_dimensions(dimensions, self.dimensions)
         texts = documents_of(texts, "texts")
         settings = {"encoder": self.fingerprint, "kind": prompt_name, "precision": self.precision}
-        file = VectorFile(path, settings, width)
+        file = DiskVectors(path, settings, width)
         counted = EncodingCounts(**file.counts)
         total = len(texts) if isinstance(texts, Sized) else 0
         with show_progress("encoding", total, shown=progress) as activity:

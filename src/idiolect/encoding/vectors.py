@@ -30,7 +30,7 @@ from idiolect.nn.matrix_precision import ChosenPrecision
 from idiolect.text.files import read_json, write_atomic
 from idiolect.training.progress import notice
 
-__all__ = ["VectorFile", "Vectors"]
+__all__ = ["DiskVectors", "Vectors"]
 
 _HEADER_BYTES = 128
 
@@ -69,7 +69,7 @@ class Vectors:
         return cls(path, array, record)
 
 
-class VectorFile:
+class DiskVectors:
     """A file of vectors in the process of being written.
 
     Args:

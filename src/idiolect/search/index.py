@@ -28,7 +28,7 @@ from idiolect.search.index_encoder import load_given, remember_encoder
 from idiolect.search.index_location import index_folder, is_index
 from idiolect.search.item_forms import as_items
 from idiolect.search.items import Hits, check_count, own_width
-from idiolect.search.store.store import Store
+from idiolect.search.store.store import Memory, Store
 from idiolect.text.arguments import check_mapping, checked, list_of_texts, wrong_type
 from idiolect.text.suggestions import did_you_mean
 
@@ -49,8 +49,7 @@ _QUERIES = 256
 """Queries that are searched together; the candidates of all of them are in memory."""
 _MMR_FACTOR = 5  # candidates per result for diversification
 _DEPTH = 100
-"""Candidates of each ranking in hybrid search. Scores are scaled among these, so neither the first
-results nor the effect of a weight depend on `top_k`."""
+"""Candidates of each ranking in hybrid search; scores are scaled among these, whatever `top_k`."""
 
 
 class Index(IndexContents):
@@ -65,6 +64,8 @@ class Index(IndexContents):
         items: Iterable[Any],
         *,
         dimensions: int | None = None,
+        memory: Memory | None = None,
+        memory_limit: int | str | None = None,
         namespace: str = "",
         source: str | None = None,
         progress: bool = False,
@@ -81,6 +82,8 @@ class Index(IndexContents):
                 `as_items`. The last item with an id wins.
             dimensions: truncate vectors of the encoder to this size (Matryoshka encoders). Without
                 an encoder, the width of the items' own vectors; by default that of the first.
+            memory: where graphs are searched, `ram` or `disk`; see `Store.open`.
+            memory_limit: of the process, for `disk`, such as `2GB`; see `Store.open`.
             namespace: the namespace of the items.
             source: location of the encoder, stored in the index with the encoder's precision; by
                 default the path or name given as the encoder.
@@ -105,7 +108,13 @@ class Index(IndexContents):
             first = list(islice(stream, 1))
             dimensions, stream = own_width(first, dimensions), chain(first, stream)
         # Merge once at the end: many small insertions would take longer.
-        store = Store.open(folder, dimensions=dimensions, background=False)
+        store = Store.open(
+            folder,
+            dimensions=dimensions,
+            background=False,
+            memory=memory,
+            memory_limit=memory_limit,
+        )
         with cls(store, encoder, encoding_counts=encoding_counts) as index:
             if source is not None:
                 remember_encoder(store, source, getattr(encoder, "precision", "fp32"))
@@ -228,8 +237,7 @@ class Index(IndexContents):
         if mode not in get_args(Mode):
             raise InputError(f"unknown mode {mode!r}", hint=did_you_mean(mode, get_args(Mode)))
         if weights is not None and not _is_pair(weights, Real):
-            hint = "for example (0.7, 0.3), of the dense and the lexical ranking"
-            raise wrong_type(weights, "weights", "a tuple of two numbers", hint)
+            raise wrong_type(weights, "weights", "a tuple of two numbers", "such as (0.7, 0.3)")
         if highlight is not None and not _is_pair(highlight, str):
             hint = "for example ('<b>', '</b>')"
             raise wrong_type(highlight, "highlight", "a tuple of two texts", hint)
@@ -358,5 +366,4 @@ class Index(IndexContents):
 
 
 def _is_pair(value: Any, kind: type) -> bool:
-    two = isinstance(value, tuple | list) and len(value) == 2
-    return two and all(isinstance(one, kind) for one in value)
+    return isinstance(value, tuple | list) and [isinstance(v, kind) for v in value] == [True, True]

@@ -10,6 +10,9 @@ import pytest
 from idiolect.errors import CheckpointError, ConfigError, InputError
 from idiolect.search.diskann import DiskGraph, Graph
 from idiolect.search.diskann.array_file import ArrayFile
+from idiolect.search.diskann.disk.disk_update import update_disk_graph
+from idiolect.search.diskann.disk.flat_vectors import FlatVectors
+from idiolect.search.diskann.disk.partitioned_build import _assign, build_partitioned
 from search.diskann.truth import clusters, recall, scores_of
 
 QUERIES = clusters(60, 72, seed=1)
@@ -120,3 +123,66 @@ def test_bad_input_is_refused(tmp_path: Path) -> None:
         disk.search(points[:, :5], 1)
     with pytest.raises(InputError, match="the mask is"):
         disk.search(points, 1, mask=np.ones(3, bool))
+
+
+def _vector_file(path: Path, points: np.ndarray) -> FlatVectors:
+    parts = (points[start : start + 100] for start in range(0, len(points), 100))
+    return FlatVectors.create(path, points.shape[1], parts)
+
+
+@pytest.mark.parametrize("metric", ["cosine", "inner", "l2"])
+def test_a_graph_is_built_in_shards(tmp_path: Path, metric: str) -> None:
+    points = clusters(3000, 40)
+    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    file = _vector_file(tmp_path / "vectors", points)
+    np.testing.assert_array_equal(file.gather(np.array([7, 2999]))[:, :40], points[[7, 2999]])
+    build_partitioned(tmp_path / "disk", file, metric=metric, max_rows=700, degree=32, list_size=64)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["disk", "vectors"]
+    disk = DiskGraph.open(tmp_path / "disk", verify=True)
+    queries = clusters(60, 40, seed=1)
+    ids, _ = disk.search(queries, 10, list_size=200)
+    assert recall(ids, points, queries, metric) >= 0.98
+    _, edges = disk.nodes(np.arange(3000))
+    assert edges.max() < 3000
+    assert (np.sort(edges)[:, :-1] != np.sort(edges)[:, 1:])[np.sort(edges)[:, 1:] >= 0].all()
+
+
+def test_shards_overlap_and_have_room_for_equal_vectors() -> None:
+    space = np.full(4, 30)
+    assigned = np.empty((50, 2), np.int64)
+    _assign(np.zeros((50, 4), np.float32), space, assigned)
+    assert (assigned[:, 0] != assigned[:, 1]).all()
+    assert assigned.min() >= 0
+    assert np.bincount(assigned.ravel()).max() <= 30
+
+
+@pytest.mark.parametrize("metric", ["cosine", "l2"])
+def test_updates_keep_recall_and_order(tmp_path: Path, metric: str) -> None:
+    """In each round a third of the rows is replaced, and the entry is among them."""
+    points = clusters(4000, 40)
+    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    now, path = np.arange(1500), tmp_path / "0"
+    build_partitioned(
+        path, _vector_file(tmp_path / "vectors", points[now]), metric=metric, max_rows=2000,
+        degree=32, list_size=64,
+    )  # fmt: skip
+    rng, queries = np.random.default_rng(3), clusters(60, 40, seed=1)
+    for round_ in range(1, 6):
+        old = DiskGraph.open(path)
+        deleted = np.unique([old.file.entry, *rng.choice(len(now), 500, replace=False)])
+        new = np.arange(1000 + 500 * round_, 1500 + 500 * round_)
+        path = tmp_path / str(round_)
+        update_disk_graph(
+            path, old, deleted, 3 * points[new] if metric == "cosine" else points[new]
+        )
+        now = np.concatenate([np.delete(now, deleted), new])
+        disk = DiskGraph.open(path, verify=True)
+        assert (len(disk), disk.rows) == (len(now), len(now))
+        vectors, edges = disk.nodes(np.arange(len(now)))
+        np.testing.assert_allclose(vectors[:, :40], points[now], atol=1e-6)
+        assert edges.max() < len(now)
+        assert (edges != np.arange(len(now))[:, None]).all()
+        ids, _ = disk.search(queries, 10, list_size=100)
+        assert recall(ids, points[now], queries, metric) >= 0.98
+    update_disk_graph(tmp_path / "same", disk, np.array([], int), np.empty((0, 40)))
+    assert DiskGraph.open(tmp_path / "same").rows == len(now)

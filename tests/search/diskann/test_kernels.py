@@ -158,11 +158,12 @@ def test_pq_and_rabitq_codes_estimate_scores(metric: int) -> None:
     query = points[3] + 0.3 * points[5]
     exact = points @ query - (0.5 * (points**2).sum(1) if metric == 2 else 0)
     with ThreadPool(1) as pool:
-        products = ProductCodes.of(points, 96, 0, pool)
+        products = ProductCodes.fit(points, 96, 0, pool)
+        codes = products.encode(points, pool)
         signs = SignCodes.of(points, 96, metric, 0, pool)
     table = np.empty((len(products.centroids), 256), np.float32)
     build_lookup_table(query, products.centroids, metric == 2, table)
-    by_products = [lookup_score(products.codes, i, table) for i in range(2000)]
+    by_products = [lookup_score(codes, i, table) for i in range(2000)]
     planes, factors = np.empty((4, signs.codes.shape[1]), np.uint64), np.empty(3, np.float32)
     quantize_query_bits(query, signs.flips, np.empty(96, np.float32), planes, factors)
     by_signs = [score_signs(signs.codes, signs.factors, i, planes, factors) for i in range(2000)]

@@ -19,7 +19,7 @@ import pytest
 from idiolect.errors import CheckpointError, InputError
 from idiolect.search.store import ledger as ledger_module
 from idiolect.search.store.export import write_jsonl
-from idiolect.search.store.graph_segment import GraphSegment
+from idiolect.search.store.graphs.graph_segment import GraphSegment
 from idiolect.search.store.ledger import Ledger
 from idiolect.search.store.snapshots import restore_snapshot
 from idiolect.search.store.store import Store
@@ -121,7 +121,58 @@ def test_a_reader_adopts_a_newer_graph(store: Store, folder: Path) -> None:
         assert reader._views[""].unmerged == 10
         store.merge()
         _ids(reader, 0)
+        reader._opener.wait()
+        _ids(reader, 0)
         assert reader._views[""].unmerged == 0
+
+
+def test_readers_answer_while_a_newer_graph_is_opened(
+    store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two merges, with deletions between them, while a slow disk opens the first new graph."""
+    open_segment, opening, may_open = GraphSegment.open, threading.Event(), threading.Event()
+
+    def open_slowly(path: Path) -> GraphSegment:
+        opening.set()
+        assert may_open.wait(20)
+        return open_segment(path)
+
+    with _open(folder) as reader:
+        _ids(reader, 0)
+        store.upsert([thing(n) for n in range(50, 60)])
+        store.delete(["t1"])
+        store.merge()
+        monkeypatch.setattr(GraphSegment, "open", open_slowly)
+        assert sorted(_ids(reader, 0)) == sorted(store.list())
+        assert opening.wait(20), "the reader opens the new graph in the background"
+        monkeypatch.setattr(GraphSegment, "open", open_segment)
+        store.delete(["t2", "t55"])
+        store.upsert([thing(n) for n in range(60, 65)])
+        for _ in range(2):
+            assert sorted(_ids(reader, 0)) == sorted(store.list())
+            store.merge()  # its graph replaces the one that is being opened
+        may_open.set()
+        for _ in range(3):
+            assert sorted(_ids(reader, 0)) == sorted(store.list())
+            reader._opener.wait()
+        assert reader._views[""].unmerged == 0
+        _assert_exact(reader)
+
+
+def test_a_merge_holds_no_read_transaction_while_it_builds(
+    store: Store, folder: Path, during_merge: Callable[[Callable[[], object]], None]
+) -> None:
+    """SQLite could not reuse its log meanwhile, which would grow with every write."""
+
+    def checkpoint() -> None:
+        with contextlib.closing(sqlite3.connect(folder / "ledger.db", timeout=0)) as db:
+            busy.append(db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0])
+
+    busy: list[int] = []
+    store.upsert([thing(n) for n in range(50, 60)])
+    during_merge(checkpoint)
+    store.merge()
+    assert busy == [0]
 
 
 def test_a_view_never_changes(store: Store, folder: Path) -> None:
@@ -441,9 +492,9 @@ def test_verify_skips_a_namespace_dropped_meanwhile(
 ) -> None:
     open_segment = GraphSegment.open
 
-    def drop_then_open(path: Path) -> GraphSegment:
+    def drop_then_open(path: Path, **options: Any) -> GraphSegment:
         store.drop()
-        return open_segment(path)
+        return open_segment(path, **options)
 
     with _open(folder) as other:
         monkeypatch.setattr(GraphSegment, "open", drop_then_open)

@@ -58,6 +58,14 @@ _SkipInvalid = Annotated[
         help="Leave out metadata that cannot be stored, such as NaN, instead of stopping.",
     ),
 ]
+_OnDisk = Annotated[
+    bool,
+    typer.Option("--on-disk", help="Search vectors on disk; at most a sixteenth is in memory."),
+]
+_Memory = Annotated[
+    str | None,
+    typer.Option("--memory", help="Memory of the process for --on-disk, for example 2GB."),
+]
 
 
 def build(
@@ -73,6 +81,8 @@ def build(
     dimensions: Annotated[
         int | None, typer.Option(help="Truncate vectors to this size (Matryoshka encoders).", min=1)
     ] = None,
+    on_disk: _OnDisk = False,
+    memory: _Memory = None,
     precision: EncodingPrecisionOption = None,
     skip_invalid_metadata: _SkipInvalid = False,
 ) -> None:
@@ -114,6 +124,8 @@ def build(
         model,
         items,
         dimensions=dimensions,
+        memory="disk" if on_disk else None,
+        memory_limit=memory,
         namespace=namespace,
         source=encoder,
         progress=True,

@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from idiolect.search.diskann.jit import kernel
 from idiolect.search.diskann.thread_pool import ThreadPool
 
-__all__ = ["ProductCodes", "build_lookup_table", "lookup_score"]
+__all__ = ["SAMPLE", "ProductCodes", "build_lookup_table", "decode_row", "lookup_score"]
 
 _CENTROIDS = 256
-_SAMPLE = 25_000  # training vectors
+SAMPLE = 25_000
+"""Vectors that codebooks are learnt from; more are not used."""
 _ITERATIONS = 12  # of k-means
 
 
@@ -82,6 +83,15 @@ def build_lookup_table(query, centroids, use_norms, table):  # type: ignore[no-u
 
 
 @kernel
+def decode_row(codes, row, centroids, out):  # type: ignore[no-untyped-def]
+    """Write the decoded vector of a row to `out` (padded dimension)."""
+    width = centroids.shape[1]
+    for j in range(out.shape[0]):
+        part = j // width
+        out[j] = centroids[part, j % width, codes[row, part]] if part < codes.shape[1] else 0
+
+
+@kernel
 def lookup_score(codes, row, table):  # type: ignore[no-untyped-def]
     """Return the score of a row; four independent sums hide the latency of the additions."""
     a = b = c = d = np.float32(0)
@@ -99,27 +109,35 @@ def lookup_score(codes, row, table):  # type: ignore[no-untyped-def]
 
 @dataclass(frozen=True)
 class ProductCodes:
-    """The codes of all rows, and the codebooks.
+    """The codebooks: `centroids` is float32 (parts, dimensions of a part, 256)."""
 
-    `codes` is uint8 (rows, parts), `centroids` float32 (parts, dimensions of a part, 256).
-    """
-
-    codes: NDArray[np.uint8]
     centroids: NDArray[np.float32]
 
-    @classmethod
-    def of(
-        cls, vectors: NDArray[np.float32], dimension: int, seed: int, pool: ThreadPool
-    ) -> ProductCodes:
-        """Learn the codebooks by k-means on a sample of vectors (n, padded dimension); encode all.
+    @property
+    def parts(self) -> int:
+        """Bytes of a code."""
+        return len(self.centroids)
 
-        A part has one dimension if there are at most 32 dimensions, otherwise four.
+    @classmethod
+    def fit(
+        cls,
+        sample: NDArray[np.float32],
+        dimension: int,
+        seed: int,
+        pool: ThreadPool,
+        *,
+        width: int | None = None,
+    ) -> ProductCodes:
+        """Learn the codebooks by k-means on a sample of vectors (n, padded dimension).
+
+        A part has `width` dimensions: by default one if there are at most 32, otherwise four.
         """
-        width = 1 if dimension <= 32 else 4
+        if width is None:
+            width = 1 if dimension <= 32 else 4
         parts = -(-dimension // width)
         rng = np.random.default_rng(seed)
-        chosen = np.sort(rng.permutation(len(vectors))[:_SAMPLE])
-        sample = _resized(vectors[chosen], parts * width)
+        chosen = np.sort(rng.permutation(len(sample))[:SAMPLE])
+        sample = _resized(sample[chosen], parts * width)
         first = rng.integers(0, max(1, len(sample)), (parts, _CENTROIDS))
         split = sample.reshape(len(sample), parts, width)
         centroids = np.zeros((parts, width, _CENTROIDS), np.float32)
@@ -134,14 +152,19 @@ class ProductCodes:
             pool.parallel_for(
                 lambda a, b: _update_centroids(sample, codes, centroids, a, b), parts, 8
             )
+        return cls(centroids)
+
+    def encode(self, vectors: NDArray[np.float32], pool: ThreadPool) -> NDArray[np.uint8]:
+        """Return the codes (n, parts) of vectors (n, padded dimension)."""
+        parts, width = self.centroids.shape[:2]
         codes = np.empty((len(vectors), parts), np.uint8)
 
         def encode(start: int, stop: int) -> None:
             chunk = _resized(vectors[start:stop], parts * width)
-            _assign_centroids(chunk, centroids, 0, stop - start, codes[start:stop])
+            _assign_centroids(chunk, self.centroids, 0, stop - start, codes[start:stop])
 
         pool.parallel_for(encode, len(vectors), 1024)
-        return cls(codes, centroids)
+        return codes
 
 
 def _resized(vectors: NDArray[np.float32], width: int) -> NDArray[np.float32]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from idiolect.errors import CheckpointError
-from idiolect.search.store.graph_segment import GraphSegment
+from idiolect.search.store.graphs.graph_segment import GraphSegment
 from idiolect.search.store.lexical import Lexical
 from idiolect.search.store.metadata_index import scalars
 from idiolect.search.store.namespace import Namespace, checksum
@@ -133,7 +133,7 @@ def _index_entries(metadata: str) -> Iterator[tuple[str, Scalar | bytes]]:
 
 def _graph_damage(folder: Path) -> Iterator[Damage]:
     try:
-        GraphSegment.open(folder)
+        GraphSegment.open(folder, verify=True)
     except CheckpointError as error:
         yield Damage(str(folder), error.message, derived=True)
 

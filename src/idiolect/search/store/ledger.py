@@ -31,6 +31,7 @@ APPLICATION_ID = 0x1D101EC7
 """The SQLite application id of idiolect's ledgers."""
 
 _VERSION = 1
+_CACHE = 64 << 20  # bytes that SQLite caches for each thread
 _SCHEMA = f"""
     CREATE TABLE settings (name TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
     CREATE TABLE namespaces (
@@ -82,10 +83,23 @@ class Ledger:
         self._local = threading.local()
         self._connections: list[sqlite3.Connection] = []
         self._lock = threading.Lock()
+        self._cache = _CACHE
         if not path.is_file():
             raise InputError(f"no index at {path.parent}", hint="check the path, or build one")
         with self.reading() as db:
             _check(db, path)
+
+    @property
+    def cache(self) -> int:
+        """Bytes that SQLite caches for each thread."""
+        return self._cache
+
+    @cache.setter
+    def cache(self, size: int) -> None:
+        self._cache = size
+        with self._lock:
+            for db in self._connections:
+                _set_cache(db, size)
 
     @classmethod
     def create(cls, path: Path, wait: float, settings: dict[str, str | int]) -> None:
@@ -162,6 +176,7 @@ class Ledger:
         if getattr(self._local, "process", None) != os.getpid():
             self._local.db = open_database(self.path, self._wait)
             self._local.process = os.getpid()
+            _set_cache(self._local.db, self._cache)
             with self._lock:
                 self._connections.append(self._local.db)
         db: sqlite3.Connection = self._local.db
@@ -177,11 +192,15 @@ def open_database(path: Path, wait: float) -> sqlite3.Connection:
     try:
         with _one_line_errors(path):
             db.execute("PRAGMA synchronous = FULL")
-            db.execute("PRAGMA cache_size = -65536")  # KiB
+            _set_cache(db, _CACHE)
     except CheckpointError:
         db.close()
         raise
     return db
+
+
+def _set_cache(db: sqlite3.Connection, size: int) -> None:
+    db.execute(f"PRAGMA cache_size = {-size // 1024}")  # negative: KiB
 
 
 def _application_id(db: sqlite3.Connection) -> int:

@@ -20,10 +20,11 @@ Guarantees:
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
-from idiolect.errors import InputError
+from idiolect.errors import CheckpointError, InputError
 from idiolect.search.diskann.metric import Metric
 from idiolect.search.filters import parse
 from idiolect.search.items import (
@@ -36,9 +37,11 @@ from idiolect.search.items import (
     distinct,
 )
 from idiolect.search.metadata import encode_metadata
+from idiolect.search.store.graphs.graph_writer import GraphWriter
+from idiolect.search.store.graphs.memory_plan import parse_size
+from idiolect.search.store.graphs.merger import Merger
 from idiolect.search.store.integrity import Damage, find_damage
 from idiolect.search.store.ledger import Ledger
-from idiolect.search.store.merger import Merger
 from idiolect.search.store.namespace import Namespace
 from idiolect.search.store.snapshots import restore_snapshot, take_snapshot
 from idiolect.search.store.store_reader import StoreReader, load_items
@@ -51,7 +54,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike
 
-__all__ = ["Store"]
+__all__ = ["Memory", "Store"]
+
+Memory = Literal["ram", "disk"]
+"""Where vectors and edges of graphs are when they are searched."""
 
 _MAX_DIMENSIONS = 4096
 
@@ -64,11 +70,19 @@ class Store(StoreReader):
 
     def __init__(self, path: Path, wait: float, merge_after: int, background: bool) -> None:
         super().__init__(path, wait)
+        settings = self.settings
+        limit = settings.get("memory_limit")
         self._merger = Merger(
             self._ledger,
             path / "graphs",
-            self.metric,
-            self.dimensions,
+            GraphWriter(
+                path / "graphs",
+                self.metric,
+                self.dimensions,
+                on_disk=settings.get("memory") == "disk",
+                memory_limit=None if limit is None else int(limit),
+                unmerged=merge_after,
+            ),
             min_items=merge_after,
             background=background,
         )
@@ -83,6 +97,8 @@ class Store(StoreReader):
         wait: float = 30.0,
         merge_after: int = 10_000,
         background: bool = True,
+        memory: Memory | None = None,
+        memory_limit: int | str | None = None,
     ) -> Self:
         """Open a store; create it if `dimensions` are given and it does not exist.
 
@@ -95,6 +111,12 @@ class Store(StoreReader):
                 graph. A namespace with fewer items has no graph.
             background: whether merges run automatically in a background thread, or only when
                 `merge` is called.
+            memory: where vectors and edges of graphs are when they are searched: `ram`, the default
+                of a new store, or `disk`, with only codes of at most a sixteenth of the vectors in
+                memory. It is stored; the next merge of an existing store applies it.
+            memory_limit: memory of the process, which merges on disk keep to: bytes, or a text such
+                as `2GB`. It is stored. By default what the process uses, and an eighth of the
+                vectors or 256 MiB.
 
         Raises:
             InputError: the store does not exist and `dimensions` are missing, the folder or the
@@ -109,6 +131,8 @@ class Store(StoreReader):
             problem = "is a file, not an index folder" if path.exists() else "does not exist"
             hint = similar_path(path) or "check the path, or build an index there"
             raise InputError(f"{path} {problem}", hint=hint)
+        if memory is not None or memory_limit is not None:
+            _remember_memory(path, memory, memory_limit, wait)
         store = cls(path, wait, merge_after, background)
         if dimensions is not None and (store.dimensions, store.metric) != (dimensions, metric):
             store.close()
@@ -133,6 +157,7 @@ class Store(StoreReader):
     def close(self) -> None:
         """Wait for a running merge, and close all files."""
         self._merger.close()
+        self._opener.close()
         self._ledger.close()
         self._views.clear()
 
@@ -240,7 +265,10 @@ class Store(StoreReader):
         with self._ledger.reading() as db:
             numbers = [number for (number,) in db.execute("SELECT number FROM namespaces")]
         for number in numbers:
-            self._merger.merge(number, rebuild=rebuild)
+            graph = self._merger.merge(number, rebuild=rebuild)
+            if graph:
+                with contextlib.suppress(CheckpointError):  # a later merge has removed it
+                    self._opener.prepare(number, graph)
 
     def snapshot(self, name: str) -> Path:
         """Copy the current state of the ledger, and return the path of the copy.
@@ -284,6 +312,23 @@ class Store(StoreReader):
         with self._ledger.connection() as db:
             db.execute("VACUUM")
             db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def _remember_memory(
+    path: Path, memory: Memory | None, memory_limit: int | str | None, wait: float
+) -> None:
+    if memory is not None and memory not in get_args(Memory):
+        raise InputError(f"unknown memory {memory!r}", hint=f"known: {', '.join(get_args(Memory))}")
+    limit = None if memory_limit is None else parse_size(memory_limit)
+    given = {"memory": memory, "memory_limit": limit}
+    ledger = Ledger(path / "ledger.db", wait)
+    with contextlib.closing(ledger), ledger.reading() as db:
+        stored = dict(db.execute("SELECT * FROM settings"))
+    changed = {k: v for k, v in given.items() if v is not None and v != stored.get(k)}
+    if changed:
+        ledger = Ledger(path / "ledger.db", wait)
+        with contextlib.closing(ledger), ledger.writing() as db:
+            db.executemany("INSERT OR REPLACE INTO settings VALUES (?, ?)", changed.items())
 
 
 def _create(path: Path, dimensions: int, metric: Metric, wait: float) -> None:

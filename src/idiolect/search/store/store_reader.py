@@ -28,6 +28,8 @@ from idiolect.search.items import (
     distinct,
 )
 from idiolect.search.store.description import Description, describe
+from idiolect.search.store.graphs.memory_plan import LEDGER_CACHE
+from idiolect.search.store.graphs.segment_opener import SegmentOpener
 from idiolect.search.store.ledger import Ledger
 from idiolect.search.store.namespace import Namespace, Row
 from idiolect.search.store.view import View
@@ -55,10 +57,13 @@ class StoreReader:
         self.path = path
         self._ledger = Ledger(path / "ledger.db", wait)
         self._views: dict[str, View] = {}
+        self._opener = SegmentOpener(path / "graphs")
         self._lock = threading.Lock()
         settings = self.settings
         self.dimensions = int(settings["dimensions"])
         self.metric: Metric = settings["metric"]
+        if settings.get("memory") == "disk":
+            self._ledger.cache = LEDGER_CACHE
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -252,7 +257,7 @@ class StoreReader:
 
     def _advance_view(self, db: sqlite3.Connection, name: str, number: int) -> View:
         view = View.advance(
-            self._views.get(name), db, number, self.path / "graphs", self.dimensions, self.metric
+            self._views.get(name), db, number, self._opener, self.dimensions, self.metric
         )
         self._views[name] = view
         return view

@@ -2,7 +2,7 @@
 
 Merged items are searched in the graph. Newer items are held in memory and searched exhaustively, so
 a query sees every earlier write. `View.advance` derives the next view from an older one, and reads
-only the changes from the ledger.
+only the changes from the ledger. After a merge, views keep the old graph until the new one is open.
 """
 
 from __future__ import annotations
@@ -14,60 +14,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from idiolect.search.store.batch_search import best_rows
-from idiolect.search.store.graph_segment import GraphSegment
+from idiolect.search.store.unmerged import Unmerged
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
     from idiolect.search.diskann.metric import Metric
+    from idiolect.search.store.graphs.graph_segment import GraphSegment
+    from idiolect.search.store.graphs.segment_opener import SegmentOpener
 
 __all__ = ["View"]
 
-_BLOCK = 4096  # vectors compared at once, which bounds the memory of temporary arrays
 _MAX_SELECTIONS = 8  # filters whose matching rows a view caches
-
-
-@dataclass(frozen=True)
-class _Unmerged:
-    """Vectors that are not in the graph yet.
-
-    Older views share the buffer: `append` only writes beyond the rows that they see.
-    """
-
-    rows: NDArray[np.int64]  # (m,) ascending
-    vectors: NDArray[np.float32]  # (m, d), normalized for the cosine metric
-    alive: NDArray[np.bool_]  # (m,)
-    buffer: tuple[NDArray[np.int64], NDArray[np.float32]]
-
-    @classmethod
-    def empty(cls, dimensions: int) -> _Unmerged:
-        rows, vectors = np.empty(0, np.int64), np.empty((0, dimensions), np.float32)
-        return cls(rows, vectors, np.empty(0, bool), (rows, vectors))
-
-    def without(self, deleted: NDArray[np.int64]) -> _Unmerged:
-        alive = self.alive & ~np.isin(self.rows, deleted)
-        return _Unmerged(self.rows, self.vectors, alive, self.buffer)
-
-    def append(self, rows: NDArray[np.int64], vectors: NDArray[np.float32]) -> _Unmerged:
-        kept, added = len(self.rows), len(rows)
-        all_rows, all_vectors = self.buffer
-        alive = self.alive
-        if kept + added > len(all_rows):
-            live = np.flatnonzero(alive)
-            size = 2 * (len(live) + added)
-            all_rows = np.empty(size, np.int64)
-            all_vectors = np.empty((size, vectors.shape[1]), np.float32)
-            kept = len(live)
-            all_rows[:kept], all_vectors[:kept] = self.rows[live], self.vectors[live]
-            alive = np.ones(kept, bool)
-        end = kept + added
-        all_rows[kept:end], all_vectors[kept:end] = rows, vectors
-        alive = np.concatenate([alive, np.ones(added, bool)])
-        return _Unmerged(all_rows[:end], all_vectors[:end], alive, (all_rows, all_vectors))
 
 
 @dataclass(frozen=True)
@@ -90,12 +51,15 @@ class View:
     epoch: str
     changes: int
     metric: Metric
+    graph: str | None
+    """The name of the newest graph, which may not be open yet."""
     segment: GraphSegment | None
+    """The graph that is searched."""
     alive: NDArray[np.bool_]
     """(graph.rows,) which graph ids hold an item that is not deleted."""
     last_row: int
     last_tombstone: int
-    pending: _Unmerged
+    pending: Unmerged
     _selections: dict[str, _Selection] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _graph_is_current: bool = field(init=False)
@@ -108,7 +72,11 @@ class View:
     @property
     def unmerged(self) -> int:
         """The number of vectors that are searched exhaustively."""
-        return int(self.pending.alive.sum())
+        return len(self.pending)
+
+    @property
+    def _has_newest_graph(self) -> bool:
+        return self.graph == (self.segment.name if self.segment else None)
 
     @classmethod
     def advance(
@@ -116,7 +84,7 @@ class View:
         old: View | None,
         db: sqlite3.Connection,
         number: int,
-        folder: Path,
+        opener: SegmentOpener,
         dimensions: int,
         metric: Metric,
     ) -> View:
@@ -128,31 +96,36 @@ class View:
         """
         settings = dict(db.execute("SELECT * FROM settings WHERE name IN ('epoch', 'changes')"))
         epoch, changes = settings["epoch"], settings["changes"]
-        if old and (old.number, old.epoch, old.changes) == (number, epoch, changes):
+        if old is not None and (old.number, old.epoch) != (number, epoch):
+            old = None
+        if old is not None and old.changes == changes and old._has_newest_graph:
             return old
         forgotten, graph, last_row, last_tombstone = db.execute(
             "SELECT forgotten, graph, last_row, last_tombstone FROM namespaces WHERE number = ?",
             (number,),
         ).fetchone()
-        if (
-            old is not None
-            and (old.number, old.epoch) == (number, epoch)
-            and graph == (old.segment.name if old.segment else None)
-            and forgotten <= old.last_tombstone  # no tombstone was purged before `old` saw it
-        ):
+        if old is not None and forgotten > old.last_tombstone:
+            old = None  # a tombstone was purged before `old` saw it
+        segment = None
+        if graph and (old is None or old.segment is None or old.segment.name != graph):
+            segment = opener.open(number, graph) if old is None else opener.take(number, graph)
+        if segment is not None:
+            alive = segment.rows >= 0
+            pending = old.pending.after(last_row) if old else Unmerged.empty(dimensions)
+            seen_row = max(last_row, old.last_row) if old else last_row
+            seen_tombstone = last_tombstone
+        elif old is not None and (graph or old.segment is None):
             segment, alive, pending = old.segment, old.alive, old.pending
-            last_row, last_tombstone = old.last_row, old.last_tombstone
+            seen_row, seen_tombstone = old.last_row, old.last_tombstone
         else:
-            segment = GraphSegment.open(folder / graph) if graph else None
-            alive = segment.rows >= 0 if segment else np.empty(0, bool)
-            pending = _Unmerged.empty(dimensions)
-            last_row, last_tombstone = last_row or 0, max(last_tombstone or 0, forgotten)
+            alive, pending = np.empty(0, bool), Unmerged.empty(dimensions)
+            seen_row, seen_tombstone = 0, forgotten
         tombstones = db.execute(
             "SELECT number, row FROM tombstones WHERE namespace = ? AND number > ? ORDER BY number",
-            (number, last_tombstone),
+            (number, seen_tombstone),
         ).fetchall()
         if tombstones:
-            last_tombstone = tombstones[-1][0]
+            seen_tombstone = tombstones[-1][0]
             rows = np.unique(np.array([row for _, row in tombstones], dtype=np.int64))
             if segment:
                 alive = alive.copy()
@@ -161,17 +134,17 @@ class View:
         added = db.execute(
             "SELECT row, vector FROM items JOIN vectors USING (row)"
             " WHERE namespace = ? AND row > ? ORDER BY row",
-            (number, last_row),
+            (number, seen_row),
         ).fetchall()
         if added:
-            last_row = added[-1][0]
+            seen_row = added[-1][0]
             vectors = np.frombuffer(b"".join(blob for _, blob in added), dtype="<f4")
             pending = pending.append(
                 np.array([row for row, _ in added], dtype=np.int64),
                 _prepare(vectors.reshape(len(added), dimensions), metric),
             )
         return cls(
-            number, epoch, changes, metric, segment, alive, last_row, last_tombstone, pending
+            number, epoch, changes, metric, graph, segment, alive, seen_row, seen_tombstone, pending
         )
 
     def search(
@@ -190,13 +163,13 @@ class View:
         """
         queries = _prepare(queries, self.metric)
         chosen = self._selection(*selection) if selection else None
+        mask = None if chosen is None else chosen.unmerged
         if len(queries) == 1:
-            found = [self._search_pending(queries[0], top_k, chosen)]
+            found = [self.pending.search(queries[0], self.metric, top_k, mask)]
         else:
-            mask = self.pending.alive if chosen is None else chosen.unmerged
-            found = best_rows(
-                queries, self.pending.vectors, self.pending.rows, mask, self.metric, top_k
-            )
+            own = self.pending
+            mask = own.alive if mask is None else mask
+            found = best_rows(queries, own.vectors, own.rows, mask, self.metric, top_k)
         if self.segment:
             keep: NDArray[np.bool_] | None = self.alive if chosen is None else chosen.in_graph
             if chosen is None and self._graph_is_current:
@@ -211,24 +184,6 @@ class View:
             pairs.sort(key=lambda pair: (-pair[1], pair[0]))
             del pairs[top_k:]
         return found
-
-    def _search_pending(
-        self, query: NDArray[np.float32], k: int, chosen: _Selection | None
-    ) -> list[tuple[int, float]]:
-        places = np.flatnonzero(self.pending.alive if chosen is None else chosen.unmerged)
-        everything = len(places) == len(self.pending.rows)
-        scores = np.empty(len(places), np.float32)
-        for start in range(0, len(places), _BLOCK):
-            part = slice(start, start + _BLOCK)
-            vectors = self.pending.vectors[part if everything else places[part]]
-            if self.metric == "l2":
-                difference = vectors - query
-                scores[part] = -np.einsum("nd,nd->n", difference, difference)
-            else:
-                scores[part] = vectors @ query
-        best = np.argpartition(-scores, k - 1)[:k] if k < len(scores) else slice(None)
-        rows = self.pending.rows[places[best]]
-        return list(zip(rows.tolist(), scores[best].tolist(), strict=True))
 
     def _selection(self, name: str, read: Callable[[], NDArray[np.int64]]) -> _Selection:
         with self._lock:

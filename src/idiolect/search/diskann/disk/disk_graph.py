@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from idiolect.errors import CheckpointError, ConfigError, InputError
-from idiolect.search.diskann.array_file import ArrayFile, StreamedArray, write_arrays
+from idiolect.search.diskann.array_file import ArrayFile
+from idiolect.search.diskann.disk.disk_file import DISK_KIND, DISK_VERSION, DiskFile
 from idiolect.search.diskann.disk.page_search import search_pages
-from idiolect.search.diskann.disk.pages import PageLayout, build_pages
+from idiolect.search.diskann.disk.pages import Nodes, PageLayout, read_pages, unpack_nodes
 from idiolect.search.diskann.graph import Graph
 from idiolect.search.diskann.graph_rows import check_mask, metric_name, padded_width
 from idiolect.search.diskann.metric import METRICS, Metric
@@ -27,8 +28,10 @@ __all__ = ["DiskCodes", "DiskGraph"]
 DiskCodes = Literal["pq", "rabitq"]
 """The codes in memory: one byte per four dimensions, or one bit per dimension and 8 bytes."""
 
-_KIND, _VERSION = "disk graph", 1
 _LIST_SIZE = 128
+_CHUNK = 4096  # nodes written or read at once
+_BEAM = 4
+_NO_ROWS, _NO_VECTORS = np.empty(0, np.int64), np.empty((0, 0), np.float32)
 _PAGE_COST = 100
 """Cost of reading a page, relative to an estimate from codes."""
 
@@ -101,27 +104,22 @@ class DiskGraph:
             source = Graph.build(source, metric=metric, seed=seed, threads=threads)
         rows = source.snapshot()
         used = rows.vectors[: rows.count]
-        arrays: dict[str, NDArray[Any] | StreamedArray] = {"alive": rows.alive[: rows.count]}
+        arrays: dict[str, NDArray[Any]]
         with ThreadPool(threads) as pool:
             if codes == "pq":
-                product = ProductCodes.of(used, rows.dimension, seed, pool)
-                arrays |= {"products": product.codes, "centres": product.centroids}
+                product = ProductCodes.fit(used, rows.dimension, seed, pool)
+                arrays = {"products": product.encode(used, pool), "centres": product.centroids}
             else:
                 signs = SignCodes.of(used, rows.dimension, rows.metric, seed, pool)
-                arrays |= {"signs": signs.codes, "facts": signs.factors, "flips": signs.flips}
+                arrays = {"signs": signs.codes, "facts": signs.factors, "flips": signs.flips}
         neighbours = rows.edges()
-        layout = PageLayout(rows.vectors.shape[1], neighbours.shape[1])
-        shape = (layout.pages(rows.count), layout.page)
-        arrays["pages"] = StreamedArray(
-            np.dtype(np.uint8), shape, build_pages(rows, neighbours, layout)
+        nodes = (
+            (used[start : start + _CHUNK], neighbours[start : start + _CHUNK])
+            for start in range(0, rows.count, _CHUNK)
         )
-        facts = {
-            "metric": rows.metric,
-            "dimension": rows.dimension,
-            "degree": neighbours.shape[1],
-            "entry": rows.entry,
-        }
-        write_arrays(path, _KIND, _VERSION, facts, arrays)
+        degree = neighbours.shape[1]
+        file = DiskFile(rows.metric, rows.dimension, degree, rows.entry, rows.count)
+        file.write(path, arrays, nodes, rows.alive[: rows.count])
 
     @classmethod
     def open(cls, path: str | Path, *, verify: bool = False) -> DiskGraph:
@@ -135,7 +133,7 @@ class DiskGraph:
         Raises:
             CheckpointError: the file is missing, damaged, or of another kind.
         """
-        file = ArrayFile(path, _KIND, _VERSION)
+        file = ArrayFile(path, DISK_KIND, DISK_VERSION)
         file.verify(exclude=() if verify else ("pages",))
         return cls(Path(path), file)
 
@@ -159,6 +157,16 @@ class DiskGraph:
         return metric_name(self._metric)
 
     @property
+    def file(self) -> DiskFile:
+        """The facts of the file."""
+        return DiskFile(self._metric, self._dimension, self._degree, self._entry, self.rows)
+
+    @property
+    def product_codes(self) -> tuple[ProductCodes, NDArray[np.uint8]]:
+        """The codebooks, and the codes of all rows; both are empty with other codes."""
+        return ProductCodes(self._centroids), self._products
+
+    @property
     def memory(self) -> int:
         """Size of the arrays in memory, in bytes."""
         arrays = (self._products, self._centroids, self._signs, self._factors, self._alive)
@@ -170,7 +178,7 @@ class DiskGraph:
         k: int,
         *,
         list_size: int | None = None,
-        beam_width: int = 4,
+        beam_width: int = _BEAM,
         mask: NDArray[np.bool_] | None = None,
         threads: int | None = None,
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -232,6 +240,8 @@ class DiskGraph:
         mask: NDArray[np.bool_],
         ids: NDArray[np.int64],
         scores: NDArray[np.float32],
+        trace_rows: NDArray[np.int64] = _NO_ROWS,
+        trace_vectors: NDArray[np.float32] = _NO_VECTORS,
     ) -> None:
         layout, visited = self._layout, self._visited_sets.acquire()
         damaged = search_pages(
@@ -239,9 +249,57 @@ class DiskGraph:
             self._factors, self._flips, self._descriptor, self._file.place("pages"), layout.page,
             layout.per_page, layout.node, layout.vector, self._degree, self._metric, queries,
             list_size, seeds, follow, mask,
-            aligned_zeros(beam_width, layout.page, np.uint8), visited, ids, scores,
+            aligned_zeros(beam_width, layout.page, np.uint8), visited, ids, scores, trace_rows,
+            trace_vectors,
         )  # fmt: skip
         self._visited_sets.release(visited)
+        self._check_page(damaged)
+
+    def trace(
+        self,
+        query: NDArray[np.float32],
+        list_size: int,
+        rows: NDArray[np.int64],
+        vectors: NDArray[np.float32],
+    ) -> int:
+        """Search for one prepared query (padded dimension,), and return the nodes that it read.
+
+        Args:
+            query: The query.
+            list_size: Size of the search list.
+            rows: int64 (n + 1,), receives up to n row numbers.
+            vectors: float32 (n, padded dimension), receives their vectors.
+
+        Returns:
+            How many nodes there are.
+        """  # fmt: skip
+        ids, scores = empty_results(1, 1)
+        self._answer(
+            query[None], list_size, _BEAM, np.array([self._entry]), True, self._alive[:0], ids,
+            scores, rows, vectors,
+        )  # fmt: skip
+        return int(rows[-1])
+
+    def nodes(self, rows: NDArray[np.int64]) -> Nodes:
+        """Read the vectors and neighbours of rows.
+
+        Raises:
+            CheckpointError: a page is damaged.
+        """
+        layout = self._layout
+        numbers, places = np.unique(rows // layout.per_page, return_inverse=True)
+        pages = aligned_zeros(len(numbers), layout.page, np.uint8)
+        self._check_page(
+            read_pages(
+                self._descriptor, self._file.place("pages"), layout.page, numbers, len(numbers),
+                pages,
+            )
+        )  # fmt: skip
+        vectors, edges = unpack_nodes(pages, layout)
+        found = places * layout.per_page + rows % layout.per_page
+        return vectors[found], edges[found]
+
+    def _check_page(self, damaged: int) -> None:
         if damaged >= 0:
             raise CheckpointError(
                 f"{self._path} is damaged: its page {damaged} does not match its checksum",

@@ -74,13 +74,16 @@ def _take_unread(pool, first, size, rows):  # type: ignore[no-untyped-def]
 def search_pages(  # type: ignore[no-untyped-def]
     products, centroids, use_norms, signs, factors, flips, file, place, page, per_page, node,
     vector, degree, metric, queries, list_size, seeds, follow, mask, buffer, visited, ids, scores,
+    trace_rows, trace_vectors,
 ):  # fmt: skip
     """Answer queries (q, padded dimension); return -1, or the number of a damaged page.
 
     Codes are either `products` (with `centroids`) or `signs` (with `factors` and `flips`). The
     pages of the open `file` start at offset `place` and are read into `buffer` (beam width, page).
     The search starts from all `seeds`, and expands neighbours if `follow` is true. `mask` (bool,
-    may be empty) has the rows that can be results.
+    may be empty) has the rows that can be results. `trace_rows` (int64, may be empty) receives the
+    nodes that the last query read, and as its last element their number; `trace_vectors` (nodes,
+    padded dimension) receives their vectors.
     """
     table = np.empty((centroids.shape[0], 256), np.float32)
     rotated = np.empty(flips.shape[1], np.float32)
@@ -101,7 +104,7 @@ def search_pages(  # type: ignore[no-untyped-def]
         first, size = _visit(
             seeds, visited, tag, pool, 0, 0, products, table, signs, factors, planes, query_factors
         )
-        found = 0
+        found = traced = 0
         while True:
             first, count = _take_unread(pool, first, size, nodes)
             if count == 0:
@@ -122,11 +125,17 @@ def search_pages(  # type: ignore[no-untyped-def]
                     )
                     insert_sorted(best, found, pack_candidate(exact, nodes[j]))
                     found = min(found + 1, best.shape[0])
+                if traced < trace_rows.shape[0] - 1:
+                    trace_rows[traced] = nodes[j]
+                    trace_vectors[traced] = buffer[j, start : start + vector].view(np.float32)
+                    traced += 1
                 if follow:
                     edges = buffer[j, start + vector : start + vector + 4 * degree].view(np.int32)
                     first, size = _visit(
                         edges, visited, tag, pool, first, size, products, table, signs, factors,
                         planes, query_factors,
                     )  # fmt: skip
+        if trace_rows.shape[0]:
+            trace_rows[trace_rows.shape[0] - 1] = traced
         write_results(best, found, ids[i], scores[i])
     return np.int64(-1)

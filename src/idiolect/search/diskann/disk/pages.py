@@ -10,23 +10,26 @@ in parallel. Pages in the system's cache are only copied.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from numba import types
 from numpy.typing import NDArray
 
 from idiolect.search.diskann.array_file import PAGE, checksum
-from idiolect.search.diskann.graph_rows import GraphRows
 from idiolect.search.diskann.jit import kernel
 
-__all__ = ["PageLayout", "build_pages", "read_pages"]
+__all__ = ["Nodes", "PageLayout", "build_pages", "pread", "read_pages", "unpack_nodes"]
+
+Nodes = tuple[NDArray[np.float32], NDArray[np.int32]]
+"""Vectors (m, padded dimension) and neighbours (m, degree), padded with -1."""
+
 
 _CHUNK = 1024  # pages built at once
 _WILLNEED = 3  # POSIX_FADV_WILLNEED
 _HAS_FADVISE = sys.platform == "linux"
 
-_pread = types.ExternalFunction(
+pread = types.ExternalFunction(
     "pread", types.intp(types.int32, types.uintp, types.uintp, types.int64)
 )
 _fadvise = types.ExternalFunction(
@@ -43,6 +46,7 @@ class PageLayout:
     """
 
     def __init__(self, width: int, degree: int) -> None:
+        self.degree = degree
         self.vector = 4 * width
         self.node = -(-(self.vector + 4 * degree) // 64) * 64
         self.page = -(-(self.node + 8) // PAGE) * PAGE
@@ -61,24 +65,44 @@ def _write_checksums(pages):  # type: ignore[no-untyped-def]
         pages[i, end:].view(np.uint64)[0] = checksum(pages[i, :end])
 
 
-def build_pages(
-    rows: GraphRows, neighbours: NDArray[np.int32], layout: PageLayout
-) -> Iterator[NDArray[np.uint8]]:
-    """Yield the pages of all rows in chunks of uint8 (pages, bytes)."""
-    step = _CHUNK * layout.per_page
-    degree = neighbours.shape[1]
-    for start in range(0, rows.count, step):
-        stop = min(start + step, rows.count)
-        nodes = np.zeros((layout.pages(stop - start) * layout.per_page, layout.node), np.uint8)
-        used = nodes[: stop - start]
-        used[:, : layout.vector] = rows.vectors[start:stop].view(np.uint8)
-        end = layout.vector + 4 * degree
-        edges = np.ascontiguousarray(neighbours[start:stop])
-        used[:, layout.vector : end] = edges.view(np.uint8)
-        pages = np.zeros((layout.pages(stop - start), layout.page), np.uint8)
-        pages[:, : layout.node * layout.per_page] = nodes.reshape(len(pages), -1)
-        _write_checksums(pages)
-        yield pages
+def build_pages(nodes: Iterable[Nodes], layout: PageLayout) -> Iterator[NDArray[np.uint8]]:
+    """Yield the pages of nodes in chunks of uint8 (pages, bytes).
+
+    Args:
+        nodes: Consecutive nodes in chunks of any length: vectors float32 (m, padded dimension) and
+            neighbours int32 (m, degree).
+        layout: Of the pages.
+    """
+    rest = np.empty((0, layout.node), np.uint8)
+    for vectors, neighbours in nodes:
+        bytes_ = np.zeros((len(vectors), layout.node), np.uint8)
+        bytes_[:, : layout.vector] = np.ascontiguousarray(vectors).view(np.uint8)
+        end = layout.vector + 4 * neighbours.shape[1]
+        bytes_[:, layout.vector : end] = np.ascontiguousarray(neighbours).view(np.uint8)
+        rest = np.concatenate([rest, bytes_]) if len(rest) else bytes_
+        whole = len(rest) // layout.per_page * layout.per_page
+        for start in range(0, whole, _CHUNK * layout.per_page):
+            yield _to_pages(rest[start : min(start + _CHUNK * layout.per_page, whole)], layout)
+        rest = rest[whole:]
+    if len(rest):
+        yield _to_pages(rest, layout)
+
+
+def _to_pages(nodes: NDArray[np.uint8], layout: PageLayout) -> NDArray[np.uint8]:
+    pages = np.zeros((layout.pages(len(nodes)), layout.page), np.uint8)
+    filled = np.zeros((len(pages) * layout.per_page, layout.node), np.uint8)
+    filled[: len(nodes)] = nodes
+    pages[:, : layout.node * layout.per_page] = filled.reshape(len(pages), -1)
+    _write_checksums(pages)
+    return pages
+
+
+def unpack_nodes(pages: NDArray[np.uint8], layout: PageLayout) -> Nodes:
+    """Return the vectors and neighbours of all nodes of pages (pages, bytes)."""
+    nodes = pages[:, : layout.node * layout.per_page].reshape(-1, layout.node)
+    vectors = np.ascontiguousarray(nodes[:, : layout.vector]).view(np.float32)
+    edges = nodes[:, layout.vector : layout.vector + 4 * layout.degree]
+    return vectors, np.ascontiguousarray(edges).view(np.int32)
 
 
 @kernel
@@ -94,7 +118,7 @@ def read_pages(file, start, page, numbers, count, buffer):  # type: ignore[no-un
                 np.int32(_WILLNEED),
             )  # fmt: skip
     for i in range(count):
-        got = _pread(
+        got = pread(
             np.int32(file), np.uintp(buffer.ctypes.data + i * page), np.uintp(page),
             np.int64(start + numbers[i] * page),
         )  # fmt: skip

@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from idiolect.errors import CheckpointError, IdiolectError
-from idiolect.search.store.graph_segment import GraphSegment
+from idiolect.search.diskann.thread_pool import lower_priority
+from idiolect.search.store.graphs.graph_segment import GraphSegment
 
 if TYPE_CHECKING:
     import sqlite3
@@ -31,13 +32,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from idiolect.search.diskann.metric import Metric
+    from idiolect.search.store.graphs.graph_writer import GraphWriter
     from idiolect.search.store.ledger import Ledger
 
 __all__ = ["Merger"]
 
 _LOG = logging.getLogger(__name__)
-_MAX_CHANGED = 0.5  # fraction of a graph; beyond it, rebuilding is as fast as updating
 
 
 class Merger:
@@ -46,8 +46,7 @@ class Merger:
     Args:
         ledger: the source of truth.
         folder: the parent folder of the graph segments.
-        metric: the metric of the store.
-        dimensions: the vector dimensions of the store.
+        writer: writes the graphs.
         min_items: the number of unmerged items that triggers a background merge. A namespace with
             fewer items gets no graph, since an exhaustive search is as fast.
         background: whether writes trigger merges in a background thread.
@@ -57,16 +56,14 @@ class Merger:
         self,
         ledger: Ledger,
         folder: Path,
-        metric: Metric,
-        dimensions: int,
+        writer: GraphWriter,
         *,
         min_items: int,
         background: bool,
     ) -> None:
         self._ledger = ledger
         self._folder = folder
-        self._metric: Metric = metric
-        self._dimensions = dimensions
+        self._writer = writer
         self._min_items = min_items
         self._background = background
         self._written = Counter[int]()
@@ -96,13 +93,14 @@ class Merger:
 
     def _merge_or_warn(self, number: int) -> None:
         """Merge, and only log an error: unmerged items stay searchable."""
+        lower_priority()
         try:
             self.merge(number)
         except (IdiolectError, OSError) as error:
             _LOG.warning("%s: a merge failed and will be retried: %s", self._folder, error)
 
-    def merge(self, number: int, *, rebuild: bool = False) -> None:
-        """Update the graph of one namespace now.
+    def merge(self, number: int, *, rebuild: bool = False) -> str | None:
+        """Update the graph of one namespace now, and return its new segment, if it has one.
 
         Args:
             number: the number of the namespace.
@@ -112,37 +110,45 @@ class Merger:
         with _exclusive_lock(self._folder):
             with self._ledger.reading() as db:
                 found = db.execute(
-                    "SELECT graph FROM namespaces WHERE number = ?", (number,)
+                    "SELECT graph, ifnull(last_tombstone, 0) FROM namespaces WHERE number = ?",
+                    (number,),
                 ).fetchone()
                 if found is None:  # the namespace was dropped meanwhile
-                    return
+                    return None
                 epoch = _epoch(db)
                 sequence = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'tombstones'")
                 last_tombstone = (sequence.fetchone() or (0,))[0]
                 rows = _rows(db, number)
-                segment = None
+                write = None
                 if len(rows) >= self._min_items:
                     old = None if rebuild or not found[0] else _open(self._folder / found[0])
-                    segment = self._next_segment(db, old, rows)
+                    write = self._writer.prepare(db, old, rows)
+            # The transaction is over: while it lasts, SQLite keeps all that others write meanwhile.
+            graph = write() if write else None
+            published: str | None = None
             with self._ledger.writing() as db:
                 # After a restore the row numbers have another meaning, so the merge is discarded.
                 if _epoch(db) == epoch:
+                    # Readers that use the old graph still need the tombstones since it was made.
+                    forgotten = found[1] if graph else last_tombstone
                     db.execute(
                         "UPDATE namespaces SET graph = ?, last_row = ?, last_tombstone = ?,"
-                        " forgotten = ? WHERE number = ?",
+                        " forgotten = max(forgotten, ?) WHERE number = ?",
                         (
-                            segment.name if segment else None,
-                            int(rows[-1]) if segment else None,
-                            last_tombstone if segment else None,
-                            last_tombstone,
+                            graph,
+                            int(rows[-1]) if graph else None,
+                            last_tombstone if graph else None,
+                            forgotten,
                             number,
                         ),
                     )
                     db.execute(
                         "DELETE FROM tombstones WHERE namespace = ? AND number <= ?",
-                        (number, last_tombstone),
+                        (number, forgotten),
                     )
+                    published = graph
             self._remove_unused()
+        return None if published == found[0] else published
 
     def _remove_unused(self) -> None:
         """Remove the graph folders that the ledger no longer names."""
@@ -154,49 +160,18 @@ class Merger:
             if folder.is_dir() and folder.name not in used:
                 shutil.rmtree(folder, ignore_errors=True)
 
-    def _next_segment(
-        self, db: sqlite3.Connection, old: GraphSegment | None, rows: NDArray[np.int64]
-    ) -> GraphSegment:
-        """Write a segment that holds exactly `rows`, ascending; update the old one if possible."""
-        from idiolect.search.diskann.graph import Graph
-
-        if old is not None:
-            known = old.rows[old.rows >= 0]
-            new = np.setdiff1d(rows, known, assume_unique=True)
-            deleted = old.graph_ids(np.setdiff1d(known, rows, assume_unique=True))
-            if not len(new) and not len(deleted):
-                return old
-            if len(new) + len(deleted) <= _MAX_CHANGED * len(known):
-                graph = old.graph
-                graph.delete(deleted)
-                graph.merge()
-                inserted = graph.insert(self._vectors(db, new))
-                row_of = np.full(graph.rows, -1, np.int64)
-                row_of[: len(old.rows)] = old.rows
-                row_of[deleted] = -1
-                row_of[inserted] = new
-                return GraphSegment.write(self._folder, graph, row_of)
-        graph = Graph.build(self._vectors(db, rows), metric=self._metric)
-        return GraphSegment.write(self._folder, graph, rows)
-
-    def _vectors(self, db: sqlite3.Connection, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        vectors = np.empty((len(rows), self._dimensions), np.float32)
-        query = "SELECT vector FROM vectors WHERE row = ?"
-        for place, row in enumerate(rows.tolist()):
-            vectors[place] = np.frombuffer(db.execute(query, (row,)).fetchone()[0], "<f4")
-        return vectors
-
 
 def _is_due(db: sqlite3.Connection, number: int, limit: int) -> bool:
     """Whether a namespace had at least `limit` insertions and deletions since its last merge."""
-    row = db.execute("SELECT last_row FROM namespaces WHERE number = ?", (number,)).fetchone()
-    if row is None:
+    query = "SELECT ifnull(last_row, 0), ifnull(last_tombstone, 0) FROM namespaces WHERE number = ?"
+    merged = db.execute(query, (number,)).fetchone()
+    if merged is None:
         return False
     changed = db.execute(
         "SELECT (SELECT count(*) FROM (SELECT 1 FROM items WHERE namespace = :n AND row > :row"
         " LIMIT :limit)) + (SELECT count(*) FROM (SELECT 1 FROM tombstones WHERE namespace = :n"
-        " LIMIT :limit))",
-        {"n": number, "row": row[0] or 0, "limit": limit},
+        " AND number > :tombstone LIMIT :limit))",
+        {"n": number, "row": merged[0], "tombstone": merged[1], "limit": limit},
     ).fetchone()[0]
     return bool(changed >= limit)
 

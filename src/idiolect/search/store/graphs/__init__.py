@@ -1,0 +1,1 @@
+"""The graphs of a store, which are derived from its ledger."""

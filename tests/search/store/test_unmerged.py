@@ -1,0 +1,70 @@
+"""The newest vectors: results, growth in place, and no threads of the linear algebra library."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from idiolect.search.store import unmerged
+from idiolect.search.store.unmerged import Unmerged
+
+RNG = np.random.default_rng(0)
+VECTORS = RNG.normal(size=(300, 16)).astype(np.float32)
+ROWS = np.arange(10, 610, 2)
+
+
+def _filled() -> Unmerged:
+    state = Unmerged.empty(16)
+    for start in range(0, 300, 50):
+        state = state.append(ROWS[start : start + 50], VECTORS[start : start + 50])
+    return state
+
+
+@pytest.mark.parametrize("metric", ["inner", "l2"])
+@pytest.mark.parametrize("share", [1.0, 0.5, 0.05])
+def test_results_are_exact(metric: str, share: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unmerged, "_BLOCK", 7)
+    state = _filled().without(np.array([1, 12, 13, 608, 9999]))
+    assert len(state) == 298
+    chosen = (RNG.random(300) < share) & state.alive
+    query = VECTORS[5] + 0.1
+    exact = VECTORS @ query if metric == "inner" else -((VECTORS - query) ** 2).sum(1)
+    places = np.flatnonzero(chosen)
+    best = places[np.argsort(-exact[places])][:9]
+    found = sorted(state.search(query, metric, 9, chosen), key=lambda pair: -pair[1])
+    assert [row for row, _ in found] == ROWS[best].tolist()
+    np.testing.assert_allclose([score for _, score in found], exact[best], rtol=1e-4)
+
+
+def test_older_states_never_change_and_share_their_array() -> None:
+    first = _filled()
+    kept = first.vectors.copy()
+    second = first.append(np.array([700]), VECTORS[:1] + 1)
+    third = second.append(np.array([701, 702]), VECTORS[:2] + 2)
+    assert np.shares_memory(second.vectors, third.vectors)
+    np.testing.assert_array_equal(first.vectors, kept)
+    assert (len(first), len(second), len(third)) == (300, 301, 303)
+
+
+def test_rows_after_a_merge_are_kept() -> None:
+    state = _filled().without(np.array([608])).after(600)
+    assert state.rows.tolist() == [602, 604, 606]
+    np.testing.assert_array_equal(state.vectors, VECTORS[296:299])
+
+
+def test_scores_start_no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A product with a matrix is threaded; on busy processors its threads wait for each other."""
+
+    def fail(*_: object) -> None:
+        raise AssertionError("a threaded product")
+
+    for name in ("dot", "matmul", "inner", "tensordot"):
+        monkeypatch.setattr(np, name, fail)
+
+    class Watched(np.ndarray):
+        def __matmul__(self, other: object) -> None:  # type: ignore[override]
+            fail()
+
+    state = _filled()
+    watched = Unmerged(state.rows, state.vectors.view(Watched), state.alive, state._buffer)
+    assert len(watched.search(VECTORS[0], "cosine", 5, None)) == 5

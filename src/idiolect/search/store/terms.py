@@ -25,6 +25,7 @@ import functools
 import re
 import unicodedata
 from collections import Counter
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from idiolect.errors import InputError
@@ -35,11 +36,28 @@ if TYPE_CHECKING:
 __all__ = ["LANGUAGES", "check_language", "excerpt", "index_text", "query_terms", "tokenizer"]
 
 _SNOWBALL = {
-    **{"ca": "catalan", "da": "danish", "de": "german", "el": "greek", "es": "spanish"},
-    **{"eu": "basque", "fi": "finnish", "fr": "french", "ga": "irish", "hu": "hungarian"},
-    **{"hy": "armenian", "id": "indonesian", "it": "italian", "lt": "lithuanian", "nl": "dutch"},
-    **{"no": "norwegian", "pt": "portuguese", "ro": "romanian", "ru": "russian", "sr": "serbian"},
-    **{"sv": "swedish", "tr": "turkish"},
+    "ca": "catalan",
+    "da": "danish",
+    "de": "german",
+    "el": "greek",
+    "es": "spanish",
+    "eu": "basque",
+    "fi": "finnish",
+    "fr": "french",
+    "ga": "irish",
+    "hu": "hungarian",
+    "hy": "armenian",
+    "id": "indonesian",
+    "it": "italian",
+    "lt": "lithuanian",
+    "nl": "dutch",
+    "no": "norwegian",
+    "pt": "portuguese",
+    "ro": "romanian",
+    "ru": "russian",
+    "sr": "serbian",
+    "sv": "swedish",
+    "tr": "turkish",
 }
 _PORTER = ("en", "ja", "km", "ko", "lo", "my", "th", "zh")
 """Texts in languages without stems may contain English words."""
@@ -130,9 +148,9 @@ def excerpt(query: str, text: str, before: str, after: str, language: str) -> st
     for start, end, terms in _tokens(text, language, pairs=True):
         matched = next((term for term in terms if term in wanted), "")
         spans.append((start, end, matched))
-    first, last = _window(text, spans)
     if not spans:
         return text
+    first, last = _window(text, spans)
     start = 0 if first == 0 else spans[first][0]
     end = len(text) if last == len(spans) - 1 else spans[last][1]
     parts, position = ["…" if start else ""], start
@@ -151,7 +169,7 @@ def _characters(run: str) -> list[str]:
 
 def _grams(characters: list[str], *, last: bool = False) -> list[str]:
     """Return overlapping pairs, and the last character alone if asked to or if it is alone."""
-    pairs = ["".join(pair) for pair in zip(characters, characters[1:], strict=False)]
+    pairs = ["".join(pair) for pair in pairwise(characters)]
     return [*pairs, characters[-1]] if last or not pairs else pairs
 
 
@@ -208,8 +226,8 @@ def _folded(word: str, language: str) -> str:
 def _window(text: str, spans: list[tuple[int, int, str]]) -> tuple[int, int]:
     """Return the first and last token of the window with most different terms, the earliest."""
     sizes = [1 if _RUN.match(text, start) else 2 for start, *_ in spans]
-    counts: Counter[str] = Counter()
-    best, found, first, size = (0, -1), 0, 0, 0
+    counts = Counter[str]()
+    best = found = first = size = 0
     for last, (_, _, term) in enumerate(spans):
         size += sizes[last]
         counts[term] += 1
@@ -217,22 +235,23 @@ def _window(text: str, spans: list[tuple[int, int, str]]) -> tuple[int, int]:
             size -= sizes[first]
             counts[spans[first][2]] -= 1
             first += 1
-        distinct = sum(1 for name, count in counts.items() if name and count > 0)
+        distinct = sum(1 for name, count in counts.items() if name and count)
         if distinct > found:
-            best, found = (first, last), distinct
-    first, last = best
-    if last < 0:
-        first = last = 0
-    first = next((n for n in range(first, last + 1) if spans[n][2]), first) if found else 0
-    lead = 0
-    while first > 0 and lead + sizes[first - 1] <= _LEAD:
-        first -= 1
-        lead += sizes[first]
-    size, last = sizes[first] if sizes else 0, first
-    while last + 1 < len(spans) and size + sizes[last + 1] <= _WIDTH:
-        last += 1
-        size += sizes[last]
+            best, found = first, distinct
+    start = next((n for n in range(best, len(spans)) if spans[n][2]), 0)
+    first, _ = _extended(sizes, start, -1, _LEAD)
+    last, left = _extended(sizes, first - 1, 1, _WIDTH)
+    if last == len(spans) - 1:
+        first, _ = _extended(sizes, first, -1, left)
     return first, last
+
+
+def _extended(sizes: list[int], place: int, step: int, room: int) -> tuple[int, int]:
+    """Move a place as far as there is room for the next; return it, and the room that is left."""
+    while 0 <= place + step < len(sizes) and sizes[place + step] <= room:
+        place += step
+        room -= sizes[place]
+    return place, room
 
 
 def _joined(spans: list[tuple[int, int, str]]) -> Iterator[tuple[int, int]]:

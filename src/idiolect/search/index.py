@@ -7,7 +7,7 @@
 
 >>> index = Index.build("products", encoder, [Item("p1", "a red lamp")])   # doctest: +SKIP
 >>> index.search("crimson light")                                          # doctest: +SKIP
-[Hit(id='p1', score=0.01639, text='a red lamp', metadata={}, highlight='')]
+[Hit(id='p1', score=1.0, text='a red lamp', metadata={}, highlight='')]
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 from idiolect.errors import ConfigError, InputError
-from idiolect.search.fusion import Fusion, choose_weights, diversify, fuse
+from idiolect.search.fusion import Fusion, diversify, fuse
+from idiolect.search.hybrid_weight import HybridWeight, fit_weight
 from idiolect.search.item_batches import read_batches
 from idiolect.search.item_files import as_items
 from idiolect.search.items import Hits, Item, check_count, check_item
@@ -80,16 +81,17 @@ class Index:
         if encoder is None:
             return
         stored = store.settings.get("encoder")
-        if stored is None:
-            if any(store.namespaces().values()):
-                raise ConfigError(
-                    "the store has vectors, but does not say which encoder computed them",
-                    hint="query the store with vectors, or build an index of its items",
-                )
-            store.remember(encoder=encoder.fingerprint)
-        elif stored != encoder.fingerprint and not any(store.namespaces().values()):
-            store.remember(encoder=encoder.fingerprint)
-        elif stored != encoder.fingerprint:
+        if stored == encoder.fingerprint:
+            return
+        if not any(store.namespaces().values()):
+            published = int(getattr(encoder, "published", True))
+            store.remember(encoder=encoder.fingerprint, published=published)
+        elif stored is None:
+            raise ConfigError(
+                "the store has vectors, but does not say which encoder computed them",
+                hint="query the store with vectors, or build an index of its items",
+            )
+        else:
             raise ConfigError(
                 f"the index was built with encoder {stored[:12]}…, this is"
                 f" {encoder.fingerprint[:12]}…",
@@ -105,6 +107,7 @@ class Index:
         items: Iterable[Item],
         *,
         dimensions: int | None = None,
+        language: str | None = None,
         namespace: str = "",
         source: str | None = None,
         progress: bool = False,
@@ -118,6 +121,8 @@ class Index:
             encoder: computes the vectors.
             items: a stream; the last item with an id wins.
             dimensions: truncate vectors to this size (Matryoshka encoders).
+            language: of the texts, by which lexical search stems words, such as `de`; English by
+                default. See `idiolect.search.store.lexical_terms`.
             namespace: the namespace of the items.
             source: location of the encoder, stored in the index with the encoder's precision.
             progress: show progress on a terminal.
@@ -134,7 +139,7 @@ class Index:
         encoder = _as_encoder(encoder)
         width = dimensions or encoder.dimensions
         # Merge once at the end: many small insertions would take longer.
-        store = Store.open(path, dimensions=width, background=False)
+        store = Store.open(path, dimensions=width, language=language, background=False)
         with cls(store, encoder, encoding_counts=encoding_counts) as index:
             if source is not None:
                 precision = getattr(encoder, "precision", "fp32")
@@ -272,12 +277,13 @@ class Index:
             text: the query.
             top_k: the number of results, 1 to 10,000.
             mode: `dense` by vectors (the score is a cosine), `lexical` by words (BM25), or
-                `hybrid`, the fusion of both (see `idiolect.search.fusion.fuse`).
+                `hybrid`, the fusion of both (scores 0 to 1; see `idiolect.search.fusion.fuse`). If
+                vectors have no weight, they only add items where words find fewer than `top_k`.
             filter: see `idiolect.search.filters`.
             namespace: where to search.
-            fusion: the fusion method of hybrid search, `rrf` or `weighted`. By default the one that
-                `fit_fusion` stored, or `rrf`.
-            weights: of the dense and the lexical ranking.
+            fusion: the fusion method of hybrid search, `weighted` by default, or `rrf`.
+            weights: of the dense and the lexical ranking; by default those of `hybrid_weight`, or
+                equal ones with `rrf`.
             mmr_diversity: 0 to 1; how much the results should differ from one another.
             highlight: strings to insert before and after the matched words in `Hit.highlight`.
 
@@ -302,16 +308,18 @@ class Index:
             depth = max(top_k, _DEPTH)
         scope: dict[str, Any] = {"filter": filter, "namespace": namespace}
         if mode == "hybrid":
-            method, stored = self.fusion if fusion is None else (fusion, None)
-            rankings = (
-                self._dense(text, depth, scope),
-                self._lexical(text, depth, highlight, scope),
-            )
-            hits = fuse(rankings, method=method, weights=weights or stored)
+            if weights is None and fusion != "rrf":
+                weights = self.hybrid_weight.weights
+            words = self.store.match(text, depth, marks=highlight, **scope)
+            filled = len(words) >= top_k or self.encoder is None
+            skip = filled and weights is not None and weights[0] == 0
+            rankings = ([] if skip else self._dense(text, depth, scope), words)
+            complete = (False, len(words) < depth)
+            hits = fuse(rankings, method=fusion or "weighted", weights=weights, complete=complete)
         elif mode == "dense":
             hits = self._dense(text, depth, scope)
         else:
-            hits = self._lexical(text, depth, highlight, scope)
+            hits = self.store.match(text, depth, marks=highlight, **scope)
         if mmr_diversity:
             found = self.store.fetch((hit.id for hit in hits), namespace=namespace, vectors=True)
             vectors = {id: item.vector for id, item in found.items() if item.vector is not None}
@@ -319,12 +327,14 @@ class Index:
         return hits[:top_k]
 
     @property
-    def fusion(self) -> tuple[Fusion, tuple[float, float] | None]:
+    def hybrid_weight(self) -> HybridWeight:
+        """The default weight of vectors in hybrid search, and what it is based on."""
+        return HybridWeight.of(self.store.settings)
+
+    @property
+    def fusion(self) -> tuple[Fusion, tuple[float, float]]:
         """The default fusion method of hybrid search and its weights."""
-        percent = self.store.settings.get("dense_percent")
-        if percent is None:
-            return "rrf", None
-        return "weighted", (int(percent) / 100, 1 - int(percent) / 100)
+        return "weighted", self.hybrid_weight.weights
 
     @checked
     def fit_fusion(
@@ -333,12 +343,13 @@ class Index:
         """Fit the weights of hybrid search to queries with known answers, and store them.
 
         Args:
-            answers: the ids of the relevant items of each query. Keep these queries out of the
-                training of the encoder; otherwise the dense weight is too large.
+            answers: the ids of the relevant items of each query. Keep these queries and items out
+                of the training of the encoder; otherwise the dense weight is too large.
             namespace: where to search.
 
         Returns:
-            The weights of the dense and the lexical ranking; see `choose_weights`.
+            The weights of the dense and the lexical ranking; see
+            `idiolect.search.hybrid_weight.fit_weight`, and `hybrid_weight` for the evidence.
 
         Raises:
             InputError: there are no queries.
@@ -346,16 +357,13 @@ class Index:
         """
         check_mapping(answers, "answers", "a dict of queries and their ids")
         scope: dict[str, Any] = {"filter": None, "namespace": namespace}
-        weights = choose_weights(
-            (
-                self._dense(query, _DEPTH, scope),
-                self._lexical(query, _DEPTH, None, scope),
-                relevant,
-            )
+        rankings = (
+            (self._dense(query, _DEPTH, scope), self.store.match(query, _DEPTH, **scope), relevant)
             for query, relevant in answers.items()
         )
-        self.store.remember(dense_percent=round(100 * weights[0]))
-        return weights
+        fitted = fit_weight(rankings, HybridWeight.default(self.store.settings), depth=_DEPTH)
+        self.store.remember(dense_percent=round(100 * fitted.dense), dense_evidence=fitted.evidence)
+        return fitted.weights
 
     @checked
     def similar(
@@ -383,11 +391,6 @@ class Index:
     def _dense(self, text: str, k: int, scope: Mapping[str, Any]) -> Hits:
         (vector,) = self._encode([text], "query")
         return self.store.query(vector, k, **scope) if vector.any() else []
-
-    def _lexical(
-        self, text: str, k: int, highlight: tuple[str, str] | None, scope: Mapping[str, Any]
-    ) -> Hits:
-        return self.store.match(text, k, marks=highlight, **scope)
 
     def _encode(self, texts: list[str], prompt_name: str) -> NDArray[np.float32]:
         if self.encoder is None:

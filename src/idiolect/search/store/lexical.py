@@ -13,7 +13,7 @@ A query is any text. Its words are joined by OR, and a word with several parts i
 
 Case and accents are ignored. Words are stemmed in the language of the index, in English by default
 (Porter 1980). Text of scripts without spaces is indexed as pairs of characters; see
-`idiolect.search.store.terms`.
+`idiolect.search.store.lexical_terms`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from idiolect.errors import CheckpointError
-from idiolect.search.store.terms import excerpt, index_text, query_terms, tokenizer
+from idiolect.search.store.lexical_terms import excerpt, index_text, query_terms, tokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable

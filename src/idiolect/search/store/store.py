@@ -38,11 +38,11 @@ from idiolect.search.items import (
 from idiolect.search.metadata import encode_metadata
 from idiolect.search.store.integrity import Damage, find_damage
 from idiolect.search.store.ledger import Ledger
+from idiolect.search.store.lexical_terms import check_language
 from idiolect.search.store.merger import Merger
 from idiolect.search.store.namespace import Namespace
 from idiolect.search.store.snapshots import restore_snapshot, take_snapshot
 from idiolect.search.store.store_reader import StoreReader, load_items
-from idiolect.search.store.terms import check_language
 from idiolect.text.arguments import check_path
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class Store(StoreReader):
             dimensions: of the vectors, 2 to 4,096; an existing store must have the same.
             metric: of a new store: `cosine`, `inner` or `l2`.
             language: of the texts, by which words are stemmed: a code such as `en` or `de`, or
-                `none`; see `idiolect.search.store.terms`. A new store has `en` by default; an
+                `none`; see `idiolect.search.store.lexical_terms`. A new store has `en` by default; an
                 existing one must have the same.
             wait: seconds to wait for another writer.
             merge_after: the number of unmerged items in a namespace that triggers a merge into its

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from idiolect.errors import CheckpointError, InputError
 from idiolect.search.items import Item
+from idiolect.search.store.lexical_terms import LANGUAGES, excerpt, index_text, query_terms
 from idiolect.search.store.store import Store
-from idiolect.search.store.terms import LANGUAGES, excerpt, index_text, query_terms
 from search.things import DIMENSIONS, vector
 
 UNSPACED = {

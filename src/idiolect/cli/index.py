@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from idiolect.cli.endings import ResumableCommand
-from idiolect.cli.text_options import MaxUnreadableOption, report_skipped
+from idiolect.cli.text_options import LanguageOption, MaxUnreadableOption, report_skipped
 from idiolect.cli.training_options import EncodingPrecisionOption, given
 from idiolect.errors import ConfigError, InputError
 from idiolect.text.skipped import MAX_UNREADABLE, Skipped
@@ -87,6 +87,7 @@ def build(
         int | None, typer.Option(help="Truncate vectors to this size (Matryoshka encoders).", min=1)
     ] = None,
     precision: EncodingPrecisionOption = None,
+    language: LanguageOption = None,
     skip_invalid_metadata: _SkipInvalid = False,
 ) -> None:
     """Build an index from the records of files. Run it again to resume.
@@ -119,6 +120,7 @@ def build(
         model,
         items,
         dimensions=dimensions,
+        language=language,
         namespace=namespace,
         source=_source(encoder),
         progress=True,
@@ -196,12 +198,13 @@ def delete(
 
 @app.command()
 def info(index: _Index) -> None:
-    """Show the size, namespaces and encoder of an index.
+    """Show the size, namespaces, encoder, language and hybrid search of an index.
 
     Example: [bold]idiolect index info products-index[/bold]
     """
     from rich.console import Console
 
+    from idiolect.search.hybrid_weight import HybridWeight
     from idiolect.search.store.store import Store
 
     with Store.open(index) as store:
@@ -209,13 +212,10 @@ def info(index: _Index) -> None:
         console.print(_overview(index, store.describe()))
         settings = store.settings
         if "encoder" in settings:
-            console.print(
-                f"encoder {settings['encoder'][:12]}… {settings.get('source', '')}", markup=False
-            )
-        if "dense_percent" in settings:
-            console.print(
-                f"hybrid search weights: {settings['dense_percent']} % dense, the rest lexical"
-            )
+            name, source = settings["encoder"][:12], settings.get("source", "")
+            console.print(f"encoder {name}… {source}", markup=False)
+        shown = f"language {settings['language']}\nhybrid search: {HybridWeight.of(settings)}"
+        console.print(shown, markup=False, soft_wrap=True)
 
 
 @app.command()

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from idiolect.cli.index import load_encoder
+from idiolect.cli.index import app, load_encoder
+from idiolect.cli.judged_data import QueriesFile
 from idiolect.errors import InputError
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     from idiolect.search.items import Hit, Hits
 
-__all__ = ["search", "similar"]
+__all__ = ["fit_fusion", "search", "similar"]
 
 _Index = Annotated[Path, typer.Argument(help="Index folder, or the folder of a run with one.")]
 _Count = Annotated[int, typer.Option("--top-k", "-n", help="Number of results.", min=1, max=10_000)]
@@ -61,7 +62,11 @@ def search(
     index, encoder = _resolve_run(index, encoder)
     with Store.open(index, background=False) as store:
         model = None if mode == "lexical" else load_encoder(store, encoder)
-        hits = Index(store, model).search(
+        opened = Index(store, model)
+        if mode == "hybrid" and opened.hybrid_weight.dense == 0 and not as_json:
+            evidence = opened.hybrid_weight.evidence
+            typer.echo(f"by words alone, vectors have no weight: {evidence}", err=True)
+        hits = opened.search(
             query,
             top_k,
             mode=mode,
@@ -71,6 +76,47 @@ def search(
             highlight=None if as_json else _MARKS,
         )
     _show(hits, as_json)
+
+
+@app.command()
+def fit_fusion(
+    index: _Index,
+    qrels: Annotated[
+        Path,
+        typer.Option(
+            help="TREC qrels, or a table such as query,docid; without --queries, with query texts."
+        ),
+    ],
+    queries: QueriesFile = None,
+    namespace: _Namespace = "",
+    encoder: Annotated[
+        str | None, typer.Option(help="Current location of the encoder, if it was moved.")
+    ] = None,
+) -> None:
+    """Fit the weights of hybrid search to queries with known answers.
+
+    Keep these queries and items out of the training of the encoder.
+
+    Example: [bold]idiolect index fit-fusion products-index --qrels answers.tsv[/bold]
+    """
+    from idiolect.ranking.evaluation.judged_collection import read_qrels, read_queries
+    from idiolect.search.index import Index
+    from idiolect.search.store.store import Store
+
+    texts = None if queries is None else read_queries(queries)
+    answers = {
+        query if texts is None else texts.get(query, ""): [
+            id for id, grade in found.items() if grade > 0
+        ]
+        for query, found in read_qrels(qrels).items()
+    }
+    index, encoder = _resolve_run(index, encoder)
+    with Store.open(index, background=False) as store:
+        opened = Index(store, load_encoder(store, encoder))
+        opened.fit_fusion(
+            {query: ids for query, ids in answers.items() if query and ids}, namespace=namespace
+        )
+        typer.echo(f"hybrid search: {opened.hybrid_weight}")
 
 
 def similar(

@@ -11,6 +11,7 @@ from idiolect.text.skipped import shown_places
 
 __all__ = [
     "FieldOption",
+    "LanguageOption",
     "MaxUnreadableOption",
     "SourcesArgument",
     "UnitOption",
@@ -28,6 +29,10 @@ FieldOption = Annotated[
 UnitOption = Annotated[
     Literal["line", "file"],
     typer.Option(help="Whether each line or each file of .txt input is a document."),
+]
+LanguageOption = Annotated[
+    str | None,
+    typer.Option(help="Language of stems in lexical search, such as de, or none. Default: en."),
 ]
 
 MaxUnreadableOption = Annotated[

@@ -49,6 +49,9 @@ class HybridWeight:
     evidence: str
     """One sentence for the user."""
 
+    def __str__(self) -> str:
+        return f"vectors {self.dense:.0%}, words {1 - self.dense:.0%}: {self.evidence}"
+
     @property
     def weights(self) -> tuple[float, float]:
         """Of the dense and the lexical ranking."""

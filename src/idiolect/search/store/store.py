@@ -92,8 +92,8 @@ class Store(StoreReader):
             dimensions: of the vectors, 2 to 4,096; an existing store must have the same.
             metric: of a new store: `cosine`, `inner` or `l2`.
             language: of the texts, by which words are stemmed: a code such as `en` or `de`, or
-                `none`; see `idiolect.search.store.lexical_terms`. A new store has `en` by default; an
-                existing one must have the same.
+                `none`; see `idiolect.search.store.lexical_terms`. By default `en` in a new store;
+                an existing one must have the same.
             wait: seconds to wait for another writer.
             merge_after: the number of unmerged items in a namespace that triggers a merge into its
                 graph. A namespace with fewer items has no graph.

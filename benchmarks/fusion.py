@@ -130,11 +130,14 @@ def case(kind: str, tuned: bool, judged: Judged, out: Path, seed: int) -> dict[s
     return content
 
 
-def ndcg(judged: Judged, rankings: Rankings, share: float) -> dict[str, float]:
-    """Return nDCG@10 of each query, searched with a weight of vectors."""
+def ndcg(judged: Judged, rankings: Rankings, share: float | None) -> dict[str, float]:
+    """Return nDCG@10 of each query, searched with a weight of vectors, or by words alone (None)."""
     run = {}
     for query in judged.queries:
         sides = rankings.sides(query)
+        if share is None:
+            run[query] = {hit.id: 1 / rank for rank, hit in enumerate(sides[1], 1)}
+            continue
         complete = (False, len(sides[1]) < _DEPTH)
         weights = (share, 1 - share)
         hits = fuse(sides, method="weighted", weights=weights, complete=complete)
@@ -152,13 +155,13 @@ def row(judged: Judged, kind: str, tuned: bool, content: Mapping[str, Any]) -> N
     shares = {*_SHARES, default.dense, fitted.dense}
     curve = {share: ndcg(judged, test, share) for share in sorted(shares)}
     means = {share: float(np.mean(list(values.values()))) for share, values in curve.items()}
-    words, dense = means[0.0], means[1.0]
+    alone = ndcg(judged, test, None)
+    words, dense = float(np.mean(list(alone.values()))), means[1.0]
     best = max(means, key=lambda share: means[share])
     cells = [judged.name, f"{kind}{', tuned' if tuned else ''}", f"{words:.3f}", f"{dense:.3f}"]
     for weight in (default.dense, fitted.dense):
-        result = compare(curve[0.0], curve[weight])
+        result = compare(alone, curve[weight])
         sign = "**below**" if result.difference < -_ALLOWED else f"p {result.p_value:.3f}"
-        sign = "words alone" if not weight else sign
         cells += [f"{weight:.2f}", f"{means[weight]:.3f} ({result.difference:+.3f}, {sign})"]
     print(f"| {' | '.join(cells)} | {best:.2f}: {means[best]:.3f} |", flush=True)
 

@@ -33,7 +33,7 @@ __all__ = ["HybridWeight", "fit_weight"]
 
 _PUBLISHED = 0.4
 _SHARES = [n / 20 for n in range(21)]
-_QUERIES_AS_PRIOR = 100
+_QUERIES_AS_PRIOR = 25
 """Queries that weigh as much as the prior."""
 _INTERVAL = 1.96
 """Standard errors on either side of a mean in its 95% confidence interval."""
@@ -91,7 +91,7 @@ def fit_weight(
 
     Of the weights 0, 0.05, … 1, take the one whose gain in nDCG@10 over words alone has the highest
     lower end of its 95% confidence interval, or 0 if that is never above 0. Return the mean of it
-    and the prior, which counts as much as 100 queries, rounded down to a multiple of 0.05.
+    and the prior, which counts as much as 25 queries, rounded down to a multiple of 0.05.
 
     Args:
         queries: the dense and the lexical ranking of each query, and the ids of its answers.

@@ -17,7 +17,8 @@ from idiolect.encoding.text_reader import EncodingCounts
 from idiolect.encoding.tuning_setup import tuning_config
 from idiolect.ranking.evaluation.baselines import BM25, Dense
 from idiolect.ranking.evaluation.metrics import Run
-from idiolect.search.fusion import choose_weights, fuse
+from idiolect.search.fusion import fuse
+from idiolect.search.hybrid_weight import HybridWeight, fit_weight
 from idiolect.search.items import Hit
 from idiolect.text.files import write_atomic
 from smollm2.judged import Judged
@@ -124,7 +125,8 @@ def measure(encoder: Encoder, judged: Judged, words: Words, *, project: bool, pa
         encoder.project(list(judged.items.values()), whiten=True)
     dense = Dense(encoder, judged.items, counts=EncodingCounts())
     found = dense.search(judged.queries)
-    weight = _fit(dense, judged, words.held_out) if judged.held_out else 0.5
+    default = _default(encoder).dense
+    weight = _fit(dense, judged, words.held_out) if judged.held_out else default
     hybrid = {q: _join(found.get(q, {}), words.found[q], weight) for q in judged.queries}
     save(path, judged, {"dense": found, "hybrid": hybrid}, weight=weight)
 
@@ -157,10 +159,17 @@ def _fit(dense: Dense, judged: Judged, words: Run) -> float:
         rows = dense.vectors[[places[name] for name in kept]]
         whole.ids, whole.vectors = whole.ids + kept, np.concatenate([whole.vectors, rows])
     vectors = whole.search({query: query for query in judged.held_out})
-    return choose_weights(
-        (_hits(vectors.get(query, {})), _hits(words[query]), answers)
-        for query, answers in judged.held_out.items()
-    )[0]
+    return fit_weight(
+        (
+            (_hits(vectors.get(query, {})), _hits(words[query]), answers)
+            for query, answers in judged.held_out.items()
+        ),
+        _default(dense.encoder),
+    ).dense
+
+
+def _default(encoder: Encoder) -> HybridWeight:
+    return HybridWeight.default({"published": int(encoder.published)})
 
 
 def _join(

@@ -74,7 +74,7 @@ def _found(*arguments: str) -> list[str]:
 
 
 def test_build_add_search_delete(index: str) -> None:
-    assert _found("search", index, "lamp", "-n", "2") == ["1", "2"]
+    assert _found("search", index, "lamp", "-n", "2") == ["2", "1"]
     assert _found("search", index, "lamp", "--filter", '{"price": {"$gt": 25}}')[0] == "2"
     assert _found("search", index, "table", "--mode", "lexical") == ["3"]
     assert _found("similar", index, "1", "-n", "1") == ["2"]
@@ -119,6 +119,31 @@ def test_tables_show_the_results(index: str) -> None:
     assert "3 items, 26 dimensions, cosine" in info
     assert "brand, price" in info
     assert "encoder letters" in info
+    assert "language en" in info
+    assert "vectors 40%, words 60%: the default for an encoder that was published as" in info
+
+
+def test_the_weight_of_vectors_is_fitted_and_told(index: str) -> None:
+    Path("answers.csv").write_text("query,id\nlamp,1\nlamp,2\ntable,3\n")
+    shown = _run("index", "fit-fusion", index, "--qrels", "answers.csv").output
+    assert "2 queries with known answers: nDCG@10 1.000, words alone 1.000" in shown
+    assert shown.splitlines()[-1] in _run("index", "info", index).output
+    with Store.open(index) as store:
+        store.remember(dense_percent=0)
+    result = _run("search", index, "red lamp")
+    assert "by words alone, vectors have no weight: 2 queries with known answers" in result.stderr
+    assert "red lamp" in result.stdout
+
+
+def test_the_language_is_chosen_per_index(here: Path) -> None:
+    Path("lampen.jsonl").write_text(json.dumps({"id": "1", "title": "rote Lampen 赤いランプ"}))
+    options = ("lampen.jsonl", "--encoder", "letters", "--language")
+    assert "unknown language 'german'" in str(_fails("index", "build", "de", *options, "german"))
+    assert _run("index", "build", "de", *options, "de").exit_code == 0
+    assert _found("search", "de", "Lampe", "--mode", "lexical") == ["1"]
+    assert _found("search", "de", "ランプ", "--mode", "lexical") == ["1"]
+    assert "language de" in _run("index", "info", "de").output
+    assert "texts in the language de, not fr" in str(_fails("index", "build", "de", *options, "fr"))
 
 
 def test_verify_lists_damage_and_compact_repairs_it(index: str) -> None:
@@ -139,7 +164,7 @@ def test_snapshot_and_restore(index: str) -> None:
     assert _run("index", "snapshot", index, "first").exit_code == 0
     _run("index", "delete", index, "1", "2")
     assert _run("index", "restore", index, "first").output == "restored 3 items\n"
-    assert _found("search", index, "lamp", "-n", "2") == ["1", "2"]
+    assert _found("search", index, "lamp", "-n", "2") == ["2", "1"]
 
 
 def test_export(index: str, here: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from idiolect.errors import InputError
-from idiolect.search.fusion import choose_weights, diversify, fuse
+from idiolect.search.fusion import diversify, fuse
 from idiolect.search.items import Hit
 
 
@@ -23,20 +23,44 @@ WORDS = _ranking(b=7.0, d=3.0, a=2.0)
 def test_reciprocal_rank_fusion() -> None:
     scores = {hit.id: hit.score for hit in fuse([DENSE, WORDS])}
     assert scores == pytest.approx(
-        {"b": 1 / 62 + 1 / 61, "a": 1 / 61 + 1 / 63, "d": 1 / 62, "c": 1 / 63}
+        {
+            "b": 61 / 2 * (1 / 62 + 1 / 61),
+            "a": 61 / 2 * (1 / 61 + 1 / 63),
+            "d": 61 / 2 / 62,
+            "c": 61 / 2 / 63,
+        }
     )
     assert list(scores) == ["b", "a", "d", "c"]
     weighted = fuse([DENSE, WORDS], weights=(3, 1))
     assert [hit.id for hit in weighted] == ["a", "b", "c", "d"]
-    assert weighted[1].score == pytest.approx(3 / 62 + 1 / 61)
+    assert weighted[1].score == pytest.approx(61 / 4 * (3 / 62 + 1 / 61))
 
 
 def test_weighted_scores() -> None:
     scores = {hit.id: hit.score for hit in fuse([DENSE, WORDS], method="weighted")}
-    assert scores == pytest.approx({"b": 0.7 / 0.8 + 1, "a": 1.0, "d": 0.2, "c": 0.0})
+    assert scores == pytest.approx({"b": (0.7 / 0.8 + 1) / 2, "a": 0.5, "d": 0.1, "c": 0.0})
     alone = fuse([_ranking(x=5.0), []], method="weighted")
-    assert [(hit.id, hit.score) for hit in alone] == [("x", 1.0)]
+    assert [(hit.id, hit.score) for hit in alone] == [("x", 0.5)]
     assert fuse([[], []]) == []
+
+
+def test_a_complete_ranking_is_scaled_from_zero() -> None:
+    """An item with a word is better than one without, even if it is the last with it."""
+    words = _ranking(b=8.0, a=6.0)  # shorter than the dense ranking
+    scores = {hit.id: hit.score for hit in fuse([DENSE, words], method="weighted")}
+    assert scores == pytest.approx({"b": (0.7 / 0.8 + 1) / 2, "a": (1 + 0.75) / 2, "c": 0.0})
+    hits = fuse([DENSE, WORDS], method="weighted", complete=(False, True))
+    assert {hit.id: hit.score for hit in hits}["a"] == pytest.approx((1 + 2 / 7) / 2)
+
+
+def test_a_ranking_without_weight_only_fills_up() -> None:
+    for method in ("weighted", "rrf"):
+        hits = fuse([DENSE, WORDS], method=method, weights=(0, 2))
+        assert [hit.id for hit in hits] == ["b", "d", "a", "c"]
+        assert hits[0].score == 1
+        assert hits[-1].score == 0
+    many = _ranking(x=0.9, z=0.5, y=0.4)
+    assert [hit.id for hit in fuse([many, []], method="weighted", weights=(0, 1))] == [*"xzy"]
 
 
 def test_ties_go_to_the_smaller_id_and_highlights_are_kept() -> None:
@@ -75,18 +99,6 @@ def test_diversify_prefers_dissimilar_hits() -> None:
     for diversity in (-0.1, 1.1, float("nan")):
         with pytest.raises(InputError, match="mmr_diversity"):
             chosen(diversity)
-
-
-def test_weights_are_chosen_by_mean_reciprocal_rank() -> None:
-    """Only the dense ranking has x first, and only the lexical ranking has y first."""
-    dense = (_ranking(x=0.9, a=0.1), _ranking(a=5.0, x=1.0), {"x"})
-    lexical = (_ranking(b=0.9, y=0.8, c=0.1), _ranking(y=5.0, b=1.0), {"y"})
-    assert choose_weights([dense]) == (0.6, 0.4), "at 0.5, x and a are equal, and a is first"
-    assert choose_weights([lexical]) == (0.5, 0.5), "the weight nearest to 0.5 wins a tie"
-    never = (_ranking(a=1.0, b=0.5), _ranking(b=1.0, z=0.5, a=0.1), {"z"})
-    assert choose_weights([never, never])[0] < 0.5
-    with pytest.raises(InputError, match="no queries"):
-        choose_weights([])
 
 
 def test_an_item_that_occurs_twice_counts_at_its_first_place() -> None:

@@ -46,7 +46,14 @@ def test_dense_lexical_and_hybrid_search(index: Index) -> None:
     assert _ids(index.search("blue", 5, mode="lexical")) == ["p2"]
     both = index.search("light", 2)
     assert both[0].id == "p5"  # found by words and by vectors
-    assert both[0].score == pytest.approx(1 / 61 + 1 / (60 + _dense_rank(index, "light", "p5")))
+    dense = index.search("light", 5, mode="dense")
+    low, high = dense[-1].score, dense[0].score
+    own = (next(hit.score for hit in dense if hit.id == "p5") - low) / (high - low)
+    assert both[0].score == pytest.approx(0.6 * 1 + 0.4 * own)
+    (rrf, _) = index.search("light", 2, fusion="rrf")
+    assert rrf.score == pytest.approx(
+        61 / 2 * (1 / 61 + 1 / (60 + _dense_rank(index, "light", "p5")))
+    )
     assert _ids(index.search("red lamp", 5, filter={"price": {"$gt": 25}}))[0] in ("p2", "p3")
     assert {hit.metadata["price"] for hit in index.search("lamp", filter={"price": 20})} == {20}
     with pytest.raises(InputError, match="unknown mode 'both'"):
@@ -187,17 +194,50 @@ def test_an_index_on_milvus_has_the_same_results(index: Index, tmp_path: Path) -
 
 
 def test_fitted_fusion_weights_are_stored(index: Index, tmp_path: Path) -> None:
-    assert index.fusion == ("rrf", None)
+    assert index.fusion == ("weighted", (0.4, 0.6))
+    assert index.hybrid_weight.evidence == "the default for an encoder that was published as one"
     # Lexical search is wrong here: "light" occurs in the text of a table, and means a lamp.
-    weights = index.fit_fusion({"crimson light": ["p1"], "light": ["p2", "p1"]})
-    assert weights[0] > 0.5
+    asked = {f"crimson light{' light' * n}": ["p1"] for n in range(150)}
+    weights = index.fit_fusion(asked)
+    assert weights[0] > 0.4
     assert index.fusion == ("weighted", pytest.approx(weights))
+    assert "150 queries with known answers" in index.hybrid_weight.evidence
     found = index.search("light")
     assert _ids(found) == _ids(index.search("light", fusion="weighted", weights=weights))
     with Index.open(tmp_path / "index", _words()) as again:
-        assert again.fusion == index.fusion
+        assert again.hybrid_weight == index.hybrid_weight
+    assert index.fit_fusion(asked) == weights, "it starts from the default, not from itself"
     with pytest.raises(InputError, match="no queries"):
         index.fit_fusion({})
+
+
+def test_without_weight_vectors_only_fill_up(tmp_path: Path) -> None:
+    """A language model's vectors must not make hybrid search worse than words alone."""
+    encoder = _words(published=False)
+    with Index.build(tmp_path / "index", encoder, ITEMS) as index:
+        assert index.hybrid_weight.dense == 0
+        encoder.encoded.clear()
+        for query in ("lamp", "light", "blue"):
+            words = index.search(query, 1, mode="lexical")
+            assert _ids(index.search(query, 1)) == _ids(words)
+        assert not encoder.encoded, "no vector of a query is needed"
+        found = index.search("light", 5)
+        assert _ids(found)[:1] == _ids(index.search("light", 1, mode="lexical"))
+        assert len(found) == 5
+        assert [hit.score for hit in found] == [1, 0, 0, 0, 0]
+        assert _ids(index.search("crimson seat", 1)) == ["p3"], "words find nothing"
+    with Index.open(tmp_path / "index") as index:
+        assert index.hybrid_weight.dense == 0, "known without the encoder"
+        assert len(index.search("light", 5)) == 1
+
+
+def test_the_language_of_an_index(tmp_path: Path) -> None:
+    items = [Item("1", "rote lamp"), Item("2", "chair 赤いランプ")]
+    with Index.build(tmp_path / "index", _words(), items, language="de") as index:
+        assert index.store.settings["language"] == "de"
+        assert _ids(index.search("rotes", 1, mode="lexical")) == ["1"]
+        (hit,) = index.search("ランプ", 1, mode="lexical", highlight=("<", ">"))
+        assert hit.highlight == "chair 赤い<ランプ>"
 
 
 def test_the_last_of_several_items_with_one_id_wins_and_the_others_are_counted(

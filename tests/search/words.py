@@ -15,9 +15,12 @@ MEANINGS = {"crimson": "red", "light": "lamp", "seat": "chair"}
 class Words:
     """Encodes texts and records them; equal texts have equal vectors in every process."""
 
-    def __init__(self, fingerprint: str = "words", dimensions: int = 32) -> None:
+    def __init__(
+        self, fingerprint: str = "words", dimensions: int = 32, published: bool = True
+    ) -> None:
         self.fingerprint = fingerprint
         self.dimensions = dimensions
+        self.published = published
         self.encoded: list[str] = []
 
     def encode(

@@ -29,7 +29,6 @@ UnitOption = Annotated[
     Literal["line", "file"],
     typer.Option(help="Whether each line or each file of .txt input is a document."),
 ]
-
 MaxUnreadableOption = Annotated[
     float,
     typer.Option(

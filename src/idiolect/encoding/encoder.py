@@ -72,16 +72,15 @@ class Encoder:
         projection: A linear map of the pooled vectors; see `project`.
         normalize: Whether to scale vectors to length one.
         prompts: Prompts by name; a prompt is prepended to a text.
-        max_length: Maximum tokens of a text, including special tokens; by default the maximum of
-            model and tokenizer, or 512 if neither has one.
+        max_length: Maximum tokens of a text with special tokens; by default the model's, or 512.
         bidirectional: Use bidirectional attention in a causal model (LLM2Vec, BehnamGhader et al.
             2024, 2404.05961). The model must be tuned that way to produce good vectors.
         default_prompt_name: Name of the prompt for texts encoded without one.
         trained_dimensions: Shorter widths the model was trained for (Matryoshka).
+        published: Whether it was published as an encoder; see `idiolect.search.hybrid_weight`.
         layers: Use only the first layers of the model. With 0, the encoder is static: a vector is
             the mean of the tokens' embedding rows, copied; see `idiolect.models.shallow`.
-        precision: Format of matrix products while encoding: `fp32`, `bf16`, `int8`, or `auto`, the
-            fastest by a short measurement; see `idiolect.nn.matrix_precision`.
+        precision: Format of matrix products while encoding; see `idiolect.nn.matrix_precision`.
 
     Raises:
         ConfigError: An unknown pooling, more tokens than the model has positions or more layers
@@ -101,6 +100,7 @@ class Encoder:
         bidirectional: bool = False,
         default_prompt_name: str | None = None,
         trained_dimensions: Sequence[int] = (),
+        published: bool = False,
         layers: int | str | None = None,
         precision: MatrixPrecision = "fp32",
     ) -> None:
@@ -120,6 +120,7 @@ class Encoder:
         self.bidirectional = bidirectional
         self.default_prompt_name = default_prompt_name
         self.trained_dimensions = tuple(trained_dimensions)
+        self.published = published and layers is None
         self._warned: set[int] = set()
         self._float_fingerprint = ""
         """The fingerprint before `to_int8`; empty without quantization."""

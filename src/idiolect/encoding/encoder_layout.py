@@ -90,6 +90,9 @@ class EncoderLayout:
     """Name of the prompt for texts encoded without one."""
     trained_dimensions: tuple[int, ...] = ()
     """Shorter widths the model was trained for (Matryoshka)."""
+    published: bool = False
+    """Whether it was published as an encoder, not made of a language model; see
+    `idiolect.search.hybrid_weight`."""
 
     @classmethod
     def read(cls, directory: Path) -> EncoderLayout | None:
@@ -144,6 +147,7 @@ class EncoderLayout:
             prompts=dict(prompts.get("prompts") or {}),
             default_prompt_name=prompts.get("default_prompt_name"),
             trained_dimensions=tuple(prompts.get("matryoshka_dimensions") or ()),
+            published=bool(prompts.get("published", True)),
         )
 
     def write(
@@ -176,6 +180,7 @@ class EncoderLayout:
         prompts = _read_optional(directory / "config_sentence_transformers.json")
         prompts.setdefault("similarity_fn_name", "cosine" if self.normalize else "dot")
         prompts |= {"prompts": self.prompts, "default_prompt_name": self.default_prompt_name}
+        prompts["published"] = self.published
         prompts.pop("matryoshka_dimensions", None)
         if self.trained_dimensions:
             prompts["matryoshka_dimensions"] = list(self.trained_dimensions)

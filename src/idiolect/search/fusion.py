@@ -1,8 +1,8 @@
 """Combine rankings, and diversify one: rank fusion and maximal marginal relevance (MMR).
 
 BM25 scores and cosines have different scales. Reciprocal rank fusion (RRF, Cormack et al. 2009)
-uses only the ranks. Weighted fusion scales the scores of each ranking to 0..1 and adds them, so
-that the margins between scores count.
+uses only the ranks. Weighted fusion scales the scores of each ranking to 0..1 and averages them, so
+that the margins between scores count. Both give scores from 0 to 1.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import numpy as np
 from idiolect.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from idiolect.search.items import Hit, Hits
 
-__all__ = ["Fusion", "choose_weights", "diversify", "fuse"]
+__all__ = ["Fusion", "diversify", "fuse"]
 
 Fusion = Literal["rrf", "weighted"]
 """A fusion method: reciprocal rank fusion, or a weighted sum of scaled scores."""
@@ -36,14 +36,19 @@ def fuse(
     *,
     method: Fusion = "rrf",
     weights: Sequence[float] | None = None,
+    complete: Sequence[bool] | None = None,
 ) -> Hits:
     """Combine rankings of the same items into one, best first; the smaller id wins a tie.
 
     Args:
         rankings: each best first. An item that occurs twice in one counts at its first place.
-        method: `rrf`, the sum of weight / (60 + rank), or `weighted`, the sum of weight * score,
-            with the scores of each ranking scaled to 0..1.
-        weights: one for each ranking; equal by default.
+        method: `rrf`, the mean of 61 / (60 + rank), or `weighted`, the mean of scores, each scaled
+            to 0..1 within its ranking.
+        weights: one for each ranking; equal by default. A ranking of weight 0 does not change the
+            others; its further items follow all of theirs, with the score 0.
+        complete: whether each ranking has all items with a score above 0, as that of the only five
+            items with a word. There, 0 stays 0: its last item is better than one that is missing.
+            By default, a ranking that is shorter than another is complete.
 
     Raises:
         InputError: the method is unknown, or a weight or a score is not valid.
@@ -56,43 +61,24 @@ def fuse(
             f"weights {weights} for {len(rankings)} rankings",
             hint="use one of 0 or more for each",
         )
+    total = sum(weights) or 1.0
+    rankings = [_distinct(ranking) for ranking in rankings]
+    if complete is None:
+        longest = max(map(len, rankings), default=0)
+        complete = [len(ranking) < longest for ranking in rankings]
     scores: defaultdict[str, float] = defaultdict(float)
     hits: dict[str, Hit] = {}
-    for weight, ranking in zip(weights, map(_distinct, rankings), strict=True):
-        parts = _reciprocal_ranks(ranking) if method == "rrf" else _scaled(ranking)
+    for weight, ranking, whole in zip(weights, rankings, complete, strict=True):
+        parts = _reciprocal_ranks(ranking) if method == "rrf" else _scaled(ranking, complete=whole)
         for hit, part in zip(ranking, parts, strict=True):
-            scores[hit.id] += weight * part
+            if weight:
+                scores[hit.id] += weight / total * part
             known = hits.setdefault(hit.id, hit)
             if hit.highlight and not known.highlight:
                 hits[hit.id] = hit
-    joined = [replace(hit, score=scores[id]) for id, hit in hits.items()]
-    return sorted(joined, key=lambda hit: (-hit.score, hit.id))
-
-
-def choose_weights(queries: Iterable[tuple[Hits, Hits, Collection[str]]]) -> tuple[float, float]:
-    """Choose the weights of weighted fusion of two rankings on queries with known answers.
-
-    Try eleven weights of the first ranking, from 0 to 1, and choose the one with the best mean
-    reciprocal rank (MRR). The one nearest to 0.5 wins a tie.
-
-    Args:
-        queries: both rankings of each query, and the ids of its relevant items.
-
-    Raises:
-        InputError: there are no queries.
-    """
-    shares = sorted((n / 10 for n in range(11)), key=lambda share: abs(share - 0.5))
-    totals, count = [0.0] * len(shares), 0
-    for first, second, relevant in queries:
-        count += 1
-        for place, share in enumerate(shares):
-            hits = fuse([first, second], method="weighted", weights=(share, 1 - share))
-            ranks = (rank for rank, hit in enumerate(hits, 1) if hit.id in relevant)
-            totals[place] += 1 / next(ranks, float("inf"))
-    if not count:
-        raise InputError("no queries to choose weights on", hint="add queries with their answers")
-    best = shares[totals.index(max(totals))]
-    return best, round(1 - best, 1)
+    joined = [replace(hits[id], score=score) for id, score in scores.items()]
+    joined.sort(key=lambda hit: (-hit.score, hit.id))
+    return joined + [replace(hit, score=0.0) for id, hit in hits.items() if id not in scores]
 
 
 def diversify(
@@ -155,14 +141,16 @@ def _distinct(ranking: Hits) -> Hits:
 
 
 def _reciprocal_ranks(ranking: Hits) -> list[float]:
-    return [1 / (_RRF_CONSTANT + rank) for rank in range(1, len(ranking) + 1)]
+    return [(_RRF_CONSTANT + 1) / (_RRF_CONSTANT + rank) for rank in range(1, len(ranking) + 1)]
 
 
-def _scaled(ranking: Hits) -> list[float]:
+def _scaled(ranking: Hits, *, complete: bool = False) -> list[float]:
     """Scale scores to 0..1; if all are equal, all become 1."""
     if not ranking:
         return []
     scores = [hit.score for hit in ranking]
     low, high = min(scores), max(scores)
+    if complete and low > 0:
+        low = 0.0
     spread = high / 2 - low / 2  # halves, because the difference of two large floats is infinite
     return [(score / 2 - low / 2) / spread if spread > 0 else 1.0 for score in scores]

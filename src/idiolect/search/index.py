@@ -8,7 +8,7 @@
 
 >>> index = Index.build("products", encoder, [Item("p1", "a red lamp")])   # doctest: +SKIP
 >>> index.search("crimson light")                                          # doctest: +SKIP
-[Hit(id='p1', score=0.01639, text='a red lamp', metadata={}, highlight='')]
+[Hit(id='p1', score=1.0, text='a red lamp', metadata={}, highlight='')]
 >>> index = Index.build("own", None, [("p1", "a red lamp", {}, [0.6, 0.8])])   # doctest: +SKIP
 >>> [hits[0].score for hits in index.search_vectors([[1.0, 0.0], [0.0, 1.0]])] # doctest: +SKIP
 [0.6, 0.8]
@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 from idiolect.errors import InputError
-from idiolect.search.fusion import Fusion, choose_weights, diversify, fuse
+from idiolect.search.fusion import Fusion, diversify, fuse
+from idiolect.search.hybrid_weight import HybridWeight, fit_weight
 from idiolect.search.index_contents import IndexContents
 from idiolect.search.index_encoder import load_given, remember_encoder
 from idiolect.search.index_location import index_folder, is_index
@@ -66,6 +67,7 @@ class Index(IndexContents):
         dimensions: int | None = None,
         memory: Memory | None = None,
         memory_limit: int | str | None = None,
+        language: str | None = None,
         namespace: str = "",
         source: str | None = None,
         progress: bool = False,
@@ -84,6 +86,8 @@ class Index(IndexContents):
                 an encoder, the width of the items' own vectors; by default that of the first.
             memory: where graphs are searched, `ram` or `disk`; see `Store.open`.
             memory_limit: of the process, for `disk`, such as `2GB`; see `Store.open`.
+            language: of the texts, by which lexical search stems words, such as `de`; English by
+                default. See `idiolect.search.store.lexical_terms`.
             namespace: the namespace of the items.
             source: location of the encoder, stored in the index with the encoder's precision; by
                 default the path or name given as the encoder.
@@ -111,6 +115,7 @@ class Index(IndexContents):
         store = Store.open(
             folder,
             dimensions=dimensions,
+            language=language,
             background=False,
             memory=memory,
             memory_limit=memory_limit,
@@ -171,13 +176,14 @@ class Index(IndexContents):
             text: the query.
             top_k: the number of results, 1 to 10,000.
             mode: `dense` by vectors (the score is a cosine), `lexical` by words (BM25), or
-                `hybrid`, the fusion of both (see `idiolect.search.fusion.fuse`); by words alone if
-                all vectors of the index came with its items.
+                `hybrid`, the fusion of both (scores 0 to 1; see `idiolect.search.fusion.fuse`). If
+                vectors have no weight, they only add items where words find fewer than `top_k`; if
+                all of them came with the items, words search alone.
             filter: see `idiolect.search.filters`.
             namespace: where to search.
-            fusion: the fusion method of hybrid search, `rrf` or `weighted`. By default the one that
-                `fit_fusion` stored, or `rrf`.
-            weights: of the dense and the lexical ranking.
+            fusion: the fusion method of hybrid search, `weighted` by default, or `rrf`.
+            weights: of the dense and the lexical ranking; by default those of `hybrid_weight`, or
+                equal ones with `rrf`.
             mmr_diversity: 0 to 1; how much the results should differ from one another.
             highlight: strings to insert before and after the matched words in `Hit.highlight`.
 
@@ -252,21 +258,47 @@ class Index(IndexContents):
         queries, found = list_of_texts(texts), []
         for start in range(0, len(queries), _QUERIES):
             some = queries[start : start + _QUERIES]
-            rankings = []
-            if mode != "lexical":
-                rankings.append(self._dense(some, depth, scope))
-            if mode != "dense":
+            if mode == "dense":
+                ranked = self._dense(some, depth, scope)
+            else:
                 marks = {"marks": highlight, **scope}
-                rankings.append([self.store.match(text, depth, **marks) for text in some])
+                ranked = [self.store.match(text, depth, **marks) for text in some]
             if mode == "hybrid":
-                method, stored = self.fusion if fusion is None else (fusion, None)
-                pairs = zip(*rankings, strict=True)
-                rankings = [[fuse(p, method=method, weights=weights or stored) for p in pairs]]
-            for hits in rankings[0]:
+                own = self.hybrid_weight.weights if fusion != "rrf" else None
+                ranked = self._joined(some, ranked, top_k, depth, scope, fusion, weights or own)
+            for hits in ranked:
                 if mmr_diversity:
                     hits = self._diversified(hits, top_k, mmr_diversity, namespace)
                 found.append(hits[:top_k])
         return found
+
+    def _joined(
+        self,
+        texts: Sequence[str],
+        words: Sequence[Hits],
+        top_k: int,
+        depth: int,
+        scope: Mapping[str, Any],
+        fusion: Fusion | None,
+        weights: tuple[float, float] | None,
+    ) -> Sequence[Hits]:
+        """Join rankings by words with those by vectors, which are not needed everywhere."""
+        useless = weights is not None and weights[0] == 0
+        places = [n for n, own in enumerate(words) if not (useless and len(own) >= top_k)]
+        dense: list[Hits] = [[] for _ in texts]
+        if places:
+            vectors = self._dense([texts[n] for n in places], depth, scope)
+            for place, hits in zip(places, vectors, strict=True):
+                dense[place] = hits
+        return [
+            fuse(
+                both,
+                method=fusion or "weighted",
+                weights=weights,
+                complete=(False, len(both[1]) < depth),
+            )
+            for both in zip(dense, words, strict=True)
+        ]
 
     def _diversified(self, hits: Hits, top_k: int, diversity: float, namespace: str) -> Hits:
         items = self.store.fetch((hit.id for hit in hits), namespace=namespace, vectors=True)
@@ -300,12 +332,14 @@ class Index(IndexContents):
         return self.store.query_many(vectors, top_k, filter=filter, namespace=namespace)
 
     @property
-    def fusion(self) -> tuple[Fusion, tuple[float, float] | None]:
+    def hybrid_weight(self) -> HybridWeight:
+        """The default weight of vectors in hybrid search, and what it is based on."""
+        return HybridWeight.of(self.store.settings)
+
+    @property
+    def fusion(self) -> tuple[Fusion, tuple[float, float]]:
         """The default fusion method of hybrid search and its weights."""
-        percent = self.store.settings.get("dense_percent")
-        if percent is None:
-            return "rrf", None
-        return "weighted", (int(percent) / 100, 1 - int(percent) / 100)
+        return "weighted", self.hybrid_weight.weights
 
     @checked
     def fit_fusion(
@@ -314,12 +348,13 @@ class Index(IndexContents):
         """Fit the weights of hybrid search to queries with known answers, and store them.
 
         Args:
-            answers: the ids of the relevant items of each query. Keep these queries out of the
-                training of the encoder; otherwise the dense weight is too large.
+            answers: the ids of the relevant items of each query. Keep these queries and items out
+                of the training of the encoder; otherwise the dense weight is too large.
             namespace: where to search.
 
         Returns:
-            The weights of the dense and the lexical ranking; see `choose_weights`.
+            The weights of the dense and the lexical ranking; see
+            `idiolect.search.hybrid_weight.fit_weight`, and `hybrid_weight` for the evidence.
 
         Raises:
             InputError: there are no queries.
@@ -329,9 +364,10 @@ class Index(IndexContents):
         scope: dict[str, Any] = {"filter": None, "namespace": namespace}
         dense = self._dense(list(answers), _DEPTH, scope)
         lexical = (self.store.match(query, _DEPTH, **scope) for query in answers)
-        weights = choose_weights(zip(dense, lexical, answers.values(), strict=True))
-        self.store.remember(dense_percent=round(100 * weights[0]))
-        return weights
+        rankings = zip(dense, lexical, answers.values(), strict=True)
+        fitted = fit_weight(rankings, HybridWeight.default(self.store.settings), depth=_DEPTH)
+        self.store.remember(dense_percent=round(100 * fitted.dense), dense_evidence=fitted.evidence)
+        return fitted.weights
 
     @checked
     def similar(

@@ -87,6 +87,10 @@ class IndexContents:
         """Where the encoder is expected: a path or a name; None if that is not known."""
         return self._encoder.location
 
+    def keep_query_encoder(self) -> None:
+        """Keep a loaded encoder in the user's cache, so that later processes need no torch."""
+        self._encoder.keep_for_queries()
+
     def __enter__(self) -> Self:
         return self
 
@@ -261,7 +265,8 @@ class IndexContents:
         return self.store.delete(ids, filter=filter, namespace=namespace)
 
     def _encode(self, texts: Sequence[str], prompt_name: str) -> NDArray[np.float32]:
-        encoder = self.encoder
+        is_query = prompt_name == "query"
+        encoder = self._encoder.for_queries() if is_query else self._encoder.get()
         if encoder is None:
             raise ConfigError(
                 "dense and hybrid search need an encoder",

@@ -8,6 +8,7 @@ both together.
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from idiolect.text.arguments import load_if_named
 
 if TYPE_CHECKING:
     from idiolect.encoding.encoder import Encoder
+    from idiolect.encoding.query_encoder.query_encoder import QueryEncoder
     from idiolect.search.store.any_store import AnyStore
 
 __all__ = ["RELATIVE_LOCATION", "IndexEncoder", "load_given", "remember_encoder"]
@@ -56,6 +58,7 @@ class IndexEncoder:
     def __init__(self, store: AnyStore, given: Encoder | str | Path | None) -> None:
         self._store = store
         self._loaded: Encoder | None = None
+        self._for_queries: QueryEncoder | None = None
         self._given: str | Path | None = None
         if isinstance(given, str | os.PathLike):
             self._given = given
@@ -105,6 +108,30 @@ class IndexEncoder:
             self._use(Encoder.load(location, **exact))
         return self._loaded
 
+    def for_queries(self) -> Encoder | QueryEncoder | None:
+        """Return what encodes queries; None if no encoder is known.
+
+        A process that has not imported torch need not wait for it, if an earlier one has kept the
+        encoder in the user's cache.
+
+        Raises:
+            ConfigError: as in `get`.
+        """
+        if self._loaded is None and self._given is None and "torch" not in sys.modules:
+            from idiolect.encoding.query_encoder.query_encoder import cached
+
+            self._for_queries = self._for_queries or cached(self._store.settings.get("encoder"))
+            if self._for_queries is not None:
+                return self._for_queries
+        return self.get()
+
+    def keep_for_queries(self) -> None:
+        """Keep the encoder in the user's cache, if it is loaded; see `for_queries`."""
+        if self._loaded is not None:
+            from idiolect.encoding.query_encoder.query_export import keep_query_encoder
+
+            keep_query_encoder(self._loaded)
+
     def _use(self, encoder: Encoder) -> None:
         """Use an encoder, and store its fingerprint if it is the first."""
         store, own = self._store, encoder.fingerprint
@@ -121,7 +148,8 @@ class IndexEncoder:
                 hint="use that encoder, or build the index again in another folder",
             )
         if is_empty:
-            store.remember(encoder=own)
+            published = int(getattr(encoder, "published", True))
+            store.remember(encoder=own, published=published)
         self._loaded = encoder
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from idiolect.cli.endings import ResumableCommand
-from idiolect.cli.index import building, contents, maintenance
+from idiolect.cli.index import building, contents, fitting, maintenance
 
 __all__ = ["app"]
 
@@ -21,6 +21,7 @@ app.command()(contents.info)
 app.command()(contents.get)
 app.command()(contents.update)
 app.command()(contents.delete)
+app.command()(fitting.fit_fusion)
 app.command()(maintenance.export)
 app.command()(maintenance.verify)
 app.command()(maintenance.compact)

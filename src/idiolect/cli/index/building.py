@@ -58,6 +58,10 @@ _SkipInvalid = Annotated[
         help="Leave out metadata that cannot be stored, such as NaN, instead of stopping.",
     ),
 ]
+_Language = Annotated[
+    str | None,
+    typer.Option(help="Language of stems in lexical search, such as de, or none. Default: en."),
+]
 _OnDisk = Annotated[
     bool,
     typer.Option("--on-disk", help="Search vectors on disk; at most a sixteenth is in memory."),
@@ -84,6 +88,7 @@ def build(
     on_disk: _OnDisk = False,
     memory: _Memory = None,
     precision: EncodingPrecisionOption = None,
+    language: _Language = None,
     skip_invalid_metadata: _SkipInvalid = False,
 ) -> None:
     """Build an index from the records of files. Run it again to resume.
@@ -124,6 +129,7 @@ def build(
         model,
         items,
         dimensions=dimensions,
+        language=language,
         memory="disk" if on_disk else None,
         memory_limit=memory,
         namespace=namespace,

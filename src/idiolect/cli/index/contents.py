@@ -30,33 +30,27 @@ __all__ = ["delete", "get", "info", "overview", "update"]
 
 
 def info(index: IndexArgument, as_json: JsonOption = False) -> None:
-    """Show the size, namespaces and encoder of an index.
+    """Show the size, namespaces, encoder, language and hybrid search of an index.
 
     Example: [bold]idiolect index info products-index[/bold]
     """
     from rich.console import Console
 
     with open_index(index) as opened:
-        facts = _facts(index, opened)
+        facts, weight = _facts(index, opened), opened.hybrid_weight
         description = opened.store.describe()
     if as_json:
         typer.echo(json.dumps(facts, ensure_ascii=False, indent=2))
         return
     console = Console()
     console.print(overview(index, description))
-    encoder, fusion = facts["encoder"], facts["fusion"]
+    encoder = facts["encoder"]
     if encoder is None:
         console.print("no encoder: the vectors came with the items")
     else:
-        console.print(
-            f"encoder {encoder['fingerprint'][:12]}… {encoder['location'] or ''}", markup=False
-        )
-    if fusion["weights"] is not None:
-        console.print(
-            f"hybrid search weights: {fusion['weights'][0]:.0%} dense, the rest lexical".replace(
-                "%", " %"
-            )
-        )
+        name = f"{encoder['fingerprint'][:12]}… {encoder['location'] or ''}"
+        console.print(f"encoder {name}\nhybrid search: {weight}", markup=False, soft_wrap=True)
+    console.print(f"language {facts['language']}")
 
 
 def get(
@@ -153,7 +147,7 @@ def overview(index: Path, description: Description) -> Table:
 
 def _facts(path: Path, index: Index) -> dict[str, Any]:
     """Return what is known of an index, as JSON."""
-    settings, (method, weights) = index.store.settings, index.fusion
+    settings, weight = index.store.settings, index.hybrid_weight
     encoder = None
     if "encoder" in settings:
         encoder = {
@@ -163,8 +157,14 @@ def _facts(path: Path, index: Index) -> dict[str, Any]:
         }
     description = asdict(index.store.describe())
     items = sum(space["items"] for space in description["namespaces"].values())
-    fusion = {"method": method, "weights": weights}
-    return {"path": str(path), "items": items, **description, "encoder": encoder, "fusion": fusion}
+    return {
+        "path": str(path),
+        "items": items,
+        **description,
+        "language": settings.get("language"),
+        "encoder": encoder,
+        "hybrid": {"weights": weight.weights, "evidence": weight.evidence},
+    }
 
 
 def _object(text: str) -> dict[str, Any]:

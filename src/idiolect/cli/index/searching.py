@@ -72,7 +72,8 @@ def search(
         else:
             texts = [str(query)] if queries is None else _texts(queries)
             names = texts
-            _tell_if_by_words(opened, mode)
+            if not as_json:
+                _tell_if_by_words(opened, mode)
             found = opened.search_many(
                 texts,
                 top_k,
@@ -82,6 +83,7 @@ def search(
                 mmr_diversity=mmr_diversity,
                 highlight=None if as_json else MARKS,
             )
+            opened.keep_query_encoder()
     many = query is None
     for name, hits in zip(names, found, strict=True):
         print_hits(hits, name, as_json=as_json, named=many)
@@ -106,12 +108,15 @@ def similar(
 
 
 def _tell_if_by_words(index: Index, mode: str) -> None:
-    if mode == "hybrid" and not index.has_encoder:
-        typer.echo(
-            "searching by words alone: the vectors of this index came with its items"
-            " (--vectors searches them)",
-            err=True,
-        )
+    """Say on standard error if hybrid search is by words alone, and why."""
+    if mode != "hybrid":
+        return
+    if not index.has_encoder:
+        reason = "the vectors of this index came with its items (--vectors searches them)"
+        typer.echo(f"searching by words alone: {reason}", err=True)
+    elif index.hybrid_weight.dense == 0:
+        evidence = index.hybrid_weight.evidence
+        typer.echo(f"by words alone, vectors have no weight: {evidence}", err=True)
 
 
 def _texts(path: Path) -> list[str]:

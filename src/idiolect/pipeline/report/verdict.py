@@ -181,10 +181,8 @@ _ENCODERS = {
 }
 
 
-def _mix(share: float | None) -> str:
-    """Describe a weight of vectors; None for ranks that count equally."""
-    if share is None:
-        return "combines words and vectors equally"
+def _mix(share: float) -> str:
+    """Describe a weight of vectors."""
     if share in (0, 1):
         return f"uses {'vectors' if share else 'words'} alone"
     return f"weights vectors by {share:.0%} and words by {1 - share:.0%}"
@@ -195,7 +193,7 @@ def _index(metrics: Mapping[str, Any]) -> str:
     share = index["meaning"]
     uses = f"By default, search {_mix(share)}"
     encoder = _ENCODERS[index["encoder"]]
-    if share is None:
+    if not kept:
         return (
             f"The index uses {encoder}. {uses}. There were no queries on which to choose encoder "
             "and weights: ten or more pairs of a query and an item are needed."
@@ -204,7 +202,8 @@ def _index(metrics: Mapping[str, Any]) -> str:
     figures = ", ".join(f"{one['label']} {one['ndcg']:.3f}" for one in index["candidates"])
     return (
         f"The index uses {encoder}, which ranked the answers of {queries} kept out of tuning best "
-        f"({_MEASURE} {figures}). {uses}: of eleven weights, this ranked the same answers best."
+        f"({_MEASURE} {figures}). {uses}, by the lower bound of what vectors add to words for the "
+        "same answers."
     )
 
 

@@ -74,9 +74,9 @@ class IndexMetrics(TypedDict):
     dimensions: int
     bytes: int
     """Size on disk."""
-    meaning: float | None
-    """Weight of vectors in hybrid search, fitted to held-out queries; words have the rest. None
-    without held-out queries."""
+    meaning: float
+    """Weight of vectors in hybrid search, fitted to held-out queries if there are any; words have
+    the rest."""
     exact_queries_per_second: float
     """Speed of exact search by a product with all vectors, for comparison."""
     curve: list[IndexPoint]
@@ -146,7 +146,7 @@ def index(work: Work[SettingsTable]) -> IndexMetrics:
     with built:
         cut = counts.truncated  # before queries are counted
         rows = [item.vector for item in built.store.items(vectors=True) if item.vector is not None]
-        meaning = built.fit_fusion(answers)[0] if answers else None
+        meaning = built.fit_fusion(answers)[0] if answers else built.hybrid_weight.dense
     vectors = np.stack(rows)
     exact, curve = graph_curve(vectors)
     return {

@@ -250,19 +250,21 @@ def _plain(text: str) -> str:
 
 
 def _hold_out(pairs: list[Pair], data: Data, seed: int) -> tuple[list[Pair], dict[str, list[str]]]:
-    """Keep some queries out of training, with the items that answer them.
+    """Keep some items out of training, with the queries that they answer.
 
-    Only pairs of a query and an item can be held out, not pairs of two items.
+    Not queries: in training, an encoder learns an item, and would find it for its other queries too
+    easily. Only pairs of a query and an item can be held out, not pairs of two items.
     """
     ids = {text: name for name, text in data.texts.items()}
-    queries = sorted({p.query for p in pairs if p.query not in ids and p.document in ids})
-    count = min(_MAXIMUM_HELD_OUT, len(queries) // 10)
-    chosen = set(random.Random(seed).sample(queries, count))
+    answering = sorted({p.document for p in pairs if p.query not in ids and p.document in ids})
+    count = min(_MAXIMUM_HELD_OUT, len(answering) // 10)
+    chosen = set(random.Random(seed).sample(answering, count))
     kept: dict[str, list[str]] = {}
     for pair in pairs:
-        if pair.query in chosen and pair.document in ids:
+        if pair.document in chosen and pair.query not in ids:
             kept.setdefault(pair.query, []).append(ids[pair.document])
-    return [pair for pair in pairs if pair.query not in chosen], kept
+    left = [pair for pair in pairs if pair.document not in chosen and pair.query not in kept]
+    return left, kept
 
 
 def _items_of(pairs: list[Pair], data: Data) -> list[str]:

@@ -19,18 +19,19 @@ import uuid
 from typing import TYPE_CHECKING
 
 from idiolect.errors import CheckpointError, IdiolectError, InputError
+from idiolect.search.store.lexical import add_functions
 from idiolect.search.store.metadata_index import MetadataIndex
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["APPLICATION_ID", "Ledger", "open_database"]
+__all__ = ["APPLICATION_ID", "Ledger", "check_ledger", "open_database"]
 
 APPLICATION_ID = 0x1D101EC7
 """The SQLite application id of idiolect's ledgers."""
 
-_VERSION = 1
+_VERSION = 2
 _CACHE = 64 << 20  # bytes that SQLite caches for each thread
 _SCHEMA = f"""
     CREATE TABLE settings (name TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
@@ -74,7 +75,7 @@ class Ledger:
 
     Raises:
         InputError: the file is missing, or belongs to another program.
-        CheckpointError: the file is damaged, or was written by a newer version.
+        CheckpointError: the file is damaged, or was written by another version.
     """
 
     def __init__(self, path: Path, wait: float) -> None:
@@ -87,7 +88,7 @@ class Ledger:
         if not path.is_file():
             raise InputError(f"no index at {path.parent}", hint="check the path, or build one")
         with self.reading() as db:
-            _check(db, path)
+            check_ledger(db, path)
 
     @property
     def cache(self) -> int:
@@ -192,6 +193,7 @@ def open_database(path: Path, wait: float) -> sqlite3.Connection:
     try:
         with _one_line_errors(path):
             db.execute("PRAGMA synchronous = FULL")
+            add_functions(db)
             _set_cache(db, _CACHE)
     except CheckpointError:
         db.close()
@@ -211,14 +213,23 @@ def _has_tables(db: sqlite3.Connection) -> bool:
     return bool(db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
 
 
-def _check(db: sqlite3.Connection, path: Path) -> None:
+def check_ledger(db: sqlite3.Connection, path: Path) -> None:
+    """Check that a file is a ledger of this version.
+
+    Raises:
+        InputError: the file belongs to another program.
+        CheckpointError: it was written by another version.
+    """
     if _application_id(db) != APPLICATION_ID:
         raise _not_a_ledger(path)
     version = db.execute("PRAGMA user_version").fetchone()[0]
     if version != _VERSION:
+        newer = version > _VERSION
         raise CheckpointError(
             f"{path} is of version {version}; this program reads version {_VERSION}",
-            hint="update idiolect",
+            hint="update idiolect"
+            if newer
+            else "it was built by an older idiolect; build the index again, in another folder",
         )
 
 

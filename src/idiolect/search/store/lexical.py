@@ -11,22 +11,25 @@ A query is any text. Its words are joined by OR, and a word with several parts i
 >>> match_expression('reset XR-2000B "quickly"')
 '"reset" OR "XR-2000B" OR "quickly"'
 
-Case and accents are ignored. English words are stemmed (Porter 1980).
+Case and accents are ignored. Words are stemmed in the language of the index, in English by default
+(Porter 1980). Text of scripts without spaces is indexed as pairs of characters; see
+`idiolect.search.store.lexical_terms`.
 """
 
 from __future__ import annotations
 
 import sqlite3
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from idiolect.errors import CheckpointError
+from idiolect.search.store.lexical_terms import excerpt, index_text, query_terms, tokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-__all__ = ["Lexical", "match_expression"]
+__all__ = ["Lexical", "add_functions", "match_expression"]
 
-_TOKENIZER = "porter unicode61 remove_diacritics 2"
 _MAX_QUERY_WORDS = 256  # bounds the cost of a whole page pasted as a query
 _SNIPPET = 32  # words
 
@@ -40,15 +43,26 @@ class Lexical:
         self._view = f"texts_{namespace}"
         self._namespace = namespace
 
+    @cached_property
+    def _language(self) -> str:
+        query = "SELECT value FROM settings WHERE name = 'language'"
+        return str(self._db.execute(query).fetchone()[0])
+
+    @property
+    def _indexed(self) -> str:
+        """SQL for a parameter as the index reads it."""
+        return f"index_text(?, '{self._language}')"
+
     def create(self) -> None:
         """Create the tables of a new namespace."""
         self._db.execute(
-            f"CREATE VIEW {self._view} AS SELECT row, text FROM items"
-            f" WHERE namespace = {self._namespace} AND text <> ''"
+            f"CREATE VIEW {self._view} AS SELECT row, index_text(text, '{self._language}') AS text"
+            f" FROM items WHERE namespace = {self._namespace} AND text <> ''"
         )
         self._db.execute(
             f"CREATE VIRTUAL TABLE {self._table} USING fts5"
-            f" (text, content='{self._view}', content_rowid='row', tokenize='{_TOKENIZER}')"
+            f" (text, content='{self._view}', content_rowid='row',"
+            f" tokenize='{tokenizer(self._language)}')"
         )
 
     def drop(self) -> None:
@@ -58,12 +72,16 @@ class Lexical:
 
     def add(self, rows: Iterable[tuple[int, str]]) -> None:
         """Add the text of each row; an empty one is not added."""
-        self._db.executemany(f"INSERT INTO {self._table} (rowid, text) VALUES (?, ?)", rows)
+        self._db.executemany(
+            f"INSERT INTO {self._table} (rowid, text) VALUES (?, {self._indexed})", rows
+        )
 
     def remove(self, rows: Iterable[tuple[int, str]]) -> None:
         """Remove rows; each comes with the text that was indexed for it."""
         self._db.executemany(
-            f"INSERT INTO {self._table} ({self._table}, rowid, text) VALUES ('delete', ?, ?)", rows
+            f"INSERT INTO {self._table} ({self._table}, rowid, text)"
+            f" VALUES ('delete', ?, {self._indexed})",
+            rows,
         )
 
     def rebuild(self) -> None:
@@ -100,7 +118,7 @@ class Lexical:
             top_k: the number of rows.
             allowed: the rows to search, or None for all.
         """
-        expression = match_expression(query)
+        expression = match_expression(query, self._language)
         if not expression:
             return []
         limit = f"LIMIT {top_k}" if allowed is None else ""
@@ -125,21 +143,32 @@ class Lexical:
 
         Rows that contain none of the words are skipped.
         """
-        expression = match_expression(query)
+        expression = match_expression(query, self._language)
         if not expression or not rows:
             return {}
         places = ",".join("?" * len(rows))
-        return dict(
+        found: dict[int, str] = dict(
             self._db.execute(
                 f"SELECT rowid, snippet({self._table}, 0, ?, ?, '…', {_SNIPPET})"
                 f" FROM {self._table} WHERE {self._table} MATCH ? AND rowid IN ({places})",
                 (before, after, expression, *rows),
             )
         )
+        texts = self._db.execute(
+            f"SELECT row, text FROM items WHERE row IN ({','.join('?' * len(found))})", (*found,)
+        )
+        for row, text in texts:
+            if index_text(text, self._language) != text:
+                found[row] = excerpt(query, text, before, after, self._language)
+        return found
 
 
-def match_expression(query: str) -> str:
+def add_functions(db: sqlite3.Connection) -> None:
+    """Add the SQL function of the views to a connection."""
+    db.create_function("index_text", 2, index_text, deterministic=True)
+
+
+def match_expression(query: str, language: str = "en") -> str:
     """Return the FTS5 expression that matches any word of a text; empty if it has no words."""
     cleaned = query.encode(errors="ignore").decode().replace("\x00", " ").replace('"', " ")
-    words = dict.fromkeys(cleaned.split())
-    return " OR ".join(f'"{word}"' for word in list(words)[:_MAX_QUERY_WORDS])
+    return " OR ".join(query_terms(cleaned, language)[:_MAX_QUERY_WORDS])

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from idiolect.errors import CheckpointError, InputError
-from idiolect.search.store.ledger import open_database
+from idiolect.search.store.ledger import check_ledger, open_database
 from idiolect.text.files import flush
 from idiolect.text.suggestions import did_you_mean
 
@@ -93,6 +93,7 @@ def _open_checked(copy: Path, path: Path) -> Iterator[sqlite3.Connection]:
         result = db.execute("PRAGMA quick_check(1)").fetchone()[0]
         if result != "ok":
             raise CheckpointError(f"{path} is damaged: {result}", hint="use another snapshot")
+        check_ledger(db, path)
         yield db
     except sqlite3.DatabaseError as error:
         raise CheckpointError(f"{path} is damaged: {error}", hint="use another snapshot") from error

@@ -42,6 +42,7 @@ from idiolect.search.store.graphs.memory_plan import parse_size
 from idiolect.search.store.graphs.merger import Merger
 from idiolect.search.store.integrity import Damage, find_damage
 from idiolect.search.store.ledger import Ledger
+from idiolect.search.store.lexical_terms import check_language
 from idiolect.search.store.namespace import Namespace
 from idiolect.search.store.snapshots import restore_snapshot, take_snapshot
 from idiolect.search.store.store_reader import StoreReader, load_items
@@ -94,6 +95,7 @@ class Store(StoreReader):
         *,
         dimensions: int | None = None,
         metric: Metric = "cosine",
+        language: str | None = None,
         wait: float = 30.0,
         merge_after: int = 10_000,
         background: bool = True,
@@ -106,6 +108,9 @@ class Store(StoreReader):
             path: the folder of the store.
             dimensions: of the vectors, 2 to 4,096; an existing store must have the same.
             metric: of a new store: `cosine`, `inner` or `l2`.
+            language: of the texts, by which words are stemmed: a code such as `en` or `de`, or
+                `none`; see `idiolect.search.store.lexical_terms`. By default `en` in a new store;
+                an existing one must have the same.
             wait: seconds to wait for another writer.
             merge_after: the number of unmerged items in a namespace that triggers a merge into its
                 graph. A namespace with fewer items has no graph.
@@ -120,13 +125,13 @@ class Store(StoreReader):
 
         Raises:
             InputError: the store does not exist and `dimensions` are missing, the folder or the
-                file in it belongs to another program, or the dimensions or the metric differ from
-                those of the store.
+                file in it belongs to another program, or the dimensions, the metric or the
+                language are not those of the store.
             CheckpointError: the ledger is damaged.
         """
         path = check_path(path, "path")
         if dimensions is not None:
-            _create(path, dimensions, metric, wait)
+            _create(path, dimensions, metric, check_language(language or "en"), wait)
         elif not path.is_dir():
             problem = "is a file, not an index folder" if path.exists() else "does not exist"
             hint = similar_path(path) or "check the path, or build an index there"
@@ -139,6 +144,13 @@ class Store(StoreReader):
             raise InputError(
                 f"{path} has vectors of {store.dimensions} dimensions with metric {store.metric},"
                 f" not {dimensions} with metric {metric}",
+                hint="choose another folder",
+            )
+        if language is not None and store.settings["language"] != language:
+            stored = store.settings["language"]
+            store.close()
+            raise InputError(
+                f"{path} has texts in the language {stored}, not {language}",
                 hint="choose another folder",
             )
         return store
@@ -331,7 +343,7 @@ def _remember_memory(
             db.executemany("INSERT OR REPLACE INTO settings VALUES (?, ?)", changed.items())
 
 
-def _create(path: Path, dimensions: int, metric: Metric, wait: float) -> None:
+def _create(path: Path, dimensions: int, metric: Metric, language: str, wait: float) -> None:
     if not 2 <= dimensions <= _MAX_DIMENSIONS:
         raise InputError(f"{dimensions} dimensions", hint=f"use 2 to {_MAX_DIMENSIONS:,}")
     check_metric(metric)
@@ -344,4 +356,5 @@ def _create(path: Path, dimensions: int, metric: Metric, wait: float) -> None:
             hint="choose another folder",
         )
     path.mkdir(parents=True, exist_ok=True)
-    Ledger.create(ledger, wait, {"dimensions": dimensions, "metric": metric})
+    settings = {"dimensions": dimensions, "metric": metric, "language": language}
+    Ledger.create(ledger, wait, settings)

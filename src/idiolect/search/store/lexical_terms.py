@@ -1,0 +1,269 @@
+"""Terms of a text: what the full-text index stores, and which places of a text a query matches.
+
+FTS5 splits text at spaces and punctuation, and stems English. Two things are done before:
+
+- Chinese, Japanese, Korean, Thai, Lao, Khmer and Burmese do not separate words by spaces, or join
+  them to compounds. Their text is indexed as overlapping pairs of characters, as in Lucene's
+  CJKAnalyzer; marks such as Thai vowels and tones belong to the character before them. In any
+  language of the index, text in other scripts is not changed by this.
+- In an index of another language than English, words are stemmed by Snowball (Porter 2001).
+
+>>> index_text("赤いランプ (red lamps)", "en")
+' 赤い いラ ラン ンプ プ  (red lamps)'
+>>> index_text("rote Lampen", "de")
+'rot lamp'
+>>> query_terms("ランプ", "en")
+['"ラン"', '"ンプ"']
+
+The last character is also indexed alone. So a query of a single character is the prefix of a term
+wherever the character occurs.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import unicodedata
+from collections import Counter
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from idiolect.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+__all__ = ["LANGUAGES", "check_language", "excerpt", "index_text", "query_terms", "tokenizer"]
+
+_SNOWBALL = {
+    "ca": "catalan",
+    "da": "danish",
+    "de": "german",
+    "el": "greek",
+    "es": "spanish",
+    "eu": "basque",
+    "fi": "finnish",
+    "fr": "french",
+    "ga": "irish",
+    "hu": "hungarian",
+    "hy": "armenian",
+    "id": "indonesian",
+    "it": "italian",
+    "lt": "lithuanian",
+    "nl": "dutch",
+    "no": "norwegian",
+    "pt": "portuguese",
+    "ro": "romanian",
+    "ru": "russian",
+    "sr": "serbian",
+    "sv": "swedish",
+    "tr": "turkish",
+}
+_PORTER = ("en", "ja", "km", "ko", "lo", "my", "th", "zh")
+"""Texts in languages without stems may contain English words."""
+LANGUAGES = ("none", *sorted([*_PORTER, *_SNOWBALL]))
+"""Languages of an index, by ISO 639-1 code; `none` for no stemming."""
+
+_MARKS = (
+    "\u0e31\u0e34-\u0e3a\u0e47-\u0e4e"  # Thai
+    "\u0eb1\u0eb4-\u0ebc\u0ec8-\u0ece"  # Lao
+    "\u102b-\u103e\u1056-\u1059\u105e-\u1060\u1062-\u1064\u1067-\u106d\u1071-\u1074\u1082-\u108d"
+    "\u17b4-\u17d3\u17dd"  # Khmer
+)
+"""Vowels, tones and other signs that are written around a letter, and are not letters to FTS5."""
+_UNSPACED = (
+    "\u3005-\u3007\u3041-\u3096\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff\uff66-\uff9f"
+    "\u3105-\u312f\u31a0-\u31bf\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003fffd"
+    "\u1100-\u11ff\u3131-\u318e\ua960-\ua97c\uac00-\ud7fb\uffa1-\uffdc"
+    "\u0e01-\u0e3a\u0e40-\u0e4e\u0e81-\u0ebd\u0ec0-\u0ece\u0edc-\u0edf"
+    "\u1000-\u103f\u1050-\u109d\u1780-\u17d3\u17d7\u17dc\u17dd"
+)
+_JOINED = "\u3099\u309a\uff9e\uff9f\u1160-\u11ff\ufe00-\ufe0f\U000e0100-\U000e01ef"
+"""Further parts of the character before them: voicing marks, vowels and finals of Korean syllables
+that are not composed, and variants."""
+_RUN = re.compile(f"[{_UNSPACED}][{_UNSPACED}{_JOINED}]*")
+_CHARACTER = re.compile(f".[{_MARKS}{_JOINED}]*")
+_VARIANT = re.compile("[\ufe00-\ufe0f\U000e0100-\U000e01ef]")
+_WORD = re.compile(f"[^\\W_{_UNSPACED}](?:[^\\W_{_UNSPACED}]|[\u0300-\u036f])*")
+_TOKEN = re.compile(f"({_RUN.pattern})|{_WORD.pattern}")
+
+_WIDTH = 64
+"""Size of an excerpt: 64 characters of a script without spaces, or 32 words."""
+_LEAD = 8
+
+
+def check_language(language: str) -> str:
+    """Return the code of a language.
+
+    Raises:
+        InputError: It is not known.
+    """
+    if language not in LANGUAGES:
+        raise InputError(
+            f"unknown language {language!r} of an index", hint=f"known: {', '.join(LANGUAGES)}"
+        )
+    return language
+
+
+def tokenizer(language: str) -> str:
+    """Return FTS5's tokenizer for a language, as in `tokenize='…'`."""
+    ranges = re.findall("(.)-(.)|(.)", _MARKS)
+    marks = "".join(
+        single or "".join(map(chr, range(ord(first), ord(last) + 1)))
+        for first, last, single in ranges
+    )
+    stemming = "porter " if language in _PORTER else ""
+    return f"{stemming}unicode61 remove_diacritics 2 tokenchars ''{marks}''"
+
+
+def index_text(text: str, language: str) -> str:
+    """Return what is indexed for a text; the text itself if FTS5 can read it as it is."""
+    if language in _SNOWBALL:
+        text = _WORD.sub(lambda word: _stem(word[0], language), unicodedata.normalize("NFC", text))
+    return _RUN.sub(lambda run: f" {' '.join(_grams(_characters(run[0]), last=True))} ", text)
+
+
+def query_terms(text: str, language: str) -> list[str]:
+    """Return the FTS5 phrases of a query without double quotes, each once."""
+    terms: dict[str, None] = {}
+    for word in text.split():
+        end = 0
+        for run in _RUN.finditer(word):
+            terms |= dict.fromkeys(_phrases(word[end : run.start()], language))
+            characters = _characters(run[0])
+            star = " *" if len(characters) == 1 else ""
+            terms |= dict.fromkeys(f'"{gram}"{star}' for gram in _grams(characters))
+            end = run.end()
+        terms |= dict.fromkeys(_phrases(word[end:], language))
+    return list(terms)
+
+
+def excerpt(query: str, text: str, before: str, after: str, language: str) -> str:
+    """Return the part of a text with most terms of a query, and mark them.
+
+    It is for texts that are not indexed as they are; FTS5 makes the others' excerpts.
+    """
+    wanted = {term for *_, terms in _tokens(query, language, pairs=False) for term in terms}
+    spans: list[tuple[int, int, str]] = []
+    for start, end, terms in _tokens(text, language, pairs=True):
+        matched = next((term for term in terms if term in wanted), "")
+        spans.append((start, end, matched))
+    if not spans:
+        return text
+    first, last = _window(text, spans)
+    start = 0 if first == 0 else spans[first][0]
+    end = len(text) if last == len(spans) - 1 else spans[last][1]
+    parts, position = ["…" if start else ""], start
+    for left, right in _joined(spans[first : last + 1]):
+        parts += [text[position:left], before, text[left:right], after]
+        position = right
+    return "".join([*parts, text[position:end], "…" if end < len(text) else ""])
+
+
+def _characters(run: str) -> list[str]:
+    """Split a run into characters, each in its normal form."""
+    return [
+        unicodedata.normalize("NFKC", _VARIANT.sub("", part)) for part in _CHARACTER.findall(run)
+    ]
+
+
+def _grams(characters: list[str], *, last: bool = False) -> list[str]:
+    """Return overlapping pairs, and the last character alone if asked to or if it is alone."""
+    pairs = ["".join(pair) for pair in pairwise(characters)]
+    return [*pairs, characters[-1]] if last or not pairs else pairs
+
+
+def _phrases(word: str, language: str) -> Iterator[str]:
+    if word:
+        yield f'"{index_text(word, language)}"'
+
+
+def _stem(word: str, language: str) -> str:
+    return _stemmer(_SNOWBALL[language])(word.lower())
+
+
+@functools.cache
+def _stemmer(name: str) -> Callable[[str], str]:
+    import Stemmer  # not needed in most searches
+
+    stem: Callable[[str], str] = Stemmer.Stemmer(name).stemWord
+    return stem
+
+
+def _tokens(text: str, language: str, *, pairs: bool) -> Iterator[tuple[int, int, list[str]]]:
+    """Yield the place of each word and character, and the terms that match it.
+
+    Args:
+        text: A text or a query.
+        language: Of the index.
+        pairs: Whether a character is matched by the pairs with both its neighbours, and alone.
+            Otherwise, in a query, each pair is one token.
+    """
+    for token in _TOKEN.finditer(text):
+        if token[1] is None:
+            yield token.start(), token.end(), [_folded(token[0], language)]
+            continue
+        places = [(one.start(), one.end()) for one in _CHARACTER.finditer(token[0])]
+        characters = _characters(token[0])
+        if not pairs:
+            yield token.start(), token.end(), _grams(characters)
+            continue
+        grams = _grams(characters)
+        for n, (start, end) in enumerate(places):
+            near = [grams[m] for m in (n - 1, n) if 0 <= m < len(grams)]
+            yield token.start() + start, token.start() + end, [*near, characters[n]]
+
+
+def _folded(word: str, language: str) -> str:
+    """Return a word as FTS5 indexes it: without case and accents, stemmed."""
+    if language in _SNOWBALL:
+        word = _stem(unicodedata.normalize("NFC", word), language)
+    parts = unicodedata.normalize("NFD", word.lower())
+    plain = "".join(part for part in parts if not unicodedata.combining(part))
+    return _stemmer("porter")(plain) if language in _PORTER else plain
+
+
+def _window(text: str, spans: list[tuple[int, int, str]]) -> tuple[int, int]:
+    """Return the first and last token of the window with most different terms, the earliest."""
+    sizes = [1 if _RUN.match(text, start) else 2 for start, *_ in spans]
+    counts = Counter[str]()
+    best = found = first = size = 0
+    for last, (_, _, term) in enumerate(spans):
+        size += sizes[last]
+        counts[term] += 1
+        while size > _WIDTH - _LEAD:
+            size -= sizes[first]
+            counts[spans[first][2]] -= 1
+            first += 1
+        distinct = sum(1 for name, count in counts.items() if name and count)
+        if distinct > found:
+            best, found = first, distinct
+    start = next((n for n in range(best, len(spans)) if spans[n][2]), 0)
+    first, _ = _extended(sizes, start, -1, _LEAD)
+    last, left = _extended(sizes, first - 1, 1, _WIDTH)
+    if last == len(spans) - 1:
+        first, _ = _extended(sizes, first, -1, left)
+    return first, last
+
+
+def _extended(sizes: list[int], place: int, step: int, room: int) -> tuple[int, int]:
+    """Move a place as far as there is room for the next; return it, and the room that is left."""
+    while 0 <= place + step < len(sizes) and sizes[place + step] <= room:
+        place += step
+        room -= sizes[place]
+    return place, room
+
+
+def _joined(spans: list[tuple[int, int, str]]) -> Iterator[tuple[int, int]]:
+    """Yield the matched places; those that touch are one."""
+    left = right = -1
+    for start, end, matched in spans:
+        if not matched:
+            continue
+        if start != right:
+            if right >= 0:
+                yield left, right
+            left = start
+        right = end
+    if right >= 0:
+        yield left, right

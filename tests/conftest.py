@@ -22,6 +22,12 @@ def shared() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_user_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep the small encoders of tests out of the user's cache."""
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run the README commands first: they take longest, and would otherwise end alone."""
     items.sort(key=lambda item: "test_readme.py" not in item.nodeid)

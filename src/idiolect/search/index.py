@@ -243,7 +243,8 @@ class Index(IndexContents):
         if mode not in get_args(Mode):
             raise InputError(f"unknown mode {mode!r}", hint=did_you_mean(mode, get_args(Mode)))
         if weights is not None and not _is_pair(weights, Real):
-            raise wrong_type(weights, "weights", "a tuple of two numbers", "such as (0.7, 0.3)")
+            hint = "for example (0.7, 0.3), of the dense and the lexical ranking"
+            raise wrong_type(weights, "weights", "a tuple of two numbers", hint)
         if highlight is not None and not _is_pair(highlight, str):
             hint = "for example ('<b>', '</b>')"
             raise wrong_type(highlight, "highlight", "a tuple of two texts", hint)
@@ -283,8 +284,9 @@ class Index(IndexContents):
         weights: tuple[float, float] | None,
     ) -> Sequence[Hits]:
         """Join rankings by words with those by vectors, which are not needed everywhere."""
+        full = top_k if self._encoder.is_located else 0
         useless = weights is not None and weights[0] == 0
-        places = [n for n, own in enumerate(words) if not (useless and len(own) >= top_k)]
+        places = [n for n, own in enumerate(words) if not (useless and len(own) >= full)]
         dense: list[Hits] = [[] for _ in texts]
         if places:
             vectors = self._dense([texts[n] for n in places], depth, scope)

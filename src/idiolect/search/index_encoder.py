@@ -72,6 +72,11 @@ class IndexEncoder:
         return chosen or "encoder" in self._store.settings
 
     @property
+    def is_located(self) -> bool:
+        """Whether the encoder is loaded, or where it is is known."""
+        return self._loaded is not None or self.location is not None
+
+    @property
     def location(self) -> str | None:
         """Where the encoder is expected: a path or a name; None if that is not known."""
         settings, folder = self._store.settings, getattr(self._store, "path", None)
@@ -127,7 +132,7 @@ class IndexEncoder:
 
     def keep_for_queries(self) -> None:
         """Keep the encoder in the user's cache, if it is loaded; see `for_queries`."""
-        if self._loaded is not None:
+        if self._loaded is not None and "torch" in sys.modules:
             from idiolect.encoding.query_encoder.query_export import keep_query_encoder
 
             keep_query_encoder(self._loaded)

@@ -53,8 +53,10 @@ def keep_query_encoder(encoder: Encoder) -> bool:
     """Keep an encoder in the user's cache, if NumPy can compute its vectors and there is room.
 
     Returns:
-        Whether the cache has it.
+        Whether the cache has it. Objects of other libraries are not kept.
     """
+    if not isinstance(encoder, Encoder):
+        return False
     fingerprint = encoder.fingerprint
     folder = folder_of(fingerprint)
     if (folder / SETTINGS).exists():

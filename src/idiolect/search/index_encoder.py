@@ -141,7 +141,7 @@ class IndexEncoder:
         if stored is None and not is_empty:
             raise ConfigError(
                 "the store has vectors, but does not say which encoder computed them",
-                hint="search it by vectors, or build an index of its items with this encoder",
+                hint="search it by vectors, or build a new index with both vectors and encoder",
             )
         if stored is not None and stored != own and not is_empty:
             raise ConfigError(

@@ -78,6 +78,16 @@ def test_index_and_encoder_may_be_moved(
         assert _dense(index) == "1"
 
 
+def test_the_name_of_a_known_model_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is called so in some folder is another encoder."""
+    monkeypatch.setattr(Encoder, "load", lambda *_, **__: Words())
+    monkeypatch.chdir(tmp_path)
+    Path("minilm").mkdir()
+    for name, location in (("minilm", "minilm"), ("./minilm", str(tmp_path / "minilm"))):
+        with Index.build(f"index-{len(name)}", name, ITEMS) as index:
+            assert index.store.settings["source"] == location
+
+
 def test_an_encoder_that_has_changed_is_refused(tmp_path: Path, loaded: list[str]) -> None:
     model = _encoder(tmp_path / "model")
     Index.build(tmp_path / "index", model, ITEMS).close()

@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from idiolect.errors import InputError
@@ -28,6 +29,24 @@ def test_the_fields_of_a_metadata_object_are_metadata(tmp_path: Path) -> None:
     assert item == Item("svd", "decompose a matrix", {"pages": 3, "package": "scipy"})
     (chosen,) = read_items([path], metadata=["metadata"], skipped=Counter())
     assert chosen.metadata == {"metadata": record["metadata"]}
+
+
+def test_an_export_is_read_again(tmp_path: Path) -> None:
+    from idiolect.search.index import Index
+    from idiolect.search.store.export import write_jsonl, write_parquet
+
+    items = [Item("a", "lamp", {"price": 3, "tags": ["x"]}, np.ones(2, np.float32))]
+    with Index.build(tmp_path / "index", None, items) as index:
+        list(write_jsonl(index.store, tmp_path / "a.jsonl"))
+        list(write_parquet(index.store, tmp_path / "a.parquet"))
+    for name in ("a.jsonl", "a.parquet"):
+        (item,) = read_items(tmp_path / name, vectors="vector", skipped=Counter())
+        assert item == Item("a", "lamp", {"price": 3, "tags": ["x"], "namespace": ""})
+        assert item.vector is not None
+        assert item.vector.tolist() == [1.0, 1.0]
+    for odd in ("{", "[1]", "{]", "plain"):
+        (item,) = _items(tmp_path / "b.jsonl", json.dumps({"id": 1, "text": "a", "metadata": odd}))
+        assert item.metadata == {"metadata": odd}
 
 
 def _items(path: Path, text: str, **options: Any) -> list[Item]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from idiolect.errors import ConfigError
 from idiolect.text.arguments import load_if_named
+from idiolect.text.hub import is_known_model
 
 if TYPE_CHECKING:
     from idiolect.encoding.encoder import Encoder
@@ -37,7 +38,7 @@ def remember_encoder(store: AnyStore, location: str, precision: str) -> None:
     """
     settings = {_LOCATION: location, RELATIVE_LOCATION: "", _PRECISION: precision}
     path, folder = Path(location), getattr(store, "path", None)
-    if path.exists() or path.is_absolute():
+    if path.is_absolute() or (path.exists() and not is_known_model(location)):
         settings[_LOCATION] = str(path.resolve())
         if folder is not None:
             settings[RELATIVE_LOCATION] = os.path.relpath(path.resolve(), Path(folder).resolve())
@@ -145,7 +146,7 @@ class IndexEncoder:
         if stored is None and not is_empty:
             raise ConfigError(
                 "the store has vectors, but does not say which encoder computed them",
-                hint="search it by vectors, or build an index of its items with this encoder",
+                hint="search it by vectors, or build a new index with both vectors and encoder",
             )
         if stored is not None and stored != own and not is_empty:
             raise ConfigError(

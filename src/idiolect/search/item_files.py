@@ -6,6 +6,8 @@ read, and to decide the type of each column of text cells; then to yield their i
 
 from __future__ import annotations
 
+import contextlib
+import json
 import logging
 from collections import Counter
 from pathlib import Path
@@ -64,8 +66,8 @@ def read_items(
         fields: the text fields, joined by line breaks; by default the common names, such as
             `title` and `text`, found in each record.
         metadata: the metadata fields; by default all other fields that are not null, and the fields
-            of an object called `metadata`. In CSV and TSV files, each column has one type, see
-            `idiolect.text.record_types.column_types`.
+            of an object called `metadata`, which may be JSON text. In CSV and TSV files, each
+            column has one type, see `idiolect.text.record_types.column_types`.
         also: text fields to store as metadata as well.
         vectors: the field with the vector of a record, or a `.npy` file with a row for each record
             (see `idiolect.search.own_vectors`). A record with a vector needs no text.
@@ -200,8 +202,8 @@ class _ItemReader:
         check: bool,
     ) -> dict[str, Any]:
         """Return the metadata of a record, and collect or convert the cells of its columns."""
-        if self._metadata is None and isinstance(record.get("metadata"), dict):
-            inner = record.pop("metadata")
+        if self._metadata is None and (inner := _object(record.get("metadata"))) is not None:
+            del record["metadata"]
             record = {**inner, **record}
         others = [
             name
@@ -218,6 +220,14 @@ class _ItemReader:
             return values
         converted = {name: self._types.convert(name, cell) for name, cell in values.items()}
         return {name: value for name, value in converted.items() if value is not None}
+
+
+def _object(value: Any) -> dict[str, Any] | None:
+    """Return an object, which may be JSON text, as an index exports it to Parquet; or None."""
+    if isinstance(value, str) and value.startswith("{"):
+        with contextlib.suppress(ValueError, RecursionError):
+            value = json.loads(value)
+    return value if isinstance(value, dict) else None
 
 
 def _unknown(names: dict[str, None], path: Path, what: str, option: str) -> InputError:

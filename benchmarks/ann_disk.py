@@ -41,11 +41,9 @@ def ours(folder: Path, points: Any, queries: Any) -> tuple[Callable[[], Search],
 
     path = folder / "index"
     if not path.exists():
-        chunks = (points[start : start + 4096] for start in range(0, len(points), 4096))
-        file = FlatVectors.create(folder / "vectors", points.shape[1], chunks)
+        file = FlatVectors(Path(points.filename), points.shape[1], offset=points.offset)
         memory = max(points.nbytes // 8, 256 << 20)
         build_partitioned(path, file, max_rows=memory // shard_bytes(points.shape[1]))
-        (folder / "vectors").unlink()
     DiskGraph.write(folder / "few", points[:300])  # load the kernels before memory is measured
     DiskGraph.open(folder / "few").search(queries[:2], K)
 
@@ -145,12 +143,12 @@ def memory_of_process(kind: str = "RssAnon") -> int:
     return 1024 * int(next(line.split()[1] for line in lines if line.startswith(kind)))
 
 
-def build_library(name: str, rows: int, scratch: Path) -> dict[str, float]:
+def build_library(name: str, size: str, scratch: Path) -> dict[str, float]:
     """Build the index of one library; return the seconds, and the growth of anonymous memory."""
     points, queries = (
-        np.load(scratch / f"{what}-{rows}.npy", mmap_mode="r") for what in ("points", "queries")
+        np.load(scratch / f"{what}-{size}.npy", mmap_mode="r") for what in ("points", "queries")
     )
-    folder = place(name, rows, scratch)
+    folder = place(name, size, scratch)
     if any(folder.iterdir()):
         return {}
     before, peak, done = memory_of_process(), 0, threading.Event()
@@ -170,8 +168,8 @@ def build_library(name: str, rows: int, scratch: Path) -> dict[str, float]:
     return {"seconds": seconds, "peak": (peak - before) / points.nbytes}
 
 
-def place(name: str, rows: int, scratch: Path) -> Path:
-    folder = scratch / f"disk-{name.replace(' ', '-')}-{rows}"
+def place(name: str, size: str, scratch: Path) -> Path:
+    folder = scratch / f"disk-{name.replace(' ', '-')}-{size}"
     folder.mkdir(exist_ok=True)
     return folder
 
@@ -186,12 +184,12 @@ def drop_cache(folder: Path) -> None:
             os.close(file)
 
 
-def run_library(name: str, rows: int, scratch: Path) -> dict[str, Any]:
+def run_library(name: str, size: str, scratch: Path) -> dict[str, Any]:
     """Measure the index of one library in this process."""
-    points = np.load(scratch / f"points-{rows}.npy", mmap_mode="r")
-    queries, truth = (np.load(scratch / f"{what}-{rows}.npy") for what in ("queries", "truth"))
-    size = points.nbytes
-    folder = place(name, rows, scratch)
+    points = np.load(scratch / f"points-{size}.npy", mmap_mode="r")
+    queries, truth = (np.load(scratch / f"{what}-{size}.npy") for what in ("queries", "truth"))
+    bytes_ = points.nbytes
+    folder = place(name, size, scratch)
     start, settings = LIBRARIES[name](folder, points, queries)
     del points
     before = memory_of_process()
@@ -226,30 +224,33 @@ def run_library(name: str, rows: int, scratch: Path) -> dict[str, Any]:
         "setting": setting,
         "warm": len(queries) / warm,
         "cold": COLD / cold,
-        "memory": memory / size,
-        "resident": resident / size,
+        "memory": memory / bytes_,
+        "resident": resident / bytes_,
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--dimension", type=int, default=384, help="a multiple of 16")
     parser.add_argument("--scratch", type=Path, default=Path("/tmp/idiolect-ann"))
     parser.add_argument("--diskannpy", default=sys.executable, help="a Python with diskannpy")
     parser.add_argument("--library", choices=LIBRARIES, nargs="+", default=list(LIBRARIES))
     parser.add_argument("--step", choices=("build", "measure"), help="of one library, for JSON")
     given = parser.parse_args()
     given.scratch.mkdir(exist_ok=True, parents=True)
+    size = f"{given.rows}" + (f"x{given.dimension}" if given.dimension != 384 else "")
     if given.step:
         step = build_library if given.step == "build" else run_library
-        print(json.dumps(step(given.library[0], given.rows, given.scratch)))
+        print(json.dumps(step(given.library[0], size, given.scratch)))
         return
-    load_mixture(given.scratch, given.rows)
+    load_mixture(given.scratch, given.rows, given.dimension)
     for name in given.library:
         found: dict[str, Any] = {}
         for step in ("build", "measure"):
             python = given.diskannpy if name == "diskannpy" else sys.executable
             command = [python, __file__, "--library", name, "--rows", str(given.rows)]
+            command += ["--dimension", str(given.dimension)]
             done = subprocess.run(
                 [*command, "--scratch", str(given.scratch), "--step", step],
                 capture_output=True,

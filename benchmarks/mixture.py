@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 __all__ = ["exact_neighbours", "load_mixture", "mixture", "recall"]
 
+_BLOCK = 20_000  # points compared at once
 _LATENT, _TOPICS, _GROUPS, _CURVED = 64, 2000, 60, 160
 
 
@@ -56,13 +57,16 @@ def exact_neighbours(
     points: NDArray[np.float32], queries: NDArray[np.float32], k: int = 10
 ) -> NDArray[np.int64]:
     """Return the rows of the largest inner products (queries, k), nearest first."""
-    found = np.empty((len(queries), k), np.int64)
-    for start in range(0, len(queries), 100):
-        scores = queries[start : start + 100] @ points.T
-        best = np.argpartition(-scores, k, axis=1)[:, :k]
-        order = np.argsort(-np.take_along_axis(scores, best, 1), axis=1)
-        found[start : start + 100] = np.take_along_axis(best, order, 1)
-    return found
+    best = np.full((len(queries), k), -np.inf, np.float32)
+    found = np.full((len(queries), k), -1, np.int64)
+    for start in range(0, len(points), _BLOCK):
+        block = points[start : start + _BLOCK]
+        scores = np.concatenate([best, queries @ block.T], axis=1)
+        rows = np.arange(start - k, start + len(block))
+        chosen = np.argpartition(-scores, k, axis=1)[:, :k]
+        found = np.where(chosen < k, np.take_along_axis(found, chosen % k, 1), rows[chosen])
+        best = np.take_along_axis(scores, chosen, 1)
+    return np.take_along_axis(found, np.argsort(-best, axis=1), 1)
 
 
 def recall(found: NDArray[np.int64], truth: NDArray[np.int64]) -> float:
@@ -71,11 +75,12 @@ def recall(found: NDArray[np.int64], truth: NDArray[np.int64]) -> float:
     return hits / truth.size
 
 
-def load_mixture(scratch: Path, rows: int) -> tuple[NDArray[np.float32], ...]:
+def load_mixture(scratch: Path, rows: int, dimension: int = 384) -> tuple[NDArray[np.float32], ...]:
     """Return points, queries and true neighbours, cached in `scratch`."""
-    names = [scratch / f"{what}-{rows}.npy" for what in ("points", "queries", "truth")]
+    size = f"{rows}" if dimension == 384 else f"{rows}x{dimension}"
+    names = [scratch / f"{what}-{size}.npy" for what in ("points", "queries", "truth")]
     if not names[2].exists():
-        points, queries = mixture(rows)
+        points, queries = mixture(rows, dimension=dimension)
         for name, array in zip(
             names, (points, queries, exact_neighbours(points, queries)), strict=True
         ):

@@ -47,6 +47,7 @@ def main() -> None:
     rng = np.random.default_rng(0)
     results: dict[bool, list[tuple[float, float]]] = {True: [], False: []}
     with Store.open(folder, merge_after=given.merge_after, **options) as store:
+        store.query(queries[0], K)  # loads the kernels
         for _ in range(given.rounds):
             ids = rng.choice(given.rows, given.batch, replace=False)
             write(store, ids, points, held, rng.integers(0, given.rows, given.batch))

@@ -44,6 +44,7 @@ _MAX_BYTES = 40 * 1024  # of JSON; the limit of Pinecone
 _MAX_DEPTH = 100
 _JSON_TYPES = frozenset({str, int, float, bool, type(None), dict, list})
 _CONTAINERS = (dict, list, tuple, np.ndarray, Mapping)
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _MAX_INTEGER = 2**1023  # beyond it, readers of JSON that use doubles find no number
 
 
@@ -67,7 +68,7 @@ def encode_metadata(
     converted, texts = [], []
     for item in items:
         metadata = _convert(item, left_out)
-        text = json.dumps(metadata, ensure_ascii=False, separators=(",", ":"))
+        text = _encode(metadata)
         if (size := len(text.encode())) > _MAX_BYTES:
             raise InputError(
                 f"item {item.id!r}: its metadata has {size:,} bytes",

@@ -147,6 +147,17 @@ def test_a_graph_is_built_in_shards(tmp_path: Path, metric: str) -> None:
     assert (np.sort(edges)[:, :-1] != np.sort(edges)[:, 1:])[np.sort(edges)[:, 1:] >= 0].all()
 
 
+def test_vectors_are_read_from_a_numpy_file(tmp_path: Path) -> None:
+    points = clusters(300, 32)
+    np.save(tmp_path / "points.npy", points)
+    offset = np.load(tmp_path / "points.npy", mmap_mode="r").offset
+    file = FlatVectors(tmp_path / "points.npy", 32, offset=offset)
+    assert file.rows == 300
+    np.testing.assert_array_equal(file.read(7, 250), points[7:250])
+    with pytest.raises(InputError, match="cannot read"):
+        file.read(299, 301)
+
+
 def test_shards_overlap_and_have_room_for_equal_vectors() -> None:
     space = np.full(4, 30)
     assigned = np.empty((50, 2), np.int64)

@@ -184,6 +184,9 @@ def scalars(metadata: Mapping[str, Any]) -> Iterator[tuple[str, Scalar | bytes]]
     [('tags', 'a'), ('tags', 'b'), ('new', b'\x01')]
     """
     for name, value in metadata.items():
+        if type(value) is str or type(value) is float:  # most values, which are stored unchanged
+            yield name, value
+            continue
         values = value if isinstance(value, list | tuple) else (value,)
         supported = (one for one in values if isinstance(one, str | bool | int | float))
         for stored in dict.fromkeys(map(_stored, supported)):

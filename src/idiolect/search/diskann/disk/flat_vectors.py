@@ -23,13 +23,13 @@ __all__ = ["FlatVectors"]
 
 
 @kernel
-def _read_rows(file, rows, out):  # type: ignore[no-untyped-def]
-    """Read rows of a file into `out` (rows, dimension); return whether all were read."""
+def _read_rows(file, start, rows, out):  # type: ignore[no-untyped-def]
+    """Read rows of a file, from offset `start`, into `out`; return whether all were read."""
     size = 4 * out.shape[1]
     for i in range(rows.shape[0]):
         got = pread(
             np.int32(file), np.uintp(out.ctypes.data + i * size), np.uintp(size),
-            np.int64(rows[i] * size),
+            np.int64(start + rows[i] * size),
         )  # fmt: skip
         if got != size:
             return False
@@ -40,16 +40,19 @@ class FlatVectors:
     """Vectors (rows, padded dimension) in a file without a header.
 
     Args:
-        path: A file that `create` wrote.
+        path: A file that `create` wrote, or an `.npy` file of float32 whose dimension needs no
+            padding (a multiple of 16).
         dimension: Of the vectors.
+        offset: Where the vectors begin, in bytes.
     """
 
-    def __init__(self, path: Path, dimension: int) -> None:
+    def __init__(self, path: Path, dimension: int, *, offset: int = 0) -> None:
         self.dimension = dimension
         self._width = padded_width(dimension)
         self._path = path
+        self._offset = offset
         self._descriptor = os.open(path, os.O_RDONLY)
-        self.rows = os.fstat(self._descriptor).st_size // (4 * self._width)
+        self.rows = (os.fstat(self._descriptor).st_size - offset) // (4 * self._width)
 
     def __del__(self) -> None:
         self.close()
@@ -90,6 +93,6 @@ class FlatVectors:
             InputError: the file has become shorter.
         """
         out = aligned_zeros(len(rows), self._width, np.float32)
-        if not _read_rows(self._descriptor, np.asarray(rows, np.int64), out):
+        if not _read_rows(self._descriptor, self._offset, np.asarray(rows, np.int64), out):
             raise InputError(f"cannot read {self._path}", hint="build the index again")
         return out

@@ -3,9 +3,9 @@
     python benchmarks/lexical.py FOLDER_WITH_DATA [--languages zh th en] [--copies 40]
 
 The questions of XQuAD (1,190 a language) search its 240 paragraphs. Prints the share of questions
-whose paragraph is first, and among the first five, by the terms of the store (pairs or triples of characters)
-and by others; then the milliseconds of a question, among the paragraphs and among `--copies` times
-as many, whose sentences are shuffled over all paragraphs.
+whose paragraph is first, and among the first five, by the terms of the store (pairs or triples of
+characters) and by others; then the milliseconds of a question, among the paragraphs and among
+`--copies` times as many, whose sentences are shuffled over all paragraphs.
 
 All variants run on plain FTS5 tables in memory, in one process: the median of three rounds, and
 one round of eight questions among many.

@@ -4,8 +4,9 @@ FTS5 splits text at spaces and punctuation, and stems English. Two things are do
 
 - Chinese, Japanese, Korean, Thai, Lao, Khmer and Burmese do not separate words by spaces, or join
   them to compounds. Their text is indexed as overlapping pairs of characters, as in Lucene's
-  CJKAnalyzer; marks such as Thai vowels and tones belong to the character before them. In any
-  language of the index, text in other scripts is not changed by this.
+  CJKAnalyzer, and that of the last four, which are alphabets, as overlapping triples. Marks such as
+  Thai vowels and tones belong to the character before them. In any language of the index, text in
+  other scripts is not changed by this.
 - In an index of another language than English, words are stemmed by Snowball (Porter 2001).
 
 >>> index_text("赤いランプ (red lamps)", "en")
@@ -15,8 +16,8 @@ FTS5 splits text at spaces and punctuation, and stems English. Two things are do
 >>> query_terms("ランプ", "en")
 ['"ラン"', '"ンプ"']
 
-The last character is also indexed alone. So a query of a single character is the prefix of a term
-wherever the character occurs.
+Each character begins a term, at the end a shorter one. So a query that is shorter than a term, such
+as a single character, is the prefix of a term wherever it occurs.
 """
 
 from __future__ import annotations
@@ -25,7 +26,6 @@ import functools
 import re
 import unicodedata
 from collections import Counter
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from idiolect.errors import InputError
@@ -71,17 +71,23 @@ _MARKS = (
     "\u17b4-\u17d3\u17dd"  # Khmer
 )
 """Vowels, tones and other signs that are written around a letter, and are not letters to FTS5."""
-_UNSPACED = (
+_IDEOGRAPHS = (
     "\u3005-\u3007\u3041-\u3096\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff\uff66-\uff9f"
     "\u3105-\u312f\u31a0-\u31bf\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003fffd"
     "\u1100-\u11ff\u3131-\u318e\ua960-\ua97c\uac00-\ud7fb\uffa1-\uffdc"
+)
+"""Chinese, Japanese and Korean, whose characters say more."""
+_LETTERS = (
     "\u0e01-\u0e3a\u0e40-\u0e4e\u0e81-\u0ebd\u0ec0-\u0ece\u0edc-\u0edf"
     "\u1000-\u103f\u1050-\u109d\u1780-\u17d3\u17d7\u17dc\u17dd"
 )
+"""Thai, Lao, Burmese and Khmer."""
+_UNSPACED = _IDEOGRAPHS + _LETTERS
 _JOINED = "\u3099\u309a\uff9e\uff9f\u1160-\u11ff\ufe00-\ufe0f\U000e0100-\U000e01ef"
 """Further parts of the character before them: voicing marks, vowels and finals of Korean syllables
 that are not composed, and variants."""
-_RUN = re.compile(f"[{_UNSPACED}][{_UNSPACED}{_JOINED}]*")
+_RUN = re.compile(f"[{_IDEOGRAPHS}][{_IDEOGRAPHS}{_JOINED}]*|[{_LETTERS}]+")
+_LETTER = re.compile(f"[{_LETTERS}]")
 _CHARACTER = re.compile(f".[{_MARKS}{_JOINED}]*")
 _VARIANT = re.compile("[\ufe00-\ufe0f\U000e0100-\U000e01ef]")
 _WORD = re.compile(f"[^\\W_{_UNSPACED}](?:[^\\W_{_UNSPACED}]|[\u0300-\u036f])*")
@@ -120,7 +126,7 @@ def index_text(text: str, language: str) -> str:
     """Return what is indexed for a text; the text itself if FTS5 can read it as it is."""
     if language in _SNOWBALL:
         text = _WORD.sub(lambda word: _stem(word[0], language), unicodedata.normalize("NFC", text))
-    return _RUN.sub(lambda run: f" {' '.join(_grams(_characters(run[0]), last=True))} ", text)
+    return _RUN.sub(lambda run: f" {' '.join(_grams(run[0], tails=True))} ", text)
 
 
 def query_terms(text: str, language: str) -> list[str]:
@@ -130,9 +136,8 @@ def query_terms(text: str, language: str) -> list[str]:
         end = 0
         for run in _RUN.finditer(word):
             terms |= dict.fromkeys(_phrases(word[end : run.start()], language))
-            characters = _characters(run[0])
-            star = " *" if len(characters) == 1 else ""
-            terms |= dict.fromkeys(f'"{gram}"{star}' for gram in _grams(characters))
+            star = " *" if len(_characters(run[0])) < _size(run[0]) else ""
+            terms |= dict.fromkeys(f'"{gram}"{star}' for gram in _grams(run[0]))
             end = run.end()
         terms |= dict.fromkeys(_phrases(word[end:], language))
     return list(terms)
@@ -143,9 +148,9 @@ def excerpt(query: str, text: str, before: str, after: str, language: str) -> st
 
     It is for texts that are not indexed as they are; FTS5 makes the others' excerpts.
     """
-    wanted = {term for *_, terms in _tokens(query, language, pairs=False) for term in terms}
+    wanted = {term for *_, terms in _tokens(query, language, single=False) for term in terms}
     spans: list[tuple[int, int, str]] = []
-    for start, end, terms in _tokens(text, language, pairs=True):
+    for start, end, terms in _tokens(text, language, single=True):
         matched = next((term for term in terms if term in wanted), "")
         spans.append((start, end, matched))
     if not spans:
@@ -167,10 +172,21 @@ def _characters(run: str) -> list[str]:
     ]
 
 
-def _grams(characters: list[str], *, last: bool = False) -> list[str]:
-    """Return overlapping pairs, and the last character alone if asked to or if it is alone."""
-    pairs = ["".join(pair) for pair in pairwise(characters)]
-    return [*pairs, characters[-1]] if last or not pairs else pairs
+def _size(run: str) -> int:
+    """Return how many characters a term has: two, or three of an alphabet."""
+    return 3 if _LETTER.match(run) else 2
+
+
+def _grams(run: str, *, tails: bool = False) -> list[str]:
+    """Return the terms of a run, or the whole run if it is shorter than one.
+
+    Args:
+        run: Text of a script without spaces.
+        tails: Also the ends that are shorter than a term, so that each character begins a term.
+    """
+    characters, size = _characters(run), _size(run)
+    last = len(characters) if tails else max(1, len(characters) - size + 1)
+    return ["".join(characters[n : n + size]) for n in range(last)]
 
 
 def _phrases(word: str, language: str) -> Iterator[str]:
@@ -190,28 +206,29 @@ def _stemmer(name: str) -> Callable[[str], str]:
     return stem
 
 
-def _tokens(text: str, language: str, *, pairs: bool) -> Iterator[tuple[int, int, list[str]]]:
+def _tokens(text: str, language: str, *, single: bool) -> Iterator[tuple[int, int, list[str]]]:
     """Yield the place of each word and character, and the terms that match it.
 
     Args:
         text: A text or a query.
         language: Of the index.
-        pairs: Whether a character is matched by the pairs with both its neighbours, and alone.
-            Otherwise, in a query, each pair is one token.
+        single: Yield each character of a script without spaces, with all terms and shorter queries
+            that it is a part of. Otherwise, in a query, a run is one token with its terms.
     """
     for token in _TOKEN.finditer(text):
         if token[1] is None:
             yield token.start(), token.end(), [_folded(token[0], language)]
             continue
-        places = [(one.start(), one.end()) for one in _CHARACTER.finditer(token[0])]
-        characters = _characters(token[0])
-        if not pairs:
-            yield token.start(), token.end(), _grams(characters)
+        grams, size = _grams(token[0]), _size(token[0])
+        if not single:
+            yield token.start(), token.end(), grams
             continue
-        grams = _grams(characters)
-        for n, (start, end) in enumerate(places):
-            near = [grams[m] for m in (n - 1, n) if 0 <= m < len(grams)]
-            yield token.start() + start, token.start() + end, [*near, characters[n]]
+        characters = _characters(token[0])
+        for n, one in enumerate(_CHARACTER.finditer(token[0])):
+            near = grams[max(0, n - size + 1) : n + 1]
+            short = ["".join(characters[m : n + 1]) for m in range(max(0, n - size + 2), n + 1)]
+            short += ["".join(characters[n : m + 1]) for m in range(n + 1, n + size - 1)]
+            yield token.start() + one.start(), token.start() + one.end(), near + short
 
 
 def _folded(word: str, language: str) -> str:

@@ -461,8 +461,11 @@ def test_a_run_ends_with_its_report(finished):
     for name in json.loads((finished / "run" / "manifest.json").read_text())["stages"]:
         assert name in text
     searches = json.loads((finished / "run/stages/evaluate/searches.json").read_text())
-    assert searches["examples"]
-    assert all(search["query"] in text for search in searches["examples"])
+    examples = searches["examples"]
+    changed = any(search["before"] != search["after"] for search in examples)
+    shown = examples if changed else examples[:3]  # the page says that no search changed
+    assert shown
+    assert all(search["query"] in text for search in shown)
 
 
 def test_the_command_prints_the_path(tmp_path):

@@ -26,7 +26,11 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 def is_known_model(name: str) -> bool:
     """Return whether a name is that of a model in this package or in another one."""
-    return name in PACKAGED or (bool(_HUB_ID.fullmatch(name)) and (_SHIPPED / name).is_dir())
+    if name in PACKAGED:
+        return True
+    with contextlib.suppress(OSError):  # a name that is too long for a file
+        return bool(_HUB_ID.fullmatch(name)) and (_SHIPPED / name).is_dir()
+    return False
 
 
 def locate(source: str | Path, files: Iterable[str]) -> Path:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-import os
 import shutil
 import tempfile
 import time
@@ -26,7 +25,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from store import STORES, Lance, items, vectors
+from store import STORES, Lance, items, time_queries, vectors
 
 BATCH = 50
 FRESH = 20_000
@@ -46,17 +45,7 @@ KINDS: dict[str, Any] = {
 
 def read(kind: str, folder: Path, queries: Any, go: Any, seconds: float, out: Any) -> None:
     """Query until the time is over, and send the milliseconds of each query."""
-    store = KINDS[kind](folder)
-    store.query(queries[0], None)
-    times = []
-    go.wait()
-    end = time.perf_counter() + seconds
-    number = os.getpid()
-    while (began := time.perf_counter()) < end:
-        number += 1
-        store.query(queries[number % len(queries)], None)
-        times.append(1000 * (time.perf_counter() - began))
-    out.put(times)
+    out.put(time_queries(KINDS[kind](folder), queries, go, seconds))
 
 
 def write(kind: str, folder: Path, rate: float, go: Any, seconds: float, out: Any) -> None:

@@ -8,6 +8,7 @@ call returns. Queries alternate between the stores. LanceDB uses its IVF_HNSW_SQ
 has no index and compares all vectors. `recall` is recall@10 against exact search.
 
 The last table measures one store at a time: several processes query while another one writes.
+`reading_while_writing.py` does so for other rates and sizes.
 """
 
 from __future__ import annotations
@@ -229,10 +230,8 @@ def _query(
     return results
 
 
-def _reader(
-    name: str, folder: Path, queries: np.ndarray, go: Any, seconds: float, out: Any
-) -> None:
-    store = STORES[name](folder)
+def time_queries(store: Any, queries: np.ndarray, go: Any, seconds: float) -> list[float]:
+    """Wait for the other processes, query until the time is over, and return the milliseconds."""
     store.query(queries[0], None)
     times = []
     go.wait()
@@ -242,7 +241,13 @@ def _reader(
         number += 1
         store.query(queries[number % len(queries)], None)
         times.append(1000 * (time.perf_counter() - began))
-    out.put(times)
+    return times
+
+
+def _reader(
+    name: str, folder: Path, queries: np.ndarray, go: Any, seconds: float, out: Any
+) -> None:
+    out.put(time_queries(STORES[name](folder), queries, go, seconds))
 
 
 def _query_while_writing(

@@ -18,6 +18,7 @@ from idiolect.encoding.query_encoder import query_export
 from idiolect.encoding.query_encoder.query_encoder import SETTINGS, cached, folder_of
 from idiolect.encoding.query_encoder.query_export import keep_query_encoder
 from idiolect.encoding.text_reader import EncodingCounts
+from idiolect.search.index import Index
 
 TEXTS = ["a b c", "b", "c a " * 30, ""]
 
@@ -100,6 +101,37 @@ def test_a_cache_that_cannot_be_written_to_costs_only_time(cache: Path) -> None:
     cache.parent.mkdir(parents=True)
     cache.write_text("a file")
     assert not keep_query_encoder(tiny_encoder())
+
+
+def test_a_search_uses_the_kept_encoder(tmp_path: Path) -> None:
+    """It finds the same as with torch, which it does not import."""
+    encoder = changed(tiny_encoder())
+    items = [("1", "a b c"), ("2", "d e f"), ("3", "g a h")]
+    with Index.build(tmp_path / "index", encoder, items) as index:
+        (exact,) = index.search("a b", 1, mode="dense")
+        index.keep_query_encoder()
+    program = f"""
+import sys
+from idiolect.search.index import Index
+with Index.open({str(tmp_path / "index")!r}) as index:
+    (hit,) = index.search("a b", 1, mode="dense")
+print(hit.id, round(hit.score, 4), "torch" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert done.stdout.decode().split() == [exact.id, str(round(exact.score, 4)), "False"]
+
+
+def test_loading_and_encoding_do_not_import_the_compiler(tmp_path: Path) -> None:
+    """It takes longer than loading a small encoder."""
+    tiny_encoder().save(tmp_path / "encoder")
+    program = f"""
+import sys
+from idiolect.encoding.encoder import Encoder
+Encoder.load({str(tmp_path / "encoder")!r}).encode(["a b"])
+print("torch._dynamo" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert done.stdout.split() == [b"False"]
 
 
 def test_torch_is_not_imported() -> None:

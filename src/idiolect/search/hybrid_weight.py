@@ -63,7 +63,8 @@ class HybridWeight:
         percent = settings.get("dense_percent")
         if percent is None:
             return cls.default(settings)
-        return cls(int(percent) / 100, str(settings.get("dense_evidence", "as it was set")))
+        evidence = settings.get("dense_evidence", "fitted by an earlier version of idiolect")
+        return cls(int(percent) / 100, str(evidence))
 
     @classmethod
     def default(cls, settings: Mapping[str, Any]) -> HybridWeight:

@@ -16,6 +16,7 @@ from idiolect.models.families import (
     llama_relatives,
     modernbert,
     opt,
+    recurrent,
     static,
     t5,
     xlm,
@@ -38,6 +39,7 @@ FAMILIES: dict[str, Family] = {
         gemma,
         t5,
         bart,
+        recurrent,
         static,
     )
     for family in module.FAMILIES

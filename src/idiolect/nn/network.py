@@ -43,6 +43,8 @@ class Output:
     """Scores of BERT's next-sentence head, if there is one. (batch, 2)."""
     encoder_hidden_states: Tensor | None = None
     """The encoder's hidden states in an encoder-decoder network. (batch, length, width)."""
+    penalty: Tensor | None = None
+    """In training, what the network adds to the mean loss of a token: a regulariser's value."""
 
 
 class Network(nn.Module, ABC):
@@ -55,6 +57,8 @@ class Network(nn.Module, ABC):
         tokens: The token embedding: one row per id.
         heads: The task heads by name; the head that scores the vocabulary is `language`.
         context_free: Whether a token's state does not depend on the tokens around it.
+        carries_state: Whether the cache is a state of fixed size, which training may carry from one
+            segment of a text to the next.
 
     During training, `attached` holds modules that an objective needs and that are not part of the
     model, such as a decoder; see `attach`.
@@ -64,6 +68,7 @@ class Network(nn.Module, ABC):
     tokens: nn.Embedding | ExtendedEmbedding | QuantizedEmbedding
     heads: nn.ModuleDict
     context_free: bool = False
+    carries_state: bool = False
 
     @property
     @abstractmethod

@@ -1,0 +1,20 @@
+"""Recurrent networks: cells as their equations, layers by fused kernels, and language models."""
+
+from idiolect.nn.recurrent.recurrent_cells import CellKind, CellWeights, State, step, unroll
+from idiolect.nn.recurrent.recurrent_config import RecurrentConfig
+from idiolect.nn.recurrent.recurrent_layer import RecurrentLayer, Sequences
+from idiolect.nn.recurrent.recurrent_network import RecurrentNetwork
+from idiolect.nn.recurrent.recurrent_state import RecurrentCache
+
+__all__ = [
+    "CellKind",
+    "CellWeights",
+    "RecurrentCache",
+    "RecurrentConfig",
+    "RecurrentLayer",
+    "RecurrentNetwork",
+    "Sequences",
+    "State",
+    "step",
+    "unroll",
+]

@@ -1,0 +1,36 @@
+"""`RecurrentCache`: what a recurrent network remembers of the text before."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from idiolect.nn.recurrent.recurrent_cells import State
+
+__all__ = ["RecurrentCache"]
+
+
+class RecurrentCache:
+    """The state of each layer, of the same size after any number of tokens.
+
+    It has the interface of `idiolect.nn.cache.Cache`, so generation works with either.
+
+    Args:
+        states: The state of each layer; empty before the first token.
+        length: Number of tokens read.
+    """
+
+    def __init__(self, states: Sequence[State] = (), length: int = 0) -> None:
+        self.states = list(states)
+        self.length = length
+        """Number of tokens read, padding included."""
+
+    def select(self, rows: Tensor) -> None:
+        """Keep the given rows of the batch, in the given order. Shape: rows (n,), int64."""
+        self.states = [tuple(part[rows] for part in state) for state in self.states]
+
+    def detached(self) -> RecurrentCache:
+        """Return the same states without their history: gradients end here."""
+        states = [tuple(part.detach() for part in state) for state in self.states]
+        return RecurrentCache(states, self.length)

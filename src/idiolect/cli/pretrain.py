@@ -74,6 +74,9 @@ def pretrain(
     replay_share: Annotated[
         float, typer.Option(help="Share of --replay, in characters.", min=0, max=1)
     ] = 0.1,
+    validation: Annotated[
+        list[str] | None, typer.Option(help="Text whose loss is measured while training.")
+    ] = None,
     field: FieldOption = None,
     per: UnitOption = "line",
     max_unreadable: MaxUnreadableOption = MAX_UNREADABLE,
@@ -89,7 +92,12 @@ def pretrain(
     micro_batch_size: MicroBatchSizeOption = None,
     learning_rate: LearningRateOption = None,
     schedule: Annotated[
-        Literal["cosine", "wsd"] | None, typer.Option(help="Learning-rate decay after warm-up.")
+        Literal["cosine", "wsd", "constant", "exponential"] | None,
+        typer.Option(help="Learning-rate decay after warm-up."),
+    ] = None,
+    optimizer: Annotated[
+        Literal["adamw", "sgd", "nt-asgd"] | None,
+        typer.Option(help="Default: adamw. nt-asgd averages weights late (AWD-LSTM)."),
     ] = None,
     precision: PrecisionOption = None,
     save_steps: SaveStepsOption = None,
@@ -129,6 +137,7 @@ def pretrain(
         micro_batch_size=micro_batch_size,
         learning_rate=learning_rate,
         schedule=schedule,
+        optimizer=optimizer,
         gradient_checkpointing=gradient_checkpointing,
         precision=precision,
         save_steps=save_steps,
@@ -152,6 +161,7 @@ def pretrain(
         output_dir=out,
         replay=replayed,
         replay_share=replay_share,
+        validation=Corpus(validation, field, **reading) if validation else None,
         lora=lora_config(lora_r, lora_target_modules, use_rslora=use_rslora, use_dora=use_dora),
         quantization=quantization,
         config=plan,

@@ -85,7 +85,7 @@ MicroBatchSizeOption = Annotated[
 LearningRateOption = Annotated[
     float | None,
     typer.Option(
-        "--learning-rate", "--lr", help="Peak rate. Default: fits what is trained.", min=0, max=1
+        "--learning-rate", "--lr", help="Peak rate. Default: fits what is trained.", min=0, max=1000
     ),
 ]
 PrecisionOption = Annotated[

@@ -2,8 +2,9 @@
 
     run/
       run.json                settings and fingerprints; a different run is refused here
-      tokens/                 the corpus as token ids
-      checkpoint-00000200/    weights.safetensors, optimizer.safetensors, state.json
+      tokens/                 the corpus as token ids; validation-tokens/ the validation text
+      checkpoint-00000200/    weights.safetensors, optimizer.safetensors, state.json, and carried.safetensors
+                            where states are carried from step to step
       metrics.jsonl           one line per step
       adapter/                trained adapters, as `peft` reads them
       model/                  the finished model
@@ -23,7 +24,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ _NAME = re.compile(r"checkpoint-(\d{8})")
 _KEPT = 2
 """Checkpoints that remain; older ones are deleted."""
 _TEMPORARY = re.compile(
-    r"\.(checkpoint|model|tokens|run\.json|metrics\.jsonl|projection\.safetensors)\..+"
+    r"\.(checkpoint|model|tokens|validation-tokens|run\.json|metrics\.jsonl|projection\.safetensors)\..+"
 )
 """Names under which a run writes files before it renames them."""
 
@@ -62,6 +63,8 @@ class Checkpoint:
     """The optimizer's moments, by `name:moment`."""
     state: Mapping[str, Any]
     """The position in the documents, and other numbers."""
+    carried: Mapping[str, Tensor] = field(default_factory=dict)
+    """What the objective carries from step to step, by name."""
 
 
 class RunFolder:
@@ -85,6 +88,11 @@ class RunFolder:
     def tokens(self) -> Path:
         """Where the token ids of the corpus are."""
         return self.path / "tokens"
+
+    @property
+    def validation_tokens(self) -> Path:
+        """Where the token ids of the validation text are."""
+        return self.path / "validation-tokens"
 
     @property
     def adapter(self) -> Path:
@@ -174,9 +182,13 @@ class RunFolder:
         try:
             save_file(dict(checkpoint.weights), temporary / "weights.safetensors")
             save_file(dict(checkpoint.optimizer), temporary / "optimizer.safetensors")
-            for name in ("weights.safetensors", "optimizer.safetensors"):
-                flush(temporary / name)
+            if checkpoint.carried:
+                save_file(dict(checkpoint.carried), temporary / "carried.safetensors")
+            for path in temporary.glob("*.safetensors"):
+                flush(path)
             state = {"format": _FORMAT, "step": checkpoint.step, **checkpoint.state}
+            if checkpoint.carried:
+                state["carries"] = True
             write_atomic(temporary / "state.json", f"{json.dumps(state)}\n".encode())
             temporary.chmod(0o755)
             temporary.rename(folder)
@@ -274,7 +286,7 @@ class RunFolder:
 
     def _clear(self) -> None:
         """Delete what a run without a checkpoint has made."""
-        for path in (self.tokens, self.path / "mined"):
+        for path in (self.tokens, self.validation_tokens, self.path / "mined"):
             shutil.rmtree(path, ignore_errors=True)
         for name in ("metrics.jsonl", "projection.safetensors"):
             (self.path / name).unlink(missing_ok=True)
@@ -293,6 +305,8 @@ def _read_checkpoint(folder: Path, step: int) -> Checkpoint:
         state = read_json(folder / "state.json")
         weights = load_file(folder / "weights.safetensors")
         optimizer = load_file(folder / "optimizer.safetensors")
+        carries = state.get("carries", False)
+        carried = load_file(folder / "carried.safetensors") if carries else {}
     except CheckpointError as error:
         raise _DamagedError(error.message) from error
     except (FileNotFoundError, SafetensorError) as error:
@@ -305,7 +319,7 @@ def _read_checkpoint(folder: Path, step: int) -> Checkpoint:
         )
     if state.get("step") != step or not {"source", "mean_loss"} <= state.keys():
         raise _DamagedError("its state.json is not complete")
-    return Checkpoint(step, weights, optimizer, state)
+    return Checkpoint(step, weights, optimizer, state, carried)
 
 
 def _reason(error: Exception) -> str:

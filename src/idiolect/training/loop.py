@@ -17,8 +17,8 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -33,6 +33,7 @@ from idiolect.nn.matrix_precision import (
     native_precision,
 )
 from idiolect.nn.network import Network
+from idiolect.training.averaged_sgd import AveragedSGD
 from idiolect.training.checkpoint import Checkpoint, RunFolder
 from idiolect.training.distributed import Workers, all_blocks
 from idiolect.training.objectives.objective import (
@@ -84,6 +85,8 @@ class Trainer:
         sharded: Whether the weights are divided among the processes (FSDP2).
         bytes_per_token: To report bits per byte.
         precision: Format of matrix products; by default what `config.precision` asks for.
+        validate: Returns the loss on text that is not trained on, called every `config.eval_steps`
+            steps and at the end. The network is in evaluation mode.
 
     Raises:
         ConfigError: The processes cannot share a step's rows evenly.
@@ -103,6 +106,7 @@ class Trainer:
         sharded: bool = False,
         bytes_per_token: float = 1.0,
         precision: ChosenPrecision | None = None,
+        validate: Callable[[], float] | None = None,
     ) -> None:
         self.network, self.objective, self.source = network, objective, source
         self.config, self.steps, self.folder = config, steps, folder
@@ -131,8 +135,12 @@ class Trainer:
         self.training = {n: p for n, p in network.named_parameters() if p.requires_grad}
         rates = {name: group.learning_rate for group in groups for name in group.names}
         self.optimizer = make_optimizer(
-            network, weight_decay=config.weight_decay, learning_rates=rates
+            network,
+            weight_decay=config.decay,
+            learning_rates=rates,
+            optimizer=config.optimizer,
         )
+        self._validate, self._validated = validate, list[float]()
         self.done = 0
         """Steps done."""
         self._mean_loss = math.inf
@@ -164,14 +172,16 @@ class Trainer:
             while self.done < self.steps:
                 stop = self._advance(reporter, caught)
                 if stop or self.done == self.steps or self.done % self.config.save_steps == 0:
-                    self._save(self.source.state())
+                    self._save(self.source.state(), self.objective.carried())
                 if stop:
                     _raise_signal(caught, f"the state after step {self.done} is saved")
+        if isinstance(self.optimizer, AveragedSGD):
+            self.optimizer.finish()
 
     def _advance(self, reporter: Reporter, caught: Sequence[int]) -> bool:
         """Do one step; return whether any process received a signal."""
         started = time.perf_counter()
-        before = self.source.state()
+        before, carried = self.source.state(), self.objective.carried()
         rows = self.source.take()
         batch = self.objective.prepare(rows)
         total = max(1, batch.count)
@@ -182,10 +192,11 @@ class Trainer:
         norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
         summed, signals = self.workers.sum(own, len(caught), device=self.device)
         loss = summed / total
-        self._check_loss(loss, float(norm), rows, before)
+        self._check_loss(loss, float(norm), rows, before, carried)
+        factor = self.objective.rate_factor(batch)
 
         for group in self.optimizer.param_groups:
-            group["lr"] = self.config.learning_rate_at(
+            group["lr"] = factor * self.config.learning_rate_at(
                 self.done, self.steps, maximum=group["max_learning_rate"]
             )
         self.optimizer.step()
@@ -195,15 +206,30 @@ class Trainer:
         self._mean_loss = _DECAY * mean + (1 - _DECAY) * loss
         metrics = {
             "loss": loss,
-            "learning_rate": self.config.learning_rate_at(self.done - 1, self.steps),
+            "learning_rate": factor * self.config.learning_rate_at(self.done - 1, self.steps),
             "gradient_norm": float(norm),
             "tokens": batch.tokens,
             "tokens_per_second": batch.tokens / (time.perf_counter() - started),
         }
         if self.objective.predicts_text:
             metrics["bits_per_byte"] = loss / math.log(2) / self.bytes_per_token
+        at_end = self.done == self.steps
+        if self._validate and (at_end or self.done % self.config.eval_steps == 0):
+            metrics["validation_loss"] = self._evaluate(self._validate)
         reporter.step(self.done, metrics)
         return signals > 0
+
+    def _evaluate(self, validate: Callable[[], float]) -> float:
+        """Return the loss on the validation text, of the averaged weights if there are any."""
+        self.network.eval()
+        averaging = isinstance(self.optimizer, AveragedSGD)
+        with self.optimizer.averaged_weights() if averaging else nullcontext():
+            loss = validate()
+        self.network.train()
+        self._validated.append(loss)
+        if isinstance(self.optimizer, AveragedSGD):
+            self.optimizer.observe(self._validated)
+        return loss
 
     def _accumulate(self, batch: StepBatch, total: int) -> float:
         """Let the objective add up the gradients; return this process's share of the loss."""
@@ -226,13 +252,18 @@ class Trainer:
         )
 
     def _check_loss(
-        self, loss: float, norm: float, rows: SourceRows, before: Mapping[str, Any]
+        self,
+        loss: float,
+        norm: float,
+        rows: SourceRows,
+        before: Mapping[str, Any],
+        carried: Mapping[str, Tensor],
     ) -> None:
         """Stop at a loss that would ruin the weights."""
         if math.isfinite(loss) and math.isfinite(norm) and loss <= _EXPLOSION * self._mean_loss + 1:
             return
         self.optimizer.zero_grad(set_to_none=True)
-        self._save(before)
+        self._save(before, carried)
         what = f"the loss is {loss:.4g}"
         if math.isfinite(loss):
             mean = f", its mean so far {self._mean_loss:.4g}"
@@ -245,7 +276,7 @@ class Trainer:
             "again with a lower learning rate",
         )
 
-    def _save(self, position: Mapping[str, Any]) -> None:
+    def _save(self, position: Mapping[str, Any], carried: Mapping[str, Tensor]) -> None:
         moments = {
             f"{name}:{moment}": value
             for name, parameter in self.training.items()
@@ -254,7 +285,9 @@ class Trainer:
         weights, gathered = self.workers.gather(self.training), self.workers.gather(moments)
         if self.workers.is_first:
             state = {"source": dict(position), "mean_loss": self._mean_loss}
-            self.folder.save(Checkpoint(self.done, weights, gathered, state))
+            if self._validated:
+                state["validated"] = self._validated
+            self.folder.save(Checkpoint(self.done, weights, gathered, state, carried))
         self.workers.wait()
 
     def _resume(self) -> None:
@@ -273,6 +306,8 @@ class Trainer:
         self.source.restore(checkpoint.state["source"])
         self.done = checkpoint.step
         self._mean_loss = checkpoint.state["mean_loss"]
+        self._validated = list(checkpoint.state.get("validated", ()))
+        self.objective.restore_carried(checkpoint.carried)
 
 
 def _capability(

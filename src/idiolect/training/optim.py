@@ -1,4 +1,4 @@
-"""Which parameters train, in which groups, and the AdamW that updates them.
+"""Which parameters train, in which groups, and the optimizer that updates them.
 
 Frozen parameters are not given to the optimizer at all, so neither decay nor momentum moves them.
 """
@@ -16,7 +16,10 @@ from idiolect.nn.embedding import ExtendedRows
 from idiolect.nn.lora import LoraLinear
 from idiolect.nn.network import Network
 from idiolect.nn.quantized_matrix import QuantizedMatrix, quantized_matrices, whole
+from idiolect.nn.recurrent.recurrent_layer import RecurrentLayer
+from idiolect.training.averaged_sgd import AveragedSGD
 from idiolect.training.row_sparse_adamw import RowSparseAdamW
+from idiolect.training.training_config import OptimizerName
 
 __all__ = [
     "ParameterGroup",
@@ -150,14 +153,16 @@ def make_optimizer(
     *,
     weight_decay: float,
     learning_rates: Mapping[str, float | None] | None = None,
-) -> RowSparseAdamW:
-    """Build AdamW over the trainable parameters, without decay on norms, biases and embeddings.
+    optimizer: OptimizerName = "adamw",
+) -> RowSparseAdamW | AveragedSGD:
+    """Build an optimizer of the trainable parameters, without decay on norms, biases and embeddings.
 
     Args:
         network: The network.
         weight_decay: Decay of the weights of linear maps.
         learning_rates: Highest rate of single parameters by name. Each group of the optimizer
             keeps its own as `max_learning_rate`, `None` for the run's.
+        optimizer: Which one.
     """
     decayed = {id(parameter) for parameter in _linear_weights(network)}
     rates = learning_rates or {}
@@ -166,15 +171,18 @@ def make_optimizer(
         if parameter.requires_grad:
             key = (rates.get(name), id(parameter) in decayed)
             groups.setdefault(key, []).append(parameter)
+    described = [
+        {
+            "params": parameters,
+            "weight_decay": weight_decay if decays else 0.0,
+            "max_learning_rate": rate,
+        }
+        for (rate, decays), parameters in groups.items()
+    ]
+    if optimizer != "adamw":
+        return AveragedSGD(described, averages=optimizer == "nt-asgd")
     return RowSparseAdamW(
-        [
-            {
-                "params": parameters,
-                "weight_decay": weight_decay if decays else 0.0,
-                "max_learning_rate": rate,
-            }
-            for (rate, decays), parameters in groups.items()
-        ],
+        described,
         lr=0.0,
         betas=(0.9, 0.95),
         eps=1e-8,
@@ -226,6 +234,9 @@ def _linear_weights(network: nn.Module) -> Iterable[Tensor]:
     for module in network.modules():
         if isinstance(module, nn.Linear):
             yield module.weight
+        if isinstance(module, RecurrentLayer):
+            yield module.weight_ih
+            yield module.weight_hh
         if isinstance(module, LoraLinear):
             yield module.lora_a
             yield module.lora_b

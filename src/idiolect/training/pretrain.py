@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from idiolect.errors import CheckpointError, ConfigError, InputError
 from idiolect.models.language_model import LanguageModel
@@ -18,8 +19,10 @@ from idiolect.text.arguments import checked, load_if_named
 from idiolect.text.corpus import Corpus
 from idiolect.text.tokenizers.tokenizer import Tokenizer
 from idiolect.training.data.packed_documents import PackedDocuments
+from idiolect.training.data.segment_stream import SegmentStream
 from idiolect.training.data.token_file import TokenFile
 from idiolect.training.frozen_rows import fingerprint
+from idiolect.training.objectives.causal import CausalStream
 from idiolect.training.objectives.objective_registry import (
     check_kind,
     default_objective,
@@ -29,6 +32,7 @@ from idiolect.training.optim import Train, row_rate
 from idiolect.training.progress import notice, track
 from idiolect.training.session import TrainingSession
 from idiolect.training.training_config import TrainingConfig
+from idiolect.training.validation import validation_loss
 
 __all__ = ["pretrain"]
 
@@ -44,6 +48,7 @@ def pretrain(
     objective: str | None = None,
     replay: Corpus | None = None,
     replay_share: float = 0.1,
+    validation: Corpus | None = None,
     unfreeze_original_rows: bool = False,
     lora: LoraConfig | None = None,
     quantization: Quantization | None = None,
@@ -68,6 +73,8 @@ def pretrain(
             `idiolect.training.objectives.objective_registry`.
         replay: General text, mixed in to reduce forgetting.
         replay_share: Its share of the characters.
+        validation: Text that is not trained on; its loss is measured every `config.eval_steps` steps
+            and at the end, and decides when `nt-asgd` averages.
         unfreeze_original_rows: Train the published rows as well.
         lora: Size and place of the adapters.
         quantization: Keep the frozen matrices of the layers in few bits, with `rows` or `rows+lora`
@@ -104,9 +111,11 @@ def pretrain(
         quantize_loaded(model.network, quantization)
     corpus = Corpus.of(corpus)
     replay = None if replay is None else Corpus.of(replay, "replay")
+    validation = None if validation is None else Corpus.of(validation, "validation")
     config = TrainingConfig() if config is None else TrainingConfig.of(config)
+    _check_optimizer(config, validation)
     network, tokenizer = model.network, model.tokenizer
-    if train == "rows" and config.learning_rate is None:
+    if train == "rows" and config.learning_rate is None and config.optimizer == "adamw":
         config = replace(config, learning_rate=row_rate(network))
     name = objective or default_objective(network.kind, model=f"{model.family.title} models")
     entry = find_objective("pretrain", name)
@@ -130,31 +139,72 @@ def pretrain(
             "corpus": repr(corpus),
             "replay": None if replay is None else [repr(replay), replay_share],
             "objective": name,
+            "validation": None if validation is None else repr(validation),
             "quantization": quantization,
         }
     )
-    folder = session.folder.tokens
-
-    def tokenize() -> None:
-        if not _is_intact(folder, tokenizer):
-            text = corpus if replay is None else corpus.mix(replay, replay_share)
-            documents = track(text, "tokenizing the corpus, documents")
-            TokenFile.write(folder, documents, tokenizer)
-
-    session.on_first(tokenize)
-    tokens = TokenFile(folder, tokenizer)
+    folder = session.folder
+    text = corpus if replay is None else corpus.mix(replay, replay_share)
+    session.on_first(lambda: _tokenize(text, folder.tokens, tokenizer))
+    tokens = TokenFile(folder.tokens, tokenizer)
     training_objective = entry.load().create(network, tokenizer, seed=config.seed)
-    source = PackedDocuments(
+    source = _source(training_objective, tokens, tokenizer, config)
+    validate = None
+    if validation is not None:
+        held_out = validation
+        session.on_first(lambda: _tokenize(held_out, folder.validation_tokens, tokenizer))
+        measured = entry.load().create(network, tokenizer, seed=config.seed)
+        held_tokens = TokenFile(folder.validation_tokens, tokenizer)
+        unvaried = replace(config, varied_length=False)
+        held_source = _source(measured, held_tokens, tokenizer, unvaried)
+
+        def validate() -> float:
+            return validation_loss(session.model.network, measured, held_source)
+
+    session.train(
+        training_objective, source, bytes_per_token=tokens.bytes_per_token, validate=validate
+    )
+    session.publish(model.save)
+    return model
+
+
+def _source(
+    objective: Any, tokens: TokenFile, tokenizer: Tokenizer, config: TrainingConfig
+) -> SegmentStream | PackedDocuments:
+    """Return the batches of an objective: one long text if it carries states, or documents."""
+    template = objective.template(tokenizer)
+    if isinstance(objective, CausalStream):
+        return SegmentStream(
+            tokens,
+            template,
+            length=config.max_length,
+            rows=config.batch_size,
+            seed=config.seed,
+            varies=config.varied_length,
+        )
+    return PackedDocuments(
         tokens,
-        training_objective.template(tokenizer),
+        template,
         length=config.max_length,
         rows=config.batch_size,
         seed=config.seed,
         pad_id=tokenizer.pad_token_id,
     )
-    session.train(training_objective, source, bytes_per_token=tokens.bytes_per_token)
-    session.publish(model.save)
-    return model
+
+
+def _tokenize(text: Corpus, folder: Path, tokenizer: Tokenizer) -> None:
+    """Tokenize a corpus, unless that was done before."""
+    if not _is_intact(folder, tokenizer):
+        TokenFile.write(folder, track(text, "tokenizing the corpus, documents"), tokenizer)
+
+
+def _check_optimizer(config: TrainingConfig, validation: Corpus | None) -> None:
+    if config.optimizer == "nt-asgd" and validation is None:
+        raise ConfigError(
+            "nt-asgd averages once the validation loss no longer improves, and there is no "
+            "validation text",
+            hint="pass validation, or choose the optimizer sgd",
+        )
 
 
 def _is_intact(folder: Path, tokenizer: Tokenizer) -> bool:

@@ -138,7 +138,12 @@ class TrainingSession:
         self.workers.wait()
 
     def train(
-        self, objective: Objective, source: BatchSource, *, bytes_per_token: float = 1.0
+        self,
+        objective: Objective,
+        source: BatchSource,
+        *,
+        bytes_per_token: float = 1.0,
+        validate: Callable[[], float] | None = None,
     ) -> None:
         """Freeze, widen, train, narrow and verify.
 
@@ -146,6 +151,7 @@ class TrainingSession:
             objective: What is minimised.
             source: Where the batches come from.
             bytes_per_token: To report bits per byte.
+            validate: Returns the loss on text that is not trained on; see `Trainer`.
 
         Raises:
             InputError: There is nothing to train, or the disk has no room for the run.
@@ -181,6 +187,7 @@ class TrainingSession:
                 sharded=self.sharded,
                 bytes_per_token=bytes_per_token,
                 precision=self.precision,
+                validate=validate,
             ).run(tensorboard=self.tensorboard)
             if whole is not None:
                 whole.load_state_dict(self.workers.gather(network.state_dict()), assign=True)

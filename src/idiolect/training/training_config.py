@@ -10,13 +10,21 @@ from typing import Any, Literal, Self, get_args
 from idiolect.errors import ConfigError
 from idiolect.nn.matrix_precision import TrainingPrecision, check_precision
 
-__all__ = ["Schedule", "TrainingConfig"]
+__all__ = ["OptimizerName", "Schedule", "TrainingConfig"]
 
-Schedule = Literal["cosine", "wsd"]
+Schedule = Literal["cosine", "wsd", "constant", "exponential"]
 """How the learning rate falls."""
+
+OptimizerName = Literal["adamw", "sgd", "nt-asgd"]
+"""How weights follow gradients."""
+
+_USUAL_RATES: dict[str, float] = {"adamw": 3e-4, "sgd": 20.0, "nt-asgd": 30.0}
+"""The default rate of each optimizer. Recurrent networks train with SGD at such large rates, because
+their gradients are clipped to a small norm."""
 
 _TYPES: dict[str, Any] = {
     "Schedule": str,
+    "OptimizerName": str,
     "TrainingPrecision": str,
     "Mapping[str, float]": Mapping,
     "bool": bool,
@@ -40,8 +48,11 @@ class TrainingConfig:
     micro_batch_size: int | None = None
     """Rows a process reads at once; gradients are accumulated over the parts of a step (`None`:
     all at once)."""
+    optimizer: OptimizerName = "adamw"
+    """`adamw` (Loshchilov & Hutter 2019, 1711.05101); `sgd`; or `nt-asgd`, SGD that averages its
+    weights once the validation loss no longer improves (see `AveragedSGD`)."""
     learning_rate: float | None = None
-    """The highest rate. By default 3e-4; where only new rows train, a fiftieth of the root mean
+    """The highest rate. By default 3e-4 (20 for `sgd`, 30 for `nt-asgd`); where only new rows train, a fiftieth of the root mean
     square of the original rows (see `row_rate`)."""
     learning_rates: Mapping[str, float] = field(default_factory=dict)
     """Another highest rate for a part of the network: `rows`, `adapters`, `heads`, `attached` or
@@ -51,11 +62,14 @@ class TrainingConfig:
     schedule: Schedule = "cosine"
     """The rate after warm-up: `cosine` falls along half a cosine wave (Loshchilov & Hutter 2017,
     1608.03983); `wsd` stays constant and falls linearly in the last fifth of the steps (warm-up,
-    stable, decay: Hu et al. 2024, 2404.06395)."""
+    stable, decay: Hu et al. 2024, 2404.06395); `constant` does not fall; `exponential` stays
+    constant for 30 % of the steps, then falls by the same factor at each step, as the halving at
+    each epoch of Zaremba et al. (2014, 1409.2329) does in stairs."""
     min_lr_ratio: float = 0.1
     """The final rate, as a share of the highest."""
-    weight_decay: float = 0.1
-    """AdamW's decay, on the weights of linear maps only (Loshchilov & Hutter 2019, 1711.05101)."""
+    weight_decay: float | None = None
+    """Decay of the weights of linear and recurrent maps only. By default 0.1 for `adamw`, and none
+    for SGD, where 0.1 times a rate of 20 would turn the weights over at each step."""
     max_grad_norm: float = 1.0
     """Gradients whose norm is larger are scaled down to this norm."""
     gradient_checkpointing: bool = False
@@ -67,30 +81,39 @@ class TrainingConfig:
     resumed run keeps it."""
     save_steps: int = 200
     """Steps between checkpoints."""
+    eval_steps: int = 200
+    """Steps between evaluations on the validation text, if there is one."""
+    varied_length: bool = False
+    """In a stream (see `SegmentStream`): draw the length of each segment around `max_length`."""
     seed: int = 0
     """Random seed of the order of documents, masks, dropout and adapters."""
 
     def __post_init__(self) -> None:
         self._check_types()
-        for name in ("max_length", "batch_size", "micro_batch_size", "save_steps", "max_grad_norm"):
+        for name in ("max_length", "batch_size", "micro_batch_size", "save_steps", "eval_steps", "max_grad_norm"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}", hint="it must be positive")
-        if self.learning_rate is not None and not 0 < self.learning_rate <= 1:
+        if not isinstance(self.optimizer, str) or self.optimizer not in get_args(OptimizerName):
             raise ConfigError(
-                f"a learning rate of {self.learning_rate}", hint="usual are 1e-5 to 1e-2"
+                f"the optimizer {self.optimizer!r}", hint="one of " + ", ".join(_USUAL_RATES)
             )
+        adaptive = self.optimizer == "adamw"
+        highest, usual = (1, "1e-5 to 1e-2") if adaptive else (1000, "0.1 to 30")
+        if self.learning_rate is not None and not 0 < self.learning_rate <= highest:
+            raise ConfigError(f"a learning rate of {self.learning_rate}", hint=f"usual are {usual}")
         unknown = sorted({*self.learning_rates} - {*_PARTS})
         if unknown:
             raise ConfigError(
                 f"learning_rates names {unknown[0]!r}", hint="parts are " + ", ".join(_PARTS)
             )
         for name, rate in self.learning_rates.items():
-            if not isinstance(rate, int | float) or not 0 < rate <= 1:
-                raise ConfigError(f"a learning rate of {rate} for {name}", hint="at most 1")
+            if not isinstance(rate, int | float) or not 0 < rate <= highest:
+                raise ConfigError(f"a learning rate of {rate} for {name}", hint=f"at most {highest}")
         for name in ("warmup_ratio", "min_lr_ratio", "weight_decay"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}", hint="it is between 0 and 1")
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1:
+                raise ConfigError(f"{name} is {value}", hint="it is between 0 and 1")
         if self.seed < 0:
             raise ConfigError(f"seed is {self.seed}", hint="it is at least 0")
         if not isinstance(self.schedule, str) or self.schedule not in get_args(Schedule):
@@ -107,10 +130,9 @@ class TrainingConfig:
             raise ConfigError(
                 f"learning_rates is {self.learning_rates!r}", hint='such as {"rows": 3e-3}'
             )
-        if not isinstance(self.gradient_checkpointing, bool):
-            raise ConfigError(
-                f"gradient_checkpointing is {self.gradient_checkpointing!r}", hint="true or false"
-            )
+        for name in ("gradient_checkpointing", "varied_length"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(f"{name} is {getattr(self, name)!r}", hint="true or false")
         for one in fields(self):
             value, kind = getattr(self, one.name), str(one.type)
             if not kind.startswith(("int", "float")) or (value is None and "None" in kind):
@@ -139,7 +161,14 @@ class TrainingConfig:
     @property
     def max_learning_rate(self) -> float:
         """The learning rate, or its default."""
-        return 3e-4 if self.learning_rate is None else self.learning_rate
+        return _USUAL_RATES[self.optimizer] if self.learning_rate is None else self.learning_rate
+
+    @property
+    def decay(self) -> float:
+        """The weight decay, or its default."""
+        if self.weight_decay is None:
+            return 0.1 if self.optimizer == "adamw" else 0.0
+        return self.weight_decay
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -173,6 +202,12 @@ class TrainingConfig:
         warm = max(1, round(self.warmup_ratio * steps))
         if step < warm:
             return maximum * (step + 1) / warm
+        if self.schedule == "constant":
+            return maximum
+        if self.schedule == "exponential":
+            held = max(warm, round(0.3 * steps))
+            done = max(0, step - held) / max(1, steps - held)
+            return maximum * max(self.min_lr_ratio, 1e-6) ** done
         if self.schedule == "cosine":
             done = (step - warm) / max(1, steps - warm)
             share = 0.5 * (1 + math.cos(math.pi * done))

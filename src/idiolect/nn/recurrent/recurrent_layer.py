@@ -170,8 +170,10 @@ class RecurrentLayer(nn.Module):
         before = tuple(part.to(x.dtype)[None] for part in state)
         given: Any = before if len(before) > 1 else before[0]
         settings = (True, 1, 0.0, self.training, False)  # biases, layers, dropout, …, directions
-        if sequences is None:
-            output, *after = _KERNELS[self.kind](x, given, flat, *settings, True)
-        else:
-            output, *after = _KERNELS[self.kind](x, sequences.steps, given, flat, *settings)
+        # In the weights' own format: the kernels have no autocast.
+        with torch.autocast(x.device.type, enabled=False):
+            if sequences is None:
+                output, *after = _KERNELS[self.kind](x, given, flat, *settings, True)
+            else:
+                output, *after = _KERNELS[self.kind](x, sequences.steps, given, flat, *settings)
         return output, tuple(part[0] for part in after)

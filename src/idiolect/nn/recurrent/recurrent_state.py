@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
@@ -25,6 +25,23 @@ class RecurrentCache:
         self.states = list(states)
         self.length = length
         """Number of tokens read, padding included."""
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> RecurrentCache:
+        """Return the cache of what `tensors` returned."""
+        layers: dict[int, dict[int, Tensor]] = {}
+        for name, tensor in tensors.items():
+            layer, number = map(int, name.split("."))
+            layers.setdefault(layer, {})[number] = tensor
+        return cls([tuple(own[n] for n in sorted(own)) for _, own in sorted(layers.items())], 1)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the states by layer and part: `0.0` is h of the first layer, `0.1` its c."""
+        return {
+            f"{layer}.{number}": part
+            for layer, state in enumerate(self.states)
+            for number, part in enumerate(state)
+        }
 
     def select(self, rows: Tensor) -> None:
         """Keep the given rows of the batch, in the given order. Shape: rows (n,), int64."""

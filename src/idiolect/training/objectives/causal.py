@@ -1,22 +1,31 @@
-"""Next-token prediction: the objective of GPT and Llama, over packed rows of documents."""
+"""Next-token prediction: the objective of GPT, Llama and recurrent language models.
+
+Transformers read packed rows of documents. Recurrent networks read a stream: the state after a
+segment is where the next segment of the same row starts, and gradients end there (truncated
+back-propagation through time, Werbos 1990; Mikolov et al. 2010).
+"""
 
 from __future__ import annotations
 
-from typing import Self
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from idiolect.nn.network import Network
+from idiolect.errors import ConfigError
+from idiolect.nn.network import Network, Output
+from idiolect.nn.recurrent.recurrent_state import RecurrentCache
 from idiolect.text.text_template import TextTemplate
 from idiolect.text.tokenizers.tokenizer import Tokenizer
 from idiolect.training.data.batch import IGNORE_INDEX, Batch
 from idiolect.training.data.packed_documents import PackedRows
+from idiolect.training.data.segment_stream import Segments
 from idiolect.training.objectives.cross_entropy import cross_entropy, vocabulary_blocks
-from idiolect.training.objectives.objective import RowwiseObjective
+from idiolect.training.objectives.objective import RowwiseObjective, StepContext
 from idiolect.training.objectives.objective_registry import check_kind, find_objective
 
-__all__ = ["Causal", "language_loss"]
+__all__ = ["Causal", "CausalStream", "StreamBatch", "language_loss"]
 
 
 class Causal(RowwiseObjective):
@@ -37,9 +46,9 @@ class Causal(RowwiseObjective):
         _ = network.language_head
 
     @classmethod
-    def create(cls, network: Network, tokenizer: Tokenizer, *, seed: int) -> Self:
-        """Make the objective for a run; nothing of it is random."""
-        return cls(network)
+    def create(cls, network: Network, tokenizer: Tokenizer, *, seed: int) -> Causal:
+        """Make the objective for a run: of a network that carries its state, on a stream."""
+        return CausalStream(network) if network.carries_state else Causal(network)
 
     @staticmethod
     def template(tokenizer: Tokenizer) -> TextTemplate:
@@ -60,14 +69,112 @@ class Causal(RowwiseObjective):
         return language_loss(network, batch)
 
 
-def language_loss(network: Network, batch: Batch) -> Tensor:
-    """Return the cross-entropy summed over the tokens that have a label."""
-    hidden = network(**batch.inputs, return_logits=False).hidden_states
-    predicted = batch.predicted
+@dataclass(frozen=True, kw_only=True)
+class StreamBatch(Batch):
+    """Segments of a stream, each of which continues that of the step before."""
+
+    rows: Tensor
+    """The number of each segment's row in the whole batch. (rows,), int64."""
+    batch_size: int
+    """Rows of the whole batch."""
+    restarts: bool
+    """Whether the rows begin anew, with a state of zeros."""
+    rate_factor: float
+    """What the learning rate is multiplied by."""
+
+
+class CausalStream(Causal):
+    """Predict each token of a stream, with the state carried from segment to segment.
+
+    Args:
+        network: A network that carries its state, with a language-model head.
+
+    Raises:
+        ConfigError: As for `Causal`.
+        InputError: It has no language-model head.
+    """
+
+    def __init__(self, network: Network) -> None:
+        super().__init__(network)
+        self._carried: dict[str, Tensor] = {}
+
+    def prepare(self, rows: Segments) -> StreamBatch:  # type: ignore[override]
+        """Make a batch of segments."""
+        count = len(rows.input_ids)
+        return StreamBatch(
+            input_ids=rows.input_ids,
+            attention_mask=torch.ones_like(rows.input_ids),
+            labels=rows.labels,
+            rows=torch.arange(count),
+            batch_size=count,
+            restarts=rows.restarts,
+            rate_factor=rows.rate_factor,
+        )
+
+    def loss(self, network: Network, batch: Batch) -> Tensor:
+        """Return the loss summed over the labels, and keep the states for the next segment."""
+        assert isinstance(batch, StreamBatch)
+        cache = network.new_cache()
+        assert isinstance(cache, RecurrentCache)
+        if self._carried and not batch.restarts:
+            cache = RecurrentCache.from_tensors(self._carried)
+            cache.select(batch.rows)
+        total = language_loss(network, batch, cache)
+        after = cache.detached().tensors()
+        if len(batch) == batch.batch_size:
+            self._carried = after
+        else:  # a part of the rows
+            for name, part in after.items():
+                whole = self._carried.get(name, part.new_zeros(batch.batch_size, part.shape[1]))
+                self._carried = self._carried | {name: whole.index_copy(0, batch.rows, part)}
+        return total
+
+    def accumulate(self, batch: StreamBatch, step: StepContext) -> float:  # type: ignore[override]
+        """Add the gradients of the rows, one micro-batch after another.
+
+        Raises:
+            ConfigError: There are several processes.
+        """
+        if step.workers.count > 1:
+            raise ConfigError(
+                "a stream whose state is carried cannot be divided among processes yet",
+                hint="train in one process",
+            )
+        return super().accumulate(batch, step)
+
+    def rate_factor(self, batch: StreamBatch) -> float:
+        """Return the factor of the segments' length."""
+        return batch.rate_factor
+
+    def carried(self) -> dict[str, Tensor]:
+        """Return the states after the last segments."""
+        return dict(self._carried)
+
+    def restore_carried(self, carried: Mapping[str, Tensor]) -> None:
+        """Return to the states of a checkpoint."""
+        self._carried = dict(carried)
+
+
+def language_loss(
+    network: Network, batch: Batch, cache: RecurrentCache | None = None
+) -> Tensor:
+    """Return the cross-entropy summed over the tokens that have a label.
+
+    Args:
+        network: The network.
+        batch: The tokens and their labels.
+        cache: The states of the text before; replaced by those after.
+    """
+    given = {} if cache is None else {"cache": cache}
+    output: Output = network(**batch.inputs, **given, return_logits=False)
+    hidden, predicted = output.hidden_states, batch.predicted
     assert batch.labels is not None
-    return cross_entropy(
+    loss = cross_entropy(
         network.language_head.transform(hidden[predicted]),
         batch.labels[predicted],
         vocabulary_blocks(network),
         softcap=network.language_head.softcap,
     )
+    if output.penalty is None:
+        return loss
+    return loss + output.penalty * predicted.sum()

@@ -12,7 +12,7 @@ is divided. There are two ways:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self
 
@@ -109,6 +109,17 @@ class Objective(ABC):
     @abstractmethod
     def loss(self, network: Network, batch: Any) -> Tensor:
         """Return the loss summed over the batch's targets, a scalar."""
+
+    def rate_factor(self, batch: Any) -> float:
+        """Return what the learning rate of a batch's step is multiplied by."""
+        return 1.0
+
+    def carried(self) -> dict[str, Tensor]:
+        """Return what is carried from step to step, by name. Later steps do not change it."""
+        return {}
+
+    def restore_carried(self, carried: Mapping[str, Tensor]) -> None:
+        """Return to what `carried` returned."""
 
     @abstractmethod
     def accumulate(self, batch: Any, step: StepContext) -> float:

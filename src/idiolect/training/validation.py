@@ -1,0 +1,33 @@
+"""The loss on text that is kept out of training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from idiolect.nn.network import Network
+from idiolect.training.objectives.objective import BatchSource, Objective
+
+__all__ = ["validation_loss"]
+
+
+@torch.no_grad()
+def validation_loss(network: Network, objective: Objective, source: BatchSource) -> float:
+    """Return the mean loss of a target over one epoch of a source, which returns to its start.
+
+    The last step of a source of packed documents may reach into the next epoch.
+
+    Args:
+        network: The network, in evaluation mode.
+        objective: The loss; not the one that trains, which may carry states.
+        source: The validation text, at its start.
+    """
+    start = source.state()
+    total, count = 0.0, 0
+    while source.state()["epochs"] == start["epochs"]:
+        batch: Any = objective.prepare(source.take())
+        total += float(objective.loss(network, batch.to(network.device)))
+        count += batch.count
+    source.restore(start)
+    return total / max(1, count)

@@ -69,7 +69,8 @@ def _supported(family: Family, tasks: Container[str]) -> tuple[str, ...]:
         "encode": True,
         "tune": True,
         "generate": "language" in tasks and family.kind != "bidirectional",
-        "lora": not static,
+        # Fused kernels read whole matrices, which have no place for adapters.
+        "lora": not static and not family.network.carries_state,
         "layers": not static and family.kind != "encoder-decoder",
     }
     return tuple(verb for verb, supported in verbs.items() if supported)

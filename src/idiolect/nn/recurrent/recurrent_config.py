@@ -144,6 +144,7 @@ class RecurrentConfig:
 
     # What model families ask of every configuration.
     gated: ClassVar[bool] = False
+    has_position_table: ClassVar[bool] = False
     num_attention_heads: ClassVar[int] = 1
     num_encoder_layers: ClassVar[int] = 0
     position: ClassVar[str] = "recurrent"

@@ -220,3 +220,18 @@ def test_settings_of_sgd(tmp_path: Path) -> None:
     assert rates == pytest.approx([1.0, 1.0, 0.1, 0.01])
     steady = TrainingConfig(schedule="constant", warmup_ratio=0.0)
     assert math.isclose(steady.learning_rate_at(99, 100, maximum=1.0), 1.0)
+
+
+def test_a_run_is_diagnosed(tmp_path: Path) -> None:
+    _pretrain(_model("rnn"), tmp_path, diagnose=True, steps=6)
+    lines = [json.loads(line) for line in (tmp_path / "gradients.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    assert [len(own) for own in lines[-1]["layers"]] == [8, 8]
+    page = (tmp_path / "report.html").read_text()
+    assert "Layer 2, at the end of the run" in page
+    assert "a factor of" in page
+    assert (tmp_path / "gradients.png").stat().st_size > 1000
+    plain = _pretrain(_model("rnn"), tmp_path / "plain", steps=6)
+    whole = LanguageModel.load(tmp_path / "model").network.state_dict()
+    for name, value in plain.network.state_dict().items():
+        assert torch.equal(value, whole[name]), "measuring changes nothing"

@@ -106,6 +106,10 @@ def pretrain(
         bool, typer.Option("--sharded", help="Under torchrun: shard the weights (FSDP2).")
     ] = False,
     tensorboard: TensorboardOption = False,
+    diagnose: Annotated[
+        bool,
+        typer.Option("--diagnose", help="Report the gradients over steps and through time."),
+    ] = False,
 ) -> None:
     """Train a language model on text. Run it again to resume.
 
@@ -167,12 +171,15 @@ def pretrain(
         config=plan,
         sharded=sharded,
         tensorboard=tensorboard,
+        diagnose=diagnose,
         **choices,
     )
     report_skipped(corpus.skipped)
     if replayed is not None:
         report_skipped(replayed.skipped, "the replayed text")
     typer.echo(f"the model is in {out / 'model'}")
+    if diagnose:
+        typer.echo(f"how its gradients fared is in {out / 'report.html'}")
     if (out / "adapter").is_dir():
         _explain_adapter(model, out, quantization)
 

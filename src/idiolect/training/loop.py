@@ -35,6 +35,7 @@ from idiolect.nn.matrix_precision import (
 from idiolect.nn.network import Network
 from idiolect.training.averaged_sgd import AveragedSGD
 from idiolect.training.checkpoint import Checkpoint, RunFolder
+from idiolect.training.diagnosis import Diagnosis
 from idiolect.training.distributed import Workers, all_blocks
 from idiolect.training.objectives.objective import (
     BatchSource,
@@ -141,12 +142,17 @@ class Trainer:
             optimizer=config.optimizer,
         )
         self._validate, self._validated = validate, list[float]()
+        self._diagnosis: Diagnosis | None = None
         self.done = 0
         """Steps done."""
         self._mean_loss = math.inf
 
-    def run(self, *, tensorboard: bool = False) -> None:
+    def run(self, *, tensorboard: bool = False, diagnose: bool = False) -> None:
         """Train to the end, from the last checkpoint if there is one. Leaves training mode on.
+
+        Args:
+            tensorboard: Write TensorBoard events.
+            diagnose: Measure and report the gradients; see `Diagnosis`.
 
         Raises:
             TrainingError: The loss is not finite or explodes.
@@ -155,6 +161,8 @@ class Trainer:
             SystemExit: SIGTERM or SIGHUP was received; the state is saved.
         """
         self._resume()
+        if diagnose and self.workers.is_first:
+            self._diagnosis = Diagnosis(self.folder.path, steps=self.steps, done=self.done)
         reporter = Reporter(
             self.folder.path if self.workers.is_first else None,
             steps=self.steps,
@@ -177,6 +185,8 @@ class Trainer:
                     _raise_signal(caught, f"the state after step {self.done} is saved")
         if isinstance(self.optimizer, AveragedSGD):
             self.optimizer.finish()
+        if self._diagnosis is not None:
+            self._diagnosis.report()
 
     def _advance(self, reporter: Reporter, caught: Sequence[int]) -> bool:
         """Do one step; return whether any process received a signal."""
@@ -186,6 +196,8 @@ class Trainer:
         batch = self.objective.prepare(rows)
         total = max(1, batch.count)
         torch.manual_seed(derive_seed(self.config.seed, self.done, self.workers.rank))
+        if self._diagnosis is not None:
+            self._diagnosis.measure(self.done + 1, self.network, batch)
         own = self._accumulate(batch, total)
         self.workers.sum_gradients(self.training.values())
         norm = clip_gradients(self.training.values(), self.config.max_grad_norm)

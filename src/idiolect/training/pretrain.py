@@ -55,6 +55,7 @@ def pretrain(
     config: TrainingConfig | None = None,
     sharded: bool = False,
     tensorboard: bool = False,
+    diagnose: bool = False,
 ) -> LanguageModel:
     """Train a model's rows, adapters or body on a corpus. Run it again to resume.
 
@@ -85,6 +86,8 @@ def pretrain(
         config: Sizes, rates and intervals.
         sharded: Divide all weights among the processes (FSDP2).
         tensorboard: Write TensorBoard events to `output_dir/events`.
+        diagnose: Measure the gradients, in a recurrent network also back through time, and report
+            them in `output_dir/report.html`.
 
     Returns:
         The model, trained, in evaluation mode.
@@ -162,7 +165,11 @@ def pretrain(
             return validation_loss(session.model.network, measured, held_source)
 
     session.train(
-        training_objective, source, bytes_per_token=tokens.bytes_per_token, validate=validate
+        training_objective,
+        source,
+        bytes_per_token=tokens.bytes_per_token,
+        validate=validate,
+        diagnose=diagnose,
     )
     session.publish(model.save)
     return model

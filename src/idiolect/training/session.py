@@ -144,6 +144,7 @@ class TrainingSession:
         *,
         bytes_per_token: float = 1.0,
         validate: Callable[[], float] | None = None,
+        diagnose: bool = False,
     ) -> None:
         """Freeze, widen, train, narrow and verify.
 
@@ -152,6 +153,7 @@ class TrainingSession:
             source: Where the batches come from.
             bytes_per_token: To report bits per byte.
             validate: Returns the loss on text that is not trained on; see `Trainer`.
+            diagnose: Measure the gradients and report them in the run's folder; see `Diagnosis`.
 
         Raises:
             InputError: There is nothing to train, or the disk has no room for the run.
@@ -188,7 +190,7 @@ class TrainingSession:
                 bytes_per_token=bytes_per_token,
                 precision=self.precision,
                 validate=validate,
-            ).run(tensorboard=self.tensorboard)
+            ).run(tensorboard=self.tensorboard, diagnose=diagnose)
             if whole is not None:
                 whole.load_state_dict(self.workers.gather(network.state_dict()), assign=True)
                 self.model.network = network = whole

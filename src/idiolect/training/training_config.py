@@ -90,7 +90,14 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         self._check_types()
-        for name in ("max_length", "batch_size", "micro_batch_size", "save_steps", "eval_steps", "max_grad_norm"):
+        for name in (
+            "max_length",
+            "batch_size",
+            "micro_batch_size",
+            "save_steps",
+            "eval_steps",
+            "max_grad_norm",
+        ):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}", hint="it must be positive")
@@ -109,7 +116,9 @@ class TrainingConfig:
             )
         for name, rate in self.learning_rates.items():
             if not isinstance(rate, int | float) or not 0 < rate <= highest:
-                raise ConfigError(f"a learning rate of {rate} for {name}", hint=f"at most {highest}")
+                raise ConfigError(
+                    f"a learning rate of {rate} for {name}", hint=f"at most {highest}"
+                )
         for name in ("warmup_ratio", "min_lr_ratio", "weight_decay"):
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 1:

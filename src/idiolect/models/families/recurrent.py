@@ -104,7 +104,5 @@ FAMILIES = (
     _family("rnn", "RNN", "Elman 1990; relu: Le et al. 2015, 1504.00941", _configure_rnn),
     _family("lstm", "LSTM", "Hochreiter and Schmidhuber 1997", _configure("lstm")),
     _family("gru", "GRU", "Cho et al. 2014, 1406.1078", _configure("gru")),
-    _family(
-        "awd-lstm", "AWD-LSTM", "Merity et al. 2017, 1708.02182", _configure("lstm", awd=True)
-    ),
+    _family("awd-lstm", "AWD-LSTM", "Merity et al. 2017, 1708.02182", _configure("lstm", awd=True)),
 )

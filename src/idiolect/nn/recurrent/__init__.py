@@ -2,6 +2,11 @@
 
 from idiolect.nn.recurrent.recurrent_cells import CellKind, CellWeights, State, step, unroll
 from idiolect.nn.recurrent.recurrent_config import RecurrentConfig
+from idiolect.nn.recurrent.recurrent_gradients import (
+    gradients_through_time,
+    state_gradients,
+    vanishing_penalty,
+)
 from idiolect.nn.recurrent.recurrent_layer import RecurrentLayer, Sequences
 from idiolect.nn.recurrent.recurrent_network import RecurrentNetwork
 from idiolect.nn.recurrent.recurrent_state import RecurrentCache
@@ -15,6 +20,9 @@ __all__ = [
     "RecurrentNetwork",
     "Sequences",
     "State",
+    "gradients_through_time",
+    "state_gradients",
     "step",
     "unroll",
+    "vanishing_penalty",
 ]

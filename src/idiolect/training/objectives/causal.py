@@ -155,9 +155,7 @@ class CausalStream(Causal):
         self._carried = dict(carried)
 
 
-def language_loss(
-    network: Network, batch: Batch, cache: RecurrentCache | None = None
-) -> Tensor:
+def language_loss(network: Network, batch: Batch, cache: RecurrentCache | None = None) -> Tensor:
     """Return the cross-entropy summed over the tokens that have a label.
 
     Args:

@@ -1,4 +1,4 @@
-"""Word-level language models on the Penn Treebank: train, and report the perplexity on the test set.
+"""Language models of words on the Penn Treebank: train, and report the test perplexity.
 
     python benchmarks/ptb.py PTB.zip OUT --recipe small
 

@@ -2,8 +2,8 @@
 
     python benchmarks/recurrent.py
 
-1. An LSTM of two layers, beside `torch.nn.LSTM`, `nn.Linear` and `cross_entropy`: forward, backward,
-   clipping and an SGD step, on the same segments with the state carried.
+1. An LSTM of two layers, beside `torch.nn.LSTM`, `nn.Linear` and `cross_entropy`: forward,
+   backward, clipping and an SGD step, on the same segments with the state carried.
 2. An AWD-LSTM, beside a loop over time steps with `torch.nn.LSTMCell`-like equations, as weight
    drop is often written.
 

@@ -5,11 +5,11 @@
 Temporal order: two of the symbols are A or B, among the first fifth and around the middle of the
 text; the network says at the end which came first and second (4 classes). Adding: each step has a
 number and a mark; two steps are marked, and the network says the sum of their numbers (Hochreiter &
-Schmidhuber 1997, as in Pascanu et al. 2013, 1211.5063). A run succeeds when, on new texts, less than
-1 % are wrong, or the squared error is below 0.04.
+Schmidhuber 1997, as in Pascanu et al. 2013, 1211.5063). A run succeeds when, on new texts, less
+than 1 % are wrong, or the squared error is below 0.04.
 
 The steps are SGD's, as in the paper, and inputs are numbers: the one training loop, which trains
-language models over token ids with AdamW and checkpoints, is not used here. A run ends at success or
+language models over token ids with checkpoints, is not used here. A run ends at success or
 after `--steps`.
 """
 
@@ -54,10 +54,9 @@ def run(task: str, method: str, length: int, seed: int, steps: int) -> tuple[boo
     random = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
     draw = temporal_order if task == "temporal order" else adding
-    layer = RecurrentLayer(
-        "lstm" if method == "LSTM" else "tanh", 6 if draw is temporal_order else 2, HIDDEN
-    )
-    output = nn.Linear(HIDDEN, 4 if draw is temporal_order else 1)
+    inputs, outputs = (6, 4) if draw is temporal_order else (2, 1)
+    layer = RecurrentLayer("lstm" if method == "LSTM" else "tanh", inputs, HIDDEN)
+    output = nn.Linear(HIDDEN, outputs)
     parameters = [*layer.parameters(), *output.parameters()]
     rate = 0.5 if method == "LSTM" else 0.05
     held, wanted = draw(length, 500, torch.Generator().manual_seed(10_000 + seed))

@@ -4,13 +4,13 @@
     idiolect encode ./shakespeare sentences.txt -o vectors.npy
 
 DIR holds `manifest.json` (the shape of each tensor), one file of raw float32 numbers for each
-tensor, and `vocab.json` (the id of each character), as exported from TensorFlow by training-charRNN.
+tensor, and `vocab.json` (the id of each character), as training-charRNN exports from TensorFlow.
 
 - TensorFlow's `BasicLSTMCell` has one matrix for input and state, (input + state, 4·state). Its
   gates are input, new, forget, output, and it adds 1 to the forget gate. Ours are input, forget,
   new, output, and the 1 is part of the bias.
-- Two tokens are added that the network never predicts: `<unk>` for characters it does not know, and
-  `<s>` for the start of a text, which it reads as a new line.
+- Tokens are added that the network never predicts: the bytes of characters that it does not know,
+  whose rows are zeros, and `<s>` for the start of a text, which it reads as a new line.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import tokenizers
 import torch
-from tokenizers import Regex, decoders, models, pre_tokenizers
+from tokenizers import decoders, models, pre_tokenizers
 from torch import Tensor
 
 from idiolect.errors import IdiolectError, InputError
@@ -32,7 +32,7 @@ from idiolect.text.tokenizers.tokenizer import Tokenizer
 
 _DAMAGED = {"  ": "u", "": "U"}
 """What stands for two letters in the published vocabulary of Shakespeare: where it was written, the
-prefix of Python 2's u'…' was removed, and these letters with it. Their ids fit their frequencies."""
+prefix of Python 2's u'…' was removed, and these letters with it. Their ids fit their frequency."""
 _NEVER = -1e4
 """The score of a token that is never predicted."""
 
@@ -81,8 +81,9 @@ def convert(directory: Path) -> LanguageModel:
     assert isinstance(network, RecurrentNetwork)
     with torch.no_grad():
         newline = embedding[characters.get("\n", 0)]
+        added = len(model.tokenizer) - len(embedding)
         network.tokens.weight.copy_(
-            torch.cat([embedding, torch.zeros_like(newline)[None], newline[None]])
+            torch.cat([embedding, embedding.new_zeros(added - 1, len(newline)), newline[None]])
         )
         head = network.language_head
         head.weight.zero_()
@@ -121,12 +122,32 @@ def read_tensors(directory: Path) -> dict[str, Tensor]:
 
 
 def character_tokenizer(characters: dict[str, int]) -> Tokenizer:
-    """Return a tokenizer with a token for each character, `<unk>` and `<s>`."""
-    vocabulary = characters | {"<unk>": len(characters), "<s>": len(characters) + 1}
-    engine = tokenizers.Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    engine.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
-    engine.decoder = decoders.Fuse()
-    return Tokenizer.from_engine(engine, {"unk_token": "<unk>", "bos_token": "<s>"})
+    """Return a tokenizer with a token for each character, and then for each other byte, and `<s>`.
+
+    It is byte-level BPE with as many merges as join the bytes of one character, so words can be
+    added to it as to GPT-2's.
+    """
+    symbols = bytes_to_symbols()
+    vocabulary: dict[str, int] = {}
+    merges: dict[tuple[str, str], None] = {}
+    for character, id_ in characters.items():
+        parts = [symbols[byte] for byte in character.encode()]
+        vocabulary["".join(parts)] = id_
+        merges |= {("".join(parts[:n]), parts[n]): None for n in range(1, len(parts))}
+    for token in (*symbols.values(), *("".join(pair) for pair in merges), "<s>"):
+        vocabulary.setdefault(token, len(vocabulary))
+    engine = tokenizers.Tokenizer(models.BPE(vocabulary, list(merges)))
+    engine.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    engine.decoder = decoders.ByteLevel()
+    return Tokenizer.from_engine(engine, {"bos_token": "<s>"})
+
+
+def bytes_to_symbols() -> dict[int, str]:
+    """Return the printable character that stands for each byte, as GPT-2 chose them."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in printable]
+    shifted = {byte: chr(256 + number) for number, byte in enumerate(others)}
+    return {byte: chr(byte) for byte in printable} | shifted
 
 
 def _reordered(rows: Tensor) -> Tensor:

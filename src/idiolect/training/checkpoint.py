@@ -3,8 +3,8 @@
     run/
       run.json                settings and fingerprints; a different run is refused here
       tokens/                 the corpus as token ids; validation-tokens/ the validation text
-      checkpoint-00000200/    weights.safetensors, optimizer.safetensors, state.json, and carried.safetensors
-                            where states are carried from step to step
+      checkpoint-00000200/    weights.safetensors, optimizer.safetensors, state.json; and
+                            carried.safetensors where states are carried from step to step
       metrics.jsonl           one line per step
       adapter/                trained adapters, as `peft` reads them
       model/                  the finished model

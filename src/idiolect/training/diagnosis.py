@@ -5,8 +5,8 @@
     gradients.png     both over the run
     report.html       the picture, and what it says
 
-The loss of all tokens would hide what is asked: each step receives a gradient of its own token. That
-of the last token shows how much of it is left after so many steps.
+The loss of all tokens would hide what is asked, since each step receives a gradient of its own
+token. That of the last token shows how much of it is left after so many steps.
 """
 
 from __future__ import annotations
@@ -124,8 +124,8 @@ def _explain(metrics: list[dict[str, Any]], measured: list[dict[str, Any]]) -> l
             factor = (first / last) ** (1 / max(1, len(own) - 1))
             rate = f"a factor of {factor:.3f} a step"
         said.append(
-            f"Layer {number}, at the end of the run: the last token's gradient is {last:.3g} at its "
-            f"own step and {first:.3g} after {len(own) - 1} steps back, {rate}."
+            f"Layer {number}, at the end of the run: the last token's gradient is {last:.3g} at "
+            f"its own step and {first:.3g} after {len(own) - 1} steps back, {rate}."
         )
     return said
 

@@ -155,7 +155,7 @@ def make_optimizer(
     learning_rates: Mapping[str, float | None] | None = None,
     optimizer: OptimizerName = "adamw",
 ) -> RowSparseAdamW | AveragedSGD:
-    """Build an optimizer of the trainable parameters, without decay on norms, biases and embeddings.
+    """Build an optimizer of what trains, without decay on norms, biases and embeddings.
 
     Args:
         network: The network.

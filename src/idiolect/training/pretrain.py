@@ -74,8 +74,8 @@ def pretrain(
             `idiolect.training.objectives.objective_registry`.
         replay: General text, mixed in to reduce forgetting.
         replay_share: Its share of the characters.
-        validation: Text that is not trained on; its loss is measured every `config.eval_steps` steps
-            and at the end, and decides when `nt-asgd` averages.
+        validation: Text that is not trained on; its loss is measured every `config.eval_steps`
+            steps and at the end, and decides when `nt-asgd` averages.
         unfreeze_original_rows: Train the published rows as well.
         lora: Size and place of the adapters.
         quantization: Keep the frozen matrices of the layers in few bits, with `rows` or `rows+lora`

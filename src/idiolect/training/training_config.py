@@ -19,8 +19,8 @@ OptimizerName = Literal["adamw", "sgd", "nt-asgd"]
 """How weights follow gradients."""
 
 _USUAL_RATES: dict[str, float] = {"adamw": 3e-4, "sgd": 20.0, "nt-asgd": 30.0}
-"""The default rate of each optimizer. Recurrent networks train with SGD at such large rates, because
-their gradients are clipped to a small norm."""
+"""The default rate of each optimizer. Recurrent networks train with SGD at such large rates,
+because their gradients are clipped to a small norm."""
 
 _TYPES: dict[str, Any] = {
     "Schedule": str,
@@ -52,8 +52,8 @@ class TrainingConfig:
     """`adamw` (Loshchilov & Hutter 2019, 1711.05101); `sgd`; or `nt-asgd`, SGD that averages its
     weights once the validation loss no longer improves (see `AveragedSGD`)."""
     learning_rate: float | None = None
-    """The highest rate. By default 3e-4 (20 for `sgd`, 30 for `nt-asgd`); where only new rows train, a fiftieth of the root mean
-    square of the original rows (see `row_rate`)."""
+    """The highest rate. By default 3e-4 (20 for `sgd`, 30 for `nt-asgd`); where only new rows
+    train with `adamw`, a fiftieth of the root mean square of the original rows (see `row_rate`)."""
     learning_rates: Mapping[str, float] = field(default_factory=dict)
     """Another highest rate for a part of the network: `rows`, `adapters`, `heads`, `attached` or
     `body`; for example `{"rows": 3e-3}`."""

@@ -106,6 +106,6 @@ def _slopes(layer: RecurrentLayer, states: Tensor) -> Tensor:
     if layer.kind == "relu":
         return (states > 0).to(states.dtype)
     raise ConfigError(
-        f"the regulariser of vanishing gradients is of plain networks, and this layer is {layer.kind}",
+        f"the regulariser Ω is defined for plain networks, and this layer is {layer.kind}",
         hint="use rnn; gates keep gradients by themselves",
     )

@@ -74,7 +74,7 @@ class Sequences:
         return grid.flatten(0, 1)[self.index]
 
     def unpack(self, packed: Tensor) -> Tensor:
-        """Put the tokens back, zeros elsewhere. Shape: (tokens, width) to (batch, length, width)."""
+        """Put the tokens back into a grid, zeros elsewhere. The inverse of `pack`."""
         grid = packed.new_zeros(self.shape.numel(), packed.shape[-1])
         return grid.index_copy(0, self.index, packed).view(*self.shape, -1)
 

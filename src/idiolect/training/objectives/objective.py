@@ -120,6 +120,7 @@ class Objective(ABC):
 
     def restore_carried(self, carried: Mapping[str, Tensor]) -> None:
         """Return to what `carried` returned."""
+        del carried  # nothing, unless a subclass carries something
 
     @abstractmethod
     def accumulate(self, batch: Any, step: StepContext) -> float:

@@ -2,10 +2,11 @@
 
     python benchmarks/recurrent_terms.py OPENSTAX SUMPUBMED OUT
 
-OPENSTAX holds `BOOK.txt.gz`, SUMPUBMED `abstracts.jsonl.gz`. A byte-level BPE tokenizer and an LSTM
-are trained on the books, without the two medical ones. An audit of abstracts chooses 300 terms. Both
-the model with them and the one without then train on the same abstracts, for as many steps: the
-added rows and the body; the original rows stay. Bits per byte are of abstracts that neither saw.
+OPENSTAX holds `BOOK.txt.gz`, SUMPUBMED is `abstracts.jsonl.gz`. A byte-level BPE tokenizer and an
+LSTM are trained on the books, without the two medical ones. An audit of abstracts chooses 300
+terms. Both the model with them and the one without then train on the same abstracts, for as many
+steps: the added rows and the body; the original rows stay. Bits per byte are of abstracts that
+neither saw.
 """
 
 from __future__ import annotations

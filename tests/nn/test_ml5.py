@@ -73,7 +73,7 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "embedding").write_bytes(b"1234")
     with pytest.raises(InputError, match="embedding has 4 bytes"):
         _CONVERT["convert"](tmp_path)
-    with pytest.raises(InputError, match="cannot read .*manifest.json"):
+    with pytest.raises(InputError, match=r"cannot read .*manifest\.json"):
         _CONVERT["convert"](tmp_path / "none")
 
 

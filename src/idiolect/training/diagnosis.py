@@ -15,7 +15,6 @@ import base64
 import html
 import json
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +129,7 @@ def _explain(metrics: list[dict[str, Any]], measured: list[dict[str, Any]]) -> l
     return said
 
 
-def _draw(metrics: list[dict[str, Any]], measured: list[Mapping[str, Any]], path: Path) -> None:
+def _draw(metrics: list[dict[str, Any]], measured: list[dict[str, Any]], path: Path) -> None:
     layers = len(measured[0]["layers"]) if measured else 0
     figure = Figure(figsize=(4.2 * (1 + layers), 3.4), layout="constrained")
     axes = figure.subplots(1, 1 + layers, squeeze=False)[0]

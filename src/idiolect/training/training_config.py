@@ -216,7 +216,7 @@ class TrainingConfig:
         if self.schedule == "exponential":
             held = max(warm, round(0.3 * steps))
             done = max(0, step - held) / max(1, steps - held)
-            return maximum * max(self.min_lr_ratio, 1e-6) ** done
+            return maximum * float(max(self.min_lr_ratio, 1e-6) ** done)
         if self.schedule == "cosine":
             done = (step - warm) / max(1, steps - warm)
             share = 0.5 * (1 + math.cos(math.pi * done))

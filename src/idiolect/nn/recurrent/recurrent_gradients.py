@@ -39,7 +39,8 @@ def gradients_through_time(
         every: list[list[Tensor]] = []
         for layer in network.layers:
             assert isinstance(layer, RecurrentLayer)
-            state, own = layer.first_state(len(xs)), []
+            state = layer.first_state(len(xs))
+            own: list[Tensor] = []
             for x in xs.unbind(1):
                 state = step(layer.kind, x, state, layer.weights)
                 if not own:  # frozen weights would leave the first state without a history
@@ -96,7 +97,8 @@ def vanishing_penalty(layer: RecurrentLayer, states: Tensor, grads: Tensor) -> T
     lengths = later.norm(dim=-1)
     kept = lengths > 1e-20  # a gradient of zero has no length to keep
     ratio = back.norm(dim=-1)[kept] / lengths[kept]
-    return (ratio - 1).square().sum() / len(states)
+    penalty: Tensor = (ratio - 1).square().sum() / len(states)
+    return penalty
 
 
 def _slopes(layer: RecurrentLayer, states: Tensor) -> Tensor:

@@ -19,10 +19,10 @@ __all__ = ["RecurrentLayer", "Sequences"]
 
 _GATES: dict[CellKind, int] = {"tanh": 1, "relu": 1, "lstm": 4, "gru": 3}
 _KERNELS: dict[CellKind, Any] = {
-    "tanh": torch._VF.rnn_tanh,  # type: ignore[attr-defined]
-    "relu": torch._VF.rnn_relu,  # type: ignore[attr-defined]
-    "lstm": torch._VF.lstm,  # type: ignore[attr-defined]
-    "gru": torch._VF.gru,  # type: ignore[attr-defined]
+    "tanh": torch._VF.rnn_tanh,
+    "relu": torch._VF.rnn_relu,
+    "lstm": torch._VF.lstm,
+    "gru": torch._VF.gru,
 }
 
 

@@ -138,11 +138,14 @@ def compare(name: str, one: Callable[[], None], other: Callable[[], None], repea
 
 
 def main() -> None:
+    global VOCABULARY
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--repeats", type=int, default=9)
-    repeats = parser.parse_args().repeats
+    parser.add_argument("--vocab-size", type=int, default=VOCABULARY)
+    arguments = parser.parse_args()
+    VOCABULARY, repeats = arguments.vocab_size, arguments.repeats
     ids = torch.randint(
         0, VOCABULARY, (ROWS, LENGTH + 1), generator=torch.Generator().manual_seed(0)
     )

@@ -234,8 +234,10 @@ class Trainer:
     def _evaluate(self, validate: Callable[[], float]) -> float:
         """Return the loss on the validation text, of the averaged weights if there are any."""
         self.network.eval()
-        averaging = isinstance(self.optimizer, AveragedSGD)
-        with self.optimizer.averaged_weights() if averaging else nullcontext():
+        averaged: AbstractContextManager[None] = nullcontext()
+        if isinstance(self.optimizer, AveragedSGD):
+            averaged = self.optimizer.averaged_weights()
+        with averaged:
             loss = validate()
         self.network.train()
         self._validated.append(loss)

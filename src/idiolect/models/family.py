@@ -171,6 +171,8 @@ class Family:
     """Fields that would change the result, and the values at which they are supported."""
     network: type[Network] = Transformer
     """Builds the network from its configuration."""
+    make_config: Callable[..., Any] = TransformerConfig
+    """Builds the configuration from its arguments."""
     tokenizer_settings: Mapping[str, Any] = field(default_factory=dict)
     """Entries of `tokenizer_config.json` that make transformers read `tokenizer.json` as it is."""
     head_may_be_absent: bool = False
@@ -227,7 +229,7 @@ class Family:
             heads=config.num_attention_heads,
         )
 
-    def config(self, settings: Mapping[str, Any]) -> TransformerConfig:
+    def config(self, settings: Mapping[str, Any]) -> Any:
         """Build the network's configuration from the fields of a `config.json`.
 
         Raises:
@@ -259,7 +261,7 @@ class Family:
         ):
             # Llama's published files use -1 for "no padding token".
             values["pad_token_id"] = None
-        return TransformerConfig(**values)
+        return self.make_config(**values)
 
 
 def _labels(fields: Fields) -> int:

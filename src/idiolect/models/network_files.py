@@ -29,7 +29,6 @@ from idiolect.models.quantized_weights import (
 from idiolect.models.registry import find_family
 from idiolect.models.weight_files import open_weights
 from idiolect.models.weight_names import NameTable, WeightSource, matches
-from idiolect.nn.config import TransformerConfig
 from idiolect.nn.embedding import ExtendedRows
 from idiolect.nn.heads import make_head
 from idiolect.nn.lora import lora_layers
@@ -357,12 +356,12 @@ def _stored_names(weights: Tensors, family: Family) -> dict[str, str]:
 
 
 def _resolve_tying(
-    config: TransformerConfig,
+    config: Any,
     family: Family,
     table: NameTable,
     weights: Tensors,
     stored: Mapping[str, str],
-) -> TransformerConfig:
+) -> Any:
     """Correct whether the language-model head is tied, from the weights that are stored.
 
     If config.json says "tied" but the files hold a different head, that head is kept.

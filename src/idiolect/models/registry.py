@@ -16,8 +16,10 @@ from idiolect.models.families import (
     llama_relatives,
     modernbert,
     opt,
+    seq2seq_family,
     static,
     t5,
+    vaswani,
     xlm,
 )
 from idiolect.models.family import Family
@@ -38,6 +40,8 @@ FAMILIES: dict[str, Family] = {
         gemma,
         t5,
         bart,
+        vaswani,
+        seq2seq_family,
         static,
     )
     for family in module.FAMILIES

@@ -43,6 +43,11 @@ class Output:
     """Scores of BERT's next-sentence head, if there is one. (batch, 2)."""
     encoder_hidden_states: Tensor | None = None
     """The encoder's hidden states in an encoder-decoder network. (batch, length, width)."""
+    attentions: Tensor | None = None
+    """Weights of each target token over the source, if the network has one alignment.
+    (batch, target length, source length)."""
+    choice_log_probs: Tensor | None = None
+    """Log-probability of each choice that was sampled, for REINFORCE. (batch, target length)."""
 
 
 class Network(nn.Module, ABC):
@@ -55,6 +60,8 @@ class Network(nn.Module, ABC):
         tokens: The token embedding: one row per id.
         heads: The task heads by name; the head that scores the vocabulary is `language`.
         context_free: Whether a token's state does not depend on the tokens around it.
+        has_own_logits: Whether the logits are more than the language-model head of the hidden
+            states, such as a mixture with copies of the source; read them from `Output.logits`.
 
     During training, `attached` holds modules that an objective needs and that are not part of the
     model, such as a decoder; see `attach`.
@@ -64,6 +71,7 @@ class Network(nn.Module, ABC):
     tokens: nn.Embedding | ExtendedEmbedding | QuantizedEmbedding
     heads: nn.ModuleDict
     context_free: bool = False
+    has_own_logits: bool = False
 
     @property
     @abstractmethod
@@ -157,6 +165,28 @@ class Network(nn.Module, ABC):
             InputError: The network is no encoder-decoder.
         """
         raise InputError("this network has no decoder behind an encoder", hint="continue the text")
+
+    def shift_right(self, target_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Return what the decoder reads to predict `target_ids`: they come one place later.
+
+        Shape: (batch, length), all three.
+
+        Raises:
+            InputError: The network is no encoder-decoder.
+        """
+        return torch.cat([self.start_ids(target_ids, attention_mask), target_ids[:, :-1]], dim=1)
+
+    def extra_loss(self, output: Output, labels: Tensor, predicted: Tensor) -> Tensor:
+        """Return what a network adds to the loss of its predictions, summed; by default nothing.
+
+        Shape: labels and predicted (batch, target length), result a scalar.
+
+        Args:
+            output: A forward pass in training.
+            labels: The id that each position predicts.
+            predicted: Which positions have a label.
+        """
+        return output.hidden_states.new_zeros(())
 
     @property
     def device(self) -> torch.device:

@@ -131,7 +131,10 @@ class Trainer:
         self.training = {n: p for n, p in network.named_parameters() if p.requires_grad}
         rates = {name: group.learning_rate for group in groups for name in group.names}
         self.optimizer = make_optimizer(
-            network, weight_decay=config.weight_decay, learning_rates=rates
+            network,
+            weight_decay=config.weight_decay,
+            learning_rates=rates,
+            beta2=config.adam_beta2,
         )
         self.done = 0
         """Steps done."""

@@ -150,6 +150,7 @@ def make_optimizer(
     *,
     weight_decay: float,
     learning_rates: Mapping[str, float | None] | None = None,
+    beta2: float = 0.95,
 ) -> RowSparseAdamW:
     """Build AdamW over the trainable parameters, without decay on norms, biases and embeddings.
 
@@ -158,6 +159,7 @@ def make_optimizer(
         weight_decay: Decay of the weights of linear maps.
         learning_rates: Highest rate of single parameters by name. Each group of the optimizer
             keeps its own as `max_learning_rate`, `None` for the run's.
+        beta2: Decay of the mean squared gradient, below 1.
     """
     decayed = {id(parameter) for parameter in _linear_weights(network)}
     rates = learning_rates or {}
@@ -176,7 +178,7 @@ def make_optimizer(
             for (rate, decays), parameters in groups.items()
         ],
         lr=0.0,
-        betas=(0.9, 0.95),
+        betas=(0.9, beta2),
         eps=1e-8,
         fused=True,
     )

@@ -12,7 +12,7 @@ from idiolect.nn.matrix_precision import TrainingPrecision, check_precision
 
 __all__ = ["Schedule", "TrainingConfig"]
 
-Schedule = Literal["cosine", "wsd"]
+Schedule = Literal["cosine", "wsd", "inverse_sqrt"]
 """How the learning rate falls."""
 
 _TYPES: dict[str, Any] = {
@@ -51,11 +51,14 @@ class TrainingConfig:
     schedule: Schedule = "cosine"
     """The rate after warm-up: `cosine` falls along half a cosine wave (Loshchilov & Hutter 2017,
     1608.03983); `wsd` stays constant and falls linearly in the last fifth of the steps (warm-up,
-    stable, decay: Hu et al. 2024, 2404.06395)."""
+    stable, decay: Hu et al. 2024, 2404.06395); `inverse_sqrt` falls with the root of the step
+    (Vaswani et al. 2017, 1706.03762), whatever the number of steps."""
     min_lr_ratio: float = 0.1
-    """The final rate, as a share of the highest."""
+    """The final rate, as a share of the highest (not `inverse_sqrt`)."""
     weight_decay: float = 0.1
     """AdamW's decay, on the weights of linear maps only (Loshchilov & Hutter 2019, 1711.05101)."""
+    adam_beta2: float = 0.95
+    """AdamW's decay of the mean squared gradient (0.98 in "Attention Is All You Need")."""
     max_grad_norm: float = 1.0
     """Gradients whose norm is larger are scaled down to this norm."""
     gradient_checkpointing: bool = False
@@ -88,7 +91,7 @@ class TrainingConfig:
         for name, rate in self.learning_rates.items():
             if not isinstance(rate, int | float) or not 0 < rate <= 1:
                 raise ConfigError(f"a learning rate of {rate} for {name}", hint="at most 1")
-        for name in ("warmup_ratio", "min_lr_ratio", "weight_decay"):
+        for name in ("warmup_ratio", "min_lr_ratio", "weight_decay", "adam_beta2"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}", hint="it is between 0 and 1")
         if self.seed < 0:
@@ -173,6 +176,8 @@ class TrainingConfig:
         warm = max(1, round(self.warmup_ratio * steps))
         if step < warm:
             return maximum * (step + 1) / warm
+        if self.schedule == "inverse_sqrt":
+            return maximum * math.sqrt(warm / (step + 1))
         if self.schedule == "cosine":
             done = (step - warm) / max(1, steps - warm)
             share = 0.5 * (1 + math.cos(math.pi * done))

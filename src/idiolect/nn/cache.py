@@ -36,8 +36,14 @@ class LayerCache:
 
     def select(self, rows: Tensor) -> None:
         """Keep the given rows of the batch, in the given order (for beams and finished texts)."""
-        if self._keys is not None and self._values is not None:
+        if self._keys is None or self._values is None:
+            return
+        if len(rows) != len(self._keys):
             self._keys, self._values = self._keys[rows], self._values[rows]
+            return
+        for buffer in (self._keys, self._values):
+            # The spare capacity is not copied; in the first steps it is most of the buffer.
+            buffer[:, :, : self.length] = buffer[rows, :, : self.length]
 
 
 def _reserve(buffer: Tensor | None, like: Tensor, used: int, needed: int) -> Tensor:
@@ -78,3 +84,12 @@ class Cache:
             cache.select(rows)
         if self.memory is not None:
             self.memory = self.memory[rows]
+
+    def select_beams(self, rows: Tensor) -> None:
+        """Exchange rows that read the same source, as the beams of a text do.
+
+        What depends on the source alone stays, so this costs less than `select`. Shape: rows
+        (batch,), int64.
+        """
+        for cache in self._own:
+            cache.select(rows)

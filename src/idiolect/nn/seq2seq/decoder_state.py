@@ -54,7 +54,15 @@ class DecoderState:
 
     def select(self, rows: Tensor) -> None:
         """Keep the given rows of the batch, in the given order (for beams and finished texts)."""
-        for name in ("memory", "keys", "mask", "source_ids", "fed", "coverage"):
+        for name in ("memory", "keys", "mask", "source_ids"):
+            tensor = getattr(self, name)
+            if tensor is not None:
+                setattr(self, name, tensor[rows])
+        self.select_beams(rows)
+
+    def select_beams(self, rows: Tensor) -> None:
+        """Exchange rows that read the same source, as the beams of a text do."""
+        for name in ("fed", "coverage"):
             tensor = getattr(self, name)
             if tensor is not None:
                 setattr(self, name, tensor[rows])

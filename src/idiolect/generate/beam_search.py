@@ -117,7 +117,7 @@ class _Search:
         gone = ends.gather(1, order)
         self.sums = candidates.gather(1, order).masked_fill(gone, float("-inf"))
         rows = (torch.arange(texts, device=parents.device)[:, None] * width + parents).flatten()
-        self.tokens = self.tokens.flatten(0, 1)[rows].unflatten(0, parents.shape)
+        self.tokens = self.tokens.flatten(0, 1)[rows].view(*parents.shape, self.longest)
         self.tokens[:, :, self.length - 1] = tokens
         if self.length == self.longest:
             self._keep_unended()

@@ -50,9 +50,11 @@ def bleu(
         InputError: sacrebleu is not installed, or the numbers of texts differ.
     """
     try:
-        from sacrebleu.metrics import BLEU
+        from sacrebleu.metrics.bleu import BLEU
     except ImportError as error:
-        raise InputError("BLEU needs sacrebleu", hint="pip install idiolect[translation]") from error
+        raise InputError(
+            "BLEU needs sacrebleu", hint="pip install idiolect[translation]"
+        ) from error
     if not references or len(translations) != len(references):
         raise InputError(
             f"{len(translations):,} translations and {len(references):,} references",

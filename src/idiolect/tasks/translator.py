@@ -14,7 +14,7 @@ from idiolect.generate.strategies import greedy
 from idiolect.models.language_model import LanguageModel
 from idiolect.text.arguments import check_whole, list_of_texts, load_if_named
 from idiolect.training.progress import show_progress
-from idiolect.training.translate import encode_texts, end_id
+from idiolect.training.translate import encode_texts, end_id, position_limit
 
 __all__ = ["TokenAlignment", "Translator"]
 
@@ -85,6 +85,13 @@ class Translator:
         order = sorted(
             (i for i, text in enumerate(texts) if text.strip()), key=lambda i: len(rows[i])
         )
+        limit = position_limit(self.model.network)
+        if limit and order and len(rows[order[-1]]) > limit:
+            raise InputError(
+                f"text {order[-1] + 1:,} has {len(rows[order[-1]]):,} tokens, but the model has "
+                f"{limit:,} positions",
+                hint="divide it into sentences",
+            )
         results = [""] * len(texts)
         with show_progress("translating", len(order), shown=progress) as activity:
             for start in range(0, len(order), self.batch_size):
@@ -99,7 +106,7 @@ class Translator:
         network = self.model.network
         ids, mask = self._padded(rows)
         longest = self.max_new_tokens or ids.shape[1] * 3 // 2 + 10
-        limit = getattr(network.config, "max_position_embeddings", 0)
+        limit = position_limit(network)
         longest = min(longest, limit) if limit else longest
         if self.num_beams == 1:
             found = greedy(network, ids, mask, max_new_tokens=longest, eos_token_id={self.end})

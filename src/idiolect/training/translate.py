@@ -9,6 +9,7 @@ from typing import Any
 
 from idiolect.errors import InputError
 from idiolect.models.language_model import LanguageModel
+from idiolect.nn.network import Network
 from idiolect.text.arguments import check_whole, checked, load_if_named
 from idiolect.text.parallel_text import TextPair
 from idiolect.text.tokenizers import bpe
@@ -21,7 +22,14 @@ from idiolect.training.progress import notice
 from idiolect.training.session import TrainingSession
 from idiolect.training.training_config import TrainingConfig
 
-__all__ = ["encode_texts", "end_id", "learn_joint_bpe", "new_translator", "train_translator"]
+__all__ = [
+    "encode_texts",
+    "end_id",
+    "learn_joint_bpe",
+    "new_translator",
+    "position_limit",
+    "train_translator",
+]
 
 _SPECIAL = ("<pad>", "<s>", "</s>")
 
@@ -81,6 +89,13 @@ def end_id(model: LanguageModel) -> int | None:
     """Return the id that ends a text: that of the configuration, or of the tokenizer."""
     end: int | None = getattr(model.network.config, "eos_token_id", None)
     return model.tokenizer.eos_token_id if end is None else end
+
+
+def position_limit(network: Network) -> int:
+    """Return the longest text that a network has positions for; 0 for no limit."""
+    config = network.config
+    limit: int = getattr(config, "max_position_embeddings", 0)
+    return limit if getattr(config, "has_position_table", True) else 0
 
 
 def _ends_rows(tokenizer: Tokenizer, end: int) -> bool:
@@ -166,7 +181,7 @@ def _encode_pairs(
     model: LanguageModel, pairs: Sequence[TextPair], max_length: int
 ) -> tuple[list[list[int]], list[list[int]]]:
     """Return the ids of both sides, without the pairs that are too long."""
-    limit = getattr(model.network.config, "max_position_embeddings", 0)
+    limit = position_limit(model.network)
     longest = min(max_length, limit) if limit else max_length
     sources = encode_texts(model, [pair.source for pair in pairs])
     targets = encode_texts(model, [pair.target for pair in pairs])
@@ -182,7 +197,8 @@ def _encode_pairs(
         )
     if left_out := len(pairs) - len(kept):
         numbers = (
-            i for i, rows in enumerate(zip(sources, targets, strict=True), 1)
+            i
+            for i, rows in enumerate(zip(sources, targets, strict=True), 1)
             if max(map(len, rows)) > longest
         )
         first = ", ".join(str(n) for n, _ in zip(numbers, range(3), strict=False))

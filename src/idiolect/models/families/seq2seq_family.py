@@ -1,6 +1,6 @@
 """Recurrent encoder-decoders, and the published ones of them by name. The layout is our own.
 
-    {"model_type": "seq2seq", "attention": "general", "input_feeding": true}
+{"model_type": "seq2seq", "attention": "general", "input_feeding": true}
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from idiolect.errors import InputError
 
-__all__ = ["DecoderState", "CellState"]
+__all__ = ["CellState", "DecoderState"]
 
 CellState = Tensor | tuple[Tensor, Tensor]
 """The states of all layers, of an LSTM with its cells. (layers, batch, width)."""

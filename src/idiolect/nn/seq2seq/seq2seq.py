@@ -22,7 +22,7 @@ from idiolect.errors import InputError
 from idiolect.nn.basic import Dropout, Linear
 from idiolect.nn.heads import LanguageHead
 from idiolect.nn.network import Network, NetworkKind, Output
-from idiolect.nn.seq2seq.decoder_state import DecoderState, CellState
+from idiolect.nn.seq2seq.decoder_state import CellState, DecoderState
 from idiolect.nn.seq2seq.seq2seq_config import Seq2SeqConfig
 from idiolect.nn.seq2seq.source_attention import Alignment, SourceAttention
 
@@ -119,7 +119,7 @@ class Seq2Seq(Network):
                         size = len(parameter) // 4
                         parameter[size : 2 * size] = 1.0
                 elif ".weight_hh_l" in name:
-                    for gate in parameter.split(parameter.shape[1]):
+                    for gate in torch.split(parameter, parameter.shape[1]):
                         nn.init.orthogonal_(gate)
                 elif name in ("tokens.weight", "heads.language.weight"):
                     parameter.normal_(std=self.config.hidden_size**-0.5)
@@ -161,6 +161,7 @@ class Seq2Seq(Network):
         state.check_rows(len(decoder_input_ids))
         self._check_ids(decoder_input_ids)
         embedded = self.dropout(self.tokens(decoder_input_ids))
+        read: Alignment | None
         if self.feeds or self.config.coverage_loss:
             hidden, read, outputs = self._run_steps(state, embedded)
         else:
@@ -270,18 +271,16 @@ class Seq2Seq(Network):
         return memory, self._bridge(last)
 
     def _bridge(self, last: CellState) -> CellState:
-        """Turn the encoder's last states into the decoder's first. Shape: (layers, batch, width)."""
+        """Map the encoder's last states to the decoder's first. Shape: (layers, batch, width)."""
         if not self.config.bidirectional:
             return last
         parts = last if isinstance(last, tuple) else (last,)
-        joined = [part.unflatten(0, (-1, 2)).transpose(1, 2).flatten(2) for part in parts]
+        joined = [part.view(-1, 2, *part.shape[1:]).transpose(1, 2).flatten(2) for part in parts]
         mapped = [linear(part) for linear, part in zip(self.bridge, joined, strict=True)]
         mapped[0] = torch.tanh(mapped[0])
         return (mapped[0], mapped[1]) if len(mapped) == 2 else mapped[0]
 
-    def _run_steps(
-        self, state: DecoderState, embedded: Tensor
-    ) -> tuple[Tensor, Alignment, Tensor]:
+    def _run_steps(self, state: DecoderState, embedded: Tensor) -> tuple[Tensor, Alignment, Tensor]:
         """Run the decoder step by step: hidden states, alignment and the decoder's own outputs."""
         hidden, reads, outputs = [], [], []
         for place in range(embedded.shape[1]):
@@ -349,7 +348,9 @@ class Seq2Seq(Network):
         read: Alignment | None,
     ) -> Tensor:
         """Return log-probabilities: of the vocabulary, mixed with copies of the source's tokens."""
-        assert read is not None and self.copy_gate is not None and state.source_ids is not None
+        assert read is not None
+        assert self.copy_gate is not None
+        assert state.source_ids is not None
         gate = self.copy_gate(torch.cat([read.context, output, embedded], -1))
         own = F.logsigmoid(gate) + self.score_vocabulary(hidden).log_softmax(-1)
         where = state.source_ids[:, None].expand_as(read.weights)
@@ -392,7 +393,7 @@ def _right_padded(ids: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Ten
     present = mask > 0
     if bool((present[:, 1:] <= present[:, :-1]).all()):
         return ids, present, None
-    order = (~present).long().argsort(1, stable=True)
+    order = (~present).long().argsort(dim=1, stable=True)
     return ids.gather(1, order), present.gather(1, order), order
 
 

@@ -54,7 +54,7 @@ def read_parallel(
     for count, (one, other) in enumerate(zip_longest(_lines(source), _lines(target)), 1):
         if one is None or other is None:
             shorter, longer = (source, target) if one is None else (target, source)
-            total = count + sum(1 for _ in _lines(longer)) - count
+            total = sum(1 for _ in _lines(longer))
             raise InputError(
                 f"{shorter} has {count - 1:,} lines and {longer} has {total:,}",
                 hint="line by line they must be translations of one another",

@@ -185,7 +185,9 @@ class _Search:
         going = (~done).nonzero()[:, 0]
         if width == self.beams and len(going) > len(done) // 2:
             # Copying a whole cache costs about as much as a step, so texts leave in groups.
+            # Those that stay meanwhile must not change, whatever else is in the batch.
             going = torch.arange(len(done), device=rows.device)
+            self.sums = self.sums.masked_fill(done[:, None], float("-inf"))
         if not bool((~done).any()):
             self.texts = self.texts[:0]
             return

@@ -193,14 +193,14 @@ class _Search:
             return
         if len(going) < len(done) or width != self.beams:
             rows = rows.view(len(done), -1)[going].flatten()
-            self.cache.select(rows)
+            self.cache.select_beams(rows, going if len(going) < len(done) else None)
             self.texts, self.sums, self.tokens = (
                 self.texts[going],
                 self.sums[going],
                 self.tokens[going],
             )
-            self.input_ids = self.input_ids[rows]
-            self.mask = None if self.mask is None else self.mask[rows]
+            self.input_ids = self.input_ids[going]
+            self.mask = None if self.mask is None else self.mask[going]
         else:
             self.cache.select_beams(rows)
 

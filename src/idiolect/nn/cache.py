@@ -85,11 +85,20 @@ class Cache:
         if self.memory is not None:
             self.memory = self.memory[rows]
 
-    def select_beams(self, rows: Tensor) -> None:
-        """Exchange rows that read the same source, as the beams of a text do.
+    def select_beams(self, rows: Tensor, texts: Tensor | None = None) -> None:
+        """Choose the beams that go on, several of each text, one text after another.
 
-        What depends on the source alone stays, so this costs less than `select`. Shape: rows
-        (batch,), int64.
+        What depends on the source alone has one row for each text, which all its beams read.
+
+        Shape: rows (beams,), texts (n,), int64.
+
+        Args:
+            rows: The beams, by row.
+            texts: The texts they belong to, if not all go on.
         """
         for cache in self._own:
             cache.select(rows)
+        if texts is not None:
+            for cache in self._cross:
+                cache.select(texts)
+            self.memory = None if self.memory is None else self.memory[texts]

@@ -54,15 +54,17 @@ class DecoderState:
 
     def select(self, rows: Tensor) -> None:
         """Keep the given rows of the batch, in the given order (for beams and finished texts)."""
-        for name in ("memory", "keys", "mask", "source_ids"):
-            tensor = getattr(self, name)
-            if tensor is not None:
-                setattr(self, name, tensor[rows])
-        self.select_beams(rows)
+        self._select(rows, ("memory", "keys", "mask", "source_ids", "fed", "coverage"))
 
-    def select_beams(self, rows: Tensor) -> None:
-        """Exchange rows that read the same source, as the beams of a text do."""
-        for name in ("fed", "coverage"):
+    def select_beams(self, rows: Tensor, texts: Tensor | None = None) -> None:
+        """Choose the beams that go on; see `Cache.select_beams`. Every beam has its own row."""
+        if self.memory is not None and len(rows) != len(self.memory):
+            self.select(rows)
+        else:
+            self._select(rows, ("fed", "coverage"))
+
+    def _select(self, rows: Tensor, names: tuple[str, ...]) -> None:
+        for name in names:
             tensor = getattr(self, name)
             if tensor is not None:
                 setattr(self, name, tensor[rows])

@@ -62,6 +62,8 @@ def network(
             intermediate_size=4 * width,
             num_decoder_layers=layers,
             max_position_embeddings=length,
+            # Sinusoids are large beside new embeddings, which the paper therefore scales.
+            embedding_scale=width**0.5 if settings["position"] == "sinusoidal" else 1.0,
             **settings,
         )
     )

@@ -106,6 +106,7 @@ def main() -> None:
     parser.add_argument("--texts", type=int, default=64)
     parser.add_argument("--beams", type=int, default=5)
     parser.add_argument("--length", type=int, default=20)
+    parser.add_argument("--source-length", type=int, default=20, help="of the longest source")
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--vocabulary", type=int, default=10_000)
@@ -115,7 +116,9 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     theirs = marian(given.width, given.layers, given.vocabulary)
     mine = ours(theirs)
-    lengths = torch.randint(8, 22, (given.texts,), generator=torch.Generator().manual_seed(1))
+    random = torch.Generator().manual_seed(1)
+    bounds = (given.source_length // 2, given.source_length + 1)
+    lengths = torch.randint(*bounds, (given.texts,), generator=random)
     lengths = lengths.sort().values
     ids = torch.randint(2, given.vocabulary, (given.texts, int(lengths.max())))
     mask = (torch.arange(ids.shape[1]) < lengths[:, None]).long()

@@ -57,7 +57,7 @@ def _make_config(*, num_labels: int, **values: Any) -> Seq2SeqConfig:
 FAMILIES = (
     Family(
         model_type="seq2seq",
-        title="recurrent encoder-decoder",
+        title="Seq2Seq",
         paper="Sutskever et al. 2014, 1409.3215; Bahdanau et al. 2015, 1409.0473",
         configure=_configure,
         rules=tuple(Rule(name, name) for name in _WEIGHTS),

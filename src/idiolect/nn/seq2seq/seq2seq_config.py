@@ -71,6 +71,8 @@ class Seq2SeqConfig:
     tasks: tuple[Literal["language"], ...] = ("language",)
     """The heads."""
 
+    # What readers of any configuration ask for, and the heads of a Transformer's.
+    position = "none"
     num_attention_heads = 1
     gated = False
     norm = "layer"

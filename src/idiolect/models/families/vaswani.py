@@ -36,7 +36,7 @@ def _configure(fields: Fields) -> dict[str, Any]:
         "final_norm": False,
         "activation": activation(fields.get("hidden_act", "relu")),
         "position": "sinusoidal",
-        "embedding_scale": float(width**0.5),
+        "embedding_scale": max(width, 1) ** 0.5,
         "dropout": fields.get("dropout", 0.1),
         "attention_dropout": fields.get("attention_dropout", 0.0),
         "activation_dropout": fields.get("activation_dropout", 0.0),

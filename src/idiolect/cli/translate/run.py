@@ -40,7 +40,8 @@ def run(
     ] = None,
     num_beams: Annotated[int, typer.Option(help="Beams; 1 is greedy.", min=1, max=1000)] = 5,
     length_penalty: Annotated[
-        float, typer.Option(help="Exponent of the length that scores are divided by.")
+        float,
+        typer.Option(help="Exponent of the length that scores are divided by.", min=-10, max=10),
     ] = 1.0,
     max_new_tokens: Annotated[
         int | None, typer.Option(help="Longest translation. Default: 1.5 times the source.", min=1)

@@ -19,7 +19,7 @@ from idiolect.training.pretrain import pretrain
 from idiolect.training.training_config import TrainingConfig
 from training import models
 
-_REFUSED = {"t5", "mt5", "bart", "mbart"}
+_REFUSED = {"t5", "mt5", "bart", "mbart", "transformer", "seq2seq"}
 """Encoder-decoders, which no objective pre-trains."""
 _HEADLESS = {"model2vec"}
 """Families without a language-model head."""

@@ -184,11 +184,19 @@ def _continue(
     for place in range(max_new_tokens):
         if has_encoder:
             output = network(
-                input_ids, attention_mask, decoder_input_ids=step, cache=cache, return_logits=False
+                input_ids,
+                attention_mask,
+                decoder_input_ids=step,
+                cache=cache,
+                return_logits=network.has_own_logits,
             )
         else:
             output = network(step, attention_mask, cache=cache, return_logits=False)
-        scores = network.score_vocabulary(output.hidden_states[:, -1])
+        scores = (
+            network.score_vocabulary(output.hidden_states[:, -1])
+            if output.logits is None
+            else output.logits[:, -1]
+        )
         if place == 0 and copies > 1:
             texts = rows // copies
             cache.select(texts)

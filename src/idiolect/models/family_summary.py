@@ -6,6 +6,7 @@ from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 
 from idiolect.models.family import Family
+from idiolect.nn.config import TransformerConfig
 from idiolect.nn.network import NetworkKind
 
 __all__ = ["FamilySummary", "Objectives", "markdown_table", "summarize"]
@@ -69,8 +70,8 @@ def _supported(family: Family, tasks: Container[str]) -> tuple[str, ...]:
         "encode": True,
         "tune": True,
         "generate": "language" in tasks and family.kind != "bidirectional",
-        # Fused kernels read whole matrices, which have no place for adapters.
-        "lora": not static and not family.network.carries_state,
+        # Recurrent kernels read whole matrices, which have no place for adapters.
+        "lora": not static and family.make_config is TransformerConfig,
         "layers": not static and family.kind != "encoder-decoder",
     }
     return tuple(verb for verb, supported in verbs.items() if supported)

@@ -17,8 +17,10 @@ from idiolect.models.families import (
     modernbert,
     opt,
     recurrent,
+    seq2seq_family,
     static,
     t5,
+    vaswani,
     xlm,
 )
 from idiolect.models.family import Family
@@ -40,6 +42,8 @@ FAMILIES: dict[str, Family] = {
         t5,
         bart,
         recurrent,
+        vaswani,
+        seq2seq_family,
         static,
     )
     for family in module.FAMILIES

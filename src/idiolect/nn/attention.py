@@ -161,7 +161,8 @@ class Attention(nn.Module):
             memory: Source of keys and values for cross-attention; by default `x`.
             rotation: Rotary cosines and sines of the queries (and keys).
             cache: Keys and values of earlier tokens. Cross-attention fills it once and then only
-                reads it.
+                reads it; it may then hold one row for several successive ones of `x`, of one token
+                each.
         """
         query = self._split(self.query(x), self.heads, self.query_norm, rotation)
         if visibility.spans is not None:
@@ -179,7 +180,13 @@ class Attention(nn.Module):
             key, value = cached
         mask, causal = visibility.mask(self.window, query)
         positions = visibility.query_positions, visibility.key_positions
+        texts = len(key)
+        if texts != len(query):
+            # The beams of a text read the same source: they are queries of one row.
+            query = query.view(texts, -1, self.heads, self.width).transpose(1, 2)
         attended = self._attend(query, key, value, mask, causal, positions)
+        if texts != len(x):
+            return self._finish(attended.transpose(1, 2).reshape(len(x), 1, self.heads, self.width))
         return self._finish(attended.transpose(1, 2))
 
     def _keys_values(

@@ -36,8 +36,14 @@ class LayerCache:
 
     def select(self, rows: Tensor) -> None:
         """Keep the given rows of the batch, in the given order (for beams and finished texts)."""
-        if self._keys is not None and self._values is not None:
+        if self._keys is None or self._values is None:
+            return
+        if len(rows) != len(self._keys):
             self._keys, self._values = self._keys[rows], self._values[rows]
+            return
+        for buffer in (self._keys, self._values):
+            # The spare capacity is not copied; in the first steps it is most of the buffer.
+            buffer[:, :, : self.length] = buffer[rows, :, : self.length]
 
 
 def _reserve(buffer: Tensor | None, like: Tensor, used: int, needed: int) -> Tensor:
@@ -78,3 +84,21 @@ class Cache:
             cache.select(rows)
         if self.memory is not None:
             self.memory = self.memory[rows]
+
+    def select_beams(self, rows: Tensor, texts: Tensor | None = None) -> None:
+        """Choose the beams that go on, several of each text, one text after another.
+
+        What depends on the source alone has one row for each text, which all its beams read.
+
+        Shape: rows (beams,), texts (n,), int64.
+
+        Args:
+            rows: The beams, by row.
+            texts: The texts they belong to, if not all go on.
+        """
+        for cache in self._own:
+            cache.select(rows)
+        if texts is not None:
+            for cache in self._cross:
+                cache.select(texts)
+            self.memory = None if self.memory is None else self.memory[texts]

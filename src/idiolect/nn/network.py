@@ -45,6 +45,11 @@ class Output:
     """The encoder's hidden states in an encoder-decoder network. (batch, length, width)."""
     penalty: Tensor | None = None
     """In training, what the network adds to the mean loss of a token: a regulariser's value."""
+    attentions: Tensor | None = None
+    """Weights of each target token over the source, if the network has one alignment.
+    (batch, target length, source length)."""
+    choice_log_probs: Tensor | None = None
+    """Log-probability of each choice that was sampled, for REINFORCE. (batch, target length)."""
 
 
 class Network(nn.Module, ABC):
@@ -59,6 +64,8 @@ class Network(nn.Module, ABC):
         context_free: Whether a token's state does not depend on the tokens around it.
         carries_state: Whether the cache is a state of fixed size, which training may carry from one
             segment of a text to the next.
+        has_own_logits: Whether the logits are more than the language-model head of the hidden
+            states, such as a mixture with copies of the source; read them from `Output.logits`.
 
     During training, `attached` holds modules that an objective needs and that are not part of the
     model, such as a decoder; see `attach`.
@@ -69,6 +76,7 @@ class Network(nn.Module, ABC):
     heads: nn.ModuleDict
     context_free: bool = False
     carries_state: bool = False
+    has_own_logits: bool = False
 
     @property
     @abstractmethod
@@ -162,6 +170,28 @@ class Network(nn.Module, ABC):
             InputError: The network is no encoder-decoder.
         """
         raise InputError("this network has no decoder behind an encoder", hint="continue the text")
+
+    def shift_right(self, target_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Return what the decoder reads to predict `target_ids`: they come one place later.
+
+        Shape: (batch, length), all three.
+
+        Raises:
+            InputError: The network is no encoder-decoder.
+        """
+        return torch.cat([self.start_ids(target_ids, attention_mask), target_ids[:, :-1]], dim=1)
+
+    def extra_loss(self, output: Output, labels: Tensor, predicted: Tensor) -> Tensor:
+        """Return what a network adds to the loss of its predictions, summed; by default nothing.
+
+        Shape: labels and predicted (batch, target length), result a scalar.
+
+        Args:
+            output: A forward pass in training.
+            labels: The id that each position predicts.
+            predicted: Which positions have a label.
+        """
+        return output.hidden_states.new_zeros(())
 
     @property
     def device(self) -> torch.device:

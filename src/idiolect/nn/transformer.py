@@ -188,7 +188,7 @@ class Transformer(Network):
         )
         if decoder_input_ids is None:
             decoder_input_ids, decoder_attention_mask = (
-                self._shift_right(input_ids, attention_mask),
+                self.shift_right(input_ids, attention_mask),
                 attention_mask,
             )
         hidden = self._run_stack(
@@ -285,14 +285,11 @@ class Transformer(Network):
             return input_ids.new_full((len(input_ids), 1), self.config.decoder_start_token_id)
         return self._last_ids(input_ids, attention_mask)
 
-    def _shift_right(self, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
-        last = self.config.shift_last
-        first = (
-            self._last_ids(input_ids, attention_mask)
-            if last
-            else self.start_ids(input_ids, attention_mask)
-        )
-        return torch.cat([first, input_ids[:, :-1]], dim=1)
+    def shift_right(self, target_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Return what the decoder reads to predict `target_ids`. Shape: (batch, length)."""
+        if not self.config.shift_last:
+            return super().shift_right(target_ids, attention_mask)
+        return torch.cat([self._last_ids(target_ids, attention_mask), target_ids[:, :-1]], dim=1)
 
     @staticmethod
     def _last_ids(input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:

@@ -43,8 +43,6 @@ __all__ = ["Checkpoint", "RunFolder"]
 
 _FORMAT = 1
 _NAME = re.compile(r"checkpoint-(\d{8})")
-_KEPT = 2
-"""Checkpoints that remain; older ones are deleted."""
 _TEMPORARY = re.compile(
     r"\.(checkpoint|model|tokens|validation-tokens|run\.json|metrics\.jsonl|projection\.safetensors)\..+"
 )
@@ -72,12 +70,14 @@ class RunFolder:
 
     Args:
         path: The folder; created if it is missing.
+        kept: Checkpoints that remain; older ones are deleted.
 
     Raises:
         InputError: It cannot be created.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, *, kept: int = 2) -> None:
+        self.kept = kept
         self.path = check_path(path, "output_dir")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -170,7 +170,7 @@ class RunFolder:
             )
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Write a checkpoint atomically, and delete all but the last two.
+        """Write a checkpoint atomically, and delete all but the last `kept`.
 
         Raises:
             CheckpointError: The disk is full or fails; earlier checkpoints are untouched.
@@ -202,7 +202,7 @@ class RunFolder:
             ) from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-        for step in self._steps()[:-_KEPT]:
+        for step in self._steps()[: -self.kept]:
             # Renamed first, so that a process killed while deleting leaves no partial checkpoint.
             old = self.path / f".checkpoint.{step:08}.old"
             (self.path / f"checkpoint-{step:08}").rename(old)
@@ -268,6 +268,30 @@ class RunFolder:
                 notice(f"{folder} is damaged and not used: {error}")
                 shutil.rmtree(folder, ignore_errors=True)
         return None
+
+    def mean_weights(self, count: int) -> dict[str, Tensor]:
+        """Return the mean weights of the last checkpoints (Vaswani et al. 2017, 1706.03762).
+
+        Args:
+            count: How many checkpoints; those there are, if there are fewer.
+
+        Raises:
+            CheckpointError: One is damaged or cannot be read.
+        """
+        steps = self._steps()[-count:]
+        sums: dict[str, Tensor] = {}
+        for step in steps:
+            path = self.path / f"checkpoint-{step:08}" / "weights.safetensors"
+            try:
+                weights = load_file(path)
+            except (OSError, SafetensorError) as error:
+                raise CheckpointError(
+                    f"{path} cannot be averaged: {_reason(error)}",
+                    hint="delete that checkpoint and run again",
+                ) from error
+            for name, weight in weights.items():
+                sums[name] = sums[name] + weight.double() if name in sums else weight.double()
+        return {name: total / len(steps) for name, total in sums.items()}
 
     @property
     def _published(self) -> Path:

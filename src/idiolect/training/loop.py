@@ -140,6 +140,7 @@ class Trainer:
             weight_decay=config.decay,
             learning_rates=rates,
             optimizer=config.optimizer,
+            beta2=config.adam_beta2,
         )
         self._validate, self._validated = validate, list[float]()
         self._diagnosis: Diagnosis | None = None

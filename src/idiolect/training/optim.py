@@ -154,6 +154,7 @@ def make_optimizer(
     weight_decay: float,
     learning_rates: Mapping[str, float | None] | None = None,
     optimizer: OptimizerName = "adamw",
+    beta2: float = 0.95,
 ) -> RowSparseAdamW | AveragedSGD:
     """Build an optimizer of what trains, without decay on norms, biases and embeddings.
 
@@ -163,6 +164,7 @@ def make_optimizer(
         learning_rates: Highest rate of single parameters by name. Each group of the optimizer
             keeps its own as `max_learning_rate`, `None` for the run's.
         optimizer: Which one.
+        beta2: AdamW's decay of the mean squared gradient, below 1.
     """
     decayed = {id(parameter) for parameter in _linear_weights(network)}
     rates = learning_rates or {}
@@ -184,7 +186,7 @@ def make_optimizer(
     return RowSparseAdamW(
         described,
         lr=0.0,
-        betas=(0.9, 0.95),
+        betas=(0.9, beta2),
         eps=1e-8,
         fused=True,
     )

@@ -64,6 +64,8 @@ class TrainingSession:
         heads: Whether the network's task heads train.
         sharded: Divide all weights among the processes (FSDP2).
         tensorboard: Write TensorBoard events to `out/events`.
+        average_checkpoints: How many of the last checkpoints the finished weights are the mean of;
+            1 for the last weights alone.
 
     Raises:
         ConfigError: Fewer than one step, invalid settings, or quantised weights to divide.
@@ -84,7 +86,10 @@ class TrainingSession:
         heads: bool = True,
         sharded: bool = False,
         tensorboard: bool = False,
+        average_checkpoints: int = 1,
     ) -> None:
+        if check_whole(average_checkpoints, "average_checkpoints") < 1:
+            raise ConfigError(f"a mean of {average_checkpoints} checkpoints", hint="at least 1")
         if check_whole(steps, "steps") < 1:
             raise ConfigError(f"a run of {steps} steps", hint="at least 1")
         config = TrainingConfig.of(config)
@@ -100,7 +105,8 @@ class TrainingSession:
         self.modules = dict(modules or {})
         self.heads, self.sharded, self.tensorboard = heads, sharded, tensorboard
         self.workers = Workers.join(model.network.device)
-        self.folder = RunFolder(out)
+        self.average_checkpoints = average_checkpoints
+        self.folder = RunFolder(out, kept=max(2, average_checkpoints))
         self.precision: ChosenPrecision = "fp32"
         """Format of matrix products, chosen by `begin`."""
 
@@ -191,6 +197,9 @@ class TrainingSession:
                 precision=self.precision,
                 validate=validate,
             ).run(tensorboard=self.tensorboard, diagnose=diagnose)
+            if self.average_checkpoints > 1:
+                for name, mean in self.folder.mean_weights(self.average_checkpoints).items():
+                    trained[name].data = mean.to(trained[name])
             if whole is not None:
                 whole.load_state_dict(self.workers.gather(network.state_dict()), assign=True)
                 self.model.network = network = whole

@@ -12,7 +12,7 @@ from idiolect.nn.matrix_precision import TrainingPrecision, check_precision
 
 __all__ = ["OptimizerName", "Schedule", "TrainingConfig"]
 
-Schedule = Literal["cosine", "wsd", "constant", "exponential"]
+Schedule = Literal["cosine", "wsd", "inverse_sqrt", "constant", "exponential"]
 """How the learning rate falls."""
 
 OptimizerName = Literal["adamw", "sgd", "nt-asgd"]
@@ -62,14 +62,18 @@ class TrainingConfig:
     schedule: Schedule = "cosine"
     """The rate after warm-up: `cosine` falls along half a cosine wave (Loshchilov & Hutter 2017,
     1608.03983); `wsd` stays constant and falls linearly in the last fifth of the steps (warm-up,
-    stable, decay: Hu et al. 2024, 2404.06395); `constant` does not fall; `exponential` stays
-    constant for 30 % of the steps, then falls by the same factor at each step, as the halving at
-    each epoch of Zaremba et al. (2014, 1409.2329) does in stairs."""
+    stable, decay: Hu et al. 2024, 2404.06395); `inverse_sqrt` falls with the root of the step
+    (Vaswani et al. 2017, 1706.03762), whatever the number of steps; `constant` does not fall;
+    `exponential` stays constant for 30 % of the steps, then falls by the same factor at each step,
+    as the halving at each epoch of Zaremba et al. (2014, 1409.2329) does in stairs."""
     min_lr_ratio: float = 0.1
-    """The final rate, as a share of the highest."""
+    """The final rate, as a share of the highest (not `inverse_sqrt`)."""
     weight_decay: float | None = None
-    """Decay of the weights of linear and recurrent maps only. By default 0.1 for `adamw`, and none
-    for SGD, where 0.1 times a rate of 20 would turn the weights over at each step."""
+    """Decay of the weights of linear and recurrent maps only (Loshchilov & Hutter 2019,
+    1711.05101). By default 0.1 for `adamw`, and none for SGD, where 0.1 times a rate of 20 would
+    turn the weights over at each step."""
+    adam_beta2: float = 0.95
+    """AdamW's decay of the mean squared gradient (0.98 in "Attention Is All You Need")."""
     max_grad_norm: float = 1.0
     """Gradients whose norm is larger are scaled down to this norm."""
     gradient_checkpointing: bool = False
@@ -119,7 +123,7 @@ class TrainingConfig:
                 raise ConfigError(
                     f"a learning rate of {rate} for {name}", hint=f"at most {highest}"
                 )
-        for name in ("warmup_ratio", "min_lr_ratio", "weight_decay"):
+        for name in ("warmup_ratio", "min_lr_ratio", "weight_decay", "adam_beta2"):
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 1:
                 raise ConfigError(f"{name} is {value}", hint="it is between 0 and 1")
@@ -217,6 +221,8 @@ class TrainingConfig:
             held = max(warm, round(0.3 * steps))
             done = max(0, step - held) / max(1, steps - held)
             return maximum * float(max(self.min_lr_ratio, 1e-6) ** done)
+        if self.schedule == "inverse_sqrt":
+            return maximum * math.sqrt(warm / (step + 1))
         if self.schedule == "cosine":
             done = (step - warm) / max(1, steps - warm)
             share = 0.5 * (1 + math.cos(math.pi * done))

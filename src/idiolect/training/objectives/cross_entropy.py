@@ -47,7 +47,12 @@ def vocabulary_blocks(network: Network) -> list[Block]:
 
 
 def cross_entropy(
-    hidden: Tensor, targets: Tensor, blocks: Sequence[Block], *, softcap: float | None = None
+    hidden: Tensor,
+    targets: Tensor,
+    blocks: Sequence[Block],
+    *,
+    softcap: float | None = None,
+    label_smoothing: float = 0.0,
 ) -> Tensor:
     """Return the sum over tokens of −log softmax(hidden·rowsᵀ + biases)[target].
 
@@ -58,11 +63,13 @@ def cross_entropy(
         targets: Ids, counted over all blocks.
         blocks: The rows of the vocabulary.
         softcap: The bound of the logits, `LanguageHead.softcap`.
+        label_smoothing: The share ε of each target's probability that is spread evenly over the
+            vocabulary (Szegedy et al. 2016, 1512.00567), as in `torch.nn.CrossEntropyLoss`.
     """
     flat = [tensor for block in blocks for tensor in block]
     training = torch.is_grad_enabled()
     total: Tensor = _CrossEntropy.apply(  # type: ignore[no-untyped-call]
-        hidden, targets, training, softcap, *flat
+        hidden, targets, training, softcap, label_smoothing, *flat
     )
     return total
 
@@ -98,6 +105,7 @@ class _CrossEntropy(torch.autograd.Function):
         targets: Tensor,
         training: bool,
         softcap: float | None,
+        smoothing: float,
         *flat: Any,
     ) -> Tensor:
         dtype = _product_type(hidden)
@@ -107,11 +115,11 @@ class _CrossEntropy(torch.autograd.Function):
         grad_hidden = torch.empty_like(hidden) if needed[0] else None
         grad_flat = [
             torch.zeros_like(tensor, dtype=torch.float32) if need else None
-            for tensor, need in zip(flat, needed[4:], strict=True)
+            for tensor, need in zip(flat, needed[5:], strict=True)
         ]
         total = hidden.new_zeros((), dtype=torch.float32)
         for part, scores in score_in_chunks(x, list(zip(weights, biases, strict=True))):
-            total += _nll_to_gradients(scores, targets[part], softcap)
+            total += _nll_to_gradients(scores, targets[part], softcap, smoothing)
             if grad_hidden is not None:
                 products = (
                     transposed_linear(s.to(dtype), w) for s, w in zip(scores, weights, strict=True)
@@ -137,6 +145,7 @@ class _CrossEntropy(torch.autograd.Function):
             None,
             None,
             None,
+            None,
             *(
                 None if grad is None else (grad * scale).to(dtype)
                 for grad, dtype in zip(grad_flat, ctx.types, strict=True)
@@ -150,7 +159,7 @@ def _converted(weight: Tensor | QuantizedMatrix, dtype: torch.dtype) -> Tensor |
 
 
 def _nll_to_gradients(
-    scores: list[Tensor], targets: Tensor, softcap: float | None = None
+    scores: list[Tensor], targets: Tensor, softcap: float | None = None, smoothing: float = 0.0
 ) -> Tensor:
     """Return the summed loss of a chunk; replace its scores by the gradient of the loss."""
     slopes = []
@@ -163,14 +172,19 @@ def _nll_to_gradients(
     for block in scores[1:]:
         normaliser = torch.logaddexp(normaliser, block.logsumexp(-1))
     total = normaliser.sum()
+    spread = smoothing / sum(block.shape[-1] for block in scores)
     first = 0
     for block in scores:
         own = (targets >= first) & (targets < first + block.shape[-1])
         token = own.nonzero().squeeze(-1)
         place = (token, targets[token] - first)
-        total = total - block[place].sum()
+        total = total - (1.0 - smoothing) * block[place].sum()
+        if smoothing:
+            total = total - spread * block.sum()
         block.sub_(normaliser[:, None]).exp_()
-        block[place] -= 1.0
+        block[place] -= 1.0 - smoothing
+        if smoothing:
+            block.sub_(spread)
         first += block.shape[-1]
     if slopes:
         for block, slope in zip(scores, slopes, strict=True):

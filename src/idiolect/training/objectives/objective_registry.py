@@ -23,7 +23,7 @@ __all__ = [
     "register",
 ]
 
-Verb = Literal["pretrain", "tune"]
+Verb = Literal["pretrain", "tune", "translate"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,5 +137,13 @@ register(
         summary="predict hidden tokens from all others (BERT, RoBERTa)",
         home="idiolect.training.objectives.masked:Masked",
         network_kinds=("bidirectional",),
+    ),
+    ObjectiveEntry(
+        name="translation",
+        verb="translate",
+        summary="predict a target text from its source (Transformer, RNN with attention, T5, BART)",
+        home="idiolect.training.objectives.translation:Translation",
+        network_kinds=("encoder-decoder",),
+        data="pairs",
     ),
 )

@@ -1,0 +1,1 @@
+"""Tasks: what trained models are used and measured for."""

@@ -1,0 +1,65 @@
+"""BLEU by sacrebleu, with the signature that tells how it was computed (Post 2018, 1804.08771)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from idiolect.errors import InputError
+
+__all__ = ["Bleu", "bleu"]
+
+
+@dataclass(frozen=True)
+class Bleu:
+    """A corpus score."""
+
+    score: float
+    """BLEU, 0 to 100."""
+    signature: str
+    """Case, tokeniser, smoothing and version."""
+    reference_length: int
+    """Tokens of the references: a fingerprint of the protocol."""
+    brevity_penalty: float
+    """Below 1 if the translations are shorter than the references."""
+
+    def __str__(self) -> str:
+        """Return the score in one line."""
+        return (
+            f"BLEU {self.score:.2f} (brevity penalty {self.brevity_penalty:.3f}, reference length "
+            f"{self.reference_length:,}) {self.signature}"
+        )
+
+
+def bleu(
+    translations: Sequence[str],
+    references: Sequence[str],
+    *,
+    lowercase: bool = False,
+    tokenize: str = "13a",
+) -> Bleu:
+    """Score translations against one reference each.
+
+    Args:
+        translations: The translations.
+        references: What they should be.
+        lowercase: Ignore case.
+        tokenize: sacrebleu's tokeniser: `13a` for raw text, `none` for text that is tokenised.
+
+    Raises:
+        InputError: sacrebleu is not installed, or the numbers of texts differ.
+    """
+    try:
+        from sacrebleu.metrics.bleu import BLEU
+    except ImportError as error:
+        raise InputError(
+            "BLEU needs sacrebleu", hint="pip install idiolect[translation]"
+        ) from error
+    if not references or len(translations) != len(references):
+        raise InputError(
+            f"{len(translations):,} translations and {len(references):,} references",
+            hint="give each text one reference",
+        )
+    metric = BLEU(lowercase=lowercase, tokenize=tokenize, force=True)
+    found = metric.corpus_score(list(translations), [list(references)])
+    return Bleu(found.score, str(metric.get_signature()), found.ref_len, found.bp)

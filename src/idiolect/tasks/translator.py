@@ -1,0 +1,160 @@
+"""`Translator`: translate texts with an encoder-decoder, and show how tokens are aligned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from idiolect.errors import InputError
+from idiolect.generate.beam_search import beam_search
+from idiolect.generate.strategies import greedy
+from idiolect.models.language_model import LanguageModel
+from idiolect.text.arguments import check_whole, list_of_texts, load_if_named
+from idiolect.training.progress import show_progress
+from idiolect.training.translate import encode_texts, end_id, position_limit
+
+__all__ = ["TokenAlignment", "Translator"]
+
+
+@dataclass(frozen=True)
+class TokenAlignment:
+    """How strongly each target token reads each source token."""
+
+    source: list[str]
+    target: list[str]
+    weights: Tensor
+    """(target, source); each row adds up to one at most."""
+
+
+class Translator:
+    """Translates with an encoder-decoder.
+
+    Args:
+        model: The model, or a name or path to load.
+        num_beams: Beams of the search; 1 is greedy.
+        length_penalty: See `beam_search`.
+        max_new_tokens: Maximum length of a translation; by default one and a half times the
+            source's, and ten.
+        batch_size: Texts that are translated at once.
+
+    Raises:
+        InputError: The model is no encoder-decoder, or has no token that ends a text.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        *,
+        num_beams: int = 5,
+        length_penalty: float = 1.0,
+        max_new_tokens: int | None = None,
+        batch_size: int = 64,
+    ) -> None:
+        self.model = load_if_named(model, LanguageModel, "model")
+        if self.model.network.kind != "encoder-decoder":
+            raise InputError(
+                f"{self.model.family.title} models are no encoder-decoders",
+                hint="train one with idiolect translate train",
+            )
+        end = end_id(self.model)
+        if end is None:
+            raise InputError("the model has no token that ends a text", hint="set eos_token_id")
+        self.end = end
+        self.num_beams = check_whole(num_beams, "num_beams", 1)
+        self.batch_size = check_whole(batch_size, "batch_size", 1)
+        self.length_penalty = length_penalty
+        self.max_new_tokens = max_new_tokens
+
+    def translate(self, texts: Iterable[str], *, progress: bool = False) -> list[str]:
+        """Translate texts; an empty text has an empty translation.
+
+        Texts of similar length share a batch; the result is in the order given.
+
+        Args:
+            texts: The texts.
+            progress: Show the progress.
+
+        Raises:
+            InputError: A text is longer than the model's positions.
+        """
+        texts = list_of_texts(texts)
+        rows = encode_texts(self.model, texts)
+        order = sorted(
+            (i for i, text in enumerate(texts) if text.strip()), key=lambda i: len(rows[i])
+        )
+        limit = position_limit(self.model.network)
+        if limit and order and len(rows[order[-1]]) > limit:
+            raise InputError(
+                f"text {order[-1] + 1:,} has {len(rows[order[-1]]):,} tokens, but the model has "
+                f"{limit:,} positions",
+                hint="divide it into sentences",
+            )
+        results = [""] * len(texts)
+        with show_progress("translating", len(order), shown=progress) as activity:
+            for start in range(0, len(order), self.batch_size):
+                numbers = order[start : start + self.batch_size]
+                found = self._translate_ids([rows[i] for i in numbers])
+                for i, text in zip(numbers, self.model.tokenizer.decode_batch(found), strict=True):
+                    results[i] = text
+                activity.advance(len(numbers))
+        return results
+
+    def _translate_ids(self, rows: Sequence[list[int]]) -> list[list[int]]:
+        network = self.model.network
+        ids, mask = self._padded(rows)
+        longest = self.max_new_tokens or ids.shape[1] * 3 // 2 + 10
+        limit = position_limit(network)
+        longest = min(longest, limit) if limit else longest
+        if self.num_beams == 1:
+            found = greedy(network, ids, mask, max_new_tokens=longest, eos_token_id={self.end})
+        else:
+            found = beam_search(
+                network,
+                ids,
+                mask,
+                num_beams=self.num_beams,
+                max_new_tokens=longest,
+                eos_token_id={self.end},
+                length_penalty=self.length_penalty,
+            ).token_ids
+        return [row[: row.index(self.end)] if self.end in row else row for row in found.tolist()]
+
+    @torch.inference_mode()
+    def align(self, source: str, target: str | None = None) -> TokenAlignment:
+        """Return the attention of each target token, the end included.
+
+        Args:
+            source: A text.
+            target: Its translation; by default the model's own.
+
+        Raises:
+            InputError: The network has no single alignment: it has no attention, or many heads.
+        """
+        target = self.translate([source])[0] if target is None else target
+        network = self.model.network
+        ids, mask = self._padded(encode_texts(self.model, [source]))
+        target_ids, _ = self._padded(encode_texts(self.model, [target]))
+        output = network(
+            ids, mask, decoder_input_ids=network.shift_right(target_ids), return_logits=False
+        )
+        if output.attentions is None:
+            raise InputError(
+                "this network has no alignment to show: no attention, or one for each head",
+                hint="train a recurrent translator with attention, such as bahdanau",
+            )
+        return TokenAlignment(self._pieces(ids), self._pieces(target_ids), output.attentions[0])
+
+    def _pieces(self, ids: Tensor) -> list[str]:
+        """Return the text of each token; a token of a special name keeps it."""
+        decode = self.model.tokenizer.decode_batch
+        return [text.strip() or "␣" for text in decode(ids.mT.tolist(), skip_special_tokens=False)]
+
+    def _padded(self, rows: Sequence[list[int]]) -> tuple[Tensor, Tensor]:
+        longest, device = max(map(len, rows)), self.model.network.device
+        fill = self.model.tokenizer.batch_pad_token_id or 0
+        ids = torch.tensor([[*row, *[fill] * (longest - len(row))] for row in rows], device=device)
+        lengths = torch.tensor([len(row) for row in rows], device=device)
+        return ids, (torch.arange(longest, device=device) < lengths[:, None]).long()

@@ -1,0 +1,83 @@
+"""Translation: predict each token of a target from its source and the tokens before it.
+
+Sutskever et al. 2014 (1409.3215); label smoothing as in Vaswani et al. 2017 (1706.03762).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from idiolect.errors import ConfigError
+from idiolect.nn.network import Network, Output
+from idiolect.training.data.batch import IGNORE_INDEX, Batch
+from idiolect.training.data.sentence_pairs import PairRows
+from idiolect.training.objectives.cross_entropy import cross_entropy, vocabulary_blocks
+from idiolect.training.objectives.objective import RowwiseObjective
+from idiolect.training.objectives.objective_registry import check_kind, find_objective
+
+__all__ = ["Translation"]
+
+
+class Translation(RowwiseObjective):
+    """Predict each token of a target from its source and the tokens before it.
+
+    Args:
+        network: An encoder-decoder with a language-model head.
+        pad_id: Id that fills short rows; masked, so any will do.
+        label_smoothing: The share of each target's probability that is spread over the vocabulary.
+
+    Raises:
+        ConfigError: The network is no encoder-decoder, or the share is not below 1.
+        InputError: It has no language-model head.
+    """
+
+    def __init__(self, network: Network, *, pad_id: int = 0, label_smoothing: float = 0.0) -> None:
+        check_kind(find_objective("translate", "translation"), network.kind)
+        _ = network.language_head
+        if not 0 <= label_smoothing < 1:
+            raise ConfigError(f"label_smoothing is {label_smoothing}", hint="at least 0, below 1")
+        self.network, self.pad_id, self.label_smoothing = network, pad_id, label_smoothing
+
+    def prepare(self, rows: PairRows) -> Batch:
+        """Pad both sides, and shift the target to what the decoder reads."""
+        input_ids, attention_mask = _padded(rows.source_ids, self.pad_id)
+        target_ids, target_mask = _padded(rows.target_ids, self.pad_id)
+        return Batch(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            labels=target_ids.masked_fill(target_mask == 0, IGNORE_INDEX),
+            decoder_input_ids=self.network.shift_right(target_ids, target_mask),
+            decoder_attention_mask=target_mask,
+        )
+
+    def loss(self, network: Network, batch: Batch) -> Tensor:
+        """Return the loss summed over the target tokens, and what the network adds to it."""
+        assert batch.labels is not None
+        predicted = batch.predicted
+        output: Output = network(**batch.inputs, return_logits=network.has_own_logits)
+        if output.logits is not None:
+            loss = F.cross_entropy(
+                output.logits[predicted].float(),
+                batch.labels[predicted],
+                label_smoothing=self.label_smoothing,
+                reduction="sum",
+            )
+        else:
+            loss = cross_entropy(
+                network.language_head.transform(output.hidden_states[predicted]),
+                batch.labels[predicted],
+                vocabulary_blocks(network),
+                softcap=network.language_head.softcap,
+                label_smoothing=self.label_smoothing,
+            )
+        return loss + network.extra_loss(output, batch.labels.masked_fill(~predicted, 0), predicted)
+
+
+def _padded(rows: list[list[int]], pad_id: int) -> tuple[Tensor, Tensor]:
+    """Return ids padded on the right, and their mask. Shape: (rows, longest), both."""
+    ids = pad_sequence([torch.tensor(row) for row in rows], True, pad_id)
+    lengths = torch.tensor([len(row) for row in rows])
+    return ids, (torch.arange(ids.shape[1]) < lengths[:, None]).long()

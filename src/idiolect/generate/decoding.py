@@ -61,7 +61,7 @@ class Decoding:
         return self.score(self.hidden_states[:, -1])
 
     def step(self, tokens: Tensor) -> Tensor:
-        """Read one token of each row; return the scores of the next. Shape: (rows,) to (rows, V)."""
+        """Read a token of each row; score the next one. Shape: (rows,) to (rows, vocabulary)."""
         self.read(tokens[:, None])
         return self.score(self.hidden_states[:, -1])
 

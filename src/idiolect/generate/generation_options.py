@@ -132,8 +132,12 @@ class GenerationOptions:
             )
         if not 0 <= self.penalty_alpha <= 1:
             raise ConfigError(f"penalty_alpha is {self.penalty_alpha}", hint="it is from 0 to 1")
+        if isinstance(self.stop, str):
+            object.__setattr__(self, "stop", (self.stop,))
+        if isinstance(self.bad_words, str):
+            object.__setattr__(self, "bad_words", (self.bad_words,))
         for name in ("stop", "bad_words"):
-            if "" in self._texts(name):
+            if "" in getattr(self, name):
                 raise ConfigError(f"an empty text in {name}", hint="remove it")
         _ = self.sampling
         self._check_combinations()
@@ -171,8 +175,7 @@ class GenerationOptions:
                 "set do_sample=True",
             ),
             (
-                self.penalty_alpha > 0
-                and (self.num_beams > 1 or self.do_sample or self.top_k < 1),
+                self.penalty_alpha > 0 and (self.num_beams > 1 or self.do_sample or self.top_k < 1),
                 "contrastive search needs top_k, and neither beams nor do_sample",
                 "set penalty_alpha=0.6, top_k=4",
             ),
@@ -182,7 +185,7 @@ class GenerationOptions:
                 "set num_beams=1",
             ),
             (
-                set(self._texts("bad_words")) & set(self._texts("stop")) != set(),
+                set(self.bad_words) & set(self.stop) != set(),
                 "a text is in bad_words and in stop",
                 "remove it from one of them",
             ),
@@ -200,12 +203,3 @@ class GenerationOptions:
     def sampling(self) -> Sampling:
         """From which tokens one is drawn."""
         return Sampling(**{name: getattr(self, name) for name in _SAMPLING})
-
-    @property
-    def stop_texts(self) -> tuple[str, ...]:
-        """The stop strings."""
-        return self._texts("stop")
-
-    def _texts(self, name: str) -> tuple[str, ...]:
-        value = getattr(self, name)
-        return (value,) if isinstance(value, str) else tuple(value)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,17 +16,14 @@ from idiolect.generate.beam import beam_search
 from idiolect.generate.chat_template import render_chat
 from idiolect.generate.contrastive_search import contrastive_search
 from idiolect.generate.decoding import Decoding
+from idiolect.generate.generation import Generation, TextRow
 from idiolect.generate.generation_options import GenerationOptions
 from idiolect.generate.guided_decoding import ContrastingDecoding, GuidedDecoding, LayerContrast
 from idiolect.generate.logits_processors import (
-    BadWords,
-    ForcedStart,
     LogitsProcessor,
-    MinimumLength,
-    NoRepeatNgram,
-    Penalties,
     WrittenRow,
 )
+from idiolect.generate.model_defaults import find_context_length, find_ends, option_processors
 from idiolect.generate.sampling import Mirostat
 from idiolect.generate.speculative import AssistantGuesses, LookupGuesses, speculate
 from idiolect.generate.transcript import Transcript, ends_with_stop
@@ -36,47 +32,6 @@ from idiolect.text.arguments import load_if_named
 from idiolect.training.seeds import derive_seed
 
 __all__ = ["Generation", "Generator"]
-
-_LIMITS = ("max_position_embeddings", "n_positions", "n_ctx")
-
-
-@dataclass(frozen=True)
-class Generation:
-    """A text that a model wrote."""
-
-    text: str
-    """The new text, without special tokens and stop strings."""
-    ids: list[int]
-    """The new ids, with the end token if there is one."""
-    logprob: float
-    """Sum of `logprobs`."""
-    logprobs: list[float]
-    """The network's log-probability of each id, before processors and sampling."""
-    finish_reason: str
-    """`end` (an end token), `stop` (a stop string), `length` (max_new_tokens) or `context`."""
-    score: float
-    """What beams are ranked by; otherwise equal to `logprob`."""
-    prompt: int
-    """Number of the prompt."""
-    top_logprobs: list[list[tuple[int, float]]] = field(default_factory=list)
-    """The likeliest ids at each place, with their log-probabilities, if asked for."""
-
-
-@dataclass(eq=False)
-class _Row(WrittenRow):
-    """A text that is being written."""
-
-    number: int = 0
-    source: list[int] = field(default_factory=list)
-    limit: int = 0
-    context: bool = False
-    """Whether the limit is that of the model's context."""
-    random: np.random.Generator = field(default_factory=np.random.default_rng)
-    mirostat: Mirostat | None = None
-    transcript: Transcript | None = None
-    logprobs: list[float] = field(default_factory=list)
-    tops: list[list[tuple[int, float]]] = field(default_factory=list)
-    finish_reason: str = ""
 
 
 class Generator:
@@ -101,15 +56,10 @@ class Generator:
                 "this model does not continue texts",
                 hint="choose a causal or an encoder-decoder language model, such as smollm2",
             )
-        self._config = self._generation_config()
-        self.eos_token_id: tuple[int, ...] = self._ends()
+        self.eos_token_id: tuple[int, ...] = find_ends(self.model)
         """Ids that end a text."""
-
-    @property
-    def context_length(self) -> int | None:
+        self.context_length: int | None = find_context_length(self.model)
         """Most tokens that the model was made for; None if there is no limit."""
-        named = (self.model.settings.get(name) for name in _LIMITS)
-        return next((value for value in named if isinstance(value, int) and value > 0), None)
 
     def generate(
         self,
@@ -153,15 +103,15 @@ class Generator:
             raise ConfigError(f"batch_size is {batch_size}", hint="it is a whole number from 1")
         rows = self._rows(prompts, chosen)
         helpers = _Helpers(amateur, assistant, negative_prompts)
-        changes = [*self._processors(chosen), *processors]
+        changes = [*option_processors(self.model, chosen, self._stops(chosen)), *processors]
         changes += [] if constraint is None else [constraint]
         if not chosen.max_new_tokens:
-            return [self._finished(row) for row in rows]
+            return [row.finished(self.model.tokenizer) for row in rows]
         if chosen.num_beams > 1:
             return self._search_beams(rows, chosen, changes, helpers, batch_size)
         for _ in self._write(rows, chosen, changes, helpers, batch_size):
             pass
-        return [self._finished(row) for row in rows]
+        return [row.finished(self.model.tokenizer) for row in rows]
 
     def stream(self, prompt: str | Sequence[int], **options: Any) -> Iterator[str]:
         """Continue one prompt, and return its text in pieces as soon as they are certain.
@@ -182,7 +132,10 @@ class Generator:
         helpers = _Helpers(
             extra.get("amateur"), extra.get("assistant"), extra.get("negative_prompts")
         )
-        changes = [*self._processors(chosen), *extra.get("processors", ())]
+        changes = [
+            *option_processors(self.model, chosen, self._stops(chosen)),
+            *extra.get("processors", ()),
+        ]
         changes += [extra["constraint"]] if extra.get("constraint") is not None else []
         rows = self._rows([prompt], chosen)
         rows[0].transcript = rows[0].transcript or Transcript(self.model.tokenizer)
@@ -202,7 +155,7 @@ class Generator:
 
     def _stream(
         self,
-        rows: list[_Row],
+        rows: list[TextRow],
         options: GenerationOptions,
         processors: Sequence[LogitsProcessor],
         helpers: _Helpers,
@@ -217,21 +170,22 @@ class Generator:
 
     def _write(
         self,
-        rows: Sequence[_Row],
+        rows: Sequence[TextRow],
         options: GenerationOptions,
         processors: Sequence[LogitsProcessor],
         helpers: _Helpers,
         batch_size: int,
-    ) -> Iterator[tuple[_Row, str]]:
+    ) -> Iterator[tuple[TextRow, str]]:
         """Write all rows; yield each row as it grows, with the text that became certain."""
+        ends = self._stops(options)
         if options.penalty_alpha or options.prompt_lookup_num_tokens or helpers.assistant:
             for row in rows:
                 for logs, token in self._alone(row, options, processors, helpers):
-                    yield row, self._take(row, logs, token, options)
+                    yield row, row.take(logs, token, ends, options.top_logprobs)
                     if row.finish_reason:
                         break
             return
-        waiting, active = deque(rows), list[_Row]()
+        waiting, active = deque(rows), list[TextRow]()
         decoding: Decoding | None = None
         tokens: list[int] = []
         while waiting or active:
@@ -250,11 +204,12 @@ class Generator:
                     decoding.join(opened)
                     scores = torch.cat([scores, first])
                 active += fresh
-            assert decoding is not None and scores is not None
+            assert decoding is not None
+            assert scores is not None
             tokens = self._choose(scores, active, options, processors)
             logs = scores.log_softmax(-1)
             for place, (row, token) in enumerate(zip(active, tokens, strict=True)):
-                yield row, self._take(row, logs[place], token, options)
+                yield row, row.take(logs[place], token, ends, options.top_logprobs)
             open_rows = [place for place, row in enumerate(active) if not row.finish_reason]
             if len(open_rows) < len(active):
                 active = [active[place] for place in open_rows]
@@ -265,7 +220,7 @@ class Generator:
     def _choose(
         self,
         scores: Tensor,
-        rows: Sequence[_Row],
+        rows: Sequence[TextRow],
         options: GenerationOptions,
         processors: Sequence[LogitsProcessor],
     ) -> list[int]:
@@ -301,7 +256,7 @@ class Generator:
 
     def _alone(
         self,
-        row: _Row,
+        row: TextRow,
         options: GenerationOptions,
         processors: Sequence[LogitsProcessor],
         helpers: _Helpers,
@@ -324,41 +279,16 @@ class Generator:
             guesses = AssistantGuesses(faster._open([row], options, _Helpers()), options)
         return speculate(decoding, guesses, process, options, row.limit, row.random)
 
-    def _take(self, row: _Row, logs: Tensor, token: int, options: GenerationOptions) -> str:
-        """Add a token to a row, and note why it ends; return the text that became certain."""
-        row.ids.append(token)
-        row.logprobs.append(float(logs[token]))
-        if options.top_logprobs:
-            values, ids = logs.topk(min(options.top_logprobs, len(logs)))
-            row.tops.append(list(zip(ids.tolist(), values.tolist(), strict=True)))
-        text = "" if row.transcript is None else row.transcript.add(token)
-        if token in self._stops(options):
-            row.finish_reason = "end"
-        elif row.transcript is not None and row.transcript.stopped:
-            row.finish_reason = "stop"
-        elif len(row.ids) >= row.limit:
-            row.finish_reason = "context" if row.context else "length"
-        return text
-
-    def _finished(self, row: _Row) -> Generation:
-        total = sum(row.logprobs)
-        if row.finish_reason == "stop" and row.transcript is not None:
-            text = row.transcript.text
-        else:
-            text = self.model.tokenizer.decode(row.ids)
-        reason = row.finish_reason or "length"
-        return Generation(text, row.ids, total, row.logprobs, reason, total, row.number, row.tops)
-
     def _search_beams(
         self,
-        rows: Sequence[_Row],
+        rows: Sequence[TextRow],
         options: GenerationOptions,
         processors: Sequence[LogitsProcessor],
         helpers: _Helpers,
         batch_size: int,
     ) -> list[Generation]:
         count, tokenizer = options.num_return_sequences, self.model.tokenizer
-        found, stop = [], options.stop_texts
+        found, stop = [], tuple(options.stop)
         rows = rows[::count]
         size = max(1, batch_size // options.num_beams)
         for start in range(0, len(rows), size):
@@ -373,25 +303,11 @@ class Generator:
                 stops=(lambda ids: ends_with_stop(tokenizer, ids, stop)) if stop else None,
             )
             for row, beams in zip(batch, results, strict=True):
-                for beam in beams[:count]:
-                    text, reason = tokenizer.decode(beam.ids), "length"
-                    places = [place for s in stop if (place := text.find(s)) >= 0]
-                    if places:
-                        text, reason = text[: min(places)], "stop"
-                    elif beam.ended:
-                        reason = "end"
-                    elif row.context:
-                        reason = "context"
-                    total = sum(beam.logprobs)
-                    found.append(
-                        Generation(
-                            text, beam.ids, total, beam.logprobs, reason, beam.score, row.number
-                        )
-                    )
+                found += [row.finished_beam(beam, tokenizer, stop) for beam in beams[:count]]
         return found
 
     def _open(
-        self, rows: Sequence[_Row], options: GenerationOptions, helpers: _Helpers
+        self, rows: Sequence[TextRow], options: GenerationOptions, helpers: _Helpers
     ) -> Decoding:
         """Return a batch of texts to continue, with what guides it."""
         decoding = self._decoding([row.source for row in rows], options)
@@ -420,14 +336,14 @@ class Generator:
 
     def _rows(
         self, prompts: str | Sequence[str | Sequence[int]], options: GenerationOptions
-    ) -> list[_Row]:
+    ) -> list[TextRow]:
         prompts = [prompts] if isinstance(prompts, str) else list(prompts)
-        rows: list[_Row] = []
+        rows: list[TextRow] = []
         for number, prompt in enumerate(prompts):
             source = self._ids(prompt, number)
             limit, context = self._room(source, number, options)
             for copy in range(options.num_return_sequences):
-                row = _Row(
+                row = TextRow(
                     prompt=[] if self.model.network.kind == "encoder-decoder" else source,
                     number=number,
                     source=source,
@@ -437,8 +353,8 @@ class Generator:
                 )
                 if options.mirostat_tau:
                     row.mirostat = Mirostat(options.mirostat_tau, options.mirostat_eta)
-                if options.stop_texts:
-                    row.transcript = Transcript(self.model.tokenizer, options.stop_texts)
+                if tuple(options.stop):
+                    row.transcript = Transcript(self.model.tokenizer, tuple(options.stop))
                 rows.append(row)
         return rows
 
@@ -455,9 +371,7 @@ class Generator:
             hint="give it a text",
         )
 
-    def _room(
-        self, source: list[int], number: int, options: GenerationOptions
-    ) -> tuple[int, bool]:
+    def _room(self, source: list[int], number: int, options: GenerationOptions) -> tuple[int, bool]:
         """Return how many tokens fit, and whether the context sets that limit."""
         room, most = options.max_new_tokens, self.context_length
         if most is None:
@@ -472,49 +386,11 @@ class Generator:
         left = most - (len(source) if self.model.network.kind != "encoder-decoder" else 1)
         return min(room, left), left < room
 
-    def _processors(self, options: GenerationOptions) -> list[LogitsProcessor]:
-        found: list[LogitsProcessor] = []
-        penalties = Penalties(
-            options.repetition_penalty, options.presence_penalty, options.frequency_penalty
-        )
-        if penalties != Penalties():
-            found.append(penalties)
-        if options.no_repeat_ngram_size:
-            found.append(NoRepeatNgram(options.no_repeat_ngram_size))
-        if words := options._texts("bad_words"):
-            found.append(BadWords(self._spellings(words)))
-        if options.min_new_tokens and (ends := self._stops(options)):
-            found.append(MinimumLength(options.min_new_tokens, ends))
-        if isinstance(first := self._config.get("forced_bos_token_id"), int):
-            found.append(ForcedStart(first))
-        return found
-
-    def _spellings(self, words: Sequence[str]) -> tuple[tuple[int, ...], ...]:
-        """Return the ids of words, at the start of a text and after a space."""
-        forms = [form for word in words for form in (word, " " + word)]
-        ids = self.model.tokenizer.encode_batch(forms, add_special_tokens=False)
-        return tuple(sorted({tuple(row) for row in ids if row}))
-
     def _stops(self, options: GenerationOptions) -> tuple[int, ...]:
         ends = options.eos_token_id
         if ends is None:
             return self.eos_token_id
         return (ends,) if isinstance(ends, int) else tuple(ends)
-
-    def _generation_config(self) -> dict[str, Any]:
-        """Return what the model's files say about generation."""
-        stored = self.model.companions.contents.get("generation_config.json", b"{}")
-        try:
-            config = json.loads(stored)
-        except ValueError:
-            config = {}
-        settings = {k: v for k, v in self.model.settings.items() if v is not None}
-        return settings | (config if isinstance(config, dict) else {})
-
-    def _ends(self) -> tuple[int, ...]:
-        ends = self._config.get("eos_token_id", self.model.tokenizer.eos_token_id)
-        ends = [] if ends is None else ends
-        return tuple(ends) if isinstance(ends, list) else (int(ends),)
 
     def _check_vocabulary(self, other: LanguageModel) -> None:
         if other.tokenizer.engine.get_vocab() != self.model.tokenizer.engine.get_vocab():
@@ -531,20 +407,15 @@ class _Helpers:
     assistant: LanguageModel | None = None
     negative_prompts: str | Sequence[str] | None = None
 
-    def negatives(self, generator: Generator, rows: Sequence[_Row]) -> list[list[int]]:
+    def negatives(self, generator: Generator, rows: Sequence[TextRow]) -> list[list[int]]:
         """Return the ids that guidance moves away from, for each row."""
         if self.negative_prompts is None:
             return [row.source[-1:] for row in rows]
-        one = isinstance(self.negative_prompts, str)
-        try:
-            return [
-                generator._ids(
-                    self.negative_prompts if one else self.negative_prompts[row.number], row.number
-                )
-                for row in rows
-            ]
-        except IndexError as error:
+        if isinstance(self.negative_prompts, str):
+            return [generator._ids(self.negative_prompts, row.number) for row in rows]
+        if len(self.negative_prompts) <= rows[-1].number:
             raise InputError(
                 f"{len(self.negative_prompts)} negative prompts, and more prompts",
                 hint="give one for each, or one for all",
-            ) from error
+            )
+        return [generator._ids(self.negative_prompts[row.number], row.number) for row in rows]

@@ -26,7 +26,7 @@ __all__ = [
 _OUT = float("-inf")
 
 
-@dataclass
+@dataclass(eq=False)
 class WrittenRow:
     """What a row of the batch consists of so far."""
 

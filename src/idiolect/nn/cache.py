@@ -48,7 +48,8 @@ class LayerCache:
     def join(self, other: LayerCache) -> None:
         """Add the rows of another cache; the shorter one gets zeros before its tokens."""
         own, new = self.read(), other.read()
-        assert own is not None and new is not None
+        assert own is not None
+        assert new is not None
         self.length = max(self.length, other.length)
         self._keys, self._values = (
             torch.cat([F.pad(part, (0, 0, self.length - part.shape[2], 0)) for part in pair])

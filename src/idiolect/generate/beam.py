@@ -185,5 +185,5 @@ def _can_improve(search: _Search, size: int, length: int, options: GenerationOpt
         return False
     if options.early_stopping == "never" and options.length_penalty > 0:
         length = search.limit
-    best = search.running[0].score / length**options.length_penalty
+    best: float = search.running[0].score / length**options.length_penalty
     return best > search.finished[-1].score

@@ -6,6 +6,7 @@ order, before sampling cuts the tail.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -66,10 +67,9 @@ class Penalties:
                         old < 0, old * self.repetition, old / self.repetition
                     )
             if (self.presence or self.frequency) and written.ids:
-                ids, counts = torch.tensor(written.ids, device=scores.device).unique(
-                    return_counts=True
-                )
-                scores[row, ids] -= self.presence + self.frequency * counts
+                counts = Counter(written.ids)
+                times = torch.tensor(list(counts.values()), device=scores.device)
+                scores[row, list(counts)] -= self.presence + self.frequency * times
         return scores
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 import torch
 
@@ -39,7 +39,7 @@ def score_endings(generator: Generator, pairs: Sequence[tuple[str, str]]) -> lis
         )
     network = generator.model.network
     # Each row reads the last context token itself: its state gives the first token's probability.
-    shared = len(os.path.commonprefix([ids[: start - 1] for ids, start in rows]))
+    shared = _common_length([ids[: start - 1] for ids, start in rows])
     cache, device = network.new_cache(), network.device
     if shared:
         network(
@@ -58,6 +58,16 @@ def score_endings(generator: Generator, pairs: Sequence[tuple[str, str]]) -> lis
         total = float(logs.gather(1, ending[:, None]).sum())
         results.append(Likelihood(total, bool((logs.argmax(-1) == ending).all())))
     return results
+
+
+def _common_length(rows: Sequence[Sequence[int]]) -> int:
+    """Return how many ids all rows begin with in common.
+
+    >>> _common_length([[1, 2, 3], [1, 2, 4, 5]])
+    2
+    """
+    columns = zip(*rows, strict=False)
+    return len(list(takewhile(lambda column: len(set(column)) == 1, columns)))
 
 
 def _encode(generator: Generator, context: str, ending: str) -> tuple[list[int], int]:

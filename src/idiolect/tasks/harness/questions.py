@@ -98,10 +98,10 @@ def _question(record: Mapping[str, Any], place: str) -> Question:
 
 
 def _ask(query: str) -> str:
-    """End a query with the request for an answer, if it does not have one.
+    r"""End a query with the request for an answer, if it does not have one.
 
     >>> _ask("Question: Why?"), _ask("Question: Why? Answer:")
-    ('Question: Why?\\nAnswer:', 'Question: Why? Answer:')
+    ('Question: Why?\nAnswer:', 'Question: Why? Answer:')
     """
     return query if query.rstrip().endswith(":") else f"{query}\nAnswer:"
 

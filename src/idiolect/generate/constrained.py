@@ -42,9 +42,15 @@ class Constraint:
             raise ConfigError(
                 "the model has no token that ends a text", hint="choose a model with one"
             )
-        self._tokenizer = self._library.LLTokenizer(
-            tokenizer.engine.to_str(), n_vocab=len(tokenizer), eos_token=ends
-        )
+        try:
+            self._tokenizer = self._library.LLTokenizer(
+                tokenizer.engine.to_str(), n_vocab=len(tokenizer), eos_token=ends
+            )
+        except ValueError as error:
+            raise ConfigError(
+                f"constraints cannot be used with this tokenizer: {error}",
+                hint="choose a model with a byte-level or byte-fallback vocabulary",
+            ) from error
         wrong, messages = self._library.LLMatcher.validate_grammar_with_warnings(
             grammar, self._tokenizer
         )

@@ -124,14 +124,12 @@ class Generator:
             ConfigError: As for `generate`, or several texts were asked for.
             InputError: As for `generate`.
         """
-        names = ("processors", "constraint", "negative_prompts", "amateur", "assistant")
+        names = ("processors", "constraint", "amateur", "assistant", "negative_prompts")
         extra = {name: options.pop(name) for name in names if name in options}
         chosen = GenerationOptions.of(options)
         if chosen.num_beams > 1 or chosen.num_return_sequences > 1:
             raise ConfigError("only one text can be streamed", hint="use generate")
-        helpers = _Helpers(
-            extra.get("amateur"), extra.get("assistant"), extra.get("negative_prompts")
-        )
+        helpers = _Helpers(*(extra.get(name) for name in names[2:]))
         changes = [
             *option_processors(self.model, chosen, self._stops(chosen)),
             *extra.get("processors", ()),

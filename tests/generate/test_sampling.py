@@ -9,7 +9,7 @@ import torch
 import transformers
 
 from idiolect.errors import ConfigError
-from idiolect.generate.sampling import Mirostat, Sampling
+from idiolect.generate.token_sampling import Mirostat, Sampling
 
 RULES = {
     "top_k": (7, transformers.TopKLogitsWarper),

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from idiolect.generate.beam import Beam
 from idiolect.generate.logits_processors import WrittenRow
-from idiolect.generate.sampling import Mirostat
+from idiolect.generate.token_sampling import Mirostat
 from idiolect.generate.transcript import Transcript
 from idiolect.text.tokenizers.tokenizer import Tokenizer
 

@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from typing import Any, Literal, Self
 
 from idiolect.errors import ConfigError
-from idiolect.generate.sampling import Sampling
+from idiolect.generate.token_sampling import Sampling
 
 __all__ = ["GenerationOptions"]
 

@@ -24,8 +24,8 @@ from idiolect.generate.logits_processors import (
     WrittenRow,
 )
 from idiolect.generate.model_defaults import find_context_length, find_ends, option_processors
-from idiolect.generate.sampling import Mirostat
 from idiolect.generate.speculative import AssistantGuesses, LookupGuesses, speculate
+from idiolect.generate.token_sampling import Mirostat
 from idiolect.generate.transcript import Transcript, ends_with_stop
 from idiolect.models.language_model import LanguageModel
 from idiolect.text.arguments import load_if_named

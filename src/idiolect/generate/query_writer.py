@@ -17,8 +17,8 @@ import torch
 
 from idiolect.errors import CheckpointError, InputError
 from idiolect.generate.chat_template import find_chat_template, render_chat
-from idiolect.generate.sampling import Sampling
 from idiolect.generate.strategies import sample
+from idiolect.generate.token_sampling import Sampling
 from idiolect.models.language_model import LanguageModel
 from idiolect.nn.cache import Cache
 from idiolect.text.tokenizers.tokenizer import Tokenizer

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from idiolect.errors import InputError
 from idiolect.generate.decoding import Decoding
-from idiolect.generate.sampling import Sampling
+from idiolect.generate.token_sampling import Sampling
 from idiolect.nn.cache import Cache
 from idiolect.nn.network import Network
 

@@ -122,7 +122,7 @@ def chat(
 ) -> None:
     """Talk with a model that has a chat template. An empty line or the end of input ends it.
 
-    Example: [bold]echo "Name a colour." | idiolect chat smollm2 --max-new-tokens 20[/bold]
+    Example: [bold]idiolect chat smollm2 --max-new-tokens 60[/bold]
     """
     from idiolect.generate.chat_template import render_chat
 

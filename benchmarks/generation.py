@@ -1,4 +1,4 @@
-"""Tokens a second beside transformers and ctranslate2: greedy, beams, a stream of requests.
+"""Tokens a second beside transformers: greedy, beams, a stream of requests.
 
     python benchmarks/generation.py [--model smollm2] [--tokens 40] [--repeats 3]
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from idiolect.encoding.encoder import Encoder
     from idiolect.encoding.tune import tune
+    from idiolect.generate.generator import Generator
     from idiolect.models.language_model import LanguageModel
     from idiolect.ranking.cross_encoder import CrossEncoder
     from idiolect.ranking.evaluation.metrics import evaluate
@@ -32,6 +33,7 @@ _MODULES = {
     "Corpus": "idiolect.text.corpus",
     "CrossEncoder": "idiolect.ranking.cross_encoder",
     "Encoder": "idiolect.encoding.encoder",
+    "Generator": "idiolect.generate.generator",
     "Index": "idiolect.search.index",
     "Item": "idiolect.search.items",
     "LanguageModel": "idiolect.models.language_model",
@@ -50,6 +52,7 @@ __all__ = [
     "Corpus",
     "CrossEncoder",
     "Encoder",
+    "Generator",
     "Index",
     "Item",
     "LanguageModel",

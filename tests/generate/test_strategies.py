@@ -9,7 +9,8 @@ import torch
 import transformers
 
 from idiolect.errors import ConfigError, InputError
-from idiolect.generate.strategies import Sampling, greedy, sample
+from idiolect.generate.strategies import greedy, sample
+from idiolect.generate.token_sampling import Sampling
 from parity.reference import batch, make
 
 CASES = [

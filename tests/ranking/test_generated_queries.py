@@ -14,7 +14,8 @@ import torch
 from idiolect.encoding.pairs import PairFile
 from idiolect.errors import CheckpointError, InputError
 from idiolect.generate.query_writer import QueryWriter, WrittenQueries, _clean, _prompt
-from idiolect.generate.strategies import Sampling, greedy
+from idiolect.generate.strategies import greedy
+from idiolect.generate.token_sampling import Sampling
 from idiolect.models.language_model import LanguageModel
 from idiolect.ranking import generated_queries
 from idiolect.ranking.generated_queries import generate_queries

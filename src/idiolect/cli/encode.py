@@ -165,7 +165,7 @@ def generate_queries(
     """
     from idiolect.encoding.encoder import Encoder
     from idiolect.generate.query_writer import QueryWriter
-    from idiolect.generate.strategies import Sampling
+    from idiolect.generate.token_sampling import Sampling
     from idiolect.models.language_model import LanguageModel
     from idiolect.ranking.generated_queries import generate_queries as run
     from idiolect.text.corpus import Corpus

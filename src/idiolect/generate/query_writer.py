@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jinja2 import TemplateError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from idiolect.errors import CheckpointError, InputError
-from idiolect.generate.strategies import Sampling, sample
+from idiolect.generate.chat_template import find_chat_template, render_chat
+from idiolect.generate.strategies import sample
+from idiolect.generate.token_sampling import Sampling
 from idiolect.models.language_model import LanguageModel
 from idiolect.nn.cache import Cache
 from idiolect.text.tokenizers.tokenizer import Tokenizer
@@ -180,8 +180,7 @@ class QueryWriter:
 
 def _prompt(tokenizer: Tokenizer, examples: Sequence[tuple[str, str]]) -> str:
     """Return the prompt, with a mark in the place of the text."""
-    template = tokenizer.settings.get("chat_template")
-    if not isinstance(template, str):
+    if find_chat_template(tokenizer) is None:
         shown = "".join(f"Text: {text}\nQuery: {query}\n\n" for text, query in examples)
         return f"{shown}Text: {_PLACE}\nQuery:"
     turns: list[Mapping[str, str]] = []
@@ -189,19 +188,7 @@ def _prompt(tokenizer: Tokenizer, examples: Sequence[tuple[str, str]]) -> str:
         turns.append({"role": "user", "content": _INSTRUCTION + text})
         if query:
             turns.append({"role": "assistant", "content": query})
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-    names = {
-        name: tokenizer.settings.get(name) or "" for name in ("bos_token", "eos_token", "unk_token")
-    }
-    try:
-        rendered = environment.from_string(template).render(
-            messages=turns, add_generation_prompt=True, **names
-        )
-    except (TemplateError, TypeError, ValueError) as error:
-        raise CheckpointError(
-            f"the model's chat template cannot be used: {error}",
-            hint="choose a model without one, or with another",
-        ) from error
+    rendered = render_chat(tokenizer, turns)
     if rendered.count(_PLACE) != 1:
         raise CheckpointError(
             "the model's chat template leaves out what a user says", hint="choose another model"

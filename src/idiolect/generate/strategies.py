@@ -1,70 +1,23 @@
-"""Decoding strategies: greedy search and sampling."""
+"""Greedy search and sampling over ids, for batches without text."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from idiolect.errors import ConfigError, InputError
+from idiolect.errors import InputError
+from idiolect.generate.decoding import Decoding
+from idiolect.generate.token_sampling import Sampling
 from idiolect.nn.cache import Cache
 from idiolect.nn.network import Network
 
-__all__ = ["Sampling", "greedy", "sample"]
+__all__ = ["greedy", "sample"]
 
 _Choose = Callable[[Tensor, Tensor], Tensor]
 """Choose a token of each row. Scores (rows, vocabulary) and the rows' numbers to tokens (rows,)."""
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """From which tokens one is drawn.
-
-    Raises:
-        ConfigError: A value is out of its range.
-    """
-
-    temperature: float = 1.0
-    """Scores are divided by this number; less than 1 makes likely tokens likelier."""
-    top_k: int = 0
-    """Draw from this many most likely tokens; 0 for all."""
-    top_p: float = 1.0
-    """Draw from the fewest tokens whose probabilities add up to this (nucleus sampling, Holtzman et
-    al. 2020, 1904.09751)."""
-
-    def __post_init__(self) -> None:
-        if not self.temperature > 0:
-            raise ConfigError(
-                f"a temperature of {self.temperature}", hint="it is positive; usual is 0.7 to 1"
-            )
-        if self.top_k < 0:
-            raise ConfigError(f"top_k is {self.top_k}", hint="0 stands for all tokens")
-        if not 0 < self.top_p <= 1:
-            raise ConfigError(f"top_p is {self.top_p}", hint="it is above 0 and at most 1")
-
-    def draw(self, scores: Tensor, uniform: Tensor) -> Tensor:
-        """Draw one token of each row.
-
-        Shape: scores (rows, vocabulary), uniform (rows,), result (rows,).
-
-        Args:
-            scores: The logits.
-            uniform: A random number from 0 to 1 for each row.
-        """
-        scores = scores.float() / self.temperature
-        count = min(self.top_k, scores.shape[-1]) or scores.shape[-1]
-        kept, tokens = scores.topk(count)
-        shares = kept.softmax(-1)
-        before = shares.cumsum(-1) - shares
-        shares = shares * (before < self.top_p)  # the first is always kept
-        reached = shares.cumsum(-1)
-        place = (reached <= uniform[:, None] * reached[:, -1:]).sum(-1)
-        # Rounding can carry a number close to 1 past the last token that was kept.
-        last = (shares > 0).sum(-1) - 1
-        return tokens.gather(1, torch.minimum(place, last)[:, None])[:, 0]
 
 
 def greedy(
@@ -173,38 +126,17 @@ def _continue(
     cache: Cache | None = None,
 ) -> Tensor:
     """Continue each text `copies` times, reading it once. Rows that have ended are dropped."""
-    has_encoder = network.kind == "encoder-decoder"
-    _check(network, input_ids, None if has_encoder else attention_mask)
-    cache = network.new_cache() if cache is None else cache
+    decoding = Decoding(network, input_ids, attention_mask, cache=cache)
     stops = torch.tensor(sorted(eos_token_id), dtype=torch.long, device=input_ids.device)
-    step = network.start_ids(input_ids, attention_mask) if has_encoder else input_ids
     rows = torch.arange(len(input_ids) * copies, device=input_ids.device)
     live = torch.ones_like(rows, dtype=torch.bool)
     result = torch.zeros(len(rows), max_new_tokens, dtype=torch.long, device=input_ids.device)
+    token = rows
     for place in range(max_new_tokens):
-        if has_encoder:
-            output = network(
-                input_ids,
-                attention_mask,
-                decoder_input_ids=step,
-                cache=cache,
-                return_logits=network.has_own_logits,
-            )
-        else:
-            output = network(step, attention_mask, cache=cache, return_logits=False)
-        scores = (
-            network.score_vocabulary(output.hidden_states[:, -1])
-            if output.logits is None
-            else output.logits[:, -1]
-        )
+        scores = decoding.step(token) if place else decoding.start()
         if place == 0 and copies > 1:
-            texts = rows // copies
-            cache.select(texts)
-            input_ids, scores = input_ids[texts], scores[texts]
-            attention_mask = None if attention_mask is None else attention_mask[texts]
-        if attention_mask is not None and not has_encoder:
-            ones = attention_mask.new_ones(len(attention_mask), 1)
-            attention_mask = torch.cat([attention_mask, ones], dim=1)
+            decoding.select(rows // copies)
+            scores = scores[rows // copies]
         token = choose(scores, rows)
         result[rows[live], place] = token[live]
         ended = live & torch.isin(token, stops)
@@ -215,20 +147,6 @@ def _continue(
             return result[:, : place + 1]
         if 2 * count <= len(live):  # copying the caches costs about as much as a step
             alive = live.nonzero()[:, 0]
-            cache.select(alive)
-            rows, token, live, input_ids = rows[alive], token[alive], live[alive], input_ids[alive]
-            attention_mask = None if attention_mask is None else attention_mask[alive]
-        step = token[:, None]
+            decoding.select(alive)
+            rows, token, live = rows[alive], token[alive], live[alive]
     return result
-
-
-def _check(network: Network, input_ids: Tensor, attention_mask: Tensor | None) -> None:
-    if input_ids.shape[1] == 0:
-        raise InputError("the text is empty", hint="start with the beginning-of-text token")
-    if network.kind == "bidirectional" or not network.has_language_head:
-        raise InputError(
-            "this network does not predict the next token",
-            hint="load a decoder with a language-model head",
-        )
-    if attention_mask is not None and not bool(attention_mask[:, -1].all()):
-        raise InputError("texts to continue are padded on the right", hint="pad on the left")

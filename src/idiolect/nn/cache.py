@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 __all__ = ["Cache", "LayerCache"]
@@ -44,6 +46,27 @@ class LayerCache:
         for buffer in (self._keys, self._values):
             # The spare capacity is not copied; in the first steps it is most of the buffer.
             buffer[:, :, : self.length] = buffer[rows, :, : self.length]
+
+    def crop(self, length: int) -> None:
+        """Forget the tokens from a number on (guesses that were rejected)."""
+        self.length = min(self.length, length)
+
+    def join(self, other: LayerCache) -> None:
+        """Add the rows of another cache; the shorter one gets zeros before its tokens."""
+        own, new = self.read(), other.read()
+        assert own is not None
+        assert new is not None
+        self.length = max(self.length, other.length)
+        self._keys, self._values = (
+            torch.cat([F.pad(part, (0, 0, self.length - part.shape[2], 0)) for part in pair])
+            for pair in zip(own, new, strict=True)
+        )
+
+    def drop_first(self, count: int) -> None:
+        """Forget the first tokens, which are padding in every row."""
+        if self._keys is not None and self._values is not None:
+            self._keys, self._values = self._keys[:, :, count:], self._values[:, :, count:]
+            self.length -= count
 
 
 def _reserve(buffer: Tensor | None, like: Tensor, used: int, needed: int) -> Tensor:
@@ -102,3 +125,18 @@ class Cache:
             for cache in self._cross:
                 cache.select(texts)
             self.memory = None if self.memory is None else self.memory[texts]
+
+    def crop(self, length: int) -> None:
+        """Forget the decoder's tokens from a number on."""
+        for cache in self._own:
+            cache.crop(length)
+
+    def join(self, other: Cache) -> None:
+        """Add the rows of another cache of a decoder; the shorter one gets padding before it."""
+        for own, new in zip(self._own, other._own, strict=True):
+            own.join(new)
+
+    def drop_first(self, count: int) -> None:
+        """Forget the decoder's first tokens, which are padding in every row."""
+        for cache in self._own:
+            cache.drop_first(count)

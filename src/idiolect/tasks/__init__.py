@@ -1,1 +1,1 @@
-"""Tasks: what trained models are used and measured for."""
+"""Tasks: what a model is good for, measured or trained."""

@@ -1,0 +1,1 @@
+"""Commands that write text, and that measure models by tasks."""

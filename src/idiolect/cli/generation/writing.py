@@ -1,0 +1,191 @@
+"""`idiolect generate` and `idiolect chat`: text from a language model, as it is written."""
+
+from __future__ import annotations
+
+import json as json_module
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from idiolect.generate.generator import Generator
+    from idiolect.generate.logits_processors import LogitsProcessor
+
+__all__ = ["chat", "generate"]
+
+_MODEL = typer.Argument(help="The model: a directory, a GGUF file, a package's model or a hub id.")
+_SAMPLING = ("temperature", "top_k", "top_p", "min_p")
+
+
+def generate(
+    model: Annotated[str, _MODEL],
+    prompts: Annotated[list[str], typer.Argument(help="Texts to continue; - reads stdin.")],
+    max_new_tokens: Annotated[int, typer.Option(help="New tokens, at most.", min=0)] = 64,
+    num_beams: Annotated[int, typer.Option(help="Beams; 1 for greedy search.", min=1)] = 1,
+    length_penalty: Annotated[
+        float, typer.Option(help="Beams: exponent of the length; more prefers longer texts.")
+    ] = 1.0,
+    do_sample: Annotated[
+        bool, typer.Option("--do-sample", help="Draw tokens; implied by the next four options.")
+    ] = False,
+    temperature: Annotated[float | None, typer.Option(help="Below 1: likelier tokens.")] = None,
+    top_k: Annotated[int | None, typer.Option(help="Draw from the k likeliest.", min=0)] = None,
+    top_p: Annotated[float | None, typer.Option(help="Draw from the likeliest share.")] = None,
+    min_p: Annotated[
+        float | None, typer.Option(help="Draw from tokens at least this share of the likeliest.")
+    ] = None,
+    repetition_penalty: Annotated[
+        float, typer.Option(help="Above 1: tokens of the text become less likely.")
+    ] = 1.0,
+    no_repeat_ngram_size: Annotated[
+        int, typer.Option(help="No sequence of so many tokens twice; 0: any.", min=0)
+    ] = 0,
+    stop: Annotated[list[str] | None, typer.Option(help="Text that ends it; repeatable.")] = None,
+    num_return_sequences: Annotated[
+        int, typer.Option(help="Texts for each prompt: samples or beams.", min=1)
+    ] = 1,
+    regex: Annotated[
+        str | None, typer.Option(help="Regular expression that the text must match.")
+    ] = None,
+    json_schema: Annotated[
+        Path | None, typer.Option(help="File with a JSON schema that the text must satisfy.")
+    ] = None,
+    grammar: Annotated[
+        Path | None, typer.Option(help="File with a Lark grammar that the text must match.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Random seed.", min=0)] = 0,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print a JSON object for each text, with its ids.")
+    ] = False,
+) -> None:
+    """Continue texts with a language model. A single text is printed as it is written.
+
+    Example: [bold]idiolect generate smollm2 "The capital of France is" --max-new-tokens 8[/bold]
+    """
+    from idiolect.errors import ConfigError
+
+    sampling = {
+        name: value
+        for name, value in zip(_SAMPLING, (temperature, top_k, top_p, min_p), strict=True)
+        if value is not None
+    }
+    if temperature == 0 and not do_sample:
+        del sampling["temperature"]  # as elsewhere: no randomness
+    options: dict[str, Any] = {
+        "max_new_tokens": max_new_tokens,
+        "num_beams": num_beams,
+        "length_penalty": length_penalty,
+        "do_sample": do_sample or bool(sampling),
+        "repetition_penalty": repetition_penalty,
+        "no_repeat_ngram_size": no_repeat_ngram_size,
+        "stop": stop or (),
+        "num_return_sequences": num_return_sequences,
+        "seed": seed,
+        **sampling,
+    }
+    if sum(given is not None for given in (regex, json_schema, grammar)) > 1:
+        raise ConfigError("more than one of regex, json_schema and grammar", hint="choose one")
+    texts = [sys.stdin.read() if prompt == "-" else prompt for prompt in prompts]
+    generator = _load(model)
+    options["constraint"] = _constraint(generator, regex, json_schema, grammar)
+    if len(texts) == 1 and num_beams == num_return_sequences == 1 and not json:
+        for piece in generator.stream(texts[0], **options):
+            typer.echo(piece, nl=False)
+            sys.stdout.flush()
+        typer.echo()
+        return
+    for found in generator.generate(texts, **options):
+        if json:
+            line = {
+                "prompt": found.prompt,
+                "text": found.text,
+                "logprob": found.logprob,
+                "finish_reason": found.finish_reason,
+                "ids": found.ids,
+            }
+            typer.echo(json_module.dumps(line, ensure_ascii=False))
+        else:
+            typer.echo(found.text)
+
+
+def chat(
+    model: Annotated[str, _MODEL],
+    system: Annotated[str | None, typer.Option(help="Instructions at the start.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(help="Tokens of an answer.", min=1)] = 256,
+    temperature: Annotated[
+        float, typer.Option(help="Sampling temperature; 0 takes the likeliest token.", min=0)
+    ] = 0.7,
+    top_p: Annotated[float, typer.Option(help="Draw from the likeliest share.")] = 0.95,
+    seed: Annotated[int, typer.Option(help="Random seed.", min=0)] = 0,
+) -> None:
+    """Talk with a model that has a chat template. An empty line or the end of input ends it.
+
+    Example: [bold]idiolect chat smollm2 --max-new-tokens 60[/bold]
+    """
+    from idiolect.generate.chat_template import render_chat
+
+    generator = _load(model)
+    messages = [] if system is None else [{"role": "system", "content": system}]
+    render_chat(generator.model.tokenizer, [*messages, {"role": "user", "content": "?"}])
+    options: dict[str, Any] = {"max_new_tokens": max_new_tokens}
+    if temperature:
+        options |= {"do_sample": True, "temperature": temperature, "top_p": top_p}
+    turn = 0
+    while line := _ask():
+        messages.append({"role": "user", "content": line})
+        answer = ""
+        prompt = _fitting(generator, messages, max_new_tokens)
+        if temperature:
+            options["seed"] = seed + turn
+        for piece in generator.stream(prompt, **options):
+            answer += piece
+            typer.echo(piece, nl=False)
+            sys.stdout.flush()
+        typer.echo()
+        messages.append({"role": "assistant", "content": answer})
+        turn += 1
+
+
+def _ask() -> str:
+    if sys.stdin.isatty():
+        typer.echo("> ", nl=False, err=True)
+    return sys.stdin.readline().strip()
+
+
+def _fitting(generator: Generator, messages: list[dict[str, str]], room: int) -> list[int]:
+    """Return the ids of the conversation; its oldest turns are removed if the context is full."""
+    ids = generator.chat_ids(messages)
+    most = generator.context_length
+    first = 1 if messages[0]["role"] == "system" else 0
+    while most is not None and len(ids) + room > most and len(messages) > first + 2:
+        del messages[first : first + 2]
+        typer.echo("(the oldest turn no longer fits into the model's context)", err=True)
+        ids = generator.chat_ids(messages)
+    return ids
+
+
+def _load(model: str) -> Generator:
+    from idiolect.cli.training_options import local_device
+    from idiolect.generate.generator import Generator
+    from idiolect.models.language_model import LanguageModel
+    from idiolect.training.progress import status
+
+    with status("loading the model"):
+        return Generator(LanguageModel.load(model, device=local_device()))
+
+
+def _constraint(
+    generator: Generator, regex: str | None, json_schema: Path | None, grammar: Path | None
+) -> LogitsProcessor | None:
+    from idiolect.generate.constrained import Constraint
+    from idiolect.text.files import read_json, read_text
+
+    if regex is not None:
+        return Constraint.regex(generator, regex)
+    if json_schema is not None:
+        return Constraint.json_schema(generator, read_json(json_schema))
+    if grammar is not None:
+        return Constraint.grammar(generator, read_text(grammar))
+    return None

@@ -1,0 +1,46 @@
+"""Contrastive search: the likeliest token whose state is unlike those before it.
+
+Su et al. 2022, 2202.06417: (1 - α) · probability - α · largest cosine to an earlier state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from idiolect.generate.decoding import Decoding
+from idiolect.generate.generation_options import GenerationOptions
+
+__all__ = ["contrastive_search"]
+
+
+def contrastive_search(
+    decoding: Decoding, options: GenerationOptions, process: Callable[[Tensor, list[int]], Tensor]
+) -> Iterator[tuple[Tensor, int]]:
+    """Continue one text without an end; the caller stops.
+
+    Args:
+        decoding: The text, not started.
+        options: `top_k` and `penalty_alpha`.
+        process: Changes the scores of the next token, given the generated ids.
+
+    Yields:
+        The log-probabilities of the network, and the token that was chosen.
+    """
+    alpha, ids = options.penalty_alpha, list[int]()
+    scores = decoding.start()[0]
+    context = F.normalize(decoding.hidden_states[0], dim=-1)
+    while True:
+        shares, candidates = process(scores, ids).softmax(-1).topk(options.top_k)
+        decoding.select(torch.zeros(len(candidates), dtype=torch.long, device=scores.device))
+        states = decoding.read(candidates[:, None])[:, 0]
+        similar = (F.normalize(states, dim=-1) @ context.T).amax(-1)
+        best = int(((1 - alpha) * shares - alpha * similar).argmax())
+        yield scores.log_softmax(-1), int(candidates[best])
+        ids.append(int(candidates[best]))
+        decoding.select(torch.tensor([best], device=scores.device))
+        context = torch.cat([context, F.normalize(states[best : best + 1], dim=-1)])
+        scores = decoding.score(states[best])

@@ -1,0 +1,175 @@
+"""`Decoding`: a batch of texts that a network continues token by token."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from idiolect.errors import InputError
+from idiolect.nn.network import Network
+
+__all__ = ["Decoding"]
+
+
+class Decoding:
+    """A batch of texts that a network continues: its cache, its mask and its last states.
+
+    Decoders, recurrent networks and encoder-decoders differ here only in what they read first.
+
+    Args:
+        network: A network with a language-model head.
+        input_ids: The texts, padded on the left if their lengths differ; the input of an encoder
+            may be padded on either side. Shape: (batch, length).
+        attention_mask: 1 for text and 0 for padding, over cached and new tokens; by default there
+            is no padding.
+        cache: What the network has read before the texts, of a batch of the same size.
+
+    Raises:
+        InputError: The network does not predict the next token, or texts are empty or padded on
+            the right.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        *,
+        cache: Any = None,
+    ) -> None:
+        self.network = network
+        self.has_encoder = network.kind == "encoder-decoder"
+        _check(network, input_ids, None if self.has_encoder else attention_mask)
+        if attention_mask is not None and bool((attention_mask == 1).all()):
+            attention_mask = None
+        self.cache = network.new_cache() if cache is None else cache
+        self._source, self._mask = input_ids, attention_mask
+        self._started = False
+        self.hidden_states: Tensor = torch.empty(0)
+        """The last hidden states that were computed. Shape: (rows, new tokens, width)."""
+        self._logits: Tensor | None = None
+        """The last scores, if the network's are more than its head's; see `has_own_logits`."""
+
+    @torch.inference_mode()
+    def start(self) -> Tensor:
+        """Read the texts; return the scores of the first new token. Shape: (rows, vocabulary)."""
+        first = (
+            self.network.start_ids(self._source, self._mask) if self.has_encoder else self._source
+        )
+        self._read(first)
+        return self._next_scores()
+
+    def step(self, tokens: Tensor) -> Tensor:
+        """Read a token of each row; score the next one. Shape: (rows,) to (rows, vocabulary)."""
+        self.read(tokens[:, None])
+        return self._next_scores()
+
+    @torch.inference_mode()
+    def read(self, ids: Tensor) -> Tensor:
+        """Read new tokens; return their hidden states. Shape: (rows, n) to (rows, n, width)."""
+        if self._mask is not None and not self.has_encoder:
+            ones = self._mask.new_ones(len(self._mask), ids.shape[1])
+            self._mask = torch.cat([self._mask, ones], dim=1)
+        return self._read(ids)
+
+    @torch.inference_mode()
+    def score(self, hidden_states: Tensor) -> Tensor:
+        """Score the vocabulary, in float32. Shape: (…, width) to (…, vocabulary)."""
+        return self.network.score_vocabulary(hidden_states).float()
+
+    @torch.inference_mode()
+    def select(self, rows: Tensor) -> None:
+        """Keep the given rows, in the given order. Shape: (n,)."""
+        self.cache.select(rows)
+        self._source = self._source[rows]
+        self.hidden_states = self.hidden_states[rows]
+        if self._mask is not None:
+            self._mask = self._mask[rows]
+            self._drop_padding()
+
+    @property
+    def can_join(self) -> bool:
+        """Whether other texts can be added later: the cache holds tokens, and no encoder."""
+        return not self.has_encoder and hasattr(self.cache, "join")
+
+    @torch.inference_mode()
+    def join(self, more: Decoding) -> None:
+        """Add the rows of another batch; the shorter one gets padding on the left."""
+        longest = max(self.cache.length, more.cache.length)
+        masks = []
+        for one in (self, more):
+            mask = one._mask
+            if mask is None:
+                mask = torch.ones(
+                    len(one.hidden_states),
+                    one.cache.length,
+                    dtype=torch.long,
+                    device=one.hidden_states.device,
+                )
+            masks.append(F.pad(mask, (longest - mask.shape[1], 0)))
+        self.cache.join(more.cache)
+        self._mask = torch.cat(masks)
+        self._source = self._source.new_empty(len(self._mask), 0)
+        self.hidden_states = torch.cat([self.hidden_states[:, -1:], more.hidden_states[:, -1:]])
+
+    def _drop_padding(self) -> None:
+        """Forget columns that are padding in all rows: the rows that needed them have ended."""
+        if self.has_encoder or self._mask is None or not hasattr(self.cache, "drop_first"):
+            return
+        if bool(self._mask[:, 0].any()):
+            return
+        columns = int((self._mask > 0).any(0).int().argmax())
+        self.cache.drop_first(columns)
+        self._mask = self._mask[:, columns:]
+        if bool((self._mask == 1).all()):
+            self._mask = None
+
+    def crop(self, length: int) -> None:
+        """Forget all but the first tokens that the decoder has read.
+
+        Raises:
+            InputError: The network has a state instead of a cache of tokens.
+        """
+        if not hasattr(self.cache, "crop"):
+            raise InputError(
+                "this network cannot take back what it has read", hint="generate without guesses"
+            )
+        self.cache.crop(length)
+        if self._mask is not None and not self.has_encoder:
+            self._mask = self._mask[:, :length]
+
+    def _read(self, ids: Tensor) -> Tensor:
+        own = self.network.has_own_logits
+        if self.has_encoder:
+            output = self.network(
+                self._source,
+                self._mask,
+                decoder_input_ids=ids,
+                cache=self.cache,
+                return_logits=own,
+            )
+        else:
+            output = self.network(ids, self._mask, cache=self.cache, return_logits=own)
+        self.hidden_states, self._logits = output.hidden_states, output.logits
+        return self.hidden_states
+
+    @torch.inference_mode()
+    def _next_scores(self) -> Tensor:
+        if self._logits is not None:
+            return self._logits[:, -1].float()
+        return self.score(self.hidden_states[:, -1])
+
+
+def _check(network: Network, input_ids: Tensor, attention_mask: Tensor | None) -> None:
+    if input_ids.shape[1] == 0:
+        raise InputError("the text is empty", hint="start with the beginning-of-text token")
+    if network.kind == "bidirectional" or not network.has_language_head:
+        raise InputError(
+            "this network does not predict the next token",
+            hint="load a decoder with a language-model head",
+        )
+    if attention_mask is not None and not bool(attention_mask[:, -1].all()):
+        raise InputError("texts to continue are padded on the right", hint="pad on the left")

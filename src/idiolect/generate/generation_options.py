@@ -1,0 +1,205 @@
+"""`GenerationOptions`: how texts are continued. Contradictions are errors, not surprises."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from typing import Any, Literal, Self
+
+from idiolect.errors import ConfigError
+from idiolect.generate.token_sampling import Sampling
+
+__all__ = ["GenerationOptions"]
+
+_SAMPLING = tuple(field.name for field in fields(Sampling))
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationOptions:
+    """How texts are continued.
+
+    Raises:
+        ConfigError: A value is out of its range, or two contradict each other.
+    """
+
+    max_new_tokens: int = 64
+    """Maximum number of new tokens."""
+    min_new_tokens: int = 0
+    """The text does not end before this many tokens."""
+    num_return_sequences: int = 1
+    """Continuations of each prompt: samples, or the best of the beam."""
+    top_logprobs: int = 0
+    """Return this many alternatives at each place, with their log-probabilities."""
+    eos_token_id: Sequence[int] | int | None = None
+    """Ids that end a text; by default those of the model."""
+    stop: Sequence[str] | str = ()
+    """Texts that end a continuation, whichever tokens spell them. They are cut off."""
+
+    num_beams: int = 1
+    """Texts kept by beam search; 1 takes the most likely token at each step."""
+    length_penalty: float = 1.0
+    """Beams are ranked by log-probability / length ** length_penalty."""
+    early_stopping: bool | Literal["never"] = False
+    """When a beam search ends. True: at `num_beams` ended texts. False: if the best open text would
+    not win at its current length. "never": if it cannot win at any length."""
+    num_beam_groups: int = 1
+    """Groups of beams that avoid each other's tokens (Vijayakumar et al. 2018, 1610.02424)."""
+    diversity_penalty: float = 0.0
+    """Subtracted for each time an earlier group chose the token at this step."""
+
+    do_sample: bool = False
+    """Draw tokens instead of taking the most likely one."""
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    typical_p: float = 1.0
+    epsilon_cutoff: float = 0.0
+    eta_cutoff: float = 0.0
+    mirostat_tau: float = 0.0
+    """Target surprise in bits of mirostat 2; 0 does not use it. Usual is 3 to 5."""
+    mirostat_eta: float = 0.1
+    """Rate at which mirostat adapts."""
+    seed: int = 0
+    """Seed of the random numbers; each prompt has its own, whatever else is in the batch."""
+
+    penalty_alpha: float = 0.0
+    """Contrastive search among the `top_k` likeliest tokens: weight of the penalty for states
+    similar to earlier ones (Su et al. 2022, 2202.06417)."""
+    dola_layers: Sequence[int] = ()
+    """DoLa: contrast the last layer with that of these layers (counted from 1; 0 is the embedding)
+    that differs most (Chuang et al. 2024, 2309.03883)."""
+
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    no_repeat_ngram_size: int = 0
+    """No sequence of so many tokens occurs twice; 0 permits all."""
+    bad_words: Sequence[str] = ()
+    """Texts that are not written, as their own tokens."""
+
+    guidance_scale: float = 1.0
+    """Classifier-free guidance: how far to move from the negative prompt (Sanchez et al. 2023,
+    2306.17806)."""
+    prompt_lookup_num_tokens: int = 0
+    """Guess so many tokens from repetitions in the text, and check them in one step."""
+    num_assistant_tokens: int = 5
+    """Tokens that the assistant model guesses at a time."""
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> Self:
+        """Build options from keyword arguments.
+
+        Raises:
+            ConfigError: An unknown name; the message suggests a known one.
+        """
+        known = [field.name for field in fields(cls)]
+        for name in options:
+            if name not in known:
+                near = get_close_matches(name, known, 1)
+                raise ConfigError(
+                    f"unknown option {name}",
+                    hint=f"did you mean {near[0]}?" if near else f"choose from {', '.join(known)}",
+                )
+        try:
+            return cls(**options)
+        except TypeError as error:
+            raise ConfigError(f"a generation option has the wrong type: {error}") from error
+
+    def __post_init__(self) -> None:
+        for name, low in (
+            ("max_new_tokens", 0),
+            ("min_new_tokens", 0),
+            ("num_return_sequences", 1),
+            ("top_logprobs", 0),
+            ("num_beams", 1),
+            ("num_beam_groups", 1),
+            ("no_repeat_ngram_size", 0),
+            ("prompt_lookup_num_tokens", 0),
+            ("num_assistant_tokens", 1),
+        ):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < low:
+                raise ConfigError(f"{name} is {value!r}", hint=f"it is a whole number from {low}")
+        for name in ("length_penalty", "presence_penalty", "frequency_penalty", "guidance_scale"):
+            if not math.isfinite(getattr(self, name)):
+                raise ConfigError(f"{name} is {getattr(self, name)}", hint="pass a finite number")
+        if not 0 < self.repetition_penalty < math.inf:
+            raise ConfigError(
+                f"repetition_penalty is {self.repetition_penalty}", hint="1 changes nothing"
+            )
+        if not 0 <= self.penalty_alpha <= 1:
+            raise ConfigError(f"penalty_alpha is {self.penalty_alpha}", hint="it is from 0 to 1")
+        if isinstance(self.stop, str):
+            object.__setattr__(self, "stop", (self.stop,))
+        if isinstance(self.bad_words, str):
+            object.__setattr__(self, "bad_words", (self.bad_words,))
+        for name in ("stop", "bad_words"):
+            if "" in getattr(self, name):
+                raise ConfigError(f"an empty text in {name}", hint="remove it")
+        _ = self.sampling
+        self._check_combinations()
+
+    def _check_combinations(self) -> None:
+        for wrong, message, hint in (
+            (
+                self.min_new_tokens > self.max_new_tokens,
+                f"at least {self.min_new_tokens} and at most {self.max_new_tokens} new tokens",
+                "raise max_new_tokens",
+            ),
+            (
+                self.num_beams > 1 and self.do_sample,
+                "num_beams and do_sample exclude each other",
+                "set one of them",
+            ),
+            (
+                self.num_return_sequences > self.num_beams and not self.do_sample,
+                f"{self.num_return_sequences} sequences of {self.num_beams} beams",
+                "set num_beams, or do_sample=True",
+            ),
+            (
+                self.num_beams % self.num_beam_groups != 0,
+                f"{self.num_beams} beams in {self.num_beam_groups} groups",
+                "choose a divisor of num_beams",
+            ),
+            (
+                self.num_beam_groups > 1 and self.diversity_penalty <= 0,
+                "groups of beams without a diversity_penalty would all be equal",
+                "set diversity_penalty above 0",
+            ),
+            (
+                not self.do_sample and self._sampling_is_set,
+                "temperature, top_k, top_p, … have no effect without do_sample",
+                "set do_sample=True",
+            ),
+            (
+                self.penalty_alpha > 0 and (self.num_beams > 1 or self.do_sample or self.top_k < 1),
+                "contrastive search needs top_k, and neither beams nor do_sample",
+                "set penalty_alpha=0.6, top_k=4",
+            ),
+            (
+                self.prompt_lookup_num_tokens > 0 and self.num_beams > 1,
+                "guesses from the prompt and beams exclude each other",
+                "set num_beams=1",
+            ),
+            (
+                set(self.bad_words) & set(self.stop) != set(),
+                "a text is in bad_words and in stop",
+                "remove it from one of them",
+            ),
+        ):
+            if wrong:
+                raise ConfigError(message, hint=hint)
+
+    @property
+    def _sampling_is_set(self) -> bool:
+        names = set(_SAMPLING) - ({"top_k"} if self.penalty_alpha else set())
+        changed = any(getattr(self, name) != getattr(Sampling(), name) for name in names)
+        return changed or self.mirostat_tau > 0
+
+    @property
+    def sampling(self) -> Sampling:
+        """From which tokens one is drawn."""
+        return Sampling(**{name: getattr(self, name) for name in _SAMPLING})

@@ -1,0 +1,419 @@
+"""`Generator`: continue texts with a language model, by every decoding strategy."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from idiolect.errors import ConfigError, InputError
+from idiolect.generate.beam import beam_search
+from idiolect.generate.chat_template import render_chat
+from idiolect.generate.contrastive_search import contrastive_search
+from idiolect.generate.decoding import Decoding
+from idiolect.generate.generation import Generation, TextRow
+from idiolect.generate.generation_options import GenerationOptions
+from idiolect.generate.guided_decoding import ContrastingDecoding, GuidedDecoding, LayerContrast
+from idiolect.generate.logits_processors import (
+    LogitsProcessor,
+    WrittenRow,
+)
+from idiolect.generate.model_defaults import find_context_length, find_ends, option_processors
+from idiolect.generate.speculative import AssistantGuesses, LookupGuesses, speculate
+from idiolect.generate.token_sampling import Mirostat
+from idiolect.generate.transcript import Transcript, ends_with_stop
+from idiolect.models.language_model import LanguageModel
+from idiolect.text.arguments import load_if_named
+from idiolect.training.seeds import derive_seed
+
+__all__ = ["Generation", "Generator"]
+
+
+class Generator:
+    """Continue texts with a decoder, a recurrent network or an encoder-decoder.
+
+    >>> generator = Generator("smollm2")                                   # doctest: +SKIP
+    >>> generator.generate(["The capital of France is"], max_new_tokens=2)[0].text  # doctest: +SKIP
+    ' Paris.'
+
+    Args:
+        model: The model, or its name.
+
+    Raises:
+        InputError: The model does not predict the next token.
+    """
+
+    def __init__(self, model: LanguageModel | str) -> None:
+        self.model = load_if_named(model, LanguageModel, "model")
+        network = self.model.network
+        if network.kind == "bidirectional" or not network.has_language_head:
+            raise InputError(
+                "this model does not continue texts",
+                hint="choose a causal or an encoder-decoder language model, such as smollm2",
+            )
+        self.eos_token_id: tuple[int, ...] = find_ends(self.model)
+        """Ids that end a text."""
+        self.context_length: int | None = find_context_length(self.model)
+        """Most tokens that the model was made for; None if there is no limit."""
+
+    def generate(
+        self,
+        prompts: str | Sequence[str | Sequence[int]],
+        *,
+        processors: Sequence[LogitsProcessor] = (),
+        constraint: LogitsProcessor | None = None,
+        negative_prompts: str | Sequence[str] | None = None,
+        amateur: LanguageModel | None = None,
+        assistant: LanguageModel | None = None,
+        batch_size: int = 16,
+        **options: Any,
+    ) -> list[Generation]:
+        """Continue prompts.
+
+        The result for a prompt does not depend on the other ones, up to rounding.
+
+        Args:
+            prompts: Texts, or lists of ids.
+            processors: Change the scores, in order, after those that the options set.
+            constraint: A `Constraint`: what the text must match.
+            negative_prompts: What classifier-free guidance moves away from, for each prompt or all;
+                by default the prompt's last token alone. Needs `guidance_scale`.
+            amateur: A weaker model with the same vocabulary, whose scores are subtracted
+                (contrastive decoding, Li et al. 2023, 2210.15097).
+            assistant: A faster model with the same vocabulary that guesses tokens, which this model
+                checks in one step (Leviathan et al. 2023, 2211.17192).
+            batch_size: Texts that are written at the same time; as one ends, the next begins.
+            options: The fields of `GenerationOptions`, such as `max_new_tokens`, `num_beams`,
+                `do_sample` and `temperature`.
+
+        Returns:
+            `num_return_sequences` for each prompt, one prompt after another.
+
+        Raises:
+            ConfigError: Unknown options, or ones that contradict each other.
+            InputError: A prompt that is empty or does not fit into the model's context.
+        """
+        chosen = GenerationOptions.of(options)
+        if batch_size < 1:
+            raise ConfigError(f"batch_size is {batch_size}", hint="it is a whole number from 1")
+        rows = self._rows(prompts, chosen)
+        helpers = _Helpers(amateur, assistant, negative_prompts)
+        changes = [*option_processors(self.model, chosen, self._stops(chosen)), *processors]
+        changes += [] if constraint is None else [constraint]
+        if not chosen.max_new_tokens:
+            return [row.finished(self.model.tokenizer) for row in rows]
+        if chosen.num_beams > 1:
+            return self._search_beams(rows, chosen, changes, helpers, batch_size)
+        for _ in self._write(rows, chosen, changes, helpers, batch_size):
+            pass
+        return [row.finished(self.model.tokenizer) for row in rows]
+
+    def stream(self, prompt: str | Sequence[int], **options: Any) -> Iterator[str]:
+        """Continue one prompt, and return its text in pieces as soon as they are certain.
+
+        Args:
+            prompt: The text, or its ids.
+            options: The arguments of `generate`, but no beams.
+
+        Raises:
+            ConfigError: As for `generate`, or several texts were asked for.
+            InputError: As for `generate`.
+        """
+        names = ("processors", "constraint", "amateur", "assistant", "negative_prompts")
+        extra = {name: options.pop(name) for name in names if name in options}
+        chosen = GenerationOptions.of(options)
+        if chosen.num_beams > 1 or chosen.num_return_sequences > 1:
+            raise ConfigError("only one text can be streamed", hint="use generate")
+        helpers = _Helpers(*(extra.get(name) for name in names[2:]))
+        changes = [
+            *option_processors(self.model, chosen, self._stops(chosen)),
+            *extra.get("processors", ()),
+        ]
+        changes += [extra["constraint"]] if extra.get("constraint") is not None else []
+        rows = self._rows([prompt], chosen)
+        rows[0].transcript = rows[0].transcript or Transcript(self.model.tokenizer)
+        return self._stream(rows, chosen, changes, helpers)
+
+    def chat_ids(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
+        """Return the ids of a conversation in the form of the model's chat template.
+
+        Raises:
+            InputError: The model has no chat template.
+            CheckpointError: The template raises, or tries to leave its sandbox.
+        """
+        text = render_chat(self.model.tokenizer, messages)
+        return self.model.tokenizer.encode(
+            text, add_special_tokens=False, parse_special_tokens=True
+        )
+
+    def _stream(
+        self,
+        rows: list[TextRow],
+        options: GenerationOptions,
+        processors: Sequence[LogitsProcessor],
+        helpers: _Helpers,
+    ) -> Iterator[str]:
+        if options.max_new_tokens:
+            yield from (
+                text for _, text in self._write(rows, options, processors, helpers, 1) if text
+            )
+        transcript = rows[0].transcript
+        if transcript is not None and (rest := transcript.finish()):
+            yield rest
+
+    def _write(
+        self,
+        rows: Sequence[TextRow],
+        options: GenerationOptions,
+        processors: Sequence[LogitsProcessor],
+        helpers: _Helpers,
+        batch_size: int,
+    ) -> Iterator[tuple[TextRow, str]]:
+        """Write all rows; yield each row as it grows, with the text that became certain."""
+        ends = self._stops(options)
+        if options.penalty_alpha or options.prompt_lookup_num_tokens or helpers.assistant:
+            for row in rows:
+                for logs, token in self._alone(row, options, processors, helpers):
+                    yield row, row.take(logs, token, ends, options.top_logprobs)
+                    if row.finish_reason:
+                        break
+            return
+        waiting, active = deque(rows), list[TextRow]()
+        decoding: Decoding | None = None
+        tokens: list[int] = []
+        while waiting or active:
+            scores = None
+            if decoding is not None and active:
+                scores = decoding.step(torch.tensor(tokens, device=self.model.network.device))
+            joins = decoding is not None and decoding.can_join and 2 * len(active) <= batch_size
+            if waiting and (joins or not active):
+                count = min(batch_size - len(active), len(waiting))
+                fresh = [waiting.popleft() for _ in range(count)]
+                opened = self._open(fresh, options, helpers)
+                first = opened.start()
+                if decoding is None or scores is None:
+                    decoding, scores = opened, first
+                else:
+                    decoding.join(opened)
+                    scores = torch.cat([scores, first])
+                active += fresh
+            assert decoding is not None
+            assert scores is not None
+            tokens = self._choose(scores, active, options, processors)
+            logs = scores.log_softmax(-1)
+            for place, (row, token) in enumerate(zip(active, tokens, strict=True)):
+                yield row, row.take(logs[place], token, ends, options.top_logprobs)
+            open_rows = [place for place, row in enumerate(active) if not row.finish_reason]
+            if len(open_rows) < len(active):
+                active = [active[place] for place in open_rows]
+                tokens = [tokens[place] for place in open_rows]
+                if active:
+                    decoding.select(torch.tensor(open_rows, device=scores.device))
+
+    def _choose(
+        self,
+        scores: Tensor,
+        rows: Sequence[TextRow],
+        options: GenerationOptions,
+        processors: Sequence[LogitsProcessor],
+    ) -> list[int]:
+        processed = self._processed(scores, rows, processors)
+        if not options.do_sample:
+            return processed.argmax(-1).tolist()
+        uniform = [row.random.random() for row in rows]
+        if options.mirostat_tau:
+            processed = options.sampling.filter(processed)
+            return [
+                row.mirostat.draw(processed[place], uniform[place])
+                for place, row in enumerate(rows)
+                if row.mirostat is not None
+            ]
+        drawn = options.sampling.draw(processed, torch.tensor(uniform, device=scores.device))
+        return drawn.tolist()
+
+    @staticmethod
+    def _processed(
+        scores: Tensor, rows: Sequence[WrittenRow], processors: Sequence[LogitsProcessor]
+    ) -> Tensor:
+        if not processors:
+            return scores
+        scores = scores.clone()
+        for processor in processors:
+            scores = processor(scores, rows)
+        if bool((scores.amax(-1) == float("-inf")).any()):
+            raise InputError(
+                "no token is permitted: bad words, n-grams and constraints forbid all",
+                hint="relax one of them",
+            )
+        return scores
+
+    def _alone(
+        self,
+        row: TextRow,
+        options: GenerationOptions,
+        processors: Sequence[LogitsProcessor],
+        helpers: _Helpers,
+    ) -> Iterator[tuple[Tensor, int]]:
+        """Return the steps of a strategy that writes one text at a time."""
+
+        def process(scores: Tensor, ids: list[int]) -> Tensor:
+            return self._processed(scores[None], [WrittenRow(row.prompt, ids)], processors)[0]
+
+        decoding = self._open([row], options, helpers)
+        if options.penalty_alpha:
+            return contrastive_search(decoding, options, process)
+        guesses: LookupGuesses | AssistantGuesses
+        if helpers.assistant is None:
+            # An encoder-decoder finds its repetitions in the source text.
+            guesses = LookupGuesses(row.source, options.prompt_lookup_num_tokens)
+        else:
+            self._check_vocabulary(helpers.assistant)
+            faster = Generator(helpers.assistant)
+            guesses = AssistantGuesses(faster._open([row], options, _Helpers()), options)
+        return speculate(decoding, guesses, process, options, row.limit, row.random)
+
+    def _search_beams(
+        self,
+        rows: Sequence[TextRow],
+        options: GenerationOptions,
+        processors: Sequence[LogitsProcessor],
+        helpers: _Helpers,
+        batch_size: int,
+    ) -> list[Generation]:
+        count, tokenizer = options.num_return_sequences, self.model.tokenizer
+        found, stop = [], tuple(options.stop)
+        rows = rows[::count]
+        size = max(1, batch_size // options.num_beams)
+        for start in range(0, len(rows), size):
+            batch = rows[start : start + size]
+            results = beam_search(
+                self._open(batch, options, helpers),
+                [row.prompt for row in batch],
+                [row.limit for row in batch],
+                options,
+                eos_token_id=self._stops(options),
+                processors=processors,
+                stops=(lambda ids: ends_with_stop(tokenizer, ids, stop)) if stop else None,
+            )
+            for row, beams in zip(batch, results, strict=True):
+                found += [row.finished_beam(beam, tokenizer, stop) for beam in beams[:count]]
+        return found
+
+    def _open(
+        self, rows: Sequence[TextRow], options: GenerationOptions, helpers: _Helpers
+    ) -> Decoding:
+        """Return a batch of texts to continue, with what guides it."""
+        decoding = self._decoding([row.source for row in rows], options)
+        if options.guidance_scale != 1:
+            other = helpers.negatives(self, rows)
+            return GuidedDecoding(decoding, self._decoding(other, options), options.guidance_scale)
+        if helpers.amateur is not None:
+            self._check_vocabulary(helpers.amateur)
+            weaker = Generator(helpers.amateur)._decoding([row.source for row in rows], options)
+            return ContrastingDecoding(decoding, weaker)
+        return decoding
+
+    def _decoding(self, sources: Sequence[list[int]], options: GenerationOptions) -> Decoding:
+        longest = max(map(len, sources))
+        pad = self.model.tokenizer.batch_pad_token_id
+        padding = pad if pad is not None else 0
+        device = self.model.network.device
+        ids = torch.tensor(
+            [[padding] * (longest - len(source)) + source for source in sources], device=device
+        )
+        lengths = torch.tensor([len(source) for source in sources], device=device)
+        mask = (torch.arange(longest, device=device) >= longest - lengths[:, None]).long()
+        if options.dola_layers:
+            return LayerContrast(self.model.network, ids, mask, layers=options.dola_layers)
+        return Decoding(self.model.network, ids, mask)
+
+    def _rows(
+        self, prompts: str | Sequence[str | Sequence[int]], options: GenerationOptions
+    ) -> list[TextRow]:
+        prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+        rows: list[TextRow] = []
+        for number, prompt in enumerate(prompts):
+            source = self._ids(prompt, number)
+            limit, context = self._room(source, number, options)
+            for copy in range(options.num_return_sequences):
+                row = TextRow(
+                    prompt=[] if self.model.network.kind == "encoder-decoder" else source,
+                    number=number,
+                    source=source,
+                    limit=limit,
+                    context=context,
+                    random=np.random.default_rng(derive_seed(options.seed, number, copy)),
+                )
+                if options.mirostat_tau:
+                    row.mirostat = Mirostat(options.mirostat_tau, options.mirostat_eta)
+                if tuple(options.stop):
+                    row.transcript = Transcript(self.model.tokenizer, tuple(options.stop))
+                rows.append(row)
+        return rows
+
+    def _ids(self, prompt: str | Sequence[int], number: int) -> list[int]:
+        tokenizer = self.model.tokenizer
+        ids = tokenizer.encode(prompt) if isinstance(prompt, str) else [int(i) for i in prompt]
+        if ids:
+            return ids
+        for start in (tokenizer.bos_token_id, tokenizer.eos_token_id):
+            if start is not None:
+                return [start]
+        raise InputError(
+            f"prompt {number} is empty, and the model has no token to begin a text with",
+            hint="give it a text",
+        )
+
+    def _room(self, source: list[int], number: int, options: GenerationOptions) -> tuple[int, bool]:
+        """Return how many tokens fit, and whether the context sets that limit."""
+        room, most = options.max_new_tokens, self.context_length
+        if most is None:
+            return room, False
+        if len(source) > most or (
+            len(source) == most and self.model.network.kind != "encoder-decoder"
+        ):
+            raise InputError(
+                f"prompt {number} has {len(source)} tokens, but the model's context has {most}",
+                hint="shorten it",
+            )
+        left = most - (len(source) if self.model.network.kind != "encoder-decoder" else 1)
+        return min(room, left), left < room
+
+    def _stops(self, options: GenerationOptions) -> tuple[int, ...]:
+        ends = options.eos_token_id
+        if ends is None:
+            return self.eos_token_id
+        return (ends,) if isinstance(ends, int) else tuple(ends)
+
+    def _check_vocabulary(self, other: LanguageModel) -> None:
+        if other.tokenizer.engine.get_vocab() != self.model.tokenizer.engine.get_vocab():
+            raise InputError(
+                "the second model has another vocabulary", hint="choose one of the same family"
+            )
+
+
+@dataclass(frozen=True)
+class _Helpers:
+    """What is read beside the prompts."""
+
+    amateur: LanguageModel | None = None
+    assistant: LanguageModel | None = None
+    negative_prompts: str | Sequence[str] | None = None
+
+    def negatives(self, generator: Generator, rows: Sequence[TextRow]) -> list[list[int]]:
+        """Return the ids that guidance moves away from, for each row."""
+        if self.negative_prompts is None:
+            return [row.source[-1:] for row in rows]
+        if isinstance(self.negative_prompts, str):
+            return [generator._ids(self.negative_prompts, row.number) for row in rows]
+        if len(self.negative_prompts) <= rows[-1].number:
+            raise InputError(
+                f"{len(self.negative_prompts)} negative prompts, and more prompts",
+                hint="give one for each, or one for all",
+            )
+        return [generator._ids(self.negative_prompts[row.number], row.number) for row in rows]

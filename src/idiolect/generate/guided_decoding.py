@@ -1,0 +1,140 @@
+"""Scores that are contrasted: with a negative prompt, with a weaker model, with earlier layers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from idiolect.errors import ConfigError
+from idiolect.generate.decoding import Decoding
+from idiolect.nn.network import Network
+
+__all__ = ["ContrastingDecoding", "GuidedDecoding", "LayerContrast"]
+
+_PLAUSIBLE = math.log(0.1)
+"""Tokens below this share of the likeliest one are not contrasted, but cut."""
+
+
+class _PairedDecoding(Decoding):
+    """Two batches that read the same new tokens."""
+
+    def __init__(self, own: Decoding, other: Decoding) -> None:
+        self.own, self.other = own, other
+
+    @property
+    def can_join(self) -> bool:
+        return self.own.can_join and self.other.can_join
+
+    def combine(self, own: Tensor, other: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def start(self) -> Tensor:
+        return self.combine(self.own.start(), self.other.start())
+
+    def step(self, tokens: Tensor) -> Tensor:
+        return self.combine(self.own.step(tokens), self.other.step(tokens))
+
+    def select(self, rows: Tensor) -> None:
+        self.own.select(rows)
+        self.other.select(rows)
+
+    def join(self, more: Decoding) -> None:
+        assert isinstance(more, _PairedDecoding)
+        self.own.join(more.own)
+        self.other.join(more.other)
+
+
+class GuidedDecoding(_PairedDecoding):
+    """Classifier-free guidance: move log-probabilities away from those of a negative prompt.
+
+    Args:
+        own: The prompts.
+        other: The negative prompts.
+        scale: 1 changes nothing; 1.5 is usual.
+    """
+
+    def __init__(self, own: Decoding, other: Decoding, scale: float) -> None:
+        super().__init__(own, other)
+        self.scale = scale
+
+    def combine(self, own: Tensor, other: Tensor) -> Tensor:
+        """Return the guided scores."""
+        other = other.log_softmax(-1)
+        return other + self.scale * (own.log_softmax(-1) - other)
+
+
+class ContrastingDecoding(_PairedDecoding):
+    """Contrastive decoding: what a model finds likelier than a weaker one (2210.15097)."""
+
+    def combine(self, own: Tensor, other: Tensor) -> Tensor:
+        """Return the difference of log-probabilities, of plausible tokens only."""
+        return _contrast(own.log_softmax(-1), other.log_softmax(-1))
+
+
+class LayerContrast(Decoding):
+    """DoLa: contrast the last layer with the earlier layer that differs most from it.
+
+    The difference is the Jensen-Shannon divergence, for each row of its own.
+
+    Args:
+        network: The network.
+        input_ids: As in `Decoding`.
+        attention_mask: As in `Decoding`.
+        layers: The earlier layers, counted from 1; 0 is the embedding.
+
+    Raises:
+        ConfigError: There is no such layer.
+    """
+
+    def __init__(
+        self, network: Network, input_ids: Tensor, attention_mask: Tensor, *, layers: Sequence[int]
+    ) -> None:
+        super().__init__(network, input_ids, attention_mask)
+        count = len(network.blocks)
+        if wrong := [layer for layer in layers if not 0 <= layer < count]:
+            raise ConfigError(
+                f"there is no earlier layer {wrong[0]}", hint=f"choose from 0 to {count - 1}"
+            )
+        self.layers = tuple(layers)
+
+    def _read(self, ids: Tensor) -> Tensor:
+        states: dict[int, Tensor] = {}
+
+        def keep(layer: int) -> Any:
+            def hook(module: Any, inputs: tuple[Any, ...], output: Any = None) -> None:
+                states[layer] = (inputs[0] if output is None else output)[:, -1]
+
+            return hook
+
+        blocks = self.network.blocks
+        handles = [
+            blocks[layer - 1].register_forward_hook(keep(layer))
+            if layer
+            else blocks[0].register_forward_pre_hook(keep(0))
+            for layer in self.layers
+        ]
+        try:
+            hidden = super()._read(ids)
+        finally:
+            for handle in handles:
+                handle.remove()
+        self._early = torch.stack([states[layer] for layer in self.layers])
+        return hidden
+
+    def score(self, hidden_states: Tensor) -> Tensor:
+        """Return the contrasted scores of the last states. Shape: (rows, width) to (rows, V)."""
+        final = super().score(hidden_states).log_softmax(-1)
+        early = super().score(self._early).log_softmax(-1)
+        mean = ((final.exp() + early.exp()) / 2).log()
+        divergence = (final.exp() * (final - mean) + early.exp() * (early - mean)).sum(-1)
+        chosen = divergence.argmax(0)
+        return _contrast(final, early[chosen, torch.arange(len(final), device=final.device)])
+
+
+def _contrast(own: Tensor, other: Tensor) -> Tensor:
+    implausible = own < own.amax(-1, keepdim=True) + _PLAUSIBLE
+    return (own - other).masked_fill(implausible, float("-inf"))

@@ -1,0 +1,68 @@
+"""What a model's own files say about generation, and the processors that options ask for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from idiolect.generate.generation_options import GenerationOptions
+from idiolect.generate.logits_processors import (
+    BadWords,
+    ForcedStart,
+    LogitsProcessor,
+    MinimumLength,
+    NoRepeatNgram,
+    Penalties,
+)
+from idiolect.models.language_model import LanguageModel
+
+__all__ = ["find_context_length", "find_ends", "option_processors"]
+
+_LIMITS = ("max_position_embeddings", "n_positions", "n_ctx")
+
+
+def find_context_length(model: LanguageModel) -> int | None:
+    """Return the most tokens that a model was made for; None if there is no limit."""
+    named = (model.settings.get(name) for name in _LIMITS)
+    return next((value for value in named if isinstance(value, int) and value > 0), None)
+
+
+def find_ends(model: LanguageModel) -> tuple[int, ...]:
+    """Return the ids that end a text: of the generation config, the config or the tokenizer."""
+    ends = _generation_config(model).get("eos_token_id", model.tokenizer.eos_token_id)
+    ends = [] if ends is None else ends
+    return tuple(ends) if isinstance(ends, list) else (int(ends),)
+
+
+def option_processors(
+    model: LanguageModel, options: GenerationOptions, ends: Sequence[int]
+) -> list[LogitsProcessor]:
+    """Return the processors that options and the model's generation config ask for, in order."""
+    found: list[LogitsProcessor] = []
+    penalties = Penalties(
+        options.repetition_penalty, options.presence_penalty, options.frequency_penalty
+    )
+    if penalties != Penalties():
+        found.append(penalties)
+    if options.no_repeat_ngram_size:
+        found.append(NoRepeatNgram(options.no_repeat_ngram_size))
+    if options.bad_words:
+        # At the start of a text, and after a space.
+        forms = [form for word in options.bad_words for form in (word, " " + word)]
+        ids = model.tokenizer.encode_batch(forms, add_special_tokens=False)
+        found.append(BadWords(tuple(sorted({tuple(row) for row in ids if row}))))
+    if options.min_new_tokens and ends:
+        found.append(MinimumLength(options.min_new_tokens, tuple(ends)))
+    if isinstance(first := _generation_config(model).get("forced_bos_token_id"), int):
+        found.append(ForcedStart(first))
+    return found
+
+
+def _generation_config(model: LanguageModel) -> dict[str, Any]:
+    try:
+        config = json.loads(model.companions.contents.get("generation_config.json", b"{}"))
+    except ValueError:
+        config = {}
+    settings = {name: value for name, value in model.settings.items() if value is not None}
+    return settings | (config if isinstance(config, dict) else {})

@@ -1,0 +1,1 @@
+"""Few-shot evaluation: questions in files, answered by likelihood or by generation."""

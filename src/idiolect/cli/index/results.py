@@ -22,7 +22,7 @@ _MAX_TITLE, _MAX_PASSAGE, _MAX_VALUE = 100, 200, 40  # characters
 _SENTENCE = re.compile(r"(?<=[.!?。！？])\s+|\n+")
 _WORD = re.compile(r"\w+")
 _PARTS = re.compile(r"[\u2e80-\uffef]|[^\s\u2e80-\uffef]+ ?| ")
-"""Between these a line may be wrapped: words, and the characters of Chinese, Japanese and Korean."""
+"""A line may be wrapped between these: words, and characters of scripts without spaces."""
 _CONTROLS = {code: " " for code in (*range(32), 127) if chr(code) not in MARKS}
 """Characters that would move the cursor or change the terminal."""
 _MATCHED = tuple(typer.style("\0", fg="yellow", bold=True).split("\0"))

@@ -68,7 +68,7 @@ class DiskGraph:
         self._degree: int = facts["degree"]
         self._entry: int = facts["entry"]
         self._layout = PageLayout(padded_width(self._dimension), self._degree)
-        self._alive = np.array(file.array("alive"))
+        self._alive = file.load("alive")
         self._products = self._load("products", np.uint8, 2)
         self._centroids = self._load("centres", np.float32, 3)
         self._signs = self._load("signs", np.uint64, 2)
@@ -78,9 +78,9 @@ class DiskGraph:
         self._visited_sets = VisitedSets(len(self._alive))
 
     def _load(self, name: str, dtype: Any, axes: int) -> NDArray[Any]:
-        """Copy an array into memory; it is empty if the file has other codes."""
+        """Read an array into memory; it is empty if the file has other codes."""
         if name in self._file:
-            return np.array(self._file.array(name))
+            return self._file.load(name)
         return np.empty((0,) * axes, dtype)
 
     def __del__(self) -> None:
@@ -149,7 +149,8 @@ class DiskGraph:
             CheckpointError: the file is missing, damaged, or of another kind.
         """
         file = ArrayFile(path, DISK_KIND, DISK_VERSION)
-        file.verify(exclude=() if verify else ("pages",))
+        if verify:
+            file.verify()
         return cls(Path(path), file)
 
     def __len__(self) -> int:

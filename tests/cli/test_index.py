@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +99,20 @@ def test_rich_markup_in_data_is_printed_literally(here: Path) -> None:
     shown = _run("index", "info", "o[v2]").output
     assert "o[v2]: 1 items" in shown
     assert "col[/x]" in shown
+
+
+def test_a_lexical_search_imports_what_it_needs(index: str) -> None:
+    code = (
+        "import sys; from idiolect.cli.main import app; "
+        "app(sys.argv[1:], standalone_mode=False); "
+        "print(sorted({'rich', 'numba', 'torch', 'idiolect.cli.tune'} & set(sys.modules)))"
+    )
+    words = ("search", index, "lamp", "--mode", "lexical")
+    command = [sys.executable, "-c", code, *words]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    lines = run.stdout.splitlines()
+    assert "red lamp" in run.stdout
+    assert lines[-1] == "[]"
 
 
 def test_an_export_does_not_write_into_the_index(index: str) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from idiolect.cli import ranking
+from idiolect.cli.generation import harness
 from idiolect.cli.text_options import FieldOption, MaxUnreadableOption, report_skipped
 from idiolect.cli.training_options import PrecisionOption
 from idiolect.text.skipped import MAX_UNREADABLE
@@ -21,6 +22,7 @@ __all__ = ["app", "lm"]
 
 app = typer.Typer(help="Evaluate models.", no_args_is_help=True)
 app.command("search")(ranking.evaluate_search)
+app.command("tasks")(harness.evaluate_tasks)
 
 
 @app.callback()

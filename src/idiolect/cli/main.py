@@ -5,24 +5,15 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from typing import Annotated
+from collections import UserDict
+from importlib import import_module
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
+from typer.main import get_command, get_group
 
 from idiolect import __version__
-from idiolect.cli import (
-    demo,
-    encode,
-    evaluate,
-    extension,
-    models,
-    pretrain,
-    ranking,
-    run,
-    tokenizer,
-    tune,
-    vocabulary,
-)
 from idiolect.cli.endings import (
     InterruptibleGroup,
     ResumableCommand,
@@ -30,17 +21,71 @@ from idiolect.cli.endings import (
     name_options,
     write_any_text,
 )
-from idiolect.cli.generation import harness, writing
-from idiolect.cli.index import app as index_app
-from idiolect.cli.index import searching
-from idiolect.cli.translate import app as translate_app
 from idiolect.errors import IdiolectError
 
 __all__ = ["app", "main"]
 
+_COMMANDS: dict[str, tuple[str, str, type[TyperCommand]]] = {
+    "demo": ("demo", "demo", ResumableCommand),
+    "init": ("run", "init", TyperCommand),
+    "run": ("run", "run", ResumableCommand),
+    "report": ("run", "report", TyperCommand),
+    "models": ("models", "models", TyperCommand),
+    "doctor": ("models", "doctor", TyperCommand),
+    "audit": ("vocabulary", "audit", TyperCommand),
+    "extend": ("extension", "extend", TyperCommand),
+    "distill": ("extension", "distill", ResumableCommand),
+    "pretrain": ("pretrain", "pretrain", ResumableCommand),
+    "merge": ("pretrain", "merge", TyperCommand),
+    "encode": ("encode", "encode", ResumableCommand),
+    "export": ("encode", "export", TyperCommand),
+    "generate-queries": ("encode", "generate_queries", ResumableCommand),
+    "generate": ("generation.writing", "generate", TyperCommand),
+    "chat": ("generation.writing", "chat", TyperCommand),
+    "translate": ("translate.app", "app", TyperCommand),
+    "search": ("index.searching", "search", TyperCommand),
+    "rerank": ("ranking", "rerank", TyperCommand),
+    "similar": ("index.searching", "similar", TyperCommand),
+    "index": ("index.app", "app", TyperCommand),
+    "recommend": ("recommend.commands", "app", TyperCommand),
+    "words": ("words.app", "app", TyperCommand),
+    "tune": ("tune", "app", TyperCommand),
+    "tokenizer": ("tokenizer", "app", TyperCommand),
+    "evaluate": ("evaluate", "app", TyperCommand),
+}
+"""The module of each command, its function or group of commands there, and how it ends."""
+
+
+class _Commands(UserDict[str, Any]):
+    """The commands by name. Each is imported and built when it is needed: a search needs one."""
+
+    def __init__(self) -> None:
+        super().__init__(dict.fromkeys(_COMMANDS))
+
+    def __getitem__(self, name: str) -> Any:
+        if name in _COMMANDS and self.data[name] is None:
+            module, attribute, kind = _COMMANDS[name]
+            found = getattr(import_module(f"idiolect.cli.{module}"), attribute)
+            if isinstance(found, typer.Typer):
+                command: Any = get_group(found)
+            else:
+                alone = typer.Typer(add_completion=False, rich_markup_mode="rich")
+                alone.command(name, cls=kind)(found)
+                command = get_command(alone)
+            command.name = name
+            self.data[name] = command
+        return super().__getitem__(name)
+
+
+class _LazyGroup(InterruptibleGroup):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.commands = _Commands()
+
+
 app = typer.Typer(
     name="idiolect",
-    cls=InterruptibleGroup,
+    cls=_LazyGroup,
     help="Teach a language model your domain's words, then search and rank with it.",
     no_args_is_help=True,
     add_completion=False,
@@ -48,31 +93,6 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("demo", cls=ResumableCommand)(demo.demo)
-app.command("init")(run.init)
-app.command("run", cls=ResumableCommand)(run.run)
-app.command("report")(run.report)
-app.command("models")(models.models)
-app.command("doctor")(models.doctor)
-app.command("audit")(vocabulary.audit)
-app.command("extend")(extension.extend)
-app.command("distill", cls=ResumableCommand)(extension.distill)
-app.command("pretrain", cls=ResumableCommand)(pretrain.pretrain)
-app.command("merge")(pretrain.merge)
-app.command("encode", cls=ResumableCommand)(encode.encode)
-app.command("export")(encode.export)
-app.command("generate-queries", cls=ResumableCommand)(encode.generate_queries)
-app.command("generate")(writing.generate)
-app.command("chat")(writing.chat)
-app.command("search")(searching.search)
-app.command("rerank")(ranking.rerank)
-app.command("similar")(searching.similar)
-app.add_typer(index_app.app, name="index")
-app.add_typer(tune.app, name="tune")
-app.add_typer(tokenizer.app, name="tokenizer")
-evaluate.app.command("tasks")(harness.evaluate_tasks)
-app.add_typer(evaluate.app, name="evaluate")
-app.add_typer(translate_app.app, name="translate")
 
 
 def _print_version(wanted: bool) -> None:
@@ -119,7 +139,7 @@ def _explain(error: Exception) -> str | None:
     if isinstance(error, IdiolectError):
         message = " ".join(str(error).splitlines())
         if "_" in message or "=" in message:
-            message = name_options(message, typer.main.get_command(app), sys.argv[1:])
+            message = name_options(message, get_command(app), sys.argv[1:])
         return message
     if isinstance(error, OSError):
         where = error.filename if error.filename is not None else "system"

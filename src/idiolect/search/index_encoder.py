@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from idiolect.errors import ConfigError
 from idiolect.text.arguments import load_if_named
-from idiolect.text.hub import is_known_model
 
 if TYPE_CHECKING:
     from idiolect.encoding.encoder import Encoder
@@ -36,6 +35,8 @@ def remember_encoder(store: AnyStore, location: str, precision: str) -> None:
         location: a path, the name of a model, or a hub id.
         precision: see `Encoder`.
     """
+    from idiolect.text.hub import is_known_model
+
     settings = {_LOCATION: location, RELATIVE_LOCATION: "", _PRECISION: precision}
     path, folder = Path(location), getattr(store, "path", None)
     if path.is_absolute() or (path.exists() and not is_known_model(location)):

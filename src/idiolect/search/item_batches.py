@@ -5,8 +5,6 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from idiolect.training.progress import show_progress
-
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -25,6 +23,8 @@ def read_batches(items: Iterable[Item], *, progress: bool) -> Iterator[list[Item
         items: a stream of items.
         progress: report the number of items on standard error.
     """
+    from idiolect.training.progress import show_progress  # imports rich, so only when needed
+
     stream = iter(items)
     with show_progress("indexing items", shown=progress) as activity:
         while batch := list(islice(stream, _BATCH_SIZE)):

@@ -45,6 +45,7 @@ _MAX_DEPTH = 100
 _JSON_TYPES = frozenset({str, int, float, bool, type(None), dict, list})
 _CONTAINERS = (dict, list, tuple, np.ndarray, Mapping)
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_MAX_PLAIN = 2**63
 _MAX_INTEGER = 2**1023  # beyond it, readers of JSON that use doubles find no number
 
 
@@ -67,16 +68,33 @@ def encode_metadata(
     """
     converted, texts = [], []
     for item in items:
-        metadata = _convert(item, left_out)
-        text = _encode(metadata)
+        if not _is_json(item.metadata):
+            item = replace(item, metadata=_convert(item, left_out))
+        text = _encode(item.metadata)
         if (size := len(text.encode())) > _MAX_BYTES:
             raise InputError(
                 f"item {item.id!r}: its metadata has {size:,} bytes",
                 hint=f"at most {_MAX_BYTES:,}; long text belongs in `text`",
             )
-        converted.append(replace(item, metadata=metadata))
+        converted.append(item)
         texts.append(text)
     return converted, texts
+
+
+def _is_json(metadata: Any) -> bool:
+    """Whether metadata is JSON as it is, which most is: an object of plain texts and numbers."""
+    if type(metadata) is not dict:
+        return False
+    for name, value in metadata.items():
+        kind = type(value)
+        if type(name) is not str or not (
+            (kind is str and is_unicode(value))
+            or kind is bool
+            or (kind is int and -_MAX_PLAIN < value < _MAX_PLAIN)
+            or (kind is float and math.isfinite(value))
+        ):
+            return False
+    return all(map(is_unicode, metadata))
 
 
 def same_metadata(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
@@ -109,6 +127,8 @@ def json_form(value: Any) -> Any:
 
 def is_unicode(text: str) -> bool:
     """Whether a string can be encoded as UTF-8; one with lone surrogates cannot."""
+    if text.isascii():
+        return True
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -163,3 +163,28 @@ def test_many_processes_read_one_file(saved: tuple[Path, Graph]) -> None:
     ]
     expected = f"{graph.search(np.ones((1, 20)), 5)[0].tolist()}\n"
     assert [run.communicate()[0] for run in runs] == [expected] * 3
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_loaded_array_is_in_memory_once(tmp_path: Path) -> None:
+    """The pages of the mapping are not read, which would count as memory of the process."""
+    values = np.random.default_rng(0).integers(0, 255, (4096, 1024), np.uint8)
+    path = tmp_path / "file"
+    write_arrays(path, "graph", 2, {}, {"values": values})
+    file = ArrayFile(path, "graph", 2)
+
+    def mapped() -> int:
+        """Return how many KiB of the mapping are in memory."""
+        lines = Path("/proc/self/smaps").read_text().splitlines()
+        start = next(n for n, line in enumerate(lines) if line.endswith(str(path)))
+        return int(next(line for line in lines[start:] if line.startswith("Rss:")).split()[1])
+
+    np.testing.assert_array_equal(file.load("values"), values)
+    assert mapped() < 512
+    file.verify()
+    assert mapped() >= 4096
+    data = bytearray(path.read_bytes())
+    data[file.place("values") + 5] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(CheckpointError, match="its values, bytes 4,096 to"):
+        ArrayFile(path, "graph", 2).load("values")

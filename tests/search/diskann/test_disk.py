@@ -10,6 +10,7 @@ import pytest
 from idiolect.errors import CheckpointError, ConfigError, InputError
 from idiolect.search.diskann import DiskGraph, Graph
 from idiolect.search.diskann.array_file import ArrayFile
+from idiolect.search.diskann.disk import disk_graph
 from idiolect.search.diskann.disk.disk_update import update_disk_graph
 from idiolect.search.diskann.disk.flat_vectors import FlatVectors
 from idiolect.search.diskann.disk.partitioned_build import _assign, build_partitioned
@@ -58,6 +59,20 @@ def test_recall_holds_under_a_filter(on_disk, share: float) -> None:
     ids, _ = disk.search(QUERIES, 10, mask=keep, list_size=100)
     assert keep[ids].all()
     assert recall(ids, points, QUERIES, metric, keep) >= 0.95
+
+
+def test_recall_holds_under_a_filter_far_from_the_queries(
+    on_disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A search in the graph reads too few rows of the mask, so their codes are scanned."""
+    metric, points, disk = on_disk
+    side = points @ points.mean(0)
+    keep = side < np.quantile(side, 0.2)
+    queries = QUERIES[np.argsort(-(QUERIES @ points.mean(0)))[:40]]
+    monkeypatch.setattr(disk_graph, "_PAGE_COST", 0)
+    ids, _ = disk.search(queries, 10, mask=keep, list_size=60)
+    assert keep[ids].all()
+    assert recall(ids, points, queries, metric, keep) >= 0.95
 
 
 def test_deleted_rows_stay_deleted(tmp_path: Path) -> None:

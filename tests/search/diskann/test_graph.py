@@ -12,6 +12,8 @@ import pytest
 from idiolect.errors import ConfigError, InputError
 from idiolect.search.diskann import Graph
 from idiolect.search.diskann import graph as graph_module
+from idiolect.search.diskann.filtered_search import prefers_graph
+from idiolect.search.diskann.row_mask import RowMask
 from search.diskann.truth import clusters, recall, scores_of
 
 METRICS = ("cosine", "inner", "l2")
@@ -78,9 +80,41 @@ def test_recall_holds_under_a_filter(built, share: float) -> None:
     assert recall(ids, points, QUERIES, metric, keep) >= 0.95
 
 
-def test_recall_holds_if_the_kept_rows_are_far_away(built) -> None:
+def test_recall_holds_under_a_filter_in_the_graph(built, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No row of the mask is found by a scan."""
+    metric, points, graph = built
+    keep = np.random.default_rng(2).random(len(points)) < 0.6
+    monkeypatch.setattr(graph_module, "prefers_graph", lambda *_: True)
+    monkeypatch.setattr(graph_module, "scan_masked", None)
+    ids, _ = graph.search(QUERIES, 10, mask=keep, list_size=30, threads=1)
+    assert keep[ids].all()
+    assert recall(ids, points, QUERIES, metric, keep) >= 0.9
+
+
+def test_a_filter_is_scanned_once_that_costs_less_than_the_graph() -> None:
+    assert prefers_graph(128, 64, kept=50_000, rows=100_000)
+    assert not prefers_graph(128, 64, kept=10_000, rows=100_000)
+    assert prefers_graph(128, 64, kept=100_000, rows=1_000_000)
+
+
+def test_a_mask_of_rows_is_checked_against_deletions() -> None:
+    """A mask that searches share stays as it is, and deleted rows are not found with it."""
+    points = clusters(300, 16)
+    graph = Graph.build(points, degree=16, list_size=32)
+    shared = RowMask(np.arange(300) % 2 == 0)
+    assert graph.search(points[4], 1, mask=shared)[0][0, 0] == 4
+    graph.delete([4])
+    assert graph.search(points[4], 1, mask=shared)[0][0, 0] != 4
+    assert shared.count == 150
+
+
+@pytest.mark.parametrize("in_graph", [False, True])
+def test_recall_holds_if_the_kept_rows_are_far_away(
+    built, monkeypatch: pytest.MonkeyPatch, in_graph: bool
+) -> None:
     """Queries are far from the rows of the mask, so the search must cross rows outside it."""
     metric, points, graph = built
+    monkeypatch.setattr(graph_module, "prefers_graph", lambda *_: in_graph)
     side = points @ points.mean(0)
     keep = side < np.quantile(side, 0.2)
     queries = QUERIES[np.argsort(-(QUERIES @ points.mean(0)))[:40]]
@@ -290,7 +324,7 @@ def test_a_masked_search_during_an_insertion_stays_inside_its_mask(
 
     def insert_meanwhile(mask: Any, alive: Any) -> Any:
         graph.insert(points[1000:])
-        return np.ones(capacity, bool)[: len(alive)]
+        return RowMask(np.ones(capacity, bool)[: len(alive)])
 
     monkeypatch.setattr(graph_module, "check_mask", insert_meanwhile)
     ids, _ = graph.search(points[1000:], 5, mask=np.ones(1000, bool), list_size=16, threads=1)

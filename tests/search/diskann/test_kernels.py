@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from idiolect.search.diskann.scalar_quantizer import (
     quantize_query,
 )
 from idiolect.search.diskann.sign_codes import SignCodes, quantize_query_bits, score_signs
-from idiolect.search.diskann.thread_pool import ThreadPool
+from idiolect.search.diskann.thread_pool import ThreadPool, work_in_background
 from search.diskann.truth import clusters
 
 CHECK = """
@@ -169,3 +170,26 @@ def test_pq_and_rabitq_codes_estimate_scores(metric: int) -> None:
     by_signs = [score_signs(signs.codes, signs.factors, i, planes, factors) for i in range(2000)]
     assert np.corrcoef(exact, by_products)[0, 1] > 0.98
     assert np.corrcoef(exact, by_signs)[0, 1] > 0.93
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has priorities of threads")
+def test_only_the_pools_of_background_work_have_a_low_priority() -> None:
+    """A thread of low priority that runs Python would hold up the searches of the process."""
+
+    def priority() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    found: list[int] = []
+
+    def work() -> None:
+        work_in_background()
+        with ThreadPool(1) as pool:
+            pool.parallel_for(lambda start, stop: found.append(priority()), 1, 1)
+        found.append(priority())
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    in_pool, outside = found
+    assert outside == priority()
+    assert in_pool == max(10, outside)

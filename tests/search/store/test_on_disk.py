@@ -15,7 +15,7 @@ import pytest
 from idiolect.errors import InputError
 from idiolect.search.diskann import DiskGraph, Graph
 from idiolect.search.items import Item
-from idiolect.search.store.graphs import memory_plan
+from idiolect.search.store.graphs import memory_plan, merge_kernels
 from idiolect.search.store.graphs.graph_segment import GraphSegment
 from idiolect.search.store.graphs.memory_plan import LEDGER_CACHE, plan_memory
 from idiolect.search.store.store import Store
@@ -186,3 +186,28 @@ def test_a_damaged_page_is_found(store: Store) -> None:
     store.compact(rebuild=True)
     assert list(store.verify()) == []
     assert _graph(store).rows == 200
+
+
+def test_kernels_of_merges_are_compiled_in_another_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once for each folder of compiled kernels; in this process where that does not work."""
+    from idiolect.search.diskann import jit
+
+    commands: list[list[str]] = []
+    runs = merge_kernels.subprocess.run
+
+    def count(command: list[str], **options: Any) -> Any:
+        commands.append(command)
+        return runs(command, **options)
+
+    monkeypatch.setattr(merge_kernels.subprocess, "run", count)
+    monkeypatch.setattr(jit, "kernel_folder", lambda: tmp_path)
+    load = merge_kernels.load_kernels.__wrapped__
+    load(on_disk=True)
+    load(on_disk=True)
+    assert len(commands) == 1
+    assert (tmp_path / "merges-disk").exists()
+    monkeypatch.setattr(merge_kernels.sys, "executable", str(tmp_path / "missing"))
+    load(on_disk=False)
+    assert not (tmp_path / "merges-ram").exists()

@@ -23,8 +23,9 @@ from idiolect.text.skipped import MAX_UNREADABLE, Skipped
 
 if TYPE_CHECKING:
     from collections import Counter
+    from collections.abc import Iterable, Sequence
 
-    from rich.console import Console
+    from idiolect.search.items import Item
 
 __all__ = ["add", "build"]
 
@@ -99,26 +100,15 @@ def build(
     Example: [bold]idiolect index build products-index products.jsonl
     --encoder runs/tuned/model --field title --metadata price --metadata brand[/bold]
     """
-    from rich.console import Console
-
     from idiolect.search.index import Index
-    from idiolect.search.item_files import read_items
 
     if encoder is None and vectors is None and not is_index(index):
         raise InputError(
             "a new index needs vectors",
             hint="add --encoder, which computes them, or --vectors, if the records have their own",
         )
-    console, skipped, began = Console(), Skipped(), time.perf_counter()
-    items = read_items(
-        sources,
-        id_field=id_field,
-        fields=fields or (),
-        metadata=metadata,
-        vectors=vectors,
-        max_unreadable=max_unreadable,
-        skipped=skipped,
-    )
+    report = _Report()
+    items = report.items(sources, id_field, fields, metadata, vectors, max_unreadable)
     model = None
     if encoder is not None:
         from idiolect.encoding.encoder import Encoder
@@ -137,8 +127,8 @@ def build(
         progress=True,
         skip_invalid_metadata=skip_invalid_metadata,
     ) as built:
-        _print_counts(console, built.counts, skipped, time.perf_counter() - began)
-        console.print(overview(index, built.store.describe()))
+        report.print(built.counts)
+        report.console.print(overview(index, built.store.describe()))
 
 
 def add(
@@ -159,40 +149,59 @@ def add(
 
     Example: [bold]idiolect index add products-index new.jsonl --field title[/bold]
     """
-    from rich.console import Console
-
-    from idiolect.search.item_files import read_items
-
-    console, skipped, began = Console(), Skipped(), time.perf_counter()
+    report = _Report()
     with open_index(index, encoder, background=True) as opened:
-        items = read_items(
-            sources,
-            id_field=id_field,
-            fields=fields or (),
-            metadata=metadata,
-            vectors=vectors,
-            max_unreadable=max_unreadable,
-            skipped=skipped,
-        )
+        items = report.items(sources, id_field, fields, metadata, vectors, max_unreadable)
         counts = opened.add(
             items,
             namespace=namespace,
             progress=True,
             skip_invalid_metadata=skip_invalid_metadata,
         )
-        _print_counts(console, counts, skipped, time.perf_counter() - began)
+        report.print(counts)
 
 
-def _print_counts(
-    console: Console, counts: Counter[str], skipped: Counter[str], seconds: float
-) -> None:
-    console.print(
-        f"{counts['written']:,} items written, {counts['unchanged']:,} unchanged in"
-        f" {seconds:,.1f} s"
-    )
-    if counts["empty"]:
-        console.print(
-            f"skipped {counts['empty']:,} items: their text has no known word, or their vector is"
-            " zero"
+class _Report:
+    """Reads the records of files, and says what became of them."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+
+        self.console = Console()
+        self._skipped = Skipped()
+        self._began = time.perf_counter()
+
+    def items(
+        self,
+        sources: Sequence[Path],
+        id_field: str | None,
+        fields: Sequence[str] | None,
+        metadata: Sequence[str] | None,
+        vectors: str | None,
+        max_unreadable: float,
+    ) -> Iterable[Item]:
+        """Stream the items."""
+        from idiolect.search.item_files import read_items
+
+        return read_items(
+            sources,
+            id_field=id_field,
+            fields=fields or (),
+            metadata=metadata,
+            vectors=vectors,
+            max_unreadable=max_unreadable,
+            skipped=self._skipped,
         )
-    report_skipped(skipped)
+
+    def print(self, counts: Counter[str]) -> None:
+        """Print how many items were written, and what was skipped."""
+        self.console.print(
+            f"{counts['written']:,} items written, {counts['unchanged']:,} unchanged in"
+            f" {time.perf_counter() - self._began:,.1f} s"
+        )
+        if counts["empty"]:
+            self.console.print(
+                f"skipped {counts['empty']:,} items: their text has no known word, or their vector"
+                " is zero"
+            )
+        report_skipped(self._skipped)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import sys
+import unicodedata
 from typing import TYPE_CHECKING
 
 import typer
 
 if TYPE_CHECKING:
-    from rich.text import Text
-
     from idiolect.search.items import Hit, Hits
 
 __all__ = ["MARKS", "print_hits"]
@@ -20,6 +21,11 @@ MARKS = ("\x02", "\x03")
 _MAX_TITLE, _MAX_PASSAGE, _MAX_VALUE = 100, 200, 40  # characters
 _SENTENCE = re.compile(r"(?<=[.!?。！？])\s+|\n+")
 _WORD = re.compile(r"\w+")
+_PARTS = re.compile(r"[\u2e80-\uffef]|[^\s\u2e80-\uffef]+ ?| ")
+"""A line may be wrapped between these: words, and characters of scripts without spaces."""
+_CONTROLS = {code: " " for code in (*range(32), 127) if chr(code) not in MARKS}
+"""Characters that would move the cursor or change the terminal."""
+_MATCHED = tuple(typer.style("\0", fg="yellow", bold=True).split("\0"))
 
 
 def print_hits(hits: Hits, query: str | int, *, as_json: bool, named: bool = False) -> None:
@@ -37,27 +43,22 @@ def print_hits(hits: Hits, query: str | int, *, as_json: bool, named: bool = Fal
             record = {"query": query, **record} if named else record
             typer.echo(json.dumps(record, ensure_ascii=False))
         return
-    from rich.console import Console
-    from rich.padding import Padding
-    from rich.text import Text
-
-    console = Console(highlight=False)
     if named:
-        console.print(Text(f"query {query}" if isinstance(query, int) else query, style="bold"))
+        title = f"query {query}" if isinstance(query, int) else query
+        typer.secho(title.translate(_CONTROLS), bold=True)
     if not hits:
         typer.echo("nothing found")
-    width = len(str(len(hits)))
+    indent = len(str(len(hits))) + 2
     for rank, hit in enumerate(hits, 1):
-        head = Text(f"{rank:>{width}}. ", style="dim").append(hit.id, style="cyan not dim")
-        console.print(head.append(f"  {hit.score:.3f}", style="not dim"))
+        number = typer.style(f"{rank:>{indent - 2}}. ", dim=True)
+        name = typer.style(hit.id.translate(_CONTROLS), fg="cyan")
+        typer.echo(f"{number}{name}  {hit.score:.3f}")
         for line in _lines(hit, str(query)):
-            console.print(Padding(line, (0, 0, 0, width + 2), expand=False))
+            typer.echo(_indented(line, indent))
 
 
-def _lines(hit: Hit, query: str) -> list[Text]:
+def _lines(hit: Hit, query: str) -> list[str]:
     """Return the title, the matching passage and the metadata of an item, without empty ones."""
-    from rich.text import Text
-
     title, _, rest = hit.text.strip().partition("\n")
     if len(title) > _MAX_TITLE:
         title, rest = "", hit.text
@@ -67,14 +68,14 @@ def _lines(hit: Hit, query: str) -> list[Text]:
         title, passage = first, others
     elif _unmarked(passage) in title:  # the title alone matched
         title, passage = title if passage == "" else passage, ""
-    lines = [_marked(part) for part in (title, " ".join(passage.split())) if part]
+    lines = [part for part in (title, " ".join(passage.split())) if part]
     fields = "  ".join(
         f"{name}={_brief(value)}"
         for name, value in hit.metadata.items()
         if _is_informative(value, hit)
     )
     if fields:
-        lines.append(Text(_cut(fields, _MAX_PASSAGE), style="dim"))
+        lines.append(_cut(fields, _MAX_PASSAGE))
     return lines
 
 
@@ -92,18 +93,28 @@ def _unmarked(passage: str) -> str:
     return passage.replace(MARKS[0], "").replace(MARKS[1], "").strip()
 
 
-def _marked(passage: str) -> Text:
-    """Return a text with the marked words in bold."""
-    from rich.text import Text
+def _indented(line: str, indent: int) -> str:
+    """Return a line for the terminal: indented, wrapped at its width, with matched words bold."""
+    width = shutil.get_terminal_size().columns - indent if sys.stdout.isatty() else sys.maxsize
+    lines, cells = [""], 0
+    for part in _PARTS.findall(line.translate(_CONTROLS)):
+        size = sum(_cells(character) for character in part)
+        if cells + size > width and cells:
+            lines.append("")
+            cells = 0
+        lines[-1] += part
+        cells += size
+    text = f"\n{' ' * indent}".join(each.rstrip(" ") for each in lines)
+    for mark, style in zip(MARKS, _MATCHED, strict=True):
+        text = text.replace(mark, style)
+    return " " * indent + text
 
-    line = Text()
-    for position, part in enumerate(passage.split(MARKS[0])):
-        matched, mark, rest = part.partition(MARKS[1])
-        if position and mark:
-            line.append(matched, style="bold yellow").append(rest)
-        else:
-            line.append(part)
-    return line
+
+def _cells(character: str) -> int:
+    """Return how many cells of a terminal a character takes."""
+    if character in MARKS or unicodedata.combining(character):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
 
 def _is_informative(value: object, hit: Hit) -> bool:

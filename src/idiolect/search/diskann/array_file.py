@@ -23,7 +23,7 @@ import mmap
 import os
 import struct
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -250,19 +250,33 @@ class ArrayFile:
         array = np.frombuffer(self._map, np.dtype(entry["type"]), count, entry["place"])
         return array.reshape(entry["shape"])
 
-    def verify(self, *, exclude: Collection[str] = (), threads: int | None = None) -> None:
+    def load(self, name: str) -> NDArray[Any]:
+        """Return an array in memory of its own, checked; the mapping is not read.
+
+        Pages of the mapping that were read would count as memory of the process, too.
+
+        Raises:
+            CheckpointError: the file has no such array, or a block of it is damaged.
+        """
+        entry = self._entry(name)
+        count = math.prod(entry["shape"])
+        array = np.fromfile(self.path, np.dtype(entry["type"]), count, offset=entry["place"])
+        with ThreadPool(1) as pool:
+            self._verify(name, array, pool)
+        return array.reshape(entry["shape"])
+
+    def verify(self, *, threads: int | None = None) -> None:
         """Read the arrays and compare their checksums.
 
         Raises:
             CheckpointError: a block is damaged; the message names the array and the bytes.
         """
         with ThreadPool(threads) as pool:
-            for name, entry in self._entries.items():
-                if name not in exclude:
-                    self._verify(name, entry["sums"], pool)
+            for name in self._entries:
+                self._verify(name, self.array(name), pool)
 
-    def _verify(self, name: str, sums: list[str], pool: ThreadPool) -> None:
-        data = _bytes_of(self.array(name))
+    def _verify(self, name: str, array: NDArray[Any], pool: ThreadPool) -> None:
+        data, sums = _bytes_of(array), self._entry(name)["sums"]
 
         def check(start: int, stop: int) -> None:
             for i in range(start, stop):

@@ -1,9 +1,15 @@
-"""Filtered search: greedy search restricted to a mask of rows, which excludes deleted rows.
+"""Filtered search: search restricted to a mask of rows, which excludes deleted rows.
 
-The search expands rows inside and outside the mask but collects only those inside, so a filter
-cannot disconnect the graph. It ends when no unexpanded row is nearer than the worst of `list_size`
-collected rows. It takes longer if the rows of the mask are few or far from the query. Once it costs
-as much as scoring every row of the mask, it stops, and the caller uses brute force instead.
+There are two ways. `scan_masked` compares the codes of all rows of the mask, and reranks the best.
+It costs the same wherever the rows are, and has the recall of a very large search list.
+
+`search_masked` is a greedy search. It expands rows inside and outside the mask but collects only
+those inside, so a filter cannot disconnect the graph. It ends when no unexpanded row is nearer than
+the worst of `list_size` collected rows. It takes longer if the rows of the mask are few or far from
+the query. Once it has cost as much as a scan, it stops, and the caller scans instead.
+
+`prefers_graph` chooses, by costs that were measured (docs/disk.md has them, and those of graphs
+with labels in their edges).
 """
 
 from __future__ import annotations
@@ -21,10 +27,25 @@ from idiolect.search.diskann.jit import kernel
 from idiolect.search.diskann.scalar_quantizer import (
     allocate_query_code,
     estimate_product,
+    prefetch_row,
     quantize_query,
 )
 
-__all__ = ["search_masked"]
+__all__ = ["prefers_graph", "scan_masked", "search_masked"]
+
+_VISIT_COST = 2
+"""Cost of a row that a greedy search visits, relative to a row of a scan."""
+_AHEAD = 8
+"""Rows of a scan whose codes are being fetched."""
+
+
+def prefers_graph(list_size: int, degree: int, kept: int, rows: int) -> bool:
+    """Whether a greedy search is expected to be faster than a scan of the rows of a mask.
+
+    To collect `list_size` rows, it expands `list_size * rows / kept`, and about half of the
+    neighbours of each are new.
+    """
+    return _VISIT_COST * list_size * rows / kept * degree / 2 < kept
 
 
 @kernel
@@ -134,3 +155,33 @@ def search_masked(  # type: ignore[no-untyped-def]
             ids[i, 0] = -2
         else:
             rerank(vectors, metric, queries[i], pool, size, best, ids[i], scores[i])
+
+
+@kernel
+def scan_masked(  # type: ignore[no-untyped-def]
+    vectors, codes, bits, step, norm_terms, metric, rows, queries, list_size, ids, scores
+):
+    """Answer queries by comparing the codes of all given rows and reranking the best.
+
+    If there are at most `list_size` rows, the results are exact.
+    """
+    lines = codes.shape[1] // 64
+    base = codes.ctypes.data
+    code = allocate_query_code(lines, bits)
+    pool = np.empty(list_size, np.int64)
+    best = np.empty(ids.shape[1], np.int64)
+    for i in range(queries.shape[0]):
+        scale = quantize_query(queries[i], step, bits, code)
+        size = 0
+        for j in range(rows.shape[0]):
+            if j + _AHEAD < rows.shape[0]:
+                prefetch_row(base, rows[j + _AHEAD], lines)
+            row = rows[j]
+            distance = -estimate_product(base, row, lines, bits, code.ctypes.data, scale)
+            if metric == 2:
+                distance -= norm_terms[row]
+            key = pack_candidate(distance, row)
+            if size < list_size or key < pool[size - 1]:
+                insert_sorted(pool, size, key)
+                size = min(size + 1, list_size)
+        rerank(vectors, metric, queries[i], pool, size, best, ids[i], scores[i])

@@ -8,7 +8,6 @@ need no lock. They see the graph before or after a write, or with some of its ro
 from __future__ import annotations
 
 import threading
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -17,17 +16,17 @@ from numpy.typing import ArrayLike, NDArray
 from idiolect.errors import ConfigError, InputError
 from idiolect.search.diskann.build import BuildConfig, build_graph, insert_points
 from idiolect.search.diskann.consolidate import consolidate
-from idiolect.search.diskann.filtered_search import search_masked
+from idiolect.search.diskann.filtered_search import prefers_graph, scan_masked, search_masked
 from idiolect.search.diskann.graph_file import read_rows, write_rows
 from idiolect.search.diskann.graph_rows import (
     GraphRows,
-    check_mask,
     check_vectors,
     metric_name,
 )
-from idiolect.search.diskann.graph_search import brute_force, search_graph
+from idiolect.search.diskann.graph_search import search_graph
 from idiolect.search.diskann.metric import METRICS, Metric
 from idiolect.search.diskann.queries import empty_results, prepare_queries, run_in_parallel
+from idiolect.search.diskann.row_mask import RowMask, check_mask
 from idiolect.search.diskann.thread_pool import ThreadPool
 
 __all__ = ["Graph"]
@@ -35,8 +34,6 @@ __all__ = ["Graph"]
 _ALPHA = 1.2
 _LIST_SIZE = 128
 """Recall 0.99 on 10,000 product titles with real, short queries; 64 has 0.987."""
-_RERANK_COST = 4
-"""Cost of an exact score, relative to an estimate from codes."""
 
 
 class Graph:
@@ -137,7 +134,7 @@ class Graph:
         k: int,
         *,
         list_size: int | None = None,
-        mask: NDArray[np.bool_] | None = None,
+        mask: RowMask | NDArray[np.bool_] | None = None,
         threads: int | None = None,
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Find the nearest rows of each query.
@@ -291,21 +288,19 @@ def _search_all(
 
 def _search_masked(
     rows: GraphRows,
-    mask: NDArray[np.bool_] | None,
+    mask: RowMask | NDArray[np.bool_] | None,
     queries: NDArray[np.float32],
     list_size: int,
     ids: NDArray[np.int64],
     scores: NDArray[np.float32],
     threads: int | None,
 ) -> None:
-    """Answer queries from a mask by greedy search, or by brute force if that is cheaper."""
-    mask = check_mask(mask, rows.alive[: rows.count])
-    kept = int(np.count_nonzero(mask))
+    """Answer queries from a mask by greedy search, or by a scan if that is cheaper."""
+    allowed = check_mask(mask, rows.alive[: rows.count])
+    kept = allowed.count
     if not kept:
         return
-    budget = min(_RERANK_COST * kept, rows.count)
-    use_graph = list_size * rows.count // kept * rows.neighbours.shape[1] // 2 < budget
-    kept_rows = cache(lambda: np.flatnonzero(mask))  # slower than a search, and rarely needed
+    use_graph = prefers_graph(list_size, rows.neighbours.shape[1], kept, rows.count)
 
     def task(part: slice) -> None:
         left = np.arange(part.start, part.stop)
@@ -313,12 +308,15 @@ def _search_masked(
             visited = rows.visited_sets.acquire()
             search_masked(
                 *rows.kernel_arrays, rows.metric, rows.neighbours, rows.hubs, rows.entry,
-                queries[part], list_size, mask, budget, visited, ids[part], scores[part],
+                queries[part], list_size, allowed.mask, kept, visited, ids[part], scores[part],
             )  # fmt: skip
             rows.visited_sets.release(visited)
             left = left[ids[part, 0] == -2]
         for i in left:
             one = slice(i, i + 1)
-            brute_force(rows.vectors, rows.metric, kept_rows(), queries[one], ids[one], scores[one])
+            scan_masked(
+                *rows.kernel_arrays, rows.metric, allowed.rows, queries[one], list_size,
+                ids[one], scores[one],
+            )  # fmt: skip
 
     run_in_parallel(task, len(queries), threads)

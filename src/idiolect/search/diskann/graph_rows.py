@@ -28,7 +28,6 @@ from idiolect.search.diskann.thread_pool import VisitedSets
 
 __all__ = [
     "GraphRows",
-    "check_mask",
     "check_shape",
     "check_vectors",
     "invalid_vector",
@@ -95,22 +94,6 @@ def invalid_vector(row: int, *, zero: bool) -> InputError:
         f"vector {row} has values that are not finite or too large",
         hint="omit it, or check its source",
     )
-
-
-def check_mask(mask: NDArray[np.bool_] | None, alive: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return the mask of searchable rows: not deleted, and in `mask` if there is one.
-
-    Raises:
-        InputError: the mask has another type or length.
-    """
-    if mask is None:
-        return alive
-    if mask.dtype != np.bool_ or mask.shape != alive.shape:
-        raise InputError(
-            f"the mask is {mask.dtype} of shape {mask.shape}",
-            hint=f"use bool of shape {alive.shape}",
-        )
-    return mask & alive
 
 
 def metric_name(metric: int) -> Metric:

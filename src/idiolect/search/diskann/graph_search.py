@@ -18,7 +18,7 @@ from idiolect.search.diskann.scalar_quantizer import (
 )
 from idiolect.search.diskann.simd import dot, squared_distance
 
-__all__ = ["brute_force", "next_tag", "rerank", "search_graph", "write_results"]
+__all__ = ["next_tag", "rerank", "search_graph", "write_results"]
 
 
 @kernel
@@ -87,14 +87,3 @@ def search_graph(  # type: ignore[no-untyped-def]
             code.ctypes.data, scale, pool, visited, next_tag(visited), expanded,
         )  # fmt: skip
         rerank(vectors, metric, queries[i], pool, size, best, ids[i], scores[i])
-
-
-@kernel
-def brute_force(vectors, metric, rows, queries, ids, scores):  # type: ignore[no-untyped-def]
-    """Answer queries by scoring all given rows exactly."""
-    pool = np.empty(rows.shape[0], np.int64)
-    for j in range(rows.shape[0]):
-        pool[j] = np.int64(rows[j]) << 1
-    best = np.empty(ids.shape[1], np.int64)
-    for i in range(queries.shape[0]):
-        rerank(vectors, metric, queries[i], pool, pool.shape[0], best, ids[i], scores[i])

@@ -17,7 +17,7 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ThreadPool", "VisitedSets", "available_cpus", "group_by_target", "lower_priority"]
+__all__ = ["ThreadPool", "VisitedSets", "available_cpus", "group_by_target", "work_in_background"]
 
 _NICE = 10  # about a tenth of the processor time of a thread that searches
 
@@ -29,12 +29,20 @@ def available_cpus() -> int:
     return os.cpu_count() or 1
 
 
-def lower_priority() -> None:
-    """Lower the priority of this thread, and of threads that it starts.
+_LOCAL = threading.local()
 
-    Background work thus gives way to searches. Only Linux has priorities of threads; elsewhere this
-    does nothing.
+
+def work_in_background() -> None:
+    """Let the pools that this thread opens give way to searches: their threads run kernels alone.
+
+    The thread itself keeps its priority. It holds the lock of the interpreter now and then, and
+    while the system prefers other processes to it, all other threads would wait for that lock.
     """
+    _LOCAL.in_background = True
+
+
+def _lower_priority() -> None:
+    """Lower the priority of this thread. Only Linux has priorities of threads."""
     if sys.platform == "linux":
         thread = threading.get_native_id()
         with contextlib.suppress(OSError):
@@ -43,10 +51,14 @@ def lower_priority() -> None:
 
 
 class ThreadPool:
-    """Threads for a `with` block; with one thread, the caller does the work."""
+    """Threads for a `with` block; with one thread, the caller does the work.
+
+    In the background (see `work_in_background`), the threads of the pool do all of it.
+    """
 
     def __init__(self, threads: int | None = None) -> None:
         self.threads = threads or available_cpus()
+        self._in_background = getattr(_LOCAL, "in_background", False)
         self._pool: ThreadPoolExecutor | None = None
 
     def __enter__(self) -> ThreadPool:
@@ -64,12 +76,13 @@ class ThreadPool:
     def parallel_for(self, task: Callable[[int, int], object], count: int, chunk: int) -> None:
         """Call `task(start, stop)` for consecutive chunks of `range(count)`."""
         starts = range(0, count, chunk)
-        if self.threads == 1 or len(starts) < 2:
+        if not self._in_background and (self.threads == 1 or len(starts) < 2):
             for start in starts:
                 task(start, min(start + chunk, count))
             return
         if not self._pool:
-            self._pool = ThreadPoolExecutor(self.threads)
+            first = _lower_priority if self._in_background else None
+            self._pool = ThreadPoolExecutor(self.threads, initializer=first)
         for _ in self._pool.map(lambda start: task(start, min(start + chunk, count)), starts):
             pass
 

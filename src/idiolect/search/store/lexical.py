@@ -26,7 +26,7 @@ from idiolect.errors import CheckpointError
 from idiolect.search.store.lexical_terms import excerpt, index_text, query_terms, tokenizer
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Iterator
 
 __all__ = ["Lexical", "add_functions", "match_expression"]
 
@@ -48,10 +48,10 @@ class Lexical:
         query = "SELECT value FROM settings WHERE name = 'language'"
         return str(self._db.execute(query).fetchone()[0])
 
-    @property
-    def _indexed(self) -> str:
-        """SQL for a parameter as the index reads it."""
-        return f"index_text(?, '{self._language}')"
+    def _indexed(self, rows: Iterable[tuple[int, str]]) -> Iterator[tuple[int, str]]:
+        """Yield the text of each row as the index reads it."""
+        language = self._language
+        return ((row, index_text(text, language)) for row, text in rows)
 
     def create(self) -> None:
         """Create the tables of a new namespace."""
@@ -73,15 +73,14 @@ class Lexical:
     def add(self, rows: Iterable[tuple[int, str]]) -> None:
         """Add the text of each row; an empty one is not added."""
         self._db.executemany(
-            f"INSERT INTO {self._table} (rowid, text) VALUES (?, {self._indexed})", rows
+            f"INSERT INTO {self._table} (rowid, text) VALUES (?, ?)", self._indexed(rows)
         )
 
     def remove(self, rows: Iterable[tuple[int, str]]) -> None:
         """Remove rows; each comes with the text that was indexed for it."""
         self._db.executemany(
-            f"INSERT INTO {self._table} ({self._table}, rowid, text)"
-            f" VALUES ('delete', ?, {self._indexed})",
-            rows,
+            f"INSERT INTO {self._table} ({self._table}, rowid, text) VALUES ('delete', ?, ?)",
+            self._indexed(rows),
         )
 
     def rebuild(self) -> None:

@@ -86,16 +86,21 @@ _UNSPACED = _IDEOGRAPHS + _LETTERS
 _JOINED = "\u3099\u309a\uff9e\uff9f\u1160-\u11ff\ufe00-\ufe0f\U000e0100-\U000e01ef"
 """Further parts of the character before them: voicing marks, vowels and finals of Korean syllables
 that are not composed, and variants."""
-_RUN = re.compile(f"[{_IDEOGRAPHS}][{_IDEOGRAPHS}{_JOINED}]*|[{_LETTERS}]+")
+_RUN = f"[{_IDEOGRAPHS}][{_IDEOGRAPHS}{_JOINED}]*|[{_LETTERS}]+"
+_WORD = f"[^\\W_{_UNSPACED}](?:[^\\W_{_UNSPACED}]|[\u0300-\u036f])*"
 _LETTER = re.compile(f"[{_LETTERS}]")
 _CHARACTER = re.compile(f".[{_MARKS}{_JOINED}]*")
 _VARIANT = re.compile("[\ufe00-\ufe0f\U000e0100-\U000e01ef]")
-_WORD = re.compile(f"[^\\W_{_UNSPACED}](?:[^\\W_{_UNSPACED}]|[\u0300-\u036f])*")
-_TOKEN = re.compile(f"({_RUN.pattern})|{_WORD.pattern}")
 
 _WIDTH = 64
 """Size of an excerpt: 64 characters of a script without spaces, or 32 words."""
 _LEAD = 8
+
+
+@functools.cache
+def _compiled(pattern: str) -> re.Pattern[str]:
+    """Compile a pattern when it is first needed: it takes longer than most searches."""
+    return re.compile(pattern)
 
 
 def check_language(language: str) -> str:
@@ -125,8 +130,11 @@ def tokenizer(language: str) -> str:
 def index_text(text: str, language: str) -> str:
     """Return what is indexed for a text; the text itself if FTS5 can read it as it is."""
     if language in _SNOWBALL:
-        text = _WORD.sub(lambda word: _stem(word[0], language), unicodedata.normalize("NFC", text))
-    return _RUN.sub(lambda run: f" {' '.join(_grams(run[0], tails=True))} ", text)
+        text = unicodedata.normalize("NFC", text)
+        text = _compiled(_WORD).sub(lambda word: _stem(word[0], language), text)
+    if text.isascii():
+        return text
+    return _compiled(_RUN).sub(lambda run: f" {' '.join(_grams(run[0], tails=True))} ", text)
 
 
 def query_terms(text: str, language: str) -> list[str]:
@@ -134,7 +142,7 @@ def query_terms(text: str, language: str) -> list[str]:
     terms: dict[str, None] = {}
     for word in text.split():
         end = 0
-        for run in _RUN.finditer(word):
+        for run in () if word.isascii() else _compiled(_RUN).finditer(word):
             terms |= dict.fromkeys(_phrases(word[end : run.start()], language))
             star = " *" if len(_characters(run[0])) < _size(run[0]) else ""
             terms |= dict.fromkeys(f'"{gram}"{star}' for gram in _grams(run[0]))
@@ -215,7 +223,7 @@ def _tokens(text: str, language: str, *, single: bool) -> Iterator[tuple[int, in
         single: Yield each character of a script without spaces, with all terms and shorter queries
             that it is a part of. Otherwise, in a query, a run is one token with its terms.
     """
-    for token in _TOKEN.finditer(text):
+    for token in _compiled(f"({_RUN})|{_WORD}").finditer(text):
         if token[1] is None:
             yield token.start(), token.end(), [_folded(token[0], language)]
             continue
@@ -242,7 +250,7 @@ def _folded(word: str, language: str) -> str:
 
 def _window(text: str, spans: list[tuple[int, int, str]]) -> tuple[int, int]:
     """Return the first and last token of the window with most different terms, the earliest."""
-    sizes = [1 if _RUN.match(text, start) else 2 for start, *_ in spans]
+    sizes = [1 if _compiled(_RUN).match(text, start) else 2 for start, *_ in spans]
     counts = Counter[str]()
     best = found = first = size = 0
     for last, (_, _, term) in enumerate(spans):

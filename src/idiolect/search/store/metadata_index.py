@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MetadataIndex", "scalars"]
 
+_LARGE = 2**63  # SQLite's integers are smaller
 _NO_ROWS = np.empty(0, dtype=np.int64)
 
 # `:begin` and `:end` limit an open range to values of the same type.
@@ -160,9 +161,10 @@ class MetadataIndex:
     def _entries(
         self, rows: Iterable[tuple[int, Mapping[str, Any]]]
     ) -> Iterator[tuple[int, Scalar | bytes, int]]:
+        numbers = self._numbers
         for row, metadata in rows:
             for name, value in scalars(metadata):
-                yield self._number(name), value, row
+                yield numbers.get(name) or self._number(name), value, row
 
     def _number(self, name: str) -> int:
         number = self._numbers.get(name)
@@ -184,7 +186,8 @@ def scalars(metadata: Mapping[str, Any]) -> Iterator[tuple[str, Scalar | bytes]]
     [('tags', 'a'), ('tags', 'b'), ('new', b'\x01')]
     """
     for name, value in metadata.items():
-        if type(value) is str or type(value) is float:  # most values, which are stored unchanged
+        kind = type(value)  # most values are stored unchanged
+        if kind is str or kind is float or (kind is int and -_LARGE < value < _LARGE):
             yield name, value
             continue
         values = value if isinstance(value, list | tuple) else (value,)
@@ -196,6 +199,6 @@ def scalars(metadata: Mapping[str, Any]) -> Iterator[tuple[str, Scalar | bytes]]
 def _stored(value: Scalar) -> Scalar | bytes:
     if isinstance(value, bool):
         return bytes([value])
-    if isinstance(value, int) and abs(value) >= 2**63:
+    if isinstance(value, int) and abs(value) >= _LARGE:
         return float(value) if abs(value) < 2**1023 else str(value)
     return value

@@ -222,11 +222,7 @@ class Namespace:
 
 def checksum(item: Item | Row, metadata: str, vector: bytes) -> int:
     """Return the CRC-32 of id, text, metadata and vector, in this order."""
-    value = 0
-    for part in (item.id, item.text, metadata):
-        value = zlib.crc32(part.encode(), value)
-        value = zlib.crc32(b"\x00", value)
-    return zlib.crc32(vector, value)
+    return zlib.crc32(vector, zlib.crc32(f"{item.id}\0{item.text}\0{metadata}\0".encode()))
 
 
 def _chunks(values: Sequence[_Value]) -> Iterator[Sequence[_Value]]:

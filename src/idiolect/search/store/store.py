@@ -40,7 +40,6 @@ from idiolect.search.metadata import encode_metadata
 from idiolect.search.store.graphs.graph_writer import GraphWriter
 from idiolect.search.store.graphs.memory_plan import parse_size
 from idiolect.search.store.graphs.merger import Merger
-from idiolect.search.store.integrity import Damage, find_damage
 from idiolect.search.store.ledger import Ledger
 from idiolect.search.store.lexical_terms import check_language
 from idiolect.search.store.namespace import Namespace
@@ -54,6 +53,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from numpy.typing import ArrayLike
+
+    from idiolect.search.store.integrity import Damage
 
 __all__ = ["Memory", "Store"]
 
@@ -306,6 +307,8 @@ class Store(StoreReader):
         Raises:
             InputError: another process was still writing at the end of the wait.
         """
+        from idiolect.search.store.integrity import find_damage
+
         return find_damage(self._ledger, self.path / "graphs", self.dimensions)
 
     def compact(self, *, rebuild: bool = False) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from idiolect.search.diskann.row_mask import RowMask
 from idiolect.search.store.batch_search import best_rows
 from idiolect.search.store.unmerged import Unmerged
 
@@ -33,9 +34,9 @@ _MAX_SELECTIONS = 8  # filters whose matching rows a view caches
 
 @dataclass(frozen=True)
 class _Selection:
-    """The rows that match a filter, as masks over the graph and the unmerged rows."""
+    """The rows that match a filter, in the graph and among the unmerged rows."""
 
-    in_graph: NDArray[np.bool_]
+    in_graph: RowMask | None
     unmerged: NDArray[np.bool_]
 
 
@@ -62,12 +63,15 @@ class View:
     pending: Unmerged
     _selections: dict[str, _Selection] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
-    _graph_is_current: bool = field(init=False)
+    _alive_mask: RowMask | None = field(init=False)
+    """The rows of the graph that are not deleted, or None if all are or there is no graph."""
 
     def __post_init__(self) -> None:
-        deleted = len(self.alive) - int(self.alive.sum())
-        unused = self.segment.graph.rows - len(self.segment.graph) if self.segment else 0
-        object.__setattr__(self, "_graph_is_current", deleted == unused)
+        mask = None
+        if self.segment:
+            alive = RowMask(self.alive)
+            mask = alive if alive.count < len(self.segment.graph) else None
+        object.__setattr__(self, "_alive_mask", mask)
 
     @property
     def unmerged(self) -> int:
@@ -171,10 +175,8 @@ class View:
             mask = own.alive if mask is None else mask
             found = best_rows(queries, own.vectors, own.rows, mask, self.metric, top_k)
         if self.segment:
-            keep: NDArray[np.bool_] | None = self.alive if chosen is None else chosen.in_graph
-            if chosen is None and self._graph_is_current:
-                keep = None
-            if keep is None or keep.any():
+            keep = self._alive_mask if chosen is None else chosen.in_graph
+            if keep is None or keep.count:
                 ids, scores = self.segment.graph.search(queries, top_k, mask=keep)
                 for pairs, own_ids, own_scores in zip(found, ids, scores, strict=True):
                     valid = own_ids >= 0
@@ -190,11 +192,13 @@ class View:
             found = self._selections.get(name)
         if found is None:
             rows = read()
-            in_graph = np.zeros(len(self.alive), bool)
+            in_graph = None
             if self.segment:
-                in_graph[self.segment.graph_ids(rows)] = True
+                mask = np.zeros(len(self.alive), bool)
+                mask[self.segment.graph_ids(rows)] = True
+                in_graph = RowMask(mask & self.alive)
             found = _Selection(
-                in_graph & self.alive,
+                in_graph,
                 np.isin(self.pending.rows, rows, assume_unique=True) & self.pending.alive,
             )
             with self._lock:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -15,10 +16,11 @@ from idiolect.search.diskann.disk.disk_file import DISK_KIND, DISK_VERSION, Disk
 from idiolect.search.diskann.disk.page_search import search_pages
 from idiolect.search.diskann.disk.pages import Nodes, PageLayout, read_pages, unpack_nodes
 from idiolect.search.diskann.graph import Graph
-from idiolect.search.diskann.graph_rows import check_mask, metric_name, padded_width
+from idiolect.search.diskann.graph_rows import metric_name, padded_width
 from idiolect.search.diskann.metric import METRICS, Metric
 from idiolect.search.diskann.product_codes import ProductCodes
 from idiolect.search.diskann.queries import empty_results, prepare_queries, run_in_parallel
+from idiolect.search.diskann.row_mask import RowMask, check_mask
 from idiolect.search.diskann.scalar_quantizer import aligned_zeros
 from idiolect.search.diskann.sign_codes import SignCodes
 from idiolect.search.diskann.thread_pool import ThreadPool, VisitedSets
@@ -34,6 +36,19 @@ _BEAM = 4
 _NO_ROWS, _NO_VECTORS = np.empty(0, np.int64), np.empty((0, 0), np.float32)
 _PAGE_COST = 100
 """Cost of reading a page, relative to an estimate from codes."""
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How to search: in the graph, or by scanning the codes of the rows of a mask."""
+
+    list_size: int
+    beam_width: int
+    mask: RowMask | None = None
+    follow: bool = False
+    """Whether to search a mask in the graph."""
+    least: int = 0
+    """The fewest rows of a mask that a search in the graph must read, to be good."""
 
 
 class DiskGraph:
@@ -53,7 +68,7 @@ class DiskGraph:
         self._degree: int = facts["degree"]
         self._entry: int = facts["entry"]
         self._layout = PageLayout(padded_width(self._dimension), self._degree)
-        self._alive = np.array(file.array("alive"))
+        self._alive = file.load("alive")
         self._products = self._load("products", np.uint8, 2)
         self._centroids = self._load("centres", np.float32, 3)
         self._signs = self._load("signs", np.uint64, 2)
@@ -63,9 +78,9 @@ class DiskGraph:
         self._visited_sets = VisitedSets(len(self._alive))
 
     def _load(self, name: str, dtype: Any, axes: int) -> NDArray[Any]:
-        """Copy an array into memory; it is empty if the file has other codes."""
+        """Read an array into memory; it is empty if the file has other codes."""
         if name in self._file:
-            return np.array(self._file.array(name))
+            return self._file.load(name)
         return np.empty((0,) * axes, dtype)
 
     def __del__(self) -> None:
@@ -134,7 +149,8 @@ class DiskGraph:
             CheckpointError: the file is missing, damaged, or of another kind.
         """
         file = ArrayFile(path, DISK_KIND, DISK_VERSION)
-        file.verify(exclude=() if verify else ("pages",))
+        if verify:
+            file.verify()
         return cls(Path(path), file)
 
     def __len__(self) -> int:
@@ -179,7 +195,7 @@ class DiskGraph:
         *,
         list_size: int | None = None,
         beam_width: int = _BEAM,
-        mask: NDArray[np.bool_] | None = None,
+        mask: RowMask | NDArray[np.bool_] | None = None,
         threads: int | None = None,
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Find the nearest rows of each query; see `Graph.search`.
@@ -209,23 +225,24 @@ class DiskGraph:
         ids, scores = empty_results(len(prepared), k)
         size = max(k, list_size or max(_LIST_SIZE, 2 * k))
         allowed = check_mask(mask, self._alive)
-        kept = int(np.count_nonzero(allowed))
+        kept, rows = allowed.count, self.rows
         if not kept:
             return ids, scores
-        seeds, follow = np.array([self._entry]), True
-        if kept < len(allowed):
-            larger = size * len(allowed) // kept
-            if kept < larger * _PAGE_COST:
-                seeds, follow = np.flatnonzero(allowed), False
+        plan = _Plan(size, beam_width)
+        if kept < rows:
+            wide = size * rows // kept
+            if kept < _PAGE_COST * wide:
+                plan = _Plan(size, beam_width, allowed)
             else:
-                size = larger
-        else:
-            allowed = allowed[:0]
+                plan = _Plan(wide, beam_width, allowed, follow=True, least=size // 2)
 
         def task(part: slice) -> None:
-            self._answer(
-                prepared[part], size, beam_width, seeds, follow, allowed, ids[part], scores[part]
-            )
+            self._answer(prepared[part], plan, ids[part], scores[part])
+            if plan.least:
+                for i in np.flatnonzero(ids[part, 0] == -2) + part.start:
+                    one = slice(i, i + 1)
+                    scan = _Plan(size, beam_width, allowed)
+                    self._answer(prepared[one], scan, ids[one], scores[one])
 
         run_in_parallel(task, len(prepared), threads)
         return ids, scores
@@ -233,24 +250,25 @@ class DiskGraph:
     def _answer(
         self,
         queries: NDArray[np.float32],
-        list_size: int,
-        beam_width: int,
-        seeds: NDArray[np.int64],
-        follow: bool,
-        mask: NDArray[np.bool_],
+        plan: _Plan,
         ids: NDArray[np.int64],
         scores: NDArray[np.float32],
         trace_rows: NDArray[np.int64] = _NO_ROWS,
         trace_vectors: NDArray[np.float32] = _NO_VECTORS,
     ) -> None:
         layout, visited = self._layout, self._visited_sets.acquire()
+        if plan.mask is None:
+            mask, follow = self._alive[:0], True
+        else:
+            mask, follow = plan.mask.mask, plan.follow
+        seeds = np.array([self._entry]) if plan.mask is None or follow else plan.mask.rows
         damaged = search_pages(
             self._products, self._centroids, self._metric != METRICS["inner"], self._signs,
             self._factors, self._flips, self._descriptor, self._file.place("pages"), layout.page,
             layout.per_page, layout.node, layout.vector, self._degree, self._metric, queries,
-            list_size, seeds, follow, mask,
-            aligned_zeros(beam_width, layout.page, np.uint8), visited, ids, scores, trace_rows,
-            trace_vectors,
+            plan.list_size, seeds, follow, mask, plan.least,
+            aligned_zeros(plan.beam_width, layout.page, np.uint8), visited, ids, scores,
+            trace_rows, trace_vectors,
         )  # fmt: skip
         self._visited_sets.release(visited)
         self._check_page(damaged)
@@ -274,10 +292,7 @@ class DiskGraph:
             How many nodes there are.
         """  # fmt: skip
         ids, scores = empty_results(1, 1)
-        self._answer(
-            query[None], list_size, _BEAM, np.array([self._entry]), True, self._alive[:0], ids,
-            scores, rows, vectors,
-        )  # fmt: skip
+        self._answer(query[None], _Plan(list_size, _BEAM), ids, scores, rows, vectors)
         return int(rows[-1])
 
     def nodes(self, rows: NDArray[np.int64]) -> Nodes:

@@ -73,15 +73,16 @@ def _take_unread(pool, first, size, rows):  # type: ignore[no-untyped-def]
 @kernel
 def search_pages(  # type: ignore[no-untyped-def]
     products, centroids, use_norms, signs, factors, flips, file, place, page, per_page, node,
-    vector, degree, metric, queries, list_size, seeds, follow, mask, buffer, visited, ids, scores,
-    trace_rows, trace_vectors,
+    vector, degree, metric, queries, list_size, seeds, follow, mask, least, buffer, visited, ids,
+    scores, trace_rows, trace_vectors,
 ):  # fmt: skip
     """Answer queries (q, padded dimension); return -1, or the number of a damaged page.
 
     Codes are either `products` (with `centroids`) or `signs` (with `factors` and `flips`). The
     pages of the open `file` start at offset `place` and are read into `buffer` (beam width, page).
     The search starts from all `seeds`, and expands neighbours if `follow` is true. `mask` (bool,
-    may be empty) has the rows that can be results. `trace_rows` (int64, may be empty) receives the
+    may be empty) has the rows that can be results; `ids[i, 0] == -2` marks queries that read fewer
+    than `least` of them. `trace_rows` (int64, may be empty) receives the
     nodes that the last query read, and as its last element their number; `trace_vectors` (nodes,
     padded dimension) receives their vectors.
     """
@@ -104,7 +105,7 @@ def search_pages(  # type: ignore[no-untyped-def]
         first, size = _visit(
             seeds, visited, tag, pool, 0, 0, products, table, signs, factors, planes, query_factors
         )
-        found = traced = 0
+        found = matched = traced = 0
         while True:
             first, count = _take_unread(pool, first, size, nodes)
             if count == 0:
@@ -125,6 +126,7 @@ def search_pages(  # type: ignore[no-untyped-def]
                     )
                     insert_sorted(best, found, pack_candidate(exact, nodes[j]))
                     found = min(found + 1, best.shape[0])
+                    matched += 1
                 if traced < trace_rows.shape[0] - 1:
                     trace_rows[traced] = nodes[j]
                     trace_vectors[traced] = buffer[j, start : start + vector].view(np.float32)
@@ -138,4 +140,6 @@ def search_pages(  # type: ignore[no-untyped-def]
         if trace_rows.shape[0]:
             trace_rows[trace_rows.shape[0] - 1] = traced
         write_results(best, found, ids[i], scores[i])
+        if matched < least:
+            ids[i, 0] = -2
     return np.int64(-1)

@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from idiolect.errors import CheckpointError, IdiolectError
-from idiolect.search.diskann.thread_pool import lower_priority
+from idiolect.search.diskann.thread_pool import work_in_background
 from idiolect.search.store.graphs.graph_segment import GraphSegment
+from idiolect.search.store.graphs.merge_kernels import load_kernels
 
 if TYPE_CHECKING:
     import sqlite3
@@ -93,8 +94,9 @@ class Merger:
 
     def _merge_or_warn(self, number: int) -> None:
         """Merge, and only log an error: unmerged items stay searchable."""
-        lower_priority()
         try:
+            load_kernels(on_disk=self._writer.on_disk)
+            work_in_background()
             self.merge(number)
         except (IdiolectError, OSError) as error:
             _LOG.warning("%s: a merge failed and will be retried: %s", self._folder, error)

@@ -11,7 +11,6 @@ import threading
 from typing import TYPE_CHECKING
 
 from idiolect.errors import CheckpointError
-from idiolect.search.diskann.thread_pool import lower_priority
 from idiolect.search.store.graphs.graph_segment import GraphSegment
 
 if TYPE_CHECKING:
@@ -76,7 +75,6 @@ class SegmentOpener:
         return self.open(number, name)  # the thread failed; this reports why
 
     def _open_for_later(self, number: int, name: str) -> None:
-        lower_priority()
         with contextlib.suppress(CheckpointError):
             self.prepare(number, name)
 

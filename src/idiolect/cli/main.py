@@ -32,6 +32,7 @@ from idiolect.cli.endings import (
 )
 from idiolect.cli.index import app as index_app
 from idiolect.cli.index import searching
+from idiolect.cli.words import app as words_app
 from idiolect.errors import IdiolectError
 
 __all__ = ["app", "main"]
@@ -64,6 +65,7 @@ app.command("search")(searching.search)
 app.command("rerank")(ranking.rerank)
 app.command("similar")(searching.similar)
 app.add_typer(index_app.app, name="index")
+app.add_typer(words_app.app, name="words")
 app.add_typer(tune.app, name="tune")
 app.add_typer(tokenizer.app, name="tokenizer")
 app.add_typer(evaluate.app, name="evaluate")

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from idiolect.errors import InputError
 from idiolect.text.files import write_atomic
 
-__all__ = ["VectorTable", "read_vectors", "write_vectors"]
+__all__ = ["VectorTable", "holds_vectors", "read_vectors", "write_vectors"]
 
 _MAX_WIDTH = 100_000
 _MAX_WORD = 10_000
@@ -78,6 +78,25 @@ def read_vectors(path: Path) -> VectorTable:
             return _read_text(_lines(file), size, path, 2)
         file.seek(len(first))
         return _read_binary(file, size, path)
+
+
+def holds_vectors(path: Path) -> bool:
+    """Return whether a file begins as one of vectors does, and not as a test set of words.
+
+    A row of vectors has a word and numbers; a test set has two words or more in each row.
+    """
+    try:
+        with _open(path) as file:
+            head = file.read(8)
+            if len(head) == 8 and head[7] == 0 or head[:1] == b"\x80" or head[:2] == b"PK":
+                return True  # safetensors, or a pickle, which `read_vectors` refuses with a reason
+            file.seek(0)
+            first = file.readline(_MAX_HEADER)
+    except (OSError, EOFError):
+        return False
+    parts = first.split()
+    is_row = len(parts) > 2 and b"," not in parts[0] and _all_numbers(parts[1:])
+    return is_row or _header(first, path) is not None
 
 
 def _open(path: Path) -> IO[bytes]:

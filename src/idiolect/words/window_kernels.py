@@ -59,7 +59,7 @@ def _cost(score: Any) -> Any:
     return np.float64(low + (place - np.float32(left)) * (_SOFTPLUS[left + 1] - low))
 
 
-@njit(fastmath={"reassoc", "nsz", "contract"}, inline="always")
+@njit(fastmath={"reassoc", "nsz", "contract"})
 def _dot(a: Any, b: Any) -> Any:
     total = _ZERO
     for k in range(len(a)):
@@ -67,10 +67,17 @@ def _dot(a: Any, b: Any) -> Any:
     return total
 
 
-@njit(fastmath={"contract"}, inline="always")
+@njit(fastmath={"contract"})
 def _add(target: Any, factor: Any, row: Any) -> None:
     for k in range(len(target)):
         target[k] += factor * row[k]
+
+
+@njit(fastmath={"contract"})
+def _step(step: Any, row: Any, hidden: Any, error: Any) -> None:
+    for k in range(len(step)):
+        step[k] += error * row[k]
+        row[k] += error * hidden[k]
 
 
 @njit(inline="always")
@@ -127,10 +134,7 @@ def _predict_negatives(
         row = output[target]
         score = _dot(hidden, row)
         cost += _cost(-score if sample == 0 else score)
-        error = (label - _sigmoid(score)) * rate
-        for k in range(len(hidden)):
-            step[k] += error * row[k]
-            row[k] += error * hidden[k]
+        _step(step, row, hidden, (label - _sigmoid(score)) * rate)
     return cost, state
 
 
@@ -148,10 +152,7 @@ def _predict_codes(hidden: Any, step: Any, word: Any, output: Any, codes: Any, r
         cost += _cost(score if bits[place] else -score)
         if score <= -_LIMIT or score >= _LIMIT:
             continue
-        error = (_ONE - np.float32(bits[place]) - _sigmoid(score)) * rate
-        for k in range(len(hidden)):
-            step[k] += error * row[k]
-            row[k] += error * hidden[k]
+        _step(step, row, hidden, (_ONE - np.float32(bits[place]) - _sigmoid(score)) * rate)
     return cost
 
 
@@ -252,7 +253,7 @@ def train_pairs(
     return cost, predictions
 
 
-@njit(fastmath={"reassoc", "nsz", "contract"}, inline="always")
+@njit(fastmath={"reassoc", "nsz", "contract"})
 def _three_dots(a: Any, rows: Any, first: Any) -> Any:
     """Return the products of one row with three others, reading the one once."""
     x, y, z = rows[first], rows[first + 1], rows[first + 2]
@@ -264,13 +265,14 @@ def _three_dots(a: Any, rows: Any, first: Any) -> Any:
     return p, q, r
 
 
-@njit(fastmath={"contract"}, inline="always")
+@njit(fastmath={"contract"})
 def _three_updates(step: Any, hidden: Any, errors: Any, rows: Any, steps: Any, first: Any) -> None:
     e, f, g = errors[first], errors[first + 1], errors[first + 2]
     x, y, z = rows[first], rows[first + 1], rows[first + 2]
     u, v, w = steps[first], steps[first + 1], steps[first + 2]
     for k in range(len(step)):
         step[k] += e * x[k] + f * y[k] + g * z[k]
+    for k in range(len(step)):  # apart, because the compiler checks few arrays for overlap
         h = hidden[k]
         u[k] += e * h
         v[k] += f * h

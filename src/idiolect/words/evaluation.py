@@ -140,9 +140,7 @@ def _categorisation(vectors: WordVectors, test: WordTestSet, seed: int) -> WordS
     rows = vectors.directions[[place for place, _ in known]]  # type: ignore[index]
     clusters = int(labels.max()) + 1
     generator = np.random.default_rng(seed)
-    purities = [
-        _purity(_cluster(rows, clusters, generator), labels) for _ in range(_CATEGORY_RUNS)
-    ]
+    purities = [_purity(_cluster(rows, clusters, generator), labels) for _ in range(_CATEGORY_RUNS)]
     score = float(np.mean(purities))
     return WordScore(test.name, test.kind, score, score * answered / total, answered, total)
 

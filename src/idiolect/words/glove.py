@@ -71,8 +71,15 @@ class GloveConfig:
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "nsz", "contract"})
 def _fit(
-    first: Any, second: Any, logs: Any, weights: Any, rows: Any, squares: Any, biases: Any,
-    bias_squares: Any, rate: Any,
+    first: Any,
+    second: Any,
+    logs: Any,
+    weights: Any,
+    rows: Any,
+    squares: Any,
+    biases: Any,
+    bias_squares: Any,
+    rate: Any,
 ) -> Any:
     """Fit some pairs; return the summed loss. `rows` and `biases` are [words, contexts]."""
     width = rows.shape[2]

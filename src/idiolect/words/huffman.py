@@ -53,6 +53,4 @@ class HuffmanCodes:
                 nodes.append(parent)
                 bits.append(turn)
             starts.append(len(nodes))
-        return cls(
-            np.array(starts, np.int64), np.array(nodes, np.int32), np.array(bits, np.uint8)
-        )
+        return cls(np.array(starts, np.int64), np.array(nodes, np.int32), np.array(bits, np.uint8))

@@ -88,7 +88,7 @@ def holds_vectors(path: Path) -> bool:
     try:
         with _open(path) as file:
             head = file.read(8)
-            if len(head) == 8 and head[7] == 0 or head[:1] == b"\x80" or head[:2] == b"PK":
+            if (len(head) == 8 and head[7] == 0) or head[:1] == b"\x80" or head[:2] == b"PK":
                 return True  # safetensors, or a pickle, which `read_vectors` refuses with a reason
             file.seek(0)
             first = file.readline(_MAX_HEADER)
@@ -277,7 +277,11 @@ def _read_safetensors(path: Path) -> VectorTable:
             hint="it needs tensors vectors (float32) and words (UTF-8, a line each)",
         ) from error
     return VectorTable(
-        words, vectors, tensors.get("counts"), ngrams, tensors.get("ngram_table")  # type: ignore[arg-type]
+        words,
+        vectors,
+        tensors.get("counts"),
+        ngrams,
+        tensors.get("ngram_table"),  # type: ignore[arg-type]
     )
 
 

@@ -205,9 +205,7 @@ def train_pairs(
     slope = (rates[1] - rates[0]) / np.float32(max(1, bounds[-1] - bounds[0]))
     for sentence in range(len(bounds) - 1):
         rate = rates[0] + slope * np.float32(bounds[sentence] - bounds[0])
-        count, state = _subsample(
-            ids, bounds[sentence], bounds[sentence + 1], keep, state, kept
-        )
+        count, state = _subsample(ids, bounds[sentence], bounds[sentence + 1], keep, state, kept)
         for place in range(count):
             state = next_random(state)
             reach = window - np.int64(state % np.uint64(window))
@@ -313,9 +311,7 @@ def train_shared(
     slope = (rates[1] - rates[0]) / np.float32(max(1, bounds[-1] - bounds[0]))
     for sentence in range(len(bounds) - 1):
         rate = rates[0] + slope * np.float32(bounds[sentence] - bounds[0])
-        count, state = _subsample(
-            ids, bounds[sentence], bounds[sentence + 1], keep, state, kept
-        )
+        count, state = _subsample(ids, bounds[sentence], bounds[sentence + 1], keep, state, kept)
         for place in range(count):
             state = next_random(state)
             reach = window - np.int64(state % np.uint64(window))

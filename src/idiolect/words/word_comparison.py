@@ -82,9 +82,7 @@ def compare_neighbours(
                 for rank in (r for r in _RANKS if r <= most):
                     both = [
                         len(set(a[:rank]) & set(b[:rank])) / rank
-                        for a, b in zip(
-                            ranked[one].tolist(), ranked[other].tolist(), strict=True
-                        )
+                        for a, b in zip(ranked[one].tolist(), ranked[other].tolist(), strict=True)
                     ]
                     overlap[rank] = float(np.mean(both))
                 band = f"{low + 1:,}-{high:,}"

@@ -60,7 +60,9 @@ def read_test_set(path: str | Path, *, lowercase: bool = True) -> WordTestSet:
     header = rows[0][1]
     if "category" in header and "word" in header:
         return WordTestSet(name, "categorisation", categories=_categories(rows, path))
-    if any(row[0].startswith(":") for _, row in rows) or len(header) == 4 and not _columns(header):
+    if any(row[0].startswith(":") for _, row in rows) or (
+        len(header) == 4 and not _columns(header)
+    ):
         return WordTestSet(name, "analogy", sections=_sections(rows, path))
     kind = "preference" if name.startswith(_RELATIONS) else "relatedness"
     return WordTestSet(name, kind, pairs=_pairs(rows, path))

@@ -8,7 +8,9 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from idiolect.errors import MissingDependencyError
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
 from idiolect.text.files import write_atomic
 from idiolect.words.evaluation import WordScore
 from idiolect.words.word_comparison import Agreement
@@ -34,9 +36,6 @@ def write_word_report(
         scores: The figures of each model, all on the same test sets.
         agreements: How far each two models agree; empty with one model.
         examples: Neighbours of query words in each model.
-
-    Raises:
-        MissingDependencyError: Matplotlib is not installed.
     """
     parts = [
         "<!doctype html><meta charset=utf-8><title>Word vectors</title>",
@@ -73,9 +72,10 @@ def _table(scores: Mapping[str, Sequence[WordScore]]) -> str:
 
 def _neighbours(examples: Mapping[str, Mapping[str, Sequence[str]]]) -> str:
     names = list(next(iter(examples.values()))) if examples else []
-    rows = ["<h2>Nearest words</h2><table><tr><th>word" + "".join(
-        f"<th>{html.escape(name)}" for name in names
-    )]
+    rows = [
+        "<h2>Nearest words</h2><table><tr><th>word"
+        + "".join(f"<th>{html.escape(name)}" for name in names)
+    ]
     for word, columns in examples.items():
         cells = "".join(f"<td>{html.escape(', '.join(columns[name]))}" for name in names)
         rows.append(f"<tr><td><b>{html.escape(word)}</b>{cells}")
@@ -112,20 +112,14 @@ def _plot_agreement(agreements: Sequence[Agreement]) -> str:
     return _svg(figure)
 
 
-def _figure(width: float, height: float):  # type: ignore[no-untyped-def]
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingDependencyError(
-            "matplotlib is not installed", hint="pip install matplotlib"
-        ) from error
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots()
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
 
 
-def _svg(figure) -> str:  # type: ignore[no-untyped-def]
+def _svg(figure: Figure) -> str:
     drawn = io.StringIO()
     figure.savefig(drawn, format="svg", metadata={"Date": None})
     text = drawn.getvalue()

@@ -225,9 +225,7 @@ class WordVectors:
             return np.zeros(self.dimensions, np.float32)
         return np.asarray(self.vectors[places].mean(0), np.float32)
 
-    def _best(
-        self, scores: NDArray[Any], without: Sequence[str], top_k: int
-    ) -> list[Neighbour]:
+    def _best(self, scores: NDArray[Any], without: Sequence[str], top_k: int) -> list[Neighbour]:
         excluded = [place for w in without if (place := self._places.get(w)) is not None]
         scores[[place for place in excluded if place < len(scores)]] = -np.inf
         top_k = min(top_k, len(scores))

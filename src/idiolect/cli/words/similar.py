@@ -51,4 +51,6 @@ def export(
 
     vectors = WordVectors.load(file)
     word_encoder(vectors, sif=sif).save(out)
-    typer.echo(f"{len(vectors):,} words in {out}; next: idiolect index build CORPUS --encoder {out}")
+    typer.echo(
+        f"{len(vectors):,} words in {out}; next: idiolect index build CORPUS --encoder {out}"
+    )

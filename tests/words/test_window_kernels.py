@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numba import types
+from scipy.stats import chi2
 
 from idiolect.words.huffman import HuffmanCodes
 from idiolect.words.random_words import alias_table
@@ -183,6 +184,14 @@ def test_shared_mode_reads_a_window_before_it_writes() -> None:
         np.add.at(slow_output, targets, change)
     np.testing.assert_allclose(vectors, slow_vectors, atol=1e-6)
     np.testing.assert_allclose(output, slow_output, atol=1e-6)
+
+
+def test_noise_words_follow_their_weights() -> None:
+    weights = np.arange(1, 31)[::-1] ** 1.5
+    random = Generator(99, alias_table(weights))
+    drawn = np.bincount([random.word() for _ in range(60_000)], minlength=30)
+    expected = weights / weights.sum() * 60_000
+    assert ((drawn - expected) ** 2 / expected).sum() < chi2.ppf(0.9999, 29)
 
 
 def test_arithmetic_is_float32() -> None:

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from idiolect.errors import ConfigError
 from idiolect.text.files import flush
 from idiolect.training.progress import show_progress
+from idiolect.words.compiled import kernel
 from idiolect.words.word_stream import EncodedWords
 
 __all__ = ["PAIR", "count_pairs"]
@@ -31,7 +31,7 @@ _ENTRY = 16
 _JOB_WORDS = 100_000
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _count(
     ids: Any, bounds: Any, first: int, window: int, keys: Any, sums: Any, used: int, limit: int
 ) -> Any:
@@ -89,7 +89,7 @@ def count_pairs(
     with show_progress("counting pairs of words", len(encoded.ids)) as activity:
         for first, last in encoded.jobs(_JOB_WORDS):
             bounds = encoded.bounds[first : last + 1]
-            ids = np.asarray(encoded.ids[bounds[0] : bounds[-1]])
+            ids = np.array(encoded.ids[bounds[0] : bounds[-1]])
             sentence = 0
             while sentence < last - first:
                 sentence, used = _count(

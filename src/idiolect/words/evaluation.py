@@ -1,5 +1,7 @@
-"""What word vectors know, asked in several ways (Schnabel et al. 2015, "Evaluation methods for
-unsupervised word embeddings", EMNLP). The ways rank models differently, and frequency explains much.
+"""What word vectors know, asked in several ways.
+
+Schnabel et al. 2015, "Evaluation methods for unsupervised word embeddings", EMNLP. The ways rank
+models differently, and frequency explains much.
 
 - relatedness: Spearman's correlation of cosines and people's scores.
 - preference: the same for a verb's or noun's usual arguments; a verb against its object, say.

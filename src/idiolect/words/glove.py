@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from idiolect.errors import InputError, TrainingError
 from idiolect.training.progress import show_progress
+from idiolect.words.compiled import compiled
 from idiolect.words.cooccurrences import PAIR, count_pairs
 from idiolect.words.snapshot import Snapshot
 from idiolect.words.word2vec import EpochLoss, check_bounds
@@ -69,7 +69,7 @@ class GloveConfig:
         )
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "nsz", "contract"})
+@compiled(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "nsz", "contract"})
 def _fit(
     first: Any,
     second: Any,

@@ -9,6 +9,7 @@ Each pass may join what the one before has joined, so two passes find phrases of
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -48,7 +49,7 @@ class Phrases:
                 for document in documents:
                     joined = found.join(split(document))
                     words.update(joined)
-                    pairs.update(zip(joined, joined[1:], strict=False))
+                    pairs.update(itertools.pairwise(joined))
                     total += len(joined)
                     if len(pairs) > _MAX_PAIRS:
                         least += 1

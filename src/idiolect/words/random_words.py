@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from idiolect.words.compiled import compiled
 
 __all__ = ["alias_table", "next_random", "sample_word", "uniform"]
 
@@ -20,19 +21,19 @@ _SHIFT = np.uint64(16)
 _SCALE = np.float32(1 / 65536)
 
 
-@njit(inline="always")
+@compiled(inline="always")
 def next_random(state: Any) -> Any:
     """Return the next state of word2vec's linear congruential generator. uint64 to uint64."""
     return state * _MULTIPLIER + _INCREMENT
 
 
-@njit(inline="always")
+@compiled(inline="always")
 def uniform(state: Any) -> Any:
     """Return a number in [0, 1) from a state, as word2vec.c does. float32."""
     return np.float32(np.int32(state & np.uint64(0xFFFF))) * _SCALE
 
 
-@njit(inline="always")
+@compiled(inline="always")
 def sample_word(state: Any, thresholds: Any, aliases: Any) -> Any:
     """Return a word sampled from an alias table by one state. int64."""
     bits = state >> _SHIFT  # 48 bits; the lowest of the generator are the least random

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from collections.abc import Iterable
@@ -100,9 +101,7 @@ def train_words(
         if ngrams is not None:
             table = rows[len(counts.words) :]
             parts, starts = ngrams.parts_of(counts.words)
-            rows = np.stack(
-                [rows[parts[a:b]].mean(0) for a, b in zip(starts[:-1], starts[1:], strict=True)]
-            )
+            rows = np.stack([rows[parts[a:b]].mean(0) for a, b in itertools.pairwise(starts)])
     vectors = WordVectors(counts.words, rows, counts.counts, ngrams=ngrams, ngram_table=table)
     vectors.save(output)
     trained = len(encoded.ids)

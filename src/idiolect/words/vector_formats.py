@@ -140,14 +140,14 @@ def _lines(file: IO[bytes], first: bytes = b"") -> Iterator[bytes]:
 
 
 def _read_text(
-    lines: Iterator[bytes], size: tuple[int, int] | None, path: Path, number: int
+    lines: Iterator[bytes], size: tuple[int, int] | None, path: Path, first: int
 ) -> VectorTable:
     words: list[str] = []
     blocks: list[NDArray[np.float32]] = []
     seen: dict[str, int] = {}
     held: list[NDArray[np.float32]] = []
     width = size[1] if size else 0
-    for number, line in enumerate(lines, number):
+    for number, line in enumerate(lines, first):
         where = f"line {number:,} of {path}"
         parts = line.rstrip(b"\r\n").rstrip(b" ").split(b" ")
         width = width or len(parts) - 1

@@ -21,8 +21,8 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import njit
 
+from idiolect.words.compiled import compiled, kernel
 from idiolect.words.random_words import next_random, sample_word, uniform
 
 __all__ = ["train_pairs", "train_shared"]
@@ -37,7 +37,7 @@ _SOFTPLUS = np.log1p(np.exp(_FINE)).astype(np.float32)
 _TO_PLACE = np.float32(_PLACES / 12)
 
 
-@njit(inline="always")
+@compiled(inline="always")
 def _sigmoid(score: Any) -> Any:
     """Look up the sigmoid in word2vec's table of 1,000 places; 0 or 1 beyond ±6."""
     if score > _LIMIT:
@@ -47,7 +47,7 @@ def _sigmoid(score: Any) -> Any:
     return _SIGMOID[min(_PLACES - 1, int((score + _LIMIT) * _TO_PLACE))]
 
 
-@njit(inline="always")
+@compiled(inline="always")
 def _cost(score: Any) -> Any:
     """Return -log sigmoid(-score), interpolated to 1e-5; exact beyond ±6. float64."""
     if score > _LIMIT or score < -_LIMIT:
@@ -59,7 +59,7 @@ def _cost(score: Any) -> Any:
     return np.float64(low + (place - np.float32(left)) * (_SOFTPLUS[left + 1] - low))
 
 
-@njit(fastmath={"reassoc", "nsz", "contract"})
+@compiled(fastmath={"reassoc", "nsz", "contract"})
 def _dot(a: Any, b: Any) -> Any:
     total = _ZERO
     for k in range(len(a)):
@@ -67,20 +67,20 @@ def _dot(a: Any, b: Any) -> Any:
     return total
 
 
-@njit(fastmath={"contract"})
+@compiled(fastmath={"contract"})
 def _add(target: Any, factor: Any, row: Any) -> None:
     for k in range(len(target)):
         target[k] += factor * row[k]
 
 
-@njit(fastmath={"contract"})
+@compiled(fastmath={"contract"})
 def _step(step: Any, row: Any, hidden: Any, error: Any) -> None:
     for k in range(len(step)):
         step[k] += error * row[k]
         row[k] += error * hidden[k]
 
 
-@njit(inline="always")
+@compiled(inline="always")
 def _subsample(ids: Any, start: Any, end: Any, keep: Any, state: Any, kept: Any) -> Any:
     """Copy the kept words of a sentence; return their number and the generator's state."""
     count = 0
@@ -95,7 +95,7 @@ def _subsample(ids: Any, start: Any, end: Any, keep: Any, state: Any, kept: Any)
     return count, state
 
 
-@njit(inline="always")
+@compiled(inline="always")
 def _read_rows(vectors: Any, parts: Any, starts: Any, word: Any, target: Any, factor: Any) -> None:
     """Add a word's row, or the mean of its own row and its n-grams' rows, to a buffer."""
     if len(parts) == 0:
@@ -107,7 +107,7 @@ def _read_rows(vectors: Any, parts: Any, starts: Any, word: Any, target: Any, fa
         _add(target, share, vectors[parts[part]])
 
 
-@njit(inline="always")
+@compiled(inline="always")
 def _write_rows(vectors: Any, parts: Any, starts: Any, word: Any, step: Any, factor: Any) -> None:
     """Add a step to a word's row, or, as fastText, undivided to each of its rows."""
     if len(parts) == 0:
@@ -117,7 +117,7 @@ def _write_rows(vectors: Any, parts: Any, starts: Any, word: Any, step: Any, fac
         _add(vectors[parts[part]], factor, step)
 
 
-@njit(inline="always")
+@compiled(inline="always")
 def _predict_negatives(
     hidden: Any, step: Any, word: Any, output: Any, negative: Any, noise: Any, rate: Any, state: Any
 ) -> Any:
@@ -138,7 +138,7 @@ def _predict_negatives(
     return cost, state
 
 
-@njit(inline="always")
+@compiled(inline="always")
 def _predict_codes(hidden: Any, step: Any, word: Any, output: Any, codes: Any, rate: Any) -> Any:
     """Predict the turns of a word's Huffman path; return the cost.
 
@@ -156,7 +156,7 @@ def _predict_codes(hidden: Any, step: Any, word: Any, output: Any, codes: Any, r
     return cost
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@kernel
 def train_pairs(
     ids: Any,
     bounds: Any,
@@ -209,7 +209,7 @@ def train_pairs(
         for place in range(count):
             state = next_random(state)
             reach = window - np.int64(state % np.uint64(window))
-            first, last = max(0, place - reach), min(count, place + reach + 1)
+            first, last = int(max(0, place - reach)), int(min(count, place + reach + 1))
             near = last - first - 1
             if near == 0:
                 continue
@@ -251,7 +251,7 @@ def train_pairs(
     return cost, predictions
 
 
-@njit(fastmath={"reassoc", "nsz", "contract"})
+@compiled(fastmath={"reassoc", "nsz", "contract"})
 def _three_dots(a: Any, rows: Any, first: Any) -> Any:
     """Return the products of one row with three others, reading the one once."""
     x, y, z = rows[first], rows[first + 1], rows[first + 2]
@@ -263,7 +263,7 @@ def _three_dots(a: Any, rows: Any, first: Any) -> Any:
     return p, q, r
 
 
-@njit(fastmath={"contract"})
+@compiled(fastmath={"contract"})
 def _three_updates(step: Any, hidden: Any, errors: Any, rows: Any, steps: Any, first: Any) -> None:
     e, f, g = errors[first], errors[first + 1], errors[first + 2]
     x, y, z = rows[first], rows[first + 1], rows[first + 2]
@@ -277,7 +277,7 @@ def _three_updates(step: Any, hidden: Any, errors: Any, rows: Any, steps: Any, f
         w[k] += g * h
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@kernel
 def train_shared(
     ids: Any,
     bounds: Any,
@@ -315,7 +315,7 @@ def train_shared(
         for place in range(count):
             state = next_random(state)
             reach = window - np.int64(state % np.uint64(window))
-            first, last = max(0, place - reach), min(count, place + reach + 1)
+            first, last = int(max(0, place - reach)), int(min(count, place + reach + 1))
             if last - first == 1:
                 continue
             word = np.int64(kept[place])

@@ -120,7 +120,7 @@ def keep_probabilities(counts: NDArray[Any], sample: float) -> NDArray[np.float3
         return np.ones(len(counts), np.float32)
     limit = sample * counts.sum()
     kept = (np.sqrt(counts / limit) + 1) * limit / counts
-    return np.minimum(kept, 1).astype(np.float32)
+    return np.asarray(np.minimum(kept, 1), np.float32)
 
 
 def train_word2vec(
@@ -140,7 +140,7 @@ def train_word2vec(
         folder: Where snapshots are kept.
 
     Returns:
-        The vectors of words and, after them, of n-gram buckets; the n-grams; the loss of each epoch.
+        The vectors of words and, after them, of n-gram buckets; the n-grams; the epochs' losses.
 
     Raises:
         TrainingError: The loss became NaN or infinite.
@@ -233,7 +233,8 @@ class _Trainer:
 
         config, encoded = self.config, self.encoded
         bounds = encoded.bounds[job[0] : job[1] + 1]
-        ids = np.asarray(encoded.ids[bounds[0] : bounds[-1]])
+        # A copy, since a compiled loop of a read-only array would be another one.
+        ids = np.array(encoded.ids[bounds[0] : bounds[-1]])
         before = epoch * len(encoded.ids)
         rates = np.array(
             [

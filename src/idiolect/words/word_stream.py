@@ -6,6 +6,7 @@ four bytes a word from a memory-mapped file, so millions of words a second are t
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -91,7 +92,7 @@ class EncodedWords:
         """Divide the sentences into runs of about so many words: first and last sentence."""
         cuts = np.searchsorted(self.bounds, np.arange(0, self.bounds[-1], words))
         edges = np.unique(np.append(cuts, len(self.bounds) - 1))
-        return [(int(a), int(b)) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+        return [(int(a), int(b)) for a, b in itertools.pairwise(edges)]
 
 
 def count_words(documents: Iterable[str], split: Splitter = split_words) -> Counter[str]:

@@ -14,6 +14,7 @@ from idiolect.cli.training_options import SeedOption
 
 if TYPE_CHECKING:
     from idiolect.words.evaluation import WordScore
+    from idiolect.words.word_comparison import Agreement
     from idiolect.words.word_datasets import WordTestSet
     from idiolect.words.word_vectors import WordVectors
 
@@ -53,7 +54,8 @@ def evaluate(
         name: [evaluate_words(one, test, method=method, seed=seed) for test in sets]
         for name, one in models.items()
     }
-    agreements, examples = [], {}
+    agreements: list[Agreement] = []
+    examples: dict[str, dict[str, list[str]]] = {}
     if len(models) > 1:
         names = list(models)
         for place, name in enumerate(names):

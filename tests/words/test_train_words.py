@@ -47,7 +47,8 @@ def test_words_of_a_topic_become_neighbours(
     made = train_words(TEXTS * 3, tmp_path / "v", config)
     near = [word for word, _ in made.vectors.most_similar("court", top_k=3)]
     assert set(near) == {"tax", "law", "judge"}
-    assert len(made.losses) == config.epochs and np.isfinite(made.losses).all()
+    assert len(made.losses) == config.epochs
+    assert np.isfinite(made.losses).all()
     assert [path.name for path in tmp_path.iterdir()] == ["v"], "nothing is left behind"
     loaded = WordVectors.load(tmp_path / "v")
     np.testing.assert_array_equal(loaded["court"], made.vectors["court"])

@@ -110,15 +110,15 @@ def test_bad_vectors_are_named(words: list[str], rows: list[list[float]], messag
 
 def test_an_encoder_averages_words(vectors: WordVectors, tmp_path: Path) -> None:
     from idiolect.encoding.encoder import Encoder
-    from idiolect.encoding.word_encoder import word_encoder
+    from idiolect.words.word_model import word_model
 
-    word_encoder(vectors).save(tmp_path / "encoder")
+    Encoder(word_model(vectors)).save(tmp_path / "encoder")
     encoder = Encoder.load(tmp_path / "encoder")
     made = encoder.encode(["The King, a TAX", "unknown"])
     mean = ROWS[0] + ROWS[4]
     np.testing.assert_allclose(made[0], mean / np.linalg.norm(mean), atol=1e-6)
     assert not made[1].any()
-    weighted = word_encoder(vectors, sif=True).encode(["king", "tax"])
+    weighted = Encoder(word_model(vectors, sif=True)).encode(["king", "tax"])
     assert abs(float(weighted[0] @ weighted[1])) < 0.9
 
 

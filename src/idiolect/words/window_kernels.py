@@ -209,7 +209,8 @@ def train_pairs(
         for place in range(count):
             state = next_random(state)
             reach = window - np.int64(state % np.uint64(window))
-            first, last = int(max(0, place - reach)), int(min(count, place + reach + 1))
+            first: Any = max(0, place - reach)
+            last: Any = min(count, place + reach + 1)
             near = last - first - 1
             if near == 0:
                 continue
@@ -315,7 +316,8 @@ def train_shared(
         for place in range(count):
             state = next_random(state)
             reach = window - np.int64(state % np.uint64(window))
-            first, last = int(max(0, place - reach)), int(min(count, place + reach + 1))
+            first: Any = max(0, place - reach)
+            last: Any = min(count, place + reach + 1)
             if last - first == 1:
                 continue
             word = np.int64(kept[place])

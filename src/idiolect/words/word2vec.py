@@ -115,7 +115,7 @@ def check_bounds(config: Any, bounds: dict[str, tuple[Any, Any]]) -> None:
 
 
 def keep_probabilities(counts: NDArray[Any], sample: float) -> NDArray[np.float32]:
-    """Return the probability of keeping each word: (√(f/(t·N)) + 1) · t·N/f, at most 1. (words,)."""
+    """Return the probability of keeping each word: (√(f/tN) + 1) · tN/f, at most 1. (words,)."""
     if not sample:
         return np.ones(len(counts), np.float32)
     limit = sample * counts.sum()

@@ -46,11 +46,12 @@ def export(
 
     Example: [bold]idiolect words export words.safetensors --sif -o encoder[/bold]
     """
-    from idiolect.encoding.word_encoder import word_encoder
+    from idiolect.encoding.encoder import Encoder
+    from idiolect.words.word_model import word_model
     from idiolect.words.word_vectors import WordVectors
 
     vectors = WordVectors.load(file)
-    word_encoder(vectors, sif=sif).save(out)
+    Encoder(word_model(vectors, sif=sif)).save(out)
     typer.echo(
         f"{len(vectors):,} words in {out}; next: idiolect index build CORPUS --encoder {out}"
     )

@@ -1,4 +1,4 @@
-"""Word vectors as an `Encoder`: a static model whose tokens are words.
+"""Word vectors as a model for `Encoder`: a static model whose tokens are words.
 
 A text's vector is the mean of its words' vectors. With `sif`, words weigh a / (a + p(word)), and
 the direction that all texts share is removed (Arora, Liang and Ma 2017, "A simple but tough-to-beat
@@ -6,8 +6,6 @@ baseline for sentence embeddings").
 """
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,14 +15,12 @@ from tokenizers.models import WordLevel
 from tokenizers.normalizers import Lowercase
 from tokenizers.pre_tokenizers import Split
 
-from idiolect.encoding.encoder import Encoder
 from idiolect.models.language_model import LanguageModel
+from idiolect.nn.static_network import StaticNetwork
 from idiolect.text.tokenizers.tokenizer import Tokenizer
+from idiolect.words.word_vectors import WordVectors
 
-if TYPE_CHECKING:
-    from idiolect.words.word_vectors import WordVectors
-
-__all__ = ["word_encoder"]
+__all__ = ["word_model"]
 
 _SIF = 1e-3
 _UNKNOWN = "[UNK]"
@@ -32,8 +28,8 @@ _WORDS = r"\w+(?:[-'’.]\w+)*"
 """What `words.word_stream.split_words` splits into."""
 
 
-def word_encoder(vectors: WordVectors, *, sif: bool = False) -> Encoder:
-    """Make an encoder of texts from word vectors. It can be saved, indexed, searched and tuned.
+def word_model(vectors: WordVectors, *, sif: bool = False) -> LanguageModel:
+    """Make a static model of word vectors: `Encoder(word_model(vectors))` is indexed and tuned.
 
     Unknown words have a vector of zeros and weight zero.
 
@@ -66,6 +62,8 @@ def word_encoder(vectors: WordVectors, *, sif: bool = False) -> Encoder:
         "normalize": True,
     }
     model = LanguageModel.new(settings, Tokenizer.from_engine(engine))
-    model.network.tokens.weight.data = torch.from_numpy(np.ascontiguousarray(rows, np.float32))
-    model.network.token_weights.values.data = torch.from_numpy(weights)
-    return Encoder(model)
+    network = model.network
+    assert isinstance(network, StaticNetwork)
+    network.tokens.weight.data = torch.from_numpy(np.ascontiguousarray(rows, np.float32))
+    network.token_weights.values.data = torch.from_numpy(weights)
+    return model

@@ -244,7 +244,11 @@ def _read_binary(file: IO[bytes], size: tuple[int, int], path: Path) -> VectorTa
     return VectorTable(words, np.concatenate(blocks))
 
 
-_TYPES = {"F32": np.dtype("<f4"), "U8": np.dtype("u1"), "I64": np.dtype("<i8")}
+_TYPES: dict[str, np.dtype[Any]] = {
+    "F32": np.dtype("<f4"),
+    "U8": np.dtype("u1"),
+    "I64": np.dtype("<i8"),
+}
 
 
 def _read_safetensors(path: Path) -> VectorTable:
@@ -281,7 +285,7 @@ def _read_safetensors(path: Path) -> VectorTable:
         vectors,
         tensors.get("counts"),
         ngrams,
-        tensors.get("ngram_table"),  # type: ignore[arg-type]
+        tensors.get("ngram_table"),
     )
 
 
@@ -329,7 +333,7 @@ def write_vectors(path: Path, table: VectorTable) -> None:
     else:
         from safetensors.numpy import save
 
-        tensors = {
+        tensors: dict[str, NDArray[Any]] = {
             "vectors": np.ascontiguousarray(table.vectors, np.float32),
             "words": np.frombuffer("\n".join(table.words).encode(), np.uint8),
         }

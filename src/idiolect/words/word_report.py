@@ -93,7 +93,7 @@ def _plot_scores(scores: Mapping[str, Sequence[WordScore]]) -> str:
     axes.set_yticks([row + 0.4 - height / 2 for row in range(len(tests))], tests)
     axes.invert_yaxis()
     axes.set_xlabel("score")
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=4, frameon=False)
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     return _svg(figure)
 
 

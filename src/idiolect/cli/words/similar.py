@@ -53,5 +53,5 @@ def export(
     vectors = WordVectors.load(file)
     Encoder(word_model(vectors, sif=sif)).save(out)
     typer.echo(
-        f"{len(vectors):,} words in {out}; next: idiolect index build CORPUS --encoder {out}"
+        f"{len(vectors):,} words in {out}; next: idiolect index build INDEX CORPUS --encoder {out}"
     )

@@ -62,9 +62,16 @@ def extend(
     ] = None,
     max_rows: Annotated[int | None, typer.Option(help="Maximum number of new ids.", min=1)] = None,
     init: Annotated[
-        Literal["subword", "weighted", "mean", "normal", "multivariate", "neighbours"],
-        typer.Option(help="Initialisation of the new rows; neighbours learns from --domain."),
+        Literal["subword", "weighted", "mean", "normal", "multivariate", "neighbours", "vectors"],
+        typer.Option(
+            help="Initialisation of the new rows; neighbours learns from --domain, vectors from "
+            "--vectors."
+        ),
     ] = "subword",
+    vectors: Annotated[
+        Path | None,
+        typer.Option(help="Word vectors of `idiolect words train`, for --init vectors."),
+    ] = None,
     seed: SeedOption = 0,
     field: FieldOption = None,
     per: UnitOption = "line",
@@ -85,6 +92,7 @@ def extend(
     from idiolect.text.tokenizers.tokenizer import Tokenizer
     from idiolect.training.progress import status
     from idiolect.vocabulary.extend.extend import extend as run
+    from idiolect.words.word_vectors import WordVectors
 
     if (out / "tokenizer.json").exists():
         raise InputError(
@@ -103,7 +111,14 @@ def extend(
             larger = run(original, terms_to_add, method, max_rows=max_rows, **texts)
         else:
             larger = run(
-                original, terms_to_add, method, max_rows=max_rows, init=init, seed=seed, **texts
+                original,
+                terms_to_add,
+                method,
+                max_rows=max_rows,
+                init=init,
+                vectors=None if vectors is None else WordVectors.load(vectors),
+                seed=seed,
+                **texts,
             )
         record = _added_record(larger, original)
         larger.save(out)

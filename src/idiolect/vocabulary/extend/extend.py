@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from idiolect.vocabulary.extend.methods import DraftExtension
     from idiolect.vocabulary.extend.plan import ExtensionPlan
     from idiolect.vocabulary.rows.initial_rows import Init
+    from idiolect.vocabulary.rows.neighbours import WordLookup
 
 __all__ = ["METHODS", "extend"]
 
@@ -62,6 +63,7 @@ def extend(
     general: Iterable[str] | None = None,
     max_rows: int | None = None,
     init: Init = "subword",
+    vectors: WordLookup | None = None,
     seed: int = 0,
 ) -> LanguageModel: ...
 @checked
@@ -74,6 +76,7 @@ def extend(
     general: Iterable[str] | None = None,
     max_rows: int | None = None,
     init: Init = "subword",
+    vectors: WordLookup | None = None,
     seed: int = 0,
 ) -> Tokenizer | LanguageModel:
     """Add terms to a tokenizer, so that each becomes one token, and verify the result.
@@ -99,6 +102,8 @@ def extend(
             order of merges.
         max_rows: maximum number of new ids, each of which takes an embedding row.
         init: initialization of a model's new rows; see `rows`. `neighbours` learns from `domain`.
+        vectors: word vectors of the domain, for `init="vectors"`: a new row is then a mixture of
+            the rows of similar words (FOCUS).
         seed: random seed of a model's new rows.
 
     Returns:
@@ -129,7 +134,7 @@ def extend(
     )
     if len(larger) == len(base.tokenizer):  # no term was added, and the record says why
         return base if larger is base.tokenizer else base.with_changes(tokenizer=larger)
-    return grow(base, larger, init=init, corpus=domain, seed=seed)
+    return grow(base, larger, init=init, vectors=vectors, corpus=domain, seed=seed)
 
 
 def _extend_tokenizer(

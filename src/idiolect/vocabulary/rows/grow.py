@@ -24,7 +24,12 @@ from idiolect.models.language_model import LanguageModel
 from idiolect.nn.embedding import joined_rows
 from idiolect.text.tokenizers.tokenizer import Tokenizer
 from idiolect.vocabulary.rows.initial_rows import Init, RowMixture, initial_rows
-from idiolect.vocabulary.rows.neighbours import context_vectors, neighbour_mixture
+from idiolect.vocabulary.rows.neighbours import (
+    WordLookup,
+    context_vectors,
+    neighbour_mixture,
+    word_rows,
+)
 
 __all__ = ["grow"]
 
@@ -37,7 +42,7 @@ def grow(
     tokenizer: Tokenizer,
     *,
     init: Init = "subword",
-    vectors: Tensor | None = None,
+    vectors: Tensor | WordLookup | None = None,
     corpus: Iterable[str] | None = None,
     seed: int = 0,
 ) -> LanguageModel:
@@ -48,7 +53,8 @@ def grow(
         tokenizer: The model's tokenizer, extended by `extend`.
         init: Initialization of the new rows; see `initial_rows`.
         vectors: For `neighbours`, a vector for each id of the extended tokenizer, zero if
-            unknown. (ids, any width). By default they are learned from the corpus.
+            unknown. (ids, any width). By default they are learned from the corpus. For `vectors`,
+            word vectors; tokens that are no words in them are initialized as with `subword`.
         corpus: For `neighbours` without vectors, documents of the domain.
         seed: Random seed.
 
@@ -65,7 +71,15 @@ def grow(
     first_id = len(model.tokenizer)
     pieces = _new_pieces(model.tokenizer, tokenizer)
     neighbours = None
-    if init == "neighbours":
+    if init == "vectors":
+        if vectors is None or isinstance(vectors, Tensor):
+            raise InputError(
+                "initialisation by 'vectors' needs word vectors", hint="pass vectors=WordVectors"
+            )
+        vectors = word_rows(tokenizer, vectors)
+    if init in ("neighbours", "vectors"):
+        if vectors is not None and not isinstance(vectors, Tensor):
+            raise InputError("'neighbours' reads no word vectors", hint="use init='vectors'")
         neighbours = _neighbours(tokenizer, first_id, vectors, corpus)
     generator = torch.Generator().manual_seed(seed)
     network = copy.deepcopy(model.network)

@@ -9,6 +9,7 @@
     multivariate   random, with the mean and covariance of the columns (Hewitt 2021; Mundra et al.
                    2024, arXiv 2407.05841)
     neighbours     sparse mixture of the rows of similar tokens (see `neighbours.py`)
+    vectors        the same, with similarities of given word vectors
 
 A mean of rows has a smaller norm than the rows. In an input matrix this is corrected. It must not
 be in an output matrix: rescaling also enlarges the component that all rows share, and the token is
@@ -28,7 +29,7 @@ from torch import Tensor
 
 __all__ = ["Init", "PieceOrder", "RowMixture", "initial_rows", "piece_mixture"]
 
-Init = Literal["subword", "weighted", "mean", "normal", "multivariate", "neighbours"]
+Init = Literal["subword", "weighted", "mean", "normal", "multivariate", "neighbours", "vectors"]
 """Initialization of the rows of new tokens."""
 
 PieceOrder = Literal["even", "late", "early"]

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from idiolect.text.tokenizers.tokenizer import Tokenizer
 
-__all__ = ["context_vectors", "neighbour_mixture", "sparsemax"]
+__all__ = ["WordLookup", "context_vectors", "neighbour_mixture", "sparsemax", "word_rows"]
 
 _WINDOW = 5
 """Context tokens on each side."""
@@ -39,6 +39,42 @@ _MAX_TOKENS = 5_000_000
 """Maximum number of corpus tokens to read."""
 _SMOOTHING = 0.75
 """Exponent on context counts, which lowers the weight of rare contexts (Levy et al. 2015)."""
+
+
+class WordLookup(Protocol):
+    """Vectors of words, such as `WordVectors`."""
+
+    @property
+    def dimensions(self) -> int:
+        """Width of the vectors."""
+        ...
+
+    def __contains__(self, word: object) -> bool: ...
+
+    def __getitem__(self, word: str) -> NDArray[np.float32]: ...
+
+
+def word_rows(tokenizer: Tokenizer, vectors: WordLookup) -> Tensor:
+    """Return each token's vector if it is a word that has one. Shape: (ids, width), float32.
+
+    A token is looked up without spaces, as it is and in lower case, with `_` for spaces inside; a
+    phrase without a vector of its own has the mean of its words. Pieces of words such as `##ing`,
+    and tokens without vectors, get zeros.
+    """
+    rows = torch.zeros(len(tokenizer), vectors.dimensions)
+    texts = tokenizer.decode_batch([[id_] for id_ in range(len(tokenizer))])
+    for row, text in zip(rows, texts, strict=True):
+        words = text.split()
+        joined = "_".join(words)
+        for form in (joined, joined.lower()):
+            if form in vectors:
+                row[:] = torch.from_numpy(vectors[form])
+                break
+        else:
+            parts = [word.lower() for word in words]
+            if len(parts) > 1 and all(part in vectors for part in parts):
+                row[:] = torch.from_numpy(np.mean([vectors[part] for part in parts], 0))
+    return rows
 
 
 def context_vectors(tokenizer: Tokenizer, corpus: Iterable[str]) -> Tensor:

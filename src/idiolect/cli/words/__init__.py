@@ -1,0 +1,1 @@
+"""`idiolect words`: train, ask and evaluate word vectors."""

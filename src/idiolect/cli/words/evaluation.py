@@ -1,0 +1,127 @@
+"""`idiolect words evaluate`."""
+
+from __future__ import annotations
+
+import json as json_format
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from idiolect.cli.training_options import SeedOption
+
+if TYPE_CHECKING:
+    from idiolect.words.evaluation import WordScore
+    from idiolect.words.word_comparison import Agreement
+    from idiolect.words.word_datasets import WordTestSet
+    from idiolect.words.word_vectors import WordVectors
+
+__all__ = ["evaluate"]
+
+
+def evaluate(
+    files: Annotated[
+        list[Path], typer.Argument(help="Files of vectors and of test sets, in any order.")
+    ],
+    tests: Annotated[
+        list[Path] | None, typer.Option("--test", help="A test set; may be repeated.")
+    ] = None,
+    report: Annotated[Path | None, typer.Option(help="Write a page (.html) with plots.")] = None,
+    method: Annotated[
+        Literal["3cosadd", "3cosmul"], typer.Option(help="How analogies are solved.")
+    ] = "3cosadd",
+    case_sensitive: Annotated[
+        bool, typer.Option("--case-sensitive", help="Do not lower-case the test sets.")
+    ] = False,
+    seed: SeedOption = 0,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Evaluate vectors on test sets of words, and compare several models.
+
+    Vectors are told from test sets by what is in the files. A test set has relatedness (word word
+    score), analogies (four words, sections after ":") or categories (CSV: category, word).
+
+    Example: [bold]idiolect words evaluate words.safetensors questions-words.txt --json[/bold]
+    """
+    from idiolect.words.evaluation import coherence, evaluate_words
+    from idiolect.words.word_comparison import compare_neighbours
+    from idiolect.words.word_report import write_word_report
+
+    models, sets = _read(files, tests or [], lowercase=not case_sensitive)
+    scores: dict[str, list[WordScore]] = {
+        name: [evaluate_words(one, test, method=method, seed=seed) for test in sets]
+        for name, one in models.items()
+    }
+    agreements: list[Agreement] = []
+    examples: dict[str, dict[str, list[str]]] = {}
+    if len(models) > 1:
+        names = list(models)
+        for place, name in enumerate(names):
+            judge = models[names[(place + 1) % len(names)]]
+            scores[name].append(coherence(models[name], judge, seed=seed))
+        agreements, examples = compare_neighbours(models, seed=seed)
+    if report is not None:
+        write_word_report(report, scores, agreements, examples)
+    if json:
+        result = {
+            "models": {name: [_plain(asdict(one)) for one in own] for name, own in scores.items()},
+            "agreement": [asdict(one) for one in agreements],
+        }
+        typer.echo(json_format.dumps(result))
+        return
+    _print(scores)
+    if report is not None:
+        typer.echo(f"report: {report}")
+
+
+def _read(
+    files: list[Path], tests: list[Path], *, lowercase: bool
+) -> tuple[dict[str, WordVectors], list[WordTestSet]]:
+    from idiolect.errors import InputError
+    from idiolect.words.vector_formats import holds_vectors
+    from idiolect.words.word_datasets import read_test_set
+    from idiolect.words.word_vectors import WordVectors
+
+    models: dict[str, WordVectors] = {}
+    sets = []
+    for file in files:
+        if holds_vectors(file):
+            name = file.stem if file.stem not in models else str(file)
+            models[name] = WordVectors.load(file)
+        else:
+            sets.append(read_test_set(file, lowercase=lowercase))
+    sets.extend(read_test_set(file, lowercase=lowercase) for file in tests)
+    if not models:
+        raise InputError("no vectors among the files", hint="pass a file of vectors first")
+    if not sets and len(models) < 2:
+        raise InputError("nothing to evaluate on", hint="pass a test set, or several models")
+    return models, sets
+
+
+def _plain(value: Any) -> Any:
+    """Replace NaN, which JSON does not know, by null."""
+    if isinstance(value, dict):
+        return {key: _plain(one) for key, one in value.items()}
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _print(scores: dict[str, list[WordScore]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None)
+    for column in ("test", "kind", "model", "score", "all", "answered"):
+        table.add_column(column)
+    for column_scores in zip(*scores.values(), strict=True):
+        for name, one in zip(scores, column_scores, strict=True):
+            table.add_row(
+                one.test,
+                one.kind,
+                name,
+                f"{one.score:.4f}",
+                f"{one.score_all:.4f}",
+                f"{one.answered:,} of {one.questions:,}",
+            )
+    Console().print(table)

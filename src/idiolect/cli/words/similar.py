@@ -1,0 +1,57 @@
+"""`idiolect words similar` and `idiolect words export`."""
+
+from __future__ import annotations
+
+import json as json_format
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["export", "similar"]
+
+
+def similar(
+    file: Annotated[Path, typer.Argument(help="The vectors.")],
+    words: Annotated[list[str], typer.Argument(help="A word, or several to add.")],
+    negative: Annotated[
+        list[str] | None, typer.Option("--minus", help="A word to subtract; may be repeated.")
+    ] = None,
+    top_k: Annotated[int, typer.Option("--top-k", "-k", help="Number of words.", min=1)] = 10,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Print the nearest words; with --minus, solve an analogy.
+
+    Example: [bold]idiolect words similar words.safetensors king woman --minus man[/bold]
+    """
+    from idiolect.words.word_vectors import WordVectors
+
+    found = WordVectors.load(file).most_similar(words, top_k, negative=negative or [])
+    if json:
+        rows = [{"word": word, "similarity": round(score, 6)} for word, score in found]
+        typer.echo(json_format.dumps(rows))
+        return
+    for word, score in found:
+        typer.echo(f"{score:.4f}  {word}")
+
+
+def export(
+    file: Annotated[Path, typer.Argument(help="The vectors.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The model's directory.")],
+    sif: Annotated[
+        bool, typer.Option("--sif", help="Weigh words by rarity, and remove the common direction.")
+    ] = False,
+) -> None:
+    """Write the vectors as an encoder of texts, to index, search and tune.
+
+    Example: [bold]idiolect words export words.safetensors --sif -o encoder[/bold]
+    """
+    from idiolect.encoding.encoder import Encoder
+    from idiolect.words.word_model import word_model
+    from idiolect.words.word_vectors import WordVectors
+
+    vectors = WordVectors.load(file)
+    Encoder(word_model(vectors, sif=sif)).save(out)
+    typer.echo(
+        f"{len(vectors):,} words in {out}; next: idiolect index build INDEX CORPUS --encoder {out}"
+    )

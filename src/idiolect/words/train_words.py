@@ -1,0 +1,158 @@
+"""`train_words`: from a corpus to `WordVectors`, resumable."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from idiolect.errors import CheckpointError, InputError
+from idiolect.text.arguments import check_path, check_whole
+from idiolect.text.corpus import documents_of
+from idiolect.text.files import read_json, write_atomic
+from idiolect.words.glove import GloveConfig, train_glove
+from idiolect.words.phrases import Phrases
+from idiolect.words.word2vec import EpochLoss, Word2VecConfig, train_word2vec
+from idiolect.words.word_stream import (
+    EncodedWords,
+    Splitter,
+    WordCounts,
+    count_words,
+    split_words,
+    write_ids,
+)
+from idiolect.words.word_vectors import WordVectors
+
+__all__ = ["WordTraining", "train_words"]
+
+
+@dataclass(frozen=True)
+class WordTraining:
+    """The outcome of training word vectors."""
+
+    vectors: WordVectors
+    losses: EpochLoss
+    """Mean cost of a prediction, or of a pair, in each epoch."""
+    trained_words: int
+    """Words of the corpus that are in the vocabulary."""
+    left_out: int
+    """Words of the corpus that are rarer than `min_count`."""
+
+
+def train_words(
+    corpus: Iterable[str],
+    output: str | Path,
+    config: Word2VecConfig | GloveConfig | None = None,
+    *,
+    min_count: int = 5,
+    phrases: int = 0,
+    phrase_threshold: float = 100.0,
+    whitespace: bool = False,
+) -> WordTraining:
+    """Train word vectors and write them. Called again after an interruption, it resumes.
+
+    The work is kept in the folder `OUTPUT.run` and deleted at the end.
+
+    Args:
+        corpus: Documents: a `Corpus`, a path, or texts.
+        output: The file to write; see `WordVectors.save`.
+        config: `Word2VecConfig` (the default) or `GloveConfig`.
+        min_count: Words that occur less often have no vector.
+        phrases: Passes that join frequent pairs of words.
+        phrase_threshold: The least score of a phrase.
+        whitespace: Whether words are what is between spaces. By default they are in lower case
+            and without punctuation.
+
+    Raises:
+        InputError: There are not two words that occur often enough.
+        CheckpointError: The folder holds a run with other settings.
+        TrainingError: The loss became NaN or infinite.
+    """
+    output = check_path(output, "output")
+    check_whole(min_count, "min_count", least=1)
+    check_whole(phrases, "phrases", least=0)
+    if not output.parent.is_dir():
+        raise InputError(f"no such folder: {output.parent}", hint="create it first")
+    config = config or Word2VecConfig()
+    split = str.split if whitespace else split_words
+    settings = {
+        "corpus": repr(corpus) if not isinstance(corpus, list | tuple) else "texts",
+        "kind": type(config).__name__,
+        "config": asdict(config),
+        "min_count": min_count,
+        "phrases": [phrases, phrase_threshold],
+        "whitespace": whitespace,
+    }
+    folder = output.with_name(f"{output.name}.run")
+    folder.mkdir(exist_ok=True)
+    documents = documents_of(corpus, "corpus")
+    counts, encoded = _prepared(folder, documents, settings, min_count, phrases, split)
+    ngrams = table = None
+    if isinstance(config, GloveConfig):
+        rows, losses = train_glove(encoded, len(counts.words), config, folder)
+    else:
+        rows, ngrams, losses = train_word2vec(encoded, counts.words, counts.counts, config, folder)
+        if ngrams is not None:
+            table = rows[len(counts.words) :]
+            parts, starts = ngrams.parts_of(counts.words)
+            rows = np.stack([rows[parts[a:b]].mean(0) for a, b in itertools.pairwise(starts)])
+    vectors = WordVectors(counts.words, rows, counts.counts, ngrams=ngrams, ngram_table=table)
+    vectors.save(output)
+    trained = len(encoded.ids)
+    del encoded
+    shutil.rmtree(folder)
+    return WordTraining(vectors, losses, trained, counts.left_out)
+
+
+def _prepared(
+    folder: Path,
+    documents: Iterable[str],
+    settings: dict[str, Any],
+    min_count: int,
+    phrases: int,
+    split: Splitter,
+) -> tuple[WordCounts, EncodedWords]:
+    """Count and encode the corpus, or open what an interrupted run has written."""
+    record = folder / "corpus.json"
+    if record.exists():
+        saved = read_json(record)
+        if saved.get("settings") != json.loads(json.dumps(settings)):
+            raise CheckpointError(
+                f"{folder} holds a run with another corpus or other settings",
+                hint="delete it, or choose another output",
+            )
+        counts = WordCounts(saved["words"], np.array(saved["counts"], np.int64), saved["left_out"])
+        return counts, EncodedWords.open(folder)
+    if phrases:
+        learned = Phrases.learn(
+            documents,
+            passes=phrases,
+            min_count=min_count,
+            threshold=settings["phrases"][1],
+            split=split,
+        )
+        plain = split
+
+        def split(document: str) -> list[str]:
+            return learned.join(plain(document))
+
+    try:
+        counts = WordCounts.of(count_words(documents, split), min_count)
+    except InputError:
+        folder.rmdir()
+        raise
+    encoded = write_ids(documents, counts.words, folder, split)
+    saved = {
+        "settings": settings,
+        "words": counts.words,
+        "counts": counts.counts.tolist(),
+        "left_out": counts.left_out,
+    }
+    write_atomic(record, json.dumps(saved).encode())
+    return counts, encoded

@@ -1,0 +1,256 @@
+"""word2vec (Mikolov et al. 2013, arXiv 1301.3781 and 1310.4546) with fastText's n-grams.
+
+The loops are compiled for the CPU and read ids, not batches of tensors: a step is one prediction of
+a few hundred multiplications. A training session, whose steps cost milliseconds, would take longer
+to start a step than the step takes; so this trainer is its own, and keeps the same promises. A
+killed run resumes, and with one thread it ends bit-identical to one that was not killed.
+"""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from idiolect.errors import ConfigError, TrainingError
+from idiolect.training.progress import show_progress
+from idiolect.words.character_ngrams import NgramRows
+from idiolect.words.huffman import HuffmanCodes
+from idiolect.words.random_words import alias_table
+from idiolect.words.snapshot import Snapshot
+from idiolect.words.word_stream import EncodedWords
+
+__all__ = ["EpochLoss", "Word2VecConfig", "check_bounds", "keep_probabilities", "train_word2vec"]
+
+_JOB_WORDS = 20_000
+"""Words between which a thread takes its next work, and a run may be saved."""
+_SAVE_SECONDS = 60.0
+_MIN_RATE_SHARE = 1e-4
+
+EpochLoss = list[float]
+"""The mean cost of a prediction in each epoch."""
+
+
+@dataclass(frozen=True)
+class Word2VecConfig:
+    """How to train skip-gram or CBOW."""
+
+    model: Literal["skipgram", "cbow"] = "skipgram"
+    dimensions: int = 100
+    """Width of the vectors."""
+    window: int = 5
+    """Largest distance of a context word; the actual one is random, from 1 to this."""
+    negative: int = 5
+    """Noise words for each prediction; 0 trains hierarchical softmax instead."""
+    shared_negatives: bool = True
+    """Skip-gram: whether a window shares its noise words. Otherwise as word2vec.c, pair by pair."""
+    epochs: int = 5
+    learning_rate: float | None = None
+    """At the beginning; it falls linearly. Default: .025 for skip-gram, .05 for CBOW or n-grams."""
+    sample: float = 1e-3
+    """Words that make up a larger share of the text are subsampled; 0 keeps all."""
+    noise_exponent: float = 0.75
+    """Noise words are sampled by their counts to this power; fastText uses .5."""
+    cbow_mean: bool = True
+    """CBOW: average the context, or sum it."""
+    divide_gradient: bool = False
+    """CBOW: divide the gradient of a mean by the context's size; word2vec.c and gensim do not."""
+    min_n: int = 0
+    """Shortest character n-gram; 0 uses none. fastText: 3."""
+    max_n: int = 6
+    """Longest character n-gram."""
+    buckets: int = 2_000_000
+    """Rows that n-grams are hashed to."""
+    threads: int = 1
+    """Threads that train without locks. With one the result is bit-reproducible."""
+    seed: int = 0
+    rate: float = field(init=False, default=0.0)
+    """The learning rate in use."""
+
+    def __post_init__(self) -> None:
+        if self.model not in ("skipgram", "cbow"):
+            raise ConfigError(f"model is {self.model!r}", hint="one of skipgram, cbow, glove")
+        bounds = {
+            "dimensions": (1, 10_000),
+            "window": (1, 1_000),
+            "negative": (0, 1_000),
+            "epochs": (1, 10_000),
+            "min_n": (0, 50),
+            "max_n": (1, 50),
+            "buckets": (1, 100_000_000),
+            "threads": (1, 1_024),
+            "seed": (0, 2**32 - 1),
+        }
+        check_bounds(self, bounds)
+        check_bounds(self, {"sample": (0.0, 1.0), "noise_exponent": (-10.0, 10.0)})
+        if self.min_n > self.max_n:
+            raise ConfigError(
+                f"min_n is {self.min_n}, but max_n {self.max_n}", hint="choose min_n <= max_n"
+            )
+        default = 0.05 if self.model == "cbow" or self.min_n else 0.025
+        rate = default if self.learning_rate is None else self.learning_rate
+        if not 0 < rate <= 10:
+            raise ConfigError(f"learning_rate is {rate}", hint="choose one above 0, such as 0.025")
+        object.__setattr__(self, "rate", float(rate))
+
+
+def check_bounds(config: Any, bounds: dict[str, tuple[Any, Any]]) -> None:
+    """Check that numbers of a configuration are in range.
+
+    Raises:
+        ConfigError: One is not a number of its type, or out of range.
+    """
+    for name, (low, high) in bounds.items():
+        value = getattr(config, name)
+        whole = isinstance(low, int)
+        good = isinstance(value, int) if whole else isinstance(value, int | float)
+        if isinstance(value, bool) or not good or not low <= value <= high:
+            kind = "a whole number" if whole else "a number"
+            raise ConfigError(f"{name} is {value!r}", hint=f"{kind} from {low} to {high}")
+
+
+def keep_probabilities(counts: NDArray[Any], sample: float) -> NDArray[np.float32]:
+    """Return the probability of keeping each word: (√(f/tN) + 1) · tN/f, at most 1. (words,)."""
+    if not sample:
+        return np.ones(len(counts), np.float32)
+    limit = sample * counts.sum()
+    kept = (np.sqrt(counts / limit) + 1) * limit / counts
+    return np.asarray(np.minimum(kept, 1), np.float32)
+
+
+def train_word2vec(
+    encoded: EncodedWords,
+    words: list[str],
+    counts: NDArray[Any],
+    config: Word2VecConfig,
+    folder: Path,
+) -> tuple[NDArray[np.float32], NgramRows | None, EpochLoss]:
+    """Train vectors; resume if the folder holds a snapshot of the same run.
+
+    Args:
+        encoded: The corpus.
+        words: The vocabulary.
+        counts: Occurrences of each word, decreasing.
+        config: The settings.
+        folder: Where snapshots are kept.
+
+    Returns:
+        The vectors of words and, after them, of n-gram buckets; the n-grams; the epochs' losses.
+
+    Raises:
+        TrainingError: The loss became NaN or infinite.
+    """
+    trainer = _Trainer(encoded, words, counts, config)
+    snapshot = Snapshot(folder, {"word2vec": asdict(config), "words": len(words)})
+    jobs = encoded.jobs(_JOB_WORDS)
+    state = snapshot.load(trainer.arrays)
+    done = int(state.get("jobs", 0))
+    losses: EpochLoss = list(state.get("losses", []))
+    cost, predictions = float(state.get("cost", 0.0)), int(state.get("predictions", 0))
+    total = len(encoded.ids) * config.epochs
+    began, saved = time.monotonic(), time.monotonic()
+    with (
+        show_progress("training words", total) as activity,
+        ThreadPoolExecutor(config.threads) as pool,
+    ):
+        read = trainer.words_before(done, jobs)
+        activity.start_at(read)
+        first = read
+        while done < len(jobs) * config.epochs:
+            epoch, place = divmod(done, len(jobs))
+            taken = jobs[place : place + config.threads]
+            results = list(
+                pool.map(trainer.run, [epoch] * len(taken), range(place, place + len(taken)), taken)
+            )
+            cost += sum(result[0] for result in results)
+            predictions += sum(result[1] for result in results)
+            done += len(taken)
+            read = trainer.words_before(done, jobs)
+            if not np.isfinite(cost):
+                raise TrainingError(
+                    f"the loss is {cost} after {read:,} words", hint="lower learning_rate"
+                )
+            speed = (read - first) / max(1e-9, time.monotonic() - began)
+            activity.update(read, f"loss {cost / max(1, predictions):.4f}  {speed:,.0f} words/s")
+            if done % len(jobs) == 0:
+                losses.append(cost / max(1, predictions))
+                cost, predictions = 0.0, 0
+            if time.monotonic() - saved > _SAVE_SECONDS:
+                saved = time.monotonic()
+                snapshot.save(
+                    trainer.arrays,
+                    {"jobs": done, "losses": losses, "cost": cost, "predictions": predictions},
+                )
+    return trainer.vectors, trainer.ngrams, losses
+
+
+class _Trainer:
+    def __init__(
+        self, encoded: EncodedWords, words: list[str], counts: NDArray[Any], config: Word2VecConfig
+    ) -> None:
+        self.encoded, self.config = encoded, config
+        width, size = config.dimensions, len(words)
+        self.ngrams = None
+        self.parts, self.part_starts = np.zeros(0, np.int32), np.zeros(1, np.int64)
+        rows = size
+        if config.min_n:
+            self.ngrams = NgramRows(config.min_n, config.max_n, config.buckets)
+            self.parts, self.part_starts = self.ngrams.parts_of(words)
+            rows += config.buckets
+        generator = np.random.default_rng(config.seed)
+        self.vectors = generator.random((rows, width), np.float32)
+        self.vectors -= np.float32(0.5)
+        self.vectors /= np.float32(width)
+        self.output = np.zeros((size if config.negative else size - 1, width), np.float32)
+        self.keep = keep_probabilities(counts, config.sample)
+        self.noise = alias_table(counts.astype(np.float64) ** config.noise_exponent)
+        if config.negative:
+            none = np.zeros(0, np.int64)
+            self.codes = (none, none.astype(np.int32), none.astype(np.uint8))
+        else:
+            codes = HuffmanCodes.of(counts)
+            self.codes = (codes.starts, codes.nodes, codes.bits)
+        self.total = len(encoded.ids) * config.epochs
+
+    @property
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        return {"vectors": self.vectors, "output": self.output}
+
+    def words_before(self, done: int, jobs: list[tuple[int, int]]) -> int:
+        """Return the number of words read in so many jobs."""
+        epoch, place = divmod(done, len(jobs))
+        start = int(self.encoded.bounds[jobs[place][0]]) if place else 0
+        return epoch * len(self.encoded.ids) + start
+
+    def run(self, epoch: int, number: int, job: tuple[int, int]) -> tuple[float, int]:
+        """Train on one run of sentences."""
+        from idiolect.words.window_kernels import train_pairs, train_shared
+
+        config, encoded = self.config, self.encoded
+        bounds = encoded.bounds[job[0] : job[1] + 1]
+        # A copy, since a compiled loop of a read-only array would be another one.
+        ids = np.array(encoded.ids[bounds[0] : bounds[-1]])
+        before = epoch * len(encoded.ids)
+        rates = np.array(
+            [
+                config.rate * max(_MIN_RATE_SHARE, 1 - (before + int(edge)) / (self.total + 1))
+                for edge in (bounds[0], bounds[-1])
+            ],
+            np.float32,
+        )
+        seed = np.random.SeedSequence([config.seed, epoch, number]).generate_state(1, np.uint64)[0]
+        shared = config.shared_negatives and config.negative and config.model == "skipgram"
+        data = (ids, bounds - bounds[0], self.vectors, self.output, self.keep, self.noise)
+        parts = (self.parts, self.part_starts)
+        sizes = (config.window, config.negative)
+        if shared:
+            return train_shared(*data, *parts, *sizes, rates, seed)  # type: ignore[no-any-return]
+        modes = (config.model == "cbow", config.cbow_mean, config.divide_gradient)
+        return train_pairs(  # type: ignore[no-any-return]
+            *data, self.codes, *parts, *sizes, *modes, rates, seed
+        )

@@ -1,0 +1,149 @@
+"""Documents as words, their counts, and their ids in a file that every epoch reads again.
+
+A corpus is read twice: once to count its words, once to write their ids. After that an epoch reads
+four bytes a word from a memory-mapped file, so millions of words a second are trained on.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from idiolect.errors import InputError
+from idiolect.text.files import flush
+from idiolect.training.progress import show_progress
+
+__all__ = ["EncodedWords", "Splitter", "WordCounts", "count_words", "split_words", "write_ids"]
+
+_MAX_SENTENCE = 1000
+"""Words of a sentence; a longer document continues in the next one, as in word2vec.c."""
+
+_WORD = re.compile(r"\w+(?:[-'’.]\w+)*")
+_ROOM = 1 << 20
+Splitter = Callable[[str], list[str]]
+"""Splits a document into words."""
+
+
+def split_words(document: str) -> list[str]:
+    """Split a document into words in lower case, without punctuation.
+
+    >>> split_words("The low-dose arm's p53, 0.5 mg.")
+    ['the', 'low-dose', "arm's", 'p53', '0.5', 'mg']
+    """
+    return _WORD.findall(document.lower())
+
+
+@dataclass(frozen=True)
+class WordCounts:
+    """The words of a vocabulary in decreasing order of their counts."""
+
+    words: list[str]
+    counts: NDArray[np.int64]
+    """Occurrences of each word. (words,)."""
+    left_out: int
+    """Occurrences of words that are rarer than the minimum count."""
+
+    @classmethod
+    def of(cls, counts: Mapping[str, int], min_count: int) -> WordCounts:
+        """Keep the words that are frequent enough; of equal counts the alphabetically first leads.
+
+        Raises:
+            InputError: No two words are frequent enough.
+        """
+        kept = sorted(
+            ((word, count) for word, count in counts.items() if count >= min_count),
+            key=lambda entry: (-entry[1], entry[0]),
+        )
+        if len(kept) < 2:
+            found = f"{len(kept)} of {len(counts):,} different words"
+            raise InputError(
+                f"{found} occur at least {min_count} times, but vectors need at least two words",
+                hint="lower min_count, or pass more text",
+            )
+        total = sum(counts.values())
+        numbers = np.array([count for _, count in kept], np.int64)
+        return cls([word for word, _ in kept], numbers, total - int(numbers.sum()))
+
+
+@dataclass(frozen=True)
+class EncodedWords:
+    """The ids of a corpus on disk."""
+
+    ids: NDArray[np.int32]
+    """The words in the vocabulary, sentence by sentence; memory-mapped. (words,)."""
+    bounds: NDArray[np.int64]
+    """Where each sentence begins, and the end. (sentences + 1,)."""
+
+    @classmethod
+    def open(cls, folder: Path) -> EncodedWords:
+        """Open what `write_ids` wrote."""
+        ids = np.memmap(folder / "ids.i32", np.int32, mode="r")
+        return cls(ids, np.load(folder / "bounds.npy", allow_pickle=False))
+
+    def jobs(self, words: int) -> list[tuple[int, int]]:
+        """Divide the sentences into runs of about so many words: first and last sentence."""
+        cuts = np.searchsorted(self.bounds, np.arange(0, self.bounds[-1], words))
+        edges = np.unique(np.append(cuts, len(self.bounds) - 1))
+        return [(int(a), int(b)) for a, b in itertools.pairwise(edges)]
+
+
+def count_words(documents: Iterable[str], split: Splitter = split_words) -> Counter[str]:
+    """Count all words of a corpus."""
+    counts: Counter[str] = Counter()
+    with show_progress("counting words") as activity:
+        read = 0
+        for document in documents:
+            words = split(document)
+            counts.update(words)
+            read += len(words)
+            if read - activity.done > 200_000:
+                activity.update(read)
+    return counts
+
+
+def write_ids(
+    documents: Iterable[str], words: list[str], folder: Path, split: Splitter = split_words
+) -> EncodedWords:
+    """Write the ids of the words in the vocabulary; other words are left out before windows form.
+
+    Args:
+        documents: The corpus.
+        words: The vocabulary.
+        folder: Where to write `ids.i32` and `bounds.npy`.
+        split: How to find words.
+    """
+    places = {word: place for place, word in enumerate(words)}
+    bounds = [0]
+    with show_progress("encoding words") as activity, (folder / "ids.i32").open("wb") as file:
+        for ids in _batches(documents, places, split, bounds):
+            file.write(ids.tobytes())
+            activity.update(bounds[-1])
+    np.save(folder / "bounds.npy", np.array(bounds, np.int64), allow_pickle=False)
+    for name in ("ids.i32", "bounds.npy"):
+        flush(folder / name)
+    return EncodedWords.open(folder)
+
+
+def _batches(
+    documents: Iterable[str], places: dict[str, int], split: Splitter, bounds: list[int]
+) -> Iterator[NDArray[Any]]:
+    held: list[int] = []
+    end = 0
+    for document in documents:
+        ids = [places[word] for word in split(document) if word in places]
+        held.extend(ids)
+        for start in range(0, len(ids), _MAX_SENTENCE):
+            end += min(_MAX_SENTENCE, len(ids) - start)
+            bounds.append(end)
+        if len(held) > _ROOM:
+            yield np.array(held, np.int32)
+            held = []
+    yield np.array(held, np.int32)

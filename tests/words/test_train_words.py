@@ -1,0 +1,173 @@
+"""Training, resuming, evaluating, and the commands."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from idiolect.cli.main import app
+from idiolect.errors import CheckpointError, ConfigError, IdiolectError, InputError
+from idiolect.words import word2vec
+from idiolect.words.evaluation import evaluate_words, spearman
+from idiolect.words.glove import GloveConfig
+from idiolect.words.train_words import train_words
+from idiolect.words.word2vec import Word2VecConfig
+from idiolect.words.word_datasets import read_test_set
+from idiolect.words.word_vectors import WordVectors
+
+RANDOM = np.random.default_rng(0)
+TOPICS = (["heat", "energy", "steam", "fire"], ["tax", "law", "court", "judge"])
+TEXTS = [
+    " ".join(RANDOM.choice(TOPICS[(i + (RANDOM.random() < 0.15)) % 2]) for _ in range(12))
+    for i in range(300)
+]
+SMALL: dict[str, Any] = {"dimensions": 8, "epochs": 5, "sample": 0.0, "learning_rate": 0.1}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        Word2VecConfig(**SMALL),
+        Word2VecConfig(**SMALL, shared_negatives=False),
+        Word2VecConfig(**SMALL, model="cbow"),
+        Word2VecConfig(**SMALL, negative=0, threads=2),
+        Word2VecConfig(**SMALL, min_n=3, buckets=500),
+        GloveConfig(dimensions=8, epochs=20, window=3),
+    ],
+    ids=["shared", "pairs", "cbow", "softmax", "ngrams", "glove"],
+)
+def test_words_of_a_topic_become_neighbours(
+    config: Word2VecConfig | GloveConfig, tmp_path: Path
+) -> None:
+    made = train_words(TEXTS * 3, tmp_path / "v", config)
+    near = [word for word, _ in made.vectors.most_similar("court", top_k=3)]
+    assert set(near) == {"tax", "law", "judge"}
+    assert len(made.losses) == config.epochs
+    assert np.isfinite(made.losses).all()
+    assert [path.name for path in tmp_path.iterdir()] == ["v"], "nothing is left behind"
+    loaded = WordVectors.load(tmp_path / "v")
+    np.testing.assert_array_equal(loaded["court"], made.vectors["court"])
+    if loaded.ngrams:
+        assert loaded.similarity("courts", "court") > loaded.similarity("courts", "steam")
+
+
+def test_a_killed_run_resumes_bit_identical(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(word2vec, "_JOB_WORDS", 500)
+    monkeypatch.setattr(word2vec, "_SAVE_SECONDS", 0.0)
+    config = Word2VecConfig(**SMALL, seed=4)
+    whole = train_words(TEXTS, tmp_path / "whole", config)
+    run, calls = word2vec._Trainer.run, []
+
+    def killed(*args: object) -> object:
+        calls.append(args)
+        if len(calls) == 11:
+            raise KeyboardInterrupt
+        return run(*args)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(word2vec._Trainer, "run", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train_words(TEXTS, tmp_path / "killed", config)
+    with pytest.raises(CheckpointError, match="other settings"):
+        train_words(TEXTS, tmp_path / "killed", Word2VecConfig(**SMALL, seed=5))
+    resumed = train_words(TEXTS, tmp_path / "killed", config)
+    np.testing.assert_array_equal(resumed.vectors.vectors, whole.vectors.vectors)
+    assert resumed.losses == whole.losses
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (["once only here"], "0 of 3 different words occur at least 5 times"),
+        (["same same same same same same"], "at least two words"),
+        (["..."], "0 of 0 different words"),
+    ],
+)
+def test_too_little_text_is_named(texts: list[str], message: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=message):
+        train_words(texts, tmp_path / "v")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"dimensions": 0}, {"window": True}, {"learning_rate": float("nan")}, {"min_n": 7}],
+)
+def test_settings_out_of_range_are_refused(settings: dict[str, float]) -> None:
+    with pytest.raises(ConfigError):
+        Word2VecConfig(**settings)  # type: ignore[arg-type]
+
+
+def _vectors() -> WordVectors:
+    words = ["a", "b", "c", "d", "e"]
+    return WordVectors(words, [[1, 0], [0.9, 0.1], [0.1, 1], [0, 1], [-1, 0]])
+
+
+def test_relatedness_is_spearman_of_known_pairs(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.txt"
+    path.write_text("A\tb\t9\na\tc\t5\na\te\t1\na\tzzz\t9.5\n")
+    score = evaluate_words(_vectors(), read_test_set(path))
+    assert (score.kind, score.answered, score.questions) == ("relatedness", 3, 4)
+    assert score.score == pytest.approx(1.0)
+    assert score.score_all < 1
+    assert spearman(np.array([1, 2, 2, 3]), np.array([1, 3, 2, 4])) == pytest.approx(0.9486833)
+
+
+def test_analogies_and_categories(tmp_path: Path) -> None:
+    path = tmp_path / "questions.txt"
+    path.write_text(": letters\na b d c\na b zzz c\n")
+    score = evaluate_words(_vectors(), read_test_set(path))
+    assert (score.score, score.score_all, score.sections) == (1.0, 0.5, {"letters": 1.0})
+    path = tmp_path / "classes.csv"
+    path.write_text(",category,word\n0,x,a\n1,x,b\n2,y,c\n3,y,d\n4,y,zzz\n")
+    score = evaluate_words(_vectors(), read_test_set(path))
+    assert (score.kind, score.score, score.answered) == ("categorisation", 1.0, 4)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (": s\na b c\n", "line 2 of .* has 3 words, but an analogy needs four"),
+        ("a b 1\na b\n", "line 2 of .* is not two words and a score"),
+        ("", "no questions"),
+    ],
+)
+def test_a_damaged_test_set_is_named(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "set.txt"
+    path.write_text(text)
+    with pytest.raises(InputError, match=message):
+        read_test_set(path)
+
+
+def test_the_commands_train_ask_and_evaluate(tmp_path: Path) -> None:
+    (tmp_path / "texts.txt").write_text("\n".join(TEXTS))
+    (tmp_path / "pairs.txt").write_text("heat fire 9\nheat tax 1\nlaw judge 8\n")
+    run = CliRunner()
+
+    def call(*args: str) -> str:
+        result = run.invoke(app, ["words", *args])
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    small = ["--dimensions", "8", "--epochs", "9", "--sample", "0"]
+    names = [str(tmp_path / f"{model}.safetensors") for model in ("skipgram", "glove")]
+    for name in names:
+        model = Path(name).stem
+        call("train", str(tmp_path / "texts.txt"), "--model", model, "-o", name, *small)
+    assert len(json.loads(call("similar", names[0], "court", "-k", "3", "--json"))) == 3
+    page = tmp_path / "words.html"
+    found = json.loads(
+        call("evaluate", *names, str(tmp_path / "pairs.txt"), "--report", str(page), "--json")
+    )
+    assert found["models"]["skipgram"][0]["questions"] == 3
+    assert "<svg" in page.read_text()
+    call("export", names[0], "-o", str(tmp_path / "encoder"))
+    with pytest.raises(IdiolectError):
+        run.invoke(app, ["words", "evaluate", names[0]], catch_exceptions=False)

@@ -1,0 +1,139 @@
+"""Look-ups, files, and files that are damaged."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from idiolect.errors import InputError
+from idiolect.words.word_vectors import WordVectors
+
+WORDS = ["king", "queen", "man", "woman", "tax"]
+ROWS = np.array([[1, 1, 0], [1, -1, 0], [0.1, 1, 0], [0.1, -1, 0], [0, 0, 1]], np.float32)
+
+
+@pytest.fixture
+def vectors() -> WordVectors:
+    return WordVectors(WORDS, ROWS, [9, 8, 7, 6, 5])
+
+
+def test_neighbours_analogies_and_odd_ones(vectors: WordVectors) -> None:
+    assert vectors.most_similar("king", top_k=1)[0][0] == "man"
+    assert [word for word, _ in vectors.most_similar("king", top_k=10)][-1] == "woman"
+    for method in ("3cosadd", "3cosmul"):
+        assert vectors.analogy("man", "king", "woman", method=method)[0][0] == "queen"  # type: ignore[arg-type]
+    assert vectors.doesnt_match(["king", "man", "tax"]) == "tax"
+    assert "king" in vectors
+    assert "duke" not in vectors
+    with pytest.raises(InputError, match="did you mean queen"):
+        vectors["quen"]
+
+
+@pytest.mark.parametrize("name", ["v.txt", "v.vec", "v.bin", "v.glove", "v.safetensors", "v"])
+def test_every_format_is_read_as_it_was_written(
+    vectors: WordVectors, name: str, tmp_path: Path
+) -> None:
+    vectors.save(tmp_path / name)
+    read = WordVectors.load(tmp_path / name)
+    assert read.words == WORDS
+    np.testing.assert_array_equal(read.vectors, ROWS)
+    if name in ("v", "v.safetensors"):
+        assert isinstance(read.vectors, np.memmap)
+        assert read.counts is not None
+        assert read.counts.tolist() == [9, 8, 7, 6, 5]
+
+
+def test_gensim_reads_and_writes_the_same_files(vectors: WordVectors, tmp_path: Path) -> None:
+    gensim = pytest.importorskip("gensim.models", reason="gensim is not installed")
+    for name, binary in (("a.txt", False), ("a.bin", True)):
+        vectors.save(tmp_path / name)
+        theirs = gensim.KeyedVectors.load_word2vec_format(tmp_path / name, binary=binary)
+        np.testing.assert_array_equal(theirs["woman"], ROWS[3])
+        theirs.save_word2vec_format(str(tmp_path / f"b{name}"), binary=binary)
+        np.testing.assert_array_equal(WordVectors.load(tmp_path / f"b{name}").vectors, ROWS)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"2 2\na 1 2\nb 1\n", "line 3 of .* has 1 numbers, not 2"),
+        (b"a 1 2\na 2 3\n", "line 2 of .*'a' is also on line 1"),
+        (b"2 2\na 1 nan\nb 1 2\n", "line 2 of .* NaN"),
+        (b"2 2\na 1 2\nnew york 1 2\n", "'new york' has a space"),
+        (b"3 2\na 1 2\nb 1 2\n", "has 2 vectors, but its first line announces 3"),
+        (b"9999999999 2\na 1 2\n", "announces 9999999999 words"),
+        (b"2 999999999\na 1 2\n", "announces 2 words of 999999999"),
+        (b"1000000 100\nabc \x00\x01\x02", "ends at word 1"),
+        (b"", "is empty"),
+        (pickle.dumps({"a": 1}), "is a pickle"),
+        (struct.pack("<Q", 2**40) + b"{", "no file of word vectors"),
+        (struct.pack("<Q", 2) + b"{}", "no file of word vectors"),
+    ],
+)
+def test_a_damaged_file_is_one_clear_line(content: bytes, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "damaged"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        WordVectors.load(path)
+
+
+def test_safetensors_offsets_are_checked(tmp_path: Path) -> None:
+    header = {
+        "vectors": {"dtype": "F32", "shape": [10**9, 10**3], "data_offsets": [0, 4 * 10**12]},
+        "words": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]},
+    }
+    data = json.dumps(header).encode()
+    path = tmp_path / "v.safetensors"
+    path.write_bytes(struct.pack("<Q", len(data)) + data + b"a")
+    with pytest.raises(InputError, match="beyond the file"):
+        WordVectors.load(path)
+
+
+@pytest.mark.parametrize(
+    ("words", "rows", "message"),
+    [
+        (["a", "a"], [[1.0], [2.0]], "'a' occurs twice"),
+        (["a b"], [[1.0]], "'a b' has a space"),
+        (["a", "b"], [[1.0], [np.nan]], "'b' has NaN"),
+        (["a", "b"], [[1.0]], "2 words, but"),
+    ],
+)
+def test_bad_vectors_are_named(words: list[str], rows: list[list[float]], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        WordVectors(words, rows)
+
+
+def test_an_encoder_averages_words(vectors: WordVectors, tmp_path: Path) -> None:
+    from idiolect.encoding.encoder import Encoder
+    from idiolect.words.word_model import word_model
+
+    Encoder(word_model(vectors)).save(tmp_path / "encoder")
+    encoder = Encoder.load(tmp_path / "encoder")
+    made = encoder.encode(["The King, a TAX", "unknown"])
+    mean = ROWS[0] + ROWS[4]
+    np.testing.assert_allclose(made[0], mean / np.linalg.norm(mean), atol=1e-6)
+    assert not made[1].any()
+    weighted = Encoder(word_model(vectors, sif=True)).encode(["king", "tax"])
+    assert abs(float(weighted[0] @ weighted[1])) < 0.9
+
+
+def test_a_row_of_a_new_word_is_mixed_from_like_words() -> None:
+    from idiolect.vocabulary.rows.neighbours import word_rows
+
+    class Tokens:
+        def __len__(self) -> int:
+            return 4
+
+        def decode_batch(self, rows: list[list[int]]) -> list[str]:
+            return [[" King", "##ing", "queen tax", "x"][row[0]] for row in rows]
+
+    rows = word_rows(Tokens(), WordVectors(WORDS, ROWS))  # type: ignore[arg-type]
+    np.testing.assert_allclose(rows[0], ROWS[0])
+    np.testing.assert_allclose(rows[2], (ROWS[1] + ROWS[4]) / 2)
+    assert not rows[1].any()
+    assert not rows[3].any()

@@ -32,6 +32,7 @@ from idiolect.cli.endings import (
 )
 from idiolect.cli.index import app as index_app
 from idiolect.cli.index import searching
+from idiolect.cli.recommend import commands as recommend_commands
 from idiolect.errors import IdiolectError
 
 __all__ = ["app", "main"]
@@ -67,6 +68,7 @@ app.add_typer(index_app.app, name="index")
 app.add_typer(tune.app, name="tune")
 app.add_typer(tokenizer.app, name="tokenizer")
 app.add_typer(evaluate.app, name="evaluate")
+app.add_typer(recommend_commands.app, name="recommend")
 
 
 def _print_version(wanted: bool) -> None:

@@ -63,8 +63,9 @@ class Histories:
         """Make histories of item numbers, oldest first."""
         offsets = np.zeros(len(rows) + 1, np.int64)
         np.cumsum([len(row) for row in rows], out=offsets[1:])
-        events = _joined([np.asarray(row, np.int64) for row in rows], np.int64)
-        return cls(users, items, offsets, events, None if times is None else _joined(times, float))
+        events = np.concatenate([np.zeros(0, np.int64), *(np.asarray(r, np.int64) for r in rows)])
+        joined = None if times is None else np.concatenate([np.zeros(0), *times])
+        return cls(users, items, offsets, events, joined)
 
     def __len__(self) -> int:
         return len(self.users)
@@ -142,7 +143,3 @@ def k_core(histories: Histories, k: int) -> Histories:
                 f"no user and item have {k} events each", hint="choose a smaller k_core"
             )
         histories = histories.keep(kept).without_unused()
-
-
-def _joined(arrays: Sequence[NDArray[np.generic]], dtype: type) -> NDArray[np.generic]:
-    return np.concatenate(arrays).astype(dtype) if arrays else np.zeros(0, dtype)

@@ -47,7 +47,8 @@ def _plain(scorer: type[ItemScorer]) -> Callable[[], type[ItemScorer]]:
 
 
 SCORERS: dict[str, Callable[[], type[ItemScorer]]] = {
-    **{one.name: _plain(one) for one in (*BASELINES, TextSimilarity)},
+    **{one.name: _plain(one) for one in BASELINES},
+    TextSimilarity.name: _plain(TextSimilarity),
     **{name: _network(name) for name in NETWORKS},
 }
 """A function that returns the class of each name."""

@@ -51,7 +51,8 @@ class NextItemEvaluation:
         hit = (self.ranks <= cut).astype(float)
         if kind in ("hr", "recall"):
             return hit
-        return hit / (np.log2(self.ranks + 1) if kind == "ndcg" else self.ranks)
+        discount: NDArray[np.float64] = np.log2(self.ranks + 1) if kind == "ndcg" else self.ranks
+        return hit / discount
 
     def means(self, where: NDArray[np.bool_] | None = None) -> dict[str, float]:
         """Return the usual metrics, of all cases or of some."""

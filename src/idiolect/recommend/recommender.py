@@ -4,7 +4,7 @@ DIR/
 recommender.json         model, split, what was left out; written last
 ids.json                 ids of users and items, and the items' texts
 histories.safetensors    all events, from which `evaluate` makes the same split again
-model/scorer.safetensors what the model learned
+scorer.safetensors       what the model learned
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class Recommender:
         record, ids = (read_json(directory / name) for name in ("recommender.json", "ids.json"))
         try:
             parts = load(read_bytes(directory / "histories.safetensors"))
-            arrays = load(read_bytes(directory / "model" / "scorer.safetensors"))
+            arrays = load(read_bytes(directory / "scorer.safetensors"))
             histories = Histories(
                 tuple(ids["users"]),
                 tuple(ids["items"]),
@@ -125,16 +125,19 @@ class Recommender:
         """
         directory = check_path(directory, "directory")
         try:
-            (directory / "model").mkdir(parents=True, exist_ok=True)
+            directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"cannot create {directory}: {error.strerror}") from error
         histories = self.histories
-        parts = {"offsets": histories.offsets, "events": histories.events}
+        parts: dict[str, NDArray[np.generic]] = {
+            "offsets": histories.offsets,
+            "events": histories.events,
+        }
         if histories.times is not None:
             parts["times"] = histories.times
         ids = {"users": histories.users, "items": histories.items, "texts": self.texts}
         record = {"format": _FORMAT, **self.record}
-        write_atomic(directory / "model" / "scorer.safetensors", _packed(self.scorer.arrays()))
+        write_atomic(directory / "scorer.safetensors", _packed(self.scorer.arrays()))
         write_atomic(directory / "histories.safetensors", _packed(parts))
         write_atomic(directory / "ids.json", json.dumps(ids, ensure_ascii=False).encode())
         write_atomic(directory / "recommender.json", f"{json.dumps(record, indent=2)}\n".encode())
@@ -218,7 +221,7 @@ def _scorer(name: str, arrays: Mapping[str, NDArray[np.generic]]) -> ItemScorer:
     for key, value in arrays.items():
         part, _, rest = key.partition("/")
         parts.setdefault(part, {})[rest] = value
-    weights = {part: float(values.pop("weight")[0]) for part, values in parts.items()}  # type: ignore[arg-type]
+    weights = {part: float(values.pop("weight")[0]) for part, values in parts.items()}
     return Blend({part: _scorer(part, values) for part, values in parts.items()}, weights)
 
 

@@ -80,8 +80,10 @@ class RecentPopularity(Popularity):
     @classmethod
     def fit(cls, histories: Histories) -> Self:
         """Count the latest events; without times, the last ones of each user."""
-        order = histories.times
-        if order is None:
-            order = np.arange(len(histories.events)) - histories.offsets[1:][histories.owners]
+        if histories.times is not None:
+            order = histories.times
+        else:
+            ends = histories.offsets[1:][histories.owners]
+            order = (np.arange(len(histories.events)) - ends).astype(np.float64)
         recent = histories.events[order >= np.quantile(order, 0.9)]
         return cls(np.bincount(recent, minlength=len(histories.items)))

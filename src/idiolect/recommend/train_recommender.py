@@ -77,7 +77,7 @@ def train_recommender(
         notice(fit + (f"; left out: {summary(of_items)}" if of_items else ""))
     parts = split(histories, split_by)
     notice(parts.report())
-    record = {
+    record: dict[str, Any] = {
         "model": model,
         "split": parts.kind,
         "leaked": parts.leaked,

@@ -99,10 +99,8 @@ def _listed(sources: str | Path | Sequence[str | Path]) -> Sequence[str | Path]:
 
 def _events(path: Path, skipped: Skipped, max_unreadable: float) -> Iterator[_Event]:
     """Yield the events of one file."""
-    first = next((line for _, line in read_lines(path, _LIMIT) if line != "\n"), "")
-    if isinstance(first, Fault):
-        raise InputError(f"{path}: line 1 cannot be read: {first.reason}")
-    if file_type(path) == ".parquet" or (has_fields(path) and not _is_bare(path, first)):
+    first = "" if file_type(path) == ".parquet" else _first_line(path)
+    if has_fields(path) and not _is_bare(path, first):
         return _from_records(
             path, numbered_records(path, skipped, max_unreadable=max_unreadable), skipped
         )
@@ -111,6 +109,13 @@ def _events(path: Path, skipped: Skipped, max_unreadable: float) -> Iterator[_Ev
     if find_fields(names, _USER) and find_fields(names, _ITEM):
         return _from_records(path, _with_names(path, separator, names), skipped)
     return _from_lines(path, separator, skipped)
+
+
+def _first_line(path: Path) -> str:
+    first = next((line for _, line in read_lines(path, _LIMIT) if line != "\n"), "")
+    if isinstance(first, Fault):
+        raise InputError(f"{path}: line 1 cannot be read: {first.reason}")
+    return first
 
 
 def _is_bare(path: Path, first: str) -> bool:

@@ -3,9 +3,9 @@
     python benchmarks/recommendation.py sequences FILE [EPOCHS]
     python benchmarks/recommendation.py amazon FOLDER NAME
 
-`sequences`: lines of `user item item …`, such as the 5-core sets of S3-Rec. The last event of a user
-is the test, the one before it is validation, and neither is trained on. With EPOCHS, SASRec is
-a part of the blend.
+`sequences`: lines of `user item item …`, such as the 5-core sets of S3-Rec. A user's last event is
+the test, the one before it is validation, and neither is trained on. With EPOCHS, SASRec is a part
+of the blend.
 
 `amazon`: NAME.valid.csv.gz, NAME.test.csv.gz and NAME.item.json.gz as MiniOneRec publishes them.
 Training histories are those of the validation file, at most ten items each, since the original

@@ -71,7 +71,7 @@ class GruNetwork(Network):
     @property
     def has_dropout(self) -> bool:
         """Whether embeddings are dropped."""
-        return self.config.dropout > 0
+        return self.drop.p > 0
 
     @torch.no_grad()
     def init_weights(self, seed: int) -> None:
@@ -87,7 +87,7 @@ class GruNetwork(Network):
                     for gate in parameter.chunk(1 if whole else 3):
                         bound = (6 / sum(gate.shape)) ** 0.5
                         gate.uniform_(-bound, bound)
-            self.tokens.weight[0].zero_()
+            self.get_parameter("tokens.weight")[0].zero_()
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, *, return_logits: bool = True

@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from idiolect.errors import ConfigError, InputError
-from idiolect.recommend.catalogue import join_catalogue
 from idiolect.recommend.histories import Histories, k_core
 from idiolect.recommend.history_files import read_histories
+from idiolect.recommend.item_catalogue import join_catalogue
 from idiolect.recommend.splits import split
 from idiolect.text.skipped import Skipped
 

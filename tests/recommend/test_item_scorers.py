@@ -9,9 +9,9 @@ import pytest
 
 from idiolect.errors import InputError
 from idiolect.recommend.blend import Blend
+from idiolect.recommend.co_occurrence import Ease, ItemKnn, SessionKnn, Transitions
 from idiolect.recommend.histories import Histories
 from idiolect.recommend.model_names import BASELINES
-from idiolect.recommend.neighbours import Ease, ItemKnn, SessionKnn, Transitions
 from idiolect.recommend.next_item_metrics import evaluate_scorer
 from idiolect.recommend.scorer import ItemScorer, RecentPopularity
 from idiolect.recommend.splits import split

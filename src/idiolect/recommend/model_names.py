@@ -9,7 +9,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Literal
 
-from idiolect.recommend.neighbours import Ease, ItemKnn, SessionKnn, Transitions
+from idiolect.recommend.co_occurrence import Ease, ItemKnn, SessionKnn, Transitions
 from idiolect.recommend.scorer import ItemScorer, Popularity, RecentPopularity
 from idiolect.recommend.text_similarity import TextSimilarity
 

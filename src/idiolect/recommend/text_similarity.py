@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from idiolect.errors import InputError
+from idiolect.recommend.co_occurrence import interaction_matrix
 from idiolect.recommend.histories import Histories
-from idiolect.recommend.neighbours import interaction_matrix
 from idiolect.recommend.scorer import ItemScorer
 
 __all__ = ["TextSimilarity"]

@@ -10,11 +10,11 @@ from typing import Any, get_args
 from idiolect.errors import ConfigError, InputError
 from idiolect.ranking.evaluation.significance import compare
 from idiolect.recommend.blend import Blend
-from idiolect.recommend.catalogue import join_catalogue, read_texts
+from idiolect.recommend.co_occurrence import Ease, ItemKnn, SessionKnn, Transitions
 from idiolect.recommend.histories import Histories, k_core
 from idiolect.recommend.history_files import read_histories
+from idiolect.recommend.item_catalogue import join_catalogue, read_texts
 from idiolect.recommend.model_names import BASELINES, NETWORKS, ModelName
-from idiolect.recommend.neighbours import Ease, ItemKnn, SessionKnn, Transitions
 from idiolect.recommend.next_item_metrics import NextItemEvaluation, evaluate_scorer
 from idiolect.recommend.recommender import Recommender
 from idiolect.recommend.scorer import ItemScorer

@@ -15,7 +15,7 @@ from idiolect.errors import InputError
 if TYPE_CHECKING:
     from idiolect.recommend.recommender import Recommender
 
-__all__ = ["app"]
+__all__ = ["app", "evaluate", "items", "train"]
 
 
 class _VerbAndGroup(TyperGroup):

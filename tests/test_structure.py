@@ -27,7 +27,8 @@ FLOORS = (
     {"training"},
     {"vocabulary", "words"},
     {"encoding", "generate"},
-    {"recommend", "tasks", "ranking", "search"},
+    {"tasks", "ranking", "search"},
+    {"recommend"},  # answers from the index, and reranks with LambdaMART
     {"pipeline"},
     {"serve", "scale"},
     {"cli"},

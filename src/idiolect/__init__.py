@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from idiolect.ranking.cross_encoder import CrossEncoder
     from idiolect.ranking.evaluation.metrics import evaluate
     from idiolect.ranking.two_tower import TwoTower
+    from idiolect.recommend.recommender import Recommender
     from idiolect.search.index import Index
     from idiolect.search.items import Item
     from idiolect.text.corpus import Corpus
@@ -37,6 +38,7 @@ _MODULES = {
     "Index": "idiolect.search.index",
     "Item": "idiolect.search.items",
     "LanguageModel": "idiolect.models.language_model",
+    "Recommender": "idiolect.recommend.recommender",
     "TrainingConfig": "idiolect.training.training_config",
     "Tokenizer": "idiolect.text.tokenizers.tokenizer",
     "TwoTower": "idiolect.ranking.two_tower",
@@ -56,6 +58,7 @@ __all__ = [
     "Index",
     "Item",
     "LanguageModel",
+    "Recommender",
     "Tokenizer",
     "TrainingConfig",
     "TwoTower",

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -38,10 +38,16 @@ from idiolect.training.objectives.objective import BatchSource, Objective
 from idiolect.training.optim import Train, choose_parameters, parameter_groups
 from idiolect.training.training_config import TrainingConfig
 
-__all__ = ["TrainingSession"]
+__all__ = ["TrainedModel", "TrainingSession"]
 
 _CHOICE = "chosen_precision"
 """Where `run.json` has the precision in which the run computes."""
+
+
+class TrainedModel(Protocol):
+    """What a session trains: a `LanguageModel`, or a network over other ids than tokens."""
+
+    network: Network
 
 
 class TrainingSession:
@@ -74,7 +80,7 @@ class TrainingSession:
 
     def __init__(
         self,
-        model: LanguageModel,
+        model: TrainedModel,
         *,
         out: str | Path,
         config: TrainingConfig,
@@ -221,6 +227,7 @@ class TrainingSession:
         """
         network = self.model.network
         if self.workers.is_first and self.lora is not None:
+            assert isinstance(self.model, LanguageModel), "adapters are saved with a tokenizer"
             save_adapter(self.model, self.folder.adapter)
         if self.workers.is_first and not self.folder.is_published():
             self.folder.publish(save)

@@ -1,0 +1,197 @@
+"""`idiolect recommend train`, `evaluate`, and `idiolect recommend RUN --history …`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from typer.core import TyperGroup
+
+from idiolect.cli.endings import ResumableCommand
+from idiolect.errors import InputError
+
+if TYPE_CHECKING:
+    from idiolect.recommend.recommender import Recommender
+
+__all__ = ["app", "evaluate", "items", "train"]
+
+
+class _VerbAndGroup(TyperGroup):
+    """A group that is also a verb: its first argument may be a folder, which means `items`."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the command; a word that is none is the folder of `items`."""
+        if args and args[0] not in self.commands and not args[0].startswith("-"):
+            args = ["items", *args]
+        return super().resolve_command(ctx, args)
+
+
+app = typer.Typer(
+    cls=_VerbAndGroup,
+    help="Recommend the next items after a history. [bold]idiolect recommend RUN --history a,b"
+    "[/bold] is short for [bold]idiolect recommend items RUN --history a,b[/bold].",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+)
+
+_Folder = Annotated[Path, typer.Argument(help="Folder that `idiolect recommend train` wrote.")]
+
+
+@app.command("train", cls=ResumableCommand)
+def train(
+    histories: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Files with events: CSV, TSV, JSON Lines or Parquet with user, item and time; "
+            "lines of `user item item …`; MovieLens and Amazon layouts. Also compressed."
+        ),
+    ],
+    model: Annotated[
+        Literal[
+            "popularity",
+            "transitions",
+            "item-knn",
+            "ease",
+            "sasrec",
+            "gru4rec",
+            "bert4rec",
+            "blend",
+        ],
+        typer.Option(help="What to train."),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")],
+    items: Annotated[
+        Path | None, typer.Option(help="Catalogue with the ids and texts of items.")
+    ] = None,
+    split: Annotated[
+        Literal["time", "leave-one-out", "user"] | None,
+        typer.Option(help="How events are divided. Default: time, where times are known."),
+    ] = None,
+    k_core: Annotated[
+        int, typer.Option(help="Leave out users and items with fewer events.", min=1)
+    ] = 1,
+    epochs: Annotated[
+        int | None, typer.Option(help="Passes over the histories, for networks.", min=1)
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Random seed, for networks.", min=0)] = 0,
+) -> None:
+    """Train a recommender. Run it again to resume.
+
+    Example: [bold]idiolect recommend train orders.csv --model transitions -o runs/next[/bold]
+    """
+    from idiolect.recommend.train_recommender import train_recommender
+
+    recommender = train_recommender(
+        histories,
+        model=model,
+        output_dir=out,
+        items=items,
+        split_by=split,
+        k=k_core,
+        epochs=epochs,
+        seed=seed,
+    )
+    known = recommender.histories
+    typer.echo(
+        f"{model} of {len(known):,} users and {len(known.items):,} items in {out}; next: "
+        f"idiolect recommend evaluate {out}"
+    )
+
+
+@app.command("evaluate")
+def evaluate(
+    directory: _Folder,
+    json_output: Annotated[
+        bool, typer.Option("--json", help="Print everything as one JSON object.")
+    ] = False,
+    exclude_seen: Annotated[
+        bool | None,
+        typer.Option(
+            "--exclude-seen/--include-seen",
+            help="Whether items of the history are left out. Default: where repeats are rare.",
+        ),
+    ] = None,
+) -> None:
+    """Compare a recommender with every baseline on the test cases; all items are ranked.
+
+    Example: [bold]idiolect recommend evaluate runs/next --json[/bold]
+    """
+    from idiolect.recommend.train_recommender import evaluate_recommender
+
+    figures = evaluate_recommender(_load(directory), exclude_seen=exclude_seen)
+    typer.echo(json.dumps(figures, indent=2) if json_output else _table(figures))
+
+
+@app.command("items")
+def items(
+    directory: _Folder,
+    history: Annotated[
+        str, typer.Option(help="Ids of items, oldest first, with commas between them.")
+    ],
+    top_k: Annotated[int, typer.Option(help="How many items to recommend.", min=1)] = 10,
+    exclude_seen: Annotated[
+        bool,
+        typer.Option(
+            "--exclude-seen/--include-seen", help="Never recommend an item of the history."
+        ),
+    ] = True,
+    json_output: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object a line.")
+    ] = False,
+) -> None:
+    """Recommend the next items after a history.
+
+    Example: [bold]idiolect recommend runs/next --history p17,p4[/bold]
+    """
+    recommender = _load(directory)
+    ids = [id.strip() for id in history.split(",") if id.strip()]
+    for one in recommender.recommend(ids, top_k, exclude_seen):
+        if json_output:
+            record = {"id": one.id, "score": one.score, "text": one.text, "because": one.because}
+            typer.echo(json.dumps(record, ensure_ascii=False))
+        else:
+            title = " ".join(one.text.split("\n")[0].split())[:70]
+            reason = f"  (because of {one.because})" if one.because else ""
+            typer.echo(f"{one.score:10.4f}  {one.id}  {title}{reason}".rstrip())
+
+
+def _load(directory: Path) -> Recommender:
+    from idiolect.recommend.recommender import Recommender
+
+    if not directory.exists():
+        raise InputError(
+            f"there is no folder {directory}",
+            hint="commands of `idiolect recommend` are train, evaluate and items",
+        )
+    inside = directory / "recommend"  # of a pipeline's run
+    held = not (directory / "recommender.json").exists() and inside.is_dir()
+    return Recommender.load(inside if held else directory)
+
+
+def _table(figures: dict[str, Any]) -> str:
+    """Draw the systems as a table, the best first."""
+    names = ("ndcg@10", "hr@10", "mrr@10", "coverage@10", "novelty@10")
+    systems = figures["systems"]
+    width = max(len(name) for name in systems)
+    lines = [" " * width + "".join(f"{name:>13}" for name in (*names, "p"))]
+    for name in sorted(systems, key=lambda one: -systems[one]["ndcg@10"]):
+        row = systems[name]
+        test = row.get("difference")
+        cells = "".join(f"{row[one]:13.4f}" for one in names)
+        lines.append(f"{name:<{width}}{cells}" + (f"{test['p_value']:13.4f}" if test else ""))
+    if figures["cold_cases"]:
+        lines.append(f"targets without a training event ({figures['cold_cases']:,}), ndcg@10:")
+        lines += [f"{n:<{width}}{row['cold']['ndcg@10']:13.4f}" for n, row in systems.items()]
+    seen = "left out" if figures["exclude_seen"] else "recommended too"
+    lines.append(
+        f"{figures['cases']:,} cases, split by {figures['split']}; items of the history are {seen};"
+        f" p: paired test of nDCG@10 against {figures['model']}"
+    )
+    if figures["leaked"]:
+        lines.append(
+            f"LEAK: {figures['leaked']:.1%} of the training events are later than a target"
+        )
+    lines += [f"without {name}: {why}" for name, why in figures["left_out"].items()]
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""Recommendation from interaction histories: baselines, sequence networks, evaluation, serving."""

@@ -1,0 +1,119 @@
+"""`Blend`: a weighted sum of several recommenders, with weights chosen on validation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from idiolect.errors import InputError
+from idiolect.recommend.histories import Histories
+from idiolect.recommend.next_item_metrics import hide_seen, mean_ranks
+from idiolect.recommend.scorer import ItemScorer
+from idiolect.recommend.splits import Cases
+
+__all__ = ["Blend", "normalised"]
+
+_WEIGHTS = (0.0, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
+_CASES = 1024
+"""Validation cases that choose the weights."""
+_ROUNDS = 2
+
+
+class Blend(ItemScorer):
+    """Sums up scores that are scaled within each history to mean 0 and deviation 1.
+
+    Args:
+        parts: The recommenders, by name.
+        weights: The weight of each.
+    """
+
+    name: ClassVar[str] = "blend"
+
+    def __init__(self, parts: Mapping[str, ItemScorer], weights: Mapping[str, float]) -> None:
+        self.parts, self.weights = dict(parts), dict(weights)
+
+    @classmethod
+    def fit(cls, histories: Histories) -> Self:
+        """Refuse: it is made of fitted recommenders."""
+        raise InputError("a blend needs fitted recommenders", hint="use Blend.chosen_on")
+
+    @classmethod
+    def chosen_on(
+        cls, parts: Mapping[str, ItemScorer], valid: Cases, *, exclude_seen: bool
+    ) -> Self:
+        """Choose weights by nDCG@10 on validation cases.
+
+        It starts with the best recommender alone. Each one then gets the weight that is best while
+        the others stay, in two rounds; so the result is never worse there than the best alone.
+
+        Args:
+            parts: Fitted recommenders, by name.
+            valid: Validation cases; a random part of them if there are many.
+            exclude_seen: As in the evaluation.
+
+        Raises:
+            InputError: There are no validation cases.
+        """
+        if not len(valid):
+            raise InputError("no validation cases to choose weights on", hint="use another split")
+        count = min(_CASES, len(valid))
+        chosen = np.random.default_rng(0).permutation(len(valid))[:count]
+        contexts, targets = [valid.contexts[i] for i in chosen], valid.targets[chosen]
+        scores = {name: normalised(part.score(contexts)) for name, part in parts.items()}
+
+        def value(weights: Mapping[str, float]) -> float:
+            total = np.zeros((count, next(iter(scores.values())).shape[1]), np.float32)
+            for name, weight in weights.items():
+                if weight:
+                    total += np.float32(weight) * scores[name]
+            if exclude_seen:
+                hide_seen(total, contexts)
+            ranks = mean_ranks(total, targets)
+            return float(((ranks <= 10) / np.log2(ranks + 1)).mean())
+
+        alone = {name: value({name: 1.0}) for name in parts}
+        best = max(alone, key=lambda name: alone[name])
+        weights, reached = {name: float(name == best) for name in parts}, alone[best]
+        for _ in range(_ROUNDS):
+            for name in parts:
+                for weight in _WEIGHTS:
+                    tried = {**weights, name: weight}
+                    if any(tried.values()) and (found := value(tried)) > reached:
+                        weights, reached = tried, found
+        return cls(parts, weights)
+
+    def score(self, contexts: Sequence[NDArray[np.int64]]) -> NDArray[np.float32]:
+        """Sum up the scaled scores."""
+        used = {name: weight for name, weight in self.weights.items() if weight}
+        scores = [
+            np.float32(weight) * normalised(self.parts[name].score(contexts))
+            for name, weight in used.items()
+        ]
+        total: NDArray[np.float32] = np.sum(scores, axis=0)
+        return total
+
+    def arrays(self) -> dict[str, NDArray[np.generic]]:
+        """Return the arrays of the parts that have a weight, and the weights."""
+        arrays: dict[str, NDArray[np.generic]] = {}
+        for name, weight in self.weights.items():
+            if weight:
+                arrays[f"{name}/weight"] = np.array([weight])
+                parts = self.parts[name].arrays()
+                arrays |= {f"{name}/{key}": value for key, value in parts.items()}
+        return arrays
+
+    @classmethod
+    def of_arrays(cls, arrays: Mapping[str, NDArray[np.generic]]) -> Self:
+        """Refuse: the classes of the parts are known to `Recommender`."""
+        raise InputError("a blend is loaded with its parts", hint="use Recommender.load")
+
+
+def normalised(scores: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Scale each row to mean 0 and deviation 1; a row of equal scores becomes 0."""
+    centred = scores - scores.mean(1, keepdims=True)
+    deviation = centred.std(1, keepdims=True)
+    scaled: NDArray[np.float32] = centred / np.where(deviation > 0, deviation, 1)
+    return scaled

@@ -1,0 +1,253 @@
+"""Recommenders that count which items occur together: no gradients, and hard to beat.
+
+    transitions   which items follow an item, near ones more (Markov chain with decay)
+    item-knn      cosine of the users of two items (Sarwar et al. 2001)
+    session-knn   items of the most similar histories, recent ones more (V-SkNN, Ludewig & Jannach
+                  2018)
+    ease          the linear item-to-item model in closed form (Steck 2019, 1905.03375)
+
+The first three are sparse matrices between items; EASE is a dense one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from scipy.linalg import lapack
+
+from idiolect.errors import InputError
+from idiolect.recommend.histories import Histories
+from idiolect.recommend.scorer import ItemScorer
+
+__all__ = ["Ease", "ItemKnn", "SessionKnn", "Transitions", "interaction_matrix"]
+
+_MAX_DENSE = 20_000
+"""Items up to which EASE is computed: its matrix has the square of their number."""
+
+
+def interaction_matrix(
+    contexts: Sequence[NDArray[np.int64]], items: int, decay: float = 1.0
+) -> sparse.csr_matrix:
+    """Return the items of each history as a sparse matrix.
+
+    Shape: (contexts, items).
+
+    Args:
+        contexts: Item numbers, oldest first.
+        items: How many items there are.
+        decay: Weight of an event relative to the one after it; an item's last event counts.
+    """
+    lengths = np.array([len(context) for context in contexts], np.int64)
+    columns = np.concatenate([*contexts, np.zeros(0, np.int64)]).astype(np.int64)
+    rows = np.repeat(np.arange(len(contexts)), lengths)
+    ages = np.repeat(np.cumsum(lengths), lengths) - 1 - np.arange(len(columns))
+    # The last event of an item is the first in reverse order.
+    _, last = np.unique((rows * items + columns)[::-1], return_index=True)
+    kept = len(columns) - 1 - last
+    weights = np.power(decay, ages[kept], dtype=np.float32)
+    return sparse.csr_matrix(
+        (weights, (rows[kept], columns[kept])), (len(contexts), items), dtype=np.float32
+    )
+
+
+class _ItemMatrix(ItemScorer):
+    """Scores are the sum, over the events of a history, of a row of a sparse matrix."""
+
+    decay: ClassVar[float]
+    """Weight of an event relative to the one after it."""
+
+    def __init__(self, matrix: sparse.csr_matrix) -> None:
+        self.matrix = matrix
+
+    def score(self, contexts: Sequence[NDArray[np.int64]]) -> NDArray[np.float32]:
+        """Sum up the rows of the items in each history."""
+        history = interaction_matrix(contexts, self.matrix.shape[0], self.decay)
+        scores: NDArray[np.float32] = (history @ self.matrix).toarray()
+        return scores
+
+    def arrays(self) -> dict[str, NDArray[np.generic]]:
+        """Return the parts of the matrix."""
+        names = ("data", "indices", "indptr")
+        return {name: getattr(self.matrix, name) for name in names}
+
+    @classmethod
+    def of_arrays(cls, arrays: Mapping[str, NDArray[np.generic]]) -> Self:
+        """Make a scorer of the parts of its matrix."""
+        size = len(arrays["indptr"]) - 1
+        parts = (arrays["data"], arrays["indices"], arrays["indptr"])
+        return cls(sparse.csr_matrix(parts, (size, size)))
+
+
+class Transitions(_ItemMatrix):
+    """Which items come after an item: 1 / distance for each pair of events, in both histories.
+
+    A row is divided by the root of its item's number of events, so that frequent items of a
+    history do not outweigh the others.
+    """
+
+    name: ClassVar[str] = "transitions"
+    decay: ClassVar[float] = 0.7
+    reach: ClassVar[int] = 10
+    """Greatest distance of two events."""
+
+    @classmethod
+    def fit(cls, histories: Histories) -> Self:
+        """Count pairs of events by their distance."""
+        size, events, owners = len(histories.items), histories.events, histories.owners
+        total = sparse.csr_matrix((size, size), dtype=np.float32)
+        for distance in range(1, min(cls.reach, len(events) - 1) + 1):
+            same = owners[distance:] == owners[:-distance]
+            pair = (events[:-distance][same], events[distance:][same])
+            weight = np.full(len(pair[0]), 1 / distance, np.float32)
+            total = total + sparse.csr_matrix((weight, pair), (size, size))
+        scale = 1 / np.sqrt(np.maximum(1, histories.counts)).astype(np.float32)
+        return cls(sparse.csr_matrix(sparse.diags_array(scale) @ total))
+
+
+class ItemKnn(_ItemMatrix):
+    """Cosine of the sets of users of two items, the 200 nearest of each item."""
+
+    name: ClassVar[str] = "item-knn"
+    decay: ClassVar[float] = 0.9
+    neighbours: ClassVar[int] = 200
+    """Neighbours of each item that are kept."""
+    shrinkage: ClassVar[float] = 10.0
+    """Added to the product of lengths, so that two rare items are not neighbours by accident."""
+
+    @classmethod
+    def fit(cls, histories: Histories) -> Self:
+        """Multiply the matrix of users and items with itself, a block of items at a time."""
+        matrix = interaction_matrix(histories.rows, len(histories.items)).astype(np.float32)
+        lengths = np.sqrt(np.asarray(matrix.sum(0)).ravel())
+        columns, users, blocks = matrix.tocsc().T.tocsr(), matrix, []
+        for start in range(0, columns.shape[0], 2048):
+            block = (columns[start : start + 2048] @ users).tocoo()
+            rows, items = block.row + start, block.col
+            kept = rows != items
+            rows, items = rows[kept], items[kept]
+            values = block.data[kept] / (lengths[rows] * lengths[items] + cls.shrinkage)
+            blocks.append(_largest(rows - start, items, values, cls.neighbours, block.shape))
+        # A row of the result belongs to an item of the history, a column to a candidate.
+        return cls(sparse.csr_matrix(sparse.vstack(blocks).T))
+
+
+def _largest(
+    rows: NDArray[np.int64],
+    columns: NDArray[np.int64],
+    values: NDArray[np.float32],
+    k: int,
+    shape: tuple[int, int],
+) -> sparse.csr_matrix:
+    """Keep the k largest values of each row."""
+    order = np.lexsort((columns, -values, rows))
+    rows, columns, values = rows[order], columns[order], values[order]
+    place = np.arange(len(rows)) - np.searchsorted(rows, rows)
+    kept = place < k
+    return sparse.csr_matrix((values[kept], (rows[kept], columns[kept])), shape)
+
+
+class SessionKnn(ItemScorer):
+    """Items of the 100 most similar training histories, weighted by similarity (V-SkNN)."""
+
+    name: ClassVar[str] = "session-knn"
+    neighbours: ClassVar[int] = 100
+    """Histories that vote."""
+
+    def __init__(self, matrix: sparse.csr_matrix) -> None:
+        self.matrix = matrix
+        sizes = np.maximum(1, np.diff(matrix.indptr))
+        self._inverse = sparse.csr_matrix(
+            sparse.diags_array(1 / np.sqrt(sizes).astype(np.float32)) @ matrix
+        )
+
+    @classmethod
+    def fit(cls, histories: Histories) -> Self:
+        """Keep the training histories."""
+        return cls(interaction_matrix(histories.rows, len(histories.items)))
+
+    def score(self, contexts: Sequence[NDArray[np.int64]]) -> NDArray[np.float32]:
+        """Find similar histories, the last items of a history counting most, and let them vote."""
+        asked = interaction_matrix(contexts, self.matrix.shape[1], 0.8)
+        near = (asked @ self._inverse.T).tocoo()
+        best = _largest(near.row, near.col, near.data, self.neighbours, near.shape)
+        # An item that few histories hold tells more about the next one than a popular item.
+        votes = np.asarray(self.matrix.sum(0)).ravel()
+        idf = np.log((1 + self.matrix.shape[0]) / (1 + votes)).astype(np.float32)
+        scores: NDArray[np.float32] = (best @ self.matrix).toarray() * idf
+        return scores
+
+    def arrays(self) -> dict[str, NDArray[np.generic]]:
+        """Return the histories."""
+        width = np.array([self.matrix.shape[1]])
+        return {"indices": self.matrix.indices, "indptr": self.matrix.indptr, "items": width}
+
+    @classmethod
+    def of_arrays(cls, arrays: Mapping[str, NDArray[np.generic]]) -> Self:
+        """Make a scorer of the histories."""
+        shape = (len(arrays["indptr"]) - 1, int(arrays["items"][0]))
+        ones = np.ones(len(arrays["indices"]), np.float32)
+        return cls(sparse.csr_matrix((ones, arrays["indices"], arrays["indptr"]), shape))
+
+
+class Ease(ItemScorer):
+    """The linear model B = I − P / diag(P) with P = (XᵀX + λI)⁻¹, whose diagonal is zero."""
+
+    name: ClassVar[str] = "ease"
+    regularisation: ClassVar[float] = 250.0
+    """λ, added to the diagonal of XᵀX."""
+
+    def __init__(self, weights: NDArray[np.float32]) -> None:
+        self.weights = weights
+
+    @classmethod
+    def fit(cls, histories: Histories) -> Self:
+        """Invert the matrix of co-occurrences.
+
+        Raises:
+            InputError: There are too many items for a dense matrix.
+        """
+        size = len(histories.items)
+        if size > _MAX_DENSE:
+            raise InputError(
+                f"EASE of {size:,} items needs {size * size * 4 / 2**30:.0f} GiB",
+                hint=f"at most {_MAX_DENSE:,} items; use item-knn",
+            )
+        users = interaction_matrix(histories.rows, size)
+        gram = (users.T @ users).toarray()
+        gram[np.diag_indices(size)] += cls.regularisation
+        return cls(_zero_diagonal_weights(_inverse(gram)))
+
+    def score(self, contexts: Sequence[NDArray[np.int64]]) -> NDArray[np.float32]:
+        """Multiply each history with the weights."""
+        history = interaction_matrix(contexts, len(self.weights))
+        return np.ascontiguousarray(history @ self.weights)
+
+    def arrays(self) -> dict[str, NDArray[np.generic]]:
+        """Return the weights."""
+        return {"weights": self.weights}
+
+    @classmethod
+    def of_arrays(cls, arrays: Mapping[str, NDArray[np.generic]]) -> Self:
+        """Make a scorer of its weights."""
+        return cls(arrays["weights"].astype(np.float32, copy=False))
+
+
+def _inverse(gram: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Invert a positive definite matrix by its Cholesky factor: half the work of a general one."""
+    factor, failed = lapack.spotrf(gram, lower=True, overwrite_a=True)
+    half, failed_too = lapack.spotri(factor, lower=True, overwrite_c=True)
+    if failed or failed_too:
+        raise InputError("the matrix of EASE cannot be inverted", hint="use item-knn")
+    lower = np.tril(half)
+    return np.asarray(lower + np.tril(half, -1).T, np.float32)
+
+
+def _zero_diagonal_weights(inverse: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Divide by minus the diagonal, column by column, and set the diagonal to zero."""
+    weights: NDArray[np.float32] = inverse / -np.diag(inverse)
+    np.fill_diagonal(weights, 0)
+    return weights

@@ -1,0 +1,267 @@
+"""Read interaction histories from files, in the layouts in which they are published.
+
+    records     CSV, TSV, JSON Lines, Parquet with a user (or session), an item, a time, a weight
+    lists       JSON Lines with a user and the list of its items
+    MovieLens   `user::item::rating::time` (ratings.dat), tab-separated u.data, ratings.csv
+    Amazon      `user,item,rating,time` without a header; reviews with reviewerID and asin
+    lines       `user item item …`, or `user item` in order (BERT4Rec)
+    RecBole     `.inter`, whose header names types: `user_id:token`
+
+Ids are texts, the same from every file: `7`, `7.0` in a column with gaps and `"7"` are one item.
+What is left out is counted by reason: no user, no item, a weight that is not positive (returned
+goods), a time that is none or lies in the future, and exact duplicates.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from idiolect.errors import InputError
+from idiolect.recommend.histories import Histories
+from idiolect.text.arguments import check_path
+from idiolect.text.fields import find_fields, id_text, shown_names
+from idiolect.text.record_types.compressed_file import file_type
+from idiolect.text.record_types.text_lines import read_lines
+from idiolect.text.records import IdReader, has_fields, numbered_records
+from idiolect.text.skipped import MAX_UNREADABLE, Fault, Skipped, skip, summary
+from idiolect.text.suggestions import similar_path
+
+__all__ = ["read_histories"]
+
+_USER = (
+    "user_id", "user", "userid", "customer_id", "customerid", "customer", "reviewerid",
+    "session_id", "sessionid", "session", "visitor_id", "visitorid",
+)  # fmt: skip
+_ITEM = (
+    "item_id", "item", "itemid", "product_id", "productid", "movie_id", "movieid", "asin",
+    "parent_asin", "stockcode", "sku", "article_id", "track_id", "document_id",
+)  # fmt: skip
+_TIME = (
+    "timestamp", "time", "datetime", "date", "unixreviewtime", "event_time", "invoicedate", "t_dat",
+)  # fmt: skip
+_WEIGHT = ("weight", "quantity", "count")
+_LIST = ("items", "history", "item_ids", "sequence")
+_LIMIT = 16 << 20
+_DAY = 86_400.0
+_MILLISECONDS = 1e11
+"""Times above it, the year 5138 in seconds, are in milliseconds."""
+
+
+class _Event(NamedTuple):
+    user: str
+    item: str
+    time: float | None
+
+
+def read_histories(
+    sources: str | Path | Sequence[str | Path],
+    *,
+    skipped: Skipped | None = None,
+    max_unreadable: float = MAX_UNREADABLE,
+) -> Histories:
+    """Read the events of one file or several, sorted by time within each user if times are known.
+
+    Args:
+        sources: The files, also compressed.
+        skipped: Updated with what was left out, by reason.
+        max_unreadable: The share of a file's rows that may be unreadable.
+
+    Raises:
+        InputError: A file is missing, its layout is not recognised, only some events have times, or
+            there are no events.
+    """
+    skipped = Skipped() if skipped is None else skipped
+    paths = [check_path(one, "histories") for one in _listed(sources)]
+    events: list[_Event] = []
+    for path in paths:
+        if not path.is_file():
+            raise InputError(
+                f"there is no file {path}", hint=similar_path(path) or "check the path"
+            )
+        events += _events(path, skipped, max_unreadable)
+    if not events:
+        raise InputError(
+            f"no events in {', '.join(map(str, paths))}",
+            hint=f"left out: {summary(skipped)}" if skipped else "the file is empty",
+        )
+    return _sorted(events, skipped)
+
+
+def _listed(sources: str | Path | Sequence[str | Path]) -> Sequence[str | Path]:
+    return [sources] if isinstance(sources, str | Path) else sources
+
+
+def _events(path: Path, skipped: Skipped, max_unreadable: float) -> Iterator[_Event]:
+    """Yield the events of one file."""
+    first = "" if file_type(path) == ".parquet" else _first_line(path)
+    if has_fields(path) and not _is_bare(path, first):
+        return _from_records(
+            path, numbered_records(path, skipped, max_unreadable=max_unreadable), skipped
+        )
+    separator = next((one for one in ("::", "\t", ",") if one in first), None)
+    names = [cell.split(":")[0] for cell in first.strip().split(separator)]
+    if find_fields(names, _USER) and find_fields(names, _ITEM):
+        return _from_records(path, _with_names(path, separator, names), skipped)
+    return _from_lines(path, separator, skipped)
+
+
+def _first_line(path: Path) -> str:
+    first = next((line for _, line in read_lines(path, _LIMIT) if line != "\n"), "")
+    if isinstance(first, Fault):
+        raise InputError(f"{path}: line 1 cannot be read: {first.reason}")
+    return first
+
+
+def _is_bare(path: Path, first: str) -> bool:
+    """Whether a table has no header: the fourth cell of its first line is a time (Amazon)."""
+    cells = first.strip().split("," if file_type(path) == ".csv" else "\t")
+    return file_type(path) in (".csv", ".tsv") and len(cells) in (3, 4) and _is_number(cells[-1])
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def _with_names(
+    path: Path, separator: str | None, names: Sequence[str]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    for number, line in read_lines(path, _LIMIT):
+        if number > 1 and isinstance(line, str) and line.strip():
+            cells = line.rstrip("\r\n").split(separator)
+            yield f"line {number:,}", dict(zip(names, cells, strict=False))
+
+
+def _from_records(
+    path: Path, records: Iterable[tuple[str, Mapping[str, Any]]], skipped: Skipped
+) -> Iterator[_Event]:
+    """Yield the events of records with named fields."""
+    ids, checked = IdReader(path), False
+    for place, record in records:
+        names = list(record)
+        user, item, lists = (find_fields(names, known)[:1] for known in (_USER, _ITEM, _LIST))
+        listed = bool(lists) and isinstance(record[lists[0]], list)
+        if not checked and not (user and (item or listed)):
+            raise InputError(
+                f"{path} has no field of a {'user' if not user else 'item'}: {shown_names(names)}",
+                hint="name the fields user_id, item_id and timestamp",
+            )
+        checked = True
+        where = f"{path.name} {place}"
+        owner = ids(record, user[0]) if user else None
+        if owner is None:
+            skip(skipped, "without a user", where)
+        elif listed:
+            for one in record[lists[0]]:
+                id = id_text(one)
+                if id is None:
+                    skip(skipped, "without an item", where)
+                else:
+                    yield _Event(owner, id, None)
+        elif (id := ids(record, item[0]) if item else None) is None:
+            skip(skipped, "without an item", where)
+        elif not _is_positive(record, names):
+            skip(skipped, "with a weight that is not positive", where)
+        else:
+            at = find_fields(names, _TIME)[:1]
+            moment = _seconds(record[at[0]]) if at else None
+            if at and moment is None:
+                skip(skipped, "without a time", where)
+            else:
+                yield _Event(owner, id, moment)
+
+
+def _is_positive(record: Mapping[str, Any], names: Sequence[str]) -> bool:
+    field = find_fields(names, _WEIGHT)[:1]
+    if not field:
+        return True
+    try:
+        return float(record[field[0]]) > 0
+    except (TypeError, ValueError):
+        return False
+
+
+def _from_lines(path: Path, separator: str | None, skipped: Skipped) -> Iterator[_Event]:
+    """Yield the events of lines without names."""
+    timed: bool | None = None
+    for number, line in read_lines(path, _LIMIT):
+        where = f"{path.name} line {number:,}"
+        if isinstance(line, Fault):
+            skip(skipped, line.reason, where)
+            continue
+        cells = [cell.strip() for cell in line.strip().split(separator)]
+        if timed is None:
+            # MovieLens and Amazon: user, item, rating, time.
+            timed = separator is not None and len(cells) >= 3 and _is_number(cells[-1])
+        if len(cells) < 2 or not cells[0]:
+            if line.strip():
+                skip(skipped, "without an item", where)
+        elif not timed:
+            yield from (_Event(cells[0], cell, None) for cell in cells[1:] if cell)
+        elif (moment := _seconds(cells[-1])) is None:
+            skip(skipped, "without a time", where)
+        elif not cells[1]:
+            skip(skipped, "without an item", where)
+        else:
+            yield _Event(cells[0], cells[1], moment)
+
+
+def _seconds(value: Any) -> float | None:
+    """Return a time in seconds since 1970; None if it is none."""
+    if isinstance(value, datetime):
+        return (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
+    if isinstance(value, date):
+        return datetime(value.year, value.month, value.day, tzinfo=UTC).timestamp()
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        try:
+            return _seconds(datetime.fromisoformat(value))
+        except (TypeError, ValueError):
+            return None
+    if not np.isfinite(number):
+        return None
+    return number / 1000 if abs(number) > _MILLISECONDS else number
+
+
+def _sorted(events: list[_Event], skipped: Skipped) -> Histories:
+    """Number users and items, sort each user's events by time, and leave out duplicates."""
+    known = [event.time is not None for event in events]
+    if any(known) and not all(known):
+        raise InputError(
+            f"{len(known) - sum(known):,} of {len(known):,} events have no time",
+            hint="give all files a time, or none",
+        )
+    users: dict[str, int] = {}
+    items: dict[str, int] = {}
+    limit, seen = time.time() + _DAY, set()
+    rows: list[list[tuple[float, int]]] = []
+    for event in events:
+        if event.time is not None:
+            if event.time > limit:
+                skip(skipped, "in the future", f"user {event.user}")
+                continue
+            if event in seen:
+                skip(skipped, "duplicates", f"user {event.user}")
+                continue
+            seen.add(event)
+        user = users.setdefault(event.user, len(users))
+        if user == len(rows):
+            rows.append([])
+        rows[user].append((event.time or 0.0, items.setdefault(event.item, len(items))))
+    if not rows:
+        raise InputError("no events can be used", hint=f"left out: {summary(skipped)}")
+    for row in rows:
+        row.sort(key=lambda one: one[0])  # stable: events of one moment keep their order
+    times = [np.array([moment for moment, _ in row]) for row in rows] if all(known) else None
+    numbers = [[item for _, item in row] for row in rows]
+    return Histories.of_numbers(tuple(users), tuple(items), numbers, times)

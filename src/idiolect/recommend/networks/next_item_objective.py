@@ -1,0 +1,152 @@
+"""What sequence networks minimise: the next item at every place, or hidden items (BERT4Rec)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from idiolect.nn.network import Network, Output
+from idiolect.recommend.networks.next_item_losses import ItemLoss, bpr_max, gbce, sampled_softmax
+from idiolect.training.data.shuffled_epochs import EpochSample
+from idiolect.training.objectives.cross_entropy import cross_entropy
+from idiolect.training.objectives.objective import RowwiseObjective
+
+__all__ = ["ItemBatch", "NextItem", "pad_rows", "windows"]
+
+_NONE = -100
+"""Label of a place without a target."""
+
+
+@dataclass(frozen=True)
+class ItemBatch:
+    """Histories as ids, padded at the end. Shape: all (rows, length)."""
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    labels: Tensor
+    """The id to predict at each place, or −100."""
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+    @property
+    def count(self) -> int:
+        """Number of targets."""
+        return int((self.labels != _NONE).sum())
+
+    @property
+    def tokens(self) -> int:
+        """Number of items read."""
+        return int(self.attention_mask.sum())
+
+    def part(self, rows: slice) -> ItemBatch:
+        """Return some of the rows."""
+        return ItemBatch(self.input_ids[rows], self.attention_mask[rows], self.labels[rows])
+
+    def to(self, device: torch.device) -> ItemBatch:
+        """Move the batch to a device."""
+        return replace(
+            self,
+            input_ids=self.input_ids.to(device),
+            attention_mask=self.attention_mask.to(device),
+            labels=self.labels.to(device),
+        )
+
+
+def windows(rows: Sequence[NDArray[np.int64]], length: int) -> list[NDArray[np.int64]]:
+    """Cut long histories into windows of `length` + 1 items, which share their first and last one.
+
+    A history of one item predicts nothing and is left out.
+    """
+    cut = []
+    for row in rows:
+        for end in range(len(row), 1, -length):
+            cut.append(row[max(0, end - length - 1) : end])
+    return cut
+
+
+def pad_rows(rows: Sequence[NDArray[np.int64]]) -> tuple[Tensor, Tensor]:
+    """Return ids padded at the end with 0, and the mask. Shape: (rows, longest)."""
+    ids = np.zeros((len(rows), max(map(len, rows))), np.int64)
+    for place, row in enumerate(rows):
+        ids[place, : len(row)] = row
+    mask = np.arange(ids.shape[1]) < np.array([len(row) for row in rows])[:, None]
+    return torch.from_numpy(ids), torch.from_numpy(mask.astype(np.int64))
+
+
+class NextItem(RowwiseObjective):
+    """Predict the next item at every place, or items that are hidden.
+
+    Args:
+        rows: Item numbers of each window.
+        counts: Training events of each item, the base of the sampling. (items,).
+        loss: Cross-entropy over all items, or a loss over samples.
+        hidden_share: Share of the items that are hidden (BERT4Rec); `None` predicts the next item.
+        samples: Negatives, shared by all targets of a micro-batch.
+        seed: Seed of what is hidden.
+    """
+
+    def __init__(
+        self,
+        rows: Sequence[NDArray[np.int64]],
+        counts: NDArray[np.int64],
+        *,
+        loss: ItemLoss,
+        hidden_share: float | None = None,
+        samples: int = 1024,
+        seed: int = 0,
+    ) -> None:
+        self.rows, self.items, self.name = rows, len(counts), loss
+        self.hidden_share, self.samples, self.seed = hidden_share, samples, seed
+        # Between uniform and popular negatives (Mikolov et al. 2013 and GRU4Rec use such powers).
+        share = torch.from_numpy(np.maximum(counts, 1e-3).astype(np.float64) ** 0.5)
+        self._probability = (share / share.sum()).float()
+
+    def prepare(self, rows: EpochSample) -> ItemBatch:
+        """Pad the rows of a step; hide items, if that is the task."""
+        chosen = [self.rows[number] + 1 for number in rows.sources]
+        if self.hidden_share is None:
+            ids, mask = pad_rows([row[:-1] for row in chosen])
+            labels, _ = pad_rows([row[1:] for row in chosen])
+            return ItemBatch(ids, mask, labels.masked_fill(mask == 0, _NONE))
+        ids, mask = pad_rows(chosen)
+        rng = np.random.default_rng([self.seed, rows.epoch, *rows.sources[:1]])
+        hidden = torch.from_numpy(rng.random(tuple(ids.shape)) < self.hidden_share)
+        # A tenth of the rows hide only the last item, which is what the model is asked later; a row
+        # in which nothing is hidden does so too.
+        ends = mask.sum(1) - 1
+        last = torch.arange(ids.shape[1]) == ends[:, None]
+        only_last = torch.from_numpy(rng.random(len(ids)) < 0.1) | ~(hidden & (mask > 0)).any(1)
+        hidden = torch.where(only_last[:, None], last, hidden) & (mask > 0)
+        return ItemBatch(
+            ids.masked_fill(hidden, self.items + 1), mask, ids.masked_fill(~hidden, _NONE)
+        )
+
+    def loss(self, network: Network, batch: ItemBatch) -> Tensor:
+        """Return the loss summed over the targets."""
+        # Padding is at the end, where no real place of a causal network sees it. Without the mask,
+        # the batch is one grid instead of a loop over histories.
+        mask = None if network.kind == "causal" else batch.attention_mask
+        output: Output = network(batch.input_ids, mask, return_logits=False)
+        places = batch.labels != _NONE
+        hidden, targets = output.hidden_states[places], batch.labels[places]
+        rows = network.tokens.weight
+        assert isinstance(rows, Tensor)
+        if self.name == "cross-entropy":
+            return cross_entropy(hidden, targets, [(rows, None)])
+        probability = self._probability.to(hidden.device)
+        samples = torch.multinomial(probability, min(self.samples, self.items), replacement=True)
+        positive = (hidden * rows[targets]).sum(1)
+        negative = hidden @ rows[samples + 1].t()
+        equal = targets[:, None] == samples + 1
+        if self.name == "bpr-max":
+            return bpr_max(positive, negative, equal)
+        if self.name == "gbce":
+            return gbce(positive, negative, equal, self.items)
+        log = probability.log()
+        return sampled_softmax(positive, negative, equal, log[targets - 1], log[samples])

@@ -1,0 +1,105 @@
+"""Train a sequence network in the one session: resumable, with progress and safety checks."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors.torch import save_file
+
+from idiolect.errors import InputError
+from idiolect.nn.network import Network
+from idiolect.recommend.networks.item_networks import make_network
+from idiolect.recommend.networks.next_item_losses import ItemLoss
+from idiolect.recommend.networks.next_item_objective import NextItem, windows
+from idiolect.recommend.networks.sequence_scorer import SEQUENCE_SCORERS, SequenceScorer
+from idiolect.recommend.splits import Split
+from idiolect.training.data.shuffled_epochs import ShuffledEpochs
+from idiolect.training.session import TrainingSession
+from idiolect.training.training_config import TrainingConfig
+
+__all__ = ["train_network"]
+
+_FULL = 5_000
+"""Items up to which the default loss scores all of them."""
+_MAX_LENGTH = 50
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    epochs: int
+    learning_rate: float
+    hidden_share: float | None = None
+    """Share of hidden items; `None` predicts the next one."""
+
+
+_RECIPES = {
+    "sasrec": _Recipe(40, 1e-3),
+    "gru4rec": _Recipe(20, 2e-3),
+    "bert4rec": _Recipe(60, 1e-3, hidden_share=0.3),
+}
+
+
+@dataclass
+class _ItemModel:
+    """What the session trains: a network without a tokenizer."""
+
+    network: Network
+
+
+def train_network(
+    name: str,
+    parts: Split,
+    folder: Path,
+    *,
+    loss: ItemLoss | None = None,
+    epochs: int | None = None,
+    seed: int = 0,
+) -> SequenceScorer:
+    """Train a network on the training events of a split.
+
+    Args:
+        name: `sasrec`, `gru4rec` or `bert4rec`.
+        parts: The split; only its training events are read.
+        folder: The run's folder.
+        loss: By default cross-entropy over all items, or sampled softmax if there are many.
+        epochs: Passes over the histories.
+        seed: Random seed.
+
+    Raises:
+        InputError: No user has two training events.
+        CheckpointError: The folder holds another run.
+        TrainingError: The loss explodes.
+    """
+    recipe, train = _RECIPES[name], parts.train
+    rows = windows(train.rows, _MAX_LENGTH)
+    if not rows:
+        raise InputError("no user has two training events", hint="use popularity, or more data")
+    loss = loss or ("cross-entropy" if len(train.items) <= _FULL else "sampled-softmax")
+    config = TrainingConfig(
+        batch_size=min(128, len(rows)),
+        learning_rate=recipe.learning_rate,
+        weight_decay=0.0,
+        max_grad_norm=5.0,
+        precision="fp32",
+        save_steps=1000,
+        seed=seed,
+        max_length=_MAX_LENGTH,
+    )
+    network = make_network(name, len(train.items), _MAX_LENGTH, seed=seed)
+    source = ShuffledEpochs(len(rows), rows=config.batch_size, seed=seed)
+    steps = (epochs or recipe.epochs) * source.steps
+    session = TrainingSession(_ItemModel(network), out=folder, config=config, steps=steps)
+    digest = hashlib.blake2b(train.events.tobytes() + train.offsets.tobytes(), digest_size=16)
+    session.begin({"network": name, "loss": loss, "events": digest.hexdigest()})
+    objective = NextItem(rows, train.counts, loss=loss, hidden_share=recipe.hidden_share, seed=seed)
+    session.train(objective, source)
+    session.publish(lambda path: _save(network, path))
+    return SEQUENCE_SCORERS[name](network, len(train.items), _MAX_LENGTH)
+
+
+def _save(network: Network, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {name: weight.contiguous() for name, weight in network.state_dict().items()}
+    save_file(weights, folder / "network.safetensors")

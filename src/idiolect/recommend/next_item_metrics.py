@@ -1,0 +1,155 @@
+"""Metrics of next-item recommendation: every item is ranked, and ties share their mean rank.
+
+- Ranking a target among a few sampled items changes which model looks best (Krichene & Rendle 2020,
+  KDD), so there is no option for it.
+- A target's rank is 1 + the items with a higher score + half of the other items with the same
+  score. Counting only higher scores would put a model that gives all items one score at rank 1.
+
+HR@k is 1 if the rank is at most k; nDCG@k is then 1 / log2(rank + 1), MRR@k 1 / rank. With one
+target, recall is the hit rate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from idiolect.errors import ConfigError, InputError
+from idiolect.recommend.scorer import ItemScorer
+from idiolect.recommend.splits import Cases
+
+__all__ = ["NextItemEvaluation", "evaluate_scorer", "hide_seen", "mean_ranks", "parse_metric"]
+
+_AT_ONCE = 256
+_LENGTHS = ((1, 2), (3, 5), (6, 10), (11, None))
+"""History lengths that are reported apart."""
+
+
+@dataclass(frozen=True)
+class NextItemEvaluation:
+    """How well a recommender predicts the next items."""
+
+    ranks: NDArray[np.float64]
+    """The rank of each case's target, from 1. Shape: (cases,)."""
+    cold: NDArray[np.bool_]
+    """Whether the target has no training event. Shape: (cases,)."""
+    lengths: NDArray[np.int64]
+    """Length of each case's history. Shape: (cases,)."""
+    coverage: float
+    """Share of all items that are among any case's first 10."""
+    novelty: float
+    """Mean of −log2(share of the training events) of the recommended items, in bits."""
+    popularity_share: float
+    """Share of the recommendations that are among the most popular hundredth of the items."""
+
+    def values(self, metric: str) -> NDArray[np.float64]:
+        """Return a metric of each case, such as `ndcg@10`, `hr@10` or `mrr@10`."""
+        kind, cut = parse_metric(metric)
+        hit = (self.ranks <= cut).astype(float)
+        if kind in ("hr", "recall"):
+            return hit
+        discount: NDArray[np.float64] = np.log2(self.ranks + 1) if kind == "ndcg" else self.ranks
+        return hit / discount
+
+    def means(self, where: NDArray[np.bool_] | None = None) -> dict[str, float]:
+        """Return the usual metrics, of all cases or of some."""
+        names = ("ndcg@10", "hr@10", "mrr@10", "recall@20", "ndcg@20")
+        chosen = slice(None) if where is None else where
+        if where is not None and not where.any():
+            return {}
+        return {name: float(self.values(name)[chosen].mean()) for name in names}
+
+    def figures(self) -> dict[str, object]:
+        """Return everything as a JSON-serializable dict."""
+        by_length = {}
+        for low, high in _LENGTHS:
+            where = (self.lengths >= low) & (self.lengths <= (high or np.inf))
+            name = f"{low}-{high}" if high else f"{low}+"
+            by_length[name] = {"cases": int(where.sum()), **self.means(where)}
+        return {
+            **self.means(),
+            "coverage@10": self.coverage,
+            "novelty@10": self.novelty,
+            "popularity_share@10": self.popularity_share,
+            "cold": {"cases": int(self.cold.sum()), **self.means(self.cold)},
+            "warm": {"cases": int((~self.cold).sum()), **self.means(~self.cold)},
+            "by_history_length": by_length,
+        }
+
+
+def parse_metric(name: str) -> tuple[str, int]:
+    """Split the name of a metric.
+
+    Raises:
+        ConfigError: It is unknown, or a sampled metric.
+    """
+    if "sampled" in name:
+        raise ConfigError(
+            f"{name}: sampled metrics rank models differently from the full ranking",
+            hint="use ndcg@10 over all items (Krichene & Rendle 2020)",
+        )
+    kind, _, cut = name.partition("@")
+    if kind not in ("ndcg", "hr", "recall", "mrr") or not cut.isdigit() or not int(cut):
+        raise ConfigError(f"unknown metric {name!r}", hint="such as ndcg@10, hr@10, mrr@10")
+    return kind, int(cut)
+
+
+def mean_ranks(scores: NDArray[np.float32], targets: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the rank of each target, ties at their mean.
+
+    Shape: scores (cases, items), targets (cases,), result (cases,).
+
+    Raises:
+        InputError: A score is NaN, which no comparison would notice.
+    """
+    if np.isnan(scores).any():
+        raise InputError("a recommender gave scores that are no numbers", hint="train it again")
+    own = scores[np.arange(len(targets)), targets][:, None]
+    higher, equal = (scores > own).sum(1), (scores == own).sum(1)
+    ranks: NDArray[np.float64] = 1.0 + higher + (equal - 1) / 2
+    return ranks
+
+
+def evaluate_scorer(
+    scorer: ItemScorer, cases: Cases, counts: NDArray[np.int64], *, exclude_seen: bool
+) -> NextItemEvaluation:
+    """Rank all items for each case.
+
+    Args:
+        scorer: The recommender.
+        cases: Histories and their next items.
+        counts: Training events of each item. Shape: (items,).
+        exclude_seen: Never recommend what is in the history. A target that is in it is ranked
+            last.
+    """
+    ranks, recommended = [], np.zeros(len(counts), np.int64)
+    for start in range(0, len(cases), _AT_ONCE):
+        contexts = cases.contexts[start : start + _AT_ONCE]
+        scores = scorer.score(contexts)
+        if exclude_seen:
+            hide_seen(scores, contexts)
+        ranks.append(mean_ranks(scores, cases.targets[start : start + _AT_ONCE]))
+        top = min(10, scores.shape[1])
+        best = np.argpartition(-scores, top - 1, axis=1)[:, :top]
+        recommended += np.bincount(best.ravel(), minlength=len(counts))
+    share = (counts + 1) / (counts.sum() + len(counts))  # an item that nobody had is still finite
+    popular = np.zeros(len(counts), bool)
+    popular[np.argsort(-counts, kind="stable")[: max(1, len(counts) // 100)]] = True
+    total = max(1, recommended.sum())
+    return NextItemEvaluation(
+        ranks=np.concatenate(ranks) if ranks else np.zeros(0),
+        cold=counts[cases.targets] == 0,
+        lengths=np.array([len(context) for context in cases.contexts]),
+        coverage=float((recommended > 0).mean()),
+        novelty=float((recommended * -np.log2(share)).sum() / total),
+        popularity_share=float(recommended[popular].sum() / total),
+    )
+
+
+def hide_seen(scores: NDArray[np.float32], contexts: Sequence[NDArray[np.int64]]) -> None:
+    """Set the scores of the items in each history to −∞, in place. Shape: (cases, items)."""
+    for row, context in zip(scores, contexts, strict=True):
+        row[context] = -np.inf

@@ -1,0 +1,89 @@
+"""`ItemScorer`: the interface of every recommender, and what needs no training at all."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from idiolect.recommend.histories import Histories
+
+__all__ = ["ItemScorer", "Popularity", "RecentPopularity"]
+
+
+class ItemScorer(ABC):
+    """Scores all items as the next one after a history."""
+
+    name: ClassVar[str]
+    """Its name on the command line and in tables."""
+
+    @classmethod
+    @abstractmethod
+    def fit(cls, histories: Histories) -> Self:
+        """Learn from the training events."""
+
+    @abstractmethod
+    def score(self, contexts: Sequence[NDArray[np.int64]]) -> NDArray[np.float32]:
+        """Score all items. A higher score is better.
+
+        Shape: result (contexts, items).
+
+        Args:
+            contexts: Item numbers of each history, oldest first; may be empty.
+        """
+
+    @abstractmethod
+    def arrays(self) -> dict[str, NDArray[np.generic]]:
+        """Return everything that was learned."""
+
+    @classmethod
+    @abstractmethod
+    def of_arrays(cls, arrays: Mapping[str, NDArray[np.generic]]) -> Self:
+        """Make a scorer of what `arrays` returned."""
+
+
+class Popularity(ItemScorer):
+    """The number of training events of each item, whatever the history."""
+
+    name: ClassVar[str] = "popularity"
+
+    def __init__(self, counts: NDArray[np.generic]) -> None:
+        self.counts = counts.astype(np.float32)
+
+    @classmethod
+    def fit(cls, histories: Histories) -> Self:
+        """Count the events of each item."""
+        return cls(histories.counts)
+
+    def score(self, contexts: Sequence[NDArray[np.int64]]) -> NDArray[np.float32]:
+        """Score all items the same for every history."""
+        return np.tile(self.counts, (len(contexts), 1))
+
+    def arrays(self) -> dict[str, NDArray[np.generic]]:
+        """Return the counts."""
+        return {"counts": self.counts}
+
+    @classmethod
+    def of_arrays(cls, arrays: Mapping[str, NDArray[np.generic]]) -> Self:
+        """Make a scorer of the counts."""
+        return cls(arrays["counts"])
+
+
+class RecentPopularity(Popularity):
+    """The number of events of each item in the last tenth of the training events."""
+
+    name: ClassVar[str] = "popularity-recent"
+
+    @classmethod
+    def fit(cls, histories: Histories) -> Self:
+        """Count the latest events; without times, the last ones of each user."""
+        if histories.times is not None:
+            order = histories.times
+        else:
+            ends = histories.offsets[1:][histories.owners]
+            order = (np.arange(len(histories.events)) - ends).astype(np.float64)
+        recent = histories.events[order >= np.quantile(order, 0.9)]
+        return cls(np.bincount(recent, minlength=len(histories.items)))

@@ -1,0 +1,137 @@
+"""Divide histories into training, validation and test events, and report what leaks.
+
+    time            everything before a moment trains; each user's first later event is a target
+    leave-one-out   each user's last event is for the test, the one before it for validation
+    user            some users train, and the last events of the others are targets
+
+Leave-one-out lets a model learn from other users' events that happened after the target, which a
+deployed recommender cannot (Ji et al. 2023; 2507.16289). `Split.leaked` is the share of the
+training events that are later than the first test target.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from idiolect.errors import ConfigError, InputError
+from idiolect.recommend.histories import Histories
+
+__all__ = ["Cases", "Split", "SplitKind", "split"]
+
+SplitKind = Literal["time", "leave-one-out", "user"]
+"""How histories are divided."""
+
+
+@dataclass(frozen=True)
+class Cases:
+    """What a recommender is asked: the next item after a history."""
+
+    users: tuple[int, ...]
+    """Numbers of the users."""
+    contexts: Sequence[NDArray[np.int64]]
+    """The items before the target, oldest first."""
+    targets: NDArray[np.int64]
+    """The item that came next. Shape: (cases,)."""
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Training events, and the cases of validation and test."""
+
+    kind: SplitKind
+    """How the histories were divided."""
+    train: Histories
+    """Training events; users and items have the numbers of the whole."""
+    valid: Cases
+    """To choose settings."""
+    test: Cases
+    """To report."""
+    leaked: float | None
+    """Share of the training events that are later than the first test target; None without
+    times."""
+
+    def report(self) -> str:
+        """Describe the split in one line."""
+        text = (
+            f"split by {self.kind}: {len(self.train.events):,} training events,"
+            f" {len(self.valid):,} validation and {len(self.test):,} test cases"
+        )
+        if self.leaked is None:
+            return f"{text}; without times, leakage cannot be measured"
+        if self.leaked == 0:
+            return f"{text}; no training event is later than a test target"
+        return (
+            f"{text}; LEAK: {self.leaked:.1%} of the training events are later than the first test"
+            " target"
+        )
+
+
+def split(histories: Histories, kind: SplitKind | None = None) -> Split:
+    """Divide histories.
+
+    Args:
+        histories: The events.
+        kind: How; by default `time` if times are known, and `leave-one-out` otherwise.
+
+    Raises:
+        ConfigError: The kind is unknown, or needs times that are not known.
+        InputError: No case for the test remains.
+    """
+    kind = kind or ("leave-one-out" if histories.times is None else "time")
+    if kind not in get_args(SplitKind):
+        raise ConfigError(f"split is {kind!r}", hint="one of " + ", ".join(get_args(SplitKind)))
+    if kind == "time":
+        if histories.times is None:
+            raise ConfigError("a split by time needs times", hint="split by leave-one-out")
+        first, second = np.quantile(histories.times, [0.8, 0.9])
+        training = histories.times < first
+        valid = _first_after(histories, first, second)
+        test = _first_after(histories, second, np.inf)
+    else:
+        lengths = np.diff(histories.offsets)
+        from_end = histories.offsets[1:][histories.owners] - np.arange(len(histories.events))
+        asked = lengths >= 3
+        if kind == "user":
+            asked &= np.random.default_rng(0).permutation(len(histories)) % 5 == 0
+            training = ~asked[histories.owners]
+        else:
+            training = ~asked[histories.owners] | (from_end > 2)
+        users = np.flatnonzero(asked)
+        valid = histories.offsets[1:][users] - 2
+        test = histories.offsets[1:][users] - 1
+    if not len(test) or not training.any():
+        raise InputError(
+            f"a split by {kind} leaves no {'test case' if training.any() else 'training event'}",
+            hint="a user needs 3 events, or one before and one after the moment of the split",
+        )
+    leaked = None
+    if histories.times is not None:
+        leaked = float((histories.times[training] >= histories.times[test].min()).mean())
+    return Split(
+        kind, histories.keep(training), _cases(histories, valid), _cases(histories, test), leaked
+    )
+
+
+def _first_after(histories: Histories, start: float, end: float) -> NDArray[np.int64]:
+    """Return each user's first event of a period, if the user has an earlier one."""
+    assert histories.times is not None
+    inside = np.flatnonzero((histories.times >= start) & (histories.times < end))
+    _, first = np.unique(histories.owners[inside], return_index=True)
+    places = inside[first]
+    return places[places > histories.offsets[histories.owners[places]]]
+
+
+def _cases(histories: Histories, places: NDArray[np.int64]) -> Cases:
+    """Return the events at some places as targets, with the events before them."""
+    users = histories.owners[places]
+    starts = histories.offsets[users]
+    contexts = [histories.events[a:b] for a, b in zip(starts, places, strict=True)]
+    return Cases(tuple(users.tolist()), contexts, histories.events[places])

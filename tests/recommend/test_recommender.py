@@ -1,0 +1,94 @@
+"""The fixed names: commands, JSON keys and the Python class, as they are used from outside."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from idiolect import Recommender
+from idiolect.cli.main import app
+from idiolect.errors import CheckpointError, InputError
+
+RUNNER = CliRunner()
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("shop")
+    lines = [f"u{user} " + " ".join(f"p{(user + i) % 9}" for i in range(5)) for user in range(30)]
+    (folder / "histories.txt").write_text("\n".join(lines))
+    items = [{"id": f"p{i}", "title": f"{'pen' if i % 2 else 'ink'} {i}"} for i in range(9)]
+    items.append({"id": "new", "title": "pen new"})
+    (folder / "items.jsonl").write_text("\n".join(map(json.dumps, items)))
+    return folder
+
+
+def _run(*arguments: str) -> str:
+    result = RUNNER.invoke(app, ["recommend", *arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+@pytest.mark.parametrize("model", ["popularity", "transitions", "item-knn", "ease"])
+def test_train_evaluate_and_recommend(model: str, shop: Path) -> None:
+    run, items = str(shop / model), str(shop / "items.jsonl")
+    _run("train", str(shop / "histories.txt"), "--model", model, "--items", items, "-o", run)
+    figures = json.loads(_run("evaluate", run, "--json"))
+    wanted = {"popularity", "transitions", "item-knn", "ease", "session-knn", "text", model}
+    assert wanted <= figures["systems"].keys()
+    for row in figures["systems"].values():
+        assert 0 <= row["ndcg@10"] <= row["hr@10"] <= 1
+    assert model in _run("evaluate", run)
+    lines = _run(run, "--history", "p1,p2").splitlines()
+    assert lines == _run("items", run, "--history", "p1,p2").splitlines()
+    found = Recommender.load(run).recommend(["p1", "p2"], top_k=10, exclude_seen=True)
+    assert [line.split()[1] for line in lines] == [one.id for one in found]
+    assert not {"p1", "p2"} & {one.id for one in found}
+
+
+def test_transitions_know_what_follows_and_why(shop: Path) -> None:
+    run = str(shop / "follows")
+    _run("train", str(shop / "histories.txt"), "--model", "transitions", "-o", run)
+    first = Recommender.load(run).recommend(["p3"], top_k=1)[0]
+    assert (first.id, first.because) == ("p4", "p3")
+
+
+def test_unknown_ids_are_named_and_ints_are_ids(
+    shop: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "a.txt").write_text("1 7 8 9\n2 7 8 9\n3 8 9 7\n")
+    run = str(tmp_path / "run")
+    _run("train", str(tmp_path / "a.txt"), "--model", "transitions", "-o", run)
+    recommender = Recommender.load(run)
+    assert recommender.recommend([7]) == recommender.recommend(["7"])  # type: ignore[list-item]
+    with caplog.at_level(logging.WARNING):
+        found = recommender.recommend(["nothing"])
+    assert "1 of 1 ids of the history are unknown: nothing" in caplog.text
+    assert found
+    with pytest.raises(InputError, match="not one text"):
+        recommender.recommend("7")
+    with pytest.raises(InputError, match="top_k"):
+        recommender.recommend(["7"], top_k=0)
+
+
+def test_folders_without_a_recommender(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no recommender"):
+        Recommender.load(tmp_path)
+    result = RUNNER.invoke(app, ["recommend", "nowhere", "--history", "1"])
+    assert isinstance(result.exception, InputError)
+    assert "train, evaluate and items" in str(result.exception)
+
+
+def test_a_blend_is_saved_with_its_parts(shop: Path) -> None:
+    run = str(shop / "blend")
+    _run(
+        "train", str(shop / "histories.txt"), "--model", "blend", "--epochs", "2", "-o", run,
+        "--items", str(shop / "items.jsonl"),
+    )  # fmt: skip
+    found = Recommender.load(run).recommend(["p3"], exclude_seen=False)
+    assert found[0].id == "p4"
+    assert "blend" in json.loads(_run("evaluate", run, "--json"))["systems"]

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from idiolect.vocabulary.audit.audit import audit
     from idiolect.vocabulary.extend.extend import extend
     from idiolect.vocabulary.rows.distill import distill
+    from idiolect.words.word_vectors import WordVectors
 
 __version__ = "0.1.0"
 
@@ -42,6 +43,7 @@ _MODULES = {
     "TrainingConfig": "idiolect.training.training_config",
     "Tokenizer": "idiolect.text.tokenizers.tokenizer",
     "TwoTower": "idiolect.ranking.two_tower",
+    "WordVectors": "idiolect.words.word_vectors",
     "audit": "idiolect.vocabulary.audit.audit",
     "distill": "idiolect.vocabulary.rows.distill",
     "evaluate": "idiolect.ranking.evaluation.metrics",
@@ -62,6 +64,7 @@ __all__ = [
     "Tokenizer",
     "TrainingConfig",
     "TwoTower",
+    "WordVectors",
     "__version__",
     "audit",
     "distill",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import resource
 import signal
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -195,11 +196,14 @@ def test_kernels_of_merges_are_compiled_in_another_process(
     from idiolect.search.diskann import jit
 
     commands: list[list[str]] = []
-    runs = merge_kernels.subprocess.run
 
     def count(command: list[str], **options: Any) -> Any:
+        compile(command[-1], "command", "exec")
         commands.append(command)
-        return runs(command, **options)
+        return subprocess.CompletedProcess(command, 0)
+
+    def refuse(command: list[str], **options: Any) -> Any:
+        raise FileNotFoundError(command[0])
 
     monkeypatch.setattr(merge_kernels.subprocess, "run", count)
     monkeypatch.setattr(jit, "kernel_folder", lambda: tmp_path)
@@ -208,6 +212,6 @@ def test_kernels_of_merges_are_compiled_in_another_process(
     load(on_disk=True)
     assert len(commands) == 1
     assert (tmp_path / "merges-disk").exists()
-    monkeypatch.setattr(merge_kernels.sys, "executable", str(tmp_path / "missing"))
+    monkeypatch.setattr(merge_kernels.subprocess, "run", refuse)
     load(on_disk=False)
     assert not (tmp_path / "merges-ram").exists()

@@ -14,8 +14,12 @@ from cli.program import idiolect_program
 from conftest import ROOT
 from idiolect.errors import InputError
 from idiolect.generate.generator import Generator
-from idiolect.tasks.harness.evaluation import answer_f1, evaluate_questions, normalize_answer
 from idiolect.tasks.harness.likelihood import score_endings
+from idiolect.tasks.harness.question_evaluation import (
+    answer_f1,
+    evaluate_questions,
+    normalize_answer,
+)
 from idiolect.tasks.harness.questions import Question, read_questions
 from training import models
 

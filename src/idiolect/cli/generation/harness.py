@@ -42,7 +42,7 @@ def evaluate_tasks(
     from idiolect.cli.training_options import local_device
     from idiolect.generate.generator import Generator
     from idiolect.models.language_model import LanguageModel
-    from idiolect.tasks.harness.evaluation import evaluate_questions
+    from idiolect.tasks.harness.question_evaluation import evaluate_questions
     from idiolect.tasks.harness.questions import read_questions
     from idiolect.text.files import write_atomic
     from idiolect.training.progress import show_progress, status

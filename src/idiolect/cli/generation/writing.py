@@ -25,19 +25,28 @@ def generate(
     max_new_tokens: Annotated[int, typer.Option(help="New tokens, at most.", min=0)] = 64,
     num_beams: Annotated[int, typer.Option(help="Beams; 1 for greedy search.", min=1)] = 1,
     length_penalty: Annotated[
-        float, typer.Option(help="Beams: exponent of the length; more prefers longer texts.")
+        float,
+        typer.Option(
+            help="Beams: exponent of the length; more prefers longer texts.", min=-10, max=10
+        ),
     ] = 1.0,
     do_sample: Annotated[
         bool, typer.Option("--do-sample", help="Draw tokens; implied by the next four options.")
     ] = False,
-    temperature: Annotated[float | None, typer.Option(help="Below 1: likelier tokens.")] = None,
+    temperature: Annotated[
+        float | None, typer.Option(help="Below 1: likelier tokens.", min=0, max=1000)
+    ] = None,
     top_k: Annotated[int | None, typer.Option(help="Draw from the k likeliest.", min=0)] = None,
-    top_p: Annotated[float | None, typer.Option(help="Draw from the likeliest share.")] = None,
+    top_p: Annotated[
+        float | None, typer.Option(help="Draw from the likeliest share.", min=0, max=1)
+    ] = None,
     min_p: Annotated[
-        float | None, typer.Option(help="Draw from tokens at least this share of the likeliest.")
+        float | None,
+        typer.Option(help="Draw from tokens at least this share of the likeliest.", min=0, max=1),
     ] = None,
     repetition_penalty: Annotated[
-        float, typer.Option(help="Above 1: tokens of the text become less likely.")
+        float,
+        typer.Option(help="Above 1: tokens of the text become less likely.", min=0.01, max=100),
     ] = 1.0,
     no_repeat_ngram_size: Annotated[
         int, typer.Option(help="No sequence of so many tokens twice; 0: any.", min=0)
@@ -117,7 +126,9 @@ def chat(
     temperature: Annotated[
         float, typer.Option(help="Sampling temperature; 0 takes the likeliest token.", min=0)
     ] = 0.7,
-    top_p: Annotated[float, typer.Option(help="Draw from the likeliest share.")] = 0.95,
+    top_p: Annotated[
+        float, typer.Option(help="Draw from the likeliest share.", min=0, max=1)
+    ] = 0.95,
     seed: Annotated[int, typer.Option(help="Random seed.", min=0)] = 0,
 ) -> None:
     """Talk with a model that has a chat template. An empty line or the end of input ends it.

@@ -39,7 +39,8 @@ def train(
         int | None, typer.Option(help="Passes over the text. Default: 5; GloVe: 25.", min=1)
     ] = None,
     learning_rate: Annotated[
-        float | None, typer.Option(help="Default: .025; CBOW, n-grams and GloVe: .05.")
+        float | None,
+        typer.Option(help="Default: .025; CBOW, n-grams and GloVe: .05.", min=1e-6, max=1),
     ] = None,
     negative: Annotated[
         int, typer.Option(help="Noise words of a prediction; 0: hierarchical softmax.", min=0)
@@ -57,7 +58,9 @@ def train(
     ] = 0,
     max_n: Annotated[int, typer.Option(help="Longest character n-gram.", min=1)] = 6,
     buckets: Annotated[int, typer.Option(help="Rows for n-grams.", min=1)] = 2_000_000,
-    x_max: Annotated[float, typer.Option(help="GloVe: counts of full weight.")] = 100.0,
+    x_max: Annotated[
+        float, typer.Option(help="GloVe: counts of full weight.", min=1, max=1e9)
+    ] = 100.0,
     memory_mb: Annotated[int, typer.Option(help="GloVe: MiB for counting.", min=1)] = 1024,
     whitespace: Annotated[
         bool, typer.Option("--whitespace", help="The text is tokenised: words are between spaces.")

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from idiolect.nn.basic import Dropout
 from idiolect.nn.config import TransformerConfig
 from idiolect.nn.network import Network, NetworkKind, Output
 from idiolect.nn.transformer import Transformer
@@ -48,7 +49,7 @@ class GruNetwork(Network):
         super().__init__()
         self.config = config
         self.tokens = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx=0)
-        self.drop = nn.Dropout(config.dropout)
+        self.drop = Dropout(config.dropout)
         width = config.hidden_size
         self.gru = nn.GRU(width, width, config.num_layers, batch_first=True)
         self.heads = nn.ModuleDict()
@@ -71,7 +72,7 @@ class GruNetwork(Network):
     @property
     def has_dropout(self) -> bool:
         """Whether embeddings are dropped."""
-        return self.drop.p > 0
+        return self.drop.rate > 0
 
     @torch.no_grad()
     def init_weights(self, seed: int) -> None:

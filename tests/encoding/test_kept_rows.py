@@ -63,7 +63,7 @@ def test_original_rows_are_the_base_s_bit_for_bit(
         assert not torch.equal(table[count:], before.tokens.weight[count:]), "new rows learn"
     assert not torch.allclose(stored["weights"], torch.ones(1)), "the tokens' weights learn"
     fitted = Encoder(grown, layers=0)
-    fitted = fitted.fit_projection([pair.document for pair in PAIRS], whiten=True, linear=True)
+    fitted = fitted.fit_projection([pair.document for pair in PAIRS], whiten=True)
     assert encoder.projection is not None
     directions = [torch.nn.functional.normalize(p.weight) for p in (encoder.projection, fitted)]
     assert not torch.allclose(*directions, atol=1e-3), "the projection learns"
@@ -108,7 +108,7 @@ def test_new_tokens_change_no_vector_at_the_start(
 ) -> None:
     plain, extended = Encoder(base, layers=0), Encoder(grown, layers=0)
     for encoder in (plain, extended):
-        encoder.projection = encoder.fit_projection(TEXTS[:3], whiten=True, linear=True)
+        encoder.projection = encoder.fit_projection(TEXTS[:3], whiten=True)
         assert not encoder.projection.bias.any()
     np.testing.assert_allclose(extended.encode(TEXTS), plain.encode(TEXTS), atol=1e-4)
 

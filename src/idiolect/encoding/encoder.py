@@ -371,7 +371,8 @@ class Encoder:
 
         Args:
             texts: Documents, of which a sample is used.
-            whiten: Also center and scale; see `idiolect.encoding.projection`.
+            whiten: Also scale, and center unless the encoder is static; see
+                `idiolect.encoding.projection`.
 
         Raises:
             InputError: No text has a token; and as in `encode`.
@@ -379,12 +380,9 @@ class Encoder:
         """
         self.use_projection(self.fit_projection(texts, whiten=whiten))
 
-    def fit_projection(
-        self, texts: Sequence[str], *, whiten: bool, linear: bool = False
-    ) -> Projection:
-        """Return the projection that `project` would use; see `Projection.fit`."""
-        options = {"whiten": whiten, "linear": linear}
-        fitted = fit_projection(self.model, self.reader, self.pooled_rows, texts, **options)
+    def fit_projection(self, texts: Sequence[str], *, whiten: bool) -> Projection:
+        """Return the projection that `project` would use."""
+        fitted = fit_projection(self.model, self.reader, self.pooled_rows, texts, whiten=whiten)
         return fitted.after(self.projection)
 
     def use_projection(self, projection: Projection) -> None:

@@ -7,7 +7,7 @@ rotated    to the principal axes, in order of decreasing variance. Inner product
            for short vectors (Matryoshka) starts from there.
 whitened   also centered, and scaled to equal variance (Su et al. 2021, 2103.15316). The hidden
            states of a language model share one dominant direction, which makes all texts similar
-           until it is removed.
+           until it is removed. The vectors of a static model are scaled only.
 """
 
 from __future__ import annotations

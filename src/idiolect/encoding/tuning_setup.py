@@ -162,8 +162,7 @@ class TuningRun:
 
         def fit() -> None:
             if not path.exists():
-                fitted = self.encoder.fit_projection(texts, whiten=whiten, linear=self._keeps_rows)
-                fitted.save(path)
+                self.encoder.fit_projection(texts, whiten=whiten).save(path)
 
         self.session.on_first(fit)
         return Projection.load(path)

@@ -16,7 +16,9 @@ import time
 import torch
 import transformers
 
-from idiolect.generate.beam_search import beam_search
+from idiolect.generate.beam import beam_search
+from idiolect.generate.decoding import Decoding
+from idiolect.generate.generation_options import GenerationOptions
 from idiolect.nn.config import TransformerConfig
 from idiolect.nn.transformer import Transformer
 
@@ -137,14 +139,16 @@ def main() -> None:
         )[:, 1:]
 
     def run_mine() -> torch.Tensor:
-        return beam_search(
-            mine,
-            ids,
-            mask,
-            num_beams=given.beams,
-            max_new_tokens=given.length,
-            eos_token_id={END},
-        ).token_ids
+        beams = beam_search(
+            Decoding(mine, ids, mask),
+            [[]] * len(ids),
+            [given.length] * len(ids),
+            GenerationOptions(num_beams=given.beams),
+            eos_token_id=[END],
+        )
+        longest = max(len(texts[0].ids) for texts in beams)
+        rows = [texts[0].ids + [END] * (longest - len(texts[0].ids)) for texts in beams]
+        return torch.tensor(rows)
 
     same = float((run_mine() == run_theirs()).all(1).float().mean())
     times: dict[str, list[float]] = {"idiolect": [], "transformers": []}

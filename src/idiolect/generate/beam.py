@@ -2,35 +2,38 @@
 
 The candidates, the finished texts and the end are those of `transformers`: at each step the
 max(2, 1 + ends) · k best continuations are looked at; those among the first k that end are finished
-texts, and the best k others are continued.
+texts, and the best k others are continued. The beams of all texts advance together, and those of an
+encoder-decoder read one copy of their source.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from idiolect.generate.decoding import Decoding
 from idiolect.generate.generation_options import GenerationOptions
-from idiolect.generate.logits_processors import LogitsProcessor, WrittenRow
+from idiolect.generate.logits_processors import LogitsProcessor, WrittenRow, nothing_permitted
 
 __all__ = ["Beam", "BeamStep", "beam_search"]
+
+_OUT = float("-inf")
 
 
 @dataclass
 class Beam:
-    """One text of a beam search."""
+    """A text that a beam search found."""
 
     ids: list[int]
     """Generated ids."""
     logprobs: list[float]
     """Log-probability of each, by the network."""
     score: float
-    """Running: the sum of processed log-probabilities. Finished: divided by the length penalty."""
-    ended: bool = True
+    """The sum of processed log-probabilities, divided by the length penalty."""
+    ended: bool
     """Whether an end token or stop string ended it."""
 
 
@@ -46,18 +49,7 @@ class BeamStep:
     """The ids that are continued."""
 
 
-@dataclass
-class _Search:
-    """The beams of one group of one prompt."""
-
-    number: int
-    prompt: list[int]
-    limit: int
-    running: list[Beam]
-    finished: list[Beam] = field(default_factory=list)
-    done: bool = False
-
-
+@torch.inference_mode()
 def beam_search(
     decoding: Decoding,
     prompts: Sequence[Sequence[int]],
@@ -73,8 +65,8 @@ def beam_search(
 
     Args:
         decoding: The batch, not started.
-        prompts: The ids of each prompt that the decoder continues.
-        limits: Maximum number of new tokens of each prompt.
+        prompts: The ids of each prompt that the decoder continues; empty for an encoder-decoder.
+        limits: Maximum number of new tokens of each prompt, from 1.
         options: Beams, penalties and the end of the search.
         eos_token_id: Ids that end a text.
         processors: Applied to the log-probabilities.
@@ -82,108 +74,241 @@ def beam_search(
         watch: Called after each step of each group.
 
     Returns:
-        For each prompt the finished beams, best first.
+        For each prompt the finished beams, best first; fewer than `num_beams` if the processors
+        permit no more.
+
+    Raises:
+        InputError: The processors permit no text at all.
     """
-    groups, ends = options.num_beam_groups, frozenset(eos_token_id)
-    size = options.num_beams // groups
-    keep = max(2, 1 + len(ends)) * size
-    searches = [
-        _Search(number, list(prompt), limit, [Beam([], [], 0.0)])
-        for number, (prompt, limit) in enumerate(zip(prompts, limits, strict=True))
-        for _ in range(groups)
-    ]
     scores = decoding.start()
-    copies = torch.arange(len(scores), device=scores.device).repeat_interleave(groups)
-    decoding.select(copies)
-    scores, active = scores[copies], list(searches)
-    while active:
-        own = scores.log_softmax(-1)
-        rows = [WrittenRow(s.prompt, beam.ids) for s in active for beam in s.running]
-        processed = own.clone() if processors else own
-        for processor in processors:
-            processed = processor(processed, rows)
-        parents: list[int] = []
-        chosen: dict[int, list[int]] = {}
-        offset = 0
-        for search in active:
-            block = slice(offset, offset + len(search.running))
-            taken = chosen.setdefault(search.number, [])
-            ranked = _diverse(processed[block], taken, options.diversity_penalty)
-            places = _advance(search, ranked, own[block], size, keep, options, ends, stops, watch)
-            taken += [beam.ids[-1] for beam in search.running]
-            if not search.done:
-                parents += [offset + place for place in places]
-            offset = block.stop
-        active = [search for search in active if not search.done]
-        if active:
-            decoding.select(torch.tensor(parents, device=scores.device))
-            tokens = [beam.ids[-1] for search in active for beam in search.running]
-            scores = decoding.step(torch.tensor(tokens, device=scores.device))
-    results: list[list[Beam]] = [[] for _ in prompts]
-    for search in searches:
-        results[search.number] += search.finished
-    return [sorted(beams, key=lambda beam: -beam.score) for beams in results]
+    search = _Search(prompts, limits, options, eos_token_id, processors, stops, watch, scores)
+    while True:
+        rows, texts = search.advance(scores)
+        if not len(search.texts):
+            return search.result()
+        decoding.select_beams(rows, texts)
+        scores = decoding.step(search.ids[..., search.length - 1].flatten())
 
 
-def _diverse(scores: Tensor, taken: Sequence[int], penalty: float) -> Tensor:
-    """Subtract the penalty for each time that an earlier group chose a token."""
-    if not taken or not penalty:
-        return scores
-    counts = torch.bincount(torch.tensor(taken), minlength=scores.shape[-1]).to(scores)
-    return scores - penalty * counts
+@dataclass(frozen=True)
+class _Candidates:
+    """Continuations of each group by one token, best first. (texts, groups, candidates)."""
+
+    sums: Tensor
+    parents: Tensor
+    """Which beam of the group each continues."""
+    tokens: Tensor
+    logprobs: Tensor
+    ends: Tensor
+    """Whether the token, or the stop string it completes, ends the text."""
+
+    def take(self, places: Tensor) -> _Candidates:
+        """Return the given candidates. (texts, groups, n)."""
+        parts = (self.sums, self.parents, self.tokens, self.logprobs, self.ends)
+        return _Candidates(*(part.gather(2, places) for part in parts))
 
 
-def _advance(
-    search: _Search,
-    scores: Tensor,
-    own: Tensor,
-    size: int,
-    keep: int,
-    options: GenerationOptions,
-    ends: frozenset[int],
-    stops: Callable[[Sequence[int]], bool] | None,
-    watch: Callable[[BeamStep], None] | None,
-) -> list[int]:
-    """Continue the beams of a search by one token; return which beams the new ones come from."""
-    vocabulary = scores.shape[-1]
-    running = scores.new_tensor([beam.score for beam in search.running])
-    total = (scores + running[:, None]).flatten()
-    values, places = total.topk(min(keep, len(total)))
-    candidates = list(zip(values.tolist(), places.tolist(), strict=True))
-    length = len(search.running[0].ids) + 1
-    full_before = len(search.finished) >= size and options.early_stopping is True
-    new: list[Beam] = []
-    origins: list[int] = []
-    for rank, (value, place) in enumerate(candidates):
-        if value == float("-inf"):
-            break
-        beam, token = search.running[place // vocabulary], place % vocabulary
-        ids = [*beam.ids, token]
-        ended = token in ends or (stops is not None and stops(ids))
-        if not ended and length < search.limit:
-            if len(new) < size:
-                logprobs = [*beam.logprobs, float(own[place // vocabulary, token])]
-                new.append(Beam(ids, logprobs, value, ended=False))
-                origins.append(place // vocabulary)
-        elif rank < size and not full_before:
-            logprobs = [*beam.logprobs, float(own[place // vocabulary, token])]
-            score = value / length**options.length_penalty
-            search.finished.append(Beam(ids, logprobs, score, ended))
-    search.finished = sorted(search.finished, key=lambda beam: -beam.score)[:size]
-    if watch is not None:
-        seen = [(search.running[p // vocabulary].ids, p % vocabulary, v) for v, p in candidates]
-        watch(BeamStep(search.number, seen, [beam.ids for beam in new]))
-    search.running = new or search.running
-    search.done = not new or not _can_improve(search, size, length, options)
-    return origins
+class _Search:
+    """What goes on, of the texts that are not done, and what is finished, of all texts.
 
+    A place without a beam has a sum of minus infinity, so that all texts have as many.
+    """
 
-def _can_improve(search: _Search, size: int, length: int, options: GenerationOptions) -> bool:
-    if len(search.finished) < size:
-        return True
-    if options.early_stopping is True:
-        return False
-    if options.early_stopping == "never" and options.length_penalty > 0:
-        length = search.limit
-    best: float = search.running[0].score / length**options.length_penalty
-    return best > search.finished[-1].score
+    def __init__(
+        self,
+        prompts: Sequence[Sequence[int]],
+        limits: Sequence[int],
+        options: GenerationOptions,
+        eos_token_id: Sequence[int],
+        processors: Sequence[LogitsProcessor],
+        stops: Callable[[Sequence[int]], bool] | None,
+        watch: Callable[[BeamStep], None] | None,
+        like: Tensor,
+    ) -> None:
+        device, count, groups = like.device, len(prompts), options.num_beam_groups
+        self.prompts, self.options = [list(prompt) for prompt in prompts], options
+        self.processors, self.stops, self.watch = processors, stops, watch
+        self.eos = torch.tensor(sorted(set(eos_token_id)), dtype=torch.long, device=device)
+        self.limits = torch.tensor(limits, device=device)
+        self.size = options.num_beams // groups
+        """Beams of a group."""
+        self.keep = max(2, 1 + len(self.eos)) * self.size
+        """Candidates of a group."""
+        self.length = 0
+        longest = max(limits)
+        self.texts = torch.arange(count, device=device)
+        """Numbers of the texts that are not done."""
+        # One beam before the first step. (texts, groups, beams) and (…, longest).
+        self.sums = like.new_zeros(count, groups, 1)
+        self.ids = self.texts.new_zeros(count, groups, 1, longest)
+        self.logprobs = like.new_zeros(count, groups, 1, longest)
+        # The best finished beams of each text, by its number.
+        self.scores = like.new_full((count, groups, self.size), _OUT)
+        self.lengths = self.ids.new_zeros(count, groups, self.size)
+        self.ended = torch.zeros_like(self.lengths, dtype=torch.bool)
+        self.finished_ids = self.ids.new_zeros(count, groups, self.size, longest)
+        self.finished_logprobs = like.new_zeros(count, groups, self.size, longest)
+
+    def advance(self, scores: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Add a token to each beam, given its scores (rows, vocabulary).
+
+        Returns:
+            Which rows go on, and which texts they belong to, by place; None for all texts.
+        """
+        count, groups, width = self.sums.shape
+        # Before the first step all groups read the same row.
+        own = scores.view(count, -1, width, scores.shape[-1]).expand(-1, groups, -1, -1)
+        found = self._candidates(own)
+        self.length += 1
+        last = self.limits[self.texts] == self.length
+        self._finish(found, last)
+        # The best that go on, in the order of their scores; ends fill up places that are left.
+        new = found.take(found.ends.long().argsort(dim=-1, stable=True)[..., : self.size])
+        ids, logprobs = self._written(new)
+        sums = new.sums.masked_fill(new.ends | last[:, None, None], _OUT)
+        if self.watch is not None:
+            self._report(found, ids, sums)
+        self.ids, self.logprobs = ids, logprobs
+        rows = torch.arange(count * groups, device=sums.device).view(count, groups, 1)
+        rows = rows // groups if self.length == 1 else rows * width
+        return self._drop_done(sums, rows + new.parents)
+
+    def result(self) -> list[list[Beam]]:
+        """Return the finished beams of each text, best first."""
+        results = []
+        for text, scores in enumerate(self.scores.flatten(1).tolist()):
+            lengths, ended = self.lengths[text].flatten(), self.ended[text].flatten()
+            ids = self.finished_ids[text].flatten(0, 1).tolist()
+            logprobs = self.finished_logprobs[text].flatten(0, 1).tolist()
+            beams = [
+                Beam(ids[place][:length], logprobs[place][:length], scores[place], end)
+                for place, (length, end) in enumerate(
+                    zip(lengths.tolist(), ended.tolist(), strict=True)
+                )
+                if scores[place] > _OUT
+            ]
+            if not beams:
+                raise nothing_permitted()
+            results.append(sorted(beams, key=lambda beam: -beam.score))
+        return results
+
+    def _candidates(self, own: Tensor) -> _Candidates:
+        """Return the best continuations, of the scores (texts, groups, beams, vocabulary)."""
+        vocabulary, penalty = own.shape[-1], self.options.diversity_penalty
+        totals = own.logsumexp(-1)
+        processed = self._processed(own.log_softmax(-1)) if self.processors else own
+        taken = own.new_zeros(len(own), vocabulary)
+        """How often the earlier groups of a text chose each token at this step."""
+        parts: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+        for group in range(own.shape[1]):
+            scores = processed[:, group]
+            if parts and penalty:
+                scores = scores - penalty * taken[:, None]
+            best, tokens = scores.topk(min(self.keep, vocabulary))
+            if not self.processors:
+                best = best - totals[:, group, :, None]
+            sums = (self.sums[:, group, :, None] + best).flatten(1)
+            sums, places = sums.topk(min(self.keep, sums.shape[1]))
+            parents, tokens = places // best.shape[-1], tokens.flatten(1).gather(1, places)
+            ends = torch.isin(tokens, self.eos)
+            if self.stops is not None:
+                ends |= self._stopped(group, sums, parents, tokens)
+            parts.append((sums, parents, tokens, ends))
+            order = ends.long().argsort(dim=-1, stable=True)[:, : self.size]
+            chosen = ~ends & (sums > _OUT)
+            taken.scatter_add_(1, tokens.gather(1, order), chosen.gather(1, order).to(taken))
+        sums, parents, tokens, ends = (torch.stack(part, 1) for part in zip(*parts, strict=True))
+        logprobs = own.flatten(2).gather(2, parents * vocabulary + tokens)
+        return _Candidates(sums, parents, tokens, logprobs - totals.gather(2, parents), ends)
+
+    def _processed(self, logs: Tensor) -> Tensor:
+        """Apply the processors to the rows that hold a beam."""
+        live = self.sums > _OUT
+        numbers = self.texts.tolist()
+        rows = [
+            WrittenRow(self.prompts[numbers[text]], ids)
+            for text, ids in zip(
+                live.nonzero()[:, 0].tolist(),
+                self.ids[live][:, : self.length].tolist(),
+                strict=True,
+            )
+        ]
+        changed = logs[live]
+        for processor in self.processors:
+            changed = processor(changed, rows)
+        result = torch.full(logs.shape, _OUT, device=logs.device)
+        result[live] = changed
+        return result
+
+    def _stopped(self, group: int, sums: Tensor, parents: Tensor, tokens: Tensor) -> Tensor:
+        """Return which candidates of a group complete a stop string. (texts, candidates)."""
+        assert self.stops is not None
+        ends = torch.zeros_like(tokens, dtype=torch.bool)
+        before = self.ids[:, group, :, : self.length].tolist()
+        for text, place in (sums > _OUT).nonzero().tolist():
+            ids = [*before[text][int(parents[text, place])], int(tokens[text, place])]
+            ends[text, place] = self.stops(ids)
+        return ends
+
+    def _written(self, found: _Candidates) -> tuple[Tensor, Tensor]:
+        """Return the ids and log-probabilities of candidates. (texts, groups, n, longest)."""
+        index = found.parents[..., None].expand(-1, -1, -1, self.ids.shape[-1])
+        ids, logprobs = self.ids.gather(2, index), self.logprobs.gather(2, index)
+        ids[..., self.length - 1] = found.tokens
+        logprobs[..., self.length - 1] = found.logprobs
+        return ids, logprobs
+
+    def _finish(self, found: _Candidates, last: Tensor) -> None:
+        """Keep those among the first that end here; all, in texts that have no more room."""
+        first = found.take(
+            torch.arange(min(self.size, found.sums.shape[2]), device=last.device).expand(
+                *found.sums.shape[:2], -1
+            )
+        )
+        finished = first.ends | last[:, None, None]
+        if not bool(finished.any()):
+            return
+        scores = first.sums / self.length**self.options.length_penalty
+        ids, logprobs = self._written(first)
+        own = self.texts
+        every = torch.cat([self.scores[own], scores.masked_fill(~finished, _OUT)], 2)
+        self.scores[own], places = every.topk(self.size)
+        lengths = torch.full_like(first.tokens, self.length)
+        for store, more in ((self.lengths, lengths), (self.ended, first.ends)):
+            store[own] = torch.cat([store[own], more], 2).gather(2, places)
+        index = places[..., None].expand(-1, -1, -1, ids.shape[-1])
+        for store, more in ((self.finished_ids, ids), (self.finished_logprobs, logprobs)):
+            store[own] = torch.cat([store[own], more], 2).gather(2, index)
+
+    def _drop_done(self, sums: Tensor, rows: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Leave the groups that cannot improve; return the rows and texts that go on."""
+        penalty, early = self.options.length_penalty, self.options.early_stopping
+        worst, lengths = self.scores[self.texts][..., -1], torch.full_like(self.texts, self.length)
+        if early == "never" and penalty > 0:
+            lengths = self.limits[self.texts]
+        done = sums[..., 0] / lengths[:, None] ** penalty <= worst
+        if early is True:
+            done |= worst > _OUT
+        self.sums = sums.masked_fill(done[..., None], _OUT)
+        going = (~done.all(1)).nonzero()[:, 0]
+        if going.numel() and 2 * len(going) > len(done):
+            # Copying a whole cache costs about as much as a step, so texts leave in groups.
+            return rows.flatten(), None
+        self.texts, self.sums = self.texts[going], self.sums[going]
+        self.ids, self.logprobs = self.ids[going], self.logprobs[going]
+        return rows[going].flatten(), going
+
+    def _report(self, found: _Candidates, ids: Tensor, sums: Tensor) -> None:
+        """Show the step of each group that goes on."""
+        assert self.watch is not None
+        for text, group in (self.sums[..., 0] > _OUT).nonzero().tolist():
+            before = self.ids[text, group, :, : self.length - 1].tolist()
+            parts = (found.parents, found.tokens, found.sums)
+            parents, tokens, values = (part[text, group].tolist() for part in parts)
+            seen = [
+                (before[parent], token, value)
+                for parent, token, value in zip(parents, tokens, values, strict=True)
+                if value > _OUT
+            ]
+            kept = ids[text, group][sums[text, group] > _OUT, : self.length].tolist()
+            self.watch(BeamStep(int(self.texts[text]), seen, kept))

@@ -90,6 +90,27 @@ class Decoding:
             self._mask = self._mask[rows]
             self._drop_padding()
 
+    @torch.inference_mode()
+    def select_beams(self, rows: Tensor, texts: Tensor | None = None) -> None:
+        """Keep the given rows, equally many of each text, one text after another.
+
+        What an encoder has read keeps one row for each text, which all its beams read.
+
+        Shape: rows (beams,), texts (n,), int64.
+
+        Args:
+            rows: The beams, by row.
+            texts: The texts they belong to, by place, if not all go on.
+        """
+        if not self.has_encoder:
+            self.select(rows)
+            return
+        self.cache.select_beams(rows, texts)
+        self.hidden_states = self.hidden_states[rows]
+        if texts is not None:
+            self._source = self._source[texts]
+            self._mask = None if self._mask is None else self._mask[texts]
+
     @property
     def can_join(self) -> bool:
         """Whether other texts can be added later: the cache holds tokens, and no encoder."""

@@ -19,10 +19,7 @@ from idiolect.generate.decoding import Decoding
 from idiolect.generate.generation import Generation, TextRow
 from idiolect.generate.generation_options import GenerationOptions
 from idiolect.generate.guided_decoding import ContrastingDecoding, GuidedDecoding, LayerContrast
-from idiolect.generate.logits_processors import (
-    LogitsProcessor,
-    WrittenRow,
-)
+from idiolect.generate.logits_processors import LogitsProcessor, WrittenRow, nothing_permitted
 from idiolect.generate.model_defaults import find_context_length, find_ends, option_processors
 from idiolect.generate.speculative import AssistantGuesses, LookupGuesses, speculate
 from idiolect.generate.token_sampling import Mirostat
@@ -92,7 +89,8 @@ class Generator:
                 `do_sample` and `temperature`.
 
         Returns:
-            `num_return_sequences` for each prompt, one prompt after another.
+            `num_return_sequences` for each prompt, one prompt after another; of beams, fewer if
+            processors and the constraint permit no more texts.
 
         Raises:
             ConfigError: Unknown options, or ones that contradict each other.
@@ -246,10 +244,7 @@ class Generator:
         for processor in processors:
             scores = processor(scores, rows)
         if bool((scores.amax(-1) == float("-inf")).any()):
-            raise InputError(
-                "no token is permitted: bad words, n-grams and constraints forbid all",
-                hint="relax one of them",
-            )
+            raise nothing_permitted()
         return scores
 
     def _alone(

@@ -42,6 +42,10 @@ class _PairedDecoding(Decoding):
         self.own.select(rows)
         self.other.select(rows)
 
+    def select_beams(self, rows: Tensor, texts: Tensor | None = None) -> None:
+        self.own.select_beams(rows, texts)
+        self.other.select_beams(rows, texts)
+
     def join(self, more: Decoding) -> None:
         assert isinstance(more, _PairedDecoding)
         self.own.join(more.own)

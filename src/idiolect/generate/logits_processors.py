@@ -14,6 +14,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from idiolect.errors import InputError
+
 __all__ = [
     "BadWords",
     "ForcedStart",
@@ -22,6 +24,7 @@ __all__ = [
     "NoRepeatNgram",
     "Penalties",
     "WrittenRow",
+    "nothing_permitted",
 ]
 
 _OUT = float("-inf")
@@ -137,3 +140,11 @@ class ForcedStart:
                 scores[row] = _OUT
                 scores[row, self.token] = 0.0
         return scores
+
+
+def nothing_permitted() -> InputError:
+    """Return the error of a text that no token may continue."""
+    return InputError(
+        "no token is permitted: bad words, n-grams and constraints forbid all",
+        hint="relax one of them",
+    )

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from idiolect.errors import InputError
-from idiolect.generate.beam_search import beam_search
+from idiolect.generate.beam import beam_search
+from idiolect.generate.decoding import Decoding
+from idiolect.generate.generation_options import GenerationOptions
 from idiolect.generate.strategies import greedy
 from idiolect.models.language_model import LanguageModel
 from idiolect.text.arguments import check_whole, list_of_texts, load_if_named
@@ -35,7 +37,7 @@ class Translator:
     Args:
         model: The model, or a name or path to load.
         num_beams: Beams of the search; 1 is greedy.
-        length_penalty: See `beam_search`.
+        length_penalty: See `GenerationOptions`.
         max_new_tokens: Maximum length of a translation; by default one and a half times the
             source's, and ten.
         batch_size: Texts that are translated at once.
@@ -105,22 +107,24 @@ class Translator:
     def _translate_ids(self, rows: Sequence[list[int]]) -> list[list[int]]:
         network = self.model.network
         ids, mask = self._padded(rows)
-        longest = self.max_new_tokens or ids.shape[1] * 3 // 2 + 10
-        limit = position_limit(network)
-        longest = min(longest, limit) if limit else longest
+        most = position_limit(network) or None
+        limits = [
+            min(most or wanted, wanted)
+            for wanted in (self.max_new_tokens or len(row) * 3 // 2 + 10 for row in rows)
+        ]
         if self.num_beams == 1:
-            found = greedy(network, ids, mask, max_new_tokens=longest, eos_token_id={self.end})
+            written = greedy(
+                network, ids, mask, max_new_tokens=max(limits), eos_token_id={self.end}
+            ).tolist()
+            found = [row[:limit] for row, limit in zip(written, limits, strict=True)]
         else:
-            found = beam_search(
-                network,
-                ids,
-                mask,
-                num_beams=self.num_beams,
-                max_new_tokens=longest,
-                eos_token_id={self.end},
-                length_penalty=self.length_penalty,
-            ).token_ids
-        return [row[: row.index(self.end)] if self.end in row else row for row in found.tolist()]
+            options = GenerationOptions(
+                num_beams=self.num_beams, length_penalty=self.length_penalty
+            )
+            decoding, prompts = Decoding(network, ids, mask), [list[int]()] * len(rows)
+            beams = beam_search(decoding, prompts, limits, options, eos_token_id=[self.end])
+            found = [texts[0].ids for texts in beams]
+        return [row[: row.index(self.end)] if self.end in row else row for row in found]
 
     @torch.inference_mode()
     def align(self, source: str, target: str | None = None) -> TokenAlignment:

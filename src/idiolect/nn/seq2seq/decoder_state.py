@@ -58,7 +58,7 @@ class DecoderState:
 
     def select_beams(self, rows: Tensor, texts: Tensor | None = None) -> None:
         """Choose the beams that go on; see `Cache.select_beams`. Every beam has its own row."""
-        if self.memory is not None and len(rows) != len(self.memory):
+        if texts is not None or (self.memory is not None and len(rows) != len(self.memory)):
             self.select(rows)
         else:
             self._select(rows, ("fed", "coverage"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -21,10 +22,10 @@ _STRENGTH = 10.0
 
 
 class TfidfClassifier:
-    """Multinomial logistic regression on TF-IDF of words and pairs of adjacent words.
+    r"""Multinomial logistic regression on TF-IDF of words and pairs of adjacent words.
 
     The same as scikit-learn's `TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True,
-    token_pattern=r"\\w+")` and `LogisticRegression(C=10)`. The words of a pair's second text are
+    token_pattern=r"\w+")` and `LogisticRegression(C=10)`. The words of a pair's second text are
     features of their own.
 
     Args:
@@ -81,7 +82,7 @@ def _counts(example: LabelledText) -> Counter[str]:
     for prefix, text in (("", example.text), ("\t", example.text_pair or "")):
         words = _words(text)
         found.update(prefix + word for word in words)
-        found.update(f"{prefix}{a} {b}" for a, b in zip(words, words[1:], strict=False))
+        found.update(f"{prefix}{a} {b}" for a, b in itertools.pairwise(words))
     return found
 
 

@@ -43,10 +43,10 @@ from idiolect.training.training_config import TrainingConfig
 __all__ = ["Adaptation", "TextClassifier", "classification_config"]
 
 Adaptation = Literal["full", "lora", "frozen"]
-"""What trains beside the head: the network but its original rows; LoRA adapters; nothing but rows
-that were added to the vocabulary."""
+"""What trains beside the head: the network but its original rows; LoRA adapters and added rows;
+nothing."""
 
-_TRAINED: dict[Adaptation, Train] = {"full": "all", "lora": "rows+lora", "frozen": "rows"}
+_TRAINED: dict[Adaptation, Train] = {"full": "all", "lora": "rows+lora", "frozen": "attached"}
 _RATES: dict[Adaptation, float] = {"full": 5e-5, "lora": 5e-4, "frozen": 5e-4}
 _RECORD, _HEAD = "classifier.json", "head.safetensors"
 
@@ -109,8 +109,7 @@ class TextClassifier:
     @property
     def fingerprint(self) -> str:
         """A hash of everything that determines scores."""
-        head = fingerprint(self.head.state_dict())
-        return f"{self.encoder.fingerprint}-{head}-{self.pairs}-{'|'.join(self.labels)}"
+        return self._fingerprint(self.encoder)
 
     @classmethod
     @checked
@@ -160,7 +159,8 @@ class TextClassifier:
             "labels": self.labels,
             "pairs": self.pairs,
             "temperature": self.temperature,
-            "fingerprint": self.fingerprint,
+            # Of the encoder as it was written: adapters are merged there, and not yet here.
+            "fingerprint": self._fingerprint(Encoder.load(directory / "encoder")),
         }
         write_atomic(directory / _RECORD, f"{json.dumps(record, indent=2)}\n".encode())
 
@@ -255,6 +255,10 @@ class TextClassifier:
     def predict(self, examples: Sequence[LabelledText]) -> list[str]:
         """Return the most probable label of each text."""
         return [self.labels[number] for number in self._scores(examples).argmax(1)]
+
+    def _fingerprint(self, encoder: Encoder) -> str:
+        head = fingerprint(self.head.state_dict())
+        return f"{encoder.fingerprint}-{head}-{self.pairs}-{'|'.join(self.labels)}"
 
     def _scores(self, examples: Sequence[LabelledText]) -> NDArray[np.float64]:
         counts = EncodingCounts()

@@ -49,6 +49,7 @@ _COMMANDS: dict[str, tuple[str, str, type[TyperCommand]]] = {
     "index": ("index.app", "app", TyperCommand),
     "recommend": ("recommend.commands", "app", TyperCommand),
     "words": ("words.app", "app", TyperCommand),
+    "tasks": ("tasks.app", "app", TyperCommand),
     "tune": ("tune", "app", TyperCommand),
     "tokenizer": ("tokenizer", "app", TyperCommand),
     "evaluate": ("evaluate", "app", TyperCommand),

@@ -32,15 +32,16 @@ __all__ = [
     "row_rate",
 ]
 
-Train = Literal["rows", "rows+lora", "body", "all"]
-"""What trains: the added rows; added rows and LoRA adapters; everything but the vocabulary's rows;
-everything but the original rows."""
+Train = Literal["attached", "rows", "rows+lora", "body", "all"]
+"""What trains: nothing but attached modules; the added rows; added rows and LoRA adapters;
+everything but the vocabulary's rows; everything but the original rows."""
 
 Part = Literal["original", "rows", "adapters", "heads", "attached", "body"]
 """Parts of a network: original rows of the vocabulary, added rows, LoRA adapters, task heads,
 modules attached for training, and the rest."""
 
 _TRAINED: dict[Train, tuple[Part, ...]] = {
+    "attached": (),
     "rows": ("rows",),
     "rows+lora": ("rows", "adapters"),
     "body": ("body", "heads"),
@@ -111,7 +112,8 @@ def choose_parameters(
         parameter.requires_grad_(trains)
         if trains:
             chosen[name] = parameter
-    if all(parts[id(parameter)] == "attached" for parameter in chosen.values()):
+    only_attached = all(parts[id(parameter)] == "attached" for parameter in chosen.values())
+    if only_attached and (train != "attached" or not chosen):
         raise InputError(
             "this model has no added rows to train",
             hint="extend its vocabulary first, or use train='all'",

@@ -1,0 +1,1 @@
+"""The commands that train and use models of tasks: `idiolect tasks …`."""

@@ -1,12 +1,12 @@
 """Recommenders on published rows, all items ranked, beside figures that others published.
 
-    python benchmarks/recommendation.py sequences FILE [EPOCHS]
+    python benchmarks/recommendation.py sequences FILE [EPOCHS FOLDER]
     python benchmarks/recommendation.py amazon FOLDER NAME [ENCODER]
     python benchmarks/recommendation.py serving [ITEMS [USERS]]
 
 `sequences`: lines of `user item item …`, such as the 5-core sets of S3-Rec. A user's last event is
 the test, the one before it is validation, and neither is trained on. With EPOCHS, SASRec is a part
-of the blend.
+of the blend; it trains in FOLDER, where a killed run resumes.
 
 `amazon`: NAME.valid.csv.gz, NAME.test.csv.gz and NAME.item.json.gz as MiniOneRec publishes them.
 Training histories are those of the validation file, at most ten items each, since the original
@@ -25,7 +25,6 @@ import csv
 import gzip
 import json
 import sys
-import tempfile
 import time
 from ast import literal_eval
 from collections.abc import Mapping
@@ -81,15 +80,14 @@ def per_case(result: NextItemEvaluation) -> dict[str, float]:
     return {str(i): float(value) for i, value in enumerate(result.values("ndcg@10"))}
 
 
-def sequences(path: Path, epochs: int) -> None:
+def sequences(path: Path, epochs: int, folder: Path) -> None:
     histories = read_histories(path)
     parts = split(histories, "leave-one-out")
     systems = counted(parts.train)
     if epochs:
         from idiolect.recommend.networks.train_network import train_network
 
-        with tempfile.TemporaryDirectory() as folder:
-            systems["sasrec"] = train_network("sasrec", parts, Path(folder), epochs=epochs)
+        systems["sasrec"] = train_network("sasrec", parts, folder, epochs=epochs)
     blended = {name: one for name, one in systems.items() if not name.startswith("popularity")}
     blend = Blend.chosen_on(blended, parts.valid, exclude_seen=True)
     print("weights:", blend.weights)
@@ -184,7 +182,9 @@ def serving(items: int, users: int) -> None:
             start = time.perf_counter()
             found, _ = graph.search(states, count, list_size=size, threads=1)
             times[size].append(time.perf_counter() - start)
-            recall[size] = np.mean([len(set(a) & set(b)) for a, b in zip(found, wanted)]) / count
+            recall[size] = (
+                np.mean([len(set(a) & set(b)) for a, b in zip(found, wanted, strict=True)]) / count
+            )
     full = float(np.median(times[0]))
     print(f"full product and top {count} for {users:,} users: {full:.2f} s")
     for size in sizes:
@@ -193,8 +193,11 @@ def serving(items: int, users: int) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["sequences"] and len(sys.argv) in (3, 4):
-        sequences(Path(sys.argv[2]), int(sys.argv[3]) if len(sys.argv) == 4 else 0)
+    if sys.argv[1:2] == ["sequences"] and len(sys.argv) in (3, 5):
+        sequences(
+            Path(sys.argv[2]),
+            *((int(sys.argv[3]), Path(sys.argv[4])) if sys.argv[3:] else (0, Path())),
+        )
     elif sys.argv[1:2] == ["amazon"] and len(sys.argv) in (4, 5):
         amazon(Path(sys.argv[2]), sys.argv[3], sys.argv[4] if len(sys.argv) == 5 else None)
     elif sys.argv[1:2] == ["serving"] and len(sys.argv) <= 4:

@@ -119,3 +119,15 @@ def test_an_encoder_of_the_texts_recommends_cold_items(shop: Path, tmp_path: Pat
     assert scores[number["new"]] == pytest.approx(1)  # the same text
     assert scores[number["p2"]] < 0.99
     assert scores[number["blank"]] == 0
+
+
+def test_only_the_items_of_a_filter_are_recommended(shop: Path) -> None:
+    run = str(shop / "filtered")
+    _run("train", str(shop / "histories.txt"), "--model", "transitions", "-o", run)
+    recommender = Recommender.load(run)
+    ranked = [one.id for one in recommender.recommend(["p3"])]
+    found = recommender.recommend(["p3"], top_k=2, only=["p7", "p6", "p3", "unknown"])
+    assert [one.id for one in found] == [id for id in ranked if id in ("p6", "p7")]
+    assert recommender.recommend(["p3"], only=[]) == []
+    with pytest.raises(InputError, match="no id"):
+        recommender.recommend(["p3"], only=[None])  # type: ignore[list-item]

@@ -153,7 +153,12 @@ class Recommender:
 
     @checked
     def recommend(
-        self, history: Iterable[str], top_k: int = 10, exclude_seen: bool = True
+        self,
+        history: Iterable[str],
+        top_k: int = 10,
+        exclude_seen: bool = True,
+        *,
+        only: Iterable[str] | None = None,
     ) -> list[Recommendation]:
         """Recommend the next items.
 
@@ -164,6 +169,8 @@ class Recommender:
             history: Ids of items, oldest first.
             top_k: How many items to recommend.
             exclude_seen: Never recommend an item of the history.
+            only: Ids of the items that may be recommended, such as those in stock; unknown ones
+                are ignored. By default all.
 
         Raises:
             InputError: The history is no list of ids, or `top_k` is not at least 1.
@@ -184,6 +191,10 @@ class Recommender:
         scores = scorer.score([context])
         if exclude_seen:
             hide_seen(scores, [context])
+        if only is not None:
+            allowed = {_checked_id(one) for one in iterate(only, "only", "a list of ids")}
+            hidden = [number for id, number in self._numbers.items() if id not in allowed]
+            scores[0, hidden] = -np.inf
         # Equal scores, as of all items that nothing is known about, are ordered by popularity.
         best = np.lexsort((-self._popularity.counts, -scores[0]))[:top_k]
         best = best[np.isfinite(scores[0][best])]
@@ -218,7 +229,7 @@ class Recommender:
 def _checked_id(value: object) -> str:
     id = id_text(value)
     if id is None:
-        raise InputError(f"history holds {value!r}, which is no id", hint="pass ids of items")
+        raise InputError(f"{value!r} is no id of an item", hint="pass ids of items")
     return id
 
 

@@ -1,16 +1,22 @@
 """Recommenders on published rows, all items ranked, beside figures that others published.
 
-    python benchmarks/recommendation.py sequences FILE [EPOCHS]
-    python benchmarks/recommendation.py amazon FOLDER NAME
+    python benchmarks/recommendation.py sequences FILE [EPOCHS FOLDER]
+    python benchmarks/recommendation.py amazon FOLDER NAME [ENCODER]
+    python benchmarks/recommendation.py serving [ITEMS [USERS]]
 
 `sequences`: lines of `user item item …`, such as the 5-core sets of S3-Rec. A user's last event is
 the test, the one before it is validation, and neither is trained on. With EPOCHS, SASRec is a part
-of the blend.
+of the blend; it trains in FOLDER, where a killed run resumes.
 
 `amazon`: NAME.valid.csv.gz, NAME.test.csv.gz and NAME.item.json.gz as MiniOneRec publishes them.
 Training histories are those of the validation file, at most ten items each, since the original
 training file cannot be had; the blend's weights are chosen on its targets. Cold targets are those
 in no training history. Adding the words of titles is tested against the blend without them.
+With ENCODER, a folder, its vectors of the titles are a system too, and a part of the blend.
+
+`serving`: the ten items of the highest inner product for each of 10,000 users among 50,000 items of
+width 64, by a matrix product in blocks and a partial sort, and by the graph index, one thread each.
+Items are 500 groups with noise and lengths that differ, users lie near a mean of three items.
 """
 
 from __future__ import annotations
@@ -19,7 +25,7 @@ import csv
 import gzip
 import json
 import sys
-import tempfile
+import time
 from ast import literal_eval
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,6 +35,7 @@ import numpy as np
 from idiolect.errors import InputError
 from idiolect.ranking.evaluation.significance import compare
 from idiolect.recommend.blend import Blend
+from idiolect.recommend.dense_text import DenseText, encode_items
 from idiolect.recommend.histories import Histories
 from idiolect.recommend.history_files import read_histories
 from idiolect.recommend.model_names import BASELINES
@@ -36,6 +43,7 @@ from idiolect.recommend.next_item_metrics import NextItemEvaluation, evaluate_sc
 from idiolect.recommend.scorer import ItemScorer
 from idiolect.recommend.splits import Cases, split
 from idiolect.recommend.text_similarity import TextSimilarity
+from idiolect.search.diskann.graph import Graph
 
 MAX_EASE = 6_000
 """Items up to which EASE is in the table: the time of its matrix grows with the third power."""
@@ -72,22 +80,21 @@ def per_case(result: NextItemEvaluation) -> dict[str, float]:
     return {str(i): float(value) for i, value in enumerate(result.values("ndcg@10"))}
 
 
-def sequences(path: Path, epochs: int) -> None:
+def sequences(path: Path, epochs: int, folder: Path) -> None:
     histories = read_histories(path)
     parts = split(histories, "leave-one-out")
     systems = counted(parts.train)
     if epochs:
         from idiolect.recommend.networks.train_network import train_network
 
-        with tempfile.TemporaryDirectory() as folder:
-            systems["sasrec"] = train_network("sasrec", parts, Path(folder), epochs=epochs)
+        systems["sasrec"] = train_network("sasrec", parts, folder, epochs=epochs)
     blended = {name: one for name, one in systems.items() if not name.startswith("popularity")}
     blend = Blend.chosen_on(blended, parts.valid, exclude_seen=True)
     print("weights:", blend.weights)
     show({**systems, "blend": blend}, parts.test, parts.train, exclude_seen=True)
 
 
-def amazon(folder: Path, name: str) -> None:
+def amazon(folder: Path, name: str, encoder: str | None) -> None:
     with gzip.open(folder / f"{name}.item.json.gz", "rt", encoding="utf-8") as file:
         titles = {id: str(item["title"]) for id, item in json.load(file).items()}
     items = tuple(titles)
@@ -102,20 +109,22 @@ def amazon(folder: Path, name: str) -> None:
     # Only a user's last target is in no training history.
     valid = as_cases(list(last.values()))
     test = as_cases([(history, target) for _, history, target in rows["test"]])
-    text = TextSimilarity.of_texts(list(titles.values()))
+    text: dict[str, ItemScorer] = {"text": TextSimilarity.of_texts(list(titles.values()))}
+    if encoder:
+        text["text-dense"] = DenseText(encode_items(list(titles.values()), encoder))
     systems = counted(train)
     parts = {one: scorer for one, scorer in systems.items() if not one.startswith("popularity")}
     plain = Blend.chosen_on(parts, valid, exclude_seen=False)
-    blend = Blend.chosen_on({**parts, "text": text}, valid, exclude_seen=False)
+    blend = Blend.chosen_on({**parts, **text}, valid, exclude_seen=False)
     print("weights:", plain.weights, blend.weights)
-    table = {**systems, "text": text, "blend, no text": plain, "blend": blend}
+    table = {**systems, **text, "blend, no text": plain, "blend": blend}
     report(show(table, test, train, exclude_seen=False))
     print("with the targets of the validation rows added to the training histories, same weights:")
     both = [np.append(history, target) for history, target in last.values()]
     train = Histories.of_numbers(users, items, both)
     again: dict[str, ItemScorer] = {one: type(scorer).fit(train) for one, scorer in parts.items()}
-    table = {**again, "text": text, "blend, no text": Blend(again, plain.weights)}
-    table["blend"] = Blend({**again, "text": text}, blend.weights)
+    table = {**again, **text, "blend, no text": Blend(again, plain.weights)}
+    table["blend"] = Blend({**again, **text}, blend.weights)
     report(show(table, test, train, exclude_seen=False))
 
 
@@ -142,10 +151,56 @@ def read_rows(path: Path, number: Mapping[str, int]) -> list[tuple[str, np.ndarr
         ]
 
 
+def serving(items: int, users: int) -> None:
+    rng = np.random.default_rng(0)
+    width, count = 64, 10
+    groups = rng.standard_normal((500, width))
+    vectors = groups[rng.integers(500, size=items)] + 0.7 * rng.standard_normal((items, width))
+    vectors = (vectors * rng.lognormal(0, 0.2, (items, 1))).astype(np.float32)
+    states = vectors[rng.integers(items, size=(users, 3))].mean(1)
+
+    def product() -> np.ndarray:
+        found = np.empty((users, count), np.int64)
+        for start in range(0, users, 256):
+            scores = states[start : start + 256] @ vectors.T
+            found[start : start + 256] = np.argpartition(scores, -count, 1)[:, -count:]
+        return found
+
+    start = time.perf_counter()
+    graph = Graph.build(vectors, metric="inner", degree=32, threads=1)
+    print(f"{items:,} items; graph built in {time.perf_counter() - start:.1f} s", flush=True)
+    graph.search(states[:10], count, threads=1)
+    wanted = product()
+    sizes = (16, 32, 64, 128)
+    times: dict[int, list[float]] = {size: [] for size in (0, *sizes)}
+    recall = {}
+    for _ in range(3):
+        start = time.perf_counter()
+        product()
+        times[0].append(time.perf_counter() - start)
+        for size in sizes:
+            start = time.perf_counter()
+            found, _ = graph.search(states, count, list_size=size, threads=1)
+            times[size].append(time.perf_counter() - start)
+            recall[size] = (
+                np.mean([len(set(a) & set(b)) for a, b in zip(found, wanted, strict=True)]) / count
+            )
+    full = float(np.median(times[0]))
+    print(f"full product and top {count} for {users:,} users: {full:.2f} s")
+    for size in sizes:
+        own = float(np.median(times[size]))
+        print(f"list of {size:>3}: {own:.2f} s, {full / own:.1f} times, recall {recall[size]:.4f}")
+
+
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["sequences"] and len(sys.argv) in (3, 4):
-        sequences(Path(sys.argv[2]), int(sys.argv[3]) if len(sys.argv) == 4 else 0)
-    elif sys.argv[1:2] == ["amazon"] and len(sys.argv) == 4:
-        amazon(Path(sys.argv[2]), sys.argv[3])
+    if sys.argv[1:2] == ["sequences"] and len(sys.argv) in (3, 5):
+        sequences(
+            Path(sys.argv[2]),
+            *((int(sys.argv[3]), Path(sys.argv[4])) if sys.argv[3:] else (0, Path())),
+        )
+    elif sys.argv[1:2] == ["amazon"] and len(sys.argv) in (4, 5):
+        amazon(Path(sys.argv[2]), sys.argv[3], sys.argv[4] if len(sys.argv) == 5 else None)
+    elif sys.argv[1:2] == ["serving"] and len(sys.argv) <= 4:
+        serving(*([int(one) for one in sys.argv[2:]] + [50_000, 10_000][len(sys.argv) - 2 :]))
     else:
         sys.exit(__doc__)

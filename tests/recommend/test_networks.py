@@ -11,10 +11,11 @@ import torch
 from torch.nn import functional as F
 
 from idiolect.errors import CheckpointError
+from idiolect.nn.network import Network
 from idiolect.recommend.histories import Histories
 from idiolect.recommend.networks.item_networks import make_network
 from idiolect.recommend.networks.next_item_losses import bpr_max, gbce, sampled_softmax
-from idiolect.recommend.networks.next_item_objective import NextItem, windows
+from idiolect.recommend.networks.next_item_objective import ItemBatch, NextItem, windows
 from idiolect.recommend.networks.train_network import train_network
 from idiolect.recommend.splits import split
 from idiolect.training.data.shuffled_epochs import EpochSample
@@ -130,3 +131,29 @@ def test_a_folder_of_another_run_is_refused(tmp_path: Path) -> None:
     train_network("gru4rec", split(_cycle()), tmp_path / "run", epochs=1)
     with pytest.raises(CheckpointError):
         train_network("gru4rec", split(_cycle(30)), tmp_path / "run", epochs=1)
+
+
+def test_a_run_resumes_after_its_last_checkpoint_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"{train_network.__module__}._SAVE_STEPS", 5)
+    parts = split(_cycle())
+    whole = train_network("sasrec", parts, tmp_path / "whole", epochs=20)
+    loss, calls = NextItem.loss, []
+
+    def stopped(self: NextItem, network: Network, batch: ItemBatch) -> torch.Tensor:
+        calls.append(None)
+        if len(calls) == 18:
+            raise MemoryError
+        return loss(self, network, batch)
+
+    monkeypatch.setattr(NextItem, "loss", stopped)
+    with pytest.raises(MemoryError):
+        train_network("sasrec", parts, tmp_path / "run", epochs=20)
+    kept = sorted((tmp_path / "run").glob("checkpoint-*"))
+    assert [path.name for path in kept] == ["checkpoint-00000010", "checkpoint-00000015"]
+    (kept[-1] / "weights.safetensors").write_bytes(b"lost")
+    resumed = train_network("sasrec", parts, tmp_path / "run", epochs=20)
+    assert len(calls) == 18 + 10
+    for name, weight in whole.arrays().items():
+        np.testing.assert_array_equal(resumed.arrays()[name], weight)

@@ -6,12 +6,15 @@ import json
 import logging
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from encoding.models import WORDS, tiny_encoder
 from idiolect import Recommender
 from idiolect.cli.main import app
 from idiolect.errors import CheckpointError, InputError
+from idiolect.recommend.dense_text import DenseText
 
 RUNNER = CliRunner()
 
@@ -92,3 +95,39 @@ def test_a_blend_is_saved_with_its_parts(shop: Path) -> None:
     found = Recommender.load(run).recommend(["p3"], exclude_seen=False)
     assert found[0].id == "p4"
     assert "blend" in json.loads(_run("evaluate", run, "--json"))["systems"]
+
+
+def test_an_encoder_of_the_texts_recommends_cold_items(shop: Path, tmp_path: Path) -> None:
+    tiny_encoder().save(tmp_path / "encoder")
+    words = [word for word in WORDS if word.isalpha()]
+    items = [{"id": f"p{i}", "title": words[i % 3]} for i in range(9)]
+    items += [{"id": "new", "title": words[1]}, {"id": "blank", "title": ""}]
+    (tmp_path / "items.jsonl").write_text("\n".join(map(json.dumps, items)))
+    run, histories = str(tmp_path / "run"), str(shop / "histories.txt")
+    arguments = ("train", histories, "--model", "transitions", "-o", run)
+    with pytest.raises(InputError, match="items' texts"):
+        _run(*arguments, "--encoder", str(tmp_path / "encoder"))
+    _run(
+        *arguments, "--items", str(tmp_path / "items.jsonl"),
+        "--encoder", str(tmp_path / "encoder"),
+    )  # fmt: skip
+    assert "text-dense" in json.loads(_run("evaluate", run, "--json"))["systems"]
+    recommender = Recommender.load(run)
+    assert recommender.vectors is not None
+    number = {id: i for i, id in enumerate(recommender.histories.items)}
+    scores = DenseText(recommender.vectors).score([np.array([number["p1"]])])[0]
+    assert scores[number["new"]] == pytest.approx(1)  # the same text
+    assert scores[number["p2"]] < 0.99
+    assert scores[number["blank"]] == 0
+
+
+def test_only_the_items_of_a_filter_are_recommended(shop: Path) -> None:
+    run = str(shop / "filtered")
+    _run("train", str(shop / "histories.txt"), "--model", "transitions", "-o", run)
+    recommender = Recommender.load(run)
+    ranked = [one.id for one in recommender.recommend(["p3"])]
+    found = recommender.recommend(["p3"], top_k=2, only=["p7", "p6", "p3", "unknown"])
+    assert [one.id for one in found] == [id for id in ranked if id in ("p6", "p7")]
+    assert recommender.recommend(["p3"], only=[]) == []
+    with pytest.raises(InputError, match="no id"):
+        recommender.recommend(["p3"], only=[None])  # type: ignore[list-item]

@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import Literal
 
 from idiolect.recommend.co_occurrence import Ease, ItemKnn, SessionKnn, Transitions
+from idiolect.recommend.dense_text import DenseText
 from idiolect.recommend.scorer import ItemScorer, Popularity, RecentPopularity
 from idiolect.recommend.text_similarity import TextSimilarity
 
@@ -49,6 +50,7 @@ def _plain(scorer: type[ItemScorer]) -> Callable[[], type[ItemScorer]]:
 SCORERS: dict[str, Callable[[], type[ItemScorer]]] = {
     **{one.name: _plain(one) for one in BASELINES},
     TextSimilarity.name: _plain(TextSimilarity),
+    DenseText.name: _plain(DenseText),
     **{name: _network(name) for name in NETWORKS},
 }
 """A function that returns the class of each name."""

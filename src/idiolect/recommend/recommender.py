@@ -5,6 +5,7 @@ recommender.json         model, split, what was left out; written last
 ids.json                 ids of users and items, and the items' texts
 histories.safetensors    all events, from which `evaluate` makes the same split again
 scorer.safetensors       what the model learned
+items.safetensors        vectors of the items' texts, if an encoder was given
 """
 
 from __future__ import annotations
@@ -62,6 +63,7 @@ class Recommender:
         histories: All events, with the items' numbers.
         record: How it was trained.
         texts: The text of each item, or none.
+        vectors: The vector of each item's text, or `None`. Shape: (items, width).
     """
 
     def __init__(
@@ -70,9 +72,10 @@ class Recommender:
         histories: Histories,
         record: Mapping[str, Any],
         texts: Sequence[str] = (),
+        vectors: NDArray[np.float32] | None = None,
     ) -> None:
         self.scorer, self.histories, self.record = scorer, histories, dict(record)
-        self.texts = list(texts)
+        self.texts, self.vectors = list(texts), vectors
         self._numbers = {id: number for number, id in enumerate(histories.items)}
         self._popularity = Popularity.fit(self.split().train)
 
@@ -111,11 +114,14 @@ class Recommender:
                 parts.get("times"),
             )
             scorer = _scorer(record["model"], arrays)
+            vectors = None
+            if record.get("encoder"):
+                vectors = load(read_bytes(directory / "items.safetensors"))["vectors"]
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
             raise CheckpointError(
                 f"{directory} is damaged: {error}", hint="train it again"
             ) from error
-        return cls(scorer, histories, record, ids.get("texts", ()))
+        return cls(scorer, histories, record, ids.get("texts", ()), vectors)
 
     def save(self, directory: str | Path) -> None:
         """Write the recommender; its record last, so that `load` refuses an incomplete folder.
@@ -138,13 +144,21 @@ class Recommender:
         ids = {"users": histories.users, "items": histories.items, "texts": self.texts}
         record = {"format": _FORMAT, **self.record}
         write_atomic(directory / "scorer.safetensors", _packed(self.scorer.arrays()))
+        if self.vectors is not None:
+            packed = _packed({"vectors": self.vectors})
+            write_atomic(directory / "items.safetensors", packed)
         write_atomic(directory / "histories.safetensors", _packed(parts))
         write_atomic(directory / "ids.json", json.dumps(ids, ensure_ascii=False).encode())
         write_atomic(directory / "recommender.json", f"{json.dumps(record, indent=2)}\n".encode())
 
     @checked
     def recommend(
-        self, history: Iterable[str], top_k: int = 10, exclude_seen: bool = True
+        self,
+        history: Iterable[str],
+        top_k: int = 10,
+        exclude_seen: bool = True,
+        *,
+        only: Iterable[str] | None = None,
     ) -> list[Recommendation]:
         """Recommend the next items.
 
@@ -155,6 +169,8 @@ class Recommender:
             history: Ids of items, oldest first.
             top_k: How many items to recommend.
             exclude_seen: Never recommend an item of the history.
+            only: Ids of the items that may be recommended, such as those in stock; unknown ones
+                are ignored. By default all.
 
         Raises:
             InputError: The history is no list of ids, or `top_k` is not at least 1.
@@ -175,6 +191,10 @@ class Recommender:
         scores = scorer.score([context])
         if exclude_seen:
             hide_seen(scores, [context])
+        if only is not None:
+            allowed = {_checked_id(one) for one in iterate(only, "only", "a list of ids")}
+            hidden = [number for id, number in self._numbers.items() if id not in allowed]
+            scores[0, hidden] = -np.inf
         # Equal scores, as of all items that nothing is known about, are ordered by popularity.
         best = np.lexsort((-self._popularity.counts, -scores[0]))[:top_k]
         best = best[np.isfinite(scores[0][best])]
@@ -209,7 +229,7 @@ class Recommender:
 def _checked_id(value: object) -> str:
     id = id_text(value)
     if id is None:
-        raise InputError(f"history holds {value!r}, which is no id", hint="pass ids of items")
+        raise InputError(f"{value!r} is no id of an item", hint="pass ids of items")
     return id
 
 

@@ -7,10 +7,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
+from numpy.typing import NDArray
+
 from idiolect.errors import ConfigError, InputError
 from idiolect.ranking.evaluation.significance import compare
 from idiolect.recommend.blend import Blend
 from idiolect.recommend.co_occurrence import Ease, ItemKnn, SessionKnn, Transitions
+from idiolect.recommend.dense_text import DenseText, encode_items
 from idiolect.recommend.histories import Histories, k_core
 from idiolect.recommend.history_files import read_histories
 from idiolect.recommend.item_catalogue import join_catalogue, read_texts
@@ -37,6 +41,7 @@ def train_recommender(
     model: ModelName,
     output_dir: str | Path,
     items: str | Path | None = None,
+    encoder: str | Path | None = None,
     split_by: SplitKind | None = None,
     k: int = 1,
     epochs: int | None = None,
@@ -49,6 +54,8 @@ def train_recommender(
         model: What to train.
         output_dir: The folder.
         items: A catalogue with the items' texts; its other items can be recommended too.
+        encoder: What turns the items' texts into vectors; then `text-dense` is in the table and a
+            part of a blend.
         split_by: How to divide the events; see `split`.
         k: Leave out users and items with fewer events (k-core).
         epochs: Passes over the histories, for networks.
@@ -66,6 +73,8 @@ def train_recommender(
         histories = read_histories(histories, skipped=skipped)
         if skipped:
             notice(f"left out of the histories: {summary(skipped)}")
+    if encoder is not None and items is None:
+        raise InputError("an encoder needs the items' texts", hint="pass --items FILE")
     if k > 1:
         histories = k_core(histories, k)
     single = int((histories.offsets[1:] - histories.offsets[:-1] == 1).sum())
@@ -77,6 +86,7 @@ def train_recommender(
         notice(fit + (f"; left out: {summary(of_items)}" if of_items else ""))
     parts = split(histories, split_by)
     notice(parts.report())
+    vectors = None if encoder is None else encode_items(texts, encoder)
     record: dict[str, Any] = {
         "model": model,
         "split": parts.kind,
@@ -84,12 +94,14 @@ def train_recommender(
         "exclude_seen": histories.repeats < _REPEATS,
         "repeats": histories.repeats,
         "skipped": dict(skipped),
+        "encoder": None if encoder is None else str(encoder),
     }
-    scorer = _fit(model, parts, texts, Path(output_dir), record, epochs, seed)
+    similar = _of_texts(texts, vectors)
+    scorer = _fit(model, parts, similar, Path(output_dir), record, epochs, seed)
     if isinstance(scorer, Blend):
         record["weights"] = scorer.weights
         notice("weights: " + ", ".join(f"{n} {w:g}" for n, w in scorer.weights.items() if w))
-    recommender = Recommender(scorer, histories, record, texts)
+    recommender = Recommender(scorer, histories, record, texts, vectors)
     recommender.save(output_dir)
     return recommender
 
@@ -97,7 +109,7 @@ def train_recommender(
 def _fit(
     model: str,
     parts: Split,
-    texts: Sequence[str],
+    similar: dict[str, ItemScorer],
     folder: Path,
     record: dict[str, Any],
     epochs: int | None,
@@ -109,16 +121,24 @@ def _fit(
         return train_network(model, parts, folder, epochs=epochs, seed=seed)
     if model != Blend.name:
         return next(one for one in BASELINES if one.name == model).fit(parts.train)
-    fitted: dict[str, ItemScorer] = {}
+    fitted = dict(similar)
     for one in (Transitions, ItemKnn, SessionKnn, Ease):
         try:
             fitted[one.name] = one.fit(parts.train)
         except InputError as error:
             notice(f"the blend is without {one.name}: {error}")
-    if any(texts):
-        fitted[TextSimilarity.name] = TextSimilarity.of_texts(texts)
-    fitted["sasrec"] = _fit("sasrec", parts, (), folder / "sasrec", record, epochs, seed)
+    fitted["sasrec"] = _fit("sasrec", parts, {}, folder / "sasrec", record, epochs, seed)
     return Blend.chosen_on(fitted, parts.valid, exclude_seen=record["exclude_seen"])
+
+
+def _of_texts(texts: Sequence[str], vectors: NDArray[np.float32] | None) -> dict[str, ItemScorer]:
+    """Return the recommenders that compare texts, by name."""
+    found: dict[str, ItemScorer] = {}
+    if any(texts):
+        found[TextSimilarity.name] = TextSimilarity.of_texts(texts)
+    if vectors is not None:
+        found[DenseText.name] = DenseText(vectors)
+    return found
 
 
 def evaluate_recommender(
@@ -144,8 +164,7 @@ def evaluate_recommender(
                 scorers[one.name] = one.fit(parts.train)
             except InputError as error:
                 left_out[one.name] = str(error)
-    if any(recommender.texts):
-        scorers[TextSimilarity.name] = TextSimilarity.of_texts(recommender.texts)
+    scorers |= _of_texts(recommender.texts, recommender.vectors)
     scorers[name] = recommender.scorer
     counts = parts.train.counts
     results = {

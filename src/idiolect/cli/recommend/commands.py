@@ -65,6 +65,10 @@ def train(
     items: Annotated[
         Path | None, typer.Option(help="Catalogue with the ids and texts of items.")
     ] = None,
+    encoder: Annotated[
+        str | None,
+        typer.Option(help="Encoder of the items' texts: a folder, or a run's `model`."),
+    ] = None,
     split: Annotated[
         Literal["time", "leave-one-out", "user"] | None,
         typer.Option(help="How events are divided. Default: time, where times are known."),
@@ -88,6 +92,7 @@ def train(
         model=model,
         output_dir=out,
         items=items,
+        encoder=encoder,
         split_by=split,
         k=k_core,
         epochs=epochs,

@@ -24,6 +24,7 @@ __all__ = ["train_network"]
 _FULL = 5_000
 """Items up to which the default loss scores all of them."""
 _MAX_LENGTH = 50
+_SAVE_STEPS = 1000
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def train_network(
         weight_decay=0.0,
         max_grad_norm=5.0,
         precision="fp32",
-        save_steps=1000,
+        save_steps=_SAVE_STEPS,
         seed=seed,
         max_length=_MAX_LENGTH,
     )

@@ -1,0 +1,82 @@
+"""`DenseText`: an encoder's vectors of the items' texts; it also recommends what nobody has had."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from idiolect.errors import InputError
+from idiolect.recommend.co_occurrence import interaction_matrix
+from idiolect.recommend.histories import Histories
+from idiolect.recommend.scorer import ItemScorer
+
+__all__ = ["DenseText", "encode_items"]
+
+
+class DenseText(ItemScorer):
+    """Similarity of an item's vector to those of the history, late events counting most.
+
+    Args:
+        vectors: A vector of each item, of length one, or zero for an item without text.
+            Shape: (items, width).
+    """
+
+    name: ClassVar[str] = "text-dense"
+    decay: ClassVar[float] = 0.6
+    """Weight of an event relative to the one after it."""
+
+    def __init__(self, vectors: NDArray[np.float32]) -> None:
+        self.vectors = vectors
+
+    @classmethod
+    def fit(cls, histories: Histories) -> Self:
+        """Refuse: it is made of vectors."""
+        raise InputError(
+            "dense text similarity needs the items' texts and an encoder",
+            hint="pass --items FILE --encoder DIR",
+        )
+
+    def score(self, contexts: Sequence[NDArray[np.int64]]) -> NDArray[np.float32]:
+        """Compare the weighted sum of the history's vectors with all vectors."""
+        history = interaction_matrix(contexts, len(self.vectors), self.decay)
+        scores: NDArray[np.float32] = (history @ self.vectors) @ self.vectors.T
+        return scores
+
+    def arrays(self) -> dict[str, NDArray[np.generic]]:
+        """Return the vectors."""
+        return {"vectors": self.vectors}
+
+    @classmethod
+    def of_arrays(cls, arrays: Mapping[str, NDArray[np.generic]]) -> Self:
+        """Make a scorer of the vectors."""
+        return cls(arrays["vectors"].astype(np.float32))
+
+
+def encode_items(texts: Sequence[str], encoder: str | Path) -> NDArray[np.float32]:
+    """Encode the items' texts, centre the vectors and give each the length one.
+
+    Vectors of language models share a large common part, which would make all items alike; so the
+    mean of the items is subtracted. Shape: (items, width). An item without text has a zero vector.
+
+    Args:
+        texts: The text of each item, empty where there is none.
+        encoder: A directory that `Encoder.load` reads, or the id of a repository.
+
+    Raises:
+        InputError: No item has a text, or there is no such encoder.
+    """
+    from idiolect.encoding.encoder import Encoder
+
+    filled = [number for number, text in enumerate(texts) if text.strip()]
+    if not filled:
+        raise InputError("no item has a text to encode", hint="pass --items FILE with texts")
+    found = Encoder.load(encoder).encode([texts[number] for number in filled], progress=True)
+    found = found - found.mean(0)
+    lengths = np.linalg.norm(found, axis=1, keepdims=True)
+    vectors = np.zeros((len(texts), found.shape[1]), np.float32)
+    vectors[filled] = found / np.where(lengths > 0, lengths, 1)
+    return vectors

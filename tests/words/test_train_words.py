@@ -77,9 +77,27 @@ def test_a_killed_run_resumes_bit_identical(
             train_words(TEXTS, tmp_path / "killed", config)
     with pytest.raises(CheckpointError, match="other settings"):
         train_words(TEXTS, tmp_path / "killed", Word2VecConfig(**SMALL, seed=5))
+    with pytest.raises(CheckpointError, match="another corpus: its texts differ"):
+        train_words([*TEXTS[:-1], TEXTS[0]], tmp_path / "killed", config)
     resumed = train_words(TEXTS, tmp_path / "killed", config)
     np.testing.assert_array_equal(resumed.vectors.vectors, whole.vectors.vectors)
     assert resumed.losses == whole.losses
+
+
+@pytest.mark.parametrize("model", ["skipgram", "cbow"])
+def test_the_loss_does_not_depend_on_threads(
+    model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At a rate of zero threads cannot change each other's rows, so the sums are equal bits."""
+    monkeypatch.setattr(word2vec, "_JOB_WORDS", 300)
+    found = []
+    for threads in (1, 3):
+        config = Word2VecConfig(**{**SMALL, "epochs": 2, "model": model, "threads": threads})
+        object.__setattr__(config, "rate", 0.0)
+        found.append(train_words(TEXTS, tmp_path / str(threads), config).losses)
+    assert found[0] == found[1]
+    # Rows of outputs begin at zero: every one of at most six predictions costs log 2.
+    assert 5 * np.log(2) < found[0][0] <= 6 * np.log(2) + 1e-6
 
 
 @pytest.mark.parametrize(

@@ -122,6 +122,28 @@ def test_an_encoder_averages_words(vectors: WordVectors, tmp_path: Path) -> None
     assert abs(float(weighted[0] @ weighted[1])) < 0.9
 
 
+def test_an_encoder_of_words_is_indexed_searched_and_tuned(
+    vectors: WordVectors, tmp_path: Path
+) -> None:
+    from idiolect.encoding.encoder import Encoder
+    from idiolect.encoding.tune import tune
+    from idiolect.search.index import Index
+    from idiolect.training.training_config import TrainingConfig
+    from idiolect.words.word_model import word_model
+
+    encoder = Encoder(word_model(vectors))
+    items = [{"id": word, "text": f"the {word}"} for word in WORDS]
+    index = Index.build(tmp_path / "index", encoder, items)
+    assert [hit.id for hit in index.search("a king", top_k=2)] == ["king", "man"]
+    before = encoder.encode(["tax", "king"])
+    config = TrainingConfig(batch_size=2, learning_rate=0.05)
+    pairs = [("tax", "king"), ("man", "woman")] * 4
+    tune(encoder, pairs, output_dir=tmp_path / "tuned", epochs=3, whiten=False, config=config)
+    after = encoder.encode(["tax", "king"])
+    assert before[0] @ before[1] < 0.01
+    assert after[0] @ after[1] > before[0] @ before[1] + 0.02
+
+
 def test_a_row_of_a_new_word_is_mixed_from_like_words() -> None:
     from idiolect.vocabulary.rows.neighbours import word_rows
 

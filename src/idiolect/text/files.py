@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from idiolect.errors import CheckpointError, IdiolectError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 __all__ = ["engine_errors", "flush", "read_bytes", "read_json", "read_text", "write_atomic"]
@@ -90,12 +90,15 @@ def engine_errors(name: str) -> Iterator[None]:
         ) from error
 
 
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write a file so that it is never seen half-written; its folder must exist."""
+def write_atomic(path: Path, data: bytes | Iterable[bytes | memoryview]) -> None:
+    """Write a file, of bytes or of parts, so that it is never seen half-written.
+
+    Its folder must exist.
+    """
     handle, name = _create_sibling(path)
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(data)
+            file.writelines((data,) if isinstance(data, bytes) else data)
             file.flush()
             os.fsync(file.fileno())
         if path.is_dir():

@@ -195,7 +195,8 @@ def train_glove(
             start = done % len(pairs)
             end = min(start + stride, len(pairs))
             chunks = [pairs[at : min(at + _CHUNK, end)] for at in range(start, end, _CHUNK)]
-            loss += sum(pool.map(state.fit, chunks))
+            for spent in pool.map(state.fit, chunks):  # in order, whatever the threads
+                loss += spent
             done += end - start
             if not np.isfinite(loss):
                 raise TrainingError(f"the loss is {loss}", hint="lower learning_rate")

@@ -24,6 +24,7 @@ from idiolect.words.word_stream import (
     Splitter,
     WordCounts,
     count_words,
+    fingerprint,
     split_words,
     write_ids,
 )
@@ -71,7 +72,7 @@ def train_words(
 
     Raises:
         InputError: There are not two words that occur often enough.
-        CheckpointError: The folder holds a run with other settings.
+        CheckpointError: The folder holds a run with other texts or settings.
         TrainingError: The loss became NaN or infinite.
     """
     output = check_path(output, "output")
@@ -81,8 +82,9 @@ def train_words(
         raise InputError(f"no such folder: {output.parent}", hint="create it first")
     config = config or Word2VecConfig()
     split = str.split if whitespace else split_words
+    documents = documents_of(corpus, "corpus")
     settings = {
-        "corpus": repr(corpus) if not isinstance(corpus, list | tuple) else "texts",
+        "corpus": fingerprint(documents),
         "kind": type(config).__name__,
         "config": asdict(config),
         "min_count": min_count,
@@ -91,7 +93,6 @@ def train_words(
     }
     folder = output.with_name(f"{output.name}.run")
     folder.mkdir(exist_ok=True)
-    documents = documents_of(corpus, "corpus")
     counts, encoded = _prepared(folder, documents, settings, min_count, phrases, split)
     ngrams = table = None
     if isinstance(config, GloveConfig):
@@ -122,9 +123,12 @@ def _prepared(
     record = folder / "corpus.json"
     if record.exists():
         saved = read_json(record)
-        if saved.get("settings") != json.loads(json.dumps(settings)):
+        wanted, begun = json.loads(json.dumps(settings)), saved.get("settings", {})
+        if begun != wanted:
+            same = {**begun, "corpus": wanted["corpus"]} == wanted
+            other = "another corpus: its texts differ" if same else "other settings"
             raise CheckpointError(
-                f"{folder} holds a run with another corpus or other settings",
+                f"{folder} holds a run with {other}",
                 hint="delete it, or choose another output",
             )
         counts = WordCounts(saved["words"], np.array(saved["counts"], np.int64), saved["left_out"])

@@ -123,13 +123,9 @@ def _header(line: bytes, path: Path) -> tuple[int, int] | None:
 
 
 def _is_text(line: bytes, width: int) -> bool:
+    """Return whether a line is a word and numbers, be they too few or not finite."""
     parts = line.rstrip().rsplit(b" ", width)
-    if len(parts) < min(width, 2):
-        return False
-    try:
-        return all(math.isfinite(float(part)) or True for part in parts[1:])
-    except ValueError:
-        return False
+    return len(parts) > 1 and _all_numbers(parts[1:])
 
 
 def _lines(file: IO[bytes], first: bytes = b"") -> Iterator[bytes]:
@@ -318,36 +314,49 @@ def write_vectors(path: Path, table: VectorTable) -> None:
     Raises:
         InputError: The folder does not exist or cannot be written to.
     """
-    head = f"{len(table.words)} {table.vectors.shape[1]}\n".encode()
-    if path.suffix in (".txt", ".vec", ".glove"):
-        rows = (
-            f"{word} {' '.join(map(str, row))}\n".encode()
-            for word, row in zip(table.words, table.vectors, strict=True)
-        )
-        data = (b"" if path.suffix == ".glove" else head) + b"".join(rows)
-    elif path.suffix == ".bin":
-        data = head + b"".join(
-            word.encode() + b" " + row.astype("<f4").tobytes() + b"\n"
-            for word, row in zip(table.words, table.vectors, strict=True)
-        )
+    if path.suffix in (".txt", ".vec", ".glove", ".bin"):
+        data = _rows(table, path.suffix)
     else:
-        from safetensors.numpy import save
-
-        tensors: dict[str, NDArray[Any]] = {
-            "vectors": np.ascontiguousarray(table.vectors, np.float32),
-            "words": np.frombuffer("\n".join(table.words).encode(), np.uint8),
-        }
-        if table.counts is not None:
-            tensors["counts"] = np.ascontiguousarray(table.counts, np.int64)
-        if table.ngram_table is not None:
-            tensors["ngram_table"] = np.ascontiguousarray(table.ngram_table, np.float32)
-        metadata = {"format": "word-vectors"}
-        if table.ngrams:
-            metadata["ngrams"] = ",".join(map(str, table.ngrams))
-        data = save(tensors, metadata)
+        data = _tensors(table)
     try:
         write_atomic(path, data)
     except OSError as error:
         raise InputError(
             f"cannot write {path}: {error.strerror}", hint="check the folder and its space"
         ) from error
+
+
+def _rows(table: VectorTable, suffix: str) -> Iterator[bytes]:
+    if suffix != ".glove":
+        yield f"{len(table.words)} {table.vectors.shape[1]}\n".encode()
+    for word, row in zip(table.words, table.vectors, strict=True):
+        if suffix == ".bin":
+            yield word.encode() + b" " + row.astype("<f4").tobytes() + b"\n"
+        else:
+            yield f"{word} {' '.join(map(str, row))}\n".encode()
+
+
+def _tensors(table: VectorTable) -> Iterator[bytes]:
+    """Write safetensors in blocks; its own writer would copy all tensors in memory."""
+    tensors: dict[str, NDArray[Any]] = {"vectors": table.vectors}
+    if table.ngram_table is not None:
+        tensors["ngram_table"] = table.ngram_table
+    if table.counts is not None:
+        tensors["counts"] = table.counts
+    tensors["words"] = np.frombuffer("\n".join(table.words).encode(), np.uint8)
+    metadata = {"format": "word-vectors"}
+    if table.ngrams:
+        metadata["ngrams"] = ",".join(map(str, table.ngrams))
+    header: dict[str, Any] = {"__metadata__": metadata}
+    stored, end = {}, 0
+    for name, array in tensors.items():
+        kind = {"words": "U8", "counts": "I64"}.get(name, "F32")
+        stored[name], begin = _TYPES[kind], end
+        end += array.size * _TYPES[kind].itemsize
+        header[name] = {"dtype": kind, "shape": array.shape, "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    yield struct.pack("<Q", len(text)) + text
+    for name, array in tensors.items():
+        for start in range(0, len(array), _ROOM):
+            yield array[start : start + _ROOM].astype(stored[name]).tobytes()

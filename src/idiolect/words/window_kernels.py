@@ -30,21 +30,27 @@ __all__ = ["train_pairs", "train_shared"]
 _LIMIT = np.float32(6)
 _PLACES = 1000
 _ONE, _ZERO = np.float32(1), np.float32(0)
-_GRID = (np.arange(_PLACES, dtype=np.float64) / _PLACES * 2 - 1) * 6
+_GRID = (np.arange(_PLACES + 2, dtype=np.float64) / _PLACES * 2 - 1) * 6
 _SIGMOID = (1 / (1 + np.exp(-_GRID))).astype(np.float32)
-_FINE = (np.arange(_PLACES + 2, dtype=np.float64) / _PLACES * 2 - 1) * 6
-_SOFTPLUS = np.log1p(np.exp(_FINE)).astype(np.float32)
+_SOFTPLUS = np.log1p(np.exp(_GRID)).astype(np.float32)
 _TO_PLACE = np.float32(_PLACES / 12)
 
 
 @compiled(inline="always")
 def _sigmoid(score: Any) -> Any:
-    """Look up the sigmoid in word2vec's table of 1,000 places; 0 or 1 beyond ±6."""
+    """Return the sigmoid to 2e-6, interpolated in a table; 0 or 1 beyond ±6, as in word2vec.c.
+
+    word2vec.c takes the nearest lower place. Its steps of up to .003 would let the last bit of a
+    score decide by how much a row moves.
+    """
     if score > _LIMIT:
         return _ONE
     if score < -_LIMIT:
         return _ZERO
-    return _SIGMOID[min(_PLACES - 1, int((score + _LIMIT) * _TO_PLACE))]
+    place = (score + _LIMIT) * _TO_PLACE
+    left = int(place)
+    low = _SIGMOID[left]
+    return low + (place - np.float32(left)) * (_SIGMOID[left + 1] - low)
 
 
 @compiled(inline="always")

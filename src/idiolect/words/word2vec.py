@@ -167,8 +167,9 @@ def train_word2vec(
             results = list(
                 pool.map(trainer.run, [epoch] * len(taken), range(place, place + len(taken)), taken)
             )
-            cost += sum(result[0] for result in results)
-            predictions += sum(result[1] for result in results)
+            for spent, made in results:  # in order, so that the threads do not change the sum
+                cost += spent
+                predictions += made
             done += len(taken)
             read = trainer.words_before(done, jobs)
             if not np.isfinite(cost):

@@ -1,11 +1,13 @@
 """Documents as words, their counts, and their ids in a file that every epoch reads again.
 
-A corpus is read twice: once to count its words, once to write their ids. After that an epoch reads
-four bytes a word from a memory-mapped file, so millions of words a second are trained on.
+A corpus is read three times: to identify it, to count its words and to write their ids. After that
+an epoch reads four bytes a word from a memory-mapped file, so millions of words a second are
+trained on.
 """
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import re
 from collections import Counter
@@ -21,7 +23,15 @@ from idiolect.errors import InputError
 from idiolect.text.files import flush
 from idiolect.training.progress import show_progress
 
-__all__ = ["EncodedWords", "Splitter", "WordCounts", "count_words", "split_words", "write_ids"]
+__all__ = [
+    "EncodedWords",
+    "Splitter",
+    "WordCounts",
+    "count_words",
+    "fingerprint",
+    "split_words",
+    "write_ids",
+]
 
 _MAX_SENTENCE = 1000
 """Words of a sentence; a longer document continues in the next one, as in word2vec.c."""
@@ -93,6 +103,18 @@ class EncodedWords:
         cuts = np.searchsorted(self.bounds, np.arange(0, self.bounds[-1], words))
         edges = np.unique(np.append(cuts, len(self.bounds) - 1))
         return [(int(a), int(b)) for a, b in itertools.pairwise(edges)]
+
+
+def fingerprint(documents: Iterable[str]) -> str:
+    """Return a hash of all documents in order: a run resumes only with the same text."""
+    mark = hashlib.blake2b(digest_size=16)
+    with show_progress("reading the corpus") as activity:
+        for number, document in enumerate(documents, 1):
+            data = document.encode("utf-8", "surrogatepass")
+            mark.update(len(data).to_bytes(8, "little") + data)
+            if number % 10_000 == 0:
+                activity.update(number)
+    return mark.hexdigest()
 
 
 def count_words(documents: Iterable[str], split: Splitter = split_words) -> Counter[str]:

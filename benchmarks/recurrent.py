@@ -43,14 +43,16 @@ class PlainLSTM(nn.Module):
         return self.head(hidden), tuple(part.detach() for part in state)
 
 
-def network(size: int, **rates: float) -> RecurrentNetwork:
+def network(
+    size: int, *, inner_size: int = 0, num_layers: int = 2, **rates: float
+) -> RecurrentNetwork:
     made = RecurrentNetwork(
         RecurrentConfig(
             vocab_size=VOCABULARY,
             hidden_size=size,
-            inner_size=size,
+            inner_size=inner_size or size,
             embedding_size=size,
-            num_layers=2,
+            num_layers=num_layers,
             dropout_shape="sequence" if rates else "element",
             **rates,
         )
@@ -120,7 +122,9 @@ def loop(model: RecurrentNetwork, ids: Tensor, labels: Tensor) -> Callable[[], N
     return step
 
 
-def compare(name: str, one: Callable[[], None], other: Callable[[], None], repeats: int) -> None:
+def compare(
+    name: str, one: Callable[[], None], other: Callable[[], None], repeats: int, tokens: int
+) -> None:
     seconds: dict[int, list[float]] = {0: [], 1: []}
     for number in range(2 + repeats):
         for side, step in enumerate((one, other)):
@@ -129,12 +133,19 @@ def compare(name: str, one: Callable[[], None], other: Callable[[], None], repea
             if number >= 2:
                 seconds[side].append(time.perf_counter() - started)
     medians = [statistics.median(own) for own in seconds.values()]
-    speeds = [ROWS * LENGTH / median for median in medians]
+    speeds = [tokens / median for median in medians]
     ratio = medians[1] / medians[0]
     print(
         f"{name}: {speeds[0]:,.0f} and {speeds[1]:,.0f} tokens a second, ratio {ratio:.2f}",
         flush=True,
     )
+
+
+def segments(length: int) -> tuple[Tensor, Tensor]:
+    """Return random ids, and the id after each."""
+    random = torch.Generator().manual_seed(0)
+    ids = torch.randint(0, VOCABULARY, (ROWS, length + 1), generator=random)
+    return ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
 
 
 def main() -> None:
@@ -146,14 +157,11 @@ def main() -> None:
     parser.add_argument("--vocab-size", type=int, default=VOCABULARY)
     arguments = parser.parse_args()
     VOCABULARY, repeats = arguments.vocab_size, arguments.repeats
-    ids = torch.randint(
-        0, VOCABULARY, (ROWS, LENGTH + 1), generator=torch.Generator().manual_seed(0)
-    )
-    ids, labels = ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
+    ids, labels = segments(LENGTH)
     for size in (200, 650):
         torch.manual_seed(0)
         both = (ours(network(size), ids, labels), plain(PlainLSTM(size, 0.0), ids, labels))
-        compare(f"LSTM {size} beside torch.nn.LSTM", *both, repeats)
+        compare(f"LSTM {size} beside torch.nn.LSTM", *both, repeats, ids.numel())
     rates = {
         "embedding_dropout": 0.1,
         "input_dropout": 0.4,
@@ -163,12 +171,18 @@ def main() -> None:
         "activation_regularization": 2.0,
         "temporal_activation_regularization": 1.0,
     }
-    for size in (200, 400):
+    shapes: list[tuple[str, int, int, dict[str, int]]] = [
+        ("200 × 2", 200, LENGTH, {}),
+        ("400 × 2", 400, LENGTH, {}),
+        ("400, 1,150 × 3", 400, 70, {"inner_size": 1150, "num_layers": 3}),
+    ]
+    for name, size, length, shape in shapes:
+        ids, labels = segments(length)
         both = (
-            ours(network(size, **rates), ids, labels),
-            loop(network(size, **rates), ids, labels),
+            ours(network(size, **shape, **rates), ids, labels),
+            loop(network(size, **shape, **rates), ids, labels),
         )
-        compare(f"AWD-LSTM {size} beside a loop over steps", *both, repeats)
+        compare(f"AWD-LSTM {name} beside a loop over steps", *both, repeats, ids.numel())
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from idiolect.errors import IdiolectError
+from idiolect.models.language_model import LanguageModel
 from idiolect.text.corpus import Corpus
 from idiolect.training.pretrain import pretrain
 from idiolect.training.training_config import TrainingConfig
@@ -29,14 +30,25 @@ _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(["training.runs", "torch._dynamo", "numpy.random", "rich.status"])
 
 
-def run(out: Path, *, largest_file: int | None = None, **options: Any) -> None:
-    """Train a small model with dropout, adapters and accumulation; errors end with status 2."""
+def run(
+    out: Path, *, model: Path | None = None, largest_file: int | None = None, **options: Any
+) -> None:
+    """Train a small model with dropout, adapters and accumulation; errors end with status 2.
+
+    Args:
+        out: The run's folder.
+        model: Train this saved model instead.
+        largest_file: Bytes that a file may have.
+        options: Arguments of `pretrain` that differ.
+    """
     if largest_file is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
-    model = models.model("gpt2", tie_word_embeddings=False)
+    trained = (
+        LanguageModel.load(model) if model else models.model("gpt2", tie_word_embeddings=False)
+    )
     settings: dict[str, Any] = {"steps": STEPS, "train": "rows+lora", "config": PLAN}
     try:
-        pretrain(model, Corpus.from_texts(models.texts()), output_dir=out, **settings | options)
+        pretrain(trained, Corpus.from_texts(models.texts()), output_dir=out, **settings | options)
     except IdiolectError as error:
         (out.parent / "error.txt").write_text(str(error))
         sys.exit(2)

@@ -103,23 +103,9 @@ class RecurrentNetwork(Network):
             cache: The states of the text before, which is replaced by those after.
             return_logits: Whether to score the vocabulary.
         """
-        mask = self._check(input_ids, attention_mask, cache)
-        if cache is not None and cache.states and len(cache.states[0][0]) != len(input_ids):
-            raise InputError(
-                f"the state is of {len(cache.states[0][0])} texts and the batch has "
-                f"{len(input_ids)}",
-                hint="pass the state of the same texts, or an empty cache",
-            )
-        x = self._embed(input_ids)
-        sequences = None if mask is None else Sequences.of(mask)
-        if sequences is not None:
-            x = sequences.pack(x)
-        x = self._drop(x, self.config.input_dropout, sequences)
-        raw, states = self._run(x, cache, sequences, len(input_ids))
+        raw, sequences = self._read(input_ids, attention_mask, cache)
         dropped = self._drop(raw, self.config.output_dropout, sequences)
         penalty = self._penalty(raw, dropped, sequences)
-        if cache is not None:
-            cache.states, cache.length = states, cache.length + input_ids.shape[1]
         hidden = dropped if sequences is None else sequences.unpack(dropped)
         scored = return_logits and self.has_language_head
         return Output(
@@ -137,6 +123,9 @@ class RecurrentNetwork(Network):
     ) -> Tensor:
         """Return the last layer's states; see `Network.text_states`.
 
+        Without output dropout, which belongs to predicting tokens (as in ULMFiT, 1801.06146):
+        texts would differ by their masks more than by what they say.
+
         Raises:
             InputError: `bidirectional` is set.
         """
@@ -144,8 +133,8 @@ class RecurrentNetwork(Network):
             raise InputError(
                 "a recurrent network reads from left to right only", hint="omit bidirectional"
             )
-        output: Output = self(input_ids, attention_mask, return_logits=False)
-        return output.hidden_states
+        raw, sequences = self._read(input_ids, attention_mask, None)
+        return raw if sequences is None else sequences.unpack(raw)
 
     def first_layers(self, count: int) -> RecurrentNetwork:
         """Return a network of the first layers only, which shares its weights with this one.
@@ -172,6 +161,27 @@ class RecurrentNetwork(Network):
     def new_cache(self) -> RecurrentCache:
         """Return an empty cache, whose size does not grow with the text."""
         return RecurrentCache()
+
+    def _read(
+        self, input_ids: Tensor, attention_mask: Tensor | None, cache: RecurrentCache | None
+    ) -> tuple[Tensor, Sequences | None]:
+        """Return the last layer's states, and how they are packed if there is padding."""
+        mask = self._check(input_ids, attention_mask, cache)
+        if cache is not None and cache.states and len(cache.states[0][0]) != len(input_ids):
+            raise InputError(
+                f"the state is of {len(cache.states[0][0])} texts and the batch has "
+                f"{len(input_ids)}",
+                hint="pass the state of the same texts, or an empty cache",
+            )
+        x = self._embed(input_ids)
+        sequences = None if mask is None else Sequences.of(mask)
+        if sequences is not None:
+            x = sequences.pack(x)
+        x = self._drop(x, self.config.input_dropout, sequences)
+        raw, states = self._run(x, cache, sequences, len(input_ids))
+        if cache is not None:
+            cache.states, cache.length = states, cache.length + input_ids.shape[1]
+        return raw, sequences
 
     def _embed(self, input_ids: Tensor) -> Tensor:
         x: Tensor = self.tokens(input_ids)

@@ -168,24 +168,27 @@ def _nll_to_gradients(
             bounded = block.div_(softcap).tanh_()
             slopes.append(1 - bounded.square())
             block.mul_(softcap)
-    normaliser = scores[0].logsumexp(-1)
-    for block in scores[1:]:
-        normaliser = torch.logaddexp(normaliser, block.logsumexp(-1))
-    total = normaliser.sum()
+    # In place, and with one exponential: this is half of the time that is not matrix products.
+    highest = reduce(torch.maximum, (block.amax(-1) for block in scores))
     spread = smoothing / sum(block.shape[-1] for block in scores)
+    places, total = [], highest.new_zeros(())
     first = 0
     for block in scores:
+        block.sub_(highest[:, None])
         own = (targets >= first) & (targets < first + block.shape[-1])
         token = own.nonzero().squeeze(-1)
-        place = (token, targets[token] - first)
-        total = total - (1.0 - smoothing) * block[place].sum()
+        places.append((token, targets[token] - first))
+        total = total - (1.0 - smoothing) * block[places[-1]].sum()
         if smoothing:
             total = total - spread * block.sum()
-        block.sub_(normaliser[:, None]).exp_()
+        first += block.shape[-1]
+    mass = reduce(torch.add, (block.exp_().sum(-1) for block in scores))
+    total = total + mass.log().sum()
+    for block, place in zip(scores, places, strict=True):
+        block.div_(mass[:, None])
         block[place] -= 1.0 - smoothing
         if smoothing:
             block.sub_(spread)
-        first += block.shape[-1]
     if slopes:
         for block, slope in zip(scores, slopes, strict=True):
             block.mul_(slope)

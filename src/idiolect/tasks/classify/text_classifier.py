@@ -126,7 +126,7 @@ class TextClassifier:
         if not known or not isinstance(temperature, float) or not temperature > 0:
             raise CheckpointError(f"{directory / _RECORD} is damaged", hint="save it again")
         encoder = Encoder.load(directory / "encoder", device=device)
-        model = cls(encoder, labels, pairs=record.get("pairs") is True)
+        model = cls(encoder, list(labels or ()), pairs=record.get("pairs") is True)
         path = directory / _HEAD
         try:
             model.head.load_state_dict(load(read_bytes(path)))
@@ -299,7 +299,7 @@ class TextClassifier:
     def logits(self, rows: Sequence[Sequence[Sequence[int]]]) -> Tensor:
         """Score what `read` returned. Shape: (texts, labels)."""
         sides = [
-            self.encoder.pooled_rows(side).to(self.head[1].weight.dtype)
+            self.encoder.pooled_rows(side).float()
             for side in ([row[i] for row in rows] for i in range(2 if self.pairs else 1))
         ]
         if self.pairs:

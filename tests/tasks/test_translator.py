@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import pytest
@@ -56,3 +57,11 @@ def test_bleu_is_sacrebleus() -> None:
     assert bleu(["The cat sat on"], ["the cat sat on"], lowercase=True).score == pytest.approx(100)
     with pytest.raises(InputError, match="1 translations and 2 references"):
         bleu(["a"], ["a", "b"])
+
+
+def test_published_references_have_the_published_length(shared: Path) -> None:
+    """The length tells the protocol of Transformer-tiny on Multi30k."""
+    data = gzip.decompress((shared / "data" / "multi30k-bpe" / "test.2016.de.gz").read_bytes())
+    references = [line.replace("@@ ", "") for line in data.decode().splitlines()]
+    found = bleu(references, references, tokenize="none")
+    assert (found.reference_length, found.score) == (12_103, pytest.approx(100))

@@ -186,6 +186,12 @@ def test_the_commands_train_ask_and_evaluate(tmp_path: Path) -> None:
     )
     assert found["models"]["skipgram"][0]["questions"] == 3
     assert "<svg" in page.read_text()
+    (tmp_path / "sets" / "english").mkdir(parents=True)
+    (tmp_path / "pairs.txt").rename(tmp_path / "sets" / "english" / "pairs.txt")
+    (tmp_path / "sets" / "README").write_text("what these are")
+    result = run.invoke(app, ["words", "evaluate", names[0], str(tmp_path / "sets"), "--json"])
+    assert "left out 1 that are no test sets: README" in result.stderr
+    assert json.loads(result.stdout)["models"]["skipgram"][0]["test"] == "english/pairs"
     call("export", names[0], "-o", str(tmp_path / "encoder"))
     with pytest.raises(IdiolectError):
         run.invoke(app, ["words", "evaluate", names[0]], catch_exceptions=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as json_format
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -23,7 +23,10 @@ __all__ = ["evaluate"]
 
 def evaluate(
     files: Annotated[
-        list[Path], typer.Argument(help="Files of vectors and of test sets, in any order.")
+        list[Path],
+        typer.Argument(
+            help="Files of vectors and of test sets, in any order; folders of test sets."
+        ),
     ],
     tests: Annotated[
         list[Path] | None, typer.Option("--test", help="A test set; may be repeated.")
@@ -87,7 +90,9 @@ def _read(
     models: dict[str, WordVectors] = {}
     sets = []
     for file in files:
-        if holds_vectors(file):
+        if file.is_dir():
+            sets.extend(_read_folder(file, lowercase=lowercase))
+        elif holds_vectors(file):
             name = file.stem if file.stem not in models else str(file)
             models[name] = WordVectors.load(file)
         else:
@@ -98,6 +103,26 @@ def _read(
     if not sets and len(models) < 2:
         raise InputError("nothing to evaluate on", hint="pass a test set, or several models")
     return models, sets
+
+
+def _read_folder(folder: Path, *, lowercase: bool) -> list[WordTestSet]:
+    """Read the test sets in a folder and below it; name the files that are none."""
+    from idiolect.errors import InputError
+    from idiolect.words.word_datasets import read_test_set
+
+    sets, others = [], []
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        try:
+            found = read_test_set(file, lowercase=lowercase)
+            # Publishers give the sets of several languages the same file name.
+            name = file.relative_to(folder).with_name(found.name).as_posix()
+            sets.append(replace(found, name=name))
+        except InputError:
+            others.append(file.name)
+    if others:
+        shown = ", ".join(others[:5]) + (", …" if len(others) > 5 else "")
+        typer.echo(f"{folder}: left out {len(others):,} that are no test sets: {shown}", err=True)
+    return sets
 
 
 def _plain(value: Any) -> Any:

@@ -24,9 +24,9 @@ _STRENGTH = 10.0
 class TfidfClassifier:
     r"""Multinomial logistic regression on TF-IDF of words and pairs of adjacent words.
 
-    The same as scikit-learn's `TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True,
-    token_pattern=r"\w+")` and `LogisticRegression(C=10)`. The words of a pair's second text are
-    features of their own.
+    As scikit-learn's `TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True,
+    token_pattern=r"\w+")` and `LogisticRegression(C=10)`, but for its scale of the penalty with
+    two labels. The words of a pair's second text are features of their own.
 
     Args:
         examples: Texts with labels.

@@ -120,6 +120,9 @@ def test_networks_learn_a_cycle(name: str, tmp_path: Path) -> None:
     parts = split(_cycle())
     epochs = {"sasrec": 40, "gru4rec": 60, "bert4rec": 80}[name]
     scorer = train_network(name, parts, tmp_path / name, epochs=epochs)
+    first = make_network(name, ITEMS, scorer.max_length, seed=0).tokens.weight
+    moved = (scorer.network.tokens.weight - first).abs().amax(1)
+    assert (moved[1 : ITEMS + 1] > 0.01).all()  # every item's vector is learned
     scores = scorer.score([np.array([2, 3, 4]), np.array([], np.int64)])
     assert scores[0].argmax() == 5
     assert scores.shape == (2, ITEMS)

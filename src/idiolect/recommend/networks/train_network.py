@@ -91,7 +91,10 @@ def train_network(
     network = make_network(name, len(train.items), _MAX_LENGTH, seed=seed)
     source = ShuffledEpochs(len(rows), rows=config.batch_size, seed=seed)
     steps = (epochs or recipe.epochs) * source.steps
-    session = TrainingSession(_ItemModel(network), out=folder, config=config, steps=steps)
+    # The network is new: no row is a published one that has to stay.
+    session = TrainingSession(
+        _ItemModel(network), out=folder, config=config, steps=steps, unfreeze_original_rows=True
+    )
     digest = hashlib.blake2b(train.events.tobytes() + train.offsets.tobytes(), digest_size=16)
     session.begin({"network": name, "loss": loss, "events": digest.hexdigest()})
     objective = NextItem(rows, train.counts, loss=loss, hidden_share=recipe.hidden_share, seed=seed)

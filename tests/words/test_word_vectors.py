@@ -159,3 +159,13 @@ def test_a_row_of_a_new_word_is_mixed_from_like_words() -> None:
     np.testing.assert_allclose(rows[2], (ROWS[1] + ROWS[4]) / 2)
     assert not rows[1].any()
     assert not rows[3].any()
+
+
+def test_other_programs_read_the_streamed_tensors(vectors: WordVectors, tmp_path: Path) -> None:
+    from safetensors.numpy import load_file
+
+    vectors.save(tmp_path / "v.safetensors")
+    tensors = load_file(tmp_path / "v.safetensors")
+    np.testing.assert_array_equal(tensors["vectors"], ROWS)
+    np.testing.assert_array_equal(tensors["counts"], [9, 8, 7, 6, 5])
+    assert bytes(tensors["words"]).decode().split("\n") == WORDS

@@ -39,7 +39,7 @@ def test_generate_prints_what_the_generator_writes(folder: Path) -> None:
 def test_what_contradicts_is_one_line(folder: Path) -> None:
     for words, message in (
         (["--num-beams", 2, "--top-p", 0.5], "exclude each other"),
-        (["--top-p", 1.5], "above 0 and at most 1"),
+        (["--top-p", 0], "above 0 and at most 1"),
         (["--regex", "a", "--grammar", "b"], "choose one"),
     ):
         run = idiolect_program("generate", folder, "w1", *words)

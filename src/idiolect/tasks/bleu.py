@@ -53,7 +53,7 @@ def bleu(
         from sacrebleu.metrics.bleu import BLEU
     except ImportError as error:
         raise InputError(
-            "BLEU needs sacrebleu", hint="pip install idiolect[translation]"
+            "BLEU needs sacrebleu", hint="pip install 'idiolect[translation]'"
         ) from error
     if not references or len(translations) != len(references):
         raise InputError(

@@ -17,14 +17,13 @@ from idiolect.models.gguf import GGUFWeights, gguf_settings
 from idiolect.models.model_directory import check_finished, replacing
 from idiolect.models.network_files import (
     build_network,
-    describe_rows,
     export_weights,
     held_class,
-    split_rows,
 )
 from idiolect.models.quantized_weights import Quantization, keep_blocks_of_rows
 from idiolect.models.reader_check import find_reader_changes
 from idiolect.models.registry import find_family
+from idiolect.models.vocabulary_record import describe_rows, split_rows
 from idiolect.models.weight_files import SHARD_BYTES, open_weights, write_weights
 from idiolect.nn.network import Network
 from idiolect.text.arguments import checked, load_if_named

@@ -125,9 +125,7 @@ class Seq2Seq(Network):
                     parameter.normal_(std=self.config.hidden_size**-0.5)
                 else:
                     nn.init.xavier_uniform_(parameter)
-            rows = self.tokens.weight
-            if self.config.pad_token_id is not None and isinstance(rows, Tensor):
-                rows[self.config.pad_token_id].zero_()
+            self.clear_padding_row()
 
     def forward(
         self,
@@ -159,7 +157,7 @@ class Seq2Seq(Network):
         if decoder_input_ids is None:
             decoder_input_ids = self.shift_right(input_ids, attention_mask)
         state.check_rows(len(decoder_input_ids))
-        self._check_ids(decoder_input_ids)
+        self.check_ids(decoder_input_ids)
         embedded = self.dropout(self.tokens(decoder_input_ids))
         read: Alignment | None
         if self.feeds or self.config.coverage_loss:
@@ -249,7 +247,7 @@ class Seq2Seq(Network):
 
     def _encode(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, CellState]:
         """Return the source's states and the decoder's first one, of right-padded ids."""
-        self._check_ids(ids)
+        self.check_ids(ids)
         lengths = mask.sum(-1)
         if not ids.numel() or int(lengths.min()) < 1:
             where = f" {int(lengths.argmin())} of the batch" if len(ids) else ""
@@ -357,21 +355,6 @@ class Seq2Seq(Network):
         copied = torch.zeros_like(own).scatter_add(-1, where, read.weights)
         tiny = torch.finfo(own.dtype).tiny
         return torch.logaddexp(own, F.logsigmoid(-gate) + copied.clamp(min=tiny).log())
-
-    def _check_ids(self, ids: Tensor) -> None:
-        if ids.dim() != 2 or ids.is_floating_point():
-            raise InputError(
-                f"ids have the shape {tuple(ids.shape)} and dtype {ids.dtype}",
-                hint="pass integers of the shape (batch, length)",
-            )
-        if ids.device.type == "cpu" and ids.numel():
-            low, high = int(ids.min()), int(ids.max())
-            if low < 0 or high >= self.config.vocab_size:
-                raise InputError(
-                    f"id {low if low < 0 else high} is outside the {self.config.vocab_size} "
-                    "embedding rows",
-                    hint="use the tokenizer of this network",
-                )
 
 
 def _right_padded(ids: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:

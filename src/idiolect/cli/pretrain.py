@@ -179,7 +179,7 @@ def pretrain(
         report_skipped(replayed.skipped, "the replayed text")
     typer.echo(f"the model is in {out / 'model'}")
     if diagnose:
-        typer.echo(f"how its gradients fared is in {out / 'report.html'}")
+        typer.echo(f"the report on its gradients is in {out / 'report.html'}")
     if (out / "adapter").is_dir():
         _explain_adapter(model, out, quantization)
 

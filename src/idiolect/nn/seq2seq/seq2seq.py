@@ -1,8 +1,9 @@
 """`Seq2Seq`: a recurrent encoder-decoder with a slot for the attention's score function.
 
     Sutskever 2014   deep LSTM, source reversed, no attention
-    Bahdanau 2015    bidirectional GRU; the previous state asks, its context is the step's input
-    Luong 2015       the current state asks, its context joins the output, which the next step reads
+    Bahdanau 2015    bidirectional GRU; the previous state is the query, its context the step's input
+    Luong 2015       the current state is the query; its context joins the output, which the next
+                     step reads
     See 2017         copies of source tokens, and coverage
 
 All are configurations. Without feedback from attention to the next step, all steps of a known
@@ -62,13 +63,13 @@ class Seq2Seq(Network):
             Linear(width, width) for _ in range(parts if config.bidirectional else 0)
         )
         self.attention = None if config.attention == "none" else SourceAttention(config)
-        self.asks_before = config.query == "previous"
-        self.feeds = self.asks_before or config.input_feeding
+        self.reads_before_step = config.query == "previous"
+        self.feeds = self.reads_before_step or config.input_feeding
         self.decoder = cell(
             2 * width if self.feeds else width, width, layers, batch_first=True, dropout=between
         )
         self.readout = None
-        if self.asks_before:
+        if self.reads_before_step:
             self.readout = Linear(3 * width, 2 * width)  # maxout, as in Bahdanau et al.
         elif self.attention is not None:
             self.readout = Linear(2 * width, width, bias=False)
@@ -284,7 +285,7 @@ class Seq2Seq(Network):
         for place in range(embedded.shape[1]):
             x = embedded[:, place : place + 1]
             read = None
-            if self.asks_before:
+            if self.reads_before_step:
                 read = self._read(state, state.query)
                 assert read is not None
                 output, state.recurrent = self.decoder(
@@ -329,7 +330,7 @@ class Seq2Seq(Network):
         """Join the decoder's output and what it read. Shape: (batch, steps, width)."""
         if self.readout is None or read is None:
             joined = output
-        elif self.asks_before:
+        elif self.reads_before_step:
             pieces = self.readout(torch.cat([output, embedded, read.context], -1))
             joined = pieces.unflatten(-1, (-1, 2)).amax(-1)
         else:

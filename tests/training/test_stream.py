@@ -22,11 +22,13 @@ from idiolect.nn.recurrent import RecurrentCache
 from idiolect.text.corpus import Corpus
 from idiolect.text.text_template import TextTemplate
 from idiolect.training.averaged_sgd import AveragedSGD
+from idiolect.training.data.packed_documents import PackedDocuments
 from idiolect.training.data.segment_stream import SegmentStream
 from idiolect.training.data.token_file import TokenFile
-from idiolect.training.objectives.causal import CausalStream, language_loss
+from idiolect.training.objectives.causal import Causal, CausalStream, language_loss
 from idiolect.training.pretrain import pretrain
 from idiolect.training.training_config import TrainingConfig
+from idiolect.training.validation import validation_loss
 from training import models
 
 FAMILIES = ("rnn", "lstm", "gru", "awd-lstm")
@@ -97,7 +99,7 @@ def test_lengths_vary_as_published_and_the_rate_follows(tmp_path: Path) -> None:
 
 
 def test_the_loss_of_segments_is_that_of_the_whole_text(tmp_path: Path) -> None:
-    """Values are carried, gradients are not; micro-batches change nothing."""
+    """Values are carried within an epoch, gradients are not; micro-batches change nothing."""
     model = _model()
     tokens = _tokens(tmp_path / "tokens", [" ".join(f"w{i % 36}" for i in range(97))])
     template = TextTemplate((), (2,))
@@ -108,13 +110,15 @@ def test_the_loss_of_segments_is_that_of_the_whole_text(tmp_path: Path) -> None:
     )
     for size in (4, 2):
         source = SegmentStream(tokens, template, length=6, rows=4)
-        objective, total = CausalStream(model.network), 0.0
-        for _ in range(4):
-            batch = objective.prepare(source.take())
-            for start in range(0, 4, size):
-                part = batch.part(slice(start, start + size))
-                total += float(objective.loss(model.network, part).detach())
-        assert total == pytest.approx(float(expected.detach()), rel=1e-5)
+        objective = CausalStream(model.network)
+        for _ in range(2):  # epochs
+            total = 0.0
+            for _ in range(4):
+                batch = objective.prepare(source.take())
+                for start in range(0, 4, size):
+                    part = batch.part(slice(start, start + size))
+                    total += float(objective.loss(model.network, part).detach())
+            assert total == pytest.approx(float(expected.detach()), rel=1e-5)
         assert not any(part.requires_grad for part in objective.carried().values())
     states = RecurrentCache.from_tensors(objective.carried()).states
     assert [len(state) for state in states] == [2, 2]
@@ -205,6 +209,17 @@ def test_validation_is_measured_and_averages_are_published(tmp_path: Path) -> No
     assert losses[-1] == pytest.approx(total / count, rel=1e-4)
 
 
+def test_every_evaluation_reads_the_same_rows(tmp_path: Path) -> None:
+    """Packed documents have another order in each epoch, so the source returns to its start."""
+    network = models.model("gpt2").network.eval()
+    tokens = _tokens(tmp_path / "tokens", models.texts(30))
+    source = PackedDocuments(tokens, TextTemplate((), (2,)), length=8, rows=4)
+    start = source.state()
+    first = validation_loss(network, Causal(network), source)
+    assert source.state() == start
+    assert validation_loss(network, Causal(network), source) == first
+
+
 def test_settings_of_sgd(tmp_path: Path) -> None:
     assert TrainingConfig(optimizer="sgd").max_learning_rate == 20
     assert TrainingConfig(optimizer="sgd").decay == 0
@@ -223,7 +238,7 @@ def test_settings_of_sgd(tmp_path: Path) -> None:
 
 
 def test_a_run_is_diagnosed(tmp_path: Path) -> None:
-    _pretrain(_model("rnn"), tmp_path, diagnose=True, steps=6)
+    _pretrain(_model("rnn", dropout=0.3), tmp_path, diagnose=True, steps=6)
     lines = [json.loads(line) for line in (tmp_path / "gradients.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
     assert [len(own) for own in lines[-1]["layers"]] == [8, 8]
@@ -231,7 +246,7 @@ def test_a_run_is_diagnosed(tmp_path: Path) -> None:
     assert "Layer 2, at the end of the run" in page
     assert "a factor of" in page
     assert (tmp_path / "gradients.png").stat().st_size > 1000
-    plain = _pretrain(_model("rnn"), tmp_path / "plain", steps=6)
+    plain = _pretrain(_model("rnn", dropout=0.3), tmp_path / "plain", steps=6)
     whole = LanguageModel.load(tmp_path / "model").network.state_dict()
     for name, value in plain.network.state_dict().items():
         assert torch.equal(value, whole[name]), "measuring changes nothing"

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from idiolect.encoding.encoder import Encoder
-from idiolect.errors import ConfigError, InputError
+from idiolect.errors import ConfigError, InputError, TrainingError
 from idiolect.generate.strategies import greedy
 from idiolect.models.language_model import LanguageModel
 from idiolect.nn.embedding import ExtendedRows
@@ -169,6 +169,24 @@ def test_a_resumed_run_ends_bit_identical(changes: dict[str, Any], tmp_path: Pat
         assert torch.equal(value, resumed.network.state_dict()[name]), name
 
 
+def test_a_failed_step_leaves_the_states_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = _pretrain(_model(), tmp_path / "whole")
+    calls = iter(range(100))
+
+    def breaks(*given: Any) -> torch.Tensor:
+        return language_loss(*given) * (float("nan") if next(calls) == 5 else 1.0)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("idiolect.training.objectives.causal.language_loss", breaks)
+        with pytest.raises(TrainingError, match="nan"):
+            _pretrain(_model(), tmp_path / "failed")
+    resumed = _pretrain(_model(), tmp_path / "failed")
+    for name, value in whole.network.state_dict().items():
+        assert torch.equal(value, resumed.network.state_dict()[name]), name
+
+
 def test_averages_are_the_mean_of_the_weights_since_validation_rose() -> None:
     parameter = torch.nn.Parameter(torch.tensor([4.0]))
     optimizer = AveragedSGD([{"params": [parameter]}], averages=True, lr=0.5)
@@ -228,6 +246,8 @@ def test_settings_of_sgd(tmp_path: Path) -> None:
         TrainingConfig(optimizer="adam")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="a learning rate of 20"):
         TrainingConfig(learning_rate=20.0)
+    with pytest.raises(InputError, match="the validation text has 6 tokens"):
+        _pretrain(_model(), tmp_path, validation=Corpus.from_texts(["w1 w2 w3 w4"]))
     with pytest.raises(ConfigError, match="no validation text"):
         _pretrain(_model(), tmp_path, config=replace(CONFIG, optimizer="nt-asgd"))
     falling = TrainingConfig(schedule="exponential", min_lr_ratio=0.01, warmup_ratio=0.0)

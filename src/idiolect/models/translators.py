@@ -14,7 +14,7 @@ TRANSLATORS: dict[str, dict[str, Any]] = {
         "reverse_source": True,
         "dropout": 0.3,
     },
-    # Bahdanau et al. 2015: bidirectional encoder; the previous state is the query of an additive score.
+    # Bahdanau et al. 2015: bidirectional encoder; additive score, the query is the previous state.
     "bahdanau": {
         "model_type": "seq2seq",
         "cell": "gru",

@@ -1,8 +1,8 @@
 """`Seq2Seq`: a recurrent encoder-decoder with a slot for the attention's score function.
 
     Sutskever 2014   deep LSTM, source reversed, no attention
-    Bahdanau 2015    bidirectional GRU; the previous state is the query, its context the step's input
-    Luong 2015       the current state is the query; its context joins the output, which the next
+    Bahdanau 2015    bidirectional GRU; the query is the previous state, the context an input
+    Luong 2015       the query is the current state; its context joins the output, which the next
                      step reads
     See 2017         copies of source tokens, and coverage
 

@@ -98,14 +98,16 @@ def test_adapters_over_a_quantised_base_and_how_they_are_merged(folder: Path) ->
 
 
 def test_skipped_records_of_all_text_are_reported(folder: Path) -> None:
-    for name in ("domain.txt", "general.txt"):
+    for name in ("domain.txt", "general.txt", "held-out.txt"):
         (folder / name).write_text("\n \n".join(models.texts()))
     sources = [str(folder / "model"), str(folder / "domain.txt")]
     options = ["-o", str(folder / "run"), "--steps", "1", "--max-length", "32", "--batch-size", "2"]
-    printed = _run(folder, *sources, *options, "--replay", str(folder / "general.txt"))
+    others = ["--replay", str(folder / "general.txt"), "--validation", str(folder / "held-out.txt")]
+    printed = _run(folder, *sources, *options, *others)
     count = len(models.texts()) - 1
     assert f"skipped {count} records: empty (domain.txt line 2, domain.txt line 4, " in printed
     assert " records of the replayed text: empty (general.txt line 2" in printed
+    assert " records of the validation text: empty (held-out.txt line 2" in printed
 
 
 def test_too_many_unreadable_rows_are_an_error(folder: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from cli.program import idiolect_program
 from training.test_translation import PAIRS, small
@@ -29,6 +31,12 @@ def test_train_and_run(pairs: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "skipped 1 records: with an empty side (a.source line 43)" in done.stderr
 
+    more = (*given[:2], "-o", pairs / "more", "--model", pairs / "run" / "model", *short[:4])
+    assert idiolect_program("translate", "train", *more, "--max-unreadable", 0.1).returncode == 0
+    before, after = (load_file(pairs / d / "model" / "model.safetensors") for d in ("run", "more"))
+    assert torch.equal(before["tokens.weight"], after["tokens.weight"]), "a model's rows stay"
+    assert not torch.equal(before["readout.weight"], after["readout.weight"])
+
     run = ("translate", "run", pairs / "run" / "model", pairs / "a.source", "--num-beams", 2)
     out, plot = pairs / "out.txt", pairs / "plot.png"
     reference = ("--reference", pairs / "a.target", "--max-new-tokens", 4)
@@ -41,6 +49,12 @@ def test_train_and_run(pairs: Path) -> None:
     assert "case:lc" in done.stdout
     assert plot.stat().st_size > 1000
 
+    aligned = pairs / "aligned.svg"
+    one = ("--text", "a h ja", "--translation", "a Q", "--plot", aligned)
+    assert idiolect_program("translate", "run", pairs / "run" / "model", *one).returncode == 0
+    # matplotlib names the text of each label in a comment.
+    assert "<!-- Q -->" in aligned.read_text(), "the target that was given, not the model's own"
+
 
 def test_bad_input_is_one_line(pairs: Path) -> None:
     (pairs / "short").write_text("x\n")
@@ -50,6 +64,10 @@ def test_bad_input_is_one_line(pairs: Path) -> None:
     for words, problem in (
         (("train", source, pairs / "short", "-o", pairs / "r"), "short has 1 lines and"),
         (("train", source, source, "-o", pairs / "r", "--architecture", "lstm"), "lstm"),
+        (
+            ("train", source, source, "-o", pairs / "r", "--model", model, "--tokenizer", model),
+            "--tokenizer is for a new model",
+        ),
         (("run", model, source, "--reference", pairs / "short"), "1 lines for 43 texts"),
         (("run", model, "--text", " "), "no text to translate"),
         (("run", model, "--text", "a", "--plot", pairs / "x.txt"), "no picture"),

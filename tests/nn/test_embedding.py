@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +14,10 @@ from torch import Tensor, nn
 from idiolect.errors import InputError
 from idiolect.nn.config import TransformerConfig
 from idiolect.nn.embedding import ExtendedEmbedding, ExtendedRows
+from idiolect.nn.network import Network
+from idiolect.nn.recurrent import RecurrentConfig, RecurrentNetwork
+from idiolect.nn.seq2seq.seq2seq import Seq2Seq
+from idiolect.nn.seq2seq.seq2seq_config import Seq2SeqConfig
 from idiolect.nn.transformer import Transformer
 
 WIDTH = 6
@@ -261,3 +266,21 @@ def test_growing_again_keeps_rows_that_were_added() -> None:
 def test_rows_must_be_given_for_every_matrix() -> None:
     with pytest.raises(InputError, match=r"heads\.language\.bias"):
         network(tied=True).add_rows(40, {"tokens.weight": torch.zeros(2, 16)})
+
+
+@pytest.mark.parametrize("kind", ["transformer", "recurrent", "seq2seq"])
+def test_padding_starts_with_a_row_of_zeros(kind: str) -> None:
+    size: dict[str, Any] = {"vocab_size": 6, "hidden_size": 4, "pad_token_id": 2}
+    network: Network
+    if kind == "transformer":
+        size |= {"intermediate_size": 4, "num_attention_heads": 1, "position": "none"}
+        network = Transformer(TransformerConfig(**size, num_decoder_layers=1))
+    elif kind == "recurrent":
+        shape = {"inner_size": 4, "embedding_size": 4, "num_layers": 1}
+        network = RecurrentNetwork(RecurrentConfig(**size, **shape))
+    else:
+        network = Seq2Seq(Seq2SeqConfig(**size))
+    network.init_weights(0)
+    rows = network.tokens.weight
+    assert isinstance(rows, torch.Tensor)
+    assert rows.any(1).tolist() == [True, True, False, True, True, True]

@@ -16,8 +16,10 @@ from training.models import model as other_model
 from training.test_translation import small
 
 
-def test_texts_keep_their_order_and_empty_ones_stay() -> None:
-    translator = Translator(small("luong"), num_beams=3, max_new_tokens=6, batch_size=2)
+@pytest.mark.parametrize("num_beams", [1, 3])
+def test_texts_keep_their_order_and_empty_ones_stay(num_beams: int) -> None:
+    """Texts of a batch have the translations they have alone, each with its own longest length."""
+    translator = Translator(small("luong"), num_beams=num_beams, batch_size=2)
     texts = ["a h ja", "", "b i ja c k ja", "c", "  "]
     found = translator.translate(texts)
     assert [found[n] for n in (1, 4)] == ["", ""]

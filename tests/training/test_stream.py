@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from idiolect.encoding.encoder import Encoder
-from idiolect.errors import ConfigError, InputError
+from idiolect.errors import ConfigError, InputError, TrainingError
 from idiolect.generate.strategies import greedy
 from idiolect.models.language_model import LanguageModel
 from idiolect.nn.embedding import ExtendedRows
@@ -22,11 +22,13 @@ from idiolect.nn.recurrent import RecurrentCache
 from idiolect.text.corpus import Corpus
 from idiolect.text.text_template import TextTemplate
 from idiolect.training.averaged_sgd import AveragedSGD
+from idiolect.training.data.packed_documents import PackedDocuments
 from idiolect.training.data.segment_stream import SegmentStream
 from idiolect.training.data.token_file import TokenFile
-from idiolect.training.objectives.causal import CausalStream, language_loss
+from idiolect.training.objectives.causal import Causal, CausalStream, language_loss
 from idiolect.training.pretrain import pretrain
 from idiolect.training.training_config import TrainingConfig
+from idiolect.training.validation import validation_loss
 from training import models
 
 FAMILIES = ("rnn", "lstm", "gru", "awd-lstm")
@@ -97,7 +99,7 @@ def test_lengths_vary_as_published_and_the_rate_follows(tmp_path: Path) -> None:
 
 
 def test_the_loss_of_segments_is_that_of_the_whole_text(tmp_path: Path) -> None:
-    """Values are carried, gradients are not; micro-batches change nothing."""
+    """Values are carried within an epoch, gradients are not; micro-batches change nothing."""
     model = _model()
     tokens = _tokens(tmp_path / "tokens", [" ".join(f"w{i % 36}" for i in range(97))])
     template = TextTemplate((), (2,))
@@ -108,13 +110,15 @@ def test_the_loss_of_segments_is_that_of_the_whole_text(tmp_path: Path) -> None:
     )
     for size in (4, 2):
         source = SegmentStream(tokens, template, length=6, rows=4)
-        objective, total = CausalStream(model.network), 0.0
-        for _ in range(4):
-            batch = objective.prepare(source.take())
-            for start in range(0, 4, size):
-                part = batch.part(slice(start, start + size))
-                total += float(objective.loss(model.network, part).detach())
-        assert total == pytest.approx(float(expected.detach()), rel=1e-5)
+        objective = CausalStream(model.network)
+        for _ in range(2):  # epochs
+            total = 0.0
+            for _ in range(4):
+                batch = objective.prepare(source.take())
+                for start in range(0, 4, size):
+                    part = batch.part(slice(start, start + size))
+                    total += float(objective.loss(model.network, part).detach())
+            assert total == pytest.approx(float(expected.detach()), rel=1e-5)
         assert not any(part.requires_grad for part in objective.carried().values())
     states = RecurrentCache.from_tensors(objective.carried()).states
     assert [len(state) for state in states] == [2, 2]
@@ -165,6 +169,24 @@ def test_a_resumed_run_ends_bit_identical(changes: dict[str, Any], tmp_path: Pat
         assert torch.equal(value, resumed.network.state_dict()[name]), name
 
 
+def test_a_failed_step_leaves_the_states_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = _pretrain(_model(), tmp_path / "whole")
+    calls = iter(range(100))
+
+    def breaks(*given: Any) -> torch.Tensor:
+        return language_loss(*given) * (float("nan") if next(calls) == 5 else 1.0)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("idiolect.training.objectives.causal.language_loss", breaks)
+        with pytest.raises(TrainingError, match="nan"):
+            _pretrain(_model(), tmp_path / "failed")
+    resumed = _pretrain(_model(), tmp_path / "failed")
+    for name, value in whole.network.state_dict().items():
+        assert torch.equal(value, resumed.network.state_dict()[name]), name
+
+
 def test_averages_are_the_mean_of_the_weights_since_validation_rose() -> None:
     parameter = torch.nn.Parameter(torch.tensor([4.0]))
     optimizer = AveragedSGD([{"params": [parameter]}], averages=True, lr=0.5)
@@ -205,6 +227,17 @@ def test_validation_is_measured_and_averages_are_published(tmp_path: Path) -> No
     assert losses[-1] == pytest.approx(total / count, rel=1e-4)
 
 
+def test_every_evaluation_reads_the_same_rows(tmp_path: Path) -> None:
+    """Packed documents have another order in each epoch, so the source returns to its start."""
+    network = models.model("gpt2").network.eval()
+    tokens = _tokens(tmp_path / "tokens", models.texts(30))
+    source = PackedDocuments(tokens, TextTemplate((), (2,)), length=8, rows=4)
+    start = source.state()
+    first = validation_loss(network, Causal(network), source)
+    assert source.state() == start
+    assert validation_loss(network, Causal(network), source) == first
+
+
 def test_settings_of_sgd(tmp_path: Path) -> None:
     assert TrainingConfig(optimizer="sgd").max_learning_rate == 20
     assert TrainingConfig(optimizer="sgd").decay == 0
@@ -213,6 +246,8 @@ def test_settings_of_sgd(tmp_path: Path) -> None:
         TrainingConfig(optimizer="adam")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="a learning rate of 20"):
         TrainingConfig(learning_rate=20.0)
+    with pytest.raises(InputError, match="the validation text has 6 tokens"):
+        _pretrain(_model(), tmp_path, validation=Corpus.from_texts(["w1 w2 w3 w4"]))
     with pytest.raises(ConfigError, match="no validation text"):
         _pretrain(_model(), tmp_path, config=replace(CONFIG, optimizer="nt-asgd"))
     falling = TrainingConfig(schedule="exponential", min_lr_ratio=0.01, warmup_ratio=0.0)
@@ -223,7 +258,7 @@ def test_settings_of_sgd(tmp_path: Path) -> None:
 
 
 def test_a_run_is_diagnosed(tmp_path: Path) -> None:
-    _pretrain(_model("rnn"), tmp_path, diagnose=True, steps=6)
+    _pretrain(_model("rnn", dropout=0.3), tmp_path, diagnose=True, steps=6)
     lines = [json.loads(line) for line in (tmp_path / "gradients.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
     assert [len(own) for own in lines[-1]["layers"]] == [8, 8]
@@ -231,7 +266,7 @@ def test_a_run_is_diagnosed(tmp_path: Path) -> None:
     assert "Layer 2, at the end of the run" in page
     assert "a factor of" in page
     assert (tmp_path / "gradients.png").stat().st_size > 1000
-    plain = _pretrain(_model("rnn"), tmp_path / "plain", steps=6)
+    plain = _pretrain(_model("rnn", dropout=0.3), tmp_path / "plain", steps=6)
     whole = LanguageModel.load(tmp_path / "model").network.state_dict()
     for name, value in plain.network.state_dict().items():
         assert torch.equal(value, whole[name]), "measuring changes nothing"

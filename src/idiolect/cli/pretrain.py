@@ -159,13 +159,14 @@ def pretrain(
     reading: dict[str, Any] = {"per": per, "max_unreadable": max_unreadable}
     corpus = Corpus(sources, field, **reading)
     replayed = Corpus(replay, field, **reading) if replay else None
+    held_out = Corpus(validation, field, **reading) if validation else None
     run(
         start,
         corpus,
         output_dir=out,
         replay=replayed,
         replay_share=replay_share,
-        validation=Corpus(validation, field, **reading) if validation else None,
+        validation=held_out,
         lora=lora_config(lora_r, lora_target_modules, use_rslora=use_rslora, use_dora=use_dora),
         quantization=quantization,
         config=plan,
@@ -177,9 +178,11 @@ def pretrain(
     report_skipped(corpus.skipped)
     if replayed is not None:
         report_skipped(replayed.skipped, "the replayed text")
+    if held_out is not None:
+        report_skipped(held_out.skipped, "the validation text")
     typer.echo(f"the model is in {out / 'model'}")
     if diagnose:
-        typer.echo(f"how its gradients fared is in {out / 'report.html'}")
+        typer.echo(f"the report on its gradients is in {out / 'report.html'}")
     if (out / "adapter").is_dir():
         _explain_adapter(model, out, quantization)
 

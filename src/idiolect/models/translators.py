@@ -14,7 +14,7 @@ TRANSLATORS: dict[str, dict[str, Any]] = {
         "reverse_source": True,
         "dropout": 0.3,
     },
-    # Bahdanau et al. 2015: bidirectional encoder; the previous state asks, by an additive score.
+    # Bahdanau et al. 2015: bidirectional encoder; additive score, the query is the previous state.
     "bahdanau": {
         "model_type": "seq2seq",
         "cell": "gru",
@@ -23,7 +23,7 @@ TRANSLATORS: dict[str, dict[str, Any]] = {
         "query": "previous",
         "dropout": 0.3,
     },
-    # Luong et al. 2015: the current state asks, by a bilinear score, with input feeding.
+    # Luong et al. 2015: the current state is the query of a bilinear score; input feeding.
     "luong": {
         "model_type": "seq2seq",
         "num_layers": 2,

@@ -21,7 +21,7 @@ from idiolect.nn.embedding import ExtendedEmbedding, ExtendedRows, QuantizedEmbe
 from idiolect.nn.heads import LanguageHead
 from idiolect.nn.quantized_matrix import QuantizedMatrix
 
-__all__ = ["Network", "NetworkKind", "Output", "copy_module"]
+__all__ = ["Network", "NetworkKind", "Output", "check_range", "copy_module"]
 
 _M = TypeVar("_M", bound=nn.Module)
 
@@ -193,6 +193,26 @@ class Network(nn.Module, ABC):
         """
         return output.hidden_states.new_zeros(())
 
+    @torch.no_grad()
+    def clear_padding_row(self) -> None:
+        """Set the embedding of padding, which receives no gradient, to zero."""
+        rows = self.tokens.weight
+        if self.config.pad_token_id is not None and isinstance(rows, Tensor):
+            rows[self.config.pad_token_id].zero_()
+
+    def check_ids(self, input_ids: Tensor) -> None:
+        """Refuse what is no batch of ids of this network's embedding.
+
+        Raises:
+            InputError: Not integers of two dimensions, or ids without a row.
+        """
+        if input_ids.dim() != 2 or input_ids.is_floating_point():
+            raise InputError(
+                f"input_ids have the shape {tuple(input_ids.shape)} and dtype {input_ids.dtype}",
+                hint="pass integers of the shape (batch, length)",
+            )
+        check_range("id", input_ids, self.config.vocab_size)
+
     @property
     def device(self) -> torch.device:
         """Device of the weights."""
@@ -285,6 +305,27 @@ class Network(nn.Module, ABC):
             yield
         finally:
             del self.attached
+
+
+def check_range(name: str, ids: Tensor, size: int) -> None:
+    """Refuse ids without an embedding row; on an accelerator the kernels check that.
+
+    Args:
+        name: What the ids number, for the message.
+        ids: The ids, of any shape.
+        size: The number of rows.
+
+    Raises:
+        InputError: An id has no row.
+    """
+    if ids.device.type != "cpu" or not ids.numel():
+        return
+    low, high = int(ids.min()), int(ids.max())
+    if low < 0 or high >= size:
+        raise InputError(
+            f"{name} {low if low < 0 else high} is outside the {size} embedding rows",
+            hint="use the tokenizer of this network",
+        )
 
 
 def copy_module(module: _M) -> _M:

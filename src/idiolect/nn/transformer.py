@@ -16,7 +16,7 @@ from idiolect.nn.basic import RMSNorm
 from idiolect.nn.cache import Cache
 from idiolect.nn.config import TransformerConfig
 from idiolect.nn.heads import Pooler, make_head
-from idiolect.nn.network import Network, NetworkKind, Output, copy_module
+from idiolect.nn.network import Network, NetworkKind, Output, check_range, copy_module
 from idiolect.nn.stack import Stack
 from idiolect.nn.stack_forward import run_stack
 
@@ -102,9 +102,7 @@ class Transformer(Network):
                 else:
                     ends = name.endswith((".output.weight", ".down.weight")) and ".layers." in name
                     parameter.normal_(std=0.02 / (2 * layers) ** 0.5 if ends else 0.02)
-            rows = self.tokens.weight
-            if self.config.pad_token_id is not None and isinstance(rows, Tensor):
-                rows[self.config.pad_token_id].zero_()
+            self.clear_padding_row()
 
     def forward(
         self,
@@ -316,7 +314,7 @@ class Transformer(Network):
                     raise InputError(
                         f"{name}s {tuple(indices.shape)} for ids {tuple(input_ids.shape)}"
                     )
-                _check_range(name, indices, table.num_embeddings)
+                check_range(name, indices, table.num_embeddings)
                 x = x + table(indices)
         if self.types is not None and token_type_ids is None:
             x = x + self.types.weight[0]
@@ -349,11 +347,7 @@ class Transformer(Network):
         )
 
     def _check(self, input_ids: Tensor, attention_mask: Tensor | None, past: int) -> None:
-        if input_ids.dim() != 2 or input_ids.is_floating_point():
-            raise InputError(
-                f"input_ids have the shape {tuple(input_ids.shape)} and dtype {input_ids.dtype}",
-                hint="pass integers of the shape (batch, length)",
-            )
+        self.check_ids(input_ids)
         if attention_mask is not None and attention_mask.shape != (
             len(input_ids),
             past + input_ids.shape[1],
@@ -363,7 +357,6 @@ class Transformer(Network):
                 hint=f"it must be {(len(input_ids), past + input_ids.shape[1])}: cached and new "
                 "tokens",
             )
-        _check_range("id", input_ids, self.config.vocab_size)
 
     def _finish(
         self,
@@ -394,15 +387,3 @@ class Transformer(Network):
             return self.score_vocabulary(hidden)
         scores: Tensor = self.heads[task](hidden if task in ("token", "span") else pooled)
         return scores
-
-
-def _check_range(name: str, ids: Tensor, size: int) -> None:
-    """Refuse ids without an embedding row; on an accelerator the kernels check that."""
-    if ids.device.type != "cpu" or not ids.numel():
-        return
-    low, high = int(ids.min()), int(ids.max())
-    if low < 0 or high >= size:
-        raise InputError(
-            f"{name} {low if low < 0 else high} is outside the {size} embedding rows",
-            hint="use the tokenizer of this network",
-        )

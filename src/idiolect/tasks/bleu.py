@@ -1,4 +1,4 @@
-"""BLEU by sacrebleu, with the signature that tells how it was computed (Post 2018, 1804.08771)."""
+"""BLEU by sacrebleu, with the signature of its settings (Post 2018, 1804.08771)."""
 
 from __future__ import annotations
 

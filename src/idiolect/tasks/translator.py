@@ -15,6 +15,7 @@ from idiolect.generate.generation_options import GenerationOptions
 from idiolect.generate.strategies import greedy
 from idiolect.models.language_model import LanguageModel
 from idiolect.text.arguments import check_whole, list_of_texts, load_if_named
+from idiolect.training.data.batch import pad_rows
 from idiolect.training.progress import show_progress
 from idiolect.training.translate import encode_texts, end_id, position_limit
 
@@ -157,8 +158,5 @@ class Translator:
         return [text.strip() or "␣" for text in decode(ids.mT.tolist(), skip_special_tokens=False)]
 
     def _padded(self, rows: Sequence[list[int]]) -> tuple[Tensor, Tensor]:
-        longest, device = max(map(len, rows)), self.model.network.device
-        fill = self.model.tokenizer.batch_pad_token_id or 0
-        ids = torch.tensor([[*row, *[fill] * (longest - len(row))] for row in rows], device=device)
-        lengths = torch.tensor([len(row) for row in rows], device=device)
-        return ids, (torch.arange(longest, device=device) < lengths[:, None]).long()
+        ids, mask = pad_rows(rows, self.model.tokenizer.batch_pad_token_id or 0)
+        return ids.to(self.model.network.device), mask.to(self.model.network.device)

@@ -1,4 +1,4 @@
-"""How gradients fare in a run: their norm at each step, and how far back in time they reach.
+"""The gradients of a run: their norm at each step, and how far back in time they reach.
 
     gradients.jsonl   a line now and then: the norm of ∂E/∂h_t of each layer, for t = 1 … T, where E
                       is the loss of the segment's last token alone
@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from idiolect.nn.network import Network
@@ -130,6 +129,8 @@ def _explain(metrics: list[dict[str, Any]], measured: list[dict[str, Any]]) -> l
 
 
 def _draw(metrics: list[dict[str, Any]], measured: list[dict[str, Any]], path: Path) -> None:
+    from matplotlib.figure import Figure  # half a second, which other runs need not spend
+
     layers = len(measured[0]["layers"]) if measured else 0
     figure = Figure(figsize=(4.2 * (1 + layers), 3.4), layout="constrained")
     axes = figure.subplots(1, 1 + layers, squeeze=False)[0]

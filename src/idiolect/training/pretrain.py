@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -148,25 +149,20 @@ def pretrain(
     )
     folder = session.folder
     text = corpus if replay is None else corpus.mix(replay, replay_share)
-    session.on_first(lambda: _tokenize(text, folder.tokens, tokenizer))
-    tokens = TokenFile(folder.tokens, tokenizer)
-    training_objective = entry.load().create(network, tokenizer, seed=config.seed)
-    source = _source(training_objective, tokens, tokenizer, config)
+    tokens = _tokenize(session, text, folder.tokens, tokenizer)
+
+    def create() -> Any:
+        return entry.load().create(network, tokenizer, seed=config.seed)
+
+    training_objective = create()
     validate = None
     if validation is not None:
-        held_out = validation
-        session.on_first(lambda: _tokenize(held_out, folder.validation_tokens, tokenizer))
-        measured = entry.load().create(network, tokenizer, seed=config.seed)
-        held_tokens = TokenFile(folder.validation_tokens, tokenizer)
-        unvaried = replace(config, varied_length=False)
-        held_source = _source(measured, held_tokens, tokenizer, unvaried)
-
-        def validate() -> float:
-            return validation_loss(session.model.network, measured, held_source)
-
+        held_out = _tokenize(session, validation, folder.validation_tokens, tokenizer)
+        # An objective of its own, since the one that trains may carry states.
+        validate = _validator(session, create(), held_out, tokenizer, config)
     session.train(
         training_objective,
-        source,
+        _source(training_objective, tokens, tokenizer, config),
         bytes_per_token=tokens.bytes_per_token,
         validate=validate,
         diagnose=diagnose,
@@ -176,7 +172,11 @@ def pretrain(
 
 
 def _source(
-    objective: Any, tokens: TokenFile, tokenizer: Tokenizer, config: TrainingConfig
+    objective: Any,
+    tokens: TokenFile,
+    tokenizer: Tokenizer,
+    config: TrainingConfig,
+    name: str = "the corpus",
 ) -> SegmentStream | PackedDocuments:
     """Return the batches of an objective: one long text if it carries states, or documents."""
     template = objective.template(tokenizer)
@@ -188,6 +188,7 @@ def _source(
             rows=config.batch_size,
             seed=config.seed,
             varies=config.varied_length,
+            name=name,
         )
     return PackedDocuments(
         tokens,
@@ -196,13 +197,35 @@ def _source(
         rows=config.batch_size,
         seed=config.seed,
         pad_id=tokenizer.pad_token_id,
+        name=name,
     )
 
 
-def _tokenize(text: Corpus, folder: Path, tokenizer: Tokenizer) -> None:
-    """Tokenize a corpus, unless that was done before."""
-    if not _is_intact(folder, tokenizer):
-        TokenFile.write(folder, track(text, "tokenizing the corpus, documents"), tokenizer)
+def _validator(
+    session: TrainingSession,
+    objective: Any,
+    tokens: TokenFile,
+    tokenizer: Tokenizer,
+    config: TrainingConfig,
+) -> Callable[[], float]:
+    """Return what measures the loss on the validation text."""
+    unvaried = replace(config, varied_length=False)
+    source = _source(objective, tokens, tokenizer, unvaried, "the validation text")
+    # The session's network, which is another object while the weights are divided.
+    return lambda: validation_loss(session.model.network, objective, source)
+
+
+def _tokenize(
+    session: TrainingSession, text: Corpus, folder: Path, tokenizer: Tokenizer
+) -> TokenFile:
+    """Tokenize a corpus in the first process, unless that was done before."""
+
+    def write() -> None:
+        if not _is_intact(folder, tokenizer):
+            TokenFile.write(folder, track(text, "tokenizing the corpus, documents"), tokenizer)
+
+    session.on_first(write)
+    return TokenFile(folder, tokenizer)
 
 
 def _check_optimizer(config: TrainingConfig, validation: Corpus | None) -> None:

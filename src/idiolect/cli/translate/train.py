@@ -78,6 +78,10 @@ def train(
     from idiolect.training.training_config import TrainingConfig
     from idiolect.training.translate import learn_joint_bpe, new_translator, train_translator
 
+    if model is not None and tokenizer is not None:
+        raise ConfigError(
+            "--tokenizer is for a new model, and --model has its own", hint="omit one of them"
+        )
     if architecture in TRANSLATORS:
         settings = TRANSLATORS[architecture]
     elif Path(architecture).is_file():

@@ -1,4 +1,4 @@
-"""The Transformer as it was published (1706.03762): post-norm, sinusoids, shared embeddings.
+"""The original Transformer (2017, 1706.03762): post-norm, sinusoids, shared embeddings.
 
 The layout is our own, so weights keep the network's names.
 """

@@ -82,9 +82,7 @@ class RecurrentNetwork(Network):
             for layer in self.layers:
                 assert isinstance(layer, RecurrentLayer)
                 layer.reset_parameters()
-            rows = self.tokens.weight
-            if self.config.pad_token_id is not None and isinstance(rows, Tensor):
-                rows[self.config.pad_token_id].zero_()
+            self.clear_padding_row()
 
     def forward(
         self,
@@ -251,19 +249,7 @@ class RecurrentNetwork(Network):
         self, input_ids: Tensor, mask: Tensor | None, cache: RecurrentCache | None
     ) -> Tensor | None:
         """Check a batch; return the mask of the new tokens, or `None` if all are text."""
-        if input_ids.dim() != 2 or input_ids.is_floating_point():
-            raise InputError(
-                f"input_ids have the shape {tuple(input_ids.shape)} and dtype {input_ids.dtype}",
-                hint="pass integers of the shape (batch, length)",
-            )
-        size = self.config.vocab_size
-        if input_ids.device.type == "cpu" and input_ids.numel():
-            low, high = int(input_ids.min()), int(input_ids.max())
-            if low < 0 or high >= size:
-                raise InputError(
-                    f"id {low if low < 0 else high} is outside the {size} embedding rows",
-                    hint="use the tokenizer of this network",
-                )
+        self.check_ids(input_ids)
         if mask is None:
             return None
         length = input_ids.shape[1]

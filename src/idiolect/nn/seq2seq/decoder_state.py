@@ -49,7 +49,7 @@ class DecoderState:
         if self.memory is not None and len(self.memory) != rows:
             raise InputError(
                 f"a batch of {rows} texts with the state of {len(self.memory)}",
-                hint="select the rows of the cache that go on, or begin with an empty cache",
+                hint="select the remaining rows of the cache, or begin with an empty cache",
             )
 
     def select(self, rows: Tensor) -> None:
@@ -57,7 +57,7 @@ class DecoderState:
         self._select(rows, ("memory", "keys", "mask", "source_ids", "fed", "coverage"))
 
     def select_beams(self, rows: Tensor, texts: Tensor | None = None) -> None:
-        """Choose the beams that go on; see `Cache.select_beams`. Every beam has its own row."""
+        """Keep the chosen beams; see `Cache.select_beams`. Every beam has its own row."""
         if texts is not None or (self.memory is not None and len(rows) != len(self.memory)):
             self.select(rows)
         else:

@@ -1,8 +1,9 @@
 """`Seq2Seq`: a recurrent encoder-decoder with a slot for the attention's score function.
 
     Sutskever 2014   deep LSTM, source reversed, no attention
-    Bahdanau 2015    bidirectional GRU; the previous state asks, its context is the step's input
-    Luong 2015       the current state asks, its context joins the output, which the next step reads
+    Bahdanau 2015    bidirectional GRU; the query is the previous state, the context an input
+    Luong 2015       the query is the current state; its context joins the output, which the next
+                     step reads
     See 2017         copies of source tokens, and coverage
 
 All are configurations. Without feedback from attention to the next step, all steps of a known
@@ -62,13 +63,13 @@ class Seq2Seq(Network):
             Linear(width, width) for _ in range(parts if config.bidirectional else 0)
         )
         self.attention = None if config.attention == "none" else SourceAttention(config)
-        self.asks_before = config.query == "previous"
-        self.feeds = self.asks_before or config.input_feeding
+        self.reads_before_step = config.query == "previous"
+        self.feeds = self.reads_before_step or config.input_feeding
         self.decoder = cell(
             2 * width if self.feeds else width, width, layers, batch_first=True, dropout=between
         )
         self.readout = None
-        if self.asks_before:
+        if self.reads_before_step:
             self.readout = Linear(3 * width, 2 * width)  # maxout, as in Bahdanau et al.
         elif self.attention is not None:
             self.readout = Linear(2 * width, width, bias=False)
@@ -125,9 +126,7 @@ class Seq2Seq(Network):
                     parameter.normal_(std=self.config.hidden_size**-0.5)
                 else:
                     nn.init.xavier_uniform_(parameter)
-            rows = self.tokens.weight
-            if self.config.pad_token_id is not None and isinstance(rows, Tensor):
-                rows[self.config.pad_token_id].zero_()
+            self.clear_padding_row()
 
     def forward(
         self,
@@ -159,7 +158,7 @@ class Seq2Seq(Network):
         if decoder_input_ids is None:
             decoder_input_ids = self.shift_right(input_ids, attention_mask)
         state.check_rows(len(decoder_input_ids))
-        self._check_ids(decoder_input_ids)
+        self.check_ids(decoder_input_ids)
         embedded = self.dropout(self.tokens(decoder_input_ids))
         read: Alignment | None
         if self.feeds or self.config.coverage_loss:
@@ -249,7 +248,7 @@ class Seq2Seq(Network):
 
     def _encode(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, CellState]:
         """Return the source's states and the decoder's first one, of right-padded ids."""
-        self._check_ids(ids)
+        self.check_ids(ids)
         lengths = mask.sum(-1)
         if not ids.numel() or int(lengths.min()) < 1:
             where = f" {int(lengths.argmin())} of the batch" if len(ids) else ""
@@ -286,7 +285,7 @@ class Seq2Seq(Network):
         for place in range(embedded.shape[1]):
             x = embedded[:, place : place + 1]
             read = None
-            if self.asks_before:
+            if self.reads_before_step:
                 read = self._read(state, state.query)
                 assert read is not None
                 output, state.recurrent = self.decoder(
@@ -331,7 +330,7 @@ class Seq2Seq(Network):
         """Join the decoder's output and what it read. Shape: (batch, steps, width)."""
         if self.readout is None or read is None:
             joined = output
-        elif self.asks_before:
+        elif self.reads_before_step:
             pieces = self.readout(torch.cat([output, embedded, read.context], -1))
             joined = pieces.unflatten(-1, (-1, 2)).amax(-1)
         else:
@@ -357,21 +356,6 @@ class Seq2Seq(Network):
         copied = torch.zeros_like(own).scatter_add(-1, where, read.weights)
         tiny = torch.finfo(own.dtype).tiny
         return torch.logaddexp(own, F.logsigmoid(-gate) + copied.clamp(min=tiny).log())
-
-    def _check_ids(self, ids: Tensor) -> None:
-        if ids.dim() != 2 or ids.is_floating_point():
-            raise InputError(
-                f"ids have the shape {tuple(ids.shape)} and dtype {ids.dtype}",
-                hint="pass integers of the shape (batch, length)",
-            )
-        if ids.device.type == "cpu" and ids.numel():
-            low, high = int(ids.min()), int(ids.max())
-            if low < 0 or high >= self.config.vocab_size:
-                raise InputError(
-                    f"id {low if low < 0 else high} is outside the {self.config.vocab_size} "
-                    "embedding rows",
-                    hint="use the tokenizer of this network",
-                )
 
 
 def _right_padded(ids: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:

@@ -38,8 +38,8 @@ class Seq2SeqConfig:
     attention: ScoreName | Literal["none"] = "none"
     """The score function; see `attention_scores`."""
     query: QueryState = "current"
-    """Which state asks: the `previous` one, whose context the next step reads (Bahdanau), or the
-    `current` one, whose context its output reads (Luong)."""
+    """The decoder state that is the query: the `previous` one, whose context is an input of the
+    step (Bahdanau), or the `current` one, whose context joins the step's output (Luong)."""
     attention_range: AttentionRange = "global"
     """All positions, a window around the step's number (`local-m`), or around a predicted position
     (`local-p`)."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Self
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
-__all__ = ["IGNORE_INDEX", "Batch"]
+__all__ = ["IGNORE_INDEX", "Batch", "pad_rows"]
 
 IGNORE_INDEX = -100
 """The label of a token that is not predicted, as in PyTorch and transformers."""
@@ -84,3 +85,15 @@ class Batch:
     def _map(self, change: Callable[[Tensor], Tensor]) -> Self:
         values = ((field.name, getattr(self, field.name)) for field in fields(self))
         return type(self)(**{n: change(v) if isinstance(v, Tensor) else v for n, v in values})
+
+
+def pad_rows(rows: Sequence[Sequence[int]], pad_id: int = 0) -> tuple[Tensor, Tensor]:
+    """Return ids padded on the right, and their mask. Shape: (rows, longest), both int64.
+
+    Args:
+        rows: The ids of each row.
+        pad_id: Id that fills short rows.
+    """
+    ids = pad_sequence([torch.tensor(row, dtype=torch.long) for row in rows], True, pad_id)
+    lengths = torch.tensor([len(row) for row in rows])
+    return ids, (torch.arange(ids.shape[1]) < lengths[:, None]).long()

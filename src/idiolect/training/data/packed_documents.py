@@ -68,6 +68,7 @@ class PackedDocuments:
         rows: Rows per step.
         seed: Random seed of the order.
         pad_id: Fills the end of a row that has no room for another text.
+        name: What messages call the documents.
 
     Raises:
         InputError: All documents together do not fill one row, or the template leaves no room
@@ -83,6 +84,7 @@ class PackedDocuments:
         rows: int,
         seed: int = 0,
         pad_id: int | None = None,
+        name: str = "the corpus",
     ) -> None:
         room = length - len(template.before) - max(len(template.after), len(template.after_cut))
         if room < 1:
@@ -93,7 +95,7 @@ class PackedDocuments:
         total = int(tokens.record["tokens"]) + len(tokens) * special
         if total < length:
             raise InputError(
-                f"the corpus has {total} tokens, less than one row of {length}",
+                f"{name} has {total} tokens, less than one row of {length}",
                 hint="add text, or set a smaller max_length",
             )
         self.tokens, self.template, self.length, self.rows = tokens, template, length, rows

@@ -72,6 +72,7 @@ class SegmentStream:
         varies: Draw the length of each segment: around `length`, and sometimes around half of it,
             so that no token is always the first of a segment; the learning rate follows the length
             (Merity et al. 2017, 1708.02182).
+        name: What messages call the text.
 
     Raises:
         InputError: The parts are shorter than a segment.
@@ -86,6 +87,7 @@ class SegmentStream:
         rows: int,
         seed: int = 0,
         varies: bool = False,
+        name: str = "the corpus",
     ) -> None:
         before = template.before if template.before != template.after else ()
         self._before, self._after = np.array(before, np.int64), np.array(template.after, np.int64)
@@ -99,7 +101,7 @@ class SegmentStream:
         """Tokens per row and epoch."""
         if self.part < length:
             raise InputError(
-                f"the corpus has {total} tokens, which is {self.part} for each of {rows} rows: "
+                f"{name} has {total} tokens, which is {self.part} for each of {rows} rows: "
                 f"less than one segment of {length}",
                 hint="add text, or set a smaller batch_size or max_length",
             )

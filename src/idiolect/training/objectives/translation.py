@@ -5,14 +5,12 @@ Sutskever et al. 2014 (1409.3215); label smoothing as in Vaswani et al. 2017 (17
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from idiolect.errors import ConfigError
 from idiolect.nn.network import Network, Output
-from idiolect.training.data.batch import IGNORE_INDEX, Batch
+from idiolect.training.data.batch import IGNORE_INDEX, Batch, pad_rows
 from idiolect.training.data.sentence_pairs import PairRows
 from idiolect.training.objectives.cross_entropy import cross_entropy, vocabulary_blocks
 from idiolect.training.objectives.objective import RowwiseObjective
@@ -43,8 +41,8 @@ class Translation(RowwiseObjective):
 
     def prepare(self, rows: PairRows) -> Batch:
         """Pad both sides, and shift the target to what the decoder reads."""
-        input_ids, attention_mask = _padded(rows.source_ids, self.pad_id)
-        target_ids, target_mask = _padded(rows.target_ids, self.pad_id)
+        input_ids, attention_mask = pad_rows(rows.source_ids, self.pad_id)
+        target_ids, target_mask = pad_rows(rows.target_ids, self.pad_id)
         return Batch(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -74,10 +72,3 @@ class Translation(RowwiseObjective):
                 label_smoothing=self.label_smoothing,
             )
         return loss + network.extra_loss(output, batch.labels.masked_fill(~predicted, 0), predicted)
-
-
-def _padded(rows: list[list[int]], pad_id: int) -> tuple[Tensor, Tensor]:
-    """Return ids padded on the right, and their mask. Shape: (rows, longest), both."""
-    ids = pad_sequence([torch.tensor(row) for row in rows], True, pad_id)
-    lengths = torch.tensor([len(row) for row in rows])
-    return ids, (torch.arange(ids.shape[1]) < lengths[:, None]).long()

@@ -14,7 +14,7 @@ from idiolect.models.language_model import LanguageModel
 from idiolect.nn.network import Network
 from idiolect.text.text_template import TextTemplate
 from idiolect.text.tokenizers.extension import Extension
-from idiolect.training.data.batch import IGNORE_INDEX, Batch
+from idiolect.training.data.batch import IGNORE_INDEX, Batch, pad_rows
 from idiolect.training.data.packed_documents import PackedRows
 from idiolect.training.distributed import Workers
 from idiolect.training.objectives.cross_entropy import cross_entropy, vocabulary_blocks
@@ -70,17 +70,7 @@ def _rows(
     snippets: Sequence[Snippet], template: TextTemplate, first: int, sources: Sequence[int]
 ) -> PackedRows:
     texts = [[*template.before, *snippet.tolist(), *template.after_cut] for snippet in snippets]
-    return PackedRows(*_pad(texts), first, sources)
-
-
-def _pad(texts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-    """Return padded ids and their mask. Shape: two of (texts, longest)."""
-    ids = torch.zeros(len(texts), max(map(len, texts)), dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for row, text in enumerate(texts):
-        ids[row, : len(text)] = torch.tensor(text)
-        mask[row, : len(text)] = 1
-    return ids, mask
+    return PackedRows(*pad_rows(texts), first, sources)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +138,7 @@ class HiddenStateMatching(RowwiseObjective):
             spelled = [self.pieces.get(id_, (id_,)) for id_ in rows.input_ids[row, mask].tolist()]
             texts.append([id_ for pieces in spelled for id_ in pieces])
             places[row, mask] = torch.tensor([len(pieces) for pieces in spelled]).cumsum(0) - 1
-        teacher_ids, teacher_mask = _pad(texts)
+        teacher_ids, teacher_mask = pad_rows(texts)
         matched = real
         labels = torch.full_like(rows.input_ids, IGNORE_INDEX)
         if self.causal:

@@ -148,6 +148,22 @@ def test_prompts_beyond_the_context_are_named(generator: Generator) -> None:
     assert (len(cut.ids), cut.finish_reason) == (2, "context")
 
 
+@pytest.mark.parametrize(
+    ("prompts", "message"),
+    [
+        ([5, 6, 7], "prompt 0 is neither a text nor a list of token ids"),
+        (["a", [5, 2.5]], "prompt 1 is neither"),
+        ([[5, 10**6]], "prompt 0 has the id 1000000"),
+        ([[-1]], "prompt 0 has the id -1"),
+    ],
+)
+def test_prompts_that_are_no_ids_are_named(
+    generator: Generator, prompts: Any, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        generator.generate(prompts)
+
+
 def test_contrastive_search_and_layer_contrast_run(generator: Generator) -> None:
     plain = generator.generate(PROMPTS[:2], max_new_tokens=6)
     certain = generator.generate(PROMPTS[:2], max_new_tokens=6, penalty_alpha=1e-9, top_k=4)

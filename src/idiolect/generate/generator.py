@@ -21,6 +21,7 @@ from idiolect.generate.generation_options import GenerationOptions
 from idiolect.generate.guided_decoding import ContrastingDecoding, GuidedDecoding, LayerContrast
 from idiolect.generate.logits_processors import LogitsProcessor, WrittenRow, nothing_permitted
 from idiolect.generate.model_defaults import find_context_length, find_ends, option_processors
+from idiolect.generate.prompt_ids import prompt_ids, room_for
 from idiolect.generate.speculative import AssistantGuesses, LookupGuesses, speculate
 from idiolect.generate.token_sampling import Mirostat
 from idiolect.generate.transcript import Transcript, ends_with_stop
@@ -331,13 +332,20 @@ class Generator:
         self, prompts: str | Sequence[str | Sequence[int]], options: GenerationOptions
     ) -> list[TextRow]:
         prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+        encoder_decoder = self.model.network.kind == "encoder-decoder"
         rows: list[TextRow] = []
         for number, prompt in enumerate(prompts):
-            source = self._ids(prompt, number)
-            limit, context = self._room(source, number, options)
+            source = prompt_ids(self.model, prompt, number)
+            limit, context = room_for(
+                source,
+                number,
+                options.max_new_tokens,
+                self.context_length,
+                encoder_decoder=encoder_decoder,
+            )
             for copy in range(options.num_return_sequences):
                 row = TextRow(
-                    prompt=[] if self.model.network.kind == "encoder-decoder" else source,
+                    prompt=[] if encoder_decoder else source,
                     number=number,
                     source=source,
                     limit=limit,
@@ -350,34 +358,6 @@ class Generator:
                     row.transcript = Transcript(self.model.tokenizer, tuple(options.stop))
                 rows.append(row)
         return rows
-
-    def _ids(self, prompt: str | Sequence[int], number: int) -> list[int]:
-        tokenizer = self.model.tokenizer
-        ids = tokenizer.encode(prompt) if isinstance(prompt, str) else [int(i) for i in prompt]
-        if ids:
-            return ids
-        for start in (tokenizer.bos_token_id, tokenizer.eos_token_id):
-            if start is not None:
-                return [start]
-        raise InputError(
-            f"prompt {number} is empty, and the model has no token to begin a text with",
-            hint="give it a text",
-        )
-
-    def _room(self, source: list[int], number: int, options: GenerationOptions) -> tuple[int, bool]:
-        """Return how many tokens fit, and whether the context sets that limit."""
-        room, most = options.max_new_tokens, self.context_length
-        if most is None:
-            return room, False
-        if len(source) > most or (
-            len(source) == most and self.model.network.kind != "encoder-decoder"
-        ):
-            raise InputError(
-                f"prompt {number} has {len(source)} tokens, but the model's context has {most}",
-                hint="shorten it",
-            )
-        left = most - (len(source) if self.model.network.kind != "encoder-decoder" else 1)
-        return min(room, left), left < room
 
     def _stops(self, options: GenerationOptions) -> tuple[int, ...]:
         ends = options.eos_token_id
@@ -405,10 +385,13 @@ class _Helpers:
         if self.negative_prompts is None:
             return [row.source[-1:] for row in rows]
         if isinstance(self.negative_prompts, str):
-            return [generator._ids(self.negative_prompts, row.number) for row in rows]
+            return [prompt_ids(generator.model, self.negative_prompts, row.number) for row in rows]
         if len(self.negative_prompts) <= rows[-1].number:
             raise InputError(
                 f"{len(self.negative_prompts)} negative prompts, and more prompts",
                 hint="give one for each, or one for all",
             )
-        return [generator._ids(self.negative_prompts[row.number], row.number) for row in rows]
+        return [
+            prompt_ids(generator.model, self.negative_prompts[row.number], row.number)
+            for row in rows
+        ]

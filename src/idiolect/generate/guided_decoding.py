@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,7 +20,7 @@ _PLAUSIBLE = math.log(0.1)
 """Tokens below this share of the likeliest one are not contrasted, but cut."""
 
 
-class _PairedDecoding(Decoding):
+class _PairedDecoding(Decoding, ABC):
     """Two batches that read the same new tokens."""
 
     def __init__(self, own: Decoding, other: Decoding) -> None:
@@ -29,8 +30,9 @@ class _PairedDecoding(Decoding):
     def can_join(self) -> bool:
         return self.own.can_join and self.other.can_join
 
+    @abstractmethod
     def combine(self, own: Tensor, other: Tensor) -> Tensor:
-        raise NotImplementedError
+        """Return the scores to choose from. Shapes: (rows, vocab_size)."""
 
     def start(self) -> Tensor:
         return self.combine(self.own.start(), self.other.start())

@@ -78,6 +78,11 @@ def test_learns(kind: str, adaptation: Adaptation, pairs: bool, tmp_path: Path) 
     np.testing.assert_allclose(loaded.probabilities(test), model.probabilities(test), atol=1e-5)
 
 
+def test_the_learning_rate_of_a_frozen_encoder_is_that_of_the_layer() -> None:
+    config = classification_config("frozen", learning_rate=0.25)
+    assert config.learning_rates.get("attached", config.learning_rate) == 0.25
+
+
 def test_batches_do_not_change_scores() -> None:
     model, texts = _classifier(), _examples(20)
     alone = np.concatenate([model.probabilities([text]) for text in texts])

@@ -47,7 +47,7 @@ Adaptation = Literal["full", "lora", "frozen"]
 nothing."""
 
 _TRAINED: dict[Adaptation, Train] = {"full": "all", "lora": "rows+lora", "frozen": "attached"}
-_RATES: dict[Adaptation, float] = {"full": 5e-5, "lora": 5e-4, "frozen": 5e-4}
+_RATES: dict[Adaptation, float] = {"full": 5e-5, "lora": 5e-4, "frozen": 2e-3}
 _RECORD, _HEAD = "classifier.json", "head.safetensors"
 
 
@@ -65,7 +65,8 @@ def classification_config(adaptation: Adaptation = "full", **values: Any) -> Tra
     usual = {
         "batch_size": 32,
         "learning_rate": _RATES[adaptation],
-        "learning_rates": {"attached": 2e-3},
+        # If only the head trains, `learning_rate` is its rate.
+        "learning_rates": {} if adaptation == "frozen" else {"attached": 2e-3},
         "min_lr_ratio": 0.0,
         "weight_decay": 0.01,
     }
@@ -159,7 +160,7 @@ class TextClassifier:
             "labels": self.labels,
             "pairs": self.pairs,
             "temperature": self.temperature,
-            # Of the encoder as it was written: adapters are merged there, and not yet here.
+            # Hash the saved encoder: saving merges the adapters, which are still apart in memory.
             "fingerprint": self._fingerprint(Encoder.load(directory / "encoder")),
         }
         write_atomic(directory / _RECORD, f"{json.dumps(record, indent=2)}\n".encode())

@@ -1,0 +1,77 @@
+"""The ids that a prompt begins with, and how many more the model's context has room for."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+
+from idiolect.errors import InputError
+from idiolect.models.language_model import LanguageModel
+
+__all__ = ["prompt_ids", "room_for"]
+
+
+def prompt_ids(model: LanguageModel, prompt: str | Sequence[int], number: int) -> list[int]:
+    """Return the ids of a prompt; of an empty one, the token that texts begin with.
+
+    Args:
+        model: The model that reads them.
+        prompt: A text, or its ids.
+        number: The place of the prompt, for messages.
+
+    Raises:
+        InputError: The prompt is neither, has an id that the model lacks, or is empty and the model
+            has no token to begin a text with.
+    """
+    tokenizer, size = model.tokenizer, model.network.config.vocab_size
+    ids = tokenizer.encode(prompt) if isinstance(prompt, str) else _integers(prompt, number)
+    if wrong := [token for token in ids if not 0 <= token < size]:
+        raise InputError(
+            f"prompt {number} has the id {wrong[0]}, but the model's ids are 0 to {size - 1}",
+            hint="encode it with the model's own tokenizer",
+        )
+    if ids:
+        return ids
+    for start in (tokenizer.bos_token_id, tokenizer.eos_token_id):
+        if start is not None:
+            return [start]
+    raise InputError(
+        f"prompt {number} is empty, and the model has no token to begin a text with",
+        hint="give it a text",
+    )
+
+
+def room_for(
+    source: Sequence[int],
+    number: int,
+    max_new_tokens: int,
+    context_length: int | None,
+    *,
+    encoder_decoder: bool,
+) -> tuple[int, bool]:
+    """Return how many tokens may be written, and whether the context sets that limit.
+
+    Raises:
+        InputError: The prompt does not fit into the model's context.
+    """
+    if context_length is None:
+        return max_new_tokens, False
+    # An encoder-decoder writes into a context of its own, after one start token.
+    left = context_length - (1 if encoder_decoder else len(source))
+    if len(source) > context_length or left < 1:
+        raise InputError(
+            f"prompt {number} has {len(source)} tokens, "
+            f"but the model's context has {context_length}",
+            hint="shorten it",
+        )
+    return min(max_new_tokens, left), left < max_new_tokens
+
+
+def _integers(prompt: object, number: int) -> list[int]:
+    try:
+        return [operator.index(token) for token in prompt]  # type: ignore[attr-defined]
+    except TypeError as error:
+        raise InputError(
+            f"prompt {number} is neither a text nor a list of token ids",
+            hint="give a list of prompts; one prompt of ids is [[5, 6, 7]]",
+        ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -106,12 +107,21 @@ def test_the_loss_does_not_depend_on_threads(
         (["once only here"], "0 of 3 different words occur at least 5 times"),
         (["same same same same same same"], "at least two words"),
         (["..."], "0 of 0 different words"),
+        (["alpha", "beta"] * 9, "no two words were left together"),
     ],
 )
 def test_too_little_text_is_named(texts: list[str], message: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=message):
         train_words(texts, tmp_path / "v")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_run_that_cannot_succeed_leaves_nothing_behind(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no two words occur together"):
+        train_words(["alpha", "beta"] * 9, tmp_path / "v", GloveConfig())
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(InputError, match="is a folder"):
+        train_words(TEXTS, tmp_path, GloveConfig())
 
 
 @pytest.mark.parametrize(
@@ -155,6 +165,7 @@ def test_analogies_and_categories(tmp_path: Path) -> None:
         (": s\na b c\n", "line 2 of .* has 3 words, but an analogy needs four"),
         ("a b 1\na b\n", "line 2 of .* is not two words and a score"),
         ("", "no questions"),
+        ("a,b,1\n" + "x" * 200_000 + ",b,1\n", "is no CSV"),
     ],
 )
 def test_a_damaged_test_set_is_named(text: str, message: str, tmp_path: Path) -> None:
@@ -162,6 +173,16 @@ def test_a_damaged_test_set_is_named(text: str, message: str, tmp_path: Path) ->
     path.write_text(text)
     with pytest.raises(InputError, match=message):
         read_test_set(path)
+
+
+def test_damaged_compressed_files_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "damaged.txt.gz"
+    data = bytearray(gzip.compress(" ".join(map(str, RANDOM.random(3000))).encode()))
+    data[200:220] = b"\xff" * 20
+    path.write_bytes(data)
+    for read in (WordVectors.load, read_test_set):
+        with pytest.raises(InputError, match="cannot read .*damaged"):
+            read(path)
 
 
 def test_the_commands_train_ask_and_evaluate(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from idiolect.errors import ConfigError, TrainingError
+from idiolect.errors import ConfigError, InputError, TrainingError
 from idiolect.training.progress import show_progress
 from idiolect.words.character_ngrams import NgramRows
 from idiolect.words.huffman import HuffmanCodes
@@ -143,6 +143,7 @@ def train_word2vec(
         The vectors of words and, after them, of n-gram buckets; the n-grams; the epochs' losses.
 
     Raises:
+        InputError: No word was predicted from another.
         TrainingError: The loss became NaN or infinite.
     """
     trainer = _Trainer(encoded, words, counts, config)
@@ -187,6 +188,11 @@ def train_word2vec(
                     trainer.arrays,
                     {"jobs": done, "losses": losses, "cost": cost, "predictions": predictions},
                 )
+    if not any(losses):  # every prediction costs something
+        raise InputError(
+            "no two words were left together to train on",
+            hint="pass more and longer texts, lower min_count, or pass sample=0",
+        )
     return trainer.vectors, trainer.ngrams, losses
 
 

@@ -181,7 +181,7 @@ def test_damaged_compressed_files_are_named(tmp_path: Path) -> None:
     data[200:220] = b"\xff" * 20
     path.write_bytes(data)
     for read in (WordVectors.load, read_test_set):
-        with pytest.raises(InputError, match="cannot read .*damaged"):
+        with pytest.raises(InputError, match=r"cannot read .*damaged"):
             read(path)
 
 

@@ -169,3 +169,46 @@ def test_other_programs_read_the_streamed_tensors(vectors: WordVectors, tmp_path
     np.testing.assert_array_equal(tensors["vectors"], ROWS)
     np.testing.assert_array_equal(tensors["counts"], [9, 8, 7, 6, 5])
     assert bytes(tensors["words"]).decode().split("\n") == WORDS
+
+
+def test_extend_mixes_new_rows_from_like_words(tmp_path: Path) -> None:
+    """With the command, from files: a term whose vector is that of one word has its row."""
+    from typer.testing import CliRunner
+
+    from idiolect.cli.main import app
+    from idiolect.models.language_model import LanguageModel
+    from idiolect.nn.embedding import joined_rows
+    from idiolect.text.tokenizers.bpe import train
+    from idiolect.vocabulary.extend.extend import extend
+
+    settings = {
+        "model_type": "llama",
+        "hidden_size": 8,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 1,
+        "max_position_embeddings": 16,
+    }
+    model = LanguageModel.new(settings, train(["the water and the garden"] * 9, 300))
+    model.save(tmp_path / "model")
+    like = WordVectors(["hydrolate", "water", "garden"], [[0, 2.0], [0, 1], [1, 0]])
+    like.save(tmp_path / "words.safetensors")
+    (tmp_path / "terms.txt").write_text("hydrolate\n")
+    names = [str(tmp_path / name) for name in ("model", "terms.txt", "words.safetensors", "larger")]
+    options = ["--init", "vectors", "--vectors", names[2], "-o", names[3]]
+    result = CliRunner().invoke(app, ["extend", *names[:2], *options])
+    assert result.exit_code == 0, result.output
+    larger = LanguageModel.load(tmp_path / "larger")
+    texts = [model.tokenizer.decode([id_]) for id_ in range(len(model.tokenizer))]
+    (water,) = (id_ for id_, text in enumerate(texts) if text.strip() == "water")
+    (term,) = larger.tokenizer.encode(" hydrolate")
+    rows = joined_rows(larger.network.tokens.weight)
+    np.testing.assert_array_equal(rows[term].detach(), rows[water].detach())
+    unlike = WordVectors(["water", "court"], [[0, 1.0], [1, 0]])
+    for vectors, init, message in (
+        (None, "vectors", "needs word vectors"),
+        (unlike, "vectors", "none of the new tokens has a word vector"),
+        (like, "subword", "not used by init 'subword'"),
+    ):
+        with pytest.raises(InputError, match=message):
+            extend(model, ["hydrolate"], init=init, vectors=vectors)  # type: ignore[arg-type]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from typer.testing import CliRunner
 
 from idiolect.cli.main import app
 from idiolect.errors import CheckpointError, ConfigError, IdiolectError, InputError
-from idiolect.words import word2vec
+from idiolect.words import glove, word2vec
 from idiolect.words.evaluation import evaluate_words, spearman
 from idiolect.words.glove import GloveConfig
 from idiolect.words.train_words import train_words
@@ -57,14 +58,26 @@ def test_words_of_a_topic_become_neighbours(
         assert loaded.similarity("courts", "court") > loaded.similarity("courts", "steam")
 
 
+@pytest.mark.parametrize(
+    ("config", "loop"),
+    [
+        (Word2VecConfig(**SMALL, seed=4), (word2vec._Trainer, "run")),
+        (GloveConfig(dimensions=8, epochs=5, window=3, seed=4), (glove._State, "fit")),
+    ],
+    ids=["word2vec", "glove"],
+)
 def test_a_killed_run_resumes_bit_identical(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    config: Word2VecConfig | GloveConfig,
+    loop: tuple[Any, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(word2vec, "_JOB_WORDS", 500)
-    monkeypatch.setattr(word2vec, "_SAVE_SECONDS", 0.0)
-    config = Word2VecConfig(**SMALL, seed=4)
+    monkeypatch.setattr(glove, "_CHUNK", 20)
+    for module in (word2vec, glove):
+        monkeypatch.setattr(module, "_SAVE_SECONDS", 0.0)
     whole = train_words(TEXTS, tmp_path / "whole", config)
-    run, calls = word2vec._Trainer.run, []
+    run, calls = getattr(*loop), []
 
     def killed(*args: object) -> object:
         calls.append(args)
@@ -73,11 +86,11 @@ def test_a_killed_run_resumes_bit_identical(
         return run(*args)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(word2vec._Trainer, "run", killed)
+        patch.setattr(*loop, killed)
         with pytest.raises(KeyboardInterrupt):
             train_words(TEXTS, tmp_path / "killed", config)
     with pytest.raises(CheckpointError, match="other settings"):
-        train_words(TEXTS, tmp_path / "killed", Word2VecConfig(**SMALL, seed=5))
+        train_words(TEXTS, tmp_path / "killed", replace(config, seed=5))
     with pytest.raises(CheckpointError, match="another corpus: its texts differ"):
         train_words([*TEXTS[:-1], TEXTS[0]], tmp_path / "killed", config)
     resumed = train_words(TEXTS, tmp_path / "killed", config)

@@ -6,12 +6,16 @@ import json
 import pickle
 import struct
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 from idiolect.errors import InputError
 from idiolect.words.word_vectors import WordVectors
+
+if TYPE_CHECKING:
+    from idiolect.models.language_model import LanguageModel
 
 WORDS = ["king", "queen", "man", "woman", "tax"]
 ROWS = np.array([[1, 1, 0], [1, -1, 0], [0.1, 1, 0], [0.1, -1, 0], [0, 0, 1]], np.float32)
@@ -171,15 +175,9 @@ def test_other_programs_read_the_streamed_tensors(vectors: WordVectors, tmp_path
     assert bytes(tensors["words"]).decode().split("\n") == WORDS
 
 
-def test_extend_mixes_new_rows_from_like_words(tmp_path: Path) -> None:
-    """With the command, from files: a term whose vector is that of one word has its row."""
-    from typer.testing import CliRunner
-
-    from idiolect.cli.main import app
+def _small_model() -> LanguageModel:
     from idiolect.models.language_model import LanguageModel
-    from idiolect.nn.embedding import joined_rows
     from idiolect.text.tokenizers.bpe import train
-    from idiolect.vocabulary.extend.extend import extend
 
     settings = {
         "model_type": "llama",
@@ -189,7 +187,19 @@ def test_extend_mixes_new_rows_from_like_words(tmp_path: Path) -> None:
         "num_attention_heads": 1,
         "max_position_embeddings": 16,
     }
-    model = LanguageModel.new(settings, train(["the water and the garden"] * 9, 300))
+    return LanguageModel.new(settings, train(["the water and the garden"] * 9, 300))
+
+
+def test_extend_mixes_new_rows_from_like_words(tmp_path: Path) -> None:
+    """With the command, from files: a term whose vector is that of one word has its row."""
+    from typer.testing import CliRunner
+
+    from idiolect.cli.main import app
+    from idiolect.models.language_model import LanguageModel
+    from idiolect.nn.embedding import joined_rows
+    from idiolect.vocabulary.extend.extend import extend
+
+    model = _small_model()
     model.save(tmp_path / "model")
     like = WordVectors(["hydrolate", "water", "garden"], [[0, 2.0], [0, 1], [1, 0]])
     like.save(tmp_path / "words.safetensors")
@@ -212,3 +222,24 @@ def test_extend_mixes_new_rows_from_like_words(tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError, match=message):
             extend(model, ["hydrolate"], init=init, vectors=vectors)  # type: ignore[arg-type]
+
+
+def test_the_rows_of_a_model_are_word_vectors(tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from idiolect.cli.main import app
+    from idiolect.nn.embedding import joined_rows
+    from idiolect.words.model_rows import vectors_of_model
+
+    model = _small_model()
+    rows = joined_rows(model.network.tokens.weight).detach()
+    made = vectors_of_model(model)
+    (garden,) = model.tokenizer.encode(" garden")
+    np.testing.assert_array_equal(made["garden"], rows[garden])
+    assert not {"", " ", "<s>", "\ufffd"} & set(made.words)
+    model.save(tmp_path / "model")
+    (tmp_path / "pairs.txt").write_text("water garden 3\nwater the 1\ngarden the 2\n")
+    names = [str(tmp_path / "model"), str(tmp_path / "pairs.txt")]
+    result = CliRunner().invoke(app, ["words", "evaluate", *names, "--json"])
+    (score,) = json.loads(result.stdout)["models"]["model"]
+    assert score["answered"] == 3

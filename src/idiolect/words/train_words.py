@@ -67,8 +67,8 @@ def train_words(
         min_count: Words that occur less often have no vector.
         phrases: Passes that join frequent pairs of words.
         phrase_threshold: The least score of a phrase.
-        whitespace: Whether words are what is between spaces. By default they are in lower case
-            and without punctuation.
+        whitespace: Whether to split at spaces only. By default words are in lower case and
+            without punctuation.
 
     Raises:
         InputError: Too few words occur often enough, or none beside another.

@@ -58,6 +58,16 @@ def test_words_of_a_topic_become_neighbours(
         assert loaded.similarity("courts", "court") > loaded.similarity("courts", "steam")
 
 
+def test_a_vector_is_the_mean_of_the_word_and_its_ngrams(tmp_path: Path) -> None:
+    """At hardly any learning rate the rows are those of the start."""
+    settings = {**SMALL, "epochs": 1, "learning_rate": 1e-9, "min_n": 3, "buckets": 50}
+    made = train_words(TEXTS, tmp_path / "v", Word2VecConfig(**settings, seed=2)).vectors
+    assert made.ngrams is not None
+    rows = (np.random.default_rng(2).random((len(made) + 50, 8), np.float32) - 0.5) / 8
+    own = [made.words.index("court"), *(len(made) + one for one in made.ngrams.hashes("court"))]
+    np.testing.assert_allclose(made["court"], rows[own].mean(0), atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("config", "loop"),
     [

@@ -187,7 +187,7 @@ def _small_model() -> LanguageModel:
         "num_attention_heads": 1,
         "max_position_embeddings": 16,
     }
-    return LanguageModel.new(settings, train(["the water and the garden"] * 9, 300))
+    return LanguageModel.new(settings, train(["the water and a garden"] * 9, 300))
 
 
 def test_extend_mixes_new_rows_from_like_words(tmp_path: Path) -> None:
@@ -236,6 +236,10 @@ def test_the_rows_of_a_model_are_word_vectors(tmp_path: Path) -> None:
     made = vectors_of_model(model)
     (garden,) = model.tokenizer.encode(" garden")
     np.testing.assert_array_equal(made["garden"], rows[garden])
+    plain = [id_ for id_ in range(len(model.tokenizer)) if model.tokenizer.decode([id_]) == "a"]
+    assert plain, "both forms of the word are tokens"
+    (spaced,) = model.tokenizer.encode(" a")
+    np.testing.assert_array_equal(made["a"], rows[spaced])
     assert not {"", " ", "<s>", "\ufffd"} & set(made.words)
     model.save(tmp_path / "model")
     (tmp_path / "pairs.txt").write_text("water garden 3\nwater the 1\ngarden the 2\n")
@@ -243,3 +247,31 @@ def test_the_rows_of_a_model_are_word_vectors(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["words", "evaluate", *names, "--json"])
     (score,) = json.loads(result.stdout)["models"]["model"]
     assert score["answered"] == 3
+
+
+def test_sif_weighs_by_rarity_and_removes_the_common_direction(vectors: WordVectors) -> None:
+    from idiolect.encoding.encoder import Encoder
+    from idiolect.words.word_model import word_model
+
+    share = np.array([9, 8, 7, 6, 5]) / 35
+    weights = 1e-3 / (1e-3 + share)
+    common = np.linalg.svd(ROWS * np.sqrt(weights * share)[:, None])[2][0]
+    rows = ROWS - np.outer(ROWS @ common, common)
+    wanted = weights[0] * rows[0] + weights[3] * rows[3]
+    made = Encoder(word_model(vectors, sif=True)).encode(["king woman"])[0]
+    np.testing.assert_allclose(made, wanted / np.linalg.norm(wanted), atol=1e-5)
+
+
+def test_agreement_is_the_share_of_common_neighbours() -> None:
+    from idiolect.words.word_comparison import compare_neighbours
+
+    angles = np.arange(12) / 4
+    line = np.stack([np.cos(angles), np.sin(angles)], 1)
+    words = [f"w{place}" for place in range(12)]
+    one, same = WordVectors(words, line), WordVectors(words[::-1], line[::-1] * 2)
+    (agreement,), examples = compare_neighbours({"one": one, "same": same})
+    assert (agreement.queries, agreement.overlap) == (12, {1: 1.0, 5: 1.0})
+    assert all(word not in found["one"] for word, found in examples.items())
+    moved = WordVectors(words, line[[1, 0, *range(2, 12)]])
+    (agreement,), _ = compare_neighbours({"one": one, "moved": moved})
+    assert 0.5 < agreement.overlap[5] < 1

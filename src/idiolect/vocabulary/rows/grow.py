@@ -73,8 +73,8 @@ def grow(
     pieces = _new_pieces(model.tokenizer, tokenizer)
     neighbours = None
     if init == "vectors":
-        rows = _rows_of_words(tokenizer, first_id, vectors)
-        neighbours = _neighbours(tokenizer, first_id, rows, corpus)
+        given = _rows_of_words(tokenizer, first_id, vectors)
+        neighbours = _neighbours(tokenizer, first_id, given, corpus)
     elif vectors is not None and not (init == "neighbours" and isinstance(vectors, Tensor)):
         raise InputError(f"vectors are not used by init {init!r}", hint="use init='vectors'")
     elif init == "neighbours":

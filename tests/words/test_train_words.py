@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from typer.testing import CliRunner
 
 from idiolect.cli.main import app
 from idiolect.errors import CheckpointError, ConfigError, IdiolectError, InputError
-from idiolect.words import word2vec
+from idiolect.words import glove, word2vec
 from idiolect.words.evaluation import evaluate_words, spearman
 from idiolect.words.glove import GloveConfig
 from idiolect.words.train_words import train_words
@@ -56,14 +58,36 @@ def test_words_of_a_topic_become_neighbours(
         assert loaded.similarity("courts", "court") > loaded.similarity("courts", "steam")
 
 
+def test_a_vector_is_the_mean_of_the_word_and_its_ngrams(tmp_path: Path) -> None:
+    """At hardly any learning rate the rows are those of the start."""
+    settings = {**SMALL, "epochs": 1, "learning_rate": 1e-9, "min_n": 3, "buckets": 50}
+    made = train_words(TEXTS, tmp_path / "v", Word2VecConfig(**settings, seed=2)).vectors
+    assert made.ngrams is not None
+    rows = (np.random.default_rng(2).random((len(made) + 50, 8), np.float32) - 0.5) / 8
+    own = [made.words.index("court"), *(len(made) + one for one in made.ngrams.hashes("court"))]
+    np.testing.assert_allclose(made["court"], rows[own].mean(0), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("config", "loop"),
+    [
+        (Word2VecConfig(**SMALL, seed=4), (word2vec._Trainer, "run")),
+        (GloveConfig(dimensions=8, epochs=5, window=3, seed=4), (glove._State, "fit")),
+    ],
+    ids=["word2vec", "glove"],
+)
 def test_a_killed_run_resumes_bit_identical(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    config: Word2VecConfig | GloveConfig,
+    loop: tuple[Any, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(word2vec, "_JOB_WORDS", 500)
-    monkeypatch.setattr(word2vec, "_SAVE_SECONDS", 0.0)
-    config = Word2VecConfig(**SMALL, seed=4)
+    monkeypatch.setattr(glove, "_CHUNK", 20)
+    for module in (word2vec, glove):
+        monkeypatch.setattr(module, "_SAVE_SECONDS", 0.0)
     whole = train_words(TEXTS, tmp_path / "whole", config)
-    run, calls = word2vec._Trainer.run, []
+    run, calls = getattr(*loop), []
 
     def killed(*args: object) -> object:
         calls.append(args)
@@ -72,11 +96,11 @@ def test_a_killed_run_resumes_bit_identical(
         return run(*args)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(word2vec._Trainer, "run", killed)
+        patch.setattr(*loop, killed)
         with pytest.raises(KeyboardInterrupt):
             train_words(TEXTS, tmp_path / "killed", config)
     with pytest.raises(CheckpointError, match="other settings"):
-        train_words(TEXTS, tmp_path / "killed", Word2VecConfig(**SMALL, seed=5))
+        train_words(TEXTS, tmp_path / "killed", replace(config, seed=5))
     with pytest.raises(CheckpointError, match="another corpus: its texts differ"):
         train_words([*TEXTS[:-1], TEXTS[0]], tmp_path / "killed", config)
     resumed = train_words(TEXTS, tmp_path / "killed", config)
@@ -106,12 +130,21 @@ def test_the_loss_does_not_depend_on_threads(
         (["once only here"], "0 of 3 different words occur at least 5 times"),
         (["same same same same same same"], "at least two words"),
         (["..."], "0 of 0 different words"),
+        (["alpha", "beta"] * 9, "no two words were left together"),
     ],
 )
 def test_too_little_text_is_named(texts: list[str], message: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=message):
         train_words(texts, tmp_path / "v")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_run_that_cannot_succeed_leaves_nothing_behind(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no two words occur together"):
+        train_words(["alpha", "beta"] * 9, tmp_path / "v", GloveConfig())
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(InputError, match="is a folder"):
+        train_words(TEXTS, tmp_path, GloveConfig())
 
 
 @pytest.mark.parametrize(
@@ -155,6 +188,7 @@ def test_analogies_and_categories(tmp_path: Path) -> None:
         (": s\na b c\n", "line 2 of .* has 3 words, but an analogy needs four"),
         ("a b 1\na b\n", "line 2 of .* is not two words and a score"),
         ("", "no questions"),
+        ("a,b,1\n" + "x" * 200_000 + ",b,1\n", "is no CSV"),
     ],
 )
 def test_a_damaged_test_set_is_named(text: str, message: str, tmp_path: Path) -> None:
@@ -162,6 +196,16 @@ def test_a_damaged_test_set_is_named(text: str, message: str, tmp_path: Path) ->
     path.write_text(text)
     with pytest.raises(InputError, match=message):
         read_test_set(path)
+
+
+def test_damaged_compressed_files_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "damaged.txt.gz"
+    data = bytearray(gzip.compress(" ".join(map(str, RANDOM.random(3000))).encode()))
+    data[200:220] = b"\xff" * 20
+    path.write_bytes(data)
+    for read in (WordVectors.load, read_test_set):
+        with pytest.raises(InputError, match=r"cannot read .*damaged"):
+            read(path)
 
 
 def test_the_commands_train_ask_and_evaluate(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from scipy.stats import chi2
 
 from idiolect.words.huffman import HuffmanCodes
 from idiolect.words.random_words import alias_table
-from idiolect.words.window_kernels import _dot, _sigmoid, train_pairs, train_shared
+from idiolect.words.window_kernels import _dot, _sigmoid, train_windows
 
 WORDS, WIDTH, WINDOW, NEGATIVE = 40, 12, 3, 4
 COUNTS = np.arange(WORDS, 0, -1) ** 2
@@ -125,19 +125,14 @@ def test_pair_mode_equals_a_slow_reference(cbow: bool, negative: int, divide: bo
     table, codes = alias_table(COUNTS**0.75), HuffmanCodes.of(COUNTS)
     vectors, output = _start()
     slow = vectors.astype(np.float64), output.astype(np.float64)
-    cost, predictions = train_pairs(
+    cost, predictions = train_windows(
         *_flat(sentences),
-        vectors,
-        output,
         np.ones(WORDS, np.float32),
-        table,
-        (codes.starts, codes.nodes, codes.bits),
-        *NO_PARTS,
+        (vectors, output, *NO_PARTS),
+        (cbow, True, divide),
+        (table, (codes.starts, codes.nodes, codes.bits), negative),
         WINDOW,
-        negative,
-        cbow,
-        True,
-        divide,
+        False,
         np.array(RATES, np.float32),
         np.uint64(SEED),
     )
@@ -154,15 +149,14 @@ def test_shared_mode_reads_a_window_before_it_writes() -> None:
     vectors, output = _start()
     slow_vectors, slow_output = vectors.astype(np.float64), output.astype(np.float64)
     sentence = [0, 7, 3, 9]
-    train_shared(
+    train_windows(
         *_flat([sentence]),
-        vectors,
-        output,
         np.ones(WORDS, np.float32),
-        table,
-        *NO_PARTS,
+        (vectors, output, *NO_PARTS),
+        (False, True, False),
+        (table, EMPTY_CODES, NEGATIVE),
         WINDOW,
-        NEGATIVE,
+        True,
         np.array([0.05, 0.05], np.float32),
         np.uint64(SEED),
     )
@@ -191,19 +185,14 @@ def test_subsampled_words_follow_their_probabilities() -> None:
     drawn = []
     for word in range(4):
         rows = np.zeros((4, 2), np.float32)
-        _, predictions = train_pairs(
+        _, predictions = train_windows(
             np.full(bounds[1], word, np.int32),
             bounds,
-            rows,
-            np.zeros_like(rows),
             keep,
-            alias_table(np.ones(4)),
-            EMPTY_CODES,
-            *NO_PARTS,
+            (rows, np.zeros_like(rows), *NO_PARTS),
+            (False, True, False),
+            (alias_table(np.ones(4)), EMPTY_CODES, 1),
             1,
-            1,
-            False,
-            True,
             False,
             np.array(RATES, np.float32),
             np.uint64(SEED + word),

@@ -125,3 +125,9 @@ def test_ngrams_are_hashed_as_in_fasttext() -> None:
     assert NgramRows(1, 1, 2**31).hashes("é") == [
         ((((2166136261 ^ 0xFFFFFFC3) * 16777619 % 2**32) ^ 0xFFFFFFA9) * 16777619 % 2**32) % 2**31
     ]
+
+
+def test_a_long_document_continues_in_the_next_sentence(tmp_path: Path) -> None:
+    encoded = write_ids(["a b " * 1250, "b unknown a"], ["a", "b"], tmp_path)
+    assert encoded.bounds.tolist() == [0, 1000, 2000, 2500, 2502]
+    assert encoded.ids[-4:].tolist() == [0, 1, 1, 0]

@@ -6,12 +6,16 @@ import json
 import pickle
 import struct
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 from idiolect.errors import InputError
 from idiolect.words.word_vectors import WordVectors
+
+if TYPE_CHECKING:
+    from idiolect.models.language_model import LanguageModel
 
 WORDS = ["king", "queen", "man", "woman", "tax"]
 ROWS = np.array([[1, 1, 0], [1, -1, 0], [0.1, 1, 0], [0.1, -1, 0], [0, 0, 1]], np.float32)
@@ -169,3 +173,105 @@ def test_other_programs_read_the_streamed_tensors(vectors: WordVectors, tmp_path
     np.testing.assert_array_equal(tensors["vectors"], ROWS)
     np.testing.assert_array_equal(tensors["counts"], [9, 8, 7, 6, 5])
     assert bytes(tensors["words"]).decode().split("\n") == WORDS
+
+
+def _small_model() -> LanguageModel:
+    from idiolect.models.language_model import LanguageModel
+    from idiolect.text.tokenizers.bpe import train
+
+    settings = {
+        "model_type": "llama",
+        "hidden_size": 8,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 1,
+        "max_position_embeddings": 16,
+    }
+    return LanguageModel.new(settings, train(["the water and a garden"] * 9, 300))
+
+
+def test_extend_mixes_new_rows_from_like_words(tmp_path: Path) -> None:
+    """With the command, from files: a term whose vector is that of one word has its row."""
+    from typer.testing import CliRunner
+
+    from idiolect.cli.main import app
+    from idiolect.models.language_model import LanguageModel
+    from idiolect.nn.embedding import joined_rows
+    from idiolect.vocabulary.extend.extend import extend
+
+    model = _small_model()
+    model.save(tmp_path / "model")
+    like = WordVectors(["hydrolate", "water", "garden"], [[0, 2.0], [0, 1], [1, 0]])
+    like.save(tmp_path / "words.safetensors")
+    (tmp_path / "terms.txt").write_text("hydrolate\n")
+    names = [str(tmp_path / name) for name in ("model", "terms.txt", "words.safetensors", "larger")]
+    options = ["--init", "vectors", "--vectors", names[2], "-o", names[3]]
+    result = CliRunner().invoke(app, ["extend", *names[:2], *options])
+    assert result.exit_code == 0, result.output
+    larger = LanguageModel.load(tmp_path / "larger")
+    texts = [model.tokenizer.decode([id_]) for id_ in range(len(model.tokenizer))]
+    (water,) = (id_ for id_, text in enumerate(texts) if text.strip() == "water")
+    (term,) = larger.tokenizer.encode(" hydrolate")
+    rows = joined_rows(larger.network.tokens.weight)
+    np.testing.assert_array_equal(rows[term].detach(), rows[water].detach())
+    unlike = WordVectors(["water", "court"], [[0, 1.0], [1, 0]])
+    for vectors, init, message in (
+        (None, "vectors", "needs word vectors"),
+        (unlike, "vectors", "none of the new tokens has a word vector"),
+        (like, "subword", "not used by init 'subword'"),
+    ):
+        with pytest.raises(InputError, match=message):
+            extend(model, ["hydrolate"], init=init, vectors=vectors)  # type: ignore[arg-type]
+
+
+def test_the_rows_of_a_model_are_word_vectors(tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from idiolect.cli.main import app
+    from idiolect.nn.embedding import joined_rows
+    from idiolect.words.model_rows import vectors_of_model
+
+    model = _small_model()
+    rows = joined_rows(model.network.tokens.weight).detach()
+    made = vectors_of_model(model)
+    (garden,) = model.tokenizer.encode(" garden")
+    np.testing.assert_array_equal(made["garden"], rows[garden])
+    plain = [id_ for id_ in range(len(model.tokenizer)) if model.tokenizer.decode([id_]) == "a"]
+    assert plain, "both forms of the word are tokens"
+    (spaced,) = model.tokenizer.encode(" a")
+    np.testing.assert_array_equal(made["a"], rows[spaced])
+    assert not {"", " ", "<s>", "\ufffd"} & set(made.words)
+    model.save(tmp_path / "model")
+    (tmp_path / "pairs.txt").write_text("water garden 3\nwater the 1\ngarden the 2\n")
+    names = [str(tmp_path / "model"), str(tmp_path / "pairs.txt")]
+    result = CliRunner().invoke(app, ["words", "evaluate", *names, "--json"])
+    (score,) = json.loads(result.stdout)["models"]["model"]
+    assert score["answered"] == 3
+
+
+def test_sif_weighs_by_rarity_and_removes_the_common_direction(vectors: WordVectors) -> None:
+    from idiolect.encoding.encoder import Encoder
+    from idiolect.words.word_model import word_model
+
+    share = np.array([9, 8, 7, 6, 5]) / 35
+    weights = 1e-3 / (1e-3 + share)
+    common = np.linalg.svd(ROWS * np.sqrt(weights * share)[:, None])[2][0]
+    rows = ROWS - np.outer(ROWS @ common, common)
+    wanted = weights[0] * rows[0] + weights[3] * rows[3]
+    made = Encoder(word_model(vectors, sif=True)).encode(["king woman"])[0]
+    np.testing.assert_allclose(made, wanted / np.linalg.norm(wanted), atol=1e-5)
+
+
+def test_agreement_is_the_share_of_common_neighbours() -> None:
+    from idiolect.words.word_comparison import compare_neighbours
+
+    angles = np.arange(12) / 4
+    line = np.stack([np.cos(angles), np.sin(angles)], 1)
+    words = [f"w{place}" for place in range(12)]
+    one, same = WordVectors(words, line), WordVectors(words[::-1], line[::-1] * 2)
+    (agreement,), examples = compare_neighbours({"one": one, "same": same})
+    assert (agreement.queries, agreement.overlap) == (12, {1: 1.0, 5: 1.0})
+    assert all(word not in found["one"] for word, found in examples.items())
+    moved = WordVectors(words, line[[1, 0, *range(2, 12)]])
+    (agreement,), _ = compare_neighbours({"one": one, "moved": moved})
+    assert 0.5 < agreement.overlap[5] < 1

@@ -1,7 +1,7 @@
-"""What word vectors know, asked in several ways.
+"""Evaluation of word vectors in five ways.
 
 Schnabel et al. 2015, "Evaluation methods for unsupervised word embeddings", EMNLP. The ways rank
-models differently, and frequency explains much.
+models differently, and much of the difference comes from how frequent the words are.
 
 - relatedness: Spearman's correlation of cosines and people's scores.
 - preference: the same for a verb's or noun's usual arguments; a verb against its object, say.
@@ -9,8 +9,8 @@ models differently, and frequency explains much.
 - categorisation: purity of clusters (k-means on directions, ten starts), over several runs.
 - coherence: how often a reference model finds the intruder among a word and its neighbours.
 
-Unknown words: a question with one is left out, and the share of answered questions is beside every
-figure. `all` counts unanswered questions as wrong, or as of the mean similarity.
+A question with an unknown word is left out, and the number of answered questions is reported with
+every score. `score_all` counts the others as wrong, or as of the mean similarity.
 """
 
 from __future__ import annotations

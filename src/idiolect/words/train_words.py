@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from idiolect.errors import CheckpointError, InputError
+from idiolect.errors import CheckpointError, ConfigError, InputError, TrainingError
 from idiolect.text.arguments import check_path, check_whole
 from idiolect.text.corpus import documents_of
 from idiolect.text.files import read_json, write_atomic
@@ -67,11 +67,11 @@ def train_words(
         min_count: Words that occur less often have no vector.
         phrases: Passes that join frequent pairs of words.
         phrase_threshold: The least score of a phrase.
-        whitespace: Whether words are what is between spaces. By default they are in lower case
-            and without punctuation.
+        whitespace: Whether to split at spaces only. By default words are in lower case and
+            without punctuation.
 
     Raises:
-        InputError: There are not two words that occur often enough.
+        InputError: Too few words occur often enough, or none beside another.
         CheckpointError: The folder holds a run with other texts or settings.
         TrainingError: The loss became NaN or infinite.
     """
@@ -80,6 +80,8 @@ def train_words(
     check_whole(phrases, "phrases", least=0)
     if not output.parent.is_dir():
         raise InputError(f"no such folder: {output.parent}", hint="create it first")
+    if output.is_dir():
+        raise InputError(f"{output} is a folder", hint="name a file, such as words.safetensors")
     config = config or Word2VecConfig()
     split = str.split if whitespace else split_words
     documents = documents_of(corpus, "corpus")
@@ -93,22 +95,36 @@ def train_words(
     }
     folder = output.with_name(f"{output.name}.run")
     folder.mkdir(exist_ok=True)
-    counts, encoded = _prepared(folder, documents, settings, min_count, phrases, split)
-    ngrams = table = None
-    if isinstance(config, GloveConfig):
-        rows, losses = train_glove(encoded, len(counts.words), config, folder)
-    else:
-        rows, ngrams, losses = train_word2vec(encoded, counts.words, counts.counts, config, folder)
-        if ngrams is not None:
-            table = rows[len(counts.words) :]
-            parts, starts = ngrams.parts_of(counts.words)
-            rows = np.stack([rows[parts[a:b]].mean(0) for a, b in itertools.pairwise(starts)])
-    vectors = WordVectors(counts.words, rows, counts.counts, ngrams=ngrams, ngram_table=table)
+    try:
+        counts, encoded = _prepared(folder, documents, settings, min_count, phrases, split)
+        vectors, losses = _trained(encoded, counts, config, folder)
+    except (InputError, ConfigError, TrainingError):
+        shutil.rmtree(folder)  # these settings fail again, and others could not use it
+        raise
     vectors.save(output)
     trained = len(encoded.ids)
     del encoded
     shutil.rmtree(folder)
     return WordTraining(vectors, losses, trained, counts.left_out)
+
+
+def _trained(
+    encoded: EncodedWords,
+    counts: WordCounts,
+    config: Word2VecConfig | GloveConfig,
+    folder: Path,
+) -> tuple[WordVectors, EpochLoss]:
+    if isinstance(config, GloveConfig):
+        rows, losses = train_glove(encoded, len(counts.words), config, folder)
+        return WordVectors(counts.words, rows, counts.counts), losses
+    rows, ngrams, losses = train_word2vec(encoded, counts.words, counts.counts, config, folder)
+    if ngrams is None:
+        return WordVectors(counts.words, rows, counts.counts), losses
+    table = rows[len(counts.words) :]
+    parts, starts = ngrams.parts_of(counts.words)
+    rows = np.stack([rows[parts[a:b]].mean(0) for a, b in itertools.pairwise(starts)])
+    made = WordVectors(counts.words, rows, counts.counts, ngrams=ngrams, ngram_table=table)
+    return made, losses
 
 
 def _prepared(
@@ -146,11 +162,7 @@ def _prepared(
         def split(document: str) -> list[str]:
             return learned.join(plain(document))
 
-    try:
-        counts = WordCounts.of(count_words(documents, split), min_count)
-    except InputError:
-        folder.rmdir()
-        raise
+    counts = WordCounts.of(count_words(documents, split), min_count)
     encoded = write_ids(documents, counts.words, folder, split)
     saved = {
         "settings": settings,

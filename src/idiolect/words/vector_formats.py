@@ -16,6 +16,7 @@ import gzip
 import json
 import math
 import struct
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,11 +55,15 @@ def read_vectors(path: Path) -> VectorTable:
         InputError: It is missing, damaged (the message names the line or word), or a pickle.
     """
     try:
-        with _open(path) as file:
-            head = file.read(2048)
-    except (OSError, EOFError) as error:
+        return _read(path)
+    except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise InputError(f"cannot read {path}: {reason}", hint="check the path") from error
+        raise InputError(f"cannot read {path}: {reason}", hint="check the file") from error
+
+
+def _read(path: Path) -> VectorTable:
+    with _open(path) as file:
+        head = file.read(2048)
     if not head:
         raise InputError(f"{path} is empty", hint="train or fetch the vectors again")
     if head[:1] == b"\x80" or head[:2] == b"PK":
@@ -92,7 +97,7 @@ def holds_vectors(path: Path) -> bool:
                 return True  # safetensors, or a pickle, which `read_vectors` refuses with a reason
             file.seek(0)
             first = file.readline(_MAX_HEADER)
-    except (OSError, EOFError):
+    except (OSError, EOFError, zlib.error):
         return False
     parts = first.split()
     is_row = len(parts) > 2 and b"," not in parts[0] and _all_numbers(parts[1:])

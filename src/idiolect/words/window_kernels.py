@@ -1,11 +1,11 @@
 """The inner loops of skip-gram and CBOW, compiled, in float32.
 
-Two orders of the same arithmetic:
+`train_windows` trains each window in one of two orders of the same arithmetic:
 
-- `train_pairs` follows word2vec.c step by step: one prediction, its negatives, one update.
-- `train_shared` reads the word in the middle and one set of negatives once for a window, and
-  predicts them from all context words: three small matrix products instead of many dot products
-  (Ji et al. 2016, "Parallelizing Word2Vec in Shared and Distributed Memory", arXiv 1604.04661).
+- Pair by pair, it follows word2vec.c: one prediction, its negatives, one update.
+- Shared, it reads the word in the middle and one set of negatives once for a window, and predicts
+  them from all context words: three small matrix products instead of many dot products (Ji et al.
+  2016, "Parallelizing Word2Vec in Shared and Distributed Memory", arXiv 1604.04661).
 
                        ┌ middle word, label 1 ┐
     context words  ×   │ negative 1,  label 0 │  = scores ─► errors ─► updates of both sides
@@ -25,7 +25,7 @@ import numpy as np
 from idiolect.words.compiled import compiled, kernel
 from idiolect.words.random_words import next_random, sample_word, uniform
 
-__all__ = ["train_pairs", "train_shared"]
+__all__ = ["train_windows"]
 
 _LIMIT = np.float32(6)
 _PLACES = 1000
@@ -162,100 +162,52 @@ def _predict_codes(hidden: Any, step: Any, word: Any, output: Any, codes: Any, r
     return cost
 
 
-@kernel
-def train_pairs(
-    ids: Any,
-    bounds: Any,
-    vectors: Any,
-    output: Any,
-    keep: Any,
-    noise: Any,
-    codes: Any,
-    parts: Any,
-    part_starts: Any,
-    window: int,
-    negative: int,
-    cbow: bool,
-    mean: bool,
-    divide: bool,
-    rates: Any,
-    seed: Any,
+@compiled(inline="always")
+def _train_pairs(
+    kept: Any,
+    first: Any,
+    place: Any,
+    last: Any,
+    rows: Any,
+    context: Any,
+    prediction: Any,
+    rate: Any,
+    state: Any,
+    buffers: Any,
 ) -> Any:
-    """Train on some sentences, prediction by prediction. Return the summed cost and their number.
-
-    Args:
-        ids: The sentences' words, one after another. int32.
-        bounds: Where each sentence begins, and the end. int64.
-        vectors: Input rows: words, then n-gram buckets. float32, changed in place.
-        output: Output rows: words, or inner nodes of the Huffman tree. float32, changed in place.
-        keep: Probability of keeping each word. float32.
-        noise: The alias table of the noise words.
-        codes: Starts, nodes and bits of the Huffman paths; used if `negative` is 0.
-        parts: Rows of each word's n-grams, its own first; empty without n-grams.
-        part_starts: Where each word's parts begin.
-        window: The largest distance of a context word; the actual one is random.
-        negative: Number of noise words; 0 for hierarchical softmax.
-        cbow: Predict the middle word from all context words, instead of from each.
-        mean: CBOW: whether the context is averaged, or summed.
-        divide: CBOW: whether the gradient of a mean is divided by the context's size.
-        rates: Learning rate at the first and after the last word. float32.
-        seed: State of the random generator. uint64.
-    """
-    width = vectors.shape[1]
-    hidden, step = np.zeros(width, np.float32), np.zeros(width, np.float32)
-    longest = 0
-    for sentence in range(len(bounds) - 1):
-        longest = max(longest, bounds[sentence + 1] - bounds[sentence])
-    kept = np.empty(longest, np.int32)
-    cost, predictions, state = 0.0, 0, seed
-    slope = (rates[1] - rates[0]) / np.float32(max(1, bounds[-1] - bounds[0]))
-    for sentence in range(len(bounds) - 1):
-        rate = rates[0] + slope * np.float32(bounds[sentence] - bounds[0])
-        count, state = _subsample(ids, bounds[sentence], bounds[sentence + 1], keep, state, kept)
-        for place in range(count):
-            state = next_random(state)
-            reach = window - np.int64(state % np.uint64(window))
-            first: Any = max(0, place - reach)
-            last: Any = min(count, place + reach + 1)
-            near = last - first - 1
-            if near == 0:
-                continue
-            if cbow:
-                share = _ONE / np.float32(near) if mean else _ONE
-                hidden[:] = _ZERO
-                step[:] = _ZERO
-                for other in range(first, last):
-                    if other != place:
-                        _read_rows(vectors, parts, part_starts, kept[other], hidden, share)
-                if negative:
-                    spent, state = _predict_negatives(
-                        hidden, step, kept[place], output, negative, noise, rate, state
-                    )
-                else:
-                    spent = _predict_codes(hidden, step, kept[place], output, codes, rate)
-                cost += spent
-                predictions += 1
-                for other in range(first, last):
-                    if other != place:
-                        factor = share if divide else _ONE
-                        _write_rows(vectors, parts, part_starts, kept[other], step, factor)
-                continue
-            for other in range(first, last):
-                if other == place:
-                    continue
-                hidden[:] = _ZERO
-                step[:] = _ZERO
-                _read_rows(vectors, parts, part_starts, kept[other], hidden, _ONE)
-                if negative:
-                    spent, state = _predict_negatives(
-                        hidden, step, kept[place], output, negative, noise, rate, state
-                    )
-                else:
-                    spent = _predict_codes(hidden, step, kept[place], output, codes, rate)
-                cost += spent
-                predictions += 1
-                _write_rows(vectors, parts, part_starts, kept[other], step, _ONE)
-    return cost, predictions
+    """Train a window prediction by prediction; return cost, predictions and generator's state."""
+    vectors, output, parts, part_starts = rows
+    cbow, mean, divide = context
+    noise, codes, negative = prediction
+    hidden, step = buffers[0], buffers[1]
+    cost, predictions = 0.0, 0
+    word = kept[place]
+    start = first
+    while start < last:  # CBOW reads all context words for one prediction, skip-gram one
+        end = last if cbow else start + 1
+        if start == place and not cbow:
+            start = end
+            continue
+        share = _ONE / np.float32(last - first - 1) if cbow and mean else _ONE
+        hidden[:] = _ZERO
+        step[:] = _ZERO
+        for other in range(start, end):
+            if other != place:
+                _read_rows(vectors, parts, part_starts, kept[other], hidden, share)
+        if negative:
+            spent, state = _predict_negatives(
+                hidden, step, word, output, negative, noise, rate, state
+            )
+        else:
+            spent = _predict_codes(hidden, step, word, output, codes, rate)
+        cost += spent
+        predictions += 1
+        factor = share if divide else _ONE
+        for other in range(start, end):
+            if other != place:
+                _write_rows(vectors, parts, part_starts, kept[other], step, factor)
+        start = end
+    return cost, predictions, state
 
 
 @compiled(fastmath={"reassoc", "nsz", "contract"})
@@ -284,32 +236,112 @@ def _three_updates(step: Any, hidden: Any, errors: Any, rows: Any, steps: Any, f
         w[k] += g * h
 
 
+@compiled(inline="always")
+def _train_shared(
+    kept: Any,
+    first: Any,
+    place: Any,
+    last: Any,
+    rows: Any,
+    prediction: Any,
+    rate: Any,
+    state: Any,
+    buffers: Any,
+) -> Any:
+    """Train skip-gram on a window with shared negatives; return as `_train_pairs`.
+
+    All scores of a window are computed before any of its output rows changes.
+    """
+    vectors, output, parts, part_starts = rows
+    noise, _, negative = prediction
+    hidden, step, errors, targets, near, steps = buffers
+    cost, predictions = 0.0, 0
+    word = np.int64(kept[place])
+    targets[0] = word
+    used = 1
+    for _ in range(negative):
+        state = next_random(state)
+        target = sample_word(state, noise[0], noise[1])
+        if target != word:
+            targets[used] = target
+            used += 1
+    blocks = (used + 2) // 3
+    for row in range(blocks * 3):
+        steps[row, :] = _ZERO
+        if row < used:
+            near[row, :] = output[targets[row]]
+        else:
+            near[row, :] = _ZERO
+    for other in range(first, last):
+        if other == place:
+            continue
+        step[:] = _ZERO
+        hidden[:] = _ZERO
+        _read_rows(vectors, parts, part_starts, kept[other], hidden, _ONE)
+        for block in range(blocks):
+            at = block * 3
+            errors[at], errors[at + 1], errors[at + 2] = _three_dots(hidden, near, at)
+            for row in range(at, at + 3):
+                score = errors[row]
+                if row >= used:
+                    errors[row] = _ZERO
+                elif row == 0:
+                    cost += _cost(-score)
+                    errors[row] = (_ONE - _sigmoid(score)) * rate
+                else:
+                    cost += _cost(score)
+                    errors[row] = (_ZERO - _sigmoid(score)) * rate
+            _three_updates(step, hidden, errors, near, steps, at)
+        predictions += 1
+        _write_rows(vectors, parts, part_starts, kept[other], step, _ONE)
+    for row in range(used):
+        _add(output[targets[row]], _ONE, steps[row])
+    return cost, predictions, state
+
+
 @kernel
-def train_shared(
+def train_windows(
     ids: Any,
     bounds: Any,
-    vectors: Any,
-    output: Any,
     keep: Any,
-    noise: Any,
-    parts: Any,
-    part_starts: Any,
+    rows: Any,
+    context: Any,
+    prediction: Any,
     window: int,
-    negative: int,
+    shared: bool,
     rates: Any,
     seed: Any,
 ) -> Any:
-    """Train skip-gram with the negatives shared in a window; see `train_pairs` for the arguments.
+    """Train on some sentences. Return the summed cost and the number of predictions.
 
-    All scores of a window are computed before any of its rows changes.
+    Args:
+        ids: The sentences' words, one after another. int32.
+        bounds: Where each sentence begins, and the end. int64.
+        keep: Probability of keeping each word. float32.
+        rows: Four arrays. Input rows: words, then n-gram buckets; float32, changed in place.
+            Output rows: words, or inner nodes of the Huffman tree; float32, changed in place.
+            Input rows of each word's n-grams, its own first; empty without n-grams. Where each
+            word's begin.
+        context: Three booleans. Whether the middle word is predicted from all context words
+            (CBOW), instead of from each; whether these are averaged, or summed; whether the
+            gradient of a mean is divided by their number.
+        prediction: The alias table of the noise words; starts, nodes and bits of the Huffman
+            paths, used without noise words; the number of noise words, 0 for hierarchical softmax.
+        window: The largest distance of a context word; the actual one is random.
+        shared: Skip-gram: whether the predictions of a window share their noise words.
+        rates: Learning rate at the first and after the last word. float32.
+        seed: State of the random generator. uint64.
     """
-    width = vectors.shape[1]
-    padded = (negative + 3) // 3 * 3
-    rows = np.zeros((padded, width), np.float32)
-    steps = np.zeros((padded, width), np.float32)
-    errors = np.zeros(padded, np.float32)
-    targets = np.empty(padded, np.int64)
-    hidden, step = np.zeros(width, np.float32), np.zeros(width, np.float32)
+    width = rows[0].shape[1]
+    padded = (prediction[2] + 3) // 3 * 3
+    buffers = (
+        np.zeros(width, np.float32),
+        np.zeros(width, np.float32),
+        np.zeros(padded, np.float32),
+        np.empty(padded, np.int64),
+        np.zeros((padded, width), np.float32),
+        np.zeros((padded, width), np.float32),
+    )
     longest = 0
     for sentence in range(len(bounds) - 1):
         longest = max(longest, bounds[sentence + 1] - bounds[sentence])
@@ -326,45 +358,14 @@ def train_shared(
             last: Any = min(count, place + reach + 1)
             if last - first == 1:
                 continue
-            word = np.int64(kept[place])
-            targets[0] = word
-            used = 1
-            for _ in range(negative):
-                state = next_random(state)
-                target = sample_word(state, noise[0], noise[1])
-                if target != word:
-                    targets[used] = target
-                    used += 1
-            blocks = (used + 2) // 3
-            for row in range(blocks * 3):
-                steps[row, :] = _ZERO
-                if row < used:
-                    rows[row, :] = output[targets[row]]
-                else:
-                    rows[row, :] = _ZERO
-            for other in range(first, last):
-                if other == place:
-                    continue
-                context = kept[other]
-                step[:] = _ZERO
-                hidden[:] = _ZERO
-                _read_rows(vectors, parts, part_starts, context, hidden, _ONE)
-                for block in range(blocks):
-                    at = block * 3
-                    errors[at], errors[at + 1], errors[at + 2] = _three_dots(hidden, rows, at)
-                    for row in range(at, at + 3):
-                        score = errors[row]
-                        if row >= used:
-                            errors[row] = _ZERO
-                        elif row == 0:
-                            cost += _cost(-score)
-                            errors[row] = (_ONE - _sigmoid(score)) * rate
-                        else:
-                            cost += _cost(score)
-                            errors[row] = (_ZERO - _sigmoid(score)) * rate
-                    _three_updates(step, hidden, errors, rows, steps, at)
-                predictions += 1
-                _write_rows(vectors, parts, part_starts, context, step, _ONE)
-            for row in range(used):
-                _add(output[targets[row]], _ONE, steps[row])
+            if shared:
+                spent, made, state = _train_shared(
+                    kept, first, place, last, rows, prediction, rate, state, buffers
+                )
+            else:
+                spent, made, state = _train_pairs(
+                    kept, first, place, last, rows, context, prediction, rate, state, buffers
+                )
+            cost += spent
+            predictions += made
     return cost, predictions

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from idiolect.errors import ConfigError, TrainingError
+from idiolect.errors import ConfigError, InputError, TrainingError
 from idiolect.training.progress import show_progress
 from idiolect.words.character_ngrams import NgramRows
 from idiolect.words.huffman import HuffmanCodes
@@ -143,6 +143,7 @@ def train_word2vec(
         The vectors of words and, after them, of n-gram buckets; the n-grams; the epochs' losses.
 
     Raises:
+        InputError: No word was predicted from another.
         TrainingError: The loss became NaN or infinite.
     """
     trainer = _Trainer(encoded, words, counts, config)
@@ -187,6 +188,11 @@ def train_word2vec(
                     trainer.arrays,
                     {"jobs": done, "losses": losses, "cost": cost, "predictions": predictions},
                 )
+    if not any(losses):  # every prediction costs something
+        raise InputError(
+            "no two words were left together to train on",
+            hint="pass more and longer texts, lower min_count, or pass sample=0",
+        )
     return trainer.vectors, trainer.ngrams, losses
 
 
@@ -230,7 +236,7 @@ class _Trainer:
 
     def run(self, epoch: int, number: int, job: tuple[int, int]) -> tuple[float, int]:
         """Train on one run of sentences."""
-        from idiolect.words.window_kernels import train_pairs, train_shared
+        from idiolect.words.window_kernels import train_windows
 
         config, encoded = self.config, self.encoded
         bounds = encoded.bounds[job[0] : job[1] + 1]
@@ -245,13 +251,16 @@ class _Trainer:
             np.float32,
         )
         seed = np.random.SeedSequence([config.seed, epoch, number]).generate_state(1, np.uint64)[0]
-        shared = config.shared_negatives and config.negative and config.model == "skipgram"
-        data = (ids, bounds - bounds[0], self.vectors, self.output, self.keep, self.noise)
-        parts = (self.parts, self.part_starts)
-        sizes = (config.window, config.negative)
-        if shared:
-            return train_shared(*data, *parts, *sizes, rates, seed)  # type: ignore[no-any-return]
-        modes = (config.model == "cbow", config.cbow_mean, config.divide_gradient)
-        return train_pairs(  # type: ignore[no-any-return]
-            *data, self.codes, *parts, *sizes, *modes, rates, seed
+        cbow = config.model == "cbow"
+        return train_windows(  # type: ignore[no-any-return]
+            ids,
+            bounds - bounds[0],
+            self.keep,
+            (self.vectors, self.output, self.parts, self.part_starts),
+            (cbow, config.cbow_mean, config.divide_gradient),
+            (self.noise, self.codes, config.negative),
+            config.window,
+            bool(config.shared_negatives and config.negative and not cbow),
+            rates,
+            seed,
         )

@@ -14,6 +14,7 @@ import csv
 import gzip
 import io
 import math
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,10 +51,11 @@ def read_test_set(path: str | Path, *, lowercase: bool = True) -> WordTestSet:
         data = path.read_bytes()
         data = gzip.decompress(data) if path.suffix == ".gz" else data
         text = data.decode("utf-8-sig")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {path}: {error}", hint="check the file") from error
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"cannot read {path}: {reason}", hint="check the file") from error
     text = text.lower() if lowercase else text
-    rows = _rows(text)
+    rows = _rows(text, path)
     if not rows:
         raise InputError(f"{path} has no questions", hint="check the file")
     name = path.name.removesuffix(".gz").rsplit(".", 1)[0]
@@ -68,12 +70,15 @@ def read_test_set(path: str | Path, *, lowercase: bool = True) -> WordTestSet:
     return WordTestSet(name, kind, pairs=_pairs(rows, path))
 
 
-def _rows(text: str) -> list[tuple[int, list[str]]]:
+def _rows(text: str, path: Path) -> list[tuple[int, list[str]]]:
     """Return the number and the columns of each line that is not empty."""
     lines = text.splitlines()
     is_csv = bool(lines) and "," in lines[0]
     if is_csv:
-        cells = list(csv.reader(io.StringIO(text)))
+        try:
+            cells = list(csv.reader(io.StringIO(text)))
+        except csv.Error as error:
+            raise InputError(f"{path} is no CSV: {error}", hint="check the file") from error
         return [(n, row) for n, row in enumerate(cells, 1) if any(row)]
     return [
         (n, line.split("\t") if "\t" in line else line.split())

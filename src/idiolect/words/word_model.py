@@ -18,14 +18,13 @@ from tokenizers.pre_tokenizers import Split
 from idiolect.models.language_model import LanguageModel
 from idiolect.nn.static_network import StaticNetwork
 from idiolect.text.tokenizers.tokenizer import Tokenizer
+from idiolect.words.word_stream import WORD_PATTERN
 from idiolect.words.word_vectors import WordVectors
 
 __all__ = ["word_model"]
 
 _SIF = 1e-3
 _UNKNOWN = "[UNK]"
-_WORDS = r"\w+(?:[-'’.]\w+)*"
-"""What `words.word_stream.split_words` splits into."""
 
 
 def word_model(vectors: WordVectors, *, sif: bool = False) -> LanguageModel:
@@ -53,7 +52,7 @@ def word_model(vectors: WordVectors, *, sif: bool = False) -> LanguageModel:
         WordLevel({_UNKNOWN: 0, **{word: i + 1 for i, word in enumerate(vectors.words)}}, _UNKNOWN)
     )
     engine.normalizer = Lowercase()
-    engine.pre_tokenizer = Split(Regex(_WORDS), "removed", invert=True)
+    engine.pre_tokenizer = Split(Regex(WORD_PATTERN), "removed", invert=True)
     engine.add_special_tokens([_UNKNOWN])
     settings = {
         "model_type": "model2vec",

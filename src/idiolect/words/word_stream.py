@@ -24,6 +24,7 @@ from idiolect.text.files import flush
 from idiolect.training.progress import show_progress
 
 __all__ = [
+    "WORD_PATTERN",
     "EncodedWords",
     "Splitter",
     "WordCounts",
@@ -36,7 +37,10 @@ __all__ = [
 _MAX_SENTENCE = 1000
 """Words of a sentence; a longer document continues in the next one, as in word2vec.c."""
 
-_WORD = re.compile(r"\w+(?:[-'’.]\w+)*")
+WORD_PATTERN = r"\w+(?:[-'’.]\w+)*"
+"""A regular expression of words, which `word_model` also splits by."""
+
+_WORD = re.compile(WORD_PATTERN)
 _ROOM = 1 << 20
 Splitter = Callable[[str], list[str]]
 """Splits a document into words."""

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -35,7 +35,7 @@ class WordVectors:
         words: The words, each once.
         vectors: Their vectors; memory-mapped ones stay on disk. (words, dimensions).
         counts: Occurrences of each word in the text they were learnt from. (words,).
-        ngrams: How unknown words are put together.
+        ngrams: The n-grams of which the vectors of unknown words are made.
         ngram_table: The vectors of n-grams. (buckets, dimensions).
 
     Raises:
@@ -96,11 +96,6 @@ class WordVectors:
         return cls(
             table.words, table.vectors, table.counts, ngrams=ngrams, ngram_table=table.ngram_table
         )
-
-    @classmethod
-    def of(cls, source: Any, name: str = "vectors") -> Self:
-        """Return vectors as they are, or load them from a path."""
-        return source if isinstance(source, cls) else cls.load(check_path(source, name))
 
     def save(self, path: str | Path) -> None:
         """Write the vectors, in the format of the file's ending.
@@ -217,13 +212,6 @@ class WordVectors:
             raise InputError(f"{len(words)} words have no odd one out", hint="pass at least three")
         rows = np.stack([_scaled(self[word]) for word in words])
         return words[int(np.argmin(rows @ _scaled(rows.mean(0))))]
-
-    def text_vector(self, words: Iterable[str]) -> NDArray[np.float32]:
-        """Return the mean of the words' vectors; unknown ones are left out, none give zeros."""
-        places = [self._places[word] for word in words if word in self._places]
-        if not places:
-            return np.zeros(self.dimensions, np.float32)
-        return np.asarray(self.vectors[places].mean(0), np.float32)
 
     def _best(self, scores: NDArray[Any], without: Sequence[str], top_k: int) -> list[Neighbour]:
         excluded = [place for w in without if (place := self._places.get(w)) is not None]

@@ -1,1 +1,1 @@
-"""`idiolect words`: train, ask and evaluate word vectors."""
+"""`idiolect words`: train, query and evaluate word vectors."""

@@ -1,4 +1,4 @@
-"""The group of commands about word vectors."""
+"""The commands of `idiolect words`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from idiolect.cli.words import evaluation, similar, training
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Train, ask and evaluate word vectors.", no_args_is_help=True)
+app = typer.Typer(help="Train, query and evaluate word vectors.", no_args_is_help=True)
 app.command("train", cls=ResumableCommand)(training.train)
 app.command("similar")(similar.similar)
 app.command("export")(similar.export)

@@ -25,11 +25,12 @@ def evaluate(
     files: Annotated[
         list[Path],
         typer.Argument(
-            help="Files of vectors and of test sets, in any order; folders of test sets."
+            help="Files of vectors and of test sets, in any order; folders of test sets; "
+            "directories of models, whose embedding matrix is evaluated."
         ),
     ],
     tests: Annotated[
-        list[Path] | None, typer.Option("--test", help="A test set; may be repeated.")
+        list[Path] | None, typer.Option("--test", help="A test set; repeatable.")
     ] = None,
     report: Annotated[Path | None, typer.Option(help="Write a page (.html) with plots.")] = None,
     method: Annotated[
@@ -43,8 +44,9 @@ def evaluate(
 ) -> None:
     """Evaluate vectors on test sets of words, and compare several models.
 
-    Vectors are told from test sets by what is in the files. A test set has relatedness (word word
-    score), analogies (four words, sections after ":") or categories (CSV: category, word).
+    Each file is recognised by its content, as vectors or as a test set: pairs of words with a
+    score (relatedness), lines of four words (analogies, in sections that begin with ":"), or a CSV
+    with the columns category and word.
 
     Example: [bold]idiolect words evaluate words.safetensors questions-words.txt --json[/bold]
     """
@@ -83,6 +85,8 @@ def _read(
     files: list[Path], tests: list[Path], *, lowercase: bool
 ) -> tuple[dict[str, WordVectors], list[WordTestSet]]:
     from idiolect.errors import InputError
+    from idiolect.models.language_model import LanguageModel
+    from idiolect.words.model_rows import vectors_of_model
     from idiolect.words.vector_formats import holds_vectors
     from idiolect.words.word_datasets import read_test_set
     from idiolect.words.word_vectors import WordVectors
@@ -90,7 +94,10 @@ def _read(
     models: dict[str, WordVectors] = {}
     sets = []
     for file in files:
-        if file.is_dir():
+        if (file / "config.json").exists():
+            name = file.name if file.name not in models else str(file)
+            models[name] = vectors_of_model(LanguageModel.load(file))
+        elif file.is_dir():
             sets.extend(_read_folder(file, lowercase=lowercase))
         elif holds_vectors(file):
             name = file.stem if file.stem not in models else str(file)

@@ -13,14 +13,14 @@ __all__ = ["export", "similar"]
 
 def similar(
     file: Annotated[Path, typer.Argument(help="The vectors.")],
-    words: Annotated[list[str], typer.Argument(help="A word, or several to add.")],
+    words: Annotated[list[str], typer.Argument(help="A word, or several to add up.")],
     negative: Annotated[
-        list[str] | None, typer.Option("--minus", help="A word to subtract; may be repeated.")
+        list[str] | None, typer.Option("--minus", help="A word to subtract; repeatable.")
     ] = None,
     top_k: Annotated[int, typer.Option("--top-k", "-k", help="Number of words.", min=1)] = 10,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Print the nearest words; with --minus, solve an analogy.
+    """Print the most similar words; with --minus, solve an analogy.
 
     Example: [bold]idiolect words similar words.safetensors king woman --minus man[/bold]
     """

@@ -46,10 +46,11 @@ def train(
         int, typer.Option(help="Noise words of a prediction; 0: hierarchical softmax.", min=0)
     ] = 5,
     shared_negatives: Annotated[
-        bool, typer.Option(help="Share noise words in a window, or train pair by pair.")
+        bool, typer.Option(help="Share noise words among the predictions of a window.")
     ] = True,
     sample: Annotated[
-        float, typer.Option(help="Subsample words of a larger share of the text; 0: none.", min=0)
+        float,
+        typer.Option(help="Subsample words above this share of the text; 0: none.", min=0),
     ] = 1e-3,
     min_count: Annotated[int, typer.Option(help="Leave out rarer words.", min=1)] = 5,
     phrases: Annotated[int, typer.Option(help="Passes that join frequent pairs.", min=0)] = 0,
@@ -63,13 +64,14 @@ def train(
     ] = 100.0,
     memory_mb: Annotated[int, typer.Option(help="GloVe: MiB for counting.", min=1)] = 1024,
     whitespace: Annotated[
-        bool, typer.Option("--whitespace", help="The text is tokenised: words are between spaces.")
+        bool,
+        typer.Option("--whitespace", help="Split at spaces only; keep case and punctuation."),
     ] = False,
     field: FieldOption = None,
     per: UnitOption = "line",
     max_unreadable: MaxUnreadableOption = MAX_UNREADABLE,
     threads: Annotated[
-        int, typer.Option(help="Threads; the result of one is reproducible.", min=1)
+        int, typer.Option(help="Threads; only with one is the result reproducible.", min=1)
     ] = 1,
     seed: SeedOption = 0,
 ) -> None:

@@ -62,8 +62,9 @@ def grow(
         A new model, which shares no memory with `model`.
 
     Raises:
-        InputError: The tokenizer is not extended, `init` is unknown, or `neighbours` has neither
-            vectors of the right shape nor a corpus.
+        InputError: The tokenizer is not extended, `init` is unknown, `neighbours` has neither
+            vectors of the right shape nor a corpus, no new or no original token is a word in the
+            word vectors, or `init` does not use the given vectors.
         CheckpointError: The tokenizer was extended from a different one than the model's.
     """
     if init not in get_args(Init):
@@ -72,14 +73,11 @@ def grow(
     pieces = _new_pieces(model.tokenizer, tokenizer)
     neighbours = None
     if init == "vectors":
-        if vectors is None or isinstance(vectors, Tensor):
-            raise InputError(
-                "initialisation by 'vectors' needs word vectors", hint="pass vectors=WordVectors"
-            )
-        vectors = word_rows(tokenizer, vectors)
-    if init in ("neighbours", "vectors"):
-        if vectors is not None and not isinstance(vectors, Tensor):
-            raise InputError("'neighbours' reads no word vectors", hint="use init='vectors'")
+        given = _rows_of_words(tokenizer, first_id, vectors)
+        neighbours = _neighbours(tokenizer, first_id, given, corpus)
+    elif vectors is not None and not (init == "neighbours" and isinstance(vectors, Tensor)):
+        raise InputError(f"vectors are not used by init {init!r}", hint="use init='vectors'")
+    elif init == "neighbours":
         neighbours = _neighbours(tokenizer, first_id, vectors, corpus)
     generator = torch.Generator().manual_seed(seed)
     network = copy.deepcopy(model.network)
@@ -136,6 +134,22 @@ def _padding(matrix: Tensor, first_id: int, end_id: int) -> Tensor:
     if padding_rows and end_id > len(matrix):
         missing = -end_id % math.gcd(len(matrix), _MAX_PADDING_MULTIPLE)
     return matrix[[first_id + i % padding_rows for i in range(missing)]]
+
+
+def _rows_of_words(tokenizer: Tokenizer, first_id: int, vectors: object) -> Tensor:
+    if not isinstance(vectors, WordLookup):
+        raise InputError(
+            "initialisation by 'vectors' needs word vectors",
+            hint="pass vectors=WordVectors.load(FILE)",
+        )
+    rows = word_rows(tokenizer, vectors)
+    for kind, some in (("new", rows[first_id:]), ("original", rows[:first_id])):
+        if not some.any():
+            raise InputError(
+                f"none of the {kind} tokens has a word vector",
+                hint="train the vectors on text with the terms, or use init='subword'",
+            )
+    return rows
 
 
 def _neighbours(

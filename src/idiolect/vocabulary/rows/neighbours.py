@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -41,6 +41,7 @@ _SMOOTHING = 0.75
 """Exponent on context counts, which lowers the weight of rare contexts (Levy et al. 2015)."""
 
 
+@runtime_checkable
 class WordLookup(Protocol):
     """Vectors of words, such as `WordVectors`."""
 
@@ -57,9 +58,9 @@ class WordLookup(Protocol):
 def word_rows(tokenizer: Tokenizer, vectors: WordLookup) -> Tensor:
     """Return each token's vector if it is a word that has one. Shape: (ids, width), float32.
 
-    A token is looked up without spaces, as it is and in lower case, with `_` for spaces inside; a
-    phrase without a vector of its own has the mean of its words. Pieces of words such as `##ing`,
-    and tokens without vectors, get zeros.
+    A token is looked up without the spaces around it and with `_` for spaces inside, unchanged and
+    then in lower case; a phrase without a vector of its own has the mean of its words. Pieces of
+    words such as `##ing`, and tokens without vectors, get zeros.
     """
     rows = torch.zeros(len(tokenizer), vectors.dimensions)
     texts = tokenizer.decode_batch([[id_] for id_ in range(len(tokenizer))])

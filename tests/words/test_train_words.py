@@ -223,7 +223,7 @@ def test_the_commands_train_ask_and_evaluate(tmp_path: Path) -> None:
     for name in names:
         model = Path(name).stem
         call("train", str(tmp_path / "texts.txt"), "--model", model, "-o", name, *small)
-    assert len(json.loads(call("similar", names[0], "court", "-k", "3", "--json"))) == 3
+    assert len(json.loads(call("similar", names[0], "court", "-n", "3", "--json"))) == 3
     page = tmp_path / "words.html"
     found = json.loads(
         call("evaluate", *names, str(tmp_path / "pairs.txt"), "--report", str(page), "--json")

@@ -108,6 +108,11 @@ def extend(
     larger: LanguageModel | Tokenizer
     with status("extending and verifying"):
         if isinstance(original, Tokenizer):
+            if vectors is not None:
+                raise InputError(
+                    f"{base} is a tokenizer: it has no rows to initialise",
+                    hint="leave out --vectors, or extend a model",
+                )
             larger = run(original, terms_to_add, method, max_rows=max_rows, **texts)
         else:
             larger = run(

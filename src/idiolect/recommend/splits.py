@@ -110,7 +110,9 @@ def split(histories: Histories, kind: SplitKind | None = None) -> Split:
     if not len(test) or not training.any():
         raise InputError(
             f"a split by {kind} leaves no {'test case' if training.any() else 'training event'}",
-            hint="a user needs 3 events, or one before and one after the moment of the split",
+            hint="short sessions lie on one side of the moment of the split: use leave-one-out or user"
+            if kind == "time"
+            else "a user needs 3 events",
         )
     leaked = None
     if histories.times is not None:

@@ -135,7 +135,7 @@ def items(
     history: Annotated[
         str, typer.Option(help="Ids of items, oldest first, with commas between them.")
     ],
-    top_k: Annotated[int, typer.Option(help="How many items to recommend.", min=1)] = 10,
+    top_k: Annotated[int, typer.Option("--top-k", "-n", help="Number of items.", min=1)] = 10,
     exclude_seen: Annotated[
         bool,
         typer.Option(

@@ -17,7 +17,7 @@ def similar(
     negative: Annotated[
         list[str] | None, typer.Option("--minus", help="A word to subtract; repeatable.")
     ] = None,
-    top_k: Annotated[int, typer.Option("--top-k", "-k", help="Number of words.", min=1)] = 10,
+    top_k: Annotated[int, typer.Option("--top-k", "-n", help="Number of words.", min=1)] = 10,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Print the most similar words; with --minus, solve an analogy.

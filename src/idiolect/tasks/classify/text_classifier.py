@@ -47,7 +47,7 @@ Adaptation = Literal["full", "lora", "frozen"]
 nothing."""
 
 _TRAINED: dict[Adaptation, Train] = {"full": "all", "lora": "rows+lora", "frozen": "attached"}
-_RATES: dict[Adaptation, float] = {"full": 5e-5, "lora": 5e-4, "frozen": 2e-3}
+_RATES: dict[Adaptation, float] = {"full": 5e-5, "lora": 5e-4, "frozen": 1e-2}
 _RECORD, _HEAD = "classifier.json", "head.safetensors"
 
 

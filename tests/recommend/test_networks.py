@@ -15,9 +15,10 @@ from idiolect.nn.network import Network
 from idiolect.recommend.histories import Histories
 from idiolect.recommend.networks.item_networks import make_network
 from idiolect.recommend.networks.next_item_losses import bpr_max, gbce, sampled_softmax
-from idiolect.recommend.networks.next_item_objective import ItemBatch, NextItem, windows
+from idiolect.recommend.networks.next_item_objective import NextItem, windows
 from idiolect.recommend.networks.train_network import train_network
 from idiolect.recommend.splits import split
+from idiolect.training.data.batch import Batch
 from idiolect.training.data.shuffled_epochs import EpochSample
 
 ITEMS = 12
@@ -144,7 +145,7 @@ def test_a_run_resumes_after_its_last_checkpoint_is_lost(
     whole = train_network("sasrec", parts, tmp_path / "whole", epochs=20)
     loss, calls = NextItem.loss, []
 
-    def stopped(self: NextItem, network: Network, batch: ItemBatch) -> torch.Tensor:
+    def stopped(self: NextItem, network: Network, batch: Batch) -> torch.Tensor:
         calls.append(None)
         if len(calls) == 18:
             raise MemoryError

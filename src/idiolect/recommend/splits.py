@@ -110,7 +110,7 @@ def split(histories: Histories, kind: SplitKind | None = None) -> Split:
     if not len(test) or not training.any():
         raise InputError(
             f"a split by {kind} leaves no {'test case' if training.any() else 'training event'}",
-            hint="short sessions lie on one side of the moment of the split: use leave-one-out or user"
+            hint="short sessions lie before or after the split: use leave-one-out or user"
             if kind == "time"
             else "a user needs 3 events",
         )

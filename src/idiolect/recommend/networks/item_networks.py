@@ -1,4 +1,4 @@
-"""The networks: configurations of the one Transformer, and a GRU, over item numbers.
+"""The networks: configurations of the one Transformer and of the one recurrent network, over items.
 
 Ids: 0 is padding, item i is i + 1, and the last row is BERT4Rec's mask. The output shares the
 item embedding.
@@ -11,102 +11,15 @@ item embedding.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
 
-from idiolect.nn.basic import Dropout
 from idiolect.nn.config import TransformerConfig
-from idiolect.nn.network import Network, NetworkKind, Output
+from idiolect.nn.network import Network
+from idiolect.nn.recurrent import RecurrentConfig, RecurrentNetwork
 from idiolect.nn.transformer import Transformer
 
-__all__ = ["MAKERS", "GruNetwork", "ItemGruConfig", "make_network"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ItemGruConfig:
-    """The sizes of a GRU over items."""
-
-    vocab_size: int
-    """Rows of the embedding."""
-    hidden_size: int
-    """Width of embedding and states."""
-    num_layers: int = 1
-    """GRU layers."""
-    dropout: float = 0.0
-    """On the embeddings."""
-    pad_token_id: int = 0
-    """Padding."""
-    tasks: tuple[str, ...] = ()
-    """It has no heads: the output shares the embedding."""
-
-
-class GruNetwork(Network):
-    """A GRU over the items of a history."""
-
-    def __init__(self, config: ItemGruConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.tokens = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx=0)
-        self.drop = Dropout(config.dropout)
-        width = config.hidden_size
-        self.gru = nn.GRU(width, width, config.num_layers, batch_first=True)
-        self.heads = nn.ModuleDict()
-
-    @property
-    def kind(self) -> NetworkKind:
-        """It reads from left to right."""
-        return "causal"
-
-    @property
-    def blocks(self) -> list[nn.Module]:
-        """The GRU."""
-        return [self.gru]
-
-    @property
-    def head_modules(self) -> list[nn.Module]:
-        """There are none."""
-        return []
-
-    @property
-    def has_dropout(self) -> bool:
-        """Whether embeddings are dropped."""
-        return self.drop.rate > 0
-
-    @torch.no_grad()
-    def init_weights(self, seed: int) -> None:
-        """Initialize matrices uniformly in ±√(6 / (rows + columns)), as the official code does."""
-        with torch.random.fork_rng([]):
-            torch.manual_seed(seed)
-            for parameter in self.parameters():
-                if parameter.dim() < 2:
-                    parameter.zero_()
-                else:
-                    # The GRU's matrices hold those of its three gates.
-                    whole = parameter is self.tokens.weight
-                    for gate in parameter.chunk(1 if whole else 3):
-                        bound = (6 / sum(gate.shape)) ** 0.5
-                        gate.uniform_(-bound, bound)
-            self.get_parameter("tokens.weight")[0].zero_()
-
-    def forward(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, *, return_logits: bool = True
-    ) -> Output:
-        """Run histories, padded at the end, through the GRU. Shape: (batch, length)."""
-        hidden, _ = self.gru(self.drop(self.tokens(input_ids)))
-        return Output(hidden_states=hidden)
-
-    def text_states(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        *,
-        bidirectional: bool = False,
-    ) -> Tensor:
-        """Return the states. Shape: (batch, length, width)."""
-        output: Output = self(input_ids, attention_mask)
-        return output.hidden_states
+__all__ = ["MAKERS", "make_network"]
 
 
 def _transformer(items: int, max_length: int, *, causal: bool) -> Network:
@@ -130,14 +43,26 @@ def _transformer(items: int, max_length: int, *, causal: bool) -> Network:
     )
 
 
-def _gru(items: int, max_length: int) -> Network:
-    return GruNetwork(ItemGruConfig(vocab_size=items + 2, hidden_size=100, dropout=0.2))
+def _gru(items: int) -> Network:
+    return RecurrentNetwork(
+        RecurrentConfig(
+            vocab_size=items + 2,
+            embedding_size=100,
+            inner_size=100,
+            hidden_size=100,
+            num_layers=1,
+            cell="gru",
+            input_dropout=0.2,
+            tasks=(),
+            pad_token_id=0,
+        )
+    )
 
 
 MAKERS: dict[str, Callable[[int, int], Network]] = {
     "sasrec": lambda items, length: _transformer(items, length, causal=True),
     "bert4rec": lambda items, length: _transformer(items, length, causal=False),
-    "gru4rec": _gru,
+    "gru4rec": lambda items, length: _gru(items),
 }
 """A function of the number of items and the longest history for each name."""
 
@@ -153,4 +78,21 @@ def make_network(name: str, items: int, max_length: int, *, seed: int = 0) -> Ne
     """
     network = MAKERS[name](items, max_length)
     network.init_weights(seed)
+    if isinstance(network, RecurrentNetwork):
+        _init_as_published(network, seed)
     return network.eval()
+
+
+@torch.no_grad()
+def _init_as_published(network: RecurrentNetwork, seed: int) -> None:
+    """Initialize matrices uniformly in ±√(6 / (rows + columns)), as GRU4Rec's code does."""
+    random = torch.Generator().manual_seed(seed)
+    for name, parameter in network.named_parameters():
+        if parameter.dim() < 2:
+            parameter.zero_()
+            continue
+        # A layer's matrices hold those of its three gates.
+        for gate in parameter.chunk(3 if name.startswith("layers.") else 1):
+            bound = (6 / sum(gate.shape)) ** 0.5
+            gate.uniform_(-bound, bound, generator=random)
+    network.clear_padding_row()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -12,50 +11,12 @@ from torch import Tensor
 
 from idiolect.nn.network import Network, Output
 from idiolect.recommend.networks.next_item_losses import ItemLoss, bpr_max, gbce, sampled_softmax
+from idiolect.training.data.batch import IGNORE_INDEX, Batch, pad_rows
 from idiolect.training.data.shuffled_epochs import EpochSample
 from idiolect.training.objectives.cross_entropy import cross_entropy
 from idiolect.training.objectives.objective import RowwiseObjective
 
-__all__ = ["ItemBatch", "NextItem", "pad_rows", "windows"]
-
-_NONE = -100
-"""Label of a place without a target."""
-
-
-@dataclass(frozen=True)
-class ItemBatch:
-    """Histories as ids, padded at the end. Shape: all (rows, length)."""
-
-    input_ids: Tensor
-    attention_mask: Tensor
-    labels: Tensor
-    """The id to predict at each place, or −100."""
-
-    def __len__(self) -> int:
-        return len(self.input_ids)
-
-    @property
-    def count(self) -> int:
-        """Number of targets."""
-        return int((self.labels != _NONE).sum())
-
-    @property
-    def tokens(self) -> int:
-        """Number of items read."""
-        return int(self.attention_mask.sum())
-
-    def part(self, rows: slice) -> ItemBatch:
-        """Return some of the rows."""
-        return ItemBatch(self.input_ids[rows], self.attention_mask[rows], self.labels[rows])
-
-    def to(self, device: torch.device) -> ItemBatch:
-        """Move the batch to a device."""
-        return replace(
-            self,
-            input_ids=self.input_ids.to(device),
-            attention_mask=self.attention_mask.to(device),
-            labels=self.labels.to(device),
-        )
+__all__ = ["NextItem", "windows"]
 
 
 def windows(rows: Sequence[NDArray[np.int64]], length: int) -> list[NDArray[np.int64]]:
@@ -68,15 +29,6 @@ def windows(rows: Sequence[NDArray[np.int64]], length: int) -> list[NDArray[np.i
         for end in range(len(row), 1, -length):
             cut.append(row[max(0, end - length - 1) : end])
     return cut
-
-
-def pad_rows(rows: Sequence[NDArray[np.int64]]) -> tuple[Tensor, Tensor]:
-    """Return ids padded at the end with 0, and the mask. Shape: (rows, longest)."""
-    ids = np.zeros((len(rows), max(map(len, rows))), np.int64)
-    for place, row in enumerate(rows):
-        ids[place, : len(row)] = row
-    mask = np.arange(ids.shape[1]) < np.array([len(row) for row in rows])[:, None]
-    return torch.from_numpy(ids), torch.from_numpy(mask.astype(np.int64))
 
 
 class NextItem(RowwiseObjective):
@@ -107,13 +59,17 @@ class NextItem(RowwiseObjective):
         share = torch.from_numpy(np.maximum(counts, 1e-3).astype(np.float64) ** 0.5)
         self._probability = (share / share.sum()).float()
 
-    def prepare(self, rows: EpochSample) -> ItemBatch:
+    def prepare(self, rows: EpochSample) -> Batch:
         """Pad the rows of a step; hide items, if that is the task."""
         chosen = [self.rows[number] + 1 for number in rows.sources]
         if self.hidden_share is None:
             ids, mask = pad_rows([row[:-1] for row in chosen])
             labels, _ = pad_rows([row[1:] for row in chosen])
-            return ItemBatch(ids, mask, labels.masked_fill(mask == 0, _NONE))
+            return Batch(
+                input_ids=ids,
+                attention_mask=mask,
+                labels=labels.masked_fill(mask == 0, IGNORE_INDEX),
+            )
         ids, mask = pad_rows(chosen)
         rng = np.random.default_rng([self.seed, rows.epoch, *rows.sources[:1]])
         hidden = torch.from_numpy(rng.random(tuple(ids.shape)) < self.hidden_share)
@@ -123,18 +79,20 @@ class NextItem(RowwiseObjective):
         last = torch.arange(ids.shape[1]) == ends[:, None]
         only_last = torch.from_numpy(rng.random(len(ids)) < 0.1) | ~(hidden & (mask > 0)).any(1)
         hidden = torch.where(only_last[:, None], last, hidden) & (mask > 0)
-        return ItemBatch(
-            ids.masked_fill(hidden, self.items + 1), mask, ids.masked_fill(~hidden, _NONE)
+        return Batch(
+            input_ids=ids.masked_fill(hidden, self.items + 1),
+            attention_mask=mask,
+            labels=ids.masked_fill(~hidden, IGNORE_INDEX),
         )
 
-    def loss(self, network: Network, batch: ItemBatch) -> Tensor:
+    def loss(self, network: Network, batch: Batch) -> Tensor:
         """Return the loss summed over the targets."""
         # Padding is at the end, where no real place of a causal network sees it. Without the mask,
         # the batch is one grid instead of a loop over histories.
         mask = None if network.kind == "causal" else batch.attention_mask
         output: Output = network(batch.input_ids, mask, return_logits=False)
-        places = batch.labels != _NONE
-        hidden, targets = output.hidden_states[places], batch.labels[places]
+        assert batch.labels is not None
+        hidden, targets = output.hidden_states[batch.predicted], batch.labels[batch.predicted]
         rows = network.tokens.weight
         assert isinstance(rows, Tensor)
         if self.name == "cross-entropy":

@@ -14,8 +14,8 @@ from idiolect.errors import InputError
 from idiolect.nn.network import Network, Output
 from idiolect.recommend.histories import Histories
 from idiolect.recommend.networks.item_networks import make_network
-from idiolect.recommend.networks.next_item_objective import pad_rows
 from idiolect.recommend.scorer import ItemScorer
+from idiolect.training.data.batch import pad_rows
 
 __all__ = ["SEQUENCE_SCORERS", "Bert4Rec", "Gru4Rec", "SasRec", "SequenceScorer"]
 

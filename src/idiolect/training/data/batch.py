@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -87,7 +89,9 @@ class Batch:
         return type(self)(**{n: change(v) if isinstance(v, Tensor) else v for n, v in values})
 
 
-def pad_rows(rows: Sequence[Sequence[int]], pad_id: int = 0) -> tuple[Tensor, Tensor]:
+def pad_rows(
+    rows: Sequence[Sequence[int]] | Sequence[NDArray[np.int64]], pad_id: int = 0
+) -> tuple[Tensor, Tensor]:
     """Return ids padded on the right, and their mask. Shape: (rows, longest), both int64.
 
     Args:

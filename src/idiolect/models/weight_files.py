@@ -14,13 +14,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
+from safetensors.torch import load, save_file
+from torch import Tensor, nn
 
 from idiolect.errors import CheckpointError
-from idiolect.text.files import read_json
+from idiolect.text.files import read_bytes, read_json
 
-__all__ = ["SHARD_BYTES", "Weights", "open_weights", "write_weights"]
+__all__ = ["SHARD_BYTES", "Weights", "load_module", "open_weights", "write_weights"]
 
 SHARD_BYTES = 5_000_000_000
 """Files larger than this are split, as on the hub."""
@@ -127,6 +127,19 @@ def _open(path: Path) -> Any:
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def load_module(module: nn.Module, path: Path) -> None:
+    """Load all weights of a small module, such as a head, from a safetensors file.
+
+    Raises:
+        CheckpointError: The file is missing or damaged, or holds another module.
+    """
+    try:
+        module.load_state_dict(load(read_bytes(path)))
+    except (SafetensorError, RuntimeError) as error:
+        message = f"{path} is damaged: {_first_line(error)}"
+        raise CheckpointError(message, hint="save it again") from error
 
 
 def write_weights(

@@ -25,20 +25,20 @@ from typing import Literal, Self, get_args
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from idiolect.encoding.encoder import Encoder
 from idiolect.encoding.text_reader import EncodingCounts, by_length
 from idiolect.errors import CheckpointError, ConfigError, InputError
+from idiolect.models.weight_files import load_module
 from idiolect.nn.network import Network
 from idiolect.ranking.groups import QueryGroup, RankingLoss, check_loss, ranking_loss
 from idiolect.ranking.rerank import Scorer, check_pairs
 from idiolect.ranking.tower_head import Crossing, TowerHead
 from idiolect.ranking.train_ranker import train_ranker
 from idiolect.text.arguments import check_path, checked, list_of_texts, load_if_named
-from idiolect.text.files import read_bytes, read_json, write_atomic
+from idiolect.text.files import read_json, write_atomic
 from idiolect.training.data.shuffled_epochs import EpochSample
 from idiolect.training.frozen_rows import fingerprint
 from idiolect.training.objectives.objective import RowwiseObjective
@@ -121,12 +121,7 @@ class TwoTower:
         shared = record.get("shared") is True
         documents = None if shared else Encoder.load(directory / "document", device=device)
         model = cls(encoder, documents, crossing=record.get("crossing", "cosine"))
-        path = directory / "head.safetensors"
-        try:
-            model.head.load_state_dict(load(read_bytes(path)))
-        except (SafetensorError, RuntimeError) as error:
-            reason = str(error).splitlines()[0]
-            raise CheckpointError(f"{path} is damaged: {reason}", hint="save it again") from error
+        load_module(model.head, directory / "head.safetensors")
         if model.fingerprint != record.get("fingerprint"):
             raise CheckpointError(
                 f"the files in {directory} are of different models", hint="save it again"

@@ -19,8 +19,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import save
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 from torch import Tensor, nn
@@ -28,11 +27,12 @@ from torch import Tensor, nn
 from idiolect.encoding.encoder import Encoder
 from idiolect.encoding.text_reader import EncodingCounts, by_length
 from idiolect.errors import CheckpointError, ConfigError, InputError
+from idiolect.models.weight_files import load_module
 from idiolect.nn.lora import LoraConfig
 from idiolect.nn.network import Network
 from idiolect.tasks.classify.labelled_texts import LabelledText, fingerprint_texts
 from idiolect.text.arguments import check_path, checked, load_if_named
-from idiolect.text.files import read_bytes, read_json, write_atomic
+from idiolect.text.files import read_json, write_atomic
 from idiolect.training.data.shuffled_epochs import EpochSample, ShuffledEpochs
 from idiolect.training.frozen_rows import fingerprint
 from idiolect.training.objectives.objective import RowwiseObjective
@@ -128,12 +128,7 @@ class TextClassifier:
             raise CheckpointError(f"{directory / _RECORD} is damaged", hint="save it again")
         encoder = Encoder.load(directory / "encoder", device=device)
         model = cls(encoder, list(labels or ()), pairs=record.get("pairs") is True)
-        path = directory / _HEAD
-        try:
-            model.head.load_state_dict(load(read_bytes(path)))
-        except (SafetensorError, RuntimeError) as error:
-            reason = str(error).splitlines()[0]
-            raise CheckpointError(f"{path} is damaged: {reason}", hint="save it again") from error
+        load_module(model.head, directory / _HEAD)
         model.temperature = temperature
         if model.fingerprint != record.get("fingerprint"):
             raise CheckpointError(

@@ -68,15 +68,37 @@ def test_what_is_left_out_is_counted_and_named(tmp_path: Path) -> None:
         "2,9,6,-1\n,9,6,1\n3,,6,1\n3,9,soon,1\n"
     )
     skipped = Skipped()
-    assert _ids(read_histories(path, skipped=skipped)) == EXPECTED
+    assert _ids(read_histories(path, skipped=skipped, max_unreadable=0.2)) == EXPECTED
     assert dict(skipped) == {
         "duplicates": 1,
         "in the future": 1,
         "with a weight that is not positive": 1,
         "without a user": 1,
         "without an item": 1,
-        "without a time": 1,
+        "with a time that cannot be read": 1,
     }
+    with pytest.raises(InputError, match="1 of 9 times cannot be read"):
+        read_histories(path)
+
+
+@pytest.mark.parametrize("name", ["ratings.dat", "u.data", "amazon.csv", "a.inter"])
+def test_a_line_that_is_cut_short_is_no_event(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    text = LAYOUTS[name]
+    path.write_text(text + text.splitlines()[1][:3].replace("1", "3", 1) + "\n")
+    skipped = Skipped()
+    assert _ids(read_histories(path, skipped=skipped, max_unreadable=0.5)) == EXPECTED
+    assert skipped.total() == 1
+    with pytest.raises(InputError, match="cannot be read"):
+        read_histories(path)
+
+
+def test_a_record_without_the_time_of_others_is_counted(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(LAYOUTS["a.jsonl"] + '{"user": 3, "item": 8}\n')
+    skipped = Skipped()
+    assert _ids(read_histories(path, skipped=skipped)) == EXPECTED
+    assert dict(skipped) == {"without a time": 1}
 
 
 def test_files_with_and_without_times_do_not_mix(tmp_path: Path) -> None:

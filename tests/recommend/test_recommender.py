@@ -13,8 +13,10 @@ from typer.testing import CliRunner
 from encoding.models import WORDS, tiny_encoder
 from idiolect import Recommender
 from idiolect.cli.main import app
-from idiolect.errors import CheckpointError, InputError
+from idiolect.errors import CheckpointError, ConfigError, InputError
+from idiolect.recommend import recommender
 from idiolect.recommend.dense_text import DenseText
+from idiolect.recommend.train_recommender import train_recommender
 
 RUNNER = CliRunner()
 
@@ -66,16 +68,16 @@ def test_unknown_ids_are_named_and_ints_are_ids(
     (tmp_path / "a.txt").write_text("1 7 8 9\n2 7 8 9\n3 8 9 7\n")
     run = str(tmp_path / "run")
     _run("train", str(tmp_path / "a.txt"), "--model", "transitions", "-o", run)
-    recommender = Recommender.load(run)
-    assert recommender.recommend([7]) == recommender.recommend(["7"])  # type: ignore[list-item]
+    loaded = Recommender.load(run)
+    assert loaded.recommend([7]) == loaded.recommend(["7"])  # type: ignore[list-item]
     with caplog.at_level(logging.WARNING):
-        found = recommender.recommend(["nothing"])
+        found = loaded.recommend(["nothing"])
     assert "1 of 1 ids of the history are unknown: nothing" in caplog.text
     assert found
     with pytest.raises(InputError, match="not one text"):
-        recommender.recommend("7")
+        loaded.recommend("7")
     with pytest.raises(InputError, match="top_k"):
-        recommender.recommend(["7"], top_k=0)
+        loaded.recommend(["7"], top_k=0)
 
 
 def test_folders_without_a_recommender(tmp_path: Path) -> None:
@@ -84,6 +86,25 @@ def test_folders_without_a_recommender(tmp_path: Path) -> None:
     result = RUNNER.invoke(app, ["recommend", "nowhere", "--history", "1"])
     assert isinstance(result.exception, InputError)
     assert "train, evaluate and items" in str(result.exception)
+
+
+def test_a_killed_retraining_leaves_no_mixture(
+    shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = str(shop / "histories.txt")
+    _run("train", data, "--model", "transitions", "-o", str(tmp_path))
+
+    def write(path: Path, content: bytes) -> None:
+        path.write_bytes(content)
+        raise KeyboardInterrupt  # after the first of several files
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(recommender, "write_atomic", write)
+        train_recommender(data, model="item-knn", output_dir=tmp_path)
+    with pytest.raises(CheckpointError, match="no recommender"):
+        Recommender.load(tmp_path)
+    with pytest.raises(ConfigError, match="not trained in epochs"):
+        train_recommender(data, model="item-knn", output_dir=tmp_path, epochs=3)
 
 
 def test_a_blend_is_saved_with_its_parts(shop: Path) -> None:

@@ -9,7 +9,8 @@
 
 Ids are texts, the same from every file: `7`, `7.0` in a column with gaps and `"7"` are one item.
 What is left out is counted by reason: no user, no item, a weight that is not positive (returned
-goods), a time that is none or lies in the future, and exact duplicates.
+goods), no time or one in the future, and exact duplicates. Lines and times that cannot be read are an
+error if they are more than `max_unreadable` of a file.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from idiolect.text.fields import find_fields, id_text, shown_names
 from idiolect.text.record_types.compressed_file import file_type
 from idiolect.text.record_types.text_lines import read_lines
 from idiolect.text.records import IdReader, has_fields, numbered_records
-from idiolect.text.skipped import MAX_UNREADABLE, Fault, Skipped, skip, summary
+from idiolect.text.skipped import MAX_UNREADABLE, Fault, Skipped, readable_rows, skip, summary
 from idiolect.text.suggestions import similar_path
 
 __all__ = ["read_histories"]
@@ -101,14 +102,25 @@ def _events(path: Path, skipped: Skipped, max_unreadable: float) -> Iterator[_Ev
     """Yield the events of one file."""
     first = "" if file_type(path) == ".parquet" else _first_line(path)
     if has_fields(path) and not _is_bare(path, first):
-        return _from_records(
-            path, numbered_records(path, skipped, max_unreadable=max_unreadable), skipped
-        )
+        records = numbered_records(path, skipped, max_unreadable=max_unreadable)
+        return _from_records(path, records, skipped, max_unreadable)
     separator = next((one for one in ("::", "\t", ",") if one in first), None)
-    names = [cell.split(":")[0] for cell in first.strip().split(separator)]
+    cells = _cells(first, separator)
+    names = [cell.split(":")[0] for cell in cells]
     if find_fields(names, _USER) and find_fields(names, _ITEM):
-        return _from_records(path, _with_names(path, separator, names), skipped)
-    return _from_lines(path, separator, skipped)
+        rows = _table(path, separator, len(names), skipped, max_unreadable)
+        named = ((f"line {n:,}", dict(zip(names, row, strict=False))) for n, row in rows if n > 1)
+        return _from_records(path, named, skipped, max_unreadable)
+    # MovieLens and Amazon: user, item, rating, time. Other lines may have any number of items.
+    timed = separator is not None and len(cells) >= 3 and _is_number(cells[-1])
+    rows = _table(path, separator, len(cells) if timed else 1, skipped, max_unreadable)
+    if timed:
+        named = (
+            (f"line {n:,}", {"user": row[0], "item": row[1], "time": row[len(cells) - 1]})
+            for n, row in rows
+        )
+        return _from_records(path, named, skipped, max_unreadable)
+    return _from_lines(path, rows, skipped)
 
 
 def _first_line(path: Path) -> str:
@@ -132,30 +144,48 @@ def _is_number(cell: str) -> bool:
     return True
 
 
-def _with_names(
-    path: Path, separator: str | None, names: Sequence[str]
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    for number, line in read_lines(path, _LIMIT):
-        if number > 1 and isinstance(line, str) and line.strip():
-            cells = line.rstrip("\r\n").split(separator)
-            yield f"line {number:,}", dict(zip(names, cells, strict=False))
+def _cells(line: str, separator: str | None) -> list[str]:
+    return [cell.strip() for cell in line.rstrip("\r\n").split(separator)]
+
+
+def _table(
+    path: Path, separator: str | None, width: int, skipped: Skipped, max_unreadable: float
+) -> Iterator[tuple[int, list[str]]]:
+    """Yield the number and the cells of each line; one with fewer cells than others is a fault."""
+
+    def rows() -> Iterator[tuple[int, Any]]:
+        for number, line in read_lines(path, _LIMIT):
+            if isinstance(line, Fault):
+                yield number, line
+            elif line.strip():
+                cells = _cells(line, separator)
+                yield number, cells if len(cells) >= width else Fault("cut short")
+
+    return readable_rows(rows(), path, "line", skipped, max_unreadable, (list,))
 
 
 def _from_records(
-    path: Path, records: Iterable[tuple[str, Mapping[str, Any]]], skipped: Skipped
+    path: Path,
+    records: Iterable[tuple[str, Mapping[str, Any]]],
+    skipped: Skipped,
+    max_unreadable: float,
 ) -> Iterator[_Event]:
     """Yield the events of records with named fields."""
-    ids, checked = IdReader(path), False
+    ids, timed = IdReader(path), False
+    rows = unreadable = 0
     for place, record in records:
         names = list(record)
-        user, item, lists = (find_fields(names, known)[:1] for known in (_USER, _ITEM, _LIST))
+        user, item, at, lists = (
+            find_fields(names, known)[:1] for known in (_USER, _ITEM, _TIME, _LIST)
+        )
         listed = bool(lists) and isinstance(record[lists[0]], list)
-        if not checked and not (user and (item or listed)):
+        if rows == 0 and not (user and (item or listed)):
             raise InputError(
                 f"{path} has no field of a {'user' if not user else 'item'}: {shown_names(names)}",
                 hint="name the fields user_id, item_id and timestamp",
             )
-        checked = True
+        timed = timed or (rows == 0 and bool(at) and not listed)
+        rows += 1
         where = f"{path.name} {place}"
         owner = ids(record, user[0]) if user else None
         if owner is None:
@@ -171,13 +201,21 @@ def _from_records(
             skip(skipped, "without an item", where)
         elif not _is_positive(record, names):
             skip(skipped, "with a weight that is not positive", where)
+        elif not timed and not at:
+            yield _Event(owner, id, None)
+        elif (value := record[at[0]] if at else None) in (None, "") or value != value:
+            skip(skipped, "without a time", where)
+        elif (moment := _seconds(value)) is None:
+            unreadable += 1
+            skip(skipped, "with a time that cannot be read", where)
         else:
-            at = find_fields(names, _TIME)[:1]
-            moment = _seconds(record[at[0]]) if at else None
-            if at and moment is None:
-                skip(skipped, "without a time", where)
-            else:
-                yield _Event(owner, id, moment)
+            yield _Event(owner, id, moment)
+    if unreadable > max_unreadable * rows:
+        raise InputError(
+            f"{path}: {unreadable:,} of {rows:,} times cannot be read",
+            hint="write seconds since 1970 or 2026-01-31T12:00, or allow a larger share: "
+            "--max-unreadable, max_unreadable",
+        )
 
 
 def _is_positive(record: Mapping[str, Any], names: Sequence[str]) -> bool:
@@ -190,29 +228,17 @@ def _is_positive(record: Mapping[str, Any], names: Sequence[str]) -> bool:
         return False
 
 
-def _from_lines(path: Path, separator: str | None, skipped: Skipped) -> Iterator[_Event]:
-    """Yield the events of lines without names."""
-    timed: bool | None = None
-    for number, line in read_lines(path, _LIMIT):
-        where = f"{path.name} line {number:,}"
-        if isinstance(line, Fault):
-            skip(skipped, line.reason, where)
+def _from_lines(
+    path: Path, rows: Iterable[tuple[int, list[str]]], skipped: Skipped
+) -> Iterator[_Event]:
+    """Yield the events of lines of a user and items."""
+    for number, cells in rows:
+        items = [cell for cell in cells[1:] if cell]
+        if not cells[0] or not items:
+            lacking = "a user" if not cells[0] else "an item"
+            skip(skipped, f"without {lacking}", f"{path.name} line {number:,}")
             continue
-        cells = [cell.strip() for cell in line.strip().split(separator)]
-        if timed is None:
-            # MovieLens and Amazon: user, item, rating, time.
-            timed = separator is not None and len(cells) >= 3 and _is_number(cells[-1])
-        if len(cells) < 2 or not cells[0]:
-            if line.strip():
-                skip(skipped, "without an item", where)
-        elif not timed:
-            yield from (_Event(cells[0], cell, None) for cell in cells[1:] if cell)
-        elif (moment := _seconds(cells[-1])) is None:
-            skip(skipped, "without a time", where)
-        elif not cells[1]:
-            skip(skipped, "without an item", where)
-        else:
-            yield _Event(cells[0], cells[1], moment)
+        yield from (_Event(cells[0], item, None) for item in items)
 
 
 def _seconds(value: Any) -> float | None:

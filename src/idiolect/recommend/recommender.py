@@ -124,7 +124,9 @@ class Recommender:
         return cls(scorer, histories, record, ids.get("texts", ()), vectors)
 
     def save(self, directory: str | Path) -> None:
-        """Write the recommender; its record last, so that `load` refuses an incomplete folder.
+        """Write the recommender.
+
+        The record is removed first and written last, so `load` refuses a folder in between.
 
         Raises:
             InputError: The folder cannot be written to.
@@ -143,8 +145,11 @@ class Recommender:
             parts["times"] = histories.times
         ids = {"users": histories.users, "items": histories.items, "texts": self.texts}
         record = {"format": _FORMAT, **self.record}
+        (directory / "recommender.json").unlink(missing_ok=True)
         write_atomic(directory / "scorer.safetensors", _packed(self.scorer.arrays()))
-        if self.vectors is not None:
+        if self.vectors is None:
+            (directory / "items.safetensors").unlink(missing_ok=True)
+        else:
             packed = _packed({"vectors": self.vectors})
             write_atomic(directory / "items.safetensors", packed)
         write_atomic(directory / "histories.safetensors", _packed(parts))

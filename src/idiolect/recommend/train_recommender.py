@@ -25,7 +25,7 @@ from idiolect.recommend.scorer import ItemScorer
 from idiolect.recommend.splits import Split, SplitKind, split
 from idiolect.recommend.text_similarity import TextSimilarity
 from idiolect.text.arguments import checked
-from idiolect.text.skipped import Skipped, summary
+from idiolect.text.skipped import MAX_UNREADABLE, Skipped, summary
 from idiolect.training.progress import notice, track
 
 __all__ = ["evaluate_recommender", "train_recommender"]
@@ -46,6 +46,7 @@ def train_recommender(
     k: int = 1,
     epochs: int | None = None,
     seed: int = 0,
+    max_unreadable: float = MAX_UNREADABLE,
 ) -> Recommender:
     """Train a recommender and write it to a folder. Run it again to resume.
 
@@ -60,17 +61,20 @@ def train_recommender(
         k: Leave out users and items with fewer events (k-core).
         epochs: Passes over the histories, for networks.
         seed: Random seed, for networks.
+        max_unreadable: The share of a file's rows that may be unreadable.
 
     Raises:
-        ConfigError: The model is unknown.
+        ConfigError: The model is unknown, or has no epochs.
         InputError: The files cannot be read, or hold too little.
         CheckpointError: The folder holds another run.
     """
     if model not in get_args(ModelName):
         raise ConfigError(f"model is {model!r}", hint="one of " + ", ".join(get_args(ModelName)))
+    if epochs is not None and model not in (*NETWORKS, Blend.name):
+        raise ConfigError(f"{model} is counted, not trained in epochs", hint="leave out epochs")
     skipped, texts = Skipped(), list[str]()
     if not isinstance(histories, Histories):
-        histories = read_histories(histories, skipped=skipped)
+        histories = read_histories(histories, skipped=skipped, max_unreadable=max_unreadable)
         if skipped:
             notice(f"left out of the histories: {summary(skipped)}")
     if encoder is not None and items is None:

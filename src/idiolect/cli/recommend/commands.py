@@ -10,7 +10,9 @@ import typer
 from typer.core import TyperGroup
 
 from idiolect.cli.endings import ResumableCommand
+from idiolect.cli.text_options import MaxUnreadableOption
 from idiolect.errors import InputError
+from idiolect.text.skipped import MAX_UNREADABLE
 
 if TYPE_CHECKING:
     from idiolect.recommend.recommender import Recommender
@@ -80,6 +82,7 @@ def train(
         int | None, typer.Option(help="Passes over the histories, for networks.", min=1)
     ] = None,
     seed: Annotated[int, typer.Option(help="Random seed, for networks.", min=0)] = 0,
+    max_unreadable: MaxUnreadableOption = MAX_UNREADABLE,
 ) -> None:
     """Train a recommender. Run it again to resume.
 
@@ -97,6 +100,7 @@ def train(
         k=k_core,
         epochs=epochs,
         seed=seed,
+        max_unreadable=max_unreadable,
     )
     known = recommender.histories
     typer.echo(

@@ -98,8 +98,8 @@ def test_a_killed_retraining_leaves_no_mixture(
         path.write_bytes(content)
         raise KeyboardInterrupt  # after the first of several files
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(recommender, "write_atomic", write)
+    monkeypatch.setattr(recommender, "write_atomic", write)
+    with pytest.raises(KeyboardInterrupt):
         train_recommender(data, model="item-knn", output_dir=tmp_path)
     with pytest.raises(CheckpointError, match="no recommender"):
         Recommender.load(tmp_path)

@@ -9,8 +9,8 @@
 
 Ids are texts, the same from every file: `7`, `7.0` in a column with gaps and `"7"` are one item.
 What is left out is counted by reason: no user, no item, a weight that is not positive (returned
-goods), no time or one in the future, and exact duplicates. Lines and times that cannot be read are an
-error if they are more than `max_unreadable` of a file.
+goods), no time or one in the future, and exact duplicates. Lines and times that cannot be read are
+an error if they are more than `max_unreadable` of a file.
 """
 
 from __future__ import annotations

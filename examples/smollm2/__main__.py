@@ -36,8 +36,8 @@ PARTS = ("static", "language", "layers", "minilm")
 """In this order; they may also run side by side, but for `layers`, which follows `language`."""
 
 ADAPTED = ("icecat", "scifact", "demo")
-"""Collections whose text the whole language model reads; the others only have static encoders with
-new tokens."""
+"""Collections whose text the whole language model reads; in the others, new tokens are the sums of
+their pieces."""
 
 
 @dataclass
@@ -75,14 +75,13 @@ class Study:
         """Do what is missing."""
         for name in collections:
             self.prepare(name)
-        adapted = [name for name in ADAPTED if name in collections]
         for part in parts:
             {
                 "static": self.static,
                 "language": self.language,
                 "layers": self.layers,
                 "minilm": self.minilm,
-            }[part](adapted if part in ("language", "layers") else collections)
+            }[part](collections)
         write_tables(self.out)
 
     def static(self, collections: Sequence[str]) -> None:
@@ -95,12 +94,12 @@ class Study:
 
     def language(self, collections: Sequence[str]) -> None:
         """Teach the whole language model, and measure bits per byte."""
-        for name in collections:
+        for name in (name for name in ADAPTED if name in collections):
             for variant in ("new", "none", "random"):
                 self.adapt(name, variant)
 
     def layers(self, collections: Sequence[str]) -> None:
-        """Measure encoders of two layers of the adapted models."""
+        """Measure encoders of two layers, of the adapted models where there are some."""
         for seed in range(self.seeds):
             for name in collections:
                 for variant in VARIANTS:
@@ -109,7 +108,8 @@ class Study:
                         self.untuned(name, "two", variant, "base")
                     else:
                         self.untuned(name, "two", variant, "vocabulary")
-                        self.untuned(name, "two", variant, "pretraining")
+                        if name in ADAPTED:
+                            self.untuned(name, "two", variant, "pretraining")
 
     def minilm(self, collections: Sequence[str]) -> None:
         """Measure a published encoder."""
@@ -196,9 +196,11 @@ class Study:
                 whole = grown(self.model, self.out / name, variant)
                 self._static[name, variant] = first_layers(whole, 0)
             return self._static[name, variant]
-        folder = self.out / name / f"adapted.{variant}"
         if step == "base":
             return self.model
+        if name not in ADAPTED:
+            return grown(self.model, self.out / name, variant)
+        folder = self.out / name / f"adapted.{variant}"
         return LanguageModel.load(folder / ("distilled" if step == "vocabulary" else "model"))
 
     def _step(self, path: Path, work: Callable[[], None]) -> None:

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: test test-all mutants lint format demo benchmarks clean
+.PHONY: test test-all mutants lint format demo docs benchmarks clean
 
 test: lint            ## style, types and the fast tests
 	$(BIN)/python -m pytest -n auto --dist loadscope --no-loadscope-reorder
@@ -26,6 +26,10 @@ format: $(READY)
 
 demo: $(READY)        ## adapt a small language model to the NumPy and SciPy API, and index it
 	$(BIN)/idiolect demo --out runs/demo
+
+docs: $(READY)        ## build the handbook; a warning is an error
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	$(BIN)/sphinx-build -nW --keep-going -q docs docs/_build/html
 
 benchmarks: $(READY)  ## the benchmarks that need no data sets; the others say in their docstrings what they read
 	$(BIN)/python -m pip install --quiet --editable '.[test,benchmark]'

@@ -76,7 +76,7 @@ def test_the_python_code_runs(
 def test_the_page_about_the_index_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    page = README.parent / "docs" / "index.md"
+    page = README.parent / "docs" / "searching.md"
     monkeypatch.chdir(tmp_path)
     (code,), (script,) = blocks("python", page), blocks("sh", page)
     exec(compile(code, str(page), "exec"), {})

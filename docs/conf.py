@@ -36,6 +36,8 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # signatures are long, and docstrings say what an argument is
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
+# Docstrings name types in their short form, which no page can resolve.
+nitpick_ignore_regex = [("py:exc", ".*Error"), ("py:class", ".*")]
 # Docstrings name arguments and types of other libraries in plain code.
 default_role = "code"
 highlight_language = "python"

@@ -57,7 +57,7 @@ def test_auto_keeps_the_precision_of_a_started_file(tmp_path: Path) -> None:
 def test_a_static_encoder_is_exported_as_a_table(tmp_path: Path) -> None:
     encoder = tiny_encoder("llama")
     encoder.save(tmp_path / "model")
-    command = ["export", str(tmp_path / "model"), "-o", str(tmp_path / "table")]
+    command = ["export", "table", str(tmp_path / "model"), "-o", str(tmp_path / "table")]
     assert "make one with layers=0" in str(runner.invoke(app, command).exception)
     result = runner.invoke(app, [*command, "--layers", "0"])
     assert result.exit_code == 0, result.output

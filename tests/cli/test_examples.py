@@ -153,7 +153,7 @@ def test_examples_of_vocabulary_and_training(folder: Path) -> None:
     assert "gpt2-notes" in _run("tokenizer train")
     assert "bits per byte" in _run("evaluate lm")
     assert "vectors of 16 dimensions" in _run("encode")
-    assert "rows of 16 dimensions" in _run("export")
+    assert "rows of 16 dimensions" in _run("export table")
 
 
 def test_examples_of_search_and_ranking(folder: Path) -> None:

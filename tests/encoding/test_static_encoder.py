@@ -18,9 +18,10 @@ from sentence_transformers import SentenceTransformer
 from encoding.models import WORDS, tiny_encoder
 from idiolect.encoding import depth
 from idiolect.encoding.encoder import Encoder
+from idiolect.encoding.export.table_export import export_table
 from idiolect.encoding.objectives.text_parts import crop
 from idiolect.encoding.pairs import Pair, PairTable
-from idiolect.encoding.static_encoder import export_table, should_whiten
+from idiolect.encoding.static_encoder import should_whiten
 from idiolect.encoding.text_reader import EncodingCounts
 from idiolect.encoding.tune import tune
 from idiolect.encoding.tune_on_text import tune_on_text

@@ -1,4 +1,4 @@
-"""`idiolect encode`, `generate-queries` and `export`: what a model makes of texts or tokens."""
+"""`idiolect encode` and `generate-queries`: what a model makes of texts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from idiolect.encoding.text_reader import EncodingCounts
 
-__all__ = ["encode", "export", "generate_queries"]
+__all__ = ["encode", "generate_queries"]
 
 
 def encode(
@@ -91,36 +91,6 @@ def encode(
     console.print(
         f"{rows:,} vectors of {width} dimensions in {out}, computed in {encoder.precision}",
         markup=False,
-    )
-
-
-def export(
-    model: Annotated[
-        str, typer.Argument(help="The encoder: a directory, a hub id or a package's model.")
-    ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The folder to write.")],
-    layers: Annotated[
-        int | None, typer.Option(help="0: make a static encoder of the model first.", min=0, max=0)
-    ] = None,
-) -> None:
-    """Write a static encoder as a NumPy array and a tokenizer, for any other program.
-
-    OUT/embeddings.npy has a row for each id of OUT/tokenizer.json. The vector of a text is the mean
-    of the rows of its ids, without special tokens, scaled to length one.
-
-    Example: [bold]idiolect export ./gpt2 --layers 0 -o table[/bold]
-    """
-    from idiolect.encoding.encoder import Encoder
-    from idiolect.encoding.static_encoder import export_table
-
-    encoder = Encoder.load(model)
-    if layers is not None:
-        encoder = encoder.with_changes(layers=layers)
-    export_table(encoder, out)
-    scaled = ", scaled to length one" if encoder.normalize else ""
-    typer.echo(
-        f"{len(encoder.model.tokenizer):,} rows of {encoder.dimensions} dimensions in "
-        f"{out / 'embeddings.npy'}; a text's vector is the mean of its ids' rows{scaled}"
     )
 
 

@@ -38,7 +38,7 @@ _COMMANDS: dict[str, tuple[str, str, type[TyperCommand]]] = {
     "pretrain": ("pretrain", "pretrain", ResumableCommand),
     "merge": ("pretrain", "merge", TyperCommand),
     "encode": ("encode", "encode", ResumableCommand),
-    "export": ("encode", "export", TyperCommand),
+    "export": ("export.app", "app", TyperCommand),
     "generate-queries": ("encode", "generate_queries", ResumableCommand),
     "generate": ("generation.writing", "generate", TyperCommand),
     "chat": ("generation.writing", "chat", TyperCommand),

@@ -30,7 +30,7 @@ from idiolect.models.registry import find_family
 from idiolect.models.weight_names import Rule
 from idiolect.text.gguf_header import GGUFHeader, TensorEntry, read_gguf_header
 
-__all__ = ["GGUFWeights", "gguf_settings"]
+__all__ = ["GGUFWeights", "gguf_settings", "stored_names"]
 
 _SPECIAL = {"bos": "bos_token_id", "eos": "eos_token_id", "padding": "pad_token_id"}
 _ROTARY_FACTORS = "rope_freqs.weight"
@@ -215,7 +215,7 @@ class GGUFWeights:
 
     def _in_published_order(self, rows: Tensor, stored: str, rule: Rule | None) -> Tensor:
         """Return rows, or their bytes, in the order of the published checkpoint."""
-        if self._layout.permuted and (".attn_q." in stored or ".attn_k." in stored):
+        if self._layout.permutes(stored):
             rows = _unpermute(rows, self._heads(".attn_k." in stored))
         if rule is not None and rule.per_head:
             rows = _alternate(rows, len(rule.ours), self._heads(False))
@@ -234,26 +234,43 @@ class GGUFWeights:
         return int(count)
 
     def _published_names(self) -> dict[str, tuple[str, Rule | None]]:
-        """Map published names to those in the file, by the tables of the `gguf` package."""
-        import gguf
-
-        header, family = self._header, find_family({"model_type": self._layout.model_type})
-        architecture = family.architectures[self._layout.architecture]
-        numbers = {name: number for number, name in gguf.MODEL_ARCH_NAMES.items()}
+        """Map published names to those in the file."""
+        header = self._header
         blocks = _value(header, f"{_architecture(header)}.block_count", (int,)) or 0
         if blocks > len(header.tensors):
             raise CheckpointError(f"{header.path} holds fewer layers than it says")
-        names = gguf.get_tensor_name_map(numbers[_architecture(header)], blocks)
-        published: dict[str, tuple[str, Rule | None]] = {}
-        for rule in (*family.rules, *architecture.rules):
-            for theirs in _expand(rule.theirs, blocks):
-                full = theirs if rule.bare else architecture.prefix + theirs
-                stored = names.get_name(full, try_suffixes=(".weight", ".bias"))
-                if stored is not None and stored in header.tensors:
-                    published[full] = (stored, rule)
+        published: dict[str, tuple[str, Rule | None]] = {
+            name: (stored, rule)
+            for name, (stored, rule) in stored_names(_architecture(header), blocks).items()
+            if stored in header.tensors
+        }
         known = {stored for stored, _ in published.values()} | {_ROTARY_FACTORS}
         published |= {name: (name, None) for name in header.tensors if name not in known}
         return published
+
+
+def stored_names(architecture: str, blocks: int) -> dict[str, tuple[str, Rule]]:
+    """Map published names to those in GGUF files, by the tables of the `gguf` package.
+
+    Args:
+        architecture: Name of a layout.
+        blocks: Number of layers.
+    """
+    import gguf
+
+    layout = GGUF_LAYOUTS[architecture]
+    family = find_family({"model_type": layout.model_type})
+    kind = family.architectures[layout.architecture]
+    numbers = {name: number for number, name in gguf.MODEL_ARCH_NAMES.items()}
+    names = gguf.get_tensor_name_map(numbers[architecture], blocks)
+    stored = {}
+    for rule in (*family.rules, *kind.rules):
+        for theirs in _expand(rule.theirs, blocks):
+            full = theirs if rule.bare else kind.prefix + theirs
+            found = names.get_name(full, try_suffixes=(".weight", ".bias"))
+            if found is not None:
+                stored[full] = (found, rule)
+    return stored
 
 
 def _expand(template: str, blocks: int) -> list[str]:

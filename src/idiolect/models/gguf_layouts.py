@@ -41,6 +41,10 @@ class GGUFLayout:
     complete: Callable[[dict[str, Any]], None] | None = None
     """Computes fields that the file does not hold, in place."""
 
+    def permutes(self, stored: str) -> bool:
+        """Return whether the rows of a tensor are permuted, by its name in the file."""
+        return self.permuted and (".attn_q." in stored or ".attn_k." in stored)
+
 
 def _rotary_share(name: str) -> Callable[[dict[str, Any]], None]:
     """Compute the share of a head's dimensions that rotary positions turn, under a field's name."""

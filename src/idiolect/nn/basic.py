@@ -27,6 +27,7 @@ __all__ = [
     "Linear",
     "RMSNorm",
     "activate",
+    "can_inspect",
     "dropout_rate",
     "linear",
     "make_norm",
@@ -41,6 +42,14 @@ _FEW = 1 << 18
 """Fewer weights than this fit the caches, where a oneDNN call costs more time than it saves."""
 _MANY = 64
 """With fewer rows than this, the Python overhead of the autograd function outweighs the gain."""
+
+
+def can_inspect(values: Tensor) -> bool:
+    """Return whether Python may look at a tensor's values.
+
+    On an accelerator that would make the host wait for the device; in an export there are none.
+    """
+    return values.device.type == "cpu" and not torch.compiler.is_exporting()
 
 
 def linear(x: Tensor, weight: Tensor | QuantizedMatrix, bias: Tensor | None = None) -> Tensor:

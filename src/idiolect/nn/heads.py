@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from idiolect.errors import ConfigError, InputError
-from idiolect.nn.basic import Dropout, Linear, activate, linear, make_norm, softcap
+from idiolect.nn.basic import Dropout, Linear, activate, can_inspect, linear, make_norm, softcap
 from idiolect.nn.config import Task, TransformerConfig
 from idiolect.nn.embedding import ExtendedRows
 from idiolect.nn.quantized_matrix import QuantizedMatrix
@@ -128,7 +128,7 @@ class Pooler(nn.Module):
             candidates = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask > 0
             if self.kind == "end":
                 candidates = candidates & (ids == self.end_id)
-                if ids.device.type == "cpu" and not bool(candidates.any(-1).all()):
+                if can_inspect(ids) and not bool(candidates.any(-1).all()):
                     raise InputError(
                         f"a text has no end token (id {self.end_id})",
                         hint="encode texts with special tokens",

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from idiolect.errors import InputError
+from idiolect.nn.basic import can_inspect
 from idiolect.nn.embedding import ExtendedEmbedding, ExtendedRows, QuantizedEmbedding
 from idiolect.nn.heads import LanguageHead
 from idiolect.nn.quantized_matrix import QuantizedMatrix
@@ -318,7 +319,7 @@ def check_range(name: str, ids: Tensor, size: int) -> None:
     Raises:
         InputError: An id has no row.
     """
-    if ids.device.type != "cpu" or not ids.numel():
+    if not can_inspect(ids) or not ids.numel():
         return
     low, high = int(ids.min()), int(ids.max())
     if low < 0 or high >= size:

@@ -29,6 +29,8 @@ def positions_and_documents(mask: Tensor) -> tuple[Tensor, Tensor]:
     documents = mask.long()
     real = documents > 0
     count = real.long().cumsum(-1)
+    if mask.dtype == torch.bool:
+        return (count - 1).clamp(min=0), documents
     before = nn.functional.pad(documents.cummax(-1).values, (1, 0))[:, :-1]
     start = torch.where(documents > before, count - 1, 0).cummax(-1).values
     return (count - 1 - start).clamp(min=0), documents

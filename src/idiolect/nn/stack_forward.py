@@ -11,6 +11,7 @@ from torch import Tensor
 
 from idiolect.errors import InputError
 from idiolect.nn.attention import Visibility
+from idiolect.nn.basic import can_inspect
 from idiolect.nn.cache import Cache
 from idiolect.nn.packing import Packing, positions_and_documents
 from idiolect.nn.stack import Stack
@@ -44,20 +45,19 @@ def run_stack(
     Raises:
         InputError: A text is longer than the stack's positions, or has no source text.
     """
-    on_cpu = x.device.type == "cpu"
-    if mask is not None and on_cpu and bool((mask == 1).all()):
+    is_known = mask is not None and can_inspect(mask)
+    if mask is not None and is_known and bool((mask == 1).all()):
         mask = None
-    if mask is not None and on_cpu and cache is None:
+    if mask is not None and is_known and cache is None:
         return _run_packed(stack, x, mask, causal, memory, memory_mask)
     past, length = cache.length if cache is not None else 0, x.shape[1]
     documents = None
     all_positions = torch.arange(past + length, device=x.device)
     if mask is not None:
         all_positions, documents = positions_and_documents(mask)
-    # On an accelerator, inspecting the mask would make the host wait for the device.
     if mask is None:
         stack.check_length(past + length)
-    elif on_cpu and mask.numel():
+    elif is_known and mask.numel():
         stack.check_length(int(all_positions.max()) + 1)
     positions = all_positions[..., past:]
     visibility = Visibility(

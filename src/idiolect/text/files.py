@@ -19,7 +19,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-__all__ = ["engine_errors", "flush", "read_bytes", "read_json", "read_text", "write_atomic"]
+__all__ = [
+    "engine_errors",
+    "flush",
+    "read_bytes",
+    "read_json",
+    "read_text",
+    "replacing_file",
+    "write_atomic",
+]
 
 
 def read_bytes(path: Path) -> bytes:
@@ -95,12 +103,21 @@ def write_atomic(path: Path, data: bytes | Iterable[bytes | memoryview]) -> None
 
     Its folder must exist.
     """
+    with replacing_file(path) as fresh, fresh.open("wb") as file:
+        file.writelines((data,) if isinstance(data, bytes) else data)
+
+
+@contextlib.contextmanager
+def replacing_file(path: Path) -> Iterator[Path]:
+    """Give the name of an empty file to write, which replaces another if no error is raised.
+
+    Its folder must exist.
+    """
     handle, name = _create_sibling(path)
+    os.close(handle)
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.writelines((data,) if isinstance(data, bytes) else data)
-            file.flush()
-            os.fsync(file.fileno())
+        yield name
+        flush(name)
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, "is a folder and should be a file", str(path))
         os.replace(name, path)

@@ -1,7 +1,7 @@
 """Build the tokenizer of a GGUF file from its metadata.
 
 The metadata lists the pieces, their kinds and scores or merges. For byte-level BPE it only names
-the pattern that cuts a text before the merges; `_PATTERNS` holds the patterns of the names. Both
+the pattern that cuts a text before the merges; `PATTERNS` holds the patterns of the names. Both
 are those of llama.cpp (`src/llama-vocab.cpp`).
 """
 
@@ -22,11 +22,11 @@ from idiolect.text.tokenizers.tiktoken import CL100K, GPT2
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["read"]
+__all__ = ["CONTROL", "NORMAL", "PATTERNS", "ROLES", "UNUSED", "USER", "WHOLE_WORDS", "read"]
 
-_CONTROL, _USER = 3, 4
+NORMAL, CONTROL, USER, UNUSED = 1, 3, 4, 5
 """Kinds of pieces, numbered as in SentencePiece."""
-_ROLES = {
+ROLES = {
     "bos": "bos",
     "eos": "eos",
     "unknown": "unk",
@@ -38,7 +38,7 @@ _ROLES = {
 _QWEN2 = CL100K.replace(r"\p{N}{1,3}", r"\p{N}")
 _DIGITS = (r"\p{N}", GPT2)
 _FALCON = (r"[\p{P}\$\+<=>\^~\|`]+", GPT2, r"[0-9][0-9][0-9]")
-_PATTERNS: dict[str, tuple[str, ...]] = {
+PATTERNS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("gpt-2", "mpt", "olmo", "phi-2", "roberta-bpe", "jina-v2-en"), (GPT2,)),
     **dict.fromkeys(("smollm", "starcoder", "refact", "command-r", "codeshell"), _DIGITS),
     **dict.fromkeys(("llama-bpe", "llama3", "llama-v3", "dbrx", "smaug-bpe"), (CL100K,)),
@@ -46,7 +46,7 @@ _PATTERNS: dict[str, tuple[str, ...]] = {
     "falcon": _FALCON,
 }
 """Regular expressions by the name of a pre-tokenizer; each cuts what the ones before it left."""
-_WHOLE_WORDS = ("llama-bpe", "llama3", "llama-v3")
+WHOLE_WORDS = ("llama-bpe", "llama3", "llama-v3")
 """Pre-tokenizers after which a word of the vocabulary is one token, without merges."""
 
 
@@ -111,7 +111,7 @@ def read(metadata: Mapping[str, Any]) -> tuple[tokenizers.Tokenizer, dict[str, A
 def _special(fields: _Metadata, tokens: list[str]) -> dict[str, str]:
     """Return the text of the special tokens by role."""
     special = {}
-    for name, role in _ROLES.items():
+    for name, role in ROLES.items():
         id_ = fields.get(f"{name}_token_id", -1)
         if 0 <= id_ < len(tokens):
             special[role] = tokens[id_]
@@ -127,10 +127,10 @@ def _byte_bpe(
     fields: _Metadata, tokens: list[str], special: Mapping[str, str]
 ) -> tokenizers.Tokenizer:
     name = fields.get("pre", "")
-    if name not in _PATTERNS:
+    if name not in PATTERNS:
         raise ConfigError(
             f"the pre-tokenizer {name!r} is not supported in GGUF files",
-            hint=f"supported: {', '.join(_PATTERNS)}; or use the model's tokenizer.json",
+            hint=f"supported: {', '.join(PATTERNS)}; or use the model's tokenizer.json",
         )
     types = fields.list_of("token_type", int, len(tokens))
     merges = [tuple(merge.split(" ")) for merge in fields.list_of("merges", str)]
@@ -140,12 +140,12 @@ def _byte_bpe(
         models.BPE(
             vocab={token: id_ for id_, token in enumerate(tokens)},
             merges=merges,
-            ignore_merges=name in _WHOLE_WORDS,
+            ignore_merges=name in WHOLE_WORDS,
         )
     )
     prefix = fields.get("add_space_prefix", False)
     cuts: list[pre_tokenizers.PreTokenizer] = [
-        pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in _PATTERNS[name]
+        pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in PATTERNS[name]
     ]
     cuts.append(pre_tokenizers.ByteLevel(add_prefix_space=prefix, use_regex=False))
     engine.pre_tokenizer = pre_tokenizers.Sequence(cuts)
@@ -153,11 +153,11 @@ def _byte_bpe(
     engine.post_processor = processors.ByteLevel(trim_offsets=False)
     added = {
         kind: [token for token, type_ in zip(tokens, types, strict=True) if type_ == kind]
-        for kind in (_CONTROL, _USER)
+        for kind in (CONTROL, USER)
     }
-    mark_special(engine, added[_CONTROL])
-    engine.add_tokens([AddedToken(token, normalized=False) for token in added[_USER]])
-    _surround(engine, fields, special, bos=name in _WHOLE_WORDS)
+    mark_special(engine, added[CONTROL])
+    engine.add_tokens([AddedToken(token, normalized=False) for token in added[USER]])
+    _surround(engine, fields, special, bos=name in WHOLE_WORDS)
     return engine
 
 

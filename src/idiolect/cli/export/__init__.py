@@ -1,0 +1,1 @@
+"""`idiolect export`: models in the formats of other programs."""

@@ -1,0 +1,1 @@
+"""Tokenizers in GGUF files: read from their metadata, and written to it."""

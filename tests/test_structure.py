@@ -30,7 +30,7 @@ FLOORS = (
     {"tasks", "ranking", "search"},
     {"recommend"},  # answers from the index, and reranks with LambdaMART
     {"pipeline"},
-    {"serve", "scale"},
+    {"serve", "scale", "integrations"},
     {"cli"},
     {"__main__"},
 )

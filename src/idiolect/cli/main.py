@@ -46,6 +46,7 @@ _COMMANDS: dict[str, tuple[str, str, type[TyperCommand]]] = {
     "search": ("index.searching", "search", TyperCommand),
     "rerank": ("ranking", "rerank", TyperCommand),
     "similar": ("index.searching", "similar", TyperCommand),
+    "mcp": ("mcp.command", "mcp", TyperCommand),
     "index": ("index.app", "app", TyperCommand),
     "recommend": ("recommend.commands", "app", TyperCommand),
     "words": ("words.app", "app", TyperCommand),

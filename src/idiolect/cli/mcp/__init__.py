@@ -1,0 +1,1 @@
+"""`idiolect mcp`: an index as tools of an assistant."""

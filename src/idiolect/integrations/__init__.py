@@ -1,0 +1,1 @@
+"""The index and encoders behind interfaces of other frameworks."""

@@ -74,9 +74,10 @@ def train(
     """
     from idiolect.encoding.encoder import Encoder
     from idiolect.tasks.classify.labelled_texts import labels_of
-    from idiolect.tasks.classify.text_classifier import TextClassifier, classification_config
+    from idiolect.tasks.classify.text_classifier import TextClassifier
+    from idiolect.tasks.task_model import task_config
 
-    config = classification_config(
+    config = task_config(
         adaptation,
         seed=seed,
         **given(

@@ -58,6 +58,13 @@ def train(
     balanced: Annotated[
         bool, typer.Option("--balanced", help="Weigh labels by the inverse of their frequency.")
     ] = False,
+    transfer: Annotated[
+        str,
+        typer.Option(
+            help="plain; ulmfit: rates by layer, gradual unfreezing, concat pooling; gpt1: a "
+            "language-model loss beside; or a .toml file, which may adapt the base first.",
+        ),
+    ] = "plain",
     epochs: EpochsOption = 3,
     max_length: MaxLengthOption = None,
     batch_size: BatchSizeOption = None,
@@ -71,11 +78,17 @@ def train(
 
     Example: [bold]idiolect tasks classify train train.jsonl --encoder minilm --valid dev.jsonl
     -o runs/topics[/bold]
+
+    With --transfer FILE.toml: its table `fine_tuning` has a recipe and changes of it, and
+    `adaptation` the steps and texts with which the base is adapted in OUT/adapted first.
     """
     from idiolect.encoding.encoder import Encoder
     from idiolect.tasks.classify.labelled_texts import labels_of
     from idiolect.tasks.classify.text_classifier import TextClassifier, classification_config
+    from idiolect.tasks.finetuning.domain_adaptation import adapt_to_domain
+    from idiolect.tasks.finetuning.recipe import read_transfer
 
+    methods, adaptation_settings = read_transfer(transfer)
     config = classification_config(
         adaptation,
         seed=seed,
@@ -92,9 +105,19 @@ def train(
     base = Encoder.load(encoder, device=local_device())
     if max_length is not None:
         base = base.with_changes(max_length=max_length)
-    model = TextClassifier(base, labels_of(examples), pairs=text_pair is not None, seed=seed)
+    model = TextClassifier(
+        base,
+        labels_of(examples),
+        pairs=text_pair is not None,
+        concat_pooling=methods.concat_pooling,
+        seed=seed,
+    )
     if held_out:
         model.numbers(held_out)
+    if adaptation_settings:
+        own = [one for e in examples for one in (e.text, e.text_pair) if one is not None]
+        frozen = {"unfreeze_original_rows": methods.unfreeze_original_rows, "seed": seed}
+        adapt_to_domain(base, own, output_dir=out / "adapted", **(frozen | adaptation_settings))
     model.train(
         examples,
         output_dir=out,
@@ -103,6 +126,7 @@ def train(
         balanced=balanced,
         lora=lora_config(lora_r, lora_target_modules) if adaptation == "lora" else None,
         config=config,
+        fine_tuning=methods,
     )
     if held_out:
         typer.echo(f"temperature: {model.calibrate(held_out):.3f}")

@@ -31,6 +31,9 @@ from idiolect.models.weight_files import load_module
 from idiolect.nn.lora import LoraConfig
 from idiolect.nn.network import Network
 from idiolect.tasks.classify.labelled_texts import LabelledText, fingerprint_texts
+from idiolect.tasks.finetuning.auxiliary_loss import check_language_loss
+from idiolect.tasks.finetuning.recipe import FineTuning
+from idiolect.tasks.finetuning.text_states import read_texts, vector_width
 from idiolect.text.arguments import check_path, checked, load_if_named
 from idiolect.text.files import read_json, write_atomic
 from idiolect.training.data.shuffled_epochs import EpochSample, ShuffledEpochs
@@ -84,24 +87,31 @@ class TextClassifier:
         encoder: Any encoder; its pooling and projection make the vector of a text.
         labels: The labels, at least two.
         pairs: Whether to classify pairs of texts.
+        concat_pooling: Read [last, max, mean] of the states instead of the encoder's vector.
         seed: Random seed of the head.
 
     Raises:
-        ConfigError: Fewer than two labels, or one twice.
+        ConfigError: Fewer than two labels, or one twice; concat pooling of a static encoder.
     """
 
     @checked
     def __init__(
-        self, encoder: Encoder, labels: Sequence[str], *, pairs: bool = False, seed: int = 0
+        self,
+        encoder: Encoder,
+        labels: Sequence[str],
+        *,
+        pairs: bool = False,
+        concat_pooling: bool = False,
+        seed: int = 0,
     ) -> None:
         self.encoder = load_if_named(encoder, Encoder, "encoder")
         self.labels = tuple(labels)
         if len(set(self.labels)) != len(self.labels) or len(self.labels) < 2:
             raise ConfigError(f"labels are {list(labels)}", hint="at least two, each once")
-        self.pairs = pairs
+        self.pairs, self.concat_pooling = pairs, concat_pooling
         self.temperature = 1.0
         """Divides the scores; see `calibrate`."""
-        width = self.encoder.dimensions * (4 if pairs else 1)
+        width = vector_width(self.encoder, concat_pooling=concat_pooling) * (4 if pairs else 1)
         with torch.random.fork_rng([]):
             torch.manual_seed(seed)
             self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, len(self.labels)))
@@ -127,7 +137,12 @@ class TextClassifier:
         if not known or not isinstance(temperature, float) or not temperature > 0:
             raise CheckpointError(f"{directory / _RECORD} is damaged", hint="save it again")
         encoder = Encoder.load(directory / "encoder", device=device)
-        model = cls(encoder, list(labels or ()), pairs=record.get("pairs") is True)
+        model = cls(
+            encoder,
+            list(labels or ()),
+            pairs=record.get("pairs") is True,
+            concat_pooling=record.get("concat_pooling") is True,
+        )
         load_module(model.head, directory / _HEAD)
         model.temperature = temperature
         if model.fingerprint != record.get("fingerprint"):
@@ -154,6 +169,7 @@ class TextClassifier:
         record = {
             "labels": self.labels,
             "pairs": self.pairs,
+            "concat_pooling": self.concat_pooling,
             "temperature": self.temperature,
             # Hash the saved encoder: saving merges the adapters, which are still apart in memory.
             "fingerprint": self._fingerprint(Encoder.load(directory / "encoder")),
@@ -170,6 +186,7 @@ class TextClassifier:
         balanced: bool = False,
         lora: LoraConfig | None = None,
         config: TrainingConfig | None = None,
+        fine_tuning: FineTuning | None = None,
     ) -> Self:
         """Train on examples. Run it again to resume. Original embedding rows stay unchanged.
 
@@ -181,13 +198,19 @@ class TextClassifier:
             balanced: Weigh each label by the inverse of its frequency.
             lora: Size and place of the adapters, with `adaptation="lora"`.
             config: Training settings, by default `classification_config(adaptation)`.
+            fine_tuning: Rates by layer, unfreezing and auxiliary loss; see `FineTuning`.
 
         Raises:
+            ConfigError: The methods of `fine_tuning` do not fit the network or the number of steps.
             InputError: There are no examples, or an example's label is not of this classifier.
             CheckpointError: `output_dir` holds another run, or its checkpoint is damaged.
             TrainingError: The loss is not finite or explodes.
         """
-        config = config or classification_config(adaptation)
+        config, methods = config or classification_config(adaptation), fine_tuning or FineTuning()
+        if methods.concat_pooling and not self.concat_pooling:
+            raise ConfigError("the classifier has no concat pooling", hint="create it with it")
+        if methods.lm_loss_weight:
+            check_language_loss(self.encoder)
         if epochs < 1:
             raise ConfigError(f"epochs is {epochs}", hint="choose at least 1")
         truth = self.numbers(examples)
@@ -195,16 +218,22 @@ class TextClassifier:
         session = TrainingSession(
             self.encoder.model,
             out=output_dir,
-            config=config,
+            config=methods.training_config(config, source.steps),
             steps=epochs * source.steps,
             train=_TRAINED[adaptation],
             lora=lora,
+            unfreeze_original_rows=methods.unfreeze_original_rows,
             modules={"classifier": self.head},
-            heads=False,
+            heads=methods.lm_loss_weight > 0,
         )
-        record = {"examples": fingerprint_texts(examples), "balanced": balanced}
+        record = {
+            "examples": fingerprint_texts(examples),
+            "balanced": balanced,
+            "lm_loss_weight": methods.lm_loss_weight,
+        }
         session.begin({"classifier": self.fingerprint, **record})
-        session.train(_Classification(self, examples, truth, balanced), source)
+        objective = _Classification(self, examples, truth, balanced, methods.lm_loss_weight)
+        session.train(objective, source)
         session.publish(self.save)
         return self
 
@@ -254,7 +283,8 @@ class TextClassifier:
 
     def _fingerprint(self, encoder: Encoder) -> str:
         head = fingerprint(self.head.state_dict())
-        return f"{encoder.fingerprint}-{head}-{self.pairs}-{'|'.join(self.labels)}"
+        pooling = "-concat" if self.concat_pooling else ""
+        return f"{encoder.fingerprint}-{head}-{self.pairs}{pooling}-{'|'.join(self.labels)}"
 
     def _scores(self, examples: Sequence[LabelledText]) -> NDArray[np.float64]:
         counts = EncodingCounts()
@@ -294,15 +324,32 @@ class TextClassifier:
 
     def logits(self, rows: Sequence[Sequence[Sequence[int]]]) -> Tensor:
         """Score what `read` returned. Shape: (texts, labels)."""
-        sides = [
-            self.encoder.pooled_rows(side).float()
-            for side in ([row[i] for row in rows] for i in range(2 if self.pairs else 1))
-        ]
+        return self.logits_and_language_loss(rows, language_loss=False)[0]
+
+    def logits_and_language_loss(
+        self, rows: Sequence[Sequence[Sequence[int]]], *, language_loss: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Score what `read` returned, and predict the texts' own tokens in the same pass.
+
+        Shape: (texts, labels), and a scalar: the sum over the texts, see `next_token_loss`.
+        """
+        vectors, losses = zip(
+            *(
+                read_texts(
+                    self.encoder,
+                    [row[side] for row in rows],
+                    concat_pooling=self.concat_pooling,
+                    language_loss=language_loss,
+                )
+                for side in range(2 if self.pairs else 1)
+            ),
+            strict=True,
+        )
+        sides = [vector.float() for vector in vectors]
         if self.pairs:
             u, v = sides
             sides = [u, v, (u - v).abs(), u * v]
-        scores: Tensor = self.head(torch.cat(sides, -1))
-        return scores
+        return self.head(torch.cat(sides, -1)), torch.stack(losses).sum()
 
 
 @dataclass(frozen=True)
@@ -329,7 +376,7 @@ class _Batch:
 
 
 class _Classification(RowwiseObjective):
-    """Cross-entropy of the labels."""
+    """Cross-entropy of the labels, and that of the texts' tokens times `lm_loss_weight`."""
 
     def __init__(
         self,
@@ -337,8 +384,10 @@ class _Classification(RowwiseObjective):
         examples: Sequence[LabelledText],
         truth: NDArray[np.int64],
         balanced: bool,
+        lm_loss_weight: float = 0.0,
     ) -> None:
         self.model, self.examples, self.truth = model, examples, truth
+        self.lm_loss_weight = lm_loss_weight
         counts = np.bincount(truth, minlength=len(model.labels)).clip(1)
         weights = len(truth) / (len(model.labels) * counts) if balanced else np.ones(len(counts))
         self.weights = torch.from_numpy(weights).float()
@@ -348,7 +397,9 @@ class _Classification(RowwiseObjective):
         return _Batch(self.model.read(chosen), torch.from_numpy(self.truth[list(rows.sources)]))
 
     def loss(self, network: Network, batch: _Batch) -> Tensor:
-        scores = self.model.logits(batch.rows).float()
-        return F.cross_entropy(
-            scores, batch.labels, self.weights.to(scores.device), reduction="sum"
+        scores, language_loss = self.model.logits_and_language_loss(
+            batch.rows, language_loss=self.lm_loss_weight > 0
         )
+        weights = self.weights.to(scores.device)
+        loss = F.cross_entropy(scores.float(), batch.labels, weights, reduction="sum")
+        return loss + self.lm_loss_weight * language_loss

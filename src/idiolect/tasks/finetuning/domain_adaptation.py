@@ -10,6 +10,7 @@ from idiolect.encoding.encoder import Encoder
 from idiolect.errors import ConfigError
 from idiolect.text.corpus import Corpus
 from idiolect.training.pretrain import pretrain
+from idiolect.training.training_config import TrainingConfig
 
 __all__ = ["adapt_to_domain"]
 
@@ -44,8 +45,8 @@ def adapt_to_domain(
     """
     if not isinstance(steps, int) or steps < 1:
         raise ConfigError(f"adaptation: steps is {steps!r}", hint="a whole number, at least 1")
-    values = _USUAL | settings
-    given = {
+    values: dict[str, Any] = _USUAL | settings
+    given: dict[str, Any] = {
         name: values.pop(name)
         for name in ("train", "objective", "unfreeze_original_rows")
         if name in values
@@ -56,7 +57,7 @@ def adapt_to_domain(
         Corpus.of(documents),
         output_dir=output_dir,
         steps=steps,
-        config=values,  # type: ignore[arg-type]  # a table of its fields
+        config=TrainingConfig.from_dict(values),
         **given,
     )
     return encoder

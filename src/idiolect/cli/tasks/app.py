@@ -7,7 +7,7 @@ from collections.abc import Callable
 import typer
 
 from idiolect.cli.endings import ResumableCommand
-from idiolect.cli.tasks import answer_span, classify, summarise, tag, translate
+from idiolect.cli.tasks import answer_span, bitext, classify, summarise, tag, translate
 from idiolect.cli.translate.train import train as train_translator
 
 __all__ = ["app"]
@@ -63,4 +63,11 @@ _task(
     train=train_translator,
     predict=translate.predict,
     evaluate=translate.evaluate,
+)
+_task(
+    "bitext",
+    "Find translations of sentences.",
+    evaluate=bitext.evaluate,
+    mine=bitext.mine,
+    pairs=bitext.pairs,
 )

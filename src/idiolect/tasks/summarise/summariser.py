@@ -238,35 +238,44 @@ class Summariser:
         waiting = [(i, " ".join(text.split())) for i, text in enumerate(texts) if text.strip()]
         with show_progress("summarising", len(texts), shown=progress) as activity:
             while waiting:
-                parts = [(i, self._parts(text)) for i, text in waiting[:batch_size]]
-                rows = [row for _, own in parts for row in own]
-                found = [
-                    " ".join(one.text.split())
-                    for one in self.generator.generate(rows, batch_size=batch_size, **options)
-                ]
-                waiting = waiting[batch_size:]
-                for number, own in parts:
-                    written, found = found[: len(own)], found[len(own) :]
-                    if len(own) > 1:  # its parts' summaries are summarised together
-                        waiting.insert(0, (number, " ".join(written)))
+                now, waiting = waiting[:batch_size], waiting[batch_size:]
+                parts = [self._parts(text) for _, text in now]
+                rows = [row for own in parts for row in own]
+                made = self.generator.generate(rows, batch_size=batch_size, **options)
+                found = [self._text(one.ids) for one in made]
+                for (number, text), own in zip(now, parts, strict=True):
+                    written, found = " ".join(found[: len(own)]).strip(), found[len(own) :]
+                    if len(own) > 1 and written:  # the parts' summaries are summarised together
+                        waiting.insert(0, (number, self._shorter(written, text)))
                     else:
-                        results[number] = written[0]
+                        results[number] = written
                         activity.advance(1)
         return results
+
+    def _text(self, ids: list[int]) -> str:
+        written = ids[: ids.index(self.end)] if self.end in ids else ids
+        return " ".join(self.model.tokenizer.decode(written).split())
+
+    def _shorter(self, summary: str, text: str) -> str:
+        """Return the summary; if it is as long as the text, only as much as half a part."""
+        ids = self._ids(summary)
+        if len(ids) < len(self._ids(text)):
+            return summary
+        return self.model.tokenizer.decode(ids[: self._room // 2])
 
     def _parts(self, text: str) -> list[list[int]]:
         """Return what the model reads of a text: one row, or several if it is too long."""
         pieces = [text] if len(self._ids(text)) <= self._room else split_sentences(text)
         rows, current = list[list[int]](), list[int]()
         for piece in pieces:
-            ids = self._ids(piece if not current else f" {piece}")
-            while ids:
-                taken = self._room - len(current)
-                if len(ids) > taken and current:
-                    rows.append(current)
-                    current, ids = [], self._ids(piece)
-                    continue
-                current, ids = current + ids[:taken], ids[taken:]
+            ids = self._ids(f" {piece}" if current else piece)
+            if current and len(current) + len(ids) > self._room:
+                rows.append(current)
+                current, ids = [], self._ids(piece)
+            while len(ids) > self._room:  # a sentence that is too long itself
+                rows.append(ids[: self._room])
+                ids = ids[self._room :]
+            current = current + ids
         rows.append(current)
         return [self._row(ids) for ids in rows if ids]
 

@@ -265,7 +265,7 @@ def test_several_labels_by_the_commands(tmp_path: Path) -> None:
     )
     assert ran.returncode == 0, ran.stderr
     result = json.loads(ran.stdout)
-    assert result["classifier"]["micro_f1"] > 0.8 > result["shares of the labels"]["micro_f1"]
+    assert result["classifier"]["micro_f1"] > 0.65 > result["shares of the labels"]["micro_f1"]
     assert result["TF-IDF + logistic regression"]["micro_f1"] > 0.8
     assert "wrongly found" in (tmp_path / "errors.html").read_text()
     ran = idiolect_program(

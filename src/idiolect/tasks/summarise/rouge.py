@@ -57,7 +57,7 @@ def rouge(
         InputError: rouge-score is not installed, a reference is empty, or the numbers differ.
     """
     try:
-        from rouge_score.rouge_scorer import RougeScorer
+        from rouge_score.rouge_scorer import RougeScorer  # type: ignore[import-untyped]
     except ImportError as error:
         raise InputError(
             "ROUGE needs rouge-score", hint="pip install 'idiolect[summarisation]'"

@@ -162,14 +162,16 @@ def _best(
 def _neighbours(queries: Tensor, others: Tensor, k: int) -> Tensor:
     """Return the mean cosine of each query to its k nearest neighbours."""
     k = min(k, len(others))
-    return torch.cat([(part @ others.T).topk(k).values.mean(1) for part in queries.split(_BLOCK)])
+    return torch.cat(
+        [(part @ others.T).topk(k).values.mean(1) for part in torch.split(queries, _BLOCK)]
+    )
 
 
 def _search(
     queries: Tensor, others: Tensor, own_mean: Tensor, other_mean: Tensor, margin: Margin
 ) -> _Best:
     scores, numbers = [], []
-    for part, mean in zip(queries.split(_BLOCK), own_mean.split(_BLOCK), strict=True):
+    for part, mean in zip(torch.split(queries, _BLOCK), torch.split(own_mean, _BLOCK), strict=True):
         found = part @ others.T
         between = (mean[:, None] + other_mean[None]) / 2
         if margin == "ratio":

@@ -9,71 +9,38 @@ network can classify pairs: encoders, decoders, recurrent networks, static vecto
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Self
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from safetensors.torch import save
 from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax, softmax
+from scipy.special import softmax
 from torch import Tensor, nn
 
 from idiolect.encoding.encoder import Encoder
 from idiolect.encoding.text_reader import EncodingCounts, by_length
 from idiolect.errors import CheckpointError, ConfigError, InputError
-from idiolect.models.weight_files import load_module
 from idiolect.nn.lora import LoraConfig
 from idiolect.nn.network import Network
 from idiolect.tasks.classify.labelled_texts import LabelledText, fingerprint_texts
-from idiolect.text.arguments import check_path, checked, load_if_named
-from idiolect.text.files import read_json, write_atomic
-from idiolect.training.data.shuffled_epochs import EpochSample, ShuffledEpochs
-from idiolect.training.frozen_rows import fingerprint
+from idiolect.tasks.finetuning.auxiliary_loss import check_language_loss
+from idiolect.tasks.finetuning.recipe import FineTuning
+from idiolect.tasks.finetuning.text_states import read_texts, vector_width
+from idiolect.tasks.task_model import Adaptation, TaskModel
+from idiolect.text.arguments import checked, load_if_named
+from idiolect.training.data.shuffled_epochs import EpochSample
 from idiolect.training.objectives.objective import RowwiseObjective
-from idiolect.training.optim import Train
-from idiolect.training.session import TrainingSession
 from idiolect.training.training_config import TrainingConfig
 
-__all__ = ["Adaptation", "TextClassifier", "classification_config"]
-
-Adaptation = Literal["full", "lora", "frozen"]
-"""What trains beside the head: the network but its original rows; LoRA adapters and added rows;
-nothing."""
-
-_TRAINED: dict[Adaptation, Train] = {"full": "all", "lora": "rows+lora", "frozen": "attached"}
-_RATES: dict[Adaptation, float] = {"full": 5e-5, "lora": 5e-4, "frozen": 1e-2}
-_RECORD, _HEAD = "classifier.json", "head.safetensors"
+__all__ = ["TextClassifier"]
 
 
-def classification_config(adaptation: Adaptation = "full", **values: Any) -> TrainingConfig:
-    """Return the default training settings: 32 texts per step, and a higher rate for the head.
-
-    Args:
-        adaptation: What trains.
-        values: Fields of `TrainingConfig` to override.
-    """
-    if adaptation not in get_args(Adaptation):
-        raise ConfigError(
-            f"unknown adaptation {adaptation!r}", hint="one of " + ", ".join(get_args(Adaptation))
-        )
-    usual = {
-        "batch_size": 32,
-        "learning_rate": _RATES[adaptation],
-        # If only the head trains, `learning_rate` is its rate.
-        "learning_rates": {} if adaptation == "frozen" else {"attached": 2e-3},
-        "min_lr_ratio": 0.0,
-        "weight_decay": 0.01,
-    }
-    return TrainingConfig.from_dict(usual | values)
-
-
-class TextClassifier:
+class TextClassifier(TaskModel):
     """An encoder and a layer that scores labels.
 
     >>> model = TextClassifier(Encoder.load("path/to/encoder"), ["no", "yes"])  # doctest: +SKIP
@@ -84,81 +51,73 @@ class TextClassifier:
         encoder: Any encoder; its pooling and projection make the vector of a text.
         labels: The labels, at least two.
         pairs: Whether to classify pairs of texts.
+        concat_pooling: Read [last, max, mean] of the states instead of the encoder's vector.
         seed: Random seed of the head.
 
     Raises:
-        ConfigError: Fewer than two labels, or one twice.
+        ConfigError: Fewer than two labels, or one twice; concat pooling of a static encoder.
     """
+
+    name = "classifier"
 
     @checked
     def __init__(
-        self, encoder: Encoder, labels: Sequence[str], *, pairs: bool = False, seed: int = 0
+        self,
+        encoder: Encoder,
+        labels: Sequence[str],
+        *,
+        pairs: bool = False,
+        concat_pooling: bool = False,
+        seed: int = 0,
     ) -> None:
-        self.encoder = load_if_named(encoder, Encoder, "encoder")
+        encoder = load_if_named(encoder, Encoder, "encoder")
         self.labels = tuple(labels)
         if len(set(self.labels)) != len(self.labels) or len(self.labels) < 2:
             raise ConfigError(f"labels are {list(labels)}", hint="at least two, each once")
-        self.pairs = pairs
+        self.pairs, self.concat_pooling = pairs, concat_pooling
         self.temperature = 1.0
         """Divides the scores; see `calibrate`."""
-        width = self.encoder.dimensions * (4 if pairs else 1)
+        width = vector_width(encoder, concat_pooling=concat_pooling) * (4 if pairs else 1)
         with torch.random.fork_rng([]):
             torch.manual_seed(seed)
-            self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, len(self.labels)))
-        self.head.to(self.encoder.model.network.device)
+            head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, len(self.labels)))
+        super().__init__(encoder, head)
 
     @property
-    def fingerprint(self) -> str:
-        """A hash of everything that determines scores."""
-        return self._fingerprint(self.encoder)
+    def settings(self) -> dict[str, Any]:
+        """Labels, what is read, and temperature."""
+        return {
+            "labels": self.labels,
+            "pairs": self.pairs,
+            "concat_pooling": self.concat_pooling,
+            "temperature": self.temperature,
+        }
+
+    @property
+    def identity(self) -> str:
+        """What is read, and the labels."""
+        pooling = "-concat" if self.concat_pooling else ""
+        return f"{self.pairs}{pooling}-{'|'.join(self.labels)}"
 
     @classmethod
-    @checked
-    def load(cls, directory: str | Path, *, device: str | torch.device = "cpu") -> Self:
-        """Load a model that `save` wrote.
+    def of_record(cls, encoder: Encoder, record: Mapping[str, Any], path: Path) -> Self:
+        """Return an untrained classifier with the settings of a record.
 
         Raises:
-            CheckpointError: Files are missing, damaged or of different models.
+            CheckpointError: The record is damaged.
         """
-        directory = check_path(directory, "directory")
-        record = read_json(directory / _RECORD)
         labels, temperature = record.get("labels"), record.get("temperature")
         known = isinstance(labels, list) and all(isinstance(label, str) for label in labels)
         if not known or not isinstance(temperature, float) or not temperature > 0:
-            raise CheckpointError(f"{directory / _RECORD} is damaged", hint="save it again")
-        encoder = Encoder.load(directory / "encoder", device=device)
-        model = cls(encoder, list(labels or ()), pairs=record.get("pairs") is True)
-        load_module(model.head, directory / _HEAD)
+            raise CheckpointError(f"{path} is damaged", hint="save it again")
+        model = cls(
+            encoder,
+            list(labels or ()),
+            pairs=record.get("pairs") is True,
+            concat_pooling=record.get("concat_pooling") is True,
+        )
         model.temperature = temperature
-        if model.fingerprint != record.get("fingerprint"):
-            raise CheckpointError(
-                f"the files in {directory} are of different models", hint="save it again"
-            )
         return model
-
-    @checked
-    def save(self, directory: str | Path) -> None:
-        """Write encoder and head; the record is last, so `load` rejects an incomplete directory.
-
-        Raises:
-            InputError: The directory cannot be written to.
-        """
-        directory = check_path(directory, "directory")
-        self.encoder.save(directory / "encoder")
-        tensors = {name: tensor.contiguous() for name, tensor in self.head.state_dict().items()}
-        write_atomic(directory / _HEAD, save(tensors))
-        self.save_record(directory)
-
-    def save_record(self, directory: Path) -> None:
-        """Write labels and temperature again, after `calibrate`."""
-        record = {
-            "labels": self.labels,
-            "pairs": self.pairs,
-            "temperature": self.temperature,
-            # Hash the saved encoder: saving merges the adapters, which are still apart in memory.
-            "fingerprint": self._fingerprint(Encoder.load(directory / "encoder")),
-        }
-        write_atomic(directory / _RECORD, f"{json.dumps(record, indent=2)}\n".encode())
 
     def train(
         self,
@@ -170,6 +129,7 @@ class TextClassifier:
         balanced: bool = False,
         lora: LoraConfig | None = None,
         config: TrainingConfig | None = None,
+        fine_tuning: FineTuning | None = None,
     ) -> Self:
         """Train on examples. Run it again to resume. Original embedding rows stay unchanged.
 
@@ -180,32 +140,31 @@ class TextClassifier:
             epochs: Number of epochs over the examples.
             balanced: Weigh each label by the inverse of its frequency.
             lora: Size and place of the adapters, with `adaptation="lora"`.
-            config: Training settings, by default `classification_config(adaptation)`.
+            config: Training settings, by default `task_config(adaptation)`.
+            fine_tuning: Rates by layer, unfreezing and auxiliary loss; see `FineTuning`.
 
         Raises:
+            ConfigError: The methods of `fine_tuning` do not fit the network or the number of steps.
             InputError: There are no examples, or an example's label is not of this classifier.
             CheckpointError: `output_dir` holds another run, or its checkpoint is damaged.
             TrainingError: The loss is not finite or explodes.
         """
-        config = config or classification_config(adaptation)
-        if epochs < 1:
-            raise ConfigError(f"epochs is {epochs}", hint="choose at least 1")
-        truth = self.numbers(examples)
-        source = ShuffledEpochs(len(examples), rows=config.batch_size, seed=config.seed)
-        session = TrainingSession(
-            self.encoder.model,
-            out=output_dir,
-            config=config,
-            steps=epochs * source.steps,
-            train=_TRAINED[adaptation],
+        methods = fine_tuning or FineTuning()
+        if methods.concat_pooling and not self.concat_pooling:
+            raise ConfigError("the classifier has no concat pooling", hint="create it with it")
+        if methods.lm_loss_weight:
+            check_language_loss(self.encoder)
+        self.fit(
+            _Classification(self, examples, balanced, methods.lm_loss_weight),
+            len(examples),
+            {"examples": fingerprint_texts(examples), "balanced": balanced},
+            output_dir=output_dir,
+            adaptation=adaptation,
+            epochs=epochs,
             lora=lora,
-            modules={"classifier": self.head},
-            heads=False,
+            config=config,
+            fine_tuning=methods,
         )
-        record = {"examples": fingerprint_texts(examples), "balanced": balanced}
-        session.begin({"classifier": self.fingerprint, **record})
-        session.train(_Classification(self, examples, truth, balanced), source)
-        session.publish(self.save)
         return self
 
     def numbers(self, examples: Sequence[LabelledText]) -> NDArray[np.int64]:
@@ -232,16 +191,40 @@ class TextClassifier:
         Returns:
             The temperature; above 1, the classifier was overconfident.
         """
-        truth, scores = self.numbers(examples), self._scores(examples)
+        targets = torch.from_numpy(self.targets(examples))
+        scores = torch.from_numpy(self._scores(examples))
 
         def loss(log_temperature: float) -> float:
-            found = log_softmax(scores / np.exp(log_temperature), axis=1)
-            return -float(found[np.arange(len(truth)), truth].mean())
+            return float(self.loss(scores / np.exp(log_temperature), targets)) / len(targets)
 
         # A classifier that makes no error on them would become infinitely sure without a bound.
         found = minimize_scalar(loss, bounds=(np.log(0.05), np.log(20)), method="bounded")
         self.temperature = float(np.exp(found.x))
         return self.temperature
+
+    def targets(self, examples: Sequence[LabelledText]) -> NDArray[Any]:
+        """Return what `loss` compares scores with: the numbers of the labels. Shape: (texts,).
+
+        Raises:
+            InputError: As for `numbers`.
+        """
+        return self.numbers(examples)
+
+    def label_weights(self, targets: NDArray[Any]) -> NDArray[np.float64]:
+        """Return the inverse frequency of each label, 1 on average of the texts. (labels,)."""
+        counts = np.bincount(targets, minlength=len(self.labels)).clip(1)
+        found: NDArray[np.float64] = len(targets) / (len(self.labels) * counts)
+        return found
+
+    def loss(self, scores: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Return the negative log-likelihood summed over texts. Shape: (texts, labels), a scalar.
+
+        Args:
+            scores: The head's.
+            targets: As `targets` returns them.
+            weights: As `label_weights` returns them, if labels are weighed.
+        """
+        return F.cross_entropy(scores, targets, weights, reduction="sum")
 
     def probabilities(self, examples: Sequence[LabelledText]) -> NDArray[np.float64]:
         """Return the calibrated probability of each label. Shape: (texts, labels)."""
@@ -251,10 +234,6 @@ class TextClassifier:
     def predict(self, examples: Sequence[LabelledText]) -> list[str]:
         """Return the most probable label of each text."""
         return [self.labels[number] for number in self._scores(examples).argmax(1)]
-
-    def _fingerprint(self, encoder: Encoder) -> str:
-        head = fingerprint(self.head.state_dict())
-        return f"{encoder.fingerprint}-{head}-{self.pairs}-{'|'.join(self.labels)}"
 
     def _scores(self, examples: Sequence[LabelledText]) -> NDArray[np.float64]:
         counts = EncodingCounts()
@@ -294,15 +273,32 @@ class TextClassifier:
 
     def logits(self, rows: Sequence[Sequence[Sequence[int]]]) -> Tensor:
         """Score what `read` returned. Shape: (texts, labels)."""
-        sides = [
-            self.encoder.pooled_rows(side).float()
-            for side in ([row[i] for row in rows] for i in range(2 if self.pairs else 1))
-        ]
+        return self.logits_and_language_loss(rows, language_loss=False)[0]
+
+    def logits_and_language_loss(
+        self, rows: Sequence[Sequence[Sequence[int]]], *, language_loss: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Score what `read` returned, and predict the texts' own tokens in the same pass.
+
+        Shape: (texts, labels), and a scalar: the sum over the texts, see `next_token_loss`.
+        """
+        vectors, losses = zip(
+            *(
+                read_texts(
+                    self.encoder,
+                    [row[side] for row in rows],
+                    concat_pooling=self.concat_pooling,
+                    language_loss=language_loss,
+                )
+                for side in range(2 if self.pairs else 1)
+            ),
+            strict=True,
+        )
+        sides = [vector.float() for vector in vectors]
         if self.pairs:
             u, v = sides
             sides = [u, v, (u - v).abs(), u * v]
-        scores: Tensor = self.head(torch.cat(sides, -1))
-        return scores
+        return self.head(torch.cat(sides, -1)), torch.stack(losses).sum()
 
 
 @dataclass(frozen=True)
@@ -329,26 +325,29 @@ class _Batch:
 
 
 class _Classification(RowwiseObjective):
-    """Cross-entropy of the labels."""
+    """Cross-entropy of the labels, and that of the texts' tokens times `lm_loss_weight`."""
 
     def __init__(
         self,
         model: TextClassifier,
         examples: Sequence[LabelledText],
-        truth: NDArray[np.int64],
         balanced: bool,
+        lm_loss_weight: float = 0.0,
     ) -> None:
-        self.model, self.examples, self.truth = model, examples, truth
-        counts = np.bincount(truth, minlength=len(model.labels)).clip(1)
-        weights = len(truth) / (len(model.labels) * counts) if balanced else np.ones(len(counts))
-        self.weights = torch.from_numpy(weights).float()
+        self.model, self.examples, self.targets = model, examples, model.targets(examples)
+        self.lm_loss_weight = lm_loss_weight
+        self.weights = (
+            torch.from_numpy(model.label_weights(self.targets)).float() if balanced else None
+        )
 
     def prepare(self, rows: EpochSample) -> _Batch:
         chosen = [self.examples[number] for number in rows.sources]
-        return _Batch(self.model.read(chosen), torch.from_numpy(self.truth[list(rows.sources)]))
+        return _Batch(self.model.read(chosen), torch.from_numpy(self.targets[list(rows.sources)]))
 
     def loss(self, network: Network, batch: _Batch) -> Tensor:
-        scores = self.model.logits(batch.rows).float()
-        return F.cross_entropy(
-            scores, batch.labels, self.weights.to(scores.device), reduction="sum"
+        scores, language_loss = self.model.logits_and_language_loss(
+            batch.rows, language_loss=self.lm_loss_weight > 0
         )
+        weights = None if self.weights is None else self.weights.to(scores.device)
+        loss = self.model.loss(scores.float(), batch.labels, weights)
+        return loss + self.lm_loss_weight * language_loss

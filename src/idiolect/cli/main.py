@@ -50,6 +50,7 @@ _COMMANDS: dict[str, tuple[str, str, type[TyperCommand]]] = {
     "recommend": ("recommend.commands", "app", TyperCommand),
     "words": ("words.app", "app", TyperCommand),
     "tasks": ("tasks.app", "app", TyperCommand),
+    "prompt": ("prompting.app", "app", TyperCommand),
     "tune": ("tune", "app", TyperCommand),
     "tokenizer": ("tokenizer", "app", TyperCommand),
     "evaluate": ("evaluate", "app", TyperCommand),

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from idiolect.errors import ConfigError
+from idiolect.nn.attention import Attention
 from idiolect.nn.network import Network
 from idiolect.nn.prompt.prompt_config import PromptConfig
 from idiolect.nn.prompt.prompted_stack import read_prompt
@@ -31,7 +32,8 @@ def add_prompt(network: Network, config: PromptConfig, *, seed: int = 0) -> Virt
     if transformer.prompt is not None:
         raise ConfigError("the network already has a prompt", hint="remove_prompt first")
     generator = torch.Generator().manual_seed(seed)
-    count, place = config.num_virtual_tokens, {"dtype": network.dtype, "device": network.device}
+    count = config.num_virtual_tokens
+    like = torch.empty(0, dtype=network.dtype, device=network.device)
     heads, width = _key_shape(stack)
     layers = len(stack.layers)
     virtual: VirtualTokens
@@ -41,12 +43,12 @@ def add_prompt(network: Network, config: PromptConfig, *, seed: int = 0) -> Virt
             if config.init == "random"
             else _token_rows(transformer, config, generator)
         )
-        virtual = PromptTokens(rows.to(**place))
+        virtual = PromptTokens(rows.to(like))
     elif config.prefix_projection:
         hidden = config.encoder_hidden_size or heads * width
         with torch.random.fork_rng([]):
             torch.manual_seed(seed)
-            rows = torch.randn(count, heads * width).to(**place)
+            rows = torch.randn(count, heads * width).to(like)
             virtual = PrefixTokens(rows, key_heads=heads, layers=layers, hidden_size=hidden)
     else:
         rows = (
@@ -54,7 +56,7 @@ def add_prompt(network: Network, config: PromptConfig, *, seed: int = 0) -> Virt
             if config.init == "random"
             else _token_prefix(transformer, stack, config, generator)
         )
-        virtual = PrefixTokens(rows.to(**place), key_heads=heads, layers=layers)
+        virtual = PrefixTokens(rows.to(like), key_heads=heads, layers=layers)
     transformer.prompt = virtual.train(network.training)
     return virtual
 
@@ -108,6 +110,7 @@ def _prompted(network: Network) -> tuple[Transformer, Stack]:
 def _key_shape(stack: Stack) -> tuple[int, int]:
     """Return the heads that keys have, and their width."""
     attention = stack.layers[0].attention
+    assert isinstance(attention, Attention)
     return attention.key_heads, attention.width
 
 

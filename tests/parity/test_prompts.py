@@ -28,6 +28,7 @@ CASES: list[tuple[str, str, PromptMethod]] = [
     ("gpt2", "GPT2LMHeadModel", "prefix"),
     ("gemma3_text", "Gemma3ForCausalLM", "prompt"),
     ("bert", "BertForMaskedLM", "prompt"),
+    ("bert", "BertForMaskedLM", "prefix"),
 ]
 # transformers renames the argument in which `peft` passes a prefix.
 pytestmark = pytest.mark.filterwarnings("ignore:.*past_key_values.*:FutureWarning")

@@ -18,11 +18,8 @@ from idiolect.tasks.classify.classification_baselines import TfidfClassifier
 from idiolect.tasks.classify.classification_metrics import score_classes
 from idiolect.tasks.classify.errors_page import errors_page
 from idiolect.tasks.classify.labelled_texts import LabelledText, read_labelled_texts
-from idiolect.tasks.classify.text_classifier import (
-    Adaptation,
-    TextClassifier,
-    classification_config,
-)
+from idiolect.tasks.classify.text_classifier import TextClassifier
+from idiolect.tasks.task_model import Adaptation, task_config
 from training import models
 
 WORDS = models.OLD[len(models.SPECIAL) :]
@@ -64,7 +61,7 @@ def _accuracy(model: TextClassifier, examples: list[LabelledText]) -> float:
 def test_learns(kind: str, adaptation: Adaptation, pairs: bool, tmp_path: Path) -> None:
     model = _classifier(kind, pairs=pairs)
     before = {n: t.clone() for n, t in model.encoder.model.network.state_dict().items()}
-    config = classification_config(
+    config = task_config(
         adaptation, batch_size=16, learning_rate=5e-3, learning_rates={"attached": 2e-2}
     )
     examples = _examples(160, pairs=pairs)
@@ -79,7 +76,7 @@ def test_learns(kind: str, adaptation: Adaptation, pairs: bool, tmp_path: Path) 
 
 
 def test_the_learning_rate_of_a_frozen_encoder_is_that_of_the_layer() -> None:
-    config = classification_config("frozen", learning_rate=0.25)
+    config = task_config("frozen", learning_rate=0.25)
     assert config.learning_rates.get("attached", config.learning_rate) == 0.25
 
 
@@ -115,7 +112,7 @@ def test_class_weights_change_what_is_learnt(tmp_path: Path) -> None:
     shares = []
     for balanced in (False, True):
         model = TextClassifier(_classifier().encoder, names)
-        config = classification_config("frozen", batch_size=36, learning_rates={"attached": 5e-2})
+        config = task_config("frozen", batch_size=36, learning_rates={"attached": 5e-2})
         folder = tmp_path / str(balanced)
         model.train(
             texts,

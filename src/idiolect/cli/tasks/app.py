@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import typer
 
 from idiolect.cli.endings import ResumableCommand
-from idiolect.cli.tasks import classify
+from idiolect.cli.tasks import classify, tag
 
 __all__ = ["app"]
 
@@ -15,10 +17,28 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
-_classify = typer.Typer(
-    help="Classify texts or pairs of texts.", no_args_is_help=True, rich_markup_mode="rich"
+
+
+def _task(name: str, summary: str, **commands: Callable[..., None]) -> None:
+    """Add a group with the commands of one task; `train` can be resumed."""
+    group = typer.Typer(help=summary, no_args_is_help=True, rich_markup_mode="rich")
+    for verb, command in commands.items():
+        group.command(verb, cls=ResumableCommand if verb == "train" else None)(command)
+    app.add_typer(group, name=name)
+
+
+_task(
+    "classify",
+    "Classify texts or pairs of texts.",
+    train=classify.train,
+    predict=classify.predict,
+    evaluate=classify.evaluate,
 )
-_classify.command("train", cls=ResumableCommand)(classify.train)
-_classify.command("predict")(classify.predict)
-_classify.command("evaluate")(classify.evaluate)
-app.add_typer(_classify, name="classify")
+_task(
+    "tag",
+    "Find labelled spans in texts, such as names.",
+    train=tag.train,
+    predict=tag.predict,
+    evaluate=tag.evaluate,
+    convert=tag.convert,
+)

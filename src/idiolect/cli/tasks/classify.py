@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from idiolect.cli.tasks.task_options import (
+    AdaptationOption,
+    ErrorsOption,
+    JsonOption,
+    PredictionsOption,
+    load_base,
+    task_settings,
+)
 from idiolect.cli.text_options import MaxUnreadableOption, report_skipped
 from idiolect.cli.training_options import (
     BatchSizeOption,
@@ -20,7 +28,6 @@ from idiolect.cli.training_options import (
     RunFolderOption,
     SaveStepsOption,
     SeedOption,
-    given,
     local_device,
     lora_config,
 )
@@ -50,9 +57,7 @@ def train(
     text: _TextField = "text",
     text_pair: _PairField = None,
     label: _LabelField = "label",
-    adaptation: Annotated[
-        Literal["full", "lora", "frozen"], typer.Option(help="What trains beside the new layer.")
-    ] = "full",
+    adaptation: AdaptationOption = "full",
     lora_r: LoraRankOption = 8,
     lora_target_modules: LoraModulesOption = "query,value",
     balanced: Annotated[
@@ -72,26 +77,14 @@ def train(
     Example: [bold]idiolect tasks classify train train.jsonl --encoder minilm --valid dev.jsonl
     -o runs/topics[/bold]
     """
-    from idiolect.encoding.encoder import Encoder
     from idiolect.tasks.classify.labelled_texts import labels_of
-    from idiolect.tasks.classify.text_classifier import TextClassifier, classification_config
+    from idiolect.tasks.classify.text_classifier import TextClassifier
 
-    config = classification_config(
-        adaptation,
-        seed=seed,
-        **given(
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            precision=precision,
-            save_steps=save_steps,
-        ),
-    )
+    config = task_settings(adaptation, batch_size, learning_rate, precision, save_steps, seed)
     examples = _read(file, text, text_pair, label, max_unreadable)
     # Read before training, so that a mistake in it does not show only afterwards.
     held_out = valid and _read(valid, text, text_pair, label, max_unreadable)
-    base = Encoder.load(encoder, device=local_device())
-    if max_length is not None:
-        base = base.with_changes(max_length=max_length)
+    base = load_base(encoder, max_length)
     model = TextClassifier(base, labels_of(examples), pairs=text_pair is not None, seed=seed)
     if held_out:
         model.numbers(held_out)
@@ -113,7 +106,7 @@ def train(
 def predict(
     model: _ModelArgument,
     file: Annotated[Path, typer.Argument(help="CSV, TSV, JSON Lines or Parquet file.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="JSON Lines file of predictions.")],
+    out: PredictionsOption,
     text: _TextField = "text",
     text_pair: _PairField = None,
     max_unreadable: MaxUnreadableOption = MAX_UNREADABLE,
@@ -148,11 +141,9 @@ def evaluate(
     text: _TextField = "text",
     text_pair: _PairField = None,
     label: _LabelField = "label",
-    errors: Annotated[
-        Path | None, typer.Option(help="HTML page with confusion matrix and worst errors.")
-    ] = None,
+    errors: ErrorsOption = None,
     max_unreadable: MaxUnreadableOption = MAX_UNREADABLE,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Measure a classifier beside TF-IDF with logistic regression and the majority label.
 

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
 
 import numpy as np
 from numpy.typing import NDArray
 
 from idiolect.tasks.classify.classification_metrics import ClassificationScores
 from idiolect.tasks.classify.labelled_texts import LabelledText
+from idiolect.tasks.html_report import confusion_table, html_page, html_table
 
 __all__ = ["errors_page"]
-
-_STYLE = (
-    "body{font-family:sans-serif;max-width:60em;margin:2em auto}table{border-collapse:collapse}"
-    "td,th{border:1px solid #bbb;padding:.3em .6em;text-align:left}td.n{text-align:right}"
-)
 
 
 def errors_page(
@@ -41,7 +36,7 @@ def errors_page(
     guess = probabilities.argmax(1)
     chosen = probabilities[np.arange(len(truth)), truth]
     wrong = [int(i) for i in np.argsort(chosen, kind="stable") if guess[i] != truth[i]]
-    measures = _table(
+    measures = html_table(
         ["system", "accuracy", "macro-F1", "NLL", "ECE"],
         [
             [name, *(f"{v:.4f}" for v in (s.accuracy, s.macro_f1, s.nll, s.ece))]
@@ -49,11 +44,8 @@ def errors_page(
         ],
     )
     matrix = next(iter(scores.values())).confusion
-    confusion = _table(
-        ["true \\ predicted", *labels],
-        [[label, *map(str, row)] for label, row in zip(labels, matrix, strict=True)],
-    )
-    errors = _table(
+    confusion = confusion_table(labels, matrix)
+    errors = html_table(
         ["true", "predicted", "p(true)", "p(predicted)", "text"],
         [
             [
@@ -66,17 +58,11 @@ def errors_page(
             for i in wrong[:shown]
         ],
     )
-    return (
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>Errors</title>"
-        f"<style>{_STYLE}</style><h1>Classification of {len(examples):,} texts</h1>{measures}"
-        f"<h2>Confusion matrix</h2>{confusion}"
-        f"<h2>Worst errors ({min(shown, len(wrong)):,} of {len(wrong):,})</h2>{errors}</html>\n"
+    return html_page(
+        f"Classification of {len(examples):,} texts",
+        {
+            "Measures": measures,
+            "Confusion matrix": confusion,
+            f"Worst errors ({min(shown, len(wrong)):,} of {len(wrong):,})": errors,
+        },
     )
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    top = "".join(f"<th>{escape(cell)}</th>" for cell in head)
-    body = "".join(
-        f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows
-    )
-    return f"<table><tr>{top}</tr>{body}</table>"

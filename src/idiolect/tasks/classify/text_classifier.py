@@ -9,17 +9,15 @@ network can classify pairs: encoders, decoders, recurrent networks, static vecto
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Self
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from safetensors.torch import save
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 from torch import Tensor, nn
@@ -27,53 +25,19 @@ from torch import Tensor, nn
 from idiolect.encoding.encoder import Encoder
 from idiolect.encoding.text_reader import EncodingCounts, by_length
 from idiolect.errors import CheckpointError, ConfigError, InputError
-from idiolect.models.weight_files import load_module
 from idiolect.nn.lora import LoraConfig
 from idiolect.nn.network import Network
 from idiolect.tasks.classify.labelled_texts import LabelledText, fingerprint_texts
-from idiolect.text.arguments import check_path, checked, load_if_named
-from idiolect.text.files import read_json, write_atomic
-from idiolect.training.data.shuffled_epochs import EpochSample, ShuffledEpochs
-from idiolect.training.frozen_rows import fingerprint
+from idiolect.tasks.task_model import Adaptation, TaskModel
+from idiolect.text.arguments import checked, load_if_named
+from idiolect.training.data.shuffled_epochs import EpochSample
 from idiolect.training.objectives.objective import RowwiseObjective
-from idiolect.training.optim import Train
-from idiolect.training.session import TrainingSession
 from idiolect.training.training_config import TrainingConfig
 
-__all__ = ["Adaptation", "TextClassifier", "classification_config"]
-
-Adaptation = Literal["full", "lora", "frozen"]
-"""What trains beside the head: the network but its original rows; LoRA adapters and added rows;
-nothing."""
-
-_TRAINED: dict[Adaptation, Train] = {"full": "all", "lora": "rows+lora", "frozen": "attached"}
-_RATES: dict[Adaptation, float] = {"full": 5e-5, "lora": 5e-4, "frozen": 1e-2}
-_RECORD, _HEAD = "classifier.json", "head.safetensors"
+__all__ = ["TextClassifier"]
 
 
-def classification_config(adaptation: Adaptation = "full", **values: Any) -> TrainingConfig:
-    """Return the default training settings: 32 texts per step, and a higher rate for the head.
-
-    Args:
-        adaptation: What trains.
-        values: Fields of `TrainingConfig` to override.
-    """
-    if adaptation not in get_args(Adaptation):
-        raise ConfigError(
-            f"unknown adaptation {adaptation!r}", hint="one of " + ", ".join(get_args(Adaptation))
-        )
-    usual = {
-        "batch_size": 32,
-        "learning_rate": _RATES[adaptation],
-        # If only the head trains, `learning_rate` is its rate.
-        "learning_rates": {} if adaptation == "frozen" else {"attached": 2e-3},
-        "min_lr_ratio": 0.0,
-        "weight_decay": 0.01,
-    }
-    return TrainingConfig.from_dict(usual | values)
-
-
-class TextClassifier:
+class TextClassifier(TaskModel):
     """An encoder and a layer that scores labels.
 
     >>> model = TextClassifier(Encoder.load("path/to/encoder"), ["no", "yes"])  # doctest: +SKIP
@@ -90,75 +54,49 @@ class TextClassifier:
         ConfigError: Fewer than two labels, or one twice.
     """
 
+    name = "classifier"
+
     @checked
     def __init__(
         self, encoder: Encoder, labels: Sequence[str], *, pairs: bool = False, seed: int = 0
     ) -> None:
-        self.encoder = load_if_named(encoder, Encoder, "encoder")
+        encoder = load_if_named(encoder, Encoder, "encoder")
         self.labels = tuple(labels)
         if len(set(self.labels)) != len(self.labels) or len(self.labels) < 2:
             raise ConfigError(f"labels are {list(labels)}", hint="at least two, each once")
         self.pairs = pairs
         self.temperature = 1.0
         """Divides the scores; see `calibrate`."""
-        width = self.encoder.dimensions * (4 if pairs else 1)
+        width = encoder.dimensions * (4 if pairs else 1)
         with torch.random.fork_rng([]):
             torch.manual_seed(seed)
-            self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, len(self.labels)))
-        self.head.to(self.encoder.model.network.device)
+            head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, len(self.labels)))
+        super().__init__(encoder, head)
 
     @property
-    def fingerprint(self) -> str:
-        """A hash of everything that determines scores."""
-        return self._fingerprint(self.encoder)
+    def settings(self) -> dict[str, Any]:
+        """Labels, pairs and temperature."""
+        return {"labels": self.labels, "pairs": self.pairs, "temperature": self.temperature}
+
+    @property
+    def identity(self) -> str:
+        """Whether texts are pairs, and the labels."""
+        return f"{self.pairs}-{'|'.join(self.labels)}"
 
     @classmethod
-    @checked
-    def load(cls, directory: str | Path, *, device: str | torch.device = "cpu") -> Self:
-        """Load a model that `save` wrote.
+    def of_record(cls, encoder: Encoder, record: Mapping[str, Any], path: Path) -> Self:
+        """Return an untrained classifier with the settings of a record.
 
         Raises:
-            CheckpointError: Files are missing, damaged or of different models.
+            CheckpointError: The record is damaged.
         """
-        directory = check_path(directory, "directory")
-        record = read_json(directory / _RECORD)
         labels, temperature = record.get("labels"), record.get("temperature")
         known = isinstance(labels, list) and all(isinstance(label, str) for label in labels)
         if not known or not isinstance(temperature, float) or not temperature > 0:
-            raise CheckpointError(f"{directory / _RECORD} is damaged", hint="save it again")
-        encoder = Encoder.load(directory / "encoder", device=device)
+            raise CheckpointError(f"{path} is damaged", hint="save it again")
         model = cls(encoder, list(labels or ()), pairs=record.get("pairs") is True)
-        load_module(model.head, directory / _HEAD)
         model.temperature = temperature
-        if model.fingerprint != record.get("fingerprint"):
-            raise CheckpointError(
-                f"the files in {directory} are of different models", hint="save it again"
-            )
         return model
-
-    @checked
-    def save(self, directory: str | Path) -> None:
-        """Write encoder and head; the record is last, so `load` rejects an incomplete directory.
-
-        Raises:
-            InputError: The directory cannot be written to.
-        """
-        directory = check_path(directory, "directory")
-        self.encoder.save(directory / "encoder")
-        tensors = {name: tensor.contiguous() for name, tensor in self.head.state_dict().items()}
-        write_atomic(directory / _HEAD, save(tensors))
-        self.save_record(directory)
-
-    def save_record(self, directory: Path) -> None:
-        """Write labels and temperature again, after `calibrate`."""
-        record = {
-            "labels": self.labels,
-            "pairs": self.pairs,
-            "temperature": self.temperature,
-            # Hash the saved encoder: saving merges the adapters, which are still apart in memory.
-            "fingerprint": self._fingerprint(Encoder.load(directory / "encoder")),
-        }
-        write_atomic(directory / _RECORD, f"{json.dumps(record, indent=2)}\n".encode())
 
     def train(
         self,
@@ -180,32 +118,24 @@ class TextClassifier:
             epochs: Number of epochs over the examples.
             balanced: Weigh each label by the inverse of its frequency.
             lora: Size and place of the adapters, with `adaptation="lora"`.
-            config: Training settings, by default `classification_config(adaptation)`.
+            config: Training settings, by default `task_config(adaptation)`.
 
         Raises:
             InputError: There are no examples, or an example's label is not of this classifier.
             CheckpointError: `output_dir` holds another run, or its checkpoint is damaged.
             TrainingError: The loss is not finite or explodes.
         """
-        config = config or classification_config(adaptation)
-        if epochs < 1:
-            raise ConfigError(f"epochs is {epochs}", hint="choose at least 1")
         truth = self.numbers(examples)
-        source = ShuffledEpochs(len(examples), rows=config.batch_size, seed=config.seed)
-        session = TrainingSession(
-            self.encoder.model,
-            out=output_dir,
-            config=config,
-            steps=epochs * source.steps,
-            train=_TRAINED[adaptation],
+        self.fit(
+            _Classification(self, examples, truth, balanced),
+            len(examples),
+            {"examples": fingerprint_texts(examples), "balanced": balanced},
+            output_dir=output_dir,
+            adaptation=adaptation,
+            epochs=epochs,
             lora=lora,
-            modules={"classifier": self.head},
-            heads=False,
+            config=config,
         )
-        record = {"examples": fingerprint_texts(examples), "balanced": balanced}
-        session.begin({"classifier": self.fingerprint, **record})
-        session.train(_Classification(self, examples, truth, balanced), source)
-        session.publish(self.save)
         return self
 
     def numbers(self, examples: Sequence[LabelledText]) -> NDArray[np.int64]:
@@ -251,10 +181,6 @@ class TextClassifier:
     def predict(self, examples: Sequence[LabelledText]) -> list[str]:
         """Return the most probable label of each text."""
         return [self.labels[number] for number in self._scores(examples).argmax(1)]
-
-    def _fingerprint(self, encoder: Encoder) -> str:
-        head = fingerprint(self.head.state_dict())
-        return f"{encoder.fingerprint}-{head}-{self.pairs}-{'|'.join(self.labels)}"
 
     def _scores(self, examples: Sequence[LabelledText]) -> NDArray[np.float64]:
         counts = EncodingCounts()

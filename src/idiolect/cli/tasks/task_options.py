@@ -1,0 +1,67 @@
+"""Options that the commands of all tasks share, and the settings made from them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from idiolect.cli.training_options import given, local_device
+
+if TYPE_CHECKING:
+    from idiolect.encoding.encoder import Encoder
+    from idiolect.training.training_config import TrainingConfig
+
+__all__ = [
+    "AdaptationOption",
+    "ErrorsOption",
+    "JsonOption",
+    "PredictionsOption",
+    "load_base",
+    "task_settings",
+]
+
+AdaptationOption = Annotated[
+    Literal["full", "lora", "frozen"], typer.Option(help="What trains beside the new layer.")
+]
+ErrorsOption = Annotated[
+    Path | None, typer.Option(help="HTML page with confusion matrix and worst errors.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+PredictionsOption = Annotated[
+    Path, typer.Option("--out", "-o", help="JSON Lines file of predictions.")
+]
+
+
+def task_settings(
+    adaptation: Literal["full", "lora", "frozen"],
+    batch_size: int | None,
+    learning_rate: float | None,
+    precision: str | None,
+    save_steps: int | None,
+    seed: int,
+) -> TrainingConfig:
+    """Return the training settings of a task: the usual ones, and the options that were given."""
+    from idiolect.tasks.task_model import task_config
+
+    chosen = given(
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        precision=precision,
+        save_steps=save_steps,
+    )
+    return task_config(adaptation, seed=seed, **chosen)
+
+
+def load_base(encoder: str, max_length: int | None, *, bidirectional: bool = False) -> Encoder:
+    """Load the base of a task's model.
+
+    Raises:
+        ConfigError: `max_length` does not fit, or the base is bidirectional already.
+    """
+    from idiolect.encoding.encoder import Encoder
+
+    base = Encoder.load(encoder, device=local_device())
+    changes = given(max_length=max_length, bidirectional=bidirectional or None)
+    return base.with_changes(**changes) if changes else base

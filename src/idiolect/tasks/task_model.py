@@ -1,0 +1,193 @@
+"""`TaskModel`: what the models of all tasks share: an encoder with a head, its files, its training.
+
+directory/encoder/           the encoder, with adapters merged
+directory/head.safetensors   the head
+directory/NAME.json          labels and settings, and a fingerprint of the other two
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self, get_args
+
+import torch
+from safetensors.torch import save
+from torch import nn
+
+from idiolect.encoding.encoder import Encoder
+from idiolect.errors import CheckpointError, ConfigError
+from idiolect.models.weight_files import load_module
+from idiolect.nn.lora import LoraConfig
+from idiolect.text.arguments import check_path, checked
+from idiolect.text.files import read_json, write_atomic
+from idiolect.training.data.shuffled_epochs import ShuffledEpochs
+from idiolect.training.frozen_rows import fingerprint
+from idiolect.training.objectives.objective import Objective
+from idiolect.training.optim import Train
+from idiolect.training.session import TrainingSession
+from idiolect.training.training_config import TrainingConfig
+
+__all__ = ["Adaptation", "TaskModel", "task_config"]
+
+Adaptation = Literal["full", "lora", "frozen"]
+"""What trains beside the head: the network but its original rows; LoRA adapters and added rows;
+nothing."""
+
+_TRAINED: dict[Adaptation, Train] = {"full": "all", "lora": "rows+lora", "frozen": "attached"}
+_RATES: dict[Adaptation, float] = {"full": 5e-5, "lora": 5e-4, "frozen": 1e-2}
+_HEAD = "head.safetensors"
+
+
+def task_config(adaptation: Adaptation = "full", **values: Any) -> TrainingConfig:
+    """Return the default training settings: 32 texts per step, and a higher rate for the head.
+
+    Args:
+        adaptation: What trains.
+        values: Fields of `TrainingConfig` to override.
+    """
+    if adaptation not in get_args(Adaptation):
+        raise ConfigError(
+            f"unknown adaptation {adaptation!r}", hint="one of " + ", ".join(get_args(Adaptation))
+        )
+    usual = {
+        "batch_size": 32,
+        "learning_rate": _RATES[adaptation],
+        # If only the head trains, `learning_rate` is its rate.
+        "learning_rates": {} if adaptation == "frozen" else {"attached": 2e-3},
+        "min_lr_ratio": 0.0,
+        "weight_decay": 0.01,
+    }
+    return TrainingConfig.from_dict(usual | values)
+
+
+class TaskModel(ABC):
+    """An encoder of any network and a head on it.
+
+    Args:
+        encoder: The encoder.
+        head: The head; it is moved to the encoder's device.
+    """
+
+    name: ClassVar[str]
+    """What the model is called in files and messages, such as `classifier`."""
+
+    def __init__(self, encoder: Encoder, head: nn.Module) -> None:
+        self.encoder = encoder
+        self.head = head.to(encoder.model.network.device)
+
+    @property
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """What the record holds: all that `of_record` needs beside the encoder and the head."""
+
+    @property
+    @abstractmethod
+    def identity(self) -> str:
+        """The settings that determine scores, as a text."""
+
+    @classmethod
+    @abstractmethod
+    def of_record(cls, encoder: Encoder, record: Mapping[str, Any], path: Path) -> Self:
+        """Return an untrained model with the settings of a record.
+
+        Raises:
+            CheckpointError: The record is damaged.
+        """
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of everything that determines scores."""
+        return self._fingerprint(self.encoder)
+
+    def _fingerprint(self, encoder: Encoder) -> str:
+        return f"{encoder.fingerprint}-{fingerprint(self.head.state_dict())}-{self.identity}"
+
+    @classmethod
+    @checked
+    def load(cls, directory: str | Path, *, device: str | torch.device = "cpu") -> Self:
+        """Load a model that `save` wrote.
+
+        Raises:
+            CheckpointError: Files are missing, damaged or of different models.
+        """
+        directory = check_path(directory, "directory")
+        path = directory / f"{cls.name}.json"
+        record = read_json(path)
+        model = cls.of_record(Encoder.load(directory / "encoder", device=device), record, path)
+        load_module(model.head, directory / _HEAD)
+        if model.fingerprint != record.get("fingerprint"):
+            raise CheckpointError(
+                f"the files in {directory} are of different models", hint="save it again"
+            )
+        return model
+
+    @checked
+    def save(self, directory: str | Path) -> None:
+        """Write encoder and head; the record is last, so `load` rejects an incomplete directory.
+
+        Raises:
+            InputError: The directory cannot be written to.
+        """
+        directory = check_path(directory, "directory")
+        self.encoder.save(directory / "encoder")
+        tensors = {name: tensor.contiguous() for name, tensor in self.head.state_dict().items()}
+        write_atomic(directory / _HEAD, save(tensors))
+        self.save_record(directory)
+
+    def save_record(self, directory: Path) -> None:
+        """Write the settings again, after they were fitted to held-out examples."""
+        # Hash the saved encoder: saving merges the adapters, which are still apart in memory.
+        saved = self._fingerprint(Encoder.load(directory / "encoder"))
+        text = json.dumps(self.settings | {"fingerprint": saved}, indent=2, ensure_ascii=False)
+        write_atomic(directory / f"{self.name}.json", f"{text}\n".encode())
+
+    def fit(
+        self,
+        objective: Objective,
+        count: int,
+        record: Mapping[str, Any],
+        *,
+        output_dir: str | Path,
+        adaptation: Adaptation,
+        epochs: int,
+        lora: LoraConfig | None = None,
+        config: TrainingConfig | None = None,
+    ) -> None:
+        """Train on numbered examples in shuffled epochs, and publish the model.
+
+        Args:
+            objective: What is minimised; it prepares batches of example numbers.
+            count: Number of examples.
+            record: What determines the result beside the model and the session's arguments.
+            output_dir: The run's folder. The finished model is in `output_dir/model`.
+            adaptation: What trains beside the head.
+            epochs: Number of epochs over the examples.
+            lora: Size and place of the adapters, with `adaptation="lora"`.
+            config: Training settings, by default `task_config(adaptation)`.
+
+        Raises:
+            ConfigError: Less than one epoch.
+            CheckpointError: `output_dir` holds another run, or its checkpoint is damaged.
+            TrainingError: The loss is not finite or explodes.
+        """
+        config = config or task_config(adaptation)
+        if epochs < 1:
+            raise ConfigError(f"epochs is {epochs}", hint="choose at least 1")
+        source = ShuffledEpochs(count, rows=config.batch_size, seed=config.seed)
+        session = TrainingSession(
+            self.encoder.model,
+            out=output_dir,
+            config=config,
+            steps=epochs * source.steps,
+            train=_TRAINED[adaptation],
+            lora=lora,
+            modules={self.name: self.head},
+            heads=False,
+        )
+        session.begin({self.name: self.fingerprint, **record})
+        session.train(objective, source)
+        session.publish(self.save)
+        self.head.eval()

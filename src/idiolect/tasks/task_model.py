@@ -21,6 +21,7 @@ from idiolect.encoding.encoder import Encoder
 from idiolect.errors import CheckpointError, ConfigError
 from idiolect.models.weight_files import load_module
 from idiolect.nn.lora import LoraConfig
+from idiolect.nn.prompt.prompt_config import PromptConfig
 from idiolect.text.arguments import check_path, checked
 from idiolect.text.files import read_json, write_atomic
 from idiolect.training.data.shuffled_epochs import ShuffledEpochs
@@ -32,12 +33,25 @@ from idiolect.training.training_config import TrainingConfig
 
 __all__ = ["Adaptation", "TaskModel", "task_config"]
 
-Adaptation = Literal["full", "lora", "frozen"]
+Adaptation = Literal["full", "lora", "prefix", "prompt", "frozen"]
 """What trains beside the head: the network but its original rows; LoRA adapters and added rows;
-nothing."""
+virtual tokens, in every layer (P-tuning v2) or before the first, which `add_prompt` may have added
+before; nothing."""
 
-_TRAINED: dict[Adaptation, Train] = {"full": "all", "lora": "rows+lora", "frozen": "attached"}
-_RATES: dict[Adaptation, float] = {"full": 5e-5, "lora": 5e-4, "frozen": 1e-2}
+_TRAINED: dict[Adaptation, Train] = {
+    "full": "all",
+    "lora": "rows+lora",
+    "prefix": "prompt",
+    "prompt": "prompt",
+    "frozen": "attached",
+}
+_RATES: dict[Adaptation, float] = {
+    "full": 5e-5,
+    "lora": 5e-4,
+    "prefix": 1e-2,
+    "prompt": 1e-2,
+    "frozen": 1e-2,
+}
 _HEAD = "head.safetensors"
 
 
@@ -184,6 +198,7 @@ class TaskModel(ABC):
             steps=epochs * source.steps,
             train=_TRAINED[adaptation],
             lora=lora,
+            prompt=PromptConfig(method="prompt" if adaptation == "prompt" else "prefix"),
             modules={self.name: self.head},
             heads=False,
         )

@@ -29,7 +29,7 @@ from idiolect.models.prompt_files import save_prompt
 from idiolect.nn.lora import LoraConfig, add_lora, merge_lora
 from idiolect.nn.matrix_precision import ChosenPrecision, choose_precision
 from idiolect.nn.network import Network
-from idiolect.nn.prompt.attach_prompt import add_prompt
+from idiolect.nn.prompt.attach_prompt import add_prompt, prompt_of
 from idiolect.nn.prompt.prompt_config import PromptConfig
 from idiolect.nn.quantized_matrix import quantized_matrices
 from idiolect.text.arguments import check_whole
@@ -68,7 +68,8 @@ class TrainingSession:
         steps: Steps of the whole run.
         train: What trains; see `Train`.
         lora: Size and place of the adapters, with `train="rows+lora"`.
-        prompt: Kind, number and start of the virtual tokens, with `train="prompt"`.
+        prompt: Kind, number and start of the virtual tokens, with `train="prompt"`, unless the
+            network has some.
         unfreeze_original_rows: Train the published rows as well.
         modules: Modules trained with the network that are no part of the model, by name.
         heads: Whether the network's task heads train.
@@ -186,7 +187,7 @@ class TrainingSession:
             with torch.random.fork_rng([]):
                 torch.manual_seed(self.config.seed)
                 add_lora(network, self.lora)
-        if self.prompt is not None:
+        if self.prompt is not None and prompt_of(network) is None:
             add_prompt(network, self.prompt, seed=self.config.seed)
         with network.attach(self.modules):
             trained = choose_parameters(

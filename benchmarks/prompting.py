@@ -47,7 +47,7 @@ INSTRUCTIONS = {
         "Decide what each question asks for.",
         "What kind of thing would answer the question?",
         "Classify the questions by the type of their answer.",
-        "Is the answer a description, an entity, an abbreviation, a person, a location or a number?",
+        "Is it a description, an entity, an abbreviation, a person, a location or a number?",
     ),
 }
 
@@ -131,18 +131,16 @@ def search(generator: Generator, data: Path, name: str, count: int, calls: int, 
         flush=True,
     )
     by_hand = RandomDemonstrations(train[:300], shots, seed=0)
-    for label, one, choice in (
-        ("hand-written, calibrated", task, None),
-        ("hand-written with random demonstrations, calibrated", task, by_hand),
+    after = evaluate_prompt(generator, found.best, test)
+    for label, choice in (
+        ("hand-written, calibrated", None),
+        ("hand-written with random demonstrations, calibrated", by_hand),
     ):
-        before = evaluate_prompt(generator, one, test, [choice])
-        after = evaluate_prompt(generator, found.best, test) if choice is None else after
-        gain = _paired(
-            before.right[0].astype(float).tolist(), after.right[0].astype(float).tolist()
-        )
+        before = evaluate_prompt(generator, task, test, [choice])
+        first_right, right = (one.right[0].astype(float).tolist() for one in (before, after))
         print(
             f"{name}, {count} untouched texts: {label} {before.mean:.3f}, "
-            f"optimised {after.mean:.3f}; gain {gain}",
+            f"optimised {after.mean:.3f}; gain {_paired(first_right, right)}",
             flush=True,
         )
 

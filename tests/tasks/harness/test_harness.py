@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import gzip
 import json
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -91,6 +94,34 @@ def test_examples_come_from_other_questions(generator: Generator) -> None:
     assert metrics["acc_low"] <= metrics["acc"] <= metrics["acc_high"]
     with pytest.raises(InputError, match="4 examples from 4 questions"):
         list(evaluate_questions(generator, questions, num_fewshot=4))
+    # A pool may hold the question itself, read from another file: it is no example for itself.
+    pool = [replace(question) for question in questions]
+    list(evaluate_questions(generator, questions, num_fewshot=3, pool=pool))
+    with pytest.raises(InputError, match="4 examples from 4 questions"):
+        list(evaluate_questions(generator, questions, num_fewshot=4, pool=pool))
+
+
+def test_what_pairs_share_is_read_once(generator: Generator) -> None:
+    """Contexts with several endings, endings that begin others, and batches of any size."""
+    pairs = [
+        (f"w1 w2 w{3 + number % 2}", ending)
+        for number in range(6)
+        for ending in (" w5", " w5 w6", " w7", " w5")
+    ]
+    expected = [score_endings(generator, [pair])[0].total for pair in pairs]
+    read: list[int] = []
+    whole = type(generator.model.network).forward
+
+    def counted(network: Any, ids: torch.Tensor, *args: Any, **options: Any) -> Any:
+        read.append(ids.numel())
+        return whole(network, ids, *args, **options)
+
+    with mock.patch.object(type(generator.model.network), "forward", counted):
+        found = [one.total for one in score_endings(generator, pairs, tokens_per_batch=4)]
+    assert found == pytest.approx(expected, abs=1e-4)
+    # The first token once; of each context the rest, with the one longer ending.
+    assert sum(read) == 1 + 2 * 3
+    assert score_endings(generator, []) == []
 
 
 @pytest.mark.slow

@@ -59,9 +59,7 @@ def evaluate_questions(
     """
     source = questions if pool is None else pool
     if num_fewshot > len(source) - (pool is None):
-        raise InputError(
-            f"{num_fewshot} examples from {len(source)} questions", hint="lower num_fewshot"
-        )
+        raise _too_few(num_fewshot, len(source))
     rows: list[dict[str, float]] = []
     for number, question in enumerate(questions):
         examples = _examples(source, num_fewshot, derive_seed(seed, number), question)
@@ -107,7 +105,15 @@ def _examples(
         return []
     order = np.random.default_rng(seed).permutation(len(source))
     others = (source[int(number)] for number in order)
-    return [one.solved for one in others if one is not question][:count]
+    # Equal ones too: the same question may be in the pool, or twice in a file.
+    found = [one.solved for one in others if one.pairs != question.pairs][:count]
+    if len(found) < count:
+        raise _too_few(count, len(source))
+    return found
+
+
+def _too_few(count: int, given: int) -> InputError:
+    return InputError(f"{count} examples from {given} questions", hint="lower num_fewshot")
 
 
 def _rank(

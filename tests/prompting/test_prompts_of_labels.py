@@ -24,9 +24,10 @@ from idiolect.prompting.prompt_classifier import CONTENT_FREE
 from idiolect.prompting.prompt_evaluation import choose_demonstrations, evaluate_prompt
 from idiolect.prompting.prompt_task import PromptTask
 from idiolect.prompting.prompt_template import PromptTemplate
-from idiolect.prompting.self_consistency import last_number, vote
+from idiolect.prompting.self_consistency import vote
 from idiolect.tasks.classify.labelled_texts import LabelledText
 from idiolect.tasks.harness.likelihood import score_endings
+from idiolect.tasks.harness.question_evaluation import final_answer
 from training import models
 
 TEMPLATE = PromptTemplate("w0 w1", "w2 {text} w3", {"a": "w4", "b": "w5 w6"}, " w7 ")
@@ -196,8 +197,8 @@ def test_samples_vote(generator: Generator) -> None:
         assert one.share == counts[one.answer] / 12
     assert found == vote(generator, ["w8 w9", "w10"], max_new_tokens=2, **options)
     none = vote(generator, ["w8"], samples=2, max_new_tokens=1)[0]
-    assert (none.answer is None) == all(last_number(text) is None for text in none.texts)
-    assert [last_number(t) for t in ("1,200 - 5.50", "-3.", "none", "10")] == [
+    assert (none.answer is None) == all(final_answer(text) is None for text in none.texts)
+    assert [final_answer(t) for t in ("1,200 - 5.50", "-3.", "none", "10")] == [
         *("5.5", "-3", None, "10")
     ]
     with pytest.raises(ConfigError, match="0 samples"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,10 +9,9 @@ from typing import Any
 
 from idiolect.errors import ConfigError
 from idiolect.generate.generator import Generator
+from idiolect.tasks.harness.question_evaluation import final_answer
 
-__all__ = ["Vote", "last_number", "vote"]
-
-_NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
+__all__ = ["Vote", "vote"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,7 @@ def vote(
         generator: The model.
         prompts: The questions, such as with worked examples before them.
         samples: Texts to sample for each.
-        extract: Finds the answer in a text, or None; by default `last_number`.
+        extract: Finds the answer in a text, or None; by default `final_answer`.
         temperature: Sampling temperature, above zero.
         seed: Random seed; the same one gives the same texts.
         options: Other arguments of `Generator.generate`, such as `max_new_tokens` and `stop`.
@@ -65,22 +63,9 @@ def vote(
     votes = []
     for start in range(0, len(found), samples):
         texts = tuple(one.text for one in found[start : start + samples])
-        answers = [(extract or last_number)(text) for text in texts]
+        answers = [(extract or final_answer)(text) for text in texts]
         counts = Counter(answer for answer in answers if answer is not None)
         # Of equals, `most_common` returns the one that was met first.
         best, count = counts.most_common(1)[0] if counts else (None, 0)
         votes.append(Vote(best, count / samples, texts))
     return votes
-
-
-def last_number(text: str) -> str | None:
-    """Return the last number of a text, written plainly.
-
-    >>> last_number("So 3 boxes hold 1,200 or $1,250.00.")
-    '1250'
-    """
-    numbers = _NUMBER.findall(text)
-    if not numbers:
-        return None
-    plain: str = numbers[-1].replace(",", "")
-    return plain.rstrip("0").rstrip(".") if "." in plain else plain

@@ -44,17 +44,25 @@ def test_the_four_forms(tmp_path: Path) -> None:
     schema = {"context_options": ["x y", "x z"], "continuation": "won", "gold": 0}
     ending = {"context": "once upon a", "continuation": "time"}
     written = {"context": "2 + 2", "answer": 4, "aliases": ["four"]}
+    reasoned = {"question": "2 + 2 + 2", "answer": "2 + 2 is 4,\nand 4 + 2 is 6.\n#### 6"}
+    shown = {"context": "2 + 2", "answer": 4, "chain_of_thought": "count on"}
     for record, expected in (
         (choice, Question((("Q: why?\nAnswer:", "a"), ("Q: why?\nAnswer:", "b")), 1)),
         (schema, Question((("x y", "won"), ("x z", "won")), 0)),
         (ending, Question((("once upon a", "time"),), 0)),
         (written, Question((("2 + 2\nAnswer:", "4"),), 0, ("4", "four"))),
+        (
+            reasoned,
+            Question((("2 + 2 + 2\nAnswer:", "6"),), 0, ("6",), "2 + 2 is 4,\nand 4 + 2 is 6."),
+        ),
+        (shown, Question((("2 + 2\nAnswer:", "4"),), 0, ("4",), "count on")),
     ):
         assert read_questions(_write(tmp_path / "q.jsonl", record)) == [expected]
     for wrong, message in (
         ({**choice, "gold": 2}, "gold is 2, and there are 2 choices"),
         ({**written, "answer": " "}, "answer is ' '"),
         ({"text": "a"}, "fields text"),
+        ({"question": "a", "answer": "no number"}, "without ####"),
     ):
         with pytest.raises(InputError, match=message):
             read_questions(_write(tmp_path / "q.jsonl", wrong))
@@ -83,6 +91,28 @@ def test_answers_are_compared_as_in_squad() -> None:
     assert normalize_answer("The  Cat, sat on AN apple.") == "cat sat on apple"
     assert answer_f1("the black cat", "cat") == pytest.approx(2 / 3)
     assert answer_f1("", "cat") == 0
+
+
+def test_reasoning_is_shown_and_only_its_result_counts(generator: Generator) -> None:
+    question = Question((("w1\nAnswer:", "7"),), 0, ("7",), "w2 w3")
+    assert question.solved == ("w1\nAnswer:", "w2 w3\n#### 7")
+    asked: list[str] = []
+
+    def write(prompts: list[str], **options: Any) -> list[Any]:
+        asked.extend([*prompts, *options["stop"]])
+        return [mock.Mock(text="6 and 1\nare\n#### 7.0\n")]
+
+    other = replace(question, pairs=(("w9\nAnswer:", "8"),), answers=("8",))
+    with mock.patch.object(generator, "generate", write):
+        *_, metrics = evaluate_questions(generator, [question], num_fewshot=1, pool=[other])
+    assert metrics is not None
+    assert (metrics["exact_match"], metrics["f1"]) == (1, 1)
+    negative = replace(question, answers=("-7",))
+    with mock.patch.object(generator, "generate", write):
+        *_, metrics = evaluate_questions(generator, [negative])
+    assert metrics is not None
+    assert metrics["exact_match"] == 0
+    assert asked[:2] == ["w9\nAnswer: w2 w3\n#### 8\n\nw1\nAnswer:", "\n\n"]
 
 
 def test_examples_come_from_other_questions(generator: Generator) -> None:

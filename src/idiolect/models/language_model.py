@@ -49,6 +49,9 @@ _HUB_FILES = (
     "model.safetensors.index.json",
     *TOKENIZER_FILES,
     *COMPANION_PATTERNS,
+    "adapter_config.json",
+    "adapter_model.safetensors",
+    "prompt/*",
 )
 _LOG = logging.getLogger(__name__)
 

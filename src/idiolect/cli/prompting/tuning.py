@@ -90,6 +90,7 @@ def tune(
     --answer 0=negative --answer 1=positive -o runs/prefix[/bold]
     """
     from idiolect.errors import ConfigError
+    from idiolect.generate.generator import Generator
     from idiolect.nn.prompt.prompt_config import PromptConfig
     from idiolect.prompting.prompt_evaluation import evaluate_prompt
     from idiolect.prompting.tune_prompt import tune_prompt, tuning_config
@@ -133,6 +134,7 @@ def tune(
         base=str(Path(model).resolve()) if Path(model).exists() else model,
     )
     if held_out and before is not None:
-        after = evaluate_prompt(generator, task, held_out).mean
+        # The virtual tokens take room in the context, which a generator notes at its start.
+        after = evaluate_prompt(Generator(generator.model), task, held_out).mean
         typer.echo(f"accuracy on {valid}: {before:.4f} before, {after:.4f} after")
     typer.echo(f"the tuned model is in {out / 'model'}")

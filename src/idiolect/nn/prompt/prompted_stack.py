@@ -40,14 +40,16 @@ def run_prompted(
     Raises:
         InputError: Several documents in a row, for a prompt that each has to read with its own.
     """
-    if isinstance(virtual, PrefixTokens):
+    if cache is not None and cache.length:
+        prefix = []  # the cache has it already
+    elif isinstance(virtual, PrefixTokens):
         prefix = virtual.layers(x.dtype)
     else:
         rows = virtual.table().to(x.dtype)
         rows = rows if shift is None else rows + shift
         if not causal:
             return _run_together(stack, rows, x, mask)
-        prefix = [] if cache is not None and cache.length else read_prompt(stack, rows)
+        prefix = read_prompt(stack, rows)
     return run_stack(stack, x, mask, causal=causal, cache=cache, prefix=prefix)
 
 

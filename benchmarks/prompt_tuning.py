@@ -257,6 +257,8 @@ def main() -> None:
     parser.add_argument("--tests", type=int, default=300)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--methods", default=",".join(METHODS))
+    parser.add_argument("--tasks", default="sst2,trec,ncbi")
+    parser.add_argument("--systems", default="ours,peft")
     parser.add_argument("--seconds", type=float, default=1e9, help="begin no run after this time")
     parser.add_argument("--plot", type=Path)
     arguments = parser.parse_args()
@@ -271,10 +273,10 @@ def main() -> None:
     plan = [
         (name, method, system, seed)
         for seed in range(arguments.seeds)
-        for name in ("sst2", "trec", "ncbi")
+        for system in arguments.systems.split(",")
+        for name in arguments.tasks.split(",")
         for method in arguments.methods.split(",")
-        for system in ("ours", "peft")
-        if not (system == "peft" and (method == "frozen" or (seed and method in ("lora", "full"))))
+        if system == "ours" or method != "frozen"
     ]
     for name, method, system, seed in plan:
         key = (name, method, system, seed, arguments.steps, arguments.layers)

@@ -20,6 +20,9 @@ from idiolect.training.optim import choose_parameters, parameter_groups
 from training import models
 
 PROMPTS = [[5, 6, 7, 8, 9, 10, 11], [12], [13, 14, 15], [16, 17], [18, 19, 20, 21, 22]]
+_RECURRENT = RecurrentConfig(
+    vocab_size=9, hidden_size=4, inner_size=4, embedding_size=4, num_layers=1
+)
 EACH = pytest.mark.parametrize("method", ["prompt", "prefix"])
 
 
@@ -166,7 +169,7 @@ def test_what_cannot_have_a_prompt_says_so(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="needs rows of"):
         set_prompt(model.network, torch.zeros(2, 5), prefix=True)
     with pytest.raises(ConfigError, match="only a Transformer"):
-        add_prompt(RecurrentNetwork(RecurrentConfig(vocab_size=9, hidden_size=4)), PromptConfig())
+        add_prompt(RecurrentNetwork(_RECURRENT), PromptConfig())
     for wrong in (
         {"num_virtual_tokens": 0},
         {"method": "suffix"},

@@ -185,6 +185,8 @@ def check_length(model: LanguageModel, max_length: int | None) -> int:
     """
     config, taken = model.network.config, model.network.virtual_tokens
     rows = config.max_position_embeddings - taken if config.has_position_table else None
+    if max_length is not None and rows is not None and rows < max_length <= rows + taken:
+        max_length = rows  # virtual tokens, added since, take the other positions
     if max_length is not None:
         if max_length < 4 or (rows is not None and max_length > rows):
             raise ConfigError(

@@ -21,6 +21,7 @@ from idiolect.encoding.encoder import Encoder
 from idiolect.errors import CheckpointError, ConfigError
 from idiolect.models.weight_files import load_module
 from idiolect.nn.lora import LoraConfig
+from idiolect.nn.prompt.attach_prompt import add_prompt
 from idiolect.nn.prompt.prompt_config import PromptConfig
 from idiolect.text.arguments import check_path, checked
 from idiolect.text.files import read_json, write_atomic
@@ -190,6 +191,12 @@ class TaskModel(ABC):
         config = config or task_config(adaptation)
         if epochs < 1:
             raise ConfigError(f"epochs is {epochs}", hint="choose at least 1")
+        network = self.encoder.model.network
+        if adaptation in ("prefix", "prompt") and not network.virtual_tokens:
+            shape = PromptConfig(method="prompt" if adaptation == "prompt" else "prefix")
+            add_prompt(network, shape, seed=config.seed)
+            # The virtual tokens take positions from the texts.
+            self.encoder = self.encoder.with_changes()
         source = ShuffledEpochs(count, rows=config.batch_size, seed=config.seed)
         session = TrainingSession(
             self.encoder.model,
@@ -198,7 +205,6 @@ class TaskModel(ABC):
             steps=epochs * source.steps,
             train=_TRAINED[adaptation],
             lora=lora,
-            prompt=PromptConfig(method="prompt" if adaptation == "prompt" else "prefix"),
             modules={self.name: self.head},
             heads=False,
         )

@@ -183,8 +183,10 @@ def check_length(model: LanguageModel, max_length: int | None) -> int:
     Raises:
         ConfigError: The model does not have that many positions.
     """
-    config = model.network.config
-    rows = config.max_position_embeddings if config.has_position_table else None
+    config, taken = model.network.config, model.network.virtual_tokens
+    rows = config.max_position_embeddings - taken if config.has_position_table else None
+    if max_length is not None and rows is not None and rows < max_length <= rows + taken:
+        max_length = rows  # virtual tokens, added since, take the other positions
     if max_length is not None:
         if max_length < 4 or (rows is not None and max_length > rows):
             raise ConfigError(
@@ -199,7 +201,7 @@ def check_length(model: LanguageModel, max_length: int | None) -> int:
     known = [
         n for n in (named, config.max_position_embeddings) if isinstance(n, int) and 0 < n < 10**9
     ]
-    return min(known, default=_DEFAULT_LENGTH)
+    return max(4, min(known) - taken) if known else _DEFAULT_LENGTH
 
 
 def check_texts(texts: Sequence[str]) -> None:

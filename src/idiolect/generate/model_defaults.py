@@ -25,7 +25,8 @@ _LIMITS = ("max_position_embeddings", "n_positions", "n_ctx")
 def find_context_length(model: LanguageModel) -> int | None:
     """Return the most tokens that a model was made for; None if there is no limit."""
     named = (model.settings.get(name) for name in _LIMITS)
-    return next((value for value in named if isinstance(value, int) and value > 0), None)
+    limit = next((value for value in named if isinstance(value, int) and value > 0), None)
+    return None if limit is None else max(1, limit - model.network.virtual_tokens)
 
 
 def find_ends(model: LanguageModel) -> tuple[int, ...]:

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from idiolect.errors import CheckpointError, ConfigError
 from idiolect.models.language_model import LanguageModel
+from idiolect.models.prompt_files import is_prompt, load_prompt
 from idiolect.models.weight_names import WeightSource
 from idiolect.nn.basic import Linear
 from idiolect.nn.lora import LoraLinear, lora_layers
@@ -96,10 +97,10 @@ def save_adapter(model: LanguageModel, directory: str | Path) -> None:
 
 
 def load_adapter(model: LanguageModel, directory: str | Path) -> list[str]:
-    """Add adapters saved by `save_adapter` or `peft` to a model, in place.
+    """Add adapters saved by `save_adapter` or `peft` to a model, in place; or a prompt or prefix.
 
     Returns:
-        The names of the adapted layers.
+        The names of the adapted layers; none for a prompt.
 
     Raises:
         CheckpointError: Files are missing or damaged, or an adapter matches no layer of the model.
@@ -107,6 +108,9 @@ def load_adapter(model: LanguageModel, directory: str | Path) -> list[str]:
     """
     directory = Path(directory)
     config = read_json(directory / _CONFIG)
+    if is_prompt(config):
+        load_prompt(model.network, directory)
+        return []
     _refuse_unsupported(config)
     try:
         tensors = load_file(directory / _WEIGHTS)
@@ -210,7 +214,7 @@ def _refuse_unsupported(config: Mapping[str, Any]) -> None:
     if config.get("peft_type") != "LORA":
         raise ConfigError(
             f"adapters of the type {config.get('peft_type')!r} are not supported",
-            hint="only LORA is",
+            hint="LORA, PROMPT_TUNING and PREFIX_TUNING are",
         )
     refused = [
         key

@@ -20,12 +20,14 @@ from idiolect.models.network_files import (
     export_weights,
     held_class,
 )
+from idiolect.models.prompt_files import load_prompt, prompted_base, save_prompt
 from idiolect.models.quantized_weights import Quantization, keep_blocks_of_rows
 from idiolect.models.reader_check import find_reader_changes
 from idiolect.models.registry import find_family
 from idiolect.models.vocabulary_record import describe_rows, split_rows
 from idiolect.models.weight_files import SHARD_BYTES, open_weights, write_weights
 from idiolect.nn.network import Network
+from idiolect.nn.prompt.attach_prompt import prompt_of
 from idiolect.text.arguments import checked, load_if_named
 from idiolect.text.files import read_json
 from idiolect.text.gguf_header import read_gguf_header
@@ -38,6 +40,8 @@ __all__ = ["LanguageModel"]
 
 _RECORD = "idiolect.json"
 """The fingerprint of the saved tokenizer, and which vocabulary rows were added."""
+_PROMPT = "prompt"
+"""The folder of a saved model's virtual tokens."""
 _HUB_FILES = (
     "config.json",
     "model.safetensors",
@@ -45,6 +49,9 @@ _HUB_FILES = (
     "model.safetensors.index.json",
     *TOKENIZER_FILES,
     *COMPANION_PATTERNS,
+    "adapter_config.json",
+    "adapter_model.safetensors",
+    "prompt/*",
 )
 _LOG = logging.getLogger(__name__)
 
@@ -147,7 +154,8 @@ class LanguageModel:
 
         Args:
             source: A directory in the Hugging Face layout, a GGUF file, the name of a model in an
-                installed package (`smollm2`), or the id of a repository on the hub.
+                installed package (`smollm2`), or the id of a repository on the hub. A directory
+                with a learnt prompt or prefix alone stands for its base model with it.
             dtype: Dtype of the weights; `stored` is that of the files. The default is float32 on a
                 CPU, where it is fast, and `stored` on an accelerator.
             device: The network's device.
@@ -162,6 +170,10 @@ class LanguageModel:
             CheckpointError: Files that are missing, damaged or of different models.
         """
         directory = locate(source, _HUB_FILES)
+        if base := prompted_base(directory):
+            model = cls.load(base, dtype=dtype, device=device, quantization=quantization)
+            load_prompt(model.network, directory)
+            return model
         if dtype is None and str(device).startswith("cpu"):
             dtype = torch.float32
         precision = None if dtype == "stored" else dtype
@@ -181,6 +193,8 @@ class LanguageModel:
         )
         if record.get("rows"):
             split_rows(network, record["rows"])
+        if (directory / _PROMPT).is_dir():
+            load_prompt(network, directory / _PROMPT)
         if quantization is not None:
             keep_blocks_of_rows(network)
         companions = CompanionFiles.read(directory, tokenizer)
@@ -263,7 +277,14 @@ class LanguageModel:
             _write_json(fresh / "config.json", settings)
             self.tokenizer.save(fresh, settings=self._tokenizer_settings())
             self.companions.write(fresh, self.tokenizer)
+            if prompt_of(self.network) is not None:
+                save_prompt(self.network, fresh / _PROMPT)
             _write_json(fresh / _RECORD, record)
+        if prompt_of(self.network) is not None:
+            _LOG.warning(
+                "the prompt is in %s; other programs load the model without it",
+                f"{directory}/prompt",
+            )
         if self.companions.left_out:
             _LOG.warning("not saved with the model: %s", ", ".join(self.companions.left_out))
         if self.network.context_free:

@@ -25,6 +25,8 @@ __all__ = ["check_finished", "replacing"]
 
 _MARKER = ".unfinished"
 _WRITTEN_LAST = "idiolect.json"
+_PROMPT = "prompt"
+"""The folder of a learnt prompt; the old model's goes with it."""
 # File names that belong to a model. Those that the new model lacks are removed: they are the old
 # model's, and would be read as part of the new one.
 _OWNED = (
@@ -74,7 +76,7 @@ def replacing(directory: str | Path) -> Iterator[Path]:
         parent.mkdir(parents=True, exist_ok=True)
         fresh = Path(tempfile.mkdtemp(prefix=".saving-", dir=parent))
         yield fresh
-        for path in fresh.iterdir():
+        for path in fresh.rglob("*"):
             flush(path)
         if target.is_dir():
             _exchange(target, fresh)
@@ -118,6 +120,8 @@ def _exchange(target: Path, fresh: Path) -> None:
         owned = any(fnmatch(path.name, pattern) for pattern in _OWNED)
         if owned and path.name not in names and not path.is_dir():
             path.unlink()
+    if _PROMPT not in names and (target / _PROMPT / "adapter_config.json").exists():
+        shutil.rmtree(target / _PROMPT)
     flush(target)
     marker.unlink()
     flush(target)

@@ -239,7 +239,8 @@ def _refuse(source: Path, problems: Mapping[str, list[str]]) -> None:
 def export_weights(network: Network, settings: Mapping[str, Any]) -> dict[str, Tensor]:
     """Return the network's weights under the published names.
 
-    Added vocabulary rows are concatenated with the original ones, and adapters are merged.
+    Added vocabulary rows are concatenated with the original ones, and adapters are merged. Virtual
+    tokens are no part of the network; see `prompt_files`.
     """
     table = find_family(settings).names(settings)
     fused: dict[str, list[tuple[WeightSource, Tensor]]] = {}
@@ -266,7 +267,7 @@ def _joined(network: Network) -> dict[str, Tensor]:
     }
     adapted = lora_layers(network)
     inside = {f"{name}." for name in (*joined, *quantized_matrices(network))}
-    inside |= {f"{name}.lora_" for name in adapted}
+    inside |= {f"{name}.lora_" for name in adapted} | {"prompt."}
     state = {name: tensor for name, tensor in state.items() if not name.startswith(tuple(inside))}
     for name, matrix in quantized_matrices(network).items():
         owner = name.removesuffix(".weight")

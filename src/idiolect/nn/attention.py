@@ -47,6 +47,8 @@ class Visibility:
     """Added to the scores. Shape: (heads, queries, keys) or (batch, heads, queries, keys)."""
     spans: Sequence[tuple[Span, Span]] | None = None
     """Packed only: the spans of each document's queries and keys."""
+    prefix: int = 0
+    """How many keys stand before the texts of all documents."""
     _masks: dict[int | None, Tensor | None] = field(default_factory=dict)
 
     def mask(self, window: int | None, like: Tensor) -> tuple[Tensor | None, bool]:
@@ -98,7 +100,9 @@ class Visibility:
         keys = self.key_documents[:, None, None, :]
         if self.query_documents is None:
             return keys > 0
-        return (keys == self.query_documents[:, None, :, None]) & (keys > 0)
+        same = (keys == self.query_documents[:, None, :, None]) & (keys > 0)
+        same[..., : self.prefix] = True
+        return same
 
 
 class Attention(nn.Module):
@@ -152,6 +156,7 @@ class Attention(nn.Module):
         memory: Tensor | None = None,
         rotation: tuple[Tensor, Tensor] | None = None,
         cache: LayerCache | None = None,
+        prefix: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
         """Compute attention.
 
@@ -165,11 +170,13 @@ class Attention(nn.Module):
             cache: Keys and values of earlier tokens. Cross-attention fills it once and then only
                 reads it; it may then hold one row for several successive ones of `x`, of one token
                 each.
+            prefix: Keys and values before those of each text, if they are in no cache. Shape: (key
+                heads, n, head width).
         """
         query = self._split(self.query(x), self.heads, self.query_norm, rotation)
         if visibility.spans is not None:
             key, value = self._keys_values(x if memory is None else memory, rotation)
-            return self._finish(self._attend_spans(query, key, value, visibility))
+            return self._finish(self._attend_spans(query, key, value, visibility, prefix))
 
         query = query.transpose(1, 2)
         cached = cache.read() if cache is not None and memory is not None else None
@@ -178,6 +185,8 @@ class Attention(nn.Module):
             key, value = key.transpose(1, 2), value.transpose(1, 2)
             if cache is not None:
                 key, value = cache.append(key, value)
+            elif prefix is not None:
+                key, value = _preceded(prefix, key, value)
         else:
             key, value = cached
         mask, causal = visibility.mask(self.window, query)
@@ -213,7 +222,12 @@ class Attention(nn.Module):
         return result
 
     def _attend_spans(
-        self, query: Tensor, key: Tensor, value: Tensor, visibility: Visibility
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        visibility: Visibility,
+        prefix: tuple[Tensor, Tensor] | None,
     ) -> Tensor:
         """Attend document by document; neighbours of equal length are one batch.
 
@@ -225,10 +239,17 @@ class Attention(nn.Module):
         attended = []
         for count, (start, end), (key_start, key_end) in _runs(visibility.spans):
             length, key_length = (end - start) // count, (key_end - key_start) // count
+            keys, values = (
+                part[key_start:key_end].view(count, key_length, *part.shape[1:]).transpose(1, 2)
+                for part in (key, value)
+            )
+            if prefix is not None:
+                keys, values = _preceded(prefix, keys, values)
+                key_length = keys.shape[2]
             one = self._attend(
                 query[start:end].view(count, length, *query.shape[1:]).transpose(1, 2),
-                key[key_start:key_end].view(count, key_length, *key.shape[1:]).transpose(1, 2),
-                value[key_start:key_end].view(count, key_length, *value.shape[1:]).transpose(1, 2),
+                keys,
+                values,
                 None if mask is None else mask[..., :length, :key_length],
                 causal,
                 (positions[0][:length], positions[1][:key_length]),
@@ -318,6 +339,15 @@ class Attention(nn.Module):
             distances = self.relative_values(*positions)
             attended = attended + torch.einsum(f"bhqk,{pairs}d->bhqd", weights, distances)
         return attended
+
+
+def _preceded(prefix: tuple[Tensor, Tensor], key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    """Put a prefix before the keys and values of each row. (batch, key heads, length, width)."""
+    first, second = (
+        torch.cat([before.expand(len(part), *before.shape), part], dim=2)
+        for before, part in zip(prefix, (key, value), strict=True)
+    )
+    return first, second
 
 
 def _runs(spans: Sequence[tuple[Span, Span]]) -> list[tuple[int, Span, Span]]:

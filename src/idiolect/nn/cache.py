@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -13,10 +15,11 @@ class LayerCache:
     """Keys and values of one attention. Shape: (batch, key heads, length, head width).
 
     Buffers have spare capacity and double when full, so that a step copies only the new token.
+    What stands before the texts of all rows, the first `prefix` entries, stays in front.
     """
 
     def __init__(self) -> None:
-        self.length = 0
+        self.length = self.prefix = 0
         self._keys: Tensor | None = None
         self._values: Tensor | None = None
 
@@ -29,6 +32,11 @@ class LayerCache:
         self._values[:, :, self.length : end] = values
         self.length = end
         return self._keys[:, :, :end], self._values[:, :, :end]
+
+    def begin(self, keys: Tensor, values: Tensor, rows: int) -> None:
+        """Put what all rows have in front before their texts. Shape: (key heads, n, head width)."""
+        self.append(keys.expand(rows, *keys.shape), values.expand(rows, *values.shape))
+        self.prefix = self.length
 
     def read(self) -> tuple[Tensor, Tensor] | None:
         """Return all keys and all values, or `None` before the first `append`."""
@@ -52,19 +60,23 @@ class LayerCache:
         self.length = min(self.length, length)
 
     def join(self, other: LayerCache) -> None:
-        """Add the rows of another cache; the shorter one gets zeros before its tokens."""
+        """Add the rows of another cache; the shorter one gets zeros before its texts."""
         own, new = self.read(), other.read()
         assert own is not None
         assert new is not None
         self.length = max(self.length, other.length)
         self._keys, self._values = (
-            torch.cat([F.pad(part, (0, 0, self.length - part.shape[2], 0)) for part in pair])
+            torch.cat([_pad_texts(part, self.length, self.prefix) for part in pair])
             for pair in zip(own, new, strict=True)
         )
 
     def drop_first(self, count: int) -> None:
-        """Forget the first tokens, which are padding in every row."""
+        """Forget the first tokens of the texts, which are padding in every row."""
         if self._keys is not None and self._values is not None:
+            for buffer in (self._keys, self._values):
+                if self.prefix:  # it moves up to the texts
+                    moved = buffer[:, :, : self.prefix].clone()
+                    buffer[:, :, count : count + self.prefix] = moved
             self._keys, self._values = self._keys[:, :, count:], self._values[:, :, count:]
             self.length -= count
 
@@ -78,6 +90,14 @@ def _reserve(buffer: Tensor | None, like: Tensor, used: int, needed: int) -> Ten
     if buffer is not None:
         larger[:, :, :used] = buffer[:, :, :used]
     return larger
+
+
+def _pad_texts(part: Tensor, length: int, prefix: int) -> Tensor:
+    """Put zeros between the prefix and the texts, up to a length."""
+    missing = length - part.shape[2]
+    if not prefix:
+        return F.pad(part, (0, 0, missing, 0))
+    return torch.cat([part[:, :, :prefix], F.pad(part[:, :, prefix:], (0, 0, missing, 0))], dim=2)
 
 
 class Cache:
@@ -98,8 +118,22 @@ class Cache:
 
     @property
     def length(self) -> int:
-        """Number of cached tokens."""
-        return self._own[0].length if self._own else 0
+        """Number of cached tokens of the texts."""
+        return self._own[0].length - self._own[0].prefix if self._own else 0
+
+    @property
+    def prefix(self) -> int:
+        """Number of virtual tokens before the texts of all rows."""
+        return self._own[0].prefix if self._own else 0
+
+    def begin(self, prefix: Sequence[tuple[Tensor, Tensor]], rows: int) -> None:
+        """Put keys and values of each layer before the texts of all rows, if nothing is cached.
+
+        Shape: keys and values (key heads, n, head width).
+        """
+        if prefix and not self._own:
+            for index, (keys, values) in enumerate(prefix):
+                self.layer(index)[0].begin(keys, values, rows)
 
     def select(self, rows: Tensor) -> None:
         """Keep the given rows of the batch, in the given order. Shape: rows (n,), int64."""
@@ -129,7 +163,7 @@ class Cache:
     def crop(self, length: int) -> None:
         """Forget the decoder's tokens from a number on."""
         for cache in self._own:
-            cache.crop(length)
+            cache.crop(length + cache.prefix)
 
     def join(self, other: Cache) -> None:
         """Add the rows of another cache of a decoder; the shorter one gets padding before it."""

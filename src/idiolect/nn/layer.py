@@ -62,12 +62,15 @@ class Layer(nn.Module):
         memory: Tensor | None = None,
         memory_visibility: Visibility | None = None,
         cache: tuple[LayerCache, LayerCache] | None = None,
+        prefix: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
         """Run hidden states through the layer; see `Attention.forward` for the arguments."""
         own, other = cache if cache is not None else (None, None)
 
         def attend(y: Tensor) -> Tensor:
-            attended: Tensor = self.attention(y, visibility, rotation=rotation, cache=own)
+            attended: Tensor = self.attention(
+                y, visibility, rotation=rotation, cache=own, prefix=prefix
+            )
             return attended
 
         if self.parallel:

@@ -215,6 +215,11 @@ class Network(nn.Module, ABC):
         check_range("id", input_ids, self.config.vocab_size)
 
     @property
+    def virtual_tokens(self) -> int:
+        """Positions that learnt virtual tokens take from each text; see `idiolect.nn.prompt`."""
+        return 0
+
+    @property
     def device(self) -> torch.device:
         """Device of the weights."""
         return next(self.parameters()).device

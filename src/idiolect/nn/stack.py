@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -77,11 +78,21 @@ class Stack(nn.Module):
         memory: Tensor | None = None,
         memory_visibility: Visibility | None = None,
         cache: Cache | None = None,
+        prefix: Sequence[tuple[Tensor, Tensor]] = (),
     ) -> Tensor:
         """Run embeddings through the layers.
 
         Shape: x (batch, length, width) or packed (tokens, width), and so the result; positions
         (batch, length), (length,) or packed (tokens,).
+
+        Args:
+            x: The embedded tokens.
+            visibility: Which keys each query may attend to.
+            positions: Of the tokens, in their texts.
+            memory: The encoder's hidden states.
+            memory_visibility: Which of them each query may attend to.
+            cache: Keys and values of earlier tokens.
+            prefix: Keys and values of each layer before every text, if they are in no cache.
         """
         x = self._add_positions(x, positions)
         if self.embedding_norm is not None:
@@ -100,6 +111,7 @@ class Stack(nn.Module):
                 memory=memory,
                 memory_visibility=memory_visibility,
                 cache=None if cache is None else cache.layer(i),
+                prefix=prefix[i] if prefix else None,
             )
         if self.final_norm is None:
             return x

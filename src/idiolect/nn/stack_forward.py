@@ -6,6 +6,8 @@ accelerator, the texts stay in a padded grid, since their kernels need a rectang
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -28,6 +30,7 @@ def run_stack(
     cache: Cache | None = None,
     memory: Tensor | None = None,
     memory_mask: Tensor | None = None,
+    prefix: Sequence[tuple[Tensor, Tensor]] = (),
 ) -> Tensor:
     """Return the hidden states; zero at padding if the grid was packed.
 
@@ -41,6 +44,8 @@ def run_stack(
         cache: Keys and values of earlier tokens.
         memory: The encoder's hidden states, for cross-attention. Shape: (batch, any, width).
         memory_mask: The encoder's mask.
+        prefix: Keys and values of each layer before every text; an empty cache keeps them.
+            Shape: (key heads, n, head width).
 
     Raises:
         InputError: A text is longer than the stack's positions, or has no source text.
@@ -49,24 +54,36 @@ def run_stack(
     if mask is not None and is_known and bool((mask == 1).all()):
         mask = None
     if mask is not None and is_known and cache is None:
-        return _run_packed(stack, x, mask, causal, memory, memory_mask)
+        return _run_packed(stack, x, mask, causal, memory, memory_mask, prefix)
+    before = prefix[0][0].shape[1] if prefix else 0
+    if cache is not None:
+        cache.begin(prefix, len(x))
+        before, prefix = cache.prefix, ()
     past, length = cache.length if cache is not None else 0, x.shape[1]
     documents = None
     all_positions = torch.arange(past + length, device=x.device)
     if mask is not None:
         all_positions, documents = positions_and_documents(mask)
     if mask is None:
-        stack.check_length(past + length)
+        stack.check_length(before + past + length)
     elif is_known and mask.numel():
-        stack.check_length(int(all_positions.max()) + 1)
-    positions = all_positions[..., past:]
+        stack.check_length(before + int(all_positions.max()) + 1)
+    query_documents = None if documents is None else documents[:, past:]
+    if before:
+        first = torch.arange(before, device=x.device)
+        first = first.expand(*all_positions.shape[:-1], before)
+        all_positions = torch.cat([first, all_positions + before], dim=-1)
+        if documents is not None:
+            documents = torch.cat([documents.new_ones(len(documents), before), documents], dim=1)
+    positions = all_positions[..., before + past :]
     visibility = Visibility(
         causal=causal,
         query_positions=positions,
         key_positions=all_positions,
-        query_documents=None if documents is None else documents[:, past:],
+        query_documents=query_documents,
         key_documents=documents,
         bias=None if stack.score_bias is None else stack.score_bias(positions, all_positions),
+        prefix=before,
     )
     memory_visibility = None
     if memory is not None:
@@ -74,11 +91,17 @@ def run_stack(
             causal=False,
             query_positions=positions,
             key_positions=torch.arange(memory.shape[1], device=x.device),
-            query_documents=None if documents is None else documents[:, past:],
+            query_documents=query_documents,
             key_documents=None if memory_mask is None else memory_mask.long(),
         )
     hidden: Tensor = stack(
-        x, visibility, positions, memory=memory, memory_visibility=memory_visibility, cache=cache
+        x,
+        visibility,
+        positions,
+        memory=memory,
+        memory_visibility=memory_visibility,
+        cache=cache,
+        prefix=prefix,
     )
     return hidden
 
@@ -90,15 +113,19 @@ def _run_packed(
     causal: bool,
     memory: Tensor | None,
     memory_mask: Tensor | None,
+    prefix: Sequence[tuple[Tensor, Tensor]],
 ) -> Tensor:
     packing = Packing.of(mask)
-    stack.check_length(packing.longest)
-    positions = torch.arange(packing.longest, device=packing.index.device)
+    before = prefix[0][0].shape[1] if prefix else 0
+    stack.check_length(before + packing.longest)
+    keys = torch.arange(before + packing.longest, device=packing.index.device)
+    positions = keys[before:]
     visibility = Visibility(
         causal=causal,
         query_positions=positions,
-        key_positions=positions,
-        bias=None if stack.score_bias is None else stack.score_bias(positions, positions),
+        key_positions=keys,
+        bias=None if stack.score_bias is None else stack.score_bias(positions, keys),
+        prefix=before,
         spans=[(span, span) for span in packing.spans],
     )
     memory_visibility = None
@@ -107,9 +134,10 @@ def _run_packed(
     packed = stack(
         packing.pack(x),
         visibility,
-        packing.positions,
+        packing.positions + before,
         memory=memory,
         memory_visibility=memory_visibility,
+        prefix=prefix,
     )
     return packing.unpack(packed)
 

@@ -17,6 +17,8 @@ from idiolect.nn.cache import Cache
 from idiolect.nn.config import TransformerConfig
 from idiolect.nn.heads import Pooler, make_head
 from idiolect.nn.network import Network, NetworkKind, Output, check_range, copy_module
+from idiolect.nn.prompt.prompted_stack import run_prompted
+from idiolect.nn.prompt.virtual_tokens import VirtualTokens
 from idiolect.nn.stack import Stack
 from idiolect.nn.stack_forward import run_stack
 
@@ -55,6 +57,8 @@ class Transformer(Network):
             )
         if config.num_decoder_layers:
             self.decoder = Stack(config, layers=config.num_decoder_layers, causal=True, cross=both)
+        self.prompt: VirtualTokens | None = None
+        """What is read before every text; see `idiolect.nn.prompt`."""
         self.pooler = None if config.pool == "none" else Pooler(config)
         self.heads = nn.ModuleDict({task: make_head(task, config) for task in config.tasks})
 
@@ -299,10 +303,7 @@ class Transformer(Network):
     def _embed(
         self, input_ids: Tensor, token_type_ids: Tensor | None, language_ids: Tensor | None
     ) -> Tensor:
-        x: Tensor = self.tokens(input_ids)
-        if self.config.embedding_scale != 1.0:
-            # Rounded to the dtype, as in the pre-training of Gemma.
-            x = x * torch.tensor(self.config.embedding_scale, dtype=x.dtype)
+        x = self.scaled_rows(input_ids)
         for name, table, indices in (
             ("type", self.types, token_type_ids),
             ("language", self.languages, language_ids),
@@ -316,9 +317,27 @@ class Transformer(Network):
                     )
                 check_range(name, indices, table.num_embeddings)
                 x = x + table(indices)
-        if self.types is not None and token_type_ids is None:
-            x = x + self.types.weight[0]
+        if token_type_ids is None and (shift := self.embedding_shift) is not None:
+            x = x + shift
         return x
+
+    def scaled_rows(self, input_ids: Tensor) -> Tensor:
+        """Return the embedding rows of ids, scaled as the layers read them. (…, width)."""
+        x: Tensor = self.tokens(input_ids)
+        if self.config.embedding_scale != 1.0:
+            # Rounded to the dtype, as in the pre-training of Gemma.
+            x = x * torch.tensor(self.config.embedding_scale, dtype=x.dtype)
+        return x
+
+    @property
+    def embedding_shift(self) -> Tensor | None:
+        """What is added to the rows of tokens of which nothing else is known. (width,)."""
+        return None if self.types is None else self.types.weight[0]
+
+    @property
+    def virtual_tokens(self) -> int:
+        """Positions that the prompt takes from each text."""
+        return 0 if self.prompt is None else self.prompt.count
 
     def _run_stack(
         self,
@@ -336,6 +355,16 @@ class Transformer(Network):
         self._check(input_ids, attention_mask, cache.length if cache is not None else 0)
         x = self._embed(input_ids, token_type_ids, language_ids)
         causal = stack.causal if causal is None else causal
+        if self.prompt is not None:
+            return run_prompted(
+                stack,
+                self.prompt,
+                x,
+                attention_mask,
+                causal=causal,
+                cache=cache,
+                shift=self.embedding_shift,
+            )
         return run_stack(
             stack,
             x,

@@ -21,6 +21,8 @@ from idiolect.encoding.encoder import Encoder
 from idiolect.errors import CheckpointError, ConfigError
 from idiolect.models.weight_files import load_module
 from idiolect.nn.lora import LoraConfig
+from idiolect.nn.prompt.attach_prompt import add_prompt
+from idiolect.nn.prompt.prompt_config import PromptConfig
 from idiolect.tasks.finetuning.recipe import FineTuning
 from idiolect.text.arguments import check_path, checked
 from idiolect.text.files import read_json, write_atomic
@@ -33,12 +35,25 @@ from idiolect.training.training_config import TrainingConfig
 
 __all__ = ["Adaptation", "TaskModel", "task_config"]
 
-Adaptation = Literal["full", "lora", "frozen"]
+Adaptation = Literal["full", "lora", "prefix", "prompt", "frozen"]
 """What trains beside the head: the network but its original rows; LoRA adapters and added rows;
-nothing."""
+virtual tokens, in every layer (P-tuning v2) or before the first, which `add_prompt` may have added
+before; nothing."""
 
-_TRAINED: dict[Adaptation, Train] = {"full": "all", "lora": "rows+lora", "frozen": "attached"}
-_RATES: dict[Adaptation, float] = {"full": 5e-5, "lora": 5e-4, "frozen": 1e-2}
+_TRAINED: dict[Adaptation, Train] = {
+    "full": "all",
+    "lora": "rows+lora",
+    "prefix": "prompt",
+    "prompt": "prompt",
+    "frozen": "attached",
+}
+_RATES: dict[Adaptation, float] = {
+    "full": 5e-5,
+    "lora": 5e-4,
+    "prefix": 1e-2,
+    "prompt": 1e-2,
+    "frozen": 1e-2,
+}
 _HEAD = "head.safetensors"
 
 
@@ -179,6 +194,12 @@ class TaskModel(ABC):
         config, methods = config or task_config(adaptation), fine_tuning or FineTuning()
         if epochs < 1:
             raise ConfigError(f"epochs is {epochs}", hint="choose at least 1")
+        network = self.encoder.model.network
+        if adaptation in ("prefix", "prompt") and not network.virtual_tokens:
+            shape = PromptConfig(method="prompt" if adaptation == "prompt" else "prefix")
+            add_prompt(network, shape, seed=config.seed)
+            # The virtual tokens take positions from the texts.
+            self.encoder = self.encoder.with_changes()
         source = ShuffledEpochs(count, rows=config.batch_size, seed=config.seed)
         session = TrainingSession(
             self.encoder.model,

@@ -15,6 +15,7 @@ from idiolect.errors import ConfigError, InputError
 from idiolect.nn.embedding import ExtendedRows
 from idiolect.nn.lora import LoraLinear
 from idiolect.nn.network import Network
+from idiolect.nn.prompt.attach_prompt import prompt_of
 from idiolect.nn.quantized_matrix import QuantizedMatrix, quantized_matrices, whole
 from idiolect.nn.recurrent.recurrent_layer import RecurrentLayer
 from idiolect.training.averaged_sgd import AveragedSGD
@@ -32,16 +33,18 @@ __all__ = [
     "row_rate",
 ]
 
-Train = Literal["attached", "rows", "rows+lora", "body", "all"]
-"""What trains: nothing but attached modules; the added rows; added rows and LoRA adapters;
-everything but the vocabulary's rows; everything but the original rows."""
+Train = Literal["attached", "prompt", "rows", "rows+lora", "body", "all"]
+"""What trains: nothing but attached modules; the virtual tokens of a prompt or prefix; the added
+rows; added rows and LoRA adapters; everything but the vocabulary's rows; everything but the
+original rows."""
 
-Part = Literal["original", "rows", "adapters", "heads", "attached", "body"]
-"""Parts of a network: original rows of the vocabulary, added rows, LoRA adapters, task heads,
-modules attached for training, and the rest."""
+Part = Literal["original", "rows", "prompt", "adapters", "heads", "attached", "body"]
+"""Parts of a network: original rows of the vocabulary, added rows, virtual tokens, LoRA adapters,
+task heads, modules attached for training, and the rest."""
 
 _TRAINED: dict[Train, tuple[Part, ...]] = {
     "attached": (),
+    "prompt": ("prompt",),
     "rows": ("rows",),
     "rows+lora": ("rows", "adapters"),
     "body": ("body", "heads"),
@@ -113,6 +116,8 @@ def choose_parameters(
         if trains:
             chosen[name] = parameter
     only_attached = all(parts[id(parameter)] == "attached" for parameter in chosen.values())
+    if only_attached and train == "prompt":
+        raise InputError("this model has no prompt to train", hint="call add_prompt first")
     if only_attached and (train != "attached" or not chosen):
         raise InputError(
             "this model has no added rows to train",
@@ -208,6 +213,9 @@ def _parts(network: Network) -> dict[int, Part]:
                 parts.setdefault(id(rows.added), "rows")
             else:
                 parts.setdefault(id(rows), "original")
+        if (virtual := prompt_of(one)) is not None:
+            for parameter in virtual.parameters():
+                parts.setdefault(id(parameter), "prompt")
         own = [module for name, module in one.named_children() if name != "attached"]
         for module in (inner for child in own for inner in child.modules()):
             if isinstance(module, LoraLinear):

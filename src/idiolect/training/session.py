@@ -25,9 +25,12 @@ from torch import Tensor, nn
 from idiolect.errors import ConfigError
 from idiolect.models.adapter import save_adapter
 from idiolect.models.language_model import LanguageModel
+from idiolect.models.prompt_files import save_prompt
 from idiolect.nn.lora import LoraConfig, add_lora, merge_lora
 from idiolect.nn.matrix_precision import ChosenPrecision, choose_precision
 from idiolect.nn.network import Network
+from idiolect.nn.prompt.attach_prompt import add_prompt, prompt_of
+from idiolect.nn.prompt.prompt_config import PromptConfig
 from idiolect.nn.quantized_matrix import quantized_matrices
 from idiolect.text.arguments import check_whole
 from idiolect.training.checkpoint import RunFolder
@@ -65,6 +68,8 @@ class TrainingSession:
         steps: Steps of the whole run.
         train: What trains; see `Train`.
         lora: Size and place of the adapters, with `train="rows+lora"`.
+        prompt: Kind, number and start of the virtual tokens, with `train="prompt"`, unless the
+            network has some.
         unfreeze_original_rows: Train the published rows as well.
         modules: Modules trained with the network that are no part of the model, by name.
         heads: Whether the network's task heads train.
@@ -87,6 +92,7 @@ class TrainingSession:
         steps: int,
         train: Train = "all",
         lora: LoraConfig | None = None,
+        prompt: PromptConfig | None = None,
         unfreeze_original_rows: bool = False,
         modules: Mapping[str, nn.Module] | None = None,
         heads: bool = True,
@@ -107,6 +113,7 @@ class TrainingSession:
         self.model, self.config, self.steps = model, config, steps
         self.trains: Train = train
         self.lora = (lora or LoraConfig()) if train == "rows+lora" else None
+        self.prompt = (prompt or PromptConfig()) if train == "prompt" else None
         self.unfreeze_original_rows = unfreeze_original_rows
         self.modules = dict(modules or {})
         self.heads, self.sharded, self.tensorboard = heads, sharded, tensorboard
@@ -133,6 +140,8 @@ class TrainingSession:
             "lora": self.lora and asdict(self.lora),
             "config": asdict(self.config),
         }
+        if self.prompt is not None:
+            own["prompt"] = asdict(self.prompt)
 
         def begin() -> None:
             # A run keeps its precision, even where another measurement would choose another one.
@@ -178,6 +187,8 @@ class TrainingSession:
             with torch.random.fork_rng([]):
                 torch.manual_seed(self.config.seed)
                 add_lora(network, self.lora)
+        if self.prompt is not None and prompt_of(network) is None:
+            add_prompt(network, self.prompt, seed=self.config.seed)
         with network.attach(self.modules):
             trained = choose_parameters(
                 network,
@@ -215,9 +226,10 @@ class TrainingSession:
     def publish(self, save: Callable[[Path], None]) -> None:
         """Merge adapters and write the finished model to `out/model`.
 
-        The adapters alone are written to `out/adapter`. Merged into a quantised base, they are
-        added to the values of its blocks, and the result is in full precision; `merge_adapter`
-        merges them into the weights before quantisation instead.
+        Adapters, or a prompt, are written alone to `out/adapter`, in the layout of `peft`. A prompt
+        cannot be merged: the network keeps it. Adapters merged into a quantised base are added to
+        the values of its blocks, and the result is in full precision; `merge_adapter` merges them
+        into the weights before quantisation instead.
 
         Args:
             save: Writes the model into the directory it is called with.
@@ -229,6 +241,8 @@ class TrainingSession:
         if self.workers.is_first and self.lora is not None:
             assert isinstance(self.model, LanguageModel), "adapters are saved with a tokenizer"
             save_adapter(self.model, self.folder.adapter)
+        if self.workers.is_first and self.prompt is not None:
+            save_prompt(network, self.folder.adapter)
         if self.workers.is_first and not self.folder.is_published():
             self.folder.publish(save)
         merge_lora(network)

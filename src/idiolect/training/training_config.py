@@ -30,7 +30,7 @@ _TYPES: dict[str, Any] = {
     "bool": bool,
 }
 """What a table of a file may hold for a field's type; numbers for the others."""
-_PARTS = ("rows", "adapters", "heads", "attached", "body", "original")
+_PARTS = ("rows", "prompt", "adapters", "heads", "attached", "body", "original")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,8 +55,8 @@ class TrainingConfig:
     """The highest rate. By default 3e-4 (20 for `sgd`, 30 for `nt-asgd`); where only new rows
     train with `adamw`, a fiftieth of the root mean square of the original rows (see `row_rate`)."""
     learning_rates: Mapping[str, float] = field(default_factory=dict)
-    """Another highest rate for a part of the network: `rows`, `adapters`, `heads`, `attached` or
-    `body`; for example `{"rows": 3e-3}`."""
+    """Another highest rate for a part of the network: `rows`, `prompt`, `adapters`, `heads`,
+    `attached` or `body`; for example `{"rows": 3e-3}`."""
     warmup_ratio: float = 0.05
     """Share of the steps in which the rate rises linearly from zero."""
     schedule: Schedule = "cosine"

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import gzip
 import json
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -41,17 +44,25 @@ def test_the_four_forms(tmp_path: Path) -> None:
     schema = {"context_options": ["x y", "x z"], "continuation": "won", "gold": 0}
     ending = {"context": "once upon a", "continuation": "time"}
     written = {"context": "2 + 2", "answer": 4, "aliases": ["four"]}
+    reasoned = {"question": "2 + 2 + 2", "answer": "2 + 2 is 4,\nand 4 + 2 is 6.\n#### 6"}
+    shown = {"context": "2 + 2", "answer": 4, "chain_of_thought": "count on"}
     for record, expected in (
         (choice, Question((("Q: why?\nAnswer:", "a"), ("Q: why?\nAnswer:", "b")), 1)),
         (schema, Question((("x y", "won"), ("x z", "won")), 0)),
         (ending, Question((("once upon a", "time"),), 0)),
         (written, Question((("2 + 2\nAnswer:", "4"),), 0, ("4", "four"))),
+        (
+            reasoned,
+            Question((("2 + 2 + 2\nAnswer:", "6"),), 0, ("6",), "2 + 2 is 4,\nand 4 + 2 is 6."),
+        ),
+        (shown, Question((("2 + 2\nAnswer:", "4"),), 0, ("4",), "count on")),
     ):
         assert read_questions(_write(tmp_path / "q.jsonl", record)) == [expected]
     for wrong, message in (
         ({**choice, "gold": 2}, "gold is 2, and there are 2 choices"),
         ({**written, "answer": " "}, "answer is ' '"),
         ({"text": "a"}, "fields text"),
+        ({"question": "a", "answer": "no number"}, "without ####"),
     ):
         with pytest.raises(InputError, match=message):
             read_questions(_write(tmp_path / "q.jsonl", wrong))
@@ -82,6 +93,28 @@ def test_answers_are_compared_as_in_squad() -> None:
     assert answer_f1("", "cat") == 0
 
 
+def test_reasoning_is_shown_and_only_its_result_counts(generator: Generator) -> None:
+    question = Question((("w1\nAnswer:", "7"),), 0, ("7",), "w2 w3")
+    assert question.solved == ("w1\nAnswer:", "w2 w3\n#### 7")
+    asked: list[str] = []
+
+    def write(prompts: list[str], **options: Any) -> list[Any]:
+        asked.extend([*prompts, *options["stop"]])
+        return [mock.Mock(text="6 and 1\nare\n#### 7.0\n")]
+
+    other = replace(question, pairs=(("w9\nAnswer:", "8"),), answers=("8",))
+    with mock.patch.object(generator, "generate", write):
+        *_, metrics = evaluate_questions(generator, [question], num_fewshot=1, pool=[other])
+    assert metrics is not None
+    assert (metrics["exact_match"], metrics["f1"]) == (1, 1)
+    negative = replace(question, answers=("-7",))
+    with mock.patch.object(generator, "generate", write):
+        *_, metrics = evaluate_questions(generator, [negative])
+    assert metrics is not None
+    assert metrics["exact_match"] == 0
+    assert asked[:2] == ["w9\nAnswer: w2 w3\n#### 8\n\nw1\nAnswer:", "\n\n"]
+
+
 def test_examples_come_from_other_questions(generator: Generator) -> None:
     questions = [Question(((f"w{n}", f"w{n + 1}"), (f"w{n}", "w9")), 0) for n in range(1, 5)]
     *steps, metrics = evaluate_questions(generator, questions, num_fewshot=3)
@@ -91,6 +124,34 @@ def test_examples_come_from_other_questions(generator: Generator) -> None:
     assert metrics["acc_low"] <= metrics["acc"] <= metrics["acc_high"]
     with pytest.raises(InputError, match="4 examples from 4 questions"):
         list(evaluate_questions(generator, questions, num_fewshot=4))
+    # A pool may hold the question itself, read from another file: it is no example for itself.
+    pool = [replace(question) for question in questions]
+    list(evaluate_questions(generator, questions, num_fewshot=3, pool=pool))
+    with pytest.raises(InputError, match="4 examples from 4 questions"):
+        list(evaluate_questions(generator, questions, num_fewshot=4, pool=pool))
+
+
+def test_what_pairs_share_is_read_once(generator: Generator) -> None:
+    """Contexts with several endings, endings that begin others, and batches of any size."""
+    pairs = [
+        (f"w1 w2 w{3 + number % 2}", ending)
+        for number in range(6)
+        for ending in (" w5", " w5 w6", " w7", " w5")
+    ]
+    expected = [score_endings(generator, [pair])[0].total for pair in pairs]
+    read: list[int] = []
+    whole = type(generator.model.network).forward
+
+    def counted(network: Any, ids: torch.Tensor, *args: Any, **options: Any) -> Any:
+        read.append(ids.numel())
+        return whole(network, ids, *args, **options)
+
+    with mock.patch.object(type(generator.model.network), "forward", counted):
+        found = [one.total for one in score_endings(generator, pairs, tokens_per_batch=2)]
+    assert found == pytest.approx(expected, abs=1e-4)
+    # Two tokens once; of each context the third one, with the longest ending but its last.
+    assert read == [2, 2, 2]
+    assert score_endings(generator, []) == []
 
 
 @pytest.mark.slow

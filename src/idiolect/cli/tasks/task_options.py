@@ -23,7 +23,8 @@ __all__ = [
 ]
 
 AdaptationOption = Annotated[
-    Literal["full", "lora", "frozen"], typer.Option(help="What trains beside the new layer.")
+    Literal["full", "lora", "prefix", "prompt", "frozen"],
+    typer.Option(help="What trains beside the new layer."),
 ]
 ErrorsOption = Annotated[
     Path | None, typer.Option(help="HTML page with confusion matrix and worst errors.")
@@ -35,7 +36,7 @@ PredictionsOption = Annotated[
 
 
 def task_settings(
-    adaptation: Literal["full", "lora", "frozen"],
+    adaptation: Literal["full", "lora", "prefix", "prompt", "frozen"],
     batch_size: int | None,
     learning_rate: float | None,
     precision: str | None,

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from itertools import takewhile
 
 import torch
+from torch import Tensor
 
+from idiolect.encoding.text_reader import by_length
 from idiolect.errors import InputError
 from idiolect.generate.generator import Generator
+from idiolect.nn.network import Network
 
-__all__ = ["Likelihood", "score_endings"]
+__all__ = ["Likelihood", "encode_ending", "score_endings"]
 
 
 @dataclass(frozen=True)
@@ -25,38 +29,94 @@ class Likelihood:
 
 
 @torch.inference_mode()
-def score_endings(generator: Generator, pairs: Sequence[tuple[str, str]]) -> list[Likelihood]:
-    """Return the log-likelihood of each ending. What the pairs begin with in common is read once.
+def score_endings(
+    generator: Generator, pairs: Sequence[tuple[str, str]], *, tokens_per_batch: int = 2048
+) -> list[Likelihood]:
+    """Return the log-likelihood of each ending.
+
+    What all pairs begin with in common is read once, and so is a context with several endings.
 
     Args:
         generator: The model.
         pairs: Contexts and endings; the ending is separated as it should be.
+        tokens_per_batch: Tokens read at a time, padding included.
+
+    Raises:
+        InputError: The model has an encoder; or a context is empty, and the model has no token to
+            begin a text with.
     """
-    rows = [_encode(generator, context, ending) for context, ending in pairs]
-    if generator.model.network.kind == "encoder-decoder":
+    network = generator.model.network
+    if network.kind == "encoder-decoder":
         raise InputError(
             "likelihoods of endings need a model without an encoder", hint="choose a causal model"
         )
-    network = generator.model.network
+    rows = [encode_ending(generator, context, ending) for context, ending in pairs]
+    if not rows:
+        return []
     # Each row reads the last context token itself: its state gives the first token's probability.
     shared = _common_length([ids[: start - 1] for ids, start in rows])
+    reader, places = _rows_to_read([ids[shared:-1] for ids, _ in rows])
     cache, device = network.new_cache(), network.device
     if shared:
         network(
             torch.tensor([rows[0][0][:shared]], device=device), cache=cache, return_logits=False
         )
-        cache.select(torch.zeros(len(rows), dtype=torch.long, device=device))
-    longest = max(len(ids) for ids, _ in rows) - 1
-    # Padding follows the text, where a causal network does not see it.
-    padded = [ids[shared:-1] + [0] * (longest - len(ids) + 1) for ids, _ in rows]
-    hidden = network(torch.tensor(padded, device=device), cache=cache, return_logits=False)
+    results: list[Likelihood | None] = [None] * len(rows)
+    readers: dict[int, list[int]] = {}
+    for row, number in enumerate(places):
+        readers.setdefault(number, []).append(row)
+    for batch in by_length(reader, tokens_per_batch):
+        own = deepcopy(cache)
+        if shared:
+            own.select(torch.zeros(len(batch), dtype=torch.long, device=device))
+        longest = max(len(reader[number]) for number in batch)
+        # Padding follows the text, where a causal network does not see it.
+        padded = [reader[number] + [0] * (longest - len(reader[number])) for number in batch]
+        output = network(torch.tensor(padded, device=device), cache=own, return_logits=False)
+        for place, number in enumerate(batch):
+            mine = readers[number]
+            found = _likelihoods(
+                network, output.hidden_states[place], [rows[row] for row in mine], shared
+            )
+            for row, likelihood in zip(mine, found, strict=True):
+                results[row] = likelihood
+    return [one for one in results if one is not None]
+
+
+def _rows_to_read(inputs: Sequence[list[int]]) -> tuple[list[list[int]], list[int]]:
+    """Leave out what another input begins with: a causal network has read it there.
+
+    Returns:
+        The inputs to read, and the number of the one in which each input is.
+
+    >>> _rows_to_read([[1, 2], [1, 2, 3], [1, 4], [1, 2]])
+    ([[1, 4], [1, 2, 3]], [1, 1, 0, 1])
+    """
+    kept: list[list[int]] = []
+    place: dict[tuple[int, ...], int] = {}
+    # In this order, what begins with an input follows it at once.
+    for ids in sorted({tuple(ids) for ids in inputs}, reverse=True):
+        if not kept or tuple(kept[-1][: len(ids)]) != ids:
+            kept.append(list(ids))
+        place[ids] = len(kept) - 1
+    return kept, [place[tuple(ids)] for ids in inputs]
+
+
+def _likelihoods(
+    network: Network, states: Tensor, rows: Sequence[tuple[list[int], int]], shared: int
+) -> list[Likelihood]:
+    """Score the endings that one row of hidden states precedes. Shape: states (length, width)."""
+    spans = [range(start - 1 - shared, len(ids) - 1 - shared) for ids, start in rows]
+    needed = sorted({place for span in spans for place in span})
+    column = {place: number for number, place in enumerate(needed)}
+    logs = network.score_vocabulary(states[needed]).float().log_softmax(-1)
+    best = logs.argmax(-1)
     results = []
-    for row, (ids, start) in enumerate(rows):
-        states = hidden.hidden_states[row, start - 1 - shared : len(ids) - 1 - shared]
-        logs = network.score_vocabulary(states).float().log_softmax(-1)
-        ending = torch.tensor(ids[start:], device=device)
-        total = float(logs.gather(1, ending[:, None]).sum())
-        results.append(Likelihood(total, bool((logs.argmax(-1) == ending).all())))
+    for (ids, start), span in zip(rows, spans, strict=True):
+        own = torch.tensor([column[place] for place in span], device=states.device)
+        ending = torch.tensor(ids[start:], device=states.device)
+        total = float(logs[own].gather(1, ending[:, None]).sum())
+        results.append(Likelihood(total, bool((best[own] == ending).all())))
     return results
 
 
@@ -70,11 +130,14 @@ def _common_length(rows: Sequence[Sequence[int]]) -> int:
     return len(list(takewhile(lambda column: len(set(column)) == 1, columns)))
 
 
-def _encode(generator: Generator, context: str, ending: str) -> tuple[list[int], int]:
+def encode_ending(generator: Generator, context: str, ending: str) -> tuple[list[int], int]:
     """Return the ids of context and ending, and where the ending begins.
 
     White space at the end of the context belongs to the ending, since tokens hold it in front. Text
     that does not fit into the model's context is cut at the start.
+
+    Raises:
+        InputError: The context is empty, and the model has no token to begin a text with.
     """
     tokenizer = generator.model.tokenizer
     stripped = context.rstrip()

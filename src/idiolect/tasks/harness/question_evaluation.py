@@ -2,7 +2,8 @@
 
 The likeliest ending is the answer (`acc`), also with its log-likelihood divided by its characters
 (`acc_norm`) or bytes (`acc_bytes`). Generated answers count if they equal a right one
-(`exact_match`), and by the words they share with it (`f1`), after SQuAD's normalisation.
+(`exact_match`), and by the words they share with it (`f1`), after SQuAD's normalisation. Of an
+answer with reasoning, the text after "####" counts, or else the last number.
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ import numpy as np
 from idiolect.errors import InputError
 from idiolect.generate.generator import Generator
 from idiolect.tasks.harness.likelihood import score_endings
-from idiolect.tasks.harness.questions import Question
+from idiolect.tasks.harness.questions import FINAL, Question
 from idiolect.training.seeds import derive_seed
 
-__all__ = ["answer_f1", "evaluate_questions", "normalize_answer"]
+__all__ = ["answer_f1", "evaluate_questions", "final_answer", "normalize_answer"]
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
+_NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _SAMPLES = 1000
 _BETWEEN = "\n\n"
@@ -59,9 +61,7 @@ def evaluate_questions(
     """
     source = questions if pool is None else pool
     if num_fewshot > len(source) - (pool is None):
-        raise InputError(
-            f"{num_fewshot} examples from {len(source)} questions", hint="lower num_fewshot"
-        )
+        raise _too_few(num_fewshot, len(source))
     rows: list[dict[str, float]] = []
     for number, question in enumerate(questions):
         examples = _examples(source, num_fewshot, derive_seed(seed, number), question)
@@ -100,6 +100,21 @@ def answer_f1(found: str, answer: str) -> float:
     return 2 * same / (len(ours) + len(theirs))
 
 
+def final_answer(text: str) -> str | None:
+    """Return what follows "####" in a text, or else its last number, written plainly.
+
+    >>> final_answer("3 boxes are 12. #### 12 pens"), final_answer("it is 1,200 or $1,250.00.")
+    ('12', '1250')
+    """
+    _, mark, rest = text.partition(FINAL)
+    line = rest.strip().partition("\n")[0]
+    numbers = _NUMBER.findall(line if mark else text)
+    if not numbers:
+        return line or None
+    plain: str = numbers[0 if mark else -1].replace(",", "")
+    return plain.rstrip("0").rstrip(".") if "." in plain else plain
+
+
 def _examples(
     source: Sequence[Question], count: int, seed: int, question: Question
 ) -> list[tuple[str, str]]:
@@ -107,7 +122,15 @@ def _examples(
         return []
     order = np.random.default_rng(seed).permutation(len(source))
     others = (source[int(number)] for number in order)
-    return [one.solved for one in others if one is not question][:count]
+    # Equal ones too: the same question may be in the pool, or twice in a file.
+    found = [one.solved for one in others if one.pairs != question.pairs][:count]
+    if len(found) < count:
+        raise _too_few(count, len(source))
+    return found
+
+
+def _too_few(count: int, given: int) -> InputError:
+    return InputError(f"{count} examples from {given} questions", hint="lower num_fewshot")
 
 
 def _rank(
@@ -134,7 +157,14 @@ def _generate(
     generator: Generator, question: Question, before: str, max_new_tokens: int
 ) -> tuple[dict[str, float], dict[str, Any]]:
     prompt = before + question.pairs[0][0]
-    text = generator.generate([prompt], max_new_tokens=max_new_tokens, stop=["\n"])[0].text.strip()
+    # Reasoning has lines; the next question would begin after an empty one.
+    stop = [_BETWEEN] if question.reasoning else ["\n"]
+    text = generator.generate([prompt], max_new_tokens=max_new_tokens, stop=stop)[0].text.strip()
+    if question.reasoning:
+        # Not normalised: that would take the sign from a number.
+        right = {final_answer(f"{FINAL} {answer}") for answer in question.answers}
+        hit = float(final_answer(text) in right)
+        return {"exact_match": hit, "f1": hit}, {"answer": text}
     equal = {normalize_answer(answer) for answer in question.answers}
     return {
         "exact_match": float(normalize_answer(text) in equal),

@@ -1,11 +1,13 @@
-"""Question files: four forms of records, each told by its fields.
+"""Question files: five forms of records, each told by its fields.
 
     query, choices, gold                    choose the likeliest of several answers
     context_options, continuation, gold     choose the context that makes an ending likeliest
     context, continuation                   is the ending what the model writes?
     context, answer (, aliases)             generate an answer, and compare it
+    question, answer with "#### 72"         write the way to a number, and compare the number
 
-These are the forms of MosaicML's evaluation sets (`jsonl`, also compressed).
+These are the forms of MosaicML's evaluation sets (`jsonl`, also compressed) and of GSM8K. With a
+field `chain_of_thought`, the fourth form is one of the fifth.
 """
 
 from __future__ import annotations
@@ -19,7 +21,10 @@ from idiolect.errors import InputError
 from idiolect.text.records import numbered_records
 from idiolect.text.skipped import Skipped
 
-__all__ = ["Question", "read_questions"]
+__all__ = ["FINAL", "Question", "read_questions"]
+
+FINAL = "####"
+"""What GSM8K writes before the final answer."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,8 @@ class Question:
     """Number of the right pair."""
     answers: tuple[str, ...] = ()
     """Right answers of a question that is answered by generation."""
+    reasoning: str = ""
+    """The way to the answer, which examples show before it (Wei et al. 2022, 2201.11903)."""
 
     @property
     def is_choice(self) -> bool:
@@ -41,7 +48,8 @@ class Question:
     @property
     def solved(self) -> tuple[str, str]:
         """The context and the right ending, as an example for other questions."""
-        return self.pairs[self.gold]
+        context, ending = self.pairs[self.gold]
+        return context, f"{self.reasoning}\n{FINAL} {ending}" if self.reasoning else ending
 
 
 def read_questions(path: Path, *, limit: int | None = None) -> list[Question]:
@@ -86,14 +94,25 @@ def _question(record: Mapping[str, Any], place: str) -> Question:
         answer = _text(record, "answer", place)
         others = _texts(record, "aliases", place) if record.get("aliases") else ()
         answers = tuple(dict.fromkeys((answer, *others)))
-        return Question(((_ask(_text(record, "context", place)), answer),), 0, answers)
+        way = record.get("chain_of_thought")
+        reasoning = way.strip() if isinstance(way, str) else ""
+        return Question(((_ask(_text(record, "context", place)), answer),), 0, answers, reasoning)
+    if {"question", "answer"} <= record.keys():
+        reasoning, mark, answer = _text(record, "answer", place).rpartition(FINAL)
+        if not mark or not answer.strip():
+            raise InputError(
+                f"{place}: the answer ends without {FINAL} and a number",
+                hint=f"write it as '… {FINAL} 72', or name the question context",
+            )
+        context, answer = _ask(_text(record, "question", place)), answer.strip()
+        return Question(((context, answer),), 0, (answer,), reasoning.strip())
     if {"context", "continuation"} <= record.keys():
         pair = (_text(record, "context", place), _text(record, "continuation", place))
         return Question((pair,), 0)
     raise InputError(
         f"{place}: fields {', '.join(map(str, record)) or 'none'}",
         hint="expected query, choices, gold; or context_options, continuation, gold; or context"
-        " with continuation or answer",
+        " with continuation or answer; or question and answer",
     )
 
 

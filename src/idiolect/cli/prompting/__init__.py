@@ -1,0 +1,1 @@
+"""The commands of prompts: `idiolect prompt …`."""

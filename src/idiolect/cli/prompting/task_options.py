@@ -1,0 +1,146 @@
+"""Options that say what a prompt looks like and where its texts are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from idiolect.cli.text_options import report_skipped
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from idiolect.generate.generator import Generator
+    from idiolect.prompting.prompt_task import PromptTask
+    from idiolect.tasks.classify.labelled_texts import LabelledText
+
+__all__ = [
+    "AnswerOption",
+    "ExampleOption",
+    "InstructionOption",
+    "LabelFieldOption",
+    "LimitOption",
+    "ModelArgument",
+    "PairFieldOption",
+    "PromptOption",
+    "TextFieldOption",
+    "find_task",
+    "load_generator",
+    "read_texts",
+]
+
+ModelArgument = Annotated[
+    str, typer.Argument(help="A causal model: a directory, GGUF file or hub id; or a tuned prompt.")
+]
+PromptOption = Annotated[
+    Path | None,
+    typer.Option("--prompt", help="File of a prompt (.json). Default: that beside the model."),
+]
+InstructionOption = Annotated[
+    str | None, typer.Option(help="Text at the start of the prompt. Default: none.")
+]
+ExampleOption = Annotated[
+    str | None,
+    typer.Option(help=r"Form of an example; {text} is its text. Default: '{text}\nLabel:'."),
+]
+AnswerOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="LABEL=WORD: what the model writes for a label; repeatable. Default: the label."
+    ),
+]
+TextFieldOption = Annotated[str, typer.Option("--text", help="Field of the text.")]
+PairFieldOption = Annotated[
+    str | None, typer.Option("--text-pair", help="Field of the second text of a pair.")
+]
+LabelFieldOption = Annotated[str, typer.Option("--label", help="Field of the label.")]
+LimitOption = Annotated[
+    int | None, typer.Option(help="Texts of the file to use, drawn at random.", min=1)
+]
+
+
+def read_texts(
+    path: Path,
+    text: str,
+    text_pair: str | None,
+    label: str,
+    max_unreadable: float,
+    *,
+    limit: int | None = None,
+    seed: int = 0,
+) -> list[LabelledText]:
+    """Read examples, say what was skipped, and draw some of them."""
+    from idiolect.tasks.classify.labelled_texts import read_labelled_texts
+    from idiolect.text.skipped import Skipped
+
+    skipped = Skipped()
+    found = read_labelled_texts(
+        path,
+        text=text,
+        label=label,
+        text_pair=text_pair,
+        skipped=skipped,
+        max_unreadable=max_unreadable,
+    )
+    report_skipped(skipped, path.name)
+    if limit is None or limit >= len(found):
+        return found
+    import numpy as np
+
+    chosen = sorted(np.random.default_rng(seed).permutation(len(found))[:limit].tolist())
+    return [found[number] for number in chosen]
+
+
+def find_task(
+    model: str,
+    prompt: Path | None,
+    instruction: str | None,
+    example: str | None,
+    answer: list[str] | None,
+    examples: Sequence[LabelledText],
+    *,
+    calibrated: bool = False,
+) -> PromptTask:
+    """Return the prompt of a file or of the model's directory, with what the options change."""
+    from dataclasses import replace
+
+    from idiolect.cli.training_options import given
+    from idiolect.errors import ConfigError
+    from idiolect.prompting.prompt_task import PromptTask
+    from idiolect.prompting.prompt_template import PromptTemplate
+    from idiolect.prompting.tune_prompt import PROMPT_FILE
+    from idiolect.tasks.classify.labelled_texts import labels_of
+
+    beside = Path(model) / PROMPT_FILE
+    if prompt is None and beside.is_file():
+        prompt = beside
+    task = (
+        PromptTask(PromptTemplate(), labels_of(examples))
+        if prompt is None
+        else PromptTask.load(prompt)
+    )
+    answers = {}
+    for one in answer or ():
+        name, separator, word = one.partition("=")
+        if not separator or name not in task.labels:
+            raise ConfigError(
+                f"answer {one!r}", hint=f"LABEL=WORD, with a label of {', '.join(task.labels)}"
+            )
+        answers[name] = word
+    form = None if example is None else example.replace("\\n", "\n")
+    changes = given(instruction=instruction, example=form, answers=answers or None)
+    template = task.template.with_changes(**changes)
+    return replace(task, template=template, calibrated=calibrated or task.calibrated)
+
+
+def load_generator(model: str) -> Generator:
+    """Load a model, and say so."""
+    from idiolect.cli.training_options import local_device
+    from idiolect.generate.generator import Generator
+    from idiolect.models.language_model import LanguageModel
+    from idiolect.training.progress import status
+
+    with status("loading the model"):
+        return Generator(LanguageModel.load(model, device=local_device()))

@@ -1,0 +1,1 @@
+"""Prompts: templates, demonstrations, calibration, votes, search, and tuning."""

@@ -1,0 +1,107 @@
+"""`PromptClassifier`: labels by the likelihood of their answers after a prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import log_softmax
+
+from idiolect.errors import ConfigError
+from idiolect.generate.generator import Generator
+from idiolect.prompting.demonstrations import Demonstrations, FixedDemonstrations
+from idiolect.prompting.prompt_template import PromptTemplate
+from idiolect.tasks.classify.labelled_texts import LabelledText
+from idiolect.tasks.harness.likelihood import score_endings
+
+__all__ = ["CONTENT_FREE", "PromptClassifier"]
+
+CONTENT_FREE = ("N/A", "", "[MASK]")
+"""Inputs without content, after which a prompt should prefer no label (Zhao et al. 2021)."""
+
+
+class PromptClassifier:
+    """Chooses the label whose answer a language model finds likeliest after a prompt.
+
+    >>> classifier = PromptClassifier(generator, template, ["0", "1"])   # doctest: +SKIP
+    >>> classifier.predict([LabelledText("a fine film")])                # doctest: +SKIP
+    ['1']
+
+    Args:
+        generator: The model; virtual tokens, if it has some, stand before the prompt.
+        template: The form of the prompt.
+        labels: The labels, at least two.
+        demonstrations: Chooses the solved examples; by default there are none.
+        calibrated: Divide the probabilities by those after inputs without content, for each choice
+            of demonstrations (contextual calibration, Zhao et al. 2021, 2102.09690).
+
+    Raises:
+        ConfigError: Fewer than two labels, or one twice; or two labels have the same answer.
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        template: PromptTemplate,
+        labels: Sequence[str],
+        demonstrations: Demonstrations | None = None,
+        *,
+        calibrated: bool = False,
+    ) -> None:
+        self.generator, self.template, self.labels = generator, template, tuple(labels)
+        answers = {template.answer(label) for label in self.labels}
+        if len(answers) < len(labels) or len(labels) < 2:
+            raise ConfigError(
+                f"the labels are {list(labels)[:20]}, with {len(answers)} answers",
+                hint="at least two, each with an answer of its own",
+            )
+        self.demonstrations = demonstrations or FixedDemonstrations()
+        self.calibrated = calibrated
+        self.calls = 0
+        """How many prompts the model has read, those of calibration included."""
+        self._shifts: dict[tuple[LabelledText, ...], NDArray[np.float64]] = {}
+
+    def log_probabilities(self, texts: Sequence[LabelledText]) -> NDArray[np.float64]:
+        """Return the log-probability of each label among the labels. Shape: (texts, labels)."""
+        found = np.zeros((len(texts), len(self.labels)))
+        chosen = self.demonstrations.choose(texts)
+        alike: dict[tuple[LabelledText, ...], list[int]] = {}
+        for number, examples in enumerate(chosen):
+            alike.setdefault(examples, []).append(number)
+        for examples, numbers in alike.items():
+            scores = self._scores([texts[number] for number in numbers], examples)
+            found[numbers] = scores - self._shift(examples)
+        normalized: NDArray[np.float64] = log_softmax(found, axis=1)
+        return normalized
+
+    def probabilities(self, texts: Sequence[LabelledText]) -> NDArray[np.float64]:
+        """Return the probability of each label. Shape: (texts, labels)."""
+        shares: NDArray[np.float64] = np.exp(self.log_probabilities(texts))
+        return shares
+
+    def predict(self, texts: Sequence[LabelledText]) -> list[str]:
+        """Return the likeliest label of each text."""
+        return [self.labels[number] for number in self.log_probabilities(texts).argmax(1)]
+
+    def _shift(self, examples: tuple[LabelledText, ...]) -> NDArray[np.float64]:
+        """Return the logarithm of the mean probabilities after inputs without content."""
+        if not self.calibrated:
+            return np.zeros(len(self.labels))
+        if examples not in self._shifts:
+            pair = "" if "{text_pair}" in self.template.example else None
+            empty = [LabelledText(text, text_pair=pair and text) for text in CONTENT_FREE]
+            shares = np.exp(log_softmax(self._scores(empty, examples), axis=1))
+            self._shifts[examples] = np.log(shares.mean(0))
+        return self._shifts[examples]
+
+    def _scores(
+        self, texts: Sequence[LabelledText], examples: tuple[LabelledText, ...]
+    ) -> NDArray[np.float64]:
+        """Return the log-likelihood of each label's answer. Shape: (texts, labels)."""
+        prompts = [self.template.render(text, examples) for text in texts]
+        answers = [self.template.answer(label) for label in self.labels]
+        self.calls += len(prompts)
+        pairs = [(prompt, answer) for prompt in prompts for answer in answers]
+        totals = [one.total for one in score_endings(self.generator, pairs)]
+        return np.array(totals).reshape(len(texts), len(answers))

@@ -1,0 +1,205 @@
+"""Teach a language model to continue prompts with the right answers, by any of four adaptations.
+
+    prompt   virtual tokens before the text      a few thousand numbers
+    prefix   keys and values in every layer      some hundred thousand
+    lora     low-rank changes of the matrices    some hundred thousand
+    full     everything but the original rows    the whole network
+
+The loss is that of the answer's tokens; the prompt before them is only read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+
+from idiolect.errors import ConfigError, InputError
+from idiolect.generate.generator import Generator
+from idiolect.models.language_model import LanguageModel
+from idiolect.models.prompt_files import save_prompt
+from idiolect.nn.lora import LoraConfig
+from idiolect.nn.network import Network
+from idiolect.nn.prompt.attach_prompt import prompt_of
+from idiolect.nn.prompt.prompt_config import PromptConfig
+from idiolect.prompting.prompt_task import PromptTask
+from idiolect.tasks.classify.labelled_texts import LabelledText, fingerprint_texts
+from idiolect.tasks.harness.likelihood import encode_ending
+from idiolect.training.data.batch import IGNORE_INDEX, Batch, pad_rows
+from idiolect.training.data.shuffled_epochs import EpochSample, ShuffledEpochs
+from idiolect.training.frozen_rows import fingerprint
+from idiolect.training.objectives.causal import language_loss
+from idiolect.training.objectives.objective import RowwiseObjective
+from idiolect.training.optim import Train
+from idiolect.training.session import TrainingSession
+from idiolect.training.training_config import TrainingConfig
+
+__all__ = ["PROMPT_FILE", "AnswerObjective", "PromptAdaptation", "tune_prompt", "tuning_config"]
+
+PromptAdaptation = Literal["prompt", "prefix", "lora", "full"]
+"""What is trained."""
+
+PROMPT_FILE = "prompt.json"
+"""The file of the template and labels beside the tuned model."""
+
+_TRAINED: dict[PromptAdaptation, Train] = {
+    "prompt": "prompt",
+    "prefix": "prompt",
+    "lora": "rows+lora",
+    "full": "all",
+}
+_RATES: dict[PromptAdaptation, float] = {
+    "prompt": 1e-2,
+    "prefix": 5e-3,
+    "lora": 1e-3,
+    "full": 1e-4,
+}
+
+
+def tuning_config(adaptation: PromptAdaptation = "prompt", **values: Any) -> TrainingConfig:
+    """Return the default training settings of an adaptation.
+
+    Args:
+        adaptation: What is trained.
+        values: Fields of `TrainingConfig` to override.
+
+    Raises:
+        ConfigError: An unknown adaptation, or values out of their range.
+    """
+    if adaptation not in get_args(PromptAdaptation):
+        raise ConfigError(
+            f"unknown adaptation {adaptation!r}",
+            hint="one of " + ", ".join(get_args(PromptAdaptation)),
+        )
+    usual = {
+        "batch_size": 16,
+        "learning_rate": _RATES[adaptation],
+        "weight_decay": 0.0,
+        "min_lr_ratio": 0.0,
+    }
+    return TrainingConfig.from_dict(usual | values)
+
+
+def tune_prompt(
+    model: LanguageModel,
+    task: PromptTask,
+    examples: Sequence[LabelledText],
+    *,
+    output_dir: str | Path,
+    adaptation: PromptAdaptation = "prompt",
+    prompt: PromptConfig | None = None,
+    lora: LoraConfig | None = None,
+    epochs: int = 5,
+    steps: int | None = None,
+    config: TrainingConfig | None = None,
+    base: str = "",
+) -> LanguageModel:
+    """Train on the answers of examples. Run it again to resume.
+
+    Args:
+        model: A causal language model, changed in place.
+        task: The prompt whose answers are learnt.
+        examples: Texts with labels of the task.
+        output_dir: The run's folder. What was trained is in `output_dir/model`: the virtual tokens
+            alone, or the whole model.
+        adaptation: What is trained.
+        prompt: Number and start of the virtual tokens.
+        lora: Size and place of the adapters.
+        epochs: Number of epochs over the examples.
+        steps: Number of steps instead.
+        config: Training settings, by default `tuning_config(adaptation)`.
+        base: Name of the model, by which a saved prompt finds it again.
+
+    Raises:
+        InputError: No examples, a label that the task does not have, or a model with an encoder.
+        CheckpointError: `output_dir` holds another run, or its checkpoint is damaged.
+        TrainingError: The loss is not finite or explodes.
+    """
+    if model.network.kind != "causal":
+        raise InputError(
+            "answers need a causal language model", hint="tune a classifier with idiolect tasks"
+        )
+    config = config or tuning_config(adaptation)
+    known = set(task.labels)
+    if not examples or (unknown := [e.label for e in examples if e.label not in known]):
+        what = f"the label {unknown[0]!r}" if examples else "no examples"
+        raise InputError(f"{what}; the task has {', '.join(task.labels)}", hint="check the file")
+    method: Literal["prompt", "prefix"] = "prefix" if adaptation == "prefix" else "prompt"
+    prompt = prompt or PromptConfig(method=method)
+    if adaptation in ("prompt", "prefix") and prompt.method != adaptation:
+        raise ConfigError(f"a {prompt.method} for adaptation {adaptation}", hint="use one of them")
+    source = ShuffledEpochs(len(examples), rows=config.batch_size, seed=config.seed)
+    session = TrainingSession(
+        model,
+        out=output_dir,
+        config=config,
+        steps=epochs * source.steps if steps is None else steps,
+        train=_TRAINED[adaptation],
+        lora=lora,
+        prompt=prompt,
+        heads=adaptation == "full",
+    )
+    session.begin(
+        {
+            "model": fingerprint(model.network.state_dict()),
+            "examples": fingerprint_texts(examples),
+            "template": task.template.as_dict(),
+            "demonstrations": [asdict(one) for one in task.demonstrations],
+        }
+    )
+    session.train(AnswerObjective(model, task, examples, config.max_length), source)
+
+    def save(directory: Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        if prompt_of(model.network) is None:
+            model.save(directory)
+        else:
+            save_prompt(model.network, directory, base=base)
+        task.save(directory / PROMPT_FILE)
+
+    session.publish(save)
+    return model
+
+
+class AnswerObjective(RowwiseObjective):
+    """Cross-entropy of the tokens of the right answers.
+
+    Args:
+        model: The model.
+        task: The prompt.
+        examples: The examples that a source numbers.
+        max_length: Tokens that a row keeps, from its end.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        task: PromptTask,
+        examples: Sequence[LabelledText],
+        max_length: int,
+    ) -> None:
+        self.generator = Generator(model)
+        self.task, self.examples, self.max_length = task, examples, max_length
+
+    def prepare(self, rows: EpochSample) -> Batch:
+        """Make a batch of examples: labels are the answers' tokens."""
+        inputs, labels = [], []
+        for number in rows.sources:
+            example = self.examples[number]
+            context = self.task.template.render(example, self.task.demonstrations)
+            answer = self.task.template.answer(str(example.label))
+            ids, start = encode_ending(self.generator, context, answer)
+            cut = max(0, len(ids) - 1 - self.max_length)
+            targets = [IGNORE_INDEX] * (start - 1) + ids[start:]
+            inputs.append(ids[cut:-1])
+            labels.append(targets[cut:])
+        ids_grid, mask = pad_rows(inputs)
+        label_grid, _ = pad_rows(labels, IGNORE_INDEX)
+        return Batch(input_ids=ids_grid, attention_mask=mask, labels=label_grid)
+
+    def loss(self, network: Network, batch: Batch) -> torch.Tensor:
+        """Return the loss summed over the answers' tokens."""
+        return language_loss(network, batch)

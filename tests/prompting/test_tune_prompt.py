@@ -1,0 +1,192 @@
+"""Tuning by prompts, prefixes, LoRA and fully; and the commands, on files."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from cli.program import idiolect_program
+from idiolect.errors import CheckpointError, ConfigError, InputError
+from idiolect.generate.generator import Generator
+from idiolect.models.language_model import LanguageModel
+from idiolect.nn.prompt.prompt_config import PromptConfig
+from idiolect.prompting.prompt_evaluation import evaluate_prompt
+from idiolect.prompting.prompt_task import PromptTask
+from idiolect.prompting.prompt_template import PromptTemplate
+from idiolect.prompting.tune_prompt import (
+    AnswerObjective,
+    PromptAdaptation,
+    tune_prompt,
+    tuning_config,
+)
+from idiolect.tasks.classify.labelled_texts import LabelledText
+from idiolect.training.data.shuffled_epochs import EpochSample
+from training import models
+
+TASK = PromptTask(PromptTemplate("", "{text} w30", {"a": "w31", "b": "w32 w33"}), ("a", "b"))
+
+
+def examples(count: int, *, seed: int = 0) -> list[LabelledText]:
+    """The last word names the label."""
+    draw = random.Random(seed)
+    labels = [draw.choice("ab") for _ in range(count)]
+    return [
+        LabelledText(f"w{draw.randint(8, 20)} " * draw.randint(1, 3) + f"w{'ab'.index(one)}", one)
+        for one in labels
+    ]
+
+
+def test_the_loss_is_that_of_the_answers_tokens() -> None:
+    model = models.model("llama", grown=False)
+    shown = examples(6)
+    batch = AnswerObjective(model, TASK, shown, 64).prepare(EpochSample([4, 1, 3], 0))
+    expected, count = torch.zeros(()), 0
+    for number in (4, 1, 3):
+        answer = TASK.template.answer(str(shown[number].label))
+        context = model.tokenizer.encode(TASK.template.render(shown[number]))
+        target = model.tokenizer.encode(answer)
+        logits = model.network(torch.tensor([[*context, *target]])).logits[0]
+        predicted = logits[len(context) - 1 : -1]
+        expected = expected + F.cross_entropy(predicted, torch.tensor(target), reduction="sum")
+        count += len(target)
+    objective = AnswerObjective(model, TASK, shown, 64)
+    torch.testing.assert_close(objective.loss(model.network, batch), expected)
+    assert batch.count == count
+    # A row that is too long loses its start, never its answer.
+    short = AnswerObjective(model, TASK, shown, 3).prepare(EpochSample([4, 1, 3], 0))
+    assert short.input_ids.shape[1] == 3
+    assert short.count == count
+
+
+@pytest.mark.parametrize("adaptation", ["prompt", "prefix", "lora", "full"])
+def test_each_adaptation_learns_and_leaves_the_rest_alone(
+    tmp_path: Path, adaptation: PromptAdaptation
+) -> None:
+    model = models.model("llama", grown=False)
+    before = {name: tensor.clone() for name, tensor in model.network.state_dict().items()}
+    rates: dict[PromptAdaptation, float] = {
+        "prompt": 0.3,
+        "prefix": 0.2,
+        "lora": 0.03,
+        "full": 5e-3,
+    }
+    config = tuning_config(
+        adaptation, learning_rate=rates[adaptation], max_length=32, precision="fp32"
+    )
+    tune_prompt(
+        model,
+        TASK,
+        examples(64),
+        output_dir=tmp_path,
+        adaptation=adaptation,
+        prompt=PromptConfig(
+            method="prefix" if adaptation == "prefix" else "prompt", num_virtual_tokens=4
+        ),
+        epochs=8,
+        config=config,
+        base="none",
+    )
+    losses = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert losses[-1]["loss"] < 0.9 * losses[0]["loss"]
+    after = model.network.state_dict()
+    same = {name: torch.equal(tensor, after[name]) for name, tensor in before.items()}
+    assert same["tokens.weight"], "original rows"
+    if adaptation in ("prompt", "prefix"):
+        assert all(same.values())
+    elif adaptation == "full":
+        assert not all(same.values())
+    assert PromptTask.load(tmp_path / "model/prompt.json") == TASK
+
+
+def test_a_run_resumes_and_refuses_another(tmp_path: Path) -> None:
+    """A run that stops at a checkpoint ends as one that does not."""
+
+    def run(folder: str, steps: int, **changes: object) -> torch.Tensor:
+        model = models.model("llama", grown=False)
+        config = tuning_config("prefix", save_steps=3, batch_size=4, precision="fp32")
+        tune_prompt(
+            model,
+            PromptTask(TASK.template.with_changes(**changes), TASK.labels),
+            examples(16),
+            output_dir=tmp_path / folder,
+            adaptation="prefix",
+            steps=steps,
+            config=config,
+        )
+        return model.network.prompt.table().detach()  # type: ignore[union-attr,operator]
+
+    whole = run("whole", 6)
+    assert torch.equal(run("whole", 6), whole), "a finished run is loaded"
+    with pytest.raises(CheckpointError, match="run"):
+        run("whole", 6, instruction="w9")
+
+
+def test_bad_input_is_refused_before_training(tmp_path: Path) -> None:
+    model = models.model("llama", grown=False)
+    for wrong, message in (([], "no examples"), ([LabelledText("w8", "c")], "the label 'c'")):
+        with pytest.raises(InputError, match=message):
+            tune_prompt(model, TASK, wrong, output_dir=tmp_path)
+    with pytest.raises(InputError, match="causal"):
+        tune_prompt(models.model("bert", grown=False), TASK, examples(4), output_dir=tmp_path)
+    with pytest.raises(ConfigError, match="unknown adaptation"):
+        tuning_config("suffix")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="a prefix for adaptation prompt"):
+        tune_prompt(
+            model, TASK, examples(4), output_dir=tmp_path, prompt=PromptConfig(method="prefix")
+        )
+
+
+def test_the_commands(tmp_path: Path) -> None:
+    models.model("llama", grown=False).save(tmp_path / "model")
+    for name, seed, count in (("train", 0, 60), ("test", 1, 30)):
+        lines = [json.dumps({"text": e.text, "label": e.label}) for e in examples(count, seed=seed)]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
+    form = ("--example", r"{text} w30", "--answer", "a=w31", "--answer", "b=w32")
+    tuned = idiolect_program(
+        *("prompt", "tune", "model", "train.jsonl", "--valid", "test.jsonl", "-o", "run"),
+        *("--method", "prefix", "--num-virtual-tokens", 4, "--lr", 0.2, "--epochs", 8, *form),
+        folder=tmp_path,
+    )
+    assert tuned.returncode == 0, tuned.stderr
+    assert "after" in tuned.stdout
+    loaded = Generator(LanguageModel.load(tmp_path / "run/model"))
+    texts = examples(30, seed=1)
+    task = PromptTask.load(tmp_path / "run/model/prompt.json")
+    found = idiolect_program(
+        "prompt", "evaluate", "run/model", "test.jsonl", "--json", folder=tmp_path
+    )
+    accuracy = json.loads(found.stdout)["accuracy"]
+    assert accuracy == evaluate_prompt(loaded, task, texts).mean
+    assert f"{accuracy:.4f} after" in tuned.stdout
+    searched = idiolect_program(
+        *("prompt", "optimise", "model", "train.jsonl", "--test", "test.jsonl", "-o", "best.json"),
+        *("--num-train", 20, "--num-valid", 10, "--candidates", 3, "--max-calls", 60),
+        *("--num-fewshot", 2, "--json", *form),
+        folder=tmp_path,
+    )
+    assert searched.returncode == 0, searched.stderr
+    result = json.loads(searched.stdout)
+    assert result["calls"] <= 60
+    assert result["validation"]["best"] >= result["validation"]["first"]
+    again = idiolect_program(
+        *("prompt", "evaluate", "model", "test.jsonl", "--prompt", "best.json", "--pool"),
+        *("train.jsonl", "--num-fewshot", 2, "--seeds", 2, "--calibrated"),
+        folder=tmp_path,
+    )
+    assert "accuracy 0." in again.stdout, again.stderr
+    for words, message in (
+        (("evaluate", "model", "test.jsonl", "--answer", "c=w1"), "answer 'c=w1'"),
+        (("optimise", "model", "test.jsonl", "-o", "x.json"), "examples are wanted"),
+        (
+            ("tune", "model", "train.jsonl", "-o", "r", "--method", "lora", "--init-text", "w1"),
+            "lora",
+        ),
+    ):
+        refused = idiolect_program("prompt", *words, folder=tmp_path)
+        assert refused.returncode == 2
+        assert message in refused.stderr

@@ -25,9 +25,9 @@ from idiolect.text.arguments import check_whole, checked
 from idiolect.text.headings import section_spans
 from idiolect.text.sentences import sentence_ends
 
-__all__ = ["Chunk", "Counter", "count_words", "sentence_spans", "split_text", "widen"]
+__all__ = ["Chunk", "TokenCounter", "count_words", "sentence_spans", "split_text", "widen"]
 
-Counter = Callable[[str], int]
+TokenCounter = Callable[[str], int]
 """Returns the length of a text, such as the number of a model's tokens."""
 
 _Span = tuple[int, int]
@@ -66,7 +66,7 @@ def count_words(text: str) -> int:
 
 @checked
 def split_text(
-    text: str, max_length: int = 128, *, overlap: int = 0, count: Counter = count_words
+    text: str, max_length: int = 128, *, overlap: int = 0, count: TokenCounter = count_words
 ) -> list[Chunk]:
     """Split a document into chunks of at most `max_length` tokens.
 
@@ -105,7 +105,7 @@ def sentence_spans(text: str, start: int = 0, end: int | None = None) -> list[_S
     return spans
 
 
-def widen(text: str, chunk: _Span, max_length: int, *, count: Counter = count_words) -> _Span:
+def widen(text: str, chunk: _Span, max_length: int, *, count: TokenCounter = count_words) -> _Span:
     """Return a larger part of a document around a chunk: whole sentences, as many as fit.
 
     Sentences before and after are added in turn, within the section of the chunk.
@@ -144,7 +144,7 @@ def widen(text: str, chunk: _Span, max_length: int, *, count: Counter = count_wo
 
 
 def _joined(
-    text: str, start: int, end: int, most: int, overlap: int, count: Counter
+    text: str, start: int, end: int, most: int, overlap: int, count: TokenCounter
 ) -> Iterator[_Span]:
     """Yield the chunks of a section: its parts, joined while they fit."""
     spans: list[_Span] = []
@@ -158,7 +158,7 @@ def _joined(
 
 
 def _repeated(
-    text: str, spans: list[_Span], span: _Span, most: int, overlap: int, count: Counter
+    text: str, spans: list[_Span], span: _Span, most: int, overlap: int, count: TokenCounter
 ) -> list[_Span]:
     """Return the last parts of a chunk that the next one repeats."""
     kept: list[_Span] = []
@@ -169,7 +169,7 @@ def _repeated(
     return kept
 
 
-def _parts(text: str, start: int, end: int, most: int, count: Counter) -> Iterator[_Span]:
+def _parts(text: str, start: int, end: int, most: int, count: TokenCounter) -> Iterator[_Span]:
     """Yield parts of a section that fit: paragraphs, else sentences, else words or less."""
     for paragraph in _between(_BLANK_LINES, text, start, end):
         if count(text[slice(*paragraph)]) <= most:
@@ -183,7 +183,7 @@ def _parts(text: str, start: int, end: int, most: int, count: Counter) -> Iterat
                 yield from _pieces(text, word.start(), word.end(), most, count)
 
 
-def _pieces(text: str, start: int, end: int, most: int, count: Counter) -> Iterator[_Span]:
+def _pieces(text: str, start: int, end: int, most: int, count: TokenCounter) -> Iterator[_Span]:
     """Yield parts of one word that fit, without cutting a character from its accents."""
     while start < end:
         stop = min(end, start + most * _LONGEST_PIECE)

@@ -1,8 +1,8 @@
-"""Where sentences end: by punctuation and line breaks, in texts with and without capitals.
+r"""Where sentences end: by punctuation and line breaks, in texts with and without capitals.
 
->>> text = "Dr. Who saw it. It was 3.14 m long.\\nA table"
+>>> text = "Dr. Who saw it. It was 3.14 m long.\nA table"
 >>> [text[i:j] for i, j in zip([0, *sentence_ends(text)], [*sentence_ends(text), None])]
-['Dr. Who saw it.', ' It was 3.14 m long.', '\\nA table']
+['Dr. Who saw it.', ' It was 3.14 m long.', '\nA table']
 """
 
 from __future__ import annotations
@@ -15,8 +15,11 @@ _END = re.compile(r"""[.!?…]+["'”’)\]»]*(?=\s)|[。！？]+[」』”’�
 _SOMETHING = re.compile(r"\S")
 _LAST_WORD = re.compile(r"([^\W\d_]+)\.$")
 _ABBREVIATIONS = frozenset(
-    "dr mr mrs ms prof st fig figs eq eqs no nos vs cf al ca approx ref refs vol pp ed eds vgl bzw "
-    "etc inc ltd jr sr".split()
+    {
+        *("al", "approx", "ca", "cf", "dr", "ed", "eds", "eq", "eqs", "etc", "fig", "figs", "inc"),
+        *("jr", "ltd", "mr", "mrs", "ms", "no", "nos", "pp", "prof", "ref", "refs", "sr", "st"),
+        *("vol", "vs", "bzw", "vgl"),
+    }
 )
 
 

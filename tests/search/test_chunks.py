@@ -10,13 +10,26 @@ from idiolect.errors import InputError
 from idiolect.search.chunks import count_words, sentence_spans, split_text, widen
 
 _SEAMS = st.sampled_from(
-    ["\n", "\n\n", ". ", "# ", "## Care\n", "===\n", "。", " ", "\r\n", "\u2028", "```\n", "e\u0301"]
+    [
+        "\n",
+        "\n\n",
+        ". ",
+        "# ",
+        "## Care\n",
+        "===\n",
+        "。",
+        " ",
+        "\r\n",
+        "\u2028",
+        "```\n",
+        "e\u0301",
+    ]
 )
 _TEXTS = st.lists(st.one_of(_SEAMS, st.text(max_size=12)), max_size=30).map("".join)
 
 
 @given(_TEXTS, st.integers(1, 12), st.integers(0, 6))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @example("x" * 200, 2, 0)
 @example("\x1c# a\x1db\x85c", 1, 0)
 @example("\U0001f468\u200d\U0001f469\u200d\U0001f467" * 9, 2, 1)
@@ -34,7 +47,7 @@ def test_chunks_are_slices_and_nothing_is_lost(text: str, most: int, overlap: in
 
 
 @given(_TEXTS, st.integers(1, 8), st.integers(1, 40))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_a_wider_part_holds_the_chunk(text: str, most: int, wider: int) -> None:
     for chunk in split_text(text, most):
         start, end = widen(text, (chunk.start, chunk.end), wider)

@@ -8,6 +8,7 @@ has not changed needs neither time nor its encoder.
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
@@ -278,7 +279,8 @@ class IndexContents:
             old = list(self.store.fetch(ids, namespace=namespace).values())
         count = self.store.delete(ids, filter=filter, namespace=namespace)
         if names is not None and filter is not None:
-            self.store.delete(filter=filter, namespace=names.name(namespace))
+            with suppress(InputError):  # the fields of items without text are of no passage
+                self.store.delete(filter=filter, namespace=names.name(namespace))
         self._remove_passages(old, [], namespace)
         return count
 

@@ -39,11 +39,9 @@ __all__ = [
 
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
-_QUESTION, _ANSWERS, _DOCUMENTS = (
-    ("question", "query"),
-    ("answers", "answer"),
-    ("documents", "document"),
-)
+_QUESTION = ("question", "query")
+_ANSWERS = ("answers", "answer")
+_DOCUMENTS = ("documents", "document")
 
 
 @dataclass(frozen=True)
@@ -106,9 +104,8 @@ def word_f1(answer: str, golds: Sequence[str]) -> float:
     >>> round(word_f1("in the year 1920", ["1920"]), 3)
     0.5
     """
-    return max(
-        (_f1(normalized_answer(answer), normalized_answer(gold)) for gold in golds), default=0.0
-    )
+    words = normalized_answer(answer)
+    return max((_f1(words, normalized_answer(gold)) for gold in golds), default=0.0)
 
 
 def _f1(answer: str, gold: str) -> float:

@@ -87,10 +87,11 @@ class CitationWriter:
 
     def write(self, piece: str) -> Iterator[str]:
         """Add a piece of the text, and yield the sentences that are complete."""
-        self._buffer += piece
-        while (end := self._sentence_end()) is not None:
-            sentence, self._buffer = self._buffer[:end], self._buffer[end:]
-            yield from self._cited(sentence)
+        for character in piece:  # so that the result does not depend on the pieces
+            self._buffer += character
+            if (end := self._sentence_end()) is not None:
+                sentence, self._buffer = self._buffer[:end], self._buffer[end:]
+                yield from self._cited(sentence)
 
     def finish(self) -> Iterator[str]:
         """Yield the rest of the text."""

@@ -138,10 +138,10 @@ class EndpointWriter:
         with closing(kind(self._host, self._port, timeout=self.timeout)) as connection:
             try:
                 connection.request("POST", self._path, json.dumps(body), self._headers)
-                response = connection.getresponse()
-                if response.status != 200:
-                    raise self._refused(response)
-                yield from self._pieces(response)
+                with connection.getresponse() as response:
+                    if response.status != 200:
+                        raise self._refused(response)
+                    yield from self._pieces(response)
             except (TimeoutError, socket.gaierror, http.client.HTTPException, OSError) as error:
                 raise OfflineError(
                     f"{self.url}: {error or type(error).__name__}",

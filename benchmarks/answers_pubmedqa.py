@@ -19,7 +19,7 @@ from scipy.optimize import minimize
 LABELS = ("yes", "no", "maybe")
 
 
-def score(data: Path, model: str, out: Path) -> dict[str, dict]:
+def score(data: Path, model: str, out: Path, most: int) -> dict[str, dict]:
     from idiolect import Generator
     from idiolect.tasks.harness.likelihood import score_endings
 
@@ -27,9 +27,12 @@ def score(data: Path, model: str, out: Path) -> dict[str, dict]:
     if out.exists():
         done = {row["id"]: row for row in map(json.loads, out.read_text().splitlines())}
     questions = json.loads(gzip.decompress((data / "ori_pqal.json.gz").read_bytes()))
+    test = json.loads((data / "test_ground_truth.json").read_text())
+    halves = [[id for id in questions if (id in test) is inside][:most] for inside in (True, False)]
     generator = None
     with out.open("a") as file:
-        for number, (id, one) in enumerate(questions.items()):
+        for number, id in enumerate(id for pair in zip(*halves, strict=True) for id in pair):
+            one = questions[id]
             if id in done:
                 continue
             generator = generator or Generator(model)
@@ -42,7 +45,7 @@ def score(data: Path, model: str, out: Path) -> dict[str, dict]:
             done[id] = row
             file.write(json.dumps(row) + "\n")
             file.flush()
-            if number % 50 == 0:
+            if number % 10 == 0:
                 print(number, flush=True)
     return done
 
@@ -61,10 +64,11 @@ def fit(scores: np.ndarray, gold: np.ndarray) -> np.ndarray:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("data", type=Path)
+    parser.add_argument("--questions", type=int, default=500, help="of each half")
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--out", type=Path, default=Path("pubmedqa_scores.jsonl"))
     arguments = parser.parse_args()
-    rows = score(arguments.data, arguments.model, arguments.out)
+    rows = score(arguments.data, arguments.model, arguments.out, arguments.questions)
     test = json.loads((arguments.data / "test_ground_truth.json").read_text())
     gold = np.array([LABELS.index(row["gold"]) for row in rows.values()])
     held = np.array([id in test for id in rows])

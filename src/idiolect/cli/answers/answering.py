@@ -86,7 +86,7 @@ def answer(
     min_confidence: Annotated[
         float,
         typer.Option(help="0 to 1: abstain below this; 0 answers always.", min=0, max=1),
-    ] = 0.4,
+    ] = 0.45,
     encoder: EncoderOption = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -69,7 +69,7 @@ def evaluate_answers(
     max_new_tokens: MaxNewTokensOption = 128,
     min_confidence: Annotated[
         float, typer.Option(help="0 to 1: abstain below this.", min=0, max=1)
-    ] = 0.4,
+    ] = 0.45,
     limit: Annotated[
         int | None, typer.Option(help="Ask this many questions from the start only.", min=1)
     ] = None,

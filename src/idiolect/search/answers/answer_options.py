@@ -51,7 +51,7 @@ class AnswerOptions:
     max_sentences: int = 2
     """Sentences of an answer without a model, at most."""
 
-    min_confidence: float = 0.4
+    min_confidence: float = 0.45
     """Below it, the index abstains; 0 answers always. See `answer_confidence`."""
     support: PairScorer | None = None
     """Scores statements and their evidence from 0 to 1; by their words by default."""

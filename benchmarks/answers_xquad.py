@@ -1,4 +1,5 @@
-"""Answers on XQuAD: `python benchmarks/answers_xquad.py DATA [--questions N] [--written N]`.
+"""Answers on XQuAD: `python benchmarks/answers_xquad.py DATA [--questions N]
+[--written N] [--abstention N]`.
 
 The index has the 240 English paragraphs, split into passages. Measured on a random sample of the
 1,190 questions:
@@ -19,6 +20,9 @@ import tempfile
 from pathlib import Path
 from statistics import fmean
 
+import numpy as np
+from scipy.stats import rankdata
+
 from idiolect import Encoder, Generator, Index
 from idiolect.search.answers.answer import Passage
 from idiolect.search.answers.answer_evaluation import (
@@ -27,7 +31,9 @@ from idiolect.search.answers.answer_evaluation import (
     exact_match,
     word_f1,
 )
+from idiolect.search.answers.answer_options import AnswerOptions
 from idiolect.search.answers.answer_prompt import fitting_passages, messages_of
+from idiolect.search.answers.passage_search import find_passages
 from idiolect.search.answers.writers import LocalWriter
 
 SHORT = "Answer the question from the text. Answer with a few words of the text only."
@@ -53,6 +59,45 @@ def quoted(index: Index, questions: list[GoldQuestion]) -> None:
     for name, value in found.items():
         if isinstance(value, float):
             print(f"  {name:<24} {value:.3f}", flush=True)
+
+
+def abstention(index: Index, questions: list[GoldQuestion], plot: Path | None) -> None:
+    """Compare the confidence of answers with that of the same questions without their paragraph."""
+
+    def confidence(gold: GoldQuestion, exclude: tuple[str, ...]) -> float:
+        options = AnswerOptions(exclude=exclude)
+        return find_passages(index, gold.question, 5, options, max_length=192).confidence
+
+    there = np.array([confidence(gold, ()) for gold in questions])
+    gone = np.array([confidence(gold, gold.documents) for gold in questions])
+    both = rankdata(np.concatenate([there, gone]))
+    count = len(there)
+    area = (both[:count].sum() - count * (count + 1) / 2) / count**2
+    print(f"confidence with and without the gold paragraph, {count} questions: AUC {area:.3f}")
+    levels = np.linspace(0.3, 0.7, 9)
+    for level in levels:
+        answered, abstained = (there >= level).mean(), (gone < level).mean()
+        print(
+            f"  {level:.2f}  answers {answered:.3f}, abstains without {abstained:.3f}", flush=True
+        )
+    if plot is not None:
+        draw(plot, there, gone)
+
+
+def draw(plot: Path, there: np.ndarray, gone: np.ndarray) -> None:
+    from matplotlib import pyplot
+
+    levels = np.linspace(0, 1, 201)
+    figure, axes = pyplot.subplots(figsize=(6, 3.6), layout="constrained")
+    axes.plot(
+        levels, [(there >= level).mean() for level in levels], label="answers, paragraph there"
+    )
+    axes.plot(levels, [(gone < level).mean() for level in levels], label="abstains, paragraph gone")
+    axes.axvline(AnswerOptions().min_confidence, color="gray", linestyle=":", label="default")
+    axes.set(xlabel="min_confidence", ylabel="share of questions", xlim=(0.1, 0.9), ylim=(0, 1.02))
+    axes.legend(frameon=False, loc="lower left")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(plot, dpi=150)
 
 
 def written(
@@ -85,6 +130,8 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--questions", type=int, default=1190)
     parser.add_argument("--written", type=int, default=1190)
+    parser.add_argument("--abstention", type=int, default=1190)
+    parser.add_argument("--plot", type=Path, help="draw the abstention to this file")
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--index", type=Path, help="where to keep the index")
     arguments = parser.parse_args()
@@ -94,6 +141,8 @@ def main() -> None:
         items = ((name, text, {}) for name, text in documents.items())
         with Index.build(place, Encoder.load("minilm"), items) as index:
             print(f"{index.add_passages():,} passages of {len(index)} paragraphs")
+            if arguments.abstention:
+                abstention(index, questions[: arguments.abstention], arguments.plot)
             if arguments.questions:
                 quoted(index, questions[: arguments.questions])
             if arguments.written:

@@ -95,7 +95,7 @@ def draw(plot: Path, there: np.ndarray, gone: np.ndarray) -> None:
     axes.plot(levels, [(gone < level).mean() for level in levels], label="abstains, paragraph gone")
     axes.axvline(AnswerOptions().min_confidence, color="gray", linestyle=":", label="default")
     axes.set(xlabel="min_confidence", ylabel="share of questions", xlim=(0.1, 0.9), ylim=(0, 1.02))
-    axes.legend(frameon=False, loc="lower left")
+    axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(plot, dpi=150)
 

@@ -67,6 +67,7 @@ def read_gold_questions(path: str | Path, *, limit: int | None = None) -> list[G
     """
     questions: list[GoldQuestion] = []
     for place, record in numbered_records(Path(path), Skipped(), max_unreadable=0):
+        place = f"{path}, {place}"
         if limit is not None and len(questions) == limit:
             break
         (question,) = _texts(record, _QUESTION, place) or ("",)

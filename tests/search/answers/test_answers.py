@@ -152,6 +152,8 @@ def test_a_reranker_orders_the_passages(index: Index) -> None:
         ({"max_new_tokens": 0}, "max_new_tokens is 0"),
         ({"min_confidence": float("nan")}, "min_confidence is nan"),
         ({"exclude": "pump"}, "give a list of ids"),
+        ({"rerank": "model"}, "a function that scores pairs"),
+        ({"namespace": 5}, "namespace"),
         ({"filter": {"$what": 1}}, "what"),
     ],
 )

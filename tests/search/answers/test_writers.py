@@ -64,6 +64,11 @@ def test_a_stream_is_read_piece_by_piece(serve: Callable[..., Any]) -> None:
     assert request["messages"] == _MESSAGES
 
 
+def test_a_server_that_never_stops_is_left(serve: Callable[..., Any]) -> None:
+    url, _ = serve(200, _event("x" * 100) * 50)
+    assert sum(map(len, EndpointWriter(url, "m").write(_MESSAGES, 7))) == 7 * 64
+
+
 def test_a_reply_in_one_piece_is_read_too(serve: Callable[..., Any]) -> None:
     body = json.dumps({"choices": [{"message": {"content": "Because."}}]}).encode()
     url, _ = serve(200, body, "application/json")

@@ -6,6 +6,8 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
+from idiolect.errors import InputError
+
 __all__ = ["NO_ANSWER", "Answer", "AnswerStream", "Citation", "Passage"]
 
 NO_ANSWER = "The indexed texts do not answer this question."
@@ -115,9 +117,13 @@ class AnswerStream:
 
     @property
     def result(self) -> Answer:
-        """The whole answer; pieces that were not read yet are read first."""
+        """The whole answer; pieces that were not read yet are read first.
+
+        Raises:
+            InputError: The stream was closed before its end.
+        """
         for _ in self:
             pass
         if self._result is None:
-            raise ValueError("the stream was closed before its end")
+            raise InputError("the answer was stopped before its end", hint="ask again")
         return self._result

@@ -78,6 +78,12 @@ class AnswerOptions:
             raise ConfigError(
                 f"unknown mode {self.mode!r}", hint=did_you_mean(str(self.mode), get_args(Mode))
             )
+        for name in ("rerank", "support"):
+            value = getattr(self, name)
+            if value is not None and not callable(value):
+                raise ConfigError(
+                    f"{name} is {value!r:.60}", hint="it is a function that scores pairs of texts"
+                )
         if isinstance(self.exclude, str):
             raise ConfigError(f"exclude is the text {self.exclude!r}", hint="give a list of ids")
         for name, low, high in (

@@ -74,11 +74,13 @@ def find_passages(
         VerificationError: A score of the reranker is not finite.
     """
     names = PassageNamespace.of(index.store)
-    depth = min(max(options.candidates, 3 * top_k) + 50 * len(options.exclude), 10_000)
+    most = max(options.candidates, 3 * top_k)
+    depth = min(most + 50 * len(options.exclude), 10_000)
     if names is not None and names.exists(options.namespace):
         found = _stored(index, names, question, depth, options)
     else:
         found = _split(index, question, depth, options)
+    del found[most:]
     texts = _whole_texts(index, options.namespace, found)
     query = index.question_vector(question) if options.mode != "lexical" else None
     if options.rerank is not None and found:

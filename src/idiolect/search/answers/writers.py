@@ -21,6 +21,8 @@ __all__ = ["EndpointWriter", "LocalWriter", "Writer", "writer_of"]
 _Messages = Sequence[dict[str, str]]
 _MAX_LINE = 1 << 20
 _MAX_ERROR = 4096
+_MAX_TOKEN = 64
+"""Characters of a token, on average, at most."""
 
 
 @runtime_checkable
@@ -141,7 +143,12 @@ class EndpointWriter:
                 with connection.getresponse() as response:
                     if response.status != 200:
                         raise self._refused(response)
-                    yield from self._pieces(response)
+                    left = max_new_tokens * _MAX_TOKEN  # a server may not stop by itself
+                    for piece in self._pieces(response):
+                        yield piece[:left]
+                        left -= len(piece)
+                        if left <= 0:
+                            return
             except (TimeoutError, socket.gaierror, http.client.HTTPException, OSError) as error:
                 raise OfflineError(
                     f"{self.url}: {error or type(error).__name__}",

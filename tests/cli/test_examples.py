@@ -167,10 +167,11 @@ def test_examples_of_search_and_ranking(folder: Path) -> None:
     assert "10 queries, 20 documents" in _run("rerank")
     assert "8 dimensions" in _run("evaluate search")
     assert "30 items written" in _run("index build")
-    for command in ("add", "info", "verify", "snapshot", "restore", "compact"):
+    for command in ("add", "info", "verify", "snapshot", "restore", "compact", "passages"):
         _run(f"index {command}")
     _run("search products-index")
     _run("similar")
+    assert '"citations"' in _run("answer")
     assert "deleted" in _run("index delete")
 
 

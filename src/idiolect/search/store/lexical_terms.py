@@ -33,7 +33,15 @@ from idiolect.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["LANGUAGES", "check_language", "excerpt", "index_text", "query_terms", "tokenizer"]
+__all__ = [
+    "LANGUAGES",
+    "check_language",
+    "excerpt",
+    "index_text",
+    "query_terms",
+    "text_terms",
+    "tokenizer",
+]
 
 _SNOWBALL = {
     "ca": "catalan",
@@ -151,12 +159,21 @@ def query_terms(text: str, language: str) -> list[str]:
     return list(terms)
 
 
+def text_terms(text: str, language: str) -> list[str]:
+    """Return the terms of a text in order, without case and accents, stemmed.
+
+    >>> text_terms("Rote Lampen, ランプ", "de")
+    ['rot', 'lamp', 'ラン', 'ンプ']
+    """
+    return [term for *_, terms in _tokens(text, language, single=False) for term in terms]
+
+
 def excerpt(query: str, text: str, before: str, after: str, language: str) -> str:
     """Return the part of a text with most terms of a query, and mark them.
 
     It is for texts that are not indexed as they are; FTS5 makes the others' excerpts.
     """
-    wanted = {term for *_, terms in _tokens(query, language, single=False) for term in terms}
+    wanted = set(text_terms(query, language))
     spans: list[tuple[int, int, str]] = []
     for start, end, terms in _tokens(text, language, single=True):
         matched = next((term for term in terms if term in wanted), "")

@@ -1,0 +1,102 @@
+"""Retrieval for answers: `python benchmarks/answers_retrieval.py DATA [--documents N]`.
+
+nDCG@10 on SciFact (claims and the abstracts they cite) and LiveQA-Med (summaries of questions and
+judged answers): by words, by both words and vectors, and reranked. The reranker is LambdaMART over
+the scores of words, vectors and both, trained by five-fold cross-validation, so each query is
+reranked by a model that has not seen it. With --documents, SciFact is sampled: all abstracts that
+the claims of the validation split cite, and others up to that number.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import gzip
+import io
+import tempfile
+import zipfile
+from pathlib import Path
+from xml.etree import ElementTree
+
+from idiolect import Encoder, Index, evaluate
+from idiolect.ranking.features import Features
+from idiolect.ranking.lambdamart import cross_validate
+from scifact import read_scifact
+
+GRADES = {"1-Incorrect": 0, "2-Related": 1, "3-Incomplete": 2, "4-Excellent": 3}
+DEPTH = 50
+
+
+def scifact(data: Path, most: int):
+    found = read_scifact(data)
+    qrels = {claim: dict.fromkeys(found.cited[claim], 1.0) for claim in found.validation}
+    cited = {name for ids in qrels.values() for name in ids}
+    names = [*cited, *(name for name in found.documents if name not in cited)][:most]
+    return {name: found.documents[name] for name in names}, found.validation, qrels
+
+
+def liveqa(data: Path, most: int):
+    folder = data / "medquad"
+    with zipfile.ZipFile(folder / "QA-TestSet-LiveQA-Med-Qrels-2479-Answers.zip") as archive:
+        names = {Path(name).suffix: name for name in archive.namelist() if "__MACOSX" not in name}
+        judged = archive.read(names[".txt"]).decode().splitlines()
+        table = csv.DictReader(io.StringIO(archive.read(names[".csv"]).decode("utf-8", "replace")))
+        texts = {row["AnswerID"]: row["Answer"].partition("Answer:")[2] for row in table}
+    documents = {name: " ".join(text.split()) for name, text in texts.items() if text.strip()}
+    with gzip.open(folder / "TREC-2017-LiveQA-Medical-Test-Questions-w-summaries.xml.gz") as file:
+        asked = list(ElementTree.parse(file).iter("NLM-QUESTION"))
+    queries = {
+        one.attrib["qid"].removeprefix("TQ"): " ".join((one.findtext("NLM-Summary") or "").split())
+        for one in asked
+    }
+    qrels: dict[str, dict[str, float]] = {}
+    for line in judged:
+        query, grade, item = line.split()
+        if item in documents and queries.get(query):
+            known = qrels.setdefault(query, {})
+            known[item] = max(GRADES[grade], known.get(item, 0))
+    return documents, {query: queries[query] for query in qrels}, qrels
+
+
+def measure(name: str, encoder: Encoder, documents, queries, qrels) -> None:
+    names = list(queries)
+    with tempfile.TemporaryDirectory() as folder:
+        items = ((id, text, {}) for id, text in documents.items())
+        with Index.build(Path(folder) / "index", encoder, items, progress=True) as index:
+            runs = {}
+            for mode in ("lexical", "dense", "hybrid"):
+                hits = index.search_many([queries[one] for one in names], 100, mode)
+                runs[mode] = {
+                    one: {hit.id: hit.score for hit in found}
+                    for one, found in zip(names, hits, strict=True)
+                }
+    candidates = {
+        one: dict(sorted(found.items(), key=lambda pair: -pair[1])[:DEPTH])
+        for one, found in runs["hybrid"].items()
+    }
+    taught = {one: dict.fromkeys(candidates[one], 0.0) | dict(qrels[one]) for one in names}
+    features = Features(queries, runs=runs)
+    runs["hybrid + rerank"] = cross_validate(features, taught, candidates)
+    print(f"{name}: {len(documents):,} documents, {len(names)} queries")
+    for system, run in runs.items():
+        found = evaluate(qrels, run, metrics=("ndcg@10", "recall@100"))
+        print(f"  {system:<16} nDCG@10 {found.means['ndcg@10']:.3f}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--documents", type=int, default=10_000)
+    parser.add_argument("--max-length", type=int, default=256)
+    parser.add_argument("--precision", default="fp32")
+    parser.add_argument("sets", nargs="*", default=["liveqa", "scifact"])
+    arguments = parser.parse_args()
+    encoder = Encoder.load("minilm", precision=arguments.precision)
+    encoder = encoder.with_changes(max_length=arguments.max_length)
+    for name in arguments.sets:
+        read = {"scifact": scifact, "liveqa": liveqa}[name]
+        measure(name, encoder, *read(arguments.data, arguments.documents))
+
+
+if __name__ == "__main__":
+    main()

@@ -47,6 +47,7 @@ _COMMANDS: dict[str, tuple[str, str, type[TyperCommand]]] = {
     "rerank": ("ranking", "rerank", TyperCommand),
     "similar": ("index.searching", "similar", TyperCommand),
     "index": ("index.app", "app", TyperCommand),
+    "serve": ("serve.serving", "serve", TyperCommand),
     "recommend": ("recommend.commands", "app", TyperCommand),
     "words": ("words.app", "app", TyperCommand),
     "tasks": ("tasks.app", "app", TyperCommand),

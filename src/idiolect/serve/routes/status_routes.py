@@ -1,0 +1,82 @@
+"""`/health`, `/ready`, `/info`, the page and the report."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Response
+from fastapi.responses import FileResponse, HTMLResponse
+
+from idiolect import __version__
+from idiolect.serve.hit_details import field_values
+from idiolect.serve.http_errors import RequestError
+from idiolect.serve.json_response import JsonResponse
+from idiolect.serve.served_parts import ServedParts
+from idiolect.serve.service import Service, service_of
+
+__all__ = ["STATIC", "router"]
+
+router = APIRouter(tags=["server"])
+Serving = Annotated[Service, Depends(service_of)]
+STATIC = Path(__file__).parents[1] / "static"
+"""The files of the page."""
+_NO_PAGE = "<!doctype html><title>idiolect</title><p>See <a href=/openapi.json>openapi.json</a>."
+
+
+@router.get("/health", summary="Whether the process answers")
+async def health() -> JsonResponse:
+    """Answer as long as the process does."""
+    return JsonResponse({"status": "ok", "version": __version__})
+
+
+@router.get("/ready", summary="Whether requests are accepted")
+async def ready(service: Serving) -> JsonResponse:
+    """Answer 503 while the server shuts down."""
+    if service.stopping.is_set():
+        raise RequestError(503, "the server is shutting down", retry_after=5)
+    return JsonResponse({"status": "ready"})
+
+
+@router.get("/info", summary="What is served")
+async def info(service: Serving) -> JsonResponse:
+    """Describe what is served, and which routes can be used."""
+    with service.using() as parts:
+        return JsonResponse(await asyncio.to_thread(_info, parts))
+
+
+def _info(parts: ServedParts) -> dict[str, Any]:
+    index, encoder = parts.index, parts.encoder
+    modes = ["lexical", "dense", "hybrid"] if encoder is not None else ["lexical"]
+    return {
+        "run": Path(parts.folder.path).name,
+        "kind": parts.folder.kind,
+        "version": __version__,
+        "items": 0 if index is None else sum(index.store.namespaces().values()),
+        "modes": [] if index is None else modes,
+        "dimensions": encoder.dimensions if encoder is not None else None,
+        "model": parts.model_name,
+        "max_length": encoder.max_length if encoder is not None else None,
+        "abilities": parts.abilities,
+        "fields": {} if index is None else field_values(index),
+        "systems": [],
+    }
+
+
+@router.get("/", include_in_schema=False)
+async def page() -> Response:
+    """Return the page."""
+    if not (STATIC / "index.html").is_file():
+        return HTMLResponse(_NO_PAGE)
+    return FileResponse(STATIC / "index.html", headers={"Cache-Control": "no-cache"})
+
+
+@router.get("/report", include_in_schema=False)
+async def report(service: Serving) -> Response:
+    """Return the run's report."""
+    with service.using() as parts:
+        path = parts.folder.report
+        if path is None:
+            raise RequestError(404, "there is no report", hint="serve a run")
+        return HTMLResponse(await asyncio.to_thread(path.read_text, encoding="utf-8"))

@@ -12,7 +12,7 @@ export class Filters {
     this.fields = Object.entries(fields ?? {}).filter(([, values]) => values.length > 0);
     this.changed = changed;
     this.filter = {};
-    this.panel = h("div", { class: "filters", id: "filters", hidden: true });
+    this.panel = h("section", { class: "filters", id: "filters", "aria-label": "Filters", hidden: true });
     this.chips = h("ul", { class: "chips", "aria-label": "Active filters" });
     this.button = h(
       "button",
@@ -20,11 +20,19 @@ export class Filters {
       "Filters",
     );
     this.button.hidden = this.fields.length === 0;
+    this.chosen = null; // whether the panel is open, once somebody has said so
   }
 
   toggle() {
-    this.panel.hidden = !this.panel.hidden;
-    this.button.setAttribute("aria-expanded", String(!this.panel.hidden));
+    this.chosen = this.panel.hidden;
+    this.open(this.chosen);
+  }
+
+  /** Open or close the panel, unless somebody has chosen. */
+  open(wanted) {
+    const open = this.fields.length > 0 && (this.chosen ?? wanted);
+    this.panel.hidden = !open;
+    this.button.setAttribute("aria-expanded", String(open));
   }
 
   /** Show this filter, an object or null. */

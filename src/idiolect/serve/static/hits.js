@@ -9,6 +9,11 @@ export function titleOf(item) {
   return [title, name].find((one) => typeof one === "string" && one.trim()) ?? item.id;
 }
 
+/** A title that may be broken after its dots, underlines and slashes instead of anywhere. */
+export function breakable(title) {
+  return title.split(/(?<=[._/:-])(?=\w)/).flatMap((part, number) => (number ? [h("wbr"), part] : [part]));
+}
+
 /** Scores of different modes have different scales; 4 significant digits fit all of them. */
 export function scoreWords(score) {
   if (!Number.isFinite(score)) return "";
@@ -33,7 +38,7 @@ function hitEntry(hit, rank, level, extra) {
       "div",
       { class: "head" },
       h("span", { class: "rank", "aria-hidden": "true" }, String(rank)),
-      h(`h${level}`, {}, h("a", { href: address("item", { id: hit.id }), "data-result": true }, titleOf(hit))),
+      h(`h${level}`, {}, h("a", { href: address("item", { id: hit.id }), "data-result": true }, breakable(titleOf(hit)))),
       h("span", { class: "score", title: "Score" }, spoken("Score "), scoreWords(hit.score)),
     ),
     snippet(text, hit),
@@ -44,7 +49,7 @@ function hitEntry(hit, rank, level, extra) {
 
 function snippet(text, hit) {
   if (text.length === 0) return null;
-  const ranges = hit.highlights ?? [];
+  const ranges = worthMarking(text, hit.highlights ?? []);
   const [from, to] = excerpt(text, hit.passage, ranges);
   return h(
     "p",
@@ -53,6 +58,14 @@ function snippet(text, hit) {
     marked(text, ranges, from, to),
     to < text.length && " …",
   );
+}
+
+const SHORT = /^[a-z]{1,2}$/i;
+
+/** Matches without the "a" and "of" among them, if there are others. */
+function worthMarking(text, ranges) {
+  const longer = ranges.filter(([start, end]) => !SHORT.test(text.slice(start, end)));
+  return longer.length ? longer : ranges;
 }
 
 /** The metadata that is short enough for a line. */

@@ -108,7 +108,7 @@ function drawAudit(text, { base, adapted, terms }) {
 function side(title, name, text, tokens, special, kind) {
   return h(
     "section",
-    { class: "column", "aria-labelledby": `${name}-title` },
+    { class: "column plain", "aria-labelledby": `${name}-title` },
     h("h2", { id: `${name}-title` }, title, h("span", { class: "amount" }, plural(tokens.length, "token"))),
     h("p", { class: "pieces" }, pieces(text, tokens, special, kind)),
   );
@@ -126,16 +126,15 @@ function pieces(text, tokens, special, kind) {
     const shown = part === "" ? token.token : part;
     const style = special.has(number) ? kind : number % 2 ? "odd" : "even";
     nodes.push(h("span", { class: `piece ${style}`, title: token.token }, visible(shown)));
-    if (shown.endsWith("\n")) nodes.push("\n");
     at = Math.max(at, end);
   });
   nodes.push(text.slice(at, text.length));
   return nodes;
 }
 
-/** A token of line breaks alone would be invisible. */
+/** A token of line breaks or tabs alone would be invisible. */
 function visible(part) {
-  return part.replaceAll("\n", "↵").replaceAll("\t", "⇥");
+  return part.replaceAll("\n", "↵\n").replaceAll("\t", "⇥\t");
 }
 
 /** The numbers of the tokens that lie in a span or cover it. Both lists are in the text's order. */
@@ -162,8 +161,8 @@ function termTable(text, base, adapted, terms) {
   }
   const ordered = [...rows.values()].sort((a, b) => gain(b) - gain(a));
   return h(
-    "section",
-    { "aria-labelledby": "terms-title" },
+    "div",
+    {},
     h("h2", { id: "terms-title" }, "New tokens in this text"),
     h(
       "div",

@@ -5,7 +5,7 @@ import { fill, h, plural, spoken } from "../dom.js";
 import { hitList } from "../hits.js";
 import { Place, statusLine } from "../waiting.js";
 
-const SHOWN = 8;
+const SHOWN = matchMedia("(max-width: 44rem)").matches ? 5 : 8;
 const DEPTH = 50; // how far the others are searched for a result's place there
 
 const MODE_TITLES = { lexical: "Words", dense: "Meaning", hybrid: "Both" };
@@ -70,21 +70,21 @@ export class Comparison {
           hitList(first, {
             level: 3,
             label: `Results: ${column.side.title}`,
-            extra: (hit, rank) => this.elsewhere(column, hit, rank),
+            extra: (hit) => this.elsewhere(column, hit),
           }),
       );
     }
   }
 
   /** Where the other columns have a result. */
-  elsewhere(column, hit, rank) {
+  elsewhere(column, hit) {
     const others = this.columns.filter((other) => other !== column && other.hits);
     const parts = others.map((other) => {
       const there = other.hits.findIndex(({ id }) => id === hit.id) + 1;
       const name = this.columns.length > 2 ? `${other.side.title} ` : `${other.side.title}: `;
       const words = there > 0 ? `${name}${there}` : `${name}–`;
       const meaning = there > 0 ? null : spoken(` not among ${DEPTH}`);
-      return h("span", { class: there === 0 ? "gone" : there > rank ? "later" : there < rank ? "sooner" : "" }, words, meaning);
+      return h("span", { class: there === 0 && "gone" }, words, meaning);
     });
     return parts.length > 0 && h("p", { class: "elsewhere" }, parts);
   }

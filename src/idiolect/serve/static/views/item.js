@@ -2,7 +2,7 @@
 import { send } from "../api.js";
 import { basket } from "../basket.js";
 import { fill, h } from "../dom.js";
-import { hitList, titleOf, valueWords } from "../hits.js";
+import { breakable, hitList, titleOf, valueWords } from "../hits.js";
 import { address } from "../place.js";
 import { marked, places, Text } from "../text.js";
 import { Place, statusLine } from "../waiting.js";
@@ -109,7 +109,7 @@ function inView(element) {
 
 function heading(item) {
   const title = titleOf(item);
-  return [h("h1", { tabindex: "-1" }, title), title !== item.id && h("p", { class: "fields" }, item.id)];
+  return [h("h1", { tabindex: "-1" }, breakable(title)), title !== item.id && h("p", { class: "fields" }, item.id)];
 }
 
 function actions(item, info) {
@@ -135,6 +135,7 @@ function historyButton(id) {
 }
 
 function metadata(item) {
-  const pairs = Object.entries(item.metadata ?? {}).filter(([, value]) => valueWords(value) !== "");
+  const pairs = Object.entries(item.metadata ?? {}).filter(
+    ([, value]) => valueWords(value) !== "" && value !== titleOf(item));
   return pairs.length > 0 && h("dl", { class: "metadata" }, pairs.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, valueWords(value)))));
 }

@@ -10,6 +10,7 @@ import { Comparison } from "./comparison.js";
 const PAUSE = 140; // milliseconds without a key until a search starts
 const PAGE = 10;
 const MOST = 100;
+const wide = matchMedia("(min-width: 68rem)");
 
 export const MODES = {
   hybrid: { label: "Both", title: "By words and meaning", adverb: "by words and meaning" },
@@ -48,6 +49,7 @@ export function show(main, info) {
   const region = h("div", { class: "results" });
   const place = new Place(region, status);
   const comparison = new Comparison(info, modes);
+  const body = h("div", { class: "found" }, filters.panel, h("div", {}, status, region));
 
   fill(
     main,
@@ -59,10 +61,8 @@ export function show(main, info) {
       box,
       h("div", { class: "tools" }, switcher.element, filters.button),
       filters.chips,
-      filters.panel,
     ),
-    status,
-    region,
+    body,
   );
 
   const parameters = () => ({
@@ -154,6 +154,8 @@ export function show(main, info) {
     if (box.value !== state.q) box.value = state.q;
     switcher.set(state.mode);
     filters.set(state.filter);
+    body.classList.toggle("single", !(state.mode in COMPARISONS));
+    filters.open(wide.matches && !(state.mode in COMPARISONS));
     search();
   }
 

@@ -48,6 +48,7 @@ _COMMANDS: dict[str, tuple[str, str, type[TyperCommand]]] = {
     "similar": ("index.searching", "similar", TyperCommand),
     "index": ("index.app", "app", TyperCommand),
     "serve": ("serve.serving", "serve", TyperCommand),
+    "keys": ("serve.keys", "app", TyperCommand),
     "recommend": ("recommend.commands", "app", TyperCommand),
     "words": ("words.app", "app", TyperCommand),
     "tasks": ("tasks.app", "app", TyperCommand),

@@ -10,17 +10,39 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.staticfiles import StaticFiles
 
 from idiolect import __version__
 from idiolect.errors import IdiolectError
+from idiolect.serve.access.gate import Gate
 from idiolect.serve.http_errors import error_response, response_of
 from idiolect.serve.json_response import JsonResponse
-from idiolect.serve.routes import search_routes, status_routes, text_routes
+from idiolect.serve.routes import (
+    completion_routes,
+    embedding_routes,
+    item_routes,
+    pinecone_routes,
+    rerank_routes,
+    search_routes,
+    status_routes,
+    text_routes,
+)
 from idiolect.serve.serve_settings import ServeSettings
 from idiolect.serve.service import Service
 
 __all__ = ["create_app"]
+
+_ROUTES = (
+    status_routes,
+    search_routes,
+    item_routes,
+    embedding_routes,
+    rerank_routes,
+    text_routes,
+    completion_routes,
+    pinecone_routes,
+)
 
 
 def create_app(settings: ServeSettings) -> FastAPI:
@@ -46,10 +68,18 @@ def create_app(settings: ServeSettings) -> FastAPI:
         title="idiolect", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None
     )
     app.state.service = service
-    for routes in (status_routes, search_routes, text_routes):
+    for routes in _ROUTES:
         app.include_router(routes.router)
     if status_routes.STATIC.is_dir():
         app.mount("/static", StaticFiles(directory=status_routes.STATIC), name="static")
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(settings.cors_origins),
+            allow_methods=["GET", "POST", "PATCH"],
+            allow_headers=["Authorization", "Api-Key", "Content-Type"],
+        )
+    app.add_middleware(Gate, settings=settings, keys=service.keys, metrics=service.metrics)
     app.add_exception_handler(IdiolectError, _failed)
     app.add_exception_handler(Exception, _failed)
     app.add_exception_handler(RequestValidationError, _invalid)

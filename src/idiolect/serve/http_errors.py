@@ -22,7 +22,7 @@ from idiolect.serve.json_response import JsonResponse
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Overloaded", "RequestError", "error_response", "response_of"]
+__all__ = ["OverloadedError", "RequestError", "error_response", "response_of"]
 
 _TYPES = {
     400: "invalid_request_error",
@@ -67,7 +67,7 @@ class RequestError(IdiolectError):
         self.status, self.retry_after = status, retry_after
 
 
-class Overloaded(RequestError):
+class OverloadedError(RequestError):
     """A queue is full: 429, with the seconds until there is room."""
 
     def __init__(self, message: str, *, retry_after: float = 1.0) -> None:

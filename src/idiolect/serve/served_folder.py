@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Literal
 
 from idiolect.errors import InputError
+from idiolect.models.registry import find_family
 from idiolect.search.index_location import RUN_INDEX, is_index
+from idiolect.text.files import read_json
 from idiolect.text.hub import is_known_model
 
 __all__ = ["ServedFolder"]
@@ -65,7 +67,7 @@ class ServedFolder:
         for stage in _LANGUAGE_MODELS if self.kind == "run" else ():
             model = Path(self.path, "stages", stage, "model")
             if (model / "config.json").is_file():
-                return str(model)
+                return str(model) if _continues_texts(model) else None
         return None
 
     @property
@@ -106,3 +108,9 @@ class ServedFolder:
             except OSError:
                 return ""  # being replaced
         return " ".join(stamps)
+
+
+def _continues_texts(model: Path) -> bool:
+    """Return whether a saved model predicts the next token, from its settings alone."""
+    kind = find_family(read_json(model / "config.json")).kind
+    return kind == "causal" or kind == "encoder-decoder"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from idiolect.encoding.encoder import Encoder
-from idiolect.errors import IdiolectError, InputError
+from idiolect.errors import IdiolectError
 from idiolect.pipeline.pipeline_config import PipelineConfig
 from idiolect.pipeline.settings import find_base
 from idiolect.pipeline.stages.index_stage import index_encoder
@@ -103,21 +103,25 @@ class ServedParts:
         return Encoder.load(self.folder.path)
 
     @cached_property
+    def generator_source(self) -> str | None:
+        """Where the language model is; None if there is none."""
+        if self.settings.generator is not None:
+            return self.settings.generator
+        if self.folder.kind == "model":
+            return None if self.encoder or self.reranker else self.folder.path
+        return self.folder.language_model
+
+    @cached_property
+    def has_generator(self) -> bool:
+        """Whether there is a model that continues texts, which need not be loaded yet."""
+        return self.generator_source is not None
+
+    @cached_property
     def generator(self) -> Generator | None:
         """The language model, loaded when it is first needed; None if there is none."""
         from idiolect.generate.generator import Generator
 
-        source = self.settings.generator or self.folder.language_model
-        if source is None and self.folder.kind == "model":
-            source = None if self.encoder or self.reranker else self.folder.path
-        if source is None:
-            return None
-        try:
-            return Generator(source)
-        except InputError:
-            if self.settings.generator is not None:
-                raise
-            return None  # the model of a run is an encoder
+        return None if self.generator_source is None else Generator(self.generator_source)
 
     @cached_property
     def recommender(self) -> Recommender | None:
@@ -158,13 +162,26 @@ class ServedParts:
             "search": self.index is not None,
             "encode": self.encoder is not None,
             "rerank": self.reranker is not None or self.encoder is not None,
-            "generate": self.generator is not None,
+            "generate": self.has_generator,
             "answer": self.index is not None and hasattr(self.index, "answer"),
             "recommend": self.recommender is not None,
             "audit": self.vocabularies is not None,
             "report": self.folder.report is not None,
             "write": self.index is not None and not self.settings.read_only,
         }
+
+    def check_model(self, name: str | None) -> None:
+        """Check that a request is for the model that is served; without a name it is.
+
+        Raises:
+            RequestError: It is for another.
+        """
+        if name not in (None, "", "default", self.model_name):
+            raise RequestError(
+                404,
+                f"the model {name!r} is not served here",
+                hint=f"use {self.model_name!r}, or default",
+            )
 
     def need(self, part: str) -> Any:
         """Return a part that a request needs.

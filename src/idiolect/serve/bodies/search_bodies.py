@@ -8,9 +8,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 __all__ = [
     "CheckedBody",
+    "Filter",
     "HitBody",
     "HitsBody",
+    "Id",
     "ItemBody",
+    "RecommendBody",
     "SearchBody",
     "SimilarBody",
 ]
@@ -50,6 +53,14 @@ class SimilarBody(CheckedBody):
     top_k: TopK = 10
     filter: Filter = None
     namespace: str = Field("", max_length=512)
+
+
+class RecommendBody(CheckedBody):
+    """A history, oldest first."""
+
+    history: list[Id] = Field(max_length=1000, examples=[["p1", "p2"]])
+    top_k: TopK = 10
+    exclude_seen: bool = True
 
 
 class ItemBody(BaseModel):

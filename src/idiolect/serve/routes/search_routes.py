@@ -1,14 +1,14 @@
-"""`/search`, `/similar`, `/items`, `/recommend`: what an index and a recommender answer."""
+"""`/search`, `/similar` and `/recommend`: what an index and a recommender answer."""
 
 from __future__ import annotations
 
 import time
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Path, Query
+from fastapi import APIRouter, Depends
 
-from idiolect.search.items import Hits
-from idiolect.serve.bodies.search_bodies import HitsBody, ItemBody, SearchBody, SimilarBody
+from idiolect.search.items import Hits, Item
+from idiolect.serve.bodies.search_bodies import HitsBody, RecommendBody, SearchBody, SimilarBody
 from idiolect.serve.hit_details import common_words, hit_record
 from idiolect.serve.http_errors import RequestError
 from idiolect.serve.json_response import JsonResponse
@@ -85,17 +85,29 @@ def _similar(parts: ServedParts, body: SimilarBody) -> list[dict[str, Any]]:
     ]
 
 
-@router.get("/items/{id:path}", response_model=ItemBody, summary="Read an item")
-async def read_item(
-    id: Annotated[str, Path(min_length=1, max_length=512)],
-    service: Serving,
-    namespace: Annotated[str, Query(max_length=512)] = "",
-) -> JsonResponse:
-    """Return an item's text and metadata."""
+@router.post("/recommend", response_model=HitsBody, summary="Recommend the next items")
+async def recommend(body: RecommendBody, service: Serving) -> JsonResponse:
+    """Recommend items after a history of ids, oldest first."""
+    began = time.perf_counter()
     with service.using() as parts:
-        index = parts.need("index")
-        found = await service.searches.run(index.store.fetch, [id], namespace=namespace)
-    if id not in found:
-        raise RequestError(404, f"no item {id!r}", hint="check the id and the namespace")
-    item = found[id]
-    return JsonResponse({"id": item.id, "text": item.text, "metadata": item.metadata})
+        hits = await service.models.run(_recommend, parts, body)
+    took = round(1000 * (time.perf_counter() - began), 2)
+    return JsonResponse({"hits": hits, "mode": "recommend", "note": "", "took_ms": took})
+
+
+def _recommend(parts: ServedParts, body: RecommendBody) -> list[dict[str, Any]]:
+    recommender = parts.need("recommender")
+    found = recommender.recommend(body.history, body.top_k, body.exclude_seen)
+    items: dict[str, Item] = {}
+    if parts.index is not None:
+        items = parts.index.store.fetch([one.id for one in found])
+    return [
+        {
+            "id": one.id,
+            "score": one.score,
+            "text": one.text or (items[one.id].text if one.id in items else ""),
+            "metadata": dict(items[one.id].metadata) if one.id in items else {},
+            "why": [one.because] if one.because else [],
+        }
+        for one in found
+    ]

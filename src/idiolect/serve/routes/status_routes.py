@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Response
-from fastapi.responses import FileResponse, HTMLResponse
+from fastapi.responses import FileResponse, HTMLResponse, PlainTextResponse
 
 from idiolect import __version__
 from idiolect.serve.hit_details import field_values
@@ -15,6 +15,7 @@ from idiolect.serve.http_errors import RequestError
 from idiolect.serve.json_response import JsonResponse
 from idiolect.serve.served_parts import ServedParts
 from idiolect.serve.service import Service, service_of
+from idiolect.serve.work.served_encoder import ServedEncoder
 
 __all__ = ["STATIC", "router"]
 
@@ -39,6 +40,13 @@ async def ready(service: Serving) -> JsonResponse:
     return JsonResponse({"status": "ready"})
 
 
+@router.get("/metrics", summary="Figures for Prometheus", response_class=PlainTextResponse)
+async def metrics(service: Serving) -> Response:
+    """Return requests, queues, batches and what models do."""
+    service.update_gauges()
+    return Response(service.metrics.text(), media_type="text/plain; version=0.0.4")
+
+
 @router.get("/info", summary="What is served")
 async def info(service: Serving) -> JsonResponse:
     """Describe what is served, and which routes can be used."""
@@ -57,11 +65,16 @@ def _info(parts: ServedParts) -> dict[str, Any]:
         "modes": [] if index is None else modes,
         "dimensions": encoder.dimensions if encoder is not None else None,
         "model": parts.model_name,
-        "max_length": encoder.max_length if encoder is not None else None,
+        "max_length": _max_length(encoder),
         "abilities": parts.abilities,
         "fields": {} if index is None else field_values(index),
         "systems": [],
     }
+
+
+def _max_length(encoder: ServedEncoder | None) -> int | None:
+    """Return the tokens of a text that are read; None for all, as a static encoder does."""
+    return None if encoder is None or encoder.max_length >= 1 << 30 else encoder.max_length
 
 
 @router.get("/", include_in_schema=False)

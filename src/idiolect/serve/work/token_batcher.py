@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from idiolect.serve.http_errors import Overloaded, RequestError
+from idiolect.serve.http_errors import OverloadedError, RequestError
 
 __all__ = ["BatchReport", "TokenBatcher"]
 
@@ -95,7 +95,7 @@ class TokenBatcher:
         A cancelled future gives up its place.
 
         Raises:
-            Overloaded: Too many tokens or requests wait.
+            OverloadedError: Too many tokens or requests wait.
             RequestError: The server is shutting down.
         """
         filled = [number for number, row in enumerate(rows) if row]
@@ -115,7 +115,7 @@ class TokenBatcher:
             full = self.waiting_tokens and self.waiting_tokens + tokens > self._max_waiting
             if full or len(self._jobs) >= self._max_requests:
                 seconds = self.waiting_tokens / self._speed if self._speed else 1.0
-                raise Overloaded("too many texts wait for the encoder", retry_after=seconds)
+                raise OverloadedError("too many texts wait for the encoder", retry_after=seconds)
             self.waiting_tokens += tokens
             self._jobs.append(job)
             self._changed.notify()

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from idiolect.serve.http_errors import Overloaded
+from idiolect.serve.http_errors import OverloadedError
 
 __all__ = ["WorkPool"]
 
@@ -35,11 +35,11 @@ class WorkPool:
         """Run a function, and return its result.
 
         Raises:
-            Overloaded: Too many wait already.
+            OverloadedError: Too many wait already.
         """
         with self._lock:
             if self.pending >= self.limit:
-                raise Overloaded(f"too many requests wait for the {self.name}")
+                raise OverloadedError(f"too many requests wait for the {self.name}")
             self.pending += 1
         work = self._executor.submit(function, *args, **options)
         work.add_done_callback(self._done)

@@ -128,7 +128,7 @@ export function show(main) {
 
   function reason(hit) {
     return [
-      hit.because && h("p", { class: "why" }, h("span", { class: "name" }, "because of "), titles.get(hit.because) ?? hit.because),
+      hit.why?.length > 0 && h("p", { class: "why" }, "because of ", hit.why.map((id) => titles.get(id) ?? id).join(", ")),
       addButton(hit),
     ];
   }

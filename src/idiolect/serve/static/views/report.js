@@ -27,7 +27,8 @@ export function show(main) {
 }
 
 function draw(page) {
-  const parsed = new DOMParser().parseFromString(page, "text/html");
+  // The page's policy refuses style attributes as they are parsed; `clean` sets them afterwards.
+  const parsed = new DOMParser().parseFromString(page.replaceAll(' style="', ' data-style="'), "text/html");
   const styles = [...parsed.querySelectorAll("style")].map((style) => style.textContent).join("\n");
   for (const element of parsed.querySelectorAll(`style, ${FORBIDDEN}`)) element.remove();
   const host = h("div");
@@ -45,13 +46,13 @@ function draw(page) {
   return host;
 }
 
-/** Leave out handlers, and set style attributes by the way that the page's policy allows. */
+/** Leave out handlers, and set styles by the way that the page's policy allows. */
 function clean(node) {
   if (node.nodeType !== Node.ELEMENT_NODE) return node;
   for (const element of [node, ...node.querySelectorAll("*")]) {
     for (const { name, value } of [...element.attributes]) {
       if (name.startsWith("on")) element.removeAttribute(name);
-      else if (name === "style") element.style.cssText = value;
+      else if (name === "data-style") element.style.cssText = value;
     }
   }
   return node;

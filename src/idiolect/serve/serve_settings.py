@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Self
 
 from idiolect.errors import ConfigError
 
@@ -74,12 +73,3 @@ class ServeSettings:
             number = isinstance(value, int | float) and not isinstance(value, bool)
             if number and (value < 0 or (value == 0 and name != "rate_limit")):
                 raise ConfigError(f"{name} is {value}", hint="use a number above 0")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the settings for another process."""
-        return asdict(self)
-
-    @classmethod
-    def of(cls, values: dict[str, Any]) -> Self:
-        """Return the settings of `to_dict`, read from JSON."""
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})

@@ -29,62 +29,77 @@ class ServerMetrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        own = {"registry": self.registry}
         self.requests = Counter(
-            "idiolect_requests_total", "Requests by route and status.", ["route", "status"], **own
+            "idiolect_requests_total",
+            "Requests by route and status.",
+            ["route", "status"],
+            registry=self.registry,
         )
         self.seconds = Histogram(
             "idiolect_request_seconds",
             "Seconds until a response was sent.",
             ["route"],
             buckets=_SECONDS,
-            **own,
+            registry=self.registry,
         )
         self.open = Gauge(
             "idiolect_open_requests",
             "Requests being answered.",
             multiprocess_mode="livesum",
-            **own,
+            registry=self.registry,
         )
         self.waits = Histogram(
             "idiolect_encoder_queue_seconds",
             "Seconds that a request waited for the encoder.",
             buckets=_SECONDS,
-            **own,
+            registry=self.registry,
         )
         self.batch_texts = Histogram(
-            "idiolect_batch_texts", "Texts of a batch.", buckets=_COUNTS, **own
+            "idiolect_batch_texts",
+            "Texts of a batch.",
+            buckets=_COUNTS,
+            registry=self.registry,
         )
         self.batch_tokens = Histogram(
-            "idiolect_batch_tokens", "Tokens of a batch, with padding.", buckets=_TOKENS, **own
+            "idiolect_batch_tokens",
+            "Tokens of a batch, with padding.",
+            buckets=_TOKENS,
+            registry=self.registry,
         )
         self.batch_seconds = Histogram(
-            "idiolect_batch_seconds", "Seconds of inference of a batch.", buckets=_SECONDS, **own
+            "idiolect_batch_seconds",
+            "Seconds of inference of a batch.",
+            buckets=_SECONDS,
+            registry=self.registry,
         )
         self.waiting_tokens = Gauge(
             "idiolect_waiting_tokens",
             "Tokens that wait for the encoder.",
             multiprocess_mode="livesum",
-            **own,
+            registry=self.registry,
         )
         self.waiting = Gauge(
             "idiolect_waiting_requests",
             "Requests that run or wait, by queue.",
             ["queue"],
             multiprocess_mode="livesum",
-            **own,
+            registry=self.registry,
         )
         self.new_tokens = Counter(
-            "idiolect_new_tokens_total", "Tokens that the language model wrote.", **own
+            "idiolect_new_tokens_total",
+            "Tokens that the language model wrote.",
+            registry=self.registry,
         )
         self.first_token = Histogram(
             "idiolect_first_token_seconds",
             "Seconds until the first text of a stream.",
             buckets=_SECONDS,
-            **own,
+            registry=self.registry,
         )
         self.reloads = Counter(
-            "idiolect_reloads_total", "How often a rebuilt run was taken over.", **own
+            "idiolect_reloads_total",
+            "How often a rebuilt run was taken over.",
+            registry=self.registry,
         )
 
     def record_batch(self, report: BatchReport) -> None:

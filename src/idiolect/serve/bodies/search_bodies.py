@@ -13,8 +13,12 @@ __all__ = [
     "HitsBody",
     "Id",
     "ItemBody",
+    "ReadItemBody",
     "RecommendBody",
+    "ResultsBody",
     "SearchBody",
+    "SearchManyBody",
+    "SearchVectorsBody",
     "SimilarBody",
 ]
 
@@ -45,6 +49,27 @@ class SearchBody(CheckedBody):
     mmr_diversity: float = Field(0.0, ge=0, le=1)
 
 
+class SearchManyBody(CheckedBody):
+    """Several searches."""
+
+    queries: list[Text] = Field(min_length=1, max_length=100, examples=[["jacket", "lamp"]])
+    top_k: TopK = 10
+    filter: Filter = None
+    mode: Literal["hybrid", "dense", "lexical"] = "hybrid"
+    namespace: str = Field("", max_length=512)
+
+
+class SearchVectorsBody(CheckedBody):
+    """Searches by vectors."""
+
+    vectors: list[Annotated[list[float], Field(min_length=1, max_length=4096)]] = Field(
+        min_length=1, max_length=100
+    )
+    top_k: TopK = 10
+    filter: Filter = None
+    namespace: str = Field("", max_length=512)
+
+
 class SimilarBody(CheckedBody):
     """A search for items near to one, or to several."""
 
@@ -69,6 +94,12 @@ class ItemBody(BaseModel):
     id: str = Field(examples=["p1"])
     text: str = Field(examples=["a red lamp"])
     metadata: dict[str, Any] = Field(examples=[{"price": 20}])
+
+
+class ReadItemBody(ItemBody):
+    """An item, with its vector if asked for."""
+
+    vector: list[float] | None = None
 
 
 class PassageBody(BaseModel):
@@ -97,3 +128,9 @@ class HitsBody(BaseModel):
     mode: str = "hybrid"
     note: str = ""
     took_ms: float = 0.0
+
+
+class ResultsBody(BaseModel):
+    """The results of each query, best first."""
+
+    results: list[list[HitBody]]

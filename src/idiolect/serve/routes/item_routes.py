@@ -15,7 +15,7 @@ from idiolect.serve.bodies.item_bodies import (
     DeleteItemsBody,
     UpdateItemBody,
 )
-from idiolect.serve.bodies.search_bodies import ItemBody
+from idiolect.serve.bodies.search_bodies import ItemBody, ReadItemBody
 from idiolect.serve.http_errors import RequestError
 from idiolect.serve.json_response import JsonResponse
 from idiolect.serve.served_parts import ServedParts
@@ -65,15 +65,20 @@ async def delete(body: DeleteItemsBody, service: Serving) -> JsonResponse:
     return JsonResponse({"deleted": count})
 
 
-@router.get("/items/{id:path}", response_model=ItemBody, summary="Read an item")
-async def read(id: ItemId, service: Serving, namespace: Namespace = "") -> JsonResponse:
-    """Return an item's text and metadata."""
+@router.get("/items/{id:path}", response_model=ReadItemBody, summary="Read an item")
+async def read(
+    id: ItemId, service: Serving, namespace: Namespace = "", vector: bool = False
+) -> JsonResponse:
+    """Return an item's text and metadata, and its vector if asked for."""
     with service.using() as parts:
         index = parts.need("index")
-        found = await service.searches.run(index.store.fetch, [id], namespace=namespace)
+        found = await service.searches.run(
+            index.store.fetch, [id], namespace=namespace, vectors=vector
+        )
     if id not in found:
         raise _no_item(id)
-    return JsonResponse(_record(found[id]))
+    given = found[id].vector
+    return JsonResponse(_record(found[id]) | ({} if given is None else {"vector": given.tolist()}))
 
 
 @router.patch("/items/{id:path}", response_model=ItemBody, summary="Change an item")

@@ -7,8 +7,16 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
 
-from idiolect.search.items import Hits, Item
-from idiolect.serve.bodies.search_bodies import HitsBody, RecommendBody, SearchBody, SimilarBody
+from idiolect.search.items import Hit, Hits, Item
+from idiolect.serve.bodies.search_bodies import (
+    HitsBody,
+    RecommendBody,
+    ResultsBody,
+    SearchBody,
+    SearchManyBody,
+    SearchVectorsBody,
+    SimilarBody,
+)
 from idiolect.serve.hit_details import common_words, hit_record
 from idiolect.serve.http_errors import RequestError
 from idiolect.serve.json_response import JsonResponse
@@ -50,6 +58,39 @@ def _search(parts: ServedParts, body: SearchBody) -> tuple[list[dict[str, Any]],
         note = f"by words alone, vectors have no weight: {index.hybrid_weight.evidence}"
     language = index.store.settings.get("language", "en")
     return [hit_record(hit, body.query, language) for hit in hits], mode, note
+
+
+@router.post("/search_many", response_model=ResultsBody, summary="Search several queries")
+async def search_many(body: SearchManyBody, service: Serving) -> JsonResponse:
+    """Find the best items for each of several queries, without passages."""
+    with service.using() as parts:
+        found = await service.searches.run(
+            parts.need("index").search_many,
+            body.queries,
+            body.top_k,
+            body.mode,
+            filter=body.filter,
+            namespace=body.namespace,
+        )
+    return JsonResponse({"results": [[_plain(hit) for hit in hits] for hits in found]})
+
+
+@router.post("/search_vectors", response_model=ResultsBody, summary="Search by vectors")
+async def search_vectors(body: SearchVectorsBody, service: Serving) -> JsonResponse:
+    """Find the items nearest to each of several vectors."""
+    with service.using() as parts:
+        found = await service.searches.run(
+            parts.need("index").search_vectors,
+            body.vectors,
+            body.top_k,
+            filter=body.filter,
+            namespace=body.namespace,
+        )
+    return JsonResponse({"results": [[_plain(hit) for hit in hits] for hits in found]})
+
+
+def _plain(hit: Hit) -> dict[str, Any]:
+    return {"id": hit.id, "score": hit.score, "text": hit.text, "metadata": hit.metadata}
 
 
 @router.post("/similar", response_model=HitsBody, summary="Find similar items")

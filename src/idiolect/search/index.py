@@ -20,9 +20,10 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from idiolect.search.answers.index_answers import IndexAnswers
 from idiolect.search.index_encoder import load_given, remember_encoder
 from idiolect.search.index_location import index_folder, is_index
-from idiolect.search.index_search import IndexSearch, Mode
+from idiolect.search.index_search import Mode
 from idiolect.search.item_forms import as_items
 from idiolect.search.items import own_width
 from idiolect.search.store.store import Memory, Store
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["Index", "Mode"]
 
 
-class Index(IndexSearch):
+class Index(IndexAnswers):
     """A searchable collection of items; see `IndexContents` for its arguments and its items."""
 
     @classmethod

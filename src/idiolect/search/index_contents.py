@@ -17,8 +17,9 @@ from idiolect.errors import ConfigError, InputError
 from idiolect.search.index_encoder import IndexEncoder
 from idiolect.search.item_batches import read_batches
 from idiolect.search.item_forms import as_items
-from idiolect.search.items import Item, check_item, own_vector
+from idiolect.search.items import Item, change, check_item, distinct, own_vector
 from idiolect.search.metadata import encode_metadata, same_metadata
+from idiolect.search.passages import PassageNamespace
 from idiolect.search.tally import Tally
 from idiolect.text.arguments import wrong_type
 
@@ -190,11 +191,15 @@ class IndexContents:
         changed = [item for item in batch if not _is_stored(item, old.get(item.id))]
         ready = self._with_vectors(changed, old)
         kept = [item for item in ready if np.any(item.vector)]
+        passages = self._write_passages(kept, namespace)
         self.store.upsert(kept, namespace=namespace)
         kept_ids = {item.id for item in kept}
         emptied = [item.id for item in changed if item.id in old and item.id not in kept_ids]
         if emptied:  # otherwise searches would find their old texts
             self.store.delete(emptied, namespace=namespace)
+        self._remove_passages(
+            [old[item.id] for item in changed if item.id in old], passages, namespace
+        )
         outcomes = dict.fromkeys(ids, "unchanged")
         outcomes |= dict.fromkeys((item.id for item in changed), "empty")
         return outcomes | dict.fromkeys(kept_ids, "written")
@@ -248,7 +253,11 @@ class IndexContents:
                     f"item {id!r}: the encoder finds no token in the new text",
                     hint="delete the item, or give it a text",
                 )
+        old = list(self.store.fetch([id], namespace=namespace).values())
+        new = [change(item, text, metadata, None) for item in old]
+        passages = self._write_passages(new, namespace)
         self.store.update(id, text=text, metadata=metadata, vector=vector, namespace=namespace)
+        self._remove_passages(old, passages, namespace)
 
     def delete(
         self,
@@ -262,7 +271,34 @@ class IndexContents:
         Raises:
             InputError: not exactly one of `ids` and `filter` is given, or it is not valid.
         """
-        return self.store.delete(ids, filter=filter, namespace=namespace)
+        ids = None if ids is None else distinct(ids)
+        names = PassageNamespace.of(self.store)
+        old = []
+        if names is not None and ids is not None:
+            old = list(self.store.fetch(ids, namespace=namespace).values())
+        count = self.store.delete(ids, filter=filter, namespace=namespace)
+        if names is not None and filter is not None:
+            self.store.delete(filter=filter, namespace=names.name(namespace))
+        self._remove_passages(old, [], namespace)
+        return count
+
+    def _write_passages(self, items: Sequence[Item], namespace: str) -> list[Item]:
+        """Write and return the passages of items, if this index has passages."""
+        names = PassageNamespace.of(self.store)
+        if names is None or names.is_one(namespace):
+            return []
+        passages = names.split(items)
+        for batch in read_batches(passages, progress=False):
+            self._add(batch, names.name(namespace))
+        return passages
+
+    def _remove_passages(self, old: Sequence[Item], new: Sequence[Item], namespace: str) -> None:
+        """Delete the passages of old texts that are not among the new ones."""
+        names = PassageNamespace.of(self.store)
+        if names is None or names.is_one(namespace):
+            return
+        if outdated := names.outdated(old, new):
+            self.store.delete(outdated, namespace=names.name(namespace))
 
     def _encode(self, texts: Sequence[str], prompt_name: str) -> NDArray[np.float32]:
         is_query = prompt_name == "query"

@@ -16,7 +16,8 @@ from idiolect.text.suggestions import did_you_mean
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
-    from numpy.typing import ArrayLike
+    import numpy as np
+    from numpy.typing import ArrayLike, NDArray
 
 __all__ = ["IndexSearch", "Mode"]
 
@@ -271,6 +272,18 @@ class IndexSearch(IndexContents):
         assert vector is not None
         hits = self.store.query(vector, min(top_k + 1, 10_000), filter=filter, namespace=namespace)
         return [hit for hit in hits if hit.id != item_id][:top_k]
+
+    def question_vector(self, text: str) -> NDArray[np.float32] | None:
+        """Return the vector (dimensions,) of a query; None without an encoder."""
+        return self._encode([text], "query")[0] if self.has_encoder else None
+
+    def text_vectors(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Return the vectors (texts, dimensions) of texts, as those of items.
+
+        Raises:
+            ConfigError: there is no encoder.
+        """
+        return self._encode(texts, "document")
 
     def _dense(self, texts: Sequence[str], k: int, scope: Mapping[str, Any]) -> Sequence[Hits]:
         vectors = self._encode(texts, "query")

@@ -11,9 +11,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
-__all__ = ["Section", "split_sections", "split_title"]
+__all__ = ["Section", "section_spans", "split_sections", "split_title"]
 
 _FENCE = re.compile(r" {0,3}(```|~~~)")
 _ATX = re.compile(r" {0,3}#{1,6}[ \t]+(.*?)[ \t]*#*[ \t]*")
@@ -75,6 +75,25 @@ def split_sections(text: str) -> list[Section]:
         for (_, heading, begin), end in zip(found, ends, strict=True)
     )
     return [section for section in sections if section.heading and section.body]
+
+
+def section_spans(text: str) -> list[tuple[int, int, str]]:
+    r"""Return where the sections of a text are, heading included: start, end and heading of each.
+
+    They cover the whole text. Only marked headings count; text before the first has none.
+
+    >>> section_spans("Intro.\n## Care\nOil them.")
+    [(0, 7, ''), (7, 24, 'Care')]
+    """
+    lines = text.splitlines(keepends=True)
+    starts = [0, *accumulate(map(len, lines))]
+    found = [
+        (starts[line], heading) for line, heading, _ in _marked([one.rstrip() for one in lines])
+    ]
+    if not found or found[0][0] > 0:
+        found.insert(0, (0, ""))
+    ends = [start for start, _ in found[1:]] + [len(text)]
+    return [(start, end, name) for (start, name), end in zip(found, ends, strict=True)]
 
 
 def _marked(lines: list[str]) -> Iterator[tuple[int, str, int]]:

@@ -42,6 +42,7 @@ __all__ = [
     "find_matches",
     "index_text",
     "query_terms",
+    "text_terms",
     "tokenizer",
 ]
 
@@ -161,6 +162,15 @@ def query_terms(text: str, language: str) -> list[str]:
     return list(terms)
 
 
+def text_terms(text: str, language: str) -> list[str]:
+    """Return the terms of a text in order, without case and accents, stemmed.
+
+    >>> text_terms("Rote Lampen, ランプ", "de")
+    ['rot', 'lamp', 'ラン', 'ンプ']
+    """
+    return [term for *_, terms in _tokens(text, language, single=False) for term in terms]
+
+
 @dataclass(frozen=True, slots=True)
 class Matches:
     """Where the terms of a query are in a text, in characters."""
@@ -174,7 +184,7 @@ class Matches:
 
 def find_matches(query: str, text: str, language: str) -> Matches:
     """Find the terms of a query in a text, and the part of the text with most of them."""
-    wanted = {term for *_, terms in _tokens(query, language, single=False) for term in terms}
+    wanted = set(text_terms(query, language))
     spans: list[tuple[int, int, str]] = []
     for start, end, terms in _tokens(text, language, single=True):
         matched = next((term for term in terms if term in wanted), "")

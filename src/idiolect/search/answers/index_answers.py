@@ -1,0 +1,223 @@
+"""`IndexAnswers`: the answers of an index, with sources."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, Literal, overload
+
+from idiolect.errors import ConfigError, InputError
+from idiolect.search.answers.answer import NO_ANSWER, Answer, AnswerStream, Citation, Passage
+from idiolect.search.answers.answer_options import AnswerOptions
+from idiolect.search.answers.answer_prompt import fitting_passages, messages_of
+from idiolect.search.answers.citations import CitationWriter, without_markers
+from idiolect.search.answers.extractive import best_sentences
+from idiolect.search.answers.passage_search import find_passages, sentence_scores
+from idiolect.search.answers.support import WordSupport
+from idiolect.search.answers.writers import Writer, writer_of
+from idiolect.search.index_search import IndexSearch
+from idiolect.search.passages import PASSAGE_LENGTH, PassageNamespace
+from idiolect.text.arguments import checked, wrong_type
+
+__all__ = ["IndexAnswers"]
+
+_MAX_QUESTION = 10_000
+"""Characters of a question."""
+_MAX_TOP_K = 100
+_GROWN = 2
+"""A passage grows to this many times its length, at most, before it is read."""
+_UNKNOWN = ("i don't know", "i don’t know", "i do not know")
+
+
+class IndexAnswers(IndexSearch):
+    """The items of an index, searches of them, and answers from them."""
+
+    @overload
+    def answer(
+        self, question: str, top_k: int = 5, *, stream: Literal[False] = False, **options: Any
+    ) -> Answer: ...
+
+    @overload
+    def answer(
+        self, question: str, top_k: int = 5, *, stream: Literal[True], **options: Any
+    ) -> AnswerStream: ...
+
+    @overload
+    def answer(
+        self, question: str, top_k: int = 5, *, stream: bool, **options: Any
+    ) -> Answer | AnswerStream: ...
+
+    def answer(
+        self, question: str, top_k: int = 5, *, stream: bool = False, **options: Any
+    ) -> Answer | AnswerStream:
+        """Answer a question from the items, and cite the places that say so.
+
+        Passages are found, reranked if there is a reranker, and diversified. If they do not fit the
+        question, the answer says that the index does not have one (it abstains). Otherwise a model
+        writes the answer from the passages; without a model, the answer is the sentences that fit
+        best. Every citation is a part of an item whose words support the sentence before it: one
+        that the model named, if it does, else one that was found afterwards.
+
+        Args:
+            question: The question.
+            top_k: The number of passages to read, 1 to 100.
+            stream: Return the answer in pieces, sentence by sentence.
+            options: The fields of `AnswerOptions`, such as `model`, `rerank` and `filter`.
+
+        Returns:
+            The answer; with `stream`, its pieces, and the answer as their `result`.
+
+        Raises:
+            InputError: The question is empty or too long, or an option of the search is not valid.
+            ConfigError: An option is unknown or out of its range, or the encoder cannot be found.
+            VerificationError: A score of the reranker is not finite.
+            OfflineError: The model is behind an address that cannot be reached.
+        """
+        if not isinstance(question, str):
+            raise wrong_type(question, "the question", "a text")
+        if not question.strip():
+            raise InputError("the question is empty", hint="ask something")
+        if len(question) > _MAX_QUESTION:
+            raise InputError(
+                f"the question has {len(question):,} characters", hint=f"at most {_MAX_QUESTION:,}"
+            )
+        if isinstance(top_k, bool) or not isinstance(top_k, int) or not 1 <= top_k <= _MAX_TOP_K:
+            raise InputError(f"top_k is {top_k!r}", hint=f"use 1 to {_MAX_TOP_K}")
+        work = _Answering(self, question, top_k, AnswerOptions.of(options))
+        pieces = AnswerStream(work.pieces())
+        return pieces if stream else pieces.result
+
+    @checked
+    def add_passages(
+        self, max_length: int = PASSAGE_LENGTH, *, namespace: str = "", progress: bool = False
+    ) -> int:
+        """Split the items into passages, which are searched for answers from then on.
+
+        Items that are added, changed or deleted later bring theirs. Run it again to resume.
+
+        Args:
+            max_length: Words of a passage, 8 to 10,000. Another length than before replaces the
+                passages of all namespaces.
+            namespace: Of the items.
+            progress: Show progress on a terminal.
+
+        Returns:
+            The number of passages.
+
+        Raises:
+            InputError: The length is not valid.
+            ConfigError: The index has no encoder.
+        """
+        if not 8 <= max_length <= 10_000:
+            raise InputError(f"max_length is {max_length}", hint="use 8 to 10,000 words")
+        if not self.has_encoder:
+            raise ConfigError(
+                "the vectors of this index came with its items, so passages can have none",
+                hint="answers split the items that are found; or build an index with an encoder",
+            )
+        names = PassageNamespace.create(self.store, max_length)
+        items = self.store.items(namespace=namespace)
+        parts = chain.from_iterable(names.split([item]) for item in items)
+        self.add(parts, namespace=names.name(namespace), progress=progress)
+        self.store.merge()
+        return self.store.namespaces().get(names.name(namespace), 0)
+
+
+@dataclass(frozen=True)
+class _Answering:
+    """One question on its way to an answer."""
+
+    index: IndexSearch
+    question: str
+    top_k: int
+    options: AnswerOptions
+
+    def pieces(self) -> Generator[str, None, Answer]:
+        """Yield the answer sentence by sentence, and return it whole."""
+        options = self.options
+        writer = None if options.model is None else writer_of(options.model)
+        names = PassageNamespace.of(self.index.store)
+        length = _GROWN * (PASSAGE_LENGTH if names is None else names.max_length)
+        found = find_passages(self.index, self.question, self.top_k, options, max_length=length)
+        passages, method = list(found.passages), "extractive"
+        text, citations, dropped = "", list[Citation](), list[str]()
+        if passages and found.confidence >= options.min_confidence:
+            cited = self._written(writer, passages) if writer else None
+            if cited is not None:
+                method = "generated"
+                passages, sentences, work = cited
+                for piece in sentences:
+                    text += piece
+                    yield piece
+                citations, dropped = work.citations, work.dropped
+            if not text and not (cited and _says_unknown(dropped)):
+                method = "extractive"
+                passages = list(found.passages)
+                for piece, citation in self._quoted(passages):
+                    text, citations = text + piece, [*citations, citation]
+                    yield piece
+        if not text:
+            yield NO_ANSWER
+        return Answer(
+            question=self.question,
+            answer=text or NO_ANSWER,
+            citations=tuple(citations),
+            passages=tuple(passages),
+            abstained=not text,
+            method="generated" if method == "generated" else "extractive",
+            confidence=found.confidence,
+            dropped=tuple(dropped),
+        )
+
+    def _written(
+        self, writer: Writer, passages: list[Passage]
+    ) -> tuple[list[Passage], Iterator[str], CitationWriter] | None:
+        """Return the passages that a model reads, and what it writes; None if none fits."""
+        options, room = self.options, self.options.max_prompt_tokens
+        limit = writer.room(options.max_new_tokens)
+        room = room if limit is None else min(room, limit)
+        told = options.instructions
+        read = fitting_passages(self.question, passages, told, room=room, count=writer.count)
+        if not read:
+            return None
+        language = str(self.index.store.settings.get("language", "en"))
+        work = CitationWriter(
+            read,
+            options.support or WordSupport(language).score,
+            min_support=options.min_support,
+            question=self.question,
+            only_supported=options.only_supported,
+        )
+
+        def sentences() -> Iterator[str]:
+            messages = messages_of(self.question, read, told)
+            for piece in writer.write(messages, options.max_new_tokens):
+                for sentence in work.write(piece):
+                    if not _says_unknown([sentence]):
+                        yield sentence
+            for sentence in work.finish():
+                if not _says_unknown([sentence]):
+                    yield sentence
+
+        return read, sentences(), work
+
+    def _quoted(self, passages: list[Passage]) -> Iterator[tuple[str, Citation]]:
+        """Yield the sentences that fit the question best, with their numbers."""
+
+        def score(question: str, sentences: Any) -> Any:
+            return sentence_scores(self.index, question, sentences)
+
+        most = self.options.max_sentences
+        for n, one in enumerate(best_sentences(self.question, passages, score, most=most), 1):
+            text = " ".join(without_markers(one.text).split())
+            yield f"{' ' if n > 1 else ''}{text} [{n}]", one
+
+
+def _says_unknown(sentences: list[str]) -> bool:
+    """Return whether a model says that it does not know.
+
+    >>> _says_unknown([UNKNOWN + "."])
+    True
+    """
+    return any(sentence.strip().lower().startswith(_UNKNOWN) for sentence in sentences)

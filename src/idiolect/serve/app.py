@@ -11,13 +11,13 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
-from starlette.staticfiles import StaticFiles
 
 from idiolect import __version__
 from idiolect.errors import IdiolectError
 from idiolect.serve.access.gate import Gate
 from idiolect.serve.http_errors import error_response, response_of
 from idiolect.serve.json_response import JsonResponse
+from idiolect.serve.page_files import PageFiles
 from idiolect.serve.routes import (
     completion_routes,
     embedding_routes,
@@ -70,8 +70,7 @@ def create_app(settings: ServeSettings) -> FastAPI:
     app.state.service = service
     for routes in _ROUTES:
         app.include_router(routes.router)
-    if status_routes.STATIC.is_dir():
-        app.mount("/static", StaticFiles(directory=status_routes.STATIC), name="static")
+    app.mount("/static", PageFiles(), name="static")
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,

@@ -13,17 +13,15 @@ from idiolect import __version__
 from idiolect.serve.hit_details import field_values
 from idiolect.serve.http_errors import RequestError
 from idiolect.serve.json_response import JsonResponse
+from idiolect.serve.page_files import PAGE_HEADERS, REPORT_HEADERS, STATIC
 from idiolect.serve.served_parts import ServedParts
 from idiolect.serve.service import Service, service_of
 from idiolect.serve.work.served_encoder import ServedEncoder
 
-__all__ = ["STATIC", "router"]
+__all__ = ["router"]
 
 router = APIRouter(tags=["server"])
 Serving = Annotated[Service, Depends(service_of)]
-STATIC = Path(__file__).parents[1] / "static"
-"""The files of the page."""
-_NO_PAGE = "<!doctype html><title>idiolect</title><p>See <a href=/openapi.json>openapi.json</a>."
 
 
 @router.get("/health", summary="Whether the process answers")
@@ -80,9 +78,7 @@ def _max_length(encoder: ServedEncoder | None) -> int | None:
 @router.get("/", include_in_schema=False)
 async def page() -> Response:
     """Return the page."""
-    if not (STATIC / "index.html").is_file():
-        return HTMLResponse(_NO_PAGE)
-    return FileResponse(STATIC / "index.html", headers={"Cache-Control": "no-cache"})
+    return FileResponse(STATIC / "index.html", headers=PAGE_HEADERS)
 
 
 @router.get("/report", include_in_schema=False)
@@ -92,4 +88,5 @@ async def report(service: Serving) -> Response:
         path = parts.folder.report
         if path is None:
             raise RequestError(404, "there is no report", hint="serve a run")
-        return HTMLResponse(await asyncio.to_thread(path.read_text, encoding="utf-8"))
+        text = await asyncio.to_thread(path.read_text, encoding="utf-8")
+        return HTMLResponse(text, headers=REPORT_HEADERS)

@@ -127,7 +127,8 @@ def test_a_text_ends_when_its_client_leaves(
         async def receive() -> Any:
             if messages:
                 return messages.pop()
-            await asyncio.sleep(0.15)
+            while steps < 3:
+                await asyncio.sleep(0.005)
             return {"type": "http.disconnect"}
 
         async def send(_: Any) -> None:
@@ -144,8 +145,8 @@ def test_a_text_ends_when_its_client_leaves(
         app.state.service.close()
 
     asyncio.run(leave())
-    assert ended.wait(1)
-    assert 1 < steps < 55
+    assert ended.wait(10)
+    assert 3 <= steps < 55
 
 
 def test_models_and_the_routes_of_a_language_model(folder: Path) -> None:
@@ -157,7 +158,7 @@ def test_models_and_the_routes_of_a_language_model(folder: Path) -> None:
         assert {name for name, can in abilities.items() if can} == {"generate"}
         found = client.post("/search", json={"query": "a"})
         assert (found.status_code, found.json()["error"]["hint"]) == (
-            501,
+            404,
             "serve a run or an index",
         )
 

@@ -15,7 +15,7 @@ from starlette.middleware.cors import CORSMiddleware
 from idiolect import __version__
 from idiolect.errors import IdiolectError
 from idiolect.serve.access.gate import Gate
-from idiolect.serve.http_errors import error_response, response_of
+from idiolect.serve.http_errors import ERROR_RESPONSES, error_response, response_of
 from idiolect.serve.json_response import JsonResponse
 from idiolect.serve.page_files import PageFiles
 from idiolect.serve.routes import (
@@ -71,7 +71,7 @@ def create_app(settings: ServeSettings) -> FastAPI:
     )
     app.state.service = service
     for routes in _ROUTES:
-        app.include_router(routes.router)
+        app.include_router(routes.router, responses=ERROR_RESPONSES)
     app.mount("/static", PageFiles(), name="static")
     if settings.cors_origins:
         app.add_middleware(

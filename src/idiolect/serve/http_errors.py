@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from pydantic import BaseModel
+
 from idiolect.errors import (
     CheckpointError,
     IdiolectError,
@@ -22,7 +24,7 @@ from idiolect.serve.json_response import JsonResponse
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["OverloadedError", "RequestError", "error_response", "response_of"]
+__all__ = ["ERROR_RESPONSES", "OverloadedError", "RequestError", "error_response", "response_of"]
 
 _TYPES = {
     400: "invalid_request_error",
@@ -48,6 +50,33 @@ _STATUS: tuple[tuple[type[Exception], int], ...] = (
     (VerificationError, 500),
     (IdiolectError, 400),
 )
+
+
+class ErrorDetail(BaseModel):
+    """What is wrong, and what to do."""
+
+    message: str
+    type: str
+    hint: str
+    param: str | None
+    code: str | None
+
+
+class ErrorBody(BaseModel):
+    """An error."""
+
+    error: ErrorDetail
+    message: str
+    code: int
+    details: list[str]
+
+
+ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorBody, "description": kind.replace("_", " ").capitalize()}
+    for status, kind in _TYPES.items()
+    if status != 405
+}
+"""The errors of every route, for OpenAPI."""
 
 
 class RequestError(IdiolectError):

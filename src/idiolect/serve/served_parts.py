@@ -198,8 +198,7 @@ class ServedParts:
                 "recommender": "start the server with --recommender DIR",
                 "vocabularies": "serve a run whose base is where it was",
             }
-            what = "vocabularies" if part == "vocabularies" else f"{part}"
-            raise RequestError(501, f"this server has no {what}", hint=needs[part])
+            raise RequestError(404, f"this server has no {part}", hint=needs[part])
         return found
 
     @contextmanager

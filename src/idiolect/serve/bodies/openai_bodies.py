@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr
+from pydantic import BaseModel, ConfigDict, Field
 
 __all__ = [
     "ChatBody",
@@ -17,8 +17,8 @@ __all__ = [
     "ModelsBody",
 ]
 
-TokenId = Annotated[StrictInt, Field(ge=0, le=1 << 31)]
-_Text = Annotated[StrictStr, Field(max_length=1 << 20)]
+TokenId = Annotated[int, Field(ge=0, le=1 << 31)]
+_Text = Annotated[str, Field(max_length=1 << 20)]
 _Ids = Annotated[list[TokenId], Field(min_length=1, max_length=1 << 17)]
 _Texts = Annotated[list[_Text], Field(min_length=1)]
 _IdLists = Annotated[list[_Ids], Field(min_length=1)]
@@ -28,7 +28,9 @@ _Stops = Annotated[list[_Stop], Field(max_length=16)]
 
 
 class _OpenAiBody(BaseModel):
-    model_config = ConfigDict(extra="ignore", allow_inf_nan=False, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="ignore", allow_inf_nan=False, strict=True, protected_namespaces=()
+    )
 
 
 class EmbeddingsBody(_OpenAiBody):
@@ -69,7 +71,7 @@ class EmbeddingsResponse(BaseModel):
 class StreamOptions(BaseModel):
     """What a stream holds beside the text."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", strict=True)
 
     include_usage: bool = False
 
@@ -100,7 +102,7 @@ class CompletionBody(_WritingBody):
 class ContentPart(BaseModel):
     """A part of a message; only texts can be read."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", strict=True)
 
     type: Literal["text"]
     text: _Text
@@ -109,7 +111,7 @@ class ContentPart(BaseModel):
 class MessageBody(BaseModel):
     """A message of a conversation."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", strict=True)
 
     role: Literal["system", "developer", "user", "assistant"]
     content: _Text | Annotated[list[ContentPart], Field(max_length=256)]
@@ -118,7 +120,7 @@ class MessageBody(BaseModel):
 class ResponseFormat(BaseModel):
     """What the answer must be; a JSON schema needs the package llguidance."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", strict=True)
 
     type: Literal["text", "json_schema"]
     json_schema: dict[str, Any] | None = None

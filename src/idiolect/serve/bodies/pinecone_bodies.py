@@ -23,7 +23,11 @@ _Namespace = Annotated[str, Field(max_length=512)]
 
 class _PineconeBody(BaseModel):
     model_config = ConfigDict(
-        extra="ignore", allow_inf_nan=False, alias_generator=to_camel, populate_by_name=True
+        extra="ignore",
+        allow_inf_nan=False,
+        strict=True,
+        alias_generator=to_camel,
+        populate_by_name=True,
     )
 
 

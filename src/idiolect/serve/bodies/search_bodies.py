@@ -32,9 +32,9 @@ Filter = Annotated[
 
 
 class CheckedBody(BaseModel):
-    """A request whose unknown fields are errors, since they are mistyped."""
+    """A request whose unknown fields are errors, and whose values have exactly their type."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)
 
 
 class SearchBody(CheckedBody):

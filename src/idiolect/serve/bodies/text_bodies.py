@@ -61,7 +61,7 @@ class VectorsBody(BaseModel):
 class DocumentBody(BaseModel):
     """A document of a reranking."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", strict=True)
 
     text: str = Field(max_length=1 << 20)
 
@@ -69,7 +69,7 @@ class DocumentBody(BaseModel):
 class RerankBody(BaseModel):
     """A query and documents, in the form of Cohere and Jina."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", strict=True)
 
     query: str = Field(min_length=1, max_length=100_000, examples=["a red lamp"])
     documents: list[Annotated[str, Field(max_length=1 << 20)] | DocumentBody] = Field(

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Response
 
 from idiolect.search.answers.answer import Answer
+from idiolect.search.answers.writers import LocalWriter
 from idiolect.serve.bodies.answer_bodies import AnswerBody, AnsweredBody
 from idiolect.serve.event_stream import EventStream
 from idiolect.serve.json_response import JsonResponse
@@ -72,7 +73,8 @@ def _options(parts: ServedParts, body: AnswerBody, watch: TextWatch) -> dict[str
         "max_new_tokens": min(body.max_new_tokens, parts.settings.max_new_tokens),
     }
     if parts.settings.generator is not None and parts.generator is not None:
-        options["model"] = WatchedGenerator(parts.generator, watch)
+        watched: Any = WatchedGenerator(parts.generator, watch)
+        options["model"] = LocalWriter(watched)
     if parts.reranker is not None:
         options["rerank"] = parts.reranker.score
     return options

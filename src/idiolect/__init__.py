@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from idiolect.recommend.recommender import Recommender
     from idiolect.search.index import Index
     from idiolect.search.items import Item
+    from idiolect.serve.client import Client
     from idiolect.text.corpus import Corpus
     from idiolect.text.tokenizers.tokenizer import Tokenizer
     from idiolect.training.pretrain import pretrain
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _MODULES = {
+    "Client": "idiolect.serve.client",
     "Corpus": "idiolect.text.corpus",
     "CrossEncoder": "idiolect.ranking.cross_encoder",
     "Encoder": "idiolect.encoding.encoder",
@@ -53,6 +55,7 @@ _MODULES = {
 }
 
 __all__ = [
+    "Client",
     "Corpus",
     "CrossEncoder",
     "Encoder",

@@ -49,6 +49,8 @@ _COMMANDS: dict[str, tuple[str, str, type[TyperCommand]]] = {
     "similar": ("index.searching", "similar", TyperCommand),
     "mcp": ("mcp.command", "mcp", TyperCommand),
     "index": ("index.app", "app", TyperCommand),
+    "serve": ("serve.serving", "serve", TyperCommand),
+    "keys": ("serve.keys", "app", TyperCommand),
     "recommend": ("recommend.commands", "app", TyperCommand),
     "words": ("words.app", "app", TyperCommand),
     "tasks": ("tasks.app", "app", TyperCommand),

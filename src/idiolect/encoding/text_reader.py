@@ -109,21 +109,25 @@ class TextReader:
         head, prompt = self._parse(self._prompt(prompt_name))
         prompted = [prompt + text for text in texts] if prompt else texts
         rows = self._words.encode(prompted)
-        before, after = list(self.template.before), list(self.template.after)
         for number, row in enumerate(rows):
-            if not row or not texts[number].strip():
-                counts.empty += 1
-                rows[number] = []
-                continue
-            row[:0] = head
-            if len(row) > self._capacity:
-                counts.truncated += 1
-                counts.lost += len(row) - self._capacity
-                del row[self._capacity :]
-            rows[number] = before + row * self._repeat + after
-            counts.tokens += len(rows[number])
-        counts.texts += len(rows)
+            is_empty = not row or not texts[number].strip()
+            rows[number] = self.read_ids([] if is_empty else head + row, counts)
         return rows
+
+    def read_ids(self, ids: Sequence[int], counts: EncodingCounts) -> list[int]:
+        """Return the row of a text given as its ids, without special tokens and prompt."""
+        counts.texts += 1
+        if not ids:
+            counts.empty += 1
+            return []
+        row = list(ids)
+        if len(row) > self._capacity:
+            counts.truncated += 1
+            counts.lost += len(row) - self._capacity
+            del row[self._capacity :]
+        row = [*self.template.before, *(row * self._repeat), *self.template.after]
+        counts.tokens += len(row)
+        return row
 
     @property
     def prompts_have_special_tokens(self) -> bool:

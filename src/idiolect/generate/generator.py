@@ -23,6 +23,7 @@ from idiolect.generate.logits_processors import LogitsProcessor, WrittenRow, not
 from idiolect.generate.model_defaults import find_context_length, find_ends, option_processors
 from idiolect.generate.prompt_ids import prompt_ids, room_for
 from idiolect.generate.speculative import AssistantGuesses, LookupGuesses, speculate
+from idiolect.generate.text_stream import TextStream
 from idiolect.generate.token_sampling import Mirostat
 from idiolect.generate.transcript import Transcript, ends_with_stop
 from idiolect.models.language_model import LanguageModel
@@ -112,7 +113,7 @@ class Generator:
             pass
         return [row.finished(self.model.tokenizer) for row in rows]
 
-    def stream(self, prompt: str | Sequence[int], **options: Any) -> Iterator[str]:
+    def stream(self, prompt: str | Sequence[int], **options: Any) -> TextStream:
         """Continue one prompt, and return its text in pieces as soon as they are certain.
 
         Args:
@@ -136,7 +137,8 @@ class Generator:
         changes += [extra["constraint"]] if extra.get("constraint") is not None else []
         rows = self._rows([prompt], chosen)
         rows[0].transcript = rows[0].transcript or Transcript(self.model.tokenizer)
-        return self._stream(rows, chosen, changes, helpers)
+        pieces = self._stream(rows, chosen, changes, helpers)
+        return TextStream(pieces, rows[0], self.model.tokenizer)
 
     def chat_ids(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
         """Return the ids of a conversation in the form of the model's chat template.

@@ -26,6 +26,7 @@ import functools
 import re
 import unicodedata
 from collections import Counter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from idiolect.errors import InputError
@@ -35,8 +36,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LANGUAGES",
+    "Matches",
     "check_language",
     "excerpt",
+    "find_matches",
     "index_text",
     "query_terms",
     "text_terms",
@@ -168,25 +171,45 @@ def text_terms(text: str, language: str) -> list[str]:
     return [term for *_, terms in _tokens(text, language, single=False) for term in terms]
 
 
-def excerpt(query: str, text: str, before: str, after: str, language: str) -> str:
-    """Return the part of a text with most terms of a query, and mark them.
+@dataclass(frozen=True, slots=True)
+class Matches:
+    """Where the terms of a query are in a text, in characters."""
 
-    It is for texts that are not indexed as they are; FTS5 makes the others' excerpts.
-    """
+    start: int
+    end: int
+    """The part of the text with most terms."""
+    places: list[tuple[int, int]]
+    """All matched places, in order."""
+
+
+def find_matches(query: str, text: str, language: str) -> Matches:
+    """Find the terms of a query in a text, and the part of the text with most of them."""
     wanted = set(text_terms(query, language))
     spans: list[tuple[int, int, str]] = []
     for start, end, terms in _tokens(text, language, single=True):
         matched = next((term for term in terms if term in wanted), "")
         spans.append((start, end, matched))
     if not spans:
-        return text
+        return Matches(0, len(text), [])
     first, last = _window(text, spans)
     start = 0 if first == 0 else spans[first][0]
     end = len(text) if last == len(spans) - 1 else spans[last][1]
+    return Matches(start, end, list(_joined(spans)))
+
+
+def excerpt(query: str, text: str, before: str, after: str, language: str) -> str:
+    """Return the part of a text with most terms of a query, and mark them.
+
+    It is for texts that are not indexed as they are; FTS5 makes the others' excerpts.
+    """
+    found = find_matches(query, text, language)
+    start, end = found.start, found.end
     parts, position = ["…" if start else ""], start
-    for left, right in _joined(spans[first : last + 1]):
-        parts += [text[position:left], before, text[left:right], after]
-        position = right
+    for place in found.places:
+        left, right = max(place[0], start), min(place[1], end)
+        if left < right:
+            parts += [text[position:left], before, text[left:right], after]
+            position = right
     return "".join([*parts, text[position:end], "…" if end < len(text) else ""])
 
 
@@ -256,6 +279,7 @@ def _tokens(text: str, language: str, *, single: bool) -> Iterator[tuple[int, in
             yield token.start() + one.start(), token.start() + one.end(), near + short
 
 
+@functools.lru_cache(1 << 16)
 def _folded(word: str, language: str) -> str:
     """Return a word as FTS5 indexes it: without case and accents, stemmed."""
     if language in _SNOWBALL:

@@ -1,0 +1,1 @@
+"""The HTTP server: search, encoding, generation and the page over one run, index or model."""

@@ -1,0 +1,1 @@
+"""Who may send a request, how often, and how large it may be."""

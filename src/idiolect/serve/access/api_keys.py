@@ -1,0 +1,198 @@
+"""`ApiKeys`: who may do what.
+
+Keys are random; only their salted hashes are stored, in a JSON file:
+
+    {"keys": [{"name": "web", "hash": "9f1c…:5e88…", "scopes": ["search"], "expires": null}]}
+
+The file is read again when it changes, so keys are added and revoked while the server runs.
+
+A key that is sent is compared with all stored ones in constant time, so the time of an answer tells
+nothing about them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from idiolect.errors import CheckpointError, InputError
+from idiolect.text.files import read_json, write_atomic
+
+__all__ = ["SCOPES", "ApiKey", "ApiKeys", "add_key", "hash_key", "read_keys", "revoke_key"]
+
+SCOPES = ("search", "encode", "generate", "write", "metrics")
+"""What a key may permit."""
+_PREFIX = "idk-"
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ApiKey:
+    """A key, without the key itself."""
+
+    name: str
+    """For logs."""
+    hash: str
+    """The salt and the hash, in hexadecimal."""
+    scopes: tuple[str, ...] = SCOPES
+    expires: str | None = None
+    """Time in ISO 8601, or None."""
+
+    def is_expired(self, now: datetime) -> bool:
+        """Return whether the key is not valid any more."""
+        return self.expires is not None and datetime.fromisoformat(self.expires) <= now
+
+
+class ApiKeys:
+    """The keys of a server.
+
+    Args:
+        hashes: Hashes of keys with all scopes; see `hash_key`.
+        path: A file of keys.
+
+    Raises:
+        CheckpointError: The file cannot be read.
+    """
+
+    def __init__(self, hashes: Iterable[str] = (), path: str | Path | None = None) -> None:
+        self._fixed = tuple(ApiKey(f"key-{number}", one) for number, one in enumerate(hashes, 1))
+        self._path = None if path is None else Path(path)
+        self._stamp: tuple[int, int, int] | None = None
+        self._checked = 0.0
+        self._lock = threading.Lock()
+        self._stored: tuple[ApiKey, ...] = ()
+        if self._path is not None:
+            self._stored = read_keys(self._path)
+            self._stamp = _stamp(self._path)
+
+    @property
+    def required(self) -> bool:
+        """Whether requests need a key."""
+        return self._path is not None or bool(self._fixed)
+
+    def find(self, sent: str) -> ApiKey | None:
+        """Return the valid key that was sent; None if it is unknown or expired."""
+        self._refresh()
+        now, found = datetime.now(UTC), None
+        for key in (*self._fixed, *self._stored):  # all of them, whichever matches
+            if _matches(sent, key.hash) and not key.is_expired(now):
+                found = key
+        return found
+
+    def _refresh(self) -> None:
+        """Read the file again if it has changed; one that cannot be read changes nothing."""
+        if self._path is None or time.monotonic() - self._checked < 0.2:
+            return
+        with self._lock:
+            self._checked = time.monotonic()
+            stamp = _stamp(self._path)
+            if stamp == self._stamp:
+                return
+            self._stamp = stamp
+            try:
+                self._stored = read_keys(self._path)
+            except (CheckpointError, InputError) as error:
+                _LOG.warning("keys are unchanged, since their file cannot be read: %s", error)
+
+
+def hash_key(key: str, salt: str | None = None) -> str:
+    """Return the salted hash of a key (BLAKE2b): `salt:hash`, in hexadecimal."""
+    salt = secrets.token_hex(16) if salt is None else salt
+    digest = hashlib.blake2b(key.encode("utf-8", "replace"), key=bytes.fromhex(salt))
+    return f"{salt}:{digest.hexdigest()}"
+
+
+def _matches(sent: str, stored: str) -> bool:
+    salt, _, _ = stored.partition(":")
+    return secrets.compare_digest(hash_key(sent, salt), stored)
+
+
+def read_keys(path: Path) -> tuple[ApiKey, ...]:
+    """Read a file of keys.
+
+    Raises:
+        CheckpointError: It is missing or damaged; the message names the key.
+    """
+    keys = []
+    for number, record in enumerate(read_json(path).get("keys", [])):
+        try:
+            key = ApiKey(**{**record, "scopes": tuple(record["scopes"])})
+            bytes.fromhex(key.hash.partition(":")[0])
+            key.is_expired(datetime.now(UTC))
+            _check_scopes(key.scopes)
+        except (TypeError, KeyError, ValueError, AttributeError, InputError) as error:
+            raise CheckpointError(
+                f"{path}: key {number} is damaged: {error}", hint="remove it, or restore the file"
+            ) from None
+        keys.append(key)
+    return tuple(keys)
+
+
+def add_key(
+    path: Path, name: str, scopes: Sequence[str] = SCOPES, days: float | None = None
+) -> str:
+    """Make a key, store its hash in a file, and return it.
+
+    Args:
+        path: The file, which is created if it is missing.
+        name: The key's name.
+        scopes: What it permits.
+        days: After how many days it expires; by default never.
+
+    Raises:
+        InputError: The name is taken, or a scope is unknown.
+        CheckpointError: The file is damaged.
+    """
+    _check_scopes(scopes)
+    known = read_keys(path) if path.exists() else ()
+    if any(key.name == name for key in known):
+        raise InputError(f"there is a key {name!r}", hint="revoke it, or choose another name")
+    expires = None
+    if days is not None:
+        expires = (datetime.now(UTC) + timedelta(days=days)).isoformat(timespec="seconds")
+    made = _PREFIX + secrets.token_urlsafe(32)
+    _write(path, (*known, ApiKey(name, hash_key(made), tuple(scopes), expires)))
+    return made
+
+
+def revoke_key(path: Path, name: str) -> None:
+    """Remove a key from a file.
+
+    Raises:
+        InputError: There is no such key.
+        CheckpointError: The file is missing or damaged.
+    """
+    known = read_keys(path)
+    if all(key.name != name for key in known):
+        names = ", ".join(key.name for key in known) or "none"
+        raise InputError(f"there is no key {name!r}", hint=f"known: {names}")
+    _write(path, tuple(key for key in known if key.name != name))
+
+
+def _write(path: Path, keys: Sequence[ApiKey]) -> None:
+    records: dict[str, Any] = {"keys": [asdict(key) for key in keys]}
+    write_atomic(path, f"{json.dumps(records, indent=1)}\n".encode())
+    path.chmod(0o600)
+
+
+def _check_scopes(scopes: Sequence[str]) -> None:
+    for scope in scopes:
+        if scope not in SCOPES:
+            raise InputError(f"unknown scope {scope!r}", hint=f"known: {', '.join(SCOPES)}")
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size

@@ -1,0 +1,110 @@
+"""`create_app`: the application that answers requests."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+
+from idiolect import __version__
+from idiolect.errors import IdiolectError
+from idiolect.serve.access.gate import Gate
+from idiolect.serve.http_errors import ERROR_RESPONSES, error_response, response_of
+from idiolect.serve.json_response import JsonResponse
+from idiolect.serve.page_files import PageFiles
+from idiolect.serve.routes import (
+    answer_routes,
+    completion_routes,
+    embedding_routes,
+    item_routes,
+    pinecone_routes,
+    rerank_routes,
+    search_routes,
+    status_routes,
+    text_routes,
+)
+from idiolect.serve.serve_settings import ServeSettings
+from idiolect.serve.service import Service
+
+__all__ = ["create_app"]
+
+_ROUTES = (
+    status_routes,
+    search_routes,
+    item_routes,
+    embedding_routes,
+    rerank_routes,
+    text_routes,
+    answer_routes,
+    completion_routes,
+    pinecone_routes,
+)
+
+
+def create_app(settings: ServeSettings) -> FastAPI:
+    """Return the application of a server.
+
+    Args:
+        settings: What it serves, and its bounds.
+
+    Raises:
+        IdiolectError: There is nothing to serve, or it cannot be loaded.
+    """
+    service = Service(settings)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        watching = asyncio.create_task(service.watch())
+        yield
+        watching.cancel()
+        service.close()
+
+    # Without the interactive documentation, which would be loaded from another server.
+    app = FastAPI(
+        title="idiolect", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None
+    )
+    app.state.service = service
+    for routes in _ROUTES:
+        app.include_router(routes.router, responses=ERROR_RESPONSES)
+    app.mount("/static", PageFiles(), name="static")
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(settings.cors_origins),
+            allow_methods=["GET", "POST", "PATCH"],
+            allow_headers=["Authorization", "Api-Key", "Content-Type"],
+        )
+    app.add_middleware(Gate, settings=settings, keys=service.keys, metrics=service.metrics)
+    app.add_exception_handler(IdiolectError, _failed)
+    app.add_exception_handler(Exception, _failed)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _refused)
+    return app
+
+
+async def _failed(request: Request, error: Exception) -> JsonResponse:
+    return response_of(error)
+
+
+async def _invalid(request: Request, error: Any) -> JsonResponse:
+    """Answer a request whose values are wrong: 400 if it is not JSON at all, otherwise 422."""
+    first, *more = error.errors()
+    if first["type"] == "json_invalid":
+        reason = first.get("ctx", {}).get("error", "")
+        return error_response(400, f"the body is not JSON: {reason}", hint="send a JSON object")
+    where = ".".join(str(part) for part in first["loc"][1:]) or "body"
+    message = f"{where}: {first['msg']}" + (f" (and {len(more)} more)" if more else "")
+    return error_response(422, message, hint="see /openapi.json", param=where)
+
+
+async def _refused(request: Request, error: Any) -> JsonResponse:
+    hints = {404: "see /openapi.json for the routes", 405: "see /openapi.json for the methods"}
+    headers = getattr(error, "headers", None)
+    hint = hints.get(error.status_code, "")
+    return error_response(error.status_code, str(error.detail), hint=hint, headers=headers)

@@ -1,0 +1,1 @@
+"""What requests and responses hold: models that check every value, with examples for OpenAPI."""

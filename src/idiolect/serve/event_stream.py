@@ -1,0 +1,47 @@
+"""`EventStream`: server-sent events, `data: {…}` and a blank line each.
+
+It is a plain response: when the client leaves or the server stops, the request's task is cancelled,
+and the events are closed with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+from starlette.responses import Response
+
+from idiolect.serve.json_response import json_bytes
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+__all__ = ["EventStream"]
+
+
+class EventStream(Response):
+    """A response that sends values as they come, and `[DONE]` at the end.
+
+    Args:
+        events: The values.
+        source: What they are made of, which is closed as well, even if no event was sent.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(
+        self, events: AsyncGenerator[Any, None], source: AsyncGenerator[Any, None]
+    ) -> None:
+        self._events, self._source = events, source
+        self.status_code, self.background = 200, None
+        self.init_headers({"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the events."""
+        async with aclosing(self._source), aclosing(self._events) as events:
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            async for event in events:
+                body = b"data: " + json_bytes(event) + b"\n\n"
+                await send({"type": "http.response.body", "body": body, "more_body": True})
+            await send({"type": "http.response.body", "body": b"data: [DONE]\n\n"})

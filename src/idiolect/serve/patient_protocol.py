@@ -1,0 +1,56 @@
+"""`patient_protocol`: uvicorn's HTTP protocol, with a limit of time for headers.
+
+uvicorn waits for ever for the headers of a request. A client that sends them byte by byte, or not
+at all, would hold a connection for as long as it likes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
+
+__all__ = ["patient_protocol"]
+
+
+def patient_protocol(seconds: float) -> type[asyncio.Protocol]:
+    """Return a protocol class that closes a connection whose headers do not arrive in time."""
+
+    class PatientProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
+        _timer: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            self._wait()
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            if self._is_busy:
+                self._stop()
+            elif self._timer is None:
+                self._wait()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._stop()
+            super().connection_lost(exc)
+
+        @property
+        def _is_busy(self) -> bool:
+            """Whether a request is there whose response is not finished."""
+            return self.cycle is not None and not self.cycle.response_complete
+
+        def _wait(self) -> None:
+            self._timer = self.loop.call_later(seconds, self._close)
+
+        def _stop(self) -> None:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+
+        def _close(self) -> None:
+            self._timer = None
+            if not self._is_busy and not self.transport.is_closing():
+                self.transport.close()
+
+    return PatientProtocol

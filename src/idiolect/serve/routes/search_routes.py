@@ -1,0 +1,154 @@
+"""`/search`, `/similar` and `/recommend`: what an index and a recommender answer."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends
+
+from idiolect.search.items import Hit, Hits, Item
+from idiolect.serve.bodies.search_bodies import (
+    HitsBody,
+    RecommendBody,
+    ResultsBody,
+    SearchBody,
+    SearchManyBody,
+    SearchVectorsBody,
+    SimilarBody,
+)
+from idiolect.serve.hit_details import common_words, hit_record
+from idiolect.serve.http_errors import RequestError
+from idiolect.serve.json_response import JsonResponse
+from idiolect.serve.served_parts import ServedParts
+from idiolect.serve.service import Service, service_of
+
+__all__ = ["router"]
+
+router = APIRouter(tags=["search"])
+Serving = Annotated[Service, Depends(service_of)]
+
+
+@router.post("/search", response_model=HitsBody, summary="Search the index")
+async def search(body: SearchBody, service: Serving) -> JsonResponse:
+    """Find the best items for a query by words, by vectors, or by both."""
+    began = time.perf_counter()
+    with service.using() as parts:
+        hits, mode, note = await service.searches.run(_search, parts, body)
+    took = round(1000 * (time.perf_counter() - began), 2)
+    return JsonResponse({"hits": hits, "mode": mode, "note": note, "took_ms": took})
+
+
+def _search(parts: ServedParts, body: SearchBody) -> tuple[list[dict[str, Any]], str, str]:
+    index = parts.need("index")
+    if body.system not in (None, "", "run"):
+        raise RequestError(404, f"no system {body.system!r}", hint="/info lists them")
+    hits: Hits = index.search(
+        body.query,
+        body.top_k,
+        body.mode,
+        filter=body.filter,
+        namespace=body.namespace,
+        mmr_diversity=body.mmr_diversity,
+    )
+    mode, note = body.mode, ""
+    if mode == "hybrid" and not index.has_encoder:
+        mode, note = "lexical", "by words alone: the vectors came with the items"
+    elif mode == "hybrid" and not index.hybrid_weight.dense:
+        note = f"by words alone, vectors have no weight: {index.hybrid_weight.evidence}"
+    language = index.store.settings.get("language", "en")
+    return [hit_record(hit, body.query, language) for hit in hits], mode, note
+
+
+@router.post("/search_many", response_model=ResultsBody, summary="Search several queries")
+async def search_many(body: SearchManyBody, service: Serving) -> JsonResponse:
+    """Find the best items for each of several queries, without passages."""
+    with service.using() as parts:
+        found = await service.searches.run(
+            parts.need("index").search_many,
+            body.queries,
+            body.top_k,
+            body.mode,
+            filter=body.filter,
+            namespace=body.namespace,
+        )
+    return JsonResponse({"results": [[_plain(hit) for hit in hits] for hits in found]})
+
+
+@router.post("/search_vectors", response_model=ResultsBody, summary="Search by vectors")
+async def search_vectors(body: SearchVectorsBody, service: Serving) -> JsonResponse:
+    """Find the items nearest to each of several vectors."""
+    with service.using() as parts:
+        found = await service.searches.run(
+            parts.need("index").search_vectors,
+            body.vectors,
+            body.top_k,
+            filter=body.filter,
+            namespace=body.namespace,
+        )
+    return JsonResponse({"results": [[_plain(hit) for hit in hits] for hits in found]})
+
+
+def _plain(hit: Hit) -> dict[str, Any]:
+    return {"id": hit.id, "score": hit.score, "text": hit.text, "metadata": hit.metadata}
+
+
+@router.post("/similar", response_model=HitsBody, summary="Find similar items")
+async def similar(body: SimilarBody, service: Serving) -> JsonResponse:
+    """Find the items nearest to one, or to the mean of several, and the words they share."""
+    began = time.perf_counter()
+    with service.using() as parts:
+        hits = await service.searches.run(_similar, parts, body)
+    took = round(1000 * (time.perf_counter() - began), 2)
+    return JsonResponse({"hits": hits, "mode": "dense", "note": "", "took_ms": took})
+
+
+def _similar(parts: ServedParts, body: SimilarBody) -> list[dict[str, Any]]:
+    index = parts.need("index")
+    ids = [*dict.fromkeys((body.ids or []) + ([body.id] if body.id else []))]
+    if not ids:
+        raise RequestError(422, "no item is given", hint="pass id or ids")
+    found = index.store.fetch(ids, namespace=body.namespace, vectors=True)
+    if missing := [id for id in ids if id not in found]:
+        raise RequestError(404, f"no item {missing[0]!r}", hint="check the id and the namespace")
+    scope = {"filter": body.filter, "namespace": body.namespace}
+    if len(ids) == 1:
+        hits = index.similar(ids[0], body.top_k, **scope)
+    else:
+        mean = sum(found[id].vector for id in ids) / len(ids)
+        several = index.search_vectors(mean, body.top_k + len(ids), **scope)[0]
+        hits = [hit for hit in several if hit.id not in found][: body.top_k]
+    language = index.store.settings.get("language", "en")
+    texts = [item.text for item in found.values()]
+    return [
+        hit_record(hit, "", language) | {"why": common_words(texts, hit.text, language)}
+        for hit in hits
+    ]
+
+
+@router.post("/recommend", response_model=HitsBody, summary="Recommend the next items")
+async def recommend(body: RecommendBody, service: Serving) -> JsonResponse:
+    """Recommend items after a history of ids, oldest first."""
+    began = time.perf_counter()
+    with service.using() as parts:
+        hits = await service.models.run(_recommend, parts, body)
+    took = round(1000 * (time.perf_counter() - began), 2)
+    return JsonResponse({"hits": hits, "mode": "recommend", "note": "", "took_ms": took})
+
+
+def _recommend(parts: ServedParts, body: RecommendBody) -> list[dict[str, Any]]:
+    recommender = parts.need("recommender")
+    found = recommender.recommend(body.history, body.top_k, body.exclude_seen)
+    items: dict[str, Item] = {}
+    if parts.index is not None:
+        items = parts.index.store.fetch([one.id for one in found])
+    return [
+        {
+            "id": one.id,
+            "score": one.score,
+            "text": one.text or (items[one.id].text if one.id in items else ""),
+            "metadata": dict(items[one.id].metadata) if one.id in items else {},
+            "why": [one.because] if one.because else [],
+        }
+        for one in found
+    ]

@@ -1,0 +1,130 @@
+"""What a folder or a name offers: a run, an index, an encoder or a language model.
+
+A run offers its index with the encoder, its language model, both vocabularies and the report; an
+index offers itself and its encoder; a model only what such a model can do.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from idiolect.errors import IdiolectError, InputError
+from idiolect.models.registry import find_family
+from idiolect.search.index_location import RUN_INDEX, is_index
+from idiolect.search.store.ledger import Ledger
+from idiolect.text.files import read_json
+from idiolect.text.hub import is_known_model
+
+__all__ = ["ServedFolder"]
+
+_LANGUAGE_MODELS = ("pretrain", "distill", "extend")
+"""The stages of a run whose model may be a language model, the last first."""
+
+
+@dataclass(frozen=True)
+class ServedFolder:
+    """A run, an index or a model."""
+
+    kind: Literal["run", "index", "model"]
+    path: str
+
+    @classmethod
+    def find(cls, path: str) -> ServedFolder:
+        """Find out what is at a path.
+
+        Raises:
+            InputError: There is nothing that can be served.
+        """
+        folder = Path(path)
+        if (folder / "stages").is_dir():
+            if not (folder / RUN_INDEX).is_dir():
+                raise InputError(
+                    f"the run {folder} has no index yet", hint="`idiolect run` resumes it"
+                )
+            return cls("run", path)
+        if is_index(folder):
+            return cls("index", path)
+        if not is_known_model(path) and not folder.exists() and path.count("/") != 1:
+            from idiolect.text.suggestions import similar_path
+
+            raise InputError(
+                f"there is no {path}",
+                hint=similar_path(folder) or "pass a run, an index, or a model",
+            )
+        return cls("model", path)
+
+    @property
+    def index(self) -> Path | None:
+        """The folder of the index."""
+        if self.kind == "model":
+            return None
+        return Path(self.path) / RUN_INDEX if self.kind == "run" else Path(self.path)
+
+    @property
+    def language_model(self) -> str | None:
+        """The model that the run trained to continue texts."""
+        for stage in _LANGUAGE_MODELS if self.kind == "run" else ():
+            model = Path(self.path, "stages", stage, "model")
+            if (model / "config.json").is_file():
+                return str(model) if _continues_texts(model) else None
+        return None
+
+    @property
+    def recommender(self) -> str | None:
+        """The recommender in the run's folder."""
+        folder = Path(self.path, "recommend")
+        found = self.kind == "run" and (folder / "recommender.json").is_file()
+        return str(folder) if found else None
+
+    @property
+    def vocabularies(self) -> tuple[Path, Path] | None:
+        """The folders of the run's tokenizers: that of the base, as text, and the extended one."""
+        extended = Path(self.path, "stages", "extend", "model")
+        if self.kind != "run" or not extended.is_dir():
+            return None
+        return Path(self.path, "idiolect.toml"), extended
+
+    @property
+    def report(self) -> Path | None:
+        """The run's report."""
+        report = Path(self.path, "report.html")
+        return report if self.kind == "run" and report.is_file() else None
+
+    @property
+    def version(self) -> str:
+        """Changes when the index or model is replaced, not when items are written.
+
+        Empty while there is none, because it is being replaced.
+        """
+        stamps = []
+        for name in ("outputs.json", "config.json", "modules.json"):
+            folder = Path(self.path, "stages", "index") if self.kind == "run" else Path(self.path)
+            try:
+                found = (folder / name).stat()
+            except OSError:
+                continue
+            stamps.append(f"{name} {found.st_ino} {found.st_mtime_ns}")
+        if self.index is not None:
+            stamps.append(_epoch(self.index / "ledger.db"))
+        return " ".join(stamps) if all(stamps) else ""
+
+
+def _epoch(path: Path) -> str:
+    """Return what identifies a ledger, whatever is written to it; empty if it is not there."""
+    try:
+        with closing(Ledger(path, 0.1)) as ledger, ledger.reading() as db:
+            query = "SELECT value FROM settings WHERE name = 'epoch'"
+            return str(db.execute(query).fetchone()[0])
+    except InputError:
+        return ""
+    except IdiolectError as error:
+        return f"damaged: {error}"
+
+
+def _continues_texts(model: Path) -> bool:
+    """Return whether a saved model predicts the next token, from its settings alone."""
+    kind = find_family(read_json(model / "config.json")).kind
+    return kind == "causal" or kind == "encoder-decoder"

@@ -1,0 +1,230 @@
+"""`ServedParts`: the index and the models of one state of a run, opened and loaded.
+
+When the run is rebuilt, new parts are opened beside the old ones, which are closed after their last
+request.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from idiolect.encoding.encoder import Encoder
+from idiolect.errors import IdiolectError
+from idiolect.pipeline.pipeline_config import PipelineConfig
+from idiolect.pipeline.settings import find_base
+from idiolect.pipeline.stages.index_stage import index_encoder
+from idiolect.search.index import Index
+from idiolect.search.store.store import Store
+from idiolect.serve.http_errors import RequestError
+from idiolect.serve.served_folder import ServedFolder
+from idiolect.serve.work.served_encoder import ServedEncoder
+from idiolect.text.tokenizers.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from idiolect.generate.generator import Generator
+    from idiolect.ranking.cross_encoder import CrossEncoder
+    from idiolect.recommend.recommender import Recommender
+    from idiolect.serve.serve_settings import ServeSettings
+    from idiolect.serve.work.token_batcher import BatchReport
+
+__all__ = ["ServedParts"]
+
+
+class ServedParts:
+    """What one state of a run offers; each part is None if there is none.
+
+    Args:
+        settings: What to serve.
+        report: Called after each batch of the encoder.
+
+    Raises:
+        InputError: There is nothing to serve at the path.
+        ConfigError: An encoder, or another model, is of the wrong kind.
+    """
+
+    def __init__(
+        self, settings: ServeSettings, report: Callable[[BatchReport], None] = lambda report: None
+    ) -> None:
+        self.settings = settings
+        self.folder = ServedFolder.find(settings.path)
+        self.version = self.folder.version
+        self.encoder: ServedEncoder | None = None
+        self.index: Index | None = None
+        self.reranker: CrossEncoder | None = None
+        self._lock = threading.Lock()
+        self._users, self._is_retired = 0, False
+        loaded: Encoder | None = None
+        if self.folder.index is not None:
+            store = Store.open(self.folder.index, background=settings.writer)
+            self.index = Index(store)
+            loaded = self._index_encoder(self.index)
+        elif settings.encoder is not None:
+            loaded = Encoder.load(settings.encoder)
+        else:
+            loaded = self._load_model()
+        if loaded is not None:
+            self.encoder = ServedEncoder(loaded, settings, report)
+            if self.index is not None:
+                self.index = Index(self.index.store, self.encoder)  # type: ignore[arg-type]
+        if settings.reranker is not None:
+            from idiolect.ranking.cross_encoder import CrossEncoder
+
+            self.reranker = CrossEncoder.load(settings.reranker)
+        if settings.generator is not None:
+            _ = self.generator
+
+    def _index_encoder(self, index: Index) -> Encoder | None:
+        given = self.settings.encoder
+        if given is None and self.folder.kind == "run":
+            given = str(index_encoder(Path(self.folder.path)))
+        given = given or index.encoder_location
+        return None if given is None else Encoder.load(given)
+
+    def _load_model(self) -> Encoder | None:
+        """Load a model as what it is: a cross-encoder, a language model, or an encoder."""
+        from idiolect.encoding.encoder_layout import LAYOUT_FILES, EncoderLayout
+        from idiolect.models.language_model import LanguageModel
+        from idiolect.ranking.cross_encoder import CrossEncoder
+        from idiolect.text.hub import locate
+
+        layout = EncoderLayout.read(locate(self.folder.path, LAYOUT_FILES))
+        if layout is None:
+            model = LanguageModel.load(self.folder.path)
+            if "sequence" in model.network.config.tasks:
+                self.reranker = CrossEncoder(model)
+                return None
+            if model.network.kind != "bidirectional" and model.network.has_language_head:
+                return None  # the generator
+        return Encoder.load(self.folder.path)
+
+    @cached_property
+    def generator_source(self) -> str | None:
+        """Where the language model is; None if there is none."""
+        if self.settings.generator is not None:
+            return self.settings.generator
+        if self.folder.kind == "model":
+            return None if self.encoder or self.reranker else self.folder.path
+        return self.folder.language_model
+
+    @cached_property
+    def has_generator(self) -> bool:
+        """Whether there is a model that continues texts, which need not be loaded yet."""
+        return self.generator_source is not None
+
+    @cached_property
+    def generator(self) -> Generator | None:
+        """The language model, loaded when it is first needed; None if there is none."""
+        from idiolect.generate.generator import Generator
+
+        return None if self.generator_source is None else Generator(self.generator_source)
+
+    @cached_property
+    def recommender(self) -> Recommender | None:
+        """The recommender, loaded when it is first needed."""
+        from idiolect.recommend.recommender import Recommender
+
+        source = self.settings.recommender or self.folder.recommender
+        return None if source is None else Recommender.load(source)
+
+    @cached_property
+    def vocabularies(self) -> tuple[Tokenizer, Tokenizer] | None:
+        """The tokenizers of the base and of the run."""
+        if self.folder.vocabularies is None:
+            return None
+        config, extended = self.folder.vocabularies
+        try:
+            base = PipelineConfig.load(config).base
+            return (
+                Tokenizer.load(find_base(base, config.parent.parent)),
+                Tokenizer.load(extended),
+            )
+        except (IdiolectError, OSError):
+            return None  # the base has been moved
+
+    @property
+    def model_name(self) -> str:
+        """The name of what is served, as clients may give it."""
+        return (
+            Path(self.folder.path).resolve().name
+            if self.folder.kind != "model"
+            else (self.folder.path.rstrip("/").rsplit("/", 1)[-1])
+        )
+
+    @cached_property
+    def abilities(self) -> dict[str, bool]:
+        """What can be asked for."""
+        return {
+            "search": self.index is not None,
+            "encode": self.encoder is not None,
+            "rerank": self.reranker is not None or self.encoder is not None,
+            "generate": self.has_generator,
+            "answer": self.index is not None,
+            "recommend": self.recommender is not None,
+            "audit": self.vocabularies is not None,
+            "report": self.folder.report is not None,
+            "write": self.index is not None and not self.settings.read_only,
+        }
+
+    def check_model(self, name: str | None) -> None:
+        """Check that a request is for the model that is served; without a name it is.
+
+        Raises:
+            RequestError: It is for another.
+        """
+        if name not in (None, "", "default", self.model_name):
+            raise RequestError(
+                404,
+                f"the model {name!r} is not served here",
+                hint=f"use {self.model_name!r}, or default",
+            )
+
+    def need(self, part: str) -> Any:
+        """Return a part that a request needs.
+
+        Raises:
+            RequestError: There is none.
+        """
+        found = getattr(self, part)
+        if found is None:
+            needs = {
+                "index": "serve a run or an index",
+                "encoder": "serve an encoder, a run or an index with one",
+                "generator": "serve a language model, or start the server with --generator MODEL",
+                "recommender": "start the server with --recommender DIR",
+                "vocabularies": "serve a run whose base is where it was",
+            }
+            raise RequestError(404, f"this server has no {part}", hint=needs[part])
+        return found
+
+    @contextmanager
+    def in_use(self) -> Iterator[ServedParts]:
+        """Keep the parts open during a request."""
+        with self._lock:
+            self._users += 1
+        try:
+            yield self
+        finally:
+            with self._lock:
+                self._users -= 1
+                is_last = self._is_retired and not self._users
+            if is_last:
+                self._close()
+
+    def retire(self) -> None:
+        """Close the parts after their last request."""
+        with self._lock:
+            self._is_retired = True
+            unused = not self._users
+        if unused:
+            self._close()
+
+    def _close(self) -> None:
+        if self.encoder is not None:
+            self.encoder.close()
+        if self.index is not None:
+            self.index.close()

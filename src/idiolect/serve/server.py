@@ -1,0 +1,151 @@
+"""Run the server: uvicorn in one process, or in several that share a socket.
+
+At SIGTERM and SIGINT no further connections are accepted, texts that are being written end, and
+what is open may finish within the grace period. Then the exit status is 0.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import socket
+import tempfile
+import threading
+from dataclasses import replace
+from types import FrameType
+from typing import Any
+
+import uvicorn
+
+from idiolect.errors import InputError
+from idiolect.serve.patient_protocol import patient_protocol
+from idiolect.serve.request_log import log_to
+from idiolect.serve.serve_settings import ServeSettings
+
+__all__ = ["serve"]
+
+_MAX_CONNECTIONS = 2048
+_KEEP_ALIVE = 30
+"""Seconds that an idle connection stays open."""
+
+
+def serve(
+    settings: ServeSettings, *, host: str = "127.0.0.1", port: int = 8000, workers: int = 1
+) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Args:
+        settings: What to serve.
+        host: The address to listen at.
+        port: The port; 0 for any free one.
+        workers: Processes. Each has the model in memory; the first merges the index's graphs.
+
+    Raises:
+        InputError: The address cannot be used, or there is nothing to serve.
+        IdiolectError: It cannot be loaded.
+    """
+    listener = _listen(host, port)
+    address = f"http://{host}:{listener.getsockname()[1]}"
+    with listener:
+        if workers == 1:
+            _work(settings, listener, address)
+        else:
+            _Supervisor(settings, listener, workers, address).run()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise InputError(
+            f"cannot listen at {host}:{port}: {error.strerror}", hint="choose another --port"
+        ) from None
+
+
+def _work(settings: ServeSettings, listener: socket.socket, address: str) -> None:
+    """Serve in this process."""
+    from idiolect.serve.app import create_app  # in a worker, after its environment is set
+
+    log_to()
+    app = create_app(settings)
+    config = uvicorn.Config(
+        app,
+        http=patient_protocol(settings.body_timeout),
+        ws="none",
+        log_config=None,
+        access_log=False,
+        limit_concurrency=_MAX_CONNECTIONS,
+        timeout_keep_alive=_KEEP_ALIVE,
+        timeout_graceful_shutdown=max(1, round(settings.grace_period)),
+        server_header=False,
+    )
+    server = _Server(config, app.state.service.stopping)
+    print(f"serving {settings.path} at {address}", flush=True)
+    server.run(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """Tells texts that are being written to end, as soon as the server is to."""
+
+    def __init__(self, config: uvicorn.Config, stopping: threading.Event) -> None:
+        super().__init__(config)
+        self._stopping = stopping
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to shut down; a second signal ends it at once."""
+        self._stopping.set()
+        if self.should_exit:
+            self.force_exit = True
+        self.should_exit = True
+
+
+class _Supervisor:
+    """Starts workers, replaces one that died, and ends them with itself."""
+
+    def __init__(
+        self, settings: ServeSettings, listener: socket.socket, workers: int, address: str
+    ) -> None:
+        self._settings, self._listener, self._address = settings, listener, address
+        self._context = multiprocessing.get_context("spawn")
+        self._ending = threading.Event()
+        self._workers: list[Any] = [None] * workers
+
+    def run(self) -> None:
+        """Serve until a signal arrives."""
+        with tempfile.TemporaryDirectory(prefix="idiolect-metrics-") as folder:
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+            for sig in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(sig, lambda *_: self._ending.set())
+            while not self._ending.wait(0.5):
+                for number, worker in enumerate(self._workers):
+                    if worker is None or not worker.is_alive():
+                        self._forget(worker)
+                        self._workers[number] = self._start(number)
+            for worker in self._workers:
+                if worker is not None:
+                    worker.terminate()
+            for worker in self._workers:
+                if worker is not None:
+                    worker.join(self._settings.grace_period + 5)
+                    worker.kill()
+            del os.environ["PROMETHEUS_MULTIPROC_DIR"]
+
+    def _start(self, number: int) -> Any:
+        settings = replace(self._settings, writer=number == 0)
+        worker = self._context.Process(
+            target=_work, args=(settings, self._listener, self._address), name=f"worker-{number}"
+        )
+        worker.start()
+        return worker
+
+    def _forget(self, worker: Any) -> None:
+        """Remove the gauges of a worker that died; one that failed at its start ends everything."""
+        if worker is None:
+            return
+        from prometheus_client import multiprocess
+
+        with contextlib.suppress(OSError):
+            multiprocess.mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]

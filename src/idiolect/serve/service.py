@@ -1,0 +1,120 @@
+"""`Service`: the state of a server, which every route uses."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any, TypeVar
+
+from fastapi import Request
+
+from idiolect.errors import IdiolectError
+from idiolect.serve.access.api_keys import ApiKeys
+from idiolect.serve.http_errors import RequestError
+from idiolect.serve.serve_settings import ServeSettings
+from idiolect.serve.served_parts import ServedParts
+from idiolect.serve.server_metrics import ServerMetrics
+from idiolect.serve.work.text_writer import TextWriter
+from idiolect.serve.work.work_pool import WorkPool
+
+__all__ = ["Service", "service_of"]
+
+_T = TypeVar("_T")
+_LOG = logging.getLogger(__name__)
+_SEARCHES = 16
+"""Threads that search. Each waits for the encoder, so there are more than processors."""
+
+
+class Service:
+    """What is served, and the threads that do the work.
+
+    Args:
+        settings: The settings.
+
+    Raises:
+        IdiolectError: There is nothing to serve, or it cannot be loaded.
+    """
+
+    def __init__(self, settings: ServeSettings) -> None:
+        self.settings = settings
+        self.metrics = ServerMetrics()
+        self.keys = ApiKeys(settings.api_key_hashes, settings.keys)
+        self.parts = ServedParts(settings, self.metrics.record_batch)
+        self.searches = WorkPool("index", _SEARCHES, settings.max_waiting_requests)
+        self.models = WorkPool("model", 1, settings.max_waiting_requests)
+        """Reranks, recommends, and loads models."""
+        self._writes = WorkPool("writer", 1, settings.max_waiting_requests)
+        self.stopping = threading.Event()
+        """Set when the server shuts down; streams then end."""
+        self.writer = TextWriter(settings, self.stopping, self.metrics)
+        self.started = time.time()
+        self._refused = ""  # the version of a run that could not be opened
+
+    def using(self) -> AbstractContextManager[ServedParts]:
+        """Use the current parts during a request."""
+        return self.parts.in_use()
+
+    async def write(self, function: Callable[..., _T], *args: Any, **options: Any) -> _T:
+        """Run a function that changes the index; one at a time.
+
+        Raises:
+            RequestError: The index is read-only.
+            OverloadedError: Too many wait.
+        """
+        if self.settings.read_only:
+            raise RequestError(403, "the index is served read-only", hint="write to its folder")
+        # A client that leaves does not take back what it sent.
+        return await asyncio.shield(
+            asyncio.ensure_future(self._writes.run(function, *args, **options))
+        )
+
+    def update_gauges(self) -> None:
+        """Bring the gauges of the queues up to date."""
+        queues = {"index": self.searches, "writer": self._writes, "model": self.models}
+        for name, pool in {**queues, "generator": self.writer.pool}.items():
+            self.metrics.waiting.labels(name).set(pool.pending)
+        encoder = self.parts.encoder
+        if encoder is not None:
+            self.metrics.waiting.labels("encoder").set(encoder.batcher.waiting_requests)
+            self.metrics.waiting_tokens.set(encoder.batcher.waiting_tokens)
+
+    def reload(self) -> bool:
+        """Serve the run as it is now, if it was rebuilt; return whether it was."""
+        version = self.parts.folder.version
+        if version in ("", self.parts.version, self._refused):
+            return False
+        try:
+            fresh = ServedParts(self.settings, self.metrics.record_batch)
+        except (IdiolectError, OSError) as error:
+            self._refused = version
+            _LOG.warning("the rebuilt run cannot be served: %s", error)
+            return False
+        old, self.parts = self.parts, fresh
+        old.retire()
+        self.metrics.reloads.inc()
+        _LOG.info("the run was rebuilt and is served now")
+        return True
+
+    async def watch(self) -> None:
+        """Reload when needed, until cancelled."""
+        while True:
+            await asyncio.sleep(self.settings.reload_seconds)
+            await asyncio.to_thread(self.reload)
+
+    def close(self) -> None:
+        """End all work and close everything."""
+        self.stopping.set()
+        self.writer.close()
+        for pool in (self.searches, self.models, self._writes):
+            pool.close()
+        self.parts.retire()
+
+
+def service_of(request: Request) -> Service:
+    """Return the service of a request's application."""
+    service: Service = request.app.state.service
+    return service

@@ -1,0 +1,1 @@
+"""How work reaches the model and the index: batches, pools and queues of bounded length."""

@@ -75,7 +75,7 @@ export function show(main) {
 }
 
 function drawAnswer({ answer, citations, abstained, passages }) {
-  const sources = numbered(citations);
+  const sources = citations; // "[1]" in the answer is the first
   const cards = sources.map((source, number) => new Source(source, number + 1));
   const lead = (number) => cards[number - 1]?.reveal();
   return h(
@@ -93,16 +93,6 @@ function drawAnswer({ answer, citations, abstained, passages }) {
     sources.length > 0 &&
       h("section", { "aria-labelledby": "sources-title" }, h("h2", { id: "sources-title" }, "Sources"), cards.map((card) => card.element)),
   );
-}
-
-/** The distinct citations, in the order in which the answer names them. */
-function numbered(citations) {
-  const seen = new Map();
-  for (const citation of citations) {
-    const place = `${citation.id}\n${citation.start}\n${citation.end}`;
-    if (!seen.has(place)) seen.set(place, citation);
-  }
-  return [...seen.values()];
 }
 
 /** The answer with its "[2]" as buttons. */

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from idiolect.cli import ranking
+from idiolect.cli.answers import judging
 from idiolect.cli.generation import harness
 from idiolect.cli.text_options import FieldOption, MaxUnreadableOption, report_skipped
 from idiolect.cli.training_options import PrecisionOption
@@ -22,6 +23,7 @@ __all__ = ["app", "lm"]
 
 app = typer.Typer(help="Evaluate models.", no_args_is_help=True)
 app.command("search")(ranking.evaluate_search)
+app.command("answers")(judging.evaluate_answers)
 app.command("tasks")(harness.evaluate_tasks)
 
 

@@ -44,6 +44,7 @@ _COMMANDS: dict[str, tuple[str, str, type[TyperCommand]]] = {
     "chat": ("generation.writing", "chat", TyperCommand),
     "translate": ("translate.app", "app", TyperCommand),
     "search": ("index.searching", "search", TyperCommand),
+    "answer": ("answers.answering", "answer", TyperCommand),
     "rerank": ("ranking", "rerank", TyperCommand),
     "similar": ("index.searching", "similar", TyperCommand),
     "index": ("index.app", "app", TyperCommand),

@@ -25,18 +25,21 @@ class EventStream(Response):
 
     Args:
         events: The values.
+        source: What they are made of, which is closed as well, even if no event was sent.
     """
 
     media_type = "text/event-stream"
 
-    def __init__(self, events: AsyncGenerator[Any, None]) -> None:
-        self._events = events
+    def __init__(
+        self, events: AsyncGenerator[Any, None], source: AsyncGenerator[Any, None]
+    ) -> None:
+        self._events, self._source = events, source
         self.status_code, self.background = 200, None
         self.init_headers({"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the events."""
-        async with aclosing(self._events) as events:
+        async with aclosing(self._source), aclosing(self._events) as events:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             async for event in events:
                 body = b"data: " + json_bytes(event) + b"\n\n"

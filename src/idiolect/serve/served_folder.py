@@ -6,13 +6,15 @@ index offers itself and its encoder; a model only what such a model can do.
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from idiolect.errors import InputError
+from idiolect.errors import IdiolectError, InputError
 from idiolect.models.registry import find_family
 from idiolect.search.index_location import RUN_INDEX, is_index
+from idiolect.search.store.ledger import Ledger
 from idiolect.text.files import read_json
 from idiolect.text.hub import is_known_model
 
@@ -93,7 +95,10 @@ class ServedFolder:
 
     @property
     def version(self) -> str:
-        """Changes when the index or model is replaced, not when items are written."""
+        """Changes when the index or model is replaced, not when items are written.
+
+        Empty while there is none, because it is being replaced.
+        """
         stamps = []
         for name in ("outputs.json", "config.json", "modules.json"):
             folder = Path(self.path, "stages", "index") if self.kind == "run" else Path(self.path)
@@ -103,11 +108,20 @@ class ServedFolder:
                 continue
             stamps.append(f"{name} {found.st_ino} {found.st_mtime_ns}")
         if self.index is not None:
-            try:
-                stamps.append(f"index {self.index.joinpath('ledger.db').stat().st_ino}")
-            except OSError:
-                return ""  # being replaced
-        return " ".join(stamps)
+            stamps.append(_epoch(self.index / "ledger.db"))
+        return " ".join(stamps) if all(stamps) else ""
+
+
+def _epoch(path: Path) -> str:
+    """Return what identifies a ledger, whatever is written to it; empty if it is not there."""
+    try:
+        with closing(Ledger(path, 0.1)) as ledger, ledger.reading() as db:
+            query = "SELECT value FROM settings WHERE name = 'epoch'"
+            return str(db.execute(query).fetchone()[0])
+    except InputError:
+        return ""
+    except IdiolectError as error:
+        return f"damaged: {error}"
 
 
 def _continues_texts(model: Path) -> bool:

@@ -52,6 +52,7 @@ class Service:
         """Set when the server shuts down; streams then end."""
         self.writer = TextWriter(settings, self.stopping, self.metrics)
         self.started = time.time()
+        self._refused = ""  # the version of a run that could not be opened
 
     def using(self) -> AbstractContextManager[ServedParts]:
         """Use the current parts during a request."""
@@ -84,12 +85,13 @@ class Service:
     def reload(self) -> bool:
         """Serve the run as it is now, if it was rebuilt; return whether it was."""
         version = self.parts.folder.version
-        if not version or version == self.parts.version:
+        if version in ("", self.parts.version, self._refused):
             return False
         try:
             fresh = ServedParts(self.settings, self.metrics.record_batch)
         except (IdiolectError, OSError) as error:
-            _LOG.warning("the rebuilt run cannot be served yet: %s", error)
+            self._refused = version
+            _LOG.warning("the rebuilt run cannot be served: %s", error)
             return False
         old, self.parts = self.parts, fresh
         old.retire()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from idiolect.cli.endings import ResumableCommand
-from idiolect.cli.index import building, contents, fitting, maintenance
+from idiolect.cli.index import building, contents, fitting, maintenance, passages
 
 __all__ = ["app"]
 
@@ -22,6 +22,7 @@ app.command()(contents.get)
 app.command()(contents.update)
 app.command()(contents.delete)
 app.command()(fitting.fit_fusion)
+app.command(cls=ResumableCommand)(passages.passages)
 app.command()(maintenance.export)
 app.command()(maintenance.verify)
 app.command()(maintenance.compact)

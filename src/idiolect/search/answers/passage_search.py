@@ -28,7 +28,7 @@ from idiolect.search.store.lexical_terms import text_terms
 
 __all__ = ["FoundPassages", "answer_confidence", "find_passages", "sentence_scores"]
 
-_MOST = 200
+_MOST = 40
 """Passages of items that are compared with a question by their vectors."""
 
 

@@ -29,13 +29,13 @@ PairScorer = Callable[[Sequence[tuple[str, str]]], NDArray[np.float32]]
 """Scores pairs of texts: a question and a passage, or a statement and its evidence."""
 
 _STOP_WORDS = (
-    "a about after all also am an and any are as at be because been before being between both but "
-    "by can could did do does doing during each few for from further had has have having he her "
-    "here hers him his how i if in into is it its itself just kind many may me might more most "
-    "much must my name of off on once only or other our out over own same shall she should so some such "
-    "than that the their them then there these they this those through to too under until up upon "
-    "us used very was we were what when where which while who whom whose why will with would you "
-    "your"
+    "a about after all also am an and any are as at be because been before being between both "
+    "but by can could did do does doing during each few for from further had has have having he "
+    "her here hers him his how i if in into is it its itself just kind many may me might more "
+    "most much must my name of off on once only or other our out over own same shall she should "
+    "so some such than that the their them then there these they this those through to too "
+    "under until up upon us used very was we were what when where which while who whom whose "
+    "why will with would you your"
 )
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _NEGATION = re.compile(

@@ -205,8 +205,9 @@ def excerpt(query: str, text: str, before: str, after: str, language: str) -> st
     found = find_matches(query, text, language)
     start, end = found.start, found.end
     parts, position = ["…" if start else ""], start
-    for left, right in found.places:
-        if start <= left and right <= end:
+    for place in found.places:
+        left, right = max(place[0], start), min(place[1], end)
+        if left < right:
             parts += [text[position:left], before, text[left:right], after]
             position = right
     return "".join([*parts, text[position:end], "…" if end < len(text) else ""])

@@ -1,7 +1,7 @@
 """`Gate`: everything that is checked before a request reaches its route.
 
-In order: the key and its scope, the rate, the type and size of the body. The body is read here, with
-a time limit, so that a slow or endless one costs a connection and nothing else. While a route
+In order: the key and its scope, the rate, the type and size of the body. The body is read here,
+with a time limit, so that a slow or endless one costs a connection and nothing else. While a route
 works, the gate waits for the client to leave, and cancels the work if it does; it does the same
 when the time is up. Each request gets an id, a line in the log, and a place in the metrics.
 """
@@ -35,6 +35,8 @@ __all__ = ["Gate"]
 _REQUEST_ID = re.compile(r"[\w.-]{1,64}", re.ASCII)
 _BODIES = 16
 """So many of the largest bodies may be in memory at the same time."""
+_SHOWN = 4096
+"""Bytes of a body in the log, if texts are logged."""
 _LOG = logging.getLogger(__name__)
 
 
@@ -138,7 +140,10 @@ class Gate:
                 415, "the body is not JSON", hint="send Content-Type: application/json"
             )
         exchange.bytes_in = size
-        return b"".join(parts)
+        body = b"".join(parts)
+        if self.settings.log_texts:
+            exchange.shown = body[:_SHOWN].decode("utf-8", "replace")
+        return body
 
     async def _answer(self, exchange: _Exchange, body: bytes, receive: Receive) -> None:
         """Run the route until it ends, the client leaves, or the time is up."""
@@ -188,8 +193,8 @@ class Gate:
         }
         if exchange.key:
             fields["key"] = exchange.key
-        if texts := exchange.scope.get("state", {}).get("texts"):
-            fields["texts"] = texts
+        if exchange.shown:
+            fields["body"] = exchange.shown
         level = logging.ERROR if exchange.status >= 500 else logging.INFO
         request_logger.log(level, "%s %s", route, exchange.status, extra={"fields": fields})
 
@@ -208,7 +213,7 @@ class _Exchange:
         self.id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
         self.began = time.monotonic()
         self.status = self.bytes_in = self.bytes_out = 0
-        self.key = ""
+        self.key = self.shown = ""
 
     @property
     def route(self) -> str:

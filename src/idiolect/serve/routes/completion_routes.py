@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Response
@@ -44,7 +44,7 @@ async def complete(body: CompletionBody, service: Serving) -> Response:
     with service.using() as parts:
         generator = await _generator(service, parts, body.model)
         prompts = _prompts(body.prompt)
-        options = _options(body, body.max_tokens or _COMPLETION_TOKENS, service)
+        options = _options(body, body.max_tokens, _COMPLETION_TOKENS, service)
         count = body.n or 1
         if body.stream:
             if len(prompts) > 1 or count > 1 or body.logprobs is not None or body.echo:
@@ -89,8 +89,8 @@ async def chat(body: ChatBody, service: Serving) -> Response:
         generator = await _generator(service, parts, body.model)
         messages = [_message(one) for one in body.messages]
         prompt = generator.chat_ids(messages)
-        tokens = body.max_completion_tokens or body.max_tokens or _CHAT_TOKENS
-        options = _options(body, tokens, service)
+        tokens = body.max_completion_tokens or body.max_tokens
+        options = _options(body, tokens, _CHAT_TOKENS, service)
         format = body.response_format
         if format is not None and format.type == "json_schema":
             schema = (format.json_schema or {}).get("schema")
@@ -167,9 +167,12 @@ def _message(body: MessageBody) -> dict[str, str]:
     return {"role": "system" if body.role == "developer" else body.role, "content": text}
 
 
-def _options(body: CompletionBody | ChatBody, tokens: int, service: Service) -> dict[str, Any]:
+def _options(
+    body: CompletionBody | ChatBody, tokens: int | None, default: int, service: Service
+) -> dict[str, Any]:
     """Return the options of `Generator` for a request."""
     limit = service.settings.max_new_tokens
+    tokens = tokens or min(default, limit)
     if tokens > limit:
         raise RequestError(400, f"max_tokens is {tokens:,}; at most {limit:,}", hint="ask for less")
     temperature = 1.0 if body.temperature is None else body.temperature
@@ -212,7 +215,7 @@ class _Shape:
 async def _stream(
     service: Service,
     shape: _Shape,
-    texts: AsyncIterator[str | Generation],
+    texts: AsyncGenerator[str | Generation, None],
     generator: Generator,
     prompt: Any,
     piece: Any,
@@ -234,7 +237,7 @@ async def _stream(
                 count = len(prompt_ids(generator.model, prompt, 0))
                 yield shape.of([], _usage(count, len(one.ids)))
 
-    return EventStream(events())
+    return EventStream(events(), texts)
 
 
 def _text_piece(text: str, reason: str | None, *, is_first: bool = False) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from idiolect.serve.work.work_pool import WorkPool
@@ -89,7 +89,7 @@ class TextWriter:
 
     async def stream(
         self, generator: Generator, prompt: Any, **options: Any
-    ) -> AsyncIterator[str | Generation]:
+    ) -> AsyncGenerator[str | Generation, None]:
         """Continue one prompt: yield the pieces of the text, and at last the whole.
 
         It ends like a finished text if the time is up or the server shuts down. What is wrong with

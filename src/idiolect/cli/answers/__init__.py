@@ -1,0 +1,1 @@
+"""Commands that answer questions from an index, and evaluate the answers."""

@@ -1,0 +1,234 @@
+"""Evaluate answers: what was retrieved, said, cited, and left unsaid.
+
+Exact match and F1 are SQuAD's (Rajpurkar et al. 2016, 1606.05250). A citation is right if its
+passage is of a gold document and has a right answer, if answers are known. It is compared with
+always citing the first passage. Faithfulness is measured by two checks without a judge: whether the
+sentences of an answer are verbatim in what they cite, and whether a scorer of statement and
+evidence finds them supported. Abstention is measured twice: with the index as it is, and with the
+gold documents of each question left out.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from idiolect.errors import InputError
+from idiolect.search.answers.answer import Answer, Passage
+from idiolect.search.answers.citations import without_markers
+from idiolect.search.answers.index_answers import IndexAnswers
+from idiolect.search.answers.support import PairScorer, WordSupport
+from idiolect.search.chunks import sentence_spans
+from idiolect.text.records import numbered_records
+from idiolect.text.skipped import Skipped
+
+__all__ = [
+    "GoldQuestion",
+    "evaluate_answers",
+    "exact_match",
+    "normalized_answer",
+    "read_gold_questions",
+    "word_f1",
+]
+
+_ARTICLES = re.compile(r"\b(?:a|an|the)\b")
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_QUESTION, _ANSWERS, _DOCUMENTS = (
+    ("question", "query"),
+    ("answers", "answer"),
+    ("documents", "document"),
+)
+
+
+@dataclass(frozen=True)
+class GoldQuestion:
+    """A question with what is known about its answer."""
+
+    question: str
+    answers: tuple[str, ...] = ()
+    """Right answers; none if they are not known."""
+    documents: tuple[str, ...] = ()
+    """Ids of the items that have the answer; none if they are not known."""
+
+
+def read_gold_questions(path: str | Path, *, limit: int | None = None) -> list[GoldQuestion]:
+    """Read questions: records with `question`, and `answers` or `documents` (a text or a list).
+
+    Args:
+        path: The file.
+        limit: Read this many from the start only.
+
+    Raises:
+        InputError: The file cannot be read, or a record has no question, or neither of the others.
+    """
+    questions: list[GoldQuestion] = []
+    for place, record in numbered_records(Path(path), Skipped(), max_unreadable=0):
+        if limit is not None and len(questions) == limit:
+            break
+        (question,) = _texts(record, _QUESTION, place) or ("",)
+        found = GoldQuestion(
+            question, _texts(record, _ANSWERS, place), _texts(record, _DOCUMENTS, place)
+        )
+        if not question.strip() or not (found.answers or found.documents):
+            raise InputError(
+                f"{place} has the fields {', '.join(map(str, record))}",
+                hint="it needs `question`, and `answers` or `documents` (a text or a list)",
+            )
+        questions.append(found)
+    if not questions:
+        raise InputError(f"{path} has no questions", hint="one record a line")
+    return questions
+
+
+def normalized_answer(text: str) -> str:
+    """Return an answer in small letters, without punctuation, articles and extra spaces.
+
+    >>> normalized_answer("The Broncos' 24–10 win.")
+    'broncos 24–10 win'
+    """
+    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
+
+
+def exact_match(answer: str, golds: Sequence[str]) -> float:
+    """Return 1 if an answer equals a right one after normalisation, else 0."""
+    return float(normalized_answer(answer) in {normalized_answer(gold) for gold in golds})
+
+
+def word_f1(answer: str, golds: Sequence[str]) -> float:
+    """Return the largest F1 of the words of an answer and a right one.
+
+    >>> round(word_f1("in the year 1920", ["1920"]), 3)
+    0.5
+    """
+    return max(
+        (_f1(normalized_answer(answer), normalized_answer(gold)) for gold in golds), default=0.0
+    )
+
+
+def _f1(answer: str, gold: str) -> float:
+    ours, theirs = answer.split(), gold.split()
+    if not ours or not theirs:
+        return float(ours == theirs)
+    common = sum((Counter(ours) & Counter(theirs)).values())
+    return 2 * common / (len(ours) + len(theirs))
+
+
+def evaluate_answers(
+    index: IndexAnswers,
+    questions: Sequence[GoldQuestion],
+    top_k: int = 5,
+    *,
+    without_gold: bool = True,
+    support: PairScorer | None = None,
+    progress: bool = False,
+    **options: Any,
+) -> dict[str, Any]:
+    """Answer questions, and return metrics, each a mean over the questions it applies to.
+
+    Args:
+        index: The index.
+        questions: The questions.
+        top_k: The number of passages to read.
+        without_gold: Also ask each question with its gold documents left out.
+        support: Scores statements and their evidence for faithfulness; by words by default.
+        progress: Show progress on a terminal.
+        options: As for `Index.answer`.
+
+    Raises:
+        InputError: As for `Index.answer`.
+        ConfigError: As for `Index.answer`.
+    """
+    from idiolect.training.progress import track
+
+    support = support or WordSupport(str(index.store.settings.get("language", "en"))).score
+    tally: dict[str, list[float]] = {}
+    for gold in track(questions, "answering", len(questions), shown=progress):
+        found = index.answer(gold.question, top_k, **options)
+        for name, value in _figures(gold, found, support).items():
+            tally.setdefault(name, []).append(value)
+        if without_gold and gold.documents:
+            left = {**options, "exclude": {*options.get("exclude", ()), *gold.documents}}
+            other = index.answer(gold.question, top_k, **left)
+            tally.setdefault("abstained_without_gold", []).append(float(other.abstained))
+    means = {name: fmean(values) for name, values in tally.items()}
+    return {"questions": len(questions), "top_k": top_k, **means}
+
+
+def _figures(gold: GoldQuestion, found: Answer, support: PairScorer) -> dict[str, float]:
+    text = without_markers(found.answer)
+    figures = {"abstained": float(found.abstained)}
+    if gold.documents:
+        named = [passage.id for passage in found.passages]
+        figures["document_recall_at_1"] = float(named[:1] != [] and named[0] in gold.documents)
+        figures["document_recall"] = float(any(name in gold.documents for name in named))
+    if gold.answers:
+        figures["passage_recall"] = float(any(_is_right(gold, one) for one in found.passages))
+        said = "" if found.abstained else text
+        figures["exact_match"] = exact_match(said, gold.answers)
+        figures["f1"] = word_f1(said, gold.answers)
+        figures["contains_answer"] = float(_contains(said, gold.answers))
+    if found.abstained:
+        return figures
+    cited = [passage for passage in found.passages if _is_cited(passage, found)]
+    figures["cited_first_is_right"] = float(_is_right(gold, found.passages[0]))
+    if cited:
+        right = [_is_right(gold, passage) for passage in cited]
+        figures["citation_precision"] = fmean(right)
+        figures["citation_has_answer"] = (
+            fmean(_contains(one.text, gold.answers) for one in found.citations)
+            if gold.answers
+            else figures["citation_precision"]
+        )
+    golden = [passage for passage in found.passages if _is_right(gold, passage)]
+    if golden:
+        figures["citation_recall"] = fmean(passage in cited for passage in golden)
+    claims = [text[start:end] for start, end in sentence_spans(text)]
+    evidence = " ".join(one.text for one in found.citations)
+    if claims:
+        figures["verbatim"] = fmean(_flat(claim) in _flat(evidence) for claim in claims)
+        scores = support([(claim, evidence) for claim in claims])
+        figures["supported"] = float((scores >= 0.5).mean())
+        written = len(claims) + len(found.dropped)
+        figures["dropped"] = len(found.dropped) / written
+    return figures
+
+
+def _is_cited(passage: Passage, found: Answer) -> bool:
+    return any(
+        one.id == passage.id and passage.start <= one.start and one.end <= passage.end
+        for one in found.citations
+    )
+
+
+def _is_right(gold: GoldQuestion, passage: Passage) -> bool:
+    """Return whether a passage is of a gold document and has a right answer, as far as known."""
+    of_gold = not gold.documents or passage.id in gold.documents
+    return of_gold and (not gold.answers or _contains(passage.text, gold.answers))
+
+
+def _contains(text: str, answers: Sequence[str]) -> bool:
+    words = f" {normalized_answer(text)} "
+    return any(f" {normalized_answer(one)} " in words for one in answers)
+
+
+def _flat(text: str) -> str:
+    return " ".join(text.split()).strip(" .!?")
+
+
+def _texts(record: Mapping[str, Any], names: Sequence[str], place: str) -> tuple[str, ...]:
+    """Return the texts of the first of some fields that a record has."""
+    for name in names:
+        value = record.get(name)
+        if value is None:
+            continue
+        values = value if isinstance(value, list) else [value]
+        if not all(isinstance(one, str | int) and not isinstance(one, bool) for one in values):
+            raise InputError(f"{place}: {name} is {value!r:.60}", hint="a text, or a list of texts")
+        return tuple(str(one) for one in values)
+    return ()

@@ -1,0 +1,87 @@
+"""A served run: what it offers, and how a rebuilt one takes its place."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from pathlib import Path
+
+import pytest
+
+from idiolect.errors import ConfigError, InputError
+from idiolect.serve.http_errors import OverloadedError
+from idiolect.serve.serve_settings import ServeSettings
+from idiolect.serve.served_folder import ServedFolder
+from idiolect.serve.service import Service
+from idiolect.serve.work.work_pool import WorkPool
+from serve import served
+
+
+def test_a_rebuilt_index_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
+    index = served.write_index(tmp_path)
+    service = Service(ServeSettings(path=str(index)))
+    assert not service.reload()
+    with service.using() as old:
+        other = served.write_index(tmp_path / "new", [served.Item("n1", "a b")])
+        shutil.rmtree(index)
+        assert not service.reload(), "nothing is there in between"
+        assert old.index is not None
+        assert old.index.search("a", 1)[0].id == "p1"
+        shutil.copytree(other, index)
+        assert service.reload()
+        assert old.index.search("a", 1, "dense")[0].id == "p1", "until its last request ends"
+    with pytest.raises(Exception, match=r"shutting down|closed"):
+        old.index.search("a", 1, "dense")
+    with service.using() as fresh:
+        assert fresh.index is not None
+        assert fresh.index.search("a", 1)[0].id == "n1"
+    service.close()
+
+
+def test_a_damaged_rebuild_is_not_taken_over(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    index = served.write_index(tmp_path)
+    service = Service(ServeSettings(path=str(index)))
+    (index / "ledger.db").rename(tmp_path / "away")
+    (index / "ledger.db").write_bytes(b"damaged" * 1000)
+    assert not service.reload()
+    assert not service.reload()
+    assert caplog.text.count("cannot be served") == 1
+    with service.using() as parts:
+        assert parts.index is not None
+        assert parts.encoder is not None
+    service.close()
+
+
+def test_what_cannot_be_served_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="there is no"):
+        ServedFolder.find(str(tmp_path / "nothing"))
+    (tmp_path / "run" / "stages").mkdir(parents=True)
+    with pytest.raises(InputError, match="has no index yet"):
+        ServedFolder.find(str(tmp_path / "run"))
+    with pytest.raises(ConfigError, match="max_body is 0"):
+        ServeSettings(path="x", max_body=0)
+
+
+def test_a_pool_refuses_what_its_queue_cannot_hold() -> None:
+    import asyncio
+
+    go = threading.Event()
+
+    async def fill() -> list[object]:
+        pool = WorkPool("tests", 1, 2)
+        work = [asyncio.ensure_future(pool.run(go.wait, 5)) for _ in range(3)]
+        await asyncio.sleep(0.02)
+        with pytest.raises(OverloadedError, match="wait for the tests"):
+            await pool.run(go.wait)
+        work[2].cancel()
+        await asyncio.sleep(0.02)
+        assert pool.pending == 2, "a cancelled one gives up its place"
+        go.set()
+        found = await asyncio.gather(*work[:2])
+        assert pool.pending == 0
+        pool.close()
+        return list(found)
+
+    assert asyncio.run(fill()) == [True, True]

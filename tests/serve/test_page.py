@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -122,16 +121,16 @@ class Site:
             self.process = subprocess.Popen(self._command, stdout=log, stderr=log)
         for _ in range(1800):
             try:
-                with urllib.request.urlopen(f"{self.url}health", timeout=5):
+                with urllib.request.urlopen(f"{self.url}health", timeout=30):
                     return
-            except urllib.error.URLError:
+            except OSError:  # not yet
                 assert self.process.poll() is None, self._log.read_text()
                 time.sleep(0.1)
         raise AssertionError(self._log.read_text())
 
     def stop(self) -> None:
         self.process.terminate()
-        self.process.wait(30)
+        self.process.wait(60)
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +187,7 @@ def visit(browser: Any, site: Site) -> Iterator[Callable[..., Any]]:
 
     def visit(view: str = "", *, url: str = site.url, expected: str = "", **options: Any) -> Any:
         context = browser.new_context(**{"viewport": {"width": 1200, "height": 850}} | options)
-        context.set_default_timeout(10_000)
+        context.set_default_timeout(30_000)
         contexts.append(context)
         page = context.new_page()
         page.on("pageerror", lambda error: errors.append(str(error)))

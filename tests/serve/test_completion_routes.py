@@ -16,6 +16,7 @@ from idiolect.generate.generator import Generator
 from idiolect.models.language_model import LanguageModel
 from idiolect.serve.app import create_app
 from idiolect.serve.serve_settings import ServeSettings
+from serve import served
 
 CHAT = {"messages": [{"role": "user", "content": "w5 w6"}], "temperature": 0}
 
@@ -159,3 +160,19 @@ def test_models_and_the_routes_of_a_language_model(folder: Path) -> None:
             501,
             "serve a run or an index",
         )
+
+
+def test_an_answer_cites_parts_of_items(tmp_path: Path) -> None:
+    text = "Lamps are red. Chairs are made of wood. Tables are round."
+    served.write_index(tmp_path, [served.Item("n1", text), *served.ITEMS])
+    body = {"question": "What are chairs made of?", "min_confidence": 0, "mode": "lexical"}
+    with served.serving(tmp_path / "index") as client:
+        found = client.post("/answer", json=body).json()
+        assert found["answer"].startswith("Chairs are made of wood.")
+        for one in found["citations"]:
+            assert (one["id"], text[one["start"] : one["end"]]) == ("n1", one["text"])
+        *pieces, whole = _events(client.post("/answer", json=body | {"stream": True}).text)
+        assert whole == found
+        assert "".join(one["piece"] for one in pieces).strip() == found["answer"]
+        none = client.post("/answer", json={"question": "zzz?", "mode": "lexical"}).json()
+        assert (none["abstained"], none["citations"]) == (True, [])

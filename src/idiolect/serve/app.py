@@ -19,6 +19,7 @@ from idiolect.serve.http_errors import error_response, response_of
 from idiolect.serve.json_response import JsonResponse
 from idiolect.serve.page_files import PageFiles
 from idiolect.serve.routes import (
+    answer_routes,
     completion_routes,
     embedding_routes,
     item_routes,
@@ -40,6 +41,7 @@ _ROUTES = (
     embedding_routes,
     rerank_routes,
     text_routes,
+    answer_routes,
     completion_routes,
     pinecone_routes,
 )

@@ -183,7 +183,7 @@ class ServedParts:
             "encode": self.encoder is not None,
             "rerank": self.reranker is not None or self.encoder is not None,
             "generate": self.has_generator,
-            "answer": self.index is not None and hasattr(self.index, "answer"),
+            "answer": self.index is not None,
             "recommend": self.recommender is not None,
             "audit": self.vocabularies is not None,
             "report": self.folder.report is not None,

@@ -19,7 +19,6 @@ _EXACT = {
     "/v1/embeddings": "encode",
     "/v1/completions": "generate",
     "/v1/chat/completions": "generate",
-    "/answer": "generate",
     "/vectors/upsert": "write",
     "/vectors/update": "write",
     "/vectors/delete": "write",

@@ -7,11 +7,13 @@ waits: it ends when the client has left, when its time is up, and when the serve
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
-from collections.abc import AsyncGenerator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from idiolect.serve.http_errors import RequestError
 from idiolect.serve.work.work_pool import WorkPool
 
 if TYPE_CHECKING:
@@ -20,36 +22,68 @@ if TYPE_CHECKING:
     from idiolect.generate.generation import Generation
     from idiolect.generate.generator import Generator
     from idiolect.generate.logits_processors import WrittenRow
+    from idiolect.generate.text_stream import TextStream
     from idiolect.serve.serve_settings import ServeSettings
     from idiolect.serve.server_metrics import ServerMetrics
 
-__all__ = ["TextWriter", "WritingEndedError"]
+__all__ = ["TextWatch", "TextWriter", "WatchedGenerator", "WritingEndedError"]
+
+_T = TypeVar("_T")
 
 
-class WritingEndedError(Exception):
-    """A text is not finished, and nobody waits for it or its time is up; the reason is its text."""
+class WritingEndedError(RequestError):
+    """A text is not finished, and nobody waits for it or its time is up."""
 
 
-class _Watch:
-    """Ends a text between two tokens. It is a processor of scores that changes none."""
+class TextWatch:
+    """Ends a text between two tokens. It is a processor of scores that changes none.
+
+    Args:
+        stopping: Set when the server shuts down.
+        seconds: How long the text may take.
+    """
 
     def __init__(self, stopping: threading.Event, seconds: float) -> None:
         self.left = threading.Event()
+        """Set when nobody waits for the text any more."""
         self._stopping, self._until = stopping, time.monotonic() + seconds
 
     def __call__(self, scores: Tensor, rows: Sequence[WrittenRow]) -> Tensor:
-        """Return the scores.
+        """Return the scores; see `check`."""
+        self.check()
+        return scores
+
+    def check(self) -> None:
+        """Go on if the text is still wanted.
 
         Raises:
-            WritingEndedError: The text is to end.
+            WritingEndedError: It is to end.
         """
         if self.left.is_set():
-            raise WritingEndedError("the client left")
+            raise WritingEndedError(503, "the client left")
         if self._stopping.is_set():
-            raise WritingEndedError("the server is shutting down")
+            raise WritingEndedError(503, "the server is shutting down", retry_after=5)
         if time.monotonic() > self._until:
-            raise WritingEndedError("the text took too long")
-        return scores
+            raise WritingEndedError(504, "the text took too long", hint="ask for fewer tokens")
+
+
+class WatchedGenerator:
+    """A generator whose texts are watched, for code that takes a generator.
+
+    Args:
+        generator: The generator.
+        watch: Ends its texts.
+    """
+
+    def __init__(self, generator: Generator, watch: TextWatch) -> None:
+        self._generator, self._watch = generator, watch
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._generator, name)
+
+    def stream(self, prompt: Any, **options: Any) -> TextStream:
+        """Continue a prompt in pieces; see `Generator.stream`."""
+        return self._generator.stream(prompt, processors=[self._watch], **options)
 
 
 class TextWriter:
@@ -66,68 +100,81 @@ class TextWriter:
     ) -> None:
         self._stopping, self._metrics = stopping, metrics
         self._seconds = settings.stream_timeout
-        self.pool = WorkPool("model", settings.generations, settings.max_waiting_generations)
+        self.pool = WorkPool(
+            "language model", settings.generations, settings.max_waiting_generations
+        )
 
-    async def write(
-        self, generator: Generator, prompts: Sequence[Any], **options: Any
-    ) -> list[Generation]:
-        """Continue prompts; see `Generator.generate`.
+    async def run(self, function: Callable[[TextWatch], _T]) -> _T:
+        """Run a function that writes, and return its result.
 
         Raises:
             OverloadedError: Too many texts wait.
             WritingEndedError: The time is up, or the server shuts down.
         """
-        watch = _Watch(self._stopping, self._seconds)
+        watch = TextWatch(self._stopping, self._seconds)
         try:
-            found: list[Generation] = await self.pool.run(
-                generator.generate, prompts, processors=[watch], **options
-            )
+            return await self.pool.run(function, watch)
         finally:
             watch.left.set()
-        self._metrics.new_tokens.inc(sum(len(one.ids) for one in found))
-        return found
 
-    async def stream(
-        self, generator: Generator, prompt: Any, **options: Any
-    ) -> AsyncGenerator[str | Generation, None]:
-        """Continue one prompt: yield the pieces of the text, and at last the whole.
-
-        It ends like a finished text if the time is up or the server shuts down. What is wrong with
-        the prompt or the options is raised before the first piece.
+    async def pieces(
+        self, function: Callable[[TextWatch], Iterator[_T]]
+    ) -> AsyncGenerator[_T, None]:
+        """Run a function that yields what it writes. An error is raised where it occurs.
 
         Raises:
             OverloadedError: Too many texts wait.
         """
-        loop, pieces = asyncio.get_running_loop(), asyncio.Queue[Any]()
-        watch, began = _Watch(self._stopping, self._seconds), time.monotonic()
-
-        def put(value: Any) -> None:
-            loop.call_soon_threadsafe(pieces.put_nowait, value)
+        loop, queue = asyncio.get_running_loop(), asyncio.Queue[Any]()
+        watch, began = TextWatch(self._stopping, self._seconds), time.monotonic()
 
         def write() -> None:
-            stream = generator.stream(prompt, processors=[watch], **options)
-            try:
-                for piece in stream:
-                    put(piece)
-            except WritingEndedError:
-                pass
-            put(stream.generation)
+            for piece in function(watch):
+                loop.call_soon_threadsafe(queue.put_nowait, (piece,))
 
         work = asyncio.ensure_future(self.pool.run(write))
-        work.add_done_callback(lambda _: pieces.put_nowait(None))
+        work.add_done_callback(lambda _: queue.put_nowait(None))
         is_first = True
         try:
-            while (piece := await pieces.get()) is not None:
+            while (piece := await queue.get()) is not None:
                 if is_first:
                     self._metrics.first_token.observe(time.monotonic() - began)
                     is_first = False
-                if not isinstance(piece, str):
-                    self._metrics.new_tokens.inc(len(piece.ids))
-                yield piece
+                yield piece[0]
             await work
         finally:
             watch.left.set()
             work.cancel()
+
+    async def write(
+        self, generator: Generator, prompts: Sequence[Any], **options: Any
+    ) -> list[Generation]:
+        """Continue prompts; see `Generator.generate` and `run`."""
+
+        def write(watch: TextWatch) -> list[Generation]:
+            return generator.generate(prompts, processors=[watch], **options)
+
+        found = await self.run(write)
+        self._metrics.new_tokens.inc(sum(len(one.ids) for one in found))
+        return found
+
+    def stream(
+        self, generator: Generator, prompt: Any, **options: Any
+    ) -> AsyncGenerator[str | Generation, None]:
+        """Continue one prompt: yield the pieces of the text, and at last the whole.
+
+        It ends like a finished text if the time is up or the server shuts down; see `pieces`.
+        """
+
+        def write(watch: TextWatch) -> Iterator[str | Generation]:
+            stream = generator.stream(prompt, processors=[watch], **options)
+            with contextlib.suppress(WritingEndedError):
+                yield from stream
+            whole = stream.generation
+            self._metrics.new_tokens.inc(len(whole.ids))
+            yield whole
+
+        return self.pieces(write)
 
     def close(self) -> None:
         """Drop what waits."""

@@ -10,7 +10,20 @@ from idiolect.errors import InputError
 from idiolect.search.chunks import count_words, sentence_spans, split_text, widen
 
 _SEAMS = st.sampled_from(
-    ["\n", "\n\n", ". ", "# ", "## Care\n", "===\n", "。", " ", "\r\n", "\u2028", "```\n", "e\u0301"]
+    [
+        "\n",
+        "\n\n",
+        ". ",
+        "# ",
+        "## Care\n",
+        "===\n",
+        "。",
+        " ",
+        "\r\n",
+        "\u2028",
+        "```\n",
+        "e\u0301",
+    ]
 )
 _TEXTS = st.lists(st.one_of(_SEAMS, st.text(max_size=12)), max_size=30).map("".join)
 

@@ -33,7 +33,7 @@ from pipeline import shop
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
 SCRIPT = "<script>document.title = 'run'</script><img src=x onerror=\"document.title = 'run'\">"
 KEY = "a-key-for-the-test"
-ANSWER = {
+ANSWER: dict[str, Any] = {
     "answer": "The lamp is for the garden [1].",
     "citations": [{"id": "wide", "start": 2402, "end": 2424, "text": "a lamp lights the path"}],
     "passages": [
@@ -412,7 +412,7 @@ def test_the_report_is_shown(visit: Callable[..., Any]) -> None:
 def test_an_answer_leads_to_its_sources(visit: Callable[..., Any]) -> None:
     page = visit()
     page.route("**/info", lambda route: _with_answers(route))
-    page.route("**/answer", lambda route: route.fulfill(json=ANSWER))
+    page.route("**/answer", lambda route: _answer(route, ANSWER))
     page.reload()
     page.get_by_role("link", name="Answers").click()
     page.get_by_role("textbox", name="Question").fill("What is the lamp for?")
@@ -433,12 +433,18 @@ def test_an_answer_leads_to_its_sources(visit: Callable[..., Any]) -> None:
     page.get_by_text("2 passages read").click()
     assert page.get_by_text("cited", exact=True).count() == 1
 
-    nothing = {"answer": "", "citations": [], "passages": [], "abstained": True}
+    nothing = {"answer": "Nothing says so.", "citations": [], "passages": [], "abstained": True}
     page.unroute("**/answer")
-    page.route("**/answer", lambda route: route.fulfill(json=nothing))
+    page.route("**/answer", lambda route: _answer(route, nothing))
     page.get_by_role("textbox", name="Question").fill("Who won?")
     page.keyboard.press("Enter")
     page.get_by_role("heading", name="No answer").wait_for()
+
+
+def _answer(route: Any, answer: dict[str, Any]) -> None:
+    events = [{"piece": answer["answer"]}, answer]
+    body = "".join(f"data: {json.dumps(event)}\n\n" for event in events) + "data: [DONE]\n\n"
+    route.fulfill(body=body, content_type="text/event-stream")
 
 
 def _with_answers(route: Any) -> None:
@@ -587,7 +593,7 @@ def test_every_view_is_accessible_and_fits(
         color_scheme=scheme, viewport={"width": width, "height": 850}, expected="Failed to load"
     )
     page.route("**/info", lambda route: _with_answers(route))
-    page.route("**/answer", lambda route: route.fulfill(json=ANSWER))
+    page.route("**/answer", lambda route: _answer(route, ANSWER))
     for name, view in VIEWS.items():
         page.goto(f"{page.url.split('#')[0]}#/{view}")
         page.reload()

@@ -149,7 +149,7 @@ def _recommend(parts: ServedParts, body: RecommendBody) -> list[dict[str, Any]]:
         {
             "id": one.id,
             "score": one.score,
-            "text": one.text or (items[one.id].text if one.id in items else ""),
+            "text": items[one.id].text if one.id in items else one.text,
             "metadata": dict(items[one.id].metadata) if one.id in items else {},
             "why": [one.because] if one.because else [],
         }

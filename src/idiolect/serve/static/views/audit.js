@@ -190,7 +190,7 @@ function gain({ before, after, times }) {
 function within(text, tokens, { start, end }) {
   return tokens
     .filter((token) => token.start < end && start < token.end)
-    .map((token) => text.slice(token.start, token.end).trim() || token.token);
+    .map((token) => text.slice(token.start, token.end).trim() || token.token.trim() || "␣");
 }
 
 function chain(parts, kind) {

@@ -150,7 +150,7 @@ class Source {
   /** Scroll the document, and nothing else, to the passage. */
   center() {
     const mark = this.document.querySelector("mark");
-    if (mark) this.document.scrollTop = mark.offsetTop - this.document.offsetTop - this.document.clientHeight / 3;
+    if (mark) this.document.scrollTop = mark.offsetTop - this.document.clientHeight / 3;
   }
 
   /** Go to the passage: the page to the source, the source to the passage, and the focus there. */

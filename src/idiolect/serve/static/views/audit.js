@@ -122,8 +122,7 @@ function pieces(text, tokens, special, kind) {
     const { start, end } = token;
     if (start > at) nodes.push(text.slice(at, start));
     const part = text.slice(Math.max(start, at), end);
-    // Tokens of single bytes share a character: the first shows it, the others show the byte's name.
-    const shown = part === "" ? token.token : part;
+    const shown = part === "" ? "·" : part; // tokens of bytes share a character, which the first shows
     const style = special.has(number) ? kind : number % 2 ? "odd" : "even";
     nodes.push(h("span", { class: `piece ${style}`, title: token.token }, visible(shown)));
     at = Math.max(at, end);

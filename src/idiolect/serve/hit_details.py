@@ -53,7 +53,11 @@ def _words(text: str, language: str) -> list[str]:
 
 
 def field_values(index: Index) -> dict[str, list[Any]]:
-    """Return the fields of the metadata with their most frequent values, of a sample of items."""
+    """Return the fields of the metadata with their most frequent values, of a sample of items.
+
+    Many different numbers are their smallest and largest. A field in which texts hardly recur, such
+    as a title, is left out: it distinguishes items instead of grouping them.
+    """
     counts: dict[str, Counter[Any]] = {}
     items: list[Item] = list(islice(index.store.items(), _SAMPLE))
     for item in items:
@@ -61,6 +65,18 @@ def field_values(index: Index) -> dict[str, list[Any]]:
             for one in value if isinstance(value, list) else [value]:
                 if isinstance(one, str | int | float) and len(str(one)) <= _MAX_VALUE:
                     counts.setdefault(name, Counter())[one] += 1
-    return {
-        name: [value for value, _ in found.most_common(_VALUES)] for name, found in counts.items()
-    }
+    values = {name: _some_values(found) for name, found in counts.items()}
+    return {name: some for name, some in values.items() if some}
+
+
+def _some_values(found: Counter[Any]) -> list[Any]:
+    if len(found) <= _VALUES:
+        return [value for value, _ in found.most_common()]
+    if all(isinstance(value, int | float) for value in found):
+        return [min(found), max(found)]
+    return [value for value, _ in found.most_common(_VALUES)] if _recurs(found) else []
+
+
+def _recurs(found: Counter[Any]) -> bool:
+    """Return whether a value occurs twice or more, on average."""
+    return found.total() >= 2 * len(found)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from idiolect.generate.generator import Generator
     from idiolect.ranking.cross_encoder import CrossEncoder
     from idiolect.recommend.recommender import Recommender
+    from idiolect.serve.base_search import BaseSearch
     from idiolect.serve.serve_settings import ServeSettings
     from idiolect.serve.work.token_batcher import BatchReport
 
@@ -145,6 +146,25 @@ class ServedParts:
             )
         except (IdiolectError, OSError):
             return None  # the base has been moved
+
+    @cached_property
+    def base_search(self) -> BaseSearch | None:
+        """The searches of the run's base, to compare with."""
+        if self.folder.kind != "run" or self.index is None:
+            return None
+        from idiolect.serve.base_search import BaseSearch
+
+        return BaseSearch.find(Path(self.folder.path), self.index)
+
+    @property
+    def systems(self) -> list[dict[str, str]]:
+        """What can be searched besides the index, the oldest first, and the index itself."""
+        if self.base_search is None:
+            return []
+        return [
+            {"name": "base", "label": f"Before: {self.base_search.label}"},
+            {"name": "run", "label": "After: this run"},
+        ]
 
     @property
     def model_name(self) -> str:

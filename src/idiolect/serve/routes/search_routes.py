@@ -41,6 +41,10 @@ async def search(body: SearchBody, service: Serving) -> JsonResponse:
 
 def _search(parts: ServedParts, body: SearchBody) -> tuple[list[dict[str, Any]], str, str]:
     index = parts.need("index")
+    language = index.store.settings.get("language", "en")
+    if body.system == "base" and parts.base_search is not None:
+        old = parts.base_search.search(body.query, body.top_k, body.mode, filter=body.filter)
+        return [hit_record(hit, body.query, language) for hit in old], body.mode, ""
     if body.system not in (None, "", "run"):
         raise RequestError(404, f"no system {body.system!r}", hint="/info lists them")
     hits: Hits = index.search(
@@ -56,7 +60,6 @@ def _search(parts: ServedParts, body: SearchBody) -> tuple[list[dict[str, Any]],
         mode, note = "lexical", "by words alone: the vectors came with the items"
     elif mode == "hybrid" and not index.hybrid_weight.dense:
         note = f"by words alone, vectors have no weight: {index.hybrid_weight.evidence}"
-    language = index.store.settings.get("language", "en")
     return [hit_record(hit, body.query, language) for hit in hits], mode, note
 
 
@@ -146,7 +149,7 @@ def _recommend(parts: ServedParts, body: RecommendBody) -> list[dict[str, Any]]:
         {
             "id": one.id,
             "score": one.score,
-            "text": one.text or (items[one.id].text if one.id in items else ""),
+            "text": items[one.id].text if one.id in items else one.text,
             "metadata": dict(items[one.id].metadata) if one.id in items else {},
             "why": [one.because] if one.because else [],
         }

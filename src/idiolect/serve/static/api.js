@@ -87,6 +87,33 @@ export async function send(path, options) {
   }
 }
 
+/** Yield the JSON of each event of a stream, as it comes. */
+export async function* stream(path, options) {
+  const { body } = await open(path, options);
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  try {
+    for (;;) {
+      const { value, done } = await reader.read();
+      if (done) throw new Problem("server", "The answer was cut off.", "Try again.");
+      const events = (rest + value).split("\n\n");
+      rest = events.pop();
+      for (const event of events) {
+        const data = event.replace(/^data: /, "");
+        if (data === "[DONE]") return;
+        const sent = JSON.parse(data);
+        if (sent.error) throw new Problem("server", sentence(sent.error.message), sentence(sent.error.hint));
+        yield sent;
+      }
+    }
+  } catch (error) {
+    if (isAborted(error) || error instanceof Problem) throw error;
+    throw new Problem("server", "The answer was cut off.", "Try again.");
+  } finally {
+    reader.cancel().catch(() => {});
+  }
+}
+
 async function once(path, body, signal, used) {
   const headers = {};
   if (used !== null) headers.Authorization = `Bearer ${used}`;

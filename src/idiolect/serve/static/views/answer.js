@@ -1,5 +1,5 @@
 // A question, an answer, and its sources: each citation leads to the passage in its document.
-import { send } from "../api.js";
+import { send, stream } from "../api.js";
 import { fill, h, plural } from "../dom.js";
 import { address, go } from "../place.js";
 import { marked, Text } from "../text.js";
@@ -48,13 +48,24 @@ export function show(main) {
     asked = question;
     place.run(
       "Reading the passages and writing an answer",
-      (signal) => send("answer", { signal, body: { question, top_k: READ } }),
+      (signal) => write(question, signal),
       (answer) => {
-        place.say("");
-        fill(region, drawAnswer(answer, place));
+        place.say(answer.abstained ? "No answer was found." : `Answered from ${plural(answer.citations.length, "source")}.`);
+        fill(region, drawAnswer(answer));
       },
     );
-    fill(region, h("p", { class: "working" }, h("button", { type: "button", class: "plain", onclick: cancel }, "Cancel")));
+    const button = h("button", { type: "button", class: "plain", onclick: cancel }, "Cancel");
+    fill(region, h("p", { class: "large", "aria-hidden": "true" }), h("p", {}, button));
+  }
+
+  /** Show the sentences as they come; return the whole answer. */
+  async function write(question, signal) {
+    let answer = null;
+    for await (const event of stream("answer", { signal, body: { question, top_k: READ, stream: true } })) {
+      if ("piece" in event) region.querySelector(".large").append(event.piece);
+      else answer = event;
+    }
+    return answer;
   }
 
   function cancel() {
@@ -75,7 +86,7 @@ export function show(main) {
 }
 
 function drawAnswer({ answer, citations, abstained, passages }) {
-  const sources = numbered(citations);
+  const sources = citations; // "[1]" in the answer is the first
   const cards = sources.map((source, number) => new Source(source, number + 1));
   const lead = (number) => cards[number - 1]?.reveal();
   return h(
@@ -85,24 +96,13 @@ function drawAnswer({ answer, citations, abstained, passages }) {
       "section",
       { class: "answer", "aria-labelledby": "answer-title" },
       h("h2", { id: "answer-title", tabindex: "-1" }, abstained ? "No answer" : "Answer"),
-      abstained && h("p", { class: "note" }, "The passages found do not answer the question."),
-      answer && h("p", { class: "large" }, withMarkers(answer, sources.length, lead)),
+      answer && h("p", { class: abstained ? "note" : "large" }, withMarkers(answer, sources.length, lead)),
       sources.length > 0 && h("p", { class: "cited" }, h("span", { class: "name" }, "Sources "), sources.map((_, index) => marker(index + 1, lead))),
       passages.length > 0 && passagesRead(passages, sources),
     ),
     sources.length > 0 &&
       h("section", { "aria-labelledby": "sources-title" }, h("h2", { id: "sources-title" }, "Sources"), cards.map((card) => card.element)),
   );
-}
-
-/** The distinct citations, in the order in which the answer names them. */
-function numbered(citations) {
-  const seen = new Map();
-  for (const citation of citations) {
-    const place = `${citation.id}\n${citation.start}\n${citation.end}`;
-    if (!seen.has(place)) seen.set(place, citation);
-  }
-  return [...seen.values()];
 }
 
 /** The answer with its "[2]" as buttons. */
@@ -150,7 +150,7 @@ class Source {
   /** Scroll the document, and nothing else, to the passage. */
   center() {
     const mark = this.document.querySelector("mark");
-    if (mark) this.document.scrollTop = mark.offsetTop - this.document.offsetTop - this.document.clientHeight / 3;
+    if (mark) this.document.scrollTop = mark.offsetTop - this.document.clientHeight / 3;
   }
 
   /** Go to the passage: the page to the source, the source to the passage, and the focus there. */

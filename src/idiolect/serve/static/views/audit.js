@@ -122,8 +122,7 @@ function pieces(text, tokens, special, kind) {
     const { start, end } = token;
     if (start > at) nodes.push(text.slice(at, start));
     const part = text.slice(Math.max(start, at), end);
-    // Tokens of single bytes share a character: the first shows it, the others show the byte's name.
-    const shown = part === "" ? token.token : part;
+    const shown = part === "" ? "·" : part; // tokens of bytes share a character, which the first shows
     const style = special.has(number) ? kind : number % 2 ? "odd" : "even";
     nodes.push(h("span", { class: `piece ${style}`, title: token.token }, visible(shown)));
     at = Math.max(at, end);
@@ -190,7 +189,7 @@ function gain({ before, after, times }) {
 function within(text, tokens, { start, end }) {
   return tokens
     .filter((token) => token.start < end && start < token.end)
-    .map((token) => text.slice(token.start, token.end).trim() || token.token);
+    .map((token) => text.slice(token.start, token.end).trim() || token.token.trim() || "␣");
 }
 
 function chain(parts, kind) {

@@ -14,10 +14,12 @@ export class Comparison {
   constructor(info, modes) {
     const order = ["lexical", "dense", "hybrid"].filter((mode) => modes.includes(mode));
     this.sides = {
-      modes: order.map((mode) => ({ title: MODE_TITLES[mode], body: { mode } })),
-      systems: (info.systems ?? []).map((system) => ({
-        title: system.label ?? system.name ?? String(system),
-        body: { system: system.name ?? system, mode: modes.includes("dense") ? "dense" : modes[0] },
+      modes: order.map((mode) => ({ title: MODE_TITLES[mode], short: MODE_TITLES[mode], body: { mode } })),
+      // By meaning alone: the words of both sides are the same.
+      systems: (info.systems ?? []).map(({ name, label }) => ({
+        title: label,
+        short: label.split(":")[0],
+        body: { system: name, mode: "dense" },
       })),
     };
     this.columns = [];
@@ -81,8 +83,7 @@ export class Comparison {
     const others = this.columns.filter((other) => other !== column && other.hits);
     const parts = others.map((other) => {
       const there = other.hits.findIndex(({ id }) => id === hit.id) + 1;
-      const name = this.columns.length > 2 ? `${other.side.title} ` : `${other.side.title}: `;
-      const words = there > 0 ? `${name}${there}` : `${name}–`;
+      const words = `${other.side.short} ${there > 0 ? there : "–"}`;
       const meaning = there > 0 ? null : spoken(` not among ${DEPTH}`);
       return h("span", { class: there === 0 && "gone" }, words, meaning);
     });
@@ -93,7 +94,8 @@ export class Comparison {
     const top = this.columns.map(({ hits }) => new Set(hits.slice(0, SHOWN).map(({ id }) => id)));
     const all = new Set(top.flatMap((ids) => [...ids]));
     const shared = [...all].filter((id) => top.every((ids) => ids.has(id)));
-    return `${plural(all.size, "item")} among the first ${SHOWN}, ${shared.length} of them on every side.`;
+    const how = this.kind === "systems" ? "By meaning: " : "";
+    return `${how}${plural(all.size, "item")} among the first ${SHOWN}, ${shared.length} of them on every side.`;
   }
 
   /** Mark one item wherever it stands. */

@@ -16,18 +16,26 @@ export function show(main, info, setTitle) {
   const nearStatus = statusLine();
   const nearRegion = h("div", {});
   const near = new Place(nearRegion, nearStatus);
+  const waiting = h("h1", { class: "spoken" }, "Item"); // until it is there
   let words = new Set(); // marked in the item's text
   let body = null;
   let text = null;
 
+  const beside = h(
+    "section",
+    { class: "near", "aria-labelledby": "near-title" },
+    h("h2", { id: "near-title" }, "Similar items"),
+    nearStatus,
+    nearRegion,
+  );
   fill(
     main,
     h("p", { class: "back" }, h("a", { href: address("search"), onclick: back }, "← Back")),
     h(
       "div",
       { class: "two" },
-      h("article", { class: "item" }, status, region),
-      h("section", { class: "near", "aria-labelledby": "near-title" }, h("h2", { id: "near-title" }, "Similar items"), nearStatus, nearRegion),
+      h("article", { class: "item" }, waiting, status, region),
+      beside,
     ),
   );
 
@@ -35,8 +43,12 @@ export function show(main, info, setTitle) {
     const id = parameters.get("id") ?? "";
     words = new Set();
     near.clear();
+    waiting.hidden = false;
+    beside.hidden = true;
     place.run("Reading the item", (signal) => send(`items/${encodeURIComponent(id)}`, { signal }), (item) => {
       setTitle(titleOf(item));
+      waiting.hidden = true;
+      beside.hidden = false;
       place.say("");
       text = new Text(item.text ?? "");
       body = h("div", { class: "text" });

@@ -37,7 +37,7 @@ export function show(main) {
     h("p", { class: "lead" }, "Choose items in the order in which somebody used them; what they are likely to want next is recommended."),
     h(
       "div",
-      { class: "two even" },
+      { class: "two narrow-first" },
       h(
         "section",
         { "aria-labelledby": "history-title" },
@@ -47,7 +47,7 @@ export function show(main) {
         findStatus,
         findRegion,
       ),
-      h("section", { "aria-labelledby": "next-title" }, h("h2", { id: "next-title" }, "Next"), status, region),
+      h("section", { class: "next", "aria-labelledby": "next-title" }, h("h2", { id: "next-title" }, "Next"), status, region),
     ),
   );
 
@@ -127,10 +127,12 @@ export function show(main) {
   }
 
   function reason(hit) {
-    return [
+    return h(
+      "div",
+      { class: "row reason" },
       hit.why?.length > 0 && h("p", { class: "why" }, "because of ", hit.why.map((id) => titles.get(id) ?? id).join(", ")),
       addButton(hit),
-    ];
+    );
   }
 
   function update(parameters) {

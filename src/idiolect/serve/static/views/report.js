@@ -28,7 +28,7 @@ export function show(main) {
 
 function draw(page) {
   // The page's policy refuses style attributes as they are parsed; `clean` sets them afterwards.
-  const parsed = new DOMParser().parseFromString(page.replaceAll(' style="', ' data-style="'), "text/html");
+  const parsed = new DOMParser().parseFromString(page.replace(/\sstyle="/g, ' data-style="'), "text/html");
   const styles = [...parsed.querySelectorAll("style")].map((style) => style.textContent).join("\n");
   for (const element of parsed.querySelectorAll(`style, ${FORBIDDEN}`)) element.remove();
   const host = h("div");

@@ -20,7 +20,7 @@ export const MODES = {
 
 const COMPARISONS = {
   modes: { label: "Side by side", needs: (info) => info.modes.length > 1 },
-  systems: { label: "Before and after", needs: (info) => (info.systems ?? []).length > 1 },
+  systems: { label: "Before and after", needs: (info) => info.systems?.length > 1 && info.modes.includes("dense") },
 };
 
 export function show(main, info) {

@@ -47,6 +47,9 @@ class Visibility:
     """Added to the scores. Shape: (heads, queries, keys) or (batch, heads, queries, keys)."""
     spans: Sequence[tuple[Span, Span]] | None = None
     """Packed only: the spans of each document's queries and keys."""
+    prefix: Tensor | None = None
+    """Keys that all queries of their document attend to, although causal. Bool, (batch, keys), or
+    packed (keys,)."""
     _masks: dict[int | None, Tensor | None] = field(default_factory=dict)
 
     def mask(self, window: int | None, like: Tensor) -> tuple[Tensor | None, bool]:
@@ -59,6 +62,7 @@ class Visibility:
         queries, keys = self.query_positions.shape[-1], self.key_positions.shape[-1]
         narrow = window is not None and window < keys
         plain = self.key_documents is None and self.bias is None and not narrow
+        plain = plain and (self.prefix is None or self.spans is not None)
         if plain and (not self.causal or queries == 1):
             return None, False
         if plain and queries == keys:
@@ -75,6 +79,8 @@ class Visibility:
         visible = None
         if self.causal:
             visible = key <= query
+            if self.prefix is not None and self.spans is None:
+                visible = visible | self.prefix[:, None, :]
         if window is not None:
             near = key > query - window
             if not self.causal:
@@ -223,11 +229,15 @@ class Attention(nn.Module):
         attended = []
         for count, (start, end), (key_start, key_end) in _runs(visibility.spans):
             length, key_length = (end - start) // count, (key_end - key_start) // count
+            own = None if mask is None else mask[..., :length, :key_length]
+            if visibility.prefix is not None:
+                prefix = visibility.prefix[key_start:key_end].view(count, 1, 1, key_length)
+                own, causal = _with_prefix(prefix, visibility, own), False
             one = self._attend(
                 query[start:end].view(count, length, *query.shape[1:]).transpose(1, 2),
                 key[key_start:key_end].view(count, key_length, *key.shape[1:]).transpose(1, 2),
                 value[key_start:key_end].view(count, key_length, *value.shape[1:]).transpose(1, 2),
-                None if mask is None else mask[..., :length, :key_length],
+                own,
                 causal,
                 (positions[0][:length], positions[1][:key_length]),
             )
@@ -314,6 +324,24 @@ class Attention(nn.Module):
             distances = self.relative_values(*positions)
             attended = attended + torch.einsum(f"bhqk,{pairs}d->bhqd", weights, distances)
         return attended
+
+
+def _with_prefix(prefix: Tensor, visibility: Visibility, mask: Tensor | None) -> Tensor:
+    """Return the mask of documents whose first tokens are seen by all. Shape: (batch, 1 or heads,
+    length, length).
+
+    Args:
+        prefix: The documents' prefixes. Shape: (batch, 1, 1, length).
+        visibility: The whole batch's.
+        mask: The bias of the scores, if there is one, without later keys.
+    """
+    place = torch.arange(prefix.shape[-1], device=prefix.device)
+    visible = (place <= place[:, None]) | prefix
+    if visibility.bias is None:
+        return visible
+    bias = visibility.bias[..., : len(place), : len(place)]
+    like = bias if mask is None else bias.to(mask.dtype)
+    return like.masked_fill(~visible, torch.finfo(like.dtype).min)
 
 
 def _runs(spans: Sequence[tuple[Span, Span]]) -> list[tuple[int, Span, Span]]:

@@ -24,6 +24,8 @@ def run_stack(
     mask: Tensor | None,
     *,
     causal: bool,
+    position_ids: Tensor | None = None,
+    prefix_mask: Tensor | None = None,
     cache: Cache | None = None,
     memory: Tensor | None = None,
     memory_mask: Tensor | None = None,
@@ -37,14 +39,24 @@ def run_stack(
         x: The embedded texts; with a cache, only the new tokens.
         mask: As in `Transformer.forward`.
         causal: Whether a token sees only those before it and itself.
+        position_ids: Position of each token, if not its place in its text.
+        prefix_mask: Tokens that all tokens of their text see, although causal.
         cache: Keys and values of earlier tokens.
         memory: The encoder's hidden states, for cross-attention. Shape: (batch, any, width).
         memory_mask: The encoder's mask.
 
     Raises:
-        InputError: A text is longer than the stack's positions, or has no source text.
+        InputError: A text is longer than the stack's positions, or has no source text; or given
+            positions or a prefix are not possible with the stack or a cache.
     """
     on_cpu = x.device.type == "cpu"
+    if position_ids is not None or prefix_mask is not None:
+        _check_given(stack, x, position_ids, prefix_mask, causal, cache)
+        if mask is None:
+            mask = torch.ones(x.shape[:2], dtype=torch.long, device=x.device)
+        if on_cpu:
+            given = position_ids, None if prefix_mask is None else prefix_mask.bool()
+            return _run_packed(stack, x, mask, causal, memory, memory_mask, *given)
     if mask is not None and on_cpu and bool((mask == 1).all()):
         mask = None
     if mask is not None and on_cpu and cache is None:
@@ -62,6 +74,7 @@ def run_stack(
     positions = all_positions[..., past:]
     visibility = Visibility(
         causal=causal,
+        prefix=None if prefix_mask is None else prefix_mask.bool(),
         query_positions=positions,
         key_positions=all_positions,
         query_documents=None if documents is None else documents[:, past:],
@@ -78,9 +91,40 @@ def run_stack(
             key_documents=None if memory_mask is None else memory_mask.long(),
         )
     hidden: Tensor = stack(
-        x, visibility, positions, memory=memory, memory_visibility=memory_visibility, cache=cache
+        x,
+        visibility,
+        positions if position_ids is None else position_ids,
+        memory=memory,
+        memory_visibility=memory_visibility,
+        cache=cache,
     )
     return hidden
+
+
+def _check_given(
+    stack: Stack,
+    x: Tensor,
+    position_ids: Tensor | None,
+    prefix_mask: Tensor | None,
+    causal: bool,
+    cache: Cache | None,
+) -> None:
+    """Refuse positions and prefixes that the stack cannot use."""
+    if cache is not None:
+        raise InputError("position_ids and prefix_mask need the whole text", hint="omit the cache")
+    for name, given in (("position_ids", position_ids), ("prefix_mask", prefix_mask)):
+        if given is not None and given.shape != x.shape[:2]:
+            raise InputError(f"{name} {tuple(given.shape)} for ids {tuple(x.shape[:2])}")
+    if position_ids is not None and stack.score_bias is not None:
+        raise InputError(
+            "the network scores distances, which given positions would not change",
+            hint="omit position_ids",
+        )
+    if prefix_mask is not None and (not causal or stack.windows != {None}):
+        raise InputError(
+            "a prefix is read both ways in a decoder that attends to all earlier tokens",
+            hint="omit prefix_mask",
+        )
 
 
 def _run_packed(
@@ -90,9 +134,15 @@ def _run_packed(
     causal: bool,
     memory: Tensor | None,
     memory_mask: Tensor | None,
+    position_ids: Tensor | None = None,
+    prefix_mask: Tensor | None = None,
 ) -> Tensor:
     packing = Packing.of(mask)
-    stack.check_length(packing.longest)
+    packed_positions = packing.positions
+    if position_ids is not None:
+        packed_positions = packing.pack(position_ids[..., None]).squeeze(-1)
+    if len(packed_positions):
+        stack.check_length(int(packed_positions.max()) + 1)
     positions = torch.arange(packing.longest, device=packing.index.device)
     visibility = Visibility(
         causal=causal,
@@ -100,6 +150,7 @@ def _run_packed(
         key_positions=positions,
         bias=None if stack.score_bias is None else stack.score_bias(positions, positions),
         spans=[(span, span) for span in packing.spans],
+        prefix=None if prefix_mask is None else packing.pack(prefix_mask[..., None]).squeeze(-1),
     )
     memory_visibility = None
     if memory is not None:
@@ -107,7 +158,7 @@ def _run_packed(
     packed = stack(
         packing.pack(x),
         visibility,
-        packing.positions,
+        packed_positions,
         memory=memory,
         memory_visibility=memory_visibility,
     )

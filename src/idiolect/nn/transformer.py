@@ -111,6 +111,8 @@ class Transformer(Network):
         *,
         token_type_ids: Tensor | None = None,
         language_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        prefix_mask: Tensor | None = None,
         decoder_input_ids: Tensor | None = None,
         decoder_attention_mask: Tensor | None = None,
         cache: Cache | None = None,
@@ -131,6 +133,10 @@ class Transformer(Network):
                 also covers the cached tokens. By default there is no padding.
             token_type_ids: Segment of each token (BERT).
             language_ids: Language of each token (XLM).
+            position_ids: Position of each token, by default counted from the first of its text.
+                For networks without a score per distance.
+            prefix_mask: In a decoder without encoder, 1 for tokens that all tokens of their text
+                attend to, which are its first ones (a prefix language model).
             decoder_input_ids: The decoder's input; by default `input_ids`, shifted right by one.
             decoder_attention_mask: The mask of `decoder_input_ids`.
             cache: Keys and values of earlier tokens; `input_ids` then holds the new tokens only.
@@ -158,6 +164,8 @@ class Transformer(Network):
                 causal=causal,
                 token_type_ids=token_type_ids,
                 language_ids=language_ids,
+                position_ids=position_ids,
+                prefix_mask=prefix_mask,
                 cache=cache,
             )
             return self._finish(
@@ -329,6 +337,8 @@ class Transformer(Network):
         causal: bool | None = None,
         token_type_ids: Tensor | None = None,
         language_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        prefix_mask: Tensor | None = None,
         cache: Cache | None = None,
         memory: Tensor | None = None,
         memory_mask: Tensor | None = None,
@@ -341,6 +351,8 @@ class Transformer(Network):
             x,
             attention_mask,
             causal=causal,
+            position_ids=position_ids,
+            prefix_mask=prefix_mask,
             cache=cache,
             memory=memory,
             memory_mask=memory_mask,

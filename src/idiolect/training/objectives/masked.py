@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Self
-
 import torch
 from torch import Tensor
 
@@ -14,14 +12,14 @@ from idiolect.text.tokenizers.tokenizer import Tokenizer
 from idiolect.training.data.batch import IGNORE_INDEX, Batch
 from idiolect.training.data.packed_documents import PackedRows
 from idiolect.training.objectives.causal import language_loss
-from idiolect.training.objectives.objective import RowwiseObjective
+from idiolect.training.objectives.corpus_objective import CorpusObjective
 from idiolect.training.objectives.objective_registry import check_kind, find_objective
 from idiolect.training.seeds import derive_seed
 
 __all__ = ["Masked"]
 
 
-class Masked(RowwiseObjective):
+class Masked(CorpusObjective):
     """Predict masked tokens from all others of their document.
 
     Of the selected tokens, 80% are replaced by the mask, 10% by a random token and 10% are kept
@@ -51,14 +49,10 @@ class Masked(RowwiseObjective):
         template = self.template(tokenizer)
         self.never = torch.tensor(sorted({*template.before, *template.after, self.mask_id}))
 
-    @classmethod
-    def create(cls, network: Network, tokenizer: Tokenizer, *, seed: int) -> Self:
-        """Make the objective for a run."""
-        return cls(network, tokenizer, seed=seed)
-
     @staticmethod
-    def template(tokenizer: Tokenizer) -> TextTemplate:
+    def template(tokenizer: Tokenizer, language: str | None = None) -> TextTemplate:
         """Return the special tokens around each text."""
+        del language
         return TextTemplate.of(tokenizer, causal=False)
 
     def prepare(self, rows: PackedRows) -> Batch:

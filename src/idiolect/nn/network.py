@@ -66,6 +66,7 @@ class Network(nn.Module, ABC):
             segment of a text to the next.
         has_own_logits: Whether the logits are more than the language-model head of the hidden
             states, such as a mixture with copies of the source; read them from `Output.logits`.
+        packs_texts: Whether several texts may share a row, numbered by the mask.
 
     During training, `attached` holds modules that an objective needs and that are not part of the
     model, such as a decoder; see `attach`.
@@ -77,6 +78,7 @@ class Network(nn.Module, ABC):
     context_free: bool = False
     carries_state: bool = False
     has_own_logits: bool = False
+    packs_texts: bool = True
 
     @property
     @abstractmethod

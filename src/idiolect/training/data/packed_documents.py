@@ -59,6 +59,8 @@ class PackedRows:
     segment_ids: Tensor | None = None
     """In rows of pairs, 0 for the first text of a pair and 1 for the second. (rows, length),
     int64."""
+    follows: Tensor | None = None
+    """In rows of pairs of sentences, whether the second follows the first. (rows,), bool."""
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -116,6 +118,7 @@ def join_rows(
         joined("sentence_ends"),
         languages,
         joined("segment_ids"),
+        joined("follows"),
     )
 
 
@@ -145,6 +148,9 @@ class PackedDocuments:
         pad_id: Fills the end of a row that has no room for another text.
         name: What messages call the documents.
         language: The language of the documents, which the rows name.
+        whole_sentences: End a row after a sentence, not within one that has no more room. The
+            documents of a row are then one text, with the template's end between them (RoBERTa's
+            full sentences, Liu et al. 2019, 1907.11692).
 
     Raises:
         InputError: All documents together do not fill one row, or the template leaves no room
@@ -162,6 +168,7 @@ class PackedDocuments:
         pad_id: int | None = None,
         name: str = "the corpus",
         language: str | None = None,
+        whole_sentences: bool = False,
     ) -> None:
         room = length - len(template.before) - max(len(template.after), len(template.after_cut))
         if room < 1:
@@ -177,6 +184,7 @@ class PackedDocuments:
             )
         self.tokens, self.template, self.length, self.rows = tokens, template, length, rows
         self.seed, self.pad_id, self.language = seed, pad_id or 0, language
+        self.whole_sentences = whole_sentences
         self.position = Position()
         # A shorter rest of a row stays empty: the few tokens in it would lack context.
         self._minimum = length - room + min(32, max(1, length // 8), room)
@@ -193,11 +201,12 @@ class PackedDocuments:
         documents = np.zeros((count, self.length), dtype=np.int64)
         marks = np.zeros((count, self.length), np.bool_) if self.tokens.has_sentences else None
         first, origins = self.position.rows, []
-        ahead = len(self.template.before)
         for row in range(count):
             start = number = 0
             while self.length - start >= self._minimum:
-                origin, text, size = self._next_text(self.length - start)
+                before = () if self.whole_sentences and number else self.template.before
+                ahead = len(before)
+                origin, text, size = self._next_text(self.length - start, before)
                 number += 1
                 ids[row, start : start + len(text)] = text
                 documents[row, start : start + len(text)] = number
@@ -206,6 +215,8 @@ class PackedDocuments:
                     marks[row, start + ahead : start + ahead + len(ends)] = ends
                 start += len(text)
                 origins.append(origin)
+                if self.position.offset:
+                    break  # the next row starts with the rest of this document
         self.position = replace(self.position, rows=first + count)
         return PackedRows(
             torch.from_numpy(ids),
@@ -229,7 +240,9 @@ class PackedDocuments:
     def _shuffled(self, epoch: int) -> NDArray[np.int64]:
         return np.random.default_rng([self.seed, epoch]).permutation(len(self.tokens))
 
-    def _next_text(self, room: int) -> tuple[Origin, NDArray[np.int64], int]:
+    def _next_text(
+        self, room: int, before: tuple[int, ...]
+    ) -> tuple[Origin, NDArray[np.int64], int]:
         """Return as much of the next document as fits into `room` tokens.
 
         Returns:
@@ -238,17 +251,20 @@ class PackedDocuments:
         at, template = self.position, self.template
         source = int(self._order[at.document])
         left = self.tokens[source][at.offset :]
-        whole = len(template.before) + len(left) + len(template.after) <= room
+        whole = len(before) + len(left) + len(template.after) <= room
         if whole:
             text, after = left, template.after
             epochs, document = divmod(at.document + 1, len(self._order))
             changes = {"epochs": at.epochs + epochs, "document": document, "offset": 0}
         else:
             after = template.after_cut
-            text = left[: room - len(template.before) - len(after)]
+            text = left[: room - len(before) - len(after)]
+            if self.whole_sentences:
+                ends = self.tokens.sentence_ends(source)[at.offset :][: len(text)].nonzero()[0]
+                text = text[: ends[-1] + 1] if len(ends) else text
             changes = {"offset": at.offset + len(text)}
         self.position = Position(**asdict(at) | changes)
         if self.position.epochs > at.epochs:
             self._order = self._shuffled(self.position.epochs)
         origin = Origin(source, at.offset, at.epochs)
-        return origin, np.concatenate([template.before, text, after]).astype(np.int64), len(text)
+        return origin, np.concatenate([before, text, after]).astype(np.int64), len(text)

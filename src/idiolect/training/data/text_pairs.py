@@ -37,14 +37,23 @@ def start_id(network: Network) -> int | None:
     return start
 
 
-def pack_pairs(rows: Sequence[Sequence[SourceTarget]], *, pad_id: int, start: int | None) -> Batch:
+def pack_pairs(
+    rows: Sequence[Sequence[SourceTarget]],
+    *,
+    pad_id: int,
+    start: int | None,
+    packed: bool = True,
+) -> Batch:
     """Make a batch of the pairs of each row.
 
     Args:
         rows: The pairs of each row, which become its numbered documents.
         pad_id: Id that fills short rows; masked, so any will do.
         start: What the decoder reads first; `None` for the last id of each target.
+        packed: Whether pairs share rows; otherwise each becomes a row of its own.
     """
+    if not packed:
+        rows = [[pair] for row in rows for pair in row]
     read, labels = [], []
     for row in rows:
         for pair in row:

@@ -152,6 +152,7 @@ class Denoising(CorpusObjective):
             language: self.template(tokenizer, language) for language in (None, *self.language_ids)
         }
         self.pad_id, self.start = tokenizer.pad_token_id or 0, start_id(network)
+        self._packed = network.packs_texts
 
     @staticmethod
     def missing_tokens(tokenizer: Tokenizer, **settings: Any) -> list[str]:
@@ -189,7 +190,7 @@ class Denoising(CorpusObjective):
             )
             source = np.concatenate([text[: first - start], corrupted, text[last - start :]])
             pairs[row].append(SourceTarget(source, text))
-        return pack_pairs(pairs, pad_id=self.pad_id, start=self.start)
+        return pack_pairs(pairs, pad_id=self.pad_id, start=self.start, packed=self._packed)
 
     def loss(self, network: Network, batch: Batch) -> Tensor:
         """Return the loss summed over the target tokens."""

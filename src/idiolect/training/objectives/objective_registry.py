@@ -142,6 +142,21 @@ register(
         network_kinds=("bidirectional",),
     ),
     ObjectiveEntry(
+        name="masked+next_sentence",
+        verb="pretrain",
+        summary="masked, and whether the second of two parts follows the first (BERT)",
+        home="idiolect.training.objectives.next_sentence:NextSentence",
+        network_kinds=("bidirectional",),
+    ),
+    ObjectiveEntry(
+        name="translation_masked",
+        verb="pretrain",
+        summary="masked, with the translation visible (XLM; SOURCES are pairs of files)",
+        home="idiolect.training.objectives.translation_masked:TranslationMasked",
+        network_kinds=("bidirectional",),
+        data="pairs",
+    ),
+    ObjectiveEntry(
         name="span_corruption",
         verb="pretrain",
         summary="predict spans that were replaced by sentinels (T5; UL2's mixture)",

@@ -66,6 +66,7 @@ class Prefix(CorpusObjective):
         self.causal, self.seed = network.kind == "causal", seed
         self.pad_id = tokenizer.pad_token_id or 0
         self.start = None if self.causal else start_id(network)
+        self._packed = network.packs_texts
 
     def template(self, tokenizer: Tokenizer, language: str | None = None) -> TextTemplate:
         """Return the special tokens around each text; both sides of an encoder-decoder end."""
@@ -100,7 +101,7 @@ class Prefix(CorpusObjective):
             text = ids[row, start:stop]
             source = np.append(text[:cut], text[-1:])
             pairs[row].append(SourceTarget(source, text[cut:] if cut < len(text) else text[-1:]))
-        return pack_pairs(pairs, pad_id=self.pad_id, start=self.start)
+        return pack_pairs(pairs, pad_id=self.pad_id, start=self.start, packed=self._packed)
 
     def _marked(self, rows: PackedRows, cuts: list[int]) -> Batch:
         """Return the texts, with labels after each beginning and the length of the beginnings."""

@@ -181,6 +181,7 @@ class SpanCorruption(CorpusObjective):
         weights = np.array([one.weight for one in self.denoisers])
         self._shares = weights / weights.sum()
         self.pad_id, self.start = tokenizer.pad_token_id or 0, start_id(network)
+        self._packed = network.packs_texts
 
     @staticmethod
     def missing_tokens(
@@ -232,7 +233,7 @@ class SpanCorruption(CorpusObjective):
         ids = rows.input_ids.numpy()
         for row, start, stop in rows.texts():
             pairs[row].append(self._corrupt(ids[row, start:stop], random[row]))
-        return pack_pairs(pairs, pad_id=self.pad_id, start=self.start)
+        return pack_pairs(pairs, pad_id=self.pad_id, start=self.start, packed=self._packed)
 
     def loss(self, network: Network, batch: Batch) -> Tensor:
         """Return the loss summed over the target tokens."""

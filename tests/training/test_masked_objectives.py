@@ -33,7 +33,8 @@ def bert(**fields: Any) -> LanguageModel:
 
 
 def pretraining_bert() -> LanguageModel:
-    return bert(architectures=["BertForPreTraining"])
+    dropout = dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob"), 0.0)
+    return bert(architectures=["BertForPreTraining"], **dropout)
 
 
 def xlm(languages: int = 2) -> LanguageModel:

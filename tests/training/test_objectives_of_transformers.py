@@ -99,7 +99,7 @@ def _source(objective: Any, model: LanguageModel, folder: Path, *, pairs: bool) 
     tokens = TokenFile.write(
         folder, corpus if pairs else texts, model.tokenizer, sentences=objective.needs_sentences
     )
-    config = TrainingConfig(max_length=62 if pairs else 24, batch_size=24)
+    config = TrainingConfig(max_length=62 if pairs else 24, batch_size=40)
     given = {"languages": ("en", "de")} if pairs else {}
     return objective.make_source(tokens, model.tokenizer, config, **given)
 
@@ -108,7 +108,7 @@ def _alone(batch: Batch) -> Batch:
     """The rows that hold one text."""
     masks = [batch.attention_mask, batch.decoder_attention_mask]
     single = torch.stack([m.max(1).values == 1 for m in masks if m is not None]).all(0)
-    assert int(single.sum()) >= 2
+    assert single.any()
     return batch._map(lambda tensor: tensor[single])
 
 
@@ -130,6 +130,8 @@ def test_ten_steps_equal_those_of_transformers(name: str, tmp_path: Path) -> Non
     )
     reference.train()
     network = copy.deepcopy(model.network).train()
+    if name == "denoising":  # the bias of the scores, which is no parameter there
+        network.language_head.bias.requires_grad_(False)  # type: ignore[union-attr]
     entry = find_objective("pretrain", name)
     extra = {"language_ids": {"en": 0, "de": 1}} if entry.data == "pairs" else {}
     objective = entry.load().create(network, model.tokenizer, seed=1, **_CASES[name][2], **extra)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -189,7 +190,7 @@ def test_bad_input_is_one_line(
 def test_sentences_end_at_punctuation_and_lines() -> None:
     def split(text: str) -> list[str]:
         edges = [0, *sentence_ends(text), len(text)]
-        return [text[a:b].strip() for a, b in zip(edges, edges[1:], strict=False)]
+        return [text[a:b].strip() for a, b in pairwise(edges)]
 
     assert split('He saw Dr. Who. "Really?" she said.') == [
         "He saw Dr. Who.",

@@ -37,7 +37,7 @@ class Transformer(Network):
         super().__init__()
         self.config = config
         self.tokens = nn.Embedding(
-            config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id
+            config.vocab_size, config.hidden_size, padding_idx=self.padding_row
         )
         self.types = (
             nn.Embedding(config.type_vocab_size, config.hidden_size)

@@ -121,7 +121,7 @@ def _append_rows(network: Network, first: int, added: dict[str, Tensor]) -> None
     for name, rows in network.vocabulary_rows().items():
         whole = torch.cat([joined_rows(rows)[:first], added[name].to(network.dtype)])
         if name == "tokens.weight":
-            padding = network.config.pad_token_id
+            padding = network.padding_row
             network.tokens = nn.Embedding(*whole.shape, padding, _weight=whole)
         else:
             head, tensor = network.language_head, name.rpartition(".")[2]

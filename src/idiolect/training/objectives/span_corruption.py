@@ -199,7 +199,7 @@ class SpanCorruption(CorpusObjective):
         """
         del others
         mixture = _denoisers(noise_density, mean_noise_span_length, denoisers)
-        length = raw_length(mixture, max_length)
+        length = _text_length(mixture, max_length)
         most = max(one.lengths(size)[1] for one in mixture for size in (length, length - 1))
         have = sentinel_ids(tokenizer)
         names = [_SENTINELS[0].format(i) for i in reversed(range(len(have), most))]
@@ -218,13 +218,7 @@ class SpanCorruption(CorpusObjective):
         Raises:
             ConfigError: No text is long enough for a span.
         """
-        length = raw_length(self.denoisers, max_length)
-        if length < 2:
-            raise ConfigError(
-                f"max_length {max_length} is too short for one span and its sentinel",
-                hint="set a larger max_length",
-            )
-        return length
+        return _text_length(self.denoisers, max_length)
 
     def prepare(self, rows: PackedRows) -> Batch:
         """Corrupt each text of the rows."""
@@ -265,6 +259,17 @@ class SpanCorruption(CorpusObjective):
         return SourceTarget(
             np.concatenate([*source, text[done:], end]), np.concatenate([*target, end])
         )
+
+
+def _text_length(denoisers: Sequence[Denoiser], max_length: int) -> int:
+    """Return `raw_length`, which must have room for a span."""
+    length = raw_length(denoisers, max_length)
+    if length < 2:
+        raise ConfigError(
+            f"max_length {max_length} is too short for one span and its sentinel",
+            hint="set a larger max_length",
+        )
+    return length
 
 
 def _denoisers(

@@ -189,7 +189,7 @@ def pretrain(
         languages=languages,
         replay=replay or (),
         validation=validation or (),
-        pairs=is_for_pairs(choices.get("objective")),
+        pairs=is_for_pairs(str(choices.get("objective", "causal"))),
         field=field,
         per=per,
         max_unreadable=max_unreadable,
@@ -297,10 +297,11 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         values = read_json(path)
     if "model_type" in values:
         return values, {}, {}
-    shape, training = values.get("model"), values.get("training", {})
-    objective = values.get("objective", {})
-    if not all(isinstance(one, dict) for one in (shape, training, objective)):
+    tables = [values.get("model"), values.get("training", {}), values.get("objective", {})]
+    found = [one for one in tables if isinstance(one, dict)]
+    if len(found) < len(tables):
         raise ConfigError(
             f"{path} has no table [model]", hint="add one with the fields of a config.json"
         )
+    shape, training, objective = found
     return shape, training, objective

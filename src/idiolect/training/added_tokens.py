@@ -122,7 +122,9 @@ def _append_rows(network: Network, first: int, added: dict[str, Tensor]) -> None
         whole = torch.cat([joined_rows(rows)[:first], added[name].to(network.dtype)])
         if name == "tokens.weight":
             padding = network.padding_row
-            network.tokens = nn.Embedding(*whole.shape, padding, _weight=whole)
+            network.tokens = nn.Embedding(
+                len(whole), whole.shape[1], padding_idx=padding, _weight=whole
+            )
         else:
             head, tensor = network.language_head, name.rpartition(".")[2]
             delattr(head, tensor)

@@ -28,7 +28,7 @@ def find_language_ids(
         InputError: Some have no id.
     """
     config: Any = model.network.config
-    if kind == "embeddings" and getattr(config, "num_languages", 0):
+    if kind == "embeddings" and hasattr(config, "num_languages") and config.num_languages:
         known = {str(k): int(v) for k, v in (model.settings.get("lang2id") or {}).items()}
         where, hint = "lang2id of the model's configuration", "lang2id = {en = 0, de = 1}"
         required = True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -55,7 +55,7 @@ class Masked(CorpusObjective):
     """
 
     name = "masked"
-    languages_are = "embeddings"
+    languages_are: ClassVar[Literal["tokens", "embeddings"] | None] = "embeddings"
 
     def __init__(
         self,

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 
-from idiolect.errors import ConfigError
 from idiolect.models.language_model import LanguageModel
 from idiolect.models.registry import FAMILIES
 from idiolect.text.corpus import Corpus
@@ -19,8 +18,6 @@ from idiolect.training.pretrain import pretrain
 from idiolect.training.training_config import TrainingConfig
 from training import models
 
-_REFUSED = {"t5", "mt5", "bart", "mbart", "transformer", "seq2seq"}
-"""Encoder-decoders, which no objective pre-trains."""
 _HEADLESS = {"model2vec"}
 """Families without a language-model head."""
 
@@ -60,7 +57,8 @@ def _train(model: LanguageModel, out: Path) -> None:
     config = TrainingConfig(max_length=16, batch_size=2, learning_rate=1e-2)
     pretrain(
         model,
-        Corpus.from_texts(models.texts(8)),
+        # A line break ends a sentence, which BART's objective permutes.
+        Corpus.from_texts([text.replace(" ", "\n", 1) for text in models.texts(8)]),
         output_dir=out,
         steps=2,
         train="all",
@@ -68,7 +66,7 @@ def _train(model: LanguageModel, out: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("model_type", sorted(FAMILIES.keys() - _REFUSED - _HEADLESS))
+@pytest.mark.parametrize("model_type", sorted(FAMILIES.keys() - _HEADLESS))
 def test_family_is_pretrained(model_type: str, tmp_path: Path) -> None:
     model = _model(model_type)
     before = {name: rows.detach().clone() for name, rows in original_rows(model.network).items()}
@@ -83,15 +81,3 @@ def test_family_is_pretrained(model_type: str, tmp_path: Path) -> None:
     moved = {name for name, p in after.items() if not torch.equal(p, body[name])}
     assert any(name.endswith("weight.added") for name in moved)
     assert any("layers" in name for name in moved)
-
-
-@pytest.mark.parametrize("model_type", sorted(_REFUSED))
-def test_encoder_decoder_is_refused(model_type: str, tmp_path: Path) -> None:
-    """The message says what works instead, and nothing is written."""
-    with pytest.raises(
-        ConfigError, match="no pre-training objective for encoder-decoder"
-    ) as caught:
-        _train(_model(model_type), tmp_path / "run")
-    assert FAMILIES[model_type].title in str(caught.value)
-    assert "distill, tune and encode work" in str(caught.value)
-    assert not (tmp_path / "run").exists()

@@ -12,7 +12,6 @@ from idiolect.cli.text_options import (
     MaxUnreadableOption,
     SourcesArgument,
     UnitOption,
-    report_skipped,
 )
 from idiolect.cli.training_options import (
     TRAIN,
@@ -47,6 +46,7 @@ if TYPE_CHECKING:
 __all__ = ["merge", "pretrain"]
 
 _CHOICES = ("steps", "train", "objective", "unfreeze_original_rows")
+_SAMPLING = ("sampling_alpha", "sampling_temperature", "sampling_cap")
 
 
 def pretrain(
@@ -63,6 +63,24 @@ def pretrain(
     objective: Annotated[
         str | None,
         typer.Option(help=f"{objective_help('pretrain')} Default: the one that fits the model."),
+    ] = None,
+    objective_setting: Annotated[
+        list[str] | None,
+        typer.Option(help="A setting of the objective: NAME=VALUE, such as mask_ratio=0.35."),
+    ] = None,
+    languages: Annotated[
+        str | None,
+        typer.Option(help="Language of each of SOURCES, such as en,de. Each is its own corpus."),
+    ] = None,
+    sampling_alpha: Annotated[
+        float | None,
+        typer.Option(help="Several languages: exponent of a corpus's share. 0.5.", min=0, max=10),
+    ] = None,
+    sampling_temperature: Annotated[
+        float | None, typer.Option(help="1 / alpha, instead of it.", min=0.01, max=1e6)
+    ] = None,
+    sampling_cap: Annotated[
+        int | None, typer.Option(help="Most tokens that a language counts with.", min=1)
     ] = None,
     config: Annotated[
         Path | None,
@@ -119,18 +137,25 @@ def pretrain(
     Example: [bold]idiolect pretrain ./gpt2-medical abstracts.jsonl --train rows --steps 2000
     --replay books/ -o runs/rows[/bold]
 
+    BART's objective: [bold]idiolect pretrain ./bart abstracts.jsonl --objective denoising
+    --objective-setting mask_ratio=0.35 --steps 2000 -o runs/bart[/bold]
+
+    Two languages: [bold]idiolect pretrain ./xlm train.en train.de --languages en,de
+    --objective translation_masked --steps 2000 -o runs/xlm[/bold]
+
     From scratch: [bold]idiolect pretrain ./tokenizer books/ --config small.toml -o runs/new[/bold]
-    The file has two tables: `model` with the fields of a config.json, and `training` with steps,
-    batch_size, learning_rate and so on.
+    The file has the tables `model` with the fields of a config.json, `training` with steps,
+    batch_size, learning_rate and so on, and `objective` with the objective's settings.
     """
+    from idiolect.cli.training_text_options import RunText, is_for_pairs, parse_settings
     from idiolect.models.language_model import LanguageModel
-    from idiolect.text.corpus import Corpus
     from idiolect.training.pretrain import pretrain as run
     from idiolect.training.training_config import TrainingConfig
 
     if objective is not None:
         find_objective("pretrain", objective)
-    shape, table = ({}, {}) if config is None else _read(config)
+    shape, table, of_objective = ({}, {}, {}) if config is None else _read(config)
+    of_objective = of_objective | parse_settings(objective_setting or ())
     settings = table | given(
         steps=steps,
         train=train,
@@ -146,8 +171,11 @@ def pretrain(
         precision=precision,
         save_steps=save_steps,
         seed=seed,
+        sampling_alpha=sampling_alpha,
+        sampling_temperature=sampling_temperature,
+        sampling_cap=sampling_cap,
     )
-    choices = {name: settings.pop(name) for name in _CHOICES if name in settings}
+    choices = {n: settings.pop(n) for n in (*_CHOICES, *_SAMPLING) if n in settings}
     plan = TrainingConfig.from_dict(settings)
     if "steps" not in choices:
         raise ConfigError("the number of steps is missing", hint="give --steps")
@@ -156,17 +184,24 @@ def pretrain(
     else:
         start = _new(shape, model, plan.seed)
         choices = {"train": "all", "unfreeze_original_rows": True} | choices
-    reading: dict[str, Any] = {"per": per, "max_unreadable": max_unreadable}
-    corpus = Corpus(sources, field, **reading)
-    replayed = Corpus(replay, field, **reading) if replay else None
-    held_out = Corpus(validation, field, **reading) if validation else None
+    text = RunText(
+        sources,
+        languages=languages,
+        replay=replay or (),
+        validation=validation or (),
+        pairs=is_for_pairs(str(choices.get("objective", "causal"))),
+        field=field,
+        per=per,
+        max_unreadable=max_unreadable,
+    )
     run(
         start,
-        corpus,
+        text.corpus,
         output_dir=out,
-        replay=replayed,
+        objective_settings=of_objective,
+        replay=text.replay,
         replay_share=replay_share,
-        validation=held_out,
+        validation=text.validation,
         lora=lora_config(lora_r, lora_target_modules, use_rslora=use_rslora, use_dora=use_dora),
         quantization=quantization,
         config=plan,
@@ -175,11 +210,7 @@ def pretrain(
         diagnose=diagnose,
         **choices,
     )
-    report_skipped(corpus.skipped)
-    if replayed is not None:
-        report_skipped(replayed.skipped, "the replayed text")
-    if held_out is not None:
-        report_skipped(held_out.skipped, "the validation text")
+    text.report()
     typer.echo(f"the model is in {out / 'model'}")
     if diagnose:
         typer.echo(f"the report on its gradients is in {out / 'report.html'}")
@@ -243,16 +274,16 @@ def _quantization_of(run: Path) -> str | None:
 
 
 def _new(shape: dict[str, Any], tokenizer: str, seed: int) -> LanguageModel:
-    from idiolect.models.language_model import LanguageModel
     from idiolect.text.tokenizers.tokenizer import Tokenizer
+    from idiolect.training.added_tokens import new_model
 
-    model = LanguageModel.new(shape, Tokenizer.load(tokenizer), seed=seed)
+    model: LanguageModel = new_model(shape, Tokenizer.load(tokenizer), seed=seed)
     model.network.to(local_device())
     return model
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the model config and the training settings of a file."""
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Return the model config, the training settings and those of the objective of a file."""
     import tomllib
 
     from idiolect.text.files import read_json, read_text
@@ -265,10 +296,12 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     else:
         values = read_json(path)
     if "model_type" in values:
-        return values, {}
-    shape, training = values.get("model"), values.get("training", {})
-    if not isinstance(shape, dict) or not isinstance(training, dict):
+        return values, {}, {}
+    tables = [values.get("model"), values.get("training", {}), values.get("objective", {})]
+    found = [one for one in tables if isinstance(one, dict)]
+    if len(found) < len(tables):
         raise ConfigError(
             f"{path} has no table [model]", hint="add one with the fields of a config.json"
         )
-    return shape, training
+    shape, training, objective = found
+    return shape, training, objective

@@ -49,6 +49,9 @@ class Visibility:
     """Packed only: the spans of each document's queries and keys."""
     prefix: int = 0
     """How many keys stand before the texts of all documents."""
+    prefix_mask: Tensor | None = None
+    """Keys that all queries of their document attend to, although causal. Bool, (batch, keys), or
+    packed (keys,)."""
     _masks: dict[int | None, Tensor | None] = field(default_factory=dict)
 
     def mask(self, window: int | None, like: Tensor) -> tuple[Tensor | None, bool]:
@@ -61,6 +64,7 @@ class Visibility:
         queries, keys = self.query_positions.shape[-1], self.key_positions.shape[-1]
         narrow = window is not None and window < keys
         plain = self.key_documents is None and self.bias is None and not narrow
+        plain = plain and (self.prefix_mask is None or self.spans is not None)
         if plain and (not self.causal or queries == 1):
             return None, False
         if plain and queries == keys:
@@ -77,6 +81,8 @@ class Visibility:
         visible = None
         if self.causal:
             visible = key <= query
+            if self.prefix_mask is not None and self.spans is None:
+                visible = visible | self.prefix_mask[:, None, :]
         if window is not None:
             near = key > query - window
             if not self.causal:
@@ -246,11 +252,15 @@ class Attention(nn.Module):
             if prefix is not None:
                 keys, values = _preceded(prefix, keys, values)
                 key_length = keys.shape[2]
+            own = None if mask is None else mask[..., :length, :key_length]
+            if visibility.prefix_mask is not None:
+                shared = visibility.prefix_mask[key_start:key_end].view(count, 1, 1, key_length)
+                own, causal = _with_prefix(shared, visibility, own), False
             one = self._attend(
                 query[start:end].view(count, length, *query.shape[1:]).transpose(1, 2),
                 keys,
                 values,
-                None if mask is None else mask[..., :length, :key_length],
+                own,
                 causal,
                 (positions[0][:length], positions[1][:key_length]),
             )
@@ -348,6 +358,24 @@ def _preceded(prefix: tuple[Tensor, Tensor], key: Tensor, value: Tensor) -> tupl
         for before, part in zip(prefix, (key, value), strict=True)
     )
     return first, second
+
+
+def _with_prefix(prefix: Tensor, visibility: Visibility, mask: Tensor | None) -> Tensor:
+    """Return the mask of documents whose first tokens are seen by all. Shape: (batch, 1 or heads,
+    length, length).
+
+    Args:
+        prefix: The documents' prefixes. Shape: (batch, 1, 1, length).
+        visibility: The whole batch's.
+        mask: The bias of the scores, if there is one, without later keys.
+    """
+    place = torch.arange(prefix.shape[-1], device=prefix.device)
+    visible = (place <= place[:, None]) | prefix
+    if visibility.bias is None:
+        return visible
+    bias = visibility.bias[..., : len(place), : len(place)]
+    like = bias if mask is None else bias.to(mask.dtype)
+    return like.masked_fill(~visible, torch.finfo(like.dtype).min)
 
 
 def _runs(spans: Sequence[tuple[Span, Span]]) -> list[tuple[int, Span, Span]]:

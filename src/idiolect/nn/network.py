@@ -67,6 +67,7 @@ class Network(nn.Module, ABC):
             segment of a text to the next.
         has_own_logits: Whether the logits are more than the language-model head of the hidden
             states, such as a mixture with copies of the source; read them from `Output.logits`.
+        packs_texts: Whether several texts may share a row, numbered by the mask.
 
     During training, `attached` holds modules that an objective needs and that are not part of the
     model, such as a decoder; see `attach`.
@@ -78,6 +79,7 @@ class Network(nn.Module, ABC):
     context_free: bool = False
     carries_state: bool = False
     has_own_logits: bool = False
+    packs_texts: bool = True
 
     @property
     @abstractmethod
@@ -194,12 +196,19 @@ class Network(nn.Module, ABC):
         """
         return output.hidden_states.new_zeros(())
 
+    @property
+    def padding_row(self) -> int | None:
+        """The row of padding, if it only fills rows: T5's decoder also starts with it."""
+        padding: int | None = self.config.pad_token_id
+        is_start = padding == getattr(self.config, "decoder_start_token_id", None)
+        return None if is_start else padding
+
     @torch.no_grad()
     def clear_padding_row(self) -> None:
         """Set the embedding of padding, which receives no gradient, to zero."""
         rows = self.tokens.weight
-        if self.config.pad_token_id is not None and isinstance(rows, Tensor):
-            rows[self.config.pad_token_id].zero_()
+        if self.padding_row is not None and isinstance(rows, Tensor):
+            rows[self.padding_row].zero_()
 
     def check_ids(self, input_ids: Tensor) -> None:
         """Refuse what is no batch of ids of this network's embedding.
@@ -295,7 +304,7 @@ class Network(nn.Module, ABC):
             else:
                 extended = ExtendedRows(rows, added[name], first_id=first_id)
             if name == "tokens.weight":
-                self.tokens = ExtendedEmbedding(extended, padding_idx=self.config.pad_token_id)
+                self.tokens = ExtendedEmbedding(extended, padding_idx=self.padding_row)
             else:
                 head, tensor = self.language_head, name.rpartition(".")[2]
                 delattr(head, tensor)

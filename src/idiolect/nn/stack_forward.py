@@ -27,6 +27,8 @@ def run_stack(
     mask: Tensor | None,
     *,
     causal: bool,
+    position_ids: Tensor | None = None,
+    prefix_mask: Tensor | None = None,
     cache: Cache | None = None,
     memory: Tensor | None = None,
     memory_mask: Tensor | None = None,
@@ -41,6 +43,8 @@ def run_stack(
         x: The embedded texts; with a cache, only the new tokens.
         mask: As in `Transformer.forward`.
         causal: Whether a token sees only those before it and itself.
+        position_ids: Position of each token, if not its place in its text.
+        prefix_mask: Tokens that all tokens of their text see, although causal.
         cache: Keys and values of earlier tokens.
         memory: The encoder's hidden states, for cross-attention. Shape: (batch, any, width).
         memory_mask: The encoder's mask.
@@ -48,8 +52,16 @@ def run_stack(
             Shape: (key heads, n, head width).
 
     Raises:
-        InputError: A text is longer than the stack's positions, or has no source text.
+        InputError: A text is longer than the stack's positions, or has no source text; or given
+            positions or a prefix are not possible with the stack or a cache.
     """
+    if position_ids is not None or prefix_mask is not None:
+        _check_given(stack, x, position_ids, prefix_mask, causal, cache, prefix)
+        if mask is None:
+            mask = torch.ones(x.shape[:2], dtype=torch.long, device=x.device)
+        if can_inspect(mask):
+            given = position_ids, None if prefix_mask is None else prefix_mask.bool()
+            return _run_packed(stack, x, mask, causal, memory, memory_mask, (), *given)
     is_known = mask is not None and can_inspect(mask)
     if mask is not None and is_known and bool((mask == 1).all()):
         mask = None
@@ -78,6 +90,7 @@ def run_stack(
     positions = all_positions[..., before + past :]
     visibility = Visibility(
         causal=causal,
+        prefix_mask=None if prefix_mask is None else prefix_mask.bool(),
         query_positions=positions,
         key_positions=all_positions,
         query_documents=query_documents,
@@ -97,13 +110,45 @@ def run_stack(
     hidden: Tensor = stack(
         x,
         visibility,
-        positions,
+        positions if position_ids is None else position_ids,
         memory=memory,
         memory_visibility=memory_visibility,
         cache=cache,
         prefix=prefix,
     )
     return hidden
+
+
+def _check_given(
+    stack: Stack,
+    x: Tensor,
+    position_ids: Tensor | None,
+    prefix_mask: Tensor | None,
+    causal: bool,
+    cache: Cache | None,
+    prefix: Sequence[tuple[Tensor, Tensor]],
+) -> None:
+    """Refuse positions and prefixes that the stack cannot use."""
+    if cache is not None:
+        raise InputError("position_ids and prefix_mask need the whole text", hint="omit the cache")
+    if prefix:
+        raise InputError(
+            "position_ids and prefix_mask do not count virtual tokens",
+            hint="omit them, or train the prompt with another objective",
+        )
+    for name, given in (("position_ids", position_ids), ("prefix_mask", prefix_mask)):
+        if given is not None and given.shape != x.shape[:2]:
+            raise InputError(f"{name} {tuple(given.shape)} for ids {tuple(x.shape[:2])}")
+    if position_ids is not None and stack.score_bias is not None:
+        raise InputError(
+            "the network scores distances, which given positions would not change",
+            hint="omit position_ids",
+        )
+    if prefix_mask is not None and (not causal or stack.windows != {None}):
+        raise InputError(
+            "a prefix is read both ways in a decoder that attends to all earlier tokens",
+            hint="omit prefix_mask",
+        )
 
 
 def _run_packed(
@@ -114,10 +159,16 @@ def _run_packed(
     memory: Tensor | None,
     memory_mask: Tensor | None,
     prefix: Sequence[tuple[Tensor, Tensor]],
+    position_ids: Tensor | None = None,
+    prefix_mask: Tensor | None = None,
 ) -> Tensor:
     packing = Packing.of(mask)
     before = prefix[0][0].shape[1] if prefix else 0
-    stack.check_length(before + packing.longest)
+    packed_positions = packing.positions + before
+    if position_ids is not None:
+        packed_positions = packing.pack(position_ids[..., None]).squeeze(-1)
+    if len(packed_positions):
+        stack.check_length(int(packed_positions.max()) + 1)
     keys = torch.arange(before + packing.longest, device=packing.index.device)
     positions = keys[before:]
     visibility = Visibility(
@@ -127,6 +178,9 @@ def _run_packed(
         bias=None if stack.score_bias is None else stack.score_bias(positions, keys),
         prefix=before,
         spans=[(span, span) for span in packing.spans],
+        prefix_mask=None
+        if prefix_mask is None
+        else packing.pack(prefix_mask[..., None]).squeeze(-1),
     )
     memory_visibility = None
     if memory is not None:
@@ -134,7 +188,7 @@ def _run_packed(
     packed = stack(
         packing.pack(x),
         visibility,
-        packing.positions + before,
+        packed_positions,
         memory=memory,
         memory_visibility=memory_visibility,
         prefix=prefix,

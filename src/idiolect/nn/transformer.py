@@ -39,7 +39,7 @@ class Transformer(Network):
         super().__init__()
         self.config = config
         self.tokens = nn.Embedding(
-            config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id
+            config.vocab_size, config.hidden_size, padding_idx=self.padding_row
         )
         self.types = (
             nn.Embedding(config.type_vocab_size, config.hidden_size)
@@ -115,6 +115,8 @@ class Transformer(Network):
         *,
         token_type_ids: Tensor | None = None,
         language_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        prefix_mask: Tensor | None = None,
         decoder_input_ids: Tensor | None = None,
         decoder_attention_mask: Tensor | None = None,
         cache: Cache | None = None,
@@ -135,6 +137,10 @@ class Transformer(Network):
                 also covers the cached tokens. By default there is no padding.
             token_type_ids: Segment of each token (BERT).
             language_ids: Language of each token (XLM).
+            position_ids: Position of each token, by default counted from the first of its text.
+                For networks without a score per distance.
+            prefix_mask: In a decoder without encoder, 1 for tokens that all tokens of their text
+                attend to, which are its first ones (a prefix language model).
             decoder_input_ids: The decoder's input; by default `input_ids`, shifted right by one.
             decoder_attention_mask: The mask of `decoder_input_ids`.
             cache: Keys and values of earlier tokens; `input_ids` then holds the new tokens only.
@@ -162,6 +168,8 @@ class Transformer(Network):
                 causal=causal,
                 token_type_ids=token_type_ids,
                 language_ids=language_ids,
+                position_ids=position_ids,
+                prefix_mask=prefix_mask,
                 cache=cache,
             )
             return self._finish(
@@ -348,6 +356,8 @@ class Transformer(Network):
         causal: bool | None = None,
         token_type_ids: Tensor | None = None,
         language_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        prefix_mask: Tensor | None = None,
         cache: Cache | None = None,
         memory: Tensor | None = None,
         memory_mask: Tensor | None = None,
@@ -370,6 +380,8 @@ class Transformer(Network):
             x,
             attention_mask,
             causal=causal,
+            position_ids=position_ids,
+            prefix_mask=prefix_mask,
             cache=cache,
             memory=memory,
             memory_mask=memory_mask,

@@ -2,7 +2,8 @@
 
     run/
       run.json                settings and fingerprints; a different run is refused here
-      tokens/                 the corpus as token ids; validation-tokens/ the validation text
+      tokens/                 the corpus as token ids; validation-tokens/ the validation text;
+                            of several corpora tokens-0/, tokens-1/, …
       checkpoint-00000200/    weights.safetensors, optimizer.safetensors, state.json; and
                             carried.safetensors where states are carried from step to step
       metrics.jsonl           one line per step
@@ -44,7 +45,7 @@ __all__ = ["Checkpoint", "RunFolder"]
 _FORMAT = 1
 _NAME = re.compile(r"checkpoint-(\d{8})")
 _TEMPORARY = re.compile(
-    r"\.(checkpoint|model|tokens|validation-tokens|run\.json|metrics\.jsonl|projection\.safetensors)\..+"
+    r"\.(checkpoint|model|(validation-)?tokens(-\d+)?|run\.json|metrics\.jsonl|projection\.safetensors)\..+"
 )
 """Names under which a run writes files before it renames them."""
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from idiolect.errors import CheckpointError, ConfigError, InputError
+from idiolect.errors import ConfigError, InputError
 from idiolect.models.language_model import LanguageModel
 from idiolect.models.quantized_weights import (
     Quantization,
@@ -17,22 +16,22 @@ from idiolect.models.quantized_weights import (
 )
 from idiolect.nn.lora import LoraConfig
 from idiolect.text.arguments import checked, load_if_named
-from idiolect.text.corpus import Corpus
 from idiolect.text.tokenizers.tokenizer import Tokenizer
-from idiolect.training.data.packed_documents import PackedDocuments
-from idiolect.training.data.segment_stream import SegmentStream
-from idiolect.training.data.token_file import TokenFile
+from idiolect.training.added_tokens import add_tokens
 from idiolect.training.frozen_rows import fingerprint
-from idiolect.training.objectives.causal import CausalStream
+from idiolect.training.language_ids import find_language_ids
 from idiolect.training.objectives.objective_registry import (
+    ObjectiveEntry,
     check_kind,
     default_objective,
     find_objective,
 )
+from idiolect.training.objectives.objective_settings import check_settings
 from idiolect.training.optim import Train, row_rate
-from idiolect.training.progress import notice, track
+from idiolect.training.progress import notice
 from idiolect.training.session import TrainingSession
 from idiolect.training.training_config import TrainingConfig
+from idiolect.training.training_text import Sampling, TrainingText
 from idiolect.training.validation import validation_loss
 
 __all__ = ["pretrain"]
@@ -41,15 +40,19 @@ __all__ = ["pretrain"]
 @checked
 def pretrain(
     model: LanguageModel,
-    corpus: Corpus,
+    corpus: Any,
     *,
     output_dir: str | Path,
     steps: int,
     train: Train = "rows",
     objective: str | None = None,
-    replay: Corpus | None = None,
+    objective_settings: Mapping[str, Any] | None = None,
+    replay: Any = None,
     replay_share: float = 0.1,
-    validation: Corpus | None = None,
+    sampling_alpha: float | None = None,
+    sampling_temperature: float | None = None,
+    sampling_cap: int | None = None,
+    validation: Any = None,
     unfreeze_original_rows: bool = False,
     lora: LoraConfig | None = None,
     quantization: Quantization | None = None,
@@ -65,16 +68,24 @@ def pretrain(
 
     Args:
         model: The model, whose network is changed in place; or a name or path to load.
-        corpus: Text of the domain: a corpus, a path, or a list of texts.
+        corpus: Text of the domain: a corpus, a path, or a list of texts; or a dict of these by
+            language. For `translation_masked` a list of pairs of texts, or a dict of such lists by
+            languages, as `{"en-de": pairs}`.
         output_dir: The run's folder; see `RunFolder`. The finished model is in `output_dir/model`.
         steps: Steps of the whole run.
         train: What trains: the added `rows`; `rows+lora`, added rows and adapters, which are merged
             at the end and also saved in `output_dir/adapter`; the `body`, everything but the
             vocabulary's rows; `all`, everything but the original rows.
-        objective: `causal` or `masked`; by default the one for this kind of network. See
-            `idiolect.training.objectives.objective_registry`.
-        replay: General text, mixed in to reduce forgetting.
-        replay_share: Its share of the characters.
+        objective: `causal`, `masked`, `masked+next_sentence`, `translation_masked`,
+            `span_corruption`, `denoising` or `prefix`; by default the one for this kind of network.
+            Tokens that it needs and the tokenizer lacks are added, and a notice says so.
+        objective_settings: Settings of the objective: arguments of its class.
+        replay: General text, in the same form, mixed in to reduce forgetting.
+        replay_share: Its share of the characters; of the rows, where the corpus is a dict or pairs.
+        sampling_alpha: Of several corpora, the exponent of a corpus's share of the tokens: 1 draws
+            in proportion to size, less draws small ones more often. By default 0.5.
+        sampling_temperature: 1 / alpha, instead of it.
+        sampling_cap: The most tokens that one of several corpora counts with.
         validation: Text that is not trained on; its loss is measured every `config.eval_steps`
             steps and at the end, and decides when `nt-asgd` averages.
         unfreeze_original_rows: Train the published rows as well.
@@ -111,20 +122,38 @@ def pretrain(
     if isinstance(model, str | Path):
         model = LanguageModel.load(model, quantization=quantization)
     model = load_if_named(model, LanguageModel, "model")
-    if quantization is not None:
-        quantize_loaded(model.network, quantization)
-    corpus = Corpus.of(corpus)
-    replay = None if replay is None else Corpus.of(replay, "replay")
-    validation = None if validation is None else Corpus.of(validation, "validation")
+    name = objective or default_objective(
+        model.network.kind, model=f"{model.family.title} models", tokenizer=model.tokenizer
+    )
+    entry = find_objective("pretrain", name)
+    check_kind(entry, model.network.kind)
     config = TrainingConfig() if config is None else TrainingConfig.of(config)
-    _check_optimizer(config, validation)
+    settings = check_settings(entry.load(), name, objective_settings or {})
+    text = TrainingText(
+        corpus,
+        replay=replay,
+        replay_share=replay_share,
+        sampling=Sampling(alpha=sampling_alpha, temperature=sampling_temperature, cap=sampling_cap),
+        pairs=entry.data == "pairs",
+    )
+    held_out = None
+    if validation is not None:
+        held_out = TrainingText(validation, pairs=entry.data == "pairs", name="validation")
+    _check_optimizer(config, held_out)
+    _check_length(model, config)
+    model = _complete(model, entry, settings, config, frozen=not unfreeze_original_rows)
     network, tokenizer = model.network, model.tokenizer
+    if quantization is not None:
+        quantize_loaded(network, quantization)
     if train == "rows" and config.learning_rate is None and config.optimizer == "adamw":
         config = replace(config, learning_rate=row_rate(network))
-    name = objective or default_objective(network.kind, model=f"{model.family.title} models")
-    entry = find_objective("pretrain", name)
-    check_kind(entry, network.kind)
-    _check_length(model, config)
+    languages = find_language_ids(model, entry.load().languages_are, text.languages)
+
+    def create() -> Any:
+        given = settings if languages is None else {**settings, "language_ids": languages}
+        return entry.load().create(network, tokenizer, seed=config.seed, **given)
+
+    training_objective = create()
     session = TrainingSession(
         model,
         out=output_dir,
@@ -140,30 +169,25 @@ def pretrain(
         {
             "model": fingerprint(network.state_dict()),
             "tokenizer": tokenizer.fingerprint,
-            "corpus": repr(corpus),
-            "replay": None if replay is None else [repr(replay), replay_share],
+            "corpus": text.record(),
             "objective": name,
-            "validation": None if validation is None else repr(validation),
+            "objective_settings": settings,
+            "validation": None if held_out is None else held_out.record(),
             "quantization": quantization,
         }
     )
-    folder = session.folder
-    text = corpus if replay is None else corpus.mix(replay, replay_share)
-    tokens = _tokenize(session, text, folder.tokens, tokenizer)
-
-    def create() -> Any:
-        return entry.load().create(network, tokenizer, seed=config.seed)
-
-    training_objective = create()
+    sentences = training_objective.needs_sentences
+    text.tokenize(session, session.folder.tokens, tokenizer, sentences=sentences)
     validate = None
-    if validation is not None:
-        held_out = _tokenize(session, validation, folder.validation_tokens, tokenizer)
+    if held_out is not None:
+        folder = session.folder.validation_tokens
+        held_out.tokenize(session, folder, tokenizer, sentences=sentences)
         # An objective of its own, since the one that trains may carry states.
         validate = _validator(session, create(), held_out, tokenizer, config)
     session.train(
         training_objective,
-        _source(training_objective, tokens, tokenizer, config),
-        bytes_per_token=tokens.bytes_per_token,
+        text.source(training_objective, tokenizer, config),
+        bytes_per_token=text.bytes_per_token,
         validate=validate,
         diagnose=diagnose,
     )
@@ -171,83 +195,44 @@ def pretrain(
     return model
 
 
-def _source(
-    objective: Any,
-    tokens: TokenFile,
-    tokenizer: Tokenizer,
+def _complete(
+    model: LanguageModel,
+    entry: ObjectiveEntry,
+    settings: Mapping[str, Any],
     config: TrainingConfig,
-    name: str = "the corpus",
-) -> SegmentStream | PackedDocuments:
-    """Return the batches of an objective: one long text if it carries states, or documents."""
-    template = objective.template(tokenizer)
-    if isinstance(objective, CausalStream):
-        return SegmentStream(
-            tokens,
-            template,
-            length=config.max_length,
-            rows=config.batch_size,
-            seed=config.seed,
-            varies=config.varied_length,
-            name=name,
-        )
-    return PackedDocuments(
-        tokens,
-        template,
-        length=config.max_length,
-        rows=config.batch_size,
-        seed=config.seed,
-        pad_id=tokenizer.pad_token_id,
-        name=name,
-    )
+    *,
+    frozen: bool,
+) -> LanguageModel:
+    """Return the model with the special tokens that its objective needs, and name the new ones."""
+    names = entry.load().missing_tokens(model.tokenizer, max_length=config.max_length, **settings)
+    if not names:
+        return model
+    shown = names[0] if len(names) == 1 else f"{len(names)} tokens, {names[0]} to {names[-1]},"
+    notice(f"the tokenizer lacks {shown} which {entry.name} needs: added")
+    return add_tokens(model, names, seed=config.seed, frozen=frozen)
 
 
 def _validator(
     session: TrainingSession,
     objective: Any,
-    tokens: TokenFile,
+    text: TrainingText,
     tokenizer: Tokenizer,
     config: TrainingConfig,
 ) -> Callable[[], float]:
     """Return what measures the loss on the validation text."""
     unvaried = replace(config, varied_length=False)
-    source = _source(objective, tokens, tokenizer, unvaried, "the validation text")
+    sources = text.sources(objective, tokenizer, unvaried)
     # The session's network, which is another object while the weights are divided.
-    return lambda: validation_loss(session.model.network, objective, source)
+    return lambda: validation_loss(session.model.network, objective, *sources)
 
 
-def _tokenize(
-    session: TrainingSession, text: Corpus, folder: Path, tokenizer: Tokenizer
-) -> TokenFile:
-    """Tokenize a corpus in the first process, unless that was done before."""
-
-    def write() -> None:
-        if not _is_intact(folder, tokenizer):
-            TokenFile.write(folder, track(text, "tokenizing the corpus, documents"), tokenizer)
-
-    session.on_first(write)
-    return TokenFile(folder, tokenizer)
-
-
-def _check_optimizer(config: TrainingConfig, validation: Corpus | None) -> None:
+def _check_optimizer(config: TrainingConfig, validation: TrainingText | None) -> None:
     if config.optimizer == "nt-asgd" and validation is None:
         raise ConfigError(
             "nt-asgd averages once the validation loss no longer improves, and there is no "
             "validation text",
             hint="pass validation, or choose the optimizer sgd",
         )
-
-
-def _is_intact(folder: Path, tokenizer: Tokenizer) -> bool:
-    """Return whether a corpus was tokenized; damaged files are named and deleted."""
-    if not folder.exists():
-        return False
-    try:
-        TokenFile(folder, tokenizer)
-    except CheckpointError as error:
-        notice(f"{error.message}; tokenizing the corpus again")
-        shutil.rmtree(folder)
-        return False
-    return True
 
 
 def _check_length(model: LanguageModel, config: TrainingConfig) -> None:

@@ -13,21 +13,22 @@ __all__ = ["validation_loss"]
 
 
 @torch.no_grad()
-def validation_loss(network: Network, objective: Objective, source: BatchSource) -> float:
-    """Return the mean loss of a target over one epoch of a source, which returns to its start.
+def validation_loss(network: Network, objective: Objective, *sources: BatchSource) -> float:
+    """Return the mean loss of a target over one epoch of each source, which returns to its start.
 
     The last step of a source of packed documents may reach into the next epoch.
 
     Args:
         network: The network, in evaluation mode.
         objective: The loss; not the one that trains, which may carry states.
-        source: The validation text, at its start.
+        sources: The validation text, at its start.
     """
-    start = source.state()
     total, count = 0.0, 0
-    while source.state()["epochs"] == start["epochs"]:
-        batch: Any = objective.prepare(source.take())
-        total += float(objective.loss(network, batch.to(network.device)))
-        count += batch.count
-    source.restore(start)
+    for source in sources:
+        start = source.state()
+        while source.state()["epochs"] == start["epochs"]:
+            batch: Any = objective.prepare(source.take())
+            total += float(objective.loss(network, batch.to(network.device)))
+            count += batch.count
+        source.restore(start)
     return total / max(1, count)

@@ -62,7 +62,10 @@ def _bart(fields: Fields) -> dict[str, Any]:
         "attention_dropout": fields.get("attention_dropout", 0.0),
         "activation_dropout": fields.get("activation_dropout", 0.0),
         "pad_token_id": fields.get("pad_token_id", 1),
-        "decoder_start_token_id": fields.get("decoder_start_token_id", 2),
+        # BART's decoder input starts with the end token.
+        "decoder_start_token_id": fields.get(
+            "decoder_start_token_id", fields.get("eos_token_id", 2)
+        ),
         "eos_token_id": fields.get("eos_token_id", 2),
     }
 

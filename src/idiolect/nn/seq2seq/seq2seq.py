@@ -41,6 +41,7 @@ class Seq2Seq(Network):
     """
 
     config: Seq2SeqConfig
+    packs_texts = False
 
     def __init__(self, config: Seq2SeqConfig) -> None:
         super().__init__()

@@ -21,6 +21,9 @@ _INPUTS = (
     "input_ids",
     "attention_mask",
     "token_type_ids",
+    "language_ids",
+    "position_ids",
+    "prefix_mask",
     "decoder_input_ids",
     "decoder_attention_mask",
 )
@@ -43,6 +46,13 @@ class Batch:
     """The id each token predicts, or `IGNORE_INDEX`. Shape of what the decoder reads, int64."""
     token_type_ids: Tensor | None = None
     """Segment of each token (BERT). (rows, length), int64."""
+    language_ids: Tensor | None = None
+    """Language of each token (XLM). (rows, length), int64."""
+    position_ids: Tensor | None = None
+    """Position of each token, where it is not its place in the document. (rows, length), int64."""
+    prefix_mask: Tensor | None = None
+    """1 for tokens that all tokens of their document attend to, in a decoder. (rows, length),
+    int64."""
     decoder_input_ids: Tensor | None = None
     """What the decoder of an encoder-decoder network reads. (rows, target length), int64."""
     decoder_attention_mask: Tensor | None = None

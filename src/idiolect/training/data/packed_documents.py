@@ -10,8 +10,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,7 +23,18 @@ from idiolect.errors import InputError
 from idiolect.text.text_template import TextTemplate
 from idiolect.training.data.token_file import TokenFile
 
-__all__ = ["PackedDocuments", "PackedRows", "Position"]
+__all__ = ["Origin", "PackedDocuments", "PackedRows", "Position", "join_rows"]
+
+
+class Origin(NamedTuple):
+    """Where a text of a row comes from."""
+
+    document: int
+    """Number of the document."""
+    offset: int
+    """Its first token in the document."""
+    epoch: int
+    """The epoch, counted from 0."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +50,76 @@ class PackedRows:
     """Number of the first row, counted over the whole run."""
     sources: Sequence[int]
     """Numbers of the documents in the token file, in order."""
+    origins: Sequence[Origin] = ()
+    """Where each text comes from, in the order of `texts`."""
+    sentence_ends: Tensor | None = None
+    """Which tokens end a sentence inside a text, if they are marked. (rows, length), bool."""
+    languages: Sequence[Any] = ()
+    """The language of each row, if it is known; of rows of pairs, the two languages."""
+    segment_ids: Tensor | None = None
+    """In rows of pairs, 0 for the first text of a pair and 1 for the second. (rows, length),
+    int64."""
+    follows: Tensor | None = None
+    """In rows of pairs of sentences, whether the second follows the first. (rows,), bool."""
 
     def __len__(self) -> int:
         """Return the number of rows."""
         return len(self.input_ids)
+
+    def texts(self) -> list[tuple[int, int, int]]:
+        """Return row, first column and the column after the last of each text, row by row."""
+        documents = self.document_ids.numpy()
+        length = documents.shape[1]
+        edges = np.ones((len(documents), length + 1), np.bool_)
+        edges[:, 1:-1] = documents[:, 1:] != documents[:, :-1]
+        found = []
+        for row, places in enumerate(edges):
+            columns = places.nonzero()[0].tolist()
+            found += [
+                (row, start, stop) for start, stop in pairwise(columns) if documents[row, start]
+            ]
+        return found
+
+
+def join_rows(
+    parts: Sequence[tuple[NDArray[np.int64], PackedRows, int]], *, first: int
+) -> PackedRows:
+    """Put rows of several sources together.
+
+    Args:
+        parts: For each source the places of its rows among all, the rows, and what to add to the
+            numbers of its documents.
+        first: Number of the first row, counted over the whole run.
+    """
+    places = np.concatenate([place for place, _, _ in parts])
+    order = torch.from_numpy(np.argsort(places))
+
+    def joined(name: str) -> Tensor | None:
+        tensors = [getattr(rows, name) for _, rows, _ in parts]
+        return None if tensors[0] is None else torch.cat(tensors)[order]
+
+    origins: list[list[Origin]] = [[] for _ in places]
+    languages: list[Any] = [None] * len(places)
+    for own, rows, added in parts:
+        for (row, _, _), origin in zip(rows.texts(), rows.origins, strict=True):
+            origins[own[row]].append(origin._replace(document=origin.document + added))
+        for place, language in zip(own, rows.languages, strict=True):
+            languages[place] = language
+    flat = [origin for row in origins for origin in row]
+    ids, documents = joined("input_ids"), joined("document_ids")
+    assert ids is not None
+    assert documents is not None
+    return PackedRows(
+        ids,
+        documents,
+        first,
+        [origin.document for origin in flat],
+        flat,
+        joined("sentence_ends"),
+        languages,
+        joined("segment_ids"),
+        joined("follows"),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +147,10 @@ class PackedDocuments:
         seed: Random seed of the order.
         pad_id: Fills the end of a row that has no room for another text.
         name: What messages call the documents.
+        language: The language of the documents, which the rows name.
+        whole_sentences: End a row after a sentence, not within one that has no more room. The
+            documents of a row are then one text, with the template's end between them (RoBERTa's
+            full sentences, Liu et al. 2019, 1907.11692).
 
     Raises:
         InputError: All documents together do not fill one row, or the template leaves no room
@@ -85,6 +167,8 @@ class PackedDocuments:
         seed: int = 0,
         pad_id: int | None = None,
         name: str = "the corpus",
+        language: str | None = None,
+        whole_sentences: bool = False,
     ) -> None:
         room = length - len(template.before) - max(len(template.after), len(template.after_cut))
         if room < 1:
@@ -99,28 +183,50 @@ class PackedDocuments:
                 hint="add text, or set a smaller max_length",
             )
         self.tokens, self.template, self.length, self.rows = tokens, template, length, rows
-        self.seed, self.pad_id = seed, pad_id or 0
+        self.seed, self.pad_id, self.language = seed, pad_id or 0, language
+        self.whole_sentences = whole_sentences
         self.position = Position()
         # A shorter rest of a row stays empty: the few tokens in it would lack context.
         self._minimum = length - room + min(32, max(1, length // 8), room)
         self._order = self._shuffled(0)
 
-    def take(self) -> PackedRows:
-        """Return the rows of the next step."""
-        ids = np.full((self.rows, self.length), self.pad_id, dtype=np.int64)
-        documents = np.zeros((self.rows, self.length), dtype=np.int64)
-        first, sources = self.position.rows, []
-        for row in range(self.rows):
+    def take(self, count: int | None = None) -> PackedRows:
+        """Return the rows of the next step.
+
+        Args:
+            count: How many, if not those of a step.
+        """
+        count = self.rows if count is None else count
+        ids = np.full((count, self.length), self.pad_id, dtype=np.int64)
+        documents = np.zeros((count, self.length), dtype=np.int64)
+        marks = np.zeros((count, self.length), np.bool_) if self.tokens.has_sentences else None
+        first, origins = self.position.rows, []
+        for row in range(count):
             start = number = 0
             while self.length - start >= self._minimum:
-                source, text = self._next_text(self.length - start)
+                before = () if self.whole_sentences and number else self.template.before
+                ahead = len(before)
+                origin, text, size = self._next_text(self.length - start, before)
                 number += 1
                 ids[row, start : start + len(text)] = text
                 documents[row, start : start + len(text)] = number
+                if marks is not None:
+                    ends = self.tokens.sentence_ends(origin.document)[origin.offset :][: size - 1]
+                    marks[row, start + ahead : start + ahead + len(ends)] = ends
                 start += len(text)
-                sources.append(source)
-        self.position = Position(**asdict(self.position) | {"rows": first + self.rows})
-        return PackedRows(torch.from_numpy(ids), torch.from_numpy(documents), first, sources)
+                origins.append(origin)
+                if self.position.offset:
+                    break  # the next row starts with the rest of this document
+        self.position = replace(self.position, rows=first + count)
+        return PackedRows(
+            torch.from_numpy(ids),
+            torch.from_numpy(documents),
+            first,
+            [origin.document for origin in origins],
+            origins,
+            None if marks is None else torch.from_numpy(marks),
+            [self.language] * count,
+        )
 
     def state(self) -> dict[str, Any]:
         """Return what `restore` takes."""
@@ -134,21 +240,31 @@ class PackedDocuments:
     def _shuffled(self, epoch: int) -> NDArray[np.int64]:
         return np.random.default_rng([self.seed, epoch]).permutation(len(self.tokens))
 
-    def _next_text(self, room: int) -> tuple[int, list[int]]:
-        """Return the number of the next document, and as much of it as fits into `room` tokens."""
+    def _next_text(
+        self, room: int, before: tuple[int, ...]
+    ) -> tuple[Origin, NDArray[np.int64], int]:
+        """Return as much of the next document as fits into `room` tokens.
+
+        Returns:
+            Its origin, its ids with the template, and the number of its own tokens.
+        """
         at, template = self.position, self.template
         source = int(self._order[at.document])
         left = self.tokens[source][at.offset :]
-        whole = len(template.before) + len(left) + len(template.after) <= room
+        whole = len(before) + len(left) + len(template.after) <= room
         if whole:
             text, after = left, template.after
             epochs, document = divmod(at.document + 1, len(self._order))
             changes = {"epochs": at.epochs + epochs, "document": document, "offset": 0}
         else:
             after = template.after_cut
-            text = left[: room - len(template.before) - len(after)]
+            text = left[: room - len(before) - len(after)]
+            if self.whole_sentences:
+                ends = self.tokens.sentence_ends(source)[at.offset :][: len(text)].nonzero()[0]
+                text = text[: ends[-1] + 1] if len(ends) else text
             changes = {"offset": at.offset + len(text)}
         self.position = Position(**asdict(at) | changes)
         if self.position.epochs > at.epochs:
             self._order = self._shuffled(self.position.epochs)
-        return source, [*template.before, *text.tolist(), *after]
+        origin = Origin(source, at.offset, at.epochs)
+        return origin, np.concatenate([before, text, after]).astype(np.int64), len(text)

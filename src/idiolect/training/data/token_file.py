@@ -2,7 +2,9 @@
 
 There are two files of little-endian numbers: `ids.bin` (int32, all documents concatenated, without
 special tokens) and `ends.bin` (int64, the end of each document in `ids.bin`). `tokens.json`
-describes them. Tokenising needs bounded memory, and a resumed run does not tokenise again.
+describes them. For objectives that read sentences, `sentences.bin` marks the last token of each
+sentence but a document's last (one byte a token). Tokenising needs bounded memory, and a resumed
+run does not tokenise again.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, Self
@@ -22,6 +24,7 @@ from numpy.typing import NDArray
 
 from idiolect.errors import CheckpointError, InputError
 from idiolect.text.files import read_json, write_atomic
+from idiolect.text.sentences import sentence_ends
 from idiolect.text.tokenizers.tokenizer import Tokenizer
 
 __all__ = ["TokenFile"]
@@ -55,10 +58,27 @@ class TokenFile:
             )
         self._ids = _map(folder / "ids.bin", np.dtype("<i4"), int(self.record["tokens"]))
         self._ends = _map(folder / "ends.bin", np.dtype("<i8"), int(self.record["documents"]))
+        self._marks = None
+        if "sentences" in self.record:
+            path = folder / "sentences.bin"
+            self._marks = _map(path, np.dtype(np.bool_), int(self.record["tokens"]))
 
     @classmethod
-    def write(cls, folder: str | Path, documents: Iterable[str], tokenizer: Tokenizer) -> Self:
+    def write(
+        cls,
+        folder: str | Path,
+        documents: Iterable[str],
+        tokenizer: Tokenizer,
+        *,
+        sentences: bool = False,
+    ) -> Self:
         """Tokenise documents into a new folder, atomically.
+
+        Args:
+            folder: The folder, which must not exist.
+            documents: The documents.
+            tokenizer: The tokenizer.
+            sentences: Mark the ends of sentences.
 
         Raises:
             InputError: The folder cannot be written, for example because the disk is full.
@@ -69,11 +89,14 @@ class TokenFile:
             with (
                 (temporary / "ids.bin").open("wb") as ids,
                 (temporary / "ends.bin").open("wb") as ends,
+                (temporary / "sentences.bin").open("wb") as marks,
             ):
-                record = _write_ids(documents, tokenizer, ids, ends)
-                for file in (ids, ends):
+                record = _write_ids(documents, tokenizer, ids, ends, marks if sentences else None)
+                for file in (ids, ends, marks):
                     file.flush()
                     os.fsync(file.fileno())
+            if not sentences:
+                (temporary / "sentences.bin").unlink()
             text = json.dumps(record | {"tokenizer": tokenizer.fingerprint}, indent=2)
             write_atomic(temporary / "tokens.json", f"{text}\n".encode())
             temporary.chmod(0o755)
@@ -98,18 +121,48 @@ class TokenFile:
         return ids
 
     @property
+    def has_sentences(self) -> bool:
+        """Whether the ends of sentences are marked."""
+        return self._marks is not None
+
+    def sentence_ends(self, document: int) -> NDArray[np.bool_]:
+        """Return which tokens of a document end a sentence, its last one aside. (length,), bool.
+
+        Raises:
+            CheckpointError: They are not marked.
+        """
+        if self._marks is None:
+            raise CheckpointError("the tokens have no sentence ends", hint="start a new run")
+        start = int(self._ends[document - 1]) if document else 0
+        marks: NDArray[np.bool_] = self._marks[start : int(self._ends[document])]
+        return marks
+
+    @property
     def bytes_per_token(self) -> float:
         """Mean number of UTF-8 bytes per token."""
         return float(self.record["bytes"] / max(1, self.record["tokens"]))
 
 
 def _write_ids(
-    documents: Iterable[str], tokenizer: Tokenizer, ids: BinaryIO, ends: BinaryIO
+    documents: Iterable[str],
+    tokenizer: Tokenizer,
+    ids: BinaryIO,
+    ends: BinaryIO,
+    marks: BinaryIO | None,
 ) -> dict[str, Any]:
     counts = {"documents": 0, "tokens": 0, "bytes": 0}
+    sentences = 0
     digest = hashlib.blake2b(digest_size=16)
     for texts in _chunks(documents):
-        batch = tokenizer.encode_batch(texts, add_special_tokens=False)
+        if marks is None:
+            batch = tokenizer.encode_batch(texts, add_special_tokens=False)
+        else:
+            located = tokenizer.encode_with_offsets(texts, add_special_tokens=False)
+            batch = [one for one, _ in located]
+            for text, (_, offsets) in zip(texts, located, strict=True):
+                found = _mark_sentences(text, offsets)
+                sentences += int(found.sum())
+                marks.write(found.tobytes())
         lengths = np.array([len(one) for one in batch], dtype="<i8")
         flat = np.fromiter((id_ for one in batch for id_ in one), dtype="<i4")
         digest.update(flat.tobytes())
@@ -119,7 +172,20 @@ def _write_ids(
         counts["documents"] += len(batch)
         counts["tokens"] += len(flat)
         counts["bytes"] += sum(len(text.encode()) for text in texts)
+    if marks is not None:
+        counts["sentences"] = sentences
     return {**counts, "digest": digest.hexdigest()}
+
+
+def _mark_sentences(text: str, offsets: Sequence[tuple[int, int]]) -> NDArray[np.bool_]:
+    """Mark the token that holds the last character of each sentence, the text's last aside."""
+    marks = np.zeros(len(offsets), np.bool_)
+    stops = np.array([stop for _, stop in offsets], np.int64)
+    for end in sentence_ends(text):
+        token = int(np.searchsorted(stops, end))
+        if token < len(marks) - 1:
+            marks[token] = True
+    return marks
 
 
 def _chunks(documents: Iterable[str]) -> Iterator[list[str]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,15 +21,18 @@ from idiolect.text.text_template import TextTemplate
 from idiolect.text.tokenizers.tokenizer import Tokenizer
 from idiolect.training.data.batch import IGNORE_INDEX, Batch
 from idiolect.training.data.packed_documents import PackedRows
-from idiolect.training.data.segment_stream import Segments
+from idiolect.training.data.segment_stream import Segments, SegmentStream
+from idiolect.training.data.token_file import TokenFile
+from idiolect.training.objectives.corpus_objective import CorpusObjective
 from idiolect.training.objectives.cross_entropy import cross_entropy, vocabulary_blocks
-from idiolect.training.objectives.objective import RowwiseObjective, StepContext
+from idiolect.training.objectives.objective import StepContext
 from idiolect.training.objectives.objective_registry import check_kind, find_objective
+from idiolect.training.training_config import TrainingConfig
 
 __all__ = ["Causal", "CausalStream", "StreamBatch", "language_loss"]
 
 
-class Causal(RowwiseObjective):
+class Causal(CorpusObjective):
     """Predict each token from those before it in its document (Radford et al. 2018).
 
     Args:
@@ -46,13 +50,17 @@ class Causal(RowwiseObjective):
         _ = network.language_head
 
     @classmethod
-    def create(cls, network: Network, tokenizer: Tokenizer, *, seed: int) -> Causal:
+    def create(
+        cls, network: Network, tokenizer: Tokenizer, *, seed: int, **settings: Any
+    ) -> Causal:
         """Make the objective for a run: of a network that carries its state, on a stream."""
+        del tokenizer, seed, settings
         return CausalStream(network) if network.carries_state else Causal(network)
 
     @staticmethod
-    def template(tokenizer: Tokenizer) -> TextTemplate:
+    def template(tokenizer: Tokenizer, language: str | None = None) -> TextTemplate:
         """Return the special tokens around each text."""
+        del language
         return TextTemplate.of(tokenizer, causal=True)
 
     def prepare(self, rows: PackedRows) -> Batch:
@@ -97,6 +105,26 @@ class CausalStream(Causal):
     def __init__(self, network: Network) -> None:
         super().__init__(network)
         self._carried: dict[str, Tensor] = {}
+
+    def make_source(
+        self,
+        tokens: TokenFile,
+        tokenizer: Tokenizer,
+        config: TrainingConfig,
+        *,
+        name: str = "the corpus",
+        language: str | None = None,
+    ) -> SegmentStream:
+        """Return one long text; see `CorpusObjective.make_source`."""
+        return SegmentStream(
+            tokens,
+            self.template(tokenizer, language),
+            length=config.max_length,
+            rows=config.batch_size,
+            seed=config.seed,
+            varies=config.varied_length,
+            name=name,
+        )
 
     def prepare(self, rows: Segments) -> StreamBatch:  # type: ignore[override]
         """Make a batch of segments."""

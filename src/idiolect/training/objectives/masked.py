@@ -1,91 +1,223 @@
-"""Masked-token prediction, the objective of BERT and RoBERTa, with dynamic masks."""
+"""Masked-token prediction, the objective of BERT and RoBERTa."""
 
 from __future__ import annotations
 
-from typing import Self
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from idiolect.errors import InputError
+from idiolect.errors import ConfigError, InputError
 from idiolect.nn.network import Network
 from idiolect.text.text_template import TextTemplate
 from idiolect.text.tokenizers.tokenizer import Tokenizer
+from idiolect.text.tokenizers.word_starts import word_starts
 from idiolect.training.data.batch import IGNORE_INDEX, Batch
-from idiolect.training.data.packed_documents import PackedRows
+from idiolect.training.data.packed_documents import PackedDocuments, PackedRows
+from idiolect.training.data.token_file import TokenFile
 from idiolect.training.objectives.causal import language_loss
-from idiolect.training.objectives.objective import RowwiseObjective
+from idiolect.training.objectives.corpus_objective import CorpusObjective
 from idiolect.training.objectives.objective_registry import check_kind, find_objective
-from idiolect.training.seeds import derive_seed
+from idiolect.training.objectives.objective_settings import check_number, check_share
+from idiolect.training.training_config import TrainingConfig
 
-__all__ = ["Masked"]
+__all__ = ["Masked", "choose_tokens"]
+
+_Grid = NDArray[Any]
 
 
-class Masked(RowwiseObjective):
-    """Predict masked tokens from all others of their document.
+class Masked(CorpusObjective):
+    """Predict masked tokens from all others of their text.
 
-    Of the selected tokens, 80% are replaced by the mask, 10% by a random token and 10% are kept
-    (Devlin et al. 2018, 1810.04805). The selection is drawn anew for every row (dynamic masking,
-    Liu et al. 2019, 1907.11692), from the seed and the row's number in the run.
+    Of a text's n tokens, special ones included, max(1, round(0.15·n)) are selected, never special
+    ones. Of the selected tokens, 80% are replaced by the mask, 10% by a random token and 10% are
+    kept (Devlin et al. 2018, 1810.04805). By default they are drawn anew for every row (dynamic
+    masking, Liu et al. 2019, 1907.11692), from the seed and the row's number in the run.
 
     Args:
         network: A bidirectional network with a language-model head.
         tokenizer: Defines the mask, and the tokens that are never masked.
-        share: Share of the tokens that are selected.
+        mlm_probability: Share of the tokens that are selected.
+        whole_word: Select whole words: a token that starts one with those that continue it. A new
+            term is a word.
+        duplicates: Static masks, as in BERT: a document is masked in so many ways, one an epoch,
+            and then again in the first. `None` for dynamic masks.
+        full_sentences: Rows hold whole sentences of consecutive documents as one text (RoBERTa).
+        language_ids: The id of each language, for a network that has an embedding for it.
         seed: Random seed.
 
     Raises:
-        ConfigError: The network does not read both ways.
+        ConfigError: The network does not read both ways, or a number is out of its range.
         InputError: It has no language-model head, or the tokenizer has no mask token.
     """
 
+    name = "masked"
+    languages_are: ClassVar[Literal["tokens", "embeddings"] | None] = "embeddings"
+
     def __init__(
-        self, network: Network, tokenizer: Tokenizer, *, share: float = 0.15, seed: int = 0
+        self,
+        network: Network,
+        tokenizer: Tokenizer,
+        *,
+        mlm_probability: float = 0.15,
+        whole_word: bool = False,
+        duplicates: int | None = None,
+        full_sentences: bool = False,
+        language_ids: Mapping[str, int] | None = None,
+        seed: int = 0,
     ) -> None:
-        check_kind(find_objective("pretrain", "masked"), network.kind)
+        check_kind(find_objective("pretrain", self.name), network.kind)
         _ = network.language_head
         if tokenizer.mask_token_id is None:
             raise InputError("the tokenizer has no mask token", hint="add one, such as [MASK]")
-        self.mask_id, self.share, self.seed = tokenizer.mask_token_id, share, seed
+        self.mask_id, self.seed = tokenizer.mask_token_id, seed
+        self.probability = check_share(mlm_probability, "mlm_probability", above_zero=True)
+        if duplicates is not None and (
+            check_number(duplicates, "duplicates", least=1) != int(duplicates)
+        ):
+            raise ConfigError(f"duplicates is {duplicates}", hint="a whole number, such as 10")
+        self.duplicates, self.full_sentences = duplicates, full_sentences
+        self.needs_sentences = full_sentences
         self.vocabulary = len(tokenizer)
         template = self.template(tokenizer)
-        self.never = torch.tensor(sorted({*template.before, *template.after, self.mask_id}))
-
-    @classmethod
-    def create(cls, network: Network, tokenizer: Tokenizer, *, seed: int) -> Self:
-        """Make the objective for a run."""
-        return cls(network, tokenizer, seed=seed)
+        self._ahead = len(template.before)
+        self._never = np.zeros(self.vocabulary, np.bool_)
+        self._never[[*template.before, *template.after, self.mask_id]] = True
+        self._starts = word_starts(tokenizer) if whole_word else None
+        self.language_ids = dict(language_ids or {})
 
     @staticmethod
-    def template(tokenizer: Tokenizer) -> TextTemplate:
+    def missing_tokens(tokenizer: Tokenizer, **settings: Any) -> list[str]:
+        """Return the tokens that a run needs and the tokenizer lacks: a mask."""
+        del settings
+        return ["<mask>"] if tokenizer.mask_token_id is None else []
+
+    @staticmethod
+    def template(tokenizer: Tokenizer, language: str | None = None) -> TextTemplate:
         """Return the special tokens around each text."""
+        del language
         return TextTemplate.of(tokenizer, causal=False)
+
+    def make_source(
+        self,
+        tokens: TokenFile,
+        tokenizer: Tokenizer,
+        config: TrainingConfig,
+        *,
+        name: str = "the corpus",
+        language: str | None = None,
+    ) -> Any:
+        """Return packed documents; see `CorpusObjective.make_source`."""
+        return PackedDocuments(
+            tokens,
+            self.template(tokenizer),
+            length=config.max_length,
+            rows=config.batch_size,
+            seed=config.seed,
+            pad_id=tokenizer.pad_token_id,
+            name=name,
+            language=language,
+            whole_sentences=self.full_sentences,
+        )
 
     def prepare(self, rows: PackedRows) -> Batch:
         """Mask tokens, and label them."""
-        selection, kind, other = self._draw(rows)
-        selected = (
-            (selection < self.share)
-            & (rows.document_ids > 0)
-            & ~torch.isin(rows.input_ids, self.never)
+        documents = rows.document_ids
+        if self.full_sentences:
+            documents = (documents > 0).long()
+        input_ids, labels = self.mask(rows)
+        return Batch(
+            input_ids=input_ids,
+            attention_mask=documents,
+            labels=labels,
+            language_ids=self._language_ids(rows),
         )
-        labels = torch.where(selected, rows.input_ids, IGNORE_INDEX)
-        ids = torch.where(selected & (kind < 0.8), self.mask_id, rows.input_ids)
-        ids = torch.where(selected & (kind >= 0.9), other, ids)
-        return Batch(input_ids=ids, attention_mask=rows.document_ids, labels=labels)
 
     def loss(self, network: Network, batch: Batch) -> Tensor:
         """Return the loss summed over the labels."""
         return language_loss(network, batch)
 
-    def _draw(self, rows: PackedRows) -> tuple[Tensor, Tensor, Tensor]:
-        """Draw two uniform numbers and a random token for each token of the rows."""
-        length = rows.input_ids.shape[1]
-        generator = torch.Generator()
-        uniform, other = [], []
-        for number in range(rows.first, rows.first + len(rows.input_ids)):
-            generator.manual_seed(derive_seed(self.seed, number))
-            uniform.append(torch.rand(2, length, generator=generator))
-            other.append(torch.randint(self.vocabulary, (length,), generator=generator))
-        selection, kind = torch.stack(uniform, dim=1)
-        return selection, kind, torch.stack(other)
+    def mask(self, rows: PackedRows) -> tuple[Tensor, Tensor]:
+        """Return the masked ids of rows and their labels. Shape: (rows, length), both."""
+        ids = rows.input_ids.numpy()
+        texts = rows.texts()
+        uniform, kind, other = self._draw(rows, texts)
+        number = np.full(ids.shape, -1)
+        for i, (row, start, stop) in enumerate(texts):
+            number[row, start:stop] = i
+        candidates = (number >= 0) & ~self._never[ids]
+        sizes = np.array([stop - start for _, start, stop in texts], np.int64)
+        budgets = np.maximum(1, np.round(self.probability * sizes)).astype(np.int64)
+        words = None
+        if self._starts is not None:
+            first = self._starts[ids] | ~candidates
+            for row, start, _ in texts:
+                first[row, start : start + self._ahead + 1] = True
+            words = np.cumsum(first.ravel()).reshape(ids.shape)
+        selected = choose_tokens(uniform, number, candidates, budgets, words)
+        labels = np.where(selected, ids, IGNORE_INDEX)
+        masked = np.where(selected & (kind < 0.8), self.mask_id, ids)
+        masked = np.where(selected & (kind >= 0.9), (other * self.vocabulary).astype(int), masked)
+        return torch.from_numpy(masked), torch.from_numpy(labels)
+
+    def _draw(self, rows: PackedRows, texts: Sequence[tuple[int, int, int]]) -> _Grid:
+        """Draw three uniform numbers for each token. Shape: (3, rows, length)."""
+        count, length = rows.input_ids.shape
+        if self.duplicates is None:
+            seeds = ([self.seed, rows.first + row] for row in range(count))
+            drawn = [np.random.default_rng(seed).random((3, length)) for seed in seeds]
+            return np.stack(drawn, axis=1)
+        grid = np.zeros((3, count, length))
+        for (row, start, stop), origin in zip(texts, rows.origins, strict=True):
+            # By place in the document, so that a cut elsewhere does not change the masks.
+            seed = [self.seed, origin.document, origin.epoch % int(self.duplicates)]
+            numbers = np.random.default_rng(seed).random((origin.offset + stop - start, 3))
+            grid[:, row, start:stop] = numbers[origin.offset :].T
+        return grid
+
+    def _language_ids(self, rows: PackedRows) -> Tensor | None:
+        """Return the language of each token, if the network has embeddings for languages."""
+        if not self.language_ids:
+            return None
+        row_ids = [self.language_ids[language] for language in rows.languages]
+        return torch.tensor(row_ids)[:, None].expand(rows.input_ids.shape).contiguous()
+
+
+def choose_tokens(
+    uniform: _Grid, texts: _Grid, candidates: _Grid, budgets: _Grid, words: _Grid | None = None
+) -> NDArray[np.bool_]:
+    """Choose a number of tokens of each text at random.
+
+    Args:
+        uniform: A random number for each token. (rows, length).
+        texts: The number of each token's text, from 0. (rows, length).
+        candidates: Which tokens may be chosen. (rows, length), bool.
+        budgets: How many tokens of each text are chosen, if it has so many. (texts,).
+        words: The number of each token's word, ascending; whole words are then chosen, in random
+            order and without those that exceed the budget, as in BERT's code. (rows, length).
+
+    Returns:
+        The chosen tokens. (rows, length).
+    """
+    chosen = np.zeros(texts.size, np.bool_)
+    places = candidates.ravel().nonzero()[0]
+    own = texts.ravel()[places]
+    if words is None:
+        order = np.lexsort((uniform.ravel()[places], own))
+        grouped = own[order]
+        starts = np.searchsorted(grouped, np.arange(len(budgets)))
+        rank = np.arange(len(order)) - starts[grouped]
+        chosen[places[order[rank < budgets[grouped]]]] = True
+        return chosen.reshape(texts.shape)
+    _, first, sizes = np.unique(words.ravel()[places], return_index=True, return_counts=True)
+    order = np.lexsort((uniform.ravel()[places[first]], own[first]))
+    left = budgets.copy()
+    for word in order.tolist():
+        text, size = own[first[word]], sizes[word]
+        if size <= left[text]:
+            left[text] -= size
+            chosen[places[first[word] : first[word] + size]] = True
+    return chosen.reshape(texts.shape)

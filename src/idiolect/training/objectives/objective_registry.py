@@ -82,19 +82,22 @@ def find_objective(verb: Verb, name: str) -> ObjectiveEntry:
     return _ENTRIES[verb, name]
 
 
-def default_objective(kind: str, *, model: str = "this model") -> str:
+def default_objective(kind: str, *, model: str = "this model", tokenizer: Any | None = None) -> str:
     """Return the pre-training objective of a kind of network.
 
     Args:
         kind: The network's `kind`.
         model: What an error message calls the model.
+        tokenizer: The model's; one with a mask token chooses `denoising` for an encoder-decoder.
 
     Raises:
         ConfigError: No objective trains such networks yet.
     """
-    for entry in objectives("pretrain"):
-        if kind in entry.network_kinds:
-            return entry.name
+    fitting = objectives_for(kind)
+    if "denoising" in fitting and tokenizer is not None and tokenizer.mask_token_id is not None:
+        return "denoising"
+    if fitting:
+        return fitting[0]
     raise ConfigError(
         f"{model}: no pre-training objective for {kind} networks yet",
         hint="distill, tune and encode work for it",
@@ -137,6 +140,42 @@ register(
         summary="predict hidden tokens from all others (BERT, RoBERTa)",
         home="idiolect.training.objectives.masked:Masked",
         network_kinds=("bidirectional",),
+    ),
+    ObjectiveEntry(
+        name="masked+next_sentence",
+        verb="pretrain",
+        summary="masked, and whether the second of two parts follows the first (BERT)",
+        home="idiolect.training.objectives.next_sentence:NextSentence",
+        network_kinds=("bidirectional",),
+    ),
+    ObjectiveEntry(
+        name="translation_masked",
+        verb="pretrain",
+        summary="masked, with the translation visible (XLM; SOURCES are pairs of files)",
+        home="idiolect.training.objectives.translation_masked:TranslationMasked",
+        network_kinds=("bidirectional",),
+        data="pairs",
+    ),
+    ObjectiveEntry(
+        name="span_corruption",
+        verb="pretrain",
+        summary="predict spans that were replaced by sentinels (T5; UL2's mixture)",
+        home="idiolect.training.objectives.span_corruption:SpanCorruption",
+        network_kinds=("encoder-decoder",),
+    ),
+    ObjectiveEntry(
+        name="denoising",
+        verb="pretrain",
+        summary="restore a text with masked, deleted and permuted parts (BART, mBART)",
+        home="idiolect.training.objectives.denoising:Denoising",
+        network_kinds=("encoder-decoder",),
+    ),
+    ObjectiveEntry(
+        name="prefix",
+        verb="pretrain",
+        summary="predict the rest of a text from its beginning, read both ways (T5, UniLM)",
+        home="idiolect.training.objectives.prefix:Prefix",
+        network_kinds=("encoder-decoder", "causal"),
     ),
     ObjectiveEntry(
         name="translation",

@@ -16,7 +16,7 @@ from idiolect.training.objectives.cross_entropy import cross_entropy, vocabulary
 from idiolect.training.objectives.objective import RowwiseObjective
 from idiolect.training.objectives.objective_registry import check_kind, find_objective
 
-__all__ = ["Translation"]
+__all__ = ["Translation", "target_loss"]
 
 
 class Translation(RowwiseObjective):
@@ -53,22 +53,33 @@ class Translation(RowwiseObjective):
 
     def loss(self, network: Network, batch: Batch) -> Tensor:
         """Return the loss summed over the target tokens, and what the network adds to it."""
-        assert batch.labels is not None
-        predicted = batch.predicted
-        output: Output = network(**batch.inputs, return_logits=network.has_own_logits)
-        if output.logits is not None:
-            loss = F.cross_entropy(
-                output.logits[predicted].float(),
-                batch.labels[predicted],
-                label_smoothing=self.label_smoothing,
-                reduction="sum",
-            )
-        else:
-            loss = cross_entropy(
-                network.language_head.transform(output.hidden_states[predicted]),
-                batch.labels[predicted],
-                vocabulary_blocks(network),
-                softcap=network.language_head.softcap,
-                label_smoothing=self.label_smoothing,
-            )
-        return loss + network.extra_loss(output, batch.labels.masked_fill(~predicted, 0), predicted)
+        return target_loss(network, batch, label_smoothing=self.label_smoothing)
+
+
+def target_loss(network: Network, batch: Batch, *, label_smoothing: float = 0.0) -> Tensor:
+    """Return an encoder-decoder's loss summed over the target tokens, and what it adds to it.
+
+    Args:
+        network: The network.
+        batch: Sources and targets.
+        label_smoothing: As for `Translation`.
+    """
+    assert batch.labels is not None
+    predicted = batch.predicted
+    output: Output = network(**batch.inputs, return_logits=network.has_own_logits)
+    if output.logits is not None:
+        loss = F.cross_entropy(
+            output.logits[predicted].float(),
+            batch.labels[predicted],
+            label_smoothing=label_smoothing,
+            reduction="sum",
+        )
+    else:
+        loss = cross_entropy(
+            network.language_head.transform(output.hidden_states[predicted]),
+            batch.labels[predicted],
+            vocabulary_blocks(network),
+            softcap=network.language_head.softcap,
+            label_smoothing=label_smoothing,
+        )
+    return loss + network.extra_loss(output, batch.labels.masked_fill(~predicted, 0), predicted)

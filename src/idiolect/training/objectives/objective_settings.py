@@ -1,0 +1,64 @@
+"""The settings of objectives: which there are, and the checks that objectives share."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from idiolect.errors import ConfigError
+
+__all__ = ["check_number", "check_settings", "check_share"]
+
+
+def check_settings(objective: type[Any], name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of an objective as arguments of its class.
+
+    Raises:
+        ConfigError: The objective has no such setting; the message lists those that it has.
+    """
+    parameters = inspect.signature(objective).parameters.values()
+    known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in _OF_THE_RUN]
+    if unknown := sorted(set(settings) - set(known)):
+        raise ConfigError(
+            f"the objective {name!r} has no setting {unknown[0]!r}",
+            hint=f"it has {', '.join(known)}" if known else "it has none",
+        )
+    return dict(settings)
+
+
+_OF_THE_RUN = ("seed", "language_ids")
+"""Arguments of objectives that follow from the run."""
+
+
+def check_share(
+    value: object, name: str, *, above_zero: bool = False, below_one: bool = False
+) -> float:
+    """Return a probability or share.
+
+    Raises:
+        ConfigError: It is no number from 0 to 1.
+    """
+    number = check_number(value, name)
+    low = number > 0 if above_zero else number >= 0
+    high = number < 1 if below_one else number <= 1
+    if not low or not high:
+        ends = " without 0 and 1" if above_zero and below_one else ""
+        ends = ends or (" without 0" if above_zero else " without 1" if below_one else "")
+        raise ConfigError(f"{name} is {value}", hint=f"it is a share from 0 to 1{ends}")
+    return number
+
+
+def check_number(value: object, name: str, *, least: float = -math.inf) -> float:
+    """Return a finite number.
+
+    Raises:
+        ConfigError: It is none, or below the least one.
+    """
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not math.isfinite(value):  # type: ignore[arg-type]
+        raise ConfigError(f"{name} is {value!r}", hint="it must be a number")
+    if value < least:  # type: ignore[operator]
+        raise ConfigError(f"{name} is {value}", hint=f"at least {least:g}")
+    return float(value)  # type: ignore[arg-type]

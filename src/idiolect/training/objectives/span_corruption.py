@@ -1,0 +1,304 @@
+"""Span corruption, the objective of T5, and UL2's mixture of denoisers.
+
+Random spans of a text are replaced by one sentinel token each, and the target holds each sentinel
+followed by the span (Raffel et al. 2019, 1910.10683). Lengths are exact: 15 % of the tokens in
+spans of three on average make 568 tokens an input of 512 and a target of 114, ends included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from idiolect.errors import ConfigError, InputError
+from idiolect.nn.network import Network
+from idiolect.text.text_template import TextTemplate
+from idiolect.text.tokenizers.tokenizer import Tokenizer
+from idiolect.training.data.batch import Batch
+from idiolect.training.data.packed_documents import PackedRows
+from idiolect.training.data.text_pairs import SourceTarget, pack_pairs, start_id
+from idiolect.training.objectives.corpus_objective import CorpusObjective
+from idiolect.training.objectives.objective_registry import check_kind, find_objective
+from idiolect.training.objectives.objective_settings import check_number, check_share
+from idiolect.training.objectives.translation import target_loss
+
+__all__ = ["UL2", "Denoiser", "SpanCorruption", "raw_length", "sentinel_ids", "spans_of"]
+
+_SENTINELS = ("<extra_id_{}>", "▁<extra_id_{}>")
+_SUFFIX_SPAN = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Denoiser:
+    """One way to corrupt a text.
+
+    Raises:
+        ConfigError: A number out of its range.
+    """
+
+    noise_density: float = 0.15
+    """Share of the tokens that are in the target."""
+    mean_noise_span_length: float = 3.0
+    """Tokens of a span on average; 0 for one span at the end of the text (UL2's S-denoiser)."""
+    mode_token: str | None = None
+    """A token before the input that names the denoiser, such as [R]."""
+    weight: float = 1.0
+    """How often it is drawn, relative to the others."""
+
+    def __post_init__(self) -> None:
+        check_share(self.noise_density, "noise_density", above_zero=True, below_one=True)
+        if self.mean_noise_span_length != _SUFFIX_SPAN:
+            check_number(self.mean_noise_span_length, "mean_noise_span_length", least=1)
+        check_number(self.weight, "weight", least=0)
+
+    def lengths(self, tokens: int) -> tuple[int, int]:
+        """Return the number of noise tokens and of spans in a text, as T5 rounds them."""
+        if tokens < 2:
+            return 0, 0
+        noise = min(max(round(tokens * self.noise_density), 1), tokens - 1)
+        if self.mean_noise_span_length == _SUFFIX_SPAN:
+            return noise, 1
+        spans = max(round(noise / self.mean_noise_span_length), 1)
+        return noise, min(spans, noise, tokens - noise)
+
+    def input_length(self, tokens: int) -> int:
+        """Return the length of the input made of a text, with sentinels, end and mode token."""
+        noise, spans = self.lengths(tokens)
+        return tokens - noise + spans + 1 + (self.mode_token is not None)
+
+
+UL2 = (
+    *(Denoiser(mean_noise_span_length=n, noise_density=0.15, mode_token="[R]") for n in (3, 8)),
+    Denoiser(mean_noise_span_length=_SUFFIX_SPAN, noise_density=0.25, mode_token="[S]"),
+    *(Denoiser(mean_noise_span_length=n, noise_density=0.5, mode_token="[X]") for n in (3, 8)),
+    Denoiser(mean_noise_span_length=64, noise_density=0.15, mode_token="[X]"),
+    Denoiser(mean_noise_span_length=64, noise_density=0.5, mode_token="[X]"),
+)
+"""The seven denoisers of UL2, equally weighted (Tay et al. 2022, 2205.05131, table 1)."""
+
+
+def raw_length(denoisers: Sequence[Denoiser], max_length: int) -> int:
+    """Return the longest text whose inputs have at most `max_length` tokens; 0 if there is none.
+
+    >>> raw_length([Denoiser()], 512)
+    568
+    """
+    length = 0
+    while all(one.input_length(length + 1) <= max_length for one in denoisers):
+        length += 1
+    return length
+
+
+def sentinel_ids(tokenizer: Tokenizer) -> list[int]:
+    """Return the ids of `<extra_id_0>`, `<extra_id_1>` and so on."""
+    ids: list[int] = []
+    for pattern in _SENTINELS:
+        while (id_ := tokenizer.engine.token_to_id(pattern.format(len(ids)))) is not None:
+            ids.append(id_)
+        if ids:
+            break
+    return ids
+
+
+def spans_of(
+    random: np.random.Generator, tokens: int, noise: int, spans: int, *, at_end: bool = False
+) -> NDArray[np.int64]:
+    """Draw where the noise spans are: start and end of each, in order. Shape: (spans, 2).
+
+    Both the noise and the rest are divided at random places into parts of at least one token.
+
+    Args:
+        random: The random numbers.
+        tokens: Tokens of the text.
+        noise: How many of them are noise.
+        spans: Number of spans.
+        at_end: Let the last span end the text, as in T5's own code. Otherwise the text may also
+            begin with noise or end without.
+    """
+    lengths = _segments(random, noise, spans)
+    if at_end:
+        gaps = _segments(random, tokens - noise, spans)
+    else:
+        # One gap more, of which the outer two may be empty.
+        gaps = _segments(random, tokens - noise + 2, spans + 1)[:-1]
+        gaps[0] -= 1
+    starts = np.cumsum(gaps) + np.cumsum(lengths) - lengths
+    return np.stack([starts, starts + lengths], axis=1)
+
+
+def _segments(random: np.random.Generator, items: int, parts: int) -> NDArray[np.int64]:
+    """Divide items into non-empty parts, each division equally probable."""
+    cuts = np.sort(random.choice(items - 1, parts - 1, replace=False)) + 1
+    return np.diff(cuts, prepend=0, append=items)
+
+
+class SpanCorruption(CorpusObjective):
+    """Predict random spans of a text from the rest of it.
+
+    Args:
+        network: An encoder-decoder with a language-model head.
+        tokenizer: Defines the sentinels `<extra_id_0>`, … and the token that ends a text.
+        noise_density: Share of the tokens that are in the target.
+        mean_noise_span_length: Tokens of a span on average.
+        denoisers: A mixture instead of these two numbers: `ul2`, or a list of tables with the
+            fields of `Denoiser`. One is drawn for each text.
+        at_end: Let each text end with noise, as T5's own code does; a text with one span is then
+            always masked at its end. By default, noise may be anywhere.
+        seed: Random seed.
+
+    Raises:
+        ConfigError: The network is no encoder-decoder, or a number is out of its range.
+        InputError: It has no language-model head, or the tokenizer no end or sentinel token.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        tokenizer: Tokenizer,
+        *,
+        noise_density: float = 0.15,
+        mean_noise_span_length: float = 3.0,
+        denoisers: str | Sequence[Any] | None = None,
+        at_end: bool = False,
+        seed: int = 0,
+    ) -> None:
+        check_kind(find_objective("pretrain", "span_corruption"), network.kind)
+        _ = network.language_head
+        if tokenizer.eos_token_id is None:
+            raise InputError("the tokenizer has no token that ends a text", hint="add </s>")
+        self.denoisers = _denoisers(noise_density, mean_noise_span_length, denoisers)
+        self.end_id, self.seed, self.at_end = tokenizer.eos_token_id, seed, at_end
+        self.sentinels = np.array(sentinel_ids(tokenizer), np.int64)
+        if not len(self.sentinels):
+            raise InputError("the tokenizer has no sentinel tokens", hint="add <extra_id_0> and on")
+        names = [one.mode_token for one in self.denoisers]
+        self._modes = [_mode_id(tokenizer, name) for name in names]
+        weights = np.array([one.weight for one in self.denoisers])
+        self._shares = weights / weights.sum()
+        self.pad_id, self.start = tokenizer.pad_token_id or 0, start_id(network)
+        self._packed = network.packs_texts
+
+    @staticmethod
+    def missing_tokens(
+        tokenizer: Tokenizer,
+        *,
+        max_length: int,
+        noise_density: float = 0.15,
+        mean_noise_span_length: float = 3.0,
+        denoisers: str | Sequence[Any] | None = None,
+        **others: Any,
+    ) -> list[str]:
+        """Return the tokens that a run needs and the tokenizer lacks, in the order of new ids.
+
+        As in T5, the ids of sentinels descend.
+        """
+        del others
+        mixture = _denoisers(noise_density, mean_noise_span_length, denoisers)
+        length = _text_length(mixture, max_length)
+        most = max(one.lengths(size)[1] for one in mixture for size in (length, length - 1))
+        have = sentinel_ids(tokenizer)
+        names = [_SENTINELS[0].format(i) for i in reversed(range(len(have), most))]
+        modes = dict.fromkeys(one.mode_token for one in mixture if one.mode_token)
+        names += [name for name in modes if tokenizer.engine.token_to_id(name) is None]
+        return names if tokenizer.eos_token_id is not None else ["</s>", *names]
+
+    def template(self, tokenizer: Tokenizer, language: str | None = None) -> TextTemplate:
+        """Return the special tokens around each text before corruption: none."""
+        del tokenizer, language
+        return TextTemplate((), (), ())
+
+    def row_length(self, max_length: int) -> int:
+        """Return how many tokens of text make an input of `max_length`.
+
+        Raises:
+            ConfigError: No text is long enough for a span.
+        """
+        return _text_length(self.denoisers, max_length)
+
+    def prepare(self, rows: PackedRows) -> Batch:
+        """Corrupt each text of the rows."""
+        pairs: list[list[SourceTarget]] = [[] for _ in range(len(rows))]
+        random = [np.random.default_rng([self.seed, rows.first + i]) for i in range(len(rows))]
+        ids = rows.input_ids.numpy()
+        for row, start, stop in rows.texts():
+            pairs[row].append(self._corrupt(ids[row, start:stop], random[row]))
+        return pack_pairs(pairs, pad_id=self.pad_id, start=self.start, packed=self._packed)
+
+    def loss(self, network: Network, batch: Batch) -> Tensor:
+        """Return the loss summed over the target tokens."""
+        return target_loss(network, batch)
+
+    def _corrupt(self, text: NDArray[np.int64], random: np.random.Generator) -> SourceTarget:
+        number = 0
+        if len(self.denoisers) > 1:
+            number = int(random.choice(len(self.denoisers), p=self._shares))
+        one, mode = self.denoisers[number], self._modes[number]
+        noise, spans = one.lengths(len(text))
+        if spans > len(self.sentinels):
+            raise InputError(
+                f"a text of {len(text)} tokens has {spans} spans, and the tokenizer "
+                f"{len(self.sentinels)} sentinels",
+                hint="set a smaller max_length or longer spans, or add sentinels",
+            )
+        source, target = list[NDArray[np.int64]](), list[NDArray[np.int64]]()
+        source += [mode]
+        done = 0
+        if spans:
+            suffix = self.at_end or one.mean_noise_span_length == _SUFFIX_SPAN
+            places = spans_of(random, len(text), noise, spans, at_end=suffix)
+            for sentinel, (first, last) in zip(self.sentinels, places.tolist(), strict=False):
+                source += [text[done:first], np.array([sentinel])]
+                target += [np.array([sentinel]), text[first:last]]
+                done = last
+        end = np.array([self.end_id])
+        return SourceTarget(
+            np.concatenate([*source, text[done:], end]), np.concatenate([*target, end])
+        )
+
+
+def _text_length(denoisers: Sequence[Denoiser], max_length: int) -> int:
+    """Return `raw_length`, which must have room for a span."""
+    length = raw_length(denoisers, max_length)
+    if length < 2:
+        raise ConfigError(
+            f"max_length {max_length} is too short for one span and its sentinel",
+            hint="set a larger max_length",
+        )
+    return length
+
+
+def _denoisers(
+    noise_density: float, mean_noise_span_length: float, denoisers: str | Sequence[Any] | None
+) -> tuple[Denoiser, ...]:
+    """Return the mixture of a run's settings."""
+    if denoisers is None:
+        one = Denoiser(noise_density=noise_density, mean_noise_span_length=mean_noise_span_length)
+        return (one,)
+    if denoisers == "ul2":
+        return UL2
+    known = [field.name for field in fields(Denoiser)]
+    hint = f"ul2, or a list of tables with {', '.join(known)}"
+    if isinstance(denoisers, str) or not isinstance(denoisers, Sequence) or not denoisers:
+        raise ConfigError(f"denoisers is {denoisers!r}", hint=hint)
+    made = []
+    for table in denoisers:
+        if not isinstance(table, Mapping) or set(table) - set(known):
+            raise ConfigError(f"a denoiser is {table!r}", hint=hint)
+        made.append(Denoiser(**table))
+    if not sum(one.weight for one in made) > 0:
+        raise ConfigError("all denoisers have the weight 0", hint="set one above 0")
+    return tuple(made)
+
+
+def _mode_id(tokenizer: Tokenizer, name: str | None) -> NDArray[np.int64]:
+    if name is None:
+        return np.zeros(0, np.int64)
+    id_ = tokenizer.engine.token_to_id(name)
+    if id_ is None:
+        raise InputError(f"the tokenizer has no mode token {name}", hint="add it, or omit it")
+    return np.array([id_])

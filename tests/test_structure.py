@@ -28,7 +28,7 @@ FLOORS = (
     {"vocabulary", "words"},
     {"encoding", "generate"},
     {"tasks", "ranking", "search"},
-    {"recommend"},  # answers from the index, and reranks with LambdaMART
+    {"recommend", "alignment"},  # answers from the index, and reranks with LambdaMART
     {"pipeline"},
     {"serve", "scale"},
     {"cli"},

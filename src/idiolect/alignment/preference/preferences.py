@@ -1,10 +1,10 @@
 """Preferences from record files: a prompt with a chosen and a rejected completion.
 
-    {"prompt": "…", "chosen": "…", "rejected": "…"}                 texts, or lists of messages
-    {"chosen": "\\n\\nHuman: …\\n\\nAssistant: …", "rejected": "…"}     HH-RLHF: the prompt is shared
-    {"conversations": […], "chosen": {"from", "value"}, …}          ShareGPT
-    {"instruction": "…", "output_1": "…", "output_2": "…", "preference": 1}   judged pairs; 1 or 2
-    {"prompt": "…", "completion": "…", "label": true}               one judged completion (KTO)
+    prompt, chosen, rejected                      texts, or lists of messages
+    chosen, rejected                              HH-RLHF: both contain the same prompt
+    conversations, chosen, rejected               ShareGPT: {"from", "value"}
+    instruction, output_1, output_2, preference   a judged pair: 1 or 2 is better
+    prompt, completion, label                     one judged completion (KTO)
 
 A pair whose sides are equal, or of which one is empty, teaches nothing and is left out: it is
 counted, and named by its line. So is a tie.
@@ -13,6 +13,7 @@ counted, and named by its line. So is a tie.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -230,6 +231,10 @@ def _judged_pair(record: Mapping[str, Any], first: Any, second: Any) -> Preferen
         raise InvalidRecord("no prompt")
     zero_based = "response 1" in record
     better = record.get("preference", record.get("label"))
+    if "annotator1" in record:
+        better = _majority(record)
+    if better is None:
+        raise _Tie("no judgement")
     if isinstance(better, bool) or not isinstance(better, int | float):
         raise InvalidRecord("no judgement")
     number = int(better) + zero_based
@@ -237,6 +242,13 @@ def _judged_pair(record: Mapping[str, Any], first: Any, second: Any) -> Preferen
         raise _Tie("tie")
     sides = (_completion(first), _completion(second))
     return _checked(prompt, sides[number - 1], sides[2 - number], 0.0)
+
+
+def _majority(record: Mapping[str, Any]) -> Any:
+    """Return what most annotators say; 0, a tie, if there is no majority (PandaLM)."""
+    votes = Counter(value for name, value in record.items() if name.startswith("annotator"))
+    (best, count), *_ = votes.most_common(1)
+    return best if 2 * count > votes.total() else 0
 
 
 def _checked(prompt: Prompt, chosen: str, rejected: str, margin: float) -> Preference:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from idiolect.cli.align import preference, reward, sft
+from idiolect.cli.align import preference, reinforcement, reward, sft
 from idiolect.cli.endings import ResumableCommand
 
 __all__ = ["app"]
@@ -19,3 +19,5 @@ app.command("sft", cls=ResumableCommand)(sft.sft)
 app.command("reward", cls=ResumableCommand)(reward.reward)
 for name in ("dpo", "ipo", "kto", "orpo", "simpo"):
     app.command(name, cls=ResumableCommand)(getattr(preference, name))
+for name in ("ppo", "rloo", "grpo"):
+    app.command(name, cls=ResumableCommand)(getattr(reinforcement, name))

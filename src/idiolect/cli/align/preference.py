@@ -5,9 +5,8 @@ The five commands are one function; each shows the options that its loss has.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -19,6 +18,7 @@ from idiolect.cli.align.alignment_options import (
     TrainOption,
     training_plan,
 )
+from idiolect.cli.align.commands import command_of
 from idiolect.cli.text_options import MaxUnreadableOption, report_skipped
 from idiolect.cli.training_options import (
     BatchSizeOption,
@@ -130,30 +130,15 @@ def _tune(
 
 
 def _command(loss: str, summary: str, *own: str) -> Callable[..., None]:
-    """Return the command of a loss: `_tune` with the options that it has."""
+    """Return the command of a loss, with the options that it has."""
+    doc = f"""{summary} Run it again to resume.
 
-    def command(**options: Any) -> None:
-        missing = {name: parameters[name].default for name in _OWN - set(own)}
-        _tune(loss, **missing, **options)
-
-    signature = inspect.signature(_tune, eval_str=True)
-    parameters = signature.parameters
-    kept = [
-        parameter
-        for name, parameter in parameters.items()
-        if name != "loss" and (name not in _OWN or name in own)
-    ]
-    command.__signature__ = signature.replace(parameters=kept)  # type: ignore[attr-defined]
-    command.__annotations__ = {one.name: one.annotation for one in kept}
-    command.__name__ = loss
-    command.__doc__ = f"""{summary} Run it again to resume.
-
-    Records hold `prompt`, `chosen` and `rejected`. Original embedding rows never change; RUN also
+    Records hold `prompt`, `chosen` and `rejected`. Original embedding rows never change; OUT also
     holds checkpoints and metrics.jsonl.
 
     Example: [bold]idiolect align {loss} smollm2 pairs.jsonl --train lora -o runs/{loss}[/bold]
     """
-    return command
+    return command_of(_tune, loss, doc, without=_OWN - set(own))
 
 
 dpo = _command(

@@ -156,16 +156,17 @@ def _answer_spans(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[tup
             continue
         until = render_chat(tokenizer, messages[:place])
         through = render_chat(tokenizer, messages[: place + 1], add_generation_prompt=False)
+        content = message["content"].strip()
         if not through.startswith(until):
             # The start of an answer is written otherwise than the answer itself.
             until = render_chat(tokenizer, messages[:place], add_generation_prompt=False)
-            start = through.find(message["content"].strip(), len(until))
-            if not through.startswith(until) or start < 0:
-                raise CheckpointError(
-                    "the chat template does not show where an answer begins",
-                    hint="give the model another template",
-                )
-            until = through[:start]
+            start = through.find(content, len(until))
+            until = through[:start] if through.startswith(until) and start >= 0 else through
+        if content not in through[len(until) :]:
+            raise CheckpointError(
+                "the chat template does not show where an answer begins",
+                hint="give the model another template",
+            )
         spans.append((until, through))
     return spans
 

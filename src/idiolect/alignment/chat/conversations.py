@@ -23,7 +23,7 @@ from idiolect.text.skipped import MAX_UNREADABLE, Skipped, skip, summary
 
 __all__ = [
     "Conversation",
-    "InvalidRecord",
+    "InvalidRecordError",
     "Message",
     "check_left_out",
     "conversation_of",
@@ -58,7 +58,7 @@ _NEXT = {
 _RESPONSES = ("response", "completion", "output", "answer")
 
 
-class InvalidRecord(Exception):
+class InvalidRecordError(Exception):
     """A record that cannot be used, with the reason."""
 
 
@@ -81,23 +81,23 @@ def read_messages(turns: Any) -> tuple[Message, ...]:
         turns: A list of `{"role", "content"}` or of `{"from", "value"}`.
 
     Raises:
-        InvalidRecord: It is no such list, or its roles are out of order.
+        InvalidRecordError: It is no such list, or its roles are out of order.
     """
     if not isinstance(turns, Sequence) or isinstance(turns, str) or not turns:
-        raise InvalidRecord("no messages")
+        raise InvalidRecordError("no messages")
     found: list[Message] = []
     before: str | None = None
     for turn in turns:
         if not isinstance(turn, Mapping):
-            raise InvalidRecord("no messages")
+            raise InvalidRecordError("no messages")
         name, content = turn.get("role", turn.get("from")), turn.get("content", turn.get("value"))
         role = _ROLES.get(name) if isinstance(name, str) else None
         if role is None:
-            raise InvalidRecord("unknown role")
+            raise InvalidRecordError("unknown role")
         if role not in _NEXT[before]:
-            raise InvalidRecord("roles out of order")
+            raise InvalidRecordError("roles out of order")
         if not isinstance(content, str) or unusable(content) == "bad UTF-8":
-            raise InvalidRecord("no content")
+            raise InvalidRecordError("no content")
         found.append({"role": role, "content": content})
         before = role
     return tuple(found)
@@ -107,7 +107,7 @@ def conversation_of(record: Mapping[str, Any]) -> Conversation:
     """Return the conversation of a record in any of the known forms.
 
     Raises:
-        InvalidRecord: It has none of them, its roles are out of order, or an answer is empty.
+        InvalidRecordError: It has none of them, its roles are out of order, or an answer is empty.
     """
     for name in ("messages", "conversations"):
         if name in record:
@@ -125,11 +125,11 @@ def conversation_of(record: Mapping[str, Any]) -> Conversation:
         turns = [{"role": "assistant", "content": turns}] if isinstance(turns, str) else turns
         return _answered(read_messages([*prompt, *(turns if isinstance(turns, list) else ())]))
     if not isinstance(prompt, str) or answer is None:
-        raise InvalidRecord("no conversation")
+        raise InvalidRecordError("no conversation")
     if (reason := unusable(answer)) is not None:
-        raise InvalidRecord("empty answer" if reason == "empty" else reason)
+        raise InvalidRecordError("empty answer" if reason == "empty" else reason)
     if not prompt:
-        raise InvalidRecord("empty prompt")
+        raise InvalidRecordError("empty prompt")
     return Conversation((), prompt, answer)
 
 
@@ -151,7 +151,7 @@ def read_conversations(
     for place, record in numbered_records(path, left_out, max_unreadable=max_unreadable):
         try:
             found.append(conversation_of(record))
-        except InvalidRecord as problem:
+        except InvalidRecordError as problem:
             skip(left_out, str(problem), f"{path.name} {place}")
     check_left_out(path, left_out, len(found), max_unreadable, "conversations")
     if skipped is not None:
@@ -189,7 +189,7 @@ def _of_alpaca(record: Mapping[str, Any], answer: str) -> tuple[Message, ...]:
     history = record.get("history")
     for pair in reversed(history if isinstance(history, list) else ()):
         if not isinstance(pair, list) or len(pair) != 2:
-            raise InvalidRecord("no messages")
+            raise InvalidRecordError("no messages")
         roles = ("user", "assistant")
         turns[:0] = [{"role": r, "content": text} for r, text in zip(roles, pair, strict=True)]
     system = record.get("system")
@@ -201,7 +201,7 @@ def _of_alpaca(record: Mapping[str, Any], answer: str) -> tuple[Message, ...]:
 def _answered(messages: tuple[Message, ...]) -> Conversation:
     """Check that the conversation ends with an answer, and that no answer is empty."""
     if not messages or messages[-1]["role"] != "assistant":
-        raise InvalidRecord("no answer at the end")
+        raise InvalidRecordError("no answer at the end")
     if any(m["role"] == "assistant" and not m["content"].strip() for m in messages):
-        raise InvalidRecord("empty answer")
+        raise InvalidRecordError("empty answer")
     return Conversation(messages)

@@ -14,7 +14,7 @@ from idiolect.nn.network import Network, Output
 from idiolect.training.data.batch import IGNORE_INDEX, Batch
 from idiolect.training.objectives.token_log_probs import network_log_probs
 
-__all__ = ["CompletionBatch", "EncodedCompletion", "TextScores", "score_texts"]
+__all__ = ["CompletionBatch", "EncodedCompletion", "TextScores", "score_texts", "used_length"]
 
 
 @dataclass(frozen=True)
@@ -120,11 +120,16 @@ class TextScores:
     """Mean entropy of the predictions, in nats. No gradient."""
 
 
+def used_length(mask: Tensor) -> int:
+    """Return up to which column a mask has text. Shape: (rows, length)."""
+    return int((mask > 0).any(0).nonzero().amax()) + 1
+
+
 def score_texts(network: Network, batch: CompletionBatch) -> TextScores:
     """Return the log-probabilities of completions. Padding is neither read nor scored."""
     assert batch.labels is not None
     shape = batch.labels.shape
-    longest = int(batch.attention_mask.sum(-1).max())
+    longest = used_length(batch.attention_mask.flatten(0, 1))
     ids, mask, labels, own = (
         grid.flatten(0, 1)[:, :longest]
         for grid in (batch.input_ids, batch.attention_mask, batch.labels, batch.completion)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from idiolect.alignment.chat.conversations import (
-    InvalidRecord,
+    InvalidRecordError,
     Message,
     check_left_out,
     read_messages,
@@ -46,7 +46,7 @@ _HH_ROLES = {"Human": "user", "Assistant": "assistant"}
 _SIDES = (("output_1", "output_2"), ("response1", "response2"), ("response 1", "response 2"))
 
 
-class _Tie(InvalidRecord):
+class _TieError(InvalidRecordError):
     """Neither side is better: no fault of the file."""
 
 
@@ -127,8 +127,8 @@ def _read(
     for place, record in numbered_records(path, left_out, max_unreadable=max_unreadable):
         try:
             found.append(make(record))
-        except InvalidRecord as problem:
-            counted = ties if isinstance(problem, _Tie) else left_out
+        except InvalidRecordError as problem:
+            counted = ties if isinstance(problem, _TieError) else left_out
             skip(counted, str(problem), f"{path.name} {place}")
     check_left_out(path, left_out, len(found), max_unreadable, what)
     if skipped is not None:
@@ -144,7 +144,7 @@ def _preference(record: Mapping[str, Any]) -> Preference:
             return _judged_pair(record, *(record[name] for name in names))
     chosen, rejected = record.get("chosen"), record.get("rejected")
     if chosen is None or rejected is None:
-        raise InvalidRecord("no chosen and rejected")
+        raise InvalidRecordError("no chosen and rejected")
     prompt = _prompt(record)
     if prompt is None:
         prompt, chosen, rejected = _shared_prompt(chosen, rejected)
@@ -162,14 +162,14 @@ def _judged(record: Mapping[str, Any]) -> JudgedCompletion | Preference:
         messages = read_messages(record["messages"])
         prompt, completion = messages[:-1], messages[-1]["content"]
         if messages[-1]["role"] != "assistant" or not prompt:
-            raise InvalidRecord("no answer at the end")
+            raise InvalidRecordError("no answer at the end")
         found: Prompt | None = prompt
     else:
         found, completion = _prompt(record), _completion(record.get("completion"))
     if found is None:
-        raise InvalidRecord("no prompt")
+        raise InvalidRecordError("no prompt")
     if not completion.strip():
-        raise InvalidRecord("empty completion")
+        raise InvalidRecordError("empty completion")
     return JudgedCompletion(found, completion, bool(label))
 
 
@@ -179,7 +179,7 @@ def _prompt(record: Mapping[str, Any]) -> Prompt | None:
     if isinstance(turns, list):
         messages = read_messages(turns)
         if messages[-1]["role"] == "assistant":
-            raise InvalidRecord("roles out of order")
+            raise InvalidRecordError("roles out of order")
         return messages
     if isinstance(turns, str) and turns:
         return turns
@@ -195,7 +195,7 @@ def _completion(value: Any) -> str:
     if isinstance(value, Mapping):
         value = value.get("content", value.get("value"))
     if not isinstance(value, str) or unusable(value) == "bad UTF-8":
-        raise InvalidRecord("no text")
+        raise InvalidRecordError("no text")
     return value
 
 
@@ -204,12 +204,12 @@ def _shared_prompt(chosen: Any, rejected: Any) -> tuple[Prompt, Any, Any]:
     if isinstance(chosen, str) and isinstance(rejected, str):
         chosen, rejected = _hh_messages(chosen), _hh_messages(rejected)
     if not isinstance(chosen, list) or not isinstance(rejected, list):
-        raise InvalidRecord("no prompt")
+        raise InvalidRecordError("no prompt")
     sides = [read_messages(turns) for turns in (chosen, rejected)]
     if any(side[-1]["role"] != "assistant" or len(side) < 2 for side in sides):
-        raise InvalidRecord("no answer at the end")
+        raise InvalidRecordError("no answer at the end")
     if sides[0][:-1] != sides[1][:-1]:
-        raise InvalidRecord("different prompts")
+        raise InvalidRecordError("different prompts")
     return sides[0][:-1], sides[0][-1]["content"], sides[1][-1]["content"]
 
 
@@ -217,7 +217,7 @@ def _hh_messages(text: str) -> list[Message]:
     """Return the messages of a text in HH-RLHF's form."""
     parts = _HH_TURN.split(text)
     if len(parts) < 3 or parts[0].strip():
-        raise InvalidRecord("no prompt")
+        raise InvalidRecordError("no prompt")
     return [
         {"role": _HH_ROLES[name], "content": content.strip()}
         for name, content in zip(parts[1::2], parts[2::2], strict=True)
@@ -228,18 +228,18 @@ def _judged_pair(record: Mapping[str, Any], first: Any, second: Any) -> Preferen
     """Return a pair with the number of the better side: from 1, or from 0 in Auto-J's files."""
     prompt = _prompt(record)
     if prompt is None:
-        raise InvalidRecord("no prompt")
+        raise InvalidRecordError("no prompt")
     zero_based = "response 1" in record
     better = record.get("preference", record.get("label"))
     if "annotator1" in record:
         better = _majority(record)
     if better is None:
-        raise _Tie("no judgement")
+        raise _TieError("no judgement")
     if isinstance(better, bool) or not isinstance(better, int | float):
-        raise InvalidRecord("no judgement")
+        raise InvalidRecordError("no judgement")
     number = int(better) + zero_based
     if number not in (1, 2):
-        raise _Tie("tie")
+        raise _TieError("tie")
     sides = (_completion(first), _completion(second))
     return _checked(prompt, sides[number - 1], sides[2 - number], 0.0)
 
@@ -253,7 +253,7 @@ def _majority(record: Mapping[str, Any]) -> Any:
 
 def _checked(prompt: Prompt, chosen: str, rejected: str, margin: float) -> Preference:
     if not chosen.strip() or not rejected.strip():
-        raise InvalidRecord("empty completion")
+        raise InvalidRecordError("empty completion")
     if chosen == rejected:
-        raise InvalidRecord("chosen equals rejected")
+        raise InvalidRecordError("chosen equals rejected")
     return Preference(prompt, chosen, rejected, margin)

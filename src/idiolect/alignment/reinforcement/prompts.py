@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from idiolect.alignment.chat.conversations import InvalidRecord, check_left_out, read_messages
+from idiolect.alignment.chat.conversations import InvalidRecordError, check_left_out, read_messages
 from idiolect.alignment.preference.preferences import Prompt
 from idiolect.text.records import numbered_records, unusable
 from idiolect.text.skipped import MAX_UNREADABLE, Skipped, skip
@@ -89,7 +89,7 @@ def read_prompts(
     for place, record in numbered_records(path, left_out, max_unreadable=max_unreadable):
         try:
             found.append(PolicyPrompt(_prompt(record), record))
-        except InvalidRecord as problem:
+        except InvalidRecordError as problem:
             skip(left_out, str(problem), f"{path.name} {place}")
     check_left_out(path, left_out, len(found), max_unreadable, "prompts")
     if skipped is not None:
@@ -105,7 +105,7 @@ def _prompt(record: Mapping[str, Any]) -> Prompt:
             messages = messages[:-1]
         return messages
     if not isinstance(prompt, str):
-        raise InvalidRecord("no prompt")
+        raise InvalidRecordError("no prompt")
     if (reason := unusable(prompt)) is not None:
-        raise InvalidRecord("empty prompt" if reason == "empty" else reason)
+        raise InvalidRecordError("empty prompt" if reason == "empty" else reason)
     return prompt

@@ -9,7 +9,11 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from idiolect.alignment.preference.completion_batch import CompletionBatch, EncodedCompletion
+from idiolect.alignment.preference.completion_batch import (
+    CompletionBatch,
+    EncodedCompletion,
+    used_length,
+)
 from idiolect.nn.network import Network, Output
 from idiolect.training.data.batch import Batch
 from idiolect.training.objectives.token_log_probs import network_log_probs
@@ -83,7 +87,7 @@ class TokenScores:
 def score_tokens(network: Network, batch: Batch, temperature: float) -> TokenScores:
     """Return log-probability and entropy of each labelled token. Padding is not read."""
     assert batch.labels is not None
-    longest = int(batch.attention_mask.sum(-1).max())
+    longest = used_length(batch.attention_mask)
     ids, mask = batch.input_ids[:, :longest], batch.attention_mask[:, :longest]
     output: Output = network(ids, mask, return_logits=False)
     predicted = batch.predicted[:, :longest]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -106,7 +107,7 @@ def evaluate_margins(
     edges = np.unique(np.quantile(lengths, np.linspace(0, 1, bands + 1)))
     by_length = [
         _band(lengths, right, confidence, first, last + (last == edges[-1]))
-        for first, last in zip(edges[:-1], edges[1:], strict=True)
+        for first, last in pairwise(edges)
     ]
     varied = len(np.unique(margins)) > 1 and len(np.unique(lengths)) > 1
     return RewardScores(

@@ -35,6 +35,7 @@ __all__ = [
     "judged_completions",
     "prompt_text",
     "read_judged_completions",
+    "read_pairs",
     "read_preferences",
 ]
 
@@ -103,6 +104,22 @@ def read_judged_completions(
     for one in _read(path, _judged, skipped, max_unreadable, "judged completions"):
         found += judged_completions([one]) if isinstance(one, Preference) else [one]
     return found
+
+
+def read_pairs(
+    path: Path, *, skipped: Skipped | None = None, max_unreadable: float = MAX_UNREADABLE
+) -> list[tuple[Prompt, str, str]]:
+    """Read the answers of two systems to the same prompts, which need no judgement.
+
+    Args:
+        path: A file with `output_1` and `output_2` in each record.
+        skipped: As in `read_preferences`.
+        max_unreadable: As in `read_preferences`.
+
+    Raises:
+        InputError: As for `read_preferences`.
+    """
+    return list(_read(path, _pair, skipped, max_unreadable, "pairs of answers"))
 
 
 def judged_completions(preferences: Sequence[Preference]) -> list[JudgedCompletion]:
@@ -222,6 +239,15 @@ def _hh_messages(text: str) -> list[Message]:
         {"role": _HH_ROLES[name], "content": content.strip()}
         for name, content in zip(parts[1::2], parts[2::2], strict=True)
     ]
+
+
+def _pair(record: Mapping[str, Any]) -> tuple[Prompt, str, str]:
+    """Return the prompt and both answers of a record."""
+    prompt = _prompt(record)
+    for first, second in _SIDES:
+        if prompt is not None and first in record and second in record:
+            return prompt, _completion(record[first]), _completion(record[second])
+    raise InvalidRecordError("no prompt with two answers")
 
 
 def _judged_pair(record: Mapping[str, Any], first: Any, second: Any) -> Preference:

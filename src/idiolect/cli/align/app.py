@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from idiolect.cli.align import preference, reinforcement, reward, sft
+from idiolect.cli.align import judge, preference, reinforcement, reward, sft
 from idiolect.cli.endings import ResumableCommand
 
 __all__ = ["app"]
@@ -21,3 +21,4 @@ for name in ("dpo", "ipo", "kto", "orpo", "simpo"):
     app.command(name, cls=ResumableCommand)(getattr(preference, name))
 for name in ("ppo", "rloo", "grpo"):
     app.command(name, cls=ResumableCommand)(getattr(reinforcement, name))
+app.command("judge")(judge.judge)

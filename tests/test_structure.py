@@ -28,7 +28,8 @@ FLOORS = (
     {"vocabulary", "words"},
     {"encoding", "generate"},
     {"tasks", "ranking", "search"},
-    {"recommend", "prompting"},  # recommend answers from the index, and reranks with LambdaMART
+    # recommend answers from the index, and reranks with LambdaMART
+    {"alignment", "prompting", "recommend"},
     {"pipeline"},
     {"serve", "scale", "integrations"},
     {"cli"},

@@ -57,6 +57,7 @@ _COMMANDS: dict[str, tuple[str, str, type[TyperCommand]]] = {
     "probe": ("tasks.probe", "probe", TyperCommand),
     "prompt": ("prompting.app", "app", TyperCommand),
     "tune": ("tune", "app", TyperCommand),
+    "align": ("align.app", "app", TyperCommand),
     "tokenizer": ("tokenizer", "app", TyperCommand),
     "evaluate": ("evaluate", "app", TyperCommand),
 }

@@ -14,6 +14,8 @@ frozen matrix may be quantised (QLoRA, Dettmers et al. 2023, 2305.14314).
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +27,14 @@ from idiolect.errors import ConfigError
 from idiolect.nn.basic import Linear, dropout_rate, linear
 from idiolect.nn.quantized_matrix import QuantizedMatrix, whole
 
-__all__ = ["LoraConfig", "LoraLinear", "add_lora", "lora_layers", "merge_lora"]
+__all__ = [
+    "LoraConfig",
+    "LoraLinear",
+    "add_lora",
+    "lora_layers",
+    "merge_lora",
+    "without_adapters",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +96,8 @@ class LoraLinear(Linear):
         self.use_rslora = use_rslora
         self.scale = lora_alpha / (math.sqrt(rank) if use_rslora else rank)
         self.dropout = dropout
+        self.enabled = True
+        """Whether the adapter has an effect; see `without_adapters`."""
         place: dict[str, Any] = {"dtype": self.weight.dtype, "device": self.weight.device}
         self.lora_a = nn.Parameter(torch.empty(rank, self.in_features, **place))
         self.lora_b = nn.Parameter(torch.zeros(self.out_features, rank, **place))
@@ -110,6 +121,8 @@ class LoraLinear(Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """Map the last dimension."""
+        if not self.enabled:
+            return linear(input, self.weight, self.bias)
         # The adapter trains in float32, even if the frozen weights are in bfloat16.
         thin = F.dropout(input, dropout_rate(self.dropout, self.training))
         thin = thin.to(self.lora_a.dtype)
@@ -194,6 +207,19 @@ def add_lora(network: nn.Module, config: LoraConfig) -> list[str]:
 def lora_layers(network: nn.Module) -> dict[str, LoraLinear]:
     """Return the adapted layers by name."""
     return {n: module for n, module in network.named_modules() if isinstance(module, LoraLinear)}
+
+
+@contextmanager
+def without_adapters(network: nn.Module) -> Iterator[None]:
+    """Compute what the network computed before its adapters, until the context exits."""
+    layers = lora_layers(network).values()
+    for layer in layers:
+        layer.enabled = False
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.enabled = True
 
 
 @torch.no_grad()

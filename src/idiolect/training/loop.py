@@ -243,6 +243,7 @@ class Trainer:
         }
         if self.objective.predicts_text:
             metrics["bits_per_byte"] = loss / math.log(2) / self.bytes_per_token
+        metrics |= self.objective.metrics()
         at_end = self.done == self.steps
         if self._validate and (at_end or self.done % self.config.eval_steps == 0):
             metrics["validation_loss"] = self._evaluate(self._validate)
@@ -292,7 +293,8 @@ class Trainer:
         carried: Mapping[str, Tensor],
     ) -> None:
         """Stop at a loss that would ruin the weights."""
-        if math.isfinite(loss) and math.isfinite(norm) and loss <= _EXPLOSION * self._mean_loss + 1:
+        steady = not self.objective.has_steady_loss or loss <= _EXPLOSION * self._mean_loss + 1
+        if math.isfinite(loss) and math.isfinite(norm) and steady:
             return
         self.optimizer.zero_grad(set_to_none=True)
         self._save(before, carried)

@@ -15,10 +15,39 @@ from scipy.special import log_softmax, softmax
 
 from idiolect.tasks.classify.labelled_texts import LabelledText, labels_of
 
-__all__ = ["TfidfClassifier", "majority_probabilities"]
+__all__ = ["TfidfClassifier", "TfidfFeatures", "majority_probabilities"]
 
 _STRENGTH = 10.0
 """Weight of the data's loss against the squared weights (C in scikit-learn)."""
+
+
+class TfidfFeatures:
+    """TF-IDF of words and pairs of adjacent words, fitted to examples; rows have length one.
+
+    Args:
+        examples: Texts, whose grams are the columns.
+    """
+
+    def __init__(self, examples: Sequence[LabelledText]) -> None:
+        frequency = Counter(gram for example in examples for gram in _counts(example))
+        self._column = {gram: column for column, gram in enumerate(sorted(frequency))}
+        documents = np.array([frequency[gram] for gram in self._column], np.float64)
+        self._idf = np.log((1 + len(examples)) / (1 + documents)) + 1
+
+    def __call__(self, examples: Sequence[LabelledText]) -> csr_matrix:
+        """Return the features of texts; unknown grams are ignored. Shape: (texts, grams)."""
+        counted = [_counts(example) for example in examples]
+        values: list[float] = []
+        columns: list[int] = []
+        ends = [0]
+        for counts in counted:
+            own = [self._column[gram] for gram in counts if gram in self._column]
+            times = np.array([n for gram, n in counts.items() if gram in self._column], np.float64)
+            row = (1 + np.log(times)) * self._idf[own] if own else times
+            values += (row / max(float(np.linalg.norm(row)), 1e-12)).tolist()
+            columns += own
+            ends.append(len(columns))
+        return csr_matrix((values, columns, ends), shape=(len(counted), len(self._column)))
 
 
 class TfidfClassifier:
@@ -37,35 +66,16 @@ class TfidfClassifier:
 
     def __init__(self, examples: Sequence[LabelledText]) -> None:
         self.labels = labels_of(examples)
-        counted = [_counts(example) for example in examples]
-        frequency = Counter(gram for counts in counted for gram in counts)
-        self._column = {gram: column for column, gram in enumerate(sorted(frequency))}
-        documents = np.array([frequency[gram] for gram in self._column], np.float64)
-        self._idf = np.log((1 + len(examples)) / (1 + documents)) + 1
-        features = self._features(counted)
+        self._features = TfidfFeatures(examples)
         number = {label: i for i, label in enumerate(self.labels)}
         truth = np.array([number[str(example.label)] for example in examples])
-        self._weights = _regress(features, truth, len(self.labels))
+        self._weights = _regress(self._features(examples), truth, len(self.labels))
 
     def probabilities(self, examples: Sequence[LabelledText]) -> NDArray[np.float64]:
         """Return the probability of each label. Shape: (texts, labels)."""
-        features = self._features([_counts(example) for example in examples])
-        scores = features @ self._weights[:-1] + self._weights[-1]
+        scores = self._features(examples) @ self._weights[:-1] + self._weights[-1]
         found: NDArray[np.float64] = softmax(scores, axis=1)
         return found
-
-    def _features(self, counted: Sequence[Counter[str]]) -> csr_matrix:
-        values: list[float] = []
-        columns: list[int] = []
-        ends = [0]
-        for counts in counted:
-            own = [self._column[gram] for gram in counts if gram in self._column]
-            times = np.array([n for gram, n in counts.items() if gram in self._column], np.float64)
-            row = (1 + np.log(times)) * self._idf[own] if own else times
-            values += (row / max(float(np.linalg.norm(row)), 1e-12)).tolist()
-            columns += own
-            ends.append(len(columns))
-        return csr_matrix((values, columns, ends), shape=(len(counted), len(self._column)))
 
 
 def majority_probabilities(

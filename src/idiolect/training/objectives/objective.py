@@ -102,6 +102,10 @@ class Objective(ABC):
     predicts_text: ClassVar[bool] = False
     """Whether every token is predicted once, so that bits per byte can be reported."""
 
+    has_steady_loss: ClassVar[bool] = True
+    """Whether a loss far above its running mean means that the run diverges. The loss of a policy
+    follows the rewards of each step, and does not."""
+
     @abstractmethod
     def prepare(self, rows: Any) -> StepBatch:
         """Make a batch of the source's rows. The same rows always make the same batch."""
@@ -113,6 +117,10 @@ class Objective(ABC):
     def rate_factor(self, batch: Any) -> float:
         """Return what the learning rate of a batch's step is multiplied by."""
         return 1.0
+
+    def metrics(self) -> dict[str, float]:
+        """Return what else the last step measured, by name, for `metrics.jsonl`."""
+        return {}
 
     def carried(self) -> dict[str, Tensor]:
         """Return what is carried from step to step, by name. Later steps do not change it."""

@@ -23,7 +23,7 @@ __all__ = [
     "register",
 ]
 
-Verb = Literal["pretrain", "tune", "translate"]
+Verb = Literal["pretrain", "tune", "translate", "align"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ class ObjectiveEntry:
     """Where its class is: `package.module:Class`."""
     network_kinds: tuple[str, ...]
     """The kinds of network it can train; see `idiolect.nn.network.NetworkKind`."""
-    data: Literal["text", "pairs"] = "text"
+    data: Literal["text", "pairs", "conversations", "preferences", "prompts"] = "text"
     """What it trains on."""
 
     def load(self) -> Any:

@@ -1,0 +1,1 @@
+"""Conversations: reading them, rendering them, and fine-tuning on their answers."""

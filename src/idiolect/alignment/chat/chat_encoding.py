@@ -1,0 +1,194 @@
+"""Conversations as token ids, with a mask of the tokens that the assistant writes.
+
+The mask comes from rendering the conversation again and again: up to an answer, with the start of
+an answer at its end, and up to and including that answer. What the second has more than the first
+is what the assistant writes. This is right for every template whose text grows with the
+conversation, also for one that adds a system message of its own (SmolLM2), because each rendering
+begins with the first message; a template needs no `{% generation %}` marks. White space after the
+end token, such as the line break of ChatML, is not written by the assistant: it stops at that
+token.
+
+A template that renders an answer differently once more messages follow (some remove the reasoning
+from earlier answers) does not grow. Each answer of such a conversation is an example of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from idiolect.alignment.chat.conversations import Conversation, Message
+from idiolect.errors import CheckpointError
+from idiolect.generate.chat_template import find_chat_template, render_chat
+from idiolect.text.tokenizers.tokenizer import Tokenizer
+
+__all__ = [
+    "PLAIN_TEMPLATE",
+    "EncodedText",
+    "LossOn",
+    "encode_completion",
+    "encode_conversation",
+    "encode_prompt",
+    "give_template",
+]
+
+LossOn = Literal["completion", "all"]
+"""Whether the loss is of what the assistant writes, or of every token."""
+
+PLAIN_TEMPLATE = (
+    "{% for message in messages %}"
+    "{% if message['role'] == 'assistant' %}### Response:\n{{ message['content'] }}"
+    "{{ eos_token }}\n\n"
+    "{% elif message['role'] == 'system' %}{{ message['content'] }}\n\n"
+    "{% elif message['role'] == 'tool' %}### Result:\n{{ message['content'] }}\n\n"
+    "{% else %}### Instruction:\n{{ message['content'] }}\n\n{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}### Response:\n{% endif %}"
+)
+"""The form of a model that has no template of its own: Alpaca's headings, without new tokens."""
+
+
+@dataclass(frozen=True)
+class EncodedText:
+    """A text to learn."""
+
+    ids: list[int]
+    """The token ids."""
+    written: list[bool]
+    """Which of them are to be predicted."""
+
+
+def give_template(tokenizer: Tokenizer) -> bool:
+    """Give a model without a chat template the plain one; return whether it had none.
+
+    The template is saved with the model, so that `idiolect chat` uses the form it was tuned on.
+    """
+    if find_chat_template(tokenizer) is not None:
+        return False
+    tokenizer.settings["chat_template"] = PLAIN_TEMPLATE
+    return True
+
+
+def encode_conversation(
+    tokenizer: Tokenizer, conversation: Conversation, *, loss_on: LossOn = "completion"
+) -> list[EncodedText]:
+    """Return the ids of a conversation and its mask; of one that does not grow, several.
+
+    Args:
+        tokenizer: The tokenizer, with a chat template if the conversation has messages.
+        conversation: The conversation.
+        loss_on: What is predicted.
+
+    Raises:
+        InputError: The model has no chat template.
+        CheckpointError: The template raises, or hides where an answer begins.
+    """
+    if not conversation.messages:
+        prompt, completion = encode_completion(
+            tokenizer, conversation.prompt, conversation.response
+        )
+        everything = loss_on == "all"
+        return [
+            EncodedText(prompt + completion, [everything] * len(prompt) + [True] * len(completion))
+        ]
+    messages = conversation.messages
+    whole = render_chat(tokenizer, messages, add_generation_prompt=False)
+    spans = _answer_spans(tokenizer, messages)
+    if all(whole.startswith(through) for _, through in spans):
+        ranges = [(len(until), len(through)) for until, through in spans]
+        return [_encode(tokenizer, whole, ranges, loss_on)]
+    return [
+        _encode(tokenizer, through, [(len(until), len(through))], loss_on)
+        for until, through in spans
+    ]
+
+
+def encode_prompt(tokenizer: Tokenizer, prompt: str | Sequence[Message]) -> list[int]:
+    """Return the ids that a completion continues: of a plain text, or of messages rendered.
+
+    Raises:
+        InputError: Messages, and the model has no chat template.
+    """
+    if isinstance(prompt, str):
+        ids = tokenizer.encode(prompt)
+        end = tokenizer.eos_token_id
+        if ids[-1:] == [end] and ids != [end]:  # a tokenizer that ends every text (T5)
+            ids = ids[:-1]
+        start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else end
+        return ids or ([] if start is None else [start])
+    text = render_chat(tokenizer, prompt)
+    return tokenizer.encode(text, add_special_tokens=False, parse_special_tokens=True)
+
+
+def encode_completion(
+    tokenizer: Tokenizer, prompt: str | Sequence[Message], completion: str
+) -> tuple[list[int], list[int]]:
+    """Return the ids of a prompt and of its completion, which ends with the end token.
+
+    The prompt's ids are those that generation starts from, whatever follows.
+
+    Raises:
+        InputError: Messages, and the model has no chat template.
+        CheckpointError: The template hides where the answer begins.
+    """
+    if isinstance(prompt, str):
+        prompt_ids = encode_prompt(tokenizer, prompt)
+        joint = encode_prompt(tokenizer, prompt + completion)
+        grown = joint[: len(prompt_ids)] == prompt_ids
+        ids = joint[len(prompt_ids) :]
+        if not grown:
+            ids = tokenizer.encode(completion, add_special_tokens=False)
+        end = tokenizer.eos_token_id
+        return prompt_ids, ids if end is None else [*ids, end]
+    answered = [*prompt, {"role": "assistant", "content": completion}]
+    ((until, through),) = _answer_spans(tokenizer, answered)[-1:]
+    text = _encode(tokenizer, through, [(len(until), len(through))], "completion")
+    first = text.written.index(True) if True in text.written else len(text.ids)
+    last = max((i for i, own in enumerate(text.written) if own), default=first - 1)
+    return text.ids[:first], text.ids[first : last + 1]
+
+
+def _answer_spans(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[tuple[str, str]]:
+    """Return, for each answer, the text it continues and the text with it."""
+    spans = []
+    for place, message in enumerate(messages):
+        if message["role"] != "assistant":
+            continue
+        until = render_chat(tokenizer, messages[:place])
+        through = render_chat(tokenizer, messages[: place + 1], add_generation_prompt=False)
+        content = message["content"].strip()
+        if not through.startswith(until):
+            # The start of an answer is written otherwise than the answer itself.
+            until = render_chat(tokenizer, messages[:place], add_generation_prompt=False)
+            start = through.find(content, len(until))
+            until = through[:start] if through.startswith(until) and start >= 0 else through
+        if content not in through[len(until) :]:
+            raise CheckpointError(
+                "the chat template does not show where an answer begins",
+                hint="give the model another template",
+            )
+        spans.append((until, through))
+    return spans
+
+
+def _encode(
+    tokenizer: Tokenizer, text: str, ranges: Sequence[tuple[int, int]], loss_on: LossOn
+) -> EncodedText:
+    """Encode a rendered text, and find the tokens of the ranges of characters."""
+    ((ids, offsets),) = tokenizer.encode_with_offsets(
+        [text], add_special_tokens=False, parse_special_tokens=True
+    )
+    if loss_on == "all":
+        return EncodedText(ids, [True] * len(ids))
+    special = set(tokenizer.special_tokens.values())
+    written = [False] * len(ids)
+    for start, end in ranges:
+        places = [
+            i for i, (first, last) in enumerate(offsets) if first >= start and last <= end > first
+        ]
+        ends = [i for i in places if ids[i] in special]
+        if ends and not text[offsets[ends[-1]][1] : end].strip():
+            places = [i for i in places if i <= ends[-1]]
+        for i in places:
+            written[i] = True
+    return EncodedText(ids, written)

@@ -1,0 +1,179 @@
+"""`fine_tune`: train a language model on conversations (SFT)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from idiolect.alignment.chat.chat_encoding import (
+    EncodedText,
+    LossOn,
+    encode_conversation,
+    give_template,
+)
+from idiolect.alignment.chat.conversations import Conversation
+from idiolect.alignment.chat.packed_conversations import pack_conversations
+from idiolect.alignment.chat.supervised import SupervisedTuning
+from idiolect.errors import ConfigError, InputError
+from idiolect.generate.model_defaults import find_context_length
+from idiolect.models.language_model import LanguageModel
+from idiolect.nn.lora import LoraConfig
+from idiolect.text.arguments import check_whole, load_if_named
+from idiolect.training.data.shuffled_epochs import ShuffledEpochs
+from idiolect.training.frozen_rows import fingerprint
+from idiolect.training.optim import Train
+from idiolect.training.progress import notice
+from idiolect.training.session import TrainingSession
+from idiolect.training.training_config import TrainingConfig
+
+__all__ = ["alignment_config", "fine_tune", "longest_text"]
+
+
+def alignment_config(**values: Any) -> TrainingConfig:
+    """Return the default settings: 16 texts a step, a rate of 2e-5, full precision, no decay.
+
+    Args:
+        values: Fields of `TrainingConfig` to override.
+    """
+    usual = {"learning_rate": 2e-5, "weight_decay": 0.0, "precision": "fp32"}
+    return TrainingConfig.from_dict(usual | values)
+
+
+def fine_tune(
+    model: LanguageModel,
+    conversations: Sequence[Conversation],
+    *,
+    output_dir: str | Path,
+    epochs: int = 3,
+    steps: int | None = None,
+    validation: Sequence[Conversation] = (),
+    loss_on: LossOn = "completion",
+    packing: bool = False,
+    train: Train = "all",
+    lora: LoraConfig | None = None,
+    config: TrainingConfig | None = None,
+    tensorboard: bool = False,
+) -> LanguageModel:
+    """Fine-tune a causal language model on conversations. Run it again to resume.
+
+    Original embedding rows stay unchanged. A model without a chat template gets a plain one, which
+    is saved with it.
+
+    Args:
+        model: The model, whose network is changed in place; or a name or path to load.
+        conversations: What it shall answer.
+        output_dir: The run's folder; see `RunFolder`. The finished model is in `output_dir/model`.
+        epochs: Passes over the conversations.
+        steps: Steps of the whole run, instead of `epochs`.
+        validation: Conversations whose loss is measured, and that are not trained on.
+        loss_on: What is predicted: what the assistant writes, or every token.
+        packing: Fill each row with several conversations, which do not see one another.
+        train: What trains; see `Train`.
+        lora: Size and place of the adapters, with `train="rows+lora"`.
+        config: Training settings, by default `alignment_config()`. Conversations that are longer
+            than `max_length` are cut; those whose prompt alone is are left out. Both are counted.
+        tensorboard: Write TensorBoard events to `output_dir/events`.
+
+    Returns:
+        The model, tuned, in evaluation mode.
+
+    Raises:
+        ConfigError: The model does not read from left to right, or a setting is out of its range.
+        InputError: No conversation is short enough.
+        CheckpointError: `output_dir` holds another run, or the chat template cannot be used.
+        TrainingError: The loss is not finite or explodes.
+    """
+    model = load_if_named(model, LanguageModel, "model")
+    config = alignment_config() if config is None else TrainingConfig.of(config)
+    tokenizer, pad_id = model.tokenizer, model.tokenizer.batch_pad_token_id or 0
+    if give_template(tokenizer) and any(one.messages for one in conversations):
+        notice("the model has no chat template; it gets a plain one, saved with the tuned model")
+    length = longest_text(model, config)
+    texts = _encode_all(model, conversations, loss_on, length, "conversations")
+    held_out = _encode_all(model, validation, loss_on, length, "validation conversations")
+    rows: list[list[int]] = [[number] for number in range(len(texts))]
+    if packing:
+        rows = pack_conversations([len(text.ids) for text in texts], length)
+    source = ShuffledEpochs(len(rows), rows=config.batch_size, seed=config.seed)
+    if steps is None and check_whole(epochs, "epochs") < 1:
+        raise ConfigError(f"epochs is {epochs}", hint="choose at least 1")
+    session = TrainingSession(
+        model,
+        out=output_dir,
+        config=config,
+        steps=epochs * source.steps if steps is None else steps,
+        train=train,
+        lora=lora,
+        tensorboard=tensorboard,
+    )
+    session.begin(
+        {
+            "model": fingerprint(model.network.state_dict()),
+            "tokenizer": tokenizer.fingerprint,
+            "objective": "sft",
+            "conversations": _digest(texts),
+            "validation": _digest(held_out),
+            "loss_on": loss_on,
+            "packing": packing,
+        }
+    )
+    objective = SupervisedTuning(model.network, texts, rows, pad_id=pad_id)
+    validate = None
+    if held_out:
+        alone: list[list[int]] = [[number] for number in range(len(held_out))]
+        tested = SupervisedTuning(model.network, held_out, alone, pad_id=pad_id)
+
+        def validate() -> float:
+            return tested.mean_loss(session.model.network)
+
+    session.train(objective, source, validate=validate)
+    session.publish(model.save)
+    return model
+
+
+def longest_text(model: LanguageModel, config: TrainingConfig) -> int:
+    """Return how many tokens a text may have: `max_length`, or the model's context if shorter."""
+    context = find_context_length(model)
+    return config.max_length if context is None else min(config.max_length, context)
+
+
+def _encode_all(
+    model: LanguageModel,
+    conversations: Sequence[Conversation],
+    loss_on: LossOn,
+    length: int,
+    what: str,
+) -> list[EncodedText]:
+    """Return encoded conversations; count those that are cut or left out."""
+    found, left_out, cut = [], list[int](), 0
+    for number, conversation in enumerate(conversations, 1):
+        for text in encode_conversation(model.tokenizer, conversation, loss_on=loss_on):
+            kept = EncodedText(text.ids[:length], text.written[:length])
+            if not any(kept.written[1:]):
+                left_out.append(number)
+                continue
+            cut += len(text.ids) > length
+            found.append(kept)
+    if left_out:
+        first = ", ".join(map(str, left_out[:3]))
+        notice(
+            f"{len(left_out):,} of {len(conversations):,} {what} have a prompt of {length} tokens "
+            f"or more and are left out (the first: {first})"
+        )
+    if cut:
+        notice(f"{cut:,} of {len(conversations):,} {what} are cut after {length} tokens")
+    if conversations and not found:
+        raise InputError(
+            f"all {len(conversations):,} {what} have a prompt of {length} tokens or more",
+            hint="raise max_length, or shorten the prompts",
+        )
+    return found
+
+
+def _digest(texts: Sequence[EncodedText]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for text in texts:
+        digest.update(repr((text.ids, text.written)).encode())
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""Judging pairs of answers, and how well a judge agrees with people."""

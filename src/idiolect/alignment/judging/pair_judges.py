@@ -1,0 +1,245 @@
+"""Judges of pairs of answers: by a reward model, by log-probability, or by a chat endpoint.
+
+A judge returns, for each pair, the probability that the first answer is better. One that reads both
+answers at once may prefer a place; `win_rate` therefore asks for both orders.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+from urllib.error import URLError
+from urllib.request import Request, urlopen
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.special import expit
+
+from idiolect.alignment.preference.completion_batch import (
+    CompletionBatch,
+    EncodedCompletion,
+    score_texts,
+)
+from idiolect.alignment.preference.preferences import Preference, Prompt, prompt_text
+from idiolect.alignment.preference.train_preferences import encode_sides, wrapped
+from idiolect.alignment.reward.reward_model import RewardModel
+from idiolect.errors import InputError, OfflineError
+from idiolect.generate.model_defaults import find_context_length
+from idiolect.models.language_model import LanguageModel
+from idiolect.training.progress import track
+
+__all__ = [
+    "AnswerPair",
+    "EndpointJudge",
+    "LikelihoodJudge",
+    "PairJudge",
+    "RewardJudge",
+    "WinRate",
+    "as_margins",
+    "win_rate",
+]
+
+_AT_ONCE = 8
+_ANSWER_BYTES = 1 << 20
+_SECONDS = 120
+_VERDICT = re.compile(r"\[\[([ABC])\]\]")
+_QUESTION = """Which of two answers to a request is better: more correct, more helpful and to the \
+point? Length does not matter. Reply with [[A]], [[B]], or [[C]] for a tie, and nothing else.
+
+Request:
+{prompt}
+
+Answer A:
+{first}
+
+Answer B:
+{second}"""
+
+
+@dataclass(frozen=True)
+class AnswerPair:
+    """Two answers to a prompt."""
+
+    prompt: Prompt
+    first: str
+    second: str
+
+
+class PairJudge(Protocol):
+    """Says which of two answers is better."""
+
+    def __call__(self, pairs: Sequence[AnswerPair]) -> NDArray[np.float64]:
+        """Return the probability that the first answer is better. Shape: (pairs,)."""
+
+
+class RewardJudge:
+    """The answer that a reward model scores higher."""
+
+    def __init__(self, model: RewardModel) -> None:
+        self.model = model
+
+    def __call__(self, pairs: Sequence[AnswerPair]) -> NDArray[np.float64]:
+        """Return σ of the difference of scores."""
+        found = [Preference(pair.prompt, pair.first, pair.second) for pair in pairs]
+        chances: NDArray[np.float64] = expit(self.model.margins(found))
+        return chances
+
+
+class LikelihoodJudge:
+    """The answer that a language model finds likelier, per token.
+
+    Args:
+        model: A causal language model.
+    """
+
+    def __init__(self, model: LanguageModel) -> None:
+        self.model = model
+        self._longest = find_context_length(model) or 2048
+
+    def __call__(self, pairs: Sequence[AnswerPair]) -> NDArray[np.float64]:
+        """Return σ of the difference of mean log-probabilities."""
+        means = np.zeros((len(pairs), 2))
+        network, tokenizer = self.model.network, self.model.tokenizer
+        sides = []
+        for pair in pairs:
+            given = wrapped(Preference(pair.prompt, pair.first, pair.second), tokenizer)
+            both = encode_sides(tokenizer, given.prompt, (pair.first, pair.second))
+            sides.append([self._cut(side) for side in both])
+        order = sorted(range(len(sides)), key=lambda i: max(map(len, sides[i])))
+        starts = range(0, len(order), _AT_ONCE)
+        network.eval()
+        with torch.no_grad():
+            for start in track(starts, "judging, batches", len(starts)):
+                own = order[start : start + _AT_ONCE]
+                batch = CompletionBatch.of([sides[i] for i in own])
+                scores = score_texts(network, batch.to(network.device))
+                means[own] = (scores.log_probs / scores.lengths).double().cpu().numpy()
+        chances: NDArray[np.float64] = expit(means[:, 0] - means[:, 1])
+        return chances
+
+    def _cut(self, side: EncodedCompletion) -> EncodedCompletion:
+        """Leave out the beginning of a prompt that does not fit."""
+        completion = side.completion_ids[: self._longest // 2]
+        room = self._longest - len(completion)
+        return EncodedCompletion(side.prompt_ids[-room:], completion)
+
+
+class EndpointJudge:
+    """A chat model behind an OpenAI-compatible endpoint.
+
+    Args:
+        url: Of the API, such as `http://localhost:8000/v1`.
+        model: The model's name there.
+        key: Sent as a bearer token.
+
+    Raises:
+        InputError: The address is not one of the web.
+    """
+
+    def __init__(self, url: str, model: str, *, key: str = "") -> None:
+        if not url.startswith(("http://", "https://")):
+            raise InputError(f"{url!r} is no address", hint="such as http://localhost:8000/v1")
+        self.url, self.model, self.key = url.rstrip("/"), model, key
+        self.unclear = 0
+        """Replies without a verdict; they count as ties."""
+
+    def __call__(self, pairs: Sequence[AnswerPair]) -> NDArray[np.float64]:
+        """Return 1, 0, or 0.5 for a tie."""
+        asked = track(pairs, "asking the judge, pairs", len(pairs))
+        return np.array([self._ask(pair) for pair in asked])
+
+    def _ask(self, pair: AnswerPair) -> float:
+        text = _QUESTION.format(
+            prompt=prompt_text(pair.prompt), first=pair.first, second=pair.second
+        )
+        body = {
+            "model": self.model,
+            "messages": [{"role": "user", "content": text}],
+            "temperature": 0,
+            "max_tokens": 16,
+        }
+        headers = {"Content-Type": "application/json"}
+        if self.key:
+            headers["Authorization"] = f"Bearer {self.key}"
+        address = f"{self.url}/chat/completions"
+        request = Request(address, json.dumps(body).encode(), headers)
+        try:
+            with urlopen(request, timeout=_SECONDS) as reply:
+                found = json.loads(reply.read(_ANSWER_BYTES))
+            said = str(found["choices"][0]["message"]["content"])
+        except (URLError, TimeoutError) as error:
+            raise OfflineError(
+                f"{address} cannot be reached: {error}", hint="start the server, or check --url"
+            ) from error
+        except (ValueError, KeyError, IndexError, TypeError) as error:
+            raise InputError(
+                f"{address} does not reply like the chat API", hint="check --url"
+            ) from error
+        verdict = _VERDICT.search(said)
+        self.unclear += verdict is None
+        return {"A": 1.0, "B": 0.0}.get(verdict[1] if verdict else "", 0.5)
+
+
+@dataclass(frozen=True)
+class WinRate:
+    """How often the first of two systems is better."""
+
+    pairs: int
+    win_rate: float
+    """Mean probability of the first system's answers, over both orders; 0.5 is a draw."""
+    low: float
+    high: float
+    """95 % interval, by resampling pairs."""
+    consistent: float
+    """Share of pairs with the same verdict in both orders."""
+    first_place: float
+    """Mean probability that a judge gives to the answer it reads first; 0.5 without a bias."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return all values, for JSON."""
+        return asdict(self)
+
+
+def win_rate(
+    judge: PairJudge, pairs: Sequence[AnswerPair], *, samples: int = 1000, seed: int = 0
+) -> WinRate:
+    """Judge pairs in both orders.
+
+    Args:
+        judge: The judge.
+        pairs: The answers of two systems.
+        samples: Resamples of the interval.
+        seed: Random seed of the resamples.
+
+    Raises:
+        InputError: There are no pairs.
+    """
+    if not pairs:
+        raise InputError("there are no pairs", hint="give at least one")
+    forward = judge(pairs)
+    backward = judge([AnswerPair(pair.prompt, pair.second, pair.first) for pair in pairs])
+    mean = (forward + 1 - backward) / 2
+    drawn = np.random.default_rng(seed).integers(len(mean), size=(samples, len(mean)))
+    low, high = np.quantile(mean[drawn].mean(1), [0.025, 0.975])
+    same = np.sign(forward - 0.5) == np.sign(0.5 - backward)
+    return WinRate(
+        pairs=len(pairs),
+        win_rate=float(mean.mean()),
+        low=float(low),
+        high=float(high),
+        consistent=float(same.mean()),
+        first_place=float((forward + backward).mean() / 2),
+    )
+
+
+def as_margins(judge: PairJudge, preferences: Sequence[Preference]) -> NDArray[np.float64]:
+    """Return the log-odds that a judge, asked in both orders, gives to each chosen answer."""
+    pairs = [AnswerPair(p.prompt, p.chosen, p.rejected) for p in preferences]
+    backward = [AnswerPair(p.prompt, p.rejected, p.chosen) for p in preferences]
+    mean = ((judge(pairs) + 1 - judge(backward)) / 2).clip(1e-6, 1 - 1e-6)
+    found: NDArray[np.float64] = np.log(mean) - np.log1p(-mean)
+    return found

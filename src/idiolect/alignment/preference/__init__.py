@@ -1,0 +1,1 @@
+"""Tuning on preferences: DPO, IPO, KTO, ORPO, SimPO."""

@@ -1,0 +1,285 @@
+"""Preferences from record files: a prompt with a chosen and a rejected completion.
+
+    prompt, chosen, rejected                      texts, or lists of messages
+    chosen, rejected                              HH-RLHF: both contain the same prompt
+    conversations, chosen, rejected               ShareGPT: {"from", "value"}
+    instruction, output_1, output_2, preference   a judged pair: 1 or 2 is better
+    prompt, completion, label                     one judged completion (KTO)
+
+A pair whose sides are equal, or of which one is empty, teaches nothing and is left out: it is
+counted, and named by its line. So is a tie.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from idiolect.alignment.chat.conversations import (
+    InvalidRecordError,
+    Message,
+    check_left_out,
+    read_messages,
+)
+from idiolect.text.records import numbered_records, unusable
+from idiolect.text.skipped import MAX_UNREADABLE, Skipped, skip
+
+__all__ = [
+    "JudgedCompletion",
+    "Preference",
+    "Prompt",
+    "judged_completions",
+    "prompt_text",
+    "read_judged_completions",
+    "read_pairs",
+    "read_preferences",
+]
+
+Prompt: TypeAlias = str | tuple[Message, ...]
+"""A plain text, or messages that end with the user's."""
+
+_HH_TURN = re.compile(r"\n\n(Human|Assistant):")
+_HH_ROLES = {"Human": "user", "Assistant": "assistant"}
+_SIDES = (("output_1", "output_2"), ("response1", "response2"), ("response 1", "response 2"))
+
+
+class _TieError(InvalidRecordError):
+    """Neither side is better: no fault of the file."""
+
+
+@dataclass(frozen=True)
+class Preference:
+    """Two completions of a prompt, of which one is better."""
+
+    prompt: Prompt
+    chosen: str
+    rejected: str
+    margin: float = 0.0
+    """By how much it is better, for a reward model."""
+
+
+@dataclass(frozen=True)
+class JudgedCompletion:
+    """A completion that is good or bad."""
+
+    prompt: Prompt
+    completion: str
+    good: bool
+
+
+def read_preferences(
+    path: Path, *, skipped: Skipped | None = None, max_unreadable: float = MAX_UNREADABLE
+) -> list[Preference]:
+    """Read a file with a preference in each record (JSON Lines, JSON, Parquet, CSV; compressed).
+
+    Args:
+        path: The file.
+        skipped: Counts the records that are left out, by reason.
+        max_unreadable: The share of records that may be left out; ties do not count.
+
+    Raises:
+        InputError: The file cannot be read, too many records are left out, or none is usable.
+    """
+    return list(_read(path, _preference, skipped, max_unreadable, "preferences"))
+
+
+def read_judged_completions(
+    path: Path, *, skipped: Skipped | None = None, max_unreadable: float = MAX_UNREADABLE
+) -> list[JudgedCompletion]:
+    """Read completions with a label each, or both sides of each preference.
+
+    Args:
+        path: The file.
+        skipped: As in `read_preferences`.
+        max_unreadable: As in `read_preferences`.
+
+    Raises:
+        InputError: As for `read_preferences`.
+    """
+    found = []
+    for one in _read(path, _judged, skipped, max_unreadable, "judged completions"):
+        found += judged_completions([one]) if isinstance(one, Preference) else [one]
+    return found
+
+
+def read_pairs(
+    path: Path, *, skipped: Skipped | None = None, max_unreadable: float = MAX_UNREADABLE
+) -> list[tuple[Prompt, str, str]]:
+    """Read the answers of two systems to the same prompts, which need no judgement.
+
+    Args:
+        path: A file with `output_1` and `output_2` in each record.
+        skipped: As in `read_preferences`.
+        max_unreadable: As in `read_preferences`.
+
+    Raises:
+        InputError: As for `read_preferences`.
+    """
+    return list(_read(path, _pair, skipped, max_unreadable, "pairs of answers"))
+
+
+def judged_completions(preferences: Sequence[Preference]) -> list[JudgedCompletion]:
+    """Return both sides of each preference as completions that are good or bad."""
+    return [
+        JudgedCompletion(one.prompt, text, good)
+        for one in preferences
+        for text, good in ((one.chosen, True), (one.rejected, False))
+    ]
+
+
+def prompt_text(prompt: Prompt) -> str:
+    """Return a prompt as plain text: the contents of its messages, in lines."""
+    return prompt if isinstance(prompt, str) else "\n".join(m["content"] for m in prompt)
+
+
+def _read(
+    path: Path, make: Any, skipped: Skipped | None, max_unreadable: float, what: str
+) -> Iterator[Any]:
+    left_out, ties = Skipped(), Skipped()
+    found = []
+    for place, record in numbered_records(path, left_out, max_unreadable=max_unreadable):
+        try:
+            found.append(make(record))
+        except InvalidRecordError as problem:
+            counted = ties if isinstance(problem, _TieError) else left_out
+            skip(counted, str(problem), f"{path.name} {place}")
+    check_left_out(path, left_out, len(found), max_unreadable, what)
+    if skipped is not None:
+        skipped.update(left_out)
+        skipped.update(ties)
+    return iter(found)
+
+
+def _preference(record: Mapping[str, Any]) -> Preference:
+    """Return the preference of a record in any of the known forms."""
+    for names in _SIDES:
+        if all(name in record for name in names):
+            return _judged_pair(record, *(record[name] for name in names))
+    chosen, rejected = record.get("chosen"), record.get("rejected")
+    if chosen is None or rejected is None:
+        raise InvalidRecordError("no chosen and rejected")
+    prompt = _prompt(record)
+    if prompt is None:
+        prompt, chosen, rejected = _shared_prompt(chosen, rejected)
+    margin = record.get("margin")
+    margin = float(margin) if isinstance(margin, int | float) else 0.0
+    return _checked(prompt, _completion(chosen), _completion(rejected), margin)
+
+
+def _judged(record: Mapping[str, Any]) -> JudgedCompletion | Preference:
+    """Return a completion with its label, or a preference."""
+    label = record.get("label")
+    if not isinstance(label, bool) and not ("completion" in record and label in (0, 1)):
+        return _preference(record)
+    if isinstance(record.get("messages"), list):
+        messages = read_messages(record["messages"])
+        prompt, completion = messages[:-1], messages[-1]["content"]
+        if messages[-1]["role"] != "assistant" or not prompt:
+            raise InvalidRecordError("no answer at the end")
+        found: Prompt | None = prompt
+    else:
+        found, completion = _prompt(record), _completion(record.get("completion"))
+    if found is None:
+        raise InvalidRecordError("no prompt")
+    if not completion.strip():
+        raise InvalidRecordError("empty completion")
+    return JudgedCompletion(found, completion, bool(label))
+
+
+def _prompt(record: Mapping[str, Any]) -> Prompt | None:
+    """Return the prompt of a record; None if it has none of its own."""
+    turns = record.get("prompt", record.get("conversations"))
+    if isinstance(turns, list):
+        messages = read_messages(turns)
+        if messages[-1]["role"] == "assistant":
+            raise InvalidRecordError("roles out of order")
+        return messages
+    if isinstance(turns, str) and turns:
+        return turns
+    parts = [record.get("instruction"), record.get("input")]
+    given = [part for part in parts if isinstance(part, str) and part.strip()]
+    return "\n\n".join(given) or None
+
+
+def _completion(value: Any) -> str:
+    """Return the text of a completion: a text, a message, or a list of one message."""
+    if isinstance(value, list) and value:
+        value = value[-1]
+    if isinstance(value, Mapping):
+        value = value.get("content", value.get("value"))
+    if not isinstance(value, str) or unusable(value) == "bad UTF-8":
+        raise InvalidRecordError("no text")
+    return value
+
+
+def _shared_prompt(chosen: Any, rejected: Any) -> tuple[Prompt, Any, Any]:
+    """Return the messages both sides begin with, and the last one of each."""
+    if isinstance(chosen, str) and isinstance(rejected, str):
+        chosen, rejected = _hh_messages(chosen), _hh_messages(rejected)
+    if not isinstance(chosen, list) or not isinstance(rejected, list):
+        raise InvalidRecordError("no prompt")
+    sides = [read_messages(turns) for turns in (chosen, rejected)]
+    if any(side[-1]["role"] != "assistant" or len(side) < 2 for side in sides):
+        raise InvalidRecordError("no answer at the end")
+    if sides[0][:-1] != sides[1][:-1]:
+        raise InvalidRecordError("different prompts")
+    return sides[0][:-1], sides[0][-1]["content"], sides[1][-1]["content"]
+
+
+def _hh_messages(text: str) -> list[Message]:
+    """Return the messages of a text in HH-RLHF's form."""
+    parts = _HH_TURN.split(text)
+    if len(parts) < 3 or parts[0].strip():
+        raise InvalidRecordError("no prompt")
+    return [
+        {"role": _HH_ROLES[name], "content": content.strip()}
+        for name, content in zip(parts[1::2], parts[2::2], strict=True)
+    ]
+
+
+def _pair(record: Mapping[str, Any]) -> tuple[Prompt, str, str]:
+    """Return the prompt and both answers of a record."""
+    prompt = _prompt(record)
+    for first, second in _SIDES:
+        if prompt is not None and first in record and second in record:
+            return prompt, _completion(record[first]), _completion(record[second])
+    raise InvalidRecordError("no prompt with two answers")
+
+
+def _judged_pair(record: Mapping[str, Any], first: Any, second: Any) -> Preference:
+    """Return a pair with the number of the better side: from 1, or from 0 in Auto-J's files."""
+    prompt = _prompt(record)
+    if prompt is None:
+        raise InvalidRecordError("no prompt")
+    zero_based = "response 1" in record
+    better = record.get("preference", record.get("label"))
+    if "annotator1" in record:
+        better = _majority(record)
+    if better is None:
+        raise _TieError("no judgement")
+    if isinstance(better, bool) or not isinstance(better, int | float):
+        raise InvalidRecordError("no judgement")
+    number = int(better) + zero_based
+    if number not in (1, 2):
+        raise _TieError("tie")
+    sides = (_completion(first), _completion(second))
+    return _checked(prompt, sides[number - 1], sides[2 - number], 0.0)
+
+
+def _majority(record: Mapping[str, Any]) -> Any:
+    """Return what most annotators say; 0, a tie, if there is no majority (PandaLM)."""
+    votes = Counter(value for name, value in record.items() if name.startswith("annotator"))
+    (best, count), *_ = votes.most_common(1)
+    return best if 2 * count > votes.total() else 0
+
+
+def _checked(prompt: Prompt, chosen: str, rejected: str, margin: float) -> Preference:
+    if not chosen.strip() or not rejected.strip():
+        raise InvalidRecordError("empty completion")
+    if chosen == rejected:
+        raise InvalidRecordError("chosen equals rejected")
+    return Preference(prompt, chosen, rejected, margin)

@@ -1,0 +1,202 @@
+"""`RewardModel`: a score of an answer to a prompt, by any language model with one more output.
+
+The base's body is kept and gets its family's classification head for one score, so that
+`AutoModelForSequenceClassification` of transformers loads a saved one with the same scores. A
+bidirectional model reads prompt and answer as a pair of texts; a decoder reads the conversation in
+its chat template, and its score is that of the last token.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from idiolect.alignment.chat.chat_encoding import encode_completion
+from idiolect.alignment.preference.preferences import Preference, Prompt, prompt_text
+from idiolect.encoding.text_reader import by_length
+from idiolect.errors import CheckpointError, ConfigError
+from idiolect.generate.chat_template import find_chat_template
+from idiolect.models.language_model import LanguageModel
+from idiolect.nn.network import Network
+from idiolect.ranking.cross_encoder import CrossEncoder
+from idiolect.ranking.text_pairs import PairTemplate, TextPairBatch
+from idiolect.text.arguments import check_path
+from idiolect.text.files import read_json, write_atomic
+from idiolect.training.frozen_rows import fingerprint
+
+__all__ = ["RewardModel"]
+
+_RECORD = "reward.json"
+_TOKENS_PER_BATCH = 4096
+
+
+class RewardModel:
+    """Scores answers to prompts.
+
+    >>> model = RewardModel.load("runs/reward/model")       # doctest: +SKIP
+    >>> model.score([("How are you?", "Fine, thank you.")])  # doctest: +SKIP
+    array([0.83])
+
+    Args:
+        model: A model with a classification head for one score; see `of`.
+        max_length: Maximum tokens of prompt and answer. Default: the model's positions, at most
+            512. Of a longer text the beginning of the prompt is left out, then the answer's end.
+
+    Raises:
+        ConfigError: The model has no such head, or too few positions for the length.
+    """
+
+    def __init__(self, model: LanguageModel, *, max_length: int | None = None) -> None:
+        config = model.network.config
+        if "sequence" not in config.tasks or config.num_labels != 1:
+            raise ConfigError(
+                "the model has no head for one score", hint="train one: idiolect align reward"
+            )
+        positions = config.max_position_embeddings or 512
+        if max_length is not None and not 8 <= max_length <= positions:
+            raise ConfigError(
+                f"max_length is {max_length}", hint=f"choose a number from 8 to {positions}"
+            )
+        self.model, self.max_length = model, max_length or min(positions, 512)
+        self.mean, self.std = 0.0, 1.0
+        """Of the scores of the answers it was trained on; they are subtracted and divided by."""
+        self._pairs = None
+        if model.network.kind == "bidirectional":
+            self._pairs = PairTemplate.of(model.tokenizer)
+
+    @classmethod
+    def of(cls, model: LanguageModel, *, max_length: int | None = None, seed: int = 0) -> Self:
+        """Copy a model and give it an untrained head, which is small (Ziegler et al. 2019).
+
+        Args:
+            model: Any model whose family has a class with a classification head.
+            max_length: As for `RewardModel`.
+            seed: Random seed of the head.
+
+        Raises:
+            ConfigError: The family has no such class.
+        """
+        made = CrossEncoder.of(model, seed=seed).model
+        output = made.network.heads["sequence"].output
+        with torch.random.fork_rng([]), torch.no_grad():
+            torch.manual_seed(seed)
+            output.weight.normal_(std=1 / math.sqrt(output.in_features + 1))
+        return cls(made, max_length=max_length)
+
+    @classmethod
+    def load(cls, source: str | Path, *, device: str | torch.device = "cpu") -> Self:
+        """Load a model that `save` wrote, or a published one with a head for one score.
+
+        Raises:
+            InputError: There is no such directory or repository.
+            CheckpointError: Files are missing or damaged.
+            ConfigError: It has no head for one score.
+        """
+        path = Path(source) / _RECORD
+        record = read_json(path) if path.exists() else {}
+        loaded = cls(LanguageModel.load(source, device=device), max_length=record.get("max_length"))
+        mean, std = record.get("mean", 0.0), record.get("std", 1.0)
+        if not isinstance(mean, float) or not isinstance(std, float) or not std > 0:
+            raise CheckpointError(f"{path} is damaged", hint="train the reward model again")
+        loaded.mean, loaded.std = mean, std
+        return loaded
+
+    def save(self, directory: str | Path) -> None:
+        """Write the model, and what its scores are normalised by.
+
+        Raises:
+            InputError: The directory cannot be written to.
+        """
+        directory = check_path(directory, "directory")
+        self.model.save(directory)
+        self.save_record(directory)
+
+    def save_record(self, directory: Path) -> None:
+        """Write again what scores are normalised by, after `normalise`."""
+        record = {"max_length": self.max_length, "mean": self.mean, "std": self.std}
+        write_atomic(directory / _RECORD, f"{json.dumps(record, indent=2)}\n".encode())
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of everything that determines raw scores."""
+        weights = fingerprint(self.model.network.state_dict())
+        return f"{weights}-{self.model.tokenizer.fingerprint}-{self.max_length}"
+
+    def score(self, answers: Sequence[tuple[Prompt, str]]) -> NDArray[np.float64]:
+        """Score answers, by the mean and deviation of those it was trained on.
+
+        Args:
+            answers: Prompts and answers.
+
+        Returns:
+            Scores. The probability that one answer is better than another of the same prompt is
+            σ((a − b)·`std`). Shape: (answers,).
+        """
+        rows = [self.read(prompt, answer) for prompt, answer in answers]
+        network, found = self.model.network, np.zeros(len(rows))
+        network.eval()
+        with torch.inference_mode():
+            for batch in by_length([ids for ids, _ in rows], _TOKENS_PER_BATCH):
+                grid = self.grid([rows[i] for i in batch]).to(network.device)
+                found[batch] = self.raw_scores(network, grid).double().cpu().numpy()
+        return (found - self.mean) / self.std
+
+    def margins(self, preferences: Sequence[Preference]) -> NDArray[np.float64]:
+        """Return by how much each chosen answer scores above the rejected one, not normalised."""
+        sides = [(p.prompt, text) for p in preferences for text in (p.chosen, p.rejected)]
+        scores = self.score(sides).reshape(-1, 2) * self.std
+        found: NDArray[np.float64] = scores[:, 0] - scores[:, 1]
+        return found
+
+    def normalise(self, answers: Sequence[tuple[Prompt, str]]) -> None:
+        """Set mean and deviation so that these answers' scores have mean 0 and deviation 1.
+
+        Answers that all score the same keep their deviation.
+        """
+        self.mean, self.std = 0.0, 1.0
+        scores = self.score(answers)
+        self.mean = float(scores.mean())
+        self.std = float(scores.std()) or 1.0
+
+    def read(self, prompt: Prompt, answer: str) -> tuple[list[int], list[int]]:
+        """Return the ids of a prompt with its answer, and their segments."""
+        tokenizer = self.model.tokenizer
+        if self._pairs is not None:
+            first, second = tokenizer.encode_batch(
+                [prompt_text(prompt), answer], add_special_tokens=False
+            )
+            room = self.max_length - self._pairs.size
+            second = second[:room]
+            return self._pairs.join(first[max(0, len(first) + len(second) - room) :], second)
+        if find_chat_template(tokenizer) is None:
+            prompt = prompt_text(prompt) + ("" if isinstance(prompt, str) else "\n\n")
+        elif isinstance(prompt, str):
+            prompt = ({"role": "user", "content": prompt},)
+        before, after = encode_completion(tokenizer, prompt, answer)
+        end, after = after[-1:], after[: self.max_length - 1]
+        if after[-1:] != end:
+            after = [*after[: self.max_length - 1], *end]
+        before = before[max(0, len(before) + len(after) - self.max_length) :]
+        ids = before + after
+        return ids, [0] * len(ids)
+
+    def grid(
+        self, rows: Sequence[tuple[list[int], list[int]]], margins: Sequence[float] = ()
+    ) -> TextPairBatch:
+        """Pad what `read` returned; with margins, two rows for each preference."""
+        pad_id = self.model.tokenizer.batch_pad_token_id or 0
+        return TextPairBatch.of(rows, pad_id, margins, [2] * len(margins))
+
+    def raw_scores(self, network: Network, batch: TextPairBatch) -> Tensor:
+        """Score a batch. Shape: (rows,)."""
+        types = batch.token_type_ids if network.config.type_vocab_size > 1 else None
+        logits: Tensor = network(batch.input_ids, batch.attention_mask, token_type_ids=types).logits
+        return logits[:, 0].float()

@@ -1,0 +1,1 @@
+"""The commands that align language models: `idiolect align …`."""

@@ -1,0 +1,308 @@
+"""Objectives in the training session: first losses, invariances, resuming, and bad input."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from idiolect.alignment.chat.chat_encoding import encode_conversation
+from idiolect.alignment.chat.conversations import Conversation
+from idiolect.alignment.chat.fine_tune import alignment_config, fine_tune
+from idiolect.alignment.chat.packed_conversations import pack_conversations
+from idiolect.alignment.chat.supervised import SupervisedTuning
+from idiolect.alignment.preference.completion_batch import (
+    CompletionBatch,
+    EncodedCompletion,
+    score_texts,
+)
+from idiolect.alignment.preference.preference_objective import (
+    PreferenceObjective,
+    PreferenceSettings,
+)
+from idiolect.alignment.preference.preferences import (
+    JudgedCompletion,
+    Preference,
+    judged_completions,
+    read_preferences,
+)
+from idiolect.alignment.preference.train_preferences import preference_config, train_preferences
+from idiolect.alignment.reinforcement.policy_settings import PolicySettings
+from idiolect.alignment.reinforcement.prompts import PolicyPrompt
+from idiolect.alignment.reinforcement.rewards import AnswerReward, FunctionReward, SearchReward
+from idiolect.alignment.reinforcement.train_policy import policy_config, train_policy
+from idiolect.errors import InputError, TrainingError
+from idiolect.nn.lora import LoraConfig, add_lora, lora_layers, without_adapters
+from idiolect.text.skipped import Skipped
+from training import models
+
+PAIRS = [
+    Preference(f"w{i} w{i + 1}", f" w{i + 2} w{i + 3} w{i + 4}", f" w{i + 5}") for i in range(8)
+]
+PROMPTS = [PolicyPrompt(f"w{i} w{i + 1} w{i + 2}") for i in range(8)]
+
+
+def lines(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def liked_words(prompts: object, completions: list[str], records: object) -> list[float]:
+    """Count the words w4 to w11."""
+    liked = {f"w{i}" for i in range(4, 12)}
+    return [float(sum(word in liked for word in text.split())) for text in completions]
+
+
+@pytest.mark.parametrize("train", ["all", "rows+lora"])
+def test_dpo_begins_at_ln_2_and_learns_with_its_original_rows_frozen(
+    tmp_path: Path, train: Any
+) -> None:
+    model = models.model(grown=False)
+    before = models.fingerprint(model.network.tokens.weight)  # type: ignore[arg-type]
+    config = preference_config(batch_size=4, learning_rate=1e-2, max_length=32)
+    train_preferences(
+        model, PAIRS, output_dir=tmp_path, epochs=10, train=train, config=config,
+        lora=LoraConfig(r=2),
+    )  # fmt: skip
+    first, *_, last = lines(tmp_path)
+    assert first["loss"] == pytest.approx(math.log(2), abs=1e-6)
+    assert first["rewards/margins"] == pytest.approx(0, abs=1e-6)
+    assert last["loss"] < 0.9 * math.log(2)
+    assert last["rewards/accuracies"] == 1
+    assert models.fingerprint(model.network.tokens.weight) == before  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("loss", "first"), [("ipo", 25.0), ("kto", 0.5), ("orpo", None), ("simpo", None)]
+)
+def test_other_preference_losses_begin_and_fall(
+    tmp_path: Path, loss: Any, first: float | None
+) -> None:
+    data: Any = judged_completions(PAIRS) if loss == "kto" else PAIRS
+    config = preference_config(batch_size=8, learning_rate=1e-2, max_length=32)
+    train_preferences(
+        models.model(grown=False), data, output_dir=tmp_path, steps=8, config=config,
+        settings=PreferenceSettings(loss=loss),
+    )  # fmt: skip
+    found = lines(tmp_path)
+    if first is not None:
+        assert found[0]["loss"] == pytest.approx(first, abs=1e-4)
+    assert found[-1]["loss"] < found[0]["loss"]
+
+
+@torch.no_grad()
+def test_padding_and_order_change_nothing() -> None:
+    network = models.model(grown=False).network
+    texts = [EncodedCompletion([4, 5, 2], [6, 7, 2]), EncodedCompletion([8], [9, 2])]
+    found = score_texts(network, CompletionBatch.of([texts], pad_id=0)).log_probs
+    # Padding with the end token hides no end token of a text.
+    for pad_id in (2, 11):
+        other = score_texts(network, CompletionBatch.of([texts], pad_id=pad_id)).log_probs
+        assert torch.equal(found, other)
+    alone = [score_texts(network, CompletionBatch.of([[one]])).log_probs for one in reversed(texts)]
+    assert torch.allclose(torch.cat(alone, 1), found.flip(1), atol=1e-6)
+    batch = CompletionBatch.of([texts])
+    rolled = {
+        name: torch.stack([getattr(batch, name)[0, 0], getattr(batch, name)[0, 1].roll(3)])[None]
+        for name in ("input_ids", "attention_mask", "labels", "completion")
+    }
+    left = score_texts(network, replace(batch, **rolled)).log_probs
+    assert torch.allclose(left, found, atol=1e-6)
+    logits = network(torch.tensor([[4, 5, 2, 6, 7, 2]])).logits[0].log_softmax(-1)
+    by_hand = logits[[2, 3, 4], [6, 7, 2]].sum()
+    assert float(found[0, 0]) == pytest.approx(float(by_hand), abs=1e-5)
+
+
+def gradient(objective: Any, network: Any, batch: Any, size: int) -> torch.Tensor:
+    network.zero_grad()
+    for start in range(0, len(batch), size):
+        objective.loss(network, batch.part(slice(start, start + size))).backward()
+    return torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None])
+
+
+def test_accumulated_gradients_are_those_of_the_whole_batch() -> None:
+    network = models.model(grown=False).network
+    examples = [
+        [EncodedCompletion([4, 5], [6 + i, 2]), EncodedCompletion([4, 5], [7] * (i + 1))]
+        for i in range(4)
+    ]
+    for loss in ("dpo", "orpo"):
+        settings = PreferenceSettings(loss=loss)  # type: ignore[arg-type]
+        objective = PreferenceObjective(network, examples, settings)
+        batch = objective.batch(range(4))
+        whole, parts = (gradient(objective, network, batch, size) for size in (4, 1))
+        assert torch.allclose(whole, parts, atol=1e-5)
+
+
+def test_packed_conversations_have_the_loss_of_unpacked_ones() -> None:
+    model = models.model(grown=False)
+    texts = [
+        text
+        for i in range(6)
+        for text in encode_conversation(
+            model.tokenizer, Conversation((), f"w{i} w{i + 1}", f" w{i + 2}" * (i + 1))
+        )
+    ]
+    packed = pack_conversations([len(text.ids) for text in texts], 20)
+    assert len(packed) < 4
+    found = [
+        SupervisedTuning(model.network, texts, rows).mean_loss(model.network)
+        for rows in (packed, [[i] for i in range(6)])
+    ]
+    assert found[0] == pytest.approx(found[1], abs=1e-5)
+
+
+def test_the_base_is_the_reference_under_lora() -> None:
+    network = models.model(grown=False).network
+    ids = torch.tensor([[4, 5, 6]])
+    before = network(ids).logits
+    add_lora(network, LoraConfig(r=2, use_dora=True))
+    for layer in lora_layers(network).values():
+        torch.nn.init.normal_(layer.lora_b)
+    assert not torch.allclose(network(ids).logits, before)
+    with without_adapters(network):
+        assert torch.equal(network(ids).logits, before)
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "rloo", "grpo"])
+def test_a_policy_begins_at_its_reference_and_raises_the_reward(
+    tmp_path: Path, algorithm: Any
+) -> None:
+    group = 1 if algorithm == "ppo" else 4
+    settings = PolicySettings(
+        algorithm=algorithm, max_new_tokens=4, num_generations=group, beta=0.01,
+        updates=2 if algorithm == "ppo" else 1,
+    )  # fmt: skip
+    config = policy_config(batch_size=32, learning_rate=1e-2, max_length=32)
+    reward = FunctionReward(liked_words)
+    model = models.model(grown=False)
+    train_policy(
+        model, PROMPTS * 4, reward, output_dir=tmp_path, settings=settings, steps=20, config=config
+    )
+    found = lines(tmp_path)
+    first, last = found[0], found[-1]
+    assert first["ratio"] == pytest.approx(1, abs=1e-6)
+    assert first["kl"] == pytest.approx(0, abs=1e-5)
+    assert first["clip_share"] == 0
+    assert last["kl_estimate"] > 0
+    means = [sum(one["reward"] for one in part) / 6 for part in (found[:6], found[-6:])]
+    assert means[1] > means[0] + 0.25
+
+
+def test_a_run_killed_within_a_rollout_resumes_bit_identical(tmp_path: Path) -> None:
+    settings = PolicySettings(algorithm="ppo", max_new_tokens=4, updates=4, kl_target=1.0)
+    config = policy_config(batch_size=4, learning_rate=1e-3, max_length=32, save_steps=1)
+
+    def run(folder: str, reward: Callable[..., list[float]]) -> Any:
+        model = models.model(grown=False)
+        return train_policy(
+            model, PROMPTS, FunctionReward(reward), output_dir=tmp_path / folder,
+            settings=settings, steps=7, config=config,
+        ).network.state_dict()  # fmt: skip
+
+    whole = run("whole", liked_words)
+    calls = 0
+
+    def killed(*given: Any) -> list[float]:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise KeyboardInterrupt
+        return liked_words(*given)
+
+    with pytest.raises(KeyboardInterrupt):
+        run("killed", killed)
+    # The last checkpoint before the second rollout is lost, so the first one is resumed inside.
+    (tmp_path / "killed" / "checkpoints").exists()
+    resumed = run("killed", liked_words)
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert [one["loss"] for one in lines(tmp_path / "killed")] == [
+        one["loss"] for one in lines(tmp_path / "whole")
+    ]
+
+
+def test_rewards_that_teach_nothing_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = PolicySettings(max_new_tokens=2, num_generations=2)
+    config = policy_config(batch_size=4, max_length=32)
+
+    def run(folder: str, value: float) -> None:
+        train_policy(
+            models.model(grown=False), PROMPTS, FunctionReward(lambda p, c, r: [value] * len(c)),
+            output_dir=tmp_path / folder, settings=settings, steps=1, config=config,
+        )  # fmt: skip
+
+    run("constant", 1.0)
+    said = capsys.readouterr().err
+    assert "have the reward 1, which teaches nothing" in said
+    with pytest.raises(TrainingError, match="the reward is nan for the prompt 'w"):
+        run("nan", math.nan)
+
+
+def test_bad_input_is_counted_and_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "pairs.jsonl"
+    path.write_text(
+        '{"prompt": "w1", "chosen": "w2", "rejected": "w3"}\n'
+        '{"prompt": "w1", "chosen": "w2", "rejected": "w2"}\n'
+        '{"prompt": "w1", "chosen": "", "rejected": "w2"}\n'
+        '{"chosen": "\\n\\nHuman: w1\\n\\nAssistant: w2", '
+        '"rejected": "\\n\\nHuman: w1\\n\\nAssistant: w3"}\n'
+        '{"instruction": "w1", "output_1": "w2", "output_2": "w3", "preference": 2}\n'
+        '{"instruction": "w1", "output_1": "w2", "output_2": "w3", "preference": 0}\n'
+    )
+    skipped = Skipped()
+    found = read_preferences(path, skipped=skipped, max_unreadable=0.5)
+    assert [(one.chosen, one.rejected) for one in found] == [
+        ("w2", "w3"),
+        ("w2", "w3"),
+        ("w3", "w2"),
+    ]
+    assert skipped == {"chosen equals rejected": 1, "empty completion": 1, "tie": 1}
+    with pytest.raises(InputError, match="2 of 5 preferences cannot be used"):
+        read_preferences(path)
+    config = preference_config(batch_size=1, max_length=8)
+    long = Preference(" w1" * 8, " w2", " w3")
+    train_preferences(
+        models.model(grown=False), [long, PAIRS[0]], output_dir=tmp_path / "a", config=config
+    )
+    assert "1 of 2 examples have a prompt of 8 tokens or more" in capsys.readouterr().err
+    with pytest.raises(InputError, match="all 1 examples have a prompt of 8 tokens or more"):
+        train_preferences(
+            models.model(grown=False), [long], output_dir=tmp_path / "b", config=config
+        )
+    with pytest.raises(InputError, match="there is one prompt only"):
+        train_preferences(
+            models.model(grown=False),
+            [JudgedCompletion("w1", " w2", True), JudgedCompletion("w1", " w3", False)],
+            output_dir=tmp_path / "c",
+            settings=PreferenceSettings(loss="kto"),
+        )
+
+
+def test_sft_learns_what_it_is_shown(tmp_path: Path) -> None:
+    data = [Conversation((), f"w{i}", f" w{i + 1} w{i + 2}") for i in range(8)]
+    config = alignment_config(batch_size=4, learning_rate=1e-2, max_length=16)
+    model = fine_tune(
+        models.model(grown=False), data, output_dir=tmp_path, steps=50, validation=data[:4],
+        config=config, packing=True,
+    )  # fmt: skip
+    found = lines(tmp_path)
+    assert found[-1]["loss"] < 0.6 * found[0]["loss"]
+    assert found[-1]["validation_loss"] < 0.6 * found[0]["loss"]
+    assert (tmp_path / "model" / "config.json").exists()
+    assert model.network.training is False
+
+
+def test_verifiers_and_search_as_rewards() -> None:
+    given = [PolicyPrompt("q", {"answer": "#### 1,200", "relevant": ["a"]})] * 3
+    assert AnswerReward()(given, ["it is 1200.", "1200 or 7", "none"]) == [1, 0, 0]
+    ranked = {"good": ["a", "b"], "second": ["b", "a"]}
+    reward = SearchReward(lambda queries: [ranked[query] for query in queries])
+    found = reward(given, ["good", "second", " "])
+    assert found == pytest.approx([1, 1 / math.log2(3), 0])

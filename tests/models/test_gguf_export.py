@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from idiolect.errors import ConfigError
-from idiolect.models.gguf_export import export_gguf
+from idiolect.models.gguf.gguf_export import export_gguf
 from idiolect.models.language_model import LanguageModel
 from idiolect.text.tokenizers import bpe
 from idiolect.vocabulary.extend.extend import extend

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from idiolect.errors import ConfigError
-from idiolect.models.gguf_blocks import GGUFMatrix
+from idiolect.models.gguf.gguf_blocks import GGUFMatrix
 from idiolect.models.language_model import LanguageModel
 from idiolect.models.quantized_weights import quantize_loaded
 from idiolect.nn.quantized_matrix import quantized_matrices, whole

@@ -13,7 +13,7 @@ import torch
 from idiolect.errors import CheckpointError, InputError
 from idiolect.models.companion_files import COMPANION_PATTERNS, CompanionFiles
 from idiolect.models.family import Family
-from idiolect.models.gguf import GGUFWeights, gguf_settings
+from idiolect.models.gguf.gguf_weights import GGUFWeights, gguf_settings
 from idiolect.models.model_directory import check_finished, replacing
 from idiolect.models.network_files import (
     build_network,

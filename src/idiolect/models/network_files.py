@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from idiolect.errors import CheckpointError
 from idiolect.models.family import Family
-from idiolect.models.gguf_blocks import recovered_blocks
+from idiolect.models.gguf.gguf_blocks import recovered_blocks
 from idiolect.models.quantized_weights import (
     TABLES,
     Quantization,

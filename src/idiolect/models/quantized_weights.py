@@ -10,7 +10,7 @@ from typing import Literal, get_args
 from torch import Tensor, nn
 
 from idiolect.errors import ConfigError
-from idiolect.models.gguf_blocks import recovered_blocks
+from idiolect.models.gguf.gguf_blocks import recovered_blocks
 from idiolect.nn.embedding import ExtendedRows, QuantizedEmbedding
 from idiolect.nn.network import Network
 from idiolect.nn.quantization import QuantizedFormat, quantize_layers, replace_weight

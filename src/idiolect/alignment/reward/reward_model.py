@@ -28,9 +28,9 @@ from idiolect.models.language_model import LanguageModel
 from idiolect.nn.network import Network
 from idiolect.ranking.cross_encoder import CrossEncoder
 from idiolect.ranking.text_pairs import TextPairBatch
-from idiolect.text.pair_template import PairTemplate
 from idiolect.text.arguments import check_path
 from idiolect.text.files import read_json, write_atomic
+from idiolect.text.pair_template import PairTemplate
 from idiolect.training.frozen_rows import fingerprint
 
 __all__ = ["RewardModel"]

@@ -62,7 +62,7 @@ def gguf(
 
     Example: [bold]idiolect export gguf runs/adapted/model -o model.gguf --precision q8_0[/bold]
     """
-    from idiolect.models.gguf_export import export_gguf
+    from idiolect.models.gguf.gguf_export import export_gguf
     from idiolect.models.language_model import LanguageModel
 
     loaded = LanguageModel.load(model)

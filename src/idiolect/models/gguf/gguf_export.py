@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from idiolect.errors import ConfigError, InputError, VerificationError
-from idiolect.models.gguf import GGUFWeights, gguf_settings, stored_names
-from idiolect.models.gguf_layouts import GGUF_LAYOUTS, GGUFLayout
+from idiolect.models.gguf.gguf_layouts import GGUF_LAYOUTS, GGUFLayout
+from idiolect.models.gguf.gguf_weights import GGUFWeights, gguf_settings, stored_names
 from idiolect.models.language_model import LanguageModel
 from idiolect.models.network_files import export_weights
 from idiolect.models.weight_names import Rule

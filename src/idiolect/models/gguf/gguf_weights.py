@@ -24,8 +24,8 @@ import torch
 from torch import Tensor
 
 from idiolect.errors import CheckpointError, ConfigError
-from idiolect.models.gguf_blocks import GGUFMatrix
-from idiolect.models.gguf_layouts import GGUF_LAYOUTS, GGUFLayout
+from idiolect.models.gguf.gguf_blocks import GGUFMatrix
+from idiolect.models.gguf.gguf_layouts import GGUF_LAYOUTS, GGUFLayout
 from idiolect.models.registry import find_family
 from idiolect.models.weight_names import Rule
 from idiolect.text.gguf_header import GGUFHeader, TensorEntry, read_gguf_header

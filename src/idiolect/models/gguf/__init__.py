@@ -1,0 +1,1 @@
+"""GGUF files: read, kept in their blocks, and written."""

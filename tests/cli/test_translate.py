@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,37 @@ def test_train_and_run(pairs: Path) -> None:
     assert "case:mixed" in done.stdout
     assert "case:lc" in done.stdout
     assert plot.stat().st_size > 1000
+
+    sides = []
+    for side in ("source", "target"):
+        sides.append(pairs / f"b.{side}")
+        sides[-1].write_text("\n".join((pairs / f"a.{side}").read_text().split("\n")[:8]) + "\n")
+    task = ("tasks", "translate")
+    done = idiolect_program(
+        *(
+            *task,
+            "evaluate",
+            pairs / "run" / "model",
+            *sides,
+            "--errors",
+            pairs / "e.html",
+            "--json",
+        )
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["translator"]["signature"].startswith("nrefs:1|case:mixed")
+    assert "Worst translations" in (pairs / "e.html").read_text()
+    predicted = pairs / "b.jsonl"
+    assert (
+        idiolect_program(
+            *(*task, "predict", pairs / "run" / "model", sides[0], "-o", predicted)
+        ).returncode
+        == 0
+    )
+    assert len(predicted.read_text().splitlines()) == 8
+    files = (pairs / "a.source", pairs / "a.target")
+    done = idiolect_program(*task, "evaluate", pairs / "run" / "model", *files)
+    assert "line 43: the reference is empty" in done.stderr
 
     aligned = pairs / "aligned.svg"
     one = ("--text", "a h ja", "--translation", "a Q", "--plot", aligned)

@@ -13,8 +13,9 @@ from idiolect.encoding.text_reader import EncodingCounts
 from idiolect.errors import CheckpointError, ConfigError, InputError
 from idiolect.ranking.cross_encoder import CrossEncoder
 from idiolect.ranking.groups import QueryGroup
-from idiolect.ranking.text_pairs import PairTemplate, TextPairBatch
+from idiolect.ranking.text_pairs import TextPairBatch
 from idiolect.ranking.train_ranker import ranking_config
+from idiolect.text.pair_template import PairTemplate
 from ranking import small
 from training import models
 

@@ -51,6 +51,7 @@ _COMMANDS: dict[str, tuple[str, str, type[TyperCommand]]] = {
     "words": ("words.app", "app", TyperCommand),
     "tasks": ("tasks.app", "app", TyperCommand),
     "prompt": ("prompting.app", "app", TyperCommand),
+    "probe": ("tasks.probe", "probe", TyperCommand),
     "tune": ("tune", "app", TyperCommand),
     "tokenizer": ("tokenizer", "app", TyperCommand),
     "evaluate": ("evaluate", "app", TyperCommand),

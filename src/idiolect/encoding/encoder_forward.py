@@ -10,7 +10,7 @@ from torch import Tensor
 
 from idiolect.errors import VerificationError
 from idiolect.nn.matrix_precision import autocast
-from idiolect.nn.network import Network
+from idiolect.nn.network import Network, Output
 from idiolect.text.text_template import TextTemplate
 
 __all__ = ["check_finite", "hidden_states", "second_copy", "usual_tokens_per_batch"]
@@ -33,6 +33,7 @@ def hidden_states(
     *,
     bidirectional: bool = False,
     precision: str = "fp32",
+    token_types: Sequence[Sequence[int]] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return the hidden states of rows, and a mask of the real tokens.
 
@@ -43,16 +44,26 @@ def hidden_states(
         rows: Ids; rows may differ in length.
         bidirectional: Let a decoder's tokens attend to later ones as well.
         precision: Format of matrix products in `torch.inference_mode`. Training has its own.
+        token_types: The segment of each id, for a network that has segments; others ignore it.
     """
     lengths = torch.tensor([len(row) for row in rows], dtype=torch.long)
-    longest = max(int(lengths.max()) if len(rows) else 0, 1)
-    grid = np.zeros((len(rows), longest), dtype=np.int64)
+    ids = _grid(rows).to(network.device)
+    mask = (torch.arange(ids.shape[1]) < lengths[:, None]).to(network.device)
+    has_types = getattr(network.config, "type_vocab_size", 0) > 1
+    with autocast(precision if torch.is_inference_mode_enabled() else "fp32", network.device):
+        if token_types is None or not has_types:
+            return network.text_states(ids, mask, bidirectional=bidirectional), mask
+        types = _grid(token_types).to(network.device)
+        output: Output = network(ids, mask, token_type_ids=types, return_logits=False)
+        return output.hidden_states, mask
+
+
+def _grid(rows: Sequence[Sequence[int]]) -> Tensor:
+    """Return rows padded with zeros on the right. Shape: (rows, longest)."""
+    grid = np.zeros((len(rows), max((len(row) for row in rows), default=0) or 1), dtype=np.int64)
     for number, row in enumerate(rows):
         grid[number, : len(row)] = row
-    ids = torch.from_numpy(grid).to(network.device)
-    mask = (torch.arange(longest) < lengths[:, None]).to(network.device)
-    with autocast(precision if torch.is_inference_mode_enabled() else "fp32", network.device):
-        return network.text_states(ids, mask, bidirectional=bidirectional), mask
+    return torch.from_numpy(grid)
 
 
 def second_copy(mask: Tensor, template: TextTemplate) -> Tensor:

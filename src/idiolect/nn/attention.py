@@ -11,7 +11,7 @@ padding or across documents, so CPUs use it for every batch with padding.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -137,6 +137,8 @@ class Attention(nn.Module):
         if config.position == "shaw" and not cross:
             self.relative_keys = RelativeTable(config.relative_buckets, self.width)
             self.relative_values = RelativeTable(config.relative_buckets, self.width)
+        self.observer: Callable[[Tensor], None] | None = None
+        """Receives the weights of each pass before dropout: (batch, heads, queries, keys)."""
         self.window = window
         self.dropout = config.attention_dropout
         self.softcap = config.score_softcap
@@ -265,7 +267,7 @@ class Attention(nn.Module):
         positions: tuple[Tensor, Tensor],
     ) -> Tensor:
         """Compute attention. Shape: (batch, heads, length, width); the result as the queries."""
-        if self.relative_keys is not None or self.softcap is not None:
+        if self.relative_keys is not None or self.softcap is not None or self.observer is not None:
             return self._attend_explicitly(query, key, value, mask, causal, positions)
         shared = self.heads // self.key_heads
         dropout = dropout_rate(self.dropout, self.training)
@@ -329,6 +331,8 @@ class Attention(nn.Module):
         elif mask is not None:
             scores = scores + mask
         weights = scores.softmax(-1, dtype=torch.float32).to(value.dtype)
+        if self.observer is not None:
+            self.observer(weights)
         weights = F.dropout(weights, dropout_rate(self.dropout, self.training))
         attended = weights @ value
         if self.relative_values is not None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from idiolect.errors import InputError
 
-__all__ = ["Bleu", "bleu"]
+__all__ = ["Bleu", "bleu", "sentence_bleu"]
 
 
 @dataclass(frozen=True)
@@ -49,17 +50,49 @@ def bleu(
     Raises:
         InputError: sacrebleu is not installed, or the numbers of texts differ.
     """
+    metric = _metric(lowercase=lowercase, tokenize=tokenize)
+    if not references or len(translations) != len(references):
+        raise InputError(
+            f"{len(translations):,} translations and {len(references):,} references",
+            hint="give each text one reference",
+        )
+    found = metric.corpus_score(list(translations), [list(references)])
+    return Bleu(found.score, str(metric.get_signature()), found.ref_len, found.bp)
+
+
+def sentence_bleu(
+    translations: Sequence[str],
+    references: Sequence[str],
+    *,
+    lowercase: bool = False,
+    tokenize: str = "13a",
+) -> list[float]:
+    """Score each translation alone, by the n-grams that it is long enough for.
+
+    Args:
+        translations: The translations.
+        references: What they should be.
+        lowercase: Ignore case.
+        tokenize: As for `bleu`.
+
+    Raises:
+        InputError: sacrebleu is not installed.
+    """
+    metric = _metric(lowercase=lowercase, tokenize=tokenize, effective_order=True)
+    pairs = zip(translations, references, strict=True)
+    return [metric.sentence_score(found, [right]).score for found, right in pairs]
+
+
+def _metric(**settings: Any) -> Any:
     try:
         from sacrebleu.metrics.bleu import BLEU
     except ImportError as error:
         raise InputError(
             "BLEU needs sacrebleu", hint="pip install 'idiolect[translation]'"
         ) from error
-    if not references or len(translations) != len(references):
+    known = BLEU.TOKENIZERS
+    if settings["tokenize"] not in known:
         raise InputError(
-            f"{len(translations):,} translations and {len(references):,} references",
-            hint="give each text one reference",
+            f"unknown tokeniser {settings['tokenize']!r}", hint="one of " + ", ".join(known)
         )
-    metric = BLEU(lowercase=lowercase, tokenize=tokenize, force=True)
-    found = metric.corpus_score(list(translations), [list(references)])
-    return Bleu(found.score, str(metric.get_signature()), found.ref_len, found.bp)
+    return BLEU(**settings, force=True)

@@ -23,6 +23,7 @@ from idiolect.models.weight_files import load_module
 from idiolect.nn.lora import LoraConfig
 from idiolect.nn.prompt.attach_prompt import add_prompt
 from idiolect.nn.prompt.prompt_config import PromptConfig
+from idiolect.tasks.finetuning.recipe import FineTuning
 from idiolect.text.arguments import check_path, checked
 from idiolect.text.files import read_json, write_atomic
 from idiolect.training.data.shuffled_epochs import ShuffledEpochs
@@ -170,6 +171,7 @@ class TaskModel(ABC):
         epochs: int,
         lora: LoraConfig | None = None,
         config: TrainingConfig | None = None,
+        fine_tuning: FineTuning | None = None,
     ) -> None:
         """Train on numbered examples in shuffled epochs, and publish the model.
 
@@ -182,13 +184,14 @@ class TaskModel(ABC):
             epochs: Number of epochs over the examples.
             lora: Size and place of the adapters, with `adaptation="lora"`.
             config: Training settings, by default `task_config(adaptation)`.
+            fine_tuning: Rates by layer, unfreezing and auxiliary loss; see `FineTuning`.
 
         Raises:
-            ConfigError: Less than one epoch.
+            ConfigError: Less than one epoch, or methods that do not fit the network or the steps.
             CheckpointError: `output_dir` holds another run, or its checkpoint is damaged.
             TrainingError: The loss is not finite or explodes.
         """
-        config = config or task_config(adaptation)
+        config, methods = config or task_config(adaptation), fine_tuning or FineTuning()
         if epochs < 1:
             raise ConfigError(f"epochs is {epochs}", hint="choose at least 1")
         network = self.encoder.model.network
@@ -201,14 +204,16 @@ class TaskModel(ABC):
         session = TrainingSession(
             self.encoder.model,
             out=output_dir,
-            config=config,
+            config=methods.training_config(config, source.steps),
             steps=epochs * source.steps,
             train=_TRAINED[adaptation],
             lora=lora,
+            unfreeze_original_rows=methods.unfreeze_original_rows,
             modules={self.name: self.head},
-            heads=False,
+            heads=methods.lm_loss_weight > 0,
         )
-        session.begin({self.name: self.fingerprint, **record})
+        own = {self.name: self.fingerprint, "lm_loss_weight": methods.lm_loss_weight}
+        session.begin(own | dict(record))
         session.train(objective, source)
         session.publish(self.save)
         self.head.eval()

@@ -37,6 +37,7 @@ from idiolect.training.averaged_sgd import AveragedSGD
 from idiolect.training.checkpoint import Checkpoint, RunFolder
 from idiolect.training.diagnosis import Diagnosis
 from idiolect.training.distributed import Workers, all_blocks
+from idiolect.training.layer_schedule import GradualUnfreezing, layer_rates
 from idiolect.training.objectives.objective import (
     BatchSource,
     Objective,
@@ -135,6 +136,20 @@ class Trainer:
             )
         self.training = {n: p for n, p in network.named_parameters() if p.requires_grad}
         rates = {name: group.learning_rate for group in groups for name in group.names}
+        rates = layer_rates(
+            network,
+            dict.fromkeys(self.training) | rates,
+            usual=config.max_learning_rate,
+            layer_decay=config.layer_decay,
+        )
+        if sharded and config.unfreeze_steps:
+            raise ConfigError(
+                "divided weights cannot be unfrozen one layer after another",
+                hint="omit sharded or unfreeze_steps",
+            )
+        self._unfreezing = GradualUnfreezing(
+            network, self.training, every=config.unfreeze_steps, steps=steps
+        )
         self.optimizer = make_optimizer(
             network,
             weight_decay=config.decay,
@@ -184,6 +199,7 @@ class Trainer:
                     self._save(self.source.state(), self.objective.carried())
                 if stop:
                     _raise_signal(caught, f"the state after step {self.done} is saved")
+        self._unfreezing.finish()
         if isinstance(self.optimizer, AveragedSGD):
             self.optimizer.finish()
         if self._diagnosis is not None:
@@ -197,10 +213,11 @@ class Trainer:
         batch = self.objective.prepare(rows)
         total = max(1, batch.count)
         torch.manual_seed(derive_seed(self.config.seed, self.done, self.workers.rank))
+        self._unfreezing.apply(self.done)
         if self._diagnosis is not None:
             self._diagnosis.measure(self.done + 1, self.network, batch)
         own = self._accumulate(batch, total)
-        self.workers.sum_gradients(self.training.values())
+        self.workers.sum_gradients(p for p in self.training.values() if p.requires_grad)
         norm = clip_gradients(self.training.values(), self.config.max_grad_norm)
         norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
         summed, signals = self.workers.sum(own, len(caught), device=self.device)

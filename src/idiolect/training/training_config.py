@@ -12,7 +12,7 @@ from idiolect.nn.matrix_precision import TrainingPrecision, check_precision
 
 __all__ = ["OptimizerName", "Schedule", "TrainingConfig"]
 
-Schedule = Literal["cosine", "wsd", "inverse_sqrt", "constant", "exponential"]
+Schedule = Literal["cosine", "wsd", "inverse_sqrt", "constant", "exponential", "slanted_triangular"]
 """How the learning rate falls."""
 
 OptimizerName = Literal["adamw", "sgd", "nt-asgd"]
@@ -65,9 +65,17 @@ class TrainingConfig:
     stable, decay: Hu et al. 2024, 2404.06395); `inverse_sqrt` falls with the root of the step
     (Vaswani et al. 2017, 1706.03762), whatever the number of steps; `constant` does not fall;
     `exponential` stays constant for 30 % of the steps, then falls by the same factor at each step,
-    as the halving at each epoch of Zaremba et al. (2014, 1409.2329) does in stairs."""
+    as the halving at each epoch of Zaremba et al. (2014, 1409.2329) does in stairs;
+    `slanted_triangular` rises and falls linearly, from and to the final rate (ULMFiT, Howard &
+    Ruder 2018, 1801.06146, with `warmup_ratio` 0.1 and `min_lr_ratio` 1/32)."""
     min_lr_ratio: float = 0.1
     """The final rate, as a share of the highest (not `inverse_sqrt`)."""
+    layer_decay: float = 1.0
+    """What a layer's rate is multiplied by for the layer below it (discriminative fine-tuning);
+    1/2.6 in ULMFiT. The highest rates above are those of heads; see `layer_schedule`."""
+    unfreeze_steps: int = 0
+    """Steps after which one more layer trains, from the top down (gradual unfreezing, ULMFiT); 0:
+    all train from the start."""
     weight_decay: float | None = None
     """Decay of the weights of linear and recurrent maps only (Loshchilov & Hutter 2019,
     1711.05101). By default 0.1 for `adamw`, and none for SGD, where 0.1 times a rate of 20 would
@@ -127,6 +135,10 @@ class TrainingConfig:
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 1:
                 raise ConfigError(f"{name} is {value}", hint="it is between 0 and 1")
+        if not 0 < self.layer_decay <= 1:
+            raise ConfigError(f"layer_decay is {self.layer_decay}", hint="above 0, and at most 1")
+        if self.unfreeze_steps < 0:
+            raise ConfigError(f"unfreeze_steps is {self.unfreeze_steps}", hint="it is at least 0")
         if self.seed < 0:
             raise ConfigError(f"seed is {self.seed}", hint="it is at least 0")
         if not isinstance(self.schedule, str) or self.schedule not in get_args(Schedule):
@@ -213,6 +225,10 @@ class TrainingConfig:
         """
         maximum = self.max_learning_rate if maximum is None else maximum
         warm = max(1, round(self.warmup_ratio * steps))
+        if self.schedule == "slanted_triangular":
+            rising, falling = step / warm, (steps - step) / max(1, steps - warm)
+            share = min(rising, falling)
+            return maximum * (self.min_lr_ratio + (1 - self.min_lr_ratio) * share)
         if step < warm:
             return maximum * (step + 1) / warm
         if self.schedule == "constant":

@@ -13,11 +13,13 @@ import torch
 
 from cli.program import idiolect_program
 from idiolect.encoding.encoder import Encoder
-from idiolect.errors import CheckpointError, InputError
+from idiolect.errors import CheckpointError, ConfigError, InputError
 from idiolect.tasks.classify.classification_baselines import TfidfClassifier
 from idiolect.tasks.classify.classification_metrics import score_classes
 from idiolect.tasks.classify.errors_page import errors_page
 from idiolect.tasks.classify.labelled_texts import LabelledText, read_labelled_texts
+from idiolect.tasks.classify.multi_label import MultiLabelClassifier, load_classifier
+from idiolect.tasks.classify.multi_label_metrics import score_multi_label
 from idiolect.tasks.classify.text_classifier import TextClassifier
 from idiolect.tasks.task_model import Adaptation, task_config
 from training import models
@@ -227,3 +229,107 @@ def test_commands(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert len(lines) == 30
     assert all(sum(line["probabilities"].values()) == pytest.approx(1, abs=1e-4) for line in lines)
+
+
+def test_a_long_text_is_read_in_windows() -> None:
+    encoder = Encoder(models.model("bert", grown=False), max_length=10)
+    model = TextClassifier(encoder, ["a", "b"], stride=2)
+    words = WORDS[4:20]  # sixteen tokens; eight fit
+    long, short = LabelledText(" ".join(words), "a"), LabelledText(words[0], "b")
+    parts, sources = model._windows([short, long])
+    own = [words[:8], words[6:14], words[12:]]
+    assert [part.text for part in parts] == [words[0], *(" ".join(part) for part in own)]
+    assert [part.label for part in parts] == ["b", "a", "a", "a"]
+    assert sources.tolist() == [0, 1, 1, 1]
+    alone = model._scores(parts)
+    np.testing.assert_allclose(model._scores([short, long])[1], alone[1:].mean(0), atol=1e-6)
+    with pytest.raises(ConfigError, match="windows of 8 tokens cannot share 8"):
+        TextClassifier(encoder, ["a", "b"], stride=8)
+    with pytest.raises(ConfigError, match="pairs are not read in windows"):
+        TextClassifier(encoder, ["a", "b"], stride=2, pairs=True)
+
+
+# Several labels
+
+
+def _several(count: int, *, seed: int = 0) -> list[LabelledText]:
+    """A text has label A with w0 in it, and label B with w1."""
+    draw = random.Random(seed)
+    made = []
+    for _ in range(count):
+        chosen = [draw.random() < 0.5, draw.random() < 0.3]
+        words = [word for word, is_in in zip(WORDS[:2], chosen, strict=True) if is_in]
+        words += draw.choices(WORDS[8:], k=3)
+        draw.shuffle(words)
+        labels = tuple(name for name, is_in in zip("AB", chosen, strict=True) if is_in)
+        made.append(LabelledText(" ".join(words), labels=labels))
+    return made
+
+
+def test_several_labels_by_the_commands(tmp_path: Path) -> None:
+    _classifier().encoder.save(tmp_path / "base")
+    for name, count in (("train", 96), ("dev", 32), ("test", 32)):
+        rows = [
+            {"text": e.text, "label": list(e.labels or ())} for e in _several(count, seed=count)
+        ]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    ran = idiolect_program(
+        *("tasks", "classify", "train", "train.jsonl", "--encoder", "base", "-o", "run"),
+        *("--multi-label", "--balanced", "--valid", "dev.jsonl"),
+        *("--lr", 0.01, "--batch-size", 8, "--epochs", 5),
+        folder=tmp_path,
+    )
+    assert ran.returncode == 0, ran.stderr
+    ran = idiolect_program(
+        *("tasks", "classify", "evaluate", "run/model", "test.jsonl", "--train", "train.jsonl"),
+        *("--errors", "errors.html", "--json"),
+        folder=tmp_path,
+    )
+    assert ran.returncode == 0, ran.stderr
+    result = json.loads(ran.stdout)
+    assert result["classifier"]["micro_f1"] > 0.65 > result["shares of the labels"]["micro_f1"]
+    assert result["TF-IDF + logistic regression"]["micro_f1"] > 0.8
+    assert "wrongly found" in (tmp_path / "errors.html").read_text()
+    ran = idiolect_program(
+        *("tasks", "classify", "predict", "run/model", "test.jsonl", "-o", "out.jsonl"),
+        folder=tmp_path,
+    )
+    assert ran.returncode == 0, ran.stderr
+    lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert any(not line["labels"] for line in lines), "a text may have none"
+    loaded = load_classifier(tmp_path / "run" / "model")
+    assert isinstance(loaded, MultiLabelClassifier)
+    found = loaded.predict_labels(_several(32, seed=32))
+    assert [list(one) for one in found] == [line["labels"] for line in lines]
+
+
+def test_measures_of_several_labels_equal_scikit_learn() -> None:
+    metrics = pytest.importorskip("sklearn.metrics")
+    random_state = np.random.default_rng(0)
+    shares = random_state.random((200, 3))
+    truth = (random_state.random((200, 3)) < 0.4).astype(int)
+    found, guess = score_multi_label(shares, truth), (shares > 0.5).astype(int)
+    for average, value in (("micro", found.micro_f1), ("macro", found.macro_f1)):
+        assert value == pytest.approx(metrics.f1_score(truth, guess, average=average), abs=1e-12)
+    accuracy = metrics.accuracy_score(truth, guess)
+    assert found.subset_accuracy == pytest.approx(accuracy, abs=1e-12)
+    both = metrics.multilabel_confusion_matrix(truth, guess)
+    for (hits, wrong, missed, out), theirs in zip(found.confusion, both, strict=True):
+        assert [[out, wrong], [missed, hits]] == theirs.tolist()
+
+
+def test_several_labels_are_weighed_and_refused(tmp_path: Path) -> None:
+    model = MultiLabelClassifier(_classifier().encoder, ["A", "B"])
+    texts = [LabelledText("w1", labels=labels) for labels in (("A",), ("A",), ("A",), ())]
+    targets = model.targets(texts)
+    assert model.label_weights(targets).tolist() == pytest.approx(
+        [1 / 3, 3]
+    )  # B has no text: as if one
+    scores = torch.zeros(4, 2, dtype=torch.double)
+    assert float(model.loss(scores, torch.from_numpy(targets))) == pytest.approx(8 * np.log(2))
+    with pytest.raises(InputError, match="text 1 has the unknown label 'C'"):
+        model.targets([LabelledText("w1", labels=("A", "C"))])
+    path = tmp_path / "a.csv"
+    path.write_text("text,label\na,A;B\nb,\n")
+    found = read_labelled_texts(path, multi_label=True)
+    assert [text.labels for text in found] == [("A", "B"), ()]

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import typer
 
 from idiolect.cli.endings import ResumableCommand
-from idiolect.cli.tasks import classify, tag
+from idiolect.cli.tasks import answer_span, bitext, classify, summarise, tag, translate
+from idiolect.cli.translate.train import train as train_translator
 
 __all__ = ["app"]
 
@@ -41,4 +42,32 @@ _task(
     predict=tag.predict,
     evaluate=tag.evaluate,
     convert=tag.convert,
+)
+_task(
+    "answer-span",
+    "Find the answers to questions in passages.",
+    train=answer_span.train,
+    predict=answer_span.predict,
+    evaluate=answer_span.evaluate,
+)
+_task(
+    "summarise",
+    "Summarise texts.",
+    train=summarise.train,
+    predict=summarise.predict,
+    evaluate=summarise.evaluate,
+)
+_task(
+    "translate",
+    "Translate texts.",
+    train=train_translator,
+    predict=translate.predict,
+    evaluate=translate.evaluate,
+)
+_task(
+    "bitext",
+    "Find translations of sentences.",
+    evaluate=bitext.evaluate,
+    mine=bitext.mine,
+    pairs=bitext.pairs,
 )

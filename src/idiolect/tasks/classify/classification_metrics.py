@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ClassificationScores", "score_classes"]
+__all__ = ["ClassificationScores", "calibration_error", "score_classes"]
 
 _BINS = 15
 
@@ -54,12 +54,18 @@ def score_classes(
         accuracy=float((predicted == truth).mean()),
         macro_f1=float(f1.mean()),
         nll=float(-np.log(chosen.clip(1e-12)).mean()),
-        ece=_calibration_error(probabilities.max(1), predicted == truth),
+        ece=calibration_error(probabilities.max(1), predicted == truth),
         confusion=tuple(tuple(row) for row in confusion.tolist()),
     )
 
 
-def _calibration_error(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> float:
+def calibration_error(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> float:
+    """Return the expected calibration error in 15 bins of equal width.
+
+    Args:
+        confidence: Probability of what was predicted. Shape: (decisions,).
+        right: Whether it is right. Shape: (decisions,).
+    """
     places = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
     gaps = np.bincount(places, weights=right - confidence, minlength=_BINS)
     return float(np.abs(gaps).sum() / len(confidence))

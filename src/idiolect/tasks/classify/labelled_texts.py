@@ -24,6 +24,8 @@ class LabelledText:
     """Its class; `None` if it is not known."""
     text_pair: str | None = None
     """The second text of a pair."""
+    labels: tuple[str, ...] | None = None
+    """All its classes, if it may have several."""
 
 
 def read_labelled_texts(
@@ -32,6 +34,7 @@ def read_labelled_texts(
     text: str = "text",
     label: str | None = "label",
     text_pair: str | None = None,
+    multi_label: bool = False,
     skipped: Skipped | None = None,
     max_unreadable: float = MAX_UNREADABLE,
 ) -> list[LabelledText]:
@@ -42,6 +45,8 @@ def read_labelled_texts(
         text: Field of the text.
         label: Field of the label, text or whole numbers; `None` to read none.
         text_pair: Field of the second text of a pair.
+        multi_label: Read several labels of a text: a list, or a text divided at `;`. It may be
+            empty.
         skipped: Counts the records that are left out, by reason.
         max_unreadable: The share of the rows that may be unreadable.
 
@@ -52,13 +57,16 @@ def read_labelled_texts(
     found: list[LabelledText] = []
     for place, record in numbered_records(path, left_out, max_unreadable=max_unreadable):
         texts = [record.get(field) for field in (text, text_pair) if field is not None]
-        name = None if label is None else _label(record.get(label))
+        value = None if label is None else record.get(label)
+        names = _labels(value) if multi_label else None
+        name = None if multi_label else _label(value)
         if not all(isinstance(one, str) and unusable(one) is None for one in texts):
             skip(left_out, "no text", f"{path.name} {place}")
-        elif label is not None and name is None:
+        elif label is not None and name is None and names is None:
             skip(left_out, "no label", f"{path.name} {place}")
         else:
-            found.append(LabelledText(str(texts[0]), name, texts[1] if text_pair else None))
+            pair = texts[1] if text_pair else None
+            found.append(LabelledText(str(texts[0]), name, pair, names))
     if not found:
         fields = " and ".join(f"{f!r}" for f in (text, text_pair, label) if f is not None)
         raise InputError(
@@ -73,7 +81,7 @@ def labels_of(examples: Sequence[LabelledText]) -> tuple[str, ...]:
     Raises:
         InputError: An example has no label, or there are fewer than two labels.
     """
-    labels = {example.label for example in examples}
+    labels = {one for e in examples for one in ((e.label,) if e.labels is None else e.labels)}
     if None in labels or len(labels) < 2:
         raise InputError(
             f"the examples have {len(labels - {None})} label(s), or some have none",
@@ -86,7 +94,8 @@ def fingerprint_texts(examples: Sequence[LabelledText]) -> str:
     """Return a hash of the examples in their order."""
     made = sha256()
     for example in examples:
-        made.update(repr((example.text, example.text_pair, example.label)).encode())
+        own = example.label if example.labels is None else example.labels
+        made.update(repr((example.text, example.text_pair, own)).encode())
     return made.hexdigest()
 
 
@@ -94,3 +103,13 @@ def _label(value: Any) -> str | None:
     if isinstance(value, bool | int):
         return str(value)
     return value.strip() or None if isinstance(value, str) else None
+
+
+def _labels(value: Any) -> tuple[str, ...] | None:
+    values = value.split(";") if isinstance(value, str) else value
+    if isinstance(values, bool | int):
+        values = [values]
+    if not isinstance(values, list):
+        return None
+    found = [_label(one) for one in values if one != ""]
+    return None if None in found else tuple(dict.fromkeys(str(one) for one in found))

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax, softmax
+from scipy.special import softmax
 from torch import Tensor, nn
 
 from idiolect.encoding.encoder import Encoder
@@ -28,7 +28,11 @@ from idiolect.errors import CheckpointError, ConfigError, InputError
 from idiolect.nn.lora import LoraConfig
 from idiolect.nn.network import Network
 from idiolect.tasks.classify.labelled_texts import LabelledText, fingerprint_texts
+from idiolect.tasks.finetuning.auxiliary_loss import check_language_loss
+from idiolect.tasks.finetuning.recipe import FineTuning
+from idiolect.tasks.finetuning.text_states import read_texts, vector_width
 from idiolect.tasks.task_model import Adaptation, TaskModel
+from idiolect.tasks.windows import windows
 from idiolect.text.arguments import checked, load_if_named
 from idiolect.training.data.shuffled_epochs import EpochSample
 from idiolect.training.objectives.objective import RowwiseObjective
@@ -48,26 +52,43 @@ class TextClassifier(TaskModel):
         encoder: Any encoder; its pooling and projection make the vector of a text.
         labels: The labels, at least two.
         pairs: Whether to classify pairs of texts.
+        concat_pooling: Read [last, max, mean] of the states instead of the encoder's vector.
+        stride: Read longer texts in windows that share so many tokens: each is an example in
+            training, and the scores are their mean. By default, longer texts are truncated.
         seed: Random seed of the head.
 
     Raises:
-        ConfigError: Fewer than two labels, or one twice.
+        ConfigError: Fewer than two labels, or one twice; concat pooling of a static encoder;
+            windows of pairs, or that would share all their tokens.
     """
 
     name = "classifier"
 
     @checked
     def __init__(
-        self, encoder: Encoder, labels: Sequence[str], *, pairs: bool = False, seed: int = 0
+        self,
+        encoder: Encoder,
+        labels: Sequence[str],
+        *,
+        pairs: bool = False,
+        concat_pooling: bool = False,
+        stride: int | None = None,
+        seed: int = 0,
     ) -> None:
         encoder = load_if_named(encoder, Encoder, "encoder")
         self.labels = tuple(labels)
         if len(set(self.labels)) != len(self.labels) or len(self.labels) < 2:
             raise ConfigError(f"labels are {list(labels)}", hint="at least two, each once")
-        self.pairs = pairs
+        self.pairs, self.concat_pooling, self.stride = pairs, concat_pooling, stride
+        template = encoder.reader.template
+        self._size = encoder.max_length - len(template.before) - len(template.after)
+        if stride is not None:
+            if pairs:
+                raise ConfigError("pairs are not read in windows", hint="omit stride")
+            windows(1, self._size, stride)
         self.temperature = 1.0
         """Divides the scores; see `calibrate`."""
-        width = encoder.dimensions * (4 if pairs else 1)
+        width = vector_width(encoder, concat_pooling=concat_pooling) * (4 if pairs else 1)
         with torch.random.fork_rng([]):
             torch.manual_seed(seed)
             head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, len(self.labels)))
@@ -75,13 +96,21 @@ class TextClassifier(TaskModel):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Labels, pairs and temperature."""
-        return {"labels": self.labels, "pairs": self.pairs, "temperature": self.temperature}
+        """Labels, what is read, and temperature."""
+        return {
+            "labels": self.labels,
+            "pairs": self.pairs,
+            "concat_pooling": self.concat_pooling,
+            "stride": self.stride,
+            "temperature": self.temperature,
+        }
 
     @property
     def identity(self) -> str:
-        """Whether texts are pairs, and the labels."""
-        return f"{self.pairs}-{'|'.join(self.labels)}"
+        """What is read, and the labels."""
+        pooling = "-concat" if self.concat_pooling else ""
+        pooling += "" if self.stride is None else f"-stride{self.stride}"
+        return f"{self.pairs}{pooling}-{'|'.join(self.labels)}"
 
     @classmethod
     def of_record(cls, encoder: Encoder, record: Mapping[str, Any], path: Path) -> Self:
@@ -91,10 +120,18 @@ class TextClassifier(TaskModel):
             CheckpointError: The record is damaged.
         """
         labels, temperature = record.get("labels"), record.get("temperature")
+        stride = record.get("stride")
         known = isinstance(labels, list) and all(isinstance(label, str) for label in labels)
+        known = known and (stride is None or type(stride) is int)
         if not known or not isinstance(temperature, float) or not temperature > 0:
             raise CheckpointError(f"{path} is damaged", hint="save it again")
-        model = cls(encoder, list(labels or ()), pairs=record.get("pairs") is True)
+        model = cls(
+            encoder,
+            list(labels or ()),
+            pairs=record.get("pairs") is True,
+            concat_pooling=record.get("concat_pooling") is True,
+            stride=stride,
+        )
         model.temperature = temperature
         return model
 
@@ -108,6 +145,7 @@ class TextClassifier(TaskModel):
         balanced: bool = False,
         lora: LoraConfig | None = None,
         config: TrainingConfig | None = None,
+        fine_tuning: FineTuning | None = None,
     ) -> Self:
         """Train on examples. Run it again to resume. Original embedding rows stay unchanged.
 
@@ -119,15 +157,23 @@ class TextClassifier(TaskModel):
             balanced: Weigh each label by the inverse of its frequency.
             lora: Size and place of the adapters, with `adaptation="lora"`.
             config: Training settings, by default `task_config(adaptation)`.
+            fine_tuning: Rates by layer, unfreezing and auxiliary loss; see `FineTuning`.
 
         Raises:
+            ConfigError: The methods of `fine_tuning` do not fit the network or the number of steps.
             InputError: There are no examples, or an example's label is not of this classifier.
             CheckpointError: `output_dir` holds another run, or its checkpoint is damaged.
             TrainingError: The loss is not finite or explodes.
         """
-        truth = self.numbers(examples)
+        methods = fine_tuning or FineTuning()
+        if methods.concat_pooling and not self.concat_pooling:
+            raise ConfigError("the classifier has no concat pooling", hint="create it with it")
+        if methods.lm_loss_weight:
+            check_language_loss(self.encoder)
+        self.targets(examples)  # before the windows, so that messages number the texts
+        examples, _ = self._windows(examples)
         self.fit(
-            _Classification(self, examples, truth, balanced),
+            _Classification(self, examples, balanced, methods.lm_loss_weight),
             len(examples),
             {"examples": fingerprint_texts(examples), "balanced": balanced},
             output_dir=output_dir,
@@ -135,6 +181,7 @@ class TextClassifier(TaskModel):
             epochs=epochs,
             lora=lora,
             config=config,
+            fine_tuning=methods,
         )
         return self
 
@@ -162,16 +209,40 @@ class TextClassifier(TaskModel):
         Returns:
             The temperature; above 1, the classifier was overconfident.
         """
-        truth, scores = self.numbers(examples), self._scores(examples)
+        targets = torch.from_numpy(self.targets(examples))
+        scores = torch.from_numpy(self._scores(examples))
 
         def loss(log_temperature: float) -> float:
-            found = log_softmax(scores / np.exp(log_temperature), axis=1)
-            return -float(found[np.arange(len(truth)), truth].mean())
+            return float(self.loss(scores / np.exp(log_temperature), targets)) / len(targets)
 
         # A classifier that makes no error on them would become infinitely sure without a bound.
         found = minimize_scalar(loss, bounds=(np.log(0.05), np.log(20)), method="bounded")
         self.temperature = float(np.exp(found.x))
         return self.temperature
+
+    def targets(self, examples: Sequence[LabelledText]) -> NDArray[Any]:
+        """Return what `loss` compares scores with: the numbers of the labels. Shape: (texts,).
+
+        Raises:
+            InputError: As for `numbers`.
+        """
+        return self.numbers(examples)
+
+    def label_weights(self, targets: NDArray[Any]) -> NDArray[np.float64]:
+        """Return the inverse frequency of each label, 1 on average of the texts. (labels,)."""
+        counts = np.bincount(targets, minlength=len(self.labels)).clip(1)
+        found: NDArray[np.float64] = len(targets) / (len(self.labels) * counts)
+        return found
+
+    def loss(self, scores: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Return the negative log-likelihood summed over texts. Shape: (texts, labels), a scalar.
+
+        Args:
+            scores: The head's.
+            targets: As `targets` returns them.
+            weights: As `label_weights` returns them, if labels are weighed.
+        """
+        return F.cross_entropy(scores, targets, weights, reduction="sum")
 
     def probabilities(self, examples: Sequence[LabelledText]) -> NDArray[np.float64]:
         """Return the calibrated probability of each label. Shape: (texts, labels)."""
@@ -184,15 +255,38 @@ class TextClassifier(TaskModel):
 
     def _scores(self, examples: Sequence[LabelledText]) -> NDArray[np.float64]:
         counts = EncodingCounts()
-        rows = self.read(examples, counts)
+        parts, sources = self._windows(examples)
+        rows = self.read(parts, counts)
         counts.warn(self.encoder.max_length)
         joined = [[token for ids in row for token in ids] for row in rows]
-        scores = np.zeros((len(examples), len(self.labels)))
+        scores = np.zeros((len(parts), len(self.labels)))
         self.encoder.model.network.eval()
         with torch.inference_mode():
             for batch in by_length(joined, 4096):
                 scores[batch] = self.logits([rows[i] for i in batch]).double().cpu().numpy()
-        return scores
+        if len(parts) == len(examples):
+            return scores
+        summed = np.zeros((len(examples), len(self.labels)))
+        np.add.at(summed, sources, scores)
+        mean: NDArray[np.float64] = summed / np.bincount(sources)[:, None]
+        return mean
+
+    def _windows(
+        self, examples: Sequence[LabelledText]
+    ) -> tuple[Sequence[LabelledText], NDArray[np.int64]]:
+        """Return the windows of texts as examples, and the number of each one's text."""
+        if self.stride is None:
+            return examples, np.arange(len(examples))
+        encoded = self.encoder.model.tokenizer.encode_with_offsets(
+            [example.text for example in examples], add_special_tokens=False
+        )
+        found, sources = list[LabelledText](), list[int]()
+        for number, (example, (ids, offsets)) in enumerate(zip(examples, encoded, strict=True)):
+            spans = windows(len(ids), self._size, self.stride) if len(ids) > self._size else []
+            parts = [example.text[offsets[a][0] : offsets[b - 1][1]] for a, b in spans]
+            found += [replace(example, text=part) for part in parts] or [example]
+            sources += [number] * max(len(parts), 1)
+        return found, np.array(sources)
 
     def read(
         self, examples: Sequence[LabelledText], counts: EncodingCounts | None = None
@@ -220,15 +314,32 @@ class TextClassifier(TaskModel):
 
     def logits(self, rows: Sequence[Sequence[Sequence[int]]]) -> Tensor:
         """Score what `read` returned. Shape: (texts, labels)."""
-        sides = [
-            self.encoder.pooled_rows(side).float()
-            for side in ([row[i] for row in rows] for i in range(2 if self.pairs else 1))
-        ]
+        return self.logits_and_language_loss(rows, language_loss=False)[0]
+
+    def logits_and_language_loss(
+        self, rows: Sequence[Sequence[Sequence[int]]], *, language_loss: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Score what `read` returned, and predict the texts' own tokens in the same pass.
+
+        Shape: (texts, labels), and a scalar: the sum over the texts, see `next_token_loss`.
+        """
+        vectors, losses = zip(
+            *(
+                read_texts(
+                    self.encoder,
+                    [row[side] for row in rows],
+                    concat_pooling=self.concat_pooling,
+                    language_loss=language_loss,
+                )
+                for side in range(2 if self.pairs else 1)
+            ),
+            strict=True,
+        )
+        sides = [vector.float() for vector in vectors]
         if self.pairs:
             u, v = sides
             sides = [u, v, (u - v).abs(), u * v]
-        scores: Tensor = self.head(torch.cat(sides, -1))
-        return scores
+        return self.head(torch.cat(sides, -1)), torch.stack(losses).sum()
 
 
 @dataclass(frozen=True)
@@ -255,26 +366,29 @@ class _Batch:
 
 
 class _Classification(RowwiseObjective):
-    """Cross-entropy of the labels."""
+    """Cross-entropy of the labels, and that of the texts' tokens times `lm_loss_weight`."""
 
     def __init__(
         self,
         model: TextClassifier,
         examples: Sequence[LabelledText],
-        truth: NDArray[np.int64],
         balanced: bool,
+        lm_loss_weight: float = 0.0,
     ) -> None:
-        self.model, self.examples, self.truth = model, examples, truth
-        counts = np.bincount(truth, minlength=len(model.labels)).clip(1)
-        weights = len(truth) / (len(model.labels) * counts) if balanced else np.ones(len(counts))
-        self.weights = torch.from_numpy(weights).float()
+        self.model, self.examples, self.targets = model, examples, model.targets(examples)
+        self.lm_loss_weight = lm_loss_weight
+        self.weights = (
+            torch.from_numpy(model.label_weights(self.targets)).float() if balanced else None
+        )
 
     def prepare(self, rows: EpochSample) -> _Batch:
         chosen = [self.examples[number] for number in rows.sources]
-        return _Batch(self.model.read(chosen), torch.from_numpy(self.truth[list(rows.sources)]))
+        return _Batch(self.model.read(chosen), torch.from_numpy(self.targets[list(rows.sources)]))
 
     def loss(self, network: Network, batch: _Batch) -> Tensor:
-        scores = self.model.logits(batch.rows).float()
-        return F.cross_entropy(
-            scores, batch.labels, self.weights.to(scores.device), reduction="sum"
+        scores, language_loss = self.model.logits_and_language_loss(
+            batch.rows, language_loss=self.lm_loss_weight > 0
         )
+        weights = None if self.weights is None else self.weights.to(scores.device)
+        loss = self.model.loss(scores.float(), batch.labels, weights)
+        return loss + self.lm_loss_weight * language_loss

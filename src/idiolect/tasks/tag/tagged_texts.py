@@ -196,9 +196,10 @@ def _records(
 def _span(value: Any, text: str) -> TextSpan | None:
     if not isinstance(value, dict):
         return None
-    start, end, label = (value.get(name) for name in ("start", "end", "label"))
-    numbers = type(start) is int and type(end) is int and 0 <= start < end <= len(text)
-    if not numbers or not isinstance(label, str) or not label.strip():
+    start, end, label = value.get("start"), value.get("end"), value.get("label")
+    if type(start) is not int or type(end) is not int or not 0 <= start < end <= len(text):
+        return None
+    if not isinstance(label, str) or not label.strip():
         return None
     return TextSpan(start, end, label.strip()) if text[start:end].strip() else None
 

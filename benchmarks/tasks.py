@@ -1,0 +1,206 @@
+"""Measure the tasks on published data sets, beside baselines without training.
+
+    python benchmarks/tasks.py OUT ncbi-disease trec --base minilm --seeds 3 -- --crf
+    python benchmarks/tasks.py OUT --table
+
+Each set is written once to OUT/SET in the format of its task. Each run trains, measures the test
+set by `idiolect tasks`, and keeps the figures in OUT/SET/NAME.json. A run that was stopped resumes,
+and a finished one is not repeated. Arguments after `--` go to `train`.
+
+Sets: sst2, mr, subj, trec, scicite, acl-arc, chemprot, pubmedqa (classify); wnut17, ncbi-disease,
+bc5cdr (tag); xquad-en (answer-span); scitldr (summarise). MR and Subj have no split: a tenth, drawn
+at random, is the test set. XQuAD: every fifth English paragraph is tested, the others are trained
+on, since SQuAD's training set is not at hand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import os
+import random
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+DATA = Path(os.environ.get("IDIOLECT_DATA", Path(__file__).parents[1].parent / "shared" / "data"))
+Rows = list[dict[str, Any]]
+
+
+def text_of(name: str, encoding: str = "utf-8") -> str:
+    path = DATA / name
+    raw = path.read_bytes()
+    return (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode(encoding)
+
+
+def labelled(name: str) -> Rows:
+    """`label text` a line; some files are in Latin-1."""
+    try:
+        text = text_of(f"sentence-classification/{name}")
+    except UnicodeDecodeError:
+        text = text_of(f"sentence-classification/{name}", "latin-1")
+    cells = (line.split(" ", 1) for line in text.splitlines() if line.strip())
+    return [{"label": label, "text": rest} for label, rest in cells]
+
+
+def scibert(name: str, split: str) -> Rows:
+    text = text_of(f"scibert-tasks/text_classification/{name}/{split}.txt.gz")
+    records = (json.loads(line) for line in text.splitlines() if line.strip())
+    return [{"label": one["label"], "text": one["text"]} for one in records]
+
+
+def tenth(rows: Rows) -> tuple[Rows, Rows]:
+    random.Random(0).shuffle(rows)
+    return rows[len(rows) // 10 :], rows[: len(rows) // 10]
+
+
+def pubmedqa() -> tuple[Rows, Rows]:
+    test = json.loads(text_of("pubmedqa/test_ground_truth.json"))
+    sides: tuple[Rows, Rows] = ([], [])
+    for id_, one in json.loads(text_of("pubmedqa/ori_pqal.json.gz")).items():
+        row = {"text": one["QUESTION"], "context": " ".join(one["CONTEXTS"])}
+        sides[id_ in test].append({**row, "label": one["final_decision"]})
+    return sides
+
+
+CLASSIFY: dict[str, Callable[[], tuple[Rows, Rows]]] = {
+    "sst2": lambda: (labelled("stsa.binary.train.gz"), labelled("stsa.binary.test.gz")),
+    "mr": lambda: tenth(labelled("rt-polarity.all.gz")),
+    "subj": lambda: tenth(labelled("subj.all.gz")),
+    "trec": lambda: (labelled("TREC.train.all.gz"), labelled("TREC.test.all")),
+    "scicite": lambda: (scibert("sci-cite", "train"), scibert("sci-cite", "test")),
+    "acl-arc": lambda: (scibert("citation_intent", "train"), scibert("citation_intent", "test")),
+    "chemprot": lambda: (scibert("chemprot", "train"), scibert("chemprot", "test")),
+    "pubmedqa": pubmedqa,
+}
+TAG = {
+    "wnut17": ("wnut17/wnut17train.conll.gz", "wnut17/emerging.test.annotated.gz"),
+    "ncbi-disease": tuple(f"scibert-tasks/ner/NCBI-disease/{s}.txt.gz" for s in ("train", "test")),
+    "bc5cdr": tuple(f"scibert-tasks/ner/bc5cdr/{s}.txt.gz" for s in ("train", "test")),
+}
+CEILINGS = {
+    "sst2": "87.2 accuracy (Kim CNN)",
+    "mr": "81.5 accuracy (Kim CNN)",
+    "subj": "93.4 accuracy (Kim CNN)",
+    "trec": "93.6 accuracy (Kim CNN)",
+    "scicite": "85.49 macro-F1 (SciBERT)",
+    "acl-arc": "70.98 macro-F1 (SciBERT)",
+    "chemprot": "83.64 micro-F1 (SciBERT)",
+    "wnut17": "41.86 F1 (best of the shared task)",
+    "ncbi-disease": "88.57 F1 (SciBERT)",
+    "bc5cdr": "90.01 F1 (SciBERT)",
+    "scitldr": "43.8 ROUGE-1 (CATTS)",
+}
+
+
+def write_set(name: str, folder: Path) -> tuple[str, str]:
+    """Write `train` and `test` of a set; return its task and the ending of the files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if name in TAG:
+        for side, source in zip(("train", "test"), TAG[name], strict=True):
+            (folder / f"{side}.conll").write_text(text_of(source))
+        return "tag", "conll"
+    if name == "xquad-en":
+        articles = json.loads(text_of("xquad/xquad.en.json.gz"))["data"]
+        paragraphs = [p for article in articles for p in article["paragraphs"]]
+        for side, is_test in (("train", False), ("test", True)):
+            own = [p for i, p in enumerate(paragraphs) if (i % 5 == 0) == is_test]
+            (folder / f"{side}.json").write_text(json.dumps({"data": [{"paragraphs": own}]}))
+        return "answer-span", "json"
+    if name == "scitldr":
+        for side in ("train", "test"):
+            rows = map(json.loads, text_of(f"scitldr/SciTLDR-A/{side}.jsonl.gz").splitlines())
+            pairs = ({"text": row["source"], "summary": row["target"]} for row in rows)
+            write_rows(folder / f"{side}.jsonl", pairs)
+        return "summarise", "jsonl"
+    for side, rows in zip(("train", "test"), CLASSIFY[name](), strict=True):
+        write_rows(folder / f"{side}.jsonl", rows)
+    return "classify", "jsonl"
+
+
+def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def idiolect(*words: object) -> str:
+    command = [sys.executable, "-m", "idiolect", "tasks", *map(str, words)]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def measure(out: Path, name: str, base: str, seed: int, extra: list[str]) -> None:
+    folder = out / name
+    task, ending = write_set(name, folder)
+    label = "-".join([Path(base).name, *(word.strip("-") for word in extra)])
+    result, run = folder / f"{label}.{seed}.json", folder / f"{label}.{seed}"
+    if result.exists():
+        return
+    train, test = folder / f"train.{ending}", folder / f"test.{ending}"
+    fields = ["--text-pair", "context"] if name == "pubmedqa" else []
+    start = time.perf_counter()
+    which = "--model" if task == "summarise" else "--encoder"
+    idiolect(task, "train", train, which, base, "-o", run, "--seed", seed, *fields, *extra)
+    seconds = time.perf_counter() - start
+    known = ["--train", train] if task in ("classify", "tag") else []
+    found = json.loads(idiolect(task, "evaluate", run / "model", test, *known, *fields, "--json"))
+    result.write_text(json.dumps({"task": task, "seconds": seconds, **found}))
+    shutil.rmtree(run)
+    print(name, label, seed, summary(json.loads(result.read_text())), flush=True)
+
+
+def summary(found: dict[str, Any]) -> dict[str, float]:
+    """Return the task's main measure of each system, in percent."""
+    systems = {n: one for n, one in found.items() if isinstance(one, dict)}
+    if found["task"] == "tag":
+        return {n: 100 * one["micro"]["f1"] for n, one in systems.items()}
+    if found["task"] == "answer-span":
+        return {n: one["f1"] for n, one in systems.items()}
+    if found["task"] == "summarise":
+        return {n: one["rouge1"] for n, one in systems.items()}
+    return {n: 100 * one["accuracy"] for n, one in systems.items()} | {
+        f"{n}, macro-F1": 100 * one["macro_f1"] for n, one in systems.items()
+    }
+
+
+def table(out: Path) -> None:
+    """Print a Markdown row for each set and system: mean, standard deviation, seeds."""
+    print("| set | run | system | mean | deviation | seeds | published |")
+    print("|---|---|---|--:|--:|--:|---|")
+    runs: dict[tuple[str, str], list[dict[str, float]]] = {}
+    for path in sorted(out.glob("*/*.[0-9]*.json")):
+        label = path.name.rsplit(".", 2)[0]
+        runs.setdefault((path.parent.name, label), []).append(summary(json.loads(path.read_text())))
+    for (name, label), rows in runs.items():
+        for system in rows[0]:
+            values = [row[system] for row in rows]
+            spread = f"{statistics.stdev(values):.2f}" if len(values) > 1 else "–"
+            mean = f"{statistics.mean(values):.2f}"
+            ceiling = CEILINGS.get(name, "–")
+            print(
+                f"| {name} | {label} | {system} | {mean} | {spread} | {len(values)} | {ceiling} |"
+            )
+
+
+def main() -> None:
+    words, _, extra = " ".join(sys.argv[1:]).partition(" -- ")
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("out", type=Path)
+    parser.add_argument("sets", nargs="*")
+    parser.add_argument("--base", default="minilm")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--table", action="store_true")
+    given = parser.parse_args(words.split())
+    for name in given.sets:
+        for seed in range(given.seeds):
+            measure(given.out, name, given.base, seed, extra.split())
+    if given.table:
+        table(given.out)
+
+
+if __name__ == "__main__":
+    main()

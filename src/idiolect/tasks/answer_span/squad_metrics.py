@@ -1,0 +1,115 @@
+"""Exact match and F1 by the rules of the official SQuAD scripts (1606.05250; 1806.03822)."""
+
+from __future__ import annotations
+
+import re
+import string
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from idiolect.tasks.answer_span.squad_files import PassageQuestion
+
+__all__ = ["AnswerScores", "answer_f1", "best_threshold", "exact_match", "score_answers"]
+
+
+@dataclass(frozen=True)
+class AnswerScores:
+    """How well questions were answered: percentages, as published."""
+
+    exact_match: float
+    """Share of answers that are a right one, but for case, punctuation and articles."""
+    f1: float
+    """Mean F1 of the words of an answer and the most similar right one."""
+    answerable_f1: float | None
+    """F1 of the questions that have an answer; `None` without any."""
+    unanswerable_accuracy: float | None
+    """Share of the other questions that were left without an answer; `None` without any."""
+    questions: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the measures by name."""
+        return asdict(self)
+
+
+def exact_match(found: str, right: Sequence[str]) -> float:
+    """Return 1 if an answer is a right one, otherwise 0; without right ones, "" is right."""
+    return float(any(_normal(found) == _normal(one) for one in _targets(right)))
+
+
+def answer_f1(found: str, right: Sequence[str]) -> float:
+    """Return the F1 of an answer's words with the most similar right answer."""
+    return max(_f1(_normal(found).split(), _normal(one).split()) for one in _targets(right))
+
+
+def score_answers(questions: Sequence[PassageQuestion], found: Sequence[str]) -> AnswerScores:
+    """Measure answers.
+
+    Args:
+        questions: Questions with their right answers.
+        found: An answer for each; empty for none.
+    """
+    exact, f1, known = list[float](), list[float](), list[bool]()
+    for question, answer in zip(questions, found, strict=True):
+        right = [one.text for one in question.answers or ()]
+        exact.append(exact_match(answer, right))
+        f1.append(answer_f1(answer, right))
+        known.append(bool(question.answers))
+    return AnswerScores(
+        exact_match=_percent(exact) or 0.0,
+        f1=_percent(f1) or 0.0,
+        answerable_f1=_percent([v for v, k in zip(f1, known, strict=True) if k]),
+        unanswerable_accuracy=_percent([v for v, k in zip(f1, known, strict=True) if not k]),
+        questions=len(questions),
+    )
+
+
+def best_threshold(
+    questions: Sequence[PassageQuestion], found: Sequence[str], doubts: Sequence[float]
+) -> float:
+    """Return the doubt from which on no answer is best for F1, as SQuAD 2.0's script finds it.
+
+    Args:
+        questions: Questions with their right answers.
+        found: The best answer for each.
+        doubts: By how much "no answer" scores more than it.
+    """
+    order = sorted(range(len(found)), key=lambda i: doubts[i])
+    rights = [[one.text for one in questions[i].answers or ()] for i in order]
+    current = best = sum(not right for right in rights)
+    threshold = doubts[order[0]] - 1.0 if order else 0.0
+    score = float(current)
+    best_score = float(best)
+    for place, (number, right) in enumerate(zip(order, rights, strict=True)):
+        score += answer_f1(found[number], right) if right else -1.0
+        is_last = place + 1 == len(order)
+        if score > best_score and (is_last or doubts[order[place + 1]] > doubts[number]):
+            best_score, threshold = score, doubts[number]
+    return threshold
+
+
+def _targets(right: Sequence[str]) -> Sequence[str]:
+    # An answer without a word but articles counts as none, as in the official script.
+    return [one for one in right if _normal(one)] or [""]
+
+
+def _normal(text: str) -> str:
+    """Lower case, without punctuation and articles, single spaces."""
+    plain = "".join(char for char in text.lower() if char not in _PUNCTUATION)
+    return " ".join(_ARTICLES.sub(" ", plain).split())
+
+
+_PUNCTUATION = set(string.punctuation)
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+
+
+def _f1(found: Sequence[str], right: Sequence[str]) -> float:
+    if not found or not right:
+        return float(found == right)
+    common = (Counter(found) & Counter(right)).total()
+    return 2 * common / (len(found) + len(right))
+
+
+def _percent(values: Sequence[float]) -> float | None:
+    return 100 * sum(values) / len(values) if values else None

@@ -1,0 +1,1 @@
+"""Summarise texts with decoders and encoder-decoders: files, summariser, baselines and ROUGE."""

@@ -1,0 +1,105 @@
+"""Layers that train at rates of their own, and one after another, from the top of a network down.
+
+    distance 0   heads and attached modules
+             1   the last layer
+             …
+             L   the first layer
+           L+1   the embedding
+
+Discriminative fine-tuning multiplies the rate by `layer_decay` at each step down, and gradual
+unfreezing trains distance 0 first and one more distance every `unfreeze_steps` steps (ULMFiT,
+Howard & Ruder 2018, 1801.06146).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import nn
+
+from idiolect.errors import ConfigError
+from idiolect.nn.network import Network
+
+__all__ = ["GradualUnfreezing", "layer_distances", "layer_rates"]
+
+
+def layer_distances(network: Network) -> dict[str, int]:
+    """Return how many layers below the top of a network each parameter is, by its name.
+
+    What is registered before the first layer belongs to the embedding, and what is registered
+    after a layer, such as a final norm, to that layer.
+    """
+    blocks = network.blocks
+    layer = {id(p): number for number, one in enumerate(blocks, 1) for p in one.parameters()}
+    above = [*network.head_modules, *getattr(network, "attached", {}).values()]
+    top = {id(parameter) for module in above for parameter in module.parameters()}
+    top -= {id(parameter) for parameter in network.tokens.parameters()}  # shared with a head
+    found, current = {}, 0
+    for name, parameter in network.named_parameters():
+        if id(parameter) in top:
+            found[name] = 0
+        else:
+            current = max(current, layer.get(id(parameter), 0))
+            found[name] = len(blocks) + 1 - current
+    return found
+
+
+def layer_rates(
+    network: Network, rates: Mapping[str, float | None], *, usual: float, layer_decay: float
+) -> dict[str, float | None]:
+    """Return the highest learning rate of each parameter, lower for each layer below the top.
+
+    Args:
+        network: The network.
+        rates: Rates by parameter before; `None` for the usual one.
+        usual: The run's rate.
+        layer_decay: What a layer's rate is multiplied by for the layer below it; 1 for one rate.
+    """
+    if layer_decay == 1:
+        return dict(rates)
+    distances = layer_distances(network)
+    return {
+        name: (usual if rate is None else rate) * layer_decay ** distances[name]
+        for name, rate in rates.items()
+    }
+
+
+class GradualUnfreezing:
+    """Freeze the trained parameters, and let them train from the top of the network down.
+
+    Frozen parameters have no gradient, so the optimizer neither moves nor decays them and keeps no
+    moments of them, and the layers below the lowest trained one need no backward pass.
+
+    Args:
+        network: The network.
+        training: The parameters that train in the end, by name.
+        every: Steps after which one more layer trains; 0 to train all from the start.
+        steps: Steps of the whole run.
+
+    Raises:
+        ConfigError: The run ends before the lowest layer trains.
+    """
+
+    def __init__(
+        self, network: Network, training: Mapping[str, nn.Parameter], *, every: int, steps: int
+    ) -> None:
+        self._training, self._every = training, every
+        self._distances = layer_distances(network) if every else {}
+        lowest = max((self._distances[name] for name in training), default=0) if every else 0
+        if lowest * every >= steps:
+            raise ConfigError(
+                f"one more layer trains every {every} steps, so the lowest of {lowest + 1} groups "
+                f"would train from step {lowest * every} of {steps}",
+                hint="train for more epochs, or unfreeze in fewer steps",
+            )
+
+    def apply(self, step: int) -> None:
+        """Freeze and unfreeze for a step, counted from 0."""
+        if self._every:
+            for name, parameter in self._training.items():
+                parameter.requires_grad_(self._distances[name] <= step // self._every)
+
+    def finish(self) -> None:
+        """Unfreeze everything, as before the run."""
+        for parameter in self._training.values():
+            parameter.requires_grad_(True)

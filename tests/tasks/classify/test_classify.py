@@ -13,7 +13,7 @@ import torch
 
 from cli.program import idiolect_program
 from idiolect.encoding.encoder import Encoder
-from idiolect.errors import CheckpointError, InputError
+from idiolect.errors import CheckpointError, ConfigError, InputError
 from idiolect.tasks.classify.classification_baselines import TfidfClassifier
 from idiolect.tasks.classify.classification_metrics import score_classes
 from idiolect.tasks.classify.errors_page import errors_page
@@ -229,6 +229,24 @@ def test_commands(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert len(lines) == 30
     assert all(sum(line["probabilities"].values()) == pytest.approx(1, abs=1e-4) for line in lines)
+
+
+def test_a_long_text_is_read_in_windows() -> None:
+    encoder = Encoder(models.model("bert", grown=False), max_length=10)
+    model = TextClassifier(encoder, ["a", "b"], stride=2)
+    words = WORDS[4:20]  # sixteen tokens; eight fit
+    long, short = LabelledText(" ".join(words), "a"), LabelledText(words[0], "b")
+    parts, sources = model._windows([short, long])
+    own = [words[:8], words[6:14], words[12:]]
+    assert [part.text for part in parts] == [words[0], *(" ".join(part) for part in own)]
+    assert [part.label for part in parts] == ["b", "a", "a", "a"]
+    assert sources.tolist() == [0, 1, 1, 1]
+    alone = model._scores(parts)
+    np.testing.assert_allclose(model._scores([short, long])[1], alone[1:].mean(0), atol=1e-6)
+    with pytest.raises(ConfigError, match="windows of 8 tokens cannot share 8"):
+        TextClassifier(encoder, ["a", "b"], stride=8)
+    with pytest.raises(ConfigError, match="pairs are not read in windows"):
+        TextClassifier(encoder, ["a", "b"], stride=2, pairs=True)
 
 
 # Several labels

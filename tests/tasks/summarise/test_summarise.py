@@ -20,6 +20,7 @@ from idiolect.tasks.summarise.summarised_texts import (
 )
 from idiolect.tasks.summarise.summariser import Summariser, summary_config
 from training import models
+from training.test_translation import PAIRS, small
 
 WORDS = models.OLD[len(models.SPECIAL) :]
 SETTINGS = {"prompt": " w1", "max_length": 40, "max_new_tokens": 4}
@@ -99,6 +100,16 @@ def test_a_decoder_learns(adaptation: str, tmp_path: Path) -> None:
     loaded = Summariser.load(tmp_path / "model")
     assert loaded.summarise(new) == written
     assert loaded.summarise(["", new[0]], num_beams=2)[0] == ""
+
+
+def test_an_encoder_decoder_learns(tmp_path: Path) -> None:
+    model = Summariser(small("transformer"), max_length=32, max_new_tokens=8)
+    [source], [target] = model._examples([SummarisedText("a h ja", ("yes h a",))])
+    assert (source[-1], target[-1]) == (model.end, model.end)
+    texts = [SummarisedText(pair.source, ("yes",)) for pair in PAIRS]
+    config = summary_config(learning_rate=2e-2)
+    model.train(texts, output_dir=tmp_path, epochs=4, batch_tokens=64, config=config)
+    assert Summariser.load(tmp_path / "model").summarise(["b k ja"]) == ["yes"]
 
 
 def test_only_the_summary_is_learnt() -> None:

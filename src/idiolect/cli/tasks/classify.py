@@ -76,6 +76,14 @@ def train(
         ),
     ] = "plain",
     epochs: EpochsOption = 3,
+    stride: Annotated[
+        int | None,
+        typer.Option(
+            help="Read longer texts in windows that share so many tokens. Default: truncate.",
+            min=0,
+            max=100_000,
+        ),
+    ] = None,
     max_length: MaxLengthOption = None,
     batch_size: BatchSizeOption = None,
     learning_rate: LearningRateOption = None,
@@ -109,6 +117,7 @@ def train(
         labels_of(examples),
         pairs=text_pair is not None,
         concat_pooling=methods.concat_pooling,
+        stride=stride,
         seed=seed,
     )
     if held_out:

@@ -255,6 +255,8 @@ class AnswerFinder(TaskModel):
             size = self._length - template.size - len(ids)
             first = len(template.before) + len(ids) + len(template.between)
             for start, end in windows(len(tokens), size, min(self.stride, size // 2)):
+                if start == end:  # a passage without tokens has no answer
+                    continue
                 row, types = template.join(ids, tokens[start:end])
                 pieces.append(_Window(number, row, types, first, list(offsets[start:end])))
         return pieces

@@ -32,6 +32,7 @@ from idiolect.tasks.finetuning.auxiliary_loss import check_language_loss
 from idiolect.tasks.finetuning.recipe import FineTuning
 from idiolect.tasks.finetuning.text_states import read_texts, vector_width
 from idiolect.tasks.task_model import Adaptation, TaskModel
+from idiolect.tasks.windows import windows
 from idiolect.text.arguments import checked, load_if_named
 from idiolect.training.data.shuffled_epochs import EpochSample
 from idiolect.training.objectives.objective import RowwiseObjective
@@ -52,10 +53,13 @@ class TextClassifier(TaskModel):
         labels: The labels, at least two.
         pairs: Whether to classify pairs of texts.
         concat_pooling: Read [last, max, mean] of the states instead of the encoder's vector.
+        stride: Read longer texts in windows that share so many tokens: each is an example in
+            training, and the scores are their mean. By default, longer texts are truncated.
         seed: Random seed of the head.
 
     Raises:
-        ConfigError: Fewer than two labels, or one twice; concat pooling of a static encoder.
+        ConfigError: Fewer than two labels, or one twice; concat pooling of a static encoder;
+            windows of pairs, or that would share all their tokens.
     """
 
     name = "classifier"
@@ -68,13 +72,20 @@ class TextClassifier(TaskModel):
         *,
         pairs: bool = False,
         concat_pooling: bool = False,
+        stride: int | None = None,
         seed: int = 0,
     ) -> None:
         encoder = load_if_named(encoder, Encoder, "encoder")
         self.labels = tuple(labels)
         if len(set(self.labels)) != len(self.labels) or len(self.labels) < 2:
             raise ConfigError(f"labels are {list(labels)}", hint="at least two, each once")
-        self.pairs, self.concat_pooling = pairs, concat_pooling
+        self.pairs, self.concat_pooling, self.stride = pairs, concat_pooling, stride
+        template = encoder.reader.template
+        self._size = encoder.max_length - len(template.before) - len(template.after)
+        if stride is not None:
+            if pairs:
+                raise ConfigError("pairs are not read in windows", hint="omit stride")
+            windows(1, self._size, stride)
         self.temperature = 1.0
         """Divides the scores; see `calibrate`."""
         width = vector_width(encoder, concat_pooling=concat_pooling) * (4 if pairs else 1)
@@ -90,6 +101,7 @@ class TextClassifier(TaskModel):
             "labels": self.labels,
             "pairs": self.pairs,
             "concat_pooling": self.concat_pooling,
+            "stride": self.stride,
             "temperature": self.temperature,
         }
 
@@ -97,6 +109,7 @@ class TextClassifier(TaskModel):
     def identity(self) -> str:
         """What is read, and the labels."""
         pooling = "-concat" if self.concat_pooling else ""
+        pooling += "" if self.stride is None else f"-stride{self.stride}"
         return f"{self.pairs}{pooling}-{'|'.join(self.labels)}"
 
     @classmethod
@@ -107,7 +120,9 @@ class TextClassifier(TaskModel):
             CheckpointError: The record is damaged.
         """
         labels, temperature = record.get("labels"), record.get("temperature")
+        stride = record.get("stride")
         known = isinstance(labels, list) and all(isinstance(label, str) for label in labels)
+        known = known and (stride is None or type(stride) is int)
         if not known or not isinstance(temperature, float) or not temperature > 0:
             raise CheckpointError(f"{path} is damaged", hint="save it again")
         model = cls(
@@ -115,6 +130,7 @@ class TextClassifier(TaskModel):
             list(labels or ()),
             pairs=record.get("pairs") is True,
             concat_pooling=record.get("concat_pooling") is True,
+            stride=stride,
         )
         model.temperature = temperature
         return model
@@ -154,6 +170,8 @@ class TextClassifier(TaskModel):
             raise ConfigError("the classifier has no concat pooling", hint="create it with it")
         if methods.lm_loss_weight:
             check_language_loss(self.encoder)
+        self.targets(examples)  # before the windows, so that messages number the texts
+        examples, _ = self._windows(examples)
         self.fit(
             _Classification(self, examples, balanced, methods.lm_loss_weight),
             len(examples),
@@ -237,15 +255,38 @@ class TextClassifier(TaskModel):
 
     def _scores(self, examples: Sequence[LabelledText]) -> NDArray[np.float64]:
         counts = EncodingCounts()
-        rows = self.read(examples, counts)
+        parts, sources = self._windows(examples)
+        rows = self.read(parts, counts)
         counts.warn(self.encoder.max_length)
         joined = [[token for ids in row for token in ids] for row in rows]
-        scores = np.zeros((len(examples), len(self.labels)))
+        scores = np.zeros((len(parts), len(self.labels)))
         self.encoder.model.network.eval()
         with torch.inference_mode():
             for batch in by_length(joined, 4096):
                 scores[batch] = self.logits([rows[i] for i in batch]).double().cpu().numpy()
-        return scores
+        if len(parts) == len(examples):
+            return scores
+        summed = np.zeros((len(examples), len(self.labels)))
+        np.add.at(summed, sources, scores)
+        mean: NDArray[np.float64] = summed / np.bincount(sources)[:, None]
+        return mean
+
+    def _windows(
+        self, examples: Sequence[LabelledText]
+    ) -> tuple[Sequence[LabelledText], NDArray[np.int64]]:
+        """Return the windows of texts as examples, and the number of each one's text."""
+        if self.stride is None:
+            return examples, np.arange(len(examples))
+        encoded = self.encoder.model.tokenizer.encode_with_offsets(
+            [example.text for example in examples], add_special_tokens=False
+        )
+        found, sources = list[LabelledText](), list[int]()
+        for number, (example, (ids, offsets)) in enumerate(zip(examples, encoded, strict=True)):
+            spans = windows(len(ids), self._size, self.stride) if len(ids) > self._size else []
+            parts = [example.text[offsets[a][0] : offsets[b - 1][1]] for a, b in spans]
+            found += [replace(example, text=part) for part in parts] or [example]
+            sources += [number] * max(len(parts), 1)
+        return found, np.array(sources)
 
     def read(
         self, examples: Sequence[LabelledText], counts: EncodingCounts | None = None

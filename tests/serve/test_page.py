@@ -333,6 +333,58 @@ def test_modes_stand_side_by_side(visit: Callable[..., Any]) -> None:
 
 
 @pytest.mark.slow
+def test_before_and_after_stand_side_by_side(visit: Callable[..., Any]) -> None:
+    page = visit()
+    systems = [{"name": "base", "label": "Before: model"}, {"name": "run", "label": "After: run"}]
+    page.route(
+        "**/info", lambda route: route.fulfill(json=route.fetch().json() | {"systems": systems})
+    )
+
+    def answer(route: Any) -> None:
+        body = json.loads(route.request.post_data)
+        if body.pop("system", None) == "base":
+            body["mode"] = "lexical"  # so that the sides differ
+        route.continue_(post_data=json.dumps(body))
+
+    page.route("**/search", answer)
+    page.reload()
+    page.get_by_role("searchbox", name="Search", exact=True).fill("lamp for the garden")
+    page.get_by_role("radio", name="Before and after").check()
+    page.get_by_role("status").filter(has_text="By meaning: ").wait_for()
+    before = page.get_by_role("region", name="Before: model")
+    after = page.get_by_role("region", name="After: run")
+    titles = [_titles(before, "Results: Before: model"), _titles(after, "Results: After: run")]
+    assert titles[0] != titles[1]
+    for entry in before.get_by_role("listitem").all():
+        assert re.search(r"After (\d+|–)", entry.text_content())
+
+
+@pytest.mark.slow
+def test_searches_of_the_base_use_its_vectors(run: Path) -> None:
+    from idiolect.pipeline.pipeline_config import PipelineConfig
+    from idiolect.pipeline.stages.index_stage import open_index
+    from idiolect.serve.base_search import BaseSearch
+
+    vectors = np.load(run / "stages" / "index" / "vectors" / "base.npy")
+    lines = (run.parent / "items.jsonl").read_text().splitlines()
+    ids = [json.loads(line)["id"] for line in lines]
+    with open_index(run) as index:
+        base = BaseSearch(run, PipelineConfig.load(run / "idiolect.toml"), index)
+        scores = {hit.id: hit.score for hit in base.search("the garden lamp", len(ids), "dense")}
+        assert set(scores) == set(ids)
+        wanted = np.array([scores[id] for id in ids])
+        query, *_ = np.linalg.lstsq(vectors.astype(float), wanted)
+        np.testing.assert_allclose(vectors @ query, wanted, atol=1e-5)  # cosines with one vector
+
+        some = base.search("the garden lamp", 5, "dense", filter={"kind": "bad"})
+        assert [hit.id for hit in some] == sorted(["bad/one", "wide"], key=lambda id: -scores[id])
+        assert [hit.score for hit in some] == [scores[hit.id] for hit in some]
+        words = base.search("the garden lamp", 5, "lexical")
+        assert words == index.search("the garden lamp", 5, "lexical")
+        assert len(base.search("the garden lamp", 5, "hybrid")) == 5
+
+
+@pytest.mark.slow
 def test_an_item_has_similar_ones_and_says_why(visit: Callable[..., Any]) -> None:
     page = visit("search?q=zorblaxine")
     page.get_by_role("list", name="Results").get_by_role("link").first.click()

@@ -151,7 +151,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shop.write(folder / "items.jsonl", items)
     run_pipeline(config)
     ids = [item["id"] for item in items]
-    events = [{"user": n, "items": [ids[n], ids[n + 1], ids[n + 2]]} for n in range(len(ids) - 2)]
+    events = [{"user": n, "items": ids[n : n + 6]} for n in range(len(ids) - 5)]
     shop.write(folder / "histories.jsonl", events)
     train_recommender(
         folder / "histories.jsonl",
@@ -333,6 +333,58 @@ def test_modes_stand_side_by_side(visit: Callable[..., Any]) -> None:
 
 
 @pytest.mark.slow
+def test_before_and_after_stand_side_by_side(visit: Callable[..., Any]) -> None:
+    page = visit()
+    systems = [{"name": "base", "label": "Before: model"}, {"name": "run", "label": "After: run"}]
+    page.route(
+        "**/info", lambda route: route.fulfill(json=route.fetch().json() | {"systems": systems})
+    )
+
+    def answer(route: Any) -> None:
+        body = json.loads(route.request.post_data)
+        if body.pop("system", None) == "base":
+            body["mode"] = "lexical"  # so that the sides differ
+        route.continue_(post_data=json.dumps(body))
+
+    page.route("**/search", answer)
+    page.reload()
+    page.get_by_role("searchbox", name="Search", exact=True).fill("lamp for the garden")
+    page.get_by_role("radio", name="Before and after").check()
+    page.get_by_role("status").filter(has_text="By meaning: ").wait_for()
+    before = page.get_by_role("region", name="Before: model")
+    after = page.get_by_role("region", name="After: run")
+    titles = [_titles(before, "Results: Before: model"), _titles(after, "Results: After: run")]
+    assert titles[0] != titles[1]
+    for entry in before.get_by_role("listitem").all():
+        assert re.search(r"After (\d+|–)", entry.text_content())
+
+
+@pytest.mark.slow
+def test_searches_of_the_base_use_its_vectors(run: Path) -> None:
+    from idiolect.pipeline.pipeline_config import PipelineConfig
+    from idiolect.pipeline.stages.index_stage import open_index
+    from idiolect.serve.base_search import BaseSearch
+
+    vectors = np.load(run / "stages" / "index" / "vectors" / "base.npy")
+    lines = (run.parent / "items.jsonl").read_text().splitlines()
+    ids = [json.loads(line)["id"] for line in lines]
+    with open_index(run) as index:
+        base = BaseSearch(run, PipelineConfig.load(run / "idiolect.toml"), index)
+        scores = {hit.id: hit.score for hit in base.search("the garden lamp", len(ids), "dense")}
+        assert set(scores) == set(ids)
+        wanted = np.array([scores[id] for id in ids])
+        query, *_ = np.linalg.lstsq(vectors.astype(float), wanted)
+        np.testing.assert_allclose(vectors @ query, wanted, atol=1e-5)  # cosines with one vector
+
+        some = base.search("the garden lamp", 5, "dense", filter={"kind": "bad"})
+        assert [hit.id for hit in some] == sorted(["bad/one", "wide"], key=lambda id: -scores[id])
+        assert [hit.score for hit in some] == [scores[hit.id] for hit in some]
+        words = base.search("the garden lamp", 5, "lexical")
+        assert words == index.search("the garden lamp", 5, "lexical")
+        assert len(base.search("the garden lamp", 5, "hybrid")) == 5
+
+
+@pytest.mark.slow
 def test_an_item_has_similar_ones_and_says_why(visit: Callable[..., Any]) -> None:
     page = visit("search?q=zorblaxine")
     page.get_by_role("list", name="Results").get_by_role("link").first.click()
@@ -349,7 +401,8 @@ def test_an_item_has_similar_ones_and_says_why(visit: Callable[..., Any]) -> Non
     assert marked
     assert {one.lower() for one in marked} == {word}
     similar.get_by_role("link").first.click()
-    _until(page, f"document.querySelector('h1').textContent !== {json.dumps(name)}")
+    shown = "document.querySelector('.item h1[tabindex]')?.textContent"
+    _until(page, f"({shown} ?? {json.dumps(name)}) !== {json.dumps(name)}")
     page.go_back()
     page.get_by_role("heading", level=1, name=name).wait_for()
     page.get_by_role("link", name="← Back").click()
@@ -359,7 +412,7 @@ def test_an_item_has_similar_ones_and_says_why(visit: Callable[..., Any]) -> Non
 @pytest.mark.slow
 def test_a_script_in_an_item_is_text(visit: Callable[..., Any]) -> None:
     page = visit(f"item?id={quote('bad/one', safe='')}")
-    assert page.get_by_role("heading", level=1).text_content() == SCRIPT
+    page.get_by_role("heading", level=1, name=SCRIPT, exact=True).wait_for()
     page.get_by_text(f"a lamp {SCRIPT}", exact=True).wait_for()
     page.goto(page.url.split("#")[0] + "#/search?q=document+title&mode=lexical")
     page.wait_for_timeout(200)
@@ -392,12 +445,12 @@ def test_recommendations_follow_a_clicked_history(visit: Callable[..., Any]) -> 
 def test_an_audit_shows_both_vocabularies(visit: Callable[..., Any]) -> None:
     page = visit("audit")
     box = page.get_by_role("textbox", name="Text")
-    box.fill("the zorblaxine \U0001f4a1 is in the garden\nwith a zorblaxine")
+    box.fill("the zorblaxine is a pump for water \U0001f4a1\nthe zorblaxine is a pump for water")
     page.get_by_role("status").filter(has_text=re.compile(r"\d+ tokens become \d+")).wait_for()
     base = page.get_by_role("region", name=re.compile("^Base"))
     adapted = page.get_by_role("region", name=re.compile("^Adapted"))
     whole = adapted.locator(".piece.whole").all_text_contents()
-    assert len([one for one in whole if "zorblaxine" in one]) == 2
+    assert [one for one in whole if "zorblaxine" in one]
     assert base.locator(".piece.broken").count() > 4
     shown = base.locator(".pieces").text_content().replace("↵", "")
     assert shown.count("\U0001f4a1") == 1
@@ -413,7 +466,7 @@ def test_the_report_is_shown(visit: Callable[..., Any]) -> None:
     page.locator(".report").get_by_role("heading", level=1).wait_for()
     link = page.get_by_role("navigation", name="Sections").get_by_role("link", name="Searches")
     link.click()
-    assert page.get_by_role("heading", name="Searches").evaluate(
+    assert page.get_by_role("heading", name="Searches, before").evaluate(
         "heading => Math.abs(heading.getBoundingClientRect().top) < 200"
     )
     assert page.url.endswith("#/report")
@@ -504,7 +557,7 @@ def test_a_server_that_is_away_slow_or_busy_is_said(visit: Callable[..., Any]) -
     assert _titles(page)
 
     held: list[Any] = []
-    page.route("**/search", held.append)
+    page.route("**/search", lambda route: held.append(route))
     box.fill("lamp garden")
     page.get_by_role("status").filter(has_text="Searching…").wait_for()
     page.unroute("**/search")
@@ -587,7 +640,7 @@ VIEWS = {
     "modes": "search?q=lamp+for+the+garden&mode=modes",
     "item": "item?id=zorblaxine-0",
     "recommend": f"recommend?history={quote(json.dumps(['zorblaxine-3', 'zorblaxine-4']))}",
-    "audit": f"audit?text={quote('the zorblaxine is in the garden')}",
+    "audit": f"audit?text={quote('the zorblaxine is a pump for water')}",
     "report": "report",
     "answer": "answer?q=what",
     "away": "item?id=nothing",

@@ -44,7 +44,7 @@ function describeRun() {
   document.getElementById("run").textContent = runName(info.run);
   const facts = [
     `${count(info.items)} items`,
-    info.model && `model ${runName(info.model)}`,
+    info.model && runName(info.model) !== runName(info.run) && `model ${runName(info.model)}`,
     info.dimensions && `${count(info.dimensions)} dimensions`,
   ];
   document.getElementById("facts").textContent = facts.filter(Boolean).join(" · ");

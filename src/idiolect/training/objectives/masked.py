@@ -14,7 +14,7 @@ from idiolect.errors import ConfigError, InputError
 from idiolect.nn.network import Network
 from idiolect.text.text_template import TextTemplate
 from idiolect.text.tokenizers.tokenizer import Tokenizer
-from idiolect.text.tokenizers.word_starts import word_starts
+from idiolect.text.word_starts import word_starts
 from idiolect.training.data.batch import IGNORE_INDEX, Batch
 from idiolect.training.data.packed_documents import PackedDocuments, PackedRows
 from idiolect.training.data.token_file import TokenFile

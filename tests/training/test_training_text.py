@@ -16,7 +16,7 @@ from scipy import stats
 
 from idiolect.errors import ConfigError, IdiolectError, InputError
 from idiolect.models.language_model import LanguageModel
-from idiolect.text.sentence_ends import sentence_ends
+from idiolect.text.sentences import sentence_ends
 from idiolect.training.data.mixed_rows import MixedRows
 from idiolect.training.data.packed_documents import PackedDocuments
 from idiolect.training.data.token_file import TokenFile

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from idiolect.errors import CheckpointError, InputError
 from idiolect.text.files import read_json, write_atomic
-from idiolect.text.sentence_ends import sentence_ends
+from idiolect.text.sentences import sentence_ends
 from idiolect.text.tokenizers.tokenizer import Tokenizer
 
 __all__ = ["TokenFile"]

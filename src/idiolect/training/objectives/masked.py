@@ -182,6 +182,11 @@ class Masked(CorpusObjective):
         """Return the language of each token, if the network has embeddings for languages."""
         if not self.language_ids:
             return None
+        if None in rows.languages:
+            raise InputError(
+                "text whose language is not named, for a network that reads languages",
+                hint='name it, as {"en": corpus}; replayed and validation text as well',
+            )
         row_ids = [self.language_ids[language] for language in rows.languages]
         return torch.tensor(row_ids)[:, None].expand(rows.input_ids.shape).contiguous()
 

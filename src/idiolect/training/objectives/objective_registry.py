@@ -115,7 +115,7 @@ def check_kind(entry: ObjectiveEntry, kind: str) -> None:
     fitting = [
         repr(other.name)
         for other in objectives(entry.verb)
-        if kind in other.network_kinds and other.data == entry.data
+        if kind in other.network_kinds and (entry.verb == "pretrain" or other.data == entry.data)
     ]
     raise ConfigError(
         f"the objective {entry.name!r} trains {' and '.join(entry.network_kinds)} networks, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,7 @@ from idiolect.nn.basic import Linear
 from idiolect.nn.config import TransformerConfig
 from idiolect.nn.transformer import Transformer
 from idiolect.training.objectives.causal import Causal
-from idiolect.training.objectives.masked import Masked
-from idiolect.training.objectives.objective_registry import objectives_for
+from idiolect.training.objectives.objective_registry import objectives, objectives_for
 from models.tiny import WORDS, tiny_tokenizer
 
 README = Path(__file__).parents[2] / "README.md"
@@ -24,6 +24,8 @@ README = Path(__file__).parents[2] / "README.md"
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=lambda f: f.model_type)
 def test_the_objectives_named_are_those_that_take_the_network(family: Family) -> None:
     config = family.config({"vocab_size": len(WORDS)})
+    named = {task for one in family.architectures.values() for task in one.tasks}
+    heads = ["next_sentence"] if "next_sentence" in named else []
     sides = {
         "num_encoder_layers": config.num_encoder_layers > 0,
         "num_decoder_layers": config.num_decoder_layers > 0,
@@ -34,21 +36,21 @@ def test_the_objectives_named_are_those_that_take_the_network(family: Family) ->
         num_attention_heads=2,
         intermediate_size=8,
         max_position_embeddings=8,
-        tasks=config.tasks,
+        tasks=(*config.tasks, *heads),
+        pool="first",
         **sides,
     )
-    network, tokenizer = Transformer(shape), tiny_tokenizer(["[MASK]", *WORDS])
-    tokenizer.mask_token_id = 0
+    network, tokenizer = Transformer(shape), tiny_tokenizer(["[MASK]", "<extra_id_0>", *WORDS])
+    network.carries_state = family.network.carries_state
+    tokenizer.mask_token_id = tokenizer.eos_token_id = 0
     accepted = []
-    for name, build in (
-        ("causal", lambda: Causal(network)),
-        ("masked", lambda: Masked(network, tokenizer)),
-    ):
+    for entry in objectives("pretrain"):
+        build = Causal if entry.name == "causal" else partial(entry.load(), tokenizer=tokenizer)
         try:
-            build()
+            build(network)
         except IdiolectError:
             continue
-        accepted.append(name)
+        accepted.append(entry.name)
     assert tuple(accepted) == summarize(family, objectives_for).objectives
 
 

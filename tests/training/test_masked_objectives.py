@@ -16,7 +16,7 @@ from scipy import stats
 from idiolect.errors import ConfigError, InputError
 from idiolect.models.language_model import LanguageModel
 from idiolect.text.tokenizers.tokenizer import Tokenizer
-from idiolect.text.tokenizers.word_starts import word_starts
+from idiolect.text.word_starts import word_starts
 from idiolect.training.data.next_sentence_rows import NextSentenceRows
 from idiolect.training.data.packed_documents import Origin, PackedDocuments, PackedRows
 from idiolect.training.data.packed_pairs import PackedPairs

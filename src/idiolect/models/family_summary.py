@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from idiolect.models.family import Family
 from idiolect.nn.config import TransformerConfig
-from idiolect.nn.network import NetworkKind
 
 __all__ = ["FamilySummary", "Objectives", "markdown_table", "summarize"]
 
-Objectives = Callable[[NetworkKind], tuple[str, ...]]
-"""Returns the pre-training objectives of a kind of network."""
+Objectives = Callable[..., tuple[str, ...]]
+"""Returns the pre-training objectives of a network, of its kind and heads; see
+`training.objectives.objective_registry.objectives_for`."""
 
 _HEADINGS = ("families", "attention", "positions", "task heads", "pre-training", "supports")
 
@@ -56,7 +56,9 @@ def summarize(family: Family, objectives: Objectives) -> FamilySummary:
         attention=family.kind,
         positions=family.config({"vocab_size": 1000}).position.replace("_", " + "),
         heads=tuple(task.replace("_", " ") for task in tasks),
-        objectives=objectives(family.kind) if "language" in tasks else (),
+        objectives=objectives(family.kind, tasks, carries_state=family.network.carries_state)
+        if "language" in tasks
+        else (),
         supports=_supported(family, tasks),
         classes=tuple(family.architectures),
         paper=family.paper,

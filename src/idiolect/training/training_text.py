@@ -20,6 +20,7 @@ from idiolect.text.corpus import Corpus
 from idiolect.text.tokenizers.tokenizer import Tokenizer
 from idiolect.training.data.mixed_rows import MixedRows
 from idiolect.training.data.parallel_corpus import ParallelCorpus
+from idiolect.training.data.segment_stream import SegmentStream
 from idiolect.training.data.token_file import TokenFile
 from idiolect.training.objectives.objective_settings import check_number
 from idiolect.training.progress import notice, track
@@ -198,9 +199,11 @@ class TrainingText:
         sources = self.sources(objective, tokenizer, config)
         if len(sources) == 1:
             return sources[0]
-        for one in sources:
-            if not hasattr(one, "rows") or not hasattr(one, "length"):
-                raise ConfigError("this objective reads one corpus", hint="pass one")
+        if any(isinstance(one, SegmentStream) for one in sources):
+            raise ConfigError(
+                "a recurrent network reads its text as one stream, not as rows of several corpora",
+                hint="pass one corpus",
+            )
         return MixedRows(
             sources,
             self._shares(),

@@ -112,7 +112,7 @@ def pretrain(work: Work[PretrainSettings]) -> PretrainMetrics:
     if model.extension is None:
         more = sum(tokens_read(folder) for name, folder in work.done.items() if name == "distill")
         steps += round(more / (length * settings.batch_size))
-    objective = default_objective(network.kind)
+    objective = default_objective(network.kind, tokenizer=model.tokenizer)
     train_on_text(
         model,
         data.corpus[0],

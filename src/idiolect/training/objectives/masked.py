@@ -14,7 +14,7 @@ from idiolect.errors import ConfigError, InputError
 from idiolect.nn.network import Network
 from idiolect.text.text_template import TextTemplate
 from idiolect.text.tokenizers.tokenizer import Tokenizer
-from idiolect.text.tokenizers.word_starts import word_starts
+from idiolect.text.word_starts import word_starts
 from idiolect.training.data.batch import IGNORE_INDEX, Batch
 from idiolect.training.data.packed_documents import PackedDocuments, PackedRows
 from idiolect.training.data.token_file import TokenFile
@@ -182,6 +182,11 @@ class Masked(CorpusObjective):
         """Return the language of each token, if the network has embeddings for languages."""
         if not self.language_ids:
             return None
+        if None in rows.languages:
+            raise InputError(
+                "text whose language is not named, for a network that reads languages",
+                hint='name it, as {"en": corpus}; replayed and validation text as well',
+            )
         row_ids = [self.language_ids[language] for language in rows.languages]
         return torch.tensor(row_ids)[:, None].expand(rows.input_ids.shape).contiguous()
 

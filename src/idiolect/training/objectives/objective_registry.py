@@ -6,6 +6,7 @@ when the objective is first used.
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Literal
@@ -42,6 +43,10 @@ class ObjectiveEntry:
     """The kinds of network it can train; see `idiolect.nn.network.NetworkKind`."""
     data: Literal["text", "pairs", "conversations", "preferences", "prompts"] = "text"
     """What it trains on."""
+    head: str = "language"
+    """The task head that it needs."""
+    carries_state: bool = False
+    """Whether it trains networks that carry a state from segment to segment."""
 
     def load(self) -> Any:
         """Import and return its class."""
@@ -63,9 +68,23 @@ def objectives(verb: Verb) -> list[ObjectiveEntry]:
     return [entry for entry in _ENTRIES.values() if entry.verb == verb]
 
 
-def objectives_for(kind: str) -> tuple[str, ...]:
-    """Return the names of the pre-training objectives that can train a kind of network."""
-    return tuple(entry.name for entry in objectives("pretrain") if kind in entry.network_kinds)
+def objectives_for(
+    kind: str, heads: Container[str] = ("language",), *, carries_state: bool = False
+) -> tuple[str, ...]:
+    """Return the names of the pre-training objectives that can train a network.
+
+    Args:
+        kind: Its `kind`.
+        heads: Its task heads.
+        carries_state: Whether it carries a state instead of attending to earlier tokens.
+    """
+    return tuple(
+        entry.name
+        for entry in objectives("pretrain")
+        if kind in entry.network_kinds
+        and entry.head in heads
+        and (entry.carries_state or not carries_state)
+    )
 
 
 def find_objective(verb: Verb, name: str) -> ObjectiveEntry:
@@ -115,7 +134,7 @@ def check_kind(entry: ObjectiveEntry, kind: str) -> None:
     fitting = [
         repr(other.name)
         for other in objectives(entry.verb)
-        if kind in other.network_kinds and other.data == entry.data
+        if kind in other.network_kinds and (entry.verb == "pretrain" or other.data == entry.data)
     ]
     raise ConfigError(
         f"the objective {entry.name!r} trains {' and '.join(entry.network_kinds)} networks, "
@@ -133,6 +152,7 @@ register(
         summary="predict each token from those before it (GPT, Llama)",
         home="idiolect.training.objectives.causal:Causal",
         network_kinds=("causal",),
+        carries_state=True,
     ),
     ObjectiveEntry(
         name="masked",
@@ -147,6 +167,7 @@ register(
         summary="masked, and whether the second of two parts follows the first (BERT)",
         home="idiolect.training.objectives.next_sentence:NextSentence",
         network_kinds=("bidirectional",),
+        head="next_sentence",
     ),
     ObjectiveEntry(
         name="translation_masked",

@@ -21,7 +21,7 @@ from idiolect.text.text_template import TextTemplate
 from idiolect.text.tokenizers.tokenizer import Tokenizer
 from idiolect.training.data.batch import Batch
 from idiolect.training.data.packed_documents import PackedRows
-from idiolect.training.data.text_pairs import SourceTarget, pack_pairs, start_id
+from idiolect.training.data.source_targets import SourceTarget, pack_pairs, start_id
 from idiolect.training.objectives.corpus_objective import CorpusObjective
 from idiolect.training.objectives.objective_registry import check_kind, find_objective
 from idiolect.training.objectives.objective_settings import check_number, check_share

@@ -186,12 +186,15 @@ def _of_alpaca(record: Mapping[str, Any], answer: str) -> tuple[Message, ...]:
     parts = [record["instruction"], record.get("input")]
     question = "\n\n".join(part for part in parts if isinstance(part, str) and part.strip())
     turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-    history = record.get("history")
-    for pair in reversed(history if isinstance(history, list) else ()):
+    history: Any = record.get("history")
+    for pair in reversed(history) if isinstance(history, list) else ():
         if not isinstance(pair, list) or len(pair) != 2:
             raise InvalidRecordError("no messages")
-        roles = ("user", "assistant")
-        turns[:0] = [{"role": r, "content": text} for r, text in zip(roles, pair, strict=True)]
+        said, answered = pair
+        turns[:0] = [
+            {"role": "user", "content": said},
+            {"role": "assistant", "content": answered},
+        ]
     system = record.get("system")
     if isinstance(system, str) and system:
         turns.insert(0, {"role": "system", "content": system})

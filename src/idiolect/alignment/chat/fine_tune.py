@@ -120,15 +120,13 @@ def fine_tune(
         }
     )
     objective = SupervisedTuning(model.network, texts, rows, pad_id=pad_id)
-    validate = None
-    if held_out:
-        alone: list[list[int]] = [[number] for number in range(len(held_out))]
-        tested = SupervisedTuning(model.network, held_out, alone, pad_id=pad_id)
+    alone: list[list[int]] = [[number] for number in range(len(held_out))]
+    tested = SupervisedTuning(model.network, held_out, alone, pad_id=pad_id)
 
-        def validate() -> float:
-            return tested.mean_loss(session.model.network)
+    def validate() -> float:
+        return tested.mean_loss(session.model.network)
 
-    session.train(objective, source, validate=validate)
+    session.train(objective, source, validate=validate if held_out else None)
     session.publish(model.save)
     return model
 

@@ -100,7 +100,7 @@ def read_judged_completions(
     Raises:
         InputError: As for `read_preferences`.
     """
-    found = []
+    found: list[JudgedCompletion] = []
     for one in _read(path, _judged, skipped, max_unreadable, "judged completions"):
         found += judged_completions([one]) if isinstance(one, Preference) else [one]
     return found

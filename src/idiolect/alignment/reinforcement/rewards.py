@@ -296,4 +296,5 @@ def _load_function(path: Path, name: str) -> Callable[..., Sequence[float]]:
     function = getattr(module, name, None)
     if not callable(function):
         raise InputError(f"{path} has no function {name}", hint="check its name")
-    return function  # type: ignore[no-any-return]
+    found: Callable[..., Sequence[float]] = function
+    return found

@@ -50,8 +50,17 @@ class PolicyBatch(Batch):
             grid[:, 0] for grid in (made.input_ids, made.attention_mask, made.labels)
         )
         zeros = torch.zeros(ids.shape)
-        names = ("old_log_probs", "reference", "values", "advantages", "returns", "weight")
-        return cls(input_ids=ids, attention_mask=mask, labels=labels, **dict.fromkeys(names, zeros))
+        return cls(
+            input_ids=ids,
+            attention_mask=mask,
+            labels=labels,
+            old_log_probs=zeros,
+            reference=zeros,
+            values=zeros,
+            advantages=zeros,
+            returns=zeros,
+            weight=zeros,
+        )
 
     @property
     def count(self) -> int:

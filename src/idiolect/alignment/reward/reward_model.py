@@ -17,7 +17,7 @@ from typing import Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from idiolect.alignment.chat.chat_encoding import encode_completion
 from idiolect.alignment.preference.preferences import Preference, Prompt, prompt_text
@@ -87,6 +87,7 @@ class RewardModel:
         """
         made = CrossEncoder.of(model, seed=seed).model
         output = made.network.heads["sequence"].output
+        assert isinstance(output, nn.Linear)
         with torch.random.fork_rng([]), torch.no_grad():
             torch.manual_seed(seed)
             output.weight.normal_(std=1 / math.sqrt(output.in_features + 1))

@@ -116,7 +116,7 @@ def _tune(
     report_skipped(skipped, data.name)
     train_preferences(
         LanguageModel.load(model, device=local_device()),
-        examples,  # type: ignore[arg-type]
+        examples,
         output_dir=out,
         settings=settings,
         epochs=epochs,

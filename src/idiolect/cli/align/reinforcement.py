@@ -154,7 +154,7 @@ def _raise_reward(
     )
     config, skipped = policy_config(**values), Skipped()
     scorer = load_reward(reward, device=local_device())
-    held_out = judge and load_reward(judge, device=local_device())
+    held_out = None if judge is None else load_reward(judge, device=local_device())
     prompts = read_prompts(data, skipped=skipped, max_unreadable=max_unreadable)
     report_skipped(skipped, data.name)
     train_policy(
@@ -163,7 +163,7 @@ def _raise_reward(
         scorer,
         output_dir=out,
         settings=settings,
-        judge=held_out or None,
+        judge=held_out,
         reward_name=reward,
         chat=chat,
         config=config,

@@ -26,8 +26,8 @@ _ABBREVIATIONS = frozenset(
 def sentence_ends(text: str) -> list[int]:
     """Return the places between two sentences of a text: each is the end of the first one.
 
-    A period ends no sentence after a single letter or a common abbreviation, nor, in a text that
-    has capitals, before a small letter. The end of the text is not listed.
+    A period ends no sentence after a single letter or a common abbreviation, and in a text that has
+    capitals no punctuation does before a small letter. The end of the text is not listed.
     """
     has_capitals = any(letter.isupper() for letter in text)
     ends = []
@@ -43,9 +43,9 @@ def sentence_ends(text: str) -> list[int]:
 
 def _is_inside(match: re.Match[str], following: str, has_capitals: bool) -> bool:
     """Return whether punctuation before `following` is inside a sentence."""
-    if match.group()[0] not in ".…":
-        return False
     if has_capitals and following.islower():
         return True
+    if match.group()[0] != ".":
+        return False
     word = _LAST_WORD.search(match.string, max(0, match.start() - 16), match.start() + 1)
     return word is not None and (len(word[1]) == 1 or word[1].lower() in _ABBREVIATIONS)

@@ -70,7 +70,7 @@ def read_gold_questions(path: str | Path, *, limit: int | None = None) -> list[G
         place = f"{path}, {place}"
         if limit is not None and len(questions) == limit:
             break
-        (question,) = _texts(record, _QUESTION, place) or ("",)
+        question = " ".join(_texts(record, _QUESTION, place))
         found = GoldQuestion(
             question, _texts(record, _ANSWERS, place), _texts(record, _DOCUMENTS, place)
         )

@@ -27,8 +27,8 @@ from idiolect.encoding.tune import tune
 from idiolect.models.language_model import LanguageModel
 from idiolect.tasks.classify.labelled_texts import LabelledText
 from idiolect.tasks.classify.text_classifier import TextClassifier, classification_config
+from idiolect.tasks.crosslingual.aligned_sentences import ParallelText, read_archive
 from idiolect.tasks.crosslingual.margin_scores import retrieval_errors
-from idiolect.tasks.crosslingual.parallel_text import ParallelText, read_archive
 from idiolect.text.tokenizers import bpe
 from idiolect.text.tokenizers.tokenizer import Tokenizer
 from idiolect.training.objectives.contrastive_losses import InfoNCE

@@ -195,8 +195,8 @@ def run(work: Path, args: argparse.Namespace) -> None:
 
 def table(work: Path) -> None:
     found: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for line in (work / "results.jsonl").read_text().splitlines():
-        one = json.loads(line)
+    lines = (work / "results.jsonl").read_text().splitlines()
+    for one in sorted(map(json.loads, lines), key=lambda one: int(one["seed"])):
         if "accuracy" in one:
             found[one["task"], one["size"]][one["system"]].append(1 - one["accuracy"])
     columns = sorted(found)

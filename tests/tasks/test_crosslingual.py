@@ -13,8 +13,8 @@ import pytest
 from cli.program import idiolect_program
 from idiolect.encoding.encoder import Encoder
 from idiolect.errors import ConfigError, InputError
+from idiolect.tasks.crosslingual.aligned_sentences import ParallelText, read_archive, read_parallel
 from idiolect.tasks.crosslingual.margin_scores import mine_pairs, retrieval_errors
-from idiolect.tasks.crosslingual.parallel_text import ParallelText, read_archive, read_parallel
 from training import models
 
 

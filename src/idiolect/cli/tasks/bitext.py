@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from idiolect.encoding.encoder import Encoder
-    from idiolect.tasks.crosslingual.parallel_text import ParallelText
+    from idiolect.tasks.crosslingual.aligned_sentences import ParallelText
 
 __all__ = ["evaluate", "mine", "pairs"]
 
@@ -170,7 +170,7 @@ def _texts(
     source: Path | None, target: Path | None, archive: Path | None, languages: str | None
 ) -> list[ParallelText]:
     from idiolect.errors import ConfigError
-    from idiolect.tasks.crosslingual.parallel_text import read_archive, read_parallel
+    from idiolect.tasks.crosslingual.aligned_sentences import read_archive, read_parallel
 
     if archive is not None and source is None and target is None:
         return read_archive(archive, None if languages is None else languages.split(","))

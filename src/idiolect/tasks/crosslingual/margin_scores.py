@@ -21,9 +21,9 @@ from torch import Tensor
 
 from idiolect.errors import ConfigError, InputError
 
-__all__ = ["BitextErrors", "Margin", "MinedPair", "mine_pairs", "retrieval_errors"]
+__all__ = ["BitextErrors", "MarginKind", "MinedPair", "mine_pairs", "retrieval_errors"]
 
-Margin = Literal["cosine", "ratio", "distance"]
+MarginKind = Literal["cosine", "ratio", "distance"]
 """How pairs are scored; `cosine` for no margin."""
 
 _BLOCK = 1024
@@ -61,7 +61,7 @@ def retrieval_errors(
     source: NDArray[np.float32],
     target: NDArray[np.float32],
     *,
-    margin: Margin = "ratio",
+    margin: MarginKind = "ratio",
     k: int = 4,
 ) -> BitextErrors:
     """Return the error rates of retrieval between aligned sentences.
@@ -92,7 +92,7 @@ def mine_pairs(
     source: NDArray[np.float32],
     target: NDArray[np.float32],
     *,
-    margin: Margin = "ratio",
+    margin: MarginKind = "ratio",
     k: int = 4,
     threshold: float | None = None,
 ) -> list[MinedPair]:
@@ -134,12 +134,12 @@ _Best = tuple[Tensor, Tensor]
 
 
 def _best(
-    source: NDArray[np.float32], target: NDArray[np.float32], margin: Margin, k: int
+    source: NDArray[np.float32], target: NDArray[np.float32], margin: MarginKind, k: int
 ) -> tuple[_Best, _Best]:
     """Return the best partners of both sides."""
-    if margin not in get_args(Margin):
+    if margin not in get_args(MarginKind):
         raise ConfigError(
-            f"unknown margin {margin!r}", hint="one of " + ", ".join(get_args(Margin))
+            f"unknown margin {margin!r}", hint="one of " + ", ".join(get_args(MarginKind))
         )
     if k < 1:
         raise ConfigError(f"k is {k}", hint="at least 1 neighbour")
@@ -168,7 +168,7 @@ def _neighbours(queries: Tensor, others: Tensor, k: int) -> Tensor:
 
 
 def _search(
-    queries: Tensor, others: Tensor, own_mean: Tensor, other_mean: Tensor, margin: Margin
+    queries: Tensor, others: Tensor, own_mean: Tensor, other_mean: Tensor, margin: MarginKind
 ) -> _Best:
     scores, numbers = [], []
     for part, mean in zip(torch.split(queries, _BLOCK), torch.split(own_mean, _BLOCK), strict=True):

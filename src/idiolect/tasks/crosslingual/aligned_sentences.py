@@ -17,9 +17,9 @@ from idiolect.errors import InputError
 from idiolect.text.files import read_text
 from idiolect.text.suggestions import did_you_mean
 
-__all__ = ["ParallelText", "Part", "read_archive", "read_parallel"]
+__all__ = ["BitextPart", "ParallelText", "read_archive", "read_parallel"]
 
-Part = Literal["all", "first", "second"]
+BitextPart = Literal["all", "first", "second"]
 """All sentences, or one of two halves."""
 
 _MEMBER = re.compile(r"(?:.*/)?[\w-]+\.(\w+)-(\w+)\.(\w+)")
@@ -36,7 +36,7 @@ class ParallelText:
     targets: list[str]
     """Their translations."""
 
-    def part(self, part: Part) -> ParallelText:
+    def part(self, part: BitextPart) -> ParallelText:
         """Return a half of it. Equal target sentences are always in the same half."""
         if part == "all":
             return self

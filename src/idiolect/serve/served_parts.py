@@ -22,6 +22,7 @@ from idiolect.search.index import Index
 from idiolect.search.store.store import Store
 from idiolect.serve.http_errors import RequestError
 from idiolect.serve.served_folder import ServedFolder
+from idiolect.serve.served_systems import ServedSystem, find_systems
 from idiolect.serve.work.served_encoder import ServedEncoder
 from idiolect.text.tokenizers.tokenizer import Tokenizer
 
@@ -145,6 +146,16 @@ class ServedParts:
             )
         except (IdiolectError, OSError):
             return None  # the base has been moved
+
+    @cached_property
+    def systems(self) -> dict[str, ServedSystem]:
+        """The systems of the run that can be searched, by name."""
+        if self.index is None or self.folder.kind != "run":
+            return {}
+        try:
+            return find_systems(Path(self.folder.path), self.index)
+        except (IdiolectError, OSError):
+            return {}  # of another version, or without its files
 
     @property
     def model_name(self) -> str:

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Response
 from idiolect.search.answers.answer import Answer
 from idiolect.search.answers.writers import LocalWriter
 from idiolect.serve.bodies.answer_bodies import AnswerBody, AnsweredBody
-from idiolect.serve.event_stream import EventStream
+from idiolect.serve.event_stream import STREAMED, EventStream
 from idiolect.serve.json_response import JsonResponse
 from idiolect.serve.served_parts import ServedParts
 from idiolect.serve.service import Service, service_of
@@ -22,7 +22,12 @@ router = APIRouter(tags=["search"])
 Serving = Annotated[Service, Depends(service_of)]
 
 
-@router.post("/answer", response_model=AnsweredBody, summary="Answer a question, with sources")
+@router.post(
+    "/answer",
+    response_model=AnsweredBody,
+    responses=STREAMED,
+    summary="Answer a question, with sources",
+)
 async def answer(body: AnswerBody, service: Serving) -> Response:
     """Answer from the items that are found; every citation is a part of one.
 

@@ -22,7 +22,7 @@ from idiolect.serve.bodies.openai_bodies import (
     ModelBody,
     ModelsBody,
 )
-from idiolect.serve.event_stream import EventStream
+from idiolect.serve.event_stream import STREAMED, EventStream
 from idiolect.serve.http_errors import RequestError
 from idiolect.serve.json_response import JsonResponse
 from idiolect.serve.served_parts import ServedParts
@@ -38,7 +38,12 @@ _MAX_PROMPTS = 64
 _REASONS = {"end": "stop", "stop": "stop", "length": "length", "context": "length"}
 
 
-@router.post("/v1/completions", response_model=CompletionResponse, summary="Continue texts")
+@router.post(
+    "/v1/completions",
+    response_model=CompletionResponse,
+    responses=STREAMED,
+    summary="Continue texts",
+)
 async def complete(body: CompletionBody, service: Serving) -> Response:
     """Continue texts with the language model."""
     with service.using() as parts:
@@ -82,7 +87,12 @@ async def complete(body: CompletionBody, service: Serving) -> Response:
     return JsonResponse(shape.of(choices, used))
 
 
-@router.post("/v1/chat/completions", response_model=ChatResponse, summary="Answer a conversation")
+@router.post(
+    "/v1/chat/completions",
+    response_model=ChatResponse,
+    responses=STREAMED,
+    summary="Answer a conversation",
+)
 async def chat(body: ChatBody, service: Serving) -> Response:
     """Answer a conversation in the form of the model's chat template."""
     with service.using() as parts:

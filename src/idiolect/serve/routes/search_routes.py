@@ -41,9 +41,15 @@ async def search(body: SearchBody, service: Serving) -> JsonResponse:
 
 def _search(parts: ServedParts, body: SearchBody) -> tuple[list[dict[str, Any]], str, str]:
     index = parts.need("index")
-    if body.system not in (None, "", "run"):
-        raise RequestError(404, f"no system {body.system!r}", hint="/info lists them")
-    hits: Hits = index.search(
+    language = index.store.settings.get("language", "en")
+    if body.system:
+        if body.system not in parts.systems:
+            raise RequestError(404, f"no system {body.system!r}", hint="/info lists them")
+        system = parts.systems[body.system]
+        hits: Hits = system.search(index, body.query, body.top_k, body.filter)
+        note = f"all items, by the vectors of: {system.label}"
+        return [hit_record(hit, body.query, language) for hit in hits], "dense", note
+    hits = index.search(
         body.query,
         body.top_k,
         body.mode,
@@ -56,7 +62,6 @@ def _search(parts: ServedParts, body: SearchBody) -> tuple[list[dict[str, Any]],
         mode, note = "lexical", "by words alone: the vectors came with the items"
     elif mode == "hybrid" and not index.hybrid_weight.dense:
         note = f"by words alone, vectors have no weight: {index.hybrid_weight.evidence}"
-    language = index.store.settings.get("language", "en")
     return [hit_record(hit, body.query, language) for hit in hits], mode, note
 
 

@@ -66,7 +66,7 @@ def _info(parts: ServedParts) -> dict[str, Any]:
         "max_length": _max_length(encoder),
         "abilities": parts.abilities,
         "fields": {} if index is None else field_values(index),
-        "systems": [],
+        "systems": [{"name": one.name, "label": one.label} for one in parts.systems.values()],
     }
 
 

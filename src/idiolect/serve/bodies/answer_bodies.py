@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 from idiolect.serve.bodies.search_bodies import CheckedBody, Filter
 
-__all__ = ["AnswerBody", "AnsweredBody", "SourceBody"]
+__all__ = ["AnswerBody", "AnsweredBody", "ReadPassageBody", "SourceBody"]
 
 
 class AnswerBody(CheckedBody):

@@ -8,7 +8,14 @@ from pydantic import BaseModel, Field
 
 from idiolect.serve.bodies.search_bodies import CheckedBody, Filter, Id
 
-__all__ = ["AddBody", "CountsBody", "DeleteItemsBody", "DeletedBody", "UpdateItemBody"]
+__all__ = [
+    "AddBody",
+    "CountsBody",
+    "DeleteItemsBody",
+    "DeletedBody",
+    "NewItemBody",
+    "UpdateItemBody",
+]
 
 _Vector = Annotated[list[float], Field(min_length=1, max_length=4096)]
 

@@ -13,6 +13,7 @@ __all__ = [
     "HitsBody",
     "Id",
     "ItemBody",
+    "PassageBody",
     "ReadItemBody",
     "RecommendBody",
     "ResultsBody",
@@ -20,6 +21,8 @@ __all__ = [
     "SearchManyBody",
     "SearchVectorsBody",
     "SimilarBody",
+    "Text",
+    "TopK",
 ]
 
 Text = Annotated[str, Field(max_length=100_000)]

@@ -16,7 +16,7 @@ from idiolect.serve.served_parts import ServedParts
 from idiolect.serve.service import Service, service_of
 from idiolect.serve.work.text_writer import TextWatch, WatchedGenerator
 
-__all__ = ["router"]
+__all__ = ["Serving", "answer", "router"]
 
 router = APIRouter(tags=["search"])
 Serving = Annotated[Service, Depends(service_of)]

@@ -28,7 +28,7 @@ from idiolect.serve.json_response import JsonResponse
 from idiolect.serve.served_parts import ServedParts
 from idiolect.serve.service import Service, service_of
 
-__all__ = ["router"]
+__all__ = ["Serving", "chat", "complete", "model", "models", "router"]
 
 router = APIRouter(tags=["texts"])
 Serving = Annotated[Service, Depends(service_of)]

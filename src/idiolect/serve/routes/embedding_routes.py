@@ -19,7 +19,7 @@ from idiolect.serve.json_response import json_bytes
 from idiolect.serve.service import Service, service_of
 from idiolect.serve.work.served_encoder import ServedEncoder
 
-__all__ = ["encode_texts", "router"]
+__all__ = ["Serving", "embeddings", "encode", "encode_texts", "router"]
 
 router = APIRouter(tags=["vectors"])
 Serving = Annotated[Service, Depends(service_of)]

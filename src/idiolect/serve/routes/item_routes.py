@@ -21,7 +21,7 @@ from idiolect.serve.json_response import JsonResponse
 from idiolect.serve.served_parts import ServedParts
 from idiolect.serve.service import Service, service_of
 
-__all__ = ["router"]
+__all__ = ["ItemId", "Namespace", "Serving", "add", "delete", "read", "router", "update"]
 
 router = APIRouter(tags=["items"])
 Serving = Annotated[Service, Depends(service_of)]

@@ -31,7 +31,18 @@ from idiolect.serve.json_response import JsonResponse
 from idiolect.serve.served_parts import ServedParts
 from idiolect.serve.service import Service, service_of
 
-__all__ = ["router"]
+__all__ = [
+    "Namespace",
+    "Serving",
+    "delete",
+    "describe",
+    "fetch",
+    "list_ids",
+    "query",
+    "router",
+    "update",
+    "upsert",
+]
 
 router = APIRouter(tags=["vectors (Pinecone)"])
 Serving = Annotated[Service, Depends(service_of)]

@@ -17,7 +17,7 @@ from idiolect.serve.routes.embedding_routes import encode_texts
 from idiolect.serve.served_parts import ServedParts
 from idiolect.serve.service import Service, service_of
 
-__all__ = ["router"]
+__all__ = ["Serving", "rerank", "router"]
 
 router = APIRouter(tags=["ranking"])
 Serving = Annotated[Service, Depends(service_of)]

@@ -23,7 +23,7 @@ from idiolect.serve.json_response import JsonResponse
 from idiolect.serve.served_parts import ServedParts
 from idiolect.serve.service import Service, service_of
 
-__all__ = ["router"]
+__all__ = ["Serving", "recommend", "router", "search", "search_many", "search_vectors", "similar"]
 
 router = APIRouter(tags=["search"])
 Serving = Annotated[Service, Depends(service_of)]

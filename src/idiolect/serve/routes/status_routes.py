@@ -18,7 +18,7 @@ from idiolect.serve.served_parts import ServedParts
 from idiolect.serve.service import Service, service_of
 from idiolect.serve.work.served_encoder import ServedEncoder
 
-__all__ = ["router"]
+__all__ = ["Serving", "health", "info", "metrics", "page", "ready", "report", "router"]
 
 router = APIRouter(tags=["server"])
 Serving = Annotated[Service, Depends(service_of)]

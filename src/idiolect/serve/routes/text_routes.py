@@ -12,7 +12,7 @@ from idiolect.serve.served_parts import ServedParts
 from idiolect.serve.service import Service, service_of
 from idiolect.text.tokenizers.tokenizer import Tokenizer
 
-__all__ = ["router"]
+__all__ = ["Serving", "audit", "router"]
 
 router = APIRouter(tags=["texts"])
 Serving = Annotated[Service, Depends(service_of)]

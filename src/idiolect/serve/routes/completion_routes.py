@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncGenerator, Sequence
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Path, Response
+from fastapi import APIRouter, Path, Response
 
 from idiolect.generate.constrained import Constraint
 from idiolect.generate.generation import Generation
@@ -26,12 +26,11 @@ from idiolect.serve.event_stream import STREAMED, EventStream
 from idiolect.serve.http_errors import RequestError
 from idiolect.serve.json_response import JsonResponse
 from idiolect.serve.served_parts import ServedParts
-from idiolect.serve.service import Service, service_of
+from idiolect.serve.service import Service, Serving
 
-__all__ = ["Serving", "chat", "complete", "model", "models", "router"]
+__all__ = ["chat", "complete", "model", "models", "router"]
 
 router = APIRouter(tags=["texts"])
-Serving = Annotated[Service, Depends(service_of)]
 _COMPLETION_TOKENS, _CHAT_TOKENS = 16, 256
 """New tokens if a request does not say how many."""
 _MAX_PROMPTS = 64

@@ -56,6 +56,7 @@ def test_items_with_any_id_are_read(reader: TestClient) -> None:
     }
     assert len(reader.get("/items/p1?vector=true").json()["vector"]) == 16
     assert reader.get("/items/p9").status_code == 404
+    assert reader.put("/items/p9").headers["allow"] == "GET, PATCH"
     assert reader.get("/items/..%2F..%2Fetc%2Fpasswd").status_code == 404
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -105,6 +106,10 @@ async def _invalid(request: Request, error: Any) -> JsonResponse:
 
 async def _refused(request: Request, error: Any) -> JsonResponse:
     hints = {404: "see /openapi.json for the routes", 405: "see /openapi.json for the methods"}
-    headers = getattr(error, "headers", None)
+    headers = dict(getattr(error, "headers", None) or {})
+    if error.status_code == 405:  # several routes may have one path; Starlette names the first's
+        template = re.sub(r":\w+}", "}", getattr(request.scope.get("route"), "path", ""))
+        methods = request.app.openapi()["paths"].get(template, {})
+        headers |= {"Allow": ", ".join(sorted(map(str.upper, methods)))} if methods else {}
     hint = hints.get(error.status_code, "")
     return error_response(error.status_code, str(error.detail), hint=hint, headers=headers)

@@ -17,7 +17,12 @@ from idiolect.serve.json_response import json_bytes
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
-__all__ = ["EventStream"]
+__all__ = ["STREAMED", "EventStream"]
+
+STREAMED: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
+}
+"""The response of a route that also streams, for OpenAPI."""
 
 
 class EventStream(Response):

@@ -24,7 +24,15 @@ from idiolect.serve.json_response import JsonResponse
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["ERROR_RESPONSES", "OverloadedError", "RequestError", "error_response", "response_of"]
+__all__ = [
+    "ERROR_RESPONSES",
+    "ErrorBody",
+    "ErrorDetail",
+    "OverloadedError",
+    "RequestError",
+    "error_response",
+    "response_of",
+]
 
 _TYPES = {
     400: "invalid_request_error",

@@ -8,9 +8,9 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from fastapi import Request
+from fastapi import Depends, Request
 
 from idiolect.errors import IdiolectError
 from idiolect.serve.access.api_keys import ApiKeys
@@ -21,7 +21,7 @@ from idiolect.serve.server_metrics import ServerMetrics
 from idiolect.serve.work.text_writer import TextWriter
 from idiolect.serve.work.work_pool import WorkPool
 
-__all__ = ["Service", "service_of"]
+__all__ = ["Service", "Serving", "service_of"]
 
 _T = TypeVar("_T")
 _LOG = logging.getLogger(__name__)
@@ -118,3 +118,7 @@ def service_of(request: Request) -> Service:
     """Return the service of a request's application."""
     service: Service = request.app.state.service
     return service
+
+
+Serving = Annotated[Service, Depends(service_of)]
+"""The service, as an argument of a route."""

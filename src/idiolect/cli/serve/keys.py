@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["app"]
+__all__ = ["add", "app", "list_keys", "revoke"]
 
 app = typer.Typer(
     help="Make, list and revoke the keys of `idiolect serve RUN --keys FILE`. A running server"

@@ -6,9 +6,9 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from idiolect.serve.bodies.search_bodies import CheckedBody, Filter
+from idiolect.serve.bodies.search_bodies import CheckedBody, MetadataFilter
 
-__all__ = ["AnswerBody", "AnsweredBody", "SourceBody"]
+__all__ = ["AnswerBody", "AnsweredBody", "ReadPassageBody", "SourceBody"]
 
 
 class AnswerBody(CheckedBody):
@@ -17,7 +17,7 @@ class AnswerBody(CheckedBody):
     question: str = Field(min_length=1, max_length=10_000, examples=["Which lamp is red?"])
     top_k: int = Field(5, ge=1, le=100, description="Passages to read.")
     stream: bool = False
-    filter: Filter = None
+    filter: MetadataFilter = None
     mode: Literal["hybrid", "dense", "lexical"] = "hybrid"
     namespace: str = Field("", max_length=512)
     min_confidence: float = Field(0.4, ge=0, le=1, description="Abstain below.")

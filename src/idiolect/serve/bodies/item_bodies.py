@@ -6,9 +6,16 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
-from idiolect.serve.bodies.search_bodies import CheckedBody, Filter, Id
+from idiolect.serve.bodies.search_bodies import CheckedBody, Id, MetadataFilter
 
-__all__ = ["AddBody", "CountsBody", "DeleteItemsBody", "DeletedBody", "UpdateItemBody"]
+__all__ = [
+    "AddBody",
+    "CountsBody",
+    "DeleteItemsBody",
+    "DeletedBody",
+    "NewItemBody",
+    "UpdateItemBody",
+]
 
 _Vector = Annotated[list[float], Field(min_length=1, max_length=4096)]
 
@@ -51,7 +58,7 @@ class DeleteItemsBody(CheckedBody):
     """Items to delete."""
 
     ids: Annotated[list[Id], Field(max_length=10_000)] | None = None
-    filter: Filter = None
+    filter: MetadataFilter = None
     namespace: str = Field("", max_length=512)
 
 

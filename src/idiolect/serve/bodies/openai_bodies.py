@@ -7,14 +7,25 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 __all__ = [
+    "AnswerMessage",
     "ChatBody",
+    "ChatChoice",
     "ChatResponse",
     "CompletionBody",
+    "CompletionChoice",
     "CompletionResponse",
+    "ContentPart",
+    "EmbeddingBody",
+    "EmbeddingUsage",
     "EmbeddingsBody",
     "EmbeddingsResponse",
+    "MessageBody",
     "ModelBody",
     "ModelsBody",
+    "ResponseFormat",
+    "StreamOptions",
+    "TokenId",
+    "UsageBody",
 ]
 
 TokenId = Annotated[int, Field(ge=0, le=1 << 31)]

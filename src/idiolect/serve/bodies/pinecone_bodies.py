@@ -9,10 +9,18 @@ from pydantic.alias_generators import to_camel
 
 __all__ = [
     "DeleteVectorsBody",
+    "FetchedBody",
+    "FoundVectorBody",
+    "IndexStats",
+    "ListedBody",
+    "MatchBody",
+    "MatchesBody",
+    "NamespaceStats",
     "QueryBody",
     "StatsBody",
     "UpdateVectorBody",
     "UpsertBody",
+    "UpsertedBody",
     "VectorBody",
 ]
 

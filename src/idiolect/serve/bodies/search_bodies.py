@@ -8,11 +8,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 __all__ = [
     "CheckedBody",
-    "Filter",
     "HitBody",
     "HitsBody",
     "Id",
     "ItemBody",
+    "MetadataFilter",
+    "PassageBody",
     "ReadItemBody",
     "RecommendBody",
     "ResultsBody",
@@ -20,12 +21,14 @@ __all__ = [
     "SearchManyBody",
     "SearchVectorsBody",
     "SimilarBody",
+    "Text",
+    "TopK",
 ]
 
 Text = Annotated[str, Field(max_length=100_000)]
 Id = Annotated[str, Field(min_length=1, max_length=512)]
 TopK = Annotated[int, Field(ge=1, le=1000)]
-Filter = Annotated[
+MetadataFilter = Annotated[
     dict[str, Any] | None,
     Field(description='Such as {"price": {"$lt": 50}}; operators are Pinecone\'s.'),
 ]
@@ -42,7 +45,7 @@ class SearchBody(CheckedBody):
 
     query: Text = Field(examples=["waterproof jacket"])
     top_k: TopK = 10
-    filter: Filter = None
+    filter: MetadataFilter = None
     mode: Literal["hybrid", "dense", "lexical"] = "hybrid"
     system: str | None = Field(None, max_length=64)
     namespace: str = Field("", max_length=512)
@@ -54,7 +57,7 @@ class SearchManyBody(CheckedBody):
 
     queries: list[Text] = Field(min_length=1, max_length=100, examples=[["jacket", "lamp"]])
     top_k: TopK = 10
-    filter: Filter = None
+    filter: MetadataFilter = None
     mode: Literal["hybrid", "dense", "lexical"] = "hybrid"
     namespace: str = Field("", max_length=512)
 
@@ -66,7 +69,7 @@ class SearchVectorsBody(CheckedBody):
         min_length=1, max_length=100
     )
     top_k: TopK = 10
-    filter: Filter = None
+    filter: MetadataFilter = None
     namespace: str = Field("", max_length=512)
 
 
@@ -76,7 +79,7 @@ class SimilarBody(CheckedBody):
     id: Id | None = Field(None, examples=["p1"])
     ids: list[Id] | None = Field(None, min_length=1, max_length=100)
     top_k: TopK = 10
-    filter: Filter = None
+    filter: MetadataFilter = None
     namespace: str = Field("", max_length=512)
 
 

@@ -8,7 +8,18 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from idiolect.serve.bodies.search_bodies import CheckedBody
 
-__all__ = ["AuditBody", "AuditedBody", "EncodeBody", "RerankBody", "RerankedBody", "VectorsBody"]
+__all__ = [
+    "AuditBody",
+    "AuditedBody",
+    "DocumentBody",
+    "EncodeBody",
+    "RankedBody",
+    "RerankBody",
+    "RerankedBody",
+    "TermBody",
+    "TokenBody",
+    "VectorsBody",
+]
 
 
 class AuditBody(CheckedBody):

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterator
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Response
 
 from idiolect.search.answers.answer import Answer
 from idiolect.search.answers.writers import LocalWriter
 from idiolect.serve.bodies.answer_bodies import AnswerBody, AnsweredBody
-from idiolect.serve.event_stream import EventStream
+from idiolect.serve.event_stream import STREAMED, EventStream
 from idiolect.serve.json_response import JsonResponse
 from idiolect.serve.served_parts import ServedParts
-from idiolect.serve.service import Service, service_of
+from idiolect.serve.service import Serving
 from idiolect.serve.work.text_writer import TextWatch, WatchedGenerator
 
-__all__ = ["router"]
+__all__ = ["answer", "router"]
 
 router = APIRouter(tags=["search"])
-Serving = Annotated[Service, Depends(service_of)]
 
 
-@router.post("/answer", response_model=AnsweredBody, summary="Answer a question, with sources")
+@router.post(
+    "/answer",
+    response_model=AnsweredBody,
+    responses=STREAMED,
+    summary="Answer a question, with sources",
+)
 async def answer(body: AnswerBody, service: Serving) -> Response:
     """Answer from the items that are found; every citation is a part of one.
 

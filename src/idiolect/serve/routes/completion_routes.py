@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncGenerator, Sequence
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Path, Response
+from fastapi import APIRouter, Path, Response
 
 from idiolect.generate.constrained import Constraint
 from idiolect.generate.generation import Generation
@@ -22,23 +22,27 @@ from idiolect.serve.bodies.openai_bodies import (
     ModelBody,
     ModelsBody,
 )
-from idiolect.serve.event_stream import EventStream
+from idiolect.serve.event_stream import STREAMED, EventStream
 from idiolect.serve.http_errors import RequestError
 from idiolect.serve.json_response import JsonResponse
 from idiolect.serve.served_parts import ServedParts
-from idiolect.serve.service import Service, service_of
+from idiolect.serve.service import Service, Serving
 
-__all__ = ["router"]
+__all__ = ["chat", "complete", "model", "models", "router"]
 
 router = APIRouter(tags=["texts"])
-Serving = Annotated[Service, Depends(service_of)]
 _COMPLETION_TOKENS, _CHAT_TOKENS = 16, 256
 """New tokens if a request does not say how many."""
 _MAX_PROMPTS = 64
 _REASONS = {"end": "stop", "stop": "stop", "length": "length", "context": "length"}
 
 
-@router.post("/v1/completions", response_model=CompletionResponse, summary="Continue texts")
+@router.post(
+    "/v1/completions",
+    response_model=CompletionResponse,
+    responses=STREAMED,
+    summary="Continue texts",
+)
 async def complete(body: CompletionBody, service: Serving) -> Response:
     """Continue texts with the language model."""
     with service.using() as parts:
@@ -82,7 +86,12 @@ async def complete(body: CompletionBody, service: Serving) -> Response:
     return JsonResponse(shape.of(choices, used))
 
 
-@router.post("/v1/chat/completions", response_model=ChatResponse, summary="Answer a conversation")
+@router.post(
+    "/v1/chat/completions",
+    response_model=ChatResponse,
+    responses=STREAMED,
+    summary="Answer a conversation",
+)
 async def chat(body: ChatBody, service: Serving) -> Response:
     """Answer a conversation in the form of the model's chat template."""
     with service.using() as parts:

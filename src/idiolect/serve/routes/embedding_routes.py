@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Response
 from numpy.typing import NDArray
 
 from idiolect.encoding.text_reader import EncodingCounts
@@ -16,13 +16,12 @@ from idiolect.serve.bodies.openai_bodies import EmbeddingsBody, EmbeddingsRespon
 from idiolect.serve.bodies.text_bodies import EncodeBody, VectorsBody
 from idiolect.serve.http_errors import RequestError
 from idiolect.serve.json_response import json_bytes
-from idiolect.serve.service import Service, service_of
+from idiolect.serve.service import Service, Serving
 from idiolect.serve.work.served_encoder import ServedEncoder
 
-__all__ = ["encode_texts", "router"]
+__all__ = ["embeddings", "encode", "encode_texts", "router"]
 
 router = APIRouter(tags=["vectors"])
-Serving = Annotated[Service, Depends(service_of)]
 _SHORT = 4096
 """Characters that are read in place: a thread would take longer."""
 

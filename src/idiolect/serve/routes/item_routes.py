@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import numpy as np
-from fastapi import APIRouter, Depends, Path, Query
+from fastapi import APIRouter, Path, Query
 
 from idiolect.search.items import Item
 from idiolect.serve.bodies.item_bodies import (
@@ -19,14 +19,13 @@ from idiolect.serve.bodies.search_bodies import ItemBody, ReadItemBody
 from idiolect.serve.http_errors import RequestError
 from idiolect.serve.json_response import JsonResponse
 from idiolect.serve.served_parts import ServedParts
-from idiolect.serve.service import Service, service_of
+from idiolect.serve.service import Serving
 
-__all__ = ["router"]
+__all__ = ["ItemId", "add", "delete", "read", "router", "update"]
 
 router = APIRouter(tags=["items"])
-Serving = Annotated[Service, Depends(service_of)]
 ItemId = Annotated[str, Path(min_length=1, max_length=512)]
-Namespace = Annotated[str, Query(max_length=512)]
+_Namespace = Annotated[str, Query(max_length=512)]
 
 
 @router.post("/items", response_model=CountsBody, summary="Add or replace items")
@@ -67,7 +66,7 @@ async def delete(body: DeleteItemsBody, service: Serving) -> JsonResponse:
 
 @router.get("/items/{id:path}", response_model=ReadItemBody, summary="Read an item")
 async def read(
-    id: ItemId, service: Serving, namespace: Namespace = "", vector: bool = False
+    id: ItemId, service: Serving, namespace: _Namespace = "", vector: bool = False
 ) -> JsonResponse:
     """Return an item's text and metadata, and its vector if asked for."""
     with service.using() as parts:
@@ -83,7 +82,7 @@ async def read(
 
 @router.patch("/items/{id:path}", response_model=ItemBody, summary="Change an item")
 async def update(
-    id: ItemId, body: UpdateItemBody, service: Serving, namespace: Namespace = ""
+    id: ItemId, body: UpdateItemBody, service: Serving, namespace: _Namespace = ""
 ) -> JsonResponse:
     """Change fields of an item; omitted ones stay, and metadata set to null is removed."""
     with service.using() as parts:

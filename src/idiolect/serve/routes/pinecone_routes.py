@@ -11,7 +11,7 @@ import binascii
 from typing import Annotated, Any
 
 import numpy as np
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Query
 
 from idiolect.search.items import Item
 from idiolect.serve.bodies.pinecone_bodies import (
@@ -29,13 +29,21 @@ from idiolect.serve.bodies.pinecone_bodies import (
 from idiolect.serve.http_errors import RequestError
 from idiolect.serve.json_response import JsonResponse
 from idiolect.serve.served_parts import ServedParts
-from idiolect.serve.service import Service, service_of
+from idiolect.serve.service import Serving
 
-__all__ = ["router"]
+__all__ = [
+    "delete",
+    "describe",
+    "fetch",
+    "list_ids",
+    "query",
+    "router",
+    "update",
+    "upsert",
+]
 
 router = APIRouter(tags=["vectors (Pinecone)"])
-Serving = Annotated[Service, Depends(service_of)]
-Namespace = Annotated[str, Query(max_length=512)]
+_Namespace = Annotated[str, Query(max_length=512)]
 
 
 @router.post("/vectors/upsert", response_model=UpsertedBody, summary="Add or replace vectors")
@@ -70,7 +78,7 @@ def _add(parts: ServedParts, items: list[Item], namespace: str) -> None:
 async def fetch(
     ids: Annotated[list[str], Query(min_length=1, max_length=1000)],
     service: Serving,
-    namespace: Namespace = "",
+    namespace: _Namespace = "",
 ) -> JsonResponse:
     """Return the vectors and metadata of some ids; unknown ones are left out."""
     with service.using() as parts:
@@ -164,7 +172,7 @@ def _update(parts: ServedParts, body: UpdateVectorBody) -> None:
 @router.get("/vectors/list", response_model=ListedBody, summary="List ids")
 async def list_ids(
     service: Serving,
-    namespace: Namespace = "",
+    namespace: _Namespace = "",
     prefix: Annotated[str, Query(max_length=512)] = "",
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     pagination_token: Annotated[str | None, Query(alias="paginationToken", max_length=1024)] = None,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import uuid
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter
 
 from idiolect.encoding.text_reader import EncodingCounts
 from idiolect.ranking.cross_encoder import CrossEncoder
@@ -15,12 +15,11 @@ from idiolect.serve.http_errors import RequestError
 from idiolect.serve.json_response import JsonResponse
 from idiolect.serve.routes.embedding_routes import encode_texts
 from idiolect.serve.served_parts import ServedParts
-from idiolect.serve.service import Service, service_of
+from idiolect.serve.service import Service, Serving
 
-__all__ = ["router"]
+__all__ = ["rerank", "router"]
 
 router = APIRouter(tags=["ranking"])
-Serving = Annotated[Service, Depends(service_of)]
 
 
 @router.post("/rerank", response_model=RerankedBody, summary="Order documents for a query")

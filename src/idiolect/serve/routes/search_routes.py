@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter
 
 from idiolect.search.items import Hit, Hits, Item
 from idiolect.serve.bodies.search_bodies import (
@@ -21,12 +21,11 @@ from idiolect.serve.hit_details import common_words, hit_record
 from idiolect.serve.http_errors import RequestError
 from idiolect.serve.json_response import JsonResponse
 from idiolect.serve.served_parts import ServedParts
-from idiolect.serve.service import Service, service_of
+from idiolect.serve.service import Serving
 
-__all__ = ["router"]
+__all__ = ["recommend", "router", "search", "search_many", "search_vectors", "similar"]
 
 router = APIRouter(tags=["search"])
-Serving = Annotated[Service, Depends(service_of)]
 
 
 @router.post("/search", response_model=HitsBody, summary="Search the index")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Response
 from fastapi.responses import FileResponse, HTMLResponse, PlainTextResponse
 
 from idiolect import __version__
@@ -15,13 +15,12 @@ from idiolect.serve.http_errors import RequestError
 from idiolect.serve.json_response import JsonResponse
 from idiolect.serve.page_files import PAGE_HEADERS, REPORT_HEADERS, STATIC
 from idiolect.serve.served_parts import ServedParts
-from idiolect.serve.service import Service, service_of
+from idiolect.serve.service import Serving
 from idiolect.serve.work.served_encoder import ServedEncoder
 
-__all__ = ["router"]
+__all__ = ["health", "info", "metrics", "page", "ready", "report", "router"]
 
 router = APIRouter(tags=["server"])
-Serving = Annotated[Service, Depends(service_of)]
 
 
 @router.get("/health", summary="Whether the process answers")

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter
 
 from idiolect.serve.bodies.text_bodies import AuditBody, AuditedBody
 from idiolect.serve.json_response import JsonResponse
 from idiolect.serve.served_parts import ServedParts
-from idiolect.serve.service import Service, service_of
+from idiolect.serve.service import Serving
 from idiolect.text.tokenizers.tokenizer import Tokenizer
 
-__all__ = ["router"]
+__all__ = ["audit", "router"]
 
 router = APIRouter(tags=["texts"])
-Serving = Annotated[Service, Depends(service_of)]
 
 
 @router.post("/audit", response_model=AuditedBody, summary="Compare two vocabularies on a text")

@@ -230,6 +230,7 @@ def test_chunks_and_tagged_files(tmp_path: Path) -> None:
         read_tagged(path)
 
 
+@pytest.mark.slow
 def test_summary_of_all_probes() -> None:
     found = probe(_encoder("gpt2"), _texts(100), seeds=1)
     lines = summarize_probes(found)

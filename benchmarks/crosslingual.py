@@ -26,9 +26,10 @@ from idiolect.encoding.pairs import Pair
 from idiolect.encoding.tune import tune
 from idiolect.models.language_model import LanguageModel
 from idiolect.tasks.classify.labelled_texts import LabelledText
-from idiolect.tasks.classify.text_classifier import TextClassifier, classification_config
+from idiolect.tasks.classify.text_classifier import TextClassifier
 from idiolect.tasks.crosslingual.aligned_sentences import ParallelText, read_archive
 from idiolect.tasks.crosslingual.margin_scores import retrieval_errors
+from idiolect.tasks.task_model import task_config
 from idiolect.text.tokenizers import bpe
 from idiolect.text.tokenizers.tokenizer import Tokenizer
 from idiolect.training.objectives.contrastive_losses import InfoNCE
@@ -129,7 +130,7 @@ def tatoeba(encode, texts: list[ParallelText]) -> dict[str, float]:
 def zero_shot(encoder: Encoder, data: Path, out: Path) -> dict[str, float]:
     train = sts(data, "en", "train")
     model = TextClassifier(encoder, ["other", "same"], pairs=True)
-    config = classification_config("frozen", learning_rate=3e-3, save_steps=10**6)
+    config = task_config("frozen", learning_rate=3e-3, save_steps=10**6)
     model.train(train, output_dir=out, adaptation="frozen", epochs=4, config=config)
     found = {}
     for language in ("en", "de", "fr"):

@@ -34,9 +34,10 @@ from idiolect.tasks.classify.classification_baselines import (
     majority_probabilities,
 )
 from idiolect.tasks.classify.labelled_texts import LabelledText, labels_of, read_labelled_texts
-from idiolect.tasks.classify.text_classifier import TextClassifier, classification_config
+from idiolect.tasks.classify.text_classifier import TextClassifier
 from idiolect.tasks.finetuning.domain_adaptation import adapt_to_domain
 from idiolect.tasks.finetuning.recipe import FineTuning
+from idiolect.tasks.task_model import task_config
 from idiolect.text.tokenizers.tokenizer import Tokenizer
 
 FILES = {
@@ -135,7 +136,7 @@ def run_one(work: Path, name: str, task: str, size: str, seed: int, rate: float 
         encoder, labels_of(train), concat_pooling=methods.concat_pooling, seed=seed
     )
     rate = rate or RATES["ulmfit" if methods.layer_decay < 1 else "plain"]
-    config = classification_config(
+    config = task_config(
         batch_size=BATCH[size],
         learning_rate=rate,
         learning_rates={},

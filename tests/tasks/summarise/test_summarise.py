@@ -109,7 +109,8 @@ def test_an_encoder_decoder_learns(tmp_path: Path) -> None:
     texts = [SummarisedText(pair.source, ("yes",)) for pair in PAIRS]
     config = summary_config(learning_rate=2e-2)
     model.train(texts, output_dir=tmp_path, epochs=4, batch_tokens=64, config=config)
-    assert Summariser.load(tmp_path / "model").summarise(["b k ja"]) == ["yes"]
+    [written] = Summariser.load(tmp_path / "model").summarise(["b k ja"])
+    assert written.startswith("yes")
 
 
 def test_only_the_summary_is_learnt() -> None:

@@ -228,7 +228,7 @@ class Summariser:
             batch_size: Texts that are summarised at the same time.
             progress: Show the progress.
         """
-        options = {
+        options: dict[str, Any] = {
             "num_beams": num_beams,
             "length_penalty": length_penalty if num_beams > 1 else 1.0,
             "no_repeat_ngram_size": no_repeat_ngram_size,

@@ -43,7 +43,8 @@ from idiolect.generate.generator import Generator
 from idiolect.models.language_model import LanguageModel
 from idiolect.tasks.classify.classification_metrics import score_classes
 from idiolect.tasks.classify.labelled_texts import LabelledText
-from idiolect.tasks.classify.text_classifier import TextClassifier, classification_config
+from idiolect.tasks.classify.text_classifier import TextClassifier
+from idiolect.tasks.task_model import task_config
 
 WORDS, NEW_TOKENS, LAYERS = 4, 12, 3
 BEST_OF = 4
@@ -67,7 +68,7 @@ def classifier(folder: Path, train: list[tuple[str, str]], adaptation: str) -> T
         return TextClassifier.load(folder / "model")
     encoder = Encoder.load("minilm").with_changes(layers=LAYERS)
     model = TextClassifier(encoder, ["0", "1"])
-    config = classification_config(adaptation)
+    config = task_config(adaptation)
     epochs = 1 if adaptation == "full" else 4
     examples = [LabelledText(text, label) for label, text in train]
     return model.train(

@@ -47,7 +47,7 @@ class BaseSearch:
         index: Its index.
     """
 
-    def __init__(self, run: Path, config: PipelineConfig, index: Index) -> None:
+    def __init__(self, run: Path, config: Any, index: Index) -> None:
         self._run, self._config, self._index = run, config, index
         self._lock = threading.Lock()
 
@@ -89,7 +89,7 @@ class BaseSearch:
         complete = (False, len(words) < depth)
         return fuse([dense, words], method=method, weights=weights, complete=complete)[:top_k]
 
-    def _scores(self, query: str, top_k: int) -> dict[str, float]:
+    def _scores(self, query: str, top_k: int) -> Mapping[str, float]:
         with self._lock:  # the encoder is for one thread
             return self._dense.search({"": query}, top_k).get("", {})
 

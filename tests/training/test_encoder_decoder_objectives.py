@@ -28,8 +28,8 @@ from idiolect.training.objectives.denoising import (
 from idiolect.training.objectives.prefix import Prefix
 from idiolect.training.objectives.span_corruption import (
     UL2,
-    Denoiser,
     SpanCorruption,
+    SpanDenoiser,
     raw_length,
     spans_of,
 )
@@ -82,7 +82,7 @@ def texts_of(ids: torch.Tensor, mask: torch.Tensor) -> list[list[int]]:
 )
 def test_lengths_of_t5(tokens: int, source: int, target: int) -> None:
     """The published lengths, and that T5's search for the raw length finds these."""
-    assert raw_length([Denoiser()], source) == tokens
+    assert raw_length([SpanDenoiser()], source) == tokens
     batch = SpanCorruption(model().network, model().tokenizer).prepare(rows(tokens))
     assert batch.decoder_input_ids is not None
     assert (batch.input_ids.shape[1], batch.decoder_input_ids.shape[1]) == (source, target)

@@ -24,7 +24,7 @@ from idiolect.training.objectives.masked import Masked
 from idiolect.training.optim import original_rows
 from idiolect.training.pretrain import pretrain
 from idiolect.training.training_config import TrainingConfig
-from idiolect.training.training_text import Sampling, sampling_shares
+from idiolect.training.training_text import CorpusSampling, sampling_shares
 from training import models
 from training.test_encoder_decoder_objectives import SHAPES
 from training.test_masked_objectives import pretraining_bert, xlm
@@ -115,15 +115,17 @@ def test_original_rows_stay_and_added_tokens_train(tmp_path: Path) -> None:
 
 
 def test_shares_of_several_corpora() -> None:
-    assert sampling_shares([900, 100], Sampling(alpha=1)) == pytest.approx([0.9, 0.1])
-    assert sampling_shares([900, 100], Sampling(alpha=0)) == pytest.approx([0.5, 0.5])
-    by_temperature = sampling_shares([900, 100], Sampling(temperature=2))
+    assert sampling_shares([900, 100], CorpusSampling(alpha=1)) == pytest.approx([0.9, 0.1])
+    assert sampling_shares([900, 100], CorpusSampling(alpha=0)) == pytest.approx([0.5, 0.5])
+    by_temperature = sampling_shares([900, 100], CorpusSampling(temperature=2))
     assert by_temperature == pytest.approx([0.75, 0.25])
-    assert sampling_shares([9000, 100], Sampling(alpha=1, cap=300)) == pytest.approx([0.75, 0.25])
+    assert sampling_shares([9000, 100], CorpusSampling(alpha=1, cap=300)) == pytest.approx(
+        [0.75, 0.25]
+    )
     with pytest.raises(ConfigError, match="both set"):
-        Sampling(alpha=1, temperature=2)
+        CorpusSampling(alpha=1, temperature=2)
     with pytest.raises(ConfigError, match="sampling_temperature is 0"):
-        Sampling(temperature=0)
+        CorpusSampling(temperature=0)
 
 
 def test_rows_are_drawn_in_these_shares_and_resume(tmp_path: Path) -> None:

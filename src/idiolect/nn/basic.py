@@ -29,6 +29,7 @@ __all__ = [
     "activate",
     "can_inspect",
     "dropout_rate",
+    "init_parameters",
     "linear",
     "make_norm",
     "softcap",
@@ -266,3 +267,24 @@ class FeedForward(nn.Module):
             inner = activate(self.activation, self.gate(x)) * self.up(x)
         result: Tensor = self.down(self.dropout(inner))
         return result
+
+
+@torch.no_grad()
+def init_parameters(network: nn.Module, layers: int, seed: int) -> None:
+    """Initialize all weights, reproducibly for a seed.
+
+    Matrices are normal with standard deviation 0.02. The last matrix of each residual branch has
+    0.02 / √(2·layers), so that the sum over the branches does not grow with their number (Radford
+    et al. 2019). Norms multiply by one, biases are zero.
+    """
+    with torch.random.fork_rng([]):
+        torch.manual_seed(seed)
+        for name, parameter in network.named_parameters():
+            if parameter.dim() < 2:
+                norm = "norm" in name and name.endswith("weight")
+                owner = network.get_submodule(name.rpartition(".")[0])
+                offset = owner.offset if isinstance(owner, RMSNorm) else 0.0
+                parameter.fill_(1.0 - offset if norm else 0.0)
+            else:
+                ends = name.endswith((".output.weight", ".down.weight")) and ".layers." in name
+                parameter.normal_(std=0.02 / (2 * layers) ** 0.5 if ends else 0.02)

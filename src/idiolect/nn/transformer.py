@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from idiolect.errors import InputError
-from idiolect.nn.basic import RMSNorm
+from idiolect.nn.basic import init_parameters
 from idiolect.nn.cache import Cache
 from idiolect.nn.config import TransformerConfig
 from idiolect.nn.heads import Pooler, make_head
@@ -86,27 +86,10 @@ class Transformer(Network):
         config = self.config
         return bool(config.dropout or config.attention_dropout or config.activation_dropout)
 
-    @torch.no_grad()
     def init_weights(self, seed: int) -> None:
-        """Initialize all weights, reproducibly for a seed.
-
-        Matrices are normal with standard deviation 0.02. The last matrix of each residual branch
-        has 0.02 / √(2·layers), so that the sum over the branches does not grow with their number
-        (Radford et al. 2019). Norms multiply by one, biases are zero.
-        """
-        layers = self.config.num_encoder_layers + self.config.num_decoder_layers
-        with torch.random.fork_rng([]):
-            torch.manual_seed(seed)
-            for name, parameter in self.named_parameters():
-                if parameter.dim() < 2:
-                    norm = "norm" in name and name.endswith("weight")
-                    owner = self.get_submodule(name.rpartition(".")[0])
-                    offset = owner.offset if isinstance(owner, RMSNorm) else 0.0
-                    parameter.fill_(1.0 - offset if norm else 0.0)
-                else:
-                    ends = name.endswith((".output.weight", ".down.weight")) and ".layers." in name
-                    parameter.normal_(std=0.02 / (2 * layers) ** 0.5 if ends else 0.02)
-            self.clear_padding_row()
+        """Initialize all weights as GPT-2's, reproducibly for a seed; see `init_parameters`."""
+        init_parameters(self, self.config.num_encoder_layers + self.config.num_decoder_layers, seed)
+        self.clear_padding_row()
 
     def forward(
         self,

@@ -31,7 +31,7 @@ from idiolect.training.optim import Train, row_rate
 from idiolect.training.progress import notice
 from idiolect.training.session import TrainingSession
 from idiolect.training.training_config import TrainingConfig
-from idiolect.training.training_text import Sampling, TrainingText
+from idiolect.training.training_text import CorpusSampling, TrainingText
 from idiolect.training.validation import validation_loss
 
 __all__ = ["pretrain"]
@@ -133,7 +133,9 @@ def pretrain(
         corpus,
         replay=replay,
         replay_share=replay_share,
-        sampling=Sampling(alpha=sampling_alpha, temperature=sampling_temperature, cap=sampling_cap),
+        sampling=CorpusSampling(
+            alpha=sampling_alpha, temperature=sampling_temperature, cap=sampling_cap
+        ),
         pairs=entry.data == "pairs",
     )
     held_out = None

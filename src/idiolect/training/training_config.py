@@ -9,6 +9,7 @@ from typing import Any, Literal, Self, get_args
 
 from idiolect.errors import ConfigError
 from idiolect.nn.matrix_precision import TrainingPrecision, check_precision
+from idiolect.text.suggestions import did_you_mean
 
 __all__ = ["OptimizerName", "Schedule", "TrainingConfig"]
 
@@ -207,7 +208,7 @@ class TrainingConfig:
         if unknown:
             raise ConfigError(
                 f"unknown training settings: {', '.join(unknown)}",
-                hint="known: " + ", ".join(known),
+                hint=did_you_mean(unknown[0], known),
             )
         for name, value in values.items():
             wanted: Any = _TYPES.get(str(known[name]), int | float)

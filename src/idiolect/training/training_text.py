@@ -27,11 +27,11 @@ from idiolect.training.progress import notice, track
 from idiolect.training.session import TrainingSession
 from idiolect.training.training_config import TrainingConfig
 
-__all__ = ["Sampling", "TrainingText", "sampling_shares"]
+__all__ = ["CorpusSampling", "TrainingText", "sampling_shares"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sampling:
+class CorpusSampling:
     """How often each of several corpora is drawn.
 
     Raises:
@@ -69,10 +69,10 @@ class Sampling:
         return 0.5 if self.alpha is None else self.alpha
 
 
-def sampling_shares(sizes: Sequence[int], sampling: Sampling) -> list[float]:
+def sampling_shares(sizes: Sequence[int], sampling: CorpusSampling) -> list[float]:
     """Return the probability of each corpus.
 
-    >>> [round(share, 3) for share in sampling_shares([900, 100], Sampling(alpha=0.5))]
+    >>> [round(share, 3) for share in sampling_shares([900, 100], CorpusSampling(alpha=0.5))]
     [0.75, 0.25]
     """
     capped = [min(size, sampling.cap or size) for size in sizes]
@@ -115,11 +115,15 @@ class TrainingText:
         *,
         replay: Any = None,
         replay_share: float = 0.1,
-        sampling: Sampling | None = None,
+        sampling: CorpusSampling | None = None,
         pairs: bool = False,
         name: str = "corpus",
     ) -> None:
-        self.sampling, self.replay_share, self.name = sampling or Sampling(), replay_share, name
+        self.sampling, self.replay_share, self.name = (
+            sampling or CorpusSampling(),
+            replay_share,
+            name,
+        )
         self._what = "the corpus" if name == "corpus" else f"the {name} text"
         if replay is not None and not 0 < replay_share < 1:
             raise InputError(

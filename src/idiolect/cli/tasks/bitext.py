@@ -151,8 +151,9 @@ def pairs(
 ) -> None:
     """Write parallel text as pairs, with which `idiolect tune` makes translations neighbours.
 
-    Example: [bold]idiolect tasks bitext pairs --source de.txt --target en.txt -o pairs.jsonl;
-    idiolect tune minilm pairs.jsonl --bidirectional -o runs/bilingual[/bold]
+    Example: [bold]idiolect tasks bitext pairs --source de.txt --target en.txt -o pairs.jsonl[/bold]
+
+    Then: [bold]idiolect tune minilm pairs.jsonl --bidirectional -o runs/bilingual[/bold]
     """
     from idiolect.text.files import write_atomic
 

@@ -27,14 +27,14 @@ from idiolect.training.objectives.objective_registry import check_kind, find_obj
 from idiolect.training.objectives.objective_settings import check_number, check_share
 from idiolect.training.objectives.translation import target_loss
 
-__all__ = ["UL2", "Denoiser", "SpanCorruption", "raw_length", "sentinel_ids", "spans_of"]
+__all__ = ["UL2", "SpanCorruption", "SpanDenoiser", "raw_length", "sentinel_ids", "spans_of"]
 
 _SENTINELS = ("<extra_id_{}>", "▁<extra_id_{}>")
 _SUFFIX_SPAN = 0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Denoiser:
+class SpanDenoiser:
     """One way to corrupt a text.
 
     Raises:
@@ -73,19 +73,19 @@ class Denoiser:
 
 
 UL2 = (
-    *(Denoiser(mean_noise_span_length=n, noise_density=0.15, mode_token="[R]") for n in (3, 8)),
-    Denoiser(mean_noise_span_length=_SUFFIX_SPAN, noise_density=0.25, mode_token="[S]"),
-    *(Denoiser(mean_noise_span_length=n, noise_density=0.5, mode_token="[X]") for n in (3, 8)),
-    Denoiser(mean_noise_span_length=64, noise_density=0.15, mode_token="[X]"),
-    Denoiser(mean_noise_span_length=64, noise_density=0.5, mode_token="[X]"),
+    *(SpanDenoiser(mean_noise_span_length=n, noise_density=0.15, mode_token="[R]") for n in (3, 8)),
+    SpanDenoiser(mean_noise_span_length=_SUFFIX_SPAN, noise_density=0.25, mode_token="[S]"),
+    *(SpanDenoiser(mean_noise_span_length=n, noise_density=0.5, mode_token="[X]") for n in (3, 8)),
+    SpanDenoiser(mean_noise_span_length=64, noise_density=0.15, mode_token="[X]"),
+    SpanDenoiser(mean_noise_span_length=64, noise_density=0.5, mode_token="[X]"),
 )
 """The seven denoisers of UL2, equally weighted (Tay et al. 2022, 2205.05131, table 1)."""
 
 
-def raw_length(denoisers: Sequence[Denoiser], max_length: int) -> int:
+def raw_length(denoisers: Sequence[SpanDenoiser], max_length: int) -> int:
     """Return the longest text whose inputs have at most `max_length` tokens; 0 if there is none.
 
-    >>> raw_length([Denoiser()], 512)
+    >>> raw_length([SpanDenoiser()], 512)
     568
     """
     length = 0
@@ -146,7 +146,7 @@ class SpanCorruption(CorpusObjective):
         noise_density: Share of the tokens that are in the target.
         mean_noise_span_length: Tokens of a span on average.
         denoisers: A mixture instead of these two numbers: `ul2`, or a list of tables with the
-            fields of `Denoiser`. One is drawn for each text.
+            fields of `SpanDenoiser`. One is drawn for each text.
         at_end: Let each text end with noise, as T5's own code does; a text with one span is then
             always masked at its end. By default, noise may be anywhere.
         seed: Random seed.
@@ -261,7 +261,7 @@ class SpanCorruption(CorpusObjective):
         )
 
 
-def _text_length(denoisers: Sequence[Denoiser], max_length: int) -> int:
+def _text_length(denoisers: Sequence[SpanDenoiser], max_length: int) -> int:
     """Return `raw_length`, which must have room for a span."""
     length = raw_length(denoisers, max_length)
     if length < 2:
@@ -274,14 +274,16 @@ def _text_length(denoisers: Sequence[Denoiser], max_length: int) -> int:
 
 def _denoisers(
     noise_density: float, mean_noise_span_length: float, denoisers: str | Sequence[Any] | None
-) -> tuple[Denoiser, ...]:
+) -> tuple[SpanDenoiser, ...]:
     """Return the mixture of a run's settings."""
     if denoisers is None:
-        one = Denoiser(noise_density=noise_density, mean_noise_span_length=mean_noise_span_length)
+        one = SpanDenoiser(
+            noise_density=noise_density, mean_noise_span_length=mean_noise_span_length
+        )
         return (one,)
     if denoisers == "ul2":
         return UL2
-    known = [field.name for field in fields(Denoiser)]
+    known = [field.name for field in fields(SpanDenoiser)]
     hint = f"ul2, or a list of tables with {', '.join(known)}"
     if isinstance(denoisers, str) or not isinstance(denoisers, Sequence) or not denoisers:
         raise ConfigError(f"denoisers is {denoisers!r}", hint=hint)
@@ -289,7 +291,7 @@ def _denoisers(
     for table in denoisers:
         if not isinstance(table, Mapping) or set(table) - set(known):
             raise ConfigError(f"a denoiser is {table!r}", hint=hint)
-        made.append(Denoiser(**table))
+        made.append(SpanDenoiser(**table))
     if not sum(one.weight for one in made) > 0:
         raise ConfigError("all denoisers have the weight 0", hint="set one above 0")
     return tuple(made)

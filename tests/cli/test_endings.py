@@ -200,7 +200,7 @@ def test_every_numeric_option_has_a_range(option: Any) -> None:
 @pytest.mark.parametrize(
     ("words", "advice"),
     [
-        (["serch", "x"], "Did you mean 'search'?"),
+        (["searhc", "x"], "Did you mean 'search'?"),
         (["index", "biuld", "x"], "Did you mean 'build'?"),
         (["tune", "corss-encoder", "x", "y"], "Did you mean 'cross-encoder'"),
         (["tune", "two_tower", "x"], "Did you mean 'two-tower'?"),

@@ -105,7 +105,10 @@ def test_skipped_records_of_all_text_are_reported(folder: Path) -> None:
     others = ["--replay", str(folder / "general.txt"), "--validation", str(folder / "held-out.txt")]
     printed = _run(folder, *sources, *options, *others)
     count = len(models.texts()) - 1
-    assert f"skipped {count} records: empty (domain.txt line 2, domain.txt line 4, " in printed
+    assert (
+        f"skipped {count} records of the text: empty (domain.txt line 2, domain.txt line 4, "
+        in printed
+    )
     assert " records of the replayed text: empty (general.txt line 2" in printed
     assert " records of the validation text: empty (held-out.txt line 2" in printed
 
@@ -150,7 +153,7 @@ def test_bad_files_are_reported(folder: Path, toml: str, words: str) -> None:
 
 def test_an_unknown_objective_is_refused_before_the_model_is_read(folder: Path) -> None:
     sources = [str(folder / "nothing"), str(folder / "text.txt"), "-o", str(folder / "run")]
-    with pytest.raises(IdiolectError, match=r"unknown objective 'span' \(one of causal, masked\)"):
+    with pytest.raises(IdiolectError, match=r"unknown objective 'span' \(one of causal, masked, "):
         _run(folder, *sources, "--steps", "1", "--objective", "span")
 
 

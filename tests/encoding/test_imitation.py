@@ -144,6 +144,7 @@ def test_a_teacher_of_another_width(tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.slow
 def test_a_published_encoder_learns_real_terms(tmp_path: Path) -> None:
     """MiniLM with three new tokens approaches the vectors of MiniLM."""
     base = minilm()

@@ -13,9 +13,10 @@ from sentence_transformers import SentenceTransformer
 
 from encoding.models import WORDS, tiny_encoder
 from idiolect.encoding.encoder import Encoder
-from idiolect.encoding.export.table_export import export_table, should_whiten
+from idiolect.encoding.export.table_export import export_table
 from idiolect.encoding.mining import Mining
 from idiolect.encoding.pairs import Pair
+from idiolect.encoding.static_encoder import should_whiten
 from idiolect.encoding.tune import tune
 from idiolect.errors import InputError
 from idiolect.models.language_model import LanguageModel

@@ -106,6 +106,7 @@ def metrics(run_folder: Path) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_a_new_file_is_a_new_stage(tmp_path: Path) -> None:
     stages = tmp_path / "more"
     stages.mkdir()

@@ -68,7 +68,7 @@ def test_residual_crossing_by_hand() -> None:
 
 
 @pytest.mark.parametrize("crossing", ["cosine", "residual"])
-@pytest.mark.parametrize("loss", ["listwise", "pointwise"])
+@pytest.mark.parametrize("loss", ["listwise", pytest.param("pointwise", marks=pytest.mark.slow)])
 def test_learns_from_a_teacher(crossing: str, loss: str, tmp_path: Path) -> None:
     towers = _separate(crossing) if crossing == "residual" else TwoTower(small.encoder())
     rows = towers.towers["document"].model.network.tokens.weight.clone()

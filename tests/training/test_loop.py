@@ -50,7 +50,7 @@ def test_a_gpu_uses_what_it_supports(
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # raised by the compiler
-@pytest.mark.parametrize("model_type", ["llama", "gpt2"])
+@pytest.mark.parametrize("model_type", [pytest.param("llama", marks=pytest.mark.slow), "gpt2"])
 def test_layers_compile_in_one_piece(model_type: str) -> None:
     """As on a GPU, with several documents per row. The result equals that of eager mode."""
     network = models.model(model_type).network

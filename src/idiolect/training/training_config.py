@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
 from typing import Any, Literal, Self, get_args
 
 from idiolect.errors import ConfigError
 from idiolect.nn.matrix_precision import TrainingPrecision, check_precision
-from idiolect.text.suggestions import did_you_mean
 
 __all__ = ["OptimizerName", "Schedule", "TrainingConfig"]
 
@@ -206,9 +206,10 @@ class TrainingConfig:
         known = {field.name: field.type for field in fields(cls)}
         unknown = sorted(set(values) - set(known))
         if unknown:
+            near = get_close_matches(unknown[0], known, n=1)
             raise ConfigError(
                 f"unknown training settings: {', '.join(unknown)}",
-                hint=did_you_mean(unknown[0], known),
+                hint=f"did you mean {near[0]}?" if near else "see TrainingConfig",
             )
         for name, value in values.items():
             wanted: Any = _TYPES.get(str(known[name]), int | float)

@@ -26,7 +26,13 @@ def their_encoding(
     return tiktoken.Encoding(**openai_public.ENCODING_CONSTRUCTORS[name]())
 
 
-@pytest.mark.parametrize(("file", "name"), [("gpt2-ranks", "gpt2"), ("cl100k", "cl100k_base")])
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("gpt2-ranks", "gpt2"),
+        pytest.param("cl100k", "cl100k_base", marks=pytest.mark.slow),
+    ],
+)
 def test_ids(
     file: str,
     name: str,

@@ -55,9 +55,11 @@ def test_llama_cpp_vectors(name: str, shared: Path, tmp_path: Path) -> None:
     assert tokenizer.encode_batch(inputs, add_special_tokens=False) == vectors
 
 
+LATE = ("bpemb", "cl100k", "gpt-neox", "whisper", "gpt2-ranks")
+
+
 @pytest.mark.parametrize(
-    "name",
-    [pytest.param(n, marks=[pytest.mark.slow] * (n in ("bpemb", "cl100k"))) for n in SOURCES],
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n in LATE)) for n in SOURCES]
 )
 def test_transformers_loads_what_is_saved(
     name: str, loaded: Load, tmp_path: Path, multilingual: list[str], odd: list[str]

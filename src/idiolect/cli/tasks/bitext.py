@@ -110,7 +110,8 @@ def mine(
     target: Annotated[Path, typer.Option(help="Sentences of another language, in any order.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="TSV: score, source, target.")],
     threshold: Annotated[
-        float | None, typer.Option(help="The lowest score, such as 1.06 for a ratio.")
+        float | None,
+        typer.Option(help="The lowest score, such as 1.06 for a ratio.", min=-100, max=100),
     ] = None,
     margin: _MarginOption = "ratio",
     k: _Neighbours = 4,

@@ -25,6 +25,7 @@ from idiolect.encoding.encoder import Encoder
 from idiolect.encoding.encoder_forward import hidden_states
 from idiolect.encoding.text_reader import by_length
 from idiolect.errors import CheckpointError, ConfigError, InputError
+from idiolect.nn.basic import Dropout
 from idiolect.nn.lora import LoraConfig
 from idiolect.nn.network import Network
 from idiolect.tasks.tag.linear_chain_crf import LinearChainCrf
@@ -340,7 +341,7 @@ class _Head(nn.Module):
 
     def __init__(self, width: int, tags: int, crf: bool) -> None:
         super().__init__()
-        self.norm, self.dropout = nn.LayerNorm(width), nn.Dropout(0.1)
+        self.norm, self.dropout = nn.LayerNorm(width), Dropout(0.1)
         self.output = nn.Linear(width, tags)
         self.crf = LinearChainCrf(tags) if crf else None
 

@@ -32,7 +32,7 @@ def test_models_lists_every_family() -> None:
     assert by_type["t5"]["attention"] == "encoder-decoder"
     assert by_type["t5"]["objectives"] == ["span_corruption", "denoising", "prefix"]
     assert by_type["bert"]["objectives"] == ["masked", "masked+next_sentence", "translation_masked"]
-    assert by_type["gpt2"]["objectives"] == ["causal"]
+    assert by_type["gpt2"]["objectives"] == ["causal", "prefix"]
     assert by_type["bert"]["heads"] == ["language", "next sentence", "sequence", "token", "span"]
     assert by_type["llama"]["positions"] == "rotary"
     assert "pre-training" in " ".join(result.output.split())

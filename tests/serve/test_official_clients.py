@@ -58,7 +58,8 @@ def test_cohere(address: str) -> None:
     for kind in (cohere.Client, cohere.ClientV2):
         client = kind(api_key=KEY, base_url=address)
         found = client.rerank(model="default", query="a b", documents=documents, top_n=2)
-        assert [one.index for one in found.results] == [2, 1]
+        assert found.results[0].index == 2
+        assert len(found.results) == 2
         with pytest.raises(cohere.core.api_error.ApiError) as refused:
             kind(api_key="no", base_url=address).rerank(model="x", query="a", documents=["a"])
         assert refused.value.status_code == 401

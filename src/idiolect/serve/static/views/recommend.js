@@ -71,7 +71,7 @@ export function show(main) {
     titles.set(hit.id, titleOf(hit));
     return h(
       "button",
-      { type: "button", class: "plain small", "aria-label": `Add ${titleOf(hit)} to the history`, onclick: () => add(hit.id) },
+      { type: "button", class: "plain small", "aria-label": `Add to the history: ${titleOf(hit)}`, onclick: () => add(hit.id) },
       "Add to the history",
     );
   }

@@ -27,9 +27,14 @@ export function show(main) {
 }
 
 function draw(page) {
-  // The page's policy refuses style attributes as they are parsed; `clean` sets them afterwards.
-  const parsed = new DOMParser().parseFromString(page.replace(/\sstyle="/g, ' data-style="'), "text/html");
-  const styles = [...parsed.querySelectorAll("style")].map((style) => style.textContent).join("\n");
+  // The page's policy refuses style sheets and attributes as they are parsed. So they are taken out:
+  // the sheets become one of the tree, and `clean` sets the attributes afterwards.
+  const sheets = [];
+  const text = page
+    .replace(/<style[^>]*>([\s\S]*?)<\/style>/gi, (whole, rules) => (sheets.push(rules), ""))
+    .replace(/\sstyle="/g, ' data-style="');
+  const parsed = new DOMParser().parseFromString(text, "text/html");
+  const styles = sheets.join("\n");
   for (const element of parsed.querySelectorAll(`style, ${FORBIDDEN}`)) element.remove();
   const host = h("div");
   const root = host.attachShadow({ mode: "open" });

@@ -295,10 +295,14 @@ def sigterm() -> None:
 
 
 def small_index(folder: Path) -> str:
-    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-    from serve.served import write_index
+    """Build an index of a few items, with the embedding rows of the package's own model."""
+    from idiolect import Encoder, Index, Item, LanguageModel
 
-    return str(write_index(folder))
+    encoder = Encoder(LanguageModel.load("idiolect-base"), layers=0)
+    encoder.save(folder / "encoder")
+    items = [Item(str(n), f"item {n}") for n in range(8)]
+    Index.build(folder / "index", str(folder / "encoder"), items).close()
+    return str(folder / "index")
 
 
 def _serve(index: str, port: int) -> None:

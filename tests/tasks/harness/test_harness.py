@@ -26,7 +26,7 @@ from idiolect.tasks.harness.question_evaluation import (
 from idiolect.tasks.harness.questions import Question, read_questions
 from training import models
 
-DATA = ROOT / "shared/data/harness"
+DATA = ROOT.parent / "shared" / "data" / "harness"
 
 
 @pytest.fixture(scope="module")
@@ -169,6 +169,7 @@ def test_it_equals_lm_evaluation_harness(tmp_path: Path) -> None:
     assert round(results["piqa"]["acc_norm"] * 48) == 33
     with gzip.open(DATA / "oracle_lm_eval_smollm2_135m_instruct_q4_1.jsonl.gz") as lines:
         theirs = [json.loads(line)["loglikelihood"] for line in lines]
-    ours = [json.loads(line)["loglikelihood"] for line in (tmp_path / "p.jsonl").open()]
+    written = (tmp_path / "p.jsonl").read_text(encoding="utf-8").splitlines()
+    ours = [json.loads(line)["loglikelihood"] for line in written]
     for a, b in zip(ours, theirs, strict=True):
         assert a == pytest.approx(b, abs=1e-3)

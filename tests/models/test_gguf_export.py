@@ -56,9 +56,11 @@ def test_new_tokens_are_written_if_a_runtime_finds_them(
     export_gguf(grown, tmp_path / "grown.gguf")
     again = LanguageModel.load(tmp_path / "grown.gguf").tokenizer
     assert again.encode("a temperature") == grown.tokenizer.encode("a temperature")
-    exact = extend(model, Terms(terms, method="exact"))
-    with pytest.raises(ConfigError, match="would not find the new tokens"):
-        export_gguf(exact, tmp_path / "exact.gguf")
+    phrase = Term("desk lamp", (" desk lamp",))
+    for others in (terms, [phrase]):
+        exact = extend(model, Terms(others, method="exact"))
+        with pytest.raises(ConfigError, match="would not find the new tokens"):
+            export_gguf(exact, tmp_path / "exact.gguf")
     assert [path.name for path in tmp_path.iterdir()] == ["grown.gguf"]
 
 

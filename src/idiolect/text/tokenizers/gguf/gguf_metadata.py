@@ -47,8 +47,8 @@ def gguf_metadata(tokenizer: Tokenizer, rows: int) -> dict[str, Any]:
             f"a {tokenizer.kind} tokenizer cannot be written to GGUF",
             hint="only byte-level BPE can; save the model in safetensors instead",
         )
+    _check_extension(tokenizer)
     pattern, prefix = _pattern(pipeline)
-    _check_whole_words(tokenizer, model, pattern)
     tokens = [f"[unused{id_}]" for id_ in range(rows)]
     types = [UNUSED] * rows
     for token, id_ in model["vocab"].items():
@@ -100,7 +100,7 @@ def _pattern(pipeline: dict[str, Any]) -> tuple[str, bool]:
             cuts.append(None)
     whole = pipeline["model"].get("ignore_merges", False)
     names = [name for name, known in PATTERNS.items() if list(known) == cuts]
-    fitting = [name for name in names if (name in WHOLE_WORDS) == whole] or names
+    fitting = [name for name in names if (name in WHOLE_WORDS) == whole]
     if not fitting or pipeline["normalizer"]:
         raise ConfigError(
             "llama.cpp has no name for how this tokenizer cuts texts",
@@ -109,15 +109,12 @@ def _pattern(pipeline: dict[str, Any]) -> tuple[str, bool]:
     return fitting[0], prefix
 
 
-def _check_whole_words(tokenizer: Tokenizer, model: dict[str, Any], pattern: str) -> None:
-    """Refuse tokens that only a look-up of whole words finds, where llama.cpp has none."""
+def _check_extension(tokenizer: Tokenizer) -> None:
+    """Refuse new tokens that only a look-up of whole words, or another way to cut, would find."""
     extension = tokenizer.extension
-    if (model.get("ignore_merges") and pattern not in WHOLE_WORDS) or (
-        extension is not None and extension.method != "merges"
-    ):
-        method = extension.method if extension is not None else "ignore_merges"
+    if extension is not None and extension.method != "merges":
         raise ConfigError(
-            f"llama.cpp would not find the new tokens, which were added by {method!r}",
+            f"llama.cpp would not find the new tokens, which were added by {extension.method!r}",
             hint="extend the base again with --method merges, and export that model",
         )
 

@@ -69,9 +69,10 @@ def main() -> None:
         parameters.n_ctx = 1024
         server = xllamacpp.Server(parameters)
         address = server.listening_address
-        lines = gzip.open(chosen.wikitext, "rt", encoding="utf-8").read().split("\n")
+        with gzip.open(chosen.wikitext, "rt", encoding="utf-8") as file:
+            lines = [line for line in file.read().split("\n") if line.strip()]
         compare(address, model, "the API", texts[:TEXTS])
-        compare(address, model, "Wikipedia", [line for line in lines if line.strip()][:TEXTS])
+        compare(address, model, "Wikipedia", lines[:TEXTS])
         written = post(
             address, "/completion", {"prompt": PROMPT, "n_predict": 12, "temperature": 0}
         )

@@ -47,7 +47,7 @@ class Measurements(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         content = read()
         machine = nodes.paragraph(text=content["machine"])
-        rows = [self._row(key, figure) for key, figure in sorted(content["figures"].items())]
+        rows = [self._row(key, figure) for key, figure in content["figures"].items()]
         return [machine, _table(("what", "measured", "command"), rows)]
 
     def _row(self, key: str, figure: Mapping[str, str]) -> nodes.row:

@@ -1,4 +1,4 @@
-"""Teach a language model your domain's words, then search and rank with it.
+"""Teach a language model your domain's words, then search, rank and recommend with it.
 
 This module exports the public API. Each name is imported on first use (PEP 562), which keeps
 ``import idiolect`` fast.

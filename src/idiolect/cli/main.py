@@ -94,7 +94,7 @@ class _LazyGroup(InterruptibleGroup):
 app = typer.Typer(
     name="idiolect",
     cls=_LazyGroup,
-    help="Teach a language model your domain's words, then search and rank with it.",
+    help="Teach a language model your domain's words, then search, rank and recommend with it.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

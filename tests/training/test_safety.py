@@ -67,6 +67,17 @@ def test_killed_at_random_moments(tmp_path: Path, whole: tuple[Path, float], oft
     _assert_same(out, reference)
 
 
+def test_a_setting_that_was_added_since_has_its_default(tmp_path: Path) -> None:
+    folder, usual = RunFolder(tmp_path), {"config": {"new": 2}}
+    folder.begin({"config": {"old": 1}})
+    (tmp_path / "model").mkdir()
+    folder.begin({"config": {"old": 1, "new": 2}}, defaults=usual)
+    with pytest.raises(CheckpointError, match="new was 2 and is 3"):
+        folder.begin({"config": {"old": 1, "new": 3}}, defaults=usual)
+    with pytest.raises(CheckpointError, match="old was 1 and is None"):
+        folder.begin({"config": {"new": 2}}, defaults=usual)
+
+
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 1)])
 def test_a_signal_saves_and_ends(
     tmp_path: Path, whole: tuple[Path, float], number: signal.Signals, status: int

@@ -113,13 +113,16 @@ class RunFolder:
         except CheckpointError:
             return {}
 
-    def begin(self, record: Mapping[str, Any]) -> None:
+    def begin(
+        self, record: Mapping[str, Any], *, defaults: Mapping[str, Any] | None = None
+    ) -> None:
         """Record what the run is, or check that the folder holds the same run.
 
         Temporary files that a killed process left are deleted; no other file is touched.
 
         Args:
             record: Settings and fingerprints that determine the result.
+            defaults: What an entry stands for that a record of an earlier version does not have.
 
         Raises:
             CheckpointError: The folder holds another run that made a checkpoint, or one of another
@@ -142,7 +145,7 @@ class RunFolder:
                 f"{path} is of format {known.get('format')}, this version writes {_FORMAT}",
                 hint="finish it with the version that started it, or choose another folder",
             )
-        different = list(_differences(known, record))
+        different = list(_differences(known, record, defaults or {}))
         if different and not self._steps() and not self.model.exists():
             # It ended before its first checkpoint, perhaps because of a mistake corrected now.
             self._clear()
@@ -352,10 +355,13 @@ def _reason(error: Exception) -> str:
     return (str(text).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
-def _differences(known: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterator[str]:
+def _differences(
+    known: Mapping[str, Any], wanted: Mapping[str, Any], defaults: Mapping[str, Any]
+) -> Iterator[str]:
     for name in sorted({*known, *wanted}):
-        before, now = known.get(name), wanted.get(name)
+        usual = defaults.get(name)
+        before, now = known.get(name, usual), wanted.get(name)
         if isinstance(before, dict) and isinstance(now, dict):
-            yield from _differences(before, now)
+            yield from _differences(before, now, usual if isinstance(usual, dict) else {})
         elif before != now:
             yield f"{name} was {before!r} and is {now!r}"

@@ -147,7 +147,9 @@ class TrainingSession:
             # A run keeps its precision, even where another measurement would choose another one.
             kept = self.folder.record.get(_CHOICE) if self.config.precision == "auto" else None
             chosen = kept or choose_precision(self.model.network, self.config.precision)
-            self.folder.begin(own | {_CHOICE: chosen} | dict(record))
+            # A run begun before a setting existed has its default, which changes nothing.
+            usual = {"config": asdict(TrainingConfig())}
+            self.folder.begin(own | {_CHOICE: chosen} | dict(record), defaults=usual)
 
         self.on_first(begin)
         self.precision = self.folder.record[_CHOICE]

@@ -73,7 +73,7 @@ def gguf(
 
 @app.command("onnx")
 def onnx(model: _Model, out: _Folder) -> None:
-    """Write an encoder as an ONNX graph with its tokenizer (pip install 'idiolect[onnx]').
+    r"""Write an encoder as an ONNX graph with its tokenizer (pip install 'idiolect\[onnx]').
 
     The graph takes input_ids and attention_mask, and returns the vectors.
 

@@ -19,7 +19,9 @@ def mcp(
     ] = False,
     encoder: EncoderOption = None,
 ) -> None:
-    """Serve an index to an assistant over standard input and output (pip install 'idiolect[mcp]').
+    r"""Serve an index to an assistant over standard input and output.
+
+    Needs the package mcp: pip install 'idiolect\[mcp]'.
 
     The tools are search, similar and get. Enter this command in the assistant's list of servers.
 

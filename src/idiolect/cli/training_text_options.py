@@ -72,6 +72,8 @@ class RunText:
         self._empty_sides: list[tuple[Skipped, str]] = []
         self._reading = reading
         names = None if languages is None else [one.strip() for one in languages.split(",")]
+        if names is not None and "" in names:
+            raise InputError(f"--languages {languages!r} has an empty name", hint="such as en,de")
         self.corpus, self.replay, self.validation = (
             self._read(files, names, pairs, what) if files else None
             for files, what in (

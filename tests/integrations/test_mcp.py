@@ -32,18 +32,22 @@ def _call(server: Any, *calls: tuple[str, dict[str, Any]]) -> list[Any]:
 
 def test_an_assistant_searches_and_cannot_write(tmp_path: Path) -> None:
     with Index.build(tmp_path / "index", tiny_encoder(), ITEMS) as index:
-        names, found, item, missing, many, add = _call(
+        names, found, item, missing, alone, wrong, many, add = _call(
             make_server(index),
             ("search", {"query": "d d", "filter": {"kind": "y"}}),
             ("get", {"id": "1"}),
             ("get", {"id": "7"}),
+            ("similar", {"id": "7"}),
+            ("search", {"query": "a", "filter": {"kind": {"$no": 1}}}),
             ("search", {"query": "a", "top_k": 10**9}),
             ("add", {"id": "3", "text": "b"}),
         )
         assert names == ["get", "search", "similar"]
         assert [hit["id"] for hit in found.structured_content["result"]] == ["2"]
         assert item.structured_content["text"] == "a b c"
-        assert missing.is_error
+        for failed, reason in ((missing, "no item '7'"), (alone, "'7'"), (wrong, "$no")):
+            assert failed.is_error
+            assert reason in failed.content[0].text  # the assistant can correct its call
         assert many.is_error
         assert add.is_error
         assert len(index) == 2

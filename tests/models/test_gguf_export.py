@@ -1,8 +1,11 @@
-"""GGUF files that we write: read back, equal to the model, and what is refused."""
+"""GGUF files that we write: read back, run by llama.cpp, and what is refused."""
 
 from __future__ import annotations
 
+import json
+import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +13,7 @@ import torch
 from idiolect.errors import ConfigError
 from idiolect.models.gguf.gguf_export import export_gguf
 from idiolect.models.language_model import LanguageModel
+from idiolect.text.gguf_header import read_gguf_header
 from idiolect.text.tokenizers import bpe
 from idiolect.vocabulary.extend.extend import extend
 from idiolect.vocabulary.terms import Term, Terms
@@ -26,6 +30,38 @@ SETTINGS = {
     "tie_word_embeddings": False,
 }
 TEXTS = ["the lamp glows red and the desk lamp is warm", "a kelvin is a unit of temperature"] * 20
+
+
+_GPT2 = {"model_type": "gpt2", "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 64}
+_GEMMA = {
+    "head_dim": 32,
+    "query_pre_attn_scalar": 32,
+    "sliding_window": 32,
+    "tie_word_embeddings": True,
+}
+OTHERS = {
+    "llama": SETTINGS,
+    "gpt2": _GPT2,
+    "qwen2": SETTINGS | {"model_type": "qwen2"},
+    "qwen3": SETTINGS | {"model_type": "qwen3", "head_dim": 32},
+    "gpt_neox": SETTINGS | {"model_type": "gpt_neox", "rope_theta": 10_000.0},
+    "phi3": SETTINGS | {"model_type": "phi3", "pad_token_id": 0, "partial_rotary_factor": 0.5},
+    "gemma2": SETTINGS | _GEMMA | {"model_type": "gemma2"},
+    "gemma3": SETTINGS | _GEMMA | {"model_type": "gemma3_text"},
+    "olmo2": SETTINGS | {"model_type": "olmo2"},
+    "smollm3": SETTINGS | {"model_type": "smollm3"},
+}
+
+
+def _model(settings: dict[str, Any]) -> LanguageModel:
+    """Return a model whose norms and biases are random as well."""
+    tokenizer = bpe.train(TEXTS, 300)
+    made = LanguageModel.new(settings | {"vocab_size": len(tokenizer)}, tokenizer, seed=3)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in made.network.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    return made
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +82,54 @@ def test_the_file_is_the_model(
     with torch.inference_mode():
         ours, theirs = (one.network(ids).logits for one in (model, again))
     assert (ours - theirs).abs().max() <= error * ours.abs().max()
+
+
+def test_fields_that_llama_cpp_needs_are_written(tmp_path: Path) -> None:
+    """Where it has no default, or another one than the configuration's."""
+    found = {}
+    for kind in ("qwen3", "gpt_neox", "phi3"):
+        export_gguf(_model(OTHERS[kind]), tmp_path / kind)
+        found |= read_gguf_header(tmp_path / kind).metadata
+    assert found["qwen3.attention.key_length"] == found["qwen3.attention.value_length"] == 32
+    assert found["gptneox.use_parallel_residual"] is True
+    assert found["gptneox.rope.dimension_count"] == 4
+    assert found["phi3.rope.dimension_count"] == 8
+    assert "phi3" not in found["general.name"]  # it would look for the tokens of Phi-3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", OTHERS)
+def test_llama_cpp_reads_the_ids_and_continues_alike(tmp_path: Path, kind: str) -> None:
+    xllamacpp = pytest.importorskip("xllamacpp")
+    model = _model(OTHERS[kind])
+    export_gguf(model, tmp_path / "model.gguf", precision="f32")
+    options = xllamacpp.CommonParams()
+    options.model.path = str(tmp_path / "model.gguf")
+    options.n_ctx, options.n_parallel, options.warmup = 64, 1, False
+    options.cpuparams.n_threads = 1
+    server = xllamacpp.Server(options)
+
+    def ask(path: str, **body: Any) -> Any:
+        request = urllib.request.Request(
+            server.listening_address + path,
+            json.dumps(body).encode(),
+            {"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return json.load(answer)
+
+    for text in TEXTS[:2]:
+        written = model.tokenizer.encode(text, add_special_tokens=False)
+        assert ask("/tokenize", content=text, add_special=False)["tokens"] == written
+    prompt = written[:4]
+    continued = list(prompt)
+    with torch.inference_mode():
+        for _ in range(12):
+            scores = model.network(torch.tensor([continued])).logits
+            assert scores is not None
+            continued.append(int(scores[0, -1].argmax()))
+    asked = ask("/completion", prompt=prompt, n_predict=12, temperature=0, return_tokens=True)
+    assert asked["tokens"] == continued[4:]
 
 
 def test_new_tokens_are_written_if_a_runtime_finds_them(

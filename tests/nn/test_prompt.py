@@ -13,9 +13,11 @@ from idiolect.errors import CheckpointError, ConfigError, InputError
 from idiolect.generate.generator import Generator
 from idiolect.models.language_model import LanguageModel
 from idiolect.models.prompt_files import load_prompt, save_prompt
+from idiolect.nn.config import TransformerConfig
 from idiolect.nn.prompt.attach_prompt import add_prompt, prompt_of, remove_prompt, set_prompt
 from idiolect.nn.prompt.prompt_config import PromptConfig, PromptMethod
 from idiolect.nn.recurrent import RecurrentConfig, RecurrentNetwork
+from idiolect.nn.transformer import Transformer
 from idiolect.training.optim import choose_parameters, parameter_groups
 from training import models
 
@@ -184,6 +186,29 @@ def test_what_cannot_have_a_prompt_says_so(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text('{"peft_type": "P_TUNING"}')
     with pytest.raises(ConfigError, match="P_TUNING"):
         load_prompt(model.network, tmp_path)
+
+
+@EACH
+def test_positions_and_prefix_masks_are_refused(method: PromptMethod) -> None:
+    """Virtual tokens are none of their columns; without a prompt both have an effect."""
+    ids = torch.tensor([PROMPTS[0]])
+    network = prompted(method).network
+    both = Transformer(
+        TransformerConfig(
+            vocab_size=40,
+            hidden_size=8,
+            intermediate_size=8,
+            num_attention_heads=2,
+            num_encoder_layers=1,
+            num_decoder_layers=1,
+            max_position_embeddings=16,
+        )
+    )
+    for given in ({"prefix_mask": torch.ones_like(ids)}, {"position_ids": ids}):
+        with pytest.raises(InputError, match="do not count virtual tokens"):
+            network(ids, **given)
+        with pytest.raises(InputError, match="an encoder or a decoder alone"):
+            both(ids, **given)
 
 
 def test_virtual_tokens_take_positions() -> None:

@@ -138,10 +138,10 @@ def pretrain(
     --replay books/ -o runs/rows[/bold]
 
     BART's objective: [bold]idiolect pretrain ./bart abstracts.jsonl --objective denoising
-    --objective-setting mask_ratio=0.35 --steps 2000 -o runs/bart[/bold]
+    --objective-setting mask_ratio=0.35 --train all --steps 2000 -o runs/bart[/bold]
 
     Two languages: [bold]idiolect pretrain ./xlm train.en train.de --languages en,de
-    --objective translation_masked --steps 2000 -o runs/xlm[/bold]
+    --objective translation_masked --train all --steps 2000 -o runs/xlm[/bold]
 
     From scratch: [bold]idiolect pretrain ./tokenizer books/ --config small.toml -o runs/new[/bold]
     The file has the tables `model` with the fields of a config.json, `training` with steps,

@@ -72,6 +72,8 @@ class RunText:
         self._empty_sides: list[tuple[Skipped, str]] = []
         self._reading = reading
         names = None if languages is None else [one.strip() for one in languages.split(",")]
+        if names is not None and "" in names:
+            raise InputError(f"--languages {languages!r} has an empty name", hint="such as en,de")
         self.corpus, self.replay, self.validation = (
             self._read(files, names, pairs, what) if files else None
             for files, what in (
@@ -112,8 +114,8 @@ class RunText:
     ) -> list[ParallelCorpus]:
         if len(files) % 2:
             raise InputError(
-                f"{len(files)} files hold no pairs",
-                hint="give a file of texts and a file of their translations",
+                f"an odd number of files, {len(files)}, for pairs of texts",
+                hint="name a file of texts, then the file of their translations",
             )
         languages = [_suffix(file) for file in files] if languages is None else languages
         _check_counts(files, languages, what)
@@ -133,8 +135,8 @@ class RunText:
 def _check_counts(files: Sequence[str], languages: Sequence[str], what: str) -> None:
     if len(files) != len(languages):
         raise InputError(
-            f"{len(languages)} languages for {len(files)} sources of {what}",
-            hint="name the language of each, in their order",
+            f"--languages names {len(languages)}, and {what} has {len(files)} sources",
+            hint="name one for each source, in their order",
         )
 
 

@@ -5,12 +5,16 @@ By default they only read. With `writable`, items can also be added and deleted.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from mcp.server.mcpserver import MCPServer
+from mcp.server.mcpserver.exceptions import ToolError
 from pydantic import Field
 
 from idiolect import __version__
+from idiolect.errors import IdiolectError, InputError
 from idiolect.search.items import Item
 
 if TYPE_CHECKING:
@@ -40,6 +44,7 @@ def make_server(index: Index, *, writable: bool = False) -> MCPServer:
     )
 
     @server.tool()
+    @_explained()
     def search(
         query: _Query,
         top_k: _Count = 10,
@@ -50,21 +55,24 @@ def make_server(index: Index, *, writable: bool = False) -> MCPServer:
         return _records(index.search(query, top_k, mode, filter=filter))
 
     @server.tool()
+    @_explained()
     def similar(id: _Name, top_k: _Count = 10) -> list[dict[str, Any]]:
         """Find the items most similar to one of the collection."""
         return _records(index.similar(id, top_k))
 
     @server.tool()
+    @_explained()
     def get(id: _Name) -> dict[str, Any]:
         """Return an item with its whole text and its metadata."""
         item = index.get(id)
         if item is None:
-            raise ValueError(f"there is no item {id!r}")
+            raise InputError(f"there is no item {id!r}", hint="search returns ids")
         return {"id": item.id, "text": item.text, "metadata": dict(item.metadata)}
 
     if writable:
 
         @server.tool()
+        @_explained()
         def add(
             id: _Name,
             text: Annotated[str, Field(max_length=1_000_000)],
@@ -75,14 +83,24 @@ def make_server(index: Index, *, writable: bool = False) -> MCPServer:
             return "stored"
 
         @server.tool()
+        @_explained()
         def delete(id: _Name) -> str:
             """Delete an item."""
             if id not in index:
-                raise ValueError(f"there is no item {id!r}")
+                raise InputError(f"there is no item {id!r}", hint="search returns ids")
             index.delete([id])
             return "deleted"
 
     return server
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Return to the assistant why a call failed; the text of other exceptions stays here."""
+    try:
+        yield
+    except IdiolectError as error:
+        raise ToolError(str(error)) from error
 
 
 def _records(hits: Hits) -> list[dict[str, Any]]:

@@ -7,6 +7,10 @@ Batches have one of two layouts; only attention distinguishes them:
 
 Attention over a packed batch runs document by document. It needs no mask and does no work on
 padding or across documents, so CPUs use it for every batch with padding.
+
+Two things are called a prefix in the literature, and a pass has at most one of them: `prefix` are
+the keys and values of virtual tokens before each text (prefix tuning), `prefix_mask` marks the
+first tokens of a text, which are read both ways (prefix language models).
 """
 
 from __future__ import annotations
@@ -47,7 +51,7 @@ class Visibility:
     """Added to the scores. Shape: (heads, queries, keys) or (batch, heads, queries, keys)."""
     spans: Sequence[tuple[Span, Span]] | None = None
     """Packed only: the spans of each document's queries and keys."""
-    prefix: int = 0
+    virtual_tokens: int = 0
     """How many keys stand before the texts of all documents."""
     prefix_mask: Tensor | None = None
     """Keys that all queries of their document attend to, although causal. Bool, (batch, keys), or
@@ -107,7 +111,7 @@ class Visibility:
         if self.query_documents is None:
             return keys > 0
         same = (keys == self.query_documents[:, None, :, None]) & (keys > 0)
-        same[..., : self.prefix] = True
+        same[..., : self.virtual_tokens] = True
         return same
 
 
@@ -255,7 +259,7 @@ class Attention(nn.Module):
             own = None if mask is None else mask[..., :length, :key_length]
             if visibility.prefix_mask is not None:
                 shared = visibility.prefix_mask[key_start:key_end].view(count, 1, 1, key_length)
-                own, causal = _with_prefix(shared, visibility, own), False
+                own, causal = _causal_but_for(shared, visibility, own), False
             one = self._attend(
                 query[start:end].view(count, length, *query.shape[1:]).transpose(1, 2),
                 keys,
@@ -360,17 +364,17 @@ def _preceded(prefix: tuple[Tensor, Tensor], key: Tensor, value: Tensor) -> tupl
     return first, second
 
 
-def _with_prefix(prefix: Tensor, visibility: Visibility, mask: Tensor | None) -> Tensor:
+def _causal_but_for(shared: Tensor, visibility: Visibility, mask: Tensor | None) -> Tensor:
     """Return the mask of documents whose first tokens are seen by all. Shape: (batch, 1 or heads,
     length, length).
 
     Args:
-        prefix: The documents' prefixes. Shape: (batch, 1, 1, length).
+        shared: Which tokens all see. Shape: (batch, 1, 1, length).
         visibility: The whole batch's.
         mask: The bias of the scores, if there is one, without later keys.
     """
-    place = torch.arange(prefix.shape[-1], device=prefix.device)
-    visible = (place <= place[:, None]) | prefix
+    place = torch.arange(shared.shape[-1], device=shared.device)
+    visible = (place <= place[:, None]) | shared
     if visibility.bias is None:
         return visible
     bias = visibility.bias[..., : len(place), : len(place)]

@@ -56,7 +56,7 @@ def run_stack(
             positions or a prefix are not possible with the stack or a cache.
     """
     if position_ids is not None or prefix_mask is not None:
-        _check_given(stack, x, position_ids, prefix_mask, causal, cache, prefix)
+        _check_given(stack, x, position_ids, prefix_mask, causal, cache)
         if mask is None:
             mask = torch.ones(x.shape[:2], dtype=torch.long, device=x.device)
         if can_inspect(mask):
@@ -96,7 +96,7 @@ def run_stack(
         query_documents=query_documents,
         key_documents=documents,
         bias=None if stack.score_bias is None else stack.score_bias(positions, all_positions),
-        prefix=before,
+        virtual_tokens=before,
     )
     memory_visibility = None
     if memory is not None:
@@ -126,16 +126,10 @@ def _check_given(
     prefix_mask: Tensor | None,
     causal: bool,
     cache: Cache | None,
-    prefix: Sequence[tuple[Tensor, Tensor]],
 ) -> None:
     """Refuse positions and prefixes that the stack cannot use."""
     if cache is not None:
         raise InputError("position_ids and prefix_mask need the whole text", hint="omit the cache")
-    if prefix:
-        raise InputError(
-            "position_ids and prefix_mask do not count virtual tokens",
-            hint="omit them, or train the prompt with another objective",
-        )
     for name, given in (("position_ids", position_ids), ("prefix_mask", prefix_mask)):
         if given is not None and given.shape != x.shape[:2]:
             raise InputError(f"{name} {tuple(given.shape)} for ids {tuple(x.shape[:2])}")
@@ -176,7 +170,7 @@ def _run_packed(
         query_positions=positions,
         key_positions=keys,
         bias=None if stack.score_bias is None else stack.score_bias(positions, keys),
-        prefix=before,
+        virtual_tokens=before,
         spans=[(span, span) for span in packing.spans],
         prefix_mask=None
         if prefix_mask is None

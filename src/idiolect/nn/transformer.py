@@ -158,6 +158,10 @@ class Transformer(Network):
             return self._finish(
                 hidden, input_ids, attention_mask, None, return_logits=return_logits
             )
+        if position_ids is not None or prefix_mask is not None:
+            raise InputError(
+                "position_ids and prefix_mask need an encoder or a decoder alone", hint="omit them"
+            )
         if bidirectional:
             raise InputError(
                 "the decoder of an encoder-decoder network is causal", hint="omit bidirectional"
@@ -349,6 +353,11 @@ class Transformer(Network):
         x = self._embed(input_ids, token_type_ids, language_ids)
         causal = stack.causal if causal is None else causal
         if self.prompt is not None:
+            if position_ids is not None or prefix_mask is not None:
+                raise InputError(
+                    "position_ids and prefix_mask do not count virtual tokens",
+                    hint="omit them, or train the prompt with another objective",
+                )
             return run_prompted(
                 stack,
                 self.prompt,

@@ -89,24 +89,28 @@ def _layout(model: LanguageModel) -> tuple[str, GGUFLayout]:
 def _fields(model: LanguageModel, name: str, layout: GGUFLayout) -> dict[str, Any]:
     """Return the metadata of the network."""
     settings, config = model.settings, model.network.config
-    head = config.head_dim or config.hidden_size // config.num_attention_heads
     # What `config.json` leaves to its family's default.
     defaults = {
         "n_inner": config.intermediate_size,
         "rope_theta": config.rope_theta,
+        "rotary_size": config.rotary_size,
         "n_positions": config.max_position_embeddings,
+        "use_parallel_residual": config.parallel_residual,
         **dict.fromkeys(
             ("rms_norm_eps", "layer_norm_epsilon", "layer_norm_eps", "norm_eps"), config.norm_eps
         ),
     }
-    fields: dict[str, Any] = {"general.architecture": name, "general.name": f"{name} by idiolect"}
+    # Not named after the architecture: llama.cpp expects certain tokens of models named phi3.
+    fields: dict[str, Any] = {"general.architecture": name, "general.name": "idiolect"}
     for key, field in {**layout.fields, **layout.flags}.items():
         value = settings.get(field)
         value = defaults.get(field) if value is None else value
         if value is not None:
             fields[f"{name}.{key}"] = value
-    if "rope.freq_base" in layout.fields:
-        fields[f"{name}.rope.dimension_count"] = head
+    if config.position == "rotary":
+        fields[f"{name}.rope.dimension_count"] = config.rotary_size
+    if f"{name}.attention.key_length" in fields:
+        fields[f"{name}.attention.value_length"] = fields[f"{name}.attention.key_length"]
     fields[f"{name}.vocab_size"] = config.vocab_size
     return fields
 

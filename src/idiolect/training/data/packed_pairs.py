@@ -73,8 +73,8 @@ class PackedPairs:
         if left_out := len(self._sizes) - len(self._fitting):
             longest = (self._sizes > length).nonzero()[0][:3] + 1
             notice(
-                f"{left_out:,} of {len(self._sizes):,} pairs have more than {length} tokens and "
-                f"are left out (the first: {', '.join(map(str, longest))})"
+                f"{left_out:,} of the {len(self._sizes):,} pairs of {name} have more than {length} "
+                f"tokens and are left out (the first: {', '.join(map(str, longest))})"
             )
         self.position = PairPosition()
         self._order = self._shuffled(0)

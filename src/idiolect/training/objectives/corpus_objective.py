@@ -25,7 +25,8 @@ class CorpusObjective(RowwiseObjective):
     needs_sentences: bool = False
     """Whether the source must know where sentences end."""
     languages_are: ClassVar[Literal["tokens", "embeddings"] | None] = None
-    """How a text's language is told to the network, if the network has one for it."""
+    """How a network receives the language of a text, if it can: as a `tokens` id at the end of the
+    text (mBART), or as an id of its language `embeddings` for each token (XLM)."""
 
     @classmethod
     def create(cls, network: Network, tokenizer: Tokenizer, *, seed: int, **settings: Any) -> Self:

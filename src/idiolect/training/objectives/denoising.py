@@ -66,8 +66,8 @@ def mask_spans(
         mean: Mean of the spans' Poisson distribution.
 
     Returns:
-        First and last-but-one token of each span, in order; they are equal where a mask is
-        inserted. Shape: two of (spans,).
+        First token of each span and the one after its last, in order; they are equal where a mask
+        is inserted. Shape: two of (spans,).
     """
     words = np.append(starts.nonzero()[0], len(starts))
     count = len(words) - 1

@@ -68,10 +68,8 @@ class TranslationMasked(Masked):
             seed=seed,
         )
         self.separate = check_share(separate, "separate")
-        self._has_distances = any(
-            getattr(stack, "score_bias", None) is not None
-            for stack in (getattr(network, "encoder", None),)
-        )
+        encoder = getattr(network, "encoder", None)
+        self._has_distances = getattr(encoder, "score_bias", None) is not None
 
     def make_source(  # type: ignore[override]
         self,

@@ -13,6 +13,7 @@ from idiolect.cli.answers.answering import (
     EndpointOption,
     MaxNewTokensOption,
     MaxPromptTokensOption,
+    MinConfidenceOption,
     ModelOption,
     RerankerOption,
     TopKOption,
@@ -67,9 +68,7 @@ def evaluate_answers(
     ] = None,
     max_prompt_tokens: MaxPromptTokensOption = 1024,
     max_new_tokens: MaxNewTokensOption = 128,
-    min_confidence: Annotated[
-        float, typer.Option(help="0 to 1: abstain below this.", min=0, max=1)
-    ] = 0.45,
+    min_confidence: MinConfidenceOption = 0.45,
     limit: Annotated[
         int | None, typer.Option(help="Ask this many questions from the start only.", min=1)
     ] = None,

@@ -107,6 +107,20 @@ def test_bad_input_is_named(
     assert {"message", "type", "hint"} <= error.keys()
 
 
+def test_passages_are_no_items_and_a_folder_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served.write_index(tmp_path)
+    with Index.open(tmp_path / "index") as index:
+        assert index.add_passages() == 4
+    monkeypatch.chdir(tmp_path / "index")
+    with served.serving(Path()) as client:
+        info = client.get("/info").json()
+        assert (info["run"], info["model"], info["items"]) == ("index", "index", 4)
+        stats = client.post("/describe_index_stats", json={}).json()
+        assert (stats["namespaces"], stats["totalVectorCount"]) == ({"": {"vectorCount": 4}}, 4)
+
+
 def test_info_says_what_is_served(reader: TestClient) -> None:
     info = reader.get("/info").json()
     assert (info["items"], info["dimensions"], info["kind"]) == (4, 16, "index")

@@ -68,6 +68,12 @@ class PassageNamespace:
         """Return whether the items of a namespace have passages."""
         return self.name(namespace) in self.store.namespaces()
 
+    @classmethod
+    def item_counts(cls, store: AnyStore) -> dict[str, int]:
+        """Return the number of items in each namespace, without those that have passages."""
+        counts = store.namespaces().items()
+        return {name: count for name, count in counts if not cls.is_one(name)}
+
     def split(self, items: Iterable[Item]) -> list[Item]:
         """Return the passages of items, without vectors."""
         passages = []

@@ -6,6 +6,7 @@ request.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -169,11 +170,7 @@ class ServedParts:
     @property
     def model_name(self) -> str:
         """The name of what is served, as clients may give it."""
-        return (
-            Path(self.folder.path).resolve().name
-            if self.folder.kind != "model"
-            else (self.folder.path.rstrip("/").rsplit("/", 1)[-1])
-        )
+        return os.path.basename(os.path.abspath(self.folder.path))
 
     @cached_property
     def abilities(self) -> dict[str, bool]:

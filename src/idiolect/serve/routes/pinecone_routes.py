@@ -14,6 +14,7 @@ import numpy as np
 from fastapi import APIRouter, Query
 
 from idiolect.search.items import Item
+from idiolect.search.passages import PassageNamespace
 from idiolect.serve.bodies.pinecone_bodies import (
     DeleteVectorsBody,
     FetchedBody,
@@ -199,7 +200,7 @@ async def describe(service: Serving, body: StatsBody | None = None) -> JsonRespo
         raise RequestError(400, "statistics have no filter", hint="leave it out")
     with service.using() as parts:
         store = parts.need("index").store
-        counts = await service.searches.run(store.namespaces)
+        counts = await service.searches.run(PassageNamespace.item_counts, store)
         return JsonResponse(
             {
                 "namespaces": {name: {"vectorCount": count} for name, count in counts.items()},

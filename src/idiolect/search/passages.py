@@ -1,6 +1,6 @@
 """The passages of an index: chunks of its items, in a namespace of their own.
 
-A vector of a long item tells only of its beginning, and its words are found far apart. So an index
+The vector of a long item covers only its beginning, and its words may be far apart. So an index
 can also store the passages of its items (`Index.add_passages`). From then on they follow the items:
 passages are written before their item, and those of the old text are deleted after it, so that a
 killed write leaves none missing when it is run again. A search checks each passage with its item.

@@ -213,7 +213,7 @@ class ServedParts:
                 "encoder": "serve an encoder, a run or an index with one",
                 "generator": "serve a language model, or start the server with --generator MODEL",
                 "recommender": "start the server with --recommender DIR",
-                "vocabularies": "serve a run whose base is where it was",
+                "vocabularies": "serve a run whose base has not been moved",
             }
             raise RequestError(404, f"this server has no {part}", hint=needs[part])
         return found

@@ -64,7 +64,8 @@ def evaluate_answers(
     endpoint_model: EndpointModelOption = None,
     reranker: RerankerOption = None,
     instructions: Annotated[
-        str | None, typer.Option(help="What the model is told instead of the default.")
+        str | None,
+        typer.Option(help="System prompt for --model or --endpoint, instead of the default."),
     ] = None,
     max_prompt_tokens: MaxPromptTokensOption = 1024,
     max_new_tokens: MaxNewTokensOption = 128,

@@ -6,8 +6,8 @@ Keys are random; only their salted hashes are stored, in a JSON file:
 
 The file is read again when it changes, so keys are added and revoked while the server runs.
 
-A key that is sent is compared with all stored ones in constant time, so the time of an answer tells
-nothing about them.
+A key that is sent is compared with all stored ones in constant time, so the time of an answer
+reveals nothing about them.
 """
 
 from __future__ import annotations

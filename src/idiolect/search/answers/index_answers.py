@@ -219,7 +219,7 @@ class _Answering:
 def _says_unknown(sentences: list[str]) -> bool:
     """Return whether a model says that it does not know.
 
-    >>> _says_unknown([UNKNOWN + "."])
+    >>> _says_unknown(["I don't know."])
     True
     """
     return any(sentence.strip().lower().startswith(_UNKNOWN) for sentence in sentences)

@@ -21,8 +21,8 @@ from pathlib import Path
 from statistics import fmean
 
 import numpy as np
-from scipy.stats import rankdata
 
+from answers_support import area
 from idiolect import Encoder, Generator, Index
 from idiolect.search.answers.answer import Passage
 from idiolect.search.answers.answer_evaluation import (
@@ -70,10 +70,9 @@ def abstention(index: Index, questions: list[GoldQuestion], plot: Path | None) -
 
     there = np.array([confidence(gold, ()) for gold in questions])
     gone = np.array([confidence(gold, gold.documents) for gold in questions])
-    both = rankdata(np.concatenate([there, gone]))
     count = len(there)
-    area = (both[:count].sum() - count * (count + 1) / 2) / count**2
-    print(f"confidence with and without the gold paragraph, {count} questions: AUC {area:.3f}")
+    found = area(np.concatenate([there, gone]), np.arange(2 * count) < count)
+    print(f"confidence with and without the gold paragraph, {count} questions: AUC {found:.3f}")
     levels = np.linspace(0.3, 0.7, 9)
     for level in levels:
         answered, abstained = (there >= level).mean(), (gone < level).mean()

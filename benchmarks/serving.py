@@ -276,7 +276,7 @@ def leaving(times: int = 5) -> None:
             while 'queue="generator"} 0.0' not in httpx.get(f"{address}/metrics", timeout=60).text:
                 time.sleep(0.02)
             waits.append(time.perf_counter() - began)
-    print(f"a text ends {max(waits):.2f} s after its client left, at most of {times} times")
+    print(f"a text ends at most {max(waits):.2f} s after its client left, {times} texts")
 
 
 def sigterm() -> None:
@@ -363,12 +363,17 @@ if __name__ == "__main__":
         choices=["throughput", "latency", "memory", "overload", "leaving", "sigterm", "killed"],
     )
     parser.add_argument("--seconds", type=float, default=5.0)
-    parser.add_argument("--count", type=int, default=None, help="of requests, or of moments")
+    parser.add_argument(
+        "--count",
+        type=int,
+        default=None,
+        help="of requests (memory), texts (leaving) or kills (killed)",
+    )
     given = parser.parse_args()
     print(f"load {os.getloadavg()[0]:.1f}")
     if given.part in ("throughput", "latency", "overload"):
         globals()[given.part](given.seconds)
-    elif given.count:
+    elif given.count and given.part != "sigterm":
         globals()[given.part](given.count)
     else:
         globals()[given.part]()

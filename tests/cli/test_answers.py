@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from idiolect.cli.answers.answering import answer
+from idiolect.cli.answers.judging import evaluate_answers
 from idiolect.cli.main import app
 from idiolect.errors import IdiolectError
+from idiolect.search.answers.answer_options import AnswerOptions
 from search.words import Words
 
 _RECORDS = [
@@ -73,6 +77,13 @@ def test_answers_are_evaluated(here: Path) -> None:
     assert found["citation_precision"] == 1
     assert found["abstained_without_gold"] == 1
     assert "always citing the first" in _run("evaluate", "answers", "ix", "q.jsonl").stdout
+
+
+@pytest.mark.parametrize("command", [answer, evaluate_answers])
+def test_commands_have_the_defaults_of_the_index(command: Any) -> None:
+    given = inspect.signature(command).parameters
+    for name in ("min_confidence", "max_new_tokens", "max_prompt_tokens"):
+        assert given[name].default == getattr(AnswerOptions, name), name
 
 
 def test_wrong_input_is_one_line(here: Path) -> None:

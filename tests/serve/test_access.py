@@ -120,6 +120,9 @@ def test_the_commands_on_keys(tmp_path: Path) -> None:
     Path(file).write_text('{"keys": [{"name": "x"}]}')
     with pytest.raises(CheckpointError, match="key 0 is damaged"):
         read_keys(Path(file))
+    Path(file).write_text('{"keys": 5}')
+    with pytest.raises(CheckpointError, match="no list"):
+        read_keys(Path(file))
 
 
 def test_every_route_that_writes_needs_a_key_that_may(reader: TestClient) -> None:

@@ -14,7 +14,9 @@ from fastapi.testclient import TestClient
 
 from idiolect.generate.generator import Generator
 from idiolect.models.language_model import LanguageModel
+from idiolect.search.answers.answer_options import AnswerOptions
 from idiolect.serve.app import create_app
+from idiolect.serve.bodies.answer_bodies import AnswerBody
 from idiolect.serve.serve_settings import ServeSettings
 from serve import served
 
@@ -161,6 +163,12 @@ def test_models_and_the_routes_of_a_language_model(folder: Path) -> None:
             404,
             "serve a run or an index",
         )
+
+
+def test_answers_over_http_have_the_defaults_of_the_index() -> None:
+    body, options = AnswerBody(question="Which?"), AnswerOptions()
+    for name in ("min_confidence", "max_new_tokens", "mode", "namespace"):
+        assert getattr(body, name) == getattr(options, name), name
 
 
 def test_an_answer_cites_parts_of_items(tmp_path: Path) -> None:

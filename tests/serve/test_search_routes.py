@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 
 from idiolect.search.index import Index
+from idiolect.search.items import Item
+from idiolect.serve.hit_details import field_values
+from idiolect.serve.json_response import json_bytes
 from serve import served
 
 
@@ -105,6 +110,34 @@ def test_bad_input_is_named(
     assert found.status_code == status, error
     assert message in error["message"]
     assert {"message", "type", "hint"} <= error.keys()
+
+
+def test_fields_of_info_group_items() -> None:
+    items = [
+        Item(str(n), "", {"title": f"item {n}", "kind": n % 2, "price": n, "tags": ["a", "b"]})
+        for n in range(30)
+    ]
+    index: Any = SimpleNamespace(store=SimpleNamespace(items=lambda: items))
+    assert field_values(index) == {"kind": [0, 1], "price": [0, 29], "tags": ["a", "b"]}
+
+
+def test_json_is_valid_for_any_text() -> None:
+    value = {"text": "é\ud800"}
+    assert json.loads(json_bytes(value).decode("utf-8")) == value
+
+
+def test_passages_are_no_items_and_a_folder_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served.write_index(tmp_path)
+    with Index.open(tmp_path / "index") as index:
+        assert index.add_passages() == 4
+    monkeypatch.chdir(tmp_path / "index")
+    with served.serving(Path()) as client:
+        info = client.get("/info").json()
+        assert (info["run"], info["model"], info["items"]) == ("index", "index", 4)
+        stats = client.post("/describe_index_stats", json={}).json()
+        assert (stats["namespaces"], stats["totalVectorCount"]) == ({"": {"vectorCount": 4}}, 4)
 
 
 def test_info_says_what_is_served(reader: TestClient) -> None:

@@ -104,6 +104,7 @@ def test_clients_that_send_headers_slowly_are_closed(folder: Path) -> None:
     ("arguments", "message"),
     [
         (["nothing"], "there is no nothing"),
+        (["nothing", "--workers", "2"], "there is no nothing"),
         ([".", "--port", "99999"], "--port"),
         ([".", "--keys", "missing.json"], "missing.json"),
         ([".", "--max-body", "3"], "max-body"),

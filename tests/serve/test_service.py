@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from idiolect.errors import ConfigError, InputError
+from idiolect.errors import ConfigError, IdiolectError, InputError
+from idiolect.serve import server
 from idiolect.serve.http_errors import OverloadedError
 from idiolect.serve.serve_settings import ServeSettings
 from idiolect.serve.served_folder import ServedFolder
@@ -62,6 +65,24 @@ def test_what_cannot_be_served_is_named(tmp_path: Path) -> None:
         ServedFolder.find(str(tmp_path / "run"))
     with pytest.raises(ConfigError, match="max_body is 0"):
         ServeSettings(path="x", max_body=0)
+
+
+@pytest.mark.parametrize(("exitcode", "is_replaced"), [(-9, True), (0, True), (1, False)])
+def test_a_worker_that_was_killed_is_replaced_and_one_that_failed_is_not(
+    exitcode: int, is_replaced: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        workers = server._Supervisor(ServeSettings(path="x"), listener, 1, "http://x")
+        dead = SimpleNamespace(exitcode=exitcode, is_alive=lambda: False, pid=0)
+        workers._workers = [dead]
+        monkeypatch.setattr(workers, "_start", lambda number: "new")
+        monkeypatch.setattr(workers, "_forget", lambda worker: None)
+        if is_replaced:
+            workers._replace()
+            assert workers._workers == ["new"]
+        else:
+            with pytest.raises(IdiolectError, match="a worker failed"):
+                workers._replace()
 
 
 def test_a_pool_refuses_what_its_queue_cannot_hold() -> None:

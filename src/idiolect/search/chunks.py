@@ -8,8 +8,8 @@ every character that is not white space is in a chunk.
 >>> [chunk.text for chunk in split_text("# Pumps\nOil it. Clean it.\n\n# Seals\nDry.", 6)]
 ['# Pumps\nOil it.', 'Clean it.', '# Seals\nDry.']
 
-Small chunks are found precisely, and large ones tell a reader more: `widen` returns the whole
-sentences around a chunk (small-to-large).
+Small chunks are found precisely, and large ones hold more of what a reader needs: `widen`
+returns the whole sentences around a chunk (small-to-large).
 """
 
 from __future__ import annotations
@@ -74,11 +74,11 @@ def split_text(
         text: The document.
         max_length: Tokens of a chunk, at most. Only a single character can be longer.
         overlap: Tokens that a chunk may repeat from the one before, in whole sentences of its
-            section.
+            section; below `max_length`.
         count: Counts tokens; words by default.
 
     Raises:
-        InputError: A length is below 1, or the overlap is not below the length.
+        InputError: The length is below 1, or the overlap below 0.
     """
     check_whole(max_length, "max_length", 1)
     overlap = min(check_whole(overlap, "overlap", 0), max_length - 1)

@@ -1,6 +1,6 @@
 """The passages of an index: chunks of its items, in a namespace of their own.
 
-A vector of a long item tells only of its beginning, and its words are found far apart. So an index
+The vector of a long item covers only its beginning, and its words may be far apart. So an index
 can also store the passages of its items (`Index.add_passages`). From then on they follow the items:
 passages are written before their item, and those of the old text are deleted after it, so that a
 killed write leaves none missing when it is run again. A search checks each passage with its item.
@@ -67,6 +67,12 @@ class PassageNamespace:
     def exists(self, namespace: str) -> bool:
         """Return whether the items of a namespace have passages."""
         return self.name(namespace) in self.store.namespaces()
+
+    @classmethod
+    def item_counts(cls, store: AnyStore) -> dict[str, int]:
+        """Return the number of items in each namespace, without those that have passages."""
+        counts = store.namespaces().items()
+        return {name: count for name, count in counts if not cls.is_one(name)}
 
     def split(self, items: Iterable[Item]) -> list[Item]:
         """Return the passages of items, without vectors."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from starlette.responses import Response
 
@@ -17,12 +17,30 @@ from idiolect.serve.json_response import json_bytes
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
-__all__ = ["STREAMED", "EventStream"]
+__all__ = ["STREAMED", "EventStream", "started"]
+
+_T = TypeVar("_T")
 
 STREAMED: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
 }
 """The response of a route that also streams, for OpenAPI."""
+
+
+async def started(values: AsyncGenerator[_T, None]) -> AsyncGenerator[_T, None]:
+    """Wait for the first value, so that an error before it has a status of its own.
+
+    Returns:
+        All of the values.
+    """
+    first = await anext(values)
+
+    async def all_values() -> AsyncGenerator[_T, None]:
+        yield first
+        async for value in values:
+            yield value
+
+    return all_values()
 
 
 class EventStream(Response):

@@ -28,6 +28,7 @@ __all__ = [
     "ERROR_RESPONSES",
     "ErrorBody",
     "ErrorDetail",
+    "NoItemError",
     "OverloadedError",
     "RequestError",
     "error_response",
@@ -109,6 +110,13 @@ class OverloadedError(RequestError):
 
     def __init__(self, message: str, *, retry_after: float = 1.0) -> None:
         super().__init__(429, message, hint="try again later", retry_after=retry_after)
+
+
+class NoItemError(RequestError):
+    """The index has no item with an id: 404."""
+
+    def __init__(self, id: str) -> None:
+        super().__init__(404, f"no item {id!r}", hint="check the id and the namespace")
 
 
 def error_response(

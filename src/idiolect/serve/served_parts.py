@@ -6,6 +6,7 @@ request.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -169,11 +170,7 @@ class ServedParts:
     @property
     def model_name(self) -> str:
         """The name of what is served, as clients may give it."""
-        return (
-            Path(self.folder.path).resolve().name
-            if self.folder.kind != "model"
-            else (self.folder.path.rstrip("/").rsplit("/", 1)[-1])
-        )
+        return os.path.basename(os.path.abspath(self.folder.path))
 
     @cached_property
     def abilities(self) -> dict[str, bool]:
@@ -216,7 +213,7 @@ class ServedParts:
                 "encoder": "serve an encoder, a run or an index with one",
                 "generator": "serve a language model, or start the server with --generator MODEL",
                 "recommender": "start the server with --recommender DIR",
-                "vocabularies": "serve a run whose base is where it was",
+                "vocabularies": "serve a run whose base has not been moved",
             }
             raise RequestError(404, f"this server has no {part}", hint=needs[part])
         return found

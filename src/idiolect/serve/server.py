@@ -7,10 +7,12 @@ what is open may finish within the grace period. Then the exit status is 0.
 from __future__ import annotations
 
 import contextlib
+import logging
 import multiprocessing
 import os
 import signal
 import socket
+import sys
 import tempfile
 import threading
 from dataclasses import replace
@@ -19,13 +21,14 @@ from typing import Any
 
 import uvicorn
 
-from idiolect.errors import InputError
+from idiolect.errors import IdiolectError, InputError
 from idiolect.serve.patient_protocol import patient_protocol
 from idiolect.serve.request_log import log_to
 from idiolect.serve.serve_settings import ServeSettings
 
 __all__ = ["serve"]
 
+_LOG = logging.getLogger(__name__)
 _MAX_CONNECTIONS = 2048
 _KEEP_ALIVE = 30
 """Seconds that an idle connection stays open."""
@@ -44,10 +47,10 @@ def serve(
 
     Raises:
         InputError: The address cannot be used, or there is nothing to serve.
-        IdiolectError: It cannot be loaded.
+        IdiolectError: It cannot be loaded, or a worker failed.
     """
     listener = _listen(host, port)
-    address = f"http://{host}:{listener.getsockname()[1]}"
+    address = _url(host, listener.getsockname()[1])
     with listener:
         if workers == 1:
             _work(settings, listener, address)
@@ -63,6 +66,15 @@ def _listen(host: str, port: int) -> socket.socket:
         raise InputError(
             f"cannot listen at {host}:{port}: {error.strerror}", hint="choose another --port"
         ) from None
+
+
+def _url(host: str, port: int) -> str:
+    """Return the address of a server.
+
+    >>> _url("::1", 8000)
+    'http://[::1]:8000'
+    """
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _work(settings: ServeSettings, listener: socket.socket, address: str) -> None:
@@ -87,8 +99,17 @@ def _work(settings: ServeSettings, listener: socket.socket, address: str) -> Non
     server.run(sockets=[listener])
 
 
+def _work_or_exit(settings: ServeSettings, listener: socket.socket, address: str) -> None:
+    """Serve in a worker; log why that is impossible, and exit with the status 1."""
+    try:
+        _work(settings, listener, address)
+    except IdiolectError as error:
+        _LOG.error("%s", error)
+        sys.exit(1)
+
+
 class _Server(uvicorn.Server):
-    """Tells texts that are being written to end, as soon as the server is to."""
+    """Ends texts that are being written, as soon as the server is to shut down."""
 
     def __init__(self, config: uvicorn.Config, stopping: threading.Event) -> None:
         super().__init__(config)
@@ -103,7 +124,7 @@ class _Server(uvicorn.Server):
 
 
 class _Supervisor:
-    """Starts workers, replaces one that died, and ends them with itself."""
+    """Starts workers, replaces one that was killed, and ends them with itself."""
 
     def __init__(
         self, settings: ServeSettings, listener: socket.socket, workers: int, address: str
@@ -114,35 +135,48 @@ class _Supervisor:
         self._workers: list[Any] = [None] * workers
 
     def run(self) -> None:
-        """Serve until a signal arrives."""
+        """Serve until a signal arrives.
+
+        Raises:
+            IdiolectError: A worker failed, as its log says.
+        """
         with tempfile.TemporaryDirectory(prefix="idiolect-metrics-") as folder:
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
             for sig in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(sig, lambda *_: self._ending.set())
-            while not self._ending.wait(0.5):
-                for number, worker in enumerate(self._workers):
-                    if worker is None or not worker.is_alive():
-                        self._forget(worker)
-                        self._workers[number] = self._start(number)
-            for worker in self._workers:
-                if worker is not None:
+            try:
+                while not self._ending.wait(0.5):
+                    self._replace()
+            finally:
+                for worker in filter(None, self._workers):
                     worker.terminate()
-            for worker in self._workers:
-                if worker is not None:
+                for worker in filter(None, self._workers):
                     worker.join(self._settings.grace_period + 5)
                     worker.kill()
-            del os.environ["PROMETHEUS_MULTIPROC_DIR"]
+                del os.environ["PROMETHEUS_MULTIPROC_DIR"]
+
+    def _replace(self) -> None:
+        """Start the workers that are not there. One that failed would fail again."""
+        for number, worker in enumerate(self._workers):
+            if worker is not None and worker.is_alive():
+                continue
+            if worker is not None and worker.exitcode > 0:
+                raise IdiolectError("a worker failed", hint="its log is above")
+            self._forget(worker)
+            self._workers[number] = self._start(number)
 
     def _start(self, number: int) -> Any:
         settings = replace(self._settings, writer=number == 0)
         worker = self._context.Process(
-            target=_work, args=(settings, self._listener, self._address), name=f"worker-{number}"
+            target=_work_or_exit,
+            args=(settings, self._listener, self._address),
+            name=f"worker-{number}",
         )
         worker.start()
         return worker
 
     def _forget(self, worker: Any) -> None:
-        """Remove the gauges of a worker that died; one that failed at its start ends everything."""
+        """Remove the gauges of a worker that died."""
         if worker is None:
             return
         from prometheus_client import multiprocess

@@ -28,6 +28,7 @@ __all__ = [
     "EndpointOption",
     "MaxNewTokensOption",
     "MaxPromptTokensOption",
+    "MinConfidenceOption",
     "ModelOption",
     "RerankerOption",
     "TopKOption",
@@ -62,6 +63,9 @@ MaxPromptTokensOption = Annotated[
 MaxNewTokensOption = Annotated[
     int, typer.Option(help="Tokens that the model writes, at most.", min=1, max=100_000)
 ]
+MinConfidenceOption = Annotated[
+    float, typer.Option(help="0 to 1: abstain below this; 0 answers always.", min=0, max=1)
+]
 
 
 def answer(
@@ -83,10 +87,7 @@ def answer(
     ] = 0.1,
     max_prompt_tokens: MaxPromptTokensOption = 1024,
     max_new_tokens: MaxNewTokensOption = 128,
-    min_confidence: Annotated[
-        float,
-        typer.Option(help="0 to 1: abstain below this; 0 answers always.", min=0, max=1),
-    ] = 0.45,
+    min_confidence: MinConfidenceOption = 0.45,
     encoder: EncoderOption = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -13,6 +13,7 @@ from idiolect.cli.answers.answering import (
     EndpointOption,
     MaxNewTokensOption,
     MaxPromptTokensOption,
+    MinConfidenceOption,
     ModelOption,
     RerankerOption,
     TopKOption,
@@ -63,13 +64,12 @@ def evaluate_answers(
     endpoint_model: EndpointModelOption = None,
     reranker: RerankerOption = None,
     instructions: Annotated[
-        str | None, typer.Option(help="What the model is told instead of the default.")
+        str | None,
+        typer.Option(help="System prompt for --model or --endpoint, instead of the default."),
     ] = None,
     max_prompt_tokens: MaxPromptTokensOption = 1024,
     max_new_tokens: MaxNewTokensOption = 128,
-    min_confidence: Annotated[
-        float, typer.Option(help="0 to 1: abstain below this.", min=0, max=1)
-    ] = 0.45,
+    min_confidence: MinConfidenceOption = 0.45,
     limit: Annotated[
         int | None, typer.Option(help="Ask this many questions from the start only.", min=1)
     ] = None,

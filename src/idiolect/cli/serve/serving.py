@@ -73,7 +73,7 @@ def serve(
 ) -> None:
     """Serve search, vectors, texts and a page over HTTP.
 
-    Example: [bold]idiolect serve runs/demo --port 8000[/bold], then open http://localhost:8000
+    Example: [bold]idiolect serve demo/run --port 8000[/bold], then open http://localhost:8000
     """
     try:
         from idiolect.serve.access.api_keys import hash_key

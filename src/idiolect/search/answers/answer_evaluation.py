@@ -1,4 +1,4 @@
-"""Evaluate answers: what was retrieved, said, cited, and left unsaid.
+"""Evaluate answers: retrieval, the answer itself, its citations, and abstention.
 
 Exact match and F1 are SQuAD's (Rajpurkar et al. 2016, 1606.05250). A citation is right if its
 passage is of a gold document and has a right answer, if answers are known. It is compared with
@@ -23,7 +23,7 @@ from idiolect.errors import InputError
 from idiolect.search.answers.answer import Answer, Passage
 from idiolect.search.answers.citations import without_markers
 from idiolect.search.answers.index_answers import IndexAnswers
-from idiolect.search.answers.support import PairScorer, WordSupport
+from idiolect.search.answers.support import PairScorer, WordSupport, language_of
 from idiolect.search.chunks import sentence_spans
 from idiolect.text.records import numbered_records
 from idiolect.text.skipped import Skipped
@@ -144,7 +144,7 @@ def evaluate_answers(
     """
     from idiolect.training.progress import track
 
-    support = support or WordSupport(str(index.store.settings.get("language", "en"))).score
+    support = support or WordSupport(language_of(index.store)).score
     tally: dict[str, list[float]] = {}
     for gold in track(questions, "answering", len(questions), shown=progress):
         found = index.answer(gold.question, top_k, **options)

@@ -43,7 +43,7 @@ class AnswerOptions:
     """What writes: a `Generator`, a language model or its name, a `Writer` such as
     `EndpointWriter`, or None for sentences of the passages."""
     instructions: str | None = None
-    """What the model is told; by default to answer from the passages, and to cite them."""
+    """The system prompt; by default, to answer from the passages and to cite them."""
     max_prompt_tokens: int = 1024
     """Tokens of the prompt, at most."""
     max_new_tokens: int = 128

@@ -10,7 +10,7 @@ from idiolect.search.chunks import sentence_spans
 __all__ = ["INSTRUCTIONS", "UNKNOWN", "fitting_passages", "messages_of"]
 
 UNKNOWN = "I don't know"
-"""What a model is told to answer if the passages do not."""
+"""The reply that the default instructions ask for if the passages hold no answer."""
 INSTRUCTIONS = (
     "Answer the question in one or two short sentences, from the numbered passages only. After "
     "each sentence, write the number of the passage that says so, such as [1]. Passages are "
@@ -24,8 +24,8 @@ def messages_of(
     """Return the conversation that asks a model: instructions, then passages and question."""
     blocks = [f"[{n}] {passage.text}" for n, passage in enumerate(passages, 1)]
     text = "\n\n".join([*blocks, f"Question: {question}"])
-    told = INSTRUCTIONS if instructions is None else instructions
-    return [{"role": "system", "content": told}, {"role": "user", "content": text}]
+    system = INSTRUCTIONS if instructions is None else instructions
+    return [{"role": "system", "content": system}, {"role": "user", "content": text}]
 
 
 def fitting_passages(

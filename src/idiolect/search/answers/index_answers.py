@@ -14,7 +14,7 @@ from idiolect.search.answers.answer_prompt import fitting_passages, messages_of
 from idiolect.search.answers.citations import CitationWriter, without_markers
 from idiolect.search.answers.extractive import best_sentences
 from idiolect.search.answers.passage_search import find_passages, sentence_scores
-from idiolect.search.answers.support import WordSupport
+from idiolect.search.answers.support import WordSupport, language_of
 from idiolect.search.answers.writers import Writer, writer_of
 from idiolect.search.index_search import IndexSearch
 from idiolect.search.passages import PASSAGE_LENGTH, PassageNamespace
@@ -177,11 +177,13 @@ class _Answering:
         options, room = self.options, self.options.max_prompt_tokens
         limit = writer.room(options.max_new_tokens)
         room = room if limit is None else min(room, limit)
-        told = options.instructions
-        read = fitting_passages(self.question, passages, told, room=room, count=writer.count)
+        instructions = options.instructions
+        read = fitting_passages(
+            self.question, passages, instructions, room=room, count=writer.count
+        )
         if not read:
             return None
-        language = str(self.index.store.settings.get("language", "en"))
+        language = language_of(self.index.store)
         work = CitationWriter(
             read,
             options.support or WordSupport(language).score,
@@ -191,7 +193,7 @@ class _Answering:
         )
 
         def sentences() -> Iterator[str]:
-            messages = messages_of(self.question, read, told)
+            messages = messages_of(self.question, read, instructions)
             for piece in writer.write(messages, options.max_new_tokens):
                 for sentence in work.write(piece):
                     if not _says_unknown([sentence]):
@@ -217,7 +219,7 @@ class _Answering:
 def _says_unknown(sentences: list[str]) -> bool:
     """Return whether a model says that it does not know.
 
-    >>> _says_unknown([UNKNOWN + "."])
+    >>> _says_unknown(["I don't know."])
     True
     """
     return any(sentence.strip().lower().startswith(_UNKNOWN) for sentence in sentences)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from idiolect.errors import VerificationError
 from idiolect.search.answers.answer import Passage
 from idiolect.search.answers.answer_options import AnswerOptions
-from idiolect.search.answers.support import content_terms
+from idiolect.search.answers.support import content_terms, language_of
 from idiolect.search.chunks import split_text, widen
 from idiolect.search.fusion import diversify
 from idiolect.search.index_search import IndexSearch
@@ -91,7 +91,7 @@ def find_passages(
     found = [found[int(hit.id)] for hit in hits]
     chosen = _grown([one.passage for one in found], texts, top_k, max_length)
     best = found[:top_k]
-    language = str(index.store.settings.get("language", "en"))
+    language = language_of(index.store)
     wanted = set(content_terms(question, language))
     coverage = max((_share(wanted, one.text, language) for one in chosen), default=0.0)
     cosines = [one.vector for one in best if one.vector is not None]
@@ -103,7 +103,7 @@ def sentence_scores(
     index: IndexSearch, question: str, sentences: Sequence[str]
 ) -> NDArray[np.float32]:
     """Return how well sentences fit a question, by words and, if there is an encoder, vectors."""
-    language = str(index.store.settings.get("language", "en"))
+    language = language_of(index.store)
     wanted = set(content_terms(question, language))
     words = np.array([_share(wanted, text, language) for text in sentences], np.float32)
     query = index.question_vector(question)
@@ -147,7 +147,7 @@ def _split(
     hits = index.search(question, depth, options.mode, **scope)  # type: ignore[arg-type]
     hits = [hit for hit in hits if hit.id not in options.exclude]
     parts = [(hit, chunk) for hit in hits for chunk in split_text(hit.text, PASSAGE_LENGTH)]
-    language = str(index.store.settings.get("language", "en"))
+    language = language_of(index.store)
     wanted = set(content_terms(question, language))
     shares = [_share(wanted, chunk.text, language) for _, chunk in parts]
     if len(parts) > _MOST:

@@ -17,13 +17,17 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from functools import cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from idiolect.search.store.lexical_terms import text_terms
 
-__all__ = ["PairScorer", "WordSupport", "content_terms"]
+if TYPE_CHECKING:
+    from idiolect.search.store.any_store import AnyStore
+
+__all__ = ["PairScorer", "WordSupport", "content_terms", "language_of"]
 
 PairScorer = Callable[[Sequence[tuple[str, str]]], NDArray[np.float32]]
 """Scores pairs of texts: a question and a passage, or a statement and its evidence."""
@@ -52,6 +56,11 @@ def content_terms(text: str, language: str = "en") -> list[str]:
     """Return the terms of a text in order, without the most frequent English words."""
     stop = _stop_terms(language)
     return [term for term in text_terms(text, language) if term not in stop]
+
+
+def language_of(store: AnyStore) -> str:
+    """Return the language of the texts of a store."""
+    return str(store.settings.get("language", "en"))
 
 
 class WordSupport:

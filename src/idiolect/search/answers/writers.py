@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import math
-import socket
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -149,7 +148,7 @@ class EndpointWriter:
                         left -= len(piece)
                         if left <= 0:
                             return
-            except (TimeoutError, socket.gaierror, http.client.HTTPException, OSError) as error:
+            except (http.client.HTTPException, OSError) as error:
                 raise OfflineError(
                     f"{self.url}: {error or type(error).__name__}",
                     hint="check the address, and that the server runs",

@@ -6,8 +6,8 @@ Keys are random; only their salted hashes are stored, in a JSON file:
 
 The file is read again when it changes, so keys are added and revoked while the server runs.
 
-A key that is sent is compared with all stored ones in constant time, so the time of an answer tells
-nothing about them.
+A key that is sent is compared with all stored ones in constant time, so the time of an answer
+reveals nothing about them.
 """
 
 from __future__ import annotations
@@ -123,7 +123,12 @@ def read_keys(path: Path) -> tuple[ApiKey, ...]:
         CheckpointError: It is missing or damaged; the message names the key.
     """
     keys = []
-    for number, record in enumerate(read_json(path).get("keys", [])):
+    records = read_json(path).get("keys", [])
+    if not isinstance(records, list):
+        raise CheckpointError(
+            f"{path}: its keys are no list", hint="check that it is the right file"
+        )
+    for number, record in enumerate(records):
         try:
             key = ApiKey(**{**record, "scopes": tuple(record["scopes"])})
             bytes.fromhex(key.hash.partition(":")[0])

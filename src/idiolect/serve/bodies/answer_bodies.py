@@ -6,7 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from idiolect.serve.bodies.search_bodies import CheckedBody, MetadataFilter
+from idiolect.search.answers.answer_options import AnswerOptions
+from idiolect.serve.bodies.search_bodies import CheckedBody, MetadataFilter, Namespace
 
 __all__ = ["AnswerBody", "AnsweredBody", "ReadPassageBody", "SourceBody"]
 
@@ -19,9 +20,11 @@ class AnswerBody(CheckedBody):
     stream: bool = False
     filter: MetadataFilter = None
     mode: Literal["hybrid", "dense", "lexical"] = "hybrid"
-    namespace: str = Field("", max_length=512)
-    min_confidence: float = Field(0.4, ge=0, le=1, description="Abstain below.")
-    max_new_tokens: int = Field(128, ge=1, le=100_000)
+    namespace: Namespace = ""
+    min_confidence: float = Field(
+        AnswerOptions.min_confidence, ge=0, le=1, description="Abstain below."
+    )
+    max_new_tokens: int = Field(AnswerOptions.max_new_tokens, ge=1, le=100_000)
 
 
 class SourceBody(BaseModel):

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
-from idiolect.serve.bodies.search_bodies import CheckedBody, Id, MetadataFilter
+from idiolect.serve.bodies.search_bodies import CheckedBody, Id, MetadataFilter, Namespace, Vector
 
 __all__ = [
     "AddBody",
@@ -17,8 +17,6 @@ __all__ = [
     "UpdateItemBody",
 ]
 
-_Vector = Annotated[list[float], Field(min_length=1, max_length=4096)]
-
 
 class NewItemBody(CheckedBody):
     """An item to add."""
@@ -26,14 +24,14 @@ class NewItemBody(CheckedBody):
     id: Id = Field(examples=["p9"])
     text: str = Field("", examples=["a green lamp"])
     metadata: dict[str, Any] = Field({}, examples=[{"price": 30}])
-    vector: _Vector | None = Field(None, description="By default computed from the text.")
+    vector: Vector | None = Field(None, description="By default computed from the text.")
 
 
 class AddBody(CheckedBody):
     """Items to add or replace."""
 
     items: list[NewItemBody] = Field(min_length=1, max_length=10_000)
-    namespace: str = Field("", max_length=512)
+    namespace: Namespace = ""
 
 
 class CountsBody(BaseModel):
@@ -51,7 +49,7 @@ class UpdateItemBody(CheckedBody):
 
     text: str | None = None
     metadata: dict[str, Any] | None = Field(None, examples=[{"price": 25}])
-    vector: _Vector | None = None
+    vector: Vector | None = None
 
 
 class DeleteItemsBody(CheckedBody):
@@ -59,7 +57,7 @@ class DeleteItemsBody(CheckedBody):
 
     ids: Annotated[list[Id], Field(max_length=10_000)] | None = None
     filter: MetadataFilter = None
-    namespace: str = Field("", max_length=512)
+    namespace: Namespace = ""
 
 
 class DeletedBody(BaseModel):

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+from idiolect.serve.bodies.search_bodies import Id, Namespace, Vector
+
 __all__ = [
     "DeleteVectorsBody",
     "FetchedBody",
@@ -24,10 +26,6 @@ __all__ = [
     "VectorBody",
 ]
 
-_Id = Annotated[str, Field(min_length=1, max_length=512)]
-_Values = Annotated[list[float], Field(min_length=1, max_length=4096)]
-_Namespace = Annotated[str, Field(max_length=512)]
-
 
 class _PineconeBody(BaseModel):
     model_config = ConfigDict(
@@ -42,8 +40,8 @@ class _PineconeBody(BaseModel):
 class VectorBody(_PineconeBody):
     """A vector with its id. The text of the item is its metadata's `text`."""
 
-    id: _Id = Field(examples=["p1"])
-    values: _Values | None = Field(None, description="By default computed from the text.")
+    id: Id = Field(examples=["p1"])
+    values: Vector | None = Field(None, description="By default computed from the text.")
     metadata: dict[str, Any] | None = Field(None, examples=[{"text": "a red lamp", "price": 20}])
 
 
@@ -51,17 +49,17 @@ class UpsertBody(_PineconeBody):
     """Vectors to add or replace."""
 
     vectors: list[VectorBody] = Field(min_length=1, max_length=1000)
-    namespace: _Namespace = ""
+    namespace: Namespace = ""
 
 
 class QueryBody(_PineconeBody):
     """A search by a vector, or by the vector of an item."""
 
-    vector: _Values | None = None
-    id: _Id | None = None
+    vector: Vector | None = None
+    id: Id | None = None
     top_k: Annotated[int, Field(ge=1, le=10_000)] = 10
     filter: dict[str, Any] | None = None
-    namespace: _Namespace = ""
+    namespace: Namespace = ""
     include_values: bool = False
     include_metadata: bool = False
 
@@ -69,19 +67,19 @@ class QueryBody(_PineconeBody):
 class DeleteVectorsBody(_PineconeBody):
     """Vectors to delete: by id, by filter, or all of a namespace."""
 
-    ids: Annotated[list[_Id], Field(max_length=1000)] | None = None
+    ids: Annotated[list[Id], Field(max_length=1000)] | None = None
     delete_all: bool = False
     filter: dict[str, Any] | None = None
-    namespace: _Namespace = ""
+    namespace: Namespace = ""
 
 
 class UpdateVectorBody(_PineconeBody):
     """Changes of one vector."""
 
-    id: _Id
-    values: _Values | None = None
+    id: Id
+    values: Vector | None = None
     set_metadata: dict[str, Any] | None = None
-    namespace: _Namespace = ""
+    namespace: Namespace = ""
 
 
 class StatsBody(_PineconeBody):

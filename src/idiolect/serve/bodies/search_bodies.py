@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
+from fastapi import Query
 from pydantic import BaseModel, ConfigDict, Field
 
 __all__ = [
@@ -13,6 +14,8 @@ __all__ = [
     "Id",
     "ItemBody",
     "MetadataFilter",
+    "Namespace",
+    "NamespaceQuery",
     "PassageBody",
     "ReadItemBody",
     "RecommendBody",
@@ -23,11 +26,15 @@ __all__ = [
     "SimilarBody",
     "Text",
     "TopK",
+    "Vector",
 ]
 
 Text = Annotated[str, Field(max_length=100_000)]
 Id = Annotated[str, Field(min_length=1, max_length=512)]
 TopK = Annotated[int, Field(ge=1, le=1000)]
+Namespace = Annotated[str, Field(max_length=512)]
+NamespaceQuery = Annotated[str, Query(max_length=512)]
+Vector = Annotated[list[float], Field(min_length=1, max_length=4096)]
 MetadataFilter = Annotated[
     dict[str, Any] | None,
     Field(description='Such as {"price": {"$lt": 50}}; operators are Pinecone\'s.'),
@@ -48,7 +55,7 @@ class SearchBody(CheckedBody):
     filter: MetadataFilter = None
     mode: Literal["hybrid", "dense", "lexical"] = "hybrid"
     system: str | None = Field(None, max_length=64)
-    namespace: str = Field("", max_length=512)
+    namespace: Namespace = ""
     mmr_diversity: float = Field(0.0, ge=0, le=1)
 
 
@@ -59,18 +66,16 @@ class SearchManyBody(CheckedBody):
     top_k: TopK = 10
     filter: MetadataFilter = None
     mode: Literal["hybrid", "dense", "lexical"] = "hybrid"
-    namespace: str = Field("", max_length=512)
+    namespace: Namespace = ""
 
 
 class SearchVectorsBody(CheckedBody):
     """Searches by vectors."""
 
-    vectors: list[Annotated[list[float], Field(min_length=1, max_length=4096)]] = Field(
-        min_length=1, max_length=100
-    )
+    vectors: list[Vector] = Field(min_length=1, max_length=100)
     top_k: TopK = 10
     filter: MetadataFilter = None
-    namespace: str = Field("", max_length=512)
+    namespace: Namespace = ""
 
 
 class SimilarBody(CheckedBody):
@@ -80,7 +85,7 @@ class SimilarBody(CheckedBody):
     ids: list[Id] | None = Field(None, min_length=1, max_length=100)
     top_k: TopK = 10
     filter: MetadataFilter = None
-    namespace: str = Field("", max_length=512)
+    namespace: Namespace = ""
 
 
 class RecommendBody(CheckedBody):

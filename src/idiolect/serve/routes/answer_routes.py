@@ -10,7 +10,7 @@ from fastapi import APIRouter, Response
 from idiolect.search.answers.answer import Answer
 from idiolect.search.answers.writers import LocalWriter
 from idiolect.serve.bodies.answer_bodies import AnswerBody, AnsweredBody
-from idiolect.serve.event_stream import STREAMED, EventStream
+from idiolect.serve.event_stream import STREAMED, EventStream, started
 from idiolect.serve.json_response import JsonResponse
 from idiolect.serve.served_parts import ServedParts
 from idiolect.serve.service import Serving
@@ -54,15 +54,12 @@ async def answer(body: AnswerBody, service: Serving) -> Response:
                 yield stream.result
 
         texts = service.writer.pieces(pieces)
-        first = await anext(texts)
+        values = await started(texts)
 
     async def events() -> AsyncGenerator[dict[str, Any], None]:
         with service.using():
-            one = first
-            while isinstance(one, str):
-                yield {"piece": one}
-                one = await anext(texts)
-            yield one.as_json()
+            async for one in values:
+                yield {"piece": one} if isinstance(one, str) else one.as_json()
 
     return EventStream(events(), texts)
 

@@ -22,7 +22,7 @@ from idiolect.serve.bodies.openai_bodies import (
     ModelBody,
     ModelsBody,
 )
-from idiolect.serve.event_stream import STREAMED, EventStream
+from idiolect.serve.event_stream import STREAMED, EventStream, started
 from idiolect.serve.http_errors import RequestError
 from idiolect.serve.json_response import JsonResponse
 from idiolect.serve.served_parts import ServedParts
@@ -232,19 +232,19 @@ async def _stream(
 ) -> EventStream:
     """Return a stream whose first piece is there, so that errors have their status."""
     wants_usage = body.stream_options is not None and body.stream_options.include_usage
-    first = await anext(texts)
+    values = await started(texts)
 
     async def events() -> AsyncGenerator[dict[str, Any], None]:
         with service.using():
             yield shape.of([piece("", None, is_first=True)])
-            one: str | Generation = first
-            while isinstance(one, str):
-                yield shape.of([piece(one, None)])
-                one = await anext(texts)
-            yield shape.of([piece("", _REASONS[one.finish_reason])])
-            if wants_usage:
-                count = len(prompt_ids(generator.model, prompt, 0))
-                yield shape.of([], _usage(count, len(one.ids)))
+            async for one in values:
+                if isinstance(one, str):
+                    yield shape.of([piece(one, None)])
+                    continue
+                yield shape.of([piece("", _REASONS[one.finish_reason])])
+                if wants_usage:
+                    count = len(prompt_ids(generator.model, prompt, 0))
+                    yield shape.of([], _usage(count, len(one.ids)))
 
     return EventStream(events(), texts)
 

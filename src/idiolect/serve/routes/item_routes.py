@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import numpy as np
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Path
 
 from idiolect.search.items import Item
 from idiolect.serve.bodies.item_bodies import (
@@ -15,8 +15,8 @@ from idiolect.serve.bodies.item_bodies import (
     DeleteItemsBody,
     UpdateItemBody,
 )
-from idiolect.serve.bodies.search_bodies import ItemBody, ReadItemBody
-from idiolect.serve.http_errors import RequestError
+from idiolect.serve.bodies.search_bodies import ItemBody, NamespaceQuery, ReadItemBody
+from idiolect.serve.http_errors import NoItemError, RequestError
 from idiolect.serve.json_response import JsonResponse
 from idiolect.serve.served_parts import ServedParts
 from idiolect.serve.service import Serving
@@ -25,7 +25,6 @@ __all__ = ["ItemId", "add", "delete", "read", "router", "update"]
 
 router = APIRouter(tags=["items"])
 ItemId = Annotated[str, Path(min_length=1, max_length=512)]
-_Namespace = Annotated[str, Query(max_length=512)]
 
 
 @router.post("/items", response_model=CountsBody, summary="Add or replace items")
@@ -66,7 +65,7 @@ async def delete(body: DeleteItemsBody, service: Serving) -> JsonResponse:
 
 @router.get("/items/{id:path}", response_model=ReadItemBody, summary="Read an item")
 async def read(
-    id: ItemId, service: Serving, namespace: _Namespace = "", vector: bool = False
+    id: ItemId, service: Serving, namespace: NamespaceQuery = "", vector: bool = False
 ) -> JsonResponse:
     """Return an item's text and metadata, and its vector if asked for."""
     with service.using() as parts:
@@ -75,14 +74,14 @@ async def read(
             index.store.fetch, [id], namespace=namespace, vectors=vector
         )
     if id not in found:
-        raise _no_item(id)
+        raise NoItemError(id)
     given = found[id].vector
     return JsonResponse(_record(found[id]) | ({} if given is None else {"vector": given.tolist()}))
 
 
 @router.patch("/items/{id:path}", response_model=ItemBody, summary="Change an item")
 async def update(
-    id: ItemId, body: UpdateItemBody, service: Serving, namespace: _Namespace = ""
+    id: ItemId, body: UpdateItemBody, service: Serving, namespace: NamespaceQuery = ""
 ) -> JsonResponse:
     """Change fields of an item; omitted ones stay, and metadata set to null is removed."""
     with service.using() as parts:
@@ -93,16 +92,12 @@ async def update(
 def _update(parts: ServedParts, id: str, body: UpdateItemBody, namespace: str) -> Item:
     index = parts.need("index")
     if id not in index.store.fetch([id], namespace=namespace):
-        raise _no_item(id)
+        raise NoItemError(id)
     index.update(
         id, text=body.text, metadata=body.metadata, vector=body.vector, namespace=namespace
     )
     found: Item = index.store.fetch([id], namespace=namespace)[id]
     return found
-
-
-def _no_item(id: str) -> RequestError:
-    return RequestError(404, f"no item {id!r}", hint="check the id and the namespace")
 
 
 def _record(item: Item) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import numpy as np
 from fastapi import APIRouter, Query
 
 from idiolect.search.items import Item
+from idiolect.search.passages import PassageNamespace
 from idiolect.serve.bodies.pinecone_bodies import (
     DeleteVectorsBody,
     FetchedBody,
@@ -26,6 +27,7 @@ from idiolect.serve.bodies.pinecone_bodies import (
     UpsertBody,
     UpsertedBody,
 )
+from idiolect.serve.bodies.search_bodies import NamespaceQuery
 from idiolect.serve.http_errors import RequestError
 from idiolect.serve.json_response import JsonResponse
 from idiolect.serve.served_parts import ServedParts
@@ -43,7 +45,6 @@ __all__ = [
 ]
 
 router = APIRouter(tags=["vectors (Pinecone)"])
-_Namespace = Annotated[str, Query(max_length=512)]
 
 
 @router.post("/vectors/upsert", response_model=UpsertedBody, summary="Add or replace vectors")
@@ -78,7 +79,7 @@ def _add(parts: ServedParts, items: list[Item], namespace: str) -> None:
 async def fetch(
     ids: Annotated[list[str], Query(min_length=1, max_length=1000)],
     service: Serving,
-    namespace: _Namespace = "",
+    namespace: NamespaceQuery = "",
 ) -> JsonResponse:
     """Return the vectors and metadata of some ids; unknown ones are left out."""
     with service.using() as parts:
@@ -172,7 +173,7 @@ def _update(parts: ServedParts, body: UpdateVectorBody) -> None:
 @router.get("/vectors/list", response_model=ListedBody, summary="List ids")
 async def list_ids(
     service: Serving,
-    namespace: _Namespace = "",
+    namespace: NamespaceQuery = "",
     prefix: Annotated[str, Query(max_length=512)] = "",
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     pagination_token: Annotated[str | None, Query(alias="paginationToken", max_length=1024)] = None,
@@ -199,7 +200,7 @@ async def describe(service: Serving, body: StatsBody | None = None) -> JsonRespo
         raise RequestError(400, "statistics have no filter", hint="leave it out")
     with service.using() as parts:
         store = parts.need("index").store
-        counts = await service.searches.run(store.namespaces)
+        counts = await service.searches.run(PassageNamespace.item_counts, store)
         return JsonResponse(
             {
                 "namespaces": {name: {"vectorCount": count} for name, count in counts.items()},

@@ -7,6 +7,7 @@ from typing import Any
 
 from fastapi import APIRouter
 
+from idiolect.search.answers.support import language_of
 from idiolect.search.items import Hit, Hits, Item
 from idiolect.serve.bodies.search_bodies import (
     HitsBody,
@@ -18,7 +19,7 @@ from idiolect.serve.bodies.search_bodies import (
     SimilarBody,
 )
 from idiolect.serve.hit_details import common_words, hit_record
-from idiolect.serve.http_errors import RequestError
+from idiolect.serve.http_errors import NoItemError, RequestError
 from idiolect.serve.json_response import JsonResponse
 from idiolect.serve.served_parts import ServedParts
 from idiolect.serve.service import Serving
@@ -34,13 +35,17 @@ async def search(body: SearchBody, service: Serving) -> JsonResponse:
     began = time.perf_counter()
     with service.using() as parts:
         hits, mode, note = await service.searches.run(_search, parts, body)
+    return _response(hits, mode, began, note)
+
+
+def _response(hits: list[dict[str, Any]], mode: str, began: float, note: str = "") -> JsonResponse:
     took = round(1000 * (time.perf_counter() - began), 2)
     return JsonResponse({"hits": hits, "mode": mode, "note": note, "took_ms": took})
 
 
 def _search(parts: ServedParts, body: SearchBody) -> tuple[list[dict[str, Any]], str, str]:
     index = parts.need("index")
-    language = index.store.settings.get("language", "en")
+    language = language_of(index.store)
     if body.system == "base" and parts.base_search is not None:
         old = parts.base_search.search(body.query, body.top_k, body.mode, filter=body.filter)
         return [hit_record(hit, body.query, language) for hit in old], body.mode, ""
@@ -74,7 +79,7 @@ async def search_many(body: SearchManyBody, service: Serving) -> JsonResponse:
             filter=body.filter,
             namespace=body.namespace,
         )
-    return JsonResponse({"results": [[_plain(hit) for hit in hits] for hits in found]})
+    return _results(found)
 
 
 @router.post("/search_vectors", response_model=ResultsBody, summary="Search by vectors")
@@ -88,11 +93,14 @@ async def search_vectors(body: SearchVectorsBody, service: Serving) -> JsonRespo
             filter=body.filter,
             namespace=body.namespace,
         )
-    return JsonResponse({"results": [[_plain(hit) for hit in hits] for hits in found]})
+    return _results(found)
 
 
-def _plain(hit: Hit) -> dict[str, Any]:
-    return {"id": hit.id, "score": hit.score, "text": hit.text, "metadata": hit.metadata}
+def _results(found: list[Hits]) -> JsonResponse:
+    def record(hit: Hit) -> dict[str, Any]:
+        return {"id": hit.id, "score": hit.score, "text": hit.text, "metadata": hit.metadata}
+
+    return JsonResponse({"results": [[record(hit) for hit in hits] for hits in found]})
 
 
 @router.post("/similar", response_model=HitsBody, summary="Find similar items")
@@ -101,8 +109,7 @@ async def similar(body: SimilarBody, service: Serving) -> JsonResponse:
     began = time.perf_counter()
     with service.using() as parts:
         hits = await service.searches.run(_similar, parts, body)
-    took = round(1000 * (time.perf_counter() - began), 2)
-    return JsonResponse({"hits": hits, "mode": "dense", "note": "", "took_ms": took})
+    return _response(hits, "dense", began)
 
 
 def _similar(parts: ServedParts, body: SimilarBody) -> list[dict[str, Any]]:
@@ -112,7 +119,7 @@ def _similar(parts: ServedParts, body: SimilarBody) -> list[dict[str, Any]]:
         raise RequestError(422, "no item is given", hint="pass id or ids")
     found = index.store.fetch(ids, namespace=body.namespace, vectors=True)
     if missing := [id for id in ids if id not in found]:
-        raise RequestError(404, f"no item {missing[0]!r}", hint="check the id and the namespace")
+        raise NoItemError(missing[0])
     scope = {"filter": body.filter, "namespace": body.namespace}
     if len(ids) == 1:
         hits = index.similar(ids[0], body.top_k, **scope)
@@ -120,7 +127,7 @@ def _similar(parts: ServedParts, body: SimilarBody) -> list[dict[str, Any]]:
         mean = sum(found[id].vector for id in ids) / len(ids)
         several = index.search_vectors(mean, body.top_k + len(ids), **scope)[0]
         hits = [hit for hit in several if hit.id not in found][: body.top_k]
-    language = index.store.settings.get("language", "en")
+    language = language_of(index.store)
     texts = [item.text for item in found.values()]
     return [
         hit_record(hit, "", language) | {"why": common_words(texts, hit.text, language)}
@@ -134,8 +141,7 @@ async def recommend(body: RecommendBody, service: Serving) -> JsonResponse:
     began = time.perf_counter()
     with service.using() as parts:
         hits = await service.models.run(_recommend, parts, body)
-    took = round(1000 * (time.perf_counter() - began), 2)
-    return JsonResponse({"hits": hits, "mode": "recommend", "note": "", "took_ms": took})
+    return _response(hits, "recommend", began)
 
 
 def _recommend(parts: ServedParts, body: RecommendBody) -> list[dict[str, Any]]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Response
 from fastapi.responses import FileResponse, HTMLResponse, PlainTextResponse
 
 from idiolect import __version__
+from idiolect.search.passages import PassageNamespace
 from idiolect.serve.hit_details import field_values
 from idiolect.serve.http_errors import RequestError
 from idiolect.serve.json_response import JsonResponse
@@ -55,10 +55,10 @@ def _info(parts: ServedParts) -> dict[str, Any]:
     index, encoder = parts.index, parts.encoder
     modes = ["lexical", "dense", "hybrid"] if encoder is not None else ["lexical"]
     return {
-        "run": Path(parts.folder.path).name,
+        "run": parts.model_name,
         "kind": parts.folder.kind,
         "version": __version__,
-        "items": 0 if index is None else sum(index.store.namespaces().values()),
+        "items": 0 if index is None else sum(PassageNamespace.item_counts(index.store).values()),
         "modes": [] if index is None else modes,
         "dimensions": encoder.dimensions if encoder is not None else None,
         "model": parts.model_name,

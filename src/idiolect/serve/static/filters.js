@@ -20,7 +20,7 @@ export class Filters {
       "Filters",
     );
     this.button.hidden = this.fields.length === 0;
-    this.chosen = null; // whether the panel is open, once somebody has said so
+    this.chosen = null; // whether the panel is open, once somebody has clicked
   }
 
   toggle() {

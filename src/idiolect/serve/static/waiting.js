@@ -1,4 +1,4 @@
-// Work in progress: only the latest of several requests counts; what is slow or fails is said.
+// Work in progress: only the latest of several requests counts; a slow or failed request is reported.
 import { h, fill } from "./dom.js";
 import { isAborted, Problem } from "./api.js";
 

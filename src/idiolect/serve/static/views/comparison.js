@@ -95,7 +95,7 @@ export class Comparison {
     const all = new Set(top.flatMap((ids) => [...ids]));
     const shared = [...all].filter((id) => top.every((ids) => ids.has(id)));
     const how = this.kind === "systems" ? "By meaning: " : "";
-    return `${how}${plural(all.size, "item")} among the first ${SHOWN}, ${shared.length} of them on every side.`;
+    return `${how}${plural(all.size, "item")} among the first ${SHOWN} of each side, ${shared.length} of them on every side.`;
   }
 
   /** Mark one item wherever it stands. */

@@ -207,7 +207,7 @@ function welcome(info) {
   const lines = {
     lexical: ["Words", "finds items that contain the words of the search, rare words first (BM25)."],
     dense: ["Meaning", "finds items whose vectors are close to that of the search, whatever their words."],
-    hybrid: ["Both", "weighs the two as the run measured to be best, and is the default."],
+    hybrid: ["Both", "combines the two rankings, and is the default."],
   };
   return h(
     "div",

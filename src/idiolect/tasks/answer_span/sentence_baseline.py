@@ -12,7 +12,7 @@ from idiolect.tasks.answer_span.squad_files import PassageQuestion
 __all__ = ["best_sentences"]
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[।。])\s*")
-"""A Latin full stop also stands within numbers, such as 3.5; the others need no space after them."""
+"""A Latin full stop stands within numbers too, such as 3.5; the others need no space after."""
 
 
 def best_sentences(questions: Sequence[PassageQuestion]) -> list[str]:

@@ -8,9 +8,9 @@ set by `idiolect tasks`, and keeps the figures in OUT/SET/NAME.json. A run that 
 and a finished one is not repeated. Arguments after `--` go to `train`.
 
 Sets: sst2, mr, subj, trec, scicite, acl-arc, chemprot, pubmedqa (classify); wnut17, ncbi-disease,
-bc5cdr (tag); xquad-en (answer-span); scitldr (summarise). MR and Subj have no split: a tenth, drawn
-at random, is the test set. XQuAD: every fifth English paragraph is tested, the others are trained
-on, since SQuAD's training set is not at hand.
+bc5cdr (tag); xquad-en, xquad-es and its other languages (answer-span); scitldr (summarise). MR and
+Subj have no split: a tenth, drawn at random, is the test set. XQuAD: every fifth paragraph is
+tested, the others are trained on, since SQuAD's training set is not at hand.
 """
 
 from __future__ import annotations
@@ -106,8 +106,8 @@ def write_set(name: str, folder: Path) -> tuple[str, str]:
         for side, source in zip(("train", "test"), TAG[name], strict=True):
             (folder / f"{side}.conll").write_text(text_of(source))
         return "tag", "conll"
-    if name == "xquad-en":
-        articles = json.loads(text_of("xquad/xquad.en.json.gz"))["data"]
+    if name.startswith("xquad-"):
+        articles = json.loads(text_of(f"xquad/xquad.{name[6:]}.json.gz"))["data"]
         paragraphs = [p for article in articles for p in article["paragraphs"]]
         for side, is_test in (("train", False), ("test", True)):
             own = [p for i, p in enumerate(paragraphs) if (i % 5 == 0) == is_test]
@@ -187,17 +187,23 @@ def table(out: Path) -> None:
 
 
 def main() -> None:
-    words, _, extra = " ".join(sys.argv[1:]).partition(" -- ")
+    words = sys.argv[1:]
+    end = words.index("--") if "--" in words else len(words)
+    extra = words[end + 1 :]
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("out", type=Path)
-    parser.add_argument("sets", nargs="*")
+    parser.add_argument("sets", nargs="*", metavar="SET")
     parser.add_argument("--base", default="minilm")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--table", action="store_true")
-    given = parser.parse_args(words.split())
+    given = parser.parse_args(words[:end])
+    known = [*CLASSIFY, *TAG, "scitldr"]
+    for name in given.sets:
+        if name not in known and not name.startswith("xquad-"):
+            parser.error(f"unknown set {name}: one of {', '.join(known)}, xquad-LANGUAGE")
     for name in given.sets:
         for seed in range(given.seeds):
-            measure(given.out, name, given.base, seed, extra.split())
+            measure(given.out, name, given.base, seed, extra)
     if given.table:
         table(given.out)
 

@@ -17,7 +17,7 @@ from idiolect.models.language_model import LanguageModel
 from idiolect.tasks.classify.labelled_texts import LabelledText
 from idiolect.tasks.classify.text_classifier import TextClassifier
 from idiolect.tasks.finetuning.concat_pooling import concat_pool
-from idiolect.tasks.finetuning.recipe import FineTuning
+from idiolect.tasks.finetuning.recipe import FineTuning, read_transfer
 from idiolect.tasks.finetuning.text_states import read_texts
 from idiolect.tasks.task_model import task_config
 from idiolect.training.layer_schedule import layer_distances, layer_rates
@@ -186,6 +186,11 @@ def test_bad_input(tmp_path: Path) -> None:
             FineTuning.of("ulmfit", **wrong)
     with pytest.raises(ConfigError, match="unknown recipe"):
         FineTuning.of("ulmfti")
+    path = tmp_path / "transfer.toml"
+    for table, wrong in (("", "has no steps"), ('steps = 5\noutput_dir = "x"', "output_dir")):
+        path.write_text(f"[adaptation]\n{table}\n")
+        with pytest.raises(ConfigError, match=wrong):
+            read_transfer(str(path))
 
 
 def test_command_adapts_first_and_then_fine_tunes(tmp_path: Path) -> None:

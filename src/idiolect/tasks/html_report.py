@@ -8,8 +8,8 @@ from html import escape
 __all__ = ["confusion_table", "html_page", "html_table"]
 
 _STYLE = (
-    "body{font-family:sans-serif;max-width:60em;margin:2em auto}table{border-collapse:collapse}"
-    "td,th{border:1px solid #bbb;padding:.3em .6em;text-align:left}td.n{text-align:right}"
+    "body{font-family:sans-serif;max-width:64em;margin:2em auto}table{border-collapse:collapse}"
+    "td,th{border:1px solid #bbb;padding:.3em .6em;text-align:left}img{max-width:100%}"
 )
 
 

@@ -8,6 +8,7 @@ import random
 import re
 import string
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -223,6 +224,9 @@ def test_baseline_is_the_sentence_with_the_rare_words() -> None:
         PassageQuestion("2", "is the sun hot", "The sun. No penguin.", ()),
     ]
     assert best_sentences(questions)[0] == "A penguin lives in the cold."
+    one = PassageQuestion("3", "how tall is the tower", "The tower is 3.5 m tall. It leans.", ())
+    assert best_sentences([one]) == ["The tower is 3.5 m tall."]
+    assert best_sentences([replace(one, question="塔", context="塔高。山低。")]) == ["塔高。"]
 
 
 def test_commands(tmp_path: Path) -> None:
@@ -247,6 +251,13 @@ def test_commands(tmp_path: Path) -> None:
     assert result["finder"]["questions"] == sum(map(sum, result["confusion"])) == 20
     assert result["no answer"]["unanswerable_accuracy"] == 100
     assert "Worst errors" in (tmp_path / "errors.html").read_text()
+    ran = idiolect_program(
+        *("tasks", "answer-span", "evaluate", "run/model", "test.json"),
+        folder=tmp_path,
+        columns=80,
+    )
+    assert "most similar sentence" in ran.stdout
+    assert "…" not in ran.stdout, "no figure is cut off"
     for name in ("out.jsonl", "out.json"):
         ran = idiolect_program(
             *("tasks", "answer-span", "predict", "run/model", "test.json", "-o", name),
@@ -255,4 +266,12 @@ def test_commands(tmp_path: Path) -> None:
         assert ran.returncode == 0, ran.stderr
     lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     by_id = json.loads((tmp_path / "out.json").read_text())
+    twice = json.dumps({"id": "1", "question": "w1", "context": "w2 w3"}) + "\n"
+    (tmp_path / "twice.jsonl").write_text(twice * 2)
+    ran = idiolect_program(
+        *("tasks", "answer-span", "predict", "run/model", "twice.jsonl", "-o", "out.json"),
+        folder=tmp_path,
+    )
+    assert "the same id" in ran.stderr
+    assert json.loads((tmp_path / "out.json").read_text()) == by_id
     assert by_id == {line["id"]: line["answer"] for line in lines}

@@ -17,12 +17,9 @@ from cli.program import idiolect_program
 from conftest import ROOT
 from idiolect.errors import InputError
 from idiolect.generate.generator import Generator
+from idiolect.tasks.answer_span.squad_metrics import normalize_answer, word_f1
 from idiolect.tasks.harness.likelihood import score_endings
-from idiolect.tasks.harness.question_evaluation import (
-    answer_f1,
-    evaluate_questions,
-    normalize_answer,
-)
+from idiolect.tasks.harness.question_evaluation import evaluate_questions
 from idiolect.tasks.harness.questions import Question, read_questions
 from training import models
 
@@ -89,8 +86,8 @@ def test_log_likelihoods_equal_those_of_whole_texts(generator: Generator) -> Non
 
 def test_answers_are_compared_as_in_squad() -> None:
     assert normalize_answer("The  Cat, sat on AN apple.") == "cat sat on apple"
-    assert answer_f1("the black cat", "cat") == pytest.approx(2 / 3)
-    assert answer_f1("", "cat") == 0
+    assert word_f1("the black cat", "cat") == pytest.approx(2 / 3)
+    assert word_f1("", "cat") == 0
 
 
 def test_reasoning_is_shown_and_only_its_result_counts(generator: Generator) -> None:

@@ -261,3 +261,10 @@ def test_command_writes_a_page(tmp_path: Path) -> None:
     page = (tmp_path / "page.html").read_text()
     assert page.count("data:image/png;base64") == 4
     assert "same word" in page
+    (tmp_path / "labelled.jsonl").write_text('{"text": "w1", "label": "a"}\n{"text": "w2"}\n')
+    ran = idiolect_program(
+        *("probe", "model", "--report", "page.html", "--labelled", "labelled.jsonl"),
+        folder=tmp_path,
+    )
+    assert "1 no label (labelled.jsonl line 2)" in ran.stderr
+    assert "no classifier" in ran.stderr

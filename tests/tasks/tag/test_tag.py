@@ -206,8 +206,13 @@ def test_bad_files(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="overlap"):
         read_tagged_texts(path)  # both would tag the first word
     path.write_text(spans((0, 50, "A")))
-    with pytest.raises(InputError, match="no text with spans"):
+    with pytest.raises(InputError, match="1 of 1 texts cannot be read: 1 no spans, or spans out"):
         read_tagged_texts(path)
+    path.write_text(spans((0, 5, "A")) + spans((0, 50, "A")))
+    assert len(read_tagged_texts(path, max_unreadable=0.5)) == 1
+    for name in ("a.csv", "a.jsonl.gz", "a.conll.zst"):  # what reads them expects another content
+        with pytest.raises(InputError, match="are not written as"):
+            write_tagged_texts(tmp_path / name, _texts(1), "iob2")
     path = tmp_path / "a.conll"
     path.write_text("word\n\nother O\n")
     with pytest.raises(InputError, match=r"1 of 2 texts cannot be read: 1 too few columns"):

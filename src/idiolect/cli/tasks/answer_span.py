@@ -104,6 +104,8 @@ def train(
     if held_out and model.unanswerable:
         typer.echo(f"threshold of no answer: {model.fit_threshold(held_out):.3f}")
         model.save_record(out / "model")
+    elif held_out:
+        typer.echo("--valid had no effect: all training questions have an answer", err=True)
     typer.echo(f"the finder is in {out / 'model'}")
 
 
@@ -121,10 +123,16 @@ def predict(
     Example: [bold]idiolect tasks answer-span predict runs/answers/model new.json -o
     out.jsonl[/bold]
     """
+    from idiolect.errors import InputError
     from idiolect.tasks.answer_span.answer_finder import AnswerFinder
     from idiolect.text.files import write_atomic
 
     questions = _read(file, False, max_unreadable)
+    if out.suffix == ".json" and len({question.id for question in questions}) < len(questions):
+        raise InputError(
+            f"{file}: some questions have the same id, by which {out} would name their answers",
+            hint="name a .jsonl file, which has a line for each question",
+        )
     found = AnswerFinder.load(model, device=local_device()).predict(questions, progress=True)
     if out.suffix == ".json":
         by_id = {q.id: one.text for q, one in zip(questions, found, strict=True)}
@@ -186,7 +194,10 @@ def _show(scores: dict[str, AnswerScores], count: int) -> None:
 
     table = Table(title=f"{count:,} questions", title_justify="left")
     for name in ("system", "exact match", "F1", "F1 (answerable)", "right (unanswerable)"):
-        table.add_column(name, justify="left" if name == "system" else "right", no_wrap=True)
+        # Headings may wrap: otherwise figures are cut off in a terminal of 80 columns.
+        table.add_column(
+            name, justify="left" if name == "system" else "right", no_wrap=name == "system"
+        )
     for name, one in scores.items():
         measures = (one.exact_match, one.f1, one.answerable_f1, one.unanswerable_accuracy)
         table.add_row(name, *("–" if value is None else f"{value:.2f}" for value in measures))

@@ -73,7 +73,11 @@ def probe(
     skipped = Skipped()
     sentences = [] if tagged is None else read_tagged(tagged, skipped)
     report_skipped(skipped, "the tagged sentences")
-    examples: Sequence[LabelledText] = [] if labelled is None else read_labelled_texts(labelled)
+    examples: Sequence[LabelledText] = []
+    if labelled is not None:
+        left_out = Skipped()
+        examples = read_labelled_texts(labelled, skipped=left_out, max_unreadable=max_unreadable)
+        report_skipped(left_out, labelled.name)
     if texts:
         corpus = Corpus(texts, field, max_unreadable=max_unreadable)
         found_texts = _some(list(corpus), count, seed)

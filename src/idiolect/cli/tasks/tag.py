@@ -119,7 +119,7 @@ def predict(
 ) -> None:
     """Write the spans of each text, in characters.
 
-    The result is JSON Lines, or a CoNLL file in IOB2 if its name ends in .conll.
+    The result is JSON Lines if its name ends in .jsonl, otherwise a CoNLL file in IOB2.
 
     Example: [bold]idiolect tasks tag predict runs/diseases/model new.jsonl -o out.jsonl[/bold]
     """

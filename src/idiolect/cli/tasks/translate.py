@@ -1,4 +1,4 @@
-"""`idiolect tasks translate predict | evaluate`; `train` is that of `idiolect translate`."""
+"""`idiolect tasks translate train | predict | evaluate`; `train` is also `idiolect translate`'s."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import typer
 
 from idiolect.cli.tasks.task_options import ErrorsOption, JsonOption, PredictionsOption
 from idiolect.cli.training_options import local_device
+from idiolect.cli.translate.train import train
 from idiolect.errors import InputError
 
 if TYPE_CHECKING:
     from idiolect.tasks.translator import Translator
 
-__all__ = ["evaluate", "predict"]
+__all__ = ["evaluate", "predict", "train"]
 
 _LONGEST = 1 << 20
 """Bytes of a line."""

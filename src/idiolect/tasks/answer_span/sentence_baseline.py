@@ -11,6 +11,9 @@ from idiolect.tasks.answer_span.squad_files import PassageQuestion
 
 __all__ = ["best_sentences"]
 
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[।。])\s*")
+"""A Latin full stop stands within numbers too, such as 3.5; the others need no space after."""
+
 
 def best_sentences(questions: Sequence[PassageQuestion]) -> list[str]:
     """Return, for each question, the sentence of its passage that is most similar to it.
@@ -19,7 +22,7 @@ def best_sentences(questions: Sequence[PassageQuestion]) -> list[str]:
     the sentences of all passages.
     """
     sentences = {
-        passage: [s for s in re.split(r"(?<=[.!?।。])\s*", passage) if s.strip()]
+        passage: [s for s in _SENTENCE_END.split(passage) if s.strip()]
         for passage in {question.context for question in questions}
     }
     total = sum(map(len, sentences.values()))

@@ -11,7 +11,18 @@ from typing import Any
 
 from idiolect.tasks.answer_span.squad_files import PassageQuestion
 
-__all__ = ["AnswerScores", "answer_f1", "best_threshold", "exact_match", "score_answers"]
+__all__ = [
+    "AnswerScores",
+    "answer_f1",
+    "best_threshold",
+    "exact_match",
+    "normalize_answer",
+    "score_answers",
+    "word_f1",
+]
+
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 @dataclass(frozen=True)
@@ -33,14 +44,37 @@ class AnswerScores:
         return asdict(self)
 
 
+def normalize_answer(text: str) -> str:
+    """Lower the case, and remove punctuation, articles and extra spaces.
+
+    >>> normalize_answer("The  Cat, sat!")
+    'cat sat'
+    """
+    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
+
+
+def word_f1(found: str, answer: str) -> float:
+    """Return the F1 of the words of two answers, which are normalised first.
+
+    >>> word_f1("the black cat", "a cat")
+    0.6666666666666666
+    """
+    ours, theirs = normalize_answer(found).split(), normalize_answer(answer).split()
+    if not ours or not theirs:
+        return float(ours == theirs)
+    same = (Counter(ours) & Counter(theirs)).total()
+    return 2 * same / (len(ours) + len(theirs))
+
+
 def exact_match(found: str, right: Sequence[str]) -> float:
     """Return 1 if an answer is a right one, otherwise 0; without right ones, "" is right."""
-    return float(any(_normal(found) == _normal(one) for one in _targets(right)))
+    own = normalize_answer(found)
+    return float(any(own == normalize_answer(one) for one in _targets(right)))
 
 
 def answer_f1(found: str, right: Sequence[str]) -> float:
     """Return the F1 of an answer's words with the most similar right answer."""
-    return max(_f1(_normal(found).split(), _normal(one).split()) for one in _targets(right))
+    return max(word_f1(found, one) for one in _targets(right))
 
 
 def score_answers(questions: Sequence[PassageQuestion], found: Sequence[str]) -> AnswerScores:
@@ -91,24 +125,7 @@ def best_threshold(
 
 def _targets(right: Sequence[str]) -> Sequence[str]:
     # An answer without a word but articles counts as none, as in the official script.
-    return [one for one in right if _normal(one)] or [""]
-
-
-def _normal(text: str) -> str:
-    """Lower case, without punctuation and articles, single spaces."""
-    plain = "".join(char for char in text.lower() if char not in _PUNCTUATION)
-    return " ".join(_ARTICLES.sub(" ", plain).split())
-
-
-_PUNCTUATION = set(string.punctuation)
-_ARTICLES = re.compile(r"\b(a|an|the)\b")
-
-
-def _f1(found: Sequence[str], right: Sequence[str]) -> float:
-    if not found or not right:
-        return float(found == right)
-    common = (Counter(found) & Counter(right)).total()
-    return 2 * common / (len(found) + len(right))
+    return [one for one in right if normalize_answer(one)] or [""]
 
 
 def _percent(values: Sequence[float]) -> float | None:

@@ -131,6 +131,12 @@ def read_transfer(source: str) -> tuple[FineTuning, dict[str, Any]]:
         )
     settings = dict(tables.get("fine_tuning", {}))
     adaptation = dict(tables.get("adaptation", {}))
+    if "adaptation" in tables and "steps" not in adaptation:
+        raise ConfigError(f"{path}: [adaptation] has no steps", hint="add a line: steps = 300")
+    if fixed := sorted({"encoder", "own_texts", "output_dir"} & set(adaptation)):
+        raise ConfigError(
+            f"{path}: [adaptation] cannot set {fixed[0]}", hint="the command sets it; remove it"
+        )
     texts = adaptation.get("texts", [])
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise ConfigError(f"{path}: texts is {texts!r}", hint='a list such as ["books.txt"]')

@@ -9,8 +9,6 @@ answer with reasoning, the text after "####" counts, or else the last number.
 from __future__ import annotations
 
 import re
-import string
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -18,15 +16,14 @@ import numpy as np
 
 from idiolect.errors import InputError
 from idiolect.generate.generator import Generator
+from idiolect.tasks.answer_span.squad_metrics import normalize_answer, word_f1
 from idiolect.tasks.harness.likelihood import score_endings
 from idiolect.tasks.harness.questions import FINAL, Question
 from idiolect.training.seeds import derive_seed
 
-__all__ = ["answer_f1", "evaluate_questions", "final_answer", "normalize_answer"]
+__all__ = ["evaluate_questions", "final_answer"]
 
-_ARTICLES = re.compile(r"\b(a|an|the)\b")
 _NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
-_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _SAMPLES = 1000
 _BETWEEN = "\n\n"
 
@@ -76,28 +73,6 @@ def evaluate_questions(
             keep({"question": number, **answer, **scores})
         yield None
     yield _summary(rows, seed)
-
-
-def normalize_answer(text: str) -> str:
-    """Lower the case, and remove punctuation, articles and extra spaces (Rajpurkar et al. 2016).
-
-    >>> normalize_answer("The  Cat, sat!")
-    'cat sat'
-    """
-    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
-
-
-def answer_f1(found: str, answer: str) -> float:
-    """Return the F1 of the words of two answers.
-
-    >>> answer_f1("the black cat", "a cat")
-    0.6666666666666666
-    """
-    ours, theirs = normalize_answer(found).split(), normalize_answer(answer).split()
-    if not ours or not theirs:
-        return float(ours == theirs)
-    same = (Counter(ours) & Counter(theirs)).total()
-    return 2 * same / (len(ours) + len(theirs))
 
 
 def final_answer(text: str) -> str | None:
@@ -168,7 +143,7 @@ def _generate(
     equal = {normalize_answer(answer) for answer in question.answers}
     return {
         "exact_match": float(normalize_answer(text) in equal),
-        "f1": max(answer_f1(text, answer) for answer in question.answers),
+        "f1": max(word_f1(text, answer) for answer in question.answers),
     }, {"answer": text}
 
 

@@ -1,7 +1,8 @@
-"""Heads that look at one place: the previous token, the next, a separator, the same word.
+"""Heads that look at one place: the previous token, the next, a separator, the same token again.
 
 A head's share for a pattern is the mean attention of a text's tokens to that place (Clark et al.
-2019, 1906.04341). Beside it stands what a head that looks everywhere alike would have.
+2019, 1906.04341). Each share is compared with that of uniform attention: the same weight for every
+token that the head may see.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class AttentionPatterns:
     shares: NDArray[np.float64]
     """Attention to each pattern's place. (patterns, layers, heads)."""
     uniform: NDArray[np.float64]
-    """What a head has that looks at all tokens it sees alike. (patterns,)."""
+    """The shares of uniform attention: the same weight for each visible token. (patterns,)."""
 
     def strongest(self, pattern: str) -> tuple[int, int, float]:
         """Return layer, head (both from 1) and share of the head that looks there most."""
@@ -64,12 +65,12 @@ def attention_patterns(encoder: Encoder, texts: Sequence[str]) -> AttentionPatte
         queries = slice(before, length - after)
         weights = torch.stack(batch.attentions, 1)[..., queries, :].double().cpu()
         flat = (weights.sum((0, 1, 2)) > 0).double()  # a decoder sees no later token
-        alike = flat / flat.sum(-1, keepdim=True)
+        even = flat / flat.sum(-1, keepdim=True)
         found = torch.stack(
             [torch.einsum("blhqk,bqk->lh", weights, p[:, queries].double()) for p in places]
         )
         expected = torch.stack(
-            [torch.einsum("qk,bqk->", alike, p[:, queries].double()) for p in places]
+            [torch.einsum("qk,bqk->", even, p[:, queries].double()) for p in places]
         )
         shares = found if shares is None else shares + found
         uniform = expected if uniform is None else uniform + expected

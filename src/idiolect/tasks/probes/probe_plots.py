@@ -50,6 +50,7 @@ def _layers(figure: Any, found: ModelProbes) -> None:
         base = one.majority if one.by_word is None else one.by_word
         axes.axhline(base, color=color, lw=0.8, ls=":")
     axes.set(xlabel="layer (0: embedding)", ylabel="accuracy of a linear probe")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_title("dotted: best answer without a network; ring: best layer", fontsize=9)
     axes.set_ylim(0, 1)
     axes.legend(loc="lower right", fontsize=8)
@@ -70,6 +71,7 @@ def _anisotropy(figure: Any, found: ModelProbes) -> None:
     ):
         axes.plot(values, marker="o", ms=3, color=color, label=name)
     axes.set(xlabel="layer (0: embedding)", ylabel="mean cosine, or share")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_ylim(-0.1, 1.02)
     axes.legend(fontsize=8)
     axes.grid(alpha=0.3)

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from html import escape
 
 import numpy as np
 
+from idiolect.tasks.html_report import html_page, html_table
 from idiolect.tasks.probes.attention_patterns import PATTERNS
 from idiolect.tasks.probes.probe_plots import draw_probes
 from idiolect.tasks.probes.probe_run import ModelProbes
 
 __all__ = ["probe_page", "summarize_probes"]
 
-_STYLE = (
-    "body{font-family:sans-serif;max-width:64em;margin:2em auto}table{border-collapse:collapse}"
-    "td,th{border:1px solid #bbb;padding:.3em .6em;text-align:left}img{max-width:100%}"
-)
 _LEGEND = {
     "pos": "part of speech of a word",
     "chunk": "noun, verb or preposition chunk of a word, by rule",
@@ -36,10 +32,10 @@ def probe_page(found: ModelProbes, title: str) -> str:
         name: f'<p><img alt="{name}" src="data:image/png;base64,{data}">'
         for name, data in draw_probes(found).items()
     }
-    parts = [
-        f"<p>{found.layers} layers; {found.texts:,} texts. Layer 0 is the embedding.",
-        f"<h2>What each layer knows</h2>{images['layers']}",
-        _table(
+    sections = {
+        "What each layer knows": f"<p>{found.layers} layers; {found.texts:,} texts. Layer 0 is the "
+        f"embedding.{images['layers']}"
+        + html_table(
             [
                 "probe",
                 "what",
@@ -64,18 +60,13 @@ def probe_page(found: ModelProbes, title: str) -> str:
                 for one in found.probes
             ],
         ),
-        f"<h2>Do states point the same way?</h2>{images['anisotropy']}",
-    ]
+        "Do states point the same way?": images["anisotropy"],
+    }
     if found.patterns is not None:
-        parts.append(f"<h2>Where heads look</h2>{images['patterns']}")
-        parts.append(_patterns(found))
+        sections["Where heads look"] = images["patterns"] + _patterns(found)
     if found.pruning is not None:
-        parts.append(f"<h2>Which heads matter</h2>{images['importance']}")
-        parts.append(_pruning(found))
-    return (
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>{escape(title)}</title>"
-        f"<style>{_STYLE}</style><h1>Probes of {escape(title)}</h1>{''.join(parts)}</html>\n"
-    )
+        sections["Which heads matter"] = images["importance"] + _pruning(found)
+    return html_page(f"Probes of {title}", sections)
 
 
 def summarize_probes(found: ModelProbes) -> list[str]:
@@ -92,7 +83,9 @@ def summarize_probes(found: ModelProbes) -> list[str]:
         f"{max(cosines):.3f} at layer {int(np.argmax(cosines))}, {cosines[-1]:.3f} at the last"
     )
     if found.patterns is not None:
-        for name in PATTERNS:
+        for name, uniform in zip(PATTERNS, found.patterns.uniform, strict=True):
+            if not uniform:  # such as the next token, which a decoder does not see
+                continue
             layer, head, share = found.patterns.strongest(name)
             lines.append(f"looks at {name}: layer {layer}, head {head}, {share:.2f} of attention")
     if found.pruning is not None:
@@ -118,12 +111,12 @@ def _patterns(found: ModelProbes) -> str:
         rows.append(
             [name, f"layer {layer}, head {head}", f"{share:.3f}", f"{uniform:.3f}", str(many)]
         )
-    return _table(
+    return html_table(
         [
             "looks at",
             "strongest head",
             "its share",
-            "looking everywhere alike",
+            "with uniform attention",
             "heads above one half",
         ],
         rows,
@@ -139,14 +132,6 @@ def _pruning(found: ModelProbes) -> str:
     ]
     seeds = [f"random, seed {seed}" for seed in range(len(curve.random[0]))]
     better = "higher" if curve.higher_is_better else "lower"
-    return f"<p>{escape(curve.measure)} ({better} is better)" + _table(
+    return f"<p>{escape(curve.measure)} ({better} is better)" + html_table(
         ["heads pruned", "least important", *seeds], rows
     )
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    top = "".join(f"<th>{escape(cell)}</th>" for cell in head)
-    body = "".join(
-        f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows
-    )
-    return f"<table><tr>{top}</tr>{body}</table>"

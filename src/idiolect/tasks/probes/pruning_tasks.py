@@ -70,7 +70,7 @@ def language_task(encoder: Encoder, texts: Sequence[str], test: Sequence[str]) -
         else:
             # The same positions for a text of the same length: pruned models see the same.
             drawn = torch.rand(ids.shape, generator=torch.Generator().manual_seed(ids.shape[1]))
-            read = drawn < max(_MASKED, 1 / ids.shape[1])
+            read = (drawn < max(_MASKED, 1 / ids.shape[1])).to(ids.device)
             assert mask_id is not None
             hidden, goal = network.text_states(ids.masked_fill(read, mask_id), None), ids
         hidden, goal = (

@@ -29,6 +29,7 @@ from idiolect.tasks.tag.tag_schemes import (
     write_tags,
 )
 from idiolect.text.files import write_atomic
+from idiolect.text.record_types.compressed_file import COMPRESSIONS
 from idiolect.text.record_types.text_lines import read_lines
 from idiolect.text.records import has_fields, numbered_records, unusable
 from idiolect.text.skipped import MAX_UNREADABLE, Fault, Skipped, skip, summary
@@ -46,6 +47,7 @@ __all__ = [
 _LONGEST = 1 << 20
 """Bytes of a line."""
 _DOCUMENT = "-DOCSTART-"
+_JSON_LINES = (".jsonl", ".ndjson", ".json")
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -114,10 +116,14 @@ def read_tagged_texts(
     """
     left_out = Skipped() if skipped is None else skipped
     if has_fields(path):
-        found = list(_records(path, tagged, left_out, max_unreadable))
+        own = Skipped()
+        found = list(_records(path, tagged, left_out, own, max_unreadable))
+        _check_share(path, own, len(found), max_unreadable, "spans have start, end and label")
     else:
-        columns = (token_column, tag_column if tagged else None)
-        found = _sentences(path, columns, scheme, left_out, max_unreadable)
+        own, columns = Skipped(), (token_column, tag_column if tagged else None)
+        found = _sentences(path, columns, scheme, own)
+        _check_share(path, own, len(found), max_unreadable, "check --token-column, --tag-column")
+    left_out.update(own)
     if not found:
         raise InputError(
             f"{path} has no text{' with spans' if tagged else ''}",
@@ -127,7 +133,18 @@ def read_tagged_texts(
 
 
 def write_tagged_texts(path: Path, texts: Sequence[TaggedText], scheme: TagScheme) -> None:
-    """Write a CoNLL file, or JSON Lines if the name ends so. The write is atomic."""
+    """Write JSON Lines if the name ends in .jsonl, otherwise a CoNLL file. The write is atomic.
+
+    Raises:
+        InputError: The name ends as another kind of file does, or the file cannot be written.
+    """
+    if path.suffix.lower() in COMPRESSIONS or (
+        has_fields(path) and path.suffix.lower() not in _JSON_LINES
+    ):
+        raise InputError(
+            f"tagged texts are not written as {path.suffix}: {path}",
+            hint="name a .jsonl or .conll file",
+        )
     if has_fields(path):
         lines = [json.dumps(_as_record(text), ensure_ascii=False) for text in texts]
     else:
@@ -168,10 +185,23 @@ def _as_record(text: TaggedText) -> dict[str, Any]:
     return {"text": text.text, "spans": spans}
 
 
+def _check_share(
+    path: Path, left_out: Skipped, read: int, max_unreadable: float, advice: str
+) -> None:
+    """Raise an error if too many texts of a file are left out."""
+    bad = left_out.total()
+    if bad > max_unreadable * (read + bad):
+        raise InputError(
+            f"{path}: {bad:,} of {read + bad:,} texts cannot be read: {summary(left_out)}",
+            hint=f"{advice}, or allow a larger share: --max-unreadable",
+        )
+
+
 def _records(
-    path: Path, tagged: bool, skipped: Skipped, max_unreadable: float
+    path: Path, tagged: bool, unreadable: Skipped, skipped: Skipped, max_unreadable: float
 ) -> Iterator[TaggedText]:
-    for place, record in numbered_records(path, skipped, max_unreadable=max_unreadable):
+    """Yield texts; rows that are no records are `unreadable`, records that are no texts skipped."""
+    for place, record in numbered_records(path, unreadable, max_unreadable=max_unreadable):
         text, spans = record.get("text"), record.get("spans")
         if not isinstance(text, str) or unusable(text):
             skip(skipped, "no text", f"{path.name} {place}")
@@ -223,10 +253,8 @@ def _sentences(
     columns: tuple[int, int | None],
     scheme: TagScheme | None,
     skipped: Skipped,
-    max_unreadable: float,
 ) -> list[TaggedText]:
     found: list[TaggedText] = []
-    own = Skipped()
     for first, lines in _blocks(path):
         words, tags = list[str](), list[str]()
         fault = None
@@ -241,7 +269,7 @@ def _sentences(
             words.append(word)
             tags.append(tag)
         if fault is not None:
-            skip(own, fault, f"{path.name} line {first:,}")
+            skip(skipped, fault, f"{path.name} line {first:,}")
             continue
         if scheme is not None and invalid_transitions(tags, scheme):
             raise InputError(
@@ -249,13 +277,6 @@ def _sentences(
                 hint="omit the scheme to read any, or name the one it is in",
             )
         found.append(_sentence(words, tags if columns[1] is not None else None))
-    skipped.update(own)
-    if own.total() > max_unreadable * (len(found) + own.total()):
-        raise InputError(
-            f"{path}: {own.total():,} of {len(found) + own.total():,} texts cannot be read: "
-            f"{summary(own)}",
-            hint="check --token-column and --tag-column, or allow a larger share: --max-unreadable",
-        )
     return found
 
 

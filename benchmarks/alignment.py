@@ -1,12 +1,13 @@
 """Speed and memory of alignment beside trl, on texts of mixed lengths.
 
-    python benchmarks/alignment.py MODEL PAIRS.jsonl [STEPS]
+    python benchmarks/alignment.py MODEL PREFERENCES [STEPS [sft] [dpo] [ppo]]
 
 `sft` and `dpo`: seconds a step and peak memory of this package and of trl, each side in a process
 of its own, in alternation, with the same model, texts, batch, order of magnitude of work and one
 thread; DPO's reference is computed before on both sides and not timed. `ppo`: tokens a second of
 rollout and four updates, beside a loop over `generate` of transformers with the same sizes.
-MODEL must be a folder that both read, such as assets/idiolect-base.
+MODEL must be a folder that both read, such as assets/idiolect-base; PREFERENCES a file in any form
+that `idiolect align dpo` reads, such as llamafactory_dpo_en_demo.json.gz. STEPS is at least 3.
 """
 
 from __future__ import annotations
@@ -24,6 +25,19 @@ from pathlib import Path
 from typing import Any
 
 BATCH, LENGTH, PROMPTS, NEW, ROUNDS = 8, 512, 16, 32, 2
+
+
+def write_texts(source: str) -> str:
+    """Write preferences as plain texts, the same for both sides; return the file."""
+    from idiolect.alignment.preference.preferences import prompt_text, read_preferences
+
+    path = Path(tempfile.mkdtemp()) / "pairs.jsonl"
+    found = [
+        {"prompt": prompt_text(one.prompt), "chosen": one.chosen, "rejected": one.rejected}
+        for one in read_preferences(Path(source))
+    ]
+    path.write_text("".join(f"{json.dumps(one)}\n" for one in found))
+    return str(path)
 
 
 def rows(path: str) -> list[dict[str, str]]:
@@ -173,9 +187,12 @@ def main() -> None:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(json.dumps({"seconds": statistics.median(seconds), "peak": peak}))
         return
-    model, data = sys.argv[1:3]
+    if len(sys.argv) < 3:
+        sys.exit(__doc__)
+    model, source = sys.argv[1:3]
     steps = sys.argv[3] if len(sys.argv) > 3 else "8"
-    print(f"load {os.getloadavg()[0]:.1f}; medians of {ROUNDS} runs of {steps} steps")
+    data = write_texts(source)
+    print(f"load {os.getloadavg()[0]:.1f}; medians of {ROUNDS} runs of {steps} steps", flush=True)
     for kind in sys.argv[4:] or ["sft", "dpo", "ppo"]:
         found: dict[str, list[dict[str, float]]] = {"ours": [], "theirs": []}
         for _ in range(ROUNDS):

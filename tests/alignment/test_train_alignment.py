@@ -30,6 +30,7 @@ from idiolect.alignment.preference.preferences import (
     JudgedCompletion,
     Preference,
     judged_completions,
+    read_judged_completions,
     read_preferences,
 )
 from idiolect.alignment.preference.train_preferences import preference_config, train_preferences
@@ -283,6 +284,25 @@ def test_bad_input_is_counted_and_named(tmp_path: Path, capsys: pytest.CaptureFi
             output_dir=tmp_path / "c",
             settings=PreferenceSettings(loss="kto"),
         )
+
+
+def test_cells_of_csv_and_judgements_between_1_and_2_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "judged.csv"
+    path.write_text("prompt,completion,label\nw1,w2,true\nw1,w3,0\n")
+    assert [one.good for one in read_judged_completions(path)] == [True, False]
+    path.write_text("prompt,completion,label\nw1,w2,good\n")
+    with pytest.raises(InputError, match="label is neither true nor false"):
+        read_judged_completions(path)
+    path.write_text(
+        "instruction,output_1,output_2,preference\nw1,w2,w3,1\nw1,w2,w3,1.98\nw1,w2,w3,1.5\n"
+        "w1,w2,w3,nan\n"
+    )
+    skipped = Skipped()
+    found = read_preferences(path, skipped=skipped, max_unreadable=0.5)
+    assert [one.chosen for one in found] == ["w2", "w3"]
+    assert skipped == {"tie": 1, "no judgement": 1}
+    path.write_text("prompt,chosen,rejected,margin\nw1,w2,w3,0.5\nw1,w2,w3,\n")
+    assert [one.margin for one in read_preferences(path)] == [0.5, 0.0]
 
 
 def test_sft_learns_what_it_is_shown(tmp_path: Path) -> None:

@@ -164,7 +164,16 @@ def test_the_commands(tmp_path: Path) -> None:
     assert accuracy == evaluate_prompt(loaded, task, texts).mean
     assert f"{accuracy:.4f} after" in tuned.stdout
     searched = idiolect_program(
-        *("prompt", "optimise", "model", "train.jsonl", "--test", "test.jsonl", "-o", "best.json"),
+        *(
+            "prompt",
+            "optimise",
+            "model",
+            "train.jsonl",
+            "--test",
+            "test.jsonl",
+            "-o",
+            "new/best.json",
+        ),
         *("--num-train", 20, "--num-valid", 10, "--candidates", 3, "--max-calls", 60),
         *("--num-fewshot", 2, "--json", *form),
         folder=tmp_path,
@@ -174,14 +183,16 @@ def test_the_commands(tmp_path: Path) -> None:
     assert result["calls"] <= 60
     assert result["validation"]["best"] >= result["validation"]["first"]
     again = idiolect_program(
-        *("prompt", "evaluate", "model", "test.jsonl", "--prompt", "best.json", "--pool"),
+        *("prompt", "evaluate", "model", "test.jsonl", "--prompt", "new/best.json", "--pool"),
         *("train.jsonl", "--num-fewshot", 2, "--seeds", 2, "--calibrated"),
         folder=tmp_path,
     )
     assert "accuracy 0." in again.stdout, again.stderr
     for words, message in (
         (("evaluate", "model", "test.jsonl", "--answer", "c=w1"), "answer 'c=w1'"),
+        (("evaluate", "model", "test.jsonl", "--seeds", 2), "--pool"),
         (("optimise", "model", "test.jsonl", "-o", "x.json"), "examples are wanted"),
+        (("optimise", "model", "test.jsonl", "-o", "run"), "run is a folder"),
         (
             ("tune", "model", "train.jsonl", "-o", "r", "--method", "lora", "--init-text", "w1"),
             "lora",

@@ -41,7 +41,7 @@ class PromptTask:
         )
 
     def save(self, path: Path) -> None:
-        """Write the prompt as JSON."""
+        """Write the prompt as JSON; its folder is made if there is none."""
         values = {
             "template": self.template.as_dict(),
             "labels": list(self.labels),
@@ -49,6 +49,7 @@ class PromptTask:
             "calibrated": self.calibrated,
         }
         text = json.dumps(values, ensure_ascii=False, indent=2)
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, f"{text}\n".encode())
 
     @classmethod

@@ -6,13 +6,10 @@ answers at once may prefer a place; `win_rate` therefore asks for both orders.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
-from urllib.error import URLError
-from urllib.request import Request, urlopen
 
 import numpy as np
 import torch
@@ -27,9 +24,10 @@ from idiolect.alignment.preference.completion_batch import (
 from idiolect.alignment.preference.preferences import Preference, Prompt, prompt_text
 from idiolect.alignment.preference.train_preferences import encode_sides, wrapped
 from idiolect.alignment.reward.reward_model import RewardModel
-from idiolect.errors import InputError, OfflineError
+from idiolect.errors import InputError
 from idiolect.generate.model_defaults import find_context_length
 from idiolect.models.language_model import LanguageModel
+from idiolect.search.answers.writers import EndpointWriter
 from idiolect.training.progress import track
 
 __all__ = [
@@ -44,7 +42,7 @@ __all__ = [
 ]
 
 _AT_ONCE = 8
-_ANSWER_BYTES = 1 << 20
+_REPLY_TOKENS = 16
 _SECONDS = 120
 _VERDICT = re.compile(r"\[\[([ABC])\]\]")
 _QUESTION = """Which of two answers to a request is better: more correct, more helpful and to the \
@@ -137,49 +135,30 @@ class EndpointJudge:
         key: Sent as a bearer token.
 
     Raises:
-        InputError: The address is not one of the web.
+        ConfigError: The address or the key cannot be used.
     """
 
     def __init__(self, url: str, model: str, *, key: str = "") -> None:
-        if not url.startswith(("http://", "https://")):
-            raise InputError(f"{url!r} is no address", hint="such as http://localhost:8000/v1")
-        self.url, self.model, self.key = url.rstrip("/"), model, key
+        self._writer = EndpointWriter(url, model, api_key=key or None, timeout=_SECONDS)
         self.unclear = 0
         """Replies without a verdict; they count as ties."""
 
     def __call__(self, pairs: Sequence[AnswerPair]) -> NDArray[np.float64]:
-        """Return 1, 0, or 0.5 for a tie."""
+        """Return 1, 0, or 0.5 for a tie.
+
+        Raises:
+            OfflineError: The server cannot be reached, or stops answering.
+            InputError: The server refuses the request, or answers in another form.
+        """
         asked = track(pairs, "asking the judge, pairs", len(pairs))
         return np.array([self._ask(pair) for pair in asked])
 
     def _ask(self, pair: AnswerPair) -> float:
-        text = _QUESTION.format(
+        question = _QUESTION.format(
             prompt=prompt_text(pair.prompt), first=pair.first, second=pair.second
         )
-        body = {
-            "model": self.model,
-            "messages": [{"role": "user", "content": text}],
-            "temperature": 0,
-            "max_tokens": 16,
-        }
-        headers = {"Content-Type": "application/json"}
-        if self.key:
-            headers["Authorization"] = f"Bearer {self.key}"
-        address = f"{self.url}/chat/completions"
-        request = Request(address, json.dumps(body).encode(), headers)
-        try:
-            with urlopen(request, timeout=_SECONDS) as reply:
-                found = json.loads(reply.read(_ANSWER_BYTES))
-            said = str(found["choices"][0]["message"]["content"])
-        except (URLError, TimeoutError) as error:
-            raise OfflineError(
-                f"{address} cannot be reached: {error}", hint="start the server, or check --url"
-            ) from error
-        except (ValueError, KeyError, IndexError, TypeError) as error:
-            raise InputError(
-                f"{address} does not reply like the chat API", hint="check --url"
-            ) from error
-        verdict = _VERDICT.search(said)
+        messages = [{"role": "user", "content": question}]
+        verdict = _VERDICT.search("".join(self._writer.write(messages, _REPLY_TOKENS)))
         self.unclear += verdict is None
         return {"A": 1.0, "B": 0.0}.get(verdict[1] if verdict else "", 0.5)
 

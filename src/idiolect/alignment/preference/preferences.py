@@ -3,7 +3,7 @@
     prompt, chosen, rejected                      texts, or lists of messages
     chosen, rejected                              HH-RLHF: both contain the same prompt
     conversations, chosen, rejected               ShareGPT: {"from", "value"}
-    instruction, output_1, output_2, preference   a judged pair: 1 or 2 is better
+    instruction, output_1, output_2, preference   a judged pair: the better one, 1 or 2 (or between)
     prompt, completion, label                     one judged completion (KTO)
 
 A pair whose sides are equal, or of which one is empty, teaches nothing and is left out: it is
@@ -12,6 +12,7 @@ counted, and named by its line. So is a tie.
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -44,6 +45,8 @@ Prompt: TypeAlias = str | tuple[Message, ...]
 
 _HH_TURN = re.compile(r"\n\n(Human|Assistant):")
 _HH_ROLES = {"Human": "user", "Assistant": "assistant"}
+_LABELS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
+"""Labels as texts: a cell of CSV is a text, and a column of Parquet may hold numbers."""
 _SIDES = (("output_1", "output_2"), ("response1", "response2"), ("response 1", "response 2"))
 
 
@@ -166,14 +169,21 @@ def _preference(record: Mapping[str, Any]) -> Preference:
     if prompt is None:
         prompt, chosen, rejected = _shared_prompt(chosen, rejected)
     margin = record.get("margin")
-    margin = float(margin) if isinstance(margin, int | float) else 0.0
-    return _checked(prompt, _completion(chosen), _completion(rejected), margin)
+    number = 0.0 if margin in (None, "") else _number(margin)
+    if number is None:
+        raise InvalidRecordError("margin is not a number")
+    return _checked(prompt, _completion(chosen), _completion(rejected), number)
 
 
 def _judged(record: Mapping[str, Any]) -> JudgedCompletion | Preference:
     """Return a completion with its label, or a preference."""
     label = record.get("label")
-    if not isinstance(label, bool) and not ("completion" in record and label in (0, 1)):
+    good = label if isinstance(label, bool) else None
+    if "completion" in record:
+        good = _LABELS.get(str(label).strip().lower())
+        if good is None and "chosen" not in record:
+            raise InvalidRecordError("label is neither true nor false")
+    if good is None:
         return _preference(record)
     if isinstance(record.get("messages"), list):
         messages = read_messages(record["messages"])
@@ -187,7 +197,7 @@ def _judged(record: Mapping[str, Any]) -> JudgedCompletion | Preference:
         raise InvalidRecordError("no prompt")
     if not completion.strip():
         raise InvalidRecordError("empty completion")
-    return JudgedCompletion(found, completion, bool(label))
+    return JudgedCompletion(found, completion, good)
 
 
 def _prompt(record: Mapping[str, Any]) -> Prompt | None:
@@ -259,15 +269,29 @@ def _judged_pair(record: Mapping[str, Any], first: Any, second: Any) -> Preferen
     better = record.get("preference", record.get("label"))
     if "annotator1" in record:
         better = _majority(record)
-    if better is None:
+    if better in (None, "") or better != better:  # NaN is a missing value of Parquet
         raise _TieError("no judgement")
-    if isinstance(better, bool) or not isinstance(better, int | float):
+    number = _number(better)
+    if number is None:
         raise InvalidRecordError("no judgement")
-    number = int(better) + zero_based
-    if number not in (1, 2):
+    number += zero_based
+    # A weighted judge writes numbers between 1 and 2 (AlpacaEval 2).
+    if not 1 <= number <= 2 or number == 1.5:
         raise _TieError("tie")
     sides = (_completion(first), _completion(second))
-    return _checked(prompt, sides[number - 1], sides[2 - number], 0.0)
+    chosen, rejected = sides if number < 1.5 else sides[::-1]
+    return _checked(prompt, chosen, rejected, 0.0)
+
+
+def _number(value: Any) -> float | None:
+    """Return a finite number, also one that CSV holds as text; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _majority(record: Mapping[str, Any]) -> Any:

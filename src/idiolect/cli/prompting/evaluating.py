@@ -76,9 +76,12 @@ def evaluate(
     --seeds 10 --calibrated --answer 0=negative --answer 1=positive[/bold]
     """
     from idiolect.encoding.encoder import Encoder
+    from idiolect.errors import ConfigError
     from idiolect.prompting.prompt_evaluation import choose_demonstrations, evaluate_prompt
     from idiolect.training.progress import show_progress
 
+    if pool is None and (seeds > 1 or demonstrations != "random"):
+        raise ConfigError("there are no demonstrations to choose", hint="name a file: --pool")
     texts = read_texts(file, text, text_pair, label, max_unreadable, limit=limit, seed=seed)
     known = texts if pool is None else read_texts(pool, text, text_pair, label, max_unreadable)
     task = find_task(model, prompt, instruction, example, answer, known, calibrated=calibrated)

@@ -84,11 +84,14 @@ def optimise(
     Example: [bold]idiolect prompt optimise smollm2 train.jsonl --answer 0=negative
     --answer 1=positive --max-calls 1000 -o prompt.json[/bold]
     """
+    from idiolect.errors import InputError
     from idiolect.prompting.optimise_prompt import optimise_prompt
     from idiolect.prompting.prompt_evaluation import evaluate_prompt
     from idiolect.ranking.evaluation.significance import compare
     from idiolect.training.progress import status
 
+    if out.is_dir():
+        raise InputError(f"{out} is a folder", hint="name a file, such as -o prompt.json")
     examples = read_texts(file, text, text_pair, label, max_unreadable)
     other = None if test is None else read_texts(test, text, text_pair, label, max_unreadable)
     train, valid, held_out = _divide(examples, other, num_train, num_valid, num_test, seed)
@@ -107,10 +110,11 @@ def optimise(
             max_calls=max_calls,
             seed=seed,
         )
+    # Before it is measured, so that a long search is never lost.
+    found.best.save(out)
     with status("measuring the first and the best prompt"):
         first = evaluate_prompt(generator, task, held_out)
         best = evaluate_prompt(generator, found.best, held_out)
-    found.best.save(out)
     names = [str(number) for number in range(len(held_out))]
     difference = compare(
         dict(zip(names, first.right[0].astype(float), strict=True)),

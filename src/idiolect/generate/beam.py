@@ -1,4 +1,4 @@
-"""Beam search, with a length penalty, three ways to end, and diverse groups.
+"""Beam search, with penalties of length and coverage, three ways to end, groups, required words.
 
 The candidates, the finished texts and the end are those of `transformers`: at each step the
 max(2, 1 + ends) · k best continuations are looked at; those among the first k that end are finished
@@ -17,6 +17,7 @@ from torch import Tensor
 from idiolect.generate.decoding import Decoding
 from idiolect.generate.generation_options import GenerationOptions
 from idiolect.generate.logits_processors import LogitsProcessor, WrittenRow, nothing_permitted
+from idiolect.generate.required_words import Continuation, RequiredWords
 
 __all__ = ["Beam", "BeamStep", "beam_search"]
 
@@ -32,7 +33,7 @@ class Beam:
     logprobs: list[float]
     """Log-probability of each, by the network."""
     score: float
-    """The sum of processed log-probabilities, divided by the length penalty."""
+    """The sum of processed log-probabilities, with the penalties of length and coverage."""
     ended: bool
     """Whether an end token or stop string ended it."""
 
@@ -59,6 +60,7 @@ def beam_search(
     eos_token_id: Sequence[int],
     processors: Sequence[LogitsProcessor] = (),
     stops: Callable[[Sequence[int]], bool] | None = None,
+    required: RequiredWords | None = None,
     watch: Callable[[BeamStep], None] | None = None,
 ) -> list[list[Beam]]:
     """Search the most likely continuations of a batch of prompts.
@@ -71,6 +73,7 @@ def beam_search(
         eos_token_id: Ids that end a text.
         processors: Applied to the log-probabilities.
         stops: Whether generated ids complete a stop string.
+        required: What each text must contain; tokens of the prompt do not count.
         watch: Called after each step of each group.
 
     Returns:
@@ -80,10 +83,14 @@ def beam_search(
     Raises:
         InputError: The processors permit no text at all.
     """
+    if options.coverage_penalty:
+        decoding.keep_attention()
     scores = decoding.start()
-    search = _Search(prompts, limits, options, eos_token_id, processors, stops, watch, scores)
+    search = _Search(
+        prompts, limits, options, eos_token_id, processors, stops, required, watch, scores
+    )
     while True:
-        rows, texts = search.advance(scores)
+        rows, texts = search.advance(scores, decoding.attention)
         if not len(search.texts):
             return search.result()
         decoding.select_beams(rows, texts)
@@ -122,12 +129,14 @@ class _Search:
         eos_token_id: Sequence[int],
         processors: Sequence[LogitsProcessor],
         stops: Callable[[Sequence[int]], bool] | None,
+        required: RequiredWords | None,
         watch: Callable[[BeamStep], None] | None,
         like: Tensor,
     ) -> None:
         device, count, groups = like.device, len(prompts), options.num_beam_groups
         self.prompts, self.options = [list(prompt) for prompt in prompts], options
         self.processors, self.stops, self.watch = processors, stops, watch
+        self.required = required
         self.eos = torch.tensor(sorted(set(eos_token_id)), dtype=torch.long, device=device)
         self.limits = torch.tensor(limits, device=device)
         self.size = options.num_beams // groups
@@ -142,6 +151,8 @@ class _Search:
         self.sums = like.new_zeros(count, groups, 1)
         self.ids = self.texts.new_zeros(count, groups, 1, longest)
         self.logprobs = like.new_zeros(count, groups, 1, longest)
+        self.coverage: Tensor | None = None
+        """How much attention each source token has had. (texts, groups, beams, source)."""
         # The best finished beams of each text, by its number.
         self.scores = like.new_full((count, groups, self.size), _OUT)
         self.lengths = self.ids.new_zeros(count, groups, self.size)
@@ -149,8 +160,12 @@ class _Search:
         self.finished_ids = self.ids.new_zeros(count, groups, self.size, longest)
         self.finished_logprobs = like.new_zeros(count, groups, self.size, longest)
 
-    def advance(self, scores: Tensor) -> tuple[Tensor, Tensor | None]:
+    def advance(self, scores: Tensor, attention: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Add a token to each beam, given its scores (rows, vocabulary).
+
+        Args:
+            scores: The scores.
+            attention: What each row attends to in its source, if kept. (rows, source).
 
         Returns:
             Which rows go on, and which texts they belong to, by place; None for all texts.
@@ -158,6 +173,9 @@ class _Search:
         count, groups, width = self.sums.shape
         # Before the first step all groups read the same row.
         own = scores.view(count, -1, width, scores.shape[-1]).expand(-1, groups, -1, -1)
+        if attention is not None:
+            new = attention.view(count, -1, width, attention.shape[-1]).expand(-1, groups, -1, -1)
+            self.coverage = new if self.coverage is None else self.coverage + new
         found = self._candidates(own)
         self.length += 1
         last = self.limits[self.texts] == self.length
@@ -165,6 +183,8 @@ class _Search:
         # The best that go on, in the order of their scores; ends fill up places that are left.
         new = found.take(found.ends.long().argsort(dim=-1, stable=True)[..., : self.size])
         ids, logprobs = self._written(new)
+        if self.coverage is not None:
+            self.coverage = self.coverage.gather(2, _spread(new.parents, self.coverage))
         sums = new.sums.masked_fill(new.ends | last[:, None, None], _OUT)
         if self.watch is not None:
             self._report(found, ids, sums)
@@ -213,6 +233,13 @@ class _Search:
             ends = torch.isin(tokens, self.eos)
             if self.stops is not None:
                 ends |= self._stopped(group, sums, parents, tokens)
+            if self.required is not None:
+                full = self.sums[:, group, :, None] + scores
+                if not self.processors:
+                    full = full - totals[:, group, :, None]
+                sums, parents, tokens, ends = self._with_words(
+                    group, full, sums, parents, tokens, ends
+                )
             parts.append((sums, parents, tokens, ends))
             order = ends.long().argsort(dim=-1, stable=True)[:, : self.size]
             chosen = ~ends & (sums > _OUT)
@@ -250,9 +277,47 @@ class _Search:
             ends[text, place] = self.stops(ids)
         return ends
 
+    def _with_words(
+        self, group: int, full: Tensor, sums: Tensor, parents: Tensor, tokens: Tensor, ends: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return the candidates of a group that go on, and those that end with all words.
+
+        Args:
+            group: The number of the group.
+            full: The sum of each beam and token. (texts, beams, vocabulary).
+            sums: Of the likeliest candidates, as the others. (texts, candidates).
+            parents: Their beams.
+            tokens: Their tokens.
+            ends: Whether they end the text.
+        """
+        assert self.required is not None
+        results = []
+        before, live = self.ids[:, group, :, : self.length].tolist(), self.sums[:, group] > _OUT
+        lists = (part.tolist() for part in (sums, parents, tokens, ends))
+        for text, columns in enumerate(zip(*lists, strict=True)):
+            found = [Continuation(*one) for one in zip(*columns, strict=True) if one[0] > _OUT]
+            beams = [ids if on else None for ids, on in zip(before[text], live[text], strict=True)]
+            going, ended = self.required.choose(beams, found, full[text], self._is_end, self.size)
+            if self.limits[self.texts[text]] == self.length + 1:
+                # The last token: texts without all words are lost.
+                going = [
+                    one
+                    for one in going
+                    if self.required.progress([*before[text][one.parent], one.token]).is_complete
+                ]
+            none = Continuation(_OUT, 0, 0, ends=False)
+            both = [[*part, *[none] * self.size][: self.size] for part in (going, ended)]
+            results.append([list(column) for column in zip(*both[0], *both[1], strict=True)])
+        values, *numbers = zip(*results, strict=True)
+        new = [torch.tensor(column, device=sums.device) for column in numbers]
+        return sums.new_tensor(values), new[0], new[1], new[2]
+
+    def _is_end(self, ids: Sequence[int]) -> bool:
+        return ids[-1] in self.eos or (self.stops is not None and self.stops(ids))
+
     def _written(self, found: _Candidates) -> tuple[Tensor, Tensor]:
         """Return the ids and log-probabilities of candidates. (texts, groups, n, longest)."""
-        index = found.parents[..., None].expand(-1, -1, -1, self.ids.shape[-1])
+        index = _spread(found.parents, self.ids)
         ids, logprobs = self.ids.gather(2, index), self.logprobs.gather(2, index)
         ids[..., self.length - 1] = found.tokens
         logprobs[..., self.length - 1] = found.logprobs
@@ -260,8 +325,10 @@ class _Search:
 
     def _finish(self, found: _Candidates, last: Tensor) -> None:
         """Keep those among the first that end here; all, in texts that have no more room."""
+        # With required words, those that go on come first, and then those that end.
+        count = self.size if self.required is None else 2 * self.size
         first = found.take(
-            torch.arange(min(self.size, found.sums.shape[2]), device=last.device).expand(
+            torch.arange(min(count, found.sums.shape[2]), device=last.device).expand(
                 *found.sums.shape[:2], -1
             )
         )
@@ -269,6 +336,9 @@ class _Search:
         if not bool(finished.any()):
             return
         scores = first.sums / self.length**self.options.length_penalty
+        if self.coverage is not None:
+            covered = self.coverage.clamp(1e-6, 1).log().sum(-1)
+            scores = scores + self.options.coverage_penalty * covered.gather(2, first.parents)
         ids, logprobs = self._written(first)
         own = self.texts
         every = torch.cat([self.scores[own], scores.masked_fill(~finished, _OUT)], 2)
@@ -276,7 +346,7 @@ class _Search:
         lengths = torch.full_like(first.tokens, self.length)
         for store, more in ((self.lengths, lengths), (self.ended, first.ends)):
             store[own] = torch.cat([store[own], more], 2).gather(2, places)
-        index = places[..., None].expand(-1, -1, -1, ids.shape[-1])
+        index = _spread(places, ids)
         for store, more in ((self.finished_ids, ids), (self.finished_logprobs, logprobs)):
             store[own] = torch.cat([store[own], more], 2).gather(2, index)
 
@@ -286,7 +356,8 @@ class _Search:
         worst, lengths = self.scores[self.texts][..., -1], torch.full_like(self.texts, self.length)
         if early == "never" and penalty > 0:
             lengths = self.limits[self.texts]
-        done = sums[..., 0] / lengths[:, None] ** penalty <= worst
+        # The penalty of coverage is at most zero, and shrinks as a text grows.
+        done = sums.amax(-1) / lengths[:, None] ** penalty <= worst
         if early is True:
             done |= worst > _OUT
         self.sums = sums.masked_fill(done[..., None], _OUT)
@@ -296,6 +367,8 @@ class _Search:
             return rows.flatten(), None
         self.texts, self.sums = self.texts[going], self.sums[going]
         self.ids, self.logprobs = self.ids[going], self.logprobs[going]
+        if self.coverage is not None:
+            self.coverage = self.coverage[going]
         return rows[going].flatten(), going
 
     def _report(self, found: _Candidates, ids: Tensor, sums: Tensor) -> None:
@@ -312,3 +385,8 @@ class _Search:
             ]
             kept = ids[text, group][sums[text, group] > _OUT, : self.length].tolist()
             self.watch(BeamStep(int(self.texts[text]), seen, kept))
+
+
+def _spread(places: Tensor, like: Tensor) -> Tensor:
+    """Return places that choose whole rows of the last dimension. (…, n) to (…, n, size)."""
+    return places[..., None].expand(*places.shape, like.shape[-1])

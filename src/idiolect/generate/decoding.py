@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from idiolect.errors import InputError
+from idiolect.errors import ConfigError, InputError
 from idiolect.nn.network import Network
 
 __all__ = ["Decoding"]
@@ -52,6 +54,23 @@ class Decoding:
         """The last hidden states that were computed. Shape: (rows, new tokens, width)."""
         self._logits: Tensor | None = None
         """The last scores, if the network's are more than its head's; see `has_own_logits`."""
+        self._keeps_attention = False
+        self.attention: Tensor | None = None
+        """What the last token of each row attended to in its source; padding counts as 1, so that
+        it always seems covered. Kept after `keep_attention`. Shape: (rows, source length)."""
+
+    def keep_attention(self) -> None:
+        """Keep what each step attends to in the source: the mean of the last layer's heads.
+
+        Raises:
+            ConfigError: The network does not attend to a source.
+        """
+        if not self.has_encoder:
+            raise ConfigError(
+                "coverage_penalty counts what of a source text is covered, and this model has none",
+                hint="use an encoder-decoder",
+            )
+        self._keeps_attention = True
 
     @torch.inference_mode()
     def start(self) -> Tensor:
@@ -165,17 +184,49 @@ class Decoding:
     def _read(self, ids: Tensor) -> Tensor:
         own = self.network.has_own_logits
         if self.has_encoder:
-            output = self.network(
-                self._source,
-                self._mask,
-                decoder_input_ids=ids,
-                cache=self.cache,
-                return_logits=own,
-            )
+            with self._watched() as weights:
+                output = self.network(
+                    self._source,
+                    self._mask,
+                    decoder_input_ids=ids,
+                    cache=self.cache,
+                    return_logits=own,
+                )
+            if self._keeps_attention:
+                self._keep(output.attentions if output.attentions is not None else weights)
         else:
             output = self.network(ids, self._mask, cache=self.cache, return_logits=own)
         self.hidden_states, self._logits = output.hidden_states, output.logits
         return self.hidden_states
+
+    @contextmanager
+    def _watched(self) -> Iterator[list[Tensor]]:
+        """Collect the weights of the last layer's attention to the source, if they are kept."""
+        weights: list[Tensor] = []
+        last = self.network.blocks[-1:] if self._keeps_attention else []
+        cross = getattr(last[0], "cross", None) if last else None
+        if cross is not None:
+            cross.observer = weights.append
+        try:
+            yield weights
+        finally:
+            if cross is not None:
+                cross.observer = None
+
+    def _keep(self, found: Tensor | list[Tensor]) -> None:
+        if isinstance(found, list):
+            if not found:
+                raise ConfigError(
+                    "this network does not attend to its source, so nothing counts what is covered",
+                    hint="omit coverage_penalty",
+                )
+            # (texts, heads, beams, source), or (rows, heads, 1, source).
+            found = found[0].mean(1).flatten(0, 1)[:, None]
+        self.attention = found[:, -1].float()
+        if self._mask is not None:
+            beams = len(self.attention) // len(self._mask)
+            padding = (self._mask == 0).repeat_interleave(beams, 0)
+            self.attention = self.attention.masked_fill(padding, 1.0)
 
     @torch.inference_mode()
     def _next_scores(self) -> Tensor:

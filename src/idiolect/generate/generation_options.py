@@ -41,6 +41,9 @@ class GenerationOptions:
     """Texts kept by beam search; 1 takes the most likely token at each step."""
     length_penalty: float = 1.0
     """Beams are ranked by log-probability / length ** length_penalty."""
+    coverage_penalty: float = 0.0
+    """β of finished beams' β · Σ log(min(1, attention to a source token)), which is added to their
+    rank (Wu et al. 2016, 1609.08144). For encoder-decoders; usual is 0.2."""
     early_stopping: bool | Literal["never"] = False
     """When a beam search ends. True: at `num_beams` ended texts. False: if the best open text would
     not win at its current length. "never": if it cannot win at any length."""
@@ -79,6 +82,9 @@ class GenerationOptions:
     """No sequence of so many tokens occurs twice; 0 permits all."""
     bad_words: Sequence[str] = ()
     """Texts that are not written, as their own tokens."""
+    force_words: Sequence[str | Sequence[str]] = ()
+    """Texts that each beam must contain; of a list of alternatives, one (Post & Vilar 2018,
+    1804.06609)."""
 
     guidance_scale: float = 1.0
     """Classifier-free guidance: how far to move from the negative prompt (Sanchez et al. 2023,
@@ -123,6 +129,11 @@ class GenerationOptions:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < low:
                 raise ConfigError(f"{name} is {value!r}", hint=f"it is a whole number from {low}")
+        if not 0 <= self.coverage_penalty < math.inf:
+            raise ConfigError(
+                f"coverage_penalty is {self.coverage_penalty}",
+                hint="it is at least 0; usual is 0.2",
+            )
         for name in ("length_penalty", "presence_penalty", "frequency_penalty", "guidance_scale"):
             if not math.isfinite(getattr(self, name)):
                 raise ConfigError(f"{name} is {getattr(self, name)}", hint="pass a finite number")
@@ -136,6 +147,11 @@ class GenerationOptions:
             object.__setattr__(self, "stop", (self.stop,))
         if isinstance(self.bad_words, str):
             object.__setattr__(self, "bad_words", (self.bad_words,))
+        words = [self.force_words] if isinstance(self.force_words, str) else self.force_words
+        alternatives = tuple((word,) if isinstance(word, str) else tuple(word) for word in words)
+        object.__setattr__(self, "force_words", alternatives)
+        if any(not forms or "" in forms for forms in alternatives):
+            raise ConfigError("an empty text in force_words", hint="remove it")
         for name in ("stop", "bad_words"):
             if "" in getattr(self, name):
                 raise ConfigError(f"an empty text in {name}", hint="remove it")
@@ -183,6 +199,16 @@ class GenerationOptions:
                 self.prompt_lookup_num_tokens > 0 and self.num_beams > 1,
                 "guesses from the prompt and beams exclude each other",
                 "set num_beams=1",
+            ),
+            (
+                self.num_beams == 1 and (bool(self.force_words) or self.coverage_penalty > 0),
+                "force_words and coverage_penalty choose among beams",
+                "set num_beams, such as 4",
+            ),
+            (
+                any(set(forms) <= {*self.bad_words, *self.stop} for forms in self.force_words),
+                "a text is in force_words, and in bad_words or stop",
+                "remove it from one of them",
             ),
             (
                 set(self.bad_words) & set(self.stop) != set(),

@@ -20,7 +20,12 @@ from idiolect.generate.generation import Generation, TextRow
 from idiolect.generate.generation_options import GenerationOptions
 from idiolect.generate.guided_decoding import ContrastingDecoding, GuidedDecoding, LayerContrast
 from idiolect.generate.logits_processors import LogitsProcessor, WrittenRow, nothing_permitted
-from idiolect.generate.model_defaults import find_context_length, find_ends, option_processors
+from idiolect.generate.model_defaults import (
+    find_context_length,
+    find_ends,
+    option_processors,
+    required_words,
+)
 from idiolect.generate.prompt_ids import prompt_ids, room_for
 from idiolect.generate.speculative import AssistantGuesses, LookupGuesses, speculate
 from idiolect.generate.text_stream import TextStream
@@ -284,7 +289,7 @@ class Generator:
         batch_size: int,
     ) -> list[Generation]:
         count, tokenizer = options.num_return_sequences, self.model.tokenizer
-        found, stop = [], tuple(options.stop)
+        found, stop, required = [], tuple(options.stop), required_words(self.model, options)
         rows = rows[::count]
         size = max(1, batch_size // options.num_beams)
         for start in range(0, len(rows), size):
@@ -297,6 +302,7 @@ class Generator:
                 eos_token_id=self._stops(options),
                 processors=processors,
                 stops=(lambda ids: ends_with_stop(tokenizer, ids, stop)) if stop else None,
+                required=required,
             )
             for row, beams in zip(batch, results, strict=True):
                 found += [row.finished_beam(beam, tokenizer, stop) for beam in beams[:count]]

@@ -26,6 +26,13 @@ class _PairedDecoding(Decoding, ABC):
     def __init__(self, own: Decoding, other: Decoding) -> None:
         self.own, self.other = own, other
 
+    def keep_attention(self) -> None:
+        self.own.keep_attention()
+
+    @property
+    def attention(self) -> Tensor | None:  # type: ignore[override]
+        return self.own.attention
+
     @property
     def can_join(self) -> bool:
         return self.own.can_join and self.other.can_join

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from idiolect.errors import ConfigError
 from idiolect.generate.generation_options import GenerationOptions
 from idiolect.generate.logits_processors import (
     BadWords,
@@ -15,9 +16,10 @@ from idiolect.generate.logits_processors import (
     NoRepeatNgram,
     Penalties,
 )
+from idiolect.generate.required_words import RequiredWords
 from idiolect.models.language_model import LanguageModel
 
-__all__ = ["find_context_length", "find_ends", "option_processors"]
+__all__ = ["find_context_length", "find_ends", "option_processors", "required_words"]
 
 _LIMITS = ("max_position_embeddings", "n_positions", "n_ctx")
 
@@ -49,15 +51,36 @@ def option_processors(
     if options.no_repeat_ngram_size:
         found.append(NoRepeatNgram(options.no_repeat_ngram_size))
     if options.bad_words:
-        # At the start of a text, and after a space.
-        forms = [form for word in options.bad_words for form in (word, " " + word)]
-        ids = model.tokenizer.encode_batch(forms, add_special_tokens=False)
-        found.append(BadWords(tuple(sorted({tuple(row) for row in ids if row}))))
+        found.append(BadWords(tuple(_forms(model, options.bad_words))))
     if options.min_new_tokens and ends:
         found.append(MinimumLength(options.min_new_tokens, tuple(ends)))
     if isinstance(first := _generation_config(model).get("forced_bos_token_id"), int):
         found.append(ForcedStart(first))
     return found
+
+
+def required_words(model: LanguageModel, options: GenerationOptions) -> RequiredWords | None:
+    """Return the words that beams must contain, if there are any.
+
+    Raises:
+        ConfigError: They have more tokens than a text may have.
+    """
+    if not options.force_words:
+        return None
+    required = RequiredWords([_forms(model, forms) for forms in options.force_words])
+    if required.shortest > options.max_new_tokens:
+        raise ConfigError(
+            f"force_words have {required.shortest} tokens, a text at most {options.max_new_tokens}",
+            hint="raise max_new_tokens",
+        )
+    return required
+
+
+def _forms(model: LanguageModel, words: Sequence[str]) -> list[tuple[int, ...]]:
+    """Return the ids that spell words at the start of a text, and after a space."""
+    texts = [form for word in words for form in (word, " " + word)]
+    ids = model.tokenizer.encode_batch(texts, add_special_tokens=False)
+    return sorted({tuple(row) for row in ids if row})
 
 
 def _generation_config(model: LanguageModel) -> dict[str, Any]:

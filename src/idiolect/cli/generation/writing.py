@@ -51,6 +51,9 @@ def generate(
     no_repeat_ngram_size: Annotated[
         int, typer.Option(help="No sequence of so many tokens twice; 0: any.", min=0)
     ] = 0,
+    force_words: Annotated[
+        list[str] | None, typer.Option(help="Beams: text that must occur; repeatable.")
+    ] = None,
     stop: Annotated[list[str] | None, typer.Option(help="Text that ends it; repeatable.")] = None,
     num_return_sequences: Annotated[
         int, typer.Option(help="Texts for each prompt: samples or beams.", min=1)
@@ -89,6 +92,7 @@ def generate(
         "do_sample": do_sample or bool(sampling),
         "repetition_penalty": repetition_penalty,
         "no_repeat_ngram_size": no_repeat_ngram_size,
+        "force_words": force_words or (),
         "stop": stop or (),
         "num_return_sequences": num_return_sequences,
         "seed": seed,

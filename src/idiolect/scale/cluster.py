@@ -14,8 +14,9 @@ from typing import Any, TypeVar
 import numpy as np
 
 from idiolect.errors import IdiolectError, InputError, MissingDependencyError
+from idiolect.training.progress import show_progress
 
-__all__ = ["connect", "map_parts", "run_task"]
+__all__ = ["connect", "map_parts", "run_task", "run_tasks"]
 
 _PART, _RESULT = "part", "result"
 _Item = TypeVar("_Item")
@@ -44,17 +45,16 @@ def connect(address: str) -> None:
         ) from error
     if not ray.is_initialized():
         try:
-            ray.init(address=address, logging_level="warning", include_dashboard=False) if (
-                address == "local"
-            ) else ray.init(address=address, logging_level="warning")
+            ray.init(address=address, logging_level="warning", log_to_driver=False)
         except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
             raise InputError(
                 f"no Ray cluster at {address}: {str(error).splitlines()[0]}",
                 hint="start one with `ray start --head`, and give its address or `auto`",
             ) from error
     context = ray.data.DataContext.get_current()
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     context.enable_progress_bars = False
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
 
 
 def map_parts(
@@ -112,8 +112,23 @@ def map_parts(
         raise RuntimeError(f"{expected} of {len(parts)} parts came back")
 
 
-def run_task(function: Callable[..., _Result], *args: Any) -> _Result:
+def run_task(function: Callable[[], _Result]) -> _Result:
     """Call a function in a process of a node, and return its result.
+
+    Raises:
+        IdiolectError: the function raised one.
+    """
+    return next(run_tasks(lambda _: function(), [None]))
+
+
+def run_tasks(
+    function: Callable[[_Item], _Result],
+    items: Sequence[_Item],
+    *,
+    gpus: float = 0,
+    progress: bool = False,
+) -> Iterator[_Result]:
+    """Apply a function to a few items at once on the cluster, and yield the results in order.
 
     Raises:
         IdiolectError: the function raised one.
@@ -121,20 +136,31 @@ def run_task(function: Callable[..., _Result], *args: Any) -> _Result:
     import ray
     from ray.exceptions import RayTaskError
 
-    try:
-        result: _Result = ray.get(ray.remote(num_cpus=1, max_retries=-1)(function).remote(*args))
-    except RayTaskError as error:
-        raise _own_error(error) from error
-    return result
+    task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=-1)(_applied)
+    shared = ray.put(function)
+    with show_progress("tasks", len(items), shown=progress) as activity:
+        for waiting in [task.remote(shared, item) for item in items]:
+            try:
+                result: _Result = ray.get(waiting)
+            except RayTaskError as error:
+                raise _own_error(error) from error
+            activity.advance(1)
+            yield result
+
+
+def _applied(function: Callable[[_Item], _Result], item: _Item) -> _Result:
+    return function(item)
 
 
 def _own_error(error: BaseException) -> BaseException:
-    """Return the library's error that a task raised, if it is one."""
+    """Return the library's error that a task raised, if it is one, without the trace of Ray."""
     cause: BaseException | None = error
     while cause is not None:
-        inner = getattr(cause, "cause", None)
-        for one in (cause, inner):
+        for one in (getattr(cause, "cause", None), cause):
             if isinstance(one, IdiolectError):
-                return type(one)(one.message, hint=one.hint) if hasattr(one, "message") else one
+                kind = next(k for k in type(one).__mro__ if k.__module__ == "idiolect.errors")
+                found = kind(one.message, hint=one.hint)
+                assert isinstance(found, IdiolectError)
+                return found
         cause = cause.__cause__
     return error

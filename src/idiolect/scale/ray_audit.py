@@ -94,7 +94,7 @@ def _scan(
     skipped: Skipped,
 ) -> CorpusScan:
     parts = divide_corpus(sources, options, part_bytes)
-    encode_whole = run_task(_decide, tokenizer, parts, options)
+    encode_whole = run_task(partial(_decide, tokenizer, parts, options))
     merger = ScanMerger(Tokenizer.load(local_copy(tokenizer)), encode_whole=encode_whole)
     work = partial(_scan_part, tokenizer, options, encode_whole)
     with show_progress("scanning parts", len(parts), shown=progress) as activity:

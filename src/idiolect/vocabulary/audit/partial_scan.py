@@ -59,9 +59,7 @@ def must_encode_whole(tokenizer: Tokenizer, documents: Iterable[str]) -> bool:
     return scanner.encode_whole
 
 
-def scan_part(
-    tokenizer: Tokenizer, documents: Iterable[str], *, encode_whole: bool
-) -> PartialScan:
+def scan_part(tokenizer: Tokenizer, documents: Iterable[str], *, encode_whole: bool) -> PartialScan:
     """Scan one part, which may have no documents.
 
     Args:

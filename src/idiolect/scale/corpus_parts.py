@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -157,7 +158,7 @@ def _ranges(
         bounds.append(_next_line(file, bounds[-1] + part_bytes, size))
     if bounds[-1] < size:
         bounds.append(size)
-    return list(zip(bounds[:-1], bounds[1:], strict=True)) if len(bounds) > 2 else [(0, None)]
+    return list(pairwise(bounds)) if len(bounds) > 2 else [(0, None)]
 
 
 def _next_line(file: Storage, position: int, size: int) -> int:
@@ -182,4 +183,4 @@ def _row_groups(file: Storage, part_bytes: int) -> list[tuple[int, int | None]]:
             filled = 0
         filled += size
     bounds.append(len(sizes))
-    return list(zip(bounds[:-1], bounds[1:], strict=True)) if len(bounds) > 2 else [(0, None)]
+    return list(pairwise(bounds)) if len(bounds) > 2 else [(0, None)]

@@ -12,21 +12,7 @@ from idiolect.vocabulary.audit.corpus_scan import scan_corpus
 from idiolect.vocabulary.audit.partial_scan import ScanMerger, must_encode_whole, scan_part
 from vocabulary.conftest import make
 
-WORDS = [
-    "metformin",
-    "HbA1c",
-    "",
-    "type-2",
-    "diabetes\nthe",
-    "of",
-    "and",
-    "500",
-    "mg",
-    "daily",
-    "naïve",
-    "",
-    "XR-2000B",
-]
+WORDS = ["metformin", "HbA1c", "", "type-2", "diabetes\nthe", "of", "500", "naïve", "XR-2000B"]
 
 
 def _texts() -> list[str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.fs as pafs
 import pytest
 
 from encoding.models import tiny_encoder
@@ -43,7 +44,9 @@ def s3() -> Iterator[str]:
     server.start()
     _host, port = server.get_host_and_port()
     os.environ |= {**KEYS, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}
-    Storage.of("s3://bucket").files.create_dir("bucket")
+    pafs.S3FileSystem(
+        endpoint_override=f"127.0.0.1:{port}", scheme="http", allow_bucket_creation=True
+    ).create_dir("bucket")
     yield "s3://bucket/folder"
     server.stop()
     del os.environ["AWS_ENDPOINT_URL"]

@@ -227,7 +227,8 @@ def _by_fsspec(uri: str, problem: Exception) -> tuple[pafs.FileSystem, str]:
         raise MissingDependencyError(f"{scheme}:// needs a package: {error}") from error
     except Exception:
         raise InputError(f"{uri} is not valid: {_first_line(problem)}", hint="check it") from None
-    return pafs.PyFileSystem(pafs.FSSpecHandler(files)), path
+    handler: Any = pafs.FSSpecHandler  # abstract in the stubs only
+    return pafs.PyFileSystem(handler(files)), path
 
 
 def _first_line(error: Exception) -> str:

@@ -80,7 +80,8 @@ class VectorShards:
                 column = pq.read_table(pa.BufferReader(file.read())).column("vector")
             except (pa.ArrowException, KeyError) as error:
                 raise CheckpointError(f"{file.uri} is damaged: {error}") from error
-            flat = column.combine_chunks().flatten().to_numpy()
+            lists: Any = column.combine_chunks()
+            flat = lists.flatten().to_numpy()
             vectors = flat.reshape(-1, int(self.record["dimensions"]))
             if len(vectors) != rows:
                 raise CheckpointError(f"{file.uri} has {len(vectors)} rows instead of {rows}")

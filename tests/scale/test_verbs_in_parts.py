@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from encoding.models import tiny_encoder
+from idiolect.cli.main import app
 from idiolect.encoding.encoder import Encoder
 from idiolect.errors import CheckpointError, InputError
 from idiolect.ranking.evaluation.baselines import Dense
@@ -149,3 +151,21 @@ def test_nodes_with_different_encoders_are_an_error(
     source = _write(tmp_path / "texts.jsonl", TEXTS)
     with pytest.raises(ray_encode.VerificationError, match="different encoders"):
         encode_on_ray(model, [source], tmp_path / "vectors", "auto")
+
+
+def test_the_commands(tmp_path: Path, model: str) -> None:
+    make("gpt2").save(tmp_path / "tokenizer")
+    corpus = _write(tmp_path / "corpus.jsonl", [*DOMAIN * 4, *GENERAL, " "])
+    run, texts = CliRunner(), str(corpus)
+    audited = ["audit", str(tmp_path / "tokenizer"), texts]
+    for name, options in (("one", []), ("ray", ["--ray", "auto"])):
+        done = run.invoke(app, [*audited, *options, "--terms", str(tmp_path / f"{name}.json")])
+        assert done.exit_code == 0, done.output
+        assert "skipped 1 records of the corpus: empty" in done.output
+    assert (tmp_path / "ray.json").read_text() == (tmp_path / "one.json").read_text()
+    out = tmp_path / "vectors"
+    done = run.invoke(app, ["encode", model, texts, "-o", str(out), "--ray", "auto"])
+    assert done.exit_code == 0, done.output
+    assert "1 shards" in done.output
+    done = run.invoke(app, ["encode", model, texts, "-o", "v.npy", "--ray", "a", "--codes", "int8"])
+    assert isinstance(done.exception, InputError)

@@ -27,7 +27,7 @@ from idiolect.vocabulary.audit.audit_report import audit_record
 from scale.clusters import cluster
 from vocabulary.conftest import DOMAIN, GENERAL, make
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # of Ray and moto
 pytest.importorskip("ray", reason="Ray is not installed")
 
 TEXTS = [" ".join(f"w{(i * j) % 23}" for j in range(1, 3 + i % 9)) for i in range(120)]

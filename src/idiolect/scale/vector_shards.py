@@ -29,7 +29,7 @@ from idiolect.scale.storage import Storage
 
 __all__ = ["VectorShards", "finish_shards", "finished_shard", "start_shards", "write_shard"]
 
-FORMAT = 1
+_FORMAT = 1
 """Version of the layout of a folder."""
 _RECORD, _STARTED = "vectors.json", "started.json"
 _KEY = b"idiolect"
@@ -58,9 +58,9 @@ class VectorShards:
                 f"there are no finished vectors in {source}", hint="run the command again to resume"
             )
         record = (folder / _RECORD).read_json()
-        if record.get("format") != FORMAT:
+        if record.get("format") != _FORMAT:
             raise CheckpointError(
-                f"{source} has the format {record.get('format')}, this version reads {FORMAT}",
+                f"{source} has the format {record.get('format')}, this version reads {_FORMAT}",
                 hint="update idiolect",
             )
         return cls(folder, record)
@@ -161,7 +161,7 @@ def finish_shards(
 ) -> VectorShards:
     """Write the record, which makes the folder complete."""
     record = {name: value for name, value in settings.items() if name != "parts"}
-    record |= {"format": FORMAT, "rows": sum(shards), "shards": shards}
+    record |= {"format": _FORMAT, "rows": sum(shards), "shards": shards}
     record |= {"counts": dict(counts), "skipped": dict(skipped)}
     (folder / _RECORD).write(f"{json.dumps(record, indent=2)}\n".encode())
     return VectorShards.open(folder.uri)

@@ -17,6 +17,7 @@ _OPTIONAL = {
     "mcp": ("mcp", "assistants"),
     "onnxscript": ("onnx", "`export onnx`"),
     "pymilvus": ("milvus", "an index on a cluster"),
+    "ray": ("ray", "`--ray`"),
     "rouge-score": ("summarisation", "`tasks summarise evaluate`"),
     "sacrebleu": ("translation", "BLEU in `translate run`"),
     "tensorboard": ("tensorboard", "`--tensorboard`"),

@@ -6,12 +6,13 @@ this process reads, stores and ranks, and the nodes compute the vectors.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
+from idiolect.encoding.encoder import Encoder
 from idiolect.encoding.text_reader import EncodingCounts, check_texts
 from idiolect.nn.matrix_precision import ChosenPrecision, MatrixPrecision
 from idiolect.scale.cluster import connect, run_task, run_tasks
@@ -82,24 +83,21 @@ class RayEncoder:
         return np.concatenate(found)
 
 
-def _describe(load: partial[tuple[object, str]]) -> dict[str, object]:
+def _describe(load: Callable[[], tuple[Encoder, str]]) -> dict[str, object]:
     encoder, fingerprint = load()
     names = ("dimensions", "published", "precision", "max_length", "normalize")
     return {name: getattr(encoder, name) for name in names} | {"fingerprint": fingerprint}
 
 
 def _encode(
-    load: partial[tuple[object, str]],
+    load: Callable[[], tuple[Encoder, str]],
     texts: list[str],
     *,
     prompt_name: str | None,
     dimensions: int | None,
     tokens_per_batch: int | None,
 ) -> tuple[NDArray[np.float32], EncodingCounts]:
-    from idiolect.encoding.encoder import Encoder
-
     encoder, _ = load()
-    assert isinstance(encoder, Encoder)
     counts = EncodingCounts()
     vectors = encoder.encode(
         texts,

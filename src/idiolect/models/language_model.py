@@ -30,10 +30,10 @@ from idiolect.nn.network import Network
 from idiolect.nn.prompt.attach_prompt import prompt_of
 from idiolect.text.arguments import checked, load_if_named
 from idiolect.text.files import read_json
-from idiolect.text.gguf_header import read_gguf_header
 from idiolect.text.hub import locate
 from idiolect.text.tokenizers.extension import Extension
 from idiolect.text.tokenizers.formats import TOKENIZER_FILES
+from idiolect.text.tokenizers.gguf.gguf_header import read_gguf_header
 from idiolect.text.tokenizers.tokenizer import Tokenizer
 
 __all__ = ["LanguageModel"]

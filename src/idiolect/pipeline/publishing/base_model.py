@@ -8,9 +8,9 @@ from pathlib import Path
 
 from idiolect.errors import IdiolectError
 from idiolect.text.files import read_text
-from idiolect.text.gguf_header import read_gguf_header
 from idiolect.text.hub import is_known_model, locate
 from idiolect.text.packaged_models import PACKAGED
+from idiolect.text.tokenizers.gguf.gguf_header import read_gguf_header
 
 __all__ = ["UNKNOWN", "PublishedBase", "read_base"]
 

@@ -32,6 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from idiolect.errors import CheckpointError, InputError
+from idiolect.search.diskann.array_header import checked_header
 from idiolect.search.diskann.jit import kernel
 from idiolect.search.diskann.thread_pool import ThreadPool
 
@@ -223,8 +224,10 @@ class ArrayFile:
             raise CheckpointError(
                 f"{self.path} is damaged: its header does not match its checksum", hint=_REBUILD
             )
-        content: dict[str, Any] = json.loads(header)
-        return content
+        try:
+            return checked_header(header, size, _BLOCK)
+        except ValueError as error:
+            raise CheckpointError(f"{self.path} is damaged: {error}", hint=_REBUILD) from error
 
     def _entry(self, name: str) -> dict[str, Any]:
         if name not in self._entries:

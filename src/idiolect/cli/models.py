@@ -104,7 +104,8 @@ def doctor() -> None:
         try:
             table.add_row(package, metadata.version(package))
         except metadata.PackageNotFoundError:
-            missing = f"not installed, needed for {use}: pip install 'idiolect[{extra}]'"
+            # Escaped, or Rich takes the extra for a style and leaves it out.
+            missing = rf"not installed, needed for {use}: pip install 'idiolect\[{extra}]'"
             table.add_row(package, missing)
     for name, value in _device_rows():
         table.add_row(name, value)

@@ -55,7 +55,7 @@ def test_doctor_names_the_extra_of_what_is_missing(monkeypatch: pytest.MonkeyPat
     from idiolect.cli import models
 
     monkeypatch.setattr(models, "_OPTIONAL", {"no-such-package": ("mcp", "assistants")})
-    monkeypatch.setattr(models, "_device_rows", lambda: [])
+    monkeypatch.setattr(models, "_device_rows", list)
     monkeypatch.setenv("COLUMNS", "200")
     output = runner.invoke(module.app, ["doctor"]).output
     assert "not installed, needed for assistants: pip install 'idiolect[mcp]'" in output

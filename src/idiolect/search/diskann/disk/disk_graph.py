@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from idiolect.errors import CheckpointError, ConfigError, InputError
-from idiolect.search.diskann.array_file import ArrayFile
-from idiolect.search.diskann.array_header import fits_shape
+from idiolect.search.diskann.array_file import ArrayFile, fits_shape
 from idiolect.search.diskann.disk.disk_file import DISK_KIND, DISK_VERSION, DiskFile
 from idiolect.search.diskann.disk.page_search import search_pages
 from idiolect.search.diskann.disk.pages import Nodes, PageLayout, read_pages, unpack_nodes

@@ -19,6 +19,7 @@ from idiolect.errors import CheckpointError, InputError, MissingDependencyError
 from idiolect.ranking.evaluation.metrics import Qrels, Run, ranked
 from idiolect.ranking.features import Features
 from idiolect.text.files import read_json, write_atomic
+from idiolect.text.format_version import check_format, with_format
 
 __all__ = ["LambdaMART", "cross_validate"]
 
@@ -146,7 +147,7 @@ class LambdaMART:
     def save(self, path: str | Path) -> None:
         """Write JSON with the trees in LightGBM's text format. The write is atomic."""
         record = {"features": self.names, "trees": self._trees.model_to_string()}
-        write_atomic(Path(path), json.dumps(record).encode())
+        write_atomic(Path(path), json.dumps(with_format(record)).encode())
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -157,7 +158,7 @@ class LambdaMART:
             MissingDependencyError: LightGBM is not installed.
         """
         lightgbm = _library()
-        record = read_json(Path(path))
+        record = check_format(read_json(Path(path)), Path(path), rebuild="train it again")
         try:
             trees = lightgbm.Booster(model_str=record["trees"])
             fits = trees.num_feature() == len(record["features"])

@@ -32,6 +32,7 @@ from idiolect.recommend.splits import Split, split
 from idiolect.text.arguments import check_path, check_whole, checked, iterate
 from idiolect.text.fields import id_text
 from idiolect.text.files import read_bytes, read_json, write_atomic
+from idiolect.text.format_version import check_format, with_format
 
 __all__ = ["Recommendation", "Recommender"]
 
@@ -102,7 +103,9 @@ class Recommender:
                 f"{directory} holds no recommender",
                 hint="train one: idiolect recommend train HISTORIES --model transitions -o DIR",
             )
-        record, ids = (read_json(directory / name) for name in ("recommender.json", "ids.json"))
+        path = directory / "recommender.json"
+        record = check_format(read_json(path), path, newest=_FORMAT, rebuild="train it again")
+        ids = read_json(directory / "ids.json")
         try:
             parts = load(read_bytes(directory / "histories.safetensors"))
             arrays = load(read_bytes(directory / "scorer.safetensors"))
@@ -144,7 +147,7 @@ class Recommender:
         if histories.times is not None:
             parts["times"] = histories.times
         ids = {"users": histories.users, "items": histories.items, "texts": self.texts}
-        record = {"format": _FORMAT, **self.record}
+        record = with_format(self.record, _FORMAT)
         (directory / "recommender.json").unlink(missing_ok=True)
         write_atomic(directory / "scorer.safetensors", _packed(self.scorer.arrays()))
         if self.vectors is None:

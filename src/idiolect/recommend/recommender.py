@@ -33,8 +33,10 @@ from idiolect.text.arguments import check_path, check_whole, checked, iterate
 from idiolect.text.fields import id_text
 from idiolect.text.files import read_bytes, read_json, write_atomic
 
-__all__ = ["Recommendation", "Recommender"]
+__all__ = ["RUN_RECOMMENDER", "Recommendation", "Recommender"]
 
+RUN_RECOMMENDER = Path("stages", "recommend", "recommender")
+"""The recommender of a run of the pipeline, in the run's folder."""
 _FORMAT = 1
 _LOG = logging.getLogger(__name__)
 
@@ -91,12 +93,14 @@ class Recommender:
     @classmethod
     @checked
     def load(cls, directory: str | Path) -> Self:
-        """Load a recommender that `save` wrote.
+        """Load a recommender that `save` wrote, or that of a run of the pipeline.
 
         Raises:
             CheckpointError: Files are missing or damaged.
         """
         directory = check_path(directory, "directory")
+        if (directory / RUN_RECOMMENDER.parts[0]).is_dir():
+            directory = directory / RUN_RECOMMENDER
         if not (directory / "recommender.json").is_file():
             raise CheckpointError(
                 f"{directory} holds no recommender",

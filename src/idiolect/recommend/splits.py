@@ -13,18 +13,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from idiolect.errors import ConfigError, InputError
 from idiolect.recommend.histories import Histories
+from idiolect.recommend.model_kinds import SplitKind
 
-__all__ = ["Cases", "Split", "SplitKind", "split"]
-
-SplitKind = Literal["time", "leave-one-out", "user"]
-"""How histories are divided."""
+__all__ = ["Cases", "Split", "split"]
 
 
 @dataclass(frozen=True)

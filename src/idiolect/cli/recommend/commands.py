@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 from idiolect.cli.endings import ResumableCommand
 from idiolect.cli.text_options import MaxUnreadableOption
 from idiolect.errors import InputError
+from idiolect.recommend.model_kinds import ItemText, ModelName, SplitKind
 from idiolect.text.skipped import MAX_UNREADABLE
 
 if TYPE_CHECKING:
@@ -50,19 +51,7 @@ def train(
             "lines of `user item item …`; MovieLens and Amazon layouts. Also compressed."
         ),
     ],
-    model: Annotated[
-        Literal[
-            "popularity",
-            "transitions",
-            "item-knn",
-            "ease",
-            "sasrec",
-            "gru4rec",
-            "bert4rec",
-            "blend",
-        ],
-        typer.Option(help="What to train."),
-    ],
+    model: Annotated[ModelName, typer.Option(help="What to train.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")],
     items: Annotated[
         Path | None, typer.Option(help="Catalogue with the ids and texts of items.")
@@ -72,12 +61,19 @@ def train(
         typer.Option(help="Encoder of the items' texts: a folder, or a run's `model`."),
     ] = None,
     split: Annotated[
-        Literal["time", "leave-one-out", "user"] | None,
+        SplitKind | None,
         typer.Option(help="How events are divided. Default: time, where times are known."),
     ] = None,
     k_core: Annotated[
         int, typer.Option(help="Leave out users and items with fewer events.", min=1)
     ] = 1,
+    item_text: Annotated[
+        ItemText | None,
+        typer.Option(
+            help="How a network reads the vectors of the items' texts: as their only vectors, or "
+            "added to learned ones. Needs --encoder. Default: not at all."
+        ),
+    ] = None,
     epochs: Annotated[
         int | None, typer.Option(help="Passes over the histories, for networks.", min=1)
     ] = None,
@@ -98,6 +94,7 @@ def train(
         encoder=encoder,
         split_by=split,
         k=k_core,
+        item_text=item_text,
         epochs=epochs,
         seed=seed,
         max_unreadable=max_unreadable,
@@ -127,7 +124,7 @@ def evaluate(
 
     Example: [bold]idiolect recommend evaluate runs/next --json[/bold]
     """
-    from idiolect.recommend.train_recommender import evaluate_recommender
+    from idiolect.recommend.evaluate_recommender import evaluate_recommender
 
     figures = evaluate_recommender(_load(directory), exclude_seen=exclude_seen)
     typer.echo(json.dumps(figures, indent=2) if json_output else _table(figures))
@@ -174,9 +171,7 @@ def _load(directory: Path) -> Recommender:
             f"there is no folder {directory}",
             hint="commands of `idiolect recommend` are train, evaluate and items",
         )
-    inside = directory / "recommend"  # of a pipeline's run
-    held = not (directory / "recommender.json").exists() and inside.is_dir()
-    return Recommender.load(inside if held else directory)
+    return Recommender.load(directory)
 
 
 def _table(figures: dict[str, Any]) -> str:

@@ -6,10 +6,14 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from safetensors.torch import save_file
 
 from idiolect.errors import InputError
 from idiolect.nn.network import Network
+from idiolect.recommend.model_kinds import ItemText
 from idiolect.recommend.networks.item_networks import make_network
 from idiolect.recommend.networks.next_item_losses import ItemLoss
 from idiolect.recommend.networks.next_item_objective import NextItem, windows
@@ -33,12 +37,16 @@ class _Recipe:
     learning_rate: float
     hidden_share: float | None = None
     """Share of hidden items; `None` predicts the next one."""
+    item_text: ItemText | None = None
+    """What the network cannot do without."""
 
 
 _RECIPES = {
     "sasrec": _Recipe(40, 1e-3),
     "gru4rec": _Recipe(20, 2e-3),
     "bert4rec": _Recipe(60, 1e-3, hidden_share=0.3),
+    "unisrec": _Recipe(40, 1e-3, item_text="alone"),
+    "two-tower": _Recipe(40, 1e-3),
 }
 
 
@@ -54,6 +62,8 @@ def train_network(
     parts: Split,
     folder: Path,
     *,
+    vectors: NDArray[np.float32] | None = None,
+    item_text: ItemText | None = None,
     loss: ItemLoss | None = None,
     epochs: int | None = None,
     seed: int = 0,
@@ -61,9 +71,11 @@ def train_network(
     """Train a network on the training events of a split.
 
     Args:
-        name: `sasrec`, `gru4rec` or `bert4rec`.
+        name: `sasrec`, `gru4rec`, `bert4rec`, `unisrec` or `two-tower`.
         parts: The split; only its training events are read.
         folder: The run's folder.
+        vectors: The vectors of the items' texts. Shape: (items, text width).
+        item_text: How they are read; by default not at all, but `unisrec` reads nothing else.
         loss: By default cross-entropy over all items, or sampled softmax if there are many.
         epochs: Passes over the histories.
         seed: Random seed.
@@ -88,19 +100,45 @@ def train_network(
         seed=seed,
         max_length=_MAX_LENGTH,
     )
-    network = make_network(name, len(train.items), _MAX_LENGTH, seed=seed)
+    item_text = item_text or recipe.item_text
+    if item_text is not None and vectors is None:
+        raise InputError(f"{name} reads the vectors of the items' texts", hint="pass an encoder")
+    network = make_network(
+        name,
+        len(train.items),
+        _MAX_LENGTH,
+        seed=seed,
+        vectors=None if vectors is None else torch.from_numpy(vectors),
+        item_text=item_text,
+    )
     source = ShuffledEpochs(len(rows), rows=config.batch_size, seed=seed)
     steps = (epochs or recipe.epochs) * source.steps
     # The network is new: no row is a published one that has to stay.
     session = TrainingSession(
         _ItemModel(network), out=folder, config=config, steps=steps, unfreeze_original_rows=True
     )
-    digest = hashlib.blake2b(train.events.tobytes() + train.offsets.tobytes(), digest_size=16)
-    session.begin({"network": name, "loss": loss, "events": digest.hexdigest()})
-    objective = NextItem(rows, train.counts, loss=loss, hidden_share=recipe.hidden_share, seed=seed)
+    record = {"network": name, "loss": loss, "events": _digest(train.events, train.offsets)}
+    if item_text is not None and vectors is not None:
+        record |= {"item_text": item_text, "vectors": _digest(vectors)}
+    session.begin(record)
+    objective = NextItem(
+        rows,
+        train.counts,
+        loss=loss,
+        hidden_share=recipe.hidden_share,
+        only_bought=item_text is not None,
+        seed=seed,
+    )
     session.train(objective, source)
     session.publish(lambda path: _save(network, path))
     return SEQUENCE_SCORERS[name](network, len(train.items), _MAX_LENGTH)
+
+
+def _digest(*arrays: NDArray[np.generic]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for array in arrays:
+        digest.update(array.tobytes())
+    return digest.hexdigest()
 
 
 def _save(network: Network, folder: Path) -> None:

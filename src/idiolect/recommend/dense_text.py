@@ -91,7 +91,7 @@ def centred(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     Vectors of language models share a large common part, which would make all items alike. A zero
     vector, that of an item without text, stays zero and does not count. Shape: (items, width).
     """
-    filled = vectors.any(1)
+    filled = (vectors != 0).any(axis=1)
     moved = np.where(filled[:, None], vectors - vectors[filled].mean(0), 0)
     lengths = np.linalg.norm(moved, axis=1, keepdims=True)
     scaled: NDArray[np.float32] = (moved / np.where(lengths > 0, lengths, 1)).astype(np.float32)

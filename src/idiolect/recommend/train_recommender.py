@@ -16,8 +16,9 @@ from idiolect.recommend.dense_text import encode_items
 from idiolect.recommend.evaluate_recommender import scorers_of_texts
 from idiolect.recommend.histories import Histories, k_core
 from idiolect.recommend.history_files import read_histories
-from idiolect.recommend.item_catalogue import join_catalogue, read_texts
-from idiolect.recommend.model_kinds import ItemText, ModelName, SplitKind
+from idiolect.recommend.item_catalogue import join_catalogue, prices_of, read_catalogue
+from idiolect.recommend.learned_blend import LearnedBlend
+from idiolect.recommend.model_kinds import ItemText, ModelName, SplitKind, Target
 from idiolect.recommend.model_names import BASELINES, COMBINED, NETWORKS
 from idiolect.recommend.recommender import Recommender
 from idiolect.recommend.scorer import ItemScorer
@@ -41,6 +42,7 @@ def train_recommender(
     items: str | Path | None = None,
     encoder: Encoder | str | Path | None = None,
     split_by: SplitKind | None = None,
+    target: Target = "next-item",
     k: int = 1,
     item_text: ItemText | None = None,
     epochs: int | None = None,
@@ -57,6 +59,7 @@ def train_recommender(
         encoder: What turns the items' texts into vectors; then `text-dense` is in the table and a
             part of a blend, and networks can read them.
         split_by: How to divide the events; see `split`.
+        target: What is asked: the next item, or all items of the next moment.
         k: Leave out users and items with fewer events (k-core).
         item_text: How a network reads the vectors of the items' texts; by default it does not.
         epochs: Passes over the histories, for networks.
@@ -68,7 +71,7 @@ def train_recommender(
         InputError: The files cannot be read, or hold too little.
         CheckpointError: The folder holds another run.
     """
-    skipped, texts = Skipped(), list[str]()
+    skipped, texts, metadata = Skipped(), list[str](), list[dict[str, Any]]()
     if not isinstance(histories, Histories):
         histories = read_histories(histories, skipped=skipped, max_unreadable=max_unreadable)
         if skipped:
@@ -79,7 +82,9 @@ def train_recommender(
         histories = k_core(histories, k)
     if items is not None:
         of_items = Skipped()
-        histories, texts, fit = join_catalogue(histories, read_texts(items, of_items))
+        catalogue = read_catalogue(items, of_items)
+        histories, texts, fit = join_catalogue(histories, catalogue.texts)
+        metadata = [catalogue.metadata.get(id, {}) for id in histories.items]
         notice(fit + (f"; left out: {summary(of_items)}" if of_items else ""))
     return fit_recommender(
         histories,
@@ -87,7 +92,9 @@ def train_recommender(
         output_dir=output_dir,
         texts=texts,
         vectors=None if encoder is None else encode_items(texts, encoder),
+        metadata=metadata,
         split_by=split_by,
+        target=target,
         item_text=item_text,
         epochs=epochs,
         seed=seed,
@@ -105,7 +112,9 @@ def fit_recommender(
     output_dir: str | Path,
     texts: Sequence[str] = (),
     vectors: NDArray[np.float32] | None = None,
+    metadata: Sequence[dict[str, Any]] = (),
     split_by: SplitKind | None = None,
+    target: Target = "next-item",
     item_text: ItemText | None = None,
     epochs: int | None = None,
     seed: int = 0,
@@ -119,7 +128,9 @@ def fit_recommender(
         output_dir: The folder.
         texts: The text of each item, or none.
         vectors: The vector of each item's text. Shape: (items, width).
+        metadata: Other fields of each item, or none.
         split_by: As in `train_recommender`.
+        target: As in `train_recommender`.
         item_text: As in `train_recommender`.
         epochs: As in `train_recommender`.
         seed: As in `train_recommender`.
@@ -134,13 +145,14 @@ def fit_recommender(
     single = int((np.diff(histories.offsets) == 1).sum())
     if single:
         notice(f"{single:,} of {len(histories):,} users have one event: they are no test case")
-    parts = split(histories, split_by)
+    parts = split(histories, split_by, target)
     notice(parts.report())
     written: dict[str, Any] = {
         **(record or {}),
         "model": model,
         "item_text": item_text,
         "split": parts.kind,
+        "target": target,
         "leaked": parts.leaked,
         "exclude_seen": histories.repeats_are_rare,
         "repeats": histories.repeats,
@@ -149,6 +161,7 @@ def fit_recommender(
         parts,
         scorers_of_texts(texts, vectors),
         vectors,
+        prices_of(list(metadata)),
         Path(output_dir),
         bool(written["exclude_seen"]),
         item_text,
@@ -159,7 +172,9 @@ def fit_recommender(
     if isinstance(scorer, Blend):
         written["weights"] = scorer.weights
         notice("weights: " + ", ".join(f"{n} {w:g}" for n, w in scorer.weights.items() if w))
-    recommender = Recommender(scorer, histories, written, texts, vectors)
+    if isinstance(scorer, LearnedBlend):
+        written["importance"] = scorer.trees.importance
+    recommender = Recommender(scorer, histories, written, texts, vectors, metadata)
     recommender.save(output_dir)
     return recommender
 
@@ -170,7 +185,7 @@ def _check(
     """Refuse what does not fit together."""
     if model not in get_args(ModelName):
         raise ConfigError(f"model is {model!r}", hint="one of " + ", ".join(get_args(ModelName)))
-    trained = model in (*NETWORKS, Blend.name)
+    trained = model in (*NETWORKS, Blend.name, LearnedBlend.name)
     if epochs is not None and not trained:
         raise ConfigError(f"{model} is counted, not trained in epochs", hint="leave out epochs")
     if item_text is not None and item_text not in get_args(ItemText):
@@ -192,6 +207,7 @@ class _Fitting:
     texts: Mapping[str, ItemScorer]
     """The recommenders that compare texts."""
     vectors: NDArray[np.float32] | None
+    prices: NDArray[np.float32] | None
     folder: Path
     exclude_seen: bool
     item_text: ItemText | None
@@ -214,6 +230,15 @@ class _Fitting:
             )
         if model == Blend.name:
             return Blend.chosen_on(self._parts(), self.parts.valid, exclude_seen=self.exclude_seen)
+        if model == LearnedBlend.name:
+            return LearnedBlend.trained_on(
+                self._parts(),
+                self.parts.valid,
+                self.parts.train,
+                exclude_seen=self.exclude_seen,
+                prices=self.prices,
+                seed=self.seed,
+            )
         if model in self.texts:
             return self.texts[model]
         found = next((one for one in BASELINES if one.name == model), None)

@@ -12,13 +12,13 @@ from typer.core import TyperGroup
 from idiolect.cli.endings import ResumableCommand
 from idiolect.cli.text_options import MaxUnreadableOption
 from idiolect.errors import InputError
-from idiolect.recommend.model_kinds import ItemText, ModelName, SplitKind
+from idiolect.recommend.model_kinds import ItemText, ModelName, SplitKind, Target
 from idiolect.text.skipped import MAX_UNREADABLE
 
 if TYPE_CHECKING:
     from idiolect.recommend.recommender import Recommender
 
-__all__ = ["app", "evaluate", "items", "train"]
+__all__ = ["app", "evaluate", "index", "items", "train"]
 
 
 class _VerbAndGroup(TyperGroup):
@@ -64,6 +64,10 @@ def train(
         SplitKind | None,
         typer.Option(help="How events are divided. Default: time, where times are known."),
     ] = None,
+    target: Annotated[
+        Target,
+        typer.Option(help="What is asked: the next item, or all items of the next moment."),
+    ] = "next-item",
     k_core: Annotated[
         int, typer.Option(help="Leave out users and items with fewer events.", min=1)
     ] = 1,
@@ -93,6 +97,7 @@ def train(
         items=items,
         encoder=encoder,
         split_by=split,
+        target=target,
         k=k_core,
         item_text=item_text,
         epochs=epochs,
@@ -130,6 +135,19 @@ def evaluate(
     typer.echo(json.dumps(figures, indent=2) if json_output else _table(figures))
 
 
+@app.command("index")
+def index(directory: _Folder) -> None:
+    """Build an index of the items, which then answers in place of a product with all of them.
+
+    It needs a model whose scores are inner products: als, sasrec, gru4rec, bert4rec, unisrec,
+    two-tower or text-dense.
+
+    Example: [bold]idiolect recommend index runs/next[/bold]
+    """
+    with _load(directory).build_index(directory) as built:
+        typer.echo(f"an index of {len(built):,} items in {directory}")
+
+
 @app.command("items")
 def items(
     directory: _Folder,
@@ -143,6 +161,17 @@ def items(
             "--exclude-seen/--include-seen", help="Never recommend an item of the history."
         ),
     ] = True,
+    filter: Annotated[
+        str | None,
+        typer.Option(
+            help="What other fields of the catalogue must be, as JSON: "
+            """'{"price": {"$lt": 20}}'."""
+        ),
+    ] = None,
+    mmr_diversity: Annotated[
+        float,
+        typer.Option(help="How much the items should differ from one another.", min=0, max=1),
+    ] = 0.0,
     json_output: Annotated[
         bool, typer.Option("--json", help="Print one JSON object a line.")
     ] = False,
@@ -153,7 +182,9 @@ def items(
     """
     recommender = _load(directory)
     ids = [id.strip() for id in history.split(",") if id.strip()]
-    for one in recommender.recommend(ids, top_k, exclude_seen):
+    for one in recommender.recommend(
+        ids, top_k, exclude_seen, filter=filter, mmr_diversity=mmr_diversity
+    ):
         if json_output:
             record = {"id": one.id, "score": one.score, "text": one.text, "because": one.because}
             typer.echo(json.dumps(record, ensure_ascii=False))
@@ -169,7 +200,7 @@ def _load(directory: Path) -> Recommender:
     if not directory.exists():
         raise InputError(
             f"there is no folder {directory}",
-            hint="commands of `idiolect recommend` are train, evaluate and items",
+            hint="commands of `idiolect recommend` are train, evaluate, index and items",
         )
     return Recommender.load(directory)
 

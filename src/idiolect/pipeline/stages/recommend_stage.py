@@ -13,7 +13,7 @@ from pydantic import Field
 
 from idiolect.pipeline.settings import SettingsTable
 from idiolect.pipeline.stage import Stage, Work
-from idiolect.recommend.model_kinds import ItemText, ModelName, SplitKind
+from idiolect.recommend.model_kinds import ItemText, ModelName, SplitKind, Target
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from idiolect.pipeline.encoder_choice import CandidateFigure, IndexCandidate
     from idiolect.recommend.histories import Histories
     from idiolect.recommend.splits import Split
+    from idiolect.search.items import Item
 
 __all__ = ["STAGE", "RecommendMetrics", "RecommendSettings", "recommend", "vectors_of"]
 
@@ -33,6 +34,8 @@ class RecommendSettings(SettingsTable):
     """What to train."""
     split: SplitKind | None = None
     """How events are divided; by default by time, where times are known."""
+    target: Target = "next-item"
+    """What is asked: the next item, or all items of the next moment, such as an order's."""
     item_text: ItemText | None = None
     """How a network reads the vectors of the items' texts; by default it does not."""
     epochs: int | None = Field(default=None, ge=1)
@@ -76,7 +79,7 @@ def recommend(work: Work[RecommendSettings]) -> RecommendMetrics:
     if settings.k_core > 1:
         histories = k_core(histories, settings.k_core)
     histories, texts, fit = join_catalogue(histories, work.data.texts)
-    parts = split(histories, settings.split)
+    parts = split(histories, settings.split, settings.target)
     name, vectors, figures = _best(work, histories, parts, candidates(work))
     recommender = fit_recommender(
         histories,
@@ -84,7 +87,9 @@ def recommend(work: Work[RecommendSettings]) -> RecommendMetrics:
         output_dir=work.folder / "recommender",
         texts=texts,
         vectors=vectors,
+        metadata=[_fields(work.data.items.get(id)) for id in histories.items],
         split_by=settings.split,
+        target=settings.target,
         item_text=settings.item_text,
         epochs=settings.epochs,
         seed=work.config.seed,
@@ -103,6 +108,11 @@ def recommend(work: Work[RecommendSettings]) -> RecommendMetrics:
         "candidates": figures,
         "notes": [fit, *([f"left out of the histories: {left_out}"] if left_out else [])],
     }
+
+
+def _fields(item: Item | None) -> dict[str, Any]:
+    """Return an item's metadata."""
+    return {} if item is None else dict(item.metadata)
 
 
 def vectors_of(work: Work[Any], system: str, items: tuple[str, ...]) -> NDArray[np.float32] | None:

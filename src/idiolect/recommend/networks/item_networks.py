@@ -110,10 +110,11 @@ def make_network(
         assert vectors is not None, "texts are read as vectors"
         with torch.random.fork_rng([]):
             torch.manual_seed(seed)
-            width = network.tokens.weight.shape[1]
+            rows = network.tokens.weight
+            assert isinstance(rows, Tensor)
             network.tokens = TextItems(  # type: ignore[assignment]
                 vectors,
-                width,
+                rows.shape[1],
                 own=item_text == "added",
                 experts=_EXPERTS.get(name, 0),
                 temperature=_TEMPERATURES.get(name),

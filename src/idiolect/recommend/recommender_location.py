@@ -1,0 +1,21 @@
+"""Find a recommender: in its own folder, or in the folder of a run of the pipeline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+__all__ = ["RUN_RECOMMENDER", "is_recommender", "recommender_folder"]
+
+RUN_RECOMMENDER = Path("stages", "recommend", "recommender")
+"""The recommender of a run, in the run's folder."""
+
+
+def recommender_folder(directory: Path) -> Path:
+    """Return the folder itself, or that of the recommender in a run of the pipeline."""
+    inside = (directory / RUN_RECOMMENDER.parts[0]).is_dir()
+    return directory / RUN_RECOMMENDER if inside else directory
+
+
+def is_recommender(directory: Path) -> bool:
+    """Return whether a folder holds a finished recommender."""
+    return (directory / "recommender.json").is_file()

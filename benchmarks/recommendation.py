@@ -41,19 +41,19 @@ import numpy as np
 
 from idiolect.errors import InputError
 from idiolect.ranking.evaluation.significance import compare
-from idiolect.recommend.blend import Blend
-from idiolect.recommend.dense_text import DenseText, encode_items
 from idiolect.recommend.evaluate_recommender import compare_evaluations, scorers_of_texts
 from idiolect.recommend.histories import Histories
 from idiolect.recommend.history_files import read_histories
 from idiolect.recommend.item_catalogue import join_catalogue, prices_of, read_catalogue
-from idiolect.recommend.learned_blend import LearnedBlend
 from idiolect.recommend.model_kinds import ItemText, Target
 from idiolect.recommend.model_names import BASELINES
 from idiolect.recommend.next_item_metrics import NextItemEvaluation, evaluate_scorer
 from idiolect.recommend.scorer import ItemScorer
+from idiolect.recommend.scorers.blend import Blend
+from idiolect.recommend.scorers.dense_text import DenseText, encode_items
+from idiolect.recommend.scorers.learned_blend import LearnedBlend
+from idiolect.recommend.scorers.text_similarity import TextSimilarity
 from idiolect.recommend.splits import Cases, split
-from idiolect.recommend.text_similarity import TextSimilarity
 from idiolect.recommend.top_items import top_items
 from idiolect.search.diskann.graph import Graph
 from idiolect.text.skipped import Skipped

@@ -13,13 +13,13 @@ from typer.testing import CliRunner
 from idiolect import Recommender
 from idiolect.cli.main import app
 from idiolect.errors import InputError
-from idiolect.recommend.co_occurrence import Transitions
 from idiolect.recommend.histories import Histories
-from idiolect.recommend.learned_blend import LearnedBlend
-from idiolect.recommend.matrix_factors import Als
 from idiolect.recommend.networks.item_table import TextItems, WhiteningExperts
 from idiolect.recommend.networks.train_network import train_network
 from idiolect.recommend.scorer import Popularity
+from idiolect.recommend.scorers.co_occurrence import Transitions
+from idiolect.recommend.scorers.learned_blend import LearnedBlend
+from idiolect.recommend.scorers.matrix_factors import Als
 from idiolect.recommend.splits import split
 from idiolect.recommend.top_items import top_items
 from idiolect.recommend.train_recommender import fit_recommender
@@ -192,6 +192,8 @@ def test_filters_and_diversity_with_and_without_an_index(model: str, priced: Pat
     assert [one.id for one in indexed.recommend(history, top_k=5)] == [one.id for one in plain]
     many = indexed.recommend_many([history, ["p11"]], top_k=5)
     assert [id for id, _ in many[0]] == [one.id for one in plain]
+    recommender.save(run)  # a model that replaces another has no index of that
+    assert Recommender.load(run).index is None
     diverse = indexed.recommend(history, top_k=5, mmr_diversity=0.9)
     assert diverse[0].id == plain[0].id
     assert [one.id for one in diverse] != [one.id for one in plain]

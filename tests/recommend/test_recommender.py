@@ -15,7 +15,7 @@ from idiolect import Recommender
 from idiolect.cli.main import app
 from idiolect.errors import CheckpointError, ConfigError, InputError
 from idiolect.recommend import recommender_files
-from idiolect.recommend.dense_text import DenseText
+from idiolect.recommend.scorers.dense_text import DenseText
 from idiolect.recommend.train_recommender import train_recommender
 
 RUNNER = CliRunner()

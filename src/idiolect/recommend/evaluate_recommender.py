@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from idiolect.errors import InputError
 from idiolect.ranking.evaluation.significance import compare
-from idiolect.recommend.dense_text import DenseText
 from idiolect.recommend.model_names import BASELINES
 from idiolect.recommend.next_item_metrics import NextItemEvaluation, evaluate_scorer
 from idiolect.recommend.recommender import Recommender
 from idiolect.recommend.scorer import ItemScorer
+from idiolect.recommend.scorers.dense_text import DenseText
+from idiolect.recommend.scorers.text_similarity import TextSimilarity
 from idiolect.recommend.splits import Split
-from idiolect.recommend.text_similarity import TextSimilarity
 from idiolect.training.progress import track
 
 __all__ = ["compare_evaluations", "evaluate_recommender", "fit_baselines", "scorers_of_texts"]

@@ -14,14 +14,14 @@ from idiolect.text.fields import DOCUMENT_ID, find_fields, join_fields, text_fie
 from idiolect.text.records import IdReader, numbered_records
 from idiolect.text.skipped import Skipped, skip
 
-__all__ = ["Catalogue", "join_catalogue", "prices_of", "read_catalogue"]
+__all__ = ["ItemCatalogue", "join_catalogue", "prices_of", "read_catalogue"]
 
 _ITEM_ID = (*DOCUMENT_ID, "itemid", "movieid", "movie_id", "stockcode")
 _PRICE = ("price", "unitprice", "unit_price", "list_price", "amount")
 
 
 @dataclass(frozen=True)
-class Catalogue:
+class ItemCatalogue:
     """What is known of items, by id."""
 
     texts: dict[str, str] = field(default_factory=dict)
@@ -30,7 +30,7 @@ class Catalogue:
     """The other fields: texts, numbers, booleans, and lists of these."""
 
 
-def read_catalogue(path: str | Path, skipped: Skipped) -> Catalogue:
+def read_catalogue(path: str | Path, skipped: Skipped) -> ItemCatalogue:
     """Read a catalogue.
 
     Args:
@@ -40,7 +40,7 @@ def read_catalogue(path: str | Path, skipped: Skipped) -> Catalogue:
     Raises:
         InputError: The file cannot be read.
     """
-    path, catalogue = Path(path), Catalogue()
+    path, catalogue = Path(path), ItemCatalogue()
     ids = IdReader(path)
     for place, record in numbered_records(path, skipped):
         own = find_fields(list(record), _ITEM_ID)[:1]

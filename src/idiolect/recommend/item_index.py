@@ -15,10 +15,7 @@ from idiolect.search.index import Index
 from idiolect.search.items import Item
 from idiolect.search.store.store import Store
 
-__all__ = ["INDEX", "build_item_index", "indexed_top", "vectors_to_index"]
-
-INDEX = "index"
-"""The index, in the folder of a recommender."""
+__all__ = ["build_item_index", "indexed_top", "vectors_to_index"]
 
 
 def vectors_to_index(scorer: ItemScorer) -> VectorScorer:

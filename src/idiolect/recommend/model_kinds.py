@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-__all__ = ["ItemText", "ModelName", "SplitKind", "Target"]
+__all__ = ["ItemLoss", "ItemText", "ModelName", "SplitKind", "Target"]
 
 ModelName = Literal[
     "popularity",
@@ -28,6 +28,9 @@ ModelName = Literal[
 ItemText = Literal["alone", "added"]
 """How a network reads the vectors of the items' texts: as the items' only vectors, through an
 adaptor, or added to a vector that is learned for each item."""
+
+ItemLoss = Literal["cross-entropy", "sampled-softmax", "bpr-max", "gbce"]
+"""Cross-entropy over all items, or a loss over sampled negatives."""
 
 Target = Literal["next-item", "next-basket"]
 """What a case asks for: the next item, or all items of the next moment, such as an order's."""

@@ -8,17 +8,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib import import_module
 
-from idiolect.recommend.co_occurrence import Ease, ItemKnn, SessionKnn, Transitions
-from idiolect.recommend.dense_text import DenseText
-from idiolect.recommend.matrix_factors import Als
 from idiolect.recommend.scorer import ItemScorer, Popularity, RecentPopularity
-from idiolect.recommend.text_similarity import TextSimilarity
+from idiolect.recommend.scorers.co_occurrence import (
+    Ease,
+    FirstOrderTransitions,
+    ItemKnn,
+    SessionKnn,
+    Transitions,
+)
+from idiolect.recommend.scorers.dense_text import DenseText
+from idiolect.recommend.scorers.matrix_factors import Als
+from idiolect.recommend.scorers.text_similarity import TextSimilarity
 
 __all__ = ["BASELINES", "COMBINED", "NETWORKS", "SCORERS"]
 
 BASELINES: tuple[type[ItemScorer], ...] = (
     Popularity,
     RecentPopularity,
+    FirstOrderTransitions,
     Transitions,
     ItemKnn,
     SessionKnn,

@@ -17,7 +17,7 @@ from idiolect.errors import InputError
 from idiolect.recommend.histories import Histories
 from idiolect.recommend.next_item_metrics import hide_seen
 from idiolect.recommend.recommender_files import StoredRecommender
-from idiolect.recommend.recommender_location import recommender_folder
+from idiolect.recommend.recommender_location import INDEX, recommender_folder
 from idiolect.recommend.scorer import ItemScorer, Popularity, VectorScorer
 from idiolect.recommend.splits import Split, split
 from idiolect.text.arguments import check_path, check_whole, checked, iterate
@@ -95,8 +95,6 @@ class Recommender:
         Raises:
             CheckpointError: Files are missing or damaged.
         """
-        from idiolect.recommend.item_index import INDEX
-
         folder = recommender_folder(check_path(directory, "directory"))
         stored = StoredRecommender.read(folder)
         recommender = cls(
@@ -133,7 +131,7 @@ class Recommender:
         Raises:
             InputError: The model has no vectors of items.
         """
-        from idiolect.recommend.item_index import INDEX, build_item_index, vectors_to_index
+        from idiolect.recommend.item_index import build_item_index, vectors_to_index
 
         folder = recommender_folder(check_path(directory, "directory"))
         scorer = vectors_to_index(self.scorer)

@@ -12,6 +12,7 @@ index/                   the index of the items' vectors, if one was built
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,12 +24,12 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from idiolect.errors import CheckpointError, InputError
-from idiolect.recommend.blend import Blend
 from idiolect.recommend.histories import Histories
-from idiolect.recommend.learned_blend import LearnedBlend
 from idiolect.recommend.model_names import SCORERS
-from idiolect.recommend.recommender_location import is_recommender
+from idiolect.recommend.recommender_location import INDEX, is_recommender
 from idiolect.recommend.scorer import ItemScorer
+from idiolect.recommend.scorers.blend import Blend
+from idiolect.recommend.scorers.learned_blend import LearnedBlend
 from idiolect.text.files import read_bytes, read_json, write_atomic
 
 __all__ = ["StoredRecommender"]
@@ -72,6 +73,7 @@ class StoredRecommender:
         ids |= {"texts": list(self.texts), "metadata": list(self.metadata)}
         record = {"format": _FORMAT, **self.record}
         (directory / _RECORD).unlink(missing_ok=True)
+        shutil.rmtree(directory / INDEX, ignore_errors=True)  # of the model that was here before
         write_atomic(directory / _LEARNED, _packed(self.scorer.arrays()))
         if self.vectors is None:
             (directory / _TEXTS).unlink(missing_ok=True)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["RUN_RECOMMENDER", "is_recommender", "recommender_folder"]
+__all__ = ["INDEX", "RUN_RECOMMENDER", "is_recommender", "recommender_folder"]
 
 RUN_RECOMMENDER = Path("stages", "recommend", "recommender")
 """The recommender of a run, in the run's folder."""
+
+INDEX = "index"
+"""The index of the items' vectors, in the folder of a recommender."""
 
 
 def recommender_folder(directory: Path) -> Path:

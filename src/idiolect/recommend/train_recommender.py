@@ -11,17 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from idiolect.errors import ConfigError, InputError
-from idiolect.recommend.blend import Blend
-from idiolect.recommend.dense_text import encode_items
 from idiolect.recommend.evaluate_recommender import scorers_of_texts
 from idiolect.recommend.histories import Histories, k_core
 from idiolect.recommend.history_files import read_histories
 from idiolect.recommend.item_catalogue import join_catalogue, prices_of, read_catalogue
-from idiolect.recommend.learned_blend import LearnedBlend
-from idiolect.recommend.model_kinds import ItemText, ModelName, SplitKind, Target
+from idiolect.recommend.model_kinds import ItemLoss, ItemText, ModelName, SplitKind, Target
 from idiolect.recommend.model_names import BASELINES, COMBINED, NETWORKS
 from idiolect.recommend.recommender import Recommender
 from idiolect.recommend.scorer import ItemScorer
+from idiolect.recommend.scorers.blend import Blend
+from idiolect.recommend.scorers.dense_text import encode_items
+from idiolect.recommend.scorers.learned_blend import LearnedBlend
 from idiolect.recommend.splits import Split, split
 from idiolect.text.arguments import checked
 from idiolect.text.skipped import MAX_UNREADABLE, Skipped, summary
@@ -45,6 +45,8 @@ def train_recommender(
     target: Target = "next-item",
     k: int = 1,
     item_text: ItemText | None = None,
+    loss: ItemLoss | None = None,
+    session_parallel: bool = False,
     epochs: int | None = None,
     seed: int = 0,
     max_unreadable: float = MAX_UNREADABLE,
@@ -62,6 +64,9 @@ def train_recommender(
         target: What is asked: the next item, or all items of the next moment.
         k: Leave out users and items with fewer events (k-core).
         item_text: How a network reads the vectors of the items' texts; by default it does not.
+        loss: What a network minimises; by default cross-entropy over all items, or sampled softmax
+            if there are many.
+        session_parallel: Read sessions side by side, as published for `gru4rec`.
         epochs: Passes over the histories, for networks.
         seed: Random seed, for networks.
         max_unreadable: The share of a file's rows that may be unreadable.
@@ -96,6 +101,8 @@ def train_recommender(
         split_by=split_by,
         target=target,
         item_text=item_text,
+        loss=loss,
+        session_parallel=session_parallel,
         epochs=epochs,
         seed=seed,
         record={
@@ -116,6 +123,8 @@ def fit_recommender(
     split_by: SplitKind | None = None,
     target: Target = "next-item",
     item_text: ItemText | None = None,
+    loss: ItemLoss | None = None,
+    session_parallel: bool = False,
     epochs: int | None = None,
     seed: int = 0,
     record: Mapping[str, Any] | None = None,
@@ -132,6 +141,8 @@ def fit_recommender(
         split_by: As in `train_recommender`.
         target: As in `train_recommender`.
         item_text: As in `train_recommender`.
+        loss: As in `train_recommender`.
+        session_parallel: As in `train_recommender`.
         epochs: As in `train_recommender`.
         seed: As in `train_recommender`.
         record: What else to write down.
@@ -141,7 +152,7 @@ def fit_recommender(
         InputError: As in `train_recommender`.
         CheckpointError: The folder holds another run.
     """
-    _check(model, item_text, vectors, epochs)
+    _check(model, item_text, loss, vectors, epochs)
     single = int((np.diff(histories.offsets) == 1).sum())
     if single:
         notice(f"{single:,} of {len(histories):,} users have one event: they are no test case")
@@ -165,6 +176,8 @@ def fit_recommender(
         Path(output_dir),
         bool(written["exclude_seen"]),
         item_text,
+        loss,
+        session_parallel,
         epochs,
         seed,
     )
@@ -180,7 +193,11 @@ def fit_recommender(
 
 
 def _check(
-    model: str, item_text: str | None, vectors: NDArray[np.float32] | None, epochs: int | None
+    model: str,
+    item_text: str | None,
+    loss: str | None,
+    vectors: NDArray[np.float32] | None,
+    epochs: int | None,
 ) -> None:
     """Refuse what does not fit together."""
     if model not in get_args(ModelName):
@@ -191,8 +208,10 @@ def _check(
     if item_text is not None and item_text not in get_args(ItemText):
         choices = ", ".join(get_args(ItemText))
         raise ConfigError(f"item_text is {item_text!r}", hint=f"one of {choices}")
-    if item_text is not None and not trained:
-        raise ConfigError(f"{model} reads no vectors of texts", hint="leave out item_text")
+    if not trained:
+        for given, name in ((item_text, "item_text"), (loss, "loss")):
+            if given is not None:
+                raise ConfigError(f"{model} is no network", hint=f"leave out {name}")
     if vectors is None and (item_text is not None or model in ("unisrec", "text-dense")):
         raise InputError(
             f"{model} needs the vectors of the items' texts", hint="pass --items and --encoder"
@@ -211,6 +230,8 @@ class _Fitting:
     folder: Path
     exclude_seen: bool
     item_text: ItemText | None
+    loss: ItemLoss | None
+    session_parallel: bool
     epochs: int | None
     seed: int
 
@@ -225,6 +246,8 @@ class _Fitting:
                 folder or self.folder,
                 vectors=self.vectors,
                 item_text=self.item_text,
+                loss=self.loss,
+                session_parallel=self.session_parallel,
                 epochs=self.epochs,
                 seed=self.seed,
             )

@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 from idiolect.cli.endings import ResumableCommand
 from idiolect.cli.text_options import MaxUnreadableOption
 from idiolect.errors import InputError
-from idiolect.recommend.model_kinds import ItemText, ModelName, SplitKind, Target
+from idiolect.recommend.model_kinds import ItemLoss, ItemText, ModelName, SplitKind, Target
 from idiolect.text.skipped import MAX_UNREADABLE
 
 if TYPE_CHECKING:
@@ -78,6 +78,14 @@ def train(
             "added to learned ones. Needs --encoder. Default: not at all."
         ),
     ] = None,
+    loss: Annotated[
+        ItemLoss | None,
+        typer.Option(help="What a network minimises. Default: by the number of items."),
+    ] = None,
+    session_parallel: Annotated[
+        bool,
+        typer.Option("--session-parallel", help="Read sessions side by side (gru4rec)."),
+    ] = False,
     epochs: Annotated[
         int | None, typer.Option(help="Passes over the histories, for networks.", min=1)
     ] = None,
@@ -100,6 +108,8 @@ def train(
         target=target,
         k=k_core,
         item_text=item_text,
+        loss=loss,
+        session_parallel=session_parallel,
         epochs=epochs,
         seed=seed,
         max_unreadable=max_unreadable,

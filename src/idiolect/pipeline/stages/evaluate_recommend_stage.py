@@ -17,7 +17,13 @@ if TYPE_CHECKING:
     from idiolect.recommend.next_item_metrics import NextItemEvaluation
     from idiolect.recommend.scorer import ItemScorer
 
-__all__ = ["STAGE", "ItemTextSystem", "RecommendationMetrics", "evaluate_recommend"]
+__all__ = [
+    "STAGE",
+    "ItemTextSystem",
+    "RecommendationMetrics",
+    "TextDifference",
+    "evaluate_recommend",
+]
 
 _USES = ("text", "blend")
 _PARTS = ("all", "warm", "cold")
@@ -82,11 +88,11 @@ class RecommendationMetrics(TypedDict):
 def evaluate_recommend(work: Work[SettingsTable]) -> RecommendationMetrics:
     """Evaluate the run's recommender, and each system's vectors as the items' texts."""
     from idiolect.pipeline.stage_models import load_system
-    from idiolect.recommend.blend import Blend
-    from idiolect.recommend.dense_text import DenseText, encode_items
     from idiolect.recommend.evaluate_recommender import evaluate_recommender, fit_baselines
     from idiolect.recommend.next_item_metrics import evaluate_scorer
     from idiolect.recommend.recommender import Recommender
+    from idiolect.recommend.scorers.blend import Blend
+    from idiolect.recommend.scorers.dense_text import DenseText, encode_items
     from idiolect.training.progress import track
 
     recommender = Recommender.load(work.done["recommend"] / "recommender")

@@ -120,7 +120,7 @@ def vectors_of(work: Work[Any], system: str, items: tuple[str, ...]) -> NDArray[
     import numpy as np
 
     from idiolect.pipeline.encoder_choice import stored_vectors
-    from idiolect.recommend.dense_text import centred
+    from idiolect.recommend.scorers.dense_text import centred
 
     known = stored_vectors(work.done["index"], system)
     if known is None:
@@ -135,8 +135,8 @@ def _best(
     work: Work[Any], histories: Histories, parts: Split, found: list[IndexCandidate]
 ) -> tuple[str, NDArray[np.float32], list[CandidateFigure]]:
     """Return the encoder that predicts the validation events best; the first one without them."""
-    from idiolect.recommend.dense_text import DenseText, encode_items
     from idiolect.recommend.next_item_metrics import evaluate_scorer
+    from idiolect.recommend.scorers.dense_text import DenseText, encode_items
 
     texts = [work.data.texts.get(id, "") for id in histories.items]
     exclude = histories.repeats_are_rare

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["TextItems", "match"]
+__all__ = ["TextItems", "WhiteningExperts", "match"]
 
 _STD = 0.02
 

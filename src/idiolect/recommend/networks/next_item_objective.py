@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from idiolect.nn.network import Network, Output
+from idiolect.recommend.model_kinds import ItemLoss
 from idiolect.recommend.networks.item_table import match
-from idiolect.recommend.networks.next_item_losses import ItemLoss, bpr_max, gbce, sampled_softmax
+from idiolect.recommend.networks.next_item_losses import bpr_max, gbce, sampled_softmax
 from idiolect.training.data.batch import IGNORE_INDEX, Batch, pad_rows
 from idiolect.training.data.shuffled_epochs import EpochSample
 from idiolect.training.objectives.cross_entropy import cross_entropy

@@ -11,15 +11,16 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 
-from idiolect.errors import InputError
+from idiolect.errors import ConfigError, InputError
 from idiolect.nn.network import Network
-from idiolect.recommend.model_kinds import ItemText
+from idiolect.recommend.model_kinds import ItemLoss, ItemText
 from idiolect.recommend.networks.item_networks import make_network
-from idiolect.recommend.networks.next_item_losses import ItemLoss
 from idiolect.recommend.networks.next_item_objective import NextItem, windows
 from idiolect.recommend.networks.sequence_scorer import SEQUENCE_SCORERS, SequenceScorer
+from idiolect.recommend.networks.session_parallel import SessionParallel, SessionSteps
 from idiolect.recommend.splits import Split
 from idiolect.training.data.shuffled_epochs import ShuffledEpochs
+from idiolect.training.objectives.objective import Objective
 from idiolect.training.session import TrainingSession
 from idiolect.training.training_config import TrainingConfig
 
@@ -65,6 +66,7 @@ def train_network(
     vectors: NDArray[np.float32] | None = None,
     item_text: ItemText | None = None,
     loss: ItemLoss | None = None,
+    session_parallel: bool = False,
     epochs: int | None = None,
     seed: int = 0,
 ) -> SequenceScorer:
@@ -77,6 +79,8 @@ def train_network(
         vectors: The vectors of the items' texts. Shape: (items, text width).
         item_text: How they are read; by default not at all, but `unisrec` reads nothing else.
         loss: By default cross-entropy over all items, or sampled softmax if there are many.
+        session_parallel: Read sessions side by side, as published for `gru4rec`, with the losses
+            `cross-entropy` and `bpr-max`; see `SessionParallel`.
         epochs: Passes over the histories.
         seed: Random seed.
 
@@ -89,6 +93,8 @@ def train_network(
     rows = windows(train.rows, _MAX_LENGTH)
     if not rows:
         raise InputError("no user has two training events", hint="use popularity, or more data")
+    if session_parallel and name != "gru4rec":
+        raise ConfigError(f"{name} does not read sessions side by side", hint="use gru4rec")
     loss = loss or ("cross-entropy" if len(train.items) <= _FULL else "sampled-softmax")
     config = TrainingConfig(
         batch_size=min(128, len(rows)),
@@ -111,8 +117,15 @@ def train_network(
         vectors=None if vectors is None else torch.from_numpy(vectors),
         item_text=item_text,
     )
-    source = ShuffledEpochs(len(rows), rows=config.batch_size, seed=seed)
-    steps = (epochs or recipe.epochs) * source.steps
+    epochs = epochs or recipe.epochs
+    source: ShuffledEpochs | SessionSteps
+    if session_parallel:
+        loss = "bpr-max" if loss == "bpr-max" else "cross-entropy"
+        source = SessionSteps(rows, rows=config.batch_size, seed=seed)
+        steps = source.count(epochs)
+    else:
+        source = ShuffledEpochs(len(rows), rows=config.batch_size, seed=seed)
+        steps = epochs * source.steps
     # The network is new: no row is a published one that has to stay.
     session = TrainingSession(
         _ItemModel(network), out=folder, config=config, steps=steps, unfreeze_original_rows=True
@@ -120,14 +133,20 @@ def train_network(
     record = {"network": name, "loss": loss, "events": _digest(train.events, train.offsets)}
     if item_text is not None and vectors is not None:
         record |= {"item_text": item_text, "vectors": _digest(vectors)}
+    if session_parallel:
+        record["batches"] = "session-parallel"
     session.begin(record)
-    objective = NextItem(
-        rows,
-        train.counts,
-        loss=loss,
-        hidden_share=recipe.hidden_share,
-        only_bought=item_text is not None,
-        seed=seed,
+    objective: Objective = (
+        SessionParallel(train.counts, loss=loss)
+        if session_parallel
+        else NextItem(
+            rows,
+            train.counts,
+            loss=loss,
+            hidden_share=recipe.hidden_share,
+            only_bought=item_text is not None,
+            seed=seed,
+        )
     )
     session.train(objective, source)
     session.publish(lambda path: _save(network, path))

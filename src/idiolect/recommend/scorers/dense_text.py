@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from idiolect.errors import InputError
-from idiolect.recommend.co_occurrence import interaction_matrix
 from idiolect.recommend.histories import Histories
 from idiolect.recommend.scorer import VectorScorer
+from idiolect.recommend.scorers.co_occurrence import interaction_matrix
 
 if TYPE_CHECKING:
     from idiolect.encoding.encoder import Encoder

@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from idiolect.recommend.co_occurrence import interaction_matrix
 from idiolect.recommend.histories import Histories
 from idiolect.recommend.scorer import VectorScorer
+from idiolect.recommend.scorers.co_occurrence import interaction_matrix
 
 __all__ = ["Als"]
 

@@ -3,6 +3,7 @@
     python benchmarks/recommendation.py sequences FILE [EPOCHS FOLDER]
     python benchmarks/recommendation.py amazon FOLDER NAME [ENCODER]
     python benchmarks/recommendation.py systems FOLDER HISTORIES [TARGET [ITEMS [ENCODER]]]
+        [epochs=N]
     python benchmarks/recommendation.py serving [ITEMS USERS] [graphs]
 
 `sequences`: lines of `user item item …`, such as the 5-core sets of S3-Rec. A user's last event is
@@ -16,7 +17,8 @@ in no training history. Adding the words of titles is tested against the blend w
 With ENCODER, a folder, its vectors of the titles are a system too, and a part of the blend.
 
 `systems`: every system on one file of histories, in one table, with the default split; TARGET is
-next-item (the default) or next-basket. Networks train in FOLDER, where a killed run resumes.
+next-item (the default) or next-basket. Networks train in FOLDER, where a killed run resumes, for
+the epochs of their recipes or for N; with 0 they are left out.
 ENCODER is a folder, or the name of a model such as minilm.
 
 `serving`: the ten items of the highest inner product for each of 10,000 users among 50,000 items of
@@ -108,7 +110,12 @@ def sequences(path: Path, epochs: int, folder: Path) -> None:
 
 
 def systems(
-    folder: Path, path: Path, target: Target, items: Path | None, encoder: str | None
+    folder: Path,
+    path: Path,
+    target: Target,
+    items: Path | None,
+    encoder: str | None,
+    epochs: int | None,
 ) -> None:
     from idiolect.recommend.networks.train_network import train_network
 
@@ -129,10 +136,10 @@ def systems(
     ]
     if vectors is not None:
         trained += [("unisrec", "unisrec", "alone"), ("sasrec+text", "sasrec", "added")]
-    for name, model, item_text in trained:
+    for name, model, item_text in trained if epochs != 0 else ():
         start = time.perf_counter()
         found[name] = train_network(
-            model, parts, folder / name, vectors=vectors, item_text=item_text
+            model, parts, folder / name, vectors=vectors, item_text=item_text, epochs=epochs
         )
         print(f"{name} trained in {time.perf_counter() - start:.0f} s", flush=True)
     together = {n: one for n, one in found.items() if not n.startswith("popularity")}
@@ -274,14 +281,16 @@ if __name__ == "__main__":
         )
     elif sys.argv[1:2] == ["amazon"] and len(sys.argv) in (4, 5):
         amazon(Path(sys.argv[2]), sys.argv[3], sys.argv[4] if len(sys.argv) == 5 else None)
-    elif sys.argv[1:2] == ["systems"] and 4 <= len(sys.argv) <= 7:
-        given = sys.argv[4:]
+    elif sys.argv[1:2] == ["systems"] and 4 <= len(sys.argv) <= 8:
+        given = [one for one in sys.argv[4:] if not one.startswith("epochs=")]
+        epochs = [int(one.removeprefix("epochs=")) for one in sys.argv[4:] if one not in given]
         systems(
             Path(sys.argv[2]),
             Path(sys.argv[3]),
             "next-basket" if given[:1] == ["next-basket"] else "next-item",
             Path(given[1]) if len(given) > 1 else None,
             given[2] if len(given) > 2 else None,
+            epochs[0] if epochs else None,
         )
     elif sys.argv[1:2] == ["serving"]:
         sizes = [int(one) for one in sys.argv[2:] if one != "graphs"] or [50_000, 10_000]

@@ -68,6 +68,9 @@ batch_size = {batch_size}
 
 [evaluate]
 windows = {windows}
+
+[recommend]
+epochs = 10
 """
 _STATIC = """\
 [encoder]

@@ -30,7 +30,7 @@ from idiolect.recommend.model_kinds import ItemLoss
 from idiolect.recommend.networks.item_table import match
 from idiolect.recommend.networks.next_item_losses import bpr_max, sampled_softmax
 from idiolect.training.data.batch import Batch
-from idiolect.training.objectives.objective import StepContext, WholeBatchObjective
+from idiolect.training.objectives.objective import StepBatch, StepContext, WholeBatchObjective
 
 __all__ = ["SessionBatch", "SessionParallel", "SessionStep", "SessionSteps"]
 
@@ -206,7 +206,7 @@ class SessionParallel(WholeBatchObjective):
         """Return to earlier states."""
         self._carried = dict(carried)
 
-    def accumulate(self, batch: Batch, step: StepContext) -> float:
+    def accumulate(self, batch: StepBatch, step: StepContext) -> float:
         """Add the gradients of the rows.
 
         Raises:

@@ -198,9 +198,10 @@ class LearnedBlend(ItemScorer):
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """Return the arrays of the parts, and the trees as bytes of text."""
         text = np.frombuffer(self.trees.dumps().encode(), np.uint8)
-        own = {"trees": text, "features": self.features, "repeats": np.array([self.repeats])}
         arrays: dict[str, NDArray[np.generic]] = {
-            f"{self.own}/{key}": value for key, value in own.items()
+            f"{self.own}/trees": text,
+            f"{self.own}/features": self.features,
+            f"{self.own}/repeats": np.array([self.repeats]),
         }
         for name, part in self.parts.items():
             arrays |= {f"{name}/{key}": value for key, value in part.arrays().items()}

@@ -217,15 +217,16 @@ def _load(directory: Path) -> Recommender:
 
 def _table(figures: dict[str, Any]) -> str:
     """Draw the systems as a table, the best first."""
-    names = ("ndcg@10", "hr@10", "mrr@10", "coverage@10", "novelty@10")
+    names = ("ndcg@10", "hr@10", "mrr@10", "coverage@10", "novelty@10", "popularity_share@10")
     systems = figures["systems"]
     width = max(len(name) for name in systems)
-    lines = [" " * width + "".join(f"{name:>13}" for name in (*names, "p"))]
+    heads = (name.removesuffix("_share@10") for name in (*names, "p"))
+    lines = [" " * width + "".join(f"{head:>15}" for head in heads)]
     for name in sorted(systems, key=lambda one: -systems[one]["ndcg@10"]):
         row = systems[name]
         test = row.get("difference")
-        cells = "".join(f"{row[one]:13.4f}" for one in names)
-        lines.append(f"{name:<{width}}{cells}" + (f"{test['p_value']:13.4f}" if test else ""))
+        cells = "".join(f"{row[one]:15.4f}" for one in names)
+        lines.append(f"{name:<{width}}{cells}" + (f"{test['p_value']:15.4f}" if test else ""))
     if figures["cold_cases"]:
         lines.append(f"targets without a training event ({figures['cold_cases']:,}), ndcg@10:")
         lines += [f"{n:<{width}}{row['cold']['ndcg@10']:13.4f}" for n, row in systems.items()]

@@ -14,9 +14,14 @@ INDEX = "index"
 
 
 def recommender_folder(directory: Path) -> Path:
-    """Return the folder itself, or that of the recommender in a run of the pipeline."""
-    inside = (directory / RUN_RECOMMENDER.parts[0]).is_dir()
-    return directory / RUN_RECOMMENDER if inside else directory
+    """Return the folder itself; of a run of the pipeline, that of its recommender.
+
+    A recommender that was put into the run's folder as `recommend` goes before that of the run.
+    """
+    if is_recommender(directory) or not (directory / RUN_RECOMMENDER.parts[0]).is_dir():
+        return directory
+    added = directory / "recommend"
+    return added if is_recommender(added) else directory / RUN_RECOMMENDER
 
 
 def is_recommender(directory: Path) -> bool:

@@ -113,6 +113,9 @@ class DataSettings(SettingsTable):
     """Relevance judgements of these queries: query id, item id, grade; a table or TREC qrels."""
     similar: str | None = None
     """Relevance judgements of similar items: item id, item id, grade."""
+    histories: _Names = ()
+    """What users did: user, item and time, in files of any layout that `idiolect recommend train`
+    reads. Adds recommendation to the run."""
     glossary: str | None = None
     """Terms to teach regardless of their frequency, one per line."""
     max_unreadable: float = Field(default=0.01, ge=0, le=1)

@@ -31,7 +31,7 @@ from idiolect.ranking.text_pairs import TextPairBatch
 from idiolect.text.arguments import check_path
 from idiolect.text.files import read_json, write_atomic
 from idiolect.text.format_version import check_format, with_format
-from idiolect.text.pair_template import PairTemplate
+from idiolect.text.templates.pair_template import PairTemplate
 from idiolect.training.frozen_rows import fingerprint
 
 __all__ = ["RewardModel"]

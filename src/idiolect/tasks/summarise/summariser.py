@@ -27,7 +27,7 @@ from idiolect.tasks.summarise.summarised_texts import SummarisedText, split_sent
 from idiolect.text.arguments import check_path, check_whole, checked, load_if_named
 from idiolect.text.files import read_json, write_atomic
 from idiolect.text.format_version import check_format, with_format
-from idiolect.text.text_template import TextTemplate
+from idiolect.text.templates.text_template import TextTemplate
 from idiolect.training.data.batch import IGNORE_INDEX, Batch, pad_rows
 from idiolect.training.data.sentence_pairs import PairRows, SentencePairs
 from idiolect.training.frozen_rows import fingerprint

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: test test-all mutants lint format demo docs benchmarks clean
+.PHONY: test test-all mutants fuzz lint format demo docs benchmarks clean
 
 test: lint            ## style, types and the fast tests
 	$(BIN)/python -m pytest -n auto --dist loadscope --no-loadscope-reorder
@@ -14,6 +14,9 @@ test-all: lint        ## also the slow tests on real data
 
 mutants: $(READY)     ## break the source in known ways, one at a time; each time a test must fail
 	$(BIN)/python tests/mutation/run.py
+
+fuzz: $(READY)        ## read broken files, filters and requests; only errors of the package may come out
+	$(BIN)/python tests/fuzz/run.py --inputs 5000
 
 lint: $(READY)
 	$(BIN)/ruff check .

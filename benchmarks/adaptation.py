@@ -37,7 +37,7 @@ import transformers
 from idiolect.models.language_model import LanguageModel
 from idiolect.nn.lora import LoraConfig, add_lora
 from idiolect.text.corpus import Corpus
-from idiolect.text.text_template import TextTemplate
+from idiolect.text.templates.text_template import TextTemplate
 from idiolect.text.tokenizers.tokenizer import Tokenizer
 from idiolect.training.checkpoint import Checkpoint, RunFolder
 from idiolect.training.data.packed_documents import PackedDocuments

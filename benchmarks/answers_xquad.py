@@ -28,13 +28,12 @@ from idiolect.search.answers.answer import Passage
 from idiolect.search.answers.answer_evaluation import (
     GoldQuestion,
     evaluate_answers,
-    exact_match,
-    word_f1,
 )
 from idiolect.search.answers.answer_options import AnswerOptions
 from idiolect.search.answers.answer_prompt import fitting_passages, messages_of
 from idiolect.search.answers.passage_search import find_passages
 from idiolect.search.answers.writers import LocalWriter
+from idiolect.text.answer_match import answer_f1, exact_match
 
 SHORT = "Answer the question from the text. Answer with a few words of the text only."
 
@@ -116,7 +115,7 @@ def written(
         found = list(index.answer(gold.question, 3, min_confidence=0).passages)
         for name, passages in (("none", []), ("gold", [whole]), ("found", found)):
             said = reply(gold.question, passages)
-            pair = exact_match(said, gold.answers), word_f1(said, gold.answers)
+            pair = exact_match(said, gold.answers), answer_f1(said, gold.answers)
             scores.setdefault(name, []).append(pair)
     print(f"{model} on {len(questions)} questions")
     for name, pairs in scores.items():

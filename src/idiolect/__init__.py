@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from idiolect.encoding.tune import tune
     from idiolect.generate.generator import Generator
     from idiolect.models.language_model import LanguageModel
+    from idiolect.pipeline.publishing.push_to_hub import push_to_hub
     from idiolect.ranking.cross_encoder import CrossEncoder
     from idiolect.ranking.evaluation.metrics import evaluate
     from idiolect.ranking.two_tower import TwoTower
@@ -51,6 +52,7 @@ _MODULES = {
     "evaluate": "idiolect.ranking.evaluation.metrics",
     "extend": "idiolect.vocabulary.extend.extend",
     "pretrain": "idiolect.training.pretrain",
+    "push_to_hub": "idiolect.pipeline.publishing.push_to_hub",
     "tune": "idiolect.encoding.tune",
 }
 
@@ -74,6 +76,7 @@ __all__ = [
     "evaluate",
     "extend",
     "pretrain",
+    "push_to_hub",
     "tune",
 ]
 

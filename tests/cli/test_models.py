@@ -51,6 +51,16 @@ def test_doctor_says_what_is_there() -> None:
             assert re.split("[=<>]", requirement)[0] in result.output
 
 
+def test_doctor_names_the_extra_of_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    from idiolect.cli import models
+
+    monkeypatch.setattr(models, "_OPTIONAL", {"no-such-package": ("mcp", "assistants")})
+    monkeypatch.setattr(models, "_device_rows", list)
+    monkeypatch.setenv("COLUMNS", "200")
+    output = runner.invoke(module.app, ["doctor"]).output
+    assert "not installed, needed for assistants: pip install 'idiolect[mcp]'" in output
+
+
 def test_errors_are_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from idiolect.errors import CheckpointError, ConfigError, IdiolectError, InputError
 from idiolect.models.gguf.gguf_weights import GGUFWeights, gguf_settings
 from idiolect.models.language_model import LanguageModel
-from idiolect.text.gguf_header import read_gguf_header
+from idiolect.text.tokenizers.gguf.gguf_header import read_gguf_header
 from idiolect.text.tokenizers.tokenizer import Tokenizer
 from models.gguf_file import tiny, write_model
 

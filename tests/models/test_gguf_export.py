@@ -13,8 +13,8 @@ import torch
 from idiolect.errors import ConfigError
 from idiolect.models.gguf.gguf_export import export_gguf
 from idiolect.models.language_model import LanguageModel
-from idiolect.text.gguf_header import read_gguf_header
 from idiolect.text.tokenizers import bpe
+from idiolect.text.tokenizers.gguf.gguf_header import read_gguf_header
 from idiolect.vocabulary.extend.extend import extend
 from idiolect.vocabulary.terms import Term, Terms
 

@@ -69,7 +69,7 @@ windows = 4
 """
 
 
-def open_shop(folder: Path, *, controls: bool = False) -> Path:
+def open_shop(folder: Path, *, controls: bool = False, histories: bool = False) -> Path:
     """Write a base, data and a configuration; return the path of the latter."""
     draw = random.Random(0)
     general = [" ".join(draw.choices(COMMON, k=20)) for _ in range(60)]
@@ -105,6 +105,17 @@ def open_shop(folder: Path, *, controls: bool = False) -> Path:
     table(folder / "similar.tsv", [f"{name}-0\t{name}-{n}\t1" for name in KINDS for n in (1, 2)])
     path = folder / "idiolect.toml"
     path.write_text(CONFIG if controls else f"{CONFIG}controls = false\n")
+    if histories:
+        # Users stay with one kind of item, of which the last is new to everybody.
+        sessions = [
+            {"user": str(user), "items": [f"{name}-{(user + n) % 9}" for n in range(4)]}
+            for user in range(24)
+            for name in [list(KINDS)[user % 4]]
+        ]
+        sessions += [{"user": name, "items": [f"{name}-{n}" for n in (3, 4, 9)]} for name in KINDS]
+        write(folder / "histories.jsonl", sessions)
+        added = 'histories = "histories.jsonl"\n\n[recommend]\nepochs = 1\n\n[audit]'
+        change(path, "[audit]", added)
     return path
 
 

@@ -15,7 +15,7 @@ from idiolect.ranking.cross_encoder import CrossEncoder
 from idiolect.ranking.groups import QueryGroup
 from idiolect.ranking.text_pairs import TextPairBatch
 from idiolect.ranking.train_ranker import ranking_config
-from idiolect.text.pair_template import PairTemplate
+from idiolect.text.templates.pair_template import PairTemplate
 from ranking import small
 from training import models
 

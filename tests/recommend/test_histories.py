@@ -179,3 +179,13 @@ def test_a_catalogue_that_lacks_most_items_is_reported() -> None:
     assert "lacks 2 of the 3" in report
     assert "WARNING" in report
     assert "1 items have no text" in report
+
+
+def test_the_next_basket_is_everything_of_one_moment() -> None:
+    rows = {str(u): [(f"{u}-{i}", 10.0 * (i // 2) + u / 10) for i in range(20)] for u in range(3)}
+    parts = split(_timed(rows), target="next-basket")
+    assert len(parts.test) == 3
+    assert [len(context) for context in parts.test.contexts] == [18] * 3
+    assert parts.test.owners.tolist() == [0, 0, 1, 1, 2, 2]
+    with pytest.raises(ConfigError, match="needs a split by time"):
+        split(_timed(rows), "leave-one-out", "next-basket")

@@ -8,14 +8,20 @@ import numpy as np
 import pytest
 
 from idiolect.errors import InputError
-from idiolect.recommend.blend import Blend
-from idiolect.recommend.co_occurrence import Ease, ItemKnn, SessionKnn, Transitions
 from idiolect.recommend.histories import Histories
 from idiolect.recommend.model_names import BASELINES
 from idiolect.recommend.next_item_metrics import evaluate_scorer
 from idiolect.recommend.scorer import ItemScorer, RecentPopularity
+from idiolect.recommend.scorers.blend import Blend
+from idiolect.recommend.scorers.co_occurrence import (
+    Ease,
+    FirstOrderTransitions,
+    ItemKnn,
+    SessionKnn,
+    Transitions,
+)
+from idiolect.recommend.scorers.text_similarity import TextSimilarity
 from idiolect.recommend.splits import split
-from idiolect.recommend.text_similarity import TextSimilarity
 
 
 def _shop(users: int = 60, items: int = 25, seed: int = 0) -> Histories:
@@ -55,6 +61,14 @@ def test_transitions_equal_a_loop() -> None:
             for first, weight in ((3, Transitions.decay), (9, 1.0))
         )
         assert scores[item] == pytest.approx(wanted, rel=1e-5)
+
+
+def test_first_order_transitions_read_the_last_item_alone() -> None:
+    shop = Histories.of({"a": ["x", "y", "z"], "b": ["x", "y", "w"], "c": ["y", "z"]})
+    scores = FirstOrderTransitions.fit(shop).score([np.array([0, 1]), np.array([1])])
+    np.testing.assert_array_equal(scores[0], scores[1])
+    assert scores[0][2] == 2 * scores[0][3] > 0  # z follows y twice, w once
+    assert scores[0][:2].tolist() == [0, 0]
 
 
 def test_ease_equals_its_closed_form() -> None:

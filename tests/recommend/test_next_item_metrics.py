@@ -40,7 +40,7 @@ class _Given(ItemScorer):
 
 def _cases(count: int, targets: Any) -> Cases:
     contexts = [np.array([i]) for i in range(count)]
-    return Cases(tuple(range(count)), contexts, np.asarray(targets, np.int64))
+    return Cases.of(range(count), contexts, np.asarray(targets, np.int64))
 
 
 def test_metrics_equal_a_brute_force_count_with_ties() -> None:
@@ -102,3 +102,20 @@ def test_sampled_metrics_are_refused_with_the_reason() -> None:
 def test_scores_that_are_no_numbers_are_refused() -> None:
     with pytest.raises(InputError, match="no numbers"):
         mean_ranks(np.full((1, 3), np.nan, np.float32), np.array([0]))
+
+
+def test_metrics_of_baskets_equal_a_count() -> None:
+    scores = np.array([[9, 8, 7, 6, 5], [1, 2, 3, 4, 5]])
+    contexts = [np.array([0]), np.array([1])]
+    targets, owners = np.array([0, 2, 4, 1]), np.array([0, 0, 0, 1])
+    cases = Cases((0, 1), contexts, targets, owners)
+    result = evaluate_scorer(_Given(scores), cases, np.ones(5), exclude_seen=False)
+    assert result.ranks.tolist() == [1, 3, 5, 4]
+    assert result.values("recall@3").tolist() == pytest.approx([2 / 3, 0])
+    assert result.values("hr@3").tolist() == [1, 0]
+    assert result.values("mrr@4").tolist() == [1, 1 / 4]
+    gains = 1 + 1 / np.log2(4)
+    assert result.values("ndcg@3")[0] == pytest.approx(gains / (gains + 1 / np.log2(3)))
+    part = cases.part(np.array([1, 0]))
+    assert part.targets.tolist() == [1, 0, 2, 4]
+    assert part.owners.tolist() == [0, 1, 1, 1]

@@ -14,8 +14,8 @@ from encoding.models import WORDS, tiny_encoder
 from idiolect import Recommender
 from idiolect.cli.main import app
 from idiolect.errors import CheckpointError, ConfigError, InputError
-from idiolect.recommend import recommender
-from idiolect.recommend.dense_text import DenseText
+from idiolect.recommend import recommender_files
+from idiolect.recommend.scorers.dense_text import DenseText
 from idiolect.recommend.train_recommender import train_recommender
 
 RUNNER = CliRunner()
@@ -85,7 +85,7 @@ def test_folders_without_a_recommender(tmp_path: Path) -> None:
         Recommender.load(tmp_path)
     result = RUNNER.invoke(app, ["recommend", "nowhere", "--history", "1"])
     assert isinstance(result.exception, InputError)
-    assert "train, evaluate and items" in str(result.exception)
+    assert "train, evaluate, index and items" in str(result.exception)
 
 
 def test_a_killed_retraining_leaves_no_mixture(
@@ -98,7 +98,7 @@ def test_a_killed_retraining_leaves_no_mixture(
         path.write_bytes(content)
         raise KeyboardInterrupt  # after the first of several files
 
-    monkeypatch.setattr(recommender, "write_atomic", write)
+    monkeypatch.setattr(recommender_files, "write_atomic", write)
     with pytest.raises(KeyboardInterrupt):
         train_recommender(data, model="item-knn", output_dir=tmp_path)
     with pytest.raises(CheckpointError, match="no recommender"):

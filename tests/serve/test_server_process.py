@@ -93,6 +93,9 @@ def test_clients_that_send_headers_slowly_are_closed(folder: Path) -> None:
                 connection.sendall(sent)
                 connection.settimeout(60)
                 assert connection.recv(100) == b""
+        with socket.create_connection((where.hostname, where.port), timeout=5) as connection:
+            connection.sendall(b"not HTTP\r\n\r\n")
+            assert b"application/json" in connection.recv(10_000)
         with httpx.Client(base_url=where.geturl()) as client:  # a connection that is used again
             for _ in range(3):
                 assert client.get("/health").status_code == 200

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from idiolect.errors import CheckpointError, InputError
-from idiolect.text.text_template import TextTemplate
+from idiolect.text.templates.text_template import TextTemplate
 from idiolect.training.data.packed_documents import PackedDocuments, PackedRows
 from idiolect.training.data.token_file import TokenFile
 from training import models

@@ -20,7 +20,7 @@ from idiolect.models.language_model import LanguageModel
 from idiolect.nn.embedding import ExtendedRows
 from idiolect.nn.recurrent import RecurrentCache
 from idiolect.text.corpus import Corpus
-from idiolect.text.text_template import TextTemplate
+from idiolect.text.templates.text_template import TextTemplate
 from idiolect.training.averaged_sgd import AveragedSGD
 from idiolect.training.data.packed_documents import PackedDocuments
 from idiolect.training.data.segment_stream import SegmentStream

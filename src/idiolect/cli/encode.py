@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from idiolect.cli.scale.ray_options import RayOption
 from idiolect.cli.text_options import (
     FieldOption,
     MaxUnreadableOption,
@@ -15,7 +16,8 @@ from idiolect.cli.text_options import (
     report_skipped,
 )
 from idiolect.cli.training_options import EncodingPrecisionOption, SeedOption, local_device
-from idiolect.text.skipped import MAX_UNREADABLE
+from idiolect.errors import InputError
+from idiolect.text.skipped import MAX_UNREADABLE, Skipped
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -28,7 +30,12 @@ __all__ = ["encode", "generate_queries"]
 def encode(
     model: Annotated[str, typer.Argument(help="The model: a directory or a hub id.")],
     sources: SourcesArgument,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The .npy file to write.")],
+    out: Annotated[
+        str,
+        typer.Option(
+            "--out", "-o", help="The .npy file to write; with --ray, a folder or URI of shards."
+        ),
+    ],
     field: FieldOption = None,
     per: UnitOption = "line",
     max_unreadable: MaxUnreadableOption = MAX_UNREADABLE,
@@ -48,11 +55,13 @@ def encode(
     tokens_per_batch: Annotated[
         int | None, typer.Option(help="Tokens per forward pass.", min=1)
     ] = None,
+    ray: RayOption = None,
+    gpus: Annotated[float, typer.Option(help="With --ray: GPUs of a task.", min=0, max=64)] = 0,
 ) -> None:
     """Encode texts as vectors. Run it again to resume.
 
     OUT is a NumPy array of float32 with one row per document, in order. OUT.json records the model,
-    the settings and the counts.
+    the settings and the counts. With --ray, OUT is a folder of Parquet shards with the same rows.
 
     Example: [bold]idiolect encode all-MiniLM-L6-v2 abstracts.jsonl -o abstracts.npy[/bold]
     """
@@ -66,6 +75,36 @@ def encode(
     from idiolect.training.progress import status
 
     console, counts = Console(), EncodingCounts()
+    if ray is not None:
+        if codes is not None:
+            raise InputError("--codes needs vectors on this machine", hint="encode without --ray")
+        from idiolect.scale.corpus_parts import ReadingOptions
+        from idiolect.scale.ray_encode import encode_on_ray
+
+        skipped = Skipped()
+        shards = encode_on_ray(
+            model,
+            sources,
+            out,
+            ray,
+            options=ReadingOptions(tuple(field or ()), per, max_unreadable),
+            prompt_name=prompt_name,
+            dimensions=dimensions,
+            precision=precision or "fp32",
+            tokens_per_batch=tokens_per_batch,
+            gpus=gpus,
+            progress=True,
+            counts=counts,
+            skipped=skipped,
+        )
+        report_skipped(skipped)
+        console.print(
+            f"{len(shards):,} vectors of {shards.record['dimensions']} dimensions in"
+            f" {len(shards.record['shards']):,} shards in {out}: {counts.tokens:,} tokens,"
+            f" {counts.truncated:,} texts truncated, {counts.empty:,} empty",
+            markup=False,
+        )
+        return
     corpus = Corpus(sources, field, per=per, max_unreadable=max_unreadable)
     with status("loading the model"):
         if precision == "auto":  # a resumed run computes all vectors alike
@@ -84,7 +123,7 @@ def encode(
     console.print(_report(counts, encoder.max_length))
     report_skipped(corpus.skipped)
     if codes is not None:
-        folder = out.with_suffix(f".{codes}")
+        folder = Path(out).with_suffix(f".{codes}")
         QuantizedVectors.of(vectors.array, codes).save(folder)
         console.print(f"codes in {folder}", markup=False)
     rows, width = vectors.array.shape

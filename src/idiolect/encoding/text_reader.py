@@ -13,7 +13,7 @@ from idiolect.text.word_cache import WordCache
 
 if TYPE_CHECKING:
     from idiolect.models.language_model import LanguageModel
-from idiolect.text.text_template import TextTemplate
+from idiolect.text.templates.text_template import TextTemplate
 
 __all__ = ["EncodingCounts", "TextReader", "by_length", "check_length", "check_texts"]
 

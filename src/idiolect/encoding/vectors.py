@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from idiolect.errors import CheckpointError, InputError
 from idiolect.nn.matrix_precision import ChosenPrecision
 from idiolect.text.files import read_json, write_atomic
+from idiolect.text.format_version import check_format, with_format
 from idiolect.training.progress import notice
 
 __all__ = ["DiskVectors", "Vectors"]
@@ -55,7 +56,7 @@ class Vectors:
             CheckpointError: It is missing or damaged, or does not match its record.
         """
         path = Path(path)
-        record = read_json(_record_path(path))
+        record = check_format(read_json(_record_path(path)), _record_path(path))
         try:
             array = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError) as error:
@@ -100,16 +101,28 @@ class DiskVectors:
         """Whether all vectors are written."""
         record = _record_path(self.path if self.finished else self.part)
         if record.exists():
-            try:
-                self._continue(read_json(record))
-                self._check_size()
-            except CheckpointError as error:
-                notice(f"{error.message}; encoding all texts again")
-                self._forget()
+            self._resume(record)
         if self.finished:
             _record_path(self.part).unlink(missing_ok=True)
         else:
             self._open()
+
+    def _resume(self, path: Path) -> None:
+        """Continue after the rows that a record names; forget rows whose record is damaged."""
+        try:
+            record = read_json(path)
+        except CheckpointError as error:
+            problem = error.message
+        else:
+            record = check_format(record, path)  # what a newer version wrote is not deleted
+            try:
+                self._continue(record)
+                self._check_size()
+                return
+            except CheckpointError as error:
+                problem = error.message
+        notice(f"{problem}; encoding all texts again")
+        self._forget()
 
     @staticmethod
     def precision_of(path: str | Path) -> ChosenPrecision | None:
@@ -215,12 +228,14 @@ class DiskVectors:
             self._digest.update(len(data).to_bytes(8, "little") + data)
 
     def _record(self) -> bytes:
-        record = {
-            **self._settings,
-            "rows": self.rows,
-            "texts": self._digest.hexdigest(),
-            "counts": self.counts,
-        }
+        record = with_format(
+            {
+                **self._settings,
+                "rows": self.rows,
+                "texts": self._digest.hexdigest(),
+                "counts": self.counts,
+            }
+        )
         return f"{json.dumps(record, indent=2)}\n".encode()
 
 

@@ -30,10 +30,11 @@ from idiolect.nn.network import Network
 from idiolect.nn.prompt.attach_prompt import prompt_of
 from idiolect.text.arguments import checked, load_if_named
 from idiolect.text.files import read_json
-from idiolect.text.gguf_header import read_gguf_header
+from idiolect.text.format_version import check_format, with_format
 from idiolect.text.hub import locate
 from idiolect.text.tokenizers.extension import Extension
 from idiolect.text.tokenizers.formats import TOKENIZER_FILES
+from idiolect.text.tokenizers.gguf.gguf_header import read_gguf_header
 from idiolect.text.tokenizers.tokenizer import Tokenizer
 
 __all__ = ["LanguageModel"]
@@ -269,7 +270,7 @@ class LanguageModel:
             "vocab_size": self.network.config.vocab_size,
         }
         settings.pop("torch_dtype", None)
-        record: dict[str, Any] = {"format": 1, "tokenizer": self.tokenizer.fingerprint}
+        record = with_format({"tokenizer": self.tokenizer.fingerprint})
         if rows := describe_rows(self.network, dtype):
             record["rows"] = rows | {"dtype": stored}
         with replacing(directory) as fresh:
@@ -329,7 +330,7 @@ def _read_record(directory: Path, tokenizer: Tokenizer) -> dict[str, Any]:
     path = directory / _RECORD
     if not path.exists():
         return {}
-    record = read_json(path)
+    record = check_format(read_json(path), path, rebuild="save the model again")
     if record.get("tokenizer") != tokenizer.fingerprint:
         raise CheckpointError(
             f"the tokenizer in {directory} is not the one this model was saved with",

@@ -381,14 +381,11 @@ class Transformer(Network):
 
     def _check(self, input_ids: Tensor, attention_mask: Tensor | None, past: int) -> None:
         self.check_ids(input_ids)
-        if attention_mask is not None and attention_mask.shape != (
-            len(input_ids),
-            past + input_ids.shape[1],
-        ):
+        shape = (len(input_ids), past + input_ids.shape[1])
+        if attention_mask is not None and attention_mask.shape != shape:
             raise InputError(
                 f"the mask has the shape {tuple(attention_mask.shape)}",
-                hint=f"it must be {(len(input_ids), past + input_ids.shape[1])}: cached and new "
-                "tokens",
+                hint=f"it must be {shape}: cached and new tokens",
             )
 
     def _finish(

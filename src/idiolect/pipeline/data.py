@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from idiolect.encoding.pairs import Pair, PairFile
 from idiolect.errors import InputError
@@ -27,6 +28,9 @@ from idiolect.text.fields import GRADED_DOCUMENT, find_fields
 from idiolect.text.records import has_fields, read_records
 from idiolect.text.skipped import Skipped, skip
 
+if TYPE_CHECKING:
+    from idiolect.recommend.histories import Histories
+
 __all__ = ["HELD_OUT", "PAIR_ITEM", "PAIR_QUERY", "PAIR_TEXT", "Data"]
 
 HELD_OUT = 0.1
@@ -37,7 +41,9 @@ PAIR_TEXT = ("document", "positive", "passage", "answer")
 """The text of a pair's document: the first of these fields."""
 PAIR_ITEM = ("document_id", *(name for name in GRADED_DOCUMENT if name != "document"))
 """The id of the item that is a pair's document, if there is no text: the first of these fields."""
-_SOURCES = ("items", "corpus", "general", "pairs", "queries", "qrels", "similar", "glossary")
+_SOURCES = (
+    "items", "corpus", "general", "pairs", "queries", "qrels", "similar", "glossary", "histories",
+)  # fmt: skip
 _BLOCK = 1 << 20
 
 
@@ -56,6 +62,8 @@ class Data:
         self.settings = settings
         self.skipped = Skipped()
         """Records of the catalogue that were left out, by reason; filled when it is read."""
+        self.skipped_events = Skipped()
+        """Events of the histories that were left out, by reason; filled when they are read."""
         self._folder = folder
         for name in _SOURCES:
             self._files(name)
@@ -130,6 +138,7 @@ class Data:
                 hint="set data.queries to the file of queries",
             )
         _ = self.similar
+        _ = self.histories
 
     @property
     def texts(self) -> dict[str, str]:
@@ -173,6 +182,20 @@ class Data:
     def glossary(self) -> Path | None:
         """The file of terms that must be taught."""
         return next(iter(self._files("glossary")), None)
+
+    @cached_property
+    def histories(self) -> Histories | None:
+        """What users did, if there are histories.
+
+        Raises:
+            InputError: They cannot be read.
+        """
+        from idiolect.recommend.history_files import read_histories
+
+        files, skipped = self._files("histories"), self.skipped_events
+        skipped.clear()
+        share = self.settings.max_unreadable
+        return read_histories(files, skipped=skipped, max_unreadable=share) if files else None
 
     def pairs(self) -> list[Pair]:
         """Read the training pairs; an empty list if none are given.

@@ -77,6 +77,11 @@ class RunDirectory:
                     f"{found}), but this is {__version__} (format {FORMAT})",
                     hint="use that version, or choose another folder",
                 )
+            if found < FORMAT:
+                say(
+                    f"{self.path} is a run of an older idiolect (format {found}, not {FORMAT}): "
+                    "every stage is repeated"
+                )
 
     @classmethod
     def open(cls, path: str | Path) -> RunDirectory:

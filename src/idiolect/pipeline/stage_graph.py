@@ -4,6 +4,8 @@
                 plain:            pretrain ─► tune ─────▲         ▲
                random: extend ─► distill ─► pretrain ─► tune ─────┘
 
+With histories, `recommend` and `evaluate_recommend` follow `evaluate`.
+
 Every module of `idiolect.pipeline.stages` that has a `STAGE` contributes it. There is no other
 list.
 """
@@ -39,7 +41,7 @@ def stages_of(config: PipelineSettings) -> tuple[Stage[Any], ...]:
 
     `ALL` is replaced by the names of the stages.
     """
-    every = list(all_stages())
+    every = [one for one in all_stages() if not one.needs or getattr(config.data, one.needs)]
     if any(stage.wants_controls(config.table(stage.settings)) for stage in every):
         controls = [control for stage in every for control in stage.as_controls()]
         every += sorted(controls, key=lambda stage: list(CONTROLS).index(stage.control))

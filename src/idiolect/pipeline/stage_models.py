@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from idiolect.pipeline.stage import Work
+from idiolect.pipeline.systems import MeasuredSystem
 from idiolect.text.files import read_json
 from idiolect.text.hub import locate
 
@@ -14,7 +15,14 @@ if TYPE_CHECKING:
     from idiolect.encoding.encoder import Encoder
     from idiolect.models.language_model import LanguageModel
 
-__all__ = ["is_encoder", "load_encoder", "load_model", "load_untuned", "needs_whitening"]
+__all__ = [
+    "is_encoder",
+    "load_encoder",
+    "load_model",
+    "load_system",
+    "load_untuned",
+    "needs_whitening",
+]
 
 
 def load_model(path: str | Path) -> LanguageModel:
@@ -62,6 +70,14 @@ def load_untuned(work: Work[Any], path: str | Path) -> Encoder:
     if needs_whitening(work):
         encoder.project(list(work.data.texts.values()), whiten=True)
     return encoder
+
+
+def load_system(work: Work[Any], system: MeasuredSystem) -> Encoder:
+    """Load the encoder of a system that ranks by vectors."""
+    from idiolect.encoding.encoder import Encoder
+
+    model = str(work.done[system.stage] / "model") if system.stage else work.base
+    return Encoder.load(model) if system.finished else load_untuned(work, model)
 
 
 def needs_whitening(work: Work[Any]) -> bool:

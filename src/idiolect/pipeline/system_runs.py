@@ -33,7 +33,7 @@ from idiolect.pipeline.example_searches import (
 )
 from idiolect.pipeline.judged_tests import answerable_queries, unseen_queries
 from idiolect.pipeline.stage import Work
-from idiolect.pipeline.stage_models import load_untuned
+from idiolect.pipeline.stage_models import load_system
 from idiolect.pipeline.stages.index_stage import index_encoder, index_system, open_index
 from idiolect.pipeline.systems import MeasuredSystem, pairs_to_compare
 from idiolect.ranking.evaluation.baselines import BM25, Dense
@@ -146,7 +146,9 @@ class SystemRuns:
             dense = self._indexed
         else:
             known = stored_vectors(self.work.done["index"], system.name)
-            dense = Dense(self._encoder(system), self.texts, vectors=known, counts=self._counts)
+            dense = Dense(
+                load_system(self.work, system), self.texts, vectors=known, counts=self._counts
+            )
         self._rank(system, dense.search, lambda items: _nearest(dense, items))
         if system.name == "base" and (test := self._shown_test) is not None:
             queries = some_queries(test)
@@ -265,12 +267,6 @@ class SystemRuns:
         dense.ids = [name for name in self.texts if vectors.get(name) is not None]
         dense.vectors = np.stack([v for name in dense.ids if (v := vectors[name]) is not None])
         return dense
-
-    def _encoder(self, system: MeasuredSystem) -> Encoder:
-        model = str(self.work.done[system.stage] / "model") if system.stage else self.work.base
-        if system.finished:
-            return Encoder.load(model)
-        return load_untuned(self.work, model)
 
     def _rank(
         self,

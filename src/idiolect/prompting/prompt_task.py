@@ -14,6 +14,7 @@ from idiolect.prompting.prompt_classifier import PromptClassifier
 from idiolect.prompting.prompt_template import PromptTemplate
 from idiolect.tasks.classify.labelled_texts import LabelledText
 from idiolect.text.files import read_json, write_atomic
+from idiolect.text.format_version import check_format, with_format
 
 __all__ = ["PromptTask"]
 
@@ -48,7 +49,7 @@ class PromptTask:
             "demonstrations": [_record(one) for one in self.demonstrations],
             "calibrated": self.calibrated,
         }
-        text = json.dumps(values, ensure_ascii=False, indent=2)
+        text = json.dumps(with_format(values), ensure_ascii=False, indent=2)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, f"{text}\n".encode())
 
@@ -60,7 +61,7 @@ class PromptTask:
             CheckpointError: It is another file, or damaged.
             ConfigError: The template is not valid.
         """
-        values = read_json(path)
+        values = check_format(read_json(path), path)
         try:
             return cls(
                 PromptTemplate.from_dict(values["template"]),

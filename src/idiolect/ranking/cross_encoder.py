@@ -32,7 +32,7 @@ from idiolect.ranking.rerank import check_pairs
 from idiolect.ranking.text_pairs import TextPairBatch
 from idiolect.ranking.train_ranker import train_ranker
 from idiolect.text.arguments import checked, load_if_named
-from idiolect.text.pair_template import PairTemplate
+from idiolect.text.templates.pair_template import PairTemplate
 from idiolect.training.data.shuffled_epochs import EpochSample
 from idiolect.training.frozen_rows import fingerprint
 from idiolect.training.objectives.objective import RowwiseObjective

@@ -17,6 +17,7 @@ from idiolect.ranking.evaluation.baselines import BM25, Dense
 from idiolect.ranking.evaluation.metrics import Run, ranked
 from idiolect.ranking.features import Features
 from idiolect.text.files import read_json, write_atomic
+from idiolect.text.format_version import check_format, with_format
 
 __all__ = ["FeatureSettings"]
 
@@ -108,7 +109,7 @@ class FeatureSettings:
 
     def save(self, path: str | Path) -> None:
         """Write the settings as JSON."""
-        write_atomic(Path(path), f"{json.dumps(asdict(self), indent=2)}\n".encode())
+        write_atomic(Path(path), f"{json.dumps(with_format(asdict(self)), indent=2)}\n".encode())
 
     @classmethod
     def load(cls, path: str | Path) -> FeatureSettings:
@@ -117,7 +118,7 @@ class FeatureSettings:
         Raises:
             CheckpointError: The file is missing or damaged.
         """
-        record = read_json(Path(path))
+        record = check_format(read_json(Path(path)), Path(path), rebuild="train it again")
         try:
             lists: dict[str, Any] = {name: tuple(record.pop(name)) for name in _LISTS}
             return cls(**lists, **record)

@@ -11,16 +11,18 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from idiolect.errors import CheckpointError, InputError, MissingDependencyError
 from idiolect.ranking.evaluation.metrics import Qrels, Run, ranked
 from idiolect.ranking.features import Features
 from idiolect.text.files import read_json, write_atomic
+from idiolect.text.format_version import check_format, with_format
 
-__all__ = ["LambdaMART", "cross_validate"]
+__all__ = ["FeatureTable", "LambdaMART", "cross_validate"]
 
 _MAXIMUM_DOCUMENTS = 10_000
 """LightGBM's limit on the documents of a query."""
@@ -41,6 +43,17 @@ _SETTINGS = {
 }
 
 
+class FeatureTable(Protocol):
+    """What the trees read: `Features`, or tables from elsewhere."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The name of each column."""
+
+    def table(self, query: str, documents: Sequence[str]) -> NDArray[np.float32]:
+        """Return the features of a query's documents. Shape: (documents, features)."""
+
+
 class LambdaMART:
     """A trained LambdaMART model.
 
@@ -59,7 +72,7 @@ class LambdaMART:
 
     @classmethod
     def fit(
-        cls, features: Features, qrels: Qrels, *, trees: int | None = None, seed: int = 0
+        cls, features: FeatureTable, qrels: Qrels, *, trees: int | None = None, seed: int = 0
     ) -> Self:
         """Train on judged documents. Training is deterministic.
 
@@ -111,7 +124,7 @@ class LambdaMART:
         return cls(grown, features.names)
 
     def rerank(
-        self, features: Features, run: Run, *, top_k: int = 100
+        self, features: FeatureTable, run: Run, *, top_k: int = 100
     ) -> dict[str, dict[str, float]]:
         """Rerank the best documents of each query and drop the others.
 
@@ -132,9 +145,13 @@ class LambdaMART:
         for query, found in run.items():
             names = ranked(found)[:top_k]
             if names:
-                scores = np.asarray(self._trees.predict(features.table(query, names)))
+                scores = self.predict(features.table(query, names))
                 result[query] = dict(zip(names, scores.tolist(), strict=True))
         return result
+
+    def predict(self, table: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Score rows of features. Shape: table (rows, features), result (rows,)."""
+        return np.asarray(self._trees.predict(table), np.float64)
 
     @property
     def importance(self) -> dict[str, float]:
@@ -144,9 +161,27 @@ class LambdaMART:
         return dict(sorted(shares.items(), key=lambda item: -item[1]))
 
     def save(self, path: str | Path) -> None:
-        """Write JSON with the trees in LightGBM's text format. The write is atomic."""
+        """Write the text of `dumps`. The write is atomic."""
+        write_atomic(Path(path), self.dumps().encode())
+
+    def dumps(self) -> str:
+        """Return JSON with the trees in LightGBM's text format."""
         record = {"features": self.names, "trees": self._trees.model_to_string()}
-        write_atomic(Path(path), json.dumps(record).encode())
+        return json.dumps(with_format(record))
+
+    @classmethod
+    def loads(cls, text: str) -> Self:
+        """Read what `dumps` returned.
+
+        Raises:
+            CheckpointError: It is damaged.
+            MissingDependencyError: LightGBM is not installed.
+        """
+        try:
+            record = json.loads(text)
+        except ValueError as error:
+            raise CheckpointError(f"the trees are damaged: {error}", hint="train again") from error
+        return cls._of_record(record, "the model")
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -156,17 +191,21 @@ class LambdaMART:
             CheckpointError: The file is missing or damaged.
             MissingDependencyError: LightGBM is not installed.
         """
+        record = check_format(read_json(Path(path)), Path(path), rebuild="train it again")
+        return cls._of_record(record, str(path))
+
+    @classmethod
+    def _of_record(cls, record: Any, place: str) -> Self:
         lightgbm = _library()
-        record = read_json(Path(path))
         try:
             trees = lightgbm.Booster(model_str=record["trees"])
             fits = trees.num_feature() == len(record["features"])
         except (KeyError, TypeError, lightgbm.basic.LightGBMError) as error:
             raise CheckpointError(
-                f"{path} has no valid trees: {error}", hint="save it again"
+                f"{place} has no valid trees: {error}", hint="save it again"
             ) from error
         if not fits:
-            raise CheckpointError(f"{path}: trees and features do not match", hint="save it again")
+            raise CheckpointError(f"{place}: trees and features do not match", hint="save it again")
         return cls(trees, record["features"])
 
 

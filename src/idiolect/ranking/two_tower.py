@@ -39,6 +39,7 @@ from idiolect.ranking.tower_head import Crossing, TowerHead
 from idiolect.ranking.train_ranker import train_ranker
 from idiolect.text.arguments import check_path, checked, list_of_texts, load_if_named
 from idiolect.text.files import read_json, write_atomic
+from idiolect.text.format_version import check_format, with_format
 from idiolect.training.data.shuffled_epochs import EpochSample
 from idiolect.training.frozen_rows import fingerprint
 from idiolect.training.objectives.objective import RowwiseObjective
@@ -116,7 +117,8 @@ class TwoTower:
             CheckpointError: Files are missing, damaged or of different models.
         """
         directory = check_path(directory, "directory")
-        record = read_json(directory / "two_tower.json")
+        path = directory / "two_tower.json"
+        record = check_format(read_json(path), path, rebuild="train it again")
         encoder = Encoder.load(directory / "query", device=device)
         shared = record.get("shared") is True
         documents = None if shared else Encoder.load(directory / "document", device=device)
@@ -143,11 +145,13 @@ class TwoTower:
             self.towers["document"].save(directory / "document")
         tensors = {name: tensor.contiguous() for name, tensor in self.head.state_dict().items()}
         write_atomic(directory / "head.safetensors", save(tensors))
-        record = {
-            "crossing": self.crossing,
-            "shared": self.shared,
-            "fingerprint": self.fingerprint,
-        }
+        record = with_format(
+            {
+                "crossing": self.crossing,
+                "shared": self.shared,
+                "fingerprint": self.fingerprint,
+            }
+        )
         write_atomic(directory / "two_tower.json", f"{json.dumps(record, indent=2)}\n".encode())
 
     @checked

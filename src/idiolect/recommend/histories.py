@@ -22,6 +22,9 @@ from idiolect.text.arguments import check_whole
 
 __all__ = ["Histories", "k_core"]
 
+_REPEATS = 0.01
+"""Share of repeated events from which recommending an item again is part of the task."""
+
 
 @dataclass(frozen=True)
 class Histories:
@@ -118,6 +121,11 @@ class Histories:
             return 0.0
         pairs = self.owners * len(self.items) + self.events
         return 1 - len(np.unique(pairs)) / len(pairs)
+
+    @property
+    def repeats_are_rare(self) -> bool:
+        """Whether recommending an item of the history again is no part of the task."""
+        return self.repeats < _REPEATS
 
     def numbers_of(self, ids: Iterable[str]) -> tuple[list[int], list[str]]:
         """Return the numbers of known ids, and the unknown ids."""

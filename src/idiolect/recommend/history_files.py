@@ -1,7 +1,7 @@
 """Read interaction histories from files, in the layouts in which they are published.
 
     records     CSV, TSV, JSON Lines, Parquet with a user (or session), an item, a time, a weight
-    lists       JSON Lines with a user and the list of its items
+    lists       JSON Lines with a user and the list of its items, or a session's list alone
     MovieLens   `user::item::rating::time` (ratings.dat), tab-separated u.data, ratings.csv
     Amazon      `user,item,rating,time` without a header; reviews with reviewerID and asin
     lines       `user item item …`, or `user item` in order (BERT4Rec)
@@ -179,7 +179,7 @@ def _from_records(
             find_fields(names, known)[:1] for known in (_USER, _ITEM, _TIME, _LIST)
         )
         listed = bool(lists) and isinstance(record[lists[0]], list)
-        if rows == 0 and not (user and (item or listed)):
+        if rows == 0 and not (listed or (user and item)):
             raise InputError(
                 f"{path} has no field of a {'user' if not user else 'item'}: {shown_names(names)}",
                 hint="name the fields user_id, item_id and timestamp",
@@ -187,7 +187,8 @@ def _from_records(
         timed = timed or (rows == 0 and bool(at) and not listed)
         rows += 1
         where = f"{path.name} {place}"
-        owner = ids(record, user[0]) if user else None
+        # A list without a user is a session of its own.
+        owner = ids(record, user[0]) if user else (where if listed else None)
         if owner is None:
             skip(skipped, "without a user", where)
         elif listed:

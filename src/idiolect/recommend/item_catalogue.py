@@ -1,24 +1,37 @@
-"""Join the ids of histories to a catalogue of items and their texts."""
+"""Join the ids of histories to a catalogue of items, their texts and their other fields."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from idiolect.recommend.histories import Histories
-from idiolect.text.fields import DOCUMENT_ID, find_fields, join_fields
+from idiolect.text.fields import DOCUMENT_ID, find_fields, join_fields, text_fields
 from idiolect.text.records import IdReader, numbered_records
 from idiolect.text.skipped import Skipped, skip
 
-__all__ = ["join_catalogue", "read_texts"]
+__all__ = ["ItemCatalogue", "join_catalogue", "prices_of", "read_catalogue"]
 
 _ITEM_ID = (*DOCUMENT_ID, "itemid", "movieid", "movie_id", "stockcode")
+_PRICE = ("price", "unitprice", "unit_price", "list_price", "amount")
 
 
-def read_texts(path: str | Path, skipped: Skipped) -> dict[str, str]:
-    """Read the text of each item of a catalogue; an item without text has an empty one.
+@dataclass(frozen=True)
+class ItemCatalogue:
+    """What is known of items, by id."""
+
+    texts: dict[str, str] = field(default_factory=dict)
+    """Empty for an item without text."""
+    metadata: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """The other fields: texts, numbers, booleans, and lists of these."""
+
+
+def read_catalogue(path: str | Path, skipped: Skipped) -> ItemCatalogue:
+    """Read a catalogue.
 
     Args:
         path: A file of records with an id, and a title or text.
@@ -27,18 +40,34 @@ def read_texts(path: str | Path, skipped: Skipped) -> dict[str, str]:
     Raises:
         InputError: The file cannot be read.
     """
-    path, texts = Path(path), dict[str, str]()
+    path, catalogue = Path(path), ItemCatalogue()
     ids = IdReader(path)
     for place, record in numbered_records(path, skipped):
-        field = find_fields(list(record), _ITEM_ID)[:1]
-        id = ids(record, field[0]) if field else None
+        own = find_fields(list(record), _ITEM_ID)[:1]
+        id = ids(record, own[0]) if own else None
         if id is None:
             skip(skipped, "without an id", f"{path.name} {place}")
-        elif id in texts:
+        elif id in catalogue.texts:
             skip(skipped, "repeated ids", f"{path.name} {place}")
         else:
-            texts[id] = join_fields(record) or ""
-    return texts
+            catalogue.texts[id] = join_fields(record) or ""
+            catalogue.metadata[id] = _other_fields(record, {own[0], *text_fields(record)})
+    return catalogue
+
+
+def _other_fields(record: Mapping[str, Any], known: set[str]) -> dict[str, Any]:
+    """Return the fields that filters can compare."""
+    given = record.get("metadata")
+    values = {name: value for name, value in record.items() if name not in known}
+    if isinstance(given, Mapping):
+        values |= given
+    return {name: value for name, value in values.items() if _is_comparable(value)}
+
+
+def _is_comparable(value: Any) -> bool:
+    if isinstance(value, list):
+        return all(isinstance(one, str | int | float) and one == one for one in value)
+    return isinstance(value, str | int | float) and value == value
 
 
 def join_catalogue(
@@ -71,3 +100,14 @@ def join_catalogue(
     if blank:
         report += f"; {blank:,} items have no text"
     return joined, [texts.get(id, "") for id in joined.items], report
+
+
+def prices_of(metadata: list[dict[str, Any]]) -> np.ndarray[Any, np.dtype[np.float32]] | None:
+    """Return the price of each item, NaN where it is unknown; `None` if no item has one."""
+    prices = np.full(len(metadata), np.nan, np.float32)
+    for place, values in enumerate(metadata):
+        for name in find_fields(list(values), _PRICE)[:1]:
+            value = values[name]
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                prices[place] = value
+    return prices if np.isfinite(prices).any() else None

@@ -7,31 +7,36 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
-from typing import Literal
 
-from idiolect.recommend.co_occurrence import Ease, ItemKnn, SessionKnn, Transitions
-from idiolect.recommend.dense_text import DenseText
 from idiolect.recommend.scorer import ItemScorer, Popularity, RecentPopularity
-from idiolect.recommend.text_similarity import TextSimilarity
+from idiolect.recommend.scorers.co_occurrence import (
+    Ease,
+    FirstOrderTransitions,
+    ItemKnn,
+    SessionKnn,
+    Transitions,
+)
+from idiolect.recommend.scorers.dense_text import DenseText
+from idiolect.recommend.scorers.matrix_factors import Als
+from idiolect.recommend.scorers.text_similarity import TextSimilarity
 
-__all__ = ["BASELINES", "NETWORKS", "SCORERS", "ModelName"]
-
-ModelName = Literal[
-    "popularity", "transitions", "item-knn", "ease", "sasrec", "gru4rec", "bert4rec", "blend"
-]
-"""What can be trained."""
+__all__ = ["BASELINES", "COMBINED", "NETWORKS", "SCORERS"]
 
 BASELINES: tuple[type[ItemScorer], ...] = (
     Popularity,
     RecentPopularity,
+    FirstOrderTransitions,
     Transitions,
     ItemKnn,
     SessionKnn,
     Ease,
+    Als,
 )
 """What stands in every table."""
-NETWORKS = ("sasrec", "gru4rec", "bert4rec")
+NETWORKS = ("sasrec", "gru4rec", "bert4rec", "unisrec", "two-tower")
 """What is trained by gradients."""
+COMBINED = (Transitions.name, ItemKnn.name, SessionKnn.name, Ease.name, Als.name, "sasrec")
+"""What a combination is made of, besides the comparison of texts."""
 
 
 def _network(name: str) -> Callable[[], type[ItemScorer]]:

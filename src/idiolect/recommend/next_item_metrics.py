@@ -5,8 +5,9 @@
 - A target's rank is 1 + the items with a higher score + half of the other items with the same
   score. Counting only higher scores would put a model that gives all items one score at rank 1.
 
-HR@k is 1 if the rank is at most k; nDCG@k is then 1 / log2(rank + 1), MRR@k 1 / rank. With one
-target, recall is the hit rate.
+HR@k is 1 if a target's rank is at most k; nDCG@k sums up 1 / log2(rank + 1) over these targets and
+divides by the sum of the best order; MRR@k is 1 / the best rank. Recall is the share of the targets
+with such a rank: with one target, the hit rate.
 """
 
 from __future__ import annotations
@@ -21,7 +22,15 @@ from idiolect.errors import ConfigError, InputError
 from idiolect.recommend.scorer import ItemScorer
 from idiolect.recommend.splits import Cases
 
-__all__ = ["NextItemEvaluation", "evaluate_scorer", "hide_seen", "mean_ranks", "parse_metric"]
+__all__ = [
+    "NextItemEvaluation",
+    "case_values",
+    "evaluate_scorer",
+    "hide_seen",
+    "mean_ranks",
+    "parse_metric",
+    "rank_targets",
+]
 
 _AT_ONCE = 256
 _LENGTHS = ((1, 2), (3, 5), (6, 10), (11, None))
@@ -33,9 +42,11 @@ class NextItemEvaluation:
     """How well a recommender predicts the next items."""
 
     ranks: NDArray[np.float64]
-    """The rank of each case's target, from 1. Shape: (cases,)."""
+    """The rank of each target, from 1. Shape: (targets,)."""
+    owners: NDArray[np.int64]
+    """The case of each target. Shape: (targets,)."""
     cold: NDArray[np.bool_]
-    """Whether the target has no training event. Shape: (cases,)."""
+    """Whether no target of a case has a training event. Shape: (cases,)."""
     lengths: NDArray[np.int64]
     """Length of each case's history. Shape: (cases,)."""
     coverage: float
@@ -47,12 +58,7 @@ class NextItemEvaluation:
 
     def values(self, metric: str) -> NDArray[np.float64]:
         """Return a metric of each case, such as `ndcg@10`, `hr@10` or `mrr@10`."""
-        kind, cut = parse_metric(metric)
-        hit = (self.ranks <= cut).astype(float)
-        if kind in ("hr", "recall"):
-            return hit
-        discount: NDArray[np.float64] = np.log2(self.ranks + 1) if kind == "ndcg" else self.ranks
-        return hit / discount
+        return case_values(metric, self.ranks, self.owners, len(self.cold))
 
     def means(self, where: NDArray[np.bool_] | None = None) -> dict[str, float]:
         """Return the usual metrics, of all cases or of some."""
@@ -97,6 +103,39 @@ def parse_metric(name: str) -> tuple[str, int]:
     return kind, int(cut)
 
 
+def case_values(
+    metric: str, ranks: NDArray[np.float64], owners: NDArray[np.int64], cases: int
+) -> NDArray[np.float64]:
+    """Return a metric of each case. Shape: ranks and owners (targets,), result (cases,)."""
+    kind, cut = parse_metric(metric)
+    hit = (ranks <= cut).astype(float)
+    count = np.maximum(1, np.bincount(owners, minlength=cases))
+    if kind == "recall":
+        shares: NDArray[np.float64] = np.bincount(owners, hit, cases) / count
+        return shares
+    if kind == "ndcg":
+        ideal = np.cumsum(1 / np.log2(np.arange(2, cut + 2)))
+        gained = np.bincount(owners, hit / np.log2(ranks + 1), cases)
+        gains: NDArray[np.float64] = gained / ideal[np.minimum(count, cut) - 1]
+        return gains
+    best = np.zeros(cases)
+    np.maximum.at(best, owners, hit if kind == "hr" else hit / ranks)
+    return best
+
+
+def rank_targets(
+    scores: NDArray[np.float32], targets: NDArray[np.int64], owners: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Return the rank of each target. Shape: scores (cases, items), the others (targets,)."""
+    if len(owners) == len(scores):  # one for each case
+        return mean_ranks(scores, targets)
+    parts = [
+        mean_ranks(scores[owners[start : start + _AT_ONCE]], targets[start : start + _AT_ONCE])
+        for start in range(0, len(targets), _AT_ONCE)
+    ]
+    return np.concatenate([*parts, np.zeros(0)])
+
+
 def mean_ranks(scores: NDArray[np.float32], targets: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return the rank of each target, ties at their mean.
 
@@ -127,11 +166,12 @@ def evaluate_scorer(
     """
     ranks, recommended = [], np.zeros(len(counts), np.int64)
     for start in range(0, len(cases), _AT_ONCE):
-        contexts = cases.contexts[start : start + _AT_ONCE]
+        part = cases.part(np.arange(start, min(start + _AT_ONCE, len(cases))))
+        contexts = part.contexts
         scores = scorer.score(contexts)
         if exclude_seen:
             hide_seen(scores, contexts)
-        ranks.append(mean_ranks(scores, cases.targets[start : start + _AT_ONCE]))
+        ranks.append(rank_targets(scores, part.targets, part.owners))
         top = min(10, scores.shape[1])
         best = np.argpartition(-scores, top - 1, axis=1)[:, :top]
         recommended += np.bincount(best.ravel(), minlength=len(counts))
@@ -141,7 +181,8 @@ def evaluate_scorer(
     total = max(1, recommended.sum())
     return NextItemEvaluation(
         ranks=np.concatenate(ranks) if ranks else np.zeros(0),
-        cold=counts[cases.targets] == 0,
+        owners=cases.owners,
+        cold=np.bincount(cases.owners, counts[cases.targets], len(cases)) == 0,
         lengths=np.array([len(context) for context in cases.contexts]),
         coverage=float((recommended > 0).mean()),
         novelty=float((recommended * -np.log2(share)).sum() / total),

@@ -1,42 +1,37 @@
-"""`Recommender`: a trained recommender in a folder.
-
-DIR/
-recommender.json         model, split, what was left out; written last
-ids.json                 ids of users and items, and the items' texts
-histories.safetensors    all events, from which `evaluate` makes the same split again
-scorer.safetensors       what the model learned
-items.safetensors        vectors of the items' texts, if an encoder was given
-"""
+"""`Recommender`: a trained recommender, asked for the next items after a history."""
 
 from __future__ import annotations
 
-import json
 import logging
+import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
 
-from idiolect.errors import CheckpointError, InputError
-from idiolect.recommend.blend import Blend
+from idiolect.errors import InputError
 from idiolect.recommend.histories import Histories
-from idiolect.recommend.model_names import SCORERS
 from idiolect.recommend.next_item_metrics import hide_seen
-from idiolect.recommend.scorer import ItemScorer, Popularity
+from idiolect.recommend.recommender_files import StoredRecommender
+from idiolect.recommend.recommender_location import INDEX, recommender_folder
+from idiolect.recommend.scorer import ItemScorer, Popularity, VectorScorer
 from idiolect.recommend.splits import Split, split
 from idiolect.text.arguments import check_path, check_whole, checked, iterate
 from idiolect.text.fields import id_text
-from idiolect.text.files import read_bytes, read_json, write_atomic
+
+if TYPE_CHECKING:
+    from idiolect.search.index import Index
+    from idiolect.search.store.metadata_index import MetadataIndex
 
 __all__ = ["Recommendation", "Recommender"]
 
-_FORMAT = 1
 _LOG = logging.getLogger(__name__)
+_MMR_FACTOR, _MMR_DEPTH = 5, 100
+"""Candidates of a diverse answer: this many for each result, and at least so many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +59,7 @@ class Recommender:
         record: How it was trained.
         texts: The text of each item, or none.
         vectors: The vector of each item's text, or `None`. Shape: (items, width).
+        metadata: Other fields of each item, for filters, or none.
     """
 
     def __init__(
@@ -73,9 +69,12 @@ class Recommender:
         record: Mapping[str, Any],
         texts: Sequence[str] = (),
         vectors: NDArray[np.float32] | None = None,
+        metadata: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         self.scorer, self.histories, self.record = scorer, histories, dict(record)
-        self.texts, self.vectors = list(texts), vectors
+        self.texts, self.vectors, self.metadata = list(texts), vectors, list(metadata)
+        self.index: Index | None = None
+        """The index that answers, if one was built: see `build_index`."""
         self._numbers = {id: number for number, id in enumerate(histories.items)}
         self._popularity = Popularity.fit(self.split().train)
 
@@ -86,75 +85,60 @@ class Recommender:
 
     def split(self) -> Split:
         """Return the split that the model was trained on."""
-        return split(self.histories, self.record["split"])
+        return split(self.histories, self.record["split"], self.record.get("target", "next-item"))
 
     @classmethod
     @checked
     def load(cls, directory: str | Path) -> Self:
-        """Load a recommender that `save` wrote.
+        """Load a recommender that `save` wrote, or that of a run of the pipeline.
 
         Raises:
             CheckpointError: Files are missing or damaged.
         """
-        directory = check_path(directory, "directory")
-        if not (directory / "recommender.json").is_file():
-            raise CheckpointError(
-                f"{directory} holds no recommender",
-                hint="train one: idiolect recommend train HISTORIES --model transitions -o DIR",
-            )
-        record, ids = (read_json(directory / name) for name in ("recommender.json", "ids.json"))
-        try:
-            parts = load(read_bytes(directory / "histories.safetensors"))
-            arrays = load(read_bytes(directory / "scorer.safetensors"))
-            histories = Histories(
-                tuple(ids["users"]),
-                tuple(ids["items"]),
-                parts["offsets"],
-                parts["events"],
-                parts.get("times"),
-            )
-            scorer = _scorer(record["model"], arrays)
-            vectors = None
-            if record.get("encoder"):
-                vectors = load(read_bytes(directory / "items.safetensors"))["vectors"]
-        except (SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(
-                f"{directory} is damaged: {error}", hint="train it again"
-            ) from error
-        return cls(scorer, histories, record, ids.get("texts", ()), vectors)
+        folder = recommender_folder(check_path(directory, "directory"))
+        stored = StoredRecommender.read(folder)
+        recommender = cls(
+            stored.scorer,
+            stored.histories,
+            stored.record,
+            stored.texts,
+            stored.vectors,
+            stored.metadata,
+        )
+        if (folder / INDEX).is_dir():
+            from idiolect.search.index import Index
+
+            recommender.index = Index.open(folder / INDEX)
+        return recommender
 
     def save(self, directory: str | Path) -> None:
         """Write the recommender.
 
-        The record is removed first and written last, so `load` refuses a folder in between.
-
         Raises:
             InputError: The folder cannot be written to.
         """
-        directory = check_path(directory, "directory")
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"cannot create {directory}: {error.strerror}") from error
-        histories = self.histories
-        parts: dict[str, NDArray[np.generic]] = {
-            "offsets": histories.offsets,
-            "events": histories.events,
-        }
-        if histories.times is not None:
-            parts["times"] = histories.times
-        ids = {"users": histories.users, "items": histories.items, "texts": self.texts}
-        record = {"format": _FORMAT, **self.record}
-        (directory / "recommender.json").unlink(missing_ok=True)
-        write_atomic(directory / "scorer.safetensors", _packed(self.scorer.arrays()))
-        if self.vectors is None:
-            (directory / "items.safetensors").unlink(missing_ok=True)
-        else:
-            packed = _packed({"vectors": self.vectors})
-            write_atomic(directory / "items.safetensors", packed)
-        write_atomic(directory / "histories.safetensors", _packed(parts))
-        write_atomic(directory / "ids.json", json.dumps(ids, ensure_ascii=False).encode())
-        write_atomic(directory / "recommender.json", f"{json.dumps(record, indent=2)}\n".encode())
+        StoredRecommender(
+            self.scorer, self.histories, self.record, self.texts, self.vectors, self.metadata
+        ).write(check_path(directory, "directory"))
+
+    @checked
+    def build_index(self, directory: str | Path) -> Index:
+        """Build the index that answers in place of a full product, in a recommender's folder.
+
+        Args:
+            directory: The folder that the recommender was loaded from.
+
+        Raises:
+            InputError: The model has no vectors of items.
+        """
+        from idiolect.recommend.item_index import build_item_index, vectors_to_index
+
+        folder = recommender_folder(check_path(directory, "directory"))
+        scorer = vectors_to_index(self.scorer)
+        self.index = build_item_index(
+            folder / INDEX, scorer, self.histories.items, self.texts, self.metadata
+        )
+        return self.index
 
     @checked
     def recommend(
@@ -164,6 +148,8 @@ class Recommender:
         exclude_seen: bool = True,
         *,
         only: Iterable[str] | None = None,
+        filter: Mapping[str, Any] | str | None = None,
+        mmr_diversity: float = 0.0,
     ) -> list[Recommendation]:
         """Recommend the next items.
 
@@ -176,11 +162,72 @@ class Recommender:
             exclude_seen: Never recommend an item of the history.
             only: Ids of the items that may be recommended, such as those in stock; unknown ones
                 are ignored. By default all.
+            filter: What the catalogue's other fields must be, such as `{"price": {"$lt": 20}}`; see
+                `idiolect.search.filters`.
+            mmr_diversity: 0 to 1; how much the items should differ from one another (MMR).
 
         Raises:
-            InputError: The history is no list of ids, or `top_k` is not at least 1.
+            InputError: The history is no list of ids, `top_k` is not at least 1, or the filter or
+                the diversity is not valid.
         """
         check_whole(top_k, "top_k", 1)
+        if not 0 <= mmr_diversity <= 1:
+            raise InputError(f"mmr_diversity is {mmr_diversity}", hint="use a number from 0 to 1")
+        context = self._context(history)
+        allowed = None if only is None else self._numbers_of(only)
+        depth = max(_MMR_FACTOR * top_k, _MMR_DEPTH) if mmr_diversity else top_k
+        if self.index is not None and len(context) and allowed is None:
+            found = self._by_index(context, depth, exclude_seen, filter)
+        else:
+            found = self._by_product(context, depth, exclude_seen, allowed, filter)
+        if mmr_diversity:
+            found = self._diverse(found, top_k, mmr_diversity)
+        reasons = self._reasons(context, np.array([number for number, _ in found], np.int64))
+        return [
+            Recommendation(
+                self.histories.items[number],
+                score,
+                self.texts[number] if self.texts else "",
+                reason,
+            )
+            for (number, score), reason in zip(found, reasons, strict=True)
+        ]
+
+    @checked
+    def recommend_many(
+        self, histories: Iterable[Iterable[str]], top_k: int = 10, exclude_seen: bool = True
+    ) -> list[list[tuple[str, float]]]:
+        """Recommend items after each of many histories, exactly, and faster than one by one.
+
+        Args:
+            histories: The histories, as in `recommend`.
+            top_k: How many items to recommend.
+            exclude_seen: Never recommend an item of the history.
+
+        Returns:
+            Ids and scores for each history, best first.
+
+        Raises:
+            InputError: As in `recommend`.
+        """
+        check_whole(top_k, "top_k", 1)
+        contexts = [self._context(history) for history in histories]
+        if not isinstance(self.scorer, VectorScorer) or not all(map(len, contexts)):
+            rows = (self._by_product(one, top_k, exclude_seen, None, None) for one in contexts)
+            return [[(self.histories.items[n], score) for n, score in row] for row in rows]
+        from idiolect.recommend.top_items import top_items
+
+        seen = [set(context.tolist()) if exclude_seen else set() for context in contexts]
+        depth = top_k + max(map(len, seen), default=0)
+        vectors, answers = self.scorer.item_vectors(), []
+        numbers, scores = top_items(self.scorer.user_vectors(contexts), vectors, depth)
+        for own, row, values in zip(seen, numbers.tolist(), scores.tolist(), strict=True):
+            kept = [(n, v) for n, v in zip(row, values, strict=True) if n not in own][:top_k]
+            answers.append([(self.histories.items[number], score) for number, score in kept])
+        return answers
+
+    def _context(self, history: Iterable[str]) -> NDArray[np.int64]:
+        """Return the numbers of the known items of a history, and name the unknown ones."""
         ids = [_checked_id(one) for one in iterate(history, "history", "a list of ids")]
         known = [self._numbers[id] for id in ids if id in self._numbers]
         if unknown := [id for id in ids if id not in self._numbers]:
@@ -191,28 +238,92 @@ class Recommender:
                 ", ".join(unknown[:5]),
                 "" if known else "; the most popular items are recommended",
             )
-        context = np.array(known, np.int64)
-        scorer = self.scorer if known else self._popularity
+        return np.array(known, np.int64)
+
+    def _numbers_of(self, ids: Iterable[str]) -> NDArray[np.int64]:
+        wanted = {_checked_id(one) for one in iterate(ids, "only", "a list of ids")}
+        return np.array([n for id, n in self._numbers.items() if id in wanted], np.int64)
+
+    def _by_product(
+        self,
+        context: NDArray[np.int64],
+        count: int,
+        exclude_seen: bool,
+        allowed: NDArray[np.int64] | None,
+        filter: Mapping[str, Any] | str | None,
+    ) -> list[tuple[int, float]]:
+        """Return the best items by the scores of all, and their scores."""
+        scorer = self.scorer if len(context) else self._popularity
         scores = scorer.score([context])
         if exclude_seen:
             hide_seen(scores, [context])
-        if only is not None:
-            allowed = {_checked_id(one) for one in iterate(only, "only", "a list of ids")}
-            hidden = [number for id, number in self._numbers.items() if id not in allowed]
-            scores[0, hidden] = -np.inf
+        for rows in (allowed, self._matching(filter)):
+            if rows is not None:
+                hidden = np.ones(scores.shape[1], bool)
+                hidden[rows] = False
+                scores[0, hidden] = -np.inf
         # Equal scores, as of all items that nothing is known about, are ordered by popularity.
-        best = np.lexsort((-self._popularity.counts, -scores[0]))[:top_k]
-        best = best[np.isfinite(scores[0][best])]
-        reasons = self._reasons(context, best)
-        return [
-            Recommendation(
-                self.histories.items[number],
-                float(scores[0][number]),
-                self.texts[number] if self.texts else "",
-                reason,
+        best = np.lexsort((-self._popularity.counts, -scores[0]))[:count]
+        return [(int(n), float(scores[0, n])) for n in best if np.isfinite(scores[0, n])]
+
+    def _by_index(
+        self,
+        context: NDArray[np.int64],
+        count: int,
+        exclude_seen: bool,
+        filter: Mapping[str, Any] | str | None,
+    ) -> list[tuple[int, float]]:
+        """Return the items that the index finds near the user's vector, and their scores."""
+        from idiolect.recommend.item_index import indexed_top, vectors_to_index
+
+        assert self.index is not None, "asked only if there is an index"
+        vector = vectors_to_index(self.scorer).user_vectors([context])[0]
+        seen = set(context.tolist()) if exclude_seen else set()
+        found = indexed_top(self.index, vector, count + len(seen), filter)
+        numbered = [(self._numbers[id], score) for id, score in found]
+        return [(number, score) for number, score in numbered if number not in seen][:count]
+
+    def _matching(self, filter: Mapping[str, Any] | str | None) -> NDArray[np.int64] | None:
+        """Return the numbers of the items that match a filter; `None` without one."""
+        if filter is None:
+            return None
+        from idiolect.search.filters import parse
+
+        if not self.metadata:
+            raise InputError(
+                "a filter needs the catalogue's fields, which this recommender lacks",
+                hint="train it with --items FILE, whose records have such fields",
             )
-            for number, reason in zip(best.tolist(), reasons, strict=True)
-        ]
+        return self._fields.rows(parse(filter))
+
+    @cached_property
+    def _fields(self) -> MetadataIndex:
+        """The metadata of all items, by field."""
+        from idiolect.search.store.metadata_index import MetadataIndex
+
+        db = sqlite3.connect(":memory:", check_same_thread=False)
+        db.executescript(MetadataIndex.SCHEMA)
+        fields = MetadataIndex(db, 0)
+        fields.add(enumerate(self.metadata))
+        return fields
+
+    def _diverse(
+        self, found: list[tuple[int, float]], top_k: int, mmr_diversity: float
+    ) -> list[tuple[int, float]]:
+        """Choose items that differ from one another, by the model's vectors or those of texts."""
+        from idiolect.search.fusion import diversify
+        from idiolect.search.items import Hit
+
+        own = self.scorer
+        vectors = own.item_vectors() if isinstance(own, VectorScorer) else self.vectors
+        if vectors is None:
+            raise InputError(
+                f"{own.name} has no vectors of items to tell them apart",
+                hint="train it with --items FILE --encoder DIR",
+            )
+        hits = [Hit(str(number), score, "", {}) for number, score in found]
+        near = {str(number): vectors[number] for number, _ in found}
+        return [(int(hit.id), hit.score) for hit in diversify(hits, near, top_k, mmr_diversity)]
 
     def _reasons(self, context: NDArray[np.int64], best: NDArray[np.int64]) -> list[str | None]:
         """Return, for each recommended item, the item of the history that alone scores it most.
@@ -220,10 +331,11 @@ class Recommender:
         Scores of different histories are compared by how far each is above its mean.
         """
         distinct = np.unique(context)[:50]
-        if not len(distinct):
+        if not len(distinct) or not len(best):
             return [None] * len(best)
         alone = self.scorer.score([np.array([number]) for number in distinct])
-        alone = alone - alone.mean(1, keepdims=True)
+        alone = np.where(np.isfinite(alone), alone, np.nan)
+        alone = np.nan_to_num(alone - np.nanmean(alone, 1, keepdims=True), nan=-np.inf)
         winners = alone[:, best].argmax(0)
         return [
             self.histories.items[distinct[winner]] if alone[winner, number] > 0 else None
@@ -236,19 +348,3 @@ def _checked_id(value: object) -> str:
     if id is None:
         raise InputError(f"{value!r} is no id of an item", hint="pass ids of items")
     return id
-
-
-def _scorer(name: str, arrays: Mapping[str, NDArray[np.generic]]) -> ItemScorer:
-    """Make the scorer of a name; the parts of a blend have the prefix of their names."""
-    if name != Blend.name:
-        return SCORERS[name]().of_arrays(arrays)
-    parts: dict[str, dict[str, NDArray[np.generic]]] = {}
-    for key, value in arrays.items():
-        part, _, rest = key.partition("/")
-        parts.setdefault(part, {})[rest] = value
-    weights = {part: float(values.pop("weight")[0]) for part, values in parts.items()}
-    return Blend({part: _scorer(part, values) for part, values in parts.items()}, weights)
-
-
-def _packed(arrays: Mapping[str, NDArray[np.generic]]) -> bytes:
-    return save({name: np.ascontiguousarray(array) for name, array in arrays.items()})

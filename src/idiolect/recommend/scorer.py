@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from idiolect.recommend.histories import Histories
 
-__all__ = ["ItemScorer", "Popularity", "RecentPopularity"]
+__all__ = ["ItemScorer", "Popularity", "RecentPopularity", "VectorScorer"]
 
 
 class ItemScorer(ABC):
@@ -43,6 +43,26 @@ class ItemScorer(ABC):
     @abstractmethod
     def of_arrays(cls, arrays: Mapping[str, NDArray[np.generic]]) -> Self:
         """Make a scorer of what `arrays` returned."""
+
+
+class VectorScorer(ItemScorer):
+    """Scores are inner products of a history's vector with the items' vectors.
+
+    So an index of the items answers for it, with filters; see `Recommender.build_index`.
+    """
+
+    @abstractmethod
+    def user_vectors(self, contexts: Sequence[NDArray[np.int64]]) -> NDArray[np.float32]:
+        """Return a vector of each history; zero for an empty one. Shape: (contexts, width)."""
+
+    @abstractmethod
+    def item_vectors(self) -> NDArray[np.float32]:
+        """Return a vector of each item. Shape: (items, width)."""
+
+    def score(self, contexts: Sequence[NDArray[np.int64]]) -> NDArray[np.float32]:
+        """Multiply the vectors of histories and items."""
+        scores: NDArray[np.float32] = self.user_vectors(contexts) @ self.item_vectors().T
+        return scores
 
 
 class Popularity(ItemScorer):

@@ -13,33 +13,61 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from idiolect.errors import ConfigError, InputError
 from idiolect.recommend.histories import Histories
+from idiolect.recommend.model_kinds import SplitKind, Target
 
-__all__ = ["Cases", "Split", "SplitKind", "split"]
-
-SplitKind = Literal["time", "leave-one-out", "user"]
-"""How histories are divided."""
+__all__ = ["Cases", "Split", "split"]
 
 
 @dataclass(frozen=True)
 class Cases:
-    """What a recommender is asked: the next item after a history."""
+    """What a recommender is asked: the next item after a history, or the items of a basket."""
 
     users: tuple[int, ...]
     """Numbers of the users."""
     contexts: Sequence[NDArray[np.int64]]
     """The items before the target, oldest first."""
     targets: NDArray[np.int64]
-    """The item that came next. Shape: (cases,)."""
+    """The items that came next, case after case. Shape: (targets,)."""
+    owners: NDArray[np.int64]
+    """The case of each target. Shape: (targets,)."""
+
+    @classmethod
+    def of(
+        cls,
+        users: Sequence[int],
+        contexts: Sequence[NDArray[np.int64]],
+        targets: NDArray[np.int64],
+    ) -> Cases:
+        """Make cases with one target each. Shape: targets (cases,)."""
+        return cls(tuple(users), contexts, targets, np.arange(len(targets)))
 
     def __len__(self) -> int:
-        return len(self.targets)
+        return len(self.contexts)
+
+    def some(self, count: int, seed: int = 0) -> Cases:
+        """Return a random part of the cases, if there are more than `count`."""
+        return self.part(np.random.default_rng(seed).permutation(len(self))[:count])
+
+    def part(self, numbers: NDArray[np.int64]) -> Cases:
+        """Return the cases of some numbers, in their order."""
+        place = np.full(len(self), -1)
+        place[numbers] = np.arange(len(numbers))
+        owners = place[self.owners]
+        order = np.flatnonzero(owners >= 0)
+        order = order[np.argsort(owners[order], kind="stable")]
+        return Cases(
+            tuple(self.users[n] for n in numbers),
+            [self.contexts[n] for n in numbers],
+            self.targets[order],
+            owners[order],
+        )
 
 
 @dataclass(frozen=True)
@@ -74,12 +102,15 @@ class Split:
         )
 
 
-def split(histories: Histories, kind: SplitKind | None = None) -> Split:
+def split(
+    histories: Histories, kind: SplitKind | None = None, target: Target = "next-item"
+) -> Split:
     """Divide histories.
 
     Args:
         histories: The events.
         kind: How; by default `time` if times are known, and `leave-one-out` otherwise.
+        target: Ask for the next item, or for all items of the user's next moment.
 
     Raises:
         ConfigError: The kind is unknown, or needs times that are not known.
@@ -88,6 +119,10 @@ def split(histories: Histories, kind: SplitKind | None = None) -> Split:
     kind = kind or ("leave-one-out" if histories.times is None else "time")
     if kind not in get_args(SplitKind):
         raise ConfigError(f"split is {kind!r}", hint="one of " + ", ".join(get_args(SplitKind)))
+    if target not in get_args(Target):
+        raise ConfigError(f"target is {target!r}", hint="one of " + ", ".join(get_args(Target)))
+    if target == "next-basket" and kind != "time":
+        raise ConfigError("the next basket needs a split by time", hint="give events a time")
     if kind == "time":
         if histories.times is None:
             raise ConfigError("a split by time needs times", hint="split by leave-one-out")
@@ -117,8 +152,9 @@ def split(histories: Histories, kind: SplitKind | None = None) -> Split:
     leaked = None
     if histories.times is not None:
         leaked = float((histories.times[training] >= histories.times[test].min()).mean())
+    make = _baskets if target == "next-basket" else _cases
     return Split(
-        kind, histories.keep(training), _cases(histories, valid), _cases(histories, test), leaked
+        kind, histories.keep(training), make(histories, valid), make(histories, test), leaked
     )
 
 
@@ -136,4 +172,18 @@ def _cases(histories: Histories, places: NDArray[np.int64]) -> Cases:
     users = histories.owners[places]
     starts = histories.offsets[users]
     contexts = [histories.events[a:b] for a, b in zip(starts, places, strict=True)]
-    return Cases(tuple(users.tolist()), contexts, histories.events[places])
+    return Cases.of(users.tolist(), contexts, histories.events[places])
+
+
+def _baskets(histories: Histories, places: NDArray[np.int64]) -> Cases:
+    """Return all events of the moments that begin at some places as targets."""
+    assert histories.times is not None
+    first = _cases(histories, places)
+    ends = histories.offsets[histories.owners[places] + 1]
+    targets = []
+    for place, end in zip(places, ends, strict=True):
+        same = histories.times[place:end] == histories.times[place]
+        targets.append(np.unique(histories.events[place:end][same]))
+    owners = np.repeat(np.arange(len(targets)), [len(one) for one in targets])
+    joined = np.concatenate([*targets, np.zeros(0, np.int64)]).astype(np.int64)
+    return Cases(first.users, first.contexts, joined, owners)

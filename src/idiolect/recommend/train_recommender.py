@@ -1,37 +1,36 @@
-"""Train a recommender on histories, and compare it with every baseline."""
+"""Train a recommender on histories and write it to a folder."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from idiolect.errors import ConfigError, InputError
-from idiolect.ranking.evaluation.significance import compare
-from idiolect.recommend.blend import Blend
-from idiolect.recommend.co_occurrence import Ease, ItemKnn, SessionKnn, Transitions
-from idiolect.recommend.dense_text import DenseText, encode_items
+from idiolect.recommend.evaluate_recommender import scorers_of_texts
 from idiolect.recommend.histories import Histories, k_core
 from idiolect.recommend.history_files import read_histories
-from idiolect.recommend.item_catalogue import join_catalogue, read_texts
-from idiolect.recommend.model_names import BASELINES, NETWORKS, ModelName
-from idiolect.recommend.next_item_metrics import NextItemEvaluation, evaluate_scorer
+from idiolect.recommend.item_catalogue import join_catalogue, prices_of, read_catalogue
+from idiolect.recommend.model_kinds import ItemLoss, ItemText, ModelName, SplitKind, Target
+from idiolect.recommend.model_names import BASELINES, COMBINED, NETWORKS
 from idiolect.recommend.recommender import Recommender
 from idiolect.recommend.scorer import ItemScorer
-from idiolect.recommend.splits import Split, SplitKind, split
-from idiolect.recommend.text_similarity import TextSimilarity
+from idiolect.recommend.scorers.blend import Blend
+from idiolect.recommend.scorers.dense_text import encode_items
+from idiolect.recommend.scorers.learned_blend import LearnedBlend
+from idiolect.recommend.splits import Split, split
 from idiolect.text.arguments import checked
 from idiolect.text.skipped import MAX_UNREADABLE, Skipped, summary
-from idiolect.training.progress import notice, track
+from idiolect.training.progress import notice
 
-__all__ = ["evaluate_recommender", "train_recommender"]
+if TYPE_CHECKING:
+    from idiolect.encoding.encoder import Encoder
 
-_REPEATS = 0.01
-"""Share of repeated events from which recommending an item again is part of the task."""
+__all__ = ["fit_recommender", "train_recommender"]
 
 
 @checked
@@ -41,9 +40,13 @@ def train_recommender(
     model: ModelName,
     output_dir: str | Path,
     items: str | Path | None = None,
-    encoder: str | Path | None = None,
+    encoder: Encoder | str | Path | None = None,
     split_by: SplitKind | None = None,
+    target: Target = "next-item",
     k: int = 1,
+    item_text: ItemText | None = None,
+    loss: ItemLoss | None = None,
+    session_parallel: bool = False,
     epochs: int | None = None,
     seed: int = 0,
     max_unreadable: float = MAX_UNREADABLE,
@@ -56,9 +59,14 @@ def train_recommender(
         output_dir: The folder.
         items: A catalogue with the items' texts; its other items can be recommended too.
         encoder: What turns the items' texts into vectors; then `text-dense` is in the table and a
-            part of a blend.
+            part of a blend, and networks can read them.
         split_by: How to divide the events; see `split`.
+        target: What is asked: the next item, or all items of the next moment.
         k: Leave out users and items with fewer events (k-core).
+        item_text: How a network reads the vectors of the items' texts; by default it does not.
+        loss: What a network minimises; by default cross-entropy over all items, or sampled softmax
+            if there are many.
+        session_parallel: Read sessions side by side, as published for `gru4rec`.
         epochs: Passes over the histories, for networks.
         seed: Random seed, for networks.
         max_unreadable: The share of a file's rows that may be unreadable.
@@ -68,11 +76,7 @@ def train_recommender(
         InputError: The files cannot be read, or hold too little.
         CheckpointError: The folder holds another run.
     """
-    if model not in get_args(ModelName):
-        raise ConfigError(f"model is {model!r}", hint="one of " + ", ".join(get_args(ModelName)))
-    if epochs is not None and model not in (*NETWORKS, Blend.name):
-        raise ConfigError(f"{model} is counted, not trained in epochs", hint="leave out epochs")
-    skipped, texts = Skipped(), list[str]()
+    skipped, texts, metadata = Skipped(), list[str](), list[dict[str, Any]]()
     if not isinstance(histories, Histories):
         histories = read_histories(histories, skipped=skipped, max_unreadable=max_unreadable)
         if skipped:
@@ -81,118 +85,196 @@ def train_recommender(
         raise InputError("an encoder needs the items' texts", hint="pass --items FILE")
     if k > 1:
         histories = k_core(histories, k)
-    single = int((histories.offsets[1:] - histories.offsets[:-1] == 1).sum())
-    if single:
-        notice(f"{single:,} of {len(histories):,} users have one event: they are no test case")
     if items is not None:
         of_items = Skipped()
-        histories, texts, fit = join_catalogue(histories, read_texts(items, of_items))
+        catalogue = read_catalogue(items, of_items)
+        histories, texts, fit = join_catalogue(histories, catalogue.texts)
+        metadata = [catalogue.metadata.get(id, {}) for id in histories.items]
         notice(fit + (f"; left out: {summary(of_items)}" if of_items else ""))
-    parts = split(histories, split_by)
+    return fit_recommender(
+        histories,
+        model=model,
+        output_dir=output_dir,
+        texts=texts,
+        vectors=None if encoder is None else encode_items(texts, encoder),
+        metadata=metadata,
+        split_by=split_by,
+        target=target,
+        item_text=item_text,
+        loss=loss,
+        session_parallel=session_parallel,
+        epochs=epochs,
+        seed=seed,
+        record={
+            "skipped": dict(skipped),
+            "encoder": str(encoder) if isinstance(encoder, str | Path) else None,
+        },
+    )
+
+
+def fit_recommender(
+    histories: Histories,
+    *,
+    model: ModelName,
+    output_dir: str | Path,
+    texts: Sequence[str] = (),
+    vectors: NDArray[np.float32] | None = None,
+    metadata: Sequence[dict[str, Any]] = (),
+    split_by: SplitKind | None = None,
+    target: Target = "next-item",
+    item_text: ItemText | None = None,
+    loss: ItemLoss | None = None,
+    session_parallel: bool = False,
+    epochs: int | None = None,
+    seed: int = 0,
+    record: Mapping[str, Any] | None = None,
+) -> Recommender:
+    """Fit a recommender to histories whose items have been joined with a catalogue, and write it.
+
+    Args:
+        histories: The events.
+        model: What to train.
+        output_dir: The folder.
+        texts: The text of each item, or none.
+        vectors: The vector of each item's text. Shape: (items, width).
+        metadata: Other fields of each item, or none.
+        split_by: As in `train_recommender`.
+        target: As in `train_recommender`.
+        item_text: As in `train_recommender`.
+        loss: As in `train_recommender`.
+        session_parallel: As in `train_recommender`.
+        epochs: As in `train_recommender`.
+        seed: As in `train_recommender`.
+        record: What else to write down.
+
+    Raises:
+        ConfigError: As in `train_recommender`.
+        InputError: As in `train_recommender`.
+        CheckpointError: The folder holds another run.
+    """
+    _check(model, item_text, loss, vectors, epochs)
+    single = int((np.diff(histories.offsets) == 1).sum())
+    if single:
+        notice(f"{single:,} of {len(histories):,} users have one event: they are no test case")
+    parts = split(histories, split_by, target)
     notice(parts.report())
-    vectors = None if encoder is None else encode_items(texts, encoder)
-    record: dict[str, Any] = {
+    written: dict[str, Any] = {
+        **(record or {}),
         "model": model,
+        "item_text": item_text,
         "split": parts.kind,
+        "target": target,
         "leaked": parts.leaked,
-        "exclude_seen": histories.repeats < _REPEATS,
+        "exclude_seen": histories.repeats_are_rare,
         "repeats": histories.repeats,
-        "skipped": dict(skipped),
-        "encoder": None if encoder is None else str(encoder),
     }
-    similar = _of_texts(texts, vectors)
-    scorer = _fit(model, parts, similar, Path(output_dir), record, epochs, seed)
+    fitting = _Fitting(
+        parts,
+        scorers_of_texts(texts, vectors),
+        vectors,
+        prices_of(list(metadata)),
+        Path(output_dir),
+        bool(written["exclude_seen"]),
+        item_text,
+        loss,
+        session_parallel,
+        epochs,
+        seed,
+    )
+    scorer = fitting.fit(model)
     if isinstance(scorer, Blend):
-        record["weights"] = scorer.weights
+        written["weights"] = scorer.weights
         notice("weights: " + ", ".join(f"{n} {w:g}" for n, w in scorer.weights.items() if w))
-    recommender = Recommender(scorer, histories, record, texts, vectors)
+    if isinstance(scorer, LearnedBlend):
+        written["importance"] = scorer.trees.importance
+    recommender = Recommender(scorer, histories, written, texts, vectors, metadata)
     recommender.save(output_dir)
     return recommender
 
 
-def _fit(
+def _check(
     model: str,
-    parts: Split,
-    similar: dict[str, ItemScorer],
-    folder: Path,
-    record: dict[str, Any],
+    item_text: str | None,
+    loss: str | None,
+    vectors: NDArray[np.float32] | None,
     epochs: int | None,
-    seed: int,
-) -> ItemScorer:
-    if model in NETWORKS:
-        from idiolect.recommend.networks.train_network import train_network
-
-        return train_network(model, parts, folder, epochs=epochs, seed=seed)
-    if model != Blend.name:
-        return next(one for one in BASELINES if one.name == model).fit(parts.train)
-    fitted = dict(similar)
-    for one in (Transitions, ItemKnn, SessionKnn, Ease):
-        try:
-            fitted[one.name] = one.fit(parts.train)
-        except InputError as error:
-            notice(f"the blend is without {one.name}: {error}")
-    fitted["sasrec"] = _fit("sasrec", parts, {}, folder / "sasrec", record, epochs, seed)
-    return Blend.chosen_on(fitted, parts.valid, exclude_seen=record["exclude_seen"])
-
-
-def _of_texts(texts: Sequence[str], vectors: NDArray[np.float32] | None) -> dict[str, ItemScorer]:
-    """Return the recommenders that compare texts, by name."""
-    found: dict[str, ItemScorer] = {}
-    if any(texts):
-        found[TextSimilarity.name] = TextSimilarity.of_texts(texts)
-    if vectors is not None:
-        found[DenseText.name] = DenseText(vectors)
-    return found
+) -> None:
+    """Refuse what does not fit together."""
+    if model not in get_args(ModelName):
+        raise ConfigError(f"model is {model!r}", hint="one of " + ", ".join(get_args(ModelName)))
+    trained = model in (*NETWORKS, Blend.name, LearnedBlend.name)
+    if epochs is not None and not trained:
+        raise ConfigError(f"{model} is counted, not trained in epochs", hint="leave out epochs")
+    if item_text is not None and item_text not in get_args(ItemText):
+        choices = ", ".join(get_args(ItemText))
+        raise ConfigError(f"item_text is {item_text!r}", hint=f"one of {choices}")
+    if not trained:
+        for given, name in ((item_text, "item_text"), (loss, "loss")):
+            if given is not None:
+                raise ConfigError(f"{model} is no network", hint=f"leave out {name}")
+    if vectors is None and (item_text is not None or model in ("unisrec", "text-dense")):
+        raise InputError(
+            f"{model} needs the vectors of the items' texts", hint="pass --items and --encoder"
+        )
 
 
-def evaluate_recommender(
-    recommender: Recommender, *, exclude_seen: bool | None = None
-) -> dict[str, Any]:
-    """Compare a recommender with every baseline on its test cases.
+@dataclass(frozen=True)
+class _Fitting:
+    """What it takes to fit a model of any name."""
 
-    Args:
-        recommender: The recommender.
-        exclude_seen: Leave out the items of a history; by default where repeats are rare.
+    parts: Split
+    texts: Mapping[str, ItemScorer]
+    """The recommenders that compare texts."""
+    vectors: NDArray[np.float32] | None
+    prices: NDArray[np.float32] | None
+    folder: Path
+    exclude_seen: bool
+    item_text: ItemText | None
+    loss: ItemLoss | None
+    session_parallel: bool
+    epochs: int | None
+    seed: int
 
-    Returns:
-        A JSON-serializable dict: `systems` has the metrics of each, and for the baselines
-        `difference`, a paired test of nDCG@10 of the recommender against it.
-    """
-    parts, name = recommender.split(), str(recommender.record["model"])
-    exclude = recommender.exclude_seen if exclude_seen is None else exclude_seen
-    scorers: dict[str, ItemScorer] = {}
-    left_out = {}
-    for one in track(BASELINES, "fitting baselines"):
-        if one.name != name:
+    def fit(self, model: str, folder: Path | None = None) -> ItemScorer:
+        """Fit the model of a name."""
+        if model in NETWORKS:
+            from idiolect.recommend.networks.train_network import train_network
+
+            return train_network(
+                model,
+                self.parts,
+                folder or self.folder,
+                vectors=self.vectors,
+                item_text=self.item_text,
+                loss=self.loss,
+                session_parallel=self.session_parallel,
+                epochs=self.epochs,
+                seed=self.seed,
+            )
+        if model == Blend.name:
+            return Blend.chosen_on(self._parts(), self.parts.valid, exclude_seen=self.exclude_seen)
+        if model == LearnedBlend.name:
+            return LearnedBlend.trained_on(
+                self._parts(),
+                self.parts.valid,
+                self.parts.train,
+                exclude_seen=self.exclude_seen,
+                prices=self.prices,
+                seed=self.seed,
+            )
+        if model in self.texts:
+            return self.texts[model]
+        found = next((one for one in BASELINES if one.name == model), None)
+        if found is None:
+            raise InputError(f"{model} needs the items' texts", hint="pass --items FILE")
+        return found.fit(self.parts.train)
+
+    def _parts(self) -> dict[str, ItemScorer]:
+        """Fit everything that a combination is made of."""
+        fitted = dict(self.texts)
+        for name in COMBINED:
             try:
-                scorers[one.name] = one.fit(parts.train)
+                fitted[name] = self.fit(name, self.folder / name)
             except InputError as error:
-                left_out[one.name] = str(error)
-    scorers |= _of_texts(recommender.texts, recommender.vectors)
-    scorers[name] = recommender.scorer
-    counts = parts.train.counts
-    results = {
-        system: evaluate_scorer(scorer, parts.test, counts, exclude_seen=exclude)
-        for system, scorer in track(list(scorers.items()), "evaluating")
-    }
-    return {
-        "model": name,
-        "split": parts.kind,
-        "leaked": parts.leaked,
-        "exclude_seen": exclude,
-        "cases": len(parts.test),
-        "cold_cases": int(results[name].cold.sum()),
-        "left_out": left_out,
-        "systems": {
-            system: result.figures()
-            | ({} if system == name else {"difference": _difference(result, results[name])})
-            for system, result in results.items()
-        },
-    }
-
-
-def _difference(baseline: NextItemEvaluation, own: NextItemEvaluation) -> dict[str, Any]:
-    first, second = (
-        {str(i): float(v) for i, v in enumerate(one.values("ndcg@10"))} for one in (baseline, own)
-    )
-    return asdict(compare(first, second, rounds=2000))
+                notice(f"the combination is without {name}: {error}")
+        return fitted

@@ -21,8 +21,9 @@ __all__ = ["STREAMED", "EventStream", "started"]
 
 _T = TypeVar("_T")
 
+_EVENT = {"type": "object", "properties": {"data": {"type": "string"}}, "required": ["data"]}
 STREAMED: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
+    200: {"content": {"text/event-stream": {"schema": _EVENT}}}
 }
 """The response of a route that also streams, for OpenAPI."""
 

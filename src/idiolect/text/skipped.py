@@ -45,6 +45,10 @@ class Skipped(Counter[str]):
         self.places: dict[str, list[str]] = {}
         super().__init__(*args, **counts)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Keep the places in copies, also those for other processes."""
+        return type(self), (dict(self),), {"places": self.places}
+
     def update(self, *args: Any, **counts: int) -> None:
         """Add the counts, and the places, of another."""
         for other in args:

@@ -38,11 +38,13 @@ from idiolect.errors import CheckpointError, InputError
 from idiolect.text.arguments import check_path
 from idiolect.text.file_record import FileRecord
 from idiolect.text.files import flush, read_json, write_atomic
+from idiolect.text.format_version import check_format, with_format
 from idiolect.training.progress import notice
 
 __all__ = ["Checkpoint", "RunFolder"]
 
 _FORMAT = 1
+_FINISH = "finish it with the version that started it, or choose another folder"
 _NAME = re.compile(r"checkpoint-(\d{8})")
 _TEMPORARY = re.compile(
     r"\.(checkpoint|model|(validation-)?tokens(-\d+)?|run\.json|metrics\.jsonl|projection\.safetensors)\..+"
@@ -130,7 +132,7 @@ class RunFolder:
         """
         self._delete_temporary_files()
         path = self.path / "run.json"
-        record = json.loads(json.dumps({"format": _FORMAT, **record}))
+        record = json.loads(json.dumps(with_format(record, _FORMAT)))
         if not path.exists():
             write_atomic(path, f"{json.dumps(record, indent=2)}\n".encode())
             return
@@ -140,11 +142,7 @@ class RunFolder:
             raise CheckpointError(
                 error.message, hint=f"delete the folder {self.path} to start the run again"
             ) from error
-        if known.get("format") != _FORMAT:
-            raise CheckpointError(
-                f"{path} is of format {known.get('format')}, this version writes {_FORMAT}",
-                hint="finish it with the version that started it, or choose another folder",
-            )
+        check_format(known, path, oldest=_FORMAT, newest=_FORMAT, rebuild=_FINISH)
         different = list(_differences(known, record, defaults or {}))
         if different and not self._steps() and not self.model.exists():
             # It ended before its first checkpoint, perhaps because of a mistake corrected now.
@@ -190,7 +188,7 @@ class RunFolder:
                 save_file(dict(checkpoint.carried), temporary / "carried.safetensors")
             for path in temporary.glob("*.safetensors"):
                 flush(path)
-            state = {"format": _FORMAT, "step": checkpoint.step, **checkpoint.state}
+            state = with_format({"step": checkpoint.step, **checkpoint.state}, _FORMAT)
             if checkpoint.carried:
                 state["carries"] = True
             write_atomic(temporary / "state.json", f"{json.dumps(state)}\n".encode())
@@ -341,10 +339,7 @@ def _read_checkpoint(folder: Path, step: int) -> Checkpoint:
         raise _DamagedError(_reason(error)) from error
     except OSError as error:
         raise CheckpointError(f"cannot read {folder}: {_reason(error)}") from error
-    if state.get("format", _FORMAT) != _FORMAT:
-        raise CheckpointError(
-            f"{folder} was written by another version", hint="finish the run with that version"
-        )
+    check_format(state, folder, oldest=_FORMAT, newest=_FORMAT, rebuild=_FINISH)
     if state.get("step") != step or not {"source", "mean_loss"} <= state.keys():
         raise _DamagedError("its state.json is not complete")
     return Checkpoint(step, weights, optimizer, state, carried)

@@ -29,7 +29,7 @@ from idiolect.nn.matrix_precision import (
     check_precision,
     choose_precision,
 )
-from idiolect.text.text_template import TextTemplate
+from idiolect.text.templates.text_template import TextTemplate
 
 __all__ = [
     "Forgetting",

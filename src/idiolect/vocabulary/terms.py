@@ -12,11 +12,12 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Literal, overload
 
 from idiolect.errors import InputError
 from idiolect.text.arguments import iterate_texts
 from idiolect.text.files import read_json, write_atomic
+from idiolect.text.format_version import check_format, with_format
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -105,7 +106,7 @@ class Terms(Sequence[Term]):
             "left_out": [asdict(term) for term in self.rejected],
             "method": self.method,
         }
-        text = json.dumps(record, ensure_ascii=False, indent=1)
+        text = json.dumps(with_format(record), ensure_ascii=False, indent=1)
         write_atomic(Path(path), f"{text}\n".encode())
 
     @classmethod
@@ -116,7 +117,7 @@ class Terms(Sequence[Term]):
             CheckpointError: the file is missing or is not JSON.
             InputError: the JSON does not contain terms.
         """
-        record: dict[str, Any] = read_json(Path(path))
+        record = check_format(read_json(Path(path)), Path(path), rebuild="audit again")
         try:
             return cls(
                 [Term(**{**term, "forms": tuple(term["forms"])}) for term in record["terms"]],

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from idiolect.errors import CheckpointError
 from idiolect.text.files import flush, read_json, write_atomic
+from idiolect.text.format_version import check_format, with_format
 
 __all__ = ["Snapshot"]
 
@@ -38,7 +39,7 @@ class Snapshot:
             path = self.folder / f"{name}.{self._turn}.npy"
             np.save(path, array, allow_pickle=False)
             flush(path)
-        record = {"settings": self.settings, "state": state, "turn": self._turn}
+        record = with_format({"settings": self.settings, "state": state, "turn": self._turn})
         write_atomic(self.folder / "snapshot.json", json.dumps(record).encode())
 
     def load(self, arrays: dict[str, NDArray[Any]]) -> dict[str, Any]:
@@ -49,7 +50,8 @@ class Snapshot:
         """
         if not (self.folder / "snapshot.json").exists():
             return {}
-        record = read_json(self.folder / "snapshot.json")
+        path = self.folder / "snapshot.json"
+        record = check_format(read_json(path), path, rebuild="delete the folder and train again")
         if record.get("settings") != self.settings:
             raise CheckpointError(
                 f"{self.folder} holds a run with other settings",

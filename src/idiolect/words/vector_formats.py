@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from idiolect.errors import InputError
 from idiolect.text.files import write_atomic
+from idiolect.text.format_version import check_format
 
 __all__ = ["VectorTable", "holds_vectors", "read_vectors", "write_vectors"]
 
@@ -34,6 +35,8 @@ _MAX_WIDTH = 100_000
 _MAX_WORD = 10_000
 _MAX_HEADER = 1 << 20
 _ROOM = 1 << 16
+_VERSION = 1
+"""Of the safetensors file."""
 
 
 @dataclass(frozen=True)
@@ -257,6 +260,8 @@ def _read_safetensors(path: Path) -> VectorTable:
         raise InputError(f"{path} is compressed safetensors", hint="unpack it with gunzip")
     try:
         header, begin = _safetensors_header(path)
+        version = header.get("__metadata__", {}).get("version", "1")
+        check_format({"format": int(version)}, path, newest=_VERSION)
         tensors = {
             name: _map_tensor(path, entry, begin)
             for name, entry in header.items()
@@ -349,7 +354,7 @@ def _tensors(table: VectorTable) -> Iterator[bytes]:
     if table.counts is not None:
         tensors["counts"] = table.counts
     tensors["words"] = np.frombuffer("\n".join(table.words).encode(), np.uint8)
-    metadata = {"format": "word-vectors"}
+    metadata = {"format": "word-vectors", "version": str(_VERSION)}
     if table.ngrams:
         metadata["ngrams"] = ",".join(map(str, table.ngrams))
     header: dict[str, Any] = {"__metadata__": metadata}

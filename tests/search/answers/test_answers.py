@@ -18,15 +18,14 @@ from idiolect.search.answers.answer import NO_ANSWER, Passage
 from idiolect.search.answers.answer_evaluation import (
     GoldQuestion,
     evaluate_answers,
-    exact_match,
     read_gold_questions,
-    word_f1,
 )
 from idiolect.search.answers.answer_prompt import fitting_passages, messages_of
 from idiolect.search.answers.citations import CitationWriter, without_markers
 from idiolect.search.answers.support import WordSupport
 from idiolect.search.index import Index
 from idiolect.search.items import Item
+from idiolect.text.answer_match import answer_f1, exact_match
 from search.words import Words
 
 ITEMS = [
@@ -298,8 +297,8 @@ def test_evaluation_counts_by_hand(tmp_path: Path) -> None:
 
 def test_exact_match_and_f1_are_squad_s() -> None:
     assert exact_match("The  Broncos!", ["broncos"]) == 1
-    assert word_f1("Denver Broncos team", ["The Denver Broncos", "x"]) == pytest.approx(0.8)
-    assert word_f1("", ["x"]) == 0
+    assert answer_f1("Denver Broncos team", ["The Denver Broncos", "x"]) == pytest.approx(0.8)
+    assert answer_f1("", ["x"]) == 0
 
 
 @pytest.mark.parametrize(

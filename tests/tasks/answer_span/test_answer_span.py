@@ -25,12 +25,11 @@ from idiolect.tasks.answer_span.squad_files import (
     read_questions,
 )
 from idiolect.tasks.answer_span.squad_metrics import (
-    answer_f1,
     best_threshold,
-    exact_match,
     score_answers,
 )
 from idiolect.tasks.task_model import task_config
+from idiolect.text.answer_match import answer_f1, exact_match
 from training import models
 
 WORDS = models.OLD[len(models.SPECIAL) :]

@@ -17,10 +17,10 @@ from cli.program import idiolect_program
 from conftest import ROOT
 from idiolect.errors import InputError
 from idiolect.generate.generator import Generator
-from idiolect.tasks.answer_span.squad_metrics import normalize_answer, word_f1
 from idiolect.tasks.harness.likelihood import score_endings
 from idiolect.tasks.harness.question_evaluation import evaluate_questions
 from idiolect.tasks.harness.questions import Question, read_questions
+from idiolect.text.answer_match import normalize_answer, word_f1
 from training import models
 
 DATA = ROOT.parent / "shared" / "data" / "harness"

@@ -30,7 +30,8 @@ from idiolect.ranking.cross_encoder import CrossEncoder
 from idiolect.ranking.text_pairs import TextPairBatch
 from idiolect.text.arguments import check_path
 from idiolect.text.files import read_json, write_atomic
-from idiolect.text.pair_template import PairTemplate
+from idiolect.text.format_version import check_format, with_format
+from idiolect.text.templates.pair_template import PairTemplate
 from idiolect.training.frozen_rows import fingerprint
 
 __all__ = ["RewardModel"]
@@ -103,7 +104,7 @@ class RewardModel:
             ConfigError: It has no head for one score.
         """
         path = Path(source) / _RECORD
-        record = read_json(path) if path.exists() else {}
+        record = check_format(read_json(path), path) if path.exists() else {}
         loaded = cls(LanguageModel.load(source, device=device), max_length=record.get("max_length"))
         mean, std = record.get("mean", 0.0), record.get("std", 1.0)
         if not isinstance(mean, float) or not isinstance(std, float) or not std > 0:
@@ -123,7 +124,7 @@ class RewardModel:
 
     def save_record(self, directory: Path) -> None:
         """Write again what scores are normalised by, after `normalise`."""
-        record = {"max_length": self.max_length, "mean": self.mean, "std": self.std}
+        record = with_format({"max_length": self.max_length, "mean": self.mean, "std": self.std})
         write_atomic(directory / _RECORD, f"{json.dumps(record, indent=2)}\n".encode())
 
     @property

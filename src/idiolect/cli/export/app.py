@@ -7,12 +7,15 @@ from typing import Annotated, Literal
 
 import typer
 
+from idiolect.cli.export.hub import hub
+
 __all__ = ["app", "gguf", "onnx", "table"]
 
 app = typer.Typer(
-    help="Write a model for other programs: llama.cpp, ONNX runtimes, or a plain array.",
+    help="Write a model for other programs: llama.cpp, ONNX runtimes, a plain array, or the hub.",
     no_args_is_help=True,
 )
+app.command("hub")(hub)
 
 _Model = Annotated[str, typer.Argument(help="The model: a directory, a hub id or a package's.")]
 _Folder = Annotated[Path, typer.Option("--out", "-o", help="The folder to write.")]

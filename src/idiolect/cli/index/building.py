@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,6 +15,7 @@ from idiolect.cli.index.options import (
     NamespaceOption,
     open_index,
 )
+from idiolect.cli.scale.ray_options import RayOption
 from idiolect.cli.text_options import MaxUnreadableOption, report_skipped
 from idiolect.cli.training_options import EncodingPrecisionOption, given
 from idiolect.errors import InputError
@@ -91,6 +92,7 @@ def build(
     precision: EncodingPrecisionOption = None,
     language: _Language = None,
     skip_invalid_metadata: _SkipInvalid = False,
+    ray: RayOption = None,
 ) -> None:
     """Build an index from the records of files. Run it again to resume.
 
@@ -109,8 +111,14 @@ def build(
         )
     report = _Report()
     items = report.items(sources, id_field, fields, metadata, vectors, max_unreadable)
-    model = None
-    if encoder is not None:
+    model: Any = None
+    if ray is not None:
+        if encoder is None:
+            raise InputError("--ray computes vectors on a cluster", hint="add --encoder")
+        from idiolect.scale.ray_encoder import RayEncoder
+
+        model = RayEncoder(encoder, ray, **given(precision=precision))
+    elif encoder is not None:
         from idiolect.encoding.encoder import Encoder
 
         model = Encoder.load(encoder, **given(precision=precision))

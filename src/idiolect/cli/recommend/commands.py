@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -12,12 +12,13 @@ from typer.core import TyperGroup
 from idiolect.cli.endings import ResumableCommand
 from idiolect.cli.text_options import MaxUnreadableOption
 from idiolect.errors import InputError
+from idiolect.recommend.model_kinds import ItemLoss, ItemText, ModelName, SplitKind, Target
 from idiolect.text.skipped import MAX_UNREADABLE
 
 if TYPE_CHECKING:
     from idiolect.recommend.recommender import Recommender
 
-__all__ = ["app", "evaluate", "items", "train"]
+__all__ = ["app", "evaluate", "index", "items", "train"]
 
 
 class _VerbAndGroup(TyperGroup):
@@ -50,19 +51,7 @@ def train(
             "lines of `user item item …`; MovieLens and Amazon layouts. Also compressed."
         ),
     ],
-    model: Annotated[
-        Literal[
-            "popularity",
-            "transitions",
-            "item-knn",
-            "ease",
-            "sasrec",
-            "gru4rec",
-            "bert4rec",
-            "blend",
-        ],
-        typer.Option(help="What to train."),
-    ],
+    model: Annotated[ModelName, typer.Option(help="What to train.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")],
     items: Annotated[
         Path | None, typer.Option(help="Catalogue with the ids and texts of items.")
@@ -72,12 +61,31 @@ def train(
         typer.Option(help="Encoder of the items' texts: a folder, or a run's `model`."),
     ] = None,
     split: Annotated[
-        Literal["time", "leave-one-out", "user"] | None,
+        SplitKind | None,
         typer.Option(help="How events are divided. Default: time, where times are known."),
     ] = None,
+    target: Annotated[
+        Target,
+        typer.Option(help="What is asked: the next item, or all items of the next moment."),
+    ] = "next-item",
     k_core: Annotated[
         int, typer.Option(help="Leave out users and items with fewer events.", min=1)
     ] = 1,
+    item_text: Annotated[
+        ItemText | None,
+        typer.Option(
+            help="How a network reads the vectors of the items' texts: as their only vectors, or "
+            "added to learned ones. Needs --encoder. Default: not at all."
+        ),
+    ] = None,
+    loss: Annotated[
+        ItemLoss | None,
+        typer.Option(help="What a network minimises. Default: by the number of items."),
+    ] = None,
+    session_parallel: Annotated[
+        bool,
+        typer.Option("--session-parallel", help="Read sessions side by side (gru4rec)."),
+    ] = False,
     epochs: Annotated[
         int | None, typer.Option(help="Passes over the histories, for networks.", min=1)
     ] = None,
@@ -97,7 +105,11 @@ def train(
         items=items,
         encoder=encoder,
         split_by=split,
+        target=target,
         k=k_core,
+        item_text=item_text,
+        loss=loss,
+        session_parallel=session_parallel,
         epochs=epochs,
         seed=seed,
         max_unreadable=max_unreadable,
@@ -127,10 +139,23 @@ def evaluate(
 
     Example: [bold]idiolect recommend evaluate runs/next --json[/bold]
     """
-    from idiolect.recommend.train_recommender import evaluate_recommender
+    from idiolect.recommend.evaluate_recommender import evaluate_recommender
 
     figures = evaluate_recommender(_load(directory), exclude_seen=exclude_seen)
     typer.echo(json.dumps(figures, indent=2) if json_output else _table(figures))
+
+
+@app.command("index")
+def index(directory: _Folder) -> None:
+    """Build an index of the items, which then answers in place of a product with all of them.
+
+    It needs a model whose scores are inner products: als, sasrec, gru4rec, bert4rec, unisrec,
+    two-tower or text-dense.
+
+    Example: [bold]idiolect recommend index runs/next[/bold]
+    """
+    with _load(directory).build_index(directory) as built:
+        typer.echo(f"an index of {len(built):,} items in {directory}")
 
 
 @app.command("items")
@@ -146,6 +171,17 @@ def items(
             "--exclude-seen/--include-seen", help="Never recommend an item of the history."
         ),
     ] = True,
+    filter: Annotated[
+        str | None,
+        typer.Option(
+            help="What other fields of the catalogue must be, as JSON: "
+            """'{"price": {"$lt": 20}}'."""
+        ),
+    ] = None,
+    mmr_diversity: Annotated[
+        float,
+        typer.Option(help="How much the items should differ from one another.", min=0, max=1),
+    ] = 0.0,
     json_output: Annotated[
         bool, typer.Option("--json", help="Print one JSON object a line.")
     ] = False,
@@ -156,7 +192,9 @@ def items(
     """
     recommender = _load(directory)
     ids = [id.strip() for id in history.split(",") if id.strip()]
-    for one in recommender.recommend(ids, top_k, exclude_seen):
+    for one in recommender.recommend(
+        ids, top_k, exclude_seen, filter=filter, mmr_diversity=mmr_diversity
+    ):
         if json_output:
             record = {"id": one.id, "score": one.score, "text": one.text, "because": one.because}
             typer.echo(json.dumps(record, ensure_ascii=False))
@@ -172,24 +210,23 @@ def _load(directory: Path) -> Recommender:
     if not directory.exists():
         raise InputError(
             f"there is no folder {directory}",
-            hint="commands of `idiolect recommend` are train, evaluate and items",
+            hint="commands of `idiolect recommend` are train, evaluate, index and items",
         )
-    inside = directory / "recommend"  # of a pipeline's run
-    held = not (directory / "recommender.json").exists() and inside.is_dir()
-    return Recommender.load(inside if held else directory)
+    return Recommender.load(directory)
 
 
 def _table(figures: dict[str, Any]) -> str:
     """Draw the systems as a table, the best first."""
-    names = ("ndcg@10", "hr@10", "mrr@10", "coverage@10", "novelty@10")
+    names = ("ndcg@10", "hr@10", "mrr@10", "coverage@10", "novelty@10", "popularity_share@10")
     systems = figures["systems"]
     width = max(len(name) for name in systems)
-    lines = [" " * width + "".join(f"{name:>13}" for name in (*names, "p"))]
+    heads = (name.removesuffix("_share@10") for name in (*names, "p"))
+    lines = [" " * width + "".join(f"{head:>15}" for head in heads)]
     for name in sorted(systems, key=lambda one: -systems[one]["ndcg@10"]):
         row = systems[name]
         test = row.get("difference")
-        cells = "".join(f"{row[one]:13.4f}" for one in names)
-        lines.append(f"{name:<{width}}{cells}" + (f"{test['p_value']:13.4f}" if test else ""))
+        cells = "".join(f"{row[one]:15.4f}" for one in names)
+        lines.append(f"{name:<{width}}{cells}" + (f"{test['p_value']:15.4f}" if test else ""))
     if figures["cold_cases"]:
         lines.append(f"targets without a training event ({figures['cold_cases']:,}), ndcg@10:")
         lines += [f"{n:<{width}}{row['cold']['ndcg@10']:13.4f}" for n, row in systems.items()]

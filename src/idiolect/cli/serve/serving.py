@@ -53,7 +53,7 @@ def serve(
     max_body: Annotated[int, typer.Option(help="Bytes of a request.", min=1024, max=1 << 30)] = 8
     << 20,
     tokens_per_batch: Annotated[
-        int, typer.Option(help="Tokens that the encoder reads at once.", min=16, max=1 << 20)
+        int, typer.Option(help="Tokens that the encoder reads at once.", min=1, max=1 << 20)
     ] = 4096,
     max_waiting_requests: Annotated[
         int, typer.Option(help="Requests in a queue; more are refused.", min=1, max=100_000)

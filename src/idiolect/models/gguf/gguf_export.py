@@ -23,8 +23,8 @@ from idiolect.models.language_model import LanguageModel
 from idiolect.models.network_files import export_weights
 from idiolect.models.weight_names import Rule
 from idiolect.text.files import replacing_file
-from idiolect.text.gguf_header import read_gguf_header
 from idiolect.text.tokenizers.gguf import gguf_vocabulary
+from idiolect.text.tokenizers.gguf.gguf_header import read_gguf_header
 from idiolect.text.tokenizers.gguf.gguf_metadata import gguf_metadata
 
 __all__ = ["GGUFPrecision", "export_gguf"]

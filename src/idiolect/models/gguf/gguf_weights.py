@@ -28,7 +28,7 @@ from idiolect.models.gguf.gguf_blocks import GGUFMatrix
 from idiolect.models.gguf.gguf_layouts import GGUF_LAYOUTS, GGUFLayout
 from idiolect.models.registry import find_family
 from idiolect.models.weight_names import Rule
-from idiolect.text.gguf_header import GGUFHeader, TensorEntry, read_gguf_header
+from idiolect.text.tokenizers.gguf.gguf_header import GGUFHeader, TensorEntry, read_gguf_header
 
 __all__ = ["GGUFWeights", "gguf_settings", "stored_names"]
 

@@ -46,6 +46,7 @@ pairs = "data/pairs.jsonl"          # of items that are in no test
 queries = "data/queries.jsonl"      # summaries, removed from the text
 qrels = "data/qrels.tsv"
 similar = "data/similar.tsv"        # See Also sections, removed from the text
+histories = "data/sessions.jsonl"   # the calls of each function
 
 {settings}"""
 
@@ -67,6 +68,9 @@ batch_size = {batch_size}
 
 [evaluate]
 windows = {windows}
+
+[recommend]
+epochs = 10
 """
 _STATIC = """\
 [encoder]

@@ -76,7 +76,8 @@ def judge(metrics: Mapping[str, Any]) -> Verdict:
     sentence = ", ".join([*_broken_promises(evaluate), f"{uses}; {', '.join(known)}."])
     if changes or "(" in uses:
         sentence = sentence.replace("(", f"({_MEASURE} ", 1)
-    findings = (*_rankings(evaluate), *_language(evaluate), *_tokens(evaluate))
+    recommending = tuple(_recommending(metrics.get("evaluate_recommend")))
+    findings = (*_rankings(evaluate), *recommending, *_language(evaluate), *_tokens(evaluate))
     return Verdict(sentence[0].upper() + sentence[1:], findings, _index(metrics))
 
 
@@ -126,6 +127,31 @@ def _rankings(evaluate: Mapping[str, Any]) -> Iterator[Finding]:
             f"{' with answers that training has not seen' if row['unseen'] else ''}"
             f"{few if outcome == 'unchanged' else ''}",
         )
+
+
+_RECOMMENDED = (
+    ("text", "all", "base", "tuning", "Recommending by texts, before and after"),
+    ("text", "cold", "base", "tuning", "Recommending new items by texts, before and after"),
+    ("blend", "all", "base", "tuning", "Recommending by behaviour and texts, before and after"),
+    ("text", "all", "plain.tuning", "tuning", "New tokens for recommending, compared with none"),
+)
+
+
+def _recommending(evaluate: Mapping[str, Any] | None) -> Iterator[Finding]:
+    """Yield what became of recommendations, if the run has histories."""
+    if evaluate is None:
+        return
+    systems = {one["name"]: one for one in evaluate["systems"]}
+    for use, targets, first, second, what in _RECOMMENDED:
+        for row in evaluate["significance"]:
+            if (row["use"], row["targets"], row["first"], row["second"]) != (
+                (use, targets, first, second)
+            ):
+                continue
+            before, after = (systems[name][use][targets]["ndcg@10"] for name in (first, second))
+            p = "p < 0.001" if row["p_value"] < 0.001 else f"p = {row['p_value']:.3f}"
+            figures = f"{_MEASURE} {before:.3f} → {after:.3f}, {p}, {row['queries']:,} cases"
+            yield Finding(_outcome(row), what, figures)
 
 
 _BITS = {"domain": "Bits per byte of domain text", "general": "Bits per byte of general text"}

@@ -8,7 +8,8 @@ Reading a configuration imports all of them, so they import slow modules only in
     RUN/report.html              the report
     RUN/stages/STAGE/metrics.json
 
-The stages are audit, extend, distill, pretrain, tune, index and evaluate. The controls are stages
+The stages are audit, extend, distill, pretrain, tune, index and evaluate; with histories, recommend
+and evaluate_recommend as well. The controls are stages
 in the same format: `plain.pretrain` and `plain.tune` train the base without new tokens,
 `random.extend` to `random.tune` teach it terms chosen at random.
 
@@ -21,4 +22,5 @@ in the same format: `plain.pretrain` and `plain.tune` train the base without new
     evaluate/vectors.npy         vectors of the tuned encoder, one row per item, in order
     evaluate/searches.json       `ExampleSearches`: searches before and after, and those that
                                  found nothing
+    recommend/recommender        the recommender, as `Recommender.load` reads it
 """

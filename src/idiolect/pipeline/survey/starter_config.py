@@ -14,7 +14,7 @@ from idiolect.pipeline.settings import DataSettings
 
 __all__ = ["starter_config"]
 
-_KEYS = ("base", "out", "seed")
+_KEYS = ("format", "base", "out", "seed")
 _HEAD = """\
 # Each key is described above it. Keys in comments show their defaults; an empty default, "" or [],
 # means that the key is not set.

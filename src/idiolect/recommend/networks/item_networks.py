@@ -1,4 +1,4 @@
-"""The networks: configurations of the one Transformer and of the one recurrent network, over items.
+"""The networks over items: the one Transformer, the one recurrent network, and a user tower.
 
 Ids: 0 is padding, item i is i + 1, and the last row is BERT4Rec's mask. The output shares the
 item embedding.
@@ -6,6 +6,10 @@ item embedding.
     sasrec     2 causal layers of width 64, one head (Kang & McAuley 2018, 1808.09781)
     bert4rec   2 bidirectional layers of width 64, two heads (Sun et al. 2019, 1904.06690)
     gru4rec    1 GRU layer of width 100 (Hidasi et al. 2016, 1511.06939)
+    unisrec    SASRec over texts alone, 8 whitening experts, cosines (Hou et al. 2022, 2206.05941)
+    two-tower  means of the history through two layers (Covington et al. 2016)
+
+Each may read the vectors of the items' texts in place of the item embedding, or beside it.
 """
 
 from __future__ import annotations
@@ -13,11 +17,15 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
 from idiolect.nn.config import TransformerConfig
 from idiolect.nn.network import Network
 from idiolect.nn.recurrent import RecurrentConfig, RecurrentNetwork
 from idiolect.nn.transformer import Transformer
+from idiolect.recommend.model_kinds import ItemText
+from idiolect.recommend.networks.item_table import TextItems
+from idiolect.recommend.networks.two_tower_items import UserTower, UserTowerConfig
 
 __all__ = ["MAKERS", "make_network"]
 
@@ -59,15 +67,31 @@ def _gru(items: int) -> Network:
     )
 
 
+def _sasrec(items: int, max_length: int) -> Network:
+    return _transformer(items, max_length, causal=True)
+
+
 MAKERS: dict[str, Callable[[int, int], Network]] = {
-    "sasrec": lambda items, length: _transformer(items, length, causal=True),
+    "sasrec": _sasrec,
     "bert4rec": lambda items, length: _transformer(items, length, causal=False),
     "gru4rec": lambda items, length: _gru(items),
+    "unisrec": _sasrec,
+    "two-tower": lambda items, length: UserTower(UserTowerConfig(items + 2)),
 }
 """A function of the number of items and the longest history for each name."""
+_EXPERTS = {"unisrec": 8}
+_TEMPERATURES = {"unisrec": 0.07}
 
 
-def make_network(name: str, items: int, max_length: int, *, seed: int = 0) -> Network:
+def make_network(
+    name: str,
+    items: int,
+    max_length: int,
+    *,
+    seed: int = 0,
+    vectors: Tensor | None = None,
+    item_text: ItemText | None = None,
+) -> Network:
     """Make an untrained network.
 
     Args:
@@ -75,11 +99,26 @@ def make_network(name: str, items: int, max_length: int, *, seed: int = 0) -> Ne
         items: How many items there are.
         max_length: The longest history that it reads.
         seed: Random seed of the weights.
+        vectors: The vectors of the items' texts, if they are read. Shape: (items, text width).
+        item_text: How they are read.
     """
     network = MAKERS[name](items, max_length)
     network.init_weights(seed)
     if isinstance(network, RecurrentNetwork):
         _init_as_published(network, seed)
+    if item_text is not None:
+        assert vectors is not None, "texts are read as vectors"
+        with torch.random.fork_rng([]):
+            torch.manual_seed(seed)
+            rows = network.tokens.weight
+            assert isinstance(rows, Tensor)
+            network.tokens = TextItems(  # type: ignore[assignment]
+                vectors,
+                rows.shape[1],
+                own=item_text == "added",
+                experts=_EXPERTS.get(name, 0),
+                temperature=_TEMPERATURES.get(name),
+            )
     return network.eval()
 
 

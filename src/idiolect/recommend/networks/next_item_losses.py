@@ -6,16 +6,11 @@ the target itself, which are no negatives.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["ItemLoss", "bpr_max", "gbce", "sampled_softmax"]
-
-ItemLoss = Literal["cross-entropy", "sampled-softmax", "bpr-max", "gbce"]
-"""Cross-entropy over all items, or a loss over sampled negatives."""
+__all__ = ["bpr_max", "gbce", "sampled_softmax"]
 
 
 def sampled_softmax(

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from idiolect.nn.network import Network, Output
-from idiolect.recommend.networks.next_item_losses import ItemLoss, bpr_max, gbce, sampled_softmax
+from idiolect.recommend.model_kinds import ItemLoss
+from idiolect.recommend.networks.item_table import match
+from idiolect.recommend.networks.next_item_losses import bpr_max, gbce, sampled_softmax
 from idiolect.training.data.batch import IGNORE_INDEX, Batch, pad_rows
 from idiolect.training.data.shuffled_epochs import EpochSample
 from idiolect.training.objectives.cross_entropy import cross_entropy
@@ -40,6 +42,8 @@ class NextItem(RowwiseObjective):
         loss: Cross-entropy over all items, or a loss over samples.
         hidden_share: Share of the items that are hidden (BERT4Rec); `None` predicts the next item.
         samples: Negatives, shared by all targets of a micro-batch.
+        only_bought: Only items with training events are negatives, so that what texts say about
+            the others is not unlearned.
         seed: Seed of what is hidden.
     """
 
@@ -51,13 +55,18 @@ class NextItem(RowwiseObjective):
         loss: ItemLoss,
         hidden_share: float | None = None,
         samples: int = 1024,
+        only_bought: bool = False,
         seed: int = 0,
     ) -> None:
         self.rows, self.items, self.name = rows, len(counts), loss
         self.hidden_share, self.samples, self.seed = hidden_share, samples, seed
         # Between uniform and popular negatives (Mikolov et al. 2013 and GRU4Rec use such powers).
         share = torch.from_numpy(np.maximum(counts, 1e-3).astype(np.float64) ** 0.5)
+        if only_bought:
+            share[torch.from_numpy(counts == 0)] = 0
         self._probability = (share / share.sum()).float()
+        """Probability of each item as a negative. (items,)."""
+        self._negatives = torch.from_numpy(np.flatnonzero(counts)) if only_bought else None
 
     def prepare(self, rows: EpochSample) -> Batch:
         """Pad the rows of a step; hide items, if that is the task."""
@@ -93,8 +102,11 @@ class NextItem(RowwiseObjective):
         output: Output = network(batch.input_ids, mask, return_logits=False)
         assert batch.labels is not None
         hidden, targets = output.hidden_states[batch.predicted], batch.labels[batch.predicted]
-        rows = network.tokens.weight
-        assert isinstance(rows, Tensor)
+        hidden, rows = match(network.tokens, hidden)
+        if self.name == "cross-entropy" and self._negatives is not None:
+            chosen = self._negatives.to(hidden.device)
+            place = torch.searchsorted(chosen, targets - 1)
+            return cross_entropy(hidden, place, [(rows[chosen + 1], None)])
         if self.name == "cross-entropy":
             return cross_entropy(hidden, targets, [(rows, None)])
         probability = self._probability.to(hidden.device)
@@ -106,5 +118,5 @@ class NextItem(RowwiseObjective):
             return bpr_max(positive, negative, equal)
         if self.name == "gbce":
             return gbce(positive, negative, equal, self.items)
-        log = probability.log()
+        log = probability.clamp(min=1e-30).log()
         return sampled_softmax(positive, negative, equal, log[targets - 1], log[samples])

@@ -8,22 +8,32 @@ from typing import ClassVar, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from idiolect.errors import InputError
 from idiolect.nn.network import Network, Output
 from idiolect.recommend.histories import Histories
 from idiolect.recommend.networks.item_networks import make_network
-from idiolect.recommend.scorer import ItemScorer
+from idiolect.recommend.networks.item_table import match
+from idiolect.recommend.scorer import VectorScorer
 from idiolect.training.data.batch import pad_rows
 
-__all__ = ["SEQUENCE_SCORERS", "Bert4Rec", "Gru4Rec", "SasRec", "SequenceScorer"]
+__all__ = [
+    "SEQUENCE_SCORERS",
+    "Bert4Rec",
+    "Gru4Rec",
+    "SasRec",
+    "SequenceScorer",
+    "TwoTowerItems",
+    "UniSRec",
+]
 
 _SIZES = "idiolect.sizes"
 """Items and longest history, beside the weights."""
+_VECTORS, _OWN = "tokens.vectors", "tokens.own"
+"""The weights of a network that reads texts."""
 
 
-class SequenceScorer(ItemScorer):
+class SequenceScorer(VectorScorer):
     """The state after a history, multiplied with the embedding of each item.
 
     Args:
@@ -43,11 +53,8 @@ class SequenceScorer(ItemScorer):
         """Refuse: networks are trained in a run's folder."""
         raise InputError("a network is trained in a folder", hint="use train_recommender")
 
-    def states(self, contexts: Sequence[NDArray[np.int64]]) -> Tensor:
-        """Return the user vectors: products with item vectors are scores.
-
-        Shape: (contexts, width). The vector of an empty history is zero.
-        """
+    def user_vectors(self, contexts: Sequence[NDArray[np.int64]]) -> NDArray[np.float32]:
+        """Return the state after each history; zero after an empty one."""
         rows = [context[-self.max_length :] + 1 for context in contexts]
         if self.hides:
             rows = [np.append(row, self.items + 1) for row in rows]
@@ -59,19 +66,14 @@ class SequenceScorer(ItemScorer):
                 visible = None if self.network.kind == "causal" else mask
                 output: Output = self.network(ids, visible, return_logits=False)
                 last = output.hidden_states[torch.arange(len(ids)), mask.sum(1) - 1]
-            states[filled] = last.float()
-        return states
+                states[filled] = match(self.network.tokens, last)[0].float()
+        return states.numpy()
 
-    def item_vectors(self) -> Tensor:
-        """Return the item vectors. Shape: (items, width)."""
-        rows = self.network.tokens.weight
-        assert isinstance(rows, Tensor)
-        return rows[1 : self.items + 1].detach()
-
-    def score(self, contexts: Sequence[NDArray[np.int64]]) -> NDArray[np.float32]:
-        """Multiply user vectors and item vectors."""
-        scores: NDArray[np.float32] = (self.states(contexts) @ self.item_vectors().t()).numpy()
-        return scores
+    def item_vectors(self) -> NDArray[np.float32]:
+        """Return the rows of the items."""
+        with torch.inference_mode():
+            _, rows = match(self.network.tokens, torch.zeros(1, self.network.config.hidden_size))
+            return rows[1 : self.items + 1].detach().numpy()
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """Return the weights."""
@@ -86,7 +88,14 @@ class SequenceScorer(ItemScorer):
             ValueError: They are of another network.
         """
         items, length = map(int, arrays[_SIZES])
-        network = make_network(cls.name, items, length)
+        vectors = arrays.get(_VECTORS)
+        network = make_network(
+            cls.name,
+            items,
+            length,
+            vectors=None if vectors is None else torch.from_numpy(vectors.copy()),
+            item_text=None if vectors is None else "added" if _OWN in arrays else "alone",
+        )
         weights = {n: torch.from_numpy(a.copy()) for n, a in arrays.items() if n != _SIZES}
         try:
             network.load_state_dict(weights)
@@ -114,7 +123,19 @@ class Bert4Rec(SequenceScorer):
     hides: ClassVar[bool] = True
 
 
+class UniSRec(SequenceScorer):
+    """A causal Transformer over the items' texts alone."""
+
+    name: ClassVar[str] = "unisrec"
+
+
+class TwoTowerItems(SequenceScorer):
+    """A user tower beside the item embedding."""
+
+    name: ClassVar[str] = "two-tower"
+
+
 SEQUENCE_SCORERS: dict[str, type[SequenceScorer]] = {
-    one.name: one for one in (SasRec, Gru4Rec, Bert4Rec)
+    one.name: one for one in (SasRec, Gru4Rec, Bert4Rec, UniSRec, TwoTowerItems)
 }
 """The networks by name."""

@@ -6,16 +6,21 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from safetensors.torch import save_file
 
-from idiolect.errors import InputError
+from idiolect.errors import ConfigError, InputError
 from idiolect.nn.network import Network
+from idiolect.recommend.model_kinds import ItemLoss, ItemText
 from idiolect.recommend.networks.item_networks import make_network
-from idiolect.recommend.networks.next_item_losses import ItemLoss
 from idiolect.recommend.networks.next_item_objective import NextItem, windows
 from idiolect.recommend.networks.sequence_scorer import SEQUENCE_SCORERS, SequenceScorer
+from idiolect.recommend.networks.session_parallel import SessionParallel, SessionSteps
 from idiolect.recommend.splits import Split
 from idiolect.training.data.shuffled_epochs import ShuffledEpochs
+from idiolect.training.objectives.objective import Objective
 from idiolect.training.session import TrainingSession
 from idiolect.training.training_config import TrainingConfig
 
@@ -33,12 +38,16 @@ class _Recipe:
     learning_rate: float
     hidden_share: float | None = None
     """Share of hidden items; `None` predicts the next one."""
+    item_text: ItemText | None = None
+    """What the network cannot do without."""
 
 
 _RECIPES = {
     "sasrec": _Recipe(40, 1e-3),
     "gru4rec": _Recipe(20, 2e-3),
     "bert4rec": _Recipe(60, 1e-3, hidden_share=0.3),
+    "unisrec": _Recipe(40, 1e-3, item_text="alone"),
+    "two-tower": _Recipe(40, 1e-3),
 }
 
 
@@ -54,17 +63,24 @@ def train_network(
     parts: Split,
     folder: Path,
     *,
+    vectors: NDArray[np.float32] | None = None,
+    item_text: ItemText | None = None,
     loss: ItemLoss | None = None,
+    session_parallel: bool = False,
     epochs: int | None = None,
     seed: int = 0,
 ) -> SequenceScorer:
     """Train a network on the training events of a split.
 
     Args:
-        name: `sasrec`, `gru4rec` or `bert4rec`.
+        name: `sasrec`, `gru4rec`, `bert4rec`, `unisrec` or `two-tower`.
         parts: The split; only its training events are read.
         folder: The run's folder.
+        vectors: The vectors of the items' texts. Shape: (items, text width).
+        item_text: How they are read; by default not at all, but `unisrec` reads nothing else.
         loss: By default cross-entropy over all items, or sampled softmax if there are many.
+        session_parallel: Read sessions side by side, as published for `gru4rec`, with the losses
+            `cross-entropy` and `bpr-max`; see `SessionParallel`.
         epochs: Passes over the histories.
         seed: Random seed.
 
@@ -77,6 +93,8 @@ def train_network(
     rows = windows(train.rows, _MAX_LENGTH)
     if not rows:
         raise InputError("no user has two training events", hint="use popularity, or more data")
+    if session_parallel and name != "gru4rec":
+        raise ConfigError(f"{name} does not read sessions side by side", hint="use gru4rec")
     loss = loss or ("cross-entropy" if len(train.items) <= _FULL else "sampled-softmax")
     config = TrainingConfig(
         batch_size=min(128, len(rows)),
@@ -88,19 +106,58 @@ def train_network(
         seed=seed,
         max_length=_MAX_LENGTH,
     )
-    network = make_network(name, len(train.items), _MAX_LENGTH, seed=seed)
-    source = ShuffledEpochs(len(rows), rows=config.batch_size, seed=seed)
-    steps = (epochs or recipe.epochs) * source.steps
+    item_text = item_text or recipe.item_text
+    if item_text is not None and vectors is None:
+        raise InputError(f"{name} reads the vectors of the items' texts", hint="pass an encoder")
+    network = make_network(
+        name,
+        len(train.items),
+        _MAX_LENGTH,
+        seed=seed,
+        vectors=None if vectors is None else torch.from_numpy(vectors),
+        item_text=item_text,
+    )
+    epochs = epochs or recipe.epochs
+    source: ShuffledEpochs | SessionSteps
+    if session_parallel:
+        loss = "bpr-max" if loss == "bpr-max" else "cross-entropy"
+        source = SessionSteps(rows, rows=config.batch_size, seed=seed)
+        steps = source.count(epochs)
+    else:
+        source = ShuffledEpochs(len(rows), rows=config.batch_size, seed=seed)
+        steps = epochs * source.steps
     # The network is new: no row is a published one that has to stay.
     session = TrainingSession(
         _ItemModel(network), out=folder, config=config, steps=steps, unfreeze_original_rows=True
     )
-    digest = hashlib.blake2b(train.events.tobytes() + train.offsets.tobytes(), digest_size=16)
-    session.begin({"network": name, "loss": loss, "events": digest.hexdigest()})
-    objective = NextItem(rows, train.counts, loss=loss, hidden_share=recipe.hidden_share, seed=seed)
+    record = {"network": name, "loss": loss, "events": _digest(train.events, train.offsets)}
+    if item_text is not None and vectors is not None:
+        record |= {"item_text": item_text, "vectors": _digest(vectors)}
+    if session_parallel:
+        record["batches"] = "session-parallel"
+    session.begin(record)
+    objective: Objective = (
+        SessionParallel(train.counts, loss=loss)
+        if session_parallel
+        else NextItem(
+            rows,
+            train.counts,
+            loss=loss,
+            hidden_share=recipe.hidden_share,
+            only_bought=item_text is not None,
+            seed=seed,
+        )
+    )
     session.train(objective, source)
     session.publish(lambda path: _save(network, path))
     return SEQUENCE_SCORERS[name](network, len(train.items), _MAX_LENGTH)
+
+
+def _digest(*arrays: NDArray[np.generic]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for array in arrays:
+        digest.update(array.tobytes())
+    return digest.hexdigest()
 
 
 def _save(network: Network, folder: Path) -> None:

@@ -10,9 +10,6 @@ gold documents of each question left out.
 
 from __future__ import annotations
 
-import re
-import string
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,20 +22,12 @@ from idiolect.search.answers.citations import without_markers
 from idiolect.search.answers.index_answers import IndexAnswers
 from idiolect.search.answers.support import PairScorer, WordSupport, language_of
 from idiolect.search.chunks import sentence_spans
+from idiolect.text.answer_match import answer_f1, exact_match, normalize_answer
 from idiolect.text.records import numbered_records
 from idiolect.text.skipped import Skipped
 
-__all__ = [
-    "GoldQuestion",
-    "evaluate_answers",
-    "exact_match",
-    "normalized_answer",
-    "read_gold_questions",
-    "word_f1",
-]
+__all__ = ["GoldQuestion", "evaluate_answers", "read_gold_questions"]
 
-_ARTICLES = re.compile(r"\b(?:a|an|the)\b")
-_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _QUESTION = ("question", "query")
 _ANSWERS = ("answers", "answer")
 _DOCUMENTS = ("documents", "document")
@@ -83,38 +72,6 @@ def read_gold_questions(path: str | Path, *, limit: int | None = None) -> list[G
     if not questions:
         raise InputError(f"{path} has no questions", hint="one record a line")
     return questions
-
-
-def normalized_answer(text: str) -> str:
-    """Return an answer in small letters, without punctuation, articles and extra spaces.
-
-    >>> normalized_answer("The Broncos' 24–10 win.")
-    'broncos 24–10 win'
-    """
-    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
-
-
-def exact_match(answer: str, golds: Sequence[str]) -> float:
-    """Return 1 if an answer equals a right one after normalisation, else 0."""
-    return float(normalized_answer(answer) in {normalized_answer(gold) for gold in golds})
-
-
-def word_f1(answer: str, golds: Sequence[str]) -> float:
-    """Return the largest F1 of the words of an answer and a right one.
-
-    >>> round(word_f1("in the year 1920", ["1920"]), 3)
-    0.5
-    """
-    words = normalized_answer(answer)
-    return max((_f1(words, normalized_answer(gold)) for gold in golds), default=0.0)
-
-
-def _f1(answer: str, gold: str) -> float:
-    ours, theirs = answer.split(), gold.split()
-    if not ours or not theirs:
-        return float(ours == theirs)
-    common = sum((Counter(ours) & Counter(theirs)).values())
-    return 2 * common / (len(ours) + len(theirs))
 
 
 def evaluate_answers(
@@ -169,7 +126,7 @@ def _figures(gold: GoldQuestion, found: Answer, support: PairScorer) -> dict[str
         figures["passage_recall"] = float(any(_is_right(gold, one) for one in found.passages))
         said = "" if found.abstained else text
         figures["exact_match"] = exact_match(said, gold.answers)
-        figures["f1"] = word_f1(said, gold.answers)
+        figures["f1"] = answer_f1(said, gold.answers)
         figures["contains_answer"] = float(_contains(said, gold.answers))
     if found.abstained:
         return figures
@@ -211,8 +168,8 @@ def _is_right(gold: GoldQuestion, passage: Passage) -> bool:
 
 
 def _contains(text: str, answers: Sequence[str]) -> bool:
-    words = f" {normalized_answer(text)} "
-    return any(f" {normalized_answer(one)} " in words for one in answers)
+    words = f" {normalize_answer(text)} "
+    return any(f" {normalize_answer(one)} " in words for one in answers)
 
 
 def _flat(text: str) -> str:

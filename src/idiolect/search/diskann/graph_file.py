@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from idiolect.errors import CheckpointError
-from idiolect.search.diskann.array_file import ArrayFile, write_arrays
-from idiolect.search.diskann.graph_rows import GraphRows
+from idiolect.search.diskann.array_file import ArrayFile, fits_shape, write_arrays
+from idiolect.search.diskann.graph_rows import GraphRows, padded_width
+from idiolect.search.diskann.metric import METRICS
 from idiolect.search.diskann.scalar_quantizer import ScalarQuantizer
 
 __all__ = ["read_rows", "write_rows"]
@@ -59,6 +60,11 @@ def read_rows(path: str | Path, *, verify: bool) -> tuple[GraphRows, dict[str, A
     if verify:
         file.verify()
     facts, vectors = file.facts, file.array("vectors")
+    if not _is_graph(file):
+        raise CheckpointError(
+            f"{path} is damaged: its arrays do not fit together",
+            hint="build it again, or restore it from a copy",
+        )
     alive, free = file.array("alive"), file.array("free")
     codes = vectors.view(np.uint8) if facts["bits"] == 32 else file.array("codes")
     rows = GraphRows(
@@ -86,3 +92,40 @@ def read_rows(path: str | Path, *, verify: bool) -> tuple[GraphRows, dict[str, A
                     hint="build it again, or restore it from a copy",
                 )
     return rows, facts
+
+
+def _is_graph(file: ArrayFile) -> bool:
+    """Return whether facts and arrays are those of one graph: kernels do not check their bounds."""
+    facts = file.facts
+    if not {"metric", "dimension", "bits", "entry", "fitted", "width", "seed"} <= facts.keys():
+        return False
+    names = ["vectors", "neighbours", "hubs", "side", "alive", "free", "low", "step"]
+    names += ["codes"] if facts["bits"] < 32 else []
+    arrays = {name: file.array(name) for name in names}
+    count, width = len(arrays["alive"]), padded_width(facts["dimension"])
+    coded = len(arrays["low"]) if arrays["low"].ndim == 1 else 0
+    shapes: dict[str, tuple[Any, ...]] = {
+        "vectors": (np.float32, count, width),
+        "neighbours": (np.int32, count, None),
+        "hubs": (np.int32, count, None),
+        "side": (np.float32, None),
+        "alive": (np.bool_, None),
+        "free": (np.int64, None),
+        "low": (np.float32, None),
+        "step": (np.float32, coded),
+        "codes": (np.uint8, count, coded * facts["bits"] // 8),
+    }
+    free = arrays["free"]
+    return (
+        facts["metric"] in METRICS.values()
+        and facts["bits"] in (4, 8, 32)
+        and facts["dimension"] > 0
+        and facts["fitted"] >= 0
+        and facts["width"] > 0
+        and -1 <= facts["entry"] < max(count, 1)
+        and (count == 0 or facts["entry"] >= 0)
+        and coded >= width
+        and (facts["metric"] == METRICS["cosine"] or len(arrays["side"]) == count)
+        and fits_shape(arrays, {name: shapes[name] for name in names})
+        and (not free.size or bool(0 <= free.min() <= free.max() < count))
+    )

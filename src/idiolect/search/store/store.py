@@ -358,6 +358,11 @@ def _create(path: Path, dimensions: int, metric: Metric, language: str, wait: fl
             f"{path} is not empty and is not an index; nothing was changed",
             hint="choose another folder",
         )
-    path.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"cannot create {path}: {error.strerror}", hint="check its permissions and the disk"
+        ) from error
     settings = {"dimensions": dimensions, "metric": metric, "language": language}
     Ledger.create(ledger, wait, settings)

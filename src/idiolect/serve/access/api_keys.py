@@ -22,10 +22,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 from idiolect.errors import CheckpointError, InputError
 from idiolect.text.files import read_json, write_atomic
+from idiolect.text.format_version import check_format, with_format
 
 __all__ = ["SCOPES", "ApiKey", "ApiKeys", "add_key", "hash_key", "read_keys", "revoke_key"]
 
@@ -123,7 +123,7 @@ def read_keys(path: Path) -> tuple[ApiKey, ...]:
         CheckpointError: It is missing or damaged; the message names the key.
     """
     keys = []
-    records = read_json(path).get("keys", [])
+    records = check_format(read_json(path), path).get("keys", [])
     if not isinstance(records, list):
         raise CheckpointError(
             f"{path}: its keys are no list", hint="check that it is the right file"
@@ -184,7 +184,7 @@ def revoke_key(path: Path, name: str) -> None:
 
 
 def _write(path: Path, keys: Sequence[ApiKey]) -> None:
-    records: dict[str, Any] = {"keys": [asdict(key) for key in keys]}
+    records = with_format({"keys": [asdict(key) for key in keys]})
     write_atomic(path, f"{json.dumps(records, indent=1)}\n".encode())
     path.chmod(0o600)
 

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from idiolect.search.answers.answer_options import AnswerOptions
-from idiolect.serve.bodies.search_bodies import CheckedBody, MetadataFilter, Namespace
+from idiolect.serve.bodies.search_bodies import CheckedBody, MetadataFilter, NamespaceName
 
 __all__ = ["AnswerBody", "AnsweredBody", "ReadPassageBody", "SourceBody"]
 
@@ -20,7 +20,7 @@ class AnswerBody(CheckedBody):
     stream: bool = False
     filter: MetadataFilter = None
     mode: Literal["hybrid", "dense", "lexical"] = "hybrid"
-    namespace: Namespace = ""
+    namespace: NamespaceName = ""
     min_confidence: float = Field(
         AnswerOptions.min_confidence, ge=0, le=1, description="Abstain below."
     )

@@ -6,7 +6,13 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
-from idiolect.serve.bodies.search_bodies import CheckedBody, Id, MetadataFilter, Namespace, Vector
+from idiolect.serve.bodies.search_bodies import (
+    CheckedBody,
+    Id,
+    MetadataFilter,
+    NamespaceName,
+    Vector,
+)
 
 __all__ = [
     "AddBody",
@@ -31,7 +37,7 @@ class AddBody(CheckedBody):
     """Items to add or replace."""
 
     items: list[NewItemBody] = Field(min_length=1, max_length=10_000)
-    namespace: Namespace = ""
+    namespace: NamespaceName = ""
 
 
 class CountsBody(BaseModel):
@@ -57,7 +63,7 @@ class DeleteItemsBody(CheckedBody):
 
     ids: Annotated[list[Id], Field(max_length=10_000)] | None = None
     filter: MetadataFilter = None
-    namespace: Namespace = ""
+    namespace: NamespaceName = ""
 
 
 class DeletedBody(BaseModel):

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from idiolect.serve.bodies.search_bodies import Id, Namespace, Vector
+from idiolect.serve.bodies.search_bodies import Id, NamespaceName, Vector
 
 __all__ = [
     "DeleteVectorsBody",
@@ -49,7 +49,7 @@ class UpsertBody(_PineconeBody):
     """Vectors to add or replace."""
 
     vectors: list[VectorBody] = Field(min_length=1, max_length=1000)
-    namespace: Namespace = ""
+    namespace: NamespaceName = ""
 
 
 class QueryBody(_PineconeBody):
@@ -59,7 +59,7 @@ class QueryBody(_PineconeBody):
     id: Id | None = None
     top_k: Annotated[int, Field(ge=1, le=10_000)] = 10
     filter: dict[str, Any] | None = None
-    namespace: Namespace = ""
+    namespace: NamespaceName = ""
     include_values: bool = False
     include_metadata: bool = False
 
@@ -70,7 +70,7 @@ class DeleteVectorsBody(_PineconeBody):
     ids: Annotated[list[Id], Field(max_length=1000)] | None = None
     delete_all: bool = False
     filter: dict[str, Any] | None = None
-    namespace: Namespace = ""
+    namespace: NamespaceName = ""
 
 
 class UpdateVectorBody(_PineconeBody):
@@ -79,7 +79,7 @@ class UpdateVectorBody(_PineconeBody):
     id: Id
     values: Vector | None = None
     set_metadata: dict[str, Any] | None = None
-    namespace: Namespace = ""
+    namespace: NamespaceName = ""
 
 
 class StatsBody(_PineconeBody):

@@ -14,7 +14,7 @@ __all__ = [
     "Id",
     "ItemBody",
     "MetadataFilter",
-    "Namespace",
+    "NamespaceName",
     "NamespaceQuery",
     "PassageBody",
     "ReadItemBody",
@@ -32,7 +32,7 @@ __all__ = [
 Text = Annotated[str, Field(max_length=100_000)]
 Id = Annotated[str, Field(min_length=1, max_length=512)]
 TopK = Annotated[int, Field(ge=1, le=1000)]
-Namespace = Annotated[str, Field(max_length=512)]
+NamespaceName = Annotated[str, Field(max_length=512)]
 NamespaceQuery = Annotated[str, Query(max_length=512)]
 Vector = Annotated[list[float], Field(min_length=1, max_length=4096)]
 MetadataFilter = Annotated[
@@ -55,7 +55,7 @@ class SearchBody(CheckedBody):
     filter: MetadataFilter = None
     mode: Literal["hybrid", "dense", "lexical"] = "hybrid"
     system: str | None = Field(None, max_length=64)
-    namespace: Namespace = ""
+    namespace: NamespaceName = ""
     mmr_diversity: float = Field(0.0, ge=0, le=1)
 
 
@@ -66,7 +66,7 @@ class SearchManyBody(CheckedBody):
     top_k: TopK = 10
     filter: MetadataFilter = None
     mode: Literal["hybrid", "dense", "lexical"] = "hybrid"
-    namespace: Namespace = ""
+    namespace: NamespaceName = ""
 
 
 class SearchVectorsBody(CheckedBody):
@@ -75,7 +75,7 @@ class SearchVectorsBody(CheckedBody):
     vectors: list[Vector] = Field(min_length=1, max_length=100)
     top_k: TopK = 10
     filter: MetadataFilter = None
-    namespace: Namespace = ""
+    namespace: NamespaceName = ""
 
 
 class SimilarBody(CheckedBody):
@@ -85,7 +85,7 @@ class SimilarBody(CheckedBody):
     ids: list[Id] | None = Field(None, min_length=1, max_length=100)
     top_k: TopK = 10
     filter: MetadataFilter = None
-    namespace: Namespace = ""
+    namespace: NamespaceName = ""
 
 
 class RecommendBody(CheckedBody):

@@ -30,7 +30,7 @@ from idiolect.tasks.answer_span.squad_metrics import best_threshold
 from idiolect.tasks.task_model import Adaptation, TaskModel
 from idiolect.tasks.windows import windows
 from idiolect.text.arguments import checked, load_if_named
-from idiolect.text.pair_template import PairTemplate
+from idiolect.text.templates.pair_template import PairTemplate
 from idiolect.training.data.shuffled_epochs import EpochSample
 from idiolect.training.objectives.objective import RowwiseObjective
 from idiolect.training.progress import show_progress

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from idiolect.tasks.answer_span.answer_finder import FoundAnswer
 from idiolect.tasks.answer_span.squad_files import PassageQuestion
-from idiolect.tasks.answer_span.squad_metrics import AnswerScores, answer_f1, exact_match
+from idiolect.tasks.answer_span.squad_metrics import AnswerScores
 from idiolect.tasks.html_report import html_page, html_table
+from idiolect.text.answer_match import answer_f1, exact_match
 
 __all__ = ["answers_page", "confuse_answers"]
 

@@ -1,28 +1,15 @@
-"""Exact match and F1 by the rules of the official SQuAD scripts (1606.05250; 1806.03822)."""
+"""Measure answers by the rules of the official SQuAD scripts (1606.05250; 1806.03822)."""
 
 from __future__ import annotations
 
-import re
-import string
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from idiolect.tasks.answer_span.squad_files import PassageQuestion
+from idiolect.text.answer_match import answer_f1, exact_match
 
-__all__ = [
-    "AnswerScores",
-    "answer_f1",
-    "best_threshold",
-    "exact_match",
-    "normalize_answer",
-    "score_answers",
-    "word_f1",
-]
-
-_ARTICLES = re.compile(r"\b(a|an|the)\b")
-_PUNCTUATION = str.maketrans("", "", string.punctuation)
+__all__ = ["AnswerScores", "best_threshold", "score_answers"]
 
 
 @dataclass(frozen=True)
@@ -42,39 +29,6 @@ class AnswerScores:
     def as_dict(self) -> dict[str, Any]:
         """Return the measures by name."""
         return asdict(self)
-
-
-def normalize_answer(text: str) -> str:
-    """Lower the case, and remove punctuation, articles and extra spaces.
-
-    >>> normalize_answer("The  Cat, sat!")
-    'cat sat'
-    """
-    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
-
-
-def word_f1(found: str, answer: str) -> float:
-    """Return the F1 of the words of two answers, which are normalised first.
-
-    >>> word_f1("the black cat", "a cat")
-    0.6666666666666666
-    """
-    ours, theirs = normalize_answer(found).split(), normalize_answer(answer).split()
-    if not ours or not theirs:
-        return float(ours == theirs)
-    same = (Counter(ours) & Counter(theirs)).total()
-    return 2 * same / (len(ours) + len(theirs))
-
-
-def exact_match(found: str, right: Sequence[str]) -> float:
-    """Return 1 if an answer is a right one, otherwise 0; without right ones, "" is right."""
-    own = normalize_answer(found)
-    return float(any(own == normalize_answer(one) for one in _targets(right)))
-
-
-def answer_f1(found: str, right: Sequence[str]) -> float:
-    """Return the F1 of an answer's words with the most similar right answer."""
-    return max(word_f1(found, one) for one in _targets(right))
 
 
 def score_answers(questions: Sequence[PassageQuestion], found: Sequence[str]) -> AnswerScores:
@@ -121,11 +75,6 @@ def best_threshold(
         if score > best_score and (is_last or doubts[order[place + 1]] > doubts[number]):
             best_score, threshold = score, doubts[number]
     return threshold
-
-
-def _targets(right: Sequence[str]) -> Sequence[str]:
-    # An answer without a word but articles counts as none, as in the official script.
-    return [one for one in right if normalize_answer(one)] or [""]
 
 
 def _percent(values: Sequence[float]) -> float | None:

@@ -16,9 +16,9 @@ import numpy as np
 
 from idiolect.errors import InputError
 from idiolect.generate.generator import Generator
-from idiolect.tasks.answer_span.squad_metrics import normalize_answer, word_f1
 from idiolect.tasks.harness.likelihood import score_endings
 from idiolect.tasks.harness.questions import FINAL, Question
+from idiolect.text.answer_match import answer_f1, exact_match
 from idiolect.training.seeds import derive_seed
 
 __all__ = ["evaluate_questions", "final_answer"]
@@ -140,10 +140,9 @@ def _generate(
         right = {final_answer(f"{FINAL} {answer}") for answer in question.answers}
         hit = float(final_answer(text) in right)
         return {"exact_match": hit, "f1": hit}, {"answer": text}
-    equal = {normalize_answer(answer) for answer in question.answers}
     return {
-        "exact_match": float(normalize_answer(text) in equal),
-        "f1": max(word_f1(text, answer) for answer in question.answers),
+        "exact_match": exact_match(text, question.answers),
+        "f1": answer_f1(text, question.answers),
     }, {"answer": text}
 
 

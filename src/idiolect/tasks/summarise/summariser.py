@@ -26,7 +26,8 @@ from idiolect.nn.network import Network
 from idiolect.tasks.summarise.summarised_texts import SummarisedText, split_sentences
 from idiolect.text.arguments import check_path, check_whole, checked, load_if_named
 from idiolect.text.files import read_json, write_atomic
-from idiolect.text.text_template import TextTemplate
+from idiolect.text.format_version import check_format, with_format
+from idiolect.text.templates.text_template import TextTemplate
 from idiolect.training.data.batch import IGNORE_INDEX, Batch, pad_rows
 from idiolect.training.data.sentence_pairs import PairRows, SentencePairs
 from idiolect.training.frozen_rows import fingerprint
@@ -122,7 +123,7 @@ class Summariser:
             CheckpointError: Files are missing or damaged.
         """
         directory = check_path(directory, "directory")
-        record = read_json(directory / _RECORD)
+        record = check_format(read_json(directory / _RECORD), directory / _RECORD)
         prompt, numbers = record.get("prompt"), (record.get("max_length"), record.get("new"))
         if not isinstance(prompt, str) or not all(type(n) is int for n in numbers):
             raise CheckpointError(f"{directory / _RECORD} is damaged", hint="save it again")
@@ -144,7 +145,7 @@ class Summariser:
             "max_length": self.max_length,
             "new": self.max_new_tokens,
         }
-        write_atomic(directory / _RECORD, f"{json.dumps(record, indent=2)}\n".encode())
+        write_atomic(directory / _RECORD, f"{json.dumps(with_format(record), indent=2)}\n".encode())
 
     def train(
         self,

@@ -102,7 +102,7 @@ class Extension:
             CheckpointError: a field is missing or unknown.
         """
         try:
-            return cls(
+            found = cls(
                 **{
                     **record,
                     "added": tuple(
@@ -115,11 +115,15 @@ class Extension:
                     "notes": tuple(record["notes"]),
                 }
             )
-        except (KeyError, TypeError) as error:
+            numbers = [found.size, *(n for one in found.added for n in (one.id, *one.pieces))]
+            if not all(type(number) is int and number >= 0 for number in numbers):
+                raise TypeError("an id is no number")
+        except (KeyError, TypeError, AttributeError) as error:
             raise CheckpointError(
                 f"the record of the extension is damaged: {error}",
                 hint="extend the original tokenizer again",
             ) from error
+        return found
 
     def __str__(self) -> str:
         terms = [token for token in self.added if token.kind != "part"]

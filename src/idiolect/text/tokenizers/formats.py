@@ -16,12 +16,12 @@ from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors
 
 from idiolect.errors import CheckpointError, InputError
 from idiolect.text.files import engine_errors, read_json, read_text
-from idiolect.text.gguf_header import read_gguf_header
 from idiolect.text.hub import locate
 from idiolect.text.tokenizers import character_map, sentencepiece, tiktoken
 from idiolect.text.tokenizers.assembly import build_wordpiece, mark_special, template
 from idiolect.text.tokenizers.byte_level import to_characters
 from idiolect.text.tokenizers.gguf import gguf_vocabulary
+from idiolect.text.tokenizers.gguf.gguf_header import read_gguf_header
 from idiolect.text.tokenizers.special_tokens import named_special
 
 if TYPE_CHECKING:

@@ -27,6 +27,7 @@ from tokenizers import pre_tokenizers
 from idiolect.errors import CheckpointError, InputError
 from idiolect.text.arguments import checked, iterate_texts
 from idiolect.text.files import read_json, write_atomic
+from idiolect.text.format_version import check_format, with_format
 from idiolect.text.hub import locate
 from idiolect.text.tokenizers import formats
 from idiolect.text.tokenizers.engine_identity import Kind, find_kind, hash_engine
@@ -134,7 +135,8 @@ class Tokenizer:
         """
         if not isinstance(self._extension, Path):
             return self._extension
-        record = Extension.from_dict(read_json(self._extension))
+        found = check_format(read_json(self._extension), self._extension)
+        record = Extension.from_dict(found)
         if record.size + len(record.added) != len(self):
             raise CheckpointError(
                 f"{self._extension} adds {len(record.added)} ids to {record.size}, "
@@ -164,7 +166,7 @@ class Tokenizer:
         write_atomic(directory / "tokenizer_config.json", f"{text}\n".encode())
         record = directory / "extension.json"
         if self.extension:
-            compact = json.dumps(self.extension.to_dict(), ensure_ascii=False)
+            compact = json.dumps(with_format(self.extension.to_dict()), ensure_ascii=False)
             write_atomic(record, f"{compact}\n".encode())
         else:
             record.unlink(missing_ok=True)

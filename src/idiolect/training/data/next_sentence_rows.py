@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from idiolect.errors import InputError
-from idiolect.text.text_template import TextTemplate
+from idiolect.text.templates.text_template import TextTemplate
 from idiolect.training.data.packed_documents import Origin, PackedRows
 from idiolect.training.data.token_file import TokenFile
 

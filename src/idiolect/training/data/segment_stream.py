@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from idiolect.errors import InputError
-from idiolect.text.text_template import TextTemplate
+from idiolect.text.templates.text_template import TextTemplate
 from idiolect.training.data.token_file import TokenFile
 
 __all__ = ["SegmentStream", "Segments", "StreamPosition"]

@@ -17,7 +17,7 @@ from torch import Tensor
 from idiolect.errors import ConfigError
 from idiolect.nn.network import Network, Output
 from idiolect.nn.recurrent.recurrent_state import RecurrentCache
-from idiolect.text.text_template import TextTemplate
+from idiolect.text.templates.text_template import TextTemplate
 from idiolect.text.tokenizers.tokenizer import Tokenizer
 from idiolect.training.data.batch import IGNORE_INDEX, Batch
 from idiolect.training.data.packed_documents import PackedRows

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from idiolect.errors import ConfigError, InputError
 from idiolect.nn.network import Network
-from idiolect.text.text_template import TextTemplate
+from idiolect.text.templates.text_template import TextTemplate
 from idiolect.text.tokenizers.tokenizer import Tokenizer
 from idiolect.text.word_starts import word_starts
 from idiolect.training.data.batch import Batch

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from idiolect.errors import ConfigError
 from idiolect.nn.network import Network
-from idiolect.text.text_template import TextTemplate
+from idiolect.text.templates.text_template import TextTemplate
 from idiolect.text.tokenizers.tokenizer import Tokenizer
 from idiolect.training.data.batch import IGNORE_INDEX, Batch
 from idiolect.training.data.packed_documents import PackedRows

@@ -30,9 +30,9 @@ from idiolect.vocabulary.terms import RejectedTerm, Terms
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from idiolect.vocabulary.audit.corpus_scan import CorpusStatistics
+    from idiolect.vocabulary.audit.corpus_scan import CorpusScan, CorpusStatistics
 
-__all__ = ["Audit", "Candidate", "TermGroup", "audit"]
+__all__ = ["Audit", "Candidate", "TermGroup", "audit", "audit_scans"]
 
 
 @dataclass(frozen=True)
@@ -194,6 +194,28 @@ def audit(
     glossary = list_of_texts(() if glossary is None else glossary, "glossary")
     found = find_candidates(tokenizer, corpus, general, glossary, min_documents)
     return Audit(tokenizer, found, None if isinstance(general, Iterator) else general)
+
+
+def audit_scans(
+    tokenizer: Tokenizer,
+    corpus: CorpusScan,
+    general: CorpusScan | None,
+    glossary: Sequence[str],
+    *,
+    general_texts: Iterable[str] | None,
+) -> Audit:
+    """Audit a corpus that is scanned already, for example in parts; see `audit`.
+
+    Args:
+        tokenizer: the tokenizer of the scans.
+        corpus: the scan of the corpus.
+        general: the scan of the general text.
+        glossary: as in `audit`.
+        general_texts: the documents of the general text, which `Audit.choose` reads again to choose
+            the intermediate tokens of `merges`.
+    """
+    found = find_candidates(tokenizer, corpus, general, glossary, None)
+    return Audit(tokenizer, found, general_texts)
 
 
 def _singulars(word: str) -> Iterator[str]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from idiolect.vocabulary.audit.corpus_scan import scan_corpus
+from idiolect.vocabulary.audit.corpus_scan import CorpusScan, scan_corpus
 from idiolect.vocabulary.audit.greedy_selection import CandidateOccurrences
 from idiolect.vocabulary.audit.ngrams import UnitStream, mine_ngrams, split_units
 from idiolect.vocabulary.forms import encode_forms
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from idiolect.text.tokenizers.tokenizer import Tokenizer
-    from idiolect.vocabulary.audit.corpus_scan import CorpusScan, CorpusStatistics, Integers
+    from idiolect.vocabulary.audit.corpus_scan import CorpusStatistics, Integers
     from idiolect.vocabulary.audit.ngrams import Floats, NgramLevel
     from idiolect.vocabulary.terms import TermSource
 
@@ -86,8 +86,8 @@ class CandidateSet:
 
 def find_candidates(
     tokenizer: Tokenizer,
-    corpus: Iterable[str],
-    general: Iterable[str] | None,
+    corpus: Iterable[str] | CorpusScan,
+    general: Iterable[str] | CorpusScan | None,
     glossary: Sequence[str],
     min_documents: int | None,
 ) -> CandidateSet:
@@ -99,10 +99,13 @@ class _CandidateFinder:
     """Collects candidates. They are numbered in the order of discovery and sorted at the end."""
 
     def __init__(
-        self, tokenizer: Tokenizer, corpus: Iterable[str], min_documents: int | None
+        self,
+        tokenizer: Tokenizer,
+        corpus: Iterable[str] | CorpusScan,
+        min_documents: int | None,
     ) -> None:
         self.tokenizer = tokenizer
-        self.scan = scan_corpus(tokenizer, corpus)
+        self.scan = _scanned(tokenizer, corpus)
         self.statistics = self.scan.statistics
         self.min_documents = min_documents or min(max(2, self.statistics.documents // 1000), 100)
         self.stream = UnitStream(self.scan)
@@ -115,7 +118,9 @@ class _CandidateFinder:
         self.numbers: dict[object, int] = {}
         """Candidate number by its pieces: forms with the same encoding share one token."""
 
-    def find(self, general: Iterable[str] | None, glossary: Sequence[str]) -> CandidateSet:
+    def find(
+        self, general: Iterable[str] | CorpusScan | None, glossary: Sequence[str]
+    ) -> CandidateSet:
         costs = self._unit_costs()
         tables = [self._add_level(level, costs) for level in self.ngrams.levels]
         glossary_candidates, rejected = self._add_glossary(glossary)
@@ -138,7 +143,7 @@ class _CandidateFinder:
         odds = None
         general_statistics = None
         if general is not None:
-            general_scan = scan_corpus(self.tokenizer, general)
+            general_scan = _scanned(self.tokenizer, general)
             general_statistics = general_scan.statistics
             general_counts = self._count_in(general_scan, tables, requested)
             odds = _log_odds(
@@ -273,6 +278,10 @@ class _CandidateFinder:
         rare = {n: self.forms[n] for n in requested if not counts[n]}
         np.add.at(counts, _find_occurrences(stream, rare)[0], 1)
         return counts * stream.scale
+
+
+def _scanned(tokenizer: Tokenizer, corpus: Iterable[str] | CorpusScan) -> CorpusScan:
+    return corpus if isinstance(corpus, CorpusScan) else scan_corpus(tokenizer, corpus)
 
 
 def _log_odds(

@@ -15,7 +15,7 @@ import re
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -33,8 +33,12 @@ if TYPE_CHECKING:
     from idiolect.text.tokenizers.tokenizer import Tokenizer
 
 __all__ = [
+    "CHECKED_DOCUMENTS",
     "DOCUMENT_START",
+    "MAX_DISTINCT",
+    "MAX_STREAM",
     "CorpusScan",
+    "CorpusScanner",
     "CorpusStatistics",
     "Integers",
     "WorstDocument",
@@ -51,12 +55,12 @@ Integers = npt.NDArray[Any]
 _WORD_AFTER_BREAK = re.compile(r"(?<=[^\S ])(?=\S)")
 _DOCUMENT_BEGINNING = re.compile(rf"^{DOCUMENT_START}(?=\S)")
 
-_MAX_DISTINCT = 1 << 22
+MAX_DISTINCT = 1 << 22
 """Maximum number of distinct chunks. Only huge corpora have more, and later chunks are rare."""
-_MAX_STREAM = 1 << 25
+MAX_STREAM = 1 << 25
 """Maximum number of chunks in the stream, 4 bytes each. A longer corpus is subsampled: every 2nd,
 4th, … document is kept."""
-_CHECKED_DOCUMENTS = 64
+CHECKED_DOCUMENTS = 64
 """Documents encoded whole to check that chunk token counts add up."""
 _WORST_COUNT = 20
 """Documents listed in `CorpusStatistics.worst`."""
@@ -132,7 +136,7 @@ class CorpusScan:
 
 
 def scan_corpus(
-    tokenizer: Tokenizer, corpus: Iterable[str], *, max_stream: int = _MAX_STREAM
+    tokenizer: Tokenizer, corpus: Iterable[str], *, max_stream: int = MAX_STREAM
 ) -> CorpusScan:
     """Read a corpus once and encode each distinct chunk once.
 
@@ -144,28 +148,12 @@ def scan_corpus(
     Raises:
         InputError: there are no documents.
     """
-    scanner = _Scanner(tokenizer, max_stream)
-    # Arrow and the tokenizer engine release the GIL: one batch is split into chunks while the new
-    # chunks of the previous batch are encoded.
-    with ThreadPoolExecutor(2) as pool:
-        chunked: Future[_ChunkedBatch] | None = None
-        numbered: _NumberedBatch | None = None
-        for documents in batches(corpus):
-            next_chunked = pool.submit(_split_batch, documents)
-            if chunked:
-                next_numbered = scanner.number_chunks(chunked.result(), pool)
-                if numbered:
-                    scanner.add_batch(numbered)
-                numbered = next_numbered
-            chunked = next_chunked
-        if chunked is None:
-            raise InputError(
-                "there are no documents to audit", hint="check the path and the text field"
-            )
-        next_numbered = scanner.number_chunks(chunked.result(), pool)
-        if numbered:
-            scanner.add_batch(numbered)
-        scanner.add_batch(next_numbered)
+    scanner = CorpusScanner(tokenizer, max_stream)
+    scanner.read(corpus)
+    if not scanner.statistics.documents:
+        raise InputError(
+            "there are no documents to audit", hint="check the path and the text field"
+        )
     return scanner.finish()
 
 
@@ -222,15 +210,24 @@ def _mark_boundaries(text: str) -> str:
     return f"{text} {DOCUMENT_START}"
 
 
-class _Scanner:
-    """Accumulates the counts of `scan_corpus`."""
+class CorpusScanner:
+    """Accumulates the counts of `scan_corpus`.
 
-    def __init__(self, tokenizer: Tokenizer, max_stream: int) -> None:
+    Args:
+        tokenizer: the tokenizer to measure.
+        max_stream: maximum number of chunks in the recorded stream.
+        encode_whole: whether documents are encoded whole; None to decide it on the first ones.
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer, max_stream: int, *, encode_whole: bool | None = None
+    ) -> None:
         self.tokenizer = tokenizer
         self.statistics = CorpusStatistics()
         self.numbers: dict[str, int] = {DOCUMENT_START: 0}
         self.numbered = 0
-        self.encode_whole = False
+        self.decided = encode_whole is not None
+        self.encode_whole = bool(encode_whole)
         """Whether documents are encoded whole, because chunk counts do not add up."""
         self.counts = np.zeros(0, np.int64)
         self.sizes = np.zeros((3, 0), np.int32)
@@ -243,13 +240,33 @@ class _Scanner:
         byte_level = tokenizer.kind == "byte-bpe"
         self.unknown_id = None if byte_level else tokenizer.unk_token_id
 
+    def read(self, corpus: Iterable[str]) -> None:
+        """Add the documents of a corpus.
+
+        Arrow and the tokenizer engine release the GIL: one batch is split into chunks while the new
+        chunks of the previous batch are encoded.
+        """
+        with ThreadPoolExecutor(2) as pool:
+            chunked: Future[_ChunkedBatch] | None = None
+            numbered: _NumberedBatch | None = None
+            for documents in chain(batches(corpus), [None]):
+                next_chunked = pool.submit(_split_batch, documents) if documents else None
+                if chunked:
+                    next_numbered = self.number_chunks(chunked.result(), pool)
+                    if numbered:
+                        self.add_batch(numbered)
+                    numbered = next_numbered
+                chunked = next_chunked
+            if numbered:
+                self.add_batch(numbered)
+
     def number_chunks(self, chunked: _ChunkedBatch, pool: ThreadPoolExecutor) -> _NumberedBatch:
         """Number the chunks of a batch and start measuring the new ones."""
         previous_count = self.numbered
-        if len(self.numbers) < _MAX_DISTINCT:
+        if len(self.numbers) < MAX_DISTINCT:
             for chunk in chunked.distinct:
                 self.numbers.setdefault(chunk, len(self.numbers))
-        self.encode_whole = self.encode_whole or len(self.numbers) >= _MAX_DISTINCT
+        self.encode_whole = self.encode_whole or len(self.numbers) >= MAX_DISTINCT
         numbers = (self.numbers.get(chunk, -1) for chunk in chunked.distinct)
         table = np.fromiter(numbers, np.int32, len(chunked.distinct))
         new_chunks = list(islice(self.numbers, previous_count, None))
@@ -293,13 +310,13 @@ class _Scanner:
 
         documents = batch.documents
         sums = np.add.reduceat(self.sizes[:, numbers], batch.starts, axis=1, dtype=np.int64)
-        if not self.statistics.documents and not self.encode_whole:
-            exact = self._sizes(documents[:_CHECKED_DOCUMENTS])
-            self.encode_whole = bool((exact != sums[:, :_CHECKED_DOCUMENTS]).any())
+        if not self.statistics.documents and not self.decided and not self.encode_whole:
+            exact = self._sizes(documents[:CHECKED_DOCUMENTS])
+            self.encode_whole = bool((exact != sums[:, :CHECKED_DOCUMENTS]).any())
         if self.encode_whole:
             sums = self._sizes(documents).astype(np.int64)
         self._count(documents, *sums)
-        self._keep(np.split(numbers, batch.starts[1:]))
+        self.keep(np.split(numbers, batch.starts[1:]))
 
     def _count(
         self, documents: list[str], tokens: Integers, unknown: Integers, words: Integers
@@ -309,20 +326,28 @@ class _Scanner:
         threshold = self.worst[0][0] if len(self.worst) == _WORST_COUNT else 0.0
         for i in np.flatnonzero((words >= _WORST_MIN_WORDS) & (per_word > threshold)).tolist():
             index = statistics.documents + i
-            document = WorstDocument(index, float(per_word[i]), int(words[i]), documents[i][:80])
-            push = heapq.heappush if len(self.worst) < _WORST_COUNT else heapq.heappushpop
-            push(self.worst, (document.tokens_per_word, -index, document))
+            self.list_worst(
+                WorstDocument(index, float(per_word[i]), int(words[i]), documents[i][:80])
+            )
         statistics.documents += len(documents)
         statistics.tokens += int(tokens.sum())
         statistics.unknown += int(unknown.sum())
         statistics.words += int(words.sum())
         statistics.bytes += sum(len(text.encode()) for text in documents)
 
-    def _keep(self, rows: list[Integers]) -> None:
+    def list_worst(self, document: WorstDocument) -> None:
+        """List a document if it is among those with the most tokens per word."""
+        push = heapq.heappush if len(self.worst) < _WORST_COUNT else heapq.heappushpop
+        push(self.worst, (document.tokens_per_word, -document.index, document))
+
+    def keep(self, rows: list[Integers]) -> None:
+        """Record the chunk numbers of the latest documents, or of every `stride`-th of them."""
         first = self.statistics.documents - len(rows)
-        self.kept_rows += [row for i, row in enumerate(rows, first) if i % self.stride == 0]
+        kept = (row for i, row in enumerate(rows, first) if i % self.stride == 0)
+        # A row is a view; without a copy, the rows that are not kept would stay in memory with it.
+        self.kept_rows += [row.copy() for row in kept] if self.stride > 1 else kept
         while sum(map(len, self.kept_rows)) > self.max_stream and len(self.kept_rows) > 1:
-            self.kept_rows = self.kept_rows[::2]
+            self.kept_rows = [row.copy() for row in self.kept_rows[::2]]
             self.stride *= 2
 
     def finish(self) -> CorpusScan:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from idiolect.models.language_model import LanguageModel
 from idiolect.nn.network import Network
-from idiolect.text.text_template import TextTemplate
+from idiolect.text.templates.text_template import TextTemplate
 from idiolect.text.tokenizers.extension import Extension
 from idiolect.training.data.batch import IGNORE_INDEX, Batch, pad_rows
 from idiolect.training.data.packed_documents import PackedRows

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from idiolect.errors import CheckpointError, ConfigError, InputError
-from idiolect.search.diskann.array_file import ArrayFile
+from idiolect.search.diskann.array_file import ArrayFile, fits_shape
 from idiolect.search.diskann.disk.disk_file import DISK_KIND, DISK_VERSION, DiskFile
 from idiolect.search.diskann.disk.page_search import search_pages
 from idiolect.search.diskann.disk.pages import Nodes, PageLayout, read_pages, unpack_nodes
@@ -34,6 +34,7 @@ _LIST_SIZE = 128
 _CHUNK = 4096  # nodes written or read at once
 _BEAM = 4
 _NO_ROWS, _NO_VECTORS = np.empty(0, np.int64), np.empty((0, 0), np.float32)
+_WIDEST = 1 << 20  # of a vector, and of the edges of a row
 _PAGE_COST = 100
 """Cost of reading a page, relative to an estimate from codes."""
 
@@ -61,6 +62,11 @@ class DiskGraph:
 
     def __init__(self, path: Path, file: ArrayFile) -> None:
         facts = file.facts
+        if not _is_disk_graph(file):
+            raise CheckpointError(
+                f"{path} is damaged: its arrays do not fit together",
+                hint="build it again, or restore it from a copy",
+            )
         self._path = path
         self._file = file
         self._metric: int = facts["metric"]
@@ -320,3 +326,34 @@ class DiskGraph:
                 f"{self._path} is damaged: its page {damaged} does not match its checksum",
                 hint="build it again, or restore it from a copy",
             )
+
+
+def _is_disk_graph(file: ArrayFile) -> bool:
+    """Return whether facts and arrays are those of one graph: kernels do not check their bounds."""
+    facts = file.facts
+    if not {"metric", "dimension", "degree", "entry"} <= facts.keys():
+        return False
+    codes = {"signs", "facts", "flips"} if "signs" in file else {"products", "centres"}
+    arrays = {name: file.array(name) for name in ("alive", "pages", *codes)}
+    count, dimension, degree = len(arrays["alive"]), facts["dimension"], facts["degree"]
+    if not 0 < dimension < _WIDEST or not 0 <= degree < _WIDEST:
+        return False
+    layout = PageLayout(padded_width(dimension), degree)
+    centres = arrays.get("centres")
+    parts = 0 if centres is None or centres.ndim != 3 else len(centres)
+    shapes: dict[str, tuple[Any, ...]] = {
+        "alive": (np.bool_, None),
+        "pages": (np.uint8, layout.pages(count), layout.page),
+        "products": (np.uint8, count, parts),
+        "centres": (np.float32, parts, None, 256),
+        "signs": (np.uint64, count, -(-dimension // 64)),
+        "facts": (np.float32, count, 2),
+        "flips": (np.float32, None, dimension),
+    }
+    if centres is not None and (parts == 0 or parts != -(-dimension // max(centres.shape[1], 1))):
+        return False
+    return (
+        facts["metric"] in METRICS.values()
+        and (-1 if count == 0 else 0) <= facts["entry"] < max(count, 1)
+        and fits_shape(arrays, {name: shapes[name] for name in arrays})
+    )

@@ -13,7 +13,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from idiolect.errors import ConfigError
-from idiolect.text.text_template import TextTemplate
+from idiolect.text.templates.text_template import TextTemplate
 from idiolect.text.tokenizers.gguf.gguf_vocabulary import (
     CONTROL,
     NORMAL,

@@ -81,7 +81,7 @@ def read(metadata: Mapping[str, Any]) -> tuple[tokenizers.Tokenizer, dict[str, A
     """Build an engine and its settings from the metadata of a GGUF file.
 
     Args:
-        metadata: The file's values by key; see `text.gguf_header`.
+        metadata: The file's values by key; see `text.tokenizers.gguf.gguf_header`.
 
     Raises:
         CheckpointError: Values that are missing, of the wrong type or contradict each other.

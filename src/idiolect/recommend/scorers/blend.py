@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from idiolect.errors import InputError
 from idiolect.recommend.histories import Histories
-from idiolect.recommend.next_item_metrics import hide_seen, mean_ranks
+from idiolect.recommend.next_item_metrics import case_values, hide_seen, rank_targets
 from idiolect.recommend.scorer import ItemScorer
 from idiolect.recommend.splits import Cases
 
@@ -59,9 +59,8 @@ class Blend(ItemScorer):
         """
         if not len(valid):
             raise InputError("no validation cases to choose weights on", hint="use another split")
-        count = min(_CASES, len(valid))
-        chosen = np.random.default_rng(0).permutation(len(valid))[:count]
-        contexts, targets = [valid.contexts[i] for i in chosen], valid.targets[chosen]
+        cases = valid.some(_CASES)
+        count, contexts = len(cases), cases.contexts
         scores = {name: normalised(part.score(contexts)) for name, part in parts.items()}
 
         def value(weights: Mapping[str, float]) -> float:
@@ -71,8 +70,8 @@ class Blend(ItemScorer):
                     total += np.float32(weight) * scores[name]
             if exclude_seen:
                 hide_seen(total, contexts)
-            ranks = mean_ranks(total, targets)
-            return float(((ranks <= 10) / np.log2(ranks + 1)).mean())
+            ranks = rank_targets(total, cases.targets, cases.owners)
+            return float(case_values("ndcg@10", ranks, cases.owners, count).mean())
 
         alone = {name: value({name: 1.0}) for name in parts}
         best = max(alone, key=lambda name: alone[name])

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from idiolect.errors import InputError
-from idiolect.recommend.co_occurrence import interaction_matrix
 from idiolect.recommend.histories import Histories
 from idiolect.recommend.scorer import ItemScorer
+from idiolect.recommend.scorers.co_occurrence import interaction_matrix
 
 __all__ = ["TextSimilarity"]
 

@@ -1,6 +1,7 @@
 """Recommenders that count which items occur together: no gradients, and hard to beat.
 
-    transitions   which items follow an item, near ones more (Markov chain with decay)
+    transitions   which items follow an item, near ones more (Markov chain with decay), or only the
+                  last one (first order)
     item-knn      cosine of the users of two items (Sarwar et al. 2001)
     session-knn   items of the most similar histories, recent ones more (V-SkNN, Ludewig & Jannach
                   2018)
@@ -23,7 +24,14 @@ from idiolect.errors import InputError
 from idiolect.recommend.histories import Histories
 from idiolect.recommend.scorer import ItemScorer
 
-__all__ = ["Ease", "ItemKnn", "SessionKnn", "Transitions", "interaction_matrix"]
+__all__ = [
+    "Ease",
+    "FirstOrderTransitions",
+    "ItemKnn",
+    "SessionKnn",
+    "Transitions",
+    "interaction_matrix",
+]
 
 _MAX_DENSE = 20_000
 """Items up to which EASE is computed: its matrix has the square of their number."""
@@ -106,6 +114,14 @@ class Transitions(_ItemMatrix):
             total = total + sparse.csr_matrix((weight, pair), (size, size))
         scale = 1 / np.sqrt(np.maximum(1, histories.counts)).astype(np.float32)
         return cls(sparse.csr_matrix(sparse.diags_array(scale) @ total))
+
+
+class FirstOrderTransitions(Transitions):
+    """Which items come directly after the last item: a Markov chain of the first order."""
+
+    name: ClassVar[str] = "transitions-first-order"
+    decay: ClassVar[float] = 0.0
+    reach: ClassVar[int] = 1
 
 
 class ItemKnn(_ItemMatrix):

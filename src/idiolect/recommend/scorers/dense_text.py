@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from idiolect.errors import InputError
-from idiolect.recommend.co_occurrence import interaction_matrix
 from idiolect.recommend.histories import Histories
-from idiolect.recommend.scorer import ItemScorer
+from idiolect.recommend.scorer import VectorScorer
+from idiolect.recommend.scorers.co_occurrence import interaction_matrix
 
-__all__ = ["DenseText", "encode_items"]
+if TYPE_CHECKING:
+    from idiolect.encoding.encoder import Encoder
+
+__all__ = ["DenseText", "centred", "encode_items"]
 
 
-class DenseText(ItemScorer):
+class DenseText(VectorScorer):
     """Similarity of an item's vector to those of the history, late events counting most.
 
     Args:
@@ -40,11 +43,15 @@ class DenseText(ItemScorer):
             hint="pass --items FILE --encoder DIR",
         )
 
-    def score(self, contexts: Sequence[NDArray[np.int64]]) -> NDArray[np.float32]:
-        """Compare the weighted sum of the history's vectors with all vectors."""
+    def user_vectors(self, contexts: Sequence[NDArray[np.int64]]) -> NDArray[np.float32]:
+        """Return the weighted sum of each history's vectors."""
         history = interaction_matrix(contexts, len(self.vectors), self.decay)
-        scores: NDArray[np.float32] = (history @ self.vectors) @ self.vectors.T
-        return scores
+        summed: NDArray[np.float32] = history @ self.vectors
+        return summed
+
+    def item_vectors(self) -> NDArray[np.float32]:
+        """Return the vectors of the texts."""
+        return self.vectors
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """Return the vectors."""
@@ -56,15 +63,12 @@ class DenseText(ItemScorer):
         return cls(arrays["vectors"].astype(np.float32))
 
 
-def encode_items(texts: Sequence[str], encoder: str | Path) -> NDArray[np.float32]:
-    """Encode the items' texts, centre the vectors and give each the length one.
-
-    Vectors of language models share a large common part, which would make all items alike; so the
-    mean of the items is subtracted. Shape: (items, width). An item without text has a zero vector.
+def encode_items(texts: Sequence[str], encoder: Encoder | str | Path) -> NDArray[np.float32]:
+    """Encode the items' texts. Shape: (items, width). An item without text has a zero vector.
 
     Args:
         texts: The text of each item, empty where there is none.
-        encoder: A directory that `Encoder.load` reads, or the id of a repository.
+        encoder: The encoder, a directory that `Encoder.load` reads, or the id of a repository.
 
     Raises:
         InputError: No item has a text, or there is no such encoder.
@@ -74,9 +78,21 @@ def encode_items(texts: Sequence[str], encoder: str | Path) -> NDArray[np.float3
     filled = [number for number, text in enumerate(texts) if text.strip()]
     if not filled:
         raise InputError("no item has a text to encode", hint="pass --items FILE with texts")
-    found = Encoder.load(encoder).encode([texts[number] for number in filled], progress=True)
-    found = found - found.mean(0)
-    lengths = np.linalg.norm(found, axis=1, keepdims=True)
+    loaded = Encoder.load(encoder) if isinstance(encoder, str | Path) else encoder
+    found = loaded.encode([texts[number] for number in filled], progress=True)
     vectors = np.zeros((len(texts), found.shape[1]), np.float32)
-    vectors[filled] = found / np.where(lengths > 0, lengths, 1)
-    return vectors
+    vectors[filled] = found
+    return centred(vectors)
+
+
+def centred(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Subtract the mean of the items' vectors, and give each the length one.
+
+    Vectors of language models share a large common part, which would make all items alike. A zero
+    vector, that of an item without text, stays zero and does not count. Shape: (items, width).
+    """
+    filled = (vectors != 0).any(axis=1)
+    moved = np.where(filled[:, None], vectors - vectors[filled].mean(0), 0)
+    lengths = np.linalg.norm(moved, axis=1, keepdims=True)
+    scaled: NDArray[np.float32] = (moved / np.where(lengths > 0, lengths, 1)).astype(np.float32)
+    return scaled

@@ -1,0 +1,54 @@
+"""`idiolect export hub`: upload a run's model with its card."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["hub"]
+
+
+def hub(
+    run: Annotated[Path, typer.Argument(help="The folder of a finished run.")],
+    repo: Annotated[str, typer.Argument(help="The name on the hub: owner/name.")],
+    dry_run: Annotated[
+        Path | None,
+        typer.Option(help="Write the files into this new folder, and upload nothing."),
+    ] = None,
+    stage: Annotated[
+        str | None,
+        typer.Option(
+            help="Whose model: tune, plain.tune, pretrain, distill, extend; by default the one "
+            "that the index uses."
+        ),
+    ] = None,
+    license_id: Annotated[
+        str | None,
+        typer.Option("--license", help="The licence, as the hub names it; by default the base's."),
+    ] = None,
+    public: Annotated[
+        bool, typer.Option("--public", help="A new repository is public; by default private.")
+    ] = False,
+) -> None:
+    """Upload a model of a run to the Hugging Face hub, with a card written from the run.
+
+    The card names the base and its licence, new tokens, checks and figures. New tokens are words of
+    your texts: look at the card with --dry-run first. The access token is that of `hf auth login`
+    or of HF_TOKEN.
+
+    Example: [bold]idiolect export hub demo/run me/numpy-words --dry-run card[/bold]
+    """
+    from idiolect.pipeline.publishing.push_to_hub import prepare_publication, push_to_hub
+
+    if dry_run is None:
+        address = push_to_hub(run, repo, stage=stage, license_id=license_id, private=not public)
+        typer.echo(f"published: {address}")
+        return
+    found = prepare_publication(run, repo, stage=stage, license_id=license_id)
+    found.write(dry_run)
+    typer.echo(
+        f"{len(found.files)} files, {found.size / 1e6:,.1f} MB, licence {found.license}, of the "
+        f"stage {found.stage} in {dry_run}; nothing was uploaded"
+    )

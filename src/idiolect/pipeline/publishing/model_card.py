@@ -1,0 +1,257 @@
+"""The card of a model that a run trained, written from the run's own records.
+
+It names the base and its licence, the terms that were taught, the checks of the run and their
+outcome, and the figures, with those of the base and of searching by words beside them. Nothing in
+it was typed: what a run did not measure is not in its card.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from idiolect.errors import CheckpointError
+from idiolect.pipeline.publishing.base_model import UNKNOWN, PublishedBase
+from idiolect.pipeline.report.verdict import judge
+from idiolect.text.files import read_json, read_text
+
+__all__ = ["SYSTEMS", "write_model_card"]
+
+SYSTEMS = {
+    "tune": "tuning",
+    "plain.tune": "plain.tuning",
+    "pretrain": "pretraining",
+    "distill": "vocabulary",
+    "extend": "untrained",
+}
+"""The system of an evaluation whose model each stage trained."""
+
+_TERMS = 40  # in the card; the tokenizer has them all
+_MEASURES = ("ndcg@10", "recall@100", "mrr@10")
+_TESTS = {"search": "Search", "similar": "Similar items"}
+_BESIDE = ("bm25", "base")  # the systems whose figures stand beside those of the model
+_SHOWN_TABLES = ("audit", "extend", "distill", "pretrain", "encoder", "tune")
+
+
+def write_model_card(
+    run: Path, stage: str, repository: str, base: PublishedBase, license_id: str
+) -> str:
+    """Return the card of a model: front matter in YAML, then Markdown.
+
+    Args:
+        run: The folder of a finished run.
+        stage: The stage that trained the model.
+        repository: The name it will have on the hub.
+        base: The base of the run.
+        license_id: The licence, as an identifier of the hub.
+
+    Raises:
+        CheckpointError: A record of the run is missing or damaged.
+    """
+    from huggingface_hub import ModelCard, ModelCardData
+
+    metrics, model = read_json(run / "metrics.json"), run / "stages" / stage / "model"
+    manifest = read_json(run / "manifest.json")
+    is_encoder = (model / "modules.json").exists()
+    try:
+        card = ModelCardData(
+            base_model=base.repository,
+            license=license_id,
+            library_name="sentence-transformers" if is_encoder else "transformers",
+            pipeline_tag="sentence-similarity" if is_encoder else "text-generation",
+            tags=["idiolect", "domain-adaptation"],
+            model_name=repository.rpartition("/")[2],
+            eval_results=list(_results(metrics["evaluate"], SYSTEMS[stage])) or None,
+        )
+        sections = [
+            f"# {repository.rpartition('/')[2]}",
+            _summary(base, is_encoder=is_encoder, is_extended=_is_extended(model)),
+            f"**Result of the run.** {judge(metrics).sentence}",
+            _usage(repository, is_encoder=is_encoder),
+            _terms(metrics, model),
+            _checks(metrics, model),
+            _figures(metrics["evaluate"], SYSTEMS[stage]),
+            _findings(metrics),
+            _settings(run),
+            _license(base, license_id),
+            f"Written by idiolect {manifest['idiolect']} from the run's records "
+            f"({', '.join(f'{name} {v}' for name, v in manifest['versions'].items())}).",
+        ]
+    except (KeyError, IndexError, TypeError) as error:
+        raise CheckpointError(
+            f"{run} has metrics that this version cannot read: {error}",
+            hint="run it again with this version",
+        ) from error
+    text = "\n\n".join(section for section in sections if section)
+    return str(ModelCard(f"---\n{card.to_yaml()}\n---\n\n{text}\n"))
+
+
+def _results(evaluate: Mapping[str, Any], system: str) -> Iterator[Any]:
+    """Yield the model's figures in the form in which the hub shows them."""
+    from huggingface_hub import EvalResult
+
+    for test, title in _TESTS.items():
+        scores, queries = _scores(evaluate, system, test)
+        for measure in scores:
+            yield EvalResult(
+                task_type="information-retrieval",
+                task_name=title,
+                dataset_type=f"private-{test}",
+                dataset_name=f"{title}, the run's own judgements ({queries})",
+                metric_type=measure.replace("@", "_at_"),
+                metric_name=measure,
+                metric_value=round(float(scores[measure]), 4),
+            )
+
+
+def _scores(evaluate: Mapping[str, Any], name: str, test: str) -> tuple[dict[str, float], str]:
+    """Return a system's figures in a test, and over which queries.
+
+    Where training has seen the answers of some queries, only the others count, if there are any.
+    """
+    system: Mapping[str, Any] = next(
+        (one for one in evaluate["systems"] if one["name"] == name), {}
+    )
+    unseen = system.get("unseen", {}).get(test)
+    scores = unseen or system.get(test) or {}
+    count = evaluate[test]["unseen" if unseen else "queries"] if scores else 0
+    queries = f"{count:,} queries{' whose answers training has not seen' if unseen else ''}"
+    return {measure: scores[measure] for measure in _MEASURES if measure in scores}, queries
+
+
+def _is_extended(model: Path) -> bool:
+    return (model / "extension.json").exists()
+
+
+def _summary(base: PublishedBase, *, is_encoder: bool, is_extended: bool) -> str:
+    name = base.repository or base.name
+    kind = "An encoder of texts" if is_encoder else "A language model"
+    how = " and taught the terms of a domain as tokens of their own" if is_extended else ""
+    return f"{kind}, adapted from `{name}`{how}."
+
+
+def _usage(repository: str, *, is_encoder: bool) -> str:
+    loader = "Encoder" if is_encoder else "LanguageModel"
+    code = [f"from idiolect import {loader}", "", f'model = {loader}.load("{repository}")']
+    if is_encoder:
+        code.append('vectors = model.encode(["a text", "another one"])')
+    return "\n".join(["## Use", "", "```python", *code, "```"])
+
+
+def _terms(metrics: Mapping[str, Any], model: Path) -> str:
+    """Describe the new tokens; nothing for a model without any."""
+    if not _is_extended(model):
+        return ""
+    extension = metrics["extend"]
+    added = read_json(model / "extension.json")["added"]
+    # A term may have two tokens, with and without a leading space.
+    texts = (str(token["text"]).strip() for token in added if token["kind"] != "part")
+    terms = list(dict.fromkeys(texts))
+    shown = ", ".join(_code(term) for term in terms[:_TERMS])
+    more = f", and {len(terms) - _TERMS:,} more" if len(terms) > _TERMS else ""
+    return (
+        f"## New tokens\n\n{extension['added']:,} tokens were added by the method "
+        f"`{extension['method']}`, from the id {extension['first_id']:,}: {shown}{more}."
+    )
+
+
+def _checks(metrics: Mapping[str, Any], model: Path) -> str:
+    """List what the run verified about new tokens, and the outcome; nothing without any."""
+    if not _is_extended(model):
+        return ""
+    promises, extension = metrics["evaluate"]["promises"], metrics["extend"]
+    rows = "identical" if promises["original_rows_identical"] else "**changed**"
+    lines = [
+        f"- The base's embedding rows, in the language model after pre-training: {rows}.",
+        f"- Texts whose tokens changed beyond the new ones: "
+        f"{promises['documents_changed']:,} of {promises['documents_checked']:,}.",
+    ]
+    lines += [
+        f"- Tokens of {name} text: {text['before']:,} before, {text['after']:,} after "
+        f"({text['saved']:.1%} fewer)."
+        for name, text in extension["texts"].items()
+    ]
+    lines += [f"- Not verified: {_plain(text)}" for text in extension["unverified"]]
+    return "\n".join(["## Checks", "", *lines])
+
+
+def _figures(evaluate: Mapping[str, Any], name: str) -> str:
+    """Return tables of the model's figures beside those of the base and of words."""
+    labels = {system["name"]: str(system["label"]) for system in evaluate["systems"]}
+    names = [one for one in (*_BESIDE, name) if one in labels]
+    blocks = []
+    for test, title in _TESTS.items():
+        own, queries = _scores(evaluate, name, test)
+        rows = []
+        for one in names if own else ():
+            scores, others = _scores(evaluate, one, test)
+            if others == queries and scores.keys() == own.keys():
+                rows.append([labels[one], *(f"{value:.3f}" for value in scores.values())])
+        if rows:
+            blocks.append(_table([f"{title}, {queries}", *own], rows))
+    language = evaluate["language"]["systems"]
+    if name in language:
+        kinds = list(language[name])
+        body = [
+            [labels.get(one, one), *(f"{language[one][kind]:.3f}" for kind in kinds)]
+            for one in ("base", name)
+        ]
+        blocks.append(_table(["Bits per byte (less is better)", *kinds], body))
+    return "\n\n".join(["## Figures", *blocks]) if blocks else ""
+
+
+def _findings(metrics: Mapping[str, Any]) -> str:
+    """List every comparison of the run, those that went badly included."""
+    rows = [[one.what, one.outcome, one.figures] for one in judge(metrics).findings]
+    return f"### Compared\n\n{_table(['what', 'outcome', 'figures'], rows)}" if rows else ""
+
+
+def _settings(run: Path) -> str:
+    """Return the settings of training, without the paths of the data."""
+    values = tomllib.loads(read_text(run / "idiolect.toml"))
+    rows = [
+        [f"{table}.{key}", str(value)]
+        for table in _SHOWN_TABLES
+        for key, value in values.get(table, {}).items()
+    ]
+    rows.insert(0, ["seed", str(values.get("seed", 0))])
+    note = "Settings that are not listed were the defaults."
+    return f"## Settings\n\n{_table(['setting', 'value'], rows)}\n\n{note}"
+
+
+def _license(base: PublishedBase, license_id: str) -> str:
+    name = base.repository or base.name
+    if license_id == UNKNOWN:
+        return f"## Licence\n\nThe licence of the base, `{name}`, is unknown. It applies here too."
+    stated = f"The base, `{name}`, is published under `{base.license}`, which applies here too."
+    if license_id != base.license:
+        stated = f"`{license_id}`. The licence of the base, `{name}`: `{base.license}`."
+    return f"## Licence\n\n{stated}"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *([_plain(cell) for cell in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _plain(text: str) -> str:
+    r"""Return a text from data in one line, so that it cannot end a cell or begin markup.
+
+    >>> print(_plain("a|b <img>"))
+    a\|b &lt;img>
+    """
+    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+
+
+def _code(term: str) -> str:
+    """Return a term as code, whatever backticks are in it."""
+    text = " ".join(term.split())
+    fence = "`" * (1 + max((len(part) for part in _runs_of_backticks(text)), default=0))
+    pad = " " if text.startswith("`") or text.endswith("`") else ""
+    return f"{fence}{pad}{text}{pad}{fence}"
+
+
+def _runs_of_backticks(text: str) -> list[str]:
+    return [run for run in "".join(c if c == "`" else " " for c in text).split() if run]

@@ -1,0 +1,29 @@
+"""Find a recommender: in its own folder, or in the folder of a run of the pipeline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+__all__ = ["INDEX", "RUN_RECOMMENDER", "is_recommender", "recommender_folder"]
+
+RUN_RECOMMENDER = Path("stages", "recommend", "recommender")
+"""The recommender of a run, in the run's folder."""
+
+INDEX = "index"
+"""The index of the items' vectors, in the folder of a recommender."""
+
+
+def recommender_folder(directory: Path) -> Path:
+    """Return the folder itself; of a run of the pipeline, that of its recommender.
+
+    A recommender that was put into the run's folder as `recommend` goes before that of the run.
+    """
+    if is_recommender(directory) or not (directory / RUN_RECOMMENDER.parts[0]).is_dir():
+        return directory
+    added = directory / "recommend"
+    return added if is_recommender(added) else directory / RUN_RECOMMENDER
+
+
+def is_recommender(directory: Path) -> bool:
+    """Return whether a folder holds a finished recommender."""
+    return (directory / "recommender.json").is_file()

@@ -1,0 +1,1 @@
+"""Recommenders without a network: counts, factors, texts, and combinations of recommenders."""

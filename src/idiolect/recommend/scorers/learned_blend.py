@@ -1,0 +1,237 @@
+"""`LearnedBlend`: LambdaMART over scores of recommenders, popularity, recency and price.
+
+The best items of each recommender are candidates. Trees that were trained for nDCG on the
+validation cases order them by
+
+    each recommender's score, scaled within the history, and its share of the best one
+    popularity            logarithm of the training events
+    recent popularity     the same of the last tenth of them
+    in the history        how many events ago the item was last seen, if it was
+    length                of the history
+    price, relative       the item's price, and its ratio to the mean of the history's, where known
+
+All other items follow, in the order of the sum of the scaled scores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from idiolect.errors import InputError
+from idiolect.ranking.lambdamart import LambdaMART
+from idiolect.recommend.histories import Histories
+from idiolect.recommend.next_item_metrics import hide_seen
+from idiolect.recommend.scorer import ItemScorer, Popularity, RecentPopularity
+from idiolect.recommend.scorers.blend import normalised
+from idiolect.recommend.splits import Cases
+
+__all__ = ["LearnedBlend"]
+
+_CANDIDATES = 50
+"""Of each recommender."""
+_CASES = 4096
+"""Validation cases that train the trees."""
+
+
+class LearnedBlend(ItemScorer):
+    """Trees over the scores of several recommenders.
+
+    Args:
+        parts: The recommenders, by name.
+        trees: The trained trees.
+        features: Values of each item: popularity, recent popularity, price (NaN if unknown).
+            Shape: (3, items).
+        repeats: Whether items of the history may be candidates.
+    """
+
+    name: ClassVar[str] = "lambdamart"
+    own: ClassVar[str] = "lambdamart"
+    """What stands before the names of its own arrays."""
+
+    def __init__(
+        self,
+        parts: Mapping[str, ItemScorer],
+        trees: LambdaMART,
+        features: NDArray[np.float32],
+        *,
+        repeats: bool,
+    ) -> None:
+        self.parts, self.trees, self.features = dict(parts), trees, features
+        self.repeats = repeats
+
+    @classmethod
+    def fit(cls, histories: Histories) -> Self:
+        """Refuse: it is made of fitted recommenders."""
+        raise InputError("lambdamart needs fitted recommenders", hint="use LearnedBlend.trained_on")
+
+    @classmethod
+    def trained_on(
+        cls,
+        parts: Mapping[str, ItemScorer],
+        valid: Cases,
+        train: Histories,
+        *,
+        exclude_seen: bool,
+        prices: NDArray[np.float32] | None = None,
+        seed: int = 0,
+    ) -> Self:
+        """Train the trees on validation cases.
+
+        Args:
+            parts: Recommenders that were fitted without these cases.
+            valid: The cases; a random part of them if there are many.
+            train: The training events.
+            exclude_seen: As in the evaluation.
+            prices: The price of each item, NaN if unknown. Shape: (items,).
+            seed: Random seed.
+
+        Raises:
+            InputError: No target is among the candidates of its case.
+            MissingDependencyError: LightGBM is not installed.
+        """
+        unknown = np.full(len(train.items), np.nan, np.float32)
+        features = np.stack(
+            [
+                np.log1p(Popularity.fit(train).counts),
+                np.log1p(RecentPopularity.fit(train).counts),
+                unknown if prices is None else prices,
+            ]
+        ).astype(np.float32)
+        cases = valid.some(_CASES, seed)
+        contexts = cases.contexts
+        draft = cls(parts, None, features, repeats=not exclude_seen)  # type: ignore[arg-type]
+        tables: dict[str, NDArray[np.float32]] = {}
+        qrels: dict[str, dict[str, float]] = {}
+        for start in range(0, len(contexts), 256):
+            some = contexts[start : start + 256]
+            total, scaled = draft.scaled(some)
+            for place, context in enumerate(some):
+                case = start + place
+                items = draft.candidates(total[place], scaled[:, place])
+                targets = cases.targets[cases.owners == case]
+                grades = np.isin(items, targets).astype(float)
+                if grades.any():
+                    tables[str(case)] = draft.table(context, items, scaled[:, place])
+                    qrels[str(case)] = dict(zip(map(str, items), grades.tolist(), strict=True))
+        if not qrels:
+            raise InputError(
+                "no validation target is among the candidates", hint="use blend, or more data"
+            )
+        trees = LambdaMART.fit(_Tables(tables, draft.names), qrels, seed=seed)
+        return cls(parts, trees, features, repeats=not exclude_seen)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the features, in order."""
+        scores = [name for part in self.parts for name in (part, f"{part}, share")]
+        given = ("popularity", "recent popularity", "price")
+        return (*scores, *given, "events ago", "length", "relative price")
+
+    def scaled(
+        self, contexts: Sequence[NDArray[np.int64]]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return the sum of the scaled scores, and those of each part.
+
+        Items that cannot be recommended have a sum of −∞.
+        Shape: (contexts, items) and (parts, contexts, items).
+        """
+        scaled = np.stack([normalised(part.score(contexts)) for part in self.parts.values()])
+        total: NDArray[np.float32] = scaled.sum(0)
+        if not self.repeats:
+            hide_seen(total, contexts)
+        return total, scaled
+
+    def candidates(
+        self, total: NDArray[np.float32], scaled: NDArray[np.float32]
+    ) -> NDArray[np.int64]:
+        """Return the best items of each part for one history. Shape: (candidates,)."""
+        count = min(_CANDIDATES, len(total))
+        best = np.argpartition(-scaled, count - 1, axis=1)[:, :count]
+        found = np.unique(best)
+        return found[np.isfinite(total[found])]
+
+    def table(
+        self,
+        context: NDArray[np.int64],
+        items: NDArray[np.int64],
+        scaled: NDArray[np.float32],
+    ) -> NDArray[np.float32]:
+        """Return the features of a history's candidates. Shape: (candidates, features)."""
+        own = scaled[:, items]
+        best = np.maximum(own.max(1, keepdims=True), 1e-6) if len(items) else own
+        scores = np.stack([own, own / best], 1).reshape(2 * len(own), -1)
+        ago = np.full(self.features.shape[1], np.nan, np.float32)
+        ago[context] = len(context) - np.arange(len(context))
+        prices = self.features[2]
+        paid = prices[context][np.isfinite(prices[context])]
+        mean = paid.mean() if len(paid) else np.nan
+        length = np.full(len(items), len(context), np.float32)
+        more = [*self.features[:, items], ago[items], length, prices[items] / mean]
+        return np.concatenate([scores, np.stack(more)]).T.astype(np.float32)
+
+    def score(self, contexts: Sequence[NDArray[np.int64]]) -> NDArray[np.float32]:
+        """Order the candidates by the trees, above all other items."""
+        total, scaled = self.scaled(contexts)
+        hidden = ~np.isfinite(total)
+        found = [self.candidates(row, scaled[:, place]) for place, row in enumerate(total)]
+        tables = [
+            self.table(context, items, scaled[:, place])
+            for place, (context, items) in enumerate(zip(contexts, found, strict=True))
+        ]
+        predicted = self.trees.predict(np.concatenate(tables)) if contexts else np.zeros(0)
+        ends = np.cumsum([0, *map(len, found)])
+        total[hidden] = 0
+        for place, items in enumerate(found):
+            if len(items):
+                own = predicted[ends[place] : ends[place + 1]]
+                # Trees give many candidates one score; the sum, made small, decides among these.
+                tie = total[place, items] * 1e-4
+                total[place] -= total[place].max() + 1
+                total[place, items] = own - own.min() + 1 + (tie - tie.min())
+        total[hidden] = -np.inf
+        return total
+
+    def arrays(self) -> dict[str, NDArray[np.generic]]:
+        """Return the arrays of the parts, and the trees as bytes of text."""
+        text = np.frombuffer(self.trees.dumps().encode(), np.uint8)
+        arrays: dict[str, NDArray[np.generic]] = {
+            f"{self.own}/trees": text,
+            f"{self.own}/features": self.features,
+            f"{self.own}/repeats": np.array([self.repeats]),
+        }
+        for name, part in self.parts.items():
+            arrays |= {f"{name}/{key}": value for key, value in part.arrays().items()}
+        return arrays
+
+    @classmethod
+    def of_arrays(cls, arrays: Mapping[str, NDArray[np.generic]]) -> Self:
+        """Refuse: the classes of the parts are known to `Recommender`."""
+        raise InputError("lambdamart is loaded with its parts", hint="use Recommender.load")
+
+    @classmethod
+    def of_parts(
+        cls, parts: Mapping[str, ItemScorer], own: Mapping[str, NDArray[np.generic]]
+    ) -> Self:
+        """Make it of its parts and its own arrays."""
+        trees = LambdaMART.loads(own["trees"].tobytes().decode())
+        features = own["features"].astype(np.float32)
+        # Files keep arrays in another order; that of the features is the trees'.
+        ordered = {name: parts[name] for name in trees.names if name in parts}
+        return cls(ordered, trees, features, repeats=bool(own["repeats"][0]))
+
+
+class _Tables:
+    """The features of candidates that are known already."""
+
+    def __init__(self, tables: Mapping[str, NDArray[np.float32]], names: tuple[str, ...]) -> None:
+        self._tables, self.names = tables, names
+
+    def table(self, query: str, documents: Sequence[str]) -> NDArray[np.float32]:
+        """Return the rows of a case, whose documents are all its candidates."""
+        found = self._tables[query]
+        assert len(found) == len(documents)
+        return found

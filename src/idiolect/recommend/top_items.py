@@ -1,0 +1,75 @@
+"""`top_items`: the items with the largest inner products, for many users at once, exactly.
+
+A product of all users with all items is larger than the caches, and selecting from it takes longer
+than computing it. So both are divided into blocks: while a block's scores are in the cache, each is
+compared with the smallest of the best found so far, which almost none of them exceeds.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from idiolect.search.diskann.jit import kernel
+
+__all__ = ["top_items"]
+
+_USERS, _ITEMS = 512, 1024
+"""Sizes of a block: its scores take two megabytes."""
+_GROUP = 64
+"""Scores whose largest is compared first."""
+
+
+def top_items(
+    users: NDArray[np.float32], items: NDArray[np.float32], top_k: int
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Find the items with the largest inner products, best first.
+
+    Shape: users (users, width), items (items, width), both results (users, min(top_k, items)).
+    Of equal scores, the first item's comes first.
+    """
+    users, items = (np.ascontiguousarray(one, np.float32) for one in (users, items))
+    count = min(top_k, len(items))
+    numbers = np.full((len(users), count), -1, np.int64)
+    best = np.full((len(users), count), -np.inf, np.float32)
+    buffer = np.empty(_USERS * _ITEMS, np.float32)
+    for start in range(0, len(users), _USERS):
+        some = users[start : start + _USERS]
+        part = slice(start, start + len(some))
+        for first in range(0, len(items), _ITEMS):
+            block = items[first : first + _ITEMS]
+            scores = buffer[: len(some) * len(block)].reshape(len(some), len(block))
+            np.matmul(some, block.T, out=scores)
+            _keep_best(scores, first, numbers[part], best[part])
+    return numbers, best
+
+
+@kernel
+def _keep_best(
+    scores: NDArray[np.float32],
+    first: int,
+    numbers: NDArray[np.int64],
+    best: NDArray[np.float32],
+) -> None:
+    """Merge a block's scores into the best of each row, which are in descending order."""
+    last = best.shape[1] - 1
+    for row in range(scores.shape[0]):
+        lowest = best[row, last]
+        for start in range(0, scores.shape[1], _GROUP):
+            end = min(start + _GROUP, scores.shape[1])
+            largest = scores[row, start]
+            for column in range(start + 1, end):
+                largest = max(largest, scores[row, column])
+            if not largest > lowest:
+                continue
+            for column in range(start, end):
+                score = scores[row, column]
+                if score > lowest:
+                    place = last
+                    while place > 0 and best[row, place - 1] < score:
+                        best[row, place] = best[row, place - 1]
+                        numbers[row, place] = numbers[row, place - 1]
+                        place -= 1
+                    best[row, place] = score
+                    numbers[row, place] = first + column
+                    lowest = best[row, last]

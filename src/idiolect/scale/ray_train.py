@@ -1,0 +1,99 @@
+"""Start a training command on several nodes: Ray Train places the processes, as `torchrun` would.
+
+Each process runs the same command, with the rank and the address that `training.distributed` reads
+from the environment. If a node is lost, all are started again, and the command resumes its run; so
+the run's folder must be on a disk that all nodes share.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from idiolect.errors import InputError, TrainingError
+from idiolect.scale.cluster import connect
+
+__all__ = ["launch_training"]
+
+_RESTARTS = 3
+
+
+def launch_training(command: Sequence[str], address: str, *, workers: int, gpus: float = 0) -> None:
+    """Run a training command in several processes of a cluster, and wait for its end.
+
+    Args:
+        command: the arguments of `idiolect`, such as `["pretrain", "gpt2", "corpus.jsonl", …]`.
+        address: of the cluster; see `connect`.
+        workers: number of processes.
+        gpus: GPUs of a process; with 0, they compute on processors.
+
+    Raises:
+        InputError: no command, or fewer than one process.
+        TrainingError: the command failed in a process, after restarts.
+    """
+    if not command or workers < 1:
+        raise InputError("nothing to launch", hint="idiolect launch --workers 2 -- pretrain …")
+    connect(address)
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.data_parallel_trainer import DataParallelTrainer
+
+    resources = {"CPU": 1.0} | ({"GPU": gpus} if gpus else {})
+    trainer: Any = DataParallelTrainer(
+        _train,
+        train_loop_config={"command": list(command), "folder": os.getcwd()},
+        scaling_config=ScalingConfig(
+            num_workers=workers, use_gpu=gpus > 0, resources_per_worker=resources
+        ),
+        run_config=RunConfig(failure_config=FailureConfig(max_failures=_RESTARTS)),
+    )
+    try:
+        trainer.fit()
+    except Exception as error:  # Ray wraps what a process raised in errors of its own
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise TrainingError(
+            f"training failed on the cluster: {lines[-1] if lines else type(error).__name__}",
+            hint="run the command again to resume",
+        ) from error
+
+
+def _train(config: dict[str, Any]) -> None:
+    """Run the command in this process's place among the others."""
+    import ray.train
+    from ray.train.collective import broadcast_from_rank_zero
+
+    context = ray.train.get_context()
+    host, port = broadcast_from_rank_zero(_free_address())
+    ranks = {
+        "RANK": context.get_world_rank(),
+        "WORLD_SIZE": context.get_world_size(),
+        "LOCAL_RANK": context.get_local_rank(),
+        "LOCAL_WORLD_SIZE": context.get_local_world_size(),
+        "MASTER_ADDR": host,
+        "MASTER_PORT": port,
+    }
+    run = subprocess.Popen(
+        [sys.executable, "-m", "idiolect", *config["command"]],
+        env={**os.environ, **{name: str(value) for name, value in ranks.items()}},
+        cwd=config["folder"],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        _, errors = run.communicate()
+    finally:
+        run.kill()
+    if run.returncode:
+        raise RuntimeError(errors.strip().splitlines()[-1] if errors.strip() else "no message")
+
+
+def _free_address() -> tuple[str, int]:
+    """Return the address of this node, and a port that is free now."""
+    import ray.util
+
+    with socket.socket() as free:
+        free.bind(("", 0))
+        return ray.util.get_node_ip_address(), int(free.getsockname()[1])

@@ -1,0 +1,1 @@
+"""Special tokens around texts and around pairs of texts."""

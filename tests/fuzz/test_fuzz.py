@@ -1,0 +1,118 @@
+"""The loop of `make fuzz` itself, and small tests of what it has found."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fuzz import run
+from fuzz.mutations import mutate, mutate_json
+from fuzz.targets import TARGETS, Target
+from idiolect.errors import CheckpointError, InputError
+from idiolect.search.diskann.disk.disk_graph import DiskGraph
+from idiolect.search.diskann.graph import Graph
+from idiolect.text.tokenizers.extension import Extension
+
+
+def test_an_input_is_determined_by_target_seed_and_number() -> None:
+    target = Target([b'{"a": [1, "two", null]}'], print, mutate_json)
+    inputs = [run.input_of("x", target, 0, number) for number in range(200)]
+    assert inputs == [run.input_of("x", target, 0, number) for number in range(200)]
+    assert inputs != [run.input_of("x", target, 1, number) for number in range(200)]
+    assert len(set(inputs)) > 100
+    assert any(mutate([b"abc"], Random(number)) == b"abc" for number in range(50)), "some are valid"
+
+
+def test_the_loop_survives_what_it_finds(monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(data: bytes) -> None:
+        match data[0] % 4:
+            case 0:
+                raise InputError("refused")
+            case 1:
+                raise ValueError("a finding")
+            case 2:
+                import os
+
+                os.kill(os.getpid(), 11)
+
+    def mutation(_: Any, random: Random) -> bytes:
+        return bytes([random.randrange(4)])
+
+    monkeypatch.setitem(TARGETS, "made", lambda _: Target([b"x"], read, mutation))
+    found = run.fuzz("made", 24, 0)
+    assert found.inputs == 24
+    assert found.counts["SIGSEGV"] > 0
+    assert sum(n for kind, n in found.counts.items() if kind.startswith("ValueError at")) > 0
+    assert found.read + sum(found.counts.values()) < 24, "refusals are no findings"
+    again = run.fuzz("made", 24, 0)
+    assert again.counts == found.counts
+
+
+def _with_header(path: Path, change: Any) -> None:
+    """Change the header of an index file, with a checksum that fits."""
+    data = path.read_bytes()
+    place, length = struct.unpack("<QQ", data[8:24])
+    value = change(json.loads(data[place : place + length]))
+    header = json.dumps(value).encode()
+    digest = hashlib.blake2b(header, digest_size=16).digest()
+    path.write_bytes(
+        data[:8] + struct.pack("<QQ", place, len(header)) + digest + data[40:place] + header
+    )
+
+
+def _array(name: str, **changes: Any) -> Any:
+    return lambda header: {
+        **header,
+        "arrays": [{**one, **changes} if one["name"] == name else one for one in header["arrays"]],
+    }
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda header: [],
+        lambda header: {**header, "version": "2"},
+        lambda header: {key: value for key, value in header.items() if key != "facts"},
+        lambda header: {**header, "facts": {**header["facts"], "entry": 10**6}},
+        lambda header: {**header, "facts": {**header["facts"], "dimension": 10**9}},
+        lambda header: {**header, "facts": {**header["facts"], "metric": 17}},
+        lambda header: {**header, "facts": {}},
+        lambda header: {**header, "arrays": header["arrays"][:-1]},
+        _array("alive", shape=[3]),
+        _array("alive", shape=[-1]),
+        _array("alive", place=1 << 50),
+        _array("alive", type="O"),
+        _array("alive", sums=[]),
+    ],
+)
+@pytest.mark.parametrize("kind", [Graph, DiskGraph])
+def test_a_forged_header_of_an_index_is_refused(kind: Any, change: Any, tmp_path: Path) -> None:
+    path = tmp_path / "graph"
+    vectors = np.random.default_rng(0).standard_normal((12, 8), dtype=np.float32)
+    if kind is Graph:
+        Graph.build(vectors, degree=4).save(path)
+    else:
+        DiskGraph.write(path, vectors)
+    kind.open(path)
+    _with_header(path, lambda header: header)
+    kind.open(path)
+    _with_header(path, change)
+    with pytest.raises(CheckpointError, match="is damaged"):
+        kind.open(path)
+
+
+@pytest.mark.parametrize("record", [{"size": "9"}, {"size": None}, {"added": [{"id": "x"}]}])
+def test_an_extension_whose_ids_are_no_numbers_is_refused(record: dict[str, Any]) -> None:
+    whole = Extension("exact", "x", 9, (), (), {}, (), (), {}).to_dict()
+    token = {"id": 1, "text": "a", "pieces": [1], "kind": "word"}
+    if "added" in record:
+        record = {"added": [{**token, **record["added"][0]}]}
+    with pytest.raises(CheckpointError, match="record of the extension is damaged"):
+        Extension.from_dict({**whole, **record})

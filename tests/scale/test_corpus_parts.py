@@ -1,0 +1,60 @@
+"""The documents of all parts are those of the corpus, whatever the files and the size of a part."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from idiolect.errors import CheckpointError, InputError
+from idiolect.scale.corpus_parts import CorpusPart, ReadingOptions, divide_corpus
+from idiolect.text.corpus import Corpus
+from idiolect.text.skipped import Skipped
+
+TEXTS = [f"text {i} of naïve words " + "x" * (i % 37) for i in range(300)]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    lines = "".join(json.dumps({"text": text}) + "\n" for text in TEXTS)
+    (tmp_path / "a.jsonl").write_text("\n\n" + lines.rstrip("\n"))
+    (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(lines.encode()))
+    (tmp_path / "c.txt").write_text("\r\n".join(TEXTS) + "\n\nend")
+    (tmp_path / "d.csv").write_text('text\n"two\nlines"\n' + "\n".join(TEXTS))
+    pq.write_table(pa.table({"text": TEXTS}), tmp_path / "e.parquet", row_group_size=41)
+    (tmp_path / "f.jsonl").write_text(lines + '{"text": \n')
+    return tmp_path
+
+
+@pytest.mark.parametrize("part_bytes", [700, 5000, 1 << 20])
+def test_parts_have_the_documents_of_the_corpus(folder: Path, part_bytes: int) -> None:
+    options = ReadingOptions(max_unreadable=0.5)
+    parts = divide_corpus([folder], options, part_bytes)
+    assert [part.number for part in parts] == list(range(len(parts)))
+    assert len(parts) == 6 if part_bytes == 1 << 20 else len(parts) > 15
+    skipped = Skipped()
+    found = [text for part in parts for text in part.documents(options, skipped)]
+    corpus = Corpus(folder, max_unreadable=0.5)
+    assert found == list(corpus)
+    assert skipped == corpus.skipped
+    if part_bytes == 700:
+        assert "f-from-byte-" in skipped.places["malformed JSON"][0]
+
+
+def test_a_text_file_per_document_stays_whole(folder: Path) -> None:
+    options = ReadingOptions(per="file")
+    assert len(divide_corpus([folder / "c.txt"], options, 100)) == 1
+
+
+def test_what_cannot_be_divided_or_read_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file"):
+        divide_corpus([tmp_path / "none.jsonl"], ReadingOptions(), 100)
+    with pytest.raises(InputError, match="part_bytes is 0"):
+        divide_corpus([tmp_path], ReadingOptions(), 0)
+    part = CorpusPart(0, str(tmp_path / "gone.jsonl"), 1, 0)
+    with pytest.raises(CheckpointError, match="every node"):
+        list(part.documents(ReadingOptions(), Skipped()))

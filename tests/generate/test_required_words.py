@@ -16,7 +16,7 @@ from idiolect.generate.generation_options import GenerationOptions
 from idiolect.generate.required_words import Continuation, RequiredWords
 from idiolect.nn.network import Network
 
-LENGTH = 4
+LENGTH = 3
 NETWORKS = [
     {"model_type": "seq2seq", "attention": "dot"},
     {
@@ -57,7 +57,7 @@ def _every(network: Network, source: torch.Tensor) -> list[tuple[list[int], floa
 def _search(network: Network, rows: list[list[int]], **options: Any) -> list[list[Beam]]:
     longest, required = max(map(len, rows)), options.pop("required", None)
     ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows])
-    chosen = GenerationOptions(num_beams=options.pop("num_beams", 625), **options)
+    chosen = GenerationOptions(num_beams=options.pop("num_beams", 125), **options)
     return beam_search(
         Decoding(network, ids, (ids > 0).long()),
         [[] for _ in rows],
@@ -93,7 +93,7 @@ def test_many_beams_find_the_best_text_with_the_words_and_coverage(settings: Any
 def test_few_beams_reach_unlikely_words_alone_and_in_a_batch() -> None:
     network = _network(vocab_size=13, seed=1, model_type="seq2seq", attention="dot")
     rows = [[3, 4, 5, 2], [7, 2], [9, 8, 2]]
-    required = RequiredWords([[(11, 12)], [(10,), (9, 9, 9)]])
+    required = RequiredWords([[(11, 12)], [(10,), (9, 9)]])
     options = {"num_beams": 3, "required": required, "num_beam_groups": 3, "diversity_penalty": 0.5}
     for extra in ({"num_beams": 3, "required": required}, options):
         together = _search(network, rows, **extra)

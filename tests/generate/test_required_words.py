@@ -36,21 +36,25 @@ def _every(network: Network, source: torch.Tensor) -> list[tuple[list[int], floa
     """Return all finished texts with their sum and what of the source they cover."""
     found = []
     for length in range(1, LENGTH + 1):
-        for tokens in itertools.product(range(5), repeat=length):
-            if END in tokens[:-1] or (length < LENGTH and tokens[-1] != END):
-                continue
-            target = torch.tensor([tokens])
-            weights: list[torch.Tensor] = []
-            cross = network.blocks[-1].cross if network.blocks else None
-            if cross is not None:
-                cross.observer = weights.append
-            with torch.no_grad():
-                output = network(source, decoder_input_ids=network.shift_right(target))
-            if cross is not None:
-                cross.observer = None
-            seen = weights[0].mean(1)[0] if weights else output.attentions[0]
-            logs = output.logits.log_softmax(-1).gather(-1, target[..., None])
-            found.append((list(tokens), float(logs.sum()), seen.sum(0)))
+        texts = [
+            tokens
+            for tokens in itertools.product(range(5), repeat=length)
+            if END not in tokens[:-1] and (length == LENGTH or tokens[-1] == END)
+        ]
+        target = torch.tensor(texts)
+        weights: list[torch.Tensor] = []
+        cross = network.blocks[-1].cross if network.blocks else None
+        if cross is not None:
+            cross.observer = weights.append
+        with torch.no_grad():
+            output = network(
+                source.expand(len(texts), -1), decoder_input_ids=network.shift_right(target)
+            )
+        if cross is not None:
+            cross.observer = None
+        seen = weights[0].mean(1) if weights else output.attentions
+        sums = output.logits.log_softmax(-1).gather(-1, target[..., None]).sum((1, 2))
+        found += zip(map(list, texts), sums.tolist(), seen.sum(1), strict=True)
     return found
 
 

@@ -174,8 +174,8 @@ class _Search:
         # Before the first step all groups read the same row.
         own = scores.view(count, -1, width, scores.shape[-1]).expand(-1, groups, -1, -1)
         if attention is not None:
-            new = attention.view(count, -1, width, attention.shape[-1]).expand(-1, groups, -1, -1)
-            self.coverage = new if self.coverage is None else self.coverage + new
+            seen = attention.view(count, -1, width, attention.shape[-1]).expand(-1, groups, -1, -1)
+            self.coverage = seen if self.coverage is None else self.coverage + seen
         found = self._candidates(own)
         self.length += 1
         last = self.limits[self.texts] == self.length

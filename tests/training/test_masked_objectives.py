@@ -252,7 +252,7 @@ def test_long_pairs_are_left_out_and_counted(
     tokens = TokenFile.write(tmp_path / "tokens", corpus, made.tokenizer)
     template = Masked.template(made.tokenizer)
     source = PackedPairs(tokens, template, length=20, rows=2)
-    assert "1 of 2 pairs have more than 20 tokens" in capsys.readouterr().err
+    assert "1 of the 2 pairs of the corpus have more than 20 tokens" in capsys.readouterr().err
     assert set(source.take().sources) == {0}
     with pytest.raises(InputError, match="none of the 2 pairs"):
         PackedPairs(tokens, template, length=5, rows=2)

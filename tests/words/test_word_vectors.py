@@ -86,6 +86,19 @@ def test_a_damaged_file_is_one_clear_line(content: bytes, message: str, tmp_path
         WordVectors.load(path)
 
 
+def test_a_header_length_like_the_first_byte_of_a_pickle_is_read(
+    vectors: WordVectors, tmp_path: Path
+) -> None:
+    path = tmp_path / "v"
+    vectors.save(path)
+    raw = path.read_bytes()
+    size = struct.unpack("<Q", raw[:8])[0]
+    longer = size + (0x80 - size) % 256
+    header = raw[8 : 8 + size] + b" " * (longer - size)
+    path.write_bytes(struct.pack("<Q", longer) + header + raw[8 + size :])
+    np.testing.assert_array_equal(WordVectors.load(path).vectors, ROWS)
+
+
 def test_safetensors_offsets_are_checked(tmp_path: Path) -> None:
     header = {
         "vectors": {"dtype": "F32", "shape": [10**9, 10**3], "data_offsets": [0, 4 * 10**12]},

@@ -69,13 +69,14 @@ def _read(path: Path) -> VectorTable:
         head = file.read(2048)
     if not head:
         raise InputError(f"{path} is empty", hint="train or fetch the vectors again")
+    # First, since the length of its header may begin with the byte of a pickle.
+    if head[7:9] == b"\0{":
+        return _read_safetensors(path)
     if head[:1] == b"\x80" or head[:2] == b"PK":
         raise InputError(
             f"{path} is a pickle, which could run any code",
             hint="save it from gensim with save_word2vec_format(FILE, binary=True)",
         )
-    if len(head) > 8 and head[8:9] == b"{":
-        return _read_safetensors(path)
     with _open(path) as file:
         first = file.readline(_MAX_HEADER)
         size = _header(first, path)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from idiolect.nn.basic import Dropout
 from idiolect.nn.network import Network, NetworkKind, Output
 
 __all__ = ["UserTower", "UserTowerConfig"]
@@ -43,7 +44,7 @@ class UserTower(Network):
         width = config.hidden_size
         self.tokens = nn.Embedding(config.vocab_size, width, padding_idx=self.padding_row)
         self.layers = nn.Sequential(
-            nn.Dropout(config.dropout),
+            Dropout(config.dropout),
             nn.Linear(2 * width, 2 * width),
             nn.ReLU(),
             nn.Linear(2 * width, width),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from conftest import ROOT
 from idiolect.recommend.histories import Histories
 from idiolect.recommend.history_files import read_histories
 from idiolect.recommend.model_kinds import ItemLoss
@@ -19,7 +19,7 @@ from idiolect.recommend.networks.session_parallel import SessionParallel, Sessio
 from idiolect.recommend.networks.train_network import train_network
 from idiolect.recommend.splits import split
 
-DATA = Path(os.environ.get("IDIOLECT_DATA", "/work/shared/data")) / "sequential-recommendation"
+DATA = ROOT.parent / "shared" / "data" / "sequential-recommendation"
 ALPHA, ELU = 0.5, 0.5
 
 

@@ -31,7 +31,8 @@ from idiolect.tasks.classify.labelled_texts import labels_of
 from idiolect.tasks.classify.text_classifier import TextClassifier, _Classification
 from idiolect.tasks.tag.tagged_texts import read_tagged_texts, span_labels
 from idiolect.tasks.tag.tagging_metrics import score_spans
-from idiolect.tasks.tag.text_tagger import TextTagger, _Tagging
+from idiolect.tasks.tag.tagging_objective import TaggingObjective
+from idiolect.tasks.tag.text_tagger import TextTagger
 from idiolect.tasks.task_model import task_config
 from idiolect.training.data.shuffled_epochs import ShuffledEpochs
 from prompt_data import read
@@ -174,7 +175,9 @@ def _objective(model: Any, train: Any) -> tuple[Any, int]:
     if isinstance(model, TextTagger):
         pieces = [piece for piece in model.read(train) if piece.places]
         numbers = model._numbers(train)
-        return _Tagging(model, pieces, [numbers[p.text][p.words] for p in pieces]), len(pieces)
+        return TaggingObjective(
+            model.score_words, model.crf, pieces, [numbers[p.text][p.words] for p in pieces]
+        ), len(pieces)
     return _Classification(model, train, model.numbers(train), False), len(train)
 
 

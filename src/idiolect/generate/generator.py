@@ -26,7 +26,7 @@ from idiolect.generate.model_defaults import (
     option_processors,
     required_words,
 )
-from idiolect.generate.prompt_ids import prompt_ids, room_for
+from idiolect.generate.prompt_ids import negative_ids, prompt_ids, room_for
 from idiolect.generate.speculative import AssistantGuesses, LookupGuesses, speculate
 from idiolect.generate.text_stream import TextStream
 from idiolect.generate.token_sampling import Mirostat
@@ -314,7 +314,7 @@ class Generator:
         """Return a batch of texts to continue, with what guides it."""
         decoding = self._decoding([row.source for row in rows], options)
         if options.guidance_scale != 1:
-            other = helpers.negatives(self, rows)
+            other = negative_ids(self.model, helpers.negative_prompts, rows)
             return GuidedDecoding(decoding, self._decoding(other, options), options.guidance_scale)
         if helpers.amateur is not None:
             self._check_vocabulary(helpers.amateur)
@@ -387,19 +387,3 @@ class _Helpers:
     amateur: LanguageModel | None = None
     assistant: LanguageModel | None = None
     negative_prompts: str | Sequence[str] | None = None
-
-    def negatives(self, generator: Generator, rows: Sequence[TextRow]) -> list[list[int]]:
-        """Return the ids that guidance moves away from, for each row."""
-        if self.negative_prompts is None:
-            return [row.source[-1:] for row in rows]
-        if isinstance(self.negative_prompts, str):
-            return [prompt_ids(generator.model, self.negative_prompts, row.number) for row in rows]
-        if len(self.negative_prompts) <= rows[-1].number:
-            raise InputError(
-                f"{len(self.negative_prompts)} negative prompts, and more prompts",
-                hint="give one for each, or one for all",
-            )
-        return [
-            prompt_ids(generator.model, self.negative_prompts[row.number], row.number)
-            for row in rows
-        ]

@@ -6,9 +6,10 @@ import operator
 from collections.abc import Sequence
 
 from idiolect.errors import InputError
+from idiolect.generate.generation import TextRow
 from idiolect.models.language_model import LanguageModel
 
-__all__ = ["prompt_ids", "room_for"]
+__all__ = ["negative_ids", "prompt_ids", "room_for"]
 
 
 def prompt_ids(model: LanguageModel, prompt: str | Sequence[int], number: int) -> list[int]:
@@ -39,6 +40,31 @@ def prompt_ids(model: LanguageModel, prompt: str | Sequence[int], number: int) -
         f"prompt {number} is empty, and the model has no token to begin a text with",
         hint="give it a text",
     )
+
+
+def negative_ids(
+    model: LanguageModel, prompts: str | Sequence[str] | None, rows: Sequence[TextRow]
+) -> list[list[int]]:
+    """Return the ids that guidance moves away from, for each row; by default its last token.
+
+    Args:
+        model: The model that reads them.
+        prompts: Negative prompts: one for all, or one for each prompt.
+        rows: The texts to write, in the order of their prompts.
+
+    Raises:
+        InputError: There are fewer negative prompts than prompts.
+    """
+    if prompts is None:
+        return [row.source[-1:] for row in rows]
+    if isinstance(prompts, str):
+        return [prompt_ids(model, prompts, row.number) for row in rows]
+    if len(prompts) <= rows[-1].number:
+        raise InputError(
+            f"{len(prompts)} negative prompts, and more prompts",
+            hint="give one for each, or one for all",
+        )
+    return [prompt_ids(model, prompts[row.number], row.number) for row in rows]
 
 
 def room_for(

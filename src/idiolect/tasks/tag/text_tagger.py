@@ -10,13 +10,12 @@ each word is read in the window in which it has the most context.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
@@ -27,7 +26,6 @@ from idiolect.encoding.text_reader import by_length
 from idiolect.errors import CheckpointError, ConfigError, InputError
 from idiolect.nn.basic import Dropout
 from idiolect.nn.lora import LoraConfig
-from idiolect.nn.network import Network
 from idiolect.tasks.tag.linear_chain_crf import LinearChainCrf
 from idiolect.tasks.tag.tag_schemes import (
     TagScheme,
@@ -39,11 +37,10 @@ from idiolect.tasks.tag.tag_schemes import (
     write_tags,
 )
 from idiolect.tasks.tag.tagged_texts import TaggedText, TextSpan, fingerprint_tagged
+from idiolect.tasks.tag.tagging_objective import TaggedWindow, TaggingObjective
 from idiolect.tasks.task_model import Adaptation, TaskModel
 from idiolect.tasks.windows import most_context, windows
 from idiolect.text.arguments import checked, load_if_named
-from idiolect.training.data.shuffled_epochs import EpochSample
-from idiolect.training.objectives.objective import RowwiseObjective
 from idiolect.training.progress import show_progress
 from idiolect.training.training_config import TrainingConfig
 
@@ -185,7 +182,9 @@ class TextTagger(TaskModel):
         if not pieces:
             raise InputError("the texts have no words", hint="check the file and its columns")
         self.fit(
-            _Tagging(self, pieces, [numbers[p.text][p.words] for p in pieces]),
+            TaggingObjective(
+                self.score_words, self.crf, pieces, [numbers[p.text][p.words] for p in pieces]
+            ),
             len(pieces),
             {"texts": fingerprint_tagged(texts)},
             output_dir=output_dir,
@@ -255,7 +254,7 @@ class TextTagger(TaskModel):
                 activity.advance(len(batch))
         return scores
 
-    def read(self, texts: Sequence[TaggedText]) -> list[_Piece]:
+    def read(self, texts: Sequence[TaggedText]) -> list[TaggedWindow]:
         """Return the windows of each text that have words to tag."""
         tokenizer, template = self.encoder.model.tokenizer, self.encoder.reader.template
         encoded = tokenizer.encode_with_offsets(
@@ -275,10 +274,10 @@ class TextTagger(TaskModel):
                 row = [*template.before, *ids[start:end], *template.after]
                 shifted = places[own] - start + len(template.before)
                 words = slice(int(own[0]), int(own[-1]) + 1)
-                pieces.append(_Piece(number, row, words, shifted.tolist()))
+                pieces.append(TaggedWindow(number, row, words, shifted.tolist()))
         return pieces
 
-    def score_words(self, pieces: Sequence[_Piece]) -> tuple[Tensor, Tensor]:
+    def score_words(self, pieces: Sequence[TaggedWindow]) -> tuple[Tensor, Tensor]:
         """Score the tags of the words of some pieces, and return the mask of the words.
 
         Shape: (pieces, words, tags) and (pieces, words).
@@ -348,63 +347,3 @@ class _Head(nn.Module):
     def forward(self, states: Tensor) -> Tensor:
         scores: Tensor = self.output(self.dropout(self.norm(states)))
         return scores
-
-
-@dataclass(frozen=True)
-class _Piece:
-    """A window of a text."""
-
-    text: int
-    """Number of the text."""
-    ids: list[int]
-    words: slice
-    """The words that are tagged here."""
-    places: list[int]
-    """The token of each of these words."""
-
-
-@dataclass(frozen=True)
-class _Batch:
-    pieces: list[_Piece]
-    tags: Tensor
-    """(pieces, words)."""
-
-    def __len__(self) -> int:
-        return len(self.pieces)
-
-    @property
-    def count(self) -> int:
-        return sum(len(piece.places) for piece in self.pieces)
-
-    @property
-    def tokens(self) -> int:
-        return sum(len(piece.ids) for piece in self.pieces)
-
-    def part(self, rows: slice) -> _Batch:
-        pieces = self.pieces[rows]
-        longest = max((len(piece.places) for piece in pieces), default=0)
-        return _Batch(pieces, self.tags[rows, :longest])
-
-    def to(self, device: torch.device) -> _Batch:
-        return replace(self, tags=self.tags.to(device))
-
-
-class _Tagging(RowwiseObjective):
-    """The negative log-likelihood of the true tags, of each or of the whole sequence."""
-
-    def __init__(
-        self, tagger: TextTagger, pieces: Sequence[_Piece], tags: Sequence[NDArray[np.int64]]
-    ) -> None:
-        self.tagger, self.pieces, self.tags = tagger, pieces, tags
-
-    def prepare(self, rows: EpochSample) -> _Batch:
-        numbers = rows.sources
-        tags = pad_sequence([torch.from_numpy(self.tags[n]) for n in numbers], True, 0)
-        return _Batch([self.pieces[n] for n in numbers], tags)
-
-    def loss(self, network: Network, batch: _Batch) -> Tensor:
-        scores, mask = self.tagger.score_words(batch.pieces)
-        crf = self.tagger.crf
-        if crf is not None:
-            return crf(scores.float(), batch.tags, mask).sum()  # type: ignore[no-any-return]
-        return F.cross_entropy(scores[mask].float(), batch.tags[mask], reduction="sum")

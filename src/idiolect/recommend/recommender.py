@@ -212,7 +212,11 @@ class Recommender:
         """
         check_whole(top_k, "top_k", 1)
         contexts = [self._context(history) for history in histories]
-        if not isinstance(self.scorer, VectorScorer) or not all(map(len, contexts)):
+        users = None
+        if isinstance(self.scorer, VectorScorer) and all(map(len, contexts)):
+            users = self.scorer.user_vectors(contexts)
+        # After a history whose vector is zero, the order is by popularity.
+        if not isinstance(self.scorer, VectorScorer) or users is None or not users.any(1).all():
             rows = (self._by_product(one, top_k, exclude_seen, None, None) for one in contexts)
             return [[(self.histories.items[n], score) for n, score in row] for row in rows]
         from idiolect.recommend.top_items import top_items
@@ -220,7 +224,7 @@ class Recommender:
         seen = [set(context.tolist()) if exclude_seen else set() for context in contexts]
         depth = top_k + max(map(len, seen), default=0)
         vectors, answers = self.scorer.item_vectors(), []
-        numbers, scores = top_items(self.scorer.user_vectors(contexts), vectors, depth)
+        numbers, scores = top_items(users, vectors, depth)
         for own, row, values in zip(seen, numbers.tolist(), scores.tolist(), strict=True):
             kept = [(n, v) for n, v in zip(row, values, strict=True) if n not in own][:top_k]
             answers.append([(self.histories.items[number], score) for number, score in kept])
@@ -278,6 +282,8 @@ class Recommender:
 
         assert self.index is not None, "asked only if there is an index"
         vector = vectors_to_index(self.scorer).user_vectors([context])[0]
+        if not vector.any():  # nothing is known about the history: the order is by popularity
+            return self._by_product(context, count, exclude_seen, None, filter)
         seen = set(context.tolist()) if exclude_seen else set()
         found = indexed_top(self.index, vector, count + len(seen), filter)
         numbered = [(self._numbers[id], score) for id, score in found]

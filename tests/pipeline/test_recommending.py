@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from idiolect import Recommender
 from idiolect.cli.main import app
+from idiolect.cli.run import results
 from idiolect.pipeline.report.verdict import judge
 
 
@@ -56,3 +57,14 @@ def test_a_run_recommends(finished: Path) -> None:
     assert result.stdout.split()[1].startswith("zorblaxine")
     recommender = Recommender.load(finished / "run")
     assert recommender.recommend(history.split(","))[0].text
+
+
+def test_the_summary_shows_recommenders(metrics: dict) -> None:
+    recommenders, texts = results(metrics)[-2:]
+    found = metrics["evaluate_recommend"]
+    names = list(recommenders.columns[0].cells)
+    assert set(names) == found["baselines"].keys()
+    shown = dict(zip(names, recommenders.columns[3].cells, strict=True))
+    assert shown["text"] == f"{found['baselines']['text']['cold']['ndcg@10']:.3f}"
+    assert {one["label"] for one in found["systems"]} <= set(texts.columns[0].cells)
+    assert "recommending by texts (0." in judge(metrics).sentence

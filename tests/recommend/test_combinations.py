@@ -157,8 +157,8 @@ def priced(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = [{"user": u, "items": [f"p{i}" for i in r]} for u, r in enumerate(histories.rows)]
     (folder / "histories.jsonl").write_text("\n".join(map(json.dumps, rows)))
     items = [
-        {"id": f"p{i}", "title": f"item {i}", "price": i, "stock": i % 2 == 0} for i in range(20)
-    ]
+        {"id": f"p{i}", "title": f"item {i}", "price": i, "stock": i % 2 == 0} for i in range(21)
+    ]  # nobody has had the last one
     (folder / "items.jsonl").write_text("\n".join(map(json.dumps, items)))
     return folder
 
@@ -192,6 +192,9 @@ def test_filters_and_diversity_with_and_without_an_index(model: str, priced: Pat
     assert [one.id for one in indexed.recommend(history, top_k=5)] == [one.id for one in plain]
     many = indexed.recommend_many([history, ["p11"]], top_k=5)
     assert [id for id, _ in many[0]] == [one.id for one in plain]
+    popular = [one.id for one in recommender.recommend(["p20"], top_k=5)]
+    assert [one.id for one in indexed.recommend(["p20"], top_k=5)] == popular
+    assert [id for id, _ in indexed.recommend_many([["p20"]], top_k=5)[0]] == popular
     recommender.save(run)  # a model that replaces another has no index of that
     assert Recommender.load(run).index is None
     diverse = indexed.recommend(history, top_k=5, mmr_diversity=0.9)

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from conftest import ROOT
+from idiolect.errors import ConfigError
 from idiolect.recommend.histories import Histories
 from idiolect.recommend.history_files import read_histories
 from idiolect.recommend.model_kinds import ItemLoss
@@ -18,6 +19,7 @@ from idiolect.recommend.networks.item_networks import make_network
 from idiolect.recommend.networks.session_parallel import SessionParallel, SessionSteps
 from idiolect.recommend.networks.train_network import train_network
 from idiolect.recommend.splits import split
+from idiolect.recommend.train_recommender import train_recommender
 
 DATA = ROOT.parent / "shared" / "data" / "sequential-recommendation"
 ALPHA, ELU = 0.5, 0.5
@@ -134,6 +136,16 @@ def test_rows_read_sessions_one_after_another() -> None:
     again = SessionSteps(sessions, rows=3)
     again.restore({"epoch": 0, "place": source.place})
     assert again.take().items.tolist() == source.take().items.tolist()
+
+
+def test_what_sessions_side_by_side_cannot_do_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="do not train with gbce"):
+        train_network("gru4rec", split(_sessions()), tmp_path, session_parallel=True, loss="gbce")
+    with pytest.raises(ConfigError, match="transitions does not read sessions side by side"):
+        train_recommender(
+            _sessions(), model="transitions", output_dir=tmp_path, session_parallel=True
+        )
+    assert not list(tmp_path.iterdir())
 
 
 def test_gru4rec_learns_from_sessions_side_by_side(tmp_path: Path) -> None:

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 __all__ = ["init", "report", "results", "run"]
 
+_TARGETS = ("all", "warm", "cold")
+"""All cases of a recommender, and those whose target has and has no training event."""
+
 
 def init(
     folder: Annotated[Path, typer.Argument(help="Folder with your catalogue and texts.")],
@@ -70,6 +73,8 @@ def run(
     console.print(
         f"the run is in {folder}; search it with: idiolect search {folder} QUERY", markup=False
     )
+    if "recommend" in metrics:
+        console.print(f"recommend with: idiolect recommend {folder} --history ID,ID", markup=False)
 
 
 def report(
@@ -92,8 +97,11 @@ def results(metrics: dict[str, Any]) -> list[Table]:
     Args:
         metrics: The content of the run's metrics.json.
     """
-    figures = metrics["evaluate"]
-    return [_systems(figures), _texts(figures), _differences(figures)]
+    figures, recommending = metrics["evaluate"], metrics.get("evaluate_recommend")
+    tables = [_systems(figures), _texts(figures), _differences(figures)]
+    return tables + (
+        [_recommenders(recommending), _item_texts(recommending)] if recommending else []
+    )
 
 
 def _systems(figures: dict[str, Any]) -> Table:
@@ -173,6 +181,40 @@ def _differences(figures: dict[str, Any]) -> Table:
             f"{one['low']:+.3f}…{one['high']:+.3f}",
             f"{one['p_value']:.4f}",
         )
+    return table
+
+
+def _recommenders(figures: dict[str, Any]) -> Table:
+    table = _table("Recommenders, nDCG@10")
+    table.caption = (
+        f"{figures['cases']:,} cases; cold: the {figures['cold_cases']:,} whose target has no "
+        "training event"
+    )
+    table.add_column("", no_wrap=True)
+    for column in _TARGETS:
+        table.add_column(column, justify="right")
+    baselines = figures["baselines"]
+    for name in sorted(baselines, key=lambda one: -baselines[one]["ndcg@10"]):
+        row = baselines[name]
+        parts = (row, row["warm"], row["cold"])
+        table.add_row(name, *(_number(part.get("ndcg@10")) for part in parts))
+    return table
+
+
+def _item_texts(figures: dict[str, Any]) -> Table:
+    table = _table("Recommending by the vectors of the items' texts, nDCG@10")
+    table.caption = "text: the texts alone; blend: with what users did, weights from validation"
+    table.add_column("", no_wrap=True)
+    for use in ("text", "blend"):
+        for place, targets in enumerate(_TARGETS):
+            table.add_column(f"{use if not place else ''}\n{targets}", justify="right")
+    controls = False
+    for system in figures["systems"]:
+        if system["control"] and not controls:
+            table.add_row("controls", style="dim")
+            controls = True
+        parts = (system[use][targets] for use in ("text", "blend") for targets in _TARGETS)
+        table.add_row(system["label"], *(_number(part.get("ndcg@10")) for part in parts))
     return table
 
 

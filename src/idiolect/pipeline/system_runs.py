@@ -35,7 +35,7 @@ from idiolect.pipeline.judged_tests import answerable_queries, unseen_queries
 from idiolect.pipeline.stage import Work
 from idiolect.pipeline.stage_models import load_system
 from idiolect.pipeline.stages.index_stage import index_encoder, index_system, open_index
-from idiolect.pipeline.systems import MeasuredSystem, pairs_to_compare
+from idiolect.pipeline.systems import MeasuredSystem, PairedDifference, pairs_to_compare
 from idiolect.ranking.evaluation.baselines import BM25, Dense
 from idiolect.ranking.evaluation.judged_collection import JudgedCollection
 from idiolect.ranking.evaluation.metrics import Evaluation, Run
@@ -71,7 +71,7 @@ class System(TypedDict):
     for a test where training has seen the answers of some queries but not of all."""
 
 
-class Significance(TypedDict):
+class Significance(PairedDifference):
     """The difference between two systems over the same queries."""
 
     test: str
@@ -79,17 +79,6 @@ class Significance(TypedDict):
     unseen: bool
     """Whether only the queries are compared whose answers training has not seen."""
     measure: str
-    first: str
-    second: str
-    """Names of systems; the difference is the mean of the second minus that of the first."""
-    difference: float
-    low: float
-    high: float
-    """Ends of the 95% interval, by paired bootstrap."""
-    p_value: float
-    """Two-sided paired randomization test."""
-    wins: int
-    losses: int
 
 
 class SystemRuns:

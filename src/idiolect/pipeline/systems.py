@@ -11,9 +11,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypedDict
 
-__all__ = ["MeasuredSystem", "pairs_to_compare"]
+__all__ = ["MeasuredSystem", "PairedDifference", "pairs_to_compare"]
+
+
+class PairedDifference(TypedDict):
+    """The difference between two systems over the same queries or cases."""
+
+    first: str
+    second: str
+    """Names of systems; the difference is the mean of the second minus that of the first."""
+    difference: float
+    low: float
+    high: float
+    """Ends of the 95% interval, by paired bootstrap."""
+    p_value: float
+    """Two-sided paired randomization test."""
+    wins: int
+    losses: int
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,7 +27,7 @@ def vectors_to_index(scorer: ItemScorer) -> VectorScorer:
     if not isinstance(scorer, VectorScorer):
         raise InputError(
             f"{scorer.name} has no vectors of items, so an index cannot answer for it",
-            hint="train als, sasrec, gru4rec, two-tower, unisrec or text-dense; "
+            hint="train als, sasrec, gru4rec, bert4rec, unisrec, two-tower or text-dense; "
             "filters work without an index",
         )
     return scorer

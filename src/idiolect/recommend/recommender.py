@@ -212,15 +212,29 @@ class Recommender:
         """
         check_whole(top_k, "top_k", 1)
         contexts = [self._context(history) for history in histories]
-        if not isinstance(self.scorer, VectorScorer) or not all(map(len, contexts)):
-            rows = (self._by_product(one, top_k, exclude_seen, None, None) for one in contexts)
-            return [[(self.histories.items[n], score) for n, score in row] for row in rows]
+        scorer = self.scorer
+        if isinstance(scorer, VectorScorer) and all(map(len, contexts)):
+            users = scorer.user_vectors(contexts)
+            if users.any(1).all():  # after a history whose vector is zero, popularity decides
+                return self._many(contexts, users, scorer.item_vectors(), top_k, exclude_seen)
+        rows = (self._by_product(one, top_k, exclude_seen, None, None) for one in contexts)
+        return [[(self.histories.items[n], score) for n, score in row] for row in rows]
+
+    def _many(
+        self,
+        contexts: Sequence[NDArray[np.int64]],
+        users: NDArray[np.float32],
+        vectors: NDArray[np.float32],
+        top_k: int,
+        exclude_seen: bool,
+    ) -> list[list[tuple[str, float]]]:
+        """Return the best items by the inner products of users and items."""
         from idiolect.recommend.top_items import top_items
 
         seen = [set(context.tolist()) if exclude_seen else set() for context in contexts]
         depth = top_k + max(map(len, seen), default=0)
-        vectors, answers = self.scorer.item_vectors(), []
-        numbers, scores = top_items(self.scorer.user_vectors(contexts), vectors, depth)
+        numbers, scores = top_items(users, vectors, depth)
+        answers = []
         for own, row, values in zip(seen, numbers.tolist(), scores.tolist(), strict=True):
             kept = [(n, v) for n, v in zip(row, values, strict=True) if n not in own][:top_k]
             answers.append([(self.histories.items[number], score) for number, score in kept])
@@ -278,6 +292,8 @@ class Recommender:
 
         assert self.index is not None, "asked only if there is an index"
         vector = vectors_to_index(self.scorer).user_vectors([context])[0]
+        if not vector.any():  # nothing is known about the history: the order is by popularity
+            return self._by_product(context, count, exclude_seen, None, filter)
         seen = set(context.tolist()) if exclude_seen else set()
         found = indexed_top(self.index, vector, count + len(seen), filter)
         numbered = [(self._numbers[id], score) for id, score in found]

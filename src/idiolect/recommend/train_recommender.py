@@ -152,7 +152,7 @@ def fit_recommender(
         InputError: As in `train_recommender`.
         CheckpointError: The folder holds another run.
     """
-    _check(model, item_text, loss, vectors, epochs)
+    _check(model, item_text, loss, vectors, epochs, session_parallel)
     single = int((np.diff(histories.offsets) == 1).sum())
     if single:
         notice(f"{single:,} of {len(histories):,} users have one event: they are no test case")
@@ -198,6 +198,7 @@ def _check(
     loss: str | None,
     vectors: NDArray[np.float32] | None,
     epochs: int | None,
+    session_parallel: bool,
 ) -> None:
     """Refuse what does not fit together."""
     if model not in get_args(ModelName):
@@ -212,6 +213,8 @@ def _check(
         for given, name in ((item_text, "item_text"), (loss, "loss")):
             if given is not None:
                 raise ConfigError(f"{model} is no network", hint=f"leave out {name}")
+    if session_parallel and model != "gru4rec":
+        raise ConfigError(f"{model} does not read sessions side by side", hint="use gru4rec")
     if vectors is None and (item_text is not None or model in ("unisrec", "text-dense")):
         raise InputError(
             f"{model} needs the vectors of the items' texts", hint="pass --items and --encoder"

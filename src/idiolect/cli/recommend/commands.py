@@ -154,8 +154,11 @@ def index(directory: _Folder) -> None:
 
     Example: [bold]idiolect recommend index runs/next[/bold]
     """
-    with _load(directory).build_index(directory) as built:
-        typer.echo(f"an index of {len(built):,} items in {directory}")
+    recommender = _load(directory)
+    with recommender.build_index(directory) as built:
+        rest = len(recommender.histories.items) - len(built)
+        left_out = f"; {rest:,} without a vector are left out" if rest else ""
+        typer.echo(f"an index of {len(built):,} items in {directory}{left_out}")
 
 
 @app.command("items")

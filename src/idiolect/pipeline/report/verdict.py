@@ -71,12 +71,13 @@ def judge(metrics: Mapping[str, Any]) -> Verdict:
     """
     evaluate = metrics["evaluate"]
     changes = list(_changes(evaluate))
-    known = [*(changes or [_UNKNOWN]), *_language_clauses(evaluate)]
+    recommending = tuple(_recommending(metrics.get("evaluate_recommend")))
+    recommended = list(_recommending_clauses(recommending))
+    known = [*(changes or [_UNKNOWN]), *recommended, *_language_clauses(evaluate)]
     uses = _index_clause(metrics)
     sentence = ", ".join([*_broken_promises(evaluate), f"{uses}; {', '.join(known)}."])
-    if changes or "(" in uses:
+    if changes or recommended or "(" in uses:
         sentence = sentence.replace("(", f"({_MEASURE} ", 1)
-    recommending = tuple(_recommending(metrics.get("evaluate_recommend")))
     findings = (*_rankings(evaluate), *recommending, *_language(evaluate), *_tokens(evaluate))
     return Verdict(sentence[0].upper() + sentence[1:], findings, _index(metrics))
 
@@ -152,6 +153,14 @@ def _recommending(evaluate: Mapping[str, Any] | None) -> Iterator[Finding]:
             p = "p < 0.001" if row["p_value"] < 0.001 else f"p = {row['p_value']:.3f}"
             figures = f"{_MEASURE} {before:.3f} → {after:.3f}, {p}, {row['queries']:,} cases"
             yield Finding(_outcome(row), what, figures)
+
+
+def _recommending_clauses(findings: Sequence[Finding]) -> Iterator[str]:
+    """Yield what became of recommending by texts, of all targets."""
+    for finding in findings:
+        if finding.what == _RECOMMENDED[0][-1]:
+            values = finding.figures.partition(",")[0].removeprefix(f"{_MEASURE} ")
+            yield f"recommending by texts ({values}) {_VERBS[finding.outcome]}"
 
 
 _BITS = {"domain": "Bits per byte of domain text", "general": "Bits per byte of general text"}

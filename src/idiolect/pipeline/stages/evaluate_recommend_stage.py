@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from idiolect.pipeline.settings import SettingsTable
 from idiolect.pipeline.stage import Stage, Work
 from idiolect.pipeline.stages.recommend_stage import vectors_of
+from idiolect.pipeline.systems import PairedDifference
 
 if TYPE_CHECKING:
     from idiolect.recommend.next_item_metrics import NextItemEvaluation
@@ -45,24 +46,15 @@ class ItemTextSystem(TypedDict):
     """The weight of texts in the blend; the largest of the others is 1."""
 
 
-class TextDifference(TypedDict):
+class TextDifference(PairedDifference):
     """The difference of nDCG@10 between two systems over the same cases."""
 
     use: str
     """text or blend."""
     targets: str
     """all, warm or cold."""
-    first: str
-    second: str
-    """The difference is the mean of the second minus that of the first."""
-    difference: float
-    low: float
-    high: float
-    p_value: float
     queries: int
     """Cases."""
-    wins: int
-    losses: int
 
 
 class RecommendationMetrics(TypedDict):

@@ -85,6 +85,7 @@ def train_network(
         seed: Random seed.
 
     Raises:
+        ConfigError: The loss or the order of reading does not fit the network.
         InputError: No user has two training events.
         CheckpointError: The folder holds another run.
         TrainingError: The loss explodes.
@@ -95,7 +96,9 @@ def train_network(
         raise InputError("no user has two training events", hint="use popularity, or more data")
     if session_parallel and name != "gru4rec":
         raise ConfigError(f"{name} does not read sessions side by side", hint="use gru4rec")
-    loss = loss or ("cross-entropy" if len(train.items) <= _FULL else "sampled-softmax")
+    if loss is None:
+        full = session_parallel or len(train.items) <= _FULL
+        loss = "cross-entropy" if full else "sampled-softmax"
     config = TrainingConfig(
         batch_size=min(128, len(rows)),
         learning_rate=recipe.learning_rate,
@@ -120,7 +123,6 @@ def train_network(
     epochs = epochs or recipe.epochs
     source: ShuffledEpochs | SessionSteps
     if session_parallel:
-        loss = "bpr-max" if loss == "bpr-max" else "cross-entropy"
         source = SessionSteps(rows, rows=config.batch_size, seed=seed)
         steps = source.count(epochs)
     else:
@@ -135,7 +137,6 @@ def train_network(
         record |= {"item_text": item_text, "vectors": _digest(vectors)}
     if session_parallel:
         record["batches"] = "session-parallel"
-    session.begin(record)
     objective: Objective = (
         SessionParallel(train.counts, loss=loss)
         if session_parallel
@@ -148,6 +149,7 @@ def train_network(
             seed=seed,
         )
     )
+    session.begin(record)
     session.train(objective, source)
     session.publish(lambda path: _save(network, path))
     return SEQUENCE_SCORERS[name](network, len(train.items), _MAX_LENGTH)

@@ -26,14 +26,14 @@ def launch_training(command: Sequence[str], address: str, *, workers: int, gpus:
     """Run a training command in several processes of a cluster, and wait for its end.
 
     Args:
-        command: the arguments of `idiolect`, such as `["pretrain", "gpt2", "corpus.jsonl", …]`.
-        address: of the cluster; see `connect`.
-        workers: number of processes.
+        command: The arguments of `idiolect`, such as `["pretrain", "gpt2", "corpus.jsonl", …]`.
+        address: Of the cluster; see `connect`.
+        workers: Number of processes.
         gpus: GPUs of a process; with 0, they compute on processors.
 
     Raises:
-        InputError: no command, or fewer than one process.
-        TrainingError: the command failed in a process, after restarts.
+        InputError: No command, or fewer than one process.
+        TrainingError: The command failed in a process, after restarts.
     """
     if not command or workers < 1:
         raise InputError("nothing to launch", hint="idiolect launch --workers 2 -- pretrain …")

@@ -53,8 +53,8 @@ class Storage:
         """Return the storage of a path or a URI.
 
         Raises:
-            InputError: the URI is not valid.
-            MissingDependencyError: no installed package knows its scheme.
+            InputError: The URI is not valid.
+            MissingDependencyError: No installed package knows its scheme.
         """
         uri = str(source)
         if not is_uri(uri):
@@ -77,7 +77,7 @@ class Storage:
         """Return its type, size and time of change.
 
         Raises:
-            InputError: the store cannot be reached, or denies access.
+            InputError: The store cannot be reached, or denies access.
         """
         try:
             return self.files.get_file_info(self.path)
@@ -101,7 +101,7 @@ class Storage:
         """Return the bytes of a file, or some of them.
 
         Raises:
-            CheckpointError: it is missing or cannot be read.
+            CheckpointError: It is missing or cannot be read.
         """
         try:
             with self.files.open_input_file(self.path) as file:
@@ -114,7 +114,7 @@ class Storage:
         """Read a JSON object.
 
         Raises:
-            CheckpointError: it is missing or damaged.
+            CheckpointError: It is missing or damaged.
         """
         try:
             value = json.loads(self.read())
@@ -128,7 +128,7 @@ class Storage:
         """Copy a file, or some of its bytes, to a local file.
 
         Raises:
-            CheckpointError: it is missing or cannot be read.
+            CheckpointError: It is missing or cannot be read.
         """
         try:
             with self.files.open_input_file(self.path) as file, target.open("wb") as copy:
@@ -178,7 +178,7 @@ def local_copy(source: str | Path) -> str:
     Names and paths are returned unchanged.
 
     Raises:
-        InputError: the folder of the store has no files.
+        InputError: The folder of the store has no files.
     """
     if not is_uri(source):
         return str(source)

@@ -141,12 +141,12 @@ def scan_corpus(
     """Read a corpus once and encode each distinct chunk once.
 
     Args:
-        tokenizer: the tokenizer to measure.
-        corpus: the documents.
-        max_stream: maximum number of chunks in the recorded stream.
+        tokenizer: The tokenizer to measure.
+        corpus: The documents.
+        max_stream: Maximum number of chunks in the recorded stream.
 
     Raises:
-        InputError: there are no documents.
+        InputError: There are no documents.
     """
     scanner = CorpusScanner(tokenizer, max_stream)
     scanner.read(corpus)
@@ -214,9 +214,9 @@ class CorpusScanner:
     """Accumulates the counts of `scan_corpus`.
 
     Args:
-        tokenizer: the tokenizer to measure.
-        max_stream: maximum number of chunks in the recorded stream.
-        encode_whole: whether documents are encoded whole; None to decide it on the first ones.
+        tokenizer: The tokenizer to measure.
+        max_stream: Maximum number of chunks in the recorded stream.
+        encode_whole: Whether documents are encoded whole; None to decide it on the first ones.
     """
 
     def __init__(

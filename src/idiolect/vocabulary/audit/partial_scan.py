@@ -63,9 +63,9 @@ def scan_part(tokenizer: Tokenizer, documents: Iterable[str], *, encode_whole: b
     """Scan one part, which may have no documents.
 
     Args:
-        tokenizer: the tokenizer to measure.
-        documents: the documents of the part. Their chunk numbers are kept in memory, 4 bytes each.
-        encode_whole: from `must_encode_whole`, for the whole corpus.
+        tokenizer: The tokenizer to measure.
+        documents: The documents of the part. Their chunk numbers are kept in memory, 4 bytes each.
+        encode_whole: From `must_encode_whole`, for the whole corpus.
     """
     scanner = CorpusScanner(tokenizer, np.iinfo(np.int64).max, encode_whole=encode_whole)
     scanner.read(documents)
@@ -87,9 +87,9 @@ class ScanMerger:
     Memory is bounded as in `scan_corpus`: by the number of distinct chunks and `max_stream`.
 
     Args:
-        tokenizer: the tokenizer of the parts.
-        encode_whole: from `must_encode_whole`.
-        max_stream: maximum number of chunks in the recorded stream.
+        tokenizer: The tokenizer of the parts.
+        encode_whole: From `must_encode_whole`.
+        max_stream: Maximum number of chunks in the recorded stream.
     """
 
     def __init__(
@@ -129,7 +129,7 @@ class ScanMerger:
         """Return the scan of the whole corpus.
 
         Raises:
-            InputError: no part has documents.
+            InputError: No part has documents.
         """
         if not self._scanner.statistics.documents:
             raise InputError(

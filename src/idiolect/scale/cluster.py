@@ -27,7 +27,7 @@ def connect(address: str) -> None:
     """Connect to a cluster, unless this process is connected already.
 
     Args:
-        address: Such as `10.0.0.1:6379`; `auto` for the cluster that this machine is a node of;
+        address: For example `10.0.0.1:6379`; `auto` for the cluster that this machine is a node of;
             `local` to start one on this machine for this process.
 
     Raises:

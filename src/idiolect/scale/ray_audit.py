@@ -45,7 +45,7 @@ def audit_on_ray(
     Args:
         tokenizer: Path, URI or name of the tokenizer, which every node must reach.
         sources: Files, folders, globs or URIs.
-        address: Of the cluster; see `connect`.
+        address: Address of the cluster; see `connect`.
         general: General text, as for `audit`; `Audit.choose` reads it again on this machine, for
             which it must be local unless the method is not `merges`.
         glossary: As in `audit`.

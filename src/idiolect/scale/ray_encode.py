@@ -59,7 +59,7 @@ def encode_on_ray(
         model: Path, URI or name of the encoder, which every node must reach.
         sources: Files, folders, globs or URIs.
         out: Folder or URI of the shards; see `idiolect.scale.vector_shards`.
-        address: Of the cluster; see `connect`.
+        address: Address of the cluster; see `connect`.
         options: How documents are read.
         prompt_name: As in `Encoder.encode`.
         dimensions: As in `Encoder.encode`.

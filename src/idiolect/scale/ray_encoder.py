@@ -30,7 +30,7 @@ class RayEncoder:
 
     Args:
         model: Path, URI or name of the encoder, which every node must reach.
-        address: Of the cluster; see `connect`.
+        address: Address of the cluster; see `connect`.
         precision: As for `Encoder`.
         gpus: GPUs of a task; with 0, tasks run on processors.
     """

@@ -27,7 +27,7 @@ def launch_training(command: Sequence[str], address: str, *, workers: int, gpus:
 
     Args:
         command: The arguments of `idiolect`, such as `["pretrain", "gpt2", "corpus.jsonl", …]`.
-        address: Of the cluster; see `connect`.
+        address: Address of the cluster; see `connect`.
         workers: Number of processes.
         gpus: GPUs of a process; with 0, they compute on processors.
 

@@ -15,7 +15,6 @@ import numpy as np
 from idiolect.errors import InputError
 from idiolect.vocabulary.audit.corpus_scan import (
     CHECKED_DOCUMENTS,
-    MAX_DISTINCT,
     MAX_STREAM,
     CorpusScan,
     CorpusScanner,
@@ -105,17 +104,15 @@ class ScanMerger:
             return
         scanner = self._scanner
         before = len(scanner.numbers)
-        if before < MAX_DISTINCT:
-            for key in part.keys:
-                scanner.numbers.setdefault(key, len(scanner.numbers))
-        if len(scanner.numbers) >= MAX_DISTINCT:
-            scanner.encode_whole = True
-        numbers = (scanner.numbers.get(key, -1) for key in part.keys)
-        table = np.fromiter(numbers, np.int32, len(part.keys))
-        scanner.sizes = np.concatenate([scanner.sizes, part.sizes[:, table >= before]], axis=1)
+        table = scanner.number(part.keys)
+        fresh = (table >= before) & ~np.isin(table, scanner.omitted)
+        sizes = np.zeros((3, len(scanner.numbers)), np.int32)
+        sizes[:, :before] = scanner.sizes
+        sizes[:, table[fresh]] = part.sizes[:, fresh]
+        scanner.sizes = sizes
         counts = np.zeros(len(scanner.numbers), np.int64)
-        counts[: len(scanner.counts)] = scanner.counts
-        np.add.at(counts, table[table >= 0], part.counts[table >= 0])
+        counts[:before] = scanner.counts
+        np.add.at(counts, table, part.counts)
         scanner.counts = counts
 
         statistics, first = scanner.statistics, scanner.statistics.documents

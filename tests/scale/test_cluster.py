@@ -140,7 +140,7 @@ def test_training_is_launched_on_two_nodes(nodes: Any, tmp_path: Path) -> None:
     models.model("llama").save(tmp_path / "model")
     corpus = tmp_path / "corpus.jsonl"
     corpus.write_bytes(_lines(models.texts()))
-    options = "--train all --steps 3 --batch-size 4 --max-length 32".split()
+    options = ["--train", "all", "--steps", "3", "--batch-size", "4", "--max-length", "32"]
     command = ["pretrain", str(tmp_path / "model"), str(corpus), *options]
     launch_training([*command, "--sharded", "-o", str(tmp_path / "two")], nodes.address, workers=2)
     assert CliRunner().invoke(app, [*command, "-o", str(tmp_path / "one")]).exit_code == 0

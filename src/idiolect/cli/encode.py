@@ -92,6 +92,8 @@ def encode(
             gpus=gpus,
         )
         return
+    if gpus:
+        raise InputError("--gpus is an option of --ray", hint="without --ray, a GPU is found")
     console, counts = Console(), EncodingCounts()
     corpus = Corpus(sources, field, per=per, max_unreadable=max_unreadable)
     with status("loading the model"):

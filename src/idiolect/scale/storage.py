@@ -82,18 +82,21 @@ class Storage:
         try:
             return self.files.get_file_info(self.path)
         except OSError as error:
-            raise InputError(
-                f"{self.uri} cannot be reached: {_first_line(error)}",
-                hint="check the address and the credentials",
-            ) from error
+            raise self._unreachable(error) from error
 
     def list(self) -> list[Storage]:
-        """Return the files of a folder and its subfolders by path; hidden ones are left out."""
+        """Return the files of a folder and its subfolders by path; hidden ones are left out.
+
+        Raises:
+            InputError: As for `info`.
+        """
         selector = pafs.FileSelector(self.path, recursive=True, allow_not_found=True)
+        try:
+            infos = self.files.get_file_info(selector)
+        except OSError as error:
+            raise self._unreachable(error) from error
         found = sorted(
-            one.path
-            for one in self.files.get_file_info(selector)
-            if one.is_file and not one.base_name.startswith(".")
+            one.path for one in infos if one.is_file and not one.base_name.startswith(".")
         )
         return [self / path[len(self.path) + 1 :] for path in found]
 
@@ -164,6 +167,12 @@ class Storage:
         """Delete a file, if it exists."""
         with contextlib.suppress(FileNotFoundError):
             self.files.delete_file(self.path)
+
+    def _unreachable(self, error: OSError) -> InputError:
+        return InputError(
+            f"{self.uri} cannot be reached: {_first_line(error)}",
+            hint="check the address and the credentials",
+        )
 
     def _unreadable(self, error: OSError) -> CheckpointError:
         return CheckpointError(

@@ -127,7 +127,8 @@ def test_banks_take_turns() -> None:
 
 def test_impossible_words_are_refused() -> None:
     for options, match in (
-        ({"force_words": ["a"]}, "choose among beams"),
+        ({"force_words": ["a"]}, "force_words needs beam search"),
+        ({"coverage_penalty": 0.2}, "coverage_penalty needs beam search"),
         ({"num_beams": 2, "force_words": [""]}, "an empty text"),
         ({"num_beams": 2, "force_words": ["a"], "bad_words": ["a"]}, "in force_words, and in"),
         ({"num_beams": 2, "coverage_penalty": -1.0}, "coverage_penalty is -1"),

@@ -49,8 +49,8 @@ def connect(address: str) -> None:
         except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
             raise InputError(
                 f"no Ray cluster at {address}: {str(error).splitlines()[0]}",
-                hint="start one with `ray start --head`, and give its address or `auto`; if it has a"
-                " token, set RAY_AUTH_MODE=token here too",
+                hint="start one with `ray start --head`, and give its address or `auto`; if it has"
+                " a token, set RAY_AUTH_MODE=token here too",
             ) from error
     context = ray.data.DataContext.get_current()
     context.print_on_execution_start = False

@@ -4,8 +4,8 @@
 
 Each row is a new driver that connects to one running cluster of two nodes with one processor each.
 At the largest size, two local processes that encode half of the texts each are measured as well,
-before and after the cluster's run. Seconds of processors (user and system) of the processes are
-printed beside the time, since they change less where other programs run.
+before and after the cluster's run; they give the rate of one processor. Processor seconds (user and
+system) of each row are those of its driver alone, or of both local processes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 
 NODE_MEMORY = 200 << 20
-PART_BYTES = 200_000
+PART_BYTES = 50_000
 
 
 def drive(model: str, source: str, out: str, address: str) -> None:
@@ -82,6 +82,7 @@ def _two_local(model: str, folder: Path, lines: list[str]) -> dict[str, float]:
     return {
         "seconds": max(one["seconds"] for one in found),
         "cpu": sum(one["cpu"] for one in found),
+        "tokens": sum(one["tokens"] for one in found),
     }
 
 
@@ -125,6 +126,7 @@ def main() -> None:
             nodes.shutdown()
         print("two local processes, before and after:", json.dumps(local))
         mean = sum(one["seconds"] for one in local) / 2
+        print(f"tokens per second and local process: {local[0]['tokens'] / mean / 2:,.0f}")
         print(f"ratio to two local processes at 10x: {rows[10]['seconds'] / mean:.2f}")
         print(f"load: {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors")
 

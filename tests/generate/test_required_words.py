@@ -94,6 +94,16 @@ def test_many_beams_find_the_best_text_with_the_words_and_coverage(settings: Any
     assert all(required.progress(b.ids).is_complete for beams in together for b in beams)
 
 
+def test_texts_that_end_with_the_words_are_kept() -> None:
+    network = _network(vocab_size=5, seed=3, **NETWORKS[0])
+    required, source = RequiredWords([[(4,)]]), [3, 4, 4, 3]
+    (beams,) = _search(network, [source], required=required)
+    every = [ids for ids, _, _ in _every(network, torch.tensor([source]))]
+    assert [4, END] in every
+    complete = sorted(ids for ids in every if required.progress(ids).is_complete)
+    assert sorted(beam.ids for beam in beams) == complete
+
+
 def test_few_beams_reach_unlikely_words_alone_and_in_a_batch() -> None:
     network = _network(vocab_size=13, seed=1, model_type="seq2seq", attention="dot")
     rows = [[3, 4, 5, 2], [7, 2], [9, 8, 2]]
@@ -123,11 +133,18 @@ def test_banks_take_turns() -> None:
     # The complete text is in the highest bank; next is the one that a required token advances.
     assert [(one.parent, one.token) for one in going] == [(1, 3), (0, 6)]
     assert ended == [Continuation(-8.0, 1, 2, True)]
+    # Without turns, both places would go to the two that have a word.
+    found = [Continuation(-1.0, 0, 1, False), Continuation(-2.0, 1, 2, False)]
+    sums = torch.full((3, 8), float("-inf"))
+    sums[2, 3] = -9.0
+    going, _ = words.choose([[7], [7], [1]], found, sums, lambda ids: False, 2)
+    assert [(one.parent, one.token) for one in going] == [(0, 1), (2, 3)]
 
 
 def test_impossible_words_are_refused() -> None:
     for options, match in (
-        ({"force_words": ["a"]}, "choose among beams"),
+        ({"force_words": ["a"]}, "force_words needs beam search"),
+        ({"coverage_penalty": 0.2}, "coverage_penalty needs beam search"),
         ({"num_beams": 2, "force_words": [""]}, "an empty text"),
         ({"num_beams": 2, "force_words": ["a"], "bad_words": ["a"]}, "in force_words, and in"),
         ({"num_beams": 2, "coverage_penalty": -1.0}, "coverage_penalty is -1"),

@@ -13,18 +13,22 @@ from typing import Any
 import numpy as np
 import pyarrow.fs as pafs
 import pytest
+from typer.testing import CliRunner
 
 from encoding.models import tiny_encoder
+from idiolect.cli.main import app
 from idiolect.encoding.encoder import Encoder
 from idiolect.scale.cluster import map_parts
 from idiolect.scale.ray_audit import audit_on_ray
 from idiolect.scale.ray_encode import encode_on_ray
 from idiolect.scale.ray_encoder import RayEncoder
+from idiolect.scale.ray_train import launch_training
 from idiolect.scale.storage import Storage
 from idiolect.text.corpus import Corpus
 from idiolect.vocabulary.audit.audit import audit
 from idiolect.vocabulary.audit.audit_report import audit_record
 from scale.clusters import cluster
+from training import models
 from vocabulary.conftest import DOMAIN, GENERAL, make
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # of Ray and moto
@@ -125,6 +129,24 @@ def test_an_audit_on_two_nodes_is_that_of_one_process(nodes: Any, s3: str, tmp_p
     )
     assert audit_record(two) == audit_record(one)
     assert list(two.choose(30)) == list(one.choose(30))
+
+
+def _losses(run: Path) -> list[float]:
+    lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    return [line["loss"] for line in lines if "loss" in line]
+
+
+def test_training_is_launched_on_two_nodes(nodes: Any, tmp_path: Path) -> None:
+    models.model("llama").save(tmp_path / "model")
+    corpus = tmp_path / "corpus.jsonl"
+    corpus.write_bytes(_lines(models.texts()))
+    options = ["--train", "all", "--steps", "3", "--batch-size", "4", "--max-length", "32"]
+    command = ["pretrain", str(tmp_path / "model"), str(corpus), *options]
+    launch_training([*command, "--sharded", "-o", str(tmp_path / "two")], nodes.address, workers=2)
+    assert CliRunner().invoke(app, [*command, "-o", str(tmp_path / "one")]).exit_code == 0
+    one, two = _losses(tmp_path / "one"), _losses(tmp_path / "two")
+    assert len(one) == 3
+    assert two == pytest.approx(one, abs=1e-5)
 
 
 def test_a_node_that_is_lost_changes_nothing(nodes: Any, tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "d.csv").write_text('text\n"two\nlines"\n' + "\n".join(TEXTS))
     pq.write_table(pa.table({"text": TEXTS}), tmp_path / "e.parquet", row_group_size=41)
     (tmp_path / "f.jsonl").write_text(lines + '{"text": \n')
+    (tmp_path / "g.jsonl").write_bytes(gzip.compress(lines.encode()))
     return tmp_path
 
 
@@ -35,7 +36,7 @@ def test_parts_have_the_documents_of_the_corpus(folder: Path, part_bytes: int) -
     options = ReadingOptions(max_unreadable=0.5)
     parts = divide_corpus([folder], options, part_bytes)
     assert [part.number for part in parts] == list(range(len(parts)))
-    assert len(parts) == 6 if part_bytes == 1 << 20 else len(parts) > 15
+    assert len(parts) == 7 if part_bytes == 1 << 20 else len(parts) > 15
     skipped = Skipped()
     found = [text for part in parts for text in part.documents(options, skipped)]
     corpus = Corpus(folder, max_unreadable=0.5)

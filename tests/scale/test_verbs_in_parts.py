@@ -162,10 +162,14 @@ def test_the_commands(tmp_path: Path, model: str) -> None:
         done = run.invoke(app, [*audited, *options, "--terms", str(tmp_path / f"{name}.json")])
         assert done.exit_code == 0, done.output
         assert "skipped 1 records of the corpus: empty" in done.output
+    done = run.invoke(app, [*audited, "--general", texts, "--ray", "auto"])
+    assert "skipped 2 records of all texts: empty" in done.output
     assert (tmp_path / "ray.json").read_text() == (tmp_path / "one.json").read_text()
     out = tmp_path / "vectors"
     done = run.invoke(app, ["encode", model, texts, "-o", str(out), "--ray", "auto"])
     assert done.exit_code == 0, done.output
     assert "1 shards" in done.output
     done = run.invoke(app, ["encode", model, texts, "-o", "v.npy", "--ray", "a", "--codes", "int8"])
+    assert isinstance(done.exception, InputError)
+    done = run.invoke(app, ["encode", model, texts, "-o", str(tmp_path / "v.npy"), "--gpus", "1"])
     assert isinstance(done.exception, InputError)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -74,15 +74,12 @@ def encode(
     from idiolect.text.corpus import Corpus
     from idiolect.training.progress import status
 
-    console, counts = Console(), EncodingCounts()
     if ray is not None:
         if codes is not None:
             raise InputError("--codes needs vectors on this machine", hint="encode without --ray")
         from idiolect.scale.corpus_parts import ReadingOptions
-        from idiolect.scale.ray_encode import encode_on_ray
 
-        skipped = Skipped()
-        shards = encode_on_ray(
+        _encode_on_ray(
             model,
             sources,
             out,
@@ -93,18 +90,11 @@ def encode(
             precision=precision or "fp32",
             tokens_per_batch=tokens_per_batch,
             gpus=gpus,
-            progress=True,
-            counts=counts,
-            skipped=skipped,
-        )
-        report_skipped(skipped)
-        console.print(
-            f"{len(shards):,} vectors of {shards.record['dimensions']} dimensions in"
-            f" {len(shards.record['shards']):,} shards in {out}: {counts.tokens:,} tokens,"
-            f" {counts.truncated:,} texts truncated, {counts.empty:,} empty",
-            markup=False,
         )
         return
+    if gpus:
+        raise InputError("--gpus is an option of --ray", hint="without --ray, a GPU is found")
+    console, counts = Console(), EncodingCounts()
     corpus = Corpus(sources, field, per=per, max_unreadable=max_unreadable)
     with status("loading the model"):
         if precision == "auto":  # a resumed run computes all vectors alike
@@ -210,6 +200,26 @@ def generate_queries(
         f"{made.pairs:,} pairs of {made.texts:,} texts in {out}: {made.read_tokens:,} tokens read, "
         f"{made.new_tokens:,} written in {duration(made.seconds)}; "
         f"next: idiolect tune {model} {out} -o RUN"
+    )
+
+
+def _encode_on_ray(model: str, sources: list[str], out: str, address: str, **settings: Any) -> None:
+    """Encode on a cluster, and print what was encoded; the settings are of `encode_on_ray`."""
+    from rich.console import Console
+
+    from idiolect.encoding.text_reader import EncodingCounts
+    from idiolect.scale.ray_encode import encode_on_ray
+
+    counts, skipped = EncodingCounts(), Skipped()
+    shards = encode_on_ray(
+        model, sources, out, address, progress=True, counts=counts, skipped=skipped, **settings
+    )
+    report_skipped(skipped)
+    Console().print(
+        f"{len(shards):,} vectors of {shards.record['dimensions']} dimensions in"
+        f" {len(shards.record['shards']):,} shards in {out}: {counts.tokens:,} tokens,"
+        f" {counts.truncated:,} texts truncated, {counts.empty:,} empty",
+        markup=False,
     )
 
 

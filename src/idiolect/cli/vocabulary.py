@@ -93,7 +93,7 @@ def audit(
             from idiolect.scale.corpus_parts import ReadingOptions
             from idiolect.scale.ray_audit import audit_on_ray
 
-            left_out["the corpus"] = Skipped()
+            left_out["all texts" if general else "the corpus"] = skipped = Skipped()
             report = audit_on_ray(
                 tokenizer,
                 sources,
@@ -102,7 +102,7 @@ def audit(
                 glossary=glossary_terms or (),
                 options=ReadingOptions(tuple(field or ()), **reading),
                 progress=True,
-                skipped=left_out["the corpus"],
+                skipped=skipped,
             )
         else:
             base = Tokenizer.load(tokenizer)

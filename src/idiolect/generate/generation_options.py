@@ -201,8 +201,13 @@ class GenerationOptions:
                 "set num_beams=1",
             ),
             (
-                self.num_beams == 1 and (bool(self.force_words) or self.coverage_penalty > 0),
-                "force_words and coverage_penalty choose among beams",
+                self.num_beams == 1 and bool(self.force_words),
+                "force_words needs beam search",
+                "set num_beams, such as 4",
+            ),
+            (
+                self.num_beams == 1 and self.coverage_penalty > 0,
+                "coverage_penalty needs beam search",
                 "set num_beams, such as 4",
             ),
             (

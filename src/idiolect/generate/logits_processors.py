@@ -145,6 +145,6 @@ class ForcedStart:
 def nothing_permitted() -> InputError:
     """Return the error of a text that no token may continue."""
     return InputError(
-        "no token is permitted: bad words, n-grams and constraints forbid all",
+        "no token is permitted: forbidden and required words, n-grams and constraints exclude all",
         hint="relax one of them",
     )

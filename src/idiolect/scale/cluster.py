@@ -27,12 +27,12 @@ def connect(address: str) -> None:
     """Connect to a cluster, unless this process is connected already.
 
     Args:
-        address: such as `10.0.0.1:6379`; `auto` for the cluster that this machine is a node of;
+        address: For example `10.0.0.1:6379`; `auto` for the cluster that this machine is a node of;
             `local` to start one on this machine for this process.
 
     Raises:
         MissingDependencyError: Ray is not installed.
-        InputError: there is no cluster at the address.
+        InputError: There is no cluster at the address.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -49,7 +49,8 @@ def connect(address: str) -> None:
         except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
             raise InputError(
                 f"no Ray cluster at {address}: {str(error).splitlines()[0]}",
-                hint="start one with `ray start --head`, and give its address or `auto`",
+                hint="start one with `ray start --head`, and give its address or `auto`; if it has"
+                " a token, set RAY_AUTH_MODE=token here too",
             ) from error
     context = ray.data.DataContext.get_current()
     context.print_on_execution_start = False
@@ -70,13 +71,13 @@ def map_parts(
     and the task runs twice; so the function must be one that can be repeated.
 
     Args:
-        function: called with a part, in a process of a node.
-        parts: what to process; each is one task.
-        cpus: processors that a task reserves.
+        function: Called with a part, in a process of a node.
+        parts: What to process; each is one task.
+        cpus: Processors that a task reserves.
         gpus: GPUs that a task reserves.
 
     Raises:
-        IdiolectError: the function raised one; other errors are those of Ray.
+        IdiolectError: The function raised one; other errors are those of Ray.
     """
     import ray
     from ray.exceptions import RayTaskError
@@ -116,7 +117,7 @@ def run_task(function: Callable[[], _Result]) -> _Result:
     """Call a function in a process of a node, and return its result.
 
     Raises:
-        IdiolectError: the function raised one.
+        IdiolectError: The function raised one.
     """
     return next(run_tasks(lambda _: function(), [None]))
 
@@ -131,7 +132,7 @@ def run_tasks(
     """Apply a function to a few items at once on the cluster, and yield the results in order.
 
     Raises:
-        IdiolectError: the function raised one.
+        IdiolectError: The function raised one.
     """
     import ray
     from ray.exceptions import RayTaskError

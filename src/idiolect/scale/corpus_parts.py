@@ -65,8 +65,8 @@ class CorpusPart:
         """Stream the documents of the part.
 
         Raises:
-            InputError: see `read_documents`.
-            CheckpointError: the file cannot be read on this machine.
+            InputError: See `read_documents`.
+            CheckpointError: The file cannot be read on this machine.
         """
         with self._local() as path:
             yield from read_documents(
@@ -108,12 +108,12 @@ def divide_corpus(
     """Divide files into parts of about `part_bytes` bytes, in the order of `Corpus`.
 
     Args:
-        sources: files, folders or globs as for `Corpus`, or URIs of files or folders.
-        options: how documents are read.
-        part_bytes: the size of a part on disk.
+        sources: Files, folders or globs as for `Corpus`, or URIs of files or folders.
+        options: How documents are read.
+        part_bytes: The size of a part on disk.
 
     Raises:
-        InputError: a file is missing or of an unknown type.
+        InputError: A file is missing or of an unknown type.
     """
     if part_bytes < 1:
         raise InputError(f"part_bytes is {part_bytes}", hint="at least 1")

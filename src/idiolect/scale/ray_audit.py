@@ -43,19 +43,19 @@ def audit_on_ray(
     The driver keeps what one process keeps: the distinct chunks and a bounded sample of the corpus.
 
     Args:
-        tokenizer: path, URI or name of the tokenizer, which every node must reach.
-        sources: files, folders, globs or URIs.
-        address: of the cluster; see `connect`.
-        general: general text, as for `audit`; `Audit.choose` reads it again on this machine, for
+        tokenizer: Path, URI or name of the tokenizer, which every node must reach.
+        sources: Files, folders, globs or URIs.
+        address: Address of the cluster; see `connect`.
+        general: General text, as for `audit`; `Audit.choose` reads it again on this machine, for
             which it must be local unless the method is not `merges`.
-        glossary: as in `audit`.
-        options: how documents are read.
-        part_bytes: size of a part, which one task scans.
-        progress: show the progress.
-        skipped: updated with the records that were left out, of all sources.
+        glossary: As in `audit`.
+        options: How documents are read.
+        part_bytes: Size of a part, which one task scans.
+        progress: Show the progress.
+        skipped: Updated with the records that were left out, of all sources.
 
     Raises:
-        InputError: no documents, or files that cannot be read.
+        InputError: No documents, or files that cannot be read.
     """
     connect(address)
     options = options or ReadingOptions()

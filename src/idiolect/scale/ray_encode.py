@@ -56,24 +56,24 @@ def encode_on_ray(
     rounding of other batches, about 1e-6.
 
     Args:
-        model: path, URI or name of the encoder, which every node must reach.
-        sources: files, folders, globs or URIs.
-        out: folder or URI of the shards; see `idiolect.scale.vector_shards`.
-        address: of the cluster; see `connect`.
-        options: how documents are read.
-        prompt_name: as in `Encoder.encode`.
-        dimensions: as in `Encoder.encode`.
-        precision: as for `Encoder`.
-        tokens_per_batch: as in `Encoder.encode`.
+        model: Path, URI or name of the encoder, which every node must reach.
+        sources: Files, folders, globs or URIs.
+        out: Folder or URI of the shards; see `idiolect.scale.vector_shards`.
+        address: Address of the cluster; see `connect`.
+        options: How documents are read.
+        prompt_name: As in `Encoder.encode`.
+        dimensions: As in `Encoder.encode`.
+        precision: As for `Encoder`.
+        tokens_per_batch: As in `Encoder.encode`.
         gpus: GPUs of a task; with 0, tasks run on processors.
-        part_bytes: size of a part, which one task encodes in memory.
-        progress: show the progress.
-        counts: updated with the numbers of texts.
-        skipped: updated with the records that were left out.
+        part_bytes: Size of a part, which one task encodes in memory.
+        progress: Show the progress.
+        counts: Updated with the numbers of texts.
+        skipped: Updated with the records that were left out.
 
     Raises:
-        InputError: no documents, files that cannot be read, or a folder with other vectors.
-        VerificationError: nodes have different encoders under one name.
+        InputError: No documents, files that cannot be read, or a folder with other vectors.
+        VerificationError: Nodes have different encoders under one name.
     """
     if str(out).endswith(".npy"):
         raise InputError(

@@ -29,9 +29,9 @@ class RayEncoder:
     """Encodes texts on the nodes of a cluster.
 
     Args:
-        model: path, URI or name of the encoder, which every node must reach.
-        address: of the cluster; see `connect`.
-        precision: as for `Encoder`.
+        model: Path, URI or name of the encoder, which every node must reach.
+        address: Address of the cluster; see `connect`.
+        precision: As for `Encoder`.
         gpus: GPUs of a task; with 0, tasks run on processors.
     """
 
@@ -66,7 +66,7 @@ class RayEncoder:
         """Encode texts; see `Encoder.encode`.
 
         Raises:
-            InputError: as there.
+            InputError: As there.
         """
         check_texts(texts := list_of_texts(texts))
         work = partial(

@@ -11,6 +11,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,36 +27,40 @@ def launch_training(command: Sequence[str], address: str, *, workers: int, gpus:
     """Run a training command in several processes of a cluster, and wait for its end.
 
     Args:
-        command: the arguments of `idiolect`, such as `["pretrain", "gpt2", "corpus.jsonl", …]`.
-        address: of the cluster; see `connect`.
-        workers: number of processes.
+        command: The arguments of `idiolect`, such as `["pretrain", "gpt2", "corpus.jsonl", …]`.
+        address: Address of the cluster; see `connect`.
+        workers: Number of processes.
         gpus: GPUs of a process; with 0, they compute on processors.
 
     Raises:
-        InputError: no command, or fewer than one process.
-        TrainingError: the command failed in a process, after restarts.
+        InputError: No command, or fewer than one process.
+        TrainingError: The command failed in a process, after restarts.
     """
     if not command or workers < 1:
         raise InputError("nothing to launch", hint="idiolect launch --workers 2 -- pretrain …")
     connect(address)
     from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.data_parallel_trainer import DataParallelTrainer
+    from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
     resources = {"CPU": 1.0} | ({"GPU": gpus} if gpus else {})
-    trainer: Any = DataParallelTrainer(
-        _train,
-        train_loop_config={"command": list(command), "folder": os.getcwd()},
-        scaling_config=ScalingConfig(
-            num_workers=workers, use_gpu=gpus > 0, resources_per_worker=resources
-        ),
-        run_config=RunConfig(failure_config=FailureConfig(max_failures=_RESTARTS)),
-    )
     try:
-        trainer.fit()
+        with tempfile.TemporaryDirectory(prefix="idiolect-") as records:  # Ray's, of no use here
+            trainer: Any = DataParallelTrainer(
+                _train,
+                train_loop_config={"command": list(command), "folder": os.getcwd()},
+                scaling_config=ScalingConfig(
+                    num_workers=workers, use_gpu=gpus > 0, resources_per_worker=resources
+                ),
+                run_config=RunConfig(
+                    storage_path=records, failure_config=FailureConfig(max_failures=_RESTARTS)
+                ),
+            )
+            trainer.fit()
     except Exception as error:  # Ray wraps what a process raised in errors of its own
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        problem = lines[-1].removeprefix("RuntimeError: ") if lines else type(error).__name__
         raise TrainingError(
-            f"training failed on the cluster: {lines[-1] if lines else type(error).__name__}",
+            f"training failed on the cluster: {problem}",
             hint="run the command again to resume",
         ) from error
 
@@ -87,7 +92,8 @@ def _train(config: dict[str, Any]) -> None:
     finally:
         run.kill()
     if run.returncode:
-        raise RuntimeError(errors.strip().splitlines()[-1] if errors.strip() else "no message")
+        last = errors.strip().splitlines()[-1:] or ["no message"]
+        raise RuntimeError(last[0].removeprefix("idiolect: "))
 
 
 def _free_address() -> tuple[str, int]:

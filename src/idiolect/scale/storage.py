@@ -53,8 +53,8 @@ class Storage:
         """Return the storage of a path or a URI.
 
         Raises:
-            InputError: the URI is not valid.
-            MissingDependencyError: no installed package knows its scheme.
+            InputError: The URI is not valid.
+            MissingDependencyError: No installed package knows its scheme.
         """
         uri = str(source)
         if not is_uri(uri):
@@ -77,23 +77,26 @@ class Storage:
         """Return its type, size and time of change.
 
         Raises:
-            InputError: the store cannot be reached, or denies access.
+            InputError: The store cannot be reached, or denies access.
         """
         try:
             return self.files.get_file_info(self.path)
         except OSError as error:
-            raise InputError(
-                f"{self.uri} cannot be reached: {_first_line(error)}",
-                hint="check the address and the credentials",
-            ) from error
+            raise self._unreachable(error) from error
 
     def list(self) -> list[Storage]:
-        """Return the files of a folder and its subfolders by path; hidden ones are left out."""
+        """Return the files of a folder and its subfolders by path; hidden ones are left out.
+
+        Raises:
+            InputError: As for `info`.
+        """
         selector = pafs.FileSelector(self.path, recursive=True, allow_not_found=True)
+        try:
+            infos = self.files.get_file_info(selector)
+        except OSError as error:
+            raise self._unreachable(error) from error
         found = sorted(
-            one.path
-            for one in self.files.get_file_info(selector)
-            if one.is_file and not one.base_name.startswith(".")
+            one.path for one in infos if one.is_file and not one.base_name.startswith(".")
         )
         return [self / path[len(self.path) + 1 :] for path in found]
 
@@ -101,7 +104,7 @@ class Storage:
         """Return the bytes of a file, or some of them.
 
         Raises:
-            CheckpointError: it is missing or cannot be read.
+            CheckpointError: It is missing or cannot be read.
         """
         try:
             with self.files.open_input_file(self.path) as file:
@@ -114,7 +117,7 @@ class Storage:
         """Read a JSON object.
 
         Raises:
-            CheckpointError: it is missing or damaged.
+            CheckpointError: It is missing or damaged.
         """
         try:
             value = json.loads(self.read())
@@ -128,7 +131,7 @@ class Storage:
         """Copy a file, or some of its bytes, to a local file.
 
         Raises:
-            CheckpointError: it is missing or cannot be read.
+            CheckpointError: It is missing or cannot be read.
         """
         try:
             with self.files.open_input_file(self.path) as file, target.open("wb") as copy:
@@ -165,6 +168,12 @@ class Storage:
         with contextlib.suppress(FileNotFoundError):
             self.files.delete_file(self.path)
 
+    def _unreachable(self, error: OSError) -> InputError:
+        return InputError(
+            f"{self.uri} cannot be reached: {_first_line(error)}",
+            hint="check the address and the credentials",
+        )
+
     def _unreadable(self, error: OSError) -> CheckpointError:
         return CheckpointError(
             f"cannot read {self.uri}: {_first_line(error)}",
@@ -178,7 +187,7 @@ def local_copy(source: str | Path) -> str:
     Names and paths are returned unchanged.
 
     Raises:
-        InputError: the folder of the store has no files.
+        InputError: The folder of the store has no files.
     """
     if not is_uri(source):
         return str(source)

@@ -50,7 +50,7 @@ class VectorShards:
         """Open a folder that `encode_on_ray` wrote.
 
         Raises:
-            CheckpointError: it is missing, not finished, or of a later version.
+            CheckpointError: It is missing, not finished, or of a later version.
         """
         folder = Storage.of(source)
         if not (folder / _RECORD).info().is_file:
@@ -72,7 +72,7 @@ class VectorShards:
         """Yield the vectors of each shard, shape (rows, dimensions).
 
         Raises:
-            CheckpointError: a shard is missing or damaged.
+            CheckpointError: A shard is missing or damaged.
         """
         for number, rows in enumerate(self.record["shards"]):
             file = self.folder / _name(number)
@@ -97,11 +97,11 @@ def start_shards(folder: Storage, settings: Mapping[str, Any]) -> None:
     """Begin a folder, or check that what was begun or finished there is the same.
 
     Args:
-        folder: where the shards will be.
-        settings: everything that determines them.
+        folder: Where the shards will be.
+        settings: Everything that determines them.
 
     Raises:
-        InputError: the folder holds vectors of other texts or settings.
+        InputError: The folder holds vectors of other texts or settings.
     """
     file = folder / _STARTED
     if not file.info().is_file:

@@ -97,18 +97,18 @@ class Audit:
         and `Terms.saved` is what `extend` measures on the same text.
 
         Args:
-            max_rows: maximum number of new ids, each of which adds a row to the embedding. With
+            max_rows: Maximum number of new ids, each of which adds a row to the embedding. With
                 `merges`, this includes intermediate tokens.
-            method: how the terms will be added; by default the first method that the kind of
+            method: How the terms will be added; by default the first method that the kind of
                 tokenizer supports. See `extend`, which uses the same one by default.
-            min_saving: minimum weighted tokens a form must save in the corpus to be selected.
+            min_saving: Minimum weighted tokens a form must save in the corpus to be selected.
                 By default 2 per thousand documents, and at least 2.
-            phrases: whether to include terms that the pre-tokenizer splits. Merges and WordPiece
+            phrases: Whether to include terms that the pre-tokenizer splits. Merges and WordPiece
                 entries cannot represent them.
 
         Raises:
             InputError: `max_rows` or `min_saving` is below 1, or the method is unknown.
-            ConfigError: this kind of tokenizer cannot be extended.
+            ConfigError: This kind of tokenizer cannot be extended.
         """
         if min_saving is None:
             min_saving = max(2.0, self.statistics.documents / 500)
@@ -176,17 +176,17 @@ def audit(
     """Measure a tokenizer on a corpus, and find the terms it splits into many tokens.
 
     Args:
-        tokenizer: the tokenizer to be extended.
-        corpus: documents of the domain.
-        general: documents of general text. If given, each candidate is weighted by how typical
+        tokenizer: The tokenizer to be extended.
+        corpus: Documents of the domain.
+        general: Documents of general text. If given, each candidate is weighted by how typical
             of the domain it is.
-        glossary: terms to add regardless of their counts; see `read_glossary`.
-        min_documents: minimum number of documents that contain a candidate. By default one in a
+        glossary: Terms to add regardless of their counts; see `read_glossary`.
+        min_documents: Minimum number of documents that contain a candidate. By default one in a
             thousand, at least 2 and at most 100.
 
     Raises:
-        InputError: the corpus has no documents.
-        ConfigError: the tokenizer's algorithm is unknown.
+        InputError: The corpus has no documents.
+        ConfigError: The tokenizer's algorithm is unknown.
     """
     tokenizer = load_if_named(tokenizer, Tokenizer, "tokenizer")
     corpus = documents_of(corpus, "corpus")
@@ -207,11 +207,11 @@ def audit_scans(
     """Audit a corpus that is scanned already, for example in parts; see `audit`.
 
     Args:
-        tokenizer: the tokenizer of the scans.
-        corpus: the scan of the corpus.
-        general: the scan of the general text.
-        glossary: as in `audit`.
-        general_texts: the documents of the general text, which `Audit.choose` reads again to choose
+        tokenizer: The tokenizer of the scans.
+        corpus: The scan of the corpus.
+        general: The scan of the general text.
+        glossary: As in `audit`.
+        general_texts: The documents of the general text, which `Audit.choose` reads again to choose
             the intermediate tokens of `merges`.
     """
     found = find_candidates(tokenizer, corpus, general, glossary, None)

@@ -292,10 +292,10 @@ def _log_odds(
     The prior is proportional to the counts in both texts together.
 
     Args:
-        domain: counts in the domain text.
-        domain_words: words of the domain text.
-        general: counts in the general text.
-        general_words: words of the general text.
+        domain: Counts in the domain text.
+        domain_words: Words of the domain text.
+        general: Counts in the general text.
+        general_words: Words of the general text.
     """
     prior = _PRIOR * (domain + general + 0.5)
     prior_total = _PRIOR * (domain_words + general_words)

@@ -57,6 +57,8 @@ _DOCUMENT_BEGINNING = re.compile(rf"^{DOCUMENT_START}(?=\S)")
 
 MAX_DISTINCT = 1 << 22
 """Maximum number of distinct chunks. Only huge corpora have more, and later chunks are rare."""
+_OMITTED = ("\2", f"{DOCUMENT_START}\2")
+"""Stand for all later chunks, within a document and at its beginning. They are part of no term."""
 MAX_STREAM = 1 << 25
 """Maximum number of chunks in the stream, 4 bytes each. A longer corpus is subsampled: every 2nd,
 4th, … document is kept."""
@@ -128,7 +130,8 @@ class CorpusScan:
     additive: bool
     """Whether the tokens of a document are those of its chunks, so that none crosses a border."""
     counts: Integers
-    """Occurrences of each chunk in the whole corpus, shape `(len(chunks),)`."""
+    """Occurrences of each chunk in the whole corpus, shape `(len(chunks),)`; 0 for those that stand
+    for chunks beyond `MAX_DISTINCT`."""
     stream: Integers
     """Chunk numbers of the kept documents, in order, `int32`."""
     stride: int
@@ -141,12 +144,12 @@ def scan_corpus(
     """Read a corpus once and encode each distinct chunk once.
 
     Args:
-        tokenizer: the tokenizer to measure.
-        corpus: the documents.
-        max_stream: maximum number of chunks in the recorded stream.
+        tokenizer: The tokenizer to measure.
+        corpus: The documents.
+        max_stream: Maximum number of chunks in the recorded stream.
 
     Raises:
-        InputError: there are no documents.
+        InputError: There are no documents.
     """
     scanner = CorpusScanner(tokenizer, max_stream)
     scanner.read(corpus)
@@ -214,9 +217,9 @@ class CorpusScanner:
     """Accumulates the counts of `scan_corpus`.
 
     Args:
-        tokenizer: the tokenizer to measure.
-        max_stream: maximum number of chunks in the recorded stream.
-        encode_whole: whether documents are encoded whole; None to decide it on the first ones.
+        tokenizer: The tokenizer to measure.
+        max_stream: Maximum number of chunks in the recorded stream.
+        encode_whole: Whether documents are encoded whole; None to decide it on the first ones.
     """
 
     def __init__(
@@ -225,6 +228,8 @@ class CorpusScanner:
         self.tokenizer = tokenizer
         self.statistics = CorpusStatistics()
         self.numbers: dict[str, int] = {DOCUMENT_START: 0}
+        self.omitted: list[int] = []
+        """Numbers of the chunks that stand for those beyond the limit, once it is reached."""
         self.numbered = 0
         self.decided = encode_whole is not None
         self.encode_whole = bool(encode_whole)
@@ -263,12 +268,7 @@ class CorpusScanner:
     def number_chunks(self, chunked: _ChunkedBatch, pool: ThreadPoolExecutor) -> _NumberedBatch:
         """Number the chunks of a batch and start measuring the new ones."""
         previous_count = self.numbered
-        if len(self.numbers) < MAX_DISTINCT:
-            for chunk in chunked.distinct:
-                self.numbers.setdefault(chunk, len(self.numbers))
-        self.encode_whole = self.encode_whole or len(self.numbers) >= MAX_DISTINCT
-        numbers = (self.numbers.get(chunk, -1) for chunk in chunked.distinct)
-        table = np.fromiter(numbers, np.int32, len(chunked.distinct))
+        table = self.number(chunked.distinct)
         new_chunks = list(islice(self.numbers, previous_count, None))
         self.numbered = len(self.numbers)
         return _NumberedBatch(
@@ -277,6 +277,23 @@ class CorpusScanner:
             table[chunked.indices],
             pool.submit(self.measure_chunks, new_chunks),
         )
+
+    def number(self, keys: list[str]) -> Integers:
+        """Return the number of each chunk, `int32`; beyond the limit, that of `_OMITTED`."""
+        if len(self.numbers) < MAX_DISTINCT:
+            for key in keys:
+                self.numbers.setdefault(key, len(self.numbers))
+            if len(self.numbers) >= MAX_DISTINCT:
+                self.omitted = [self.numbers.setdefault(key, len(self.numbers)) for key in _OMITTED]
+                self.encode_whole = True
+        if not self.omitted:
+            return np.fromiter(map(self.numbers.__getitem__, keys), np.int32, len(keys))
+        within, beginning = self.omitted
+        numbers = (
+            self.numbers.get(key, beginning if key[:1] == DOCUMENT_START else within)
+            for key in keys
+        )
+        return np.fromiter(numbers, np.int32, len(keys))
 
     def measure_chunks(self, keys: list[str]) -> Integers:
         """Count tokens, unknown tokens and words of each chunk, shape `(3, n)`."""
@@ -304,7 +321,7 @@ class CorpusScanner:
         """Add a batch to the totals, once its new chunks are measured."""
         self.sizes = np.concatenate([self.sizes, batch.sizes.result()], axis=1)
         numbers = batch.numbers
-        counts = np.bincount(numbers[numbers >= 0], minlength=self.sizes.shape[1])
+        counts = np.bincount(numbers, minlength=self.sizes.shape[1])
         counts[: len(self.counts)] += self.counts
         self.counts = counts
 
@@ -360,6 +377,7 @@ class CorpusScanner:
         chunks[0] = ""
         texts = chunks
         chunks = self._insert_implicit_spaces(chunks)
+        self.counts[self.omitted] = 0
         one_word = self.sizes[2] == 1
         pieces = np.bincount(self.sizes[0, one_word], weights=self.counts[one_word])
         statistics.pieces = Counter({i: int(n) for i, n in enumerate(pieces) if n and i})

@@ -15,7 +15,6 @@ import numpy as np
 from idiolect.errors import InputError
 from idiolect.vocabulary.audit.corpus_scan import (
     CHECKED_DOCUMENTS,
-    MAX_DISTINCT,
     MAX_STREAM,
     CorpusScan,
     CorpusScanner,
@@ -63,9 +62,9 @@ def scan_part(tokenizer: Tokenizer, documents: Iterable[str], *, encode_whole: b
     """Scan one part, which may have no documents.
 
     Args:
-        tokenizer: the tokenizer to measure.
-        documents: the documents of the part. Their chunk numbers are kept in memory, 4 bytes each.
-        encode_whole: from `must_encode_whole`, for the whole corpus.
+        tokenizer: The tokenizer to measure.
+        documents: The documents of the part. Their chunk numbers are kept in memory, 4 bytes each.
+        encode_whole: From `must_encode_whole`, for the whole corpus.
     """
     scanner = CorpusScanner(tokenizer, np.iinfo(np.int64).max, encode_whole=encode_whole)
     scanner.read(documents)
@@ -87,9 +86,9 @@ class ScanMerger:
     Memory is bounded as in `scan_corpus`: by the number of distinct chunks and `max_stream`.
 
     Args:
-        tokenizer: the tokenizer of the parts.
-        encode_whole: from `must_encode_whole`.
-        max_stream: maximum number of chunks in the recorded stream.
+        tokenizer: The tokenizer of the parts.
+        encode_whole: From `must_encode_whole`.
+        max_stream: Maximum number of chunks in the recorded stream.
     """
 
     def __init__(
@@ -105,17 +104,15 @@ class ScanMerger:
             return
         scanner = self._scanner
         before = len(scanner.numbers)
-        if before < MAX_DISTINCT:
-            for key in part.keys:
-                scanner.numbers.setdefault(key, len(scanner.numbers))
-        if len(scanner.numbers) >= MAX_DISTINCT:
-            scanner.encode_whole = True
-        numbers = (scanner.numbers.get(key, -1) for key in part.keys)
-        table = np.fromiter(numbers, np.int32, len(part.keys))
-        scanner.sizes = np.concatenate([scanner.sizes, part.sizes[:, table >= before]], axis=1)
+        table = scanner.number(part.keys)
+        fresh = (table >= before) & ~np.isin(table, scanner.omitted)
+        sizes = np.zeros((3, len(scanner.numbers)), np.int32)
+        sizes[:, :before] = scanner.sizes
+        sizes[:, table[fresh]] = part.sizes[:, fresh]
+        scanner.sizes = sizes
         counts = np.zeros(len(scanner.numbers), np.int64)
-        counts[: len(scanner.counts)] = scanner.counts
-        np.add.at(counts, table[table >= 0], part.counts[table >= 0])
+        counts[:before] = scanner.counts
+        np.add.at(counts, table, part.counts)
         scanner.counts = counts
 
         statistics, first = scanner.statistics, scanner.statistics.documents
@@ -129,7 +126,7 @@ class ScanMerger:
         """Return the scan of the whole corpus.
 
         Raises:
-            InputError: no part has documents.
+            InputError: No part has documents.
         """
         if not self._scanner.statistics.documents:
             raise InputError(

@@ -30,6 +30,10 @@ def generate(
             help="Beams: exponent of the length; more prefers longer texts.", min=-10, max=10
         ),
     ] = 1.0,
+    coverage_penalty: Annotated[
+        float,
+        typer.Option(help="Beams: less for texts that leave out parts of a source.", min=0, max=10),
+    ] = 0.0,
     do_sample: Annotated[
         bool, typer.Option("--do-sample", help="Draw tokens; implied by the next four options.")
     ] = False,
@@ -89,6 +93,7 @@ def generate(
         "max_new_tokens": max_new_tokens,
         "num_beams": num_beams,
         "length_penalty": length_penalty,
+        "coverage_penalty": coverage_penalty,
         "do_sample": do_sample or bool(sampling),
         "repetition_penalty": repetition_penalty,
         "no_repeat_ngram_size": no_repeat_ngram_size,

@@ -215,6 +215,11 @@ def test_a_refusal_is_one_line_without_the_token(run: Path, hub: FakeHub) -> Non
     done = idiolect_program("export", "hub", run, "me/words")
     assert done.returncode == 2
     assert TOKEN not in done.stdout + done.stderr
+    given = "hf_givenGivenGiven"  # as an argument, not in the environment
+    hub.refusal = (403, f"the token {given} may not write")
+    with pytest.raises(InputError, match=r"403, .*may not write") as refused:
+        push_to_hub(run, "me/words", token=given)
+    assert given not in "".join(map(str, _chain(refused.value)))
     assert not hub.files
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sqlite3
 import struct
+from contextlib import closing
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -18,6 +20,7 @@ from fuzz.targets import TARGETS, Target
 from idiolect.errors import CheckpointError, InputError
 from idiolect.search.diskann.disk.disk_graph import DiskGraph
 from idiolect.search.diskann.graph import Graph
+from idiolect.search.index import Index
 from idiolect.text.tokenizers.extension import Extension
 
 
@@ -116,3 +119,34 @@ def test_an_extension_whose_ids_are_no_numbers_is_refused(record: dict[str, Any]
         record = {"added": [{**token, **record["added"][0]}]}
     with pytest.raises(CheckpointError, match="record of the extension is damaged"):
         Extension.from_dict({**whole, **record})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "DELETE FROM settings WHERE name = 'dimensions'",
+        "UPDATE settings SET value = 'three' WHERE name = 'dimensions'",
+        "DELETE FROM items WHERE row = 1",
+        "UPDATE items SET metadata = '{' WHERE row = 1",
+    ],
+)
+def test_a_ledger_that_lacks_what_it_needs_is_refused(change: str, tmp_path: Path) -> None:
+    path = tmp_path / "index"
+    vectors = np.eye(3, dtype=np.float32)
+    items = [{"id": str(n), "text": "a lamp", "vector": one} for n, one in enumerate(vectors)]
+    Index.build(path, None, items).close()
+    with closing(sqlite3.connect(path / "ledger.db")) as db, db:
+        db.execute(change)
+    with pytest.raises(CheckpointError, match=r"ledger\.db is damaged"), Index.open(path) as index:
+        index.search("lamp", mode="lexical")
+
+
+def test_a_message_of_sqlite_that_is_no_text_is_an_error_of_the_package(tmp_path: Path) -> None:
+    path = tmp_path / "index"
+    Index.build(path, None, [{"id": "a", "text": "a lamp", "vector": [1.0, 0.0]}]).close()
+    ledger = path / "ledger.db"
+    ledger.write_bytes(
+        ledger.read_bytes().replace(b"CREATE TABLE settings", b"CREATE \xe9ABLE settings")
+    )
+    with pytest.raises(CheckpointError, match=r"ledger\.db is damaged"):
+        Index.open(path)

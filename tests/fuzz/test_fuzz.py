@@ -14,10 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from formats import write_files
 from fuzz import run
 from fuzz.mutations import mutate, mutate_json
 from fuzz.targets import TARGETS, Target
-from idiolect.errors import CheckpointError, InputError
+from idiolect.errors import CheckpointError, ConfigError, InputError
+from idiolect.pipeline.settings import PipelineSettings
+from idiolect.recommend.recommender import Recommender
 from idiolect.search.diskann.disk.disk_graph import DiskGraph
 from idiolect.search.diskann.graph import Graph
 from idiolect.search.index import Index
@@ -150,3 +153,31 @@ def test_a_message_of_sqlite_that_is_no_text_is_an_error_of_the_package(tmp_path
     )
     with pytest.raises(CheckpointError, match=r"ledger\.db is damaged"):
         Index.open(path)
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [
+        {"users": "ab"},
+        {"users": ["u"]},
+        {"items": ["a"]},
+        {"items": [["a"], 2, "c"]},
+        {"texts": ["one"]},
+        {"metadata": [1, 2, 3]},
+    ],
+)
+def test_ids_of_a_recommender_that_do_not_fit_are_refused(
+    ids: dict[str, Any], tmp_path: Path
+) -> None:
+    write_files.recommender(tmp_path)
+    path = tmp_path / "ids.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **ids}))
+    with pytest.raises(CheckpointError, match="is damaged"):
+        Recommender.load(tmp_path)
+
+
+def test_a_configuration_that_is_nested_too_deeply_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "idiolect.toml"
+    path.write_text(f"seed = {'[' * 3000}")
+    with pytest.raises(ConfigError, match="recursion"):
+        PipelineSettings.load(path)

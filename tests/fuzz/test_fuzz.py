@@ -25,6 +25,7 @@ from idiolect.search.diskann.disk.disk_graph import DiskGraph
 from idiolect.search.diskann.graph import Graph
 from idiolect.search.index import Index
 from idiolect.text.tokenizers.extension import Extension
+from idiolect.text.tokenizers.tiktoken import read_ranks
 
 
 def test_an_input_is_determined_by_target_seed_and_number() -> None:
@@ -88,6 +89,7 @@ def _array(name: str, **changes: Any) -> Any:
         lambda header: {key: value for key, value in header.items() if key != "facts"},
         lambda header: {**header, "facts": {**header["facts"], "entry": 10**6}},
         lambda header: {**header, "facts": {**header["facts"], "dimension": 10**9}},
+        lambda header: {**header, "facts": {**header["facts"], "dimension": "8"}},
         lambda header: {**header, "facts": {**header["facts"], "metric": 17}},
         lambda header: {**header, "facts": {}},
         lambda header: {**header, "arrays": header["arrays"][:-1]},
@@ -181,3 +183,13 @@ def test_a_configuration_that_is_nested_too_deeply_is_refused(tmp_path: Path) ->
     path.write_text(f"seed = {'[' * 3000}")
     with pytest.raises(ConfigError, match="recursion"):
         PipelineSettings.load(path)
+
+
+def test_ranks_far_beyond_their_number_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "r50k_base.tiktoken"
+    ranks = TARGETS["tiktoken"](tmp_path).seeds[0]
+    path.write_bytes(ranks)
+    assert len(read_ranks(path)) == 260
+    path.write_bytes(ranks.replace(b" 259\n", b" 2147483647\n"))
+    with pytest.raises(CheckpointError, match="a rank of 2147483647"):
+        read_ranks(path)

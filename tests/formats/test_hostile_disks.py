@@ -15,7 +15,9 @@ from idiolect.errors import CheckpointError, InputError
 from idiolect.pipeline.publishing.push_to_hub import Publication
 from idiolect.pipeline.run_directory import RunDirectory
 from idiolect.search.index import Index
+from idiolect.serve.access.api_keys import add_key
 from idiolect.text.file_record import FileRecord
+from idiolect.vocabulary.terms import Terms
 from idiolect.words.word_vectors import WordVectors
 
 _NOBODY = 65534
@@ -58,6 +60,10 @@ def test_a_folder_without_rights_is_named(folder: Path) -> None:
             vectors.save(folder / "words.safetensors")
         with pytest.raises(InputError, match="cannot write"):
             publication.write(folder / "card")
+        with pytest.raises(InputError, match=r"cannot write .*terms.json"):
+            Terms.of(["lamp"]).save(folder / "terms.json")
+        with pytest.raises(InputError, match=r"cannot write .*keys.json"):
+            add_key(folder / "keys.json", "web")
         with (
             pytest.raises(InputError, match=r"cannot write to .*run"),
             RunDirectory(folder / "run").locked(""),

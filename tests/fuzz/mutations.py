@@ -106,7 +106,10 @@ def mutate_json(seeds: Sequence[bytes], random: Random) -> bytes:
     value = json.loads(random.choice(seeds))
     for _ in range(random.choice((1, 1, 1, 2, 3))):
         value = mutate_value(value, random)
-    return json.dumps(value).encode()
+    try:
+        return json.dumps(value).encode()
+    except RecursionError:  # nested more deeply than Python can write
+        return mutate(seeds, random)
 
 
 def mutate_value(value: Any, random: Random) -> Any:

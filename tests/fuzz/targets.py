@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import struct
+from base64 import b64encode
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -368,7 +369,8 @@ def http(folder: Path) -> Target:
 _CSV = [b'id,text,price\na,one text,3\nb,"two, texts",\n', b"id;text\n1;x\n2;y\n", b"text\nalone\n"]
 _JSONL = [b'{"id": "a", "text": "one"}\n{"id": 2, "text": "two", "x": [1, {"y": null}]}\n']
 _JSON = [b'[{"id": "a", "text": "one"}, {"id": "b", "text": "two"}]', b'{"data": [{"text": "x"}]}']
-_RANKS = [b"YQ== 0\nYg== 1\nYWI= 2\nIA== 3\nIGE= 4\n"]
+_TIKTOKEN_PARTS = [*(bytes([byte]) for byte in range(256)), b" a", b"la", b"mp", b"lamp"]
+_RANKS = [b"".join(b"%s %d\n" % (b64encode(p), r) for r, p in enumerate(_TIKTOKEN_PARTS))]
 _VOCAB = [b"[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\nb\n##c\nlamp\n"]
 
 TARGETS: dict[str, Callable[[Path], Target]] = {

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sqlite3
 import struct
+from contextlib import closing
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -12,13 +14,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+from formats import write_files
 from fuzz import run
 from fuzz.mutations import mutate, mutate_json
 from fuzz.targets import TARGETS, Target
-from idiolect.errors import CheckpointError, InputError
+from idiolect.errors import CheckpointError, ConfigError, InputError
+from idiolect.pipeline.settings import PipelineSettings
+from idiolect.recommend.recommender import Recommender
 from idiolect.search.diskann.disk.disk_graph import DiskGraph
 from idiolect.search.diskann.graph import Graph
+from idiolect.search.index import Index
 from idiolect.text.tokenizers.extension import Extension
+from idiolect.text.tokenizers.tiktoken import read_ranks
 
 
 def test_an_input_is_determined_by_target_seed_and_number() -> None:
@@ -82,6 +89,7 @@ def _array(name: str, **changes: Any) -> Any:
         lambda header: {key: value for key, value in header.items() if key != "facts"},
         lambda header: {**header, "facts": {**header["facts"], "entry": 10**6}},
         lambda header: {**header, "facts": {**header["facts"], "dimension": 10**9}},
+        lambda header: {**header, "facts": {**header["facts"], "dimension": "8"}},
         lambda header: {**header, "facts": {**header["facts"], "metric": 17}},
         lambda header: {**header, "facts": {}},
         lambda header: {**header, "arrays": header["arrays"][:-1]},
@@ -116,3 +124,72 @@ def test_an_extension_whose_ids_are_no_numbers_is_refused(record: dict[str, Any]
         record = {"added": [{**token, **record["added"][0]}]}
     with pytest.raises(CheckpointError, match="record of the extension is damaged"):
         Extension.from_dict({**whole, **record})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "DELETE FROM settings WHERE name = 'dimensions'",
+        "UPDATE settings SET value = 'three' WHERE name = 'dimensions'",
+        "DELETE FROM items WHERE row = 1",
+        "UPDATE items SET metadata = '{' WHERE row = 1",
+    ],
+)
+def test_a_ledger_that_lacks_what_it_needs_is_refused(change: str, tmp_path: Path) -> None:
+    path = tmp_path / "index"
+    vectors = np.eye(3, dtype=np.float32)
+    items = [{"id": str(n), "text": "a lamp", "vector": one} for n, one in enumerate(vectors)]
+    Index.build(path, None, items).close()
+    with closing(sqlite3.connect(path / "ledger.db")) as db, db:
+        db.execute(change)
+    with pytest.raises(CheckpointError, match=r"ledger\.db is damaged"), Index.open(path) as index:
+        index.search("lamp", mode="lexical")
+
+
+def test_a_message_of_sqlite_that_is_no_text_is_an_error_of_the_package(tmp_path: Path) -> None:
+    path = tmp_path / "index"
+    Index.build(path, None, [{"id": "a", "text": "a lamp", "vector": [1.0, 0.0]}]).close()
+    ledger = path / "ledger.db"
+    ledger.write_bytes(
+        ledger.read_bytes().replace(b"CREATE TABLE settings", b"CREATE \xe9ABLE settings")
+    )
+    with pytest.raises(CheckpointError, match=r"ledger\.db is damaged"):
+        Index.open(path)
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [
+        {"users": "ab"},
+        {"users": ["u"]},
+        {"items": ["a"]},
+        {"items": [["a"], 2, "c"]},
+        {"texts": ["one"]},
+        {"metadata": [1, 2, 3]},
+    ],
+)
+def test_ids_of_a_recommender_that_do_not_fit_are_refused(
+    ids: dict[str, Any], tmp_path: Path
+) -> None:
+    write_files.recommender(tmp_path)
+    path = tmp_path / "ids.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **ids}))
+    with pytest.raises(CheckpointError, match="is damaged"):
+        Recommender.load(tmp_path)
+
+
+def test_a_configuration_that_is_nested_too_deeply_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "idiolect.toml"
+    path.write_text(f"seed = {'[' * 3000}")
+    with pytest.raises(ConfigError, match="recursion"):
+        PipelineSettings.load(path)
+
+
+def test_ranks_far_beyond_their_number_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "r50k_base.tiktoken"
+    ranks = TARGETS["tiktoken"](tmp_path).seeds[0]
+    path.write_bytes(ranks)
+    assert len(read_ranks(path)) == 260
+    path.write_bytes(ranks.replace(b" 259\n", b" 2147483647\n"))
+    with pytest.raises(CheckpointError, match="a rank of 2147483647"):
+        read_ranks(path)

@@ -172,7 +172,7 @@ class PipelineSettings(SettingsTable):
         text = read_text(path)
         try:
             values = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
+        except (tomllib.TOMLDecodeError, RecursionError) as error:
             raise ConfigError(f"{path}: {error}", hint="see toml.io for the syntax") from error
         check_format(values, path, newest=CONFIG_FORMAT)
         try:
@@ -256,5 +256,7 @@ def _description(config: type[SettingsTable], place: tuple[str, ...]) -> str:
     model: Any = config
     for part in table:
         model = model.model_fields[part].annotation
-    description = model.model_fields[name].description or ""
+    fields = getattr(model, "model_fields", {})  # none inside of a list or a mapping
+    description = fields[name].description if name in fields else None
+    description = description or ""
     return f"{name}: {description.splitlines()[0].rstrip('.')}" if description else ""

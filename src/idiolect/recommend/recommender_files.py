@@ -101,6 +101,9 @@ class StoredRecommender:
         ids = read_json(directory / _IDS)
         try:
             parts = load(read_bytes(directory / _EVENTS))
+            _check_ids(ids, parts)
+            if missing := {"split", "exclude_seen"} - record.keys():
+                raise ValueError(f"{_RECORD} lacks {', '.join(sorted(missing))}")
             histories = Histories(
                 tuple(ids["users"]),
                 tuple(ids["items"]),
@@ -147,3 +150,24 @@ def _parts(
 
 def _packed(arrays: Mapping[str, NDArray[np.generic]]) -> bytes:
     return save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+
+
+def _check_ids(ids: Mapping[str, Any], events: Mapping[str, NDArray[Any]]) -> None:
+    """Check that ids, texts and metadata are lists of what they should be, one for each number.
+
+    Raises:
+        KeyError, ValueError: They are not.
+    """
+    users, items = ids["users"], ids["items"]
+    for name, kind in (("users", str), ("items", str), ("texts", str), ("metadata", dict)):
+        found = ids.get(name, [])
+        if not isinstance(found, list) or not all(isinstance(one, kind) for one in found):
+            raise ValueError(f"{name} of {_IDS} are no list of {kind.__name__}")
+    for name in ("texts", "metadata"):
+        if ids.get(name) and len(ids[name]) != len(items):
+            raise ValueError(f"{len(items):,} items and {len(ids[name]):,} {name}")
+    offsets, numbers = events["offsets"], events["events"]
+    if len(offsets) != len(users) + 1:
+        raise ValueError(f"{len(users):,} users and histories of {len(offsets) - 1:,}")
+    if numbers.size and not 0 <= numbers.min() <= numbers.max() < len(items):
+        raise ValueError(f"{len(items):,} items, and events of others")

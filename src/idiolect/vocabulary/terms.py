@@ -100,14 +100,23 @@ class Terms(Sequence[Term]):
         return sum(term.saved for term in self)
 
     def save(self, path: str | Path) -> None:
-        """Write the terms as JSON, atomically."""
+        """Write the terms as JSON, atomically.
+
+        Raises:
+            InputError: The file cannot be written.
+        """
         record = {
             "terms": [asdict(term) for term in self],
             "left_out": [asdict(term) for term in self.rejected],
             "method": self.method,
         }
         text = json.dumps(with_format(record), ensure_ascii=False, indent=1)
-        write_atomic(Path(path), f"{text}\n".encode())
+        try:
+            write_atomic(Path(path), f"{text}\n".encode())
+        except OSError as error:
+            raise InputError(
+                f"cannot write {path}: {error.strerror}", hint="check the folder and its space"
+            ) from error
 
     @classmethod
     def load(cls, path: str | Path) -> Terms:

@@ -117,11 +117,12 @@ def test_the_card_is_written_from_the_run(run: Path) -> None:
     similar = results["private-similar", "ndcg@10"]
     assert similar.metric_value == 0.53, "over the queries whose answers training has not seen"
     assert "30 queries" in similar.dataset_name
-    assert "| + tuning | 0.630 | 0.830 | 0.580 |" in text
+    assert "| this model | 0.630 | 0.830 | 0.580 |" in text
     assert "| base | 0.410 |" in text
     assert "| BM25 | 0.520 |" in text
     assert "0 of 19" in text
     assert "12.7% fewer" in text
+    assert "2 tokens for 2 terms" in text
     assert "Not verified: decoding" in text
     assert "tune.steps | 7" in text
     assert "``zorb|`laxine``" in text, "code, whatever is in it"
@@ -131,7 +132,8 @@ def test_the_card_is_written_from_the_run(run: Path) -> None:
 def test_a_language_model_has_its_own_figures(run: Path) -> None:
     card = prepare_publication(run, "me/words", stage="pretrain").card
     assert ModelCard(card).data.pipeline_tag == "text-generation"
-    assert "| + pre-training | 1.250 |" in card
+    assert "| this model | 1.250 |" in card
+    assert "This is the model of the stage `pretrain`. The run's comparisons are of" in card
     assert 'LanguageModel.load("me/words")' in card
 
 
@@ -213,6 +215,11 @@ def test_a_refusal_is_one_line_without_the_token(run: Path, hub: FakeHub) -> Non
     done = idiolect_program("export", "hub", run, "me/words")
     assert done.returncode == 2
     assert TOKEN not in done.stdout + done.stderr
+    given = "hf_givenGivenGiven"  # as an argument, not in the environment
+    hub.refusal = (403, f"the token {given} may not write")
+    with pytest.raises(InputError, match=r"403, .*may not write") as refused:
+        push_to_hub(run, "me/words", token=given)
+    assert given not in "".join(map(str, _chain(refused.value)))
     assert not hub.files
 
 

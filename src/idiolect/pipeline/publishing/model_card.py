@@ -32,6 +32,12 @@ _TERMS = 40  # in the card; the tokenizer has them all
 _MEASURES = ("ndcg@10", "recall@100", "mrr@10")
 _TESTS = {"search": "Search", "similar": "Similar items"}
 _BESIDE = ("bm25", "base")  # the systems whose figures stand beside those of the model
+_COMPARED = (
+    "The run's comparisons are of the encoder tuned with new tokens (stage `tune`); hybrid search "
+    "has the encoder of the index; bits per byte are of the language model with new tokens (stage "
+    "`pretrain`)."
+)
+"""Which models the verdict and its comparisons are about, whichever is published."""
 _SHOWN_TABLES = ("audit", "extend", "distill", "pretrain", "encoder", "tune")
 
 
@@ -69,6 +75,7 @@ def write_model_card(
             f"# {repository.rpartition('/')[2]}",
             _summary(base, is_encoder=is_encoder, is_extended=_is_extended(model)),
             f"**Result of the run.** {judge(metrics).sentence}",
+            f"This is the model of the stage `{stage}`. {_COMPARED}",
             _usage(repository, is_encoder=is_encoder),
             _terms(metrics, model),
             _checks(metrics, model),
@@ -152,8 +159,8 @@ def _terms(metrics: Mapping[str, Any], model: Path) -> str:
     shown = ", ".join(_code(term) for term in terms[:_TERMS])
     more = f", and {len(terms) - _TERMS:,} more" if len(terms) > _TERMS else ""
     return (
-        f"## New tokens\n\n{extension['added']:,} tokens were added by the method "
-        f"`{extension['method']}`, from the id {extension['first_id']:,}: {shown}{more}."
+        f"## New tokens\n\n{extension['added']:,} tokens for {len(terms):,} terms, added by the "
+        f"method `{extension['method']}`, from the id {extension['first_id']:,}: {shown}{more}."
     )
 
 
@@ -180,6 +187,8 @@ def _checks(metrics: Mapping[str, Any], model: Path) -> str:
 def _figures(evaluate: Mapping[str, Any], name: str) -> str:
     """Return tables of the model's figures beside those of the base and of words."""
     labels = {system["name"]: str(system["label"]) for system in evaluate["systems"]}
+    if name in labels:
+        labels[name] = "this model"
     names = [one for one in (*_BESIDE, name) if one in labels]
     blocks = []
     for test, title in _TESTS.items():
@@ -199,13 +208,15 @@ def _figures(evaluate: Mapping[str, Any], name: str) -> str:
             for one in ("base", name)
         ]
         blocks.append(_table(["Bits per byte (less is better)", *kinds], body))
-    return "\n\n".join(["## Figures", *blocks]) if blocks else ""
+    note = "BM25 ranks by words alone, the base and this model by their vectors alone."
+    return "\n\n".join(["## Figures", note, *blocks]) if blocks else ""
 
 
 def _findings(metrics: Mapping[str, Any]) -> str:
     """List every comparison of the run, those that went badly included."""
     rows = [[one.what, one.outcome, one.figures] for one in judge(metrics).findings]
-    return f"### Compared\n\n{_table(['what', 'outcome', 'figures'], rows)}" if rows else ""
+    table = _table(["what", "outcome", "figures"], rows)
+    return f"### Comparisons of the run\n\n{table}" if rows else ""
 
 
 def _settings(run: Path) -> str:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["APPLICATION_ID", "Ledger", "check_ledger", "open_database"]
+__all__ = ["APPLICATION_ID", "Ledger", "check_ledger", "damaged", "open_database"]
 
 APPLICATION_ID = 0x1D101EC7
 """The SQLite application id of idiolect's ledgers."""
@@ -237,6 +237,14 @@ def check_ledger(db: sqlite3.Connection, path: Path) -> None:
         )
 
 
+def damaged(path: Path, problem: object) -> CheckpointError:
+    """Return the error about a ledger whose content is not what was written."""
+    return CheckpointError(
+        f"{path} is damaged, or is not an index: {problem}",
+        hint="run `idiolect index verify` for details; restore a snapshot",
+    )
+
+
 def _not_a_ledger(path: Path) -> InputError:
     return InputError(
         f"{path} is a database of another program; nothing was changed",
@@ -264,8 +272,5 @@ def _one_line_errors(path: Path) -> Iterator[None]:
                 hint="nothing was changed; free disk space and try again",
             ) from error
         raise CheckpointError(f"{path}: {error}", hint="check the disk and permissions") from error
-    except sqlite3.DatabaseError as error:
-        raise CheckpointError(
-            f"{path} is damaged, or is not an index: {error}",
-            hint="run `idiolect index verify` for details; restore a snapshot",
-        ) from error
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # also of SQLite's own messages
+        raise damaged(path, error) from error

@@ -30,7 +30,7 @@ from idiolect.search.items import (
 from idiolect.search.store.description import Description, describe
 from idiolect.search.store.graphs.memory_plan import LEDGER_CACHE
 from idiolect.search.store.graphs.segment_opener import SegmentOpener
-from idiolect.search.store.ledger import Ledger
+from idiolect.search.store.ledger import Ledger, damaged
 from idiolect.search.store.namespace import Namespace, Row
 from idiolect.search.store.view import View
 
@@ -60,8 +60,12 @@ class StoreReader:
         self._opener = SegmentOpener(path / "graphs")
         self._lock = threading.Lock()
         settings = self.settings
-        self.dimensions = int(settings["dimensions"])
-        self.metric: Metric = settings["metric"]
+        try:
+            self.dimensions = int(settings["dimensions"])
+            self.metric: Metric = settings["metric"]
+        except (KeyError, TypeError, ValueError) as error:
+            self._ledger.close()
+            raise damaged(self._ledger.path, f"its settings are {settings}") from error
         if settings.get("memory") == "disk":
             self._ledger.cache = LEDGER_CACHE
 
@@ -192,7 +196,7 @@ class StoreReader:
             selection = None
             if node is not None:
                 selection = (repr(node), lambda: space.matching(node))
-            return _hits(space, view.search(queries, top_k, selection=selection))
+            return self._hits(space, view.search(queries, top_k, selection=selection))
 
     def match(
         self,
@@ -225,7 +229,7 @@ class StoreReader:
             if node is not None:
                 allowed = set(space.matching(node).tolist())
             found = space.lexical.search(text, top_k, allowed)
-            (hits,) = _hits(space, [found])
+            (hits,) = self._hits(space, [found])
             if marks is None:
                 return hits
             marked = space.lexical.highlight(text, [row for row, _ in found], *marks)
@@ -262,6 +266,27 @@ class StoreReader:
         self._views[name] = view
         return view
 
+    def _hits(
+        self, space: Namespace, found: Sequence[Sequence[tuple[int, float]]]
+    ) -> Sequence[Hits]:
+        """Return the hits of each list of (row, score); an item of several lists is read once."""
+        numbers = dict.fromkeys(row for pairs in found for row, _ in pairs)
+        try:
+            rows = {
+                row.row: (row.id, row.text, json.loads(row.metadata))
+                for row in space.by_row(numbers)
+            }
+        except (TypeError, ValueError) as error:
+            raise damaged(self._ledger.path, f"metadata of an item: {error}") from error
+        if len(rows) < len(numbers):
+            raise damaged(self._ledger.path, f"it lacks {len(numbers) - len(rows)} rows")
+
+        def hit(number: int, score: float) -> Hit:
+            id, text, metadata = rows[number]
+            return Hit(id, score, text, metadata)
+
+        return [[hit(row, score) for row, score in pairs] for pairs in found]
+
 
 def load_items(space: Namespace, rows: Sequence[Row], *, vectors: bool) -> Iterator[Item]:
     """Yield the items of rows, optionally with their vectors."""
@@ -270,15 +295,3 @@ def load_items(space: Namespace, rows: Sequence[Row], *, vectors: bool) -> Itera
         blob = blobs.get(row.row)
         vector = None if blob is None else np.frombuffer(blob, "<f4")
         yield Item(row.id, row.text, json.loads(row.metadata), vector)
-
-
-def _hits(space: Namespace, found: Sequence[Sequence[tuple[int, float]]]) -> Sequence[Hits]:
-    """Return the hits of each list of (row, score); an item of several lists is read once."""
-    numbers = dict.fromkeys(row for pairs in found for row, _ in pairs)
-    rows = {row.row: (row.id, row.text, json.loads(row.metadata)) for row in space.by_row(numbers)}
-
-    def hit(number: int, score: float) -> Hit:
-        id, text, metadata = rows[number]
-        return Hit(id, score, text, metadata)
-
-    return [[hit(row, score) for row, score in pairs] for pairs in found]

@@ -154,7 +154,7 @@ def add_key(
         days: After how many days it expires; by default never.
 
     Raises:
-        InputError: The name is taken, or a scope is unknown.
+        InputError: The name is taken, a scope is unknown, or the file cannot be written.
         CheckpointError: The file is damaged.
     """
     _check_scopes(scopes)
@@ -173,7 +173,7 @@ def revoke_key(path: Path, name: str) -> None:
     """Remove a key from a file.
 
     Raises:
-        InputError: There is no such key.
+        InputError: There is no such key, or the file cannot be written.
         CheckpointError: The file is missing or damaged.
     """
     known = read_keys(path)
@@ -185,8 +185,13 @@ def revoke_key(path: Path, name: str) -> None:
 
 def _write(path: Path, keys: Sequence[ApiKey]) -> None:
     records = with_format({"keys": [asdict(key) for key in keys]})
-    write_atomic(path, f"{json.dumps(records, indent=1)}\n".encode())
-    path.chmod(0o600)
+    try:
+        write_atomic(path, f"{json.dumps(records, indent=1)}\n".encode())
+        path.chmod(0o600)
+    except OSError as error:
+        raise InputError(
+            f"cannot write {path}: {error.strerror}", hint="check the folder and its space"
+        ) from error
 
 
 def _check_scopes(scopes: Sequence[str]) -> None:

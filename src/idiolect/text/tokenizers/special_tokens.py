@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import tokenizers
 
+from idiolect.text.files import engine_errors
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -189,7 +191,8 @@ def _spelled(engine: Engine, names: set[str]) -> set[str]:
     """
     listed = [name for name in sorted(names) if len(name) > 1]
     texts = [text for name in listed for text in (name, f"a{name}", f" {name}")]
-    found = engine.encode_batch(texts, add_special_tokens=False)
+    with engine_errors("the tokenizer"):
+        found = engine.encode_batch(texts, add_special_tokens=False)
     return {
         name
         for name, *encodings in zip(listed, found[::3], found[1::3], found[2::3], strict=True)

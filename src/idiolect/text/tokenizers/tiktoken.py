@@ -116,6 +116,11 @@ def read_ranks(path: Path) -> dict[bytes, int]:
         raise CheckpointError(
             f"{path} is damaged: its ranks are not all different", hint="fetch the file again"
         )
+    if max(ranks.values()) >= 2 * len(ranks) + 1000:  # published files have few unused ids
+        raise CheckpointError(
+            f"{path} is damaged: {len(ranks):,} tokens and a rank of {max(ranks.values())}",
+            hint="fetch the file again",
+        )
     return ranks
 
 

@@ -333,6 +333,8 @@ def _is_disk_graph(file: ArrayFile) -> bool:
     facts = file.facts
     if not {"metric", "dimension", "degree", "entry"} <= facts.keys():
         return False
+    if not all(isinstance(facts[name], int) for name in ("dimension", "degree", "entry")):
+        return False
     codes = {"signs", "facts", "flips"} if "signs" in file else {"products", "centres"}
     arrays = {name: file.array(name) for name in ("alive", "pages", *codes)}
     count, dimension, degree = len(arrays["alive"]), facts["dimension"], facts["degree"]

@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -20,4 +19,3 @@ STEPS = 20
 if __name__ == "__main__":
     torch.set_num_threads(1)
     workers.train(Path(sys.argv[1]), STEPS, "all", sharded=True)
-    dist.destroy_process_group()

@@ -11,7 +11,9 @@ Both compute the same numbers as one process.
 
 from __future__ import annotations
 
+import atexit
 import copy
+import gc
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -25,6 +27,17 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from idiolect.nn.network import Network
 
 __all__ = ["Workers", "all_blocks", "without_weights"]
+
+
+def _leave() -> None:
+    """Leave the other processes, before the interpreter ends.
+
+    The threads of a group may hold Python objects. One that still runs when the interpreter ends
+    aborts the process, after all its work is done.
+    """
+    if dist.is_initialized():
+        dist.destroy_process_group()
+    gc.collect()
 
 
 @dataclass(frozen=True)
@@ -49,6 +62,7 @@ class Workers:
             if device.type == "cuda":
                 torch.cuda.set_device(device)
             dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+            atexit.register(_leave)
         return cls(dist.get_rank(), dist.get_world_size())
 
     @property

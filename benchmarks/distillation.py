@@ -1,18 +1,20 @@
-"""Compare initializations of new rows on a published model: random, subword, neighbours, distilled.
+"""Compare initializations of new rows on a published model, before and after distillation.
 
-    python benchmarks/distillation.py [path to the shared data folder]
+    python benchmarks/distillation.py [path to the shared data folder] [--seeds 3]
 
-stories260K gets 500 terms of biomedical abstracts. Each of three seeds uses a different split of
-the abstracts, initialization and training order. Bits per byte are measured on held-out abstracts,
-and on children's stories, the original domain of the model.
+stories260K gets 500 terms of biomedical abstracts. Each seed uses a different split of the
+abstracts, initialization and training order. Bits per byte are measured on held-out abstracts, and
+on children's stories, the original domain of the model. Rows are random, the mean of the sub-words,
+mixed from neighbours (of contexts, or in skip-gram vectors of the abstracts), and distilled from
+the last three of these starts.
 """
 
 from __future__ import annotations
 
+import argparse
 import copy
 import importlib.util
 import statistics
-import sys
 import tempfile
 import time
 from itertools import islice
@@ -27,12 +29,13 @@ from idiolect.vocabulary.audit.audit import audit
 from idiolect.vocabulary.extend.extend import extend
 from idiolect.vocabulary.rows.distill import distill, distillation_config
 from idiolect.vocabulary.rows.grow import grow
+from idiolect.vocabulary.rows.neighbours import word_rows
+from idiolect.words.train_words import train_words
 
 ROOT = Path(__file__).resolve().parents[1]
 THREADS = 1  # more are not faster with such a small network
-SEEDS = (0, 1, 2)
 DOCUMENTS, ROWS, CONTEXTS = 6000, 500, 50
-VARIANTS = ("before", "random", "subword mean", "neighbours", "distilled")
+STARTS = ("subword mean", "neighbours", "word vectors")
 
 
 def run(
@@ -43,23 +46,32 @@ def run(
     held = windows(islice(held_out, 150), size=400)
     terms = audit(base.tokenizer, training).choose(ROWS)
     larger = extend(base.tokenizer, terms)
+    with tempfile.TemporaryDirectory() as folder:
+        vectors = train_words(training, Path(folder) / "words.safetensors").vectors
     models = {
         "before": base,
         "random": grow(base, larger, init="normal", seed=seed),
         "subword mean": grow(base, larger, init="subword"),
         "neighbours": grow(base, larger, init="neighbours", corpus=training),
+        "word vectors": grow(base, larger, init="vectors", vectors=vectors),
     }
-    student = models["distilled"] = copy.deepcopy(models["subword mean"])
-    started = time.perf_counter()
-    result = distill(
-        student, base, training, contexts=CONTEXTS, config=distillation_config(student, seed=seed)
-    )
+    known = word_rows(larger, vectors).any(1)
+    old = len(base.tokenizer)
     print(
-        f"seed {seed}: {len(terms.forms)} rows, {result.snippets} snippets, {result.steps} steps "
-        f"in {time.perf_counter() - started:.0f} s; error of hidden states "
-        f"{result.error_before:.3f} to {result.error_after:.3f}",
-        flush=True,
+        f"seed {seed}: {len(vectors):,} words have vectors, of the tokens {int(known[:old].sum())} "
+        f"of {old} original and {int(known[old:].sum())} of {len(larger) - old} new ones"
     )
+    for start in STARTS:
+        student = models[f"{start}, distilled"] = copy.deepcopy(models[start])
+        began = time.perf_counter()
+        config = distillation_config(student, seed=seed)
+        result = distill(student, base, training, contexts=CONTEXTS, config=config)
+        print(
+            f"seed {seed}, {start}: {len(terms.forms)} rows, {result.snippets} snippets, "
+            f"{result.steps} steps in {time.perf_counter() - began:.0f} s; error of hidden states "
+            f"{result.error_before:.3f} to {result.error_after:.3f}",
+            flush=True,
+        )
     return {
         variant: (score(model, held).bits_per_byte, score(model, general).bits_per_byte)
         for variant, model in models.items()
@@ -78,21 +90,25 @@ def load(shared: Path, scratch: Path) -> LanguageModel:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("shared", nargs="?", type=Path, default=ROOT.parent / "shared")
+    parser.add_argument("--seeds", type=int, default=3)
+    options = parser.parse_args()
     torch.set_num_threads(THREADS)
-    shared = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT.parent / "shared"
+    shared = options.shared
     with tempfile.TemporaryDirectory() as scratch:
         base = load(shared, Path(scratch))
         source = Corpus(shared / "data" / "sumpubmed" / "abstracts.jsonl.gz", "abstract")
         abstracts = list(islice(source, DOCUMENTS))
         stories = Corpus(shared / "data" / "tinystories" / "tinystories_sample.txt.gz")
         general = windows(islice(stories, 300), size=400)
-        runs = [run(base, abstracts, general, seed) for seed in SEEDS]
-    print(f"\n{'bits per byte':<16}{'domain, each seed':<26}{'mean':>7}{'general, mean':>15}")
-    for variant in VARIANTS:
+        runs = [run(base, abstracts, general, seed) for seed in range(options.seeds)]
+    print(f"\n{'bits per byte':<26}{'domain, each seed':<26}{'mean':>7}{'general, mean':>15}")
+    for variant in runs[0]:
         domain = [one[variant][0] for one in runs]
         other = statistics.mean(one[variant][1] for one in runs)
         each = "  ".join(f"{bits:.3f}" for bits in domain)
-        print(f"{variant:<16}{each:<26}{statistics.mean(domain):>7.3f}{other:>15.3f}")
+        print(f"{variant:<26}{each:<26}{statistics.mean(domain):>7.3f}{other:>15.3f}")
 
 
 if __name__ == "__main__":

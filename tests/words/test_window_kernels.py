@@ -12,7 +12,7 @@ from scipy.stats import chi2
 
 from idiolect.words.huffman import HuffmanCodes
 from idiolect.words.random_words import alias_table
-from idiolect.words.window_kernels import _dot, _sigmoid, train_windows
+from idiolect.words.window_kernels import _add_three, _dot, _sigmoid, train_windows
 
 WORDS, WIDTH, WINDOW, NEGATIVE = 40, 12, 3, 4
 COUNTS = np.arange(WORDS, 0, -1) ** 2
@@ -219,3 +219,11 @@ def test_arithmetic_is_float32() -> None:
         assert overload is not None
         (signature,) = function.nopython_signatures
         assert signature.return_type == types.float32
+
+
+def test_rows_are_not_counted() -> None:
+    """Counting references to the rows of a matrix takes longer than the arithmetic."""
+    row, matrix = (types.Array(types.float32, size, "C") for size in (1, 2))
+    _add_three.compile((row, row, matrix, types.int64))
+    (code,) = _add_three.inspect_llvm().values()
+    assert "NRT_" not in code

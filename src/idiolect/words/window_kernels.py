@@ -73,6 +73,12 @@ def _dot(a: Any, b: Any) -> Any:
     return total
 
 
+@compiled()
+def _copy(target: Any, row: Any) -> None:
+    for k in range(len(target)):
+        target[k] = row[k]
+
+
 @compiled(fastmath={"contract"})
 def _add(target: Any, factor: Any, row: Any) -> None:
     for k in range(len(target)):
@@ -223,17 +229,47 @@ def _three_dots(a: Any, rows: Any, first: Any) -> Any:
 
 
 @compiled(fastmath={"contract"})
-def _three_updates(step: Any, hidden: Any, errors: Any, rows: Any, steps: Any, first: Any) -> None:
-    e, f, g = errors[first], errors[first + 1], errors[first + 2]
+def _add_three(target: Any, factors: Any, rows: Any, first: Any) -> None:
+    """Add three weighted rows to a row, reading and writing the one once."""
+    e, f, g = factors[first], factors[first + 1], factors[first + 2]
     x, y, z = rows[first], rows[first + 1], rows[first + 2]
-    u, v, w = steps[first], steps[first + 1], steps[first + 2]
-    for k in range(len(step)):
-        step[k] += e * x[k] + f * y[k] + g * z[k]
-    for k in range(len(step)):  # apart, because the compiler checks few arrays for overlap
-        h = hidden[k]
-        u[k] += e * h
-        v[k] += f * h
-        w[k] += g * h
+    for k in range(len(target)):
+        target[k] += e * x[k] + f * y[k] + g * z[k]
+
+
+@compiled(inline="always")
+def _draw_targets(
+    word: Any, negative: Any, noise: Any, output: Any, targets: Any, near: Any, state: Any
+) -> Any:
+    """Draw a window's noise words, and copy the rows of all targets; return their number."""
+    targets[0] = word
+    used = 1
+    for _ in range(negative):
+        state = next_random(state)
+        target = sample_word(state, noise[0], noise[1])
+        if target != word:
+            targets[used] = target
+            used += 1
+    for row in range(used):
+        _copy(near[row], output[targets[row]])
+    near[used:, :] = _ZERO
+    return used, state
+
+
+@compiled(inline="always")
+def _errors(hidden: Any, near: Any, used: Any, rate: Any, errors: Any) -> Any:
+    """Write the errors of one context word's predictions; return their cost."""
+    cost = 0.0
+    for at in range(0, len(errors), 3):
+        if at < used:
+            errors[at], errors[at + 1], errors[at + 2] = _three_dots(hidden, near, at)
+    cost += _cost(-errors[0])
+    errors[0] = (_ONE - _sigmoid(errors[0])) * rate
+    for row in range(1, used):
+        score = errors[row]
+        cost += _cost(score)
+        errors[row] = -_sigmoid(score) * rate
+    return cost
 
 
 @compiled(inline="always")
@@ -254,52 +290,39 @@ def _train_shared(
     """
     vectors, output, parts, part_starts = rows
     noise, _, negative = prediction
-    hidden, step, errors, targets, near, steps = buffers
-    cost, predictions = 0.0, 0
-    word = np.int64(kept[place])
-    targets[0] = word
-    used = 1
-    for _ in range(negative):
-        state = next_random(state)
-        target = sample_word(state, noise[0], noise[1])
-        if target != word:
-            targets[used] = target
-            used += 1
-    blocks = (used + 2) // 3
-    for row in range(blocks * 3):
-        steps[row, :] = _ZERO
-        if row < used:
-            near[row, :] = output[targets[row]]
-        else:
-            near[row, :] = _ZERO
+    _, step, targets, near, hidden, errors, _ = buffers
+    used, state = _draw_targets(
+        np.int64(kept[place]), negative, noise, output, targets, near, state
+    )
+    cost, made = 0.0, 0
     for other in range(first, last):
         if other == place:
             continue
-        step[:] = _ZERO
-        hidden[:] = _ZERO
-        _read_rows(vectors, parts, part_starts, kept[other], hidden, _ONE)
-        for block in range(blocks):
-            at = block * 3
-            errors[at], errors[at + 1], errors[at + 2] = _three_dots(hidden, near, at)
-            for row in range(at, at + 3):
-                score = errors[row]
-                if row >= used:
-                    errors[row] = _ZERO
-                elif row == 0:
-                    cost += _cost(-score)
-                    errors[row] = (_ONE - _sigmoid(score)) * rate
-                else:
-                    cost += _cost(score)
-                    errors[row] = (_ZERO - _sigmoid(score)) * rate
-            _three_updates(step, hidden, errors, near, steps, at)
-        predictions += 1
-        _write_rows(vectors, parts, part_starts, kept[other], step, _ONE)
+        word = kept[other]
+        own = hidden[made]
+        if len(parts) == 0:
+            _copy(own, vectors[word])
+        else:
+            own[:] = _ZERO
+            _read_rows(vectors, parts, part_starts, word, own, _ONE)
+        cost += _errors(own, near, used, rate, errors[made])
+        if len(parts) == 0:
+            for at in range(0, used, 3):
+                _add_three(vectors[word], errors[made], near, at)
+        else:
+            step[:] = _ZERO
+            for at in range(0, used, 3):
+                _add_three(step, errors[made], near, at)
+            _write_rows(vectors, parts, part_starts, word, step, _ONE)
+        made += 1
+    blocks = (made + 2) // 3 * 3
+    errors[made:blocks, :] = _ZERO
     for row in range(used):
-        _add(output[targets[row]], _ONE, steps[row])
-    return cost, predictions, state
+        for at in range(0, blocks, 3):
+            _add_three(output[targets[row]], errors[:, row], hidden, at)
+    return cost, made, state
 
 
-@kernel
 def train_windows(
     ids: Any,
     bounds: Any,
@@ -332,20 +355,41 @@ def train_windows(
         rates: Learning rate at the first and after the last word. float32.
         seed: State of the random generator. uint64.
     """
-    width = rows[0].shape[1]
-    padded = (prediction[2] + 3) // 3 * 3
+    width, sizes = rows[0].shape[1], np.diff(bounds)
+    targets, contexts = _in_threes(prediction[2] + 1), _in_threes(2 * window)
     buffers = (
         np.zeros(width, np.float32),
         np.zeros(width, np.float32),
-        np.zeros(padded, np.float32),
-        np.empty(padded, np.int64),
-        np.zeros((padded, width), np.float32),
-        np.zeros((padded, width), np.float32),
+        np.empty(targets, np.int64),
+        np.zeros((targets, width), np.float32),
+        np.zeros((contexts, width), np.float32),
+        np.zeros((contexts, targets), np.float32),
+        np.empty(sizes.max(initial=0), np.int32),
     )
-    longest = 0
-    for sentence in range(len(bounds) - 1):
-        longest = max(longest, bounds[sentence + 1] - bounds[sentence])
-    kept = np.empty(longest, np.int32)
+    return _train(
+        ids, bounds, keep, rows, context, prediction, window, shared, rates, seed, buffers
+    )
+
+
+def _in_threes(count: int) -> int:
+    return -(-count // 3) * 3
+
+
+@kernel
+def _train(
+    ids: Any,
+    bounds: Any,
+    keep: Any,
+    rows: Any,
+    context: Any,
+    prediction: Any,
+    window: int,
+    shared: bool,
+    rates: Any,
+    seed: Any,
+    buffers: Any,
+) -> Any:
+    kept = buffers[-1]
     cost, predictions, state = 0.0, 0, seed
     slope = (rates[1] - rates[0]) / np.float32(max(1, bounds[-1] - bounds[0]))
     for sentence in range(len(bounds) - 1):

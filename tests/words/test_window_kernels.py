@@ -12,7 +12,7 @@ from scipy.stats import chi2
 
 from idiolect.words.huffman import HuffmanCodes
 from idiolect.words.random_words import alias_table
-from idiolect.words.window_kernels import _add_three, _dot, _sigmoid, train_windows
+from idiolect.words.window_kernels import _add_rows, _dot, _sigmoid, train_windows
 
 WORDS, WIDTH, WINDOW, NEGATIVE = 40, 12, 3, 4
 COUNTS = np.arange(WORDS, 0, -1) ** 2
@@ -224,6 +224,6 @@ def test_arithmetic_is_float32() -> None:
 def test_rows_are_not_counted() -> None:
     """Counting references to the rows of a matrix takes longer than the arithmetic."""
     row, matrix = (types.Array(types.float32, size, "C") for size in (1, 2))
-    _add_three.compile((row, row, matrix, types.int64))
-    (code,) = _add_three.inspect_llvm().values()
+    _add_rows.compile((row, row, matrix, types.int64))
+    (code,) = _add_rows.inspect_llvm().values()
     assert "NRT_" not in code

@@ -217,24 +217,26 @@ def _train_pairs(
 
 
 @compiled(fastmath={"reassoc", "nsz", "contract"})
-def _three_dots(a: Any, rows: Any, first: Any) -> Any:
-    """Return the products of one row with three others, reading the one once."""
-    x, y, z = rows[first], rows[first + 1], rows[first + 2]
-    p = q = r = _ZERO
-    for k in range(len(a)):
-        p += a[k] * x[k]
-        q += a[k] * y[k]
-        r += a[k] * z[k]
-    return p, q, r
+def _dots(a: Any, rows: Any, count: Any, scores: Any) -> None:
+    """Write the products of a row with others, three at a time, to read the one less often."""
+    for at in range(0, count, 3):
+        x, y, z = rows[at], rows[at + 1], rows[at + 2]
+        p = q = r = _ZERO
+        for k in range(len(a)):
+            p += a[k] * x[k]
+            q += a[k] * y[k]
+            r += a[k] * z[k]
+        scores[at], scores[at + 1], scores[at + 2] = p, q, r
 
 
 @compiled(fastmath={"contract"})
-def _add_three(target: Any, factors: Any, rows: Any, first: Any) -> None:
-    """Add three weighted rows to a row, reading and writing the one once."""
-    e, f, g = factors[first], factors[first + 1], factors[first + 2]
-    x, y, z = rows[first], rows[first + 1], rows[first + 2]
-    for k in range(len(target)):
-        target[k] += e * x[k] + f * y[k] + g * z[k]
+def _add_rows(target: Any, factors: Any, rows: Any, count: Any) -> None:
+    """Add weighted rows to a row, three at a time, to read and write the one less often."""
+    for at in range(0, count, 3):
+        e, f, g = factors[at], factors[at + 1], factors[at + 2]
+        x, y, z = rows[at], rows[at + 1], rows[at + 2]
+        for k in range(len(target)):
+            target[k] += e * x[k] + f * y[k] + g * z[k]
 
 
 @compiled(inline="always")
@@ -260,9 +262,7 @@ def _draw_targets(
 def _errors(hidden: Any, near: Any, used: Any, rate: Any, errors: Any) -> Any:
     """Write the errors of one context word's predictions; return their cost."""
     cost = 0.0
-    for at in range(0, len(errors), 3):
-        if at < used:
-            errors[at], errors[at + 1], errors[at + 2] = _three_dots(hidden, near, at)
+    _dots(hidden, near, used, errors)
     cost += _cost(-errors[0])
     errors[0] = (_ONE - _sigmoid(errors[0])) * rate
     for row in range(1, used):
@@ -307,19 +307,15 @@ def _train_shared(
             _read_rows(vectors, parts, part_starts, word, own, _ONE)
         cost += _errors(own, near, used, rate, errors[made])
         if len(parts) == 0:
-            for at in range(0, used, 3):
-                _add_three(vectors[word], errors[made], near, at)
+            _add_rows(vectors[word], errors[made], near, used)
         else:
             step[:] = _ZERO
-            for at in range(0, used, 3):
-                _add_three(step, errors[made], near, at)
+            _add_rows(step, errors[made], near, used)
             _write_rows(vectors, parts, part_starts, word, step, _ONE)
         made += 1
-    blocks = (made + 2) // 3 * 3
-    errors[made:blocks, :] = _ZERO
+    errors[made : made + 2, :] = _ZERO
     for row in range(used):
-        for at in range(0, blocks, 3):
-            _add_three(output[targets[row]], errors[:, row], hidden, at)
+        _add_rows(output[targets[row]], errors[:, row], hidden, made)
     return cost, made, state
 
 

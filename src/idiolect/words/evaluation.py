@@ -1,4 +1,4 @@
-"""Evaluation of word vectors in five ways.
+"""Evaluation of word vectors in five ways; a sixth, by tasks, is in `tasks/probes/word_probes`.
 
 Schnabel et al. 2015, "Evaluation methods for unsupervised word embeddings", EMNLP. The ways rank
 models differently, and much of the difference comes from how frequent the words are.
@@ -46,6 +46,8 @@ class WordScore:
     questions: int
     sections: dict[str, float] = field(default_factory=dict)
     """Analogy: the share of right answers of each section."""
+    baselines: dict[str, float] = field(default_factory=dict)
+    """Tagging and classification: what is reached without the vectors, of the same questions."""
 
 
 def evaluate_words(

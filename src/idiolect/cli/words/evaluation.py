@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from idiolect.cli.text_options import report_skipped
 from idiolect.cli.training_options import SeedOption
 
 if TYPE_CHECKING:
+    from idiolect.tasks.probes.word_probes import WordProbe
     from idiolect.words.evaluation import WordScore
     from idiolect.words.word_comparison import Agreement
     from idiolect.words.word_datasets import WordTestSet
@@ -32,6 +34,20 @@ def evaluate(
     tests: Annotated[
         list[Path] | None, typer.Option("--test", help="A test set; repeatable.")
     ] = None,
+    tagged: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Sentences such as The_DT cat_NN, a file or a folder: tag parts of speech and "
+            "chunks with the frozen vectors; repeatable."
+        ),
+    ] = None,
+    labelled: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Records with text and label: classify them, by sentiment for example, with the "
+            "frozen vectors; repeatable."
+        ),
+    ] = None,
     report: Annotated[Path | None, typer.Option(help="Write a page (.html) with plots.")] = None,
     method: Annotated[
         Literal["3cosadd", "3cosmul"], typer.Option(help="How analogies are solved.")
@@ -50,13 +66,17 @@ def evaluate(
 
     Example: [bold]idiolect words evaluate words.safetensors questions-words.txt --json[/bold]
     """
+    from idiolect.tasks.probes.word_probes import probe_words
     from idiolect.words.evaluation import coherence, evaluate_words
     from idiolect.words.word_comparison import compare_neighbours
     from idiolect.words.word_report import write_word_report
 
-    models, sets = _read(files, tests or [], lowercase=not case_sensitive)
+    lowercase = not case_sensitive
+    probes = _read_probes(tagged or [], labelled or [], lowercase=lowercase)
+    models, sets = _read(files, tests or [], lowercase=lowercase, probes=len(probes))
     scores: dict[str, list[WordScore]] = {
         name: [evaluate_words(one, test, method=method, seed=seed) for test in sets]
+        + [probe_words(one, task, seed=seed) for task in probes]
         for name, one in models.items()
     }
     agreements: list[Agreement] = []
@@ -82,7 +102,7 @@ def evaluate(
 
 
 def _read(
-    files: list[Path], tests: list[Path], *, lowercase: bool
+    files: list[Path], tests: list[Path], *, lowercase: bool, probes: int
 ) -> tuple[dict[str, WordVectors], list[WordTestSet]]:
     from idiolect.errors import InputError
     from idiolect.models.language_model import LanguageModel
@@ -107,9 +127,30 @@ def _read(
     sets.extend(read_test_set(file, lowercase=lowercase) for file in tests)
     if not models:
         raise InputError("no vectors among the files", hint="pass a file of vectors first")
-    if not sets and len(models) < 2:
+    if not sets and not probes and len(models) < 2:
         raise InputError("nothing to evaluate on", hint="pass a test set, or several models")
     return models, sets
+
+
+def _read_probes(tagged: list[Path], labelled: list[Path], *, lowercase: bool) -> list[WordProbe]:
+    from idiolect.tasks.classify.labelled_texts import read_labelled_texts
+    from idiolect.tasks.probes.tagged_words import read_tagged
+    from idiolect.tasks.probes.word_probes import tagging_probes, text_probe
+    from idiolect.text.skipped import Skipped
+    from idiolect.words.word_stream import split_words
+
+    probes: list[WordProbe] = []
+    for path in tagged:
+        skipped = Skipped()
+        probes += tagging_probes(path.stem, read_tagged(path, skipped), lowercase=lowercase)
+        report_skipped(skipped, path.name)
+    for path in labelled:
+        skipped = Skipped()
+        texts = read_labelled_texts(path, skipped=skipped)
+        split = split_words if lowercase else str.split
+        probes.append(text_probe(path.name.split(".")[0], texts, split=split))
+        report_skipped(skipped, path.name)
+    return probes
 
 
 def _read_folder(folder: Path, *, lowercase: bool) -> list[WordTestSet]:
@@ -144,7 +185,10 @@ def _print(scores: dict[str, list[WordScore]]) -> None:
     from rich.table import Table
 
     table = Table(box=None)
-    for column in ("test", "kind", "model", "score", "all", "answered"):
+    baselines = list(
+        dict.fromkeys(name for own in scores.values() for one in own for name in one.baselines)
+    )
+    for column in ("test", "kind", "model", "score", "all", "answered", *baselines):
         table.add_column(column)
     for column_scores in zip(*scores.values(), strict=True):
         for name, one in zip(scores, column_scores, strict=True):
@@ -155,5 +199,6 @@ def _print(scores: dict[str, list[WordScore]]) -> None:
                 f"{one.score:.4f}",
                 f"{one.score_all:.4f}",
                 f"{one.answered:,} of {one.questions:,}",
+                *(f"{one.baselines[n]:.4f}" if n in one.baselines else "" for n in baselines),
             )
     Console().print(table)

@@ -1,4 +1,4 @@
-"""`idiolect words similar` and `idiolect words export`."""
+"""`idiolect words similar`, `idiolect words index` and `idiolect words export`."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["export", "similar"]
+__all__ = ["export", "index", "similar"]
 
 
 def similar(
-    file: Annotated[Path, typer.Argument(help="The vectors.")],
+    file: Annotated[Path, typer.Argument(help="The vectors, or an index of them.")],
     words: Annotated[list[str], typer.Argument(help="A word, or several to add up.")],
     negative: Annotated[
         list[str] | None, typer.Option("--minus", help="A word to subtract; repeatable.")
@@ -24,15 +24,41 @@ def similar(
 
     Example: [bold]idiolect words similar words.safetensors king woman --minus man[/bold]
     """
+    from idiolect.search.word_index import WordIndex
     from idiolect.words.word_vectors import WordVectors
 
-    found = WordVectors.load(file).most_similar(words, top_k, negative=negative or [])
+    if WordIndex.exists(file):
+        with WordIndex.open(file) as opened:
+            found = opened.most_similar(words, top_k, negative=negative or [])
+    else:
+        found = WordVectors.load(file).most_similar(words, top_k, negative=negative or [])
     if json:
         rows = [{"word": word, "similarity": round(score, 6)} for word, score in found]
         typer.echo(json_format.dumps(rows))
         return
     for word, score in found:
         typer.echo(f"{score:.4f}  {word}")
+
+
+def index(
+    file: Annotated[Path, typer.Argument(help="The vectors.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder of the index.")],
+) -> None:
+    """Index the words, so that the most similar of a million are found in a millisecond.
+
+    Every command for indexes reads the folder too. Run it again to resume.
+
+    Example: [bold]idiolect words index words.safetensors -o words.index[/bold]
+    """
+    from idiolect.search.word_index import WordIndex
+    from idiolect.words.word_vectors import WordVectors
+
+    vectors = WordVectors.load(file)
+    with WordIndex.build(out, vectors, progress=True) as made:
+        left_out = f" ({made.left_out:,} vectors of zeros left out)" if made.left_out else ""
+        typer.echo(f"{len(made):,} words in {out}{left_out}")
+    word = vectors.words[len(vectors) // 2]
+    typer.echo(f"next: idiolect words similar {out} {word}")
 
 
 def export(

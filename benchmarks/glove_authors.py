@@ -82,6 +82,7 @@ def count_in_c(folder: Path, programs: Path, vocabulary: WordCounts, encoded: ob
     corpus, vocab, out, spill, log = (str(folder / file).encode() for file in files)
     count = compiled(programs, "cooccur", folder).cooccur
     count(corpus, vocab, out, 0, 1, WINDOW, spill, ctypes.c_float(0.5), log)
+    ctypes.CDLL(None).fflush(None)  # the program leaves that to its end
     found = np.fromfile(folder / "counts.bin", PAIR)
     found["first"] -= 1
     found["second"] -= 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import numpy as np
 import pytest
 import tokenizers
 import torch
@@ -70,3 +71,27 @@ def test_windows_do_not_cross_documents(words: Tokenizer) -> None:
     assert torch.nn.functional.cosine_similarity(
         apart[words.encode("cat")], apart[words.encode("iron")]
     ).abs().item() == pytest.approx(0, abs=1e-5)
+
+
+def test_the_mixture_equals_the_published_formula() -> None:
+    """FOCUS: sparsemax of the cosines with all overlapping tokens, found here by bisection."""
+    generator = np.random.default_rng(2)
+    vectors = generator.standard_normal((40, 5)) * generator.uniform(0.2, 4, (40, 1))
+    matrix = generator.standard_normal((30, 6))
+    old, new = np.arange(30), np.arange(30, 40)
+    vectors[[4, 11]] = 0  # original tokens without a vector
+    directions = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    wanted = []
+    for token in new:
+        cosines = directions[[n for n in old if vectors[n].any()]] @ directions[token]
+        low, high = -2.0, 1.0
+        for _ in range(80):
+            middle = (low + high) / 2
+            low, high = (middle, high) if (cosines - middle).clip(0).sum() > 1 else (low, middle)
+        weights = np.zeros(30)
+        weights[[n for n in old if vectors[n].any()]] = (cosines - low).clip(0)
+        assert 1 < (weights > 0).sum() < 28
+        wanted.append(weights @ matrix)
+    mixture = neighbour_mixture(*map(torch.from_numpy, (vectors.astype(np.float32), new, old)))
+    made = mixture.apply(torch.from_numpy(matrix.astype(np.float32)))
+    np.testing.assert_allclose(made.numpy(), np.stack(wanted), atol=1e-5)

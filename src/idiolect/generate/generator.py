@@ -203,7 +203,7 @@ class Generator:
                     if row.finish_reason:
                         break
             return
-        batch = self._batch(options, helpers)
+        batch = self._batch(len(rows), options, helpers)
         yield from write_texts(batch, rows, options, processors, ends, batch_size)
 
     def _alone(
@@ -259,9 +259,12 @@ class Generator:
                 found += [row.finished_beam(beam, tokenizer, stop) for beam in beams[:count]]
         return found
 
-    def _batch(self, options: GenerationOptions, helpers: _Helpers) -> RunningBatch:
-        """Return an empty batch that the texts join."""
-        own, other = self._paged(_sources), None
+    def _batch(self, texts: int, options: GenerationOptions, helpers: _Helpers) -> RunningBatch:
+        """Return an empty batch for a number of texts."""
+        # One text alone has nothing to share, and a single block is read faster than pages. DoLa
+        # looks at the states of layers in a grid.
+        grid = texts == 1 or bool(options.dola_layers)
+        own, other = None if grid else self._paged(_sources), None
         if options.guidance_scale != 1:
             other = self._paged(
                 lambda rows: negative_ids(self.model, helpers.negative_prompts, rows)
@@ -272,7 +275,7 @@ class Generator:
         elif helpers.amateur is not None:
             self._check_vocabulary(helpers.amateur)
             other, combine = Generator(helpers.amateur)._paged(_sources), contrast_scores
-        elif own is not None and not options.dola_layers:
+        elif own is not None:
             return own
         if own is None or other is None:
             return GridBatch(lambda rows: self._open(rows, options, helpers))

@@ -85,9 +85,9 @@ class PagedBatch(RunningBatch):
             texts.append(PagedText(pages, length, 1))
         for ids in self._sources(fresh) if fresh else []:
             pages, past = self.pool.open(ids)
+            self._pages.append(pages)
             texts.append(PagedText(pages, past, len(ids) - past))
             new.append(ids[past:])
-        self._pages = [list(text.pages) for text in texts]
         self._lengths = [text.past + text.new for text in texts]
         # A pass begins with the texts of one new token.
         order = sorted(range(len(texts)), key=lambda place: texts[place].new > 1)
@@ -127,21 +127,23 @@ class GridBatch(RunningBatch):
     def __init__(self, open: Callable[[Sequence[TextRow]], Decoding]) -> None:
         self._open = open
         self._decoding: Decoding | None = None
+        self._device = torch.device("cpu")
 
     def step(self, tokens: Sequence[int], fresh: Sequence[TextRow]) -> Tensor:
         """Read a token of each text, or the prompts of texts that begin."""
         if fresh:
             assert not tokens
             self._decoding = self._open(fresh)
-            return self._decoding.start()
+            scores = self._decoding.start()
+            self._device = scores.device
+            return scores
         assert self._decoding is not None
-        return self._decoding.step(torch.tensor(tokens, device=self._decoding.network.device))
+        return self._decoding.step(torch.tensor(tokens, device=self._device))
 
     def keep(self, places: Sequence[int]) -> None:
         """Keep texts."""
         if places and self._decoding is not None:
-            device = self._decoding.network.device
-            self._decoding.select(torch.tensor(places, device=device))
+            self._decoding.select(torch.tensor(places, device=self._device))
 
 
 class PairedBatch(RunningBatch):

@@ -16,7 +16,7 @@ from idiolect.generate.speculative import AssistantGuesses, Guesses, LookupGuess
 from idiolect.nn.config import TransformerConfig
 from idiolect.nn.transformer import Transformer
 
-SIZE, LENGTH, DRAWS = 5, 3, 700
+SIZE, LENGTH, DRAWS = 5, 3, 500
 PROMPT = [1, 2, 3, 1, 2]  # what follows "1 2" is found again
 
 
@@ -48,8 +48,9 @@ def _expected(network: Transformer, options: GenerationOptions) -> np.ndarray[An
     return shares.gather(2, texts[..., None]).prod(1)[:, 0].double().numpy()
 
 
-@pytest.mark.parametrize("kind", ["assistant", "lookup"])
-@pytest.mark.parametrize("sampling", [{}, {"temperature": 0.7, "top_k": 3}], ids=str)
+@pytest.mark.parametrize(
+    ("kind", "sampling"), [("assistant", {"temperature": 0.7, "top_k": 3}), ("lookup", {})]
+)
 def test_texts_have_the_probabilities_of_the_model(kind: str, sampling: dict[str, Any]) -> None:
     network, assistant = _network(3), _network(4)
     options = GenerationOptions(do_sample=True, num_assistant_tokens=2, **sampling)

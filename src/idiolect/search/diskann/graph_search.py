@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from idiolect.search.diskann.greedy_search import (
+    candidate_distance,
     candidate_row,
     greedy_search,
     insert_sorted,
@@ -37,8 +38,7 @@ def write_results(best, found, ids, scores):  # type: ignore[no-untyped-def]
     """Unpack candidates into row numbers and scores; pad with -1 and minus infinity."""
     for j in range(found):
         ids[j] = candidate_row(best[j])
-        ordered = best[j] >> 32
-        scores[j] = -np.int32(ordered ^ ((ordered >> 31) & 0x7FFFFFFF)).view(np.float32)
+        scores[j] = -candidate_distance(best[j])
     for j in range(found, best.shape[0]):
         ids[j] = -1
         scores[j] = -np.inf

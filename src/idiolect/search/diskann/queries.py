@@ -1,7 +1,7 @@
 """Prepare queries for kernels, allocate their results, and distribute a batch over threads.
 
-A query may take only a few microseconds, so the overhead of a call must be small: a search in memory
-is one call of one kernel, which also validates, aligns and normalizes the queries.
+A query may take only a few microseconds, so the overhead of a call must be small: a search in
+memory is one call of one kernel, which also validates, aligns and normalizes the queries.
 """
 
 from __future__ import annotations

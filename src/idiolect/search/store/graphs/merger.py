@@ -126,6 +126,7 @@ class Merger:
             number: the number of the namespace.
             rebuild: build the graph from scratch even if it could be updated.
         """
+        self._ledger.check_writable()
         self._folder.mkdir(exist_ok=True)
         with _exclusive_lock(self._folder):
             with self._ledger.reading() as db:

@@ -125,7 +125,7 @@ def lancedb(folder: Path, points: Any, kind: str) -> tuple[Callable[[], Search],
 
         return run
 
-    return start, tuple((p, f) for p in (5, 10, 20, 40, 80) for f in (2, 5, 10))
+    return start, tuple((p, f) for p in (5, 10, 20, 40, 80, 160, 320) for f in (2, 5, 10, 30))
 
 
 LIBRARIES: dict[str, Callable[[Path, Any, Any], Any]] = {

@@ -4,6 +4,11 @@
 
 Both sides run in one process, in alternation, with the same threads. The floor of greedy search
 with one text is the time to read all weights once a token; it is measured too.
+
+The streams are 32 requests, each with its own number of new tokens, that all wait at the beginning.
+`transformers` gets its usual best: all in one batch, padded on the left, until the longest ends.
+Only the tokens that were asked for count. Three streams: short prompts (4 to 11 tokens), mixed ones
+(8 to 132), and the short ones behind 128 tokens that all have in common, such as instructions.
 """
 
 from __future__ import annotations
@@ -58,27 +63,22 @@ def _floor(generator: Generator) -> float:
     return max(rates)
 
 
-def main() -> None:
-    """Measure."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="smollm2")
-    parser.add_argument("--tokens", type=int, default=40)
-    parser.add_argument("--repeats", type=int, default=3)
-    arguments = parser.parse_args()
-    count = arguments.tokens
-    generator = Generator(arguments.model)
-    path = locate(arguments.model, ())
-    theirs: Any = transformers.AutoModelForCausalLM.from_pretrained(
-        path.parent, gguf_file=path.name, dtype=torch.float32
-    ).eval()
-    ids = generator.model.tokenizer.encode(PROMPT)
+class _Theirs:
+    """The same model in transformers."""
 
-    def other(rows: list[list[int]], new: list[int], **options: Any) -> int:
+    def __init__(self, name: str) -> None:
+        path = locate(name, ())
+        self.model: Any = transformers.AutoModelForCausalLM.from_pretrained(
+            path.parent, gguf_file=path.name, dtype=torch.float32
+        ).eval()
+
+    def write(self, rows: list[list[int]], new: list[int], **options: Any) -> int:
+        """Continue all rows in one batch; return how many tokens were asked for."""
         longest = max(map(len, rows))
         padded = torch.tensor([[0] * (longest - len(row)) + row for row in rows])
         mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows])
         with torch.inference_mode():
-            theirs.generate(
+            self.model.generate(
                 padded,
                 attention_mask=mask,
                 max_new_tokens=max(new),
@@ -89,6 +89,52 @@ def main() -> None:
             )
         return sum(new)
 
+
+def measure_streams(generator: Generator, theirs: _Theirs, repeats: int) -> None:
+    """Measure the streams of requests."""
+    ids = generator.model.tokenizer.encode(" ".join([PROMPT] * 20))
+    new = [4 + (i * 37) % 60 for i in range(32)]
+    end = generator.eos_token_id[0]
+
+    def end_at(scores: Any, rows: Any) -> Any:
+        """End each request at its length, and nowhere before."""
+        scores[:, end] = float("-inf")
+        for place, row in enumerate(rows):
+            if len(row.ids) == new[row.number] - 1:
+                scores[place] = float("-inf")
+                scores[place, end] = 0.0
+        return scores
+
+    short = [ids[i : i + 4 + i % 8] for i in range(32)]
+    for title, requests in (
+        ("prompts of 4 to 11 tokens", short),
+        ("prompts of 8 to 132 tokens", [ids[i : i + 8 + (i * 29) % 125] for i in range(32)]),
+        ("the short prompts after 128 common tokens", [ids[50:178] + one for one in short]),
+    ):
+
+        def ours(requests: list[list[int]] = requests) -> int:
+            found = generator.generate(requests, max_new_tokens=max(new), processors=[end_at])
+            return sum(len(one.ids) for one in found)
+
+        def others(requests: list[list[int]] = requests) -> int:
+            return theirs.write(requests, new)
+
+        title = f"32 requests of 4 to 63 new tokens, {title}"
+        _show(title, _alternate({"idiolect": ours, "transformers": others}, repeats))
+
+
+def main() -> None:
+    """Measure."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="smollm2")
+    parser.add_argument("--tokens", type=int, default=40)
+    parser.add_argument("--repeats", type=int, default=3)
+    arguments = parser.parse_args()
+    count = arguments.tokens
+    generator = Generator(arguments.model)
+    theirs = _Theirs(arguments.model)
+    ids = generator.model.tokenizer.encode(PROMPT)
+
     def ours(**options: Any) -> int:
         found = generator.generate([ids], max_new_tokens=count, eos_token_id=[], **options)
         return len(found[0].ids)
@@ -97,7 +143,8 @@ def main() -> None:
     _show(
         "greedy, one text",
         _alternate(
-            {"idiolect": ours, "transformers": lambda: other([ids], [count])}, arguments.repeats
+            {"idiolect": ours, "transformers": lambda: theirs.write([ids], [count])},
+            arguments.repeats,
         ),
     )
     _show(
@@ -105,38 +152,12 @@ def main() -> None:
         _alternate(
             {
                 "idiolect": lambda: ours(num_beams=5),
-                "transformers": lambda: other([ids], [count], num_beams=5),
+                "transformers": lambda: theirs.write([ids], [count], num_beams=5),
             },
             arguments.repeats,
         ),
     )
-    requests = [ids[: 4 + i % 8] for i in range(32)]
-    lengths = [4 + (i * 37) % 60 for i in range(32)]
-
-    end = generator.eos_token_id[0]
-
-    def end_at(scores: Any, rows: Any) -> Any:
-        """End each request at its length, and nowhere before."""
-        scores[:, end] = float("-inf")
-        for place, row in enumerate(rows):
-            if len(row.ids) == lengths[row.number] - 1:
-                scores[place] = float("-inf")
-                scores[place, end] = 0.0
-        return scores
-
-    def continuous() -> int:
-        found = generator.generate(
-            requests, max_new_tokens=max(lengths), processors=[end_at], batch_size=16
-        )
-        return sum(len(one.ids) for one in found)
-
-    _show(
-        "32 requests of 4 to 63 tokens",
-        _alternate(
-            {"idiolect": continuous, "transformers": lambda: other(requests, lengths)},
-            arguments.repeats,
-        ),
-    )
+    measure_streams(generator, theirs, arguments.repeats)
 
 
 if __name__ == "__main__":

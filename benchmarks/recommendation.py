@@ -48,7 +48,7 @@ from idiolect.recommend.histories import Histories
 from idiolect.recommend.history_files import read_histories
 from idiolect.recommend.item_catalogue import join_catalogue, prices_of, read_catalogue
 from idiolect.recommend.model_kinds import ItemText, Target
-from idiolect.recommend.model_names import BASELINES
+from idiolect.recommend.model_names import BASELINES, COMBINED
 from idiolect.recommend.next_item_metrics import NextItemEvaluation, evaluate_scorer
 from idiolect.recommend.scorer import ItemScorer
 from idiolect.recommend.scorers.blend import Blend
@@ -103,7 +103,7 @@ def sequences(path: Path, epochs: int, folder: Path) -> None:
         from idiolect.recommend.networks.train_network import train_network
 
         systems["sasrec"] = train_network("sasrec", parts, folder, epochs=epochs)
-    blended = {name: one for name, one in systems.items() if not name.startswith("popularity")}
+    blended = {name: one for name, one in systems.items() if name in COMBINED}
     blend = Blend.chosen_on(blended, parts.valid, exclude_seen=True)
     print("weights:", blend.weights)
     show({**systems, "blend": blend}, parts.test, parts.train, exclude_seen=True)
@@ -142,7 +142,7 @@ def systems(
             model, parts, folder / name, vectors=vectors, item_text=item_text, epochs=epochs
         )
         print(f"{name} trained in {time.perf_counter() - start:.0f} s", flush=True)
-    together = {n: one for n, one in found.items() if not n.startswith("popularity")}
+    together = {name: one for name, one in found.items() if name != "popularity"}
     blend = Blend.chosen_on(together, parts.valid, exclude_seen=exclude)
     print("weights:", blend.weights)
     found["blend"] = blend
@@ -179,7 +179,7 @@ def amazon(folder: Path, name: str, encoder: str | None) -> None:
     if encoder:
         text["text-dense"] = DenseText(encode_items(list(titles.values()), encoder))
     systems = counted(train)
-    parts = {one: scorer for one, scorer in systems.items() if not one.startswith("popularity")}
+    parts = {one: scorer for one, scorer in systems.items() if one in COMBINED}
     plain = Blend.chosen_on(parts, valid, exclude_seen=False)
     blend = Blend.chosen_on({**parts, **text}, valid, exclude_seen=False)
     print("weights:", plain.weights, blend.weights)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from idiolect.errors import InputError
 from idiolect.recommend.histories import Histories
 from idiolect.recommend.model_names import BASELINES
 from idiolect.recommend.next_item_metrics import evaluate_scorer
-from idiolect.recommend.scorer import ItemScorer, RecentPopularity
+from idiolect.recommend.scorer import ItemScorer, Popularity, RecentPopularity
 from idiolect.recommend.scorers.blend import Blend
 from idiolect.recommend.scorers.co_occurrence import (
     Ease,
@@ -21,7 +22,7 @@ from idiolect.recommend.scorers.co_occurrence import (
     Transitions,
 )
 from idiolect.recommend.scorers.text_similarity import TextSimilarity
-from idiolect.recommend.splits import split
+from idiolect.recommend.splits import Cases, split
 
 
 def _shop(users: int = 60, items: int = 25, seed: int = 0) -> Histories:
@@ -128,6 +129,44 @@ def test_a_blend_is_not_worse_than_its_best_part() -> None:
         return evaluate_scorer(scorer, parts.valid, counts, exclude_seen=False).means()["ndcg@10"]
 
     assert value(blend) >= max(map(value, fitted.values()))
+
+
+class _Table(Popularity):
+    """Scores that are looked up by the last event of a history."""
+
+    def __init__(self, table: np.ndarray) -> None:
+        self.table = table.astype(np.float32)
+
+    def score(self, contexts: Sequence[np.ndarray]) -> np.ndarray:
+        return self.table[[context[-1] for context in contexts]]
+
+
+def test_a_blend_is_the_best_sum_on_the_way_of_ensemble_selection() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.permutation(30)
+    cases = Cases.of(range(30), [np.array([item]) for item in range(30)], truth)
+    # Each scorer knows the targets of other histories, and the third knows nothing.
+    tables = rng.standard_normal((3, 30, 30)) * 0.3
+    for half in (0, 1):
+        known = np.arange(half, 30, 2)
+        tables[half, known, truth[known]] += 3
+    parts = dict(zip("abc", map(_Table, tables), strict=True))
+    blend = Blend.chosen_on(parts, cases, exclude_seen=False)
+
+    def value(weights: Sequence[float]) -> float:
+        counts = np.zeros(30, np.int64)
+        scorer = Blend(parts, dict(zip("abc", weights, strict=True)))
+        return evaluate_scorer(scorer, cases, counts, exclude_seen=False).means()["ndcg@10"]
+
+    best, chosen, reached, counts = -1.0, (0, 0, 0), -1.0, (0, 0, 0)
+    for _ in range(20):
+        tried = [tuple(np.add(counts, one)) for one in np.eye(3, dtype=int)]
+        counts = max(tried, key=value)
+        reached = value(counts)
+        if reached > best:
+            best, chosen = reached, counts
+    assert list(blend.weights.values()) == [count / max(chosen) for count in chosen]
+    assert value(list(blend.weights.values())) > max(map(value, np.eye(3))) + 0.3
 
 
 def test_ease_of_too_many_items_is_refused() -> None:

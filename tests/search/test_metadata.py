@@ -238,3 +238,15 @@ def test_an_index_leaves_out_what_cannot_be_stored(
         assert dict(index.add(items, **options)) == {"unchanged": 2, "left_out": 2}
     assert "left out 2 metadata fields" in caplog.text
     assert "price: nan (1)" in caplog.text
+
+
+def test_plain_metadata_is_encoded_as_json_does() -> None:
+    """Plain objects have an encoder of their own; it must agree with the module `json`."""
+    plain: list[dict[str, Any]] = [
+        {},
+        {"a": 'x\n"\\\x7f\u2028', "ü": "日本", "n": -0.0, "e": 1e-300, "big": 2**62},
+        {"yes": True, "no": False, "f": 1.0, "i": 10**18, 'q"': ""},
+    ]
+    _, texts = encode_metadata([Item("a", "", one) for one in plain])
+    expected = [json.dumps(one, ensure_ascii=False, separators=(",", ":")) for one in plain]
+    assert texts == expected

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from idiolect.errors import ConfigError, InputError
@@ -129,31 +128,6 @@ class Decoding:
         if texts is not None:
             self._source = self._source[texts]
             self._mask = None if self._mask is None else self._mask[texts]
-
-    @property
-    def can_join(self) -> bool:
-        """Whether other texts can be added later: the cache holds tokens, and no encoder."""
-        return not self.has_encoder and hasattr(self.cache, "join")
-
-    @torch.inference_mode()
-    def join(self, more: Decoding) -> None:
-        """Add the rows of another batch; the shorter one gets padding on the left."""
-        longest = max(self.cache.length, more.cache.length)
-        masks = []
-        for one in (self, more):
-            mask = one._mask
-            if mask is None:
-                mask = torch.ones(
-                    len(one.hidden_states),
-                    one.cache.length,
-                    dtype=torch.long,
-                    device=one.hidden_states.device,
-                )
-            masks.append(F.pad(mask, (longest - mask.shape[1], 0)))
-        self.cache.join(more.cache)
-        self._mask = torch.cat(masks)
-        self._source = self._source.new_empty(len(self._mask), 0)
-        self.hidden_states = torch.cat([self.hidden_states[:, -1:], more.hidden_states[:, -1:]])
 
     def _drop_padding(self) -> None:
         """Forget columns that are padding in all rows: the rows that needed them have ended."""

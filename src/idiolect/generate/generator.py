@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,14 +12,28 @@ import torch
 from torch import Tensor
 
 from idiolect.errors import ConfigError, InputError
+from idiolect.generate.batching.running_batch import (
+    PAGE_SIZE,
+    GridBatch,
+    PagedBatch,
+    PairedBatch,
+    RunningBatch,
+)
+from idiolect.generate.batching.text_writing import process_scores, write_texts
 from idiolect.generate.beam import beam_search
 from idiolect.generate.chat_template import render_chat
 from idiolect.generate.contrastive_search import contrastive_search
 from idiolect.generate.decoding import Decoding
 from idiolect.generate.generation import Generation, TextRow
 from idiolect.generate.generation_options import GenerationOptions
-from idiolect.generate.guided_decoding import ContrastingDecoding, GuidedDecoding, LayerContrast
-from idiolect.generate.logits_processors import LogitsProcessor, WrittenRow, nothing_permitted
+from idiolect.generate.guided_decoding import (
+    ContrastingDecoding,
+    GuidedDecoding,
+    LayerContrast,
+    contrast_scores,
+    guide_scores,
+)
+from idiolect.generate.logits_processors import LogitsProcessor, WrittenRow
 from idiolect.generate.model_defaults import (
     find_context_length,
     find_ends,
@@ -74,7 +88,7 @@ class Generator:
         negative_prompts: str | Sequence[str] | None = None,
         amateur: LanguageModel | None = None,
         assistant: LanguageModel | None = None,
-        batch_size: int = 16,
+        batch_size: int = 32,
         **options: Any,
     ) -> list[Generation]:
         """Continue prompts.
@@ -189,71 +203,8 @@ class Generator:
                     if row.finish_reason:
                         break
             return
-        waiting, active = deque(rows), list[TextRow]()
-        decoding: Decoding | None = None
-        tokens: list[int] = []
-        while waiting or active:
-            scores = None
-            if decoding is not None and active:
-                scores = decoding.step(torch.tensor(tokens, device=self.model.network.device))
-            joins = decoding is not None and decoding.can_join and 2 * len(active) <= batch_size
-            if waiting and (joins or not active):
-                count = min(batch_size - len(active), len(waiting))
-                fresh = [waiting.popleft() for _ in range(count)]
-                opened = self._open(fresh, options, helpers)
-                first = opened.start()
-                if decoding is None or scores is None:
-                    decoding, scores = opened, first
-                else:
-                    decoding.join(opened)
-                    scores = torch.cat([scores, first])
-                active += fresh
-            assert decoding is not None
-            assert scores is not None
-            tokens = self._choose(scores, active, options, processors)
-            logs = scores.log_softmax(-1)
-            for place, (row, token) in enumerate(zip(active, tokens, strict=True)):
-                yield row, row.take(logs[place], token, ends, options.top_logprobs)
-            open_rows = [place for place, row in enumerate(active) if not row.finish_reason]
-            if len(open_rows) < len(active):
-                active = [active[place] for place in open_rows]
-                tokens = [tokens[place] for place in open_rows]
-                if active:
-                    decoding.select(torch.tensor(open_rows, device=scores.device))
-
-    def _choose(
-        self,
-        scores: Tensor,
-        rows: Sequence[TextRow],
-        options: GenerationOptions,
-        processors: Sequence[LogitsProcessor],
-    ) -> list[int]:
-        processed = self._processed(scores, rows, processors)
-        if not options.do_sample:
-            return processed.argmax(-1).tolist()
-        uniform = [row.random.random() for row in rows]
-        if options.mirostat_tau:
-            processed = options.sampling.filter(processed)
-            return [
-                row.mirostat.draw(processed[place], uniform[place])
-                for place, row in enumerate(rows)
-                if row.mirostat is not None
-            ]
-        drawn = options.sampling.draw(processed, torch.tensor(uniform, device=scores.device))
-        return drawn.tolist()
-
-    @staticmethod
-    def _processed(
-        scores: Tensor, rows: Sequence[WrittenRow], processors: Sequence[LogitsProcessor]
-    ) -> Tensor:
-        if not processors:
-            return scores
-        scores = scores.clone()
-        for processor in processors:
-            scores = processor(scores, rows)
-        if bool((scores.amax(-1) == float("-inf")).any()):
-            raise nothing_permitted()
-        return scores
+        batch = self._batch(len(rows), options, helpers)
+        yield from write_texts(batch, rows, options, processors, ends, batch_size)
 
     def _alone(
         self,
@@ -265,7 +216,7 @@ class Generator:
         """Return the steps of a strategy that writes one text at a time."""
 
         def process(scores: Tensor, ids: list[int]) -> Tensor:
-            return self._processed(scores[None], [WrittenRow(row.prompt, ids)], processors)[0]
+            return process_scores(scores[None], [WrittenRow(row.prompt, ids)], processors)[0]
 
         decoding = self._open([row], options, helpers)
         if options.penalty_alpha:
@@ -307,6 +258,33 @@ class Generator:
             for row, beams in zip(batch, results, strict=True):
                 found += [row.finished_beam(beam, tokenizer, stop) for beam in beams[:count]]
         return found
+
+    def _batch(self, texts: int, options: GenerationOptions, helpers: _Helpers) -> RunningBatch:
+        """Return an empty batch for a number of texts."""
+        # One text alone has nothing to share, and a single block is read faster than pages. DoLa
+        # looks at the states of layers in a grid.
+        grid = texts == 1 or bool(options.dola_layers)
+        own, other = None if grid else self._paged(_sources), None
+        if options.guidance_scale != 1:
+            other = self._paged(
+                lambda rows: negative_ids(self.model, helpers.negative_prompts, rows)
+            )
+            combine: Callable[[Tensor, Tensor], Tensor] = partial(
+                guide_scores, scale=options.guidance_scale
+            )
+        elif helpers.amateur is not None:
+            self._check_vocabulary(helpers.amateur)
+            other, combine = Generator(helpers.amateur)._paged(_sources), contrast_scores
+        elif own is not None:
+            return own
+        if own is None or other is None:
+            return GridBatch(lambda rows: self._open(rows, options, helpers))
+        return PairedBatch(own, other, combine)
+
+    def _paged(self, sources: Callable[[Sequence[TextRow]], list[list[int]]]) -> PagedBatch | None:
+        network = self.model.network
+        cache = network.new_paged_cache(PAGE_SIZE)
+        return None if cache is None else PagedBatch(network, cache, sources)
 
     def _open(
         self, rows: Sequence[TextRow], options: GenerationOptions, helpers: _Helpers
@@ -378,6 +356,10 @@ class Generator:
             raise InputError(
                 "the second model has another vocabulary", hint="choose one of the same family"
             )
+
+
+def _sources(rows: Sequence[TextRow]) -> list[list[int]]:
+    return [row.source for row in rows]
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,13 @@ from idiolect.errors import ConfigError
 from idiolect.generate.decoding import Decoding
 from idiolect.nn.network import Network
 
-__all__ = ["ContrastingDecoding", "GuidedDecoding", "LayerContrast"]
+__all__ = [
+    "ContrastingDecoding",
+    "GuidedDecoding",
+    "LayerContrast",
+    "contrast_scores",
+    "guide_scores",
+]
 
 _PLAUSIBLE = math.log(0.1)
 """Tokens below this share of the likeliest one are not contrasted, but cut."""
@@ -32,10 +38,6 @@ class _PairedDecoding(Decoding, ABC):
     @property
     def attention(self) -> Tensor | None:  # type: ignore[override]
         return self.own.attention
-
-    @property
-    def can_join(self) -> bool:
-        return self.own.can_join and self.other.can_join
 
     @abstractmethod
     def combine(self, own: Tensor, other: Tensor) -> Tensor:
@@ -55,11 +57,6 @@ class _PairedDecoding(Decoding, ABC):
         self.own.select_beams(rows, texts)
         self.other.select_beams(rows, texts)
 
-    def join(self, more: Decoding) -> None:
-        assert isinstance(more, _PairedDecoding)
-        self.own.join(more.own)
-        self.other.join(more.other)
-
 
 class GuidedDecoding(_PairedDecoding):
     """Classifier-free guidance: move log-probabilities away from those of a negative prompt.
@@ -76,8 +73,7 @@ class GuidedDecoding(_PairedDecoding):
 
     def combine(self, own: Tensor, other: Tensor) -> Tensor:
         """Return the guided scores."""
-        other = other.log_softmax(-1)
-        return other + self.scale * (own.log_softmax(-1) - other)
+        return guide_scores(own, other, scale=self.scale)
 
 
 class ContrastingDecoding(_PairedDecoding):
@@ -85,7 +81,7 @@ class ContrastingDecoding(_PairedDecoding):
 
     def combine(self, own: Tensor, other: Tensor) -> Tensor:
         """Return the difference of log-probabilities, of plausible tokens only."""
-        return _contrast(own.log_softmax(-1), other.log_softmax(-1))
+        return contrast_scores(own, other)
 
 
 class LayerContrast(Decoding):
@@ -146,6 +142,20 @@ class LayerContrast(Decoding):
         divergence = (final.exp() * (final - mean) + early.exp() * (early - mean)).sum(-1)
         chosen = divergence.argmax(0)
         return _contrast(final, early[chosen, torch.arange(len(final), device=final.device)])
+
+
+def guide_scores(own: Tensor, other: Tensor, *, scale: float) -> Tensor:
+    """Move log-probabilities away from other ones. Shapes: (rows, vocabulary)."""
+    other = other.log_softmax(-1)
+    return other + scale * (own.log_softmax(-1) - other)
+
+
+def contrast_scores(own: Tensor, other: Tensor) -> Tensor:
+    """Return the difference of log-probabilities, of plausible tokens only; the others get -inf.
+
+    Shapes: (rows, vocabulary).
+    """
+    return _contrast(own.log_softmax(-1), other.log_softmax(-1))
 
 
 def _contrast(own: Tensor, other: Tensor) -> Tensor:

@@ -186,7 +186,7 @@ class Attention(nn.Module):
         query = self._split(self.query(x), self.heads, self.query_norm, rotation)
         if visibility.spans is not None:
             key, value = self._keys_values(x if memory is None else memory, rotation)
-            return self._finish(self._attend_spans(query, key, value, visibility, prefix))
+            return self.finish(self._attend_spans(query, key, value, visibility, prefix))
 
         query = query.transpose(1, 2)
         cached = cache.read() if cache is not None and memory is not None else None
@@ -205,10 +205,17 @@ class Attention(nn.Module):
         if texts != len(query):
             # The beams of a text read the same source: they are queries of one row.
             query = query.view(texts, -1, self.heads, self.width).transpose(1, 2)
-        attended = self._attend(query, key, value, mask, causal, positions)
+        attended = self.attend(query, key, value, mask, causal, positions)
         if texts != len(x):
-            return self._finish(attended.transpose(1, 2).reshape(len(x), 1, self.heads, self.width))
-        return self._finish(attended.transpose(1, 2))
+            return self.finish(attended.transpose(1, 2).reshape(len(x), 1, self.heads, self.width))
+        return self.finish(attended.transpose(1, 2))
+
+    def project(
+        self, x: Tensor, rotation: tuple[Tensor, Tensor] | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values. Shape: (…, width) to three of (…, heads, head width)."""
+        query = self._split(self.query(x), self.heads, self.query_norm, rotation)
+        return query, *self._keys_values(x, rotation)
 
     def _keys_values(
         self, x: Tensor, rotation: tuple[Tensor, Tensor] | None
@@ -227,7 +234,8 @@ class Attention(nn.Module):
             x = norm(x)
         return x if rotation is None else rotate(x, rotation)
 
-    def _finish(self, attended: Tensor) -> Tensor:
+    def finish(self, attended: Tensor) -> Tensor:
+        """Map what the heads attended to. Shape: (…, heads, head width) to (…, width)."""
         result: Tensor = self.output(attended.flatten(-2))
         return result
 
@@ -260,7 +268,7 @@ class Attention(nn.Module):
             if visibility.prefix_mask is not None:
                 shared = visibility.prefix_mask[key_start:key_end].view(count, 1, 1, key_length)
                 own, causal = _causal_but_for(shared, visibility, own), False
-            one = self._attend(
+            one = self.attend(
                 query[start:end].view(count, length, *query.shape[1:]).transpose(1, 2),
                 keys,
                 values,
@@ -271,7 +279,7 @@ class Attention(nn.Module):
             attended.append(one.transpose(1, 2).flatten(0, 1))
         return torch.cat(attended) if attended else torch.empty_like(query)
 
-    def _attend(
+    def attend(
         self,
         query: Tensor,
         key: Tensor,

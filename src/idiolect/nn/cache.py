@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 __all__ = ["Cache", "LayerCache"]
@@ -59,17 +57,6 @@ class LayerCache:
         """Forget the tokens from a number on (guesses that were rejected)."""
         self.length = min(self.length, length)
 
-    def join(self, other: LayerCache) -> None:
-        """Add the rows of another cache; the shorter one gets zeros before its texts."""
-        own, new = self.read(), other.read()
-        assert own is not None
-        assert new is not None
-        self.length = max(self.length, other.length)
-        self._keys, self._values = (
-            torch.cat([_pad_texts(part, self.length, self.prefix) for part in pair])
-            for pair in zip(own, new, strict=True)
-        )
-
     def drop_first(self, count: int) -> None:
         """Forget the first tokens of the texts, which are padding in every row."""
         if self._keys is not None and self._values is not None:
@@ -90,14 +77,6 @@ def _reserve(buffer: Tensor | None, like: Tensor, used: int, needed: int) -> Ten
     if buffer is not None:
         larger[:, :, :used] = buffer[:, :, :used]
     return larger
-
-
-def _pad_texts(part: Tensor, length: int, prefix: int) -> Tensor:
-    """Put zeros between the prefix and the texts, up to a length."""
-    missing = length - part.shape[2]
-    if not prefix:
-        return F.pad(part, (0, 0, missing, 0))
-    return torch.cat([part[:, :, :prefix], F.pad(part[:, :, prefix:], (0, 0, missing, 0))], dim=2)
 
 
 class Cache:
@@ -164,11 +143,6 @@ class Cache:
         """Forget the decoder's tokens from a number on."""
         for cache in self._own:
             cache.crop(length + cache.prefix)
-
-    def join(self, other: Cache) -> None:
-        """Add the rows of another cache of a decoder; the shorter one gets padding before it."""
-        for own, new in zip(self._own, other._own, strict=True):
-            own.join(new)
 
     def drop_first(self, count: int) -> None:
         """Forget the decoder's first tokens, which are padding in every row."""

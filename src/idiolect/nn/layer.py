@@ -20,6 +20,8 @@ from idiolect.nn.attention import Attention, Visibility
 from idiolect.nn.basic import Dropout, FeedForward, make_norm
 from idiolect.nn.cache import LayerCache
 from idiolect.nn.config import TransformerConfig
+from idiolect.nn.paging.paged_attention import attend_pages
+from idiolect.nn.paging.paged_cache import LayerPages
 
 __all__ = ["Layer"]
 
@@ -61,13 +63,15 @@ class Layer(nn.Module):
         rotation: tuple[Tensor, Tensor] | None = None,
         memory: Tensor | None = None,
         memory_visibility: Visibility | None = None,
-        cache: tuple[LayerCache, LayerCache] | None = None,
+        cache: tuple[LayerCache, LayerCache] | tuple[LayerPages, None] | None = None,
         prefix: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
         """Run hidden states through the layer; see `Attention.forward` for the arguments."""
         own, other = cache if cache is not None else (None, None)
 
         def attend(y: Tensor) -> Tensor:
+            if isinstance(own, LayerPages):
+                return attend_pages(self.attention, y, rotation, own)
             attended: Tensor = self.attention(
                 y, visibility, rotation=rotation, cache=own, prefix=prefix
             )

@@ -20,6 +20,7 @@ from idiolect.errors import InputError
 from idiolect.nn.basic import can_inspect
 from idiolect.nn.embedding import ExtendedEmbedding, ExtendedRows, QuantizedEmbedding
 from idiolect.nn.heads import LanguageHead
+from idiolect.nn.paging.paged_cache import PagedCache
 from idiolect.nn.quantized_matrix import QuantizedMatrix
 
 __all__ = ["Network", "NetworkKind", "Output", "check_range", "copy_module"]
@@ -165,6 +166,14 @@ class Network(nn.Module, ABC):
             InputError: The network generates no text.
         """
         raise InputError("this network generates no text", hint="load a decoder")
+
+    def new_paged_cache(self, page_size: int) -> PagedCache | None:
+        """Return an empty cache in pages; by default None: the network needs its own kind.
+
+        Args:
+            page_size: Tokens in a page.
+        """
+        return None
 
     def start_ids(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Return the first ids of the decoder's input. Shape: (batch, 1).

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from idiolect.errors import InputError
 from idiolect.nn.attention import Span
 
-__all__ = ["Packing", "positions_and_documents"]
+__all__ = ["Packing", "last_ids", "positions_and_documents"]
 
 
 def positions_and_documents(mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -34,6 +34,14 @@ def positions_and_documents(mask: Tensor) -> tuple[Tensor, Tensor]:
     before = nn.functional.pad(documents.cummax(-1).values, (1, 0))[:, :-1]
     start = torch.where(documents > before, count - 1, 0).cummax(-1).values
     return (count - 1 - start).clamp(min=0), documents
+
+
+def last_ids(input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
+    """Return the last id of each text. Shape: ids and mask (batch, length), result (batch, 1)."""
+    if attention_mask is None:
+        return input_ids[:, -1:]
+    position = torch.arange(input_ids.shape[1], device=input_ids.device)
+    return input_ids.gather(1, (position * (attention_mask > 0)).argmax(-1, keepdim=True))
 
 
 @dataclass(frozen=True)

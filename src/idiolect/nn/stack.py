@@ -14,6 +14,7 @@ from idiolect.nn.basic import Dropout, make_norm
 from idiolect.nn.cache import Cache
 from idiolect.nn.config import TransformerConfig
 from idiolect.nn.layer import Layer
+from idiolect.nn.paging.paged_cache import PagedCache
 from idiolect.nn.position import Rotary, Sinusoids, make_score_bias
 
 __all__ = ["Stack"]
@@ -77,7 +78,7 @@ class Stack(nn.Module):
         *,
         memory: Tensor | None = None,
         memory_visibility: Visibility | None = None,
-        cache: Cache | None = None,
+        cache: Cache | PagedCache | None = None,
         prefix: Sequence[tuple[Tensor, Tensor]] = (),
     ) -> Tensor:
         """Run embeddings through the layers.

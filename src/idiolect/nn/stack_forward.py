@@ -16,6 +16,7 @@ from idiolect.nn.attention import Visibility
 from idiolect.nn.basic import can_inspect
 from idiolect.nn.cache import Cache
 from idiolect.nn.packing import Packing, positions_and_documents
+from idiolect.nn.paging.paged_cache import PagedCache
 from idiolect.nn.stack import Stack
 
 __all__ = ["run_stack"]
@@ -29,7 +30,7 @@ def run_stack(
     causal: bool,
     position_ids: Tensor | None = None,
     prefix_mask: Tensor | None = None,
-    cache: Cache | None = None,
+    cache: Cache | PagedCache | None = None,
     memory: Tensor | None = None,
     memory_mask: Tensor | None = None,
     prefix: Sequence[tuple[Tensor, Tensor]] = (),
@@ -45,7 +46,7 @@ def run_stack(
         causal: Whether a token sees only those before it and itself.
         position_ids: Position of each token, if not its place in its text.
         prefix_mask: Tokens that all tokens of their text see, although causal.
-        cache: Keys and values of earlier tokens.
+        cache: Keys and values of earlier tokens; if they are in pages, `x` is one packed row.
         memory: The encoder's hidden states, for cross-attention. Shape: (batch, any, width).
         memory_mask: The encoder's mask.
         prefix: Keys and values of each layer before every text; an empty cache keeps them.
@@ -55,6 +56,8 @@ def run_stack(
         InputError: A text is longer than the stack's positions, or has no source text; or given
             positions or a prefix are not possible with the stack or a cache.
     """
+    if isinstance(cache, PagedCache):
+        return _run_paged(stack, x, cache)
     if position_ids is not None or prefix_mask is not None:
         _check_given(stack, x, position_ids, prefix_mask, causal, cache)
         if mask is None:
@@ -117,6 +120,15 @@ def run_stack(
         prefix=prefix,
     )
     return hidden
+
+
+def _run_paged(stack: Stack, x: Tensor, cache: PagedCache) -> Tensor:
+    """Run the texts of a paged pass; see `PagedPass`. Shape: (1, tokens, width)."""
+    now = cache.begin(stack.score_bias, x.device)
+    stack.check_length(now.longest)
+    visibility = Visibility(causal=True, query_positions=now.positions, key_positions=now.positions)
+    hidden: Tensor = stack(x[0], visibility, now.positions, cache=cache)
+    return hidden[None]
 
 
 def _check_given(

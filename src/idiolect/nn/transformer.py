@@ -17,6 +17,8 @@ from idiolect.nn.cache import Cache
 from idiolect.nn.config import TransformerConfig
 from idiolect.nn.heads import Pooler, make_head
 from idiolect.nn.network import Network, NetworkKind, Output, check_range, copy_module
+from idiolect.nn.packing import last_ids
+from idiolect.nn.paging.paged_cache import PagedCache
 from idiolect.nn.prompt.prompted_stack import run_prompted
 from idiolect.nn.prompt.virtual_tokens import VirtualTokens
 from idiolect.nn.stack import Stack
@@ -102,7 +104,7 @@ class Transformer(Network):
         prefix_mask: Tensor | None = None,
         decoder_input_ids: Tensor | None = None,
         decoder_attention_mask: Tensor | None = None,
-        cache: Cache | None = None,
+        cache: Cache | PagedCache | None = None,
         return_logits: bool = True,
         bidirectional: bool = False,
     ) -> Output:
@@ -276,24 +278,23 @@ class Transformer(Network):
         """Return an empty cache of keys and values."""
         return Cache()
 
+    def new_paged_cache(self, page_size: int) -> PagedCache | None:
+        """Return an empty cache in pages, of a decoder alone without virtual tokens."""
+        # Shaw's positions add a vector to each pair of a query and a key.
+        other = self.kind != "causal" or self.prompt is not None or self.config.position == "shaw"
+        return None if other else PagedCache(page_size)
+
     def start_ids(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Return the first ids of the decoder's input. Shape: (batch, 1)."""
         if self.config.decoder_start_token_id is not None:
             return input_ids.new_full((len(input_ids), 1), self.config.decoder_start_token_id)
-        return self._last_ids(input_ids, attention_mask)
+        return last_ids(input_ids, attention_mask)
 
     def shift_right(self, target_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Return what the decoder reads to predict `target_ids`. Shape: (batch, length)."""
         if not self.config.shift_last:
             return super().shift_right(target_ids, attention_mask)
-        return torch.cat([self._last_ids(target_ids, attention_mask), target_ids[:, :-1]], dim=1)
-
-    @staticmethod
-    def _last_ids(input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
-        if attention_mask is None:
-            return input_ids[:, -1:]
-        position = torch.arange(input_ids.shape[1], device=input_ids.device)
-        return input_ids.gather(1, (position * (attention_mask > 0)).argmax(-1, keepdim=True))
+        return torch.cat([last_ids(target_ids, attention_mask), target_ids[:, :-1]], dim=1)
 
     def _embed(
         self, input_ids: Tensor, token_type_ids: Tensor | None, language_ids: Tensor | None
@@ -345,14 +346,14 @@ class Transformer(Network):
         language_ids: Tensor | None = None,
         position_ids: Tensor | None = None,
         prefix_mask: Tensor | None = None,
-        cache: Cache | None = None,
+        cache: Cache | PagedCache | None = None,
         memory: Tensor | None = None,
         memory_mask: Tensor | None = None,
     ) -> Tensor:
         self._check(input_ids, attention_mask, cache.length if cache is not None else 0)
         x = self._embed(input_ids, token_type_ids, language_ids)
         causal = stack.causal if causal is None else causal
-        if self.prompt is not None:
+        if self.prompt is not None and not isinstance(cache, PagedCache):
             if position_ids is not None or prefix_mask is not None:
                 raise InputError(
                     "position_ids and prefix_mask do not count virtual tokens",

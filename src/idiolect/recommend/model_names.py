@@ -35,7 +35,7 @@ BASELINES: tuple[type[ItemScorer], ...] = (
 """What stands in every table."""
 NETWORKS = ("sasrec", "gru4rec", "bert4rec", "unisrec", "two-tower")
 """What is trained by gradients."""
-COMBINED = (Transitions.name, ItemKnn.name, SessionKnn.name, Ease.name, Als.name, "sasrec")
+COMBINED = (*(one.name for one in BASELINES if one is not Popularity), "sasrec")
 """What a combination is made of, besides the comparison of texts."""
 
 

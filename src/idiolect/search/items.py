@@ -214,21 +214,24 @@ def check_items(items: Sequence[Item], dimensions: int, metric: Metric) -> NDArr
     """
     seen: set[str] = set()
     for item in items:
-        check_item(item)
+        if not _is_short_ascii(item):
+            check_item(item)
         if item.id in seen:
             raise InputError(
                 f"id {item.id!r} occurs twice in one batch",
                 hint="keep only one of them",
             )
         seen.add(item.id)
+    shape = (dimensions,)
     vectors = np.empty((len(items), dimensions), dtype=np.float32)
     for row, item in enumerate(items):
-        if item.vector is None:
-            raise InputError(f"item {item.id!r} has no vector", hint="encode it first")
         given = item.vector
-        if not _is_plain(given, dimensions):
-            given = _check_vector(given, f"item {item.id!r}", dimensions, metric)
-        vectors[row] = given
+        if given is None:
+            raise InputError(f"item {item.id!r} has no vector", hint="encode it first")
+        plain = type(given) is np.ndarray and given.dtype == np.float32 and given.shape == shape
+        vectors[row] = (
+            given if plain else _check_vector(given, f"item {item.id!r}", dimensions, metric)
+        )  # the values of plain vectors are checked together
     for row in _suspects(vectors, metric):
         _check_vector(vectors[row], f"item {items[row].id!r}", dimensions, metric)
     return vectors
@@ -295,12 +298,19 @@ def own_width(items: Sequence[Item], dimensions: int | None) -> int:
     return int(_as_array(items[0].vector).size)
 
 
-def _is_plain(vector: object, dimensions: int) -> bool:
-    """Whether a vector has the stored type and shape; its values are checked later."""
+def _is_short_ascii(item: Item) -> bool:
+    """Whether an item is valid beyond doubt, which most are; the others need `check_item`."""
+    if type(item) is not Item:
+        return False
+    id, text = item.id, item.text
     return (
-        isinstance(vector, np.ndarray)
-        and vector.dtype == np.float32
-        and vector.shape == (dimensions,)
+        type(id) is str
+        and id.isascii()
+        and 0 < len(id) <= _MAX_ID_BYTES
+        and "\x00" not in id
+        and type(text) is str
+        and text.isascii()
+        and len(text) <= _MAX_TEXT_BYTES
     )
 
 

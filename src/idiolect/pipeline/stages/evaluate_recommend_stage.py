@@ -43,7 +43,7 @@ class ItemTextSystem(TypedDict):
     blend: dict[str, dict[str, float]]
     """The same, together with what users did."""
     weight: float
-    """The weight of texts in the blend; the largest of the others is 1."""
+    """The weight of texts in the blend; the larger one, of texts or of the others, is 1."""
 
 
 class TextDifference(PairedDifference):
@@ -90,7 +90,7 @@ def evaluate_recommend(work: Work[SettingsTable]) -> RecommendationMetrics:
     recommender = Recommender.load(work.done["recommend"] / "recommender")
     parts, exclude = recommender.split(), recommender.exclude_seen
     figures = evaluate_recommender(recommender)
-    counted, _ = fit_baselines(parts, ("popularity", "popularity-recent"))
+    counted, _ = fit_baselines(parts, ("popularity",))
     others = Blend.chosen_on(counted, parts.valid, exclude_seen=exclude)
     systems: list[ItemTextSystem] = []
     found: dict[str, dict[str, NextItemEvaluation]] = {use: {} for use in _USES}

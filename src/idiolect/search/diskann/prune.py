@@ -11,7 +11,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from idiolect.search.diskann.greedy_search import candidate_row, pack_candidate
+from idiolect.search.diskann.greedy_search import (
+    candidate_distance,
+    candidate_row,
+    pack_candidate,
+)
 from idiolect.search.diskann.jit import kernel
 from idiolect.search.diskann.scalar_quantizer import prefetch_row
 from idiolect.search.diskann.simd import squared_distance
@@ -66,7 +70,7 @@ def robust_prune(vectors, lines, row, keys, alpha, chosen):  # type: ignore[no-u
     count = duplicates = 0
     for key in keys:
         other = candidate_row(key)
-        distance = row_distance(vectors, lines, np.int64(row), other)
+        distance = candidate_distance(key)
         selected = True
         if distance == 0:
             selected = duplicates < max(1, chosen.shape[0] // 4)

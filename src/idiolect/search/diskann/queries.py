@@ -1,7 +1,7 @@
 """Prepare queries for kernels, allocate their results, and distribute a batch over threads.
 
-A query may take only a few microseconds, so the overhead of a call must be small: one pass of a
-kernel validates and normalizes queries.
+A query may take only a few microseconds, so the overhead of a call must be small: a search in
+memory is one call of one kernel, which also validates, aligns and normalizes the queries.
 """
 
 from __future__ import annotations
@@ -18,30 +18,77 @@ from idiolect.search.diskann.scalar_quantizer import aligned_zeros
 from idiolect.search.diskann.simd import dot
 from idiolect.search.diskann.thread_pool import ThreadPool
 
-__all__ = ["empty_results", "prepare_queries", "run_in_parallel"]
+__all__ = [
+    "allocate_query",
+    "check_loaded",
+    "empty_results",
+    "load_query",
+    "prepare_queries",
+    "query_rows",
+    "run_in_parallel",
+]
 
 _CHUNK_POINTS = 16
 """Queries per task."""
 
 
 @kernel
-def _check_and_normalize(rows, normalize):  # type: ignore[no-untyped-def]
-    """Validate aligned, padded rows, and optionally normalize them in place.
+def allocate_query(width):  # type: ignore[no-untyped-def]
+    """Return an aligned buffer of zeros for `load_query`; `width` is the padded dimension."""
+    buffer = np.zeros(width + 16, np.float32)
+    first = (-buffer.ctypes.data % 64) // 4
+    return buffer[first : first + width]
 
-    Return the first row that is not finite, too large, or zero if it is to be normalized; -1 if all
-    rows are valid.
+
+@kernel
+def load_query(given, normalize, query):  # type: ignore[no-untyped-def]
+    """Copy a query (dimension,) to an aligned buffer (padded dimension,), optionally normalized.
+
+    Return whether it is valid: finite, not too large, and not zero if it is to be normalized.
     """
-    lines = rows.shape[1] // 16
-    for i in range(rows.shape[0]):
-        place = rows.ctypes.data + i * lines * 64
-        square = dot(place, place, lines)
-        if not np.isfinite(square) or (normalize and square == 0):
+    for j in range(given.shape[0]):
+        query[j] = given[j]
+    place = query.ctypes.data
+    square = dot(place, place, query.shape[0] // 16)
+    if not np.isfinite(square) or (normalize and square == 0):
+        return False
+    if normalize:
+        length = np.sqrt(square)
+        for j in range(query.shape[0]):
+            query[j] /= length
+    return True
+
+
+@kernel
+def _load_all(given, normalize, queries):  # type: ignore[no-untyped-def]
+    """Load queries, and return the first row that is not valid; -1 if all rows are."""
+    for i in range(given.shape[0]):
+        if not load_query(given[i], normalize, queries[i]):
             return i
-        if normalize:
-            length = np.sqrt(square)
-            for j in range(rows.shape[1]):
-                rows[i, j] /= length
     return -1
+
+
+def query_rows(queries: ArrayLike, dimension: int) -> NDArray[np.float32]:
+    """Return a copy of queries (q, dimension), accepting one as (dimension,); values may be any.
+
+    A kernel is compiled for each layout of an array, so the copy always has the same.
+
+    Raises:
+        InputError: a query has another dimension.
+    """
+    given = np.array(queries, np.float32, order="C", ndmin=2)
+    check_shape(given, dimension)
+    return given
+
+
+def check_loaded(invalid: int, given: NDArray[np.float32]) -> None:
+    """Raise an error if a row of queries was found to be invalid; -1 stands for none.
+
+    Raises:
+        InputError: the query is not finite, too large, or zero under cosine.
+    """
+    if invalid >= 0:
+        raise invalid_vector(invalid, zero=bool(np.abs(given[invalid]).max() < 1))
 
 
 def prepare_queries(queries: ArrayLike, metric: int, dimension: int) -> NDArray[np.float32]:
@@ -50,13 +97,9 @@ def prepare_queries(queries: ArrayLike, metric: int, dimension: int) -> NDArray[
     Raises:
         InputError: a query has another dimension, is not finite, or is zero under cosine.
     """
-    given = np.atleast_2d(np.asarray(queries, np.float32))
-    check_shape(given, dimension)
+    given = query_rows(queries, dimension)
     padded = aligned_zeros(len(given), padded_width(dimension), np.float32)
-    padded[:, :dimension] = given
-    row = _check_and_normalize(padded, metric == METRICS["cosine"])
-    if row >= 0:
-        raise invalid_vector(row, zero=bool(np.abs(padded[row]).max() < 1))
+    check_loaded(_load_all(given, metric == METRICS["cosine"], padded), given)
     return padded
 
 

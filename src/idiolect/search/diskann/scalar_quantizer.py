@@ -148,10 +148,13 @@ def quantize_query(query, step, bits, place):  # type: ignore[no-untyped-def]
         for j in range(query.shape[0]):
             floats[j] = query[j]
         return np.float32(1)
-    largest = np.float32(0)
+    # The bits of absolute values are ordered as they are, and only integers compare in parallel.
+    bits_of_largest = np.int32(0)
     for j in range(query.shape[0]):
-        largest = max(largest, abs(query[j] * step[j]))
-    scale = largest / np.float32(127)
+        bits_of_largest = max(
+            bits_of_largest, np.float32(query[j] * step[j]).view(np.int32) & np.int32(0x7FFFFFFF)
+        )
+    scale = np.int32(bits_of_largest).view(np.float32) / np.float32(127)
     inverse = np.float32(1) / scale if scale > 0 else np.float32(0)
     for j in range(query.shape[0]):
         place[j] = np.uint8(np.int8(np.rint(query[j] * step[j] * inverse)))

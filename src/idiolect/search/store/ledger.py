@@ -7,6 +7,10 @@ rows added since a file was made are above its last row, and deleted rows have a
 
 `synchronous=FULL`: a write is on disk before it is acknowledged. Any number of processes read while
 one writes; a second writer waits.
+
+Where the folder cannot be written, SQLite cannot make the files that its readers share. The ledger
+is then opened for reading: with the log of a writer if there is one, otherwise as a file that does
+not change, and again when it has changed.
 """
 
 from __future__ import annotations
@@ -149,6 +153,7 @@ class Ledger:
         Raises:
             InputError: another process was still writing at the end of the wait.
         """
+        self.check_writable()
         db = self._connection()
         with _one_line_errors(self.path):
             db.execute("BEGIN IMMEDIATE")
@@ -160,6 +165,18 @@ class Ledger:
                 if db.in_transaction:
                     db.execute("ROLLBACK")
                 raise
+
+    def check_writable(self) -> None:
+        """Refuse to write where the folder can only be read.
+
+        Raises:
+            InputError: the folder or the ledger cannot be written.
+        """
+        if not _is_writable(self.path):
+            raise InputError(
+                f"{self.path.parent} cannot be written; it is open for reading",
+                hint="nothing was changed; copy the index to a folder that you may write",
+            )
 
     @contextlib.contextmanager
     def connection(self) -> Iterator[sqlite3.Connection]:
@@ -177,7 +194,14 @@ class Ledger:
 
     def _connection(self) -> sqlite3.Connection:
         """Return this thread's connection. A forked process must not use its parent's."""
-        if getattr(self._local, "process", None) != os.getpid():
+        own = getattr(self._local, "process", None) == os.getpid()
+        if own and self._local.stamp not in (None, _stamp(self.path)):
+            with self._lock:
+                self._connections.remove(self._local.db)
+            self._local.db.close()
+            own = False
+        if not own:
+            self._local.stamp = None if _is_writable(self.path) else _stamp(self.path)
             self._local.db = open_database(self.path, self._wait)
             self._local.process = os.getpid()
             _set_cache(self._local.db, self._cache)
@@ -187,10 +211,32 @@ class Ledger:
         return db
 
 
+def _is_writable(path: Path) -> bool:
+    """Whether a ledger and its folder can be written."""
+    return os.access(path.parent, os.W_OK) and (not path.exists() or os.access(path, os.W_OK))
+
+
+def _log(path: Path) -> Path:
+    return path.with_name(f"{path.name}-wal")
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    """Return what changes when the ledger or its log is written."""
+    found = [file.stat() for file in (path, _log(path)) if file.exists()]
+    return tuple(value for one in found for value in (one.st_mtime_ns, one.st_size, one.st_ino))
+
+
 def open_database(path: Path, wait: float) -> sqlite3.Connection:
     """Open an SQLite file; the caller begins and ends transactions explicitly."""
+    name, uri = str(path), not _is_writable(path) and path.exists()
+    if uri:
+        log = _log(path)
+        unchanged = "" if log.exists() and log.stat().st_size else "&immutable=1"
+        name = f"{path.resolve().as_uri()}?mode=ro{unchanged}"
     try:
-        db = sqlite3.connect(path, timeout=wait, isolation_level=None, check_same_thread=False)
+        db = sqlite3.connect(
+            name, timeout=wait, isolation_level=None, check_same_thread=False, uri=uri
+        )
     except sqlite3.OperationalError as error:
         raise InputError(f"cannot open {path}: {error}", hint="check its permissions") from None
     try:

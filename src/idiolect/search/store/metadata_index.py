@@ -163,8 +163,9 @@ class MetadataIndex:
     ) -> Iterator[tuple[int, Scalar | bytes, int]]:
         numbers = self._numbers
         for row, metadata in rows:
-            for name, value in scalars(metadata):
-                yield numbers.get(name) or self._number(name), value, row
+            for name, value in metadata.items():
+                for stored in _values(value):
+                    yield numbers.get(name) or self._number(name), stored, row
 
     def _number(self, name: str) -> int:
         number = self._numbers.get(name)
@@ -186,14 +187,18 @@ def scalars(metadata: Mapping[str, Any]) -> Iterator[tuple[str, Scalar | bytes]]
     [('tags', 'a'), ('tags', 'b'), ('new', b'\x01')]
     """
     for name, value in metadata.items():
-        kind = type(value)  # most values are stored unchanged
-        if kind is str or kind is float or (kind is int and -_LARGE < value < _LARGE):
-            yield name, value
-            continue
-        values = value if isinstance(value, list | tuple) else (value,)
-        supported = (one for one in values if isinstance(one, str | bool | int | float))
-        for stored in dict.fromkeys(map(_stored, supported)):
+        for stored in _values(value):
             yield name, stored
+
+
+def _values(value: Any) -> Iterable[Scalar | bytes]:
+    """Return the distinct values of a field as stored."""
+    kind = type(value)  # most values are stored unchanged
+    if kind is str or kind is float or (kind is int and -_LARGE < value < _LARGE):
+        return (value,)
+    values = value if isinstance(value, list | tuple) else (value,)
+    supported = (one for one in values if isinstance(one, str | bool | int | float))
+    return dict.fromkeys(map(_stored, supported))
 
 
 def _stored(value: Scalar) -> Scalar | bytes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from idiolect.search.store.metadata_index import MetadataIndex
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Namespace", "Row", "checksum"]
 
 _MAX_PARAMETERS = 10_000  # of one SQL statement
+_INSERTED = 100  # rows of one statement
 
 _Value = TypeVar("_Value")
 
@@ -113,21 +114,22 @@ class Namespace:
     def _insert(self, new: Sequence[tuple[Item, str, bytes]]) -> None:
         last = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'items'").fetchone()
         first = last[0] + 1 if last else 1
-        numbered = list(enumerate(new, first))
-        self._db.executemany(
-            "INSERT INTO items VALUES (?, ?, ?, ?, ?, ?)",
-            (
-                (row, self.number, item.id, item.text, encoded, checksum(item, encoded, blob))
-                for row, (item, encoded, blob) in numbered
-            ),
-        )
-        self._db.executemany(
-            "INSERT INTO vectors VALUES (?, ?)", ((row, blob) for row, (_, _, blob) in numbered)
-        )
-        self.lexical.add((row, item.text) for row, (item, _, _) in numbered if item.text)
-        self.metadata_index.add(
-            (row, item.metadata) for row, (item, _, _) in numbered if item.metadata
-        )
+        stored: list[Any] = []
+        vectors: list[Any] = []
+        texts: list[tuple[int, str]] = []
+        fields: list[tuple[int, Mapping[str, Any]]] = []
+        for row, (item, encoded, blob) in enumerate(new, first):
+            text, metadata = item.text, item.metadata
+            stored += row, self.number, item.id, text, encoded, checksum(item, encoded, blob)
+            vectors += row, blob
+            if text:
+                texts.append((row, text))
+            if metadata:
+                fields.append((row, metadata))
+        _insert_values(self._db, "items", 6, stored)
+        _insert_values(self._db, "vectors", 2, vectors)
+        self.lexical.add(texts)
+        self.metadata_index.add(fields)
 
     def _rewrite(self, before: Row, item: Item, encoded: str, blob: bytes) -> None:
         """Change the text and metadata of a row in place."""
@@ -223,6 +225,26 @@ class Namespace:
 def checksum(item: Item | Row, metadata: str, vector: bytes) -> int:
     """Return the CRC-32 of id, text, metadata and vector, in this order."""
     return zlib.crc32(vector, zlib.crc32(f"{item.id}\0{item.text}\0{metadata}\0".encode()))
+
+
+def _insert_values(db: sqlite3.Connection, table: str, columns: int, values: Sequence[Any]) -> None:
+    """Insert rows into a table, several with one statement, which takes a third less time.
+
+    Args:
+        db: a connection in a transaction.
+        table: its name.
+        columns: how many it has.
+        values: (rows * columns,) the values of all rows.
+    """
+    row = f"({','.join('?' * columns)})"
+    for start in range(0, len(values), _INSERTED * columns):
+        part = values[start : start + _INSERTED * columns]
+        rows = len(part) // columns
+        if rows == _INSERTED:
+            db.execute(f"INSERT INTO {table} VALUES {','.join([row] * rows)}", part)
+        else:
+            each = (part[place : place + columns] for place in range(0, len(part), columns))
+            db.executemany(f"INSERT INTO {table} VALUES {row}", each)
 
 
 def _chunks(values: Sequence[_Value]) -> Iterator[Sequence[_Value]]:

@@ -41,9 +41,10 @@ def take_snapshot(ledger: Ledger, folder: Path, name: str) -> Path:
     """Copy the current state of the ledger to a new file, and return its path.
 
     Raises:
-        InputError: the name is not valid, or already exists.
+        InputError: the name is not valid, or already exists, or the store cannot be written.
     """
     path = _path(folder, name)
+    ledger.check_writable()
     folder.mkdir(exist_ok=True)
     if path.exists():
         raise InputError(f"snapshot {name!r} already exists", hint="choose another name")

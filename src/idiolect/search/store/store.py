@@ -224,7 +224,7 @@ class Store(StoreReader):
                 raise InputError(
                     f"no item {id!r} in namespace {namespace!r}", hint="add it with upsert"
                 )
-            (old,) = load_items(space, rows, vectors=True)
+            (old,) = load_items(space, rows, self._ledger.path, vectors=True)
             changed = [change(old, text, metadata, vector)]
             vectors = check_items(changed, self.dimensions, self.metric)
             space.put(*encode_metadata(changed), vectors)

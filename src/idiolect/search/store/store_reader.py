@@ -85,7 +85,10 @@ class StoreReader:
             if space is None:
                 return {}
             rows = list(space.rows(unique_ids))
-            found = {item.id: item for item in load_items(space, rows, vectors=vectors)}
+            found = {
+                item.id: item
+                for item in load_items(space, rows, self._ledger.path, vectors=vectors)
+            }
         return {id: found[id] for id in unique_ids if id in found}
 
     def items(self, *, namespace: str = "", vectors: bool = False) -> Iterator[Item]:
@@ -97,7 +100,7 @@ class StoreReader:
                 if space is None:
                     return
                 page = space.page(after, _PAGE)
-                found = list(load_items(space, page, vectors=vectors))
+                found = list(load_items(space, page, self._ledger.path, vectors=vectors))
             if not page:
                 return
             yield from found
@@ -271,13 +274,8 @@ class StoreReader:
     ) -> Sequence[Hits]:
         """Return the hits of each list of (row, score); an item of several lists is read once."""
         numbers = dict.fromkeys(row for pairs in found for row, _ in pairs)
-        try:
-            rows = {
-                row.row: (row.id, row.text, json.loads(row.metadata))
-                for row in space.by_row(numbers)
-            }
-        except (TypeError, ValueError) as error:
-            raise damaged(self._ledger.path, f"metadata of an item: {error}") from error
+        path = self._ledger.path
+        rows = {row.row: (row.id, row.text, _metadata(row, path)) for row in space.by_row(numbers)}
         if len(rows) < len(numbers):
             raise damaged(self._ledger.path, f"it lacks {len(numbers) - len(rows)} rows")
 
@@ -288,10 +286,37 @@ class StoreReader:
         return [[hit(row, score) for row, score in pairs] for pairs in found]
 
 
-def load_items(space: Namespace, rows: Sequence[Row], *, vectors: bool) -> Iterator[Item]:
-    """Yield the items of rows, optionally with their vectors."""
+def load_items(
+    space: Namespace, rows: Sequence[Row], path: Path, *, vectors: bool
+) -> Iterator[Item]:
+    """Yield the items of rows, optionally with their vectors.
+
+    Args:
+        space: the namespace of the rows.
+        rows: as stored.
+        path: of the ledger, for messages.
+        vectors: whether to read them.
+
+    Raises:
+        CheckpointError: the metadata of an item is damaged; the message names the item.
+    """
     blobs = dict(space.vectors([row.row for row in rows])) if vectors else {}
     for row in rows:
         blob = blobs.get(row.row)
         vector = None if blob is None else np.frombuffer(blob, "<f4")
-        yield Item(row.id, row.text, json.loads(row.metadata), vector)
+        yield Item(row.id, row.text, _metadata(row, path), vector)
+
+
+def _metadata(row: Row, path: Path) -> dict[str, Any]:
+    """Return the metadata of an item.
+
+    Raises:
+        CheckpointError: it is not JSON as it was written; the message names the item.
+    """
+    try:
+        metadata = json.loads(row.metadata)
+    except (TypeError, ValueError) as error:
+        raise damaged(path, f"metadata of the item {row.id!r}: {error}") from error
+    if not isinstance(metadata, dict):
+        raise damaged(path, f"metadata of the item {row.id!r} is not an object")
+    return metadata

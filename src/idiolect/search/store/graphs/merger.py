@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 __all__ = ["Merger"]
 
 _LOG = logging.getLogger(__name__)
+_PAUSE = 0.05  # seconds without a write, after which a merge in the background begins
+_MAX_PAUSES = 10  # for which it waits
 
 
 class Merger:
@@ -68,11 +70,14 @@ class Merger:
         self._min_items = min_items
         self._background = background
         self._written = Counter[int]()
+        self._writes = 0
+        self._closing = threading.Event()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
     def close(self) -> None:
         """Wait for a running merge."""
+        self._closing.set()
         if self._thread:
             self._thread.join()
 
@@ -81,6 +86,7 @@ class Merger:
         if not self._background:
             return
         with self._lock:
+            self._writes += 1
             self._written[number] += count
             if self._written[number] < self._min_items // 10:
                 return
@@ -94,12 +100,24 @@ class Merger:
 
     def _merge_or_warn(self, number: int) -> None:
         """Merge, and only log an error: unmerged items stay searchable."""
+        self._wait_for_pause()
         try:
             load_kernels(on_disk=self._writer.on_disk)
             work_in_background()
             self.merge(number)
         except (IdiolectError, OSError) as error:
             _LOG.warning("%s: a merge failed and will be retried: %s", self._folder, error)
+
+    def _wait_for_pause(self) -> None:
+        """Wait until no more writes follow, for half a second at most.
+
+        Items that are loaded in many batches are then merged once, and the merge takes neither
+        processors nor the lock of the interpreter from the load.
+        """
+        for _ in range(_MAX_PAUSES):
+            before = self._writes
+            if self._closing.wait(_PAUSE) or self._writes == before:
+                return
 
     def merge(self, number: int, *, rebuild: bool = False) -> str | None:
         """Update the graph of one namespace now, and return its new segment, if it has one.
@@ -108,6 +126,7 @@ class Merger:
             number: the number of the namespace.
             rebuild: build the graph from scratch even if it could be updated.
         """
+        self._ledger.check_writable()
         self._folder.mkdir(exist_ok=True)
         with _exclusive_lock(self._folder):
             with self._ledger.reading() as db:

@@ -1,0 +1,1 @@
+"""Continuous batching: texts that join and leave a batch as they begin and end."""

@@ -1,0 +1,171 @@
+"""A batch that texts join and leave, by the kind of cache that the network has.
+
+PagedBatch    a decoder: texts join at any step, and nothing is padded
+GridBatch     any other network, and strategies that need the whole grid: the texts of a batch
+              begin together
+PairedBatch   two batches that read the same new tokens, such as guidance by a negative prompt
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from idiolect.generate.batching.page_pool import PagePool
+from idiolect.generate.decoding import Decoding
+from idiolect.generate.generation import TextRow
+from idiolect.nn.network import Network
+from idiolect.nn.paging.paged_cache import PagedCache
+from idiolect.nn.paging.paged_pass import PagedText
+
+__all__ = ["PAGE_SIZE", "GridBatch", "PagedBatch", "PairedBatch", "RunningBatch"]
+
+PAGE_SIZE = 32
+"""Tokens in a page."""
+
+
+class RunningBatch(ABC):
+    """Texts that are being written, in the order in which they joined."""
+
+    can_join = False
+    """Whether texts may join while others are being written."""
+
+    @abstractmethod
+    def step(self, tokens: Sequence[int], fresh: Sequence[TextRow]) -> Tensor:
+        """Read a token of each text and the prompts of texts that join; score the next token.
+
+        Shape: result (texts and those that join, vocabulary), float32.
+
+        Args:
+            tokens: The last token of each text in the batch.
+            fresh: Texts that join behind them.
+        """
+
+    @abstractmethod
+    def keep(self, places: Sequence[int]) -> None:
+        """Keep the texts at these places, in ascending order; the others leave."""
+
+
+class PagedBatch(RunningBatch):
+    """Texts of a decoder, whose keys and values are in pages that equal beginnings share.
+
+    Args:
+        network: The network.
+        cache: An empty cache.
+        sources: Returns what is read of texts that join.
+    """
+
+    can_join = True
+
+    def __init__(
+        self,
+        network: Network,
+        cache: PagedCache,
+        sources: Callable[[Sequence[TextRow]], list[list[int]]],
+    ) -> None:
+        self._network, self._cache, self._sources = network, cache, sources
+        self.pool = PagePool(cache.page_size)
+        """Who owns which page."""
+        self._pages: list[list[int]] = []
+        self._lengths: list[int] = []
+        self.tokens_read = 0
+        """Tokens that the network has read, over all passes."""
+
+    @torch.inference_mode()
+    def step(self, tokens: Sequence[int], fresh: Sequence[TextRow]) -> Tensor:
+        """Read tokens and prompts in one pass, without padding."""
+        size = self._cache.page_size
+        texts, new = list[PagedText](), [[token] for token in tokens]
+        for pages, length in zip(self._pages, self._lengths, strict=True):
+            if length == len(pages) * size:
+                pages.append(self.pool.take())
+            texts.append(PagedText(pages, length, 1))
+        for ids in self._sources(fresh) if fresh else []:
+            pages, past = self.pool.open(ids)
+            self._pages.append(pages)
+            texts.append(PagedText(pages, past, len(ids) - past))
+            new.append(ids[past:])
+        self._lengths = [text.past + text.new for text in texts]
+        # A pass begins with the texts of one new token.
+        order = sorted(range(len(texts)), key=lambda place: texts[place].new > 1)
+        self._cache.pages = self._capacity()
+        self._cache.texts = [texts[place] for place in order]
+        read = torch.tensor(
+            [[token for place in order for token in new[place]]], device=self._network.device
+        )
+        self.tokens_read += read.shape[1]
+        states = self._network(read, cache=self._cache, return_logits=False).hidden_states[0]
+        assert self._cache.now is not None
+        back = torch.tensor(order, device=read.device).argsort()
+        last = self._cache.now.last[back]
+        return self._network.score_vocabulary(states[last]).float()
+
+    def keep(self, places: Sequence[int]) -> None:
+        """Keep texts; the pages of the others are free for those that join."""
+        for place in set(range(len(self._pages))) - set(places):
+            self.pool.release(self._pages[place])
+        self._pages = [self._pages[place] for place in places]
+        self._lengths = [self._lengths[place] for place in places]
+
+    def _capacity(self) -> int:
+        """Return how many pages the cache needs: with space, so that it seldom grows."""
+        if self._cache.pages >= self.pool.size:
+            return self._cache.pages
+        return self.pool.size + self.pool.size // 2
+
+
+class GridBatch(RunningBatch):
+    """Texts that begin together, in a padded grid.
+
+    Args:
+        open: Returns texts that begin, not started.
+    """
+
+    def __init__(self, open: Callable[[Sequence[TextRow]], Decoding]) -> None:
+        self._open = open
+        self._decoding: Decoding | None = None
+        self._device = torch.device("cpu")
+
+    def step(self, tokens: Sequence[int], fresh: Sequence[TextRow]) -> Tensor:
+        """Read a token of each text, or the prompts of texts that begin."""
+        if fresh:
+            assert not tokens
+            self._decoding = self._open(fresh)
+            scores = self._decoding.start()
+            self._device = scores.device
+            return scores
+        assert self._decoding is not None
+        return self._decoding.step(torch.tensor(tokens, device=self._device))
+
+    def keep(self, places: Sequence[int]) -> None:
+        """Keep texts."""
+        if places and self._decoding is not None:
+            self._decoding.select(torch.tensor(places, device=self._device))
+
+
+class PairedBatch(RunningBatch):
+    """Two batches that read the same new tokens.
+
+    Args:
+        own: The texts.
+        other: What their scores are contrasted with.
+        combine: Returns the scores to choose from, from those of both. Shapes: (texts, vocabulary).
+    """
+
+    def __init__(
+        self, own: RunningBatch, other: RunningBatch, combine: Callable[[Tensor, Tensor], Tensor]
+    ) -> None:
+        self._own, self._other, self._combine = own, other, combine
+        self.can_join = own.can_join and other.can_join
+
+    def step(self, tokens: Sequence[int], fresh: Sequence[TextRow]) -> Tensor:
+        """Read tokens and prompts in both."""
+        return self._combine(self._own.step(tokens, fresh), self._other.step(tokens, fresh))
+
+    def keep(self, places: Sequence[int]) -> None:
+        """Keep texts in both."""
+        self._own.keep(places)
+        self._other.keep(places)

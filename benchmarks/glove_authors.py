@@ -84,6 +84,8 @@ def count_in_c(folder: Path, programs: Path, vocabulary: WordCounts, encoded: ob
     count(corpus, vocab, out, 0, 1, WINDOW, spill, ctypes.c_float(0.5), log)
     ctypes.CDLL(None).fflush(None)  # the program leaves that to its end
     found = np.fromfile(folder / "counts.bin", PAIR)
+    # With nothing to spill, the program writes records of uninitialised memory.
+    found = found[(found["first"] > 0) & (found["first"] <= len(words))]
     found["first"] -= 1
     found["second"] -= 1
     return np.sort(found, order=["first", "second"])

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -54,7 +54,8 @@ class WordIndex:
         if not known:
             raise InputError("every vector is zero", hint="train the vectors again")
         rows = ((vectors.words[row], vectors.vectors[row]) for row in known)
-        items = ((word, word, {}, vector) for word, vector in rows)
+        none: dict[str, Any] = {}
+        items = ((word, word, none, vector) for word, vector in rows)
         made = cls(Index.build(path, None, items, progress=progress))
         made.left_out = len(vectors) - len(known)
         return made

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from idiolect.generate.batching import text_writing
 from idiolect.generate.generator import Generator
 from idiolect.models.language_model import LanguageModel
 from idiolect.search.answers.answer_options import AnswerOptions
@@ -105,19 +106,19 @@ def test_a_text_ends_when_its_client_leaves(
 ) -> None:
     ended = threading.Event()
     steps = 0
-    choose = Generator._choose
+    choose = text_writing.choose_tokens
 
-    def slow(self: Generator, *arguments: Any) -> list[int]:
+    def slow(*arguments: Any) -> list[int]:
         nonlocal steps
         steps += 1
         time.sleep(0.01)
         try:
-            return choose(self, *arguments)
+            return choose(*arguments)
         except Exception:
             ended.set()
             raise
 
-    monkeypatch.setattr(Generator, "_choose", slow)
+    monkeypatch.setattr(text_writing, "choose_tokens", slow)
     monkeypatch.setattr(Generator, "_stops", lambda *_: ())
     settings = ServeSettings(path=str(folder / "writer"), max_new_tokens=64)
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 # The models of tests are so small that a second thread only waits for the first.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Tests report to nobody, and the warnings of a thread that tries would be found in other tests.
+os.environ["HAYSTACK_TELEMETRY_ENABLED"] = "false"
 
 import pytest
 

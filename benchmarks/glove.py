@@ -61,6 +61,17 @@ double fit(Pair *pairs, long n, double *rows, double *squares, long size, int wi
 FLAGS = ["-Ofast", "-march=native", "-funroll-loops", "-shared", "-fPIC"]
 
 
+def first_texts(source: str, words: int) -> list[str]:
+    """Read texts of about so many words."""
+    texts, total = [], 0
+    for text in Corpus(source):
+        texts.append(text)
+        total += text.count(" ") + 1
+        if total >= words:
+            break
+    return texts
+
+
 def main() -> None:
     """Print a line for each epoch, and the ratio."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -69,12 +80,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--dimensions", type=int, default=100)
     options = parser.parse_args()
-    texts, total = [], 0
-    for text in Corpus(options.source):
-        texts.append(text)
-        total += text.count(" ") + 1
-        if total >= options.words:
-            break
+    texts = first_texts(options.source, options.words)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "fit.c").write_text(C)

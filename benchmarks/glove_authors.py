@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from idiolect.text.corpus import Corpus
+from glove import first_texts
 from idiolect.words.cooccurrences import PAIR, count_pairs
 from idiolect.words.glove import GloveConfig, _State
 from idiolect.words.word_stream import WordCounts, count_words, write_ids
@@ -46,12 +46,7 @@ def main() -> None:
     parser.add_argument("--words", type=int, default=500_000)
     parser.add_argument("--iterations", type=int, default=5)
     options = parser.parse_args()
-    texts, total = [], 0
-    for text in Corpus(options.source):
-        texts.append(text)
-        total += text.count(" ") + 1
-        if total >= options.words:
-            break
+    texts = first_texts(options.source, options.words)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         vocabulary = WordCounts.of(count_words(texts), 5)

@@ -7,14 +7,11 @@ import re
 
 import pytest
 import torch
-from tokenizers import AddedToken, decoders, models, pre_tokenizers, trainers
-from tokenizers import Tokenizer as Engine
 
+from generate.byte_level import byte_level_generator
 from idiolect.errors import ConfigError
 from idiolect.generate.generator import Generator
 from idiolect.generate.logits_processors import WrittenRow
-from idiolect.models.language_model import LanguageModel
-from idiolect.text.tokenizers.tokenizer import Tokenizer
 
 pytest.importorskip("llguidance", reason="needs the extra `constraints`")
 from idiolect.generate.constrained import Constraint
@@ -25,27 +22,7 @@ TERM = "naproxen"
 @pytest.fixture(scope="module")
 def generator() -> Generator:
     """A small random model with a byte-level vocabulary and an added domain term."""
-    engine = Engine(models.BPE())
-    engine.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    engine.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=300,
-        special_tokens=["<s>", "</s>"],
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
-    )
-    engine.train_from_iterator(["take two pills", "take one pill"], trainer)
-    engine.add_tokens([AddedToken(TERM, normalized=False)])
-    settings = {
-        "model_type": "llama",
-        "hidden_size": 16,
-        "intermediate_size": 24,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "eos_token_id": 1,
-    }
-    tokenizer = Tokenizer(engine, {"bos_token": "<s>", "eos_token": "</s>"})
-    return Generator(LanguageModel.new(settings, tokenizer))
+    return byte_level_generator(["take two pills", "take one pill"], [TERM])
 
 
 @pytest.mark.parametrize("options", [{}, {"num_beams": 2}, {"do_sample": True}], ids=str)

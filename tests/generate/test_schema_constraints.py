@@ -7,13 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tokenizers import Tokenizer as Engine
-from tokenizers import decoders, models, pre_tokenizers, trainers
 
+from generate.byte_level import byte_level_generator
 from idiolect.errors import ConfigError
-from idiolect.generate.generator import Generator
-from idiolect.models.language_model import LanguageModel
-from idiolect.text.tokenizers.tokenizer import Tokenizer
 
 pytest.importorskip("llguidance", reason="needs the extra `constraints`")
 pytest.importorskip("jsonschema", reason="the judge of schemas")
@@ -23,29 +19,6 @@ from idiolect.generate.constrained import Constraint
 
 SCHEMAS = 300
 PATTERNS = ["^[a-c]{1,4}$", "^[0-9]{3}-[0-9]{2}$", "^(yes|no)$", "x{2}"]
-
-
-def _generator() -> Generator:
-    engine = Engine(models.BPE())
-    engine.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    engine.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=300,
-        special_tokens=["<s>", "</s>"],
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
-    )
-    engine.train_from_iterator(["one drug, two doses", '{"name": "x", "dose": 2}'], trainer)
-    settings = {
-        "model_type": "llama",
-        "hidden_size": 16,
-        "intermediate_size": 24,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "eos_token_id": 1,
-    }
-    tokenizer = Tokenizer(engine, {"bos_token": "<s>", "eos_token": "</s>"})
-    return Generator(LanguageModel.new(settings, tokenizer))
 
 
 def _schema(random: np.random.Generator, depth: int) -> dict[str, Any]:
@@ -98,7 +71,10 @@ def _schema(random: np.random.Generator, depth: int) -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_texts_validate_or_the_schema_is_refused() -> None:
-    generator, random = _generator(), np.random.default_rng(2)
+    generator, random = (
+        byte_level_generator(["one drug, two doses", '{"name": "x", "dose": 2}']),
+        np.random.default_rng(2),
+    )
     valid = cut = refused = 0
     for number in range(SCHEMAS):
         schema = _schema(random, 2)

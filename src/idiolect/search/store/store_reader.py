@@ -311,7 +311,7 @@ def _metadata(row: Row, path: Path) -> dict[str, Any]:
     """Return the metadata of an item.
 
     Raises:
-        CheckpointError: it is not JSON as it was written; the message names the item.
+        CheckpointError: the metadata is not a JSON object; the message names the item.
     """
     try:
         metadata = json.loads(row.metadata)

@@ -145,28 +145,29 @@ def test_a_blend_is_the_best_sum_on_the_way_of_ensemble_selection() -> None:
     rng = np.random.default_rng(0)
     truth = rng.permutation(30)
     cases = Cases.of(range(30), [np.array([item]) for item in range(30)], truth)
-    # Each scorer knows the targets of other histories, and the third knows nothing.
-    tables = rng.standard_normal((3, 30, 30)) * 0.3
-    for half in (0, 1):
-        known = np.arange(half, 30, 2)
-        tables[half, known, truth[known]] += 3
-    parts = dict(zip("abc", map(_Table, tables), strict=True))
+    # Each scorer knows the targets of other histories, and the fourth knows nothing.
+    tables = rng.standard_normal((4, 30, 30)) * 0.3
+    for third in range(3):
+        known = np.arange(third, 30, 3)
+        tables[third, known, truth[known]] += 3
+    parts = dict(zip("abcd", map(_Table, tables), strict=True))
     blend = Blend.chosen_on(parts, cases, exclude_seen=False)
 
     def value(weights: Sequence[float]) -> float:
         counts = np.zeros(30, np.int64)
-        scorer = Blend(parts, dict(zip("abc", weights, strict=True)))
+        scorer = Blend(parts, dict(zip("abcd", weights, strict=True)))
         return evaluate_scorer(scorer, cases, counts, exclude_seen=False).means()["ndcg@10"]
 
-    best, chosen, reached, counts = -1.0, (0, 0, 0), -1.0, (0, 0, 0)
+    best, chosen, reached, counts = -1.0, (0, 0, 0, 0), -1.0, (0, 0, 0, 0)
     for _ in range(20):
-        tried = [tuple(np.add(counts, one)) for one in np.eye(3, dtype=int)]
+        tried = [tuple(np.add(counts, one)) for one in np.eye(4, dtype=int)]
         counts = max(tried, key=value)
         reached = value(counts)
         if reached > best:
             best, chosen = reached, counts
     assert list(blend.weights.values()) == [count / max(chosen) for count in chosen]
-    assert value(list(blend.weights.values())) > max(map(value, np.eye(3))) + 0.3
+    assert min(chosen[:3]) > 0
+    assert value(list(blend.weights.values())) > max(map(value, np.eye(4))) + 0.3
 
 
 def test_ease_of_too_many_items_is_refused() -> None:

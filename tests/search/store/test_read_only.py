@@ -7,8 +7,10 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from idiolect.errors import CheckpointError, InputError
@@ -39,7 +41,7 @@ store.close()
 
 def _build(folder: Path) -> Path:
     with Store.open(folder, dimensions=DIMENSIONS, background=False) as store:
-        store.upsert([thing(n) for n in range(3)])
+        store.upsert([thing(n, price=n, tags=["new", "red"]) for n in range(3)])
     return folder
 
 
@@ -81,14 +83,63 @@ def test_a_reader_without_rights_sees_later_writes_of_others(
         assert reader.namespaces() == {"": 4}, "after the writer has closed"
 
 
-def test_damaged_metadata_is_reported_with_its_item(tmp_path: Path) -> None:
-    folder = _build(tmp_path / "index")
+def _damage_metadata(folder: Path) -> str:
+    """Cut the metadata of the second item short, and return its id."""
     with sqlite3.connect(folder / "ledger.db") as db:
         (id,) = db.execute("SELECT id FROM items WHERE row = 2").fetchone()
         db.execute("""UPDATE items SET metadata = '{"price": ' WHERE row = 2""")
     db.close()
+    return str(id)
+
+
+def test_damaged_metadata_is_reported_with_its_item(tmp_path: Path) -> None:
+    folder = _build(tmp_path / "index")
+    id = _damage_metadata(folder)
     with Store.open(folder, background=False) as store:
-        for read in (lambda: store.fetch([id]), lambda: list(store.items())):
+        for read in (
+            lambda: store.fetch([id]),
+            lambda: list(store.items()),
+            lambda: store.compact(rebuild=True),
+        ):
             with pytest.raises(CheckpointError, match=f"is damaged.*metadata of the item '{id}'"):
                 read()
         assert id in store.list()
+
+
+@pytest.mark.parametrize("how", ["delete", "replace", "change the text"])
+def test_an_item_with_damaged_metadata_can_be_deleted_and_replaced(
+    tmp_path: Path, how: str
+) -> None:
+    folder = _build(tmp_path / "index")
+    id = _damage_metadata(folder)
+    with Store.open(folder, background=False) as store:
+        whole = thing(int(id[1:]), price=1)
+        if how == "delete":
+            store.delete([id])
+        elif how == "replace":
+            store.upsert([replace(whole, vector=-np.asarray(whole.vector))])
+        else:
+            store.upsert([replace(whole, text="another text")])
+        assert list(store.verify()) == [], "entries of the filters that no item has"
+        store.compact(rebuild=True)
+        assert (id in store.list()) == (how != "delete")
+
+
+def test_a_read_only_index_is_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = _build(tmp_path / "index")
+    with sqlite3.connect(folder / "ledger.db") as db:
+        (table,) = db.execute(
+            "SELECT name FROM sqlite_master WHERE sql LIKE 'CREATE VIRTUAL TABLE %fts5%'"
+        ).fetchone()
+    db.close()
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with Store.open(folder) as store:
+        assert list(store.verify()) == []
+        assert sorted(file.name for file in folder.iterdir()) == ["ledger.db"]
+    monkeypatch.undo()
+    with sqlite3.connect(folder / "ledger.db") as db:
+        db.execute(f"DELETE FROM {table}_data WHERE id > 10")
+    db.close()
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with Store.open(folder) as store:
+        assert list(store.verify()), "a damaged full-text index"

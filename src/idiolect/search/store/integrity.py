@@ -7,7 +7,6 @@ restoring a snapshot. Everything else is derived from the ledger and can be rebu
 from __future__ import annotations
 
 import contextlib
-import json
 import sqlite3
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,7 +15,7 @@ from idiolect.errors import CheckpointError
 from idiolect.search.store.graphs.graph_segment import GraphSegment
 from idiolect.search.store.lexical import Lexical
 from idiolect.search.store.metadata_index import scalars
-from idiolect.search.store.namespace import Namespace, checksum
+from idiolect.search.store.namespace import Namespace, Row, checksum
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -44,7 +43,8 @@ class Damage:
 def find_damage(ledger: Ledger, graphs: Path, dimensions: int) -> Iterator[Damage]:
     """Yield all damage of a store, without changing anything.
 
-    The full-text indexes are checked last, because SQLite checks them only with the write lock.
+    The full-text indexes are checked last, because SQLite checks them only with the write lock;
+    where the ledger cannot be written, in a temporary copy.
 
     Args:
         ledger: of the store.
@@ -58,6 +58,7 @@ def find_damage(ledger: Ledger, graphs: Path, dimensions: int) -> Iterator[Damag
     try:
         with ledger.connection() as db:
             numbers = yield from _ledger_damage(db, graphs, place, dimensions)
+        with ledger.writable_copy() as db:
             for number in numbers:
                 yield from _lexical_damage(db, number, place)
     except CheckpointError as error:
@@ -107,7 +108,7 @@ def _item_damage(
                 or checksum(row, row.metadata, vector) != checksums[row.row]
             ):
                 yield Damage(place, "its checksum is wrong", derived=False)
-            expected = list(_index_entries(row.metadata))
+            expected = list(_index_entries(row))
             entries += len(expected)
             for field, value in expected:
                 found = db.execute(
@@ -125,10 +126,10 @@ def _item_damage(
         yield Damage(where, problem, derived=True)
 
 
-def _index_entries(metadata: str) -> Iterator[tuple[str, Scalar | bytes]]:
+def _index_entries(row: Row) -> Iterator[tuple[str, Scalar | bytes]]:
     """Yield what the metadata index should hold; nothing for JSON that a checksum reports."""
     with contextlib.suppress(ValueError):
-        yield from scalars(json.loads(metadata))
+        yield from scalars(row.fields())
 
 
 def _graph_damage(folder: Path) -> Iterator[Damage]:

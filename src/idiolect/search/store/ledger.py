@@ -18,8 +18,10 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import tempfile
 import threading
 import uuid
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from idiolect.errors import CheckpointError, IdiolectError, InputError
@@ -28,7 +30,6 @@ from idiolect.search.store.metadata_index import MetadataIndex
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 __all__ = ["APPLICATION_ID", "Ledger", "check_ledger", "damaged", "open_database"]
 
@@ -183,6 +184,22 @@ class Ledger:
         """Return this thread's connection without a transaction, for VACUUM and the like."""
         with _one_line_errors(self.path):
             yield self._connection()
+
+    @contextlib.contextmanager
+    def writable_copy(self) -> Iterator[sqlite3.Connection]:
+        """Return `connection()`, or one to a temporary copy where the ledger cannot be written."""
+        if _is_writable(self.path):
+            with self.connection() as db:
+                yield db
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            db = open_database(Path(folder) / self.path.name, self._wait)
+            try:
+                with _one_line_errors(self.path):
+                    self._connection().backup(db)
+                    yield db
+            finally:
+                db.close()
 
     def close(self) -> None:
         """Close the connections of all threads."""

@@ -12,7 +12,6 @@ The table of entries is named `facts`.
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -68,11 +67,17 @@ class MetadataIndex:
         """Add the entries of each row's metadata."""
         self._db.executemany("INSERT INTO facts VALUES (?, ?, ?)", self._entries(rows))
 
-    def remove(self, rows: Iterable[tuple[int, str]]) -> None:
-        """Remove the entries of each row's metadata, given as JSON text."""
-        parsed = ((row, json.loads(metadata)) for row, metadata in rows)
+    def remove(self, rows: Iterable[tuple[int, Mapping[str, Any]]]) -> None:
+        """Remove the entries of each row's metadata."""
         self._db.executemany(
-            "DELETE FROM facts WHERE field = ? AND value = ? AND row = ?", self._entries(parsed)
+            "DELETE FROM facts WHERE field = ? AND value = ? AND row = ?", self._entries(rows)
+        )
+
+    def remove_unknown(self, rows: Iterable[int]) -> None:
+        """Remove the entries of rows whose metadata is not known, which reads all entries."""
+        self._db.executemany(
+            "DELETE FROM facts WHERE field = ? AND row = ?",
+            ((field, row) for row in rows for field in self._numbers.values()),
         )
 
     def drop(self) -> None:

@@ -43,6 +43,20 @@ class Row(NamedTuple):
     metadata: str
     """JSON text."""
 
+    def fields(self) -> dict[str, Any]:
+        """Return the metadata.
+
+        Raises:
+            ValueError: it is damaged; the message names the item.
+        """
+        try:
+            fields = json.loads(self.metadata)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"metadata of the item {self.id!r}: {error}") from error
+        if not isinstance(fields, dict):
+            raise ValueError(f"metadata of the item {self.id!r} is not an object")
+        return fields
+
 
 class Namespace:
     """One namespace on a connection that is in a transaction."""
@@ -103,10 +117,7 @@ class Namespace:
             elif old_vectors[before.row] != blob:
                 replaced.append(before)
                 new.append((item, encoded, blob))
-            elif before.text != item.text or not (
-                before.metadata == encoded
-                or same_metadata(json.loads(before.metadata), item.metadata)
-            ):
+            elif before.text != item.text or not _has_metadata(before, encoded, item):
                 self._rewrite(before, item, encoded, blob)
         self.remove(replaced)
         self._insert(new)
@@ -136,7 +147,7 @@ class Namespace:
         row = before.row
         if before.text:
             self.lexical.remove([(row, before.text)])
-        self.metadata_index.remove([(row, before.metadata)])
+        self._remove_metadata([before])
         self._db.execute(
             "UPDATE items SET text = ?, metadata = ?, checksum = ? WHERE row = ?",
             (item.text, encoded, checksum(item, encoded, blob), row),
@@ -148,7 +159,7 @@ class Namespace:
     def remove(self, rows: Sequence[Row]) -> None:
         """Remove rows, and add a tombstone for each."""
         self.lexical.remove((row.row, row.text) for row in rows if row.text)
-        self.metadata_index.remove((row.row, row.metadata) for row in rows)
+        self._remove_metadata(rows)
         numbers = [(row.row,) for row in rows]
         self._db.executemany("DELETE FROM items WHERE row = ?", numbers)
         self._db.executemany("DELETE FROM vectors WHERE row = ?", numbers)
@@ -156,6 +167,18 @@ class Namespace:
             "INSERT INTO tombstones (namespace, row) VALUES (?, ?)",
             ((self.number, row.row) for row in rows),
         )
+
+    def _remove_metadata(self, rows: Sequence[Row]) -> None:
+        """Remove rows from the metadata index, also those whose metadata is damaged."""
+        intact: list[tuple[int, dict[str, Any]]] = []
+        damaged: list[int] = []
+        for row in rows:
+            try:
+                intact.append((row.row, row.fields()))
+            except ValueError:
+                damaged.append(row.row)
+        self.metadata_index.remove(intact)
+        self.metadata_index.remove_unknown(damaged)
 
     def drop(self) -> None:
         """Remove the namespace with all its items; its number is never reused."""
@@ -213,18 +236,32 @@ class Namespace:
             yield from self._db.execute(f"SELECT * FROM vectors WHERE row IN ({places})", chunk)
 
     def rebuild(self) -> None:
-        """Rebuild the full-text and metadata indexes from the items."""
+        """Rebuild the full-text and metadata indexes from the items.
+
+        Raises:
+            ValueError: the metadata of an item is damaged; the message names the item.
+        """
         self.lexical.rebuild()
         self.metadata_index.drop()
         after = 0
         while page := self.page(after, _MAX_PARAMETERS):
-            self.metadata_index.add((row.row, json.loads(row.metadata)) for row in page)
+            self.metadata_index.add((row.row, row.fields()) for row in page)
             after = page[-1].row
 
 
 def checksum(item: Item | Row, metadata: str, vector: bytes) -> int:
     """Return the CRC-32 of id, text, metadata and vector, in this order."""
     return zlib.crc32(vector, zlib.crc32(f"{item.id}\0{item.text}\0{metadata}\0".encode()))
+
+
+def _has_metadata(row: Row, encoded: str, item: Item) -> bool:
+    """Whether a row has the metadata of an item; one whose metadata is damaged has not."""
+    if row.metadata == encoded:
+        return True
+    try:
+        return same_metadata(row.fields(), item.metadata)
+    except ValueError:
+        return False
 
 
 def _insert_values(db: sqlite3.Connection, table: str, columns: int, values: Sequence[Any]) -> None:

@@ -40,7 +40,7 @@ from idiolect.search.metadata import encode_metadata
 from idiolect.search.store.graphs.graph_writer import GraphWriter
 from idiolect.search.store.graphs.memory_plan import parse_size
 from idiolect.search.store.graphs.merger import Merger
-from idiolect.search.store.ledger import Ledger
+from idiolect.search.store.ledger import Ledger, damaged
 from idiolect.search.store.lexical_terms import check_language
 from idiolect.search.store.namespace import Namespace
 from idiolect.search.store.snapshots import restore_snapshot, take_snapshot
@@ -316,12 +316,18 @@ class Store(StoreReader):
 
         Args:
             rebuild: also rebuild the full-text indexes, the metadata indexes and the graphs.
+
+        Raises:
+            CheckpointError: the metadata of an item is damaged; nothing was changed.
         """
         with self._ledger.writing() as db:
             for (number,) in db.execute("SELECT number FROM namespaces").fetchall():
                 space = Namespace(db, number)
                 if rebuild:
-                    space.rebuild()
+                    try:
+                        space.rebuild()
+                    except ValueError as error:
+                        raise damaged(self._ledger.path, error) from error
                 space.lexical.optimize()
         self.merge(rebuild=rebuild)
         with self._ledger.connection() as db:

@@ -6,7 +6,6 @@ Any number of readers in any number of processes can use a store.
 from __future__ import annotations
 
 import contextlib
-import json
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -275,7 +274,7 @@ class StoreReader:
         """Return the hits of each list of (row, score); an item of several lists is read once."""
         numbers = dict.fromkeys(row for pairs in found for row, _ in pairs)
         path = self._ledger.path
-        rows = {row.row: (row.id, row.text, _metadata(row, path)) for row in space.by_row(numbers)}
+        rows = {row.row: (row.id, row.text, _fields(row, path)) for row in space.by_row(numbers)}
         if len(rows) < len(numbers):
             raise damaged(self._ledger.path, f"it lacks {len(numbers) - len(rows)} rows")
 
@@ -304,19 +303,16 @@ def load_items(
     for row in rows:
         blob = blobs.get(row.row)
         vector = None if blob is None else np.frombuffer(blob, "<f4")
-        yield Item(row.id, row.text, _metadata(row, path), vector)
+        yield Item(row.id, row.text, _fields(row, path), vector)
 
 
-def _metadata(row: Row, path: Path) -> dict[str, Any]:
-    """Return the metadata of an item.
+def _fields(row: Row, path: Path) -> dict[str, Any]:
+    """Return the metadata of an item of the ledger `path`.
 
     Raises:
-        CheckpointError: the metadata is not a JSON object; the message names the item.
+        CheckpointError: it is damaged; the message names the item.
     """
     try:
-        metadata = json.loads(row.metadata)
-    except (TypeError, ValueError) as error:
-        raise damaged(path, f"metadata of the item {row.id!r}: {error}") from error
-    if not isinstance(metadata, dict):
-        raise damaged(path, f"metadata of the item {row.id!r} is not an object")
-    return metadata
+        return row.fields()
+    except ValueError as error:
+        raise damaged(path, error) from error

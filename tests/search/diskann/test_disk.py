@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from idiolect.errors import CheckpointError, ConfigError, InputError
-from idiolect.search.diskann import DiskGraph, Graph
+from idiolect.search.diskann import DiskGraph, Graph, product_codes
 from idiolect.search.diskann.array_file import ArrayFile
 from idiolect.search.diskann.disk import disk_graph
 from idiolect.search.diskann.disk.disk_update import update_disk_graph
 from idiolect.search.diskann.disk.flat_vectors import FlatVectors
 from idiolect.search.diskann.disk.partitioned_build import _assign, build_partitioned
+from idiolect.search.diskann.product_codes import ProductCodes
 from search.diskann.truth import clusters, recall, scores_of
 
 QUERIES = clusters(60, 72, seed=1)
@@ -39,7 +40,7 @@ def test_results_agree_with_an_exact_search(on_disk, tmp_path: Path) -> None:
     exact = np.take_along_axis(scores_of(points, QUERIES, metric), ids, 1)
     np.testing.assert_allclose(scores, exact, rtol=1e-4, atol=1e-4)
     file = ArrayFile(tmp_path / "disk", "disk graph", 1)
-    codebooks = file.array("centres").nbytes if "centres" in file else 0
+    codebooks = sum(file.array(name).nbytes for name in ("centres", "rotation") if name in file)
     assert disk.memory <= points.nbytes / 8 + codebooks
     assert (len(disk), disk.rows, disk.dimension, disk.metric) == (3000, 3000, 72, metric)
 
@@ -96,6 +97,29 @@ def test_odd_sizes(tmp_path: Path, codes: str, rows: int, dimension: int) -> Non
     ids, _ = disk.search(np.ones((2, dimension), np.float32), rows + 1)
     for row in ids:
         assert sorted(row) == [-1, *range(rows)]
+
+
+def test_a_file_from_before_the_rotation_of_codes_is_read_and_updated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    points = clusters(2000, 72)
+    arrays = ProductCodes.arrays
+
+    def without_rotation(codebooks: ProductCodes, codes: np.ndarray) -> dict:
+        return {name: a for name, a in arrays(codebooks, codes).items() if name != "rotation"}
+
+    with monkeypatch.context() as old:
+        old.setattr(
+            product_codes, "_balanced_rotation", lambda s, p, w: np.eye(72, p * w, dtype="f")
+        )
+        old.setattr(ProductCodes, "arrays", without_rotation)
+        DiskGraph.write(tmp_path / "old", points[:1500])
+    assert "rotation" not in ArrayFile(tmp_path / "old", "disk graph", 1)
+    before = DiskGraph.open(tmp_path / "old")
+    assert recall(before.search(QUERIES, 10)[0], points[:1500], QUERIES, "cosine") >= 0.98
+    update_disk_graph(tmp_path / "new", before, [], points[1500:])
+    after = DiskGraph.open(tmp_path / "new")
+    assert recall(after.search(QUERIES, 10)[0], points, QUERIES, "cosine") >= 0.98
 
 
 def test_the_same_seed_gives_the_same_file(tmp_path: Path) -> None:

@@ -11,8 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from idiolect.search.diskann import product_codes
 from idiolect.search.diskann.greedy_search import candidate_row, insert_sorted, pack_candidate
-from idiolect.search.diskann.product_codes import ProductCodes, build_lookup_table, lookup_score
+from idiolect.search.diskann.product_codes import (
+    ProductCodes,
+    build_lookup_table,
+    decode_row,
+    lookup_score,
+)
 from idiolect.search.diskann.scalar_quantizer import (
     ScalarQuantizer,
     aligned_zeros,
@@ -163,13 +169,40 @@ def test_pq_and_rabitq_codes_estimate_scores(metric: int) -> None:
         codes = products.encode(points, pool)
         signs = SignCodes.of(points, 96, metric, 0, pool)
     table = np.empty((len(products.centroids), 256), np.float32)
-    build_lookup_table(query, products.centroids, metric == 2, table)
+    rotated = products.rotate(query[None])[0]
+    build_lookup_table(rotated, products.centroids, metric == 2, table)
     by_products = [lookup_score(codes, i, table) for i in range(2000)]
     planes, factors = np.empty((4, signs.codes.shape[1]), np.uint64), np.empty(3, np.float32)
     quantize_query_bits(query, signs.flips, np.empty(96, np.float32), planes, factors)
     by_signs = [score_signs(signs.codes, signs.factors, i, planes, factors) for i in range(2000)]
     assert np.corrcoef(exact, by_products)[0, 1] > 0.98
     assert np.corrcoef(exact, by_signs)[0, 1] > 0.93
+
+
+def _coding_error(codebooks: ProductCodes, points: np.ndarray, pool: ThreadPool) -> float:
+    rotated, codes = codebooks.rotate(points), codebooks.encode(points, pool)
+    decoded = np.empty_like(rotated)
+    for row in range(len(points)):
+        decode_row(codes, row, codebooks.centroids, decoded[row])
+    return float(((decoded - rotated) ** 2).sum())
+
+
+@pytest.mark.parametrize(("dimension", "width"), [(96, 8), (44, 16), (20, 1)])
+def test_a_rotation_before_coding_keeps_products_and_loses_less(
+    dimension: int, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    points = clusters(2000, dimension)
+    with ThreadPool(1) as pool:
+        codebooks = ProductCodes.fit(points, dimension, 0, pool, width=width)
+        rotated = codebooks.rotate(points)
+        assert np.allclose(rotated @ rotated.T, points @ points.T, atol=1e-3)
+        shape = codebooks.rotation.shape
+        monkeypatch.setattr(
+            product_codes, "_balanced_rotation", lambda *_: np.eye(*shape, dtype=np.float32)
+        )
+        straight = ProductCodes.fit(points, dimension, 0, pool, width=width)
+        loss = _coding_error(codebooks, points, pool) / _coding_error(straight, points, pool)
+    assert loss < (0.7 if width > 1 else 1.0), loss
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has priorities of threads")

@@ -156,10 +156,10 @@ def test_a_memory_limit_that_is_too_small_names_the_least_that_works(
         plan_memory((least - 1) * 10**6, 1_000_000, 384, 10_000)
     tight = plan_memory(least * 10**6, 1_000_000, 384, 10_000)
     roomy = plan_memory(4 * least * 10**6, 1_000_000, 384, 10_000)
-    assert (tight.code_width, roomy.code_width) == (16, 4)
+    assert (tight.code_width, roomy.code_width) == (16, 8)
     assert tight.shard_rows < roomy.shard_rows
     default = plan_memory(None, 1_000_000, 384, 10_000)
-    assert default.code_width == 4
+    assert default.code_width == 8
     assert default.available <= max(1_000_000 * 384 // 2, 256 << 20)
 
 

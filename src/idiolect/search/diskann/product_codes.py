@@ -5,24 +5,45 @@ vector is encoded as the number of its nearest centroid in each part. For a quer
 holds the score of each centroid; the score of a row is a sum of table entries. The entries are
 `q · c - |c|²/2`, which ranks by distance. Under cosine this corrects for the shorter norm of
 quantized vectors; for inner products the second term is omitted.
+
+Vectors are rotated first, so that the parts are independent and have equal shares of the variance
+(the parametric solution of optimized product quantization, Ge et al. 2013, §3.2): to their
+principal components, which are dealt out to the parts. Half the bytes then lose less.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from idiolect.search.diskann.array_file import StreamedArray
 from idiolect.search.diskann.jit import kernel
 from idiolect.search.diskann.thread_pool import ThreadPool
 
-__all__ = ["SAMPLE", "ProductCodes", "build_lookup_table", "decode_row", "lookup_score"]
+__all__ = [
+    "SAMPLE",
+    "ProductCodes",
+    "build_lookup_table",
+    "code_widths",
+    "decode_row",
+    "lookup_score",
+]
 
 _CENTROIDS = 256
 SAMPLE = 25_000
 """Vectors that codebooks are learnt from; more are not used."""
 _ITERATIONS = 12  # of k-means
+_NEGLIGIBLE = 1e-9  # a variance, relative to the largest
+
+
+def code_widths(dimension: int) -> tuple[int, ...]:
+    """Return how many dimensions a byte may stand for, by increasing loss of precision."""
+    if dimension <= 32:
+        return (1,)
+    return (4, 8, 16) if dimension <= 128 else (8, 16)
 
 
 @kernel
@@ -109,9 +130,12 @@ def lookup_score(codes, row, table):  # type: ignore[no-untyped-def]
 
 @dataclass(frozen=True)
 class ProductCodes:
-    """The codebooks: `centroids` is float32 (parts, dimensions of a part, 256)."""
+    """The codebooks, and the rotation of vectors before they are encoded."""
 
     centroids: NDArray[np.float32]
+    """float32 (parts, dimensions of a part, 256)."""
+    rotation: NDArray[np.float32]
+    """float32 (dimension, parts x dimensions of a part), with orthonormal rows."""
 
     @property
     def parts(self) -> int:
@@ -130,14 +154,15 @@ class ProductCodes:
     ) -> ProductCodes:
         """Learn the codebooks by k-means on a sample of vectors (n, padded dimension).
 
-        A part has `width` dimensions: by default one if there are at most 32, otherwise four.
+        A part has `width` dimensions, by default `code_widths(dimension)[0]`.
         """
         if width is None:
-            width = 1 if dimension <= 32 else 4
+            width = code_widths(dimension)[0]
         parts = -(-dimension // width)
         rng = np.random.default_rng(seed)
         chosen = np.sort(rng.permutation(len(sample))[:SAMPLE])
-        sample = _resized(sample[chosen], parts * width)
+        rotation = _balanced_rotation(sample[chosen, :dimension], parts, width)
+        sample = sample[chosen, :dimension] @ rotation
         first = rng.integers(0, max(1, len(sample)), (parts, _CENTROIDS))
         split = sample.reshape(len(sample), parts, width)
         centroids = np.zeros((parts, width, _CENTROIDS), np.float32)
@@ -152,23 +177,48 @@ class ProductCodes:
             pool.parallel_for(
                 lambda a, b: _update_centroids(sample, codes, centroids, a, b), parts, 8
             )
-        return cls(centroids)
+        return cls(centroids, rotation)
+
+    def arrays(
+        self, codes: NDArray[np.uint8] | StreamedArray
+    ) -> dict[str, NDArray[Any] | StreamedArray]:
+        """Return the arrays of a file: codes (n, parts), the centroids and the rotation."""
+        return {"products": codes, "centres": self.centroids, "rotation": self.rotation}
+
+    def rotate(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return vectors (n, padded dimension) as they are encoded: (n, columns of `rotation`)."""
+        rotated: NDArray[np.float32] = vectors[:, : len(self.rotation)] @ self.rotation
+        return rotated
 
     def encode(self, vectors: NDArray[np.float32], pool: ThreadPool) -> NDArray[np.uint8]:
         """Return the codes (n, parts) of vectors (n, padded dimension)."""
-        parts, width = self.centroids.shape[:2]
-        codes = np.empty((len(vectors), parts), np.uint8)
+        codes = np.empty((len(vectors), self.parts), np.uint8)
 
         def encode(start: int, stop: int) -> None:
-            chunk = _resized(vectors[start:stop], parts * width)
+            chunk = self.rotate(vectors[start:stop])
             _assign_centroids(chunk, self.centroids, 0, stop - start, codes[start:stop])
 
         pool.parallel_for(encode, len(vectors), 1024)
         return codes
 
 
-def _resized(vectors: NDArray[np.float32], width: int) -> NDArray[np.float32]:
-    """Return vectors of exactly `width` dimensions, truncated or padded with zeros."""
-    if vectors.shape[1] >= width:
-        return np.ascontiguousarray(vectors[:, :width])
-    return np.pad(vectors, ((0, 0), (0, width - vectors.shape[1])))
+def _balanced_rotation(sample: NDArray[np.float32], parts: int, width: int) -> NDArray[np.float32]:
+    """Return a rotation (dimension, parts x width) to principal components.
+
+    They are dealt out in descending order, each to the part with the least product of variances
+    that has room. Places that remain are zeros. A sample that the centroids can hold is not
+    rotated.
+    """
+    dimension = sample.shape[1]
+    if len(sample) <= _CENTROIDS:
+        return np.eye(dimension, parts * width, dtype=np.float32)
+    variances, components = np.linalg.eigh(np.cov(sample, rowvar=False).reshape(dimension, -1))
+    logs = np.log(np.maximum(variances, variances[-1] * _NEGLIGIBLE + np.finfo(float).tiny))
+    rotation = np.zeros((dimension, parts * width), np.float32)
+    room, products = np.full(parts, width), np.zeros(parts)
+    for i in range(dimension - 1, -1, -1):
+        part = int(np.where(room, products, np.inf).argmin())
+        rotation[:, part * width + width - room[part]] = components[:, i]
+        room[part] -= 1
+        products[part] += logs[i] - logs[0]
+    return rotation

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from idiolect.errors import CheckpointError, ConfigError, InputError
-from idiolect.search.diskann.array_file import ArrayFile, fits_shape
+from idiolect.search.diskann.array_file import ArrayFile, StreamedArray, fits_shape
 from idiolect.search.diskann.disk.disk_file import DISK_KIND, DISK_VERSION, DiskFile
 from idiolect.search.diskann.disk.page_search import search_pages
 from idiolect.search.diskann.disk.pages import Nodes, PageLayout, read_pages, unpack_nodes
@@ -76,7 +76,7 @@ class DiskGraph:
         self._layout = PageLayout(padded_width(self._dimension), self._degree)
         self._alive = file.load("alive")
         self._products = self._load("products", np.uint8, 2)
-        self._centroids = self._load("centres", np.float32, 3)
+        self._codebooks = self._load_codebooks()
         self._signs = self._load("signs", np.uint64, 2)
         self._factors = self._load("facts", np.float32, 2)
         self._flips = self._load("flips", np.float32, 2)
@@ -88,6 +88,14 @@ class DiskGraph:
         if name in self._file:
             return self._file.load(name)
         return np.empty((0,) * axes, dtype)
+
+    def _load_codebooks(self) -> ProductCodes:
+        """Read the codebooks; files of version 1 were written without rotation."""
+        centroids = self._load("centres", np.float32, 3)
+        if "rotation" in self._file:
+            return ProductCodes(centroids, self._file.load("rotation"))
+        columns = centroids.shape[0] * centroids.shape[1]
+        return ProductCodes(centroids, np.eye(self._dimension, columns, dtype=np.float32))
 
     def __del__(self) -> None:
         if hasattr(self, "_descriptor"):
@@ -125,11 +133,11 @@ class DiskGraph:
             source = Graph.build(source, metric=metric, seed=seed, threads=threads)
         rows = source.snapshot()
         used = rows.vectors[: rows.count]
-        arrays: dict[str, NDArray[Any]]
+        arrays: dict[str, NDArray[Any] | StreamedArray]
         with ThreadPool(threads) as pool:
             if codes == "pq":
-                product = ProductCodes.fit(used, rows.dimension, seed, pool)
-                arrays = {"products": product.encode(used, pool), "centres": product.centroids}
+                codebooks = ProductCodes.fit(used, rows.dimension, seed, pool)
+                arrays = codebooks.arrays(codebooks.encode(used, pool))
             else:
                 signs = SignCodes.of(used, rows.dimension, rows.metric, seed, pool)
                 arrays = {"signs": signs.codes, "facts": signs.factors, "flips": signs.flips}
@@ -186,12 +194,13 @@ class DiskGraph:
     @property
     def product_codes(self) -> tuple[ProductCodes, NDArray[np.uint8]]:
         """The codebooks, and the codes of all rows; both are empty with other codes."""
-        return ProductCodes(self._centroids), self._products
+        return self._codebooks, self._products
 
     @property
     def memory(self) -> int:
         """Size of the arrays in memory, in bytes."""
-        arrays = (self._products, self._centroids, self._signs, self._factors, self._alive)
+        codebooks = (self._codebooks.centroids, self._codebooks.rotation)
+        arrays = (self._products, *codebooks, self._signs, self._factors, self._alive)
         return sum(array.nbytes for array in arrays)
 
     def search(
@@ -269,9 +278,10 @@ class DiskGraph:
             mask, follow = plan.mask.mask, plan.follow
         seeds = np.array([self._entry]) if plan.mask is None or follow else plan.mask.rows
         damaged = search_pages(
-            self._products, self._centroids, self._metric != METRICS["inner"], self._signs,
-            self._factors, self._flips, self._descriptor, self._file.place("pages"), layout.page,
-            layout.per_page, layout.node, layout.vector, self._degree, self._metric, queries,
+            self._products, self._codebooks.rotate(queries), self._codebooks.centroids,
+            self._metric != METRICS["inner"], self._signs, self._factors, self._flips,
+            self._descriptor, self._file.place("pages"), layout.page, layout.per_page,
+            layout.node, layout.vector, self._degree, self._metric, queries,
             plan.list_size, seeds, follow, mask, plan.least,
             aligned_zeros(plan.beam_width, layout.page, np.uint8), visited, ids, scores,
             trace_rows, trace_vectors,
@@ -336,23 +346,25 @@ def _is_disk_graph(file: ArrayFile) -> bool:
     if not all(isinstance(facts[name], int) for name in ("dimension", "degree", "entry")):
         return False
     codes = {"signs", "facts", "flips"} if "signs" in file else {"products", "centres"}
-    arrays = {name: file.array(name) for name in ("alive", "pages", *codes)}
+    optional = {"rotation"} if "rotation" in file else set()
+    arrays = {name: file.array(name) for name in ("alive", "pages", *codes, *optional)}
     count, dimension, degree = len(arrays["alive"]), facts["dimension"], facts["degree"]
     if not 0 < dimension < _WIDEST or not 0 <= degree < _WIDEST:
         return False
     layout = PageLayout(padded_width(dimension), degree)
     centres = arrays.get("centres")
-    parts = 0 if centres is None or centres.ndim != 3 else len(centres)
+    parts, width = (0, 0) if centres is None or centres.ndim != 3 else centres.shape[:2]
     shapes: dict[str, tuple[Any, ...]] = {
         "alive": (np.bool_, None),
         "pages": (np.uint8, layout.pages(count), layout.page),
         "products": (np.uint8, count, parts),
         "centres": (np.float32, parts, None, 256),
+        "rotation": (np.float32, dimension, parts * width),
         "signs": (np.uint64, count, -(-dimension // 64)),
         "facts": (np.float32, count, 2),
         "flips": (np.float32, None, dimension),
     }
-    if centres is not None and (parts == 0 or parts != -(-dimension // max(centres.shape[1], 1))):
+    if centres is not None and (parts == 0 or parts != -(-dimension // max(width, 1))):
         return False
     return (
         facts["metric"] in METRICS.values()

@@ -78,7 +78,10 @@ def _repair(  # type: ignore[no-untyped-def]
     first, vectors, edges, dead, dead_rows, dead_edges, targets, starts, sources, codes,
     new_codes, centroids, alpha, start, stop, out,
 ):  # fmt: skip
-    """Write the edges of nodes start..stop-1 of a chunk whose first row is `first`."""
+    """Write the edges of nodes start..stop-1 of a chunk whose first row is `first`.
+
+    `vectors` are rotated as before encoding, and padded.
+    """
     lines = vectors.shape[1] // 16
     degree, old = edges.shape[1], dead.shape[0]
     width = out.shape[1]
@@ -204,7 +207,7 @@ def update_disk_graph(
             _remaining(codes, dead, new_codes),
         )
         nodes = _nodes(old, change, codebooks, codes, new_codes, pool)
-        file.write(path, {"products": encoded, "centres": codebooks.centroids}, nodes)
+        file.write(path, codebooks.arrays(encoded), nodes)
 
 
 def _choose_neighbours(
@@ -261,9 +264,12 @@ def _nodes(
 
     def repaired(first: int, vectors: NDArray[np.float32], edges: NDArray[np.int32]) -> Nodes:
         out = np.empty_like(edges)
+        rotated = codebooks.rotate(vectors)
+        spare = vectors.shape[1] - rotated.shape[1]
+        rotated = np.pad(rotated, ((0, 0), (0, spare)))
         pool.parallel_for(
             lambda a, b: _repair(
-                first, vectors, edges, change.dead, change.dead_rows, change.dead_edges, targets,
+                first, rotated, edges, change.dead, change.dead_rows, change.dead_edges, targets,
                 starts, sources, codes, new_codes, codebooks.centroids, _ALPHA, a, b, out,
             ),
             len(edges),

@@ -72,13 +72,14 @@ def _take_unread(pool, first, size, rows):  # type: ignore[no-untyped-def]
 
 @kernel
 def search_pages(  # type: ignore[no-untyped-def]
-    products, centroids, use_norms, signs, factors, flips, file, place, page, per_page, node,
-    vector, degree, metric, queries, list_size, seeds, follow, mask, least, buffer, visited, ids,
-    scores, trace_rows, trace_vectors,
+    products, rotated_queries, centroids, use_norms, signs, factors, flips, file, place, page,
+    per_page, node, vector, degree, metric, queries, list_size, seeds, follow, mask, least, buffer,
+    visited, ids, scores, trace_rows, trace_vectors,
 ):  # fmt: skip
     """Answer queries (q, padded dimension); return -1, or the number of a damaged page.
 
-    Codes are either `products` (with `centroids`) or `signs` (with `factors` and `flips`). The
+    Codes are either `products` (with `centroids` and `rotated_queries`: the queries as vectors are
+    rotated before they are encoded) or `signs` (with `factors` and `flips`). The
     pages of the open `file` start at offset `place` and are read into `buffer` (beam width, page).
     The search starts from all `seeds`, and expands neighbours if `follow` is true. `mask` (bool,
     may be empty) has the rows that can be results; `ids[i, 0] == -2` marks queries that read fewer
@@ -97,7 +98,7 @@ def search_pages(  # type: ignore[no-untyped-def]
     lines = vector // 64
     for i in range(queries.shape[0]):
         if centroids.shape[0]:
-            build_lookup_table(queries[i], centroids, use_norms, table)
+            build_lookup_table(rotated_queries[i], centroids, use_norms, table)
         else:
             quantize_query_bits(queries[i], flips, rotated, planes, query_factors)
         query_address = queries[i].ctypes.data

@@ -153,7 +153,7 @@ def build_partitioned(
         )
         file = DiskFile(METRICS[metric], vectors.dimension, degree, entry, vectors.rows)
         nodes = _nodes(vectors, [(s.rows, s.edges.open("rb")) for s in shards], per_shard, degree)
-        file.write(path, {"products": encoded, "centres": codes.centroids}, nodes)
+        file.write(path, codes.arrays(encoded), nodes)
 
 
 def _sample_rows(rows: int, most: int, seed: int) -> NDArray[np.int64]:

@@ -24,7 +24,6 @@ LEDGER_CACHE = 8 << 20
 
 _ROW = 13  # bytes of a row beside its code: its ledger row, masks and marks of searches
 _LEAST = 256 << 20  # bytes for building by default
-_CODE_WIDTHS = (4, 8, 16)  # dimensions per byte, by increasing loss of precision
 
 
 @dataclass(frozen=True)
@@ -53,6 +52,7 @@ def plan_memory(limit: int | None, rows: int, dimensions: int, unmerged: int) ->
         InputError: the limit is too small; the message has the least that works.
     """
     from idiolect.search.diskann.disk.partitioned_build import MIN_SHARD, shard_bytes
+    from idiolect.search.diskann.product_codes import code_widths
 
     used = resident_memory()
     if limit is None:
@@ -60,8 +60,7 @@ def plan_memory(limit: int | None, rows: int, dimensions: int, unmerged: int) ->
     available = limit - used
     fixed = 2 * LEDGER_CACHE + 8 * dimensions * unmerged
     building = min(rows, MIN_SHARD) * shard_bytes(dimensions)
-    widths = (1,) if dimensions <= 32 else _CODE_WIDTHS
-    for width in widths:
+    for width in code_widths(dimensions):
         searching = rows * (-(-dimensions // width) + _ROW)
         least = fixed + max(searching, building)
         if least <= available:

@@ -24,7 +24,7 @@ from idiolect.search.diskann.disk.flat_vectors import FlatVectors
 from idiolect.search.diskann.disk.partitioned_build import build_partitioned, shard_bytes
 from mixture import load_mixture, recall
 
-K, LIST_SIZES = 10, (16, 24, 32, 48, 64, 96, 128, 192, 256)
+K, LIST_SIZES = 10, (16, 24, 32, 48, 64, 96, 128, 192, 256, 384)
 
 
 def main() -> None:

@@ -226,3 +226,36 @@ def test_only_the_pools_of_background_work_have_a_low_priority() -> None:
     in_pool, outside = found
     assert outside == priority()
     assert in_pool == max(10, outside)
+
+
+RELEASE = """
+import numpy as np
+from idiolect.search.diskann.jit import kernel, release_compiler
+from idiolect.search.store.graphs.memory_plan import resident_memory
+
+@kernel
+def twice(x):
+    return 2 * x
+
+@kernel
+def thrice(x):
+    return 3 * x
+
+assert twice(np.int64(4)) == 8
+before = resident_memory()
+release_compiler()
+released = before - resident_memory()
+assert released > 30e6, released
+assert twice(np.int64(5)) == 10
+assert thrice(np.int64(5)) == 15, "the compiler is read again"
+release_compiler()
+assert twice(np.float64(1.5)) == 3.0
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="uses the list of mappings of Linux")
+def test_the_memory_of_the_compiler_is_given_back(tmp_path: Path) -> None:
+    (tmp_path / "kernels.py").write_text(RELEASE)
+    command = [sys.executable, str(tmp_path / "kernels.py")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -10,8 +10,10 @@ the kernels.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import hashlib
 import os
+import re
 import tempfile
 from collections.abc import Callable
 from functools import lru_cache
@@ -21,7 +23,9 @@ from typing import Any, ParamSpec, TypeVar
 from numba import config, njit
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
 
-__all__ = ["kernel", "kernel_folder"]
+__all__ = ["kernel", "kernel_folder", "release_compiler"]
+
+_DISCARD = 4  # MADV_DONTNEED
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -96,3 +100,28 @@ def kernel(function: Callable[_P, _R]) -> Callable[_P, _R]:
     if kernel_folder():
         compiled._cache = _Cache(function)
     return compiled  # type: ignore[no-any-return]
+
+
+def release_compiler() -> None:
+    """Give back the memory of LLVM, some 65 MB of which its file has a copy. Linux only.
+
+    Kernels that are loaded do not need it. When another one is loaded, it is read again.
+    """
+    for start, length in _compiler_pages():
+        ctypes.CDLL(None).madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), _DISCARD)
+
+
+@lru_cache(maxsize=1)
+def _compiler_pages() -> list[tuple[int, int]]:
+    """Return the (address, length) of the parts of LLVM in memory that are as in its file."""
+    found = []
+    start = length = 0
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/smaps").read_text().splitlines():
+            if part := re.match(r"([0-9a-f]+)-([0-9a-f]+) r-.p .*libllvmlite", line):
+                start, length = int(part[1], 16), int(part[2], 16) - int(part[1], 16)
+            elif re.match("[0-9a-f]+-", line):
+                length = 0
+            elif length and line.split() == ["Anonymous:", "0", "kB"]:
+                found.append((start, length))
+    return found

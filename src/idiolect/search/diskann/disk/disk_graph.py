@@ -17,6 +17,7 @@ from idiolect.search.diskann.disk.page_search import search_pages
 from idiolect.search.diskann.disk.pages import Nodes, PageLayout, read_pages, unpack_nodes
 from idiolect.search.diskann.graph import Graph
 from idiolect.search.diskann.graph_rows import metric_name, padded_width
+from idiolect.search.diskann.jit import release_compiler
 from idiolect.search.diskann.metric import METRICS, Metric
 from idiolect.search.diskann.product_codes import ProductCodes
 from idiolect.search.diskann.queries import empty_results, prepare_queries, run_in_parallel
@@ -81,6 +82,7 @@ class DiskGraph:
         self._factors = self._load("facts", np.float32, 2)
         self._flips = self._load("flips", np.float32, 2)
         self._descriptor = os.open(path, os.O_RDONLY)
+        self._searched = False
         self._visited_sets = VisitedSets(len(self._alive))
 
     def _load(self, name: str, dtype: Any, axes: int) -> NDArray[Any]:
@@ -260,6 +262,9 @@ class DiskGraph:
                     self._answer(prepared[one], scan, ids[one], scores[one])
 
         run_in_parallel(task, len(prepared), threads)
+        if not self._searched:
+            self._searched = True
+            release_compiler()  # the kernels of searches are loaded
         return ids, scores
 
     def _answer(

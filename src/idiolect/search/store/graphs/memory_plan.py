@@ -52,8 +52,10 @@ def plan_memory(limit: int | None, rows: int, dimensions: int, unmerged: int) ->
         InputError: the limit is too small; the message has the least that works.
     """
     from idiolect.search.diskann.disk.partitioned_build import MIN_SHARD, shard_bytes
+    from idiolect.search.diskann.jit import release_compiler
     from idiolect.search.diskann.product_codes import code_widths
 
+    release_compiler()
     used = resident_memory()
     if limit is None:
         limit = used + max(rows * dimensions // 2, _LEAST)

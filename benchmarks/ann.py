@@ -1,6 +1,6 @@
 """Search in memory against hnswlib, Intel SVS and faiss: recall, throughput, memory, build time.
 
-    python benchmarks/ann.py [--rows 100000] [--scratch FOLDER] [--build]
+    python benchmarks/ann.py [--rows 100000] [--scratch FOLDER] [--build] [--library NAME ...]
 
 All libraries run in one process and on one thread, on the same vectors (see `mixture.py`). For each
 library, the search parameter is increased until recall@10 reaches a target. Then the libraries
@@ -177,13 +177,15 @@ class Faiss(Library):
         return self.path.stat().st_size / points.nbytes
 
 
-LIBRARIES = (Ours(), Hnswlib(16), Hnswlib(32), Svs(), Faiss())
+LIBRARIES = {one.name: one for one in (Ours(), Hnswlib(16), Hnswlib(32), Svs(), Faiss())}
 
 
-def prepare(scratch: Path, points: Any, rebuild: bool) -> dict[str, float]:
+def prepare(
+    libraries: list[Library], scratch: Path, points: Any, rebuild: bool
+) -> dict[str, float]:
     """Build or load every index; return the build times in seconds."""
     seconds = {}
-    for library in LIBRARIES:
+    for library in libraries:
         path = scratch / f"{library.name.replace(' ', '-')}-{len(points)}"
         if rebuild:
             shutil.rmtree(path, ignore_errors=True)
@@ -215,11 +217,13 @@ def fastest_setting(
     return None if best is None else (best, reached)
 
 
-def measure(queries: Any, truth: Any) -> list[tuple[str, float, Any, float, float, float]]:
+def measure(
+    libraries: list[Library], queries: Any, truth: Any
+) -> list[tuple[str, float, Any, float, float, float]]:
     """Return name, target, setting, recall, and queries/s in a batch and one by one."""
     runs = []
     for target in TARGETS:
-        for library in LIBRARIES:
+        for library in libraries:
             fastest = fastest_setting(library, target, queries, truth)
             if fastest is None:
                 print(f"{library.name} does not reach recall {target}", flush=True)
@@ -241,7 +245,7 @@ def measure(queries: Any, truth: Any) -> list[tuple[str, float, Any, float, floa
 
 
 def report(rows: list[Any], seconds: dict[str, float], points: Any) -> None:
-    memory = {library.name: library.memory(points) for library in LIBRARIES}
+    memory = {name: LIBRARIES[name].memory(points) for name in {row[0] for row in rows}}
     table = Table(title=f"{len(points):,} × {points.shape[1]} float32, one thread, recall@{K}")
     for column in ("", "recall ≥", "setting", "recall", "batch q/s", "idiolect x", "single q/s",
                    "idiolect x", "memory / vectors", "build s"):  # fmt: skip
@@ -265,8 +269,8 @@ def report(rows: list[Any], seconds: dict[str, float], points: Any) -> None:
             best = max(others)
             print(f"recall {target}: {ours[4] / best:.2f} x the best of {library} (goal {goal})")
     print(f"memory: {memory['idiolect']:.3f} x the vectors (goal 1.3)")
-    if "hnswlib M16" in seconds and "idiolect" in seconds:
-        for name in ("hnswlib M16", "hnswlib M32"):
+    for name in seconds:
+        if name.startswith("hnswlib") and "idiolect" in seconds:
             print(
                 f"build: {seconds['idiolect'] / seconds[name]:.2f} x the time of {name} (goal 1.0)"
             )
@@ -277,12 +281,14 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--scratch", type=Path, default=Path("/tmp/idiolect-ann"))
     parser.add_argument("--build", action="store_true", help="rebuild all indexes")
+    parser.add_argument("--library", choices=LIBRARIES, nargs="+", default=list(LIBRARIES))
     given = parser.parse_args()
+    libraries = [LIBRARIES[name] for name in dict.fromkeys(["idiolect", *given.library])]
     given.scratch.mkdir(exist_ok=True, parents=True)
     points, queries, truth = load_mixture(given.scratch, given.rows)
     Graph.build(points[:300], threads=1).search(queries[:2], K)  # compile the kernels
-    seconds = prepare(given.scratch, points, given.build)
-    report(measure(queries, truth), seconds, points)
+    seconds = prepare(libraries, given.scratch, points, given.build)
+    report(measure(libraries, queries, truth), seconds, points)
 
 
 if __name__ == "__main__":

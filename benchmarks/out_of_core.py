@@ -5,18 +5,21 @@
 The vectors lie in a file. The graph is built in shards within an eighth of their size, and searched
 with lists of several sizes, with its pages in the system's cache as far as they are. While it is
 built, the memory of the process is written each second to a CSV file beside the index: anonymous
-memory, and all resident memory, which counts mapped files too. Results are appended to a file.
+memory, and all resident memory, which counts mapped files too. Results are appended to a file, and
+a plot of memory over time and of recall against queries a second lies beside it.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import logging
 import threading
 import time
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from ann_disk import memory_of_process
 from idiolect.search.diskann import DiskGraph
@@ -55,16 +58,39 @@ def main() -> None:
     disk = DiskGraph.open(path)
     tell(results, f"codes in memory: {disk.memory / 1e6:,.0f} MB")
     disk.search(queries[:2], K)
+    rates, recalls = [], []
     for list_size in LIST_SIZES:
         began = time.perf_counter()
         found = disk.search(queries, K, list_size=list_size, threads=1)[0]
         rate = len(queries) / (time.perf_counter() - began)
         anonymous, resident = memory_of_process(), memory_of_process("VmRSS")
+        rates.append(rate)
+        recalls.append(recall(found, truth))
         tell(
             results,
-            f"list {list_size:4}: recall {recall(found, truth):.4f}, {rate:7,.0f} q/s,"
+            f"list {list_size:4}: recall {recalls[-1]:.4f}, {rate:7,.0f} q/s,"
             f" anonymous {anonymous / 1e6:,.0f} MB, resident {resident / 1e6:,.0f} MB",
         )
+    plot(path, bytes_, rates, recalls)
+
+
+def plot(path: Path, bytes_: int, rates: list[float], recalls: list[float]) -> None:
+    """Draw memory over the time of the build, and recall against queries a second."""
+    with path.with_name(f"{path.name}.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    memory, search = figure.subplots(1, 2)
+    minutes = [int(row["seconds"]) / 60 for row in rows]
+    for name, label in (("resident_mb", "resident"), ("anonymous_mb", "anonymous")):
+        memory.plot(minutes, [int(row[name]) * 2**20 / 1e6 for row in rows], label=label)
+    memory.axhline(bytes_ / 8e6, color="grey", ls=":", label="an eighth of the vectors")
+    memory.set(xlabel="minutes of building", ylabel="MB", ylim=0)
+    memory.legend(loc="lower right")
+    search.plot(recalls, rates, marker="o")
+    for size, x, y in zip(LIST_SIZES, recalls, rates, strict=True):
+        search.annotate(str(size), (x, y), xytext=(4, 4), textcoords="offset points", fontsize=8)
+    search.set(xlabel="recall@10 (numbers: size of the search list)", ylabel="queries/s", ylim=0)
+    figure.savefig(path.with_name(f"{path.name}.png"), dpi=120)
 
 
 def build(

@@ -40,16 +40,15 @@ double fit(Pair *pairs, long n, double *rows, double *squares, long size, int wi
     error += rows[i + width] + rows[j + width] - log(p.count);
     double weighted = p.count > x_max ? error : pow(p.count / x_max, exponent) * error;
     loss += 0.5 * weighted * error;
-    weighted = clip(weighted);
-    double step = weighted * rate;
     for (int k = 0; k < width; k++) {
-      double a = clip(step * rows[j + k]), b = clip(step * rows[i + k]);
+      double a = clip(weighted * rows[j + k]) * rate, b = clip(weighted * rows[i + k]) * rate;
       one[k] = a / sqrt(squares[i + k]);
       two[k] = b / sqrt(squares[j + k]);
       squares[i + k] += a * a;
       squares[j + k] += b * b;
     }
     for (int k = 0; k < width; k++) { rows[i + k] -= one[k]; rows[j + k] -= two[k]; }
+    weighted = clip(weighted);
     rows[i + width] -= weighted / sqrt(squares[i + width]);
     rows[j + width] -= weighted / sqrt(squares[j + width]);
     squares[i + width] += weighted * weighted;

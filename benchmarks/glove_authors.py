@@ -7,8 +7,8 @@ C_FOLDER has the authors' `glove.c` and `cooccur.c` with functions instead of `m
 are compiled with the authors' flags; gcc needs to be installed. Both sides count the same sentences
 and fit the same pairs in the same order, with one thread. This early version of glove.c multiplies
 the steps of biases by the learning rate, which later ones and ours do not; so the losses are also
-compared with that one line changed. Each seed gives C's start to both sides, and to ours also one of
-its own. Time is processor time, without what the C program needs for no iterations.
+compared with that one line changed. Each seed gives C's start to both sides, and to ours also one
+of its own. Time is processor time, without what the C program needs for no iterations.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import numpy as np
 from glove import first_texts
 from idiolect.words.cooccurrences import PAIR, count_pairs
 from idiolect.words.glove import GloveConfig, _State
-from idiolect.words.word_stream import WordCounts, count_words, write_ids
+from idiolect.words.word_stream import EncodedWords, WordCounts, count_words, write_ids
 
 FLAGS = ["-Ofast", "-march=native", "-funroll-loops", "-w", "-shared", "-fPIC", "-pthread"]
 WINDOW, CHUNK = 15, 200_000
@@ -68,12 +68,21 @@ def main() -> None:
         print(
             f"{len(pairs):,} and {len(theirs):,} pairs, the same: {same}; counts differ {apart:.1e}"
         )
-        compare_fits(folder, options.programs, pairs, len(vocabulary.words), options.iterations, options.seeds)
+        compare_fits(
+            folder,
+            options.programs,
+            pairs,
+            len(vocabulary.words),
+            options.iterations,
+            options.seeds,
+        )
 
 
-def count_in_c(folder: Path, programs: Path, vocabulary: WordCounts, encoded: object) -> np.ndarray:
+def count_in_c(
+    folder: Path, programs: Path, vocabulary: WordCounts, encoded: EncodedWords
+) -> np.ndarray:
     """Count pairs with cooccur.c; sorted, numbered from 0."""
-    words, ids, bounds = vocabulary.words, encoded.ids, encoded.bounds
+    words, (ids, bounds) = vocabulary.words, encoded.read(0, len(encoded.bounds) - 1)
     lines = (" ".join(words[i] for i in ids[a:b]) for a, b in itertools.pairwise(bounds))
     (folder / "corpus.txt").write_text("\n".join(lines) + "\n")
     counts = zip(words, vocabulary.counts, strict=True)
@@ -158,7 +167,9 @@ def compare_fits(
         print(f"seed {seed}:", *(f"{loss:.6f}" for loss in losses))
     given, free, first, last = np.array(rows).T
     print(f"from C's start: {off(given, first)} of the early version, {off(given, last)} of later")
-    print(f"from its own start: {off(free, first)} of the early version, {off(free, last)} of later")
+    print(
+        f"from its own start: {off(free, first)} of the early version, {off(free, last)} of later"
+    )
     spread = np.ptp(last) / last.mean()
     print(f"C's later version differs by {100 * spread:.3f} % between its own starts")
     mean = np.array([own, other]) / seeds / iterations

@@ -4,11 +4,11 @@
         [--words 2500000] [--results FILE.jsonl]
 
 A corpus is what `Corpus` reads, or a folder of TEI files (`.xml.gz`, as ELTeC's), of which the
-paragraphs are read. Both sides have the same vocabulary (words of five occurrences), 100 dimensions,
-a window of 5, five negatives, subsampling at 1e-3, five epochs and one thread. Prints a line for
-each model and seed: Spearman's correlation, or the share of analogies solved, of the questions whose
-words are all known; then the means over seeds. With --results, what is in that file is not trained
-again. gensim needs to be installed.
+paragraphs are read. Both sides have the same vocabulary (words of five occurrences), 100
+dimensions, a window of 5, five negatives, subsampling at 1e-3, five epochs and one thread. Prints a
+line for each model and seed: Spearman's correlation, or the share of analogies solved, of the
+questions whose words are all known; then the means over seeds. With --results, what is in that file
+is not trained again. gensim needs to be installed.
 """
 
 from __future__ import annotations
@@ -136,7 +136,12 @@ def main() -> None:
 
 def report(label: str, seed: str, figures: list[float]) -> None:
     """Print a line."""
-    print(f"{label}, {seed}, {figures[0]:.0f}", *(f"{x:.4f}" for x in figures[1:]), sep=", ")
+    print(
+        f"{label}, {seed}, {figures[0]:.0f}",
+        *(f"{x:.4f}" for x in figures[1:]),
+        sep=", ",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

@@ -74,7 +74,7 @@ def count_pairs(
     Returns:
         The pairs in random order, memory-mapped; type `PAIR`.
     """
-    most = max(1 << 16, 2 * len(encoded.ids) * window)  # more than there can be
+    most = max(1 << 16, 2 * len(encoded) * window)  # more than there can be
     slots = 1 << max(16, int(np.log2(min(memory_mb * 2**20 / _ENTRY, 2 * most))))
     limit = slots * 7 // 10
     longest = int(np.diff(encoded.bounds).max()) * window
@@ -86,19 +86,16 @@ def count_pairs(
     keys, sums = np.full(slots, _EMPTY, np.uint64), np.zeros(slots)
     runs: list[NDArray[Any]] = []
     used = 0
-    with show_progress("counting pairs of words", len(encoded.ids)) as activity:
+    with show_progress("counting pairs of words", len(encoded)) as activity:
         for first, last in encoded.jobs(_JOB_WORDS):
-            bounds = encoded.bounds[first : last + 1]
-            ids = np.array(encoded.ids[bounds[0] : bounds[-1]])
+            ids, bounds = encoded.read(first, last)
             sentence = 0
             while sentence < last - first:
-                sentence, used = _count(
-                    ids, bounds - bounds[0], sentence, window, keys, sums, used, limit
-                )
+                sentence, used = _count(ids, bounds, sentence, window, keys, sums, used, limit)
                 if sentence < last - first:
                     runs.append(_spill(keys, sums, folder / f"run{len(runs)}.bin"))
                     used = 0
-            activity.update(int(bounds[-1]))
+            activity.update(int(encoded.bounds[last]))
     runs.append(_spill(keys, sums, folder / f"run{len(runs)}.bin"))
     del keys, sums
     pairs = _merge(runs, folder, slots // 4, np.random.default_rng(seed))

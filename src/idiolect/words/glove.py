@@ -2,9 +2,10 @@
 
     loss = Σ f(x_ij) (w_i · c_j + b_i + d_j - log x_ij)² / 2,     f(x) = min(1, x / x_max)^0.75
 
-AdaGrad follows the authors' program: squared gradients start at 1 and are summed with the learning
-rate in them, except for the biases; errors are clipped to ±100. The result is w + c. Numbers are
-float32, theirs are doubles: half the memory to move.
+AdaGrad follows the authors' program (since 2015; before, steps of biases had the learning rate in
+them): squared gradients start at 1 and are summed with the learning rate in them, except for the
+biases; gradients are clipped to ±100 before that, those of biases too, which theirs are not. The
+result is w + c. Numbers are float32, theirs are doubles: half the memory to move.
 """
 
 from __future__ import annotations
@@ -93,16 +94,15 @@ def _fit(
         error = score + biases[0, i] + biases[1, j] - logs[n]
         weighted = weights[n] * error
         loss += 0.5 * np.float64(weighted) * np.float64(error)
-        weighted = min(max(weighted, -_CLIP), _CLIP)
-        step = weighted * rate
         p, q = squares[0, i], squares[1, j]
         for k in range(width):
-            a = min(max(step * c[k], -_CLIP), _CLIP)
-            b = min(max(step * w[k], -_CLIP), _CLIP)
+            a = min(max(weighted * c[k], -_CLIP), _CLIP) * rate
+            b = min(max(weighted * w[k], -_CLIP), _CLIP) * rate
             w[k] -= a / np.sqrt(p[k])
             c[k] -= b / np.sqrt(q[k])
             p[k] += a * a
             q[k] += b * b
+        weighted = min(max(weighted, -_CLIP), _CLIP)
         biases[0, i] -= weighted / np.sqrt(bias_squares[0, i])
         biases[1, j] -= weighted / np.sqrt(bias_squares[1, j])
         bias_squares[0, i] += weighted * weighted

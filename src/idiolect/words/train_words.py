@@ -102,8 +102,7 @@ def train_words(
         shutil.rmtree(folder)  # these settings fail again, and others could not use it
         raise
     vectors.save(output)
-    trained = len(encoded.ids)
-    del encoded
+    trained = len(encoded)
     shutil.rmtree(folder)
     return WordTraining(vectors, losses, trained, counts.left_out)
 

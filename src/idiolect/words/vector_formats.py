@@ -325,10 +325,8 @@ def write_vectors(path: Path, table: VectorTable) -> None:
     Raises:
         InputError: The folder does not exist or cannot be written to.
     """
-    if path.suffix in (".txt", ".vec", ".glove", ".bin"):
-        data = _rows(table, path.suffix)
-    else:
-        data = _tensors(table)
+    is_rows = path.suffix in (".txt", ".vec", ".glove", ".bin")
+    data = _rows(table, path.suffix) if is_rows else _tensors(table)
     try:
         write_atomic(path, data)
     except OSError as error:
@@ -347,7 +345,7 @@ def _rows(table: VectorTable, suffix: str) -> Iterator[bytes]:
             yield f"{word} {' '.join(map(str, row))}\n".encode()
 
 
-def _tensors(table: VectorTable) -> Iterator[bytes]:
+def _tensors(table: VectorTable) -> Iterator[bytes | memoryview]:
     """Write safetensors in blocks; its own writer would copy all tensors in memory."""
     tensors: dict[str, NDArray[Any]] = {"vectors": table.vectors}
     if table.ngram_table is not None:
@@ -370,4 +368,5 @@ def _tensors(table: VectorTable) -> Iterator[bytes]:
     yield struct.pack("<Q", len(text)) + text
     for name, array in tensors.items():
         for start in range(0, len(array), _ROOM):
-            yield array[start : start + _ROOM].astype(stored[name]).tobytes()
+            block = np.ascontiguousarray(array[start : start + _ROOM], stored[name])
+            yield memoryview(block).cast("B")

@@ -153,7 +153,7 @@ def train_word2vec(
     done = int(state.get("jobs", 0))
     losses: EpochLoss = list(state.get("losses", []))
     cost, predictions = float(state.get("cost", 0.0)), int(state.get("predictions", 0))
-    total = len(encoded.ids) * config.epochs
+    total = len(encoded) * config.epochs
     began, saved = time.monotonic(), time.monotonic()
     with (
         show_progress("training words", total) as activity,
@@ -222,7 +222,7 @@ class _Trainer:
         else:
             codes = HuffmanCodes.of(counts)
             self.codes = (codes.starts, codes.nodes, codes.bits)
-        self.total = len(encoded.ids) * config.epochs
+        self.total = len(encoded) * config.epochs
 
     @property
     def arrays(self) -> dict[str, NDArray[Any]]:
@@ -232,21 +232,19 @@ class _Trainer:
         """Return the number of words read in so many jobs."""
         epoch, place = divmod(done, len(jobs))
         start = int(self.encoded.bounds[jobs[place][0]]) if place else 0
-        return epoch * len(self.encoded.ids) + start
+        return epoch * len(self.encoded) + start
 
     def run(self, epoch: int, number: int, job: tuple[int, int]) -> tuple[float, int]:
         """Train on one run of sentences."""
         from idiolect.words.window_kernels import train_windows
 
         config, encoded = self.config, self.encoded
-        bounds = encoded.bounds[job[0] : job[1] + 1]
-        # A copy, since a compiled loop of a read-only array would be another one.
-        ids = np.array(encoded.ids[bounds[0] : bounds[-1]])
-        before = epoch * len(encoded.ids)
+        ids, bounds = encoded.read(*job)
+        before = epoch * len(encoded) + int(encoded.bounds[job[0]])
         rates = np.array(
             [
                 config.rate * max(_MIN_RATE_SHARE, 1 - (before + int(edge)) / (self.total + 1))
-                for edge in (bounds[0], bounds[-1])
+                for edge in (0, bounds[-1])
             ],
             np.float32,
         )
@@ -254,7 +252,7 @@ class _Trainer:
         cbow = config.model == "cbow"
         return train_windows(  # type: ignore[no-any-return]
             ids,
-            bounds - bounds[0],
+            bounds,
             self.keep,
             (self.vectors, self.output, self.parts, self.part_starts),
             (cbow, config.cbow_mean, config.divide_gradient),

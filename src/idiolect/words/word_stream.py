@@ -91,16 +91,28 @@ class WordCounts:
 class EncodedWords:
     """The ids of a corpus on disk."""
 
-    ids: NDArray[np.int32]
-    """The words in the vocabulary, sentence by sentence; memory-mapped. (words,)."""
+    path: Path
+    """The file of ids: the words in the vocabulary, sentence by sentence, four bytes each."""
     bounds: NDArray[np.int64]
     """Where each sentence begins, and the end. (sentences + 1,)."""
 
     @classmethod
     def open(cls, folder: Path) -> EncodedWords:
         """Open what `write_ids` wrote."""
-        ids = np.memmap(folder / "ids.i32", np.int32, mode="r")
-        return cls(ids, np.load(folder / "bounds.npy", allow_pickle=False))
+        return cls(folder / "ids.i32", np.load(folder / "bounds.npy", allow_pickle=False))
+
+    def __len__(self) -> int:
+        return int(self.bounds[-1])
+
+    def read(self, first: int, last: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """Return the ids of a run of sentences, and where in them each begins, and the end.
+
+        They are read, not mapped: pages of a mapped file stay in memory.
+        """
+        bounds = self.bounds[first : last + 1]
+        start, end = int(bounds[0]), int(bounds[-1])
+        ids = np.fromfile(self.path, np.int32, end - start, offset=4 * start)
+        return ids, bounds - start
 
     def jobs(self, words: int) -> list[tuple[int, int]]:
         """Divide the sentences into runs of about so many words: first and last sentence."""

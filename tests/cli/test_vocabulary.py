@@ -29,6 +29,7 @@ def folder(tmp_path: Path) -> Path:
     lines = [json.dumps({"note": text}) for text in DOMAIN]
     (tmp_path / "notes.jsonl").write_text("\n".join([*lines, "{broken"]))
     (tmp_path / "general.txt").write_text("\n".join(" ".join(t.split()) for t in GENERAL))
+    (tmp_path / "words.vec").write_text("patients 1 0\nsufferers 1 1\ntax 0 1\n")
     (tmp_path / "glossary.txt").write_text("HbA1c\n\nthe\nquuxine\n")
     return tmp_path
 
@@ -38,10 +39,10 @@ def test_audit_writes_all_outputs(folder: Path) -> None:
     done = run(
         folder / "gpt2", folder / "notes.jsonl", "--general", folder / "general.txt",
         "--glossary", folder / "glossary.txt", "--max-rows", 40, "--top", 5,
-        "--terms", outputs[0], "--json", outputs[1], "--csv", outputs[2],
+        "--vectors", folder / "words.vec", "--terms", outputs[0], "--json", outputs[1], "--csv", outputs[2],
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    for shown in ("tokens per word", "log-odds"):
+    for shown in ("tokens per word", "log-odds", "neighbours", "sufferers"):
         assert shown in done.stdout
     assert "skipped 1 records of the corpus: malformed JSON" in done.stderr
     assert "rejected 'the': already one token" in done.stdout

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from idiolect.vocabulary.audit.audit import Audit
     from idiolect.vocabulary.terms import Terms
+    from idiolect.words.word_vectors import WordVectors
 
 __all__ = ["audit"]
 
@@ -55,6 +56,10 @@ def audit(
     per: UnitOption = "line",
     max_unreadable: MaxUnreadableOption = MAX_UNREADABLE,
     top: Annotated[int, typer.Option(help="Number of terms to show.", min=0)] = 25,
+    vectors: Annotated[
+        Path | None,
+        typer.Option(help="Word vectors of `idiolect words train`: show each term's neighbours."),
+    ] = None,
     terms_out: Annotated[
         Path | None,
         typer.Option("--terms", help="Write the chosen terms as JSON, for `extend`."),
@@ -80,11 +85,13 @@ def audit(
     from idiolect.vocabulary.audit.audit import audit as run
     from idiolect.vocabulary.audit.audit_report import write_csv, write_json
     from idiolect.vocabulary.terms import read_glossary
+    from idiolect.words.word_vectors import WordVectors
 
     for path in (terms_out, json_out, csv_out):
         if path is not None and not path.parent.is_dir():
             raise InputError(f"there is no folder {path.parent}", hint="create it first")
     glossary_terms = read_glossary(glossary) if glossary else None
+    words = WordVectors.load(vectors) if vectors else None
     reading: dict[str, Any] = {"per": per, "max_unreadable": max_unreadable}
     left_out: dict[str, Skipped] = {}
     started = time.perf_counter()
@@ -121,7 +128,7 @@ def audit(
     console.print(_overview(report))
     console.print(_pieces(report))
     console.print(_worst(report))
-    console.print(_terms(report, top))
+    console.print(_terms(report, top, words))
     console.print(_summary(report, terms, seconds))
     if ray is None and general_corpus is not None:
         left_out["the general text"] = general_corpus.skipped
@@ -201,11 +208,12 @@ def _worst(report: Audit) -> Table:
     return table
 
 
-def _terms(report: Audit, top: int) -> Table:
+def _terms(report: Audit, top: int, words: WordVectors | None) -> Table:
     from rich.table import Table
     from rich.text import Text
 
     from idiolect.vocabulary.audit.audit_report import format_pieces
+    from idiolect.vocabulary.audit.term_neighbours import term_neighbours
 
     table = Table(title="Terms by tokens saved if each spelling were one token")
     for name in ("term", "pieces"):
@@ -216,6 +224,8 @@ def _terms(report: Audit, top: int) -> Table:
     if has_log_odds:
         table.add_column("log-odds", justify="right")
     table.add_column("PMI", justify="right")
+    if words is not None:
+        table.add_column("neighbours", overflow="fold")
     for group in report.groups[: max(top, 0)]:
         first = group.candidates[0]
         cells: list[str | Text] = [
@@ -229,6 +239,8 @@ def _terms(report: Audit, top: int) -> Table:
         if has_log_odds:
             cells.append("" if first.log_odds is None else f"{first.log_odds:+.1f}")
         cells.append("" if first.pmi is None else f"{first.pmi:.1f}")
+        if words is not None:
+            cells.append(Text(", ".join(term_neighbours(words, group.term))))
         table.add_row(*cells)
     return table
 

@@ -39,7 +39,8 @@ def test_audit_writes_all_outputs(folder: Path) -> None:
     done = run(
         folder / "gpt2", folder / "notes.jsonl", "--general", folder / "general.txt",
         "--glossary", folder / "glossary.txt", "--max-rows", 40, "--top", 5,
-        "--vectors", folder / "words.vec", "--terms", outputs[0], "--json", outputs[1], "--csv", outputs[2],
+        "--vectors", folder / "words.vec",
+        "--terms", outputs[0], "--json", outputs[1], "--csv", outputs[2],
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     for shown in ("tokens per word", "log-odds", "neighbours", "sufferers"):

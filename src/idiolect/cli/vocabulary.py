@@ -213,7 +213,6 @@ def _terms(report: Audit, top: int, words: WordVectors | None) -> Table:
     from rich.text import Text
 
     from idiolect.vocabulary.audit.audit_report import format_pieces
-    from idiolect.vocabulary.audit.term_neighbours import term_neighbours
 
     table = Table(title="Terms by tokens saved if each spelling were one token")
     for name in ("term", "pieces"):
@@ -240,7 +239,7 @@ def _terms(report: Audit, top: int, words: WordVectors | None) -> Table:
             cells.append("" if first.log_odds is None else f"{first.log_odds:+.1f}")
         cells.append("" if first.pmi is None else f"{first.pmi:.1f}")
         if words is not None:
-            cells.append(Text(", ".join(term_neighbours(words, group.term))))
+            cells.append(Text(", ".join(word for word, _ in words.similar_to_term(group.term))))
         table.add_row(*cells)
     return table
 

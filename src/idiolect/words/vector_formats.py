@@ -369,4 +369,4 @@ def _tensors(table: VectorTable) -> Iterator[bytes | memoryview]:
     for name, array in tensors.items():
         for start in range(0, len(array), _ROOM):
             block = np.ascontiguousarray(array[start : start + _ROOM], stored[name])
-            yield memoryview(block).cast("B")
+            yield block.data.cast("B")

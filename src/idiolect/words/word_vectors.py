@@ -20,6 +20,7 @@ from idiolect.text.arguments import check_path, check_whole, iterate_texts
 from idiolect.text.suggestions import did_you_mean
 from idiolect.words.character_ngrams import NgramRows
 from idiolect.words.vector_formats import VectorTable, read_vectors, write_vectors
+from idiolect.words.word_stream import split_words
 
 __all__ = ["Neighbour", "WordVectors"]
 
@@ -179,6 +180,24 @@ class WordVectors:
         query = query - sum((_scaled(self[w]) for w in negative), np.zeros_like(query))
         scores = self.directions[:max_words] @ _scaled(query)
         return self._best(scores, [*positive, *negative], top_k)
+
+    def similar_to_term(self, term: str, top_k: int = 3) -> list[Neighbour]:
+        """Return the words nearest to a term; none if it has a word without a vector.
+
+        A term of several words is looked up joined by `_`, as in training with phrases. Otherwise
+        the directions of its words are added.
+
+        >>> vectors = WordVectors(["heat", "pump", "boiler"], [[1, 0], [0, 1], [1, 1]])
+        >>> vectors.similar_to_term("Heat pump", 1)[0][0]
+        'boiler'
+        """
+        words = split_words(term)
+        whole = next((form for form in (term, "_".join(words)) if form in self), None)
+        if whole is not None:
+            words = [whole]
+        if not words or any(word not in self for word in words):
+            return []
+        return self.most_similar(words, top_k)
 
     def analogy(
         self,

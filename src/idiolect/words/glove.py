@@ -94,10 +94,11 @@ def _fit(
         error = score + biases[0, i] + biases[1, j] - logs[n]
         weighted = weights[n] * error
         loss += 0.5 * np.float64(weighted) * np.float64(error)
+        step, limit = weighted * rate, _CLIP * rate
         p, q = squares[0, i], squares[1, j]
         for k in range(width):
-            a = min(max(weighted * c[k], -_CLIP), _CLIP) * rate
-            b = min(max(weighted * w[k], -_CLIP), _CLIP) * rate
+            a = min(max(step * c[k], -limit), limit)
+            b = min(max(step * w[k], -limit), limit)
             w[k] -= a / np.sqrt(p[k])
             c[k] -= b / np.sqrt(q[k])
             p[k] += a * a

@@ -147,8 +147,8 @@ def train_word2vec(
         TrainingError: The loss became NaN or infinite.
     """
     trainer = _Trainer(encoded, words, counts, config)
+    jobs = trainer.jobs
     snapshot = Snapshot(folder, {"word2vec": asdict(config), "words": len(words)})
-    jobs = encoded.jobs(_JOB_WORDS)
     state = snapshot.load(trainer.arrays)
     done = int(state.get("jobs", 0))
     losses: EpochLoss = list(state.get("losses", []))
@@ -159,20 +159,17 @@ def train_word2vec(
         show_progress("training words", total) as activity,
         ThreadPoolExecutor(config.threads) as pool,
     ):
-        read = trainer.words_before(done, jobs)
+        read = trainer.words_before(done)
         activity.start_at(read)
         first = read
         while done < len(jobs) * config.epochs:
-            epoch, place = divmod(done, len(jobs))
-            taken = jobs[place : place + config.threads]
-            results = list(
-                pool.map(trainer.run, [epoch] * len(taken), range(place, place + len(taken)), taken)
-            )
+            end = min(done + config.threads, done - done % len(jobs) + len(jobs))
+            results = list(pool.map(trainer.run, range(done, end)))
             for spent, made in results:  # in order, so that the threads do not change the sum
                 cost += spent
                 predictions += made
-            done += len(taken)
-            read = trainer.words_before(done, jobs)
+            done = end
+            read = trainer.words_before(done)
             if not np.isfinite(cost):
                 raise TrainingError(
                     f"the loss is {cost} after {read:,} words", hint="lower learning_rate"
@@ -223,24 +220,40 @@ class _Trainer:
             codes = HuffmanCodes.of(counts)
             self.codes = (codes.starts, codes.nodes, codes.bits)
         self.total = len(encoded) * config.epochs
+        self.jobs = encoded.jobs(_JOB_WORDS)
+        self._epoch = -1
+        self._order = self._before = np.zeros(0, np.int64)
 
     @property
     def arrays(self) -> dict[str, NDArray[Any]]:
         return {"vectors": self.vectors, "output": self.output}
 
-    def words_before(self, done: int, jobs: list[tuple[int, int]]) -> int:
-        """Return the number of words read in so many jobs."""
-        epoch, place = divmod(done, len(jobs))
-        start = int(self.encoded.bounds[jobs[place][0]]) if place else 0
-        return epoch * len(self.encoded) + start
+    def place(self, done: int) -> tuple[int, int, int]:
+        """Return the epoch and number of the job after so many, and the words before it.
 
-    def run(self, epoch: int, number: int, job: tuple[int, int]) -> tuple[float, int]:
+        Each epoch has another order. In the corpus's own, the last subject would be learnt with the
+        lowest rate, and after all others.
+        """
+        epoch, place = divmod(done, len(self.jobs))
+        if epoch != self._epoch:
+            generator = np.random.default_rng([self.config.seed, epoch])
+            self._order = generator.permutation(len(self.jobs))
+            bounds = self.encoded.bounds[np.array(self.jobs)[self._order]]
+            self._before = np.cumsum(np.append(0, bounds[:, 1] - bounds[:, 0]))
+            self._epoch = epoch
+        return epoch, int(self._order[place]), epoch * len(self.encoded) + int(self._before[place])
+
+    def words_before(self, done: int) -> int:
+        """Return the number of words read in so many jobs."""
+        return self.place(done)[2]
+
+    def run(self, done: int) -> tuple[float, int]:
         """Train on one run of sentences."""
         from idiolect.words.window_kernels import train_windows
 
-        config, encoded = self.config, self.encoded
-        ids, bounds = encoded.read(*job)
-        before = epoch * len(encoded) + int(encoded.bounds[job[0]])
+        config = self.config
+        epoch, number, before = self.place(done)
+        ids, bounds = self.encoded.read(*self.jobs[number])
         rates = np.array(
             [
                 config.rate * max(_MIN_RATE_SHARE, 1 - (before + int(edge)) / (self.total + 1))

@@ -3,9 +3,9 @@
     loss = Σ f(x_ij) (w_i · c_j + b_i + d_j - log x_ij)² / 2,     f(x) = min(1, x / x_max)^0.75
 
 AdaGrad follows the authors' program (its later versions; early ones multiply the steps of biases by
-the learning rate): squared gradients start at 1 and are summed with the learning rate in them, except
-for the biases; gradients are clipped to ±100 before that, those of biases too, which theirs are not.
-The result is w + c. Numbers are float32, theirs are doubles: half the memory to move.
+the learning rate): squared gradients start at 1 and are summed with the learning rate in them,
+except for the biases; gradients are clipped to ±100 before that, those of biases too, which theirs
+are not. The result is w + c. Numbers are float32, theirs are doubles: half the memory to move.
 """
 
 from __future__ import annotations

@@ -117,7 +117,7 @@ def test_rows_read_sessions_one_after_another() -> None:
     source = SessionSteps(sessions, rows=3)
     open_at = [(-1, -1)] * 3
     begun = set()
-    for _ in range(source.count(1)):
+    for _ in range(source.steps):
         step = source.take()
         for row, session in enumerate(step.sources):
             place = 0 if step.starts[row] else open_at[row][1] + 1
@@ -132,7 +132,7 @@ def test_rows_read_sessions_one_after_another() -> None:
             assert step.targets[row] == sessions[session][place + 1]
             open_at[row] = (session, place)
     assert len(begun) > len(sessions) - 3  # an epoch ends when no session is left to begin
-    assert source.place == source.count(1)
+    assert source.place == source.steps
     again = SessionSteps(sessions, rows=3)
     again.restore({"epoch": 0, "place": source.place})
     assert again.take().items.tolist() == source.take().items.tolist()

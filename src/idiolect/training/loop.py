@@ -9,16 +9,15 @@
 - A loss or gradient that is not finite, or a loss that explodes, stops the run before it reaches
   the weights. The state before that batch is saved, and the error names the batch's documents.
 - SIGINT, SIGTERM and SIGHUP let the step finish, save, and only then end the process.
+- With patience, a run ends once validation no longer improves, and finishes with its best weights.
 """
 
 from __future__ import annotations
 
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -37,6 +36,8 @@ from idiolect.training.averaged_sgd import AveragedSGD
 from idiolect.training.checkpoint import Checkpoint, RunFolder
 from idiolect.training.diagnosis import Diagnosis
 from idiolect.training.distributed import Workers, all_blocks
+from idiolect.training.early_stopping import BestWeights
+from idiolect.training.ending_signals import caught_signals, raise_signal
 from idiolect.training.layer_schedule import GradualUnfreezing, layer_rates
 from idiolect.training.objectives.objective import (
     BatchSource,
@@ -55,7 +56,6 @@ __all__ = ["Trainer"]
 
 _EXPLOSION = 3.0
 """A loss above this many times its running mean, plus one, stops the run."""
-_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _DECAY = 0.95
 """Weight of the previous value in the running mean of the loss."""
 
@@ -89,6 +89,8 @@ class Trainer:
         precision: Format of matrix products; by default what `config.precision` asks for.
         validate: Returns the loss on text that is not trained on, called every `config.eval_steps`
             steps and at the end. The network is in evaluation mode.
+        patience: End the run after this many evaluations in a row without a new lowest loss, and
+            finish with the weights of the lowest; see `BestWeights`.
 
     Raises:
         ConfigError: The processes cannot share a step's rows evenly.
@@ -109,6 +111,7 @@ class Trainer:
         bytes_per_token: float = 1.0,
         precision: ChosenPrecision | None = None,
         validate: Callable[[], float] | None = None,
+        patience: int | None = None,
     ) -> None:
         self.network, self.objective, self.source = network, objective, source
         self.config, self.steps, self.folder = config, steps, folder
@@ -157,7 +160,14 @@ class Trainer:
             optimizer=config.optimizer,
             beta2=config.adam_beta2,
         )
-        self._validate, self._validated = validate, list[float]()
+        if sharded and patience is not None:
+            raise ConfigError(
+                "a run of divided weights does not end early", hint="omit sharded or patience"
+            )
+        self._best = None if patience is None else BestWeights(patience)
+        self._validate = validate
+        self.validation_losses: list[float] = []
+        """What each evaluation returned so far."""
         self._diagnosis: Diagnosis | None = None
         self.done = 0
         """Steps done."""
@@ -189,21 +199,28 @@ class Trainer:
         with (
             reporter,
             recomputed(blocks),
-            _caught_signals() as caught,
+            caught_signals() as caught,
             torch.random.fork_rng([self.device] if self.device.type == "cuda" else []),
         ):
             self.network.train()
-            while self.done < self.steps:
+            while not self._is_finished():
                 stop = self._advance(reporter, caught)
-                if stop or self.done == self.steps or self.done % self.config.save_steps == 0:
+                if stop or self._is_finished() or self.done % self.config.save_steps == 0:
                     self._save(self.source.state(), self.objective.carried())
                 if stop:
-                    _raise_signal(caught, f"the state after step {self.done} is saved")
+                    raise_signal(caught, f"the state after step {self.done} is saved")
         self._unfreezing.finish()
         if isinstance(self.optimizer, AveragedSGD):
             self.optimizer.finish()
+        if self._best is not None:
+            self._best.apply(self.training)
         if self._diagnosis is not None:
             self._diagnosis.report()
+
+    def _is_finished(self) -> bool:
+        """Return whether all steps are done, or the last evaluations no longer improved."""
+        stopped = self._best is not None and self._best.is_old(self.validation_losses)
+        return stopped or self.done >= self.steps
 
     def _advance(self, reporter: Reporter, caught: Sequence[int]) -> bool:
         """Do one step; return whether any process received a signal."""
@@ -258,10 +275,12 @@ class Trainer:
             averaged = self.optimizer.averaged_weights()
         with averaged:
             loss = validate()
+            self.validation_losses.append(loss)
+            if self._best is not None:
+                self._best.observe(self.validation_losses, self.training)
         self.network.train()
-        self._validated.append(loss)
         if isinstance(self.optimizer, AveragedSGD):
-            self.optimizer.observe(self._validated)
+            self.optimizer.observe(self.validation_losses)
         return loss
 
     def _accumulate(self, batch: StepBatch, total: int) -> float:
@@ -316,11 +335,13 @@ class Trainer:
             for name, parameter in self.training.items()
             for moment, value in self.optimizer.state.get(parameter, {}).items()
         }
+        if self._best is not None:
+            carried = {**carried, **self._best.tensors()}
         weights, gathered = self.workers.gather(self.training), self.workers.gather(moments)
         if self.workers.is_first:
             state = {"source": dict(position), "mean_loss": self._mean_loss}
-            if self._validated:
-                state["validated"] = self._validated
+            if self.validation_losses:
+                state["validated"] = self.validation_losses
             self.folder.save(Checkpoint(self.done, weights, gathered, state, carried))
         self.workers.wait()
 
@@ -340,8 +361,9 @@ class Trainer:
         self.source.restore(checkpoint.state["source"])
         self.done = checkpoint.step
         self._mean_loss = checkpoint.state["mean_loss"]
-        self._validated = list(checkpoint.state.get("validated", ()))
-        self.objective.restore_carried(checkpoint.carried)
+        self.validation_losses = list(checkpoint.state.get("validated", ()))
+        carried = checkpoint.carried
+        self.objective.restore_carried(self._best.restore(carried) if self._best else carried)
 
 
 def _capability(
@@ -357,37 +379,3 @@ def _capability(
     """
     compiled = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (7, 0)
     return autocast(precision or native_precision(device), device), compiled
-
-
-@contextmanager
-def _caught_signals() -> Iterator[list[int]]:
-    """Collect signals that end a process, once; a second one ends it at once.
-
-    Signals that are ignored, as under `nohup`, stay ignored.
-    """
-    caught: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield caught
-        return
-    usual = {number: signal.getsignal(number) for number in _ENDING}
-    usual = {number: handler for number, handler in usual.items() if handler != signal.SIG_IGN}
-
-    def note(number: int, frame: object) -> None:
-        caught.append(number)
-        signal.signal(number, usual[signal.Signals(number)])
-
-    for number in usual:
-        signal.signal(number, note)
-    try:
-        yield caught
-    finally:
-        for number, handler in usual.items():
-            signal.signal(number, handler)
-
-
-def _raise_signal(caught: Sequence[int], state: str) -> None:
-    """Raise the exception of a signal that was held back."""
-    if signal.SIGINT in caught:
-        raise KeyboardInterrupt(state)
-    # Another process of the run may have received it.
-    raise SystemExit(128 + (caught[0] if caught else signal.SIGTERM))

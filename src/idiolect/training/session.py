@@ -122,6 +122,8 @@ class TrainingSession:
         self.folder = RunFolder(out, kept=max(2, average_checkpoints))
         self.precision: ChosenPrecision = "fp32"
         """Format of matrix products, chosen by `begin`."""
+        self.validation_losses: list[float] = []
+        """What each evaluation of `train` returned."""
 
     def begin(self, record: Mapping[str, Any]) -> None:
         """Record what the run is, or check that the folder holds the same run.
@@ -167,6 +169,7 @@ class TrainingSession:
         *,
         bytes_per_token: float = 1.0,
         validate: Callable[[], float] | None = None,
+        patience: int | None = None,
         diagnose: bool = False,
     ) -> None:
         """Freeze, widen, train, narrow and verify.
@@ -176,6 +179,7 @@ class TrainingSession:
             source: Where the batches come from.
             bytes_per_token: To report bits per byte.
             validate: Returns the loss on text that is not trained on; see `Trainer`.
+            patience: Evaluations without a lower loss after which the run ends; see `Trainer`.
             diagnose: Measure the gradients and report them in the run's folder; see `Diagnosis`.
 
         Raises:
@@ -198,11 +202,12 @@ class TrainingSession:
                 unfreeze_original_rows=self.unfreeze_original_rows,
                 heads=self.heads,
             )
-            self.on_first(lambda: self.folder.check_space(_bytes_written(network, trained)))
+            needed = _bytes_written(network, trained, best=patience is not None)
+            self.on_first(lambda: self.folder.check_space(needed))
             frozen = {} if self.unfreeze_original_rows else row_fingerprints(network)
             formats = _widen(trained)
             whole = without_weights(network) if self.sharded else None
-            Trainer(
+            trainer = Trainer(
                 network,
                 objective,
                 source,
@@ -215,7 +220,10 @@ class TrainingSession:
                 bytes_per_token=bytes_per_token,
                 precision=self.precision,
                 validate=validate,
-            ).run(tensorboard=self.tensorboard, diagnose=diagnose)
+                patience=patience,
+            )
+            trainer.run(tensorboard=self.tensorboard, diagnose=diagnose)
+            self.validation_losses = trainer.validation_losses
             if self.average_checkpoints > 1:
                 for name, mean in self.folder.mean_weights(self.average_checkpoints).items():
                     trained[name].data = mean.to(trained[name])
@@ -252,9 +260,12 @@ class TrainingSession:
         network.eval()
 
 
-def _bytes_written(network: Network, trained: Mapping[str, Tensor]) -> int:
-    """Estimate what a run writes: three checkpoints of weights and two moments, and the model."""
-    moments = sum(p.numel() * 12 for p in trained.values())
+def _bytes_written(network: Network, trained: Mapping[str, Tensor], *, best: bool) -> int:
+    """Estimate what a run writes: three checkpoints of weights and two moments, and the model.
+
+    Checkpoints also keep the best weights, if there are such.
+    """
+    moments = sum(p.numel() * (16 if best else 12) for p in trained.values())
     whole = sum(t.numel() * t.element_size() for t in network.state_dict().values())
     # The model is written in full precision.
     whole += sum(4 * matrix.numel() for matrix in quantized_matrices(network).values())

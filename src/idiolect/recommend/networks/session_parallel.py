@@ -83,10 +83,8 @@ class SessionSteps:
         self.rows, self.seed = rows, seed
         self.epoch, self.place = 0, 0
         self._grid = self._arrange(0)
-
-    def count(self, epochs: int) -> int:
-        """Return the number of steps of the first epochs."""
-        return sum(self._arrange(epoch).shape[1] for epoch in range(epochs))
+        self.steps = self._grid.shape[1]
+        """Steps in the first epoch; others have about as many."""
 
     def take(self) -> SessionStep:
         """Return the next step."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,9 +19,11 @@ from idiolect.recommend.networks.item_networks import make_network
 from idiolect.recommend.networks.next_item_objective import NextItem, windows
 from idiolect.recommend.networks.sequence_scorer import SEQUENCE_SCORERS, SequenceScorer
 from idiolect.recommend.networks.session_parallel import SessionParallel, SessionSteps
+from idiolect.recommend.next_item_metrics import evaluate_scorer
 from idiolect.recommend.splits import Split
 from idiolect.training.data.shuffled_epochs import ShuffledEpochs
 from idiolect.training.objectives.objective import Objective
+from idiolect.training.progress import notice
 from idiolect.training.session import TrainingSession
 from idiolect.training.training_config import TrainingConfig
 
@@ -30,6 +33,12 @@ _FULL = 5_000
 """Items up to which the default loss scores all of them."""
 _MAX_LENGTH = 50
 _SAVE_STEPS = 1000
+_EVAL_STEPS = 20
+"""Steps from one evaluation to the next, where an epoch has fewer."""
+_VALIDATION_CASES = 4_000
+"""Validation cases that an evaluation takes at most."""
+_PATIENCE = 10
+"""Evaluations without a better one after which training ends."""
 
 
 @dataclass(frozen=True)
@@ -99,16 +108,6 @@ def train_network(
     if loss is None:
         full = session_parallel or len(train.items) <= _FULL
         loss = "cross-entropy" if full else "sampled-softmax"
-    config = TrainingConfig(
-        batch_size=min(128, len(rows)),
-        learning_rate=recipe.learning_rate,
-        weight_decay=0.0,
-        max_grad_norm=5.0,
-        precision="fp32",
-        save_steps=_SAVE_STEPS,
-        seed=seed,
-        max_length=_MAX_LENGTH,
-    )
     item_text = item_text or recipe.item_text
     if item_text is not None and vectors is None:
         raise InputError(f"{name} reads the vectors of the items' texts", hint="pass an encoder")
@@ -120,27 +119,15 @@ def train_network(
         vectors=None if vectors is None else torch.from_numpy(vectors),
         item_text=item_text,
     )
-    epochs = epochs or recipe.epochs
+    batch_size = min(128, len(rows))
     source: ShuffledEpochs | SessionSteps
+    objective: Objective
     if session_parallel:
-        source = SessionSteps(rows, rows=config.batch_size, seed=seed)
-        steps = source.count(epochs)
+        source = SessionSteps(rows, rows=batch_size, seed=seed)
+        objective = SessionParallel(train.counts, loss=loss)
     else:
-        source = ShuffledEpochs(len(rows), rows=config.batch_size, seed=seed)
-        steps = epochs * source.steps
-    # The network is new: no row is a published one that has to stay.
-    session = TrainingSession(
-        _ItemModel(network), out=folder, config=config, steps=steps, unfreeze_original_rows=True
-    )
-    record = {"network": name, "loss": loss, "events": _digest(train.events, train.offsets)}
-    if item_text is not None and vectors is not None:
-        record |= {"item_text": item_text, "vectors": _digest(vectors)}
-    if session_parallel:
-        record["batches"] = "session-parallel"
-    objective: Objective = (
-        SessionParallel(train.counts, loss=loss)
-        if session_parallel
-        else NextItem(
+        source = ShuffledEpochs(len(rows), rows=batch_size, seed=seed)
+        objective = NextItem(
             rows,
             train.counts,
             loss=loss,
@@ -148,11 +135,73 @@ def train_network(
             only_bought=item_text is not None,
             seed=seed,
         )
+    config = _config(recipe, batch_size, eval_steps=max(source.steps, _EVAL_STEPS), seed=seed)
+    # The network is new: no row is a published one that has to stay.
+    session = TrainingSession(
+        _ItemModel(network),
+        out=folder,
+        config=config,
+        steps=(epochs or recipe.epochs) * source.steps,
+        unfreeze_original_rows=True,
     )
-    session.begin(record)
-    session.train(objective, source)
+    record = {"network": name, "loss": loss, "events": _digest(train.events, train.offsets)}
+    if item_text is not None and vectors is not None:
+        record |= {"item_text": item_text, "vectors": _digest(vectors)}
+    if session_parallel:
+        record["batches"] = "session-parallel"
+    scorer = SEQUENCE_SCORERS[name](network, len(train.items), _MAX_LENGTH)
+    if not len(parts.valid):
+        session.begin(record)
+        session.train(objective, source)
+    else:
+        session.begin(record | {"validation": _digest(parts.valid.targets, parts.valid.owners)})
+        session.train(objective, source, validate=_validator(scorer, parts), patience=_PATIENCE)
+        _report(name, session, source.steps)
     session.publish(lambda path: _save(network, path))
-    return SEQUENCE_SCORERS[name](network, len(train.items), _MAX_LENGTH)
+    return scorer
+
+
+def _config(recipe: _Recipe, batch_size: int, *, eval_steps: int, seed: int) -> TrainingConfig:
+    return TrainingConfig(
+        batch_size=batch_size,
+        learning_rate=recipe.learning_rate,
+        weight_decay=0.0,
+        max_grad_norm=5.0,
+        precision="fp32",
+        save_steps=_SAVE_STEPS,
+        eval_steps=eval_steps,
+        seed=seed,
+        max_length=_MAX_LENGTH,
+    )
+
+
+def _report(name: str, session: TrainingSession, steps: int) -> None:
+    """Say which epoch was best, and whether training ended there only because it had to.
+
+    Args:
+        name: The network.
+        session: A session that has trained.
+        steps: Steps of an epoch.
+    """
+    losses, every = session.validation_losses, session.config.eval_steps
+    best = losses.index(min(losses))
+    text = f"{name}: nDCG@10 on validation is highest, {1 - losses[best]:.4f}, after "
+    text += f"{min((best + 1) * every, session.steps) / steps:.0f} epochs"
+    if best == len(losses) - 1:
+        text += ", the last; more may be better"
+    notice(text)
+
+
+def _validator(scorer: SequenceScorer, parts: Split) -> Callable[[], float]:
+    """Return what measures how far the network's nDCG@10 on validation is from 1."""
+    cases = parts.valid.some(_VALIDATION_CASES)
+    counts, exclude_seen = parts.train.counts, parts.train.repeats_are_rare
+
+    def validate() -> float:
+        result = evaluate_scorer(scorer, cases, counts, exclude_seen=exclude_seen)
+        return 1 - result.means()["ndcg@10"]
+
+    return validate
 
 
 def _digest(*arrays: NDArray[np.generic]) -> str:

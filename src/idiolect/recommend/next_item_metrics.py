@@ -19,14 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from idiolect.errors import ConfigError, InputError
-from idiolect.recommend.scorer import ItemScorer
+from idiolect.recommend.scorer import ItemScorer, hide_seen
 from idiolect.recommend.splits import Cases
 
 __all__ = [
     "NextItemEvaluation",
     "case_values",
     "evaluate_scorer",
-    "hide_seen",
     "mean_ranks",
     "parse_metric",
     "rank_targets",
@@ -188,9 +187,3 @@ def evaluate_scorer(
         novelty=float((recommended * -np.log2(share)).sum() / total),
         popularity_share=float(recommended[popular].sum() / total),
     )
-
-
-def hide_seen(scores: NDArray[np.float32], contexts: Sequence[NDArray[np.int64]]) -> None:
-    """Set the scores of the items in each history to −∞, in place. Shape: (cases, items)."""
-    for row, context in zip(scores, contexts, strict=True):
-        row[context] = -np.inf

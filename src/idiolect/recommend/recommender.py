@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 
 from idiolect.errors import InputError
 from idiolect.recommend.histories import Histories
-from idiolect.recommend.next_item_metrics import hide_seen
 from idiolect.recommend.recommender_files import StoredRecommender
 from idiolect.recommend.recommender_location import INDEX, recommender_folder
-from idiolect.recommend.scorer import ItemScorer, Popularity, VectorScorer
+from idiolect.recommend.scorer import ItemScorer, Popularity, VectorScorer, hide_seen
 from idiolect.recommend.splits import Split, split
 from idiolect.text.arguments import check_path, check_whole, checked, iterate
 from idiolect.text.fields import id_text
@@ -217,8 +216,24 @@ class Recommender:
             users = scorer.user_vectors(contexts)
             if users.any(1).all():  # after a history whose vector is zero, popularity decides
                 return self._many(contexts, users, scorer.item_vectors(), top_k, exclude_seen)
-        rows = (self._by_product(one, top_k, exclude_seen, None, None) for one in contexts)
-        return [[(self.histories.items[n], score) for n, score in row] for row in rows]
+        answers: list[list[tuple[str, float]]] = [[] for _ in contexts]
+        for empty, model in ((True, self._popularity), (False, scorer)):
+            asked = [i for i, context in enumerate(contexts) if (not len(context)) == empty]
+            if not asked:
+                continue
+            some = [contexts[i] for i in asked]
+            found = model.best(some, top_k, self._order, exclude_seen=exclude_seen)
+            for i, *row in zip(asked, *(one.tolist() for one in found), strict=True):
+                pairs = zip(*row, strict=True)
+                answers[i] = [(self.histories.items[n], score) for n, score in pairs if n >= 0]
+        return answers
+
+    @cached_property
+    def _order(self) -> NDArray[np.int64]:
+        """The place of each item by popularity, which decides among equal scores."""
+        order = np.empty(len(self.histories.items), np.int64)
+        order[np.argsort(-self._popularity.counts, kind="stable")] = np.arange(len(order))
+        return order
 
     def _many(
         self,

@@ -10,8 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from idiolect.recommend.histories import Histories
+from idiolect.recommend.largest_scores import largest_of_rows
 
-__all__ = ["ItemScorer", "Popularity", "RecentPopularity", "VectorScorer"]
+__all__ = ["ItemScorer", "Popularity", "RecentPopularity", "VectorScorer", "hide_seen"]
+
+_AT_ONCE = 256
+"""Histories whose scores are in memory together."""
 
 
 class ItemScorer(ABC):
@@ -34,6 +38,35 @@ class ItemScorer(ABC):
         Args:
             contexts: Item numbers of each history, oldest first; may be empty.
         """
+
+    def best(
+        self,
+        contexts: Sequence[NDArray[np.int64]],
+        top_k: int,
+        order: NDArray[np.int64],
+        *,
+        exclude_seen: bool,
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Find the items with the highest scores after each of many histories, best first.
+
+        Shape: both results (contexts, min(top_k, items)), numbers and scores. Where fewer items
+        can be recommended, the number is −1.
+
+        Args:
+            contexts: As in `score`.
+            top_k: How many items.
+            order: The place of each item among equal scores. Shape: (items,).
+            exclude_seen: Never recommend an item of the history.
+        """
+        found = []
+        for start in range(0, len(contexts), _AT_ONCE):
+            some = contexts[start : start + _AT_ONCE]
+            scores = self.score(some)
+            if exclude_seen:
+                hide_seen(scores, some)
+            found.append(largest_of_rows(scores, top_k, order))
+        numbers, scores = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        return numbers, scores
 
     @abstractmethod
     def arrays(self) -> dict[str, NDArray[np.generic]]:
@@ -107,3 +140,9 @@ class RecentPopularity(Popularity):
             order = (np.arange(len(histories.events)) - ends).astype(np.float64)
         recent = histories.events[order >= np.quantile(order, 0.9)]
         return cls(np.bincount(recent, minlength=len(histories.items)))
+
+
+def hide_seen(scores: NDArray[np.float32], contexts: Sequence[NDArray[np.int64]]) -> None:
+    """Set the scores of the items in each history to −∞, in place. Shape: (cases, items)."""
+    for row, context in zip(scores, contexts, strict=True):
+        row[context] = -np.inf

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from idiolect.errors import InputError
 from idiolect.recommend.histories import Histories
-from idiolect.recommend.next_item_metrics import case_values, hide_seen, rank_targets
-from idiolect.recommend.scorer import ItemScorer
+from idiolect.recommend.next_item_metrics import case_values, rank_targets
+from idiolect.recommend.scorer import ItemScorer, hide_seen
 from idiolect.recommend.splits import Cases
 
 __all__ = ["Blend", "normalised"]

@@ -22,6 +22,7 @@ from scipy.linalg import lapack
 
 from idiolect.errors import InputError
 from idiolect.recommend.histories import Histories
+from idiolect.recommend.largest_scores import largest_of_product
 from idiolect.recommend.scorer import ItemScorer
 
 __all__ = [
@@ -33,6 +34,8 @@ __all__ = [
     "interaction_matrix",
 ]
 
+_ITEMS_AT_ONCE = 16_384
+"""Items whose neighbours are found at once."""
 _MAX_DENSE = 20_000
 """Items up to which EASE is computed: its matrix has the square of their number."""
 
@@ -51,14 +54,25 @@ def interaction_matrix(
     """
     lengths = np.array([len(context) for context in contexts], np.int64)
     columns = np.concatenate([*contexts, np.zeros(0, np.int64)]).astype(np.int64)
-    rows = np.repeat(np.arange(len(contexts)), lengths)
+    return _matrix(columns, lengths, items, decay)
+
+
+def _matrix_of(histories: Histories) -> sparse.csr_matrix:
+    """Return the items of each user as a sparse matrix. Shape: (users, items)."""
+    return _matrix(histories.events, np.diff(histories.offsets), len(histories.items), 1.0)
+
+
+def _matrix(
+    columns: NDArray[np.int64], lengths: NDArray[np.int64], items: int, decay: float
+) -> sparse.csr_matrix:
+    rows = np.repeat(np.arange(len(lengths)), lengths)
     ages = np.repeat(np.cumsum(lengths), lengths) - 1 - np.arange(len(columns))
     # The last event of an item is the first in reverse order.
     _, last = np.unique((rows * items + columns)[::-1], return_index=True)
     kept = len(columns) - 1 - last
     weights = np.power(decay, ages[kept], dtype=np.float32)
     return sparse.csr_matrix(
-        (weights, (rows[kept], columns[kept])), (len(contexts), items), dtype=np.float32
+        (weights, (rows[kept], columns[kept])), (len(lengths), items), dtype=np.float32
     )
 
 
@@ -76,6 +90,28 @@ class _ItemMatrix(ItemScorer):
         history = interaction_matrix(contexts, self.matrix.shape[0], self.decay)
         scores: NDArray[np.float32] = (history @ self.matrix).toarray()
         return scores
+
+    def best(
+        self,
+        contexts: Sequence[NDArray[np.int64]],
+        top_k: int,
+        order: NDArray[np.int64],
+        *,
+        exclude_seen: bool,
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Find the items with the highest scores, and fill up with the first in the order."""
+        history = interaction_matrix(contexts, len(order), self.decay)
+        hidden = history if exclude_seen else None
+        numbers, scores = largest_of_product(
+            history, self.matrix, top_k, order=order, hidden=hidden
+        )
+        first = np.argsort(order)
+        for row in np.flatnonzero((numbers < 0).any(1)):
+            taken = [numbers[row], contexts[row]] if exclude_seen else [numbers[row]]
+            others = first[~np.isin(first, np.concatenate(taken))]
+            places = np.flatnonzero(numbers[row] < 0)[: len(others)]
+            numbers[row, places], scores[row, places] = others[: len(places)], 0
+        return numbers, scores
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """Return the parts of the matrix."""
@@ -137,33 +173,32 @@ class ItemKnn(_ItemMatrix):
     @classmethod
     def fit(cls, histories: Histories) -> Self:
         """Multiply the matrix of users and items with itself, a block of items at a time."""
-        matrix = interaction_matrix(histories.rows, len(histories.items)).astype(np.float32)
-        lengths = np.sqrt(np.asarray(matrix.sum(0)).ravel())
-        columns, users, blocks = matrix.tocsc().T.tocsr(), matrix, []
-        for start in range(0, columns.shape[0], 2048):
-            block = (columns[start : start + 2048] @ users).tocoo()
-            rows, items = block.row + start, block.col
-            kept = rows != items
-            rows, items = rows[kept], items[kept]
-            values = block.data[kept] / (lengths[rows] * lengths[items] + cls.shrinkage)
-            blocks.append(_largest(rows - start, items, values, cls.neighbours, block.shape))
+        users = _matrix_of(histories)
+        lengths = np.sqrt(np.asarray(users.sum(0)).ravel())
+        items, own = sparse.csr_matrix(users.T), sparse.eye_array(users.shape[1], format="csr")
+        blocks = []
+        for start in range(0, items.shape[0], _ITEMS_AT_ONCE):
+            part = slice(start, start + _ITEMS_AT_ONCE)
+            numbers, values = largest_of_product(
+                items[part],
+                users,
+                cls.neighbours,
+                hidden=own[part],
+                lengths=(lengths[part], lengths),
+                shrinkage=cls.shrinkage,
+            )
+            blocks.append(_as_matrix(numbers, values, users.shape[1]))
         # A row of the result belongs to an item of the history, a column to a candidate.
         return cls(sparse.csr_matrix(sparse.vstack(blocks).T))
 
 
-def _largest(
-    rows: NDArray[np.int64],
-    columns: NDArray[np.int64],
-    values: NDArray[np.float32],
-    k: int,
-    shape: tuple[int, int],
+def _as_matrix(
+    numbers: NDArray[np.int64], values: NDArray[np.float32], columns: int
 ) -> sparse.csr_matrix:
-    """Keep the k largest values of each row."""
-    order = np.lexsort((columns, -values, rows))
-    rows, columns, values = rows[order], columns[order], values[order]
-    place = np.arange(len(rows)) - np.searchsorted(rows, rows)
-    kept = place < k
-    return sparse.csr_matrix((values[kept], (rows[kept], columns[kept])), shape)
+    """Make a matrix of the columns of each row and their values; −1 is no column."""
+    kept = numbers >= 0
+    starts = np.concatenate([[0], np.cumsum(kept.sum(1))])
+    return sparse.csr_matrix((values[kept], numbers[kept], starts), (len(numbers), columns))
 
 
 class SessionKnn(ItemScorer):
@@ -176,20 +211,19 @@ class SessionKnn(ItemScorer):
     def __init__(self, matrix: sparse.csr_matrix) -> None:
         self.matrix = matrix
         sizes = np.maximum(1, np.diff(matrix.indptr))
-        self._inverse = sparse.csr_matrix(
-            sparse.diags_array(1 / np.sqrt(sizes).astype(np.float32)) @ matrix
-        )
+        scaled = sparse.diags_array(1 / np.sqrt(sizes).astype(np.float32)) @ matrix
+        self._items = sparse.csr_matrix(scaled.T)
 
     @classmethod
     def fit(cls, histories: Histories) -> Self:
         """Keep the training histories."""
-        return cls(interaction_matrix(histories.rows, len(histories.items)))
+        return cls(_matrix_of(histories))
 
     def score(self, contexts: Sequence[NDArray[np.int64]]) -> NDArray[np.float32]:
         """Find similar histories, the last items of a history counting most, and let them vote."""
         asked = interaction_matrix(contexts, self.matrix.shape[1], 0.8)
-        near = (asked @ self._inverse.T).tocoo()
-        best = _largest(near.row, near.col, near.data, self.neighbours, near.shape)
+        near = largest_of_product(asked, self._items, self.neighbours)
+        best = _as_matrix(*near, self.matrix.shape[0])
         # An item that few histories hold tells more about the next one than a popular item.
         votes = np.asarray(self.matrix.sum(0)).ravel()
         idf = np.log((1 + self.matrix.shape[0]) / (1 + votes)).astype(np.float32)
@@ -232,7 +266,7 @@ class Ease(ItemScorer):
                 f"EASE of {size:,} items needs {size * size * 4 / 2**30:.0f} GiB",
                 hint=f"at most {_MAX_DENSE:,} items; use item-knn",
             )
-        users = interaction_matrix(histories.rows, size)
+        users = _matrix_of(histories)
         gram = (users.T @ users).toarray()
         gram[np.diag_indices(size)] += cls.regularisation
         return cls(_zero_diagonal_weights(_inverse(gram)))

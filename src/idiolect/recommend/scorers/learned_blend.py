@@ -24,8 +24,7 @@ from numpy.typing import NDArray
 from idiolect.errors import InputError
 from idiolect.ranking.lambdamart import LambdaMART
 from idiolect.recommend.histories import Histories
-from idiolect.recommend.next_item_metrics import hide_seen
-from idiolect.recommend.scorer import ItemScorer, Popularity, RecentPopularity
+from idiolect.recommend.scorer import ItemScorer, Popularity, RecentPopularity, hide_seen
 from idiolect.recommend.scorers.blend import normalised
 from idiolect.recommend.splits import Cases
 

@@ -3,8 +3,9 @@
 By default, numba writes its cache next to the source, which may be read-only. It also checks only
 the source file of a function for changes, although a kernel inlines kernels of other files. Here,
 the cache is in the user's cache folder, in a subfolder named after a hash of all sources of this
-package, so any change compiles everything again. If no folder is writable, every process compiles
-the kernels.
+package, so any change compiles everything again; so does a change of a kernel's own file, where the
+kernels that a kernel of another package inlines have to be. If no folder is writable, every process
+compiles the kernels.
 """
 
 from __future__ import annotations
@@ -60,21 +61,21 @@ def kernel_folder() -> Path | None:
 class _Locator(_CacheLocator):  # type: ignore[misc]
     """Point numba to `kernel_folder`."""
 
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self._line = function.__code__.co_firstlineno
+    def __init__(self, function: Callable[..., Any], source: str) -> None:
+        self._line, self._source = function.__code__.co_firstlineno, source
 
     def get_cache_path(self) -> str:
         return str(kernel_folder())
 
     def get_source_stamp(self) -> str:
-        return kernel_folder().name  # type: ignore[union-attr]
+        return hashlib.sha256(Path(self._source).read_bytes()).hexdigest()
 
     def get_disambiguator(self) -> str:
         return str(self._line)
 
     @classmethod
     def from_function(cls, function: Callable[..., Any], source: str) -> _Locator | None:
-        return cls(function) if kernel_folder() else None
+        return cls(function, source) if kernel_folder() else None
 
 
 class _CacheImplementation(CompileResultCacheImpl):  # type: ignore[misc]

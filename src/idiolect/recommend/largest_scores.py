@@ -43,6 +43,7 @@ def largest_of_product(
     hidden: sparse.csr_matrix | None = None,
     lengths: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None,
     shrinkage: float = 0.0,
+    ranked: bool = True,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Find the largest positive entries of each row of a sparse product, best first.
 
@@ -57,6 +58,7 @@ def largest_of_product(
         hidden: Entries that are left out, wherever it has any. Shape: (rows, columns).
         lengths: Divide each entry by the product of its row's and its column's length.
         shrinkage: Added to that product.
+        ranked: Whether the order matters: without it, rows are not sorted.
     """
     rows, columns = left.shape[0], right.shape[1]
     numbers, best = _empty(rows, min(top_k, columns))
@@ -68,7 +70,7 @@ def largest_of_product(
         lengths = np.ones(rows, np.float32), np.ones(columns, np.float32)
     _multiply(
         *_parts(left), *_parts(right), *_parts(hidden)[:2], *lengths, np.float32(shrinkage), order,
-        numbers, best,
+        ranked, numbers, best,
     )  # fmt: skip
     return numbers, best
 
@@ -116,6 +118,7 @@ def _multiply(
     column_lengths: NDArray[np.float32],
     shrinkage: np.float32,
     order: NDArray[np.int64],
+    ranked: bool,
     numbers: NDArray[np.int64],
     best: NDArray[np.float32],
 ) -> None:
@@ -136,14 +139,19 @@ def _multiply(
         for place in range(hidden_starts[row], hidden_starts[row + 1]):
             sums[hidden_columns[place]] = 0
         size = 0
+        all_fit = not ranked and count <= best.shape[1]
         for place in range(count):
             column = touched[place]
             value = sums[column] / (row_lengths[row] * column_lengths[column] + shrinkage)
             sums[column] = 0
             seen[column] = False
-            if value > 0 and (size < best.shape[1] or value >= best[row, 0]):
+            if value > 0 and all_fit:
+                best[row, size], numbers[row, size] = value, column
+                size += 1
+            elif value > 0 and (size < best.shape[1] or value >= best[row, 0]):
                 size = _offer(value, column, order, best[row], numbers[row], size)
-        _sort(order, best[row], numbers[row], size)
+        if ranked:
+            _sort(order, best[row], numbers[row], size)
 
 
 @kernel

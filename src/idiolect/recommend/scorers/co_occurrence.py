@@ -186,6 +186,7 @@ class ItemKnn(_ItemMatrix):
                 hidden=own[part],
                 lengths=(lengths[part], lengths),
                 shrinkage=cls.shrinkage,
+                ranked=False,
             )
             blocks.append(_as_matrix(numbers, values, users.shape[1]))
         # A row of the result belongs to an item of the history, a column to a candidate.
@@ -222,7 +223,7 @@ class SessionKnn(ItemScorer):
     def score(self, contexts: Sequence[NDArray[np.int64]]) -> NDArray[np.float32]:
         """Find similar histories, the last items of a history counting most, and let them vote."""
         asked = interaction_matrix(contexts, self.matrix.shape[1], 0.8)
-        near = largest_of_product(asked, self._items, self.neighbours)
+        near = largest_of_product(asked, self._items, self.neighbours, ranked=False)
         best = _as_matrix(*near, self.matrix.shape[0])
         # An item that few histories hold tells more about the next one than a popular item.
         votes = np.asarray(self.matrix.sum(0)).ravel()

@@ -18,7 +18,8 @@ With ENCODER, a folder, its vectors of the titles are a system too, and a part o
 
 `systems`: every system on one file of histories, in one table, with the default split; TARGET is
 next-item (the default) or next-basket. Networks train in FOLDER, where a killed run resumes, for
-the epochs of their recipes or for N; with 0 they are left out.
+at most the epochs of their recipes or N; with 0 they are left out. They end by the validation of the
+next item, so that both targets are asked of the same networks.
 ENCODER is a folder, or the name of a model such as minilm.
 
 `serving`: the ten items of the highest inner product for each of 10,000 users among 50,000 items of
@@ -127,25 +128,26 @@ def systems(
         metadata = [catalogue.metadata.get(id, {}) for id in histories.items]
         print(fit)
     vectors = None if encoder is None else encode_items(texts, encoder)
-    parts = split(histories, target=target)
+    parts, by_item = split(histories, target=target), split(histories)
     print(parts.report())
     exclude = histories.repeats_are_rare
     found = {**counted(parts.train), **scorers_of_texts(texts, vectors)}
+    without_networks = {name: one for name, one in found.items() if name != "popularity"}
     trained: list[tuple[str, str, ItemText | None]] = [
-        (one, one, None) for one in ("gru4rec", "sasrec", "two-tower")
+        (one, one, None) for one in ("sasrec", "gru4rec", "two-tower", "bert4rec")
     ]
     if vectors is not None:
         trained += [("unisrec", "unisrec", "alone"), ("sasrec+text", "sasrec", "added")]
     for name, model, item_text in trained if epochs != 0 else ():
         start = time.perf_counter()
         found[name] = train_network(
-            model, parts, folder / name, vectors=vectors, item_text=item_text, epochs=epochs
+            model, by_item, folder / name, vectors=vectors, item_text=item_text, epochs=epochs
         )
         print(f"{name} trained in {time.perf_counter() - start:.0f} s", flush=True)
     together = {name: one for name, one in found.items() if name != "popularity"}
-    blend = Blend.chosen_on(together, parts.valid, exclude_seen=exclude)
-    print("weights:", blend.weights)
-    found["blend"] = blend
+    for name, some in (("blend, no networks", without_networks), ("blend", together)):
+        found[name] = blend = Blend.chosen_on(some, parts.valid, exclude_seen=exclude)
+        print(f"weights of the {name}:", blend.weights)
     found["lambdamart"] = LearnedBlend.trained_on(
         together,
         parts.valid,
@@ -154,7 +156,8 @@ def systems(
         prices=prices_of(metadata) if metadata else None,
     )
     results = show(found, parts.test, parts.train, exclude_seen=exclude)
-    for first, second in (("session-knn", "blend"), ("blend", "lambdamart")):
+    pairs = ("session-knn", "blend"), ("blend, no networks", "blend"), ("blend", "lambdamart")
+    for first, second in pairs:
         row = compare_evaluations(results[first], results[second])
         interval = f"[{row['low']:+.4f}, {row['high']:+.4f}], p {row['p_value']:.4f}"
         print(f"{second} against {first}: {row['difference']:+.4f} {interval}")

@@ -18,8 +18,8 @@ With ENCODER, a folder, its vectors of the titles are a system too, and a part o
 
 `systems`: every system on one file of histories, in one table, with the default split; TARGET is
 next-item (the default) or next-basket. Networks train in FOLDER, where a killed run resumes, for
-at most the epochs of their recipes or N; with 0 they are left out. They end by the validation of the
-next item, so that both targets are asked of the same networks.
+at most the epochs of their recipes or N; with 0 they are left out. They end by the validation of
+the next item, so that both targets are asked of the same networks.
 ENCODER is a folder, or the name of a model such as minilm.
 
 `serving`: the ten items of the highest inner product for each of 10,000 users among 50,000 items of
@@ -137,7 +137,7 @@ def systems(
         (one, one, None) for one in ("sasrec", "gru4rec", "two-tower", "bert4rec")
     ]
     if vectors is not None:
-        trained += [("unisrec", "unisrec", "alone"), ("sasrec+text", "sasrec", "added")]
+        trained.append(("unisrec", "unisrec", "alone"))
     for name, model, item_text in trained if epochs != 0 else ():
         start = time.perf_counter()
         found[name] = train_network(

@@ -79,7 +79,9 @@ def steps(path: Path, rectools: str, rounds: int) -> None:
                     for side in sorted(found, reverse=number % 2 == 1):
                         python = rectools if side == "rectools" else sys.executable
                         command = [python, __file__, side, str(file), "--loss", loss]
-                        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+                        done = subprocess.run(
+                            command, stdout=subprocess.PIPE, text=True, check=True
+                        )
                         found[side].append(json.loads(done.stdout.splitlines()[-1]))
                 ours, theirs = (statistics.median(found[side]) for side in found)
                 print(
@@ -174,13 +176,13 @@ SIDES = {"idiolect": our_step, "rectools": step_of_rectools}
 
 def counts(path: Path) -> None:
     from implicit.nearest_neighbours import CosineRecommender
-    from paired import compare
     from scipy import sparse
     from threadpoolctl import threadpool_limits
 
     from idiolect.recommend.history_files import read_histories
     from idiolect.recommend.scorers.co_occurrence import Ease, ItemKnn, interaction_matrix
     from idiolect.recommend.splits import split
+    from paired import compare
 
     warnings.filterwarnings("ignore")
     threadpool_limits(1)

@@ -98,9 +98,10 @@ def test_a_log_is_not_judgements(tmp_path: Path) -> None:
     lines(tmp_path / "movies.csv", [("movieId", "title", "genres"), *movies])
     ratings = [(1, n, 4.0, 964982703 + n) for n in range(1, 9)]
     lines(tmp_path / "ratings.csv", [("userId", "movieId", "rating", "timestamp"), *ratings])
-    assert chosen(tmp_path) == {"items": "movies.csv"}
+    assert chosen(tmp_path) == {"items": "movies.csv", "histories": ("ratings.csv",)}
     assert written(tmp_path).data.id == "movieId"
-    assert "left out: a log of what users did (userId), not judgements" in told(tmp_path)
+    assert "users in userId, items in movieId, times in timestamp" in told(tmp_path)
+    assert "8 events of users" in told(tmp_path)
 
 
 @pytest.mark.parametrize("user", ["user_id", "CustomerID", "session", "reviewerID", "Kunde"])
@@ -108,7 +109,20 @@ def test_logs_under_other_names(tmp_path: Path, user: str) -> None:
     jsonl(tmp_path / "items.jsonl", ITEMS)
     rows = [(f"u{n % 2}", f"p{n}", 5) for n in range(8)]
     lines(tmp_path / "judgements.csv", [(user, "item_id", "rating"), *rows])
-    assert chosen(tmp_path) == {"items": "items.jsonl"}
+    known = {} if user == "Kunde" else {"histories": ("judgements.csv",)}
+    assert chosen(tmp_path) == {"items": "items.jsonl", **known}
+    assert ("which column is the user cannot be told" in told(tmp_path)) == (not known)
+
+
+def test_a_log_of_other_items_is_no_history(tmp_path: Path) -> None:
+    jsonl(tmp_path / "items.jsonl", ITEMS)
+    rows = [("user_id", "item_id"), *((f"u{n % 3}", f"p{n % 9}") for n in range(30))]
+    for name, part in (("clicks.csv", rows), ("orders.csv", rows[:20])):
+        lines(tmp_path / name, part)
+    lines(tmp_path / "other.csv", [rows[0], *((f"u{n % 3}", f"x{n}") for n in range(90))])
+    assert chosen(tmp_path) == {"items": "items.jsonl", "histories": ("clicks.csv",)}
+    assert "a log as well; clicks.csv was chosen" in told(tmp_path)
+    assert "with other items: 0% are in the catalogue" in told(tmp_path)
 
 
 def test_the_beir_layout_and_its_splits(tmp_path: Path) -> None:

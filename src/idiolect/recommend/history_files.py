@@ -33,7 +33,7 @@ from idiolect.text.records import IdReader, has_fields, numbered_records
 from idiolect.text.skipped import MAX_UNREADABLE, Fault, Skipped, readable_rows, skip, summary
 from idiolect.text.suggestions import similar_path
 
-__all__ = ["read_histories"]
+__all__ = ["interaction_fields", "read_histories"]
 
 _USER = (
     "user_id", "user", "userid", "customer_id", "customerid", "customer", "reviewerid",
@@ -52,6 +52,13 @@ _LIMIT = 16 << 20
 _DAY = 86_400.0
 _MILLISECONDS = 1e11
 """Times above it, the year 5138 in seconds, are in milliseconds."""
+
+
+def interaction_fields(names: Sequence[str]) -> tuple[str | None, str | None, str | None]:
+    """Return which of some fields name the user, the item and the time of an event."""
+    found = (next(iter(find_fields(names, known)), None) for known in (_USER, _ITEM, _TIME))
+    user, item, at = found
+    return user, item, at
 
 
 class _Event(NamedTuple):
@@ -175,9 +182,7 @@ def _from_records(
     rows = unreadable = 0
     for place, record in records:
         names = list(record)
-        user, item, at, lists = (
-            find_fields(names, known)[:1] for known in (_USER, _ITEM, _TIME, _LIST)
-        )
+        (user, item, at), lists = interaction_fields(names), find_fields(names, _LIST)[:1]
         listed = bool(lists) and isinstance(record[lists[0]], list)
         if rows == 0 and not (listed or (user and item)):
             raise InputError(
@@ -188,7 +193,7 @@ def _from_records(
         rows += 1
         where = f"{path.name} {place}"
         # A list without a user is a session of its own.
-        owner = ids(record, user[0]) if user else (where if listed else None)
+        owner = ids(record, user) if user else (where if listed else None)
         if owner is None:
             skip(skipped, "without a user", where)
         elif listed:
@@ -198,13 +203,13 @@ def _from_records(
                     skip(skipped, "without an item", where)
                 else:
                     yield _Event(owner, id, None)
-        elif (id := ids(record, item[0]) if item else None) is None:
+        elif (id := ids(record, item) if item else None) is None:
             skip(skipped, "without an item", where)
         elif not _is_positive(record, names):
             skip(skipped, "with a weight that is not positive", where)
         elif not timed and not at:
             yield _Event(owner, id, None)
-        elif (value := record[at[0]] if at else None) in (None, "") or value != value:
+        elif (value := record[at] if at else None) in (None, "") or value != value:
             skip(skipped, "without a time", where)
         elif (moment := _seconds(value)) is None:
             unreadable += 1

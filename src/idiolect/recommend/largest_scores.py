@@ -163,7 +163,7 @@ def _offer(
     numbers: NDArray[np.int64],
     size: int,
 ) -> int:
-    """Put a score into a heap whose worst is first, in place of it if it is full; return its size."""
+    """Put a score into a heap whose worst is first, and take that out if it is full."""
     if size == len(values):
         if value > values[0] or (value == values[0] and order[number] < order[numbers[0]]):
             _sink(value, number, order, values, numbers, size)

@@ -12,7 +12,6 @@ with such a rank: with one target, the hit rate.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np

@@ -36,8 +36,6 @@ from idiolect.training.averaged_sgd import AveragedSGD
 from idiolect.training.checkpoint import Checkpoint, RunFolder
 from idiolect.training.diagnosis import Diagnosis
 from idiolect.training.distributed import Workers, all_blocks
-from idiolect.training.early_stopping import BestWeights
-from idiolect.training.ending_signals import caught_signals, raise_signal
 from idiolect.training.layer_schedule import GradualUnfreezing, layer_rates
 from idiolect.training.objectives.objective import (
     BatchSource,
@@ -50,6 +48,8 @@ from idiolect.training.optim import ParameterGroup, make_optimizer
 from idiolect.training.progress import Reporter
 from idiolect.training.row_sparse_adamw import clip_gradients
 from idiolect.training.seeds import derive_seed
+from idiolect.training.stopping.early_stopping import BestWeights
+from idiolect.training.stopping.ending_signals import caught_signals, raise_signal
 from idiolect.training.training_config import TrainingConfig
 
 __all__ = ["Trainer"]

@@ -1,4 +1,4 @@
-"""Tell what each file of a folder is: the catalogue, queries, judgements, pairs, text, or nothing.
+"""Tell what each file of a folder is: catalogue, queries, judgements, pairs, histories, or text.
 
 Contents decide: the columns, whether their values are unique, texts or numbers, and whether they
 are ids of the catalogue or of the queries. Names decide only between files with equal contents, and
@@ -32,7 +32,8 @@ from idiolect.ranking.evaluation.judged_collection import (
     read_qrels,
     read_queries,
 )
-from idiolect.text.fields import DOCUMENT_ID, GRADED_QUERY, TITLE, find_fields
+from idiolect.recommend.history_files import interaction_fields
+from idiolect.text.fields import DOCUMENT_ID, GRADED_QUERY, TITLE, find_fields, id_text
 from idiolect.text.records import IdReader, read_records
 
 __all__ = ["Roles", "find_roles"]
@@ -79,18 +80,17 @@ def find_roles(folder: Path, files: Sequence[DataFile], roles: Roles) -> None:
     Raises:
         InputError: It holds no catalogue.
     """
+    logs = []
     for file in files:
         if file.problem:
             roles.leave(file, file.problem)
-        elif who := people_columns(file):
-            roles.leave(
-                file,
-                f"a log of what users did ({', '.join(who)}), not judgements of queries; the "
-                "pipeline does not use such logs",
-            )
+        elif people_columns(file):
+            roles.leave(file, f"{_log(file)} with items of a missing catalogue")
+            logs.append(file)
     rest = [file for file in files if file.name not in roles.remarks]
     items = _take_items(folder, rest, roles)
     known = _ids(items, roles.fields.get("id"))
+    _take_histories(logs, known, roles)
     rest = [file for file in rest if file.name not in roles.remarks]
     _take_judgements(rest, known, roles)
     _take_pairs([file for file in rest if file.name not in roles.remarks], known, roles)
@@ -292,6 +292,38 @@ def _take_pairs(files: Sequence[DataFile], known: set[str], roles: Roles) -> Non
             roles.take("pairs", file, why)
 
 
+def _take_histories(files: Sequence[DataFile], known: set[str], roles: Roles) -> None:
+    """Choose the largest log of what users did with the catalogue's items."""
+    found = []
+    for file in files:
+        del roles.remarks[file.name]  # there is a catalogue
+        user, item, at = interaction_fields(file.columns)
+        if user is None or item is None:
+            lacking = "user" if user is None else "item"
+            roles.leave(
+                file,
+                f"{_log(file)}, but which column is the {lacking} cannot be told: name them "
+                "user_id, item_id and timestamp to recommend from it",
+            )
+            continue
+        share = _share(map(id_text, file.values(item)), known)
+        if share < 0.5:
+            roles.leave(file, f"{_log(file)} with other items: {share:.0%} are in the catalogue")
+        else:
+            when = f", times in {at}" if at else ", in order"
+            found.append((file, f"what users did, users in {user}, items in {item}{when}"))
+    found.sort(key=lambda one: (-one[0].size, one[0].name))
+    for place, (file, why) in enumerate(found):
+        if place:
+            roles.leave(file, f"a log as well; {found[0][0].name} was chosen")
+        else:
+            roles.take("histories", file, why)
+
+
+def _log(file: DataFile) -> str:
+    return f"a log of what users did ({', '.join(people_columns(file))})"
+
+
 def _take_texts(files: Sequence[DataFile], roles: Roles) -> None:
     """Choose text of the domain, general text and a glossary, by their names."""
     unclear: list[DataFile] = []
@@ -353,6 +385,6 @@ def _reason(error: InputError, file: DataFile) -> str:
     return str(error).replace(f"{file.paths[0]}, ", "").replace(f"{file.paths[0]} ", "")
 
 
-def _share(ids: Iterable[str], known: set[str]) -> float:
+def _share(ids: Iterable[str | None], known: set[str]) -> float:
     found = [id in known for id in ids]
     return sum(found) / len(found) if found else 0.0

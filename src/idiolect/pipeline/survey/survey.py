@@ -13,10 +13,13 @@ from idiolect.pipeline.settings import DataSettings
 from idiolect.pipeline.survey.data_files import DataFile, find_data_files
 from idiolect.pipeline.survey.roles import Roles, find_roles
 from idiolect.pipeline.survey.starter_config import starter_config
+from idiolect.recommend.splits import split
 
 __all__ = ["Survey", "survey"]
 
-_KEYS = ("items", "corpus", "general", "pairs", "queries", "qrels", "similar", "glossary")
+_KEYS = (
+    "items", "corpus", "general", "pairs", "queries", "qrels", "similar", "glossary", "histories",
+)  # fmt: skip
 _TRIED = 64 << 20  # bytes; larger data is not read whole
 
 
@@ -90,6 +93,9 @@ def _tried(folder: Path, files: list[DataFile], given: Mapping[str, Any]) -> Ite
         data = Data(DataSettings.model_validate(given), folder)
         parts = [f"{len(data.items):,} items"]
         data.check()
+        if data.histories is not None:
+            parts.append(f"{len(data.histories.events):,} events of users")
+            split(data.histories)
         judged = [query for query in data.qrels if query in data.queries]
         for name, found in (("pairs", data.pairs()), ("judged queries", judged)):
             if found:

@@ -1,4 +1,4 @@
-"""`BestWeights`: end a run that no longer improves on validation, with the weights that were best."""
+"""`BestWeights`: end a run that no longer improves on validation, with its best weights."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""When a run stops: by a signal, or because validation no longer improves."""

@@ -7,9 +7,9 @@ One thread each, alternating, medians; HISTORIES is a file that `idiolect recomm
 
 `steps`: a training step of SASRec with 2 blocks of width 64, one head, 50 items at most and 128
 histories, cross-entropy over all items, and sampled softmax with 256 negatives: for each target in
-rectools, for all targets of a batch here. A step is what passes from one batch to the next, with the
-reading of the histories. PYTHON has rectools[torch], which needs an old NumPy. `long` histories are
-of 51 items, so that nothing is padding; on the others, all but a fraction of rectools' batch is.
+rectools, for all targets of a batch here. A step is what passes from one batch to the next, with
+the reading of the histories. PYTHON has rectools[torch], which needs an old NumPy. `long` histories
+are of 51 items, so that nothing is padding; on the others, most of rectools' batch is.
 
 `counts`: fitting item kNN with 200 neighbours, ten items for each test case (at most 5,000), both
 beside implicit's `CosineRecommender`; and fitting EASE beside the closed form as rectools computes
@@ -79,10 +79,8 @@ def steps(path: Path, rectools: str, rounds: int) -> None:
                     for side in sorted(found, reverse=number % 2 == 1):
                         python = rectools if side == "rectools" else sys.executable
                         command = [python, __file__, side, str(file), "--loss", loss]
-                        done = subprocess.run(
-                            command, stdout=subprocess.PIPE, text=True, check=True
-                        )
-                        found[side].append(json.loads(done.stdout.splitlines()[-1]))
+                        printed = subprocess.check_output(command, text=True)
+                        found[side].append(json.loads(printed.splitlines()[-1]))
                 ours, theirs = (statistics.median(found[side]) for side in found)
                 print(
                     f"{name}, {items:,} items, {loss}: ours {ours * 1e3:.0f} ms, rectools "

@@ -2,6 +2,7 @@
 
     python benchmarks/recommendation.py sequences FILE [EPOCHS FOLDER]
     python benchmarks/recommendation.py amazon FOLDER NAME [ENCODER]
+    python benchmarks/recommendation.py texts FOLDER NAME ENCODER ADAPTED
     python benchmarks/recommendation.py systems FOLDER HISTORIES [TARGET [ITEMS [ENCODER]]]
         [epochs=N]
     python benchmarks/recommendation.py serving [ITEMS USERS] [graphs]
@@ -15,6 +16,10 @@ Training histories are those of the validation file, at most ten items each, sin
 training file cannot be had; the blend's weights are chosen on its targets. Cold targets are those
 in no training history. Adding the words of titles is tested against the blend without them.
 With ENCODER, a folder, its vectors of the titles are a system too, and a part of the blend.
+
+`texts`: the same rows; the vectors of the titles by an encoder and by one that was adapted to the
+domain, each alone and in a blend with what users did, on all, warm and cold targets, with a paired
+test for each.
 
 `systems`: every system on one file of histories, in one table, with the default split; TARGET is
 next-item (the default) or next-basket. Networks train in FOLDER, where a killed run resumes, for
@@ -37,6 +42,7 @@ import sys
 import time
 from ast import literal_eval
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +69,16 @@ from idiolect.text.skipped import Skipped
 
 MAX_EASE = 6_000
 """Items up to which EASE is in the table: the time of its matrix grows with the third power."""
+
+
+@dataclass(frozen=True)
+class AmazonRows:
+    """Items' titles, training histories and cases, as `amazon` describes them."""
+
+    titles: list[str]
+    train: Histories
+    valid: Cases
+    test: Cases
 
 
 def counted(train: Histories) -> dict[str, ItemScorer]:
@@ -163,24 +179,49 @@ def systems(
         print(f"{second} against {first}: {row['difference']:+.4f} {interval}")
 
 
-def amazon(folder: Path, name: str, encoder: str | None) -> None:
+def rows_of_amazon(folder: Path, name: str) -> AmazonRows:
     with gzip.open(folder / f"{name}.item.json.gz", "rt", encoding="utf-8") as file:
         titles = {id: str(item["title"]) for id, item in json.load(file).items()}
-    items = tuple(titles)
-    number = {id: i for i, id in enumerate(items)}
+    number = {id: i for i, id in enumerate(titles)}
     rows = {part: read_rows(folder / f"{name}.{part}.csv.gz", number) for part in ("valid", "test")}
     last: dict[str, tuple[np.ndarray, int]] = {}
     for user, history, target in rows["valid"]:
         if user not in last or len(history) >= len(last[user][0]):
             last[user] = (history, target)  # rows are in order of time
-    users = tuple(last)
-    train = Histories.of_numbers(users, items, [history for history, _ in last.values()])
-    # Only a user's last target is in no training history.
-    valid = as_cases(list(last.values()))
-    test = as_cases([(history, target) for _, history, target in rows["test"]])
-    text: dict[str, ItemScorer] = {"text": TextSimilarity.of_texts(list(titles.values()))}
+    return AmazonRows(
+        list(titles.values()),
+        Histories.of_numbers(tuple(last), tuple(titles), [history for history, _ in last.values()]),
+        # Only a user's last target is in no training history.
+        as_cases(list(last.values())),
+        as_cases([(history, target) for _, history, target in rows["test"]]),
+    )
+
+
+def texts(folder: Path, name: str, encoders: Mapping[str, str]) -> None:
+    given = rows_of_amazon(folder, name)
+    known = {one: scorer for one, scorer in counted(given.train).items() if one in COMBINED}
+    table: dict[str, ItemScorer] = {}
+    for kind, encoder in encoders.items():
+        table[kind] = DenseText(encode_items(given.titles, encoder))
+        both = {**known, "text-dense": table[kind]}
+        table[f"blend, {kind}"] = Blend.chosen_on(both, given.valid, exclude_seen=False)
+    results = show(table, given.test, given.train, exclude_seen=False)
+    cold = results["plain"].cold
+    for what in ("", "blend, "):
+        pair = results[f"{what}plain"], results[f"{what}adapted"]
+        for targets, where in (("all", None), ("warm", ~cold), ("cold", cold)):
+            row = compare_evaluations(*pair, where, rounds=5000)
+            interval = f"[{row['low']:+.4f}, {row['high']:+.4f}], p {row['p_value']:.4f}"
+            cases = len(cold) if where is None else int(where.sum())
+            print(f"{what}adapted, {targets} ({cases:,}): {row['difference']:+.4f} {interval}")
+
+
+def amazon(folder: Path, name: str, encoder: str | None) -> None:
+    given = rows_of_amazon(folder, name)
+    titles, train, valid, test = given.titles, given.train, given.valid, given.test
+    text: dict[str, ItemScorer] = {"text": TextSimilarity.of_texts(titles)}
     if encoder:
-        text["text-dense"] = DenseText(encode_items(list(titles.values()), encoder))
+        text["text-dense"] = DenseText(encode_items(titles, encoder))
     systems = counted(train)
     parts = {one: scorer for one, scorer in systems.items() if one in COMBINED}
     plain = Blend.chosen_on(parts, valid, exclude_seen=False)
@@ -189,8 +230,8 @@ def amazon(folder: Path, name: str, encoder: str | None) -> None:
     table = {**systems, **text, "blend, no text": plain, "blend": blend}
     report(show(table, test, train, exclude_seen=False))
     print("with the targets of the validation rows added to the training histories, same weights:")
-    both = [np.append(history, target) for history, target in last.values()]
-    train = Histories.of_numbers(users, items, both)
+    both = [np.append(*case) for case in zip(valid.contexts, valid.targets, strict=True)]
+    train = Histories.of_numbers(train.users, train.items, both)
     again: dict[str, ItemScorer] = {one: type(scorer).fit(train) for one, scorer in parts.items()}
     table = {**again, **text, "blend, no text": Blend(again, plain.weights)}
     table["blend"] = Blend({**again, **text}, blend.weights)
@@ -284,6 +325,9 @@ if __name__ == "__main__":
         )
     elif sys.argv[1:2] == ["amazon"] and len(sys.argv) in (4, 5):
         amazon(Path(sys.argv[2]), sys.argv[3], sys.argv[4] if len(sys.argv) == 5 else None)
+    elif sys.argv[1:2] == ["texts"] and len(sys.argv) == 6:
+        encoders = dict(zip(("plain", "adapted"), sys.argv[4:], strict=True))
+        texts(Path(sys.argv[2]), sys.argv[3], encoders)
     elif sys.argv[1:2] == ["systems"] and 4 <= len(sys.argv) <= 8:
         given = [one for one in sys.argv[4:] if not one.startswith("epochs=")]
         epochs = [int(one.removeprefix("epochs=")) for one in sys.argv[4:] if one not in given]

@@ -175,3 +175,36 @@ def test_ease_of_too_many_items_is_refused() -> None:
     wide = Histories(shop.users, tuple(map(str, range(30_000))), shop.offsets, shop.events)
     with pytest.raises(InputError, match="at most 20,000"):
         Ease.fit(wide)
+
+
+@pytest.mark.parametrize("exclude_seen", [True, False])
+@pytest.mark.parametrize("scorer", [ItemKnn, Transitions, Ease, Popularity])
+def test_the_best_items_equal_a_full_sort(scorer: type[ItemScorer], exclude_seen: bool) -> None:
+    """Equal scores, of which there are many, are in the given order."""
+    shop = _shop(users=12, items=30)
+    order = np.random.default_rng(1).permutation(30)
+    fitted = scorer.fit(shop)
+    contexts = [*shop.rows[:4], np.array([3]), np.arange(25)]
+    numbers, scores = fitted.best(contexts, 12, order, exclude_seen=exclude_seen)
+    for row, context in enumerate(contexts):
+        expected = fitted.score([context])[0]
+        if exclude_seen:
+            expected[context] = -np.inf
+        wanted = np.lexsort((order, -expected))[:12]
+        wanted = wanted[np.isfinite(expected[wanted])]
+        assert numbers[row, : len(wanted)].tolist() == wanted.tolist()
+        assert (numbers[row, len(wanted) :] == -1).all()
+        np.testing.assert_allclose(scores[row, : len(wanted)], expected[wanted], rtol=1e-5)
+
+
+def test_item_knn_keeps_the_nearest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of equal ones, those with the first numbers; also if items are taken in parts."""
+    shop = _shop(users=200)
+    every = ItemKnn.fit(shop).matrix.toarray()
+    monkeypatch.setattr(ItemKnn, "neighbours", 4)
+    monkeypatch.setattr(f"{ItemKnn.__module__}._ITEMS_AT_ONCE", 10)
+    found = ItemKnn.fit(shop).matrix.toarray()
+    for item in range(len(shop.items)):
+        near = np.lexsort((np.arange(len(every)), -every[:, item]))[:4]
+        assert np.flatnonzero(found[:, item]).tolist() == sorted(near.tolist())
+        np.testing.assert_array_equal(found[near, item], every[near, item])

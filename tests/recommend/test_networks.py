@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,9 @@ from idiolect.recommend.histories import Histories
 from idiolect.recommend.networks.item_networks import make_network
 from idiolect.recommend.networks.next_item_losses import bpr_max, gbce, sampled_softmax
 from idiolect.recommend.networks.next_item_objective import NextItem, windows
+from idiolect.recommend.networks.sequence_scorer import SequenceScorer
 from idiolect.recommend.networks.train_network import train_network
-from idiolect.recommend.splits import split
+from idiolect.recommend.splits import Split, split
 from idiolect.training.data.batch import Batch
 from idiolect.training.data.shuffled_epochs import EpochSample
 
@@ -161,3 +163,42 @@ def test_a_run_resumes_after_its_last_checkpoint_is_lost(
     assert len(calls) == 18 + 10
     for name, weight in whole.arrays().items():
         np.testing.assert_array_equal(resumed.arrays()[name], weight)
+
+
+def test_a_network_that_no_longer_improves_ends_early(tmp_path: Path) -> None:
+    scorer = train_network("sasrec", split(_cycle()), tmp_path, epochs=1000)
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) < 500
+    assert scorer.score([np.array([2, 3, 4])])[0].argmax() == 5
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_the_weights_that_validate_best_remain(
+    killed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also those of an evaluation before the checkpoint from which a run resumes."""
+    losses, seen = [0.9, 0.7, 0.8, 0.7, 0.8, 0.1], list[torch.Tensor]()
+
+    def validator(scorer: SequenceScorer, parts: Split) -> Callable[[], float]:
+        def validate() -> float:
+            if killed and len(seen) == 3 and not (tmp_path / "again").exists():
+                raise MemoryError
+            weight = scorer.network.tokens.weight
+            assert isinstance(weight, torch.Tensor)
+            seen.append(weight.detach().clone())
+            return losses[len(seen) - 1]
+
+        return validate
+
+    for name, value in (("validator", validator), ("PATIENCE", 3), ("EVAL_STEPS", 1)):
+        monkeypatch.setattr(f"{train_network.__module__}._{name}", value)
+    monkeypatch.setattr(f"{train_network.__module__}._SAVE_STEPS", 3)
+    if killed:
+        with pytest.raises(MemoryError):
+            train_network("sasrec", split(_cycle()), tmp_path / "run", epochs=9)
+        (tmp_path / "again").touch()
+    scorer = train_network("sasrec", split(_cycle()), tmp_path / "run", epochs=9)
+    assert len(seen) == 5  # three evaluations after the best one
+    assert torch.equal(scorer.network.tokens.weight, seen[1])
+    again = train_network("sasrec", split(_cycle()), tmp_path / "run", epochs=9)
+    assert len(seen) == 5  # a finished run is loaded
+    assert torch.equal(again.network.tokens.weight, seen[1])

@@ -67,7 +67,7 @@ def train_recommender(
         loss: What a network minimises; by default cross-entropy over all items, or sampled softmax
             if there are many.
         session_parallel: Read sessions side by side, as published for `gru4rec`.
-        epochs: Passes over the histories, for networks.
+        epochs: Passes over the histories at most, for networks; see `train_network`.
         seed: Random seed, for networks.
         max_unreadable: The share of a file's rows that may be unreadable.
 

@@ -87,7 +87,12 @@ def train(
         typer.Option("--session-parallel", help="Read sessions side by side (gru4rec)."),
     ] = False,
     epochs: Annotated[
-        int | None, typer.Option(help="Passes over the histories, for networks.", min=1)
+        int | None,
+        typer.Option(
+            help="Passes over the histories at most, for networks: they stop once nDCG@10 on "
+            "validation no longer improves.",
+            min=1,
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Random seed, for networks.", min=0)] = 0,
     max_unreadable: MaxUnreadableOption = MAX_UNREADABLE,

@@ -39,7 +39,8 @@ class RecommendSettings(SettingsTable):
     item_text: ItemText | None = None
     """How a network reads the vectors of the items' texts; by default it does not."""
     epochs: int | None = Field(default=None, ge=1)
-    """Passes over the histories, for networks."""
+    """Passes over the histories at most, for networks: they stop once nDCG@10 on validation no
+    longer improves."""
     k_core: int = Field(default=1, ge=1)
     """Leave out users and items with fewer events."""
 

@@ -113,6 +113,23 @@ def test_bert4rec_hides_the_last_item_of_some_rows_and_something_in_each() -> No
     assert torch.equal(batch.input_ids, again.input_ids)
 
 
+@pytest.mark.parametrize("name", ["sasrec", "gru4rec", "two-tower"])
+def test_short_histories_have_grids_of_their_own(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    rows = [rng.integers(ITEMS, size=length) for length in (2, 3, 3, 40, 50, 5, 2, 2, 3, 7)]
+    objective = NextItem(rows, np.ones(ITEMS, np.int64), loss="cross-entropy")
+    batch = objective.prepare(EpochSample(list(range(len(rows))), 0))
+    network, losses, sizes = make_network(name, ITEMS, 50), list[torch.Tensor](), list[int]()
+    network.register_forward_pre_hook(lambda _, given: sizes.append(given[0].numel()))
+    for grids in (1, 8):
+        monkeypatch.setattr(f"{NextItem.__module__}._GRIDS", grids)
+        losses.append(objective.loss(network, batch).detach())
+    torch.testing.assert_close(losses[1], losses[0])
+    assert sum(sizes[1:]) < sizes[0] / 3
+
+
 def test_windows_cut_long_histories() -> None:
     row = np.arange(8)
     assert [w.tolist() for w in windows([row, row[:1]], 3)] == [[4, 5, 6, 7], [1, 2, 3, 4], [0, 1]]

@@ -20,6 +20,9 @@ from idiolect.training.objectives.objective import RowwiseObjective
 
 __all__ = ["NextItem", "windows"]
 
+_GRIDS = 8
+"""Grids of a batch in which most histories are short."""
+
 
 def windows(rows: Sequence[NDArray[np.int64]], length: int) -> list[NDArray[np.int64]]:
     """Cut long histories into windows of `length` + 1 items, which share their first and last one.
@@ -96,12 +99,7 @@ class NextItem(RowwiseObjective):
 
     def loss(self, network: Network, batch: Batch) -> Tensor:
         """Return the loss summed over the targets."""
-        # Padding is at the end, where no real place of a causal network sees it. Without the mask,
-        # the batch is one grid instead of a loop over histories.
-        mask = None if network.kind == "causal" else batch.attention_mask
-        output: Output = network(batch.input_ids, mask, return_logits=False)
-        assert batch.labels is not None
-        hidden, targets = output.hidden_states[batch.predicted], batch.labels[batch.predicted]
+        hidden, targets = _predicting_states(network, batch)
         hidden, rows = match(network.tokens, hidden)
         if self.name == "cross-entropy" and self._negatives is not None:
             chosen = self._negatives.to(hidden.device)
@@ -120,3 +118,29 @@ class NextItem(RowwiseObjective):
             return gbce(positive, negative, equal, self.items)
         log = probability.clamp(min=1e-30).log()
         return sampled_softmax(positive, negative, equal, log[targets - 1], log[samples])
+
+
+def _predicting_states(network: Network, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Return the states at the places that predict, and what they should predict.
+
+    Shape: (targets, width) and (targets,).
+    """
+    assert batch.labels is not None
+    if network.kind != "causal":
+        output: Output = network(batch.input_ids, batch.attention_mask, return_logits=False)
+        return output.hidden_states[batch.predicted], batch.labels[batch.predicted]
+    # Padding is at the end, where no real place of a causal network sees it. Without the mask, the
+    # batch is a grid instead of a loop over histories. Where most histories are short, those of
+    # like lengths have a grid of their own, or most of one grid would be padding.
+    lengths = batch.attention_mask.sum(1)
+    alike = 2 * float(lengths.float().mean()) > batch.input_ids.shape[1]
+    hidden, targets = [], []
+    for rows in lengths.argsort(stable=True).tensor_split(1 if alike else _GRIDS):
+        if not len(rows):
+            continue
+        ids, labels = (one[rows, : lengths[rows].max()] for one in (batch.input_ids, batch.labels))
+        output = network(ids, None, return_logits=False)
+        places = labels != IGNORE_INDEX
+        hidden.append(output.hidden_states[places])
+        targets.append(labels[places])
+    return torch.cat(hidden), torch.cat(targets)

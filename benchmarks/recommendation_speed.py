@@ -36,6 +36,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 
 ROWS, LENGTH, WIDTH, NEGATIVES = 128, 50, 64, 256
+STEPS, SECONDS = 30, 6.0
+"""Steps that are timed, and seconds after which fewer are enough."""
 MAX_EASE = 5_000
 """Items up to which EASE is measured: its time grows with the third power."""
 LOSSES = {"cross-entropy": "softmax", "sampled-softmax": "sampled_softmax"}
@@ -107,7 +109,7 @@ def our_step(events: np.ndarray, lengths: np.ndarray, loss: str) -> float:
 
         def prepare(self, rows: Any) -> Any:
             begun.append(time.perf_counter())
-            if len(begun) > 30 or (len(begun) > 4 and begun[-1] - begun[0] > 15):
+            if len(begun) > STEPS or (len(begun) > 4 and begun[-1] - begun[0] > SECONDS):
                 raise EnoughError
             return super().prepare(rows)
 
@@ -145,11 +147,11 @@ def step_of_rectools(events: np.ndarray, lengths: np.ndarray, loss: str) -> floa
     class Clock(Callback):
         def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
             ended.append(time.perf_counter())
-            trainer.should_stop = len(ended) > 4 and ended[-1] - ended[0] > 15
+            trainer.should_stop = len(ended) > 4 and ended[-1] - ended[0] > SECONDS
 
     def trainer() -> Trainer:
         return Trainer(
-            max_steps=30, min_steps=1, logger=False, enable_checkpointing=False,
+            max_steps=STEPS + 1, min_steps=1, logger=False, enable_checkpointing=False,
             enable_progress_bar=False, enable_model_summary=False, callbacks=[Clock()],
             accelerator="cpu", devices=1,
         )  # fmt: skip

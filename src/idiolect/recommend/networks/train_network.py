@@ -39,11 +39,12 @@ _VALIDATION_CASES = 4_000
 """Validation cases that an evaluation takes at most."""
 _PATIENCE = 10
 """Evaluations without a better one after which training ends."""
+_MAX_EPOCHS = 200
+"""Epochs after which training ends in any case, unless their number is given."""
 
 
 @dataclass(frozen=True)
 class _Recipe:
-    epochs: int
     learning_rate: float
     hidden_share: float | None = None
     """Share of hidden items; `None` predicts the next one."""
@@ -52,11 +53,11 @@ class _Recipe:
 
 
 _RECIPES = {
-    "sasrec": _Recipe(40, 1e-3),
-    "gru4rec": _Recipe(20, 2e-3),
-    "bert4rec": _Recipe(60, 1e-3, hidden_share=0.3),
-    "unisrec": _Recipe(40, 1e-3, item_text="alone"),
-    "two-tower": _Recipe(40, 1e-3),
+    "sasrec": _Recipe(1e-3),
+    "gru4rec": _Recipe(2e-3),
+    "bert4rec": _Recipe(1e-3, hidden_share=0.3),
+    "unisrec": _Recipe(1e-3, item_text="alone"),
+    "two-tower": _Recipe(1e-3),
 }
 
 
@@ -81,6 +82,7 @@ def train_network(
 ) -> SequenceScorer:
     """Train a network on the training events of a split.
 
+    The learning rate is constant, and falls along a cosine where the number of epochs is given.
     After each epoch, nDCG@10 of at most 4,000 validation cases is measured. Training stops after
     ten epochs without a higher one, and the network has the weights of the highest. `metrics.jsonl`
     has the measurements, as their distance from 1 (`validation_loss`).
@@ -94,7 +96,7 @@ def train_network(
         loss: By default cross-entropy over all items, or sampled softmax if there are many.
         session_parallel: Read sessions side by side, as published for `gru4rec`, with the losses
             `cross-entropy` and `bpr-max`; see `SessionParallel`.
-        epochs: Passes over the histories at most.
+        epochs: Passes over the histories at most; by default 200.
         seed: Random seed.
 
     Raises:
@@ -124,14 +126,10 @@ def train_network(
         item_text=item_text,
     )
     batch_size = min(128, len(rows))
-    source: ShuffledEpochs | SessionSteps
-    objective: Objective
-    if session_parallel:
-        source = SessionSteps(rows, rows=batch_size, seed=seed)
-        objective = SessionParallel(train.counts, loss=loss)
-    else:
-        source = ShuffledEpochs(len(rows), rows=batch_size, seed=seed)
-        objective = NextItem(
+    objective: Objective = (
+        SessionParallel(train.counts, loss=loss)
+        if session_parallel
+        else NextItem(
             rows,
             train.counts,
             loss=loss,
@@ -139,13 +137,18 @@ def train_network(
             only_bought=item_text is not None,
             seed=seed,
         )
-    config = _config(recipe, batch_size, eval_steps=max(source.steps, _EVAL_STEPS), seed=seed)
+    )
+    source: SessionSteps | ShuffledEpochs = (
+        SessionSteps(rows, rows=batch_size, seed=seed)
+        if session_parallel
+        else ShuffledEpochs(len(rows), rows=batch_size, seed=seed)
+    )
     # The network is new: no row is a published one that has to stay.
     session = TrainingSession(
         _ItemModel(network),
         out=folder,
-        config=config,
-        steps=(epochs or recipe.epochs) * source.steps,
+        config=_config(recipe, batch_size, source.steps, epochs=epochs, seed=seed),
+        steps=(epochs or _MAX_EPOCHS) * source.steps,
         unfreeze_original_rows=True,
     )
     record = {"network": name, "loss": loss, "events": _digest(train.events, train.offsets)}
@@ -153,27 +156,33 @@ def train_network(
         record |= {"item_text": item_text, "vectors": _digest(vectors)}
     if session_parallel:
         record["batches"] = "session-parallel"
+    if len(parts.valid):
+        record["validation"] = _digest(parts.valid.targets, parts.valid.owners)
+    session.begin(record)
     scorer = SEQUENCE_SCORERS[name](network, len(train.items), _MAX_LENGTH)
     if not len(parts.valid):
-        session.begin(record)
         session.train(objective, source)
     else:
-        session.begin(record | {"validation": _digest(parts.valid.targets, parts.valid.owners)})
         session.train(objective, source, validate=_validator(scorer, parts), patience=_PATIENCE)
         _report(name, session, source.steps)
     session.publish(lambda path: _save(network, path))
     return scorer
 
 
-def _config(recipe: _Recipe, batch_size: int, *, eval_steps: int, seed: int) -> TrainingConfig:
+def _config(
+    recipe: _Recipe, batch_size: int, steps: int, *, epochs: int | None, seed: int
+) -> TrainingConfig:
+    """Return how a network trains whose epoch has some number of steps."""
     return TrainingConfig(
         batch_size=batch_size,
         learning_rate=recipe.learning_rate,
+        schedule="cosine" if epochs else "constant",
+        warmup_ratio=0.05 if epochs else 1 / _MAX_EPOCHS,
         weight_decay=0.0,
         max_grad_norm=5.0,
         precision="fp32",
         save_steps=_SAVE_STEPS,
-        eval_steps=eval_steps,
+        eval_steps=max(steps, _EVAL_STEPS),
         seed=seed,
         max_length=_MAX_LENGTH,
     )

@@ -4,7 +4,7 @@
     python benchmarks/recommendation.py amazon FOLDER NAME [ENCODER]
     python benchmarks/recommendation.py texts FOLDER NAME ENCODER ADAPTED
     python benchmarks/recommendation.py systems FOLDER HISTORIES [TARGET [ITEMS [ENCODER]]]
-        [epochs=N]
+        [epochs=N] [networks=NAME,NAME]
     python benchmarks/recommendation.py serving [ITEMS USERS] [graphs]
 
 `sequences`: lines of `user item item …`, such as the 5-core sets of S3-Rec. A user's last event is
@@ -24,7 +24,7 @@ test for each.
 `systems`: every system on one file of histories, in one table, with the default split; TARGET is
 next-item (the default) or next-basket. Networks train in FOLDER, where a killed run resumes, for
 at most the epochs of their recipes or N; with 0 they are left out. They end by the validation of
-the next item, so that both targets are asked of the same networks.
+the next item, so that both targets are asked of the same networks. By default, all of them train.
 ENCODER is a folder, or the name of a model such as minilm.
 
 `serving`: the ten items of the highest inner product for each of 10,000 users among 50,000 items of
@@ -133,6 +133,7 @@ def systems(
     items: Path | None,
     encoder: str | None,
     epochs: int | None,
+    networks: list[str],
 ) -> None:
     from idiolect.recommend.networks.train_network import train_network
 
@@ -154,6 +155,7 @@ def systems(
     ]
     if vectors is not None:
         trained.append(("unisrec", "unisrec", "alone"))
+    trained = [one for one in trained if not networks or one[0] in networks]
     for name, model, item_text in trained if epochs != 0 else ():
         start = time.perf_counter()
         found[name] = train_network(
@@ -328,16 +330,17 @@ if __name__ == "__main__":
     elif sys.argv[1:2] == ["texts"] and len(sys.argv) == 6:
         encoders = dict(zip(("plain", "adapted"), sys.argv[4:], strict=True))
         texts(Path(sys.argv[2]), sys.argv[3], encoders)
-    elif sys.argv[1:2] == ["systems"] and 4 <= len(sys.argv) <= 8:
-        given = [one for one in sys.argv[4:] if not one.startswith("epochs=")]
-        epochs = [int(one.removeprefix("epochs=")) for one in sys.argv[4:] if one not in given]
+    elif sys.argv[1:2] == ["systems"] and 4 <= len(sys.argv) <= 9:
+        given = [one for one in sys.argv[4:] if "=" not in one]
+        named = dict(one.split("=", 1) for one in sys.argv[4:] if "=" in one)
         systems(
             Path(sys.argv[2]),
             Path(sys.argv[3]),
             "next-basket" if given[:1] == ["next-basket"] else "next-item",
             Path(given[1]) if len(given) > 1 else None,
             given[2] if len(given) > 2 else None,
-            epochs[0] if epochs else None,
+            int(named["epochs"]) if "epochs" in named else None,
+            named["networks"].split(",") if "networks" in named else [],
         )
     elif sys.argv[1:2] == ["serving"]:
         sizes = [int(one) for one in sys.argv[2:] if one != "graphs"] or [50_000, 10_000]

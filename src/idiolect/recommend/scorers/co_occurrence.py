@@ -106,7 +106,7 @@ class _ItemMatrix(ItemScorer):
             history, self.matrix, top_k, order=order, hidden=hidden
         )
         first = np.argsort(order)
-        for row in np.flatnonzero((numbers < 0).any(1)):
+        for row in np.flatnonzero((numbers < 0).any(1)).tolist():
             taken = [numbers[row], contexts[row]] if exclude_seen else [numbers[row]]
             others = first[~np.isin(first, np.concatenate(taken))]
             places = np.flatnonzero(numbers[row] < 0)[: len(others)]

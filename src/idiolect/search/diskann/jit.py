@@ -68,7 +68,8 @@ class _Locator(_CacheLocator):  # type: ignore[misc]
         return str(kernel_folder())
 
     def get_source_stamp(self) -> str:
-        return hashlib.sha256(Path(self._source).read_bytes()).hexdigest()
+        source = Path(self._source)
+        return hashlib.sha256(source.read_bytes() if source.is_file() else b"").hexdigest()
 
     def get_disambiguator(self) -> str:
         return str(self._line)

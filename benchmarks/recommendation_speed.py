@@ -8,8 +8,8 @@ One thread each, alternating, medians; HISTORIES is a file that `idiolect recomm
 `steps`: a training step of SASRec with 2 blocks of width 64, one head, 50 items at most and 128
 histories, cross-entropy over all items, and sampled softmax with 256 negatives: for each target in
 rectools, for all targets of a batch here. A step is what passes from one batch to the next, with
-the reading of the histories. PYTHON has rectools[torch], which needs an old NumPy. `long` histories
-are of 51 items, so that nothing is padding; on the others, most of rectools' batch is.
+the reading of the histories. PYTHON has rectools[torch], which needs an old NumPy. With `long` for
+HISTORIES, they are random ones of 51 among 12,000 items, in which nothing is padding.
 
 `counts`: fitting item kNN with 200 neighbours, ten items for each test case (at most 5,000), both
 beside implicit's `CosineRecommender`; and fitting EASE beside the closed form as rectools computes
@@ -63,32 +63,32 @@ def main() -> None:
 
 
 def steps(path: Path, rectools: str, rounds: int) -> None:
-    from idiolect.recommend.history_files import read_histories
-    from idiolect.recommend.splits import split
+    if str(path) == "long":
+        long = np.random.default_rng(0).integers(12_000, size=(8 * ROWS, LENGTH + 1))
+        events, lengths = long.ravel(), np.full(len(long), LENGTH + 1)
+    else:
+        from idiolect.recommend.history_files import read_histories
+        from idiolect.recommend.splits import split
 
-    train = split(read_histories(path), "leave-one-out").train
-    items, rng = len(train.items), np.random.default_rng(0)
-    lengths = np.diff(train.offsets)
-    long = rng.integers(items, size=(4 * ROWS, LENGTH + 1))
-    rows = {path.name: (train.events, lengths), "long": (long.ravel(), np.full(len(long), 51))}
+        train = split(read_histories(path), "leave-one-out").train
+        events, lengths = train.events, np.diff(train.offsets)
     with tempfile.TemporaryDirectory() as folder:
-        for name, (events, sizes) in rows.items():
-            file = Path(folder) / "events.npz"
-            np.savez(file, events=events, lengths=sizes)
-            for loss in LOSSES:
-                found: dict[str, list[float]] = {"idiolect": [], "rectools": []}
-                for number in range(rounds):
-                    for side in sorted(found, reverse=number % 2 == 1):
-                        python = rectools if side == "rectools" else sys.executable
-                        command = [python, __file__, side, str(file), "--loss", loss]
-                        printed = subprocess.check_output(command, text=True)
-                        found[side].append(json.loads(printed.splitlines()[-1]))
-                ours, theirs = (statistics.median(found[side]) for side in found)
-                print(
-                    f"{name}, {items:,} items, {loss}: ours {ours * 1e3:.0f} ms, rectools "
-                    f"{theirs * 1e3:.0f} ms a step, ratio {theirs / ours:.1f}",
-                    flush=True,
-                )
+        file = Path(folder) / "events.npz"
+        np.savez(file, events=events, lengths=lengths)
+        for loss in LOSSES:
+            found: dict[str, list[float]] = {"idiolect": [], "rectools": []}
+            for number in range(rounds):
+                for side in sorted(found, reverse=number % 2 == 1):
+                    python = rectools if side == "rectools" else sys.executable
+                    command = [python, __file__, side, str(file), "--loss", loss]
+                    printed = subprocess.check_output(command, text=True)
+                    found[side].append(json.loads(printed.splitlines()[-1]))
+            ours, theirs = (statistics.median(found[side]) for side in found)
+            print(
+                f"{path.name}, {loss}: ours {ours * 1e3:.0f} ms, rectools {theirs * 1e3:.0f} ms "
+                f"a step, ratio {theirs / ours:.1f}",
+                flush=True,
+            )
 
 
 def our_step(events: np.ndarray, lengths: np.ndarray, loss: str) -> float:

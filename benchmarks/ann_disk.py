@@ -83,7 +83,7 @@ def diskannpy(folder: Path, points: Any) -> tuple[Callable[[], Search], Settings
     import diskannpy
 
     if not any(folder.iterdir()):
-        gigabytes = points.nbytes / 8 / 2**30
+        gigabytes = points.size / 8 / 2**30  # a byte for eight dimensions, as ours
         diskannpy.build_disk_index(
             points, "l2", str(folder), complexity=100, graph_degree=64,
             search_memory_maximum=gigabytes, build_memory_maximum=8, num_threads=2,

@@ -51,7 +51,7 @@ def ours(folder: Path, points: Any, queries: Any) -> tuple[Callable[[], Search],
         disk = DiskGraph.open(path)
         return lambda queries, size: disk.search(queries, K, list_size=size, threads=1)[0]
 
-    return start, (16, 20, 24, 28, 32, 40, 48, 64, 80, 96, 128)
+    return start, (16, 20, 24, 28, 32, 40, 48, 64, 80, 96, 112, 128, 160, 192, 256)
 
 
 def our_store(folder: Path, points: Any, queries: Any) -> tuple[Callable[[], Search], Settings]:
@@ -90,7 +90,10 @@ def diskannpy(folder: Path, points: Any) -> tuple[Callable[[], Search], Settings
         )  # fmt: skip
 
     def start() -> Search:
-        index = diskannpy.StaticDiskIndex(str(folder), num_threads=1, num_nodes_to_cache=0)
+        # With one thread it hangs while it opens; by default it answers a file of samples first.
+        index = diskannpy.StaticDiskIndex(
+            str(folder), num_threads=2, num_nodes_to_cache=0, cache_mechanism=0
+        )
 
         def run(queries: Any, size: int) -> Any:
             found = index.batch_search(queries, K, complexity=size, beam_width=4, num_threads=1)
@@ -98,7 +101,7 @@ def diskannpy(folder: Path, points: Any) -> tuple[Callable[[], Search], Settings
 
         return run
 
-    return start, (16, 20, 24, 28, 32, 40, 48, 64, 80, 96, 128)
+    return start, (16, 32, 64, 128, 192, 256, 384, 512, 768, 1024)
 
 
 def lancedb(folder: Path, points: Any, kind: str) -> tuple[Callable[[], Search], Settings]:

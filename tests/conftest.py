@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 # The models of tests are so small that a second thread only waits for the first.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Tests report to nobody, and the warnings of a thread that tries would be found in other tests.
 os.environ["HAYSTACK_TELEMETRY_ENABLED"] = "false"
+
+# A shell that starts the tests in the background lets them ignore SIGINT, and so their children.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
 

@@ -16,7 +16,7 @@ from idiolect.search.diskann.graph_rows import padded_width
 
 __all__ = ["DISK_KIND", "DISK_VERSION", "DiskFile"]
 
-DISK_KIND, DISK_VERSION = "disk graph", 1
+DISK_KIND, DISK_VERSION = "disk graph", 2
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,7 @@ class DiskGraph:
         return np.empty((0,) * axes, dtype)
 
     def _load_codebooks(self) -> ProductCodes:
-        """Read the codebooks; files of version 1 were written without rotation."""
+        """Read the codebooks; files of version 1 have no rotation."""
         centroids = self._load("centres", np.float32, 3)
         if "rotation" in self._file:
             return ProductCodes(centroids, self._file.load("rotation"))

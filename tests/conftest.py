@@ -11,12 +11,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Tests report to nobody, and the warnings of a thread that tries would be found in other tests.
 os.environ["HAYSTACK_TELEMETRY_ENABLED"] = "false"
 
-# A shell that starts the tests in the background lets them ignore SIGINT, and so their children.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+# A shell that starts the tests in the background lets them ignore SIGINT, and so their children.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

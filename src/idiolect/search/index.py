@@ -52,6 +52,7 @@ class Index(IndexAnswers):
         dimensions: int | None = None,
         memory: Memory | None = None,
         memory_limit: int | str | None = None,
+        label_field: str | None = None,
         language: str | None = None,
         namespace: str = "",
         source: str | None = None,
@@ -71,6 +72,8 @@ class Index(IndexAnswers):
                 an encoder, the width of the items' own vectors; by default that of the first.
             memory: where graphs are searched, `ram` or `disk`; see `Store.open`.
             memory_limit: of the process, for `disk`, such as `2GB`; see `Store.open`.
+            label_field: a metadata field, for `disk`, by whose values filters are faster; see
+                `Store.open`.
             language: of the texts, by which lexical search stems words, such as `de`; English by
                 default. See `idiolect.search.store.lexical_terms`.
             namespace: the namespace of the items.
@@ -104,6 +107,7 @@ class Index(IndexAnswers):
             background=False,
             memory=memory,
             memory_limit=memory_limit,
+            label_field=label_field,
         )
         with cls(store, encoder, encoding_counts=encoding_counts) as index:
             if source is not None:

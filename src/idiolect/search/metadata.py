@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from idiolect.search.items import Item
 
-__all__ = ["encode_metadata", "is_unicode", "json_form", "same_metadata"]
+__all__ = ["check_labels", "encode_metadata", "is_unicode", "json_form", "same_metadata"]
 
 _MAX_BYTES = 40 * 1024  # of JSON; the limit of Pinecone
 _MAX_DEPTH = 100
@@ -48,6 +48,22 @@ _quote = json.encoder.encode_basestring
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _MAX_PLAIN = 2**63
 _MAX_INTEGER = 2**1023  # beyond it, readers of JSON that use doubles find no number
+
+
+def check_labels(items: Iterable[Item], field: str | None) -> None:
+    """Check that items have at most one value of the field that is their label, if there is one.
+
+    Raises:
+        InputError: an item has a list.
+    """
+    if field is None:
+        return
+    for item in items:
+        if isinstance(item.metadata.get(field), list | tuple):
+            raise InputError(
+                f"the item {item.id!r} has a list of {field}, the label field of the index",
+                hint="a label is a single value; build the index without the label field",
+            )
 
 
 def encode_metadata(

@@ -11,6 +11,7 @@ from idiolect.errors import CheckpointError, ConfigError, InputError
 from idiolect.search.diskann import DiskGraph, Graph, product_codes
 from idiolect.search.diskann.array_file import ArrayFile
 from idiolect.search.diskann.disk import disk_graph
+from idiolect.search.diskann.disk.disk_file import DISK_KIND, DISK_VERSION
 from idiolect.search.diskann.disk.disk_update import update_disk_graph
 from idiolect.search.diskann.disk.flat_vectors import FlatVectors
 from idiolect.search.diskann.disk.partitioned_build import _assign, build_partitioned
@@ -39,7 +40,7 @@ def test_results_agree_with_an_exact_search(on_disk, tmp_path: Path) -> None:
     assert recall(ids, points, QUERIES, metric) >= 0.98
     exact = np.take_along_axis(scores_of(points, QUERIES, metric), ids, 1)
     np.testing.assert_allclose(scores, exact, rtol=1e-4, atol=1e-4)
-    file = ArrayFile(tmp_path / "disk", "disk graph", 2)
+    file = ArrayFile(tmp_path / "disk", DISK_KIND, DISK_VERSION)
     codebooks = sum(file.array(name).nbytes for name in ("centres", "rotation") if name in file)
     assert disk.memory <= points.nbytes / 8 + codebooks
     assert (len(disk), disk.rows, disk.dimension, disk.metric) == (3000, 3000, 72, metric)
@@ -114,7 +115,7 @@ def test_a_file_from_before_the_rotation_of_codes_is_read_and_updated(
         )
         old.setattr(ProductCodes, "arrays", without_rotation)
         DiskGraph.write(tmp_path / "old", points[:1500])
-    assert "rotation" not in ArrayFile(tmp_path / "old", "disk graph", 2)
+    assert "rotation" not in ArrayFile(tmp_path / "old", DISK_KIND, DISK_VERSION)
     before = DiskGraph.open(tmp_path / "old")
     assert recall(before.search(QUERIES, 10)[0], points[:1500], QUERIES, "cosine") >= 0.98
     update_disk_graph(tmp_path / "new", before, [], points[1500:])
@@ -133,7 +134,7 @@ def test_a_damaged_page_is_reported_when_it_is_read(tmp_path: Path) -> None:
     points = clusters(400, 64)
     path = tmp_path / "disk"
     DiskGraph.write(path, points)
-    place = ArrayFile(path, "disk graph", 2).place("pages")
+    place = ArrayFile(path, DISK_KIND, DISK_VERSION).place("pages")
     data = bytearray(path.read_bytes())
     data[place + 3 * 4096 + 100] ^= 4
     path.write_bytes(data)

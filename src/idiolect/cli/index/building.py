@@ -72,6 +72,13 @@ _Memory = Annotated[
     str | None,
     typer.Option("--memory", help="Memory of the process for --on-disk, for example 2GB."),
 ]
+_LabelField = Annotated[
+    str | None,
+    typer.Option(
+        help="Metadata field for --on-disk, such as the category, by whose values filters are"
+        " faster."
+    ),
+]
 
 
 def build(
@@ -89,6 +96,7 @@ def build(
     ] = None,
     on_disk: _OnDisk = False,
     memory: _Memory = None,
+    label_field: _LabelField = None,
     precision: EncodingPrecisionOption = None,
     language: _Language = None,
     skip_invalid_metadata: _SkipInvalid = False,
@@ -130,6 +138,7 @@ def build(
         language=language,
         memory="disk" if on_disk else None,
         memory_limit=memory,
+        label_field=label_field,
         namespace=namespace,
         source=encoder,
         progress=True,

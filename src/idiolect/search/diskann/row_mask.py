@@ -24,11 +24,21 @@ class RowMask:
     def __init__(self, mask: NDArray[np.bool_]) -> None:
         self.mask = mask
         self.count = int(np.count_nonzero(mask))
+        self._common: tuple[NDArray[np.int32], int] | None = None
 
     @cached_property
     def rows(self) -> NDArray[np.int64]:
         """The rows of the set, ascending."""
         return np.flatnonzero(self.mask)
+
+    def common_value(self, values: NDArray[np.int32]) -> int:
+        """Return the value (rows,) that all rows of the set have, or -1; it is kept."""
+        known = self._common
+        if known is None or known[0] is not values:
+            own = values[self.rows]
+            common = int(own[0]) if len(own) and (own == own[0]).all() else -1
+            known = self._common = values, common
+        return known[1]
 
 
 def check_mask(mask: RowMask | NDArray[np.bool_] | None, alive: NDArray[np.bool_]) -> RowMask:

@@ -12,6 +12,8 @@ The table of entries is named `facts`.
 
 from __future__ import annotations
 
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -110,6 +112,17 @@ class MetadataIndex:
                     hint=did_you_mean(condition.field, sorted(names), "available:"),
                 )
         return self._match(node)
+
+    def labels(self, name: str, rows: NDArray[np.int64]) -> NDArray[np.int32]:
+        """Number the values of a field: 0 on for each of `rows` (ascending), -1 without a value."""
+        number = self._numbers.get(name)
+        labels = np.full(len(rows), -1, np.int32)
+        query = "SELECT value, row FROM facts WHERE field = ? ORDER BY value, row"
+        groups = groupby(self._db.execute(query, (number,)), itemgetter(0))
+        for label, (_, entries) in enumerate(groups):
+            found = np.fromiter((row for _, row in entries), np.int64)
+            labels[np.searchsorted(rows, found)] = label
+        return labels
 
     def _match(self, node: Filter) -> NDArray[np.int64]:
         match node:

@@ -1,8 +1,8 @@
 """`Namespace`: reads and writes the items of one namespace on one connection.
 
-A change of vector gives the item a new row, and the old row a tombstone. A change of text or
-metadata keeps the row, so the graph does not change. The full-text index, the metadata index and
-the checksums change with the item, in the same transaction.
+A change of vector, or of the label that a graph knows, gives the item a new row, and the old row a
+tombstone. Another change of text or metadata keeps the row, so the graph does not change. The
+full-text index, the metadata index and the checksums change with the item, in the same transaction.
 """
 
 from __future__ import annotations
@@ -96,7 +96,11 @@ class Namespace:
         return int(self._db.execute(query, (self.number,)).fetchone()[0])
 
     def put(
-        self, items: Sequence[Item], metadata: Sequence[str], vectors: NDArray[np.float32]
+        self,
+        items: Sequence[Item],
+        metadata: Sequence[str],
+        vectors: NDArray[np.float32],
+        label_field: str | None = None,
     ) -> None:
         """Add items, or replace those with the same ids; unchanged items are not written.
 
@@ -104,6 +108,7 @@ class Namespace:
             items: n checked items with distinct ids and metadata in JSON types.
             metadata: (n,) the metadata of each item as JSON text.
             vectors: (n, dimensions) the vector of each item.
+            label_field: the field by whose values the graph has edges; see `Store.open`.
         """
         old = {row.id: row for row in self.rows(item.id for item in items)}
         old_vectors = dict(self.vectors([row.row for row in old.values()]))
@@ -114,7 +119,7 @@ class Namespace:
             before = old.get(item.id)
             if before is None:
                 new.append((item, encoded, blob))
-            elif old_vectors[before.row] != blob:
+            elif old_vectors[before.row] != blob or not _has_label(before, item, label_field):
                 replaced.append(before)
                 new.append((item, encoded, blob))
             elif before.text != item.text or not _has_metadata(before, encoded, item):
@@ -260,6 +265,16 @@ def _has_metadata(row: Row, encoded: str, item: Item) -> bool:
         return True
     try:
         return same_metadata(row.fields(), item.metadata)
+    except ValueError:
+        return False
+
+
+def _has_label(row: Row, item: Item, field: str | None) -> bool:
+    """Whether a row has the label of an item."""
+    if field is None:
+        return True
+    try:
+        return same_metadata({field: row.fields().get(field)}, {field: item.metadata.get(field)})
     except ValueError:
         return False
 

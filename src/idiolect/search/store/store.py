@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, Self
 
 from idiolect.errors import CheckpointError, InputError
 from idiolect.search.diskann.metric import Metric
@@ -32,19 +32,23 @@ from idiolect.search.items import (
     change,
     check_deletion,
     check_items,
-    check_metric,
     check_name,
     distinct,
 )
-from idiolect.search.metadata import encode_metadata
+from idiolect.search.metadata import check_labels, encode_metadata
 from idiolect.search.store.graphs.graph_writer import GraphWriter
-from idiolect.search.store.graphs.memory_plan import parse_size
 from idiolect.search.store.graphs.merger import Merger
-from idiolect.search.store.ledger import Ledger, damaged
+from idiolect.search.store.ledger import damaged
 from idiolect.search.store.lexical_terms import check_language
 from idiolect.search.store.namespace import Namespace
 from idiolect.search.store.snapshots import restore_snapshot, take_snapshot
 from idiolect.search.store.store_reader import StoreReader, load_items
+from idiolect.search.store.store_settings import (
+    Memory,
+    check_label_field,
+    create_store,
+    remember_memory,
+)
 from idiolect.text.arguments import check_path
 from idiolect.text.suggestions import similar_path
 
@@ -58,11 +62,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Memory", "Store"]
 
-Memory = Literal["ram", "disk"]
-"""Where vectors and edges of graphs are when they are searched."""
-
-_MAX_DIMENSIONS = 4096
-
 
 class Store(StoreReader):
     """An embedded store. Open it with `Store.open`; close it, or use it as a context manager.
@@ -73,6 +72,7 @@ class Store(StoreReader):
     def __init__(self, path: Path, wait: float, merge_after: int, background: bool) -> None:
         super().__init__(path, wait)
         settings = self.settings
+        self._label_field: str | None = settings.get("label_field")
         limit = settings.get("memory_limit")
         self._merger = Merger(
             self._ledger,
@@ -84,6 +84,7 @@ class Store(StoreReader):
                 on_disk=settings.get("memory") == "disk",
                 memory_limit=None if limit is None else int(limit),
                 unmerged=merge_after,
+                label_field=self._label_field,
             ),
             min_items=merge_after,
             background=background,
@@ -102,6 +103,7 @@ class Store(StoreReader):
         background: bool = True,
         memory: Memory | None = None,
         memory_limit: int | str | None = None,
+        label_field: str | None = None,
     ) -> Self:
         """Open a store; create it if `dimensions` are given and it does not exist.
 
@@ -123,22 +125,32 @@ class Store(StoreReader):
             memory_limit: memory of the process, which merges on disk keep to: bytes, or a text such
                 as `2GB`. It is stored. By default what the process uses, and an eighth of the
                 vectors or 256 MiB.
+            label_field: of a new store on disk, a metadata field with one value for an item, such
+                as its category. The graph has edges among the items of each value, so that a filter
+                that selects one value, alone or with other conditions, is faster.
 
         Raises:
             InputError: the store does not exist and `dimensions` are missing, the folder or the
-                file in it belongs to another program, or the dimensions, the metric or the
-                language are not those of the store.
+                file in it belongs to another program, or the dimensions, the metric, the
+                language or the label field are not those of the store.
             CheckpointError: the ledger is damaged.
         """
         path = check_path(path, "path")
         if dimensions is not None:
-            _create(path, dimensions, metric, check_language(language or "en"), wait)
+            settings: dict[str, str | int] = {
+                "dimensions": dimensions,
+                "metric": metric,
+                "language": check_language(language or "en"),
+            }
+            if label_field is not None:
+                settings["label_field"] = check_label_field(label_field, memory)
+            create_store(path, settings, wait)
         elif not path.is_dir():
             problem = "is a file, not an index folder" if path.exists() else "does not exist"
             hint = similar_path(path) or "check the path, or build an index there"
             raise InputError(f"{path} {problem}", hint=hint)
         if memory is not None or memory_limit is not None:
-            _remember_memory(path, memory, memory_limit, wait)
+            remember_memory(path, memory, memory_limit, wait)
         store = cls(path, wait, merge_after, background)
         if dimensions is not None and (store.dimensions, store.metric) != (dimensions, metric):
             store.close()
@@ -147,13 +159,14 @@ class Store(StoreReader):
                 f" not {dimensions} with metric {metric}",
                 hint="choose another folder",
             )
-        if language is not None and store.settings["language"] != language:
-            stored = store.settings["language"]
-            store.close()
-            raise InputError(
-                f"{path} has texts in the language {stored}, not {language}",
-                hint="choose another folder",
-            )
+        for name, wanted in (("language", language), ("label_field", label_field)):
+            stored = store.settings.get(name)
+            if wanted is not None and stored != wanted:
+                store.close()
+                raise InputError(
+                    f"{path} was built with the {name.replace('_', ' ')} {stored}, not {wanted}",
+                    hint="choose another folder",
+                )
         return store
 
     def __enter__(self) -> Self:
@@ -191,9 +204,10 @@ class Store(StoreReader):
         check_name(namespace, "namespace")
         vectors = check_items(items, self.dimensions, self.metric)
         items, metadata = encode_metadata(items)
+        check_labels(items, self._label_field)
         with self._ledger.writing() as db:
             space = Namespace.create(db, namespace)
-            space.put(items, metadata, vectors)
+            space.put(items, metadata, vectors, self._label_field)
         self._merger.record_write(space.number, len(items))
 
     def update(
@@ -227,7 +241,9 @@ class Store(StoreReader):
             (old,) = load_items(space, rows, self._ledger.path, vectors=True)
             changed = [change(old, text, metadata, vector)]
             vectors = check_items(changed, self.dimensions, self.metric)
-            space.put(*encode_metadata(changed), vectors)
+            changed, texts = encode_metadata(changed)
+            check_labels(changed, self._label_field)
+            space.put(changed, texts, vectors, self._label_field)
         self._merger.record_write(space.number, 1)
 
     def delete(
@@ -333,42 +349,3 @@ class Store(StoreReader):
         with self._ledger.connection() as db:
             db.execute("VACUUM")
             db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-
-
-def _remember_memory(
-    path: Path, memory: Memory | None, memory_limit: int | str | None, wait: float
-) -> None:
-    if memory is not None and memory not in get_args(Memory):
-        raise InputError(f"unknown memory {memory!r}", hint=f"known: {', '.join(get_args(Memory))}")
-    limit = None if memory_limit is None else parse_size(memory_limit)
-    given = {"memory": memory, "memory_limit": limit}
-    ledger = Ledger(path / "ledger.db", wait)
-    with contextlib.closing(ledger), ledger.reading() as db:
-        stored = dict(db.execute("SELECT * FROM settings"))
-    changed = {k: v for k, v in given.items() if v is not None and v != stored.get(k)}
-    if changed:
-        ledger = Ledger(path / "ledger.db", wait)
-        with contextlib.closing(ledger), ledger.writing() as db:
-            db.executemany("INSERT OR REPLACE INTO settings VALUES (?, ?)", changed.items())
-
-
-def _create(path: Path, dimensions: int, metric: Metric, language: str, wait: float) -> None:
-    if not 2 <= dimensions <= _MAX_DIMENSIONS:
-        raise InputError(f"{dimensions} dimensions", hint=f"use 2 to {_MAX_DIMENSIONS:,}")
-    check_metric(metric)
-    if path.exists() and not path.is_dir():
-        raise InputError(f"{path} is a file", hint="an index is a folder; choose another name")
-    ledger = path / "ledger.db"
-    if path.is_dir() and not ledger.exists() and any(path.iterdir()):
-        raise InputError(
-            f"{path} is not empty and is not an index; nothing was changed",
-            hint="choose another folder",
-        )
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"cannot create {path}: {error.strerror}", hint="check its permissions and the disk"
-        ) from error
-    settings = {"dimensions": dimensions, "metric": metric, "language": language}
-    Ledger.create(ledger, wait, settings)

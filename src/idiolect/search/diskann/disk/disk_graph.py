@@ -11,12 +11,18 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from idiolect.errors import CheckpointError, ConfigError, InputError
-from idiolect.search.diskann.array_file import ArrayFile, StreamedArray, fits_shape
-from idiolect.search.diskann.disk.disk_file import DISK_KIND, DISK_VERSION, DiskFile
+from idiolect.search.diskann.array_file import ArrayFile, StreamedArray
+from idiolect.search.diskann.disk.disk_file import (
+    DISK_KIND,
+    DISK_VERSION,
+    DiskFile,
+    is_disk_graph,
+)
+from idiolect.search.diskann.disk.label_edges import Labels
 from idiolect.search.diskann.disk.page_search import search_pages
-from idiolect.search.diskann.disk.pages import Nodes, PageLayout, read_pages, unpack_nodes
+from idiolect.search.diskann.disk.pages import Nodes, read_pages, unpack_nodes
 from idiolect.search.diskann.graph import Graph
-from idiolect.search.diskann.graph_rows import metric_name, padded_width
+from idiolect.search.diskann.graph_rows import metric_name
 from idiolect.search.diskann.jit import release_compiler
 from idiolect.search.diskann.metric import METRICS, Metric
 from idiolect.search.diskann.product_codes import ProductCodes
@@ -35,20 +41,21 @@ _LIST_SIZE = 128
 _CHUNK = 4096  # nodes written or read at once
 _BEAM = 4
 _NO_ROWS, _NO_VECTORS = np.empty(0, np.int64), np.empty((0, 0), np.float32)
-_WIDEST = 1 << 20  # of a vector, and of the edges of a row
 _PAGE_COST = 100
 """Cost of reading a page, relative to an estimate from codes."""
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """How to search: in the graph, or by scanning the codes of the rows of a mask."""
+    """How to search: in the graph, in that of a label, or by scanning the codes of a mask."""
 
     list_size: int
     beam_width: int
     mask: RowMask | None = None
-    follow: bool = False
-    """Whether to search a mask in the graph."""
+    scan: bool = False
+    """Whether to score the codes of all rows of the mask."""
+    label: int = -1
+    """The label of all rows of the mask, whose edges are followed."""
     least: int = 0
     """The fewest rows of a mask that a search in the graph must read, to be good."""
 
@@ -63,19 +70,22 @@ class DiskGraph:
 
     def __init__(self, path: Path, file: ArrayFile) -> None:
         facts = file.facts
-        if not _is_disk_graph(file):
+        if not is_disk_graph(file):
             raise CheckpointError(
                 f"{path} is damaged: its arrays do not fit together",
                 hint="build it again, or restore it from a copy",
             )
         self._path = path
         self._file = file
-        self._metric: int = facts["metric"]
-        self._dimension: int = facts["dimension"]
-        self._degree: int = facts["degree"]
-        self._entry: int = facts["entry"]
-        self._layout = PageLayout(padded_width(self._dimension), self._degree)
         self._alive = file.load("alive")
+        self.file = DiskFile(
+            facts["metric"], facts["dimension"], facts["degree"], facts["entry"],
+            len(self._alive), facts.get("label_degree", 0),
+        )  # fmt: skip
+        """What the file says."""
+        self._layout = self.file.layout
+        self.labels = self._load_labels()
+        """The labels of rows, if there are edges among the rows of each."""
         self._products = self._load("products", np.uint8, 2)
         self._codebooks = self._load_codebooks()
         self._signs = self._load("signs", np.uint64, 2)
@@ -97,7 +107,12 @@ class DiskGraph:
         if "rotation" in self._file:
             return ProductCodes(centroids, self._file.load("rotation"))
         columns = centroids.shape[0] * centroids.shape[1]
-        return ProductCodes(centroids, np.eye(self._dimension, columns, dtype=np.float32))
+        return ProductCodes(centroids, np.eye(self.file.dimension, columns, dtype=np.float32))
+
+    def _load_labels(self) -> Labels | None:
+        if not self.file.label_degree:
+            return None
+        return Labels(self._file.load("labels"), self._file.load("entries"))
 
     def __del__(self) -> None:
         if hasattr(self, "_descriptor"):
@@ -150,7 +165,7 @@ class DiskGraph:
         )
         degree = neighbours.shape[1]
         file = DiskFile(rows.metric, rows.dimension, degree, rows.entry, rows.count)
-        file.write(path, arrays, nodes, rows.alive[: rows.count])
+        file.write(path, arrays, nodes, alive=rows.alive[: rows.count])
 
     @classmethod
     def open(cls, path: str | Path, *, verify: bool = False) -> DiskGraph:
@@ -181,17 +196,12 @@ class DiskGraph:
     @property
     def dimension(self) -> int:
         """Number of vector dimensions."""
-        return self._dimension
+        return self.file.dimension
 
     @property
     def metric(self) -> Metric:
         """The metric of the index."""
-        return metric_name(self._metric)
-
-    @property
-    def file(self) -> DiskFile:
-        """The facts of the file."""
-        return DiskFile(self._metric, self._dimension, self._degree, self._entry, self.rows)
+        return metric_name(self.file.metric)
 
     @property
     def product_codes(self) -> tuple[ProductCodes, NDArray[np.uint8]]:
@@ -202,7 +212,8 @@ class DiskGraph:
     def memory(self) -> int:
         """Size of the arrays in memory, in bytes."""
         codebooks = (self._codebooks.centroids, self._codebooks.rotation)
-        arrays = (self._products, *codebooks, self._signs, self._factors, self._alive)
+        labels = () if self.labels is None else (self.labels.of_rows, self.labels.entries)
+        arrays = (self._products, *codebooks, self._signs, self._factors, self._alive, *labels)
         return sum(array.nbytes for array in arrays)
 
     def search(
@@ -238,27 +249,20 @@ class DiskGraph:
                 f"k {k}, beam_width {beam_width}, list_size {list_size}",
                 hint="use 1 or more for all",
             )
-        prepared = prepare_queries(queries, self._metric, self._dimension)
+        prepared = prepare_queries(queries, self.file.metric, self.file.dimension)
         ids, scores = empty_results(len(prepared), k)
         size = max(k, list_size or max(_LIST_SIZE, 2 * k))
         allowed = check_mask(mask, self._alive)
-        kept, rows = allowed.count, self.rows
-        if not kept:
+        if not allowed.count:
             return ids, scores
-        plan = _Plan(size, beam_width)
-        if kept < rows:
-            wide = size * rows // kept
-            if kept < _PAGE_COST * wide:
-                plan = _Plan(size, beam_width, allowed)
-            else:
-                plan = _Plan(wide, beam_width, allowed, follow=True, least=size // 2)
+        plan = self._plan(size, beam_width, allowed)
 
         def task(part: slice) -> None:
             self._answer(prepared[part], plan, ids[part], scores[part])
             if plan.least:
                 for i in np.flatnonzero(ids[part, 0] == -2) + part.start:
                     one = slice(i, i + 1)
-                    scan = _Plan(size, beam_width, allowed)
+                    scan = _Plan(size, beam_width, allowed, scan=True)
                     self._answer(prepared[one], scan, ids[one], scores[one])
 
         run_in_parallel(task, len(prepared), threads)
@@ -266,6 +270,23 @@ class DiskGraph:
             self._searched = True
             release_compiler()  # the kernels of searches are loaded
         return ids, scores
+
+    def _plan(self, list_size: int, beam_width: int, allowed: RowMask) -> _Plan:
+        """Choose how to search for rows of a mask, by the expected cost.
+
+        A search in a graph reads pages until `list_size` of them are of the mask. A scan estimates
+        the distances of all rows of the mask, and reads `list_size` pages.
+        """
+        kept, among, label = allowed.count, self.rows, -1
+        if kept == among:
+            return _Plan(list_size, beam_width)
+        if self.labels is not None:
+            label = self.labels.of_mask(allowed)
+            among = int(self.labels.counts[label]) if label >= 0 else among
+        wide = list_size * among // kept
+        if wide > list_size and kept < _PAGE_COST * (wide - list_size):
+            return _Plan(list_size, beam_width, allowed, scan=True)
+        return _Plan(wide, beam_width, allowed, label=label, least=min(list_size, kept) // 2)
 
     def _answer(
         self,
@@ -277,17 +298,20 @@ class DiskGraph:
         trace_vectors: NDArray[np.float32] = _NO_VECTORS,
     ) -> None:
         layout, visited = self._layout, self._visited_sets.acquire()
-        if plan.mask is None:
-            mask, follow = self._alive[:0], True
-        else:
-            mask, follow = plan.mask.mask, plan.follow
-        seeds = np.array([self._entry]) if plan.mask is None or follow else plan.mask.rows
+        facts, seeds = self.file, np.array([self.file.entry])
+        mask = self._alive[:0] if plan.mask is None else plan.mask.mask
+        edges, degree = layout.vector, facts.degree
+        if plan.label >= 0 and self.labels is not None:
+            seeds = self.labels.entries[plan.label : plan.label + 1]
+            edges, degree = layout.vector + 4 * facts.degree, facts.label_degree
+        elif plan.scan and plan.mask is not None:
+            seeds = plan.mask.rows
         damaged = search_pages(
             self._products, self._codebooks.rotate(queries), self._codebooks.centroids,
-            self._metric != METRICS["inner"], self._signs, self._factors, self._flips,
+            self.file.metric != METRICS["inner"], self._signs, self._factors, self._flips,
             self._descriptor, self._file.place("pages"), layout.page, layout.per_page,
-            layout.node, layout.vector, self._degree, self._metric, queries,
-            plan.list_size, seeds, follow, mask, plan.least,
+            layout.node, layout.vector, edges, degree, self.file.metric, queries,
+            plan.list_size, seeds, not plan.scan, mask, plan.least,
             aligned_zeros(plan.beam_width, layout.page, np.uint8), visited, ids, scores,
             trace_rows, trace_vectors,
         )  # fmt: skip
@@ -300,6 +324,7 @@ class DiskGraph:
         list_size: int,
         rows: NDArray[np.int64],
         vectors: NDArray[np.float32],
+        label: int = -1,
     ) -> int:
         """Search for one prepared query (padded dimension,), and return the nodes that it read.
 
@@ -308,12 +333,14 @@ class DiskGraph:
             list_size: Size of the search list.
             rows: int64 (n + 1,), receives up to n row numbers.
             vectors: float32 (n, padded dimension), receives their vectors.
+            label: Search only among rows of this label, unless it is -1.
 
         Returns:
             How many nodes there are.
         """  # fmt: skip
         ids, scores = empty_results(1, 1)
-        self._answer(query[None], _Plan(list_size, _BEAM), ids, scores, rows, vectors)
+        plan = _Plan(list_size, _BEAM, label=label)
+        self._answer(query[None], plan, ids, scores, rows, vectors)
         return int(rows[-1])
 
     def nodes(self, rows: NDArray[np.int64]) -> Nodes:
@@ -341,38 +368,3 @@ class DiskGraph:
                 f"{self._path} is damaged: its page {damaged} does not match its checksum",
                 hint="build it again, or restore it from a copy",
             )
-
-
-def _is_disk_graph(file: ArrayFile) -> bool:
-    """Return whether facts and arrays are those of one graph: kernels do not check their bounds."""
-    facts = file.facts
-    if not {"metric", "dimension", "degree", "entry"} <= facts.keys():
-        return False
-    if not all(isinstance(facts[name], int) for name in ("dimension", "degree", "entry")):
-        return False
-    codes = {"signs", "facts", "flips"} if "signs" in file else {"products", "centres"}
-    optional = {"rotation"} if "rotation" in file else set()
-    arrays = {name: file.array(name) for name in ("alive", "pages", *codes, *optional)}
-    count, dimension, degree = len(arrays["alive"]), facts["dimension"], facts["degree"]
-    if not 0 < dimension < _WIDEST or not 0 <= degree < _WIDEST:
-        return False
-    layout = PageLayout(padded_width(dimension), degree)
-    centres = arrays.get("centres")
-    parts, width = (0, 0) if centres is None or centres.ndim != 3 else centres.shape[:2]
-    shapes: dict[str, tuple[Any, ...]] = {
-        "alive": (np.bool_, None),
-        "pages": (np.uint8, layout.pages(count), layout.page),
-        "products": (np.uint8, count, parts),
-        "centres": (np.float32, parts, None, 256),
-        "rotation": (np.float32, dimension, parts * width),
-        "signs": (np.uint64, count, -(-dimension // 64)),
-        "facts": (np.float32, count, 2),
-        "flips": (np.float32, None, dimension),
-    }
-    if centres is not None and (parts == 0 or parts != -(-dimension // max(width, 1))):
-        return False
-    return (
-        facts["metric"] in METRICS.values()
-        and (-1 if count == 0 else 0) <= facts["entry"] < max(count, 1)
-        and fits_shape(arrays, {name: shapes[name] for name in arrays})
-    )

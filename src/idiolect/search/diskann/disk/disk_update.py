@@ -12,20 +12,18 @@ Rows are numbered anew: those that remain keep their order, and new rows follow 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from idiolect.search.diskann.array_file import StreamedArray
-from idiolect.search.diskann.disk.disk_file import DiskFile
 from idiolect.search.diskann.disk.disk_graph import DiskGraph
+from idiolect.search.diskann.disk.label_edges import LABEL_DEGREE, Labels, connect, label_groups
 from idiolect.search.diskann.disk.pages import Nodes
-from idiolect.search.diskann.graph import Graph
 from idiolect.search.diskann.graph_rows import check_vectors
 from idiolect.search.diskann.jit import kernel
-from idiolect.search.diskann.metric import METRICS
 from idiolect.search.diskann.product_codes import ProductCodes, decode_row
 from idiolect.search.diskann.prune import robust_prune, sort_candidates
 from idiolect.search.diskann.queries import prepare_queries
@@ -34,15 +32,18 @@ from idiolect.search.diskann.thread_pool import ThreadPool, group_by_target
 
 __all__ = ["update_bytes", "update_disk_graph"]
 
+_Link = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
+"""Edges grouped by target; see `group_by_target`."""
+
 _ALPHA = np.float32(1.2)
 _LIST_SIZE = 100  # of the searches for new vectors
 _CHUNK = 4096  # nodes read at once
 _POINTS = 32  # new vectors, or repaired nodes, per task
 
 
-def update_bytes(dimension: int, degree: int = 64) -> int:
+def update_bytes(dimension: int, degree: int = 64, *, labels: bool) -> int:
     """Return the memory that an update needs, in bytes per new or deleted row."""
-    return 16 * dimension + 48 * degree
+    return 16 * dimension + 48 * (degree + (LABEL_DEGREE if labels else 0))
 
 
 @kernel
@@ -140,14 +141,21 @@ def _repair(  # type: ignore[no-untyped-def]
 
 
 @dataclass(frozen=True)
+class _Edges:
+    """What changes in the edges of nodes, or in those among rows of the same label."""
+
+    dead: NDArray[np.int32]  # (dead rows, degree) the edges of deleted nodes
+    chosen: NDArray[np.int32]  # (new rows, degree) the edges of new nodes
+
+
+@dataclass(frozen=True)
 class _Change:
     """What changes in a graph of `len(dead)` rows; new rows are numbered from there."""
 
     dead: NDArray[np.bool_]
     dead_rows: NDArray[np.int64]
-    dead_edges: NDArray[np.int32]
     vectors: NDArray[np.float32]  # (new rows, padded dimension)
-    chosen: NDArray[np.int32]  # (new rows, degree)
+    edges: list[_Edges]
 
     @property
     def rows(self) -> int:
@@ -166,6 +174,7 @@ def update_disk_graph(
     deleted: ArrayLike,
     vectors: ArrayLike,
     *,
+    labels: NDArray[np.int32] | None = None,
     threads: int | None = None,
 ) -> None:
     """Write a graph of the rows that remain and of new vectors (n, dimension), atomically.
@@ -175,6 +184,8 @@ def update_disk_graph(
         old: A graph with `pq` codes, by cosine or distance, in which no row is deleted.
         deleted: Row numbers of the old graph; some must remain.
         vectors: The new vectors.
+        labels: (rows of the new graph,) if the old graph has labels: from 0 on without gaps, -1 for
+            none. They may be numbered anew, but rows that remain keep those that they share.
         threads: Number of threads, by default one per processor.
 
     Raises:
@@ -191,43 +202,108 @@ def update_disk_graph(
     codebooks, codes = old.product_codes
     with ThreadPool(threads) as pool:
         _, dead_edges = old.nodes(dead_rows)
-        chosen = _choose_neighbours(old, dead, prepared, pool, threads)
-        change = _Change(dead, dead_rows, dead_edges, prepared, chosen)
+        whole, of_labels = np.split(dead_edges, [facts.degree], axis=1)
+        groups = [np.arange(len(given), dtype=np.int32)] if len(given) else []
+        friends, _ = _connect_new(old, prepared, groups, facts.degree // 2, threads)
+        chosen = _choose_neighbours(old, dead, prepared, friends, facts.degree, None, pool)
+        edges, known = [_Edges(np.ascontiguousarray(whole), chosen)], None
+        if labels is not None:
+            chosen, known = _choose_labelled(old, dead, prepared, labels, pool, threads)
+            edges.append(_Edges(np.ascontiguousarray(of_labels), chosen))
+        change = _Change(dead, dead_rows, prepared, edges)
         new_codes = codebooks.encode(prepared, pool)
-        entry = facts.entry
-        if dead[entry]:
-            place, _ = old.nodes(np.array([entry]))
-            nearest, _ = old.search(place[:, : facts.dimension], 1, mask=~dead, threads=1)
-            entry = int(nearest[0, 0])
+        entry = _nearest_alive(old, dead, facts.entry) if dead[facts.entry] else facts.entry
         entry -= int(np.searchsorted(dead_rows, entry))
-        file = DiskFile(facts.metric, facts.dimension, facts.degree, entry, change.rows)
+        file = replace(facts, entry=entry, rows=change.rows)
         encoded = StreamedArray(
             np.dtype(np.uint8),
             (change.rows, codebooks.parts),
             _remaining(codes, dead, new_codes),
         )
         nodes = _nodes(old, change, codebooks, codes, new_codes, pool)
-        file.write(path, codebooks.arrays(encoded), nodes)
+        file.write(path, codebooks.arrays(encoded), nodes, labels=known)
+
+
+def _nearest_alive(old: DiskGraph, dead: NDArray[np.bool_], row: int, label: int = -1) -> int:
+    """Return the row nearest to a deleted one that remains; of a label, unless that is -1."""
+    allowed = ~dead
+    if label >= 0 and old.labels is not None:
+        allowed &= old.labels.of_rows == label
+    vector, _ = old.nodes(np.array([row]))
+    nearest, _ = old.search(vector[:, : old.dimension], 1, mask=allowed, threads=1)
+    return int(nearest[0, 0])
+
+
+def _connect_new(
+    old: DiskGraph,
+    vectors: NDArray[np.float32],
+    groups: list[NDArray[np.int32]],
+    degree: int,
+    threads: int | None,
+) -> tuple[NDArray[np.int32], list[int]]:
+    """Return edges among the new vectors of each group (n, degree), and the entry of each group."""
+    edges, entries = np.full((len(vectors), degree), -1, np.int32), []
+    for group in groups:
+        own, entry = connect(
+            vectors[group, : old.dimension], degree, metric=old.metric, threads=threads
+        )
+        edges[group] = np.where(own >= 0, group[own], -1)
+        entries.append(int(group[entry]))
+    return edges, entries
+
+
+def _choose_labelled(
+    old: DiskGraph,
+    dead: NDArray[np.bool_],
+    vectors: NDArray[np.float32],
+    labels: NDArray[np.int32],
+    pool: ThreadPool,
+    threads: int | None,
+) -> tuple[NDArray[np.int32], Labels]:
+    """Return the neighbours of the same label of new vectors, and the labels of the next graph."""
+    assert old.labels is not None
+    kept = np.flatnonzero(~dead)
+    of_kept, of_new = np.split(labels, [len(kept)])
+    groups = label_groups(of_new)
+    friends, firsts = _connect_new(old, vectors, groups, old.file.label_degree, threads)
+    before = np.full(int(labels.max(initial=-1)) + 2, -1, np.int32)  # the last is that of label -1
+    before[of_kept] = old.labels.of_rows[kept]
+    entries = np.full(len(before) - 1, -1, np.int64)
+    for group, first in zip(groups, firsts, strict=True):
+        entries[of_new[group[0]]] = len(kept) + first
+    known = np.flatnonzero(before[:-1] >= 0)
+    rows = old.labels.entries[before[known]]
+    for place in np.flatnonzero(dead[rows]):
+        rows[place] = _nearest_alive(old, dead, rows[place], before[known[place]])
+    entries[known] = np.searchsorted(kept, rows)
+    chosen = _choose_neighbours(
+        old, dead, vectors, friends, old.file.label_degree, before[of_new], pool
+    )
+    return chosen, Labels(labels, entries)
 
 
 def _choose_neighbours(
     old: DiskGraph,
     dead: NDArray[np.bool_],
     vectors: NDArray[np.float32],
+    friends: NDArray[np.int32],
+    degree: int,
+    old_labels: NDArray[np.int32] | None,
     pool: ThreadPool,
-    threads: int | None,
 ) -> NDArray[np.int32]:
-    """Return the neighbours of new vectors (n, degree), padded with -1."""
-    facts = old.file
-    chosen = np.full((len(vectors), facts.degree), -1, np.int32)
-    if not len(vectors):
-        return chosen
-    metric = next(name for name, number in METRICS.items() if number == facts.metric)
-    graph = Graph.build(
-        vectors[:, : facts.dimension], metric=metric, degree=max(2, facts.degree // 2),
-        threads=threads,
-    )  # fmt: skip
-    friends = graph.snapshot().edges()
+    """Return the neighbours of new vectors (n, degree), padded with -1.
+
+    Args:
+        old: The graph in which they are searched for.
+        dead: (rows of it,) which are deleted.
+        vectors: (n, padded dimension).
+        friends: (n, any) edges among the new vectors.
+        degree: Maximum neighbours.
+        old_labels: (n,) the label among whose rows each is searched for, -1 for none; if it is not
+            given, each is searched for among all rows.
+        pool: Of threads.
+    """
+    chosen = np.full((len(vectors), degree), -1, np.int32)
     most = 4 * _LIST_SIZE
 
     def choose(start: int, stop: int) -> None:
@@ -235,7 +311,11 @@ def _choose_neighbours(
         scratch = aligned_zeros(1 + most + friends.shape[1], vectors.shape[1], np.float32)
         for i in range(start, stop):
             scratch[0] = vectors[i]
-            count = old.trace(vectors[i], _LIST_SIZE, read, scratch[1 : 1 + most])
+            label = -1 if old_labels is None else int(old_labels[i])
+            count = 0
+            if old_labels is None or label >= 0:
+                found = scratch[1 : 1 + most]
+                count = old.trace(vectors[i], _LIST_SIZE, read, found, label=label)
             _choose(scratch, read, count, dead, friends[i], vectors, len(dead), _ALPHA, chosen[i])
 
     pool.parallel_for(choose, len(vectors), _POINTS)
@@ -260,28 +340,37 @@ def _nodes(
 ) -> Iterator[Nodes]:
     """Yield the nodes of the next graph."""
     new_rows = np.arange(len(change.dead), len(change.dead) + len(change.vectors))
-    targets, starts, sources = group_by_target(change.chosen, new_rows)
+    links = [group_by_target(edges.chosen, new_rows) for edges in change.edges]
+    columns = np.cumsum([edges.chosen.shape[1] for edges in change.edges])[:-1]
 
     def repaired(first: int, vectors: NDArray[np.float32], edges: NDArray[np.int32]) -> Nodes:
-        out = np.empty_like(edges)
         rotated = codebooks.rotate(vectors)
-        spare = vectors.shape[1] - rotated.shape[1]
-        rotated = np.pad(rotated, ((0, 0), (0, spare)))
+        rotated = np.pad(rotated, ((0, 0), (0, vectors.shape[1] - rotated.shape[1])))
+        kinds = zip(np.split(edges, columns, axis=1), change.edges, links, strict=True)
+        repaired = [repaired_edges(first, rotated, *kind) for kind in kinds]
+        return vectors, change.renumber(np.concatenate(repaired, axis=1))
+
+    def repaired_edges(
+        first: int, rotated: NDArray[np.float32], given: NDArray[np.int32], own: _Edges, link: _Link
+    ) -> NDArray[np.int32]:
+        edges = np.ascontiguousarray(given)
+        out = np.empty_like(edges)
         pool.parallel_for(
             lambda a, b: _repair(
-                first, rotated, edges, change.dead, change.dead_rows, change.dead_edges, targets,
-                starts, sources, codes, new_codes, codebooks.centroids, _ALPHA, a, b, out,
+                first, rotated, edges, change.dead, change.dead_rows, own.dead, *link, codes,
+                new_codes, codebooks.centroids, _ALPHA, a, b, out,
             ),
             len(edges),
             _POINTS,
         )  # fmt: skip
-        return vectors, change.renumber(out)
+        return out
 
     for start in range(0, len(change.dead), _CHUNK):
         stop = min(start + _CHUNK, len(change.dead))
         vectors, edges = repaired(start, *old.nodes(np.arange(start, stop)))
         kept = ~change.dead[start:stop]
         yield vectors[kept], edges[kept]
+    chosen = np.concatenate([edges.chosen for edges in change.edges], axis=1)
     for start in range(0, len(new_rows), _CHUNK):
         part = slice(start, start + _CHUNK)
-        yield repaired(len(change.dead) + start, change.vectors[part], change.chosen[part])
+        yield repaired(len(change.dead) + start, change.vectors[part], chosen[part])

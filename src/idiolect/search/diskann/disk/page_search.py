@@ -73,14 +73,15 @@ def _take_unread(pool, first, size, rows):  # type: ignore[no-untyped-def]
 @kernel
 def search_pages(  # type: ignore[no-untyped-def]
     products, rotated_queries, centroids, use_norms, signs, factors, flips, file, place, page,
-    per_page, node, vector, degree, metric, queries, list_size, seeds, follow, mask, least, buffer,
-    visited, ids, scores, trace_rows, trace_vectors,
+    per_page, node, vector, edges, degree, metric, queries, list_size, seeds, follow, mask, least,
+    buffer, visited, ids, scores, trace_rows, trace_vectors,
 ):  # fmt: skip
     """Answer queries (q, padded dimension); return -1, or the number of a damaged page.
 
     Codes are either `products` (with `centroids` and `rotated_queries`: the queries as vectors are
     rotated before they are encoded) or `signs` (with `factors` and `flips`). The
     pages of the open `file` start at offset `place` and are read into `buffer` (beam width, page).
+    A node has `vector` bytes of its vector and, from byte `edges` on, `degree` neighbours.
     The search starts from all `seeds`, and expands neighbours if `follow` is true. `mask` (bool,
     may be empty) has the rows that can be results; `ids[i, 0] == -2` marks queries that read fewer
     than `least` of them. `trace_rows` (int64, may be empty) receives the
@@ -133,9 +134,9 @@ def search_pages(  # type: ignore[no-untyped-def]
                     trace_vectors[traced] = buffer[j, start : start + vector].view(np.float32)
                     traced += 1
                 if follow:
-                    edges = buffer[j, start + vector : start + vector + 4 * degree].view(np.int32)
+                    near = buffer[j, start + edges : start + edges + 4 * degree].view(np.int32)
                     first, size = _visit(
-                        edges, visited, tag, pool, first, size, products, table, signs, factors,
+                        near, visited, tag, pool, first, size, products, table, signs, factors,
                         planes, query_factors,
                     )  # fmt: skip
         if trace_rows.shape[0]:

@@ -5,6 +5,9 @@
     3. build the graph of each shard in memory, and write its edges to a file
     4. write the pages: the edges of a vector are those of its two shards
 
+If vectors have labels, the edges among those of a label are made in the same way: a shard holds
+several small labels, and a label that is too large for one is divided.
+
 The memory needed is that of one shard, and four bytes per vector and shard that it belongs to. If
 all vectors fit, there is one shard.
 """
@@ -14,7 +17,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import IO
 
@@ -25,8 +29,8 @@ from idiolect.errors import InputError
 from idiolect.search.diskann.array_file import StreamedArray
 from idiolect.search.diskann.disk.disk_file import DiskFile
 from idiolect.search.diskann.disk.flat_vectors import FlatVectors
+from idiolect.search.diskann.disk.label_edges import LABEL_DEGREE, Labels, connect, label_groups
 from idiolect.search.diskann.disk.pages import Nodes
-from idiolect.search.diskann.graph import Graph
 from idiolect.search.diskann.graph_rows import padded_width
 from idiolect.search.diskann.jit import kernel
 from idiolect.search.diskann.metric import METRICS, Metric
@@ -53,7 +57,82 @@ def shard_bytes(dimension: int, degree: int = 64) -> int:
 @dataclass(frozen=True)
 class _Shard:
     rows: NDArray[np.int32]  # (n,) ascending
-    edges: Path  # int32 (n, degree)
+    file: IO[bytes]  # int32 (n, degree)
+    degree: int
+
+
+@dataclass(frozen=True)
+class _Builder:
+    """Builds the graphs of shards, and writes their edges next to the file of the graph."""
+
+    path: Path
+    vectors: FlatVectors
+    metric: Metric
+    max_rows: int
+    list_size: int
+    seed: int
+    threads: int | None
+    files: ExitStack
+    numbers: Iterator[int] = field(default_factory=count)
+
+    def build(self, groups: list[NDArray[np.int32]], degree: int) -> tuple[_Shard, list[int]]:
+        """Connect the rows of each group; return a shard of all, and the entry of each group."""
+        rows = np.sort(np.concatenate(groups))
+        joined = np.empty((len(rows), degree), np.int32)
+        entries = []
+        for group in groups:
+            if len(group) == 1:
+                joined[np.searchsorted(rows, group)] = -1
+                entries.append(int(group[0]))
+                continue
+            vectors = self.vectors.gather(group)[:, : self.vectors.dimension]
+            edges, entry = connect(
+                vectors, degree, metric=self.metric, list_size=self.list_size, seed=self.seed,
+                threads=self.threads,
+            )  # fmt: skip
+            joined[np.searchsorted(rows, group)] = np.where(edges >= 0, group[edges], -1)
+            entries.append(int(group[entry]))
+        path = self.path.with_name(f"{self.path.name}.edges-{next(self.numbers)}")
+        self.files.callback(path.unlink, missing_ok=True)
+        _write(path, joined)
+        return _Shard(rows, self.files.enter_context(path.open("rb")), degree), entries
+
+    def build_parts(
+        self, rows: NDArray[np.int32], sample: NDArray[np.float32], degree: int
+    ) -> tuple[list[_Shard], int]:
+        """Connect the rows of one group, in several shards if there are many."""
+        parts, each = [rows], degree
+        if len(rows) > self.max_rows:
+            parts = _partition(self.vectors, rows, sample, self.max_rows, self.seed)
+            each = 2 * degree // 3
+        shards, entries = [], []
+        for number, part in enumerate(parts):
+            _LOG.info("%s: building shard %d of %d", self.path, number + 1, len(parts))
+            shard, (entry,) = self.build([part], each)
+            shards.append(shard)
+            entries.append(entry)
+        return shards, entries[0]
+
+    def build_labels(
+        self, labels: NDArray[np.int32], sample: NDArray[np.float32]
+    ) -> tuple[list[_Shard], Labels]:
+        """Connect the rows of each label."""
+        shards, waiting = list[_Shard](), list[NDArray[np.int32]]()
+        groups = label_groups(labels)
+        entries = list[int]()
+        for group in [*groups, None]:
+            if waiting and (group is None or sum(map(len, waiting)) + len(group) > self.max_rows):
+                shard, found = self.build(waiting, LABEL_DEGREE)
+                shards.append(shard)
+                entries += found
+                waiting = []
+            if group is not None and len(group) > self.max_rows:
+                parts, entry = self.build_parts(group, sample, LABEL_DEGREE)
+                shards += parts
+                entries.append(entry)
+            elif group is not None:
+                waiting.append(group)
+        return shards, Labels(labels, np.array(entries, np.int64))
 
 
 @kernel
@@ -98,6 +177,7 @@ def build_partitioned(
     *,
     metric: Metric = "cosine",
     max_rows: int,
+    labels: NDArray[np.int32] | None = None,
     code_width: int | None = None,
     degree: int = 64,
     list_size: int = 100,
@@ -111,6 +191,8 @@ def build_partitioned(
         vectors: Normalized for the cosine metric.
         metric: The metric.
         max_rows: The number of vectors in a shard, see `shard_bytes`.
+        labels: (rows,) from 0 on without gaps, -1 for none; the vectors of each label are also
+            connected among themselves.
         code_width: Dimensions per byte of the codes in memory.
         degree: Maximum edges per row.
         list_size: Size of the search list while building.
@@ -122,38 +204,27 @@ def build_partitioned(
     """
     sampled = _sample_rows(vectors.rows, min(SAMPLE, max_rows), seed)
     sample = vectors.gather(sampled)
-    whole = vectors.rows <= max_rows
-    per_shard = degree if whole else 2 * degree // 3
     with ThreadPool(threads) as pool, ExitStack() as files:
         codes = ProductCodes.fit(sample, vectors.dimension, seed, pool, width=code_width)
-        if whole:
-            parts = [np.arange(vectors.rows, dtype=np.int32)]
-        else:
-            parts = _partition(vectors, sample, max_rows, seed)
-        shards = []
-        for number, rows in enumerate(parts):
-            _LOG.info("%s: building shard %d of %d", path, number + 1, len(parts))
-            shard = _Shard(rows, path.with_name(f"{path.name}.edges-{number}"))
-            files.callback(shard.edges.unlink, missing_ok=True)
-            graph = Graph.build(
-                vectors.gather(rows)[:, : vectors.dimension], metric=metric, degree=per_shard,
-                list_size=list_size, seed=seed, threads=threads,
-            )  # fmt: skip
-            edges = graph.snapshot().edges()
-            _write(shard.edges, np.where(edges >= 0, rows[edges], -1).astype(np.int32))
-            entry = int(rows[graph.snapshot().entry])
-            shards.append(shard)
-            del graph, edges
-        if not whole:
+        builder = _Builder(path, vectors, metric, max_rows, list_size, seed, threads, files)
+        all_rows = np.arange(vectors.rows, dtype=np.int32)
+        shards, entry = builder.build_parts(all_rows, sample, degree)
+        if len(shards) > 1:
             entry = _medoid(sample, sampled)
+        blocks, known = [(shards, degree)], None
+        if labels is not None:
+            of_labels, known = builder.build_labels(labels, sample)
+            blocks.append((of_labels, LABEL_DEGREE))
         encoded = StreamedArray(
             np.dtype(np.uint8),
             (vectors.rows, codes.parts),
             (codes.encode(chunk, pool) for chunk in _chunks(vectors)),
         )
-        file = DiskFile(METRICS[metric], vectors.dimension, degree, entry, vectors.rows)
-        nodes = _nodes(vectors, [(s.rows, s.edges.open("rb")) for s in shards], per_shard, degree)
-        file.write(path, codes.arrays(encoded), nodes)
+        file = DiskFile(
+            METRICS[metric], vectors.dimension, degree, entry, vectors.rows,
+            0 if labels is None else LABEL_DEGREE,
+        )  # fmt: skip
+        file.write(path, codes.arrays(encoded), _nodes(vectors, blocks), labels=known)
 
 
 def _sample_rows(rows: int, most: int, seed: int) -> NDArray[np.int64]:
@@ -173,22 +244,25 @@ def _medoid(sample: NDArray[np.float32], rows: NDArray[np.int64]) -> int:
 
 
 def _partition(
-    vectors: FlatVectors, sample: NDArray[np.float32], max_rows: int, seed: int
+    vectors: FlatVectors,
+    rows: NDArray[np.int32],
+    sample: NDArray[np.float32],
+    max_rows: int,
+    seed: int,
 ) -> list[NDArray[np.int32]]:
-    """Return the rows of each shard, at most `max_rows`; each row is in two shards."""
-    count = max(_OVERLAP + 1, -(-int(_OVERLAP * _SPARE * vectors.rows) // max_rows))
+    """Divide rows into shards of at most `max_rows`; each row is in two shards."""
+    count = max(_OVERLAP + 1, -(-int(_OVERLAP * _SPARE * len(rows)) // max_rows))
     centres = _cluster(sample, count, seed)
     squares = (centres**2).sum(1)
     space = np.full(len(centres), max_rows, np.int64)
-    shards = np.empty((vectors.rows, _OVERLAP), np.int16)
-    start = 0
-    for chunk in _chunks(vectors):
+    shards = np.empty((len(rows), _OVERLAP), np.int16)
+    for start in range(0, len(rows), _CHUNK):
+        chunk = vectors.gather(rows[start : start + _CHUNK])
         assigned = np.empty((len(chunk), _OVERLAP), np.int64)
         _assign(squares - 2 * (chunk @ centres.T), space, assigned)
         shards[start : start + len(chunk)] = assigned
-        start += len(chunk)
-    parts = [np.flatnonzero((shards == c).any(1)).astype(np.int32) for c in range(len(centres))]
-    return [rows for rows in parts if len(rows)]
+    parts = [rows[(shards == c).any(1)] for c in range(len(centres))]
+    return [part for part in parts if len(part)]
 
 
 def _cluster(sample: NDArray[np.float32], count: int, seed: int) -> NDArray[np.float32]:
@@ -204,30 +278,31 @@ def _cluster(sample: NDArray[np.float32], count: int, seed: int) -> NDArray[np.f
     return centres
 
 
-def _nodes(
-    vectors: FlatVectors,
-    shards: list[tuple[NDArray[np.int32], IO[bytes]]],
-    per_shard: int,
-    degree: int,
-) -> Iterator[Nodes]:
-    """Yield all vectors with the edges of their shards."""
+def _nodes(vectors: FlatVectors, blocks: list[tuple[list[_Shard], int]]) -> Iterator[Nodes]:
+    """Yield all vectors with the edges of their shards, of one block after the other.
+
+    A block is its shards, and how many edges of a row it has at most.
+    """
     start = 0
     for chunk in _chunks(vectors):
         stop = start + len(chunk)
-        lists = np.full((len(chunk), _OVERLAP, per_shard), -1, np.int32)
-        seen = np.zeros(len(chunk), np.int64)
-        for rows, file in shards:
-            first, last = np.searchsorted(rows, (start, stop))
-            places = rows[first:last] - start
-            edges = np.fromfile(file, np.int32, (last - first) * per_shard)
-            lists[places, seen[places]] = edges.reshape(-1, per_shard)
-            seen[places] += 1
-        joined = np.empty((len(chunk), degree), np.int32)
-        _join_edges(lists, joined)
-        yield chunk, joined
+        yield chunk, np.concatenate([_edges(*block, start, stop) for block in blocks], axis=1)
         start = stop
-    for _, file in shards:
-        file.close()
+
+
+def _edges(shards: list[_Shard], degree: int, start: int, stop: int) -> NDArray[np.int32]:
+    """Read the edges of rows start..stop-1; each file is read once, in order."""
+    lists = np.full((stop - start, _OVERLAP, degree), -1, np.int32)
+    seen = np.zeros(stop - start, np.int64)
+    for shard in shards:
+        first, last = np.searchsorted(shard.rows, (start, stop))
+        places = shard.rows[first:last] - start
+        edges = np.fromfile(shard.file, np.int32, (last - first) * shard.degree)
+        lists[places, seen[places], : shard.degree] = edges.reshape(-1, shard.degree)
+        seen[places] += 1
+    joined = np.empty((stop - start, degree), np.int32)
+    _join_edges(lists, joined)
+    return joined
 
 
 def _write(path: Path, array: NDArray[np.int32]) -> None:

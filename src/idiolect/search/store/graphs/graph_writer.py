@@ -17,6 +17,7 @@ import numpy as np
 from idiolect.errors import InputError
 from idiolect.search.store.graphs.graph_segment import GraphSegment
 from idiolect.search.store.graphs.memory_plan import plan_memory
+from idiolect.search.store.metadata_index import MetadataIndex
 
 if TYPE_CHECKING:
     import sqlite3
@@ -56,9 +57,15 @@ class GraphWriter:
     """Memory of the process in bytes; by default what it uses and an eighth of the vectors."""
     unmerged: int
     """The number of unmerged items that a search holds in memory."""
+    label_field: str | None
+    """The metadata field by whose values a graph on disk has edges."""
 
     def prepare(
-        self, db: sqlite3.Connection, old: GraphSegment | None, rows: NDArray[np.int64]
+        self,
+        db: sqlite3.Connection,
+        number: int,
+        old: GraphSegment | None,
+        rows: NDArray[np.int64],
     ) -> Callable[[], str]:
         """Read what the next segment needs, and return a function that writes it.
 
@@ -66,6 +73,7 @@ class GraphWriter:
 
         Args:
             db: a connection in a transaction.
+            number: of the namespace.
             old: the current segment.
             rows: the ledger rows of the next segment, ascending.
 
@@ -83,8 +91,12 @@ class GraphWriter:
                 return lambda: old.name
             if len(new) + len(deleted) <= _MAX_CHANGED * len(known):
                 changes = _Changes(new, deleted)
-        write = self._prepare_on_disk if self.on_disk else self._prepare_in_memory
-        return write(db, old, rows, changes)
+        if not self.on_disk:
+            return self._prepare_in_memory(db, old, rows, changes)
+        labels = None
+        if self.label_field is not None:
+            labels = MetadataIndex(db, number).labels(self.label_field, rows)
+        return self._prepare_on_disk(db, old, rows, changes, labels)
 
     def _prepare_in_memory(
         self,
@@ -113,6 +125,7 @@ class GraphWriter:
         old: GraphSegment | None,
         rows: NDArray[np.int64],
         changes: _Changes | None,
+        labels: NDArray[np.int32] | None,
     ) -> Callable[[], str]:
         from idiolect.search.diskann import DiskGraph
         from idiolect.search.diskann.disk.disk_update import update_bytes, update_disk_graph
@@ -121,14 +134,14 @@ class GraphWriter:
         plan = plan_memory(self.memory_limit, len(rows), self.dimensions, self.unmerged)
         if changes is not None and old is not None and self.metric != "inner":
             count = len(changes.new) + len(changes.deleted)
-            if count * update_bytes(self.dimensions) <= plan.available:
+            if count * update_bytes(self.dimensions, labels=labels is not None) <= plan.available:
                 graph, deleted = old.graph, changes.deleted
                 assert isinstance(graph, DiskGraph)
                 vectors = self._vectors(db, changes.new)
                 return lambda: self._write(
                     rows,
                     lambda folder: update_disk_graph(
-                        folder / "disk_graph", graph, deleted, vectors
+                        folder / "disk_graph", graph, deleted, vectors, labels=labels
                     ),
                 )
         file = self._copy_vectors(db, rows)
@@ -139,7 +152,7 @@ class GraphWriter:
                     rows,
                     lambda folder: build_partitioned(
                         folder / "disk_graph", file, metric=self.metric,
-                        max_rows=plan.shard_rows, code_width=plan.code_width,
+                        max_rows=plan.shard_rows, labels=labels, code_width=plan.code_width,
                     ),
                 )  # fmt: skip
 

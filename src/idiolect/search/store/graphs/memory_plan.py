@@ -22,7 +22,7 @@ __all__ = [
 LEDGER_CACHE = 8 << 20
 """Bytes that SQLite caches for each thread that uses the ledger of an index on disk."""
 
-_ROW = 13  # bytes of a row beside its code: its ledger row, masks and marks of searches
+_ROW = 17  # bytes of a row beside its code: ledger row, label, masks and marks of searches
 _LEAST = 256 << 20  # bytes for building by default
 
 

@@ -143,7 +143,7 @@ class Merger:
                 write = None
                 if len(rows) >= self._min_items:
                     old = None if rebuild or not found[0] else _open(self._folder / found[0])
-                    write = self._writer.prepare(db, old, rows)
+                    write = self._writer.prepare(db, number, old, rows)
             # The transaction is over: while it lasts, SQLite keeps all that others write meanwhile.
             graph = write() if write else None
             published: str | None = None

@@ -2,11 +2,11 @@
 
     python benchmarks/filters.py [--rows 100000] [--scratch FOLDER]
 
-The rows that match are random ("random"), or the nearest to a random point, and so far from most
-queries ("region"). Ways to search: as the index chooses ("index"), with a scan of the codes of the
-rows that match, in the graph, and in a graph of these rows alone, which a label in the edges of a
-graph amounts to ("own graph": it needs a graph for each label, and its time to build is not
-counted). One thread, one call for all queries; times are the less of two.
+The rows that match have one of several labels. Those of a label are random ("random"), or the
+nearest to a random point, and so far from most queries ("region"). Ways to search: as the index
+chooses ("index"), with a scan of the codes of the rows that match, and in the graph; on disk also
+as the index chooses where the graph has edges by label ("labels"). One thread, one call for all
+queries; times are the less of two. The times of building graphs with labels are printed.
 """
 
 from __future__ import annotations
@@ -24,11 +24,13 @@ from rich.table import Table
 from idiolect.search.diskann import DiskGraph, Graph
 from idiolect.search.diskann import graph as memory_module
 from idiolect.search.diskann.disk import disk_graph as disk_module
+from idiolect.search.diskann.disk.flat_vectors import FlatVectors
+from idiolect.search.diskann.disk.partitioned_build import build_partitioned
 from idiolect.search.diskann.row_mask import RowMask
 from mixture import load_mixture
 
 K, QUERIES, ROUNDS = 10, 100, 2
-FRACTIONS = (0.5, 0.1, 0.01, 0.001)
+FRACTIONS = (0.5, 0.1, 0.01, 0.001)  # the labels 0 to 3; the other rows have the label 4
 Search = Callable[[Any, RowMask], Any]
 
 
@@ -45,7 +47,6 @@ def main() -> None:
         "memory: index": lambda q, rows: memory.search(q, K, mask=rows, threads=1)[0],
         "memory: scan": forced(memory, memory_module, "prefers_graph", lambda *_: False),
         "memory: graph": forced(memory, memory_module, "prefers_graph", lambda *_: True),
-        "memory: own graph": OwnGraph(points),
         "disk: index": lambda q, rows: disk.search(q, K, mask=rows, threads=1)[0],
         "disk: scan": forced(disk, disk_module, "_PAGE_COST", float("inf")),
         "disk: graph": forced(disk, disk_module, "_PAGE_COST", 0),
@@ -54,10 +55,13 @@ def main() -> None:
     table = Table(title=f"{given.rows:,} × {points.shape[1]}: recall@{K}, ms a query")
     for column in ("", *(f"{kind} {f:.1%}" for kind in ("random", "region") for f in FRACTIONS)):
         table.add_column(column, justify="right" if column else "left")
-    cells: dict[str, list[str]] = {name: [] for name in ways}
+    cells: dict[str, list[str]] = {name: [] for name in (*ways, "disk: labels")}
     for kind in ("random", "region"):
-        for fraction in FRACTIONS:
-            mask = choose(kind, fraction, points, rng)
+        labels = choose(kind, points, rng)
+        labelled = open_labelled(given.scratch, points, kind, labels)
+        ways["disk: labels"] = lambda q, rows, g=labelled: g.search(q, K, mask=rows, threads=1)[0]
+        for label, fraction in enumerate(FRACTIONS):
+            mask = RowMask(labels == label)
             for name, search in ways.items():
                 if name.endswith("graph") and fraction < 0.01:
                     cells[name].append("")  # slower than all others by far
@@ -94,29 +98,37 @@ def forced(graph: Any, module: Any, name: str, value: Any) -> Search:
     return search
 
 
-class OwnGraph:
-    """Searches in a graph of the rows that match."""
+def choose(kind: str, points: Any, rng: np.random.Generator) -> Any:
+    """Return labels int32 (rows,)."""
+    labels = np.full(len(points), len(FRACTIONS), np.int32)
+    for label, fraction in enumerate(FRACTIONS):
+        free = np.flatnonzero(labels == len(FRACTIONS))
+        count = int(fraction * len(points))
+        if kind == "random":
+            chosen = rng.choice(free, count, replace=False)
+        else:
+            scores = points[free] @ points[rng.integers(len(points))]
+            chosen = free[np.argpartition(-scores, count)[:count]]
+        labels[chosen] = label
+    return labels
 
-    def __init__(self, points: Any) -> None:
-        self._points = points
-        self._latest: tuple[RowMask, Graph] | None = None
 
-    def __call__(self, queries: Any, rows: RowMask) -> Any:
-        if self._latest is None or self._latest[0] is not rows:
-            self._latest = rows, Graph.build(self._points[rows.rows])
-        found = self._latest[1].search(queries, K, threads=1)[0]
-        return np.where(found >= 0, rows.rows[found], -1)
-
-
-def choose(kind: str, fraction: float, points: Any, rng: np.random.Generator) -> RowMask:
-    if kind == "random":
-        return RowMask(rng.random(len(points)) < fraction)
-    scores = points @ points[rng.integers(len(points))]
-    count = int(fraction * len(points))
-    return RowMask(scores >= np.partition(scores, -count)[-count])
+def open_labelled(scratch: Path, points: Any, kind: str, labels: Any) -> DiskGraph:
+    """Build graphs on disk with and without labels, print their times, and open the first."""
+    for name, own in (("plain", None), (kind, labels)):
+        path = scratch / f"labelled-{name}-{len(points)}"
+        if not path.exists():
+            saved = np.load(scratch / f"points-{len(points)}.npy", mmap_mode="r")
+            file = FlatVectors(Path(saved.filename), points.shape[1], offset=saved.offset)
+            began = time.perf_counter()
+            build_partitioned(path, file, max_rows=len(points), labels=own)
+            seconds, size = time.perf_counter() - began, path.stat().st_size / 1e6
+            print(f"built with labels: {name}, {seconds:.0f} s, {size:.0f} MB", flush=True)
+    return DiskGraph.open(path)
 
 
 def measure(search: Search, mask: RowMask, points: Any, queries: Any) -> tuple[float, float]:
+    """Return recall and milliseconds a query."""
     scores = queries @ points[mask.rows].T
     true = mask.rows[np.argpartition(-scores, K, axis=1)[:, :K]]
     search(queries[:2], mask)

@@ -159,7 +159,7 @@ def test_the_language_is_chosen_per_index(here: Path) -> None:
     assert _found("search", "de", "Lampe", "--mode", "lexical") == ["1"]
     assert _found("search", "de", "ランプ", "--mode", "lexical") == ["1"]
     assert "language de" in _run("index", "info", "de").output
-    assert "texts in the language de, not fr" in str(_fails("index", "build", "de", *options, "fr"))
+    assert "built with the language de, not fr" in str(_fails("index", "build", "de", *options, "fr"))
 
 
 def test_verify_lists_damage_and_compact_repairs_it(index: str) -> None:
@@ -296,3 +296,14 @@ def test_an_index_on_disk(index: str, here: Path) -> None:
         assert store.settings["memory_limit"] == 2 * 10**9
     assert _found("search", "disk", "lamp") == _found("search", index, "lamp")
     assert "for example 2GB" in str(_fails(*arguments, "--memory", "plenty").hint)
+
+
+def test_a_label_field(here: Path) -> None:
+    rows = [{"id": str(n), "text": f"lamp {n}", "kind": "ab"[n % 2]} for n in range(6)]
+    (here / "kinds.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    arguments = ("kinds.jsonl", "--encoder", "letters", "--label-field", "kind")
+    assert "--on-disk" in str(_fails("index", "build", "kinds", *arguments).hint)
+    assert _run("index", "build", "kinds", *arguments, "--on-disk").exit_code == 0
+    assert "label field kind" in _run("index", "info", "kinds").output
+    found = _found("search", "kinds", "lamp", "--filter", '{"kind": "a"}')
+    assert sorted(found) == ["0", "2", "4"]

@@ -6,6 +6,7 @@
 |---|---|
 | unversioned | before every record named its format, which is taken for version 1 |
 | graph-labels | when graphs had just lost their labels |
+| graph-2 | before graphs on disk had labels again |
 | ledger-1 | with the ledger of version 1, and a training run of the same day |
 | run-1 | a run of the pipeline of format 1, without its models |
 """
@@ -95,7 +96,7 @@ def test_files_without_a_version_are_read(name: str, unpack: Callable[[str, str]
     assert READERS[name](folder)
 
 
-@pytest.mark.parametrize("version", ["unversioned", "graph-labels"])
+@pytest.mark.parametrize("version", ["unversioned", "graph-labels", "graph-2"])
 def test_graphs_answer_as_before(version: str, unpack: Callable[[str, str], Path]) -> None:
     vectors = np.random.default_rng(0).standard_normal((12, 8), dtype=np.float32)
     for name, kind in (("graph", Graph), ("disk_graph", DiskGraph)):

@@ -62,7 +62,8 @@ def test_filters_after_writes_deletions_and_merges(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     labels = _graph(store).labels
-    assert labels is not None and len(labels.entries) == 5
+    assert labels is not None
+    assert len(labels.entries) == 5
     _assert_exact(store)
     monkeypatch.setattr(  # the graph is updated, not built again
         "idiolect.search.diskann.disk.partitioned_build.build_partitioned", None
@@ -86,7 +87,8 @@ def test_an_item_that_changes_its_label_moves(store: Store) -> None:
     store.update("t60", metadata={"number": -60})
     store.merge()
     after = _graph(store)
-    assert after is not before and after.labels is not None
+    assert after is not before
+    assert after.labels is not None
     assert len(after.labels.entries) == 6
     _assert_exact(store)
     found = store.query(vector(50), 5, filter={"kind": "hat"})

@@ -142,7 +142,7 @@ def test_words_are_stemmed_in_the_language_of_the_index(tmp_path: Path) -> None:
         assert len(store.match("lampen hauser", 10)) == 2
     with Store.open(tmp_path / "de", dimensions=DIMENSIONS) as store:
         assert store.settings["language"] == "de", "that of an existing store is kept"
-    with pytest.raises(InputError, match="texts in the language de, not en"):
+    with pytest.raises(InputError, match="built with the language de, not en"):
         Store.open(tmp_path / "de", dimensions=DIMENSIONS, language="en")
     with pytest.raises(InputError, match=r"unknown language 'german'.*known: none, ca, da, de"):
         Store.open(tmp_path / "new", dimensions=DIMENSIONS, language="german")

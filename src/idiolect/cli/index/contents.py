@@ -51,6 +51,8 @@ def info(index: IndexArgument, as_json: JsonOption = False) -> None:
         name = f"{encoder['fingerprint'][:12]}… {encoder['location'] or ''}"
         console.print(f"encoder {name}\nhybrid search: {weight}", markup=False, soft_wrap=True)
     console.print(f"language {facts['language']}")
+    if facts["label_field"] is not None:
+        console.print(f"label field {facts['label_field']}", markup=False)
 
 
 def get(
@@ -162,6 +164,7 @@ def _facts(path: Path, index: Index) -> dict[str, Any]:
         "items": items,
         **description,
         "language": settings.get("language"),
+        "label_field": settings.get("label_field"),
         "encoder": encoder,
         "hybrid": {"weights": weight.weights, "evidence": weight.evidence},
     }

@@ -8,8 +8,7 @@ those inside, so a filter cannot disconnect the graph. It ends when no unexpande
 the worst of `list_size` collected rows. It takes longer if the rows of the mask are few or far from
 the query. Once it has cost as much as a scan, it stops, and the caller scans instead.
 
-`prefers_graph` chooses, by costs that were measured (docs/disk.md has them, and those of graphs
-with labels in their edges).
+`prefers_graph` chooses, by costs that were measured (docs/disk.md has them).
 """
 
 from __future__ import annotations

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import time
+from typing import Any
+
 import numpy as np
 import pytest
 
 from idiolect.search.store import unmerged
 from idiolect.search.store.unmerged import Unmerged
+from idiolect.search.store.unmerged_codes import UnmergedCodes
 
 RNG = np.random.default_rng(0)
 VECTORS = RNG.normal(size=(300, 16)).astype(np.float32)
@@ -34,6 +38,48 @@ def test_results_are_exact(metric: str, share: float, monkeypatch: pytest.Monkey
     found = sorted(state.search(query, metric, 9, chosen), key=lambda pair: -pair[1])
     assert [row for row, _ in found] == ROWS[best].tolist()
     np.testing.assert_allclose([score for _, score in found], exact[best], rtol=1e-4)
+
+
+@pytest.mark.parametrize("metric", ["cosine", "inner", "l2"])
+@pytest.mark.parametrize("spread", [1.0, 1e-3])
+def test_codes_lose_no_result(metric: Any, spread: float) -> None:
+    """Also where the vectors are so near to each other that codes cannot tell them apart."""
+    rng = np.random.default_rng(1)
+    vectors = (rng.normal(size=24) + spread * rng.normal(size=(4000, 24))).astype(np.float32)
+    vectors[7] = 0
+    if metric == "cosine":
+        vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
+    codes, places = UnmergedCodes(5000, 24), np.flatnonzero(rng.random(4000) < 0.8)
+    for count in (2500, 4000):  # the array grows
+        own = places[places < count]
+        for query in vectors[rng.integers(0, count, 30)] + np.float32(0.01):
+            given = vectors[:count].astype(np.float64)
+            exact = given @ query if metric != "l2" else -((given - query) ** 2).sum(1)
+            best = own[np.argsort(-exact[own])][:10]
+            found = codes.candidates(vectors[:count], query, metric, 10, own)
+            assert set(best) <= set(found) <= set(own)
+            assert spread < 1 or len(found) < 400
+
+
+def test_codes_are_used_after_some_searches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unmerged, "_LOADER", unmerged._Loader())
+    monkeypatch.setattr(unmerged, "_CODED", 100)
+    state, used = _filled(), []
+
+    def candidates(self: UnmergedCodes, *given: Any) -> Any:
+        used.append(1)
+        return original(self, *given)
+
+    original = UnmergedCodes.candidates
+    exact = VECTORS @ VECTORS[5]
+    for _ in range(2):
+        for _ in range(unmerged._SEARCHES):
+            found = state.search(VECTORS[5], "inner", 9, None)
+            assert {row for row, _ in found} == set(ROWS[np.argsort(-exact)][:9].tolist())
+        while unmerged._LOADER._loaded is None:
+            time.sleep(0.01)
+        monkeypatch.setattr(UnmergedCodes, "candidates", candidates)
+    assert len(used) == unmerged._SEARCHES
 
 
 def test_older_states_never_change_and_share_their_array() -> None:

@@ -1,11 +1,13 @@
 """`Unmerged`: the newest vectors of a namespace, which are not in its graph yet.
 
 They lie in one array that grows in place, and a search compares the query with all of them. Each
-batch of writes adds to the array, so a reader reads every vector from the ledger once.
+batch of writes adds to the array, so a reader reads every vector from the ledger once. Where there
+are many vectors and searches, short codes of them are compared first (`unmerged_codes`).
 """
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,11 +17,54 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from idiolect.search.diskann.metric import Metric
+    from idiolect.search.store.unmerged_codes import UnmergedCodes
 
 __all__ = ["Unmerged"]
 
 _GATHER = 0.25  # fraction of the vectors below which copying them is faster than scoring all
 _BLOCK = 4096  # vectors copied or subtracted at once
+_CODED = 2000  # vectors from which on codes are faster
+_SEARCHES = 50  # of a process before codes are used: loading their kernel takes as long as hundreds
+
+
+class _Loader:
+    """Loads the codes in the background after some searches, since that takes much longer."""
+
+    def __init__(self) -> None:
+        self._searches = 0
+        self._loaded: type[UnmergedCodes] | None = None
+
+    def after_searches(self) -> type[UnmergedCodes] | None:
+        """Count a search, and return the codes once they are loaded."""
+        self._searches += 1
+        if self._searches == _SEARCHES:
+            threading.Thread(target=self._load, daemon=True).start()
+        return self._loaded
+
+    def _load(self) -> None:
+        from idiolect.search.store.unmerged_codes import UnmergedCodes
+
+        few = np.eye(2, 16, dtype=np.float32)
+        UnmergedCodes(2, 16).candidates(few, few[0], "cosine", 1, np.arange(2))
+        self._loaded = UnmergedCodes
+
+
+_LOADER = _Loader()
+
+
+class _Buffer:
+    """Arrays for all states of the vectors, which only the newest state writes to."""
+
+    def __init__(self, size: int, dimensions: int) -> None:
+        self.rows = np.empty(size, np.int64)
+        self.vectors = np.empty((size, dimensions), np.float32)
+        self._codes: UnmergedCodes | None = None
+
+    def codes(self) -> UnmergedCodes | None:
+        """Return the codes of the vectors, unless searches are too few for them."""
+        if self._codes is None and (codes := _LOADER.after_searches()) is not None:
+            self._codes = codes(*self.vectors.shape)
+        return self._codes
 
 
 @dataclass(frozen=True)
@@ -29,13 +74,13 @@ class Unmerged:
     rows: NDArray[np.int64]  # (m,) ledger rows, ascending
     vectors: NDArray[np.float32]  # (m, d), normalized for the cosine metric
     alive: NDArray[np.bool_]  # (m,)
-    _buffer: tuple[NDArray[np.int64], NDArray[np.float32]]
+    _buffer: _Buffer
 
     @classmethod
     def empty(cls, dimensions: int) -> Unmerged:
         """Return no vectors."""
-        rows, vectors = np.empty(0, np.int64), np.empty((0, dimensions), np.float32)
-        return cls(rows, vectors, np.empty(0, bool), (rows, vectors))
+        buffer = _Buffer(0, dimensions)
+        return cls(buffer.rows, buffer.vectors, np.empty(0, bool), buffer)
 
     def __len__(self) -> int:
         """Return the number of vectors that are not deleted."""
@@ -58,26 +103,27 @@ class Unmerged:
     def append(self, rows: NDArray[np.int64], vectors: NDArray[np.float32]) -> Unmerged:
         """Return the state after rows were added; they are above all others."""
         kept, added = len(self.rows), len(rows)
-        all_rows, all_vectors = self._buffer
-        alive = self.alive
-        if kept + added > len(all_rows):
+        buffer, alive = self._buffer, self.alive
+        if kept + added > len(buffer.rows):
             live = np.flatnonzero(alive)
-            size = 2 * (len(live) + added)
-            all_rows = np.empty(size, np.int64)
-            all_vectors = np.empty((size, vectors.shape[1]), np.float32)
             kept = len(live)
-            all_rows[:kept], all_vectors[:kept] = self.rows[live], self.vectors[live]
+            buffer = _Buffer(2 * (kept + added), vectors.shape[1])
+            buffer.rows[:kept], buffer.vectors[:kept] = self.rows[live], self.vectors[live]
             alive = np.ones(kept, bool)
         end = kept + added
-        all_rows[kept:end], all_vectors[kept:end] = rows, vectors
+        buffer.rows[kept:end], buffer.vectors[kept:end] = rows, vectors
         alive = np.concatenate([alive, np.ones(added, bool)])
-        return Unmerged(all_rows[:end], all_vectors[:end], alive, (all_rows, all_vectors))
+        return Unmerged(buffer.rows[:end], buffer.vectors[:end], alive, buffer)
 
     def search(
         self, query: NDArray[np.float32], metric: Metric, k: int, chosen: NDArray[np.bool_] | None
     ) -> list[tuple[int, float]]:
         """Return the k best (row, score) in any order, of the chosen rows or of all."""
         places = np.flatnonzero(self.alive if chosen is None else chosen)
+        if len(places) > max(k, _CODED) and len(places) > _GATHER * len(self.rows):
+            codes = self._buffer.codes()
+            if codes is not None:
+                places = codes.candidates(self.vectors, query, metric, k, places)
         if len(places) > _GATHER * len(self.rows):
             scores = _scores(self.vectors, query, metric)[places]
         else:

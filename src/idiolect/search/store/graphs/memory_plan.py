@@ -60,7 +60,7 @@ def plan_memory(limit: int | None, rows: int, dimensions: int, unmerged: int) ->
     if limit is None:
         limit = used + max(rows * dimensions // 2, _LEAST)
     available = limit - used
-    fixed = 2 * LEDGER_CACHE + 8 * dimensions * unmerged
+    fixed = 2 * LEDGER_CACHE + 10 * dimensions * unmerged
     building = min(rows, MIN_SHARD) * shard_bytes(dimensions)
     for width in code_widths(dimensions):
         searching = rows * (-(-dimensions // width) + _ROW)
